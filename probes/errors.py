@@ -1,0 +1,66 @@
+"""The exceptions of editguard, and the exit code that belongs to each.
+
+::
+
+    EditguardError                 3   our own fault: a broken promise of the program itself
+    ├── InputError                 2   what the user gave is wrong: value, rule and way out in one sentence
+    │   ├── RequestError           2   a file of edits, or one edit in it
+    │   ├── ModelError             2   a model, a tokenizer or an edit site
+    │   ├── StatisticsError        2   key statistics that are missing, foreign or malformed
+    │   └── PolicyError            2   a policy file or table
+    └── EditRefused                1   the guard would not make this edit
+        └── NotFinite              1   NaN or Inf where a number is needed: never a pass
+
+Exit codes of the command line: 0 pass, 1 the gate is closed, 2 the input or usage is wrong, 3 our own fault.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "EditRefused",
+    "EditguardError",
+    "InputError",
+    "ModelError",
+    "NotFinite",
+    "PolicyError",
+    "RequestError",
+    "StatisticsError",
+]
+
+
+class EditguardError(Exception):
+    """Base of every error that editguard raises on purpose."""
+
+    exit_code = 3
+
+
+class InputError(EditguardError):
+    """What the user gave cannot be used; the message says which value, which rule, and the way out."""
+
+    exit_code = 2
+
+
+class RequestError(InputError):
+    """A file of edits, or one requested edit in it, is wrong."""
+
+
+class ModelError(InputError):
+    """A model, its tokenizer or its edit site cannot be used."""
+
+
+class StatisticsError(InputError):
+    """Key statistics are missing, belong to another model or are malformed."""
+
+
+class PolicyError(InputError):
+    """A policy file or table is wrong."""
+
+
+class EditRefused(EditguardError):
+    """The guard refused an edit; the weights are as they were."""
+
+    exit_code = 1
+
+
+class NotFinite(EditRefused):
+    """A quantity that decides about an edit is NaN or infinite; unmeasured means refused."""

@@ -1,0 +1,48 @@
+"""Hashes of tensors and models: the proof that a model is, or is again, the one that was audited.
+
+A tensor's hash covers its dtype, its shape and its bytes; a model's fingerprint covers the hashes of all its
+parameters and buffers by name, so that it changes with any weight. Out of scope: where the weights came from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["fingerprint", "tensor_hash", "tensor_hashes"]
+
+
+def tensor_hash(tensor: torch.Tensor) -> str:
+    """Return the sha256 of a tensor's dtype, shape and bytes, in hexadecimal.
+
+    The tensor may lie on any device and have any dtype and strides.
+    """
+    import torch
+
+    digest = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
+    digest.update(memoryview(flat.view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def tensor_hashes(model: torch.nn.Module) -> dict[str, str]:
+    """Return the hash of every parameter and buffer of `model` by name; tied tensors are hashed once each name."""
+    known: dict[tuple[int, int], str] = {}
+    hashes = {}
+    for name, tensor in [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]:
+        place = (tensor.data_ptr(), tensor.numel())
+        if place not in known or tensor.numel() == 0:
+            known[place] = tensor_hash(tensor)
+        hashes[name] = known[place]
+    return hashes
+
+
+def fingerprint(model: torch.nn.Module) -> str:
+    """Return one sha256 over the names and hashes of all tensors of `model`."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensor_hashes(model).items()):
+        digest.update(f"{name}={value}\n".encode())
+    return digest.hexdigest()

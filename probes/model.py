@@ -1,0 +1,224 @@
+"""A language model at hand: weights, fast tokenizer, and where both came from.
+
+`load_model` takes the name of the embedded default, a local folder or a Hugging Face id. Weights come from safetensors
+unless a pickle is asked for by name, and then only through `weights_only=True`; code of the checkpoint never runs.
+Out of scope: finding the layer to edit (`site`) and hashing beyond the fingerprint (`fingerprint`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .embedded import EMBEDDED_NAME, embedded_folder
+from .errors import ModelError
+from .fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+__all__ = ["DTYPES", "LanguageModel", "load_model"]
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+_ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A model, its tokenizer and its origin; device and dtype are always asked of the model itself."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    ref: str
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the input embeddings, where ids must be put."""
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the weights."""
+        dtype: torch.dtype = self.model.get_input_embeddings().weight.dtype
+        return dtype
+
+    @property
+    def architecture(self) -> str:
+        """The model's class, e.g. ``LlamaForCausalLM``."""
+        return type(self.model).__name__
+
+    @property
+    def causal(self) -> bool:
+        """Whether the model has a language-model head over a causal stack, so that it can be edited and scored."""
+        return self.model.get_output_embeddings() is not None and not self.model.config.is_encoder_decoder
+
+    @cached_property
+    def adds_bos(self) -> bool:
+        """Whether the tokenizer puts a special token before every text."""
+        ids = self.tokenizer("a").input_ids
+        return bool(ids) and ids[0] in self.tokenizer.all_special_ids
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all tensors as they were when first asked; see `editguard.probes.fingerprint`."""
+        return fingerprint(self.model)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, tied ones counted once."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+def load_model(
+    ref: str | Path = EMBEDDED_NAME, *, device: str = "auto", dtype: str = "auto", allow_pickle: bool = False
+) -> LanguageModel:
+    """Load a model and its fast tokenizer in evaluation mode.
+
+    `ref` is ``smollm2-135m``, a local folder or a Hugging Face id; `device` is ``auto`` (a GPU where there is one) or
+    any torch device; `dtype` is ``auto`` (that of the checkpoint) or one of `DTYPES`. `allow_pickle` admits a
+    ``.bin`` checkpoint, read with ``weights_only=True``.
+    Raises `ModelError`.
+    """
+    if dtype not in DTYPES:
+        raise ModelError(f"The dtype {dtype!r} is not known; use one of {', '.join(DTYPES)}.")
+    target = _device(device)
+    source = _source(ref, allow_pickle=allow_pickle)
+    config = _config(source, str(ref))
+    tokenizer = _tokenizer(source, str(ref))
+    model = _weights(source, str(ref), config, dtype, allow_pickle=allow_pickle)
+    model.to(target)
+    model.eval()
+    model.requires_grad_(False)
+    return LanguageModel(model, tokenizer, str(ref))
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ModelError(
+            f"The device {name!r} is not available here ({_line(error)}); use 'cpu', 'cuda', 'cuda:N' or 'auto'."
+        ) from error
+    return device
+
+
+def _source(ref: str | Path, *, allow_pickle: bool) -> str:
+    if str(ref) == EMBEDDED_NAME:
+        return str(embedded_folder())
+    path = Path(ref).expanduser()
+    if path.is_dir():
+        _check_folder(path, allow_pickle=allow_pickle)
+        return str(path)
+    if path.is_file():
+        raise ModelError(
+            f"The model {str(ref)!r} is a file; a model is a folder with config.json, weights and tokenizer: "
+            "name that folder."
+        )
+    if isinstance(ref, Path) or not re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", ref):
+        raise ModelError(
+            f"There is no model folder {str(ref)!r}; name a folder that exists, a Hugging Face id, or {EMBEDDED_NAME!r}."
+        )
+    return ref
+
+
+def _check_folder(path: Path, *, allow_pickle: bool) -> None:
+    if not (path / "config.json").is_file():
+        raise ModelError(
+            f"The folder {str(path)!r} is no model: it has no config.json; name a folder saved by save_pretrained."
+        )
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"The config.json of {str(path)!r} cannot be read ({_line(error)}); save the model again."
+        ) from error
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise ModelError(
+            f"The config.json of {str(path)!r} names no model_type, so its architecture is unknown; save the model again."
+        )
+    if any(path.glob("*.safetensors")):
+        return
+    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in path.glob(pattern))
+    if not pickles:
+        raise ModelError(f"The folder {str(path)!r} has no weights (*.safetensors); save the model there again.")
+    if not allow_pickle:
+        raise ModelError(
+            f"The weights of {str(path)!r} are a pickle ({pickles[0]}), which can run code when it is read; convert "
+            "them to safetensors, or add --allow-pickle if you trust their author."
+        )
+
+
+def _config(source: str, ref: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(_cannot("model", ref, error)) from error
+    if getattr(config, "auto_map", None):
+        raise ModelError(
+            f"The model {ref!r} wants to run code of its own (auto_map in config.json), which editguard never does; "
+            "use a checkpoint of an architecture that transformers has."
+        )
+    return config
+
+
+def _tokenizer(source: str, ref: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(_cannot("tokenizer", ref, error)) from error
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"The tokenizer of {ref!r} is {type(tokenizer).__name__}, which gives no character offsets; editguard needs "
+            "a fast tokenizer: save one (tokenizer.json) beside the model."
+        )
+    return tokenizer
+
+
+def _weights(source: str, ref: str, config: Any, dtype: str, *, allow_pickle: bool) -> Any:
+    import transformers
+    from safetensors import SafetensorError
+
+    name = _ENCODERS.get(config.model_type, "AutoModelForCausalLM")
+    pickled = allow_pickle and Path(source).is_dir() and not any(Path(source).glob("*.safetensors"))
+    progress = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        return getattr(transformers, name).from_pretrained(
+            source, dtype=dtype, trust_remote_code=False, use_safetensors=not pickled, weights_only=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        raise ModelError(_cannot("model", ref, error)) from error
+    finally:
+        if progress:
+            transformers.utils.logging.enable_progress_bar()
+
+
+def _cannot(what: str, ref: str, error: Exception) -> str:
+    if Path(ref).expanduser().is_dir() or ref == EMBEDDED_NAME:
+        return f"The {what} in {ref!r} cannot be loaded ({_line(error)}); save it again with save_pretrained."
+    return (
+        f"The {what} {ref!r} is neither a folder here nor to be had from the model hub ({_line(error)}); check the "
+        f"name and the connection, or use a local folder or {EMBEDDED_NAME!r}."
+    )
+
+
+def _line(error: BaseException) -> str:
+    """First line of an error's text, shortened: a message is one sentence."""
+    text = str(error).strip().splitlines()
+    line = text[0].strip().rstrip(".") if text else type(error).__name__
+    return line if len(line) <= 160 else line[:157] + "..."

@@ -1,0 +1,85 @@
+"""One generic registry for probes, editors and checks; others add theirs by entry points.
+
+Order: the built-in classes register themselves when their module is imported; `Registry.load` adds those of
+installed packages (groups ``editguard.probes``, ``editguard.editors``, ``editguard.checks``). A clash or a plugin
+that fails to load is an error, never a warning: a probe that silently is not there is a hole in the audit.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from .errors import InputError
+
+__all__ = ["Registry"]
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Classes by name, with the origin of each."""
+
+    def __init__(self, kind: str) -> None:
+        """`kind` is the plural used in messages and in the entry-point group, e.g. ``probes``."""
+        self.kind = kind
+        self._classes: dict[str, type[T]] = {}
+        self._loaded = False
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Return a class decorator that enters the class under `name`.
+
+        Raises `InputError` when the name is taken by another class.
+        """
+
+        def enter(cls: type[T]) -> type[T]:
+            known = self._classes.get(name)
+            if known is not None and known is not cls:
+                raise InputError(
+                    f"Two {self.kind} are called {name!r}: {_origin(known)} and {_origin(cls)}; a name must be "
+                    "unique, so rename one or uninstall its package."
+                )
+            self._classes[name] = cls
+            return cls
+
+        return enter
+
+    def load(self) -> None:
+        """Enter the classes of installed packages; called once, later calls do nothing."""
+        if self._loaded:
+            return
+        for entry in entry_points(group=f"editguard.{self.kind}"):
+            try:
+                cls = entry.load()
+            except (ImportError, AttributeError, SyntaxError) as error:
+                raise InputError(
+                    f"The entry point {entry.name!r} ({entry.value}) in group 'editguard.{self.kind}' does not load "
+                    f"({error}); a plugin that is installed must load, so mend it or uninstall its package."
+                ) from error
+            self.register(entry.name)(cls)
+        self._loaded = True
+
+    def get(self, name: str) -> type[T]:
+        """Return the class called `name`; raises `InputError` with the nearest known name."""
+        self.load()
+        if name in self._classes:
+            return self._classes[name]
+        near = difflib.get_close_matches(name, self._classes, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(self.names())}."
+        raise InputError(f"There is no {name!r} among the {self.kind}; {hint}")
+
+    def names(self) -> list[str]:
+        """Return all names, sorted."""
+        self.load()
+        return sorted(self._classes)
+
+    def __iter__(self) -> Iterator[tuple[str, type[T]]]:
+        """Iterate over (name, class), sorted by name."""
+        self.load()
+        return iter(sorted(self._classes.items()))
+
+
+def _origin(cls: type[object]) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"

@@ -1,0 +1,411 @@
+"""The log of an audit, version 1: one JSON object a line, told apart by `kind`.
+
+Order in a file: one `Header`, then an `EditRecord` for each request and a `ControlRecord` for each control, in any
+order, then one `Footer`. A log without a footer is unfinished, and an unfinished audit never passes.
+
+Three rules hold throughout. Unknown fields are errors. A float is finite or null: JSON has no NaN, so whoever writes a
+record puts null where a quantity could not be measured, and the verdict ``unmeasured`` beside it; null with the
+verdict ``pass`` is refused. Counts come as passed / failed / not judged / total, and add up.
+
+Names that the digest looks for are in `HeadlineCheck`, `PERPLEXITY_RATIO` and `Condition`; other checks, metrics and
+conditions are printed as they stand. Out of scope: reading and writing files (`log`), verdicts over a log (`digest`).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal, NamedTuple, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, field_validator, model_validator
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "BaselineValue",
+    "Condition",
+    "ControlRecord",
+    "Decision",
+    "EditBody",
+    "EditRecord",
+    "Finding",
+    "Footer",
+    "Generation",
+    "Header",
+    "HeadlineCheck",
+    "Keys",
+    "Measurement",
+    "ModelInfo",
+    "PERPLEXITY",
+    "PERPLEXITY_RATIO",
+    "Point",
+    "Prefix",
+    "Protocol",
+    "Rate",
+    "Record",
+    "RECORD",
+    "SkippedRequest",
+    "Statistics",
+    "Threshold",
+    "Update",
+    "Weights",
+]
+
+SCHEMA_VERSION = 1
+"""Version of the log; it grows when a reader of the older one would misread the newer."""
+
+PERPLEXITY_RATIO = "ratio"
+"""Metric of the check ``perplexity`` that decides about collapse: edited over unedited, 1.0 is unchanged."""
+
+PERPLEXITY = "perplexity"
+"""Metric in `Header.baseline` of the unedited model's own perplexity, the ratio's denominator."""
+
+Scalar: TypeAlias = bool | int | float | str | None
+Count = Annotated[int, Field(ge=0)]
+
+
+class HeadlineCheck(StrEnum):
+    """Names of the checks that the digest pools into headline figures."""
+
+    EFFICACY = "efficacy"
+    GENERALIZATION = "generalization"
+    LOCALITY = "locality"
+    PERPLEXITY = "perplexity"
+
+
+class Condition(StrEnum):
+    """Under which prefix a measurement was made; a prefix family `f` is written ``family:f``."""
+
+    UNPREFIXED = "unprefixed"
+    PREFIXED = "prefixed"
+    FAMILY = "family:"
+
+
+class Protocol(StrEnum):
+    """How an answer is judged; figures of two protocols are never pooled."""
+
+    EXACT = "exact"
+    TOKEN_MATCH = "token-match"
+    PROBABILITY = "probability"
+
+
+class Point(NamedTuple):
+    """A key projected to two dimensions."""
+
+    x: float
+    y: float
+
+
+class _Model(BaseModel):
+    """Frozen, closed to unknown fields, and without NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Rate(_Model):
+    """Passed, failed, not judged and total; `rate` is passed over total, so that what was not judged never helps."""
+
+    passed: Count
+    failed: Count
+    not_judged: Count
+    total: Count
+    rate: float | None = None
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Rate:
+        _check_counts(self.passed, self.failed, self.not_judged, self.total)
+        return self
+
+
+# ---------------------------------------------------------------------------------------------------------- header
+
+
+class ModelInfo(_Model):
+    """The model that was audited; `ref` as the user gave it, `fingerprint` a hash over all its weights."""
+
+    ref: str
+    fingerprint: str
+    architecture: str
+    parameters: Count
+    dtype: str
+    device: str
+    adds_bos: bool
+    layers: Count
+
+
+class Statistics(_Model):
+    """Provenance of C, the second moment of the keys; `tokens` and `sha256` are null where none are known."""
+
+    source: str
+    method: str
+    tokens: Count | None
+    condition_number: float | None
+    regularisation: float | None
+    sha256: str | None
+
+
+class Prefix(_Model):
+    """One context prefix: made edits with (`edit`), averaged keys with (`key`) or kept for testing (`held-out`)."""
+
+    family: str
+    text: str
+    role: Literal["edit", "held-out", "key"]
+
+
+class Threshold(_Model):
+    """A threshold that was in force, how it was found, and the sample that it was found on.
+
+    `quantiles` of the calibration sample, by name ("0.05", "median").
+    """
+
+    probe: str
+    metric: str
+    value: float | None
+    how: str
+    sample_size: Count
+    quantiles: dict[str, float] = {}
+
+
+class BaselineValue(_Model):
+    """One figure of the unedited model, e.g. `PERPLEXITY`."""
+
+    metric: str
+    value: float | None
+
+
+class SkippedRequest(_Model):
+    """A request that was not valid and was left out on the user's word; `where` is a file and line."""
+
+    where: str
+    field: str
+    message: str
+
+
+class Header(_Model):
+    """Everything that the records below have in common, and all that is needed to run the audit again.
+
+    `requests` counts the valid requests: as many edit records make a complete log. `controls` names the ids of the
+    control records to expect; one that is missing voids the audit. `policy` is the table as it was in force; the
+    digest reads ``controls``, ``collapse_ratio`` and ``allow_refused`` from it.
+    """
+
+    kind: Literal["header"] = "header"
+    schema_version: Literal[1] = SCHEMA_VERSION
+    editguard_version: str
+    created: str
+    seed: int
+    arguments: dict[str, Scalar]
+    model: ModelInfo
+    layer: Count
+    site: str
+    source: str
+    source_sha256: str
+    requests: Count
+    skipped_invalid: list[SkippedRequest] = []
+    statistics: Statistics
+    prefixes: list[Prefix] = []
+    policy: dict[str, JsonValue]
+    thresholds: list[Threshold] = []
+    baseline: list[BaselineValue] = []
+    controls: list[str] = []
+    versions: dict[str, str] = {}
+
+    @field_validator("policy")
+    @classmethod
+    def _known_types(cls, policy: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        ratio = policy.get("collapse_ratio")
+        if "collapse_ratio" in policy and (isinstance(ratio, bool) or not isinstance(ratio, int | float) or ratio <= 0):
+            raise ValueError(f"collapse_ratio is {ratio!r}, but must be a number over 0")
+        for name in ("controls", "allow_refused"):
+            if name in policy and not isinstance(policy[name], bool):
+                raise ValueError(f"{name} is {policy[name]!r}, but must be true or false")
+        return policy
+
+
+# ----------------------------------------------------------------------------------------------------------- edits
+
+
+class Finding(_Model):
+    """What one probe saw in one request, with the threshold that it was held against."""
+
+    probe: str
+    level: Literal["ok", "notice", "risk", "error"]
+    value: float | None = None
+    threshold: float | None = None
+    unit: str = ""
+    message: str
+    details: dict[str, Scalar] = {}
+
+
+class Decision(_Model):
+    """What the policy decided before a weight was touched; `editor` is null where the edit was refused."""
+
+    action: Literal["allow", "rewrite", "refuse"]
+    editor: str | None = None
+    reasons: list[str] = []
+
+    @model_validator(mode="after")
+    def _says_why(self) -> Decision:
+        if self.action == "refuse" and not self.reasons:
+            raise ValueError("a refused edit has no reason, but must say why")
+        if self.action != "refuse" and self.editor is None:
+            raise ValueError(f"action {self.action!r} names no editor, but must name the one that makes the edit")
+        return self
+
+
+class Keys(_Model):
+    """The subject's keys; `denominator` is |u . k_u|, the points are projections that a figure shows."""
+
+    first_token: bool
+    denominator: float | None
+    denominator_prefixed: float | None
+    denominator_ratio: float | None
+    cosine: float | None
+    norm_ratio: float | None
+    subject_point: Point | None = None
+    prefixed_points: list[Point] = []
+    mean_point: Point | None = None
+
+
+class Update(_Model):
+    """Size of the rank-one update; `relative_norm` is ||Delta|| / ||W||."""
+
+    editor: str
+    numerator: float | None
+    denominator: float | None
+    update_norm: float | None
+    relative_norm: float | None
+    steps: Count
+    final_loss: float | None
+    needs_prefix: bool
+
+
+class Measurement(_Model):
+    """What one check measured on the edited model, with its counts and the verdict of its threshold."""
+
+    check: str
+    metric: str
+    condition: str = Condition.UNPREFIXED.value
+    protocol: Literal["exact", "token-match", "probability"] | None = None
+    value: float | None
+    baseline: float | None = None
+    threshold: float | None = None
+    unit: str = ""
+    passed: Count = 0
+    failed: Count = 0
+    not_judged: Count = 0
+    total: Count = 0
+    verdict: Literal["pass", "fail", "unmeasured", "info"]
+    message: str = ""
+
+    @model_validator(mode="after")
+    def _honest(self) -> Measurement:
+        _check_counts(self.passed, self.failed, self.not_judged, self.total)
+        if self.value is None and self.verdict == "pass":
+            raise ValueError("verdict 'pass' has no value, but what was not measured is 'unmeasured' and never passes")
+        return self
+
+
+class Generation(_Model):
+    """What the model wrote after one prompt, before the edit and after it (null: none was made)."""
+
+    prompt: str
+    before: str
+    after: str | None = None
+
+
+class Weights(_Model):
+    """Hashes of the edited site's weights: before, edited, and after the roll-back."""
+
+    before: str
+    edited: str | None = None
+    restored: str | None = None
+    restored_ok: bool | None = None
+
+
+class EditBody(_Model):
+    """What edit and control records share: the request, what was seen and decided, what came of it.
+
+    `index` is the request's place in its source. `outcome` ``committed`` means that the edit passed the guard, whether
+    or not the audit then undid it. `seconds` of wall time.
+    """
+
+    kind: str
+    id: Annotated[str, Field(min_length=1)]
+    index: Count
+    group: str = ""
+    subject: str
+    prompt: str
+    target_new: str
+    target_true: str | None = None
+    paraphrases: list[str] = []
+    neighbourhood: list[str] = []
+    findings: list[Finding] = []
+    decision: Decision
+    keys: Keys | None = None
+    update: Update | None = None
+    measurements: list[Measurement] = []
+    generations: list[Generation] = []
+    outcome: Literal["committed", "rolled-back", "refused", "errored"]
+    verdict: Literal["pass", "fail", "refused"]
+    error: str | None = None
+    weights: Weights | None = None
+    seconds: float
+
+    @model_validator(mode="after")
+    def _coherent(self) -> EditBody:
+        if (self.outcome == "refused") != (self.verdict == "refused"):
+            raise ValueError(
+                f"outcome {self.outcome!r} has verdict {self.verdict!r}, but 'refused' goes with 'refused'"
+            )
+        if self.verdict == "pass" and (self.outcome != "committed" or self.error is not None):
+            raise ValueError(
+                f"verdict 'pass' has outcome {self.outcome!r}, but only a committed edit without an error passes"
+            )
+        if self.outcome == "errored" and not self.error:
+            raise ValueError("outcome 'errored' has no error text, but must say what went wrong")
+        if self.decision.action == "refuse" and self.outcome in ("committed", "rolled-back"):
+            raise ValueError(f"decision 'refuse' has outcome {self.outcome!r}, but a refused edit is not made")
+        return self
+
+
+class EditRecord(EditBody):
+    """One requested edit, guarded."""
+
+    kind: Literal["edit"] = "edit"
+
+
+class ControlRecord(EditBody):
+    """A control: an edit whose end is known, made to prove that the checks can see it.
+
+    `ok` is true where what was expected was seen.
+    """
+
+    kind: Literal["control"] = "control"
+    expect: Literal["collapse", "sound"]
+    ok: bool
+
+    @model_validator(mode="after")
+    def _error_is_not_ok(self) -> ControlRecord:
+        if self.ok and self.outcome == "errored":
+            raise ValueError("ok is true with outcome 'errored', but a control that was not measured proves nothing")
+        return self
+
+
+class Footer(_Model):
+    """Last line of a finished log; `records` counts its edit and control records."""
+
+    kind: Literal["footer"] = "footer"
+    status: Literal["finished"] = "finished"
+    records: Count
+    seconds: float
+
+
+Record = Annotated[Header | EditRecord | ControlRecord | Footer, Field(discriminator="kind")]
+"""Any line of a log."""
+
+RECORD: TypeAdapter[Header | EditRecord | ControlRecord | Footer] = TypeAdapter(Record)
+"""Parser of one line; use it strictly: `RECORD.validate_json(line, strict=True)`."""
+
+
+def _check_counts(passed: int, failed: int, not_judged: int, total: int) -> None:
+    if passed + failed + not_judged != total:
+        raise ValueError(f"total is {total}, but passed + failed + not judged are {passed} + {failed} + {not_judged}")

@@ -1,0 +1,72 @@
+"""`Summary`: the one verdict object of an audit, the content of ``summary.json``.
+
+Terminal, HTML, JUnit and exit code print this object; `digest.summarise` computes it, once. Rates stand beside their
+counts in `counts`; a rate is passed over total, null where nothing was measured.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from .schema import SCHEMA_VERSION, Count, Rate
+
+__all__ = ["ControlTally", "Summary"]
+
+
+class ControlTally(BaseModel):
+    """How many controls were recorded, and how many of them showed what was expected."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    total: Count
+    ok: Count
+
+
+class Summary(BaseModel):
+    """The verdict over a log, with the figures that it rests on.
+
+    `edits` = `allowed` + `rewritten` + `refused`. `failed` counts edits that errored, failed a check, collapsed the
+    model, were not measured or not restored; `collapsed` are those of them over `collapse_ratio`. Ratios are
+    perplexities of the edited over the unedited model. `protocol` is the one that efficacy and generalization are
+    judged by.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    status: Literal["finished", "unfinished"]
+    verdict: Literal["pass", "fail", "void"]
+    exit_code: Literal[0, 1]
+    reasons: list[str]
+    model: str
+    model_fingerprint: str
+    layer: int
+    edits: Count
+    allowed: Count
+    rewritten: Count
+    refused: Count
+    failed: Count
+    collapsed: Count
+    skipped_invalid: Count
+    needs_prefix: Count
+    baseline_perplexity: float | None
+    worst_perplexity_ratio: float | None
+    median_perplexity_ratio: float | None
+    collapse_ratio: float
+    protocol: str
+    efficacy_unprefixed: float | None
+    efficacy_prefixed: float | None
+    efficacy_by_family: dict[str, Rate]
+    generalization: float | None
+    locality: float | None
+    counts: dict[str, Rate]
+    controls: ControlTally
+    controls_ok: bool
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Summary:
+        if (self.verdict == "pass") != (self.exit_code == 0):
+            raise ValueError(f"verdict {self.verdict!r} has exit code {self.exit_code}, but only a pass exits with 0")
+        return self
