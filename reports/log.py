@@ -59,16 +59,15 @@ class LogWriter:
     def __enter__(self) -> Self:
         """Open the file, and read what an earlier writer left in it."""
         keep = self._read_existing()
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, _OWNER_ONLY)
         try:
-            if keep is not None:
-                os.ftruncate(descriptor, keep.length)
-                if keep.needs_newline:
-                    os.write(descriptor, b"\n")
-        except OSError:
-            os.close(descriptor)
-            raise
-        self._descriptor = descriptor
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, _OWNER_ONLY)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        os.fchmod(self._descriptor, _OWNER_ONLY)
+        if keep is not None:
+            os.ftruncate(self._descriptor, keep.length)
+            if keep.needs_newline:
+                _append(self._descriptor, b"\n", self.path)
         return self
 
     def __exit__(
@@ -82,13 +81,11 @@ class LogWriter:
     def write(self, record: _AnyRecord) -> None:
         """Append one record, and return when it is on the disk."""
         if self._descriptor is None:
-            raise LogError(f"The log {self.path} is not open; write inside its `with` block, and nothing after a footer.")
+            raise LogError(
+                f"The log {self.path} is not open; write inside its `with` block, and nothing after a footer."
+            )
         self._check_order(record)
-        data = record.model_dump_json().encode() + b"\n"
-        written = os.write(self._descriptor, data)
-        while written < len(data):
-            written += os.write(self._descriptor, data[written:])
-        os.fsync(self._descriptor)
+        _append(self._descriptor, record.model_dump_json().encode() + b"\n", self.path)
         if isinstance(record, Footer):
             self.__exit__(None, None, None)
 
@@ -110,7 +107,8 @@ class LogWriter:
         if not self.path.exists():
             return None
         data = self.path.read_bytes()
-        if not data.strip() or (b"\n" not in data and data.startswith(_HEADER_START) and not _is_json(data)):
+        cut_header = data[: len(_HEADER_START)] == _HEADER_START[: len(data)] and not _is_json(data)
+        if b"\n" not in data and cut_header:
             return _Tail(length=0, needs_newline=False)
         log = _parse(data, self.path)
         if log.footer is not None:
@@ -188,7 +186,7 @@ def _assemble(records: list[_AnyRecord], path: Path, torn: bool) -> Log:
 def _parse_line(line: bytes, path: Path, number: int) -> _AnyRecord:
     try:
         plain = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _malformed(path, number, f"each line is one JSON object, and this one is not ({error})") from error
     version = plain.get("schema_version", 0) if isinstance(plain, dict) else 0
     if isinstance(version, int) and version > SCHEMA_VERSION:
@@ -215,10 +213,26 @@ def _malformed(path: Path, number: int, rule: str) -> LogError:
     return LogError(f"{path}, line {number}: {rule}; restore the log as it was written, or run the audit again.")
 
 
+def _append(descriptor: int, data: bytes, path: Path) -> None:
+    start = os.fstat(descriptor).st_size
+    try:
+        written = os.write(descriptor, data)
+        while written < len(data):
+            written += os.write(descriptor, data[written:])
+        os.fsync(descriptor)
+    except OSError as error:
+        os.ftruncate(descriptor, start)  # half a line would be glued to the next record
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> LogError:
+    return LogError(f"The log {path} cannot be written ({error.strerror}); give a folder that exists and has room.")
+
+
 def _is_json(data: bytes) -> bool:
     try:
         json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 

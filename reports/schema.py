@@ -13,10 +13,24 @@ conditions are printed as they stand. Out of scope: reading and writing files (`
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, field_validator, model_validator
+from pydantic import Field, JsonValue, TypeAdapter, field_validator, model_validator
+
+from .base import (
+    PERPLEXITY,
+    PERPLEXITY_RATIO,
+    SCHEMA_VERSION,
+    Condition,
+    Count,
+    HeadlineCheck,
+    Model,
+    Point,
+    Protocol,
+    Rate,
+    Scalar,
+    check_counts,
+)
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -49,76 +63,10 @@ __all__ = [
     "Weights",
 ]
 
-SCHEMA_VERSION = 1
-"""Version of the log; it grows when a reader of the older one would misread the newer."""
-
-PERPLEXITY_RATIO = "ratio"
-"""Metric of the check ``perplexity`` that decides about collapse: edited over unedited, 1.0 is unchanged."""
-
-PERPLEXITY = "perplexity"
-"""Metric in `Header.baseline` of the unedited model's own perplexity, the ratio's denominator."""
-
-Scalar: TypeAlias = bool | int | float | str | None
-Count = Annotated[int, Field(ge=0)]
-
-
-class HeadlineCheck(StrEnum):
-    """Names of the checks that the digest pools into headline figures."""
-
-    EFFICACY = "efficacy"
-    GENERALIZATION = "generalization"
-    LOCALITY = "locality"
-    PERPLEXITY = "perplexity"
-
-
-class Condition(StrEnum):
-    """Under which prefix a measurement was made; a prefix family `f` is written ``family:f``."""
-
-    UNPREFIXED = "unprefixed"
-    PREFIXED = "prefixed"
-    FAMILY = "family:"
-
-
-class Protocol(StrEnum):
-    """How an answer is judged; figures of two protocols are never pooled."""
-
-    EXACT = "exact"
-    TOKEN_MATCH = "token-match"
-    PROBABILITY = "probability"
-
-
-class Point(NamedTuple):
-    """A key projected to two dimensions."""
-
-    x: float
-    y: float
-
-
-class _Model(BaseModel):
-    """Frozen, closed to unknown fields, and without NaN or infinity."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Rate(_Model):
-    """Passed, failed, not judged and total; `rate` is passed over total, so that what was not judged never helps."""
-
-    passed: Count
-    failed: Count
-    not_judged: Count
-    total: Count
-    rate: float | None = None
-
-    @model_validator(mode="after")
-    def _adds_up(self) -> Rate:
-        _check_counts(self.passed, self.failed, self.not_judged, self.total)
-        return self
-
-
 # ---------------------------------------------------------------------------------------------------------- header
 
 
-class ModelInfo(_Model):
+class ModelInfo(Model):
     """The model that was audited; `ref` as the user gave it, `fingerprint` a hash over all its weights."""
 
     ref: str
@@ -131,7 +79,7 @@ class ModelInfo(_Model):
     layers: Count
 
 
-class Statistics(_Model):
+class Statistics(Model):
     """Provenance of C, the second moment of the keys; `tokens` and `sha256` are null where none are known."""
 
     source: str
@@ -142,7 +90,7 @@ class Statistics(_Model):
     sha256: str | None
 
 
-class Prefix(_Model):
+class Prefix(Model):
     """One context prefix: made edits with (`edit`), averaged keys with (`key`) or kept for testing (`held-out`)."""
 
     family: str
@@ -150,7 +98,7 @@ class Prefix(_Model):
     role: Literal["edit", "held-out", "key"]
 
 
-class Threshold(_Model):
+class Threshold(Model):
     """A threshold that was in force, how it was found, and the sample that it was found on.
 
     `quantiles` of the calibration sample, by name ("0.05", "median").
@@ -161,17 +109,17 @@ class Threshold(_Model):
     value: float | None
     how: str
     sample_size: Count
-    quantiles: dict[str, float] = {}
+    quantiles: dict[str, float] = Field(default_factory=dict)
 
 
-class BaselineValue(_Model):
+class BaselineValue(Model):
     """One figure of the unedited model, e.g. `PERPLEXITY`."""
 
     metric: str
     value: float | None
 
 
-class SkippedRequest(_Model):
+class SkippedRequest(Model):
     """A request that was not valid and was left out on the user's word; `where` is a file and line."""
 
     where: str
@@ -179,7 +127,7 @@ class SkippedRequest(_Model):
     message: str
 
 
-class Header(_Model):
+class Header(Model):
     """Everything that the records below have in common, and all that is needed to run the audit again.
 
     `requests` counts the valid requests: as many edit records make a complete log. `controls` names the ids of the
@@ -199,14 +147,14 @@ class Header(_Model):
     source: str
     source_sha256: str
     requests: Count
-    skipped_invalid: list[SkippedRequest] = []
+    skipped_invalid: list[SkippedRequest] = Field(default_factory=list)
     statistics: Statistics
-    prefixes: list[Prefix] = []
+    prefixes: list[Prefix] = Field(default_factory=list)
     policy: dict[str, JsonValue]
-    thresholds: list[Threshold] = []
-    baseline: list[BaselineValue] = []
-    controls: list[str] = []
-    versions: dict[str, str] = {}
+    thresholds: list[Threshold] = Field(default_factory=list)
+    baseline: list[BaselineValue] = Field(default_factory=list)
+    controls: list[str] = Field(default_factory=list)
+    versions: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("policy")
     @classmethod
@@ -223,7 +171,7 @@ class Header(_Model):
 # ----------------------------------------------------------------------------------------------------------- edits
 
 
-class Finding(_Model):
+class Finding(Model):
     """What one probe saw in one request, with the threshold that it was held against."""
 
     probe: str
@@ -232,15 +180,15 @@ class Finding(_Model):
     threshold: float | None = None
     unit: str = ""
     message: str
-    details: dict[str, Scalar] = {}
+    details: dict[str, Scalar] = Field(default_factory=dict)
 
 
-class Decision(_Model):
+class Decision(Model):
     """What the policy decided before a weight was touched; `editor` is null where the edit was refused."""
 
     action: Literal["allow", "rewrite", "refuse"]
     editor: str | None = None
-    reasons: list[str] = []
+    reasons: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _says_why(self) -> Decision:
@@ -251,7 +199,7 @@ class Decision(_Model):
         return self
 
 
-class Keys(_Model):
+class Keys(Model):
     """The subject's keys; `denominator` is |u . k_u|, the points are projections that a figure shows."""
 
     first_token: bool
@@ -261,11 +209,11 @@ class Keys(_Model):
     cosine: float | None
     norm_ratio: float | None
     subject_point: Point | None = None
-    prefixed_points: list[Point] = []
+    prefixed_points: list[Point] = Field(default_factory=list)
     mean_point: Point | None = None
 
 
-class Update(_Model):
+class Update(Model):
     """Size of the rank-one update; `relative_norm` is ||Delta|| / ||W||."""
 
     editor: str
@@ -278,7 +226,7 @@ class Update(_Model):
     needs_prefix: bool
 
 
-class Measurement(_Model):
+class Measurement(Model):
     """What one check measured on the edited model, with its counts and the verdict of its threshold."""
 
     check: str
@@ -298,13 +246,13 @@ class Measurement(_Model):
 
     @model_validator(mode="after")
     def _honest(self) -> Measurement:
-        _check_counts(self.passed, self.failed, self.not_judged, self.total)
+        check_counts(self.passed, self.failed, self.not_judged, self.total)
         if self.value is None and self.verdict == "pass":
             raise ValueError("verdict 'pass' has no value, but what was not measured is 'unmeasured' and never passes")
         return self
 
 
-class Generation(_Model):
+class Generation(Model):
     """What the model wrote after one prompt, before the edit and after it (null: none was made)."""
 
     prompt: str
@@ -312,7 +260,7 @@ class Generation(_Model):
     after: str | None = None
 
 
-class Weights(_Model):
+class Weights(Model):
     """Hashes of the edited site's weights: before, edited, and after the roll-back."""
 
     before: str
@@ -321,7 +269,7 @@ class Weights(_Model):
     restored_ok: bool | None = None
 
 
-class EditBody(_Model):
+class EditBody(Model):
     """What edit and control records share: the request, what was seen and decided, what came of it.
 
     `index` is the request's place in its source. `outcome` ``committed`` means that the edit passed the guard, whether
@@ -336,14 +284,14 @@ class EditBody(_Model):
     prompt: str
     target_new: str
     target_true: str | None = None
-    paraphrases: list[str] = []
-    neighbourhood: list[str] = []
-    findings: list[Finding] = []
+    paraphrases: list[str] = Field(default_factory=list)
+    neighbourhood: list[str] = Field(default_factory=list)
+    findings: list[Finding] = Field(default_factory=list)
     decision: Decision
     keys: Keys | None = None
     update: Update | None = None
-    measurements: list[Measurement] = []
-    generations: list[Generation] = []
+    measurements: list[Measurement] = Field(default_factory=list)
+    generations: list[Generation] = Field(default_factory=list)
     outcome: Literal["committed", "rolled-back", "refused", "errored"]
     verdict: Literal["pass", "fail", "refused"]
     error: str | None = None
@@ -390,7 +338,7 @@ class ControlRecord(EditBody):
         return self
 
 
-class Footer(_Model):
+class Footer(Model):
     """Last line of a finished log; `records` counts its edit and control records."""
 
     kind: Literal["footer"] = "footer"
@@ -404,8 +352,3 @@ Record = Annotated[Header | EditRecord | ControlRecord | Footer, Field(discrimin
 
 RECORD: TypeAdapter[Header | EditRecord | ControlRecord | Footer] = TypeAdapter(Record)
 """Parser of one line; use it strictly: `RECORD.validate_json(line, strict=True)`."""
-
-
-def _check_counts(passed: int, failed: int, not_judged: int, total: int) -> None:
-    if passed + failed + not_judged != total:
-        raise ValueError(f"total is {total}, but passed + failed + not judged are {passed} + {failed} + {not_judged}")

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
-from .schema import SCHEMA_VERSION, Count, Rate
+from .base import SCHEMA_VERSION, Count, Model, Rate
 
 __all__ = ["ControlTally", "Summary"]
 
 
-class ControlTally(BaseModel):
+class ControlTally(Model):
     """How many controls were recorded, and how many of them showed what was expected."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     total: Count
     ok: Count
 
 
-class Summary(BaseModel):
+class Summary(Model):
     """The verdict over a log, with the figures that it rests on.
 
     `edits` = `allowed` + `rewritten` + `refused`. `failed` counts edits that errored, failed a check, collapsed the
@@ -32,8 +30,6 @@ class Summary(BaseModel):
     perplexities of the edited over the unedited model. `protocol` is the one that efficacy and generalization are
     judged by.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     schema_version: Literal[1] = SCHEMA_VERSION
     status: Literal["finished", "unfinished"]

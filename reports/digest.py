@@ -1,0 +1,149 @@
+"""From a log to its verdict and to plain data for rendering; pure functions, no file and no markup.
+
+`summarise` computes the one verdict object. In this order:
+
+- **void**: a control is missing, errored or did not show what was expected, or the policy demands controls and the log
+  has none. Checks that were not seen to catch a collapse prove nothing about the edits.
+- **fail**: an edit errored, failed a check, collapsed the model (perplexity ratio over the policy's
+  ``collapse_ratio``), was applied but not measured, or was not restored; an edit was refused and the policy does not
+  say ``allow_refused``; records are missing; the log has no footer; there is no edit.
+- **pass**: none of these.
+
+`digest` adds what a page shows: one story an edit, and efficacy by family and protocol.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from . import rates
+from .log import Log
+from .schema import PERPLEXITY, Condition, EditRecord, Header, HeadlineCheck, Protocol, Rate
+from .story import HEADLINE_PROTOCOL, Decided, Story, collapse_bound, tell
+from .summary import ControlTally, Summary
+from .verdict import fail_reasons, pass_reason, void_reasons
+
+__all__ = ["Digest", "FamilyRow", "digest", "summarise"]
+
+
+@dataclass(frozen=True)
+class FamilyRow:
+    """Efficacy under one condition, by protocol."""
+
+    condition: str
+    rates: Mapping[Protocol, Rate]
+
+
+@dataclass(frozen=True)
+class Digest:
+    """All that a report shows, as plain data."""
+
+    summary: Summary
+    header: Header
+    stories: tuple[Story, ...]
+    controls: tuple[Story, ...]
+    efficacy: tuple[FamilyRow, ...]
+    seconds: float | None
+    torn: bool
+
+
+def summarise(log: Log) -> Summary:
+    """Return the verdict over `log`, with its reasons in words; the exit code is 0 for a pass alone."""
+    return digest(log).summary
+
+
+def digest(log: Log) -> Digest:
+    """Return `log` as data for rendering, with its verdict."""
+    bound = collapse_bound(log.header)
+    stories = tell(log.edits, bound)
+    return Digest(
+        summary=_summary(log, stories, bound),
+        header=log.header,
+        stories=stories,
+        controls=tell(log.controls, bound),
+        efficacy=tuple(_efficacy_rows(log.edits)),
+        seconds=log.footer.seconds if log.footer else None,
+        torn=log.torn,
+    )
+
+
+def _summary(log: Log, stories: Sequence[Story], bound: float) -> Summary:
+    void = list(void_reasons(log))
+    fail = list(fail_reasons(log, stories))
+    verdict = "void" if void else "fail" if fail else "pass"
+    made = [s for s in stories if s.decided is not Decided.REFUSED]
+    ratios = [s.ratio for s in made if s.ratio is not None]
+    counts = _counts(log.edits)
+    model = log.header.model
+    return Summary(
+        status="finished" if log.footer else "unfinished",
+        verdict=verdict,  # type: ignore[arg-type]
+        exit_code=0 if verdict == "pass" else 1,
+        reasons=void + fail or [pass_reason(log, stories)],
+        model=model.ref,
+        model_fingerprint=model.fingerprint,
+        layer=log.header.layer,
+        edits=len(stories),
+        allowed=sum(s.decided is Decided.ALLOWED for s in stories),
+        rewritten=sum(s.decided is Decided.REWRITTEN for s in stories),
+        refused=sum(s.decided is Decided.REFUSED for s in stories),
+        failed=sum(bool(s.faults) for s in stories),
+        collapsed=sum(s.collapsed for s in stories),
+        skipped_invalid=len(log.header.skipped_invalid),
+        needs_prefix=sum(s.record.update is not None and s.record.update.needs_prefix for s in made),
+        baseline_perplexity=next((b.value for b in log.header.baseline if b.metric == PERPLEXITY), None),
+        worst_perplexity_ratio=max(ratios, default=None),
+        median_perplexity_ratio=statistics.median(ratios) if ratios else None,
+        collapse_ratio=bound,
+        protocol=HEADLINE_PROTOCOL.value,
+        efficacy_unprefixed=counts["efficacy_unprefixed"].rate,
+        efficacy_prefixed=counts["efficacy_prefixed"].rate,
+        efficacy_by_family=_by_family(log.edits),
+        generalization=counts["generalization"].rate,
+        locality=_locality(log.edits, counts["locality"]),
+        counts=counts,
+        controls=ControlTally(total=len(log.controls), ok=sum(c.ok for c in log.controls)),
+        controls_ok=bool(log.controls) and not void,
+    )
+
+
+def _counts(edits: Sequence[EditRecord]) -> dict[str, Rate]:
+    counts = {}
+    for check, protocol in (
+        (HeadlineCheck.EFFICACY, HEADLINE_PROTOCOL),
+        (HeadlineCheck.GENERALIZATION, HEADLINE_PROTOCOL),
+        (HeadlineCheck.LOCALITY, None),
+    ):
+        without, under = rates.unprefixed(edits, check, protocol), rates.prefixed(edits, check, protocol)
+        counts[f"{check.value}_unprefixed"] = without
+        counts[f"{check.value}_prefixed"] = under
+        if check is not HeadlineCheck.EFFICACY:
+            counts[check.value] = without if without.total else under
+    return counts
+
+
+def _by_family(edits: Sequence[EditRecord]) -> dict[str, Rate]:
+    return {
+        name: rates.pooled(edits, HeadlineCheck.EFFICACY, HEADLINE_PROTOCOL, [f"{Condition.FAMILY.value}{name}"])
+        for name in rates.families(edits, HeadlineCheck.EFFICACY)
+    }
+
+
+def _locality(edits: Sequence[EditRecord], rate: Rate) -> float | None:
+    if rate.total:
+        return rate.rate
+    for condition in (Condition.UNPREFIXED, Condition.PREFIXED):
+        mean = rates.mean_value(edits, HeadlineCheck.LOCALITY, [condition.value])
+        if mean is not None:
+            return mean
+    return None
+
+
+def _efficacy_rows(edits: Sequence[EditRecord]) -> Iterator[FamilyRow]:
+    found = rates.conditions(edits, HeadlineCheck.EFFICACY)
+    first = [c.value for c in (Condition.UNPREFIXED, Condition.PREFIXED)]
+    for condition in [*(c for c in first if c in found), *(c for c in found if c not in first)]:
+        by_protocol = {p: rates.pooled(edits, HeadlineCheck.EFFICACY, p, [condition]) for p in Protocol}
+        yield FamilyRow(condition, {p: rate for p, rate in by_protocol.items() if rate.total})

@@ -1,0 +1,66 @@
+"""Text from models, files and users, made fit to be shown: what would hide or reorder it becomes visible.
+
+`visible` replaces control characters (also those that turn the direction of writing) by their code point's name, as
+in ``U+202E``; escaping for HTML is the template's work and comes after. `slugs` makes anchors from ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+__all__ = ["Piece", "pieces", "slugs", "visible"]
+
+# C0 and C1 controls but tab and newline; soft hyphen; Arabic letter mark; zero-width space; marks, embeddings,
+# overrides and isolates of direction; line and paragraph separators; invisible operators; byte-order mark; annotation
+# and tag characters. Joiners (U+200C, U+200D) stay: scripts and emoji need them.
+_HIDDEN = re.compile(
+    "([\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff"
+    "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff])"
+)
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+_LONGEST_SLUG = 48
+
+
+class Piece(NamedTuple):
+    """A stretch of text, either as it stands or the name of a hidden character."""
+
+    text: str
+    hidden: bool
+
+
+def pieces(text: str) -> Iterator[Piece]:
+    """Split `text` into stretches that can be shown and names of characters that cannot."""
+    for index, part in enumerate(_HIDDEN.split(text)):
+        if part:
+            yield Piece(f"U+{ord(part):04X}" if index % 2 else part, bool(index % 2))
+
+
+def visible(text: str) -> str:
+    """Return `text` with each hidden character as ``[U+202E]``."""
+    return "".join(f"[{piece.text}]" if piece.hidden else piece.text for piece in pieces(text))
+
+
+def slugs(ids: Iterable[str]) -> Iterator[str]:
+    """Return an anchor for each id: ASCII letters, digits, ``_`` and ``-``, each different from all others.
+
+    An id that is safe and short is its own anchor; from any other a hash is appended, so that two ids that differ in
+    unsafe characters alone stay apart.
+    """
+    taken: set[str] = set()
+    for name in ids:
+        safe = slug = _UNSAFE.sub("-", name)[:_LONGEST_SLUG].strip("-")
+        salt = 0
+        while slug != name or slug in taken:
+            slug = f"{safe}-{_short_hash(f'{salt}{name}')}".lstrip("-")
+            salt += 1
+            if slug not in taken:
+                break
+        taken.add(slug)
+        yield slug
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:10]

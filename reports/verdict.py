@@ -1,0 +1,91 @@
+"""The verdict over a log, as reasons in words; which class of reason there is decides between void, fail and pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from . import rates
+from .log import Log
+from .story import Decided, Story
+
+__all__ = ["fail_reasons", "pass_reason", "void_reasons"]
+
+_NAMED = 5
+_EXPECTED = {"collapse": "a collapse", "sound": "a sound model"}
+
+
+def void_reasons(log: Log) -> Iterator[str]:
+    """Yield why the audit proves nothing: a control is missing, errored, or did not show what was expected."""
+    if log.header.policy.get("controls") is True and not log.controls:
+        yield "No control was recorded, though the policy demands them: nothing proves that the checks see a collapse."
+    recorded = {control.id for control in log.controls}
+    missing = [name for name in log.header.controls if name not in recorded]
+    if missing and log.controls:
+        yield f"{_count(len(missing), 'control is', 'controls are')} missing: {_names(missing)}."
+    elif missing and log.header.policy.get("controls") is not True:
+        yield f"No control was recorded, though the header announces {_names(missing)}."
+    for control in log.controls:
+        if control.outcome == "errored":
+            yield f"Control {control.id!r} errored: {control.error}"
+        elif not control.ok:
+            ratio = rates.perplexity_ratio(control)
+            seen = "no perplexity ratio was measured" if ratio is None else f"the perplexity ratio was {ratio:.4g}"
+            expected = _EXPECTED[control.expect]
+            yield f"Control {control.id!r} was to show {expected}, but {seen}: the checks prove nothing."
+
+
+def fail_reasons(log: Log, stories: Sequence[Story]) -> Iterator[str]:
+    """Yield why the edits may not ship: collapsed, failed or refused ones, none at all, or missing records."""
+    if not stories:
+        yield "No edit was audited."
+    collapsed = [s for s in stories if s.collapsed]
+    if collapsed:
+        yield f"{_count(len(collapsed), 'edit', 'edits')} collapsed the model: {_ids(collapsed)}."
+    other = [s for s in stories if s.faults and not s.collapsed]
+    if len(other) == 1:
+        yield f"Edit {other[0].record.id!r} failed: {'; '.join(other[0].faults)}."
+    elif other:
+        yield f"{len(other)} edits failed: {_ids(other)}."
+    refused = [s for s in stories if s.decided is Decided.REFUSED]
+    if refused and log.header.policy.get("allow_refused") is not True:
+        yield (
+            f"{_count(len(refused), 'edit was', 'edits were')} refused ({_ids(refused)}), and the policy does not "
+            "allow a pass with refused edits."
+        )
+    yield from _missing_records(log)
+
+
+def _missing_records(log: Log) -> Iterator[str]:
+    if log.footer is None:
+        torn = ", and its last line is cut short" if log.torn else ""
+        yield f"The audit did not finish: the log has no footer{torn}."
+    missing = log.header.requests - len(log.edits)
+    if missing and log.edits:
+        yield f"{log.header.requests} edits were requested and {len(log.edits)} have a record."
+    if log.footer is not None and log.footer.records != len(log.edits) + len(log.controls):
+        yield f"The footer counts {log.footer.records} records, and the log has {len(log.edits) + len(log.controls)}."
+
+
+def pass_reason(log: Log, stories: Sequence[Story]) -> str:
+    """Return what a pass rests on, in one sentence."""
+    ratios = [s.ratio for s in stories if s.decided is not Decided.REFUSED and s.ratio is not None]
+    worst = f"worst perplexity ratio {max(ratios):.4g}" if ratios else "no edit was applied"
+    proof = (
+        f"all {len(log.controls)} controls showed what was expected"
+        if log.controls
+        else "no control was run, so nothing proves that the checks see a collapse"
+    )
+    return f"{_count(len(stories), 'edit', 'edits')} audited, none failed; {worst}; {proof}."
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
+def _ids(stories: Sequence[Story]) -> str:
+    return _names([story.record.id for story in stories])
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:_NAMED])
+    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"

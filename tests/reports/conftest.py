@@ -1,0 +1,12 @@
+from __future__ import annotations
+
+import pytest
+from editguard.reports.log import Log
+
+from .synthetic import synthetic_log
+
+
+@pytest.fixture(scope="session")
+def log() -> Log:
+    """A finished log of 60 edits that passes; logs are frozen, so tests share it."""
+    return synthetic_log()
