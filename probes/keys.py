@@ -1,0 +1,142 @@
+"""Keys and values of a subject at the edit site, in the bare prompt and under prefixes.
+
+The key ``k`` [d_ff] is the down-projection's input at the subject's last token, the value ``v`` [d_model] its output.
+The forward pass stops at the site, and in a causal model what follows the subject is not run at all: it cannot change
+the key. Everything is returned in fp32 on the model's device, whatever the weights' dtype.
+
+Source: ROME (arXiv 2202.05262) section 3.1 for the key; "The Fall of ROME" (arXiv 2406.11263) section 4 for the
+distinction between ``k_u`` (no prefix) and the mean prefixed key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from .batches import TOKEN_BUDGET, batches, pad
+from .errors import ModelError
+from .tokens import SubjectPosition, locate_subject
+
+if TYPE_CHECKING:
+    from .model import LanguageModel
+    from .requests import EditRequest
+    from .site import EditSite
+
+__all__ = ["Activations", "SubjectKeys", "activations", "locate", "pad_id", "stop_after", "subject_keys"]
+
+
+class Activations(NamedTuple):
+    """Input and output of the site at one token a row: keys [rows, d_ff], values [rows, d_model], fp32."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+
+
+@dataclass(frozen=True)
+class SubjectKeys:
+    """What the model has at the subject's last token: bare, and under each of the given prefixes."""
+
+    position: SubjectPosition
+    """Where the subject lies in the bare prompt."""
+    bare_key: torch.Tensor
+    """k_u [d_ff]."""
+    bare_value: torch.Tensor
+    """The site's output there [d_model]."""
+    keys: torch.Tensor
+    """[n_prefixes, d_ff], in the prefixes' order; the empty prefix's row, where asked for, equals `bare_key`."""
+    values: torch.Tensor
+    """[n_prefixes, d_model]."""
+
+    @property
+    def mean_key(self) -> torch.Tensor:
+        """k_bar [d_ff], the mean over all given prefixes."""
+        return self.keys.mean(0)
+
+    @property
+    def mean_value(self) -> torch.Tensor:
+        """v_bar [d_model], the mean over all given prefixes."""
+        return self.values.mean(0)
+
+
+class _Reached(Exception):
+    """Raised by our own hook once the site has run, caught by `stop_after` alone."""
+
+
+@contextmanager
+def stop_after(module: torch.nn.Module) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+    """Record each (input, output) of `module` and end the forward pass there; the hook is removed in any case.
+
+    Raises `ModelError` when the body ends without the module having run.
+    """
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def record(_: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        seen.append((args[0], output))
+        raise _Reached
+
+    handle = module.register_forward_hook(record)
+    try:
+        yield seen
+    except _Reached:
+        pass
+    finally:
+        handle.remove()
+    if not seen:
+        raise ModelError(
+            f"The edit site {type(module).__name__} never ran in a forward pass; name the layer's down-projection by path."
+        )
+
+
+def pad_id(lm: LanguageModel) -> int:
+    """Return an id to fill padded places with; masked out, so any will do."""
+    found = lm.tokenizer.pad_token_id
+    return int(found) if found is not None else 0
+
+
+def locate(lm: LanguageModel, request: EditRequest, prefix: str = "") -> SubjectPosition:
+    """Return where the subject of `request` lies in `prefix` + its prompt; raises `RequestError`."""
+    text = prefix + request.prompt
+    if not prefix:
+        return locate_subject(lm.tokenizer, text, request.subject)
+    locate_subject(lm.tokenizer, request.prompt, request.subject)
+    start = len(prefix) + request.prompt.index(request.subject)
+    return locate_subject(lm.tokenizer, text, request.subject, occurrence_start=start)
+
+
+def activations(
+    lm: LanguageModel, site: EditSite, rows: Sequence[tuple[Sequence[int], int]], budget: int = TOKEN_BUDGET
+) -> Activations:
+    """Return the site's input and output at one token of each row, `rows` being (ids, token index)."""
+    keys: dict[int, torch.Tensor] = {}
+    values: dict[int, torch.Tensor] = {}
+    # In a causal model nothing behind the token can reach it.
+    cut = [list(ids[: index + 1] if lm.causal else ids) for ids, index in rows]
+    for members in batches([len(row) for row in cut], budget):
+        batch = pad([cut[i] for i in members], pad_id(lm), lm.device)
+        with torch.no_grad(), stop_after(site.module) as seen:
+            lm.model(**batch._asdict(), **({"use_cache": False} if lm.causal else {}))
+        # Some models (OPT) run their MLP on [rows * tokens, features], so the places are counted flat.
+        width = batch.input_ids.shape[1]
+        at = torch.tensor([n * width + rows[i][1] for n, i in enumerate(members)], device=seen[0][0].device)
+        given, returned = (tensor.flatten(0, -2)[at].float() for tensor in seen[0])
+        for place, key, value in zip(members, given, returned, strict=True):
+            keys[place], values[place] = key, value
+    order = range(len(rows))
+    return Activations(torch.stack([keys[i] for i in order]), torch.stack([values[i] for i in order]))
+
+
+def subject_keys(
+    lm: LanguageModel, site: EditSite, request: EditRequest, prefixes: Sequence[str], budget: int = TOKEN_BUDGET
+) -> SubjectKeys:
+    """Return the keys and values of one request's subject, bare and under `prefixes` (texts, the empty one included).
+
+    Raises `RequestError` when the subject is not found exactly once in the prompt.
+    """
+    bare = locate(lm, request)
+    positions = [bare] + [locate(lm, request, prefix) for prefix in prefixes]
+    found = activations(lm, site, [(position.input_ids, position.last) for position in positions], budget)
+    return SubjectKeys(bare, found.keys[0], found.values[0], found.keys[1:], found.values[1:])

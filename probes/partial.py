@@ -1,0 +1,175 @@
+"""Forward passes that run only what can differ: from one layer upwards, and from one token onwards.
+
+An edit at layer L changes nothing below L, and in a causal model nothing before the subject's last token. `Stem` holds
+what the lower layers produced for a batch, so that the upper ones run alone; `LiveRows` also keeps the attention keys
+and values of the tokens before each row's edited token, so that only the tokens from there on run. Both leave the
+model's own code in charge of everything else (embeddings, masks, positions, final norm, head): the blocks below are
+replaced for the length of one forward by a function that hands the kept hidden state on, and put back in ``finally``.
+
+Out of scope: where the speed is measured, and models that are not causal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from .batches import Padded, pad
+from .keys import pad_id
+
+if TYPE_CHECKING:
+    from .model import LanguageModel
+    from .site import EditSite
+
+__all__ = ["LiveRows", "Row", "Stem", "full_logits", "select_logits"]
+
+
+class Row(NamedTuple):
+    """One text of a batch: its ids, the token where an edit acts, and the places whose next-token logits are wanted."""
+
+    ids: tuple[int, ...]
+    at: int
+    predict: tuple[int, ...]
+
+
+class _KeptLayer(DynamicLayer):
+    """Attention keys and values of earlier tokens, handed out with the new ones and never grown."""
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
+        return torch.cat([self.keys, key_states], -2), torch.cat([self.values, value_states], -2)
+
+
+@contextmanager
+def select_logits(lm: LanguageModel, places: torch.Tensor) -> Iterator[None]:
+    """Let the head see only the flat `places` (row * tokens + token): its logits are [1, places, vocabulary]."""
+    head = lm.model.get_output_embeddings()
+
+    def choose(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        return (args[0].flatten(0, 1)[places.to(args[0].device)].unsqueeze(0),)
+
+    handle = head.register_forward_pre_hook(choose)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _start_at(site: EditSite, hidden: torch.Tensor) -> Iterator[None]:
+    """Replace the blocks below the site: the last of them returns `hidden`, the others their input."""
+    below = list(site.blocks[: site.layer])
+
+    def keep(result: torch.Tensor) -> Any:
+        # Some families return a tuple from a block; what else is in it (attention maps) is not used.
+        return lambda *args, **kwargs: result
+
+    for block in below:
+        block.forward = keep(hidden)
+    try:
+        yield
+    finally:
+        for block in below:
+            del block.forward
+
+
+@contextmanager
+def _record_entry(site: EditSite) -> Iterator[list[torch.Tensor]]:
+    """Record the hidden state [rows, tokens, d_model] with which each forward enters the site's block."""
+    seen: list[torch.Tensor] = []
+
+    def record(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.append((args[0] if args else kwargs["hidden_states"]).detach())
+
+    handle = site.block.register_forward_pre_hook(record, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def _flat_places(rows: Sequence[Row], width: int, shift: Sequence[int]) -> torch.Tensor:
+    return torch.tensor([n * width + place - shift[n] for n, row in enumerate(rows) for place in row.predict])
+
+
+def full_logits(lm: LanguageModel, rows: Sequence[Row]) -> torch.Tensor:
+    """Return the logits at all wanted places [places, vocabulary] in fp32, from an ordinary forward of whole rows."""
+    batch = pad([row.ids for row in rows], pad_id(lm), lm.device)
+    places = _flat_places(rows, batch.input_ids.shape[1], [0] * len(rows))
+    with select_logits(lm, places):
+        logits: torch.Tensor = lm.model(**batch._asdict(), use_cache=False).logits
+    return logits[0].float()
+
+
+class Stem:
+    """The lower layers' result for one batch of texts, so that the layers from the site on can be run again and again."""
+
+    def __init__(self, lm: LanguageModel, site: EditSite, rows: Sequence[Row]) -> None:
+        """Run `rows` once; the logits of that run are `first`."""
+        self._lm, self._site = lm, site
+        self._batch: Padded = pad([row.ids for row in rows], pad_id(lm), lm.device)
+        self._places = _flat_places(rows, self._batch.input_ids.shape[1], [0] * len(rows))
+        with torch.no_grad(), _record_entry(site) as seen:
+            with select_logits(lm, self._places):
+                logits = lm.model(**self._batch._asdict(), use_cache=False).logits
+            self._hidden = seen[0]
+        self.first: torch.Tensor = logits[0].float()
+
+    def logits(self) -> torch.Tensor:
+        """Return the logits at all wanted places [places, vocabulary], fp32, with the site's weights as they are now."""
+        with torch.no_grad(), _start_at(self._site, self._hidden), select_logits(self._lm, self._places):
+            logits: torch.Tensor = self._lm.model(**self._batch._asdict(), use_cache=False).logits
+        return logits[0].float()
+
+
+class LiveRows:
+    """The tokens from each row's edited one on, with everything before and below kept."""
+
+    def __init__(self, lm: LanguageModel, site: EditSite, rows: Sequence[Row]) -> None:
+        """Run `rows` once in full; the logits of that run are `first`, those of later runs come from `logits`."""
+        self._lm, self._site, self.rows = lm, site, rows
+        batch = pad([row.ids for row in rows], pad_id(lm), lm.device)
+        places = _flat_places(rows, batch.input_ids.shape[1], [0] * len(rows))
+        cache = DynamicCache()
+        with torch.no_grad(), _record_entry(site) as seen, select_logits(lm, places):
+            logits = lm.model(**batch._asdict(), use_cache=True, past_key_values=cache).logits
+        self.first: torch.Tensor = logits[0].float()
+        self.past = max(row.at for row in rows)
+        self.width = max(len(row.ids) - row.at for row in rows)
+        self._prepare(batch, seen[0], cache)
+
+    def _prepare(self, batch: Padded, hidden: torch.Tensor, cache: DynamicCache) -> None:
+        """Align the kept tokens on the right and the live ones on the left of the edited token's column."""
+        device = hidden.device
+        at = torch.tensor([row.at for row in self.rows], device=device)[:, None]
+        length = torch.tensor([len(row.ids) for row in self.rows], device=device)[:, None]
+        last = batch.input_ids.shape[1] - 1
+        live = at + torch.arange(self.width, device=device)
+        kept = at - self.past + torch.arange(self.past, device=device)
+        self._ids = batch.input_ids.gather(1, live.clamp(max=last))
+        self._mask = torch.cat([(kept >= 0).long(), (live < length).long()], 1)
+        self._positions = live.clamp(max=last)
+        self._hidden = hidden.gather(1, live.clamp(max=last)[..., None].expand(-1, -1, hidden.shape[-1]))
+        self._cache = DynamicCache()
+        self._cache.layers = [self._keep(layer, kept.clamp(min=0)) for layer in cache.layers]
+        self._places = _flat_places(self.rows, self.width, [row.at for row in self.rows])
+
+    @staticmethod
+    def _keep(layer: Any, kept: torch.Tensor) -> _KeptLayer:
+        index = kept[:, None, :, None].expand(-1, layer.keys.shape[1], -1, layer.keys.shape[3])
+        new = _KeptLayer()
+        new.keys, new.values = layer.keys.gather(2, index), layer.values.gather(2, index)
+        new.dtype, new.device, new.is_initialized = layer.keys.dtype, layer.keys.device, True
+        return new
+
+    def logits(self) -> torch.Tensor:
+        """Return the logits at all wanted places [places, vocabulary] in fp32; gradients flow to what hooks add."""
+        with _start_at(self._site, self._hidden), select_logits(self._lm, self._places):
+            logits: torch.Tensor = self._lm.model(
+                input_ids=self._ids, attention_mask=self._mask, position_ids=self._positions,
+                past_key_values=self._cache, use_cache=True,
+            ).logits  # fmt: skip
+        return logits[0].float()

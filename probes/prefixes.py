@@ -1,0 +1,171 @@
+"""Context prefixes: the texts in front of a prompt under which keys are taken and edits are made and tested.
+
+Three roles, never mixed: *key* prefixes (ROME's own: sampled sentences and the empty one) define the mean key of the
+published editors; *edit* prefixes, of every family, are what the ``prefixed`` editor is made under; *held-out* prefixes
+of every family are what an edit is tested under, and none of them was used in the edit. An edit holds only under
+prefixes of families that it was made under, which is why the families are named and reported one by one.
+
+Sampled texts come from the model itself under one seed; everything is logged. No process-wide state: a second model
+gets its own prefixes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .model import LanguageModel
+
+__all__ = ["ContextPrefixes", "Family", "Prefix", "Role", "make_prefixes", "sample_texts"]
+
+
+class Family(Enum):
+    """Kinds of text in front of a prompt, shortest first."""
+
+    NONE = "none"
+    BOS = "bos"
+    NEWLINE = "newline"
+    QUOTE = "quote"
+    BULLET = "bullet"
+    QUESTION = "question"
+    CHAT = "chat"
+    WORD = "word"
+    SENTENCE = "sentence"
+    PARAGRAPH = "paragraph"
+
+
+class Role(Enum):
+    """What a prefix is used for."""
+
+    KEY = "key"
+    EDIT = "edit"
+    HELD_OUT = "held-out"
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """One text in front of a prompt, with the white space that separates them."""
+
+    family: Family
+    text: str
+    role: Role
+
+
+@dataclass(frozen=True)
+class ContextPrefixes:
+    """All prefixes of one run: made once from (model, seed), logged, and used for every request."""
+
+    prefixes: tuple[Prefix, ...]
+    seed: int
+
+    def texts(self, role: Role) -> tuple[str, ...]:
+        """Return the texts of one role, in order."""
+        return tuple(prefix.text for prefix in self.prefixes if prefix.role is role)
+
+    def of(self, role: Role) -> tuple[Prefix, ...]:
+        """Return the prefixes of one role, in order."""
+        return tuple(prefix for prefix in self.prefixes if prefix.role is role)
+
+
+_STARTERS = ("The", "Therefore", "Because", "I", "You")
+_FIXED: dict[Family, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    # family: (made under, tested under)
+    Family.NEWLINE: (("\n", "\n\n"), (" \n", "\n\n\n")),
+    Family.QUOTE: (('"', "“", "> "), ("'", "«")),
+    Family.BULLET: (("- ", "* ", "1. "), ("• ", "3. ")),
+    Family.QUESTION: (("Q: ", "Question: "), ("Query: ", "Prompt: ")),
+    Family.WORD: (("However, ", "Today ", "Yes, "), ("Indeed, ", "Well, ")),
+}
+def make_prefixes(lm: LanguageModel, seed: int) -> ContextPrefixes:
+    """Sample and assemble the prefixes of a run.
+
+    Families that the model cannot have are left out: ``bos`` where the tokenizer has no BOS token or adds it to every
+    text anyway, ``chat`` where it has no chat template.
+    """
+    short, long = sample_texts(lm, _STARTERS * 2, 5, seed), sample_texts(lm, _STARTERS * 2, 10, seed + 1)
+    sentences = sample_texts(lm, (*_STARTERS, "In", "When", "She"), 14, seed + 2)
+    paragraphs = sample_texts(lm, ("The history of", "Last year,", "It is well known that", "My friend and I"), 40, seed + 3)
+    found = [Prefix(Family.NONE, "", Role.KEY)]
+    found += [Prefix(Family.SENTENCE, text, Role.KEY) for text in short + long]
+    found += _split(Family.SENTENCE, sentences[:5], sentences[5:])
+    found += _split(Family.PARAGRAPH, paragraphs[:2], paragraphs[2:])
+    for family, (made, tested) in _FIXED.items():
+        found += _split(family, made, tested)
+    bos = lm.tokenizer.bos_token
+    if bos and not lm.adds_bos:
+        found += _split(Family.BOS, (bos,), (f"{bos}\n", f"{bos}\n\n"))
+    found += _chat(lm.tokenizer)
+    return ContextPrefixes(tuple(found), seed)
+
+
+def _split(family: Family, made: tuple[str, ...], tested: tuple[str, ...]) -> list[Prefix]:
+    tested = tuple(text for text in dict.fromkeys(tested) if text not in made)
+    return [Prefix(family, text, Role.EDIT) for text in made] + [Prefix(family, text, Role.HELD_OUT) for text in tested]
+
+
+def _chat(tokenizer: Any) -> list[Prefix]:
+    if not tokenizer.chat_template:
+        return []
+    hello = {"role": "user", "content": "Hello."}
+    made: list[list[dict[str, str]]] = [[], [_system("You are a concise assistant.")], [hello, {"role": "assistant", "content": "Hello! What can I do for you?"}]]
+    tested = [
+        [_system("You are an expert who completes sentences.")],
+        [_system("Be brief and correct."), hello, {"role": "assistant", "content": "Good morning."}],
+    ]
+    rendered = [[text for before in group if (text := _turn(tokenizer, before))] for group in (made, tested)]
+    return _split(Family.CHAT, tuple(rendered[0]), tuple(rendered[1]))
+
+
+def _system(content: str) -> dict[str, str]:
+    return {"role": "system", "content": content}
+
+
+def _turn(tokenizer: Any, before: list[dict[str, str]]) -> str | None:
+    """Return the rendered conversation up to the first character of a user's turn, None if the template refuses it."""
+    from jinja2 import TemplateError
+
+    mark = "\u2063content\u2063"
+    try:
+        text = tokenizer.apply_chat_template([*before, {"role": "user", "content": mark}], tokenize=False)
+    except (TemplateError, ValueError):
+        return None
+    head, found, _ = text.partition(mark)
+    return head if found else None
+
+
+def sample_texts(lm: LanguageModel, starters: tuple[str, ...], tokens: int, seed: int) -> tuple[str, ...]:
+    """Sample one continuation of each starter from the model: `tokens` new tokens, top-k 20, ended as a sentence.
+
+    Reproducible from the seed on one machine; the process's own random state is left as it was.
+    """
+    import torch
+
+    from .batches import pad
+
+    tokenizer, device = lm.tokenizer, lm.device
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
+    texts: dict[int, str] = {}
+    ids = [tokenizer(text).input_ids for text in starters]
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.no_grad():
+        torch.manual_seed(seed)
+        # Rows of equal length need no padding, so neither padding side nor mask can matter.
+        for length in sorted({len(row) for row in ids}):
+            members = [index for index, row in enumerate(ids) if len(row) == length]
+            batch = pad([ids[index] for index in members], pad_id, device)
+            out = lm.model.generate(
+                **batch._asdict(), do_sample=True, top_k=20, temperature=1.0, top_p=1.0, max_new_tokens=tokens,
+                min_new_tokens=tokens, pad_token_id=pad_id,
+            )  # fmt: skip
+            for index, row in zip(members, tokenizer.batch_decode(out, skip_special_tokens=True), strict=True):
+                texts[index] = _as_sentence(row)
+    return tuple(texts[index] for index in range(len(starters)))
+
+
+def _as_sentence(text: str) -> str:
+    """End a sampled text as a sentence, followed by one space, so that a prompt may follow."""
+    text = re.sub(r"\s+", " ", text).strip().rstrip(",;:-–—(\"'")
+    return (text if text.endswith((".", "!", "?")) else f"{text}.") + " "
