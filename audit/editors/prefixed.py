@@ -1,0 +1,36 @@
+"""The guard's own editor: keys and values consistent, both taken under prefixes only, of every family.
+
+What C-ROME leaves inconsistent is the value: v* starts from the first token's bare value and is clamped to a multiple
+of its norm, which is far too small, so the edit does not take. Here the empty context is left out, keys and values are
+means over prefixes of all families, and delta is added to each context's own output, so that
+``Delta k_bar = delta`` holds for what was optimised. The edit acts wherever something of these families stands before
+the prompt; with nothing at all before it, a first-token subject's key is the attention sink's, and no edit there can
+be specific.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...probes.keys import SubjectKeys
+from ...probes.prefixes import ContextPrefixes, Role
+from .base import EDITORS, Editor, Insertion
+
+__all__ = ["Prefixed"]
+
+
+@EDITORS.register("prefixed")
+class Prefixed(Editor):
+    """Mean key and mean value under prefixes of every family, the empty one left out."""
+
+    name = "prefixed"
+    question = "keys and values both means over prefixes of every family: consistent"
+    needs_prefix = True
+
+    def contexts(self, prefixes: ContextPrefixes) -> Sequence[str]:
+        """Return the edit prefixes of all families."""
+        return prefixes.texts(Role.EDIT)
+
+    def insertion(self, keys: SubjectKeys) -> Insertion:
+        """Insert at the mean key, starting from the mean value."""
+        return Insertion(keys.mean_key, keys.mean_value, keys.mean_value)
