@@ -79,6 +79,8 @@ _FIXED: dict[Family, tuple[tuple[str, ...], tuple[str, ...]]] = {
     Family.QUESTION: (("Q: ", "Question: "), ("Query: ", "Prompt: ")),
     Family.WORD: (("However, ", "Today ", "Yes, "), ("Indeed, ", "Well, ")),
 }
+
+
 def make_prefixes(lm: LanguageModel, seed: int) -> ContextPrefixes:
     """Sample and assemble the prefixes of a run.
 
@@ -87,7 +89,9 @@ def make_prefixes(lm: LanguageModel, seed: int) -> ContextPrefixes:
     """
     short, long = sample_texts(lm, _STARTERS * 2, 5, seed), sample_texts(lm, _STARTERS * 2, 10, seed + 1)
     sentences = sample_texts(lm, (*_STARTERS, "In", "When", "She"), 14, seed + 2)
-    paragraphs = sample_texts(lm, ("The history of", "Last year,", "It is well known that", "My friend and I"), 40, seed + 3)
+    paragraphs = sample_texts(
+        lm, ("The history of", "Last year,", "It is well known that", "My friend and I"), 40, seed + 3
+    )
     found = [Prefix(Family.NONE, "", Role.KEY)]
     found += [Prefix(Family.SENTENCE, text, Role.KEY) for text in short + long]
     found += _split(Family.SENTENCE, sentences[:5], sentences[5:])
@@ -110,7 +114,11 @@ def _chat(tokenizer: Any) -> list[Prefix]:
     if not tokenizer.chat_template:
         return []
     hello = {"role": "user", "content": "Hello."}
-    made: list[list[dict[str, str]]] = [[], [_system("You are a concise assistant.")], [hello, {"role": "assistant", "content": "Hello! What can I do for you?"}]]
+    made: list[list[dict[str, str]]] = [
+        [],
+        [_system("You are a concise assistant.")],
+        [hello, {"role": "assistant", "content": "Hello! What can I do for you?"}],
+    ]
     tested = [
         [_system("You are an expert who completes sentences.")],
         [_system("Be brief and correct."), hello, {"role": "assistant", "content": "Good morning."}],

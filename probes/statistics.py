@@ -64,7 +64,9 @@ class KeyStatistics:
         """Refuse what is not a finite symmetric square matrix."""
         matrix = self.second_moment
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-            raise StatisticsError(f"Key statistics have shape {tuple(matrix.shape)}; C must be square: compute it again.")
+            raise StatisticsError(
+                f"Key statistics have shape {tuple(matrix.shape)}; C must be square: compute it again."
+            )
         if not bool(torch.isfinite(matrix).all()):
             raise NotFinite("Key statistics hold NaN or Inf, so no denominator can be trusted; compute them again.")
 
@@ -105,10 +107,10 @@ class KeyStatistics:
             raise NotFinite(f"||C^-1 k|| is {float(norm)}, so the update has no direction; check the key statistics.")
         return solved / norm
 
-    def distance(self, first: torch.Tensor, second: torch.Tensor) -> float:
-        """Return the distance of two keys in the metric of C: sqrt((a - b)^T C^-1 (a - b)) (Mahalanobis, uncentred)."""
-        difference = (first - second).detach().double().cpu()
-        return float((difference @ self.solve(difference)).clamp(min=0).sqrt())
+    def distance(self, keys: torch.Tensor, origin: torch.Tensor) -> torch.Tensor:
+        """Return the distance of keys [..., d_ff] from `origin` in the metric of C: sqrt((a - b)^T C^-1 (a - b))."""
+        difference = keys.detach().double().cpu() - origin.detach().double().cpu()
+        return (difference * self.solve(difference)).sum(-1).clamp(min=0).sqrt()
 
     @cached_property
     def sha256(self) -> str:

@@ -131,10 +131,10 @@ def _search(
         loss = likelihood + settings.kl_factor * divergence + decay
         if not bool(torch.isfinite(loss)):
             raise NotFinite(
-                f"The loss over {len(rows) - 1} contexts is {float(loss)} at step {steps}; a value cannot be optimised."
+                f"The loss over {len(rows) - 1} contexts is {loss.item()} at step {steps}; a value cannot be optimised."
             )
-        if float(loss) < settings.stop_loss or steps >= settings.steps:
-            return OptimisedValue(delta.detach(), steps, float(loss), engine)
+        if loss.item() < settings.stop_loss or steps >= settings.steps:
+            return OptimisedValue(delta.detach(), steps, loss.item(), engine)
         (gradient,) = torch.autograd.grad(loss, [delta])
         delta.grad = gradient
         optimiser.step()
@@ -143,15 +143,17 @@ def _search(
                 delta.mul_(limit / delta.norm())
 
 
-
-def _engine(lm: LanguageModel, site: EditSite, rows: Sequence[Row], asked: Engine) -> tuple[_Logits, torch.Tensor, Engine]:
+def _engine(
+    lm: LanguageModel, site: EditSite, rows: Sequence[Row], asked: Engine
+) -> tuple[_Logits, torch.Tensor, Engine]:
     """Return the logits as a function of delta, the unedited essence log-probabilities, and the engine really used."""
     if asked is Engine.LIVE:
         live = LiveRows(lm, site, rows)
         before = live.first.log_softmax(-1)
         with torch.no_grad():
             worst = float((live.logits().log_softmax(-1) - before).exp().sub(1).abs().max())
-        if worst <= _AGREEMENT or lm.dtype != torch.float32 and worst <= 0.5:
+        if worst <= _AGREEMENT or (lm.dtype != torch.float32 and worst <= 0.5):
+
             def logits(delta: torch.Tensor) -> torch.Tensor:
                 with _added(site, delta, [n * live.width for n in range(len(rows))]):
                     return live.logits()

@@ -1,0 +1,143 @@
+"""The policy: which finding leads to which decision, and the bounds that an edit must keep.
+
+Read from a TOML file, or from ``[tool.editguard]`` of a pyproject.toml. A finding that fires leads to the action of its
+rule; the gravest action wins. An ERROR always refuses: what was not measured is never a pass.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..probes.errors import PolicyError
+from ..probes.probe import Finding, Level
+
+__all__ = ["Action", "Decision", "Policy", "decide", "load_policy"]
+
+
+class Action(Enum):
+    """What may be done with a requested edit, mildest first."""
+
+    ALLOW = "allow"
+    REWRITE = "rewrite"
+    REFUSE = "refuse"
+
+
+_Rule = Literal["allow", "rewrite", "refuse"]
+_GRAVITY = {Action.ALLOW: 0, Action.REWRITE: 1, Action.REFUSE: 2}
+
+
+class Policy(BaseModel):
+    """What a release may contain. Reasons for the defaults stand in docs/policy.md."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    rules: dict[str, _Rule] = Field(
+        default_factory=lambda: {
+            "first-token": "rewrite", "denominator": "rewrite", "key-shift": "rewrite", "sink-key": "rewrite",
+            "well-formed": "refuse",
+        }
+    )  # fmt: skip
+    unknown_probe: _Rule = "refuse"
+    """Action for a probe that `rules` does not name, such as one of another package."""
+    editor: str = "rome"
+    """Editor of edits that are allowed as asked."""
+    rewrite_editor: str = "prefixed"
+    """Editor of edits that are rewritten."""
+    max_relative_update: float = Field(default=0.75, gt=0)
+    """Bound of ||Delta||_F / ||W||_F, checked after v* and before anything is written."""
+    max_perplexity_ratio: float = Field(default=1.05, gt=0)
+    """An edit over it is rolled back."""
+    min_efficacy: float = Field(default=0.5, ge=0, le=1)
+    """Least exact efficacy under held-out prefixes; an edit under it did not take and is rolled back."""
+    min_locality: float = Field(default=0.5, ge=0, le=1)
+    """Least share of unchanged tokens on neighbourhood prompts."""
+    min_entropy_ratio: float = Field(default=0.5, ge=0)
+    """Least ratio of word entropy of generated text to that of the unedited model."""
+    collapse_ratio: float = Field(default=1.5, gt=1)
+    """Perplexity ratio from which a model is called collapsed."""
+    allow_refused: bool = False
+    """Whether the gate stays open when an edit was refused."""
+    controls: bool = True
+    """Whether known-bad and known-good controls must be seen; without them the audit is void."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is done with one request, by which editor, and why in words."""
+
+    action: Action
+    editor: str | None
+    reasons: tuple[str, ...]
+
+
+def load_policy(path: Path | None) -> Policy:
+    """Read a policy; None means ``[tool.editguard]`` of ./pyproject.toml where there is one, else the defaults.
+
+    Raises `PolicyError`.
+    """
+    if path is None:
+        project = Path("pyproject.toml")
+        return load_policy(project) if project.is_file() and "editguard" in _tools(project) else Policy()
+    table = _tools(path).get("editguard", {}) if path.name == "pyproject.toml" else _toml(path)
+    try:
+        return Policy.model_validate(table)
+    except ValidationError as error:
+        raise PolicyError(_explain(path, error)) from error
+
+
+def _tools(path: Path) -> dict[str, Any]:
+    tools = _toml(path).get("tool", {})
+    return tools if isinstance(tools, dict) else {}
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise PolicyError(
+            f"The policy {str(path)!r} cannot be read ({error.strerror}); name a TOML file, or leave --policy out."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PolicyError(f"The policy {str(path)!r} is no TOML ({error}); correct it at that place.") from error
+
+
+def _explain(path: Path, error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, Policy.model_fields, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(Policy.model_fields)}."
+        return f"The policy {str(path)!r} has an unknown key {name!r}; {hint}"
+    return (
+        f"The policy {str(path)!r} has {name} = {first['input']!r}, which is not allowed ({first['msg']}); correct it."
+    )
+
+
+def decide(policy: Policy, findings: Sequence[Finding], editor: str | None = None) -> Decision:
+    """Return the decision on one request; `editor` overrides the policy's editor for edits allowed as asked."""
+    action, reasons = Action.ALLOW, []
+    if not findings:
+        return Decision(Action.REFUSE, None, ("no probe looked at this edit, and what was not measured is refused",))
+    for finding in findings:
+        if finding.level in (Level.OK, Level.NOTICE):
+            continue
+        rule = policy.rules.get(finding.probe, policy.unknown_probe)
+        found = Action.REFUSE if finding.level is Level.ERROR else Action(rule)
+        if found is not Action.ALLOW:
+            reasons.append(f"{finding.probe}: {finding.message}")
+        if _GRAVITY[found] > _GRAVITY[action]:
+            action = found
+    chosen = {Action.ALLOW: editor or policy.editor, Action.REWRITE: policy.rewrite_editor, Action.REFUSE: None}[action]
+    # An editor that is already consistent needs no rewriting.
+    if action is Action.REWRITE and editor == policy.rewrite_editor:
+        action = Action.ALLOW
+    return Decision(action, chosen, tuple(reasons))

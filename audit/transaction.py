@@ -1,0 +1,82 @@
+"""One edit as a transaction: applied on entry, undone bit-exactly on exit unless it was committed, and proved by hash.
+
+A context manager; the undoing stands in ``finally``, so that an exception inside leaves the model as it was.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import torch
+
+from ..probes.errors import EditguardError, EditRefused, NotFinite
+from ..probes.fingerprint import tensor_hash
+from ..probes.site import EditSite
+from .editors.base import RankOneUpdate
+
+__all__ = ["Transaction", "check_update"]
+
+
+def check_update(update: RankOneUpdate, weight_norm: float, bound: float) -> float:
+    """Return ||Delta||_F / ||W||_F; raises `NotFinite` or `EditRefused` before anything is written."""
+    relative = update.norm / weight_norm
+    finite = bool(torch.isfinite(update.left).all() and torch.isfinite(update.right).all())
+    if not finite or not relative < float("inf"):
+        raise NotFinite(f"The update of editor {update.editor!r} holds NaN or Inf; it was not written.")
+    if relative > bound:
+        raise EditRefused(
+            f"The update of editor {update.editor!r} is {relative:.3g} times ||W||, over the bound of {bound:g}; it was "
+            "not written: let the guard rewrite it, or raise max_relative_update in the policy if you can justify it."
+        )
+    return relative
+
+
+class Transaction:
+    """Apply `update` to `site` for the length of a ``with`` block; `commit` keeps it."""
+
+    def __init__(self, site: EditSite, update: RankOneUpdate) -> None:
+        """Nothing is written before the block is entered."""
+        self._site, self._update = site, update
+        self._kept: torch.Tensor | None = None
+        self._committed = False
+        self.before = ""
+        """Hash of the weight before."""
+        self.edited = ""
+        """Hash of the weight with the edit."""
+        self.restored: str | None = None
+        """Hash after the roll-back; None where the edit was committed."""
+
+    def __enter__(self) -> Transaction:
+        """Write the edit in the weight's dtype; the sum is made in float64."""
+        self.before = tensor_hash(self._site.weight)
+        self._kept = self._site.weight.detach().clone()
+        try:
+            self._site.write(self._site.matrix(torch.float64) + self._update.delta().to(self._kept.device))
+            self.edited = tensor_hash(self._site.weight)
+        except BaseException:
+            self._undo()
+            raise
+        return self
+
+    def commit(self) -> None:
+        """Keep the edit."""
+        self._committed = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Undo the edit unless it was committed and nothing was raised."""
+        if not self._committed or kind is not None:
+            self._undo()
+        self._kept = None
+
+    def _undo(self) -> None:
+        assert self._kept is not None
+        with torch.no_grad():
+            self._site.weight.copy_(self._kept)
+        self.restored = tensor_hash(self._site.weight)
+        if self.restored != self.before:
+            raise EditguardError(
+                f"The weight {self._site.path} hashes to {self.restored[:12]} after the roll-back instead of "
+                f"{self.before[:12]}; the model in memory must not be used: load it again."
+            )

@@ -1,0 +1,180 @@
+"""The built-in probes: first token, key shift, denominator, sink key, well-formed."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from .card import Card
+from .keys import locate
+from .partial import Row, full_logits
+from .probe import PROBES, Case, Finding, Level, Probe
+from .tokens import has_special, round_trips, target_ids
+
+__all__ = ["Denominator", "FirstToken", "KeyShift", "SinkKey", "WellFormed"]
+
+_FALL = '"The Fall of ROME" (arXiv 2406.11263)'
+
+
+@PROBES.register("first-token")
+class FirstToken(Probe):
+    """Is the subject's last token the first token of the input?"""
+
+    name = "first-token"
+    card = Card(
+        question="Is the subject's last token the very first token of the input, after special tokens are counted?",
+        source=f"{_FALL}, section 4.2",
+        needs="the tokenizer's ids of the prompt",
+        unit="token index",
+        range="0 to the prompt's length",
+        threshold="index 0; no calibration, since the first token sees nothing but itself in causal attention",
+        action="Let the edit be made under prefixes, and serve it with one; or word the prompt so that something precedes.",
+    )
+
+    def look(self, case: Case) -> Finding:
+        """Ask the ids, not the text: with a BOS the index is never 0."""
+        position = case.evidence.keys.position
+        message = (
+            "the subject is the first token of the input: its key is the attention sink's"
+            if position.is_first_token
+            else f"the subject's last token is token {position.last} of the input"
+        )
+        return self.found(position.is_first_token, message, float(position.last), 0.0)
+
+
+@PROBES.register("key-shift")
+class KeyShift(Probe):
+    """How far is the bare key from the prefixed ones?"""
+
+    name = "key-shift"
+    card = Card(
+        question="Does the subject's key in the bare prompt point where its keys under prefixes point?",
+        source=f"{_FALL}, section 4.1 and figure 3",
+        needs="keys, bare and under ROME's contexts; key statistics for the distance",
+        unit="cosine",
+        range="-1 to 1",
+        threshold="calibrated: the ordinary subjects' 1 % quantile, lowered by half its distance from their median",
+        action="Make the edit with keys from one side only (prefixed), or reword the prompt.",
+    )
+
+    def look(self, case: Case) -> Finding:
+        """Compare directions; norms and the distance in the metric of C stand in the details."""
+        seen, threshold = case.evidence, case.threshold(self.name, "cosine")
+        fires = seen.cosine < threshold
+        message = f"cos(k_u, k_bar) = {seen.cosine:.3f}, {'under' if fires else 'at least'} {threshold:.3f}"
+        return self.found(
+            fires, message, seen.cosine, threshold, norm_ratio=seen.norm_ratio, distance_ratio=seen.distance_ratio
+        )
+
+
+@PROBES.register("denominator")
+class Denominator(Probe):
+    """How large would the published update be?"""
+
+    name = "denominator"
+    card = Card(
+        question="Is the denominator of the published update large enough, so that the update stays small?",
+        source=f"{_FALL}, equation 4 and table 1",
+        needs="keys, bare and under ROME's contexts; key statistics",
+        unit="|u.k_u| / |u.k_bar|",
+        range="0 upwards, near 1 for ordinary subjects",
+        threshold=(
+            "calibrated: a quarter of the ordinary subjects' 1 % quantile; and the update's upper bound may be at most "
+            "twice their 99 % quantile"
+        ),
+        action="Never make this edit as published; let the guard rewrite it with prefixed keys.",
+    )
+
+    def look(self, case: Case) -> Finding:
+        """Fire where the denominator almost vanishes or the update's bound leaves the ordinary range."""
+        seen = case.evidence
+        least, most = case.threshold(self.name, "ratio"), case.threshold(self.name, "predicted_relative_norm")
+        if not math.isfinite(seen.predicted_relative_norm):
+            return self.found(True, "", seen.predicted_relative_norm, least)
+        small, large = seen.ratio < least, seen.predicted_relative_norm > most
+        message = (
+            f"|u.k_u| = {seen.denominator:.4g} against |u.k_bar| = {seen.denominator_prefixed:.4g}: ratio {seen.ratio:.4g}"
+            f", threshold {least:.3g}; the published update could reach {seen.predicted_relative_norm:.3g} times ||W||"
+            f", threshold {most:.3g}"
+        )
+        return self.found(
+            small or large,
+            message,
+            seen.ratio,
+            least,
+            denominator=seen.denominator,
+            denominator_prefixed=seen.denominator_prefixed,
+            predicted_relative_norm=seen.predicted_relative_norm,
+            predicted_relative_norm_threshold=most,
+        )
+
+
+@PROBES.register("sink-key")
+class SinkKey(Probe):
+    """Is the bare key the attention sink's?"""
+
+    name = "sink-key"
+    card = Card(
+        question="Is the subject's bare key like the keys of other first tokens, so that no edit there can be specific?",
+        source=f"{_FALL}, section 4.2; attention sinks: arXiv 2309.17453",
+        needs="the bare key; the mean key of first tokens of other prompts",
+        unit="cosine",
+        range="-1 to 1",
+        threshold="calibrated: half-way from the ordinary subjects' 99 % quantile to 1",
+        action="Do not edit this key: every other first token shares it. Let the guard rewrite the edit under prefixes.",
+    )
+
+    def look(self, case: Case) -> Finding:
+        """Compare with the mean key of first tokens."""
+        seen, threshold = case.evidence.sink_similarity, case.threshold(self.name, "cosine")
+        fires = seen > threshold
+        message = f"cos(k_u, sink) = {seen:.3f}, {'over' if fires else 'at most'} {threshold:.3f}"
+        return self.found(fires, message, seen, threshold)
+
+
+@PROBES.register("well-formed")
+class WellFormed(Probe):
+    """Can the request be carried out and judged at all?"""
+
+    name = "well-formed"
+    card = Card(
+        question="Are subject and target tokens that can be edited and judged, and is the target not already said?",
+        source="faults of public implementations: BOS in target ids, merged tokens, targets re-tokenised with the prompt",
+        needs="the tokenizer; one forward pass of the bare prompt",
+        unit="faults",
+        range="0 upwards",
+        threshold="0 faults; a target that the model already says is a notice, not a fault",
+        action="Correct the request: the message names the field.",
+    )
+
+    def look(self, case: Case) -> Finding:
+        """Count faults and name each."""
+        request, tokenizer = case.request, case.lm.tokenizer
+        target = target_ids(tokenizer, request.prompt, request.target_new)
+        faults = []
+        if not round_trips(tokenizer, target, request.target_new):
+            faults.append(f"target_new {request.target_new!r} does not survive tokenisation")
+        if has_special(tokenizer, target):
+            faults.append(f"target_new {request.target_new!r} holds a special token")
+        position = case.evidence.keys.position
+        if has_special(tokenizer, position.input_ids[position.first_content :]):
+            faults.append("prompt holds a special token")
+        if position.merged_end:
+            faults.append(f"subject {request.subject!r} ends inside a token, so its key is not its own")
+        if request.target_new == request.target_true:
+            faults.append(f"target_new {request.target_new!r} is also target_true")
+        if faults:
+            return self.found(True, "; ".join(faults), float(len(faults)), 0.0)
+        if _already_says(case, target):
+            message = f"the model already continues the prompt with {request.target_new!r}"
+            return Finding(self.name, Level.NOTICE, message, 0.0, 0.0, self.card.unit)
+        return self.found(False, "subject and target can be edited and judged", 0.0, 0.0)
+
+
+def _already_says(case: Case, target: tuple[int, ...]) -> bool:
+    ids = locate(case.lm, case.request).input_ids
+    row = Row(ids + target[:-1], 0, tuple(range(len(ids) - 1, len(ids) + len(target) - 1)))
+    with torch.no_grad():
+        said = full_logits(case.lm, [row]).argmax(-1).tolist()
+    return tuple(said) == target

@@ -1,0 +1,102 @@
+"""Thresholds for the model at hand, from a null sample: ordinary subjects, none of them at the start of its prompt.
+
+A threshold is set so that ordinary subjects pass with a margin that the sample itself gives; the rule, the sample's size
+and its quantiles go into the log. What collapses a model lies far outside (docs/results.md gives measured distances).
+A plane for pictures of keys is fitted on the same sample.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .errors import InputError, NotFinite
+from .evidence import Evidence, Gauge
+from .probe import Threshold
+from .requests import EditRequest
+
+__all__ = ["QUANTILES", "Calibration", "KeyPlane", "calibrate"]
+
+QUANTILES = {"min": 0.0, "0.01": 0.01, "0.05": 0.05, "median": 0.5, "0.95": 0.95, "0.99": 0.99, "max": 1.0}
+_LEAST = 16
+
+
+@dataclass(frozen=True)
+class KeyPlane:
+    """Two orthonormal directions in key space, for pictures: first tokens' keys stand apart from prefixed ones."""
+
+    mean: torch.Tensor
+    axes: torch.Tensor
+    """[d_ff, 2]."""
+
+    def project(self, keys: torch.Tensor) -> list[list[float]]:
+        """Return the points [rows, 2] of keys [rows, d_ff]."""
+        points: list[list[float]] = ((keys.double().cpu() - self.mean) @ self.axes).tolist()
+        return points
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Thresholds by ``probe/metric`` and the plane."""
+
+    thresholds: Mapping[str, Threshold]
+    plane: KeyPlane
+
+
+def calibrate(
+    gauge: Gauge, requests: Sequence[EditRequest], progress: Callable[[int, int], None] | None = None
+) -> Calibration:
+    """Measure the null sample and set the thresholds.
+
+    Raises `InputError` for fewer than 16 requests and `NotFinite` when any quantity of the sample is not finite.
+    """
+    if len(requests) < _LEAST:
+        raise InputError(
+            f"A null sample of {len(requests)} subjects cannot give quantiles; at least {_LEAST} are needed: give more."
+        )
+    sample = []
+    for index, request in enumerate(requests):
+        sample.append(gauge.measure(request))
+        if progress is not None:
+            progress(index + 1, len(requests))
+    rules: list[tuple[str, str, Callable[[Evidence], float], Callable[[Mapping[str, float]], float], str]] = [
+        ("denominator", "ratio", lambda e: e.ratio, lambda q: q["0.01"] / 4, "a quarter of the 1 % quantile"),
+        ("denominator", "predicted_relative_norm", lambda e: e.predicted_relative_norm, lambda q: q["0.99"] * 2,
+         "twice the 99 % quantile"),
+        ("key-shift", "cosine", lambda e: e.cosine, lambda q: q["0.01"] - (q["median"] - q["0.01"]) / 2,
+         "the 1 % quantile less half its distance from the median"),
+        ("sink-key", "cosine", lambda e: e.sink_similarity, lambda q: (q["0.99"] + 1) / 2,
+         "half-way from the 99 % quantile to 1"),
+    ]  # fmt: skip
+    found = {}
+    for probe, metric, read, rule, how in rules:
+        quantiles = _quantiles([read(evidence) for evidence in sample], f"{probe}/{metric}")
+        found[f"{probe}/{metric}"] = Threshold(probe, metric, rule(quantiles), how, len(sample), quantiles)
+    return Calibration(found, _plane(sample, gauge.sink))
+
+
+def _quantiles(values: Sequence[float], name: str) -> dict[str, float]:
+    if not all(math.isfinite(value) for value in values):
+        raise NotFinite(
+            f"The null sample of {name} holds NaN or Inf, so no threshold can be set; the model or its statistics are "
+            "broken before any edit."
+        )
+    tensor = torch.tensor(values, dtype=torch.float64)
+    return {name: float(torch.quantile(tensor, share)) for name, share in QUANTILES.items()}
+
+
+def _plane(sample: Sequence[Evidence], sink: torch.Tensor) -> KeyPlane:
+    """Fit the plane: from the mean ordinary key towards the sink, and the sample's main direction across that."""
+    means = torch.stack([evidence.keys.mean_key.double().cpu() for evidence in sample])
+    centre = means.mean(0)
+    first = sink.double().cpu() - centre
+    first = first / first.norm()
+    across = means - centre
+    across = across - torch.outer(across @ first, first)
+    second = torch.linalg.svd(across, full_matrices=False).Vh[0]
+    # The sign of a singular vector is arbitrary; fix it so that two runs draw the same picture.
+    second = second * torch.sign(second[second.abs().argmax()])
+    return KeyPlane(centre, torch.stack([first, second], 1))
