@@ -51,13 +51,12 @@ def slugs(ids: Iterable[str]) -> Iterator[str]:
     """
     taken: set[str] = set()
     for name in ids:
-        safe = slug = _UNSAFE.sub("-", name)[:_LONGEST_SLUG].strip("-")
+        safe = _UNSAFE.sub("-", name)[:_LONGEST_SLUG].strip("-")
+        slug = safe if safe == name else ""
         salt = 0
-        while slug != name or slug in taken:
+        while not slug or slug in taken:
             slug = f"{safe}-{_short_hash(f'{salt}{name}')}".lstrip("-")
             salt += 1
-            if slug not in taken:
-                break
         taken.add(slug)
         yield slug
 

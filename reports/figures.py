@@ -1,0 +1,254 @@
+"""The report's three pictures, as plotly figures in JSON, each with a caption and a table that says the same.
+
+The denominators say why an edit would collapse the model, the keys show it, and the perplexity ratios say whether one
+did. Out of scope: how marks are drawn (`plotting`) and coloured (the page's script).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .digest import Digest
+from .numbers import number, ratio
+from .plotting import Mark, figure_json, left_out, line, line_label, mark, spread, thin_note, thinned, trace
+from .schema import Point
+from .story import Decided, Story
+
+__all__ = ["MOST_PREFIXED_POINTS", "Figure", "figures"]
+
+MOST_PREFIXED_POINTS = 1500
+_SYMBOLS = {Decided.ALLOWED: "circle", Decided.REWRITTEN: "diamond", Decided.REFUSED: "x"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One picture: plotly's JSON (safe inside a script element), what to see in it, and the same as a table."""
+
+    name: str
+    title: str
+    caption: str
+    data: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def figures(digest: Digest) -> list[Figure]:
+    """Return the figures that `digest` has data for: denominators, keys, perplexity ratios."""
+    found = [_denominators(digest), _keys(digest), _perplexity(digest)]
+    return [figure for figure in found if figure is not None]
+
+
+# --------------------------------------------------------------------------------------------------- denominators
+
+
+def _denominators(digest: Digest) -> Figure | None:
+    shown = [(story, story.record.keys) for story in digest.stories if story.record.keys is not None]
+    bare = [(story, keys.denominator) for story, keys in shown if keys.denominator]
+    if not bare:
+        return None
+    threshold = _threshold(digest)
+    traces = []
+    for decided in Decided:
+        marks = [
+            mark(s, s.record.index + 1, abs(d), f"|u·k_u| {number(abs(d))}") for s, d in bare if s.decided is decided
+        ]
+        traces.append(trace(decided.value, decided.value, marks, _SYMBOLS[decided]))
+    lifted = [
+        mark(
+            s, s.record.index + 1, abs(k.denominator_prefixed), f"under prefixes {number(abs(k.denominator_prefixed))}"
+        )
+        for s, k in shown
+        if s.decided is Decided.REWRITTEN and k.denominator_prefixed
+    ]
+    traces.append(trace("rewritten, under prefixes", Decided.REWRITTEN.value, lifted, "diamond-open"))
+    layout = {
+        "xaxis": {"title": {"text": "Edit, in the order of the file"}, "zeroline": False},
+        "yaxis": {"title": {"text": "|u · k_u|"}, "type": "log", "dtick": 1, "tickformat": "~g", "zeroline": False},
+        "shapes": [line("y", threshold)] if threshold else [],
+        "annotations": [line_label("y", threshold, f"threshold {number(threshold)}")] if threshold else [],
+    }
+    groups = [(d.value, [abs(v) for s, v in bare if s.decided is d]) for d in Decided]
+    return Figure(
+        name="denominators",
+        title="Denominators",
+        caption=_denominator_caption(bare, threshold)
+        + left_out(len(digest.stories) - len(bare), "no denominator")
+        + thin_note(traces),
+        data=figure_json(traces, layout),
+        columns=("Decision", "Edits", "Smallest |u · k_u|", "Median", "Largest"),
+        rows=spread(groups),
+    )
+
+
+def _threshold(digest: Digest) -> float | None:
+    for story in digest.stories:
+        for finding in story.record.findings:
+            if "denominator" in finding.probe and "ratio" not in finding.probe and finding.threshold:
+                return finding.threshold
+    known = (t.value for t in digest.header.thresholds if "denominator" in t.probe and "ratio" not in t.metric)
+    return next((value for value in known if value), None)
+
+
+def _denominator_caption(bare: Sequence[tuple[Story, float]], threshold: float | None) -> str:
+    if threshold is None:
+        return (
+            "The update's size is inversely proportional to this denominator: the lower a mark, the larger the update."
+        )
+    low = [story for story, value in bare if abs(value) < threshold]
+    kept = sum(story.decided is Decided.ALLOWED for story in low)
+    ending = (
+        "none of them was made as asked"
+        if not kept
+        else f"{kept} of them {'was' if kept == 1 else 'were'} made as asked"
+    )
+    return f"Below the line the update would explode: {len(low)} of {len(bare)} edits lie there, and {ending}."
+
+
+# ----------------------------------------------------------------------------------------------------------- keys
+
+
+def _keys(digest: Digest) -> Figure | None:
+    known = [(s, s.record.keys) for s in digest.stories if s.record.keys is not None]
+    subjects = [(s, k.subject_point) for s, k in known if k.subject_point is not None]
+    if not subjects:
+        return None
+    prefixed = [(s, point) for s, k in known for point in k.prefixed_points]
+    means = [(s, k.mean_point) for s, k in known if k.mean_point is not None]
+    drawn = thinned(prefixed, MOST_PREFIXED_POINTS)
+    traces = [
+        trace("keys under prefixes", "prefixed", [_at(s, p, "under a prefix") for s, p in drawn], "circle", size=4),
+        trace(
+            "means of those", "mean", [_at(s, p, "mean under prefixes") for s, p in means], "cross-thin-open", size=7
+        ),
+    ]
+    for decided in Decided:
+        marks = [_at(s, p, "bare prompt") for s, p in subjects if s.decided is decided]
+        traces.append(trace(f"bare prompt, {decided.value}", decided.value, marks, _SYMBOLS[decided]))
+    plain = {"showticklabels": False, "zeroline": False, "showgrid": False}
+    layout = {
+        "xaxis": plain | {"title": {"text": "first direction"}},
+        "yaxis": plain | {"title": {"text": "second direction"}},
+    }
+    note = f" Drawn are {len(drawn)} of {len(prefixed)} keys under prefixes." if len(drawn) < len(prefixed) else ""
+    return Figure(
+        name="keys",
+        title="Keys",
+        caption="Marks that stand apart from the cloud are bare-prompt keys unlike any that the subject has under a "
+        "prefix: edits made there collapse the model." + note + thin_note(traces),
+        data=figure_json(traces, layout),
+        columns=("Bare-prompt keys", "Edits", "Smallest distance to the edit's own mean key", "Median", "Largest"),
+        rows=spread(_distances(digest)),
+    )
+
+
+def _distances(digest: Digest) -> list[tuple[str, list[float]]]:
+    groups: dict[str, list[float]] = {"subject is the first token": [], "subject is further on": []}
+    for story in digest.stories:
+        keys = story.record.keys
+        if keys is not None and keys.subject_point is not None and keys.mean_point is not None:
+            name = "subject is the first token" if keys.first_token else "subject is further on"
+            groups[name].append(math.dist(keys.subject_point, keys.mean_point))
+    return list(groups.items())
+
+
+def _at(story: Story, point: Point, what: str) -> Mark:
+    return mark(story, point.x, point.y, what)
+
+
+# ----------------------------------------------------------------------------------------------------- perplexity
+
+
+class _Row(NamedTuple):
+    label: str
+    role: str
+    symbol: str
+    size: int
+    stories: list[Story]
+
+
+def _perplexity(digest: Digest) -> Figure | None:
+    rows = [row for row in _rows(digest) if row.stories]
+    ratios = [_known(story.ratio) for row in rows for story in row.stories]
+    if not ratios:
+        return None
+    bound = digest.summary.collapse_ratio
+    log = max(*ratios, bound) / min(*ratios, bound) > 10 and min(ratios) > 0
+    traces = [
+        trace(row.label, row.role, list(_strip(row.stories, place)), row.symbol, row.size)
+        for place, row in enumerate(rows)
+    ]
+    places = list(range(len(rows)))
+    layout = {
+        "xaxis": {
+            "title": {"text": "perplexity, edited over unedited"},
+            "type": "log" if log else "linear",
+            "zeroline": False,
+        }
+        | ({"dtick": 1, "tickformat": ",~g"} if log else {}),
+        "yaxis": {
+            "tickvals": places,
+            "ticktext": [row.label for row in rows],
+            "range": [len(rows) - 0.4, -0.6],
+            "zeroline": False,
+            "showgrid": False,
+        },
+        "shapes": [line("x", bound)],
+        "annotations": [line_label("x", math.log10(bound) if log else bound, f"bound {number(bound)}")],
+        "showlegend": False,
+    }
+    made = [s for s in digest.stories if s.decided is not Decided.REFUSED]
+    return Figure(
+        name="perplexity",
+        title="Perplexity after the edit",
+        caption=_perplexity_caption(digest)
+        + left_out(len(made) - sum(s.ratio is not None for s in made), "no ratio")
+        + thin_note(traces),
+        data=figure_json(traces, layout),
+        columns=("Group", "Measured", "Smallest ratio", "Median", "Largest"),
+        rows=spread([(row.label, [_known(s.ratio) for s in row.stories]) for row in rows], ratio),
+    )
+
+
+def _rows(digest: Digest) -> list[_Row]:
+    edits = [s for s in digest.stories if s.ratio is not None]
+    controls = [s for s in digest.controls if s.ratio is not None]
+    return [
+        _Row("edits within", "allowed", "circle", 7, [s for s in edits if not s.collapsed]),
+        _Row("edits collapsed", "failed", "x", 10, [s for s in edits if s.collapsed]),
+        _Row("controls: sound", "control", "square", 11, [s for s in controls if _expect(s) == "sound"]),
+        _Row("controls: collapse", "control", "triangle-up", 13, [s for s in controls if _expect(s) == "collapse"]),
+    ]
+
+
+def _expect(story: Story) -> str:
+    return getattr(story.record, "expect", "")
+
+
+def _strip(stories: Sequence[Story], place: int) -> Iterable[Mark]:
+    for order, story in enumerate(stories):
+        # The golden ratio spreads neighbours evenly; the same log always gives the same picture.
+        jitter = 0.5 * ((order * 0.618034) % 1 - 0.5) if len(stories) > 3 else 0.0
+        seen = _known(story.ratio)
+        yield mark(story, seen, place + jitter, f"ratio {ratio(seen)}")
+
+
+def _perplexity_caption(digest: Digest) -> str:
+    edits = [s.ratio for s in digest.stories if s.ratio is not None]
+    collapse = [s.ratio for s in digest.controls if s.ratio is not None and _expect(s) == "collapse"]
+    bound = digest.summary.collapse_ratio
+    said = "No guarded edit was measured"
+    if edits:
+        where = "within" if max(edits) <= bound else "not all within"
+        span = f"{ratio(min(edits))} and {ratio(max(edits))}"
+        said = f"Guarded edits lie between {span}, {where} the bound of {number(bound)}"
+    if not collapse:
+        return f"{said}; no control shows what a collapse looks like."
+    return f"{said}; unguarded controls that were to collapse reach {ratio(max(collapse))}."
+
+
+def _known(value: float | None) -> float:
+    assert value is not None
+    return value

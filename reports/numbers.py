@@ -1,0 +1,49 @@
+"""Numbers as a reader meets them: few digits, no false precision, and never a bare rate."""
+
+from __future__ import annotations
+
+from .schema import Rate
+
+__all__ = ["UNMEASURED", "counts", "number", "percent", "ratio"]
+
+UNMEASURED = "not measured"
+"""Stands where a quantity is null."""
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_THIN = "\u202f"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Return `value` with `digits` significant digits, as a power of ten under 0.001 and from 10 000 on."""
+    if value is None:
+        return UNMEASURED
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", _THIN)
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 1e4:
+        return f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:,.0f}".replace(",", _THIN)
+    mantissa, exponent = f"{value:.{digits - 2}e}".split("e")
+    return f"{mantissa}×10{str(int(exponent)).translate(_SUPERSCRIPT)}"
+
+
+def ratio(value: float | None) -> str:
+    """Return a ratio to three decimals as long as it is near 1, so that a column of them lines up."""
+    return f"{value:.3f}" if value is not None and 0.1 <= abs(value) < 10 else number(value)
+
+
+def percent(value: float | None) -> str:
+    """Return a share as per cent; only what is all or nothing is printed as 100 % or 0 %."""
+    if value is None:
+        return UNMEASURED
+    shown = f"{100 * value:.1f}".removesuffix(".0")
+    if shown == "100" and value < 1:
+        shown = "> 99.9"
+    elif shown == "0" and value > 0:
+        shown = "< 0.1"
+    return f"{shown}{_THIN}%"
+
+
+def counts(value: Rate) -> str:
+    """Return passed / failed / not judged / total."""
+    return f"{value.passed} / {value.failed} / {value.not_judged} / {value.total}"

@@ -1,0 +1,143 @@
+"""Marks, lines and tables that the report's figures are made of, in plotly's terms.
+
+Traces, lines and labels carry a role (`meta` of a trace, `name` of a line) and no colour; the page's script gives each
+role the colour of the reader's theme. Points are drawn as SVG: plotly's WebGL traces compile code at run time, which
+the page's content security policy forbids. A trace therefore draws at most `MOST_POINTS`, and `thin_note` says so.
+Plotly is imported when a figure is made.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from .numbers import number
+from .story import Story
+from .text import visible
+
+__all__ = [
+    "MOST_POINTS",
+    "Mark",
+    "figure_json",
+    "left_out",
+    "line",
+    "line_label",
+    "mark",
+    "spread",
+    "thin_note",
+    "thinned",
+    "trace",
+]
+
+MOST_POINTS = 5000
+_LONGEST_HOVER = 70
+_CROWD = 300
+
+T = TypeVar("T")
+
+
+class Mark(NamedTuple):
+    """A point, and what hovering over it says."""
+
+    x: float
+    y: float
+    text: str
+
+
+def mark(story: Story, x: float, y: float, said: str) -> Mark:
+    """Return the mark of `story` at (x, y); hovering says its id, its edit and `said`."""
+    record = story.record
+    lines = (record.id, f"{record.subject} → {record.target_new}", said)
+    return Mark(x, y, "<br>".join(_hover(line) for line in lines))
+
+
+def _hover(text: str) -> str:
+    # Plotly reads a few tags in hover text, links among them; escaped, they are shown as written.
+    shown = visible(text).replace("\n", " ")
+    return html.escape(shown if len(shown) <= _LONGEST_HOVER else f"{shown[: _LONGEST_HOVER - 1]}…")
+
+
+def trace(name: str, role: str, marks: Sequence[Mark], symbol: str, size: int = 9) -> dict[str, Any]:
+    """Return plotly's scatter trace of `marks`; the page gives it the colour of `role`."""
+    many = len(marks) > _CROWD
+    size = round(size * 0.6) if many else size
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "meta": {"role": role},
+        "x": [mark.x for mark in marks],
+        "y": [mark.y for mark in marks],
+        "text": [mark.text for mark in marks],
+        "hoverinfo": "text",
+        "marker": {"symbol": symbol, "size": size, "opacity": _opacity(role, many)},
+        "visible": bool(marks),
+    }
+
+
+def _opacity(role: str, many: bool) -> float:
+    return 0.45 if role == "prefixed" else 0.6 if many else 0.85
+
+
+def thinned(items: Sequence[T], most: int) -> list[T]:
+    """Return at most `most` of `items`, evenly chosen."""
+    if len(items) <= most:
+        return list(items)
+    return [items[index * len(items) // most] for index in range(most)]
+
+
+def thin_note(traces: Sequence[dict[str, Any]]) -> str:
+    """Say how many marks are drawn, where they are too many to draw all."""
+    whole = sum(len(trace["x"]) for trace in traces)
+    drawn = sum(min(len(trace["x"]), MOST_POINTS) for trace in traces)
+    return f" Drawn are {drawn} of {whole} marks." if drawn < whole else ""
+
+
+def line(axis: str, at: float) -> dict[str, Any]:
+    """Return a dashed line across the figure at the value `at` of `axis`."""
+    other = "x" if axis == "y" else "y"
+    line = {"type": "line", "name": "bound", f"{axis}0": at, f"{axis}1": at, f"{other}0": 0, f"{other}1": 1}
+    return line | {f"{other}ref": "paper", "line": {"dash": "dash", "width": 1.5}}
+
+
+def line_label(axis: str, at: float, text: str) -> dict[str, Any]:
+    """Return the label of that line."""
+    label: dict[str, Any] = {"name": "bound", "text": text, "showarrow": False}
+    if axis == "y":
+        # Annotations on a log axis are placed by the logarithm, lines by the value.
+        return label | {"xref": "paper", "x": 1, "y": math.log10(at), "xanchor": "right", "yanchor": "bottom"}
+    return label | {"yref": "paper", "y": 1, "x": at, "xanchor": "left", "yanchor": "bottom"}
+
+
+def spread(
+    groups: Iterable[tuple[str, Sequence[float]]], shown: Callable[[float], str] = number
+) -> tuple[tuple[str, ...], ...]:
+    """Return one row a group: name, number, smallest, median and largest."""
+    figures_of: list[Callable[[Sequence[float]], float]] = [min, statistics.median, max]
+    return tuple(
+        (name, str(len(values)), *(shown(f(values)) if values else "–" for f in figures_of)) for name, values in groups
+    )
+
+
+def left_out(many: int, why: str) -> str:
+    """Say how many edits are missing from a figure, and why."""
+    return (
+        f" {many} {'edit has' if many == 1 else 'edits have'} {why} and {'is' if many == 1 else 'are'} not drawn."
+        if many
+        else ""
+    )
+
+
+def figure_json(traces: Sequence[dict[str, Any]], layout: dict[str, Any]) -> str:
+    """Return the figure as JSON that is safe inside a script element, each trace thinned to `MOST_POINTS`."""
+    import plotly.graph_objects as go
+
+    drawn = [trace | {axis: thinned(trace[axis], MOST_POINTS) for axis in ("x", "y", "text")} for trace in traces]
+    # Through plotly's own classes, which refuse an attribute that does not exist.
+    plain = go.Figure(data=drawn, layout=layout).to_plotly_json()
+    plain["layout"].pop("template", None)
+    return json.dumps(plain, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e")

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from editguard.reports import render_html
+from editguard.reports.log import Log
+from editguard.reports.schema import Footer, Measurement, SkippedRequest
+
+from . import synthetic
+from .pages import PAYLOAD, Page, poisoned
+
+FIGURES = ["figure-denominators", "figure-keys", "figure-perplexity"]
+
+
+@pytest.fixture(scope="module")
+def source(log: Log) -> str:
+    return render_html(log)
+
+
+@pytest.fixture(scope="module")
+def page(source: str) -> Page:
+    return Page(source)
+
+
+def collapsed(log: Log) -> Log:
+    """Return the log with edit 1 collapsed."""
+    edit = log.edits[1]
+    measured = [*(m for m in edit.measurements if m.check != "perplexity"), synthetic.perplexity(3812.4)]
+    bad = edit.model_copy(update={"outcome": "rolled-back", "verdict": "fail", "measurements": measured})
+    return replace(log, edits=(log.edits[0], bad, *log.edits[2:]))
+
+
+def test_the_verdict_comes_first_with_its_numbers(page: Page) -> None:
+    text = " ".join(page.text.split())
+    assert text.index("Pass. These edits may ship.") < text.index("Allowed 36") < text.index("Do the edits take?")
+    assert "Rewritten 18" in text
+    assert "Refused 6" in text
+    assert "Is the model still sound? Yes" in text
+    assert "18 edits work only behind a prefix." in text
+
+
+def test_a_failed_and_a_void_audit_say_so(log: Log) -> None:
+    failed = " ".join(Page(render_html(collapsed(log))).text.split())
+    assert "Fail. Do not ship these edits." in failed
+    assert "Is the model still sound? No" in failed
+    assert "It collapsed the model: perplexity ratio 3812, bound 1.5" in failed
+    missing = replace(log, controls=log.controls[1:], footer=Footer(records=62, seconds=1.0))
+    void = " ".join(Page(render_html(missing)).text.split())
+    assert "Void. This audit proves nothing" in void
+    assert "Is the model still sound? Not known" in void
+
+
+def test_every_figure_is_there_with_caption_and_table(page: Page) -> None:
+    figures = page.figures()
+    assert list(figures) == FIGURES
+    for name, figure in figures.items():
+        assert name in page.ids
+        assert f"{name}-caption" in page.ids
+        assert sum(len(trace["x"]) for trace in figure["data"]) > 0
+        assert all(trace["type"] == "scatter" for trace in figure["data"])
+    assert (FIGURES[2], figures[FIGURES[2]]["layout"]["xaxis"]["type"]) == ("figure-perplexity", "log")
+    assert figures[FIGURES[0]]["layout"]["shapes"][0]["y0"] == 0.4
+    assert "20 of 60 edits lie there, and none of them was made as asked" in page.text
+    assert page.text.count("As a table") == 3
+
+
+def test_a_figure_without_data_is_left_out(log: Log) -> None:
+    bare = replace(log, edits=tuple(edit.model_copy(update={"keys": None}) for edit in log.edits))
+    assert list(Page(render_html(bare)).figures()) == ["figure-perplexity"]
+
+
+def test_many_points_are_thinned_and_the_caption_says_so(log: Log) -> None:
+    found = Page(render_html(synthetic.synthetic_log(200)))
+    prefixed = found.figures()["figure-keys"]["data"][0]
+    assert len(prefixed["x"]) == len(prefixed["text"]) == 1500
+    assert "Drawn are 1500 of 2000 keys under prefixes." in found.text
+
+
+def test_every_edit_has_its_story_and_every_link_its_target(page: Page, log: Log) -> None:
+    assert {f"edit-{edit.id}" for edit in log.edits} <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+    assert set(page.links) <= set(page.ids)
+
+
+def test_a_story_tells_all_that_the_record_says(log: Log) -> None:
+    text = Page(render_html(replace(log, edits=log.edits[:1]))).text
+    edit = log.edits[0]
+    assert edit.update is not None
+    for said in (
+        edit.findings[0].message,
+        edit.decision.reasons[0],
+        edit.generations[0].before,
+        edit.generations[0].after,
+        edit.paraphrases[0],
+        edit.neighbourhood[1],
+        "restored bit for bit",
+        f"{edit.update.update_norm:.4g}",
+    ):
+        assert said is not None
+        assert said in text
+
+
+def test_unmeasured_is_named_and_never_blank(log: Log) -> None:
+    measured = [Measurement(check="perplexity", metric="ratio", value=None, verdict="unmeasured", message="NaN loss")]
+    edit = log.edits[1].model_copy(update={"measurements": measured})
+    text = Page(render_html(replace(log, edits=(log.edits[0], edit, *log.edits[2:])))).text
+    assert "After 1 of 54 edits the perplexity was not measured." in text
+    assert "NaN loss" in text
+
+
+def test_skipped_requests_and_an_empty_log_are_shown(log: Log) -> None:
+    skipped = [SkippedRequest(where="edits.jsonl:7", field="prompt", message="does not contain the subject")]
+    header = log.header.model_copy(
+        update={"skipped_invalid": skipped, "prefixes": [], "thresholds": [], "baseline": []}
+    )
+    text = Page(render_html(replace(log, header=header, edits=(), controls=(), footer=None, torn=True))).text
+    assert "edits.jsonl:7" in text
+    assert "its last line is cut short" in text
+    assert "None was run." in text
+
+
+def test_text_from_outside_never_becomes_markup(log: Log, page: Page) -> None:
+    source = render_html(poisoned(collapsed(log)))
+    found = Page(source)
+    allowed = page.shapes | Page(render_html(collapsed(log))).shapes | {("span", ("class",)), ("b", ())}
+    assert found.shapes <= allowed
+    assert len(found.scripts) == len(page.scripts)
+    assert "pwned=1" in found.text  # it is shown, as text
+    assert "U+202E" in found.text
+    assert "\u202e" not in source
+    assert "{{ 7*7 }}" in found.text
+    own = [content for attributes, content in found.scripts if "data-for" not in attributes]
+    assert not any("pwned" in content for content in own)
+    for figure in found.figures().values():
+        for trace in figure["data"]:
+            assert all("<" not in text.replace("<br>", "") for text in trace["text"])
+
+
+def test_the_page_asks_no_network_for_anything(source: str, page: Page) -> None:
+    assert page.addresses
+    assert all(address.startswith("#") for address in page.addresses)
+    style = source[source.index("<style>") : source.index("</style>")]
+    assert not re.search(r"@import|url\(", style)
+    own = page.scripts[-1][1]
+    assert not re.search(r"https?:|fetch|XMLHttpRequest|import\(", own)
+
+
+def test_the_policy_admits_these_scripts_alone(page: Page) -> None:
+    assert page.policy.startswith("default-src 'none';")
+    runnable = [content for attributes, content in page.scripts if attributes.get("type") != "application/json"]
+    assert len(runnable) == 2
+    for content in runnable:
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in page.policy
+    script_rule = next(rule for rule in page.policy.split(";") if "script-src" in rule)
+    assert "unsafe" not in script_rule
+
+
+def test_importing_the_room_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, editguard.reports as r; assert 'pydantic' not in sys.modules; r.read_log; r.render_html;"
+        "bad = {'plotly', 'pandas', 'torch', 'jinja2'} & set(sys.modules); assert not bad, bad;"
+        "assert set(r.__all__) <= set(dir(r)) and all(hasattr(r, n) for n in r.__all__)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_two_thousand_edits_render_in_under_twenty_seconds() -> None:
+    log = synthetic.synthetic_log(2000)
+    started = time.process_time()
+    source = render_html(log)
+    assert time.process_time() - started < 20
+    assert source.count('<details class="story"') == 2003
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+def test_a_browser_draws_every_figure_and_runs_nothing_else(tmp_path: Path, log: Log) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(render_html(poisoned(log)), encoding="utf-8")
+    assert BROWSER is not None
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    quiet += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"]
+    done = subprocess.run(
+        [BROWSER, *quiet, "--enable-logging=stderr", "--virtual-time-budget=8000", "--dump-dom", file.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=True,
+    )
+    assert "CONSOLE" not in done.stderr
+    root = done.stdout[done.stdout.index("<html") :].split(">", 1)[0]
+    assert "pwned" not in root
+    assert done.stdout.count('class="main-svg"') >= len(FIGURES)
+    assert PAYLOAD not in done.stdout

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+from editguard.reports.html import show, show_breaks
+from editguard.reports.numbers import number, percent, ratio
+from editguard.reports.text import slugs, visible
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def test_characters_that_hide_or_reorder_become_visible() -> None:
+    assert visible("user\u202egnp.exe") == "user[U+202E]gnp.exe"
+    assert visible("a\u200bb\ufeffc\x00d\u2066e\U000e0041") == "a[U+200B]b[U+FEFF]c[U+0000]d[U+2066]e[U+E0041]"
+
+
+def test_ordinary_writing_stays_as_it_is() -> None:
+    text = "Wien – Ελλάδα, ישראל, می‌خواهم, 日本\tfamily 👨‍👩‍👧\n"
+    assert visible(text) == text
+
+
+def test_show_escapes_and_boxes() -> None:
+    assert show("<b>\u202e&") == '&lt;b&gt;<span class="hidden-char">U+202E</span>&amp;'
+    assert "↵" in show_breaks("\n")
+
+
+@given(st.text())
+def test_shown_text_never_makes_markup(text: str) -> None:
+    assert "<" not in show(text).replace('<span class="hidden-char">', "").replace("</span>", "")
+
+
+@given(st.lists(st.text(max_size=6), unique=True, max_size=20))
+def test_anchors_are_safe_and_each_its_own(ids: list[str]) -> None:
+    found = list(slugs(ids))
+    assert len(set(found)) == len(ids)
+    assert all(
+        slug and set(slug) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") for slug in found
+    )
+
+
+def test_a_safe_id_is_its_own_anchor_and_survives_a_lookalike() -> None:
+    assert list(slugs(["case-1", "x"])) == ["case-1", "x"]
+    hashed = next(slugs(["a b"]))
+    assert len(set(slugs(["a b", hashed, "a  b"]))) == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "not measured"),
+        (0.0, "0"),
+        (0.00893, "0.00893"),
+        (0.000893, "8.93×10⁻⁴"),
+        (-12.3456, "-12.35"),
+        (1234.5, "1\u202f234"),
+        (3855930.0, "3.86×10⁶"),
+        (134_515_008, "134\u202f515\u202f008"),
+    ],
+)
+def test_numbers(value: float | None, shown: str) -> None:
+    assert number(value) == shown
+
+
+def test_a_share_is_rounded_to_all_or_nothing_only_if_it_is() -> None:
+    assert [percent(x) for x in (1.0, 0.99999, 0.5, 0.00001, 0.0, None)] == [
+        "100\u202f%",
+        ">\u202f99.9\u202f%".replace("\u202f99", " 99"),
+        "50\u202f%",
+        "< 0.1\u202f%",
+        "0\u202f%",
+        "not measured",
+    ]
+
+
+def test_ratios_line_up_near_one() -> None:
+    assert [ratio(x) for x in (1.0, 0.9962, 3812.4, None)] == ["1.000", "0.996", "3\u202f812", "not measured"]
