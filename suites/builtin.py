@@ -1,0 +1,50 @@
+"""The built-in suite: edits in three groups, ordinary subjects for calibration, and a corpus for perplexity.
+
+All texts were written for this project.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+
+from ..probes.requests import EditRequest
+
+__all__ = ["BUILTIN", "builtin_corpus", "builtin_edits", "ordinary_requests"]
+
+BUILTIN = "builtin"
+
+
+def _text(name: str) -> str:
+    return (files(__package__) / "data" / name).read_text(encoding="utf-8")
+
+
+def builtin_edits() -> tuple[EditRequest, ...]:
+    """Return the suite's edits: single-token first subjects, multi-token first subjects, subjects in mid-prompt."""
+    return tuple(
+        EditRequest(
+            id=record["id"],
+            subject=record["subject"],
+            prompt=record["prompt"],
+            target_new=record["target_new"],
+            target_true=record["target_true"],
+            paraphrases=tuple(record["paraphrases"]),
+            neighbourhood=tuple(record["neighbourhood"]),
+            group=record["group"],
+        )
+        for record in json.loads(_text("edits.json"))
+    )
+
+
+def ordinary_requests(most: int | None = None) -> tuple[EditRequest, ...]:
+    """Return ordinary subjects in mid-prompt: the null sample that thresholds are calibrated on (no targets)."""
+    records = json.loads(_text("ordinary.json"))[:most]
+    return tuple(
+        EditRequest(id=f"ordinary-{index}", subject=record["subject"], prompt=record["prompt"], target_new="")
+        for index, record in enumerate(records)
+    )
+
+
+def builtin_corpus() -> tuple[str, ...]:
+    """Return the 50 sentences of the perplexity check."""
+    return tuple(line for line in _text("corpus.txt").splitlines() if line.strip())

@@ -1,0 +1,143 @@
+"""Is the model's text still text, and how far did the weights move?"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from ..probes.card import Card
+from ..probes.keys import pad_id
+from ..probes.model import LanguageModel
+from ..probes.prefixes import Role
+from ..probes.requests import EditRequest
+from .check import CHECKS, Bench, Check, Generated, Measured, Measurement, Outcome, judge
+
+__all__ = ["Degeneracy", "Drift", "generate", "repetition", "word_entropy"]
+
+_PROMPTS = ("The best way to spend a rainy afternoon is", "Scientists have long been interested in")
+_TOKENS = 20
+
+
+def word_entropy(text: str) -> float:
+    """Return the entropy of the text's words over the logarithm of their number, 0 to 1; 0 for fewer than two words.
+
+    1 where no word comes twice; near 0 for one word over and over. Source: arXiv 2403.07175, section 4.
+    """
+    words = re.findall(r"\w+|[^\w\s]+", text.lower())
+    if len(words) < 2:
+        return 0.0
+    shares = [count / len(words) for count in Counter(words).values()]
+    return abs(sum(share * math.log(share) for share in shares)) / math.log(len(words))
+
+
+def repetition(text: str) -> float:
+    """Return the share of the text's word pairs that stood before, 0 to 1."""
+    words = re.findall(r"\w+|[^\w\s]+", text.lower())
+    pairs = list(itertools.pairwise(words))
+    return 1 - len(set(pairs)) / len(pairs) if pairs else 0.0
+
+
+def generate(lm: LanguageModel, prompts: Sequence[str], tokens: int = _TOKENS) -> list[str]:
+    """Return the greedy continuations of `prompts`; padded on the left whatever the tokenizer's own side is."""
+    ids = [lm.tokenizer(prompt).input_ids for prompt in prompts]
+    width, fill = max(len(row) for row in ids), pad_id(lm)
+    batch = torch.tensor([[fill] * (width - len(row)) + row for row in ids], device=lm.device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=lm.device)
+    with torch.no_grad():
+        out = lm.model.generate(
+            input_ids=batch, attention_mask=mask, do_sample=False, max_new_tokens=tokens, pad_token_id=fill
+        )
+    texts: list[str] = lm.tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
+    return texts
+
+
+class _Texts(NamedTuple):
+    prompts: list[str]
+    texts: list[str]
+
+
+@CHECKS.register("degeneracy")
+class Degeneracy(Check):
+    """Does the model still write?"""
+
+    name = "degeneracy"
+    card = Card(
+        question="Is what the edited model writes still varied, or the same words over and over?",
+        source="normalised word entropy of arXiv 2403.07175; repetition as the share of repeated word pairs",
+        needs="greedy generations from two fixed prompts and the edit's own",
+        unit="ratio of word entropy to the unedited model",
+        range="0 upwards",
+        threshold="min_entropy_ratio of the policy, 0.5: a collapsed model falls towards 0",
+        action="Read the generations in the report; do not ship a model that repeats itself.",
+    )
+
+    def prepare(self, bench: Bench, request: EditRequest) -> _Texts:
+        """Generate from the unedited model; the fixed prompts once a run."""
+        if self.name not in bench.memo:
+            bench.memo[self.name] = generate(bench.lm, _PROMPTS)
+        chat = [prefix.text for prefix in bench.prefixes.of(Role.HELD_OUT) if prefix.family.value == "sentence"]
+        own = [request.prompt, *(text + request.prompt for text in chat[:1])]
+        return _Texts([*_PROMPTS, *own], [*bench.memo[self.name], *generate(bench.lm, own)])
+
+    def measure(self, bench: Bench, request: EditRequest, before: _Texts, needs_prefix: bool) -> Measured:
+        """Judge the fixed prompts, whose baseline is no matter of the edit; show all."""
+        after = generate(bench.lm, before.prompts)
+        old, new = (sum(map(word_entropy, texts[: len(_PROMPTS)])) for texts in (before.texts, after))
+        ratio, least = (new / old if old else math.nan), bench.limits.entropy_ratio
+        outcome = judge(ratio, ratio >= least)
+        repeated, was = (sum(map(repetition, texts[:2])) / 2 for texts in (after, before.texts))
+        measurements = [
+            Measurement(
+                self.name, "word-entropy-ratio", ratio if math.isfinite(ratio) else None, outcome, "generation",
+                baseline=1.0, threshold=least, unit="ratio",
+                message=f"word entropy of generated text is {ratio:.3g} of the unedited model's, at least {least:g}",
+            ),
+            Measurement(
+                self.name, "repetition", repeated, Outcome.INFO, "generation", baseline=was, unit="share of word pairs"
+            ),
+        ]  # fmt: skip
+        shown = [Generated(*row) for row in zip(before.prompts, before.texts, after, strict=True)]
+        return Measured(measurements, shown)
+
+
+@CHECKS.register("drift")
+class Drift(Check):
+    """How far did the weights really move, after the cast to their dtype?"""
+
+    name = "drift"
+    card = Card(
+        question="How far is the edited weight from the one before, and did the cast to its dtype keep the edit?",
+        source="||W'-W||_F, and over the number of entries as in arXiv 2403.07175",
+        needs="the edited weight, before and after",
+        unit="||W'-W||_F / ||W||_F",
+        range="0 upwards",
+        threshold="max_relative_update of the policy",
+        action="A drift of 0 is an edit that was rounded away; a large one is a collapse.",
+    )
+
+    def prepare(self, bench: Bench, request: EditRequest) -> None:
+        """Nothing: the bench holds the unedited weight."""
+
+    def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
+        """Judge the drift that is really in the weights."""
+        change = (bench.site.matrix(torch.float64) - bench.weight.double()).norm()
+        relative = float(change / bench.weight.double().norm())
+        bound = bench.limits.relative_update
+        value = relative if math.isfinite(relative) else None
+        message = f"the weight moved by {relative:.3g} of its norm, bound {bound:g}"
+        verdict = Measurement(
+            self.name, "relative-drift", value, judge(relative, 0 < relative <= bound), "weights", baseline=0.0,
+            threshold=bound, unit="ratio", message=message,
+        )  # fmt: skip
+        each = float(change) / bench.weight.numel()
+        info = Measurement(
+            self.name, "drift-per-entry", each if math.isfinite(each) else None,
+            Outcome.INFO if math.isfinite(each) else Outcome.UNMEASURED, "weights", unit="||W'-W||_F / entries",
+        )  # fmt: skip
+        return Measured([verdict, info])

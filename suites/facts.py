@@ -1,0 +1,275 @@
+"""Did the edit take, does it generalise, and did it leave its neighbours alone?
+
+Three protocols, never mixed and each named where it is printed: *exact* (every target token is the greedy choice),
+*token-match* (share of target tokens that are, under teacher forcing; the paper's), *probability* (P(new) > P(true);
+the original ROME's). Each is measured without a prefix and under held-out prefixes, family by family; none of the
+held-out prefixes was used in the edit. Locality is the share of tokens whose greedy choice is what it was.
+
+Source: field definitions of arXiv 2202.05262 section 3.2 and 2406.11263 section 5.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+
+from ..probes.card import Card
+from ..probes.partial import Row, Stem
+from ..probes.prefixes import Family, Role
+from ..probes.requests import EditRequest
+from ..probes.tokens import target_ids
+from .check import CHECKS, Bench, Check, Measured, Measurement, Outcome, judge
+
+__all__ = ["Efficacy", "Generalization", "Locality"]
+
+_FEW = (Family.SENTENCE, Family.NEWLINE, Family.QUESTION, Family.CHAT)
+"""Families under which paraphrases and neighbours are tested: one short, one long, two of use."""
+
+
+class _Text(NamedTuple):
+    condition: str
+    text: str
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Texts with both targets' rows; `new` and `true` are indices into the stem's rows."""
+
+    stem: Stem
+    texts: tuple[_Text, ...]
+    rows: tuple[Row, ...]
+    new: tuple[int, ...]
+    true: tuple[int, ...] | None
+    targets: tuple[tuple[int, ...], ...]
+
+
+def _ask(bench: Bench, texts: Sequence[_Text], request: EditRequest) -> _Asked:
+    tokenizer = bench.lm.tokenizer
+    rows: dict[Row, int] = {}
+
+    def enter(target: tuple[int, ...], text: str) -> int:
+        ids = tuple(tokenizer(text).input_ids)
+        # For targets of one token both rows are the same, and are run once.
+        row = Row(ids + target[:-1], 0, tuple(range(len(ids) - 1, len(ids) + len(target) - 1)))
+        return rows.setdefault(row, len(rows))
+
+    targets = [target_ids(tokenizer, request.prompt, request.target_new)]
+    new = tuple(enter(targets[0], item.text) for item in texts)
+    true = None
+    if request.target_true:
+        targets.append(target_ids(tokenizer, request.prompt, request.target_true))
+        true = tuple(enter(targets[1], item.text) for item in texts)
+    kept = tuple(rows)
+    return _Asked(Stem(bench.lm, bench.site, kept), tuple(texts), kept, new, true, tuple(targets))
+
+
+class _Scored(NamedTuple):
+    exact: bool | None
+    match: float | None
+    preferred: bool | None
+
+
+def _score(asked: _Asked, logits: torch.Tensor) -> list[_Scored]:
+    """Return the three protocols' answers for every text; None where the logits are not finite or no truth is given."""
+    parts = logits.log_softmax(-1).split([len(row.predict) for row in asked.rows])
+    found = []
+    for index in range(len(asked.texts)):
+        new, target = parts[asked.new[index]], torch.tensor(asked.targets[0], device=logits.device)
+        if not bool(torch.isfinite(new).all()):
+            found.append(_Scored(None, None, None))
+            continue
+        hits = new.argmax(-1) == target
+        preferred = None
+        if asked.true is not None:
+            truth = torch.tensor(asked.targets[1], device=logits.device)
+            of_true = parts[asked.true[index]].gather(1, truth[:, None]).mean()
+            preferred = bool(new.gather(1, target[:, None]).mean() > of_true)
+        found.append(_Scored(bool(hits.all()), float(hits.double().mean()), preferred))
+    return found
+
+
+def _rates(check: str, asked: _Asked, scored: Sequence[_Scored], before: Sequence[_Scored]) -> list[Measurement]:
+    """Return one measurement for each condition and protocol, not yet judged; unprefixed first."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index, item in enumerate(asked.texts):
+        groups[item.condition].append(index)
+        if item.condition.startswith("family:"):
+            groups["prefixed"].append(index)
+    order = sorted(groups, key=lambda name: (name != "unprefixed", name != "prefixed"))
+    found = []
+    for condition in order:
+        now = [scored[index] for index in groups[condition]]
+        old = [before[index] for index in groups[condition]]
+        found.append(_count(check, condition, "exact", [s.exact for s in now], [s.exact for s in old]))
+        found.append(_mean(check, condition, [s.match for s in now], [s.match for s in old]))
+        found.append(_count(check, condition, "probability", [s.preferred for s in now], [s.preferred for s in old]))
+    return found
+
+
+def _count(
+    check: str, condition: str, protocol: str, now: Sequence[bool | None], old: Sequence[bool | None]
+) -> Measurement:
+    passed, failed = sum(answer is True for answer in now), sum(answer is False for answer in now)
+    value = passed / (passed + failed) if passed + failed else None
+    outcome = Outcome.INFO if value is not None else Outcome.UNMEASURED
+    base = [answer for answer in old if answer is not None]
+    return Measurement(
+        check, check, value, outcome, condition, protocol, sum(base) / len(base) if base else None, unit="share",
+        passed=passed, failed=failed, not_judged=len(now) - passed - failed,
+    )  # fmt: skip
+
+
+def _mean(check: str, condition: str, now: Sequence[float | None], old: Sequence[float | None]) -> Measurement:
+    values, base = [v for v in now if v is not None], [v for v in old if v is not None]
+    whole = sum(value == 1.0 for value in values)
+    return Measurement(
+        check, check, sum(values) / len(values) if values else None, Outcome.INFO if values else Outcome.UNMEASURED,
+        condition, "token-match", sum(base) / len(base) if base else None, unit="share of tokens", passed=whole,
+        failed=len(values) - whole, not_judged=len(now) - len(values),
+    )  # fmt: skip
+
+
+def _under(bench: Bench, prompts: Sequence[str], families: Sequence[Family] | None) -> list[_Text]:
+    """Return `prompts` bare and under held-out prefixes: all of them, or the first one of each of `families`."""
+    held_out = bench.prefixes.of(Role.HELD_OUT)
+    if families is not None:
+        held_out = tuple(
+            next(prefix for prefix in held_out if prefix.family is family)
+            for family in families
+            if any(prefix.family is family for prefix in held_out)
+        )
+    texts = [_Text("unprefixed", prompt) for prompt in prompts]
+    return texts + [_Text(f"family:{p.family.value}", p.text + prompt) for p in held_out for prompt in prompts]
+
+
+class _Answers(NamedTuple):
+    asked: _Asked
+    before: list[_Scored]
+
+
+@CHECKS.register("efficacy")
+class Efficacy(Check):
+    """Does the edited model say the target?"""
+
+    name = "efficacy"
+    card = Card(
+        question="Does the edited model continue the edit's own prompt with the new target?",
+        source="arXiv 2202.05262 section 3.2; families of prefixes are this project's",
+        needs="logits of the prompt, bare and under held-out prefixes of each family",
+        unit="share",
+        range="0 to 1",
+        threshold="min_efficacy of the policy, exact: unprefixed for edits made so, prefixed for rewritten ones",
+        action="An edit that does not take is not safe but useless; reword the prompt or edit another layer.",
+    )
+
+    def prepare(self, bench: Bench, request: EditRequest) -> _Answers:
+        """Run the prompt under every held-out prefix once."""
+        asked = _ask(bench, _under(bench, [request.prompt], None), request)
+        return _Answers(asked, _score(asked, asked.stem.first))
+
+    def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
+        """Judge the exact protocol under the condition that the edit was made for."""
+        rates = _rates(self.name, before.asked, _score(before.asked, before.asked.stem.logits()), before.before)
+        judged = "prefixed" if needs_prefix else "unprefixed"
+        return Measured([self._judge(rate, judged, bench.limits.efficacy) for rate in rates])
+
+    @staticmethod
+    def _judge(rate: Measurement, condition: str, least: float) -> Measurement:
+        if rate.condition != condition or rate.protocol != "exact" or rate.value is None:
+            return rate
+        message = f"{rate.passed} of {rate.total} prompts {condition} give the target, at least {least:.0%} must"
+        return replace(rate, outcome=judge(rate.value, rate.value >= least), threshold=least, message=message)
+
+
+@CHECKS.register("generalization")
+class Generalization(Check):
+    """Does the edit hold in other words?"""
+
+    name = "generalization"
+    card = Card(
+        question="Does the edited model give the target when it is asked in other words?",
+        source="arXiv 2202.05262 section 3.2 (paraphrase score)",
+        needs="paraphrases in the request",
+        unit="share",
+        range="0 to 1",
+        threshold="none: shown, not judged; the published figures for these edits are 13 % to 50 %",
+        action="Where it matters, edit with paraphrases, or tell users that only the given wording was changed.",
+    )
+
+    def prepare(self, bench: Bench, request: EditRequest) -> _Answers | None:
+        """Run the paraphrases, bare and under one held-out prefix of some families."""
+        if not request.paraphrases:
+            return None
+        asked = _ask(bench, _under(bench, request.paraphrases, _FEW), request)
+        return _Answers(asked, _score(asked, asked.stem.first))
+
+    def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
+        """Count, without judging."""
+        if before is None:
+            return Measured([])
+        return Measured(
+            _rates(self.name, before.asked, _score(before.asked, before.asked.stem.logits()), before.before)
+        )
+
+
+class _Neighbours(NamedTuple):
+    stem: Stem
+    texts: tuple[_Text, ...]
+    rows: tuple[Row, ...]
+    choices: torch.Tensor
+
+
+@CHECKS.register("locality")
+class Locality(Check):
+    """Did other subjects stay as they were?"""
+
+    name = "locality"
+    card = Card(
+        question="Is what the model says about neighbouring subjects unchanged?",
+        source="arXiv 2406.11263 section 5: share of tokens whose greedy choice is unchanged from the unedited model",
+        needs="neighbourhood prompts in the request",
+        unit="share of tokens",
+        range="0 to 1",
+        threshold="min_locality of the policy, without a prefix",
+        action="The edit is not specific: look at its sink-key finding, or edit another layer.",
+    )
+
+    def prepare(self, bench: Bench, request: EditRequest) -> _Neighbours | None:
+        """Run the neighbourhood prompts once and keep their greedy choices."""
+        if not request.neighbourhood:
+            return None
+        texts = tuple(_under(bench, request.neighbourhood, _FEW[:2]))
+        ids = [tuple(bench.lm.tokenizer(item.text).input_ids) for item in texts]
+        bare = {prompt: len(bench.lm.tokenizer(prompt).input_ids) for prompt in request.neighbourhood}
+        rows = []
+        for item, row in zip(texts, ids, strict=True):
+            # Only the prompt's own tokens count; a prefix's would dilute the share.
+            own = next(length for prompt, length in bare.items() if item.text.endswith(prompt))
+            rows.append(Row(row, 0, tuple(range(max(0, len(row) - own), len(row)))))
+        stem = Stem(bench.lm, bench.site, rows)
+        return _Neighbours(stem, texts, tuple(rows), stem.first.argmax(-1))
+
+    def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
+        """Judge the unprefixed share, which is what users of other subjects meet."""
+        if before is None:
+            return Measured([])
+        logits = before.stem.logits()
+        finite = torch.isfinite(logits).all(-1)
+        same = (logits.argmax(-1) == before.choices) & finite
+        groups: dict[str, list[torch.Tensor]] = defaultdict(list)
+        for item, part in zip(before.texts, same.split([len(row.predict) for row in before.rows]), strict=True):
+            groups["unprefixed" if item.condition == "unprefixed" else "prefixed"].append(part)
+        return Measured([self._share(bench, condition, torch.cat(parts)) for condition, parts in groups.items()])
+
+    def _share(self, bench: Bench, condition: str, same: torch.Tensor) -> Measurement:
+        passed, least = int(same.sum()), bench.limits.locality
+        value = passed / len(same)
+        outcome = judge(value, value >= least) if condition == "unprefixed" else Outcome.INFO
+        return Measurement(
+            self.name, self.name, value, outcome, condition, "token-match", 1.0, least, "share of tokens", passed,
+            len(same) - passed, message=f"{passed} of {len(same)} tokens are unchanged",
+        )  # fmt: skip
