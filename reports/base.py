@@ -11,6 +11,7 @@ from typing import Annotated, Final, NamedTuple, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
+    "DENOMINATOR",
     "PERPLEXITY",
     "PERPLEXITY_RATIO",
     "SCHEMA_VERSION",
@@ -33,6 +34,10 @@ PERPLEXITY_RATIO = "ratio"
 
 PERPLEXITY = "perplexity"
 """Metric in `Header.baseline` of the unedited model's own perplexity, the ratio's denominator."""
+
+DENOMINATOR = "denominator"
+"""Probe in `Header.thresholds` whose threshold is held against |u . k_u| (metric ``denominator``), or against that over
+its value under prefixes, |u . k_bar| (metric ``ratio``)."""
 
 Scalar: TypeAlias = bool | int | float | str | None
 Count = Annotated[int, Field(ge=0)]

@@ -30,10 +30,11 @@ __all__ = ["Digest", "FamilyRow", "digest", "summarise"]
 
 @dataclass(frozen=True)
 class FamilyRow:
-    """Efficacy under one condition, by protocol."""
+    """Efficacy under one condition, by protocol: the counts of whole targets, and the mean share (see `mean_share`)."""
 
     condition: str
     rates: Mapping[Protocol, Rate]
+    shares: Mapping[Protocol, float | None]
 
 
 @dataclass(frozen=True)
@@ -146,4 +147,6 @@ def _efficacy_rows(edits: Sequence[EditRecord]) -> Iterator[FamilyRow]:
     first = [c.value for c in (Condition.UNPREFIXED, Condition.PREFIXED)]
     for condition in [*(c for c in first if c in found), *(c for c in found if c not in first)]:
         by_protocol = {p: rates.pooled(edits, HeadlineCheck.EFFICACY, p, [condition]) for p in Protocol}
-        yield FamilyRow(condition, {p: rate for p, rate in by_protocol.items() if rate.total})
+        measured = {protocol: rate for protocol, rate in by_protocol.items() if rate.total}
+        shares = {p: rates.mean_share(edits, HeadlineCheck.EFFICACY, p, condition) for p in measured}
+        yield FamilyRow(condition, measured, shares)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from .digest import Digest
 from .numbers import number, ratio
 from .plotting import Mark, figure_json, left_out, line, line_label, mark, spread, thin_note, thinned, trace
-from .schema import Point
+from .schema import DENOMINATOR, Point
 from .story import Decided, Story
 
 __all__ = ["MOST_PREFIXED_POINTS", "Figure", "figures"]
@@ -44,67 +44,74 @@ def figures(digest: Digest) -> list[Figure]:
 # --------------------------------------------------------------------------------------------------- denominators
 
 
+class _Bare(NamedTuple):
+    story: Story
+    value: float
+    threshold: float | None
+
+
 def _denominators(digest: Digest) -> Figure | None:
-    shown = [(story, story.record.keys) for story in digest.stories if story.record.keys is not None]
-    bare = [(story, keys.denominator) for story, keys in shown if keys.denominator]
+    bare = _bare_denominators(digest)
     if not bare:
         return None
-    threshold = _threshold(digest)
-    traces = []
-    for decided in Decided:
-        marks = [
-            mark(s, s.record.index + 1, abs(d), f"|u·k_u| {number(abs(d))}") for s, d in bare if s.decided is decided
-        ]
+    groups = {decided: [one for one in bare if one.story.decided is decided] for decided in Decided}
+    bounds = {one.threshold for one in bare}
+    common = next(iter(bounds)) if len(bounds) == 1 else None
+    each = [] if common else [_placed(one.story, one.threshold, "its threshold") for one in bare if one.threshold]
+    traces = [trace("threshold of each edit", "failed", each, "line-ew-open", size=8)]
+    for decided, members in groups.items():
+        marks = [_placed(one.story, one.value, "|u·k_u|") for one in members]
         traces.append(trace(decided.value, decided.value, marks, _SYMBOLS[decided]))
-    lifted = [
-        mark(
-            s, s.record.index + 1, abs(k.denominator_prefixed), f"under prefixes {number(abs(k.denominator_prefixed))}"
-        )
-        for s, k in shown
-        if s.decided is Decided.REWRITTEN and k.denominator_prefixed
-    ]
+    rewritten = [(one.story, _prefixed_denominator(one.story)) for one in groups[Decided.REWRITTEN]]
+    lifted = [_placed(story, value, "under prefixes") for story, value in rewritten if value]
     traces.append(trace("rewritten, under prefixes", Decided.REWRITTEN.value, lifted, "diamond-open"))
     layout = {
         "xaxis": {"title": {"text": "Edit, in the order of the file"}, "zeroline": False},
         "yaxis": {"title": {"text": "|u · k_u|"}, "type": "log", "dtick": 1, "tickformat": "~g", "zeroline": False},
-        "shapes": [line("y", threshold)] if threshold else [],
-        "annotations": [line_label("y", threshold, f"threshold {number(threshold)}")] if threshold else [],
+        "shapes": [line("y", common)] if common else [],
+        "annotations": [line_label("y", common, f"threshold {number(common)}")] if common else [],
     }
-    groups = [(d.value, [abs(v) for s, v in bare if s.decided is d]) for d in Decided]
+    missing = left_out(len(digest.stories) - len(bare), "no denominator")
     return Figure(
         name="denominators",
         title="Denominators",
-        caption=_denominator_caption(bare, threshold)
-        + left_out(len(digest.stories) - len(bare), "no denominator")
-        + thin_note(traces),
+        caption=_denominator_caption(bare) + missing + thin_note(traces),
         data=figure_json(traces, layout),
         columns=("Decision", "Edits", "Smallest |u · k_u|", "Median", "Largest"),
-        rows=spread(groups),
+        rows=spread([(decided.value, [one.value for one in members]) for decided, members in groups.items()]),
     )
 
 
-def _threshold(digest: Digest) -> float | None:
+def _placed(story: Story, value: float, what: str) -> Mark:
+    return mark(story, story.record.index + 1, value, f"{what} {number(value)}")
+
+
+def _bare_denominators(digest: Digest) -> list[_Bare]:
+    """Return |u . k_u| of each edit with the threshold that it was held against, both as seen on the axis."""
+    known = {t.metric: t.value for t in digest.header.thresholds if t.probe == DENOMINATOR and t.value}
+    absolute, relative = known.get(DENOMINATOR), known.get("ratio")
+    found = []
     for story in digest.stories:
-        for finding in story.record.findings:
-            if "denominator" in finding.probe and "ratio" not in finding.probe and finding.threshold:
-                return finding.threshold
-    known = (t.value for t in digest.header.thresholds if "denominator" in t.probe and "ratio" not in t.metric)
-    return next((value for value in known if value), None)
+        value = story.record.keys.denominator if story.record.keys else None
+        if value:
+            under = _prefixed_denominator(story)
+            found.append(_Bare(story, abs(value), absolute or (relative * under if relative and under else None)))
+    return found
 
 
-def _denominator_caption(bare: Sequence[tuple[Story, float]], threshold: float | None) -> str:
-    if threshold is None:
-        return (
-            "The update's size is inversely proportional to this denominator: the lower a mark, the larger the update."
-        )
-    low = [story for story, value in bare if abs(value) < threshold]
+def _prefixed_denominator(story: Story) -> float | None:
+    keys = story.record.keys
+    return abs(keys.denominator_prefixed) if keys and keys.denominator_prefixed else None
+
+
+def _denominator_caption(bare: Sequence[_Bare]) -> str:
+    if not any(one.threshold for one in bare):
+        return "The lower a mark, the larger the update: its size is inversely proportional to this denominator."
+    low = [one.story for one in bare if one.threshold and one.value < one.threshold]
     kept = sum(story.decided is Decided.ALLOWED for story in low)
-    ending = (
-        "none of them was made as asked"
-        if not kept
-        else f"{kept} of them {'was' if kept == 1 else 'were'} made as asked"
-    )
-    return f"Below the line the update would explode: {len(low)} of {len(bare)} edits lie there, and {ending}."
+    were = "was" if kept == 1 else "were"
+    ending = f"{kept} of them {were} made as asked" if kept else "none of them was made as asked"
+    return f"Below its threshold the update would explode: {len(low)} of {len(bare)} edits lie there, and {ending}."
 
 
 # ----------------------------------------------------------------------------------------------------------- keys

@@ -210,8 +210,8 @@ def _value(value: object) -> str:
     return str(value)
 
 
-def _width(rate: Rate) -> str:
-    return f"{100 * (rate.rate or 0):.1f}%"
+def _width(share: float | None) -> str:
+    return f"{100 * min(1.0, max(0.0, share or 0.0)):.1f}%"
 
 
 def _raw(text: str) -> Markup:

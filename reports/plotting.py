@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from .numbers import number
+from .schema import ControlRecord
 from .story import Story
 from .text import visible
 
@@ -36,23 +37,26 @@ __all__ = [
 MOST_POINTS = 5000
 _LONGEST_HOVER = 70
 _CROWD = 300
+_BY_MARK = ("x", "y", "text", "customdata")
 
 T = TypeVar("T")
 
 
 class Mark(NamedTuple):
-    """A point, and what hovering over it says."""
+    """A point, what hovering over it says, and the anchor of the story that a click opens."""
 
     x: float
     y: float
     text: str
+    anchor: str
 
 
 def mark(story: Story, x: float, y: float, said: str) -> Mark:
     """Return the mark of `story` at (x, y); hovering says its id, its edit and `said`."""
     record = story.record
     lines = (record.id, f"{record.subject} → {record.target_new}", said)
-    return Mark(x, y, "<br>".join(_hover(line) for line in lines))
+    kind = "control" if isinstance(record, ControlRecord) else "edit"
+    return Mark(x, y, "<br>".join(_hover(line) for line in lines), f"{kind}-{story.slug}")
 
 
 def _hover(text: str) -> str:
@@ -64,7 +68,7 @@ def _hover(text: str) -> str:
 def trace(name: str, role: str, marks: Sequence[Mark], symbol: str, size: int = 9) -> dict[str, Any]:
     """Return plotly's scatter trace of `marks`; the page gives it the colour of `role`."""
     many = len(marks) > _CROWD
-    size = round(size * 0.6) if many else size
+    size = max(3, round(size * 0.6)) if many else size
     return {
         "type": "scatter",
         "mode": "markers",
@@ -73,6 +77,7 @@ def trace(name: str, role: str, marks: Sequence[Mark], symbol: str, size: int = 
         "x": [mark.x for mark in marks],
         "y": [mark.y for mark in marks],
         "text": [mark.text for mark in marks],
+        "customdata": [mark.anchor for mark in marks],
         "hoverinfo": "text",
         "marker": {"symbol": symbol, "size": size, "opacity": _opacity(role, many)},
         "visible": bool(marks),
@@ -136,7 +141,7 @@ def figure_json(traces: Sequence[dict[str, Any]], layout: dict[str, Any]) -> str
     """Return the figure as JSON that is safe inside a script element, each trace thinned to `MOST_POINTS`."""
     import plotly.graph_objects as go
 
-    drawn = [trace | {axis: thinned(trace[axis], MOST_POINTS) for axis in ("x", "y", "text")} for trace in traces]
+    drawn = [trace | {axis: thinned(trace[axis], MOST_POINTS) for axis in _BY_MARK} for trace in traces]
     # Through plotly's own classes, which refuse an attribute that does not exist.
     plain = go.Figure(data=drawn, layout=layout).to_plotly_json()
     plain["layout"].pop("template", None)

@@ -10,7 +10,17 @@ from collections.abc import Iterable, Sequence
 
 from .schema import PERPLEXITY_RATIO, Condition, EditBody, HeadlineCheck, Measurement, Protocol, Rate
 
-__all__ = ["conditions", "families", "make_rate", "mean_value", "perplexity_ratio", "pooled", "prefixed", "unprefixed"]
+__all__ = [
+    "conditions",
+    "families",
+    "make_rate",
+    "mean_share",
+    "mean_value",
+    "perplexity_ratio",
+    "pooled",
+    "prefixed",
+    "unprefixed",
+]
 
 _NO_PREFIX = f"{Condition.FAMILY.value}none"
 
@@ -52,6 +62,17 @@ def families(records: Iterable[EditBody], check: HeadlineCheck) -> list[str]:
 def conditions(records: Iterable[EditBody], check: HeadlineCheck) -> list[str]:
     """Return the conditions that `check` was measured under, in order of appearance."""
     return list(dict.fromkeys(one.condition for one in _measurements(records, check, None)))
+
+
+def mean_share(records: Iterable[EditBody], check: HeadlineCheck, protocol: Protocol, condition: str) -> float | None:
+    """Return the mean of the measured values, each weighted by its prompts; what was not judged counts as 0.
+
+    For ``exact`` and ``probability`` that is the rate; for ``token-match``, whose counts are whole targets, it is the
+    share of tokens.
+    """
+    found = [one for one in _measurements(records, check, protocol) if one.condition == condition and one.total]
+    total = sum(one.total for one in found)
+    return sum((one.value or 0.0) * (one.passed + one.failed) for one in found) / total if total else None
 
 
 def mean_value(records: Iterable[EditBody], check: HeadlineCheck, wanted: Sequence[str]) -> float | None:

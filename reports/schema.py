@@ -7,8 +7,9 @@ Three rules hold throughout. Unknown fields are errors. A float is finite or nul
 record puts null where a quantity could not be measured, and the verdict ``unmeasured`` beside it; null with the
 verdict ``pass`` is refused. Counts come as passed / failed / not judged / total, and add up.
 
-Names that the digest looks for are in `HeadlineCheck`, `PERPLEXITY_RATIO` and `Condition`; other checks, metrics and
-conditions are printed as they stand. Out of scope: reading and writing files (`log`), verdicts over a log (`digest`).
+Names that the digest looks for are in `HeadlineCheck`, `PERPLEXITY`, `PERPLEXITY_RATIO`, `DENOMINATOR` and `Condition`;
+other checks, metrics and conditions are printed as they stand. Out of scope: reading and writing files (`log`), verdicts
+over a log (`digest`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, TypeAdapter, field_validator, model_validator
 
 from .base import (
+    DENOMINATOR,
     PERPLEXITY,
     PERPLEXITY_RATIO,
     SCHEMA_VERSION,
@@ -33,6 +35,7 @@ from .base import (
 )
 
 __all__ = [
+    "DENOMINATOR",
     "SCHEMA_VERSION",
     "BaselineValue",
     "Condition",

@@ -106,9 +106,19 @@ def _faults(record: EditRecord | ControlRecord, ratio: float | None, bound: floa
         yield "the perplexity after it was not measured, and unmeasured is never a pass"
     elif ratio > bound:
         yield f"it collapsed the model: perplexity ratio {ratio:.4g}, bound {bound:g}"
-    failed = [m for m in record.measurements if m.verdict == "fail" and m.check != HeadlineCheck.PERPLEXITY.value]
     if record.verdict == "fail":
-        for one in failed:
-            yield f"{one.check} {one.metric} ({one.condition}) failed" + (f": {one.message}" if one.message else "")
-        if not failed and ratio is not None and ratio <= bound:
-            yield record.error or "it did not pass the guard"
+        told = ratio is None or ratio > bound
+        yield from _failed_checks(record, told)
+
+
+def _failed_checks(record: EditRecord | ControlRecord, ratio_told: bool) -> Iterator[str]:
+    """Yield what did not pass; the perplexity ratio is left out where a fault about it was told already."""
+    found = False
+    for one in record.measurements:
+        if one.verdict not in ("fail", "unmeasured") or (ratio_told and one.check == HeadlineCheck.PERPLEXITY.value):
+            continue
+        found = True
+        ended = "failed" if one.verdict == "fail" else "was not measured"
+        yield f"{one.check} {one.metric} ({one.condition}) {ended}" + (f": {one.message}" if one.message else "")
+    if not found and not ratio_told:
+        yield record.error or "it did not pass the guard"

@@ -41,6 +41,9 @@
   }
   if (islands.length) {
     draw();
+    for (const island of islands) {
+      document.getElementById(island.dataset.for).on("plotly_click", (event) => { location.hash = event.points[0].customdata; });
+    }
     dark.addEventListener("change", draw);
     addEventListener("beforeprint", draw);
     addEventListener("afterprint", draw);

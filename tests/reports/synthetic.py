@@ -90,11 +90,11 @@ def header(requests: int, **changes: Any) -> Header:
         "thresholds": [
             Threshold(
                 probe="denominator",
-                metric="|u.k_u|",
-                value=0.4,
-                how="a fifth of the 5 % quantile over ordinary subjects",
+                metric="ratio",
+                value=0.0625,
+                how="a quarter of the 1 % quantile",
                 sample_size=200,
-                quantiles={"0.01": 1.71, "0.05": 2.02, "median": 4.31, "0.95": 7.8},
+                quantiles={"0.01": 0.25, "0.05": 0.41, "0.5": 0.93, "0.95": 1.4, "0.99": 1.9},
             ),
             Threshold(probe="update-size", metric="relative norm", value=1.0, how="fixed", sample_size=0, quantiles={}),
         ],
@@ -184,9 +184,9 @@ def denominator_finding(found: Keys) -> Finding:
     return Finding(
         probe="denominator",
         level="risk" if found.first_token else "ok",
-        value=found.denominator,
-        threshold=0.4,
-        unit="none",
+        value=found.denominator_ratio,
+        threshold=0.0625,
+        unit="|u.k_u| / |u.k_bar|",
         message=(
             "The denominator |u . k_u| is far under the threshold: the update would be hundreds of times too large."
             if found.first_token

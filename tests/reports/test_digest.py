@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from editguard.reports.digest import digest, summarise
 from editguard.reports.log import Log
-from editguard.reports.schema import ControlRecord, EditBody, Footer, Measurement, Weights
+from editguard.reports.schema import ControlRecord, EditBody, Footer, Measurement, Protocol, Weights
 from editguard.reports.story import Decided, Result
 from editguard.reports.summary import Summary
 
@@ -157,6 +157,33 @@ def test_rates_keep_their_counts_and_protocols_stay_apart(log: Log) -> None:
     assert found.efficacy[0].condition == "unprefixed"
     assert {p.value for p in found.efficacy[0].rates} == {"exact", "token-match"}
     assert found.efficacy[0].rates[next(iter(found.efficacy[0].rates))].total == 54
+
+
+def test_token_match_is_a_share_of_tokens_and_not_of_whole_targets(log: Log) -> None:
+    half = Measurement(
+        check="efficacy",
+        metric="efficacy",
+        protocol="token-match",
+        value=0.5,
+        failed=2,
+        not_judged=2,
+        total=4,
+        verdict="info",
+    )
+    only = replace(log, edits=(log.edits[1].model_copy(update={"measurements": [half]}),))
+    row = digest(only).efficacy[0]
+    assert row.rates[Protocol.TOKEN_MATCH].passed == 0
+    assert row.shares[Protocol.TOKEN_MATCH] == 0.25
+
+
+def test_a_check_that_failed_or_was_not_measured_is_named(log: Log) -> None:
+    over = [*(m for m in log.edits[1].measurements if m.check != "perplexity"), synthetic.perplexity(1.2, bound=1.05)]
+    unmeasured = Measurement(check="entropy", metric="ratio", value=None, verdict="unmeasured")
+    stopped = with_first(log, outcome="rolled-back", verdict="fail", measurements=[*over, unmeasured])
+    faults = digest(stopped).stories[1].faults
+    assert len(faults) == 2
+    assert faults[0].startswith("perplexity ratio (unprefixed) failed: ")
+    assert faults[1] == "entropy ratio (unprefixed) was not measured"
 
 
 def test_what_was_not_judged_never_raises_a_rate(log: Log) -> None:

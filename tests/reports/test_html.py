@@ -68,9 +68,29 @@ def test_every_figure_is_there_with_caption_and_table(page: Page) -> None:
         assert sum(len(trace["x"]) for trace in figure["data"]) > 0
         assert all(trace["type"] == "scatter" for trace in figure["data"])
     assert (FIGURES[2], figures[FIGURES[2]]["layout"]["xaxis"]["type"]) == ("figure-perplexity", "log")
-    assert figures[FIGURES[0]]["layout"]["shapes"][0]["y0"] == 0.4
     assert "20 of 60 edits lie there, and none of them was made as asked" in page.text
     assert page.text.count("As a table") == 3
+
+
+def test_the_threshold_is_drawn_in_the_denominators_own_terms(log: Log, page: Page) -> None:
+    relative = page.figures()["figure-denominators"]
+    assert "shapes" not in relative["layout"]
+    keys = log.edits[4].keys
+    assert keys is not None
+    assert keys.denominator_prefixed is not None
+    assert relative["data"][0]["name"] == "threshold of each edit"
+    assert relative["data"][0]["y"][4] == pytest.approx(0.0625 * keys.denominator_prefixed)
+    header = log.header.model_copy(
+        update={"thresholds": [log.header.thresholds[0].model_copy(update={"metric": "denominator", "value": 0.4})]}
+    )
+    absolute = Page(render_html(replace(log, header=header))).figures()["figure-denominators"]
+    assert absolute["layout"]["shapes"][0]["y0"] == 0.4
+    assert absolute["data"][0]["x"] == []
+
+
+def test_marks_lead_to_the_story_of_their_edit(page: Page) -> None:
+    for figure in page.figures().values():
+        assert {anchor for trace in figure["data"] for anchor in trace["customdata"]} <= set(page.ids)
 
 
 def test_a_figure_without_data_is_left_out(log: Log) -> None:

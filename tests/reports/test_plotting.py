@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from editguard.reports.digest import digest
+from editguard.reports.log import Log
+from editguard.reports.plotting import MOST_POINTS, Mark, figure_json, mark, thin_note, thinned, trace
+
+
+def test_figure_json_cannot_close_its_element() -> None:
+    data = figure_json([trace("</script>", "allowed", [Mark(1.0, 2.0, "</script><!--", "edit-a")], "circle")], {})
+    assert "<" not in data
+    assert ">" not in data
+    assert json.loads(data)["data"][0]["name"] == "</script>"
+
+
+def test_an_attribute_that_plotly_does_not_know_is_refused() -> None:
+    with pytest.raises(ValueError, match="colour"):
+        figure_json([trace("a", "allowed", [], "circle") | {"colour": "red"}], {})
+
+
+def test_a_trace_is_thinned_evenly_and_the_note_counts_it() -> None:
+    marks = [Mark(float(n), 1.0, str(n), "edit-a") for n in range(MOST_POINTS + 1000)]
+    crowded = trace("a", "allowed", marks, "circle")
+    drawn = json.loads(figure_json([crowded], {}))["data"][0]
+    assert len(drawn["x"]) == MOST_POINTS
+    assert [str(int(x)) for x in drawn["x"]] == drawn["text"]
+    assert thin_note([crowded]) == " Drawn are 5000 of 6000 marks."
+    assert thin_note([trace("a", "allowed", marks[:10], "circle")]) == ""
+    assert thinned(list(range(10)), 4) == [0, 2, 5, 7]
+
+
+def test_hover_text_names_the_edit_in_short(log: Log) -> None:
+    story = digest(log).stories[0]
+    assert mark(story, 0.0, 0.0, "x" * 100).text.split("<br>")[:2] == ["case-0000", "Chicago → Istanbul"]
+    assert len(mark(story, 0.0, 0.0, "x" * 100).text.split("<br>")[2]) == 70
