@@ -61,21 +61,17 @@ class _Partial(NamedTuple):
     groups: int
 
 
-def sampled_corpus(lm: LanguageModel, *, seed: int, documents: int = 96, tokens: int = 128) -> Corpus:
+def sampled_corpus(lm: LanguageModel, *, seed: int, documents: int = 96, tokens: int = 112) -> Corpus:
     """Return text sampled from the model itself (temperature 1, top-k 50), reproducible from the seed."""
-    texts: list[str] = []
-    openings = [lm.tokenizer(_OPENINGS[index % len(_OPENINGS)]).input_ids for index in range(documents)]
-    devices = [lm.device] if lm.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.no_grad():
-        torch.manual_seed(seed)
-        for length in sorted({len(row) for row in openings}):
-            batch = pad([row for row in openings if len(row) == length], pad_id(lm), lm.device)
-            out = lm.model.generate(
-                **batch._asdict(), do_sample=True, top_k=50, temperature=1.0, top_p=1.0, max_new_tokens=tokens,
-                pad_token_id=pad_id(lm),
-            )  # fmt: skip
-            texts += lm.tokenizer.batch_decode(out, skip_special_tokens=True)
-    return Corpus(tuple(texts), f"{documents} texts of {tokens} tokens sampled from the model, seed {seed}")
+    from .generation import sampled
+
+    special = 1 if lm.adds_bos else 0
+    starts = [lm.tokenizer(_OPENINGS[index % len(_OPENINGS)]).input_ids[: special + 1] for index in range(documents)]
+    found = sampled(lm, starts, tokens, seed=seed, top_k=50)
+    texts = lm.tokenizer.batch_decode(
+        [start + new for start, new in zip(starts, found, strict=True)], skip_special_tokens=True
+    )
+    return Corpus(tuple(texts), f"{documents} texts of up to {tokens} tokens sampled from the model, seed {seed}")
 
 
 def corpus_from(source: str) -> Corpus:

@@ -87,13 +87,15 @@ def make_prefixes(lm: LanguageModel, seed: int) -> ContextPrefixes:
     Families that the model cannot have are left out: ``bos`` where the tokenizer has no BOS token or adds it to every
     text anyway, ``chat`` where it has no chat template.
     """
-    short, long = sample_texts(lm, _STARTERS * 2, 5, seed), sample_texts(lm, _STARTERS * 2, 10, seed + 1)
-    sentences = sample_texts(lm, (*_STARTERS, "In", "When", "She"), 14, seed + 2)
+    # One batch for the short texts, one for the long: most of the cost is the number of steps.
+    openings = (*_STARTERS, "In", "When", "She")
+    texts = sample_texts(lm, _STARTERS * 4 + openings, (5,) * 10 + (10,) * 10 + (14,) * len(openings), seed)
     paragraphs = sample_texts(
-        lm, ("The history of", "Last year,", "It is well known that", "My friend and I"), 40, seed + 3
+        lm, ("The history of", "Last year,", "It is well known that", "My friend and I"), (40,) * 4, seed + 1
     )
+    rome, sentences = texts[:20], texts[20:]
     found = [Prefix(Family.NONE, "", Role.KEY)]
-    found += [Prefix(Family.SENTENCE, text, Role.KEY) for text in short + long]
+    found += [Prefix(Family.SENTENCE, text, Role.KEY) for text in rome]
     found += _split(Family.SENTENCE, sentences[:5], sentences[5:])
     found += _split(Family.PARAGRAPH, paragraphs[:2], paragraphs[2:])
     for family, (made, tested) in _FIXED.items():
@@ -114,11 +116,8 @@ def _chat(tokenizer: Any) -> list[Prefix]:
     if not tokenizer.chat_template:
         return []
     hello = {"role": "user", "content": "Hello."}
-    made: list[list[dict[str, str]]] = [
-        [],
-        [_system("You are a concise assistant.")],
-        [hello, {"role": "assistant", "content": "Hello! What can I do for you?"}],
-    ]
+    greeting = {"role": "assistant", "content": "Hello! What can I do for you?"}
+    made: list[list[dict[str, str]]] = [[], [_system("You are a concise assistant.")], [hello, greeting]]
     tested = [
         [_system("You are an expert who completes sentences.")],
         [_system("Be brief and correct."), hello, {"role": "assistant", "content": "Good morning."}],
@@ -144,33 +143,16 @@ def _turn(tokenizer: Any, before: list[dict[str, str]]) -> str | None:
     return head if found else None
 
 
-def sample_texts(lm: LanguageModel, starters: tuple[str, ...], tokens: int, seed: int) -> tuple[str, ...]:
-    """Sample one continuation of each starter from the model: `tokens` new tokens, top-k 20, ended as a sentence.
+def sample_texts(lm: LanguageModel, starters: tuple[str, ...], tokens: tuple[int, ...], seed: int) -> tuple[str, ...]:
+    """Sample one continuation of each starter from the model, `tokens` new ones (one number a starter), as a sentence."""
+    from .generation import sampled
 
-    Reproducible from the seed on one machine; the process's own random state is left as it was.
-    """
-    import torch
-
-    from .batches import pad
-
-    tokenizer, device = lm.tokenizer, lm.device
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
-    texts: dict[int, str] = {}
-    ids = [tokenizer(text).input_ids for text in starters]
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.no_grad():
-        torch.manual_seed(seed)
-        # Rows of equal length need no padding, so neither padding side nor mask can matter.
-        for length in sorted({len(row) for row in ids}):
-            members = [index for index, row in enumerate(ids) if len(row) == length]
-            batch = pad([ids[index] for index in members], pad_id, device)
-            out = lm.model.generate(
-                **batch._asdict(), do_sample=True, top_k=20, temperature=1.0, top_p=1.0, max_new_tokens=tokens,
-                min_new_tokens=tokens, pad_token_id=pad_id,
-            )  # fmt: skip
-            for index, row in zip(members, tokenizer.batch_decode(out, skip_special_tokens=True), strict=True):
-                texts[index] = _as_sentence(row)
-    return tuple(texts[index] for index in range(len(starters)))
+    rows = [lm.tokenizer(text).input_ids for text in starters]
+    found = sampled(lm, rows, max(tokens), seed=seed, top_k=20, least=max(tokens))
+    return tuple(
+        _as_sentence(lm.tokenizer.decode(row + new[:length], skip_special_tokens=True))
+        for row, new, length in zip(rows, found, tokens, strict=True)
+    )
 
 
 def _as_sentence(text: str) -> str:

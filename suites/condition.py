@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..probes.card import Card
-from ..probes.keys import pad_id
+from ..probes.generation import continuations
 from ..probes.model import LanguageModel
 from ..probes.prefixes import Role
 from ..probes.requests import EditRequest
@@ -44,16 +44,9 @@ def repetition(text: str) -> float:
 
 
 def generate(lm: LanguageModel, prompts: Sequence[str], tokens: int = _TOKENS) -> list[str]:
-    """Return the greedy continuations of `prompts`; padded on the left whatever the tokenizer's own side is."""
+    """Return the greedy continuations of `prompts`, without them."""
     ids = [lm.tokenizer(prompt).input_ids for prompt in prompts]
-    width, fill = max(len(row) for row in ids), pad_id(lm)
-    batch = torch.tensor([[fill] * (width - len(row)) + row for row in ids], device=lm.device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=lm.device)
-    with torch.no_grad():
-        out = lm.model.generate(
-            input_ids=batch, attention_mask=mask, do_sample=False, max_new_tokens=tokens, pad_token_id=fill
-        )
-    texts: list[str] = lm.tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
+    texts: list[str] = lm.tokenizer.batch_decode(continuations(lm, ids, tokens), skip_special_tokens=True)
     return texts
 
 

@@ -1,0 +1,153 @@
+"""Everything that is the same for all requests of a run, made once: site, prefixes, statistics, calibration, bench.
+
+The order matters and is fixed: site, prefixes, key statistics, sink key, null sample. Key statistics from the default
+corpus are kept in the cache folder under (model, site, corpus, seed), since they are the slow part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ..probes.calibration import Calibration, calibrate
+from ..probes.corpus_statistics import compute_statistics, corpus_from, sampled_corpus
+from ..probes.embedded import EMBEDDED_NAME, cache_folder
+from ..probes.errors import ModelError, StatisticsError
+from ..probes.evidence import Gauge, sink_key
+from ..probes.model import LanguageModel
+from ..probes.prefixes import ContextPrefixes, make_prefixes
+from ..probes.site import EditSite, find_site, layer_count
+from ..probes.statistics import KeyStatistics, identity_statistics, load_statistics, save_statistics
+from ..suites.builtin import builtin_corpus, ordinary_requests
+from ..suites.check import Bench, Limits
+from .editors.base import EditContext
+from .editors.value import ValueSettings
+from .policy import Policy
+
+__all__ = ["EMBEDDED_LAYER", "NULL_SAMPLE", "Progress", "Setup", "default_layer", "prepare", "statistics_for"]
+
+EMBEDDED_LAYER = 13
+"""Edit layer of the embedded model; the measurement behind it stands in docs/layer.md."""
+NULL_SAMPLE = 64
+"""Ordinary subjects that thresholds are calibrated on."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, done, of all)."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A model made ready for audits: all of it is logged, and none of it changes with a request."""
+
+    lm: LanguageModel
+    site: EditSite
+    statistics: KeyStatistics
+    prefixes: ContextPrefixes
+    gauge: Gauge
+    calibration: Calibration
+    policy: Policy
+    settings: ValueSettings
+    corpus: tuple[str, ...]
+    seed: int
+
+    @property
+    def editing(self) -> EditContext:
+        """What editors work with."""
+        return EditContext(self.lm, self.site, self.statistics, self.prefixes, self.settings)
+
+    @cached_property
+    def bench(self) -> Bench:
+        """What checks work with; its baselines are those of the model as it is when first asked."""
+        limits = Limits(
+            perplexity_ratio=self.policy.max_perplexity_ratio,
+            efficacy=self.policy.min_efficacy,
+            locality=self.policy.min_locality,
+            entropy_ratio=self.policy.min_entropy_ratio,
+            relative_update=self.policy.max_relative_update,
+        )
+        return Bench(self.lm, self.site, self.prefixes, self.corpus, limits, self.site.matrix())
+
+
+def default_layer(lm: LanguageModel) -> int:
+    """Return the layer to edit unless told otherwise: measured for the embedded model, else a fifth of the way up.
+
+    A fifth is where published edits of GPT-J (5 of 28) and Llama-2-7b (5 of 32) are made.
+    """
+    return EMBEDDED_LAYER if lm.ref == EMBEDDED_NAME else max(0, round(layer_count(lm.model) / 5) - 1)
+
+
+def prepare(
+    lm: LanguageModel,
+    *,
+    layer: int | None = None,
+    site_path: str | None = None,
+    policy: Policy | None = None,
+    seed: int = 0,
+    statistics: str | None = None,
+    corpus: str | None = None,
+    perplexity_corpus: tuple[str, ...] | None = None,
+    settings: ValueSettings | None = None,
+    progress: Progress = lambda *_: None,
+) -> Setup:
+    """Make a model ready; `statistics` is a file or ``identity``, `corpus` text to compute statistics from.
+
+    Raises `ModelError`, `StatisticsError` and `NotFinite`.
+    """
+    site = find_site(lm.model, default_layer(lm) if layer is None else layer, site_path)
+    progress("prefixes", 0, 1)
+    prefixes = make_prefixes(lm, seed)
+    progress("prefixes", 1, 1)
+    found = statistics_for(lm, site, statistics, corpus, seed, progress)
+    null = ordinary_requests(NULL_SAMPLE)
+    chosen = settings or ValueSettings()
+    gauge = Gauge(
+        lm, site, found, prefixes, sink_key(lm, site, [request.prompt for request in null]),
+        float(site.matrix().norm()), chosen.clamp,
+    )  # fmt: skip
+    calibration = calibrate(gauge, null, lambda done, total: progress("calibration", done, total))
+    return Setup(
+        lm, site, found, prefixes, gauge, calibration, policy or Policy(), chosen,
+        perplexity_corpus or builtin_corpus(), seed,
+    )  # fmt: skip
+
+
+def statistics_for(
+    lm: LanguageModel, site: EditSite, statistics: str | None, corpus: str | None, seed: int, progress: Progress
+) -> KeyStatistics:
+    """Return key statistics: from a file, ``identity``, a corpus, or by default text sampled from the model itself."""
+    if statistics == "identity":
+        return identity_statistics(site.d_ff, lm.fingerprint, site.layer)
+    if statistics is not None:
+        path = Path(statistics)
+        if not path.is_file():
+            raise StatisticsError(
+                f"There is no file of key statistics {statistics!r}; make one with 'editguard stats --out {statistics}', "
+                "or say --stats identity."
+            )
+        return load_statistics(path, size=site.d_ff, model_fingerprint=lm.fingerprint, layer=site.layer)
+    stamp = hashlib.sha256(f"{lm.fingerprint}:{site.path}:{corpus or 'sampled'}:{seed}".encode()).hexdigest()[:24]
+    kept = cache_folder() / "statistics" / f"{stamp}.safetensors"
+    # A corpus is a file that may change under its name, so only sampled text is looked up by name.
+    if corpus is None and kept.is_file():
+        return load_statistics(kept, size=site.d_ff, model_fingerprint=lm.fingerprint, layer=site.layer)
+    if corpus is None:
+        progress("sampling text for key statistics", 0, 1)
+        text = sampled_corpus(lm, seed=seed)
+    else:
+        text = corpus_from(corpus)
+    found = compute_statistics(
+        lm, site, text, partial=kept.with_suffix(".partial"),
+        progress=lambda done, total: progress("key statistics", done, total),
+    )  # fmt: skip
+    if corpus is None:
+        save_statistics(found, kept)
+    return found
+
+
+def editable(site: EditSite) -> None:
+    """Raise `ModelError` where the site can be probed but not edited."""
+    if not site.editable:
+        raise ModelError(site.reason)
