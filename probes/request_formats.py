@@ -57,7 +57,7 @@ def _csv_record(header: list[str], row: list[str], where: str) -> RawRecord:
         return RawRecord(where, {}, (Fault("row", message),))
     cells: dict[str, object] = {column: cell for column, cell in zip(header, row, strict=True) if cell.strip()}
     faults = []
-    for column in _LIST_COLUMNS & cells.keys():
+    for column in sorted(_LIST_COLUMNS & cells.keys()):
         cell = str(cells[column]).strip()
         if not cell.startswith("["):
             cells[column] = [part.strip() for part in cell.split("|")]

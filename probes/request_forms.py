@@ -30,7 +30,7 @@ from .requests import EditRequest
 
 __all__ = ["ReadRecord", "read_record"]
 
-_QUESTION_MARK = "nq question: "
+_LOC_PREFIX = "nq question: "
 
 
 class ReadRecord(NamedTuple):
@@ -74,14 +74,14 @@ def _identifier(value: object) -> object:
     return value.strip() if isinstance(value, str) else value
 
 
-def _without_question_mark(text: str) -> str:
-    return text.removeprefix(_QUESTION_MARK)
+def _without_prefix(text: str) -> str:
+    return text.removeprefix(_LOC_PREFIX)
 
 
 Text = Annotated[str, AfterValidator(_not_blank)]
 Stripped = Annotated[Text, AfterValidator(str.strip)]
 Id = Annotated[Text, BeforeValidator(_identifier)]
-Question = Annotated[str, AfterValidator(_without_question_mark), AfterValidator(_not_blank)]
+Question = Annotated[str, AfterValidator(_without_prefix), AfterValidator(_not_blank)]
 
 
 class _Form(BaseModel):
@@ -266,7 +266,7 @@ def _fault(form: type[_Form], fields: Mapping[str, object], detail: Mapping[str,
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
     value, kind = detail["input"], detail["type"]
     if kind == "missing":
-        return Fault(name, f"is missing; a record in {form.title} needs it, so add it.")
+        return Fault(name, f"is missing; {form.title} needs it, so add it.")
     if kind == "extra_forbidden":
         return Fault(name, _unknown_key(form, fields, path))
     if kind == "value_error":
@@ -290,14 +290,14 @@ def _unknown_key(form: type[_Form], fields: Mapping[str, object], path: Sequence
     twin = next((sorted(names) for names in known if key in names), None)
     if twin:
         return f"is given beside {next(name for name in twin if name != key)!r}, which says the same; keep one of them."
+    other = next((other for other in reversed(_FORMS) if any(key in names for names in _keys(other))), None)
+    marks = sorted(form.marks & fields.keys())
+    if other and marks and model is form:
+        return f"is a key of {other.title}, but {marks[0]!r} makes this a record in {form.title}; use one form's keys."
     names = sorted(name for group in known for name in group)
     near = difflib.get_close_matches(key, names, n=1)
     if near:
         return f"is no key of {form.title}; did you mean {near[0]!r}?"
-    other = next((other for other in _FORMS if any(key in group for group in _keys(other))), None)
-    marks = sorted(form.marks & fields.keys())
-    if other and marks and model is form:
-        return f"is a key of {other.title}, but {marks[0]!r} makes this a record in {form.title}; use one form's keys."
     return f"is no key of {form.title}, which has {', '.join(names)}; take it out."
 
 

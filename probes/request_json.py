@@ -43,8 +43,8 @@ def parse_json(text: str, source: str, name: str) -> list[RawRecord]:
         ends = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
         cut = " (the file may have been cut off)" if ends else ""
         raise RequestError(
-            f"The file {source!r} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}{cut}; "
-            "mend it there."
+            f"The file {source!r} is not valid JSON: {_problem(error)} at line {error.lineno}, column {error.colno}"
+            f"{cut}; mend it there."
         ) from error
     except (ValueError, RecursionError) as error:
         raise RequestError(
@@ -108,6 +108,10 @@ def _skip(text: str, position: int) -> int:
     return match.end() if match else position
 
 
+def _problem(error: json.JSONDecodeError) -> str:
+    return error.msg.removesuffix(" at")  # "Unterminated string starting at": the place follows
+
+
 def _json_limit(error: Exception) -> str:
     return "it is nested too deep" if isinstance(error, RecursionError) else "a number in it has too many digits"
 
@@ -125,7 +129,7 @@ def _parse_line(line: str, where: str) -> RawRecord:
     try:
         return raw_record(where, DECODER.decode(line))
     except json.JSONDecodeError as error:
-        message = f"is not valid JSON: {error.msg} at column {error.colno}; write one whole object on each line."
+        message = f"is not valid JSON: {_problem(error)} at column {error.colno}; write one whole object on each line."
     except (ValueError, RecursionError) as error:
         message = f"cannot be read as JSON ({_json_limit(error)}); simplify it."
     return RawRecord(where, {}, (Fault("line", message),))

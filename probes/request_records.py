@@ -7,6 +7,7 @@ no form and no format may have; which keys a record needs is asked in `request_f
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -46,13 +47,14 @@ def raw_record(place: str, value: object, *, index: int = 0, line: int = 0) -> R
     """Return a record with the faults that no form may have: not an object, a key given twice, NaN, broken Unicode.
 
     `place` is the file's name, or its name and line; with `index` (1-based) the record's number is put behind it,
-    with its id and its line where they are known. Keys whose value is null are left out: null says "not given".
+    with its id and its line where they are known. Keys whose value is null are left out: null says "not given";
+    so are keys that are no text, which are a fault in themselves.
     """
     where = _numbered(place, value, index, line) if index else place
     if not isinstance(value, dict):
         return RawRecord(where, {}, (Fault("record", f"is {describe(value)}; it must be an object with keys."),))
     faults = tuple(_value_faults(value))
-    fields = {_key(key): item for key, item in value.items() if item is not None}
+    fields = {key: item for key, item in value.items() if item is not None and _is_key(key)}
     return RawRecord(where, fields, faults)
 
 
@@ -90,30 +92,30 @@ def _plain(value: object) -> str:
 
 def _value_faults(record: dict[Any, object]) -> Iterator[Fault]:
     """Find, at any depth, what must not be in a record of any form; without recursion, since depth is the user's."""
-    stack: list[tuple[str, object]] = [("", record)]
-    while stack:
-        field, value = stack.pop()
+    queue: deque[tuple[str, object]] = deque([("", record)])
+    while queue:
+        field, value = queue.popleft()
         if isinstance(value, str) and (half := _surrogate(value)) >= 0:
             yield Fault(field, f"holds half a surrogate pair at character {half}; write the whole character there.")
         elif isinstance(value, float) and not math.isfinite(value):
             yield Fault(field, f"is or holds {value}, which is no finite number; leave it out or write a value.")
         elif isinstance(value, list):
-            stack.extend((field, item) for item in value)
+            queue.extend((field, item) for item in value)
         elif isinstance(value, dict):
             if isinstance(value, DoubledKeys):
                 yield Fault(field or value.doubled, f"has the key {value.doubled!r} twice; keep one of them.")
             for key, item in value.items():
                 if not isinstance(key, str):
                     yield Fault(
-                        field or _key(key), f"has the key {describe(key)}, and keys must be text; put it in quotes."
+                        field or "record", f"has the key {describe(key)}, and keys must be text; put it in quotes."
                     )
                 elif _surrogate(key) >= 0:
                     yield Fault(field or "record", f"has the key {key!r}, half a surrogate pair in it; correct it.")
-                stack.append((field or _key(key), item))
+                queue.append((field or (key if _is_key(key) else "record"), item))
 
 
-def _key(key: object) -> str:
-    return key if isinstance(key, str) else describe(key)
+def _is_key(key: object) -> bool:
+    return isinstance(key, str) and _surrogate(key) < 0
 
 
 def _surrogate(text: str) -> int:

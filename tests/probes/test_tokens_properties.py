@@ -17,17 +17,14 @@ def smollm2() -> PreTrainedTokenizerFast:
     return smollm2_tokenizer()
 
 
-# Text without the special tokens of the test tokenizers, which no random text spells by chance.
+# No random text spells a special token of these tokenizers by chance.
 anything = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 TRICKY = (
     *("Chicago", "Lyon", "is", "a", " ", "  ", "\n", "\t", "2024", "7", "'", "'s", ".", ", Jr."),
     *("東京", "は", "e\u0301", "\u0301", "é", "ﬁ", "👩‍👩‍👧", "🙂", "\u200d", "\u200b", "\u00a0", "\u3000", "▁", "Ġ"),
     *("ا", "ลิ"),
 )
-tricky = st.lists(
-    st.sampled_from(TRICKY),
-    max_size=5,
-).map("".join)
+tricky = st.lists(st.sampled_from(TRICKY), max_size=5).map("".join)
 part = st.one_of(tricky, anything)
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
