@@ -1,0 +1,76 @@
+"""Which layer should be edited? The guard's two editors over layers of one model, on edits of the built-in suite.
+
+    python benchmarks/layer_choice.py --layers 5 9 13 17 21 --edits 6 --out layers.json
+
+For every layer: first-token edits by `prefixed`, the others by `rome`; efficacy (exact, under held-out prefixes and
+without one), generalization, locality (share of unchanged tokens), perplexity ratio, relative norm, seconds.
+docs/layer.md holds the table that decided the default of the embedded model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+from editguard.audit.editors.base import EDITORS, EditContext
+from editguard.audit.editors.value import ValueSettings
+from editguard.audit.guard import GuardedEditor  # noqa: F401  (registers the built-in editors and checks)
+from editguard.audit.transaction import Transaction
+from editguard.probes.corpus_statistics import compute_statistics, sampled_corpus
+from editguard.probes.model import load_model
+from editguard.probes.prefixes import make_prefixes
+from editguard.probes.site import find_site
+from editguard.suites.builtin import builtin_corpus, builtin_edits
+from editguard.suites.check import CHECKS, Bench, Limits
+
+_CHECKS = ("efficacy", "generalization", "locality", "perplexity")
+_LIMITS = Limits(1.05, 0.5, 0.5, 0.5, 0.75)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--layers", type=int, nargs="+", required=True)
+    parser.add_argument("--edits", type=int, default=6, help="edits of each of the two kinds")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    lm = load_model(options.model)
+    prefixes, corpus = make_prefixes(lm, 0), sampled_corpus(lm, seed=0)
+    groups = {"prefixed": "single-token-first", "rome": "mid-prompt"}
+    rows = []
+    for layer in options.layers:
+        site = find_site(lm.model, layer)
+        context = EditContext(lm, site, compute_statistics(lm, site, corpus), prefixes, ValueSettings())
+        bench = Bench(lm, site, prefixes, builtin_corpus(), _LIMITS, site.matrix())
+        for editor, group in groups.items():
+            edits = [edit for edit in builtin_edits() if edit.group == group]
+            chosen = edits[:: max(1, len(edits) // options.edits)][: options.edits]
+            rows.append({"layer": layer, "editor": editor, **_measure(context, bench, editor, chosen)})
+            print(json.dumps(rows[-1]), flush=True)
+    options.out.write_text(json.dumps(rows, indent=1))
+
+
+def _measure(context, bench, editor, edits):
+    found: dict[str, list[float]] = {}
+    for edit in edits:
+        started = time.monotonic()
+        update = EDITORS.get(editor)().update(context, edit)
+        found.setdefault("seconds_update", []).append(time.monotonic() - started)
+        found.setdefault("relative_norm", []).append(float(update.norm / bench.weight.norm()))
+        found.setdefault("loss", []).append(update.loss)
+        checks = [CHECKS.get(name)() for name in _CHECKS]
+        before = [check.prepare(bench, edit) for check in checks]
+        with Transaction(bench.site, update):
+            for check, state in zip(checks, before, strict=True):
+                for one in check.measure(bench, edit, state, update.needs_prefix).measurements:
+                    wanted = one.protocol == "exact" or check.name == "locality" or one.metric == "ratio"
+                    if wanted and not one.condition.startswith("family:") and one.value is not None:
+                        found.setdefault(f"{check.name}_{one.condition}", []).append(one.value)
+    return {"edits": len(edits), **{name: round(statistics.fmean(values), 4) for name, values in found.items()}}
+
+
+if __name__ == "__main__":
+    main()
