@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,17 +17,30 @@ from ..probes.corpus_statistics import compute_statistics, corpus_from, sampled_
 from ..probes.embedded import EMBEDDED_NAME, cache_folder
 from ..probes.errors import ModelError, StatisticsError
 from ..probes.evidence import Gauge, sink_key
+from ..probes.keys import locate
 from ..probes.model import LanguageModel
 from ..probes.prefixes import ContextPrefixes, make_prefixes
+from ..probes.requests import EditRequest
 from ..probes.site import EditSite, find_site, layer_count
 from ..probes.statistics import KeyStatistics, identity_statistics, load_statistics, save_statistics
 from ..suites.builtin import builtin_corpus, ordinary_requests
 from ..suites.check import Bench, Limits
+from ..suites.perplexity import Perplexity
 from .editors.base import EditContext
 from .editors.value import ValueSettings
 from .policy import Policy
 
-__all__ = ["EMBEDDED_LAYER", "NULL_SAMPLE", "Progress", "Setup", "default_layer", "prepare", "statistics_for"]
+__all__ = [
+    "EMBEDDED_LAYER",
+    "NULL_SAMPLE",
+    "Progress",
+    "Setup",
+    "default_layer",
+    "editable",
+    "null_sample",
+    "prepare",
+    "statistics_for",
+]
 
 EMBEDDED_LAYER = 13
 """Edit layer of the embedded model; the measurement behind it stands in docs/layer.md."""
@@ -70,6 +83,12 @@ class Setup:
         )
         return Bench(self.lm, self.site, self.prefixes, self.corpus, limits, self.site.matrix())
 
+    def bench_perplexity(self) -> float:
+        """Return the mean perplexity of the unedited model on the run's corpus; raises `NotFinite`."""
+        check = Perplexity()
+        request = EditRequest("baseline", "", "", "")
+        return check.prepare(self.bench, request).before.mean
+
 
 def default_layer(lm: LanguageModel) -> int:
     """Return the layer to edit unless told otherwise: measured for the embedded model, else a fifth of the way up.
@@ -101,7 +120,7 @@ def prepare(
     prefixes = make_prefixes(lm, seed)
     progress("prefixes", 1, 1)
     found = statistics_for(lm, site, statistics, corpus, seed, progress)
-    null = ordinary_requests(NULL_SAMPLE)
+    null = null_sample(lm, NULL_SAMPLE)
     chosen = settings or ValueSettings()
     gauge = Gauge(
         lm, site, found, prefixes, sink_key(lm, site, [request.prompt for request in null]),
@@ -112,6 +131,21 @@ def prepare(
         lm, site, found, prefixes, gauge, calibration, policy or Policy(), chosen,
         perplexity_corpus or builtin_corpus(), seed,
     )  # fmt: skip
+
+
+def null_sample(lm: LanguageModel, size: int) -> tuple[EditRequest, ...]:
+    """Return ordinary subjects: half in mid-prompt, half at its start with more than one token, none a first token.
+
+    Subjects of the second kind are ordinary too, though fewer tokens stand before their last one.
+    """
+    found = ordinary_requests()
+    opening = [
+        replace(request, id=f"{request.id}-first", prompt=f"{request.subject} is known for") for request in found
+    ]
+    several = [request for request in opening if not locate(lm, request).is_first_token]
+    half = min(size // 2, len(several))
+    # Those of the second kind from the end of the list, so that few subjects are in the sample twice.
+    return (*found[: size - half], *several[len(several) - half :])
 
 
 def statistics_for(

@@ -5,12 +5,13 @@ All texts were written for this project.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from importlib.resources import files
 
 from ..probes.requests import EditRequest
 
-__all__ = ["BUILTIN", "builtin_corpus", "builtin_edits", "ordinary_requests"]
+__all__ = ["BUILTIN", "builtin_corpus", "builtin_edits", "builtin_hash", "ordinary_requests"]
 
 BUILTIN = "builtin"
 
@@ -34,6 +35,11 @@ def builtin_edits() -> tuple[EditRequest, ...]:
         )
         for record in json.loads(_text("edits.json"))
     )
+
+
+def builtin_hash() -> str:
+    """Return the sha256 of the suite's file of edits."""
+    return hashlib.sha256((files(__package__) / "data" / "edits.json").read_bytes()).hexdigest()
 
 
 def ordinary_requests(most: int | None = None) -> tuple[EditRequest, ...]:

@@ -1,0 +1,70 @@
+"""Controls: edits whose end is known, made in every audit to prove that its checks can see a collapse and a sound edit.
+
+Known bad: the unguarded published editor on a first-token subject must collapse the model. Where the tokenizer puts a
+BOS before every text no subject is a first token; there an ordinary update is blown up to the size of such a collapse.
+Known good: an ordinary edit must pass all checks. A control that does not show what it must voids the audit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..probes.keys import locate
+from ..probes.requests import EditRequest
+from ..suites.builtin import builtin_edits
+from .editors.base import EDITORS, EditContext, RankOneUpdate
+from .editors.published import Rome
+from .guard import GuardedEditor, Result
+from .setup import Setup
+
+__all__ = ["Control", "Exploded", "controls_for", "run_control"]
+
+_EXPLOSION = 300.0
+"""Denominators of first-token subjects were measured two to three orders of magnitude under ordinary ones."""
+
+
+@EDITORS.register("exploded")
+class Exploded(Rome):
+    """ROME with its update blown up 300 times: a known-bad control for models in which no subject is a first token."""
+
+    name = "exploded"
+    question = "rome, blown up 300 times: a control, never an edit"
+
+    def update(self, context: EditContext, request: EditRequest) -> RankOneUpdate:
+        """Return the published update times 300."""
+        found = super().update(context, request)
+        return replace(found, left=found.left * _EXPLOSION)
+
+
+@dataclass(frozen=True)
+class Control:
+    """One edit with what it must show: ``collapse`` or ``sound``."""
+
+    request: EditRequest
+    editor: str
+    expect: str
+
+
+def controls_for(setup: Setup, bad: int = 1) -> tuple[Control, ...]:
+    """Return `bad` known-bad controls and one known-good, from the built-in suite."""
+    edits = builtin_edits()
+    first = [edit for edit in edits if edit.group == "single-token-first" and locate(setup.lm, edit).is_first_token]
+    ordinary = [edit for edit in edits if edit.group == "mid-prompt"]
+    sources, editor = (first, "rome") if first else (ordinary[1:], "exploded")
+    found = [Control(_named(edit, "bad"), editor, "collapse") for edit in sources[:bad]]
+    return (*found, Control(_named(ordinary[0], "good"), "rome", "sound"))
+
+
+def run_control(guard: GuardedEditor, control: Control) -> tuple[Result, bool]:
+    """Make the control's edit without the guard, measure, undo it; return the result and whether it showed what it must."""
+    result = guard.unguarded(control.request, control.editor)
+    if control.expect == "sound":
+        return result, result.sound
+    ratios = [m.value for m in result.measurements if m.check == "perplexity" and m.metric == "ratio"]
+    # A perplexity beyond floating point is a collapse that the check saw: it is not finite, and so not sound.
+    blown = bool(ratios) and (ratios[0] is None or ratios[0] > guard.setup.policy.collapse_ratio)
+    return result, blown and not result.sound
+
+
+def _named(edit: EditRequest, kind: str) -> EditRequest:
+    return replace(edit, id=f"control-{kind}-{edit.id}")

@@ -1,0 +1,114 @@
+"""One audit from start to end: header, controls, every request on the unedited model, footer; then summary and report.
+
+The audit of one request keeps nothing for the next one: each edit is made, checked and undone. Everything that is
+printed later (summary, report, exit code) is computed from the log alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..probes.errors import EditguardError, InputError
+from ..probes.request_files import LoadedRequests
+from ..reports.digest import summarise
+from ..reports.html import render_html
+from ..reports.log import LogWriter, read_log, write_atomic
+from ..reports.schema import ControlRecord, EditRecord, Footer
+from ..reports.summary import Summary
+from .controls import Control, controls_for, run_control
+from .guard import GuardedEditor
+from .records import control_record, edit_record, errored, header
+from .setup import Progress, Setup, editable
+
+__all__ = ["LOG", "REPORT", "SUMMARY", "locked_folder", "run_audit", "write_outputs"]
+
+LOG, SUMMARY, REPORT = "audit.jsonl", "summary.json", "report.html"
+_SURVIVABLE = (EditguardError, RuntimeError, ValueError, ArithmeticError)
+"""What one request may fail with while the others go on; anything else is our own fault and ends the audit."""
+
+
+@contextmanager
+def locked_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Hold `out` for one audit; raises `InputError` when another runs there or its results would be written over."""
+    from filelock import FileLock, Timeout
+
+    if out.exists() and not out.is_dir():
+        raise InputError(f"The output {str(out)!r} is a file; --out names a folder: choose another.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"The output folder {str(out)!r} cannot be made ({error.strerror}); choose another."
+        ) from error
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"Another audit is writing to {str(out)!r}; wait for it, or choose another --out.") from None
+    try:
+        old = [out / name for name in (LOG, SUMMARY, REPORT) if (out / name).exists()]
+        if old and not overwrite:
+            raise InputError(
+                f"The folder {str(out)!r} already holds an audit ({old[0].name}), and nothing is written over unasked; "
+                "choose another --out, or add --overwrite."
+            )
+        for path in old:
+            path.unlink()
+        yield out
+    finally:
+        lock.release()
+
+
+def run_audit(
+    setup: Setup,
+    loaded: LoadedRequests,
+    out: Path,
+    *,
+    editor: str | None = None,
+    bad_controls: int = 1,
+    arguments: dict[str, Any] | None = None,
+    progress: Progress = lambda *_: None,
+) -> Summary:
+    """Audit all requests into the folder `out` and return the verdict; see `locked_folder` for its rules."""
+    editable(setup.site)
+    guard, started = GuardedEditor(setup), time.monotonic()
+    baseline = setup.bench_perplexity()
+    controls = controls_for(setup, bad_controls) if setup.policy.controls else ()
+    with LogWriter(out / LOG) as log:
+        log.write(header(setup, loaded, arguments or {}, [control.request.id for control in controls], baseline))
+        for index, control in enumerate(controls):
+            progress("controls", index, len(controls))
+            log.write(_control(guard, control, index))
+        progress("controls", len(controls), len(controls))
+        total = len(loaded.requests)
+        for index, request in enumerate(loaded.requests):
+            progress("edits", index, total)
+            try:
+                record = edit_record(setup, guard.try_edit(request, editor), index)
+            except _SURVIVABLE as error:
+                record = EditRecord(**errored(request, index, error))
+            log.write(record)
+        progress("edits", total, total)
+        log.write(Footer(records=len(controls) + total, seconds=round(time.monotonic() - started, 3)))
+    return write_outputs(out)
+
+
+def write_outputs(folder: Path, log: Path | None = None) -> Summary:
+    """Write summary.json and report.html from the log alone, and return the summary."""
+    found = read_log(log or folder / LOG)
+    summary = summarise(found)
+    write_atomic(folder / SUMMARY, summary.model_dump_json(indent=2) + "\n")
+    write_atomic(folder / REPORT, render_html(found))
+    return summary
+
+
+def _control(guard: GuardedEditor, control: Control, index: int) -> ControlRecord:
+    try:
+        result, ok = run_control(guard, control)
+        return control_record(guard.setup, result, index, control.expect, ok)
+    except _SURVIVABLE as error:
+        return ControlRecord(**errored(control.request, index, error), expect=control.expect, ok=False)

@@ -1,0 +1,97 @@
+"""What a person sees in the terminal: the verdict of an audit, and the table of a probe; rich text, no logic."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..probes.probe import Level
+from ..reports.schema import Rate
+from ..reports.summary import Summary
+from .guard import Assessment
+from .policy import Action
+
+__all__ = ["ProbeTable", "print_summary", "probe_line"]
+
+_COLOURS = {"pass": "bold green", "fail": "bold red", "void": "bold magenta"}
+_ACTIONS = {Action.ALLOW: "green", Action.REWRITE: "yellow", Action.REFUSE: "red"}
+
+
+def probe_line(assessment: Assessment) -> dict[str, Any]:
+    """Return one JSON object of ``probe --json``; a number that is not finite is null."""
+    seen = assessment.evidence
+    return {
+        "id": assessment.request.id,
+        "decision": assessment.decision.action.value,
+        "first_token": None if seen is None else seen.keys.position.is_first_token,
+        "denominator": _number(None if seen is None else seen.denominator),
+        "denominator_prefixed": _number(None if seen is None else seen.denominator_prefixed),
+        "denominator_ratio": _number(None if seen is None else seen.ratio),
+        "cosine": _number(None if seen is None else seen.cosine),
+        "findings": [
+            {"probe": f.probe, "level": f.level.value, "value": f.value, "threshold": f.threshold, "message": f.message}
+            for f in assessment.findings
+        ],
+        "reasons": list(assessment.decision.reasons),
+    }
+
+
+def _number(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+class ProbeTable:
+    """The decisions of a probe run, printed at its end."""
+
+    def __init__(self) -> None:
+        self._table = Table("id", "subject", "decision", "|u.k_u|", "ratio", "cosine", "why", expand=True)
+        self._counts = dict.fromkeys(Action, 0)
+
+    def add(self, assessment: Assessment) -> None:
+        """Add one request."""
+        action, seen = assessment.decision.action, assessment.evidence
+        self._counts[action] += 1
+        fired = [f.probe for f in assessment.findings if f.level in (Level.RISK, Level.ERROR)]
+        why = assessment.decision.reasons[0] if action is Action.REFUSE else ", ".join(fired)
+        numbers = ["-"] * 3 if seen is None else [f"{seen.denominator:.4g}", f"{seen.ratio:.3g}", f"{seen.cosine:.3f}"]
+        self._table.add_row(
+            escape(assessment.request.id), escape(assessment.request.subject),
+            f"[{_ACTIONS[action]}]{action.value}[/]", *numbers, escape(why),
+        )  # fmt: skip
+
+    def show(self, skipped: int) -> None:
+        """Print table and counts."""
+        console = Console()
+        console.print(self._table)
+        counts = ", ".join(f"{count} {action.value}" for action, count in self._counts.items())
+        console.print(f"{sum(self._counts.values())} edits: {counts}; {skipped} invalid records skipped")
+
+
+def print_summary(summary: Summary, report: Path) -> None:
+    """Print the verdict, its reasons and the counts behind it."""
+    console = Console()
+    console.print(
+        f"[{_COLOURS[summary.verdict]}]{summary.verdict.upper()}[/]  {escape(summary.model)}, layer {summary.layer}"
+    )
+    for reason in summary.reasons:
+        console.print(f"  {escape(reason)}")
+    console.print(
+        f"  {summary.edits} edits: {summary.allowed} allowed, {summary.rewritten} rewritten, {summary.refused} refused; "
+        f"{summary.failed} failed, {summary.collapsed} collapsed; {summary.skipped_invalid} invalid records skipped"
+    )
+    console.print(f"  controls: {summary.controls.ok} of {summary.controls.total} showed what they must")
+    for name in ("efficacy_unprefixed", "efficacy_prefixed"):
+        if name in summary.counts:
+            console.print(f"  {name.replace('_', ' ')}: {_rate(summary.counts[name])}")
+    worst = summary.worst_perplexity_ratio
+    console.print(f"  worst perplexity ratio: {'not measured' if worst is None else f'{worst:.4f}'}")
+    console.print(f"  report: {escape(str(report))}", soft_wrap=True)
+
+
+def _rate(rate: Rate) -> str:
+    return f"{rate.passed} passed, {rate.failed} failed, {rate.not_judged} not judged, of {rate.total}"
