@@ -19,6 +19,7 @@ import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from .batches import Padded, pad
+from .errors import EditguardError
 from .keys import pad_id
 
 if TYPE_CHECKING:
@@ -58,40 +59,64 @@ def select_logits(lm: LanguageModel, places: torch.Tensor) -> Iterator[None]:
         handle.remove()
 
 
+class _Entry(NamedTuple):
+    """How one forward enters the site's block: hidden state [rows, tokens, d_model], and what a block returns."""
+
+    hidden: torch.Tensor
+    returned: int | None
+    """Length of the tuple that a block returns; None where it returns the hidden state itself."""
+
+
 @contextmanager
-def _start_at(site: EditSite, hidden: torch.Tensor) -> Iterator[None]:
-    """Replace the blocks below the site: the last of them returns `hidden`, the others their input."""
+def _start_at(site: EditSite, entry: _Entry) -> Iterator[None]:
+    """Replace the blocks below the site: each of them hands on what enters the site's block."""
     below = list(site.blocks[: site.layer])
-
-    def keep(result: torch.Tensor) -> Any:
-        # Some families return a tuple from a block; what else is in it (attention maps) is not used.
-        return lambda *args, **kwargs: result
-
-    for block in below:
-        block.forward = keep(hidden)
+    own = [vars(block).get("forward") for block in below]
+    # Some families return a tuple from a block; what else is in it (attention maps) is not used.
+    kept: Any = entry.hidden if entry.returned is None else (entry.hidden, *[None] * (entry.returned - 1))
     try:
+        for block in below:
+            block.forward = lambda *args, **kwargs: kept
         yield
     finally:
-        for block in below:
-            del block.forward
+        for block, forward in zip(below, own, strict=True):
+            if forward is not None:
+                block.forward = forward
+            elif "forward" in vars(block):
+                del block.forward
 
 
 @contextmanager
-def _record_entry(site: EditSite) -> Iterator[list[torch.Tensor]]:
-    """Record the hidden state [rows, tokens, d_model] with which each forward enters the site's block."""
-    seen: list[torch.Tensor] = []
+def _record_entry(site: EditSite) -> Iterator[list[_Entry]]:
+    """Record how each forward enters the site's block."""
+    hidden: list[torch.Tensor] = []
+    seen: list[_Entry] = []
 
-    def record(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.append((args[0] if args else kwargs["hidden_states"]).detach())
+    def enter(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden.append((args[0] if args else kwargs["hidden_states"]).detach())
 
-    handle = site.block.register_forward_pre_hook(record, with_kwargs=True)
+    def leave(_: torch.nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        seen.append(_Entry(hidden.pop(), len(output) if isinstance(output, tuple) else None))
+
+    handles = [
+        site.block.register_forward_pre_hook(enter, with_kwargs=True),
+        site.block.register_forward_hook(leave),
+    ]
     try:
         yield seen
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def _flat_places(rows: Sequence[Row], width: int, shift: Sequence[int]) -> torch.Tensor:
+    for row, least in zip(rows, shift, strict=True):
+        # A place outside its row would silently read another row's logits.
+        if not all(least <= place < len(row.ids) for place in row.predict):
+            raise EditguardError(
+                f"Logits are asked for at places {row.predict} of a row of {len(row.ids)} tokens that is run from token "
+                f"{least}; every place must lie in that range, so correct the row."
+            )
     return torch.tensor([n * width + place - shift[n] for n, row in enumerate(rows) for place in row.predict])
 
 
@@ -115,12 +140,12 @@ class Stem:
         with torch.no_grad(), _record_entry(site) as seen:
             with select_logits(lm, self._places):
                 logits = lm.model(**self._batch._asdict(), use_cache=False).logits
-            self._hidden = seen[0]
+            self._entry = seen[0]
         self.first: torch.Tensor = logits[0].float()
 
     def logits(self) -> torch.Tensor:
         """Return the logits at all wanted places [places, vocabulary], fp32, with the site's weights as they are now."""
-        with torch.no_grad(), _start_at(self._site, self._hidden), select_logits(self._lm, self._places):
+        with torch.no_grad(), _start_at(self._site, self._entry), select_logits(self._lm, self._places):
             logits: torch.Tensor = self._lm.model(**self._batch._asdict(), use_cache=False).logits
         return logits[0].float()
 
@@ -141,9 +166,9 @@ class LiveRows:
         self.width = max(len(row.ids) - row.at for row in rows)
         self._prepare(batch, seen[0], cache)
 
-    def _prepare(self, batch: Padded, hidden: torch.Tensor, cache: DynamicCache) -> None:
+    def _prepare(self, batch: Padded, entry: _Entry, cache: DynamicCache) -> None:
         """Align the kept tokens on the right and the live ones on the left of the edited token's column."""
-        device = hidden.device
+        hidden, device = entry.hidden, entry.hidden.device
         at = torch.tensor([row.at for row in self.rows], device=device)[:, None]
         length = torch.tensor([len(row.ids) for row in self.rows], device=device)[:, None]
         last = batch.input_ids.shape[1] - 1
@@ -152,7 +177,8 @@ class LiveRows:
         self._ids = batch.input_ids.gather(1, live.clamp(max=last))
         self._mask = torch.cat([(kept >= 0).long(), (live < length).long()], 1)
         self._positions = live.clamp(max=last)
-        self._hidden = hidden.gather(1, live.clamp(max=last)[..., None].expand(-1, -1, hidden.shape[-1]))
+        kept_hidden = hidden.gather(1, live.clamp(max=last)[..., None].expand(-1, -1, hidden.shape[-1]))
+        self._entry = entry._replace(hidden=kept_hidden)
         self._cache = DynamicCache()
         self._cache.layers = [self._keep(layer, kept.clamp(min=0)) for layer in cache.layers]
         self._places = _flat_places(self.rows, self.width, [row.at for row in self.rows])
@@ -167,7 +193,7 @@ class LiveRows:
 
     def logits(self) -> torch.Tensor:
         """Return the logits at all wanted places [places, vocabulary] in fp32; gradients flow to what hooks add."""
-        with _start_at(self._site, self._hidden), select_logits(self._lm, self._places):
+        with _start_at(self._site, self._entry), select_logits(self._lm, self._places):
             logits: torch.Tensor = self._lm.model(
                 input_ids=self._ids, attention_mask=self._mask, position_ids=self._positions,
                 past_key_values=self._cache, use_cache=True,
