@@ -36,7 +36,7 @@ _T5 = {"vocab_size": VOCAB, "d_model": D_MODEL, "d_ff": D_FF, "d_kv": 8, "num_la
 class Builder(Protocol):
     """Builds one tiny model."""
 
-    def __call__(self, *, square: bool = False, seed: int = 0) -> PreTrainedModel: ...
+    def __call__(self, *, square: bool = False, seed: int = 0, vocabulary: int = VOCAB) -> PreTrainedModel: ...
 
 
 def random_ids(batch: int = 2, tokens: int = 7, seed: int = 0) -> torch.Tensor:
@@ -52,6 +52,7 @@ def _build(
     *,
     square: bool = False,
     seed: int = 0,
+    vocabulary: int = VOCAB,
 ) -> PreTrainedModel:
     """Build a model; `width` is what its config calls d_ff, None where that cannot be set."""
     if square and width is None:
@@ -59,7 +60,7 @@ def _build(
     wide = {} if width is None else {width: D_MODEL if square else D_FF}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        built = model(config(**options, **wide)).eval()
+        built = model(config(**{**options, "vocab_size": vocabulary}, **wide)).eval()
         with torch.no_grad():
             for name, parameter in built.named_parameters():
                 # transformers starts biases at zero, where a forgotten bias would go unseen.
