@@ -61,8 +61,9 @@ class LanguageModel:
     @cached_property
     def adds_bos(self) -> bool:
         """Whether the tokenizer puts a special token before every text."""
-        ids = self.tokenizer("a").input_ids
-        return bool(ids) and ids[0] in self.tokenizer.all_special_ids
+        # Asked of what it does: a token may be put there that the tokenizer does not declare as special.
+        plain = self.tokenizer("a", add_special_tokens=False).input_ids
+        return bool(self.tokenizer("a").input_ids[: len(plain)] != plain)
 
     @cached_property
     def fingerprint(self) -> str:
