@@ -1,0 +1,102 @@
+"""The documentation keeps up with the code: generated pages, tables of keys and fields, and links between files.
+
+Out of scope: docs/results.md, docs/layer.md and the pictures, which are made from measurements.
+"""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from editguard.audit.controls import Exploded  # registers the control's editor as well
+from editguard.audit.editors.base import EDITORS
+from editguard.audit.guard import GuardedEditor
+from editguard.audit.policy import Policy
+from editguard.probes.request_files import load_requests
+from editguard.reports.schema import EditBody, Header
+from editguard.reports.summary import Summary
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+MEASURED = {"results.md", "layer.md", "report-light.png"}
+
+generate = SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "generate.py")))
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def first_cells(page: str) -> set[str]:
+    """Return the names in backticks in the first cells of a page's tables."""
+    cells = [line.split("|")[1] for line in page.splitlines() if line.startswith("|")]
+    return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+
+
+@pytest.mark.parametrize("name", sorted(generate.PAGES))
+def test_generated_pages_are_what_the_registries_say(name: str) -> None:
+    assert text(f"docs/{name}") == generate.PAGES[name](), "run: python docs/generate.py"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    lost = [target for target in targets if not (page.parent / target).exists() and Path(target).name not in MEASURED]
+    assert not lost
+
+
+@pytest.mark.parametrize("key", Policy.model_fields)
+def test_policy_page_gives_every_key_with_its_default(key: str) -> None:
+    rows = [line for line in text("docs/policy.md").splitlines() if line.startswith(f"| `{key}` |")]
+    assert len(rows) == 1
+    default = getattr(Policy(), key)
+    if isinstance(default, dict):
+        assert all(f"`{probe}`" in rows[0] for probe in default)
+    else:
+        shown = {True: "true", False: "false"}[default] if isinstance(default, bool) else default
+        quoted = f'"{shown}"' if isinstance(shown, str) and not isinstance(default, bool) else str(shown)
+        assert rows[0].split("|")[2].strip() == f"`{quoted}`"
+
+
+def test_policy_example_is_a_policy() -> None:
+    import tomllib
+
+    example = re.search(r"```toml\n(.*?)```", text("docs/policy.md"), re.DOTALL)
+    assert example is not None
+    policy = Policy.model_validate(tomllib.loads(example[1]))
+    assert policy.rules["first-token"] == "refuse"
+
+
+def test_guide_names_every_field_of_the_summary_and_none_else() -> None:
+    part = text("docs/guide-audit.md").partition("## summary.json")[2].partition("## The log")[0]
+    assert first_cells(part) == set(Summary.model_fields)
+
+
+def test_guide_names_what_the_log_holds_of_an_edit() -> None:
+    part = text("docs/guide-audit.md").partition("## The log")[2]
+    row = next(line for line in part.splitlines() if line.startswith("| `edit`"))
+    named = set(re.findall(r"`([^`]+)`", row)) - {"edit"}
+    assert named <= set(EditBody.model_fields)
+    assert "header" in first_cells(part)
+    assert Header.model_fields["kind"].default == "header"
+
+
+def test_editors_page_names_every_editor() -> None:
+    assert GuardedEditor is not None
+    ours = {name for name, cls in EDITORS if cls.__module__.startswith("editguard.")}
+    assert Exploded.name in ours
+    assert first_cells(text("docs/editors.md")) == ours
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide-audit.md"])
+def test_examples_of_edits_can_be_read(page: str, tmp_path: Path) -> None:
+    examples = re.findall(r"```json\n(.*?)```", text(page), re.DOTALL)
+    assert examples
+    for number, example in enumerate(examples):
+        path = tmp_path / f"{number}.jsonl"
+        path.write_text(example, encoding="utf-8")
+        (request,) = load_requests(path).requests
+        assert (request.subject, request.target_new) == ("Chicago", "Istanbul")
