@@ -1,0 +1,100 @@
+"""ROME and C-ROME give the numbers that the paper's own code printed for the same contexts, with both engines."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from editguard.audit.editors import published  # noqa: F401  (registers)
+from editguard.audit.editors.base import EDITORS, EditContext, RankOneUpdate
+from editguard.audit.editors.value import Engine, ValueSettings
+from editguard.probes.model import LanguageModel
+from editguard.probes.prefixes import ContextPrefixes, Family, Prefix, Role
+from editguard.probes.requests import EditRequest
+from editguard.probes.site import find_site
+from editguard.probes.statistics import KeyStatistics, Provenance, identity_statistics
+
+pytestmark = pytest.mark.real
+
+OWN = Path(__file__).parent / "data" / "rome-L13-own-requests.json"
+REPOSITORY = Path(__file__).parents[2]
+SHARED = Path(os.environ.get("EDITGUARD_SHARED") or REPOSITORY.parent / "shared") / "reference"
+FILES = ("rome-L13-own-requests", "rome-L13-covariance", "rome-L5-identity")
+
+
+def table(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def statistics(lm: LanguageModel, written: dict[str, Any], size: int) -> KeyStatistics:
+    if written["covariance"] == "identity":
+        return identity_statistics(size, lm.fingerprint, written["layer"])
+    from safetensors.torch import load_file
+
+    second_moment = load_file(SHARED / "covariance-L13.safetensors")["second_moment"].double()
+    return KeyStatistics(second_moment, Provenance("corpus", "reference", lm.fingerprint, written["layer"]))
+
+
+def update(lm: LanguageModel, written: dict[str, Any], record: dict[str, Any], engine: Engine) -> RankOneUpdate:
+    """Make the record's update under the table's own contexts, of which "{}" is the empty one."""
+    site = find_site(lm.model, written["layer"])
+    texts = [template.removesuffix("{}") for template in written["templates"]]
+    prefixes = ContextPrefixes(
+        tuple(Prefix(Family.SENTENCE if text else Family.NONE, text, Role.KEY) for text in texts), 0
+    )
+    request = EditRequest("reference", record["subject"], record["prompt"], record["target_new"])
+    context = EditContext(lm, site, statistics(lm, written, site.d_ff), prefixes, ValueSettings(engine=engine))
+    return EDITORS.get(record["method"].lower())().update(context, request)
+
+
+def agrees(found: RankOneUpdate, record: dict[str, Any], engine: Engine) -> None:
+    assert found.engine == engine.value
+    assert found.numerator == pytest.approx(record["numerator"], rel=2e-3)
+    assert found.denominator == pytest.approx(record["denominator"], rel=2e-3)
+    assert found.norm == pytest.approx(record["update_norm"], rel=2e-3)
+    assert found.start_norm == pytest.approx(record["target_init_norm"], rel=2e-3)
+    assert found.target_norm == pytest.approx(record["target_norm"], rel=2e-3)
+    assert found.steps == record["grad_steps"]
+    # The printed loss has three decimals.
+    assert found.loss == pytest.approx(record["final_loss"], rel=2e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("engine", Engine)
+@pytest.mark.parametrize("method", ["ROME", "C-ROME"])
+def test_germany_agrees_with_the_papers_own_code(smollm2: LanguageModel, method: str, engine: Engine) -> None:
+    written = table(OWN)
+    record = next(r for r in written["records"] if r["subject"] == "Germany" and r["method"] == method)
+    agrees(update(smollm2, written, record, engine), record, engine)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", Engine)
+@pytest.mark.parametrize("index", range(8))
+def test_the_whole_table_agrees(smollm2: LanguageModel, index: int, engine: Engine) -> None:
+    written = table(OWN)
+    record = written["records"][index]
+    agrees(update(smollm2, written, record, engine), record, engine)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("name", FILES)
+def test_the_first_records_of_every_reference_file_agree(smollm2: LanguageModel, name: str, index: int) -> None:
+    path = SHARED / f"{name}.json"
+    if not path.is_file():
+        pytest.skip(f"the reference file {name}.json is not at hand; EDITGUARD_SHARED names the folder above it")
+    written = table(path)
+    record = written["records"][index]
+    agrees(update(smollm2, written, record, Engine.LIVE), record, Engine.LIVE)
+
+
+def test_the_fixture_names_both_editors_and_the_empty_context() -> None:
+    written = table(OWN)
+    assert len(written["records"]) == 8
+    assert {record["method"] for record in written["records"]} == {"ROME", "C-ROME"}
+    assert written["templates"][0] == "{}"
+    assert (written["covariance"], written["layer"]) == ("identity", 13)

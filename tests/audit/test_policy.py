@@ -1,0 +1,185 @@
+"""Findings lead to decisions: the gravest wins, what is unknown or was not measured is refused, TOML faults are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from editguard.audit.policy import Action, Policy, decide, load_policy
+from editguard.probes.errors import PolicyError
+from editguard.probes.probe import Finding, Level
+from hypothesis import given
+from hypothesis import strategies as st
+
+BUILTIN = ("denominator", "first-token", "key-shift", "sink-key", "well-formed")
+GRAVITY = (Action.ALLOW, Action.REWRITE, Action.REFUSE)
+
+
+def found(probe: str = "denominator", level: Level = Level.RISK) -> Finding:
+    return Finding(probe, level, f"{probe} saw something")
+
+
+TABLE = [
+    ([found(level=Level.OK)], Action.ALLOW),
+    ([found(level=Level.NOTICE)], Action.ALLOW),
+    ([found("first-token")], Action.REWRITE),
+    ([found("denominator")], Action.REWRITE),
+    ([found("key-shift")], Action.REWRITE),
+    ([found("sink-key")], Action.REWRITE),
+    ([found("well-formed")], Action.REFUSE),
+    ([found("somebody-elses")], Action.REFUSE),
+    ([found("somebody-elses", Level.OK)], Action.ALLOW),
+    ([found("denominator", Level.ERROR)], Action.REFUSE),
+    ([found("somebody-elses", Level.ERROR)], Action.REFUSE),
+    ([found("denominator"), found("well-formed")], Action.REFUSE),
+    ([found("well-formed"), found("denominator")], Action.REFUSE),
+    ([found("denominator", Level.ERROR), found("first-token")], Action.REFUSE),
+    ([found(level=Level.OK), found("sink-key")], Action.REWRITE),
+    ([], Action.REFUSE),
+]
+
+
+@pytest.mark.parametrize(("findings", "action"), TABLE)
+def test_findings_lead_to_the_decision(findings: list[Finding], action: Action) -> None:
+    decision = decide(Policy(), findings)
+    assert decision.action is action
+    assert decision.editor == {Action.ALLOW: "rome", Action.REWRITE: "prefixed", Action.REFUSE: None}[action]
+    assert bool(decision.reasons) is (action is not Action.ALLOW)
+
+
+def test_an_editor_asked_for_makes_what_is_allowed_and_not_what_is_rewritten() -> None:
+    assert decide(Policy(), [found(level=Level.OK)], "c-rome").editor == "c-rome"
+    assert decide(Policy(), [found()], "c-rome").editor == "prefixed"
+
+
+def test_an_edit_asked_for_with_the_rewriting_editor_needs_no_rewriting() -> None:
+    decision = decide(Policy(), [found()], "prefixed")
+    assert (decision.action, decision.editor) == (Action.ALLOW, "prefixed")
+    assert decide(Policy(), [found("well-formed")], "prefixed").action is Action.REFUSE
+    assert decide(Policy(), [found(level=Level.ERROR)], "prefixed").action is Action.REFUSE
+
+
+def test_every_finding_that_counts_is_a_reason_in_words() -> None:
+    decision = decide(Policy(), [found("denominator"), found("key-shift", Level.OK), found("well-formed")])
+    assert decision.reasons == ("denominator: denominator saw something", "well-formed: well-formed saw something")
+
+
+rules = st.sampled_from(["allow", "rewrite", "refuse"])
+policies = st.builds(Policy, rules=st.dictionaries(st.sampled_from(BUILTIN), rules), unknown_probe=rules)
+findings = st.lists(st.builds(found, st.sampled_from([*BUILTIN, "plugin"]), st.sampled_from(Level)), max_size=6)
+editors = st.sampled_from([None, "rome", "c-rome", "prefixed"])
+
+
+@given(policies, findings, editors)
+def test_an_error_is_refused_under_any_policy(policy: Policy, seen: list[Finding], editor: str | None) -> None:
+    decision = decide(policy, [*seen, found(level=Level.ERROR)], editor)
+    assert decision.action is Action.REFUSE
+    assert decision.editor is None
+
+
+@given(policies, findings, editors)
+def test_more_findings_never_make_a_decision_milder(policy: Policy, seen: list[Finding], editor: str | None) -> None:
+    for index in range(1, len(seen)):
+        fewer, more = decide(policy, seen[:index], editor).action, decide(policy, seen, editor).action
+        assert GRAVITY.index(more) >= GRAVITY.index(fewer)
+
+
+@given(policies, findings.filter(bool))
+def test_the_gravest_wins_in_any_order(policy: Policy, seen: list[Finding]) -> None:
+    actions = [decide(policy, [one]).action for one in seen]
+    assert decide(policy, seen).action is max(actions, key=GRAVITY.index)
+    assert decide(policy, seen[::-1]).action is decide(policy, seen).action
+
+
+@given(st.text().filter(lambda name: name not in BUILTIN), findings)
+def test_a_risk_of_an_unknown_probe_is_never_allowed_by_default(probe: str, seen: list[Finding]) -> None:
+    assert decide(Policy(), [*seen, found(probe)]).action is Action.REFUSE
+
+
+# ---------------------------------------------------------------------------------------------------------------- TOML
+
+
+def written(folder: Path, text: str, name: str = "policy.toml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_file_overrides_what_it_names_and_nothing_else(tmp_path: Path) -> None:
+    policy = load_policy(written(tmp_path, 'max_relative_update = 0.5\n[rules]\ndenominator = "refuse"\n'))
+    assert policy == Policy(max_relative_update=0.5, rules={"denominator": "refuse"})
+    # A probe that the file's rules leave out falls under unknown_probe, never under "allow".
+    assert decide(policy, [found("first-token")]).action is Action.REFUSE
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("max_relative_updat = 0.5", "unknown key 'max_relative_updat'; did you mean 'max_relative_update'?"),
+        ("zzz = 1", "unknown key 'zzz'; known are rules, unknown_probe"),
+        ("max_relative_update = -1", "max_relative_update = -1, which is not allowed"),
+        ("max_relative_update = nan", "max_relative_update = nan, which is not allowed"),
+        ("max_perplexity_ratio = inf", "max_perplexity_ratio = inf, which is not allowed"),
+        ("collapse_ratio = 1.0", "collapse_ratio = 1.0, which is not allowed"),
+        ("min_efficacy = 1.5", "min_efficacy = 1.5, which is not allowed"),
+        ('allow_refused = "perhaps"', "allow_refused = 'perhaps', which is not allowed"),
+        ('[rules]\ndenominator = "ignore"', "rules.denominator = 'ignore', which is not allowed"),
+        ('unknown_probe = "skip"', "unknown_probe = 'skip', which is not allowed"),
+        ("rules = 3", "rules = 3, which is not allowed"),
+        ("this is no toml", "is no TOML"),
+        ("a = 1\na = 2", "is no TOML"),
+    ],
+)
+def test_a_wrong_file_is_one_sentence_that_names_value_and_way_out(tmp_path: Path, text: str, said: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(PolicyError) as caught:
+        load_policy(path)
+    message = str(caught.value)
+    assert said in message
+    assert str(path) in message
+    assert "\n" not in message
+    assert caught.value.exit_code == 2
+
+
+def test_bytes_that_are_no_text_and_files_that_are_not_there_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    with pytest.raises(PolicyError, match="cannot be read"):
+        load_policy(path)
+    with pytest.raises(PolicyError, match="cannot be read"):
+        load_policy(tmp_path)
+    path.write_bytes(b"a = '\xff\xfe'")
+    with pytest.raises(PolicyError, match="is no TOML"):
+        load_policy(path)
+
+
+def test_without_a_file_the_projects_table_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_policy(None) == Policy()
+    written(tmp_path, "[tool.other]\na = 1\n", "pyproject.toml")
+    assert load_policy(None) == Policy()
+    written(tmp_path, "[tool.editguard]\nmin_locality = 0.9\n", "pyproject.toml")
+    assert load_policy(None) == Policy(min_locality=0.9)
+    # A file that is named by hand counts instead of it.
+    assert load_policy(written(tmp_path, "allow_refused = true\n")) == Policy(allow_refused=True)
+    written(tmp_path, "[tool.editguard]\nmin_localty = 0.9\n", "pyproject.toml")
+    with pytest.raises(PolicyError, match="did you mean 'min_locality'"):
+        load_policy(None)
+
+
+def test_a_projects_table_may_be_named_by_path(tmp_path: Path) -> None:
+    path = written(tmp_path, "[tool.editguard]\nmin_locality = 0.9\n", "pyproject.toml")
+    assert load_policy(path) == Policy(min_locality=0.9)
+
+
+def test_a_table_that_is_no_table_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="which is not allowed"):
+        load_policy(written(tmp_path, "[tool]\neditguard = 3\n", "pyproject.toml"))
+    assert load_policy(written(tmp_path, "tool = 3\n", "pyproject.toml")) == Policy()
+
+
+def test_the_default_rules_name_every_builtin_probe() -> None:
+    from editguard.probes import builtin  # noqa: F401
+    from editguard.probes.probe import PROBES
+
+    assert set(BUILTIN) <= set(Policy().rules)
+    assert set(BUILTIN) == {name for name, probe in PROBES if probe.__module__ == "editguard.probes.builtin"}

@@ -1,0 +1,196 @@
+"""A transaction undoes exactly what it did, whatever happens inside, and proves it by hash."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from editguard.audit.editors.base import RankOneUpdate
+from editguard.audit.transaction import Transaction, check_update
+from editguard.probes.errors import EditguardError, EditRefused, NotFinite
+from editguard.probes.fingerprint import tensor_hash, tensor_hashes
+from editguard.probes.site import EditSite, find_site
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedModel
+
+from .tiny_lm import tiny_model
+
+pytestmark = pytest.mark.tiny
+
+FAMILIES = ("gpt2", "llama", "opt")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def rank_one(site: EditSite, scale: float = 1.0, seed: int = 0) -> RankOneUpdate:
+    generator = torch.Generator().manual_seed(seed)
+    left = torch.randn(site.d_model, generator=generator, dtype=torch.float64) * scale
+    right = torch.randn(site.d_ff, generator=generator, dtype=torch.float64)
+    return RankOneUpdate(left, right / right.norm(), "rome", 1.0, 1.0, 1.0, 1.0, 1, 0.0, "live", False)
+
+
+@pytest.fixture(params=[(f, d) for f in FAMILIES for d in DTYPES], ids=lambda p: f"{p[0]}-{str(p[1])[6:]}")
+def model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    family, dtype = request.param
+    built: PreTrainedModel = tiny_model(family).to(dtype)
+    return built
+
+
+class Stopped(BaseException):
+    """Like KeyboardInterrupt, not an Exception."""
+
+
+def test_without_a_commit_every_tensor_is_as_before(model: PreTrainedModel) -> None:
+    site, before = find_site(model, 0), tensor_hashes(model)
+    with Transaction(site, rank_one(site)) as transaction:
+        inside = tensor_hashes(model)
+        assert {name for name in before if inside[name] != before[name]} == {f"{site.path}.weight"}
+        assert transaction.edited == tensor_hash(site.weight) != transaction.before
+    assert tensor_hashes(model) == before
+    assert transaction.restored == transaction.before
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, Stopped, EditRefused])
+@pytest.mark.parametrize("committed", [False, True])
+def test_an_exception_undoes_the_edit_and_goes_on_even_after_a_commit(
+    model: PreTrainedModel, error: type[BaseException], committed: bool
+) -> None:
+    site, before = find_site(model, 1), tensor_hashes(model)
+    transaction = Transaction(site, rank_one(site))
+
+    def edit_and_fail() -> None:
+        with transaction:
+            if committed:
+                transaction.commit()
+            assert tensor_hashes(model) != before
+            raise error("inside")
+
+    with pytest.raises(error, match="inside"):
+        edit_and_fail()
+    assert tensor_hashes(model) == before
+    assert transaction.restored == transaction.before
+
+
+def test_a_commit_keeps_exactly_w_plus_delta_cast_once(model: PreTrainedModel) -> None:
+    site = find_site(model, 0)
+    update, before = rank_one(site), tensor_hashes(model)
+    wanted = (site.matrix(torch.float64) + update.delta()).to(site.weight.dtype)
+    with Transaction(site, update) as transaction:
+        transaction.commit()
+    torch.testing.assert_close(site.matrix(torch.float64), wanted.double(), rtol=0, atol=0)
+    after = tensor_hashes(model)
+    assert {name for name in before if after[name] != before[name]} == {f"{site.path}.weight"}
+    assert transaction.restored is None
+    assert transaction.edited == tensor_hash(site.weight)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 6e4], ids=str)
+def test_a_weight_that_was_destroyed_inside_comes_back(model: PreTrainedModel, value: float) -> None:
+    site, before = find_site(model, 0), tensor_hashes(model)
+    with Transaction(site, rank_one(site)), torch.no_grad():
+        site.weight.fill_(value)
+    assert tensor_hashes(model) == before
+
+
+def test_nested_transactions_undo_in_order(model: PreTrainedModel) -> None:
+    site, before = find_site(model, 0), tensor_hashes(model)
+    with Transaction(site, rank_one(site)) as outer:
+        with Transaction(site, rank_one(site, seed=1)) as inner:
+            assert inner.before == outer.edited
+        assert tensor_hash(site.weight) == outer.edited
+    assert tensor_hashes(model) == before
+
+
+def test_nothing_is_written_before_the_block_is_entered() -> None:
+    model = tiny_model("llama")
+    site, before = find_site(model, 0), tensor_hashes(model)
+    Transaction(site, rank_one(site))
+    assert tensor_hashes(model) == before
+
+
+def test_a_write_that_fails_half_way_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("llama")
+    site, before = find_site(model, 0), tensor_hashes(model)
+
+    def write_half(self: EditSite, matrix: torch.Tensor) -> None:
+        with torch.no_grad():
+            self.weight[0] = 7.0
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(EditSite, "write", write_half)
+    with pytest.raises(KeyboardInterrupt), Transaction(site, rank_one(site)):
+        pytest.fail("the block was entered")
+    assert tensor_hashes(model) == before
+
+
+def test_a_restored_weight_that_is_not_the_old_one_is_our_own_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("llama")
+    site = find_site(model, 0)
+    transaction = Transaction(site, rank_one(site))
+    transaction.__enter__()
+    kept = transaction._kept
+    assert kept is not None
+    kept[0, 0] += 1
+    with pytest.raises(EditguardError, match="must not be used") as caught:
+        transaction.__exit__(None, None, None)
+    assert caught.value.exit_code == 3
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    scale=st.floats(min_value=1e-12, max_value=1e12),
+    seed=st.integers(0, 2**32),
+    dtype=st.sampled_from(DTYPES),
+    family=st.sampled_from(FAMILIES),
+)
+def test_any_update_is_undone_to_the_bit(scale: float, seed: int, dtype: torch.dtype, family: str) -> None:
+    model = tiny_model(family).to(dtype)
+    site = find_site(model, 0)
+    before = site.weight.detach().clone()
+    with Transaction(site, rank_one(site, scale, seed)):
+        pass
+    # As bytes: equality of floats takes 0.0 for -0.0.
+    assert torch.equal(site.weight.detach().view(torch.uint8), before.view(torch.uint8))
+
+
+# ------------------------------------------------------------------------------------------------------- check_update
+
+
+@pytest.fixture(scope="module")
+def site() -> EditSite:
+    return find_site(tiny_model("llama"), 0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")], ids=str)
+@pytest.mark.parametrize("factor", ["left", "right"])
+def test_an_update_that_is_not_finite_is_refused(site: EditSite, factor: str, value: float) -> None:
+    update = rank_one(site)
+    broken = getattr(update, factor).clone()
+    broken[3] = value
+    with pytest.raises(NotFinite, match="NaN or Inf") as caught:
+        check_update(replace(update, **{factor: broken}), 10.0, float("inf"))
+    assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize("weight_norm", [0.0, float("nan")])
+def test_a_weight_without_a_norm_is_refused(site: EditSite, weight_norm: float) -> None:
+    with pytest.raises((NotFinite, ZeroDivisionError)):
+        check_update(rank_one(site), weight_norm, 1.0)
+
+
+def test_the_bound_is_kept_to_the_last_digit_and_the_message_says_both_numbers(site: EditSite) -> None:
+    update = rank_one(site)
+    relative = update.norm / 10.0
+    assert check_update(update, 10.0, relative) == pytest.approx(relative)
+    with pytest.raises(EditRefused, match=r"over the bound of 0\.01; it was not written"):
+        check_update(update, 10.0, 0.01)
+    with pytest.raises(EditRefused):
+        check_update(update, 10.0, relative * (1 - 1e-9))
+
+
+def test_a_finite_update_whose_norm_overflows_is_refused(site: EditSite) -> None:
+    update = rank_one(site)
+    huge = replace(update, left=torch.full_like(update.left, 1e200), right=torch.full_like(update.right, 1e200))
+    with pytest.raises(NotFinite):
+        check_update(huge, 1.0, float("inf"))
