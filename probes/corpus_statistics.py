@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -97,11 +98,16 @@ def corpus_from(source: str) -> Corpus:
 def _from_file(path: Path) -> Iterator[str]:
     text = path.read_text(encoding="utf-8-sig")
     if path.suffix == ".json":
-        yield from (_text(record) for record in json.loads(text))
+        records = json.loads(text)
+        if not isinstance(records, list):
+            # A record's keys, or a text's characters, would pass for documents.
+            raise ValueError("the file holds no list")
+        yield from (_text(record) for record in records)
     elif path.suffix in {".jsonl", ".ndjson"}:
-        yield from (_text(json.loads(line)) for line in text.splitlines() if line.strip())
+        # Not splitlines: JSON allows U+2028 and its like inside a text.
+        yield from (_text(json.loads(line)) for line in text.split("\n") if line.strip())
     elif path.suffix == ".csv":
-        yield from (_text(record) for record in csv.DictReader(text.splitlines()))
+        yield from (_text(record) for record in csv.DictReader(io.StringIO(text, newline="")))
     else:
         yield from text.splitlines()
 

@@ -75,6 +75,7 @@ class KeyStatistics:
         size = self.second_moment.shape[0]
         matrix = self.second_moment.double().cpu()
         matrix = matrix + self.ridge * matrix.diagonal().mean() * torch.eye(size, dtype=torch.float64)
+        factor: torch.Tensor
         factor, failed = torch.linalg.cholesky_ex(matrix)
         if int(failed):
             raise StatisticsError(
@@ -105,7 +106,8 @@ class KeyStatistics:
         norm = solved.norm()
         if not bool(torch.isfinite(norm)) or float(norm) == 0.0:
             raise NotFinite(f"||C^-1 k|| is {float(norm)}, so the update has no direction; check the key statistics.")
-        return solved / norm
+        unit: torch.Tensor = solved / norm
+        return unit
 
     def distance(self, keys: torch.Tensor, origin: torch.Tensor) -> torch.Tensor:
         """Return the distance of keys [..., d_ff] from `origin` in the metric of C: sqrt((a - b)^T C^-1 (a - b))."""
@@ -172,7 +174,8 @@ def import_rome_npz(path: Path, *, size: int, model_fingerprint: str, layer: int
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, since numpy leaves a broken archive open.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             total = torch.from_numpy(np.asarray(file["mom2.mom2"], dtype=np.float64))
             count = int(file["mom2.count"])
     except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
