@@ -8,6 +8,7 @@ Known good: an ordinary edit must pass all checks. A control that does not show 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from ..probes.keys import locate
 from ..probes.requests import EditRequest
@@ -42,7 +43,7 @@ class Control:
 
     request: EditRequest
     editor: str
-    expect: str
+    expect: Literal["collapse", "sound"]
 
 
 def controls_for(setup: Setup, bad: int = 1) -> tuple[Control, ...]:

@@ -34,17 +34,22 @@ _Rule = Literal["allow", "rewrite", "refuse"]
 _GRAVITY = {Action.ALLOW: 0, Action.REWRITE: 1, Action.REFUSE: 2}
 
 
+def _rules() -> dict[str, _Rule]:
+    return {
+        "first-token": "rewrite",
+        "denominator": "rewrite",
+        "key-shift": "rewrite",
+        "sink-key": "rewrite",
+        "well-formed": "refuse",
+    }
+
+
 class Policy(BaseModel):
     """What a release may contain. Reasons for the defaults stand in docs/policy.md."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    rules: dict[str, _Rule] = Field(
-        default_factory=lambda: {
-            "first-token": "rewrite", "denominator": "rewrite", "key-shift": "rewrite", "sink-key": "rewrite",
-            "well-formed": "refuse",
-        }
-    )  # fmt: skip
+    rules: dict[str, _Rule] = Field(default_factory=_rules)
     unknown_probe: _Rule = "refuse"
     """Action for a probe that `rules` does not name, such as one of another package."""
     editor: str = "rome"

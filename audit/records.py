@@ -9,9 +9,8 @@ import math
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
-from ..probes.errors import EditguardError
 from ..probes.model import LanguageModel
 from ..probes.request_files import LoadedRequests
 from ..probes.requests import EditRequest
@@ -80,12 +79,14 @@ def edit_record(setup: Setup, result: Result, index: int) -> schema.EditRecord:
     return schema.EditRecord(**body(setup, result, index))
 
 
-def control_record(setup: Setup, result: Result, index: int, expect: str, ok: bool) -> schema.ControlRecord:
+def control_record(
+    setup: Setup, result: Result, index: int, expect: Literal["collapse", "sound"], ok: bool
+) -> schema.ControlRecord:
     """Return the record of one control with what it was to show."""
     return schema.ControlRecord(**body(setup, result, index), expect=expect, ok=ok)
 
 
-def errored(request: EditRequest, index: int, error: EditguardError | RuntimeError | ValueError) -> dict[str, Any]:
+def errored(request: EditRequest, index: int, error: Exception) -> dict[str, Any]:
     """Return the fields of a request that ended in an error: a failure, never a pass."""
     return {
         **_request(request, index),
@@ -171,11 +172,12 @@ def _update(result: Result) -> schema.Update | None:
 
 def _measurement(m: Measurement) -> schema.Measurement:
     verdict = m.outcome.value if m.value is not None else Outcome.UNMEASURED.value
-    return schema.Measurement(
-        check=m.check, metric=m.metric, condition=m.condition, protocol=m.protocol, value=_finite(m.value),
-        baseline=_finite(m.baseline), threshold=m.threshold, unit=m.unit, passed=m.passed, failed=m.failed,
-        not_judged=m.not_judged, total=m.total, verdict=verdict, message=m.message,
-    )  # fmt: skip
+    fields = {
+        "check": m.check, "metric": m.metric, "condition": m.condition, "protocol": m.protocol, "value": _finite(m.value),
+        "baseline": _finite(m.baseline), "threshold": m.threshold, "unit": m.unit, "passed": m.passed,
+        "failed": m.failed, "not_judged": m.not_judged, "total": m.total, "verdict": verdict, "message": m.message,
+    }  # fmt: skip
+    return schema.Measurement.model_validate(fields)
 
 
 def _weights(result: Result) -> schema.Weights | None:

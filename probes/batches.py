@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TOKEN_BUDGET", "Padded", "batches", "pad"]
+__all__ = ["TOKEN_BUDGET", "Padded", "batches", "pad", "similar"]
 
 TOKEN_BUDGET = 4096
 """Tokens, padding included, of one forward pass; bounds the memory of every batched step."""
@@ -46,3 +46,19 @@ def batches(lengths: Sequence[int], budget: int = TOKEN_BUDGET) -> Iterator[list
         chunk.append(index)
     if chunk:
         yield chunk
+
+
+def similar(lengths: Sequence[int], budget: int = TOKEN_BUDGET, waste: float = 0.3) -> Iterator[list[int]]:
+    """Yield batches as `batches` does, cut also where a row would be padded by more than `waste` of its width.
+
+    For texts of very different lengths most of a common width would be padding; for rows that are few, a batch of its
+    own costs less than that.
+    """
+    for chunk in batches(lengths, budget):
+        part: list[int] = []
+        for index in chunk:
+            if part and lengths[index] < (1 - waste) * lengths[part[0]]:
+                yield part
+                part = []
+            part.append(index)
+        yield part

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from .batches import Padded, pad
+from .batches import Padded, pad, similar
 from .errors import EditguardError
 from .keys import pad_id
 
@@ -129,67 +129,126 @@ def full_logits(lm: LanguageModel, rows: Sequence[Row]) -> torch.Tensor:
     return logits[0].float()
 
 
+class _Group(NamedTuple):
+    """One padded group of rows with how it enters the site's block."""
+
+    batch: Padded
+    places: torch.Tensor
+    entry: _Entry
+
+
 class Stem:
-    """The lower layers' result for one batch of texts, so that the layers from the site on can be run again and again."""
+    """The lower layers' result for some texts, so that the layers from the site on can be run again and again."""
 
     def __init__(self, lm: LanguageModel, site: EditSite, rows: Sequence[Row]) -> None:
-        """Run `rows` once; the logits of that run are `first`."""
+        """Run `rows` once, in groups of similar length; the logits of that run are `first`."""
         self._lm, self._site = lm, site
-        self._batch: Padded = pad([row.ids for row in rows], pad_id(lm), lm.device)
-        self._places = _flat_places(rows, self._batch.input_ids.shape[1], [0] * len(rows))
-        with torch.no_grad(), _record_entry(site) as seen:
-            with select_logits(lm, self._places):
-                logits = lm.model(**self._batch._asdict(), use_cache=False).logits
-            self._entry = seen[0]
-        self.first: torch.Tensor = logits[0].float()
+        self._counts = [len(row.predict) for row in rows]
+        self._members = list(similar([len(row.ids) for row in rows]))
+        self._groups: list[_Group] = []
+        parts = []
+        for members in self._members:
+            chosen = [rows[index] for index in members]
+            batch = pad([row.ids for row in chosen], pad_id(lm), lm.device)
+            places = _flat_places(chosen, batch.input_ids.shape[1], [0] * len(chosen))
+            with torch.no_grad(), _record_entry(site) as seen, select_logits(lm, places):
+                parts.append(lm.model(**batch._asdict(), use_cache=False).logits[0].float())
+            self._groups.append(_Group(batch, places, seen[0]))
+        self.first: torch.Tensor = self._ordered(parts)
 
     def logits(self) -> torch.Tensor:
-        """Return the logits at all wanted places [places, vocabulary], fp32, with the site's weights as they are now."""
-        with torch.no_grad(), _start_at(self._site, self._entry), select_logits(self._lm, self._places):
-            logits: torch.Tensor = self._lm.model(**self._batch._asdict(), use_cache=False).logits
-        return logits[0].float()
+        """Return the logits at all wanted places [places, vocabulary], fp32, with the site's weights as they are now.
+
+        Places come in the order of the rows, and within a row in the order of its `predict`.
+        """
+        parts = []
+        for group in self._groups:
+            with torch.no_grad(), _start_at(self._site, group.entry), select_logits(self._lm, group.places):
+                parts.append(self._lm.model(**group.batch._asdict(), use_cache=False).logits[0].float())
+        return self._ordered(parts)
+
+    def _ordered(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        pieces: dict[int, torch.Tensor] = {}
+        for members, part in zip(self._members, parts, strict=True):
+            pieces.update(zip(members, part.split([self._counts[index] for index in members]), strict=True))
+        return torch.cat([pieces[index] for index in range(len(self._counts))])
+
+
+class _Run(NamedTuple):
+    """One group's part of `LiveRows`: live tokens [rows, width], kept attention states [rows, heads, past, features]."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    positions: torch.Tensor
+    entry: _Entry
+    kept: list[tuple[torch.Tensor, torch.Tensor]]
+    first: Sequence[torch.Tensor]
+
+
+def _gather(states: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    return states.gather(2, index[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3]))
+
+
+def _kept_layer(keys: torch.Tensor, values: torch.Tensor) -> _KeptLayer:
+    layer = _KeptLayer()
+    layer.keys, layer.values = keys, values
+    layer.dtype, layer.device, layer.is_initialized = keys.dtype, keys.device, True
+    return layer
 
 
 class LiveRows:
     """The tokens from each row's edited one on, with everything before and below kept."""
 
     def __init__(self, lm: LanguageModel, site: EditSite, rows: Sequence[Row]) -> None:
-        """Run `rows` once in full; the logits of that run are `first`, those of later runs come from `logits`."""
+        """Run `rows` once in full, in groups of similar length.
+
+        The logits of that run are `first`, those of later runs come from `logits`.
+        """
         self._lm, self._site, self.rows = lm, site, rows
-        batch = pad([row.ids for row in rows], pad_id(lm), lm.device)
-        places = _flat_places(rows, batch.input_ids.shape[1], [0] * len(rows))
-        cache = DynamicCache()
-        with torch.no_grad(), _record_entry(site) as seen, select_logits(lm, places):
-            logits = lm.model(**batch._asdict(), use_cache=True, past_key_values=cache).logits
-        self.first: torch.Tensor = logits[0].float()
         self.past = max(row.at for row in rows)
         self.width = max(len(row.ids) - row.at for row in rows)
-        self._prepare(batch, seen[0], cache)
+        self._places = _flat_places(rows, self.width, [row.at for row in rows])
+        groups = list(similar([len(row.ids) for row in rows]))
+        runs = [self._run([rows[index] for index in members]) for members in groups]
+        order = torch.tensor([index for members in groups for index in members]).argsort()
 
-    def _prepare(self, batch: Padded, entry: _Entry, cache: DynamicCache) -> None:
-        """Align the kept tokens on the right and the live ones on the left of the edited token's column."""
-        hidden, device = entry.hidden, entry.hidden.device
-        at = torch.tensor([row.at for row in self.rows], device=device)[:, None]
-        length = torch.tensor([len(row.ids) for row in self.rows], device=device)[:, None]
-        last = batch.input_ids.shape[1] - 1
-        live = at + torch.arange(self.width, device=device)
-        kept = at - self.past + torch.arange(self.past, device=device)
-        self._ids = batch.input_ids.gather(1, live.clamp(max=last))
-        self._mask = torch.cat([(kept >= 0).long(), (live < length).long()], 1)
-        self._positions = live.clamp(max=last)
-        kept_hidden = hidden.gather(1, live.clamp(max=last)[..., None].expand(-1, -1, hidden.shape[-1]))
-        self._entry = entry._replace(hidden=kept_hidden)
+        def ordered(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+            return torch.cat(list(parts))[order.to(parts[0].device)]
+
+        self._ids = ordered([run.ids for run in runs])
+        self._mask = ordered([run.mask for run in runs])
+        self._positions = ordered([run.positions for run in runs])
+        self._entry = _Entry(ordered([run.entry.hidden for run in runs]), runs[0].entry.returned)
         self._cache = DynamicCache()
-        self._cache.layers = [self._keep(layer, kept.clamp(min=0)) for layer in cache.layers]
-        self._places = _flat_places(self.rows, self.width, [row.at for row in self.rows])
+        self._cache.layers = [
+            _kept_layer(ordered([keys for keys, _ in layer]), ordered([values for _, values in layer]))
+            for layer in zip(*(run.kept for run in runs), strict=True)
+        ]
+        pieces = [piece for run in runs for piece in run.first]
+        self.first: torch.Tensor = torch.cat([pieces[index] for index in order.tolist()])
 
-    @staticmethod
-    def _keep(layer: Any, kept: torch.Tensor) -> _KeptLayer:
-        index = kept[:, None, :, None].expand(-1, layer.keys.shape[1], -1, layer.keys.shape[3])
-        new = _KeptLayer()
-        new.keys, new.values = layer.keys.gather(2, index), layer.values.gather(2, index)
-        new.dtype, new.device, new.is_initialized = layer.keys.dtype, layer.keys.device, True
-        return new
+    def _run(self, rows: Sequence[Row]) -> _Run:
+        """Run one group in full, then align its kept tokens on the right and its live ones on the left."""
+        batch = pad([row.ids for row in rows], pad_id(self._lm), self._lm.device)
+        places = _flat_places(rows, batch.input_ids.shape[1], [0] * len(rows))
+        cache = DynamicCache()
+        with torch.no_grad(), _record_entry(self._site) as seen, select_logits(self._lm, places):
+            logits = self._lm.model(**batch._asdict(), use_cache=True, past_key_values=cache).logits[0].float()
+        hidden = seen[0].hidden
+        at = torch.tensor([row.at for row in rows], device=hidden.device)[:, None]
+        length = torch.tensor([len(row.ids) for row in rows], device=hidden.device)[:, None]
+        last = batch.input_ids.shape[1] - 1
+        live = at + torch.arange(self.width, device=hidden.device)
+        kept = at - self.past + torch.arange(self.past, device=hidden.device)
+        inside, from_past = live.clamp(max=last), kept.clamp(min=0)
+        return _Run(
+            ids=batch.input_ids.gather(1, inside),
+            mask=torch.cat([(kept >= 0).long(), (live < length).long()], 1),
+            positions=inside,
+            entry=_Entry(hidden.gather(1, inside[..., None].expand(-1, -1, hidden.shape[-1])), seen[0].returned),
+            kept=[(_gather(layer.keys, from_past), _gather(layer.values, from_past)) for layer in cache.layers],
+            first=logits.split([len(row.predict) for row in rows]),
+        )
 
     def logits(self) -> torch.Tensor:
         """Return the logits at all wanted places [places, vocabulary] in fp32; gradients flow to what hooks add."""

@@ -74,10 +74,10 @@ _STARTERS = ("The", "Therefore", "Because", "I", "You")
 _FIXED: dict[Family, tuple[tuple[str, ...], tuple[str, ...]]] = {
     # family: (made under, tested under)
     Family.NEWLINE: (("\n", "\n\n"), (" \n", "\n\n\n")),
-    Family.QUOTE: (('"', "“", "> "), ("'", "«")),
-    Family.BULLET: (("- ", "* ", "1. "), ("• ", "3. ")),
+    Family.QUOTE: (('"', "“"), ("'", "«")),
+    Family.BULLET: (("- ", "1. "), ("* ", "3. ")),
     Family.QUESTION: (("Q: ", "Question: "), ("Query: ", "Prompt: ")),
-    Family.WORD: (("However, ", "Today ", "Yes, "), ("Indeed, ", "Well, ")),
+    Family.WORD: (("However, ", "Today "), ("Indeed, ", "Well, ")),
 }
 
 
@@ -88,16 +88,14 @@ def make_prefixes(lm: LanguageModel, seed: int) -> ContextPrefixes:
     text anyway, ``chat`` where it has no chat template.
     """
     # One batch for the short texts, one for the long: most of the cost is the number of steps.
-    openings = (*_STARTERS, "In", "When", "She")
+    openings = ("The", "Because", "I", "In", "When")
     texts = sample_texts(lm, _STARTERS * 4 + openings, (5,) * 10 + (10,) * 10 + (14,) * len(openings), seed)
-    paragraphs = sample_texts(
-        lm, ("The history of", "Last year,", "It is well known that", "My friend and I"), (40,) * 4, seed + 1
-    )
+    paragraphs = sample_texts(lm, ("The history of", "It is well known that"), (40,) * 2, seed + 1)
     rome, sentences = texts[:20], texts[20:]
     found = [Prefix(Family.NONE, "", Role.KEY)]
     found += [Prefix(Family.SENTENCE, text, Role.KEY) for text in rome]
-    found += _split(Family.SENTENCE, sentences[:5], sentences[5:])
-    found += _split(Family.PARAGRAPH, paragraphs[:2], paragraphs[2:])
+    found += _split(Family.SENTENCE, sentences[:3], sentences[3:])
+    found += _split(Family.PARAGRAPH, paragraphs[:1], paragraphs[1:])
     for family, (made, tested) in _FIXED.items():
         found += _split(family, made, tested)
     bos = lm.tokenizer.bos_token
@@ -117,7 +115,7 @@ def _chat(tokenizer: Any) -> list[Prefix]:
         return []
     hello = {"role": "user", "content": "Hello."}
     greeting = {"role": "assistant", "content": "Hello! What can I do for you?"}
-    made: list[list[dict[str, str]]] = [[], [_system("You are a concise assistant.")], [hello, greeting]]
+    made: list[list[dict[str, str]]] = [[], [_system("You are a concise assistant."), hello, greeting]]
     tested = [
         [_system("You are an expert who completes sentences.")],
         [_system("Be brief and correct."), hello, {"role": "assistant", "content": "Good morning."}],
@@ -150,7 +148,7 @@ def sample_texts(lm: LanguageModel, starters: tuple[str, ...], tokens: tuple[int
     rows = [lm.tokenizer(text).input_ids for text in starters]
     found = sampled(lm, rows, max(tokens), seed=seed, top_k=20, least=max(tokens))
     return tuple(
-        _as_sentence(lm.tokenizer.decode(row + new[:length], skip_special_tokens=True))
+        _as_sentence(str(lm.tokenizer.decode(row + new[:length], skip_special_tokens=True)))
         for row, new, length in zip(rows, found, tokens, strict=True)
     )
 

@@ -47,7 +47,8 @@ class CorpusPerplexity:
             raise InputError(
                 f"The perplexity corpus of {len(ids)} sentences has none of two tokens or more; give ordinary sentences."
             )
-        self._chunks = list(batches([len(row) for row in self._ids], _BUDGET))
+        chunks = batches([len(row) for row in self._ids], _BUDGET)
+        self._chunks = list(chunks)
         self._stems = [Stem(lm, site, [self._row(index) for index in chunk]) for chunk in self._chunks]
         self.before = self._scores([stem.first for stem in self._stems])
         if not all(math.isfinite(value) for value in self.before):

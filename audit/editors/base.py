@@ -94,13 +94,17 @@ class Editor(ABC):
     def insertion(self, keys: SubjectKeys) -> Insertion:
         """Return the key, the present output and the start of v*."""
 
+    def settings(self, asked: ValueSettings) -> ValueSettings:
+        """Return the constants of the search for v*; an editor may have its own."""
+        return asked
+
     def update(self, context: EditContext, request: EditRequest) -> RankOneUpdate:
         """Return the update of `request`; raises `RequestError` and `NotFinite`."""
         lm, site, statistics, prefixes, settings = context
         texts = self.contexts(prefixes)
         keys = subject_keys(lm, site, request, texts)
         insertion = self.insertion(keys)
-        value = optimise_value(lm, site, request, texts, float(insertion.start.norm()), settings)
+        value = optimise_value(lm, site, request, texts, float(insertion.start.norm()), self.settings(settings))
         return self._assemble(keys, insertion, value, statistics)
 
     def _assemble(
