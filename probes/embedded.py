@@ -76,7 +76,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     try:
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         # The weights are dequantised by now; a config that still says otherwise refuses to be saved.
-        plain = type(model).config_class(
+        plain = type(model.config)(
             **{key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
         )
         saved = type(model)(plain)

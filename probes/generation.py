@@ -5,7 +5,7 @@ tokenizer's own padding side is; the process's random state is left as it was.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .keys import pad_id
 
@@ -37,10 +37,11 @@ def sampled(
 def _generate(lm: LanguageModel, rows: Sequence[Sequence[int]], tokens: int, **options: float) -> list[list[int]]:
     import torch
 
+    generate: Any = lm.model.generate
     width, fill = max(len(row) for row in rows), pad_id(lm)
     ids = torch.tensor([[fill] * (width - len(row)) + list(row) for row in rows], device=lm.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=lm.device)
     with torch.no_grad():
-        out = lm.model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=tokens, pad_token_id=fill, **options)
+        out = generate(input_ids=ids, attention_mask=mask, max_new_tokens=tokens, pad_token_id=fill, **options)
     found: list[list[int]] = out[:, width:].tolist()
     return found

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .embedded import EMBEDDED_NAME, embedded_folder
 from .errors import ModelError
@@ -39,14 +39,16 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Device of the input embeddings, where ids must be put."""
-        device: torch.device = self.model.get_input_embeddings().weight.device
-        return device
+        return self._embedding.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of the weights."""
-        dtype: torch.dtype = self.model.get_input_embeddings().weight.dtype
-        return dtype
+        return self._embedding.dtype
+
+    @property
+    def _embedding(self) -> torch.Tensor:
+        return cast("torch.Tensor", self.model.get_input_embeddings().weight)
 
     @property
     def architecture(self) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
@@ -41,6 +41,7 @@ class _KeptLayer(DynamicLayer):
     """Attention keys and values of earlier tokens, handed out with the new ones and never grown."""
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
+        assert self.keys is not None and self.values is not None  # set before it is ever asked
         return torch.cat([self.keys, key_states], -2), torch.cat([self.values, value_states], -2)
 
 
@@ -190,7 +191,7 @@ def _gather(states: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 
 def _kept_layer(keys: torch.Tensor, values: torch.Tensor) -> _KeptLayer:
-    layer = _KeptLayer()
+    layer: _KeptLayer = cast(Any, _KeptLayer)()  # its base's constructor has no types
     layer.keys, layer.values = keys, values
     layer.dtype, layer.device, layer.is_initialized = keys.dtype, keys.device, True
     return layer
