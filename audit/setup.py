@@ -42,7 +42,7 @@ __all__ = [
     "statistics_for",
 ]
 
-EMBEDDED_LAYER = 13
+EMBEDDED_LAYER = 9
 """Edit layer of the embedded model; the measurement behind it stands in docs/layer.md."""
 NULL_SAMPLE = 64
 """Ordinary subjects that thresholds are calibrated on."""

@@ -21,7 +21,7 @@ from .check import CHECKS, Bench, Check, Generated, Measured, Measurement, Outco
 __all__ = ["Degeneracy", "Drift", "generate", "repetition", "word_entropy"]
 
 _PROMPTS = ("The best way to spend a rainy afternoon is", "Scientists have long been interested in")
-_TOKENS = 20
+_TOKENS = 14
 
 
 def word_entropy(text: str) -> float:
