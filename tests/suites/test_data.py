@@ -25,7 +25,7 @@ CORPUS = read("corpus.txt").splitlines()
 EDITS: list[dict[str, Any]] = json.loads(read("edits.json"))
 ORDINARY: list[dict[str, str]] = json.loads(read("ordinary.json"))
 
-SMALLEST_GROUPS = {"single-token-first": 30, "multi-token-first": 20, "mid-prompt": 22}
+SMALLEST_GROUPS = {"single-token-first": 30, "multi-token-first": 14, "mid-prompt": 14}
 EDIT_KEYS = {"id", "group", "subject", "prompt", "target_new", "target_true", "paraphrases", "neighbourhood"}
 
 each_edit = pytest.mark.parametrize("edit", EDITS, ids=[str(edit.get("id")) for edit in EDITS])
