@@ -27,6 +27,7 @@ from editguard.suites.builtin import builtin_corpus, builtin_edits
 from editguard.suites.check import CHECKS, Bench, Limits
 
 _CHECKS = ("efficacy", "generalization", "locality", "perplexity")
+_GROUPS = {"prefixed": "single-token-first", "rome": "mid-prompt"}
 _LIMITS = Limits(1.05, 0.5, 0.5, 0.5, 0.75)
 
 
@@ -35,17 +36,18 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--layers", type=int, nargs="+", required=True)
     parser.add_argument("--edits", type=int, default=6, help="edits of each of the two kinds")
+    parser.add_argument("--editors", nargs="+", choices=tuple(_GROUPS), default=list(_GROUPS))
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     lm = load_model(options.model)
     prefixes, corpus = make_prefixes(lm, 0), sampled_corpus(lm, seed=0)
-    groups = {"prefixed": "single-token-first", "rome": "mid-prompt"}
     rows = []
     for layer in options.layers:
         site = find_site(lm.model, layer)
         context = EditContext(lm, site, compute_statistics(lm, site, corpus), prefixes, ValueSettings())
         bench = Bench(lm, site, prefixes, builtin_corpus(), _LIMITS, site.matrix())
-        for editor, group in groups.items():
+        for editor in options.editors:
+            group = _GROUPS[editor]
             edits = [edit for edit in builtin_edits() if edit.group == group]
             chosen = edits[:: max(1, len(edits) // options.edits)][: options.edits]
             rows.append({"layer": layer, "editor": editor, **_measure(context, bench, editor, chosen)})
