@@ -187,10 +187,10 @@ def test_a_forward_that_somebody_else_put_on_a_block_is_put_back() -> None:
         return original(*args, **kwargs)
 
     block.forward = wrapped
-    stem = Stem(lm, site, ROWS)
+    stem, ran = Stem(lm, site, ROWS), len(calls)
     stem.logits()
     assert block.forward is wrapped
-    assert len(calls) == 1, "the block below the site ran again"
+    assert len(calls) == ran > 0, "the block below the site ran again"
 
 
 @each_layer
@@ -202,7 +202,8 @@ def test_what_lies_below_and_before_is_not_run(layer: int) -> None:
     for index, block in enumerate(site.blocks):
         block.mlp.register_forward_hook(lambda _, args, __, index=index: seen.append((index, args[0].shape[:2])))
     stem.logits()
-    assert [index for index, _ in seen] == list(range(layer, LAYERS))
+    assert {index for index, _ in seen} == set(range(layer, LAYERS))
+    assert sum(shape[0] for index, shape in seen if index == LAYERS - 1) == len(ROWS), "a row is run more than once"
     seen.clear()
     live.logits()
     assert seen == [(index, (len(ROWS), live.width)) for index in range(layer, LAYERS)]

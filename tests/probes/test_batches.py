@@ -1,0 +1,51 @@
+"""Batches hold every row once, keep to their budget, and are padded on the right."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from editguard.probes.batches import TOKEN_BUDGET, batches, pad, similar
+from hypothesis import given
+from hypothesis import strategies as st
+
+lengths_of = st.lists(st.integers(1, 50), max_size=40)
+
+
+@given(lengths_of, st.integers(1, 200))
+def test_every_row_is_in_one_batch_within_the_budget(lengths: list[int], budget: int) -> None:
+    found = list(batches(lengths, budget))
+    assert sorted(index for chunk in found for index in chunk) == list(range(len(lengths)))
+    for chunk in found:
+        assert len(chunk) == 1 or max(lengths[index] for index in chunk) * len(chunk) <= budget
+
+
+@given(lengths_of, st.integers(1, 200))
+def test_the_longest_come_first_and_no_batch_could_take_the_next_row(lengths: list[int], budget: int) -> None:
+    found = list(batches(lengths, budget))
+    flat = [index for chunk in found for index in chunk]
+    assert flat == sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    for chunk, _ in itertools.pairwise(found):
+        assert lengths[chunk[0]] * (len(chunk) + 1) > budget
+
+
+@given(lengths_of, st.integers(1, 200), st.floats(0.0, 0.9))
+def test_similar_rows_stay_within_budget_and_waste(lengths: list[int], budget: int, waste: float) -> None:
+    found = list(similar(lengths, budget, waste))
+    assert sorted(index for chunk in found for index in chunk) == list(range(len(lengths)))
+    for chunk in found:
+        longest = max(lengths[index] for index in chunk)
+        assert len(chunk) == 1 or longest * len(chunk) <= budget
+        assert all(lengths[index] >= (1 - waste) * longest for index in chunk)
+
+
+def test_the_default_budget_is_used() -> None:
+    assert [len(chunk) for chunk in batches([TOKEN_BUDGET // 2] * 3)] == [2, 1]
+    assert list(batches([])) == []
+
+
+def test_rows_are_padded_on_the_right() -> None:
+    ids, mask = pad([[5, 6, 7], [8], [9, 10]], 3, torch.device("cpu"))
+    assert ids.tolist() == [[5, 6, 7], [8, 3, 3], [9, 10, 3]]
+    assert mask.tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
+    assert ids.dtype == mask.dtype == torch.long

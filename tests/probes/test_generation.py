@@ -1,0 +1,65 @@
+"""Text of the model: greedy equals a loop by hand, sampled comes from its seed, padding reaches nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from editguard.probes.generation import continuations, sampled
+from editguard.probes.model import LanguageModel
+
+from ..tiny import tiny_language_model
+from ..tokenizer_kinds import byte_level
+
+pytestmark = pytest.mark.tiny
+
+ROWS = [(11, 42, 7, 99, 23), (60,), (8, 9, 10)]
+
+
+def by_hand(lm: LanguageModel, row: tuple[int, ...], tokens: int) -> list[int]:
+    ids = list(row)
+    for _ in range(tokens):
+        with torch.no_grad():
+            ids.append(int(lm.model(torch.tensor([ids])).logits[0, -1].argmax()))
+        if ids[-1] == 2:  # the end of text of every tiny model
+            break
+    return ids[len(row) :]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "bloom", "gemma2", "falcon_new"])
+def test_greedy_rows_of_any_length_are_those_of_a_loop_by_hand(family: str) -> None:
+    lm = tiny_language_model(family)
+    for row, found in zip(ROWS, continuations(lm, ROWS, 6), strict=True):
+        expected = by_hand(lm, row, 6)
+        assert found[: len(expected)] == expected
+
+
+def test_the_seed_decides_and_the_process_is_left_alone() -> None:
+    lm = tiny_language_model("llama")
+    state = torch.random.get_rng_state()
+    first = sampled(lm, ROWS, 8, seed=1, top_k=20)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(77)
+    assert sampled(lm, ROWS, 8, seed=1, top_k=20) == first
+    assert sampled(lm, ROWS, 8, seed=2, top_k=20) != first
+
+
+def test_top_1_is_greedy() -> None:
+    lm = tiny_language_model("llama")
+    assert sampled(lm, ROWS, 6, seed=1, top_k=1) == continuations(lm, ROWS, 6)
+
+
+def test_the_tokenizers_padding_side_does_not_matter() -> None:
+    lm = tiny_language_model("llama", byte_level())
+    expected = continuations(lm, ROWS, 5)
+    for side in ("left", "right"):
+        lm.tokenizer.padding_side = side
+        assert continuations(lm, ROWS, 5) == expected
+
+
+def test_a_least_number_of_tokens_is_kept() -> None:
+    lm = tiny_language_model("llama")
+    ends = set(range(3, len(lm.tokenizer), 2))
+    lm.model.generation_config.eos_token_id = sorted(ends)
+    found = sampled(lm, ROWS, 5, seed=0, top_k=50, least=5)
+    assert all(len(row) == 5 and not ends & set(row) for row in found)
+    assert any(ends & set(row) for row in sampled(lm, ROWS, 5, seed=0, top_k=50)), "the ends never come up"
