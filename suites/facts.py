@@ -106,7 +106,10 @@ def _rates(check: str, asked: _Asked, scored: Sequence[_Scored], before: Sequenc
         old = [before[index] for index in groups[condition]]
         found.append(_count(check, condition, "exact", [s.exact for s in now], [s.exact for s in old]))
         found.append(_mean(check, condition, [s.match for s in now], [s.match for s in old]))
-        found.append(_count(check, condition, "probability", [s.preferred for s in now], [s.preferred for s in old]))
+        # Without a true target nobody asked for this protocol, and what was not asked for is not unmeasured.
+        if asked.true is not None:
+            preferred = [s.preferred for s in now], [s.preferred for s in old]
+            found.append(_count(check, condition, "probability", *preferred))
     return found
 
 
@@ -182,7 +185,9 @@ class Efficacy(Check):
         if rate.condition != condition or rate.protocol != "exact" or rate.value is None:
             return rate
         message = f"{rate.passed} of {rate.total} prompts {condition} give the target, at least {least:.0%} must"
-        return replace(rate, outcome=judge(rate.value, rate.value >= least), threshold=least, message=message)
+        # A share of those that could be judged says nothing about the others.
+        outcome = Outcome.UNMEASURED if rate.not_judged else judge(rate.value, rate.value >= least)
+        return replace(rate, outcome=outcome, threshold=least, message=message)
 
 
 @CHECKS.register("generalization")
@@ -244,12 +249,12 @@ class Locality(Check):
             return None
         texts = tuple(_under(bench, request.neighbourhood, _FEW[:2]))
         ids = [tuple(bench.lm.tokenizer(item.text).input_ids) for item in texts]
-        bare = {prompt: len(bench.lm.tokenizer(prompt).input_ids) for prompt in request.neighbourhood}
-        rows = []
-        for item, row in zip(texts, ids, strict=True):
-            # Only the prompt's own tokens count; a prefix's would dilute the share.
-            own = next(length for prompt, length in bare.items() if item.text.endswith(prompt))
-            rows.append(Row(row, 0, tuple(range(max(0, len(row) - own), len(row)))))
+        # Only the prompt's own tokens count, a prefix's would dilute the share; each condition has all prompts in order.
+        bare = [len(bench.lm.tokenizer(prompt).input_ids) for prompt in request.neighbourhood]
+        rows = [
+            Row(row, 0, tuple(range(max(0, len(row) - bare[index % len(bare)]), len(row))))
+            for index, row in enumerate(ids)
+        ]
         stem = Stem(bench.lm, bench.site, rows)
         return _Neighbours(stem, texts, tuple(rows), stem.first.argmax(-1))
 
