@@ -14,7 +14,7 @@ import torch
 from ..probes.card import Card
 from ..probes.generation import continuations
 from ..probes.model import LanguageModel
-from ..probes.prefixes import Role
+from ..probes.prefixes import Family, Role
 from ..probes.requests import EditRequest
 from .check import CHECKS, Bench, Check, Generated, Measured, Measurement, Outcome, judge
 
@@ -74,8 +74,8 @@ class Degeneracy(Check):
         """Generate from the unedited model; the fixed prompts once a run."""
         if self.name not in bench.memo:
             bench.memo[self.name] = generate(bench.lm, _PROMPTS)
-        chat = [prefix.text for prefix in bench.prefixes.of(Role.HELD_OUT) if prefix.family.value == "sentence"]
-        own = [request.prompt, *(text + request.prompt for text in chat[:1])]
+        sentences = [prefix.text for prefix in bench.prefixes.of(Role.HELD_OUT) if prefix.family is Family.SENTENCE]
+        own = [request.prompt, *(text + request.prompt for text in sentences[:1])]
         return _Texts([*_PROMPTS, *own], [*bench.memo[self.name], *generate(bench.lm, own)])
 
     def measure(self, bench: Bench, request: EditRequest, before: _Texts, needs_prefix: bool) -> Measured:
@@ -84,7 +84,8 @@ class Degeneracy(Check):
         old, new = (sum(map(word_entropy, texts[: len(_PROMPTS)])) for texts in (before.texts, after))
         ratio, least = (new / old if old else math.nan), bench.limits.entropy_ratio
         outcome = judge(ratio, ratio >= least)
-        repeated, was = (sum(map(repetition, texts[:2])) / 2 for texts in (after, before.texts))
+        fixed = len(_PROMPTS)
+        repeated, was = (sum(map(repetition, texts[:fixed])) / fixed for texts in (after, before.texts))
         measurements = [
             Measurement(
                 self.name, "word-entropy-ratio", ratio if math.isfinite(ratio) else None, outcome, "generation",
