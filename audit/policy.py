@@ -141,8 +141,9 @@ def decide(policy: Policy, findings: Sequence[Finding], editor: str | None = Non
             reasons.append(f"{finding.probe}: {finding.message}")
         if _GRAVITY[found] > _GRAVITY[action]:
             action = found
-    chosen = {Action.ALLOW: editor or policy.editor, Action.REWRITE: policy.rewrite_editor, Action.REFUSE: None}[action]
+    asked = editor or policy.editor
+    chosen = {Action.ALLOW: asked, Action.REWRITE: policy.rewrite_editor, Action.REFUSE: None}[action]
     # An editor that is already consistent needs no rewriting.
-    if action is Action.REWRITE and editor == policy.rewrite_editor:
+    if action is Action.REWRITE and asked == policy.rewrite_editor:
         action = Action.ALLOW
     return Decision(action, chosen, tuple(reasons))
