@@ -11,6 +11,8 @@ import csv
 import hashlib
 import io
 import json
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -150,7 +152,7 @@ def compute_statistics(
     """
     windows = list(_windows(lm, corpus.documents))
     groups = [windows[start : start + _GROUP] for start in range(0, len(windows), _GROUP)]
-    stamp = f"{lm.fingerprint}:{site.path}:{corpus.sha256}:{_GROUP}"
+    stamp = f"{lm.fingerprint}:{site.path}:{corpus.sha256}:{_WINDOW}:{_GROUP}"
     state = _read_partial(partial, stamp) or _Partial(torch.zeros(site.d_ff, site.d_ff, dtype=torch.float64), 0, 0)
     for index, group in enumerate(groups[state.groups :], start=state.groups):
         state = _add(lm, site, group, state)
@@ -209,7 +211,12 @@ def _write_partial(path: Path, stamp: str, state: _Partial) -> None:
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    work = path.with_suffix(".writing")
     metadata = {"stamp": stamp, "tokens": str(state.tokens), "groups": str(state.groups)}
-    save_file({"total": state.total}, work, metadata=metadata)
-    work.replace(path)
+    # A name of its own: another run may be making the same statistics in the same cache folder.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
+    os.close(handle)
+    try:
+        save_file({"total": state.total}, name, metadata=metadata)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
