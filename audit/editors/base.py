@@ -114,10 +114,12 @@ class Editor(ABC):
         target = (insertion.start + value.delta.to(insertion.start.device)).double().cpu()
         residual = target - insertion.output.double().cpu()
         along = float(direction @ insertion.key.double().cpu())
-        if along == 0.0 or not torch.isfinite(residual).all():
+        if not torch.isfinite(residual).all():
+            raise NotFinite(f"The value of editor {self.name!r} holds NaN or Inf; check the model's weights and dtype.")
+        if along == 0.0:
             raise NotFinite(
-                f"The update of editor {self.name!r} is not finite (denominator {along:g}); its key and its direction "
-                "are orthogonal, so use --editor prefixed."
+                f"The update of editor {self.name!r} has a denominator of 0: its key is orthogonal to its direction, so "
+                "use --editor prefixed."
             )
         return RankOneUpdate(
             left=residual / along,

@@ -2,7 +2,7 @@
 
 Found by Adam on ``delta``, added to the site's output at that token in every context at once. The objective is that of
 the public ROME code, with the constants of its authors: the mean negative log-likelihood of the target, plus
-``kl_factor`` times the divergence of the next-token distribution behind "{subject} is a", plus
+``kl_factor`` times the divergence of the next-token distribution at the subject in "{subject} is a", plus
 ``weight_decay * ||delta|| / ||v_init||^2``; it stops below ``stop_loss``, and ``||delta||`` is clamped to
 ``clamp * ||v_init||``. The last evaluation is never followed by a step.
 
@@ -34,7 +34,7 @@ from ...probes.tokens import locate_subject, target_ids
 __all__ = ["Engine", "OptimisedValue", "ValueSettings", "optimise_value"]
 
 _AGREEMENT = 5e-3
-"""Largest difference of a log-probability between the live and the full pass, in fp32; measured ones are under 1e-4."""
+"""Largest relative difference of a probability between the live and the full pass, in fp32; measured: under 1e-4."""
 
 
 class Engine(Enum):
