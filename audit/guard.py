@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..probes import builtin as _builtin_probes  # noqa: F401  (registers the built-in probes)
-from ..probes.errors import EditRefused, NotFinite, RequestError
+from ..probes.errors import EditRefused, InputError, NotFinite, RequestError
 from ..probes.evidence import Evidence
+from ..probes.fingerprint import tensor_hash
 from ..probes.model import LanguageModel, load_model
 from ..probes.probe import Case, Finding, Level, run_probes
 from ..probes.requests import EditRequest
@@ -118,6 +119,7 @@ class GuardedEditor:
         started, decision = time.monotonic(), assessment.decision
         if decision.editor is None:
             return Result(assessment, refusal="; ".join(decision.reasons), seconds=time.monotonic() - started)
+        self._unedited()
         limit = self.setup.policy.max_relative_update if bound is None else bound
         update = relative = None
         try:
@@ -127,6 +129,15 @@ class GuardedEditor:
         except (EditRefused, RequestError) as error:
             return Result(assessment, update, relative, refusal=str(error), seconds=time.monotonic() - started)
         return self._apply(assessment, update, relative, keep, started)
+
+    def _unedited(self) -> None:
+        """Raise `InputError` where the model is not the one that baselines and statistics were taken from."""
+        site = self.setup.site
+        if tensor_hash(site.weight) != self.setup.weight_hash:
+            raise InputError(
+                f"The weight {site.path} is not the one that this guard was prepared with (an edit was kept, or it was "
+                "written to), so an edit would be judged by another model's baselines; load and prepare the model again."
+            )
 
     def _apply(
         self, assessment: Assessment, update: RankOneUpdate, relative: float, keep: bool, started: float

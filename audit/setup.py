@@ -17,6 +17,7 @@ from ..probes.corpus_statistics import compute_statistics, corpus_from, sampled_
 from ..probes.embedded import EMBEDDED_NAME, cache_folder
 from ..probes.errors import ModelError, StatisticsError
 from ..probes.evidence import Gauge, sink_key
+from ..probes.fingerprint import tensor_hash
 from ..probes.keys import locate
 from ..probes.model import LanguageModel
 from ..probes.prefixes import ContextPrefixes, make_prefixes
@@ -72,6 +73,11 @@ class Setup:
         return EditContext(self.lm, self.site, self.statistics, self.prefixes, self.settings)
 
     @cached_property
+    def weight_hash(self) -> str:
+        """Hash of the site's weight when first asked: of the model that baselines and statistics belong to."""
+        return tensor_hash(self.site.weight)
+
+    @cached_property
     def bench(self) -> Bench:
         """What checks work with; its baselines are those of the model as it is when first asked."""
         limits = Limits(
@@ -116,6 +122,11 @@ def prepare(
     Raises `ModelError`, `StatisticsError` and `NotFinite`.
     """
     site = find_site(lm.model, default_layer(lm) if layer is None else layer, site_path)
+    if not lm.causal:
+        raise ModelError(
+            f"The model {lm.ref!r} ({lm.architecture}) writes no text, so edits of it can be neither made nor judged; take "
+            "a causal language model, or read its keys in Python with editguard.probes.capture."
+        )
     progress("prefixes", 0, 1)
     prefixes = make_prefixes(lm, seed)
     progress("prefixes", 1, 1)
