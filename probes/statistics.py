@@ -61,7 +61,7 @@ class KeyStatistics:
     ridge: float = field(default=RIDGE)
 
     def __post_init__(self) -> None:
-        """Refuse what is not a finite symmetric square matrix."""
+        """Refuse what is not a finite square matrix."""
         matrix = self.second_moment
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise StatisticsError(
