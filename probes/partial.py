@@ -41,7 +41,8 @@ class _KeptLayer(DynamicLayer):
     """Attention keys and values of earlier tokens, handed out with the new ones and never grown."""
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
-        assert self.keys is not None and self.values is not None  # set before it is ever asked
+        assert self.keys is not None  # both are set before this is ever asked
+        assert self.values is not None
         return torch.cat([self.keys, key_states], -2), torch.cat([self.values, value_states], -2)
 
 
@@ -242,12 +243,13 @@ class LiveRows:
         live = at + torch.arange(self.width, device=hidden.device)
         kept = at - self.past + torch.arange(self.past, device=hidden.device)
         inside, from_past = live.clamp(max=last), kept.clamp(min=0)
+        layers: list[Any] = cache.layers  # of a causal stack, so each of them keeps keys and values
         return _Run(
             ids=batch.input_ids.gather(1, inside),
             mask=torch.cat([(kept >= 0).long(), (live < length).long()], 1),
             positions=inside,
             entry=_Entry(hidden.gather(1, inside[..., None].expand(-1, -1, hidden.shape[-1])), seen[0].returned),
-            kept=[(_gather(layer.keys, from_past), _gather(layer.values, from_past)) for layer in cache.layers],
+            kept=[(_gather(layer.keys, from_past), _gather(layer.values, from_past)) for layer in layers],
             first=logits.split([len(row.predict) for row in rows]),
         )
 
