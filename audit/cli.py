@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,7 +96,10 @@ def audit(
             engine=engine, perplexity_corpus=perplexity_corpus,
         )  # fmt: skip
         bad = 2 if edits == "builtin" else 1
-        summary = run_audit(setup, loaded, out, editor=editor, bad_controls=bad, arguments=arguments, progress=progress)
+        summary = run_audit(
+            setup, loaded, out, editor=editor, bad_controls=bad, arguments=arguments, overwrite=overwrite,
+            progress=progress,
+        )  # fmt: skip
     if as_json:
         typer.echo(summary.model_dump_json())
     else:
@@ -222,9 +226,10 @@ def main() -> None:
     except (EditguardError, LogError) as error:
         typer.echo(f"editguard: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("editguard: interrupted; what was logged is kept.", err=True)
-        sys.exit(130)
+    except Exception:  # the outermost frame: Python's own exit code 1 would read as "the gate is closed"
+        traceback.print_exc()
+        typer.echo("editguard: this is a fault of editguard itself; please report it with the lines above.", err=True)
+        sys.exit(3)
 
 
 def _requests(edits: str, limit: int | None, skip_invalid: bool) -> Any:
@@ -253,6 +258,8 @@ def _setup(
     from .policy import load_policy
 
     chosen = load_policy(policy)
+    _known_editor(chosen.editor)
+    _known_editor(chosen.rewrite_editor)
     from ..probes.corpus_statistics import corpus_from
     from ..probes.errors import InputError
     from ..probes.model import load_model
@@ -278,7 +285,9 @@ def _progress(quiet: bool) -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description:>34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bars:
+    console = Console(stderr=True)
+    # In a file bars are noise, and an error is one sentence there.
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
         tasks: dict[str, Any] = {}
 
         def show(what: str, done: int, total: int) -> None:

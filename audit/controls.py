@@ -62,8 +62,8 @@ def run_control(guard: GuardedEditor, control: Control) -> tuple[Result, bool]:
     if control.expect == "sound":
         return result, result.sound
     ratios = [m.value for m in result.measurements if m.check == "perplexity" and m.metric == "ratio"]
-    # A perplexity beyond floating point is a collapse that the check saw: it is not finite, and so not sound.
-    blown = bool(ratios) and (ratios[0] is None or ratios[0] > guard.setup.policy.collapse_ratio)
+    # A ratio that is not a number proves nothing: it may be the check that is broken.
+    blown = any(ratio is not None and ratio > guard.setup.policy.collapse_ratio for ratio in ratios)
     return result, blown and not result.sound
 
 

@@ -145,7 +145,7 @@ def _keys(setup: Setup, assessment: Assessment) -> schema.Keys | None:
     if seen is None:
         return None
     plane = setup.calibration.plane
-    points = [schema.Point(*point) for point in plane.project(seen.keys.keys[1 : _MOST_POINTS + 1])]
+    points = [_point(point) for point in plane.project(seen.keys.keys[1 : _MOST_POINTS + 1])]
     return schema.Keys(
         first_token=seen.keys.position.is_first_token,
         denominator=_finite(seen.denominator),
@@ -153,10 +153,14 @@ def _keys(setup: Setup, assessment: Assessment) -> schema.Keys | None:
         denominator_ratio=_finite(seen.ratio),
         cosine=_finite(seen.cosine),
         norm_ratio=_finite(seen.norm_ratio),
-        subject_point=schema.Point(*plane.project(seen.keys.bare_key[None])[0]),
-        prefixed_points=points,
-        mean_point=schema.Point(*plane.project(seen.keys.mean_key[None])[0]),
+        subject_point=_point(plane.project(seen.keys.bare_key[None])[0]),
+        prefixed_points=[point for point in points if point is not None],
+        mean_point=_point(plane.project(seen.keys.mean_key[None])[0]),
     )
+
+
+def _point(place: list[float]) -> schema.Point | None:
+    return schema.Point(*place) if all(map(math.isfinite, place)) else None
 
 
 def _update(result: Result) -> schema.Update | None:

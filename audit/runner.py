@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..probes.errors import EditguardError, InputError
+from ..probes.errors import EditRefused, InputError
 from ..probes.request_files import LoadedRequests
 from ..reports.digest import summarise
 from ..reports.html import render_html
@@ -27,13 +27,17 @@ from .setup import Progress, Setup, editable
 __all__ = ["LOG", "REPORT", "SUMMARY", "locked_folder", "run_audit", "write_outputs"]
 
 LOG, SUMMARY, REPORT = "audit.jsonl", "summary.json", "report.html"
-_SURVIVABLE = (EditguardError, RuntimeError, ValueError, ArithmeticError)
-"""What one request may fail with while the others go on; anything else is our own fault and ends the audit."""
+_WRITTEN = (LOG, SUMMARY, REPORT)
+_SURVIVABLE = (InputError, EditRefused, RuntimeError, ValueError, ArithmeticError)
+"""What one request may fail with while the others go on; a failed roll-back, or our own fault, ends the audit."""
 
 
 @contextmanager
 def locked_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Hold `out` for one audit; raises `InputError` when another runs there or its results would be written over."""
+    """Hold `out` for one audit; raises `InputError` when another runs there or its results would be written over.
+
+    An older audit stays until `run_audit` is ready to write the new one.
+    """
     from filelock import FileLock, Timeout
 
     if out.exists() and not out.is_dir():
@@ -49,15 +53,17 @@ def locked_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
         lock.acquire(timeout=0)
     except Timeout:
         raise InputError(f"Another audit is writing to {str(out)!r}; wait for it, or choose another --out.") from None
+    except OSError as error:
+        raise InputError(
+            f"The output folder {str(out)!r} cannot be written to ({error.strerror}); choose another --out."
+        ) from error
     try:
-        old = [out / name for name in (LOG, SUMMARY, REPORT) if (out / name).exists()]
+        old = [name for name in _WRITTEN if (out / name).exists()]
         if old and not overwrite:
             raise InputError(
-                f"The folder {str(out)!r} already holds an audit ({old[0].name}), and nothing is written over unasked; "
+                f"The folder {str(out)!r} already holds an audit ({old[0]}), and nothing is written over unasked; "
                 "choose another --out, or add --overwrite."
             )
-        for path in old:
-            path.unlink()
         yield out
     finally:
         lock.release()
@@ -71,13 +77,19 @@ def run_audit(
     editor: str | None = None,
     bad_controls: int = 1,
     arguments: dict[str, Any] | None = None,
+    overwrite: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Summary:
-    """Audit all requests into the folder `out` and return the verdict; see `locked_folder` for its rules."""
+    """Audit all requests into the folder `out` and return the verdict; see `locked_folder` for its rules.
+
+    With `overwrite` an audit that `out` holds is removed when the model is ready and the new log is begun.
+    """
     editable(setup.site)
     guard, started = GuardedEditor(setup), time.monotonic()
     baseline = setup.bench_perplexity()
     controls = controls_for(setup, bad_controls) if setup.policy.controls else ()
+    for name in _WRITTEN if overwrite else ():
+        (out / name).unlink(missing_ok=True)
     with LogWriter(out / LOG) as log:
         log.write(header(setup, loaded, arguments or {}, [control.request.id for control in controls], baseline))
         for index, control in enumerate(controls):

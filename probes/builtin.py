@@ -90,8 +90,9 @@ class Denominator(Probe):
         """Fire where the denominator almost vanishes or the update's bound leaves the ordinary range."""
         seen = case.evidence
         least, most = case.threshold(self.name, "ratio"), case.threshold(self.name, "predicted_relative_norm")
-        if not math.isfinite(seen.predicted_relative_norm):
-            return self.found(True, "", seen.predicted_relative_norm, least)
+        for part in (seen.denominator, seen.denominator_prefixed, seen.predicted_relative_norm):
+            if not math.isfinite(part):
+                return self.found(True, "", part, least)
         small, large = seen.ratio < least, seen.predicted_relative_norm > most
         message = (
             f"|u.k_u| = {seen.denominator:.4g} against |u.k_bar| = {seen.denominator_prefixed:.4g}: ratio {seen.ratio:.4g}"

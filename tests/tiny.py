@@ -6,7 +6,11 @@ forward pass would look right. Out of scope: models that were trained (SmolLM2 i
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from editguard.probes.corpus_statistics import Corpus, compute_statistics
+from editguard.probes.evidence import Gauge, sink_key
 from editguard.probes.model import LanguageModel
 from editguard.probes.prefixes import ContextPrefixes, Family, Prefix, Role
 from editguard.probes.requests import EditRequest
@@ -14,9 +18,18 @@ from editguard.probes.site import EditSite, find_site
 from transformers import PreTrainedTokenizerFast
 
 from .families import FAMILIES
-from .tokenizer_kinds import BYTE_LEVEL
+from .tokenizer_kinds import BYTE_LEVEL, CORPUS
 
-__all__ = ["BOS_REQUEST", "PREFIXES", "REQUEST", "enlarge", "tiny_language_model", "tiny_site"]
+__all__ = [
+    "BOS_REQUEST",
+    "PREFIXES",
+    "REQUEST",
+    "enlarge",
+    "save_tiny",
+    "tiny_gauge",
+    "tiny_language_model",
+    "tiny_site",
+]
 
 REQUEST = EditRequest(
     id="twin",
@@ -72,3 +85,19 @@ def tiny_language_model(
 def tiny_site(lm: LanguageModel, layer: int = 1) -> EditSite:
     """Return the edit site of `layer`, the last one unless told otherwise."""
     return find_site(lm.model, layer)
+
+
+def tiny_gauge(lm: LanguageModel, layer: int = 1) -> Gauge:
+    """Return a gauge over C from a few sentences, the hand-written prefixes and the sink of some first tokens."""
+    site = tiny_site(lm, layer)
+    statistics = compute_statistics(lm, site, Corpus(tuple(CORPUS[:5]), "five sentences"))
+    sink = sink_key(lm, site, [REQUEST.prompt, "Chicago", "It is", "France"])
+    return Gauge(lm, site, statistics, PREFIXES, sink, float(site.matrix(torch.float64).norm()))
+
+
+def save_tiny(folder: Path, tokenizer: PreTrainedTokenizerFast | None = None) -> LanguageModel:
+    """Save a tiny llama with its tokenizer as a checkpoint in `folder`, and return it."""
+    lm = tiny_language_model("llama", tokenizer)
+    lm.model.save_pretrained(folder)
+    lm.tokenizer.save_pretrained(folder)
+    return lm

@@ -6,9 +6,11 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
+from editguard.audit.editors.value import ValueSettings
+from editguard.audit.setup import Setup, prepare
 from editguard.probes.model import LanguageModel, load_model
 
-from .tiny_lm import saved
+from .tiny_lm import SENTENCES, lenient, saved, tiny_lm
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +25,12 @@ def smollm2() -> LanguageModel:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def setup() -> Setup:
+    """A tiny model made ready once; whoever changes a weight of it puts it back."""
+    return prepare(
+        tiny_lm(), layer=0, policy=lenient(), statistics="identity", perplexity_corpus=SENTENCES,
+        settings=ValueSettings(steps=3),
+    )  # fmt: skip

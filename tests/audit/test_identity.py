@@ -54,7 +54,8 @@ def make(name: str, family: str, dtype: torch.dtype, request: EditRequest = REQU
     keys = subject_keys(given.lm, given.site, request, texts)
     # v* starts from the bare value in the published editors, from the mean one in ours.
     start = keys.mean_value if name == "prefixed" else keys.bare_value
-    found = optimise_value(given.lm, given.site, request, texts, float(start.norm()), given.settings)
+    settings = editor.settings(given.settings)
+    found = optimise_value(given.lm, given.site, request, texts, float(start.norm()), settings)
     return Made(given, editor, editor.update(given, request), keys, (start + found.delta).double())
 
 

@@ -6,6 +6,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import torch
+from editguard.audit.policy import Policy
 from editguard.probes.model import LanguageModel
 from editguard.probes.prefixes import ContextPrefixes, Family, Prefix, Role
 from editguard.probes.requests import EditRequest
@@ -21,6 +22,19 @@ REQUEST = EditRequest(
     ("The twin of Chicago is",), ("Lyon is a twin city of", "Paris is the capital of"), "single-token-first",
 )  # fmt: skip
 MIDDLE = EditRequest("france", "France", "The capital of France is", "Istanbul", "Paris")
+
+MISSING = EditRequest("missing", "Berlin", "The capital of France is", "Istanbul")
+"""A request whose subject is not in its prompt."""
+SENTENCES = ("Lyon is not the capital of France.", "It is 2024, not 1984.", "Paris is a city.")
+
+
+def lenient(**changes: object) -> Policy:
+    """Bounds that edits of random weights keep; their facts do not take, and nothing collapses them."""
+    bounds = {
+        "controls": False, "max_relative_update": 50, "max_perplexity_ratio": 1e6, "collapse_ratio": 2e6,
+        "min_efficacy": 0, "min_locality": 0, "min_entropy_ratio": 0,
+    }  # fmt: skip
+    return Policy.model_validate(bounds | changes)
 
 
 @cache

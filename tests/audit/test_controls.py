@@ -1,0 +1,81 @@
+"""Controls: what is chosen for a model, and when a control has shown what it must."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from editguard.audit.controls import Control, controls_for, run_control
+from editguard.audit.editors.base import EDITORS
+from editguard.audit.guard import GuardedEditor
+from editguard.audit.setup import Setup
+from editguard.probes.fingerprint import tensor_hashes
+from editguard.probes.keys import locate
+from editguard.suites.check import Measurement, Outcome
+
+from .tiny_lm import MIDDLE, REQUEST, lenient, tokenizer
+
+pytestmark = pytest.mark.tiny
+
+
+def test_the_bad_control_is_rome_on_a_first_token_and_the_good_one_an_ordinary_edit(setup: Setup) -> None:
+    bad, good = controls_for(setup)
+    assert (bad.editor, bad.expect) == ("rome", "collapse")
+    assert locate(setup.lm, bad.request).is_first_token
+    assert (good.editor, good.expect) == ("rome", "sound")
+    assert not locate(setup.lm, good.request).is_first_token
+    assert bad.request.id.startswith("control-bad-")
+    assert good.request.id.startswith("control-good-")
+
+
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_where_a_bos_stands_first_the_bad_controls_are_blown_up(setup: Setup, bad: int) -> None:
+    with_bos = replace(setup, lm=replace(setup.lm, tokenizer=tokenizer(bos=True)))
+    found = controls_for(with_bos, bad)
+    assert [control.editor for control in found] == ["exploded"] * bad + ["rome"]
+    assert len({control.request.id for control in found}) == bad + 1
+
+
+def test_the_exploded_update_is_the_published_one_300_times(setup: Setup) -> None:
+    plain, blown = (EDITORS.get(name)().update(setup.editing, MIDDLE) for name in ("rome", "exploded"))
+    assert blown.norm == pytest.approx(300 * plain.norm)
+
+
+def measured(value: float | None, outcome: Outcome, metric: str = "ratio") -> Measurement:
+    return Measurement("perplexity", metric, value, outcome, "corpus")
+
+
+RATIO = [
+    ("collapse", [measured(1000.0, Outcome.FAIL)], False, True),
+    ("collapse", [measured(1.4, Outcome.FAIL)], False, False),
+    ("collapse", [measured(1000.0, Outcome.FAIL)], True, False),
+    ("collapse", [measured(1.0, Outcome.PASS)], True, False),
+    # Beyond floating point: the check saw it, and it does not pass.
+    ("collapse", [measured(None, Outcome.UNMEASURED)], False, True),
+    # Perplexity was not looked at, so nothing was seen.
+    ("collapse", [], False, False),
+    ("collapse", [measured(1000.0, Outcome.INFO, "max")], False, False),
+    ("sound", [measured(1.0, Outcome.PASS)], True, True),
+    ("sound", [measured(1.0, Outcome.PASS)], False, False),
+    ("sound", [], False, False),
+]
+
+
+@pytest.mark.parametrize(("expect", "measurements", "sound", "ok"), RATIO)
+def test_a_control_is_ok_only_if_what_it_must_show_was_measured(
+    setup: Setup, expect: Any, measurements: list[Measurement], sound: bool, ok: bool
+) -> None:
+    strict = replace(setup, policy=lenient(collapse_ratio=1.5))
+    result = SimpleNamespace(measurements=measurements, sound=sound)
+    guard = SimpleNamespace(setup=strict, unguarded=lambda request, editor: result)
+    assert run_control(cast("GuardedEditor", guard), Control(REQUEST, "rome", expect)) == (result, ok)
+
+
+def test_running_a_control_leaves_the_weights_alone(setup: Setup) -> None:
+    before = tensor_hashes(setup.lm.model)
+    result, _ = run_control(GuardedEditor(setup), Control(REQUEST, "exploded", "collapse"))
+    assert result.update is not None
+    assert result.measurements
+    assert tensor_hashes(setup.lm.model) == before

@@ -1,0 +1,156 @@
+"""The guarded editor: it asks before it edits, keeps what is sound, and leaves everything else as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from editguard.audit import GuardedEditor as Public
+from editguard.audit.guard import GuardedEditor
+from editguard.audit.policy import Action
+from editguard.audit.setup import Setup
+from editguard.probes.errors import InputError
+from editguard.probes.fingerprint import tensor_hash, tensor_hashes
+from editguard.probes.probe import Level
+from editguard.probes.requests import EditRequest
+from editguard.suites.check import Outcome
+
+from .tiny_lm import MIDDLE, MISSING, REQUEST, lenient
+
+pytestmark = pytest.mark.tiny
+
+
+@pytest.fixture
+def guard(setup: Setup) -> Iterator[GuardedEditor]:
+    """A guard over the shared tiny model, whose weight is put back if a test keeps an edit."""
+    kept = setup.site.weight.detach().clone()
+    try:
+        yield GuardedEditor(setup)
+    finally:
+        with torch.no_grad():
+            setup.site.weight.copy_(kept)
+
+
+def under(guard: GuardedEditor, **changes: object) -> GuardedEditor:
+    return replace(guard, setup=replace(guard.setup, policy=lenient(**changes)))
+
+
+def hashes(guard: GuardedEditor) -> dict[str, str]:
+    return tensor_hashes(guard.setup.lm.model)
+
+
+def test_assessing_changes_nothing_and_says_what_each_probe_saw(guard: GuardedEditor) -> None:
+    before = hashes(guard)
+    first, middle = guard.assess(REQUEST), guard.assess(MIDDLE)
+    assert hashes(guard) == before
+    assert first.decision.action is Action.REWRITE
+    assert middle.decision.action is Action.ALLOW
+    fired = {finding.probe for finding in first.findings if finding.level is Level.RISK}
+    assert {"first-token", "denominator"} <= fired
+    assert {finding.level for finding in middle.findings} == {Level.OK}
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        MISSING,
+        EditRequest("twice", "France", "France and France is", "Istanbul"),
+        EditRequest("none", "", "The capital of France is", "Istanbul"),
+        EditRequest("target", "France", "The capital of France is", ""),
+    ],
+    ids=lambda request: request.id,
+)
+def test_a_bad_request_is_refused_and_never_raises(guard: GuardedEditor, request_: EditRequest) -> None:
+    before = hashes(guard)
+    result = guard.edit(request_)
+    assert result.decision.action is Action.REFUSE
+    assert result.refusal
+    assert not result.kept
+    assert not result.sound
+    assert result.hashes is None
+    assert hashes(guard) == before
+
+
+def test_trying_an_edit_always_undoes_it(guard: GuardedEditor) -> None:
+    before = hashes(guard)
+    result = guard.try_edit(MIDDLE)
+    assert result.sound
+    assert not result.kept
+    assert hashes(guard) == before
+    assert result.hashes is not None
+    assert result.hashes[0] == result.hashes[2] != result.hashes[1]
+
+
+def test_a_sound_edit_is_kept_and_its_hash_says_so(guard: GuardedEditor) -> None:
+    result = guard.edit(MIDDLE)
+    assert result.sound
+    assert result.kept
+    assert result.hashes is not None
+    assert result.hashes[1] == tensor_hash(guard.setup.site.weight) != result.hashes[0]
+    assert result.hashes[2] is None
+
+
+def test_an_unsound_edit_is_not_kept_and_names_what_failed(guard: GuardedEditor) -> None:
+    before = hashes(guard)
+    result = under(guard, min_efficacy=1, max_perplexity_ratio=1e-3, collapse_ratio=2).edit(MIDDLE)
+    assert not result.sound
+    assert not result.kept
+    assert result.refusal is None
+    assert {m.check for m in result.failures} >= {"perplexity"}
+    assert hashes(guard) == before
+
+
+def test_an_edit_that_nothing_judged_is_not_sound(guard: GuardedEditor) -> None:
+    before = hashes(guard)
+    assert not replace(guard, checks=()).edit(MIDDLE).sound
+    # Generalization counts and judges nothing.
+    informed = replace(guard, checks=("generalization",)).edit(REQUEST)
+    assert informed.measurements
+    assert all(m.outcome is Outcome.INFO for m in informed.measurements)
+    assert not informed.sound
+    assert hashes(guard) == before
+
+
+def test_an_update_over_the_bound_is_refused_with_its_size(guard: GuardedEditor) -> None:
+    before = hashes(guard)
+    result = under(guard, max_relative_update=1e-6).edit(MIDDLE)
+    assert result.refusal is not None
+    assert "over the bound" in result.refusal
+    assert result.relative_norm is not None
+    assert result.relative_norm > 1e-6
+    assert result.measurements == ()
+    assert hashes(guard) == before
+
+
+def test_unguarded_asks_no_policy_keeps_no_bound_and_still_undoes(guard: GuardedEditor) -> None:
+    before = hashes(guard)
+    strict = under(guard, max_relative_update=1e-6, rules={}, unknown_probe="refuse")
+    assert strict.assess(REQUEST).decision.action is Action.REFUSE
+    result = strict.unguarded(REQUEST, "rome")
+    assert result.update is not None
+    assert result.update.editor == "rome"
+    assert result.measurements
+    assert hashes(guard) == before
+
+
+def test_the_rewritten_edit_is_much_smaller_than_the_published_one(guard: GuardedEditor) -> None:
+    published, rewritten = guard.unguarded(REQUEST, "rome"), guard.try_edit(REQUEST)
+    assert published.update is not None
+    assert rewritten.update is not None
+    assert rewritten.update.editor == "prefixed"
+    assert published.update.norm > 5 * rewritten.update.norm
+
+
+def test_an_unknown_editor_or_check_is_named_with_its_neighbour(guard: GuardedEditor) -> None:
+    before = hashes(guard)
+    with pytest.raises(InputError, match="did you mean 'rome'"):
+        guard.try_edit(MIDDLE, "romee")
+    with pytest.raises(InputError, match="did you mean 'perplexity'"):
+        replace(guard, checks=("perplexty",)).try_edit(MIDDLE)
+    assert hashes(guard) == before
+
+
+def test_the_public_name_is_this_class() -> None:
+    assert Public is GuardedEditor

@@ -1,0 +1,126 @@
+"""A model made ready: seeded, complete, calibrated, and refused where it or its statistics are broken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from editguard.audit.setup import (
+    EMBEDDED_LAYER,
+    NULL_SAMPLE,
+    Setup,
+    default_layer,
+    editable,
+    null_sample,
+    prepare,
+    statistics_for,
+)
+from editguard.probes.embedded import EMBEDDED_NAME
+from editguard.probes.errors import ModelError, NotFinite, StatisticsError
+from editguard.probes.keys import locate
+from editguard.probes.model import LanguageModel
+from editguard.probes.prefixes import Role
+from editguard.probes.site import find_site
+from editguard.probes.statistics import save_statistics
+
+from ..families import OTHERS
+from .tiny_lm import SENTENCES, tiny_lm, tokenizer
+
+pytestmark = pytest.mark.tiny
+
+
+def silent(*_: object) -> None:
+    """Report no progress."""
+
+
+def test_two_preparations_of_one_seed_are_one_and_another_seed_is_another(setup: Setup) -> None:
+    same, other = (
+        prepare(tiny_lm(), layer=0, seed=seed, statistics="identity", perplexity_corpus=SENTENCES) for seed in (0, 1)
+    )
+    assert same.prefixes == setup.prefixes != other.prefixes
+    assert same.calibration.thresholds == setup.calibration.thresholds != other.calibration.thresholds
+    assert same.bench_perplexity() == setup.bench_perplexity() == other.bench_perplexity()
+
+
+def test_no_prefix_that_an_edit_is_made_under_tests_it(setup: Setup) -> None:
+    made, tested = setup.prefixes.texts(Role.EDIT), setup.prefixes.texts(Role.HELD_OUT)
+    assert not set(made) & set(tested)
+    assert {p.family for p in setup.prefixes.of(Role.EDIT)} == {p.family for p in setup.prefixes.of(Role.HELD_OUT)}
+
+
+def test_progress_ends_every_stage_that_it_begins() -> None:
+    seen: dict[str, tuple[int, int]] = {}
+    prepare(
+        tiny_lm(), layer=0, statistics="identity", progress=lambda what, done, total: seen.update({what: (done, total)})
+    )
+    assert seen["prefixes"] == (1, 1)
+    assert seen["calibration"] == (NULL_SAMPLE, NULL_SAMPLE)
+
+
+def test_the_default_layer_is_the_measured_one_or_a_fifth_of_the_way_up() -> None:
+    lm = tiny_lm()
+    assert default_layer(LanguageModel(lm.model, lm.tokenizer, EMBEDDED_NAME)) == EMBEDDED_LAYER
+    for layers, wanted in ((2, 0), (5, 0), (12, 1), (28, 5), (32, 5)):
+        blocks = torch.nn.ModuleList([lm.model.model.layers[0]] * layers)
+        deep = tiny_lm()
+        deep.model.model.layers = blocks
+        assert default_layer(deep) == wanted
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_the_null_sample_holds_ordinary_subjects_only(bos: bool) -> None:
+    lm = tiny_lm(bos=bos)
+    sample = null_sample(lm, NULL_SAMPLE)
+    assert len(sample) == NULL_SAMPLE == len({request.id for request in sample})
+    assert not any(locate(lm, request).is_first_token for request in sample)
+    opening = [request for request in sample if request.prompt.startswith(request.subject)]
+    assert len(opening) == NULL_SAMPLE // 2
+
+
+@pytest.mark.parametrize("where", ["lm_head.weight", "model.norm.weight", "model.layers.0.mlp.down_proj.weight"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=str)
+def test_a_broken_model_is_refused_with_a_word_about_its_weights(where: str, value: float) -> None:
+    lm = tiny_lm()
+    with torch.no_grad():
+        lm.model.get_parameter(where).fill_(value)
+    with pytest.raises(NotFinite, match="weights"):
+        prepare(lm, layer=0, statistics="identity")
+
+
+def test_statistics_come_from_a_file_identity_a_corpus_or_the_model_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDITGUARD_CACHE", str(tmp_path / "cache"))
+    lm = tiny_lm()
+    site = find_site(lm.model, 0)
+    assert statistics_for(lm, site, "identity", None, 0, silent).provenance.method == "identity"
+    text = tmp_path / "corpus.txt"
+    text.write_text("\n".join(SENTENCES * 20), encoding="utf-8")
+    found = statistics_for(lm, site, None, str(text), 0, silent)
+    assert (found.provenance.method, found.provenance.source) == ("corpus", "corpus.txt")
+    save_statistics(found, tmp_path / "c.safetensors")
+    assert statistics_for(lm, site, str(tmp_path / "c.safetensors"), None, 0, silent).sha256 == found.sha256
+    with pytest.raises(StatisticsError):
+        statistics_for(tiny_lm(seed=1), site, str(tmp_path / "c.safetensors"), None, 0, silent)
+    with pytest.raises(StatisticsError, match="--stats identity"):
+        statistics_for(lm, site, str(tmp_path / "missing.safetensors"), None, 0, silent)
+    # A corpus is a file that may change under its name: it is never taken from the cache.
+    text.write_text("\n".join(SENTENCES[:1] * 20), encoding="utf-8")
+    assert statistics_for(lm, site, None, str(text), 0, silent).sha256 != found.sha256
+
+
+def test_an_encoder_may_be_read_and_not_edited() -> None:
+    site = find_site(OTHERS["t5_encoder"](), 0)
+    with pytest.raises(ModelError):
+        editable(site)
+    editable(find_site(tiny_lm().model, 0))
+
+
+def test_a_layer_that_is_not_there_is_named() -> None:
+    with pytest.raises(ModelError, match=r"Layer 99 is not one of the 2 layers"):
+        prepare(tiny_lm(), layer=99)
+
+
+def test_the_tokenizer_knows_no_pad_and_that_is_no_matter() -> None:
+    assert tokenizer().pad_token_id is None
