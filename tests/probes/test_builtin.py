@@ -1,0 +1,174 @@
+"""Every built-in probe is seen firing and not firing; evidence that is not finite is an ERROR."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from editguard.probes.builtin import Denominator, FirstToken, KeyShift, SinkKey, WellFormed
+from editguard.probes.evidence import Evidence
+from editguard.probes.generation import continuations
+from editguard.probes.model import LanguageModel
+from editguard.probes.probe import Case, Level, Probe, Threshold
+from editguard.probes.requests import EditRequest
+
+from ..tiny import REQUEST, tiny_gauge, tiny_language_model
+from ..tokenizer_kinds import BYTE_LEVEL, WORDPIECE
+
+pytestmark = pytest.mark.tiny
+
+LIMITS = {
+    "denominator/ratio": 0.2,
+    "denominator/predicted_relative_norm": 2.0,
+    "key-shift/cosine": 0.6,
+    "sink-key/cosine": 0.8,
+}
+THRESHOLDS = {key: Threshold(*key.split("/"), value, "by hand", 16, {}) for key, value in LIMITS.items()}
+FIRST = EditRequest(id="first", subject="Chicago", prompt="Chicago is a twin city of", target_new="Lyon")
+
+
+@pytest.fixture(scope="module")
+def lm() -> LanguageModel:
+    return tiny_language_model("llama")
+
+
+@pytest.fixture(scope="module")
+def sound(lm: LanguageModel) -> Case:
+    """A case that no probe fires on; tests replace the one number that they are about."""
+    evidence = replace(
+        tiny_gauge(lm).measure(REQUEST), denominator=0.9, denominator_prefixed=1.0, cosine=0.9, sink_similarity=0.1,
+        predicted_relative_norm=0.5,
+    )  # fmt: skip
+    return Case(lm, REQUEST, evidence, THRESHOLDS)
+
+
+def with_evidence(case: Case, **numbers: float) -> Case:
+    return replace(case, evidence=replace(case.evidence, **numbers))
+
+
+def asked(lm: LanguageModel, request: EditRequest) -> Case:
+    return Case(lm, request, tiny_gauge(lm).measure(request), THRESHOLDS)
+
+
+@pytest.mark.parametrize("probe", [FirstToken, KeyShift, Denominator, SinkKey, WellFormed])
+def test_no_probe_fires_on_a_sound_case(sound: Case, probe: type[Probe]) -> None:
+    found = probe().look(sound)
+    assert (found.level, found.probe, found.unit) == (Level.OK, probe.name, probe.card.unit)
+    assert found.value is not None
+
+
+@pytest.mark.parametrize(
+    ("probe", "numbers", "fires"),
+    [
+        (KeyShift, {"cosine": 0.61}, False),
+        (KeyShift, {"cosine": 0.59}, True),
+        (KeyShift, {"cosine": -0.9}, True),
+        (SinkKey, {"sink_similarity": 0.79}, False),
+        (SinkKey, {"sink_similarity": 0.81}, True),
+        (Denominator, {"denominator": 0.21}, False),
+        (Denominator, {"denominator": 0.19}, True),
+        (Denominator, {"denominator": 4.2, "denominator_prefixed": 20.0}, False),
+        (Denominator, {"denominator": 3.8, "denominator_prefixed": 20.0}, True),
+        (Denominator, {"predicted_relative_norm": 1.9}, False),
+        (Denominator, {"predicted_relative_norm": 2.1}, True),
+    ],
+)
+def test_a_probe_fires_on_one_side_of_its_threshold(
+    sound: Case, probe: type[Probe], numbers: dict[str, float], fires: bool
+) -> None:
+    found = probe().look(with_evidence(sound, **numbers))
+    assert found.level is (Level.RISK if fires else Level.OK)
+    assert found.threshold in LIMITS.values()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    ("probe", "number"),
+    [
+        (KeyShift, "cosine"),
+        (SinkKey, "sink_similarity"),
+        (Denominator, "denominator"),
+        (Denominator, "denominator_prefixed"),
+        (Denominator, "predicted_relative_norm"),
+    ],
+)
+def test_evidence_that_is_not_finite_is_an_error(sound: Case, probe: type[Probe], number: str, bad: float) -> None:
+    assert probe().look(with_evidence(sound, **{number: bad})).level is Level.ERROR
+
+
+def test_a_denominator_of_zero_never_passes(sound: Case) -> None:
+    found = Denominator().look(with_evidence(sound, denominator=0.0, predicted_relative_norm=math.inf))
+    assert found.level is Level.ERROR
+
+
+def test_the_details_stand_beside_the_numbers(sound: Case) -> None:
+    seen: Evidence = sound.evidence
+    assert KeyShift().look(sound).details == {
+        "norm_ratio": seen.norm_ratio,
+        "distance_ratio": seen.distance_ratio,
+    }
+    assert Denominator().look(sound).details["predicted_relative_norm"] == 0.5
+
+
+# The first token
+
+
+def test_a_single_token_that_begins_the_prompt_fires(lm: LanguageModel) -> None:
+    found = FirstToken().look(asked(lm, FIRST))
+    assert (found.level, found.value) == (Level.RISK, 0.0)
+
+
+def test_a_bos_in_front_keeps_it_quiet() -> None:
+    found = FirstToken().look(asked(tiny_language_model("llama", BYTE_LEVEL["bytes-bos"]), FIRST))
+    assert (found.level, found.value) == (Level.OK, 1.0)
+
+
+# Well-formed
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target_new": "<|im_start|>"}, "special token"),
+        ({"target_new": "Paris", "target_true": "Paris"}, "is also target_true"),
+        ({"prompt": "The <|im_start|>twin city of Istanbul is"}, "prompt holds a special token"),
+        ({"subject": "Istanb"}, "ends inside a token"),
+    ],
+    ids=["special-target", "same-targets", "special-prompt", "merged-end"],
+)
+def test_a_request_that_cannot_be_judged_fires(lm: LanguageModel, change: dict[str, str], message: str) -> None:
+    found = WellFormed().look(asked(lm, replace(REQUEST, **change)))
+    assert found.level is Level.RISK
+    assert message in found.message
+    assert found.value == 1.0
+
+
+def test_a_target_that_the_tokenizer_cannot_spell_fires() -> None:
+    lm = tiny_language_model("llama", WORDPIECE["wordpiece-lower"])
+    found = WellFormed().look(asked(lm, replace(REQUEST, target_new="Lyon")))
+    assert found.level is Level.RISK
+    assert "does not survive tokenisation" in found.message
+
+
+def test_several_faults_are_all_named(lm: LanguageModel) -> None:
+    found = WellFormed().look(asked(lm, replace(REQUEST, subject="Istanb", target_new="Paris", target_true="Paris")))
+    assert found.value == 2.0
+    assert "; " in found.message
+
+
+def test_a_target_that_the_model_says_already_is_a_notice(lm: LanguageModel) -> None:
+    ids = lm.tokenizer(REQUEST.prompt).input_ids
+    said = lm.tokenizer.decode(continuations(lm, [ids], 1)[0])
+    case = asked(lm, REQUEST)
+    assert WellFormed().look(case).level is Level.OK
+    # The target is whatever this random model says; where it says no clean word, the prompt's end is varied.
+    for end in ("", " not", " a", " the", " Paris", " France", " Lyon", " city", " It", " twin"):
+        prompt = REQUEST.prompt + end
+        said = lm.tokenizer.decode(continuations(lm, [lm.tokenizer(prompt).input_ids], 1)[0])
+        if said.strip().isascii() and said.startswith(" ") and said.strip().isalpha():
+            found = WellFormed().look(asked(lm, replace(REQUEST, prompt=prompt, target_new=said.strip())))
+            assert found.level is Level.NOTICE
+            assert "already continues" in found.message
+            return
+    pytest.fail("this model says no word at all; take another seed")

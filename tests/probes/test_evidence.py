@@ -1,0 +1,101 @@
+"""The numbers of a request against numpy, from keys of ordinary forward passes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from editguard.probes.capture import capture
+from editguard.probes.errors import NotFinite, RequestError
+from editguard.probes.evidence import Gauge, sink_key
+from editguard.probes.keys import subject_keys
+from editguard.probes.prefixes import Role
+from editguard.probes.requests import EditRequest
+from editguard.probes.statistics import identity_statistics
+
+from ..tiny import BOS_REQUEST, PREFIXES, REQUEST, tiny_gauge, tiny_language_model
+
+pytestmark = pytest.mark.tiny
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def gauge(request: pytest.FixtureRequest) -> Gauge:
+    return tiny_gauge(tiny_language_model(request.param))
+
+
+@pytest.mark.parametrize("asked", [REQUEST, BOS_REQUEST], ids=["mid-prompt", "first"])
+def test_every_number_is_that_of_its_formula(gauge: Gauge, asked: EditRequest) -> None:
+    keys = subject_keys(gauge.lm, gauge.site, asked, PREFIXES.texts(Role.KEY))
+    bare, every = keys.bare_key.double().numpy(), keys.keys.double().numpy()
+    mean = keys.keys.mean(0).double().numpy()
+    c = gauge.statistics.second_moment.numpy()
+    c = c + gauge.statistics.ridge * np.diag(c).mean() * np.eye(len(c))
+    u = np.linalg.solve(c, mean)
+    u = u / np.linalg.norm(u)
+
+    def distance(key: np.ndarray) -> float:
+        return float(np.sqrt((key - mean) @ np.linalg.solve(c, key - mean)))
+
+    def cosine(first: np.ndarray, second: np.ndarray) -> float:
+        return float(first @ second / np.linalg.norm(first) / np.linalg.norm(second))
+
+    seen = gauge.measure(asked)
+    about = {"rel": 1e-5}
+    assert seen.denominator == pytest.approx(abs(u @ bare), **about)
+    assert seen.denominator_prefixed == pytest.approx(abs(u @ mean), **about)
+    assert seen.ratio == pytest.approx(abs(u @ bare) / abs(u @ mean), **about)
+    assert seen.cosine == pytest.approx(cosine(bare, mean), **about)
+    assert seen.norm_ratio == pytest.approx(np.linalg.norm(bare) / np.linalg.norm(mean), **about)
+    # The first context is the empty one: it is not among the prefixed keys; the median is the middle one of three.
+    usual = sorted(distance(row) for row in every[1:])[1]
+    assert seen.distance_ratio == pytest.approx(distance(bare) / usual, **about)
+    assert seen.sink_similarity == pytest.approx(cosine(bare, gauge.sink.double().numpy()), **about)
+    weight = gauge.site.matrix(torch.float64).numpy()
+    bound = 4.0 * float(keys.bare_value.double().norm()) / abs(u @ bare) / np.linalg.norm(weight)
+    assert seen.predicted_relative_norm == pytest.approx(bound, **about)
+
+
+def test_the_bound_follows_the_clamp_and_holds_for_every_value_within_it(gauge: Gauge) -> None:
+    seen = gauge.measure(REQUEST)
+    twice = replace(gauge, clamp=8.0).measure(REQUEST)
+    assert twice.predicted_relative_norm == pytest.approx(2 * seen.predicted_relative_norm)
+    u = gauge.statistics.direction(seen.keys.mean_key)
+    length = 4.0 * seen.keys.bare_value.double().norm()
+    for seed in range(5):
+        residual = torch.randn(gauge.site.d_model, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        update = torch.outer(residual / residual.norm() * length, u) / (u @ seen.keys.bare_key.double())
+        assert float(update.norm()) / gauge.weight_norm == pytest.approx(seen.predicted_relative_norm, rel=1e-5)
+
+
+def test_the_sink_is_the_mean_key_of_different_first_tokens(gauge: Gauge) -> None:
+    texts = ["Paris is", "Paris was", "It is", "The city"]
+    first = {gauge.lm.tokenizer(text).input_ids[0] for text in texts}
+    assert len(first) == 3
+    keys = []
+    for token in first:
+        with capture(gauge.site) as seen, torch.no_grad():
+            gauge.lm.model(torch.tensor([[token]]))
+        keys.append(seen.input[0, 0])
+    torch.testing.assert_close(sink_key(gauge.lm, gauge.site, texts), torch.stack(keys).mean(0))
+
+
+def test_a_zero_denominator_is_nan_or_infinite_and_never_a_number(gauge: Gauge) -> None:
+    seen = replace(gauge.measure(REQUEST), denominator_prefixed=0.0)
+    assert np.isnan(seen.ratio)
+
+
+def test_a_broken_model_is_refused() -> None:
+    gauge = tiny_gauge(tiny_language_model("llama"))
+    with torch.no_grad():
+        gauge.site.blocks[0].mlp.down_proj.weight.fill_(torch.nan)
+    statistics = identity_statistics(gauge.site.d_ff, "", 1)
+    for broken in (gauge, replace(gauge, statistics=statistics)):
+        with pytest.raises(NotFinite):
+            broken.measure(REQUEST)
+
+
+def test_a_subject_that_cannot_be_located_is_refused(gauge: Gauge) -> None:
+    with pytest.raises(RequestError):
+        gauge.measure(replace(REQUEST, subject="Ankara"))
