@@ -8,6 +8,7 @@ Out of scope: finding the layer to edit (`site`) and hashing beyond the fingerpr
 from __future__ import annotations
 
 import json
+import pickle
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -142,7 +143,7 @@ def _check_folder(path: Path, *, allow_pickle: bool) -> None:
         )
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(
             f"The config.json of {str(path)!r} cannot be read ({_line(error)}); save the model again."
         ) from error
@@ -201,14 +202,27 @@ def _weights(source: str, ref: str, config: Any, dtype: str, *, allow_pickle: bo
     progress = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     try:
-        return getattr(transformers, name).from_pretrained(
-            source, dtype=dtype, trust_remote_code=False, use_safetensors=not pickled, weights_only=True
-        )
+        model, report = getattr(transformers, name).from_pretrained(
+            source, dtype=dtype, trust_remote_code=False, use_safetensors=not pickled, weights_only=True,
+            output_loading_info=True,
+        )  # fmt: skip
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise ModelError(
+            f"The weights of {ref!r} are a pickle that is broken or holds more than tensors, which is never run; convert "
+            "them to safetensors where you trust their author."
+        ) from error
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelError(_cannot("model", ref, error)) from error
     finally:
         if progress:
             transformers.utils.logging.enable_progress_bar()
+    if missing := sorted(report["missing_keys"]):
+        # transformers fills these with random numbers, and only warns.
+        raise ModelError(
+            f"The model in {ref!r} cannot be loaded: {len(missing)} of its weights are in no file ({missing[0]}, ...); "
+            "save it again with save_pretrained."
+        )
+    return model
 
 
 def _cannot(what: str, ref: str, error: Exception) -> str:
