@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--layer", type=int, default=None)
     parser.add_argument("--ordinary", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--guarded-only", action="store_true", help="leave the unguarded edits out")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     guard = GuardedEditor.load(options.model, layer=options.layer, seed=options.seed)
@@ -39,7 +40,7 @@ def main() -> None:
     decisions = _ordinary(guard, random.Random(options.seed).sample(ordinary, options.ordinary))
     result = {"layer": guard.setup.site.layer, "ordinary": decisions, "first": []}
     for request in first:
-        result["first"].append(_one(guard, request))
+        result["first"].append(_one(guard, request, options.guarded_only))
         print(json.dumps(result["first"][-1]), flush=True)
         options.out.write_text(json.dumps(result, indent=1))
     print(json.dumps(_total(result["first"]), indent=1))
@@ -68,8 +69,9 @@ def _ordinary(guard, requests):
     return {"asked": len(requests), "changed": changed}
 
 
-def _one(guard, request):
-    unguarded, guarded = guard.unguarded(request, "rome"), guard.try_edit(request)
+def _one(guard, request, guarded_only):
+    unguarded = None if guarded_only else guard.unguarded(request, "rome")
+    guarded = guard.try_edit(request)
     families = {
         m.condition.removeprefix("family:"): [m.passed, m.total]
         for m in guarded.measurements
@@ -78,7 +80,7 @@ def _one(guard, request):
     return {
         "id": request.id,
         "subject": request.subject,
-        "rome": _ratio(unguarded),
+        "rome": None if unguarded is None else _ratio(unguarded),
         "decision": guarded.decision.action.value,
         "guarded": _ratio(guarded),
         "sound": guarded.sound,
@@ -109,7 +111,7 @@ def _total(rows):
         for name, (passed, total) in row["families"].items():
             families.setdefault(name, Counter()).update(passed=passed, total=total)
     return {
-        "collapsed by rome": sum(row["rome"] is None or row["rome"] > 1.5 for row in rows),
+        "collapsed by rome": sum(row["rome"] is not None and row["rome"] > 1.5 for row in rows),
         "requests": len(rows),
         "worst guarded ratio": max(row["guarded"] or float("inf") for row in rows),
         "efficacy by family": {name: [count["passed"], count["total"]] for name, count in families.items()},
