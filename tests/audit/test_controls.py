@@ -52,8 +52,8 @@ RATIO = [
     ("collapse", [measured(1.4, Outcome.FAIL)], False, False),
     ("collapse", [measured(1000.0, Outcome.FAIL)], True, False),
     ("collapse", [measured(1.0, Outcome.PASS)], True, False),
-    # Beyond floating point: the check saw it, and it does not pass.
-    ("collapse", [measured(None, Outcome.UNMEASURED)], False, True),
+    # Not a number: it may be the check that is broken, so nothing was proved.
+    ("collapse", [measured(None, Outcome.UNMEASURED)], False, False),
     # Perplexity was not looked at, so nothing was seen.
     ("collapse", [], False, False),
     ("collapse", [measured(1000.0, Outcome.INFO, "max")], False, False),
