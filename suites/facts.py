@@ -264,17 +264,23 @@ class Locality(Check):
             return Measured([])
         logits = before.stem.logits()
         finite = torch.isfinite(logits).all(-1)
-        same = (logits.argmax(-1) == before.choices) & finite
+        # 1 unchanged, 0 changed, -1 not finite.
+        same = torch.where(finite, (logits.argmax(-1) == before.choices).long(), -1)
         groups: dict[str, list[torch.Tensor]] = defaultdict(list)
         for item, part in zip(before.texts, same.split([len(row.predict) for row in before.rows]), strict=True):
             groups["unprefixed" if item.condition == "unprefixed" else "prefixed"].append(part)
         return Measured([self._share(bench, condition, torch.cat(parts)) for condition, parts in groups.items()])
 
     def _share(self, bench: Bench, condition: str, same: torch.Tensor) -> Measurement:
-        passed, least = int(same.sum()), bench.limits.locality
-        value = passed / len(same)
-        outcome = judge(value, value >= least) if condition == "unprefixed" else Outcome.INFO
+        passed, failed, broken = (int((same == mark).sum()) for mark in (1, 0, -1))
+        least = bench.limits.locality
+        # Tokens that were not measured are no part of a share that could pass.
+        value = None if broken else passed / len(same)
+        outcome = Outcome.UNMEASURED
+        if value is not None:
+            outcome = judge(value, value >= least) if condition == "unprefixed" else Outcome.INFO
+        message = f"{broken} of {len(same)} tokens have logits that are not finite"
         return Measurement(
-            self.name, self.name, value, outcome, condition, "token-match", 1.0, least, "share of tokens", passed,
-            len(same) - passed, message=f"{passed} of {len(same)} tokens are unchanged",
+            self.name, self.name, value, outcome, condition, "token-match", 1.0, least, "share of tokens", passed, failed,
+            broken, message=message if broken else f"{passed} of {len(same)} tokens are unchanged",
         )  # fmt: skip
