@@ -1,0 +1,165 @@
+"""Entropy and repetition by hand; a model that repeats itself fails, and drift is what is really in the weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from editguard.suites.check import Bench, Measurement, Outcome
+from editguard.suites.condition import Degeneracy, Drift, generate, repetition, word_entropy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ..tiny import REQUEST, tiny_language_model
+from .benches import bench_of, break_site, disturb, talkative
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("", 0.0),
+        ("word", 0.0),
+        ("a b", 1.0),
+        ("one two three four", 1.0),
+        ("a a", 0.0),
+        ("A a", 0.0),
+        ("the the the the the", 0.0),
+        ("a a b b", math.log(2) / math.log(4)),
+        ("a a a b", (0.75 * math.log(4 / 3) + 0.25 * math.log(4)) / math.log(4)),
+        ("a, b", 1.0),
+        ("!!! !!!", 0.0),
+        ("東京 は 東京", (2 / 3 * math.log(3 / 2) + 1 / 3 * math.log(3)) / math.log(3)),
+    ],
+)
+def test_word_entropy_by_hand(text: str, value: float) -> None:
+    assert word_entropy(text) == pytest.approx(value, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("", 0.0),
+        ("a", 0.0),
+        ("a b", 0.0),
+        ("a b c d", 0.0),
+        ("a b a b", 1 / 3),
+        ("a a a", 1 / 2),
+        ("x x x x x x x x x x x", 9 / 10),
+        ("A b a B", 1 / 3),
+    ],
+)
+def test_repetition_by_hand(text: str, value: float) -> None:
+    assert repetition(text) == pytest.approx(value)
+
+
+@given(st.text())
+def test_both_lie_between_0_and_1(text: str) -> None:
+    assert 0.0 <= word_entropy(text) <= 1.0 + 1e-12
+    assert 0.0 <= repetition(text) <= 1.0
+
+
+def degeneracy(bench: Bench, before: object) -> dict[str, Measurement]:
+    return {item.metric: item for item in Degeneracy().measure(bench, REQUEST, before, False).measurements}  # type: ignore[arg-type]
+
+
+@pytest.mark.tiny
+def test_generated_text_is_the_continuation_alone() -> None:
+    lm = tiny_language_model("llama")
+    (found,) = generate(lm, [REQUEST.prompt], 4)
+    ids = lm.tokenizer(REQUEST.prompt).input_ids
+    with torch.no_grad():
+        whole = lm.model.generate(
+            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=4, do_sample=False
+        )
+    assert found == lm.tokenizer.decode(whole[0, len(ids) :], skip_special_tokens=True)
+
+
+@pytest.mark.tiny
+def test_an_unchanged_model_writes_as_before() -> None:
+    bench = bench_of(tiny_language_model("llama"))
+    measured = Degeneracy().measure(bench, REQUEST, Degeneracy().prepare(bench, REQUEST), False)
+    ratio, repeated = measured.measurements
+    assert (ratio.value, ratio.outcome) == (pytest.approx(1.0), Outcome.PASS)
+    assert (repeated.value, repeated.outcome) == (pytest.approx(repeated.baseline), Outcome.INFO)
+    assert [shown.before for shown in measured.generations] == [shown.after for shown in measured.generations]
+    assert measured.generations[2].prompt == REQUEST.prompt
+    assert measured.generations[3].prompt.endswith(REQUEST.prompt)
+    assert len(measured.generations) == 4
+
+
+@pytest.mark.tiny
+def test_a_model_that_says_one_word_over_and_over_fails() -> None:
+    bench = bench_of(tiny_language_model("llama"))
+    before = Degeneracy().prepare(bench, REQUEST)
+    head = bench.lm.model.get_output_embeddings().weight
+    word = bench.lm.tokenizer(" Paris", add_special_tokens=False).input_ids[0]
+    with torch.no_grad():
+        # All tokens alike but for one that is greater whichever way the hidden state points.
+        head.zero_()
+        bench.lm.model.lm_head.bias = torch.nn.Parameter(
+            torch.nn.functional.one_hot(torch.tensor(word), len(head)).float()
+        )
+    found = degeneracy(bench, before)
+    assert (found["word-entropy-ratio"].value, found["word-entropy-ratio"].outcome) == (0.0, Outcome.FAIL)
+    assert found["repetition"].value == pytest.approx(12 / 13)
+
+
+@pytest.mark.tiny
+def test_a_broken_model_never_passes() -> None:
+    bench = bench_of(tiny_language_model("llama"))
+    before = Degeneracy().prepare(bench, REQUEST)
+    break_site(bench)
+    assert degeneracy(bench, before)["word-entropy-ratio"].outcome is not Outcome.PASS
+
+
+@pytest.mark.tiny
+def test_without_words_to_compare_with_nothing_is_measured() -> None:
+    bench = bench_of(tiny_language_model("llama"))
+    before = Degeneracy().prepare(bench, REQUEST)
+    found = degeneracy(bench, before._replace(texts=["", "", *before.texts[2:]]))
+    assert (found["word-entropy-ratio"].value, found["word-entropy-ratio"].outcome) == (None, Outcome.UNMEASURED)
+
+
+@pytest.mark.tiny
+def test_the_fixed_prompts_are_written_once_a_run() -> None:
+    bench = bench_of(talkative())
+    first = Degeneracy().prepare(bench, REQUEST)
+    disturb(bench, 1, 5.0)
+    again = Degeneracy().prepare(bench, replace(REQUEST, prompt="Istanbul is"))
+    assert again.texts[:2] == first.texts[:2]
+    assert again.prompts[2] == "Istanbul is"
+
+
+@pytest.mark.tiny
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize(
+    ("size", "outcome"), [(0.0, Outcome.FAIL), (0.29, Outcome.PASS), (0.31, Outcome.FAIL), (50.0, Outcome.FAIL)]
+)
+def test_drift_is_the_share_of_the_weights_norm(family: str, size: float, outcome: Outcome) -> None:
+    bench = bench_of(tiny_language_model(family))
+    disturb(bench, 3, size)
+    verdict, each = Drift().measure(bench, REQUEST, Drift().prepare(bench, REQUEST), False).measurements
+    assert verdict.value == pytest.approx(size, rel=1e-5)
+    assert verdict.outcome is outcome
+    assert each.value == pytest.approx(size * float(bench.weight.norm()) / bench.weight.numel(), rel=1e-5)
+    assert each.outcome is Outcome.INFO
+
+
+@pytest.mark.tiny
+def test_an_edit_that_the_cast_rounds_away_fails() -> None:
+    lm = tiny_language_model("llama")
+    lm.model.to(torch.bfloat16)
+    bench = bench_of(lm)
+    disturb(bench, 3, 1e-5)
+    assert Drift().measure(bench, REQUEST, None, False).measurements[0].outcome is Outcome.FAIL
+
+
+@pytest.mark.tiny
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_weight_that_is_not_finite_is_unmeasured(bad: float) -> None:
+    bench = bench_of(tiny_language_model("llama"))
+    bench.site.write(torch.full_like(bench.weight, bad))
+    for item in Drift().measure(bench, REQUEST, None, False).measurements:
+        assert (item.outcome, item.value) == (Outcome.UNMEASURED, None)
