@@ -194,6 +194,7 @@ CHEAP: list[tuple[Sequence[str], Sequence[str]]] = [
     (["audit", "edits.json", "--editor", "zzz"], ["'zzz'", "known are c-rome"]),
     (["probe", "edits.json", "--policy", "bad.toml"], ["bad.toml", "did you mean 'min_efficacy'?"]),
     (["audit", "edits.json", "--policy", "nowhere.toml"], ["nowhere.toml"]),
+    (["audit", "edits.json", "--policy", "editor.toml"], ["'prefixd'", "did you mean 'prefixed'?"]),
     (["audit", "edits.json", "--engine", "warp"], ["'warp'", "'live' or 'reference'"]),
     (["probe", "edits.json", "--dtype", "float8"], ["'float8'", "float32"]),
     (["probe", "edits.json", "--device", "gpu0"], ["'gpu0'", "'cpu'"]),
@@ -216,6 +217,7 @@ def test_a_wrong_call_is_one_sentence_and_changes_nothing(
     (place / "none.json").write_text("[]", encoding="utf-8")
     (place / "edits.xyz").write_text("[]", encoding="utf-8")
     (place / "bad.toml").write_text("min_eficacy = 0.5", encoding="utf-8")
+    (place / "editor.toml").write_text('rewrite_editor = "prefixd"', encoding="utf-8")
     (place / "folder").mkdir()
     before = tree(place)
     one_sentence(command(*arguments), *said)
@@ -227,10 +229,9 @@ def test_a_wrong_call_is_one_sentence_and_changes_nothing(
     [
         ({"subject": "France", "prompt": "The capital of France is"}, "target_new"),
         (record("Berlin", "The capital of France is"), "Berlin"),
-        (record("France", "France and France"), "France"),
         (record("France", "The capital of France is", target="  "), "target_new"),
     ],
-    ids=["missing-field", "not-in-prompt", "twice", "blank"],
+    ids=["missing-field", "not-in-prompt", "blank"],
 )
 def test_wrong_records_are_listed_one_a_line(place: Path, command: Command, wrong: object, said: str) -> None:
     good = record("France", "The capital of France is")
@@ -289,3 +290,18 @@ def test_wrong_usage_exits_2_without_a_traceback(place: Path, command: Command, 
     ran = command("audit", "edits.json", *arguments)
     assert (ran.code, ran.out) == (2, "")
     assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(("error", "code"), [(ZeroDivisionError("boom"), 3), (KeyboardInterrupt(), 130)])
+def test_our_own_fault_and_an_interrupt_have_codes_of_their_own(
+    place: Path, command: Command, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
+) -> None:
+    from editguard.probes import request_files
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(request_files, "load_requests", fail)
+    ran = command("probe", "edits.json")
+    assert (ran.code, ran.out) == (code, "")
+    assert code == 130 or ran.err.splitlines()[-1].startswith("editguard: ")

@@ -92,6 +92,15 @@ def test_a_sound_edit_is_kept_and_its_hash_says_so(guard: GuardedEditor) -> None
     assert result.hashes[2] is None
 
 
+def test_after_an_edit_was_kept_the_old_baselines_judge_nothing_more(guard: GuardedEditor) -> None:
+    assert guard.edit(MIDDLE).kept
+    kept = hashes(guard)
+    for make in (guard.edit, guard.try_edit, lambda request: guard.unguarded(request, "rome")):
+        with pytest.raises(InputError, match="prepare the model again"):
+            make(REQUEST)
+    assert hashes(guard) == kept
+
+
 def test_an_unsound_edit_is_not_kept_and_names_what_failed(guard: GuardedEditor) -> None:
     before = hashes(guard)
     result = under(guard, min_efficacy=1, max_perplexity_ratio=1e-3, collapse_ratio=2).edit(MIDDLE)

@@ -189,7 +189,11 @@ def test_an_edit_whose_check_raises_is_errored_and_fails_alone(
     assert tensor_hashes(setup.lm.model) == before
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), AttributeError("our own fault")], ids=["interrupt", "fault"])
+@pytest.mark.parametrize(
+    "error",
+    [KeyboardInterrupt(), AttributeError("our own fault"), EditguardError("the weight did not come back")],
+    ids=["interrupt", "fault", "roll-back"],
+)
 def test_an_audit_that_is_cut_short_restores_the_weights_and_never_passes(
     setup: Setup, tmp_path: Path, failing: Callable[[BaseException], None], error: BaseException
 ) -> None:
