@@ -19,7 +19,7 @@ import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from .batches import Padded, pad, similar
-from .errors import EditguardError
+from .errors import EditguardError, ModelError
 from .keys import pad_id
 
 if TYPE_CHECKING:
@@ -143,7 +143,10 @@ class Stem:
     """The lower layers' result for some texts, so that the layers from the site on can be run again and again."""
 
     def __init__(self, lm: LanguageModel, site: EditSite, rows: Sequence[Row]) -> None:
-        """Run `rows` once, in groups of similar length; the logits of that run are `first`."""
+        """Run `rows` once, in groups of similar length; the logits of that run are `first`.
+
+        Raises `ModelError` for an architecture whose upper layers cannot run alone.
+        """
         self._lm, self._site = lm, site
         self._counts = [len(row.predict) for row in rows]
         self._members = list(similar([len(row.ids) for row in rows]))
@@ -157,17 +160,42 @@ class Stem:
                 parts.append(lm.model(**batch._asdict(), use_cache=False).logits[0].float())
             self._groups.append(_Group(batch, places, seen[0]))
         self.first: torch.Tensor = self._ordered(parts)
+        self._verify(parts[-1])
+
+    def _verify(self, first: torch.Tensor) -> None:
+        """Run the last group's shortest row alone and compare; raises `ModelError` where the logits are not `first`'s.
+
+        A model whose upper layers take more from the lower ones than the hidden state (shared keys and values, say)
+        would otherwise be measured wrongly without a sign of it.
+        """
+        group = self._groups[-1]
+        row, width = len(group.batch.input_ids) - 1, group.batch.input_ids.shape[1]
+        chosen = group.places >= row * width
+        alone = _Group(
+            Padded(*(tensor[row:] for tensor in group.batch)),
+            group.places[chosen] - row * width,
+            group.entry._replace(hidden=group.entry.hidden[row:]),
+        )
+        wanted = first[chosen.to(first.device)]
+        worst = float((self._run(alone) - wanted).abs().max()) if len(wanted) else 0.0
+        tolerance = 0.01 if self._lm.dtype in (torch.float32, torch.float64) else 0.5
+        if bool(torch.isfinite(wanted).all()) and not worst <= tolerance * max(float(wanted.abs().max()), 1.0):
+            raise ModelError(
+                f"The layers of {self._lm.architecture} above {self._site.path} give other logits (by {worst:.3g}) when they "
+                "run alone, so this architecture cannot be measured; take a model of a family that the documentation lists."
+            )
+
+    def _run(self, group: _Group) -> torch.Tensor:
+        with torch.no_grad(), _start_at(self._site, group.entry), select_logits(self._lm, group.places):
+            logits: torch.Tensor = self._lm.model(**group.batch._asdict(), use_cache=False).logits
+        return logits[0].float()
 
     def logits(self) -> torch.Tensor:
         """Return the logits at all wanted places [places, vocabulary], fp32, with the site's weights as they are now.
 
         Places come in the order of the rows, and within a row in the order of its `predict`.
         """
-        parts = []
-        for group in self._groups:
-            with torch.no_grad(), _start_at(self._site, group.entry), select_logits(self._lm, group.places):
-                parts.append(self._lm.model(**group.batch._asdict(), use_cache=False).logits[0].float())
-        return self._ordered(parts)
+        return self._ordered([self._run(group) for group in self._groups])
 
     def _ordered(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
         pieces: dict[int, torch.Tensor] = {}
