@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from editguard.probes.errors import EditguardError
+from editguard.probes.errors import EditguardError, ModelError
 from editguard.probes.model import LanguageModel
 from editguard.probes.partial import LiveRows, Row, Stem, full_logits, select_logits
 from editguard.probes.site import EditSite
@@ -269,6 +269,17 @@ def test_a_model_that_is_broken_at_the_site_gives_nan_and_not_old_logits() -> No
     stem = Stem(lm, site, ROWS)
     site.write(torch.full((site.d_model, site.d_ff), torch.nan))
     assert torch.isnan(stem.logits()).all()
+
+
+def test_an_architecture_whose_upper_layers_need_more_than_the_hidden_state_is_refused() -> None:
+    lm = tiny_language_model("llama")
+    site = tiny_site(lm)
+    left: list[Tensor] = []
+    # What the lower layer leaves behind is used up by the upper one, as no family of ours does.
+    site.blocks[0].mlp.register_forward_hook(lambda _, __, output: left.append(output.mean()))
+    site.blocks[1].mlp.register_forward_hook(lambda _, __, output: output + (50 * left.pop() if left else 0))
+    with pytest.raises(ModelError, match=r"LlamaForCausalLM .* cannot be measured"):
+        Stem(lm, site, ROWS)
 
 
 def test_select_logits_gives_the_head_only_the_chosen_places() -> None:
