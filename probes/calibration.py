@@ -1,7 +1,8 @@
-"""Thresholds for the model at hand, from a null sample: ordinary subjects, none of them at the start of its prompt.
+"""Thresholds for the model at hand, from a null sample: ordinary subjects, none of them a first token.
 
 A threshold is set so that ordinary subjects pass with a margin that the sample itself gives; the rule, the sample's size
-and its quantiles go into the log. What collapses a model lies far outside (docs/results.md gives measured distances).
+and its quantiles go into the log. How far outside first tokens lie depends on
+the layer (docs/results.md); no single threshold is relied on.
 A plane for pictures of keys is fitted on the same sample.
 """
 
