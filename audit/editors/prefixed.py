@@ -38,8 +38,8 @@ class Prefixed(Editor):
     def settings(self, asked: ValueSettings) -> ValueSettings:
         """Search twice as fast and half as far again as published; docs/results.md has the comparison.
 
-        A mean over contexts of many kinds is harder to satisfy than ROME's, and the wider clamp cost at most 0.005 of the perplexity
-        ratio in the three requests that were tried both ways.
+        A mean over contexts of many kinds is harder to satisfy than ROME's. The wider clamp cost at most 0.005 of the
+        perplexity ratio in the three requests that were tried both ways.
         """
         return replace(asked, steps=_STEPS, learning_rate=_LEARNING_RATE, clamp=_CLAMP)
 
