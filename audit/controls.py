@@ -12,9 +12,11 @@ from typing import Literal
 
 from ..probes.keys import locate
 from ..probes.requests import EditRequest
+from ..probes.statistics import KeyStatistics
 from ..suites.builtin import builtin_edits
-from .editors.base import EDITORS, EditContext, RankOneUpdate
+from .editors.base import EDITORS, Plan, RankOneUpdate
 from .editors.published import Rome
+from .editors.value import OptimisedValue
 from .guard import GuardedEditor, Result
 from .setup import Setup
 
@@ -31,9 +33,9 @@ class Exploded(Rome):
     name = "exploded"
     question = "rome, blown up 300 times: a control, never an edit"
 
-    def update(self, context: EditContext, request: EditRequest) -> RankOneUpdate:
+    def finish(self, plan: Plan, value: OptimisedValue, statistics: KeyStatistics) -> RankOneUpdate:
         """Return the published update times 300."""
-        found = super().update(context, request)
+        found = super().finish(plan, value, statistics)
         return replace(found, left=found.left * _EXPLOSION)
 
 

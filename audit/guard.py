@@ -7,17 +7,18 @@ The public Python API::
     result.kept, result.decision.reasons
 
 `assess` changes nothing. `try_edit` makes the edit, checks it and always undoes it; `edit` keeps it when it is sound.
+For many edits `propose` computes the updates of several assessments at once, and `test` makes, checks and undoes each.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..probes import builtin as _builtin_probes  # noqa: F401  (registers the built-in probes)
-from ..probes.errors import EditRefused, InputError, NotFinite, RequestError
+from ..probes.errors import EditguardError, EditRefused, InputError, NotFinite, RequestError
 from ..probes.evidence import Evidence
 from ..probes.fingerprint import tensor_hash
 from ..probes.model import LanguageModel, load_model
@@ -29,12 +30,12 @@ from ..suites import perplexity as _perplexity  # noqa: F401
 from ..suites.check import CHECKS, Generated, Measurement, Outcome
 from .editors import prefixed as _prefixed  # noqa: F401  (registers the built-in editors)
 from .editors import published as _published  # noqa: F401
-from .editors.base import EDITORS, RankOneUpdate
+from .editors.base import RankOneUpdate, compute_updates
 from .policy import Action, Decision, decide
 from .setup import Setup, prepare
 from .transaction import Transaction, check_update
 
-__all__ = ["Assessment", "GuardedEditor", "Result"]
+__all__ = ["Assessment", "GuardedEditor", "Proposal", "Result"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,21 @@ class Assessment:
     """None where the subject could not be located."""
     findings: tuple[Finding, ...]
     decision: Decision
+    seconds: float = 0.0
+    """Time that probing took."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An update that was computed and not written, or the reason why there is none."""
+
+    assessment: Assessment
+    update: RankOneUpdate | None = None
+    relative_norm: float | None = None
+    """||Delta||_F / ||W||_F."""
+    refusal: str | None = None
+    seconds: float = 0.0
+    """Time of probing, and this edit's share of what it was computed together with."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +81,7 @@ class Result:
     hashes: tuple[str, str, str | None] | None = None
     """The weight's hash before, with the edit, and after the roll-back (None where it was kept)."""
     seconds: float = 0.0
+    """Time of probing, computing (its share where several were computed together), applying, checking and undoing."""
 
     @property
     def decision(self) -> Decision:
@@ -91,44 +108,66 @@ class GuardedEditor:
 
     def assess(self, request: EditRequest, editor: str | None = None) -> Assessment:
         """Return findings and decision; changes nothing, and never raises for a bad request: it refuses it."""
-        setup = self.setup
+        setup, started = self.setup, time.monotonic()
+        evidence = None
         try:
             evidence = setup.gauge.measure(request)
             findings = run_probes(Case(setup.lm, request, evidence, setup.calibration.thresholds))
         except (RequestError, NotFinite) as error:
-            fault = (Finding("well-formed", Level.ERROR, str(error)),)
-            return Assessment(request, None, fault, decide(setup.policy, fault, editor))
-        return Assessment(request, evidence, findings, decide(setup.policy, findings, editor))
+            findings = (Finding("well-formed", Level.ERROR, str(error)),)
+        decision = decide(setup.policy, findings, editor)
+        return Assessment(request, evidence, findings, decision, time.monotonic() - started)
+
+    def propose(self, assessments: Sequence[Assessment], *, bound: float | None = None) -> list[Proposal]:
+        """Compute the updates that were decided on, all in one batch, and hold each to `bound` (the policy's).
+
+        Nothing is written. Raises `InputError` where the model is not the one that this guard was prepared with.
+        """
+        started = time.monotonic()
+        asked = [(one.decision.editor, one.request) for one in assessments]
+        jobs = [(editor, request) for editor, request in asked if editor is not None]
+        if jobs:
+            self._unedited()
+        updates = iter(compute_updates(self.setup.editing, jobs))
+        limit = self.setup.policy.max_relative_update if bound is None else bound
+        found = [
+            self._proposal(one, next(updates), limit)
+            if one.decision.editor is not None
+            else Proposal(one, refusal="; ".join(one.decision.reasons))
+            for one in assessments
+        ]
+        share = (time.monotonic() - started) / max(len(jobs), 1)
+        return [
+            replace(one, seconds=one.assessment.seconds + share * (one.assessment.decision.editor is not None))
+            for one in found
+        ]
+
+    def _proposal(self, assessment: Assessment, update: RankOneUpdate | EditguardError, limit: float) -> Proposal:
+        if isinstance(update, EditguardError):
+            return Proposal(assessment, refusal=str(update))
+        weight_norm = self.setup.gauge.weight_norm
+        try:
+            check_update(update, weight_norm, limit)
+        except EditRefused as error:
+            return Proposal(assessment, update, update.norm / weight_norm, str(error))
+        return Proposal(assessment, update, update.norm / weight_norm)
+
+    def test(self, proposal: Proposal) -> Result:
+        """Make the edit, check the model, and undo it in any case."""
+        return self._run(proposal, keep=False)
 
     def try_edit(self, request: EditRequest, editor: str | None = None) -> Result:
         """Make the edit as the guard would, check the model, and undo it in any case."""
-        return self._run(self.assess(request, editor), keep=False)
+        return self.test(*self.propose([self.assess(request, editor)]))
 
     def edit(self, request: EditRequest, editor: str | None = None) -> Result:
         """Make the edit as the guard would and keep it if every check passes; otherwise the weights are as before."""
-        return self._run(self.assess(request, editor), keep=True)
+        return self._run(*self.propose([self.assess(request, editor)]), keep=True)
 
     def unguarded(self, request: EditRequest, editor: str) -> Result:
         """Make the edit without asking the policy, check the model and undo it: for controls and experiments."""
-        assessment = self.assess(request)
-        forced = Decision(Action.ALLOW, editor, ("made without the guard",))
-        chosen = Assessment(request, assessment.evidence, assessment.findings, forced)
-        return self._run(chosen, keep=False, bound=float("inf"))
-
-    def _run(self, assessment: Assessment, *, keep: bool, bound: float | None = None) -> Result:
-        started, decision = time.monotonic(), assessment.decision
-        if decision.editor is None:
-            return Result(assessment, refusal="; ".join(decision.reasons), seconds=time.monotonic() - started)
-        self._unedited()
-        limit = self.setup.policy.max_relative_update if bound is None else bound
-        update = relative = None
-        try:
-            update = EDITORS.get(decision.editor)().update(self.setup.editing, assessment.request)
-            relative = update.norm / self.setup.gauge.weight_norm
-            check_update(update, self.setup.gauge.weight_norm, limit)
-        except (EditRefused, RequestError) as error:
-            return Result(assessment, update, relative, refusal=str(error), seconds=time.monotonic() - started)
-        return self._apply(assessment, update, relative, keep, started)
+        forced = replace(self.assess(request), decision=Decision(Action.ALLOW, editor, ("made without the guard",)))
+        return self.test(*self.propose([forced], bound=float("inf")))
 
     def _unedited(self) -> None:
         """Raise `InputError` where the model is not the one that baselines and statistics were taken from."""
@@ -139,10 +178,14 @@ class GuardedEditor:
                 "written to), so an edit would be judged by another model's baselines; load and prepare the model again."
             )
 
-    def _apply(
-        self, assessment: Assessment, update: RankOneUpdate, relative: float, keep: bool, started: float
-    ) -> Result:
-        bench, request = self.setup.bench, assessment.request
+    def _run(self, proposal: Proposal, *, keep: bool) -> Result:
+        assessment, update = proposal.assessment, proposal.update
+        if proposal.refusal is not None or update is None:
+            return Result(
+                assessment, update, proposal.relative_norm, refusal=proposal.refusal, seconds=proposal.seconds
+            )
+        self._unedited()
+        started, bench, request = time.monotonic(), self.setup.bench, assessment.request
         checks = [CHECKS.get(name)() for name in self.checks]
         before = [check.prepare(bench, request) for check in checks]
         measurements: list[Measurement] = []
@@ -158,6 +201,7 @@ class GuardedEditor:
             if keep and sound:
                 transaction.commit()
         return Result(
-            assessment, update, relative, tuple(measurements), tuple(generations), sound, keep and sound,
-            hashes=(transaction.before, transaction.edited, transaction.restored), seconds=time.monotonic() - started,
+            assessment, update, proposal.relative_norm, tuple(measurements), tuple(generations), sound, keep and sound,
+            hashes=(transaction.before, transaction.edited, transaction.restored),
+            seconds=proposal.seconds + time.monotonic() - started,
         )  # fmt: skip

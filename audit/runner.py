@@ -7,20 +7,21 @@ printed later (summary, report, exit code) is computed from the log alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..probes.errors import EditRefused, InputError
 from ..probes.request_files import LoadedRequests
+from ..probes.requests import EditRequest
 from ..reports.digest import summarise
 from ..reports.html import render_html
 from ..reports.log import LogWriter, read_log, write_atomic
 from ..reports.schema import ControlRecord, EditRecord, Footer
 from ..reports.summary import Summary
 from .controls import Control, controls_for, run_control
-from .guard import GuardedEditor
+from .guard import GuardedEditor, Proposal
 from .records import control_record, edit_record, errored, header
 from .setup import Progress, Setup, editable
 
@@ -30,6 +31,8 @@ LOG, SUMMARY, REPORT = "audit.jsonl", "summary.json", "report.html"
 _WRITTEN = (LOG, SUMMARY, REPORT)
 _SURVIVABLE = (InputError, EditRefused, RuntimeError, ValueError, ArithmeticError)
 """What one request may fail with while the others go on; a failed roll-back, or our own fault, ends the audit."""
+_TOGETHER = 16
+"""Requests whose updates are computed at once; a killed audit loses at most the work on so many."""
 
 
 @contextmanager
@@ -97,16 +100,39 @@ def run_audit(
             log.write(_control(guard, control, index))
         progress("controls", len(controls), len(controls))
         total = len(loaded.requests)
-        for index, request in enumerate(loaded.requests):
-            progress("edits", index, total)
-            try:
-                record = edit_record(setup, guard.try_edit(request, editor), index)
-            except _SURVIVABLE as error:
-                record = EditRecord(**errored(request, index, error))
+        progress("edits", 0, total)
+        for index, record in enumerate(_edits(guard, loaded.requests, editor)):
             log.write(record)
-        progress("edits", total, total)
+            progress("edits", index + 1, total)
         log.write(Footer(records=len(controls) + total, seconds=round(time.monotonic() - started, 3)))
     return write_outputs(out)
+
+
+def _edits(guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None) -> Iterator[EditRecord]:
+    """Yield one record a request, in order; updates are computed for some requests at once."""
+    for start in range(0, len(requests), _TOGETHER):
+        chunk = requests[start : start + _TOGETHER]
+        for index, made in enumerate(_proposals(guard, chunk, editor), start):
+            yield _record(guard, requests[index], made, index)
+
+
+def _record(guard: GuardedEditor, request: EditRequest, made: Proposal | Exception, index: int) -> EditRecord:
+    try:
+        if isinstance(made, Exception):
+            raise made
+        return edit_record(guard.setup, guard.test(made), index)
+    except _SURVIVABLE as error:
+        return EditRecord(**errored(request, index, error))
+
+
+def _proposals(guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None) -> list[Proposal | Exception]:
+    """Return each request's proposal, or the error that it ended in; what fails together is tried one by one."""
+    try:
+        return [*guard.propose([guard.assess(request, editor) for request in requests])]
+    except _SURVIVABLE as error:
+        if len(requests) == 1:
+            return [error]
+        return [found for request in requests for found in _proposals(guard, [request], editor)]
 
 
 def write_outputs(folder: Path, log: Path | None = None) -> Summary:

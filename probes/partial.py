@@ -11,6 +11,7 @@ Out of scope: where the speed is measured, and models that are not causal.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -219,11 +220,16 @@ def _gather(states: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return states.gather(2, index[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3]))
 
 
-def _kept_layer(keys: torch.Tensor, values: torch.Tensor) -> _KeptLayer:
-    layer: _KeptLayer = cast(Any, _KeptLayer)()  # its base's constructor has no types
-    layer.keys, layer.values = keys, values
-    layer.dtype, layer.device, layer.is_initialized = keys.dtype, keys.device, True
-    return layer
+def _cache(kept: Sequence[tuple[torch.Tensor, ...]]) -> DynamicCache:
+    """Return a cache of each layer's (keys, values)."""
+    cache = DynamicCache()
+    cache.layers = []
+    for keys, values in kept:
+        layer: _KeptLayer = cast(Any, _KeptLayer)()  # its base's constructor has no types
+        layer.keys, layer.values = keys, values
+        layer.dtype, layer.device, layer.is_initialized = keys.dtype, keys.device, True
+        cache.layers.append(layer)
+    return cache
 
 
 class LiveRows:
@@ -249,11 +255,9 @@ class LiveRows:
         self._mask = ordered([run.mask for run in runs])
         self._positions = ordered([run.positions for run in runs])
         self._entry = _Entry(ordered([run.entry.hidden for run in runs]), runs[0].entry.returned)
-        self._cache = DynamicCache()
-        self._cache.layers = [
-            _kept_layer(ordered([keys for keys, _ in layer]), ordered([values for _, values in layer]))
-            for layer in zip(*(run.kept for run in runs), strict=True)
-        ]
+        self._cache = _cache(
+            [tuple(ordered(states) for states in zip(*layer, strict=True)) for layer in zip(*(run.kept for run in runs), strict=True)]
+        )
         pieces = [piece for run in runs for piece in run.first]
         self.first: torch.Tensor = torch.cat([pieces[index] for index in order.tolist()])
 
@@ -280,6 +284,20 @@ class LiveRows:
             kept=[(_gather(layer.keys, from_past), _gather(layer.values, from_past)) for layer in layers],
             first=logits.split([len(row.predict) for row in rows]),
         )
+
+    def only(self, kept: Sequence[int]) -> LiveRows:
+        """Return the rows of these indices alone, without running anything; `first` is theirs as well."""
+        index = torch.tensor(kept, device=self._ids.device)
+        part = copy.copy(self)
+        part.rows = [self.rows[row] for row in kept]
+        part._places = _flat_places(part.rows, self.width, [row.at for row in part.rows])
+        part._ids, part._mask, part._positions = self._ids[index], self._mask[index], self._positions[index]
+        part._entry = self._entry._replace(hidden=self._entry.hidden[index])
+        layers: list[Any] = self._cache.layers
+        part._cache = _cache([(layer.keys[index], layer.values[index]) for layer in layers])
+        pieces = self.first.split([len(row.predict) for row in self.rows])
+        part.first = torch.cat([pieces[row] for row in kept])
+        return part
 
     def logits(self) -> torch.Tensor:
         """Return the logits at all wanted places [places, vocabulary] in fp32; gradients flow to what hooks add."""

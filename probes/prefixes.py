@@ -88,19 +88,19 @@ def make_prefixes(lm: LanguageModel, seed: int) -> ContextPrefixes:
     text anyway, ``chat`` where it has no chat template.
     """
     # One batch for the short texts, one for the long: most of the cost is the number of steps.
-    openings = ("The", "Because", "I", "In", "When")
+    openings = ("The", "Because", "I", "In", "When", "There")
     texts = sample_texts(lm, _STARTERS * 4 + openings, (5,) * 10 + (10,) * 10 + (14,) * len(openings), seed)
-    paragraphs = sample_texts(lm, ("The history of", "It is well known that"), (40,) * 2, seed + 1)
+    paragraphs = sample_texts(lm, ("The history of", "It is well known that", "Once upon a time"), (40,) * 3, seed + 1)
     rome, sentences = texts[:20], texts[20:]
     found = [Prefix(Family.NONE, "", Role.KEY)]
     found += [Prefix(Family.SENTENCE, text, Role.KEY) for text in rome]
-    found += _split(Family.SENTENCE, sentences[:3], sentences[3:])
-    found += _split(Family.PARAGRAPH, paragraphs[:1], paragraphs[1:])
+    found += _split(Family.SENTENCE, sentences[:4], sentences[4:])
+    found += _split(Family.PARAGRAPH, paragraphs[:2], paragraphs[2:])
     for family, (made, tested) in _FIXED.items():
         found += _split(family, made, tested)
     bos = lm.tokenizer.bos_token
     if bos and not lm.adds_bos:
-        found += _split(Family.BOS, (bos,), (f"{bos}\n", f"{bos}\n\n"))
+        found += _split(Family.BOS, (bos, f"{bos} "), (f"{bos}\n", f"{bos}\n\n"))
     found += _chat(lm.tokenizer)
     return ContextPrefixes(tuple(found), seed)
 

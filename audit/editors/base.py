@@ -16,7 +16,7 @@ from typing import ClassVar, NamedTuple
 
 import torch
 
-from ...probes.errors import NotFinite
+from ...probes.errors import NotFinite, RequestError
 from ...probes.keys import SubjectKeys, subject_keys
 from ...probes.model import LanguageModel
 from ...probes.prefixes import ContextPrefixes
@@ -24,9 +24,10 @@ from ...probes.registry import Registry
 from ...probes.requests import EditRequest
 from ...probes.site import EditSite
 from ...probes.statistics import KeyStatistics
-from .value import OptimisedValue, ValueSettings, optimise_value
+from .search import optimise_values
+from .value import OptimisedValue, ValueProblem, ValueSettings, value_problem
 
-__all__ = ["EDITORS", "EditContext", "Editor", "Insertion", "RankOneUpdate"]
+__all__ = ["EDITORS", "EditContext", "Editor", "Insertion", "Plan", "RankOneUpdate", "compute_updates"]
 
 
 class EditContext(NamedTuple):
@@ -45,6 +46,14 @@ class Insertion(NamedTuple):
     key: torch.Tensor
     output: torch.Tensor
     start: torch.Tensor
+
+
+class Plan(NamedTuple):
+    """All of an update but its v*."""
+
+    keys: SubjectKeys
+    insertion: Insertion
+    problem: ValueProblem
 
 
 @dataclass(frozen=True)
@@ -98,18 +107,18 @@ class Editor(ABC):
         """Return the constants of the search for v*; an editor may have its own."""
         return asked
 
-    def update(self, context: EditContext, request: EditRequest) -> RankOneUpdate:
-        """Return the update of `request`; raises `RequestError` and `NotFinite`."""
-        lm, site, statistics, prefixes, settings = context
+    def plan(self, context: EditContext, request: EditRequest) -> Plan:
+        """Return keys, insertion and the search for v* that `request` needs; raises `RequestError`."""
+        lm, site, _, prefixes, settings = context
         texts = self.contexts(prefixes)
         keys = subject_keys(lm, site, request, texts)
         insertion = self.insertion(keys)
-        value = optimise_value(lm, site, request, texts, float(insertion.start.norm()), self.settings(settings))
-        return self._assemble(keys, insertion, value, statistics)
+        start_norm = float(insertion.start.norm())
+        return Plan(keys, insertion, value_problem(lm, request, texts, start_norm, self.settings(settings)))
 
-    def _assemble(
-        self, keys: SubjectKeys, insertion: Insertion, value: OptimisedValue, statistics: KeyStatistics
-    ) -> RankOneUpdate:
+    def finish(self, plan: Plan, value: OptimisedValue, statistics: KeyStatistics) -> RankOneUpdate:
+        """Return the update that puts `value` in; raises `NotFinite`."""
+        keys, insertion, _ = plan
         direction = statistics.direction(keys.mean_key)
         target = (insertion.start + value.delta.to(insertion.start.device)).double().cpu()
         residual = target - insertion.output.double().cpu()
@@ -137,3 +146,27 @@ class Editor(ABC):
 
 
 EDITORS: Registry[Editor] = Registry("editors")
+
+
+def compute_updates(
+    context: EditContext, jobs: Sequence[tuple[str, EditRequest]]
+) -> list[RankOneUpdate | RequestError | NotFinite]:
+    """Return the update of each (editor's name, request), or the error that it ended in; their searches share batches.
+
+    An error is returned, not raised, since it says nothing about the other jobs.
+    """
+    editors = [EDITORS.get(name)() for name, _ in jobs]
+    found: list[RankOneUpdate | RequestError | NotFinite | None] = [None] * len(jobs)
+    plans: dict[int, Plan] = {}
+    for index, (editor, (_, request)) in enumerate(zip(editors, jobs, strict=True)):
+        try:
+            plans[index] = editor.plan(context, request)
+        except (RequestError, NotFinite) as error:
+            found[index] = error
+    values = optimise_values(context.lm, context.site, [plan.problem for plan in plans.values()])
+    for (index, plan), value in zip(plans.items(), values, strict=True):
+        try:
+            found[index] = value if isinstance(value, NotFinite) else editors[index].finish(plan, value, context.statistics)
+        except NotFinite as error:
+            found[index] = error
+    return [one for one in found if one is not None]

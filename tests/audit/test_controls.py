@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 from editguard.audit.controls import Control, controls_for, run_control
-from editguard.audit.editors.base import EDITORS
+from editguard.audit.editors.base import RankOneUpdate, compute_updates
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.setup import Setup
 from editguard.probes.fingerprint import tensor_hashes
@@ -39,7 +39,9 @@ def test_where_a_bos_stands_first_the_bad_controls_are_blown_up(setup: Setup, ba
 
 
 def test_the_exploded_update_is_the_published_one_300_times(setup: Setup) -> None:
-    plain, blown = (EDITORS.get(name)().update(setup.editing, MIDDLE) for name in ("rome", "exploded"))
+    plain, blown = compute_updates(setup.editing, [("rome", MIDDLE), ("exploded", MIDDLE)])
+    assert isinstance(plain, RankOneUpdate)
+    assert isinstance(blown, RankOneUpdate)
     assert blown.norm == pytest.approx(300 * plain.norm)
 
 

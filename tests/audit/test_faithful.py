@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from editguard.audit.editors import published  # noqa: F401  (registers)
-from editguard.audit.editors.base import EDITORS, EditContext, RankOneUpdate
+from editguard.audit.editors.base import EditContext, RankOneUpdate, compute_updates
 from editguard.audit.editors.value import Engine, ValueSettings
 from editguard.probes.model import LanguageModel
 from editguard.probes.prefixes import ContextPrefixes, Family, Prefix, Role
@@ -48,7 +48,9 @@ def update(lm: LanguageModel, written: dict[str, Any], record: dict[str, Any], e
     )
     request = EditRequest("reference", record["subject"], record["prompt"], record["target_new"])
     context = EditContext(lm, site, statistics(lm, written, site.d_ff), prefixes, ValueSettings(engine=engine))
-    return EDITORS.get(record["method"].lower())().update(context, request)
+    (found,) = compute_updates(context, [(record["method"].lower(), request)])
+    assert isinstance(found, RankOneUpdate)
+    return found
 
 
 def agrees(found: RankOneUpdate, record: dict[str, Any], engine: Engine) -> None:

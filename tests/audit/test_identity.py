@@ -8,8 +8,9 @@ from typing import NamedTuple
 import pytest
 import torch
 from editguard.audit.editors import prefixed, published  # noqa: F401  (register)
-from editguard.audit.editors.base import EDITORS, EditContext, Editor, RankOneUpdate
-from editguard.audit.editors.value import Engine, ValueSettings, optimise_value
+from editguard.audit.editors.base import EDITORS, EditContext, Editor, RankOneUpdate, compute_updates
+from editguard.audit.editors.search import optimise_values
+from editguard.audit.editors.value import Engine, OptimisedValue, ValueSettings, value_problem
 from editguard.audit.transaction import Transaction
 from editguard.probes.keys import SubjectKeys, subject_keys
 from editguard.probes.requests import EditRequest
@@ -46,6 +47,12 @@ def context(family: str, dtype: torch.dtype, engine: Engine = Engine.LIVE, *, la
     return EditContext(lm, site, statistics, few_prefixes(), ValueSettings(steps=4, engine=engine))
 
 
+def update_of(name: str, given: EditContext, request: EditRequest) -> RankOneUpdate:
+    (found,) = compute_updates(given, [(name, request)])
+    assert isinstance(found, RankOneUpdate)
+    return found
+
+
 @cache
 def make(name: str, family: str, dtype: torch.dtype, request: EditRequest = REQUEST) -> Made:
     given = context(family, dtype)
@@ -55,8 +62,10 @@ def make(name: str, family: str, dtype: torch.dtype, request: EditRequest = REQU
     # v* starts from the bare value in the published editors, from the mean one in ours.
     start = keys.mean_value if name == "prefixed" else keys.bare_value
     settings = editor.settings(given.settings)
-    found = optimise_value(given.lm, given.site, request, texts, float(start.norm()), settings)
-    return Made(given, editor, editor.update(given, request), keys, (start + found.delta).double())
+    problem = value_problem(given.lm, request, texts, float(start.norm()), settings)
+    (found,) = optimise_values(given.lm, given.site, [problem])
+    assert isinstance(found, OptimisedValue)
+    return Made(given, editor, update_of(name, given, request), keys, (start + found.delta).double())
 
 
 def close(found: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> None:
@@ -114,7 +123,7 @@ def test_the_direction_is_the_mean_key_through_c(request_: EditRequest, name: st
 def test_live_and_reference_engines_give_the_same_update(family: str, name: str, request_: EditRequest) -> None:
     # Not the last layer: what is added there does not reach the tokens behind, and the search would follow rounding.
     live, reference = (
-        EDITORS.get(name)().update(context(family, torch.float32, engine, layer=0), request_) for engine in Engine
+        update_of(name, context(family, torch.float32, engine, layer=0), request_) for engine in Engine
     )
     assert (live.engine, reference.engine) == ("live", "reference")
     assert live.steps == reference.steps
@@ -131,13 +140,13 @@ def test_c_rome_and_r_rome_are_one_update() -> None:
 def test_for_a_subject_in_mid_prompt_under_no_prefix_rome_and_c_rome_are_one() -> None:
     given = context("llama", torch.float64)
     alone = given._replace(prefixes=type(given.prefixes)(given.prefixes.prefixes[:1], 0))
-    rome, c_rome = (EDITORS.get(name)().update(alone, MIDDLE) for name in ("rome", "c-rome"))
+    rome, c_rome = (update_of(name, alone, MIDDLE) for name in ("rome", "c-rome"))
     torch.testing.assert_close(rome.delta(), c_rome.delta())
 
 
 def test_with_c_the_identity_the_direction_is_the_mean_key_itself() -> None:
     given = context("gpt2", torch.float64)
     given = given._replace(statistics=identity_statistics(given.site.d_ff, given.lm.fingerprint, given.site.layer))
-    editor = EDITORS.get("prefixed")()
-    mean = subject_keys(given.lm, given.site, REQUEST, editor.contexts(given.prefixes)).mean_key.double()
-    close(editor.update(given, REQUEST).right, mean / mean.norm(), 1e-12)
+    texts = EDITORS.get("prefixed")().contexts(given.prefixes)
+    mean = subject_keys(given.lm, given.site, REQUEST, texts).mean_key.double()
+    close(update_of("prefixed", given, REQUEST).right, mean / mean.norm(), 1e-12)

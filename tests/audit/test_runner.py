@@ -10,14 +10,16 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from editguard.audit.editors.base import EDITORS, EditContext, RankOneUpdate
+from editguard.audit.editors.base import EDITORS, Plan, RankOneUpdate
 from editguard.audit.editors.published import Rome
+from editguard.audit.editors.value import OptimisedValue
 from editguard.audit.runner import LOG, REPORT, SUMMARY, locked_folder, run_audit, write_outputs
 from editguard.audit.setup import Setup
 from editguard.probes.errors import EditguardError, InputError, ModelError, NotFinite
 from editguard.probes.fingerprint import tensor_hashes
 from editguard.probes.request_files import InvalidRecord, LoadedRequests
 from editguard.probes.requests import EditRequest
+from editguard.probes.statistics import KeyStatistics
 from editguard.reports.log import Log, read_log
 from editguard.reports.schema import EditRecord
 from editguard.reports.summary import Summary
@@ -216,8 +218,8 @@ class Shattering(Rome):
 
     name = "shattering"
 
-    def update(self, context: EditContext, request: EditRequest) -> RankOneUpdate:
-        found = super().update(context, request)
+    def finish(self, plan: Plan, value: OptimisedValue, statistics: KeyStatistics) -> RankOneUpdate:
+        found = super().finish(plan, value, statistics)
         return replace(found, left=found.left / found.left.norm() * 1e45)
 
 
