@@ -128,6 +128,8 @@ class GuardedEditor:
         jobs = [(editor, request) for editor, request in asked if editor is not None]
         if jobs:
             self._unedited()
+            for name in self.checks:
+                CHECKS.get(name)().expect(self.setup.bench, [request for _, request in jobs])
         updates = iter(compute_updates(self.setup.editing, jobs))
         limit = self.setup.policy.max_relative_update if bound is None else bound
         found = [

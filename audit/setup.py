@@ -20,6 +20,7 @@ from ..probes.evidence import Gauge, sink_key
 from ..probes.fingerprint import tensor_hash
 from ..probes.keys import locate
 from ..probes.model import LanguageModel
+from ..probes.prefix_cache import PrefixCache, prefix_cache
 from ..probes.prefixes import ContextPrefixes, make_prefixes
 from ..probes.requests import EditRequest
 from ..probes.site import EditSite, find_site, layer_count
@@ -66,11 +67,13 @@ class Setup:
     settings: ValueSettings
     corpus: tuple[str, ...]
     seed: int
+    known: PrefixCache | None = None
+    """States of the prefixes in the unedited model; None where the model cannot go on from them."""
 
     @property
     def editing(self) -> EditContext:
         """What editors work with."""
-        return EditContext(self.lm, self.site, self.statistics, self.prefixes, self.settings)
+        return EditContext(self.lm, self.site, self.statistics, self.prefixes, self.settings, self.known)
 
     @cached_property
     def weight_hash(self) -> str:
@@ -87,7 +90,7 @@ class Setup:
             entropy_ratio=self.policy.min_entropy_ratio,
             relative_update=self.policy.max_relative_update,
         )
-        return Bench(self.lm, self.site, self.prefixes, self.corpus, limits, self.site.matrix())
+        return Bench(self.lm, self.site, self.prefixes, self.corpus, limits, self.site.matrix(), self.known)
 
     def bench_perplexity(self) -> float:
         """Return the mean perplexity of the unedited model on the run's corpus; raises `NotFinite`."""
@@ -129,18 +132,19 @@ def prepare(
         )
     progress("prefixes", 0, 1)
     prefixes = make_prefixes(lm, seed)
+    known = prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
     progress("prefixes", 1, 1)
     found = statistics_for(lm, site, statistics, corpus, seed, progress)
     null = null_sample(lm, NULL_SAMPLE)
     chosen = settings or ValueSettings()
     gauge = Gauge(
         lm, site, found, prefixes, sink_key(lm, site, [request.prompt for request in null]),
-        float(site.matrix().norm()), chosen.clamp,
+        float(site.matrix().norm()), chosen.clamp, known,
     )  # fmt: skip
     calibration = calibrate(gauge, null, lambda done, total: progress("calibration", done, total))
     return Setup(
         lm, site, found, prefixes, gauge, calibration, policy or Policy(), chosen,
-        perplexity_corpus or builtin_corpus(), seed,
+        perplexity_corpus or builtin_corpus(), seed, known,
     )  # fmt: skip
 
 

@@ -23,7 +23,8 @@ import torch
 
 from .batches import batches, pad
 from .errors import NotFinite, StatisticsError
-from .keys import pad_id, stop_after
+from .keys import stop_after
+from .passes import pad_id
 from .statistics import KeyStatistics, Provenance
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ import torch
 
 from .keys import SubjectKeys, activations, subject_keys
 from .model import LanguageModel
+from .prefix_cache import PrefixCache
 from .prefixes import ContextPrefixes, Role
 from .requests import EditRequest
 from .site import EditSite
@@ -64,10 +65,12 @@ class Gauge:
     """||W||_F."""
     clamp: float = 4.0
     """Clamp factor of v*, as the editors use it."""
+    known: PrefixCache | None = None
+    """States of the prefixes in the unedited model, so that they are not run for every request."""
 
     def measure(self, request: EditRequest) -> Evidence:
         """Return the evidence for `request`; raises `RequestError` when its subject cannot be located."""
-        keys = subject_keys(self.lm, self.site, request, self.prefixes.texts(Role.KEY))
+        keys = subject_keys(self.lm, self.site, request, self.prefixes.texts(Role.KEY), known=self.known)
         mean, bare = keys.mean_key.double().cpu(), keys.bare_key.double().cpu()
         direction = self.statistics.direction(mean)
         denominator = abs(float(direction @ bare))

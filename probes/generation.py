@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .batches import pad
 from .errors import NotFinite
-from .keys import pad_id
+from .passes import pad_id, select_logits
 
 if TYPE_CHECKING:
     import torch
@@ -18,10 +19,46 @@ if TYPE_CHECKING:
 __all__ = ["continuations", "sampled"]
 
 
-def continuations(lm: LanguageModel, rows: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
-    """Return the greedy continuation of each row of ids, at most `tokens` new ids."""
-    # A checkpoint's own generation settings may forbid repetition, which would hide a model that repeats itself.
-    return _generate(lm, rows, tokens, do_sample=False, repetition_penalty=1.0, no_repeat_ngram_size=0)
+def continuations(
+    lm: LanguageModel, rows: Sequence[Sequence[int]], tokens: int, drafts: Sequence[Sequence[int]] | None = None
+) -> list[list[int]]:
+    """Return the greedy continuation of each row of ids: `tokens` new ids, or fewer where the text ends.
+
+    `drafts` are guesses of them. One pass over all of a row's draft tells how much of it is the
+    greedy choice; only from there on is generated, so that a good guess saves time and a bad one changes nothing.
+    """
+    agreed = [0] * len(rows) if drafts is None else _agreed(lm, rows, drafts)
+    found = [list(draft) for draft in drafts] if drafts is not None else [[] for _ in rows]
+    # A draft that is shorter has ended, and agrees that it does.
+    left = [index for index, count in enumerate(agreed) if count < max(len(found[index]), 1)]
+    if left:
+        begun = [[*rows[index], *found[index][: agreed[index]]] for index in left]
+        # A checkpoint's own generation settings may forbid repetition, which would hide a model that repeats itself.
+        most = tokens - min(agreed[index] for index in left)
+        options: dict[str, Any] = {"do_sample": False, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+        for index, new in zip(left, _generate(lm, begun, most, **options), strict=True):
+            found[index] = [*found[index][: agreed[index]], *new][:tokens]
+    return found
+
+
+def _agreed(lm: LanguageModel, rows: Sequence[Sequence[int]], drafts: Sequence[Sequence[int]]) -> list[int]:
+    """Return how many ids of each draft, counted from its begin, are the model's greedy choice."""
+    import torch
+
+    joined = [[*row, *draft] for row, draft in zip(rows, drafts, strict=True)]
+    batch = pad(joined, pad_id(lm), lm.device)
+    width = batch.input_ids.shape[1]
+    places = [n * width + len(row) - 1 + step for n, row in enumerate(rows) for step in range(len(drafts[n]))]
+    with torch.no_grad(), select_logits(lm, torch.tensor(places, dtype=torch.long)):
+        choices = lm.model(**batch._asdict(), use_cache=False).logits[0].argmax(-1)
+    chosen = choices.split([len(draft) for draft in drafts])
+    return [
+        next(
+            (step for step, (token, choice) in enumerate(zip(draft, row.tolist(), strict=True)) if token != choice),
+            len(draft),
+        )
+        for draft, row in zip(drafts, chosen, strict=True)
+    ]
 
 
 def sampled(
@@ -62,5 +99,14 @@ def _generate(lm: LanguageModel, rows: Sequence[Sequence[int]], tokens: int, **o
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=lm.device)
     with torch.no_grad():
         out = generate(input_ids=ids, attention_mask=mask, max_new_tokens=tokens, pad_token_id=fill, **options)
-    found: list[list[int]] = out[:, width:].tolist()
-    return found
+    return [_until_end(row, _ends(lm)) for row in out[:, width:].tolist()]
+
+
+def _ends(lm: LanguageModel) -> set[int]:
+    found = lm.model.generation_config.eos_token_id
+    return set(found if isinstance(found, list) else [found])
+
+
+def _until_end(row: list[int], ends: set[int]) -> list[int]:
+    """Cut what fills a row up behind the end of its text; the id of the end stays."""
+    return row[: next((index + 1 for index, token in enumerate(row) if token in ends), len(row))]

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from .batches import TOKEN_BUDGET, batches, pad
+from .batches import TOKEN_BUDGET, batches
 from .errors import ModelError
+from .prefix_cache import PrefixCache, join
 from .tokens import SubjectPosition, locate_subject
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from .requests import EditRequest
     from .site import EditSite
 
-__all__ = ["Activations", "SubjectKeys", "activations", "locate", "pad_id", "stop_after", "subject_keys"]
+__all__ = ["Activations", "SubjectKeys", "activations", "locate", "stop_after", "subject_keys"]
 
 
 class Activations(NamedTuple):
@@ -91,12 +92,6 @@ def stop_after(module: torch.nn.Module) -> Iterator[list[tuple[torch.Tensor, tor
         )
 
 
-def pad_id(lm: LanguageModel) -> int:
-    """Return an id to fill padded places with; masked out, so any will do."""
-    found = lm.tokenizer.pad_token_id
-    return int(found) if found is not None else 0
-
-
 def locate(lm: LanguageModel, request: EditRequest, prefix: str = "") -> SubjectPosition:
     """Return where the subject of `request` lies in `prefix` + its prompt; raises `RequestError`."""
     text = prefix + request.prompt
@@ -108,20 +103,28 @@ def locate(lm: LanguageModel, request: EditRequest, prefix: str = "") -> Subject
 
 
 def activations(
-    lm: LanguageModel, site: EditSite, rows: Sequence[tuple[Sequence[int], int]], budget: int = TOKEN_BUDGET
+    lm: LanguageModel,
+    site: EditSite,
+    rows: Sequence[tuple[Sequence[int], int]],
+    budget: int = TOKEN_BUDGET,
+    known: PrefixCache | None = None,
 ) -> Activations:
-    """Return the site's input and output at one token of each row, `rows` being (ids, token index)."""
+    """Return the site's input and output at one token of each row, `rows` being (ids, token index).
+
+    Rows that begin with a `known` prefix go on from there.
+    """
     keys: dict[int, torch.Tensor] = {}
     values: dict[int, torch.Tensor] = {}
     # In a causal model nothing behind the token can reach it.
-    cut = [list(ids[: index + 1] if lm.causal else ids) for ids, index in rows]
+    cut = [tuple(ids[: index + 1] if lm.causal else ids) for ids, index in rows]
     for members in batches([len(row) for row in cut], budget):
-        batch = pad([cut[i] for i in members], pad_id(lm), lm.device)
+        chosen = [cut[place] for place in members]
+        joined = join(lm, chosen, known, [len(row) - 1 for row in chosen], site.layer + 1)
         with torch.no_grad(), stop_after(site.module) as seen:
-            lm.model(**batch._asdict(), **({"use_cache": False} if lm.causal else {}))
+            lm.model(**joined.inputs)
         # Some models (OPT) run their MLP on [rows * tokens, features], so the places are counted flat.
-        width = batch.input_ids.shape[1]
-        at = torch.tensor([n * width + rows[i][1] for n, i in enumerate(members)], device=seen[0][0].device)
+        flat = [n * joined.width + rows[place][1] - joined.leads[n] for n, place in enumerate(members)]
+        at = torch.tensor(flat, device=seen[0][0].device)
         given, returned = (tensor.flatten(0, -2)[at].float() for tensor in seen[0])
         for place, key, value in zip(members, given, returned, strict=True):
             keys[place], values[place] = key, value
@@ -130,7 +133,12 @@ def activations(
 
 
 def subject_keys(
-    lm: LanguageModel, site: EditSite, request: EditRequest, prefixes: Sequence[str], budget: int = TOKEN_BUDGET
+    lm: LanguageModel,
+    site: EditSite,
+    request: EditRequest,
+    prefixes: Sequence[str],
+    budget: int = TOKEN_BUDGET,
+    known: PrefixCache | None = None,
 ) -> SubjectKeys:
     """Return the keys and values of one request's subject, bare and under `prefixes` (texts, the empty one included).
 
@@ -138,5 +146,5 @@ def subject_keys(
     """
     bare = locate(lm, request)
     positions = [bare] + [locate(lm, request, prefix) for prefix in prefixes]
-    found = activations(lm, site, [(position.input_ids, position.last) for position in positions], budget)
+    found = activations(lm, site, [(position.input_ids, position.last) for position in positions], budget, known)
     return SubjectKeys(bare, found.keys[0], found.values[0], found.keys[1:], found.values[1:])

@@ -14,20 +14,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from .batches import Padded, pad, similar
 from .errors import EditguardError, ModelError
-from .keys import pad_id
+from .passes import Entry, cache_of, pad_id, record_entry, select_logits
+from .prefix_cache import PrefixCache, join
 
 if TYPE_CHECKING:
     from .model import LanguageModel
     from .site import EditSite
 
-__all__ = ["LiveRows", "Row", "Stem", "full_logits", "select_logits"]
+__all__ = ["LiveRows", "Row", "Stem", "full_logits"]
 
 
 class Row(NamedTuple):
@@ -48,30 +49,7 @@ class _KeptLayer(DynamicLayer):
 
 
 @contextmanager
-def select_logits(lm: LanguageModel, places: torch.Tensor) -> Iterator[None]:
-    """Let the head see only the flat `places` (row * tokens + token): its logits are [1, places, vocabulary]."""
-    head = lm.model.get_output_embeddings()
-
-    def choose(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
-        return (args[0].flatten(0, 1)[places.to(args[0].device)].unsqueeze(0),)
-
-    handle = head.register_forward_pre_hook(choose)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-class _Entry(NamedTuple):
-    """How one forward enters the site's block: hidden state [rows, tokens, d_model], and what a block returns."""
-
-    hidden: torch.Tensor
-    returned: int | None
-    """Length of the tuple that a block returns; None where it returns the hidden state itself."""
-
-
-@contextmanager
-def _start_at(site: EditSite, entry: _Entry) -> Iterator[None]:
+def _start_at(site: EditSite, entry: Entry) -> Iterator[None]:
     """Replace the blocks below the site: each of them hands on what enters the site's block."""
     below = list(site.blocks[: site.layer])
     own = [vars(block).get("forward") for block in below]
@@ -87,29 +65,6 @@ def _start_at(site: EditSite, entry: _Entry) -> Iterator[None]:
                 block.forward = forward
             elif "forward" in vars(block):
                 del block.forward
-
-
-@contextmanager
-def _record_entry(site: EditSite) -> Iterator[list[_Entry]]:
-    """Record how each forward enters the site's block."""
-    hidden: list[torch.Tensor] = []
-    seen: list[_Entry] = []
-
-    def enter(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        hidden.append((args[0] if args else kwargs["hidden_states"]).detach())
-
-    def leave(_: torch.nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        seen.append(_Entry(hidden.pop(), len(output) if isinstance(output, tuple) else None))
-
-    handles = [
-        site.block.register_forward_pre_hook(enter, with_kwargs=True),
-        site.block.register_forward_hook(leave),
-    ]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _flat_places(rows: Sequence[Row], width: int, shift: Sequence[int]) -> torch.Tensor:
@@ -137,14 +92,16 @@ class _Group(NamedTuple):
 
     batch: Padded
     places: torch.Tensor
-    entry: _Entry
+    entry: Entry
 
 
 class Stem:
     """The lower layers' result for some texts, so that the layers from the site on can be run again and again."""
 
-    def __init__(self, lm: LanguageModel, site: EditSite, rows: Sequence[Row]) -> None:
-        """Run `rows` once, in groups of similar length; the logits of that run are `first`.
+    def __init__(
+        self, lm: LanguageModel, site: EditSite, rows: Sequence[Row], known: PrefixCache | None = None
+    ) -> None:
+        """Run `rows` once, in groups of similar length and on from what is `known`; the logits of that run are `first`.
 
         Raises `ModelError` for an architecture whose upper layers cannot run alone.
         """
@@ -155,11 +112,20 @@ class Stem:
         parts = []
         for members in self._members:
             chosen = [rows[index] for index in members]
-            batch = pad([row.ids for row in chosen], pad_id(lm), lm.device)
-            places = _flat_places(chosen, batch.input_ids.shape[1], [0] * len(chosen))
-            with torch.no_grad(), _record_entry(site) as seen, select_logits(lm, places):
-                parts.append(lm.model(**batch._asdict(), use_cache=False).logits[0].float())
-            self._groups.append(_Group(batch, places, seen[0]))
+            ids = [row.ids for row in chosen]
+            joined = join(lm, ids, known, [min((len(row.ids) - 1, *row.predict)) for row in chosen])
+            places = _flat_places(chosen, joined.width, joined.leads)
+            with torch.no_grad(), record_entry(site) as seen, select_logits(lm, places):
+                parts.append(lm.model(**joined.inputs).logits[0].float())
+            batch = pad(ids, pad_id(lm), lm.device)
+            width = batch.input_ids.shape[1]
+            hidden = seen[0].hidden if joined.hidden is None else torch.cat([joined.hidden, seen[0].hidden], 1)
+            # Edited weights change the known tokens too, so that later runs need all of them.
+            order = joined.places(torch.arange(width), hidden.shape[1]).to(hidden.device)
+            whole = hidden.gather(1, order[..., None].expand(-1, -1, hidden.shape[-1]))
+            self._groups.append(
+                _Group(batch, _flat_places(chosen, width, [0] * len(chosen)), Entry(whole, seen[0].returned))
+            )
         self.first: torch.Tensor = self._ordered(parts)
         self._verify(parts[-1])
 
@@ -211,7 +177,7 @@ class _Run(NamedTuple):
     ids: torch.Tensor
     mask: torch.Tensor
     positions: torch.Tensor
-    entry: _Entry
+    entry: Entry
     kept: list[tuple[torch.Tensor, torch.Tensor]]
     first: Sequence[torch.Tensor]
 
@@ -220,27 +186,17 @@ def _gather(states: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return states.gather(2, index[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3]))
 
 
-def _cache(kept: Sequence[tuple[torch.Tensor, ...]]) -> DynamicCache:
-    """Return a cache of each layer's (keys, values)."""
-    cache = DynamicCache()
-    cache.layers = []
-    for keys, values in kept:
-        layer: _KeptLayer = cast(Any, _KeptLayer)()  # its base's constructor has no types
-        layer.keys, layer.values = keys, values
-        layer.dtype, layer.device, layer.is_initialized = keys.dtype, keys.device, True
-        cache.layers.append(layer)
-    return cache
-
-
 class LiveRows:
     """The tokens from each row's edited one on, with everything before and below kept."""
 
-    def __init__(self, lm: LanguageModel, site: EditSite, rows: Sequence[Row]) -> None:
-        """Run `rows` once in full, in groups of similar length.
+    def __init__(
+        self, lm: LanguageModel, site: EditSite, rows: Sequence[Row], known: PrefixCache | None = None
+    ) -> None:
+        """Run `rows` once through all layers, in groups of similar length and on from what is `known`.
 
         The logits of that run are `first`, those of later runs come from `logits`.
         """
-        self._lm, self._site, self.rows = lm, site, rows
+        self._lm, self._site, self._known, self.rows = lm, site, known, rows
         self.past = max(row.at for row in rows)
         self.width = max(len(row.ids) - row.at for row in rows)
         self._places = _flat_places(rows, self.width, [row.at for row in rows])
@@ -254,34 +210,40 @@ class LiveRows:
         self._ids = ordered([run.ids for run in runs])
         self._mask = ordered([run.mask for run in runs])
         self._positions = ordered([run.positions for run in runs])
-        self._entry = _Entry(ordered([run.entry.hidden for run in runs]), runs[0].entry.returned)
-        self._cache = _cache(
-            [tuple(ordered(states) for states in zip(*layer, strict=True)) for layer in zip(*(run.kept for run in runs), strict=True)]
+        self._entry = Entry(ordered([run.entry.hidden for run in runs]), runs[0].entry.returned)
+        self._cache = cache_of(
+            [
+                (ordered([keys for keys, _ in layer]), ordered([values for _, values in layer]))
+                for layer in zip(*(run.kept for run in runs), strict=True)
+            ],
+            _KeptLayer,
         )
         pieces = [piece for run in runs for piece in run.first]
         self.first: torch.Tensor = torch.cat([pieces[index] for index in order.tolist()])
 
     def _run(self, rows: Sequence[Row]) -> _Run:
         """Run one group in full, then align its kept tokens on the right and its live ones on the left."""
-        batch = pad([row.ids for row in rows], pad_id(self._lm), self._lm.device)
-        places = _flat_places(rows, batch.input_ids.shape[1], [0] * len(rows))
-        cache = DynamicCache()
-        with torch.no_grad(), _record_entry(self._site) as seen, select_logits(self._lm, places):
-            logits = self._lm.model(**batch._asdict(), use_cache=True, past_key_values=cache).logits[0].float()
+        joined = join(self._lm, [row.ids for row in rows], self._known, [row.at for row in rows])
+        places = _flat_places(rows, joined.width, joined.leads)
+        inputs = {"past_key_values": DynamicCache(), **joined.inputs, "use_cache": True}
+        with torch.no_grad(), record_entry(self._site) as seen, select_logits(self._lm, places):
+            logits = self._lm.model(**inputs).logits[0].float()
         hidden = seen[0].hidden
-        at = torch.tensor([row.at for row in rows], device=hidden.device)[:, None]
-        length = torch.tensor([len(row.ids) for row in rows], device=hidden.device)[:, None]
-        last = batch.input_ids.shape[1] - 1
-        live = at + torch.arange(self.width, device=hidden.device)
-        kept = at - self.past + torch.arange(self.past, device=hidden.device)
-        inside, from_past = live.clamp(max=last), kept.clamp(min=0)
-        layers: list[Any] = cache.layers  # of a causal stack, so each of them keeps keys and values
+        at = torch.tensor([row.at for row in rows])[:, None]
+        length = torch.tensor([len(row.ids) for row in rows])[:, None]
+        live, kept = at + torch.arange(self.width), at - self.past + torch.arange(self.past)
+        inside = live.clamp(max=length - 1)
+        batch = pad([row.ids for row in rows], pad_id(self._lm), self._lm.device)
+        positions, device = inside.to(hidden.device), hidden.device
+        states: list[Any] = inputs["past_key_values"].layers  # of a causal stack, so each of them keeps keys and values
+        from_past = joined.places(kept, joined.past + joined.width).to(device)
+        from_tail = (joined.places(inside, joined.past + joined.width) - joined.past).to(device)
         return _Run(
-            ids=batch.input_ids.gather(1, inside),
-            mask=torch.cat([(kept >= 0).long(), (live < length).long()], 1),
-            positions=inside,
-            entry=_Entry(hidden.gather(1, inside[..., None].expand(-1, -1, hidden.shape[-1])), seen[0].returned),
-            kept=[(_gather(layer.keys, from_past), _gather(layer.values, from_past)) for layer in layers],
+            ids=batch.input_ids.gather(1, positions),
+            mask=torch.cat([(kept >= 0).long(), (live < length).long()], 1).to(device),
+            positions=positions,
+            entry=Entry(hidden.gather(1, from_tail[..., None].expand(-1, -1, hidden.shape[-1])), seen[0].returned),
+            kept=[(_gather(layer.keys, from_past), _gather(layer.values, from_past)) for layer in states],
             first=logits.split([len(row.predict) for row in rows]),
         )
 
@@ -294,7 +256,7 @@ class LiveRows:
         part._ids, part._mask, part._positions = self._ids[index], self._mask[index], self._positions[index]
         part._entry = self._entry._replace(hidden=self._entry.hidden[index])
         layers: list[Any] = self._cache.layers
-        part._cache = _cache([(layer.keys[index], layer.values[index]) for layer in layers])
+        part._cache = cache_of([(layer.keys[index], layer.values[index]) for layer in layers], _KeptLayer)
         pieces = self.first.split([len(row.predict) for row in self.rows])
         part.first = torch.cat([pieces[row] for row in kept])
         return part

@@ -1,7 +1,8 @@
 """Checks: what is measured on a model with one edit in it, against the same model without.
 
-Order for each edit: `prepare` on the unedited model, the edit is applied, `measure`, the edit is undone. A measurement
-that is NaN or that could not be taken has the verdict UNMEASURED, which is never a pass.
+Order: `expect` for edits that come together; then for each of them `prepare` on the unedited model, the edit is applied,
+`measure`, the edit is undone. A measurement that is NaN or that could not be taken has the verdict UNMEASURED, which is
+never a pass.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 
 from ..probes.card import Card
 from ..probes.model import LanguageModel
+from ..probes.prefix_cache import PrefixCache
 from ..probes.prefixes import ContextPrefixes
 from ..probes.registry import Registry
 from ..probes.requests import EditRequest
@@ -95,6 +97,8 @@ class Bench:
     limits: Limits
     weight: torch.Tensor
     """The unedited W [d_model, d_ff], fp32."""
+    known: PrefixCache | None = None
+    """States of the prefixes in the unedited model, so that they are not run for every request."""
     memo: dict[str, Any] = field(default_factory=dict)
 
 
@@ -103,6 +107,9 @@ class Check(ABC):
 
     name: ClassVar[str]
     card: ClassVar[Card]
+
+    def expect(self, bench: Bench, requests: Sequence[EditRequest]) -> None:  # noqa: B027  (an offer, no duty)
+        """Measure of the unedited model what is better measured for several requests at once; `prepare` follows for each."""
 
     @abstractmethod
     def prepare(self, bench: Bench, request: EditRequest) -> Any:

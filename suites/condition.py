@@ -43,16 +43,16 @@ def repetition(text: str) -> float:
     return 1 - len(set(pairs)) / len(pairs) if pairs else 0.0
 
 
-def generate(lm: LanguageModel, prompts: Sequence[str], tokens: int = _TOKENS) -> list[str]:
-    """Return the greedy continuations of `prompts`, without them."""
-    ids = [lm.tokenizer(prompt).input_ids for prompt in prompts]
-    texts: list[str] = lm.tokenizer.batch_decode(continuations(lm, ids, tokens), skip_special_tokens=True)
-    return texts
+def generate(
+    lm: LanguageModel, prompts: Sequence[str], drafts: Sequence[Sequence[int]] | None = None, tokens: int = _TOKENS
+) -> list[list[int]]:
+    """Return the ids of the greedy continuations of `prompts`; `drafts` are guesses of them."""
+    return continuations(lm, [lm.tokenizer(prompt).input_ids for prompt in prompts], tokens, drafts)
 
 
 class _Texts(NamedTuple):
     prompts: list[str]
-    texts: list[str]
+    ids: list[list[int]]
 
 
 @CHECKS.register("degeneracy")
@@ -70,22 +70,38 @@ class Degeneracy(Check):
         action="Read the generations in the report; do not ship a model that repeats itself.",
     )
 
+    def expect(self, bench: Bench, requests: Sequence[EditRequest]) -> None:
+        """Generate for all of them in one batch: most of the time of a step is the same for one row as for many."""
+        kept: dict[str, list[int]] = bench.memo.setdefault(self.name, {})
+        wanted = dict.fromkeys(prompt for request in requests for prompt in self._prompts(bench, request))
+        new = [prompt for prompt in wanted if prompt not in kept]
+        # What earlier requests needed is let go, so that memory does not grow with their number.
+        bench.memo[self.name] = {prompt: kept[prompt] for prompt in wanted if prompt in kept}
+        if new:
+            bench.memo[self.name].update(zip(new, generate(bench.lm, new), strict=True))
+
     def prepare(self, bench: Bench, request: EditRequest) -> _Texts:
-        """Generate from the unedited model; the fixed prompts once a run."""
-        if self.name not in bench.memo:
-            bench.memo[self.name] = generate(bench.lm, _PROMPTS)
+        """Generate from the unedited model, unless that was done with others' in `expect`."""
+        prompts = self._prompts(bench, request)
+        if not all(prompt in bench.memo.get(self.name, {}) for prompt in prompts):
+            self.expect(bench, [request])
+        return _Texts(prompts, [bench.memo[self.name][prompt] for prompt in prompts])
+
+    @staticmethod
+    def _prompts(bench: Bench, request: EditRequest) -> list[str]:
         sentences = [prefix.text for prefix in bench.prefixes.of(Role.HELD_OUT) if prefix.family is Family.SENTENCE]
-        own = [request.prompt, *(text + request.prompt for text in sentences[:1])]
-        return _Texts([*_PROMPTS, *own], [*bench.memo[self.name], *generate(bench.lm, own)])
+        return [*_PROMPTS, request.prompt, *(text + request.prompt for text in sentences[:1])]
 
     def measure(self, bench: Bench, request: EditRequest, before: _Texts, needs_prefix: bool) -> Measured:
         """Judge the fixed prompts, whose baseline is no matter of the edit; show all."""
-        after = generate(bench.lm, before.prompts)
-        old, new = (sum(map(word_entropy, texts[: len(_PROMPTS)])) for texts in (before.texts, after))
+        # Little of the text of a sound model changes, so what it wrote before is a good draft.
+        ids = before.ids, generate(bench.lm, before.prompts, before.ids)
+        were, after = (bench.lm.tokenizer.batch_decode(rows, skip_special_tokens=True) for rows in ids)
+        old, new = (sum(map(word_entropy, texts[: len(_PROMPTS)])) for texts in (were, after))
         ratio, least = (new / old if old else math.nan), bench.limits.entropy_ratio
         outcome = judge(ratio, ratio >= least)
         fixed = len(_PROMPTS)
-        repeated, was = (sum(map(repetition, texts[:fixed])) / fixed for texts in (after, before.texts))
+        repeated, was = (sum(map(repetition, texts[:fixed])) / fixed for texts in (after, were))
         measurements = [
             Measurement(
                 self.name, "word-entropy-ratio", ratio if math.isfinite(ratio) else None, outcome, "generation",
@@ -96,7 +112,7 @@ class Degeneracy(Check):
                 self.name, "repetition", repeated, Outcome.INFO, "generation", baseline=was, unit="share of word pairs"
             ),
         ]  # fmt: skip
-        shown = [Generated(*row) for row in zip(before.prompts, before.texts, after, strict=True)]
+        shown = [Generated(*row) for row in zip(before.prompts, were, after, strict=True)]
         return Measured(measurements, shown)
 
 

@@ -64,7 +64,7 @@ def _ask(bench: Bench, texts: Sequence[_Text], request: EditRequest) -> _Asked:
         targets.append(target_ids(tokenizer, request.prompt, request.target_true))
         true = tuple(enter(targets[1], item.text) for item in texts)
     kept = tuple(rows)
-    return _Asked(Stem(bench.lm, bench.site, kept), tuple(texts), kept, new, true, tuple(targets))
+    return _Asked(Stem(bench.lm, bench.site, kept, bench.known), tuple(texts), kept, new, true, tuple(targets))
 
 
 class _Scored(NamedTuple):
@@ -255,7 +255,7 @@ class Locality(Check):
             Row(row, 0, tuple(range(max(0, len(row) - bare[index % len(bare)]), len(row))))
             for index, row in enumerate(ids)
         ]
-        stem = Stem(bench.lm, bench.site, rows)
+        stem = Stem(bench.lm, bench.site, rows, bench.known)
         return _Neighbours(stem, texts, tuple(rows), stem.first.argmax(-1))
 
     def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:

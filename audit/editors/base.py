@@ -19,6 +19,7 @@ import torch
 from ...probes.errors import NotFinite, RequestError
 from ...probes.keys import SubjectKeys, subject_keys
 from ...probes.model import LanguageModel
+from ...probes.prefix_cache import PrefixCache
 from ...probes.prefixes import ContextPrefixes
 from ...probes.registry import Registry
 from ...probes.requests import EditRequest
@@ -38,6 +39,8 @@ class EditContext(NamedTuple):
     statistics: KeyStatistics
     prefixes: ContextPrefixes
     settings: ValueSettings
+    known: PrefixCache | None = None
+    """States of the prefixes in the unedited model, so that they are not run for every request."""
 
 
 class Insertion(NamedTuple):
@@ -109,9 +112,9 @@ class Editor(ABC):
 
     def plan(self, context: EditContext, request: EditRequest) -> Plan:
         """Return keys, insertion and the search for v* that `request` needs; raises `RequestError`."""
-        lm, site, _, prefixes, settings = context
+        lm, site, _, prefixes, settings, known = context
         texts = self.contexts(prefixes)
-        keys = subject_keys(lm, site, request, texts)
+        keys = subject_keys(lm, site, request, texts, known=known)
         insertion = self.insertion(keys)
         start_norm = float(insertion.start.norm())
         return Plan(keys, insertion, value_problem(lm, request, texts, start_norm, self.settings(settings)))
@@ -163,10 +166,12 @@ def compute_updates(
             plans[index] = editor.plan(context, request)
         except (RequestError, NotFinite) as error:
             found[index] = error
-    values = optimise_values(context.lm, context.site, [plan.problem for plan in plans.values()])
+    values = optimise_values(context.lm, context.site, [plan.problem for plan in plans.values()], context.known)
     for (index, plan), value in zip(plans.items(), values, strict=True):
         try:
-            found[index] = value if isinstance(value, NotFinite) else editors[index].finish(plan, value, context.statistics)
+            found[index] = (
+                value if isinstance(value, NotFinite) else editors[index].finish(plan, value, context.statistics)
+            )
         except NotFinite as error:
             found[index] = error
     return [one for one in found if one is not None]

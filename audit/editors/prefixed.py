@@ -20,7 +20,7 @@ from .value import ValueSettings
 
 __all__ = ["Prefixed"]
 
-_STEPS, _LEARNING_RATE, _CLAMP, _STOP_LOSS, _PARTS = 20, 1.0, 6.0, 0.1, 3
+_STEPS, _LEARNING_RATE, _CLAMP, _STOP_LOSS, _PARTS = 20, 1.0, 6.0, 0.1, 5
 
 
 @EDITORS.register("prefixed")
@@ -36,7 +36,7 @@ class Prefixed(Editor):
         return prefixes.texts(Role.EDIT)
 
     def settings(self, asked: ValueSettings) -> ValueSettings:
-        """Search faster and farther than published, a third of the contexts at a time; docs/editors.md has the comparison.
+        """Search faster and farther than published, a fifth of the contexts at a time; docs/editors.md has the comparison.
 
         A mean over contexts of many kinds is harder to satisfy than ROME's, so the clamp is wider; the search ends
         earlier, since what it gains late is paid in perplexity.

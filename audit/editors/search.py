@@ -22,6 +22,7 @@ import torch
 from ...probes.errors import NotFinite
 from ...probes.model import LanguageModel
 from ...probes.partial import LiveRows, Row, full_logits
+from ...probes.prefix_cache import PrefixCache
 from ...probes.site import EditSite
 from .value import Engine, OptimisedValue, ValueProblem
 
@@ -150,14 +151,16 @@ class _Search:
                 self.delta.mul_(limit / self.delta.norm())
 
 
-def optimise_values(lm: LanguageModel, site: EditSite, problems: Sequence[ValueProblem]) -> list[Outcome]:
+def optimise_values(
+    lm: LanguageModel, site: EditSite, problems: Sequence[ValueProblem], known: PrefixCache | None = None
+) -> list[Outcome]:
     """Return what each search found, in order: a value, or the `NotFinite` that ended it (not raised: others go on)."""
     found: dict[int, Outcome] = {}
     for members in _together(problems):
         chosen = [problems[index] for index in members]
         rows = list(chain.from_iterable(problem.rows for problem in chosen))
         with torch.enable_grad():
-            forwards = _forwards(lm, site, rows, chosen)
+            forwards = _forwards(lm, site, rows, chosen, known)
             for part, forward in forwards:
                 answers = _descend(forward, [chosen[index] for index in part], site)
                 found.update({members[index]: answer for index, answer in zip(part, answers, strict=True)})
@@ -183,11 +186,15 @@ def _together(problems: Sequence[ValueProblem]) -> Iterator[list[int]]:
 
 
 def _forwards(
-    lm: LanguageModel, site: EditSite, rows: Sequence[Row], problems: Sequence[ValueProblem]
+    lm: LanguageModel,
+    site: EditSite,
+    rows: Sequence[Row],
+    problems: Sequence[ValueProblem],
+    known: PrefixCache | None,
 ) -> list[tuple[list[int], _Forward]]:
     """Return forwards with the problems that each is for: one live for all, or the reference for each."""
     if problems[0].settings.engine is Engine.LIVE:
-        live = _Live(site, LiveRows(lm, site, rows))
+        live = _Live(site, LiveRows(lm, site, rows, known))
         if live.agrees(exact=lm.dtype in (torch.float32, torch.float64)):
             return [(list(range(len(problems))), live)]
     return [([index], _Whole(lm, site, problem.rows)) for index, problem in enumerate(problems)]

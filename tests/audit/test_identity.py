@@ -122,9 +122,7 @@ def test_the_direction_is_the_mean_key_through_c(request_: EditRequest, name: st
 @pytest.mark.parametrize(("name", "request_"), [("rome", MIDDLE), ("rome", REQUEST), ("prefixed", REQUEST)])
 def test_live_and_reference_engines_give_the_same_update(family: str, name: str, request_: EditRequest) -> None:
     # Not the last layer: what is added there does not reach the tokens behind, and the search would follow rounding.
-    live, reference = (
-        update_of(name, context(family, torch.float32, engine, layer=0), request_) for engine in Engine
-    )
+    live, reference = (update_of(name, context(family, torch.float32, engine, layer=0), request_) for engine in Engine)
     assert (live.engine, reference.engine) == ("live", "reference")
     assert live.steps == reference.steps
     close(live.delta(), reference.delta(), 1e-4)

@@ -33,6 +33,28 @@ def test_greedy_rows_of_any_length_are_those_of_a_loop_by_hand(family: str) -> N
         assert found[: len(expected)] == expected
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
+def test_a_draft_changes_nothing_but_the_time(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = tiny_language_model(family)
+    expected = continuations(lm, ROWS, 6)
+    wrong = [[*row[:2], (row[2] + 1) % 100, *row[3:]] for row in expected]
+    drafts = ([[] for _ in ROWS], [[99] * 6 for _ in ROWS], wrong, [expected[0], *wrong[1:]])
+    for draft in drafts:
+        assert continuations(lm, ROWS, 6, draft) == expected
+    monkeypatch.setattr(lm.model, "generate", None)
+    assert continuations(lm, ROWS, 6, expected) == expected, "a right draft is generated again"
+
+
+def test_nothing_stands_behind_the_end_of_a_text() -> None:
+    lm = tiny_language_model("llama")
+    (row,) = continuations(lm, ROWS[:1], 6)
+    lm.model.generation_config.eos_token_id = [row[2], 9999]
+    ended, *others = continuations(lm, ROWS, 6)
+    assert ended == row[:3]
+    assert max(map(len, others)) > 3
+    assert continuations(lm, ROWS, 6, [ended, *others]) == [ended, *others]
+
+
 def test_the_seed_decides_and_the_process_is_left_alone() -> None:
     lm = tiny_language_model("llama")
     state = torch.random.get_rng_state()

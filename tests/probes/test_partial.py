@@ -10,7 +10,8 @@ import pytest
 import torch
 from editguard.probes.errors import EditguardError, ModelError
 from editguard.probes.model import LanguageModel
-from editguard.probes.partial import LiveRows, Row, Stem, full_logits, select_logits
+from editguard.probes.partial import LiveRows, Row, Stem, full_logits
+from editguard.probes.passes import select_logits
 from editguard.probes.site import EditSite
 from torch import Tensor, nn
 

@@ -67,13 +67,13 @@ def degeneracy(bench: Bench, before: object) -> dict[str, Measurement]:
 @pytest.mark.tiny
 def test_generated_text_is_the_continuation_alone() -> None:
     lm = tiny_language_model("llama")
-    (found,) = generate(lm, [REQUEST.prompt], 4)
+    (found,) = generate(lm, [REQUEST.prompt], tokens=4)
     ids = lm.tokenizer(REQUEST.prompt).input_ids
     with torch.no_grad():
         whole = lm.model.generate(
             torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=4, do_sample=False
         )
-    assert found == lm.tokenizer.decode(whole[0, len(ids) :], skip_special_tokens=True)
+    assert found == whole[0, len(ids) :].tolist()
 
 
 @pytest.mark.tiny
@@ -118,7 +118,7 @@ def test_a_broken_model_never_passes() -> None:
 def test_without_words_to_compare_with_nothing_is_measured() -> None:
     bench = bench_of(tiny_language_model("llama"))
     before = Degeneracy().prepare(bench, REQUEST)
-    found = degeneracy(bench, before._replace(texts=["", "", *before.texts[2:]]))
+    found = degeneracy(bench, before._replace(ids=[[], [], *before.ids[2:]]))
     assert (found["word-entropy-ratio"].value, found["word-entropy-ratio"].outcome) == (None, Outcome.UNMEASURED)
 
 
@@ -128,8 +128,26 @@ def test_the_fixed_prompts_are_written_once_a_run() -> None:
     first = Degeneracy().prepare(bench, REQUEST)
     disturb(bench, 1, 5.0)
     again = Degeneracy().prepare(bench, replace(REQUEST, prompt="Istanbul is"))
-    assert again.texts[:2] == first.texts[:2]
+    assert again.ids[:2] == first.ids[:2]
     assert again.prompts[2] == "Istanbul is"
+
+
+@pytest.mark.tiny
+def test_texts_written_for_several_edits_together_are_those_written_for_each() -> None:
+    bench, apart = bench_of(talkative()), bench_of(talkative())
+    other = replace(REQUEST, prompt="Istanbul is")
+    Degeneracy().expect(bench, [REQUEST, other])
+    disturb(bench, 1, 5.0)
+    for request in (REQUEST, other):
+        assert Degeneracy().prepare(bench, request) == Degeneracy().prepare(apart, request)
+
+
+@pytest.mark.tiny
+def test_what_earlier_edits_needed_is_let_go() -> None:
+    bench = bench_of(talkative())
+    for count in range(3):
+        Degeneracy().expect(bench, [replace(REQUEST, prompt=f"Istanbul is {count}")])
+        assert len(bench.memo["degeneracy"]) == 4
 
 
 @pytest.mark.tiny

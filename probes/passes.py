@@ -1,0 +1,82 @@
+"""Parts of a forward pass that several modules need: ids of padding, what enters a block, which logits, kept caches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import torch
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+if TYPE_CHECKING:
+    from .model import LanguageModel
+    from .site import EditSite
+
+__all__ = ["Entry", "cache_of", "pad_id", "record_entry", "select_logits"]
+
+
+def pad_id(lm: LanguageModel) -> int:
+    """Return an id to fill padded places with; masked out, so any will do."""
+    found = lm.tokenizer.pad_token_id
+    return int(found) if found is not None else 0
+
+
+class Entry(NamedTuple):
+    """How one forward enters the site's block: hidden state [rows, tokens, d_model], and what a block returns."""
+
+    hidden: torch.Tensor
+    returned: int | None
+    """Length of the tuple that a block returns; None where it returns the hidden state itself."""
+
+
+@contextmanager
+def record_entry(site: EditSite) -> Iterator[list[Entry]]:
+    """Record how each forward enters the site's block."""
+    hidden: list[torch.Tensor] = []
+    seen: list[Entry] = []
+
+    def enter(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden.append((args[0] if args else kwargs["hidden_states"]).detach())
+
+    def leave(_: torch.nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        seen.append(Entry(hidden.pop(), len(output) if isinstance(output, tuple) else None))
+
+    handles = [
+        site.block.register_forward_pre_hook(enter, with_kwargs=True),
+        site.block.register_forward_hook(leave),
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def cache_of(
+    layers: Sequence[tuple[torch.Tensor, torch.Tensor]], kind: type[DynamicLayer] = DynamicLayer
+) -> DynamicCache:
+    """Return a cache that holds each layer's (keys, values) [rows, heads, tokens, features]."""
+    cache = DynamicCache()
+    cache.layers = []
+    for keys, values in layers:
+        layer: Any = cast(Any, kind)()  # its constructor has no types
+        layer.keys, layer.values = keys, values
+        layer.dtype, layer.device, layer.is_initialized = keys.dtype, keys.device, True
+        cache.layers.append(layer)
+    return cache
+
+
+@contextmanager
+def select_logits(lm: LanguageModel, places: torch.Tensor) -> Iterator[None]:
+    """Let the head see only the flat `places` (row * tokens + token): its logits are [1, places, vocabulary]."""
+    head = lm.model.get_output_embeddings()
+
+    def choose(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        return (args[0].flatten(0, 1)[places.to(args[0].device)].unsqueeze(0),)
+
+    handle = head.register_forward_pre_hook(choose)
+    try:
+        yield
+    finally:
+        handle.remove()
