@@ -99,11 +99,17 @@ class Stem:
     """The lower layers' result for some texts, so that the layers from the site on can be run again and again."""
 
     def __init__(
-        self, lm: LanguageModel, site: EditSite, rows: Sequence[Row], known: PrefixCache | None = None
+        self,
+        lm: LanguageModel,
+        site: EditSite,
+        rows: Sequence[Row],
+        known: PrefixCache | None = None,
+        *,
+        verify: bool = True,
     ) -> None:
         """Run `rows` once, in groups of similar length and on from what is `known`; the logits of that run are `first`.
 
-        Raises `ModelError` for an architecture whose upper layers cannot run alone.
+        Raises `ModelError` for an architecture whose upper layers cannot run alone; one `verify` a model is enough.
         """
         self._lm, self._site = lm, site
         self._counts = [len(row.predict) for row in rows]
@@ -127,7 +133,8 @@ class Stem:
                 _Group(batch, _flat_places(chosen, width, [0] * len(chosen)), Entry(whole, seen[0].returned))
             )
         self.first: torch.Tensor = self._ordered(parts)
-        self._verify(parts[-1])
+        if verify:
+            self._verify(parts[-1])
 
     def _verify(self, first: torch.Tensor) -> None:
         """Run the last group's shortest row alone and compare; raises `ModelError` where the logits are not `first`'s.

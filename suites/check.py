@@ -18,6 +18,7 @@ import torch
 
 from ..probes.card import Card
 from ..probes.model import LanguageModel
+from ..probes.partial import Row, Stem
 from ..probes.prefix_cache import PrefixCache
 from ..probes.prefixes import ContextPrefixes
 from ..probes.registry import Registry
@@ -100,6 +101,12 @@ class Bench:
     known: PrefixCache | None = None
     """States of the prefixes in the unedited model, so that they are not run for every request."""
     memo: dict[str, Any] = field(default_factory=dict)
+
+    def stem(self, rows: Sequence[Row]) -> Stem:
+        """Return the stem of `rows`; the first one of a run proves that the model's upper layers can run alone."""
+        found = Stem(self.lm, self.site, rows, self.known, verify="stem" not in self.memo)
+        self.memo["stem"] = True
+        return found
 
 
 class Check(ABC):

@@ -21,7 +21,8 @@ from .check import CHECKS, Bench, Check, Generated, Measured, Measurement, Outco
 __all__ = ["Degeneracy", "Drift", "generate", "repetition", "word_entropy"]
 
 _PROMPTS = ("The best way to spend a rainy afternoon is", "Scientists have long been interested in")
-_TOKENS = 14
+_TOKENS, _OWN_TOKENS = 14, 8
+"""Tokens written behind the fixed prompts, which are judged, and behind the edit's own, which are shown."""
 
 
 def word_entropy(text: str) -> float:
@@ -44,7 +45,7 @@ def repetition(text: str) -> float:
 
 
 def generate(
-    lm: LanguageModel, prompts: Sequence[str], drafts: Sequence[Sequence[int]] | None = None, tokens: int = _TOKENS
+    lm: LanguageModel, prompts: Sequence[str], tokens: int, drafts: Sequence[Sequence[int]] | None = None
 ) -> list[list[int]]:
     """Return the ids of the greedy continuations of `prompts`; `drafts` are guesses of them."""
     return continuations(lm, [lm.tokenizer(prompt).input_ids for prompt in prompts], tokens, drafts)
@@ -73,34 +74,36 @@ class Degeneracy(Check):
     def expect(self, bench: Bench, requests: Sequence[EditRequest]) -> None:
         """Generate for all of them in one batch: most of the time of a step is the same for one row as for many."""
         kept: dict[str, list[int]] = bench.memo.setdefault(self.name, {})
-        wanted = dict.fromkeys(prompt for request in requests for prompt in self._prompts(bench, request))
-        new = [prompt for prompt in wanted if prompt not in kept]
+        own = dict.fromkeys(prompt for request in requests for prompt in self._own(bench, request))
         # What earlier requests needed is let go, so that memory does not grow with their number.
-        bench.memo[self.name] = {prompt: kept[prompt] for prompt in wanted if prompt in kept}
-        if new:
-            bench.memo[self.name].update(zip(new, generate(bench.lm, new), strict=True))
+        bench.memo[self.name] = {prompt: kept[prompt] for prompt in (*_PROMPTS, *own) if prompt in kept}
+        for prompts, tokens in ((_PROMPTS, _TOKENS), (own, _OWN_TOKENS)):
+            new = [prompt for prompt in prompts if prompt not in kept]
+            if new:
+                bench.memo[self.name].update(zip(new, generate(bench.lm, new, tokens), strict=True))
 
     def prepare(self, bench: Bench, request: EditRequest) -> _Texts:
         """Generate from the unedited model, unless that was done with others' in `expect`."""
-        prompts = self._prompts(bench, request)
+        prompts = [*_PROMPTS, *self._own(bench, request)]
         if not all(prompt in bench.memo.get(self.name, {}) for prompt in prompts):
             self.expect(bench, [request])
         return _Texts(prompts, [bench.memo[self.name][prompt] for prompt in prompts])
 
     @staticmethod
-    def _prompts(bench: Bench, request: EditRequest) -> list[str]:
+    def _own(bench: Bench, request: EditRequest) -> list[str]:
         sentences = [prefix.text for prefix in bench.prefixes.of(Role.HELD_OUT) if prefix.family is Family.SENTENCE]
-        return [*_PROMPTS, request.prompt, *(text + request.prompt for text in sentences[:1])]
+        return [request.prompt, *(text + request.prompt for text in sentences[:1])]
 
     def measure(self, bench: Bench, request: EditRequest, before: _Texts, needs_prefix: bool) -> Measured:
         """Judge the fixed prompts, whose baseline is no matter of the edit; show all."""
         # Little of the text of a sound model changes, so what it wrote before is a good draft.
-        ids = before.ids, generate(bench.lm, before.prompts, before.ids)
-        were, after = (bench.lm.tokenizer.batch_decode(rows, skip_special_tokens=True) for rows in ids)
-        old, new = (sum(map(word_entropy, texts[: len(_PROMPTS)])) for texts in (were, after))
+        fixed, (prompts, drafts) = len(_PROMPTS), before
+        now = generate(bench.lm, prompts[:fixed], _TOKENS, drafts[:fixed])
+        now += generate(bench.lm, prompts[fixed:], _OWN_TOKENS, drafts[fixed:])
+        were, after = (bench.lm.tokenizer.batch_decode(rows, skip_special_tokens=True) for rows in (drafts, now))
+        old, new = (sum(map(word_entropy, texts[:fixed])) for texts in (were, after))
         ratio, least = (new / old if old else math.nan), bench.limits.entropy_ratio
         outcome = judge(ratio, ratio >= least)
-        fixed = len(_PROMPTS)
         repeated, was = (sum(map(repetition, texts[:fixed])) / fixed for texts in (after, were))
         measurements = [
             Measurement(
@@ -112,7 +115,7 @@ class Degeneracy(Check):
                 self.name, "repetition", repeated, Outcome.INFO, "generation", baseline=was, unit="share of word pairs"
             ),
         ]  # fmt: skip
-        shown = [Generated(*row) for row in zip(before.prompts, were, after, strict=True)]
+        shown = [Generated(*row) for row in zip(prompts, were, after, strict=True)]
         return Measured(measurements, shown)
 
 

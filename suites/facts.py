@@ -26,8 +26,8 @@ from .check import CHECKS, Bench, Check, Measured, Measurement, Outcome, judge
 
 __all__ = ["Efficacy", "Generalization", "Locality"]
 
-_FEW = (Family.SENTENCE, Family.NEWLINE, Family.QUESTION, Family.CHAT)
-"""Families under which paraphrases and neighbours are tested: one short, one long, two of use."""
+_FEW = (Family.SENTENCE, Family.NEWLINE)
+"""Families under which paraphrases and neighbours are tested: one long, one short."""
 
 
 class _Text(NamedTuple):
@@ -64,7 +64,7 @@ def _ask(bench: Bench, texts: Sequence[_Text], request: EditRequest) -> _Asked:
         targets.append(target_ids(tokenizer, request.prompt, request.target_true))
         true = tuple(enter(targets[1], item.text) for item in texts)
     kept = tuple(rows)
-    return _Asked(Stem(bench.lm, bench.site, kept, bench.known), tuple(texts), kept, new, true, tuple(targets))
+    return _Asked(bench.stem(kept), tuple(texts), kept, new, true, tuple(targets))
 
 
 class _Scored(NamedTuple):
@@ -247,7 +247,7 @@ class Locality(Check):
         """Run the neighbourhood prompts once and keep their greedy choices."""
         if not request.neighbourhood:
             return None
-        texts = tuple(_under(bench, request.neighbourhood, _FEW[:2]))
+        texts = tuple(_under(bench, request.neighbourhood, _FEW))
         ids = [tuple(bench.lm.tokenizer(item.text).input_ids) for item in texts]
         # Only the prompt's own tokens count, a prefix's would dilute the share; each condition has all prompts in order.
         bare = [len(bench.lm.tokenizer(prompt).input_ids) for prompt in request.neighbourhood]
@@ -255,7 +255,7 @@ class Locality(Check):
             Row(row, 0, tuple(range(max(0, len(row) - bare[index % len(bare)]), len(row))))
             for index, row in enumerate(ids)
         ]
-        stem = Stem(bench.lm, bench.site, rows, bench.known)
+        stem = bench.stem(rows)
         return _Neighbours(stem, texts, tuple(rows), stem.first.argmax(-1))
 
     def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:

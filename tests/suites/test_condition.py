@@ -67,7 +67,7 @@ def degeneracy(bench: Bench, before: object) -> dict[str, Measurement]:
 @pytest.mark.tiny
 def test_generated_text_is_the_continuation_alone() -> None:
     lm = tiny_language_model("llama")
-    (found,) = generate(lm, [REQUEST.prompt], tokens=4)
+    (found,) = generate(lm, [REQUEST.prompt], 4)
     ids = lm.tokenizer(REQUEST.prompt).input_ids
     with torch.no_grad():
         whole = lm.model.generate(

@@ -160,9 +160,10 @@ def test_a_broken_model_is_unmeasured_everywhere(check: type[Check], needs_prefi
 @pytest.mark.parametrize(("check", "condition"), [(Efficacy, "prefixed"), (Locality, "unprefixed")])
 def test_a_share_of_which_a_part_was_not_measured_does_not_pass(check: type[Check], condition: str) -> None:
     bench = bench_of(talkative(), limits=ALWAYS)
-    before = check().prepare(bench, ASKED)
+    asked = replace(ASKED, neighbourhood=(*ASKED.neighbourhood, *(prompt + " a" for prompt in ASKED.neighbourhood)))
+    before = check().prepare(bench, asked)
     with outer_rows_broken(bench):
-        found = check().measure(bench, ASKED, before, True).measurements
+        found = check().measure(bench, asked, before, True).measurements
     (item,) = [one for one in found if one.condition == condition and one.protocol in {"exact", "token-match"}][:1]
     assert 0 < item.not_judged < item.total
     assert item.outcome is Outcome.UNMEASURED
