@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,9 +17,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from ..probes.requests import EditRequest
+    from .guard import Assessment, GuardedEditor
     from .setup import Progress, Setup
 
 __all__ = ["app", "main"]
+
+_TOGETHER = 16
+"""Requests that are probed at once."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,7 +43,7 @@ Site = Annotated[
     str | None, typer.Option(help="Path of the down-projection, with {layer}, where it is not found by itself.")
 ]
 PolicyFile = Annotated[
-    Path | None, typer.Option("--policy", help="TOML file; else [tool.editguard] of ./pyproject.toml.")
+    Path | None, typer.Option("--policy", help="TOML file; else the table tool.editguard of ./pyproject.toml.")
 ]
 Seed = Annotated[int, typer.Option(help="The one seed of everything random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
@@ -140,18 +145,23 @@ def probe(
     with _progress(as_json) as progress:
         setup = _setup(model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress)
         guard = GuardedEditor(setup)
-        for index, request in enumerate(loaded.requests):
-            progress("probing", index, len(loaded.requests))
-            assessment = guard.assess(request, editor)
+        total = len(loaded.requests)
+        for index, assessment in enumerate(_assessments(guard, loaded.requests, editor)):
+            progress("probing", index, total)
             refused += assessment.decision.action is Action.REFUSE
             if as_json:
                 typer.echo(json.dumps(probe_line(assessment), ensure_ascii=False))
             else:
                 table.add(assessment)
-        progress("probing", len(loaded.requests), len(loaded.requests))
+        progress("probing", total, total)
     if not as_json:
         table.show(len(loaded.invalid))
     raise typer.Exit(1 if refused and not setup.policy.allow_refused else 0)
+
+
+def _assessments(guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None) -> Iterator[Assessment]:
+    for start in range(0, len(requests), _TOGETHER):
+        yield from guard.assess_all(requests[start : start + _TOGETHER], editor)
 
 
 @app.command()
@@ -243,11 +253,11 @@ def _requests(edits: str, limit: int | None, skip_invalid: bool) -> Any:
 
 def _known_editor(editor: str | None) -> None:
     if editor is not None:
-        from .editors import prefixed as _prefixed  # noqa: F401  (registers)
-        from .editors import published as _published  # noqa: F401
-        from .editors.base import EDITORS
+        from . import controls as _controls  # noqa: F401  (registers)
+        from . import guard as _guard  # noqa: F401
+        from .editors.base import chosen_editor
 
-        EDITORS.get(editor)
+        chosen_editor(editor)
 
 
 def _setup(
@@ -258,13 +268,13 @@ def _setup(
     from .policy import load_policy
 
     chosen = load_policy(policy)
-    _known_editor(chosen.editor)
-    _known_editor(chosen.rewrite_editor)
+    from .setup import check_names, prepare
+
+    check_names(chosen)
     from ..probes.corpus_statistics import corpus_from
     from ..probes.errors import InputError
     from ..probes.model import load_model
     from .editors.value import Engine, ValueSettings
-    from .setup import prepare
 
     if engine not in {one.value for one in Engine}:
         raise InputError(f"The engine {engine!r} is not known; use 'live' or 'reference'.")

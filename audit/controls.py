@@ -32,6 +32,7 @@ class Exploded(Rome):
 
     name = "exploded"
     question = "rome, blown up 300 times: a control, never an edit"
+    control = True
 
     def finish(self, plan: Plan, value: OptimisedValue, statistics: KeyStatistics) -> RankOneUpdate:
         """Return the published update times 300."""

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ..probes.errors import PolicyError
 from ..probes.probe import Finding, Level
@@ -44,12 +44,17 @@ def _rules() -> dict[str, _Rule]:
     }
 
 
+def _with_defaults(given: Any) -> Any:
+    """A table of rules changes those that it names."""
+    return {**_rules(), **given} if isinstance(given, dict) else given
+
+
 class Policy(BaseModel):
     """What a release may contain. Reasons for the defaults stand in docs/policy.md."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    rules: dict[str, _Rule] = Field(default_factory=_rules)
+    rules: Annotated[dict[str, _Rule], BeforeValidator(_with_defaults)] = Field(default_factory=_rules)
     unknown_probe: _Rule = "refuse"
     """Action for a probe that `rules` does not name, such as one of another package."""
     editor: str = "rome"
@@ -91,7 +96,11 @@ def load_policy(path: Path | None) -> Policy:
     if path is None:
         project = Path("pyproject.toml")
         return load_policy(project) if project.is_file() and "editguard" in _tools(project) else Policy()
-    table = _tools(path).get("editguard", {}) if path.name == "pyproject.toml" else _toml(path)
+    table = _tools(path).get("editguard") if path.name == "pyproject.toml" else _toml(path)
+    if table is None:
+        raise PolicyError(
+            f"The file {str(path)!r} has no table [tool.editguard], so it holds no policy; add one, or leave --policy out."
+        )
     try:
         return Policy.model_validate(table)
     except ValidationError as error:
@@ -117,7 +126,7 @@ def _toml(path: Path) -> dict[str, Any]:
 
 def _explain(path: Path, error: ValidationError) -> str:
     first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"])
+    name = ".".join(str(part) for part in first["loc"]) or "the table"
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, Policy.model_fields, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(Policy.model_fields)}."

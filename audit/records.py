@@ -5,8 +5,10 @@ A number that is not finite is written as null; the verdict beside it says that 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import platform
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Literal
@@ -51,6 +53,8 @@ def header(
             sha256=found.sha256,
         ),
         prefixes=[schema.Prefix(family=p.family.value, text=p.text, role=p.role.value) for p in setup.prefixes.prefixes],
+        settings={**asdict(setup.settings), "engine": setup.settings.engine.value},
+        perplexity_corpus_sha256=hashlib.sha256("\0".join(setup.corpus).encode("utf-8", "surrogatepass")).hexdigest(),
         policy=setup.policy.model_dump(mode="json"),
         thresholds=[
             schema.Threshold(
@@ -170,7 +174,7 @@ def _update(result: Result) -> schema.Update | None:
     return schema.Update(
         editor=update.editor, numerator=_finite(update.numerator), denominator=_finite(update.denominator),
         update_norm=_finite(update.norm), relative_norm=_finite(result.relative_norm), steps=update.steps,
-        final_loss=_finite(update.loss), needs_prefix=update.needs_prefix,
+        final_loss=_finite(update.loss), needs_prefix=update.needs_prefix, engine=update.engine,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ def locked_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
 
     if out.exists() and not out.is_dir():
         raise InputError(f"The output {str(out)!r} is a file; --out names a folder: choose another.")
+    made = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -69,6 +70,11 @@ def locked_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
             )
         yield out
     finally:
+        # Nothing came of it, so nothing is left of it; what cannot be removed is no reason to hide an error.
+        with suppress(OSError):
+            if made and {*out.iterdir()} <= {out / ".lock"}:
+                (out / ".lock").unlink(missing_ok=True)
+                out.rmdir()
         lock.release()
 
 
@@ -128,7 +134,7 @@ def _record(guard: GuardedEditor, request: EditRequest, made: Proposal | Excepti
 def _proposals(guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None) -> list[Proposal | Exception]:
     """Return each request's proposal, or the error that it ended in; what fails together is tried one by one."""
     try:
-        return [*guard.propose([guard.assess(request, editor) for request in requests])]
+        return [*guard.propose(guard.assess_all(requests, editor))]
     except _SURVIVABLE as error:
         if len(requests) == 1:
             return [error]

@@ -12,23 +12,27 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from ..probes import builtin as _builtin_probes  # noqa: F401  (registers the built-in probes)
 from ..probes.calibration import Calibration, calibrate
-from ..probes.corpus_statistics import compute_statistics, corpus_from, sampled_corpus
+from ..probes.corpus_statistics import SAMPLED, compute_statistics, corpus_from, sampled_corpus
 from ..probes.embedded import EMBEDDED_NAME, cache_folder
-from ..probes.errors import ModelError, StatisticsError
+from ..probes.errors import InputError, ModelError, PolicyError, StatisticsError
 from ..probes.evidence import Gauge, sink_key
 from ..probes.fingerprint import tensor_hash
 from ..probes.keys import locate
 from ..probes.model import LanguageModel
 from ..probes.prefix_cache import PrefixCache, prefix_cache
 from ..probes.prefixes import ContextPrefixes, make_prefixes
+from ..probes.probe import PROBES
 from ..probes.requests import EditRequest
 from ..probes.site import EditSite, find_site, layer_count
 from ..probes.statistics import KeyStatistics, identity_statistics, load_statistics, save_statistics
 from ..suites.builtin import builtin_corpus, ordinary_requests
 from ..suites.check import Bench, Limits
 from ..suites.perplexity import Perplexity
-from .editors.base import EditContext
+from .editors import prefixed as _prefixed  # noqa: F401  (registers the built-in editors)
+from .editors import published as _published  # noqa: F401
+from .editors.base import EditContext, chosen_editor
 from .editors.value import ValueSettings
 from .policy import Policy
 
@@ -37,6 +41,7 @@ __all__ = [
     "NULL_SAMPLE",
     "Progress",
     "Setup",
+    "check_names",
     "default_layer",
     "editable",
     "null_sample",
@@ -48,6 +53,9 @@ EMBEDDED_LAYER = 9
 """Edit layer of the embedded model; the measurement behind it stands in docs/layer.md."""
 NULL_SAMPLE = 64
 """Ordinary subjects that thresholds are calibrated on."""
+
+_KEYS_A_FEATURE = 4
+"""Keys of sampled text for each dimension of a key: with fewer than one C has not even full rank."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, done, of all)."""
@@ -67,6 +75,8 @@ class Setup:
     settings: ValueSettings
     corpus: tuple[str, ...]
     seed: int
+    weight_hash: str
+    """Hash of the site's weight: of the model that baselines and statistics belong to."""
     known: PrefixCache | None = None
     """States of the prefixes in the unedited model; None where the model cannot go on from them."""
 
@@ -76,13 +86,8 @@ class Setup:
         return EditContext(self.lm, self.site, self.statistics, self.prefixes, self.settings, self.known)
 
     @cached_property
-    def weight_hash(self) -> str:
-        """Hash of the site's weight when first asked: of the model that baselines and statistics belong to."""
-        return tensor_hash(self.site.weight)
-
-    @cached_property
     def bench(self) -> Bench:
-        """What checks work with; its baselines are those of the model as it is when first asked."""
+        """What checks work with; its baselines are those of the model as it is when they are first asked for."""
         limits = Limits(
             perplexity_ratio=self.policy.max_perplexity_ratio,
             efficacy=self.policy.min_efficacy,
@@ -94,9 +99,7 @@ class Setup:
 
     def bench_perplexity(self) -> float:
         """Return the mean perplexity of the unedited model on the run's corpus; raises `NotFinite`."""
-        check = Perplexity()
-        request = EditRequest("baseline", "", "", "")
-        return check.prepare(self.bench, request).before.mean
+        return Perplexity().baseline(self.bench).before.mean
 
 
 def default_layer(lm: LanguageModel) -> int:
@@ -122,8 +125,16 @@ def prepare(
 ) -> Setup:
     """Make a model ready; `statistics` is a file or ``identity``, `corpus` text to compute statistics from.
 
-    Raises `ModelError`, `StatisticsError` and `NotFinite`.
+    Raises `ModelError`, `PolicyError`, `StatisticsError` and `NotFinite`.
     """
+    policy = policy or Policy()
+    check_names(policy)
+    if lm.model.training:
+        raise ModelError(
+            f"The model {lm.ref!r} is in training mode, where dropout makes every measurement random; call model.eval()."
+        )
+    # A copy forgets the fingerprint, which may have been taken before an edit.
+    lm = replace(lm)
     site = find_site(lm.model, default_layer(lm) if layer is None else layer, site_path)
     if not lm.causal:
         raise ModelError(
@@ -143,9 +154,26 @@ def prepare(
     )  # fmt: skip
     calibration = calibrate(gauge, null, lambda done, total: progress("calibration", done, total))
     return Setup(
-        lm, site, found, prefixes, gauge, calibration, policy or Policy(), chosen,
-        perplexity_corpus or builtin_corpus(), seed, known,
+        lm, site, found, prefixes, gauge, calibration, policy, chosen,
+        perplexity_corpus or builtin_corpus(), seed, tensor_hash(site.weight), known,
     )  # fmt: skip
+
+
+def check_names(policy: Policy) -> None:
+    """Raise `PolicyError` where the policy names a probe or an editor that is not there, or that may not be named."""
+    try:
+        for name in policy.rules:
+            # A rule that is about no probe would leave the probe that was meant to its default.
+            PROBES.get(name)
+        chosen_editor(policy.editor)
+        consistent = chosen_editor(policy.rewrite_editor).consistent
+    except InputError as error:
+        raise PolicyError(f"The policy cannot be kept: {error}") from error
+    if not consistent:
+        raise PolicyError(
+            f"The policy rewrites edits with {policy.rewrite_editor!r}, whose keys are inconsistent, so that nothing would be "
+            "guarded; set rewrite_editor to 'prefixed'."
+        )
 
 
 def null_sample(lm: LanguageModel, size: int) -> tuple[EditRequest, ...]:
@@ -177,14 +205,16 @@ def statistics_for(
                 "or say --stats identity."
             )
         return load_statistics(path, size=site.d_ff, model_fingerprint=lm.fingerprint, layer=site.layer)
-    stamp = hashlib.sha256(f"{lm.fingerprint}:{site.path}:{corpus or 'sampled'}:{seed}".encode()).hexdigest()[:24]
+    # The same text is sampled on one kind of machine only, and in one dtype.
+    made = (lm.fingerprint, site.path, corpus or SAMPLED, seed, lm.device.type, lm.dtype)
+    stamp = hashlib.sha256(":".join(map(str, made)).encode()).hexdigest()[:24]
     kept = cache_folder() / "statistics" / f"{stamp}.safetensors"
     # A corpus is a file that may change under its name, so only sampled text is looked up by name.
     if corpus is None and kept.is_file():
         return load_statistics(kept, size=site.d_ff, model_fingerprint=lm.fingerprint, layer=site.layer)
     if corpus is None:
         progress("sampling text for key statistics", 0, 1)
-        text = sampled_corpus(lm, seed=seed)
+        text = sampled_corpus(lm, seed=seed, least=_KEYS_A_FEATURE * site.d_ff)
     else:
         text = corpus_from(corpus)
     found = compute_statistics(

@@ -14,12 +14,17 @@ from ..probes.fingerprint import tensor_hash
 from ..probes.site import EditSite
 from .editors.base import RankOneUpdate
 
-__all__ = ["Transaction", "check_update"]
+__all__ = ["Transaction", "check_update", "relative_norm"]
+
+
+def relative_norm(update: RankOneUpdate, weight_norm: float) -> float:
+    """Return ||Delta||_F / ||W||_F; infinite for a weight of zeros."""
+    return update.norm / weight_norm if weight_norm else float("inf")
 
 
 def check_update(update: RankOneUpdate, weight_norm: float, bound: float) -> float:
     """Return ||Delta||_F / ||W||_F; raises `NotFinite` or `EditRefused` before anything is written."""
-    relative = update.norm / weight_norm
+    relative = relative_norm(update, weight_norm)
     finite = bool(torch.isfinite(update.left).all() and torch.isfinite(update.right).all())
     if not finite or not relative < float("inf"):
         raise NotFinite(f"The update of editor {update.editor!r} holds NaN or Inf; it was not written.")
@@ -66,9 +71,15 @@ class Transaction:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Undo the edit unless it was committed and nothing was raised."""
-        if not self._committed or kind is not None:
+        changed = self._committed and tensor_hash(self._site.weight) != self.edited
+        if not self._committed or changed or kind is not None:
             self._undo()
         self._kept = None
+        if changed and kind is None:
+            raise EditguardError(
+                f"The weight {self._site.path} was changed while it was checked, so that what would be kept is not what was "
+                "written; the edit was undone: find the check that writes to the model."
+            )
 
     def _undo(self) -> None:
         assert self._kept is not None

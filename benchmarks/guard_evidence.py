@@ -39,8 +39,10 @@ def main() -> None:
     print(f"layer {guard.setup.site.layer}: {len(first)} first-token, {len(ordinary)} ordinary requests", flush=True)
     decisions = _ordinary(guard, random.Random(options.seed).sample(ordinary, options.ordinary))
     result = {"layer": guard.setup.site.layer, "ordinary": decisions, "first": []}
-    for request in first:
-        result["first"].append(_one(guard, request, options.guarded_only))
+    proposals = guard.propose([guard.assess(request) for request in first])
+    for request, proposal in zip(first, proposals, strict=True):
+        unguarded = None if options.guarded_only else guard.unguarded(request, "rome")
+        result["first"].append(_one(request, unguarded, guard.test(proposal)))
         print(json.dumps(result["first"][-1]), flush=True)
         options.out.write_text(json.dumps(result, indent=1))
     print(json.dumps(_total(result["first"]), indent=1))
@@ -69,9 +71,7 @@ def _ordinary(guard, requests):
     return {"asked": len(requests), "changed": changed}
 
 
-def _one(guard, request, guarded_only):
-    unguarded = None if guarded_only else guard.unguarded(request, "rome")
-    guarded = guard.try_edit(request)
+def _one(request, unguarded, guarded):
     families = {
         m.condition.removeprefix("family:"): [m.passed, m.total]
         for m in guarded.measurements

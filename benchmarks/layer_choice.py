@@ -15,12 +15,13 @@ import statistics
 import time
 from pathlib import Path
 
-from editguard.audit.editors.base import EDITORS, EditContext
+from editguard.audit.editors.base import EditContext, RankOneUpdate, compute_updates
 from editguard.audit.editors.value import ValueSettings
 from editguard.audit.guard import GuardedEditor  # noqa: F401  (registers the built-in editors and checks)
 from editguard.audit.transaction import Transaction
 from editguard.probes.corpus_statistics import compute_statistics, sampled_corpus
 from editguard.probes.model import load_model
+from editguard.probes.prefix_cache import prefix_cache
 from editguard.probes.prefixes import make_prefixes
 from editguard.probes.site import find_site
 from editguard.suites.builtin import builtin_corpus, builtin_edits
@@ -44,8 +45,9 @@ def main() -> None:
     rows = []
     for layer in options.layers:
         site = find_site(lm.model, layer)
-        context = EditContext(lm, site, compute_statistics(lm, site, corpus), prefixes, ValueSettings())
-        bench = Bench(lm, site, prefixes, builtin_corpus(), _LIMITS, site.matrix())
+        known = prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
+        context = EditContext(lm, site, compute_statistics(lm, site, corpus), prefixes, ValueSettings(), known)
+        bench = Bench(lm, site, prefixes, builtin_corpus(), _LIMITS, site.matrix(), known)
         for editor in options.editors:
             group = _GROUPS[editor]
             edits = [edit for edit in builtin_edits() if edit.group == group]
@@ -57,21 +59,25 @@ def main() -> None:
 
 def _measure(context, bench, editor, edits):
     found: dict[str, list[float]] = {}
-    for edit in edits:
-        started = time.monotonic()
-        update = EDITORS.get(editor)().update(context, edit)
-        found.setdefault("seconds_update", []).append(time.monotonic() - started)
+    started = time.monotonic()
+    updates = compute_updates(context, [(editor, edit) for edit in edits])
+    seconds = (time.monotonic() - started) / len(edits)
+    for edit, update in zip(edits, updates, strict=True):
+        if not isinstance(update, RankOneUpdate):
+            raise update
         found.setdefault("relative_norm", []).append(float(update.norm / bench.weight.norm()))
         found.setdefault("loss", []).append(update.loss)
         checks = [CHECKS.get(name)() for name in _CHECKS]
-        before = [check.prepare(bench, edit) for check in checks]
+        before = [check.prepare(bench, [edit])[0] for check in checks]
         with Transaction(bench.site, update):
             for check, state in zip(checks, before, strict=True):
                 for one in check.measure(bench, edit, state, update.needs_prefix).measurements:
                     wanted = one.protocol == "exact" or check.name == "locality" or one.metric == "ratio"
                     if wanted and not one.condition.startswith("family:") and one.value is not None:
                         found.setdefault(f"{check.name}_{one.condition}", []).append(one.value)
-    return {"edits": len(edits), **{name: round(statistics.fmean(values), 4) for name, values in found.items()}}
+    means = {name: round(statistics.fmean(values), 4) for name, values in found.items()}
+    worst = round(max(found["perplexity_corpus"]), 4)
+    return {"edits": len(edits), "seconds_update": round(seconds, 2), **means, "perplexity_worst": worst}
 
 
 if __name__ == "__main__":

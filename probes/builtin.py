@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from .card import Card
-from .keys import locate
-from .partial import Row, full_logits
 from .probe import PROBES, Case, Finding, Level, Probe
 from .tokens import has_special, round_trips, target_ids
 
@@ -167,15 +163,7 @@ class WellFormed(Probe):
             faults.append(f"target_new {request.target_new!r} is also target_true")
         if faults:
             return self.found(True, "; ".join(faults), float(len(faults)), 0.0)
-        if _already_says(case, target):
+        if case.evidence.says_target:
             message = f"the model already continues the prompt with {request.target_new!r}"
             return Finding(self.name, Level.NOTICE, message, 0.0, 0.0, self.card.unit)
         return self.found(False, "subject and target can be edited and judged", 0.0, 0.0)
-
-
-def _already_says(case: Case, target: tuple[int, ...]) -> bool:
-    ids = locate(case.lm, case.request).input_ids
-    row = Row(ids + target[:-1], 0, tuple(range(len(ids) - 1, len(ids) + len(target) - 1)))
-    with torch.no_grad():
-        said = full_logits(case.lm, [row]).argmax(-1).tolist()
-    return tuple(said) == target

@@ -22,7 +22,7 @@ from .requests import EditRequest
 __all__ = ["QUANTILES", "Calibration", "KeyPlane", "calibrate"]
 
 QUANTILES = {"min": 0.0, "0.01": 0.01, "0.05": 0.05, "median": 0.5, "0.95": 0.95, "0.99": 0.99, "max": 1.0}
-_LEAST = 16
+_LEAST, _TOGETHER = 16, 16
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,14 @@ def calibrate(
         raise InputError(
             f"A null sample of {len(requests)} subjects cannot give quantiles; at least {_LEAST} are needed: give more."
         )
-    sample = []
-    for index, request in enumerate(requests):
-        sample.append(gauge.measure(request))
+    sample: list[Evidence] = []
+    for start in range(0, len(requests), _TOGETHER):
+        for found in gauge.measure_all(requests[start : start + _TOGETHER]):
+            if not isinstance(found, Evidence):
+                raise found
+            sample.append(found)
         if progress is not None:
-            progress(index + 1, len(requests))
+            progress(len(sample), len(requests))
     rules: list[tuple[str, str, Callable[[Evidence], float], Callable[[Mapping[str, float]], float], str]] = [
         ("denominator", "ratio", lambda e: e.ratio, lambda q: q["0.01"] / 4, "a quarter of the 1 % quantile"),
         ("denominator", "predicted_relative_norm", lambda e: e.predicted_relative_norm, lambda q: q["0.99"] * 2,

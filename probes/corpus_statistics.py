@@ -11,6 +11,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -31,11 +32,14 @@ if TYPE_CHECKING:
     from .model import LanguageModel
     from .site import EditSite
 
-__all__ = ["Corpus", "compute_statistics", "corpus_from", "sampled_corpus"]
+__all__ = ["SAMPLED", "Corpus", "compute_statistics", "corpus_from", "sampled_corpus"]
 
 _WINDOW = 256
 """Tokens of one window; keys of later positions than this differ little, and the pass stays linear."""
 _GROUP = 32
+_DOCUMENTS, _TOKENS, _TOP_K = 96, 112, 50
+SAMPLED = f"sampled, {_DOCUMENTS} texts of {_TOKENS} tokens, top-k {_TOP_K}"
+"""How the default corpus is made."""
 _OPENINGS = (
     "The", "In the", "A", "When", "It is", "There are", "He", "She", "They", "We", "I", "You", "If", "As", "After", "For",
     "One of the", "During", "Although", "Many", "Some", "This", "At", "On", "By", "From", "What", "How", "Why", "Most", "To",
@@ -65,13 +69,19 @@ class _Partial(NamedTuple):
     groups: int
 
 
-def sampled_corpus(lm: LanguageModel, *, seed: int, documents: int = 96, tokens: int = 112) -> Corpus:
-    """Return text sampled from the model itself (temperature 1, top-k 50), reproducible from the seed."""
+def sampled_corpus(
+    lm: LanguageModel, *, seed: int, documents: int = _DOCUMENTS, tokens: int = _TOKENS, least: int = 0
+) -> Corpus:
+    """Return text sampled from the model itself at temperature 1, reproducible from the seed on one machine.
+
+    More documents than asked for where they would hold fewer than `least` tokens.
+    """
     from .generation import sampled
 
+    documents = max(documents, math.ceil(least / tokens))
     special = 1 if lm.adds_bos else 0
     starts = [lm.tokenizer(_OPENINGS[index % len(_OPENINGS)]).input_ids[: special + 1] for index in range(documents)]
-    found = sampled(lm, starts, tokens, seed=seed, top_k=50)
+    found = sampled(lm, starts, tokens, seed=seed, top_k=_TOP_K)
     texts = lm.tokenizer.batch_decode(
         [start + new for start, new in zip(starts, found, strict=True)], skip_special_tokens=True
     )
@@ -161,8 +171,11 @@ def compute_statistics(
             _write_partial(partial, stamp, state)
         if progress is not None:
             progress(index + 1, len(groups))
-    if state.tokens == 0:
-        raise StatisticsError(f"The corpus {corpus.source!r} holds no tokens; give a file with one document a line.")
+    if state.tokens < site.d_ff:
+        raise StatisticsError(
+            f"The corpus {corpus.source!r} holds {state.tokens} tokens, fewer than the {site.d_ff} features of a key, so that C "
+            "has no inverse of its own; give more text."
+        )
     if partial is not None:
         partial.unlink(missing_ok=True)
     provenance = Provenance("corpus", corpus.source, lm.fingerprint, site.layer, corpus.sha256, state.tokens)

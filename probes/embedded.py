@@ -8,9 +8,11 @@ renamed, so that a folder that is there is whole.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import tempfile
+from contextlib import redirect_stderr
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -75,7 +77,9 @@ def _convert(gguf: Path, folder: Path) -> None:
     verbose = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        # The reader of GGUF draws a bar of its own, which no setting turns off.
+        with redirect_stderr(io.StringIO()):
+            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         # The weights are dequantised by now; a config that still says otherwise refuses to be saved.
         plain = type(model.config)(
             **{key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}

@@ -10,17 +10,24 @@ The bound on the update is ours: v* is clamped to ``clamp * ||v_u||`` around ``v
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 
-from .keys import SubjectKeys, activations, subject_keys
+from .batches import batches
+from .errors import NotFinite, RequestError
+from .keys import SubjectKeys, activations, all_subject_keys, locate
 from .model import LanguageModel
+from .partial import Row, full_logits
 from .prefix_cache import PrefixCache
 from .prefixes import ContextPrefixes, Role
 from .requests import EditRequest
 from .site import EditSite
 from .statistics import KeyStatistics
+from .tokens import target_ids
 
 __all__ = ["Evidence", "Gauge", "sink_key"]
 
@@ -44,6 +51,8 @@ class Evidence:
     """cos(k_u, mean key of first tokens)."""
     predicted_relative_norm: float
     """Upper bound of ||Delta||_F / ||W||_F for the unguarded edit."""
+    says_target: bool | None = None
+    """Whether the model's greedy continuation of the bare prompt is the target already; None where there is none."""
 
     @property
     def ratio(self) -> float:
@@ -70,12 +79,31 @@ class Gauge:
 
     def measure(self, request: EditRequest) -> Evidence:
         """Return the evidence for `request`; raises `RequestError` when its subject cannot be located."""
-        keys = subject_keys(self.lm, self.site, request, self.prefixes.texts(Role.KEY), known=self.known)
+        (found,) = self.measure_all([request])
+        if isinstance(found, Evidence):
+            return found
+        raise found
+
+    def measure_all(self, requests: Sequence[EditRequest]) -> list[Evidence | RequestError | NotFinite]:
+        """Return the evidence for each request, run together; an error is returned, and stops no other request."""
+        texts = self.prefixes.texts(Role.KEY)
+        keys = all_subject_keys(self.lm, self.site, requests, texts, known=self.known)
+        found: list[Evidence | RequestError | NotFinite] = []
+        said = _says_targets(self.lm, requests)
+        for one, says in zip(keys, said, strict=True):
+            try:
+                found.append(one if isinstance(one, RequestError) else self._evidence(one, says))
+            except NotFinite as error:
+                found.append(error)
+        return found
+
+    def _evidence(self, keys: SubjectKeys, says_target: bool | None) -> Evidence:
         mean, bare = keys.mean_key.double().cpu(), keys.bare_key.double().cpu()
         direction = self.statistics.direction(mean)
         denominator = abs(float(direction @ bare))
-        usual = float(self.statistics.distance(keys.keys[1:], mean).median())
-        shift = float(self.statistics.distance(bare, mean))
+        # The first context is the empty one, whose key is the bare one.
+        shift, *usual = self.statistics.distance(torch.cat([bare[None], keys.keys[1:].double().cpu()]), mean).tolist()
+        middle = statistics.median_low(usual)
         bound = self.clamp * float(keys.bare_value.norm()) / denominator if denominator else float("inf")
         return Evidence(
             keys=keys,
@@ -83,10 +111,33 @@ class Gauge:
             denominator_prefixed=abs(float(direction @ mean)),
             cosine=_cosine(bare, mean),
             norm_ratio=float(bare.norm() / mean.norm()),
-            distance_ratio=shift / usual if usual else float("nan"),
+            distance_ratio=shift / middle if middle else float("nan"),
             sink_similarity=_cosine(bare, self.sink.double().cpu()),
             predicted_relative_norm=bound / self.weight_norm,
+            says_target=says_target,
         )
+
+
+def _says_targets(lm: LanguageModel, requests: Sequence[EditRequest]) -> list[bool | None]:
+    """Return for each request whether the model says its target already; None where that cannot be asked."""
+    rows: dict[int, Row] = {}
+    targets: dict[int, tuple[int, ...]] = {}
+    for index, request in enumerate(requests):
+        # What is wrong with a request is for the probes to say.
+        with suppress(RequestError):
+            targets[index] = target = target_ids(lm.tokenizer, request.prompt, request.target_new)
+            ids = locate(lm, request).input_ids
+            places = tuple(range(len(ids) - 1, len(ids) + len(target) - 1))
+            rows[index] = Row(ids + target[:-1], 0, places)
+    found: list[bool | None] = [None] * len(requests)
+    order = list(rows)
+    for members in batches([len(rows[index].ids) for index in order]):
+        chosen = [order[place] for place in members]
+        with torch.no_grad():
+            said = full_logits(lm, [rows[index] for index in chosen]).argmax(-1)
+        for index, choices in zip(chosen, said.split([len(rows[index].predict) for index in chosen]), strict=True):
+            found[index] = tuple(choices.tolist()) == targets[index]
+    return found
 
 
 def sink_key(lm: LanguageModel, site: EditSite, texts: list[str]) -> torch.Tensor:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["continuations", "sampled"]
 
+_ROWS = 128
+"""Rows that are written at once."""
+
 
 def continuations(
     lm: LanguageModel, rows: Sequence[Sequence[int]], tokens: int, drafts: Sequence[Sequence[int]] | None = None
@@ -27,6 +30,7 @@ def continuations(
     `drafts` are guesses of them. One pass over all of a row's draft tells how much of it is the
     greedy choice; only from there on is generated, so that a good guess saves time and a bad one changes nothing.
     """
+    drafts = None if drafts is None else [draft[:tokens] for draft in drafts]
     agreed = [0] * len(rows) if drafts is None else _agreed(lm, rows, drafts)
     found = [list(draft) for draft in drafts] if drafts is not None else [[] for _ in rows]
     # A draft that is shorter has ended, and agrees that it does.
@@ -35,7 +39,9 @@ def continuations(
         begun = [[*rows[index], *found[index][: agreed[index]]] for index in left]
         # A checkpoint's own generation settings may forbid repetition, which would hide a model that repeats itself.
         most = tokens - min(agreed[index] for index in left)
-        options: dict[str, Any] = {"do_sample": False, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+        options: dict[str, Any] = {
+            "do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0,
+        }  # fmt: skip
         for index, new in zip(left, _generate(lm, begun, most, **options), strict=True):
             found[index] = [*found[index][: agreed[index]], *new][:tokens]
     return found
@@ -91,6 +97,11 @@ def _finite(_: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
 
 
 def _generate(lm: LanguageModel, rows: Sequence[Sequence[int]], tokens: int, **options: Any) -> list[list[int]]:
+    chunks = [rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)]
+    return [row for chunk in chunks for row in _generate_chunk(lm, chunk, tokens, **options)]
+
+
+def _generate_chunk(lm: LanguageModel, rows: Sequence[Sequence[int]], tokens: int, **options: Any) -> list[list[int]]:
     import torch
 
     generate: Any = lm.model.generate

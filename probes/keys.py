@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from .batches import TOKEN_BUDGET, batches
-from .errors import ModelError
+from .errors import ModelError, RequestError
 from .prefix_cache import PrefixCache, join
 from .tokens import SubjectPosition, locate_subject
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .requests import EditRequest
     from .site import EditSite
 
-__all__ = ["Activations", "SubjectKeys", "activations", "locate", "stop_after", "subject_keys"]
+__all__ = ["Activations", "SubjectKeys", "activations", "all_subject_keys", "locate", "stop_after", "subject_keys"]
 
 
 class Activations(NamedTuple):
@@ -144,7 +144,34 @@ def subject_keys(
 
     Raises `RequestError` when the subject is not found exactly once in the prompt.
     """
-    bare = locate(lm, request)
-    positions = [bare] + [locate(lm, request, prefix) for prefix in prefixes]
-    found = activations(lm, site, [(position.input_ids, position.last) for position in positions], budget, known)
-    return SubjectKeys(bare, found.keys[0], found.values[0], found.keys[1:], found.values[1:])
+    (found,) = all_subject_keys(lm, site, [request], prefixes, budget, known)
+    if isinstance(found, RequestError):
+        raise found
+    return found
+
+
+def all_subject_keys(
+    lm: LanguageModel,
+    site: EditSite,
+    requests: Sequence[EditRequest],
+    prefixes: Sequence[str],
+    budget: int = TOKEN_BUDGET,
+    known: PrefixCache | None = None,
+) -> list[SubjectKeys | RequestError]:
+    """Return what `subject_keys` does for each request, run together; an error is returned, and stops no other request."""
+    found: list[list[SubjectPosition] | RequestError] = []
+    for request in requests:
+        try:
+            found.append([locate(lm, request), *(locate(lm, request, prefix) for prefix in prefixes)])
+        except RequestError as error:
+            found.append(error)
+    rows = [(place.input_ids, place.last) for one in found if not isinstance(one, RequestError) for place in one]
+    if not rows:
+        return [one for one in found if isinstance(one, RequestError)]
+    keys, values = activations(lm, site, rows, budget, known)
+    parts = iter(zip(keys.split(len(prefixes) + 1), values.split(len(prefixes) + 1), strict=True))
+    return [one if isinstance(one, RequestError) else _keys(one[0], *next(parts)) for one in found]
+
+
+def _keys(position: SubjectPosition, keys: torch.Tensor, values: torch.Tensor) -> SubjectKeys:
+    return SubjectKeys(position, keys[0], values[0], keys[1:], values[1:])

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from .batches import Padded, pad, similar
+from .batches import pad, similar
 from .errors import EditguardError, ModelError
 from .passes import Entry, cache_of, pad_id, record_entry, select_logits
 from .prefix_cache import PrefixCache, join
@@ -87,16 +87,11 @@ def full_logits(lm: LanguageModel, rows: Sequence[Row]) -> torch.Tensor:
     return logits[0].float()
 
 
-class _Group(NamedTuple):
-    """One padded group of rows with how it enters the site's block."""
-
-    batch: Padded
-    places: torch.Tensor
-    entry: Entry
-
-
 class Stem:
     """The lower layers' result for some texts, so that the layers from the site on can be run again and again."""
+
+    first: torch.Tensor
+    """The logits of the unedited model at all wanted places, as `logits` orders them; a `part` has none."""
 
     def __init__(
         self,
@@ -111,47 +106,47 @@ class Stem:
 
         Raises `ModelError` for an architecture whose upper layers cannot run alone; one `verify` a model is enough.
         """
-        self._lm, self._site = lm, site
-        self._counts = [len(row.predict) for row in rows]
-        self._members = list(similar([len(row.ids) for row in rows]))
-        self._groups: list[_Group] = []
+        self._lm, self._site, self.rows = lm, site, tuple(rows)
+        self._returned: int | None = None
+        hidden: dict[int, torch.Tensor] = {}
         parts = []
-        for members in self._members:
+        groups = list(similar([len(row.ids) for row in rows]))
+        for members in groups:
             chosen = [rows[index] for index in members]
-            ids = [row.ids for row in chosen]
-            joined = join(lm, ids, known, [min((len(row.ids) - 1, *row.predict)) for row in chosen])
+            joined = join(
+                lm, [row.ids for row in chosen], known, [min((len(row.ids) - 1, *row.predict)) for row in chosen]
+            )
             places = _flat_places(chosen, joined.width, joined.leads)
             with torch.no_grad(), record_entry(site) as seen, select_logits(lm, places):
                 parts.append(lm.model(**joined.inputs).logits[0].float())
-            batch = pad(ids, pad_id(lm), lm.device)
-            width = batch.input_ids.shape[1]
-            hidden = seen[0].hidden if joined.hidden is None else torch.cat([joined.hidden, seen[0].hidden], 1)
+            self._returned = seen[0].returned
             # Edited weights change the known tokens too, so that later runs need all of them.
-            order = joined.places(torch.arange(width), hidden.shape[1]).to(hidden.device)
-            whole = hidden.gather(1, order[..., None].expand(-1, -1, hidden.shape[-1]))
-            self._groups.append(
-                _Group(batch, _flat_places(chosen, width, [0] * len(chosen)), Entry(whole, seen[0].returned))
-            )
-        self.first: torch.Tensor = self._ordered(parts)
+            whole = seen[0].hidden if joined.hidden is None else torch.cat([joined.hidden, seen[0].hidden], 1)
+            begins = joined.places(torch.zeros(1, dtype=torch.long), whole.shape[1])[:, 0].tolist()
+            for place, (index, begin) in enumerate(zip(members, begins, strict=True)):
+                hidden[index] = whole[place, begin : begin + len(rows[index].ids)].clone()
+        self._hidden = [hidden[index] for index in range(len(rows))]
+        self.first = self._ordered(groups, parts)
         if verify:
-            self._verify(parts[-1])
+            self._verify()
 
-    def _verify(self, first: torch.Tensor) -> None:
-        """Run the last group's shortest row alone and compare; raises `ModelError` where the logits are not `first`'s.
+    def part(self, kept: Sequence[int]) -> Stem:
+        """Return the stem of the rows of these indices alone, without running anything."""
+        found = copy.copy(self)
+        found.__dict__.pop("first", None)
+        found.rows = tuple(self.rows[index] for index in kept)
+        found._hidden = [self._hidden[index] for index in kept]
+        return found
+
+    def _verify(self) -> None:
+        """Run the shortest row alone and compare; raises `ModelError` where the logits are not `first`'s.
 
         A model whose upper layers take more from the lower ones than the hidden state (shared keys and values, say)
         would otherwise be measured wrongly without a sign of it.
         """
-        group = self._groups[-1]
-        row, width = len(group.batch.input_ids) - 1, group.batch.input_ids.shape[1]
-        chosen = group.places >= row * width
-        alone = _Group(
-            Padded(*(tensor[row:] for tensor in group.batch)),
-            group.places[chosen] - row * width,
-            group.entry._replace(hidden=group.entry.hidden[row:]),
-        )
-        wanted = first[chosen.to(first.device)]
-        worst = float((self._run(alone) - wanted).abs().max()) if len(wanted) else 0.0
+        row = min(range(len(self.rows)), key=lambda index: len(self.rows[index].ids))
+        wanted = self.first.split([len(one.predict) for one in self.rows])[row]
+        worst = float((self.part([row]).logits() - wanted).abs().max()) if len(wanted) else 0.0
         tolerance = 0.01 if self._lm.dtype in (torch.float32, torch.float64) else 0.5
         if bool(torch.isfinite(wanted).all()) and not worst <= tolerance * max(float(wanted.abs().max()), 1.0):
             raise ModelError(
@@ -159,23 +154,28 @@ class Stem:
                 "run alone, so this architecture cannot be measured; take a model of a family that the documentation lists."
             )
 
-    def _run(self, group: _Group) -> torch.Tensor:
-        with torch.no_grad(), _start_at(self._site, group.entry), select_logits(self._lm, group.places):
-            logits: torch.Tensor = self._lm.model(**group.batch._asdict(), use_cache=False).logits
-        return logits[0].float()
-
     def logits(self) -> torch.Tensor:
         """Return the logits at all wanted places [places, vocabulary], fp32, with the site's weights as they are now.
 
         Places come in the order of the rows, and within a row in the order of its `predict`.
         """
-        return self._ordered([self._run(group) for group in self._groups])
+        groups = list(similar([len(row.ids) for row in self.rows]))
+        return self._ordered(groups, [self._run(members) for members in groups])
 
-    def _ordered(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    def _run(self, members: Sequence[int]) -> torch.Tensor:
+        chosen = [self.rows[index] for index in members]
+        batch = pad([row.ids for row in chosen], pad_id(self._lm), self._lm.device)
+        hidden = torch.nn.utils.rnn.pad_sequence([self._hidden[index] for index in members], batch_first=True)
+        places = _flat_places(chosen, hidden.shape[1], [0] * len(chosen))
+        with torch.no_grad(), _start_at(self._site, Entry(hidden, self._returned)), select_logits(self._lm, places):
+            logits: torch.Tensor = self._lm.model(**batch._asdict(), use_cache=False).logits
+        return logits[0].float()
+
+    def _ordered(self, groups: Sequence[Sequence[int]], parts: Sequence[torch.Tensor]) -> torch.Tensor:
         pieces: dict[int, torch.Tensor] = {}
-        for members, part in zip(self._members, parts, strict=True):
-            pieces.update(zip(members, part.split([self._counts[index] for index in members]), strict=True))
-        return torch.cat([pieces[index] for index in range(len(self._counts))])
+        for members, part in zip(groups, parts, strict=True):
+            pieces.update(zip(members, part.split([len(self.rows[index].predict) for index in members]), strict=True))
+        return torch.cat([pieces[index] for index in range(len(self.rows))])
 
 
 class _Run(NamedTuple):

@@ -146,7 +146,7 @@ def prefix_cache(lm: LanguageModel, site: EditSite, texts: Sequence[str]) -> Pre
 
 def _agrees(lm: LanguageModel, known: PrefixCache) -> bool:
     """Whether rows that go on from a long and from a short prefix give the logits of an ordinary pass."""
-    tail = known.rows[0][:3]
+    tail, tolerance = known.rows[0][:3], _AGREEMENT if lm.dtype in (torch.float32, torch.float64) else 0.05
     rows = [known.rows[0] + tail, known.rows[-1] + tail]
     joined = join(lm, rows, known, [len(row) - 1 for row in rows])
     with torch.no_grad():
@@ -154,8 +154,9 @@ def _agrees(lm: LanguageModel, known: PrefixCache) -> bool:
             lm.model(input_ids=torch.tensor([row], device=lm.device), use_cache=False).logits[0, -1] for row in rows
         ]
         together = lm.model(**joined.inputs).logits
-    worst = 0.0
     for index, (row, logits) in enumerate(zip(rows, apart, strict=True)):
         found = together[index, len(row) - joined.leads[index] - 1]
-        worst = max(worst, float((found - logits).abs().max() / logits.abs().max()))
-    return worst <= (_AGREEMENT if lm.dtype in (torch.float32, torch.float64) else 0.05)
+        # NaN is no agreement.
+        if not float((found - logits).abs().max() / logits.abs().max()) <= tolerance:
+            return False
+    return True

@@ -69,6 +69,11 @@ class KeyStatistics:
             )
         if not bool(torch.isfinite(matrix).all()):
             raise NotFinite("Key statistics hold NaN or Inf, so no denominator can be trusted; compute them again.")
+        skew = float((matrix - matrix.T).abs().max())
+        if skew > 1e-3 * float(matrix.abs().max()):
+            raise StatisticsError(
+                f"Key statistics differ from their transpose by {skew:.3g}; C is symmetric: compute it again."
+            )
 
     @cached_property
     def _factor(self) -> torch.Tensor:

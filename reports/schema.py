@@ -153,6 +153,9 @@ class Header(Model):
     skipped_invalid: list[SkippedRequest] = Field(default_factory=list)
     statistics: Statistics
     prefixes: list[Prefix] = Field(default_factory=list)
+    settings: dict[str, Scalar] = Field(default_factory=dict)
+    """Constants of the search for v* as asked for; an editor may have its own."""
+    perplexity_corpus_sha256: str = ""
     policy: dict[str, JsonValue]
     thresholds: list[Threshold] = Field(default_factory=list)
     baseline: list[BaselineValue] = Field(default_factory=list)
@@ -227,6 +230,8 @@ class Update(Model):
     steps: Count
     final_loss: float | None
     needs_prefix: bool
+    engine: str = ""
+    """The engine that v* was sought with in the end."""
 
 
 class Measurement(Model):
@@ -311,6 +316,9 @@ class EditBody(Model):
             raise ValueError(
                 f"verdict 'pass' has outcome {self.outcome!r}, but only a committed edit without an error passes"
             )
+        bad = [m.metric for m in self.measurements if m.verdict in ("fail", "unmeasured")]
+        if self.verdict == "pass" and bad:
+            raise ValueError(f"verdict 'pass' has measurements that did not pass ({', '.join(bad)}), so it is no pass")
         if self.outcome == "errored" and not self.error:
             raise ValueError("outcome 'errored' has no error text, but must say what went wrong")
         if self.decision.action == "refuse" and self.outcome in ("committed", "rolled-back"):

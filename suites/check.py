@@ -1,8 +1,7 @@
 """Checks: what is measured on a model with one edit in it, against the same model without.
 
-Order: `expect` for edits that come together; then for each of them `prepare` on the unedited model, the edit is applied,
-`measure`, the edit is undone. A measurement that is NaN or that could not be taken has the verdict UNMEASURED, which is
-never a pass.
+Order: `prepare` on the unedited model, for edits that come together; then for each of them the edit is applied, `measure`,
+the edit is undone. A measurement that is NaN or that could not be taken has the verdict UNMEASURED, which is never a pass.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 
 from ..probes.card import Card
+from ..probes.errors import EditguardError
 from ..probes.model import LanguageModel
 from ..probes.partial import Row, Stem
 from ..probes.prefix_cache import PrefixCache
@@ -103,9 +103,21 @@ class Bench:
     memo: dict[str, Any] = field(default_factory=dict)
 
     def stem(self, rows: Sequence[Row]) -> Stem:
-        """Return the stem of `rows`; the first one of a run proves that the model's upper layers can run alone."""
-        found = Stem(self.lm, self.site, rows, self.known, verify="stem" not in self.memo)
-        self.memo["stem"] = True
+        """Return the stem of `rows` in the unedited model; for `prepare`, since it goes on from the prefixes' states.
+
+        The first one of a run proves that the model's upper layers can run alone. Raises `EditguardError` where the
+        model is edited.
+        """
+        if not torch.equal(self.site.matrix(), self.weight):
+            raise EditguardError(
+                f"A check asks for a stem of {self.site.path} while an edit is in it; stems belong into prepare, where the model "
+                "is the unedited one."
+            )
+        # In half precision the two ways round differently, and an edit that changes nothing would seem to change tokens.
+        known = self.known if self.lm.dtype in (torch.float32, torch.float64) else None
+        found = Stem(self.lm, self.site, rows, known, verify="stem" not in self.memo)
+        if bool(torch.isfinite(found.first).all()):
+            self.memo["stem"] = True
         return found
 
 
@@ -115,12 +127,9 @@ class Check(ABC):
     name: ClassVar[str]
     card: ClassVar[Card]
 
-    def expect(self, bench: Bench, requests: Sequence[EditRequest]) -> None:  # noqa: B027  (an offer, no duty)
-        """Measure of the unedited model what is better measured for several requests at once; `prepare` follows for each."""
-
     @abstractmethod
-    def prepare(self, bench: Bench, request: EditRequest) -> Any:
-        """Measure what is needed of the unedited model; called before the edit is applied."""
+    def prepare(self, bench: Bench, requests: Sequence[EditRequest]) -> list[Any]:
+        """Measure what is needed of the unedited model, before any edit is applied: one state for each request."""
 
     @abstractmethod
     def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:

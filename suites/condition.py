@@ -71,23 +71,19 @@ class Degeneracy(Check):
         action="Read the generations in the report; do not ship a model that repeats itself.",
     )
 
-    def expect(self, bench: Bench, requests: Sequence[EditRequest]) -> None:
-        """Generate for all of them in one batch: most of the time of a step is the same for one row as for many."""
-        kept: dict[str, list[int]] = bench.memo.setdefault(self.name, {})
-        own = dict.fromkeys(prompt for request in requests for prompt in self._own(bench, request))
-        # What earlier requests needed is let go, so that memory does not grow with their number.
-        bench.memo[self.name] = {prompt: kept[prompt] for prompt in (*_PROMPTS, *own) if prompt in kept}
-        for prompts, tokens in ((_PROMPTS, _TOKENS), (own, _OWN_TOKENS)):
-            new = [prompt for prompt in prompts if prompt not in kept]
-            if new:
-                bench.memo[self.name].update(zip(new, generate(bench.lm, new, tokens), strict=True))
+    def prepare(self, bench: Bench, requests: Sequence[EditRequest]) -> list[_Texts]:
+        """Generate from the unedited model, for all requests in one batch; behind the fixed prompts once a run.
 
-    def prepare(self, bench: Bench, request: EditRequest) -> _Texts:
-        """Generate from the unedited model, unless that was done with others' in `expect`."""
-        prompts = [*_PROMPTS, *self._own(bench, request)]
-        if not all(prompt in bench.memo.get(self.name, {}) for prompt in prompts):
-            self.expect(bench, [request])
-        return _Texts(prompts, [bench.memo[self.name][prompt] for prompt in prompts])
+        Most of the time of a step is the same for one row as for many.
+        """
+        if self.name not in bench.memo:
+            bench.memo[self.name] = generate(bench.lm, _PROMPTS, _TOKENS)
+        own = list(dict.fromkeys(prompt for request in requests for prompt in self._own(bench, request)))
+        written = dict(zip(own, generate(bench.lm, own, _OWN_TOKENS), strict=True))
+        return [
+            _Texts([*_PROMPTS, *prompts], [*bench.memo[self.name], *(written[prompt] for prompt in prompts)])
+            for prompts in (self._own(bench, request) for request in requests)
+        ]
 
     @staticmethod
     def _own(bench: Bench, request: EditRequest) -> list[str]:
@@ -134,8 +130,9 @@ class Drift(Check):
         action="A drift of 0 is an edit that was rounded away; a large one is a collapse.",
     )
 
-    def prepare(self, bench: Bench, request: EditRequest) -> None:
+    def prepare(self, bench: Bench, requests: Sequence[EditRequest]) -> list[None]:
         """Nothing: the bench holds the unedited weight."""
+        return [None] * len(requests)
 
     def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
         """Judge the drift that is really in the weights."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -39,7 +40,6 @@ class _Text(NamedTuple):
 class _Asked:
     """Texts with both targets' rows; `new` and `true` are indices into the stem's rows."""
 
-    stem: Stem
     texts: tuple[_Text, ...]
     rows: tuple[Row, ...]
     new: tuple[int, ...]
@@ -63,8 +63,27 @@ def _ask(bench: Bench, texts: Sequence[_Text], request: EditRequest) -> _Asked:
     if request.target_true:
         targets.append(target_ids(tokenizer, request.prompt, request.target_true))
         true = tuple(enter(targets[1], item.text) for item in texts)
-    kept = tuple(rows)
-    return _Asked(bench.stem(kept), tuple(texts), kept, new, true, tuple(targets))
+    return _Asked(tuple(texts), tuple(rows), new, true, tuple(targets))
+
+
+def _stems(bench: Bench, rows: Sequence[Sequence[Row]]) -> list[tuple[Stem, torch.Tensor]]:
+    """Run all `rows` together; return for each of their lists its own stem and the unedited model's logits."""
+    whole = bench.stem([row for part in rows for row in part])
+    ends = list(accumulate(len(part) for part in rows))
+    parts = [whole.part(range(end - len(part), end)) for part, end in zip(rows, ends, strict=True)]
+    logits = whole.first.split([sum(len(row.predict) for row in part) for part in rows])
+    return list(zip(parts, logits, strict=True))
+
+
+def _answers(bench: Bench, asked: Sequence[_Asked | None]) -> list[_Answers | None]:
+    """Ask the unedited model; None stays None."""
+    made = [one for one in asked if one is not None]
+    found = iter(_stems(bench, [one.rows for one in made]) if made else ())
+    return [None if one is None else _first(one, *next(found)) for one in asked]
+
+
+def _first(asked: _Asked, stem: Stem, logits: torch.Tensor) -> _Answers:
+    return _Answers(asked, stem, _score(asked, logits))
 
 
 class _Scored(NamedTuple):
@@ -84,7 +103,7 @@ def _score(asked: _Asked, logits: torch.Tensor) -> list[_Scored]:
             continue
         hits = new.argmax(-1) == target
         preferred = None
-        if asked.true is not None:
+        if asked.true is not None and bool(torch.isfinite(parts[asked.true[index]]).all()):
             truth = torch.tensor(asked.targets[1], device=logits.device)
             of_true = parts[asked.true[index]].gather(1, truth[:, None]).mean()
             preferred = bool(new.gather(1, target[:, None]).mean() > of_true)
@@ -151,7 +170,12 @@ def _under(bench: Bench, prompts: Sequence[str], families: Sequence[Family] | No
 
 class _Answers(NamedTuple):
     asked: _Asked
+    stem: Stem
     before: list[_Scored]
+
+    def now(self) -> list[_Scored]:
+        """Ask the model as it is now."""
+        return _score(self.asked, self.stem.logits())
 
 
 @CHECKS.register("efficacy")
@@ -169,15 +193,17 @@ class Efficacy(Check):
         action="An edit that does not take is not safe but useless; reword the prompt or edit another layer.",
     )
 
-    def prepare(self, bench: Bench, request: EditRequest) -> _Answers:
-        """Run the prompt under every held-out prefix once."""
-        asked = _ask(bench, _under(bench, [request.prompt], None), request)
-        return _Answers(asked, _score(asked, asked.stem.first))
+    def prepare(self, bench: Bench, requests: Sequence[EditRequest]) -> list[_Answers | None]:
+        """Run the prompts under every held-out prefix once."""
+        return _answers(bench, [_ask(bench, _under(bench, [one.prompt], None), one) for one in requests])
 
     def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
         """Judge the exact protocol under the condition that the edit was made for."""
-        rates = _rates(self.name, before.asked, _score(before.asked, before.asked.stem.logits()), before.before)
+        rates = _rates(self.name, before.asked, before.now(), before.before)
         judged = "prefixed" if needs_prefix else "unprefixed"
+        if judged not in {rate.condition for rate in rates}:
+            nothing = "there is no held-out prefix to test the edit under"
+            rates.append(Measurement(self.name, self.name, None, Outcome.UNMEASURED, judged, "exact", message=nothing))
         return Measured([self._judge(rate, judged, bench.limits.efficacy) for rate in rates])
 
     @staticmethod
@@ -205,26 +231,23 @@ class Generalization(Check):
         action="Where it matters, edit with paraphrases, or tell users that only the given wording was changed.",
     )
 
-    def prepare(self, bench: Bench, request: EditRequest) -> _Answers | None:
-        """Run the paraphrases, bare and under one held-out prefix of some families."""
-        if not request.paraphrases:
-            return None
-        asked = _ask(bench, _under(bench, request.paraphrases, _FEW), request)
-        return _Answers(asked, _score(asked, asked.stem.first))
+    def prepare(self, bench: Bench, requests: Sequence[EditRequest]) -> list[_Answers | None]:
+        """Run the paraphrases, bare and under one held-out prefix of some families; None where there are none."""
+        texts = [_under(bench, request.paraphrases, _FEW) for request in requests]
+        return _answers(
+            bench, [_ask(bench, some, one) if some else None for some, one in zip(texts, requests, strict=True)]
+        )
 
     def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
         """Count, without judging."""
         if before is None:
             return Measured([])
-        return Measured(
-            _rates(self.name, before.asked, _score(before.asked, before.asked.stem.logits()), before.before)
-        )
+        return Measured(_rates(self.name, before.asked, before.now(), before.before))
 
 
 class _Neighbours(NamedTuple):
     stem: Stem
     texts: tuple[_Text, ...]
-    rows: tuple[Row, ...]
     choices: torch.Tensor
 
 
@@ -243,20 +266,27 @@ class Locality(Check):
         action="The edit is not specific: look at its sink-key finding, or edit another layer.",
     )
 
-    def prepare(self, bench: Bench, request: EditRequest) -> _Neighbours | None:
-        """Run the neighbourhood prompts once and keep their greedy choices."""
-        if not request.neighbourhood:
-            return None
-        texts = tuple(_under(bench, request.neighbourhood, _FEW))
-        ids = [tuple(bench.lm.tokenizer(item.text).input_ids) for item in texts]
+    def prepare(self, bench: Bench, requests: Sequence[EditRequest]) -> list[_Neighbours | None]:
+        """Run the neighbourhood prompts once and keep their greedy choices; None where there are none."""
+        texts = [tuple(_under(bench, request.neighbourhood, _FEW)) for request in requests]
+        rows = [self._rows(bench, request, some) for request, some in zip(requests, texts, strict=True)]
+        made = [part for part in rows if part]
+        found = iter(_stems(bench, made) if made else ())
+        return [self._keep(some, *next(found)) if part else None for some, part in zip(texts, rows, strict=True)]
+
+    @staticmethod
+    def _rows(bench: Bench, request: EditRequest, texts: Sequence[_Text]) -> list[Row]:
         # Only the prompt's own tokens count, a prefix's would dilute the share; each condition has all prompts in order.
         bare = [len(bench.lm.tokenizer(prompt).input_ids) for prompt in request.neighbourhood]
-        rows = [
+        ids = [tuple(bench.lm.tokenizer(item.text).input_ids) for item in texts]
+        return [
             Row(row, 0, tuple(range(max(0, len(row) - bare[index % len(bare)]), len(row))))
             for index, row in enumerate(ids)
         ]
-        stem = bench.stem(rows)
-        return _Neighbours(stem, texts, tuple(rows), stem.first.argmax(-1))
+
+    @staticmethod
+    def _keep(texts: tuple[_Text, ...], stem: Stem, logits: torch.Tensor) -> _Neighbours:
+        return _Neighbours(stem, texts, logits.argmax(-1))
 
     def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
         """Judge the unprefixed share, which is what users of other subjects meet."""
@@ -267,7 +297,7 @@ class Locality(Check):
         # 1 unchanged, 0 changed, -1 not finite.
         same = torch.where(finite, (logits.argmax(-1) == before.choices).long(), -1)
         groups: dict[str, list[torch.Tensor]] = defaultdict(list)
-        for item, part in zip(before.texts, same.split([len(row.predict) for row in before.rows]), strict=True):
+        for item, part in zip(before.texts, same.split([len(row.predict) for row in before.stem.rows]), strict=True):
             groups["unprefixed" if item.condition == "unprefixed" else "prefixed"].append(part)
         return Measured([self._share(bench, condition, torch.cat(parts)) for condition, parts in groups.items()])
 

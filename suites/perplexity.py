@@ -8,7 +8,7 @@ stand beside it. It is judged by its ratio to the unedited model, never by an ab
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -49,8 +49,8 @@ class CorpusPerplexity:
             )
         chunks = batches([len(row) for row in self._ids], _BUDGET)
         self._chunks = list(chunks)
-        self._stems = [Stem(lm, site, [self._row(index) for index in chunk]) for chunk in self._chunks]
-        self.before = self._scores([stem.first for stem in self._stems])
+        self._stems: list[Stem] = []
+        self.before = self._scores(self._first(lm, site))
         if not all(math.isfinite(value) for value in self.before):
             raise NotFinite(
                 f"The unedited model's perplexity is {self.before.mean}, so no edit of it can be judged; check its weights."
@@ -58,13 +58,20 @@ class CorpusPerplexity:
 
     def after(self) -> Scores:
         """Return the perplexity with the site's weights as they are now."""
-        return self._scores([stem.logits() for stem in self._stems])
+        return self._scores(stem.logits() for stem in self._stems)
+
+    def _first(self, lm: LanguageModel, site: EditSite) -> Iterator[torch.Tensor]:
+        """Yield each chunk's logits and keep its stem alone: a large corpus's logits would fill the memory."""
+        for chunk in self._chunks:
+            stem = Stem(lm, site, [self._row(index) for index in chunk], verify=not self._stems)
+            self._stems.append(stem.part(range(len(chunk))))
+            yield stem.first
 
     def _row(self, index: int) -> Row:
         ids = self._ids[index]
         return Row(ids, 0, tuple(range(len(ids) - 1)))
 
-    def _scores(self, logits: Sequence[torch.Tensor]) -> Scores:
+    def _scores(self, logits: Iterable[torch.Tensor]) -> Scores:
         losses: list[float] = []
         total = count = 0.0
         for chunk, places in zip(self._chunks, logits, strict=True):
@@ -99,8 +106,12 @@ class Perplexity(Check):
         action="Do not ship the edit; see its update norm and its denominator.",
     )
 
-    def prepare(self, bench: Bench, request: EditRequest) -> CorpusPerplexity:
+    def prepare(self, bench: Bench, requests: Sequence[EditRequest]) -> list[CorpusPerplexity]:
         """Run the corpus once a run."""
+        return [self.baseline(bench)] * len(requests)
+
+    def baseline(self, bench: Bench) -> CorpusPerplexity:
+        """Return the corpus as the unedited model sees it."""
         if self.name not in bench.memo:
             bench.memo[self.name] = CorpusPerplexity(bench.lm, bench.site, bench.corpus)
         found: CorpusPerplexity = bench.memo[self.name]

@@ -16,8 +16,8 @@ from typing import ClassVar, NamedTuple
 
 import torch
 
-from ...probes.errors import NotFinite, RequestError
-from ...probes.keys import SubjectKeys, subject_keys
+from ...probes.errors import InputError, NotFinite, RequestError
+from ...probes.keys import SubjectKeys, all_subject_keys
 from ...probes.model import LanguageModel
 from ...probes.prefix_cache import PrefixCache
 from ...probes.prefixes import ContextPrefixes
@@ -28,7 +28,7 @@ from ...probes.statistics import KeyStatistics
 from .search import optimise_values
 from .value import OptimisedValue, ValueProblem, ValueSettings, value_problem
 
-__all__ = ["EDITORS", "EditContext", "Editor", "Insertion", "Plan", "RankOneUpdate", "compute_updates"]
+__all__ = ["EDITORS", "EditContext", "Editor", "Insertion", "Plan", "RankOneUpdate", "chosen_editor", "compute_updates"]
 
 
 class EditContext(NamedTuple):
@@ -97,6 +97,10 @@ class Editor(ABC):
     question: ClassVar[str]
     """One line for the documentation: what is consistent with what."""
     needs_prefix: ClassVar[bool] = False
+    consistent: ClassVar[bool] = True
+    """Whether key and denominator come from the same contexts, so that it may rewrite an edit to be safe."""
+    control: ClassVar[bool] = False
+    """Whether it is made to break models, and nobody may choose it for an edit."""
 
     @abstractmethod
     def contexts(self, prefixes: ContextPrefixes) -> Sequence[str]:
@@ -110,14 +114,12 @@ class Editor(ABC):
         """Return the constants of the search for v*; an editor may have its own."""
         return asked
 
-    def plan(self, context: EditContext, request: EditRequest) -> Plan:
-        """Return keys, insertion and the search for v* that `request` needs; raises `RequestError`."""
-        lm, site, _, prefixes, settings, known = context
-        texts = self.contexts(prefixes)
-        keys = subject_keys(lm, site, request, texts, known=known)
+    def plan(self, context: EditContext, request: EditRequest, keys: SubjectKeys) -> Plan:
+        """Return insertion and search for v* of `request`, `keys` being those under its contexts; raises `RequestError`."""
         insertion = self.insertion(keys)
-        start_norm = float(insertion.start.norm())
-        return Plan(keys, insertion, value_problem(lm, request, texts, start_norm, self.settings(settings)))
+        start_norm, settings = float(insertion.start.norm()), self.settings(context.settings)
+        texts = self.contexts(context.prefixes)
+        return Plan(keys, insertion, value_problem(context.lm, request, texts, start_norm, settings))
 
     def finish(self, plan: Plan, value: OptimisedValue, statistics: KeyStatistics) -> RankOneUpdate:
         """Return the update that puts `value` in; raises `NotFinite`."""
@@ -151,6 +153,14 @@ class Editor(ABC):
 EDITORS: Registry[Editor] = Registry("editors")
 
 
+def chosen_editor(name: str) -> type[Editor]:
+    """Return the editor called `name`, for edits; raises `InputError` for an unknown one and for a control."""
+    found = EDITORS.get(name)
+    if found.control:
+        raise InputError(f"The editor {name!r} is a control, made to break models; use 'rome' or 'prefixed'.")
+    return found
+
+
 def compute_updates(
     context: EditContext, jobs: Sequence[tuple[str, EditRequest]]
 ) -> list[RankOneUpdate | RequestError | NotFinite]:
@@ -161,9 +171,11 @@ def compute_updates(
     editors = [EDITORS.get(name)() for name, _ in jobs]
     found: list[RankOneUpdate | RequestError | NotFinite | None] = [None] * len(jobs)
     plans: dict[int, Plan] = {}
-    for index, (editor, (_, request)) in enumerate(zip(editors, jobs, strict=True)):
+    for index, keys in _keys(context, editors, [request for _, request in jobs]).items():
         try:
-            plans[index] = editor.plan(context, request)
+            if isinstance(keys, RequestError):
+                raise keys
+            plans[index] = editors[index].plan(context, jobs[index][1], keys)
         except (RequestError, NotFinite) as error:
             found[index] = error
     values = optimise_values(context.lm, context.site, [plan.problem for plan in plans.values()], context.known)
@@ -175,3 +187,18 @@ def compute_updates(
         except NotFinite as error:
             found[index] = error
     return [one for one in found if one is not None]
+
+
+def _keys(
+    context: EditContext, editors: Sequence[Editor], requests: Sequence[EditRequest]
+) -> dict[int, SubjectKeys | RequestError]:
+    """Return each request's keys under its editor's contexts; those with the same contexts are run together."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for index, editor in enumerate(editors):
+        groups.setdefault(tuple(editor.contexts(context.prefixes)), []).append(index)
+    found: dict[int, SubjectKeys | RequestError] = {}
+    for texts, members in groups.items():
+        chosen = [requests[index] for index in members]
+        keys = all_subject_keys(context.lm, context.site, chosen, texts, known=context.known)
+        found.update(zip(members, keys, strict=True))
+    return found

@@ -24,6 +24,7 @@ class Rome(Editor):
     """
 
     name = "rome"
+    consistent = False
     question = "direction from the mean prefixed key, residual and denominator from the bare key: inconsistent"
 
     def contexts(self, prefixes: ContextPrefixes) -> Sequence[str]:
@@ -43,6 +44,7 @@ class CRome(Rome):
     """
 
     name = "c-rome"
+    consistent = True
     question = "mean prefixed key everywhere, value still optimised from the bare one"
 
     def insertion(self, keys: SubjectKeys) -> Insertion:

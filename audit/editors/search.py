@@ -30,8 +30,9 @@ __all__ = ["optimise_values"]
 
 _AGREEMENT = 5e-3
 """Largest relative difference of a probability between the live and the full pass, in fp32; measured: under 1e-4."""
-_LIVE_TOKENS = 512
-"""Live tokens of one batch, padding included: matrix products are at full speed on two cores, memory stays bounded."""
+_LIVE_TOKENS, _KEPT_TOKENS = 512, 8192
+"""Live tokens of one step, padding included, with which matrix products are at full speed on two cores; and tokens whose
+attention states one batch keeps, which bounds its memory."""
 
 Outcome = OptimisedValue | NotFinite
 
@@ -110,7 +111,7 @@ class _Search:
         self.delta = start.requires_grad_()
         self._adam = torch.optim.Adam([self.delta], lr=problem.settings.learning_rate)
         self._steps = 0
-        self._recent: deque[float] = deque(maxlen=problem.settings.parts)
+        self._recent: deque[float] = deque(maxlen=problem.parts)
 
     @property
     def rows(self) -> list[int]:
@@ -137,7 +138,7 @@ class _Search:
             )
         self._recent.append(loss)
         mean = sum(self._recent) / len(self._recent)
-        seen = len(self._recent) == settings.parts
+        seen = len(self._recent) == self.problem.parts
         if (seen and mean < settings.stop_loss) or self._steps >= settings.steps:
             return OptimisedValue(self.delta.detach(), self._steps, mean, self._engine)
         return None
@@ -173,11 +174,15 @@ def _together(problems: Sequence[ValueProblem]) -> Iterator[list[int]]:
     def width(index: int) -> int:
         return max(len(row.ids) - row.at for row in problems[index].rows)
 
+    def tokens(index: int) -> int:
+        return len(problems[index].rows) * max(len(row.ids) for row in problems[index].rows)
+
     part: list[int] = []
     for index in sorted(range(len(problems)), key=lambda index: (-width(index), index)):
         rows = sum(len(problems[member].rows_at(0)) for member in (*part, index))
         alone = problems[index].settings.engine is Engine.REFERENCE
-        if part and (alone or rows * width(part[0]) > _LIVE_TOKENS):
+        kept = sum(tokens(member) for member in (*part, index))
+        if part and (alone or rows * width(part[0]) > _LIVE_TOKENS or kept > _KEPT_TOKENS):
             yield part
             part = []
         part.append(index)

@@ -73,10 +73,15 @@ class ValueProblem:
     """||v_init||, the norm of the value that delta is added to."""
     settings: ValueSettings
 
+    @property
+    def parts(self) -> int:
+        """In how many parts the contexts are taken: no more than there are contexts."""
+        return max(1, min(self.settings.parts, len(self.rows) - 1))
+
     def rows_at(self, step: int) -> list[int]:
         """Return the indices of the rows that this step, counted from 0, looks at; the last row always."""
-        last, parts = len(self.rows) - 1, self.settings.parts
-        return [*range(step % parts, last, parts), last]
+        last = len(self.rows) - 1
+        return [*range(step % self.parts, last, self.parts), last]
 
     def loss(self, log_probs: torch.Tensor, essence: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
         """Return the objective over the rows of one step.

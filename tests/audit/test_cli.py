@@ -191,6 +191,7 @@ CHEAP: list[tuple[Sequence[str], Sequence[str]]] = [
     (["probe", "edits.xyz"], ["edits.xyz"]),
     (["probe", "folder"], ["folder"]),
     (["probe", "edits.json", "--editor", "romee"], ["'romee'", "did you mean 'rome'?"]),
+    (["audit", "edits.json", "--editor", "exploded"], ["'exploded' is a control", "use 'rome' or 'prefixed'"]),
     (["audit", "edits.json", "--editor", "zzz"], ["'zzz'", "known are c-rome"]),
     (["probe", "edits.json", "--policy", "bad.toml"], ["bad.toml", "did you mean 'min_efficacy'?"]),
     (["audit", "edits.json", "--policy", "nowhere.toml"], ["nowhere.toml"]),

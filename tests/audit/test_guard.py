@@ -135,7 +135,7 @@ def test_an_update_over_the_bound_is_refused_with_its_size(guard: GuardedEditor)
 
 def test_unguarded_asks_no_policy_keeps_no_bound_and_still_undoes(guard: GuardedEditor) -> None:
     before = hashes(guard)
-    strict = under(guard, max_relative_update=1e-6, rules={}, unknown_probe="refuse")
+    strict = under(guard, max_relative_update=1e-6, rules={"first-token": "refuse"})
     assert strict.assess(REQUEST).decision.action is Action.REFUSE
     result = strict.unguarded(REQUEST, "rome")
     assert result.update is not None

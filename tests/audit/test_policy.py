@@ -107,9 +107,11 @@ def written(folder: Path, text: str, name: str = "policy.toml") -> Path:
 
 def test_a_file_overrides_what_it_names_and_nothing_else(tmp_path: Path) -> None:
     policy = load_policy(written(tmp_path, 'max_relative_update = 0.5\n[rules]\ndenominator = "refuse"\n'))
+    assert policy.max_relative_update == 0.5
+    assert policy.rules == Policy().rules | {"denominator": "refuse"}
     assert policy == Policy(max_relative_update=0.5, rules={"denominator": "refuse"})
-    # A probe that the file's rules leave out falls under unknown_probe, never under "allow".
-    assert decide(policy, [found("first-token")]).action is Action.REFUSE
+    assert decide(policy, [found("first-token")]).action is Action.REWRITE
+    assert decide(policy, [found("plugin")]).action is Action.REFUSE
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,9 @@ def test_a_projects_table_may_be_named_by_path(tmp_path: Path) -> None:
 def test_a_table_that_is_no_table_is_named(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="which is not allowed"):
         load_policy(written(tmp_path, "[tool]\neditguard = 3\n", "pyproject.toml"))
-    assert load_policy(written(tmp_path, "tool = 3\n", "pyproject.toml")) == Policy()
+    for text in ("tool = 3\n", "[tool.editgaurd]\nmin_locality = 0.9\n"):
+        with pytest.raises(PolicyError, match=r"no table \[tool.editguard\]"):
+            load_policy(written(tmp_path, text, "pyproject.toml"))
 
 
 def test_the_default_rules_name_every_builtin_probe() -> None:

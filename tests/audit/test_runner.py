@@ -307,6 +307,16 @@ def test_a_second_audit_of_one_folder_is_refused_by_the_lock(tmp_path: Path) -> 
         assert again == tmp_path
 
 
+def test_an_audit_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), locked_folder(tmp_path / "out" / "below", overwrite=False):
+        raise RuntimeError
+    assert not (tmp_path / "out" / "below").exists()
+    (tmp_path / "mine").mkdir()
+    with locked_folder(tmp_path / "mine", overwrite=False):
+        pass
+    assert (tmp_path / "mine").is_dir()
+
+
 @pytest.mark.parametrize("name", [LOG, SUMMARY, REPORT])
 def test_an_existing_audit_is_not_written_over_unasked(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("precious", encoding="utf-8")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from editguard.audit.policy import Policy
 from editguard.audit.setup import (
     EMBEDDED_LAYER,
     NULL_SAMPLE,
@@ -17,7 +18,7 @@ from editguard.audit.setup import (
     statistics_for,
 )
 from editguard.probes.embedded import EMBEDDED_NAME
-from editguard.probes.errors import ModelError, NotFinite, StatisticsError
+from editguard.probes.errors import InputError, ModelError, NotFinite, StatisticsError
 from editguard.probes.keys import locate
 from editguard.probes.model import LanguageModel
 from editguard.probes.prefixes import Role
@@ -124,3 +125,8 @@ def test_a_layer_that_is_not_there_is_named() -> None:
 
 def test_the_tokenizer_knows_no_pad_and_that_is_no_matter() -> None:
     assert tokenizer().pad_token_id is None
+
+
+def test_a_rule_about_no_probe_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(InputError, match="did you mean 'first-token'"):
+        prepare(tiny_lm(), layer=0, statistics="identity", policy=Policy(rules={"first-tokn": "refuse"}))

@@ -175,7 +175,7 @@ def test_an_update_that_is_not_finite_is_refused(site: EditSite, factor: str, va
 
 @pytest.mark.parametrize("weight_norm", [0.0, float("nan")])
 def test_a_weight_without_a_norm_is_refused(site: EditSite, weight_norm: float) -> None:
-    with pytest.raises((NotFinite, ZeroDivisionError)):
+    with pytest.raises(NotFinite):
         check_update(rank_one(site), weight_norm, 1.0)
 
 

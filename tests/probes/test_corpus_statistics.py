@@ -20,7 +20,7 @@ from ..tokenizer_kinds import CORPUS as TEXTS
 
 pytestmark = pytest.mark.tiny
 
-SHORT = Corpus((*TEXTS[:4], "A", "Paris is not Lyon"), "short")
+SHORT = Corpus((*TEXTS[:12], "A", "Paris is not Lyon"), "short")
 LONG = Corpus(tuple(f"{text} {n}" for n in range(60) for text in TEXTS[:3]), "long")
 
 
@@ -127,7 +127,7 @@ def test_a_broken_model_is_refused() -> None:
 @pytest.mark.parametrize("documents", [(), ("", "")], ids=["none", "empty"])
 def test_a_corpus_without_tokens_is_refused(documents: tuple[str, ...]) -> None:
     lm = tiny_language_model("llama")
-    with pytest.raises(StatisticsError, match="holds no tokens"):
+    with pytest.raises(StatisticsError, match="holds 0 tokens, fewer than"):
         compute_statistics(lm, tiny_site(lm), Corpus(documents, "nothing"))
 
 

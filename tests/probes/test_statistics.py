@@ -113,6 +113,13 @@ def test_what_is_not_square_is_refused(shape: tuple[int, ...]) -> None:
         KeyStatistics(torch.ones(shape, dtype=torch.float64), ORIGIN)
 
 
+def test_what_is_not_symmetric_is_refused() -> None:
+    matrix = moment()
+    matrix[2, 5] += 0.1 * matrix.abs().max()
+    with pytest.raises(StatisticsError, match="symmetric"):
+        KeyStatistics(matrix, ORIGIN)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_finite_is_refused(bad: float) -> None:
     matrix = moment()

@@ -147,6 +147,8 @@ def test_counts_add_up(counts: dict[str, int]) -> None:
         {"outcome": "rolled-back"},
         {"error": "an error that passes"},
         {"outcome": "errored", "verdict": "fail"},
+        {"measurements": [{"check": "drift", "metric": "relative-drift", "value": 9.0, "verdict": "fail"}]},
+        {"measurements": [{"check": "drift", "metric": "relative-drift", "value": None, "verdict": "unmeasured"}]},
         {"decision": {"action": "refuse", "editor": None, "reasons": ["r"]}},
         {"decision": {"action": "refuse", "editor": None, "reasons": []}},
         {"decision": {"action": "allow", "editor": None, "reasons": []}},

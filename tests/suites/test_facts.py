@@ -92,7 +92,7 @@ def outer_rows_broken(bench: Bench) -> Iterator[None]:
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "bloom"])
 def test_efficacy_is_that_of_plain_forwards_under_every_protocol_and_condition(family: str) -> None:
     bench = bench_of(talkative(family))
-    before = Efficacy().prepare(bench, ASKED)
+    before = Efficacy().prepare(bench, [ASKED])[0]
     start = rates_by_hand(bench, (ASKED.prompt,))
     seen: dict[str, set[float]] = {"exact": set(), "token-match": set(), "probability": set()}
     for seed in range(6):
@@ -116,7 +116,7 @@ def test_a_target_of_one_token_is_hit_exactly_where_it_is_the_greedy_choice() ->
     outcomes = set()
     for target in ("Paris", "Lyon", "is", "not"):
         asked = replace(ASKED, target_new=target, target_true=None)
-        before = Efficacy().prepare(bench, asked)
+        before = Efficacy().prepare(bench, [asked])[0]
         item = pick(Efficacy().measure(bench, asked, before, False).measurements, "unprefixed", "exact")
         new, (token,) = log_probs(bench, ASKED.prompt, target)
         assert item.value == float(int(new[0].argmax()) == token)
@@ -128,7 +128,7 @@ def test_a_target_of_one_token_is_hit_exactly_where_it_is_the_greedy_choice() ->
 @pytest.mark.parametrize("needs_prefix", [False, True])
 def test_only_the_exact_protocol_of_the_condition_asked_for_is_judged(needs_prefix: bool) -> None:
     bench = bench_of(talkative(), limits=ALWAYS)
-    before = Efficacy().prepare(bench, ASKED)
+    before = Efficacy().prepare(bench, [ASKED])[0]
     found = Efficacy().measure(bench, ASKED, before, needs_prefix).measurements
     judged = [(item.condition, item.protocol) for item in found if item.outcome is not Outcome.INFO]
     assert judged == [("prefixed" if needs_prefix else "unprefixed", "exact")]
@@ -138,7 +138,7 @@ def test_only_the_exact_protocol_of_the_condition_asked_for_is_judged(needs_pref
 def test_without_a_true_target_nothing_is_asked_of_a_preference() -> None:
     bench = bench_of(talkative(), limits=ALWAYS)
     asked = replace(ASKED, target_true=None)
-    before = Efficacy().prepare(bench, asked)
+    before = Efficacy().prepare(bench, [asked])[0]
     found = Efficacy().measure(bench, asked, before, False).measurements
     assert {item.protocol for item in found} == {"exact", "token-match"}
     assert Outcome.UNMEASURED not in {item.outcome for item in found}
@@ -148,7 +148,7 @@ def test_without_a_true_target_nothing_is_asked_of_a_preference() -> None:
 @pytest.mark.parametrize("needs_prefix", [False, True])
 def test_a_broken_model_is_unmeasured_everywhere(check: type[Check], needs_prefix: bool) -> None:
     bench = bench_of(talkative(), limits=ALWAYS)
-    before = check().prepare(bench, ASKED)
+    before = check().prepare(bench, [ASKED])[0]
     break_site(bench)
     found = check().measure(bench, ASKED, before, needs_prefix).measurements
     assert found
@@ -161,7 +161,7 @@ def test_a_broken_model_is_unmeasured_everywhere(check: type[Check], needs_prefi
 def test_a_share_of_which_a_part_was_not_measured_does_not_pass(check: type[Check], condition: str) -> None:
     bench = bench_of(talkative(), limits=ALWAYS)
     asked = replace(ASKED, neighbourhood=(*ASKED.neighbourhood, *(prompt + " a" for prompt in ASKED.neighbourhood)))
-    before = check().prepare(bench, asked)
+    before = check().prepare(bench, [asked])[0]
     with outer_rows_broken(bench):
         found = check().measure(bench, asked, before, True).measurements
     (item,) = [one for one in found if one.condition == condition and one.protocol in {"exact", "token-match"}][:1]
@@ -169,12 +169,21 @@ def test_a_share_of_which_a_part_was_not_measured_does_not_pass(check: type[Chec
     assert item.outcome is Outcome.UNMEASURED
 
 
+def test_a_rewritten_edit_that_cannot_be_tested_under_a_prefix_does_not_pass() -> None:
+    bench = bench_of(talkative(), limits=ALWAYS)
+    bare = replace(bench, prefixes=replace(bench.prefixes, prefixes=()))
+    found = Efficacy().measure(bare, ASKED, Efficacy().prepare(bare, [ASKED])[0], True).measurements
+    assert {item.outcome for item in found if item.condition == "prefixed"} == {Outcome.UNMEASURED}
+    kept = Efficacy().measure(bare, ASKED, Efficacy().prepare(bare, [ASKED])[0], False).measurements
+    assert Outcome.UNMEASURED not in {item.outcome for item in kept}
+
+
 # Generalization
 
 
 def test_generalization_is_that_of_plain_forwards_and_is_never_judged() -> None:
     bench = bench_of(talkative())
-    before = Generalization().prepare(bench, ASKED)
+    before = Generalization().prepare(bench, [ASKED])[0]
     disturb(bench, 2, 3.0)
     found = Generalization().measure(bench, ASKED, before, False).measurements
     assert {item.outcome for item in found} == {Outcome.INFO}
@@ -189,7 +198,7 @@ def test_generalization_is_that_of_plain_forwards_and_is_never_judged() -> None:
 def test_a_request_without_the_prompts_brings_nothing(check: type[Check]) -> None:
     bench = bench_of(talkative())
     asked = replace(ASKED, paraphrases=(), neighbourhood=())
-    before = check().prepare(bench, asked)
+    before = check().prepare(bench, [asked])[0]
     assert check().measure(bench, asked, before, False).measurements == []
 
 
@@ -207,7 +216,7 @@ def choices(bench: Bench) -> list[int]:
 
 def test_an_unchanged_model_has_a_locality_of_1() -> None:
     bench = bench_of(talkative())
-    before = Locality().prepare(bench, ASKED)
+    before = Locality().prepare(bench, [ASKED])[0]
     bare, prefixed = Locality().measure(bench, ASKED, before, False).measurements
     assert (bare.condition, bare.value, bare.outcome) == ("unprefixed", 1.0, Outcome.PASS)
     assert (prefixed.condition, prefixed.value, prefixed.outcome) == ("prefixed", 1.0, Outcome.INFO)
@@ -217,7 +226,7 @@ def test_an_unchanged_model_has_a_locality_of_1() -> None:
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "bloom"])
 def test_locality_is_the_share_of_tokens_with_the_same_greedy_choice(family: str) -> None:
     bench = bench_of(talkative(family))
-    before, old = Locality().prepare(bench, ASKED), choices(bench)
+    before, old = Locality().prepare(bench, [ASKED])[0], choices(bench)
     seen = set()
     for seed in range(4):
         disturb(bench, seed, 1.0 + seed)
@@ -232,9 +241,8 @@ def test_locality_is_the_share_of_tokens_with_the_same_greedy_choice(family: str
 
 def test_only_the_prompts_own_tokens_count_behind_a_prefix() -> None:
     bench = bench_of(talkative())
-    before = Locality().prepare(
-        bench, replace(ASKED, neighbourhood=("Lyon is a city of", "The town of Lyon is a city of"))
-    )
+    asked = replace(ASKED, neighbourhood=("Lyon is a city of", "The town of Lyon is a city of"))
+    before = Locality().prepare(bench, [asked])[0]
     bare, prefixed = Locality().measure(bench, ASKED, before, False).measurements
     # Two families of prefixes, each with both prompts.
     assert prefixed.total == 2 * bare.total
