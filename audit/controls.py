@@ -7,6 +7,7 @@ Known good: an ordinary edit must pass all checks. A control that does not show 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,10 +18,10 @@ from ..suites.builtin import builtin_edits
 from .editors.base import EDITORS, Plan, RankOneUpdate
 from .editors.published import Rome
 from .editors.value import OptimisedValue
-from .guard import GuardedEditor, Result
+from .guard import GuardedEditor, Proposal, Result
 from .setup import Setup
 
-__all__ = ["Control", "Exploded", "controls_for", "run_control"]
+__all__ = ["Control", "Exploded", "controls_for", "propose_controls", "run_control"]
 
 _EXPLOSION = 300.0
 """Denominators of first-token subjects were measured two to three orders of magnitude under ordinary ones."""
@@ -59,9 +60,14 @@ def controls_for(setup: Setup, bad: int = 1) -> tuple[Control, ...]:
     return (*found, Control(_named(ordinary[0], "good"), "rome", "sound"))
 
 
-def run_control(guard: GuardedEditor, control: Control) -> tuple[Result, bool]:
-    """Make the control's edit without the guard, measure, undo it; return the result and whether it showed what it must."""
-    result = guard.unguarded(control.request, control.editor)
+def propose_controls(guard: GuardedEditor, controls: Sequence[Control]) -> list[Proposal]:
+    """Compute the controls' updates together, asking no policy and keeping no bound."""
+    return guard.propose([guard.force(one.request, one.editor) for one in controls], bound=float("inf"))
+
+
+def run_control(guard: GuardedEditor, control: Control, proposal: Proposal) -> tuple[Result, bool]:
+    """Make the control's edit, measure, undo it; return the result and whether it showed what it must."""
+    result = guard.test(proposal)
     if control.expect == "sound":
         return result, result.sound
     ratios = [m.value for m in result.measurements if m.check == "perplexity" and m.metric == "ratio"]

@@ -194,8 +194,11 @@ class GuardedEditor:
 
     def unguarded(self, request: EditRequest, editor: str) -> Result:
         """Make the edit without asking the policy, check the model and undo it: for controls and experiments."""
-        forced = replace(self.assess(request), decision=Decision(Action.ALLOW, editor, ("made without the guard",)))
-        return self.test(*self.propose([forced], bound=float("inf")))
+        return self.test(*self.propose([self.force(request, editor)], bound=float("inf")))
+
+    def force(self, request: EditRequest, editor: str) -> Assessment:
+        """Return the assessment with the decision to make the edit as asked, whatever was found."""
+        return replace(self.assess(request), decision=Decision(Action.ALLOW, editor, ("made without the guard",)))
 
     def _unedited(self) -> None:
         """Raise `InputError` where the site's weight is not the one that baselines and statistics were taken from."""

@@ -7,10 +7,10 @@ printed later (summary, report, exit code) is computed from the log alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..probes.errors import EditRefused, InputError
 from ..probes.request_files import LoadedRequests
@@ -20,10 +20,13 @@ from ..reports.html import render_html
 from ..reports.log import LogWriter, read_log, write_atomic
 from ..reports.schema import ControlRecord, EditRecord, Footer
 from ..reports.summary import Summary
-from .controls import Control, controls_for, run_control
+from .controls import Control, controls_for, propose_controls, run_control
 from .guard import GuardedEditor, Proposal
 from .records import control_record, edit_record, errored, header
 from .setup import Progress, Setup, editable
+
+T = TypeVar("T")
+_Propose = Callable[[GuardedEditor, Sequence[T]], list[Proposal]]
 
 __all__ = ["LOG", "REPORT", "SUMMARY", "locked_folder", "run_audit", "write_outputs"]
 
@@ -101,10 +104,12 @@ def run_audit(
         (out / name).unlink(missing_ok=True)
     with LogWriter(out / LOG) as log:
         log.write(header(setup, loaded, arguments or {}, [control.request.id for control in controls], baseline))
-        for index, control in enumerate(controls):
-            progress("controls", index, len(controls))
-            log.write(_control(guard, control, index))
-        progress("controls", len(controls), len(controls))
+        progress("controls", 0, len(controls))
+        for index, (control, made) in enumerate(
+            zip(controls, _together(guard, controls, propose_controls), strict=True)
+        ):
+            log.write(_control(guard, control, made, index))
+            progress("controls", index + 1, len(controls))
         total = len(loaded.requests)
         progress("edits", 0, total)
         for index, record in enumerate(_edits(guard, loaded.requests, editor)):
@@ -116,9 +121,13 @@ def run_audit(
 
 def _edits(guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None) -> Iterator[EditRecord]:
     """Yield one record a request, in order; updates are computed for some requests at once."""
+
+    def propose(guard: GuardedEditor, chunk: Sequence[EditRequest]) -> list[Proposal]:
+        return guard.propose(guard.assess_all(chunk, editor))
+
     for start in range(0, len(requests), _TOGETHER):
         chunk = requests[start : start + _TOGETHER]
-        for index, made in enumerate(_proposals(guard, chunk, editor), start):
+        for index, made in enumerate(_together(guard, chunk, propose), start):
             yield _record(guard, requests[index], made, index)
 
 
@@ -131,14 +140,14 @@ def _record(guard: GuardedEditor, request: EditRequest, made: Proposal | Excepti
         return EditRecord(**errored(request, index, error))
 
 
-def _proposals(guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None) -> list[Proposal | Exception]:
-    """Return each request's proposal, or the error that it ended in; what fails together is tried one by one."""
+def _together(guard: GuardedEditor, asked: Sequence[T], propose: _Propose[T]) -> list[Proposal | Exception]:
+    """Return the proposal for each of `asked`, or the error that it ended in; what fails together is tried one by one."""
     try:
-        return [*guard.propose(guard.assess_all(requests, editor))]
+        return [*propose(guard, asked)]
     except _SURVIVABLE as error:
-        if len(requests) == 1:
+        if len(asked) == 1:
             return [error]
-        return [found for request in requests for found in _proposals(guard, [request], editor)]
+        return [found for one in asked for found in _together(guard, [one], propose)]
 
 
 def write_outputs(folder: Path, log: Path | None = None) -> Summary:
@@ -150,9 +159,11 @@ def write_outputs(folder: Path, log: Path | None = None) -> Summary:
     return summary
 
 
-def _control(guard: GuardedEditor, control: Control, index: int) -> ControlRecord:
+def _control(guard: GuardedEditor, control: Control, made: Proposal | Exception, index: int) -> ControlRecord:
     try:
-        result, ok = run_control(guard, control)
+        if isinstance(made, Exception):
+            raise made
+        result, ok = run_control(guard, control, made)
         return control_record(guard.setup, result, index, control.expect, ok)
     except _SURVIVABLE as error:
         return ControlRecord(**errored(control.request, index, error), expect=control.expect, ok=False)

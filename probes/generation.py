@@ -23,14 +23,18 @@ _ROWS = 128
 
 
 def continuations(
-    lm: LanguageModel, rows: Sequence[Sequence[int]], tokens: int, drafts: Sequence[Sequence[int]] | None = None
+    lm: LanguageModel,
+    rows: Sequence[Sequence[int]],
+    tokens: int | Sequence[int],
+    drafts: Sequence[Sequence[int]] | None = None,
 ) -> list[list[int]]:
-    """Return the greedy continuation of each row of ids: `tokens` new ids, or fewer where the text ends.
+    """Return the greedy continuation of each row of ids: `tokens` new ids (one number a row), fewer where the text ends.
 
     `drafts` are guesses of them. One pass over all of a row's draft tells how much of it is the
     greedy choice; only from there on is generated, so that a good guess saves time and a bad one changes nothing.
     """
-    drafts = None if drafts is None else [draft[:tokens] for draft in drafts]
+    wanted = [tokens] * len(rows) if isinstance(tokens, int) else list(tokens)
+    drafts = None if drafts is None else [draft[:most] for draft, most in zip(drafts, wanted, strict=True)]
     agreed = [0] * len(rows) if drafts is None else _agreed(lm, rows, drafts)
     found = [list(draft) for draft in drafts] if drafts is not None else [[] for _ in rows]
     # A draft that is shorter has ended, and agrees that it does.
@@ -38,12 +42,12 @@ def continuations(
     if left:
         begun = [[*rows[index], *found[index][: agreed[index]]] for index in left]
         # A checkpoint's own generation settings may forbid repetition, which would hide a model that repeats itself.
-        most = tokens - min(agreed[index] for index in left)
+        most = max(wanted[index] - agreed[index] for index in left)
         options: dict[str, Any] = {
             "do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0,
         }  # fmt: skip
         for index, new in zip(left, _generate(lm, begun, most, **options), strict=True):
-            found[index] = [*found[index][: agreed[index]], *new][:tokens]
+            found[index] = [*found[index][: agreed[index]], *new][: wanted[index]]
     return found
 
 

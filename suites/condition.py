@@ -45,9 +45,12 @@ def repetition(text: str) -> float:
 
 
 def generate(
-    lm: LanguageModel, prompts: Sequence[str], tokens: int, drafts: Sequence[Sequence[int]] | None = None
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    tokens: int | Sequence[int],
+    drafts: Sequence[Sequence[int]] | None = None,
 ) -> list[list[int]]:
-    """Return the ids of the greedy continuations of `prompts`; `drafts` are guesses of them."""
+    """Return the ids of the greedy continuations of `prompts`, `tokens` of each; `drafts` are guesses of them."""
     return continuations(lm, [lm.tokenizer(prompt).input_ids for prompt in prompts], tokens, drafts)
 
 
@@ -94,8 +97,8 @@ class Degeneracy(Check):
         """Judge the fixed prompts, whose baseline is no matter of the edit; show all."""
         # Little of the text of a sound model changes, so what it wrote before is a good draft.
         fixed, (prompts, drafts) = len(_PROMPTS), before
-        now = generate(bench.lm, prompts[:fixed], _TOKENS, drafts[:fixed])
-        now += generate(bench.lm, prompts[fixed:], _OWN_TOKENS, drafts[fixed:])
+        wanted = [_TOKENS] * fixed + [_OWN_TOKENS] * (len(prompts) - fixed)
+        now = generate(bench.lm, prompts, wanted, drafts)
         were, after = (bench.lm.tokenizer.batch_decode(rows, skip_special_tokens=True) for rows in (drafts, now))
         old, new = (sum(map(word_entropy, texts[:fixed])) for texts in (were, after))
         ratio, least = (new / old if old else math.nan), bench.limits.entropy_ratio

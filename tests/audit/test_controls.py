@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from editguard.audit.controls import Control, controls_for, run_control
+from editguard.audit.controls import Control, controls_for, propose_controls, run_control
 from editguard.audit.editors.base import RankOneUpdate, compute_updates
-from editguard.audit.guard import GuardedEditor
+from editguard.audit.guard import GuardedEditor, Proposal
 from editguard.audit.setup import Setup
 from editguard.probes.fingerprint import tensor_hashes
 from editguard.probes.keys import locate
@@ -71,13 +71,16 @@ def test_a_control_is_ok_only_if_what_it_must_show_was_measured(
 ) -> None:
     strict = replace(setup, policy=lenient(collapse_ratio=1.5))
     result = SimpleNamespace(measurements=measurements, sound=sound)
-    guard = SimpleNamespace(setup=strict, unguarded=lambda request, editor: result)
-    assert run_control(cast("GuardedEditor", guard), Control(REQUEST, "rome", expect)) == (result, ok)
+    guard = SimpleNamespace(setup=strict, test=lambda proposal: result)
+    made = cast("Proposal", None)
+    assert run_control(cast("GuardedEditor", guard), Control(REQUEST, "rome", expect), made) == (result, ok)
 
 
 def test_running_a_control_leaves_the_weights_alone(setup: Setup) -> None:
     before = tensor_hashes(setup.lm.model)
-    result, _ = run_control(GuardedEditor(setup), Control(REQUEST, "exploded", "collapse"))
+    guard, control = GuardedEditor(setup), Control(REQUEST, "exploded", "collapse")
+    (made,) = propose_controls(guard, [control])
+    result, _ = run_control(guard, control, made)
     assert result.update is not None
     assert result.measurements
     assert tensor_hashes(setup.lm.model) == before

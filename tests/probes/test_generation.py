@@ -45,6 +45,21 @@ def test_a_draft_changes_nothing_but_the_time(family: str, monkeypatch: pytest.M
     assert continuations(lm, ROWS, 6, expected) == expected, "a right draft is generated again"
 
 
+def test_each_row_may_have_its_own_length() -> None:
+    lm = tiny_language_model("llama")
+    whole = continuations(lm, ROWS, 6)
+    for drafts in (None, whole, [[99], [], whole[2]]):
+        found = continuations(lm, ROWS, [2, 6, 4], drafts)
+        assert found == [whole[0][:2], whole[1], whole[2][:4]]
+
+
+def test_a_checkpoints_own_beams_do_not_count() -> None:
+    lm = tiny_language_model("llama")
+    expected = continuations(lm, ROWS, 6)
+    lm.model.generation_config.num_beams = 3
+    assert continuations(lm, ROWS, 6) == expected
+
+
 def test_nothing_stands_behind_the_end_of_a_text() -> None:
     lm = tiny_language_model("llama")
     (row,) = continuations(lm, ROWS[:1], 6)
