@@ -52,6 +52,9 @@ Stats = Annotated[str | None, typer.Option(help="File of key statistics (.safete
 Corpus = Annotated[
     str | None, typer.Option(help="Text to compute key statistics from; default: sampled from the model.")
 ]
+EngineName = Annotated[
+    str, typer.Option("--engine", help="live, or reference: whole texts through the whole model, one edit at a time.")
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N edits.")]
 Skip = Annotated[bool, typer.Option("--skip-invalid", help="Go on without wrong records, and count them.")]
 Pickle = Annotated[bool, typer.Option("--allow-pickle", help="Read a .bin checkpoint (weights_only) if you trust it.")]
@@ -79,7 +82,7 @@ def audit(
     perplexity_corpus: Annotated[
         str | None, typer.Option(help="Sentences for the perplexity check; default: built in.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="live, or reference: whole texts through the whole model.")] = "live",
+    engine: EngineName = "live",
     limit: Limit = None,
     skip_invalid: Skip = False,
     allow_pickle: Pickle = False,
@@ -129,6 +132,7 @@ def probe(
     dtype: Dtype = "auto",
     stats: Stats = None,
     corpus: Corpus = None,
+    engine: EngineName = "live",
     limit: Limit = None,
     skip_invalid: Skip = False,
     allow_pickle: Pickle = False,
@@ -143,7 +147,9 @@ def probe(
     _known_editor(editor)
     refused, table = 0, ProbeTable()
     with _progress(as_json) as progress:
-        setup = _setup(model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress)
+        setup = _setup(
+            model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress, engine=engine
+        )
         guard = GuardedEditor(setup)
         total = len(loaded.requests)
         for index, assessment in enumerate(_assessments(guard, loaded.requests, editor)):

@@ -33,7 +33,7 @@ from ..suites.perplexity import Perplexity
 from .editors import prefixed as _prefixed  # noqa: F401  (registers the built-in editors)
 from .editors import published as _published  # noqa: F401
 from .editors.base import EditContext, chosen_editor
-from .editors.value import ValueSettings
+from .editors.value import Engine, ValueSettings
 from .policy import Policy
 
 __all__ = [
@@ -81,6 +81,11 @@ class Setup:
     """States of the prefixes in the unedited model; None where the model cannot go on from them."""
 
     @property
+    def plain(self) -> bool:
+        """Whether everything is run the plain way, as the reference."""
+        return self.settings.engine is Engine.REFERENCE
+
+    @property
     def editing(self) -> EditContext:
         """What editors work with."""
         return EditContext(self.lm, self.site, self.statistics, self.prefixes, self.settings, self.known)
@@ -95,7 +100,7 @@ class Setup:
             entropy_ratio=self.policy.min_entropy_ratio,
             relative_update=self.policy.max_relative_update,
         )
-        return Bench(self.lm, self.site, self.prefixes, self.corpus, limits, self.site.matrix(), self.known)
+        return Bench(self.lm, self.site, self.prefixes, self.corpus, limits, self.site.matrix(), self.known, self.plain)
 
     def bench_perplexity(self) -> float:
         """Return the mean perplexity of the unedited model on the run's corpus; raises `NotFinite`."""
@@ -143,14 +148,15 @@ def prepare(
         )
     progress("prefixes", 0, 1)
     prefixes = make_prefixes(lm, seed)
-    known = prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
+    chosen = settings or ValueSettings()
+    plain = chosen.engine is Engine.REFERENCE
+    known = None if plain else prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
     progress("prefixes", 1, 1)
     found = statistics_for(lm, site, statistics, corpus, seed, progress)
     null = null_sample(lm, NULL_SAMPLE)
-    chosen = settings or ValueSettings()
     gauge = Gauge(
         lm, site, found, prefixes, sink_key(lm, site, [request.prompt for request in null]),
-        float(site.matrix().norm()), chosen.clamp, known,
+        float(site.matrix().norm()), chosen.clamp, known, plain,
     )  # fmt: skip
     calibration = calibrate(gauge, null, lambda done, total: progress("calibration", done, total))
     return Setup(

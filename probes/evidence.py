@@ -21,7 +21,7 @@ from .batches import batches
 from .errors import NotFinite, RequestError
 from .keys import SubjectKeys, activations, all_subject_keys, locate
 from .model import LanguageModel
-from .partial import Row, full_logits
+from .partial import Row, full_logits, plain_logits
 from .prefix_cache import PrefixCache
 from .prefixes import ContextPrefixes, Role
 from .requests import EditRequest
@@ -76,6 +76,8 @@ class Gauge:
     """Clamp factor of v*, as the editors use it."""
     known: PrefixCache | None = None
     """States of the prefixes in the unedited model, so that they are not run for every request."""
+    plain: bool = False
+    """Whether everything is measured by ordinary passes of whole texts: the reference that the fast way is held to."""
 
     def measure(self, request: EditRequest) -> Evidence:
         """Return the evidence for `request`; raises `RequestError` when its subject cannot be located."""
@@ -87,9 +89,9 @@ class Gauge:
     def measure_all(self, requests: Sequence[EditRequest]) -> list[Evidence | RequestError | NotFinite]:
         """Return the evidence for each request, run together; an error is returned, and stops no other request."""
         texts = self.prefixes.texts(Role.KEY)
-        keys = all_subject_keys(self.lm, self.site, requests, texts, known=self.known)
+        keys = all_subject_keys(self.lm, self.site, requests, texts, known=self.known, plain=self.plain)
         found: list[Evidence | RequestError | NotFinite] = []
-        said = _says_targets(self.lm, requests)
+        said = _says_targets(self.lm, requests, plain=self.plain)
         for one, says in zip(keys, said, strict=True):
             try:
                 found.append(one if isinstance(one, RequestError) else self._evidence(one, says))
@@ -118,7 +120,7 @@ class Gauge:
         )
 
 
-def _says_targets(lm: LanguageModel, requests: Sequence[EditRequest]) -> list[bool | None]:
+def _says_targets(lm: LanguageModel, requests: Sequence[EditRequest], *, plain: bool) -> list[bool | None]:
     """Return for each request whether the model says its target already; None where that cannot be asked."""
     rows: dict[int, Row] = {}
     targets: dict[int, tuple[int, ...]] = {}
@@ -131,10 +133,11 @@ def _says_targets(lm: LanguageModel, requests: Sequence[EditRequest]) -> list[bo
             rows[index] = Row(ids + target[:-1], 0, places)
     found: list[bool | None] = [None] * len(requests)
     order = list(rows)
-    for members in batches([len(rows[index].ids) for index in order]):
+    lengths, run = [len(rows[index].ids) for index in order], plain_logits if plain else full_logits
+    for members in [[place] for place in range(len(order))] if plain else batches(lengths):
         chosen = [order[place] for place in members]
         with torch.no_grad():
-            said = full_logits(lm, [rows[index] for index in chosen]).argmax(-1)
+            said = run(lm, [rows[index] for index in chosen]).argmax(-1)
         for index, choices in zip(chosen, said.split([len(rows[index].predict) for index in chosen]), strict=True):
             found[index] = tuple(choices.tolist()) == targets[index]
     return found

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from .batches import TOKEN_BUDGET, batches
+from .batches import TOKEN_BUDGET, batches, pad
 from .errors import ModelError, RequestError
+from .passes import pad_id
 from .prefix_cache import PrefixCache, join
 from .tokens import SubjectPosition, locate_subject
 
@@ -27,7 +28,16 @@ if TYPE_CHECKING:
     from .requests import EditRequest
     from .site import EditSite
 
-__all__ = ["Activations", "SubjectKeys", "activations", "all_subject_keys", "locate", "stop_after", "subject_keys"]
+__all__ = [
+    "Activations",
+    "SubjectKeys",
+    "activations",
+    "all_subject_keys",
+    "locate",
+    "plain_activations",
+    "stop_after",
+    "subject_keys",
+]
 
 
 class Activations(NamedTuple):
@@ -132,6 +142,25 @@ def activations(
     return Activations(torch.stack([keys[i] for i in order]), torch.stack([values[i] for i in order]))
 
 
+def plain_activations(lm: LanguageModel, site: EditSite, rows: Sequence[tuple[Sequence[int], int]]) -> Activations:
+    """Return what `activations` does the plain way: whole rows in one ordinary pass through the whole model."""
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def record(_: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        seen.append((args[0], output))
+
+    batch = pad([ids for ids, _ in rows], pad_id(lm), lm.device)
+    handle = site.module.register_forward_hook(record)
+    try:
+        with torch.no_grad():
+            lm.model(**batch._asdict(), **({"use_cache": False} if lm.causal else {}))
+    finally:
+        handle.remove()
+    width = batch.input_ids.shape[1]
+    at = torch.tensor([n * width + index for n, (_, index) in enumerate(rows)], device=lm.device)
+    return Activations(*(tensor.flatten(0, -2)[at].float() for tensor in seen[0]))
+
+
 def subject_keys(
     lm: LanguageModel,
     site: EditSite,
@@ -157,8 +186,13 @@ def all_subject_keys(
     prefixes: Sequence[str],
     budget: int = TOKEN_BUDGET,
     known: PrefixCache | None = None,
+    *,
+    plain: bool = False,
 ) -> list[SubjectKeys | RequestError]:
-    """Return what `subject_keys` does for each request, run together; an error is returned, and stops no other request."""
+    """Return what `subject_keys` does for each request, run together; an error is returned, and stops no other request.
+
+    `plain` is the reference: each request's texts whole, in one ordinary pass of their own.
+    """
     found: list[list[SubjectPosition] | RequestError] = []
     for request in requests:
         try:
@@ -168,10 +202,22 @@ def all_subject_keys(
     rows = [(place.input_ids, place.last) for one in found if not isinstance(one, RequestError) for place in one]
     if not rows:
         return [one for one in found if isinstance(one, RequestError)]
+    size = len(prefixes) + 1
+    if plain:
+        each = [plain_activations(lm, site, rows[start : start + size]) for start in range(0, len(rows), size)]
+        return _in_order(found, each)
     keys, values = activations(lm, site, rows, budget, known)
-    parts = iter(zip(keys.split(len(prefixes) + 1), values.split(len(prefixes) + 1), strict=True))
-    return [one if isinstance(one, RequestError) else _keys(one[0], *next(parts)) for one in found]
+    return _in_order(found, [Activations(*pair) for pair in zip(keys.split(size), values.split(size), strict=True)])
 
 
-def _keys(position: SubjectPosition, keys: torch.Tensor, values: torch.Tensor) -> SubjectKeys:
+def _in_order(
+    found: Sequence[list[SubjectPosition] | RequestError], each: Sequence[Activations]
+) -> list[SubjectKeys | RequestError]:
+    """Put the activations of each located request in its place; bare first, then under the prefixes."""
+    parts = iter(each)
+    return [one if isinstance(one, RequestError) else _keys(one[0], next(parts)) for one in found]
+
+
+def _keys(position: SubjectPosition, found: Activations) -> SubjectKeys:
+    keys, values = found
     return SubjectKeys(position, keys[0], values[0], keys[1:], values[1:])

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .model import LanguageModel
     from .site import EditSite
 
-__all__ = ["LiveRows", "Row", "Stem", "full_logits"]
+__all__ = ["LiveRows", "PlainRows", "Row", "Stem", "full_logits", "plain_logits"]
 
 
 class Row(NamedTuple):
@@ -78,6 +78,14 @@ def _flat_places(rows: Sequence[Row], width: int, shift: Sequence[int]) -> torch
     return torch.tensor([n * width + place - shift[n] for n, row in enumerate(rows) for place in row.predict])
 
 
+def plain_logits(lm: LanguageModel, rows: Sequence[Row]) -> torch.Tensor:
+    """Return what `full_logits` does by a call of the model that nothing was hooked into: logits at every place."""
+    batch = pad([row.ids for row in rows], pad_id(lm), lm.device)
+    places = _flat_places(rows, batch.input_ids.shape[1], [0] * len(rows))
+    logits: torch.Tensor = lm.model(**batch._asdict(), use_cache=False).logits
+    return logits.flatten(0, 1)[places.to(logits.device)].float()
+
+
 def full_logits(lm: LanguageModel, rows: Sequence[Row]) -> torch.Tensor:
     """Return the logits at all wanted places [places, vocabulary] in fp32, from an ordinary forward of whole rows."""
     batch = pad([row.ids for row in rows], pad_id(lm), lm.device)
@@ -85,6 +93,27 @@ def full_logits(lm: LanguageModel, rows: Sequence[Row]) -> torch.Tensor:
     with select_logits(lm, places):
         logits: torch.Tensor = lm.model(**batch._asdict(), use_cache=False).logits
     return logits[0].float()
+
+
+class PlainRows:
+    """What `Stem` gives, the plain way: whole texts through the whole model every time, logits at all places."""
+
+    def __init__(self, lm: LanguageModel, rows: Sequence[Row]) -> None:
+        """Run `rows` once; `first` are its logits."""
+        self._lm, self.rows = lm, tuple(rows)
+        self.first = self.logits()
+
+    def part(self, kept: Sequence[int]) -> PlainRows:
+        """Return the rows of these indices alone, without running anything."""
+        found = copy.copy(self)
+        found.__dict__.pop("first", None)
+        found.rows = tuple(self.rows[index] for index in kept)
+        return found
+
+    def logits(self) -> torch.Tensor:
+        """Return the logits at all wanted places [places, vocabulary], fp32, with the weights as they are now."""
+        with torch.no_grad():
+            return plain_logits(self._lm, self.rows)
 
 
 class Stem:

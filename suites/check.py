@@ -18,7 +18,7 @@ import torch
 from ..probes.card import Card
 from ..probes.errors import EditguardError
 from ..probes.model import LanguageModel
-from ..probes.partial import Row, Stem
+from ..probes.partial import PlainRows, Row, Stem
 from ..probes.prefix_cache import PrefixCache
 from ..probes.prefixes import ContextPrefixes
 from ..probes.registry import Registry
@@ -100,9 +100,11 @@ class Bench:
     """The unedited W [d_model, d_ff], fp32."""
     known: PrefixCache | None = None
     """States of the prefixes in the unedited model, so that they are not run for every request."""
+    plain: bool = False
+    """Whether every figure is taken by ordinary passes of whole texts: the reference that the fast way is held to."""
     memo: dict[str, Any] = field(default_factory=dict)
 
-    def stem(self, rows: Sequence[Row]) -> Stem:
+    def stem(self, rows: Sequence[Row]) -> Stem | PlainRows:
         """Return the stem of `rows` in the unedited model; for `prepare`, since it goes on from the prefixes' states.
 
         The first one of a run proves that the model's upper layers can run alone. Raises `EditguardError` where the
@@ -113,6 +115,8 @@ class Bench:
                 f"A check asks for a stem of {self.site.path} while an edit is in it; stems belong into prepare, where the model "
                 "is the unedited one."
             )
+        if self.plain:
+            return PlainRows(self.lm, rows)
         # In half precision the two ways round differently, and an edit that changes nothing would seem to change tokens.
         known = self.known if self.lm.dtype in (torch.float32, torch.float64) else None
         found = Stem(self.lm, self.site, rows, known, verify="stem" not in self.memo)

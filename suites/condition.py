@@ -98,7 +98,7 @@ class Degeneracy(Check):
         # Little of the text of a sound model changes, so what it wrote before is a good draft.
         fixed, (prompts, drafts) = len(_PROMPTS), before
         wanted = [_TOKENS] * fixed + [_OWN_TOKENS] * (len(prompts) - fixed)
-        now = generate(bench.lm, prompts, wanted, drafts)
+        now = generate(bench.lm, prompts, wanted, None if bench.plain else drafts)
         were, after = (bench.lm.tokenizer.batch_decode(rows, skip_special_tokens=True) for rows in (drafts, now))
         old, new = (sum(map(word_entropy, texts[:fixed])) for texts in (were, after))
         ratio, least = (new / old if old else math.nan), bench.limits.entropy_ratio

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..probes.card import Card
-from ..probes.partial import Row, Stem
+from ..probes.partial import PlainRows, Row, Stem
 from ..probes.prefixes import Family, Role
 from ..probes.requests import EditRequest
 from ..probes.tokens import target_ids
@@ -66,7 +66,7 @@ def _ask(bench: Bench, texts: Sequence[_Text], request: EditRequest) -> _Asked:
     return _Asked(tuple(texts), tuple(rows), new, true, tuple(targets))
 
 
-def _stems(bench: Bench, rows: Sequence[Sequence[Row]]) -> list[tuple[Stem, torch.Tensor]]:
+def _stems(bench: Bench, rows: Sequence[Sequence[Row]]) -> list[tuple[Stem | PlainRows, torch.Tensor]]:
     """Run all `rows` together; return for each of their lists its own stem and the unedited model's logits."""
     whole = bench.stem([row for part in rows for row in part])
     ends = list(accumulate(len(part) for part in rows))
@@ -82,7 +82,7 @@ def _answers(bench: Bench, asked: Sequence[_Asked | None]) -> list[_Answers | No
     return [None if one is None else _first(one, *next(found)) for one in asked]
 
 
-def _first(asked: _Asked, stem: Stem, logits: torch.Tensor) -> _Answers:
+def _first(asked: _Asked, stem: Stem | PlainRows, logits: torch.Tensor) -> _Answers:
     return _Answers(asked, stem, _score(asked, logits))
 
 
@@ -170,7 +170,7 @@ def _under(bench: Bench, prompts: Sequence[str], families: Sequence[Family] | No
 
 class _Answers(NamedTuple):
     asked: _Asked
-    stem: Stem
+    stem: Stem | PlainRows
     before: list[_Scored]
 
     def now(self) -> list[_Scored]:
@@ -246,7 +246,7 @@ class Generalization(Check):
 
 
 class _Neighbours(NamedTuple):
-    stem: Stem
+    stem: Stem | PlainRows
     texts: tuple[_Text, ...]
     choices: torch.Tensor
 
@@ -285,7 +285,7 @@ class Locality(Check):
         ]
 
     @staticmethod
-    def _keep(texts: tuple[_Text, ...], stem: Stem, logits: torch.Tensor) -> _Neighbours:
+    def _keep(texts: tuple[_Text, ...], stem: Stem | PlainRows, logits: torch.Tensor) -> _Neighbours:
         return _Neighbours(stem, texts, logits.argmax(-1))
 
     def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:

@@ -17,7 +17,7 @@ from ..probes.batches import batches
 from ..probes.card import Card
 from ..probes.errors import InputError, NotFinite
 from ..probes.model import LanguageModel
-from ..probes.partial import Row, Stem
+from ..probes.partial import PlainRows, Row, Stem
 from ..probes.requests import EditRequest
 from ..probes.site import EditSite
 from .check import CHECKS, Bench, Check, Measured, Measurement, Outcome, judge
@@ -39,7 +39,7 @@ class Scores(NamedTuple):
 class CorpusPerplexity:
     """A corpus run once through the unedited model; later runs start at the edited layer."""
 
-    def __init__(self, lm: LanguageModel, site: EditSite, sentences: Sequence[str]) -> None:
+    def __init__(self, lm: LanguageModel, site: EditSite, sentences: Sequence[str], *, plain: bool = False) -> None:
         """Raises `InputError` where no sentence has two tokens, `NotFinite` where the unedited model is broken."""
         ids = [tuple(lm.tokenizer(sentence).input_ids) for sentence in sentences]
         self._ids = [row for row in ids if len(row) > 1]
@@ -49,8 +49,8 @@ class CorpusPerplexity:
             )
         chunks = batches([len(row) for row in self._ids], _BUDGET)
         self._chunks = list(chunks)
-        self._stems: list[Stem] = []
-        self.before = self._scores(self._first(lm, site))
+        self._stems: list[Stem | PlainRows] = []
+        self.before = self._scores(self._first(lm, site, plain=plain))
         if not all(math.isfinite(value) for value in self.before):
             raise NotFinite(
                 f"The unedited model's perplexity is {self.before.mean}, so no edit of it can be judged; check its weights."
@@ -60,10 +60,11 @@ class CorpusPerplexity:
         """Return the perplexity with the site's weights as they are now."""
         return self._scores(stem.logits() for stem in self._stems)
 
-    def _first(self, lm: LanguageModel, site: EditSite) -> Iterator[torch.Tensor]:
+    def _first(self, lm: LanguageModel, site: EditSite, *, plain: bool) -> Iterator[torch.Tensor]:
         """Yield each chunk's logits and keep its stem alone: a large corpus's logits would fill the memory."""
         for chunk in self._chunks:
-            stem = Stem(lm, site, [self._row(index) for index in chunk], verify=not self._stems)
+            rows = [self._row(index) for index in chunk]
+            stem = PlainRows(lm, rows) if plain else Stem(lm, site, rows, verify=not self._stems)
             self._stems.append(stem.part(range(len(chunk))))
             yield stem.first
 
@@ -113,7 +114,7 @@ class Perplexity(Check):
     def baseline(self, bench: Bench) -> CorpusPerplexity:
         """Return the corpus as the unedited model sees it."""
         if self.name not in bench.memo:
-            bench.memo[self.name] = CorpusPerplexity(bench.lm, bench.site, bench.corpus)
+            bench.memo[self.name] = CorpusPerplexity(bench.lm, bench.site, bench.corpus, plain=bench.plain)
         found: CorpusPerplexity = bench.memo[self.name]
         return found
 

@@ -26,7 +26,7 @@ from ...probes.requests import EditRequest
 from ...probes.site import EditSite
 from ...probes.statistics import KeyStatistics
 from .search import optimise_values
-from .value import OptimisedValue, ValueProblem, ValueSettings, value_problem
+from .value import Engine, OptimisedValue, ValueProblem, ValueSettings, value_problem
 
 __all__ = ["EDITORS", "EditContext", "Editor", "Insertion", "Plan", "RankOneUpdate", "chosen_editor", "compute_updates"]
 
@@ -199,6 +199,7 @@ def _keys(
     found: dict[int, SubjectKeys | RequestError] = {}
     for texts, members in groups.items():
         chosen = [requests[index] for index in members]
-        keys = all_subject_keys(context.lm, context.site, chosen, texts, known=context.known)
+        plain = context.settings.engine is Engine.REFERENCE
+        keys = all_subject_keys(context.lm, context.site, chosen, texts, known=context.known, plain=plain)
         found.update(zip(members, keys, strict=True))
     return found

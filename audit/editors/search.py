@@ -21,7 +21,7 @@ import torch
 
 from ...probes.errors import NotFinite
 from ...probes.model import LanguageModel
-from ...probes.partial import LiveRows, Row, full_logits
+from ...probes.partial import LiveRows, Row, plain_logits
 from ...probes.prefix_cache import PrefixCache
 from ...probes.site import EditSite
 from .value import Engine, OptimisedValue, ValueProblem
@@ -66,11 +66,11 @@ class _Whole:
     @cached_property
     def first(self) -> torch.Tensor:
         with torch.no_grad():
-            return full_logits(self._lm, self._rows)
+            return plain_logits(self._lm, self._rows)
 
     def logits(self, deltas: torch.Tensor) -> torch.Tensor:
         with _added(self._site, deltas, self._at):
-            return full_logits(self._lm, self._rows)
+            return plain_logits(self._lm, self._rows)
 
     def only(self, kept: Sequence[int]) -> _Whole:
         return _Whole(self._lm, self._site, [self._rows[row] for row in kept])

@@ -163,3 +163,48 @@ def test_an_unknown_editor_or_check_is_named_with_its_neighbour(guard: GuardedEd
 
 def test_the_public_name_is_this_class() -> None:
     assert Public is GuardedEditor
+
+
+# ----------------------------------------------------------------------------------------------------- many at once
+
+
+def test_many_are_assessed_and_proposed_as_each_alone(guard: GuardedEditor) -> None:
+    asked = [REQUEST, MISSING, MIDDLE]
+    together = guard.assess_all(asked)
+    for found, request in zip(together, asked, strict=True):
+        alone = guard.assess(request)
+        assert (found.request, found.decision, len(found.findings)) == (request, alone.decision, len(alone.findings))
+        assert (found.evidence is None) == (request is MISSING)
+    before = hashes(guard)
+    proposals = guard.propose(together)
+    assert hashes(guard) == before
+    assert [one.refusal is None for one in proposals] == [True, False, True]
+    assert [one.update is None for one in proposals] == [False, True, False]
+    for proposal, request in zip(proposals, asked, strict=True):
+        result, alone_ = guard.test(proposal), guard.try_edit(request)
+        assert (result.sound, result.refusal, result.relative_norm) == pytest.approx(
+            (alone_.sound, alone_.refusal, alone_.relative_norm), rel=1e-3
+        )
+        assert [(m.metric, m.outcome) for m in result.measurements] == [
+            (m.metric, m.outcome) for m in alone_.measurements
+        ]
+    assert hashes(guard) == before
+
+
+def test_nothing_is_proposed_of_nothing(guard: GuardedEditor) -> None:
+    assert guard.propose(guard.assess_all([])) == []
+
+
+def test_a_control_is_no_editor_for_edits(guard: GuardedEditor) -> None:
+    with pytest.raises(InputError, match="is a control"):
+        guard.try_edit(MIDDLE, "exploded")
+
+
+def test_a_model_that_was_edited_is_prepared_under_its_own_fingerprint(guard: GuardedEditor) -> None:
+    old = guard.setup
+    assert guard.edit(MIDDLE).kept
+    again = GuardedEditor.load(
+        old.lm, layer=0, policy=lenient(), statistics="identity", perplexity_corpus=old.corpus, settings=old.settings
+    )
+    assert again.setup.lm.fingerprint != old.lm.fingerprint
+    assert again.try_edit(REQUEST).sound

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ import torch
 from editguard.audit.editors.base import EDITORS, Plan, RankOneUpdate
 from editguard.audit.editors.published import Rome
 from editguard.audit.editors.value import OptimisedValue
+from editguard.audit.guard import Assessment, GuardedEditor, Proposal
 from editguard.audit.runner import LOG, REPORT, SUMMARY, locked_folder, run_audit, write_outputs
 from editguard.audit.setup import Setup
 from editguard.probes.errors import EditguardError, InputError, ModelError, NotFinite
@@ -211,6 +212,27 @@ def test_an_audit_that_is_cut_short_restores_the_weights_and_never_passes(
     assert (summary.status, summary.verdict, summary.exit_code) == ("unfinished", "fail", 1)
     summary = run_audit(replace(setup), loaded(REQUEST), tmp_path, overwrite=True)
     assert (summary.status, summary.verdict) == ("finished", "pass")
+
+
+def test_what_cannot_be_computed_together_is_computed_one_by_one(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, sizes = GuardedEditor.propose, []
+
+    def propose(self: GuardedEditor, assessments: Sequence[Assessment], **options: Any) -> list[Proposal]:
+        sizes.append(len(assessments))
+        if len(assessments) > 1 or assessments[0].request is MIDDLE:
+            raise RuntimeError("out of memory")
+        return real(self, assessments, **options)
+
+    monkeypatch.setattr(GuardedEditor, "propose", propose)
+    run_audit(setup, loaded(REQUEST, MIDDLE, MISSING), tmp_path)
+    assert sizes == [3, 1, 1, 1]
+    log = read_log(tmp_path / LOG)
+    assert [(record.id, record.outcome) for record in log.edits] == [
+        ("chicago", "committed"), ("france", "errored"), ("missing", "refused"),
+    ]  # fmt: skip
+    assert log.edits[1].error == "RuntimeError: out of memory"
 
 
 class Shattering(Rome):

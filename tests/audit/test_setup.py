@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,14 +12,16 @@ from editguard.audit.setup import (
     EMBEDDED_LAYER,
     NULL_SAMPLE,
     Setup,
+    check_names,
     default_layer,
     editable,
     null_sample,
     prepare,
     statistics_for,
 )
+from editguard.probes.corpus_statistics import sampled_corpus
 from editguard.probes.embedded import EMBEDDED_NAME
-from editguard.probes.errors import InputError, ModelError, NotFinite, StatisticsError
+from editguard.probes.errors import ModelError, NotFinite, PolicyError, StatisticsError
 from editguard.probes.keys import locate
 from editguard.probes.model import LanguageModel
 from editguard.probes.prefixes import Role
@@ -127,6 +130,31 @@ def test_the_tokenizer_knows_no_pad_and_that_is_no_matter() -> None:
     assert tokenizer().pad_token_id is None
 
 
-def test_a_rule_about_no_probe_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(InputError, match="did you mean 'first-token'"):
-        prepare(tiny_lm(), layer=0, statistics="identity", policy=Policy(rules={"first-tokn": "refuse"}))
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"editor": "romee"}, "did you mean 'rome'"),
+        ({"editor": "exploded"}, "is a control"),
+        ({"rewrite_editor": "exploded"}, "is a control"),
+        ({"rewrite_editor": "rome"}, "keys are inconsistent"),
+        ({"rules": {"first-tokn": "refuse"}}, "did you mean 'first-token'"),
+    ],
+)
+def test_a_policy_that_would_guard_nothing_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(PolicyError, match=said):
+        check_names(Policy.model_validate(changes))
+    check_names(Policy(editor="c-rome", rewrite_editor="r-rome"))
+
+
+def test_a_model_in_training_mode_is_refused() -> None:
+    lm = tiny_lm()
+    lm.model.train()
+    with pytest.raises(ModelError, match=r"call model.eval\(\)"):
+        prepare(lm, layer=0, statistics="identity")
+
+
+def test_sampled_text_is_enough_for_every_feature(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EDITGUARD_CACHE", str(tmp_path))
+    lm = tiny_lm()
+    corpus = sampled_corpus(lm, seed=0, documents=2, tokens=8, least=50)
+    assert len(corpus.documents) == 7

@@ -85,6 +85,20 @@ def test_a_commit_keeps_exactly_w_plus_delta_cast_once(model: PreTrainedModel) -
     assert transaction.edited == tensor_hash(site.weight)
 
 
+def test_a_commit_of_something_else_than_was_written_is_undone(model: PreTrainedModel) -> None:
+    site, before = find_site(model, 0), tensor_hashes(model)
+
+    def commit_after_a_check_that_writes() -> None:
+        with Transaction(site, rank_one(site)) as transaction:
+            transaction.commit()
+            with torch.no_grad():
+                site.weight[0, 0] += 1
+
+    with pytest.raises(EditguardError, match="while it was checked"):
+        commit_after_a_check_that_writes()
+    assert tensor_hashes(model) == before
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 6e4], ids=str)
 def test_a_weight_that_was_destroyed_inside_comes_back(model: PreTrainedModel, value: float) -> None:
     site, before = find_site(model, 0), tensor_hashes(model)

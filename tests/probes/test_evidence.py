@@ -9,11 +9,12 @@ import pytest
 import torch
 from editguard.probes.capture import capture
 from editguard.probes.errors import NotFinite, RequestError
-from editguard.probes.evidence import Gauge, sink_key
+from editguard.probes.evidence import Evidence, Gauge, sink_key
 from editguard.probes.keys import subject_keys
 from editguard.probes.prefixes import Role
 from editguard.probes.requests import EditRequest
 from editguard.probes.statistics import identity_statistics
+from editguard.probes.tokens import target_ids
 
 from ..tiny import BOS_REQUEST, PREFIXES, REQUEST, tiny_gauge, tiny_language_model
 
@@ -55,6 +56,31 @@ def test_every_number_is_that_of_its_formula(gauge: Gauge, asked: EditRequest) -
     weight = gauge.site.matrix(torch.float64).numpy()
     bound = 4.0 * float(keys.bare_value.double().norm()) / abs(u @ bare) / np.linalg.norm(weight)
     assert seen.predicted_relative_norm == pytest.approx(bound, **about)
+
+
+def test_many_are_measured_as_each_alone_and_a_bad_one_is_returned(gauge: Gauge) -> None:
+    bad = replace(REQUEST, subject="Nowhere")
+    found = gauge.measure_all([REQUEST, bad, BOS_REQUEST])
+    assert isinstance(found[1], RequestError)
+    for one, asked in ((found[0], REQUEST), (found[2], BOS_REQUEST)):
+        assert isinstance(one, Evidence)
+        alone = gauge.measure(asked)
+        assert one.keys.position == alone.keys.position
+        for name in ("denominator", "denominator_prefixed", "cosine", "distance_ratio", "predicted_relative_norm"):
+            assert getattr(one, name) == pytest.approx(getattr(alone, name), rel=1e-4)
+        assert one.says_target is alone.says_target is False
+    assert gauge.measure_all([]) == []
+
+
+def test_what_the_model_says_already_is_seen(gauge: Gauge) -> None:
+    tokenizer = gauge.lm.tokenizer
+    ids = tokenizer(REQUEST.prompt).input_ids
+    with torch.no_grad():
+        said = tokenizer.decode(gauge.lm.model(torch.tensor([ids])).logits[0, -1].argmax())
+    known = replace(REQUEST, target_new=str(said))
+    if target_ids(tokenizer, known.prompt, known.target_new) == (int(tokenizer(str(said)).input_ids[-1]),):
+        assert gauge.measure(known).says_target is True
+    assert gauge.measure(replace(REQUEST, target_new="")).says_target is None
 
 
 def test_the_bound_follows_the_clamp_and_holds_for_every_value_within_it(gauge: Gauge) -> None:

@@ -118,6 +118,20 @@ def test_a_model_that_cannot_go_on_is_left_to_ordinary_passes(monkeypatch: pytes
     assert prefix_cache(lm, tiny_site(lm), TEXTS) is None
 
 
+def test_logits_that_are_not_finite_are_no_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = tiny_lm()
+    forward = type(lm.model).forward
+
+    def breaking(self: Any, *args: Any, **kwargs: Any) -> Any:
+        found = forward(self, *args, **kwargs)
+        if kwargs.get("past_key_values") is not None:
+            found.logits = found.logits * torch.nan
+        return found
+
+    monkeypatch.setattr(type(lm.model), "forward", breaking)
+    assert prefix_cache(lm, tiny_site(lm), TEXTS) is None
+
+
 @pytest.mark.parametrize("error", [TypeError, ValueError, RuntimeError, AttributeError])
 def test_a_model_without_such_a_cache_is_left_to_ordinary_passes(
     monkeypatch: pytest.MonkeyPatch, error: type[Exception]

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from editguard.probes.errors import EditguardError
+from editguard.probes.partial import Row
+from editguard.probes.prefix_cache import prefix_cache
 from editguard.probes.prefixes import Role
 from editguard.suites.check import Bench, Check, Measurement, Outcome
-from editguard.suites.facts import Efficacy, Generalization, Locality
+from editguard.suites.facts import Efficacy, Generalization, Locality, _score
 from torch import Tensor, nn
 
 from ..tiny import PREFIXES, REQUEST
@@ -176,6 +179,58 @@ def test_a_rewritten_edit_that_cannot_be_tested_under_a_prefix_does_not_pass() -
     assert {item.outcome for item in found if item.condition == "prefixed"} == {Outcome.UNMEASURED}
     kept = Efficacy().measure(bare, ASKED, Efficacy().prepare(bare, [ASKED])[0], False).measurements
     assert Outcome.UNMEASURED not in {item.outcome for item in kept}
+
+
+@pytest.mark.parametrize("check", [Efficacy, Generalization, Locality])
+def test_on_from_the_prefixes_states_every_figure_is_the_same(check: type[Check]) -> None:
+    plain = bench_of(talkative())
+    known = prefix_cache(plain.lm, plain.site, [prefix.text for prefix in plain.prefixes.prefixes])
+    assert known is not None
+    cached = replace(plain, known=known, memo={})
+    states = [check().prepare(bench, [ASKED])[0] for bench in (plain, cached)]
+    disturb(plain, 3, 2.0)
+    first, second = (check().measure(plain, ASKED, state, False).measurements for state in states)
+    assert first == second
+
+
+@pytest.mark.parametrize("check", [Efficacy, Generalization, Locality])
+def test_edits_prepared_together_are_measured_as_each_alone(check: type[Check]) -> None:
+    bench = bench_of(talkative())
+    asked = [ASKED, replace(ASKED, paraphrases=(), neighbourhood=()), replace(ASKED, prompt="Lyon is", subject="Lyon")]
+    together = check().prepare(bench, asked)
+    alone = [check().prepare(bench, [one])[0] for one in asked]
+    disturb(bench, 3, 2.0)
+    for request, first, second in zip(asked, together, alone, strict=True):
+        measure = check().measure
+        assert measure(bench, request, first, False) == measure(bench, request, second, False)
+
+
+def test_a_stem_is_of_the_unedited_model_alone() -> None:
+    bench = bench_of(talkative())
+    disturb(bench, 1)
+    with pytest.raises(EditguardError, match="belong into prepare"):
+        bench.stem([Row((1, 2, 3), 0, (2,))])
+
+
+def test_in_half_precision_an_edit_that_changes_nothing_changes_no_token() -> None:
+    lm = talkative()
+    lm.model.to(torch.bfloat16)
+    bench = bench_of(lm)
+    known = prefix_cache(lm, bench.site, [prefix.text for prefix in bench.prefixes.prefixes])
+    bench = replace(bench, known=known)
+    (before,) = Locality().prepare(bench, [ASKED])
+    assert {one.value for one in Locality().measure(bench, ASKED, before, False).measurements} == {1.0}
+
+
+def test_a_truth_that_was_not_measured_is_no_failure() -> None:
+    bench = bench_of(talkative())
+    (before,) = Efficacy().prepare(bench, [replace(ASKED, target_true="Paris is not")])
+    logits = before.stem.logits()
+    own = before.asked.true
+    assert own is not None
+    places = [len(row.predict) for row in before.asked.rows]
+    logits[sum(places[: own[0]]) : sum(places[: own[0] + 1])] = torch.nan
+    assert _score(before.asked, logits)[0].preferred is None
 
 
 # Generalization

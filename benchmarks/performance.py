@@ -1,0 +1,219 @@
+"""How much faster is the fast path than the plain one, and how much of the machine does it use?
+
+    python benchmarks/performance.py --out performance.json [--device cuda] [--dtype bfloat16] [--model random-gpt2-xl]
+
+Both paths run in one process, alternating; the ratio is the median of the rounds' ratios. ``reference`` is the tool's own
+plain engine (``--engine reference``): whole texts through the whole model, one request at a time, logits at every
+place. Operations are counted by torch's FLOP counter while a stage runs, and set against the rate of a matrix product
+measured in the same run. docs/performance.md quotes its output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from editguard.audit.editors.value import Engine
+from editguard.audit.guard import GuardedEditor
+from editguard.audit.setup import prepare
+from editguard.probes.batches import pad
+from editguard.probes.corpus_statistics import Corpus, compute_statistics
+from editguard.probes.model import LanguageModel, load_model
+from editguard.probes.passes import pad_id
+from editguard.suites.builtin import builtin_edits
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", default="smollm2-135m", help="as for editguard, or random-gpt2-xl")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--layer", type=int, default=None)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--edits", type=int, default=8, help="edits of each of the two kinds, made in one batch")
+    parser.add_argument("--growth", type=int, nargs="*", default=[1, 10, 100, 1000])
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    lm = _random(options) if options.model.startswith("random-") else load_model(
+        options.model, device=options.device, dtype=options.dtype
+    )  # fmt: skip
+    fast = GuardedEditor(prepare(lm, layer=options.layer, statistics=_statistics(lm)))
+    plain = _plain(fast)
+    table = {"machine": _machine(lm), "layer": fast.setup.site.layer}
+    print(json.dumps(table), flush=True)
+    stages = {
+        "probing": _probing, "guarded edit, first token": _first_edits, "guarded edit, mid-prompt": _mid_edits,
+        "statistics": _key_statistics,
+    }  # fmt: skip
+    for name, stage in stages.items():
+        table[name] = stage(fast, plain, options)
+        print(name, json.dumps(table[name]), flush=True)
+        options.out.write_text(json.dumps(table, indent=1))
+    table["growth"] = [_growth(fast, count) for count in options.growth]
+    for row in table["growth"]:
+        print(json.dumps(row))
+    options.out.write_text(json.dumps(table, indent=1))
+
+
+def _random(options):
+    """A GPT-2 XL with random weights takes the time of a trained one."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tokenizer = load_model("smollm2-135m", device="cpu").tokenizer
+    config = GPT2Config(
+        n_embd=1600, n_layer=48, n_head=25, vocab_size=len(tokenizer), bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    device = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
+    dtype = {"auto": torch.float32}.get(options.dtype) or getattr(torch, options.dtype)
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = GPT2LMHeadModel(config).to(dtype).eval().requires_grad_(False)
+    return LanguageModel(model, tokenizer, options.model)
+
+
+def _statistics(lm):
+    # C does not change what is run; a random model writes no text to take it from.
+    return "identity" if lm.ref.startswith("random-") else None
+
+
+def _plain(fast):
+    setup = fast.setup
+    settings = replace(setup.settings, engine=Engine.REFERENCE)
+    gauge = replace(setup.gauge, known=None, plain=True)
+    return GuardedEditor(replace(setup, settings=settings, gauge=gauge, known=None))
+
+
+def _machine(lm):
+    size = 4096 if lm.device.type == "cuda" else 2048
+    a = torch.randn(size, size, device=lm.device, dtype=lm.dtype)
+    _timed(lm, lambda: a @ a)
+    seconds = min(_timed(lm, lambda: a @ a) for _ in range(5))
+    name = torch.cuda.get_device_name() if lm.device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    return {
+        "device": name,
+        "dtype": str(lm.dtype),
+        "torch": torch.__version__,
+        "gflops": round(2e-9 * size**3 / seconds),
+    }
+
+
+def _timed(lm, run):
+    started = time.perf_counter()
+    run()
+    if lm.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def _compare(lm, fast, plain, units, rounds):
+    """Alternate the two; `fast` and `plain` are (callable, how many units it does)."""
+    (run_fast, many), (run_plain, few) = fast, plain
+    ratios, quick, slow = [], [], []
+    for _ in range(rounds):
+        slow.append(_timed(lm, run_plain) / few)
+        quick.append(_timed(lm, run_fast) / many)
+        ratios.append(slow[-1] / quick[-1])
+    with FlopCounterMode(display=False) as counter:
+        run_fast()
+    flops, each = counter.get_total_flops() / many, statistics.median(quick)
+    rate = _machine(lm)["gflops"]
+    return {
+        "unit": units, "reference_seconds": round(statistics.median(slow), 4), "fast_seconds": round(each, 4),
+        "ratio": round(statistics.median(ratios), 1), "ratios": [round(ratio, 1) for ratio in ratios],
+        "gflop_each": round(flops / 1e9, 2), "share_of_machine": round(flops / 1e9 / each / rate, 2),
+        "peak_mib": _peak(lm),
+    }  # fmt: skip
+
+
+def _peak(lm):
+    if lm.device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated() / 2**20)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def _requests(group=None):
+    return [edit for edit in builtin_edits() if group in (None, edit.group)]
+
+
+def _probing(fast, plain, options):
+    requests = _requests()
+    few = requests[:: len(requests) // 6][:6]
+    return _compare(
+        fast.setup.lm, (lambda: fast.assess_all(requests), len(requests)),
+        (lambda: [plain.assess(request) for request in few], len(few)), "request", options.rounds,
+    )  # fmt: skip
+
+
+def _first_edits(fast, plain, options):
+    return _edits(fast, plain, options, "single-token-first")
+
+
+def _mid_edits(fast, plain, options):
+    return _edits(fast, plain, options, "mid-prompt")
+
+
+def _edits(fast, plain, options, group):
+    requests = _requests(group)[: options.edits]
+
+    def guarded(guard, chosen):
+        # Whatever is decided is made, so that both paths do the same work on any model.
+        editor = "prefixed" if group == "single-token-first" else "rome"
+        for proposal in guard.propose([guard.force(one, editor) for one in chosen], bound=float("inf")):
+            guard.test(proposal)
+
+    fast.setup.bench_perplexity()
+    plain.setup.bench_perplexity()
+    return _compare(
+        fast.setup.lm, (lambda: guarded(fast, requests), len(requests)),
+        (lambda: guarded(plain, requests[:1]), 1), "edit with all checks", options.rounds,
+    )  # fmt: skip
+
+
+def _key_statistics(fast, plain, options):
+    del plain
+    lm, site, rng = fast.setup.lm, fast.setup.site, random.Random(0)
+    sentences = [prompt for edit in _requests() for prompt in (edit.prompt, *edit.paraphrases, *edit.neighbourhood)]
+    documents = tuple(" ".join(rng.choices(sentences, k=rng.randint(2, 24))) for _ in range(128))
+    corpus = Corpus(documents, "benchmark")
+    few = [lm.tokenizer(text).input_ids[:256] for text in documents[:32]]
+    tokens = sum(min(len(lm.tokenizer(text).input_ids), 256) for text in documents)
+
+    def reference():
+        # Documents as they come, in one padded batch through the whole model, summed in float64.
+        batch = pad(few, pad_id(lm), lm.device)
+        keys = []
+        handle = site.module.register_forward_hook(lambda _, args, __: keys.append(args[0]))
+        try:
+            with torch.no_grad():
+                lm.model(**batch._asdict(), use_cache=False)
+        finally:
+            handle.remove()
+        flat = keys[0].flatten(0, -2)[batch.attention_mask.bool().flatten()].double()
+        return flat.T @ flat
+
+    return _compare(
+        lm, (lambda: compute_statistics(lm, site, corpus), tokens), (reference, sum(map(len, few))), "token",
+        options.rounds,
+    )  # fmt: skip
+
+
+def _growth(fast, count):
+    """Seconds and memory of probing `count` requests, all different."""
+    base = _requests()
+    requests = [replace(base[n % len(base)], id=str(n)) for n in range(count)]
+    lm = fast.setup.lm
+    seconds = _timed(lm, lambda: [fast.assess_all(requests[start : start + 16]) for start in range(0, count, 16)])
+    return {"requests": count, "seconds": round(seconds, 2), "each": round(seconds / count, 4), "peak_mib": _peak(lm)}
+
+
+if __name__ == "__main__":
+    main()

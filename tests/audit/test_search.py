@@ -1,0 +1,149 @@
+"""Searches for v* in one batch: each ends as it would alone, whatever happens to the others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from editguard.audit.editors import prefixed, published  # noqa: F401  (register)
+from editguard.audit.editors import search as module
+from editguard.audit.editors.base import EditContext, RankOneUpdate, compute_updates
+from editguard.audit.editors.search import optimise_values
+from editguard.audit.editors.value import Engine, OptimisedValue, ValueProblem, ValueSettings, value_problem
+from editguard.probes.errors import NotFinite, RequestError
+from editguard.probes.partial import LiveRows, Row
+from editguard.probes.prefix_cache import prefix_cache
+from editguard.probes.requests import EditRequest
+from editguard.probes.site import EditSite, find_site
+from editguard.probes.statistics import identity_statistics
+
+from .tiny_lm import MIDDLE, MISSING, REQUEST, few_prefixes, tiny_lm
+
+pytestmark = pytest.mark.tiny
+
+LONG = EditRequest("twin", "Chicago", "Chicago is a twin city of", "the city of Istanbul", "Paris")
+TEXTS = ("", "It is 2024. ", "\n", "Paris is not Lyon. ", '"')
+
+
+def problem(request: EditRequest, settings: ValueSettings, start_norm: float = 3.0) -> ValueProblem:
+    return value_problem(tiny_lm(), request, TEXTS, start_norm, settings)
+
+
+def site() -> EditSite:
+    return find_site(tiny_lm().model, 0)
+
+
+def solved(problems: list[ValueProblem]) -> list[OptimisedValue]:
+    found = optimise_values(tiny_lm(), site(), problems)
+    assert all(isinstance(one, OptimisedValue) for one in found)
+    return [one for one in found if isinstance(one, OptimisedValue)]
+
+
+def same(found: OptimisedValue, expected: OptimisedValue) -> bool:
+    near = float((found.delta - expected.delta).norm()) < 1e-3 * float(expected.delta.norm())
+    return near and found.steps == expected.steps and found.loss == pytest.approx(expected.loss, rel=1e-4)
+
+
+@pytest.mark.parametrize("engine", Engine)
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_problems_in_one_batch_end_as_each_does_alone(engine: Engine, parts: int) -> None:
+    settings = ValueSettings(steps=6, engine=engine, parts=parts)
+    problems = [problem(REQUEST, settings), problem(MIDDLE, settings, 1.0), problem(LONG, settings, 5.0)]
+    for found, one in zip(solved(problems), problems, strict=True):
+        assert same(found, *solved([one]))
+        assert found.engine is engine
+
+
+def test_one_that_ends_early_leaves_and_the_others_go_on() -> None:
+    patient = ValueSettings(steps=9, stop_loss=-1.0)
+    problems = [problem(REQUEST, patient), problem(MIDDLE, replace(patient, steps=2)), problem(LONG, patient)]
+    found = solved(problems)
+    assert [one.steps for one in found] == [9, 2, 9]
+    for one, alone in zip(found, problems, strict=True):
+        assert same(one, *solved([alone]))
+
+
+def test_a_problem_that_breaks_says_nothing_about_the_others() -> None:
+    settings = ValueSettings(steps=4)
+    broken = problem(MIDDLE, replace(settings, kl_factor=float("nan")))
+    first, bad, last = optimise_values(tiny_lm(), site(), [problem(REQUEST, settings), broken, problem(LONG, settings)])
+    assert isinstance(bad, NotFinite)
+    assert "at step 1" in str(bad)
+    for found, request in ((first, REQUEST), (last, LONG)):
+        assert isinstance(found, OptimisedValue)
+        assert same(found, *solved([problem(request, settings)]))
+
+
+def test_batches_are_bounded_and_hold_every_problem_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = ValueSettings(steps=3)
+    problems = [problem(one, settings) for one in (REQUEST, MIDDLE, LONG) * 2]
+    expected = solved(problems)
+    for name, most in (("_LIVE_TOKENS", 1), ("_KEPT_TOKENS", 1), ("_LIVE_TOKENS", 80)):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, most)
+            together = list(module._together(problems))
+            assert sorted(index for part in together for index in part) == list(range(6))
+            assert len(together) > 1
+            for found, wanted in zip(solved(problems), expected, strict=True):
+                assert same(found, wanted)
+
+
+def test_where_the_live_pass_does_not_agree_the_reference_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = ValueSettings(steps=3)
+    expected = solved([problem(REQUEST, settings), problem(MIDDLE, settings)])
+    real = LiveRows.logits
+    monkeypatch.setattr(LiveRows, "logits", lambda self: real(self) * 1.5)
+    found = solved([problem(REQUEST, settings), problem(MIDDLE, settings)])
+    assert {one.engine for one in found} == {Engine.REFERENCE}
+    for one, wanted in zip(found, expected, strict=True):
+        assert one.loss == pytest.approx(wanted.loss, rel=1e-4)
+
+
+def test_without_problems_nothing_is_run() -> None:
+    assert optimise_values(tiny_lm(), site(), []) == []
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 5, 9])
+def test_the_parts_hold_every_context_once_and_the_last_row_always(parts: int) -> None:
+    one = problem(REQUEST, ValueSettings(parts=parts))
+    last = len(one.rows) - 1
+    assert one.parts == min(parts, last)
+    seen = [one.rows_at(step) for step in range(one.parts)]
+    assert all(rows[-1] == last and len(rows) > 1 for rows in seen)
+    assert sorted(row for rows in seen for row in rows[:-1]) == list(range(last))
+    assert one.rows_at(one.parts) == seen[0]
+
+
+def test_some_rows_alone_give_what_they_give_among_the_others() -> None:
+    lm = tiny_lm()
+    rows = [Row((11, 42, 7, 99, 23), 3, (3, 4)), Row((5, 6, 7), 0, (0, 2)), Row((8, 9, 10, 60, 61, 62), 4, (5,))]
+    live = LiveRows(lm, site(), rows)
+    with torch.no_grad():
+        for kept in ([0], [2, 0], [1, 2]):
+            part = live.only(kept)
+            pieces = live.logits().split([len(row.predict) for row in rows])
+            expected = torch.cat([pieces[index] for index in kept])
+            torch.testing.assert_close(part.logits(), expected, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(part.first, expected, rtol=1e-4, atol=1e-4)
+            assert part.rows == [rows[index] for index in kept]
+
+
+@pytest.mark.parametrize("cached", [False, True], ids=["whole", "on from the prefixes"])
+def test_updates_of_many_edits_are_those_of_each_and_a_bad_one_is_returned(cached: bool) -> None:
+    lm, place = tiny_lm(), site()
+    statistics = identity_statistics(place.d_ff, lm.fingerprint, place.layer)
+    texts = [prefix.text for prefix in few_prefixes().prefixes]
+    known = prefix_cache(lm, place, texts) if cached else None
+    assert (known is not None) is cached
+    context = EditContext(lm, place, statistics, few_prefixes(), ValueSettings(steps=4), known)
+    jobs = [("rome", REQUEST), ("prefixed", MIDDLE), ("rome", MISSING), ("prefixed", REQUEST), ("c-rome", LONG)]
+    together = compute_updates(context, jobs)
+    assert isinstance(together[2], RequestError)
+    for job, found in zip(jobs, together, strict=True):
+        if job[1] is not MISSING:
+            (alone,) = compute_updates(context._replace(known=None), [job])
+            assert isinstance(found, RankOneUpdate)
+            assert isinstance(alone, RankOneUpdate)
+            assert float((found.delta() - alone.delta()).norm() / alone.delta().norm()) < 1e-3
+            assert (found.editor, found.steps) == (job[0], alone.steps)
