@@ -137,29 +137,49 @@ class GuardedEditor:
         return Assessment(request, evidence, findings, decision, seconds + time.monotonic() - started)
 
     def propose(self, assessments: Sequence[Assessment], *, bound: float | None = None) -> list[Proposal]:
-        """Compute the updates that were decided on, all in one batch, and hold each to `bound` (the policy's).
+        """Compute the updates that were decided on, in batches, and hold each to `bound` (the policy's).
 
-        Nothing is written. Raises `InputError` where the model is not the one that this guard was prepared with.
+        An edit that was allowed and whose update is over the bound is rewritten where the policy says so, and held to the
+        bound again. Nothing is written. Raises `InputError` where the model is not the one that this guard was prepared
+        with.
         """
-        started = time.monotonic()
+        started, policy = time.monotonic(), self.setup.policy
+        limit = policy.max_relative_update if bound is None else bound
+        found = self._computed(assessments, limit)
+        over = [index for index, one in enumerate(found) if self._to_rewrite(one, limit)]
+        again = self._computed([self._rewritten(found[index]) for index in over], limit)
+        found = [dict(zip(over, again, strict=True)).get(index, one) for index, one in enumerate(found)]
+        found = self._prepared(found)
+        made = [one.assessment.decision.editor is not None for one in found]
+        share = (time.monotonic() - started) / max(sum(made), 1)
+        return [
+            replace(one, seconds=one.assessment.seconds + share * computed)
+            for one, computed in zip(found, made, strict=True)
+        ]
+
+    def _computed(self, assessments: Sequence[Assessment], limit: float) -> list[Proposal]:
         asked = [(one.decision.editor, one.request) for one in assessments]
         jobs = [(editor, request) for editor, request in asked if editor is not None]
         if jobs:
             self._unedited()
         updates = iter(compute_updates(self.setup.editing, jobs))
-        limit = self.setup.policy.max_relative_update if bound is None else bound
-        found = [
+        return [
             self._proposal(one, next(updates), limit)
             if one.decision.editor is not None
             else Proposal(one, refusal="; ".join(one.decision.reasons))
             for one in assessments
         ]
-        found = self._prepared(found)
-        share = (time.monotonic() - started) / max(len(jobs), 1)
-        return [
-            replace(one, seconds=one.assessment.seconds + share * (one.assessment.decision.editor is not None))
-            for one in found
-        ]
+
+    def _to_rewrite(self, proposal: Proposal, limit: float) -> bool:
+        relative, decision, policy = proposal.relative_norm, proposal.assessment.decision, self.setup.policy
+        too_large = relative is not None and limit < relative < float("inf")
+        other = decision.editor != policy.rewrite_editor
+        return too_large and other and decision.action is Action.ALLOW and policy.over_bound == "rewrite"
+
+    def _rewritten(self, proposal: Proposal) -> Assessment:
+        assessment = proposal.assessment
+        reasons = (*assessment.decision.reasons, f"update: {proposal.refusal}")
+        return replace(assessment, decision=Decision(Action.REWRITE, self.setup.policy.rewrite_editor, reasons))
 
     def _prepared(self, proposals: Sequence[Proposal]) -> list[Proposal]:
         """Return the proposals with what the checks measured of the unedited model, for those that may be written."""

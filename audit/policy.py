@@ -63,6 +63,8 @@ class Policy(BaseModel):
     """Editor of edits that are rewritten."""
     max_relative_update: float = Field(default=0.75, gt=0)
     """Bound of ||Delta||_F / ||W||_F, checked after v* and before anything is written."""
+    over_bound: Literal["rewrite", "refuse"] = "rewrite"
+    """What is done with an allowed edit whose update is over it; a rewritten one that is over it too is refused."""
     max_perplexity_ratio: float = Field(default=1.05, gt=0)
     """An edit over it is rolled back."""
     min_efficacy: float = Field(default=0.5, ge=0, le=1)

@@ -142,6 +142,8 @@ def _record(guard: GuardedEditor, request: EditRequest, made: Proposal | Excepti
 
 def _together(guard: GuardedEditor, asked: Sequence[T], propose: _Propose[T]) -> list[Proposal | Exception]:
     """Return the proposal for each of `asked`, or the error that it ended in; what fails together is tried one by one."""
+    if not asked:
+        return []
     try:
         return [*propose(guard, asked)]
     except _SURVIVABLE as error:

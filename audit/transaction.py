@@ -30,8 +30,8 @@ def check_update(update: RankOneUpdate, weight_norm: float, bound: float) -> flo
         raise NotFinite(f"The update of editor {update.editor!r} holds NaN or Inf; it was not written.")
     if relative > bound:
         raise EditRefused(
-            f"The update of editor {update.editor!r} is {relative:.3g} times ||W||, over the bound of {bound:g}; it was "
-            "not written: let the guard rewrite it, or raise max_relative_update in the policy if you can justify it."
+            f"The update of editor {update.editor!r} is {relative:.3g} times ||W||, over the bound of {bound:g}, and was not "
+            "written; use another editor, or raise max_relative_update in the policy if you can justify it."
         )
     return relative
 

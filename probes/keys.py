@@ -147,7 +147,8 @@ def plain_activations(lm: LanguageModel, site: EditSite, rows: Sequence[tuple[Se
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def record(_: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        seen.append((args[0], output))
+        # Falcon adds to the output in place, after this.
+        seen.append((args[0], output.clone()))
 
     batch = pad([ids for ids, _ in rows], pad_id(lm), lm.device)
     handle = site.module.register_forward_hook(record)

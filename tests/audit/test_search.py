@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from editguard.audit.editors.base import EditContext, RankOneUpdate, compute_upd
 from editguard.audit.editors.search import optimise_values
 from editguard.audit.editors.value import Engine, OptimisedValue, ValueProblem, ValueSettings, value_problem
 from editguard.probes.errors import NotFinite, RequestError
+from editguard.probes.model import LanguageModel
 from editguard.probes.partial import LiveRows, Row
 from editguard.probes.prefix_cache import prefix_cache
 from editguard.probes.requests import EditRequest
@@ -26,16 +28,21 @@ LONG = EditRequest("twin", "Chicago", "Chicago is a twin city of", "the city of 
 TEXTS = ("", "It is 2024. ", "\n", "Paris is not Lyon. ", '"')
 
 
+@cache
+def model() -> LanguageModel:
+    return tiny_lm()
+
+
 def problem(request: EditRequest, settings: ValueSettings, start_norm: float = 3.0) -> ValueProblem:
-    return value_problem(tiny_lm(), request, TEXTS, start_norm, settings)
+    return value_problem(model(), request, TEXTS, start_norm, settings)
 
 
 def site() -> EditSite:
-    return find_site(tiny_lm().model, 0)
+    return find_site(model().model, 0)
 
 
 def solved(problems: list[ValueProblem]) -> list[OptimisedValue]:
-    found = optimise_values(tiny_lm(), site(), problems)
+    found = optimise_values(model(), site(), problems)
     assert all(isinstance(one, OptimisedValue) for one in found)
     return [one for one in found if isinstance(one, OptimisedValue)]
 
@@ -67,7 +74,7 @@ def test_one_that_ends_early_leaves_and_the_others_go_on() -> None:
 def test_a_problem_that_breaks_says_nothing_about_the_others() -> None:
     settings = ValueSettings(steps=4)
     broken = problem(MIDDLE, replace(settings, kl_factor=float("nan")))
-    first, bad, last = optimise_values(tiny_lm(), site(), [problem(REQUEST, settings), broken, problem(LONG, settings)])
+    first, bad, last = optimise_values(model(), site(), [problem(REQUEST, settings), broken, problem(LONG, settings)])
     assert isinstance(bad, NotFinite)
     assert "at step 1" in str(bad)
     for found, request in ((first, REQUEST), (last, LONG)):
@@ -101,7 +108,7 @@ def test_where_the_live_pass_does_not_agree_the_reference_takes_over(monkeypatch
 
 
 def test_without_problems_nothing_is_run() -> None:
-    assert optimise_values(tiny_lm(), site(), []) == []
+    assert optimise_values(model(), site(), []) == []
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 5, 9])
@@ -116,7 +123,7 @@ def test_the_parts_hold_every_context_once_and_the_last_row_always(parts: int) -
 
 
 def test_some_rows_alone_give_what_they_give_among_the_others() -> None:
-    lm = tiny_lm()
+    lm = model()
     rows = [Row((11, 42, 7, 99, 23), 3, (3, 4)), Row((5, 6, 7), 0, (0, 2)), Row((8, 9, 10, 60, 61, 62), 4, (5,))]
     live = LiveRows(lm, site(), rows)
     with torch.no_grad():
@@ -131,7 +138,7 @@ def test_some_rows_alone_give_what_they_give_among_the_others() -> None:
 
 @pytest.mark.parametrize("cached", [False, True], ids=["whole", "on from the prefixes"])
 def test_updates_of_many_edits_are_those_of_each_and_a_bad_one_is_returned(cached: bool) -> None:
-    lm, place = tiny_lm(), site()
+    lm, place = model(), site()
     statistics = identity_statistics(place.d_ff, lm.fingerprint, place.layer)
     texts = [prefix.text for prefix in few_prefixes().prefixes]
     known = prefix_cache(lm, place, texts) if cached else None

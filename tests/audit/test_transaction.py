@@ -197,7 +197,7 @@ def test_the_bound_is_kept_to_the_last_digit_and_the_message_says_both_numbers(s
     update = rank_one(site)
     relative = update.norm / 10.0
     assert check_update(update, 10.0, relative) == pytest.approx(relative)
-    with pytest.raises(EditRefused, match=r"over the bound of 0\.01; it was not written"):
+    with pytest.raises(EditRefused, match=r"over the bound of 0\.01, and was not written"):
         check_update(update, 10.0, 0.01)
     with pytest.raises(EditRefused):
         check_update(update, 10.0, relative * (1 - 1e-9))
