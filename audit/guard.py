@@ -130,7 +130,7 @@ class GuardedEditor:
         try:
             if not isinstance(measured, Evidence):
                 raise measured
-            findings = run_probes(Case(setup.lm, request, evidence, setup.calibration.thresholds))
+            findings = run_probes(Case(setup.lm, request, measured, setup.calibration.thresholds))
         except (RequestError, NotFinite) as error:
             findings = (Finding("well-formed", Level.ERROR, str(error)),)
         decision = decide(setup.policy, findings, editor)

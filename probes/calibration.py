@@ -60,10 +60,10 @@ def calibrate(
         )
     sample: list[Evidence] = []
     for start in range(0, len(requests), _TOGETHER):
-        for found in gauge.measure_all(requests[start : start + _TOGETHER]):
-            if not isinstance(found, Evidence):
-                raise found
-            sample.append(found)
+        for seen in gauge.measure_all(requests[start : start + _TOGETHER]):
+            if not isinstance(seen, Evidence):
+                raise seen
+            sample.append(seen)
         if progress is not None:
             progress(len(sample), len(requests))
     rules: list[tuple[str, str, Callable[[Evidence], float], Callable[[Mapping[str, float]], float], str]] = [

@@ -93,7 +93,8 @@ class ValueProblem:
         likelihood = -log_probs[:-1].gather(1, wanted[:, None]).mean()
         divergence = torch.nn.functional.kl_div(essence, log_probs[-1:], log_target=True, reduction="batchmean")
         decay = self.settings.weight_decay * delta.norm() / self.start_norm**2
-        return likelihood + self.settings.kl_factor * divergence + decay
+        loss: torch.Tensor = likelihood + self.settings.kl_factor * divergence + decay
+        return loss
 
 
 def value_problem(
