@@ -43,7 +43,9 @@ def measurements(draw: st.DrawFn) -> dict[str, Any]:
 def edits(draw: st.DrawFn) -> EditRecord:
     action = draw(st.sampled_from(["allow", "rewrite", "refuse"]))
     outcome = draw(st.sampled_from(["refused", "errored"] + ["committed", "rolled-back"] * (action != "refuse")))
-    verdict = {"refused": "refused", "errored": "fail", "committed": "pass", "rolled-back": "fail"}[outcome]
+    measured = draw(st.lists(measurements(), max_size=2))
+    sound = outcome == "committed" and not any(one["verdict"] in ("fail", "unmeasured") for one in measured)
+    verdict = "refused" if outcome == "refused" else "pass" if sound else "fail"
     point = st.tuples(*[st.floats(-1e6, 1e6)] * 2)
     names = [name for name in Keys.model_fields if name not in ("first_token", "prefixed_points")]
     return EditRecord(
@@ -85,7 +87,7 @@ def edits(draw: st.DrawFn) -> EditRecord:
                 **dict.fromkeys(("numerator", "denominator", "update_norm", "relative_norm", "final_loss"), NUMBER),
             )
         ),
-        measurements=draw(st.lists(measurements(), max_size=2)),
+        measurements=measured,
         outcome=outcome,
         verdict=verdict,
         error="went wrong" if outcome == "errored" else None,
