@@ -138,7 +138,10 @@ def probe(
     allow_pickle: Pickle = False,
     as_json: Json = False,
 ) -> None:
-    """Say what an audit would decide about every edit; changes nothing. Exit 1 where an edit would be refused."""
+    """Say what an audit would decide before it computes an update; changes nothing. Exit 1 where an edit would be refused.
+
+    An update that then turns out larger than the policy's bound is rewritten or refused by the audit alone.
+    """
     from .guard import GuardedEditor
     from .policy import Action
     from .terminal import ProbeTable, probe_line
