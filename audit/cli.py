@@ -103,11 +103,9 @@ def audit(
             model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress,
             engine=engine, perplexity_corpus=perplexity_corpus,
         )  # fmt: skip
-        bad = 2 if edits == "builtin" else 1
         summary = run_audit(
-            setup, loaded, out, editor=editor, bad_controls=bad, arguments=arguments, overwrite=overwrite,
-            progress=progress,
-        )  # fmt: skip
+            setup, loaded, out, editor=editor, arguments=arguments, overwrite=overwrite, progress=progress
+        )
     if as_json:
         typer.echo(summary.model_dump_json())
     else:

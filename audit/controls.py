@@ -50,14 +50,17 @@ class Control:
     expect: Literal["collapse", "sound"]
 
 
-def controls_for(setup: Setup, bad: int = 1) -> tuple[Control, ...]:
-    """Return `bad` known-bad controls and one known-good, from the built-in suite."""
+def controls_for(setup: Setup) -> tuple[Control, ...]:
+    """Return a known-bad control and a known-good one, from the built-in suite."""
     edits = builtin_edits()
     first = [edit for edit in edits if edit.group == "single-token-first" and locate(setup.lm, edit).is_first_token]
-    ordinary = [edit for edit in edits if edit.group == "mid-prompt"]
-    sources, editor = (first, "rome") if first else (ordinary[1:], "exploded")
-    found = [Control(_named(edit, "bad"), editor, "collapse") for edit in sources[:bad]]
-    return (*found, Control(_named(ordinary[0], "good"), "rome", "sound"))
+    good, other, *_ = [edit for edit in edits if edit.group == "mid-prompt"]
+    bad = (
+        Control(_named(first[0], "bad"), "rome", "collapse")
+        if first
+        else Control(_named(other, "bad"), "exploded", "collapse")
+    )
+    return bad, Control(_named(good, "good"), "rome", "sound")
 
 
 def propose_controls(guard: GuardedEditor, controls: Sequence[Control]) -> list[Proposal]:

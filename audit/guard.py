@@ -183,9 +183,12 @@ class GuardedEditor:
 
     def _prepared(self, proposals: Sequence[Proposal]) -> list[Proposal]:
         """Return the proposals with what the checks measured of the unedited model, for those that may be written."""
-        asked = [one.assessment.request for one in proposals if one.refusal is None]
+        made = [
+            (one.assessment.request, one.update) for one in proposals if one.refusal is None and one.update is not None
+        ]
+        asked, updates = [request for request, _ in made], [update for _, update in made]
         checks = [CHECKS.get(name)() for name in self.checks] if asked else []
-        states = [check.prepare(self.setup.bench, asked) for check in checks]
+        states = [check.prepare(self.setup.bench, asked, updates) for check in checks]
         rows = iter(zip(*states, strict=True) if states else [() for _ in asked])
         return [one if one.refusal is not None else replace(one, before=next(rows)) for one in proposals]
 

@@ -87,7 +87,6 @@ def run_audit(
     out: Path,
     *,
     editor: str | None = None,
-    bad_controls: int = 1,
     arguments: dict[str, Any] | None = None,
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
@@ -99,7 +98,7 @@ def run_audit(
     editable(setup.site)
     guard, started = GuardedEditor(setup), time.monotonic()
     baseline = setup.bench_perplexity()
-    controls = controls_for(setup, bad_controls) if setup.policy.controls else ()
+    controls = controls_for(setup) if setup.policy.controls else ()
     for name in _WRITTEN if overwrite else ():
         (out / name).unlink(missing_ok=True)
     with LogWriter(out / LOG) as log:

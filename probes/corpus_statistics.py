@@ -37,7 +37,7 @@ __all__ = ["SAMPLED", "Corpus", "compute_statistics", "corpus_from", "sampled_co
 _WINDOW = 256
 """Tokens of one window; keys of later positions than this differ little, and the pass stays linear."""
 _GROUP = 32
-_DOCUMENTS, _TOKENS, _TOP_K = 96, 112, 50
+_DOCUMENTS, _TOKENS, _TOP_K = 128, 78, 50
 SAMPLED = f"sampled, {_DOCUMENTS} texts of {_TOKENS} tokens, top-k {_TOP_K}"
 """How the default corpus is made."""
 _OPENINGS = (

@@ -84,8 +84,9 @@ def _convert(gguf: Path, folder: Path) -> None:
         plain = type(model.config)(
             **{key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
         )
-        saved = type(model)(plain)
-        saved.load_state_dict(model.state_dict())
+        with torch.device("meta"):
+            saved = type(model)(plain)
+        saved.load_state_dict(model.state_dict(), assign=True)
         saved.save_pretrained(work)
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(work)
         work.replace(folder)

@@ -1,5 +1,5 @@
 """Text written by the model itself: sampled under a seed, or greedy. One batch, padded on the left, whatever the
-tokenizer's own padding side is; the process's random state is left as it was.
+tokenizer's own padding side is; the process's random state is neither used nor moved.
 """
 
 from __future__ import annotations
@@ -41,12 +41,8 @@ def continuations(
     left = [index for index, count in enumerate(agreed) if count < max(len(found[index]), 1)]
     if left:
         begun = [[*rows[index], *found[index][: agreed[index]]] for index in left]
-        # A checkpoint's own generation settings may forbid repetition, which would hide a model that repeats itself.
         most = max(wanted[index] - agreed[index] for index in left)
-        options: dict[str, Any] = {
-            "do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0,
-        }  # fmt: skip
-        for index, new in zip(left, _generate(lm, begun, most, **options), strict=True):
+        for index, new in zip(left, _generate(lm, begun, most), strict=True):
             found[index] = [*found[index][: agreed[index]], *new][: wanted[index]]
     return found
 
@@ -78,26 +74,37 @@ def sampled(
 
     Raises `NotFinite` where the model's logits hold NaN or +Inf, so that nothing can be drawn from them.
     """
-    import torch
     from transformers import LogitsProcessorList
 
-    devices = [lm.device] if lm.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        return _generate(
-            lm, rows, tokens, do_sample=True, top_k=top_k, temperature=1.0, top_p=1.0, min_new_tokens=least,
-            logits_processor=LogitsProcessorList([_finite]),
-        )  # fmt: skip
+    draw = LogitsProcessorList([_Drawn(seed, top_k)])
+    return _generate(lm, rows, tokens, min_new_tokens=least, logits_processor=draw)
 
 
-def _finite(_: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-    # -Inf is how earlier processors forbid a token; NaN and +Inf come from the model.
-    if bool((scores.isnan() | scores.isposinf()).any()):
-        raise NotFinite(
-            "The model's logits hold NaN or Inf, so no text can be sampled from it and no edit of it judged; check its "
-            "weights and dtype."
-        )
-    return scores
+class _Drawn:
+    """Adds Gumbel noise to the `top_k` largest logits and forbids the others: the greedy choice is then a sample.
+
+    The same distribution as drawing from their softmax, without a pass over the vocabulary and without the process's
+    random state. Source: Gumbel-max trick, e.g. arXiv 1611.01144, equation 1.
+    """
+
+    def __init__(self, seed: int, top_k: int) -> None:
+        import torch
+
+        self._top_k, self._generator = top_k, torch.Generator().manual_seed(seed)
+
+    def __call__(self, _: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        # -Inf is how earlier processors forbid a token; NaN and +Inf come from the model.
+        if bool((scores.isnan() | scores.isposinf()).any()):
+            raise NotFinite(
+                "The model's logits hold NaN or Inf, so no text can be sampled from it and no edit of it judged; check its "
+                "weights and dtype."
+            )
+        best = scores.topk(min(self._top_k, scores.shape[-1]))
+        noise = -torch.empty(best.values.shape).exponential_(generator=self._generator).log()
+        drawn = best.values.float() + noise.to(scores.device)
+        return torch.full_like(scores, -float("inf"), dtype=torch.float32).scatter(-1, best.indices, drawn)
 
 
 def _generate(lm: LanguageModel, rows: Sequence[Sequence[int]], tokens: int, **options: Any) -> list[list[int]]:
@@ -112,8 +119,17 @@ def _generate_chunk(lm: LanguageModel, rows: Sequence[Sequence[int]], tokens: in
     width, fill = max(len(row) for row in rows), pad_id(lm)
     ids = torch.tensor([[fill] * (width - len(row)) + list(row) for row in rows], device=lm.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=lm.device)
+    # A checkpoint's own generation settings may forbid repetition, which would hide a model that repeats itself.
+    plain = {
+        "do_sample": False,
+        "num_beams": 1,
+        "repetition_penalty": 1.0,
+        "no_repeat_ngram_size": 0,
+        "min_new_tokens": 0,
+    }
+    chosen = {**plain, **options, "max_new_tokens": tokens, "pad_token_id": fill}
     with torch.no_grad():
-        out = generate(input_ids=ids, attention_mask=mask, max_new_tokens=tokens, pad_token_id=fill, **options)
+        out = generate(input_ids=ids, attention_mask=mask, **chosen)
     return [_until_end(row, _ends(lm)) for row in out[:, width:].tolist()]
 
 

@@ -21,6 +21,7 @@ from ..probes.model import LanguageModel
 from ..probes.partial import PlainRows, Row, Stem
 from ..probes.prefix_cache import PrefixCache
 from ..probes.prefixes import ContextPrefixes
+from ..probes.rank_one import RankOne
 from ..probes.registry import Registry
 from ..probes.requests import EditRequest
 from ..probes.site import EditSite
@@ -132,8 +133,11 @@ class Check(ABC):
     card: ClassVar[Card]
 
     @abstractmethod
-    def prepare(self, bench: Bench, requests: Sequence[EditRequest]) -> list[Any]:
-        """Measure what is needed of the unedited model, before any edit is applied: one state for each request."""
+    def prepare(self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()) -> list[Any]:
+        """Measure what is needed of the unedited model, before any edit is applied: one state for each request.
+
+        `updates` are what will be written for them, where that is known: to prepare by, never to judge by.
+        """
 
     @abstractmethod
     def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:

@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from ..probes.card import Card
 from ..probes.generation import continuations
 from ..probes.model import LanguageModel
 from ..probes.prefixes import Family, Role
+from ..probes.rank_one import RankOne, as_if_edited
 from ..probes.requests import EditRequest
 from .check import CHECKS, Bench, Check, Generated, Measured, Measurement, Outcome, judge
 
@@ -23,6 +25,9 @@ __all__ = ["Degeneracy", "Drift", "generate", "repetition", "word_entropy"]
 _PROMPTS = ("The best way to spend a rainy afternoon is", "Scientists have long been interested in")
 _TOKENS, _OWN_TOKENS = 14, 8
 """Tokens written behind the fixed prompts, which are judged, and behind the edit's own, which are shown."""
+
+_AT_ONCE = 16
+"""Edited models whose texts are guessed in one batch."""
 
 
 def word_entropy(text: str) -> float:
@@ -57,6 +62,8 @@ def generate(
 class _Texts(NamedTuple):
     prompts: list[str]
     ids: list[list[int]]
+    guesses: list[list[int]]
+    """What the edited model will probably write."""
 
 
 @CHECKS.register("degeneracy")
@@ -74,19 +81,37 @@ class Degeneracy(Check):
         action="Read the generations in the report; do not ship a model that repeats itself.",
     )
 
-    def prepare(self, bench: Bench, requests: Sequence[EditRequest]) -> list[_Texts]:
+    def prepare(self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()) -> list[_Texts]:
         """Generate from the unedited model, for all requests in one batch; behind the fixed prompts once a run.
 
-        Most of the time of a step is the same for one row as for many.
+        Most of the time of a step is the same for one row as for many, so that what the edited models will write is
+        guessed in one batch too.
         """
         if self.name not in bench.memo:
             bench.memo[self.name] = generate(bench.lm, _PROMPTS, _TOKENS)
         own = list(dict.fromkeys(prompt for request in requests for prompt in self._own(bench, request)))
         written = dict(zip(own, generate(bench.lm, own, _OWN_TOKENS), strict=True))
-        return [
-            _Texts([*_PROMPTS, *prompts], [*bench.memo[self.name], *(written[prompt] for prompt in prompts)])
-            for prompts in (self._own(bench, request) for request in requests)
-        ]
+        written.update(zip(_PROMPTS, bench.memo[self.name], strict=True))
+        prompts = [[*_PROMPTS, *self._own(bench, request)] for request in requests]
+        before = [[written[prompt] for prompt in some] for some in prompts]
+        guesses = self._guesses(bench, prompts, updates) if updates and not bench.plain else before
+        return [_Texts(*row) for row in zip(prompts, before, guesses, strict=True)]
+
+    @staticmethod
+    def _guesses(bench: Bench, prompts: Sequence[list[str]], updates: Sequence[RankOne]) -> list[list[list[int]]]:
+        found = []
+        for start in range(0, len(prompts), _AT_ONCE):
+            part = [
+                (prompt, update)
+                for some, update in zip(
+                    prompts[start : start + _AT_ONCE], updates[start : start + _AT_ONCE], strict=True
+                )
+                for prompt in some
+            ]
+            with as_if_edited(bench.site, [update for _, update in part]):
+                texts = iter(generate(bench.lm, [prompt for prompt, _ in part], _TOKENS))
+            found += [list(islice(texts, len(some))) for some in prompts[start : start + _AT_ONCE]]
+        return found
 
     @staticmethod
     def _own(bench: Bench, request: EditRequest) -> list[str]:
@@ -95,11 +120,10 @@ class Degeneracy(Check):
 
     def measure(self, bench: Bench, request: EditRequest, before: _Texts, needs_prefix: bool) -> Measured:
         """Judge the fixed prompts, whose baseline is no matter of the edit; show all."""
-        # Little of the text of a sound model changes, so what it wrote before is a good draft.
-        fixed, (prompts, drafts) = len(_PROMPTS), before
+        fixed, (prompts, ids, guesses) = len(_PROMPTS), before
         wanted = [_TOKENS] * fixed + [_OWN_TOKENS] * (len(prompts) - fixed)
-        now = generate(bench.lm, prompts, wanted, None if bench.plain else drafts)
-        were, after = (bench.lm.tokenizer.batch_decode(rows, skip_special_tokens=True) for rows in (drafts, now))
+        now = generate(bench.lm, prompts, wanted, None if bench.plain else guesses)
+        were, after = (bench.lm.tokenizer.batch_decode(rows, skip_special_tokens=True) for rows in (ids, now))
         old, new = (sum(map(word_entropy, texts[:fixed])) for texts in (were, after))
         ratio, least = (new / old if old else math.nan), bench.limits.entropy_ratio
         outcome = judge(ratio, ratio >= least)
@@ -133,7 +157,7 @@ class Drift(Check):
         action="A drift of 0 is an edit that was rounded away; a large one is a collapse.",
     )
 
-    def prepare(self, bench: Bench, requests: Sequence[EditRequest]) -> list[None]:
+    def prepare(self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()) -> list[None]:
         """Nothing: the bench holds the unedited weight."""
         return [None] * len(requests)
 

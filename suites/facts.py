@@ -21,6 +21,7 @@ import torch
 from ..probes.card import Card
 from ..probes.partial import PlainRows, Row, Stem
 from ..probes.prefixes import Family, Role
+from ..probes.rank_one import RankOne
 from ..probes.requests import EditRequest
 from ..probes.tokens import target_ids
 from .check import CHECKS, Bench, Check, Measured, Measurement, Outcome, judge
@@ -193,7 +194,9 @@ class Efficacy(Check):
         action="An edit that does not take is not safe but useless; reword the prompt or edit another layer.",
     )
 
-    def prepare(self, bench: Bench, requests: Sequence[EditRequest]) -> list[_Answers | None]:
+    def prepare(
+        self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
+    ) -> list[_Answers | None]:
         """Run the prompts under every held-out prefix once."""
         return _answers(bench, [_ask(bench, _under(bench, [one.prompt], None), one) for one in requests])
 
@@ -231,7 +234,9 @@ class Generalization(Check):
         action="Where it matters, edit with paraphrases, or tell users that only the given wording was changed.",
     )
 
-    def prepare(self, bench: Bench, requests: Sequence[EditRequest]) -> list[_Answers | None]:
+    def prepare(
+        self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
+    ) -> list[_Answers | None]:
         """Run the paraphrases, bare and under one held-out prefix of some families; None where there are none."""
         texts = [_under(bench, request.paraphrases, _FEW) for request in requests]
         return _answers(
@@ -266,7 +271,9 @@ class Locality(Check):
         action="The edit is not specific: look at its sink-key finding, or edit another layer.",
     )
 
-    def prepare(self, bench: Bench, requests: Sequence[EditRequest]) -> list[_Neighbours | None]:
+    def prepare(
+        self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
+    ) -> list[_Neighbours | None]:
         """Run the neighbourhood prompts once and keep their greedy choices; None where there are none."""
         texts = [tuple(_under(bench, request.neighbourhood, _FEW)) for request in requests]
         rows = [self._rows(bench, request, some) for request, some in zip(requests, texts, strict=True)]

@@ -18,6 +18,7 @@ from ..probes.card import Card
 from ..probes.errors import InputError, NotFinite
 from ..probes.model import LanguageModel
 from ..probes.partial import PlainRows, Row, Stem
+from ..probes.rank_one import RankOne
 from ..probes.requests import EditRequest
 from ..probes.site import EditSite
 from .check import CHECKS, Bench, Check, Measured, Measurement, Outcome, judge
@@ -107,7 +108,9 @@ class Perplexity(Check):
         action="Do not ship the edit; see its update norm and its denominator.",
     )
 
-    def prepare(self, bench: Bench, requests: Sequence[EditRequest]) -> list[CorpusPerplexity]:
+    def prepare(
+        self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
+    ) -> list[CorpusPerplexity]:
         """Run the corpus once a run."""
         return [self.baseline(bench)] * len(requests)
 

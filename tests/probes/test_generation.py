@@ -80,6 +80,21 @@ def test_the_seed_decides_and_the_process_is_left_alone() -> None:
     assert sampled(lm, ROWS, 8, seed=2, top_k=20) != first
 
 
+def test_samples_follow_the_softmax_of_the_largest_logits() -> None:
+    lm, rows, top_k = tiny_language_model("llama"), 4000, 5
+    with torch.no_grad():
+        logits = lm.model(torch.tensor(ROWS[:1])).logits[0, -1]
+    best = (logits * 8).topk(top_k)
+    lm.model.get_output_embeddings().weight.data *= 8
+    drawn = torch.tensor([row[0] for row in sampled(lm, ROWS[:1] * rows, 1, seed=3, top_k=top_k)])
+    assert set(drawn.tolist()) <= set(best.indices.tolist())
+    expected = best.values.double().softmax(-1) * rows
+    seen = torch.stack([(drawn == token).sum() for token in best.indices]).double()
+    # Chi-square with 4 degrees of freedom is under 18.5 with probability 0.999.
+    assert float(((seen - expected) ** 2 / expected).sum()) < 18.5
+    assert float(seen.min()) > 0
+
+
 def test_top_1_is_greedy() -> None:
     lm = tiny_language_model("llama")
     assert sampled(lm, ROWS, 6, seed=1, top_k=1) == continuations(lm, ROWS, 6)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 import torch
+from editguard.probes import generation
 from editguard.suites.check import Bench, Measurement, Outcome
 from editguard.suites.condition import Degeneracy, Drift, generate, repetition, word_entropy
 from hypothesis import given
@@ -137,6 +139,30 @@ def test_texts_written_for_several_edits_together_are_those_written_for_each() -
     bench, apart = bench_of(talkative()), bench_of(talkative())
     both = [REQUEST, replace(REQUEST, prompt="Istanbul is")]
     assert Degeneracy().prepare(bench, both) == [Degeneracy().prepare(apart, [one])[0] for one in both]
+
+
+class Update(NamedTuple):
+    left: torch.Tensor
+    right: torch.Tensor
+
+
+@pytest.mark.tiny
+def test_what_an_edited_model_will_write_is_guessed_and_then_only_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, make = bench_of(talkative()), torch.Generator().manual_seed(2)
+    sizes = bench.site.d_model, bench.site.d_ff
+    updates = [Update(*(torch.randn(size, generator=make) for size in sizes)) for _ in range(2)]
+    requests = [REQUEST, replace(REQUEST, prompt="Istanbul is")]
+    states = Degeneracy().prepare(bench, requests, updates)
+    assert [state.prompts[2] for state in states] == [request.prompt for request in requests]
+    for request, state, update in zip(requests, states, updates, strict=True):
+        bench.site.write(bench.weight + torch.outer(update.left, update.right))
+        unaided = Degeneracy().measure(bench, request, state._replace(guesses=[[0]] * 4), False)
+        with monkeypatch.context() as patch:
+            patch.setattr(generation, "_generate", lambda *_, **__: pytest.fail("the guess was not enough"))
+            aided = Degeneracy().measure(bench, request, state, False)
+        assert aided == unaided
+        assert [shown.after for shown in aided.generations] != [shown.before for shown in aided.generations]
+        bench.site.write(bench.weight)
 
 
 @pytest.mark.tiny
