@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
-_TOGETHER = 16
+_TOGETHER = 64
 """Requests that are probed at once."""
 
 app = typer.Typer(
@@ -59,6 +59,23 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N edits."
 Skip = Annotated[bool, typer.Option("--skip-invalid", help="Go on without wrong records, and count them.")]
 Pickle = Annotated[bool, typer.Option("--allow-pickle", help="Read a .bin checkpoint (weights_only) if you trust it.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on standard output.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"editguard {version('editguard')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Safety audit and regression tests for edits of facts inside language models."""
 
 
 @app.command()
@@ -134,6 +151,9 @@ def probe(
     limit: Limit = None,
     skip_invalid: Skip = False,
     allow_pickle: Pickle = False,
+    screen: Annotated[
+        bool, typer.Option("--screen", help="Settle clear cases under few contexts: same decisions, rounder figures.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Say what an audit would decide before it computes an update; changes nothing. Exit 1 where an edit would be refused.
@@ -153,7 +173,7 @@ def probe(
         )
         guard = GuardedEditor(setup)
         total = len(loaded.requests)
-        for index, assessment in enumerate(_assessments(guard, loaded.requests, editor)):
+        for index, assessment in enumerate(_assessments(guard, loaded.requests, editor, screen)):
             progress("probing", index, total)
             refused += assessment.decision.action is Action.REFUSE
             if as_json:
@@ -166,9 +186,11 @@ def probe(
     raise typer.Exit(1 if refused and not setup.policy.allow_refused else 0)
 
 
-def _assessments(guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None) -> Iterator[Assessment]:
+def _assessments(
+    guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None, screen: bool
+) -> Iterator[Assessment]:
     for start in range(0, len(requests), _TOGETHER):
-        yield from guard.assess_all(requests[start : start + _TOGETHER], editor)
+        yield from guard.assess_all(requests[start : start + _TOGETHER], editor, screen=screen)
 
 
 @app.command()
@@ -277,7 +299,7 @@ def _setup(
     chosen = load_policy(policy)
     from .setup import check_names, prepare
 
-    check_names(chosen)
+    check_names(chosen, policy)
     from ..probes.corpus_statistics import corpus_from
     from ..probes.errors import InputError
     from ..probes.model import load_model
@@ -297,22 +319,14 @@ def _setup(
 
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Progress]:
-    """Yield a callback that draws bars on standard error; nothing but results goes to standard output."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    """Yield a callback that shows progress on standard error; nothing but results goes to standard output."""
+    from .terminal import bars, lines
 
-    columns = (TextColumn("{task.description:>34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    # In a file bars are noise, and an error is one sentence there.
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
-        tasks: dict[str, Any] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done)
-
-        yield show
+    if quiet or not sys.stderr.isatty():
+        yield (lambda *_: None) if quiet else lines()
+    else:
+        with bars() as show:
+            yield show
 
 
 if __name__ == "__main__":

@@ -127,15 +127,16 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _explain(path: Path, error: ValidationError) -> str:
-    first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"]) or "the table"
-    if first["type"] == "extra_forbidden":
+    return f"The policy {str(path)!r} has " + "; and it has ".join(_fault(dict(one)) for one in error.errors()) + "."
+
+
+def _fault(error: dict[str, Any]) -> str:
+    name = ".".join(str(part) for part in error["loc"]) or "the table"
+    if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, Policy.model_fields, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(Policy.model_fields)}."
-        return f"The policy {str(path)!r} has an unknown key {name!r}; {hint}"
-    return (
-        f"The policy {str(path)!r} has {name} = {first['input']!r}, which is not allowed ({first['msg']}); correct it."
-    )
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(Policy.model_fields)}"
+        return f"an unknown key {name!r}, {hint}"
+    return f"{name} = {error['input']!r}, which is not allowed ({error['msg']}): correct it"
 
 
 def decide(policy: Policy, findings: Sequence[Finding], editor: str | None = None) -> Decision:

@@ -155,6 +155,7 @@ def _keys(setup: Setup, assessment: Assessment) -> schema.Keys | None:
         denominator=_finite(seen.denominator),
         denominator_prefixed=_finite(seen.denominator_prefixed),
         denominator_ratio=_finite(seen.ratio),
+        predicted_relative_norm=_finite(seen.predicted_relative_norm),
         cosine=_finite(seen.cosine),
         norm_ratio=_finite(seen.norm_ratio),
         subject_point=_point(plane.project(seen.keys.bare_key[None])[0]),

@@ -165,8 +165,9 @@ def prepare(
     )  # fmt: skip
 
 
-def check_names(policy: Policy) -> None:
-    """Raise `PolicyError` where the policy names a probe or an editor that is not there, or that may not be named."""
+def check_names(policy: Policy, path: Path | None = None) -> None:
+    """Raise `PolicyError` where the policy (of the file `path`) names a probe or an editor that may not be named."""
+    named = "The policy" if path is None else f"The policy {str(path)!r}"
     try:
         for name in policy.rules:
             # A rule that is about no probe would leave the probe that was meant to its default.
@@ -174,10 +175,10 @@ def check_names(policy: Policy) -> None:
         chosen_editor(policy.editor)
         consistent = chosen_editor(policy.rewrite_editor).consistent
     except InputError as error:
-        raise PolicyError(f"The policy cannot be kept: {error}") from error
+        raise PolicyError(f"{named} cannot be kept: {error}") from error
     if not consistent:
         raise PolicyError(
-            f"The policy rewrites edits with {policy.rewrite_editor!r}, whose keys are inconsistent, so that nothing would be "
+            f"{named} rewrites edits with {policy.rewrite_editor!r}, whose keys are inconsistent, so that nothing would be "
             "guarded; set rewrite_editor to 'prefixed'."
         )
 

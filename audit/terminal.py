@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +19,12 @@ from ..reports.schema import Rate
 from ..reports.summary import Summary
 from .guard import Assessment
 from .policy import Action
+from .setup import Progress
 
-__all__ = ["ProbeTable", "print_summary", "probe_line"]
+__all__ = ["ProbeTable", "bars", "lines", "print_summary", "probe_line"]
+
+_EVERY = 20.0
+"""Seconds between two lines of progress in a file."""
 
 _COLOURS = {"pass": "bold green", "fail": "bold red", "void": "bold magenta"}
 _ACTIONS = {Action.ALLOW: "green", Action.REWRITE: "yellow", Action.REFUSE: "red"}
@@ -33,6 +41,7 @@ def probe_line(assessment: Assessment) -> dict[str, Any]:
         "denominator_prefixed": _number(None if seen is None else seen.denominator_prefixed),
         "denominator_ratio": _number(None if seen is None else seen.ratio),
         "cosine": _number(None if seen is None else seen.cosine),
+        "contexts": 0 if seen is None else len(seen.keys.keys),
         "findings": [
             {"probe": f.probe, "level": f.level.value, "value": f.value, "threshold": f.threshold, "message": f.message}
             for f in assessment.findings
@@ -95,3 +104,36 @@ def print_summary(summary: Summary, report: Path) -> None:
 
 def _rate(rate: Rate) -> str:
     return f"{rate.passed} passed, {rate.failed} failed, {rate.not_judged} not judged, of {rate.total}"
+
+
+@contextmanager
+def bars() -> Iterator[Progress]:
+    """Yield a callback that draws a bar for each stage on standard error."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description:>34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=Console(stderr=True)) as drawn:
+        tasks: dict[str, Any] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = drawn.add_task(what, total=total)
+            drawn.update(tasks[what], completed=done)
+
+        yield show
+
+
+def lines() -> Progress:
+    """Return a callback that writes a line to standard error now and then: what a CI log can show, and no noise in it."""
+    started = last = time.monotonic()
+
+    def show(what: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _EVERY:
+            last = now
+            sys.stderr.write(f"{now - started:6.0f} s  {what}: {done} of {total}\n")
+            sys.stderr.flush()
+
+    return show

@@ -50,7 +50,8 @@ def main() -> None:
     table = {"machine": _machine(lm), "layer": fast.setup.site.layer}
     print(json.dumps(table), flush=True)
     stages = {
-        "probing": _probing, "guarded edit, first token": _first_edits, "guarded edit, mid-prompt": _mid_edits,
+        "probing, exact": _exact_probing, "probing, with the screen": _screened_probing,
+        "guarded edit, first token": _first_edits, "guarded edit, mid-prompt": _mid_edits,
         "statistics": _key_statistics,
     }  # fmt: skip
     for name, stage in stages.items():
@@ -144,11 +145,19 @@ def _requests(group=None):
     return [edit for edit in builtin_edits() if group in (None, edit.group)]
 
 
-def _probing(fast, plain, options):
+def _exact_probing(fast, plain, options):
+    return _probing(fast, plain, options, screen=False)
+
+
+def _screened_probing(fast, plain, options):
+    return _probing(fast, plain, options, screen=True)
+
+
+def _probing(fast, plain, options, *, screen):
     requests = _requests()
     few = requests[:: len(requests) // 6][:6]
     return _compare(
-        fast.setup.lm, (lambda: fast.assess_all(requests), len(requests)),
+        fast.setup.lm, (lambda: fast.assess_all(requests, screen=screen), len(requests)),
         (lambda: [plain.assess(request) for request in few], len(few)), "request", options.rounds,
     )  # fmt: skip
 

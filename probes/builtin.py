@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from .card import Card
 from .probe import PROBES, Case, Finding, Level, Probe
@@ -95,7 +96,7 @@ class Denominator(Probe):
             f", threshold {least:.3g}; the published update could reach {seen.predicted_relative_norm:.3g} times ||W||"
             f", threshold {most:.3g}"
         )
-        return self.found(
+        found = self.found(
             small or large,
             message,
             seen.ratio,
@@ -105,6 +106,9 @@ class Denominator(Probe):
             predicted_relative_norm=seen.predicted_relative_norm,
             predicted_relative_norm_threshold=most,
         )
+        # Value and threshold are those of the rule that fired.
+        of_size = replace(found, value=seen.predicted_relative_norm, threshold=most, unit="bound of ||Delta|| / ||W||")
+        return of_size if large and not small else found
 
 
 @PROBES.register("sink-key")

@@ -18,11 +18,12 @@ from .errors import InputError, NotFinite
 from .evidence import Evidence, Gauge
 from .probe import Threshold
 from .requests import EditRequest
+from .screen import Margins, margins
 
 __all__ = ["QUANTILES", "Calibration", "KeyPlane", "calibrate"]
 
 QUANTILES = {"min": 0.0, "0.01": 0.01, "0.05": 0.05, "median": 0.5, "0.95": 0.95, "0.99": 0.99, "max": 1.0}
-_LEAST, _TOGETHER = 16, 16
+_LEAST, _TOGETHER = 16, 32
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,12 @@ class KeyPlane:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Thresholds by ``probe/metric`` and the plane."""
+    """Thresholds by ``probe/metric``, the plane, and the screen's margins."""
 
     thresholds: Mapping[str, Threshold]
     plane: KeyPlane
+    margins: Margins
+    """How far the screen's figures may lie from the exact ones."""
 
 
 def calibrate(
@@ -79,7 +82,10 @@ def calibrate(
     for probe, metric, read, rule, how in rules:
         quantiles = _quantiles([read(evidence) for evidence in sample], f"{probe}/{metric}")
         found[f"{probe}/{metric}"] = Threshold(probe, metric, rule(quantiles), how, len(sample), quantiles)
-    return Calibration(found, _plane(sample, gauge.sink))
+    few = [one for one in gauge.screened(sample) if isinstance(one, Evidence)]
+    if len(few) < len(sample):
+        raise NotFinite("A key of the null sample is NaN or Inf; the model is broken before any edit.")
+    return Calibration(found, _plane(sample, gauge.sink), margins(few, sample))
 
 
 def _quantiles(values: Sequence[float], name: str) -> dict[str, float]:

@@ -12,9 +12,12 @@ import io
 import os
 import shutil
 import tempfile
-from contextlib import redirect_stderr
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
 from .errors import ModelError
 
@@ -68,6 +71,19 @@ def embedded_folder() -> Path:
     return folder
 
 
+@contextmanager
+def _read_once() -> Iterator[None]:
+    """Let transformers parse the GGUF file once: it reads the whole vocabulary again for config, weights and tokenizer."""
+    import gguf
+
+    reader: Any = gguf.GGUFReader
+    gguf.GGUFReader = lru_cache(maxsize=1)(reader)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = reader
+
+
 def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -78,8 +94,9 @@ def _convert(gguf: Path, folder: Path) -> None:
     logging.disable_progress_bar()
     try:
         # The reader of GGUF draws a bar of its own, which no setting turns off.
-        with redirect_stderr(io.StringIO()):
+        with redirect_stderr(io.StringIO()), _read_once():
             model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+            AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(work)
         # The weights are dequantised by now; a config that still says otherwise refuses to be saved.
         plain = type(model.config)(
             **{key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
@@ -88,7 +105,6 @@ def _convert(gguf: Path, folder: Path) -> None:
             saved = type(model)(plain)
         saved.load_state_dict(model.state_dict(), assign=True)
         saved.save_pretrained(work)
-        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(work)
         work.replace(folder)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise ModelError(

@@ -25,8 +25,9 @@ from .partial import Row, full_logits, plain_logits
 from .prefix_cache import PrefixCache
 from .prefixes import ContextPrefixes, Role
 from .requests import EditRequest
+from .screen import few_contexts
 from .site import EditSite
-from .statistics import KeyStatistics
+from .statistics import KeyStatistics, unit_vector
 from .tokens import target_ids
 
 __all__ = ["Evidence", "Gauge", "sink_key"]
@@ -86,26 +87,57 @@ class Gauge:
             return found
         raise found
 
-    def measure_all(self, requests: Sequence[EditRequest]) -> list[Evidence | RequestError | NotFinite]:
-        """Return the evidence for each request, run together; an error is returned, and stops no other request."""
+    def measure_all(
+        self, requests: Sequence[EditRequest], *, screen: bool = False
+    ) -> list[Evidence | RequestError | NotFinite]:
+        """Return the evidence for each request, run together; an error is returned, and stops no other request.
+
+        With `screen` under few contexts, and without asking whether the target is said already.
+        """
         texts = self.prefixes.texts(Role.KEY)
+        if screen:
+            texts = tuple(texts[index] for index in few_contexts(self.prefixes))
         keys = all_subject_keys(self.lm, self.site, requests, texts, known=self.known, plain=self.plain)
-        found: list[Evidence | RequestError | NotFinite] = []
-        said = _says_targets(self.lm, requests, plain=self.plain)
-        for one, says in zip(keys, said, strict=True):
+        said = [None] * len(requests) if screen else _says_targets(self.lm, requests, plain=self.plain)
+        located = [(one, says) for one, says in zip(keys, said, strict=True) if not isinstance(one, RequestError)]
+        # Plainly one by one, otherwise together: a solve for many keys takes little more than one for a few.
+        groups = [[one] for one in located] if self.plain else [located]
+        made = iter([found for group in groups for found in self._evidence(group)])
+        return [one if isinstance(one, RequestError) else next(made) for one in keys]
+
+    def screened(self, measured: Sequence[Evidence]) -> list[Evidence | NotFinite]:
+        """Return what the screen would have seen of requests that were measured under all contexts."""
+        contexts = few_contexts(self.prefixes)
+        return self._evidence([(one.keys.under(contexts), None) for one in measured])
+
+    def _evidence(self, seen: Sequence[tuple[SubjectKeys, bool | None]]) -> list[Evidence | NotFinite]:
+        if not seen:
+            return []
+        means = torch.stack([keys.mean_key.double().cpu() for keys, _ in seen])
+        bares = torch.stack([keys.bare_key.double().cpu() for keys, _ in seen])
+        # The first context is the empty one, whose key is the bare one.
+        others = torch.stack([keys.keys[1:].double().cpu() for keys, _ in seen])
+        distances = self.statistics.distance(torch.cat([bares[:, None], others], 1), means[:, None])
+        found: list[Evidence | NotFinite] = []
+        rows = zip(seen, means, bares, self.statistics.solve(means), distances, strict=True)
+        for (keys, says), mean, bare, solved, (shift, *usual) in rows:
             try:
-                found.append(one if isinstance(one, RequestError) else self._evidence(one, says))
+                found.append(self._one(keys, says, mean, bare, unit_vector(solved), shift, usual))
             except NotFinite as error:
                 found.append(error)
         return found
 
-    def _evidence(self, keys: SubjectKeys, says_target: bool | None) -> Evidence:
-        mean, bare = keys.mean_key.double().cpu(), keys.bare_key.double().cpu()
-        direction = self.statistics.direction(mean)
-        denominator = abs(float(direction @ bare))
-        # The first context is the empty one, whose key is the bare one.
-        shift, *usual = self.statistics.distance(torch.cat([bare[None], keys.keys[1:].double().cpu()]), mean).tolist()
-        middle = statistics.median_low(usual)
+    def _one(
+        self,
+        keys: SubjectKeys,
+        says_target: bool | None,
+        mean: torch.Tensor,
+        bare: torch.Tensor,
+        direction: torch.Tensor,
+        shift: torch.Tensor,
+        usual: Sequence[torch.Tensor],
+    ) -> Evidence:
+        denominator, middle = abs(float(direction @ bare)), statistics.median_low(map(float, usual))
         bound = self.clamp * float(keys.bare_value.norm()) / denominator if denominator else float("inf")
         return Evidence(
             keys=keys,
@@ -113,7 +145,7 @@ class Gauge:
             denominator_prefixed=abs(float(direction @ mean)),
             cosine=_cosine(bare, mean),
             norm_ratio=float(bare.norm() / mean.norm()),
-            distance_ratio=shift / middle if middle else float("nan"),
+            distance_ratio=float(shift) / middle if middle else float("nan"),
             sink_similarity=_cosine(bare, self.sink.double().cpu()),
             predicted_relative_norm=bound / self.weight_norm,
             says_target=says_target,

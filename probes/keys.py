@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from .batches import TOKEN_BUDGET, batches, pad
+from .batches import batches, pad
 from .errors import ModelError, RequestError
 from .passes import pad_id
 from .prefix_cache import PrefixCache, join
@@ -38,6 +38,9 @@ __all__ = [
     "stop_after",
     "subject_keys",
 ]
+
+_BUDGET = 1024
+"""Tokens of one pass, padding included: what lies between two products then stays in the processor's cache."""
 
 
 class Activations(NamedTuple):
@@ -72,6 +75,10 @@ class SubjectKeys:
         """v_bar [d_model], the mean over all given prefixes."""
         return self.values.mean(0)
 
+    def under(self, contexts: Sequence[int]) -> SubjectKeys:
+        """Return the same under the prefixes of these indices alone."""
+        return replace(self, keys=self.keys[list(contexts)], values=self.values[list(contexts)])
+
 
 class _Reached(Exception):
     """Raised by our own hook once the site has run, caught by `stop_after` alone."""
@@ -104,42 +111,55 @@ def stop_after(module: torch.nn.Module) -> Iterator[list[tuple[torch.Tensor, tor
 
 def locate(lm: LanguageModel, request: EditRequest, prefix: str = "") -> SubjectPosition:
     """Return where the subject of `request` lies in `prefix` + its prompt; raises `RequestError`."""
-    text = prefix + request.prompt
-    if not prefix:
-        return locate_subject(lm.tokenizer, text, request.subject)
-    locate_subject(lm.tokenizer, request.prompt, request.subject)
-    start = len(prefix) + request.prompt.index(request.subject)
-    return locate_subject(lm.tokenizer, text, request.subject, occurrence_start=start)
+    return _positions(lm, request, [prefix])[1]
+
+
+def _positions(lm: LanguageModel, request: EditRequest, prefixes: Sequence[str]) -> list[SubjectPosition]:
+    """Return where the subject lies bare and under each of `prefixes`; raises `RequestError`."""
+    bare = locate_subject(lm.tokenizer, request.prompt, request.subject)
+    start = request.prompt.index(request.subject)
+    return [
+        bare,
+        *(
+            locate_subject(lm.tokenizer, prefix + request.prompt, request.subject, occurrence_start=len(prefix) + start)
+            if prefix
+            else bare
+            for prefix in prefixes
+        ),
+    ]
 
 
 def activations(
     lm: LanguageModel,
     site: EditSite,
     rows: Sequence[tuple[Sequence[int], int]],
-    budget: int = TOKEN_BUDGET,
+    budget: int = _BUDGET,
     known: PrefixCache | None = None,
 ) -> Activations:
     """Return the site's input and output at one token of each row, `rows` being (ids, token index).
 
-    Rows that begin with a `known` prefix go on from there.
+    Rows that begin with a `known` prefix go on from there; rows that are alike are run once.
     """
-    keys: dict[int, torch.Tensor] = {}
-    values: dict[int, torch.Tensor] = {}
     # In a causal model nothing behind the token can reach it.
-    cut = [tuple(ids[: index + 1] if lm.causal else ids) for ids, index in rows]
-    for members in batches([len(row) for row in cut], budget):
-        chosen = [cut[place] for place in members]
-        joined = join(lm, chosen, known, [len(row) - 1 for row in chosen], site.layer + 1)
+    cut = [(tuple(ids[: index + 1] if lm.causal else ids), index) for ids, index in rows]
+    once = list(dict.fromkeys(cut))
+    lengths = [len(ids) for ids, _ in once]
+    left = [len(ids) - (0 if known is None else known.lead(ids, len(ids) - 1)[1]) for ids, _ in once]
+    keys: dict[tuple[tuple[int, ...], int], torch.Tensor] = {}
+    values: dict[tuple[tuple[int, ...], int], torch.Tensor] = {}
+    # What is known of a row costs no products, but memory.
+    for members in batches([max(rest, length // 8) for rest, length in zip(left, lengths, strict=True)], budget):
+        chosen = [once[place] for place in members]
+        joined = join(lm, [ids for ids, _ in chosen], known, [len(ids) - 1 for ids, _ in chosen], site.layer + 1)
         with torch.no_grad(), stop_after(site.module) as seen:
             lm.model(**joined.inputs)
         # Some models (OPT) run their MLP on [rows * tokens, features], so the places are counted flat.
-        flat = [n * joined.width + rows[place][1] - joined.leads[n] for n, place in enumerate(members)]
+        flat = [n * joined.width + index - joined.leads[n] for n, (_, index) in enumerate(chosen)]
         at = torch.tensor(flat, device=seen[0][0].device)
         given, returned = (tensor.flatten(0, -2)[at].float() for tensor in seen[0])
-        for place, key, value in zip(members, given, returned, strict=True):
-            keys[place], values[place] = key, value
-    order = range(len(rows))
-    return Activations(torch.stack([keys[i] for i in order]), torch.stack([values[i] for i in order]))
+        for row, key, value in zip(chosen, given, returned, strict=True):
+            keys[row], values[row] = key, value
+    return Activations(torch.stack([keys[row] for row in cut]), torch.stack([values[row] for row in cut]))
 
 
 def plain_activations(lm: LanguageModel, site: EditSite, rows: Sequence[tuple[Sequence[int], int]]) -> Activations:
@@ -167,7 +187,7 @@ def subject_keys(
     site: EditSite,
     request: EditRequest,
     prefixes: Sequence[str],
-    budget: int = TOKEN_BUDGET,
+    budget: int = _BUDGET,
     known: PrefixCache | None = None,
 ) -> SubjectKeys:
     """Return the keys and values of one request's subject, bare and under `prefixes` (texts, the empty one included).
@@ -185,7 +205,7 @@ def all_subject_keys(
     site: EditSite,
     requests: Sequence[EditRequest],
     prefixes: Sequence[str],
-    budget: int = TOKEN_BUDGET,
+    budget: int = _BUDGET,
     known: PrefixCache | None = None,
     *,
     plain: bool = False,
@@ -197,7 +217,7 @@ def all_subject_keys(
     found: list[list[SubjectPosition] | RequestError] = []
     for request in requests:
         try:
-            found.append([locate(lm, request), *(locate(lm, request, prefix) for prefix in prefixes)])
+            found.append(_positions(lm, request, prefixes))
         except RequestError as error:
             found.append(error)
     rows = [(place.input_ids, place.last) for one in found if not isinstance(one, RequestError) for place in one]

@@ -66,8 +66,10 @@ class Registry(Generic[T]):
         self.load()
         if name in self._classes:
             return self._classes[name]
-        near = difflib.get_close_matches(name, self._classes, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(self.names())}."
+        # A control is there to be run, not to be chosen.
+        shown = [known for known in self.names() if not getattr(self._classes[known], "control", False)]
+        near = difflib.get_close_matches(name, shown, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(shown)}."
         raise InputError(f"There is no {name!r} among the {self.kind}; {hint}")
 
     def names(self) -> list[str]:

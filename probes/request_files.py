@@ -130,7 +130,7 @@ def _report(source: str, invalid: list[InvalidRecord], total: int, *, skip_inval
     if skip_invalid:
         way_out = "none is left to go on with, so correct them."
     else:
-        way_out = "correct them, or leave them out with skip_invalid."
+        way_out = "correct them, or go on without them with --skip-invalid (in Python: skip_invalid=True)."
     first = f"{len(invalid)} of {total} records in {source!r} are wrong; {way_out}"
     listed = [f"{record.where}: {record.message}" for record in invalid[:_MAX_LISTED]]
     rest = len(invalid) - len(listed)

@@ -64,7 +64,9 @@ def read_record(fields: Mapping[str, object], index: int) -> ReadRecord:
 
 def _not_blank(text: str) -> str:
     if not text.strip():
-        raise ValueError(f"must not be empty, and is {text!r}; write a text or leave the key out.")
+        raise ValueError(
+            f"must not be empty, and is {text!r}; write a text, or leave the key out where it is not needed."
+        )
     return text
 
 

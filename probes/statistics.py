@@ -107,12 +107,7 @@ class KeyStatistics:
 
     def direction(self, key: torch.Tensor) -> torch.Tensor:
         """Return u = C^-1 k / ||C^-1 k|| [d_ff], a unit vector in float64 on the CPU; raises `NotFinite`."""
-        solved = self.solve(key)
-        norm = solved.norm()
-        if not bool(torch.isfinite(norm)) or float(norm) == 0.0:
-            raise NotFinite(f"||C^-1 k|| is {float(norm)}, so the update has no direction; check the key statistics.")
-        unit: torch.Tensor = solved / norm
-        return unit
+        return unit_vector(self.solve(key))
 
     def distance(self, keys: torch.Tensor, origin: torch.Tensor) -> torch.Tensor:
         """Return the distance of keys [..., d_ff] from `origin` in the metric of C: sqrt((a - b)^T C^-1 (a - b))."""
@@ -123,6 +118,14 @@ class KeyStatistics:
     def sha256(self) -> str:
         """Hash of C's bytes."""
         return hashlib.sha256(self.second_moment.double().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def unit_vector(solved: torch.Tensor) -> torch.Tensor:
+    """Return C^-1 k [d_ff] at unit length; raises `NotFinite`."""
+    norm = solved.norm()
+    if not bool(torch.isfinite(norm)) or float(norm) == 0.0:
+        raise NotFinite(f"||C^-1 k|| is {float(norm)}, so the update has no direction; check the key statistics.")
+    return solved / norm
 
 
 def identity_statistics(size: int, model_fingerprint: str, layer: int) -> KeyStatistics:

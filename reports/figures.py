@@ -44,6 +44,10 @@ def figures(digest: Digest) -> list[Figure]:
 # --------------------------------------------------------------------------------------------------- denominators
 
 
+_SIZE = "predicted_relative_norm"
+"""The denominator probe's second metric."""
+
+
 class _Bare(NamedTuple):
     story: Story
     value: float
@@ -87,15 +91,20 @@ def _placed(story: Story, value: float, what: str) -> Mark:
 
 
 def _bare_denominators(digest: Digest) -> list[_Bare]:
-    """Return |u . k_u| of each edit with the threshold that it was held against, both as seen on the axis."""
+    """Return |u . k_u| of each edit with the value under which its probe fires, both as seen on the axis."""
     known = {t.metric: t.value for t in digest.header.thresholds if t.probe == DENOMINATOR and t.value}
-    absolute, relative = known.get(DENOMINATOR), known.get("ratio")
     found = []
     for story in digest.stories:
-        value = story.record.keys.denominator if story.record.keys else None
-        if value:
-            under = _prefixed_denominator(story)
-            found.append(_Bare(story, abs(value), absolute or (relative * under if relative and under else None)))
+        keys = story.record.keys
+        if keys and keys.denominator:
+            value, under, size = abs(keys.denominator), _prefixed_denominator(story), keys.predicted_relative_norm
+            # The update's size is inversely proportional to the denominator.
+            rules = (
+                known.get(DENOMINATOR),
+                known["ratio"] * under if "ratio" in known and under else None,
+                value * size / known[_SIZE] if _SIZE in known and size else None,
+            )
+            found.append(_Bare(story, value, max((rule for rule in rules if rule), default=None)))
     return found
 
 
@@ -111,7 +120,9 @@ def _denominator_caption(bare: Sequence[_Bare]) -> str:
     kept = sum(story.decided is Decided.ALLOWED for story in low)
     were = "was" if kept == 1 else "were"
     ending = f"{kept} of them {were} made as asked" if kept else "none of them was made as asked"
-    return f"Below its threshold the update would explode: {len(low)} of {len(bare)} edits lie there, and {ending}."
+    return (
+        f"Below its threshold the update would be too large: {len(low)} of {len(bare)} edits lie there, and {ending}."
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------- keys

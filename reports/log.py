@@ -139,7 +139,9 @@ def read_log(path: Path) -> Log:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise LogError(f"The log {path} cannot be read ({error.strerror}); give the path of an audit's log.") from error
+        raise LogError(
+            f"The log {path} cannot be read ({error.strerror}); give an audit's log (audit.jsonl), or the folder that holds it."
+        ) from error
     return _parse(data, path)
 
 

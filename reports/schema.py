@@ -214,6 +214,8 @@ class Keys(Model):
     denominator_ratio: float | None
     cosine: float | None
     norm_ratio: float | None
+    predicted_relative_norm: float | None = None
+    """Upper bound of ||Delta|| / ||W|| for the edit as published."""
     subject_point: Point | None = None
     prefixed_points: list[Point] = Field(default_factory=list)
     mean_point: Point | None = None

@@ -28,8 +28,8 @@ from .check import CHECKS, Bench, Check, Measured, Measurement, Outcome, judge
 
 __all__ = ["Efficacy", "Generalization", "Locality"]
 
-_FEW = (Family.SENTENCE, Family.NEWLINE)
-"""Families under which paraphrases and neighbours are tested: one long, one short."""
+_FEW = (Family.SENTENCE,)
+"""Families under which paraphrases and neighbours are tested: these prompts are many, and the edit's own has all."""
 
 
 class _Text(NamedTuple):

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -166,6 +167,10 @@ def test_stats_writes_a_file_that_probe_reads(place: Path, checkpoint: Path, com
     one_sentence(
         command("probe", "edits.json", "--model", checkpoint, "--layer", 1, "--stats", "c.safetensors"), "c.safetensors"
     )
+
+
+def test_the_version_is_that_of_the_package(command: Command) -> None:
+    assert command("--version") == Ran(0, f"editguard {version('editguard')}\n", "")
 
 
 def test_help_loads_nothing_heavy() -> None:

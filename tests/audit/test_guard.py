@@ -15,6 +15,7 @@ from editguard.probes.errors import InputError
 from editguard.probes.fingerprint import tensor_hash, tensor_hashes
 from editguard.probes.probe import Level
 from editguard.probes.requests import EditRequest
+from editguard.probes.screen import Margins
 from editguard.suites.check import Outcome
 
 from .tiny_lm import MIDDLE, MISSING, REQUEST, lenient
@@ -71,6 +72,37 @@ def test_a_bad_request_is_refused_and_never_raises(guard: GuardedEditor, request
     assert not result.sound
     assert result.hashes is None
     assert hashes(guard) == before
+
+
+def with_margins(guard: GuardedEditor, margins: Margins) -> GuardedEditor:
+    calibration = replace(guard.setup.calibration, margins=margins)
+    return replace(guard, setup=replace(guard.setup, calibration=calibration))
+
+
+def test_the_screen_decides_alike_and_measures_clear_cases_under_few_contexts(guard: GuardedEditor) -> None:
+    requests = [REQUEST, MISSING, MIDDLE]
+    exact = guard.assess_all(requests)
+    screened = with_margins(guard, Margins(0.0, 0.0, 0.0)).assess_all(requests, screen=True)
+    assert [one.decision.action for one in screened] == [one.decision.action for one in exact]
+    for few, full in ((screened[0], exact[0]), (screened[2], exact[2])):
+        assert few.evidence is not None
+        assert full.evidence is not None
+        assert len(few.evidence.keys.keys) < len(full.evidence.keys.keys)
+    assert screened[1].evidence is None
+
+
+def test_what_the_screen_cannot_settle_is_measured_exactly(guard: GuardedEditor) -> None:
+    doubtful = with_margins(guard, Margins(50.0, 50.0, 2.0))
+    (exact,), (screened,) = guard.assess_all([MIDDLE]), doubtful.assess_all([MIDDLE], screen=True)
+    assert exact.evidence is not None
+    assert screened.evidence is not None
+    assert len(screened.evidence.keys.keys) == len(exact.evidence.keys.keys)
+    assert screened.decision == exact.decision
+    assert screened.findings == exact.findings
+    # A subject that is the first token is rewritten whatever the numbers are.
+    (first,) = doubtful.assess_all([REQUEST], screen=True)
+    assert first.evidence is not None
+    assert len(first.evidence.keys.keys) < len(exact.evidence.keys.keys)
 
 
 def test_trying_an_edit_always_undoes_it(guard: GuardedEditor) -> None:

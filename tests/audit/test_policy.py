@@ -117,8 +117,8 @@ def test_a_file_overrides_what_it_names_and_nothing_else(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("max_relative_updat = 0.5", "unknown key 'max_relative_updat'; did you mean 'max_relative_update'?"),
-        ("zzz = 1", "unknown key 'zzz'; known are rules, unknown_probe"),
+        ("max_relative_updat = 0.5", "unknown key 'max_relative_updat', did you mean 'max_relative_update'?"),
+        ("zzz = 1", "unknown key 'zzz', known are rules, unknown_probe"),
         ("max_relative_update = -1", "max_relative_update = -1, which is not allowed"),
         ("max_relative_update = nan", "max_relative_update = nan, which is not allowed"),
         ("max_perplexity_ratio = inf", "max_perplexity_ratio = inf, which is not allowed"),
@@ -128,6 +128,7 @@ def test_a_file_overrides_what_it_names_and_nothing_else(tmp_path: Path) -> None
         ('[rules]\ndenominator = "ignore"', "rules.denominator = 'ignore', which is not allowed"),
         ('unknown_probe = "skip"', "unknown_probe = 'skip', which is not allowed"),
         ("rules = 3", "rules = 3, which is not allowed"),
+        ("zzz = 1\nmin_efficacy = 2", "and it has min_efficacy = 2, which is not allowed"),
         ("this is no toml", "is no TOML"),
         ("a = 1\na = 2", "is no TOML"),
     ],

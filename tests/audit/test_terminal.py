@@ -10,7 +10,7 @@ import pytest
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.runner import LOG, run_audit
 from editguard.audit.setup import Setup
-from editguard.audit.terminal import ProbeTable, print_summary, probe_line
+from editguard.audit.terminal import ProbeTable, lines, print_summary, probe_line
 from editguard.probes.request_files import LoadedRequests
 
 from .tiny_lm import MIDDLE, MISSING, REQUEST
@@ -58,3 +58,15 @@ def test_the_summary_prints_verdict_reasons_and_counts(
     assert f"efficacy prefixed: {prefixed.passed} passed, {prefixed.failed} failed, 0 not judged, of" in shown
     print_summary(summary.model_copy(update={"worst_perplexity_ratio": None}), tmp_path / LOG)
     assert "worst perplexity ratio: not measured" in capsys.readouterr().out
+
+
+def test_progress_in_a_file_is_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 5.0, 21.0, 30.0, 42.0])
+    monkeypatch.setattr("editguard.audit.terminal.time.monotonic", lambda: next(clock))
+    show = lines()
+    for done in range(4):
+        show("edits", done, 60)
+    seen = capsys.readouterr()
+    assert (seen.out, seen.err) == ("", "    21 s  edits: 1 of 60\n    42 s  edits: 3 of 60\n")

@@ -30,7 +30,9 @@ def gauge() -> Gauge:
 
 @pytest.fixture(scope="module")
 def evidence(gauge: Gauge) -> list[Evidence]:
-    return [gauge.measure(request) for request in SAMPLE]
+    found = gauge.measure_all(SAMPLE)
+    assert all(isinstance(one, Evidence) for one in found)
+    return [one for one in found if isinstance(one, Evidence)]
 
 
 @pytest.fixture(scope="module")

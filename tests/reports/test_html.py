@@ -88,6 +88,18 @@ def test_the_threshold_is_drawn_in_the_denominators_own_terms(log: Log, page: Pa
     assert absolute["data"][0]["x"] == []
 
 
+def test_where_the_size_of_the_update_fires_first_its_threshold_is_drawn(log: Log) -> None:
+    keys, thresholds = log.edits[4].keys, log.header.thresholds
+    assert keys is not None
+    assert keys.denominator is not None
+    size = thresholds[0].model_copy(update={"metric": "predicted_relative_norm", "value": 4.0})
+    edits = list(log.edits)
+    edits[4] = edits[4].model_copy(update={"keys": keys.model_copy(update={"predicted_relative_norm": 8000.0})})
+    header = log.header.model_copy(update={"thresholds": [*thresholds, size]})
+    drawn = Page(render_html(replace(log, header=header, edits=tuple(edits)))).figures()["figure-denominators"]
+    assert drawn["data"][0]["y"][4] == pytest.approx(2000 * keys.denominator)
+
+
 def test_marks_lead_to_the_story_of_their_edit(page: Page) -> None:
     for figure in page.figures().values():
         assert {anchor for trace in figure["data"] for anchor in trace["customdata"]} <= set(page.ids)

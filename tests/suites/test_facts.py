@@ -299,5 +299,5 @@ def test_only_the_prompts_own_tokens_count_behind_a_prefix() -> None:
     asked = replace(ASKED, neighbourhood=("Lyon is a city of", "The town of Lyon is a city of"))
     before = Locality().prepare(bench, [asked])[0]
     bare, prefixed = Locality().measure(bench, ASKED, before, False).measurements
-    # Two families of prefixes, each with both prompts.
-    assert prefixed.total == 2 * bare.total
+    # One family of prefixes, with both prompts.
+    assert prefixed.total == bare.total

@@ -1,0 +1,72 @@
+"""A screen: few contexts settle the clear cases, and only the close ones are measured under all of them.
+
+How far a figure from few contexts lies from that of all is seen on the null sample; twice the largest difference is the
+margin. An edit is clear when it would be decided alike at both ends of its margins. The probes' rules are monotonic, so
+that the exact figures, which lie between, decide the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from .prefixes import ContextPrefixes, Role
+
+if TYPE_CHECKING:
+    from .evidence import Evidence
+
+__all__ = ["Margins", "ends", "few_contexts", "margins"]
+
+_STRIDE, _SAFETY = 5, 2.0
+
+
+@dataclass(frozen=True)
+class Margins:
+    """How far figures from few contexts may lie from those of all."""
+
+    ratio: float
+    """Of |u . k_u| / |u . k_bar|: largest difference of its logarithm."""
+    size: float
+    """Of the update's upper bound: largest difference of its logarithm."""
+    cosine: float
+    """Of cos(k_u, k_bar): largest difference."""
+
+
+def few_contexts(prefixes: ContextPrefixes) -> list[int]:
+    """Return the indices of the screen's contexts among the key prefixes: the empty one, and every fifth behind it."""
+    return [0, *range(1, len(prefixes.texts(Role.KEY)), _STRIDE)]
+
+
+def margins(few: Sequence[Evidence], full: Sequence[Evidence]) -> Margins:
+    """Return the margins that the same requests' evidence under few and under all contexts gives."""
+
+    def largest(differences: list[float]) -> float:
+        # Where nothing can be said of the difference, nothing is clear.
+        return _SAFETY * max(differences) if all(map(math.isfinite, differences)) else math.inf
+
+    pairs = list(zip(few, full, strict=True))
+    return Margins(
+        ratio=largest([_log(a.ratio, b.ratio) for a, b in pairs]),
+        size=largest([_log(a.predicted_relative_norm, b.predicted_relative_norm) for a, b in pairs]),
+        cosine=largest([abs(a.cosine - b.cosine) for a, b in pairs]),
+    )
+
+
+def ends(evidence: Evidence, by: Margins) -> tuple[Evidence, Evidence]:
+    """Return the worst and the best that the exact evidence may be."""
+
+    def moved(sign: int) -> Evidence:
+        return replace(
+            evidence,
+            denominator=evidence.denominator * math.exp(sign * by.ratio),
+            predicted_relative_norm=evidence.predicted_relative_norm * math.exp(-sign * by.size),
+            cosine=evidence.cosine + sign * by.cosine,
+        )
+
+    return moved(-1), moved(1)
+
+
+def _log(one: float, other: float) -> float:
+    return abs(math.log(one / other)) if one > 0 and other > 0 else math.inf

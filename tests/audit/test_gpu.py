@@ -1,0 +1,118 @@
+"""On a GPU: the same update as on the CPU, a guarded edit that leaves nothing behind, half precision, keys and C.
+
+Skipped by name where there is no GPU. Tiny models, so that what is asked is whether devices are mixed up, not speed;
+the embedded model is edited once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from editguard.audit.editors.base import EditContext, RankOneUpdate, compute_updates
+from editguard.audit.editors.value import Engine, ValueSettings
+from editguard.audit.guard import GuardedEditor
+from editguard.audit.setup import Setup, prepare
+from editguard.audit.transaction import Transaction
+from editguard.probes.corpus_statistics import Corpus, compute_statistics
+from editguard.probes.fingerprint import tensor_hashes
+from editguard.probes.keys import subject_keys
+from editguard.probes.model import LanguageModel
+from editguard.probes.site import find_site
+from editguard.probes.statistics import identity_statistics
+from editguard.suites.builtin import builtin_edits
+from editguard.suites.check import Outcome
+
+from ..families import FAMILIES
+from .tiny_lm import MIDDLE, REQUEST, SENTENCES, few_prefixes, lenient, tiny_lm
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device"),
+]
+
+CAUSAL = sorted(set(FAMILIES) - {"t5"})
+
+
+def on(device: str, family: str, dtype: torch.dtype = torch.float32) -> LanguageModel:
+    lm = tiny_lm(family, dtype=dtype)
+    return replace(lm, model=lm.model.to(device))
+
+
+def context(lm: LanguageModel, engine: Engine = Engine.LIVE) -> EditContext:
+    site = find_site(lm.model, 0)
+    statistics = identity_statistics(site.d_ff, lm.fingerprint, site.layer)
+    return EditContext(lm, site, statistics, few_prefixes(), ValueSettings(steps=4, engine=engine))
+
+
+@pytest.mark.parametrize("engine", Engine)
+@pytest.mark.parametrize("family", CAUSAL)
+def test_the_update_is_the_cpus(family: str, engine: Engine) -> None:
+    jobs = [("rome", REQUEST), ("prefixed", MIDDLE)]
+    here = compute_updates(context(on("cpu", family), Engine.REFERENCE), jobs)
+    there = compute_updates(context(on("cuda", family), engine), jobs)
+    for own, other in zip(here, there, strict=True):
+        assert isinstance(own, RankOneUpdate)
+        assert isinstance(other, RankOneUpdate)
+        assert other.steps == own.steps
+        assert other.norm == pytest.approx(own.norm, rel=1e-2)
+        assert other.denominator == pytest.approx(own.denominator, rel=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_transaction_leaves_nothing_behind(dtype: torch.dtype) -> None:
+    lm = on("cuda", "llama", dtype)
+    made = context(lm)
+    (update,) = compute_updates(made, [("prefixed", MIDDLE)])
+    assert isinstance(update, RankOneUpdate)
+    before = tensor_hashes(lm.model)
+    with Transaction(made.site, update):
+        assert tensor_hashes(lm.model) != before
+    assert tensor_hashes(lm.model) == before
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+def test_a_guarded_edit_is_measured_on_the_gpu(family: str) -> None:
+    setup = prepare(
+        on("cuda", family), layer=0, policy=lenient(), statistics="identity", perplexity_corpus=SENTENCES,
+        settings=ValueSettings(steps=3),
+    )  # fmt: skip
+    before = tensor_hashes(setup.lm.model)
+    result = GuardedEditor(setup).try_edit(MIDDLE)
+    assert {found.check for found in result.measurements} >= {"perplexity", "efficacy", "degeneracy", "drift"}
+    assert not [found for found in result.measurements if found.outcome is Outcome.UNMEASURED]
+    assert tensor_hashes(setup.lm.model) == before
+
+
+def test_keys_and_statistics_are_the_cpus() -> None:
+    corpus = Corpus(SENTENCES * 20, "sentences")
+    found = []
+    for device in ("cpu", "cuda"):
+        lm = on(device, "llama")
+        site = find_site(lm.model, 1)
+        keys = subject_keys(lm, site, MIDDLE, ["", "It is 2024. "])
+        found.append((keys.keys.cpu(), compute_statistics(lm, site, corpus).second_moment.cpu()))
+    for own, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, own, rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def smollm2_on_gpu(smollm2: LanguageModel) -> Setup:
+    lm = replace(smollm2, model=type(smollm2.model)(smollm2.model.config))
+    lm.model.load_state_dict(smollm2.model.state_dict())
+    return prepare(replace(lm, model=lm.model.to("cuda").eval().requires_grad_(False)))
+
+
+@pytest.mark.real
+def test_the_embedded_model_collapses_unguarded_and_holds_guarded(smollm2_on_gpu: Setup) -> None:
+    guard, before = GuardedEditor(smollm2_on_gpu), tensor_hashes(smollm2_on_gpu.lm.model)
+    edit = next(edit for edit in builtin_edits() if edit.group == "single-token-first")
+    bad, good = guard.unguarded(edit, "rome"), guard.try_edit(edit)
+    ratios = [m.value for result in (bad, good) for m in result.measurements if m.metric == "ratio"]
+    assert ratios[0] is None or ratios[0] > smollm2_on_gpu.policy.collapse_ratio
+    assert ratios[1] is not None
+    assert ratios[1] <= smollm2_on_gpu.policy.max_perplexity_ratio
+    assert not bad.sound
+    assert good.sound
+    assert tensor_hashes(smollm2_on_gpu.lm.model) == before

@@ -1,0 +1,71 @@
+"""The screen: its margins are what the null sample shows, its ends enclose the exact figures, and doubt is never clear."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from editguard.probes.evidence import Evidence
+from editguard.probes.prefixes import ContextPrefixes, Family, Prefix, Role
+from editguard.probes.screen import Margins, ends, few_contexts, margins
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ..tiny import BOS_REQUEST, REQUEST, tiny_gauge, tiny_language_model
+
+positive = st.floats(1e-6, 1e6)
+pytestmark = pytest.mark.tiny
+
+
+def evidence(ratio: float = 1.0, size: float = 1.0, cosine: float = 1.0) -> Evidence:
+    return Evidence(None, ratio, 1.0, cosine, 1.0, 1.0, 0.0, size)  # type: ignore[arg-type]  # no keys are read here
+
+
+def test_the_contexts_are_the_empty_one_and_every_fifth() -> None:
+    key = [Prefix(Family.SENTENCE, str(n), Role.KEY) for n in range(20)]
+    prefixes = ContextPrefixes((Prefix(Family.NONE, "", Role.KEY), *key), 0)
+    assert few_contexts(prefixes) == [0, 1, 6, 11, 16]
+
+
+def test_margins_are_twice_the_largest_difference() -> None:
+    found = margins(
+        [evidence(1.0, 2.0, 0.5), evidence(0.5, 1.0, 0.9)], [evidence(2.0, 1.0, 0.4), evidence(0.5, 1.0, 0.7)]
+    )
+    assert found == Margins(pytest.approx(2 * math.log(2)), pytest.approx(2 * math.log(2)), pytest.approx(0.4))
+
+
+@pytest.mark.parametrize("bad", [evidence(math.nan), evidence(-1.0), evidence(0.0), evidence(1.0, math.inf)])
+def test_a_sample_that_cannot_be_compared_leaves_nothing_clear(bad: Evidence) -> None:
+    found = margins([bad], [evidence()])
+    assert math.inf in (found.ratio, found.size)
+
+
+@given(positive, positive, st.floats(-1, 1), positive, positive, st.floats(-1, 1))
+def test_the_ends_enclose_what_the_margins_were_taken_from(
+    ratio: float, size: float, cosine: float, other: float, larger: float, turned: float
+) -> None:
+    few, full = evidence(ratio, size, cosine), evidence(other, larger, turned)
+    worst, best = ends(few, margins([few], [full]))
+    slack = 1 + 1e-9
+    assert worst.ratio <= full.ratio * slack
+    assert full.ratio <= best.ratio * slack
+    assert best.predicted_relative_norm <= full.predicted_relative_norm * slack
+    assert full.predicted_relative_norm <= worst.predicted_relative_norm * slack
+    assert worst.cosine - 1e-9 <= full.cosine <= best.cosine + 1e-9
+
+
+@pytest.mark.parametrize("request_", [REQUEST, BOS_REQUEST])
+def test_what_the_screen_measures_is_what_few_contexts_of_all_give(request_) -> None:  # type: ignore[no-untyped-def]
+    gauge = tiny_gauge(tiny_language_model("llama"))
+    (few,) = gauge.measure_all([request_], screen=True)
+    (full,) = gauge.measure_all([request_])
+    assert isinstance(few, Evidence)
+    assert isinstance(full, Evidence)
+    assert len(few.keys.keys) < len(full.keys.keys)
+    assert few.says_target is None
+    (again,) = gauge.screened([full])
+    assert isinstance(again, Evidence)
+    torch.testing.assert_close(few.keys.keys, again.keys.keys, rtol=1e-4, atol=1e-5)
+    for name in ("denominator", "denominator_prefixed", "cosine", "sink_similarity", "predicted_relative_norm"):
+        assert getattr(few, name) == pytest.approx(getattr(again, name), rel=1e-3, abs=1e-6)
