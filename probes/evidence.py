@@ -25,7 +25,6 @@ from .partial import Row, full_logits, plain_logits
 from .prefix_cache import PrefixCache
 from .prefixes import ContextPrefixes, Role
 from .requests import EditRequest
-from .screen import few_contexts
 from .site import EditSite
 from .statistics import KeyStatistics, unit_vector
 from .tokens import target_ids
@@ -96,7 +95,7 @@ class Gauge:
         """
         texts = self.prefixes.texts(Role.KEY)
         if screen:
-            texts = tuple(texts[index] for index in few_contexts(self.prefixes))
+            texts = tuple(texts[index] for index in self.prefixes.few())
         keys = all_subject_keys(self.lm, self.site, requests, texts, known=self.known, plain=self.plain)
         said = [None] * len(requests) if screen else _says_targets(self.lm, requests, plain=self.plain)
         located = [(one, says) for one, says in zip(keys, said, strict=True) if not isinstance(one, RequestError)]
@@ -107,7 +106,7 @@ class Gauge:
 
     def screened(self, measured: Sequence[Evidence]) -> list[Evidence | NotFinite]:
         """Return what the screen would have seen of requests that were measured under all contexts."""
-        contexts = few_contexts(self.prefixes)
+        contexts = self.prefixes.few()
         return self._evidence([(one.keys.under(contexts), None) for one in measured])
 
     def _evidence(self, seen: Sequence[tuple[SubjectKeys, bool | None]]) -> list[Evidence | NotFinite]:

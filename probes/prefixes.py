@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["ContextPrefixes", "Family", "Prefix", "Role", "make_prefixes", "sample_texts"]
 
 
+_STRIDE = 5
+"""Of so many key prefixes a screen takes one."""
+
+
 class Family(Enum):
     """Kinds of text in front of a prompt, shortest first."""
 
@@ -64,6 +68,10 @@ class ContextPrefixes:
     def texts(self, role: Role) -> tuple[str, ...]:
         """Return the texts of one role, in order."""
         return tuple(prefix.text for prefix in self.prefixes if prefix.role is role)
+
+    def few(self) -> list[int]:
+        """Return the indices, among the key prefixes, of a screen's: the empty one, and some of the others."""
+        return [0, *range(1, len(self.texts(Role.KEY)), _STRIDE)]
 
     def of(self, role: Role) -> tuple[Prefix, ...]:
         """Return the prefixes of one role, in order."""

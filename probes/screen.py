@@ -12,14 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from .prefixes import ContextPrefixes, Role
-
 if TYPE_CHECKING:
     from .evidence import Evidence
 
-__all__ = ["Margins", "ends", "few_contexts", "margins"]
+__all__ = ["Margins", "ends", "margins"]
 
-_STRIDE, _SAFETY = 5, 2.0
+_SAFETY = 2.0
 
 
 @dataclass(frozen=True)
@@ -32,11 +30,6 @@ class Margins:
     """Of the update's upper bound: largest difference of its logarithm."""
     cosine: float
     """Of cos(k_u, k_bar): largest difference."""
-
-
-def few_contexts(prefixes: ContextPrefixes) -> list[int]:
-    """Return the indices of the screen's contexts among the key prefixes: the empty one, and every fifth behind it."""
-    return [0, *range(1, len(prefixes.texts(Role.KEY)), _STRIDE)]
 
 
 def margins(few: Sequence[Evidence], full: Sequence[Evidence]) -> Margins:

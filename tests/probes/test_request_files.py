@@ -100,7 +100,10 @@ def test_all_wrong_records_are_named_at_once_one_a_line(tmp_path: Path) -> None:
     lines = [json.dumps(RECORD), "", json.dumps(WRONG), '{"subject": "Ly', json.dumps({**RECORD, "subjct": "x"})]
     path = write(tmp_path, "e.jsonl", "\n".join(lines))
     first, *listed = refusal(path).split("\n")
-    assert first == f"3 of 4 records in {str(path)!r} are wrong; correct them, or leave them out with skip_invalid."
+    assert first == (
+        f"3 of 4 records in {str(path)!r} are wrong; correct them, or go on without them with --skip-invalid "
+        "(in Python: skip_invalid=True)."
+    )
     assert [line.split(" ")[0] for line in listed] == ["e.jsonl:3:", "e.jsonl:4:", "e.jsonl:5:"]
     assert "target_new must not be empty" in listed[0]
     assert "subject 'Lyon' does not stand in the prompt" in listed[0]

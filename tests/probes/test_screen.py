@@ -8,7 +8,7 @@ import pytest
 import torch
 from editguard.probes.evidence import Evidence
 from editguard.probes.prefixes import ContextPrefixes, Family, Prefix, Role
-from editguard.probes.screen import Margins, ends, few_contexts, margins
+from editguard.probes.screen import Margins, ends, margins
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +25,7 @@ def evidence(ratio: float = 1.0, size: float = 1.0, cosine: float = 1.0) -> Evid
 def test_the_contexts_are_the_empty_one_and_every_fifth() -> None:
     key = [Prefix(Family.SENTENCE, str(n), Role.KEY) for n in range(20)]
     prefixes = ContextPrefixes((Prefix(Family.NONE, "", Role.KEY), *key), 0)
-    assert few_contexts(prefixes) == [0, 1, 6, 11, 16]
+    assert prefixes.few() == [0, 1, 6, 11, 16]
 
 
 def test_margins_are_twice_the_largest_difference() -> None:
