@@ -259,7 +259,9 @@ def main() -> None:
     """Run the command line; errors that editguard raises on purpose are one sentence on standard error."""
     from ..probes.errors import EditguardError
     from ..reports.errors import LogError
+    from .memory import keep_freed_memory
 
+    keep_freed_memory()
     try:
         app(standalone_mode=True)
     except (EditguardError, LogError) as error:

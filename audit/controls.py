@@ -54,7 +54,8 @@ def controls_for(setup: Setup) -> tuple[Control, ...]:
     """Return a known-bad control and a known-good one, from the built-in suite."""
     edits = builtin_edits()
     first = [edit for edit in edits if edit.group == "single-token-first" and locate(setup.lm, edit).is_first_token]
-    good, other, *_ = [edit for edit in edits if edit.group == "mid-prompt"]
+    # Short prompts, since the controls are made in every audit.
+    good, other, *_ = sorted((edit for edit in edits if edit.group == "mid-prompt"), key=lambda edit: len(edit.prompt))
     bad = (
         Control(_named(first[0], "bad"), "rome", "collapse")
         if first
