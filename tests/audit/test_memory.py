@@ -15,8 +15,8 @@ if sys.argv[1] == "keep" and not keep_freed_memory():
     raise SystemExit
 import torch
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(20):
-    torch.ones(8, 1024, 1024)
+for _ in range(60):
+    torch.ones(20, 1024, 1024)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
