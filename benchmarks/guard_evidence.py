@@ -39,7 +39,7 @@ def main() -> None:
     print(f"layer {guard.setup.site.layer}: {len(first)} first-token, {len(ordinary)} ordinary requests", flush=True)
     decisions = _ordinary(guard, random.Random(options.seed).sample(ordinary, options.ordinary))
     result = {"layer": guard.setup.site.layer, "ordinary": decisions, "first": []}
-    proposals = guard.propose([guard.assess(request) for request in first])
+    proposals = guard.propose(guard.assess_all(first))
     for request, proposal in zip(first, proposals, strict=True):
         unguarded = None if options.guarded_only else guard.unguarded(request, "rome")
         result["first"].append(_one(request, unguarded, guard.test(proposal)))
@@ -62,11 +62,12 @@ def _split(guard, requests):
 
 def _ordinary(guard, requests):
     changed = []
-    for request in requests:
-        assessment = guard.assess(request)
-        if assessment.decision.action is not Action.ALLOW:
-            changed.append([request.id, request.subject, assessment.decision.action.value, assessment.decision.reasons])
-            print(changed[-1], flush=True)
+    for start in range(0, len(requests), 50):
+        for assessment in guard.assess_all(requests[start : start + 50]):
+            request, decision = assessment.request, assessment.decision
+            if decision.action is not Action.ALLOW:
+                changed.append([request.id, request.subject, decision.action.value, decision.reasons])
+                print(changed[-1], flush=True)
     print(f"{len(changed)} of {len(requests)} ordinary requests refused or rewritten", flush=True)
     return {"asked": len(requests), "changed": changed}
 
