@@ -34,7 +34,7 @@ LOG, SUMMARY, REPORT = "audit.jsonl", "summary.json", "report.html"
 _WRITTEN = (LOG, SUMMARY, REPORT)
 _SURVIVABLE = (InputError, EditRefused, RuntimeError, ValueError, ArithmeticError)
 """What one request may fail with while the others go on; a failed roll-back, or our own fault, ends the audit."""
-_TOGETHER = 8
+_TOGETHER = 20
 """Requests whose updates are computed at once; a killed audit loses at most the work on so many."""
 
 
