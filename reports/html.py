@@ -19,6 +19,7 @@ from . import numbers
 from .digest import Digest, digest
 from .figures import figures
 from .log import Log
+from .ranges import shape, told_as_one
 from .rates import make_rate
 from .schema import Condition, Measurement, Rate
 from .story import Decided, Result, Story
@@ -110,21 +111,28 @@ def soundness(found: Digest) -> Answer:
     if summary.worst_perplexity_ratio is None:
         return Answer("unknown", "Untouched", "No edit was made, so there was nothing to measure.")
     worst = numbers.ratio(summary.worst_perplexity_ratio)
-    return Answer("good", "Yes", f"At worst, perplexity was {worst} times the unedited model's; the bound is {bound}.")
+    return Answer(
+        "good",
+        "Yes",
+        f"At worst, perplexity was {worst} times the unedited model's; from {bound} on it would be called a collapse.",
+    )
 
 
 def groups(stories: Sequence[Story]) -> list[Group]:
-    """Gather what failed, was refused or was rewritten by its reason; the gravest and the largest first."""
-    found: dict[tuple[str, str], list[Story]] = {}
+    """Gather what failed, was refused or was rewritten by its reason, whatever the numbers in it; the gravest first."""
+    found: dict[tuple[str, tuple[str, ...]], list[tuple[str, Story]]] = {}
     for story in stories:
         kind = Result.FAILED.value if story.result is Result.FAILED else story.decided.value
         if kind == Decided.ALLOWED.value:
             continue
         reasons = story.faults if kind == Result.FAILED.value else story.record.decision.reasons
         why = "; ".join(reasons) or story.record.error or "No reason was recorded."
-        found.setdefault((kind, why[:1].upper() + why[1:]), []).append(story)
+        found.setdefault((kind, shape(why)), []).append((why[:1].upper() + why[1:], story))
     order = [Result.FAILED.value, Decided.REFUSED.value, Decided.REWRITTEN.value]
-    gathered = [Group(kind, why, tuple(members)) for (kind, why), members in found.items()]
+    gathered = [
+        Group(kind, told_as_one([why for why, _ in members]), tuple(story for _, story in members))
+        for (kind, _), members in found.items()
+    ]
     return sorted(gathered, key=lambda group: (order.index(group.kind), -len(group.stories)))
 
 
