@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--layer", type=int, default=None)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--edits", type=int, default=8, help="edits of each of the two kinds, made in one batch")
+    parser.add_argument("--only", default="", help="stages whose names begin so")
     parser.add_argument("--growth", type=int, nargs="*", default=[1, 10, 100, 1000])
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -55,6 +56,8 @@ def main() -> None:
         "statistics": _key_statistics,
     }  # fmt: skip
     for name, stage in stages.items():
+        if not name.startswith(options.only):
+            continue
         table[name] = stage(fast, plain, options)
         print(name, json.dumps(table[name]), flush=True)
         options.out.write_text(json.dumps(table, indent=1))

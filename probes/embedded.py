@@ -76,12 +76,13 @@ def _read_once() -> Iterator[None]:
     """Let transformers parse the GGUF file once: it reads the whole vocabulary again for config, weights and tokenizer."""
     import gguf
 
-    reader: Any = gguf.GGUFReader
-    gguf.GGUFReader = lru_cache(maxsize=1)(reader)
+    module: Any = gguf
+    reader = module.GGUFReader
+    module.GGUFReader = lru_cache(maxsize=1)(reader)
     try:
         yield
     finally:
-        gguf.GGUFReader = reader
+        module.GGUFReader = reader
 
 
 def _convert(gguf: Path, folder: Path) -> None:

@@ -125,7 +125,8 @@ def unit_vector(solved: torch.Tensor) -> torch.Tensor:
     norm = solved.norm()
     if not bool(torch.isfinite(norm)) or float(norm) == 0.0:
         raise NotFinite(f"||C^-1 k|| is {float(norm)}, so the update has no direction; check the key statistics.")
-    return solved / norm
+    unit: torch.Tensor = solved / norm
+    return unit
 
 
 def identity_statistics(size: int, model_fingerprint: str, layer: int) -> KeyStatistics:
