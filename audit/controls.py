@@ -56,12 +56,8 @@ def controls_for(setup: Setup) -> tuple[Control, ...]:
     first = [edit for edit in edits if edit.group == "single-token-first" and locate(setup.lm, edit).is_first_token]
     # Short prompts, since the controls are made in every audit.
     good, other, *_ = sorted((edit for edit in edits if edit.group == "mid-prompt"), key=lambda edit: len(edit.prompt))
-    bad = (
-        Control(_named(first[0], "bad"), "rome", "collapse")
-        if first
-        else Control(_named(other, "bad"), "exploded", "collapse")
-    )
-    return bad, Control(_named(good, "good"), "rome", "sound")
+    bad, editor = (first[0], "rome") if first else (other, "exploded")
+    return Control(_named(bad, "bad"), editor, "collapse"), Control(_named(good, "good"), "rome", "sound")
 
 
 def propose_controls(guard: GuardedEditor, controls: Sequence[Control]) -> list[Proposal]:

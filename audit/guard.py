@@ -127,20 +127,23 @@ class GuardedEditor:
         started = time.monotonic()
         measured = self.setup.gauge.measure_all(requests, screen=screen)
         if screen:
-            close = [index for index, one in enumerate(zip(requests, measured, strict=True)) if not self._clear(*one)]
+            close = [
+                index for index, one in enumerate(zip(requests, measured, strict=True)) if not self._clear(*one, editor)
+            ]
             exact = self.setup.gauge.measure_all([requests[index] for index in close])
             measured = [dict(zip(close, exact, strict=True)).get(index, one) for index, one in enumerate(measured)]
         share = (time.monotonic() - started) / max(len(requests), 1)
         return [self._assessment(*one, editor, share) for one in zip(requests, measured, strict=True)]
 
-    def _clear(self, request: EditRequest, measured: Evidence | EditguardError) -> bool:
+    def _clear(self, request: EditRequest, measured: Evidence | EditguardError, editor: str | None) -> bool:
         """Whether the decision is the same wherever the exact figures may lie."""
+        margins = self.setup.calibration.margins
         if not isinstance(measured, Evidence):
             return True
-        both = [
-            self._assessment(request, end, None, 0.0).decision for end in ends(measured, self.setup.calibration.margins)
-        ]
-        return both[0].action is both[1].action
+        if not margins.settle:
+            return False
+        worst, best = (self._assessment(request, end, editor, 0.0).decision for end in ends(measured, margins))
+        return worst.action is best.action
 
     def _assessment(
         self, request: EditRequest, measured: Evidence | EditguardError, editor: str | None, seconds: float

@@ -1,8 +1,9 @@
 """A screen: few contexts settle the clear cases, and only the close ones are measured under all of them.
 
 How far a figure from few contexts lies from that of all is seen on the null sample; twice the largest difference is the
-margin. An edit is clear when it would be decided alike at both ends of its margins. The probes' rules are monotonic, so
-that the exact figures, which lie between, decide the same.
+margin. An edit is clear when it would be decided alike at both ends of its margins. The built-in probes' rules are
+monotonic, so that exact figures within the margins decide the same; that they lie within is measured, not proved
+(docs/performance.md).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Margins", "ends", "margins"]
 
 _SAFETY = 2.0
+_WIDEST = 100.0
+"""A margin beyond it, in units of a logarithm, says that the sample shows nothing; what is finite stays finite below."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,11 @@ class Margins:
     """Of the update's upper bound: largest difference of its logarithm."""
     cosine: float
     """Of cos(k_u, k_bar): largest difference."""
+
+    @property
+    def settle(self) -> bool:
+        """Whether they say anything, so that an edit can be clear at all."""
+        return all(margin <= _WIDEST for margin in (self.ratio, self.size, self.cosine))
 
 
 def margins(few: Sequence[Evidence], full: Sequence[Evidence]) -> Margins:

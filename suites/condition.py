@@ -7,7 +7,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -110,7 +109,7 @@ class Degeneracy(Check):
             ]
             with as_if_edited(bench.site, [update for _, update in part]):
                 texts = iter(generate(bench.lm, [prompt for prompt, _ in part], _TOKENS))
-            found += [list(islice(texts, len(some))) for some in prompts[start : start + _AT_ONCE]]
+            found += [list(itertools.islice(texts, len(some))) for some in prompts[start : start + _AT_ONCE]]
         return found
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -89,6 +90,21 @@ def test_the_screen_decides_alike_and_measures_clear_cases_under_few_contexts(gu
         assert full.evidence is not None
         assert len(few.evidence.keys.keys) < len(full.evidence.keys.keys)
     assert screened[1].evidence is None
+
+
+@pytest.mark.parametrize("wide", [math.inf, math.nan, 1e6])
+def test_margins_that_say_nothing_leave_every_edit_to_the_exact_measurement(guard: GuardedEditor, wide: float) -> None:
+    requests = [REQUEST, MIDDLE]
+    exact = guard.assess_all(requests)
+    for margins in (
+        Margins(wide, 0.0, 0.0),
+        Margins(0.0, wide, 0.0),
+        Margins(0.0, 0.0, wide),
+        Margins(wide, wide, wide),
+    ):
+        screened = with_margins(guard, margins).assess_all(requests, screen=True)
+        assert [one.findings for one in screened] == [one.findings for one in exact]
+        assert [one.decision for one in screened] == [one.decision for one in exact]
 
 
 def test_what_the_screen_cannot_settle_is_measured_exactly(guard: GuardedEditor) -> None:
