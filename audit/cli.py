@@ -152,7 +152,7 @@ def probe(
     skip_invalid: Skip = False,
     allow_pickle: Pickle = False,
     screen: Annotated[
-        bool, typer.Option("--screen", help="Settle clear cases under few contexts: same decisions, rounder figures.")
+        bool, typer.Option("--screen", help="Settle clear cases under few contexts: faster, with rounder figures.")
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -119,8 +119,8 @@ class GuardedEditor:
     ) -> list[Assessment]:
         """Return what `assess` does for each request, measured together: the faster way for many.
 
-        With `screen` the clear cases are settled under few contexts: their decisions are the same, their figures near,
-        and whether the target is said already is not asked.
+        With `screen` the clear cases are settled under few contexts (see `editguard.probes.screen`): their figures are
+        near the exact ones, and whether the target is said already is not asked.
         """
         if editor is not None:
             chosen_editor(editor)
