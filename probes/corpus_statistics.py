@@ -24,8 +24,7 @@ import torch
 
 from .batches import batches, pad
 from .errors import NotFinite, StatisticsError
-from .keys import stop_after
-from .passes import pad_id
+from .passes import pad_id, stop_after
 from .statistics import KeyStatistics, Provenance
 
 if TYPE_CHECKING:

@@ -73,16 +73,21 @@ def embedded_folder() -> Path:
 
 @contextmanager
 def _read_once() -> Iterator[None]:
-    """Let transformers parse the GGUF file once: it reads the whole vocabulary again for config, weights and tokenizer."""
+    """Let transformers parse the GGUF file once, and make its table of tensor names once.
+
+    It reads the whole vocabulary again for config, weights and tokenizer, and makes the same table for every module.
+    """
     import gguf
 
     module: Any = gguf
-    reader = module.GGUFReader
-    module.GGUFReader = lru_cache(maxsize=1)(reader)
+    repeated = {name: getattr(module, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    for name, made in repeated.items():
+        setattr(module, name, lru_cache(maxsize=1)(made))
     try:
         yield
     finally:
-        module.GGUFReader = reader
+        for name, made in repeated.items():
+            setattr(module, name, made)
 
 
 def _convert(gguf: Path, folder: Path) -> None:

@@ -10,16 +10,16 @@ distinction between ``k_u`` (no prefix) and the mean prefixed key.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from .batches import batches, pad
-from .errors import ModelError, RequestError
-from .passes import pad_id
+from .errors import RequestError
+from .passes import pad_id, stop_after
 from .prefix_cache import PrefixCache, join
 from .tokens import SubjectPosition, locate_subject
 
@@ -35,7 +35,6 @@ __all__ = [
     "all_subject_keys",
     "locate",
     "plain_activations",
-    "stop_after",
     "subject_keys",
 ]
 
@@ -80,35 +79,6 @@ class SubjectKeys:
         return replace(self, keys=self.keys[list(contexts)], values=self.values[list(contexts)])
 
 
-class _Reached(Exception):
-    """Raised by our own hook once the site has run, caught by `stop_after` alone."""
-
-
-@contextmanager
-def stop_after(module: torch.nn.Module) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
-    """Record each (input, output) of `module` and end the forward pass there; the hook is removed in any case.
-
-    Raises `ModelError` when the body ends without the module having run.
-    """
-    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-    def record(_: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        seen.append((args[0], output))
-        raise _Reached
-
-    handle = module.register_forward_hook(record)
-    try:
-        yield seen
-    except _Reached:
-        pass
-    finally:
-        handle.remove()
-    if not seen:
-        raise ModelError(
-            f"The edit site {type(module).__name__} never ran in a forward pass; name the layer's down-projection by path."
-        )
-
-
 def locate(lm: LanguageModel, request: EditRequest, prefix: str = "") -> SubjectPosition:
     """Return where the subject of `request` lies in `prefix` + its prompt; raises `RequestError`."""
     return _positions(lm, request, [prefix])[1]
@@ -144,7 +114,7 @@ def activations(
     cut = [(tuple(ids[: index + 1] if lm.causal else ids), index) for ids, index in rows]
     once = list(dict.fromkeys(cut))
     lengths = [len(ids) for ids, _ in once]
-    left = [len(ids) - (0 if known is None else known.lead(ids, len(ids) - 1)[1]) for ids, _ in once]
+    left = [len(ids) - (0 if known is None else len(known.lead(ids, len(ids) - 1))) for ids, _ in once]
     keys: dict[tuple[tuple[int, ...], int], torch.Tensor] = {}
     values: dict[tuple[tuple[int, ...], int], torch.Tensor] = {}
     # What is known of a row costs no products, but memory.
@@ -227,8 +197,20 @@ def all_subject_keys(
     if plain:
         each = [plain_activations(lm, site, rows[start : start + size]) for start in range(0, len(rows), size)]
         return _in_order(found, each)
-    keys, values = activations(lm, site, rows, budget, known)
+    # Bare and under the empty prefix is one row.
+    once = {place for one in found if not isinstance(one, RequestError) for place in one}
+    begins = Counter(place.input_ids[: place.first] for place in once)
+    keys, values = activations(lm, site, rows, budget, _with_shared(lm, site, begins, known))
     return _in_order(found, [Activations(*pair) for pair in zip(keys.split(size), values.split(size), strict=True)])
+
+
+def _with_shared(
+    lm: LanguageModel, site: EditSite, begins: Counter[tuple[int, ...]], known: PrefixCache | None
+) -> PrefixCache | None:
+    """Return what is known, and the states of what stands before the subject in more than one row."""
+    # A set's order differs from run to run, and with it the batches.
+    shared = sorted(begin for begin, count in begins.items() if begin and count > 1)
+    return None if known is None else known.grown(lm, site, shared)
 
 
 def _in_order(

@@ -9,17 +9,48 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from .errors import ModelError
+
 if TYPE_CHECKING:
     from .model import LanguageModel
     from .site import EditSite
 
-__all__ = ["Entry", "cache_of", "pad_id", "record_entry", "select_logits"]
+__all__ = ["Entry", "cache_of", "pad_id", "record_entry", "select_logits", "stop_after"]
 
 
 def pad_id(lm: LanguageModel) -> int:
     """Return an id to fill padded places with; masked out, so any will do."""
     found = lm.tokenizer.pad_token_id
     return int(found) if found is not None else 0
+
+
+class _Reached(Exception):
+    """Raised by our own hook once the site has run, caught by `stop_after` alone."""
+
+
+@contextmanager
+def stop_after(module: torch.nn.Module) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+    """Record each (input, output) of `module` and end the forward pass there; the hook is removed in any case.
+
+    Raises `ModelError` when the body ends without the module having run.
+    """
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def record(_: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        seen.append((args[0], output))
+        raise _Reached
+
+    handle = module.register_forward_hook(record)
+    try:
+        yield seen
+    except _Reached:
+        pass
+    finally:
+        handle.remove()
+    if not seen:
+        raise ModelError(
+            f"The edit site {type(module).__name__} never ran in a forward pass; name the layer's down-projection by path."
+        )
 
 
 class Entry(NamedTuple):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from editguard.probes.capture import capture
 from editguard.probes.errors import ModelError, RequestError
-from editguard.probes.keys import Activations, activations, locate, stop_after, subject_keys
+from editguard.probes.keys import Activations, activations, locate, subject_keys
 from editguard.probes.model import LanguageModel
-from editguard.probes.passes import pad_id
+from editguard.probes.passes import pad_id, stop_after
 from editguard.probes.requests import EditRequest
 from editguard.probes.site import EditSite
 from torch import Tensor, nn
