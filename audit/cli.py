@@ -211,6 +211,7 @@ def stats(
     from ..probes.model import load_model
     from ..probes.site import find_site
     from ..probes.statistics import save_statistics
+    from .runner import writable
     from .setup import default_layer, statistics_for
 
     if out.suffix != ".safetensors" or out.is_dir():
@@ -219,9 +220,10 @@ def stats(
         )
     if out.exists() and not overwrite:
         raise StatisticsError(f"The file {str(out)!r} is there already; choose another --out, or add --overwrite.")
+    writable(out.parent)
     with _progress(False) as progress:
         lm = load_model(model, device=device, dtype=dtype, allow_pickle=allow_pickle)
-        place = find_site(lm.model, default_layer(lm) if layer is None else layer, site)
+        place = find_site(lm.model, default_layer(lm, site) if layer is None else layer, site)
         found = statistics_for(lm, place, None, corpus, seed, progress)
     save_statistics(found, out)
     typer.echo(
@@ -237,14 +239,14 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write summary.json and report.html again from a log; exit as the audit did."""
-    from .runner import LOG, REPORT, write_outputs
+    from .runner import LOG, REPORT, writable, write_outputs
 
     path = log / LOG if log.is_dir() else log
     folder = out or path.parent
     from ..reports.log import read_log
 
     read_log(path)
-    folder.mkdir(parents=True, exist_ok=True)
+    writable(folder)
     summary = write_outputs(folder, path)
     if as_json:
         typer.echo(summary.model_dump_json())
@@ -309,7 +311,7 @@ def _setup(
 
     if engine not in {one.value for one in Engine}:
         raise InputError(f"The engine {engine!r} is not known; use 'live' or 'reference'.")
-    sentences = corpus_from(perplexity_corpus).documents if perplexity_corpus else None
+    sentences = None if perplexity_corpus is None else corpus_from(perplexity_corpus).documents
     progress("loading the model", 0, 1)
     lm = load_model(model, device=device, dtype=dtype, allow_pickle=allow_pickle)
     progress("loading the model", 1, 1)

@@ -15,14 +15,18 @@ from ..probes.keys import locate
 from ..probes.requests import EditRequest
 from ..probes.statistics import KeyStatistics
 from ..suites.builtin import builtin_edits
+from ..suites.check import Outcome
 from .editors.base import EDITORS, Plan, RankOneUpdate
 from .editors.published import Rome
 from .editors.value import OptimisedValue
 from .guard import GuardedEditor, Proposal, Result
+from .policy import Policy
 from .setup import Setup
 
-__all__ = ["Control", "Exploded", "controls_for", "propose_controls", "run_control"]
+__all__ = ["Control", "Exploded", "control_guard", "controls_for", "propose_controls", "run_control"]
 
+_FROM_ABOVE = ("max_perplexity_ratio", "max_relative_update")
+_FROM_BELOW = ("min_efficacy", "min_locality", "min_entropy_ratio")
 _EXPLOSION = 300.0
 """Denominators of first-token subjects were measured two to three orders of magnitude under ordinary ones."""
 
@@ -60,6 +64,19 @@ def controls_for(setup: Setup) -> tuple[Control, ...]:
     return Control(_named(bad, "bad"), editor, "collapse"), Control(_named(good, "good"), "rome", "sound")
 
 
+def control_guard(guard: GuardedEditor) -> GuardedEditor:
+    """Return the guard that controls are made under: its bounds are the default ones, or the policy's where those are wider.
+
+    A policy may be stricter than what the known-good control can keep, and that says nothing against the checks.
+    """
+    given, usual = guard.setup.policy, Policy()
+    bounds = {
+        **{name: max(getattr(given, name), getattr(usual, name)) for name in _FROM_ABOVE},
+        **{name: min(getattr(given, name), getattr(usual, name)) for name in _FROM_BELOW},
+    }
+    return replace(guard, setup=replace(guard.setup, policy=given.model_copy(update=bounds)))
+
+
 def propose_controls(guard: GuardedEditor, controls: Sequence[Control]) -> list[Proposal]:
     """Compute the controls' updates together, asking no policy and keeping no bound."""
     return guard.propose([guard.force(one.request, one.editor) for one in controls], bound=float("inf"))
@@ -70,9 +87,9 @@ def run_control(guard: GuardedEditor, control: Control, proposal: Proposal) -> t
     result = guard.test(proposal)
     if control.expect == "sound":
         return result, result.sound
-    ratios = [m.value for m in result.measurements if m.check == "perplexity" and m.metric == "ratio"]
-    # A ratio that is not a number proves nothing: it may be the check that is broken.
-    blown = any(ratio is not None and ratio > guard.setup.policy.collapse_ratio for ratio in ratios)
+    ratios = [m for m in result.measurements if m.check == "perplexity" and m.metric == "ratio"]
+    # A ratio that is not a number is a collapse too; that no broken check gave it is seen on the known-good control.
+    blown = any(m.outcome is Outcome.UNMEASURED or (m.value or 0.0) > guard.setup.policy.collapse_ratio for m in ratios)
     return result, blown and not result.sound
 
 

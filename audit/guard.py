@@ -18,9 +18,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..probes import builtin as _builtin_probes  # noqa: F401  (registers the built-in probes)
-from ..probes.errors import EditguardError, EditRefused, InputError, NotFinite, RequestError
+from ..probes.errors import EditguardError, EditRefused, NotFinite, RequestError
 from ..probes.evidence import Evidence
-from ..probes.fingerprint import tensor_hash
 from ..probes.model import LanguageModel, load_model
 from ..probes.probe import Case, Finding, Level, run_probes
 from ..probes.requests import EditRequest
@@ -32,7 +31,7 @@ from ..suites.check import CHECKS, Generated, Measurement, Outcome
 from .editors import prefixed as _prefixed  # noqa: F401  (registers the built-in editors)
 from .editors import published as _published  # noqa: F401
 from .editors.base import RankOneUpdate, chosen_editor, compute_updates
-from .policy import Action, Decision, decide
+from .policy import Action, Decision, decide, load_policy
 from .setup import Setup, prepare
 from .transaction import Transaction, check_update, relative_norm
 
@@ -106,7 +105,11 @@ class GuardedEditor:
 
     @classmethod
     def load(cls, model: str | LanguageModel = "smollm2-135m", **options: Any) -> GuardedEditor:
-        """Load and prepare a model; `options` are those of `editguard.audit.setup.prepare`."""
+        """Load and prepare a model; `options` are those of `editguard.audit.setup.prepare`.
+
+        Without a policy among them the project's is kept, as on the command line: ``[tool.editguard]`` of ./pyproject.toml.
+        """
+        options.setdefault("policy", load_policy(None))
         return cls(prepare(load_model(model) if isinstance(model, str) else model, **options))
 
     def assess(self, request: EditRequest, editor: str | None = None) -> Assessment:
@@ -184,7 +187,7 @@ class GuardedEditor:
         asked = [(one.decision.editor, one.request) for one in assessments]
         jobs = [(editor, request) for editor, request in asked if editor is not None]
         if jobs:
-            self._unedited()
+            self.setup.unedited()
         updates = iter(compute_updates(self.setup.editing, jobs))
         return [
             self._proposal(one, next(updates), limit)
@@ -246,22 +249,13 @@ class GuardedEditor:
         """Return the assessment with the decision to make the edit as asked, whatever was found."""
         return replace(self.assess(request), decision=Decision(Action.ALLOW, editor, ("made without the guard",)))
 
-    def _unedited(self) -> None:
-        """Raise `InputError` where the site's weight is not the one that baselines and statistics were taken from."""
-        site = self.setup.site
-        if tensor_hash(site.weight) != self.setup.weight_hash:
-            raise InputError(
-                f"The weight {site.path} is not the one that this guard was prepared with (an edit was kept, or it was "
-                "written to), so an edit would be judged by another model's baselines; load and prepare the model again."
-            )
-
     def _run(self, proposal: Proposal, *, keep: bool) -> Result:
         assessment, update = proposal.assessment, proposal.update
         if proposal.refusal is not None or update is None:
             return Result(
                 assessment, update, proposal.relative_norm, refusal=proposal.refusal, seconds=proposal.seconds
             )
-        self._unedited()
+        self.setup.unedited()
         started, bench, request = time.monotonic(), self.setup.bench, assessment.request
         checks = [CHECKS.get(name)() for name in self.checks]
         measurements: list[Measurement] = []

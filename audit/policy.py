@@ -141,7 +141,8 @@ def _fault(error: dict[str, Any]) -> str:
 
 def decide(policy: Policy, findings: Sequence[Finding], editor: str | None = None) -> Decision:
     """Return the decision on one request; `editor` overrides the policy's editor for edits allowed as asked."""
-    action, reasons = Action.ALLOW, []
+    action = Action.ALLOW
+    reasons: list[tuple[Action, str]] = []
     if not findings:
         return Decision(Action.REFUSE, None, ("no probe looked at this edit, and what was not measured is refused",))
     for finding in findings:
@@ -150,7 +151,7 @@ def decide(policy: Policy, findings: Sequence[Finding], editor: str | None = Non
         rule = policy.rules.get(finding.probe, policy.unknown_probe)
         found = Action.REFUSE if finding.level is Level.ERROR else Action(rule)
         if found is not Action.ALLOW:
-            reasons.append(f"{finding.probe}: {finding.message}")
+            reasons.append((found, f"{finding.probe}: {finding.message}"))
         if _GRAVITY[found] > _GRAVITY[action]:
             action = found
     asked = editor or policy.editor
@@ -158,4 +159,6 @@ def decide(policy: Policy, findings: Sequence[Finding], editor: str | None = Non
     # An editor that is already consistent needs no rewriting.
     if action is Action.REWRITE and asked == policy.rewrite_editor:
         action = Action.ALLOW
-    return Decision(action, chosen, tuple(reasons))
+    # The gravest first: it is the one that decided.
+    reasons.sort(key=lambda reason: -_GRAVITY[reason[0]])
+    return Decision(action, chosen, tuple(text for _, text in reasons))

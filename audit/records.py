@@ -18,7 +18,7 @@ from ..probes.request_files import LoadedRequests
 from ..probes.requests import EditRequest
 from ..reports import schema
 from ..suites.check import Measurement, Outcome
-from .guard import Assessment, Result
+from .guard import Assessment, Proposal, Result
 from .policy import Action
 from .setup import Setup
 
@@ -90,11 +90,23 @@ def control_record(
     return schema.ControlRecord(**body(setup, result, index), expect=expect, ok=ok)
 
 
-def errored(request: EditRequest, index: int, error: Exception) -> dict[str, Any]:
-    """Return the fields of a request that ended in an error: a failure, never a pass."""
+def errored(
+    setup: Setup, request: EditRequest, index: int, error: Exception, proposal: Proposal | None
+) -> dict[str, Any]:
+    """Return the fields of a request that ended in an error: a failure, never a pass.
+
+    With a `proposal` the edit was decided on and perhaps made when it happened, and what was known is kept.
+    """
+    known = (
+        {
+            **_request(request, index),
+            "decision": schema.Decision(action="refuse", reasons=["nothing could be proposed"]),
+        }
+        if proposal is None
+        else body(setup, Result(proposal.assessment, proposal.update, proposal.relative_norm), index)
+    )
     return {
-        **_request(request, index),
-        "decision": schema.Decision(action="refuse", reasons=["the audit of this edit ended in an error"]),
+        **known,
         "outcome": "errored",
         "verdict": "fail",
         "error": f"{type(error).__name__}: {error}",

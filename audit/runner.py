@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, TypeVar
 
 from ..probes.errors import EditRefused, InputError
@@ -20,7 +21,7 @@ from ..reports.html import render_html
 from ..reports.log import LogWriter, read_log, write_atomic
 from ..reports.schema import ControlRecord, EditRecord, Footer
 from ..reports.summary import Summary
-from .controls import Control, controls_for, propose_controls, run_control
+from .controls import Control, control_guard, controls_for, propose_controls, run_control
 from .guard import GuardedEditor, Proposal
 from .records import control_record, edit_record, errored, header
 from .setup import Progress, Setup, editable
@@ -28,14 +29,29 @@ from .setup import Progress, Setup, editable
 T = TypeVar("T")
 _Propose = Callable[[GuardedEditor, Sequence[T]], list[Proposal]]
 
-__all__ = ["LOG", "REPORT", "SUMMARY", "locked_folder", "run_audit", "write_outputs"]
+__all__ = ["LOG", "REPORT", "SUMMARY", "locked_folder", "run_audit", "writable", "write_outputs"]
 
 LOG, SUMMARY, REPORT = "audit.jsonl", "summary.json", "report.html"
 _WRITTEN = (LOG, SUMMARY, REPORT)
 _SURVIVABLE = (InputError, EditRefused, RuntimeError, ValueError, ArithmeticError)
 """What one request may fail with while the others go on; a failed roll-back, or our own fault, ends the audit."""
 _TOGETHER = 20
-"""Requests whose updates are computed at once; a killed audit loses at most the work on so many."""
+"""Requests whose updates are computed at once; a killed audit leaves the records of all but the last so many."""
+
+
+def writable(out: Path) -> None:
+    """Make the folder `out` where it is not there; raises `InputError` where nothing can be written to it."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"The output {str(out)!r} is a file, and must be a folder; choose another --out.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        # Permissions do not tell: the file system may be read-only.
+        with TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"The output folder {str(out)!r} cannot be written to ({error.strerror}); choose another --out."
+        ) from error
 
 
 @contextmanager
@@ -46,24 +62,13 @@ def locked_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
     """
     from filelock import FileLock, Timeout
 
-    if out.exists() and not out.is_dir():
-        raise InputError(f"The output {str(out)!r} is a file; --out names a folder: choose another.")
     made = not out.exists()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"The output folder {str(out)!r} cannot be made ({error.strerror}); choose another."
-        ) from error
+    writable(out)
     lock = FileLock(out / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise InputError(f"Another audit is writing to {str(out)!r}; wait for it, or choose another --out.") from None
-    except OSError as error:
-        raise InputError(
-            f"The output folder {str(out)!r} cannot be written to ({error.strerror}); choose another --out."
-        ) from error
     try:
         old = [name for name in _WRITTEN if (out / name).exists()]
         if old and not overwrite:
@@ -104,10 +109,11 @@ def run_audit(
     with LogWriter(out / LOG) as log:
         log.write(header(setup, loaded, arguments or {}, [control.request.id for control in controls], baseline))
         progress("controls", 0, len(controls))
+        wide = control_guard(guard)
         for index, (control, made) in enumerate(
-            zip(controls, _together(guard, controls, propose_controls), strict=True)
+            zip(controls, _together(wide, controls, propose_controls), strict=True)
         ):
-            log.write(_control(guard, control, made, index))
+            log.write(_control(wide, control, made, index))
             progress("controls", index + 1, len(controls))
         total = len(loaded.requests)
         progress("edits", 0, total)
@@ -136,7 +142,7 @@ def _record(guard: GuardedEditor, request: EditRequest, made: Proposal | Excepti
             raise made
         return edit_record(guard.setup, guard.test(made), index)
     except _SURVIVABLE as error:
-        return EditRecord(**errored(request, index, error))
+        return EditRecord(**errored(guard.setup, request, index, error, _made(made)))
 
 
 def _together(guard: GuardedEditor, asked: Sequence[T], propose: _Propose[T]) -> list[Proposal | Exception]:
@@ -167,4 +173,9 @@ def _control(guard: GuardedEditor, control: Control, made: Proposal | Exception,
         result, ok = run_control(guard, control, made)
         return control_record(guard.setup, result, index, control.expect, ok)
     except _SURVIVABLE as error:
-        return ControlRecord(**errored(control.request, index, error), expect=control.expect, ok=False)
+        fields = errored(guard.setup, control.request, index, error, _made(made))
+        return ControlRecord(**fields, expect=control.expect, ok=False)
+
+
+def _made(made: Proposal | Exception) -> Proposal | None:
+    return None if isinstance(made, Exception) else made

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from ..probes import builtin as _builtin_probes  # noqa: F401  (registers the built-in probes)
 from ..probes.calibration import Calibration, calibrate
@@ -18,7 +19,7 @@ from ..probes.corpus_statistics import SAMPLED, compute_statistics, corpus_from,
 from ..probes.embedded import EMBEDDED_NAME, cache_folder
 from ..probes.errors import InputError, ModelError, PolicyError, StatisticsError
 from ..probes.evidence import Gauge, sink_key
-from ..probes.fingerprint import tensor_hash
+from ..probes.fingerprint import checksum
 from ..probes.keys import locate
 from ..probes.model import LanguageModel
 from ..probes.prefix_cache import PrefixCache, prefix_cache
@@ -75,10 +76,12 @@ class Setup:
     settings: ValueSettings
     corpus: tuple[str, ...]
     seed: int
-    weight_hash: str
-    """Hash of the site's weight: of the model that baselines and statistics belong to."""
+    weights: tuple[int, ...]
+    """Checksum of all weights: of the model that baselines and statistics belong to."""
     known: PrefixCache | None = None
     """States of the prefixes in the unedited model; None where the model cannot go on from them."""
+    memo: dict[str, Any] = field(default_factory=dict)
+    """What checks computed once of the unedited model; the same under another policy."""
 
     @property
     def plain(self) -> bool:
@@ -100,19 +103,38 @@ class Setup:
             entropy_ratio=self.policy.min_entropy_ratio,
             relative_update=self.policy.max_relative_update,
         )
-        return Bench(self.lm, self.site, self.prefixes, self.corpus, limits, self.site.matrix(), self.known, self.plain)
+        return Bench(
+            self.lm,
+            self.site,
+            self.prefixes,
+            self.corpus,
+            limits,
+            self.site.matrix(),
+            self.known,
+            self.plain,
+            self.memo,
+        )
+
+    def unedited(self) -> None:
+        """Raise `InputError` where the model is not the one that baselines and statistics were taken from."""
+        if checksum(self.lm.model) != self.weights:
+            raise InputError(
+                f"The weights of {self.lm.ref!r} are not those that this guard was prepared with (an edit was kept, or they "
+                "were written to), so an edit would be judged by another model's baselines; prepare the model again."
+            )
 
     def bench_perplexity(self) -> float:
-        """Return the mean perplexity of the unedited model on the run's corpus; raises `NotFinite`."""
+        """Return the mean perplexity of the unedited model on the run's corpus; raises `NotFinite` and `InputError`."""
+        self.unedited()
         return Perplexity().baseline(self.bench).before.mean
 
 
-def default_layer(lm: LanguageModel) -> int:
+def default_layer(lm: LanguageModel, site_path: str | None = None) -> int:
     """Return the layer to edit unless told otherwise: measured for the embedded model, else a fifth of the way up.
 
     A fifth is where published edits of GPT-J (5 of 28) and Llama-2-7b (5 of 32) are made.
     """
-    return EMBEDDED_LAYER if lm.ref == EMBEDDED_NAME else max(0, round(layer_count(lm.model) / 5) - 1)
+    return EMBEDDED_LAYER if lm.ref == EMBEDDED_NAME else max(0, round(layer_count(lm.model, site_path) / 5) - 1)
 
 
 def prepare(
@@ -140,7 +162,7 @@ def prepare(
         )
     # A copy forgets the fingerprint, which may have been taken before an edit.
     lm = replace(lm)
-    site = find_site(lm.model, default_layer(lm) if layer is None else layer, site_path)
+    site = find_site(lm.model, default_layer(lm, site_path) if layer is None else layer, site_path)
     if not lm.causal:
         raise ModelError(
             f"The model {lm.ref!r} ({lm.architecture}) writes no text, so edits of it can be neither made nor judged; take "
@@ -161,7 +183,7 @@ def prepare(
     calibration = calibrate(gauge, null, lambda done, total: progress("calibration", done, total))
     return Setup(
         lm, site, found, prefixes, gauge, calibration, policy, chosen,
-        perplexity_corpus or builtin_corpus(), seed, tensor_hash(site.weight), known,
+        builtin_corpus() if perplexity_corpus is None else perplexity_corpus, seed, checksum(lm.model), known,
     )  # fmt: skip
 
 

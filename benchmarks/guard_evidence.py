@@ -90,6 +90,7 @@ def _one(request, unguarded, guarded):
         "unprefixed": _share(guarded, "efficacy", "unprefixed"),
         "generalization": _share(guarded, "generalization", "prefixed"),
         "locality": _share(guarded, "locality", "unprefixed"),
+        "neighbours' answers": _answers(guarded),
         "seconds": round(guarded.seconds, 1),
     }
 
@@ -99,11 +100,18 @@ def _ratio(result):
 
 
 def _share(result, check, condition):
-    wanted = {"exact", "token-match"} if check == "locality" else {"exact"}
+    wanted = {"token-match"} if check == "locality" else {"exact"}
     return next(
         ([m.passed, m.total] for m in result.measurements
          if m.check == check and m.condition == condition and m.protocol in wanted), None,
     )  # fmt: skip
+
+
+def _answers(result):
+    return next(
+        ([m.passed, m.total] for m in result.measurements if m.metric == "answers" and m.condition == "unprefixed"),
+        None,
+    )
 
 
 def _total(rows):

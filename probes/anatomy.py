@@ -54,7 +54,7 @@ def find_stack(model: nn.Module) -> Stack:
     if not stacks:
         raise ModelError(
             f"{type(model).__name__} holds no stack of transformer blocks, which is a ModuleList of one class with "
-            "attention and an MLP in each; name the map yourself, such as site='model.layers.{layer}.mlp.down_proj'."
+            "attention and an MLP in each; name the map with --site, such as 'model.layers.{layer}.mlp.down_proj'."
         )
     wants_encoder = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
     preferred = [stack for stack in stacks if (attends_causally(stack.blocks) is False) == wants_encoder] or stacks
@@ -64,7 +64,7 @@ def find_stack(model: nn.Module) -> Stack:
         names = " and ".join(repr(stack.path) for stack in found)
         raise ModelError(
             f"{type(model).__name__} holds {len(found)} stacks of {longest} transformer blocks, {names}, and a layer "
-            f"must belong to one; name the map yourself, such as site='{found[0].path}.{{layer}}.mlp.down_proj'."
+            f"must belong to one; name the map with --site, such as '{found[0].path}.{{layer}}.mlp.down_proj'."
         )
     return found[0]
 
@@ -130,8 +130,8 @@ def down_projection(block: nn.Module, hidden_size: int | None = None) -> str:
     seen = ", ".join(f"{path} ({width.into} to {width.out})" for path, width in maps.items()) or "none"
     raise ModelError(
         f"The last linear map of the MLP of {type(block).__name__} cannot be told from names and widths "
-        f"(candidates: {seen}), and it is never guessed; name it yourself, such as "
-        "site='model.layers.{layer}.mlp.down_proj'."
+        f"(candidates: {seen}), and it is never guessed; name it with --site, such as "
+        "'model.layers.{layer}.mlp.down_proj'."
     )
 
 

@@ -92,11 +92,10 @@ def corpus_from(source: str) -> Corpus:
 
     Raises `StatisticsError`.
     """
-    if source.startswith("hf://"):
-        return Corpus(tuple(_from_hub(source)), source)
-    path = Path(source)
+    path, hub = Path(source), source.startswith("hf://")
     try:
-        documents = tuple(text for text in _from_file(path) if text.strip())
+        found = _from_hub(source) if hub else _from_file(path)
+        documents = tuple(text for text in found if text.strip())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StatisticsError(
             f"The corpus {source!r} cannot be read ({type(error).__name__}: {error}); give a text file with one document "
@@ -104,7 +103,7 @@ def corpus_from(source: str) -> Corpus:
         ) from error
     if not documents:
         raise StatisticsError(f"The corpus {source!r} holds no text; give a file with one document a line.")
-    return Corpus(documents, path.name)
+    return Corpus(documents, source if hub else path.name)
 
 
 def _from_file(path: Path) -> Iterator[str]:

@@ -14,6 +14,7 @@ import statistics
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -27,9 +28,12 @@ from .prefixes import ContextPrefixes, Role
 from .requests import EditRequest
 from .site import EditSite
 from .statistics import KeyStatistics, unit_vector
-from .tokens import target_ids
+from .tokens import target_ids, token_count
 
 __all__ = ["Evidence", "Gauge", "sink_key"]
+
+_ROOM = 64
+"""Tokens kept free for targets and for what is generated behind a prompt."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,34 @@ class Gauge:
 
         With `screen` under few contexts, and without asking whether the target is said already.
         """
+        long = [self._too_long(request) for request in requests]
+        fitting = [request for request, error in zip(requests, long, strict=True) if error is None]
+        measured = iter(self._measured(fitting, screen=screen))
+        return [next(measured) if error is None else error for error in long]
+
+    def _too_long(self, request: EditRequest) -> RequestError | None:
+        """Return the error of a request of which a text does not fit into the model, behind the longest prefix."""
+        room = self.lm.context_length - self._longest_prefix - _ROOM
+        for text in (request.prompt, *request.paraphrases, *request.neighbourhood):
+            # A character is four bytes at most, and a token one byte at least; most texts need no counting.
+            if 4 * len(text) <= room:
+                continue
+            try:
+                count = token_count(self.lm.tokenizer, text)
+            except RequestError as error:
+                return error
+            if count > room:
+                return RequestError(
+                    f"The text {text[:40]!r}... has {count} tokens, and the model reads {self.lm.context_length:g}, of which "
+                    f"the longest prefix and the answer take {self._longest_prefix + _ROOM}; shorten it."
+                )
+        return None
+
+    @cached_property
+    def _longest_prefix(self) -> int:
+        return max(token_count(self.lm.tokenizer, prefix.text) for prefix in self.prefixes.prefixes)
+
+    def _measured(self, requests: Sequence[EditRequest], *, screen: bool) -> list[Evidence | RequestError | NotFinite]:
         texts = self.prefixes.texts(Role.KEY)
         if screen:
             texts = tuple(texts[index] for index in self.prefixes.few())

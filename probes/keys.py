@@ -10,7 +10,6 @@ distinction between ``k_u`` (no prefix) and the mean prefixed key.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -114,7 +113,7 @@ def activations(
     cut = [(tuple(ids[: index + 1] if lm.causal else ids), index) for ids, index in rows]
     once = list(dict.fromkeys(cut))
     lengths = [len(ids) for ids, _ in once]
-    left = [len(ids) - (0 if known is None else len(known.lead(ids, len(ids) - 1))) for ids, _ in once]
+    left = [len(ids) - (0 if known is None else known.lead(ids, len(ids) - 1)[1]) for ids, _ in once]
     keys: dict[tuple[tuple[int, ...], int], torch.Tensor] = {}
     values: dict[tuple[tuple[int, ...], int], torch.Tensor] = {}
     # What is known of a row costs no products, but memory.
@@ -197,20 +196,8 @@ def all_subject_keys(
     if plain:
         each = [plain_activations(lm, site, rows[start : start + size]) for start in range(0, len(rows), size)]
         return _in_order(found, each)
-    # Bare and under the empty prefix is one row.
-    once = {place for one in found if not isinstance(one, RequestError) for place in one}
-    begins = Counter(place.input_ids[: place.first] for place in once)
-    keys, values = activations(lm, site, rows, budget, _with_shared(lm, site, begins, known))
+    keys, values = activations(lm, site, rows, budget, known)
     return _in_order(found, [Activations(*pair) for pair in zip(keys.split(size), values.split(size), strict=True)])
-
-
-def _with_shared(
-    lm: LanguageModel, site: EditSite, begins: Counter[tuple[int, ...]], known: PrefixCache | None
-) -> PrefixCache | None:
-    """Return what is known, and the states of what stands before the subject in more than one row."""
-    # A set's order differs from run to run, and with it the batches.
-    shared = sorted(begin for begin, count in begins.items() if begin and count > 1)
-    return None if known is None else known.grown(lm, site, shared)
 
 
 def _in_order(

@@ -74,6 +74,14 @@ class LanguageModel:
         return fingerprint(self.model)
 
     @property
+    def context_length(self) -> float:
+        """Tokens that the model reads at once; infinite where its configuration names no limit."""
+        config = self.model.config.get_text_config()
+        names = ("max_position_embeddings", "n_positions", "max_sequence_length")
+        found = [value for name in names if isinstance(value := getattr(config, name, None), int) and value > 0]
+        return min(found, default=float("inf"))
+
+    @property
     def parameters(self) -> int:
         """Number of parameters, tied ones counted once."""
         return sum(parameter.numel() for parameter in self.model.parameters())

@@ -180,7 +180,8 @@ class Stem:
         if bool(torch.isfinite(wanted).all()) and not worst <= tolerance * max(float(wanted.abs().max()), 1.0):
             raise ModelError(
                 f"The layers of {self._lm.architecture} above {self._site.path} give other logits (by {worst:.3g}) when they "
-                "run alone, so this architecture cannot be measured; take a model of a family that the documentation lists."
+                "run alone, so this architecture cannot be measured the fast way; say --engine reference, or take a model "
+                "of a family that the documentation lists."
             )
 
     def logits(self) -> torch.Tensor:

@@ -5,13 +5,11 @@ pass, and gives up (None) where the two differ, so that an architecture with a c
 `join` lays rows out for one forward pass: what is known of a row stands on the right of ``past`` places, the rest of it
 right-padded behind, so that token ``t`` of a row lies at place ``past - lead + t`` in every row.
 
-`PrefixCache.grown` adds beginnings that several rows share (a template's words behind each prefix) for passes that end
-at the site. Only the unedited model's states are kept; who edits must not join above the edited layer.
+Only the unedited model's states are kept; who edits must not join above the edited layer.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +17,7 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from .batches import batches, pad
-from .passes import cache_of, pad_id, record_entry, select_logits, stop_after
+from .passes import cache_of, pad_id, record_entry, select_logits
 
 if TYPE_CHECKING:
     from .model import LanguageModel
@@ -41,8 +39,7 @@ class Joined(NamedTuple):
     past: int
     """Places before the rest of the rows: the longest lead."""
     hidden: torch.Tensor | None
-    """What enters the site's block at those places [rows, past, d_model]; None where nothing is known, or `layers` said
-    that the pass ends below."""
+    """What enters the site's block at those places [rows, past, d_model]; None where nothing is known."""
 
     @property
     def width(self) -> int:
@@ -77,69 +74,32 @@ class PrefixCache:
                 states = [(layer.keys[place, :, :length], layer.values[place, :, :length]) for layer in layers]
                 parts[index] = seen[0].hidden[place, :length], states
         order = range(len(self.rows))
-        self._hidden: torch.Tensor | None = torch.cat([parts[index][0] for index in order])
+        self._hidden = torch.cat([parts[index][0] for index in order])
         self._layers = [
             (torch.cat([keys for keys, _ in layer], 1), torch.cat([values for _, values in layer], 1))
             for layer in zip(*(parts[index][1] for index in order), strict=True)
         ]
-        self._places: dict[tuple[int, ...], tuple[int, ...]] = {}
+        self._begins: dict[tuple[int, ...], int] = {}
         begin = 0
         for row in self.rows:
-            self._keep(row, range(begin, begin + len(row)))
+            for length in range(1, len(row) + 1):
+                self._begins.setdefault(row[:length], begin)
             begin += len(row)
-        self._longest = len(self.rows[0]) if self.rows else 0
 
-    def _keep(self, row: tuple[int, ...], places: Sequence[int]) -> None:
-        """Note where each beginning of a row has its states."""
-        for length in range(1, len(row) + 1):
-            self._places.setdefault(row[:length], tuple(places[:length]))
-
-    def lead(self, ids: Sequence[int], most: int) -> tuple[int, ...]:
-        """Return the places of the longest known beginning of `ids`, of at most `most` tokens."""
-        row = tuple(ids[: min(most, self._longest)])
-        return next((self._places[row[:n]] for n in range(len(row), 0, -1) if row[:n] in self._places), ())
-
-    def grown(self, lm: LanguageModel, site: EditSite, rows: Sequence[tuple[int, ...]]) -> PrefixCache:
-        """Return these states and those of `rows`, which go on from them, for passes that end at the site."""
-        rows = [row for row in rows if len(self.lead(row, len(row))) < len(row)]
-        if not rows:
-            return self
-        layers, found = site.layer + 1, copy.copy(self)
-        found._hidden, found._places = None, dict(self._places)
-        made = [[layer] for layer in self._layers[:layers]]
-        size = self._layers[0][0].shape[1]
-        for members in batches([len(row) for row in rows]):
-            chosen = [rows[index] for index in members]
-            joined = join(lm, chosen, self, [len(row) - 1 for row in chosen], layers)
-            inputs = {"past_key_values": DynamicCache(), **joined.inputs, "use_cache": True}
-            with torch.no_grad(), stop_after(site.module):
-                lm.model(**inputs)
-            kept: list[Any] = inputs["past_key_values"].layers
-            if len(kept) != layers or kept[-1].keys.shape[-2] != joined.past + joined.width:
-                return self  # the site's block runs its MLP before its attention, so that its states are not there yet
-            for n, (row, lead) in enumerate(zip(chosen, joined.leads, strict=True)):
-                new = slice(joined.past, joined.past + len(row) - lead)
-                for layer, states in zip(made, kept, strict=True):
-                    layer.append((states.keys[n, :, new], states.values[n, :, new]))
-                found._keep(row, (*self.lead(row, lead), *range(size, size + len(row) - lead)))
-                size += len(row) - lead
-        found._layers = [tuple(torch.cat(part, 1) for part in zip(*layer, strict=True)) for layer in made]
-        found._longest = max(self._longest, *map(len, rows))
-        return found
+    def lead(self, ids: Sequence[int], most: int) -> tuple[int, int]:
+        """Return the longest known beginning of `ids`, at most `most` tokens: (place of its first token, length)."""
+        row = tuple(ids[: min(most, max(map(len, self.rows), default=0))])
+        return next(((self._begins[row[:n]], n) for n in range(len(row), 0, -1) if row[:n] in self._begins), (0, 0))
 
     def states(
         self, places: torch.Tensor, layers: int | None
-    ) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], torch.Tensor | None]:
-        """Return keys and values [rows, heads, past, features] of the lowest `layers`, and hidden states, at `places`.
-
-        What was `grown` has no hidden states, and serves no pass that goes above the site.
-        """
-        assert layers is not None or self._hidden is not None
+    ) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], torch.Tensor]:
+        """Return keys and values [rows, heads, past, features] of the lowest `layers`, and hidden states, at `places`."""
         found = [
             (keys[:, places].transpose(0, 1), values[:, places].transpose(0, 1))
             for keys, values in self._layers[:layers]
         ]
-        return found, None if self._hidden is None else self._hidden[places]
+        return found, self._hidden[places]
 
 
 def join(
@@ -153,17 +113,16 @@ def join(
 
     With `layers` the pass must end below that layer.
     """
-    leads = [known.lead(row, least) if known is not None else () for row, least in zip(rows, most, strict=True)]
-    lengths = [len(lead) for lead in leads]
+    leads = [known.lead(row, least) if known is not None else (0, 0) for row, least in zip(rows, most, strict=True)]
+    lengths = [length for _, length in leads]
     past = max(lengths)
     batch = pad([row[length:] for row, length in zip(rows, lengths, strict=True)], pad_id(lm), lm.device)
     if known is None or past == 0:
         return Joined({**batch._asdict(), **({"use_cache": False} if lm.causal else {})}, lengths, 0, None)
-    # Where a row's lead is shorter than the longest any state will do, since it is masked.
-    places = torch.tensor([[0] * (past - len(lead)) + list(lead) for lead in leads])
-    states, hidden = known.states(places, layers)
     length = torch.tensor(lengths)[:, None]
-    mask = torch.cat([(torch.arange(past) >= past - length).long().to(lm.device), batch.attention_mask], 1)
+    place = torch.arange(past) - past + length
+    states, hidden = known.states((torch.tensor([begin for begin, _ in leads])[:, None] + place).clamp(min=0), layers)
+    mask = torch.cat([(place >= 0).long().to(lm.device), batch.attention_mask], 1)
     positions = (length + torch.arange(batch.input_ids.shape[1])).to(lm.device)
     inputs = {"input_ids": batch.input_ids, "attention_mask": mask, "position_ids": positions,
               "past_key_values": cache_of(states), "use_cache": True}  # fmt: skip

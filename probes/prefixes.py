@@ -109,7 +109,7 @@ def make_prefixes(lm: LanguageModel, seed: int) -> ContextPrefixes:
     bos = lm.tokenizer.bos_token
     if bos and not lm.adds_bos:
         found += _split(Family.BOS, (bos, f"{bos} "), (f"{bos}\n", f"{bos}\n\n"))
-    found += _chat(lm.tokenizer)
+    found += _chat(lm)
     return ContextPrefixes(tuple(found), seed)
 
 
@@ -118,7 +118,10 @@ def _split(family: Family, made: tuple[str, ...], tested: tuple[str, ...]) -> li
     return [Prefix(family, text, Role.EDIT) for text in made] + [Prefix(family, text, Role.HELD_OUT) for text in tested]
 
 
-def _chat(tokenizer: Any) -> list[Prefix]:
+def _chat(lm: LanguageModel) -> list[Prefix]:
+    tokenizer: Any = lm.tokenizer
+    # The tokenizer adds the BOS that the template writes, and no conversation begins with two.
+    added = tokenizer.bos_token if lm.adds_bos else ""
     if not tokenizer.chat_template:
         return []
     hello = {"role": "user", "content": "Hello."}
@@ -128,7 +131,9 @@ def _chat(tokenizer: Any) -> list[Prefix]:
         [_system("You are an expert who completes sentences.")],
         [_system("Be brief and correct."), hello, {"role": "assistant", "content": "Good morning."}],
     ]
-    rendered = [[text for before in group if (text := _turn(tokenizer, before))] for group in (made, tested)]
+    rendered = [
+        [text.removeprefix(added) for before in group if (text := _turn(tokenizer, before))] for group in (made, tested)
+    ]
     return _split(Family.CHAT, tuple(rendered[0]), tuple(rendered[1]))
 
 

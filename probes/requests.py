@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .errors import RequestError
+
 __all__ = ["EditRequest"]
 
 
@@ -16,7 +18,8 @@ class EditRequest:
 
     `prompt` is plain text that contains `subject`; targets carry no leading space (`editguard` adds the one that the
     prompt needs). `paraphrases` ask for the same fact in other words, and `neighbourhood` prompts ask for facts about
-    other subjects, which must not change.
+    other subjects, which must not change. Raises `RequestError` where a field is not of its type: a text in place of
+    several texts would be taken letter by letter.
     """
 
     id: str
@@ -28,3 +31,18 @@ class EditRequest:
     neighbourhood: tuple[str, ...] = ()
     group: str = ""
     """A label that reports group by, e.g. ``single-token-first``; empty where the file gives none."""
+
+    def __post_init__(self) -> None:
+        """Check the types, which Python does not; lists become tuples."""
+        for name in ("id", "subject", "prompt", "target_new", "group"):
+            if not isinstance(value := getattr(self, name), str):
+                raise RequestError(f"{name} = {value!r} of an edit must be a text; write it as a string.")
+        if not isinstance(self.target_true, str | None):
+            raise RequestError(f"target_true = {self.target_true!r} of an edit must be a text, or None; write one.")
+        for name in ("paraphrases", "neighbourhood"):
+            value = getattr(self, name)
+            if not isinstance(value, tuple | list) or not all(isinstance(one, str) for one in value):
+                raise RequestError(
+                    f"{name} = {value!r} of an edit must be a tuple of prompts; put it in brackets with a comma behind it."
+                )
+            object.__setattr__(self, name, tuple(value))

@@ -102,9 +102,12 @@ class EditSite:
         return weight.T if self.orientation is Orientation.IN_OUT else weight
 
 
-def layer_count(model: nn.Module) -> int:
-    """Return the number of layers in the model's stack of transformer blocks; raises `ModelError` without one."""
-    return len(find_stack(model).blocks)
+def layer_count(model: nn.Module, path: str | None = None) -> int:
+    """Return the number of layers in the model's stack of transformer blocks, or in the one on `path` (with ``{layer}``).
+
+    Raises `ModelError` where there is none.
+    """
+    return len((find_stack(model) if path is None else stack_on_path(model, path, 0)).blocks)
 
 
 def find_site(model: nn.Module, layer: int, path: str | None = None) -> EditSite:
@@ -178,7 +181,7 @@ def _refuse_unplain(module: nn.Module, path: str) -> None:
     if not isinstance(module, LinearMap):
         raise ModelError(
             f"{path} is a {kind}, and a site is a torch.nn.Linear or a transformers Conv1D; merge or unload the "
-            "adapter that wraps it, or name another module with site=."
+            "adapter that wraps it, or name another module with --site."
         )
     # The older weight_norm and pruning leave no parameter called "weight", and no parametrization either.
     if parametrize.is_parametrized(module) or "weight" not in module._parameters:

@@ -17,7 +17,15 @@ from .errors import ModelError, RequestError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["SubjectPosition", "has_special", "locate_span", "locate_subject", "round_trips", "target_ids"]
+__all__ = [
+    "SubjectPosition",
+    "has_special",
+    "locate_span",
+    "locate_subject",
+    "round_trips",
+    "target_ids",
+    "token_count",
+]
 
 # The characters by which byte-level BPE and SentencePiece write a space inside a token.
 _SPACE_MARKERS = "Ġ▁ "
@@ -119,6 +127,11 @@ def target_ids(tokenizer: PreTrainedTokenizerFast, prompt: str, target: str) -> 
     raise RequestError(
         f"The target {target!r} has no tokens; it must be a text that the model can say, so write another one."
     )
+
+
+def token_count(tokenizer: PreTrainedTokenizerFast, text: str) -> int:
+    """Return the number of tokens of `text`, special ones not counted; raises `RequestError` for half a surrogate pair."""
+    return len(_plain_ids(tokenizer, text))
 
 
 def round_trips(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int], text: str) -> bool:

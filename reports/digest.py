@@ -58,20 +58,20 @@ def summarise(log: Log) -> Summary:
 def digest(log: Log) -> Digest:
     """Return `log` as data for rendering, with its verdict."""
     bound = collapse_bound(log.header)
-    stories = tell(log.edits, bound)
+    stories, controls = tell(log.edits, bound), tell(log.controls, bound)
     return Digest(
-        summary=_summary(log, stories, bound),
+        summary=_summary(log, stories, controls, bound),
         header=log.header,
         stories=stories,
-        controls=tell(log.controls, bound),
+        controls=controls,
         efficacy=tuple(_efficacy_rows(log.edits)),
         seconds=log.footer.seconds if log.footer else None,
         torn=log.torn,
     )
 
 
-def _summary(log: Log, stories: Sequence[Story], bound: float) -> Summary:
-    void = list(void_reasons(log))
+def _summary(log: Log, stories: Sequence[Story], controls: Sequence[Story], bound: float) -> Summary:
+    void = list(void_reasons(log, controls))
     fail = list(fail_reasons(log, stories))
     verdict = "void" if void else "fail" if fail else "pass"
     made = [s for s in stories if s.decided is not Decided.REFUSED]
@@ -115,13 +115,16 @@ def _counts(edits: Sequence[EditRecord]) -> dict[str, Rate]:
     for check, protocol in (
         (HeadlineCheck.EFFICACY, HEADLINE_PROTOCOL),
         (HeadlineCheck.GENERALIZATION, HEADLINE_PROTOCOL),
-        (HeadlineCheck.LOCALITY, None),
+        (HeadlineCheck.LOCALITY, Protocol.TOKEN_MATCH),
     ):
         without, under = rates.unprefixed(edits, check, protocol), rates.prefixed(edits, check, protocol)
         counts[f"{check.value}_unprefixed"] = without
         counts[f"{check.value}_prefixed"] = under
         if check is not HeadlineCheck.EFFICACY:
             counts[check.value] = without if without.total else under
+    answers = HeadlineCheck.LOCALITY, Protocol.EXACT
+    counts["neighbour_answers_unprefixed"] = rates.unprefixed(edits, *answers)
+    counts["neighbour_answers_prefixed"] = rates.prefixed(edits, *answers)
     return counts
 
 

@@ -78,7 +78,6 @@ def render_html(log: Log) -> str:
         policy=content_security_policy(scripts),
         scripts=[_raw(script) for script in scripts],
         style=_raw((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        alone=log.header.arguments.get("sequential") is not True,
     )
 
 

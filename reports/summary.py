@@ -1,6 +1,6 @@
 """`Summary`: the one verdict object of an audit, the content of ``summary.json``.
 
-Terminal, HTML, JUnit and exit code print this object; `digest.summarise` computes it, once. Rates stand beside their
+Terminal, HTML and exit code print this object; `digest.summarise` computes it, once. Rates stand beside their
 counts in `counts`; a rate is passed over total, null where nothing was measured.
 """
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from . import rates
 from .log import Log
 from .story import Decided, Story
 
@@ -14,7 +13,7 @@ _NAMED = 5
 _EXPECTED = {"collapse": "a collapse", "sound": "a sound model"}
 
 
-def void_reasons(log: Log) -> Iterator[str]:
+def void_reasons(log: Log, controls: Sequence[Story]) -> Iterator[str]:
     """Yield why the audit proves nothing: a control is missing, errored, or did not show what was expected."""
     if log.header.policy.get("controls") is True and not log.controls:
         yield "No control was recorded, though the policy demands them: nothing proves that the checks see a collapse."
@@ -24,14 +23,17 @@ def void_reasons(log: Log) -> Iterator[str]:
         yield f"{_count(len(missing), 'control is', 'controls are')} missing: {_names(missing)}."
     elif missing and log.header.policy.get("controls") is not True:
         yield f"No control was recorded, though the header announces {_names(missing)}."
-    for control in log.controls:
+    for control, story in zip(log.controls, controls, strict=True):
         if control.outcome == "errored":
             yield f"Control {control.id!r} errored: {control.error}"
         elif not control.ok:
-            ratio = rates.perplexity_ratio(control)
-            seen = "no perplexity ratio was measured" if ratio is None else f"the perplexity ratio was {ratio:.4g}"
+            seen = _collapse_missed(story) if control.expect == "collapse" else "; ".join(story.faults) or "it was not"
             expected = _EXPECTED[control.expect]
             yield f"Control {control.id!r} was to show {expected}, but {seen}: the checks prove nothing."
+
+
+def _collapse_missed(story: Story) -> str:
+    return "no perplexity ratio was measured" if story.ratio is None else f"the perplexity ratio was {story.ratio:.4g}"
 
 
 def fail_reasons(log: Log, stories: Sequence[Story]) -> Iterator[str]:

@@ -3,7 +3,9 @@
 Three protocols, never mixed and each named where it is printed: *exact* (every target token is the greedy choice),
 *token-match* (share of target tokens that are, under teacher forcing; the paper's), *probability* (P(new) > P(true);
 the original ROME's). Each is measured without a prefix and under held-out prefixes, family by family; none of the
-held-out prefixes was used in the edit. Locality is the share of tokens whose greedy choice is what it was.
+held-out prefixes was used in the edit. Locality in *token-match* is the share of all tokens of a neighbour's prompt whose
+greedy choice is what it was, which is the paper's and is judged; in *exact* it is the share of prompts whose answer (the
+choice behind the whole prompt) is what it was, which is what a user meets, and is shown.
 
 Source: field definitions of arXiv 2202.05262 section 3.2 and 2406.11263 section 5.
 """
@@ -306,7 +308,20 @@ class Locality(Check):
         groups: dict[str, list[torch.Tensor]] = defaultdict(list)
         for item, part in zip(before.texts, same.split([len(row.predict) for row in before.stem.rows]), strict=True):
             groups["unprefixed" if item.condition == "unprefixed" else "prefixed"].append(part)
-        return Measured([self._share(bench, condition, torch.cat(parts)) for condition, parts in groups.items()])
+        shares = [self._share(bench, condition, torch.cat(parts)) for condition, parts in groups.items()]
+        answers = [
+            self._answers(condition, torch.stack([part[-1] for part in parts])) for condition, parts in groups.items()
+        ]
+        return Measured([*shares, *answers])
+
+    def _answers(self, condition: str, same: torch.Tensor) -> Measurement:
+        passed, failed, broken = (int((same == mark).sum()) for mark in (1, 0, -1))
+        value = passed / (passed + failed) if passed + failed else None
+        return Measurement(
+            self.name, "answers", value, Outcome.UNMEASURED if value is None else Outcome.INFO, condition, "exact", 1.0,
+            unit="share", passed=passed, failed=failed, not_judged=broken,
+            message=f"{passed} of {len(same)} prompts about other subjects have the answer that they had",
+        )  # fmt: skip
 
     def _share(self, bench: Bench, condition: str, same: torch.Tensor) -> Measurement:
         passed, failed, broken = (int((same == mark).sum()) for mark in (1, 0, -1))

@@ -1,8 +1,9 @@
 """Perplexity of ordinary sentences, before and after: the sign by which a collapsed model is known.
 
-The paper's figure is the mean over sentences of each sentence's perplexity, no BOS added, logits in fp32 (arXiv
-2406.11263); one broken sentence dominates it, so the median, the maximum and exp of the mean negative log-likelihood
-stand beside it. It is judged by its ratio to the unedited model, never by an absolute value and never clipped.
+The paper's figure is the mean over sentences of each sentence's perplexity, logits in fp32, texts without a BOS (arXiv
+2406.11263). Here the tokenizer adds what it adds to every text, since only the ratio to the unedited model is judged,
+never an absolute value and never one that was clipped. One broken sentence dominates the mean, so the median, the
+maximum and exp of the mean negative log-likelihood stand beside it.
 """
 
 from __future__ import annotations
@@ -47,6 +48,12 @@ class CorpusPerplexity:
         if not self._ids:
             raise InputError(
                 f"The perplexity corpus of {len(ids)} sentences has none of two tokens or more; give ordinary sentences."
+            )
+        longest = max(self._ids, key=len)
+        if len(longest) > lm.context_length:
+            raise InputError(
+                f"A sentence of the perplexity corpus ({lm.tokenizer.decode(list(longest[:8]))!r}...) has {len(longest)} tokens, and "
+                f"the model reads {lm.context_length:g}; cut it into sentences."
             )
         chunks = batches([len(row) for row in self._ids], _BUDGET)
         self._chunks = list(chunks)

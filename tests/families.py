@@ -21,13 +21,13 @@ D_MODEL, D_FF, LAYERS, VOCAB = 16, 24, 2, 128
 """Sizes of every model here, but for Bloom, whose d_ff is four times d_model by definition."""
 
 _IDS = {"vocab_size": VOCAB, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-_GPT = {**_IDS, "n_embd": D_MODEL, "n_layer": LAYERS, "n_head": 2, "n_positions": 64}
+_GPT = {**_IDS, "n_embd": D_MODEL, "n_layer": LAYERS, "n_head": 2, "n_positions": 256}
 _SMALL = {
     **_IDS,
     "hidden_size": D_MODEL,
     "num_hidden_layers": LAYERS,
     "num_attention_heads": 2,
-    "max_position_embeddings": 64,
+    "max_position_embeddings": 256,
 }
 _LLAMA = {**_SMALL, "num_key_value_heads": 1}
 _T5 = {"vocab_size": VOCAB, "d_model": D_MODEL, "d_ff": D_FF, "d_kv": 8, "num_layers": LAYERS, "num_heads": 2}
@@ -92,7 +92,7 @@ FAMILIES: dict[str, Builder] = {
             "num_layers": LAYERS,
             "num_heads": 2,
             "attention_types": [[["global", "local"], LAYERS // 2]],
-            "max_position_embeddings": 64,
+            "max_position_embeddings": 256,
         },
     ),
     "gpt_neox": _family(hf.GPTNeoXForCausalLM, hf.GPTNeoXConfig, _SMALL),

@@ -148,6 +148,7 @@ def test_audit_writes_three_files_and_report_makes_two_of_them_again(
     one_sentence(command(*call, "--out", "out", "--overwrite", "--layer", 99), "Layer 99")
     assert tree(place / "out") == written
 
+    one_sentence(command("report", "out", "--out", "edits.json"), "edits.json", "is a file")
     ran = command("report", "out", "--out", "again")
     assert ran.code == 0
     assert "PASS" in ran.out
@@ -209,7 +210,10 @@ CHEAP: list[tuple[Sequence[str], Sequence[str]]] = [
     (["probe", "edits.json", "--model", "edits.json"], ["is a file"]),
     (["audit", "edits.json", "--out", "edits.json"], ["is a file"]),
     (["audit", "edits.json", "--perplexity-corpus", "nowhere.txt"], ["nowhere.txt"]),
+    (["audit", "edits.json", "--perplexity-corpus", ""], ["corpus ''", "cannot be read"]),
+    (["audit", "edits.json", "--perplexity-corpus", "empty.json"], ["empty.json"]),
     (["stats", "--out", "c.npz"], ["c.npz", ".safetensors"]),
+    (["stats", "--out", "edits.json/c.safetensors"], ["edits.json", "is a file"]),
     (["report", "nowhere"], ["nowhere"]),
     (["report", "edits.json"], ["edits.json"]),
 ]

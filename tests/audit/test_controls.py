@@ -7,9 +7,10 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from editguard.audit.controls import Control, controls_for, propose_controls, run_control
+from editguard.audit.controls import Control, control_guard, controls_for, propose_controls, run_control
 from editguard.audit.editors.base import RankOneUpdate, compute_updates
 from editguard.audit.guard import GuardedEditor, Proposal
+from editguard.audit.policy import Policy
 from editguard.audit.setup import Setup
 from editguard.probes.fingerprint import tensor_hashes
 from editguard.probes.keys import locate
@@ -56,8 +57,8 @@ RATIO = [
     ("collapse", [measured(1.4, Outcome.FAIL)], False, False),
     ("collapse", [measured(1000.0, Outcome.FAIL)], True, False),
     ("collapse", [measured(1.0, Outcome.PASS)], True, False),
-    # Not a number: it may be the check that is broken, so nothing was proved.
-    ("collapse", [measured(None, Outcome.UNMEASURED)], False, False),
+    # Not a number is a collapse too; a check that gives nothing else fails the known-good control.
+    ("collapse", [measured(None, Outcome.UNMEASURED)], False, True),
     # Perplexity was not looked at, so nothing was seen.
     ("collapse", [], False, False),
     ("collapse", [measured(1000.0, Outcome.INFO, "max")], False, False),
@@ -76,6 +77,13 @@ def test_a_control_is_ok_only_if_what_it_must_show_was_measured(
     guard = SimpleNamespace(setup=strict, test=lambda proposal: result)
     made = cast("Proposal", None)
     assert run_control(cast("GuardedEditor", guard), Control(REQUEST, "rome", expect), made) == (result, ok)
+
+
+def test_controls_are_judged_by_the_wider_of_the_policys_and_the_usual_bounds(setup: Setup) -> None:
+    asked = Policy(min_locality=1.0, max_relative_update=0.01, max_perplexity_ratio=1.2, collapse_ratio=3.0)
+    policy = control_guard(GuardedEditor(replace(setup, policy=asked))).setup.policy
+    assert (policy.min_locality, policy.max_relative_update) == (Policy().min_locality, Policy().max_relative_update)
+    assert (policy.max_perplexity_ratio, policy.collapse_ratio) == (1.2, 3.0)
 
 
 def test_running_a_control_leaves_the_weights_alone(setup: Setup) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from editguard.audit import GuardedEditor as Public
 from editguard.audit.guard import GuardedEditor
-from editguard.audit.policy import Action
+from editguard.audit.policy import Action, Policy
 from editguard.audit.setup import Setup
 from editguard.probes.errors import InputError
 from editguard.probes.fingerprint import tensor_hash, tensor_hashes
@@ -276,3 +277,38 @@ def test_a_model_that_was_edited_is_prepared_under_its_own_fingerprint(guard: Gu
     )
     assert again.setup.lm.fingerprint != old.lm.fingerprint
     assert again.try_edit(REQUEST).sound
+
+
+def test_a_change_anywhere_in_the_model_is_noticed_before_an_edit_is_judged(guard: GuardedEditor) -> None:
+    (proposal,) = guard.propose([guard.assess(MIDDLE)])
+    elsewhere = guard.setup.lm.model.get_parameter("model.norm.weight")
+    kept = elsewhere.detach().clone()
+    try:
+        with torch.no_grad():
+            elsewhere[0] += 1e-3
+        for act in (lambda: guard.test(proposal), lambda: guard.try_edit(MIDDLE), guard.setup.bench_perplexity):
+            with pytest.raises(InputError, match="prepare the model again"):
+                act()
+    finally:
+        with torch.no_grad():
+            elsewhere.copy_(kept)
+    assert guard.test(proposal).measurements
+
+
+def test_a_text_that_the_model_cannot_read_at_once_is_refused_with_its_length(guard: GuardedEditor) -> None:
+    limit = int(guard.setup.lm.context_length)
+    for changed in ({"prompt": MIDDLE.prompt + " a" * limit}, {"neighbourhood": ("no " * limit,)}):
+        found = guard.assess(replace(MIDDLE, **changed))
+        assert found.decision.action is Action.REFUSE
+        assert f"the model reads {limit}" in found.findings[0].message
+        assert found.evidence is None
+
+
+def test_the_projects_policy_is_kept_unless_another_is_given(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.editguard]\nmin_locality = 0.9\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert GuardedEditor.load(setup.lm, statistics="identity").setup.policy.min_locality == 0.9
+    given = GuardedEditor.load(setup.lm, statistics="identity", policy=Policy(min_locality=0.3))
+    assert given.setup.policy.min_locality == 0.3

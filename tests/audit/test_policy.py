@@ -61,7 +61,8 @@ def test_an_edit_asked_for_with_the_rewriting_editor_needs_no_rewriting() -> Non
 
 def test_every_finding_that_counts_is_a_reason_in_words() -> None:
     decision = decide(Policy(), [found("denominator"), found("key-shift", Level.OK), found("well-formed")])
-    assert decision.reasons == ("denominator: denominator saw something", "well-formed: well-formed saw something")
+    # The one that decided comes first.
+    assert decision.reasons == ("well-formed: well-formed saw something", "denominator: denominator saw something")
 
 
 rules = st.sampled_from(["allow", "rewrite", "refuse"])

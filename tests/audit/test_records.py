@@ -73,10 +73,19 @@ def test_a_refused_edit_says_why_and_has_no_weights(setup: Setup) -> None:
 
 
 def test_an_error_is_a_failure_with_its_kind_and_text(setup: Setup) -> None:
-    found = EditRecord(**errored(MIDDLE, 2, ValueError("boom")))
+    found = EditRecord(**errored(setup, MIDDLE, 2, ValueError("boom"), None))
     assert (found.outcome, found.verdict, found.error, found.index) == ("errored", "fail", "ValueError: boom", 2)
     with pytest.raises(ValueError, match="proves nothing"):
-        ControlRecord(**errored(MIDDLE, 2, ValueError("boom")), expect="collapse", ok=True)
+        ControlRecord(**errored(setup, MIDDLE, 2, ValueError("boom"), None), expect="collapse", ok=True)
+
+
+def test_an_error_after_the_decision_keeps_what_was_known(setup: Setup) -> None:
+    (proposal,) = GuardedEditor(setup).propose([GuardedEditor(setup).force(MIDDLE, "rome")])
+    found = EditRecord(**errored(setup, MIDDLE, 2, RuntimeError("no memory"), proposal))
+    assert (found.outcome, found.verdict, found.decision.action) == ("errored", "fail", "allow")
+    assert found.update is not None
+    assert found.keys is not None
+    assert found.findings
 
 
 def test_a_control_says_what_it_was_to_show(setup: Setup, made: Result) -> None:

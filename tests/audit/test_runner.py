@@ -17,7 +17,7 @@ from editguard.audit.guard import Assessment, GuardedEditor, Proposal
 from editguard.audit.runner import LOG, REPORT, SUMMARY, locked_folder, run_audit, write_outputs
 from editguard.audit.setup import Setup
 from editguard.probes.errors import EditguardError, InputError, ModelError, NotFinite
-from editguard.probes.fingerprint import tensor_hashes
+from editguard.probes.fingerprint import checksum, tensor_hashes
 from editguard.probes.request_files import InvalidRecord, LoadedRequests
 from editguard.probes.requests import EditRequest
 from editguard.probes.statistics import KeyStatistics
@@ -280,7 +280,7 @@ def nan_weight(setup: Setup) -> Iterator[Setup]:
     with torch.no_grad():
         weight[0] = float("nan")
     try:
-        yield replace(setup)
+        yield replace(setup, weights=checksum(setup.lm.model), memo={})
     finally:
         with torch.no_grad():
             weight.copy_(kept)
@@ -364,7 +364,7 @@ def test_an_audit_that_is_written_over_leaves_nothing_of_the_old_one(setup: Setu
 def test_an_output_that_cannot_be_a_folder_is_named(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("mine", encoding="utf-8")
-    for out, said in ((file, "is a file"), (file / "below", "cannot be made")):
+    for out, said in ((file, "is a file"), (file / "below", "cannot be written to")):
         with pytest.raises(InputError, match=said), locked_folder(out, overwrite=True):
             pytest.fail("entered")
     assert file.read_text(encoding="utf-8") == "mine"

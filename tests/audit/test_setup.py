@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,15 @@ def test_the_default_layer_is_the_measured_one_or_a_fifth_of_the_way_up() -> Non
         deep = tiny_lm()
         deep.model.model.layers = blocks
         assert default_layer(deep) == wanted
+
+
+def test_a_named_site_says_which_layers_there_are() -> None:
+    lm = tiny_lm()
+    # Two stacks of one length: which is meant is not guessed.
+    lm.model.other = copy.deepcopy(lm.model.model.layers)
+    with pytest.raises(ModelError, match="--site"):
+        default_layer(lm)
+    assert default_layer(lm, "model.layers.{layer}.mlp.down_proj") == 0
 
 
 @pytest.mark.parametrize("bos", [False, True])

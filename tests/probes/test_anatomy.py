@@ -73,7 +73,7 @@ def test_what_cannot_be_told_is_refused_with_its_candidates(maps: dict[str, tupl
     with pytest.raises(ModelError, match="cannot be told") as raised:
         down_projection(Block(maps), hidden_size=4)
     message = str(raised.value)
-    assert "site=" in message
+    assert "--site" in message
     for name, (into, out) in maps.items():
         assert f"ffn.{name} ({into} to {out})" in message
 

@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 import torch
-from editguard.probes.fingerprint import fingerprint, tensor_hash, tensor_hashes
+from editguard.probes.fingerprint import checksum, fingerprint, tensor_hash, tensor_hashes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -103,3 +103,26 @@ def test_the_fingerprint_knows_the_names() -> None:
         for name, value in zip(names, (0.0, 1.0), strict=True):
             model.register_buffer(name, torch.tensor([value]))
     assert fingerprint(first) != fingerprint(second)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_the_checksum_changes_with_any_entry_of_any_tensor_and_comes_back_with_it(dtype: torch.dtype) -> None:
+    # 5 * 3 entries are no whole number of 64-bit words in any dtype but the last.
+    model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5)).to(dtype)
+    before = checksum(model)
+    for tensor in (*model.parameters(), *model.buffers()):
+        for place in range(tensor.numel()):
+            flat = tensor.data.view(-1)
+            kept = flat[place].clone()
+            flat[place] += 1
+            assert checksum(model) != before
+            flat[place] = kept
+    assert checksum(model) == before
+
+
+def test_a_tensor_that_is_a_view_with_an_odd_offset_has_a_checksum() -> None:
+    model = nn.Module()
+    model.register_buffer("part", torch.arange(9, dtype=torch.float32)[1:].view(2, 4).T)
+    other = nn.Module()
+    other.register_buffer("part", torch.arange(9, dtype=torch.float32)[1:].view(2, 4).T.contiguous())
+    assert checksum(model) == checksum(other)

@@ -53,6 +53,17 @@ def test_no_held_out_text_was_used_in_an_edit(made: ContextPrefixes) -> None:
     assert "" not in made.texts(Role.EDIT) + made.texts(Role.HELD_OUT)
 
 
+def test_no_conversation_begins_with_a_second_bos() -> None:
+    tokenizer = byte_level(bos=True)
+    tokenizer.bos_token, tokenizer.chat_template = "<s>", "{{ bos_token }}" + TEMPLATE
+    lm = tiny_language_model("llama", tokenizer)
+    chats = [prefix.text for prefix in make_prefixes(lm, 7).prefixes if prefix.family is Family.CHAT]
+    assert len(chats) == 4
+    for text in chats:
+        ids = tokenizer(text).input_ids
+        assert ids.count(tokenizer.bos_token_id) == 1
+
+
 def test_a_sampled_text_ends_as_a_sentence_with_one_space(made: ContextPrefixes) -> None:
     for prefix in made.prefixes:
         if prefix.family in {Family.SENTENCE, Family.PARAGRAPH}:

@@ -26,6 +26,15 @@ def with_control(log: Log, **changes: Any) -> Log:
     return replace(log, controls=(log.controls[0].model_copy(update=changes), *log.controls[1:]))
 
 
+def with_failed_good_control(log: Log) -> Log:
+    good = next(one for one in log.controls if one.expect == "sound")
+    share = Measurement(check="locality", metric="locality", value=0.2, verdict="fail", message="2 of 10 tokens")
+    failed = good.model_copy(
+        update={"ok": False, "verdict": "fail", "outcome": "rolled-back", "measurements": [*good.measurements, share]}
+    )
+    return replace(log, controls=tuple(failed if one is good else one for one in log.controls))
+
+
 def with_policy(log: Log, **changes: Any) -> Log:
     return replace(log, header=log.header.model_copy(update={"policy": log.header.policy | changes}))
 
@@ -51,6 +60,11 @@ def test_a_sound_log_passes(log: Log) -> None:
 
 Change = Callable[[Log], Log]
 RULES: dict[str, tuple[str, Change, str]] = {
+    "good control not ok": (
+        "void",
+        lambda log: with_failed_good_control(log),
+        "was to show a sound model, but locality",
+    ),
     "control not ok": ("void", lambda log: with_control(log, ok=False), "was to show a collapse"),
     "control errored": ("void", lambda log: with_control(log, ok=False, outcome="errored", error="boom"), "boom"),
     "one control missing": (

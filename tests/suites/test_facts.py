@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -272,7 +273,8 @@ def choices(bench: Bench) -> list[int]:
 def test_an_unchanged_model_has_a_locality_of_1() -> None:
     bench = bench_of(talkative())
     before = Locality().prepare(bench, [ASKED])[0]
-    bare, prefixed = Locality().measure(bench, ASKED, before, False).measurements
+    bare, prefixed, answers, _ = Locality().measure(bench, ASKED, before, False).measurements
+    assert (answers.metric, answers.protocol, answers.passed) == ("answers", "exact", len(ASKED.neighbourhood))
     assert (bare.condition, bare.value, bare.outcome) == ("unprefixed", 1.0, Outcome.PASS)
     assert (prefixed.condition, prefixed.value, prefixed.outcome) == ("prefixed", 1.0, Outcome.INFO)
     assert bare.passed == bare.total == len(choices(bench))
@@ -285,7 +287,10 @@ def test_locality_is_the_share_of_tokens_with_the_same_greedy_choice(family: str
     seen = set()
     for seed in range(4):
         disturb(bench, seed, 1.0 + seed)
-        bare = Locality().measure(bench, ASKED, before, False).measurements[0]
+        bare, _, answers, _ = Locality().measure(bench, ASKED, before, False).measurements
+        ends = [last - 1 for last in accumulate(len(bench.lm.tokenizer(p).input_ids) for p in ASKED.neighbourhood)]
+        assert answers.passed == sum(choices(bench)[end] == old[end] for end in ends)
+        assert (answers.total, answers.outcome) == (len(ends), Outcome.INFO)
         kept = sum(new == was for new, was in zip(choices(bench), old, strict=True))
         assert (bare.passed, bare.failed, bare.total) == (kept, len(old) - kept, len(old))
         assert bare.value == pytest.approx(kept / len(old))
@@ -298,6 +303,6 @@ def test_only_the_prompts_own_tokens_count_behind_a_prefix() -> None:
     bench = bench_of(talkative())
     asked = replace(ASKED, neighbourhood=("Lyon is a city of", "The town of Lyon is a city of"))
     before = Locality().prepare(bench, [asked])[0]
-    bare, prefixed = Locality().measure(bench, ASKED, before, False).measurements
+    bare, prefixed, *_ = Locality().measure(bench, ASKED, before, False).measurements
     # One family of prefixes, with both prompts.
     assert prefixed.total == bare.total

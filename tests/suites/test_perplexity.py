@@ -109,3 +109,9 @@ def test_a_model_that_is_broken_before_any_edit_is_refused(how: str) -> None:
         enlarge(lm.model.lm_head, 1e6)
     with pytest.raises(NotFinite, match="no edit of it can be judged"):
         CorpusPerplexity(lm, tiny_site(lm), SENTENCES)
+
+
+def test_a_sentence_that_the_model_cannot_read_at_once_is_named() -> None:
+    lm = tiny_language_model("gpt2")
+    with pytest.raises(InputError, match="300 tokens, and the model reads 256"):
+        CorpusPerplexity(lm, tiny_site(lm), ["A city.", "€" * 100])
