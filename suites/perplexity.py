@@ -52,8 +52,8 @@ class CorpusPerplexity:
         longest = max(self._ids, key=len)
         if len(longest) > lm.context_length:
             raise InputError(
-                f"A sentence of the perplexity corpus ({lm.tokenizer.decode(list(longest[:8]))!r}...) has {len(longest)} tokens, and "
-                f"the model reads {lm.context_length:g}; cut it into sentences."
+                f"A sentence of the perplexity corpus, {lm.tokenizer.decode(list(longest[:8]))!r}..., has {len(longest)} "
+                f"tokens, and the model reads {lm.context_length:g}; cut it into sentences."
             )
         chunks = batches([len(row) for row in self._ids], _BUDGET)
         self._chunks = list(chunks)
