@@ -126,9 +126,12 @@ class Gauge:
 
     def _measured(self, requests: Sequence[EditRequest], *, screen: bool) -> list[Evidence | RequestError | NotFinite]:
         texts = self.prefixes.texts(Role.KEY)
+        few = self.prefixes.few()
         if screen:
-            texts = tuple(texts[index] for index in self.prefixes.few())
+            texts = tuple(texts[index] for index in few)
         keys = all_subject_keys(self.lm, self.site, requests, texts, known=self.known, plain=self.plain)
+        if screen:
+            keys = [one.weighted(tuple(few.values())) if isinstance(one, SubjectKeys) else one for one in keys]
         said = [None] * len(requests) if screen else _says_targets(self.lm, requests, plain=self.plain)
         located = [(one, says) for one, says in zip(keys, said, strict=True) if not isinstance(one, RequestError)]
         # Plainly one by one, otherwise together: a solve for many keys takes little more than one for a few.

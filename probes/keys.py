@@ -10,7 +10,7 @@ distinction between ``k_u`` (no prefix) and the mean prefixed key.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -62,20 +62,30 @@ class SubjectKeys:
     """[n_prefixes, d_ff], in the prefixes' order; the empty prefix's row, where asked for, equals `bare_key`."""
     values: torch.Tensor
     """[n_prefixes, d_model]."""
+    weights: tuple[float, ...] | None = None
+    """Weight of each prefix in the means; None where all weigh the same."""
 
     @property
     def mean_key(self) -> torch.Tensor:
         """k_bar [d_ff], the mean over all given prefixes."""
-        return self.keys.mean(0)
+        return self._mean(self.keys)
 
     @property
     def mean_value(self) -> torch.Tensor:
         """v_bar [d_model], the mean over all given prefixes."""
-        return self.values.mean(0)
+        return self._mean(self.values)
 
-    def under(self, contexts: Sequence[int]) -> SubjectKeys:
-        """Return the same under the prefixes of these indices alone."""
-        return replace(self, keys=self.keys[list(contexts)], values=self.values[list(contexts)])
+    def _mean(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows.mean(0) if self.weights is None else rows.new_tensor(self.weights) @ rows
+
+    def weighted(self, weights: Sequence[float]) -> SubjectKeys:
+        """Return the same with these weights."""
+        return replace(self, weights=tuple(weights))
+
+    def under(self, contexts: Mapping[int, float]) -> SubjectKeys:
+        """Return the same under the prefixes of these indices alone, with these weights."""
+        rows = list(contexts)
+        return replace(self, keys=self.keys[rows], values=self.values[rows], weights=tuple(contexts.values()))
 
 
 def locate(lm: LanguageModel, request: EditRequest, prefix: str = "") -> SubjectPosition:

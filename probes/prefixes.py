@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["ContextPrefixes", "Family", "Prefix", "Role", "make_prefixes", "sample_texts"]
 
 
-_STRIDE = 5
+_STRIDE = 7
 """Of so many key prefixes a screen takes one."""
 
 
@@ -69,9 +69,14 @@ class ContextPrefixes:
         """Return the texts of one role, in order."""
         return tuple(prefix.text for prefix in self.prefixes if prefix.role is role)
 
-    def few(self) -> list[int]:
-        """Return the indices, among the key prefixes, of a screen's: the empty one, and some of the others."""
-        return [0, *range(1, len(self.texts(Role.KEY)), _STRIDE)]
+    def few(self) -> dict[int, float]:
+        """Return a screen's key prefixes: their indices, and the weight of each in a mean that stands for the mean over all.
+
+        The empty one is among them and weighs what it weighs there; the others stand for those that are left out.
+        """
+        count = len(self.texts(Role.KEY))
+        others = range(1, count, _STRIDE)
+        return {0: 1 / count, **dict.fromkeys(others, (count - 1) / count / len(others))} if others else {0: 1.0}
 
     def of(self, role: Role) -> tuple[Prefix, ...]:
         """Return the prefixes of one role, in order."""

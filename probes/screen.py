@@ -1,7 +1,9 @@
 """A screen: few contexts settle the clear cases, and only the close ones are measured under all of them.
 
-How far a figure from few contexts lies from that of all is seen on the null sample; twice the largest difference is the
-margin. An edit is clear when it would be decided alike at both ends of its margins. The built-in probes' rules are
+The mean over few contexts stands for that over all: the empty one weighs in it what it weighs in the other, since its
+key is of another kind. How far a figure from few contexts lies from that of all is seen on the null sample; the margin
+is twice the largest difference, and a factor of four at least, since the sample is small and dangerous edits are not in
+it. An edit is clear when it would be decided alike at both ends of its margins. The built-in probes' rules are
 monotonic, so that exact figures within the margins decide the same; that they lie within is measured, not proved
 (docs/performance.md).
 """
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Margins", "ends", "margins"]
 
 _SAFETY = 2.0
+_LEAST = math.log(4.0)
 _WIDEST = 100.0
 """A margin beyond it, in units of a logarithm, says that the sample shows nothing; what is finite stays finite below."""
 
@@ -28,11 +31,11 @@ class Margins:
     """How far figures from few contexts may lie from those of all."""
 
     ratio: float
-    """Of |u . k_u| / |u . k_bar|: largest difference of its logarithm."""
+    """Of |u . k_u| / |u . k_bar|: difference of its logarithm."""
     size: float
-    """Of the update's upper bound: largest difference of its logarithm."""
+    """Of the update's upper bound: difference of its logarithm."""
     cosine: float
-    """Of cos(k_u, k_bar): largest difference."""
+    """Of cos(k_u, k_bar): difference."""
 
     @property
     def settle(self) -> bool:
@@ -43,14 +46,14 @@ class Margins:
 def margins(few: Sequence[Evidence], full: Sequence[Evidence]) -> Margins:
     """Return the margins that the same requests' evidence under few and under all contexts gives."""
 
-    def largest(differences: list[float]) -> float:
+    def largest(differences: list[float], least: float = 0.0) -> float:
         # Where nothing can be said of the difference, nothing is clear.
-        return _SAFETY * max(differences) if all(map(math.isfinite, differences)) else math.inf
+        return max(_SAFETY * max(differences), least) if all(map(math.isfinite, differences)) else math.inf
 
     pairs = list(zip(few, full, strict=True))
     return Margins(
-        ratio=largest([_log(a.ratio, b.ratio) for a, b in pairs]),
-        size=largest([_log(a.predicted_relative_norm, b.predicted_relative_norm) for a, b in pairs]),
+        ratio=largest([_log(a.ratio, b.ratio) for a, b in pairs], _LEAST),
+        size=largest([_log(a.predicted_relative_norm, b.predicted_relative_norm) for a, b in pairs], _LEAST),
         cosine=largest([abs(a.cosine - b.cosine) for a, b in pairs]),
     )
 

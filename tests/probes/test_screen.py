@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from editguard.probes.evidence import Evidence
+from editguard.probes.keys import SubjectKeys
 from editguard.probes.prefixes import ContextPrefixes, Family, Prefix, Role
 from editguard.probes.screen import Margins, ends, margins
 from hypothesis import given
@@ -22,17 +23,30 @@ def evidence(ratio: float = 1.0, size: float = 1.0, cosine: float = 1.0) -> Evid
     return Evidence(None, ratio, 1.0, cosine, 1.0, 1.0, 0.0, size)  # type: ignore[arg-type]  # no keys are read here
 
 
-def test_the_contexts_are_the_empty_one_and_every_fifth() -> None:
+def test_the_contexts_are_the_empty_one_and_every_seventh_that_stand_for_all() -> None:
     key = [Prefix(Family.SENTENCE, str(n), Role.KEY) for n in range(20)]
     prefixes = ContextPrefixes((Prefix(Family.NONE, "", Role.KEY), *key), 0)
-    assert prefixes.few() == [0, 1, 6, 11, 16]
+    assert list(prefixes.few()) == [0, 1, 8, 15]
+    assert prefixes.few()[0] == 1 / 21
+    assert sum(prefixes.few().values()) == pytest.approx(1.0)
 
 
-def test_margins_are_twice_the_largest_difference() -> None:
-    found = margins(
-        [evidence(1.0, 2.0, 0.5), evidence(0.5, 1.0, 0.9)], [evidence(2.0, 1.0, 0.4), evidence(0.5, 1.0, 0.7)]
-    )
-    assert found == Margins(pytest.approx(2 * math.log(2)), pytest.approx(2 * math.log(2)), pytest.approx(0.4))
+def test_without_any_but_the_empty_one_that_is_all() -> None:
+    assert ContextPrefixes((Prefix(Family.NONE, "", Role.KEY),), 0).few() == {0: 1.0}
+
+
+def test_the_mean_over_few_weighs_them_as_it_says() -> None:
+    keys = torch.arange(12.0).view(4, 3)
+    found = SubjectKeys(None, keys[0], keys[0], keys, keys)  # type: ignore[arg-type]  # no position is read here
+    part = found.under({0: 0.1, 2: 0.9})
+    torch.testing.assert_close(part.mean_key, 0.1 * keys[0] + 0.9 * keys[2])
+    torch.testing.assert_close(part.mean_value, part.mean_key)
+    torch.testing.assert_close(found.weighted([0.25] * 4).mean_key, found.mean_key)
+
+
+def test_margins_are_twice_the_largest_difference_and_a_factor_of_four_at_least() -> None:
+    few, full = [evidence(1.0, 9.0, 0.5), evidence(0.5, 1.0, 0.9)], [evidence(2.0, 1.0, 0.4), evidence(0.5, 1.0, 0.7)]
+    assert margins(few, full) == Margins(pytest.approx(math.log(4)), pytest.approx(2 * math.log(9)), pytest.approx(0.4))
 
 
 @pytest.mark.parametrize("bad", [evidence(math.nan), evidence(-1.0), evidence(0.0), evidence(1.0, math.inf)])
