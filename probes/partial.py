@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .model import LanguageModel
     from .site import EditSite
 
-__all__ = ["LiveRows", "PlainRows", "Row", "Stem", "full_logits", "plain_logits"]
+__all__ = ["LiveRows", "PlainRows", "Row", "Stem", "full_logits", "plain_logits", "run_from"]
 
 
 class Row(NamedTuple):
@@ -49,7 +49,7 @@ class _KeptLayer(DynamicLayer):
 
 
 @contextmanager
-def _start_at(site: EditSite, entry: Entry) -> Iterator[None]:
+def run_from(site: EditSite, entry: Entry) -> Iterator[None]:
     """Replace the blocks below the site: each of them hands on what enters the site's block."""
     below = list(site.blocks[: site.layer])
     own = [vars(block).get("forward") for block in below]
@@ -197,7 +197,7 @@ class Stem:
         batch = pad([row.ids for row in chosen], pad_id(self._lm), self._lm.device)
         hidden = torch.nn.utils.rnn.pad_sequence([self._hidden[index] for index in members], batch_first=True)
         places = _flat_places(chosen, hidden.shape[1], [0] * len(chosen))
-        with torch.no_grad(), _start_at(self._site, Entry(hidden, self._returned)), select_logits(self._lm, places):
+        with torch.no_grad(), run_from(self._site, Entry(hidden, self._returned)), select_logits(self._lm, places):
             logits: torch.Tensor = self._lm.model(**batch._asdict(), use_cache=False).logits
         return logits[0].float()
 
@@ -300,7 +300,7 @@ class LiveRows:
 
     def logits(self) -> torch.Tensor:
         """Return the logits at all wanted places [places, vocabulary] in fp32; gradients flow to what hooks add."""
-        with _start_at(self._site, self._entry), select_logits(self._lm, self._places):
+        with run_from(self._site, self._entry), select_logits(self._lm, self._places):
             logits: torch.Tensor = self._lm.model(
                 input_ids=self._ids, attention_mask=self._mask, position_ids=self._positions,
                 past_key_values=self._cache, use_cache=True,

@@ -8,31 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from .digest import Digest
 from .numbers import number, ratio
-from .plotting import Mark, figure_json, left_out, line, line_label, mark, spread, thin_note, thinned, trace
+from .plotting import Figure, Mark, figure_json, left_out, line, line_label, mark, spread, thin_note, thinned, trace
 from .schema import DENOMINATOR, Point
 from .story import Decided, Story
 
-__all__ = ["MOST_PREFIXED_POINTS", "Figure", "figures"]
+__all__ = ["MOST_PREFIXED_POINTS", "figures"]
 
 MOST_PREFIXED_POINTS = 1500
 _SYMBOLS = {Decided.ALLOWED: "circle", Decided.REWRITTEN: "diamond", Decided.REFUSED: "x"}
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One picture: plotly's JSON (safe inside a script element), what to see in it, and the same as a table."""
-
-    name: str
-    title: str
-    caption: str
-    data: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 def figures(digest: Digest) -> list[Figure]:

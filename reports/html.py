@@ -1,37 +1,25 @@
 """From a log to one HTML file that opens offline and asks no network for anything.
 
-Order: digest, figures, then the templates. What comes from a model, a file or a user reaches the page only through
-jinja's autoescaping, with hidden and direction-changing characters spelled out; data for scripts travels in JSON
-islands that cannot close their element. A content security policy allows the page's own scripts by their hash and
-nothing else. Out of scope: what the figures mean (`digest`, `figures`) and writing the file (`log.write_atomic`).
+Order: digest, figures, then the templates (`page`). Out of scope: what the figures mean (`digest`, `figures`) and writing
+the file (`log.write_atomic`).
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from . import numbers
 from .digest import Digest, digest
 from .figures import figures
 from .log import Log
+from .page import render_page
 from .ranges import shape, told_as_one
 from .rates import make_rate
 from .schema import Condition, Measurement, Rate
 from .story import Decided, Result, Story
-from .text import pieces, visible
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
-    from markupsafe import Markup
 
 __all__ = ["render_html"]
-
-_TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -63,31 +51,17 @@ class Line:
 
 def render_html(log: Log) -> str:
     """Return the report over `log` as one self-contained HTML page."""
-    from plotly.offline import get_plotlyjs
-
     found = digest(log)
-    scripts = [get_plotlyjs(), (_TEMPLATES / "report.js").read_text(encoding="utf-8")]
-    page = _environment().get_template("report.html.j2")
-    return page.render(
+    return render_page(
+        "report.html.j2",
+        figures(found),
+        ("report.js",),
+        {"lines": lines},
         d=found,
         s=found.summary,
         h=found.header,
         sound=soundness(found),
         groups=groups(found.stories),
-        figures=figures(found),
-        policy=content_security_policy(scripts),
-        scripts=[_raw(script) for script in scripts],
-        style=_raw((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
-    )
-
-
-def content_security_policy(scripts: Sequence[str]) -> str:
-    """Return the policy under which `scripts`, known by their SHA-256, run and nothing is fetched."""
-    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
-    allowed = " ".join(f"'sha256-{one}'" for one in hashes)
-    return (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}; "
-        "base-uri 'none'; form-action 'none'"
     )
 
 
@@ -150,78 +124,3 @@ def lines(measurements: Sequence[Measurement]) -> list[Line]:
         )
         for members in found.values()
     ]
-
-
-# --------------------------------------------------------------------------------------------------------- filters
-
-
-def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_spelled_out,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "show": show,
-        "show_breaks": show_breaks,
-        "visible": visible,
-        "number": numbers.number,
-        "percent": numbers.percent,
-        "ratio": numbers.ratio,
-        "counts": numbers.counts,
-        "raw_json": _raw,
-        "value": _value,
-        "lines": lines,
-        "width": _width,
-    }
-    return environment
-
-
-def _spelled_out(value: object) -> object:
-    """Spell out hidden characters also where a template forgot to `show` its text."""
-    return visible(value) if type(value) is str else value
-
-
-def show(text: str) -> Markup:
-    """Escape `text`, and spell out its hidden characters in a box of their own."""
-    from markupsafe import Markup, escape
-
-    boxed = Markup('<span class="hidden-char">{}</span>').format
-    return Markup("").join(boxed(piece.text) if piece.hidden else escape(piece.text) for piece in pieces(text))
-
-
-def show_breaks(text: str) -> Markup:
-    """Like `show`, with line breaks marked, for texts that may be nothing but a line break."""
-    from markupsafe import Markup
-
-    mark = Markup('<span class="hidden-char" title="line break">↵</span>\n')
-    return mark.join(show(line) for line in text.split("\n"))
-
-
-def _value(value: object) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return numbers.number(value)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {_value(one)}" for name, one in value.items()) or "–"
-    if isinstance(value, list):
-        return ", ".join(_value(one) for one in value) or "–"
-    return str(value)
-
-
-def _width(share: float | None) -> str:
-    return f"{100 * min(1.0, max(0.0, share or 0.0)):.1f}%"
-
-
-def _raw(text: str) -> Markup:
-    from markupsafe import Markup
-
-    return Markup(text)

@@ -13,6 +13,7 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from .numbers import number
@@ -22,6 +23,7 @@ from .text import visible
 
 __all__ = [
     "MOST_POINTS",
+    "Figure",
     "Mark",
     "figure_json",
     "left_out",
@@ -40,6 +42,18 @@ _CROWD = 300
 _BY_MARK = ("x", "y", "text", "customdata")
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One picture: plotly's JSON (safe inside a script element), what to see in it, and the same as a table."""
+
+    name: str
+    title: str
+    caption: str
+    data: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
 class Mark(NamedTuple):
@@ -141,7 +155,9 @@ def figure_json(traces: Sequence[dict[str, Any]], layout: dict[str, Any]) -> str
     """Return the figure as JSON that is safe inside a script element, each trace thinned to `MOST_POINTS`."""
     import plotly.graph_objects as go
 
-    drawn = [trace | {axis: thinned(trace[axis], MOST_POINTS) for axis in _BY_MARK} for trace in traces]
+    drawn = [
+        trace | {axis: thinned(trace[axis], MOST_POINTS) for axis in _BY_MARK if axis in trace} for trace in traces
+    ]
     # Through plotly's own classes, which refuse an attribute that does not exist.
     plain = go.Figure(data=drawn, layout=layout).to_plotly_json()
     plain["layout"].pop("template", None)

@@ -1,54 +1,6 @@
-// Three jobs: draw the figures in the reader's colours, sort and filter the table, open the story that is linked to.
+// Two jobs: sort and filter the table, open the story that is linked to.
 "use strict";
 (() => {
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-
-  // ---- figures: the data names roles, the style sheet has the colours
-  const islands = [...document.querySelectorAll("script.figure-data")];
-
-  function axis(given) {
-    const title = given.title ? { ...given.title, standoff: 10, font: { color: colour("dim"), size: 13 } } : undefined;
-    return { ...given, title, gridcolor: colour("line"), linecolor: colour("line"), tickcolor: colour("line"), automargin: true };
-  }
-
-  function themed(figure, narrow) {
-    const data = figure.data.map((trace) => ({ ...trace, marker: { ...trace.marker, color: colour(trace.meta.role), line: { width: trace.marker.symbol.endsWith("-open") ? 1.6 : 0 } } }));
-    const layout = {
-      ...figure.layout,
-      paper_bgcolor: "rgba(0,0,0,0)",
-      plot_bgcolor: "rgba(0,0,0,0)",
-      font: { family: colour("sans"), size: 13, color: colour("ink") },
-      margin: { l: 60, r: narrow ? 16 : 28, t: 44, b: 52 },
-      legend: { orientation: "h", x: 0, y: 1.02, xanchor: "left", yanchor: "bottom", font: { size: narrow ? 11 : 13 }, itemsizing: "constant" },
-      hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("ink"), family: colour("sans"), size: 13 }, align: "left" },
-      hovermode: "closest",
-      dragmode: narrow ? false : "zoom",
-      xaxis: axis(figure.layout.xaxis),
-      yaxis: axis(figure.layout.yaxis),
-      shapes: (figure.layout.shapes || []).map((shape) => ({ ...shape, line: { ...shape.line, color: colour("failed") } })),
-      annotations: (figure.layout.annotations || []).map((note) => ({ ...note, font: { color: colour("failed"), size: 12 } })),
-    };
-    return { data, layout };
-  }
-
-  function draw() {
-    for (const island of islands) {
-      const place = document.getElementById(island.dataset.for);
-      const figure = themed(JSON.parse(island.textContent), place.clientWidth < 600);
-      Plotly.react(place, figure.data, figure.layout, { responsive: true, displaylogo: false, displayModeBar: false });
-    }
-  }
-  if (islands.length) {
-    draw();
-    for (const island of islands) {
-      document.getElementById(island.dataset.for).on("plotly_click", (event) => { location.hash = event.points[0].customdata; });
-    }
-    dark.addEventListener("change", draw);
-    addEventListener("beforeprint", draw);
-    addEventListener("afterprint", draw);
-  }
-
   // ---- the table
   const table = document.getElementById("edits-table");
   const rows = [...table.tBodies[0].rows];

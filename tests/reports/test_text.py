@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from editguard.reports.html import show, show_breaks
+from editguard.reports.page import show, show_breaks
 from editguard.reports.numbers import number, percent, ratio
 from editguard.reports.text import slugs, visible
 from hypothesis import given

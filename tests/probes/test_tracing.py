@@ -1,0 +1,125 @@
+"""Tracing gives what hooks on whole passes give, changes nothing, and knows a fact that sits in one layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from editguard.probes.errors import ModelError, NotFinite, RequestError
+from editguard.probes.fingerprint import checksum
+from editguard.probes.model import LanguageModel
+from editguard.probes.requests import EditRequest
+from editguard.probes.tracing import Trace, Tracer, suggested_layer
+
+from ..families import FAMILIES, LAYERS, OTHERS
+from ..tiny import BOS_REQUEST, REQUEST, enlarge, tiny_language_model, tiny_site
+
+pytestmark = pytest.mark.tiny
+
+DRAWS = 3
+
+
+def brute_force(lm: LanguageModel, tracer: Tracer, trace: Trace, layer: int, token: int) -> float:
+    """The answer's probability with one block's output of a clean run put back, whole runs one draw at a time."""
+    ids = torch.tensor([lm.tokenizer(trace.request.prompt).input_ids])
+    first, last = trace.subject
+    block: Any = tiny_site(lm, layer).block
+    kept: list[torch.Tensor] = []
+
+    def states(output: Any) -> torch.Tensor:
+        return output[0] if isinstance(output, tuple) else output
+
+    with torch.no_grad():
+        handle = block.register_forward_hook(lambda _, __, output: kept.append(states(output).clone()))
+        answer = int(lm.model(ids).logits[0, -1].argmax())
+        handle.remove()
+        noise, found = tracer._noise(last + 1 - first), []
+        for draw in noise:
+
+            def corrupt(_: Any, __: Any, output: torch.Tensor, draw: torch.Tensor = draw) -> torch.Tensor:
+                changed = output.clone()
+                changed[0, first : last + 1] += draw
+                return changed
+
+            def restore(_: Any, __: Any, output: Any) -> Any:
+                states(output)[:, token] = kept[0][:, token]
+                return output
+
+            handles = [
+                lm.model.get_input_embeddings().register_forward_hook(corrupt), block.register_forward_hook(restore)
+            ]  # fmt: skip
+            found.append(float(lm.model(ids).logits[0, -1].float().softmax(-1)[answer]))
+            for handle in handles:
+                handle.remove()
+    return sum(found) / len(found)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_state_is_what_hooks_on_whole_passes_give(family: str) -> None:
+    lm = tiny_language_model(family)
+    tracer = Tracer(lm, draws=DRAWS)
+    trace = tracer.trace(REQUEST)
+    assert trace.states.shape == (LAYERS, len(trace.tokens))
+    for layer in range(LAYERS):
+        for token in range(len(trace.tokens)):
+            expected = brute_force(lm, tracer, trace, layer, token)
+            assert float(trace.states[layer, token]) == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "bloom", "falcon", "gptj"])
+def test_without_noise_nothing_is_lost(family: str) -> None:
+    trace = Tracer(tiny_language_model(family), noise=0.0, draws=2).trace(BOS_REQUEST)
+    for found in (torch.tensor(trace.corrupted), trace.states, trace.windows):
+        torch.testing.assert_close(found, torch.full_like(found, trace.clean), rtol=1e-3, atol=1e-6)
+
+
+def test_putting_every_layers_output_back_at_a_subject_of_one_token_undoes_the_last_of_it() -> None:
+    lm = tiny_language_model("llama")
+    tracer = Tracer(lm, draws=DRAWS)
+    tracer.window = LAYERS * 2
+    trace = tracer.trace(REQUEST)
+    # A window that holds all layers is the same around each of them.
+    torch.testing.assert_close(trace.windows, trace.windows[:1].expand(LAYERS), rtol=1e-4, atol=1e-6)
+    tracer.window = 1
+    one = tracer.trace(REQUEST)
+    assert not torch.allclose(one.windows[0], one.windows[1], rtol=1e-4)
+
+
+def test_a_fact_that_one_layer_reads_off_the_subject_is_traced_to_it() -> None:
+    lm = tiny_language_model("llama")
+    enlarge(tiny_site(lm, 1).module, 40.0)
+    enlarge(tiny_site(lm, 0).module, 0.01)
+    tracer = Tracer(lm, draws=DRAWS, noise=20.0)
+    tracer.window = 1
+    # Where the subject ends the prompt, its own MLP output decides.
+    trace = tracer.trace(EditRequest("end", "Istanbul", "The twin city is Istanbul", "Paris"))
+    assert suggested_layer([trace]) == 1
+
+
+def test_the_same_seed_gives_the_same_trace_and_the_model_is_left_as_it_was() -> None:
+    lm = tiny_language_model("llama")
+    before = checksum(lm.model)
+    first, again = (Tracer(lm, draws=DRAWS, seed=3).trace(REQUEST) for _ in range(2))
+    assert torch.equal(first.states, again.states)
+    assert torch.equal(first.windows, again.windows)
+    assert not torch.equal(Tracer(lm, draws=DRAWS, seed=4).trace(REQUEST).states, first.states)
+    assert checksum(lm.model) == before
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in lm.model.modules())
+    assert not any("forward" in vars(module) for module in lm.model.modules())
+
+
+def test_what_cannot_be_traced_is_refused() -> None:
+    lm = tiny_language_model("llama")
+    with pytest.raises(RequestError, match="stands 0 times"):
+        Tracer(lm, draws=1).trace(EditRequest("x", "Nowhere", "Istanbul is", "Paris"))
+    with torch.no_grad():
+        lm.model.get_parameter("model.norm.weight")[0] = torch.nan
+    with pytest.raises(NotFinite, match="NaN or Inf"):
+        Tracer(lm, draws=1).trace(REQUEST)
+
+
+def test_an_encoder_has_no_answer_to_trace() -> None:
+    model = OTHERS["t5"]()
+    with pytest.raises(ModelError, match="writes no text"):
+        Tracer(LanguageModel(model, tiny_language_model("llama").tokenizer, "t5"))
