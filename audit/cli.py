@@ -1,4 +1,4 @@
-"""The command line: ``editguard audit | probe | stats | report``.
+"""The command line: ``editguard audit | probe | trace | stats | report``.
 
 Nothing heavy is imported before a command really runs, so that ``--help`` is quick. Exit codes belong to the error's
 class: 0 pass, 1 the gate is closed, 2 the input or usage is wrong, 3 our own fault.
@@ -230,6 +230,51 @@ def stats(
         f"{out}: C [{place.d_ff}, {place.d_ff}] of {place.path}, {found.provenance.tokens} tokens of "
         f"{found.provenance.source}, condition number {found.condition_number:.3g} with a ridge of {found.ridge:g}"
     )
+
+
+@app.command()
+def trace(
+    edits: Edits = "builtin",
+    model: Model = "smollm2-135m",
+    out: Annotated[Path, typer.Option(help="Folder for trace.json and trace.html.")] = Path("editguard-trace"),
+    noise: Annotated[
+        float, typer.Option(min=0, help="Noise in the subject's embeddings, in their standard deviations.")
+    ] = 3.0,
+    draws: Annotated[int, typer.Option(min=1, help="Draws of that noise for each fact.")] = 10,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    limit: Limit = None,
+    skip_invalid: Skip = False,
+    allow_pickle: Pickle = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a trace that the folder already holds.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Trace where the model keeps the facts that the edits would change, and suggest the layer to edit; changes nothing."""
+    from ..probes.errors import InputError
+    from ..probes.model import load_model
+    from .runner import writable
+    from .tracing import PAGE, TRACE, run_trace
+
+    loaded = _requests(edits, limit, skip_invalid)
+    if not overwrite and (out / TRACE).exists():
+        raise InputError(f"The folder {str(out)!r} already holds a trace; choose another --out, or add --overwrite.")
+    writable(out)
+    with _progress(as_json) as progress:
+        lm = load_model(model, device=device, dtype=dtype, allow_pickle=allow_pickle)
+        found = run_trace(
+            lm, loaded.requests, loaded.source, out, noise=noise, draws=draws, seed=seed, progress=progress
+        )
+    if as_json:
+        typer.echo(json.dumps({"suggested_layer": found.suggested_layer, "traced": len(found.traces),
+                               "skipped": len(found.skipped)}))  # fmt: skip
+    else:
+        typer.echo(
+            f"edit layer {found.suggested_layer} of {found.layers}: there MLP outputs bring most answers back "
+            f"({len(found.traces)} facts traced, {len(found.skipped)} skipped)\npage: {out / PAGE}"
+        )
 
 
 @app.command()

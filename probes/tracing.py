@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from .errors import ModelError, NotFinite
+from .errors import ModelError, NotFinite, RequestError
 from .keys import locate
 from .model import LanguageModel
 from .partial import run_from
@@ -55,6 +55,11 @@ class Trace:
     """Layers of a window."""
 
     @property
+    def tells(self) -> bool:
+        """Whether noise in the subject takes at least half of the answer away; what it leaves, the prompt alone gives."""
+        return self.corrupted <= self.clean / 2
+
+    @property
     def effects(self) -> torch.Tensor:
         """[layers]: `windows` less `corrupted`, the indirect effect."""
         return self.windows - self.corrupted
@@ -85,9 +90,15 @@ class Tracer:
     def trace(self, request: EditRequest) -> Trace:
         """Trace the fact that `request` would change.
 
-        Raises `RequestError` where the subject cannot be located, `NotFinite` where the model's answer is not finite.
+        Raises `RequestError` where the subject cannot be located or ends at the prompt's first token, whose states are the
+        attention sink's before they are the subject's; `NotFinite` where the model's answer is not finite.
         """
         place = locate(self._lm, request)
+        if place.is_first_token:
+            raise RequestError(
+                f"The subject {request.subject!r} is the first token of {request.prompt!r}, an attention sink whatever it says, "
+                "so that noise there breaks more than the fact; trace a prompt in which something stands before it."
+            )
         ids, last = place.input_ids, len(place.input_ids) - 1
         noise = self._noise(place.last + 1 - place.first)
         with torch.no_grad():
@@ -224,7 +235,7 @@ def _restored(
     """Put each site's clean output at `token` into the rows that it is wanted in."""
 
     def restore(layer: int) -> Any:
-        wanted = torch.tensor([row * width + token for row, yes in enumerate(rows[layer]) if yes])
+        wanted = torch.tensor([row * width + token for row, yes in enumerate(rows[layer]) if yes], dtype=torch.long)
 
         def put(_: torch.nn.Module, __: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
             # Some models (OPT) run their MLP on [rows * tokens, features], so the places are counted flat.

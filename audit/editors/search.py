@@ -30,7 +30,7 @@ __all__ = ["optimise_values"]
 
 _AGREEMENT = 5e-3
 """Largest relative difference of a probability between the live and the full pass, in fp32; measured: under 1e-4."""
-_LIVE_TOKENS, _KEPT_TOKENS = 512, 8192
+_LIVE_TOKENS, _KEPT_TOKENS = 512, 16384
 """Live tokens of one step, padding included, with which matrix products are at full speed on two cores; and tokens whose
 attention states one batch keeps, which bounds its memory."""
 

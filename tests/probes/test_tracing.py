@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from editguard.probes import tracing
 from editguard.probes.errors import ModelError, NotFinite, RequestError
 from editguard.probes.fingerprint import checksum
 from editguard.probes.model import LanguageModel
@@ -13,7 +14,7 @@ from editguard.probes.requests import EditRequest
 from editguard.probes.tracing import Trace, Tracer, suggested_layer
 
 from ..families import FAMILIES, LAYERS, OTHERS
-from ..tiny import BOS_REQUEST, REQUEST, enlarge, tiny_language_model, tiny_site
+from ..tiny import REQUEST, enlarge, tiny_language_model, tiny_site
 
 pytestmark = pytest.mark.tiny
 
@@ -67,9 +68,9 @@ def test_every_state_is_what_hooks_on_whole_passes_give(family: str) -> None:
             assert float(trace.states[layer, token]) == pytest.approx(expected, rel=1e-3, abs=1e-6)
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "bloom", "falcon", "gptj"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "bloom", "falcon_sequential", "gptj"])
 def test_without_noise_nothing_is_lost(family: str) -> None:
-    trace = Tracer(tiny_language_model(family), noise=0.0, draws=2).trace(BOS_REQUEST)
+    trace = Tracer(tiny_language_model(family), noise=0.0, draws=2).trace(REQUEST)
     for found in (torch.tensor(trace.corrupted), trace.states, trace.windows):
         torch.testing.assert_close(found, torch.full_like(found, trace.clean), rtol=1e-3, atol=1e-6)
 
@@ -84,6 +85,17 @@ def test_putting_every_layers_output_back_at_a_subject_of_one_token_undoes_the_l
     tracer.window = 1
     one = tracer.trace(REQUEST)
     assert not torch.allclose(one.windows[0], one.windows[1], rtol=1e-4)
+
+
+def test_how_many_runs_go_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = tiny_language_model("llama")
+    tracer = Tracer(lm, draws=DRAWS)
+    tracer.window = 1
+    together = tracer.trace(REQUEST)
+    monkeypatch.setattr(tracing, "_ROWS", DRAWS)
+    apart = tracer.trace(REQUEST)
+    torch.testing.assert_close(apart.states, together.states, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(apart.windows, together.windows, rtol=1e-4, atol=1e-6)
 
 
 def test_a_fact_that_one_layer_reads_off_the_subject_is_traced_to_it() -> None:
@@ -111,6 +123,8 @@ def test_the_same_seed_gives_the_same_trace_and_the_model_is_left_as_it_was() ->
 
 def test_what_cannot_be_traced_is_refused() -> None:
     lm = tiny_language_model("llama")
+    with pytest.raises(RequestError, match="attention sink"):
+        Tracer(lm, draws=1).trace(EditRequest("x", "Chicago", "Chicago is", "Paris"))
     with pytest.raises(RequestError, match="stands 0 times"):
         Tracer(lm, draws=1).trace(EditRequest("x", "Nowhere", "Istanbul is", "Paris"))
     with torch.no_grad():
@@ -120,6 +134,6 @@ def test_what_cannot_be_traced_is_refused() -> None:
 
 
 def test_an_encoder_has_no_answer_to_trace() -> None:
-    model = OTHERS["t5"]()
+    model = OTHERS["t5_encoder"]()
     with pytest.raises(ModelError, match="writes no text"):
         Tracer(LanguageModel(model, tiny_language_model("llama").tokenizer, "t5"))

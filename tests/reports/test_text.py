@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from editguard.reports.page import show, show_breaks
 from editguard.reports.numbers import number, percent, ratio
+from editguard.reports.page import show, show_breaks
 from editguard.reports.text import slugs, visible
 from hypothesis import given
 from hypothesis import strategies as st
