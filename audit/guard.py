@@ -156,11 +156,21 @@ class GuardedEditor:
         try:
             if not isinstance(measured, Evidence):
                 raise measured
+            self._reaches_the_answer(measured)
             findings = run_probes(Case(setup.lm, request, measured, setup.calibration.thresholds))
         except (RequestError, NotFinite) as error:
             findings = (Finding("well-formed", Level.ERROR, str(error)),)
         decision = decide(setup.policy, findings, editor)
         return Assessment(request, evidence, findings, decision, seconds + time.monotonic() - started)
+
+    def _reaches_the_answer(self, seen: Evidence) -> None:
+        """Raise `RequestError` where what is put in at the subject cannot change what the model says."""
+        site, place = self.setup.site, seen.keys.position
+        if site.layer == len(site.blocks) - 1 and place.last < len(place.input_ids) - 1:
+            raise RequestError(
+                f"Layer {site.layer} is the last one, from which nothing reaches a later token, and the prompt goes on behind "
+                "the subject, so that no edit there can take; edit a lower layer."
+            )
 
     def propose(self, assessments: Sequence[Assessment], *, bound: float | None = None) -> list[Proposal]:
         """Compute the updates that were decided on, in batches, and hold each to `bound` (the policy's).

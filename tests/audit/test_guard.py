@@ -18,6 +18,7 @@ from editguard.probes.fingerprint import tensor_hash, tensor_hashes
 from editguard.probes.probe import Level
 from editguard.probes.requests import EditRequest
 from editguard.probes.screen import Margins
+from editguard.probes.site import find_site
 from editguard.suites.check import Outcome
 
 from .tiny_lm import MIDDLE, MISSING, REQUEST, lenient
@@ -312,3 +313,15 @@ def test_the_projects_policy_is_kept_unless_another_is_given(
     assert GuardedEditor.load(setup.lm, statistics="identity").setup.policy.min_locality == 0.9
     given = GuardedEditor.load(setup.lm, statistics="identity", policy=Policy(min_locality=0.3))
     assert given.setup.policy.min_locality == 0.3
+
+
+def test_an_edit_of_the_last_layer_is_refused_unless_the_subject_ends_the_prompt(guard: GuardedEditor) -> None:
+    site = find_site(guard.setup.lm.model, len(guard.setup.site.blocks) - 1)
+    last = replace(
+        guard, setup=replace(guard.setup, site=site, gauge=replace(guard.setup.gauge, site=site, known=None))
+    )
+    found = last.assess(MIDDLE)
+    assert found.decision.action is Action.REFUSE
+    assert "edit a lower layer" in found.findings[0].message
+    ending = replace(MIDDLE, prompt=MIDDLE.prompt[: MIDDLE.prompt.index(MIDDLE.subject) + len(MIDDLE.subject)])
+    assert not any("edit a lower layer" in finding.message for finding in last.assess(ending).findings)
