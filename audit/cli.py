@@ -272,9 +272,13 @@ def trace(
                                "skipped": len(found.skipped)}))  # fmt: skip
     else:
         typer.echo(
-            f"edit layer {found.suggested_layer} of {found.layers}: there MLP outputs bring most answers back "
-            f"({len(found.traces)} facts traced, {len(found.skipped)} skipped)\npage: {out / PAGE}"
+            f"MLP outputs around layer {found.suggested_layer} of {found.layers} bring most answers back "
+            f"({len(found.traces)} facts traced, {len(found.skipped)} skipped); try edits there: editguard audit --layer "
+            f"{found.suggested_layer}"
         )
+        for one in found.skipped:
+            typer.echo(f"  skipped {one.id}: {one.why}")
+        typer.echo(f"  page: {out / PAGE}")
 
 
 @app.command()

@@ -197,7 +197,7 @@ def check_names(policy: Policy, path: Path | None = None) -> None:
         chosen_editor(policy.editor)
         consistent = chosen_editor(policy.rewrite_editor).consistent
     except InputError as error:
-        raise PolicyError(f"{named} cannot be kept: {error}") from error
+        raise PolicyError(f"{named} is not valid: {error}") from error
     if not consistent:
         raise PolicyError(
             f"{named} rewrites edits with {policy.rewrite_editor!r}, whose keys are inconsistent, so that nothing would be "

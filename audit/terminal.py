@@ -43,7 +43,14 @@ def probe_line(assessment: Assessment) -> dict[str, Any]:
         "cosine": _number(None if seen is None else seen.cosine),
         "contexts": 0 if seen is None else len(seen.keys.keys),
         "findings": [
-            {"probe": f.probe, "level": f.level.value, "value": f.value, "threshold": f.threshold, "message": f.message}
+            {
+                "probe": f.probe,
+                "level": f.level.value,
+                "value": f.value,
+                "threshold": f.threshold,
+                "unit": f.unit,
+                "message": f.message,
+            }
             for f in assessment.findings
         ],
         "reasons": list(assessment.decision.reasons),
@@ -66,6 +73,7 @@ class ProbeTable:
         action, seen = assessment.decision.action, assessment.evidence
         self._counts[action] += 1
         fired = [f.probe for f in assessment.findings if f.level in (Level.RISK, Level.ERROR)]
+        fired += [f"{f.probe}: {f.message}" for f in assessment.findings if f.level is Level.NOTICE]
         why = assessment.decision.reasons[0] if action is Action.REFUSE else ", ".join(fired)
         numbers = ["-"] * 3 if seen is None else [f"{seen.denominator:.4g}", f"{seen.ratio:.3g}", f"{seen.cosine:.3f}"]
         self._table.add_row(
@@ -94,9 +102,11 @@ def print_summary(summary: Summary, report: Path) -> None:
         f"{summary.failed} failed, {summary.collapsed} collapsed; {summary.skipped_invalid} invalid records skipped"
     )
     console.print(f"  controls: {summary.controls.ok} of {summary.controls.total} showed what they must")
-    for name in ("efficacy_unprefixed", "efficacy_prefixed"):
-        if name in summary.counts:
-            console.print(f"  {name.replace('_', ' ')}: {_rate(summary.counts[name])}")
+    if summary.needs_prefix:
+        console.print(f"  {summary.needs_prefix} of them are made to act behind a prefix only; the report names them")
+    for name, rate in summary.counts.items():
+        if rate.total and name.endswith(("_unprefixed", "_prefixed")):
+            console.print(f"  {name.replace('_', ' ')}: {_rate(rate)}")
     worst = summary.worst_perplexity_ratio
     console.print(f"  worst perplexity ratio: {'not measured' if worst is None else f'{worst:.4f}'}")
     console.print(f"  report: {escape(str(report))}", soft_wrap=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..probes.errors import InputError, NotFinite, RequestError
 from ..probes.model import LanguageModel
 from ..probes.requests import EditRequest
-from ..probes.tracing import Trace, Tracer, suggested_layer
+from ..probes.tracing import Trace, Tracer, considered_layers, suggested_layer
 from ..reports.log import write_atomic
 from ..reports.tracing import SkippedTrace, TraceFile, TraceRecord, render_trace
 from .setup import Progress
@@ -61,7 +61,8 @@ def run_trace(
     found = TraceFile(
         editguard_version=version("editguard"), created=datetime.now(UTC).isoformat(timespec="seconds"), model=lm.ref,
         model_fingerprint=lm.fingerprint, layers=len(traces[0].windows), window=tracer.window, noise=noise, draws=draws,
-        seed=seed, source=source, suggested_layer=suggested_layer(traces), traces=[_record(one) for one in traces],
+        seed=seed, source=source, considered=considered_layers(len(traces[0].windows), tracer.window),
+        suggested_layer=suggested_layer(traces), traces=[_record(one) for one in traces],
         skipped=skipped,
     )  # fmt: skip
     write_atomic(out / TRACE, found.model_dump_json() + "\n")

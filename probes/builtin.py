@@ -91,11 +91,16 @@ class Denominator(Probe):
             if not math.isfinite(part):
                 return self.found(True, "", part, least)
         small, large = seen.ratio < least, seen.predicted_relative_norm > most
-        message = (
-            f"|u.k_u| = {seen.denominator:.4g} against |u.k_bar| = {seen.denominator_prefixed:.4g}: ratio {seen.ratio:.4g}"
-            f", threshold {least:.3g}; the published update could reach {seen.predicted_relative_norm:.3g} times ||W||"
-            f", threshold {most:.3g}"
+        of_ratio = (
+            f"|u.k_u| = {seen.denominator:.4g} against |u.k_bar| = {seen.denominator_prefixed:.4g}: ratio {seen.ratio:.4g}, "
+            f"{'under' if small else 'at least'} {least:.3g}"
         )
+        of_bound = (
+            f"the published update could reach {seen.predicted_relative_norm:.3g} times ||W||, "
+            f"{'over' if large else 'at most'} {most:.3g}"
+        )
+        # The rule that fired is told first.
+        message = f"{of_bound}; {of_ratio}" if large and not small else f"{of_ratio}; {of_bound}"
         found = self.found(
             small or large,
             message,
@@ -167,6 +172,9 @@ class WellFormed(Probe):
             faults.append(f"target_new {request.target_new!r} is also target_true")
         if faults:
             return self.found(True, "; ".join(faults), float(len(faults)), 0.0)
+        if request.prompt[-1:].isspace():
+            message = f"prompt {request.prompt!r} ends in white space, which most models read as a word of its own; leave it out"
+            return Finding(self.name, Level.NOTICE, message, 0.0, 0.0, self.card.unit)
         if case.evidence.says_target:
             message = f"the model already continues the prompt with {request.target_new!r}"
             return Finding(self.name, Level.NOTICE, message, 0.0, 0.0, self.card.unit)

@@ -252,7 +252,7 @@ def _only_occurrence(text: str, subject: str) -> int:
     places = ", ".join(map(str, starts[:5])) + (", ..." if len(starts) > 5 else "")
     raise RequestError(
         f"The subject {subject!r} is ambiguous: it stands {len(starts)} times in {_short(text)} (at characters "
-        f"{places}); name one by occurrence_start, or word the text so that the subject stands there once."
+        f"{places}), so that it is not known which is meant; word the text so that it stands there once."
     )
 
 

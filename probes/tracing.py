@@ -11,7 +11,7 @@ there, windows of ten layers of GPT-2 XL's 48. Out of scope: attention outputs, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,7 @@ from .passes import Entry, record_entry, select_logits
 from .requests import EditRequest
 from .site import EditSite, find_site, layer_count
 
-__all__ = ["Trace", "Tracer", "suggested_layer"]
+__all__ = ["Trace", "Tracer", "considered_layers", "suggested_layer"]
 
 _NOISE, _DRAWS = 3.0, 10
 _ROWS = 64
@@ -65,9 +65,21 @@ class Trace:
         return self.windows - self.corrupted
 
 
+def considered_layers(layers: int, window: int) -> list[int]:
+    """Return the layers around which a window is whole and does not hold block 0.
+
+    Block 0's MLP reads little but the corrupted embedding, so that putting its output back undoes the noise rather than
+    finds the fact. All layers where no window is so.
+    """
+    below = window // 2
+    return [layer for layer in range(layers) if 1 <= layer - below <= layers - window] or list(range(layers))
+
+
 def suggested_layer(traces: Sequence[Trace]) -> int:
-    """Return the layer around which MLP outputs at the subject's last token bring most of the answers back."""
-    return int(torch.stack([trace.effects for trace in traces]).mean(0).argmax())
+    """Return the considered layer around which MLP outputs at the subject's last token bring most of the answers back."""
+    effects = torch.stack([trace.effects for trace in traces]).mean(0)
+    considered = considered_layers(len(effects), traces[0].window)
+    return considered[int(effects[considered].argmax())]
 
 
 class Tracer:
@@ -118,9 +130,9 @@ class Tracer:
             # What leaves the last block at the last token is all that the head sees.
             states[-1, last] = found
             windows = self._with_windows(ids, answer, place.first, place.last, noise, values)
-        decode: Callable[[list[int]], str] = self._lm.tokenizer.decode
+        tokenizer: Any = self._lm.tokenizer
         return Trace(
-            request, tuple(decode([token]) for token in ids), (place.first, place.last), decode([answer]), found,
+            request, tuple(tokenizer.decode([token]) for token in ids), (place.first, place.last), tokenizer.decode([answer]), found,
             corrupted, states, windows, self.window,
         )  # fmt: skip
 

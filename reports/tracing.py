@@ -59,11 +59,6 @@ class TraceRecord(Model):
             )
         return self
 
-    @property
-    def peak(self) -> int:
-        """The layer around which MLP outputs at the subject's last token bring most of the answer back."""
-        return max(range(len(self.windows)), key=self.windows.__getitem__)
-
     def part(self, token: int) -> Part:
         """Return the part of the prompt that `token` belongs to; the subject goes before the prompt's last token."""
         if token < self.first:
@@ -83,7 +78,10 @@ class SkippedTrace(Model):
 
 
 class TraceFile(Model):
-    """What a trace found, with what it was found with; `noise` is in standard deviations of the embeddings."""
+    """What a trace found, with what it was found with; `noise` is in standard deviations of the embeddings.
+
+    `considered` are the layers whose windows hold no block 0, of which one is suggested.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     editguard_version: str
@@ -96,6 +94,7 @@ class TraceFile(Model):
     draws: Count
     seed: int
     source: str
+    considered: list[int]
     suggested_layer: int | None
     traces: list[TraceRecord]
     skipped: list[SkippedTrace]
@@ -105,6 +104,10 @@ class TraceFile(Model):
         if (self.suggested_layer is None) != (not self.traces):
             raise ValueError("a layer is suggested exactly where something was traced")
         return self
+
+    def peak(self, trace: TraceRecord) -> int:
+        """Return the considered layer around which MLP outputs bring most of one answer back."""
+        return max(self.considered, key=trace.windows.__getitem__)
 
 
 def effect_by_part(traces: Sequence[TraceRecord]) -> dict[Part, list[float]]:
@@ -143,12 +146,13 @@ def _windows(found: TraceFile) -> Figure:
         "xaxis": {"title": {"text": "Layer in the middle of the window"}, "zeroline": False, "dtick": 5},
         "yaxis": {"title": {"text": "Gain in probability"}, "rangemode": "tozero"},
     }
-    best, peaks = max(layers, key=means.__getitem__), [trace.peak for trace in found.traces]
+    peaks = [found.peak(trace) for trace in found.traces]
     return Figure(
         name="windows",
         title="Where MLPs at the subject's last token bring the answer back",
-        caption=f"MLP outputs of {found.window} layers at once, put back at the subject's last token of corrupted runs. The "
-        f"gain is largest around layer {best}: the layer to edit, as ROME's authors chose theirs.",
+        caption=f"MLP outputs of {found.window} layers at once, put back at the subject's last token of corrupted runs; the mean "
+        f"over {len(found.traces)} facts. Around layers {found.considered[0]} to {found.considered[-1]} a window is whole and "
+        f"without block 0, which would undo the noise; of those the gain is largest around layer {found.suggested_layer}.",
         data=figure_json([drawn], layout),
         columns=("Layer", "Mean gain", "Facts that gain most here"),
         rows=tuple((str(layer), number(means[layer]), str(peaks.count(layer))) for layer in layers),
@@ -165,7 +169,7 @@ def _states(found: TraceFile) -> Figure:
     }  # fmt: skip
     layout = {"xaxis": {"title": {"text": "Layer whose output is put back"}, "dtick": 5}, "yaxis": {"ticks": ""}}
     rows = tuple(
-        (part.value, number(max(values)), str(max(range(len(values)), key=values.__getitem__)))
+        (part.value, number(max(values)), str(values.index(max(values))), str(_having(found, part)))
         for part, values in effects.items()
     )
     return Figure(
@@ -174,6 +178,11 @@ def _states(found: TraceFile) -> Figure:
         caption="One state of the clean run put back into the corrupted ones. What the subject carries moves from its own "
         "tokens to the prompt's last one as it goes up.",
         data=figure_json([drawn], layout),
-        columns=("Token", "Largest mean gain", "at layer"),
+        columns=("Token", "Largest mean gain", "at layer", "Facts that have it"),
         rows=rows,
     )
+
+
+def _having(found: TraceFile, part: Part) -> int:
+    """How many facts have a token of this part."""
+    return sum(any(trace.part(n) is part for n in range(len(trace.tokens))) for trace in found.traces)

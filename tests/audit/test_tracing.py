@@ -35,7 +35,7 @@ def test_a_trace_is_two_files_and_the_page_is_made_of_the_other_alone(setup: Set
     assert kept == found
     assert (tmp_path / PAGE).read_text(encoding="utf-8") == render_trace(kept)
     assert [trace.id for trace in kept.traces] == [MIDDLE.id]
-    assert kept.suggested_layer == kept.traces[0].peak
+    assert kept.suggested_layer == kept.peak(kept.traces[0])
     assert {one.id for one in kept.skipped} == {MISSING.id, REQUEST.id}
     assert {path.name for path in tmp_path.iterdir()} == {TRACE, PAGE}
 

@@ -157,6 +157,11 @@ def test_several_faults_are_all_named(lm: LanguageModel) -> None:
     assert "; " in found.message
 
 
+def test_a_prompt_that_ends_in_white_space_is_a_notice(lm: LanguageModel) -> None:
+    found = WellFormed().look(asked(lm, replace(REQUEST, prompt=REQUEST.prompt + " ")))
+    assert (found.level, "ends in white space" in found.message) == (Level.NOTICE, True)
+
+
 def test_a_target_that_the_model_says_already_is_a_notice(lm: LanguageModel) -> None:
     ids = lm.tokenizer(REQUEST.prompt).input_ids
     said = lm.tokenizer.decode(continuations(lm, [ids], 1)[0])

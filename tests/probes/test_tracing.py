@@ -11,7 +11,7 @@ from editguard.probes.errors import ModelError, NotFinite, RequestError
 from editguard.probes.fingerprint import checksum
 from editguard.probes.model import LanguageModel
 from editguard.probes.requests import EditRequest
-from editguard.probes.tracing import Trace, Tracer, suggested_layer
+from editguard.probes.tracing import Trace, Tracer, considered_layers, suggested_layer
 
 from ..families import FAMILIES, LAYERS, OTHERS
 from ..tiny import REQUEST, enlarge, tiny_language_model, tiny_site
@@ -107,6 +107,16 @@ def test_a_fact_that_one_layer_reads_off_the_subject_is_traced_to_it() -> None:
     # Where the subject ends the prompt, its own MLP output decides.
     trace = tracer.trace(EditRequest("end", "Istanbul", "The twin city is Istanbul", "Paris"))
     assert suggested_layer([trace]) == 1
+
+
+@pytest.mark.parametrize(
+    ("layers", "window", "considered"),
+    [(30, 6, [*range(4, 28)]), (2, 1, [1]), (12, 2, [*range(2, 12)]), (2, 5, [0, 1])],
+)
+def test_windows_that_are_cut_off_or_hold_block_0_are_not_considered(
+    layers: int, window: int, considered: list[int]
+) -> None:
+    assert considered_layers(layers, window) == considered
 
 
 def test_the_same_seed_gives_the_same_trace_and_the_model_is_left_as_it_was() -> None:

@@ -24,7 +24,8 @@ def record(**changes: Any) -> TraceRecord:
 def file(*traces: TraceRecord, **changes: Any) -> TraceFile:
     fields: dict[str, Any] = {
         "editguard_version": "0", "created": "2026-01-01", "model": "tiny", "model_fingerprint": "f", "layers": 2,
-        "window": 1, "noise": 3.0, "draws": 10, "seed": 0, "source": "edits.json", "suggested_layer": 1 if traces else None,
+        "window": 1, "noise": 3.0, "draws": 10, "seed": 0, "source": "edits.json", "considered": [0, 1],
+        "suggested_layer": 1 if traces else None,
         "traces": list(traces), "skipped": [],
     }  # fmt: skip
     return TraceFile(**fields | changes)
@@ -51,7 +52,7 @@ def test_effects_are_means_of_gains_over_the_corrupted_run() -> None:
 
 def test_the_page_names_the_layer_and_draws_both_pictures() -> None:
     page = Page(render_trace(file(record())))
-    assert "Edit layer 1" in " ".join(page.text.split())
+    assert "around layer 1" in " ".join(page.text.split())
     assert set(page.figures()) == {"figure-windows", "figure-states"}
     heat = page.figures()["figure-states"]["data"][0]
     assert heat["type"] == "heatmap"
