@@ -132,8 +132,8 @@ class Tracer:
             windows = self._with_windows(ids, answer, place.first, place.last, noise, values)
         tokenizer: Any = self._lm.tokenizer
         return Trace(
-            request, tuple(tokenizer.decode([token]) for token in ids), (place.first, place.last), tokenizer.decode([answer]), found,
-            corrupted, states, windows, self.window,
+            request, tuple(tokenizer.decode([token]) for token in ids), (place.first, place.last),
+            tokenizer.decode([answer]), found, corrupted, states, windows, self.window,
         )  # fmt: skip
 
     def _noise(self, tokens: int) -> torch.Tensor:
