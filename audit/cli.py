@@ -1,4 +1,4 @@
-"""The command line: ``editguard audit | probe | trace | stats | report``.
+"""The command line: ``editguard audit | probe | stats | report | trace | reproduce``.
 
 Nothing heavy is imported before a command really runs, so that ``--help`` is quick. Exit codes belong to the error's
 class: 0 pass, 1 the gate is closed, 2 the input or usage is wrong, 3 our own fault.
@@ -10,16 +10,37 @@ import json
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from .cli_common import (
+    Corpus,
+    Device,
+    Dtype,
+    Edits,
+    EngineName,
+    Json,
+    Layer,
+    Limit,
+    Model,
+    Pickle,
+    PolicyFile,
+    Seed,
+    Site,
+    Skip,
+    Stats,
+    known_editor,
+    load_edits,
+    prepared,
+    progress_bars,
+)
+from .cli_research import reproduce, trace
 
 if TYPE_CHECKING:
     from ..probes.requests import EditRequest
     from .guard import Assessment, GuardedEditor
-    from .setup import Progress, Setup
 
 __all__ = ["app", "main"]
 
@@ -33,32 +54,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Safety audit and regression tests for edits of facts inside language models.",
 )
-
-Model = Annotated[str, typer.Option(help="Embedded default, Hugging Face id, or a local folder.")]
-Edits = Annotated[
-    str, typer.Argument(help="File of edits (JSON, JSONL, YAML, CSV), hf://dataset[:split], or 'builtin'.")
-]
-Layer = Annotated[int | None, typer.Option(help="Layer to edit, from 0; chosen for the model unless given.")]
-Site = Annotated[
-    str | None, typer.Option(help="Path of the down-projection, with {layer}, where it is not found by itself.")
-]
-PolicyFile = Annotated[
-    Path | None, typer.Option("--policy", help="TOML file; else the table tool.editguard of ./pyproject.toml.")
-]
-Seed = Annotated[int, typer.Option(help="The one seed of everything random.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
-Stats = Annotated[str | None, typer.Option(help="File of key statistics (.safetensors, ROME's .npz), or 'identity'.")]
-Corpus = Annotated[
-    str | None, typer.Option(help="Text to compute key statistics from; default: sampled from the model.")
-]
-EngineName = Annotated[
-    str, typer.Option("--engine", help="live, or reference: whole texts through the whole model, one edit at a time.")
-]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N edits.")]
-Skip = Annotated[bool, typer.Option("--skip-invalid", help="Go on without wrong records, and count them.")]
-Pickle = Annotated[bool, typer.Option("--allow-pickle", help="Read a .bin checkpoint (weights_only) if you trust it.")]
-Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on standard output.")]
 
 
 def _version(asked: bool) -> None:
@@ -113,10 +108,10 @@ def audit(
 
     arguments = {name: str(value) if isinstance(value, Path) else value for name, value in locals().items()
                  if isinstance(value, str | int | float | bool | Path | None)}  # fmt: skip
-    loaded = _requests(edits, limit, skip_invalid)
-    _known_editor(editor)
-    with locked_folder(out, overwrite=overwrite), _progress(as_json) as progress:
-        setup = _setup(
+    loaded = load_edits(edits, limit, skip_invalid)
+    known_editor(editor)
+    with locked_folder(out, overwrite=overwrite), progress_bars(as_json) as progress:
+        setup = prepared(
             model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress,
             engine=engine, perplexity_corpus=perplexity_corpus,
         )  # fmt: skip
@@ -164,11 +159,11 @@ def probe(
     from .policy import Action
     from .terminal import ProbeTable, probe_line
 
-    loaded = _requests(edits, limit, skip_invalid)
-    _known_editor(editor)
+    loaded = load_edits(edits, limit, skip_invalid)
+    known_editor(editor)
     refused, table = 0, ProbeTable()
-    with _progress(as_json) as progress:
-        setup = _setup(
+    with progress_bars(as_json) as progress:
+        setup = prepared(
             model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress, engine=engine
         )
         guard = GuardedEditor(setup)
@@ -221,7 +216,7 @@ def stats(
     if out.exists() and not overwrite:
         raise StatisticsError(f"The file {str(out)!r} is there already; choose another --out, or add --overwrite.")
     writable(out.parent)
-    with _progress(False) as progress:
+    with progress_bars(False) as progress:
         lm = load_model(model, device=device, dtype=dtype, allow_pickle=allow_pickle)
         place = find_site(lm.model, default_layer(lm, site) if layer is None else layer, site)
         found = statistics_for(lm, place, None, corpus, seed, progress)
@@ -230,55 +225,6 @@ def stats(
         f"{out}: C [{place.d_ff}, {place.d_ff}] of {place.path}, {found.provenance.tokens} tokens of "
         f"{found.provenance.source}, condition number {found.condition_number:.3g} with a ridge of {found.ridge:g}"
     )
-
-
-@app.command()
-def trace(
-    edits: Edits = "builtin",
-    model: Model = "smollm2-135m",
-    out: Annotated[Path, typer.Option(help="Folder for trace.json and trace.html.")] = Path("editguard-trace"),
-    noise: Annotated[
-        float, typer.Option(min=0, help="Noise in the subject's embeddings, in their standard deviations.")
-    ] = 3.0,
-    draws: Annotated[int, typer.Option(min=1, help="Draws of that noise for each fact.")] = 10,
-    seed: Seed = 0,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    limit: Limit = None,
-    skip_invalid: Skip = False,
-    allow_pickle: Pickle = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a trace that the folder already holds.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Trace where the model keeps the facts that the edits would change, and suggest the layer to edit; changes nothing."""
-    from ..probes.errors import InputError
-    from ..probes.model import load_model
-    from .runner import writable
-    from .tracing import PAGE, TRACE, run_trace
-
-    loaded = _requests(edits, limit, skip_invalid)
-    if not overwrite and (out / TRACE).exists():
-        raise InputError(f"The folder {str(out)!r} already holds a trace; choose another --out, or add --overwrite.")
-    writable(out)
-    with _progress(as_json) as progress:
-        lm = load_model(model, device=device, dtype=dtype, allow_pickle=allow_pickle)
-        found = run_trace(
-            lm, loaded.requests, loaded.source, out, noise=noise, draws=draws, seed=seed, progress=progress
-        )
-    if as_json:
-        typer.echo(json.dumps({"suggested_layer": found.suggested_layer, "traced": len(found.traces),
-                               "skipped": len(found.skipped)}))  # fmt: skip
-    else:
-        typer.echo(
-            f"MLP outputs around layer {found.suggested_layer} of {found.layers} bring most answers back "
-            f"({len(found.traces)} facts traced, {len(found.skipped)} skipped); try edits there: editguard audit --layer "
-            f"{found.suggested_layer}"
-        )
-        for one in found.skipped:
-            typer.echo(f"  skipped {one.id}: {one.why}")
-        typer.echo(f"  page: {out / PAGE}")
 
 
 @app.command()
@@ -306,6 +252,10 @@ def report(
     raise typer.Exit(summary.exit_code)
 
 
+app.command()(trace)
+app.command()(reproduce)
+
+
 def main() -> None:
     """Run the command line; errors that editguard raises on purpose are one sentence on standard error."""
     from ..probes.errors import EditguardError
@@ -322,64 +272,6 @@ def main() -> None:
         traceback.print_exc()
         typer.echo("editguard: this is a fault of editguard itself; please report it with the lines above.", err=True)
         sys.exit(3)
-
-
-def _requests(edits: str, limit: int | None, skip_invalid: bool) -> Any:
-    from ..probes.request_files import LoadedRequests, load_requests
-    from ..suites.builtin import BUILTIN, builtin_edits, builtin_hash
-
-    if edits != BUILTIN:
-        return load_requests(edits, skip_invalid=skip_invalid, limit=limit)
-    return LoadedRequests(builtin_edits()[:limit], (), BUILTIN, builtin_hash())
-
-
-def _known_editor(editor: str | None) -> None:
-    if editor is not None:
-        from . import controls as _controls  # noqa: F401  (registers)
-        from . import guard as _guard  # noqa: F401
-        from .editors.base import chosen_editor
-
-        chosen_editor(editor)
-
-
-def _setup(
-    model: str, layer: int | None, site: str | None, policy: Path | None, seed: int, device: str, dtype: str,
-    stats: str | None, corpus: str | None, allow_pickle: bool, progress: Progress, *, engine: str = "live",
-    perplexity_corpus: str | None = None,
-) -> Setup:  # fmt: skip
-    from .policy import load_policy
-
-    chosen = load_policy(policy)
-    from .setup import check_names, prepare
-
-    check_names(chosen, policy)
-    from ..probes.corpus_statistics import corpus_from
-    from ..probes.errors import InputError
-    from ..probes.model import load_model
-    from .editors.value import Engine, ValueSettings
-
-    if engine not in {one.value for one in Engine}:
-        raise InputError(f"The engine {engine!r} is not known; use 'live' or 'reference'.")
-    sentences = None if perplexity_corpus is None else corpus_from(perplexity_corpus).documents
-    progress("loading the model", 0, 1)
-    lm = load_model(model, device=device, dtype=dtype, allow_pickle=allow_pickle)
-    progress("loading the model", 1, 1)
-    return prepare(
-        lm, layer=layer, site_path=site, policy=chosen, seed=seed, statistics=stats, corpus=corpus,
-        perplexity_corpus=sentences, settings=ValueSettings(engine=Engine(engine)), progress=progress,
-    )  # fmt: skip
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Progress]:
-    """Yield a callback that shows progress on standard error; nothing but results goes to standard output."""
-    from .terminal import bars, lines
-
-    if quiet or not sys.stderr.isatty():
-        yield (lambda *_: None) if quiet else lines()
-    else:
-        with bars() as show:
-            yield show
 
 
 if __name__ == "__main__":

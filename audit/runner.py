@@ -29,7 +29,17 @@ from .setup import Progress, Setup, editable
 T = TypeVar("T")
 _Propose = Callable[[GuardedEditor, Sequence[T]], list[Proposal]]
 
-__all__ = ["LOG", "REPORT", "SUMMARY", "locked_folder", "run_audit", "writable", "write_outputs"]
+__all__ = [
+    "LOG",
+    "REPORT",
+    "SUMMARY",
+    "locked_folder",
+    "proposed",
+    "recorded",
+    "run_audit",
+    "writable",
+    "write_outputs",
+]
 
 LOG, SUMMARY, REPORT = "audit.jsonl", "summary.json", "report.html"
 _WRITTEN = (LOG, SUMMARY, REPORT)
@@ -110,9 +120,7 @@ def run_audit(
         log.write(header(setup, loaded, arguments or {}, [control.request.id for control in controls], baseline))
         progress("controls", 0, len(controls))
         wide = control_guard(guard)
-        for index, (control, made) in enumerate(
-            zip(controls, _together(wide, controls, propose_controls), strict=True)
-        ):
+        for index, (control, made) in enumerate(zip(controls, proposed(wide, controls, propose_controls), strict=True)):
             log.write(_control(wide, control, made, index))
             progress("controls", index + 1, len(controls))
         total = len(loaded.requests)
@@ -132,11 +140,12 @@ def _edits(guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | 
 
     for start in range(0, len(requests), _TOGETHER):
         chunk = requests[start : start + _TOGETHER]
-        for index, made in enumerate(_together(guard, chunk, propose), start):
-            yield _record(guard, requests[index], made, index)
+        for index, made in enumerate(proposed(guard, chunk, propose), start):
+            yield recorded(guard, requests[index], made, index)
 
 
-def _record(guard: GuardedEditor, request: EditRequest, made: Proposal | Exception, index: int) -> EditRecord:
+def recorded(guard: GuardedEditor, request: EditRequest, made: Proposal | Exception, index: int) -> EditRecord:
+    """Make, check and undo what was `made` for a request and return its record: of an error, where it ended in one."""
     try:
         if isinstance(made, Exception):
             raise made
@@ -145,7 +154,7 @@ def _record(guard: GuardedEditor, request: EditRequest, made: Proposal | Excepti
         return EditRecord(**errored(guard.setup, request, index, error, _made(made)))
 
 
-def _together(guard: GuardedEditor, asked: Sequence[T], propose: _Propose[T]) -> list[Proposal | Exception]:
+def proposed(guard: GuardedEditor, asked: Sequence[T], propose: _Propose[T]) -> list[Proposal | Exception]:
     """Return the proposal for each of `asked`, or the error that it ended in; what fails together is tried one by one."""
     if not asked:
         return []
@@ -154,7 +163,7 @@ def _together(guard: GuardedEditor, asked: Sequence[T], propose: _Propose[T]) ->
     except _SURVIVABLE as error:
         if len(asked) == 1:
             return [error]
-        return [found for one in asked for found in _together(guard, [one], propose)]
+        return [found for one in asked for found in proposed(guard, [one], propose)]
 
 
 def write_outputs(folder: Path, log: Path | None = None) -> Summary:

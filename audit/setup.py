@@ -39,6 +39,7 @@ from .policy import Policy
 
 __all__ = [
     "EMBEDDED_LAYER",
+    "KEYS_A_FEATURE",
     "NULL_SAMPLE",
     "Progress",
     "Setup",
@@ -55,7 +56,7 @@ EMBEDDED_LAYER = 9
 NULL_SAMPLE = 64
 """Ordinary subjects that thresholds are calibrated on."""
 
-_KEYS_A_FEATURE = 4
+KEYS_A_FEATURE = 4
 """Keys of sampled text for each dimension of a key: with fewer than one C has not even full rank."""
 
 Progress = Callable[[str, int, int], None]
@@ -243,7 +244,7 @@ def statistics_for(
         return load_statistics(kept, size=site.d_ff, model_fingerprint=lm.fingerprint, layer=site.layer)
     if corpus is None:
         progress("sampling text for key statistics", 0, 1)
-        text = sampled_corpus(lm, seed=seed, least=_KEYS_A_FEATURE * site.d_ff)
+        text = sampled_corpus(lm, seed=seed, least=KEYS_A_FEATURE * site.d_ff)
     else:
         text = corpus_from(corpus)
     found = compute_statistics(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +16,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..probes.probe import Level
+from ..reports.reproduction import Agreement, Experiment, Reproduction
 from ..reports.schema import Rate
 from ..reports.summary import Summary
 from .guard import Assessment
 from .policy import Action
 from .setup import Progress
 
-__all__ = ["ProbeTable", "bars", "lines", "print_summary", "probe_line"]
+__all__ = ["ProbeTable", "bars", "lines", "print_reproduction", "print_summary", "probe_line"]
 
 _EVERY = 20.0
 """Seconds between two lines of progress in a file."""
@@ -110,6 +112,23 @@ def print_summary(summary: Summary, report: Path) -> None:
     worst = summary.worst_perplexity_ratio
     console.print(f"  worst perplexity ratio: {'not measured' if worst is None else f'{worst:.4f}'}")
     console.print(f"  report: {escape(str(report))}", soft_wrap=True)
+
+
+def print_reproduction(found: Reproduction, page: Path) -> None:
+    """Print each experiment with how many of the paper's statements agree, and those that do not."""
+    console = Console()
+    for one in found.experiments:
+        said = "not run: " + one.skipped if one.skipped else _agreements(one)
+        console.print(f"{one.number:>3}  {escape(one.title)}: {escape(said)}")
+        for claim in one.claims:
+            if claim.agreement is Agreement.NO:
+                console.print(f"     [yellow]differs[/] {escape(claim.paper)} Here: {escape(claim.here)}")
+    console.print(f"  page: {escape(str(page))}", soft_wrap=True)
+
+
+def _agreements(experiment: Experiment) -> str:
+    counts = Counter(claim.agreement.value for claim in experiment.claims)
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "no statement of the paper to compare"
 
 
 def _rate(rate: Rate) -> str:

@@ -1,4 +1,6 @@
-"""Key statistics from text: documents in, C out, in one streamed and resumable pass that stops at the edited layer.
+"""Key statistics from text: documents in, C out, in one streamed and resumable pass up to the edited layer.
+
+Several layers share a pass, which ends after the deepest; only the pass for one layer is resumable.
 
 Order: documents are cut into windows, windows into fixed groups; each group's keys are multiplied in fp32 and added to
 a float64 sum. After every few groups the sum is saved beside the result, so that a killed pass goes on where it was
@@ -8,30 +10,30 @@ and ends with the same bits. The default corpus is text sampled from the model i
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import io
 import json
 import math
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 
 from .batches import batches, pad
 from .errors import NotFinite, StatisticsError
-from .passes import pad_id, stop_after
+from .passes import pad_id, stop_after_all
+from .running_sums import RunningSums, read_sums, write_sums
 from .statistics import KeyStatistics, Provenance
 
 if TYPE_CHECKING:
     from .model import LanguageModel
     from .site import EditSite
 
-__all__ = ["SAMPLED", "Corpus", "compute_statistics", "corpus_from", "sampled_corpus"]
+__all__ = ["SAMPLED", "Corpus", "compute_all_statistics", "compute_statistics", "corpus_from", "sampled_corpus"]
 
 _WINDOW = 256
 """Tokens of one window; keys of later positions than this differ little, and the pass stays linear."""
@@ -60,12 +62,6 @@ class Corpus:
         for document in self.documents:
             digest.update(document.encode("utf-8", "surrogatepass") + b"\0")
         return digest.hexdigest()
-
-
-class _Partial(NamedTuple):
-    total: torch.Tensor
-    tokens: int
-    groups: int
 
 
 def sampled_corpus(
@@ -159,25 +155,42 @@ def compute_statistics(
     `partial` is a file for the running sum, so that a killed pass resumes; `progress` is called with (done, of all)
     groups. Raises `NotFinite` when a key is not finite and `StatisticsError` when the corpus has no tokens.
     """
-    windows = list(_windows(lm, corpus.documents))
-    groups = [windows[start : start + _GROUP] for start in range(0, len(windows), _GROUP)]
+    groups = _groups(lm, corpus)
     stamp = f"{lm.fingerprint}:{site.path}:{corpus.sha256}:{_WINDOW}:{_GROUP}"
-    state = _read_partial(partial, stamp) or _Partial(torch.zeros(site.d_ff, site.d_ff, dtype=torch.float64), 0, 0)
-    for index, group in enumerate(groups[state.groups :], start=state.groups):
-        state = _add(lm, site, group, state)
-        if partial is not None and (index + 1) % 4 == 0:
-            _write_partial(partial, stamp, state)
+    sums = begun = read_sums(partial, stamp) or RunningSums.zeros([site.d_ff])
+    for sums in _summed(lm, [site], groups, begun):
+        if partial is not None and sums.groups % 4 == 0:
+            write_sums(partial, stamp, sums)
         if progress is not None:
-            progress(index + 1, len(groups))
-    if state.tokens < site.d_ff:
-        raise StatisticsError(
-            f"The corpus {corpus.source!r} holds {state.tokens} tokens, fewer than the {site.d_ff} features of a key, so that C "
-            "has no inverse of its own; give more text."
-        )
+            progress(sums.groups, len(groups))
+    (found,) = _divided(lm, [site], corpus, sums)
     if partial is not None:
         partial.unlink(missing_ok=True)
-    provenance = Provenance("corpus", corpus.source, lm.fingerprint, site.layer, corpus.sha256, state.tokens)
-    return KeyStatistics(state.total / state.tokens, provenance)
+    return found
+
+
+def compute_all_statistics(
+    lm: LanguageModel,
+    sites: Sequence[EditSite],
+    corpus: Corpus,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[KeyStatistics]:
+    """Return C of each of `sites` (one at least) over all tokens of `corpus`, in one pass that ends after the deepest of them.
+
+    Each is to the bit what `compute_statistics` returns for its site, and raises what that raises. Memory: 16 bytes
+    times d_ff squared a site at the end, half of it before.
+    """
+    groups = _groups(lm, corpus)
+    sums = begun = RunningSums.zeros([site.d_ff for site in sites])
+    for sums in _summed(lm, sites, groups, begun):
+        if progress is not None:
+            progress(sums.groups, len(groups))
+    return _divided(lm, sites, corpus, sums)
+
+
+def _groups(lm: LanguageModel, corpus: Corpus) -> list[list[list[int]]]:
+    windows = list(_windows(lm, corpus.documents))
+    return [windows[start : start + _GROUP] for start in range(0, len(windows), _GROUP)]
 
 
 def _windows(lm: LanguageModel, documents: Sequence[str]) -> Iterator[list[int]]:
@@ -186,49 +199,52 @@ def _windows(lm: LanguageModel, documents: Sequence[str]) -> Iterator[list[int]]
         yield from (ids[start : start + _WINDOW] for start in range(0, len(ids), _WINDOW))
 
 
-def _add(lm: LanguageModel, site: EditSite, group: Sequence[list[int]], state: _Partial) -> _Partial:
-    total, tokens = state.total, state.tokens
-    for members in batches([len(row) for row in group]):
-        batch = pad([group[i] for i in members], pad_id(lm), lm.device)
-        with torch.no_grad(), stop_after(site.module) as seen:
-            lm.model(**batch._asdict(), **({"use_cache": False} if lm.causal else {}))
-        keys = seen[0][0].flatten(0, -2)[batch.attention_mask.bool().flatten()].float()
-        if not bool(torch.isfinite(keys).all()):
-            raise NotFinite(
-                f"A key at {site.path} is NaN or Inf on ordinary text, so the model is broken before any edit; check its "
-                "weights and dtype."
-            )
-        total = total + (keys.T @ keys).double().cpu()
-        tokens += keys.shape[0]
-    return _Partial(total, tokens, state.groups + 1)
+def _summed(
+    lm: LanguageModel, sites: Sequence[EditSite], groups: Sequence[Sequence[list[int]]], begun: RunningSums
+) -> Iterator[RunningSums]:
+    """Yield the sums after each group that `begun` does not hold yet; its totals are added to in place."""
+    modules, (_, tokens, done) = [site.module for site in sites], begun
+    for group in groups[begun.groups :]:
+        for members in batches([len(row) for row in group]):
+            batch = pad([group[i] for i in members], pad_id(lm), lm.device)
+            real = batch.attention_mask.bool().flatten()
+            with torch.no_grad(), stop_after_all(modules, functools.partial(_add, sites, begun.totals, real)):
+                lm.model(**batch._asdict(), **({"use_cache": False} if lm.causal else {}))
+            tokens += int(real.sum())
+        done += 1
+        yield RunningSums(begun.totals, tokens, done)
 
 
-def _read_partial(path: Path | None, stamp: str) -> _Partial | None:
-    from safetensors import SafetensorError, safe_open
+def _add(
+    sites: Sequence[EditSite],
+    totals: Sequence[torch.Tensor],
+    real: torch.Tensor,
+    index: int,
+    given: torch.Tensor,
+    _: torch.Tensor,
+) -> None:
+    """Add the outer products of one batch's `real` keys to the total of the site `index`."""
+    # Some models (OPT) run their MLP on [rows * tokens, features].
+    keys = given.flatten(0, -2)[real.to(given.device)].float()
+    if not bool(torch.isfinite(keys).all()):
+        raise NotFinite(
+            f"A key at {sites[index].path} is NaN or Inf on ordinary text, so the model is broken before any edit; check "
+            "its weights and dtype."
+        )
+    totals[index].add_((keys.T @ keys).double().cpu())
 
-    if path is None or not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("stamp") != stamp:
-                return None
-            return _Partial(file.get_tensor("total"), int(metadata["tokens"]), int(metadata["groups"]))
-    except (OSError, SafetensorError, KeyError, ValueError):
-        # A running sum that cannot be read is only lost work: it is made again from the first document.
-        return None
 
-
-def _write_partial(path: Path, stamp: str, state: _Partial) -> None:
-    from safetensors.torch import save_file
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"stamp": stamp, "tokens": str(state.tokens), "groups": str(state.groups)}
-    # A name of its own: another run may be making the same statistics in the same cache folder.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
-    os.close(handle)
-    try:
-        save_file({"total": state.total}, name, metadata=metadata)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+def _divided(lm: LanguageModel, sites: Sequence[EditSite], corpus: Corpus, sums: RunningSums) -> list[KeyStatistics]:
+    """Return the means with their provenance; raises `StatisticsError` for too few tokens."""
+    widest, digest = max(site.d_ff for site in sites), corpus.sha256
+    if sums.tokens < widest:
+        raise StatisticsError(
+            f"The corpus {corpus.source!r} holds {sums.tokens} tokens, fewer than the {widest} features of a key, so that C "
+            "has no inverse of its own; give more text."
+        )
+    return [
+        KeyStatistics(
+            total / sums.tokens, Provenance("corpus", corpus.source, lm.fingerprint, site.layer, digest, sums.tokens)
+        )
+        for site, total in zip(sites, sums.totals, strict=True)
+    ]

@@ -34,7 +34,9 @@ __all__ = [
     "all_subject_keys",
     "locate",
     "plain_activations",
+    "positions",
     "subject_keys",
+    "what_is_read",
 ]
 
 _BUDGET = 1024
@@ -90,10 +92,10 @@ class SubjectKeys:
 
 def locate(lm: LanguageModel, request: EditRequest, prefix: str = "") -> SubjectPosition:
     """Return where the subject of `request` lies in `prefix` + its prompt; raises `RequestError`."""
-    return _positions(lm, request, [prefix])[1]
+    return positions(lm, request, [prefix])[1]
 
 
-def _positions(lm: LanguageModel, request: EditRequest, prefixes: Sequence[str]) -> list[SubjectPosition]:
+def positions(lm: LanguageModel, request: EditRequest, prefixes: Sequence[str]) -> list[SubjectPosition]:
     """Return where the subject lies bare and under each of `prefixes`; raises `RequestError`."""
     bare = locate_subject(lm.tokenizer, request.prompt, request.subject)
     start = request.prompt.index(request.subject)
@@ -108,6 +110,11 @@ def _positions(lm: LanguageModel, request: EditRequest, prefixes: Sequence[str])
     ]
 
 
+def what_is_read(lm: LanguageModel, rows: Sequence[tuple[Sequence[int], int]]) -> list[tuple[tuple[int, ...], int]]:
+    """Return `rows` of (ids, token index) without the ids that cannot reach the token: what follows in a causal model."""
+    return [(tuple(ids[: index + 1] if lm.causal else ids), index) for ids, index in rows]
+
+
 def activations(
     lm: LanguageModel,
     site: EditSite,
@@ -119,8 +126,7 @@ def activations(
 
     Rows that begin with a `known` prefix go on from there; rows that are alike are run once.
     """
-    # In a causal model nothing behind the token can reach it.
-    cut = [(tuple(ids[: index + 1] if lm.causal else ids), index) for ids, index in rows]
+    cut = what_is_read(lm, rows)
     once = list(dict.fromkeys(cut))
     lengths = [len(ids) for ids, _ in once]
     left = [len(ids) - (0 if known is None else known.lead(ids, len(ids) - 1)[1]) for ids, _ in once]
@@ -196,7 +202,7 @@ def all_subject_keys(
     found: list[list[SubjectPosition] | RequestError] = []
     for request in requests:
         try:
-            found.append(_positions(lm, request, prefixes))
+            found.append(positions(lm, request, prefixes))
         except RequestError as error:
             found.append(error)
     rows = [(place.input_ids, place.last) for one in found if not isinstance(one, RequestError) for place in one]

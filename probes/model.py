@@ -88,13 +88,18 @@ class LanguageModel:
 
 
 def load_model(
-    ref: str | Path = EMBEDDED_NAME, *, device: str = "auto", dtype: str = "auto", allow_pickle: bool = False
+    ref: str | Path = EMBEDDED_NAME,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    allow_pickle: bool = False,
+    encoder: bool = False,
 ) -> LanguageModel:
     """Load a model and its fast tokenizer in evaluation mode.
 
     `ref` is ``smollm2-135m``, a local folder or a Hugging Face id; `device` is ``auto`` (a GPU where there is one) or
     any torch device; `dtype` is ``auto`` (that of the checkpoint) or one of `DTYPES`. `allow_pickle` admits a
-    ``.bin`` checkpoint, read with ``weights_only=True``.
+    ``.bin`` checkpoint, read with ``weights_only=True``; `encoder` loads the bare stack of an encoder, see `encoders`.
     Raises `ModelError`.
     """
     if dtype not in DTYPES:
@@ -103,7 +108,7 @@ def load_model(
     source = _source(ref, allow_pickle=allow_pickle)
     config = _config(source, str(ref))
     tokenizer = _tokenizer(source, str(ref))
-    model = _weights(source, str(ref), config, dtype, allow_pickle=allow_pickle)
+    model = _weights(source, str(ref), config, dtype, allow_pickle=allow_pickle, encoder=encoder)
     model.to(target)
     model.eval()
     model.requires_grad_(False)
@@ -201,11 +206,11 @@ def _tokenizer(source: str, ref: str) -> Any:
     return tokenizer
 
 
-def _weights(source: str, ref: str, config: Any, dtype: str, *, allow_pickle: bool) -> Any:
+def _weights(source: str, ref: str, config: Any, dtype: str, *, allow_pickle: bool, encoder: bool) -> Any:
     import transformers
     from safetensors import SafetensorError
 
-    name = _ENCODERS.get(config.model_type, "AutoModelForCausalLM")
+    name = _ENCODERS.get(config.model_type, "AutoModel" if encoder else "AutoModelForCausalLM")
     pickled = allow_pickle and Path(source).is_dir() and not any(Path(source).glob("*.safetensors"))
     progress = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
@@ -224,7 +229,10 @@ def _weights(source: str, ref: str, config: Any, dtype: str, *, allow_pickle: bo
     finally:
         if progress:
             transformers.utils.logging.enable_progress_bar()
-    if missing := sorted(report["missing_keys"]):
+    if encoder and hasattr(model, "pooler"):
+        # It is above all sites, and many checkpoints of encoders have none.
+        model.pooler = None
+    if missing := sorted(key for key in report["missing_keys"] if not (encoder and key.startswith("pooler."))):
         # transformers fills these with random numbers, and only warns.
         raise ModelError(
             f"The model in {ref!r} cannot be loaded: {len(missing)} of its weights are in no file ({missing[0]}, ...); "

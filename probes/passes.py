@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .model import LanguageModel
     from .site import EditSite
 
-__all__ = ["Entry", "cache_of", "pad_id", "record_entry", "select_logits", "stop_after"]
+__all__ = ["Entry", "cache_of", "pad_id", "record_entry", "select_logits", "stop_after", "stop_after_all"]
 
 
 def pad_id(lm: LanguageModel) -> int:
@@ -25,32 +25,50 @@ def pad_id(lm: LanguageModel) -> int:
 
 
 class _Reached(Exception):
-    """Raised by our own hook once the site has run, caught by `stop_after` alone."""
+    """Raised by our own hook once the site has run, caught by `stop_after_all` alone."""
+
+
+@contextmanager
+def stop_after_all(
+    modules: Sequence[torch.nn.Module], see: Callable[[int, torch.Tensor, torch.Tensor], None]
+) -> Iterator[None]:
+    """Call `see` with (index, input, output) as each of `modules` runs, and end the forward pass once all have.
+
+    What is wanted must be taken there and then: nothing is kept, and Falcon changes an output in place later on. The
+    hooks are removed in any case. Raises `ModelError` when the body ends without all of them having run.
+    """
+    left = set(range(len(modules)))
+
+    def hook(index: int) -> Callable[[torch.nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
+        def record(_: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            see(index, args[0], output)
+            left.discard(index)
+            if not left:
+                raise _Reached
+
+        return record
+
+    with ExitStack() as hooks:
+        for index, module in enumerate(modules):
+            hooks.callback(module.register_forward_hook(hook(index)).remove)
+        with suppress(_Reached):
+            yield
+    if left:
+        raise ModelError(
+            f"The edit site {type(modules[min(left)]).__name__} never ran in a forward pass; name the layer's "
+            "down-projection by path."
+        )
 
 
 @contextmanager
 def stop_after(module: torch.nn.Module) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
-    """Record each (input, output) of `module` and end the forward pass there; the hook is removed in any case.
+    """Record the (input, output) of `module` and end the forward pass there; the hook is removed in any case.
 
     Raises `ModelError` when the body ends without the module having run.
     """
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-    def record(_: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        seen.append((args[0], output))
-        raise _Reached
-
-    handle = module.register_forward_hook(record)
-    try:
+    with stop_after_all([module], lambda _, given, returned: seen.append((given, returned))):
         yield seen
-    except _Reached:
-        pass
-    finally:
-        handle.remove()
-    if not seen:
-        raise ModelError(
-            f"The edit site {type(module).__name__} never ran in a forward pass; name the layer's down-projection by path."
-        )
 
 
 class Entry(NamedTuple):

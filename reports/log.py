@@ -239,13 +239,13 @@ def _is_json(data: bytes) -> bool:
     return True
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write `text` to `path` as UTF-8: whole or not at all, readable by the owner only, line ends as given."""
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write `content` to `path`, text as UTF-8: whole or not at all, readable by the owner only, line ends as given."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(text.encode())
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(_OWNER_ONLY)

@@ -22,10 +22,12 @@ from .story import Story
 from .text import visible
 
 __all__ = [
+    "LONGEST_HOVER",
     "MOST_POINTS",
     "Figure",
     "Mark",
     "figure_json",
+    "hover",
     "left_out",
     "line",
     "line_label",
@@ -37,7 +39,7 @@ __all__ = [
 ]
 
 MOST_POINTS = 5000
-_LONGEST_HOVER = 70
+LONGEST_HOVER = 70
 _CROWD = 300
 _BY_MARK = ("x", "y", "text", "customdata")
 
@@ -46,7 +48,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Figure:
-    """One picture: plotly's JSON (safe inside a script element), what to see in it, and the same as a table."""
+    """One picture: plotly's JSON (safe inside a script element), what to see in it, and the same as a table.
+
+    A `high` one gets more room, for rows that are to be read one by one.
+    """
 
     name: str
     title: str
@@ -54,6 +59,7 @@ class Figure:
     data: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    high: bool = False
 
 
 class Mark(NamedTuple):
@@ -70,13 +76,14 @@ def mark(story: Story, x: float, y: float, said: str) -> Mark:
     record = story.record
     lines = (record.id, f"{record.subject} → {record.target_new}", said)
     kind = "control" if isinstance(record, ControlRecord) else "edit"
-    return Mark(x, y, "<br>".join(_hover(line) for line in lines), f"{kind}-{story.slug}")
+    return Mark(x, y, "<br>".join(hover(line) for line in lines), f"{kind}-{story.slug}")
 
 
-def _hover(text: str) -> str:
-    # Plotly reads a few tags in hover text, links among them; escaped, they are shown as written.
+def hover(text: str, longest: int = LONGEST_HOVER) -> str:
+    """Return `text` as one line that plotly shows as it is written, in hover text, names, titles and ticks."""
+    # Plotly reads a few tags, links among them, unless they are escaped; it knows no &quot;, and would show that.
     shown = visible(text).replace("\n", " ")
-    return html.escape(shown if len(shown) <= _LONGEST_HOVER else f"{shown[: _LONGEST_HOVER - 1]}…")
+    return html.escape(shown if len(shown) <= longest else f"{shown[: longest - 1]}…", quote=False)
 
 
 def trace(name: str, role: str, marks: Sequence[Mark], symbol: str, size: int = 9) -> dict[str, Any]:
@@ -151,13 +158,15 @@ def left_out(many: int, why: str) -> str:
     )
 
 
+def _thin(trace: dict[str, Any]) -> dict[str, Any]:
+    return {axis: thinned(trace[axis], MOST_POINTS) for axis in _BY_MARK if axis in trace}
+
+
 def figure_json(traces: Sequence[dict[str, Any]], layout: dict[str, Any]) -> str:
-    """Return the figure as JSON that is safe inside a script element, each trace thinned to `MOST_POINTS`."""
+    """Return the figure as JSON that is safe inside a script element, marks thinned to `MOST_POINTS` a trace."""
     import plotly.graph_objects as go
 
-    drawn = [
-        trace | {axis: thinned(trace[axis], MOST_POINTS) for axis in _BY_MARK if axis in trace} for trace in traces
-    ]
+    drawn = [trace | _thin(trace) if trace["type"] == "scatter" else trace for trace in traces]
     # Through plotly's own classes, which refuse an attribute that does not exist.
     plain = go.Figure(data=drawn, layout=layout).to_plotly_json()
     plain["layout"].pop("template", None)

@@ -178,8 +178,11 @@ def compute_updates(
             plans[index] = editors[index].plan(context, jobs[index][1], keys)
         except (RequestError, NotFinite) as error:
             found[index] = error
-    values = optimise_values(context.lm, context.site, [plan.problem for plan in plans.values()], context.known)
-    for (index, plan), value in zip(plans.items(), values, strict=True):
+    # Editors that differ only in the key they insert at (rome, c-rome) seek the same v*.
+    problems = list(dict.fromkeys(plan.problem for plan in plans.values()))
+    values = dict(zip(problems, optimise_values(context.lm, context.site, problems, context.known), strict=True))
+    for index, plan in plans.items():
+        value = values[plan.problem]
         try:
             found[index] = (
                 value if isinstance(value, NotFinite) else editors[index].finish(plan, value, context.statistics)

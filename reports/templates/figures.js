@@ -7,23 +7,37 @@
   // ---- figures: the data names roles, the style sheet has the colours
   const islands = [...document.querySelectorAll("script.figure-data")];
 
-  function axis(given) {
-    const title = given.title ? { ...given.title, standoff: 10, font: { color: colour("dim"), size: 13 } } : undefined;
-    return { ...given, title, gridcolor: colour("line"), linecolor: colour("line"), tickcolor: colour("line"), automargin: true };
+  // Labels that stand at given places are thinned to what there is room for; plotly would print them over each other.
+  function ticks(given, room) {
+    if (given.tickmode !== "array") return {};
+    const step = Math.max(1, Math.ceil(given.tickvals.length / Math.max(1, Math.floor(room / 16))));
+    const some = (values) => values.filter((_, index) => index % step === 0);
+    return { tickvals: some(given.tickvals), ticktext: some(given.ticktext) };
+  }
+
+  function axis(given, room, size) {
+    const title = given.title ? { ...given.title, standoff: 10, font: { color: colour("dim"), size } } : undefined;
+    return { ...given, ...ticks(given, room), title, gridcolor: colour("line"), linecolor: colour("line"), tickcolor: colour("line"), automargin: true };
   }
 
   function points(trace) {
     const marker = { ...trace.marker, color: colour(trace.meta.role), line: { width: trace.marker.symbol.endsWith("-open") ? 1.6 : 0 } };
-    return { ...trace, marker, line: { color: colour(trace.meta.role), width: 1.5 } };
+    return { ...trace, marker, line: { ...trace.line, color: colour(trace.meta.role), width: 1.8 } };
   }
 
-  function heat(trace) {
-    const bar = { ...(trace.colorbar || {}), thickness: 14, outlinewidth: 0, tickfont: { color: colour("dim") } };
-    return { ...trace, colorscale: [[0, colour("soft")], [1, colour(trace.meta.role)]], colorbar: bar, xgap: 1, ygap: 1 };
+  function heat(trace, narrow) {
+    const given = trace.colorbar || {};
+    const title = { ...given.title, side: narrow ? "top" : "right", font: { color: colour("dim"), size: 13 } };
+    const place = narrow ? { orientation: "h", x: 0.5, y: 1.02, yanchor: "bottom", thickness: 10 } : { thickness: 14 };
+    const bar = { ...given, ...place, title, outlinewidth: 0, tickfont: { color: colour("dim") } };
+    const upwards = [[trace.meta.below ? 0.5 : 0, colour("soft")], [1, colour(trace.meta.role)]];
+    const colorscale = trace.meta.below ? [[0, colour(trace.meta.below)], ...upwards] : upwards;
+    return { ...trace, colorscale, colorbar: bar, xgap: 1, ygap: 1 };
   }
 
-  function themed(figure, narrow) {
-    const data = figure.data.map((trace) => (trace.type === "heatmap" ? heat(trace) : points(trace)));
+  function themed(figure, place) {
+    const narrow = place.clientWidth < 600;
+    const data = figure.data.map((trace) => (trace.type === "heatmap" ? heat(trace, narrow) : points(trace)));
     const layout = {
       ...figure.layout,
       paper_bgcolor: "rgba(0,0,0,0)",
@@ -34,8 +48,8 @@
       hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("ink"), family: colour("sans"), size: 13 }, align: "left" },
       hovermode: "closest",
       dragmode: narrow ? false : "zoom",
-      xaxis: axis(figure.layout.xaxis),
-      yaxis: axis(figure.layout.yaxis),
+      xaxis: axis(figure.layout.xaxis, place.clientWidth - 120, narrow ? 11 : 13),
+      yaxis: axis(figure.layout.yaxis, place.clientHeight - 100, narrow ? 11 : 13),
       shapes: (figure.layout.shapes || []).map((shape) => ({ ...shape, line: { ...shape.line, color: colour("failed") } })),
       annotations: (figure.layout.annotations || []).map((note) => ({ ...note, font: { color: colour("failed"), size: 12 } })),
     };
@@ -45,7 +59,7 @@
   function draw() {
     for (const island of islands) {
       const place = document.getElementById(island.dataset.for);
-      const figure = themed(JSON.parse(island.textContent), place.clientWidth < 600);
+      const figure = themed(JSON.parse(island.textContent), place);
       Plotly.react(place, figure.data, figure.layout, { responsive: true, displaylogo: false, displayModeBar: false });
     }
   }

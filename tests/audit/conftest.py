@@ -34,3 +34,12 @@ def setup() -> Setup:
         tiny_lm(), layer=0, policy=lenient(), statistics="identity", perplexity_corpus=SENTENCES,
         settings=ValueSettings(steps=3),
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def gpt2() -> Setup:
+    """The same of a model whose positions come from a table."""
+    return prepare(
+        tiny_lm("gpt2"), layer=0, policy=lenient(), statistics="identity", perplexity_corpus=SENTENCES,
+        settings=ValueSettings(steps=3),
+    )  # fmt: skip

@@ -64,7 +64,7 @@ def test_every_figure_is_there_with_caption_and_table(page: Page) -> None:
     assert list(figures) == FIGURES
     for name, figure in figures.items():
         assert name in page.ids
-        assert f"{name}-caption" in page.ids
+        assert f"{name}_caption" in page.ids
         assert sum(len(trace["x"]) for trace in figure["data"]) > 0
         assert all(trace["type"] == "scatter" for trace in figure["data"])
     assert (FIGURES[2], figures[FIGURES[2]]["layout"]["xaxis"]["type"]) == ("figure-perplexity", "log")

@@ -1,0 +1,127 @@
+"""What several commands share: their options, the requests, the model made ready, and progress on standard error.
+
+Nothing heavy is imported before a command really runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ..probes.request_files import LoadedRequests
+    from .setup import Progress, Setup
+
+__all__ = [
+    "Corpus",
+    "Device",
+    "Dtype",
+    "Edits",
+    "EngineName",
+    "Json",
+    "Layer",
+    "Limit",
+    "Model",
+    "Pickle",
+    "PolicyFile",
+    "Seed",
+    "Site",
+    "Skip",
+    "Stats",
+    "known_editor",
+    "load_edits",
+    "prepared",
+    "progress_bars",
+]
+
+Model = Annotated[str, typer.Option(help="Embedded default, Hugging Face id, or a local folder.")]
+Edits = Annotated[
+    str, typer.Argument(help="File of edits (JSON, JSONL, YAML, CSV), hf://dataset[:split], or 'builtin'.")
+]
+Layer = Annotated[int | None, typer.Option(help="Layer to edit, from 0; chosen for the model unless given.")]
+Site = Annotated[
+    str | None, typer.Option(help="Path of the down-projection, with {layer}, where it is not found by itself.")
+]
+PolicyFile = Annotated[
+    Path | None, typer.Option("--policy", help="TOML file; else the table tool.editguard of ./pyproject.toml.")
+]
+Seed = Annotated[int, typer.Option(help="The one seed of everything random.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
+Stats = Annotated[str | None, typer.Option(help="File of key statistics (.safetensors, ROME's .npz), or 'identity'.")]
+Corpus = Annotated[
+    str | None, typer.Option(help="Text to compute key statistics from; default: sampled from the model.")
+]
+EngineName = Annotated[
+    str, typer.Option("--engine", help="live, or reference: whole texts through the whole model, one edit at a time.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N edits.")]
+Skip = Annotated[bool, typer.Option("--skip-invalid", help="Go on without wrong records, and count them.")]
+Pickle = Annotated[bool, typer.Option("--allow-pickle", help="Read a .bin checkpoint (weights_only) if you trust it.")]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on standard output.")]
+
+
+def load_edits(edits: str, limit: int | None, skip_invalid: bool) -> LoadedRequests:
+    """Read the requests of a file, or the built-in ones."""
+    from ..probes.request_files import LoadedRequests, load_requests
+    from ..suites.builtin import BUILTIN, builtin_edits, builtin_hash
+
+    if edits != BUILTIN:
+        return load_requests(edits, skip_invalid=skip_invalid, limit=limit)
+    return LoadedRequests(builtin_edits()[:limit], (), BUILTIN, builtin_hash())
+
+
+def known_editor(editor: str | None) -> None:
+    """Raise `InputError` for an editor that nobody may choose, before anything is loaded."""
+    if editor is not None:
+        from . import controls as _controls  # noqa: F401  (registers)
+        from . import guard as _guard  # noqa: F401
+        from .editors.base import chosen_editor
+
+        chosen_editor(editor)
+
+
+def prepared(
+    model: str, layer: int | None, site: str | None, policy: Path | None, seed: int, device: str, dtype: str,
+    stats: str | None, corpus: str | None, allow_pickle: bool, progress: Progress, *, engine: str = "live",
+    perplexity_corpus: str | None = None,
+) -> Setup:  # fmt: skip
+    """Load the model and make it ready; what is wrong with the options is found before that."""
+    from .policy import load_policy
+
+    chosen = load_policy(policy)
+    from .setup import check_names, prepare
+
+    check_names(chosen, policy)
+    from ..probes.corpus_statistics import corpus_from
+    from ..probes.errors import InputError
+    from ..probes.model import load_model
+    from .editors.value import Engine, ValueSettings
+
+    if engine not in {one.value for one in Engine}:
+        raise InputError(f"The engine {engine!r} is not known; use 'live' or 'reference'.")
+    sentences = None if perplexity_corpus is None else corpus_from(perplexity_corpus).documents
+    progress("loading the model", 0, 1)
+    lm = load_model(model, device=device, dtype=dtype, allow_pickle=allow_pickle)
+    progress("loading the model", 1, 1)
+    return prepare(
+        lm, layer=layer, site_path=site, policy=chosen, seed=seed, statistics=stats, corpus=corpus,
+        perplexity_corpus=sentences, settings=ValueSettings(engine=Engine(engine)), progress=progress,
+    )  # fmt: skip
+
+
+@contextmanager
+def progress_bars(quiet: bool) -> Iterator[Progress]:
+    """Yield a callback that shows progress on standard error; nothing but results goes to standard output."""
+    from .terminal import bars, lines
+
+    if quiet or not sys.stderr.isatty():
+        yield (lambda *_: None) if quiet else lines()
+    else:
+        with bars() as show:
+            yield show

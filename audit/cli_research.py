@@ -1,0 +1,131 @@
+"""Commands for research: where facts are read (``trace``), and the paper's experiments (``reproduce``)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .cli_common import (
+    Corpus,
+    Device,
+    Dtype,
+    Edits,
+    EngineName,
+    Json,
+    Layer,
+    Limit,
+    Model,
+    Pickle,
+    PolicyFile,
+    Seed,
+    Site,
+    Skip,
+    Stats,
+    load_edits,
+    prepared,
+    progress_bars,
+)
+
+__all__ = ["reproduce", "trace"]
+
+
+def trace(
+    edits: Edits = "builtin",
+    model: Model = "smollm2-135m",
+    out: Annotated[Path, typer.Option(help="Folder for trace.json and trace.html.")] = Path("editguard-trace"),
+    noise: Annotated[
+        float, typer.Option(min=0, help="Noise in the subject's embeddings, in their standard deviations.")
+    ] = 3.0,
+    draws: Annotated[int, typer.Option(min=1, help="Draws of that noise for each fact.")] = 10,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    limit: Limit = None,
+    skip_invalid: Skip = False,
+    allow_pickle: Pickle = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a trace that the folder already holds.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Trace where the model keeps the facts that the edits would change, and suggest the layer to edit; changes nothing."""
+    from ..probes.errors import InputError
+    from ..probes.model import load_model
+    from .runner import writable
+    from .tracing import PAGE, TRACE, run_trace
+
+    loaded = load_edits(edits, limit, skip_invalid)
+    if not overwrite and (out / TRACE).exists():
+        raise InputError(f"The folder {str(out)!r} already holds a trace; choose another --out, or add --overwrite.")
+    writable(out)
+    with progress_bars(as_json) as progress:
+        lm = load_model(model, device=device, dtype=dtype, allow_pickle=allow_pickle)
+        found = run_trace(
+            lm, loaded.requests, loaded.source, out, noise=noise, draws=draws, seed=seed, progress=progress
+        )
+    if as_json:
+        typer.echo(json.dumps({"suggested_layer": found.suggested_layer, "traced": len(found.traces),
+                               "skipped": len(found.skipped)}))  # fmt: skip
+    else:
+        typer.echo(
+            f"MLP outputs around layer {found.suggested_layer} of {found.layers} bring most answers back "
+            f"({len(found.traces)} facts traced, {len(found.skipped)} skipped); try edits there: editguard audit --layer "
+            f"{found.suggested_layer}"
+        )
+        for one in found.skipped:
+            typer.echo(f"  skipped {one.id}: {one.why}")
+        typer.echo(f"  page: {out / PAGE}")
+
+
+def reproduce(
+    edits: Edits,
+    model: Model = "smollm2-135m",
+    out: Annotated[
+        Path, typer.Option(help="Folder for page, tables and logs; what it holds of the same run is gone on with.")
+    ] = Path("editguard-reproduction"),
+    ordinary: Annotated[int, typer.Option(min=4, help="Ordinary requests, drawn beside all collapse cases.")] = 100,
+    encoder: Annotated[
+        str | None, typer.Option(help="Bidirectional encoder for comparison: id or folder; default: the embedded one.")
+    ] = None,
+    policy: PolicyFile = None,
+    layer: Layer = None,
+    site: Site = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    stats: Stats = None,
+    corpus: Corpus = None,
+    engine: EngineName = "live",
+    limit: Limit = None,
+    skip_invalid: Skip = False,
+    allow_pickle: Pickle = False,
+    as_json: Json = False,
+) -> None:
+    """Run the experiments of "The Fall of ROME" on this model and these edits; write page, tables and logs.
+
+    Edits are made without the guard and undone, one after the other: that collapse is seen is the purpose.
+    """
+    import sys
+
+    from .reproduction.run import PAGE
+    from .reproduction.run import reproduce as run
+    from .runner import locked_folder
+
+    loaded = load_edits(edits, limit, skip_invalid)
+    with locked_folder(out, overwrite=False), progress_bars(as_json) as progress:
+        setup = prepared(
+            model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress, engine=engine
+        )
+        found = run(
+            setup, loaded, out, ordinary=ordinary, corpus=corpus, encoder_ref=encoder, progress=progress,
+            command=" ".join(["editguard", *sys.argv[1:]]),
+        )  # fmt: skip
+    if as_json:
+        typer.echo(found.model_dump_json())
+    else:
+        from .terminal import print_reproduction
+
+        print_reproduction(found, out / PAGE)

@@ -1,0 +1,69 @@
+"""Clouds of keys: taken from the cases, compared, tabled and laid into pictures; shared by the experiments about keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...probes.geometry import Separation, directions
+from ...probes.keys import SubjectKeys
+from ...reports.reproduction import Group, Table
+from .cases import Case, Kind
+
+__all__ = ["KINDS", "Pair", "bare_and_mean", "cosines", "group", "mutual", "separation_table", "subject_keys_of"]
+
+KINDS = (Kind.FIRST, Kind.ORDINARY)
+"""The kinds that the paper compares."""
+
+
+class Pair(NamedTuple):
+    """Two clouds of one kind of case, point by point."""
+
+    first: Tensor
+    second: Tensor
+
+
+def subject_keys_of(case: Case) -> SubjectKeys:
+    """Return the keys that were measured when the case was found."""
+    assert case.seen.evidence is not None, "a case without evidence is not chosen"
+    return case.seen.evidence.keys
+
+
+def bare_and_mean(keys: Sequence[SubjectKeys]) -> Pair:
+    """Return k_u and k_bar [cases, d_ff] in float64."""
+    bare = torch.stack([one.bare_key for one in keys]).double().cpu()
+    return Pair(bare, torch.stack([one.mean_key for one in keys]).double().cpu())
+
+
+def mutual(rows: Tensor) -> float:
+    """Return the mean cosine of all pairs of different rows."""
+    unit = directions(rows)
+    count = len(unit)
+    return float((unit @ unit.T).sum() - count) / (count * (count - 1))
+
+
+def cosines(pair: Pair) -> Tensor:
+    """Return the cosine of each two points."""
+    return torch.nn.functional.cosine_similarity(pair.first, pair.second)
+
+
+def separation_table(name: str, found: Mapping[tuple[str, Kind], Separation]) -> Table:
+    """Return how far apart clouds lie, by what they are and by kind of case."""
+    return Table(
+        name=name,
+        title="How far apart the clouds lie, in all dimensions",
+        columns=["clouds", "cases", "points of each", "energy distance", "p-value", "permutations", "silhouette"],
+        rows=[
+            [what, kind.value, one.first, one.energy_distance, one.p_value, one.permutations, one.silhouette]
+            for (what, kind), one in found.items()
+        ],
+        note="Keys at length 1; energy distance of Székely and Rizzo, its p-value by permutation; silhouette from -1 to 1.",
+    )
+
+
+def group(name: str, points: Tensor, labels: Sequence[str] = ()) -> Group:
+    """Return the points [n, 2] of one cloud in a picture."""
+    return Group(name=name, x=points[:, 0].tolist(), y=points[:, 1].tolist(), labels=list(labels))

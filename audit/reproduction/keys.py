@@ -1,0 +1,160 @@
+"""Experiments 6 and 7: where the keys of collapse and ordinary cases lie.
+
+Pictures show two projections; what is claimed rests on distances in all dimensions, with a permutation test. Points are
+compared by direction, since C^-1 k_bar and k_u have no common scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ...probes.geometry import Projection, Separation, directions, flat, nearest_share, separation
+from ...probes.interventions import first_token_keys
+from ...reports.reproduction import Claim, Experiment, Scatter, Table
+from ..setup import Setup
+from .cases import Cases, Kind
+from .clouds import KINDS, Pair, bare_and_mean, cosines, group, mutual, separation_table, subject_keys_of
+from .heads import claim, experiment
+
+__all__ = ["clusters", "distributions"]
+
+_SURE = 0.01
+"""p-value up to which two clouds count as apart."""
+_MOST = 0.9
+"""Share from which "they join" or "they leave" counts as seen."""
+_DRAWN = 100
+"""Prefixed keys in the picture."""
+_WHITENED, _PLAIN = "C⁻¹k̄ and k_u", "k̄ and k_u"
+_SLUGS = {_WHITENED: "whitened", _PLAIN: "plain", Projection.TSNE: "tsne", Projection.PCA: "pca"}
+_CAPTIONS = {
+    Projection.TSNE: "Each mark is one request. Neighbours are alike; how far groups lie apart means nothing here.",
+    Projection.PCA: "Each mark is one request, in the two directions of largest variance.",
+}
+
+Clouds = Mapping[str, Mapping[Kind, Pair]]
+
+
+def distributions(setup: Setup, cases: Cases) -> Experiment:
+    """Experiment 6: C^-1 k_bar against k_u, and k_bar against k_u, for both kinds of case."""
+    clouds: dict[str, dict[Kind, Pair]] = {_WHITENED: {}, _PLAIN: {}}
+    for kind in KINDS:
+        bare, mean = bare_and_mean([subject_keys_of(case) for case in cases.of(kind)])
+        clouds[_WHITENED][kind] = Pair(directions(setup.statistics.solve(mean)), directions(bare))
+        clouds[_PLAIN][kind] = Pair(directions(mean), directions(bare))
+    found = {
+        (what, kind): separation(*pair, seed=setup.seed)
+        for what, kinds in clouds.items()
+        for kind, pair in kinds.items()
+    }
+    return experiment(
+        6,
+        claims=[_apart(what, found) for what in clouds],
+        tables=[separation_table("key-separation", found), _likeness(clouds[_PLAIN])],
+        pictures=[
+            _picture(what, method, clouds[what], cases, setup.seed)
+            for what in clouds
+            for method in (Projection.TSNE, Projection.PCA)
+        ],
+        notes=[
+            "Directions of C⁻¹k̄ and of k_u lie apart in every kind of case, since C⁻¹ turns a key; what differs is by how much."
+        ],
+    )
+
+
+def _apart(what: str, found: Mapping[tuple[str, Kind], Separation]) -> Claim:
+    first, ordinary = found[what, Kind.FIRST], found[what, Kind.ORDINARY]
+    return claim(
+        f"{what} lie apart in collapse cases; in ordinary ones they do not, or less.",
+        f"Silhouette {first.silhouette:.3f} (p = {first.p_value:.3g}, {first.first} cases) against "
+        f"{ordinary.silhouette:.3f} (p = {ordinary.p_value:.3g}, {ordinary.first} cases).",
+        first.p_value <= _SURE and first.silhouette > ordinary.silhouette,
+        f"Collapse cases must be apart with p ≤ {_SURE:g} and have the larger silhouette.",
+    )
+
+
+def _likeness(clouds: Mapping[Kind, Pair]) -> Table:
+    return Table(
+        name="key-likeness",
+        title="How like one another keys are",
+        columns=["cases", "requests", "k_u of two requests: mean cosine", "k̄ of two requests: mean cosine",
+                 "k_u and k̄ of one request: mean cosine"],
+        rows=[
+            [kind.value, len(pair.first), mutual(pair.second), mutual(pair.first), float(cosines(pair).mean())]
+            for kind, pair in clouds.items()
+        ],
+        note="Two requests may ask about one subject.",
+    )  # fmt: skip
+
+
+def _picture(what: str, method: Projection, clouds: Mapping[Kind, Pair], cases: Cases, seed: int) -> Scatter:
+    parts = [
+        (kind, name, cloud)
+        for kind, pair in clouds.items()
+        for name, cloud in zip(what.split(" and "), pair, strict=True)
+    ]
+    points = flat(torch.cat([cloud for _, _, cloud in parts]), method=method, seed=seed)
+    split = points.split([len(cloud) for _, _, cloud in parts])
+    return Scatter(
+        name=f"keys-{_SLUGS[what]}-{_SLUGS[method]}",
+        title=f"{what}, {'t-SNE' if method is Projection.TSNE else 'PCA'}",
+        caption=_CAPTIONS[method],
+        groups=[
+            group(f"{kind.value}: {name}", some, [case.request.subject for case in cases.of(kind)])
+            for (kind, name, _), some in zip(parts, split, strict=True)
+        ],
+    )
+
+
+def clusters(setup: Setup, cases: Cases) -> Experiment:
+    """Experiment 7: first tokens of ordinary prompts, and collapse subjects behind a prefix, between the two clouds."""
+    abnormal, ordinary = (bare_and_mean([subject_keys_of(case) for case in cases.of(kind)]).first for kind in KINDS)
+    firsts = first_token_keys(setup.lm, setup.site, [case.request for case in cases.of(Kind.ORDINARY)])
+    # The first context is the empty one.
+    behind = torch.cat([subject_keys_of(case).keys[1:] for case in cases.of(Kind.FIRST)])
+    clouds = {
+        "collapse subjects, bare": abnormal,
+        "ordinary subjects, bare": ordinary,
+        "first tokens of ordinary prompts": firsts.double().cpu(),
+        "collapse subjects behind a prefix": behind.double().cpu(),
+    }
+    nearer = {name: nearest_share(cloud, abnormal, ordinary) for name, cloud in clouds.items()}
+    joined, stayed = "first tokens of ordinary prompts", "collapse subjects behind a prefix"
+    left = len(behind) - nearer[stayed]
+    return experiment(
+        7,
+        claims=[
+            _share("First tokens of ordinary prompts lie with the abnormal keys.", nearer[joined], len(firsts)),
+            _share("Behind a prefix, the keys of collapse subjects lie with the ordinary ones.", left, len(behind)),
+        ],
+        tables=[
+            Table(
+                name="first-token-clusters",
+                title="Keys nearer to the mean of collapse subjects' bare keys than to that of ordinary ones'",
+                columns=["keys", "nearer", "of"],
+                rows=[[name, nearer[name], len(cloud)] for name, cloud in clouds.items()],
+                note="By cosine.",
+            )
+        ],
+        pictures=[_clusters_picture(clouds, setup.seed)],
+    )
+
+
+def _share(paper: str, passed: int, total: int) -> Claim:
+    return claim(
+        paper, f"{passed} of {total} do.", passed >= _MOST * total, f"At least {_MOST:.0%} would count as the same."
+    )
+
+
+def _clusters_picture(clouds: Mapping[str, Tensor], seed: int) -> Scatter:
+    drawn = {name: cloud[:: -(-len(cloud) // _DRAWN)] for name, cloud in clouds.items()}
+    points = flat(directions(torch.cat(list(drawn.values()))), method=Projection.PCA, seed=seed)
+    split = points.split([len(cloud) for cloud in drawn.values()])
+    return Scatter(
+        name="first-token-keys",
+        title="First tokens and prefixed subjects, PCA",
+        caption="Keys at length 1, at most a hundred of each kind. Tokens at the start of a text share nearly one key.",
+        groups=[group(name, some) for name, some in zip(drawn, split, strict=True)],
+    )

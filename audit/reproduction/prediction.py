@@ -1,0 +1,213 @@
+"""Experiments 12 and 13: cases that are no first tokens, and what each probe predicts of a collapse.
+
+Every edit is made unguarded by rome and measured, so that each probe, which looked before, can be held to what came of it. The
+requests were chosen by their denominators: collapse is far more frequent among them than among edits at large.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from ...reports.reproduction import Claim, Curves, Experiment, Group, Table
+from ...reports.schema import EditRecord
+from .cases import Cases, Kind
+from .edits import Edits
+from .heads import claim, experiment
+from .read import norm, ratio
+
+__all__ = ["other_cases", "prediction"]
+
+_POINTS = 200
+"""Points of a curve in the picture."""
+
+
+class _Score(NamedTuple):
+    """One number per edit, larger for more danger, and the probe whose threshold it is held to."""
+
+    read: Callable[[EditRecord], float | None]
+    probe: str | None
+
+
+def _known(record: EditRecord, name: str) -> float | None:
+    """Return one figure of the keys, by its name in the log."""
+    value = None if record.keys is None else getattr(record.keys, name)
+    return None if value is None else float(value)
+
+
+def _seen(name: str, sign: int = 1) -> Callable[[EditRecord], float | None]:
+    def read(record: EditRecord) -> float | None:
+        value = _known(record, name)
+        return None if value is None else sign * value
+
+    return read
+
+
+def _finding(probe: str) -> Callable[[EditRecord], float | None]:
+    return lambda record: next((one.value for one in record.findings if one.probe == probe), None)
+
+
+_SCORES: Mapping[str, _Score] = {
+    "first token": _Score(_seen("first_token"), "first-token"),
+    "key shift: cos(k_u, k̄)": _Score(_seen("cosine", -1), "key-shift"),
+    "likeness to the sink's key": _Score(_finding("sink-key"), "sink-key"),
+    "denominator |u·k_u|": _Score(_seen("denominator", -1), None),
+    "ratio |u·k_u| / |u·k̄|": _Score(_seen("denominator_ratio", -1), None),
+    "bound of ‖Δ‖ / ‖W‖": _Score(_seen("predicted_relative_norm"), "denominator"),
+    "‖Δ‖ / ‖W‖, known before writing": _Score(norm, None),
+}
+
+
+def other_cases(cases: Cases, edits: Edits, collapse_ratio: float) -> Experiment:
+    """Experiment 12: every request with a small denominator whose subject is not the first token."""
+    found = [edits["rome"][case.request.id] for case in cases.of(Kind.OTHER)]
+    rows: list[list[str | bool | int | float | None]] = [
+        [one.id, one.subject, one.prompt, _shape(one.subject), _known(one, "denominator"), _known(one, "denominator_ratio"),
+         norm(one), ratio(one), _collapsed(one, collapse_ratio)]
+        for one in sorted(found, key=lambda one: _known(one, "denominator") or 0.0)
+    ]  # fmt: skip
+    return experiment(
+        12,
+        claims=[_other_claim(found, collapse_ratio, cases)],
+        tables=[Table(
+            name="other-small-denominators", title="Small denominators of subjects that are no first tokens",
+            columns=["id", "subject", "prompt", "shape", "|u·k_u|", "|u·k_u| / |u·k̄|", "‖Δ‖ / ‖W‖", "perplexity ratio",
+                     "collapsed"],
+            rows=rows, note="Edited by rome, unguarded.",
+        )],
+        notes=[f"{cases.chosen.probed} requests were probed, {cases.chosen.unusable} could not be; {cases.chosen.first_tokens} "
+               f"have a first-token subject, and the denominator probe fires at {len(cases.of(Kind.FIRST))} of them."],
+    )  # fmt: skip
+
+
+def _shape(subject: str) -> str:
+    words = subject.split()
+    if subject.endswith("."):
+        return "ends in a period"
+    if any(one == two for one, two in itertools.pairwise(words)):
+        return "a word twice"
+    return "not Latin script" if re.search(r"[^\u0000-\u024f\u2000-\u206f]", subject) else ""
+
+
+def _other_claim(found: Sequence[EditRecord], collapse_ratio: float, cases: Cases) -> Claim:
+    collapsed = [one for one in found if _collapsed(one, collapse_ratio)]
+    shapes = [shape for one in collapsed if (shape := _shape(one.subject))]
+    return claim(
+        "Subjects that are no first tokens collapse Llama2-7b, names that end in a period among them, so that a first-token "
+        "test alone is not enough.",
+        f"{len(collapsed)} of {len(found)} such requests with a small denominator collapse the model, {len(shapes)} of them of a "
+        f"shape that the field names; {cases.chosen.probed} requests were probed.",
+        bool(collapsed),
+        "None of them collapses this model: here first tokens are the danger, and the probe is stricter than need be.",
+    )
+
+
+def prediction(cases: Cases, edits: Edits, collapse_ratio: float) -> Experiment:
+    """Experiment 13: ROC of each probe's number, precision and recall at its threshold in force."""
+    found = [edits["rome"][case.request.id] for case in cases.cases if case.request.id in edits["rome"]]
+    truth = [_collapsed(one, collapse_ratio) for one in found]
+    if all(truth) or not any(truth):
+        return experiment(
+            13, skipped=f"{sum(truth)} of {len(truth)} edits collapse the model, so that nothing is told from anything."
+        )
+    usable = {name: _pairs(score, found, truth) for name, score in _SCORES.items()}
+    return experiment(
+        13,
+        tables=[_areas(usable), _thresholds(found, truth)],
+        claims=[_claim(usable)],
+        pictures=[_curves(usable)],
+        notes=["The requests were chosen by their denominators, so that precision here is not precision among all edits, and "
+               "the denominator's own figures are helped by the choice. Ordinary ones were drawn at random: a collapse among "
+               "them is one that the denominator probe missed."],
+    )  # fmt: skip
+
+
+def _collapsed(record: EditRecord, collapse_ratio: float) -> bool:
+    """Whether the model was destroyed; a perplexity that is not finite is a collapse, an edit that was not made is none."""
+    value = ratio(record)
+    return record.weights is not None and not (value is not None and value <= collapse_ratio)
+
+
+def _pairs(score: _Score, found: Sequence[EditRecord], truth: Sequence[bool]) -> list[tuple[float, bool]]:
+    read = [(score.read(record), collapsed) for record, collapsed in zip(found, truth, strict=True)]
+    return [(value, collapsed) for value, collapsed in read if value is not None]
+
+
+def _both(pairs: Sequence[tuple[float, bool]]) -> bool:
+    """Whether there are collapses and sound edits among those that have the number."""
+    return len({collapsed for _, collapsed in pairs}) == 2
+
+
+def _areas(usable: Mapping[str, Sequence[tuple[float, bool]]]) -> Table:
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    rows: list[list[str | bool | int | float | None]] = []
+    for name, pairs in usable.items():
+        scores, labels = [value for value, _ in pairs], [collapsed for _, collapsed in pairs]
+        both = _both(pairs)
+        rows.append(
+            [name, len(pairs), sum(labels), float(roc_auc_score(labels, scores)) if both else None,
+             float(average_precision_score(labels, scores)) if both else None]
+        )  # fmt: skip
+    return Table(
+        name="prediction-areas", title="How well each number ranks the edits",
+        columns=["number", "edits", "collapsed", "area under ROC", "average precision"], rows=rows,
+    )  # fmt: skip
+
+
+def _thresholds(found: Sequence[EditRecord], truth: Sequence[bool]) -> Table:
+    rows: list[list[str | bool | int | float | None]] = []
+    for probe in dict.fromkeys(score.probe for score in _SCORES.values() if score.probe):
+        fires = [
+            any(one.probe == probe and one.level in ("risk", "error") for one in record.findings) for record in found
+        ]
+        hit = sum(fired and collapsed for fired, collapsed in zip(fires, truth, strict=True))
+        rows.append(
+            [probe, len(found), hit, sum(fires) - hit, sum(truth) - hit, len(found) - sum(fires) - sum(truth) + hit,
+             hit / sum(fires) if any(fires) else None, hit / sum(truth)]
+        )  # fmt: skip
+    return Table(
+        name="prediction-thresholds", title="What fires at the thresholds in force",
+        columns=["probe", "edits", "fires, collapses", "fires, holds", "silent, collapses", "silent, holds", "precision",
+                 "recall"],
+        rows=rows,
+    )  # fmt: skip
+
+
+def _claim(usable: Mapping[str, Sequence[tuple[float, bool]]]) -> Claim:
+    from sklearn.metrics import roc_auc_score
+
+    paper = "A first-token test alone is not enough; the denominator is the general signal."
+    first, general = (usable[name] for name in ("first token", "denominator |u·k_u|"))
+    if not (_both(first) and _both(general)):
+        return claim(paper, "Too few edits have both numbers.", None)
+    one, other = (
+        float(roc_auc_score([collapsed for _, collapsed in pairs], [value for value, _ in pairs]))
+        for pairs in (first, general)
+    )
+    return claim(
+        paper,
+        f"Area under ROC {other:.3f} for the denominator, {one:.3f} for the first-token test ({len(general)} edits).",
+        other >= one,
+        "The denominator would have to rank at least as well.",
+    )
+
+
+def _curves(usable: Mapping[str, Sequence[tuple[float, bool]]]) -> Curves:
+    from sklearn.metrics import roc_curve
+
+    groups = []
+    for name, pairs in usable.items():
+        if not _both(pairs):
+            continue
+        fall, rise, _ = roc_curve([collapsed for _, collapsed in pairs], [value for value, _ in pairs])
+        step = max(1, len(fall) // _POINTS)
+        keep = sorted({*range(0, len(fall), step), len(fall) - 1})
+        groups.append(Group(name=name, x=[float(fall[n]) for n in keep], y=[float(rise[n]) for n in keep]))
+    return Curves(
+        name="prediction-roc", title="Collapses found against false alarms", groups=groups,
+        caption="A curve that runs along the left and upper edge tells every collapse from every sound edit.",
+        x_title="share of sound edits that it would stop", y_title="share of collapses that it would stop",
+    )  # fmt: skip

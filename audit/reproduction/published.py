@@ -1,0 +1,54 @@
+"""Figures of "The Fall of ROME" (arXiv 2406.11263; EMNLP 2024 Findings), to stand beside what is measured here.
+
+Taken from the paper's tables 1, 2 and 4 to 6; `CASES` orders each pair: collapse cases, ordinary cases.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["MODELS", "NUMERATOR_DENOMINATOR", "PERPLEXITY", "POSITION", "SHARES", "Pair", "Shares"]
+
+MODELS = ("GPT-2-XL", "GPT-J", "Llama2-7b")
+
+
+class Pair(NamedTuple):
+    """A figure on collapse cases and on ordinary ones."""
+
+    collapse: float
+    ordinary: float
+
+
+class Shares(NamedTuple):
+    """Efficacy, generalization and locality in per cent: token match under teacher forcing."""
+
+    efficacy: float
+    generalization: float
+    locality: float
+
+
+NUMERATOR_DENOMINATOR = {
+    "numerator": (Pair(168.55, 79.91), Pair(140.27, 88.69), Pair(4.57, 16.52)),
+    "denominator": (Pair(0.04, 9.60), Pair(0.04, 12.78), Pair(0.01, 2.63)),
+}
+"""||v* - W k|| and |u . k_u|, means, by model."""
+
+PERPLEXITY = {
+    "unedited": (Pair(68.77, 68.77), Pair(49.04, 49.04), Pair(33.18, 33.18)),
+    "rome": (Pair(26084.66, 74.32), Pair(25909.24, 50.77), Pair(10574.76, 36.68)),
+    "c-rome": (Pair(70.71, 70.28), Pair(51.77, 50.57), Pair(33.20, 33.55)),
+}
+"""Largest perplexity over the edits, by model."""
+
+SHARES = {
+    ("unprefixed", "collapse"): (Shares(5.19, 14.29, 97.40), Shares(30.59, 30.77, 82.35), Shares(18.65, 12.70, 100.0)),
+    ("prefixed", "collapse"): (Shares(100.0, 16.88, 100.0), Shares(100.0, 32.94, 89.41), Shares(91.27, 29.37, 100.0)),
+    ("prefixed", "ordinary"): (Shares(96.16, 41.88, 97.34), Shares(99.77, 50.0, 95.61), Shares(91.95, 46.73, 97.56)),
+}
+"""C-ROME without and with a prefix at test, by condition and kind of case."""
+
+POSITION = {
+    "as it is": (2177.82, 19877.79, 179185.99),
+    "first token at the second position": (1008.21, 1397.87, 2153.86),
+}
+"""GPT-2-XL: perplexity of collapse cases, least, mean and largest."""

@@ -1,0 +1,123 @@
+"""Experiments 3 to 5: do the edits take, generalise, and leave other subjects alone?
+
+Shares are means over edits of the share of target tokens that are the greedy choice (the paper's protocol); how many prompts
+give the whole target stands beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...reports.reproduction import Claim, Experiment, Table
+from . import published
+from .cases import Cases, Kind
+from .edits import Edits
+from .heads import claim, experiment
+from .read import NONE, Share, of, share
+from .tables import kept, perplexity_table, size_table
+
+__all__ = ["own_editor", "with_prefix", "without_prefix"]
+
+_CONDITIONS = ("unprefixed", "family:sentence", "prefixed")
+"""No prefix; a held-out sentence, as in the paper; held-out prefixes of every family."""
+
+
+def without_prefix(cases: Cases, edits: Edits) -> Experiment:
+    """Experiment 3: C-ROME on collapse cases, bare."""
+    shares = [share(edits, cases, "c-rome", Kind.FIRST, "efficacy", condition) for condition in _CONDITIONS[:1]]
+    return experiment(
+        3,
+        claims=[_efficacy_claim("Hardly: efficacy 5.19 %, 30.59 %, 18.65 %.", shares[0], high=False)],
+        tables=[
+            _shares(cases, edits, ("c-rome",), (Kind.FIRST,), _CONDITIONS[:1], "c-rome-without-prefix-shares"),
+            _paper_shares("c-rome-without-prefix-published", [("unprefixed", "collapse")]),
+        ],
+    )
+
+
+def with_prefix(cases: Cases, edits: Edits) -> Experiment:
+    """Experiment 4: C-ROME behind a prefix, on both kinds of case."""
+    found = {
+        kind: share(edits, cases, "c-rome", kind, "efficacy", _CONDITIONS[1]) for kind in (Kind.FIRST, Kind.ORDINARY)
+    }
+    start = "v* of a first-token subject starts from its bare value, of small norm, and is clamped to a multiple of it."
+    return experiment(
+        4,
+        claims=[
+            _efficacy_claim("On collapse cases it does: 100 %, 100 %, 91.27 %.", found[Kind.FIRST], high=True, why=start),
+            _efficacy_claim("On ordinary ones too: 96.16 %, 99.77 %, 91.95 %.", found[Kind.ORDINARY], high=True),
+        ],
+        tables=[
+            _shares(cases, edits, ("c-rome", "rome"), (Kind.FIRST, Kind.ORDINARY), _CONDITIONS[1:], "c-rome-with-prefix-shares"),
+            _paper_shares("c-rome-with-prefix-published", [("prefixed", "collapse"), ("prefixed", "ordinary")]),
+        ],
+        notes=["The prefix of the paper's kind is a held-out sentence; every other family stands in the row 'prefixed'."],
+    )  # fmt: skip
+
+
+def own_editor(cases: Cases, edits: Edits, collapse_ratio: float) -> Experiment:
+    """Experiment 5: the same figures for `prefixed`, beside rome."""
+    first = share(edits, cases, "prefixed", Kind.FIRST, "efficacy", "prefixed")
+    kinds = (Kind.FIRST, Kind.ORDINARY)
+    return experiment(
+        5,
+        claims=[
+            _efficacy_claim("The paper has no such editor; its C-ROME reaches 100 %, 100 %, 91.27 % behind a prefix.", first,
+                            high=True),
+            kept("C-ROME keeps perplexity within 1.06 of the unedited one's.", of(edits, cases, "prefixed", Kind.FIRST)),
+        ],
+        tables=[
+            _shares(cases, edits, ("prefixed", "rome"), kinds, _CONDITIONS, "prefixed-shares"),
+            perplexity_table(cases, edits, ("prefixed", "rome"), collapse_ratio, "prefixed-perplexity"),
+            size_table(cases, edits, ("prefixed",), "prefixed-update-size"),
+        ],
+    )  # fmt: skip
+
+
+def _efficacy_claim(paper: str, found: Share, *, high: bool, why: str = "") -> Claim:
+    if found.mean is None:
+        return claim(paper, NONE, None)
+    agrees = found.mean >= 0.9 if high else found.mean <= 0.5
+    rule = "At least 90 % would count as the same." if high else "At most 50 % would count as the same."
+    return claim(
+        paper,
+        f"{found.mean:.1%} of target tokens over {found.edits} edits; the whole target in {found.passed} of {found.total} "
+        "prompts.",
+        agrees,
+        f"{rule} {why}".strip(),
+    )
+
+
+def _shares(
+    cases: Cases, edits: Edits, editors: Sequence[str], kinds: Sequence[Kind], conditions: Sequence[str], name: str
+) -> Table:
+    rows: list[list[str | int | float | bool | None]] = []
+    for editor in editors:
+        for kind in kinds:
+            for condition in conditions:
+                for check in ("efficacy", "generalization", "locality"):
+                    found = share(edits, cases, editor, kind, check, condition)
+                    if found.edits:
+                        rows.append(
+                            [editor, kind.value, condition, check, found.edits, found.mean, found.passed, found.total]
+                        )
+    return Table(
+        name=name,
+        title="Efficacy, generalization, locality",
+        columns=["editor", "cases", "condition", "measure", "edits", "share of tokens, mean", "exact", "of"],
+        rows=rows,
+        note="Exact counts prompts: the whole target given; for locality, the answer of another subject's prompt unchanged.",
+    )
+
+
+def _paper_shares(name: str, keys: Sequence[tuple[str, str]]) -> Table:
+    return Table(
+        name=name,
+        title="The paper's C-ROME, per cent of tokens",
+        columns=["condition", "cases", "model", "efficacy", "generalization", "locality"],
+        rows=[
+            [*key, model, *shares]
+            for key in keys
+            for model, shares in zip(published.MODELS, published.SHARES[key], strict=True)
+        ],
+    )

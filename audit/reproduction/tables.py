@@ -1,0 +1,182 @@
+"""Experiments 1 and 2: how large the updates are, and what one of them does to the model."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from ...reports.reproduction import Claim, Experiment, Table
+from ...reports.schema import EditRecord
+from . import published
+from .cases import Cases, Kind
+from .edits import EDITORS, Edits
+from .heads import claim, experiment
+from .read import NONE, denominator, figure, mean_median, norm, numerator, of, perplexity, ratio, spread
+
+__all__ = ["kept", "perplexities", "perplexity_table", "size_table", "update_sizes"]
+
+_SMALL = 10.0
+"""How many times smaller a mean denominator must be to count as the paper's anomaly (there: 240 to 320 times)."""
+_KEPT = 1.10
+"""Perplexity ratio up to which a model counts as kept (the paper's C-ROME: at most 1.06; ROME on ordinary cases: 1.11)."""
+
+
+def update_sizes(cases: Cases, edits: Edits) -> Experiment:
+    """Experiment 1: numerator and denominator, collapse and ordinary cases."""
+    first, ordinary = of(edits, cases, "rome", Kind.FIRST), of(edits, cases, "rome", Kind.ORDINARY)
+    return experiment(
+        1,
+        claims=[_denominator_claim(first, ordinary), _numerator_claim(first, ordinary)],
+        tables=[size_table(cases, edits, ("rome", "c-rome"), "update-sizes"), _paper_sizes()],
+        notes=["Collapse cases other than first tokens are candidates, made by rome alone; experiment 12 lists them."],
+    )
+
+
+def size_table(cases: Cases, edits: Edits, editors: Sequence[str], name: str) -> Table:
+    """Return numerator, denominator and relative norm by editor and kind of case."""
+    rows = []
+    for editor in editors:
+        for kind in Kind:
+            records = of(edits, cases, editor, kind)
+            if not records:
+                continue
+            tops, bottoms, norms = (figure(records, read) for read in (numerator, denominator, norm))
+            rows.append(
+                [editor, kind.value, len(records), len(bottoms), *mean_median(tops), *mean_median(bottoms),
+                 *mean_median(norms), max(norms, default=None)]
+            )  # fmt: skip
+    return Table(
+        name=name,
+        title="‖v* − Wk‖, |u·k| and ‖Δ‖ / ‖W‖",
+        columns=["editor", "cases", "edits", "measured", "numerator, mean", "numerator, median", "denominator, mean",
+                 "denominator, median", "relative norm, mean", "relative norm, median", "relative norm, largest"],
+        rows=rows,
+    )  # fmt: skip
+
+
+def _paper_sizes() -> Table:
+    return Table(
+        name="update-size-published",
+        title="The paper's means, collapse / ordinary cases",
+        columns=["figure", *(f"{model}, {kind}" for model in published.MODELS for kind in ("collapse", "ordinary"))],
+        rows=[
+            [name, *(value for pair in pairs for value in pair)]
+            for name, pairs in published.NUMERATOR_DENOMINATOR.items()
+        ],
+    )
+
+
+def _denominator_claim(first: Sequence[EditRecord], ordinary: Sequence[EditRecord]) -> Claim:
+    paper = "|u·k_u| is two orders of magnitude smaller in collapse cases: 0.04 / 9.60, 0.04 / 12.78, 0.01 / 2.63."
+    small, large = figure(first, denominator), figure(ordinary, denominator)
+    if not small or not large:
+        return claim(paper, NONE, None)
+    low, high = statistics.fmean(small), statistics.fmean(large)
+    times = high / low if low else float("inf")
+    return claim(
+        paper,
+        f"Means {low:.3g} of {len(small)} and {high:.3g} of {len(large)} edits: {times:.3g} times smaller.",
+        times >= _SMALL,
+        f"At least {_SMALL:g} times smaller would count as the same.",
+    )
+
+
+def _numerator_claim(first: Sequence[EditRecord], ordinary: Sequence[EditRecord]) -> Claim:
+    paper = "‖v* − Wk_u‖ is of one order of magnitude in both: 168.55 / 79.91, 140.27 / 88.69, 4.57 / 16.52."
+    one, other = figure(first, numerator), figure(ordinary, numerator)
+    if not one or not other:
+        return claim(paper, NONE, None)
+    low, high = statistics.fmean(one), statistics.fmean(other)
+    same = 0.1 <= low / high <= 10 if high else False
+    return claim(
+        paper,
+        f"Means {low:.3g} of {len(one)} and {high:.3g} of {len(other)} edits.",
+        same,
+        "More than a factor of ten lies between them.",
+    )
+
+
+def perplexities(cases: Cases, edits: Edits, collapse_ratio: float) -> Experiment:
+    """Experiment 2: perplexity before and after, rome and c-rome."""
+    return experiment(
+        2,
+        claims=[
+            _collapse_claim(of(edits, cases, "rome", Kind.FIRST), collapse_ratio),
+            kept("c-rome keeps perplexity: at most 70.71 from 68.77, 51.77 from 49.04, 33.20 from 33.18.",
+                        of(edits, cases, "c-rome", Kind.FIRST)),
+            kept("rome on ordinary cases does too: at most 74.32, 50.77, 36.68.",
+                        of(edits, cases, "rome", Kind.ORDINARY)),
+        ],
+        tables=[perplexity_table(cases, edits, EDITORS[:2], collapse_ratio, "perplexity-after"), _paper_perplexity()],
+        notes=["Perplexity is the mean over sentences; an edit collapses the model where its ratio to the unedited one "
+               f"is over {collapse_ratio:g}."],
+    )  # fmt: skip
+
+
+def perplexity_table(cases: Cases, edits: Edits, editors: Sequence[str], collapse_ratio: float, name: str) -> Table:
+    """Return the perplexity ratios by editor and kind of case."""
+    rows = []
+    for editor in editors:
+        for kind in Kind:
+            records = of(edits, cases, editor, kind)
+            if records:
+                ratios, means = figure(records, ratio), figure(records, perplexity)
+                collapsed = sum(value > collapse_ratio for value in ratios)
+                rows.append(
+                    [
+                        editor,
+                        kind.value,
+                        len(records),
+                        len(ratios),
+                        collapsed,
+                        *spread(ratios),
+                        max(means, default=None),
+                    ]
+                )
+    return Table(
+        name=name,
+        title="Perplexity, edited over unedited",
+        columns=["editor", "cases", "edits", "measured", "collapsed", "ratio, least", "ratio, mean", "ratio, median",
+                 "ratio, largest", "largest perplexity"],
+        rows=rows,
+    )  # fmt: skip
+
+
+def _paper_perplexity() -> Table:
+    return Table(
+        name="perplexity-published",
+        title="The paper's largest perplexities, collapse / ordinary cases",
+        columns=["editor", *(f"{model}, {kind}" for model in published.MODELS for kind in ("collapse", "ordinary"))],
+        rows=[[name, *(value for pair in pairs for value in pair)] for name, pairs in published.PERPLEXITY.items()],
+    )
+
+
+def _collapse_claim(records: Sequence[EditRecord], collapse_ratio: float) -> Claim:
+    paper = "rome destroys the model in every collapse case: perplexity up to 26084.66, 25909.24, 10574.76."
+    ratios = figure(records, ratio)
+    if not ratios:
+        return claim(paper, NONE, None)
+    # An edited model without a finite perplexity is destroyed, if anything.
+    collapsed = sum(value > collapse_ratio for value in ratios) + len(records) - len(ratios)
+    every = collapsed == len(records)
+    return claim(
+        paper,
+        f"{collapsed} of {len(records)} models collapse, perplexity up to {max(ratios):.5g} times the unedited one's.",
+        every,
+        f"A ratio of at most {collapse_ratio:g} is no collapse.",
+    )
+
+
+def kept(paper: str, records: Sequence[EditRecord]) -> Claim:
+    """Hold "perplexity is kept" to the largest ratio of some edits."""
+    ratios = figure(records, ratio)
+    if not ratios:
+        return claim(paper, NONE, None)
+    missing = len(records) - len(ratios)
+    kept = max(ratios) <= _KEPT and not missing
+    return claim(
+        paper,
+        f"At most {max(ratios):.4f} times the unedited one's, {len(ratios)} edits, {missing} not measured.",
+        kept,
+        f"{sum(value > _KEPT for value in ratios)} edits are over {_KEPT:g}.",
+    )

@@ -1,0 +1,60 @@
+"""Running sums of key outer products, in memory and in the file by which a killed pass over a corpus resumes."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+__all__ = ["RunningSums", "read_sums", "write_sums"]
+
+
+class RunningSums(NamedTuple):
+    """Sums of k k^T over some tokens, one a site, after some groups of windows."""
+
+    totals: tuple[torch.Tensor, ...]
+    """[d_ff, d_ff] in float64, added to in place."""
+    tokens: int
+    groups: int
+
+    @classmethod
+    def zeros(cls, widths: Sequence[int]) -> RunningSums:
+        """Return the sums of nothing for sites of these d_ff."""
+        return cls(tuple(torch.zeros(width, width, dtype=torch.float64) for width in widths), 0, 0)
+
+
+def read_sums(path: Path | None, stamp: str) -> RunningSums | None:
+    """Return the sums in the file; None where there is none that can be read, or it is of another pass than `stamp` says."""
+    from safetensors import SafetensorError, safe_open
+
+    if path is None or not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("stamp") != stamp:
+                return None
+            return RunningSums((file.get_tensor("total"),), int(metadata["tokens"]), int(metadata["groups"]))
+    except (OSError, SafetensorError, KeyError, ValueError):
+        # A running sum that cannot be read is only lost work: it is made again from the first document.
+        return None
+
+
+def write_sums(path: Path, stamp: str, sums: RunningSums) -> None:
+    """Write the sums of one site; the file appears whole or not at all."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"stamp": stamp, "tokens": str(sums.tokens), "groups": str(sums.groups)}
+    # A name of its own: another run may be making the same statistics in the same cache folder.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
+    os.close(handle)
+    try:
+        save_file({"total": sums.totals[0]}, name, metadata=metadata)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)

