@@ -115,7 +115,8 @@ def reproduce(
     from .runner import locked_folder
 
     loaded = load_edits(edits, limit, skip_invalid)
-    with locked_folder(out, overwrite=False), progress_bars(as_json) as progress:
+    # No file of an audit is written, so that one in the folder stays.
+    with locked_folder(out, overwrite=True), progress_bars(as_json) as progress:
         setup = prepared(
             model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress, engine=engine
         )

@@ -17,11 +17,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ...probes.corpus_statistics import Corpus, corpus_from, sampled_corpus
+from ...probes.encoders import load_encoder
 from ...probes.errors import InputError
 from ...probes.request_files import LoadedRequests
 from ...reports.log import write_atomic
 from ...reports.reproduction import Experiment, Reproduction
 from ...reports.reproduction_page import render_reproduction
+from ...reports.reproduction_text import render_markdown
 from ...reports.tables import write_tables
 from ..editors.base import chosen_editor
 from ..guard import GuardedEditor
@@ -33,9 +35,9 @@ from .encoder import encoder
 from .heads import experiment
 from .layers import all_layers
 
-__all__ = ["PAGE", "RESULT", "TABLES", "reproduce"]
+__all__ = ["PAGE", "RESULT", "TABLES", "TEXT", "reproduce"]
 
-RESULT, PAGE, TABLES = "reproduction.json", "reproduction.html", "tables"
+RESULT, PAGE, TEXT, TABLES = "reproduction.json", "reproduction.html", "reproduction.md", "tables"
 _CASES = "cases.json"
 _FEW = 4
 """Cases of a kind that make a cloud."""
@@ -58,6 +60,9 @@ def reproduce(
     """
     editable(setup.site)
     started, guard = time.monotonic(), GuardedEditor(setup)
+    if encoder_ref is not None:
+        # What is wrong with it is better known now than after all edits.
+        load_encoder(encoder_ref, device=str(setup.lm.device))
     stamp = _stamp(setup, loaded, ordinary)
     cases = find_cases(guard, loaded.requests, _chosen(guard, loaded, out / _CASES, ordinary, stamp, progress))
     stamps = {editor: _digest([stamp, repr(chosen_editor(editor)().settings(setup.settings))]) for editor in EDITORS}
@@ -73,6 +78,7 @@ def reproduce(
     )  # fmt: skip
     write_atomic(out / RESULT, found.model_dump_json(indent=1) + "\n")
     write_tables(out / TABLES, found)
+    write_atomic(out / TEXT, render_markdown(found))
     write_atomic(out / PAGE, render_reproduction(found))
     return found
 

@@ -170,6 +170,47 @@ def test_stats_writes_a_file_that_probe_reads(place: Path, checkpoint: Path, com
     )
 
 
+def test_trace_of_a_model_that_knows_nothing_writes_nothing_and_says_why(
+    place: Path, checkpoint: Path, command: Command
+) -> None:
+    before = tree(place)
+    one_sentence(
+        command("trace", "edits.json", "--model", checkpoint, "--draws", 2, "--noise", 0, "--out", "traced"),
+        "None of the 2 requests", "could be traced", "first token",
+    )  # fmt: skip
+    assert tree(place) == before
+
+
+def test_trace_json_is_one_object(
+    place: Path, checkpoint: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from editguard.probes.tracing import Trace
+
+    monkeypatch.setattr(Trace, "tells", True)
+    ran = command("trace", "edits.json", "--model", checkpoint, "--draws", 2, "--out", "traced", "--json")
+    assert ran.code == 0
+    found = json.loads(ran.out)
+    assert (found["traced"], found["skipped"]) == (1, 1)
+    kept = json.loads((place / "traced" / "trace.json").read_text(encoding="utf-8"))
+    assert found["suggested_layer"] == kept["suggested_layer"]
+    assert (place / "traced" / "trace.html").is_file()
+
+
+def test_reproduce_writes_page_tables_and_logs_and_goes_on_with_them(
+    place: Path, checkpoint: Path, command: Command
+) -> None:
+    call = ("reproduce", "edits.json", "--model", checkpoint, "--layer", 0, "--stats", "identity", "--out", "found")
+    ran = command(*call)
+    assert ran.code == 0
+    assert "page: found/reproduction.html" in ran.out.replace(os.sep, "/")
+    logs = {name: text for name, text in tree(place / "found").items() if name.endswith(".jsonl")}
+    assert {Path(name).stem for name in logs} == {"rome", "c-rome", "prefixed"}
+    ran = command(*call, "--json")
+    assert json.loads(ran.out) == json.loads((place / "found" / "reproduction.json").read_text(encoding="utf-8"))
+    assert {name: text for name, text in tree(place / "found").items() if name in logs} == logs
+    one_sentence(command(*call, "--seed", 1), "'found'", "another --out")
+
+
 def test_the_version_is_that_of_the_package(command: Command) -> None:
     assert command("--version") == Ran(0, f"editguard {version('editguard')}\n", "")
 
@@ -214,6 +255,14 @@ CHEAP: list[tuple[Sequence[str], Sequence[str]]] = [
     (["audit", "edits.json", "--perplexity-corpus", "empty.json"], ["empty.json"]),
     (["stats", "--out", "c.npz"], ["c.npz", ".safetensors"]),
     (["stats", "--out", "edits.json/c.safetensors"], ["edits.json", "is a file"]),
+    (["trace", "nowhere.json"], ["nowhere.json"]),
+    (["trace", "none.json"], ["none.json", "no records"]),
+    (["trace", "edits.json", "--out", "edits.json"], ["is a file"]),
+    (["trace", "edits.json", "--out", "traced"], ["already holds a trace", "--overwrite"]),
+    (["trace", "edits.json", "--model", "folder", "--out", "new"], ["folder", "config.json"]),
+    (["reproduce", "nowhere.json"], ["nowhere.json"]),
+    (["reproduce", "edits.json", "--out", "edits.json"], ["is a file"]),
+    (["reproduce", "edits.json", "--model", "folder", "--out", "new"], ["folder", "config.json"]),
     (["report", "nowhere"], ["nowhere"]),
     (["report", "edits.json"], ["edits.json"]),
 ]
@@ -229,6 +278,8 @@ def test_a_wrong_call_is_one_sentence_and_changes_nothing(
     (place / "bad.toml").write_text("min_eficacy = 0.5", encoding="utf-8")
     (place / "editor.toml").write_text('rewrite_editor = "prefixd"', encoding="utf-8")
     (place / "folder").mkdir()
+    (place / "traced").mkdir()
+    (place / "traced" / "trace.json").write_text("{}", encoding="utf-8")
     before = tree(place)
     one_sentence(command(*arguments), *said)
     assert tree(place) == before
@@ -295,9 +346,16 @@ def test_a_checkpoint_of_nan_is_one_sentence_and_never_a_pass(place: Path, check
     assert not (place / "out" / SUMMARY).exists()
 
 
-@pytest.mark.parametrize("arguments", [["--limit", "0"], ["--nonsense"], ["--layer", "two"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["audit", "--limit", "0"], ["audit", "--nonsense"], ["audit", "--layer", "two"], ["trace", "--draws", "0"],
+        ["trace", "--noise", "-1"], ["reproduce", "--ordinary", "2"],
+    ],
+)  # fmt: skip
 def test_wrong_usage_exits_2_without_a_traceback(place: Path, command: Command, arguments: list[str]) -> None:
-    ran = command("audit", "edits.json", *arguments)
+    name, *rest = arguments
+    ran = command(name, "edits.json", *rest)
     assert (ran.code, ran.out) == (2, "")
     assert "Traceback" not in ran.err
 

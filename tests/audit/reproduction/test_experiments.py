@@ -18,7 +18,7 @@ from editguard.audit.reproduction.edits import Edits
 from editguard.audit.reproduction.encoder import encoder
 from editguard.audit.reproduction.heads import HEADS
 from editguard.audit.reproduction.layers import all_layers
-from editguard.audit.reproduction.run import PAGE, RESULT, TABLES, reproduce
+from editguard.audit.reproduction.run import PAGE, RESULT, TABLES, TEXT, reproduce
 from editguard.audit.setup import Setup
 from editguard.probes.corpus_statistics import Corpus
 from editguard.probes.errors import InputError
@@ -26,6 +26,7 @@ from editguard.probes.request_files import LoadedRequests
 from editguard.probes.requests import EditRequest
 from editguard.reports.reproduction import Agreement, Experiment, Reproduction, Table
 from editguard.reports.reproduction_page import render_reproduction
+from editguard.reports.reproduction_text import render_markdown
 from editguard.reports.schema import Decision, EditRecord, Finding, Keys, Measurement, Update, Weights
 
 from ..tiny_lm import MIDDLE, REQUEST, SENTENCES
@@ -289,6 +290,7 @@ def test_a_reproduction_is_one_file_and_what_is_made_of_it(setup: Setup, tmp_pat
     kept = Reproduction.model_validate_json((tmp_path / RESULT).read_bytes())
     assert kept == found
     assert (tmp_path / PAGE).read_text(encoding="utf-8") == render_reproduction(kept)
+    assert (tmp_path / TEXT).read_text(encoding="utf-8") == render_markdown(kept)
     names = {table.name for one in found.experiments for table in one.tables}
     assert {path.name for path in (tmp_path / TABLES).iterdir()} == {
         f"{one}.{kind}" for one in names for kind in ("csv", "parquet")
