@@ -53,7 +53,9 @@ def header(
             sha256=found.sha256,
         ),
         prefixes=[schema.Prefix(family=p.family.value, text=p.text, role=p.role.value) for p in setup.prefixes.prefixes],
-        settings={**asdict(setup.settings), "engine": setup.settings.engine.value},
+        settings={
+            **asdict(setup.settings), "engine": setup.settings.engine.value, "descent": setup.settings.descent.value,
+        },
         perplexity_corpus_sha256=hashlib.sha256("\0".join(setup.corpus).encode("utf-8", "surrogatepass")).hexdigest(),
         policy=setup.policy.model_dump(mode="json"),
         thresholds=[

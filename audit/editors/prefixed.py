@@ -16,11 +16,11 @@ from dataclasses import replace
 from ...probes.keys import SubjectKeys
 from ...probes.prefixes import ContextPrefixes, Role
 from .base import EDITORS, Editor, Insertion
-from .value import ValueSettings
+from .value import Descent, ValueSettings
 
 __all__ = ["Prefixed"]
 
-_STEPS, _LEARNING_RATE, _CLAMP, _STOP_LOSS, _PARTS = 20, 1.0, 6.0, 0.1, 5
+_STEPS, _STEP, _CLAMP, _STOP_LOSS, _PARTS = 20, 0.3, 6.0, 0.1, 5
 
 
 @EDITORS.register("prefixed")
@@ -42,7 +42,13 @@ class Prefixed(Editor):
         earlier, since what it gains late is paid in perplexity.
         """
         return replace(
-            asked, steps=_STEPS, learning_rate=_LEARNING_RATE, clamp=_CLAMP, stop_loss=_STOP_LOSS, parts=_PARTS
+            asked,
+            steps=_STEPS,
+            learning_rate=_STEP,
+            clamp=_CLAMP,
+            stop_loss=_STOP_LOSS,
+            parts=_PARTS,
+            descent=Descent.STEEPEST,
         )
 
     def insertion(self, keys: SubjectKeys) -> Insertion:

@@ -1,4 +1,4 @@
-"""The search for v*: Adam on one delta for each problem, many problems in one batch, finished ones dropped.
+"""The search for v*: descent on one delta for each problem, many problems in one batch, finished ones dropped.
 
 Problems are independent: the loss is a sum over them, so each delta gets the gradient of its own loss alone, and a
 problem that breaks (NaN) leaves the others as they are. The last evaluation is never followed by a step.
@@ -11,7 +11,7 @@ compared with the full pass before it is trusted.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import accumulate, chain
@@ -24,7 +24,7 @@ from ...probes.model import LanguageModel
 from ...probes.partial import LiveRows, Row, plain_logits
 from ...probes.prefix_cache import PrefixCache
 from ...probes.site import EditSite
-from .value import Engine, OptimisedValue, ValueProblem
+from .value import Descent, Engine, OptimisedValue, ValueProblem
 
 __all__ = ["optimise_values"]
 
@@ -33,6 +33,8 @@ _AGREEMENT = 5e-3
 _LIVE_TOKENS, _KEPT_TOKENS = 512, 16384
 """Live tokens of one step, padding included, with which matrix products are at full speed on two cores; and tokens whose
 attention states one batch keeps, which bounds its memory."""
+
+_MOMENTUM = 0.5
 
 Outcome = OptimisedValue | NotFinite
 
@@ -109,7 +111,7 @@ class _Search:
     def __init__(self, problem: ValueProblem, essence: torch.Tensor, start: torch.Tensor, engine: Engine) -> None:
         self.problem, self._essence, self._engine = problem, essence, engine
         self.delta = start.requires_grad_()
-        self._adam = torch.optim.Adam([self.delta], lr=problem.settings.learning_rate)
+        self._step = _adam(self) if problem.settings.descent is Descent.ADAM else _steepest(self)
         self._steps = 0
         self._recent: deque[float] = deque(maxlen=problem.parts)
 
@@ -144,12 +146,35 @@ class _Search:
         return None
 
     def step(self, gradient: torch.Tensor) -> None:
-        self.delta.grad = gradient
-        self._adam.step()
+        self._step(gradient)
         limit = self.problem.settings.clamp * self.problem.start_norm
         with torch.no_grad():
             if float(self.delta.norm()) > limit:
                 self.delta.mul_(limit / self.delta.norm())
+
+
+def _adam(search: _Search) -> Callable[[torch.Tensor], None]:
+    optimiser = torch.optim.Adam([search.delta], lr=search.problem.settings.learning_rate)
+
+    def step(gradient: torch.Tensor) -> None:
+        search.delta.grad = gradient
+        optimiser.step()
+
+    return step
+
+
+def _steepest(search: _Search) -> Callable[[torch.Tensor], None]:
+    """Return steps of one length along the mean of recent directions."""
+    length = search.problem.settings.learning_rate * search.problem.start_norm
+    towards = torch.zeros_like(search.delta)
+
+    def step(gradient: torch.Tensor) -> None:
+        nonlocal towards
+        towards = _MOMENTUM * towards + (1 - _MOMENTUM) * torch.nn.functional.normalize(gradient, dim=0)
+        with torch.no_grad():
+            search.delta.sub_(length * torch.nn.functional.normalize(towards, dim=0))
+
+    return step
 
 
 def optimise_values(

@@ -23,7 +23,7 @@ from ...probes.partial import Row
 from ...probes.requests import EditRequest
 from ...probes.tokens import locate_subject, target_ids
 
-__all__ = ["Engine", "OptimisedValue", "ValueProblem", "ValueSettings", "value_problem"]
+__all__ = ["Descent", "Engine", "OptimisedValue", "ValueProblem", "ValueSettings", "value_problem"]
 
 
 class Engine(Enum):
@@ -33,18 +33,29 @@ class Engine(Enum):
     REFERENCE = "reference"
 
 
+class Descent(Enum):
+    """How delta goes down its gradient."""
+
+    ADAM = "adam"
+    """As published: each entry by about the learning rate, whatever its gradient, so that the first step alone is long."""
+    STEEPEST = "steepest"
+    """Along the gradient with momentum, by a fixed share of the start's norm: a shorter delta for the same loss."""
+
+
 @dataclass(frozen=True)
 class ValueSettings:
     """Constants of the search for v*; the defaults are the paper's for Llama-2-7b (arXiv 2406.11263)."""
 
     steps: int = 20
     learning_rate: float = 0.5
+    """Of Adam; for steepest descent the length of a step as a share of ||v_init||."""
     weight_decay: float = 1e-3
     clamp: float = 4.0
     kl_factor: float = 0.0625
     stop_loss: float = 0.05
     parts: int = 1
     """Each step takes one part of the contexts in turn; the loss that stops the search is the mean over all parts."""
+    descent: Descent = Descent.ADAM
     engine: Engine = Engine.LIVE
 
 

@@ -7,17 +7,20 @@
   // ---- figures: the data names roles, the style sheet has the colours
   const islands = [...document.querySelectorAll("script.figure-data")];
 
-  // Labels that stand at given places are thinned to what there is room for; plotly would print them over each other.
-  function ticks(given, room) {
+  // Labels that stand at given places are thinned to what there is room for; plotly would print them over each other. They
+  // lie or stand for the same reason: where plotly is to find an angle for two long ones, it fails and prints none.
+  function ticks(given, room, across) {
     if (given.tickmode !== "array") return {};
     const step = Math.max(1, Math.ceil(given.tickvals.length / Math.max(1, Math.floor(room / 16))));
     const some = (values) => values.filter((_, index) => index % step === 0);
-    return { tickvals: some(given.tickvals), ticktext: some(given.ticktext) };
+    const ticktext = some(given.ticktext);
+    const stand = across && 8 * ticktext.length * Math.max(0, ...ticktext.map((text) => text.length)) > room;
+    return { tickvals: some(given.tickvals), ticktext, tickangle: stand ? -90 : 0 };
   }
 
-  function axis(given, room, size) {
+  function axis(given, room, size, across) {
     const title = given.title ? { ...given.title, standoff: 10, font: { color: colour("dim"), size } } : undefined;
-    return { ...given, ...ticks(given, room), title, gridcolor: colour("line"), linecolor: colour("line"), tickcolor: colour("line"), automargin: true };
+    return { ...given, ...ticks(given, room, across), title, gridcolor: colour("line"), linecolor: colour("line"), tickcolor: colour("line"), automargin: true };
   }
 
   function points(trace) {
@@ -48,8 +51,8 @@
       hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("ink"), family: colour("sans"), size: 13 }, align: "left" },
       hovermode: "closest",
       dragmode: narrow ? false : "zoom",
-      xaxis: axis(figure.layout.xaxis, place.clientWidth - 120, narrow ? 11 : 13),
-      yaxis: axis(figure.layout.yaxis, place.clientHeight - 100, narrow ? 11 : 13),
+      xaxis: axis(figure.layout.xaxis, place.clientWidth - 120, narrow ? 11 : 13, true),
+      yaxis: axis(figure.layout.yaxis, place.clientHeight - 100, narrow ? 11 : 13, false),
       shapes: (figure.layout.shapes || []).map((shape) => ({ ...shape, line: { ...shape.line, color: colour("failed") } })),
       annotations: (figure.layout.annotations || []).map((note) => ({ ...note, font: { color: colour("failed"), size: 12 } })),
     };
