@@ -15,7 +15,7 @@
     const some = (values) => values.filter((_, index) => index % step === 0);
     const ticktext = some(given.ticktext);
     const stand = across && 8 * ticktext.length * Math.max(0, ...ticktext.map((text) => text.length)) > room;
-    return { tickvals: some(given.tickvals), ticktext, tickangle: stand ? -90 : 0 };
+    return { tickvals: some(given.tickvals), ticktext, tickangle: stand ? 90 : 0 };
   }
 
   function axis(given, room, size, across) {

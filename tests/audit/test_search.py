@@ -11,7 +11,7 @@ from editguard.audit.editors import prefixed, published  # noqa: F401  (register
 from editguard.audit.editors import search as module
 from editguard.audit.editors.base import EditContext, RankOneUpdate, compute_updates
 from editguard.audit.editors.search import optimise_values
-from editguard.audit.editors.value import Engine, OptimisedValue, ValueProblem, ValueSettings, value_problem
+from editguard.audit.editors.value import Descent, Engine, OptimisedValue, ValueProblem, ValueSettings, value_problem
 from editguard.probes.errors import NotFinite, RequestError
 from editguard.probes.model import LanguageModel
 from editguard.probes.partial import LiveRows, Row
@@ -53,13 +53,25 @@ def same(found: OptimisedValue, expected: OptimisedValue) -> bool:
 
 
 @pytest.mark.parametrize("engine", Engine)
+@pytest.mark.parametrize("descent", Descent)
 @pytest.mark.parametrize("parts", [1, 2, 3])
-def test_problems_in_one_batch_end_as_each_does_alone(engine: Engine, parts: int) -> None:
-    settings = ValueSettings(steps=6, engine=engine, parts=parts)
+def test_problems_in_one_batch_end_as_each_does_alone(engine: Engine, descent: Descent, parts: int) -> None:
+    settings = ValueSettings(steps=6, engine=engine, descent=descent, parts=parts)
     problems = [problem(REQUEST, settings), problem(MIDDLE, settings, 1.0), problem(LONG, settings, 5.0)]
     for found, one in zip(solved(problems), problems, strict=True):
         assert same(found, *solved([one]))
         assert found.engine is engine
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_steepest_descent_takes_steps_of_one_length_down_the_gradient(share: float) -> None:
+    settings = ValueSettings(steps=2, descent=Descent.STEEPEST, learning_rate=share, stop_loss=-1.0, clamp=100.0)
+    (once,) = solved([problem(REQUEST, settings, start_norm=2.0)])
+    # The last evaluation is never followed by a step, so that two evaluations make one.
+    assert float(once.delta.norm()) == pytest.approx(2.0 * share, rel=1e-5)
+    (adam,) = solved([problem(REQUEST, replace(settings, descent=Descent.ADAM, learning_rate=1e-3), start_norm=2.0)])
+    # Adam's first step is the gradient's sign alone.
+    assert float(torch.dot(once.delta.sign(), adam.delta.sign())) > 0.99 * len(adam.delta)
 
 
 def test_one_that_ends_early_leaves_and_the_others_go_on() -> None:
