@@ -18,8 +18,8 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from . import rates
 from .log import Log
+from .rates import conditions, families, mean_share, mean_value, pooled, prefixed, unprefixed
 from .schema import PERPLEXITY, Condition, EditRecord, Header, HeadlineCheck, Protocol, Rate
 from .story import HEADLINE_PROTOCOL, Decided, Story, collapse_bound, tell
 from .summary import ControlTally, Summary
@@ -117,21 +117,21 @@ def _counts(edits: Sequence[EditRecord]) -> dict[str, Rate]:
         (HeadlineCheck.GENERALIZATION, HEADLINE_PROTOCOL),
         (HeadlineCheck.LOCALITY, Protocol.TOKEN_MATCH),
     ):
-        without, under = rates.unprefixed(edits, check, protocol), rates.prefixed(edits, check, protocol)
+        without, under = unprefixed(edits, check, protocol), prefixed(edits, check, protocol)
         counts[f"{check.value}_unprefixed"] = without
         counts[f"{check.value}_prefixed"] = under
         if check is not HeadlineCheck.EFFICACY:
             counts[check.value] = without if without.total else under
     answers = HeadlineCheck.LOCALITY, Protocol.EXACT
-    counts["neighbour_answers_unprefixed"] = rates.unprefixed(edits, *answers)
-    counts["neighbour_answers_prefixed"] = rates.prefixed(edits, *answers)
+    counts["neighbour_answers_unprefixed"] = unprefixed(edits, *answers)
+    counts["neighbour_answers_prefixed"] = prefixed(edits, *answers)
     return counts
 
 
 def _by_family(edits: Sequence[EditRecord]) -> dict[str, Rate]:
     return {
-        name: rates.pooled(edits, HeadlineCheck.EFFICACY, HEADLINE_PROTOCOL, [f"{Condition.FAMILY.value}{name}"])
-        for name in rates.families(edits, HeadlineCheck.EFFICACY)
+        name: pooled(edits, HeadlineCheck.EFFICACY, HEADLINE_PROTOCOL, [f"{Condition.FAMILY.value}{name}"])
+        for name in families(edits, HeadlineCheck.EFFICACY)
     }
 
 
@@ -139,17 +139,17 @@ def _locality(edits: Sequence[EditRecord], rate: Rate) -> float | None:
     if rate.total:
         return rate.rate
     for condition in (Condition.UNPREFIXED, Condition.PREFIXED):
-        mean = rates.mean_value(edits, HeadlineCheck.LOCALITY, [condition.value])
+        mean = mean_value(edits, HeadlineCheck.LOCALITY, [condition.value])
         if mean is not None:
             return mean
     return None
 
 
 def _efficacy_rows(edits: Sequence[EditRecord]) -> Iterator[FamilyRow]:
-    found = rates.conditions(edits, HeadlineCheck.EFFICACY)
+    found = conditions(edits, HeadlineCheck.EFFICACY)
     first = [c.value for c in (Condition.UNPREFIXED, Condition.PREFIXED)]
     for condition in [*(c for c in first if c in found), *(c for c in found if c not in first)]:
-        by_protocol = {p: rates.pooled(edits, HeadlineCheck.EFFICACY, p, [condition]) for p in Protocol}
+        by_protocol = {p: pooled(edits, HeadlineCheck.EFFICACY, p, [condition]) for p in Protocol}
         measured = {protocol: rate for protocol, rate in by_protocol.items() if rate.total}
-        shares = {p: rates.mean_share(edits, HeadlineCheck.EFFICACY, p, condition) for p in measured}
+        shares = {p: mean_share(edits, HeadlineCheck.EFFICACY, p, condition) for p in measured}
         yield FamilyRow(condition, measured, shares)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from . import numbers
 from .digest import Digest, digest
 from .figures import figures
 from .log import Log
+from .numbers import number, ratio
 from .page import render_page
 from .ranges import shape, told_as_one
 from .rates import make_rate
@@ -70,7 +70,7 @@ def soundness(found: Digest) -> Answer:
     summary = found.summary
     made = [story for story in found.stories if story.decided is not Decided.REFUSED]
     unknown = sum(story.ratio is None for story in made)
-    bound = numbers.number(summary.collapse_ratio)
+    bound = number(summary.collapse_ratio)
     if summary.collapsed:
         return Answer(
             "bad",
@@ -83,7 +83,7 @@ def soundness(found: Digest) -> Answer:
         return Answer("unknown", "Not known", f"After {unknown} of {len(made)} edits the perplexity was not measured.")
     if summary.worst_perplexity_ratio is None:
         return Answer("unknown", "Untouched", "No edit was made, so there was nothing to measure.")
-    worst = numbers.ratio(summary.worst_perplexity_ratio)
+    worst = ratio(summary.worst_perplexity_ratio)
     return Answer(
         "good",
         "Yes",

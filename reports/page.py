@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import numbers
+from .numbers import counts, number, percent, ratio
 from .plotting import Figure
 from .text import pieces, visible
 
@@ -76,10 +76,10 @@ def _environment(more: Mapping[str, Callable[..., Any]]) -> Environment:
         "show": show,
         "show_breaks": show_breaks,
         "visible": visible,
-        "number": numbers.number,
-        "percent": numbers.percent,
-        "ratio": numbers.ratio,
-        "counts": numbers.counts,
+        "number": number,
+        "percent": percent,
+        "ratio": ratio,
+        "counts": counts,
         "raw_json": _raw,
         "value": _value,
         "width": _width,
@@ -115,7 +115,7 @@ def _value(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return numbers.number(value)
+        return number(value)
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {_value(one)}" for name, one in value.items()) or "–"
     if isinstance(value, list):

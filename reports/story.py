@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from . import rates
+from .rates import perplexity_ratio, prefixed, unprefixed
 from .schema import ControlRecord, EditRecord, Header, HeadlineCheck, Protocol, Rate
 from .text import slugs
 
@@ -67,7 +67,7 @@ def tell(records: Sequence[EditRecord | ControlRecord], bound: float) -> tuple[S
 
 
 def _story(record: EditRecord | ControlRecord, slug: str, bound: float) -> Story:
-    ratio = rates.perplexity_ratio(record)
+    ratio = perplexity_ratio(record)
     collapsed = ratio is not None and ratio > bound
     faults = tuple(_faults(record, ratio, bound))
     return Story(
@@ -78,8 +78,8 @@ def _story(record: EditRecord | ControlRecord, slug: str, bound: float) -> Story
         ratio=ratio,
         collapsed=collapsed,
         faults=faults,
-        unprefixed=rates.unprefixed([record], HeadlineCheck.EFFICACY, HEADLINE_PROTOCOL),
-        prefixed=rates.prefixed([record], HeadlineCheck.EFFICACY, HEADLINE_PROTOCOL),
+        unprefixed=unprefixed([record], HeadlineCheck.EFFICACY, HEADLINE_PROTOCOL),
+        prefixed=prefixed([record], HeadlineCheck.EFFICACY, HEADLINE_PROTOCOL),
     )
 
 
