@@ -13,7 +13,7 @@ from .reproductions import claim, curves, experiment, group, heat, reproduction,
 
 
 def test_what_fits_together_survives_its_own_json() -> None:
-    cells = [["a", True], [1, 1.0], [None, 2**70], ["1", False]]
+    cells: list[list[Any]] = [["a", True], [1, 1.0], [None, 2**70], ["1", False]]
     found = reproduction(experiment(tables=[table(columns=["x", "y"], rows=cells)]), skipped())
     again = Reproduction.model_validate_json(found.model_dump_json())
     assert again == found
