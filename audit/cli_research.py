@@ -108,6 +108,7 @@ def reproduce(
 
     Edits are made without the guard and undone, one after the other: that collapse is seen is the purpose.
     """
+    import shlex
     import sys
 
     from .reproduction.run import PAGE
@@ -122,7 +123,7 @@ def reproduce(
         )
         found = run(
             setup, loaded, out, ordinary=ordinary, corpus=corpus, encoder_ref=encoder, progress=progress,
-            command=" ".join(["editguard", *sys.argv[1:]]),
+            command=shlex.join(["editguard", *sys.argv[1:]]),
         )  # fmt: skip
     if as_json:
         typer.echo(found.model_dump_json())

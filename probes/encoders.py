@@ -4,7 +4,7 @@
 (rows are run whole, since what follows a token reaches it). Their tokenizers put ``[CLS]`` first, so that a first token
 is one with `SubjectPosition.starts_text`, never one at index 0.
 
-Source: "The Fall of ROME" (arXiv 2406.11263), section 4.3, where T5-3B's encoder shows no anomaly of the first token.
+Source: "The Fall of ROME" (arXiv 2406.11263), where T5-3B's encoder shows no anomaly of the first token.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Order: the caller scales the points where only their direction counts (`directio
 scales), `separation` measures two clouds in all their dimensions, and `flat` lays them into a plane for the picture.
 What is measured never goes through the plane, which keeps neighbours and gives up distances.
 
-Source: the pictures are those of "The Fall of ROME" (arXiv 2406.11263), section 4.2; the measure is the energy
+Source: the pictures are those of "The Fall of ROME" (arXiv 2406.11263); the measure is the energy
 statistic of Székely and Rizzo, "Energy statistics: A class of statistics based on distances" (2013), section 2.
 """
 

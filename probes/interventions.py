@@ -3,7 +3,7 @@
 Each function takes the prompts of requests as they are and changes one thing about how the model reads them, so that
 the difference to the keys of `keys.subject_keys` is that thing's effect. Weights and texts stay as they are.
 
-Source: "The Fall of ROME" (arXiv 2406.11263), section 4.3: the first token given the second token's position, and
+Source: "The Fall of ROME" (arXiv 2406.11263): the first token given the second token's position, and
 Llama2-7b with ``<s>`` taken away.
 """
 

@@ -39,12 +39,12 @@ class Agreement(StrEnum):
 
 
 class Claim(Model):
-    """One statement of the paper, what was seen here, and whether they agree; `why` where they do not."""
+    """One statement of the paper, what was seen here, whether they agree, and the `rule` by which that is told."""
 
     paper: str
     here: str
     agreement: Agreement
-    why: str = ""
+    rule: str = ""
 
 
 class Table(Model):
@@ -162,6 +162,9 @@ class Reproduction(Model):
     source_sha256: str
     requests: Count
     collapse_cases: Count
+    """First tokens, the paper's kind."""
+    candidates: Count = 0
+    """Other requests with a small denominator."""
     ordinary_cases: Count
     statistics: str
     seconds: float

@@ -29,7 +29,8 @@ def _lines(found: Reproduction, mark: str) -> Iterator[str]:
     yield ""
     yield (
         f"Layer {found.layer} of {found.layers}, {found.requests} requests of {_text(found.source)}: {found.collapse_cases} "
-        f"collapse cases and {found.ordinary_cases} ordinary ones, seed {found.seed}, C from {_text(found.statistics)}."
+        f"first-token subjects, {found.candidates} others with a small denominator and {found.ordinary_cases} ordinary ones, "
+        f"seed {found.seed}, C from {_text(found.statistics)}."
     )
     for one in found.experiments:
         yield from _experiment(one, f"{mark}#")
@@ -46,8 +47,8 @@ def _experiment(one: Experiment, mark: str) -> Iterator[str]:
     if one.claims:
         yield ""
         yield from _grid(
-            ["the paper", "here", "", "why"],
-            [[claim.paper, claim.here, claim.agreement.value, claim.why] for claim in one.claims],
+            ["the paper", "here", "", "the same if"],
+            [[claim.paper, claim.here, claim.agreement.value, claim.rule] for claim in one.claims],
         )
     for table in one.tables:
         yield from _table(table)

@@ -1,8 +1,8 @@
 """Which requests of a file are collapse cases, found by their denominators, and which ordinary ones stand beside them.
 
-A *collapse case* is a request at which the denominator probe fires: the published update would be of a size that no
-ordinary one has. Those whose subject is the first token are the paper's; the others are candidates, of which a collapse
-must be seen before it is believed. *Ordinary* ones are drawn by the seed from those at which it does not fire.
+Requests whose subject is the first token are the paper's cases. Others at which the denominator probe fires are candidates, of
+which a collapse must be seen before it is believed: the published update could be of a size that no ordinary one has.
+*Ordinary* ones are drawn by the seed from those at which it does not fire.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ...reports.schema import DENOMINATOR
 from ..guard import Assessment, GuardedEditor
 from ..setup import Progress
 
-__all__ = ["Case", "Cases", "Kind", "choose", "find_cases"]
+__all__ = ["Case", "Cases", "Chosen", "Kind", "choose", "find_cases", "fires"]
 
 _TOGETHER = 64
 
@@ -44,7 +44,7 @@ class Chosen(BaseModel):
     unusable: int
     """Requests whose subject could not be located, or that hold a number that is not finite."""
     first_tokens: int
-    """First-token subjects in the file, whether or not the denominator probe fires."""
+    """First-token subjects in the file."""
     kinds: dict[str, Kind]
     """By request id, in the order of the file."""
 
@@ -87,9 +87,11 @@ def choose(
                 continue
             first = seen.evidence.keys.position.is_first_token
             first_tokens += first
-            if _fires(seen):
-                small[seen.request.id] = Kind.FIRST if first else Kind.OTHER
-            elif not first:
+            if first:
+                small[seen.request.id] = Kind.FIRST
+            elif fires(seen):
+                small[seen.request.id] = Kind.OTHER
+            else:
                 others.append(seen.request.id)
     progress("looking for collapse cases", len(requests), len(requests))
     drawn = random.Random(guard.setup.seed).sample(others, min(ordinary, len(others)))
@@ -101,7 +103,10 @@ def choose(
 
 
 def find_cases(guard: GuardedEditor, requests: Sequence[EditRequest], chosen: Chosen) -> Cases:
-    """Return the chosen cases with what is seen of them under all contexts; raises `InputError` where there are none."""
+    """Return the chosen cases with what is seen of them under all contexts; raises `InputError` where there are none.
+
+    They were chosen under few contexts; of those that were not first tokens, one that looks otherwise under all is left out.
+    """
     if not chosen.kinds:
         raise InputError(
             f"None of the {chosen.probed} requests can be probed, so that there is nothing to reproduce; check the file."
@@ -111,8 +116,10 @@ def find_cases(guard: GuardedEditor, requests: Sequence[EditRequest], chosen: Ch
     for start in range(0, len(wanted), _TOGETHER):
         seen = guard.assess_all(wanted[start : start + _TOGETHER])
         found += [Case(one.request, chosen.kinds[one.request.id], one) for one in seen]
+    found = [case for case in found if case.kind is Kind.FIRST or fires(case.seen) == (case.kind is Kind.OTHER)]
     return Cases(tuple(found), chosen)
 
 
-def _fires(seen: Assessment) -> bool:
+def fires(seen: Assessment) -> bool:
+    """Whether the denominator probe does."""
     return any(one.probe == DENOMINATOR and one.level is Level.RISK for one in seen.findings)

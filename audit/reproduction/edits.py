@@ -6,6 +6,7 @@ an audit's log holds, so that ``editguard report`` reads it too. What a log has 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,8 +14,9 @@ from pathlib import Path
 
 from ...probes.errors import InputError
 from ...probes.request_files import LoadedRequests
-from ...reports.log import LogWriter, read_log
+from ...reports.log import Log, LogWriter, read_log
 from ...reports.schema import EditRecord, Footer, Header
+from ..editors.base import chosen_editor
 from ..guard import Assessment, GuardedEditor, Proposal
 from ..policy import Action, Decision
 from ..records import header
@@ -47,25 +49,28 @@ def make_edits(
 
     `stamps` say for each editor what its figures depend on; raises `InputError` where a log was begun under another.
     """
-    guard = replace(guard, checks=_CHECKS)
+    guard, started = replace(guard, checks=_CHECKS), time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
-    logs = {editor: folder / f"{editor}.jsonl" for editor in EDITORS}
-    found = {editor: _known(log, stamps[editor]) for editor, log in logs.items()}
-    left = [case for case in cases.cases if any(case.request.id not in found[one] for one in _editors(case.kind))]
-    done = len(cases.cases) - len(left)
     with ExitStack() as opened:
-        writers = {
-            editor: opened.enter_context(_writer(guard, loaded, logs[editor], stamps[editor]))
-            for editor in EDITORS
-            if any(case.request.id not in found[editor] for case in left if editor in _editors(case.kind))
-        }
+        writers: dict[str, LogWriter] = {}
+        found: dict[str, dict[str, EditRecord]] = {}
+        for editor in EDITORS:
+            path = folder / f"{editor}.jsonl"
+            log = read_log(path) if _finished(path) else None
+            if log is None:
+                wanted = sum(editor in _editors(case.kind) for case in cases.cases)
+                head = _header(guard, loaded, editor, stamps[editor], wanted)
+                writers[editor] = writer = opened.enter_context(_Begun(path, head))
+                log = writer.existing
+            found[editor] = {} if log is None else _known(path, log, stamps[editor])
+        left = [case for case in cases.cases if any(case.request.id not in found[one] for one in _editors(case.kind))]
         for start in range(0, len(left), _TOGETHER):
-            progress("edits", done + start, len(cases.cases))
+            progress("edits", len(cases.cases) - len(left) + start, len(cases.cases))
             for editor, record in _made(guard, left[start : start + _TOGETHER], found, cases):
                 writers[editor].write(record)
                 found[editor][record.id] = record
         for editor, writer in writers.items():
-            writer.write(Footer(records=len(found[editor]), seconds=0.0))
+            writer.write(Footer(records=len(found[editor]), seconds=round(time.monotonic() - started, 1)))
     progress("edits", len(cases.cases), len(cases.cases))
     return found
 
@@ -75,20 +80,18 @@ def _editors(kind: Kind) -> tuple[str, ...]:
     return EDITORS[:1] if kind is Kind.OTHER else EDITORS
 
 
-def _known(log: Path, stamp: str) -> dict[str, EditRecord]:
-    if not log.exists() or not log.stat().st_size:
-        return {}
-    found = read_log(log)
-    if found.header.arguments.get("stamp") != stamp:
+def _finished(path: Path) -> bool:
+    """Whether the log has its last record; one that was cut short anywhere is gone on with."""
+    return path.is_file() and path.read_bytes().rpartition(b"\n{")[2].startswith(b'"kind":"footer"')
+
+
+def _known(path: Path, log: Log, stamp: str) -> dict[str, EditRecord]:
+    if log.header.arguments.get("stamp") != stamp:
         raise InputError(
-            f"The log {str(log)!r} was begun with another model, file, layer, seed or editor; give another --out, or "
+            f"The log {str(path)!r} was begun with another model, file, layer, seed or editor; give another --out, or "
             "remove it to make its edits again."
         )
-    return {record.id: record for record in found.edits}
-
-
-def _writer(guard: GuardedEditor, loaded: LoadedRequests, log: Path, stamp: str) -> LogWriter:
-    return _Begun(log, _header(guard, loaded, log.stem, stamp))
+    return {record.id: record for record in log.edits}
 
 
 class _Begun(LogWriter):
@@ -105,9 +108,12 @@ class _Begun(LogWriter):
         return self
 
 
-def _header(guard: GuardedEditor, loaded: LoadedRequests, editor: str, stamp: str) -> Header:
+def _header(guard: GuardedEditor, loaded: LoadedRequests, editor: str, stamp: str, wanted: int) -> Header:
     arguments = {"command": "reproduce", "editor": editor, "stamp": stamp}
-    return header(guard.setup, loaded, arguments, [], guard.setup.bench_perplexity())
+    setup = replace(guard.setup, settings=chosen_editor(editor)().settings(guard.setup.settings))
+    found = header(setup, loaded, arguments, [], guard.setup.bench_perplexity())
+    # No control is made, and no edit but those of the cases.
+    return found.model_copy(update={"requests": wanted, "policy": {**found.policy, "controls": False}})
 
 
 def _made(

@@ -56,7 +56,12 @@ def _named(lm: LanguageModel, site: EditSite, depth: int) -> str:
 def _cloud(setup: Setup, lm: LanguageModel, site: EditSite, cases: Cases, kind: Kind) -> Pair | None:
     requests = [case.request for case in cases.of(kind)]
     keys = all_subject_keys(lm, site, requests, setup.prefixes.texts(Role.KEY))
-    found = [one for one in keys if isinstance(one, SubjectKeys)]
+    found = [
+        one
+        for one in keys
+        if isinstance(one, SubjectKeys)
+        and (kind is not Kind.FIRST or (one.position.starts_text and one.position.single_token))
+    ]
     if len(found) < _FEW:
         return None
     bare, mean = bare_and_mean(found)
@@ -97,8 +102,8 @@ def _claim(there: Separation, here: Separation) -> Claim:
         "T5-3B's encoder shows no anomaly of first tokens.",
         f"Silhouette of k̄ against k_u of first-token subjects: {there.silhouette:.3f} in the encoder ({there.first} "
         f"subjects), {here.silhouette:.3f} in the language model ({here.first}).",
-        there.silhouette < here.silhouette / 2,
-        "Less than half of the language model's would count as none.",
+        there.silhouette < here.silhouette / 2 if here.silhouette > 0 else None,
+        "Less than half of the language model's, where that is positive.",
     )
 
 

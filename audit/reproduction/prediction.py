@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from ...reports.reproduction import Claim, Curves, Experiment, Group, Table
 from ...reports.schema import EditRecord
-from .cases import Cases, Kind
+from .cases import Cases, Kind, fires
 from .edits import Edits
 from .heads import claim, experiment
-from .read import norm, ratio
+from .read import NONE, collapsed, norm, of, ratio
 
 __all__ = ["other_cases", "prediction"]
 
@@ -62,10 +62,10 @@ _SCORES: Mapping[str, _Score] = {
 
 def other_cases(cases: Cases, edits: Edits, collapse_ratio: float) -> Experiment:
     """Experiment 12: every request with a small denominator whose subject is not the first token."""
-    found = [edits["rome"][case.request.id] for case in cases.of(Kind.OTHER)]
+    found = of(edits, cases, "rome", Kind.OTHER)
     rows: list[list[str | bool | int | float | None]] = [
         [one.id, one.subject, one.prompt, _shape(one.subject), _known(one, "denominator"), _known(one, "denominator_ratio"),
-         norm(one), ratio(one), _collapsed(one, collapse_ratio)]
+         norm(one), ratio(one), collapsed(one, collapse_ratio)]
         for one in sorted(found, key=lambda one: _known(one, "denominator") or 0.0)
     ]  # fmt: skip
     return experiment(
@@ -77,9 +77,16 @@ def other_cases(cases: Cases, edits: Edits, collapse_ratio: float) -> Experiment
                      "collapsed"],
             rows=rows, note="Edited by rome, unguarded.",
         )],
-        notes=[f"{cases.chosen.probed} requests were probed, {cases.chosen.unusable} could not be; {cases.chosen.first_tokens} "
-               f"have a first-token subject, and the denominator probe fires at {len(cases.of(Kind.FIRST))} of them."],
+        notes=[_probed(cases)],
     )  # fmt: skip
+
+
+def _probed(cases: Cases) -> str:
+    chosen, fired = cases.chosen, sum(fires(case.seen) for case in cases.of(Kind.FIRST))
+    return (
+        f"{chosen.probed} requests were probed, {chosen.unusable} could not be; {chosen.first_tokens} have a first-token "
+        f"subject, and the denominator probe fires at {fired} of them."
+    )
 
 
 def _shape(subject: str) -> str:
@@ -92,22 +99,31 @@ def _shape(subject: str) -> str:
 
 
 def _other_claim(found: Sequence[EditRecord], collapse_ratio: float, cases: Cases) -> Claim:
-    collapsed = [one for one in found if _collapsed(one, collapse_ratio)]
-    shapes = [shape for one in collapsed if (shape := _shape(one.subject))]
+    paper = (
+        "Subjects that are no first tokens collapse Llama2-7b, names that end in a period among them, so that a first-token test "
+        "alone is not enough."
+    )
+    rule = "One that collapses the model."
+    if not found:
+        return claim(paper, NONE, None, rule)
+    bad = [one for one in found if collapsed(one, collapse_ratio)]
+    shapes = [shape for one in bad if (shape := _shape(one.subject))]
     return claim(
-        "Subjects that are no first tokens collapse Llama2-7b, names that end in a period among them, so that a first-token "
-        "test alone is not enough.",
-        f"{len(collapsed)} of {len(found)} such requests with a small denominator collapse the model, {len(shapes)} of them of a "
-        f"shape that the field names; {cases.chosen.probed} requests were probed.",
-        bool(collapsed),
-        "None of them collapses this model: here first tokens are the danger, and the probe is stricter than need be.",
+        paper,
+        f"{len(bad)} of {len(found)} such requests with a small denominator collapse the model, {len(shapes)} of them of a "
+        f"listed shape; {cases.chosen.probed} requests were probed.",
+        bool(bad),
+        rule,
     )
 
 
 def prediction(cases: Cases, edits: Edits, collapse_ratio: float) -> Experiment:
     """Experiment 13: ROC of each probe's number, precision and recall at its threshold in force."""
-    found = [edits["rome"][case.request.id] for case in cases.cases if case.request.id in edits["rome"]]
-    truth = [_collapsed(one, collapse_ratio) for one in found]
+    outcomes = [(one, collapsed(one, collapse_ratio)) for one in edits["rome"].values()]
+    found, truth = (
+        [one for one, came in outcomes if came is not None],
+        [came for _, came in outcomes if came is not None],
+    )
     if all(truth) or not any(truth):
         return experiment(
             13, skipped=f"{sum(truth)} of {len(truth)} edits collapse the model, so that nothing is told from anything."
@@ -118,16 +134,10 @@ def prediction(cases: Cases, edits: Edits, collapse_ratio: float) -> Experiment:
         tables=[_areas(usable), _thresholds(found, truth)],
         claims=[_claim(usable)],
         pictures=[_curves(usable)],
-        notes=["The requests were chosen by their denominators, so that precision here is not precision among all edits, and "
-               "the denominator's own figures are helped by the choice. Ordinary ones were drawn at random: a collapse among "
-               "them is one that the denominator probe missed."],
+        notes=[f"Of the chosen edits, {len(outcomes) - len(found)} of them not made and left out: all requests with a small "
+               "denominator, and a sample of the others, so that areas, precision and recall are not those among all edits. "
+               "Ordinary ones were drawn at random: a collapse among them is one that the denominator probe missed."],
     )  # fmt: skip
-
-
-def _collapsed(record: EditRecord, collapse_ratio: float) -> bool:
-    """Whether the model was destroyed; a perplexity that is not finite is a collapse, an edit that was not made is none."""
-    value = ratio(record)
-    return record.weights is not None and not (value is not None and value <= collapse_ratio)
 
 
 def _pairs(score: _Score, found: Sequence[EditRecord], truth: Sequence[bool]) -> list[tuple[float, bool]]:
@@ -190,8 +200,8 @@ def _claim(usable: Mapping[str, Sequence[tuple[float, bool]]]) -> Claim:
     return claim(
         paper,
         f"Area under ROC {other:.3f} for the denominator, {one:.3f} for the first-token test ({len(general)} edits).",
-        other >= one,
-        "The denominator would have to rank at least as well.",
+        other > one,
+        "The larger area for the denominator.",
     )
 
 

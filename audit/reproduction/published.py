@@ -1,6 +1,6 @@
 """Figures of "The Fall of ROME" (arXiv 2406.11263; EMNLP 2024 Findings), to stand beside what is measured here.
 
-Taken from the paper's tables 1, 2 and 4 to 6; `CASES` orders each pair: collapse cases, ordinary cases.
+As the paper and its project page give them. Each pair is of collapse cases and of ordinary ones.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NUMERATOR_DENOMINATOR = {
     "numerator": (Pair(168.55, 79.91), Pair(140.27, 88.69), Pair(4.57, 16.52)),
     "denominator": (Pair(0.04, 9.60), Pair(0.04, 12.78), Pair(0.01, 2.63)),
 }
-"""||v* - W k|| and |u . k_u|, means, by model."""
+"""||v* - W k|| and |u . k_u|, by model."""
 
 PERPLEXITY = {
     "unedited": (Pair(68.77, 68.77), Pair(49.04, 49.04), Pair(33.18, 33.18)),

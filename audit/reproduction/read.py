@@ -15,6 +15,7 @@ from .edits import Edits
 
 __all__ = [
     "NONE",
+    "collapsed",
     "Share",
     "denominator",
     "figure",
@@ -68,6 +69,17 @@ def ratio(record: EditRecord) -> float | None:
     """Return the perplexity after the edit over that before."""
     found = measured(record, PERPLEXITY, PERPLEXITY_RATIO)
     return None if found is None else found.value
+
+
+def collapsed(record: EditRecord, collapse_ratio: float) -> bool | None:
+    """Whether the edit destroyed the model; None where it was not made and measured.
+
+    A perplexity that was asked for and is not finite is a collapse.
+    """
+    found = measured(record, PERPLEXITY, PERPLEXITY_RATIO)
+    if record.weights is None or found is None:
+        return None
+    return found.value is None or found.value > collapse_ratio
 
 
 def numerator(record: EditRecord) -> float | None:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from ...probes.corpus_statistics import Corpus, corpus_from, sampled_corpus
 from ...probes.encoders import load_encoder
-from ...probes.errors import InputError
+from ...probes.errors import EditguardError, InputError
 from ...probes.request_files import LoadedRequests
 from ...reports.log import write_atomic
 from ...reports.reproduction import Experiment, Reproduction
@@ -27,6 +27,7 @@ from ...reports.reproduction_text import render_markdown
 from ...reports.tables import write_tables
 from ..editors.base import chosen_editor
 from ..guard import GuardedEditor
+from ..runner import writable
 from ..setup import KEYS_A_FEATURE, Progress, Setup, editable
 from . import keys, prediction, readings, shares, tables
 from .cases import Cases, Chosen, Kind, choose, find_cases
@@ -60,6 +61,8 @@ def reproduce(
     """
     editable(setup.site)
     started, guard = time.monotonic(), GuardedEditor(setup)
+    for folder in (out, out / LOGS, out / TABLES):
+        writable(folder)
     if encoder_ref is not None:
         # What is wrong with it is better known now than after all edits.
         load_encoder(encoder_ref, device=str(setup.lm.device))
@@ -71,7 +74,8 @@ def reproduce(
         editguard_version=version("editguard"), created=datetime.now(UTC).isoformat(timespec="seconds"), command=command,
         model=setup.lm.ref, model_fingerprint=setup.lm.fingerprint, layer=setup.site.layer, layers=len(setup.site.blocks),
         seed=setup.seed, source=loaded.source, source_sha256=loaded.sha256, requests=len(loaded.requests),
-        collapse_cases=len(cases.of(Kind.FIRST, Kind.OTHER)), ordinary_cases=len(cases.of(Kind.ORDINARY)),
+        collapse_cases=len(cases.of(Kind.FIRST)), candidates=len(cases.of(Kind.OTHER)),
+        ordinary_cases=len(cases.of(Kind.ORDINARY)),
         statistics=setup.statistics.provenance.source,
         experiments=_experiments(setup, cases, edits, _corpus(setup, corpus), encoder_ref, progress),
         seconds=round(time.monotonic() - started, 1),
@@ -106,9 +110,17 @@ def _experiments(
     ]  # fmt: skip
     for number, run in about_keys.items():
         progress("experiments about keys", number - 6, len(about_keys))
-        found.append(experiment(number, skipped=needed[0]) if needed else run())
+        found.append(experiment(number, skipped=needed[0]) if needed else _survived(number, run))
     progress("experiments about keys", len(about_keys), len(about_keys))
     return [*found, prediction.other_cases(cases, edits, bound), prediction.prediction(cases, edits, bound)]
+
+
+def _survived(number: int, run: Callable[[], Experiment]) -> Experiment:
+    """Run one experiment; what breaks it is told in its place, since edits of hours stand beside it."""
+    try:
+        return run()
+    except (EditguardError, RuntimeError, ValueError, ArithmeticError, LookupError) as error:
+        return experiment(number, skipped=f"{type(error).__name__}: {error}")
 
 
 def _corpus(setup: Setup, corpus: str | None) -> Corpus | None:

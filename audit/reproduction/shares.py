@@ -13,13 +13,20 @@ from . import published
 from .cases import Cases, Kind
 from .edits import Edits
 from .heads import claim, experiment
-from .read import NONE, Share, of, share
-from .tables import kept, perplexity_table, size_table
+from .read import NONE, Share, share
+from .tables import perplexity_table, size_table
 
 __all__ = ["own_editor", "with_prefix", "without_prefix"]
 
 _CONDITIONS = ("unprefixed", "family:sentence", "prefixed")
-"""No prefix; a held-out sentence, as in the paper; held-out prefixes of every family."""
+"""No prefix; a held-out sentence, which is nearest to the paper's prefixes; held-out prefixes of every family."""
+
+
+_NAMES = {
+    "unprefixed": "no prefix",
+    "family:sentence": "a held-out sentence",
+    "prefixed": "held-out prefixes of every family",
+}
 
 
 def without_prefix(cases: Cases, edits: Edits) -> Experiment:
@@ -40,32 +47,26 @@ def with_prefix(cases: Cases, edits: Edits) -> Experiment:
     found = {
         kind: share(edits, cases, "c-rome", kind, "efficacy", _CONDITIONS[1]) for kind in (Kind.FIRST, Kind.ORDINARY)
     }
-    start = "v* of a first-token subject starts from its bare value, of small norm, and is clamped to a multiple of it."
     return experiment(
         4,
         claims=[
-            _efficacy_claim("On collapse cases it does: 100 %, 100 %, 91.27 %.", found[Kind.FIRST], high=True, why=start),
+            _efficacy_claim("On collapse cases it does: 100 %, 100 %, 91.27 %.", found[Kind.FIRST], high=True),
             _efficacy_claim("On ordinary ones too: 96.16 %, 99.77 %, 91.95 %.", found[Kind.ORDINARY], high=True),
         ],
         tables=[
-            _shares(cases, edits, ("c-rome", "rome"), (Kind.FIRST, Kind.ORDINARY), _CONDITIONS[1:], "c-rome-with-prefix-shares"),
+            _shares(cases, edits, ("c-rome", "rome"), (Kind.FIRST, Kind.ORDINARY), _CONDITIONS, "c-rome-with-prefix-shares"),
             _paper_shares("c-rome-with-prefix-published", [("prefixed", "collapse"), ("prefixed", "ordinary")]),
         ],
-        notes=["The prefix of the paper's kind is a held-out sentence; every other family stands in the row 'prefixed'."],
+        notes=["In rome and c-rome v* starts from the value that the subject has in the bare prompt, and is clamped to a "
+               "multiple of its norm, which for a first token may be too little for the target."],
     )  # fmt: skip
 
 
 def own_editor(cases: Cases, edits: Edits, collapse_ratio: float) -> Experiment:
     """Experiment 5: the same figures for `prefixed`, beside rome."""
-    first = share(edits, cases, "prefixed", Kind.FIRST, "efficacy", "prefixed")
     kinds = (Kind.FIRST, Kind.ORDINARY)
     return experiment(
         5,
-        claims=[
-            _efficacy_claim("The paper has no such editor; its C-ROME reaches 100 %, 100 %, 91.27 % behind a prefix.", first,
-                            high=True),
-            kept("C-ROME keeps perplexity within 1.06 of the unedited one's.", of(edits, cases, "prefixed", Kind.FIRST)),
-        ],
         tables=[
             _shares(cases, edits, ("prefixed", "rome"), kinds, _CONDITIONS, "prefixed-shares"),
             perplexity_table(cases, edits, ("prefixed", "rome"), collapse_ratio, "prefixed-perplexity"),
@@ -74,17 +75,16 @@ def own_editor(cases: Cases, edits: Edits, collapse_ratio: float) -> Experiment:
     )  # fmt: skip
 
 
-def _efficacy_claim(paper: str, found: Share, *, high: bool, why: str = "") -> Claim:
+def _efficacy_claim(paper: str, found: Share, *, high: bool) -> Claim:
     if found.mean is None:
         return claim(paper, NONE, None)
     agrees = found.mean >= 0.9 if high else found.mean <= 0.5
-    rule = "At least 90 % would count as the same." if high else "At most 50 % would count as the same."
     return claim(
         paper,
         f"{found.mean:.1%} of target tokens over {found.edits} edits; the whole target in {found.passed} of {found.total} "
         "prompts.",
         agrees,
-        f"{rule} {why}".strip(),
+        "At least 90 % of the tokens." if high else "At most 50 % of the tokens.",
     )
 
 
@@ -97,9 +97,18 @@ def _shares(
             for condition in conditions:
                 for check in ("efficacy", "generalization", "locality"):
                     found = share(edits, cases, editor, kind, check, condition)
-                    if found.edits:
+                    if found.edits and (check == "efficacy" or condition != "prefixed"):
                         rows.append(
-                            [editor, kind.value, condition, check, found.edits, found.mean, found.passed, found.total]
+                            [
+                                editor,
+                                kind.value,
+                                _NAMES[condition],
+                                check,
+                                found.edits,
+                                found.mean,
+                                found.passed,
+                                found.total,
+                            ]
                         )
     return Table(
         name=name,

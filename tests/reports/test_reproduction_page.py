@@ -17,7 +17,7 @@ from .reproductions import claim, curves, experiment, group, heat, poisoned, rep
 
 CLAIMS = [
     claim(),
-    claim(here="None does.", agreement="differs", why="A smaller model."),
+    claim(here="None does.", agreement="differs", rule="A smaller model."),
     claim(agreement="cannot be compared"),
 ]
 
@@ -52,7 +52,7 @@ def test_the_page_opens_with_what_was_found_on_what(page: Page) -> None:
     text = " ".join(page.text.split())
     assert "tiny · layer 5 of 30 layers · edits.json" in text
     assert "1 of 3 statements of the paper agree with this run" in text
-    assert "77 collapse cases and 1 ordinary case." in text
+    assert "77 with a first-token subject, 3 others with a small denominator, and 1 ordinary one." in text
     assert "Agree 1 seen here as there Differ 1" in text
     assert "Experiments run 1 of 2 1 was not run" in text
     assert "1 First 1 1 1" in text
@@ -72,8 +72,8 @@ def test_an_experiment_tells_everything_that_it_holds(page: Page) -> None:
 
 
 def test_reasons_have_a_column_only_where_there_are_some(page: Page) -> None:
-    assert "Agreement Why" in " ".join(page.text.split())
-    assert "Agreement Why" not in text_of(reproduction(experiment()))
+    assert "Agreement The same if" in " ".join(page.text.split())
+    assert "Agreement The same if" not in text_of(reproduction(experiment()))
 
 
 def test_anchors_are_there_once_and_every_link_has_its_target() -> None:

@@ -23,14 +23,15 @@ def experiment(**fields: object) -> Experiment:
 
 def test_all_that_was_found_is_there_in_order() -> None:
     table = Table(name="sizes", title="Sizes", columns=["a", "b"], rows=[["x", 0.012345], [None, True]], note="A note.")
-    claims = [Claim(paper="They.", here="We.", agreement=Agreement.NO, why="So.")]
+    claims = [Claim(paper="They.", here="We.", agreement=Agreement.NO, rule="So.")]
     text = render_markdown(reproduction(experiment(claims=claims, tables=[table], notes=["Another."])))
     lines = [line for line in text.splitlines() if line]
     assert lines == [
         "# The Fall of ROME on model",
-        "Layer 9 of 30, 20 requests of edits.json: 5 collapse cases and 6 ordinary ones, seed 0, C from text.",
+        "Layer 9 of 30, 20 requests of edits.json: 5 first-token subjects, 0 others with a small denominator and 6 ordinary "
+        "ones, seed 0, C from text.",
         "## 1. Title", "Question? (The paper: table 1.)",
-        "| the paper | here |  | why |", "|---|---|---|---|", "| They. | We. | differs | So. |",
+        "| the paper | here |  | the same if |", "|---|---|---|---|", "| They. | We. | differs | So. |",
         "Sizes:", "| a | b |", "|---|---|", "| x | 0.01235 |", "| – | yes |", "A note.", "Another.",
     ]  # fmt: skip
 
