@@ -52,7 +52,7 @@ def make_edits(
     guard, started = replace(guard, checks=_CHECKS), time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as opened:
-        writers: dict[str, LogWriter] = {}
+        writers: dict[str, _Begun] = {}
         found: dict[str, dict[str, EditRecord]] = {}
         for editor in EDITORS:
             path = folder / f"{editor}.jsonl"
@@ -60,8 +60,8 @@ def make_edits(
             if log is None:
                 wanted = sum(editor in _editors(case.kind) for case in cases.cases)
                 head = _header(guard, loaded, editor, stamps[editor], wanted)
-                writers[editor] = writer = opened.enter_context(_Begun(path, head))
-                log = writer.existing
+                writers[editor] = opened.enter_context(_Begun(path, head))
+                log = writers[editor].existing
             found[editor] = {} if log is None else _known(path, log, stamps[editor])
         left = [case for case in cases.cases if any(case.request.id not in found[one] for one in _editors(case.kind))]
         for start in range(0, len(left), _TOGETHER):

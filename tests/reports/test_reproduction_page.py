@@ -57,7 +57,7 @@ def test_the_page_opens_with_what_was_found_on_what(page: Page) -> None:
     assert "Experiments run 1 of 2 1 was not run" in text
     assert "1 First 1 1 1" in text
     assert "2 Second not run" in text
-    assert text.index("Experiments run") < text.index("Does it?") < text.index("Provenance Everything")
+    assert text.index("Experiments run") < text.index("Does it?") < text.index("Provenance What was run")
 
 
 def test_an_experiment_tells_everything_that_it_holds(page: Page) -> None:
