@@ -40,7 +40,7 @@ def _experiment(one: Experiment, mark: str) -> Iterator[str]:
     yield ""
     yield f"{mark} {one.number}. {_text(one.title)}"
     yield ""
-    yield f"{_text(one.question)} (The paper: {_text(one.source)}.)"
+    yield f"{_text(one.question)} (Source: {_text(one.source)}.)"
     if one.skipped is not None:
         yield ""
         yield f"Not run: {_text(one.skipped)}"

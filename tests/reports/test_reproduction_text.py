@@ -30,7 +30,7 @@ def test_all_that_was_found_is_there_in_order() -> None:
         "# The Fall of ROME on model",
         "Layer 9 of 30, 20 requests of edits.json: 5 first-token subjects, 0 others with a small denominator and 6 ordinary "
         "ones, seed 0, C from text.",
-        "## 1. Title", "Question? (The paper: table 1.)",
+        "## 1. Title", "Question? (Source: table 1.)",
         "| the paper | here |  | the same if |", "|---|---|---|---|", "| They. | We. | differs | So. |",
         "Sizes:", "| a | b |", "|---|---|", "| x | 0.01235 |", "| – | yes |", "A note.", "Another.",
     ]  # fmt: skip
