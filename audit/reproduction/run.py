@@ -30,7 +30,7 @@ from ..guard import GuardedEditor
 from ..runner import writable
 from ..setup import KEYS_A_FEATURE, Progress, Setup, editable
 from . import keys, prediction, readings, shares, tables
-from .cases import Cases, Chosen, Kind, choose, find_cases
+from .cases import Case, Cases, Chosen, Kind, choose, find_cases
 from .edits import EDITORS, LOGS, Edits, make_edits
 from .encoder import encoder
 from .heads import experiment
@@ -91,11 +91,7 @@ def _experiments(
     setup: Setup, cases: Cases, edits: Edits, corpus: Corpus | None, encoder_ref: str | None, progress: Progress
 ) -> list[Experiment]:
     bound, first, ordinary = setup.policy.collapse_ratio, cases.of(Kind.FIRST), cases.of(Kind.ORDINARY)
-    needed = (
-        [] if min(len(first), len(ordinary)) >= _FEW
-        else [f"The file has {len(first)} collapse cases of first tokens and {len(ordinary)} ordinary ones, and at least {_FEW} "
-              "of each are needed."]
-    )  # fmt: skip
+    missing = min(len(first), len(ordinary)) < _FEW
     about_keys: dict[int, Callable[[], Experiment]] = {
         6: lambda: keys.distributions(setup, cases),
         7: lambda: keys.clusters(setup, cases),
@@ -110,9 +106,23 @@ def _experiments(
     ]  # fmt: skip
     for number, run in about_keys.items():
         progress("experiments about keys", number - 6, len(about_keys))
-        found.append(experiment(number, skipped=needed[0]) if needed else _survived(number, run))
+        found.append(
+            experiment(number, skipped=_too_few(setup, first, ordinary)) if missing else _survived(number, run)
+        )
     progress("experiments about keys", len(about_keys), len(about_keys))
     return [*found, prediction.other_cases(cases, edits, bound), prediction.prediction(cases, edits, bound)]
+
+
+def _too_few(setup: Setup, first: Sequence[Case], ordinary: Sequence[Case]) -> str:
+    why = (
+        " The tokenizer puts a BOS before every text, so that no subject is a first token."
+        if setup.lm.adds_bos and not first
+        else ""
+    )
+    return (
+        f"There are {len(first)} first-token subjects and {len(ordinary)} ordinary requests, and at least {_FEW} of each are "
+        f"needed.{why}"
+    )
 
 
 def _survived(number: int, run: Callable[[], Experiment]) -> Experiment:

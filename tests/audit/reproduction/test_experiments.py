@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from editguard.audit.editors.value import ValueSettings
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.reproduction import encoder as encoders
 from editguard.audit.reproduction import keys, prediction, readings, run, shares, tables
@@ -20,7 +21,7 @@ from editguard.audit.reproduction.encoder import encoder
 from editguard.audit.reproduction.heads import HEADS
 from editguard.audit.reproduction.layers import all_layers
 from editguard.audit.reproduction.run import PAGE, RESULT, TABLES, TEXT, reproduce
-from editguard.audit.setup import Setup
+from editguard.audit.setup import Setup, prepare
 from editguard.probes.corpus_statistics import Corpus
 from editguard.probes.errors import InputError
 from editguard.probes.request_files import LoadedRequests
@@ -30,7 +31,7 @@ from editguard.reports.reproduction_page import render_reproduction
 from editguard.reports.reproduction_text import render_markdown
 from editguard.reports.schema import Decision, EditRecord, Finding, Keys, Measurement, Update, Weights
 
-from ..tiny_lm import MIDDLE, REQUEST, SENTENCES
+from ..tiny_lm import MIDDLE, REQUEST, SENTENCES, lenient, tiny_lm
 
 pytestmark = pytest.mark.tiny
 
@@ -345,6 +346,17 @@ def test_a_reproduction_is_one_file_and_what_is_made_of_it(setup: Setup, tmp_pat
     with pytest.raises(InputError, match="holds no choice of cases"):
         reproduce(setup, asked, tmp_path, ordinary=4)
     shutil.rmtree(tmp_path)
+
+
+def test_a_model_that_adds_a_bos_is_not_said_to_have_a_poor_file(tmp_path: Path) -> None:
+    setup = prepare(
+        tiny_lm(bos=True), layer=0, policy=lenient(), statistics="identity", perplexity_corpus=SENTENCES,
+        settings=ValueSettings(steps=2),
+    )  # fmt: skip
+    asked = LoadedRequests((*FIRST, *ORDINARY), (), "edits.json", "0" * 64)
+    found = {one.number: one for one in reproduce(setup, asked, tmp_path, ordinary=4).experiments}
+    assert "0 first-token subjects" in str(found[6].skipped)
+    assert "puts a BOS before every text" in str(found[6].skipped)
 
 
 def test_an_experiment_that_breaks_is_told_in_its_place(
