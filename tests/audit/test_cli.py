@@ -209,6 +209,8 @@ def test_reproduce_writes_page_tables_and_logs_and_goes_on_with_them(
     assert json.loads(ran.out) == json.loads((place / "found" / "reproduction.json").read_text(encoding="utf-8"))
     assert {name: text for name, text in tree(place / "found").items() if name in logs} == logs
     one_sentence(command(*call, "--seed", 1), "'found'", "another --out")
+    one_sentence(command(*call, "--encoder", "./nowhere"), "./nowhere")
+    assert {name: text for name, text in tree(place / "found").items() if name in logs} == logs
 
 
 def test_the_version_is_that_of_the_package(command: Command) -> None:
