@@ -95,6 +95,13 @@ def audit(
         str | None, typer.Option(help="Sentences for the perplexity check; default: built in.")
     ] = None,
     engine: EngineName = "live",
+    check_dtype: Annotated[
+        str,
+        typer.Option(
+            help="auto, or bfloat16: the checks alone compute in it, faster on a GPU or a processor with AMX; "
+            "what that changes is logged."
+        ),
+    ] = "auto",
     limit: Limit = None,
     skip_invalid: Skip = False,
     allow_pickle: Pickle = False,
@@ -113,7 +120,7 @@ def audit(
     with locked_folder(out, overwrite=overwrite), progress_bars(as_json) as progress:
         setup = prepared(
             model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress,
-            engine=engine, perplexity_corpus=perplexity_corpus,
+            engine=engine, perplexity_corpus=perplexity_corpus, check_dtype=check_dtype,
         )  # fmt: skip
         summary = run_audit(
             setup, loaded, out, editor=editor, arguments=arguments, overwrite=overwrite, progress=progress

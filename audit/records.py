@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Literal
 
+import torch
+
 from ..probes.model import LanguageModel
 from ..probes.request_files import LoadedRequests
 from ..probes.requests import EditRequest
@@ -28,7 +30,7 @@ _MOST_POINTS = 8
 
 
 def header(
-    setup: Setup, loaded: LoadedRequests, arguments: dict[str, Any], controls: list[str], baseline: float
+    setup: Setup, loaded: LoadedRequests, arguments: dict[str, Any], controls: list[str], baselines: dict[str, float]
 ) -> schema.Header:
     """Return the log's first record: all that the others have in common."""
     lm, found = setup.lm, setup.statistics
@@ -55,6 +57,7 @@ def header(
         prefixes=[schema.Prefix(family=p.family.value, text=p.text, role=p.role.value) for p in setup.prefixes.prefixes],
         settings={
             **asdict(setup.settings), "engine": setup.settings.engine.value, "descent": setup.settings.descent.value,
+            "check_dtype": _dtype(setup.check_dtype or lm.dtype),
         },
         perplexity_corpus_sha256=hashlib.sha256("\0".join(setup.corpus).encode("utf-8", "surrogatepass")).hexdigest(),
         policy=setup.policy.model_dump(mode="json"),
@@ -65,7 +68,7 @@ def header(
             )
             for one in setup.calibration.thresholds.values()
         ],
-        baseline=[schema.BaselineValue(metric=schema.PERPLEXITY, value=_finite(baseline))],
+        baseline=[schema.BaselineValue(metric=metric, value=_finite(value)) for metric, value in baselines.items()],
         controls=controls,
         versions={
             "python": platform.python_version(), "torch": version("torch"), "transformers": version("transformers"),
@@ -76,8 +79,12 @@ def header(
 def _model(lm: LanguageModel, layers: int) -> schema.ModelInfo:
     return schema.ModelInfo(
         ref=lm.ref, fingerprint=lm.fingerprint, architecture=lm.architecture, parameters=lm.parameters,
-        dtype=str(lm.dtype).removeprefix("torch."), device=str(lm.device), adds_bos=lm.adds_bos, layers=layers,
+        dtype=_dtype(lm.dtype), device=str(lm.device), adds_bos=lm.adds_bos, layers=layers,
     )  # fmt: skip
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def edit_record(setup: Setup, result: Result, index: int) -> schema.EditRecord:

@@ -112,12 +112,12 @@ def run_audit(
     """
     editable(setup.site)
     guard, started = GuardedEditor(setup), time.monotonic()
-    baseline = setup.bench_perplexity()
+    baselines = setup.baselines()
     controls = controls_for(setup) if setup.policy.controls else ()
     for name in _WRITTEN if overwrite else ():
         (out / name).unlink(missing_ok=True)
     with LogWriter(out / LOG) as log:
-        log.write(header(setup, loaded, arguments or {}, [control.request.id for control in controls], baseline))
+        log.write(header(setup, loaded, arguments or {}, [control.request.id for control in controls], baselines))
         progress("controls", 0, len(controls))
         wide = control_guard(guard)
         for index, (control, made) in enumerate(zip(controls, proposed(wide, controls, propose_controls), strict=True)):

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from editguard.audit.controls import Exploded  # registers the control's editor as well
 from editguard.audit.editors.base import EDITORS
+from editguard.audit.editors.exploded import Exploded
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Policy
 from editguard.probes.request_files import load_requests
