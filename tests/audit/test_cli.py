@@ -134,12 +134,15 @@ def test_audit_writes_three_files_and_report_makes_two_of_them_again(
         "--policy",
         "policy.toml",
     )
-    ran = command(*call, "--out", "out", "--engine", "reference", "--json")
+    ran = command(*call, "--out", "out", "--engine", "reference", "--check-dtype", "bfloat16", "--json")
     assert ran.code == 0
     assert json.loads(ran.out) == json.loads((place / "out" / SUMMARY).read_text(encoding="utf-8"))
     header = read_log(place / "out" / LOG).header
     assert header.arguments["engine"] == "reference"
     assert header.arguments["policy"] == "policy.toml"
+    assert header.settings["check_dtype"] == "bfloat16"
+    assert {one.metric for one in header.baseline} == {"perplexity", "perplexity-exact"}
+    assert "Checks computed in" in (place / "out" / REPORT).read_text(encoding="utf-8")
     written = tree(place / "out")
     assert set(written) == {LOG, SUMMARY, REPORT}
 
@@ -246,6 +249,7 @@ CHEAP: list[tuple[Sequence[str], Sequence[str]]] = [
     (["audit", "edits.json", "--policy", "nowhere.toml"], ["nowhere.toml"]),
     (["audit", "edits.json", "--policy", "editor.toml"], ["'prefixd'", "did you mean 'prefixed'?"]),
     (["audit", "edits.json", "--engine", "warp"], ["'warp'", "'live' or 'reference'"]),
+    (["audit", "edits.json", "--check-dtype", "int8"], ["'int8'", "auto, bfloat16"]),
     (["probe", "edits.json", "--dtype", "float8"], ["'float8'", "float32"]),
     (["probe", "edits.json", "--device", "gpu0"], ["'gpu0'", "'cpu'"]),
     (["probe", "edits.json", "--model", "folder"], ["folder", "config.json"]),
