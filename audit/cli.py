@@ -77,7 +77,7 @@ def _options(
 def audit(
     edits: Edits = "builtin",
     model: Model = "smollm2-135m",
-    out: Annotated[Path, typer.Option(help="Folder for audit.jsonl, summary.json and report.html.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for the log, the report and all else that is written.")] = Path(
         "editguard-audit"
     ),
     editor: Annotated[
@@ -103,8 +103,9 @@ def audit(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Probe, guard, make, check and undo every edit; write log, summary and report. Exit 0 only for a pass."""
-    from .runner import REPORT, locked_folder, run_audit
+    """Probe, guard, make, check and undo every edit; write log, report and outputs. Exit 0 only for a pass."""
+    from .outputs import REPORT
+    from .runner import locked_folder, run_audit
 
     arguments = {name: str(value) if isinstance(value, Path) else value for name, value in locals().items()
                  if isinstance(value, str | int | float | bool | Path | None)}  # fmt: skip
@@ -230,11 +231,12 @@ def stats(
 @app.command()
 def report(
     log: Annotated[Path, typer.Argument(help="A log (audit.jsonl), or the folder that holds one.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for summary and report; default: beside the log.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for report and outputs; default: beside the log.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write summary.json and report.html again from a log; exit as the audit did."""
-    from .runner import LOG, REPORT, writable, write_outputs
+    """Write the report and all other outputs again from a log; exit as the audit did."""
+    from .outputs import LOG, REPORT, write_outputs
+    from .runner import writable
 
     path = log / LOG if log.is_dir() else log
     folder = out or path.parent

@@ -56,7 +56,11 @@ def render_junit(log: Log) -> bytes:
     }
     root = ElementTree.Element("testsuites", name="editguard", **totals)
     suite = ElementTree.SubElement(
-        root, "testsuite", name=_text(f"editguard {found.header.source}"), timestamp=_text(found.header.created), **totals
+        root,
+        "testsuite",
+        name=_text(f"editguard {found.header.source}"),
+        timestamp=_text(found.header.created),
+        **totals,
     )
     properties = ElementTree.SubElement(suite, "properties")
     for name, value in _properties(found).items():
@@ -131,7 +135,9 @@ def _verdict(found: Digest) -> _Case:
     if summary.exit_code == 0:
         return _Case("audit", "verdict", 0.0, None)
     message = f"{summary.verdict}: {' '.join(summary.reasons)}"
-    return _Case("audit", "verdict", 0.0, _End("failure", summary.verdict, message, "\n".join(map(_text, summary.reasons))))
+    return _Case(
+        "audit", "verdict", 0.0, _End("failure", summary.verdict, message, "\n".join(map(_text, summary.reasons)))
+    )
 
 
 def _append(suite: ElementTree.Element, case: _Case) -> None:

@@ -60,7 +60,9 @@ def _head(record: EditBody) -> dict[str, Any]:
 
 def _edit(story: Story) -> dict[str, Any]:
     record, keys, update = story.record, story.record.keys, story.record.update
-    asked = record.model_dump(include={"subject", "prompt", "target_new", "target_true", "outcome", "verdict", "seconds"})
+    asked = record.model_dump(
+        include={"subject", "prompt", "target_new", "target_true", "outcome", "verdict", "seconds"}
+    )
     made = {} if update is None else update.model_dump(exclude={"editor", "denominator", "engine"})
     return {
         **_head(record),

@@ -5,7 +5,7 @@ A pure function of `Reproduction`. Pictures are left out; what they show stands 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from .marks import escaped, grid
 from .numbers import number

@@ -57,7 +57,9 @@ def render_sarif(log: Log) -> str:
         "results": [*results(found, {rule["id"]: index for index, rule in enumerate(known)})],
         "properties": {"policySha256": found.header.policy_sha256, "summary": found.summary.model_dump(mode="json")},
     }
-    return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [_shown(run)]}, ensure_ascii=False, indent=1) + "\n"
+    return (
+        json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [_shown(run)]}, ensure_ascii=False, indent=1) + "\n"
+    )
 
 
 def _driver(found: Digest, known: list[dict[str, Any]]) -> dict[str, Any]:
@@ -66,9 +68,7 @@ def _driver(found: Digest, known: list[dict[str, Any]]) -> dict[str, Any]:
         "name": "editguard",
         "version": version,
         "rules": known,
-        "notifications": [
-            {"id": name, "shortDescription": {"text": text}} for name, text in _NOTIFICATIONS.items()
-        ],
+        "notifications": [{"id": name, "shortDescription": {"text": text}} for name, text in _NOTIFICATIONS.items()],
     }
 
 

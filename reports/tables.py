@@ -55,9 +55,7 @@ def _csv_cell(cell: Cell) -> str:
 def _parquet(table: Table) -> bytes:
     import pandas
 
-    columns = {
-        encodable(name): _series([row[index] for row in table.rows]) for index, name in enumerate(table.columns)
-    }
+    columns = {encodable(name): _series([row[index] for row in table.rows]) for index, name in enumerate(table.columns)}
     content = io.BytesIO()
     pandas.DataFrame(columns, index=pandas.RangeIndex(len(table.rows))).to_parquet(content, index=False)
     return content.getvalue()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from editguard.audit.guard import GuardedEditor
-from editguard.audit.runner import LOG, run_audit
+from editguard.audit.outputs import LOG
+from editguard.audit.runner import run_audit
 from editguard.audit.setup import Setup
 from editguard.audit.terminal import ProbeTable, lines, print_summary, probe_line
 from editguard.probes.request_files import LoadedRequests
