@@ -16,8 +16,8 @@ from .text import visible
 __all__ = ["escaped", "grid"]
 
 _MARKS = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_[]|#~$"})
-_SIGNS = re.compile(r"([@#!$~%^:&]|www\.|:(?=//))(?=[\w/])", re.IGNORECASE)
-_START = re.compile(r"^(\d*)([-+=.)])")
+_SIGNS = re.compile(r"([@#!$~%^:&](?=[\w/])|www(?=\.))", re.IGNORECASE)
+_START = re.compile(r"^(\d+(?=[.)](?:\s|$))|)([-+=.)])")
 _APART = "\u200b"
 
 
