@@ -19,6 +19,7 @@ from .cli_common import (
     Corpus,
     Device,
     Dtype,
+    EditFiles,
     Edits,
     EngineName,
     Json,
@@ -130,7 +131,7 @@ def audit(
 
 @app.command()
 def probe(
-    edits: Edits = "builtin",
+    edits: EditFiles = None,
     model: Model = "smollm2-135m",
     editor: Annotated[
         str | None, typer.Option(help="Editor for edits allowed as asked; default: the policy's, rome.")
@@ -160,25 +161,27 @@ def probe(
     from .policy import Action
     from .terminal import ProbeTable, probe_line
 
-    loaded = load_edits(edits, limit, skip_invalid)
+    files = [load_edits(one, limit, skip_invalid) for one in edits or ["builtin"]]
     known_editor(editor)
-    refused, table = 0, ProbeTable()
+    refused, tables = 0, [ProbeTable(one.source if len(files) > 1 else None) for one in files]
     with progress_bars(as_json) as progress:
         setup = prepared(
             model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress, engine=engine
         )
         guard = GuardedEditor(setup)
-        total = len(loaded.requests)
-        for index, assessment in enumerate(_assessments(guard, loaded.requests, editor, screen)):
-            progress("probing", index, total)
-            refused += assessment.decision.action is Action.REFUSE
-            if as_json:
-                typer.echo(json.dumps(probe_line(assessment), ensure_ascii=False))
-            else:
-                table.add(assessment)
-        progress("probing", total, total)
+        for loaded, table in zip(files, tables, strict=True):
+            total = len(loaded.requests)
+            for index, assessment in enumerate(_assessments(guard, loaded.requests, editor, screen)):
+                progress("probing", index, total)
+                refused += assessment.decision.action is Action.REFUSE
+                if as_json:
+                    typer.echo(json.dumps(probe_line(assessment, loaded.source), ensure_ascii=False))
+                else:
+                    table.add(assessment)
+            progress("probing", total, total)
     if not as_json:
-        table.show(len(loaded.invalid))
+        for loaded, table in zip(files, tables, strict=True):
+            table.show(len(loaded.invalid))
     raise typer.Exit(1 if refused and not setup.policy.allow_refused else 0)
 
 

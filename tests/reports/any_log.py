@@ -17,6 +17,7 @@ from editguard.reports.schema import (
     SkippedRequest,
     Weights,
 )
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from .synthetic import HASH, control, edit, header, perplexity
@@ -36,6 +37,9 @@ HOSTILE = [
     "long" * 2000,
 ]
 """Texts that try to be read as something else than text."""
+
+over_logs = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+"""A log takes a while to make and to render, the more so on a machine that has other work."""
 
 texts = st.one_of(st.sampled_from(HOSTILE), st.text(min_size=1, max_size=30))
 

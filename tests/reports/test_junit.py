@@ -13,7 +13,7 @@ from editguard.reports.schema import Footer
 from hypothesis import given
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
-from .any_log import ENDS, HOSTILE, controls, ended, hostile_log, logs
+from .any_log import ENDS, HOSTILE, controls, ended, hostile_log, logs, over_logs
 from .synthetic import header
 
 
@@ -85,6 +85,7 @@ def test_an_unfinished_audit_is_red_and_says_why() -> None:
     assert found.failures == 1
 
 
+@over_logs
 @given(log=logs())
 def test_there_is_a_failure_or_an_error_if_and_only_if_the_gate_is_closed(log: Log) -> None:
     found = suite(log)

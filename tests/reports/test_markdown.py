@@ -13,7 +13,7 @@ from editguard.reports.markdown import MOST_ROWS, render_markdown
 from hypothesis import given
 
 from . import synthetic
-from .any_log import HOSTILE, controls, ended, hostile_log, logs
+from .any_log import HOSTILE, controls, ended, hostile_log, logs, over_logs
 from .test_marks import rendered
 
 MEBIBYTE = 2**20
@@ -79,6 +79,7 @@ def test_without_controls_it_says_what_that_means(log: Log) -> None:
     assert "None was run, so nothing proves" in render_markdown(replace(log, controls=()))
 
 
+@over_logs
 @given(log=logs())
 def test_the_first_line_says_pass_if_and_only_if_the_gate_is_open(log: Log) -> None:
     assert ("✅" in render_markdown(log).splitlines()[0]) == (summarise(log).exit_code == 0)

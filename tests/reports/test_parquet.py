@@ -13,7 +13,7 @@ from editguard.reports.log import Log
 from editguard.reports.parquet import EDITS, MEASUREMENTS, edits_table, measurements_table
 from hypothesis import given
 
-from .any_log import HOSTILE, ended, hostile_log, logs
+from .any_log import HOSTILE, ended, hostile_log, logs, over_logs
 from .synthetic import header
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guide-ci.md"
@@ -64,6 +64,7 @@ def test_one_row_a_measurement_in_the_order_of_the_log(log: Log) -> None:
     assert ratio["value"].max() == digest(log).summary.worst_perplexity_ratio
 
 
+@over_logs
 @given(log=logs())
 def test_columns_and_types_are_the_same_whatever_is_in_the_log(log: Log) -> None:
     edits, measurements = frame(edits_table(log)), frame(measurements_table(log))

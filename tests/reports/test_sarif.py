@@ -15,7 +15,7 @@ from editguard.reports.schema import Finding, Footer, SkippedRequest
 from hypothesis import given
 from sarif_kit.validate import validation_errors
 
-from .any_log import CARD, ENDS, HOSTILE, controls, ended, hostile_log, logs
+from .any_log import CARD, ENDS, HOSTILE, controls, ended, hostile_log, logs, over_logs
 from .synthetic import header
 
 
@@ -163,6 +163,7 @@ def test_records_that_were_left_out_are_a_warning() -> None:
     assert "edits.jsonl:4: it is empty; and 2 more" in one["message"]["text"]
 
 
+@over_logs
 @given(log=logs())
 def test_something_is_an_error_if_and_only_if_the_gate_is_closed(log: Log) -> None:
     found = run(log)
