@@ -21,6 +21,7 @@ __all__ = [
     "Corpus",
     "Device",
     "Dtype",
+    "EditFiles",
     "Edits",
     "EngineName",
     "Json",
@@ -44,6 +45,9 @@ _CHECK_DTYPES = ("auto", "bfloat16")
 Model = Annotated[str, typer.Option(help="Embedded default, Hugging Face id, or a local folder.")]
 Edits = Annotated[
     str, typer.Argument(help="File of edits (JSON, JSONL, YAML, CSV), hf://dataset[:split], or 'builtin'.")
+]
+EditFiles = Annotated[
+    list[str] | None, typer.Argument(help="Files of edits, hf://dataset[:split], or 'builtin' (the default).")
 ]
 Layer = Annotated[int | None, typer.Option(help="Layer to edit, from 0; chosen for the model unless given.")]
 Site = Annotated[

@@ -15,11 +15,13 @@ from typing import Any, Literal
 
 import torch
 
+from ..probes.card import Card
 from ..probes.model import LanguageModel
+from ..probes.probe import PROBES
 from ..probes.request_files import LoadedRequests
 from ..probes.requests import EditRequest
 from ..reports import schema
-from ..suites.check import Measurement, Outcome
+from ..suites.check import CHECKS, Measurement, Outcome
 from .guard import Assessment, Proposal, Result
 from .policy import Action
 from .setup import Setup
@@ -68,12 +70,20 @@ def header(
             )
             for one in setup.calibration.thresholds.values()
         ],
+        cards=[
+            *(_card("probe", name, cls.card) for name, cls in PROBES),
+            *(_card("check", name, cls.card) for name, cls in CHECKS),
+        ],
         baseline=[schema.BaselineValue(metric=metric, value=_finite(value)) for metric, value in baselines.items()],
         controls=controls,
         versions={
             "python": platform.python_version(), "torch": version("torch"), "transformers": version("transformers"),
         },
     )  # fmt: skip
+
+
+def _card(kind: Literal["probe", "check"], name: str, card: Card) -> schema.CardRecord:
+    return schema.CardRecord(kind=kind, name=name, **asdict(card))
 
 
 def _model(lm: LanguageModel, layers: int) -> schema.ModelInfo:

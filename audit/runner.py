@@ -16,13 +16,12 @@ from typing import Any, TypeVar
 from ..probes.errors import EditRefused, InputError
 from ..probes.request_files import LoadedRequests
 from ..probes.requests import EditRequest
-from ..reports.digest import summarise
-from ..reports.html import render_html
-from ..reports.log import LogWriter, read_log, write_atomic
+from ..reports.log import LogWriter
 from ..reports.schema import ControlRecord, EditRecord, Footer
 from ..reports.summary import Summary
 from .controls import Control, control_guard, controls_for, propose_controls, run_control
 from .guard import GuardedEditor, Proposal
+from .outputs import LOG, OUTPUTS, write_outputs
 from .records import control_record, edit_record, errored, header
 from .setup import Progress, Setup, editable
 
@@ -30,19 +29,14 @@ T = TypeVar("T")
 _Propose = Callable[[GuardedEditor, Sequence[T]], list[Proposal]]
 
 __all__ = [
-    "LOG",
-    "REPORT",
-    "SUMMARY",
     "locked_folder",
     "proposed",
     "recorded",
     "run_audit",
     "writable",
-    "write_outputs",
 ]
 
-LOG, SUMMARY, REPORT = "audit.jsonl", "summary.json", "report.html"
-_WRITTEN = (LOG, SUMMARY, REPORT)
+_WRITTEN = (LOG, *OUTPUTS)
 _SURVIVABLE = (InputError, EditRefused, RuntimeError, ValueError, ArithmeticError)
 """What one request may fail with while the others go on; a failed roll-back, or our own fault, ends the audit."""
 _TOGETHER = 20
@@ -164,15 +158,6 @@ def proposed(guard: GuardedEditor, asked: Sequence[T], propose: _Propose[T]) -> 
         if len(asked) == 1:
             return [error]
         return [found for one in asked for found in proposed(guard, [one], propose)]
-
-
-def write_outputs(folder: Path, log: Path | None = None) -> Summary:
-    """Write summary.json and report.html from the log alone, and return the summary."""
-    found = read_log(log or folder / LOG)
-    summary = summarise(found)
-    write_atomic(folder / SUMMARY, summary.model_dump_json(indent=2) + "\n")
-    write_atomic(folder / REPORT, render_html(found))
-    return summary
 
 
 def _control(guard: GuardedEditor, control: Control, made: Proposal | Exception, index: int) -> ControlRecord:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from editguard.audit.cli import main
-from editguard.audit.runner import LOG, REPORT, SUMMARY
+from editguard.audit.outputs import LOG, OUTPUTS, REPORT, SUMMARY
 from editguard.reports.log import read_log
 
 from .tiny_lm import MIDDLE, REQUEST, lenient
@@ -119,7 +119,7 @@ def test_probe_shows_a_table_and_closes_the_gate_for_a_refused_edit(
     assert "1 edits: 0 allow, 1 rewrite, 0 refuse; 0 invalid records skipped" in ran.out
 
 
-def test_audit_writes_three_files_and_report_makes_two_of_them_again(
+def test_audit_writes_its_files_and_report_makes_all_but_the_log_again(
     place: Path, checkpoint: Path, command: Command
 ) -> None:
     call = (
@@ -144,7 +144,7 @@ def test_audit_writes_three_files_and_report_makes_two_of_them_again(
     assert {one.metric for one in header.baseline} == {"perplexity", "perplexity-exact"}
     assert "Checks computed in" in (place / "out" / REPORT).read_text(encoding="utf-8")
     written = tree(place / "out")
-    assert set(written) == {LOG, SUMMARY, REPORT}
+    assert set(written) == {LOG, *OUTPUTS}
 
     # What is there is not written over unasked, and not given up before the new audit can begin either.
     one_sentence(command(*call, "--out", "out"), "already holds an audit", "--overwrite")
@@ -155,7 +155,7 @@ def test_audit_writes_three_files_and_report_makes_two_of_them_again(
     ran = command("report", "out", "--out", "again")
     assert ran.code == 0
     assert "PASS" in ran.out
-    assert tree(place / "again") == {name: written[name] for name in (SUMMARY, REPORT)}
+    assert tree(place / "again") == {name: written[name] for name in OUTPUTS}
     assert command(*call, "--out", "out", "--overwrite").code == 0
 
 
