@@ -26,7 +26,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Parse the options; raises `pytest.UsageError`."""
-    config.addinivalue_line("markers", "editguard: an item of an edit, of the plugin of that name")
     settings = read_settings(config)
     session = EditSession(settings, worker=hasattr(config, "workerinput"))
     config.stash[SESSION] = session

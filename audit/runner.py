@@ -121,8 +121,8 @@ def run_audit(
     with LogWriter(out / LOG) as log:
         log.write(header(setup, loaded, arguments or {}, [control.request.id for control in controls], baseline))
         progress("controls", 0, len(controls))
-        for index, record in enumerate(control_records(guard, controls)):
-            log.write(record)
+        for index, control in enumerate(control_records(guard, controls)):
+            log.write(control)
             progress("controls", index + 1, len(controls))
         total = len(loaded.requests)
         progress("edits", 0, total)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .session import SESSION
+from .session import SESSION, one_sentence
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,7 +32,7 @@ def guarded_editor(pytestconfig: pytest.Config) -> GuardedEditor:
 
     Use `assess` and `try_edit`, which leave the weights as they were; a test after which they are not ends in an error.
     """
-    with _one_sentence():
+    with one_sentence():
         return pytestconfig.stash[SESSION].guard
 
 
@@ -52,7 +52,7 @@ def edited_model(
 
     @contextmanager
     def edited(request: EditRequest, editor: str | None = None) -> Iterator[LanguageModel]:
-        with _one_sentence():
+        with one_sentence():
             guard = pytestconfig.stash[SESSION].proved()
         result = guard.try_edit(request, editor)
         if result.refusal is not None or result.update is None:
@@ -81,7 +81,7 @@ def collapse_suite(pytestconfig: pytest.Config, guarded_editor: GuardedEditor) -
     """
     from .collapse import Suite
 
-    with _one_sentence():
+    with one_sentence():
         suite = Suite(pytestconfig.stash[SESSION].proved())
 
     def measure(
@@ -93,13 +93,3 @@ def collapse_suite(pytestconfig: pytest.Config, guarded_editor: GuardedEditor) -
         return suite(model, requests, needs_prefix)
 
     return measure
-
-
-@contextmanager
-def _one_sentence() -> Iterator[None]:
-    from ...probes.errors import EditguardError
-
-    try:
-        yield
-    except EditguardError as error:
-        pytest.fail(f"editguard: {error}", pytrace=False)

@@ -20,6 +20,7 @@ __all__ = ["GUARD", "Ended", "Verdict", "judge_check", "judge_guard", "propertie
 GUARD = "guard"
 """Name of the item that judges the decision and what was made of it."""
 _JUDGED = ("pass", "fail")
+_ALLOWED = "the edit was refused, which the policy allows"
 
 
 class Ended(Enum):
@@ -41,7 +42,7 @@ def judge_guard(record: EditRecord, policy: Policy) -> Verdict:
     """Judge decision, update, weights and the edit as a whole."""
     story = _story(record, policy)
     if record.outcome == "refused":
-        return _refused(record, policy, GUARD, "the edit was refused and not made")
+        return _refused(record, policy)
     faults = [
         *_faults(record, policy.max_relative_update),
         *([story.faults[0]] if story.faults and story.collapsed else []),
@@ -57,9 +58,9 @@ def judge_guard(record: EditRecord, policy: Policy) -> Verdict:
 def judge_check(check: str, action: str, record: EditRecord, policy: Policy) -> Verdict:
     """Judge what one check measured; `action` is what its card says to do about a failure."""
     if record.outcome == "refused":
-        return _refused(record, policy, check, "not measured, since the edit was refused")
+        return Verdict(Ended.SKIPPED, _ALLOWED) if policy.allow_refused else _not_measured(check, "was refused", record)
     if record.outcome == "errored":
-        return _failed(check, record, f"not measured, since the edit ended in an error: {record.error}", [])
+        return _not_measured(check, "ended in an error", record)
     found = [one for one in record.measurements if one.check == check]
     bad = [one for one in found if one.verdict in ("fail", "unmeasured")]
     if bad:
@@ -105,12 +106,20 @@ def _faults(record: EditRecord, bound: float) -> list[str]:
     return found
 
 
-def _refused(record: EditRecord, policy: Policy, item: str, headline: str) -> Verdict:
-    reasons = "; ".join(record.decision.reasons)
+def _refused(record: EditRecord, policy: Policy) -> Verdict:
     if policy.allow_refused:
-        return Verdict(Ended.SKIPPED, "the edit was refused, which the policy allows")
+        return Verdict(Ended.SKIPPED, _ALLOWED)
+    reasons = "; ".join(record.decision.reasons)
     wayout = "Mend the request as the reason says, leave it out, or set allow_refused in the policy if that is meant."
-    return _failed(item, record, headline, [("why", reasons), ("what to do", wayout)])
+    return _failed(GUARD, record, "the edit was refused and not made", [("why", reasons), ("what to do", wayout)])
+
+
+def _not_measured(check: str, ended: str, record: EditRecord) -> Verdict:
+    """One line, since the item of the guard says the rest; but with the reason, as that item may not be selected."""
+    reason = record.error or record.decision.reasons[0]
+    return Verdict(
+        Ended.FAILED, _line(f"{check}: not measured, since the edit {ended} (see the item {GUARD}): {reason}")
+    )
 
 
 def _headline(one: Measurement) -> str:
@@ -139,7 +148,11 @@ def _failed(check: str, record: EditRecord, headline: str, rows: Sequence[tuple[
     if record.outcome != "refused":
         told.append(("decision", "; ".join([*made, *record.decision.reasons])))
     lines = [f"{check}: {headline}", *(f"  {name + ':':<12}{text}" for name, text in told if text)]
-    return Verdict(Ended.FAILED, "\n".join(visible(line).replace("\n", " ") for line in lines))
+    return Verdict(Ended.FAILED, "\n".join(map(_line, lines)))
+
+
+def _line(text: str) -> str:
+    return visible(text).replace("\n", " ")
 
 
 def _named(one: Measurement) -> str:

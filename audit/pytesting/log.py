@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .session import RECORD, EditSession
+from .session import RECORD, EditSession, one_sentence
 
 if TYPE_CHECKING:
     from ...reports.schema import ControlRecord, Header
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["Evidence"]
 
 _OUR_FIXTURES = {"guarded_editor", "edited_model", "collapse_suite"}
-_SHIPMENT = "editguard"
+_SHIPMENT, _RECORD = "editguard", "editguard_record"
+"""What a worker hands in, and the attribute of a report, under names that no other plugin will take."""
 
 
 class Evidence:
@@ -46,13 +47,13 @@ class Evidence:
         report = yield
         record = item.stash.get(RECORD, None)
         if record is not None and self._out is not None and call.when == "call":
-            report.editguard_record = record.model_dump_json()
+            vars(report)[_RECORD] = record.model_dump_json()
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep the record; where two workers made the same edit, the one that did not pass."""
-        record: str | None = getattr(report, "editguard_record", None)
-        if record is not None and (report.failed or report.nodeid not in self._records):
+        """Keep the record: of each item that had an edit made, in whatever worker."""
+        record: str | None = getattr(report, _RECORD, None)
+        if record is not None:
             self._records[report.nodeid] = record
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -67,12 +68,8 @@ class Evidence:
         """Prove after a test with one of our fixtures that the weights are as before."""
         yield
         if self._session.loaded and _OUR_FIXTURES & {*getattr(item, "fixturenames", ())}:
-            from ...probes.errors import EditguardError
-
-            try:
+            with one_sentence():
                 self._session.prove(f"The test {item.nodeid}")
-            except EditguardError as error:
-                pytest.fail(f"editguard: {error}", pytrace=False)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
@@ -137,14 +134,17 @@ class Evidence:
         from ...reports.schema import EditRecord, Footer
         from ..runner import LOG, locked_folder
 
-        edits = sorted(map(EditRecord.model_validate_json, self._records.values()), key=lambda one: one.index)
-        edits = [*{one.id: one for one in sorted(edits, key=lambda one: one.verdict != "pass")}.values()]
+        found = map(EditRecord.model_validate_json, self._records.values())
+        # Of an edit that two workers made, the record that did not pass stands: it comes last.
+        worst = {one.id: one for one in sorted(found, key=lambda one: one.verdict != "pass")}
+        edits = sorted(worst.values(), key=lambda one: one.index)
         header, controls = self._common()
         with locked_folder(out, overwrite=True):
             partial = out / f".{LOG}.partial"
             partial.unlink(missing_ok=True)
             with LogWriter(partial) as log:
-                for record in (header, *controls, *sorted(edits, key=lambda one: one.index)):
+                log.write(header)
+                for record in (*controls, *edits):
                     log.write(record)
                 if finished:
                     seconds = sum(one.seconds for one in (*controls, *edits))
@@ -164,7 +164,8 @@ class Evidence:
                 "log; test where all of them see the same files."
             )
         controls = [ControlRecord.model_validate_json(one) for handed in self._shipments for one in handed["controls"]]
-        worst = {control.id: control for control in sorted(controls, key=lambda one: not one.ok, reverse=False)}
+        # The last one of an id stands.
+        worst = {control.id: control for control in sorted(controls, key=lambda one: not one.ok)}
         return headers[0], [worst[name] for name in headers[0].controls if name in worst]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

@@ -21,7 +21,7 @@ from ...suites.check import CHECKS
 from .. import guard as _guard  # noqa: F401  (registers the built-in checks)
 from ..cli_common import known_editor
 from .judge import GUARD, Ended, Verdict, judge_check, judge_guard, properties
-from .session import RECORD, SESSION
+from .session import RECORD, SESSION, one_sentence
 
 if TYPE_CHECKING:
     from ...reports.schema import EditRecord
@@ -74,7 +74,6 @@ class EditNode(pytest.Collector):
         super().__init__(**node)
         self.edit, self.index, self._checks = edit, index, checks
         self.record: EditRecord | None = None
-        self.add_marker(pytest.mark.editguard)
         if self.config.pluginmanager.hasplugin("xdist"):
             self.add_marker(pytest.mark.xdist_group(f"edit-{index}"))
 
@@ -92,11 +91,9 @@ class EditItem(pytest.Item):
     def runtest(self) -> None:
         """Judge this item's part of the edit's record; the edit is made here where no other item had it made."""
         session, made_here = self.config.stash[SESSION], self.parent.record is None
-        try:
+        with one_sentence():
             record = session.record(self.parent)
             session.prove(self.nodeid)
-        except EditguardError as error:
-            pytest.fail(visible(f"editguard: {error}"), pytrace=False)
         if made_here:
             self.stash[RECORD] = record
         self.user_properties += properties(record).items()

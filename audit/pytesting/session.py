@@ -9,6 +9,7 @@ Out of scope: what a record means for an item (`judge`), and the log (`log`).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ..guard import GuardedEditor, Proposal
     from .nodes import EditNode
 
-__all__ = ["RECORD", "SESSION", "EditSession"]
+__all__ = ["RECORD", "SESSION", "EditSession", "Known", "one_sentence"]
 
 
 class Known(NamedTuple):
@@ -61,11 +62,12 @@ class EditSession:
         both = [request.id for request in loaded.requests if request.id in owners]
         if both and self.settings.out is not None:
             raise RequestError(
-                f"The id {both[0]!r} of {loaded.source!r} is also in {owners[both[0]]!r}, and the log of --editguard-out can hold "
-                "it once; give the edits different ids, or test the files one by one."
+                f"The id {both[0]!r} of {loaded.source!r} is also in {owners[both[0]]!r}, and the log of --editguard-out can "
+                "hold it once; give the edits different ids, or test the files one by one."
             )
+        before = sum(len(file.requests) for file in self.files)
         self.files.append(loaded)
-        return len(owners)
+        return before
 
     # ----------------------------------------------------------------------------------------------------------- model
 
@@ -189,8 +191,8 @@ class EditSession:
         site = self._guard.setup.site
         if tensor_hash(site.weight) != self._hash:
             self.spoiled = (
-                f"{culprit} left the weight {site.path} of the session's model changed, so that nothing behind it can be trusted; "
-                "edit through edited_model or try_edit, which undo what they do."
+                f"{culprit} left the weight {site.path} of the session's model changed, so that nothing behind it can be "
+                "trusted; edit through edited_model or try_edit, which undo what they do."
             )
             raise EditguardError(self.spoiled)
 
@@ -211,6 +213,18 @@ class EditSession:
 
         if self.spoiled is not None:
             raise EditguardError(self.spoiled)
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Let an error that editguard raises on purpose end a test with its sentence, without a traceback."""
+    from ...probes.errors import EditguardError
+    from ...reports.text import visible
+
+    try:
+        yield
+    except EditguardError as error:
+        raise pytest.fail.Exception(visible(f"editguard: {error}"), pytrace=False) from None
 
 
 def _to_come(node: EditNode) -> Iterator[EditNode]:
