@@ -139,16 +139,17 @@ class Evidence:
         worst = {one.id: one for one in sorted(found, key=lambda one: one.verdict != "pass")}
         edits = sorted(worst.values(), key=lambda one: one.index)
         header, controls = self._common()
+        records: list[ControlRecord | EditRecord] = [*controls, *edits]
         with locked_folder(out, overwrite=True):
             partial = out / f".{LOG}.partial"
             partial.unlink(missing_ok=True)
             with LogWriter(partial) as log:
                 log.write(header)
-                for record in (*controls, *edits):
+                for record in records:
                     log.write(record)
                 if finished:
-                    seconds = sum(one.seconds for one in (*controls, *edits))
-                    log.write(Footer(records=len(controls) + len(edits), seconds=round(seconds, 3)))
+                    seconds = sum(record.seconds for record in records)
+                    log.write(Footer(records=len(records), seconds=round(seconds, 3)))
             partial.replace(out / LOG)
         return out / LOG
 
@@ -182,5 +183,10 @@ def _remove_old(out: Path) -> None:
     """An older log must not be taken for this session's, which may end without one."""
     from ..files import WRITTEN
 
-    for name in WRITTEN:
-        (out / name).unlink(missing_ok=True)
+    try:
+        for name in WRITTEN:
+            (out / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise pytest.UsageError(
+            f"editguard: the older log in --editguard-out {str(out)!r} cannot be removed ({error.strerror}); name another folder."
+        ) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -298,7 +299,7 @@ def test_a_weight_changed_elsewhere_fails_the_session(pytester: pytest.Pytester,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dist", ["load", "loadgroup"])
+@pytest.mark.parametrize("dist", ["load", "loadscope"])
 def test_workers_bring_the_same_results_and_one_log(
     pytester: pytest.Pytester, tiny: list[str], monkeypatch: pytest.MonkeyPatch, dist: str
 ) -> None:
@@ -306,15 +307,27 @@ def test_workers_bring_the_same_results_and_one_log(
     monkeypatch.setenv("EDITGUARD_CACHE", str(pytester.path / ".cache"))
     write_edits(pytester.path / "a.edits.json", MIDDLE, REQUEST, replace(MIDDLE, id="other"))
     write_policy(pytester.path / "policy.toml", REFUSING)
-    ran = pytester.runpytest_subprocess("-n2", f"--dist={dist}", *tiny, "-rA")
+    ran = pytester.runpytest_subprocess("-n2", f"--dist={dist}", *tiny, "-v")
     # As in one process: all items of the refused edit fail, and of the others two each are not judged.
     ran.assert_outcomes(passed=2 * len(ITEMS) - 4, failed=len(ITEMS), skipped=4)
     log = read_log(pytester.path / "out" / LOG)
     assert [(record.id, record.index) for record in log.edits] == [("france", 0), ("chicago", 1), ("other", 2)]
     assert log.footer is not None
     assert len(summarise(log).reasons) == 1
-    if dist == "loadgroup":
-        assert "a.edits.json::france::drift@edit-0" in ran.stdout.str()
+    if dist == "loadscope":
+        places = re.findall(r"\[(gw\d)\].*a\.edits\.json::(\w+)::", ran.stdout.str())
+        assert len(set(places)) == 3
+
+
+def test_each_edit_is_a_group_of_its_own_for_xdist(pytester: pytest.Pytester) -> None:
+    pytest.importorskip("xdist")
+    write_edits(pytester.path / "a.edits.json", REQUEST, MIDDLE)
+    pytester.makeconftest(
+        "def pytest_collection_modifyitems(items):\n"
+        "    print('groups:', *[item.get_closest_marker('xdist_group').args[0] for item in items])"
+    )
+    ran = pytester.runpytest_inprocess("--collect-only", "-q", "--strict-markers")
+    ran.stdout.fnmatch_lines([" ".join(["groups:", *["edit-0"] * len(ITEMS), *["edit-1"] * len(ITEMS)])])
 
 
 # ---------------------------------------------------------------------------------------------------------- bystanders
