@@ -112,7 +112,7 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Probe, guard, make, check and undo every edit; write log, report and outputs. Exit 0 only for a pass."""
-    from .outputs import REPORT
+    from .files import REPORT
     from .runner import locked_folder, run_audit
 
     arguments = {name: str(value) if isinstance(value, Path) else value for name, value in locals().items()
@@ -245,7 +245,8 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write the report and all other outputs again from a log; exit as the audit did."""
-    from .outputs import LOG, REPORT, write_outputs
+    from .files import LOG, REPORT
+    from .outputs import write_outputs
     from .runner import writable
 
     path = log / LOG if log.is_dir() else log

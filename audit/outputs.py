@@ -17,10 +17,9 @@ from ..reports.markdown import render_markdown
 from ..reports.parquet import edits_table, measurements_table
 from ..reports.sarif import render_sarif
 from ..reports.summary import Summary
+from .files import EDITS, JUNIT, LOG, MARKDOWN, MEASUREMENTS, REPORT, SARIF, SUMMARY
 
-__all__ = ["LOG", "OUTPUTS", "REPORT", "SUMMARY", "write_outputs"]
-
-LOG, SUMMARY, REPORT = "audit.jsonl", "summary.json", "report.html"
+__all__ = ["OUTPUTS", "write_outputs"]
 
 
 def _summary(log: Log) -> str:
@@ -30,11 +29,11 @@ def _summary(log: Log) -> str:
 OUTPUTS: Final[Mapping[str, Callable[[Log], str | bytes]]] = {
     SUMMARY: _summary,
     REPORT: render_html,
-    "junit.xml": render_junit,
-    "results.sarif": render_sarif,
-    "summary.md": render_markdown,
-    "edits.parquet": edits_table,
-    "measurements.parquet": measurements_table,
+    JUNIT: render_junit,
+    SARIF: render_sarif,
+    MARKDOWN: render_markdown,
+    EDITS: edits_table,
+    MEASUREMENTS: measurements_table,
 }
 """File name to the function of the log that gives its content, in the order of writing."""
 

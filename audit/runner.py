@@ -20,8 +20,9 @@ from ..reports.log import LogWriter
 from ..reports.schema import ControlRecord, EditRecord, Footer
 from ..reports.summary import Summary
 from .controls import Control, control_guard, controls_for, propose_controls, run_control
+from .files import LOG, WRITTEN
 from .guard import GuardedEditor, Proposal
-from .outputs import LOG, OUTPUTS, write_outputs
+from .outputs import write_outputs
 from .records import control_record, edit_record, errored, header
 from .setup import Progress, Setup, editable
 
@@ -29,17 +30,19 @@ T = TypeVar("T")
 _Propose = Callable[[GuardedEditor, Sequence[T]], list[Proposal]]
 
 __all__ = [
+    "TOGETHER",
+    "control_records",
     "locked_folder",
+    "proposals",
     "proposed",
     "recorded",
     "run_audit",
     "writable",
 ]
 
-_WRITTEN = (LOG, *OUTPUTS)
 _SURVIVABLE = (InputError, EditRefused, RuntimeError, ValueError, ArithmeticError)
 """What one request may fail with while the others go on; a failed roll-back, or our own fault, ends the audit."""
-_TOGETHER = 20
+TOGETHER = 20
 """Requests whose updates are computed at once; a killed audit leaves the records of all but the last so many."""
 
 
@@ -74,7 +77,7 @@ def locked_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
     except Timeout:
         raise InputError(f"Another audit is writing to {str(out)!r}; wait for it, or choose another --out.") from None
     try:
-        old = [name for name in _WRITTEN if (out / name).exists()]
+        old = [name for name in WRITTEN if (out / name).exists()]
         if old and not overwrite:
             raise InputError(
                 f"The folder {str(out)!r} already holds an audit ({old[0]}), and nothing is written over unasked; "
@@ -108,14 +111,13 @@ def run_audit(
     guard, started = GuardedEditor(setup), time.monotonic()
     baselines = setup.baselines()
     controls = controls_for(setup) if setup.policy.controls else ()
-    for name in _WRITTEN if overwrite else ():
+    for name in WRITTEN if overwrite else ():
         (out / name).unlink(missing_ok=True)
     with LogWriter(out / LOG) as log:
         log.write(header(setup, loaded, arguments or {}, [control.request.id for control in controls], baselines))
         progress("controls", 0, len(controls))
-        wide = control_guard(guard)
-        for index, (control, made) in enumerate(zip(controls, proposed(wide, controls, propose_controls), strict=True)):
-            log.write(_control(wide, control, made, index))
+        for index, control in enumerate(control_records(guard, controls)):
+            log.write(control)
             progress("controls", index + 1, len(controls))
         total = len(loaded.requests)
         progress("edits", 0, total)
@@ -129,13 +131,19 @@ def run_audit(
 def _edits(guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None) -> Iterator[EditRecord]:
     """Yield one record a request, in order; updates are computed for some requests at once."""
 
+    for start in range(0, len(requests), TOGETHER):
+        chunk = requests[start : start + TOGETHER]
+        for index, made in enumerate(proposals(guard, chunk, editor), start):
+            yield recorded(guard, requests[index], made, index)
+
+
+def proposals(guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None) -> list[Proposal | Exception]:
+    """Assess the requests and compute their updates, together: for each the proposal, or the error that it ended in."""
+
     def propose(guard: GuardedEditor, chunk: Sequence[EditRequest]) -> list[Proposal]:
         return guard.propose(guard.assess_all(chunk, editor))
 
-    for start in range(0, len(requests), _TOGETHER):
-        chunk = requests[start : start + _TOGETHER]
-        for index, made in enumerate(proposed(guard, chunk, propose), start):
-            yield recorded(guard, requests[index], made, index)
+    return proposed(guard, requests, propose)
 
 
 def recorded(guard: GuardedEditor, request: EditRequest, made: Proposal | Exception, index: int) -> EditRecord:
@@ -158,6 +166,13 @@ def proposed(guard: GuardedEditor, asked: Sequence[T], propose: _Propose[T]) -> 
         if len(asked) == 1:
             return [error]
         return [found for one in asked for found in proposed(guard, [one], propose)]
+
+
+def control_records(guard: GuardedEditor, controls: Sequence[Control]) -> Iterator[ControlRecord]:
+    """Make, check and undo every control, and yield its record with whether it showed what it must."""
+    wide = control_guard(guard)
+    for index, (control, made) in enumerate(zip(controls, proposed(wide, controls, propose_controls), strict=True)):
+        yield _control(wide, control, made, index)
 
 
 def _control(guard: GuardedEditor, control: Control, made: Proposal | Exception, index: int) -> ControlRecord:

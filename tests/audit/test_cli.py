@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from editguard.audit.cli import main
-from editguard.audit.outputs import LOG, OUTPUTS, REPORT, SUMMARY
+from editguard.audit.files import LOG, REPORT, SUMMARY, WRITTEN
 from editguard.reports.log import read_log
 
 from .tiny_lm import MIDDLE, REQUEST, lenient
@@ -144,7 +144,7 @@ def test_audit_writes_its_files_and_report_makes_all_but_the_log_again(
     assert {one.metric for one in header.baseline} == {"perplexity", "perplexity-exact"}
     assert "Checks computed in" in (place / "out" / REPORT).read_text(encoding="utf-8")
     written = tree(place / "out")
-    assert set(written) == {LOG, *OUTPUTS}
+    assert set(written) == {*WRITTEN}
 
     # What is there is not written over unasked, and not given up before the new audit can begin either.
     one_sentence(command(*call, "--out", "out"), "already holds an audit", "--overwrite")

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from editguard.audit.files import LOG
 from editguard.audit.guard import GuardedEditor
-from editguard.audit.outputs import LOG
 from editguard.audit.runner import run_audit
 from editguard.audit.setup import Setup
 from editguard.audit.terminal import ProbeTable, lines, print_summary, probe_line
