@@ -1,4 +1,4 @@
-"""The command line: ``editguard audit | probe | stats | report | trace | reproduce``.
+"""The command line: ``editguard audit | probe | stats | report | trace | reproduce`` and those of `cli_gate`.
 
 Nothing heavy is imported before a command really runs, so that ``--help`` is quick. Exit codes belong to the error's
 class: 0 pass, 1 the gate is closed, 2 the input or usage is wrong, 3 our own fault.
@@ -36,6 +36,21 @@ from .cli_common import (
     prepared,
     progress_bars,
 )
+from .cli_gate import (
+    STORE,
+    Accept,
+    Baselines,
+    MaxRegress,
+    ReportBaseline,
+    SaveBaseline,
+    compare,
+    gate,
+    known_name,
+    override,
+    saved,
+    shown_since,
+)
+from .cli_gate import app as baseline_app
 from .cli_research import reproduce, trace
 
 if TYPE_CHECKING:
@@ -101,6 +116,8 @@ def audit(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an audit that the folder already holds.")
     ] = False,
+    save_baseline: SaveBaseline = None,
+    baselines: Baselines = STORE,
     as_json: Json = False,
 ) -> None:
     """Probe, guard, make, check and undo every edit; write log, summary and report. Exit 0 only for a pass."""
@@ -108,6 +125,7 @@ def audit(
 
     arguments = {name: str(value) if isinstance(value, Path) else value for name, value in locals().items()
                  if isinstance(value, str | int | float | bool | Path | None)}  # fmt: skip
+    known_name(save_baseline)
     loaded = load_edits(edits, limit, skip_invalid)
     known_editor(editor)
     with locked_folder(out, overwrite=overwrite), progress_bars(as_json) as progress:
@@ -124,6 +142,8 @@ def audit(
         from .terminal import print_summary
 
         print_summary(summary, out / REPORT)
+    if save_baseline is not None:
+        saved(out, save_baseline, baselines)
     raise typer.Exit(summary.exit_code)
 
 
@@ -231,9 +251,16 @@ def stats(
 def report(
     log: Annotated[Path, typer.Argument(help="A log (audit.jsonl), or the folder that holds one.")],
     out: Annotated[Path | None, typer.Option(help="Folder for summary and report; default: beside the log.")] = None,
+    baseline: ReportBaseline = None,
+    max_regress: MaxRegress = None,
+    accept: Accept = None,
+    baselines: Baselines = STORE,
     as_json: Json = False,
 ) -> None:
-    """Write summary.json and report.html again from a log; exit as the audit did."""
+    """Write summary.json and report.html again from a log; exit as the audit did.
+
+    With --baseline the page shows what changed since, and what the gate says; an override of this log is shown in any case.
+    """
     from .runner import LOG, REPORT, writable, write_outputs
 
     path = log / LOG if log.is_dir() else log
@@ -242,18 +269,24 @@ def report(
 
     read_log(path)
     writable(folder)
-    summary = write_outputs(folder, path)
+    judged, overrides = shown_since(path, baseline, baselines, max_regress, accept)
+    summary = write_outputs(folder, path, gate=judged, overrides=overrides)
     if as_json:
         typer.echo(summary.model_dump_json())
     else:
         from .terminal import print_summary
+        from .terminal_gate import print_since
 
         print_summary(summary, folder / REPORT)
+        print_since(judged, overrides)
     raise typer.Exit(summary.exit_code)
 
 
 app.command()(trace)
 app.command()(reproduce)
+app.add_typer(baseline_app, name="baseline")
+for _command in (compare, gate, override):
+    app.command()(_command)
 
 
 def main() -> None:

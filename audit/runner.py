@@ -10,18 +10,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, TypeVar
 
 from ..probes.errors import EditRefused, InputError
 from ..probes.request_files import LoadedRequests
 from ..probes.requests import EditRequest
+from ..reports.closings import Gate, Override
 from ..reports.digest import summarise
 from ..reports.html import render_html
 from ..reports.log import LogWriter, read_log, write_atomic
 from ..reports.schema import ControlRecord, EditRecord, Footer
 from ..reports.summary import Summary
 from .controls import Control, control_guard, controls_for, propose_controls, run_control
+from .folders import LOG, REPORT, SUMMARY, writable
 from .guard import GuardedEditor, Proposal
 from .records import control_record, edit_record, errored, header
 from .setup import Progress, Setup, editable
@@ -41,27 +42,11 @@ __all__ = [
     "write_outputs",
 ]
 
-LOG, SUMMARY, REPORT = "audit.jsonl", "summary.json", "report.html"
 _WRITTEN = (LOG, SUMMARY, REPORT)
 _SURVIVABLE = (InputError, EditRefused, RuntimeError, ValueError, ArithmeticError)
 """What one request may fail with while the others go on; a failed roll-back, or our own fault, ends the audit."""
 _TOGETHER = 20
 """Requests whose updates are computed at once; a killed audit leaves the records of all but the last so many."""
-
-
-def writable(out: Path) -> None:
-    """Make the folder `out` where it is not there; raises `InputError` where nothing can be written to it."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"The output {str(out)!r} is a file, and must be a folder; choose another --out.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        # Permissions do not tell: the file system may be read-only.
-        with TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"The output folder {str(out)!r} cannot be written to ({error.strerror}); choose another --out."
-        ) from error
 
 
 @contextmanager
@@ -166,12 +151,17 @@ def proposed(guard: GuardedEditor, asked: Sequence[T], propose: _Propose[T]) -> 
         return [found for one in asked for found in proposed(guard, [one], propose)]
 
 
-def write_outputs(folder: Path, log: Path | None = None) -> Summary:
-    """Write summary.json and report.html from the log alone, and return the summary."""
+def write_outputs(
+    folder: Path, log: Path | None = None, *, gate: Gate | None = None, overrides: Sequence[Override] = ()
+) -> Summary:
+    """Write summary.json and report.html from the log alone, and return the summary.
+
+    The page also shows what a `gate` said of the log, or else the `overrides` that are on record for it.
+    """
     found = read_log(log or folder / LOG)
     summary = summarise(found)
     write_atomic(folder / SUMMARY, summary.model_dump_json(indent=2) + "\n")
-    write_atomic(folder / REPORT, render_html(found))
+    write_atomic(folder / REPORT, render_html(found, gate, overrides))
     return summary
 
 
