@@ -176,9 +176,11 @@ def parse_baseline(data: bytes, name: str) -> Baseline:
 
 
 def _malformed(name: str, error: ValidationError) -> BaselineError | NotFiniteRecord:
-    fault = error.errors(include_url=False, include_context=False)[0]
+    faults = error.errors(include_url=False, include_context=False)
+    infinite = [fault for fault in faults if fault["type"] == "finite_number"]
+    fault = (infinite or faults)[0]
     where = ".".join(str(part) for part in fault["loc"]) or "the file"
-    kind = NotFiniteRecord if fault["type"] == "finite_number" else BaselineError
+    kind = NotFiniteRecord if infinite else BaselineError
     return kind(f"The baseline {name}: {where}: {fault['msg']}; restore the file as it was saved.")
 
 

@@ -19,7 +19,7 @@ from .metrics import METRICS, Figure, Kind, Metric, Tally, measured, source_of
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Change", "Comparison", "EditChange", "Side", "compare", "paired"]
+__all__ = ["Change", "Comparison", "EditChange", "Pair", "Side", "change_of", "compare", "paired"]
 
 
 class Side(Model):
@@ -87,8 +87,8 @@ def compare(before: Baseline, after: Baseline, names: tuple[str, str]) -> Compar
     return Comparison(
         before=_side(before, names[0]),
         after=_side(after, names[1]),
-        metrics=[change for metric in METRICS if (change := _change(metric, pairs)) is not None],
-        edits=[change for pair in pairs if (change := _edit_change(pair)) is not None],
+        metrics=[change for metric in METRICS if (change := change_of(metric, pairs)) is not None],
+        edits=[met for pair in pairs if (met := _edit_change(pair)) is not None],
         paired=len(pairs),
         missing=sorted(set(old) - set(new)),
         new=sorted(set(new) - set(old)),
@@ -113,7 +113,7 @@ def _side(one: Baseline, name: str) -> Side:
     )  # fmt: skip
 
 
-def _change(metric: Metric, pairs: Sequence[Pair]) -> Change | None:
+def change_of(metric: Metric, pairs: Sequence[Pair]) -> Change | None:
     """Return the change of one metric, or None where neither side asked for it."""
     kind = METRICS[metric].kind
     source = source_of(metric)

@@ -88,8 +88,10 @@ def _counts(baseline: Baseline, audit: Baseline, found: Comparison) -> Iterator[
         (Reason.CHANGED_EDITS, found.changed_requests, "{} asking for something else than in the baseline"),
     ):
         if ids:
-            one = len(ids) == 1
-            text = f"{len(ids)} {'edit' if one else 'edits'} {said.format('is' if one else 'are')}: {_names(ids)}."
+            single = len(ids) == 1
+            text = (
+                f"{len(ids)} {'edit' if single else 'edits'} {said.format('is' if single else 'are')}: {_names(ids)}."
+            )
             yield Closing(reason=reason, message=text)
 
 
@@ -161,6 +163,7 @@ def regressed(change: Change, limit: float) -> bool:
 
 
 def _told(change: Change, limit: float) -> str:
+    assert change.worse is not None
     unit = "percentage points" if change.kind is Kind.RATE else "per cent"
     sure = ""
     if change.low is not None and change.high is not None:
