@@ -17,7 +17,10 @@ _MOST_EDITS = 50
 
 @dataclass(frozen=True)
 class Since:
-    """What the section shows; `mood` is ``open``, ``closed`` or ``override``, and `slugs` lead from an edit's id to its story."""
+    """What the section shows, and what the page's verdict says of it.
+
+    `mood` is ``open``, ``closed`` or ``override``; `slugs` lead from an edit's id to its story.
+    """
 
     mood: str
     word: str
@@ -42,7 +45,7 @@ def since(found: Digest, gate: Gate | None, overrides: Sequence[Override]) -> Si
     return Since(
         mood=mood,
         word=word,
-        headline="" if gate is None else headline(gate),
+        headline=said[-1] if gate is None else _headline(gate),
         gate=gate,
         overrides=said,
         columns=COLUMNS,
@@ -51,6 +54,11 @@ def since(found: Digest, gate: Gate | None, overrides: Sequence[Override]) -> Si
         more_edits=max(0, len(edits) - _MOST_EDITS),
         slugs={story.record.id: story.slug for story in found.stories},
     )
+
+
+def _headline(gate: Gate) -> str:
+    """Return the verdict in a sentence; the grounds stand below it."""
+    return f"Closed against {gate.baseline}." if not gate.open else headline(gate)
 
 
 def _mood(gate: Gate | None) -> tuple[str, str]:

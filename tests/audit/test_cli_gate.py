@@ -16,6 +16,7 @@ from editguard.audit.cli import main
 from editguard.reports.log import Log
 
 from ..reports.audits import audit, counted, lost, ratio, refused, remeasured, with_edits, written
+from .tiny_lm import MIDDLE, lenient
 
 BASE = audit()
 NAN = b'"value":NaN'
@@ -321,3 +322,44 @@ def test_compare_of_what_is_not_there_is_wrong_input(based: Path, command: Comma
     ran = command("compare", "main", wrong)
     assert (ran.code, ran.out) == (2, "")
     assert len(ran.err.splitlines()) == 1
+
+
+@pytest.fixture
+def audited(place: Path, checkpoint: Path, command: Command) -> Command:
+    """Audit one edit of a tiny model under a policy with some bounds changed."""
+
+    def run(*arguments: str | Path, **bounds: object) -> Ran:
+        edit = {"id": MIDDLE.id, "subject": MIDDLE.subject, "prompt": MIDDLE.prompt, "target_new": MIDDLE.target_new}
+        (place / "edits.json").write_text(json.dumps([edit]), encoding="utf-8")
+        policy = lenient(**bounds).model_dump(exclude={"rules"})
+        lines = [f"{name} = {json.dumps(value)}" for name, value in policy.items()]
+        (place / "policy.toml").write_text("\n".join(lines), encoding="utf-8")
+        return command(
+            "audit", "edits.json", "--model", checkpoint, "--layer", "0", "--stats", "identity", "--policy", "policy.toml",
+            "--engine", "reference", "--json", *arguments,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.mark.tiny
+def test_an_audit_saves_its_baseline_and_the_next_one_stands_beside_it(audited: Command, command: Command) -> None:
+    ran = audited("--save-baseline", "main", "--out", "first")
+    assert (ran.code, json.loads(ran.out)["verdict"]) == (0, "pass")
+    assert f"baseline: {Path('.editguard/baselines/main/0001.json')}" in ran.err
+    assert audited("--out", "second").code == 0
+    ran = command("gate", "second", "--baseline", "main")
+    assert (ran.code, "1 edits paired" in ran.out) == (0, True)
+
+
+@pytest.mark.tiny
+def test_an_audit_that_fails_saves_no_baseline_and_says_so(place: Path, audited: Command) -> None:
+    ran = audited("--save-baseline", "main", min_efficacy=1)
+    assert (ran.code, json.loads(ran.out)["verdict"]) == (1, "fail")
+    assert "no baseline was saved: The audit failed" in ran.err
+    assert not (place / ".editguard").exists()
+
+
+def test_a_name_that_cannot_be_is_found_before_anything_is_loaded(place: Path, command: Command) -> None:
+    ran = command("audit", "--model", "nowhere", "--save-baseline", "a b")
+    assert (ran.code, "cannot be a baseline's" in ran.err) == (2, True)
