@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .closings import Gate, Override
 from .comparison import EditChange
-from .comparison_text import COLUMNS, Row, headline, rows, said_of
+from .comparison_text import COLUMNS, Row, rows, said_of
 from .digest import Digest
 
 __all__ = ["Since", "since"]
@@ -57,11 +57,16 @@ def since(found: Digest, gate: Gate | None, overrides: Sequence[Override]) -> Si
 
 
 def _headline(gate: Gate) -> str:
-    """Return the verdict in a sentence; the grounds stand below it."""
-    return f"Closed against {gate.baseline}." if not gate.open else headline(gate)
+    """Return what the word rests on, in a sentence; the grounds stand below it."""
+    if gate.override is not None:
+        return said_of(gate.override)
+    if gate.open:
+        return f"Nothing is worse than {gate.baseline} by more than is allowed."
+    count = len(gate.closings)
+    return f"{count} {'reason' if count == 1 else 'reasons'} against {gate.baseline}."
 
 
 def _mood(gate: Gate | None) -> tuple[str, str]:
     if gate is None or gate.override is not None:
-        return "override", "Opened by override"
-    return ("open", "Open") if gate.open else ("closed", "Closed")
+        return "override", "A person opened the gate."
+    return ("open", "The gate is open.") if gate.open else ("closed", "The gate is closed.")

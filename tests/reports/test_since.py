@@ -41,14 +41,16 @@ def test_an_open_gate_says_what_changed() -> None:
     opened = judge_gate(saved(BASE), saved(BASE), ("main@1", "build"), read_allowances())
     page = Page(render_html(BASE, opened))
     assert "since" in page.ids
-    assert "nothing is worse than main@1" in page.text
+    assert "Nothing is worse than main@1" in page.text
     assert "These edits may ship" in page.text
 
 
 def test_a_closed_gate_turns_the_verdict_and_names_its_grounds() -> None:
     page = Page(render_html(WORSE, gate()))
     assert "These edits may ship" not in page.text
-    assert "The gate is closed: do not ship these edits." in page.text
+    assert "The gate is closed." in page.text
+    assert "Do not ship these edits." in page.text
+    assert "The audit itself: Pass." in page.text
     assert "regressed:efficacy-prefixed" in page.text
     assert "new-refusals" in page.text
     assert "edit-case-0007" in page.links
