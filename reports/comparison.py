@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from .base import Count, Model
 from .baseline import Baseline, BaselineEdit, Git
-from .bootstrap import Interval, paired_interval
+from .bootstrap import RESAMPLES, Interval, paired_interval
 from .metrics import METRICS, Figure, Kind, Metric, Tally, measured, source_of
 
 if TYPE_CHECKING:
@@ -113,8 +113,8 @@ def _side(one: Baseline, name: str) -> Side:
     )  # fmt: skip
 
 
-def change_of(metric: Metric, pairs: Sequence[Pair]) -> Change | None:
-    """Return the change of one metric, or None where neither side asked for it."""
+def change_of(metric: Metric, pairs: Sequence[Pair], resamples: int = RESAMPLES) -> Change | None:
+    """Return the change of one metric, or None where neither side asked for it; `resamples` draws make its interval."""
     kind = METRICS[metric].kind
     source = source_of(metric)
     both = [(pair.before.metrics.get(source), pair.after.metrics.get(source)) for pair in pairs if _made(pair)]
@@ -123,7 +123,9 @@ def change_of(metric: Metric, pairs: Sequence[Pair]) -> Change | None:
     known = [(before, after) for before, after in both if measured(before) and measured(after)]
     if not known:
         return Change(metric=metric, kind=kind, pairs=0, before=None, after=None, worse=None)
-    before, after, worse, interval = _of_rates(known) if kind is Kind.RATE else _of_ratios(known, kind)
+    before, after, worse, interval = (
+        _of_rates(known, resamples) if kind is Kind.RATE else _of_ratios(known, kind, resamples)
+    )
     low, high = (None, None) if interval is None else interval
     return Change(
         metric=metric, kind=kind, pairs=len(known), before=before, after=after, worse=worse, low=low, high=high
@@ -141,7 +143,7 @@ class _Compared(NamedTuple):
     interval: Interval | None
 
 
-def _of_rates(known: Sequence[tuple[Figure, Figure]]) -> _Compared:
+def _of_rates(known: Sequence[tuple[Figure, Figure]], resamples: int) -> _Compared:
     import numpy as np
 
     tallies = [(before, after) for before, after in known if isinstance(before, Tally) and isinstance(after, Tally)]
@@ -152,11 +154,11 @@ def _of_rates(known: Sequence[tuple[Figure, Figure]]) -> _Compared:
         return found
 
     sums = columns.sum(axis=0)
-    interval = paired_interval(columns, worse)
+    interval = paired_interval(columns, worse, resamples=resamples)
     return _Compared(float(sums[0] / sums[1]), float(sums[2] / sums[3]), float(worse(sums)), interval)
 
 
-def _of_ratios(known: Sequence[tuple[Figure, Figure]], kind: Kind) -> _Compared:
+def _of_ratios(known: Sequence[tuple[Figure, Figure]], kind: Kind, resamples: int) -> _Compared:
     import numpy as np
 
     ratios = np.array([(before, after) for before, after in known], dtype=float)
@@ -171,7 +173,9 @@ def _of_ratios(known: Sequence[tuple[Figure, Figure]], kind: Kind) -> _Compared:
         return found
 
     before, after = (float(side) for side in np.exp(logs.mean(axis=0)))
-    return _Compared(before, after, float(worse(columns.sum(axis=0))), paired_interval(columns, worse))
+    return _Compared(
+        before, after, float(worse(columns.sum(axis=0))), paired_interval(columns, worse, resamples=resamples)
+    )
 
 
 _RANK = {"passed": 0, "refused": 1, "failed": 2}
