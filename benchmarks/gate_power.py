@@ -78,8 +78,8 @@ SCENARIOS = (
     Scenario("1 edit in 20 no longer takes", (Metric.EFFICACY_PREFIXED,), edits_lost(0.05)),
     Scenario("1 edit in 10 no longer takes", (Metric.EFFICACY_PREFIXED,), edits_lost(0.1)),
     Scenario("1 prompt in 20 no longer gives the target", (Metric.EFFICACY_PREFIXED,), prompts_lost(0.05)),
-    Scenario("1 more answer in 10 changes", (Metric.ANSWERS_UNPREFIXED,), prompts_lost(0.1)),
     Scenario("1 more answer in 5 changes", (Metric.ANSWERS_UNPREFIXED,), prompts_lost(0.2)),
+    Scenario("1 more answer in 3 changes", (Metric.ANSWERS_UNPREFIXED,), prompts_lost(1 / 3)),
     Scenario("1 neighbour's token in 10 changes", (Metric.LOCALITY_UNPREFIXED,), prompts_lost(0.1)),
 )
 

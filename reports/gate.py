@@ -23,7 +23,7 @@ from .numbers import percent
 
 __all__ = ["FEWEST", "closed_by", "judge_gate", "regressed"]
 
-FEWEST: Final = 12
+FEWEST: Final = 8
 """Paired edits from which an interval may excuse a difference."""
 
 _NAMED = 5
