@@ -97,6 +97,7 @@ def test_an_option_names_further_files_and_each_is_collected_once(pytester: pyte
     assert sorted(collected(ran)) == sorted([*wanted[: len(ITEMS)], "other.json::france::guard"])
     ran = run("--collect-only", "-q", "--editguard-edits=builtin", "-k", "guard", "--ignore=a.edits.json")
     assert len(collected(ran)) == 60
+    assert all(name.startswith("builtin::") for name in collected(ran))
 
 
 def test_files_of_the_ini_are_tested_where_nothing_else_is_named(pytester: pytest.Pytester, run) -> None:  # type: ignore[no-untyped-def]
