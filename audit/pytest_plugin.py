@@ -72,7 +72,7 @@ def _asked(session: pytest.Session) -> Iterator[pytest.Collector]:
         from .pytesting.nodes import BuiltinEdits, EditsFile
 
         if path is None:
-            yield BuiltinEdits.from_parent(session, name="builtin")
+            yield BuiltinEdits.from_parent(session, name="builtin", nodeid="builtin")
         elif not _named(session, path):
             yield EditsFile.from_parent(session, path=path)
 

@@ -92,7 +92,7 @@ class EditItem(pytest.Item):
         """Judge this item's part of the edit's record; the edit is made here where no other item had it made."""
         session, made_here = self.config.stash[SESSION], self.parent.record is None
         with one_sentence():
-            record = session.record(self.parent)
+            record = session.record(self.parent, self._coming())
             session.prove(self.nodeid)
         if made_here:
             self.stash[RECORD] = record
@@ -102,6 +102,13 @@ class EditItem(pytest.Item):
             _end(judge_guard(record, policy))
         else:
             _end(judge_check(self.name, CHECKS.get(self.name).card.action, record, policy))
+
+    def _coming(self) -> Iterator[EditNode]:
+        """Yield the edits of the items behind this one, in the order in which they run."""
+        items = self.session.items
+        for item in items[items.index(self) + 1 :]:
+            if isinstance(item, EditItem):
+                yield item.parent
 
     def reportinfo(self) -> tuple[Path, None, str]:
         """Return what pytest prints as the item's heading."""

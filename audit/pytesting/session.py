@@ -8,10 +8,10 @@ Out of scope: what a record means for an item (`judge`), and the log (`log`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pytest
 
@@ -19,11 +19,11 @@ from .options import Settings
 
 if TYPE_CHECKING:
     from ...probes.request_files import LoadedRequests
+    from ...probes.requests import EditRequest
     from ...reports.schema import ControlRecord, EditRecord, Header
     from ..guard import GuardedEditor, Proposal
-    from .nodes import EditNode
 
-__all__ = ["RECORD", "SESSION", "EditSession", "Known", "one_sentence"]
+__all__ = ["RECORD", "SESSION", "EditSession", "Edited", "Known", "one_sentence"]
 
 
 class Known(NamedTuple):
@@ -31,6 +31,16 @@ class Known(NamedTuple):
 
     header: Header | None
     controls: tuple[ControlRecord, ...]
+
+
+class Edited(Protocol):
+    """One collected edit."""
+
+    edit: EditRequest
+    index: int
+    """Its place among all that were collected."""
+    record: EditRecord | None
+    """What came of it, once it was made."""
 
 
 class EditSession:
@@ -47,7 +57,7 @@ class EditSession:
         self._guard: GuardedEditor | None = None
         self._error: Exception | None = None
         self._hash = ""
-        self._pending: dict[EditNode, Proposal | Exception] = {}
+        self._pending: dict[Edited, Proposal | Exception] = {}
 
     # ------------------------------------------------------------------------------------------------------ collection
 
@@ -153,29 +163,30 @@ class EditSession:
 
     # ----------------------------------------------------------------------------------------------------------- edits
 
-    def record(self, node: EditNode) -> EditRecord:
+    def record(self, node: Edited, coming: Iterable[Edited]) -> EditRecord:
         """Return the record of a collected edit, which is made, checked and undone when it is first asked for.
 
-        Raises `EditguardError` where no edit can be made: no model, failed controls, a changed model.
+        `coming` are the edits that will be tested after it, each as often as it has items. Raises `EditguardError` where no
+        edit can be made: no model, failed controls, a changed model.
         """
         from ..runner import recorded
 
         guard = self.proved()
         if node.record is None:
             if node not in self._pending:
-                self._propose(guard, node)
+                self._propose(guard, node, () if self._worker else coming)
             node.record = recorded(guard, node.edit, self._pending.pop(node), node.index)
         return node.record
 
-    def _propose(self, guard: GuardedEditor, node: EditNode) -> None:
+    def _propose(self, guard: GuardedEditor, node: Edited, coming: Iterable[Edited]) -> None:
         from ..runner import TOGETHER, proposals
 
-        chunk: list[EditNode] = []
-        for other in (node,) if self._worker else _to_come(node):
-            if other.record is None and other not in self._pending and other not in chunk:
-                chunk.append(other)
+        chunk = [node]
+        for other in coming:
             if len(chunk) == TOGETHER:
                 break
+            if other.record is None and other not in self._pending and other not in chunk:
+                chunk.append(other)
         made = proposals(guard, [other.edit for other in chunk], self.settings.editor)
         self._pending.update(zip(chunk, made, strict=True))
 
@@ -225,16 +236,6 @@ def one_sentence() -> Iterator[None]:
         yield
     except EditguardError as error:
         raise pytest.fail.Exception(visible(f"editguard: {error}"), pytrace=False) from None
-
-
-def _to_come(node: EditNode) -> Iterator[EditNode]:
-    """Yield the edits that will be tested, from `node` on, each as often as it has items."""
-    from .nodes import EditItem
-
-    edits = [item.parent for item in node.session.items if isinstance(item, EditItem)]
-    start = edits.index(node) if node in edits else 0
-    yield node
-    yield from edits[start:]
 
 
 def _hash_of(files: list[LoadedRequests]) -> str:

@@ -17,6 +17,7 @@ from editguard.audit.pytesting import collapse, nodes
 from editguard.probes.requests import EditRequest
 from editguard.reports.digest import summarise
 from editguard.reports.log import read_log
+from editguard.suites.builtin import builtin_edits
 from editguard.suites.check import CHECKS
 
 from .tiny_lm import MIDDLE, REQUEST, lenient
@@ -97,6 +98,7 @@ def test_an_option_names_further_files_and_each_is_collected_once(pytester: pyte
     assert sorted(collected(ran)) == sorted([*wanted[: len(ITEMS)], "other.json::france::guard"])
     ran = run("--collect-only", "-q", "--editguard-edits=builtin", "-k", "guard", "--ignore=a.edits.json")
     assert len(collected(ran)) == 60
+    assert all(name.startswith("builtin::") for name in collected(ran))
 
 
 def test_files_of_the_ini_are_tested_where_nothing_else_is_named(pytester: pytest.Pytester, run) -> None:  # type: ignore[no-untyped-def]
@@ -328,6 +330,18 @@ def test_each_edit_is_a_group_of_its_own_for_xdist(pytester: pytest.Pytester) ->
     )
     ran = pytester.runpytest_inprocess("--collect-only", "-q", "--strict-markers")
     ran.stdout.fnmatch_lines([" ".join(["groups:", *["edit-0"] * len(ITEMS), *["edit-1"] * len(ITEMS)])])
+
+
+@pytest.mark.slow
+@pytest.mark.real
+@pytest.mark.usefixtures("smollm2")
+def test_on_the_embedded_model_controls_hold_and_an_ordinary_edit_passes(pytester: pytest.Pytester) -> None:
+    ordinary = next(edit for edit in builtin_edits() if edit.group == "mid-prompt")
+    write_edits(pytester.path / "a.edits.json", ordinary)
+    ran = pytester.runpytest_inprocess("-p", "no:xdist", "--editguard-out=out")
+    ran.assert_outcomes(passed=len(ITEMS) - 1, skipped=1)
+    summary = summarise(read_log(pytester.path / "out" / LOG))
+    assert (summary.verdict, summary.controls.ok, summary.edits) == ("pass", 2, 1)
 
 
 # ---------------------------------------------------------------------------------------------------------- bystanders
