@@ -1,4 +1,4 @@
-"""The command line: ``editguard audit | probe | stats | report | trace | reproduce``.
+"""The command line: ``editguard audit | probe | stats | report | trace | reproduce`` and those of `cli_gate`.
 
 Nothing heavy is imported before a command really runs, so that ``--help`` is quick. Exit codes belong to the error's
 class: 0 pass, 1 the gate is closed, 2 the input or usage is wrong, 3 our own fault.
@@ -37,6 +37,21 @@ from .cli_common import (
     prepared,
     progress_bars,
 )
+from .cli_gate import (
+    STORE,
+    Accept,
+    Baselines,
+    MaxRegress,
+    ReportBaseline,
+    SaveBaseline,
+    compare,
+    gate,
+    known_name,
+    override,
+    saved,
+    shown_since,
+)
+from .cli_gate import app as baseline_app
 from .cli_research import reproduce, trace
 
 if TYPE_CHECKING:
@@ -109,6 +124,8 @@ def audit(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an audit that the folder already holds.")
     ] = False,
+    save_baseline: SaveBaseline = None,
+    baselines: Baselines = STORE,
     as_json: Json = False,
 ) -> None:
     """Probe, guard, make, check and undo every edit; write log, report and outputs. Exit 0 only for a pass."""
@@ -117,6 +134,7 @@ def audit(
 
     arguments = {name: str(value) if isinstance(value, Path) else value for name, value in locals().items()
                  if isinstance(value, str | int | float | bool | Path | None)}  # fmt: skip
+    known_name(save_baseline)
     loaded = load_edits(edits, limit, skip_invalid)
     known_editor(editor)
     with locked_folder(out, overwrite=overwrite), progress_bars(as_json) as progress:
@@ -133,6 +151,8 @@ def audit(
         from .terminal import print_summary
 
         print_summary(summary, out / REPORT)
+    if save_baseline is not None:
+        saved(out, save_baseline, baselines)
     raise typer.Exit(summary.exit_code)
 
 
@@ -217,7 +237,7 @@ def stats(
     from ..probes.model import load_model
     from ..probes.site import find_site
     from ..probes.statistics import save_statistics
-    from .runner import writable
+    from .files import writable
     from .setup import default_layer, statistics_for
 
     if out.suffix != ".safetensors" or out.is_dir():
@@ -242,12 +262,18 @@ def stats(
 def report(
     log: Annotated[Path, typer.Argument(help="A log (audit.jsonl), or the folder that holds one.")],
     out: Annotated[Path | None, typer.Option(help="Folder for report and outputs; default: beside the log.")] = None,
+    baseline: ReportBaseline = None,
+    max_regress: MaxRegress = None,
+    accept: Accept = None,
+    baselines: Baselines = STORE,
     as_json: Json = False,
 ) -> None:
-    """Write the report and all other outputs again from a log; exit as the audit did."""
-    from .files import LOG, REPORT
+    """Write the report and all other outputs again from a log; exit as the audit did.
+
+    With --baseline the page shows what changed since, and what the gate says; an override of this log is shown in any case.
+    """
+    from .files import LOG, REPORT, writable
     from .outputs import write_outputs
-    from .runner import writable
 
     path = log / LOG if log.is_dir() else log
     folder = out or path.parent
@@ -255,18 +281,24 @@ def report(
 
     read_log(path)
     writable(folder)
-    summary = write_outputs(folder, path)
+    judged, overrides = shown_since(path, baseline, baselines, max_regress, accept)
+    summary = write_outputs(folder, path, gate=judged, overrides=overrides)
     if as_json:
         typer.echo(summary.model_dump_json())
     else:
         from .terminal import print_summary
+        from .terminal_gate import print_since
 
         print_summary(summary, folder / REPORT)
+        print_since(judged, overrides)
     raise typer.Exit(summary.exit_code)
 
 
 app.command()(trace)
 app.command()(reproduce)
+app.add_typer(baseline_app, name="baseline")
+for _command in (compare, gate, override):
+    app.command()(_command)
 
 
 def main() -> None:

@@ -54,7 +54,7 @@ def trace(
     """Trace where the model keeps the facts that the edits would change, and suggest the layer to edit; changes nothing."""
     from ..probes.errors import InputError
     from ..probes.model import load_model
-    from .runner import writable
+    from .files import writable
     from .tracing import PAGE, TRACE, run_trace
 
     loaded = load_edits(edits, limit, skip_invalid)

@@ -5,10 +5,11 @@ Out of scope: what the files hold; each has a module of its own in the room `rep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from ..reports.closings import Gate, Override
 from ..reports.digest import summarise
 from ..reports.html import render_html
 from ..reports.junit import render_junit
@@ -38,9 +39,15 @@ OUTPUTS: Final[Mapping[str, Callable[[Log], str | bytes]]] = {
 """File name to the function of the log that gives its content, in the order of writing."""
 
 
-def write_outputs(folder: Path, log: Path | None = None) -> Summary:
-    """Write all `OUTPUTS` from the log alone, which lies in `folder` unless it is named, and return the summary."""
+def write_outputs(
+    folder: Path, log: Path | None = None, *, gate: Gate | None = None, overrides: Sequence[Override] = ()
+) -> Summary:
+    """Write all `OUTPUTS` from the log alone, which lies in `folder` unless it is named, and return the summary.
+
+    The page also shows what a `gate` said of the log, or else the `overrides` that are on record for it.
+    """
     found = read_log(log or folder / LOG)
-    for name, content in OUTPUTS.items():
+    contents = {**OUTPUTS, REPORT: lambda log: render_html(log, gate, overrides)}
+    for name, content in contents.items():
         write_atomic(folder / name, content(found))
     return summarise(found)

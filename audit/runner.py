@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, TypeVar
 
 from ..probes.errors import EditRefused, InputError
@@ -20,7 +19,7 @@ from ..reports.log import LogWriter
 from ..reports.schema import ControlRecord, EditRecord, Footer
 from ..reports.summary import Summary
 from .controls import Control, control_guard, controls_for, propose_controls, run_control
-from .files import LOG, WRITTEN
+from .files import LOG, WRITTEN, writable
 from .guard import GuardedEditor, Proposal
 from .outputs import write_outputs
 from .records import control_record, edit_record, errored, header
@@ -37,28 +36,12 @@ __all__ = [
     "proposed",
     "recorded",
     "run_audit",
-    "writable",
 ]
 
 _SURVIVABLE = (InputError, EditRefused, RuntimeError, ValueError, ArithmeticError)
 """What one request may fail with while the others go on; a failed roll-back, or our own fault, ends the audit."""
 TOGETHER = 20
 """Requests whose updates are computed at once; a killed audit leaves the records of all but the last so many."""
-
-
-def writable(out: Path) -> None:
-    """Make the folder `out` where it is not there; raises `InputError` where nothing can be written to it."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"The output {str(out)!r} is a file, and must be a folder; choose another --out.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        # Permissions do not tell: the file system may be read-only.
-        with TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"The output folder {str(out)!r} cannot be written to ({error.strerror}); choose another --out."
-        ) from error
 
 
 @contextmanager

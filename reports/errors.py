@@ -2,7 +2,12 @@
 
 ::
 
-    LogError      2   a log that cannot be read or may not be written: file, line, rule and way out
+    LogError                   2   a log that cannot be read or may not be written: file, line, rule and way out
+    ├── DuplicateRecord        2   an id that is there twice, in a log or a baseline
+    ├── NotFiniteRecord        2   NaN or infinity where a log or a baseline holds a number
+    ├── AllowanceError         2   how much worse a metric may be, said wrongly
+    └── BaselineError          2   a baseline or an override that is not there or cannot be read
+        └── BaselineRefused    1   an audit that is no sound reference
 
 This room imports nothing else of editguard's, so that a log can be read without the rest of the program; its errors
 carry an `exit_code` as all others do.
@@ -10,10 +15,32 @@ carry an `exit_code` as all others do.
 
 from __future__ import annotations
 
-__all__ = ["LogError"]
+__all__ = ["AllowanceError", "BaselineError", "BaselineRefused", "DuplicateRecord", "LogError", "NotFiniteRecord"]
 
 
 class LogError(Exception):
     """A log cannot be read, or may not be written to; the message names file, line, rule and way out."""
 
     exit_code = 2
+
+
+class DuplicateRecord(LogError):
+    """An id stands in a log or a baseline twice, so that it is not known which record counts."""
+
+
+class NotFiniteRecord(LogError):
+    """A log or a baseline holds NaN or infinity; whoever measures writes null where there is no number."""
+
+
+class AllowanceError(LogError):
+    """An allowance names no metric, or gives no amount that it can be compared by."""
+
+
+class BaselineError(LogError):
+    """A baseline or an override is not there, cannot be read, or has a name that it may not have."""
+
+
+class BaselineRefused(BaselineError):
+    """An audit is no sound reference, so it is not saved as a baseline."""
+
+    exit_code = 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .closings import Gate, Override
 from .digest import Digest, digest
 from .figures import figures
 from .log import Log
@@ -17,6 +18,7 @@ from .page import render_page
 from .ranges import shape, told_as_one
 from .rates import make_rate
 from .schema import Condition, Measurement, Rate
+from .since import since
 from .story import Decided, Result, Story
 
 __all__ = ["render_html"]
@@ -49,8 +51,11 @@ class Line:
     counts: Rate
 
 
-def render_html(log: Log) -> str:
-    """Return the report over `log` as one self-contained HTML page."""
+def render_html(log: Log, gate: Gate | None = None, overrides: Sequence[Override] = ()) -> str:
+    """Return the report over `log` as one self-contained HTML page.
+
+    With `gate` it shows what changed since the baseline and what the gate said; without, who opened a gate for this log.
+    """
     found = digest(log)
     return render_page(
         "report.html.j2",
@@ -62,6 +67,7 @@ def render_html(log: Log) -> str:
         h=found.header,
         sound=soundness(found),
         groups=groups(found.stories),
+        since=since(found, gate, overrides),
     )
 
 

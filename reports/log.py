@@ -20,10 +20,10 @@ from typing import NamedTuple, Self
 
 from pydantic import ValidationError
 
-from .errors import LogError
+from .errors import DuplicateRecord, LogError, NotFiniteRecord
 from .schema import RECORD, SCHEMA_VERSION, ControlRecord, EditRecord, Footer, Header
 
-__all__ = ["Log", "LogWriter", "read_log", "write_atomic"]
+__all__ = ["Log", "LogWriter", "append_line", "parse_log", "read_log", "write_atomic"]
 
 _OWNER_ONLY = 0o600
 _AnyRecord = Header | EditRecord | ControlRecord | Footer
@@ -110,7 +110,7 @@ class LogWriter:
         cut_header = data[: len(_HEADER_START)] == _HEADER_START[: len(data)] and not _is_json(data)
         if b"\n" not in data and cut_header:
             return _Tail(length=0, needs_newline=False)
-        log = _parse(data, self.path)
+        log = parse_log(data, self.path)
         if log.footer is not None:
             raise LogError(
                 f"The log {self.path} is finished ({log.footer.records} records), and a finished log is never changed; "
@@ -142,10 +142,11 @@ def read_log(path: Path) -> Log:
         raise LogError(
             f"The log {path} cannot be read ({error.strerror}); give an audit's log (audit.jsonl), or the folder that holds it."
         ) from error
-    return _parse(data, path)
+    return parse_log(data, path)
 
 
-def _parse(data: bytes, path: Path) -> Log:
+def parse_log(data: bytes, path: Path) -> Log:
+    """Read a log's content; `path` is for messages. Raises as `read_log` does."""
     # Bytes are split at \n alone: text may hold U+2028 and its like, which str.splitlines would break at.
     lines = data.split(b"\n")
     tail = lines.pop()
@@ -175,7 +176,8 @@ def _assemble(records: list[_AnyRecord], path: Path, torn: bool) -> Log:
             continue
         first = seen.setdefault((record.kind, record.id), number)
         if first != number:
-            raise _malformed(path, number, f"the {record.kind} {record.id!r} is on line {first} already")
+            rule = f"the {record.kind} {record.id!r} is on line {first} already"
+            raise _malformed(path, number, rule, DuplicateRecord)
         if isinstance(record, EditRecord):
             edits.append(record)
         else:
@@ -199,7 +201,8 @@ def _parse_line(line: bytes, path: Path, number: int) -> _AnyRecord:
     try:
         return RECORD.validate_json(line, strict=True)
     except ValidationError as error:
-        raise _malformed(path, number, _first_fault(error)) from error
+        infinite = any(fault["type"] == "finite_number" for fault in error.errors(include_url=False))
+        raise _malformed(path, number, _first_fault(error), NotFiniteRecord if infinite else LogError) from error
 
 
 def _first_fault(error: ValidationError) -> str:
@@ -211,8 +214,8 @@ def _first_fault(error: ValidationError) -> str:
     return f"{where} is {shown}: {fault['msg']}{more}"
 
 
-def _malformed(path: Path, number: int, rule: str) -> LogError:
-    return LogError(f"{path}, line {number}: {rule}; restore the log as it was written, or run the audit again.")
+def _malformed(path: Path, number: int, rule: str, kind: type[LogError] = LogError) -> LogError:
+    return kind(f"{path}, line {number}: {rule}; restore the log as it was written, or run the audit again.")
 
 
 def _append(descriptor: int, data: bytes, path: Path) -> None:
@@ -237,6 +240,25 @@ def _is_json(data: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append `line` to `path`, which is made where it is not there, and return when it is on the disk.
+
+    What a killed writer left of its line is cut off first. Raises `LogError` where the file cannot be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, _OWNER_ONLY)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        data = path.read_bytes()
+        tail = data[data.rfind(b"\n") + 1 :]
+        if tail and not _is_json(tail):
+            os.ftruncate(descriptor, len(data) - len(tail))
+        _append(descriptor, (b"\n" if tail and _is_json(tail) else b"") + line.encode() + b"\n", path)
+    finally:
+        os.close(descriptor)
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

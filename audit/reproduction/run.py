@@ -27,8 +27,8 @@ from ...reports.reproduction_page import render_reproduction
 from ...reports.reproduction_text import render_markdown
 from ...reports.tables import write_tables
 from ..editors.base import chosen_editor
+from ..files import writable
 from ..guard import GuardedEditor
-from ..runner import writable
 from ..setup import KEYS_A_FEATURE, Progress, Setup, editable
 from . import keys, prediction, readings, shares, tables
 from .cases import Case, Cases, Chosen, Kind, choose, find_cases

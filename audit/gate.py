@@ -1,0 +1,139 @@
+"""The gate over files: a log and a baseline are read, judged, and looked up among the overrides; nothing is written.
+
+What cannot be read closes the gate by its name rather than ending in an error: in a pipeline a gate that is not there must
+not be open. A mistyped option is an error all the same.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from ..reports.allowances import Allowances
+from ..reports.baseline import Baseline, baseline_of, saveable
+from ..reports.closings import OVERRIDABLE, Gate, Override, Reason
+from ..reports.digest import summarise
+from ..reports.errors import BaselineError, DuplicateRecord, LogError, NotFiniteRecord
+from ..reports.gate import closed_by, judge_gate
+from ..reports.log import Log, parse_log
+from .baselines import Found, Store, git_state, sha256_of
+from .files import LOG
+
+__all__ = ["Judged", "ReadLog", "audited", "overriding", "read_audit", "run_gate", "save_baseline"]
+
+_FEWEST_WORDS = 3
+
+
+class ReadLog(NamedTuple):
+    """A log as read, with the hash of its bytes."""
+
+    path: Path
+    sha256: str
+    log: Log
+
+
+class Judged(NamedTuple):
+    """The gate's verdict with what it was passed on; a side that could not be read is None."""
+
+    gate: Gate
+    audit: ReadLog | None
+    baseline: Found | None
+
+
+def read_audit(place: Path) -> ReadLog:
+    """Read a log, or the one in a folder; raises `LogError`."""
+    path = place / LOG if place.is_dir() else place
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise LogError(
+            f"The log {path} cannot be read ({error.strerror}); give an audit's log (audit.jsonl), or the folder that holds it."
+        ) from error
+    return ReadLog(path, sha256_of(data), parse_log(data, path))
+
+
+def save_baseline(place: Path, name: str, store: Store, *, allow_failed: bool = False) -> Path:
+    """Save the audit in `place` as the next baseline of `name` and return the file; raises `BaselineRefused`."""
+    found = baseline_of(read_audit(place).log, git_state())
+    saveable(found, allow_failed=allow_failed)
+    return store.save(name, found)
+
+
+def audited(reference: str, store: Store) -> tuple[str, Baseline]:
+    """Read one side of a comparison: a log, an audit's folder, a baseline's name or file; raises `LogError`."""
+    place = Path(reference)
+    if (place / LOG).is_file() or (place.is_file() and place.suffix != ".json"):
+        return reference, baseline_of(read_audit(place).log, None)
+    found = store.find(reference)
+    return found.name, found.baseline
+
+
+def run_gate(
+    place: Path, reference: str, store: Store, allowed: Allowances, accepted: frozenset[Reason] = frozenset()
+) -> Judged:
+    """Hold the audit in `place` against a baseline and look for an override; raises for a name that none may have."""
+    store.holds(reference)  # a name that no baseline may have is a mistyped option, and raises
+    judged = _judged(place, reference, store, allowed, accepted)
+    if judged.gate.open or judged.audit is None or judged.baseline is None:
+        return judged
+    keys = {closing.key for closing in judged.gate.closings}
+    for one in reversed(store.overrides()):
+        same = (one.log_sha256, one.baseline_sha256) == (judged.audit.sha256, judged.baseline.sha256)
+        if same and set(one.closings) == keys and _liftable(judged.gate):
+            return judged._replace(gate=judged.gate.model_copy(update={"open": True, "override": one}))
+    return judged
+
+
+def _judged(place: Path, reference: str, store: Store, allowed: Allowances, accepted: frozenset[Reason]) -> Judged:
+    try:
+        baseline = store.find(reference)
+    except LogError as error:
+        return Judged(closed_by(_named(error, store, reference), str(error), reference, allowed), None, None)
+    try:
+        read = read_audit(place)
+    except LogError as error:
+        return Judged(closed_by(_named(error), str(error), baseline.name, allowed), None, baseline)
+    audit = baseline_of(read.log, None)
+    names = baseline.name, str(place)
+    why = summarise(read.log).reasons
+    gate = judge_gate(baseline.baseline, audit, names, allowed, why=why, accepted=accepted)
+    return Judged(gate, read, baseline)
+
+
+def _named(error: LogError, store: Store | None = None, reference: str = "") -> Reason:
+    if isinstance(error, DuplicateRecord):
+        return Reason.DUPLICATE_EDITS
+    if isinstance(error, NotFiniteRecord):
+        return Reason.NOT_FINITE
+    if store is not None and not store.holds(reference):
+        return Reason.NO_BASELINE
+    return Reason.UNREADABLE
+
+
+def _liftable(gate: Gate) -> bool:
+    return all(closing.reason in OVERRIDABLE for closing in gate.closings)
+
+
+def overriding(judged: Judged, author: str, reason: str) -> Override:
+    """Return the record that lifts what closes the gate now; raises `BaselineError` where that may not be."""
+    if judged.gate.open:
+        raise BaselineError("The gate is open, so there is nothing to override.")
+    firm = sorted({one.reason.value for one in judged.gate.closings if one.reason not in OVERRIDABLE})
+    if firm or judged.audit is None or judged.baseline is None:
+        raise BaselineError(f"The gate is closed by {', '.join(firm)}, which nobody can answer for; mend that first.")
+    if not author.strip():
+        raise BaselineError("The override has no author, and somebody must answer for it; add --author.")
+    if len(reason.split()) < _FEWEST_WORDS:
+        raise BaselineError(
+            f"The reason {reason!r} is too short to be understood later; say in {_FEWEST_WORDS} words or more why this may ship."
+        )
+    return Override(
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        author=author.strip(),
+        reason=reason.strip(),
+        baseline=judged.baseline.name,
+        baseline_sha256=judged.baseline.sha256,
+        log_sha256=judged.audit.sha256,
+        closings=sorted(closing.key for closing in judged.gate.closings),
+    )

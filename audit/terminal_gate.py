@@ -1,0 +1,85 @@
+"""Comparison and gate for people at a terminal and in a CI log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
+
+from ..reports.closings import Gate, Override
+from ..reports.comparison import Comparison
+from ..reports.comparison_text import COLUMNS, headline, rows, said_of
+from ..reports.metrics import Metric
+from ..reports.text import visible
+
+__all__ = ["print_comparison", "print_gate", "print_since"]
+
+_MOST_EDITS = 20
+_MOODS = {"worse": "red", "noise": "yellow", "unmeasured": "yellow"}
+_KINDS = {"worse": "red", "better": "green", "other": "default"}
+
+
+def print_gate(gate: Gate) -> None:
+    """Print the verdict first, each ground for closing on a line that begins with its name, then the table."""
+    console = Console()
+    word, colour = ("OPEN BY OVERRIDE", "bold yellow") if gate.override else ("OPEN", "bold green")
+    if not gate.open:
+        word, colour = "CLOSED", "bold red"
+    console.print(f"[{colour}]{word}[/]  {_safe(headline(gate))}", soft_wrap=True)
+    for closing in gate.closings:
+        console.print(f"  {closing.key}: {_safe(closing.message)}", soft_wrap=True)
+    for message in gate.accepted:
+        console.print(f"  accepted: {_safe(message)}", soft_wrap=True)
+    if gate.comparison is not None:
+        _print(console, gate.comparison, gate.allowed)
+
+
+def print_since(gate: Gate | None, overrides: Sequence[Override]) -> None:
+    """Print below a report's summary what a gate said of the log, or who opened one for it."""
+    console = Console()
+    said = [headline(gate)] if gate is not None else [said_of(one) for one in overrides]
+    for text in said:
+        console.print(f"  {_safe(text)}", soft_wrap=True)
+
+
+def print_comparison(found: Comparison) -> None:
+    """Print what changed, without a verdict."""
+    console = Console()
+    for what, side in (("before", found.before), ("now", found.after)):
+        commit = f", commit {side.git.commit[:8]}{' and changes' if side.git.dirty else ''}" if side.git else ""
+        console.print(
+            f"{what:>6}  {_safe(side.name)}: {side.verdict}, {side.edits} edits, {_safe(side.created)}{commit}",
+            soft_wrap=True,
+        )
+    _print(console, found, None)
+
+
+def _print(console: Console, found: Comparison, allowed: Mapping[Metric, float] | None) -> None:
+    shown = COLUMNS if allowed is not None else COLUMNS[:-2]
+    judged = rows(found, allowed)
+    lines = [shown, *(row.cells[: len(shown)] for row in judged)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for index, cells in enumerate(lines):
+        line = "  ".join(_aligned(cell, width, name) for cell, width, name in zip(cells, widths, shown, strict=True))
+        style = "dim" if index == 0 else _MOODS.get(judged[index - 1].mood)
+        # A table of rich's would cut its cells where a CI log is narrow.
+        console.print(Text(f"  {line}".rstrip()), style=style, soft_wrap=True)
+    console.print(f"  {found.paired} edits paired, {len(found.missing)} missing, {len(found.new)} new")
+    for one in found.edits[:_MOST_EDITS]:
+        console.print(
+            f"  [{_KINDS[one.kind]}]{_safe(one.id)}[/]: {_safe(one.before)} -> {_safe(one.after)}", soft_wrap=True
+        )
+    if len(found.edits) > _MOST_EDITS:
+        console.print(f"  {len(found.edits) - _MOST_EDITS} more edits met another end")
+    for note in found.notes:
+        console.print(f"  note: {_safe(note)}", soft_wrap=True)
+
+
+def _aligned(cell: str, width: int, column: str) -> str:
+    return cell.ljust(width) if column in ("metric", "") else cell.rjust(width)
+
+
+def _safe(text: str) -> str:
+    return escape(visible(text).replace("\n", " "))

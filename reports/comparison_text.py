@@ -1,0 +1,142 @@
+"""A comparison, or the gate's verdict over it, as rows that every output shows alike, and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from .closings import Gate, Override
+from .comparison import Change, Comparison
+from .gate import regressed
+from .marks import escaped, grid
+from .metrics import Kind, Metric
+from .numbers import percent, ratio
+
+__all__ = ["COLUMNS", "Row", "compare_markdown", "gate_markdown", "headline", "rows", "said_of"]
+
+COLUMNS = ("metric", "before", "now", "difference", "90 % interval", "edits", "allowed", "")
+_MOST_EDITS = 20
+
+
+class Row(NamedTuple):
+    """One metric in words.
+
+    `mood` is ``worse``, ``noise`` (over what is allowed, but not more than noise shows), ``within``, ``open`` (not judged) or
+    ``unmeasured`` (not in both).
+    """
+
+    metric: str
+    before: str
+    now: str
+    difference: str
+    interval: str
+    edits: str
+    allowed: str
+    said: str
+    mood: str
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The texts under `COLUMNS`."""
+        return self[: len(COLUMNS)]
+
+
+def rows(found: Comparison, allowed: Mapping[Metric, float] | None = None) -> list[Row]:
+    """Return a row for each metric that is judged; without `allowed` nothing is, and all are shown."""
+    if allowed is None:
+        return [_row(change, None) for change in found.metrics]
+    return [_row(change, allowed[change.metric]) for change in found.metrics if change.metric in allowed]
+
+
+def _row(change: Change, limit: float | None) -> Row:
+    rate = change.kind is Kind.RATE
+    shown = percent if rate else ratio
+    unit = "pp" if rate else "%"
+    # Shown as the metric itself moved: of a rate less is worse, of a ratio more.
+    sign = -1 if rate else 1
+    difference = interval = "–"
+    if change.worse is not None:
+        difference = f"{_signed(sign * change.worse)} {unit}"
+    if change.low is not None and change.high is not None:
+        low, high = sorted((sign * change.low, sign * change.high))
+        interval = f"{_signed(low)} to {_signed(high)}"
+    word, mood = _judged(change, limit)
+    return Row(
+        change.metric.value, shown(change.before), shown(change.after), difference, interval, str(change.pairs),
+        "–" if limit is None else f"{'−' if rate else '+'}{100 * limit:g} {unit}", word, mood,
+    )  # fmt: skip
+
+
+def _signed(value: float) -> str:
+    shown = f"{100 * value:+.2f}"
+    return "0.00" if float(shown) == 0 else shown.replace("-", "−")
+
+
+def _judged(change: Change, limit: float | None) -> tuple[str, str]:
+    if change.worse is None:
+        return "not in both", "unmeasured"
+    if limit is None:
+        return "", "open"
+    if regressed(change, limit):
+        return "worse", "worse"
+    return ("may be noise", "noise") if change.worse > limit else ("within", "within")
+
+
+def headline(gate: Gate) -> str:
+    """Return the verdict in one sentence, with the person who opened the gate where one did."""
+    if gate.override is not None:
+        return said_of(gate.override)
+    if gate.open:
+        return f"The gate is open: nothing is worse than {gate.baseline} by more than is allowed."
+    names = ", ".join(dict.fromkeys(closing.key for closing in gate.closings))
+    return f"The gate is closed against {gate.baseline}: {names}."
+
+
+def said_of(one: Override) -> str:
+    """Return who opened the gate, when, why, and what that lifted."""
+    return (
+        f"The gate against {one.baseline} was closed by {', '.join(one.closings)}, and opened by override of {one.author} at "
+        f"{one.time}: {one.reason}"
+    )
+
+
+def gate_markdown(gate: Gate) -> str:
+    """Return the gate's verdict with what it rests on."""
+    return "\n".join(_gate_lines(gate)) + "\n"
+
+
+def compare_markdown(found: Comparison) -> str:
+    """Return a comparison without a verdict."""
+    title = f"## {escaped(found.before.name)} against {escaped(found.after.name)}"
+    return "\n".join([title, *_comparison_lines(found, None)]) + "\n"
+
+
+def _gate_lines(gate: Gate) -> Iterator[str]:
+    word = "open by override" if gate.override else "open" if gate.open else "closed"
+    yield f"## Gate {word}"
+    yield ""
+    yield f"**{escaped(headline(gate))}**"
+    yield ""
+    for closing in gate.closings:
+        yield f"- {escaped(closing.key)}: {escaped(closing.message)}"
+    for message in gate.accepted:
+        yield f"- accepted: {escaped(message)}"
+    if gate.comparison is not None:
+        yield from _comparison_lines(gate.comparison, gate.allowed)
+
+
+def _comparison_lines(found: Comparison, allowed: Mapping[Metric, float] | None) -> Iterator[str]:
+    yield ""
+    yield from grid(COLUMNS, [[*map(escaped, row.cells)] for row in rows(found, allowed)])
+    if found.edits:
+        yield ""
+        yield from grid(
+            ("edit", "before", "now"),
+            [[*map(escaped, (one.id, one.before, one.after))] for one in found.edits[:_MOST_EDITS]],
+        )
+    if len(found.edits) > _MOST_EDITS:
+        yield ""
+        yield f"{len(found.edits) - _MOST_EDITS} more edits met another end."
+    for note in found.notes:
+        yield ""
+        yield escaped(note)

@@ -1,0 +1,180 @@
+"""May an audit stand beside its baseline? Counts first, then compares; every ground for closing has a name.
+
+What closes the gate, in this order: the audit itself is no pass; it holds no case, lacks some, has more or asks for something
+else; the yardstick is another (model, policy, corpus); edits that were made are refused or collapse; a judged metric was not
+measured; a metric became worse.
+
+A metric is worse when the measured difference exceeds what is allowed *and* the bootstrap interval lies beyond zero: the first
+says that it matters, the second that it is no noise. Where fewer than `FEWEST` edits are paired an interval says little, and
+the difference decides alone; so it does for the worst ratio. The measured error rates of the rule are in docs/guide-gate.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from .allowances import Allowances
+from .baseline import Baseline
+from .closings import Closing, Gate, Reason
+from .comparison import Change, Comparison, Pair, compare, paired
+from .metrics import Kind, Metric, measured, source_of
+from .numbers import percent
+
+__all__ = ["FEWEST", "closed_by", "judge_gate", "regressed"]
+
+FEWEST: Final = 8
+"""Paired edits from which an interval may excuse a difference."""
+
+_NAMED = 5
+
+
+def closed_by(reason: Reason, message: str, baseline: str, allowed: Allowances) -> Gate:
+    """Return the gate that something closed before anything could be compared."""
+    closing = Closing(reason=reason, message=message)
+    return Gate(open=False, baseline=baseline, closings=[closing], accepted=[], allowed=dict(allowed.limits))
+
+
+def judge_gate(
+    baseline: Baseline,
+    audit: Baseline,
+    names: tuple[str, str],
+    allowed: Allowances,
+    *,
+    why: Iterable[str] = (),
+    accepted: frozenset[Reason] = frozenset(),
+) -> Gate:
+    """Hold `audit` against `baseline`; `names` are theirs, `why` the reasons of the audit's own verdict."""
+    found = compare(baseline, audit, names)
+    pairs = paired(baseline, audit)
+    closings = [
+        *_audit(audit, why),
+        *_counts(baseline, audit, found),
+        *_yardstick(baseline, audit),
+        *_ends(baseline, audit, pairs),
+        *_unmeasured(pairs, found, allowed),
+        *_regressions(found, allowed.limits),
+    ]
+    closing = [one for one in closings if one.reason not in accepted]
+    return Gate(
+        open=not closing,
+        baseline=names[0],
+        closings=closing,
+        accepted=[one.message for one in closings if one.reason in accepted],
+        allowed=dict(allowed.limits),
+        comparison=found,
+    )
+
+
+def _audit(audit: Baseline, why: Iterable[str]) -> Iterator[Closing]:
+    said = " ".join(why)
+    if audit.status == "unfinished":
+        yield Closing(reason=Reason.AUDIT_UNFINISHED, message=f"The audit did not finish. {said}".strip())
+    elif audit.verdict == "void":
+        yield Closing(reason=Reason.AUDIT_VOID, message=f"The audit is void. {said}".strip())
+    elif audit.verdict == "fail":
+        yield Closing(reason=Reason.AUDIT_FAILED, message=f"The audit itself failed. {said}".strip())
+
+
+def _counts(baseline: Baseline, audit: Baseline, found: Comparison) -> Iterator[Closing]:
+    for what, one in (("baseline", baseline), ("audit", audit)):
+        if not one.edits:
+            yield Closing(reason=Reason.NO_CASES, message=f"The {what} holds no edit.")
+    if baseline.edits and audit.edits and not found.paired:
+        yield Closing(reason=Reason.NO_CASES, message="Baseline and audit have no edit in common.")
+    for reason, ids, said in (
+        (Reason.MISSING_EDITS, found.missing, "of the baseline {} not in the audit"),
+        (Reason.NEW_EDITS, found.new, "of the audit {} not in the baseline"),
+        (Reason.CHANGED_EDITS, found.changed_requests, "{} asking for something else than in the baseline"),
+    ):
+        if ids:
+            single = len(ids) == 1
+            text = (
+                f"{len(ids)} {'edit' if single else 'edits'} {said.format('is' if single else 'are')}: {_names(ids)}."
+            )
+            yield Closing(reason=reason, message=text)
+
+
+def _yardstick(baseline: Baseline, audit: Baseline) -> Iterator[Closing]:
+    old, new = baseline.model, audit.model
+    if old.fingerprint != new.fingerprint:
+        text = (
+            f"The audited model is another: {old.ref} ({old.fingerprint[:12]}), now {new.ref} ({new.fingerprint[:12]})."
+        )
+        yield Closing(reason=Reason.OTHER_MODEL, message=text)
+    if baseline.policy_sha256 != audit.policy_sha256:
+        keys = sorted(
+            name
+            for name in {*baseline.policy, *audit.policy}
+            if name not in baseline.policy
+            or name not in audit.policy
+            or baseline.policy[name] != audit.policy[name]
+        )  # fmt: skip
+        yield Closing(reason=Reason.OTHER_POLICY, message=f"The policy is another, in {_names(keys)}.")
+    if baseline.perplexity_corpus_sha256 != audit.perplexity_corpus_sha256:
+        yield Closing(reason=Reason.OTHER_CORPUS, message="The perplexity was taken on other sentences.")
+
+
+def _ends(baseline: Baseline, audit: Baseline, pairs: Iterable[Pair]) -> Iterator[Closing]:
+    refused = [pair.after.id for pair in pairs if pair.before.made and not pair.after.made]
+    known = {edit.id for edit in baseline.edits if edit.collapsed}
+    collapsed = [edit.id for edit in audit.edits if edit.collapsed and edit.id not in known]
+    for reason, ids, said in (
+        (Reason.NEW_REFUSALS, refused, "made before and refused now"),
+        (Reason.NEW_COLLAPSE, collapsed, "no collapse before and collapsed the model now"),
+    ):
+        if ids:
+            text = f"{len(ids)} {'edit was' if len(ids) == 1 else 'edits were'} {said}: {_names(ids)}."
+            yield Closing(reason=reason, message=text)
+
+
+def _unmeasured(pairs: Iterable[Pair], found: Comparison, allowed: Allowances) -> Iterator[Closing]:
+    pairs = [pair for pair in pairs if pair.before.made and pair.after.made]
+    known = {change.metric for change in found.metrics if change.pairs}
+    for metric in allowed.limits:
+        ids = [pair.after.id for pair in pairs if _lost(pair, source_of(metric))]
+        if ids:
+            text = f"{metric.value} was not measured in {len(ids)} of {len(pairs)} edits: {_names(ids)}."
+            yield Closing(reason=Reason.UNMEASURED, metric=metric, message=text)
+        elif metric in allowed.asked and metric not in known:
+            text = f"{metric.value} was asked for, and no edit of both sides has it."
+            yield Closing(reason=Reason.UNMEASURED, metric=metric, message=text)
+
+
+def _lost(pair: Pair, metric: Metric) -> bool:
+    """Return whether the audit asked for the metric, or the baseline has it, and it was not measured now."""
+    if metric in pair.after.metrics:
+        return not measured(pair.after.metrics[metric])
+    return metric in pair.before.metrics
+
+
+def _regressions(found: Comparison, limits: Mapping[Metric, float]) -> Iterator[Closing]:
+    for change in found.metrics:
+        limit = limits.get(change.metric)
+        if limit is not None and regressed(change, limit):
+            yield Closing(reason=Reason.REGRESSED, metric=change.metric, message=_told(change, limit))
+
+
+def regressed(change: Change, limit: float) -> bool:
+    """Return whether a metric became worse by more than `limit`, and not by noise alone."""
+    if change.worse is None or change.worse <= limit:
+        return False
+    return change.low is None or change.pairs < FEWEST or change.low > 0
+
+
+def _told(change: Change, limit: float) -> str:
+    assert change.worse is not None
+    unit = "percentage points" if change.kind is Kind.RATE else "per cent"
+    sure = ""
+    if change.low is not None and change.high is not None:
+        sure = f" (90 % interval {100 * change.low:.2f} to {100 * change.high:.2f})"
+    shown = percent if change.kind is Kind.RATE else (lambda value: f"{value:.4f}")
+    return (
+        f"{change.metric.value} is worse by {100 * change.worse:.2f} {unit}{sure}, and {100 * limit:g} are allowed: "
+        f"{shown(change.before)} before, {shown(change.after)} now, over {change.pairs} edits."
+    )
+
+
+def _names(names: list[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:_NAMED])
+    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"
