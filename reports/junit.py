@@ -54,13 +54,15 @@ def render_junit(log: Log) -> bytes:
         **{name: str(counts[tag]) for tag, name in _PLURAL.items()},
         "time": f"{seconds:.3f}",
     }
-    root = ElementTree.Element("testsuites", name="editguard", **totals)
+    root = ElementTree.Element("testsuites", {"name": "editguard", **totals})
     suite = ElementTree.SubElement(
         root,
         "testsuite",
-        name=_text(f"editguard {found.header.source}"),
-        timestamp=_text(found.header.created),
-        **totals,
+        {
+            "name": _text(f"editguard {found.header.source}"),
+            "timestamp": _text(found.header.created),
+            **totals,
+        },
     )
     properties = ElementTree.SubElement(suite, "properties")
     for name, value in _properties(found).items():

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ACTION = ROOT / "ci" / "github" / "action.yml"
 GITLAB = ROOT / "ci" / "editguard.gitlab-ci.yml"
 HOOKS = ROOT / ".pre-commit-hooks.yaml"
-NASTY = "\"; touch pwned; $(touch pwned) `touch pwned` ' && touch pwned #\nEOF\ntouch pwned"
+NASTY = """$(touch pwned);touch pwned;"$(touch pwned)"'$(touch pwned)'\nEOF\ntouch pwned"""
 """What a shell would run if it were pasted into a script."""
 OPTIONS = "--layer=0\n--stats=identity\n\n--seed=3"
 
