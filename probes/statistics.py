@@ -136,18 +136,29 @@ def identity_statistics(size: int, model_fingerprint: str, layer: int) -> KeySta
 
 
 def save_statistics(statistics: KeyStatistics, path: Path) -> None:
-    """Write C as safetensors with its provenance in the header; the file appears whole or not at all."""
+    """Write C as safetensors with its provenance in the header; the file appears whole or not at all.
+
+    Raises `StatisticsError` where it cannot be written.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"editguard": json.dumps({"provenance": asdict(statistics.provenance), "ridge": statistics.ridge})}
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".statistics-")
-    os.close(handle)
+    temporary: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".statistics-")
+        os.close(handle)
+        temporary = Path(name)
         save_file({"second_moment": statistics.second_moment.double().cpu().contiguous()}, name, metadata=metadata)
-        Path(name).replace(path)
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise StatisticsError(
+            f"The key statistics {str(path)!r} cannot be written ({error}); give a folder that has room and may be written to."
+        ) from error
     finally:
-        Path(name).unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def load_statistics(path: Path, *, size: int, model_fingerprint: str, layer: int) -> KeyStatistics:

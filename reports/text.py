@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-__all__ = ["Piece", "pieces", "slugs", "visible"]
+__all__ = ["Piece", "counted", "pieces", "slugs", "visible"]
 
 # C0 and C1 controls but tab and newline; soft hyphen; Arabic letter mark; zero-width space; marks, embeddings,
 # overrides and isolates of direction; line and paragraph separators; invisible operators; byte-order mark; annotation
@@ -41,6 +41,11 @@ def pieces(text: str) -> Iterator[Piece]:
 def visible(text: str) -> str:
     """Return `text` with each hidden character as ``[U+202E]``."""
     return "".join(f"[{piece.text}]" if piece.hidden else piece.text for piece in pieces(text))
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number with its noun: ``1 edit``, ``2 edits``; `many` is the plural where it is not `one` with an s."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
 def slugs(ids: Iterable[str]) -> Iterator[str]:
