@@ -83,6 +83,8 @@ class Setup:
     """States of the prefixes in the unedited model; None where the model cannot go on from them."""
     memo: dict[str, Any] = field(default_factory=dict)
     """What checks computed once of the unedited model; the same under another policy."""
+    site_path: str | None = None
+    """Path of the site, with ``{layer}``, where it was given and not found: for whoever reads other layers."""
 
     @property
     def plain(self) -> bool:
@@ -185,6 +187,7 @@ def prepare(
     return Setup(
         lm, site, found, prefixes, gauge, calibration, policy, chosen,
         builtin_corpus() if perplexity_corpus is None else perplexity_corpus, seed, checksum(lm.model), known,
+        site_path=site_path,
     )  # fmt: skip
 
 
