@@ -22,7 +22,7 @@ from .guard import Assessment, Proposal, Result
 from .policy import Action
 from .setup import Setup
 
-__all__ = ["body", "control_record", "edit_record", "errored", "header"]
+__all__ = ["body", "control_record", "edit_record", "errored", "header", "versions"]
 
 _MOST_POINTS = 8
 
@@ -67,10 +67,13 @@ def header(
         ],
         baseline=[schema.BaselineValue(metric=schema.PERPLEXITY, value=_finite(baseline))],
         controls=controls,
-        versions={
-            "python": platform.python_version(), "torch": version("torch"), "transformers": version("transformers"),
-        },
+        versions=versions(),
     )  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what the figures depend on beside editguard itself."""
+    return {"python": platform.python_version(), "torch": version("torch"), "transformers": version("transformers")}
 
 
 def _model(lm: LanguageModel, layers: int) -> schema.ModelInfo:

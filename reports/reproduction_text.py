@@ -9,8 +9,8 @@ import html
 from collections.abc import Iterator, Sequence
 
 from .numbers import number
-from .reproduction import Cell, Experiment, Reproduction, Table
-from .text import visible
+from .reproduction import Cell, Experiment, Reproduction, Table, edited
+from .text import counted, visible
 
 __all__ = ["MOST_ROWS", "render_markdown"]
 
@@ -28,9 +28,8 @@ def _lines(found: Reproduction, mark: str) -> Iterator[str]:
     yield f"{mark} The Fall of ROME on {_text(found.model)}"
     yield ""
     yield (
-        f"Layer {found.layer} of {found.layers}, {found.requests} requests of {_text(found.source)}: {found.collapse_cases} "
-        f"first-token subjects, {found.candidates} others with a small denominator and {found.ordinary_cases} ordinary ones, "
-        f"seed {found.seed}, C from {_text(found.statistics)}."
+        f"Layer {found.layer} of {found.layers}, {counted(found.requests, 'request')} of {_text(found.source)}, seed "
+        f"{found.seed}, C from {_text(found.statistics)}. Edited: {_text(edited(found.cases))}."
     )
     for one in found.experiments:
         yield from _experiment(one, f"{mark}#")
