@@ -117,7 +117,7 @@ def test_probe_shows_a_table_and_closes_the_gate_for_a_refused_edit(
     assert "Traceback" not in ran.err
     ran = command("probe", "edits.json", "--model", checkpoint, "--layer", 0, "--stats", "identity", "--limit", 1)
     assert ran.code == 0
-    assert "1 edits: 0 allow, 1 rewrite, 0 refuse; 0 invalid records skipped" in ran.out
+    assert "1 edit: 0 allow, 1 rewrite, 0 refuse; 0 invalid records skipped" in ran.out
 
 
 def test_audit_writes_three_files_and_report_makes_two_of_them_again(
