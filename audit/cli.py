@@ -20,6 +20,7 @@ from .cli_common import (
     Corpus,
     Device,
     Dtype,
+    EditFiles,
     Edits,
     EngineName,
     Json,
@@ -79,7 +80,7 @@ def _options(
 def audit(
     edits: Edits = "builtin",
     model: Model = "smollm2-135m",
-    out: Annotated[Path, typer.Option(help="Folder for audit.jsonl, summary.json and report.html.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for the log, the report and all else that is written.")] = Path(
         "editguard-audit"
     ),
     editor: Annotated[
@@ -97,6 +98,13 @@ def audit(
         str | None, typer.Option(help="Sentences for the perplexity check; default: built in.")
     ] = None,
     engine: EngineName = "live",
+    check_dtype: Annotated[
+        str,
+        typer.Option(
+            help="auto, or bfloat16: the checks alone compute in it, faster on a GPU or a processor with AMX; "
+            "what that changes is logged."
+        ),
+    ] = "auto",
     limit: Limit = None,
     skip_invalid: Skip = False,
     allow_pickle: Pickle = False,
@@ -105,8 +113,9 @@ def audit(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Probe, guard, make, check and undo every edit; write log, summary and report. Exit 0 only for a pass."""
-    from .runner import REPORT, locked_folder, run_audit
+    """Probe, guard, make, check and undo every edit; write log, report and outputs. Exit 0 only for a pass."""
+    from .files import REPORT
+    from .runner import locked_folder, run_audit
 
     arguments = {name: str(value) if isinstance(value, Path) else value for name, value in locals().items()
                  if isinstance(value, str | int | float | bool | Path | None)}  # fmt: skip
@@ -115,7 +124,7 @@ def audit(
     with locked_folder(out, overwrite=overwrite), progress_bars(as_json) as progress:
         setup = prepared(
             model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress,
-            engine=engine, perplexity_corpus=perplexity_corpus,
+            engine=engine, perplexity_corpus=perplexity_corpus, check_dtype=check_dtype,
         )  # fmt: skip
         summary = run_audit(
             setup, loaded, out, editor=editor, arguments=arguments, overwrite=overwrite, progress=progress
@@ -131,7 +140,7 @@ def audit(
 
 @app.command()
 def probe(
-    edits: Edits = "builtin",
+    edits: EditFiles = None,
     model: Model = "smollm2-135m",
     editor: Annotated[
         str | None, typer.Option(help="Editor for edits allowed as asked; default: the policy's, rome.")
@@ -161,25 +170,27 @@ def probe(
     from .policy import Action
     from .terminal import ProbeTable, probe_line
 
-    loaded = load_edits(edits, limit, skip_invalid)
+    files = [load_edits(one, limit, skip_invalid) for one in edits or ["builtin"]]
     known_editor(editor)
-    refused, table = 0, ProbeTable()
+    refused, tables = 0, [ProbeTable(one.source if len(files) > 1 else None) for one in files]
     with progress_bars(as_json) as progress:
         setup = prepared(
             model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress, engine=engine
         )
         guard = GuardedEditor(setup)
-        total = len(loaded.requests)
-        for index, assessment in enumerate(_assessments(guard, loaded.requests, editor, screen)):
-            progress("probing", index, total)
-            refused += assessment.decision.action is Action.REFUSE
-            if as_json:
-                typer.echo(json.dumps(probe_line(assessment), ensure_ascii=False))
-            else:
-                table.add(assessment)
-        progress("probing", total, total)
+        for loaded, table in zip(files, tables, strict=True):
+            total = len(loaded.requests)
+            for index, assessment in enumerate(_assessments(guard, loaded.requests, editor, screen)):
+                progress("probing", index, total)
+                refused += assessment.decision.action is Action.REFUSE
+                if as_json:
+                    typer.echo(json.dumps(probe_line(assessment, loaded.source), ensure_ascii=False))
+                else:
+                    table.add(assessment)
+            progress("probing", total, total)
     if not as_json:
-        table.show(len(loaded.invalid))
+        for loaded, table in zip(files, tables, strict=True):
+            table.show(len(loaded.invalid))
     raise typer.Exit(1 if refused and not setup.policy.allow_refused else 0)
 
 
@@ -232,11 +243,13 @@ def stats(
 @app.command()
 def report(
     log: Annotated[Path, typer.Argument(help="A log (audit.jsonl), or the folder that holds one.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for summary and report; default: beside the log.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for report and outputs; default: beside the log.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write summary.json and report.html again from a log; exit as the audit did."""
-    from .runner import LOG, REPORT, writable, write_outputs
+    """Write the report and all other outputs again from a log; exit as the audit did."""
+    from .files import LOG, REPORT
+    from .outputs import write_outputs
+    from .runner import writable
 
     path = log / LOG if log.is_dir() else log
     folder = out or path.parent

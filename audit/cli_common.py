@@ -21,6 +21,7 @@ __all__ = [
     "Corpus",
     "Device",
     "Dtype",
+    "EditFiles",
     "Edits",
     "EngineName",
     "Json",
@@ -39,9 +40,14 @@ __all__ = [
     "progress_bars",
 ]
 
+_CHECK_DTYPES = ("auto", "bfloat16")
+
 Model = Annotated[str, typer.Option(help="Embedded default, Hugging Face id, or a local folder.")]
 Edits = Annotated[
     str, typer.Argument(help="File of edits (JSON, JSONL, YAML, CSV), hf://dataset[:split], or 'builtin'.")
+]
+EditFiles = Annotated[
+    list[str] | None, typer.Argument(help="Files of edits, hf://dataset[:split], or 'builtin' (the default).")
 ]
 Layer = Annotated[int | None, typer.Option(help="Layer to edit, from 0; chosen for the model unless given.")]
 Site = Annotated[
@@ -79,8 +85,7 @@ def load_edits(edits: str, limit: int | None, skip_invalid: bool) -> LoadedReque
 def known_editor(editor: str | None) -> None:
     """Raise `InputError` for an editor that nobody may choose, before anything is loaded."""
     if editor is not None:
-        from . import controls as _controls  # noqa: F401  (registers)
-        from . import guard as _guard  # noqa: F401
+        from . import guard as _guard  # noqa: F401  (registers)
         from .editors.base import chosen_editor
 
         chosen_editor(editor)
@@ -89,7 +94,7 @@ def known_editor(editor: str | None) -> None:
 def prepared(
     model: str, layer: int | None, site: str | None, policy: Path | None, seed: int, device: str, dtype: str,
     stats: str | None, corpus: str | None, allow_pickle: bool, progress: Progress, *, engine: str = "live",
-    perplexity_corpus: str | None = None,
+    perplexity_corpus: str | None = None, check_dtype: str = "auto",
 ) -> Setup:  # fmt: skip
     """Load the model and make it ready; what is wrong with the options is found before that."""
     from .policy import load_policy
@@ -105,13 +110,18 @@ def prepared(
 
     if engine not in {one.value for one in Engine}:
         raise InputError(f"The engine {engine!r} is not known; use 'live' or 'reference'.")
+    if check_dtype not in _CHECK_DTYPES:
+        raise InputError(f"Checks cannot compute in {check_dtype!r}; use one of {', '.join(_CHECK_DTYPES)}.")
     sentences = None if perplexity_corpus is None else corpus_from(perplexity_corpus).documents
+    import torch
+
     progress("loading the model", 0, 1)
     lm = load_model(model, device=device, dtype=dtype, allow_pickle=allow_pickle)
     progress("loading the model", 1, 1)
     return prepare(
         lm, layer=layer, site_path=site, policy=chosen, seed=seed, statistics=stats, corpus=corpus,
-        perplexity_corpus=sentences, settings=ValueSettings(engine=Engine(engine)), progress=progress,
+        perplexity_corpus=sentences, settings=ValueSettings(engine=Engine(engine)),
+        check_dtype=None if check_dtype == "auto" else getattr(torch, check_dtype), progress=progress,
     )  # fmt: skip
 
 

@@ -13,36 +13,17 @@ from typing import Literal
 
 from ..probes.keys import locate
 from ..probes.requests import EditRequest
-from ..probes.statistics import KeyStatistics
 from ..suites.builtin import builtin_edits
 from ..suites.check import Outcome
-from .editors.base import EDITORS, Plan, RankOneUpdate
-from .editors.published import Rome
-from .editors.value import OptimisedValue
+from .editors.exploded import Exploded
 from .guard import GuardedEditor, Proposal, Result
 from .policy import Policy
 from .setup import Setup
 
-__all__ = ["Control", "Exploded", "control_guard", "controls_for", "propose_controls", "run_control"]
+__all__ = ["Control", "control_guard", "controls_for", "propose_controls", "run_control"]
 
 _FROM_ABOVE = ("max_perplexity_ratio", "max_relative_update")
 _FROM_BELOW = ("min_efficacy", "min_locality", "min_entropy_ratio")
-_EXPLOSION = 300.0
-"""Denominators of first-token subjects were measured two to three orders of magnitude under ordinary ones."""
-
-
-@EDITORS.register("exploded")
-class Exploded(Rome):
-    """ROME with its update blown up 300 times: a known-bad control for models in which no subject is a first token."""
-
-    name = "exploded"
-    question = "rome, blown up 300 times: a control, never an edit"
-    control = True
-
-    def finish(self, plan: Plan, value: OptimisedValue, statistics: KeyStatistics) -> RankOneUpdate:
-        """Return the published update times 300."""
-        found = super().finish(plan, value, statistics)
-        return replace(found, left=found.left * _EXPLOSION)
 
 
 @dataclass(frozen=True)
@@ -60,7 +41,7 @@ def controls_for(setup: Setup) -> tuple[Control, ...]:
     first = [edit for edit in edits if edit.group == "single-token-first" and locate(setup.lm, edit).is_first_token]
     # Short prompts, since the controls are made in every audit.
     good, other, *_ = sorted((edit for edit in edits if edit.group == "mid-prompt"), key=lambda edit: len(edit.prompt))
-    bad, editor = (first[0], "rome") if first else (other, "exploded")
+    bad, editor = (first[0], "rome") if first else (other, Exploded.name)
     return Control(_named(bad, "bad"), editor, "collapse"), Control(_named(good, "good"), "rome", "sound")
 
 

@@ -28,7 +28,8 @@ from ..suites import condition as _condition  # noqa: F401  (registers the built
 from ..suites import facts as _facts  # noqa: F401
 from ..suites import perplexity as _perplexity  # noqa: F401
 from ..suites.check import CHECKS, Generated, Measurement, Outcome
-from .editors import prefixed as _prefixed  # noqa: F401  (registers the built-in editors)
+from .editors import exploded as _exploded  # noqa: F401  (registers the built-in editors)
+from .editors import prefixed as _prefixed  # noqa: F401
 from .editors import published as _published  # noqa: F401
 from .editors.base import RankOneUpdate, chosen_editor, compute_updates
 from .policy import Action, Decision, decide, load_policy
@@ -224,7 +225,8 @@ class GuardedEditor:
         ]
         asked, updates = [request for request, _ in made], [update for _, update in made]
         checks = [CHECKS.get(name)() for name in self.checks] if asked else []
-        states = [check.prepare(self.setup.bench, asked, updates) for check in checks]
+        with self.setup.bench.computing():
+            states = [check.prepare(self.setup.bench, asked, updates) for check in checks]
         rows = iter(zip(*states, strict=True) if states else [() for _ in asked])
         return [one if one.refusal is not None else replace(one, before=next(rows)) for one in proposals]
 
@@ -270,7 +272,7 @@ class GuardedEditor:
         checks = [CHECKS.get(name)() for name in self.checks]
         measurements: list[Measurement] = []
         generations: list[Generated] = []
-        with Transaction(self.setup.site, update) as transaction:
+        with Transaction(self.setup.site, update) as transaction, bench.computing():
             for check, state in zip(checks, proposal.before, strict=True):
                 measured = check.measure(bench, request, state, update.needs_prefix)
                 measurements += measured.measurements

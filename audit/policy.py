@@ -90,13 +90,15 @@ class Decision:
     reasons: tuple[str, ...]
 
 
-def load_policy(path: Path | None) -> Policy:
+def load_policy(path: Path | None, root: Path | None = None) -> Policy:
     """Read a policy; None means ``[tool.editguard]`` of ./pyproject.toml where there is one, else the defaults.
+
+    With `root` it is that folder's pyproject.toml.
 
     Raises `PolicyError`.
     """
     if path is None:
-        project = Path("pyproject.toml")
+        project = (root or Path()) / "pyproject.toml"
         return load_policy(project) if project.is_file() and "editguard" in _tools(project) else Policy()
     table = _tools(path).get("editguard") if path.name == "pyproject.toml" else _toml(path)
     if table is None:

@@ -13,11 +13,15 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Literal
 
+import torch
+
+from ..probes.card import Card
 from ..probes.model import LanguageModel
+from ..probes.probe import PROBES
 from ..probes.request_files import LoadedRequests
 from ..probes.requests import EditRequest
 from ..reports import schema
-from ..suites.check import Measurement, Outcome
+from ..suites.check import CHECKS, Measurement, Outcome
 from .guard import Assessment, Proposal, Result
 from .policy import Action
 from .setup import Setup
@@ -28,7 +32,7 @@ _MOST_POINTS = 8
 
 
 def header(
-    setup: Setup, loaded: LoadedRequests, arguments: dict[str, Any], controls: list[str], baseline: float
+    setup: Setup, loaded: LoadedRequests, arguments: dict[str, Any], controls: list[str], baselines: dict[str, float]
 ) -> schema.Header:
     """Return the log's first record: all that the others have in common."""
     lm, found = setup.lm, setup.statistics
@@ -55,6 +59,7 @@ def header(
         prefixes=[schema.Prefix(family=p.family.value, text=p.text, role=p.role.value) for p in setup.prefixes.prefixes],
         settings={
             **asdict(setup.settings), "engine": setup.settings.engine.value, "descent": setup.settings.descent.value,
+            "check_dtype": _dtype(setup.check_dtype or lm.dtype),
         },
         perplexity_corpus_sha256=hashlib.sha256("\0".join(setup.corpus).encode("utf-8", "surrogatepass")).hexdigest(),
         policy=setup.policy.model_dump(mode="json"),
@@ -65,7 +70,11 @@ def header(
             )
             for one in setup.calibration.thresholds.values()
         ],
-        baseline=[schema.BaselineValue(metric=schema.PERPLEXITY, value=_finite(baseline))],
+        cards=[
+            *(_card("probe", name, cls.card) for name, cls in PROBES),
+            *(_card("check", name, cls.card) for name, cls in CHECKS),
+        ],
+        baseline=[schema.BaselineValue(metric=metric, value=_finite(value)) for metric, value in baselines.items()],
         controls=controls,
         versions=versions(),
     )  # fmt: skip
@@ -76,11 +85,19 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": version("torch"), "transformers": version("transformers")}
 
 
+def _card(kind: Literal["probe", "check"], name: str, card: Card) -> schema.CardRecord:
+    return schema.CardRecord(kind=kind, name=name, **asdict(card))
+
+
 def _model(lm: LanguageModel, layers: int) -> schema.ModelInfo:
     return schema.ModelInfo(
         ref=lm.ref, fingerprint=lm.fingerprint, architecture=lm.architecture, parameters=lm.parameters,
-        dtype=str(lm.dtype).removeprefix("torch."), device=str(lm.device), adds_bos=lm.adds_bos, layers=layers,
+        dtype=_dtype(lm.dtype), device=str(lm.device), adds_bos=lm.adds_bos, layers=layers,
     )  # fmt: skip
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def edit_record(setup: Setup, result: Result, index: int) -> schema.EditRecord:

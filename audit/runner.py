@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 from ..probes.errors import EditRefused, InputError
 from ..probes.request_files import LoadedRequests
 from ..probes.requests import EditRequest
-from ..reports.digest import summarise
-from ..reports.html import render_html
-from ..reports.log import LogWriter, read_log, write_atomic
+from ..reports.log import LogWriter
 from ..reports.schema import ControlRecord, EditRecord, Footer
 from ..reports.summary import Summary
 from .controls import Control, control_guard, controls_for, propose_controls, run_control
+from .files import LOG, WRITTEN
 from .guard import GuardedEditor, Proposal
+from .outputs import write_outputs
 from .records import control_record, edit_record, errored, header
 from .setup import Progress, Setup, editable
 
@@ -30,22 +30,19 @@ T = TypeVar("T")
 _Propose = Callable[[GuardedEditor, Sequence[T]], list[Proposal]]
 
 __all__ = [
-    "LOG",
-    "REPORT",
-    "SUMMARY",
+    "TOGETHER",
+    "control_records",
     "locked_folder",
+    "proposals",
     "proposed",
     "recorded",
     "run_audit",
     "writable",
-    "write_outputs",
 ]
 
-LOG, SUMMARY, REPORT = "audit.jsonl", "summary.json", "report.html"
-_WRITTEN = (LOG, SUMMARY, REPORT)
 _SURVIVABLE = (InputError, EditRefused, RuntimeError, ValueError, ArithmeticError)
 """What one request may fail with while the others go on; a failed roll-back, or our own fault, ends the audit."""
-_TOGETHER = 20
+TOGETHER = 20
 """Requests whose updates are computed at once; a killed audit leaves the records of all but the last so many."""
 
 
@@ -80,7 +77,7 @@ def locked_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
     except Timeout:
         raise InputError(f"Another run is writing to {str(out)!r}; wait for it, or choose another --out.") from None
     try:
-        old = [name for name in _WRITTEN if (out / name).exists()]
+        old = [name for name in WRITTEN if (out / name).exists()]
         if old and not overwrite:
             raise InputError(
                 f"The folder {str(out)!r} already holds an audit ({old[0]}), and nothing is written over unasked; "
@@ -113,16 +110,15 @@ def run_audit(
     """
     editable(setup.site)
     guard, started = GuardedEditor(setup), time.monotonic()
-    baseline = setup.bench_perplexity()
+    baselines = setup.baselines()
     controls = controls_for(setup) if setup.policy.controls else ()
-    for name in _WRITTEN if overwrite else ():
+    for name in WRITTEN if overwrite else ():
         (out / name).unlink(missing_ok=True)
     with LogWriter(out / LOG) as log:
-        log.write(header(setup, loaded, arguments or {}, [control.request.id for control in controls], baseline))
+        log.write(header(setup, loaded, arguments or {}, [control.request.id for control in controls], baselines))
         progress("controls", 0, len(controls))
-        wide = control_guard(guard)
-        for index, (control, made) in enumerate(zip(controls, proposed(wide, controls, propose_controls), strict=True)):
-            log.write(_control(wide, control, made, index))
+        for index, control in enumerate(control_records(guard, controls)):
+            log.write(control)
             progress("controls", index + 1, len(controls))
         total = len(loaded.requests)
         progress("edits", 0, total)
@@ -136,13 +132,19 @@ def run_audit(
 def _edits(guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None) -> Iterator[EditRecord]:
     """Yield one record a request, in order; updates are computed for some requests at once."""
 
+    for start in range(0, len(requests), TOGETHER):
+        chunk = requests[start : start + TOGETHER]
+        for index, made in enumerate(proposals(guard, chunk, editor), start):
+            yield recorded(guard, requests[index], made, index)
+
+
+def proposals(guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None) -> list[Proposal | Exception]:
+    """Assess the requests and compute their updates, together: for each the proposal, or the error that it ended in."""
+
     def propose(guard: GuardedEditor, chunk: Sequence[EditRequest]) -> list[Proposal]:
         return guard.propose(guard.assess_all(chunk, editor))
 
-    for start in range(0, len(requests), _TOGETHER):
-        chunk = requests[start : start + _TOGETHER]
-        for index, made in enumerate(proposed(guard, chunk, propose), start):
-            yield recorded(guard, requests[index], made, index)
+    return proposed(guard, requests, propose)
 
 
 def recorded(guard: GuardedEditor, request: EditRequest, made: Proposal | Exception, index: int) -> EditRecord:
@@ -167,13 +169,11 @@ def proposed(guard: GuardedEditor, asked: Sequence[T], propose: _Propose[T]) -> 
         return [found for one in asked for found in proposed(guard, [one], propose)]
 
 
-def write_outputs(folder: Path, log: Path | None = None) -> Summary:
-    """Write summary.json and report.html from the log alone, and return the summary."""
-    found = read_log(log or folder / LOG)
-    summary = summarise(found)
-    write_atomic(folder / SUMMARY, summary.model_dump_json(indent=2) + "\n")
-    write_atomic(folder / REPORT, render_html(found))
-    return summary
+def control_records(guard: GuardedEditor, controls: Sequence[Control]) -> Iterator[ControlRecord]:
+    """Make, check and undo every control, and yield its record with whether it showed what it must."""
+    wide = control_guard(guard)
+    for index, (control, made) in enumerate(zip(controls, proposed(wide, controls, propose_controls), strict=True)):
+        yield _control(wide, control, made, index)
 
 
 def _control(guard: GuardedEditor, control: Control, made: Proposal | Exception, index: int) -> ControlRecord:

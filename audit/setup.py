@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..probes import builtin as _builtin_probes  # noqa: F401  (registers the built-in probes)
 from ..probes.calibration import Calibration, calibrate
@@ -28,14 +28,19 @@ from ..probes.probe import PROBES
 from ..probes.requests import EditRequest
 from ..probes.site import EditSite, find_site, layer_count
 from ..probes.statistics import KeyStatistics, identity_statistics, load_statistics, save_statistics
+from ..reports.base import EXACT_PERPLEXITY, PERPLEXITY
 from ..suites.builtin import builtin_corpus, ordinary_requests
 from ..suites.check import Bench, Limits
 from ..suites.perplexity import Perplexity
-from .editors import prefixed as _prefixed  # noqa: F401  (registers the built-in editors)
+from .editors import exploded as _exploded  # noqa: F401  (registers the built-in editors)
+from .editors import prefixed as _prefixed  # noqa: F401
 from .editors import published as _published  # noqa: F401
 from .editors.base import EditContext, chosen_editor
 from .editors.value import Engine, ValueSettings
 from .policy import Policy
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "EMBEDDED_LAYER",
@@ -83,6 +88,8 @@ class Setup:
     """States of the prefixes in the unedited model; None where the model cannot go on from them."""
     memo: dict[str, Any] = field(default_factory=dict)
     """What checks computed once of the unedited model; the same under another policy."""
+    check_dtype: torch.dtype | None = None
+    """Dtype of the checks' matrix products; None for that of the weights."""
     site_path: str | None = None
     """Path of the site, with ``{layer}``, where it was given and not found: for whoever reads other layers."""
 
@@ -116,6 +123,7 @@ class Setup:
             self.known,
             self.plain,
             self.memo,
+            self.check_dtype,
         )
 
     def unedited(self) -> None:
@@ -129,7 +137,18 @@ class Setup:
     def bench_perplexity(self) -> float:
         """Return the mean perplexity of the unedited model on the run's corpus; raises `NotFinite` and `InputError`."""
         self.unedited()
-        return Perplexity().baseline(self.bench).before.mean
+        with self.bench.computing():
+            return Perplexity().baseline(self.bench).before.mean
+
+    def baselines(self) -> dict[str, float]:
+        """Return the unedited model's figures for the log: its mean perplexity, and what it is in the weights' own dtype.
+
+        The second only where checks compute in another one, so that the error which that brings can be read.
+        """
+        found = {PERPLEXITY: self.bench_perplexity()}
+        if self.check_dtype is not None:
+            found[EXACT_PERPLEXITY] = replace(self, check_dtype=None, memo={}).bench_perplexity()
+        return found
 
 
 def default_layer(lm: LanguageModel, site_path: str | None = None) -> int:
@@ -151,9 +170,12 @@ def prepare(
     corpus: str | None = None,
     perplexity_corpus: tuple[str, ...] | None = None,
     settings: ValueSettings | None = None,
+    check_dtype: torch.dtype | None = None,
     progress: Progress = lambda *_: None,
 ) -> Setup:
     """Make a model ready; `statistics` is a file or ``identity``, `corpus` text to compute statistics from.
+
+    With `check_dtype` the checks' matrix products are made in it: faster where the processor has it, and less exact.
 
     Raises `ModelError`, `PolicyError`, `StatisticsError` and `NotFinite`.
     """
@@ -187,6 +209,7 @@ def prepare(
     return Setup(
         lm, site, found, prefixes, gauge, calibration, policy, chosen,
         builtin_corpus() if perplexity_corpus is None else perplexity_corpus, seed, checksum(lm.model), known,
+        check_dtype=check_dtype,
         site_path=site_path,
     )  # fmt: skip
 

@@ -33,11 +33,12 @@ _COLOURS = {"pass": "bold green", "fail": "bold red", "void": "bold magenta"}
 _ACTIONS = {Action.ALLOW: "green", Action.REWRITE: "yellow", Action.REFUSE: "red"}
 
 
-def probe_line(assessment: Assessment) -> dict[str, Any]:
-    """Return one JSON object of ``probe --json``; a number that is not finite is null."""
+def probe_line(assessment: Assessment, source: str) -> dict[str, Any]:
+    """Return one JSON object of ``probe --json`` for an edit of `source`; a number that is not finite is null."""
     seen = assessment.evidence
     return {
         "id": assessment.request.id,
+        "source": source,
         "decision": assessment.decision.action.value,
         "first_token": None if seen is None else seen.keys.position.is_first_token,
         "denominator": _number(None if seen is None else seen.denominator),
@@ -65,10 +66,12 @@ def _number(value: float | None) -> float | None:
 
 
 class ProbeTable:
-    """The decisions of a probe run, printed at its end."""
+    """The decisions about the edits of one file, printed at the end of a probe run."""
 
-    def __init__(self) -> None:
-        self._table = Table("id", "subject", "decision", "|u.k_u|", "ratio", "cosine", "why", expand=True)
+    def __init__(self, title: str | None = None) -> None:
+        """`title` names the file where there are several."""
+        columns = "id", "subject", "decision", "|u.k_u|", "ratio", "cosine", "why"
+        self._table = Table(*columns, expand=True, title=None if title is None else escape(title))
         self._counts = dict.fromkeys(Action, 0)
 
     def add(self, assessment: Assessment) -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
     "DENOMINATOR",
+    "EXACT_PERPLEXITY",
     "PERPLEXITY",
     "PERPLEXITY_RATIO",
     "SCHEMA_VERSION",
@@ -34,6 +35,9 @@ PERPLEXITY_RATIO = "ratio"
 
 PERPLEXITY = "perplexity"
 """Metric in `Header.baseline` of the unedited model's own perplexity, the ratio's denominator."""
+
+EXACT_PERPLEXITY = "perplexity-exact"
+"""Metric in `Header.baseline`: the same in the weights' own dtype, where the checks computed in another one."""
 
 DENOMINATOR = "denominator"
 """Probe in `Header.thresholds` whose threshold is held against |u . k_u| (metric ``denominator``), or against that over

@@ -110,7 +110,9 @@ def perplexity_lost(record: EditBody) -> bool:
 def _measurements(
     records: Iterable[EditBody], check: HeadlineCheck, protocol: Protocol | None
 ) -> Iterable[Measurement]:
+    # Asked for once: an enum's value costs more than all else here.
+    name, wanted = check.value, None if protocol is None else protocol.value
     for record in records:
         for one in record.measurements:
-            if one.check == check.value and (protocol is None or one.protocol == protocol.value):
+            if one.check == name and (wanted is None or one.protocol == wanted):
                 yield one

@@ -5,18 +5,17 @@ A pure function of `Reproduction`. Pictures are left out; what they show stands 
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
+from .marks import escaped, grid
 from .numbers import number
 from .reproduction import Cell, Experiment, Reproduction, Table, edited
-from .text import counted, visible
+from .text import counted
 
 __all__ = ["MOST_ROWS", "render_markdown"]
 
 MOST_ROWS = 60
 """A table shows so many rows; the rest is in its files."""
-_MARKS = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_[]|#"})
 
 
 def render_markdown(found: Reproduction, level: int = 1) -> str:
@@ -25,11 +24,11 @@ def render_markdown(found: Reproduction, level: int = 1) -> str:
 
 
 def _lines(found: Reproduction, mark: str) -> Iterator[str]:
-    yield f"{mark} The Fall of ROME on {_text(found.model)}"
+    yield f"{mark} The Fall of ROME on {escaped(found.model)}"
     yield ""
     yield (
-        f"Layer {found.layer} of {found.layers}, {counted(found.requests, 'request')} of {_text(found.source)}, seed "
-        f"{found.seed}, C from {_text(found.statistics)}. Edited: {_text(edited(found.cases))}."
+        f"Layer {found.layer} of {found.layers}, {counted(found.requests, 'request')} of {escaped(found.source)}, seed "
+        f"{found.seed}, C from {escaped(found.statistics)}. Edited: {escaped(edited(found.cases))}."
     )
     for one in found.experiments:
         yield from _experiment(one, f"{mark}#")
@@ -37,43 +36,36 @@ def _lines(found: Reproduction, mark: str) -> Iterator[str]:
 
 def _experiment(one: Experiment, mark: str) -> Iterator[str]:
     yield ""
-    yield f"{mark} {one.number}. {_text(one.title)}"
+    yield f"{mark} {one.number}. {escaped(one.title)}"
     yield ""
-    yield f"{_text(one.question)} (Source: {_text(one.source)}.)"
+    yield f"{escaped(one.question)} (Source: {escaped(one.source)}.)"
     if one.skipped is not None:
         yield ""
-        yield f"Not run: {_text(one.skipped)}"
+        yield f"Not run: {escaped(one.skipped)}"
     if one.claims:
         yield ""
-        yield from _grid(
+        yield from grid(
             ["the paper", "here", "", "the same if"],
-            [[claim.paper, claim.here, claim.agreement.value, claim.rule] for claim in one.claims],
+            [[*map(escaped, (claim.paper, claim.here, claim.agreement.value, claim.rule))] for claim in one.claims],
         )
     for table in one.tables:
         yield from _table(table)
     for note in one.notes:
         yield ""
-        yield _text(note)
+        yield escaped(note)
 
 
 def _table(table: Table) -> Iterator[str]:
     yield ""
-    yield f"{_text(table.title)}{f' ({len(table.rows)} rows)' if len(table.rows) > MOST_ROWS else ''}:"
+    yield f"{escaped(table.title)}{f' ({len(table.rows)} rows)' if len(table.rows) > MOST_ROWS else ''}:"
     yield ""
-    yield from _grid(table.columns, table.rows[:MOST_ROWS])
+    yield from grid(table.columns, [[*map(_cell, row)] for row in table.rows[:MOST_ROWS]])
     if len(table.rows) > MOST_ROWS:
         yield ""
         yield f"{len(table.rows) - MOST_ROWS} more rows are in {table.name}.csv."
     if table.note:
         yield ""
-        yield _text(table.note)
-
-
-def _grid(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Iterator[str]:
-    yield "| " + " | ".join(map(_text, columns)) + " |"
-    yield "|" + "---|" * len(columns)
-    for row in rows:
-        yield "| " + " | ".join(map(_cell, row)) + " |"
+        yield escaped(table.note)
 
 
 def _cell(value: Cell) -> str:
@@ -81,9 +73,4 @@ def _cell(value: Cell) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return _text(value) if isinstance(value, str) else number(value)
-
-
-def _text(text: str) -> str:
-    """Return text that no reader of Markdown takes for a mark, in one line."""
-    return html.escape(visible(text).replace("\n", " "), quote=False).translate(_MARKS)
+    return escaped(value) if isinstance(value, str) else number(value)

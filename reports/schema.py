@@ -14,6 +14,8 @@ over a log (`digest`).
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, TypeAdapter, field_validator, model_validator
@@ -38,6 +40,7 @@ __all__ = [
     "DENOMINATOR",
     "SCHEMA_VERSION",
     "BaselineValue",
+    "CardRecord",
     "Condition",
     "ControlRecord",
     "Decision",
@@ -115,6 +118,20 @@ class Threshold(Model):
     quantiles: dict[str, float] = Field(default_factory=dict)
 
 
+class CardRecord(Model):
+    """The card of a probe or check that was in force: what it asks, and what a human does about it when it fires."""
+
+    kind: Literal["probe", "check"]
+    name: str
+    question: str
+    source: str
+    needs: str
+    unit: str
+    range: str
+    threshold: str
+    action: str
+
+
 class BaselineValue(Model):
     """One figure of the unedited model, e.g. `PERPLEXITY`."""
 
@@ -158,9 +175,16 @@ class Header(Model):
     perplexity_corpus_sha256: str = ""
     policy: dict[str, JsonValue]
     thresholds: list[Threshold] = Field(default_factory=list)
+    cards: list[CardRecord] = Field(default_factory=list)
+    """Of every probe and check that was registered, so that a reader needs neither them nor their packages."""
     baseline: list[BaselineValue] = Field(default_factory=list)
     controls: list[str] = Field(default_factory=list)
     versions: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def policy_sha256(self) -> str:
+        """Hash of the policy as it was in force: of its JSON with sorted keys."""
+        return hashlib.sha256(json.dumps(self.policy, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
     @field_validator("policy")
     @classmethod

@@ -15,7 +15,7 @@ from typing import Any, Final
 from .log import write_atomic
 from .reproduction import Cell, Reproduction, Table
 
-__all__ = ["remove_tables", "write_tables"]
+__all__ = ["encodable", "remove_tables", "write_tables"]
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """A text that begins so is run by spreadsheets, or loses its first character and then is."""
@@ -65,15 +65,13 @@ def _csv(table: Table) -> str:
 def _csv_cell(cell: Cell) -> str:
     if not isinstance(cell, str):
         return "" if cell is None else str(cell)
-    return _encodable(f"'{cell}" if cell.startswith(_FORMULA) else cell)
+    return encodable(f"'{cell}" if cell.startswith(_FORMULA) else cell)
 
 
 def _parquet(table: Table) -> bytes:
     import pandas
 
-    columns = {
-        _encodable(name): _series([row[index] for row in table.rows]) for index, name in enumerate(table.columns)
-    }
+    columns = {encodable(name): _series([row[index] for row in table.rows]) for index, name in enumerate(table.columns)}
     content = io.BytesIO()
     pandas.DataFrame(columns, index=pandas.RangeIndex(len(table.rows))).to_parquet(content, index=False)
     return content.getvalue()
@@ -85,7 +83,7 @@ def _series(cells: Sequence[Cell]) -> Any:
     kind = _kind([cell for cell in cells if cell is not None])
     if kind != "string":
         return pandas.Series(cells, dtype=kind)
-    return pandas.Series([None if cell is None else _encodable(str(cell)) for cell in cells], dtype=kind)
+    return pandas.Series([None if cell is None else encodable(str(cell)) for cell in cells], dtype=kind)
 
 
 def _kind(cells: Sequence[Cell]) -> str:
@@ -99,5 +97,6 @@ def _kind(cells: Sequence[Cell]) -> str:
     return "Float64" if kinds and kinds <= {int, float} and fits else "string"
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
+    """Return text that UTF-8 can hold: a lone surrogate as its escape."""
     return text.encode(errors="backslashreplace").decode()

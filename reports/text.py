@@ -1,7 +1,8 @@
 """Text from models, files and users, made fit to be shown: what would hide or reorder it becomes visible.
 
 `visible` replaces control characters (also those that turn the direction of writing) by their code point's name, as
-in ``U+202E``; escaping for HTML is the template's work and comes after. `slugs` makes anchors from ids.
+in ``U+202E``; what is left can be held by JSON, UTF-8 and XML 1.0. Escaping for HTML is the template's work and comes
+after. `shortened` cuts long text and says so, `slugs` makes anchors from ids.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-__all__ = ["Piece", "counted", "pieces", "slugs", "visible"]
+__all__ = ["Piece", "counted", "pieces", "shortened", "slugs", "visible"]
 
 # C0 and C1 controls but tab and newline; soft hyphen; Arabic letter mark; zero-width space; marks, embeddings,
 # overrides and isolates of direction; line and paragraph separators; invisible operators; byte-order mark; annotation
-# and tag characters. Joiners (U+200C, U+200D) stay: scripts and emoji need them.
+# and tag characters; the two that XML forbids. Joiners (U+200C, U+200D) stay: scripts and emoji need them.
 _HIDDEN = re.compile(
     "([\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff"
-    "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff])"
+    "\ufff9-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e0fff])"
 )
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 _LONGEST_SLUG = 48
@@ -46,6 +47,11 @@ def visible(text: str) -> str:
 def counted(number: int, one: str, many: str = "") -> str:
     """Return a number with its noun: ``1 edit``, ``2 edits``; `many` is the plural where it is not `one` with an s."""
     return f"{number} {one if number == 1 else many or f'{one}s'}"
+
+
+def shortened(text: str, most: int) -> str:
+    """Return `text`, or its first `most` characters and how many there are in all."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
 
 
 def slugs(ids: Iterable[str]) -> Iterator[str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from .log import Log
+from .schema import EditRecord
 from .story import Decided, Story
 from .text import counted
 
-__all__ = ["fail_reasons", "pass_reason", "void_reasons"]
+__all__ = ["control_fault", "fail_reasons", "incomplete_reasons", "pass_reason", "void_reasons"]
 
 _NAMED = 5
 _EXPECTED = {"collapse": "a collapse", "sound": "a sound model"}
@@ -24,13 +25,21 @@ def void_reasons(log: Log, controls: Sequence[Story]) -> Iterator[str]:
         yield f"{counted(len(missing), 'control is', 'controls are')} missing: {_names(missing)}."
     elif missing and log.header.policy.get("controls") is not True:
         yield f"No control was recorded, though the header announces {_names(missing)}."
-    for control, story in zip(log.controls, controls, strict=True):
-        if control.outcome == "errored":
-            yield f"Control {control.id!r} errored: {control.error}"
-        elif not control.ok:
-            seen = _collapse_missed(story) if control.expect == "collapse" else "; ".join(story.faults) or "it was not"
-            expected = _EXPECTED[control.expect]
-            yield f"Control {control.id!r} was to show {expected}, but {seen}: the checks prove nothing."
+    for control in controls:
+        fault = control_fault(control)
+        if fault is not None:
+            yield fault
+
+
+def control_fault(story: Story) -> str | None:
+    """Return why a control proves nothing, or None where it showed what it must."""
+    control = story.record
+    if isinstance(control, EditRecord) or control.ok:
+        return None
+    if control.outcome == "errored":
+        return f"Control {control.id!r} errored: {control.error}"
+    seen = _collapse_missed(story) if control.expect == "collapse" else "; ".join(story.faults) or "it was not"
+    return f"Control {control.id!r} was to show {_EXPECTED[control.expect]}, but {seen}: the checks prove nothing."
 
 
 def _collapse_missed(story: Story) -> str:
@@ -39,8 +48,6 @@ def _collapse_missed(story: Story) -> str:
 
 def fail_reasons(log: Log, stories: Sequence[Story]) -> Iterator[str]:
     """Yield why the edits may not ship: collapsed, failed or refused ones, none at all, or missing records."""
-    if not stories:
-        yield "No edit was audited."
     collapsed = [s for s in stories if s.collapsed]
     if collapsed:
         yield f"{counted(len(collapsed), 'edit')} collapsed the model: {_ids(collapsed)}."
@@ -55,10 +62,13 @@ def fail_reasons(log: Log, stories: Sequence[Story]) -> Iterator[str]:
             f"{counted(len(refused), 'edit was', 'edits were')} refused ({_ids(refused)}), and the policy does not "
             "allow a pass with refused edits."
         )
-    yield from _missing_records(log)
+    yield from incomplete_reasons(log)
 
 
-def _missing_records(log: Log) -> Iterator[str]:
+def incomplete_reasons(log: Log) -> Iterator[str]:
+    """Yield what keeps the log from being that of a whole audit: no edit, records that are missing, no footer."""
+    if not log.edits:
+        yield "No edit was audited."
     if log.footer is None:
         torn = ", and its last line is cut short" if log.torn else ""
         yield f"The audit did not finish: the log has no footer{torn}."

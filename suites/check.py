@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, NamedTuple
@@ -104,6 +105,17 @@ class Bench:
     plain: bool = False
     """Whether every figure is taken by ordinary passes of whole texts: the reference that the fast way is held to."""
     memo: dict[str, Any] = field(default_factory=dict)
+    dtype: torch.dtype | None = None
+    """Dtype of the checks' matrix products, with sums in fp32; None for that of the weights."""
+
+    def computing(self) -> AbstractContextManager[object]:
+        """Return the context in which checks run the model."""
+        return nullcontext() if self.dtype is None else torch.autocast(self.lm.device.type, self.dtype)
+
+    @property
+    def exact(self) -> bool:
+        """Whether two ways to the same figure round alike, to fp32."""
+        return self.dtype is None and self.lm.dtype in (torch.float32, torch.float64)
 
     def stem(self, rows: Sequence[Row]) -> Stem | PlainRows:
         """Return the stem of `rows` in the unedited model; for `prepare`, since it goes on from the prefixes' states.
@@ -119,7 +131,7 @@ class Bench:
         if self.plain:
             return PlainRows(self.lm, rows)
         # In half precision the two ways round differently, and an edit that changes nothing would seem to change tokens.
-        known = self.known if self.lm.dtype in (torch.float32, torch.float64) else None
+        known = self.known if self.exact else None
         found = Stem(self.lm, self.site, rows, known, verify="stem" not in self.memo)
         if bool(torch.isfinite(found.first).all()):
             self.memo["stem"] = True

@@ -11,10 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from editguard.audit.controls import Exploded  # registers the control's editor as well
 from editguard.audit.editors.base import EDITORS
+from editguard.audit.editors.exploded import Exploded
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Policy
+from editguard.audit.pytesting import fixtures
+from editguard.audit.pytesting.options import EDITS, OPTIONS
 from editguard.probes.request_files import load_requests
 from editguard.reports.schema import EditBody, Header
 from editguard.reports.summary import Summary
@@ -89,6 +91,11 @@ def test_editors_page_names_every_editor() -> None:
     ours = {name for name, cls in EDITORS if cls.__module__.startswith("editguard.")}
     assert Exploded.name in ours
     assert first_cells(text("docs/editors.md")) == ours
+
+
+def test_guide_to_the_plugin_names_every_option_fixture_and_item() -> None:
+    named = first_cells(text("docs/guide-pytest.md"))
+    assert named == {*(option.flag for option in (EDITS, *OPTIONS)), *fixtures.__all__, "guard"}
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/guide-audit.md"])

@@ -111,7 +111,7 @@ class _Begun(LogWriter):
 def _header(guard: GuardedEditor, loaded: LoadedRequests, editor: str, stamp: Stamp, wanted: int) -> Header:
     arguments = {"command": "reproduce", "editor": editor, "stamp": json.dumps(stamp)}
     setup = replace(guard.setup, settings=chosen_editor(editor)().settings(guard.setup.settings))
-    found = header(setup, loaded, arguments, [], guard.setup.bench_perplexity())
+    found = header(setup, loaded, arguments, [], guard.setup.baselines())
     # No control is made, and no edit but those of the cases.
     return found.model_copy(update={"requests": wanted, "policy": {**found.policy, "controls": False}})
 

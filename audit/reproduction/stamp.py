@@ -34,6 +34,7 @@ def run_stamp(setup: Setup, loaded: LoadedRequests, ordinary: int, most_cases: i
         **{name: version(name) for name in _PACKAGES},
         "model": f"{lm.architecture} {lm.fingerprint[:12]}",
         "dtype": str(lm.dtype).removeprefix("torch."),
+        "dtype of the checks": str(setup.check_dtype or lm.dtype).removeprefix("torch."),
         "device": str(lm.device),
         "site": setup.site.path,
         "file": loaded.sha256[:12],

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import pytest
 import torch
 from editguard.audit.cli import main
-from editguard.audit.runner import LOG, REPORT, SUMMARY
+from editguard.audit.files import LOG, REPORT, SUMMARY, WRITTEN
+from editguard.audit.outputs import OUTPUTS
 from editguard.reports.log import read_log
 
 from .tiny_lm import MIDDLE, REQUEST, lenient
@@ -120,7 +121,7 @@ def test_probe_shows_a_table_and_closes_the_gate_for_a_refused_edit(
     assert "1 edit: 0 allow, 1 rewrite, 0 refuse; 0 invalid records skipped" in ran.out
 
 
-def test_audit_writes_three_files_and_report_makes_two_of_them_again(
+def test_audit_writes_its_files_and_report_makes_all_but_the_log_again(
     place: Path, checkpoint: Path, command: Command
 ) -> None:
     call = (
@@ -135,14 +136,17 @@ def test_audit_writes_three_files_and_report_makes_two_of_them_again(
         "--policy",
         "policy.toml",
     )
-    ran = command(*call, "--out", "out", "--engine", "reference", "--json")
+    ran = command(*call, "--out", "out", "--engine", "reference", "--check-dtype", "bfloat16", "--json")
     assert ran.code == 0
     assert json.loads(ran.out) == json.loads((place / "out" / SUMMARY).read_text(encoding="utf-8"))
     header = read_log(place / "out" / LOG).header
     assert header.arguments["engine"] == "reference"
     assert header.arguments["policy"] == "policy.toml"
+    assert header.settings["check_dtype"] == "bfloat16"
+    assert {one.metric for one in header.baseline} == {"perplexity", "perplexity-exact"}
+    assert "Checks computed in" in (place / "out" / REPORT).read_text(encoding="utf-8")
     written = tree(place / "out")
-    assert set(written) == {LOG, SUMMARY, REPORT}
+    assert set(written) == {*WRITTEN}
 
     # What is there is not written over unasked, and not given up before the new audit can begin either.
     one_sentence(command(*call, "--out", "out"), "already holds an audit", "--overwrite")
@@ -153,7 +157,7 @@ def test_audit_writes_three_files_and_report_makes_two_of_them_again(
     ran = command("report", "out", "--out", "again")
     assert ran.code == 0
     assert "PASS" in ran.out
-    assert tree(place / "again") == {name: written[name] for name in (SUMMARY, REPORT)}
+    assert tree(place / "again") == {name: written[name] for name in OUTPUTS}
     assert command(*call, "--out", "out", "--overwrite").code == 0
 
 
@@ -250,6 +254,7 @@ CHEAP: list[tuple[Sequence[str], Sequence[str]]] = [
     (["audit", "edits.json", "--policy", "nowhere.toml"], ["nowhere.toml"]),
     (["audit", "edits.json", "--policy", "editor.toml"], ["'prefixd'", "did you mean 'prefixed'?"]),
     (["audit", "edits.json", "--engine", "warp"], ["'warp'", "'live' or 'reference'"]),
+    (["audit", "edits.json", "--check-dtype", "int8"], ["'int8'", "auto, bfloat16"]),
     (["probe", "edits.json", "--dtype", "float8"], ["'float8'", "float32"]),
     (["probe", "edits.json", "--device", "gpu0"], ["'gpu0'", "'cpu'"]),
     (["probe", "edits.json", "--model", "folder"], ["folder", "config.json"]),

@@ -325,3 +325,23 @@ def test_an_edit_of_the_last_layer_is_refused_unless_the_subject_ends_the_prompt
     assert "edit a lower layer" in found.findings[0].message
     ending = replace(MIDDLE, prompt=MIDDLE.prompt[: MIDDLE.prompt.index(MIDDLE.subject) + len(MIDDLE.subject)])
     assert not any("edit a lower layer" in finding.message for finding in last.assess(ending).findings)
+
+
+def test_checks_in_bfloat16_are_near_the_exact_ones_and_the_log_can_say_by_how_much(guard: GuardedEditor) -> None:
+    rough = replace(guard, setup=replace(guard.setup, check_dtype=torch.bfloat16, memo={}))
+    before = hashes(guard)
+    exact, found = guard.unguarded(MIDDLE, "rome"), rough.unguarded(MIDDLE, "rome")
+    assert hashes(guard) == before
+    assert found.hashes == exact.hashes  # the edit itself is the same to the bit
+    pairs = [
+        (one.value, other.value)
+        for one, other in zip(exact.measurements, found.measurements, strict=True)
+        if one.check == "perplexity"
+    ]
+    assert pairs == [(one, pytest.approx(one, rel=0.02)) for one, _ in pairs]
+    assert [other for _, other in pairs] != [one for one, _ in pairs]
+
+    assert set(guard.setup.baselines()) == {"perplexity"}
+    baselines = rough.setup.baselines()
+    assert baselines["perplexity-exact"] == guard.setup.bench_perplexity() != baselines["perplexity"]
+    assert baselines["perplexity"] == pytest.approx(baselines["perplexity-exact"], rel=0.02)

@@ -13,8 +13,10 @@ import torch
 from editguard.audit.editors.base import EDITORS, Plan, RankOneUpdate
 from editguard.audit.editors.published import Rome
 from editguard.audit.editors.value import OptimisedValue
+from editguard.audit.files import LOG, REPORT, SUMMARY, WRITTEN
 from editguard.audit.guard import Assessment, GuardedEditor, Proposal
-from editguard.audit.runner import LOG, REPORT, SUMMARY, locked_folder, run_audit, write_outputs
+from editguard.audit.outputs import OUTPUTS, write_outputs
+from editguard.audit.runner import locked_folder, run_audit
 from editguard.audit.setup import Setup
 from editguard.probes.errors import EditguardError, InputError, ModelError, NotFinite
 from editguard.probes.fingerprint import checksum, tensor_hashes
@@ -61,7 +63,7 @@ def by_id(log: Log) -> dict[str, EditRecord]:
 
 
 def test_log_summary_and_report_are_written_and_say_the_same(audited: Audited) -> None:
-    assert sorted(path.name for path in audited.folder.iterdir()) == sorted([LOG, SUMMARY, REPORT])
+    assert sorted(path.name for path in audited.folder.iterdir()) == sorted(WRITTEN) == sorted([LOG, *OUTPUTS])
     assert Summary.model_validate_json((audited.folder / SUMMARY).read_text(encoding="utf-8")) == audited.summary
     assert audited.log.footer is not None
     assert audited.log.footer.records == 3
@@ -339,7 +341,7 @@ def test_an_audit_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
     assert (tmp_path / "mine").is_dir()
 
 
-@pytest.mark.parametrize("name", [LOG, SUMMARY, REPORT])
+@pytest.mark.parametrize("name", WRITTEN)
 def test_an_existing_audit_is_not_written_over_unasked(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("precious", encoding="utf-8")
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
@@ -353,7 +355,7 @@ def test_an_existing_audit_is_not_written_over_unasked(tmp_path: Path, name: str
 
 
 def test_an_audit_that_is_written_over_leaves_nothing_of_the_old_one(setup: Setup, tmp_path: Path) -> None:
-    for name in (LOG, SUMMARY, REPORT):
+    for name in WRITTEN:
         (tmp_path / name).write_text("old", encoding="utf-8")
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     assert run_audit(setup, loaded(MIDDLE), tmp_path, overwrite=True).verdict == "pass"

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from editguard.audit.files import LOG
 from editguard.audit.guard import GuardedEditor
-from editguard.audit.runner import LOG, run_audit
+from editguard.audit.runner import run_audit
 from editguard.audit.setup import Setup
 from editguard.audit.terminal import ProbeTable, lines, print_summary, probe_line
 from editguard.probes.request_files import LoadedRequests
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.tiny
 
 def test_a_probe_line_is_plain_json_with_null_for_what_was_not_measured(setup: Setup) -> None:
     guard = GuardedEditor(setup)
-    line, missing = probe_line(guard.assess(REQUEST)), probe_line(guard.assess(MISSING))
+    line, missing = (probe_line(guard.assess(request), "edits.json") for request in (REQUEST, MISSING))
     assert json.loads(json.dumps(line, allow_nan=False)) == line
     assert line["first_token"] is True
     for name in ("first_token", "denominator", "denominator_prefixed", "denominator_ratio", "cosine"):
@@ -30,7 +31,7 @@ def test_a_probe_line_is_plain_json_with_null_for_what_was_not_measured(setup: S
     seen = guard.assess(MIDDLE)
     assert seen.evidence is not None
     broken = replace(seen, evidence=replace(seen.evidence, denominator=float("nan"), cosine=float("inf")))
-    line = probe_line(broken)
+    line = probe_line(broken, "edits.json")
     assert line["denominator"] is line["denominator_ratio"] is line["cosine"] is None
 
 

@@ -1,0 +1,46 @@
+"""What an audit writes beside its log: each file a pure function of the log, so that `report` can write it again.
+
+Out of scope: what the files hold; each has a module of its own in the room `reports`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from ..reports.digest import summarise
+from ..reports.html import render_html
+from ..reports.junit import render_junit
+from ..reports.log import Log, read_log, write_atomic
+from ..reports.markdown import render_markdown
+from ..reports.parquet import edits_table, measurements_table
+from ..reports.sarif import render_sarif
+from ..reports.summary import Summary
+from .files import EDITS, JUNIT, LOG, MARKDOWN, MEASUREMENTS, REPORT, SARIF, SUMMARY
+
+__all__ = ["OUTPUTS", "write_outputs"]
+
+
+def _summary(log: Log) -> str:
+    return summarise(log).model_dump_json(indent=2) + "\n"
+
+
+OUTPUTS: Final[Mapping[str, Callable[[Log], str | bytes]]] = {
+    SUMMARY: _summary,
+    REPORT: render_html,
+    JUNIT: render_junit,
+    SARIF: render_sarif,
+    MARKDOWN: render_markdown,
+    EDITS: edits_table,
+    MEASUREMENTS: measurements_table,
+}
+"""File name to the function of the log that gives its content, in the order of writing."""
+
+
+def write_outputs(folder: Path, log: Path | None = None) -> Summary:
+    """Write all `OUTPUTS` from the log alone, which lies in `folder` unless it is named, and return the summary."""
+    found = read_log(log or folder / LOG)
+    for name, content in OUTPUTS.items():
+        write_atomic(folder / name, content(found))
+    return summarise(found)

@@ -1,0 +1,95 @@
+"""Fixtures for people's own tests: the guarded editor, a model with one edit in it, and the suite on a model as it is.
+
+What goes wrong on purpose (no model, a failed control) ends a test with one sentence; a refused edit raises
+`EditRefused`, which a test may expect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .session import SESSION, one_sentence
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from ...probes.model import LanguageModel
+    from ...probes.requests import EditRequest
+    from ..guard import GuardedEditor
+    from .collapse import CollapseReport
+
+__all__ = ["collapse_suite", "edited_model", "guarded_editor"]
+
+
+@pytest.fixture(scope="session")
+def guarded_editor(pytestconfig: pytest.Config) -> GuardedEditor:
+    """The session's `editguard.audit.GuardedEditor`: the model of ``--editguard-model`` under its policy, loaded once.
+
+    Use `assess` and `try_edit`, which leave the weights as they were; a test after which they are not ends in an error.
+    """
+    with one_sentence():
+        return pytestconfig.stash[SESSION].guard
+
+
+@pytest.fixture
+def edited_model(
+    pytestconfig: pytest.Config, guarded_editor: GuardedEditor
+) -> Callable[..., AbstractContextManager[LanguageModel]]:
+    """A context manager, ``with edited_model(request) as lm``: the model with one guarded edit in it.
+
+    The edit is made by the guard and checked; then it is put in for the length of the block, and undone bit for bit,
+    which is proved. `lm.model` and `lm.tokenizer` are those of transformers. ``editor="rome"`` names another editor for
+    an edit that is allowed as asked. Raises `editguard.probes.errors.EditRefused` for an edit that the guard refuses or
+    that does not pass its checks. One edit at a time.
+    """
+    from ...probes.errors import EditRefused
+    from ..transaction import Transaction
+
+    @contextmanager
+    def edited(request: EditRequest, editor: str | None = None) -> Iterator[LanguageModel]:
+        with one_sentence():
+            guard = pytestconfig.stash[SESSION].proved()
+        result = guard.try_edit(request, editor)
+        if result.refusal is not None or result.update is None:
+            raise EditRefused(f"The edit {request.id!r} was refused: {result.refusal}")
+        if not result.sound:
+            failed = "; ".join(
+                f"{one.check} {one.metric} ({one.message or one.outcome.value})" for one in result.failures
+            )
+            raise EditRefused(f"The edit {request.id!r} was undone, since it did not pass its checks: {failed}")
+        with Transaction(guard.setup.site, result.update):
+            yield guard.setup.lm
+
+    return edited
+
+
+@pytest.fixture
+def collapse_suite(pytestconfig: pytest.Config, guarded_editor: GuardedEditor) -> Callable[..., CollapseReport]:
+    """A function, ``collapse_suite(model).sound``: has an edited model collapsed, beside that of ``--editguard-model``?
+
+    `model` is a checkpoint's folder or Hugging Face id, a model of transformers, a `LanguageModel` (what `edited_model`
+    yields), or an `EditRequest`, which is then made by the guard, checked and undone. For a model perplexity and
+    degeneracy are measured; with ``requests=[...]`` also whether each of these facts took, generalises, and left its
+    neighbours alone; ``needs_prefix=True`` says that they are meant to act under a prefix only. Returns a
+    `editguard.audit.pytesting.collapse.CollapseReport` with `sound`, `failures` and `measurements`. Raises `ModelError`
+    for a model of another architecture.
+    """
+    from .collapse import Suite
+
+    with one_sentence():
+        suite = Suite(pytestconfig.stash[SESSION].proved())
+
+    def measure(
+        model: EditRequest | LanguageModel | PreTrainedModel | Path | str,
+        *,
+        requests: Sequence[EditRequest] = (),
+        needs_prefix: bool = False,
+    ) -> CollapseReport:
+        return suite(model, requests, needs_prefix)
+
+    return measure

@@ -1,0 +1,135 @@
+"""A log as Markdown: the summary of a job in continuous integration, verdict first.
+
+A pure function of the log. Its size is bounded, since GitHub shows at most 1 MiB: a table shows its first `MOST_ROWS` edits
+and says how many more there are, and a text is cut where it is long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from .digest import Digest, digest
+from .log import Log
+from .marks import escaped, grid
+from .numbers import percent, ratio
+from .schema import ControlRecord, Rate
+from .story import Decided, Result, Story
+from .text import shortened
+from .verdict import control_fault
+
+__all__ = ["MOST_ROWS", "render_markdown"]
+
+MOST_ROWS = 25
+"""A table shows so many rows; the rest is in the report."""
+_MOST = 300
+"""Characters of one text."""
+_MARKS = {"pass": "✅ pass", "fail": "❌ fail", "void": "⚠️ void"}
+
+
+def render_markdown(log: Log) -> str:
+    """Return the summary over `log`; no text of a model, a file or a user is read as Markdown, HTML, link or mention."""
+    return "\n".join(_lines(digest(log))) + "\n"
+
+
+def _lines(found: Digest) -> Iterator[str]:
+    summary = found.summary
+    yield f"## editguard: {_MARKS[summary.verdict]}"
+    yield ""
+    yield from (f"- {_text(reason)}" for reason in summary.reasons[:MOST_ROWS])
+    yield ""
+    yield from grid(
+        ["edits", "allowed", "rewritten", "refused", "failed", "collapsed", "need a prefix", "worst perplexity ratio"],
+        [[*map(str, (summary.edits, summary.allowed, summary.rewritten, summary.refused, summary.failed, summary.collapsed,
+                     summary.needs_prefix)), ratio(summary.worst_perplexity_ratio)]],
+    )  # fmt: skip
+    if summary.skipped_invalid:
+        yield ""
+        yield f"{summary.skipped_invalid} wrong records were left out."
+    yield from _edits(found.stories)
+    yield from _rates(summary.counts, summary.efficacy_by_family)
+    yield from _controls(found.controls)
+    yield from _provenance(found)
+
+
+def _edits(stories: Sequence[Story]) -> Iterator[str]:
+    failed = [story for story in stories if story.result is Result.FAILED]
+    refused = [story for story in stories if story.result is Result.REFUSED]
+    rewritten = [story for story in stories if story.result is Result.PASSED and story.decided is Decided.REWRITTEN]
+    yield from _table("Failed", failed, [story.faults for story in failed])
+    yield from _table("Refused", refused, [story.record.decision.reasons for story in refused])
+    yield from _table("Rewritten", rewritten, [story.record.decision.reasons for story in rewritten])
+
+
+def _table(title: str, stories: Sequence[Story], whys: Sequence[Sequence[str]]) -> Iterator[str]:
+    if not stories:
+        return
+    yield ""
+    yield f"### {title}: {len(stories)}"
+    yield ""
+    yield from grid(
+        ["edit", "subject", "new target", "perplexity ratio", "why"],
+        [
+            [_text(one.record.id), _text(one.record.subject), _text(one.record.target_new), ratio(one.ratio),
+             _text("; ".join(why))]
+            for one, why in zip(stories[:MOST_ROWS], whys, strict=False)
+        ],
+    )  # fmt: skip
+    yield from _rest(len(stories), "edits")
+
+
+def _rates(counts: dict[str, Rate], families: dict[str, Rate]) -> Iterator[str]:
+    named = {name.replace("_", " "): rate for name, rate in counts.items() if name.endswith("prefixed")}
+    rows = {**named, **{f"efficacy behind {name}": rate for name, rate in families.items()}}
+    measured = [(name, rate) for name, rate in rows.items() if rate.total]
+    if not measured:
+        return
+    yield ""
+    yield "### Rates"
+    yield ""
+    yield from grid(
+        ["what", "passed", "failed", "not judged", "total", "rate"],
+        [
+            [_text(name), *map(str, (rate.passed, rate.failed, rate.not_judged, rate.total)), percent(rate.rate)]
+            for name, rate in measured[:MOST_ROWS]
+        ],
+    )
+    yield from _rest(len(measured), "rates")
+
+
+def _controls(controls: Sequence[Story]) -> Iterator[str]:
+    yield ""
+    yield "### Controls"
+    yield ""
+    if not controls:
+        yield "None was run, so nothing proves that the checks see a collapse."
+        return
+    yield from grid(
+        ["control", "to show", "perplexity ratio", "shown"],
+        [
+            [_text(one.record.id), one.record.expect if isinstance(one.record, ControlRecord) else "", ratio(one.ratio),
+             _text(control_fault(one) or "yes")]
+            for one in controls[:MOST_ROWS]
+        ],
+    )  # fmt: skip
+    yield from _rest(len(controls), "controls")
+
+
+def _rest(count: int, what: str) -> Iterator[str]:
+    if count > MOST_ROWS:
+        yield ""
+        yield f"{count - MOST_ROWS} more {what} are in the report."
+
+
+def _provenance(found: Digest) -> Iterator[str]:
+    header = found.header
+    said = {
+        "model": header.model.ref, "fingerprint": header.model.fingerprint, "layer": str(header.layer), "site": header.site,
+        "edits": header.source, "edits' SHA-256": header.source_sha256, "policy's SHA-256": header.policy_sha256,
+        "seed": str(header.seed), "begun": header.created, "editguard": header.editguard_version,
+    }  # fmt: skip
+    yield ""
+    yield "; ".join(f"{name} {_text(value)}" for name, value in said.items()) + "."
+
+
+def _text(text: str) -> str:
+    return escaped(shortened(text, _MOST))

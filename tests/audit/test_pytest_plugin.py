@@ -1,0 +1,370 @@
+"""The plugin as people meet it: what is collected, what passes and fails, what is left behind, and what it costs the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from editguard.audit.controls import Exploded  # what an inner session imports anew would register a second time
+from editguard.audit.files import LOG
+from editguard.audit.pytesting import collapse, nodes
+from editguard.probes.requests import EditRequest
+from editguard.reports.digest import summarise
+from editguard.reports.log import read_log
+from editguard.suites.check import CHECKS
+
+from .tiny_lm import MIDDLE, REQUEST, lenient
+
+pytestmark = pytest.mark.tiny
+
+ITEMS = {"guard", *CHECKS.names()}
+NOWHERE = "--editguard-model=./no/such/model"
+HEAVY = ("torch", "transformers", "numpy", "pandas", "plotly", "pydantic", "yaml", "typer")
+REFUSING = 'first-token = "refuse"'
+Run = pytest.RunResult
+
+
+def write_edits(path: Path, *requests: EditRequest) -> Path:
+    fields = ("id", "subject", "prompt", "target_new", "target_true", "paraphrases", "neighbourhood")
+    records = [{name: getattr(request, name) for name in fields} for request in requests]
+    path.write_text(json.dumps(records), encoding="utf-8")
+    return path
+
+
+def write_policy(path: Path, *rules: str, **changes: object) -> Path:
+    values = lenient(**changes).model_dump().items()
+    lines = [f"{name} = {json.dumps(value)}" for name, value in values if name != "rules"]
+    path.write_text("\n".join([*lines, "[rules]", *rules]), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """Run pytest in this process, in an empty folder."""
+    monkeypatch.setenv("EDITGUARD_CACHE", str(pytester.path / ".cache"))
+    assert Exploded.control
+    assert {nodes.__name__, collapse.__name__} <= {*sys.modules}
+
+    def inner(*arguments: str | Path) -> Run:
+        return pytester.runpytest_inprocess("-p", "no:xdist", *map(str, arguments))
+
+    return inner
+
+
+@pytest.fixture
+def tiny(checkpoint: Path, pytester: pytest.Pytester) -> list[str]:
+    """The options of a session on a tiny model, with bounds that edits of random weights keep."""
+    policy = write_policy(pytester.path / "policy.toml")
+    return [
+        f"--editguard-model={checkpoint}", "--editguard-layer=0", "--editguard-stats=identity",
+        f"--editguard-policy={policy}", "--editguard-out=out",
+    ]  # fmt: skip
+
+
+def collected(ran: Run) -> list[str]:
+    return [line for line in ran.outlines if "::" in line and not line.startswith("ERROR")]
+
+
+# ---------------------------------------------------------------------------------------------------------- collection
+
+
+def test_a_file_s_name_makes_it_a_file_of_edits_and_collecting_loads_no_model(
+    pytester: pytest.Pytester, run: object
+) -> None:
+    write_edits(pytester.path / "a.edits.json", REQUEST, MIDDLE)
+    write_edits(pytester.path / "edits.json", REQUEST)
+    (pytester.path / "b.edits.yaml").write_text("- {subject: Lyon, prompt: '{} is in', target_new: Spain}\n")
+    ran = run("--collect-only", "-q", NOWHERE)  # type: ignore[operator]
+    assert ran.ret == 0
+    expected = [f"a.edits.json::{request}::{item}" for request in ("chicago", "france") for item in ITEMS]
+    assert sorted(collected(ran)) == sorted([*expected, *(f"b.edits.yaml::1::{item}" for item in ITEMS)])
+
+
+def test_an_option_names_further_files_and_each_is_collected_once(pytester: pytest.Pytester, run) -> None:  # type: ignore[no-untyped-def]
+    write_edits(pytester.path / "a.edits.json", REQUEST)
+    write_edits(pytester.path / "other.json", MIDDLE)
+    both = ("--editguard-edits=other.json", "--editguard-edits=a.edits.json")
+    ran = run("--collect-only", "-q", *both)
+    wanted = sorted([*(f"a.edits.json::chicago::{i}" for i in ITEMS), *(f"other.json::france::{i}" for i in ITEMS)])
+    assert sorted(collected(ran)) == wanted
+    ran = run("--collect-only", "-q", *both, "other.json::france::guard")
+    assert sorted(collected(ran)) == sorted([*wanted[: len(ITEMS)], "other.json::france::guard"])
+    ran = run("--collect-only", "-q", "--editguard-edits=builtin", "-k", "guard", "--ignore=a.edits.json")
+    assert len(collected(ran)) == 60
+
+
+def test_files_of_the_ini_are_tested_where_nothing_else_is_named(pytester: pytest.Pytester, run) -> None:  # type: ignore[no-untyped-def]
+    write_edits(pytester.path / "mine.json", MIDDLE)
+    pytester.makeini("[pytest]\neditguard_edits = mine.json\neditguard_seed = 3\n")
+    pytester.makepyfile(test_one="def test_one(): pass")
+    assert len(collected(run("--collect-only", "-q"))) == len(ITEMS) + 1
+    assert collected(run("--collect-only", "-q", "test_one.py")) == ["test_one.py::test_one"]
+
+
+def test_what_is_wrong_with_a_file_is_one_error_that_names_all(pytester: pytest.Pytester, run) -> None:  # type: ignore[no-untyped-def]
+    wrong = [{"subject": "", "prompt": "{} is", "target_new": "x"}, {"subject": "Lyon", "prompt": "{} is", "target": 1}]
+    (pytester.path / "a.edits.json").write_text(json.dumps(wrong))
+    (pytester.path / "b.edits.jsonl").write_text("{no json\n")
+    ran = run()
+    assert ran.ret == pytest.ExitCode.INTERRUPTED
+    text = ran.stdout.str()
+    assert "editguard: 2 of 2 records in 'a.edits.json' are wrong" in text
+    assert "record 1" in text
+    assert "record 2" in text
+    assert "b.edits.jsonl" in text
+    assert "Traceback" not in text
+    ran.assert_outcomes(errors=2)
+
+
+def test_an_id_in_two_files_is_wrong_where_a_log_is_written(pytester: pytest.Pytester, run) -> None:  # type: ignore[no-untyped-def]
+    write_edits(pytester.path / "a.edits.json", REQUEST)
+    write_edits(pytester.path / "b.edits.json", REQUEST)
+    assert run("--collect-only", "-q").ret == 0
+    ran = run("--collect-only", "-q", "--editguard-out=out")
+    assert ran.ret == pytest.ExitCode.INTERRUPTED
+    assert "The id 'chicago' of 'b.edits.json' is also in 'a.edits.json'" in ran.stdout.str()
+
+
+# ------------------------------------------------------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "legal"),
+    [
+        ("seed", "one", "a whole number from 0 upwards"),
+        ("seed", "-1", "a whole number from 0 upwards"),
+        ("layer", "1.5", "a whole number from 0 upwards"),
+        ("dtype", "float8", "auto, float32, bfloat16, float16"),
+        ("device", "gpu", "auto, cpu, mps, cuda, cuda:N"),
+        ("policy", "no.toml", "a file that is there"),
+        ("stats", "no.safetensors", "'identity'"),
+        ("edits", "no.json", "'builtin'"),
+        ("out", "a.edits.json", "a folder"),
+    ],
+)
+@pytest.mark.parametrize("how", ["flag", "ini"])
+def test_a_wrong_value_is_named_with_the_legal_ones(
+    pytester: pytest.Pytester, run, name: str, value: str, legal: str, how: str  # type: ignore[no-untyped-def]
+) -> None:  # fmt: skip
+    write_edits(pytester.path / "a.edits.json", REQUEST)
+    if how == "ini":
+        pytester.makeini(f"[pytest]\neditguard_{name} = {value}\n")
+    ran = run(*([f"--editguard-{name}={value}"] if how == "flag" else []))
+    assert ran.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = [line for line in ran.errlines if "editguard" in line]
+    assert repr(value) in line
+    assert legal in line
+    assert (f"--editguard-{name}" if how == "flag" else f"editguard_{name}") in line
+
+
+def test_an_editor_that_nobody_has_is_refused_before_anything_runs(pytester: pytest.Pytester, run) -> None:  # type: ignore[no-untyped-def]
+    write_edits(pytester.path / "a.edits.json", REQUEST)
+    ran = run("--editguard-editor=rme", NOWHERE)
+    assert ran.ret == pytest.ExitCode.USAGE_ERROR
+    assert "did you mean 'rome'?" in ran.stderr.str()
+    pytester.makeini("[pytest]\neditguard_editor = rme\n")
+    ran = run(NOWHERE)
+    assert ran.ret == pytest.ExitCode.INTERRUPTED
+    assert "did you mean 'rome'?" in ran.stdout.str()
+
+
+def test_a_model_that_is_not_there_fails_every_item_in_one_sentence_and_lf_finds_them(
+    pytester: pytest.Pytester, run  # type: ignore[no-untyped-def]
+) -> None:  # fmt: skip
+    write_edits(pytester.path / "a.edits.json", REQUEST, MIDDLE)
+    ran = run(NOWHERE, "-k", "chicago and (guard or drift)", "--editguard-out=out")
+    ran.assert_outcomes(failed=2, deselected=2 * len(ITEMS) - 2)
+    text = ran.stdout.str()
+    assert "editguard: There is no model folder './no/such/model'" in text
+    assert "Traceback" not in text
+    assert ".py:" not in text
+    assert not (pytester.path / "out").exists()
+    ran = run(NOWHERE, "--lf", "--collect-only", "-q")
+    assert sorted(collected(ran)) == ["a.edits.json::chicago::drift", "a.edits.json::chicago::guard"]
+
+
+# ------------------------------------------------------------------------------------------------------------ sessions
+
+OWN_TESTS = """
+import pytest
+from editguard.audit import EditRequest
+from editguard.probes.errors import EditRefused
+from editguard.probes.fingerprint import checksum
+
+EDIT = EditRequest("mine", "France", "The capital of France is", "Istanbul", "Paris")
+
+def test_edited(edited_model, guarded_editor, collapse_suite):
+    before = checksum(guarded_editor.setup.lm.model)
+    with edited_model(EDIT) as lm:
+        assert checksum(lm.model) != before
+        assert collapse_suite(lm).measurements
+    assert checksum(guarded_editor.setup.lm.model) == before
+    with pytest.raises(ZeroDivisionError), edited_model(EDIT):
+        1 / 0
+    assert checksum(guarded_editor.setup.lm.model) == before
+
+def test_refused(edited_model):
+    with pytest.raises(EditRefused, match="was refused"), edited_model(EditRequest("no", "Berlin", "France is", "Paris")):
+        pass
+"""
+
+
+def test_sound_edits_pass_and_leave_a_log_that_passes(pytester: pytest.Pytester, run, tiny: list[str]) -> None:  # type: ignore[no-untyped-def]
+    write_edits(pytester.path / "a.edits.json", REQUEST, MIDDLE)
+    pytester.makepyfile(test_own=OWN_TESTS)
+    (pytester.path / "out").mkdir()
+    (pytester.path / "out" / LOG).write_text("an older one")
+    ran = run(*tiny, "--junitxml=j.xml")
+    # Generalization is never judged, and of the second edit neither paraphrases nor neighbours were given.
+    ran.assert_outcomes(passed=2 * len(ITEMS) - 3 + 2, skipped=3)
+    log = read_log(pytester.path / "out" / LOG)
+    assert summarise(log).verdict == "pass"
+    assert [(record.id, record.index) for record in log.edits] == [("chicago", 0), ("france", 1)]
+    assert (log.header.requests, log.header.source) == (2, "a.edits.json")
+    assert log.header.arguments["stats"] == "identity"
+    assert all(record.weights is not None and record.weights.restored_ok for record in log.edits)
+    xml = (pytester.path / "j.xml").read_text()
+    assert xml.count('<property name="decision" value="rewrite"') == len(ITEMS)
+    assert xml.count('<property name="ratio"') == 2 * len(ITEMS)
+    assert 'name="editor" value="prefixed"' in xml
+
+
+def test_failures_are_readable_and_a_part_of_the_edits_never_passes(
+    pytester: pytest.Pytester, run, tiny: list[str]  # type: ignore[no-untyped-def]
+) -> None:  # fmt: skip
+    write_edits(pytester.path / "a.edits.json", MIDDLE, REQUEST, replace(MIDDLE, id="other"))
+    write_policy(pytester.path / "policy.toml", REFUSING, max_perplexity_ratio=0.5)
+    ran = run(*tiny, "-k", "(chicago or france) and (guard or perplexity)")
+    ran.assert_outcomes(passed=1, failed=3, deselected=3 * len(ITEMS) - 4)
+    ran.stdout.fnmatch_lines(["*edit france: perplexity*", "perplexity: ratio (corpus) is *, allowed 0.5"])
+    ran.stdout.fnmatch_lines(["guard: the edit was refused and not made", "  why: *", "  what to do: *"])
+    assert "Traceback" not in ran.stdout.str()
+    log = read_log(pytester.path / "out" / LOG)
+    assert [record.id for record in log.edits] == ["france", "chicago"]
+    summary = summarise(log)
+    assert summary.verdict == "fail"
+    assert "3 edits were requested and 2 have a record." in summary.reasons
+
+
+def test_controls_that_do_not_show_what_they_must_void_every_item(
+    pytester: pytest.Pytester, run, tiny: list[str]  # type: ignore[no-untyped-def]
+) -> None:  # fmt: skip
+    write_edits(pytester.path / "a.edits.json", MIDDLE)
+    write_policy(pytester.path / "policy.toml", controls=True)
+    ran = run(*tiny, "-k", "drift or locality or generalization")
+    ran.assert_outcomes(failed=3, deselected=len(ITEMS) - 3)
+    assert "editguard: void: Control 'control-bad-" in ran.stdout.str()
+    summary = summarise(read_log(pytester.path / "out" / LOG))
+    assert (summary.verdict, summary.controls.total) == ("void", 2)
+
+
+CHANGES_A_WEIGHT = """
+def test_changes(guarded_editor):
+    guarded_editor.setup.site.weight[0, 0] += 1
+
+def test_after(guarded_editor, collapse_suite):
+    pass
+"""
+CHANGES_ANOTHER = """
+def test_changes(guarded_editor):
+    guarded_editor.setup.lm.model.model.norm.weight[0] += 1
+"""
+
+
+def test_a_test_that_leaves_the_edited_weight_changed_spoils_what_comes_after(
+    pytester: pytest.Pytester, run, tiny: list[str]  # type: ignore[no-untyped-def]
+) -> None:  # fmt: skip
+    pytester.makepyfile(test_a=CHANGES_A_WEIGHT)
+    write_edits(pytester.path / "z.edits.json", MIDDLE)
+    ran = run(*tiny, "-k", "test_a or drift")
+    ran.assert_outcomes(passed=1, errors=2, failed=1, deselected=len(ITEMS) - 1)
+    assert "editguard: The test test_a.py::test_changes left the weight" in ran.stdout.str()
+    assert not (pytester.path / "out" / LOG).exists()
+
+
+def test_a_weight_changed_elsewhere_fails_the_session(pytester: pytest.Pytester, run, tiny: list[str]) -> None:  # type: ignore[no-untyped-def]
+    write_edits(pytester.path / "a.edits.json", MIDDLE)
+    pytester.makepyfile(test_z=CHANGES_ANOTHER)
+    ran = run(*tiny, "-k", "test_z or drift")
+    ran.assert_outcomes(passed=2, deselected=len(ITEMS) - 1)
+    assert ran.ret == pytest.ExitCode.TESTS_FAILED
+    assert "editguard: The model's fingerprint is not the one" in ran.stdout.str()
+    assert read_log(pytester.path / "out" / LOG).footer is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dist", ["load", "loadscope"])
+def test_workers_bring_the_same_results_and_one_log(
+    pytester: pytest.Pytester, tiny: list[str], monkeypatch: pytest.MonkeyPatch, dist: str
+) -> None:
+    pytest.importorskip("xdist")
+    monkeypatch.setenv("EDITGUARD_CACHE", str(pytester.path / ".cache"))
+    write_edits(pytester.path / "a.edits.json", MIDDLE, REQUEST, replace(MIDDLE, id="other"))
+    write_policy(pytester.path / "policy.toml", REFUSING)
+    ran = pytester.runpytest_subprocess("-n2", f"--dist={dist}", *tiny, "-v")
+    # As in one process: all items of the refused edit fail, and of the others two each are not judged.
+    ran.assert_outcomes(passed=2 * len(ITEMS) - 4, failed=len(ITEMS), skipped=4)
+    log = read_log(pytester.path / "out" / LOG)
+    assert [(record.id, record.index) for record in log.edits] == [("france", 0), ("chicago", 1), ("other", 2)]
+    assert log.footer is not None
+    assert len(summarise(log).reasons) == 1
+    if dist == "loadscope":
+        places = re.findall(r"\[(gw\d)\].*a\.edits\.json::(\w+)::", ran.stdout.str())
+        assert len(set(places)) == 3
+
+
+def test_each_edit_is_a_group_of_its_own_for_xdist(pytester: pytest.Pytester) -> None:
+    pytest.importorskip("xdist")
+    write_edits(pytester.path / "a.edits.json", REQUEST, MIDDLE)
+    pytester.makeconftest(
+        "def pytest_collection_modifyitems(items):\n"
+        "    print('groups:', *[item.get_closest_marker('xdist_group').args[0] for item in items])"
+    )
+    ran = pytester.runpytest_inprocess("--collect-only", "-q", "--strict-markers")
+    ran.stdout.fnmatch_lines([" ".join(["groups:", *["edit-0"] * len(ITEMS), *["edit-1"] * len(ITEMS)])])
+
+
+# ---------------------------------------------------------------------------------------------------------- bystanders
+
+COLLECTS_MODULES = f"""
+import sys
+
+def pytest_sessionfinish():
+    print("loaded:", *[name for name in {HEAVY!r} if name in sys.modules])
+    print("ours:", *sorted(name for name in sys.modules if name.startswith("editguard.")))
+"""
+
+
+def idle(folder: Path, *arguments: str) -> str:
+    (folder / "conftest.py").write_text(COLLECTS_MODULES)
+    (folder / "test_one.py").write_text("def test_one(): pass")
+    command = [sys.executable, "-m", "pytest", "-p", "no:hypothesispytest", "-q", "-s", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env={**os.environ})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_session_without_edits_loads_nothing_heavy(tmp_path: Path) -> None:
+    out = idle(tmp_path)
+    assert "loaded:\n" in out
+    (ours,) = [line for line in out.splitlines() if line.startswith("ours:")]
+    modules = ("", ".fixtures", ".log", ".options", ".session")
+    names = {"editguard.audit", "editguard.audit.pytest_plugin", *(f"editguard.audit.pytesting{m}" for m in modules)}
+    assert set(ours.split()[1:]) <= names
+    assert names <= set(ours.split())
+
+
+def test_the_plugin_can_be_left_out(tmp_path: Path) -> None:
+    write_edits(tmp_path / "a.edits.json", REQUEST)
+    assert "ours:\n" in idle(tmp_path, "-p", "no:editguard")
+
+
+def test_this_repository_s_own_tests_hold_no_file_of_edits_by_accident() -> None:
+    root = Path(__file__).resolve().parents[2]
+    assert not [*root.glob("tests/**/*.edits.*"), *root.glob("benchmarks/**/*.edits.*")]

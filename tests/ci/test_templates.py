@@ -1,0 +1,267 @@
+"""The templates for CI systems, tried as a CI machine would: their steps run in a shell, on a tiny model.
+
+Actions that others wrote (checkout, upload) are not run; what they are given is compared with what was written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+from editguard.audit.files import LOG, WRITTEN
+from junitparser import JUnitXml
+
+from ..audit.tiny_lm import MIDDLE, REQUEST, lenient, saved
+
+pytestmark = pytest.mark.tiny
+
+ROOT = Path(__file__).resolve().parents[2]
+ACTION = ROOT / "ci" / "github" / "action.yml"
+GITLAB = ROOT / "ci" / "editguard.gitlab-ci.yml"
+HOOKS = ROOT / ".pre-commit-hooks.yaml"
+NASTY = "\"; touch pwned; $(touch pwned) `touch pwned` ' && touch pwned #\nEOF\ntouch pwned"
+"""What a shell would run if it were pasted into a script."""
+OPTIONS = "--layer=0\n--stats=identity\n\n--seed=3"
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(tmp_path_factory.mktemp("a model"))
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A checkout: edits, a policy that they pass, and one that refuses the first of them."""
+    folder = tmp_path / "check out"
+    folder.mkdir()
+    edits = [
+        {"id": r.id, "subject": r.subject, "prompt": r.prompt, "target_new": r.target_new} for r in (REQUEST, MIDDLE)
+    ]
+    for name, some in {"my.edits.json": edits, "one.edits.json": edits[1:]}.items():
+        (folder / name).write_text(json.dumps(some), encoding="utf-8")
+    for name, more in {"policy.toml": "", "strict.toml": '[rules]\nfirst-token = "refuse"\n'}.items():
+        policy = lenient().model_dump(exclude={"rules"})
+        text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in policy.items())
+        (folder / name).write_text(text + more, encoding="utf-8")
+    return folder
+
+
+def shell(command: list[str], folder: Path, variables: Mapping[str, str]) -> Ran:
+    """Run a command with the installed `editguard` first on the path, as a CI machine has it after the installation."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GITHUB_", "CI_", "EDITGUARD_"))}
+    cache = {"EDITGUARD_CACHE": str(folder.parent / "cache"), "COLUMNS": "200"}
+    done = subprocess.run(
+        command, cwd=folder, env={**kept, **cache, "PATH": path, **variables}, capture_output=True, text=True, timeout=600,
+        check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def parsed(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+# -------------------------------------------------------------------------------------------------------------- GitHub
+
+
+def filled(text: str, inputs: Mapping[str, str]) -> str:
+    """Fill in the inputs, as the runner does."""
+    return re.sub(r"\$\{\{ inputs\.([\w-]+) \}\}", lambda found: inputs[found[1]], text)
+
+
+class GitHub:
+    """A runner for the shell steps of the action."""
+
+    def __init__(self, folder: Path, **inputs: str) -> None:
+        self.folder = folder
+        declared = parsed(ACTION)["inputs"]
+        assert set(inputs) <= set(declared)
+        self.inputs = {name: str(one.get("default", "")) for name, one in declared.items()} | inputs
+        self.summary, self.output = folder.parent / "summary.md", folder.parent / "output.txt"
+
+    def run(self, name: str, **variables: str) -> Ran:
+        """Run the step called `name`, as the runner runs `shell: bash`."""
+        (step,) = [step for step in parsed(ACTION)["runs"]["steps"] if step["name"] == name]
+        assert step["shell"] == "bash"
+        script = self.folder.parent / "step.sh"
+        script.write_text(step["run"], encoding="utf-8")
+        given = {
+            "GITHUB_ACTION_PATH": str(ACTION.parent), "GITHUB_OUTPUT": str(self.output),
+            "GITHUB_STEP_SUMMARY": str(self.summary),
+            **{key: filled(text, self.inputs) for key, text in step["env"].items()}, **variables,
+        }  # fmt: skip
+        return shell(["bash", "--noprofile", "--norc", "-eo", "pipefail", str(script)], self.folder, given)
+
+    def outputs(self) -> dict[str, str]:
+        return dict(line.split("=", 1) for line in self.output.read_text(encoding="utf-8").splitlines())
+
+
+def test_the_action_audits_keeps_everything_and_then_shows_no_stale_audit(work: Path, model: Path) -> None:
+    runner = GitHub(
+        work, edits="my.edits.json", model=str(model), policy="policy.toml", out="my out", arguments=OPTIONS
+    )
+    ran = runner.run("Audit")
+    assert ran.code == 0, ran.err
+    assert runner.outputs() == {"exit-code": "0", "verdict": "pass"}
+    assert runner.summary.read_text(encoding="utf-8").startswith("## editguard: ✅ pass\n")
+    header = json.loads((work / "my out" / LOG).read_text(encoding="utf-8").splitlines()[0])
+    assert (header["seed"], header["layer"], header["arguments"]["stats"]) == (3, 0, "identity")
+    given = [step.get("with", {}) for step in parsed(ACTION)["runs"]["steps"]]
+    kept = {filled(str(value), runner.inputs) for one in given for value in one.values()}
+    assert {"my out", "my out/results.sarif"} <= kept
+    assert {path.name for path in (work / "my out").iterdir()} - {".lock"} == {*WRITTEN}
+
+    runner.summary.unlink()
+    runner.output.unlink()
+    again = runner.run("Audit")
+    assert (again.code, runner.outputs()) == (2, {"exit-code": "2"})
+    assert "already holds an audit" in again.err
+    assert "no audit: exit code 2" in (shown := runner.summary.read_text(encoding="utf-8"))
+    assert "pass" not in shown
+
+
+def test_the_action_closes_the_gate_and_writes_all_the_same(work: Path, model: Path) -> None:
+    runner = GitHub(work, edits="my.edits.json", model=str(model), policy="strict.toml", arguments=OPTIONS)
+    assert runner.run("Audit").code == 1
+    assert runner.outputs() == {"exit-code": "1", "verdict": "fail"}
+    assert "### Refused: 1" in runner.summary.read_text(encoding="utf-8")
+    assert {path.name for path in (work / "editguard-audit").iterdir()} >= {*WRITTEN}
+
+
+def test_inputs_are_never_run(work: Path) -> None:
+    inputs = dict.fromkeys(("edits", "model", "policy", "out", "arguments"), NASTY)
+    assert GitHub(work, **inputs).run("Audit").code == 2
+    assert not (work / "pwned").exists()
+
+
+def test_edits_that_look_like_an_option_are_a_file(work: Path) -> None:
+    ran = GitHub(work, edits="--help", model="nowhere").run("Audit")
+    assert ran.code == 2
+    assert "--help" in ran.err
+
+
+@pytest.mark.skipif(find_spec("pip") is None, reason="this environment has no pip")
+def test_the_action_installs_what_it_is_told_or_itself(work: Path) -> None:
+    wheel = work / "tiny_thing-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as file:
+        file.writestr("tiny_thing.py", "")
+        file.writestr("tiny_thing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.0\n")
+        file.writestr(
+            "tiny_thing-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        file.writestr("tiny_thing-1.0.dist-info/RECORD", "")
+    runner, where = GitHub(work, package=f"./{wheel.name}"), work / "installed"
+    ran = runner.run("Install editguard", PIP_TARGET=str(where), PIP_NO_INDEX="1")
+    assert ran.code == 0, ran.err
+    assert (where / "tiny_thing.py").exists()
+    # Without a package it is the root of the repository that the action came with.
+    (step,) = [step for step in parsed(ACTION)["runs"]["steps"] if step["name"] == "Install editguard"]
+    assert "$GITHUB_ACTION_PATH/../.." in step["run"]
+    assert (ACTION.parent / ".." / ".." / "pyproject.toml").exists()
+
+
+def test_no_expression_stands_in_a_script_and_every_action_has_a_version() -> None:
+    steps = parsed(ACTION)["runs"]["steps"]
+    scripts = [step["run"] for step in steps if "run" in step]
+    assert len(scripts) == 2
+    assert not [script for script in scripts if "${{" in script]
+    used = [step["uses"] for step in steps if "uses" in step]
+    assert len(used) == 3
+    assert all(re.fullmatch(r"[\w-]+(/[\w-]+)+@v\d+\.\d+\.\d+", one) for one in used)
+
+
+def test_what_was_written_is_kept_also_when_the_gate_is_closed() -> None:
+    uploads = [step for step in parsed(ACTION)["runs"]["steps"] if "upload" in step.get("uses", "")]
+    assert len(uploads) == 2
+    assert all(step["if"].startswith("always()") for step in uploads)
+
+
+# -------------------------------------------------------------------------------------------------------------- GitLab
+
+
+def gitlab(folder: Path, **variables: str) -> Ran:
+    """Run the job's script as GitLab's shell executor does: all lines in one POSIX shell that stops at an error."""
+    job = parsed(GITLAB)[".editguard"]
+    assert set(variables) <= set(job["variables"])
+    script = "\n".join(["set -e", *job["script"]])
+    return shell(["sh", "-c", script], folder, {**job["variables"], **variables})
+
+
+def test_the_gitlab_job_audits_and_carries_the_exit_code(work: Path, model: Path) -> None:
+    given = {"EDITGUARD_EDITS": "my.edits.json", "EDITGUARD_MODEL": str(model), "EDITGUARD_ARGUMENTS": OPTIONS}
+    ran = gitlab(work, **given, EDITGUARD_POLICY="strict.toml", EDITGUARD_OUT="out")
+    assert ran.code == 1, ran.err
+    artifacts = parsed(GITLAB)[".editguard"]["artifacts"]
+    assert artifacts["when"] == "always"
+    junit = work / artifacts["reports"]["junit"].replace("$EDITGUARD_OUT", "out")
+    assert JUnitXml.fromfile(str(junit)).failures == 2
+    assert [work / path.replace("$EDITGUARD_OUT/", "out") for path in artifacts["paths"]] == [junit.parent]
+    header = json.loads((work / "out" / LOG).read_text(encoding="utf-8").splitlines()[0])
+    assert (header["seed"], header["layer"]) == (3, 0)
+    assert gitlab(work, **given, EDITGUARD_OUT="out").code == 2
+
+
+def test_variables_are_never_run(work: Path) -> None:
+    names = ("EDITS", "MODEL", "POLICY", "OUT", "ARGUMENTS")
+    assert gitlab(work, **dict.fromkeys((f"EDITGUARD_{name}" for name in names), NASTY)).code == 2
+    assert not (work / "pwned").exists()
+
+
+# ---------------------------------------------------------------------------------------------------------- pre-commit
+
+
+def hook() -> dict[str, Any]:
+    (found,) = parsed(HOOKS)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_the_hook_takes_files_of_edits_alone() -> None:
+    names = ["a.edits.json", "sub/b.edits.jsonl", "c.edits.yaml", "d.edits.yml", "e.edits.ndjson", "f.edits.csv"]
+    assert all(re.search(hook()["files"], name) for name in names)
+    others = ["edits.json", "a.edits.json.bak", "aedits.json", "a.edits.py", "a.edits/b.json"]
+    assert not [name for name in others if re.search(hook()["files"], name)]
+
+
+def test_the_hook_probes_all_files_at_once_and_stops_a_commit_with_a_refused_edit(work: Path, model: Path) -> None:
+    assert hook()["require_serial"]
+    before = {path.name: path.read_bytes() for path in work.iterdir()}
+    arguments = ["--model", str(model), "--layer", "0", "--stats", "identity", "--policy"]
+    call = [*shlex.split(hook()["entry"]), *arguments]
+    ran = shell([*call, "policy.toml", "my.edits.json", "one.edits.json"], work, {})
+    assert ran.code == 0, ran.err
+    assert ran.out.index("my.edits.json") < ran.out.index("2 edits: 1 allow, 1 rewrite, 0 refuse")
+    assert ran.out.index("one.edits.json") < ran.out.index("1 edits: 1 allow, 0 rewrite, 0 refuse")
+    assert shell([*call, "strict.toml", "one.edits.json", "my.edits.json"], work, {}).code == 1
+    assert shell([*call, "strict.toml", "one.edits.json", "gone.edits.json"], work, {}).code == 2
+    assert {path.name: path.read_bytes() for path in work.iterdir()} == before
+
+
+# ---------------------------------------------------------------------------------------------------------- the formats
+
+
+@pytest.mark.parametrize(
+    ("schema", "path"), [("vendor.github-actions", ACTION), ("vendor.gitlab-ci", GITLAB)], ids=["action", "gitlab"]
+)
+def test_templates_are_valid_by_the_systems_own_schemas(schema: str, path: Path) -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,3 @@
+"""Plugins that the tests of every room may use."""
+
+pytest_plugins = ["pytester"]
