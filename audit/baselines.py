@@ -57,13 +57,13 @@ class Store:
         return sorted(name for name in inside if self.numbers(name))
 
     def save(self, name: str, baseline: Baseline) -> Path:
-        """Write `baseline` under the next number of `name` and return the file; raises `BaselineError`."""
+        """Write `baseline` under the next number of `name` and return the file; raises `BaselineError` and `OutputError`."""
         check_name(name)
         folder = self.folder / name
         temporary = folder / f".{uuid.uuid4().hex}.tmp"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_atomic(temporary, baseline.to_json())
+            write_atomic(temporary, baseline.to_json())  # raises `OutputError`, which says the same
             try:
                 return self._link(temporary, name)
             finally:

@@ -6,12 +6,13 @@ class: 0 pass, 1 the gate is closed, 2 the input or usage is wrong, 3 our own fa
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _TOGETHER = 64
 """Requests that are probed at once."""
 
@@ -304,19 +306,28 @@ for _command in (compare, gate, override):
 def main() -> None:
     """Run the command line; errors that editguard raises on purpose are one sentence on standard error."""
     from ..probes.errors import EditguardError
-    from ..reports.errors import LogError
+    from ..reports.errors import ReportError
     from .memory import keep_freed_memory
 
     keep_freed_memory()
     try:
         app(standalone_mode=True)
-    except (EditguardError, LogError) as error:
+    except (EditguardError, ReportError) as error:
         typer.echo(f"editguard: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            _our_fault()
+        typer.echo(f"editguard: A file cannot be written ({error}); make room, or give another folder.", err=True)
+        sys.exit(2)
     except Exception:  # the outermost frame: Python's own exit code 1 would read as "the gate is closed"
-        traceback.print_exc()
-        typer.echo("editguard: this is a fault of editguard itself; please report it with the lines above.", err=True)
-        sys.exit(3)
+        _our_fault()
+
+
+def _our_fault() -> NoReturn:
+    traceback.print_exc()
+    typer.echo("editguard: this is a fault of editguard itself; please report it with the lines above.", err=True)
+    sys.exit(3)
 
 
 if __name__ == "__main__":

@@ -54,14 +54,15 @@ def trace(
     """Trace where the model keeps the facts that the edits would change, and suggest the layer to edit; changes nothing."""
     from ..probes.errors import InputError
     from ..probes.model import load_model
-    from .files import writable
+    from ..reports.text import counted
+    from .runner import locked_folder
     from .tracing import PAGE, TRACE, run_trace
 
     loaded = load_edits(edits, limit, skip_invalid)
     if not overwrite and (out / TRACE).exists():
         raise InputError(f"The folder {str(out)!r} already holds a trace; choose another --out, or add --overwrite.")
-    writable(out)
-    with progress_bars(as_json) as progress:
+    # No file of an audit is written, so that one in the folder stays.
+    with locked_folder(out, overwrite=True), progress_bars(as_json) as progress:
         lm = load_model(model, device=device, dtype=dtype, allow_pickle=allow_pickle)
         found = run_trace(
             lm, loaded.requests, loaded.source, out, noise=noise, draws=draws, seed=seed, progress=progress
@@ -72,8 +73,8 @@ def trace(
     else:
         typer.echo(
             f"MLP outputs around layer {found.suggested_layer} of {found.layers} bring most answers back "
-            f"({len(found.traces)} facts traced, {len(found.skipped)} skipped); try edits there: editguard audit --layer "
-            f"{found.suggested_layer}"
+            f"({counted(len(found.traces), 'fact')} traced, {len(found.skipped)} skipped); try edits there: "
+            f"editguard audit --layer {found.suggested_layer}"
         )
         for one in found.skipped:
             typer.echo(f"  skipped {one.id}: {one.why}")
@@ -86,7 +87,11 @@ def reproduce(
     out: Annotated[
         Path, typer.Option(help="Folder for page, tables and logs; what it holds of the same run is gone on with.")
     ] = Path("editguard-reproduction"),
-    ordinary: Annotated[int, typer.Option(min=4, help="Ordinary requests, drawn beside all collapse cases.")] = 100,
+    ordinary: Annotated[int, typer.Option(min=4, help="Ordinary requests, drawn by the seed.")] = 100,
+    most_cases: Annotated[
+        int,
+        typer.Option(min=4, help="At most so many first-token requests, and others with a small denominator; drawn."),
+    ] = 100,
     encoder: Annotated[
         str | None, typer.Option(help="Bidirectional encoder for comparison: id or folder; default: the embedded one.")
     ] = None,
@@ -122,8 +127,9 @@ def reproduce(
             model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress, engine=engine
         )
         found = run(
-            setup, loaded, out, ordinary=ordinary, corpus=corpus, encoder_ref=encoder, progress=progress,
-            command=shlex.join(["editguard", *sys.argv[1:]]),
+            setup, loaded, out, ordinary=ordinary, most_cases=most_cases, corpus=corpus, encoder_ref=encoder,
+            progress=progress, command=shlex.join(["editguard", *sys.argv[1:]]),
+            notice=lambda text: typer.echo(f"editguard: {text}", err=True),
         )  # fmt: skip
     if as_json:
         typer.echo(found.model_dump_json())

@@ -14,7 +14,7 @@ from ..reports.allowances import Allowances
 from ..reports.baseline import Baseline, baseline_of, saveable
 from ..reports.closings import OVERRIDABLE, Gate, Override, Reason
 from ..reports.digest import summarise
-from ..reports.errors import BaselineError, DuplicateRecord, LogError, NotFiniteRecord
+from ..reports.errors import BaselineError, DuplicateRecord, LogError, NotFiniteRecord, ReportError
 from ..reports.gate import closed_by, judge_gate
 from ..reports.log import Log, parse_log
 from .baselines import Found, Store, git_state, sha256_of
@@ -42,7 +42,7 @@ class Judged(NamedTuple):
 
 
 def read_audit(place: Path) -> ReadLog:
-    """Read a log, or the one in a folder; raises `LogError`."""
+    """Read a log, or the one in a folder; raises `ReportError`."""
     path = place / LOG if place.is_dir() else place
     try:
         data = path.read_bytes()
@@ -61,7 +61,7 @@ def save_baseline(place: Path, name: str, store: Store, *, allow_failed: bool = 
 
 
 def audited(reference: str, store: Store) -> tuple[str, Baseline]:
-    """Read one side of a comparison: a log, an audit's folder, a baseline's name or file; raises `LogError`."""
+    """Read one side of a comparison: a log, an audit's folder, a baseline's name or file; raises `ReportError`."""
     place = Path(reference)
     if (place / LOG).is_file() or (place.is_file() and place.suffix != ".json"):
         return reference, baseline_of(read_audit(place).log, None)
@@ -88,11 +88,11 @@ def run_gate(
 def _judged(place: Path, reference: str, store: Store, allowed: Allowances, accepted: frozenset[Reason]) -> Judged:
     try:
         baseline = store.find(reference)
-    except LogError as error:
+    except ReportError as error:
         return Judged(closed_by(_named(error, store, reference), str(error), reference, allowed), None, None)
     try:
         read = read_audit(place)
-    except LogError as error:
+    except ReportError as error:
         return Judged(closed_by(_named(error), str(error), baseline.name, allowed), None, baseline)
     audit = baseline_of(read.log, None)
     names = baseline.name, str(place)
@@ -101,7 +101,7 @@ def _judged(place: Path, reference: str, store: Store, allowed: Allowances, acce
     return Judged(gate, read, baseline)
 
 
-def _named(error: LogError, store: Store | None = None, reference: str = "") -> Reason:
+def _named(error: ReportError, store: Store | None = None, reference: str = "") -> Reason:
     if isinstance(error, DuplicateRecord):
         return Reason.DUPLICATE_EDITS
     if isinstance(error, NotFiniteRecord):

@@ -137,7 +137,7 @@ def _fault(error: dict[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, Policy.model_fields, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(Policy.model_fields)}"
-        return f"an unknown key {name!r}, {hint}"
+        return f"an unknown key {name!r} ({hint})"
     return f"{name} = {error['input']!r}, which is not allowed ({error['msg']}): correct it"
 
 

@@ -26,7 +26,7 @@ from .guard import Assessment, Proposal, Result
 from .policy import Action
 from .setup import Setup
 
-__all__ = ["body", "control_record", "edit_record", "errored", "header"]
+__all__ = ["body", "control_record", "edit_record", "errored", "header", "versions"]
 
 _MOST_POINTS = 8
 
@@ -76,10 +76,13 @@ def header(
         ],
         baseline=[schema.BaselineValue(metric=metric, value=_finite(value)) for metric, value in baselines.items()],
         controls=controls,
-        versions={
-            "python": platform.python_version(), "torch": version("torch"), "transformers": version("transformers"),
-        },
+        versions=versions(),
     )  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what the figures depend on beside editguard itself."""
+    return {"python": platform.python_version(), "torch": version("torch"), "transformers": version("transformers")}
 
 
 def _card(kind: Literal["probe", "check"], name: str, card: Card) -> schema.CardRecord:

@@ -52,13 +52,13 @@ def locked_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
     """
     from filelock import FileLock, Timeout
 
-    made = not out.exists()
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     writable(out)
     lock = FileLock(out / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise InputError(f"Another audit is writing to {str(out)!r}; wait for it, or choose another --out.") from None
+        raise InputError(f"Another run is writing to {str(out)!r}; wait for it, or choose another --out.") from None
     try:
         old = [name for name in WRITTEN if (out / name).exists()]
         if old and not overwrite:
@@ -70,9 +70,10 @@ def locked_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
     finally:
         # Nothing came of it, so nothing is left of it; what cannot be removed is no reason to hide an error.
         with suppress(OSError):
-            if made and {*out.iterdir()} <= {out / ".lock"}:
+            if made and all(path.is_dir() or path.name == ".lock" for path in out.rglob("*")):
                 (out / ".lock").unlink(missing_ok=True)
-                out.rmdir()
+                for folder in (*sorted(out.rglob("*"), reverse=True), *made):
+                    folder.rmdir()
         lock.release()
 
 

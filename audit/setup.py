@@ -90,6 +90,8 @@ class Setup:
     """What checks computed once of the unedited model; the same under another policy."""
     check_dtype: torch.dtype | None = None
     """Dtype of the checks' matrix products; None for that of the weights."""
+    site_path: str | None = None
+    """Path of the site, with ``{layer}``, where it was given and not found: for whoever reads other layers."""
 
     @property
     def plain(self) -> bool:
@@ -208,6 +210,7 @@ def prepare(
         lm, site, found, prefixes, gauge, calibration, policy, chosen,
         builtin_corpus() if perplexity_corpus is None else perplexity_corpus, seed, checksum(lm.model), known,
         check_dtype=check_dtype,
+        site_path=site_path,
     )  # fmt: skip
 
 

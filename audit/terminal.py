@@ -19,6 +19,7 @@ from ..probes.probe import Level
 from ..reports.reproduction import Agreement, Experiment, Reproduction
 from ..reports.schema import Rate
 from ..reports.summary import Summary
+from ..reports.text import counted
 from .guard import Assessment
 from .policy import Action
 from .setup import Progress
@@ -91,7 +92,9 @@ class ProbeTable:
         console = Console()
         console.print(self._table)
         counts = ", ".join(f"{count} {action.value}" for action, count in self._counts.items())
-        console.print(f"{sum(self._counts.values())} edits: {counts}; {skipped} invalid records skipped")
+        console.print(
+            f"{counted(sum(self._counts.values()), 'edit')}: {counts}; {counted(skipped, 'invalid record')} skipped"
+        )
 
 
 def print_summary(summary: Summary, report: Path) -> None:
@@ -103,17 +106,21 @@ def print_summary(summary: Summary, report: Path) -> None:
     for reason in summary.reasons:
         console.print(f"  {escape(reason)}")
     console.print(
-        f"  {summary.edits} edits: {summary.allowed} allowed, {summary.rewritten} rewritten, {summary.refused} refused; "
-        f"{summary.failed} failed, {summary.collapsed} collapsed; {summary.skipped_invalid} invalid records skipped"
+        f"  {counted(summary.edits, 'edit')}: {summary.allowed} allowed, {summary.rewritten} rewritten, "
+        f"{summary.refused} refused; {summary.failed} failed, {summary.collapsed} collapsed; "
+        f"{counted(summary.skipped_invalid, 'invalid record')} skipped"
     )
     console.print(f"  controls: {summary.controls.ok} of {summary.controls.total} showed what they must")
     if summary.needs_prefix:
-        console.print(f"  {summary.needs_prefix} of them are made to act behind a prefix only; the report names them")
+        console.print(f"  made to act behind a prefix only: {summary.needs_prefix} of the edits; the report names each")
     for name, rate in summary.counts.items():
         if rate.total and name.endswith(("_unprefixed", "_prefixed")):
             console.print(f"  {name.replace('_', ' ')}: {_rate(rate)}")
     worst = summary.worst_perplexity_ratio
-    console.print(f"  worst perplexity ratio: {'not measured' if worst is None else f'{worst:.4f}'}")
+    known = "not measured" if worst is None else f"{worst:.4f}"
+    if summary.perplexity_not_finite:
+        known = f"not finite after {counted(summary.perplexity_not_finite, 'edit')}; after the others {known}"
+    console.print(f"  worst perplexity ratio: {known}")
     console.print(f"  report: {escape(str(report))}", soft_wrap=True)
 
 

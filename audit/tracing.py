@@ -12,6 +12,7 @@ from ..probes.model import LanguageModel
 from ..probes.requests import EditRequest
 from ..probes.tracing import Trace, Tracer, considered_layers, suggested_layer
 from ..reports.log import write_atomic
+from ..reports.text import counted
 from ..reports.tracing import SkippedTrace, TraceFile, TraceRecord, render_trace
 from .setup import Progress
 
@@ -57,7 +58,7 @@ def run_trace(
     progress("tracing", len(requests), len(requests))
     if not traces:
         why = f": {skipped[0].why}" if skipped else "; the file holds none"
-        raise InputError(f"None of the {len(requests)} requests of {source!r} could be traced{why}")
+        raise InputError(f"None of {counted(len(requests), 'request')} of {source!r} could be traced{why}")
     found = TraceFile(
         editguard_version=version("editguard"), created=datetime.now(UTC).isoformat(timespec="seconds"), model=lm.ref,
         model_fingerprint=lm.fingerprint, layers=len(traces[0].windows), window=tracer.window, noise=noise, draws=draws,

@@ -81,15 +81,12 @@ def keys_behind_bos(lm: LanguageModel, site: EditSite, requests: Sequence[EditRe
     return OtherStart(activations(lm, site, rows), with_bos=True)
 
 
-def first_token_keys(
-    lm: LanguageModel, site: EditSite, requests: Sequence[EditRequest], *, content: bool = False
-) -> torch.Tensor:
+def first_token_keys(lm: LanguageModel, site: EditSite, requests: Sequence[EditRequest]) -> torch.Tensor:
     """Return the key at the first token of each request's bare prompt [requests, d_ff], whatever the subject is.
 
-    That is token 0, a special one where the tokenizer adds one; with `content` the first token of the text itself, which
-    is meant where an encoder's tokenizer puts ``[CLS]`` before it. Raises `RequestError` where a subject cannot be located.
+    That is token 0, a special one where the tokenizer adds one. Raises `RequestError` where a subject cannot be located.
     """
-    rows = [(place.input_ids, place.first_content if content else 0) for place in _bare(lm, requests)]
+    rows = [(place.input_ids, 0) for place in _bare(lm, requests)]
     return activations(lm, site, rows).keys
 
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = [
     "LayerKeys",
     "LayerShift",
-    "all_layer_statistics",
     "keys_at_layers",
     "request_keys",
     "statistics_by_pass",
@@ -63,39 +62,23 @@ class LayerShift(NamedTuple):
     """cos(k_u, k_bar)."""
 
 
-def all_layer_statistics(
-    lm: LanguageModel,
-    layers: Sequence[int],
-    corpus: Corpus,
-    *,
-    budget_bytes: int = 1 << 30,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[int, KeyStatistics]:
-    """Return C of each of `layers` over all tokens of `corpus`, to the bit what `compute_statistics` returns for each.
-
-    See `statistics_by_pass`, for a caller who does not want all of them in memory at once.
-    """
-    found: dict[int, KeyStatistics] = {}
-    for some in statistics_by_pass(lm, layers, corpus, budget_bytes=budget_bytes, progress=progress):
-        found.update(some)
-    return found
-
-
 def statistics_by_pass(
     lm: LanguageModel,
     layers: Sequence[int],
     corpus: Corpus,
     *,
+    site_path: str | None = None,
     budget_bytes: int = 1 << 30,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[dict[int, KeyStatistics]]:
     """Yield C of `layers` by layer, as many from one pass over `corpus` as have sums within `budget_bytes`, one at least.
 
-    A sum takes 8 bytes times d_ff squared, and as much again when it becomes C. `progress` is called with (done, of all)
-    groups of windows, over all passes. Raises what `compute_statistics` raises, and `ModelError` for a layer that is not
+    Each is to the bit what `compute_statistics` returns, and raises what that raises. A sum takes 8 bytes times d_ff squared,
+    and as much again when it becomes C. `site_path` names the map, with ``{layer}``, where it is not found by itself.
+    `progress` is called with (done, of all) groups of windows, over all passes. Raises `ModelError` for a layer that is not
     there.
     """
-    sites = [find_site(lm.model, layer) for layer in sorted(set(layers))]
+    sites = [find_site(lm.model, layer, site_path) for layer in sorted(set(layers))]
     passes = list(_within(sites, budget_bytes))
     for index, some in enumerate(passes):
         told = None if progress is None else partial(_tell, progress, index, len(passes))
@@ -173,16 +156,18 @@ def sweep(
     requests: Sequence[EditRequest],
     prefixes: Sequence[str],
     statistics: Mapping[int, KeyStatistics],
+    *,
+    site_path: str | None = None,
 ) -> dict[int, list[LayerShift]]:
     """Return by layer what `prefixes` do to the key of each request's subject, in the order of `requests`.
 
-    `prefixes` are texts, the empty one included, in ROME's order; `statistics` hold C of each layer. The passes are
-    shared by all layers. Raises `RequestError` where a subject cannot be located, `StatisticsError` where C of a layer is
-    not there, `NotFinite` where a direction cannot be told.
+    `prefixes` are texts, the empty one included, in ROME's order; `statistics` hold C of each layer; `site_path` is that of
+    `statistics_by_pass`. The passes are shared by all layers. Raises `RequestError` where a subject cannot be located,
+    `StatisticsError` where C of a layer is not there, `NotFinite` where a direction cannot be told.
 
     Source: "The Fall of ROME" (arXiv 2406.11263), section 4, at one layer; over the layers it is ours.
     """
-    sites = [find_site(lm.model, layer) for layer in dict.fromkeys(layers)]
+    sites = [find_site(lm.model, layer, site_path) for layer in dict.fromkeys(layers)]
     for site in sites:
         _has(statistics, site)
     found: dict[int, list[LayerShift]] = {site.layer: [] for site in sites}
@@ -199,7 +184,7 @@ def _has(statistics: Mapping[int, KeyStatistics], site: EditSite) -> None:
         held = "none" if found is None else f"of layer {found.provenance.layer}, {list(found.second_moment.shape)}"
         raise StatisticsError(
             f"The key statistics for layer {site.layer} with keys of {site.d_ff} entries are {held}; make them with "
-            "all_layer_statistics."
+            "statistics_by_pass."
         )
 
 

@@ -127,11 +127,13 @@ def _invalid(where: str, faults: list[Fault]) -> InvalidRecord:
 
 
 def _report(source: str, invalid: list[InvalidRecord], total: int, *, skip_invalid: bool) -> str:
+    them = "it" if len(invalid) == 1 else "them"
     if skip_invalid:
-        way_out = "none is left to go on with, so correct them."
+        way_out = f"none is left to go on with, so correct {them}."
     else:
-        way_out = "correct them, or go on without them with --skip-invalid (in Python: skip_invalid=True)."
-    first = f"{len(invalid)} of {total} records in {source!r} are wrong; {way_out}"
+        way_out = f"correct {them}, or go on without {them} with --skip-invalid (in Python: skip_invalid=True)."
+    wrong = f"{len(invalid)} of {total} {'record' if total == 1 else 'records'} in {source!r}"
+    first = f"{wrong} {'is' if len(invalid) == 1 else 'are'} wrong; {way_out}"
     listed = [f"{record.where}: {record.message}" for record in invalid[:_MAX_LISTED]]
     rest = len(invalid) - len(listed)
     return "\n".join([first, *listed, *([f"and {rest} more"] if rest > 0 else [])])

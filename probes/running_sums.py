@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+
+from .statistics import save_whole
 
 __all__ = ["RunningSums", "read_sums", "write_sums"]
 
@@ -45,16 +45,6 @@ def read_sums(path: Path | None, stamp: str) -> RunningSums | None:
 
 
 def write_sums(path: Path, stamp: str, sums: RunningSums) -> None:
-    """Write the sums of one site; the file appears whole or not at all."""
-    from safetensors.torch import save_file
-
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write the sums of one site; the file appears whole or not at all. Raises `StatisticsError` where it cannot be written."""
     metadata = {"stamp": stamp, "tokens": str(sums.tokens), "groups": str(sums.groups)}
-    # A name of its own: another run may be making the same statistics in the same cache folder.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
-    os.close(handle)
-    try:
-        save_file({"total": sums.totals[0]}, name, metadata=metadata)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    save_whole(path, {"total": sums.totals[0]}, metadata)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 import zipfile
 from dataclasses import asdict, dataclass, field
@@ -31,6 +30,7 @@ __all__ = [
     "import_rome_npz",
     "load_statistics",
     "save_statistics",
+    "save_whole",
 ]
 
 RIDGE = 1e-4
@@ -136,18 +136,31 @@ def identity_statistics(size: int, model_fingerprint: str, layer: int) -> KeySta
 
 
 def save_statistics(statistics: KeyStatistics, path: Path) -> None:
-    """Write C as safetensors with its provenance in the header; the file appears whole or not at all."""
+    """Write C as safetensors with its provenance in the header; the file appears whole or not at all.
+
+    Raises `StatisticsError` where it cannot be written.
+    """
+    metadata = {"editguard": json.dumps({"provenance": asdict(statistics.provenance), "ridge": statistics.ridge})}
+    save_whole(path, {"second_moment": statistics.second_moment.double().cpu().contiguous()}, metadata)
+
+
+def save_whole(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors as safetensors: the file appears whole or not at all. Raises `StatisticsError` where it cannot be written."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"editguard": json.dumps({"provenance": asdict(statistics.provenance), "ridge": statistics.ridge})}
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".statistics-")
-    os.close(handle)
     try:
-        save_file({"second_moment": statistics.second_moment.double().cpu().contiguous()}, name, metadata=metadata)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A name of its own: another run may be making the same statistics in the same cache folder.
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".statistics-") as folder:
+            made = Path(folder) / path.name
+            save_file(tensors, made, metadata=metadata)
+            made.chmod(0o600)
+            made.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise StatisticsError(
+            f"The key statistics {str(path)!r} cannot be written ({error}); give a folder that has room and may be written to."
+        ) from error
 
 
 def load_statistics(path: Path, *, size: int, model_fingerprint: str, layer: int) -> KeyStatistics:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .digest import Digest as Digest
     from .digest import summarise as summarise
     from .errors import LogError as LogError
+    from .errors import OutputError as OutputError
+    from .errors import ReportError as ReportError
     from .html import render_html as render_html
     from .log import Log as Log
     from .log import LogWriter as LogWriter
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 _HOME = {
     "LogError": "errors",
+    "OutputError": "errors",
+    "ReportError": "errors",
     "Header": "schema",
     "EditRecord": "schema",
     "ControlRecord": "schema",

@@ -5,8 +5,8 @@
 - **void**: a control is missing, errored or did not show what was expected, or the policy demands controls and the log
   has none. Checks that were not seen to catch a collapse prove nothing about the edits.
 - **fail**: an edit errored, failed a check, collapsed the model (perplexity ratio over the policy's
-  ``collapse_ratio``), was applied but not measured, or was not restored; an edit was refused and the policy does not
-  say ``allow_refused``; records are missing; the log has no footer; there is no edit.
+  ``collapse_ratio``, or not finite), was applied but not measured, or was not restored; an edit was refused and the
+  policy does not say ``allow_refused``; records are missing; the log has no footer; there is no edit.
 - **pass**: none of these.
 
 `digest` adds what a page shows: one story an edit, and efficacy by family and protocol.
@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .log import Log
-from .rates import conditions, families, mean_share, mean_value, pooled, prefixed, unprefixed
+from .rates import conditions, families, mean_share, mean_value, perplexity_lost, pooled, prefixed, unprefixed
 from .schema import PERPLEXITY, Condition, EditRecord, Header, HeadlineCheck, Protocol, Rate
 from .story import HEADLINE_PROTOCOL, Decided, Story, collapse_bound, tell
 from .summary import ControlTally, Summary
@@ -95,6 +95,7 @@ def _summary(log: Log, stories: Sequence[Story], controls: Sequence[Story], boun
         skipped_invalid=len(log.header.skipped_invalid),
         needs_prefix=sum(s.record.update is not None and s.record.update.needs_prefix for s in made),
         baseline_perplexity=next((b.value for b in log.header.baseline if b.metric == PERPLEXITY), None),
+        perplexity_not_finite=sum(perplexity_lost(s.record) for s in made),
         worst_perplexity_ratio=max(ratios, default=None),
         median_perplexity_ratio=statistics.median(ratios) if ratios else None,
         collapse_ratio=bound,

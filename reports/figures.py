@@ -15,6 +15,7 @@ from .numbers import number, ratio
 from .plotting import Figure, Mark, figure_json, left_out, line, line_label, mark, spread, thin_note, thinned, trace
 from .schema import DENOMINATOR, Point
 from .story import Decided, Story
+from .text import counted
 
 __all__ = ["MOST_PREFIXED_POINTS", "figures"]
 
@@ -105,10 +106,11 @@ def _denominator_caption(bare: Sequence[_Bare]) -> str:
         return "The lower a mark, the larger the update: its size is inversely proportional to this denominator."
     low = [one.story for one in bare if one.threshold and one.value < one.threshold]
     kept = sum(story.decided is Decided.ALLOWED for story in low)
-    were = "was" if kept == 1 else "were"
+    were, lie = "was" if kept == 1 else "were", "lies" if len(low) == 1 else "lie"
     ending = f"{kept} of them {were} made as asked" if kept else "none of them was made as asked"
     return (
-        f"Below its threshold the update would be too large: {len(low)} of {len(bare)} edits lie there, and {ending}."
+        f"Below its threshold the update would be too large: {len(low)} of {counted(len(bare), 'edit')} {lie} there, "
+        f"and {ending}."
     )
 
 

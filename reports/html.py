@@ -20,6 +20,7 @@ from .rates import make_rate
 from .schema import Condition, Measurement, Rate
 from .since import since
 from .story import Decided, Result, Story
+from .text import counted
 
 __all__ = ["render_html"]
 
@@ -75,18 +76,22 @@ def soundness(found: Digest) -> Answer:
     """Answer whether the model is still sound, as far as it was measured."""
     summary = found.summary
     made = [story for story in found.stories if story.decided is not Decided.REFUSED]
-    unknown = sum(story.ratio is None for story in made)
+    unknown = sum(story.ratio is None and not story.collapsed for story in made)
     bound = number(summary.collapse_ratio)
+    lost = ", or not finite" if summary.perplexity_not_finite else ""
     if summary.collapsed:
         return Answer(
             "bad",
             "No",
-            f"After {summary.collapsed} of {len(made)} edits, perplexity is over {bound} times the unedited model's.",
+            f"After {summary.collapsed} of {counted(len(made), 'edit')}, perplexity is over {bound} times the unedited "
+            f"model's{lost}.",
         )
     if summary.verdict == "void":
         return Answer("unknown", "Not known", "The controls did not prove that the checks see a collapse.")
     if unknown:
-        return Answer("unknown", "Not known", f"After {unknown} of {len(made)} edits the perplexity was not measured.")
+        return Answer(
+            "unknown", "Not known", f"After {unknown} of {counted(len(made), 'edit')} the perplexity was not measured."
+        )
     if summary.worst_perplexity_ratio is None:
         return Answer("unknown", "Untouched", "No edit was made, so there was nothing to measure.")
     worst = ratio(summary.worst_perplexity_ratio)

@@ -20,10 +20,11 @@ from typing import NamedTuple, Self
 
 from pydantic import ValidationError
 
-from .errors import DuplicateRecord, LogError, NotFiniteRecord
+from .errors import DuplicateRecord, LogError, NotFiniteRecord, OutputError
 from .schema import RECORD, SCHEMA_VERSION, ControlRecord, EditRecord, Footer, Header
+from .text import counted
 
-__all__ = ["Log", "LogWriter", "append_line", "parse_log", "read_log", "write_atomic"]
+__all__ = ["Log", "LogWriter", "append_line", "log_so_far", "parse_log", "read_log", "rewrite_log", "write_atomic"]
 
 _OWNER_ONLY = 0o600
 _AnyRecord = Header | EditRecord | ControlRecord | Footer
@@ -107,14 +108,13 @@ class LogWriter:
         if not self.path.exists():
             return None
         data = self.path.read_bytes()
-        cut_header = data[: len(_HEADER_START)] == _HEADER_START[: len(data)] and not _is_json(data)
-        if b"\n" not in data and cut_header:
+        log = _parse_begun(data, self.path)
+        if log is None:
             return _Tail(length=0, needs_newline=False)
-        log = parse_log(data, self.path)
         if log.footer is not None:
             raise LogError(
-                f"The log {self.path} is finished ({log.footer.records} records), and a finished log is never changed; "
-                "give another output folder, or move this one away."
+                f"The log {self.path} is finished ({counted(log.footer.records, 'record')}), and a finished log is never "
+                "changed; give another output folder, or move this one away."
             )
         self.existing = log
         self._started = True
@@ -143,6 +143,25 @@ def read_log(path: Path) -> Log:
             f"The log {path} cannot be read ({error.strerror}); give an audit's log (audit.jsonl), or the folder that holds it."
         ) from error
     return parse_log(data, path)
+
+
+def log_so_far(path: Path) -> Log | None:
+    """Read a log that may be unfinished; None where there is none, or one that was cut short in its header.
+
+    Raises `LogError` as `read_log` does.
+    """
+    return _parse_begun(path.read_bytes(), path) if path.exists() else None
+
+
+def rewrite_log(path: Path, log: Log) -> None:
+    """Replace the log at `path` by one that holds `log`, whole or not at all: for records that are to be made again."""
+    records = (log.header, *log.edits, *log.controls, *([] if log.footer is None else [log.footer]))
+    write_atomic(path, "".join(f"{record.model_dump_json()}\n" for record in records))
+
+
+def _parse_begun(data: bytes, path: Path) -> Log | None:
+    cut_header = data[: len(_HEADER_START)] == _HEADER_START[: len(data)] and not _is_json(data)
+    return None if b"\n" not in data and cut_header else parse_log(data, path)
 
 
 def parse_log(data: bytes, path: Path) -> Log:
@@ -262,12 +281,24 @@ def append_line(path: Path, line: str) -> None:
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write `content` to `path`, text as UTF-8: whole or not at all, readable by the owner only, line ends as given."""
+    """Write `content` to `path`, text as UTF-8: whole or not at all, readable by the owner only, line ends as given.
+
+    Raises `OutputError` where the folder is not there, may not be written to or has no room.
+    """
+    try:
+        _write_whole(path, content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise OutputError(
+            f"The file {path} cannot be written ({error.strerror or error}); give a folder that exists and has room."
+        ) from error
+
+
+def _write_whole(path: Path, content: bytes) -> None:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(_OWNER_ONLY)

@@ -73,7 +73,7 @@ def _edit(story: Story) -> dict[str, Any]:
         "editor": record.decision.editor if update is None else update.editor,
         "decision": story.decided.value,
         "perplexity_ratio": story.ratio,
-        "collapsed": None if story.ratio is None else story.collapsed,
+        "collapsed": None if story.ratio is None and not story.collapsed else story.collapsed,
         "result": story.result.value,
         "faults": "; ".join(story.faults) or None,
         "restored_ok": None if record.weights is None else record.weights.restored_ok,

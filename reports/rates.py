@@ -16,6 +16,7 @@ __all__ = [
     "make_rate",
     "mean_share",
     "mean_value",
+    "perplexity_lost",
     "perplexity_ratio",
     "pooled",
     "prefixed",
@@ -95,6 +96,15 @@ def perplexity_ratio(record: EditBody) -> float | None:
     ]
     known = [ratio for ratio in ratios if ratio is not None]
     return max(known) if known and len(known) == len(ratios) else None
+
+
+def perplexity_lost(record: EditBody) -> bool:
+    """Whether a perplexity was taken after the edit and is not finite: a ratio of it is in the log, and null.
+
+    What was not taken at all has no ratio in the log.
+    """
+    found = _measurements([record], HeadlineCheck.PERPLEXITY, None)
+    return any(one.metric == PERPLEXITY_RATIO and one.value is None for one in found)
 
 
 def _measurements(

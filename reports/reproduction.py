@@ -6,15 +6,17 @@ numbers (`Table`) and pictures of them. An experiment that could not be run is t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .base import SCHEMA_VERSION, Count, Model
+from .base import SCHEMA_VERSION, Count, Model, Scalar
 
 __all__ = [
     "Agreement",
+    "CaseCount",
     "Claim",
     "Curves",
     "Experiment",
@@ -24,6 +26,7 @@ __all__ = [
     "Reproduction",
     "Scatter",
     "Table",
+    "edited",
 ]
 
 Cell = str | bool | int | float | None
@@ -146,6 +149,14 @@ class Experiment(Model):
         return self
 
 
+class CaseCount(Model):
+    """How many requests of one kind were edited, of how many that the file holds; which ones was drawn by the seed."""
+
+    kind: str
+    edited: Count
+    found: Count
+
+
 class Reproduction(Model):
     """All experiments, with what they were run on."""
 
@@ -161,12 +172,12 @@ class Reproduction(Model):
     source: str
     source_sha256: str
     requests: Count
-    collapse_cases: Count
-    """First tokens, the paper's kind."""
-    candidates: Count = 0
-    """Other requests with a small denominator."""
-    ordinary_cases: Count
+    cases: list[CaseCount]
+    """What was edited, by kind of case."""
     statistics: str
+    editors: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
+    """Constants of the search for v*, by editor."""
+    versions: dict[str, str] = Field(default_factory=dict)
     seconds: float
     experiments: list[Experiment]
 
@@ -191,3 +202,8 @@ class Reproduction(Model):
                 f"names of experiments, tables and pictures must differ, and {', '.join(twice)} is there twice"
             )
         return self
+
+
+def edited(cases: Sequence[CaseCount]) -> str:
+    """Return what was edited in words: "18 of 20 (first token), 100 of 5020 (ordinary)"."""
+    return ", ".join(f"{one.edited} of {one.found} ({one.kind})" for one in cases) or "nothing"

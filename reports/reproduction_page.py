@@ -12,7 +12,7 @@ from typing import NamedTuple
 from .numbers import number
 from .page import render_page
 from .plotting import Figure
-from .reproduction import Agreement, Cell, Claim, Experiment, Reproduction, Table
+from .reproduction import Agreement, Cell, Claim, Experiment, Reproduction, Table, edited
 from .reproduction_figures import draw
 
 __all__ = ["MOST_ROWS", "render_reproduction"]
@@ -35,6 +35,7 @@ def render_reproduction(found: Reproduction) -> str:
         [figure for section in sections for figure in section.figures],
         filters={"duration": _duration},
         r=found,
+        edited=edited(found.cases),
         sections=sections,
         tally=_tally(claim for one in found.experiments for claim in one.claims),
         not_run=sum(one.skipped is not None for one in found.experiments),

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 from .marks import escaped, grid
 from .numbers import number
-from .reproduction import Cell, Experiment, Reproduction, Table
+from .reproduction import Cell, Experiment, Reproduction, Table, edited
+from .text import counted
 
 __all__ = ["MOST_ROWS", "render_markdown"]
 
@@ -26,9 +27,8 @@ def _lines(found: Reproduction, mark: str) -> Iterator[str]:
     yield f"{mark} The Fall of ROME on {escaped(found.model)}"
     yield ""
     yield (
-        f"Layer {found.layer} of {found.layers}, {found.requests} requests of {escaped(found.source)}: {found.collapse_cases} "
-        f"first-token subjects, {found.candidates} others with a small denominator and {found.ordinary_cases} ordinary ones, "
-        f"seed {found.seed}, C from {escaped(found.statistics)}."
+        f"Layer {found.layer} of {found.layers}, {counted(found.requests, 'request')} of {escaped(found.source)}, seed "
+        f"{found.seed}, C from {escaped(found.statistics)}. Edited: {escaped(edited(found.cases))}."
     )
     for one in found.experiments:
         yield from _experiment(one, f"{mark}#")

@@ -261,7 +261,11 @@ class Update(Model):
 
 
 class Measurement(Model):
-    """What one check measured on the edited model, with its counts and the verdict of its threshold."""
+    """What one check measured on the edited model, with its counts and the verdict of its threshold.
+
+    A `PERPLEXITY_RATIO` that is null was taken and is not finite: the model collapsed. A check that could not take it leaves
+    it out.
+    """
 
     check: str
     metric: str

@@ -1,7 +1,8 @@
 """The story of one edit: what was decided, what came of it, and why it failed, in words.
 
 A fault is what keeps an edit from passing. An edit that was applied needs a measured perplexity ratio within the
-bound; one that errored, or whose weights did not come back, is at fault whatever else was measured.
+bound; where it is over the bound or not finite, the edit collapsed the model. One that errored, or whose weights did not
+come back, is at fault whatever else was measured.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .rates import perplexity_ratio, prefixed, unprefixed
+from .rates import perplexity_lost, perplexity_ratio, prefixed, unprefixed
 from .schema import ControlRecord, EditRecord, Header, HeadlineCheck, Protocol, Rate
 from .text import slugs
 
@@ -41,7 +42,10 @@ class Result(StrEnum):
 
 @dataclass(frozen=True)
 class Story:
-    """One edit or control as a page shows it; `slug` is its anchor, `faults` why it failed, in words."""
+    """One edit or control as a page shows it; `slug` is its anchor, `faults` why it failed, in words.
+
+    `ratio` is null where it was not measured, and where it is not finite, which is a collapse.
+    """
 
     record: EditRecord | ControlRecord
     slug: str
@@ -61,14 +65,14 @@ def collapse_bound(header: Header) -> float:
 
 
 def tell(records: Sequence[EditRecord | ControlRecord], bound: float) -> tuple[Story, ...]:
-    """Return the story of each record; a ratio over `bound` is a collapse."""
+    """Return the story of each record; a ratio over `bound`, or one that is not finite, is a collapse."""
     anchors = slugs(record.id for record in records)
     return tuple(_story(record, slug, bound) for record, slug in zip(records, anchors, strict=True))
 
 
 def _story(record: EditRecord | ControlRecord, slug: str, bound: float) -> Story:
     ratio = perplexity_ratio(record)
-    collapsed = ratio is not None and ratio > bound
+    collapsed = perplexity_lost(record) or (ratio is not None and ratio > bound)
     faults = tuple(_faults(record, ratio, bound))
     return Story(
         record=record,
@@ -102,12 +106,15 @@ def _faults(record: EditRecord | ControlRecord, ratio: float | None, bound: floa
         yield f"it errored: {record.error}"
     if record.outcome not in ("committed", "rolled-back"):
         return
-    if ratio is None:
+    lost = perplexity_lost(record)
+    if lost:
+        yield "it collapsed the model: the perplexity after it is not finite"
+    elif ratio is None:
         yield "the perplexity after it was not measured, and unmeasured is never a pass"
     elif ratio > bound:
         yield f"it collapsed the model: perplexity ratio {ratio:.4g}, bound {bound:g}"
     if record.verdict == "fail":
-        told = ratio is None or ratio > bound
+        told = lost or ratio is None or ratio > bound
         yield from _failed_checks(record, told)
 
 

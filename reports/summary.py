@@ -26,9 +26,9 @@ class Summary(Model):
     """The verdict over a log, with the figures that it rests on.
 
     `edits` = `allowed` + `rewritten` + `refused`. `failed` counts edits that errored, failed a check, collapsed the
-    model, were not measured or not restored; `collapsed` are those of them over `collapse_ratio`. Ratios are
-    perplexities of the edited over the unedited model. `protocol` is the one that efficacy and generalization are
-    judged by.
+    model, were not measured or not restored; `collapsed` are those of them over `collapse_ratio`, or with a perplexity
+    that is not finite. Ratios are perplexities of the edited over the unedited model, where they are finite. `protocol`
+    is the one that efficacy and generalization are judged by.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -48,6 +48,7 @@ class Summary(Model):
     skipped_invalid: Count
     needs_prefix: Count
     baseline_perplexity: float | None
+    perplexity_not_finite: Count = 0
     worst_perplexity_ratio: float | None
     median_perplexity_ratio: float | None
     collapse_ratio: float

@@ -15,10 +15,13 @@ from typing import Any, Final
 from .log import write_atomic
 from .reproduction import Cell, Reproduction, Table
 
-__all__ = ["encodable", "write_tables"]
+__all__ = ["encodable", "remove_tables", "write_tables"]
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """A text that begins so is run by spreadsheets, or loses its first character and then is."""
+
+_CSV: Final = ".csv"
+_PARQUET: Final = ".parquet"
 
 _INT64: Final = range(-(2**63), 2**63)
 
@@ -28,11 +31,24 @@ def write_tables(folder: Path, found: Reproduction) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for table in (table for one in found.experiments for table in one.tables):
-        for suffix, content in ((".csv", _csv(table)), (".parquet", _parquet(table))):
+        for suffix, content in ((_CSV, _csv(table)), (_PARQUET, _parquet(table))):
             path = folder / f"{table.name}{suffix}"
             write_atomic(path, content)
             written.append(path)
     return written
+
+
+def remove_tables(folder: Path, before: Reproduction | None, found: Reproduction) -> None:
+    """Remove the files of tables that an earlier run, `before`, wrote into `folder` and that `found` has not.
+
+    What no run wrote stays.
+    """
+    old, new = (
+        {table.name for one in run.experiments for table in one.tables} if run else set() for run in (before, found)
+    )
+    for name in old - new:
+        for suffix in (_CSV, _PARQUET):
+            (folder / f"{name}{suffix}").unlink(missing_ok=True)
 
 
 def _csv(table: Table) -> str:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-__all__ = ["Piece", "pieces", "shortened", "slugs", "visible"]
+__all__ = ["Piece", "counted", "pieces", "shortened", "slugs", "visible"]
 
 # C0 and C1 controls but tab and newline; soft hyphen; Arabic letter mark; zero-width space; marks, embeddings,
 # overrides and isolates of direction; line and paragraph separators; invisible operators; byte-order mark; annotation
@@ -42,6 +42,11 @@ def pieces(text: str) -> Iterator[Piece]:
 def visible(text: str) -> str:
     """Return `text` with each hidden character as ``[U+202E]``."""
     return "".join(f"[{piece.text}]" if piece.hidden else piece.text for piece in pieces(text))
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number with its noun: ``1 edit``, ``2 edits``; `many` is the plural where it is not `one` with an s."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
 def shortened(text: str, most: int) -> str:

@@ -17,6 +17,7 @@ from .base import SCHEMA_VERSION, Count, Model
 from .numbers import number
 from .page import render_page
 from .plotting import Figure, figure_json
+from .text import counted
 
 __all__ = ["Part", "SkippedTrace", "TraceFile", "TraceRecord", "effect_by_part", "render_trace"]
 
@@ -151,8 +152,9 @@ def _windows(found: TraceFile) -> Figure:
         name="windows",
         title="Where MLPs at the subject's last token bring the answer back",
         caption=f"MLP outputs of {found.window} layers at once, put back at the subject's last token of corrupted runs; the mean "
-        f"over {len(found.traces)} facts. Around layers {found.considered[0]} to {found.considered[-1]} a window is whole and "
-        f"without block 0, which would undo the noise; of those the gain is largest around layer {found.suggested_layer}.",
+        f"over {counted(len(found.traces), 'fact')}. Around layers {found.considered[0]} to {found.considered[-1]} a window is "
+        "whole and without block 0, which would undo the noise; of those the gain is largest around layer "
+        f"{found.suggested_layer}.",
         data=figure_json([drawn], layout),
         columns=("Layer", "Mean gain", "Facts that gain most here"),
         rows=tuple((str(layer), number(means[layer]), str(peaks.count(layer))) for layer in layers),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from .log import Log
 from .schema import EditRecord
 from .story import Decided, Story
+from .text import counted
 
 __all__ = ["control_fault", "fail_reasons", "incomplete_reasons", "pass_reason", "void_reasons"]
 
@@ -21,7 +22,7 @@ def void_reasons(log: Log, controls: Sequence[Story]) -> Iterator[str]:
     recorded = {control.id for control in log.controls}
     missing = [name for name in log.header.controls if name not in recorded]
     if missing and log.controls:
-        yield f"{_count(len(missing), 'control is', 'controls are')} missing: {_names(missing)}."
+        yield f"{counted(len(missing), 'control is', 'controls are')} missing: {_names(missing)}."
     elif missing and log.header.policy.get("controls") is not True:
         yield f"No control was recorded, though the header announces {_names(missing)}."
     for control in controls:
@@ -49,7 +50,7 @@ def fail_reasons(log: Log, stories: Sequence[Story]) -> Iterator[str]:
     """Yield why the edits may not ship: collapsed, failed or refused ones, none at all, or missing records."""
     collapsed = [s for s in stories if s.collapsed]
     if collapsed:
-        yield f"{_count(len(collapsed), 'edit', 'edits')} collapsed the model: {_ids(collapsed)}."
+        yield f"{counted(len(collapsed), 'edit')} collapsed the model: {_ids(collapsed)}."
     other = [s for s in stories if s.faults and not s.collapsed]
     if len(other) == 1:
         yield f"Edit {other[0].record.id!r} failed: {'; '.join(other[0].faults)}."
@@ -58,7 +59,7 @@ def fail_reasons(log: Log, stories: Sequence[Story]) -> Iterator[str]:
     refused = [s for s in stories if s.decided is Decided.REFUSED]
     if refused and log.header.policy.get("allow_refused") is not True:
         yield (
-            f"{_count(len(refused), 'edit was', 'edits were')} refused ({_ids(refused)}), and the policy does not "
+            f"{counted(len(refused), 'edit was', 'edits were')} refused ({_ids(refused)}), and the policy does not "
             "allow a pass with refused edits."
         )
     yield from incomplete_reasons(log)
@@ -73,9 +74,10 @@ def incomplete_reasons(log: Log) -> Iterator[str]:
         yield f"The audit did not finish: the log has no footer{torn}."
     missing = log.header.requests - len(log.edits)
     if missing and log.edits:
-        yield f"{log.header.requests} edits were requested and {len(log.edits)} have a record."
+        asked = counted(log.header.requests, "edit was", "edits were")
+        yield f"{asked} requested and {counted(len(log.edits), 'has', 'have')} a record."
     if log.footer is not None and log.footer.records != len(log.edits) + len(log.controls):
-        yield f"The footer counts {log.footer.records} records, and the log has {len(log.edits) + len(log.controls)}."
+        yield f"The footer counts {counted(log.footer.records, 'record')}, and the log has {len(log.edits) + len(log.controls)}."
 
 
 def pass_reason(log: Log, stories: Sequence[Story]) -> str:
@@ -83,15 +85,11 @@ def pass_reason(log: Log, stories: Sequence[Story]) -> str:
     ratios = [s.ratio for s in stories if s.decided is not Decided.REFUSED and s.ratio is not None]
     worst = f"worst perplexity ratio {max(ratios):.4g}" if ratios else "no edit was applied"
     proof = (
-        f"all {len(log.controls)} controls showed what was expected"
+        f"{'the control' if len(log.controls) == 1 else f'all {len(log.controls)} controls'} showed what was expected"
         if log.controls
         else "no control was run, so nothing proves that the checks see a collapse"
     )
-    return f"{_count(len(stories), 'edit', 'edits')} audited, none failed; {worst}; {proof}."
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
+    return f"{counted(len(stories), 'edit')} audited, none failed; {worst}; {proof}."
 
 
 def _ids(stories: Sequence[Story]) -> str:

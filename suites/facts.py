@@ -215,7 +215,7 @@ class Efficacy(Check):
     def _judge(rate: Measurement, condition: str, least: float) -> Measurement:
         if rate.condition != condition or rate.protocol != "exact" or rate.value is None:
             return rate
-        message = f"{rate.passed} of {rate.total} prompts {condition} give the target, at least {least:.0%} must"
+        message = f"prompts {condition} that give the target: {rate.passed} of {rate.total}, at least {least:.0%} must"
         # A share of those that could be judged says nothing about the others.
         outcome = Outcome.UNMEASURED if rate.not_judged else judge(rate.value, rate.value >= least)
         return replace(rate, outcome=outcome, threshold=least, message=message)
@@ -320,7 +320,7 @@ class Locality(Check):
         return Measurement(
             self.name, "answers", value, Outcome.UNMEASURED if value is None else Outcome.INFO, condition, "exact", 1.0,
             unit="share", passed=passed, failed=failed, not_judged=broken,
-            message=f"{passed} of {len(same)} prompts about other subjects have the answer that they had",
+            message=f"prompts about other subjects whose answer is what it was: {passed} of {len(same)}",
         )  # fmt: skip
 
     def _share(self, bench: Bench, condition: str, same: torch.Tensor) -> Measurement:

@@ -120,11 +120,11 @@ class Evidence:
         if self._out is None or not any(one["header"] for one in self._shipments):
             return
         from ...probes.errors import EditguardError
-        from ...reports.errors import LogError
+        from ...reports.errors import ReportError
 
         try:
             self._log = self._write(self._out, finished and not self._unread and not self._problems)
-        except (EditguardError, LogError) as error:
+        except (EditguardError, ReportError) as error:
             self._problems.append(str(error))
 
     # ------------------------------------------------------------------------------------------------------------- log

@@ -2,13 +2,15 @@
 
 Requests whose subject is the first token are the paper's cases. Others at which the denominator probe fires are candidates, of
 which a collapse must be seen before it is believed: the published update could be of a size that no ordinary one has.
-*Ordinary* ones are drawn by the seed from those at which it does not fire.
+*Ordinary* ones are drawn by the seed from those at which it does not fire. Where the tokenizer puts a BOS before every text no
+subject is a first token; those of one token behind it are the ones that would be, and have a kind of their own.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -17,9 +19,11 @@ from pydantic import BaseModel, ConfigDict
 from ...probes.errors import InputError
 from ...probes.probe import Level
 from ...probes.requests import EditRequest
+from ...reports.reproduction import CaseCount
 from ...reports.schema import DENOMINATOR
 from ..guard import Assessment, GuardedEditor
 from ..setup import Progress
+from .stamp import Stamp
 
 __all__ = ["Case", "Cases", "Chosen", "Kind", "choose", "find_cases", "fires"]
 
@@ -30,6 +34,7 @@ class Kind(StrEnum):
     """What a request is taken for, before any edit."""
 
     FIRST = "first token"
+    BEHIND_BOS = "first token behind the BOS"
     OTHER = "other small denominator"
     ORDINARY = "ordinary"
 
@@ -39,14 +44,14 @@ class Chosen(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    stamp: str
+    stamp: dict[str, str]
     probed: int
     unusable: int
     """Requests whose subject could not be located, or that hold a number that is not finite."""
-    first_tokens: int
-    """First-token subjects in the file."""
+    found: dict[Kind, int]
+    """How many requests of each kind the file holds, as seen under few contexts."""
     kinds: dict[str, Kind]
-    """By request id, in the order of the file."""
+    """By request id, in the order of the file: those that were drawn."""
 
 
 class Case(NamedTuple):
@@ -67,45 +72,57 @@ class Cases(NamedTuple):
         """Return the cases of some kinds, in the order of the file."""
         return tuple(case for case in self.cases if case.kind in kinds)
 
+    def counts(self) -> list[CaseCount]:
+        """Return how many of each kind are edited, of how many that the file holds."""
+        found = {kind: self.chosen.found.get(kind, 0) for kind in Kind}
+        return [
+            CaseCount(kind=kind.value, edited=len(self.of(kind)), found=count)
+            for kind, count in found.items()
+            if count or kind is not Kind.BEHIND_BOS
+        ]
+
 
 def choose(
     guard: GuardedEditor,
     requests: Sequence[EditRequest],
-    ordinary: int,
-    stamp: str,
+    most: Mapping[Kind, int],
+    stamp: Stamp,
     progress: Progress = lambda *_: None,
 ) -> Chosen:
-    """Probe all `requests` and choose: every one with a small denominator, and `ordinary` others by the run's seed."""
-    small: dict[str, Kind] = {}
-    others: list[str] = []
-    unusable = first_tokens = 0
+    """Probe all `requests` and draw at most so many of each kind by the run's seed."""
+    kinds: dict[str, Kind] = {}
     for start in range(0, len(requests), _TOGETHER):
         progress("looking for collapse cases", start, len(requests))
         for seen in guard.assess_all(requests[start : start + _TOGETHER], screen=True):
-            if seen.evidence is None or any(one.level is Level.ERROR for one in seen.findings):
-                unusable += 1
-                continue
-            first = seen.evidence.keys.position.is_first_token
-            first_tokens += first
-            if first:
-                small[seen.request.id] = Kind.FIRST
-            elif fires(seen):
-                small[seen.request.id] = Kind.OTHER
-            else:
-                others.append(seen.request.id)
+            if (kind := _kind(seen)) is not None:
+                kinds[seen.request.id] = kind
     progress("looking for collapse cases", len(requests), len(requests))
-    drawn = random.Random(guard.setup.seed).sample(others, min(ordinary, len(others)))
-    kinds = small | dict.fromkeys(drawn, Kind.ORDINARY)
+    drawn: set[str] = set()
+    for kind in Kind:
+        ids = [id for id, one in kinds.items() if one is kind]
+        drawn |= {*random.Random(guard.setup.seed).sample(ids, min(most[kind], len(ids)))}
     return Chosen(
-        stamp=stamp, probed=len(requests), unusable=unusable, first_tokens=first_tokens,
-        kinds={request.id: kinds[request.id] for request in requests if request.id in kinds},
+        stamp=dict(stamp), probed=len(requests), unusable=len(requests) - len(kinds), found=Counter(kinds.values()),
+        kinds={id: kind for id, kind in kinds.items() if id in drawn},
     )  # fmt: skip
+
+
+def _kind(seen: Assessment) -> Kind | None:
+    """Return what a request is taken for, None where it cannot be probed."""
+    if seen.evidence is None or any(one.level is Level.ERROR for one in seen.findings):
+        return None
+    place = seen.evidence.keys.position
+    if place.is_first_token:
+        return Kind.FIRST
+    if place.starts_text and place.single_token:
+        return Kind.BEHIND_BOS
+    return Kind.OTHER if fires(seen) else Kind.ORDINARY
 
 
 def find_cases(guard: GuardedEditor, requests: Sequence[EditRequest], chosen: Chosen) -> Cases:
     """Return the chosen cases with what is seen of them under all contexts; raises `InputError` where there are none.
 
-    They were chosen under few contexts; of those that were not first tokens, one that looks otherwise under all is left out.
+    They were chosen under few contexts; one that was chosen by its denominator and looks otherwise under all is left out.
     """
     if not chosen.kinds:
         raise InputError(
@@ -116,7 +133,8 @@ def find_cases(guard: GuardedEditor, requests: Sequence[EditRequest], chosen: Ch
     for start in range(0, len(wanted), _TOGETHER):
         seen = guard.assess_all(wanted[start : start + _TOGETHER])
         found += [Case(one.request, chosen.kinds[one.request.id], one) for one in seen]
-    found = [case for case in found if case.kind is Kind.FIRST or fires(case.seen) == (case.kind is Kind.OTHER)]
+    by_place = (Kind.FIRST, Kind.BEHIND_BOS)
+    found = [case for case in found if case.kind in by_place or fires(case.seen) == (case.kind is Kind.OTHER)]
     return Cases(tuple(found), chosen)
 
 

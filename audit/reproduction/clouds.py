@@ -13,8 +13,10 @@ from ...probes.keys import SubjectKeys
 from ...reports.reproduction import Group, Table
 from .cases import Case, Kind
 
-__all__ = ["KINDS", "Pair", "bare_and_mean", "cosines", "group", "mutual", "separation_table", "subject_keys_of"]
+__all__ = ["FEW", "KINDS", "Pair", "bare_and_mean", "cosines", "group", "mutual", "separation_table", "subject_keys_of"]
 
+FEW = 4
+"""Cases of a kind that make a cloud, or a median that means something."""
 KINDS = (Kind.FIRST, Kind.ORDINARY)
 """The kinds that the paper compares."""
 

@@ -1,20 +1,21 @@
 """Each case edited without the guard by each editor, on the unedited model each time, into one resumable log an editor.
 
 Nothing is asked of the policy and no bound is kept: what collapses is what is to be seen. A log holds the records that
-an audit's log holds, so that ``editguard report`` reads it too. What a log has already is not made again.
+an audit's log holds, so that ``editguard report`` reads it too. What a log has already is not made again, but for edits that
+ended in an error: their records are taken out of the log, since an id stands in it once.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from ...probes.errors import InputError
 from ...probes.request_files import LoadedRequests
-from ...reports.log import Log, LogWriter, read_log
+from ...reports.log import Log, LogWriter, log_so_far, rewrite_log
 from ...reports.schema import EditRecord, Footer, Header
 from ..editors.base import chosen_editor
 from ..guard import Assessment, GuardedEditor, Proposal
@@ -23,6 +24,7 @@ from ..records import header
 from ..runner import proposed, recorded
 from ..setup import Progress
 from .cases import Case, Cases, Kind
+from .stamp import Stamp, refuse_another, stamp_in
 
 __all__ = ["EDITORS", "LOGS", "Edits", "make_edits"]
 
@@ -42,7 +44,7 @@ def make_edits(
     loaded: LoadedRequests,
     cases: Cases,
     folder: Path,
-    stamps: Mapping[str, str],
+    stamps: Mapping[str, Stamp],
     progress: Progress = lambda *_: None,
 ) -> Edits:
     """Make all edits that the logs in `folder` do not hold yet, and return all of them.
@@ -56,13 +58,12 @@ def make_edits(
         found: dict[str, dict[str, EditRecord]] = {}
         for editor in EDITORS:
             path = folder / f"{editor}.jsonl"
-            log = read_log(path) if _finished(path) else None
-            if log is None:
+            log = _so_far(path, stamps[editor])
+            if log is None or log.footer is None:
                 wanted = sum(editor in _editors(case.kind) for case in cases.cases)
                 head = _header(guard, loaded, editor, stamps[editor], wanted)
                 writers[editor] = opened.enter_context(_Begun(path, head))
-                log = writers[editor].existing
-            found[editor] = {} if log is None else _known(path, log, stamps[editor])
+            found[editor] = {} if log is None else {record.id: record for record in log.edits}
         left = [case for case in cases.cases if any(case.request.id not in found[one] for one in _editors(case.kind))]
         for start in range(0, len(left), _TOGETHER):
             progress("edits", len(cases.cases) - len(left) + start, len(cases.cases))
@@ -76,22 +77,21 @@ def make_edits(
 
 
 def _editors(kind: Kind) -> tuple[str, ...]:
-    """Candidates are made as published only: whether they collapse is what is asked of them."""
-    return EDITORS[:1] if kind is Kind.OTHER else EDITORS
+    """Others than the paper's two kinds are made as published only: whether they collapse is what is asked of them."""
+    return EDITORS if kind in (Kind.FIRST, Kind.ORDINARY) else EDITORS[:1]
 
 
-def _finished(path: Path) -> bool:
-    """Whether the log has its last record; one that was cut short anywhere is gone on with."""
-    return path.is_file() and path.read_bytes().rpartition(b"\n{")[2].startswith(b'"kind":"footer"')
-
-
-def _known(path: Path, log: Log, stamp: str) -> dict[str, EditRecord]:
-    if log.header.arguments.get("stamp") != stamp:
-        raise InputError(
-            f"The log {str(path)!r} was begun with another model, file, layer, seed or editor; give another --out, or "
-            "remove it to make its edits again."
-        )
-    return {record.id: record for record in log.edits}
+def _so_far(path: Path, stamp: Stamp) -> Log | None:
+    """Return what the log holds, without edits that ended in an error; raises `InputError` for one of another stamp."""
+    log = log_so_far(path)
+    if log is None:
+        return None
+    refuse_another(f"The log {str(path)!r}", stamp_in(log.header.arguments.get("stamp"), path), stamp)
+    made = tuple(record for record in log.edits if record.outcome != "errored")
+    if len(made) < len(log.edits):
+        log = replace(log, edits=made, footer=None, torn=False)
+        rewrite_log(path, log)
+    return log
 
 
 class _Begun(LogWriter):
@@ -108,8 +108,8 @@ class _Begun(LogWriter):
         return self
 
 
-def _header(guard: GuardedEditor, loaded: LoadedRequests, editor: str, stamp: str, wanted: int) -> Header:
-    arguments = {"command": "reproduce", "editor": editor, "stamp": stamp}
+def _header(guard: GuardedEditor, loaded: LoadedRequests, editor: str, stamp: Stamp, wanted: int) -> Header:
+    arguments = {"command": "reproduce", "editor": editor, "stamp": json.dumps(stamp)}
     setup = replace(guard.setup, settings=chosen_editor(editor)().settings(guard.setup.settings))
     found = header(setup, loaded, arguments, [], guard.setup.baselines())
     # No control is made, and no edit but those of the cases.

@@ -16,13 +16,12 @@ from ...probes.site import EditSite, find_site, layer_count
 from ...reports.reproduction import Claim, Experiment, Scatter, Table
 from ..setup import Setup
 from .cases import Cases, Kind
-from .clouds import KINDS, Pair, bare_and_mean, cosines, group, mutual, separation_table, subject_keys_of
+from .clouds import FEW, KINDS, Pair, bare_and_mean, cosines, group, mutual, separation_table, subject_keys_of
 from .heads import claim, experiment
 
 __all__ = ["encoder"]
 
 _WHAT = "k̄ and k_u"
-_FEW = 4
 
 
 def encoder(setup: Setup, cases: Cases, given: LanguageModel | None) -> Experiment:
@@ -40,7 +39,7 @@ def encoder(setup: Setup, cases: Cases, given: LanguageModel | None) -> Experime
     site = find_site(lm.model, min(depth - 1, round(setup.site.layer / len(setup.site.blocks) * depth)))
     clouds = {kind: _cloud(setup, lm, site, cases, kind) for kind in KINDS}
     if any(pair is None for pair in clouds.values()):
-        return experiment(11, skipped=f"The encoder's tokenizer finds fewer than {_FEW} subjects of one kind of case.")
+        return experiment(11, skipped=f"The encoder's tokenizer finds fewer than {FEW} subjects of one kind of case.")
     return _compared(
         setup, cases, {kind: pair for kind, pair in clouds.items() if pair is not None}, _named(lm, site, depth)
     )
@@ -62,7 +61,7 @@ def _cloud(setup: Setup, lm: LanguageModel, site: EditSite, cases: Cases, kind: 
         if isinstance(one, SubjectKeys)
         and (kind is not Kind.FIRST or (one.position.starts_text and one.position.single_token))
     ]
-    if len(found) < _FEW:
+    if len(found) < FEW:
         return None
     bare, mean = bare_and_mean(found)
     return Pair(directions(mean), directions(bare))

@@ -5,15 +5,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from ...probes.corpus_statistics import Corpus
-from ...probes.layer_sweep import LayerShift, statistics_by_pass, sweep
-from ...probes.prefixes import Role
-from ...probes.statistics import KeyStatistics, identity_statistics
+from ...probes.layer_sweep import LayerShift
 from ...reports.reproduction import Claim, Experiment, Heat, Table
-from ..setup import Progress, Setup
+from ..setup import Setup
 from .cases import Cases
 from .clouds import KINDS
 from .heads import claim, experiment
+from .layer_shifts import LayerShifts
 
 __all__ = ["all_layers"]
 
@@ -21,42 +19,21 @@ _SMALL = 10.0
 """How many times smaller than the ordinary ones' the median denominator must be to count as the anomaly."""
 
 
-def all_layers(setup: Setup, cases: Cases, corpus: Corpus | None, progress: Progress) -> Experiment:
-    """Experiment 8; `corpus` to take C of each layer from, None for the identity."""
-    layers = range(len(setup.site.blocks))
-    found: dict[int, list[LayerShift]] = {}
-    passes = (
-        [{layer: identity_statistics(setup.site.d_ff, setup.lm.fingerprint, layer) for layer in layers}]
-        if corpus is None
-        else statistics_by_pass(
-            setup.lm, layers, corpus, progress=lambda done, of: progress("key statistics of all layers", done, of)
-        )
-    )
-    for some in passes:
-        # At the edited layer C is the one that the edits were made with.
-        known = {layer: setup.statistics if layer == setup.site.layer else one for layer, one in some.items()}
-        found |= _swept(setup, cases, known)
-    return _experiment(setup, cases, found, corpus)
-
-
-def _swept(setup: Setup, cases: Cases, known: dict[int, KeyStatistics]) -> dict[int, list[LayerShift]]:
-    requests = [case.request for kind in KINDS for case in cases.of(kind)]
-    return sweep(setup.lm, list(known), requests, setup.prefixes.texts(Role.KEY), known)
-
-
-def _experiment(setup: Setup, cases: Cases, found: dict[int, list[LayerShift]], corpus: Corpus | None) -> Experiment:
+def all_layers(setup: Setup, cases: Cases, shifts: LayerShifts) -> Experiment:
+    """Experiment 8, from the keys of all layers."""
+    found = shifts.layers
     first = len(cases.of(KINDS[0]))
     kinds = {
         kind: {layer: some[:first] if kind is KINDS[0] else some[first:] for layer, some in found.items()}
         for kind in KINDS
     }
     denominators = {kind: [_median(some, 0) for some in by.values()] for kind, by in kinds.items()}
-    shifts = {kind: [_median(some, 2) for some in by.values()] for kind, by in kinds.items()}
+    cosines = {kind: [_median(some, 2) for some in by.values()] for kind, by in kinds.items()}
     names = [kind.value for kind in KINDS]
     layers = [str(layer) for layer in found]
     times = [high / low if low else None for low, high in zip(*denominators.values(), strict=True)]
     rows: list[list[str | bool | int | float | None]] = [
-        [int(layer), *(denominators[kind][n] for kind in KINDS), times[n], *(shifts[kind][n] for kind in KINDS)]
+        [int(layer), *(denominators[kind][n] for kind in KINDS), times[n], *(cosines[kind][n] for kind in KINDS)]
         for n, layer in enumerate(layers)
     ]
     return experiment(
@@ -73,11 +50,11 @@ def _experiment(setup: Setup, cases: Cases, found: dict[int, list[LayerShift]], 
                  z=[list(values) for values in denominators.values()], z_title="|u·k_u|", log=True,
                  caption="Where the upper row is far darker than the lower one, published edits of first tokens explode."),
             Heat(name="layer-shift", title="Median cos(k_u, k̄) by layer", x=layers, y=names, x_title="layer",
-                 z=[list(values) for values in shifts.values()], z_title="cosine",
+                 z=[list(values) for values in cosines.values()], z_title="cosine",
                  caption="How much of the bare key is left behind a prefix."),
         ],
         notes=[f"C of layer {setup.site.layer} from {setup.statistics.provenance.source}, of the others from "
-               f"{corpus.source if corpus else 'the identity'}."],
+               f"{shifts.source}."],
     )  # fmt: skip
 
 

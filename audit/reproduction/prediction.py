@@ -11,8 +11,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from ...reports.reproduction import Claim, Curves, Experiment, Group, Table
+from ...reports.reproduction import Claim, Curves, Experiment, Group, Table, edited
 from ...reports.schema import EditRecord
+from ...reports.text import counted
 from .cases import Cases, Kind, fires
 from .edits import Edits
 from .heads import claim, experiment
@@ -61,8 +62,11 @@ _SCORES: Mapping[str, _Score] = {
 
 
 def other_cases(cases: Cases, edits: Edits, collapse_ratio: float) -> Experiment:
-    """Experiment 12: every request with a small denominator whose subject is not the first token."""
-    found = of(edits, cases, "rome", Kind.OTHER)
+    """Experiment 12: requests with a small denominator whose subject is not the first token."""
+    small = {
+        case.request.id for case in cases.of(Kind.OTHER, Kind.BEHIND_BOS) if fires(case.seen) or case.kind is Kind.OTHER
+    }
+    found = [one for kind in (Kind.OTHER, Kind.BEHIND_BOS) for one in of(edits, cases, "rome", kind) if one.id in small]
     rows: list[list[str | bool | int | float | None]] = [
         [one.id, one.subject, one.prompt, _shape(one.subject), _known(one, "denominator"), _known(one, "denominator_ratio"),
          norm(one), ratio(one), collapsed(one, collapse_ratio)]
@@ -84,8 +88,8 @@ def other_cases(cases: Cases, edits: Edits, collapse_ratio: float) -> Experiment
 def _probed(cases: Cases) -> str:
     chosen, fired = cases.chosen, sum(fires(case.seen) for case in cases.of(Kind.FIRST))
     return (
-        f"{chosen.probed} requests were probed, {chosen.unusable} could not be; {chosen.first_tokens} have a first-token "
-        f"subject, and the denominator probe fires at {fired} of them."
+        f"Requests probed: {chosen.probed}, of which {chosen.unusable} could not be. Edited: {edited(cases.counts())}; where "
+        f"not all were, the seed drew them. Of the first tokens the denominator probe fires at {fired}."
     )
 
 
@@ -110,8 +114,8 @@ def _other_claim(found: Sequence[EditRecord], collapse_ratio: float, cases: Case
     shapes = [shape for one in bad if (shape := _shape(one.subject))]
     return claim(
         paper,
-        f"{len(bad)} of {len(found)} such requests with a small denominator collapse the model, {len(shapes)} of them of a "
-        f"listed shape; {cases.chosen.probed} requests were probed.",
+        f"{len(bad)} of {counted(len(found), 'such request')} with a small denominator collapse the model, {len(shapes)} of them "
+        f"of a listed shape; requests probed: {cases.chosen.probed}.",
         bool(bad),
         rule,
     )
@@ -126,7 +130,9 @@ def prediction(cases: Cases, edits: Edits, collapse_ratio: float) -> Experiment:
     )
     if all(truth) or not any(truth):
         return experiment(
-            13, skipped=f"{sum(truth)} of {len(truth)} edits collapse the model, so that nothing is told from anything."
+            13,
+            skipped=f"{sum(truth)} of {counted(len(truth), 'edit')} collapse the model, so that nothing is told from "
+            "anything.",
         )
     usable = {name: _pairs(score, found, truth) for name, score in _SCORES.items()}
     return experiment(
@@ -134,9 +140,10 @@ def prediction(cases: Cases, edits: Edits, collapse_ratio: float) -> Experiment:
         tables=[_areas(usable), _thresholds(found, truth)],
         claims=[_claim(usable)],
         pictures=[_curves(usable)],
-        notes=[f"Of the chosen edits, {len(outcomes) - len(found)} of them not made and left out: all requests with a small "
-               "denominator, and a sample of the others, so that areas, precision and recall are not those among all edits. "
-               "Ordinary ones were drawn at random: a collapse among them is one that the denominator probe missed."],
+        notes=[f"Edited: {edited(cases.counts())}, {len(outcomes) - len(found)} of them not made and left out. Small "
+               "denominators are far more frequent here than in the file, so that areas, precision and recall are not those "
+               "among all edits. Ordinary ones were drawn at random: a collapse among them is one that the denominator probe "
+               "missed."],
     )  # fmt: skip
 
 
@@ -199,7 +206,7 @@ def _claim(usable: Mapping[str, Sequence[tuple[float, bool]]]) -> Claim:
     )
     return claim(
         paper,
-        f"Area under ROC {other:.3f} for the denominator, {one:.3f} for the first-token test ({len(general)} edits).",
+        f"Area under ROC {other:.3f} for the denominator, {one:.3f} for the first-token test ({counted(len(general), 'edit')}).",
         other > one,
         "The larger area for the denominator.",
     )

@@ -16,13 +16,14 @@ import torch
 from ...probes.errors import ModelError, RequestError
 from ...probes.interventions import keys_behind_bos, shifted_keys
 from ...reports.reproduction import Claim, Experiment, Table
+from ...reports.text import counted
 from ...suites.perplexity import Perplexity
 from ..editors.base import RankOneUpdate, compute_updates
 from ..setup import Setup
 from ..transaction import Transaction
 from . import published
 from .cases import Case, Cases, Kind
-from .clouds import KINDS, subject_keys_of
+from .clouds import FEW, subject_keys_of
 from .heads import claim, experiment
 
 __all__ = ["behind_bos", "shifted_position"]
@@ -71,7 +72,10 @@ def _along(setup: Setup, case: Case, key: torch.Tensor) -> float:
 
 def _unmoved(chosen: Sequence[Case]) -> Claim:
     return claim(
-        _PAPER, f"None of {len(chosen)} denominators moves by a thousandth, so that nothing is told.", None, _RULE
+        _PAPER,
+        f"None of {counted(len(chosen), 'denominator')} moves by a thousandth, so that nothing is told.",
+        None,
+        _RULE,
     )
 
 
@@ -80,7 +84,7 @@ def _collapsed(ratios: Sequence[float | None], collapse_ratio: float) -> Claim:
     count = sum(value > collapse_ratio for value in known)
     return claim(
         _PAPER,
-        f"{count} of {len(ratios)} models still collapse, {len(ratios) - len(known)} edits could not be made.",
+        f"{count} of {counted(len(ratios), 'model')} still collapse; edits that could not be made: {len(ratios) - len(known)}.",
         count > len(ratios) / 2,
         _RULE,
     )
@@ -124,10 +128,13 @@ def _paper() -> Table:
 
 def behind_bos(setup: Setup, cases: Cases) -> Experiment:
     """Experiment 10: denominators with a BOS before the prompt, or without the one that the tokenizer adds."""
+    compared = (Kind.BEHIND_BOS if setup.lm.adds_bos else Kind.FIRST, Kind.ORDINARY)
+    if any(len(cases.of(kind)) < FEW for kind in compared):
+        return experiment(10, skipped=_lacking(cases, compared))
     rows: list[list[str | bool | int | float | None]] = []
     medians: dict[tuple[Kind, bool], float] = {}
     try:
-        for kind in KINDS:
+        for kind in compared:
             chosen = cases.of(kind)
             (keys, _), with_bos = keys_behind_bos(setup.lm, setup.site, [case.request for case in chosen])
             usual = [abs(_along(setup, case, subject_keys_of(case).bare_key)) for case in chosen]
@@ -141,7 +148,7 @@ def behind_bos(setup: Setup, cases: Cases) -> Experiment:
         return experiment(10, skipped=str(error))
     return experiment(
         10,
-        claims=[_bos_claim(medians)],
+        claims=[_bos_claim(medians, compared[0])],
         tables=[Table(
             name="bos-denominators", title="|u·k_u| with and without a BOS",
             columns=["cases", "BOS", "requests", "least", "mean", "largest", "median"], rows=rows,
@@ -150,8 +157,15 @@ def behind_bos(setup: Setup, cases: Cases) -> Experiment:
     )  # fmt: skip
 
 
-def _bos_claim(medians: dict[tuple[Kind, bool], float]) -> Claim:
-    with_bos, without = (medians[Kind.FIRST, has] / medians[Kind.ORDINARY, has] for has in (True, False))
+def _lacking(cases: Cases, compared: Sequence[Kind]) -> str:
+    counts = ", ".join(f"{kind.value}: {len(cases.of(kind))}" for kind in compared)
+    return (
+        f"The file holds too few requests of one kind ({counts}; at least {FEW} of each are needed); give a larger one."
+    )
+
+
+def _bos_claim(medians: dict[tuple[Kind, bool], float], first: Kind) -> Claim:
+    with_bos, without = (medians[first, has] / medians[Kind.ORDINARY, has] for has in (True, False))
     return claim(
         "Llama2-7b collapses on first-token subjects once <s> is taken away, and not with it.",
         f"Median denominators of first-token subjects are {without:.3g} of the ordinary ones' without a BOS, {with_bos:.3g} "

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...reports.reproduction import Claim, Experiment, Table
+from ...reports.text import counted
 from . import published
 from .cases import Cases, Kind
 from .edits import Edits
 from .heads import claim, experiment
 from .read import NONE, Share, share
-from .tables import perplexity_table, size_table
+from .tables import forms_table, perplexity_table, size_table
 
 __all__ = ["own_editor", "with_prefix", "without_prefix"]
 
@@ -70,6 +71,7 @@ def own_editor(cases: Cases, edits: Edits, collapse_ratio: float) -> Experiment:
         tables=[
             _shares(cases, edits, ("prefixed", "rome"), kinds, _CONDITIONS, "prefixed-shares"),
             perplexity_table(cases, edits, ("prefixed", "rome"), collapse_ratio, "prefixed-perplexity"),
+            forms_table(cases, edits, ("prefixed",), "prefixed-perplexity-forms"),
             size_table(cases, edits, ("prefixed",), "prefixed-update-size"),
         ],
     )  # fmt: skip
@@ -81,8 +83,8 @@ def _efficacy_claim(paper: str, found: Share, *, high: bool) -> Claim:
     agrees = found.mean >= 0.9 if high else found.mean <= 0.5
     return claim(
         paper,
-        f"{found.mean:.1%} of target tokens over {found.edits} edits; the whole target in {found.passed} of {found.total} "
-        "prompts.",
+        f"{found.mean:.1%} of target tokens over {counted(found.edits, 'edit')}; the whole target in {found.passed} of "
+        f"{counted(found.total, 'prompt')}.",
         agrees,
         "At least 90 % of the tokens." if high else "At most 50 % of the tokens.",
     )

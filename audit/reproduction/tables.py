@@ -7,17 +7,38 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from ...reports.reproduction import Claim, Experiment, Table
-from ...reports.schema import EditRecord
+from ...reports.schema import PERPLEXITY, EditRecord
+from ...reports.text import counted
 from . import published
 from .cases import Cases, Kind
 from .edits import EDITORS, Edits
 from .heads import claim, experiment
-from .read import NONE, collapsed, denominator, figure, mean_median, norm, numerator, of, perplexity, ratio, spread
+from .read import (
+    NONE,
+    collapsed,
+    denominator,
+    figure,
+    mean_median,
+    measured,
+    norm,
+    numerator,
+    of,
+    perplexity,
+    ratio,
+    spread,
+)
 
-__all__ = ["kept", "perplexities", "perplexity_table", "size_table", "update_sizes"]
+__all__ = ["forms_table", "kept", "perplexities", "perplexity_table", "size_table", "update_sizes"]
 
 _SMALL = 10.0
 """How many times smaller a mean denominator must be to count as the paper's anomaly (there: 240 to 320 times)."""
+_FORMS = {
+    "mean": "mean over sentences",
+    "median": "median sentence",
+    "max": "worst sentence",
+    "exp-mean-nll": "exp of the mean NLL of all tokens",
+}
+"""Title by metric in the log."""
 _KEPT = 1.15
 """Perplexity ratio up to which a model counts as kept (the paper's C-ROME: at most 1.06; ROME on ordinary cases: 1.11)."""
 
@@ -79,7 +100,7 @@ def _denominator_claim(first: Sequence[EditRecord], ordinary: Sequence[EditRecor
     times = high / low if low else float("inf")
     return claim(
         paper,
-        f"Means {low:.3g} of {len(small)} and {high:.3g} of {len(large)} edits: {times:.3g} times smaller.",
+        f"Means {low:.3g} of {len(small)} and {high:.3g} of {counted(len(large), 'edit')}: {times:.3g} times smaller.",
         times >= _SMALL,
         f"At least {_SMALL:g} times smaller.",
     )
@@ -94,7 +115,7 @@ def _numerator_claim(first: Sequence[EditRecord], ordinary: Sequence[EditRecord]
     same = 0.1 <= low / high <= 10 if high else False
     return claim(
         paper,
-        f"Means {low:.3g} of {len(one)} and {high:.3g} of {len(other)} edits.",
+        f"Means {low:.3g} of {len(one)} and {high:.3g} of {counted(len(other), 'edit')}.",
         same,
         "Within a factor of ten.",
     )
@@ -112,6 +133,7 @@ def perplexities(cases: Cases, edits: Edits, collapse_ratio: float) -> Experimen
                         of(edits, cases, "rome", Kind.ORDINARY)),
         ],
         tables=[perplexity_table(cases, edits, EDITORS[:2], collapse_ratio, "perplexity-after"),
+            forms_table(cases, edits, EDITORS[:2], "perplexity-forms"),
             _published("perplexity-published", "The paper's largest perplexities", "editor", published.PERPLEXITY)],
         notes=["Perplexity is the mean over sentences; an edit collapses the model where its ratio to the unedited one "
                f"is over {collapse_ratio:g}."],
@@ -147,6 +169,29 @@ def perplexity_table(cases: Cases, edits: Edits, editors: Sequence[str], collaps
     )  # fmt: skip
 
 
+def forms_table(cases: Cases, edits: Edits, editors: Sequence[str], name: str) -> Table:
+    """Return perplexity in its four forms by editor and kind of case, beside the unedited model's."""
+    rows: list[list[str | bool | int | float | None]] = []
+    for editor in editors:
+        for kind in Kind:
+            records = of(edits, cases, editor, kind)
+            for form, title in _FORMS.items():
+                found = [one for record in records if (one := measured(record, PERPLEXITY, form)) is not None]
+                values = [one.value for one in found if one.value is not None]
+                if found:
+                    rows.append([editor, kind.value, title, len(found), len(found) - len(values), found[0].baseline,
+                                 *spread(values)])  # fmt: skip
+    return Table(
+        name=name,
+        title="Perplexity over the sentences, in four forms",
+        columns=["editor", "cases", "form", "edits", "not finite", "unedited", "edited, least", "edited, mean",
+                 "edited, median", "edited, largest"],
+        rows=rows,
+        note="The paper's is the mean over sentences, which one broken sentence dominates. Spread over edits, of those that are "
+        "finite.",
+    )  # fmt: skip
+
+
 def _collapse_claim(records: Sequence[EditRecord], collapse_ratio: float) -> Claim:
     paper = "rome destroys the model in every collapse case: perplexity up to 26084.66, 25909.24, 10574.76."
     known = [found for record in records if (found := collapsed(record, collapse_ratio)) is not None]
@@ -155,8 +200,8 @@ def _collapse_claim(records: Sequence[EditRecord], collapse_ratio: float) -> Cla
     most = max(figure(records, ratio), default=math.inf)
     return claim(
         paper,
-        f"{sum(known)} of {len(known)} models collapse, perplexity up to {most:.5g} times the unedited one's; "
-        f"{len(records) - len(known)} edits were not made.",
+        f"{sum(known)} of {counted(len(known), 'model')} collapse, perplexity up to {most:.5g} times the unedited one's; "
+        f"edits not made: {len(records) - len(known)}.",
         all(known),
         f"Every ratio over {collapse_ratio:g}, or not finite.",
     )
@@ -170,8 +215,8 @@ def kept(paper: str, records: Sequence[EditRecord]) -> Claim:
     most = max(figure(records, ratio), default=math.inf)
     return claim(
         paper,
-        f"At most {most:.4f} times the unedited one's; {sum(over)} of {len(over)} edits are over {_KEPT:g}, "
-        f"{len(records) - len(over)} were not made.",
+        f"At most {most:.4f} times the unedited one's; over {_KEPT:g}: {sum(over)} of {counted(len(over), 'edit')}, "
+        f"not made: {len(records) - len(over)}.",
         not any(over),
         f"No ratio over {_KEPT:g}, and all finite.",
     )

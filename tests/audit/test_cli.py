@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -116,7 +117,7 @@ def test_probe_shows_a_table_and_closes_the_gate_for_a_refused_edit(
     assert "Traceback" not in ran.err
     ran = command("probe", "edits.json", "--model", checkpoint, "--layer", 0, "--stats", "identity", "--limit", 1)
     assert ran.code == 0
-    assert "1 edits: 0 allow, 1 rewrite, 0 refuse; 0 invalid records skipped" in ran.out
+    assert "1 edit: 0 allow, 1 rewrite, 0 refuse; 0 invalid records skipped" in ran.out
 
 
 def test_audit_writes_its_files_and_report_makes_all_but_the_log_again(
@@ -179,7 +180,7 @@ def test_trace_of_a_model_that_knows_nothing_writes_nothing_and_says_why(
     before = tree(place)
     one_sentence(
         command("trace", "edits.json", "--model", checkpoint, "--draws", 2, "--noise", 0, "--out", "traced"),
-        "None of the 2 requests", "could be traced", "first token",
+        "None of 2 requests", "could be traced", "first token",
     )  # fmt: skip
     assert tree(place) == before
 
@@ -245,7 +246,10 @@ CHEAP: list[tuple[Sequence[str], Sequence[str]]] = [
     (["probe", "edits.json", "--editor", "romee"], ["'romee'", "did you mean 'rome'?"]),
     (["audit", "edits.json", "--editor", "exploded"], ["'exploded' is a control", "use 'rome' or 'prefixed'"]),
     (["audit", "edits.json", "--editor", "zzz"], ["'zzz'", "known are c-rome"]),
-    (["probe", "edits.json", "--policy", "bad.toml"], ["bad.toml", "did you mean 'min_efficacy'?"]),
+    (
+        ["probe", "edits.json", "--policy", "bad.toml"],
+        ["bad.toml", "has an unknown key 'min_eficacy' (did you mean 'min_efficacy'?)."],
+    ),
     (["audit", "edits.json", "--policy", "nowhere.toml"], ["nowhere.toml"]),
     (["audit", "edits.json", "--policy", "editor.toml"], ["'prefixd'", "did you mean 'prefixed'?"]),
     (["audit", "edits.json", "--engine", "warp"], ["'warp'", "'live' or 'reference'"]),
@@ -265,10 +269,10 @@ CHEAP: list[tuple[Sequence[str], Sequence[str]]] = [
     (["trace", "none.json"], ["none.json", "no records"]),
     (["trace", "edits.json", "--out", "edits.json"], ["is a file"]),
     (["trace", "edits.json", "--out", "traced"], ["already holds a trace", "--overwrite"]),
-    (["trace", "edits.json", "--model", "folder", "--out", "new"], ["folder", "config.json"]),
+    (["trace", "edits.json", "--model", "folder", "--out", "new/deep"], ["folder", "config.json"]),
     (["reproduce", "nowhere.json"], ["nowhere.json"]),
     (["reproduce", "edits.json", "--out", "edits.json"], ["is a file"]),
-    (["reproduce", "edits.json", "--model", "folder", "--out", "new"], ["folder", "config.json"]),
+    (["reproduce", "edits.json", "--model", "folder", "--out", "new/deep"], ["folder", "config.json"]),
     (["report", "nowhere"], ["nowhere"]),
     (["report", "edits.json"], ["edits.json"]),
 ]
@@ -286,9 +290,10 @@ def test_a_wrong_call_is_one_sentence_and_changes_nothing(
     (place / "folder").mkdir()
     (place / "traced").mkdir()
     (place / "traced" / "trace.json").write_text("{}", encoding="utf-8")
-    before = tree(place)
+    before, folders = tree(place), [*place.rglob("*/")]
     one_sentence(command(*arguments), *said)
     assert tree(place) == before
+    assert [*place.rglob("*/")] == folders, "an empty folder is left behind"
 
 
 @pytest.mark.parametrize(
@@ -306,7 +311,7 @@ def test_wrong_records_are_listed_one_a_line(place: Path, command: Command, wron
     ran = command("audit", "edits.jsonl", "--out", "out")
     assert (ran.code, ran.out) == (2, "")
     first, listed = ran.err.splitlines()
-    assert first.startswith("editguard: 1 of 2 records in 'edits.jsonl' are wrong")
+    assert first.startswith("editguard: 1 of 2 records in 'edits.jsonl' is wrong; correct it, or go on without it")
     assert listed.startswith("edits.jsonl:2: ")
     assert said in listed
     assert not (place / "out").exists()
@@ -357,6 +362,7 @@ def test_a_checkpoint_of_nan_is_one_sentence_and_never_a_pass(place: Path, check
     [
         ["audit", "--limit", "0"], ["audit", "--nonsense"], ["audit", "--layer", "two"], ["trace", "--draws", "0"],
         ["trace", "--noise", "-1"], ["reproduce", "--ordinary", "2"],
+        ["reproduce", "--most-cases", "0"],
     ],
 )  # fmt: skip
 def test_wrong_usage_exits_2_without_a_traceback(place: Path, command: Command, arguments: list[str]) -> None:
@@ -364,6 +370,36 @@ def test_wrong_usage_exits_2_without_a_traceback(place: Path, command: Command, 
     ran = command(name, "edits.json", *rest)
     assert (ran.code, ran.out) == (2, "")
     assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_one_sentence_wherever_it_is_met(
+    place: Path, command: Command, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    from editguard.audit import runner
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), "model.safetensors")
+
+    monkeypatch.setattr(runner, "locked_folder", full)
+    one_sentence(
+        command("trace", "edits.json", "--out", "new"), os.strerror(number), "'model.safetensors'", "make room"
+    )
+
+
+def test_a_disk_that_fills_while_outputs_are_written_is_one_sentence(
+    place: Path, checkpoint: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from editguard.probes.tracing import Trace
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Trace, "tells", True)
+    monkeypatch.setattr(os, "fsync", full)
+    call = ("trace", "edits.json", "--model", checkpoint, "--draws", 2, "--out", "traced", "--json")
+    one_sentence(command(*call), "trace.json cannot be written", "No space left on device", "has room")
+    assert not (place / "traced").exists()
 
 
 @pytest.mark.parametrize(("error", "code"), [(ZeroDivisionError("boom"), 3), (KeyboardInterrupt(), 130)])

@@ -118,8 +118,8 @@ def test_a_file_overrides_what_it_names_and_nothing_else(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("max_relative_updat = 0.5", "unknown key 'max_relative_updat', did you mean 'max_relative_update'?"),
-        ("zzz = 1", "unknown key 'zzz', known are rules, unknown_probe"),
+        ("max_relative_updat = 0.5", "unknown key 'max_relative_updat' (did you mean 'max_relative_update'?)"),
+        ("zzz = 1", "unknown key 'zzz' (known are rules, unknown_probe"),
         ("max_relative_update = -1", "max_relative_update = -1, which is not allowed"),
         ("max_relative_update = nan", "max_relative_update = nan, which is not allowed"),
         ("max_perplexity_ratio = inf", "max_perplexity_ratio = inf, which is not allowed"),

@@ -323,7 +323,7 @@ def test_a_second_audit_of_one_folder_is_refused_by_the_lock(tmp_path: Path) -> 
     with locked_folder(tmp_path, overwrite=False):
         for overwrite in (False, True):
             with (
-                pytest.raises(InputError, match="Another audit is writing"),
+                pytest.raises(InputError, match="Another run is writing"),
                 locked_folder(tmp_path, overwrite=overwrite),
             ):
                 pytest.fail("entered a locked folder")

@@ -174,15 +174,14 @@ def test_first_tokens_are_those_of_the_prompts_whatever_the_subjects_are() -> No
     assert torch.equal(found[1], found[2]), "a causal first token sees nothing of what follows"
 
 
-def test_a_first_token_is_a_special_one_unless_the_content_is_asked_for() -> None:
+def test_a_first_token_is_the_special_one_where_the_tokenizer_adds_one() -> None:
     lm = bert()
     site = tiny_site(lm)
-    for content in (False, True):
-        found = first_token_keys(lm, site, REQUESTS, content=content)
-        for row, request in enumerate(REQUESTS):
-            with capture(site) as seen, torch.no_grad():
-                lm.model(torch.tensor([lm.tokenizer(request.prompt).input_ids]))
-            same(found[row], seen.input[0, int(content)])
+    found = first_token_keys(lm, site, REQUESTS)
+    for row, request in enumerate(REQUESTS):
+        with capture(site) as seen, torch.no_grad():
+            lm.model(torch.tensor([lm.tokenizer(request.prompt).input_ids]))
+        same(found[row], seen.input[0, 0])
 
 
 @pytest.mark.parametrize("read", [shifted_keys, keys_behind_bos, first_token_keys])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,6 @@ from editguard.probes.errors import InputError, ModelError, NotFinite, RequestEr
 from editguard.probes.keys import activations, subject_keys
 from editguard.probes.layer_sweep import (
     LayerShift,
-    all_layer_statistics,
     keys_at_layers,
     request_keys,
     statistics_by_pass,
@@ -24,6 +24,7 @@ from editguard.probes.passes import stop_after_all
 from editguard.probes.prefixes import Role
 from editguard.probes.requests import EditRequest
 from editguard.probes.site import EditSite, find_site
+from editguard.probes.statistics import KeyStatistics
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -71,11 +72,15 @@ def same(found: Tensor, expected: Tensor) -> None:
 # Statistics
 
 
+def statistics_of(lm: LanguageModel, layers: Sequence[int], corpus: Corpus, **options: Any) -> dict[int, KeyStatistics]:
+    return {layer: one for some in statistics_by_pass(lm, layers, corpus, **options) for layer, one in some.items()}
+
+
 @pytest.mark.parametrize("budget", [1, 1 << 30], ids=["a-pass-a-layer", "one-pass"])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "falcon_parallel", "bloom"])
 def test_c_of_every_layer_is_to_the_bit_that_of_its_own_pass(family: str, budget: int) -> None:
     lm = tiny_language_model(family)
-    found = all_layer_statistics(lm, range(LAYERS), CORPUS, budget_bytes=budget)
+    found = statistics_of(lm, range(LAYERS), CORPUS, budget_bytes=budget)
     assert list(found) == list(range(LAYERS))
     for layer, statistics in found.items():
         alone = compute_statistics(lm, tiny_site(lm, layer), CORPUS)
@@ -98,17 +103,17 @@ def test_the_budget_says_how_many_layers_share_a_pass_and_a_pass_ends_after_the_
 def test_layers_that_are_not_there_and_texts_that_are_too_short_are_refused() -> None:
     lm = tiny_language_model("llama")
     with pytest.raises(ModelError, match="Layer 2 is not one of the 2"):
-        all_layer_statistics(lm, [0, 2], CORPUS)
+        statistics_of(lm, [0, 2], CORPUS)
     with pytest.raises(StatisticsError, match="holds 0 tokens"):
-        all_layer_statistics(lm, [0, 1], Corpus(("",), "nothing"))
-    assert all_layer_statistics(lm, [], CORPUS) == {}
+        statistics_of(lm, [0, 1], Corpus(("",), "nothing"))
+    assert statistics_of(lm, [], CORPUS) == {}
 
 
 def test_a_layer_that_is_broken_is_named() -> None:
     lm = deep_llama()
     find_site(lm.model, 1).write(torch.full((16, 24), torch.nan))
     with pytest.raises(NotFinite, match=r"layers\.2\.mlp\.down_proj is NaN"):
-        all_layer_statistics(lm, range(5), CORPUS)
+        statistics_of(lm, range(5), CORPUS)
 
 
 # Keys
@@ -191,7 +196,7 @@ def test_the_sweep_agrees_with_the_evidence_at_every_layer(family: str) -> None:
 
 def test_without_a_prefix_nothing_shifts() -> None:
     lm = tiny_language_model("llama")
-    statistics = all_layer_statistics(lm, range(LAYERS), CORPUS)
+    statistics = statistics_of(lm, range(LAYERS), CORPUS)
     for shifts in sweep(lm, range(LAYERS), [REQUEST], [""], statistics).values():
         (shift,) = shifts
         assert shift == LayerShift(shift.denominator, pytest.approx(shift.denominator), pytest.approx(1.0))
@@ -199,7 +204,7 @@ def test_without_a_prefix_nothing_shifts() -> None:
 
 def test_a_layer_needs_statistics_of_its_own() -> None:
     lm = tiny_language_model("llama")
-    statistics = all_layer_statistics(lm, [0], CORPUS)
+    statistics = statistics_of(lm, [0], CORPUS)
     for held, message in (({0: statistics[0]}, "are none"), ({0: statistics[0], 1: statistics[0]}, "are of layer 0")):
         with pytest.raises(StatisticsError, match=message):
             sweep(lm, [0, 1], [REQUEST], KEY_TEXTS, held)
@@ -207,12 +212,25 @@ def test_a_layer_needs_statistics_of_its_own() -> None:
 
 def test_a_subject_that_cannot_be_located_is_refused_and_no_requests_are_no_error() -> None:
     lm = tiny_language_model("llama")
-    statistics = all_layer_statistics(lm, [1], CORPUS)
+    statistics = statistics_of(lm, [1], CORPUS)
     lost: EditRequest = replace(REQUEST, subject="Ankara")
     with pytest.raises(RequestError, match="'Ankara' stands 0 times"):
         sweep(lm, [1], [lost], KEY_TEXTS, statistics)
     assert sweep(lm, [1], [], KEY_TEXTS, statistics) == {1: []}
     assert sweep(lm, [], [REQUEST], KEY_TEXTS, statistics) == {}
+
+
+def test_a_site_that_was_named_is_read_at_every_layer() -> None:
+    lm, path = tiny_language_model("llama"), "model.layers.{layer}.mlp.up_proj"
+    found = statistics_of(lm, range(LAYERS), CORPUS, site_path=path)
+    for layer, one in found.items():
+        named = find_site(lm.model, layer, path)
+        assert torch.equal(one.second_moment, compute_statistics(lm, named, CORPUS).second_moment)
+    shifts = sweep(lm, range(LAYERS), [REQUEST], KEY_TEXTS, found, site_path=path)
+    keys = subject_keys(lm, find_site(lm.model, 0, path), REQUEST, KEY_TEXTS)
+    assert shifts[0][0].cosine == pytest.approx(
+        float(torch.nn.functional.cosine_similarity(keys.bare_key, keys.mean_key, 0)), abs=1e-5
+    )
 
 
 # Stopping after several

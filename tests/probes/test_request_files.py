@@ -125,7 +125,7 @@ def test_skip_invalid_goes_on_with_the_good_ones_and_returns_the_others(tmp_path
 
 def test_skip_invalid_with_nothing_left_is_an_error(tmp_path: Path) -> None:
     message = refusal(write(tmp_path, "e.json", [WRONG]), skip_invalid=True)
-    assert "1 of 1 records" in message
+    assert "1 of 1 record in" in message
     assert "none is left to go on with" in message
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import signal
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -166,7 +168,7 @@ def test_a_file_that_could_not_be_written_leaves_the_old_one(tmp_path: Path, mon
         raise OSError("no space left")
 
     monkeypatch.setattr("safetensors.torch.save_file", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(StatisticsError, match="no space"):
         save_statistics(KeyStatistics(moment(seed=1), ORIGIN), path)
     assert torch.equal(load(path).second_moment, moment())
     assert list(tmp_path.iterdir()) == [path]
@@ -304,3 +306,24 @@ def test_an_npz_without_the_sums_is_refused(tmp_path: Path) -> None:
         load(path)
     with pytest.raises(StatisticsError):
         load(tmp_path / "missing.npz")
+
+
+def test_a_disk_without_room_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    before, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        # A bound on the size of files stands for a full disk: the system refuses the write.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        with pytest.raises(
+            StatisticsError, match=r"c\.safetensors' cannot be written \(.*; give a folder that has room"
+        ):
+            save_statistics(identity_statistics(64, "model", 0), tmp_path / "c.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_statistics_are_their_owners_alone(tmp_path: Path) -> None:
+    save_statistics(identity_statistics(4, "model", 0), tmp_path / "c.safetensors")
+    assert stat.S_IMODE((tmp_path / "c.safetensors").stat().st_mode) == 0o600

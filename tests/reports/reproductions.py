@@ -64,7 +64,8 @@ def reproduction(*experiments: Experiment, **changes: Any) -> Reproduction:
     fields: dict[str, Any] = {
         "editguard_version": "0", "created": "2026-01-01", "command": "editguard reproduce", "model": "tiny",
         "model_fingerprint": "f", "layer": 5, "layers": 30, "seed": 0, "source": "edits.json", "source_sha256": "s",
-        "requests": 2000, "collapse_cases": 77, "candidates": 3, "ordinary_cases": 1, "statistics": "wikitext", "seconds": 3725.4,
+        "requests": 2000, "cases": [{"kind": "first token", "edited": 77, "found": 80}],
+        "statistics": "wikitext", "seconds": 3725.4,
         "experiments": list(experiments),
     }  # fmt: skip
     return Reproduction(**fields | changes)

@@ -79,10 +79,10 @@ RULES: dict[str, tuple[str, Change, str]] = {
         "the header announces 'rome-1'",
     ),
     "collapsed": ("fail", lambda log: with_first(log, measurements=with_ratio(log.edits[1], 1.6)), "collapsed"),
-    "ratio unmeasured": (
+    "ratio not finite": (
         "fail",
         lambda log: with_first(log, measurements=with_ratio(log.edits[1], None)),
-        "was not measured",
+        "1 edit collapsed the model",
     ),
     "no ratio at all": ("fail", lambda log: with_first(log, measurements=[]), "was not measured"),
     "check failed": ("fail", lambda log: with_first(log, outcome="rolled-back", verdict="fail"), "did not pass"),
@@ -209,9 +209,36 @@ def test_what_was_not_judged_never_raises_a_rate(log: Log) -> None:
     assert counts["efficacy_unprefixed"].rate == pytest.approx(37 / 58)
 
 
-def test_one_unmeasured_text_makes_the_ratio_unmeasured(log: Log) -> None:
+def test_a_perplexity_that_is_not_finite_is_a_collapse_and_one_that_was_not_taken_is_none(log: Log) -> None:
+    lost = digest(with_first(log, outcome="rolled-back", verdict="fail", measurements=with_ratio(log.edits[1], None)))
+    story = lost.stories[1]
+    assert (story.ratio, story.collapsed) == (None, True)
+    assert story.faults == ("it collapsed the model: the perplexity after it is not finite",)
+    summary = lost.summary
+    assert (summary.failed, summary.collapsed, summary.perplexity_not_finite) == (1, 1, 1)
+    assert summary.worst_perplexity_ratio is not None
+    unmeasured = digest(with_first(log, measurements=[]))
+    assert not unmeasured.stories[1].collapsed
+    assert (unmeasured.summary.collapsed, unmeasured.summary.perplexity_not_finite) == (0, 0)
+
+
+def test_one_text_that_is_not_finite_is_a_collapse_whatever_the_others_are(log: Log) -> None:
     two = [*with_ratio(log.edits[1], 1.0), synthetic.perplexity(None)]
-    assert digest(with_first(log, measurements=two)).stories[1].ratio is None
+    story = digest(with_first(log, measurements=two)).stories[1]
+    assert (story.ratio, story.collapsed) == (None, True)
+
+
+def test_counts_of_one_are_worded_so(log: Log) -> None:
+    one = replace(
+        with_policy(log, controls=False),
+        header=log.header.model_copy(update={"requests": 1, "controls": []}),
+        edits=log.edits[1:2], controls=log.controls[:1], footer=Footer(records=2, seconds=1.0),
+    )  # fmt: skip
+    (reason,) = summarise(one).reasons
+    assert reason.startswith("1 edit audited, none failed; ")
+    assert reason.endswith("; the control showed what was expected.")
+    short = summarise(replace(one, footer=Footer(records=1, seconds=1.0))).reasons
+    assert short == ["The footer counts 1 record, and the log has 2."]
 
 
 def test_locality_without_counts_is_a_mean_and_nothing_measured_is_null(log: Log) -> None:

@@ -145,8 +145,12 @@ def test_unmeasured_is_named_and_never_blank(log: Log) -> None:
     measured = [Measurement(check="perplexity", metric="ratio", value=None, verdict="unmeasured", message="NaN loss")]
     edit = log.edits[1].model_copy(update={"measurements": measured})
     text = Page(render_html(replace(log, edits=(log.edits[0], edit, *log.edits[2:])))).text
-    assert "After 1 of 54 edits the perplexity was not measured." in text
+    assert "After 1 of 54 edits, perplexity is over 1.5 times the unedited model's, or not finite." in text
+    assert "the perplexity after it is not finite" in text
     assert "NaN loss" in text
+    untaken = log.edits[1].model_copy(update={"measurements": []})
+    text = Page(render_html(replace(log, edits=(log.edits[0], untaken, *log.edits[2:])))).text
+    assert "After 1 of 54 edits the perplexity was not measured." in text
 
 
 def test_skipped_requests_and_an_empty_log_are_shown(log: Log) -> None:

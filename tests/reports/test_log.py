@@ -4,11 +4,12 @@ import json
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from editguard.reports.errors import LogError
-from editguard.reports.log import Log, LogWriter, read_log, write_atomic
+from editguard.reports.errors import LogError, OutputError
+from editguard.reports.log import Log, LogWriter, log_so_far, read_log, rewrite_log, write_atomic
 
 
 def write(path: Path, log: Log, upto: int | None = None) -> Path:
@@ -190,6 +191,49 @@ def test_a_missing_log_is_an_error(tmp_path: Path) -> None:
         read_log(tmp_path / "none.jsonl")
     with pytest.raises(LogError, match="cannot be written"), LogWriter(tmp_path / "no" / "log.jsonl"):
         pass
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "page.html"
+    write_atomic(path, "old")
+
+    def full_disk(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(
+        OutputError, match=r"page\.html cannot be written \(No space left on device\); give a folder"
+    ) as caught:
+        write_atomic(path, "new")
+    assert caught.value.exit_code == 2
+    assert {one.name: one.read_text() for one in tmp_path.iterdir()} == {"page.html": "old"}
+
+
+def test_a_log_is_rewritten_without_records_that_are_to_be_made_again(tmp_path: Path, log: Log) -> None:
+    path = tmp_path / "log.jsonl"
+    rewrite_log(path, log)
+    assert read_log(path) == log
+    rewrite_log(path, replace(log, edits=log.edits[1:], footer=None))
+    with LogWriter(path) as writer:
+        writer.write(log.edits[0])
+    assert read_log(path).edits == (*log.edits[1:], log.edits[0])
+
+
+def test_what_a_log_holds_so_far_is_read_whatever_its_end(tmp_path: Path, log: Log) -> None:
+    path = tmp_path / "log.jsonl"
+    assert log_so_far(path) is None
+    rewrite_log(path, log)
+    assert log_so_far(path) == log
+    whole = path.read_bytes()
+    path.write_bytes(whole[:20])
+    assert log_so_far(path) is None
+    path.write_bytes(whole[:-5])
+    found = log_so_far(path)
+    assert found is not None
+    assert (found.footer, found.torn) == (None, True)
+    path.write_text("no log\n", encoding="utf-8")
+    with pytest.raises(LogError):
+        log_so_far(path)
 
 
 def test_write_atomic_replaces_whole_and_leaves_nothing_beside(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_the_page_opens_with_what_was_found_on_what(page: Page) -> None:
     text = " ".join(page.text.split())
     assert "tiny · layer 5 of 30 layers · edits.json" in text
     assert "1 of 3 statements of the paper agree with this run" in text
-    assert "77 with a first-token subject, 3 others with a small denominator, and 1 ordinary one." in text
+    assert "Edited: 77 of 80 (first token)." in text
     assert "Agree 1 seen here as there Differ 1" in text
     assert "Experiments run 1 of 2 1 was not run" in text
     assert "1 First 1 1 1" in text

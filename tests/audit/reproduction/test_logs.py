@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +17,16 @@ from editguard.probes.fingerprint import checksum
 from editguard.probes.probe import Level
 from editguard.probes.request_files import LoadedRequests
 from editguard.probes.requests import EditRequest
-from editguard.reports.log import read_log
+from editguard.reports.log import read_log, rewrite_log
+from editguard.reports.schema import EditRecord
 
 from ..tiny_lm import MIDDLE, MISSING, REQUEST
 
 pytestmark = pytest.mark.tiny
 
 OTHER = replace(MIDDLE, id="lyon", subject="Lyon", prompt="The city of Lyon is")
-STAMPS = dict.fromkeys(edits.EDITORS, "stamp")
+STAMPS = {editor: {"seed": "0"} for editor in edits.EDITORS}
+MOST = dict.fromkeys(Kind, 10)
 
 
 @pytest.fixture
@@ -37,7 +40,11 @@ def loaded(*requests: EditRequest) -> LoadedRequests:
 
 def cases(guard: GuardedEditor, kinds: dict[EditRequest, Kind]) -> Cases:
     chosen = Chosen(
-        stamp="", probed=len(kinds), unusable=0, first_tokens=1, kinds={one.id: kind for one, kind in kinds.items()}
+        stamp={},
+        probed=len(kinds),
+        unusable=0,
+        found=Counter(kinds.values()),
+        kinds={one.id: kind for one, kind in kinds.items()},
     )
     # A random model's denominators fire where they like, so that kinds are given here.
     return Cases(tuple(Case(one.request, kinds[one.request], one) for one in guard.assess_all(list(kinds))), chosen)
@@ -50,14 +57,15 @@ def three(guard: GuardedEditor) -> Cases:
 
 def test_cases_are_told_by_the_denominator_probe_and_counted(guard: GuardedEditor) -> None:
     requests = [REQUEST, MIDDLE, OTHER, MISSING]
-    chosen = choose(guard, requests, 10, "stamp")
+    chosen = choose(guard, requests, MOST, {"seed": "0"})
     fires = {
         seen.request.id
         for seen in guard.assess_all([REQUEST, MIDDLE, OTHER])
         if any(one.probe == "denominator" and one.level is Level.RISK for one in seen.findings)
     }
     assert {id for id, kind in chosen.kinds.items() if kind is not Kind.ORDINARY} == fires
-    assert (chosen.probed, chosen.unusable, chosen.first_tokens) == (4, 1, 1)
+    assert (chosen.probed, chosen.unusable, chosen.found[Kind.FIRST]) == (4, 1, 1)
+    assert sum(chosen.found.values()) == 3
     assert MISSING.id not in chosen.kinds
     assert list(chosen.kinds) == [one.id for one in requests if one.id in chosen.kinds]
 
@@ -66,7 +74,7 @@ def test_ordinary_cases_are_drawn_by_the_seed_and_never_first_tokens(guard: Guar
     many = [replace(MIDDLE, id=f"n{n}") for n in range(12)] + [REQUEST]
 
     def drawn(seed: int) -> set[str]:
-        found = choose(replace(guard, setup=replace(guard.setup, seed=seed)), many, 5, "")
+        found = choose(replace(guard, setup=replace(guard.setup, seed=seed)), many, MOST | {Kind.ORDINARY: 5}, {})
         return {id for id, kind in found.kinds.items() if kind is Kind.ORDINARY}
 
     assert len(drawn(0)) == 5
@@ -77,7 +85,7 @@ def test_ordinary_cases_are_drawn_by_the_seed_and_never_first_tokens(guard: Guar
 
 def test_no_case_at_all_is_an_error(guard: GuardedEditor) -> None:
     with pytest.raises(InputError, match="nothing to reproduce"):
-        find_cases(guard, [MISSING], choose(guard, [MISSING], 4, ""))
+        find_cases(guard, [MISSING], choose(guard, [MISSING], MOST, {}))
 
 
 def test_each_edit_is_made_by_its_editors_and_undone(guard: GuardedEditor, three: Cases, tmp_path: Path) -> None:
@@ -178,8 +186,15 @@ def test_a_finished_run_makes_nothing_again(guard: GuardedEditor, three: Cases, 
 def test_a_log_of_something_else_is_refused(guard: GuardedEditor, three: Cases, tmp_path: Path) -> None:
     asked = loaded(REQUEST, MIDDLE, OTHER)
     edits.make_edits(guard, asked, three, tmp_path, STAMPS)
-    with pytest.raises(InputError, match=r"prefixed\.jsonl.*another --out"):
-        edits.make_edits(guard, asked, three, tmp_path, STAMPS | {"prefixed": "another"})
+    other = {"seed": "1", "setting steps": "20"}
+    with pytest.raises(
+        InputError, match=r"prefixed\.jsonl.*seed \(0, now 1\), setting steps \(none, now 20\).*another --out"
+    ):
+        edits.make_edits(guard, asked, three, tmp_path, STAMPS | {"prefixed": other})
+    log = tmp_path / "rome.jsonl"
+    log.write_text(log.read_text(encoding="utf-8").replace('\\"seed\\"', "seed", 1), encoding="utf-8")
+    with pytest.raises(InputError, match=r"rome\.jsonl' does not say what it was begun with"):
+        edits.make_edits(guard, asked, three, tmp_path, STAMPS)
 
 
 def test_an_edit_that_breaks_is_recorded_and_the_others_go_on(guard: GuardedEditor, tmp_path: Path) -> None:
@@ -192,6 +207,66 @@ def test_an_edit_that_breaks_is_recorded_and_the_others_go_on(guard: GuardedEdit
     assert made["broken"].verdict != "pass"
     assert made["broken"].update is None
     assert made[MIDDLE.id].update is not None
+
+
+def test_an_edit_that_ended_in_an_error_is_made_again_and_no_other(
+    guard: GuardedEditor, three: Cases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = loaded(REQUEST, MIDDLE, OTHER)
+    monkeypatch.setattr(edits, "_TOGETHER", 1)
+    real = edits.recorded
+
+    def out_of_memory(guard: GuardedEditor, request: EditRequest, made: object, index: int) -> EditRecord:
+        failed = made.assessment.decision.editor == "rome" and request.id == MIDDLE.id  # type: ignore[attr-defined]
+        return real(guard, request, RuntimeError("out of memory") if failed else made, index)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(edits, "recorded", out_of_memory)
+    first = edits.make_edits(guard, asked, three, tmp_path, STAMPS)
+    assert first["rome"][MIDDLE.id].outcome == "errored"
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    made: list[str] = []
+    monkeypatch.setattr(edits, "recorded", real)
+    monkeypatch.setattr(edits, "recorded", counted(made))
+    again = edits.make_edits(guard, asked, three, tmp_path, STAMPS)
+    assert len(made) == 1
+    assert again["rome"][MIDDLE.id].outcome != "errored"
+    kept = read_log(tmp_path / "rome.jsonl")
+    assert {one.id: one for one in kept.edits} == again["rome"]
+    assert kept.footer is not None
+    assert kept.footer.records == 3
+    for name in ("c-rome.jsonl", "prefixed.jsonl"):
+        assert (tmp_path / name).read_bytes() == before[name]
+
+
+def test_another_log_is_refused_before_its_errors_are_taken_out(
+    guard: GuardedEditor, three: Cases, tmp_path: Path
+) -> None:
+    asked = loaded(REQUEST, MIDDLE, OTHER)
+    edits.make_edits(guard, asked, three, tmp_path, STAMPS)
+    log = read_log(tmp_path / "rome.jsonl")
+    broken = log.edits[0].model_copy(update={"outcome": "errored", "verdict": "fail", "error": "boom"})
+    rewrite_log(tmp_path / "rome.jsonl", replace(log, edits=(broken, *log.edits[1:])))
+    before = (tmp_path / "rome.jsonl").read_bytes()
+    with pytest.raises(InputError, match="seed"):
+        edits.make_edits(guard, asked, three, tmp_path, {one: {"seed": "1"} for one in edits.EDITORS})
+    assert (tmp_path / "rome.jsonl").read_bytes() == before
+
+
+def test_no_more_of_a_kind_are_drawn_than_asked_and_all_are_counted(guard: GuardedEditor) -> None:
+    firsts = [replace(REQUEST, id=f"first-{n}") for n in range(9)]
+    ordinary = [replace(MIDDLE, id=f"n{n}") for n in range(9)]
+
+    def drawn(seed: int) -> Chosen:
+        own = replace(guard, setup=replace(guard.setup, seed=seed))
+        return choose(own, [*firsts, *ordinary], MOST | {Kind.FIRST: 4}, {})
+
+    found = drawn(0)
+    assert found.found[Kind.FIRST] == 9
+    assert sum(kind is Kind.FIRST for kind in found.kinds.values()) == 4
+    assert found == drawn(0)
+    assert found.kinds != drawn(1).kinds
+    counts = find_cases(guard, [*firsts, *ordinary], found).counts()
+    assert [(one.edited, one.found) for one in counts if one.kind == "first token"] == [(4, 9)]
 
 
 def timeless(record: object) -> object:
