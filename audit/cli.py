@@ -1,4 +1,4 @@
-"""The command line: ``editguard audit | probe | stats | report | trace | reproduce``.
+"""The command line: ``editguard audit | probe | stats | report | export | apply | trace | reproduce``.
 
 Nothing heavy is imported before a command really runs, so that ``--help`` is quick. Exit codes belong to the error's
 class: 0 pass, 1 the gate is closed, 2 the input or usage is wrong, 3 our own fault.
@@ -36,6 +36,7 @@ from .cli_common import (
     prepared,
     progress_bars,
 )
+from .cli_delta import apply, export
 from .cli_research import reproduce, trace
 
 if TYPE_CHECKING:
@@ -252,6 +253,8 @@ def report(
     raise typer.Exit(summary.exit_code)
 
 
+app.command()(export)
+app.command()(apply)
 app.command()(trace)
 app.command()(reproduce)
 

@@ -33,6 +33,7 @@ __all__ = [
     "LOG",
     "REPORT",
     "SUMMARY",
+    "TOGETHER",
     "locked_folder",
     "proposed",
     "recorded",
@@ -45,8 +46,9 @@ LOG, SUMMARY, REPORT = "audit.jsonl", "summary.json", "report.html"
 _WRITTEN = (LOG, SUMMARY, REPORT)
 _SURVIVABLE = (InputError, EditRefused, RuntimeError, ValueError, ArithmeticError)
 """What one request may fail with while the others go on; a failed roll-back, or our own fault, ends the audit."""
-_TOGETHER = 20
-"""Requests whose updates are computed at once; a killed audit leaves the records of all but the last so many."""
+TOGETHER = 20
+"""Requests whose updates are computed at once; a killed audit leaves the records of all but the last so many.
+Who computes with whom decides about the last bits."""
 
 
 def writable(out: Path) -> None:
@@ -138,8 +140,8 @@ def _edits(guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | 
     def propose(guard: GuardedEditor, chunk: Sequence[EditRequest]) -> list[Proposal]:
         return guard.propose(guard.assess_all(chunk, editor))
 
-    for start in range(0, len(requests), _TOGETHER):
-        chunk = requests[start : start + _TOGETHER]
+    for start in range(0, len(requests), TOGETHER):
+        chunk = requests[start : start + TOGETHER]
         for index, made in enumerate(proposed(guard, chunk, propose), start):
             yield recorded(guard, requests[index], made, index)
 
