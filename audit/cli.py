@@ -1,4 +1,4 @@
-"""The command line: ``editguard audit | probe | stats | report | export | apply | trace | reproduce``.
+"""The command line: ``editguard audit | probe | stats | report | export | apply | diff | trace | reproduce``.
 
 Nothing heavy is imported before a command really runs, so that ``--help`` is quick. Exit codes belong to the error's
 class: 0 pass, 1 the gate is closed, 2 the input or usage is wrong, 3 our own fault.
@@ -37,6 +37,7 @@ from .cli_common import (
     progress_bars,
 )
 from .cli_delta import apply, export
+from .cli_diff import diff
 from .cli_research import reproduce, trace
 
 if TYPE_CHECKING:
@@ -255,6 +256,7 @@ def report(
 
 app.command()(export)
 app.command()(apply)
+app.command()(diff)
 app.command()(trace)
 app.command()(reproduce)
 
