@@ -87,7 +87,7 @@ def _print(found: DiffFile, page: Path) -> None:
         typer.echo(f"  {one.name}: {one.status}{moved}{rank}")
     for search in found.searches:
         best = ", ".join(f"{guess.subject} {guess.cosine:.3f}" for guess in search.guesses[:3])
-        typer.echo(f"  {search.tensor} was made for, of {search.candidates}: {best} (score {search.score:.1f})")
+        typer.echo(f"  {search.tensor} was made for, of {search.candidates}: {best} (p {search.p_value:.2g})")
     if found.behaviour.ratio is not None:
         typer.echo(f"  perplexity {found.behaviour.ratio:.4g} times the base's")
     typer.echo(f"  page: {page}")

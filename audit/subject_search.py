@@ -3,12 +3,12 @@
 An update of the ROME family is ``Delta ~ l r^T`` with ``r ~ C^-1 k``, so ``C r`` has the direction of the edited subject's
 mean key. Each candidate's mean key under the run's prefixes is compared with it; since all keys have much in common, the
 mean over candidates is taken from both first. The answer is only as good as the vocabulary: a subject that is not in
-it cannot be named, and the score of the best one against all others says how far it stands out.
+it cannot be named, and another takes its place. So the best one is held against a null distribution: how alike each
+candidate is to the nearest other one, which is what would be found were it not there itself.
 """
 
 from __future__ import annotations
 
-import statistics as moments
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ from ..probes.tensor_change import Rank, Spectrum
 from ..reports.diff import Guess, Search
 from .setup import Progress, statistics_for
 
-__all__ = ["LEAST", "Candidates", "Likeness", "candidate_keys", "likeness", "search", "subject_requests"]
+__all__ = ["LEAST", "Candidates", "Likeness", "absent", "candidate_keys", "likeness", "search", "subject_requests"]
 
 LEAST = 20
 """Fewest candidates: of fewer nobody can tell whether the best one stands out."""
@@ -105,6 +105,15 @@ def likeness(right: torch.Tensor, statistics: KeyStatistics, candidates: Candida
     return [Likeness(candidates.subjects[index], float(best[index])) for index in order]
 
 
+def absent(candidates: Candidates) -> torch.Tensor:
+    """Return for each candidate its likeness to the nearest other one [n]: what the best would have, were it left out."""
+    found = []
+    for keys in candidates.keys.unbind(1):
+        unit = torch.nn.functional.normalize(keys - keys.mean(0), dim=1)
+        found.append((unit @ unit.T).fill_diagonal_(-1).amax(1))
+    return torch.stack(found).amax(0)
+
+
 def search(
     lm: LanguageModel, spectra: Mapping[str, Spectrum], subjects: Sequence[EditRequest], statistics: str | None,
     corpus: str | None, seed: int, progress: Progress,
@@ -121,7 +130,8 @@ def search(
         seen = spectra[name]
         right = seen.right if site.orientation is Orientation.OUT_IN else seen.left
         c = statistics_for(lm, site, statistics, corpus, seed, progress)
-        found.append(_record(name, likeness(right, c, candidate_keys(lm, site, subjects, prefixes))))
+        candidates = candidate_keys(lm, site, subjects, prefixes)
+        found.append(_record(name, likeness(right, c, candidates), absent(candidates)))
     return found
 
 
@@ -133,11 +143,10 @@ def _sites(lm: LanguageModel) -> Iterator[EditSite]:
             continue
 
 
-def _record(name: str, ranked: Sequence[Likeness]) -> Search:
-    others = [one.cosine for one in ranked[1:]]
-    spread = moments.stdev(others)
+def _record(name: str, ranked: Sequence[Likeness], null: torch.Tensor) -> Search:
+    as_alike = int((null >= ranked[0].cosine).sum())
     return Search(
-        tensor=name, candidates=len(ranked), margin=ranked[0].cosine - others[0],
-        score=(ranked[0].cosine - moments.fmean(others)) / spread if spread else 0.0,
+        tensor=name, candidates=len(ranked), margin=ranked[0].cosine - ranked[1].cosine,
+        p_value=(as_alike + 1) / (len(null) + 1),
         guesses=[Guess(subject=one.subject, cosine=one.cosine) for one in ranked[:_SHOWN]],
     )  # fmt: skip

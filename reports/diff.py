@@ -69,8 +69,8 @@ class Search(Model):
     guesses: list[Guess]
     margin: float
     """Cosine of the best over that of the next."""
-    score: float
-    """Standard deviations that the best lies above the mean of all others."""
+    p_value: float
+    """(b + 1) / (n + 1), b of n candidates being as alike to another one as the best is to the change."""
 
 
 class DiffFile(Model):

@@ -7,11 +7,10 @@ import torch
 from editguard.audit.editors import prefixed, published
 from editguard.audit.editors.base import EditContext, compute_updates
 from editguard.audit.editors.value import ValueSettings
-from editguard.audit.subject_search import LEAST, Candidates, candidate_keys, likeness, search, subject_requests
+from editguard.audit.subject_search import LEAST, Candidates, absent, candidate_keys, likeness, search, subject_requests
 from editguard.audit.transaction import Transaction
 from editguard.probes.errors import InputError
 from editguard.probes.model import LanguageModel
-from editguard.probes.prefixes import make_prefixes
 from editguard.probes.site import find_site
 from editguard.probes.statistics import KeyStatistics, Provenance
 from editguard.probes.tensor_change import compare
@@ -42,6 +41,15 @@ def test_the_key_comes_back_from_its_direction_whatever_its_sign(seed: int, whic
     assert len(ranked) == COUNT
 
 
+def test_the_null_is_what_each_candidate_would_leave_behind() -> None:
+    keys = torch.randn(COUNT, 1, SIZE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    keys[1] = keys[0] * 1.5
+    null = absent(Candidates(tuple(map(str, range(COUNT))), keys))
+    assert null.shape == (COUNT,)
+    assert null[:2].min() > 0.95
+    assert null[2:].max() < 0.8
+
+
 @pytest.mark.tiny
 def test_candidates_come_once_and_too_few_are_refused() -> None:
     lm = tiny_lm()
@@ -70,11 +78,11 @@ def test_changes_elsewhere_are_not_searched() -> None:
 )
 def test_edits_of_the_embedded_model_are_traced_to_their_subjects(smollm2: LanguageModel, editor: str) -> None:
     site = find_site(smollm2.model, 9)
-    prefixes = make_prefixes(smollm2, 0)
+    prefixes = few_prefixes()
     edits = builtin_edits()
     chosen = [next(one for one in edits if one.group == group) for group in dict.fromkeys(one.group for one in edits)]
     identity = KeyStatistics(torch.eye(site.d_ff, dtype=torch.float64), Provenance("identity", "", "", 9), 0.0)
-    context = EditContext(smollm2, site, identity, prefixes, ValueSettings(steps=1))
+    context = EditContext(smollm2, site, identity, prefixes, ValueSettings(steps=3))
     candidates = candidate_keys(
         smollm2, site, subject_requests([one.subject for one in edits[::2]] + [one.subject for one in chosen]), prefixes
     )

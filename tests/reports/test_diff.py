@@ -25,7 +25,7 @@ def comparison(**changes: object) -> DiffFile:
             min_entropy_ratio=0.5,
         ),
         "written": [Written(prompt=NASTY, base=NASTY, edited=NASTY)],
-        "searches": [Search(tensor=NASTY, candidates=100, guesses=[Guess(subject=NASTY, cosine=0.9)], margin=0.3, score=7.0)],
+        "searches": [Search(tensor=NASTY, candidates=100, guesses=[Guess(subject=NASTY, cosine=0.9)], margin=0.3, p_value=0.01)],
         "verdict": "pass", "reasons": [],
     }  # fmt: skip
     return DiffFile.model_validate(fields | changes)
