@@ -1,4 +1,4 @@
-"""The command line: ``editguard audit | probe | stats | report | trace | reproduce`` and those of `cli_gate`.
+"""The command line: ``editguard audit | probe | stats | report``, and the commands of the other modules ``cli_*``.
 
 Nothing heavy is imported before a command really runs, so that ``--help`` is quick. Exit codes belong to the error's
 class: 0 pass, 1 the gate is closed, 2 the input or usage is wrong, 3 our own fault.
@@ -38,6 +38,8 @@ from .cli_common import (
     prepared,
     progress_bars,
 )
+from .cli_delta import apply, export
+from .cli_diff import diff
 from .cli_gate import (
     STORE,
     Accept,
@@ -296,6 +298,9 @@ def report(
     raise typer.Exit(summary.exit_code)
 
 
+app.command()(export)
+app.command()(apply)
+app.command()(diff)
 app.command()(trace)
 app.command()(reproduce)
 app.add_typer(baseline_app, name="baseline")

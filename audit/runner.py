@@ -41,7 +41,8 @@ __all__ = [
 _SURVIVABLE = (InputError, EditRefused, RuntimeError, ValueError, ArithmeticError)
 """What one request may fail with while the others go on; a failed roll-back, or our own fault, ends the audit."""
 TOGETHER = 20
-"""Requests whose updates are computed at once; a killed audit leaves the records of all but the last so many."""
+"""Requests whose updates are computed at once; a killed audit leaves the records of all but the last so many.
+Who computes with whom decides about the last bits."""
 
 
 @contextmanager

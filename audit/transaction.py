@@ -6,6 +6,7 @@ A context manager; the undoing stands in ``finally``, so that an exception insid
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Protocol
 
 import torch
 
@@ -14,7 +15,14 @@ from ..probes.fingerprint import tensor_hash
 from ..probes.site import EditSite
 from .editors.base import RankOneUpdate
 
-__all__ = ["Transaction", "check_update", "relative_norm"]
+__all__ = ["Change", "Transaction", "check_update", "relative_norm"]
+
+
+class Change(Protocol):
+    """What may be added to a weight."""
+
+    def delta(self) -> torch.Tensor:
+        """Return Delta [d_model, d_ff] in float64."""
 
 
 def relative_norm(update: RankOneUpdate, weight_norm: float) -> float:
@@ -39,7 +47,7 @@ def check_update(update: RankOneUpdate, weight_norm: float, bound: float) -> flo
 class Transaction:
     """Apply `update` to `site` for the length of a ``with`` block; `commit` keeps it."""
 
-    def __init__(self, site: EditSite, update: RankOneUpdate) -> None:
+    def __init__(self, site: EditSite, update: Change) -> None:
         """Nothing is written before the block is entered."""
         self._site, self._update = site, update
         self._kept: torch.Tensor | None = None

@@ -19,10 +19,11 @@ from ..probes.rank_one import RankOne, as_if_edited
 from ..probes.requests import EditRequest
 from .check import CHECKS, Bench, Check, Generated, Measured, Measurement, Outcome, judge
 
-__all__ = ["Degeneracy", "Drift", "generate", "repetition", "word_entropy"]
+__all__ = ["PROMPTS", "TOKENS", "Degeneracy", "Drift", "generate", "repetition", "word_entropy"]
 
-_PROMPTS = ("The best way to spend a rainy afternoon is", "Scientists have long been interested in")
-_TOKENS, _OWN_TOKENS = 14, 8
+PROMPTS = ("The best way to spend a rainy afternoon is", "Scientists have long been interested in")
+"""What a model is asked to go on from, to see whether it writes."""
+TOKENS, _OWN_TOKENS = 14, 8
 """Tokens written behind the fixed prompts, which are judged, and behind the edit's own, which are shown."""
 
 _AT_ONCE = 16
@@ -87,11 +88,11 @@ class Degeneracy(Check):
         guessed in one batch too.
         """
         if self.name not in bench.memo:
-            bench.memo[self.name] = generate(bench.lm, _PROMPTS, _TOKENS)
+            bench.memo[self.name] = generate(bench.lm, PROMPTS, TOKENS)
         own = list(dict.fromkeys(prompt for request in requests for prompt in self._own(bench, request)))
         written = dict(zip(own, generate(bench.lm, own, _OWN_TOKENS), strict=True))
-        written.update(zip(_PROMPTS, bench.memo[self.name], strict=True))
-        prompts = [[*_PROMPTS, *self._own(bench, request)] for request in requests]
+        written.update(zip(PROMPTS, bench.memo[self.name], strict=True))
+        prompts = [[*PROMPTS, *self._own(bench, request)] for request in requests]
         before = [[written[prompt] for prompt in some] for some in prompts]
         guesses = self._guesses(bench, prompts, updates) if updates and not bench.plain else before
         return [_Texts(*row) for row in zip(prompts, before, guesses, strict=True)]
@@ -108,7 +109,7 @@ class Degeneracy(Check):
                 for prompt in some
             ]
             with as_if_edited(bench.site, [update for _, update in part]):
-                texts = iter(generate(bench.lm, [prompt for prompt, _ in part], _TOKENS))
+                texts = iter(generate(bench.lm, [prompt for prompt, _ in part], TOKENS))
             found += [list(itertools.islice(texts, len(some))) for some in prompts[start : start + _AT_ONCE]]
         return found
 
@@ -119,8 +120,8 @@ class Degeneracy(Check):
 
     def measure(self, bench: Bench, request: EditRequest, before: _Texts, needs_prefix: bool) -> Measured:
         """Judge the fixed prompts, whose baseline is no matter of the edit; show all."""
-        fixed, (prompts, ids, guesses) = len(_PROMPTS), before
-        wanted = [_TOKENS] * fixed + [_OWN_TOKENS] * (len(prompts) - fixed)
+        fixed, (prompts, ids, guesses) = len(PROMPTS), before
+        wanted = [TOKENS] * fixed + [_OWN_TOKENS] * (len(prompts) - fixed)
         now = generate(bench.lm, prompts, wanted, None if bench.plain else guesses)
         were, after = (bench.lm.tokenizer.batch_decode(rows, skip_special_tokens=True) for rows in (ids, now))
         old, new = (sum(map(word_entropy, texts[:fixed])) for texts in (were, after))

@@ -1,0 +1,123 @@
+"""Commands for edits as files: ``export`` writes only the change, ``apply`` puts it onto its base."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .cli_common import (
+    Corpus,
+    Device,
+    Dtype,
+    Edits,
+    EngineName,
+    Json,
+    Layer,
+    Limit,
+    Model,
+    Pickle,
+    PolicyFile,
+    Seed,
+    Site,
+    Skip,
+    Stats,
+    known_editor,
+    load_edits,
+    prepared,
+    progress_bars,
+)
+
+__all__ = ["apply", "export"]
+
+
+def export(
+    edits: Edits,
+    out: Annotated[Path, typer.Option(help="Folder for the delta files and manifest.json.")],
+    model: Model = "smollm2-135m",
+    only: Annotated[
+        list[str] | None, typer.Option(help="Id of an edit to export; again for more. Default: all.")
+    ] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="Log of the audit (audit.jsonl) that each edit must have passed, to the bit.")
+    ] = None,
+    editor: Annotated[
+        str | None, typer.Option(help="Editor for edits allowed as asked; default: the policy's, rome.")
+    ] = None,
+    policy: PolicyFile = None,
+    layer: Layer = None,
+    site: Site = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    stats: Stats = None,
+    corpus: Corpus = None,
+    engine: EngineName = "live",
+    limit: Limit = None,
+    skip_invalid: Skip = False,
+    allow_pickle: Pickle = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an export that the folder already holds.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Make edits under the guard and write only the changes, one delta file an edit; exit 1 if any is not sound."""
+    from .delta.export import export_edits
+    from .delta.folder import free
+    from .delta.manifest import MANIFEST
+
+    loaded = load_edits(edits, limit, skip_invalid)
+    known_editor(editor)
+    free(out, MANIFEST, overwrite=overwrite)
+    with progress_bars(as_json) as progress:
+        setup = prepared(
+            model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress, engine=engine
+        )
+        found = export_edits(
+            setup, loaded.requests, out, editor=editor, only=only or (), log=log, overwrite=overwrite, progress=progress
+        )
+    if as_json:
+        typer.echo(json.dumps([one.model_dump() for one in found]))
+        return
+    for one in found:
+        edit = one.edit
+        served = f"; served behind {edit.prefix!r}" if edit.prefix else ""
+        typer.echo(
+            f"{out / one.file}: {edit.id} by {edit.editor}, {edit.relative_norm:.3g} of the weight's norm{served}"
+        )
+
+
+def apply(
+    deltas: Annotated[list[Path], typer.Argument(help="Delta files that 'editguard export' wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder for the edited model.")],
+    model: Model = "smollm2-135m",
+    unaudited_together: Annotated[
+        bool, typer.Option("--unaudited-together", help="Apply several, though each was audited alone.")
+    ] = False,
+    allow_pickle: Pickle = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an edited model that the folder holds.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Apply delta files to the model that they were made on, and save the audited model, to the bit, as a folder."""
+    from .delta.apply import save_applied
+    from .delta.file import read_delta
+
+    found = save_applied(
+        [read_delta(path) for path in deltas], model, out, unaudited_together=unaudited_together, overwrite=overwrite,
+        allow_pickle=allow_pickle,
+    )  # fmt: skip
+    if as_json:
+        typer.echo(found.model_dump_json())
+        return
+    typer.echo(f"{out}: {found.base} with {len(found.edits)} edits, fingerprint {found.fingerprint[:12]}")
+    if len(found.edits) > 1:
+        typer.echo("  each was audited alone, and nobody has audited them together; see 'editguard diff'")
+    for edit in found.edits:
+        if edit.prefix:
+            typer.echo(
+                f"  {edit.id} acts only behind something: serve it with editguard.audit.serving, which puts {edit.prefix!r}"
+            )

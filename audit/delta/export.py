@@ -1,0 +1,227 @@
+"""Make edits under the guard and write only the changes: one delta file an edit, each made alone on the unedited model.
+
+Order: probe, propose, test (as an audit does), hold against the log where one is given, find a prefix that serves what needs
+one, and only when every edit is sound write the folder, whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from ...probes.errors import EditRefused, InputError
+from ...probes.requests import EditRequest
+from ...reports.base import Rate
+from ...reports.digest import summarise
+from ...reports.log import Log, read_log, write_atomic
+from ...reports.schema import EditRecord
+from ...reports.text import slugs
+from ..guard import GuardedEditor, Proposal, Result
+from ..runner import TOGETHER, proposals
+from ..serving import served_efficacy
+from ..setup import Progress, Setup, editable
+from ..transaction import Transaction
+from .file import SUFFIX, Delta, encode
+from .folder import free, whole_folder
+from .manifest import MANIFEST, AuditEvidence, DeltaManifest, Exported, ExportIndex
+
+__all__ = ["PREFIXES", "export_edits"]
+
+PREFIXES = ("\n", "\n\n", "However, ", "Here is a fact. ")
+"""Tried in this order before a prompt whose edit needs something there; the first that gives the target is served."""
+
+
+class _Served(NamedTuple):
+    """What serving asks of an edit."""
+
+    subject: str
+    prefix: str | None
+
+
+def export_edits(
+    setup: Setup,
+    requests: Sequence[EditRequest],
+    out: Path,
+    *,
+    editor: str | None = None,
+    only: Sequence[str] = (),
+    log: Path | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda *_: None,
+) -> list[Exported]:
+    """Make, check and undo every edit, and write the folder `out`: a delta file each, and ``manifest.json``.
+
+    With `only` the edits of these ids alone are made; their updates are still computed beside those that they were
+    computed with in the audit of all `requests`, since who shares a batch decides about the last bits. With `log` each
+    edit must be the one that this audit passed, with the same edited weight to the bit. Raises `EditRefused` where an edit
+    is refused or fails, `InputError` where the log is about other edits or nothing can be written; the folder is then as it
+    was.
+    """
+    free(out, MANIFEST, overwrite=overwrite)
+    editable(setup.site)
+    evidence = None if log is None else _Evidence.read(log, setup)
+    guard = GuardedEditor(setup)
+    deltas = []
+    for index, made in enumerate(chosen := _proposals(guard, requests, editor, only)):
+        progress("edits", index, len(chosen))
+        deltas.append(_exported(guard, made, evidence))
+    progress("edits", len(chosen), len(chosen))
+    with whole_folder(out, MANIFEST, overwrite=overwrite) as folder:
+        return _write(folder, deltas)
+
+
+def _proposals(
+    guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None, only: Sequence[str]
+) -> list[Proposal]:
+    """Return the proposals for the wanted requests, computed in the audit's batches."""
+    wanted = set(only) or {request.id for request in requests}
+    if unknown := wanted - {request.id for request in requests}:
+        raise InputError(f"There is no edit {min(unknown)!r} among the {len(requests)} edits; --only takes their ids.")
+    found: list[Proposal | Exception] = []
+    for start in range(0, len(requests), TOGETHER):
+        chunk = requests[start : start + TOGETHER]
+        if wanted & {request.id for request in chunk}:
+            made = proposals(guard, chunk, editor)
+            found += [one for one, request in zip(made, chunk, strict=True) if request.id in wanted]
+    for one in found:
+        if isinstance(one, Exception):
+            raise one
+    return [one for one in found if isinstance(one, Proposal)]
+
+
+class _Evidence(NamedTuple):
+    """A finished audit of the same model at the same site."""
+
+    path: Path
+    log: Log
+    sha256: str
+
+    @classmethod
+    def read(cls, path: Path, setup: Setup) -> _Evidence:
+        log = read_log(path)
+        theirs = (log.header.model.fingerprint, log.header.site)
+        ours = (setup.lm.fingerprint, setup.site.path)
+        if theirs != ours:
+            raise InputError(
+                f"The log {str(path)!r} is of model {theirs[0][:12]} at {theirs[1]}, and not of {ours[0][:12]} at {ours[1]}; "
+                "give the log of an audit of this model, or leave out --log."
+            )
+        if summarise(log).verdict not in ("pass", "fail"):
+            raise EditRefused(f"The audit {str(path)!r} is void, so it proves nothing about any edit; audit again.")
+        return cls(path, log, hashlib.sha256(path.read_bytes()).hexdigest())
+
+    def of(self, request: EditRequest, edited: str) -> AuditEvidence:
+        """Return what the log says for `request`, if it passed there with the same weight."""
+        found = next((one for one in self.log.edits if _same(one, request)), None)
+        if found is None:
+            raise InputError(
+                f"The log {str(self.path)!r} has no edit {request.id!r} with this subject, prompt and target; export the "
+                "edits that were audited."
+            )
+        if found.verdict != "pass":
+            raise EditRefused(
+                f"The edit {request.id!r} did not pass its audit ({found.verdict}); nothing was exported."
+            )
+        audited = None if found.weights is None else found.weights.edited
+        if audited != edited:
+            raise InputError(
+                f"The edit {request.id!r} gives a weight that hashes to {edited[:12]}, and {str(audited)[:12]} was audited; "
+                "export with the audit's options and versions, on the machine that it ran on, or audit again."
+            )
+        summary = summarise(self.log)
+        verdict: Literal["pass", "fail"] = "pass" if summary.verdict == "pass" else "fail"
+        return AuditEvidence(log_sha256=self.sha256, verdict=verdict, controls_ok=summary.controls_ok)
+
+
+def _same(record: EditRecord, request: EditRequest) -> bool:
+    return (record.id, record.subject, record.prompt, record.target_new) == (
+        request.id, request.subject, request.prompt, request.target_new,
+    )  # fmt: skip
+
+
+def _exported(guard: GuardedEditor, proposal: Proposal, evidence: _Evidence | None) -> Delta:
+    result, request = guard.test(proposal), proposal.assessment.request
+    if not result.sound or result.update is None or result.hashes is None:
+        faults = [measurement.message for measurement in result.failures]
+        why = result.refusal or "; ".join(faults) or "nothing was judged"
+        raise EditRefused(f"The edit {request.id!r} is not sound, so nothing was exported: {why.rstrip('.')}.")
+    edited = result.hashes[1]
+    audit = None if evidence is None else evidence.of(request, edited)
+    prefix = _prefix(guard.setup, result) if result.update.needs_prefix else None
+    return Delta(_manifest(guard.setup, result, prefix, audit), result.update.left, result.update.right)
+
+
+def _prefix(setup: Setup, result: Result) -> str:
+    """Return the first prefix under which the served model says the target; raises `EditRefused` where none does."""
+    request, update = result.assessment.request, result.update
+    assert update is not None
+    with Transaction(setup.site, update):
+        for prefix in PREFIXES:
+            serving = [_Served(request.subject, prefix)]
+            (found,) = served_efficacy(setup.lm, [(request.prompt, request.target_new)], serving)
+            if found.says:
+                return prefix
+    raise EditRefused(
+        f"The edit {request.id!r} needs a prefix, and served behind none of {', '.join(map(repr, PREFIXES))} does the model "
+        "say the target, so nothing was exported; edit another layer, or reword the prompt."
+    )
+
+
+def _manifest(setup: Setup, result: Result, prefix: str | None, audit: AuditEvidence | None) -> DeltaManifest:
+    request, update, site, lm = result.assessment.request, result.update, setup.site, setup.lm
+    assert update is not None
+    assert result.hashes is not None
+    assert result.relative_norm is not None
+    return DeltaManifest(
+        editguard_version=version("editguard"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        model=lm.ref,
+        model_fingerprint=lm.fingerprint,
+        architecture=lm.architecture,
+        dtype=str(site.weight.dtype).removeprefix("torch."),  # type: ignore[arg-type]  # pydantic checks it
+        site=site.path.replace(f"{site.blocks_path}.{site.layer}.", f"{site.blocks_path}.{{layer}}.", 1),
+        layer=site.layer,
+        orientation=site.orientation.value,
+        weight_before=result.hashes[0],
+        weight_edited=result.hashes[1],
+        id=request.id,
+        subject=request.subject,
+        prompt=request.prompt,
+        target_new=request.target_new,
+        editor=update.editor,
+        reasons=list(result.decision.reasons),
+        update_norm=update.norm,
+        relative_norm=result.relative_norm,
+        needs_prefix=update.needs_prefix,
+        prefix=prefix,
+        families=_families(result),
+        seed=setup.seed,
+        statistics_sha256=setup.statistics.sha256,
+        policy_sha256=hashlib.sha256(setup.policy.model_dump_json().encode()).hexdigest(),
+        audit=audit,
+    )
+
+
+def _families(result: Result) -> dict[str, Rate]:
+    return {
+        one.condition.removeprefix("family:"): Rate(
+            passed=one.passed, failed=one.failed, not_judged=one.not_judged, total=one.total, rate=one.value
+        )
+        for one in result.measurements
+        if (one.check, one.protocol) == ("efficacy", "exact") and one.condition.startswith("family:")
+    }
+
+
+def _write(folder: Path, deltas: Sequence[Delta]) -> list[Exported]:
+    found = []
+    for name, delta in zip(slugs(one.manifest.id for one in deltas), deltas, strict=True):
+        content = encode(delta)
+        write_atomic(folder / f"{name}{SUFFIX}", content)
+        digest = hashlib.sha256(content).hexdigest()
+        found.append(Exported(file=f"{name}{SUFFIX}", sha256=digest, edit=delta.manifest))
+    write_atomic(folder / MANIFEST, ExportIndex(edits=found).model_dump_json(indent=2) + "\n")
+    return found

@@ -1,0 +1,104 @@
+"""What stands beside an edit when it leaves the machine: which model it belongs to, and what was found of it.
+
+`DeltaManifest` lies in each delta file's metadata, `ExportIndex` beside the files, `Provenance` beside an edited model.
+All are closed to unknown fields, as the log is.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ...reports.base import Count, Model, Rate
+
+__all__ = ["MANIFEST", "PROVENANCE", "AuditEvidence", "DeltaManifest", "ExportIndex", "Exported", "Provenance"]
+
+MANIFEST, PROVENANCE = "manifest.json", "editguard.json"
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class AuditEvidence(Model):
+    """The audit that made the same edit: its log's hash, its verdict, and whether its controls held."""
+
+    log_sha256: Sha256
+    verdict: Literal["pass", "fail"]
+    """Of the whole audit, which other edits may have failed; this edit passed."""
+    controls_ok: bool
+
+
+class DeltaManifest(Model):
+    """One edit of one weight: where it belongs, how it was made, and how it must be served."""
+
+    schema_version: Literal[1] = 1
+    editguard_version: str
+    created: str
+    model: str
+    """The base as its user named it."""
+    model_fingerprint: Sha256
+    architecture: str
+    dtype: Literal["float16", "bfloat16", "float32", "float64"]
+    site: str
+    """Path of the down-projection, with ``{layer}``."""
+    layer: Count
+    orientation: Literal["out_in", "in_out"]
+    weight_before: Sha256
+    weight_edited: Sha256
+    """Hash of the weight as it was audited: what applying the file must give, to the bit."""
+    id: Annotated[str, Field(min_length=1)]
+    subject: Annotated[str, Field(min_length=1)]
+    prompt: str
+    target_new: str
+    editor: str
+    reasons: list[str]
+    """Why the guard made the edit as it did."""
+    update_norm: float
+    relative_norm: float
+    needs_prefix: bool
+    prefix: str | None = None
+    """What is put before a prompt that begins with the subject; measured with the edit in place."""
+    families: dict[str, Rate]
+    """Exact efficacy under held-out prefixes, by family."""
+    seed: int
+    statistics_sha256: Sha256
+    """Of C, by which the update was made."""
+    policy_sha256: Sha256
+    audit: AuditEvidence | None = None
+    """None where no log was given: then no control stands behind the edit's checks."""
+
+    @model_validator(mode="after")
+    def _can_be_served(self) -> DeltaManifest:
+        if self.needs_prefix != bool(self.prefix):
+            raise ValueError("a prefix must be given where the edit needs one, and nowhere else")
+        return self
+
+
+class Exported(Model):
+    """One delta file of an export."""
+
+    file: str
+    sha256: Sha256
+    edit: DeltaManifest
+
+
+class ExportIndex(Model):
+    """What an export wrote; each edit was audited alone, on the unedited model."""
+
+    schema_version: Literal[1] = 1
+    edits: list[Exported]
+
+
+class Provenance(Model):
+    """Where an edited model comes from."""
+
+    schema_version: Literal[1] = 1
+    editguard_version: str
+    created: str
+    base: str
+    base_fingerprint: Sha256
+    fingerprint: Sha256
+    """Of the edited model as it was saved and loaded again."""
+    audited: Literal["alone", "each-alone"]
+    """``each-alone``: several edits, of which nobody has audited the sum."""
+    edits: list[DeltaManifest]

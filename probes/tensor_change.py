@@ -1,0 +1,121 @@
+"""What happened to one tensor between two checkpoints: how far it moved, and of what rank the change is.
+
+An edit of the ROME family adds a matrix of rank one, in some precision, and what is left of it in the file is
+``round(W + Delta)``. Rounding moves each entry by half a unit in the last place of the sum at most, and of the update itself
+where that was cast first; so does the best matrix of rank one miss the change by no more than the norm of those halves
+(Eckart and Young 1936). A change that keeps to this bound is of rank one as far as anybody can tell; one that is itself
+within the bound could be rounding alone, and its rank is not told.
+
+Source of the effective rank: Roy and Vetterli, "The effective rank" (2007): exp of the entropy of the singular values.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+
+__all__ = ["Rank", "Spectrum", "TensorChange", "compare", "rounding_bound", "same_bits", "spectrum"]
+
+_FULL = 2048
+"""Smaller side up to which all singular values are computed."""
+_LEADING = 32
+"""Singular values that are computed of larger matrices."""
+_SLACK = 1.01
+
+
+class Rank(StrEnum):
+    """What can be told of a change's rank."""
+
+    ONE = "one"
+    MORE = "more"
+    UNTOLD = "within rounding"
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Singular values of a change, in short."""
+
+    effective: float
+    """1 to the smaller side; of a large matrix a lower bound, over its leading values alone."""
+    first_share: float
+    """Share of the squared norm that the first singular value has."""
+    rank: Rank
+    exact: bool
+    """False where only the leading singular values were computed, by a randomised method."""
+    left: torch.Tensor
+    """First left singular vector [rows]."""
+    right: torch.Tensor
+    """First right singular vector [columns]."""
+
+
+@dataclass(frozen=True)
+class TensorChange:
+    """How one tensor moved."""
+
+    norm: float
+    """||W' - W||_F; NaN where an entry of either is."""
+    relative: float
+    """Over ||W||_F."""
+    largest: float
+    """Largest absolute change of an entry."""
+    share: float
+    """Share of entries that changed."""
+    spectrum: Spectrum | None
+    """Of a matrix with finite entries; None of anything else."""
+
+
+def same_bits(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Return whether two tensors agree in dtype, shape and every bit; NaN equals itself."""
+    if first.dtype != second.dtype or first.shape != second.shape:
+        return False
+    return torch.equal(*(one.contiguous().reshape(-1).view(torch.uint8) for one in (first, second)))
+
+
+def compare(base: torch.Tensor, edited: torch.Tensor) -> TensorChange:
+    """Return how `edited` differs from `base`, two tensors of one shape; computed in float64, the rank of matrices too."""
+    change = edited.double() - base.double()
+    norm = float(change.norm())
+    whole = float(torch.linalg.vector_norm(base, dtype=torch.float64))
+    finite = math.isfinite(norm)
+    matrix = finite and change.ndim == 2 and norm > 0 and edited.is_floating_point()
+    return TensorChange(
+        norm=norm,
+        relative=norm / whole if whole else math.inf if norm else 0.0,
+        largest=float(change.abs().max()) if change.numel() else 0.0,
+        share=float((change != 0).double().mean()) if change.numel() else 0.0,
+        spectrum=spectrum(change, rounding_bound(edited, change)) if matrix else None,
+    )
+
+
+def rounding_bound(edited: torch.Tensor, change: torch.Tensor) -> float:
+    """Return the largest norm that rounding to `edited`'s dtype can have, of the sum and of an update cast before it."""
+    kind = torch.finfo(edited.dtype)
+    found = 0.0
+    for one in (edited, change):
+        # frexp writes x = m 2^e with m in [0.5, 1), so that 2^(e-1) is the power of two below x; 0 has none.
+        exponent = torch.frexp(one.double()).exponent - 1
+        unit = (torch.exp2(exponent.double()) * kind.eps).clamp(min=kind.tiny * kind.eps)
+        found += float(torch.where(one == 0, kind.tiny * kind.eps, unit).norm()) / 2
+    return found
+
+
+def spectrum(change: torch.Tensor, bound: float) -> Spectrum:
+    """Return the spectrum of a matrix whose entries were moved by rounding of norm `bound` at most."""
+    exact = min(change.shape) <= _FULL
+    if exact:
+        u, values, v = torch.linalg.svd(change, full_matrices=False)
+        right, rest = v[0], float(values[1:].norm())
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            u, values, v = torch.svd_lowrank(change, q=_LEADING, niter=4)
+        right = v[:, 0]
+        rest = float((change - values[0] * torch.outer(u[:, 0], right)).norm())
+    norm = float(change.norm())
+    rank = Rank.UNTOLD if norm <= _SLACK * bound else Rank.ONE if rest <= _SLACK * bound else Rank.MORE
+    shares = values[values > 0] / values.sum()
+    effective = float(torch.exp(-(shares * shares.log()).sum()))
+    return Spectrum(effective, float(values[0] / norm) ** 2, rank, exact, u[:, 0].clone(), right.clone())

@@ -1,0 +1,134 @@
+"""A delta on its base gives the audited model to the bit, and on anything else nothing at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from editguard.audit.delta.apply import apply_delta, save_applied
+from editguard.audit.delta.file import encode, read_delta
+from editguard.audit.delta.manifest import PROVENANCE
+from editguard.audit.serving import load_provenance
+from editguard.probes.errors import InputError
+from editguard.probes.fingerprint import fingerprint, tensor_hashes
+from editguard.probes.model import load_model
+from editguard.probes.site import find_site
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ..tiny_lm import tiny_lm, tiny_model
+from .deltas import made
+
+pytestmark = pytest.mark.tiny
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    family=st.sampled_from(["gpt2", "llama"]),
+    dtype=st.sampled_from(DTYPES),
+    layer=st.integers(0, 1),
+    scale=st.floats(1e-4, 1e2),
+    seed=st.integers(0, 2**31),
+)
+def test_export_then_apply_is_the_audited_model_to_the_bit(
+    family: str, dtype: torch.dtype, layer: int, scale: float, seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    model = tiny_model(family).to(dtype)
+    before = tensor_hashes(model)
+    delta = made(model, layer, scale=scale, seed=seed)
+    path = tmp_path_factory.getbasetemp() / "edit.delta.safetensors"
+    path.write_bytes(encode(delta))
+    again = read_delta(path)
+    assert again.manifest == delta.manifest
+    site = find_site(model, layer)
+    with apply_delta(model, again):
+        edited = tensor_hashes(model)
+        assert edited[f"{site.path}.weight"] == delta.manifest.weight_edited
+        assert {name for name in before if edited[name] != before[name]} <= {f"{site.path}.weight"}
+    assert tensor_hashes(model) == before
+
+
+def test_an_exception_undoes_it_and_commit_keeps_it() -> None:
+    model = tiny_model("llama")
+    before, delta = fingerprint(model), made(model)
+    with pytest.raises(KeyError), apply_delta(model, delta):
+        raise KeyError
+    assert fingerprint(model) == before
+    with apply_delta(model, delta) as applied:
+        applied.commit()
+    assert fingerprint(model) != before
+    with pytest.raises(InputError, match="unedited"), apply_delta(model, delta):
+        pass
+
+
+def test_a_delta_of_another_model_or_shape_is_refused() -> None:
+    delta = made(tiny_model("llama"))
+    with pytest.raises(InputError, match="fingerprint"), apply_delta(tiny_model("llama", seed=1), delta):
+        pass
+    short = replace(delta, left=delta.left[:-1])
+    with pytest.raises(InputError, match="factors"), apply_delta(tiny_model("llama"), short):
+        pass
+
+
+def test_another_result_than_the_audited_one_is_put_back() -> None:
+    model = tiny_model("llama")
+    before, delta = fingerprint(model), made(model)
+    wrong = replace(delta, left=delta.left * (1 + 1e-6))
+    with pytest.raises(InputError, match="as audited, and was put back"), apply_delta(model, wrong):
+        pass
+    assert fingerprint(model) == before
+
+
+def test_several_are_applied_only_when_their_user_says_that_nobody_audited_the_sum() -> None:
+    model = tiny_model("llama")
+    before, deltas = fingerprint(model), [made(model, 0), made(model, 0, seed=1), made(model, 1, seed=2)]
+    with pytest.raises(InputError, match="audited alone"), apply_delta(model, *deltas):
+        pass
+    site = find_site(model, 0)
+    wanted = (site.matrix(torch.float64) + (deltas[0].delta() + deltas[1].delta())).float()
+    with apply_delta(model, *deltas, unaudited_together=True):
+        assert torch.equal(site.matrix(), wanted)
+    assert fingerprint(model) == before
+    other = made(tiny_model("llama", seed=1))
+    with (
+        pytest.raises(InputError, match="different models"),
+        apply_delta(model, deltas[0], other, unaudited_together=True),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_saved_folder_loads_as_the_audited_model(family: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    lm = tiny_lm(family, dtype=dtype)
+    lm.model.save_pretrained(tmp_path / "base")
+    lm.tokenizer.save_pretrained(tmp_path / "base")
+    base = load_model(tmp_path / "base", device="cpu", dtype="auto")
+    delta = made(base.model)
+    found = save_applied([delta], str(tmp_path / "base"), tmp_path / "out")
+    again = load_model(tmp_path / "out", device="cpu", dtype="auto")
+    site = f"{find_site(again.model, 0).path}.weight"
+    assert tensor_hashes(again.model)[site] == delta.manifest.weight_edited
+    assert again.fingerprint == found.fingerprint != found.base_fingerprint
+    assert load_provenance(tmp_path / "out") == found
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "out"]
+    with pytest.raises(InputError, match="not empty"):
+        save_applied([delta], str(tmp_path / "base"), tmp_path / "out")
+    save_applied([delta], str(tmp_path / "base"), tmp_path / "out", overwrite=True)
+    with pytest.raises(InputError, match="unedited"):
+        save_applied([delta], str(tmp_path / "out"), tmp_path / "twice")
+    assert not (tmp_path / "twice").exists()
+
+
+def test_a_folder_of_others_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="did not write"):
+        save_applied([made(tiny_model("llama"))], "x", tmp_path / "mine", overwrite=True)
+    (tmp_path / PROVENANCE).write_text("{}")
+    with pytest.raises(InputError, match="is a file"):
+        save_applied([made(tiny_model("llama"))], "x", tmp_path / PROVENANCE, overwrite=True)

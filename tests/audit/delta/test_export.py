@@ -1,0 +1,85 @@
+"""Only sound edits are exported, as they were audited, or nothing is written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from editguard.audit.delta import apply_delta, export_edits, read_delta
+from editguard.audit.editors.value import ValueSettings
+from editguard.audit.runner import LOG, run_audit
+from editguard.audit.setup import Setup, prepare
+from editguard.probes.errors import EditRefused, InputError
+from editguard.probes.fingerprint import tensor_hash
+from editguard.probes.prefixes import Role
+from editguard.probes.request_files import LoadedRequests
+from editguard.reports.log import read_log
+
+from ..tiny_lm import MIDDLE, MISSING, REQUEST, SENTENCES, lenient, tiny_lm
+
+pytestmark = pytest.mark.tiny
+
+
+@pytest.mark.parametrize(("family", "seed"), [("llama", 0), ("gpt2", 1)])  # whose text is varied enough to be judged
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_exported_after_an_audit_is_what_it_audited_to_the_bit(
+    family: str, seed: int, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    made = prepare(
+        tiny_lm(family, seed=seed, dtype=dtype), layer=0, policy=lenient(), statistics="identity",
+        perplexity_corpus=SENTENCES, settings=ValueSettings(steps=3),
+    )  # fmt: skip
+    (tmp_path / "audit").mkdir()
+    run_audit(made, LoadedRequests((MIDDLE,), (), "here", ""), tmp_path / "audit")
+    (exported,) = export_edits(made, [MIDDLE], tmp_path / "out", log=tmp_path / "audit" / LOG)
+    (record,) = read_log(tmp_path / "audit" / LOG).edits
+    delta = read_delta(tmp_path / "out" / exported.file)
+    assert record.weights is not None
+    with apply_delta(made.lm.model, delta):
+        assert tensor_hash(made.site.weight) == record.weights.edited == delta.manifest.weight_edited
+    assert tensor_hash(made.site.weight) == record.weights.before
+    assert delta.manifest.audit is not None
+    assert delta.manifest.audit.verdict == "pass"
+    index = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert index["edits"][0]["edit"] == exported.edit.model_dump()
+    assert set(exported.edit.families) == {prefix.family.value for prefix in made.prefixes.of(Role.HELD_OUT)}
+
+
+def test_a_refused_or_failed_edit_stops_the_export_and_nothing_is_written(setup: Setup, tmp_path: Path) -> None:
+    with pytest.raises(EditRefused, match=r"'missing' is not sound, so nothing was exported: .*stands 0 times"):
+        export_edits(setup, [MIDDLE, MISSING], tmp_path / "out")
+    strict = replace(setup, policy=lenient(min_efficacy=1))
+    with pytest.raises(EditRefused, match="give the target, at least 100%"):
+        export_edits(strict, [MIDDLE], tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    (exported,) = export_edits(setup, [MIDDLE, MISSING], tmp_path / "out", only=[MIDDLE.id])
+    assert exported.edit.id == MIDDLE.id
+    with pytest.raises(InputError, match="no edit 'other'"):
+        export_edits(setup, [MIDDLE], tmp_path / "more", only=["other"])
+
+
+def test_an_edit_that_no_prefix_serves_is_not_exported(setup: Setup, tmp_path: Path) -> None:
+    # A random model's edit takes under no prefix in three steps; the checks are lenient, serving is not.
+    with pytest.raises(EditRefused, match="served behind none of"):
+        export_edits(setup, [REQUEST], tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_of_another_edit_or_weight_is_refused(setup: Setup, tmp_path: Path) -> None:
+    run_audit(setup, LoadedRequests((MIDDLE,), (), "here", ""), tmp_path)
+    path = tmp_path / LOG
+    with pytest.raises(InputError, match="has no edit"):
+        export_edits(setup, [replace(MIDDLE, target_new="Lyon")], tmp_path / "out", log=path)
+    text = path.read_text()
+    (record,) = read_log(path).edits
+    assert record.weights is not None
+    path.write_text(text.replace(str(record.weights.edited), "0" * 64))
+    with pytest.raises(InputError, match="000000000000 was audited"):
+        export_edits(setup, [MIDDLE], tmp_path / "out", log=path)
+    path.write_text(text.replace(setup.lm.fingerprint, "1" * 64))
+    with pytest.raises(InputError, match="is of model 111111111111"):
+        export_edits(setup, [MIDDLE], tmp_path / "out", log=path)
+    assert not (tmp_path / "out").exists()

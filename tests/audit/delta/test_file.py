@@ -1,0 +1,69 @@
+"""A delta file is believed only whole and untouched."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from editguard.audit.delta.file import Delta, encode, read_delta
+from editguard.probes.errors import InputError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save
+
+from ..tiny_lm import tiny_model
+from .deltas import made
+
+pytestmark = pytest.mark.tiny
+
+
+@pytest.fixture(scope="module")
+def delta() -> Delta:
+    return made(tiny_model("llama"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_file_that_was_cut_short_or_changed_anywhere_is_one_sentence(
+    data: st.DataObject, delta: Delta, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    content = bytearray(encode(delta))
+    if data.draw(st.booleans()):
+        content = content[: data.draw(st.integers(0, len(content) - 1))]
+    else:
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place] ^= 1 << data.draw(st.integers(0, 7))
+    path = tmp_path_factory.getbasetemp() / "changed.delta.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="cannot be applied"):
+        read_delta(path)
+
+
+def test_factors_that_are_not_finite_or_not_float64_are_refused(delta: Delta, tmp_path: Path) -> None:
+    path = tmp_path / "broken"
+    for broken, why in (
+        (replace(delta, left=delta.left * float("nan")), "NaN"),
+        (replace(delta, right=delta.right.float()), "float32"),
+        (replace(delta, right=delta.right[None]), "one float64 row"),
+    ):
+        path.write_bytes(encode(broken))
+        with pytest.raises(InputError, match=why):
+            read_delta(path)
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be applied"):
+        read_delta(tmp_path / "nothing")
+    with pytest.raises(InputError, match="cannot be applied"):
+        read_delta(tmp_path)
+    (tmp_path / "plain").write_bytes(save({"left": torch.ones(2)}))
+    with pytest.raises(InputError, match="names no format"):
+        read_delta(tmp_path / "plain")
+
+
+def test_a_manifest_without_the_prefix_that_it_needs_is_refused(delta: Delta) -> None:
+    with pytest.raises(ValueError, match="prefix must be given"):
+        made(tiny_model("llama"), needs_prefix=True)
+    assert made(tiny_model("llama"), needs_prefix=True, prefix="\n").manifest.prefix == "\n"
