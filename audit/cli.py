@@ -17,16 +17,19 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from .cli_common import (
+    CheckDtype,
     Corpus,
     Device,
     Dtype,
     EditFiles,
+    Editor,
     Edits,
     EngineName,
     Json,
     Layer,
     Limit,
     Model,
+    PerplexityCorpus,
     Pickle,
     PolicyFile,
     Seed,
@@ -100,9 +103,7 @@ def audit(
     out: Annotated[Path, typer.Option(help="Folder for the log, the report and all else that is written.")] = Path(
         "editguard-audit"
     ),
-    editor: Annotated[
-        str | None, typer.Option(help="Editor for edits allowed as asked; default: the policy's, rome.")
-    ] = None,
+    editor: Editor = None,
     policy: PolicyFile = None,
     layer: Layer = None,
     site: Site = None,
@@ -111,17 +112,9 @@ def audit(
     dtype: Dtype = "auto",
     stats: Stats = None,
     corpus: Corpus = None,
-    perplexity_corpus: Annotated[
-        str | None, typer.Option(help="Sentences for the perplexity check; default: built in.")
-    ] = None,
+    perplexity_corpus: PerplexityCorpus = None,
     engine: EngineName = "live",
-    check_dtype: Annotated[
-        str,
-        typer.Option(
-            help="auto, or bfloat16: the checks alone compute in it, faster on a GPU or a processor with AMX; "
-            "what that changes is logged."
-        ),
-    ] = "auto",
+    check_dtype: CheckDtype = "auto",
     limit: Limit = None,
     skip_invalid: Skip = False,
     allow_pickle: Pickle = False,
@@ -164,9 +157,7 @@ def audit(
 def probe(
     edits: EditFiles = None,
     model: Model = "smollm2-135m",
-    editor: Annotated[
-        str | None, typer.Option(help="Editor for edits allowed as asked; default: the policy's, rome.")
-    ] = None,
+    editor: Editor = None,
     policy: PolicyFile = None,
     layer: Layer = None,
     site: Site = None,

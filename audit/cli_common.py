@@ -18,16 +18,19 @@ if TYPE_CHECKING:
     from .setup import Progress, Setup
 
 __all__ = [
+    "CheckDtype",
     "Corpus",
     "Device",
     "Dtype",
     "EditFiles",
+    "Editor",
     "Edits",
     "EngineName",
     "Json",
     "Layer",
     "Limit",
     "Model",
+    "PerplexityCorpus",
     "Pickle",
     "PolicyFile",
     "Seed",
@@ -48,6 +51,15 @@ Edits = Annotated[
 ]
 EditFiles = Annotated[
     list[str] | None, typer.Argument(help="Files of edits, hf://dataset[:split], or 'builtin' (the default).")
+]
+Editor = Annotated[str | None, typer.Option(help="Editor for edits allowed as asked; default: the policy's, rome.")]
+PerplexityCorpus = Annotated[str | None, typer.Option(help="Sentences for the perplexity check; default: built in.")]
+CheckDtype = Annotated[
+    str,
+    typer.Option(
+        help="auto, or bfloat16: the checks alone compute in it, faster on a GPU or a processor with AMX; what that "
+        "changes is logged."
+    ),
 ]
 Layer = Annotated[int | None, typer.Option(help="Layer to edit, from 0; chosen for the model unless given.")]
 Site = Annotated[

@@ -12,6 +12,7 @@ from .cli_common import (
     Corpus,
     Device,
     Dtype,
+    Editor,
     Edits,
     EngineName,
     Json,
@@ -43,9 +44,7 @@ def export(
     log: Annotated[
         Path | None, typer.Option(help="Log of the audit (audit.jsonl) that each edit must have passed, to the bit.")
     ] = None,
-    editor: Annotated[
-        str | None, typer.Option(help="Editor for edits allowed as asked; default: the policy's, rome.")
-    ] = None,
+    editor: Editor = None,
     policy: PolicyFile = None,
     layer: Layer = None,
     site: Site = None,

@@ -118,7 +118,7 @@ def _gate_lines(gate: Gate) -> Iterator[str]:
     yield f"**{escaped(headline(gate))}**"
     yield ""
     for closing in gate.closings:
-        yield f"- {escaped(closing.key)}: {escaped(closing.message)}"
+        yield f"- `{closing.key}`: {escaped(closing.message)}"
     for message in gate.accepted:
         yield f"- accepted: {escaped(message)}"
     if gate.comparison is not None:
