@@ -6,6 +6,7 @@ Out of scope: what the files hold; each has a module of its own in the room `rep
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -47,7 +48,8 @@ def write_outputs(
     The page also shows what a `gate` said of the log, or else the `overrides` that are on record for it.
     """
     found = read_log(log or folder / LOG)
-    contents = {**OUTPUTS, REPORT: lambda log: render_html(log, gate, overrides)}
+    page = partial(render_html, gate=gate, overrides=overrides)
+    contents: dict[str, Callable[[Log], str | bytes]] = {**OUTPUTS, REPORT: page}
     for name, content in contents.items():
         write_atomic(folder / name, content(found))
     return summarise(found)
