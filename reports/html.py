@@ -6,8 +6,12 @@ the file (`log.write_atomic`).
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .closings import Gate, Override
 from .digest import Digest, digest
@@ -22,7 +26,14 @@ from .since import since
 from .story import Decided, Result, Story
 from .text import counted
 
-__all__ = ["render_html"]
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+__all__ = ["PACK", "SHOWN", "TOLD", "render_html"]
+
+TOLD = 300
+"""A page of more edits than this opens with the first `SHOWN` rows of their table; the rest, and all stories, are packed."""
+SHOWN, PACK = 200, 50
 
 
 @dataclass(frozen=True)
@@ -62,14 +73,35 @@ def render_html(log: Log, gate: Gate | None = None, overrides: Sequence[Override
         "report.html.j2",
         figures(found),
         ("report.js",),
-        {"lines": lines},
+        {"lines": lines, "packed": packed, "anchors": anchors},
         d=found,
+        told=TOLD,
+        shown=SHOWN if len(found.stories) > TOLD else len(found.stories),
+        pack=PACK,
         s=found.summary,
         h=found.header,
         sound=soundness(found),
         groups=groups(found.stories),
         since=since(found, gate, overrides),
     )
+
+
+def anchors(stories: Sequence[Story]) -> Markup:
+    """Return the stories' anchors as JSON, in order; a slug is made of letters that are safe anywhere."""
+    from markupsafe import Markup
+
+    return Markup(json.dumps([f"edit-{story.slug}" for story in stories]))
+
+
+def packed(parts: Sequence[str]) -> Markup:
+    """Return rendered parts as a JSON text of base64 over gzip over JSON: a page of thousands opens without parsing them.
+
+    They were escaped when they were rendered, and no base64 can close its element.
+    """
+    from markupsafe import Markup
+
+    content = gzip.compress(json.dumps([str(part) for part in parts]).encode(), mtime=0)
+    return Markup('"{}"').format(base64.b64encode(content).decode())
 
 
 def soundness(found: Digest) -> Answer:

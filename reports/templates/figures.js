@@ -59,23 +59,30 @@
     return { data, layout };
   }
 
-  function draw() {
-    for (const island of islands) {
-      const place = document.getElementById(island.dataset.for);
-      const figure = themed(JSON.parse(island.textContent), place);
-      Plotly.react(place, figure.data, figure.layout, { responsive: true, displaylogo: false, displayModeBar: false });
-    }
+  function draw(island) {
+    const place = document.getElementById(island.dataset.for);
+    const figure = themed(JSON.parse(island.textContent), place);
+    Plotly.react(place, figure.data, figure.layout, { responsive: true, displaylogo: false, displayModeBar: false });
+    if (island.dataset.drawn) return;
+    island.dataset.drawn = "yes";
+    place.on("plotly_click", (event) => {
+      const anchor = event.points[0].customdata;
+      if (anchor) location.hash = anchor;
+    });
   }
+  // One after the other, so that the page answers while figures of thousands of marks are drawn.
+  const later = window.requestIdleCallback || ((next) => setTimeout(next, 1));
+  const waiting = [...islands];
+  function next() {
+    if (!waiting.length) return;
+    draw(waiting.shift());
+    later(next);
+  }
+  const again = () => islands.forEach(draw);
   if (islands.length) {
-    draw();
-    for (const island of islands) {
-      document.getElementById(island.dataset.for).on("plotly_click", (event) => {
-        const anchor = event.points[0].customdata;
-        if (anchor) location.hash = anchor;
-      });
-    }
-    dark.addEventListener("change", draw);
-    addEventListener("beforeprint", draw);
-    addEventListener("afterprint", draw);
+    later(next);
+    dark.addEventListener("change", again);
+    addEventListener("beforeprint", again);
+    addEventListener("afterprint", again);
   }
 })();

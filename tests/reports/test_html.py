@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from editguard.reports import render_html
+from editguard.reports.html import PACK, SHOWN, TOLD
 from editguard.reports.log import Log
 from editguard.reports.schema import Footer, Measurement, SkippedRequest
 
@@ -210,15 +213,56 @@ def test_importing_the_room_loads_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-def test_two_thousand_edits_render_in_under_twenty_seconds() -> None:
+def unpacked(page: Page, name: str) -> list[str]:
+    """Read one pack of a page of many edits back."""
+    (content,) = [content for attributes, content in page.scripts if attributes.get("id") == name]
+    found: list[str] = json.loads(gzip.decompress(base64.b64decode(json.loads(content))))
+    return found
+
+
+def test_two_thousand_edits_render_in_under_twenty_seconds_and_open_without_their_stories() -> None:
     log = synthetic.synthetic_log(2000)
     started = time.process_time()
     source = render_html(log)
     assert time.process_time() - started < 20
-    assert source.count('<details class="story"') == 2003
+    page = Page(source)
+    assert source.count("<tr data-story=") == SHOWN
+    assert source.count('<details class="story"') == len(log.controls)
+    assert len(unpacked(page, "rows")) == 2000 - SHOWN
+
+
+def test_a_page_of_many_edits_holds_what_a_page_of_few_does(log: Log) -> None:
+    some = TOLD + 1
+    many = replace(
+        log, edits=tuple(log.edits[n % len(log.edits)].model_copy(update={"id": f"e{n}"}) for n in range(some))
+    )
+    page, few = Page(render_html(many)), render_html(replace(many, edits=many.edits[:1]))
+    places: list[str] = json.loads(next(c for a, c in page.scripts if a.get("id") == "places"))
+    assert places == [f"edit-e{n}" for n in range(some)]
+    stories = [story for n in range(-(-some // PACK)) for story in unpacked(page, f"pack-{n}")]
+    assert [Page(story).ids[0] for story in stories] == places
+    assert stories[0].strip() in few
+    rows = unpacked(page, "rows")
+    assert [re.findall('data-story="(.*?)"', row) for row in rows] == [[place] for place in places[SHOWN:]]
 
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def dumped(address: str, folder: Path) -> str:
+    """Return the page at `address` as a browser has it after its scripts ran; nothing may have been said on its console."""
+    assert BROWSER is not None
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    quiet += ["--disable-component-update", "--disable-sync", f"--user-data-dir={folder / 'profile'}"]
+    done = subprocess.run(
+        [BROWSER, *quiet, "--enable-logging=stderr", "--virtual-time-budget=8000", "--dump-dom", address],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=True,
+    )
+    assert "CONSOLE" not in done.stderr
+    return done.stdout
 
 
 @pytest.mark.slow
@@ -226,18 +270,26 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 def test_a_browser_draws_every_figure_and_runs_nothing_else(tmp_path: Path, log: Log) -> None:
     file = tmp_path / "report.html"
     file.write_text(render_html(poisoned(log)), encoding="utf-8")
-    assert BROWSER is not None
-    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    quiet += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"]
-    done = subprocess.run(
-        [BROWSER, *quiet, "--enable-logging=stderr", "--virtual-time-budget=8000", "--dump-dom", file.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=True,
-    )
-    assert "CONSOLE" not in done.stderr
-    root = done.stdout[done.stdout.index("<html") :].split(">", 1)[0]
+    shown = dumped(file.as_uri(), tmp_path)
+    root = shown[shown.index("<html") :].split(">", 1)[0]
     assert "pwned" not in root
-    assert done.stdout.count('class="main-svg"') >= len(FIGURES)
-    assert PAYLOAD not in done.stdout
+    assert shown.count('class="main-svg"') >= len(FIGURES)
+    assert PAYLOAD not in shown
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+def test_a_browser_unpacks_the_story_that_is_linked_to_and_runs_nothing_in_it(tmp_path: Path, log: Log) -> None:
+    many = replace(
+        log, edits=tuple(log.edits[n % len(log.edits)].model_copy(update={"id": f"e{n}"}) for n in range(TOLD + 20))
+    )
+    hostile = replace(poisoned(many), edits=tuple(
+        one.model_copy(update={"id": f"e{n}"}) for n, one in enumerate(poisoned(many).edits)
+    ))  # fmt: skip
+    file = tmp_path / "report.html"
+    file.write_text(render_html(hostile), encoding="utf-8")
+    shown = dumped(f"{file.as_uri()}#edit-e310", tmp_path)
+    assert re.search(r'<details class="story" id="edit-e310"[^>]* open', shown)
+    assert 'id="edit-e309"' not in shown
+    assert "pwned" not in shown[shown.index("<html") :].split(">", 1)[0]
+    assert PAYLOAD not in shown
