@@ -249,7 +249,7 @@ def test_the_hook_probes_all_files_at_once_and_stops_a_commit_with_a_refused_edi
     ran = shell([*call, "policy.toml", "my.edits.json", "one.edits.json"], work, {})
     assert ran.code == 0, ran.err
     assert ran.out.index("my.edits.json") < ran.out.index("2 edits: 1 allow, 1 rewrite, 0 refuse")
-    assert ran.out.index("one.edits.json") < ran.out.index("1 edits: 1 allow, 0 rewrite, 0 refuse")
+    assert ran.out.index("one.edits.json") < ran.out.index("1 edit: 1 allow, 0 rewrite, 0 refuse")
     assert shell([*call, "strict.toml", "one.edits.json", "my.edits.json"], work, {}).code == 1
     assert shell([*call, "strict.toml", "one.edits.json", "gone.edits.json"], work, {}).code == 2
     assert {path.name: path.read_bytes() for path in work.iterdir()} == before

@@ -58,10 +58,10 @@ CLOSED: list[tuple[str, Log, Log, list[str]]] = [
         ["unmeasured:answers-unprefixed"],
     ),
     (
-        "ratio unmeasured",
+        "ratio not finite",
         BASE,
         with_edits(BASE, ratio(None), [0]),
-        ["audit-failed", "unmeasured:perplexity-ratio", "unmeasured:worst-perplexity-ratio"],
+        ["audit-failed", "new-collapse", "unmeasured:perplexity-ratio", "unmeasured:worst-perplexity-ratio"],
     ),
     ("regressed", BASE, with_edits(BASE, lost(), range(5)), ["regressed:efficacy-prefixed"]),
     ("worst", BASE, with_edits(BASE, times(1.2), [0]), ["regressed:worst-perplexity-ratio"]),
