@@ -36,7 +36,7 @@ __all__ = ["apply", "export"]
 
 def export(
     edits: Edits,
-    out: Annotated[Path, typer.Option(help="Folder for the delta files and manifest.json.")],
+    out: Annotated[Path, typer.Option(help="Folder for the delta files and editguard-export.json.")],
     model: Model = "smollm2-135m",
     only: Annotated[
         list[str] | None, typer.Option(help="Id of an edit to export; again for more. Default: all.")
@@ -65,11 +65,11 @@ def export(
     """Make edits under the guard and write only the changes, one delta file an edit; exit 1 if any is not sound."""
     from .delta.export import export_edits
     from .delta.folder import free
-    from .delta.manifest import MANIFEST
+    from .delta.manifest import EXPORT
 
     loaded = load_edits(edits, limit, skip_invalid)
     known_editor(editor)
-    free(out, MANIFEST, overwrite=overwrite)
+    free(out, EXPORT, overwrite=overwrite)
     with progress_bars(as_json) as progress:
         setup = prepared(
             model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress, engine=engine

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from ..probes.errors import InputError
 from ..probes.generation import continuations
 from ..probes.tokens import target_ids
-from .delta.manifest import PROVENANCE, Provenance
+from .delta.manifest import MODEL, Provenance
 
 if TYPE_CHECKING:
     import torch
@@ -56,11 +56,11 @@ def load_provenance(folder: Path) -> Provenance:
     Raises `InputError`.
     """
     try:
-        return Provenance.model_validate_json((folder / PROVENANCE).read_text(encoding="utf-8"), strict=True)
+        return Provenance.model_validate_json((folder / MODEL.name).read_text(encoding="utf-8"), strict=True)
     except (OSError, ValueError) as error:
         why = (str(error).splitlines() or ["unknown"])[0]
         raise InputError(
-            f"The folder {str(folder)!r} has no {PROVENANCE} that can be read ({why}); give a folder that 'editguard apply' "
+            f"The folder {str(folder)!r} has no {MODEL.name} that can be read ({why}); give a folder that 'editguard apply' "
             "wrote."
         ) from error
 

@@ -24,7 +24,7 @@ from ...reports.log import write_atomic
 from ..transaction import Transaction
 from .file import Delta
 from .folder import whole_folder
-from .manifest import PROVENANCE, DeltaManifest, Provenance
+from .manifest import MODEL, DeltaManifest, Provenance
 
 __all__ = ["Applied", "apply_delta", "save_applied"]
 
@@ -141,7 +141,7 @@ def save_applied(
     dtype = manifests[0].dtype
     if dtype == "float64":
         raise ModelError("A model in float64 cannot be saved and loaded again as it is; apply the delta in Python.")
-    with whole_folder(out, PROVENANCE, overwrite=overwrite) as folder:
+    with whole_folder(out, MODEL, overwrite=overwrite) as folder:
         lm = load_model(base, device="cpu", dtype=dtype, allow_pickle=allow_pickle)
         edited = _saved(lm, deltas, folder)
         del lm
@@ -153,6 +153,7 @@ def save_applied(
             fingerprint=edited,
             audited="alone" if len(deltas) == 1 else "each-alone",
             edits=manifests,
+            files=sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()),
         )
         again = load_model(folder, device="cpu", dtype=dtype).fingerprint
         if again != edited:
@@ -160,7 +161,7 @@ def save_applied(
                 f"The saved model has the fingerprint {again[:12]} and the model in memory {edited[:12]}, so what would ship "
                 "is not what was audited; nothing was written."
             )
-        write_atomic(folder / PROVENANCE, provenance.model_dump_json(indent=2) + "\n")
+        write_atomic(folder / MODEL.name, provenance.model_dump_json(indent=2) + "\n")
     return provenance
 
 

@@ -27,7 +27,7 @@ from ..setup import Progress, Setup, editable
 from ..transaction import Transaction
 from .file import SUFFIX, Delta, encode
 from .folder import free, whole_folder
-from .manifest import MANIFEST, AuditEvidence, DeltaManifest, Exported, ExportIndex
+from .manifest import EXPORT, AuditEvidence, DeltaManifest, Exported, ExportIndex
 
 __all__ = ["PREFIXES", "export_edits"]
 
@@ -53,7 +53,7 @@ def export_edits(
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
 ) -> list[Exported]:
-    """Make, check and undo every edit, and write the folder `out`: a delta file each, and ``manifest.json``.
+    """Make, check and undo every edit, and write the folder `out`: a delta file each, and ``editguard-export.json``.
 
     With `only` the edits of these ids alone are made; their updates are still computed beside those that they were
     computed with in the audit of all `requests`, since who shares a batch decides about the last bits. With `log` each
@@ -61,7 +61,7 @@ def export_edits(
     is refused or fails, `InputError` where the log is about other edits or nothing can be written; the folder is then as it
     was.
     """
-    free(out, MANIFEST, overwrite=overwrite)
+    free(out, EXPORT, overwrite=overwrite)
     editable(setup.site)
     evidence = None if log is None else _Evidence.read(log, setup)
     guard = GuardedEditor(setup)
@@ -70,7 +70,7 @@ def export_edits(
         progress("edits", index, len(chosen))
         deltas.append(_exported(guard, made, evidence))
     progress("edits", len(chosen), len(chosen))
-    with whole_folder(out, MANIFEST, overwrite=overwrite) as folder:
+    with whole_folder(out, EXPORT, overwrite=overwrite) as folder:
         return _write(folder, deltas)
 
 
@@ -223,5 +223,5 @@ def _write(folder: Path, deltas: Sequence[Delta]) -> list[Exported]:
         write_atomic(folder / f"{name}{SUFFIX}", content)
         digest = hashlib.sha256(content).hexdigest()
         found.append(Exported(file=f"{name}{SUFFIX}", sha256=digest, edit=delta.manifest))
-    write_atomic(folder / MANIFEST, ExportIndex(edits=found).model_dump_json(indent=2) + "\n")
+    write_atomic(folder / EXPORT.name, ExportIndex(edits=found).model_dump_json(indent=2) + "\n")
     return found

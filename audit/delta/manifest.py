@@ -11,10 +11,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ...reports.base import Count, Model, Rate
+from .folder import Marker
 
-__all__ = ["MANIFEST", "PROVENANCE", "AuditEvidence", "DeltaManifest", "ExportIndex", "Exported", "Provenance"]
-
-MANIFEST, PROVENANCE = "manifest.json", "editguard.json"
+__all__ = ["EXPORT", "MODEL", "AuditEvidence", "DeltaManifest", "ExportIndex", "Exported", "Provenance"]
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -102,3 +101,20 @@ class Provenance(Model):
     audited: Literal["alone", "each-alone"]
     """``each-alone``: several edits, of which nobody has audited the sum."""
     edits: list[DeltaManifest]
+    files: list[str]
+    """Paths of all files beside this one; a folder that holds others is not replaced."""
+
+
+def _exported(content: bytes) -> list[str]:
+    return [one.file for one in ExportIndex.model_validate_json(content, strict=True).edits]
+
+
+def _applied(content: bytes) -> list[str]:
+    return Provenance.model_validate_json(content, strict=True).files
+
+
+EXPORT = Marker("editguard-export.json", _exported)
+"""Stands in a folder of delta files."""
+
+MODEL = Marker("editguard.json", _applied)
+"""Stands in the folder of an edited model."""

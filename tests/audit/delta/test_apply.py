@@ -9,7 +9,7 @@ import pytest
 import torch
 from editguard.audit.delta.apply import apply_delta, save_applied
 from editguard.audit.delta.file import encode, read_delta
-from editguard.audit.delta.manifest import PROVENANCE
+from editguard.audit.delta.manifest import MODEL
 from editguard.audit.serving import load_provenance
 from editguard.probes.errors import InputError
 from editguard.probes.fingerprint import fingerprint, tensor_hashes
@@ -115,7 +115,7 @@ def test_the_saved_folder_loads_as_the_audited_model(family: str, dtype: torch.d
     assert tensor_hashes(again.model)[site] == delta.manifest.weight_edited
     assert again.fingerprint == found.fingerprint != found.base_fingerprint
     assert load_provenance(tmp_path / "out") == found
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "out"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lock") == ["base", "out"]
     with pytest.raises(InputError, match="not empty"):
         save_applied([delta], str(tmp_path / "base"), tmp_path / "out")
     save_applied([delta], str(tmp_path / "base"), tmp_path / "out", overwrite=True)
@@ -129,6 +129,6 @@ def test_a_folder_of_others_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="did not write"):
         save_applied([made(tiny_model("llama"))], "x", tmp_path / "mine", overwrite=True)
-    (tmp_path / PROVENANCE).write_text("{}")
+    (tmp_path / MODEL.name).write_text("{}")
     with pytest.raises(InputError, match="is a file"):
-        save_applied([made(tiny_model("llama"))], "x", tmp_path / PROVENANCE, overwrite=True)
+        save_applied([made(tiny_model("llama"))], "x", tmp_path / MODEL.name, overwrite=True)

@@ -43,7 +43,7 @@ def test_what_is_exported_after_an_audit_is_what_it_audited_to_the_bit(
     assert tensor_hash(made.site.weight) == record.weights.before
     assert delta.manifest.audit is not None
     assert delta.manifest.audit.verdict == "pass"
-    index = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    index = json.loads((tmp_path / "out" / "editguard-export.json").read_text())
     assert index["edits"][0]["edit"] == exported.edit.model_dump()
     assert set(exported.edit.families) == {prefix.family.value for prefix in made.prefixes.of(Role.HELD_OUT)}
 

@@ -1,0 +1,89 @@
+"""A folder is replaced only where all in it is ours, by one writer at a time, and is never lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from editguard.audit.delta.folder import Marker, whole_folder
+from editguard.audit.delta.manifest import EXPORT, MODEL
+from editguard.probes.errors import InputError
+from editguard.reports.errors import OutputError
+
+pytestmark = pytest.mark.tiny
+
+MARK = Marker("mark.json", lambda content: list(json.loads(content)))
+
+
+def write(out: Path, content: str, *, overwrite: bool = True) -> None:
+    with whole_folder(out, MARK, overwrite=overwrite) as folder:
+        (folder / "a").write_text(content)
+        (folder / MARK.name).write_text('["a"]')
+
+
+def seen(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
+
+
+def test_ours_is_replaced_when_asked_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    write(tmp_path / "out", "old")
+    with pytest.raises(InputError, match="not empty"):
+        write(tmp_path / "out", "new", overwrite=False)
+    write(tmp_path / "out", "new")
+    assert seen(tmp_path / "out")["a"] == "new"
+    assert {path.name for path in tmp_path.iterdir()} <= {"out", ".out.lock"}
+
+
+@pytest.mark.parametrize("marker", [EXPORT, MODEL])
+@pytest.mark.parametrize("content", ['{"name": "my app", "icons": []}', '{"edits": 1}', "{}", "", "[]"])
+def test_a_folder_whose_marker_is_not_ours_is_never_replaced(marker: Marker, content: str, tmp_path: Path) -> None:
+    for name in (marker.name, "manifest.json", "index.html"):
+        (tmp_path / name).write_text(content)
+    before = seen(tmp_path)
+    with pytest.raises(InputError, match="did not write"), whole_folder(tmp_path, marker, overwrite=True):
+        pytest.fail("it was let in")
+    assert seen(tmp_path) == before
+
+
+@pytest.mark.parametrize("more", ["notes.txt", ".hidden", "folder/notes.txt"])
+def test_a_file_that_the_marker_does_not_list_is_never_lost(more: str, tmp_path: Path) -> None:
+    write(tmp_path / "out", "old")
+    (tmp_path / "out" / more).parent.mkdir(exist_ok=True)
+    (tmp_path / "out" / more).write_text("mine")
+    with pytest.raises(InputError, match=more):
+        write(tmp_path / "out", "new")
+    assert (tmp_path / "out" / more).read_text() == "mine"
+
+
+def test_of_two_writers_one_is_told_to_wait(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with whole_folder(out, MARK, overwrite=True) as folder:
+        with pytest.raises(InputError, match="Another run is writing"):
+            write(out, "second")
+        (folder / MARK.name).write_text("[]")
+    assert seen(out) == {MARK.name: "[]"}
+
+
+def theirs(out: Path) -> None:
+    out.mkdir()
+    (out / "theirs").write_text("kept")
+
+
+def test_what_came_there_meanwhile_stays(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="did not write"), whole_folder(out, MARK, overwrite=True):
+        theirs(out)
+    assert seen(out) == {"theirs": "kept"}
+
+
+def test_where_the_new_folder_cannot_be_put_there_the_old_one_comes_back(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write(out, "old")
+    with (
+        pytest.raises(OutputError, match="cannot be put in its place"),
+        whole_folder(out, MARK, overwrite=True) as folder,
+    ):
+        folder.rmdir()  # so that the last rename fails
+    assert seen(out)["a"] == "old"
+    assert {path.name for path in tmp_path.iterdir()} <= {"out", ".out.lock"}
