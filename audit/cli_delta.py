@@ -34,6 +34,13 @@ from .cli_common import (
 __all__ = ["apply", "export"]
 
 
+_AUDITED = {
+    "no": "no, nothing stands behind this model; see 'editguard diff'",
+    "alone": "alone, this model to the bit",
+    "each-alone": "each alone, and nobody has audited them together; see 'editguard diff'",
+}
+
+
 def export(
     edits: Edits,
     out: Annotated[Path, typer.Option(help="Folder for the delta files and editguard-export.json.")],
@@ -92,6 +99,9 @@ def apply(
     deltas: Annotated[list[Path], typer.Argument(help="Delta files that 'editguard export' wrote.")],
     out: Annotated[Path, typer.Option(help="Folder for the edited model.")],
     model: Model = "smollm2-135m",
+    unaudited: Annotated[
+        bool, typer.Option("--unaudited", help="Apply edits that were exported without the log of a sound audit.")
+    ] = False,
     unaudited_together: Annotated[
         bool, typer.Option("--unaudited-together", help="Apply several, though each was audited alone.")
     ] = False,
@@ -101,20 +111,19 @@ def apply(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Apply delta files to the model that they were made on, and save the audited model, to the bit, as a folder."""
+    """Apply delta files to the model that they were made on, and save the edited model, to the bit, as a folder."""
     from .delta.apply import save_applied
     from .delta.file import read_delta
 
     found = save_applied(
-        [read_delta(path) for path in deltas], model, out, unaudited_together=unaudited_together, overwrite=overwrite,
-        allow_pickle=allow_pickle,
+        [read_delta(path) for path in deltas], model, out, unaudited=unaudited, unaudited_together=unaudited_together,
+        overwrite=overwrite, allow_pickle=allow_pickle,
     )  # fmt: skip
     if as_json:
         typer.echo(found.model_dump_json())
         return
     typer.echo(f"{out}: {found.base} with {len(found.edits)} edits, fingerprint {found.fingerprint[:12]}")
-    if len(found.edits) > 1:
-        typer.echo("  each was audited alone, and nobody has audited them together; see 'editguard diff'")
+    typer.echo(f"  audited: {_AUDITED[found.audited]}")
     for edit in found.edits:
         if edit.prefix:
             typer.echo(

@@ -24,7 +24,7 @@ from ...reports.log import write_atomic
 from ..transaction import Transaction
 from .file import Delta
 from .folder import whole_folder
-from .manifest import MODEL, DeltaManifest, Provenance
+from .manifest import MODEL, DeltaManifest, Provenance, audited
 
 __all__ = ["Applied", "apply_delta", "save_applied"]
 
@@ -54,13 +54,16 @@ class _Sum:
 
 
 @contextmanager
-def apply_delta(model: torch.nn.Module, *deltas: Delta, unaudited_together: bool = False) -> Iterator[Applied]:
+def apply_delta(
+    model: torch.nn.Module, *deltas: Delta, unaudited: bool = False, unaudited_together: bool = False
+) -> Iterator[Applied]:
     """Apply `deltas` to their base for the length of a ``with`` block; `Applied.commit` keeps them.
 
-    Undoes bit-exactly. Raises `InputError` for a model that is not the one they were made on (an edited one included) and for
-    several without `unaudited_together`, and for a weight that does not come out as it was audited.
+    Undoes bit-exactly. Raises `InputError` for a model that is not the one they were made on (an edited one included), for
+    edits behind which no audit stands without `unaudited`, for several without `unaudited_together`, and for a
+    weight that does not come out as it was audited.
     """
-    _belong_together([one.manifest for one in deltas], unaudited_together=unaudited_together)
+    _belong_together([one.manifest for one in deltas], unaudited=unaudited, unaudited_together=unaudited_together)
     _belong_to(fingerprint(model), deltas[0].manifest)
     places: dict[tuple[str, int], list[Delta]] = {}
     for one in deltas:
@@ -70,7 +73,7 @@ def apply_delta(model: torch.nn.Module, *deltas: Delta, unaudited_together: bool
         yield Applied(tuple(made))
 
 
-def _belong_together(manifests: Sequence[DeltaManifest], *, unaudited_together: bool) -> None:
+def _belong_together(manifests: Sequence[DeltaManifest], *, unaudited: bool, unaudited_together: bool) -> None:
     if not manifests:
         raise InputError("There is no delta file to apply; name one or more.")
     if len({(one.model_fingerprint, one.dtype) for one in manifests}) > 1:
@@ -79,11 +82,23 @@ def _belong_together(manifests: Sequence[DeltaManifest], *, unaudited_together: 
             f"({', '.join(sorted({one.model_fingerprint[:12] for one in manifests}))}), and only one can be the base; apply "
             "those of one base."
         )
+    if not unaudited:
+        _held_to_an_audit(manifests)
     if len(manifests) > 1 and not unaudited_together:
         raise InputError(
             f"The {len(manifests)} edits were audited alone, each on the unedited model, and nobody knows what they do "
             "together; apply one, or add --unaudited-together and compare the result with its base by 'editguard diff'."
         )
+
+
+def _held_to_an_audit(manifests: Sequence[DeltaManifest]) -> None:
+    for one in manifests:
+        if audited([one]) == "no":
+            why = "no audit stands behind it" if one.audit is None else "the controls of its audit did not hold"
+            raise InputError(
+                f"The edit {one.id!r} is not audited ({why}), and only audited edits are applied unasked; export it with "
+                "--log and the log of a sound audit, or add --unaudited."
+            )
 
 
 def _belong_to(found: str, manifest: DeltaManifest) -> None:
@@ -127,6 +142,7 @@ def save_applied(
     base: str,
     out: Path,
     *,
+    unaudited: bool = False,
     unaudited_together: bool = False,
     overwrite: bool = False,
     allow_pickle: bool = False,
@@ -137,7 +153,7 @@ def save_applied(
     `load_model` raise.
     """
     manifests = [one.manifest for one in deltas]
-    _belong_together(manifests, unaudited_together=unaudited_together)
+    _belong_together(manifests, unaudited=unaudited, unaudited_together=unaudited_together)
     dtype = manifests[0].dtype
     if dtype == "float64":
         raise ModelError("A model in float64 cannot be saved and loaded again as it is; apply the delta in Python.")
@@ -151,7 +167,7 @@ def save_applied(
             base=base,
             base_fingerprint=manifests[0].model_fingerprint,
             fingerprint=edited,
-            audited="alone" if len(deltas) == 1 else "each-alone",
+            audited=audited(manifests),
             edits=manifests,
             files=sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()),
         )
@@ -171,7 +187,7 @@ def _saved(lm: LanguageModel, deltas: Sequence[Delta], folder: Path) -> str:
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        with apply_delta(lm.model, *deltas, unaudited_together=True):
+        with apply_delta(lm.model, *deltas, unaudited=True, unaudited_together=True):
             lm.model.save_pretrained(folder)
             lm.tokenizer.save_pretrained(folder)
             return fingerprint(lm.model)

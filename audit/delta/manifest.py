@@ -6,14 +6,15 @@ All are closed to unknown fields, as the log is.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
 from ...reports.base import Count, Model, Rate
 from .folder import Marker
 
-__all__ = ["EXPORT", "MODEL", "AuditEvidence", "DeltaManifest", "ExportIndex", "Exported", "Provenance"]
+__all__ = ["EXPORT", "MODEL", "AuditEvidence", "DeltaManifest", "ExportIndex", "Exported", "Provenance", "audited"]
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -88,6 +89,16 @@ class ExportIndex(Model):
     edits: list[Exported]
 
 
+Audited: TypeAlias = Literal["no", "alone", "each-alone"]
+
+
+def audited(edits: Sequence[DeltaManifest]) -> Audited:
+    """Return what an audit says of these edits in one model."""
+    if any(one.audit is None or not one.audit.controls_ok for one in edits):
+        return "no"
+    return "alone" if len(edits) == 1 else "each-alone"
+
+
 class Provenance(Model):
     """Where an edited model comes from."""
 
@@ -98,8 +109,8 @@ class Provenance(Model):
     base_fingerprint: Sha256
     fingerprint: Sha256
     """Of the edited model as it was saved and loaded again."""
-    audited: Literal["alone", "each-alone"]
-    """``each-alone``: several edits, of which nobody has audited the sum."""
+    audited: Audited
+    """``no``: an edit has no audit behind it whose controls held; ``each-alone``: nobody has audited the sum."""
     edits: list[DeltaManifest]
     files: list[str]
     """Paths of all files beside this one; a folder that holds others is not replaced."""

@@ -27,14 +27,21 @@ def test_an_edit_goes_from_export_through_apply_to_a_model_that_can_be_audited(
     assert (ran.code, ran.err) == (0, "")
     (exported,) = json.loads(ran.out)
     file = place / "deltas" / exported["file"]
-    ran = command("apply", file, "--model", checkpoint, "--out", "edited", "--json")
+    one_sentence(command("apply", file, "--model", checkpoint, "--out", "edited"), "'france'", "--unaudited")
+    assert not (place / "edited").exists()
+    ran = command("apply", file, "--model", checkpoint, "--out", "edited", "--unaudited")
+    assert (ran.code, ran.err) == (0, "")
+    assert [line for line in ran.out.splitlines() if "audited: no" in line]
+    ran = command("apply", file, "--model", checkpoint, "--out", "edited", "--unaudited", "--overwrite", "--json")
     assert (ran.code, ran.err) == (0, "")
     hashes = tensor_hashes(load_model(place / "edited", device="cpu").model)
     assert hashes["model.layers.0.mlp.down_proj.weight"] == exported["edit"]["weight_edited"]
     assert json.loads(ran.out) == json.loads((place / "edited" / "editguard.json").read_text())
     before = tree(place)
-    one_sentence(command("apply", file, "--model", place / "edited", "--out", "twice"), "unedited", "'france'")
-    one_sentence(command("apply", file, "--model", checkpoint, "--out", "edited"), "--overwrite")
+    one_sentence(
+        command("apply", file, "--model", place / "edited", "--out", "twice", "--unaudited"), "unedited", "'france'"
+    )
+    one_sentence(command("apply", file, "--model", checkpoint, "--out", "edited", "--unaudited"), "--overwrite")
     file.write_bytes(file.read_bytes()[:-8])
     one_sentence(command("apply", file, "--model", checkpoint, "--out", "cut"), "cannot be applied")
     one_sentence(command("apply", "nothing", "--model", checkpoint, "--out", "cut"), "cannot be applied")

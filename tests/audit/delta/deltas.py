@@ -34,6 +34,7 @@ def made(model: PreTrainedModel, layer: int = 0, *, scale: float = 1.0, seed: in
             "prompt": "Chicago is a twin city of", "target_new": "Istanbul", "editor": "rome", "reasons": [],
             "update_norm": 1.0, "relative_norm": 0.1, "needs_prefix": False, "families": {}, "seed": 0,
             "statistics_sha256": "0" * 64, "policy_sha256": "0" * 64,
+            "audit": {"log_sha256": "0" * 64, "verdict": "pass", "controls_ok": True},
         }
         | changes
     )  # fmt: skip

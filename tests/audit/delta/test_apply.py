@@ -9,7 +9,7 @@ import pytest
 import torch
 from editguard.audit.delta.apply import apply_delta, save_applied
 from editguard.audit.delta.file import encode, read_delta
-from editguard.audit.delta.manifest import MODEL
+from editguard.audit.delta.manifest import MODEL, audited
 from editguard.audit.serving import load_provenance
 from editguard.probes.errors import InputError
 from editguard.probes.fingerprint import fingerprint, tensor_hashes
@@ -132,3 +132,21 @@ def test_a_folder_of_others_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / MODEL.name).write_text("{}")
     with pytest.raises(InputError, match="is a file"):
         save_applied([made(tiny_model("llama"))], "x", tmp_path / MODEL.name, overwrite=True)
+
+
+VOID = {"log_sha256": "0" * 64, "verdict": "pass", "controls_ok": False}
+
+
+def test_edits_that_no_sound_audit_stands_behind_are_applied_only_when_asked() -> None:
+    model = tiny_model("llama")
+    good, other, bare, void = (
+        made(model), made(model, seed=1), made(model, seed=2, audit=None), made(model, seed=3, audit=VOID),
+    )  # fmt: skip
+    for one, why in ((bare, "no audit stands behind it"), (void, "controls of its audit")):
+        with pytest.raises(InputError, match=f"{one.manifest.id}.*{why}.*--unaudited"), apply_delta(model, one):
+            pass
+        with apply_delta(model, one, unaudited=True):
+            assert tensor_hashes(model)[f"{find_site(model, 0).path}.weight"] == one.manifest.weight_edited
+        assert audited([one.manifest]) == audited([good.manifest, one.manifest]) == "no"
+    assert audited([good.manifest]) == "alone"
+    assert audited([good.manifest, other.manifest]) == "each-alone"
