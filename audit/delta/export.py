@@ -17,9 +17,10 @@ from ...probes.errors import EditRefused, InputError
 from ...probes.requests import EditRequest
 from ...reports.base import Rate
 from ...reports.digest import summarise
-from ...reports.log import Log, read_log, write_atomic
+from ...reports.log import Log, write_atomic
 from ...reports.schema import EditRecord
 from ...reports.text import slugs
+from ..gate import read_audit
 from ..guard import GuardedEditor, Proposal, Result
 from ..runner import TOGETHER, proposals
 from ..serving import served_efficacy
@@ -102,7 +103,12 @@ class _Evidence(NamedTuple):
 
     @classmethod
     def read(cls, path: Path, setup: Setup) -> _Evidence:
-        log = read_log(path)
+        _, sha256, log = read_audit(path)
+        if log.footer is None or log.torn:
+            raise EditRefused(
+                f"The log {str(path)!r} is unfinished (it has no footer), so it proves nothing about any edit; finish the audit "
+                "by running it again into its folder."
+            )
         theirs = (log.header.model.fingerprint, log.header.site)
         ours = (setup.lm.fingerprint, setup.site.path)
         if theirs != ours:
@@ -112,7 +118,7 @@ class _Evidence(NamedTuple):
             )
         if summarise(log).verdict not in ("pass", "fail"):
             raise EditRefused(f"The audit {str(path)!r} is void, so it proves nothing about any edit; audit again.")
-        return cls(path, log, hashlib.sha256(path.read_bytes()).hexdigest())
+        return cls(path, log, sha256)
 
     def of(self, request: EditRequest, edited: str) -> AuditEvidence:
         """Return what the log says for `request`, if it passed there with the same weight."""

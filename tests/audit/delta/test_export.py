@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -38,11 +39,12 @@ def test_what_is_exported_after_an_audit_is_what_it_audited_to_the_bit(
     (record,) = read_log(tmp_path / "audit" / LOG).edits
     delta = read_delta(tmp_path / "out" / exported.file)
     assert record.weights is not None
-    with apply_delta(made.lm.model, delta):
+    with apply_delta(made.lm.model, delta, unaudited=True):  # no controls were run
         assert tensor_hash(made.site.weight) == record.weights.edited == delta.manifest.weight_edited
     assert tensor_hash(made.site.weight) == record.weights.before
     assert delta.manifest.audit is not None
     assert delta.manifest.audit.verdict == "pass"
+    assert delta.manifest.audit.log_sha256 == sha256((tmp_path / "audit" / LOG).read_bytes()).hexdigest()
     index = json.loads((tmp_path / "out" / "editguard-export.json").read_text())
     assert index["edits"][0]["edit"] == exported.edit.model_dump()
     assert set(exported.edit.families) == {prefix.family.value for prefix in made.prefixes.of(Role.HELD_OUT)}
@@ -82,4 +84,15 @@ def test_a_log_of_another_edit_or_weight_is_refused(setup: Setup, tmp_path: Path
     path.write_text(text.replace(setup.lm.fingerprint, "1" * 64))
     with pytest.raises(InputError, match="is of model 111111111111"):
         export_edits(setup, [MIDDLE], tmp_path / "out", log=path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_log_that_is_unfinished_or_torn_proves_nothing(setup: Setup, tmp_path: Path) -> None:
+    run_audit(setup, LoadedRequests((MIDDLE,), (), "here", ""), tmp_path)
+    path = tmp_path / LOG
+    lines = path.read_text().splitlines(keepends=True)
+    for cut in ("".join(lines[:-1]), "".join(lines)[:-9]):
+        path.write_text(cut)
+        with pytest.raises(EditRefused, match=rf"{LOG}' is unfinished"):
+            export_edits(setup, [MIDDLE], tmp_path / "out", log=path)
     assert not (tmp_path / "out").exists()
