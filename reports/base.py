@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from enum import StrEnum
 from typing import Annotated, Final, NamedTuple, TypeAlias
 
@@ -25,6 +27,7 @@ __all__ = [
     "Rate",
     "Scalar",
     "check_counts",
+    "json_sha256",
 ]
 
 SCHEMA_VERSION: Final = 1
@@ -45,6 +48,11 @@ its value under prefixes, |u . k_bar| (metric ``ratio``)."""
 
 Scalar: TypeAlias = bool | int | float | str | None
 Count = Annotated[int, Field(ge=0)]
+
+
+def json_sha256(value: object) -> str:
+    """Hash of a JSON value: of its text with sorted keys. Raises `ValueError` for NaN and infinity."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 class HeadlineCheck(StrEnum):

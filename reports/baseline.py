@@ -7,14 +7,13 @@ fields are errors. Out of scope: numbering and storing files (the audit's store 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
-from .base import Count, Model
+from .base import Count, Model, json_sha256
 from .digest import digest
 from .errors import BaselineError, BaselineRefused, DuplicateRecord, NotFiniteRecord
 from .log import Log
@@ -97,7 +96,7 @@ class Baseline(Model):
 
     @model_validator(mode="after")
     def _coherent(self) -> Baseline:
-        if self.policy_sha256 != _sha256(self.policy):
+        if self.policy_sha256 != json_sha256(self.policy):
             raise ValueError("policy_sha256 is not the hash of policy")
         return self
 
@@ -119,7 +118,7 @@ def baseline_of(log: Log, git: Git | None) -> Baseline:
         layer=header.layer,
         seed=header.seed,
         policy=header.policy,
-        policy_sha256=_sha256(header.policy),
+        policy_sha256=header.policy_sha256,
         source=header.source,
         source_sha256=header.source_sha256,
         perplexity_corpus_sha256=header.perplexity_corpus_sha256,
@@ -200,11 +199,7 @@ def _edit(story: Story) -> BaselineEdit:
 
 def _request(record: EditRecord) -> str:
     asked = {"subject", "prompt", "target_new", "target_true", "paraphrases", "neighbourhood"}
-    return _sha256(record.model_dump(mode="json", include=asked))[:16]
-
-
-def _sha256(value: object) -> str:
-    return hashlib.sha256(_line(value).encode()).hexdigest()
+    return json_sha256(record.model_dump(mode="json", include=asked))[:16]
 
 
 def _line(value: object) -> str:

@@ -14,8 +14,6 @@ over a log (`digest`).
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, TypeAdapter, field_validator, model_validator
@@ -34,6 +32,7 @@ from .base import (
     Rate,
     Scalar,
     check_counts,
+    json_sha256,
 )
 
 __all__ = [
@@ -184,7 +183,7 @@ class Header(Model):
     @property
     def policy_sha256(self) -> str:
         """Hash of the policy as it was in force: of its JSON with sorted keys."""
-        return hashlib.sha256(json.dumps(self.policy, sort_keys=True, allow_nan=False).encode()).hexdigest()
+        return json_sha256(self.policy)
 
     @field_validator("policy")
     @classmethod

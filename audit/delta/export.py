@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 from ...probes.errors import EditRefused, InputError
 from ...probes.requests import EditRequest
-from ...reports.base import Rate
+from ...reports.base import Rate, json_sha256
 from ...reports.digest import summarise
 from ...reports.log import Log, write_atomic
 from ...reports.schema import EditRecord
@@ -207,7 +207,7 @@ def _manifest(setup: Setup, result: Result, prefix: str | None, audit: AuditEvid
         families=_families(result),
         seed=setup.seed,
         statistics_sha256=setup.statistics.sha256,
-        policy_sha256=hashlib.sha256(setup.policy.model_dump_json().encode()).hexdigest(),
+        policy_sha256=json_sha256(setup.policy.model_dump(mode="json")),
         audit=audit,
     )
 

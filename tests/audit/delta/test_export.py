@@ -36,12 +36,14 @@ def test_what_is_exported_after_an_audit_is_what_it_audited_to_the_bit(
     (tmp_path / "audit").mkdir()
     run_audit(made, LoadedRequests((MIDDLE,), (), "here", ""), tmp_path / "audit")
     (exported,) = export_edits(made, [MIDDLE], tmp_path / "out", log=tmp_path / "audit" / LOG)
-    (record,) = read_log(tmp_path / "audit" / LOG).edits
+    log = read_log(tmp_path / "audit" / LOG)
+    (record,) = log.edits
     delta = read_delta(tmp_path / "out" / exported.file)
     assert record.weights is not None
     with apply_delta(made.lm.model, delta, unaudited=True):  # no controls were run
         assert tensor_hash(made.site.weight) == record.weights.edited == delta.manifest.weight_edited
     assert tensor_hash(made.site.weight) == record.weights.before
+    assert delta.manifest.policy_sha256 == log.header.policy_sha256
     assert delta.manifest.audit is not None
     assert delta.manifest.audit.verdict == "pass"
     assert delta.manifest.audit.log_sha256 == sha256((tmp_path / "audit" / LOG).read_bytes()).hexdigest()
