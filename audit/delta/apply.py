@@ -82,6 +82,7 @@ def _belong_together(manifests: Sequence[DeltaManifest], *, unaudited: bool, una
             f"({', '.join(sorted({one.model_fingerprint[:12] for one in manifests}))}), and only one can be the base; apply "
             "those of one base."
         )
+    _each_once(manifests)
     if not unaudited:
         _held_to_an_audit(manifests)
     if len(manifests) > 1 and not unaudited_together:
@@ -89,6 +90,17 @@ def _belong_together(manifests: Sequence[DeltaManifest], *, unaudited: bool, una
             f"The {len(manifests)} edits were audited alone, each on the unedited model, and nobody knows what they do "
             "together; apply one, or add --unaudited-together and compare the result with its base by 'editguard diff'."
         )
+
+
+def _each_once(manifests: Sequence[DeltaManifest]) -> None:
+    seen: set[object] = set()
+    for one in manifests:
+        keys = {one.id, (one.layer, one.site, one.weight_edited)}
+        if seen & keys:
+            raise InputError(
+                f"The edit {one.id!r} is given twice, and an edit is applied once; leave one of its files out."
+            )
+        seen |= keys
 
 
 def _held_to_an_audit(manifests: Sequence[DeltaManifest]) -> None:
@@ -119,6 +131,11 @@ def _applied(model: torch.nn.Module, deltas: Sequence[Delta]) -> Iterator[Transa
                 f"The weight {site.path} hashes to {made.before[:12]} before the edit {wanted.id!r} and to {made.edited[:12]} "
                 f"with it, instead of {wanted.weight_before[:12]} and {wanted.weight_edited[:12]} as audited, and was put back; "
                 "export the edit again."
+            )
+        if not bool(torch.isfinite(site.weight).all()):
+            raise InputError(
+                f"The {len(deltas)} edits together take {site.path} out of the range of {wanted.dtype}, and a weight must be "
+                "finite; it was put back: apply fewer."
             )
         yield made
 

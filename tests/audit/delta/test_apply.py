@@ -150,3 +150,25 @@ def test_edits_that_no_sound_audit_stands_behind_are_applied_only_when_asked() -
         assert audited([one.manifest]) == audited([good.manifest, one.manifest]) == "no"
     assert audited([good.manifest]) == "alone"
     assert audited([good.manifest, other.manifest]) == "each-alone"
+
+
+def test_the_same_edit_is_never_applied_twice() -> None:
+    model = tiny_model("llama")
+    one = made(model)
+    again = replace(one, manifest=one.manifest.model_copy(update={"id": "renamed"}))
+    for other in (one, again, made(model, 1, id=one.manifest.id)):
+        with pytest.raises(InputError, match="given twice"), apply_delta(model, one, other, unaudited_together=True):
+            pass
+
+
+def test_a_sum_that_is_not_finite_in_the_weight_is_put_back() -> None:
+    model = tiny_model("llama").half()
+    before, one = fingerprint(model), made(model)
+    scale = 40_000 / float(one.delta().abs().max())
+    first = made(model, scale=scale)
+    second = replace(first, manifest=first.manifest.model_copy(update={"id": "b", "weight_edited": "0" * 64}))
+    with apply_delta(model, first):
+        assert torch.isfinite(find_site(model, 0).weight).all()
+    with pytest.raises(InputError, match="finite"), apply_delta(model, first, second, unaudited_together=True):
+        pass
+    assert fingerprint(model) == before
