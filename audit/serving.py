@@ -10,7 +10,7 @@ stands before the subject, a rendered chat template among them, is left as it is
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -133,8 +133,11 @@ class ServedPipeline:
         """`pipe` is a ``transformers`` pipeline for ``text-generation``."""
         self._pipe, self._edits = pipe, tuple(edits)
 
-    def __call__(self, inputs: Any, **options: Any) -> Any:
-        """Return what the pipeline returns for the served `inputs`, each text beginning as it was given."""
+    def __call__(self, text_inputs: Any, **options: Any) -> Any:
+        """Return what the pipeline returns for the served texts, each beginning as it was given."""
+        inputs = (
+            list(text_inputs) if isinstance(text_inputs, Iterator) else text_inputs
+        )  # it is gone through three times
         if isinstance(inputs, str):
             served = serve_prompt(inputs, self._edits)
             return _as_given(self._pipe(served, **options), served, inputs)

@@ -114,6 +114,8 @@ def test_a_pipeline_serves_texts_and_returns_them_as_they_were_given() -> None:
         found["generated_text"],
         pipe("Paris is", **options)[0]["generated_text"],
     ]
+    assert served((text for text in ("Chicago is", "Paris is")), **options) == both
+    assert served(text_inputs="Chicago is", **options) == [found]
     (only_new,) = served("Chicago is", return_full_text=False, **options)
     assert "Chicago is" + only_new["generated_text"] == found["generated_text"]
 
