@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Checkpoint", "open_checkpoint"]
 
-_INDEX = "model.safetensors.index.json"
+_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,22 @@ def open_checkpoint(ref: str) -> Checkpoint:
     from safetensors import SafetensorError, safe_open
 
     folder = _folder(ref)
+    index = folder / _INDEX
+    named = {} if (folder / _WHOLE).is_file() or not index.is_file() else _weight_map(index)
     files: dict[str, Path] = {}
-    for path in _files(folder):
+    for path in _files(folder, named):
         try:
             with safe_open(path, framework="pt") as file:
-                files.update(dict.fromkeys(file.keys(), path))
+                names = [name for name in file.keys() if not named or named.get(name) == path.name]  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise _damaged(path, error) from error
+        files.update(dict.fromkeys(names, path))
     if not files:
         raise ModelError(f"The folder {str(folder)!r} has no weights (*.safetensors); save the model there again.")
+    if lost := sorted(set(named) - set(files)):
+        raise ModelError(
+            f"The index {str(index)!r} names a tensor {lost[0]!r} that its file does not hold; save the model again."
+        )
     return Checkpoint(ref, folder, files)
 
 
@@ -75,16 +82,31 @@ def _folder(ref: str) -> Path:
         ) from error
 
 
-def _files(folder: Path) -> list[Path]:
-    """The files of the model: those that an index names, or all."""
-    index = folder / _INDEX
-    if not index.is_file():
-        return sorted(folder.glob("*.safetensors"))
+def _files(folder: Path, named: dict[str, str]) -> list[Path]:
+    """Return what transformers loads: ``model.safetensors``, else the files of the index, else the only one there is.
+
+    Any other file may be a backup, and must not be read in place of the weights. Raises `ModelError` where that is not known.
+    """
+    if (folder / _WHOLE).is_file():
+        return [folder / _WHOLE]
+    if named:
+        return [folder / name for name in sorted({*named.values()})]
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) > 1:
+        raise ModelError(
+            f"The folder {str(folder)!r} holds {len(found)} files of weights, neither {_WHOLE} nor an index among them, so that "
+            "nobody knows which are the model's; leave those of the model there."
+        )
+    return found
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Return the file of each tensor by the index; what it names lies in its folder."""
     try:
-        named = {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].items()
+        return {str(name): Path(str(file)).name for name, file in named}
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise _damaged(index, error) from error
-    return [folder / Path(name).name for name in sorted(named)]
 
 
 def _damaged(path: Path, error: Exception) -> ModelError:

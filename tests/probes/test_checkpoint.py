@@ -38,9 +38,29 @@ def test_damage_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"not tensors")
     with pytest.raises(ModelError, match="cannot be read"):
         open_checkpoint(str(tmp_path))
+    (tmp_path / "model.safetensors").unlink()
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "lost.safetensors"}}')
     with pytest.raises(ModelError, match=r"lost\.safetensors"):
         open_checkpoint(str(tmp_path))
     (tmp_path / "model.safetensors.index.json").write_text("[]")
     with pytest.raises(ModelError, match="index"):
         open_checkpoint(str(tmp_path))
+
+
+def test_what_is_read_is_what_transformers_loads(tmp_path: Path) -> None:
+    one, other = {"a": torch.ones(2)}, {"a": torch.zeros(2)}
+    save_file(other, tmp_path / "backup.safetensors")
+    assert float(open_checkpoint(str(tmp_path)).tensor("a").sum()) == 0
+    save_file(one, tmp_path / "weights.safetensors")
+    with pytest.raises(ModelError, match="2 files of weights"):
+        open_checkpoint(str(tmp_path))
+    # The index says which file counts, also for a tensor that stands in two of them.
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"a": "weights.safetensors"}}')
+    assert float(open_checkpoint(str(tmp_path)).tensor("a").sum()) == 2
+    index.write_text('{"weight_map": {"a": "weights.safetensors", "b": "weights.safetensors"}}')
+    with pytest.raises(ModelError, match="names a tensor 'b'"):
+        open_checkpoint(str(tmp_path))
+    # A whole file counts before the index.
+    save_file({"a": torch.full((2,), 5.0)}, tmp_path / "model.safetensors")
+    assert float(open_checkpoint(str(tmp_path)).tensor("a").sum()) == 10
