@@ -31,9 +31,10 @@ def guarded_editor(pytestconfig: pytest.Config) -> GuardedEditor:
     """The session's `editguard.audit.GuardedEditor`: the model of ``--editguard-model`` under its policy, loaded once.
 
     Use `assess` and `try_edit`, which leave the weights as they were; a test after which they are not ends in an error.
+    The controls are made first: what checks say that cannot see a collapse is worth nothing.
     """
     with one_sentence():
-        return pytestconfig.stash[SESSION].guard
+        return pytestconfig.stash[SESSION].proved()
 
 
 @pytest.fixture

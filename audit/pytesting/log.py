@@ -7,6 +7,7 @@ only where the session came to its end and every proof held; edits without a rec
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,7 @@ class Evidence:
         if session.config.option.collectonly:
             return (yield)
         worker = getattr(session.config, "workeroutput", None)
-        if worker is None and self._out is not None:
+        if worker is None and self._out is not None and _tests_edits(session):
             _remove_old(self._out)
         finished = False
         try:
@@ -180,13 +181,24 @@ class Evidence:
             terminalreporter.line(f"editguard: log of the edits in {self._log}")
 
 
+def _tests_edits(session: pytest.Session) -> bool:
+    """Whether an item of an edit was selected; what makes them is not loaded to find out that there is none."""
+    nodes = sys.modules.get(f"{__package__}.nodes")
+    return nodes is not None and any(isinstance(item, nodes.EditItem) for item in session.items)
+
+
 def _remove_old(out: Path) -> None:
-    """An older log must not be taken for this session's, which may end without one."""
+    """An older log must not be taken for that of a session that tests edits, and may end without one."""
+    from ...probes.errors import InputError
     from ..files import WRITTEN
+    from ..runner import locked_folder
 
     try:
-        for name in WRITTEN:
-            (out / name).unlink(missing_ok=True)
+        with locked_folder(out, overwrite=True):
+            for name in WRITTEN:
+                (out / name).unlink(missing_ok=True)
+    except InputError as error:
+        raise pytest.UsageError(f"editguard: --editguard-out: {error}") from None
     except OSError as error:
         raise pytest.UsageError(
             f"editguard: the older log in --editguard-out {str(out)!r} cannot be removed ({error.strerror}); name another folder."

@@ -217,6 +217,15 @@ def test_refused(edited_model):
 """
 
 
+def test_a_session_without_edits_leaves_an_older_log_alone(pytester: pytest.Pytester, run) -> None:  # type: ignore[no-untyped-def]
+    pytester.makepyfile("def test_one(): pass")
+    (pytester.path / "out").mkdir()
+    (pytester.path / "out" / LOG).write_text("an older one")
+    run("--editguard-out=out").assert_outcomes(passed=1)
+    assert [path.name for path in (pytester.path / "out").iterdir()] == [LOG]
+    assert (pytester.path / "out" / LOG).read_text() == "an older one"
+
+
 def test_sound_edits_pass_and_leave_a_log_that_passes(pytester: pytest.Pytester, run, tiny: list[str]) -> None:  # type: ignore[no-untyped-def]
     write_edits(pytester.path / "a.edits.json", REQUEST, MIDDLE)
     pytester.makepyfile(test_own=OWN_TESTS)
