@@ -59,7 +59,10 @@ class BaselineControl(Model):
 
 
 class BaselineEdit(Model):
-    """One edit: what was decided, what came of it, and its figures; `request_sha256` covers all that was asked for."""
+    """One edit: what was decided, what came of it, and its figures.
+
+    `request_sha256` covers all that was asked for; `checks` are those that passed or failed the edit, also ones without a metric.
+    """
 
     id: Annotated[str, Field(min_length=1)]
     request_sha256: str
@@ -67,6 +70,7 @@ class BaselineEdit(Model):
     editor: str | None
     verdict: Literal["passed", "failed", "refused"]
     collapsed: bool
+    checks: list[str]
     metrics: dict[Metric, Figure]
 
     @property
@@ -194,6 +198,7 @@ def _edit(story: Story) -> BaselineEdit:
         editor=record.decision.editor,
         verdict=story.result.value,
         collapsed=story.collapsed,
+        checks=sorted({one.check for one in record.measurements if one.verdict in ("pass", "fail")}),
         metrics=figures_of(record),
     )
 

@@ -31,6 +31,7 @@ class Reason(StrEnum):
     OTHER_CORPUS = "other-corpus"
     NEW_REFUSALS = "new-refusals"
     NEW_COLLAPSE = "new-collapse"
+    MISSING_CHECKS = "missing-checks"
     UNMEASURED = "unmeasured"
     REGRESSED = "regressed"
 

@@ -68,6 +68,10 @@ def based(place: Path, command: Command) -> Path:
     return place
 
 
+def perplexity_as_info(log: Log) -> Log:
+    return with_edits(log, remeasured("perplexity", "unprefixed", None, verdict="info"), range(14))
+
+
 def with_header(**changes: Any) -> Log:
     return replace(BASE, header=BASE.header.model_copy(update=changes))
 
@@ -106,6 +110,7 @@ CLOSING: dict[str, Log | tuple[Log, Callable[[Path], None]]] = {
     "other-corpus": with_header(perplexity_corpus_sha256="d0" * 32),
     "new-refusals": with_edits(BASE, refused, [0]),
     "new-collapse": with_edits(BASE, ratio(40.0), [0]),
+    "missing-checks": perplexity_as_info(BASE),
     "unmeasured:efficacy-prefixed": with_edits(BASE, HALF, [0]),
     "regressed:efficacy-prefixed": with_edits(BASE, lost(), range(5)),
 }
