@@ -19,7 +19,7 @@ from .digest import digest
 from .errors import BaselineError, BaselineRefused, DuplicateRecord, NotFiniteRecord
 from .log import Log
 from .metrics import Figure, Metric, figures_of
-from .schema import EditRecord
+from .schema import EditRecord, Header
 from .story import Story
 
 __all__ = [
@@ -80,7 +80,10 @@ class BaselineEdit(Model):
 
 
 class Baseline(Model):
-    """What an audit measured, edit by edit, and under which conditions."""
+    """What an audit measured, edit by edit, and under which conditions.
+
+    `engine` and `check_dtype` are empty where the log has none.
+    """
 
     schema_version: Literal[1] = BASELINE_VERSION
     created: str
@@ -94,6 +97,9 @@ class Baseline(Model):
     source: str
     source_sha256: str
     perplexity_corpus_sha256: str
+    statistics_sha256: str | None
+    engine: str
+    check_dtype: str
     verdict: Literal["pass", "fail", "void"]
     status: Literal["finished", "unfinished"]
     edits: list[BaselineEdit]
@@ -127,6 +133,9 @@ def baseline_of(log: Log, git: Git | None) -> Baseline:
         source=header.source,
         source_sha256=header.source_sha256,
         perplexity_corpus_sha256=header.perplexity_corpus_sha256,
+        statistics_sha256=header.statistics.sha256,
+        engine=_set(header, "engine"),
+        check_dtype=_set(header, "check_dtype"),
         verdict=found.summary.verdict,
         status=found.summary.status,
         edits=sorted((_edit(story) for story in found.stories), key=lambda one: one.id),
@@ -186,6 +195,10 @@ def _malformed(name: str, error: ValidationError) -> BaselineError | NotFiniteRe
     where = ".".join(str(part) for part in fault["loc"]) or "the file"
     kind = NotFiniteRecord if infinite else BaselineError
     return kind(f"The baseline {name}: {where}: {fault['msg']}; restore the file as it was saved.")
+
+
+def _set(header: Header, name: str) -> str:
+    return str(header.settings.get(name, ""))
 
 
 def _edit(story: Story) -> BaselineEdit:

@@ -1,7 +1,8 @@
 """May an audit stand beside its baseline? Counts first, then compares; every ground for closing has a name.
 
 What closes the gate, in this order: the audit itself is no pass; it holds no case, lacks some, has more or asks for something
-else; the yardstick is another (model, policy, corpus); edits that were made are refused or collapse; a check no longer
+else; the yardstick is another (model, policy, corpus, arithmetic of the checks);
+edits that were made are refused or collapse; a check no longer
 judges what it judged; a judged metric was not measured; a metric became worse.
 
 A metric is worse when the measured difference exceeds what is allowed *and* the bootstrap interval lies beyond zero: the first
@@ -115,6 +116,10 @@ def _yardstick(baseline: Baseline, audit: Baseline) -> Iterator[Closing]:
         yield Closing(reason=Reason.OTHER_POLICY, message=f"The policy is another, in {_names(keys)}.")
     if baseline.perplexity_corpus_sha256 != audit.perplexity_corpus_sha256:
         yield Closing(reason=Reason.OTHER_CORPUS, message="The perplexity was taken on other sentences.")
+    if baseline.check_dtype != audit.check_dtype:
+        old_dtype, new_dtype = (one.check_dtype or "an unknown dtype" for one in (baseline, audit))
+        text = f"The checks computed in {old_dtype}, now in {new_dtype}."
+        yield Closing(reason=Reason.OTHER_ARITHMETIC, message=text)
 
 
 def _ends(baseline: Baseline, audit: Baseline, pairs: Iterable[Pair]) -> Iterator[Closing]:

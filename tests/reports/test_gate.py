@@ -41,6 +41,7 @@ CLOSED: list[tuple[str, Log, Log, list[str]]] = [
     ("model", BASE, with_header(BASE, model=MODEL), ["other-model"]),
     ("policy", BASE, with_header(BASE, policy=BASE.header.policy | {"collapse_ratio": 2}), ["other-policy"]),
     ("corpus", BASE, with_header(BASE, perplexity_corpus_sha256="d0" * 32), ["other-corpus"]),
+    ("arithmetic", BASE, with_header(BASE, settings={"check_dtype": "bfloat16"}), ["other-arithmetic"]),
     ("unfinished", BASE, replace(BASE, footer=None), ["audit-unfinished"]),
     ("void", BASE, replace(BASE, controls=()), ["audit-void"]),
     ("failed", BASE, with_edits(BASE, lambda e: e.model_copy(update={"verdict": "fail"}), [0]), ["audit-failed"]),
@@ -195,6 +196,24 @@ def test_the_message_says_how_much_how_sure_and_what_was_allowed() -> None:
     assert "worse by 5.00 percentage points (90 % interval" in closing.message
     assert "2 are allowed" in closing.message
     assert "over 60 edits" in closing.message
+
+
+def test_the_dtypes_of_the_checks_are_named() -> None:
+    before, after = (with_header(BASE, settings={"check_dtype": dtype}) for dtype in ("float32", "bfloat16"))
+    (closing,) = judged(before, after).closings
+    assert closing.message == "The checks computed in float32, now in bfloat16."
+
+
+def test_another_engine_and_other_statistics_are_told_and_close_nothing() -> None:
+    other = BASE.header.statistics.model_copy(update={"sha256": "cd" * 32})
+    before, after = with_header(BASE, settings={"engine": "live"}), with_header(BASE, settings={"engine": "reference"})
+    gate = judged(before, with_header(after, statistics=other))
+    assert gate.open
+    assert gate.comparison is not None
+    assert gate.comparison.notes == [
+        "The engine is another: live, now reference.",
+        "The hash of the key statistics is another: ab12ab12ab12, now cdcdcdcdcdcd.",
+    ]
 
 
 def test_the_policy_names_the_keys_that_differ() -> None:
