@@ -18,7 +18,7 @@ from .digest import digest
 from .errors import BaselineError, BaselineRefused, DuplicateRecord, NotFiniteRecord
 from .log import Log
 from .metrics import Figure, Metric, figures_of
-from .schema import EditRecord
+from .schema import EditRecord, Header
 from .story import Story
 
 __all__ = [
@@ -58,7 +58,10 @@ class BaselineControl(Model):
 
 
 class BaselineEdit(Model):
-    """One edit: what was decided, what came of it, and its figures; `request_sha256` covers all that was asked for."""
+    """One edit: what was decided, what came of it, and its figures.
+
+    `request_sha256` covers all that was asked for; `checks` are those that passed or failed the edit, also ones without a metric.
+    """
 
     id: Annotated[str, Field(min_length=1)]
     request_sha256: str
@@ -66,6 +69,7 @@ class BaselineEdit(Model):
     editor: str | None
     verdict: Literal["passed", "failed", "refused"]
     collapsed: bool
+    checks: list[str]
     metrics: dict[Metric, Figure]
 
     @property
@@ -75,7 +79,10 @@ class BaselineEdit(Model):
 
 
 class Baseline(Model):
-    """What an audit measured, edit by edit, and under which conditions."""
+    """What an audit measured, edit by edit, and under which conditions.
+
+    `engine` and `check_dtype` are empty where the log has none.
+    """
 
     schema_version: Literal[1] = BASELINE_VERSION
     created: str
@@ -89,6 +96,9 @@ class Baseline(Model):
     source: str
     source_sha256: str
     perplexity_corpus_sha256: str
+    statistics_sha256: str | None
+    engine: str
+    check_dtype: str
     verdict: Literal["pass", "fail", "void"]
     status: Literal["finished", "unfinished"]
     edits: list[BaselineEdit]
@@ -122,6 +132,9 @@ def baseline_of(log: Log, git: Git | None) -> Baseline:
         source=header.source,
         source_sha256=header.source_sha256,
         perplexity_corpus_sha256=header.perplexity_corpus_sha256,
+        statistics_sha256=header.statistics.sha256,
+        engine=_set(header, "engine"),
+        check_dtype=_set(header, "check_dtype"),
         verdict=found.summary.verdict,
         status=found.summary.status,
         edits=sorted((_edit(story) for story in found.stories), key=lambda one: one.id),
@@ -183,6 +196,10 @@ def _malformed(name: str, error: ValidationError) -> BaselineError | NotFiniteRe
     return kind(f"The baseline {name}: {where}: {fault['msg']}; restore the file as it was saved.")
 
 
+def _set(header: Header, name: str) -> str:
+    return str(header.settings.get(name, ""))
+
+
 def _edit(story: Story) -> BaselineEdit:
     record = story.record
     assert isinstance(record, EditRecord)
@@ -193,6 +210,7 @@ def _edit(story: Story) -> BaselineEdit:
         editor=record.decision.editor,
         verdict=story.result.value,
         collapsed=story.collapsed,
+        checks=sorted({one.check for one in record.measurements if one.verdict in ("pass", "fail")}),
         metrics=figures_of(record),
     )
 

@@ -29,8 +29,10 @@ class Reason(StrEnum):
     OTHER_MODEL = "other-model"
     OTHER_POLICY = "other-policy"
     OTHER_CORPUS = "other-corpus"
+    OTHER_ARITHMETIC = "other-arithmetic"
     NEW_REFUSALS = "new-refusals"
     NEW_COLLAPSE = "new-collapse"
+    MISSING_CHECKS = "missing-checks"
     UNMEASURED = "unmeasured"
     REGRESSED = "regressed"
 

@@ -202,6 +202,8 @@ def _notes(before: Baseline, after: Baseline) -> Iterator[str]:
     for what, old, new in (
         ("layer", before.layer, after.layer),
         ("seed", before.seed, after.seed),
+        ("engine", before.engine or "unknown", after.engine or "unknown"),
+        ("hash of the key statistics", _short(before.statistics_sha256), _short(after.statistics_sha256)),
         ("version of editguard", before.editguard_version, after.editguard_version),
         ("name of the model", before.model.ref, after.model.ref),
         (
@@ -215,3 +217,7 @@ def _notes(before: Baseline, after: Baseline) -> Iterator[str]:
     for one in (before, after):
         if one.git is not None and one.git.dirty:
             yield f"The commit {one.git.commit[:8]} had uncommitted changes when the audit of {one.created} was saved."
+
+
+def _short(sha256: str | None) -> str:
+    return "unknown" if sha256 is None else sha256[:12]

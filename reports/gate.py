@@ -1,8 +1,9 @@
 """May an audit stand beside its baseline? Counts first, then compares; every ground for closing has a name.
 
 What closes the gate, in this order: the audit itself is no pass; it holds no case, lacks some, has more or asks for something
-else; the yardstick is another (model, policy, corpus); edits that were made are refused or collapse; a judged metric was not
-measured; a metric became worse.
+else; the yardstick is another (model, policy, corpus, arithmetic of the checks);
+edits that were made are refused or collapse; a check no longer
+judges what it judged; a judged metric was not measured; a metric became worse.
 
 A metric is worse when the measured difference exceeds what is allowed *and* the bootstrap interval lies beyond zero: the first
 says that it matters, the second that it is no noise. Where fewer than `FEWEST` edits are paired an interval says little, and
@@ -20,6 +21,7 @@ from .closings import Closing, Gate, Reason
 from .comparison import Change, Comparison, Pair, compare, paired
 from .metrics import Kind, Metric, measured, source_of
 from .numbers import percent
+from .text import counted
 
 __all__ = ["FEWEST", "closed_by", "judge_gate", "regressed"]
 
@@ -52,6 +54,7 @@ def judge_gate(
         *_counts(baseline, audit, found),
         *_yardstick(baseline, audit),
         *_ends(baseline, audit, pairs),
+        *_unchecked(pairs),
         *_unmeasured(pairs, found, allowed),
         *_regressions(found, allowed.limits),
     ]
@@ -113,6 +116,10 @@ def _yardstick(baseline: Baseline, audit: Baseline) -> Iterator[Closing]:
         yield Closing(reason=Reason.OTHER_POLICY, message=f"The policy is another, in {_names(keys)}.")
     if baseline.perplexity_corpus_sha256 != audit.perplexity_corpus_sha256:
         yield Closing(reason=Reason.OTHER_CORPUS, message="The perplexity was taken on other sentences.")
+    if baseline.check_dtype != audit.check_dtype:
+        old_dtype, new_dtype = (one.check_dtype or "an unknown dtype" for one in (baseline, audit))
+        text = f"The checks computed in {old_dtype}, now in {new_dtype}."
+        yield Closing(reason=Reason.OTHER_ARITHMETIC, message=text)
 
 
 def _ends(baseline: Baseline, audit: Baseline, pairs: Iterable[Pair]) -> Iterator[Closing]:
@@ -126,6 +133,15 @@ def _ends(baseline: Baseline, audit: Baseline, pairs: Iterable[Pair]) -> Iterato
         if ids:
             text = f"{len(ids)} {'edit was' if len(ids) == 1 else 'edits were'} {said}: {_names(ids)}."
             yield Closing(reason=reason, message=text)
+
+
+def _unchecked(pairs: Iterable[Pair]) -> Iterator[Closing]:
+    pairs = [pair for pair in pairs if pair.before.made and pair.after.made]
+    for check in sorted({check for pair in pairs for check in pair.before.checks}):
+        ids = [pair.after.id for pair in pairs if check in pair.before.checks and check not in pair.after.checks]
+        if ids:
+            text = f"The check {check!r} judged {counted(len(ids), 'edit')} in the baseline and not now: {_names(ids)}."
+            yield Closing(reason=Reason.MISSING_CHECKS, message=text)
 
 
 def _unmeasured(pairs: Iterable[Pair], found: Comparison, allowed: Allowances) -> Iterator[Closing]:

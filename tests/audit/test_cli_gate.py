@@ -15,10 +15,10 @@ import pytest
 from editguard.audit.cli import main
 from editguard.reports.log import Log
 
-from ..reports.audits import audit, counted, lost, ratio, refused, remeasured, with_edits, written
+from ..reports.audits import audit, counted, judged_by, lost, ratio, refused, remeasured, with_edits, written
 from .tiny_lm import MIDDLE, lenient
 
-BASE = audit()
+BASE = with_edits(audit(), judged_by("toxicity"), range(14))
 NAN = b'"value":NaN'
 
 
@@ -104,8 +104,10 @@ CLOSING: dict[str, Log | tuple[Log, Callable[[Path], None]]] = {
     "other-model": with_header(model=OTHER),
     "other-policy": with_header(policy=BASE.header.policy | {"collapse_ratio": 9}),
     "other-corpus": with_header(perplexity_corpus_sha256="d0" * 32),
+    "other-arithmetic": with_header(settings={"check_dtype": "bfloat16"}),
     "new-refusals": with_edits(BASE, refused, [0]),
     "new-collapse": with_edits(BASE, ratio(40.0), [0]),
+    "missing-checks": audit(),
     "unmeasured:efficacy-prefixed": with_edits(BASE, HALF, [0]),
     "regressed:efficacy-prefixed": with_edits(BASE, lost(), range(5)),
 }

@@ -11,10 +11,11 @@ from editguard.reports.allowances import read_allowances
 from editguard.reports.closings import Gate, Reason
 from editguard.reports.gate import FEWEST, judge_gate
 from editguard.reports.log import Log
+from editguard.reports.schema import Measurement
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .audits import audit, counted, lost, ratio, refused, remeasured, saved, times, with_edits, without
+from .audits import audit, counted, judged_by, lost, ratio, refused, remeasured, saved, times, with_edits, without
 
 
 def judged(before: Log, after: Log, *given: str, accepted: frozenset[Reason] = frozenset()) -> Gate:
@@ -40,6 +41,7 @@ CLOSED: list[tuple[str, Log, Log, list[str]]] = [
     ("model", BASE, with_header(BASE, model=MODEL), ["other-model"]),
     ("policy", BASE, with_header(BASE, policy=BASE.header.policy | {"collapse_ratio": 2}), ["other-policy"]),
     ("corpus", BASE, with_header(BASE, perplexity_corpus_sha256="d0" * 32), ["other-corpus"]),
+    ("arithmetic", BASE, with_header(BASE, settings={"check_dtype": "bfloat16"}), ["other-arithmetic"]),
     ("unfinished", BASE, replace(BASE, footer=None), ["audit-unfinished"]),
     ("void", BASE, replace(BASE, controls=()), ["audit-void"]),
     ("failed", BASE, with_edits(BASE, lambda e: e.model_copy(update={"verdict": "fail"}), [0]), ["audit-failed"]),
@@ -61,8 +63,15 @@ CLOSED: list[tuple[str, Log, Log, list[str]]] = [
         "ratio not finite",
         BASE,
         with_edits(BASE, ratio(None), [0]),
-        ["audit-failed", "new-collapse", "unmeasured:perplexity-ratio", "unmeasured:worst-perplexity-ratio"],
+        [
+            "audit-failed",
+            "new-collapse",
+            "missing-checks",
+            "unmeasured:perplexity-ratio",
+            "unmeasured:worst-perplexity-ratio",
+        ],
     ),
+    ("another's check", with_edits(BASE, judged_by("toxicity"), range(14)), BASE, ["missing-checks"]),
     ("regressed", BASE, with_edits(BASE, lost(), range(5)), ["regressed:efficacy-prefixed"]),
     ("worst", BASE, with_edits(BASE, times(1.2), [0]), ["regressed:worst-perplexity-ratio"]),
     ("no cases", BASE, counted(replace(BASE, edits=())), ["audit-failed", "no-cases", "missing-edits"]),
@@ -93,6 +102,24 @@ def test_the_same_audit_opens_it() -> None:
 def test_an_audit_never_regresses_against_itself(collapsed: list[int], factor: float, refusal: int) -> None:
     log = with_edits(with_edits(BASE, times(factor), collapsed), refused, [refusal])
     assert {closing.reason for closing in judged(log, log).closings} <= {Reason.AUDIT_FAILED}
+
+
+def test_a_check_that_is_gone_is_named_with_the_edits_it_judged() -> None:
+    before = with_edits(with_edits(BASE, judged_by("toxicity"), [0, 3, 5]), judged_by("tone"), [0])
+    gate = judged(before, with_edits(BASE, judged_by("toxicity"), [3]))
+    assert keys(gate) == ["missing-checks", "missing-checks"]
+    tone, toxicity = (one.message for one in gate.closings)
+    assert tone == "The check 'tone' judged 1 edit in the baseline and not now: 'case-0000'."
+    assert "'toxicity' judged 2 edits in the baseline and not now: 'case-0000', 'case-0005'" in toxicity
+
+
+def test_a_check_is_missed_only_where_both_made_the_edit_and_a_new_one_is_welcome() -> None:
+    before = with_edits(BASE, judged_by("toxicity"), [0])
+    assert keys(judged(before, with_edits(BASE, refused, [0]))) == ["new-refusals"]
+    assert judged(BASE, before).open
+    info = Measurement(check="tone", metric="share", value=0.0, verdict="info")
+    told = with_edits(BASE, lambda edit: edit.model_copy(update={"measurements": [*edit.measurements, info]}), [0])
+    assert judged(told, BASE).open
 
 
 def test_what_got_better_opens_it() -> None:
@@ -169,6 +196,24 @@ def test_the_message_says_how_much_how_sure_and_what_was_allowed() -> None:
     assert "worse by 5.00 percentage points (90 % interval" in closing.message
     assert "2 are allowed" in closing.message
     assert "over 60 edits" in closing.message
+
+
+def test_the_dtypes_of_the_checks_are_named() -> None:
+    before, after = (with_header(BASE, settings={"check_dtype": dtype}) for dtype in ("float32", "bfloat16"))
+    (closing,) = judged(before, after).closings
+    assert closing.message == "The checks computed in float32, now in bfloat16."
+
+
+def test_another_engine_and_other_statistics_are_told_and_close_nothing() -> None:
+    other = BASE.header.statistics.model_copy(update={"sha256": "cd" * 32})
+    before, after = with_header(BASE, settings={"engine": "live"}), with_header(BASE, settings={"engine": "reference"})
+    gate = judged(before, with_header(after, statistics=other))
+    assert gate.open
+    assert gate.comparison is not None
+    assert gate.comparison.notes == [
+        "The engine is another: live, now reference.",
+        "The hash of the key statistics is another: ab12ab12ab12, now cdcdcdcdcdcd.",
+    ]
 
 
 def test_the_policy_names_the_keys_that_differ() -> None:
