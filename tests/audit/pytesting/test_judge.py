@@ -90,7 +90,8 @@ def test_unmeasured_fails() -> None:
     [
         ({"update": None}, "the size of its update is not known"),
         ({"weights": None}, "were not proved"),
-        ({"weights": Weights(before="a", edited="b", restored="c", restored_ok=False)}, "were not proved"),
+        ({"weights": Weights(before="a", edited="b", restored_ok=None)}, "were not proved"),
+        ({"weights": Weights(before="a", edited="b", restored="c", restored_ok=False)}, "were not restored"),
         ({"measurements": [measured(verdict="info")]}, "nothing of it was judged"),
         ({"measurements": []}, "nothing of it was judged"),
     ],
