@@ -13,6 +13,8 @@ from typing import NamedTuple
 from ...reports.schema import EditRecord, HeadlineCheck, Measurement
 from ...reports.story import Story, tell
 from ...reports.text import visible
+from ...suites.check import CHECKS
+from .. import guard as _guard  # noqa: F401  (registers the built-in checks)
 from ..policy import Policy
 
 __all__ = ["GUARD", "Ended", "Verdict", "judge_check", "judge_guard", "properties"]
@@ -91,8 +93,13 @@ def _faults(record: EditRecord, policy: Policy) -> Iterator[str]:
     if relative is not None and relative > bound:
         yield f"its update is {relative:.3g} times ||W||, over the bound of {bound:g}"
     yield from story.own_faults
-    if story.collapsed:
-        yield from (fault for fault in story.faults if fault not in story.own_faults)
+    if story.collapsed or (record.verdict != "pass" and not _told_elsewhere(record)):
+        yield from story.faults
+
+
+def _told_elsewhere(record: EditRecord) -> bool:
+    """Whether a check that has an item of its own failed, so that the session fails there."""
+    return any(one.verdict in ("fail", "unmeasured") and one.check in CHECKS.names() for one in record.measurements)
 
 
 def _refused(record: EditRecord, policy: Policy) -> Verdict:
