@@ -58,6 +58,12 @@ class Registry(Generic[T]):
                     f"The entry point {entry.name!r} ({entry.value}) in group 'editguard.{self.kind}' does not load "
                     f"({error}); a plugin that is installed must load, so mend it or uninstall its package."
                 ) from error
+            named = getattr(cls, "name", entry.name)
+            if named != entry.name:
+                raise InputError(
+                    f"The entry point {entry.name!r} ({entry.value}) in group 'editguard.{self.kind}' is a class that calls "
+                    f"itself {named!r}; what it finds is logged under that name, so give both the same or uninstall its package."
+                )
             self.register(entry.name)(cls)
         self._loaded = True
 

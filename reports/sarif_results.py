@@ -60,6 +60,8 @@ def _of(story: Story, refused_is_allowed: bool) -> Iterator[_Result]:
 
 def _explained(story: Story, failed: Sequence[Measurement]) -> bool:
     """Return whether the measurements that failed say all: of a collapse that is the perplexity's alone."""
+    if story.own_faults:
+        return False
     collapsed = story.collapsed or story.ratio is None
     return any(one.check == HeadlineCheck.PERPLEXITY.value for one in failed) if collapsed else bool(failed)
 

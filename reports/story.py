@@ -1,8 +1,9 @@
 """The story of one edit: what was decided, what came of it, and why it failed, in words.
 
 A fault is what keeps an edit from passing. An edit that was applied needs a measured perplexity ratio within the
-bound; where it is over the bound or not finite, the edit collapsed the model. One that errored, or whose weights did not
-come back, is at fault whatever else was measured.
+bound; where it is over the bound or not finite, the edit collapsed the model. The size of its update must be known, its
+weights proved to have come back, and something of it judged. One that errored, or whose weights did not come back, is
+at fault whatever else was measured.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Result(StrEnum):
 class Story:
     """One edit or control as a page shows it; `slug` is its anchor, `faults` why it failed, in words.
 
+    `own_faults` are those among them that are the edit's own, whatever a single check says.
     `ratio` is null where it was not measured, and where it is not finite, which is a collapse.
     """
 
@@ -54,6 +56,7 @@ class Story:
     ratio: float | None
     collapsed: bool
     faults: tuple[str, ...]
+    own_faults: tuple[str, ...]
     unprefixed: Rate
     prefixed: Rate
 
@@ -73,7 +76,8 @@ def tell(records: Sequence[EditRecord | ControlRecord], bound: float) -> tuple[S
 def _story(record: EditRecord | ControlRecord, slug: str, bound: float) -> Story:
     ratio = perplexity_ratio(record)
     collapsed = perplexity_lost(record) or (ratio is not None and ratio > bound)
-    faults = tuple(_faults(record, ratio, bound))
+    own = tuple(_own_faults(record))
+    faults = (*own, *_check_faults(record, ratio, bound, told=bool(own)))
     return Story(
         record=record,
         slug=slug,
@@ -82,6 +86,7 @@ def _story(record: EditRecord | ControlRecord, slug: str, bound: float) -> Story
         ratio=ratio,
         collapsed=collapsed,
         faults=faults,
+        own_faults=own,
         unprefixed=unprefixed([record], HeadlineCheck.EFFICACY, HEADLINE_PROTOCOL),
         prefixed=prefixed([record], HeadlineCheck.EFFICACY, HEADLINE_PROTOCOL),
     )
@@ -99,12 +104,32 @@ def _result(record: EditRecord | ControlRecord, failed: bool) -> Result:
     return Result.REFUSED if record.outcome == "refused" else Result.PASSED
 
 
-def _faults(record: EditRecord | ControlRecord, ratio: float | None, bound: float) -> Iterator[str]:
+def _own_faults(record: EditRecord | ControlRecord) -> Iterator[str]:
+    """Yield what is wrong with the edit itself, whatever a single check says."""
     if record.weights is not None and record.weights.restored_ok is False:
         yield "its weights were not restored to the unedited model's"
     if record.outcome == "errored":
         yield f"it errored: {record.error}"
-    if record.outcome not in ("committed", "rolled-back"):
+    if not _made(record):
+        return
+    if record.update is None or record.update.relative_norm is None:
+        yield "the size of its update is not known, and unmeasured is never a pass"
+    if record.weights is None or record.weights.restored_ok is None:
+        yield "its weights were not proved to be those of the unedited model again"
+    # A perplexity that was taken and is not finite is a collapse, and told as one.
+    if not perplexity_lost(record) and all(one.verdict not in ("pass", "fail") for one in record.measurements):
+        yield "nothing of it was judged, and what was not judged is not sound"
+
+
+def _made(record: EditRecord | ControlRecord) -> bool:
+    return record.outcome in ("committed", "rolled-back")
+
+
+def _check_faults(
+    record: EditRecord | ControlRecord, ratio: float | None, bound: float, *, told: bool
+) -> Iterator[str]:
+    """Yield what the checks found; `told` says that a fault was found without them."""
+    if not _made(record):
         return
     lost = perplexity_lost(record)
     if lost:
@@ -114,18 +139,17 @@ def _faults(record: EditRecord | ControlRecord, ratio: float | None, bound: floa
     elif ratio > bound:
         yield f"it collapsed the model: perplexity ratio {ratio:.4g}, bound {bound:g}"
     if record.verdict == "fail":
-        told = lost or ratio is None or ratio > bound
-        yield from _failed_checks(record, told)
+        ratio_told = lost or ratio is None or ratio > bound
+        failed = tuple(_failed_checks(record, ratio_told))
+        yield from failed
+        if not (failed or ratio_told or told):
+            yield record.error or "the guard did not find it sound"
 
 
 def _failed_checks(record: EditRecord | ControlRecord, ratio_told: bool) -> Iterator[str]:
     """Yield what did not pass; the perplexity ratio is left out where a fault about it was told already."""
-    found = False
     for one in record.measurements:
         if one.verdict not in ("fail", "unmeasured") or (ratio_told and one.check == HeadlineCheck.PERPLEXITY.value):
             continue
-        found = True
         ended = "failed" if one.verdict == "fail" else "was not measured"
         yield f"{one.check} {one.metric} ({one.condition}) {ended}" + (f": {one.message}" if one.message else "")
-    if not found and not ratio_told:
-        yield record.error or "it did not pass the guard"

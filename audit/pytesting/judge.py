@@ -6,20 +6,21 @@ What was asked for and not measured fails; what nobody judges, or the request do
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
 from ...reports.schema import EditRecord, HeadlineCheck, Measurement
 from ...reports.story import Story, tell
 from ...reports.text import visible
+from ...suites.check import CHECKS
+from .. import guard as _guard  # noqa: F401  (registers the built-in checks)
 from ..policy import Policy
 
 __all__ = ["GUARD", "Ended", "Verdict", "judge_check", "judge_guard", "properties"]
 
 GUARD = "guard"
 """Name of the item that judges the decision and what was made of it."""
-_JUDGED = ("pass", "fail")
 _ALLOWED = "the edit was refused, which the policy allows"
 
 
@@ -40,15 +41,9 @@ class Verdict(NamedTuple):
 
 def judge_guard(record: EditRecord, policy: Policy) -> Verdict:
     """Judge decision, update, weights and the edit as a whole."""
-    story = _story(record, policy)
     if record.outcome == "refused":
         return _refused(record, policy)
-    faults = [
-        *_faults(record, policy.max_relative_update),
-        *([story.faults[0]] if story.faults and story.collapsed else []),
-    ]
-    if record.outcome == "errored":
-        faults = [f"it ended in an error: {record.error}"]
+    faults = list(dict.fromkeys(_faults(record, policy)))
     if not faults:
         return Verdict(Ended.PASSED)
     wayout = "Do not ship this edit; see its findings, its denominator and its update in the log or the report."
@@ -91,19 +86,20 @@ def _story(record: EditRecord, policy: Policy) -> Story:
     return story
 
 
-def _faults(record: EditRecord, bound: float) -> list[str]:
-    """What is wrong with the edit itself, whatever a single check says."""
-    found = []
+def _faults(record: EditRecord, policy: Policy) -> Iterator[str]:
+    """What the guard's item has to say; what a check found stands with the check's own item."""
+    story, bound = _story(record, policy), policy.max_relative_update
     relative = record.update.relative_norm if record.update else None
-    if relative is None:
-        found.append("the size of its update is not known, and unmeasured is never a pass")
-    elif relative > bound:
-        found.append(f"its update is {relative:.3g} times ||W||, over the bound of {bound:g}")
-    if record.weights is None or record.weights.restored_ok is not True:
-        found.append("its weights were not proved to be those of the unedited model again")
-    if not any(one.verdict in _JUDGED for one in record.measurements):
-        found.append("nothing of it was judged, and what was not judged is not sound")
-    return found
+    if relative is not None and relative > bound:
+        yield f"its update is {relative:.3g} times ||W||, over the bound of {bound:g}"
+    yield from story.own_faults
+    if story.collapsed or (record.verdict != "pass" and not _told_elsewhere(record)):
+        yield from story.faults
+
+
+def _told_elsewhere(record: EditRecord) -> bool:
+    """Whether a check that has an item of its own failed, so that the session fails there."""
+    return any(one.verdict in ("fail", "unmeasured") and one.check in CHECKS.names() for one in record.measurements)
 
 
 def _refused(record: EditRecord, policy: Policy) -> Verdict:

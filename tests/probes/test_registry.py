@@ -98,3 +98,15 @@ def test_a_plugin_that_takes_a_name_is_an_error(install: Install) -> None:
     install(one="collections:Counter")
     with pytest.raises(InputError, match=r"Thing and collections\.Counter"):
         things.names()
+
+
+class Named:
+    name = "mine"
+
+
+def test_a_plugin_whose_class_has_another_name_is_an_error(install: Install) -> None:
+    install(theirs=f"{__name__}:Named")
+    with pytest.raises(InputError, match=r"'theirs' .* calls itself 'mine'; .* give both the same"):
+        Registry[object]("things").names()
+    install(mine=f"{__name__}:Named")
+    assert Registry[object]("things").names() == ["mine"]

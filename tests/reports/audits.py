@@ -11,9 +11,9 @@ from typing import Any
 
 from editguard.reports.baseline import Baseline, baseline_of
 from editguard.reports.log import Log, LogWriter
-from editguard.reports.schema import Decision, EditRecord, Footer, Measurement
+from editguard.reports.schema import Decision, EditRecord, Footer, Measurement, Weights
 
-from .synthetic import measurement, perplexity, synthetic_log
+from .synthetic import HASH, keys, measurement, perplexity, synthetic_log, update
 
 Change = Callable[[EditRecord], EditRecord]
 
@@ -27,8 +27,11 @@ def audit(edits: int = 14, **header: Any) -> Log:
 
 
 def _measured(edit: EditRecord, rng: random.Random) -> EditRecord:
+    own = random.Random(edit.index)
     values = edit.model_dump() | {
         "decision": Decision(action="allow", editor="rome"),
+        "update": update(own, keys(own, False), "rome", needs_prefix=False),
+        "weights": Weights(before=HASH, edited="edited", restored=HASH, restored_ok=True),
         "measurements": [
             measurement("efficacy", "unprefixed", 1, 1),
             measurement("efficacy", "prefixed", 17, 17),

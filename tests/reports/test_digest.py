@@ -58,6 +58,12 @@ def test_a_sound_log_passes(log: Log) -> None:
     assert "60 edits audited, none failed" in summary.reasons[0]
 
 
+def with_endless_update(log: Log) -> Log:
+    made = log.edits[1].update
+    assert made is not None
+    return with_first(log, update=made.model_copy(update={"relative_norm": None}))
+
+
 Change = Callable[[Log], Log]
 RULES: dict[str, tuple[str, Change, str]] = {
     "good control not ok": (
@@ -85,7 +91,11 @@ RULES: dict[str, tuple[str, Change, str]] = {
         "1 edit collapsed the model",
     ),
     "no ratio at all": ("fail", lambda log: with_first(log, measurements=[]), "was not measured"),
-    "check failed": ("fail", lambda log: with_first(log, outcome="rolled-back", verdict="fail"), "did not pass"),
+    "check failed": (
+        "fail",
+        lambda log: with_first(log, outcome="rolled-back", verdict="fail"),
+        "did not find it sound",
+    ),
     "errored": (
         "fail",
         lambda log: with_first(log, outcome="errored", verdict="fail", error="CUDA ran out"),
@@ -95,6 +105,17 @@ RULES: dict[str, tuple[str, Change, str]] = {
         "fail",
         lambda log: with_first(log, weights=Weights(before="a", edited="b", restored="c", restored_ok=False)),
         "not restored",
+    ),
+    "weights not proved": ("fail", lambda log: with_first(log, weights=Weights(before="a", edited="b")), "not proved"),
+    "weights not known": ("fail", lambda log: with_first(log, weights=None), "not proved"),
+    "update not known": ("fail", lambda log: with_first(log, update=None), "the size of its update is not known"),
+    "update not finite": ("fail", lambda log: with_endless_update(log), "the size of its update is not known"),
+    "nothing judged": (
+        "fail",
+        lambda log: with_first(
+            log, measurements=[m.model_copy(update={"verdict": "info"}) for m in log.edits[1].measurements]
+        ),
+        "nothing of it was judged",
     ),
     "refused and not allowed": ("fail", lambda log: with_policy(log, allow_refused=False), "6 edits were refused"),
     "unfinished": ("fail", lambda log: replace(log, footer=None), "did not finish"),

@@ -11,12 +11,12 @@ from editguard.reports.digest import summarise
 from editguard.reports.log import Log
 from editguard.reports.sarif import render_sarif
 from editguard.reports.sarif_results import source_uri
-from editguard.reports.schema import Finding, Footer, SkippedRequest
+from editguard.reports.schema import Finding, Footer, Measurement, SkippedRequest
 from hypothesis import given
 from sarif_kit.validate import validation_errors
 
 from .any_log import CARD, ENDS, HOSTILE, controls, ended, hostile_log, logs, over_logs
-from .synthetic import header
+from .synthetic import header, synthetic_log
 
 
 def run(log: Log) -> dict[str, Any]:
@@ -195,3 +195,12 @@ def test_text_makes_no_link_and_hides_nothing(text: str) -> None:
 )
 def test_a_source_is_a_uri(source: str, uri: str) -> None:
     assert source_uri(source) == uri
+
+
+def test_a_fault_that_no_measurement_tells_has_a_result_of_its_own_beside_a_failed_check() -> None:
+    log = synthetic_log(2)
+    failed = Measurement(check="locality", metric="rate", value=0.2, verdict="fail")
+    values = {"weights": None, "outcome": "rolled-back", "verdict": "fail"}
+    edit = log.edits[1].model_copy(update=values | {"measurements": [*log.edits[1].measurements, failed]})
+    found = json.loads(render_sarif(replace(log, edits=(log.edits[0], edit))))["runs"][0]["results"]
+    assert any("not proved to be those of the unedited model" in one["message"]["text"] for one in found)

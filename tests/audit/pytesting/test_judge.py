@@ -90,7 +90,8 @@ def test_unmeasured_fails() -> None:
     [
         ({"update": None}, "the size of its update is not known"),
         ({"weights": None}, "were not proved"),
-        ({"weights": Weights(before="a", edited="b", restored="c", restored_ok=False)}, "were not proved"),
+        ({"weights": Weights(before="a", edited="b", restored_ok=None)}, "were not proved"),
+        ({"weights": Weights(before="a", edited="b", restored="c", restored_ok=False)}, "were not restored"),
         ({"measurements": [measured(verdict="info")]}, "nothing of it was judged"),
         ({"measurements": []}, "nothing of it was judged"),
     ],
@@ -99,6 +100,28 @@ def test_the_guard_takes_nothing_for_granted(changes: dict[str, Any], said: str)
     ended, text = judge_guard(made(**changes), POLICY)
     assert ended is Ended.FAILED
     assert said in text
+
+
+@pytest.mark.parametrize(
+    ("measurements", "said"),
+    [
+        ([measured()], "the guard did not find it sound"),
+        (
+            [measured(), measured("not-installed-here", verdict="fail", message="bad")],
+            "not-installed-here ratio (corpus) failed",
+        ),
+    ],
+)
+def test_what_no_other_item_tells_fails_the_guard(measurements: list[Measurement], said: str) -> None:
+    ended, text = judge_guard(bad(*measurements), POLICY)
+    assert ended is Ended.FAILED
+    assert said in text
+
+
+def test_what_a_check_s_own_item_tells_is_left_to_it() -> None:
+    record = bad(measured(), measured("locality", verdict="fail"))
+    assert judge_guard(record, POLICY).ended is Ended.PASSED
+    assert judge_check("locality", ACTION, record, POLICY).ended is Ended.FAILED
 
 
 def test_an_update_over_the_bound_fails_the_guard() -> None:
