@@ -30,10 +30,11 @@ __all__ = ["collapse_suite", "edited_model", "guarded_editor"]
 def guarded_editor(pytestconfig: pytest.Config) -> GuardedEditor:
     """The session's `editguard.audit.GuardedEditor`: the model of ``--editguard-model`` under its policy, loaded once.
 
+    Its controls were made: where they do not show what they must, the test ends in an error.
     Use `assess` and `try_edit`, which leave the weights as they were; a test after which they are not ends in an error.
     """
     with one_sentence():
-        return pytestconfig.stash[SESSION].guard
+        return pytestconfig.stash[SESSION].proved()
 
 
 @pytest.fixture
