@@ -192,7 +192,7 @@ def _same_forward(lm: LanguageModel, other: PreTrainedModel) -> None:
     own, new = _settings(lm.model), _settings(other)
     wrong = sorted(name for name in {*own, *new} if own.get(name) != new.get(name))
     if wrong or _hooked(other):
-        what = f"has another {wrong[0]} in its configuration than" if wrong else "has forward hooks, unlike"
+        what = f"has another {wrong[0]} in its configuration or modules than" if wrong else "has forward hooks, unlike"
         raise ModelError(
             f"The model to be measured {what} the session's model {lm.ref!r}, and only weights are compared; undo that, or name "
             "the model that it was made from with --editguard-model."
@@ -200,7 +200,7 @@ def _same_forward(lm: LanguageModel, other: PreTrainedModel) -> None:
 
 
 def _settings(model: PreTrainedModel) -> dict[str, Any]:
-    """Configuration and what modules keep of it: the epsilon of norms."""
+    """Configuration and what modules keep of it: the epsilon of norms, and their classes, activations among them."""
     config = {name: value for name, value in model.config.to_dict().items() if name not in _OF_THE_FILE}
     kept = {
         f"{path}.{name}": value
@@ -208,7 +208,8 @@ def _settings(model: PreTrainedModel) -> dict[str, Any]:
         for name in ("eps", "variance_epsilon")
         if (value := getattr(module, name, None)) is not None
     }
-    return config | kept
+    classes = {f"{path} (class)": type(module).__qualname__ for path, module in model.named_modules()}
+    return config | kept | classes
 
 
 def _hooked(model: PreTrainedModel) -> bool:

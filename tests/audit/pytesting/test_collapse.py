@@ -100,6 +100,10 @@ def test_what_is_no_weight_and_differs_is_refused(suite: Suite) -> None:
     damaged.model.norm.variance_epsilon = 1e9
     with pytest.raises(ModelError, match=r"another model\.norm\.variance_epsilon"):
         suite(damaged, (), False)
+    inactive = tiny_lm().model
+    inactive.model.layers[0].mlp.act_fn = torch.nn.Identity()
+    with pytest.raises(ModelError, match=r"another model\.layers\.0\.mlp\.act_fn \(class\)"):
+        suite(inactive, (), False)
     hooked = tiny_lm().model
     hooked.model.layers[0].register_forward_hook(lambda module, args, output: None)
     with pytest.raises(ModelError, match="forward hooks"):
