@@ -29,6 +29,8 @@ __all__ = ["CollapseReport", "Suite"]
 
 _OF_THE_MODEL = ("perplexity", "degeneracy")
 _OF_A_FACT = ("efficacy", "generalization", "locality")
+_OF_THE_FILE = ("_name_or_path", "name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
+"""Of a configuration, what says where and how a checkpoint was saved, and nothing about what it computes."""
 _Model = LanguageModel | Path | str
 
 
@@ -98,7 +100,10 @@ class Suite:
         if isinstance(model, str | Path):
             name = str(self._lm.dtype).removeprefix("torch.")
             model = load_model(model, device=str(self._lm.device), dtype=name)
-        return model.model if isinstance(model, LanguageModel) else model
+        if isinstance(model, LanguageModel):
+            _same_tokenizer(self._lm, model)
+            model = model.model
+        return model
 
     def _prepared(self, checks: Sequence[str], requests: Sequence[EditRequest]) -> list[list[Any]]:
         return [CHECKS.get(name)().prepare(self._bench, requests) for name in checks]
@@ -156,6 +161,7 @@ def laid_over(lm: LanguageModel, other: PreTrainedModel) -> Iterator[None]:
             f"The model to be measured {what}, and the session's model {lm.ref!r} is a {lm.architecture}; name the model that it "
             "was made from with --editguard-model."
         )
+    _same_forward(lm, other)
     changed = [name for name, tensor in own.items() if not torch.equal(tensor, new[name].to(tensor))]
     kept = {name: own[name].clone() for name in changed}
     try:
@@ -167,6 +173,48 @@ def laid_over(lm: LanguageModel, other: PreTrainedModel) -> Iterator[None]:
         with torch.no_grad():
             for name, tensor in kept.items():
                 own[name].copy_(tensor)
+
+
+def _same_tokenizer(lm: LanguageModel, other: LanguageModel) -> None:
+    if lm.tokenizer is not other.tokenizer and _backend(lm) != _backend(other):
+        raise ModelError(
+            f"The tokenizer of {other.ref!r} is not that of the session's model {lm.ref!r}, and only weights are compared; name "
+            "the model that it was made from with --editguard-model."
+        )
+
+
+def _backend(lm: LanguageModel) -> str:
+    return str(lm.tokenizer.backend_tokenizer.to_str())
+
+
+def _same_forward(lm: LanguageModel, other: PreTrainedModel) -> None:
+    """Raise `ModelError` where `other` computes otherwise than by its weights: those alone are laid over."""
+    own, new = _settings(lm.model), _settings(other)
+    wrong = sorted(name for name in {*own, *new} if own.get(name) != new.get(name))
+    if wrong or _hooked(other):
+        what = f"has another {wrong[0]} in its configuration or modules than" if wrong else "has forward hooks, unlike"
+        raise ModelError(
+            f"The model to be measured {what} the session's model {lm.ref!r}, and only weights are compared; undo that, or name "
+            "the model that it was made from with --editguard-model."
+        )
+
+
+def _settings(model: PreTrainedModel) -> dict[str, Any]:
+    """Configuration and what modules keep of it: the epsilon of norms, and their classes, activations among them."""
+    config = {name: value for name, value in model.config.to_dict().items() if name not in _OF_THE_FILE}
+    kept = {
+        f"{path}.{name}": value
+        for path, module in model.named_modules()
+        for name in ("eps", "variance_epsilon")
+        if (value := getattr(module, name, None)) is not None
+    }
+    classes = {f"{path} (class)": type(module).__qualname__ for path, module in model.named_modules()}
+    return config | kept | classes
+
+
+def _hooked(model: PreTrainedModel) -> bool:
+    # torch has no public way to ask.
+    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 def _tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:

@@ -30,6 +30,7 @@ __all__ = ["collapse_suite", "edited_model", "guarded_editor"]
 def guarded_editor(pytestconfig: pytest.Config) -> GuardedEditor:
     """The session's `editguard.audit.GuardedEditor`: the model of ``--editguard-model`` under its policy, loaded once.
 
+    Its controls were made: where they do not show what they must, the test ends in an error.
     Use `assess` and `try_edit`, which leave the weights as they were; a test after which they are not ends in an error.
     The controls are made first: what checks say that cannot see a collapse is worth nothing.
     """

@@ -7,7 +7,6 @@ only where the session came to its end and every proof held; edits without a rec
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,8 +84,6 @@ class Evidence:
         if session.config.option.collectonly:
             return (yield)
         worker = getattr(session.config, "workeroutput", None)
-        if worker is None and self._out is not None and _tests_edits(session):
-            _remove_old(self._out)
         finished = False
         try:
             result = yield
@@ -118,22 +115,34 @@ class Evidence:
 
     def _close(self, finished: bool) -> None:
         self._problems += dict.fromkeys(one["problem"] for one in self._shipments if one["problem"])
-        if self._out is None or not any(one["header"] for one in self._shipments):
+        if self._out is None:
             return
         from ...probes.errors import EditguardError
         from ...reports.errors import ReportError
 
         try:
-            self._log = self._write(self._out, finished and not self._unread and not self._problems)
+            if self._worth_a_log():
+                self._log = self._write(self._out, finished and not self._unread and not self._problems)
         except (EditguardError, ReportError) as error:
             self._problems.append(str(error))
+        except OSError as error:
+            self._problems.append(
+                f"The log cannot be put into --editguard-out {str(self._out)!r} ({error.strerror}); name another folder."
+            )
+
+    def _worth_a_log(self) -> bool:
+        """Whether an edit was tested, or none could be since a control failed; an older log stays otherwise."""
+        if not any(one["header"] for one in self._shipments):
+            return False
+        header, controls = self._common()
+        return bool(self._records) or (header.requests > 0 and not all(control.ok for control in controls))
 
     # ------------------------------------------------------------------------------------------------------------- log
 
     def _write(self, out: Path, finished: bool) -> Path:
         from ...reports.log import LogWriter
         from ...reports.schema import EditRecord, Footer
-        from ..files import LOG
+        from ..files import LOG, WRITTEN
         from ..runner import locked_folder
 
         found = map(EditRecord.model_validate_json, self._records.values())
@@ -152,6 +161,9 @@ class Evidence:
                 if finished:
                     seconds = sum(record.seconds for record in records)
                     log.write(Footer(records=len(records), seconds=round(seconds, 3)))
+            # An older audit must not stand beside this log: its files would be taken for this one's.
+            for name in WRITTEN:
+                (out / name).unlink(missing_ok=True)
             partial.replace(out / LOG)
         return out / LOG
 
@@ -179,27 +191,3 @@ class Evidence:
                 terminalreporter.line(f"editguard: {problem}", red=True)
         if self._log is not None:
             terminalreporter.line(f"editguard: log of the edits in {self._log}")
-
-
-def _tests_edits(session: pytest.Session) -> bool:
-    """Whether an item of an edit was selected; what makes them is not loaded to find out that there is none."""
-    nodes = sys.modules.get(f"{__package__}.nodes")
-    return nodes is not None and any(isinstance(item, nodes.EditItem) for item in session.items)
-
-
-def _remove_old(out: Path) -> None:
-    """An older log must not be taken for that of a session that tests edits, and may end without one."""
-    from ...probes.errors import InputError
-    from ..files import WRITTEN
-    from ..runner import locked_folder
-
-    try:
-        with locked_folder(out, overwrite=True):
-            for name in WRITTEN:
-                (out / name).unlink(missing_ok=True)
-    except InputError as error:
-        raise pytest.UsageError(f"editguard: --editguard-out: {error}") from None
-    except OSError as error:
-        raise pytest.UsageError(
-            f"editguard: the older log in --editguard-out {str(out)!r} cannot be removed ({error.strerror}); name another folder."
-        ) from None

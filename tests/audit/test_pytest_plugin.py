@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 from editguard.audit.controls import Exploded  # what an inner session imports anew would register a second time
-from editguard.audit.files import LOG
+from editguard.audit.files import LOG, SUMMARY
 from editguard.audit.pytesting import collapse, nodes
+from editguard.audit.runner import locked_folder
 from editguard.probes.requests import EditRequest
 from editguard.reports.digest import summarise
 from editguard.reports.log import read_log
@@ -273,6 +274,56 @@ def test_controls_that_do_not_show_what_they_must_void_every_item(
     assert "editguard: void: Control 'control-bad-" in ran.stdout.str()
     summary = summarise(read_log(pytester.path / "out" / LOG))
     assert (summary.verdict, summary.controls.total) == ("void", 2)
+
+
+ASKS_FOR_THE_GUARD = """
+def test_asks(guarded_editor):
+    pass
+"""
+
+
+def test_an_older_audit_stays_where_no_edit_is_tested(pytester: pytest.Pytester, run, tiny: list[str]) -> None:  # type: ignore[no-untyped-def]
+    write_edits(pytester.path / "a.edits.json", MIDDLE)
+    pytester.makepyfile(test_own=ASKS_FOR_THE_GUARD)
+    older = pytester.path / "out" / LOG
+    older.parent.mkdir()
+    older.write_text("an older one")
+    run(*tiny, "test_own.py").assert_outcomes(passed=1)
+    run(*tiny, "-k", "test_asks").assert_outcomes(passed=1, deselected=len(ITEMS))
+    assert older.read_text() == "an older one"
+
+
+def test_an_older_audit_stays_while_another_run_has_the_folder(
+    pytester: pytest.Pytester, run, tiny: list[str]  # type: ignore[no-untyped-def]
+) -> None:  # fmt: skip
+    write_edits(pytester.path / "a.edits.json", MIDDLE)
+    older = pytester.path / "out" / LOG
+    with locked_folder(older.parent, overwrite=True):
+        older.write_text("an older one")
+        ran = run(*tiny, "-k", "drift")
+    assert ran.ret == pytest.ExitCode.TESTS_FAILED
+    assert "Another run is writing to" in ran.stdout.str()
+    assert older.read_text() == "an older one"
+
+
+def test_what_an_older_audit_left_goes_when_the_new_log_is_written(
+    pytester: pytest.Pytester, run, tiny: list[str]  # type: ignore[no-untyped-def]
+) -> None:  # fmt: skip
+    write_edits(pytester.path / "a.edits.json", MIDDLE)
+    (pytester.path / "out").mkdir()
+    (pytester.path / "out" / SUMMARY).write_text("an older one")
+    run(*tiny, "-k", "drift").assert_outcomes(passed=1, deselected=len(ITEMS) - 1)
+    assert not (pytester.path / "out" / SUMMARY).exists()
+
+
+def test_the_guard_is_given_out_only_where_the_controls_hold(
+    pytester: pytest.Pytester, run, tiny: list[str]  # type: ignore[no-untyped-def]
+) -> None:  # fmt: skip
+    pytester.makepyfile(test_own=ASKS_FOR_THE_GUARD)
+    write_policy(pytester.path / "policy.toml", controls=True)
+    ran = run(*tiny)
+    ran.assert_outcomes(errors=1)
+    assert "editguard: void: Control 'control-bad-" in ran.stdout.str()
 
 
 CHANGES_A_WEIGHT = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,6 +89,36 @@ def test_a_request_is_edited_by_the_guard(suite: Suite) -> None:
 def test_another_architecture_is_refused_by_name(suite: Suite) -> None:
     with pytest.raises(ModelError, match="--editguard-model"):
         suite(tiny_lm("gpt2"), (), False)
+
+
+def test_what_is_no_weight_and_differs_is_refused(suite: Suite) -> None:
+    other = tiny_lm()
+    other.model.config.rms_norm_eps = 1.0
+    with pytest.raises(ModelError, match="another rms_norm_eps in its configuration"):
+        suite(other.model, (), False)
+    damaged = tiny_lm().model
+    damaged.model.norm.variance_epsilon = 1e9
+    with pytest.raises(ModelError, match=r"another model\.norm\.variance_epsilon"):
+        suite(damaged, (), False)
+    inactive = tiny_lm().model
+    inactive.model.layers[0].mlp.act_fn = torch.nn.Identity()
+    with pytest.raises(ModelError, match=r"another model\.layers\.0\.mlp\.act_fn \(class\)"):
+        suite(inactive, (), False)
+    hooked = tiny_lm().model
+    hooked.model.layers[0].register_forward_hook(lambda module, args, output: None)
+    with pytest.raises(ModelError, match="forward hooks"):
+        suite(hooked, (), False)
+
+
+def test_another_tokenizer_is_refused(suite: Suite, checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(checkpoint, folder)
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content["normalizer"] = {"type": "Lowercase"}
+    file.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ModelError, match="The tokenizer of"):
+        suite(folder, (), False)
 
 
 def test_nothing_judged_is_not_sound() -> None:
