@@ -1,9 +1,8 @@
 """May an audit stand beside its baseline? Counts first, then compares; every ground for closing has a name.
 
 What closes the gate, in this order: the audit itself is no pass; it holds no case, lacks some, has more or asks for something
-else; the yardstick is another (model, policy, corpus, arithmetic of the checks);
-edits that were made are refused or collapse; a check no longer
-judges what it judged; a judged metric was not measured; a metric became worse.
+else; the yardstick is another (model, policy, corpus, arithmetic of the checks); edits that were made are
+refused or collapse; a check no longer judges what it judged; a judged metric was not measured; a metric became worse.
 
 A metric is worse when the measured difference exceeds what is allowed *and* the bootstrap interval lies beyond zero: the first
 says that it matters, the second that it is no noise. Where fewer than `FEWEST` edits are paired an interval says little, and
@@ -17,6 +16,7 @@ from typing import Final
 
 from .allowances import Allowances
 from .baseline import Baseline
+from .bootstrap import LEVEL
 from .closings import Closing, Gate, Reason
 from .comparison import Change, Comparison, Pair, compare, paired
 from .metrics import Kind, Metric, measured, source_of
@@ -172,10 +172,16 @@ def _regressions(found: Comparison, limits: Mapping[Metric, float]) -> Iterator[
 
 
 def regressed(change: Change, limit: float) -> bool:
-    """Return whether a metric became worse by more than `limit`, and not by noise alone."""
+    """Return whether a metric became worse by more than `limit`, and not by noise alone.
+
+    Where no edit became better, a draw shows no damage only if it holds no edit that became worse; that share is known without
+    drawing, and decides.
+    """
     if change.worse is None or change.worse <= limit:
         return False
-    return change.low is None or change.pairs < FEWEST or change.low > 0
+    if change.low is None or change.pairs < FEWEST:
+        return True
+    return change.low > 0 if change.unchanged is None else change.unchanged <= 1 - LEVEL
 
 
 def _told(change: Change, limit: float) -> str:
