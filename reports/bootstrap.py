@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["LEVEL", "RESAMPLES", "Interval", "paired_interval"]
+__all__ = ["LEVEL", "RESAMPLES", "Interval", "paired_interval", "unchanged_share"]
 
 RESAMPLES: Final = 10_000
 LEVEL: Final = 0.95
@@ -51,3 +51,13 @@ def paired_interval(
     ]
     low, high = np.quantile(np.concatenate(values), [1 - LEVEL, LEVEL])
     return Interval(float(low), float(high))
+
+
+def unchanged_share(differences: np.ndarray) -> float | None:
+    """Return the exact share of draws that hold no edit that changed; None where some became better and some worse.
+
+    `differences` [n_edits]. Of n edits of which k changed it is ((n - k) / n)^n.
+    """
+    if (differences > 0).any() and (differences < 0).any():
+        return None
+    return float((differences == 0).mean() ** len(differences))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from .base import Count, Model
 from .baseline import Baseline, BaselineEdit, Git
-from .bootstrap import RESAMPLES, Interval, paired_interval
+from .bootstrap import RESAMPLES, Interval, paired_interval, unchanged_share
 from .metrics import METRICS, Figure, Kind, Metric, Tally, measured, source_of
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class Change(Model):
 
     `before` and `after` are pooled rates, geometric means or maxima; `worse`, `low` and `high` are shares of 1, of points for a
     rate and relative otherwise. Null where nothing could be paired, and `low` and `high` for the worst ratio.
+    `unchanged` is the exact share of bootstrap draws without a changed edit, null where edits changed in both directions
+    or nothing can be said of them one by one.
     """
 
     metric: Metric
@@ -48,6 +50,7 @@ class Change(Model):
     worse: float | None
     low: float | None = None
     high: float | None = None
+    unchanged: float | None = None
 
 
 class EditChange(Model):
@@ -123,12 +126,20 @@ def change_of(metric: Metric, pairs: Sequence[Pair], resamples: int = RESAMPLES)
     known = [(before, after) for before, after in both if measured(before) and measured(after)]
     if not known:
         return Change(metric=metric, kind=kind, pairs=0, before=None, after=None, worse=None)
-    before, after, worse, interval = (
+    before, after, worse, interval, unchanged = (
         _of_rates(known, resamples) if kind is Kind.RATE else _of_ratios(known, kind, resamples)
     )
     low, high = (None, None) if interval is None else interval
     return Change(
-        metric=metric, kind=kind, pairs=len(known), before=before, after=after, worse=worse, low=low, high=high
+        metric=metric,
+        kind=kind,
+        pairs=len(known),
+        before=before,
+        after=after,
+        worse=worse,
+        low=low,
+        high=high,
+        unchanged=unchanged,
     )
 
 
@@ -141,6 +152,7 @@ class _Compared(NamedTuple):
     after: float
     worse: float
     interval: Interval | None
+    unchanged: float | None
 
 
 def _of_rates(known: Sequence[tuple[Figure, Figure]], resamples: int) -> _Compared:
@@ -155,7 +167,10 @@ def _of_rates(known: Sequence[tuple[Figure, Figure]], resamples: int) -> _Compar
 
     sums = columns.sum(axis=0)
     interval = paired_interval(columns, worse, resamples=resamples)
-    return _Compared(float(sums[0] / sums[1]), float(sums[2] / sums[3]), float(worse(sums)), interval)
+    # With other totals an edit moves the pooled rate also where its own share is the same.
+    alike = bool((columns[:, 1] == columns[:, 3]).all())
+    unchanged = unchanged_share(columns[:, 0] - columns[:, 2]) if alike else None
+    return _Compared(float(sums[0] / sums[1]), float(sums[2] / sums[3]), float(worse(sums)), interval, unchanged)
 
 
 def _of_ratios(known: Sequence[tuple[Figure, Figure]], kind: Kind, resamples: int) -> _Compared:
@@ -164,7 +179,7 @@ def _of_ratios(known: Sequence[tuple[Figure, Figure]], kind: Kind, resamples: in
     ratios = np.array([(before, after) for before, after in known], dtype=float)
     if kind is Kind.WORST:
         before, after = (float(side) for side in ratios.max(axis=0))
-        return _Compared(before, after, after / before - 1, None)
+        return _Compared(before, after, after / before - 1, None, None)
     logs = np.log(ratios)
     columns = np.stack([logs[:, 1] - logs[:, 0], np.ones(len(logs))], axis=1)
 
@@ -173,9 +188,8 @@ def _of_ratios(known: Sequence[tuple[Figure, Figure]], kind: Kind, resamples: in
         return found
 
     before, after = (float(side) for side in np.exp(logs.mean(axis=0)))
-    return _Compared(
-        before, after, float(worse(columns.sum(axis=0))), paired_interval(columns, worse, resamples=resamples)
-    )
+    interval = paired_interval(columns, worse, resamples=resamples)
+    return _Compared(before, after, float(worse(columns.sum(axis=0))), interval, unchanged_share(columns[:, 0]))
 
 
 _RANK = {"passed": 0, "refused": 1, "failed": 2}

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 from editguard.reports import bootstrap
-from editguard.reports.bootstrap import paired_interval
+from editguard.reports.bootstrap import paired_interval, unchanged_share
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -61,3 +61,12 @@ def test_equal_differences_have_an_interval_of_no_width() -> None:
 def test_without_an_edit_there_is_no_interval() -> None:
     with pytest.raises(ValueError, match="no edit"):
         paired_interval(np.empty((0, 2)), share)
+
+
+@pytest.mark.parametrize(
+    ("differences", "share"), [([0, 0, 1, 1], 1 / 16), ([0, 0, -1, 0], 81 / 256), ([0, 0], 1), ([1, -1], None)]
+)
+def test_the_share_of_draws_without_a_change_is_exact(differences: list[float], share: float | None) -> None:
+    assert unchanged_share(np.array(differences)) == share
+    draws = np.array([*itertools.product(differences, repeat=len(differences))])
+    assert share is None or share == (draws == 0).all(axis=1).mean()

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from editguard.reports.allowances import read_allowances
 from editguard.reports.closings import Gate, Reason
-from editguard.reports.gate import FEWEST, judge_gate
+from editguard.reports.comparison import Change, Pair, change_of
+from editguard.reports.gate import FEWEST, judge_gate, regressed
 from editguard.reports.log import Log
+from editguard.reports.metrics import Metric, Tally
 from editguard.reports.schema import Measurement
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -155,6 +157,24 @@ def lose(edits: int, total: int) -> Gate:
 
 def test_three_of_sixty_that_all_passed_are_no_noise() -> None:
     assert keys(lose(3, 60)) == ["regressed:efficacy-prefixed"]
+
+
+def losing(edits: int, total: int) -> Change:
+    tally = Tally(passed=1, failed=0, not_judged=0, total=1)
+    gone = Tally(passed=0, failed=1, not_judged=0, total=1)
+    one = saved(audit(1)).edits[0]
+    before, after = (one.model_copy(update={"metrics": {Metric.EFFICACY_PREFIXED: t}}) for t in (tally, gone))
+    found = change_of(
+        Metric.EFFICACY_PREFIXED, [Pair(before, after if i < edits else before) for i in range(total)], 20
+    )
+    assert found is not None
+    return found
+
+
+def test_three_lost_edits_close_it_whatever_their_number_and_two_do_not() -> None:
+    for total in range(FEWEST, 301):
+        assert regressed(losing(3, total), 0.0), total
+        assert not regressed(losing(2, total), 0.0), total
 
 
 def test_two_of_sixty_may_be_noise() -> None:
