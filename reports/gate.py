@@ -21,14 +21,12 @@ from .closings import Closing, Gate, Reason
 from .comparison import Change, Comparison, Pair, compare, paired
 from .metrics import Kind, Metric, measured, source_of
 from .numbers import percent
-from .text import counted
+from .text import counted, named
 
 __all__ = ["FEWEST", "closed_by", "judge_gate", "regressed"]
 
 FEWEST: Final = 8
 """Paired edits from which an interval may excuse a difference."""
-
-_NAMED = 5
 
 
 def closed_by(reason: Reason, message: str, baseline: str, allowed: Allowances) -> Gate:
@@ -92,9 +90,7 @@ def _counts(baseline: Baseline, audit: Baseline, found: Comparison) -> Iterator[
     ):
         if ids:
             single = len(ids) == 1
-            text = (
-                f"{len(ids)} {'edit' if single else 'edits'} {said.format('is' if single else 'are')}: {_names(ids)}."
-            )
+            text = f"{len(ids)} {'edit' if single else 'edits'} {said.format('is' if single else 'are')}: {named(ids)}."
             yield Closing(reason=reason, message=text)
 
 
@@ -113,7 +109,7 @@ def _yardstick(baseline: Baseline, audit: Baseline) -> Iterator[Closing]:
             or name not in audit.policy
             or baseline.policy[name] != audit.policy[name]
         )  # fmt: skip
-        yield Closing(reason=Reason.OTHER_POLICY, message=f"The policy is another, in {_names(keys)}.")
+        yield Closing(reason=Reason.OTHER_POLICY, message=f"The policy is another, in {named(keys)}.")
     if baseline.perplexity_corpus_sha256 != audit.perplexity_corpus_sha256:
         yield Closing(reason=Reason.OTHER_CORPUS, message="The perplexity was taken on other sentences.")
     if baseline.check_dtype != audit.check_dtype:
@@ -131,7 +127,7 @@ def _ends(baseline: Baseline, audit: Baseline, pairs: Iterable[Pair]) -> Iterato
         (Reason.NEW_COLLAPSE, collapsed, "no collapse before and collapsed the model now"),
     ):
         if ids:
-            text = f"{len(ids)} {'edit was' if len(ids) == 1 else 'edits were'} {said}: {_names(ids)}."
+            text = f"{len(ids)} {'edit was' if len(ids) == 1 else 'edits were'} {said}: {named(ids)}."
             yield Closing(reason=reason, message=text)
 
 
@@ -140,7 +136,7 @@ def _unchecked(pairs: Iterable[Pair]) -> Iterator[Closing]:
     for check in sorted({check for pair in pairs for check in pair.before.checks}):
         ids = [pair.after.id for pair in pairs if check in pair.before.checks and check not in pair.after.checks]
         if ids:
-            text = f"The check {check!r} judged {counted(len(ids), 'edit')} in the baseline and not now: {_names(ids)}."
+            text = f"The check {check!r} judged {counted(len(ids), 'edit')} in the baseline and not now: {named(ids)}."
             yield Closing(reason=Reason.MISSING_CHECKS, message=text)
 
 
@@ -150,7 +146,7 @@ def _unmeasured(pairs: Iterable[Pair], found: Comparison, allowed: Allowances) -
     for metric in allowed.limits:
         ids = [pair.after.id for pair in pairs if _lost(pair, source_of(metric))]
         if ids:
-            text = f"{metric.value} was not measured in {len(ids)} of {len(pairs)} edits: {_names(ids)}."
+            text = f"{metric.value} was not measured in {len(ids)} of {len(pairs)} edits: {named(ids)}."
             yield Closing(reason=Reason.UNMEASURED, metric=metric, message=text)
         elif metric in allowed.asked and metric not in known:
             text = f"{metric.value} was asked for, and no edit of both sides has it."
@@ -195,8 +191,3 @@ def _told(change: Change, limit: float) -> str:
         f"{change.metric.value} is worse by {100 * change.worse:.2f} {unit}{sure}, and {100 * limit:g} are allowed: "
         f"{shown(change.before)} before, {shown(change.after)} now, over {change.pairs} edits."
     )
-
-
-def _names(names: list[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:_NAMED])
-    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-__all__ = ["Piece", "counted", "pieces", "shortened", "slugs", "visible"]
+__all__ = ["Piece", "counted", "named", "pieces", "shortened", "slugs", "visible"]
 
 # C0 and C1 controls but tab and newline; soft hyphen; Arabic letter mark; zero-width space; marks, embeddings,
 # overrides and isolates of direction; line and paragraph separators; invisible operators; byte-order mark; annotation
@@ -23,6 +23,7 @@ _HIDDEN = re.compile(
 )
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 _LONGEST_SLUG = 48
+_NAMED = 5
 
 
 class Piece(NamedTuple):
@@ -47,6 +48,12 @@ def visible(text: str) -> str:
 def counted(number: int, one: str, many: str = "") -> str:
     """Return a number with its noun: ``1 edit``, ``2 edits``; `many` is the plural where it is not `one` with an s."""
     return f"{number} {one if number == 1 else many or f'{one}s'}"
+
+
+def named(names: Sequence[str]) -> str:
+    """Return the first five names in quotes, and how many more there are."""
+    shown = ", ".join(repr(name) for name in names[:_NAMED])
+    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"
 
 
 def shortened(text: str, most: int) -> str:

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from .log import Log
 from .schema import EditRecord
 from .story import Decided, Story
-from .text import counted
+from .text import counted, named
 
 __all__ = ["control_fault", "fail_reasons", "incomplete_reasons", "pass_reason", "void_reasons"]
 
-_NAMED = 5
 _EXPECTED = {"collapse": "a collapse", "sound": "a sound model"}
 
 
@@ -22,9 +21,9 @@ def void_reasons(log: Log, controls: Sequence[Story]) -> Iterator[str]:
     recorded = {control.id for control in log.controls}
     missing = [name for name in log.header.controls if name not in recorded]
     if missing and log.controls:
-        yield f"{counted(len(missing), 'control is', 'controls are')} missing: {_names(missing)}."
+        yield f"{counted(len(missing), 'control is', 'controls are')} missing: {named(missing)}."
     elif missing and log.header.policy.get("controls") is not True:
-        yield f"No control was recorded, though the header announces {_names(missing)}."
+        yield f"No control was recorded, though the header announces {named(missing)}."
     for control in controls:
         fault = control_fault(control)
         if fault is not None:
@@ -93,9 +92,4 @@ def pass_reason(log: Log, stories: Sequence[Story]) -> str:
 
 
 def _ids(stories: Sequence[Story]) -> str:
-    return _names([story.record.id for story in stories])
-
-
-def _names(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:_NAMED])
-    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"
+    return named([story.record.id for story in stories])

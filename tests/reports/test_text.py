@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from editguard.reports.numbers import number, percent, ratio
 from editguard.reports.page import show, show_breaks
-from editguard.reports.text import counted, slugs, visible
+from editguard.reports.text import counted, named, slugs, visible
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,3 +82,8 @@ def test_ratios_line_up_near_one() -> None:
 )  # fmt: skip
 def test_a_number_has_its_noun(number: int, words: tuple[str, ...], said: str) -> None:
     assert counted(number, *words) == said
+
+
+def test_five_names_are_told_and_the_rest_is_counted() -> None:
+    assert named(["a", "b"]) == "'a', 'b'"
+    assert named([*"abcdefg"]) == "'a', 'b', 'c', 'd', 'e' and 2 more"
