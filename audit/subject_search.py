@@ -1,8 +1,8 @@
 """Whose fact was edited? A rank-one change points back at the key that it was made for.
 
 An update of the ROME family is ``Delta ~ l r^T`` with ``r ~ C^-1 k``, so ``C r`` has the direction of the edited subject's
-mean key. Each candidate's mean key under the run's prefixes is compared with it; since all keys have much in common, the
-mean over candidates is taken from both first. The answer is only as good as the vocabulary: a subject that is not in
+mean key, of unknown length and sign. Each candidate's mean key under the run's prefixes is compared with it; since all
+keys have much in common, only what stands off the mean over candidates counts. The answer is only as good as the vocabulary: a subject that is not in
 it cannot be named, and another takes its place. So the best one is held against a null distribution: how alike each
 candidate is to the nearest other one, which is what would be found were it not there itself.
 """
@@ -40,7 +40,7 @@ class Likeness(NamedTuple):
 
     subject: str
     cosine: float
-    """Between ``C r`` and the candidate's mean key, the mean over all candidates taken from both."""
+    """Between the parts of ``C r`` and of the candidate's mean key that are orthogonal to the mean over all candidates."""
 
 
 class Candidates(NamedTuple):
@@ -97,9 +97,9 @@ def likeness(right: torch.Tensor, statistics: KeyStatistics, candidates: Candida
     for keys in candidates.keys.unbind(1):
         mean = keys.mean(0)
         sign = torch.sign(pointed @ mean)
-        # The key's own length is lost in a singular vector; the part along the mean gives it back.
-        scaled = sign * pointed * (mean @ mean) / (sign * pointed @ mean)
-        scores.append(torch.nn.functional.cosine_similarity(keys - mean, (scaled - mean)[None]))
+        # The key's length is lost in a singular vector, and so is how far it lies from the mean along the mean itself.
+        seen = sign * _off(pointed[None], mean)
+        scores.append(torch.nn.functional.cosine_similarity(_off(keys, mean), seen))
     best = torch.stack(scores).amax(0)
     order = best.argsort(descending=True).tolist()
     return [Likeness(candidates.subjects[index], float(best[index])) for index in order]
@@ -109,9 +109,14 @@ def absent(candidates: Candidates) -> torch.Tensor:
     """Return for each candidate its likeness to the nearest other one [n]: what the best would have, were it left out."""
     found = []
     for keys in candidates.keys.unbind(1):
-        unit = torch.nn.functional.normalize(keys - keys.mean(0), dim=1)
+        unit = torch.nn.functional.normalize(_off(keys, keys.mean(0)), dim=1)
         found.append((unit @ unit.T).fill_diagonal_(-1).amax(1))
     return torch.stack(found).amax(0)
+
+
+def _off(keys: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """Return the part of `keys` [n, d_ff] that is orthogonal to `mean` [d_ff]."""
+    return keys - torch.outer(keys @ mean / (mean @ mean), mean)
 
 
 def search(
