@@ -121,26 +121,39 @@ def audit(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an audit that the folder already holds.")
     ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an audit that was killed in this folder, or begin one.")
+    ] = False,
     save_baseline: SaveBaseline = None,
     baselines: Baselines = STORE,
     as_json: Json = False,
 ) -> None:
     """Probe, guard, make, check and undo every edit; write log, report and outputs. Exit 0 only for a pass."""
+    from ..probes.errors import InputError
     from .files import REPORT
     from .runner import locked_folder, run_audit
 
     arguments = {name: str(value) if isinstance(value, Path) else value for name, value in locals().items()
                  if isinstance(value, str | int | float | bool | Path | None)}  # fmt: skip
+    if overwrite and resume:
+        raise InputError("--overwrite removes the audit that --resume would go on with; leave one of them out.")
     known_name(save_baseline)
     loaded = load_edits(edits, limit, skip_invalid)
     known_editor(editor)
-    with locked_folder(out, overwrite=overwrite), progress_bars(as_json) as progress:
+    with locked_folder(out, overwrite=overwrite, resume=resume), progress_bars(as_json) as progress:
         setup = prepared(
             model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress,
             engine=engine, perplexity_corpus=perplexity_corpus, check_dtype=check_dtype,
         )  # fmt: skip
         summary = run_audit(
-            setup, loaded, out, editor=editor, arguments=arguments, overwrite=overwrite, progress=progress
+            setup,
+            loaded,
+            out,
+            editor=editor,
+            arguments=arguments,
+            overwrite=overwrite,
+            resume=resume,
+            progress=progress,
         )
     if as_json:
         typer.echo(summary.model_dump_json())
