@@ -29,9 +29,11 @@ from .cli_common import (
     Layer,
     Limit,
     Model,
+    Overwrite,
     PerplexityCorpus,
     Pickle,
     PolicyFile,
+    Resume,
     Seed,
     Site,
     Skip,
@@ -118,25 +120,18 @@ def audit(
     limit: Limit = None,
     skip_invalid: Skip = False,
     allow_pickle: Pickle = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an audit that the folder already holds.")
-    ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an audit that was killed in this folder, or begin one.")
-    ] = False,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
     save_baseline: SaveBaseline = None,
     baselines: Baselines = STORE,
     as_json: Json = False,
 ) -> None:
     """Probe, guard, make, check and undo every edit; write log, report and outputs. Exit 0 only for a pass."""
-    from ..probes.errors import InputError
     from .files import REPORT
     from .runner import locked_folder, run_audit
 
     arguments = {name: str(value) if isinstance(value, Path) else value for name, value in locals().items()
                  if isinstance(value, str | int | float | bool | Path | None)}  # fmt: skip
-    if overwrite and resume:
-        raise InputError("--overwrite removes the audit that --resume would go on with; leave one of them out.")
     known_name(save_baseline)
     loaded = load_edits(edits, limit, skip_invalid)
     known_editor(editor)
@@ -146,15 +141,8 @@ def audit(
             engine=engine, perplexity_corpus=perplexity_corpus, check_dtype=check_dtype,
         )  # fmt: skip
         summary = run_audit(
-            setup,
-            loaded,
-            out,
-            editor=editor,
-            arguments=arguments,
-            overwrite=overwrite,
-            resume=resume,
-            progress=progress,
-        )
+            setup, loaded, out, editor=editor, arguments=arguments, overwrite=overwrite, resume=resume, progress=progress,
+        )  # fmt: skip
     if as_json:
         typer.echo(summary.model_dump_json())
     else:

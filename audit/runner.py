@@ -54,6 +54,8 @@ def locked_folder(out: Path, *, overwrite: bool, resume: bool = False) -> Iterat
     """
     from filelock import FileLock, Timeout
 
+    if overwrite and resume:
+        raise InputError("--overwrite removes the audit that --resume would go on with; leave one of them out.")
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     writable(out)
     lock = FileLock(out / ".lock")

@@ -119,6 +119,11 @@ def test_another_run_does_not_go_on_with_it(controlled: Setup, whole: bytes, tmp
     assert (tmp_path / LOG).read_bytes() == begun
 
 
+def test_removing_and_going_on_exclude_each_other(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="leave one of them out"), locked_folder(tmp_path, overwrite=True, resume=True):
+        pass
+
+
 def test_results_without_a_log_are_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("mine", encoding="utf-8")
     with (
