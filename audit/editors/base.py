@@ -119,7 +119,8 @@ class Editor(ABC):
         insertion = self.insertion(keys)
         start_norm, settings = float(insertion.start.norm()), self.settings(context.settings)
         texts = self.contexts(context.prefixes)
-        return Plan(keys, insertion, value_problem(context.lm, request, texts, start_norm, settings))
+        problem = value_problem(context.lm, request, texts, start_norm, settings, context.prefixes.seed)
+        return Plan(keys, insertion, problem)
 
     def finish(self, plan: Plan, value: OptimisedValue, statistics: KeyStatistics) -> RankOneUpdate:
         """Return the update that puts `value` in; raises `NotFinite`."""

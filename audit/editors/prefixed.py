@@ -21,6 +21,7 @@ from .value import Descent, ValueSettings
 __all__ = ["Prefixed"]
 
 _STEPS, _STEP, _CLAMP, _STOP_LOSS, _PARTS = 20, 0.3, 6.0, 0.1, 5
+_REWORDINGS, _ESSENCES = 8, 6
 
 
 @EDITORS.register("prefixed")
@@ -39,7 +40,8 @@ class Prefixed(Editor):
         """Search faster and farther than published, a fifth of the contexts at a time; docs/results.md has the comparison.
 
         A mean over contexts of many kinds is harder to satisfy than ROME's, so the clamp is wider; the search ends
-        earlier, since what it gains late is paid in perplexity.
+        earlier, since what it gains late is paid in perplexity. Rewordings let the fact be found under other words, and
+        the subject's distribution under prefixes keeps the rest of what the model says of it.
         """
         return replace(
             asked,
@@ -49,6 +51,8 @@ class Prefixed(Editor):
             stop_loss=_STOP_LOSS,
             parts=_PARTS,
             descent=Descent.STEEPEST,
+            rewordings=_REWORDINGS,
+            essences=_ESSENCES,
         )
 
     def insertion(self, keys: SubjectKeys) -> Insertion:
