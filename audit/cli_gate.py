@@ -14,7 +14,7 @@ from .cli_common import Json
 if TYPE_CHECKING:
     from ..reports.allowances import Allowances
     from ..reports.closings import Gate, Override, Reason
-    from .baselines import Store
+    from .baselines import Found, Store
     from .gate import Judged
 
 __all__ = [
@@ -82,16 +82,33 @@ def save(
 
 
 @app.command("list")
-def listed(baselines: Baselines = STORE) -> None:
-    """List every baseline with its date, commit, verdict and number of edits."""
-    store = store_in(baselines)
-    for name in store.names():
-        for number in store.numbers(name):
-            found = store.find(f"{name}@{number}").baseline
-            commit = f"{found.git.commit[:8]}{'+' if found.git.dirty else ''}" if found.git else "no commit"
-            typer.echo(
-                f"{name}@{number}  {found.created}  {commit}  {found.verdict}  {len(found.edits)} edits  {found.model.ref}"
-            )
+def listed(
+    reference: Annotated[str | None, typer.Argument(metavar="[NAME]", help="NAME or NAME@3; default: all.")] = None,
+    baselines: Baselines = STORE,
+) -> None:
+    """List baselines with date, commit, verdict and number of edits.
+
+    One that cannot be read is named on standard error, and the others are listed; exit 2 only where it was asked for by NAME.
+    """
+    from ..reports.errors import ReportError
+
+    store, unreadable = store_in(baselines), False
+    for one in store.references(reference):
+        try:
+            typer.echo(_listing(store.find(one)))
+        except ReportError as error:
+            unreadable = True
+            typer.echo(f"editguard: {error}", err=True)
+    raise typer.Exit(2 if unreadable and reference is not None else 0)
+
+
+def _listing(found: Found) -> str:
+    from ..reports.text import counted, visible
+
+    kept = found.baseline
+    commit = f"{kept.git.commit[:8]}{'+' if kept.git.dirty else ''}" if kept.git else "no commit"
+    edits = counted(len(kept.edits), "edit")
+    return visible(f"{found.name}  {kept.created}  {commit}  {kept.verdict}  {edits}  {kept.model.ref}")
 
 
 def compare(

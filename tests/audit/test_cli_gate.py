@@ -304,6 +304,44 @@ def test_a_baseline_is_saved_listed_and_refused(place: Path, command: Command) -
     assert "fail  14 edits" in listed[1]
 
 
+def aged(path: Path) -> None:
+    """Make a baseline what an older form of the format was: fields of today are missing, one of then is there."""
+    plain = json.loads(path.read_text())
+    del plain["check_dtype"]
+    for edit in plain["edits"]:
+        del edit["checks"]
+    path.write_text(json.dumps(plain | {"mood": 1}))
+
+
+def test_a_baseline_that_cannot_be_read_is_named_and_the_others_are_listed(based: Path, command: Command) -> None:
+    for name in ("aged", "main"):
+        assert command("baseline", "save", "base", name).code == 0
+    aged(based / ".editguard" / "baselines" / "aged" / "0001.json")
+    ran = in_a_process("baseline", "list")
+    assert (ran.code, [line.split()[0] for line in ran.out.splitlines()]) == (0, ["main@1", "main@2"])
+    assert len(ran.err.splitlines()) == 1
+    assert ran.err.startswith("editguard: The baseline aged@1 was written by editguard")
+    assert "lacks 'check_dtype', 'edits.checks' and has the unknown 'mood'" in ran.err
+    assert "save it anew from its audit's log with 'editguard baseline save LOG NAME'" in ran.err
+    assert "restore" not in ran.err
+    assert in_a_process("baseline", "list", "aged").code == 2
+    assert [line.split()[0] for line in command("baseline", "list", "main@1").out.splitlines()] == ["main@1"]
+    ran = command("baseline", "list", "mian")
+    assert (ran.code, ran.out, "did you mean 'main'?" in ran.err) == (2, "", True)
+    # The others can be compared, and what is compared with the old one says the same as the list does.
+    assert command("compare", "main@1", "main@2").code == 0
+    ran = command("compare", "aged", "main")
+    assert (ran.code, "save it anew" in ran.err) == (2, True)
+    ran = command("gate", "base", "--baseline", "aged")
+    assert (ran.code, "unreadable: The baseline aged@1 was written" in ran.out) == (1, True)
+
+
+def test_one_edit_is_one_edit(place: Path, command: Command) -> None:
+    written(audit(1), place / "one" / "audit.jsonl")
+    assert command("baseline", "save", "one", "main").code == 0
+    assert "  1 edit  " in command("baseline", "list").out
+
+
 def test_compare_reads_logs_folders_and_baselines_and_never_fails_for_what_changed(
     based: Path, command: Command
 ) -> None:
