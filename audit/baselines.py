@@ -62,7 +62,7 @@ class Store:
         if reference is None:
             return [f"{name}@{number}" for name in self.names() for number in self.numbers(name)]
         name, number = _split(reference)
-        self._expect(reference)
+        self.expect(reference)
         return [f"{name}@{one}" for one in self.numbers(name) if number in (None, one)]
 
     def save(self, name: str, baseline: Baseline) -> Path:
@@ -94,9 +94,9 @@ class Store:
 
     def find(self, reference: str) -> Found:
         """Read ``NAME`` (its latest), ``NAME@N`` or the path of a baseline's file; raises `BaselineError` and its relatives."""
+        self.expect(reference)
         if _is_path(reference):
             return _read(Path(reference), reference)
-        self._expect(reference)
         name, number = _split(reference)
         chosen = number or self.numbers(name)[-1]
         return _read(self.folder / name / f"{chosen:04d}.json", f"{name}@{chosen}")
@@ -109,9 +109,13 @@ class Store:
         numbers = self.numbers(name)
         return bool(numbers) if number is None else number in numbers
 
-    def _expect(self, reference: str) -> None:
-        if not self.holds(reference):
-            raise BaselineError(f"There is no baseline {reference!r} in {str(self.folder)!r}; {self._hint(reference)}")
+    def expect(self, reference: str) -> None:
+        """Raise `BaselineError` where there is no file for `reference`, with what may have been meant."""
+        if self.holds(reference):
+            return
+        if _is_path(reference):
+            raise BaselineError(f"There is no file {reference!r}; give NAME, NAME@3 or the path of a baseline's file.")
+        raise BaselineError(f"There is no baseline {reference!r} in {str(self.folder)!r}; {self._hint(reference)}")
 
     def _hint(self, reference: str) -> str:
         name, _ = _split(reference)

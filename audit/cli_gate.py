@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,7 @@ __all__ = [
     "app",
     "compare",
     "gate",
+    "gate_json",
     "known_name",
     "override",
     "saved",
@@ -159,7 +160,7 @@ def gate(
     if out is not None:
         _write(out, judged)
     if as_json:
-        typer.echo(_json(found))
+        typer.echo(json.dumps(gate_json(found)))
     elif markdown:
         typer.echo(gate_markdown(found), nl=False)
     else:
@@ -226,6 +227,7 @@ def shown_since(
     from .gate import read_audit
 
     if baseline is not None:
+        store_in(baselines).expect(baseline)  # a report is asked for by a person, who mistyped
         return gate_for(log, baseline, baselines, max_regress, accept).gate, []
     read = read_audit(log).sha256
     return None, [one for one in store_in(baselines).overrides() if one.log_sha256 == read]
@@ -279,8 +281,9 @@ def _announce(record: Override, said: str) -> None:
     typer.echo(f"It holds for this log ({record.log_sha256[:12]}), {record.baseline} and these reasons alone.")
 
 
-def _json(found: Gate) -> str:
-    return json.dumps(found.model_dump(mode="json") | {"exit_code": found.exit_code})
+def gate_json(found: Gate) -> dict[str, Any]:
+    """Return the gate's verdict as one JSON object, with its exit code."""
+    return found.model_dump(mode="json") | {"exit_code": found.exit_code}
 
 
 def _write(out: Path, judged: Judged) -> None:
@@ -289,6 +292,6 @@ def _write(out: Path, judged: Judged) -> None:
     from .files import REPORT, writable
 
     writable(out)
-    write_atomic(out / "gate.json", _json(judged.gate) + "\n")
+    write_atomic(out / "gate.json", json.dumps(gate_json(judged.gate)) + "\n")
     if judged.audit is not None:
         write_atomic(out / REPORT, render_html(judged.audit.log, judged.gate))

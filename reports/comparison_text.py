@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from .closings import Gate, Override
+from .closings import Gate, Lapsed, Override
 from .comparison import Change, Comparison
 from .gate import regressed
 from .marks import escaped, grid
 from .metrics import Kind, Metric
 from .numbers import percent, ratio
 
-__all__ = ["COLUMNS", "Row", "compare_markdown", "gate_markdown", "headline", "rows", "said_of"]
+__all__ = ["COLUMNS", "Row", "compare_markdown", "gate_markdown", "headline", "lapse", "rows", "said_of"]
 
 COLUMNS = ("metric", "before", "now", "difference", "90 % interval", "edits", "allowed", "")
 _MOST_EDITS = 20
@@ -100,6 +100,12 @@ def said_of(one: Override) -> str:
     )
 
 
+def lapse(one: Lapsed) -> str:
+    """Return that an override does not hold, whose it is, and why it does not."""
+    said = one.override
+    return f"An override of {said.author} at {said.time} ({said.reason}) does not hold here: {one.why}."
+
+
 def gate_markdown(gate: Gate) -> str:
     """Return the gate's verdict with what it rests on."""
     return "\n".join(_gate_lines(gate)) + "\n"
@@ -112,8 +118,7 @@ def compare_markdown(found: Comparison) -> str:
 
 
 def _gate_lines(gate: Gate) -> Iterator[str]:
-    word = "open by override" if gate.override else "open" if gate.open else "closed"
-    yield f"## Gate {word}"
+    yield f"## Gate {'open by override' if gate.standing == 'override' else gate.standing}"
     yield ""
     yield f"**{escaped(headline(gate))}**"
     yield ""
@@ -121,6 +126,8 @@ def _gate_lines(gate: Gate) -> Iterator[str]:
         yield f"- `{closing.key}`: {escaped(closing.message)}"
     for message in gate.accepted:
         yield f"- accepted: {escaped(message)}"
+    for one in gate.lapsed:
+        yield f"- {escaped(lapse(one))}"
     if gate.comparison is not None:
         yield from _comparison_lines(gate.comparison, gate.allowed)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from .closings import Gate, Override
+from .comparison_text import headline, lapse, said_of
 from .digest import Digest, digest
 from .log import Log
 from .marks import escaped, grid
@@ -23,18 +25,27 @@ MOST_ROWS = 25
 """A table shows so many rows; the rest is in the report."""
 _MOST = 300
 """Characters of one text."""
+_MOST_OF_GATE = 2000
+"""Characters of one sentence about the gate, which names edits."""
 _MARKS = {"pass": "✅ pass", "fail": "❌ fail", "void": "⚠️ void"}
+_GATES = {"open": "✅ gate open", "closed": "❌ gate closed", "override": "⚠️ gate open by override"}
 
 
-def render_markdown(log: Log) -> str:
-    """Return the summary over `log`; no text of a model, a file or a user is read as Markdown, HTML, link or mention."""
-    return "\n".join(_lines(digest(log))) + "\n"
+def render_markdown(log: Log, gate: Gate | None = None, overrides: Sequence[Override] = ()) -> str:
+    """Return the summary over `log`; no text of a model, a file or a user is read as Markdown, HTML, link or mention.
+
+    With `gate` its verdict comes first; without, the `overrides` that are on record for this log.
+    """
+    return "\n".join(_lines(digest(log), gate, overrides)) + "\n"
 
 
-def _lines(found: Digest) -> Iterator[str]:
+def _lines(found: Digest, gate: Gate | None, overrides: Sequence[Override]) -> Iterator[str]:
     summary = found.summary
-    yield f"## editguard: {_MARKS[summary.verdict]}"
+    standing = gate.standing if gate is not None else "override" if overrides else None
+    itself = _MARKS[summary.verdict]
+    yield f"## editguard: {itself if standing is None else f'{_GATES[standing]}; the audit itself: {itself}'}"
     yield ""
+    yield from (f"- {escaped(shortened(said, _MOST_OF_GATE))}" for said in _since(gate, overrides))
     yield from (f"- {_text(reason)}" for reason in summary.reasons[:MOST_ROWS])
     yield ""
     yield from grid(
@@ -49,6 +60,16 @@ def _lines(found: Digest) -> Iterator[str]:
     yield from _rates(summary.counts, summary.efficacy_by_family)
     yield from _controls(found.controls)
     yield from _provenance(found)
+
+
+def _since(gate: Gate | None, overrides: Sequence[Override]) -> Iterator[str]:
+    if gate is None:
+        yield from map(said_of, overrides[-MOST_ROWS:])
+        return
+    yield headline(gate)
+    yield from (f"{one.key}: {one.message}" for one in gate.closings)
+    yield from (f"accepted: {message}" for message in gate.accepted)
+    yield from map(lapse, gate.lapsed[:MOST_ROWS])
 
 
 def _edits(stories: Sequence[Story]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .closings import Gate, Override
 from .comparison import EditChange
-from .comparison_text import COLUMNS, Row, rows, said_of
+from .comparison_text import COLUMNS, Row, lapse, rows, said_of
 from .digest import Digest
 
 __all__ = ["Since", "since"]
@@ -27,6 +27,7 @@ class Since:
     headline: str
     gate: Gate | None
     overrides: tuple[str, ...]
+    lapsed: tuple[str, ...]
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     edits: tuple[EditChange, ...]
@@ -48,6 +49,7 @@ def since(found: Digest, gate: Gate | None, overrides: Sequence[Override]) -> Si
         headline=said[-1] if gate is None else _headline(gate),
         gate=gate,
         overrides=said,
+        lapsed=() if gate is None else tuple(map(lapse, gate.lapsed)),
         columns=COLUMNS,
         rows=() if gate is None or compared is None else tuple(rows(compared, gate.allowed)),
         edits=edits[:_MOST_EDITS],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 from editguard.audit.cli import main
 from editguard.reports.log import Log
+from junitparser import JUnitXml, Skipped
 
 from ..reports.audits import audit, counted, judged_by, lost, ratio, refused, remeasured, with_edits, written
 from .tiny_lm import MIDDLE, lenient
@@ -201,6 +203,47 @@ def test_gate_writes_a_page_only_where_it_is_told_to(based: Path, command: Comma
     assert json.loads((based / "page" / "gate.json").read_text())["open"] is True
 
 
+def test_a_report_against_a_baseline_says_and_exits_what_the_gate_does(based: Path, command: Command) -> None:
+    written(CLOSING["regressed:efficacy-prefixed"], based / "now" / "audit.jsonl")  # type: ignore[arg-type]
+    ran = in_a_process("report", "now", "--baseline", "main")
+    first, ground, *_ = ran.out.splitlines()
+    assert (ran.code, ran.err) == (1, "")
+    assert first == ("CLOSED  The gate is closed against main@1: regressed:efficacy-prefixed. The audit itself: pass.")
+    assert ground.startswith("  regressed:efficacy-prefixed: ")
+    assert (
+        (based / "now" / "summary.md")
+        .read_text(encoding="utf-8")
+        .startswith("## editguard: ❌ gate closed; the audit itself: ✅ pass")
+    )
+    assert 'testcase classname="audit" name="gate"' in (based / "now" / "junit.xml").read_text()
+    plain = json.loads(command("report", "now", "--baseline", "main", "--json").out)
+    assert next(iter(plain)) == "gate"
+    assert (plain["gate"]["exit_code"], plain["exit_code"], plain["verdict"]) == (1, 0, "pass")
+    ran = command("report", "base", "--baseline", "main")
+    assert (ran.code, ran.out.split("  ")[0]) == (0, "OPEN")
+    ran = command("report", "now")
+    assert (ran.code, ran.out.split("  ")[0]) == (0, "PASS")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mian", "did you mean 'main'?"),
+        ("release", "there are main"),
+        ("main@7", "numbers 1 to 1"),
+        ("a/b.json", "no file"),
+    ],
+)
+def test_a_report_against_a_mistyped_baseline_is_wrong_usage_and_writes_nothing(
+    based: Path, name: str, said: str
+) -> None:
+    before = sorted(based.rglob("*"))
+    ran = in_a_process("report", "base", "--baseline", name)
+    assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
+    assert said in ran.err
+    assert sorted(based.rglob("*")) == before
+
+
 # -------------------------------------------------------------------------------------------------------- override
 
 
@@ -236,6 +279,76 @@ def test_an_override_opens_exactly_this_log_baseline_and_reasons(closed: Path, c
     baseline = closed / ".editguard" / "baselines" / "main" / "0001.json"
     baseline.write_text(baseline.read_text().replace('"seed": 0', '"seed": 1'))
     assert command("gate", "now", "--baseline", "main").code == 1
+
+
+def other_log(place: Path) -> str:
+    path = place / "now" / "audit.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"seconds":241.7', b'"seconds":241.8'))
+    return "it is for the log "
+
+
+def other_baseline(place: Path) -> str:
+    path = place / ".editguard" / "baselines" / "main" / "0001.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    return "it is against main@1 ("
+
+
+def one_reason_more(place: Path) -> str:
+    return "it does not name regressed:answers-unprefixed"
+
+
+def one_reason_less(place: Path) -> str:
+    return "it names regressed:efficacy-prefixed, which does not close the gate now"
+
+
+@pytest.mark.parametrize("change", [other_log, other_baseline, one_reason_more, one_reason_less])
+def test_an_override_that_does_not_hold_is_told_with_why(
+    closed: Path, command: Command, change: Callable[[Path], str]
+) -> None:
+    log = with_edits(CLOSING["regressed:efficacy-prefixed"], lost("locality", "unprefixed", "exact", 2), range(8))  # type: ignore[arg-type]
+    if change in (one_reason_more, one_reason_less):
+        shutil.rmtree(closed / "now")
+        written(log, closed / "now" / "audit.jsonl")
+    every, one = (), ("--max-regress", "answers-unprefixed:off")
+    given, asked = {
+        one_reason_more: (one, every),
+        one_reason_less: (every, ("--max-regress", "efficacy-prefixed:off")),
+    }.get(change, (every, every))
+    assert command("override", "now", "--baseline", "main", *WORD, *given).code == 0
+    said = change(closed)
+    for output in ((), ("--json",), ("--markdown",)):
+        ran = command("gate", "now", "--baseline", "main", *asked, *output)
+        shown = ran.out.replace("\u200b", "")  # Markdown breaks what could be a mention or a link
+        assert (ran.code, said in shown) == (1, True), ran.out
+    plain = json.loads(command("gate", "now", "--baseline", "main", *asked, "--json").out)
+    (lapsed,) = plain["lapsed"]
+    assert (lapsed["override"]["author"], plain["override"]) == ("Ada <ada>", None)
+    ran = command("report", "now", "--baseline", "main", *asked)
+    assert (ran.code, said in ran.out) == (1, True)
+    for name in ("summary.md", "junit.xml", "report.html"):
+        assert "does not hold here" in (closed / "now" / name).read_text(encoding="utf-8"), name
+
+
+def test_an_override_of_something_else_is_nobodys_concern(closed: Path, command: Command) -> None:
+    written(with_edits(BASE, lost(), range(6)), closed / "other" / "audit.jsonl")
+    assert command("baseline", "save", "base", "apart").code == 0
+    assert command("override", "other", "--baseline", "apart", *WORD).code == 0
+    assert "override" not in command("gate", "now", "--baseline", "main").out.lower()
+
+
+def test_an_override_is_in_every_file_and_passes_nothing(closed: Path, command: Command) -> None:
+    assert command("override", "now", "--baseline", "main", *WORD).code == 0
+    for options in ((), ("--baseline", "main")):
+        ran = command("report", "now", *options)
+        assert ran.code == 0
+        suite = next(iter(JUnitXml.fromstring((closed / "now" / "junit.xml").read_bytes())))
+        (case,) = (one for one in suite if one.name == "gate")
+        assert [type(one) for one in case.result] == [Skipped]
+        told = {one.name: one.value for one in suite.properties()}["override"]
+        assert "opened by override of Ada <ada>" in told
+        summary = (closed / "now" / "summary.md").read_text(encoding="utf-8")
+        assert summary.startswith("## editguard: ⚠️ gate open by override; the audit itself: ✅ pass")
+        assert "only test subjects are affected" in summary
 
 
 def test_an_override_shows_in_every_report_of_the_log(closed: Path, command: Command) -> None:
