@@ -11,13 +11,13 @@ from rich.text import Text
 
 from ..reports.closings import Gate, Override
 from ..reports.comparison import Comparison
-from ..reports.comparison_text import COLUMNS, headline, lapse, rows, said_of
+from ..reports.comparison_text import COLUMNS, headline, lapse, rows, said_of, sets
 from ..reports.metrics import Metric
-from ..reports.text import visible
+from ..reports.text import counted, visible
 
 __all__ = ["print_comparison", "print_gate", "print_overrides", "print_standing"]
 
-_MOST_EDITS = 20
+_MOST_EDITS = 10
 _MOODS = {"worse": "red", "noise": "yellow", "unmeasured": "yellow"}
 _STANDINGS: Final = {
     "open": "[bold green]OPEN[/]", "override": "[bold yellow]OPEN BY OVERRIDE[/]", "closed": "[bold red]CLOSED[/]",
@@ -58,7 +58,7 @@ def print_comparison(found: Comparison) -> None:
     for what, side in (("before", found.before), ("now", found.after)):
         commit = f", commit {side.git.commit[:8]}{' and changes' if side.git.dirty else ''}" if side.git else ""
         console.print(
-            f"{what:>6}  {_safe(side.name)}: {side.verdict}, {side.edits} edits, {_safe(side.created)}{commit}",
+            f"{what:>6}  {_safe(side.name)}: {side.verdict}, {counted(side.edits, 'edit')}, {_safe(side.created)}{commit}",
             soft_wrap=True,
         )
     _print(console, found, None)
@@ -74,13 +74,14 @@ def _print(console: Console, found: Comparison, allowed: Mapping[Metric, float] 
         style = "dim" if index == 0 else _MOODS.get(judged[index - 1].mood)
         # A table of rich's would cut its cells where a CI log is narrow.
         console.print(Text(f"  {line}".rstrip()), style=style, soft_wrap=True)
-    console.print(f"  {found.paired} edits paired, {len(found.missing)} missing, {len(found.new)} new")
+    for said in sets(found):
+        console.print(f"  {_safe(said)}", soft_wrap=True)
     for one in found.edits[:_MOST_EDITS]:
         console.print(
             f"  [{_KINDS[one.kind]}]{_safe(one.id)}[/]: {_safe(one.before)} -> {_safe(one.after)}", soft_wrap=True
         )
     if len(found.edits) > _MOST_EDITS:
-        console.print(f"  {len(found.edits) - _MOST_EDITS} more edits met another end")
+        console.print(f"  and {counted(len(found.edits) - _MOST_EDITS, 'more edit')} that met another end")
     for note in found.notes:
         console.print(f"  note: {_safe(note)}", soft_wrap=True)
 

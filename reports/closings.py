@@ -55,11 +55,12 @@ ACCEPTABLE: Final = frozenset({Reason.MISSING_EDITS, Reason.NEW_EDITS})
 
 
 class Closing(Model):
-    """One ground for closing; `metric` where it is about one."""
+    """One ground for closing; `metric` where it is about one, `edits` the ids of all edits that it is about."""
 
     reason: Reason
     message: str
     metric: Metric | None = None
+    edits: list[str] = Field(default_factory=list)
 
     @property
     def key(self) -> str:

@@ -11,11 +11,11 @@ from .gate import regressed
 from .marks import escaped, grid
 from .metrics import Kind, Metric
 from .numbers import percent, ratio
+from .text import NAMED, counted, named
 
-__all__ = ["COLUMNS", "Row", "compare_markdown", "gate_markdown", "headline", "lapse", "rows", "said_of"]
+__all__ = ["COLUMNS", "Row", "compare_markdown", "gate_markdown", "headline", "lapse", "rows", "said_of", "sets"]
 
 COLUMNS = ("metric", "before", "now", "difference", "90 % interval", "edits", "allowed", "")
-_MOST_EDITS = 20
 
 
 class Row(NamedTuple):
@@ -106,6 +106,21 @@ def lapse(one: Lapsed) -> str:
     return f"An override of {said.author} at {said.time} ({said.reason}) does not hold here: {one.why}."
 
 
+def sets(found: Comparison, most: int | None = NAMED) -> Iterator[str]:
+    """Yield how many edits were paired, then the first `most` of those that were not, by name; None names all."""
+    yield (
+        f"{counted(found.paired, 'edit')} paired, {len(found.missing)} missing, {len(found.new)} new, "
+        f"{len(found.changed_requests)} asking for something else"
+    )
+    for what, ids in (
+        ("missing", found.missing),
+        ("new", found.new),
+        ("asking for something else", found.changed_requests),
+    ):
+        if ids:
+            yield f"{what}: {named(ids, most)}"
+
+
 def gate_markdown(gate: Gate) -> str:
     """Return the gate's verdict with what it rests on."""
     return "\n".join(_gate_lines(gate)) + "\n"
@@ -124,6 +139,8 @@ def _gate_lines(gate: Gate) -> Iterator[str]:
     yield ""
     for closing in gate.closings:
         yield f"- `{closing.key}`: {escaped(closing.message)}"
+        if len(closing.edits) > NAMED:
+            yield f"  - all: {escaped(named(closing.edits, None))}"
     for message in gate.accepted:
         yield f"- accepted: {escaped(message)}"
     for one in gate.lapsed:
@@ -135,15 +152,13 @@ def _gate_lines(gate: Gate) -> Iterator[str]:
 def _comparison_lines(found: Comparison, allowed: Mapping[Metric, float] | None) -> Iterator[str]:
     yield ""
     yield from grid(COLUMNS, [[*map(escaped, row.cells)] for row in rows(found, allowed)])
+    yield ""
+    yield from (f"- {escaped(said)}" for said in sets(found, None))
     if found.edits:
         yield ""
         yield from grid(
-            ("edit", "before", "now"),
-            [[*map(escaped, (one.id, one.before, one.after))] for one in found.edits[:_MOST_EDITS]],
+            ("edit", "before", "now"), [[*map(escaped, (one.id, one.before, one.after))] for one in found.edits]
         )
-    if len(found.edits) > _MOST_EDITS:
-        yield ""
-        yield f"{len(found.edits) - _MOST_EDITS} more edits met another end."
     for note in found.notes:
         yield ""
         yield escaped(note)

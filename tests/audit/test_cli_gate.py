@@ -449,10 +449,45 @@ def test_a_baseline_that_cannot_be_read_is_named_and_the_others_are_listed(based
     assert (ran.code, "unreadable: The baseline aged@1 was written" in ran.out) == (1, True)
 
 
+def test_compare_and_gate_name_what_is_missing_new_and_changed(place: Path, command: Command) -> None:
+    base = audit(26)
+    extra = base.edits[0].model_copy(update={"id": "one more", "index": 26})
+    kept = with_edits(base, lambda edit: edit.model_copy(update={"prompt": "Another", "subject": "A"}), [13])
+    now = counted(replace(kept, edits=(*kept.edits[12:], extra)))
+    written(base, place / "base" / "audit.jsonl")
+    written(with_edits(now, lost(), range(2, 5)), place / "now" / "audit.jsonl")
+    assert command("baseline", "save", "base", "main").code == 0
+    lines = command("compare", "main", "now").out.splitlines()
+    assert "  13 edits paired, 12 missing, 1 new, 1 asking for something else" in lines
+    named = ", ".join(f"'case-{number:04d}'" for number in range(10))
+    assert f"  missing: {named} and 2 more" in lines
+    assert "  new: 'one more'" in lines
+    assert "  asking for something else: 'case-0013'" in lines
+    plain = json.loads(command("compare", "main", "now", "--json").out)
+    assert (len(plain["missing"]), plain["new"], plain["changed_requests"]) == (12, ["one more"], ["case-0013"])
+    shown = command("compare", "main", "now", "--markdown").out
+    assert "case-0011" in shown
+    ran = command("gate", "now", "--baseline", "main")
+    assert f"missing-edits: 12 edits of the baseline are not in the audit: {named} and 2 more." in ran.out
+    assert "over 13 edits; worst in 'case-0014', 'case-0015', 'case-0016'." in ran.out
+    closings = json.loads(command("gate", "now", "--baseline", "main", "--json").out)["closings"]
+    about = {one["reason"]: one["edits"] for one in closings}
+    assert about["regressed"] == ["case-0014", "case-0015", "case-0016"]
+    assert len(about["missing-edits"]) == 12
+    assert "case-0011" in command("gate", "now", "--baseline", "main", "--markdown").out
+    assert command("report", "now", "--baseline", "main").code == 1
+    page = (place / "now" / "report.html").read_text(encoding="utf-8")
+    assert "case-0011" in page.partition('id="since"')[2].partition("</section>")[0]
+
+
 def test_one_edit_is_one_edit(place: Path, command: Command) -> None:
     written(audit(1), place / "one" / "audit.jsonl")
     assert command("baseline", "save", "one", "main").code == 0
     assert "  1 edit  " in command("baseline", "list").out
+    shown = command("compare", "main", "one").out + command("gate", "one", "--baseline", "main").out
+    assert "pass, 1 edit, " in shown
+    assert "  1 edit paired" in shown
+    assert "1 edits" not in shown
 
 
 def test_compare_reads_logs_folders_and_baselines_and_never_fails_for_what_changed(
@@ -502,7 +537,7 @@ def test_an_audit_saves_its_baseline_and_the_next_one_stands_beside_it(audited: 
     assert f"baseline: {Path('.editguard/baselines/main/0001.json')}" in ran.err
     assert audited("--out", "second").code == 0
     ran = command("gate", "second", "--baseline", "main")
-    assert (ran.code, "1 edits paired" in ran.out) == (0, True)
+    assert (ran.code, "1 edit paired" in ran.out) == (0, True)
 
 
 @pytest.mark.tiny
