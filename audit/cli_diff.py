@@ -76,8 +76,10 @@ def _candidates(source: str) -> list[EditRequest]:
 
 
 def _print(found: DiffFile, page: Path) -> None:
+    from ..reports.text import counted
+
     typer.echo(
-        f"{found.verdict.upper()}: {len(found.changes)} of {len(found.changes) + found.unchanged} tensors differ"
+        f"{found.verdict.upper()}: {len(found.changes)} of {counted(len(found.changes) + found.unchanged, 'tensor')} changed"
     )
     for reason in found.reasons:
         typer.echo(f"  {reason}")

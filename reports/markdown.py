@@ -16,7 +16,7 @@ from .marks import escaped, grid
 from .numbers import percent, ratio
 from .schema import ControlRecord, Rate
 from .story import Decided, Result, Story
-from .text import shortened
+from .text import counted, shortened
 from .verdict import control_fault
 
 __all__ = ["MOST_ROWS", "render_markdown"]
@@ -55,7 +55,7 @@ def _lines(found: Digest, gate: Gate | None, overrides: Sequence[Override]) -> I
     )  # fmt: skip
     if summary.skipped_invalid:
         yield ""
-        yield f"{summary.skipped_invalid} wrong records were left out."
+        yield f"{counted(summary.skipped_invalid, 'wrong record was', 'wrong records were')} left out."
     yield from _edits(found.stories)
     yield from _rates(summary.counts, summary.efficacy_by_family)
     yield from _controls(found.controls)
@@ -95,7 +95,7 @@ def _table(title: str, stories: Sequence[Story], whys: Sequence[Sequence[str]]) 
             for one, why in zip(stories[:MOST_ROWS], whys, strict=False)
         ],
     )  # fmt: skip
-    yield from _rest(len(stories), "edits")
+    yield from _rest(len(stories), "edit")
 
 
 def _rates(counts: dict[str, Rate], families: dict[str, Rate]) -> Iterator[str]:
@@ -114,7 +114,7 @@ def _rates(counts: dict[str, Rate], families: dict[str, Rate]) -> Iterator[str]:
             for name, rate in measured[:MOST_ROWS]
         ],
     )
-    yield from _rest(len(measured), "rates")
+    yield from _rest(len(measured), "rate")
 
 
 def _controls(controls: Sequence[Story]) -> Iterator[str]:
@@ -132,13 +132,13 @@ def _controls(controls: Sequence[Story]) -> Iterator[str]:
             for one in controls[:MOST_ROWS]
         ],
     )  # fmt: skip
-    yield from _rest(len(controls), "controls")
+    yield from _rest(len(controls), "control")
 
 
 def _rest(count: int, what: str) -> Iterator[str]:
     if count > MOST_ROWS:
         yield ""
-        yield f"{count - MOST_ROWS} more {what} are in the report."
+        yield f"{counted(count - MOST_ROWS, f'more {what} is', f'more {what}s are')} in the report."
 
 
 def _provenance(found: Digest) -> Iterator[str]:

@@ -10,6 +10,7 @@ import pytest
 from editguard.reports.digest import summarise
 from editguard.reports.log import Log
 from editguard.reports.markdown import MOST_ROWS, render_markdown
+from editguard.reports.schema import SkippedRequest
 from hypothesis import given
 
 from . import synthetic
@@ -98,3 +99,9 @@ def test_no_text_is_read_as_markup(text: str) -> None:
 def test_it_stays_under_what_a_job_may_show() -> None:
     log = hostile_log("\U000e0041" * 100_000, edits=400)
     assert len(render_markdown(log).encode()) < MEBIBYTE
+
+
+def test_one_record_is_one_record(log: Log) -> None:
+    skipped = [SkippedRequest(where="edits.jsonl:3", field="subject", message="it is empty")]
+    one = synthetic.header(60, skipped_invalid=skipped)
+    assert "1 wrong record was left out." in render_markdown(replace(log, header=one))
