@@ -55,7 +55,7 @@ def test_failed_refused_and_rewritten_edits_are_told_apart_with_their_reasons(lo
     text = render_markdown(replace(log, edits=edits))
     (failed,), (refused,), (rewritten,) = rows(text, "Failed: 1"), rows(text, "Refused: 1"), rows(text, "Rewritten: 1")
     assert (failed[0], failed[3]) == ("bad", "4\u202f000")
-    assert failed[4] == "it collapsed the model: perplexity ratio 4000, bound 1.5"
+    assert failed[4] == "it collapsed the model: perplexity ratio 4000, over the bound of 1.5"
     assert (refused[0], refused[4]) == ("no", "its subject is not in the prompt")
     assert rewritten[0] == "new"
 
