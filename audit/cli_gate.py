@@ -84,7 +84,7 @@ def save(
 
 @app.command("list")
 def listed(
-    reference: Annotated[str | None, typer.Argument(metavar="[NAME]", help="NAME or NAME@3; default: all.")] = None,
+    reference: Annotated[str | None, typer.Argument(metavar="NAME", help="NAME or NAME@3; default: all.")] = None,
     baselines: Baselines = STORE,
 ) -> None:
     """List baselines with date, commit, verdict and number of edits.

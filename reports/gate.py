@@ -19,7 +19,7 @@ from .baseline import Baseline
 from .bootstrap import LEVEL
 from .closings import Closing, Gate, Reason
 from .comparison import Change, Comparison, Pair, compare, paired
-from .metrics import Kind, Metric, measured, source_of
+from .metrics import Kind, Metric, measured, siblings, source_of
 from .numbers import percent
 from .text import counted, named
 
@@ -148,7 +148,10 @@ def _unmeasured(pairs: Iterable[Pair], found: Comparison, allowed: Allowances) -
             text = f"{metric.value} was not measured in {len(ids)} of {counted(len(pairs), 'edit')}: {named(ids)}."
             yield Closing(reason=Reason.UNMEASURED, metric=metric, message=text, edits=ids)
         elif metric in allowed.asked and metric not in known:
-            text = f"{metric.value} was asked for, and no edit of both sides has it."
+            others = [one.value for one in siblings(metric) if one in known]
+            text = f"{metric.value} was asked for, and no edit of both sides has it; " + (
+                f"measured in both: {', '.join(others)}." if others else "nothing of the kind was measured in both."
+            )
             yield Closing(reason=Reason.UNMEASURED, metric=metric, message=text)
 
 
