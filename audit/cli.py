@@ -128,7 +128,8 @@ def audit(
 ) -> None:
     """Probe, guard, make, check and undo every edit; write log, report and outputs. Exit 0 only for a pass."""
     from .files import REPORT
-    from .runner import locked_folder, run_audit
+    from .folders import locked_folder
+    from .runner import run_audit
 
     arguments = {name: str(value) if isinstance(value, Path) else value for name, value in locals().items()
                  if isinstance(value, str | int | float | bool | Path | None)}  # fmt: skip

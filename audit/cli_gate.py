@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +34,9 @@ __all__ = [
     "saved",
     "shown_since",
 ]
+
+GATE = "gate.json"
+"""The gate's verdict as one JSON object, beside the page."""
 
 STORE = Path(".editguard") / "baselines"
 """Where baselines are kept unless the user says otherwise, under the working directory."""
@@ -147,18 +151,24 @@ def gate(
         Path | None,
         typer.Option(help="Folder for report.html with what changed, and gate.json; default: none is written."),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a report or a gate.json that the folder already holds.")
+    ] = False,
     as_json: Json = False,
     markdown: Markdown = False,
 ) -> None:
     """Hold an audit against a baseline: exit 0 where the gate is open, 1 where it is closed, by named reasons."""
     from ..reports.comparison_text import gate_markdown
+    from .files import REPORT
+    from .folders import locked_folder
     from .terminal_gate import print_gate
 
     one_output(as_json, markdown)
-    judged = gate_for(log, baseline, baselines, max_regress, accept)
+    with nullcontext() if out is None else locked_folder(out, (GATE, REPORT), "a report", overwrite=overwrite):
+        judged = gate_for(log, baseline, baselines, max_regress, accept)
+        if out is not None:
+            _write(out, judged)
     found = judged.gate
-    if out is not None:
-        _write(out, judged)
     if as_json:
         typer.echo(json.dumps(gate_json(found)))
     elif markdown:
@@ -289,9 +299,8 @@ def gate_json(found: Gate) -> dict[str, Any]:
 def _write(out: Path, judged: Judged) -> None:
     from ..reports.html import render_html
     from ..reports.log import write_atomic
-    from .files import REPORT, writable
+    from .files import REPORT
 
-    writable(out)
-    write_atomic(out / "gate.json", json.dumps(gate_json(judged.gate)) + "\n")
+    write_atomic(out / GATE, json.dumps(gate_json(judged.gate)) + "\n")
     if judged.audit is not None:
         write_atomic(out / REPORT, render_html(judged.audit.log, judged.gate))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +18,7 @@ from ..reports.log import LogWriter
 from ..reports.schema import ControlRecord, EditRecord, Footer
 from ..reports.summary import Summary
 from .controls import Control, control_guard, controls_for, propose_controls, run_control
-from .files import LOG, WRITTEN, writable
+from .files import LOG, WRITTEN
 from .guard import GuardedEditor, Proposal
 from .outputs import write_outputs
 from .records import control_record, edit_record, errored, header
@@ -31,7 +30,6 @@ _Propose = Callable[[GuardedEditor, Sequence[T]], list[Proposal]]
 __all__ = [
     "TOGETHER",
     "control_records",
-    "locked_folder",
     "proposals",
     "proposed",
     "recorded",
@@ -45,39 +43,6 @@ TOGETHER = 20
 Who computes with whom decides about the last bits."""
 
 
-@contextmanager
-def locked_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Hold `out` for one audit; raises `InputError` when another runs there or its results would be written over.
-
-    An older audit stays until `run_audit` is ready to write the new one.
-    """
-    from filelock import FileLock, Timeout
-
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
-    writable(out)
-    lock = FileLock(out / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(f"Another run is writing to {str(out)!r}; wait for it, or choose another --out.") from None
-    try:
-        old = [name for name in WRITTEN if (out / name).exists()]
-        if old and not overwrite:
-            raise InputError(
-                f"The folder {str(out)!r} already holds an audit ({old[0]}), and nothing is written over unasked; "
-                "choose another --out, or add --overwrite."
-            )
-        yield out
-    finally:
-        # Nothing came of it, so nothing is left of it; what cannot be removed is no reason to hide an error.
-        with suppress(OSError):
-            if made and all(path.is_dir() or path.name == ".lock" for path in out.rglob("*")):
-                (out / ".lock").unlink(missing_ok=True)
-                for folder in (*sorted(out.rglob("*"), reverse=True), *made):
-                    folder.rmdir()
-        lock.release()
-
-
 def run_audit(
     setup: Setup,
     loaded: LoadedRequests,
@@ -88,7 +53,7 @@ def run_audit(
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Summary:
-    """Audit all requests into the folder `out` and return the verdict; see `locked_folder` for its rules.
+    """Audit all requests into the folder `out` and return the verdict; see `folders.locked_folder` for its rules.
 
     With `overwrite` an audit that `out` holds is removed when the model is ready and the new log is begun.
     """
