@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..probes.errors import InputError
-from .files import WRITTEN, writable
+from ..reports.log import sweep
+from .files import LOG, WRITTEN, writable
 
 __all__ = ["locked_folder", "one_writer"]
 
@@ -34,23 +35,27 @@ def one_writer(lock: Path, out: Path) -> Iterator[None]:
 
 @contextmanager
 def locked_folder(
-    out: Path, own: Collection[str] = WRITTEN, what: str = "an audit", *, overwrite: bool
+    out: Path, own: Collection[str] = WRITTEN, what: str = "an audit", *, overwrite: bool, resume: bool = False
 ) -> Iterator[Path]:
-    """Hold `out` for one run; raises `InputError` when another runs there or would write over what is there.
+    """Hold `out` for one run; raises `InputError` when another runs there or results would be written over.
 
-    `own` are the files that the run writes, and `what` it is that holds such files; none are removed here, so that what is
-    there stays until the run has something to put in its place.
+    `own` are the files that the run writes, and `what` it is that holds such files. They stay until the run has something to
+    put in their place; an audit is gone on with where it is to `resume`.
     """
+    if overwrite and resume:
+        raise InputError("--overwrite removes the audit that --resume would go on with; leave one of them out.")
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     writable(out)
     with one_writer(out / ".lock", out):
         try:
             old = [name for name in own if (out / name).exists()]
-            if old and not overwrite:
+            if old and not overwrite and not (resume and LOG in old):
+                more = "add --overwrite, or --resume to go on with one that was not finished"
                 raise InputError(
                     f"The folder {str(out)!r} already holds {what} ({old[0]}), and nothing is written over unasked; "
-                    "choose another --out, or add --overwrite."
+                    f"choose another --out, {more if LOG in own else 'or add --overwrite'}."
                 )
+            sweep(out, own)
             yield out
         finally:
             # Nothing came of it, so nothing is left of it; what cannot be removed is no reason to hide an error.
