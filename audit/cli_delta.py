@@ -112,6 +112,7 @@ def apply(
     as_json: Json = False,
 ) -> None:
     """Apply delta files to the model that they were made on, and save the edited model, to the bit, as a folder."""
+    from ..reports.text import counted
     from .delta.apply import save_applied
     from .delta.file import read_delta
 
@@ -122,7 +123,7 @@ def apply(
     if as_json:
         typer.echo(found.model_dump_json())
         return
-    typer.echo(f"{out}: {found.base} with {len(found.edits)} edits, fingerprint {found.fingerprint[:12]}")
+    typer.echo(f"{out}: {found.base} with {counted(len(found.edits), 'edit')}, fingerprint {found.fingerprint[:12]}")
     typer.echo(f"  audited: {_AUDITED[found.audited]}")
     for edit in found.edits:
         if edit.prefix:

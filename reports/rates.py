@@ -13,6 +13,7 @@ from .schema import PERPLEXITY_RATIO, Condition, EditBody, HeadlineCheck, Measur
 __all__ = [
     "conditions",
     "families",
+    "judged",
     "make_rate",
     "mean_share",
     "mean_value",
@@ -52,6 +53,14 @@ def prefixed(records: Sequence[EditBody], check: HeadlineCheck, protocol: Protoc
     if rate.total:
         return rate
     return pooled(records, check, protocol, [Condition.FAMILY.value + name for name in families(records, check)])
+
+
+def judged(record: EditBody, check: HeadlineCheck, protocol: Protocol, *, bare: bool) -> bool:
+    """Return whether a threshold was held to what `check` measured, without a prefix (`bare`) or under some."""
+    without = (Condition.UNPREFIXED.value, _NO_PREFIX)
+    return any(
+        one.verdict != "info" and (one.condition in without) is bare for one in _measurements([record], check, protocol)
+    )
 
 
 def families(records: Iterable[EditBody], check: HeadlineCheck) -> list[str]:

@@ -173,7 +173,7 @@ def test_a_collapsed_edit_is_counted_and_named(log: Log) -> None:
     assert found.summary.worst_perplexity_ratio == 4000.0
     story = found.stories[1]
     assert (story.decided, story.result, story.collapsed) == (Decided.ALLOWED, Result.FAILED, True)
-    assert "perplexity ratio 4000, bound 1.5" in story.faults[0]
+    assert "perplexity ratio 4000, over the bound of 1.5" in story.faults[0]
 
 
 def test_an_edit_that_the_guard_stopped_counts_as_refused(log: Log) -> None:

@@ -240,3 +240,12 @@ def test_the_policy_names_the_keys_that_differ() -> None:
     after = with_header(BASE, policy=BASE.header.policy | {"min_locality": 0.1})
     (closing,) = judged(BASE, after).closings
     assert "'min_locality'" in closing.message
+
+
+def test_a_metric_that_was_asked_for_and_is_not_there_is_told_with_what_is() -> None:
+    asked = read_allowances(["efficacy-prefixed:5%"])
+    bare = with_edits(audit(), without("efficacy", "prefixed", "exact"), range(14))
+    gate = judge_gate(saved(bare), saved(bare), ("main@1", "now"), asked)
+    (closing,) = gate.closings
+    assert closing.key == "unmeasured:efficacy-prefixed"
+    assert closing.message.endswith("no edit of both sides has it; measured in both: efficacy-unprefixed.")
