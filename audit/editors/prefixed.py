@@ -18,10 +18,11 @@ from ...probes.prefixes import ContextPrefixes, Role
 from .base import EDITORS, Editor, Insertion
 from .value import Descent, ValueSettings
 
-__all__ = ["Prefixed"]
+__all__ = ["Prefixed", "Reworded"]
 
 _STEPS, _STEP, _CLAMP, _STOP_LOSS, _PARTS = 20, 0.3, 6.0, 0.1, 5
 _REWORDINGS, _ESSENCES = 8, 6
+"""As many rewordings as most models find in 24 tries, and a prefix for every other family."""
 
 
 @EDITORS.register("prefixed")
@@ -40,8 +41,7 @@ class Prefixed(Editor):
         """Search faster and farther than published, a fifth of the contexts at a time; docs/results.md has the comparison.
 
         A mean over contexts of many kinds is harder to satisfy than ROME's, so the clamp is wider; the search ends
-        earlier, since what it gains late is paid in perplexity. Rewordings let the fact be found under other words, and
-        the subject's distribution under prefixes keeps the rest of what the model says of it.
+        earlier, since what it gains late is paid in perplexity.
         """
         return replace(
             asked,
@@ -51,10 +51,24 @@ class Prefixed(Editor):
             stop_loss=_STOP_LOSS,
             parts=_PARTS,
             descent=Descent.STEEPEST,
-            rewordings=_REWORDINGS,
-            essences=_ESSENCES,
         )
 
     def insertion(self, keys: SubjectKeys) -> Insertion:
         """Insert at the mean key, starting from the mean value."""
         return Insertion(keys.mean_key, keys.mean_value, keys.mean_value)
+
+
+@EDITORS.register("reworded")
+class Reworded(Prefixed):
+    """`Prefixed`, sought under other words as well: slower, and the fact is found by more questions than its own prompt.
+
+    The model rewords the prompt; and what it says of the subject is held under prefixes, not bare alone, without which
+    rewordings are paid in perplexity.
+    """
+
+    name = "reworded"
+    question = "as prefixed, with v* sought under the model's own rewordings of the prompt as well"
+
+    def settings(self, asked: ValueSettings) -> ValueSettings:
+        """Return the settings of `prefixed` with rewordings."""
+        return replace(super().settings(asked), rewordings=_REWORDINGS, essences=_ESSENCES)

@@ -25,7 +25,6 @@ from ...probes.keys import locate
 from ...probes.model import LanguageModel
 from ...probes.partial import Row
 from ...probes.requests import EditRequest
-from ...probes.rewordings import rewordings
 from ...probes.tokens import locate_subject, target_ids
 
 __all__ = ["Descent", "Engine", "OptimisedValue", "ValueProblem", "ValueSettings", "value_problem"]
@@ -155,16 +154,16 @@ def value_problem(
     prefixes: Sequence[str],
     start_norm: float,
     settings: ValueSettings,
-    seed: int = 0,
+    reworded: Sequence[str] = (),
 ) -> ValueProblem:
     """State the search for the delta that makes `request` true under `prefixes` (texts; the empty one where wanted).
 
-    `seed` is that of the rewordings. Raises `RequestError` where the subject or the target cannot be placed.
+    `reworded` are prompts that ask for the same. Raises `RequestError` where the subject or the target cannot be placed.
     """
     target = target_ids(lm.tokenizer, request.prompt, request.target_new)
     return ValueProblem(
         tuple(_context_row(lm, request, prefix, target) for prefix in prefixes),
-        tuple(_reworded_rows(lm, request, prefixes, settings.rewordings, seed, target)),
+        tuple(_reworded_rows(lm, request, prefixes, reworded, target)),
         tuple(_essence_row(lm, request, prefix) for prefix in ("", *_spread(prefixes, settings.essences))),
         target,
         start_norm,
@@ -185,9 +184,9 @@ _STRIDE = 3
 
 
 def _reworded_rows(
-    lm: LanguageModel, request: EditRequest, prefixes: Sequence[str], most: int, seed: int, target: tuple[int, ...]
+    lm: LanguageModel, request: EditRequest, prefixes: Sequence[str], reworded: Sequence[str], target: tuple[int, ...]
 ) -> Iterator[Row]:
-    for index, prompt in enumerate(rewordings(lm, request, most, seed)):
+    for index, prompt in enumerate(reworded):
         for begin in (0, len(prefixes) // 2):
             prefix = prefixes[(begin + _STRIDE * index) % len(prefixes)]
             # What a model writes may hold the subject in a way that cannot be located, and is left out then.
