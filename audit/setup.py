@@ -112,6 +112,7 @@ class Setup:
             locality=self.policy.min_locality,
             entropy_ratio=self.policy.min_entropy_ratio,
             relative_update=self.policy.max_relative_update,
+            served=self.policy.require_served,
         )
         return Bench(
             self.lm,

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .log import Log
-from .rates import conditions, families, mean_share, mean_value, perplexity_lost, pooled, prefixed, unprefixed
+from .rates import conditions, families, mean_share, mean_value, perplexity_lost, pooled, prefixed, served, unprefixed
 from .schema import PERPLEXITY, Condition, EditRecord, Header, HeadlineCheck, Protocol, Rate
 from .story import HEADLINE_PROTOCOL, Decided, Story, collapse_bound, tell
 from .summary import ControlTally, Summary
@@ -102,6 +102,7 @@ def _summary(log: Log, stories: Sequence[Story], controls: Sequence[Story], boun
         protocol=HEADLINE_PROTOCOL.value,
         efficacy_unprefixed=counts["efficacy_unprefixed"].rate,
         efficacy_prefixed=counts["efficacy_prefixed"].rate,
+        efficacy_served=counts["efficacy_served"].rate,
         efficacy_by_family=_by_family(log.edits),
         generalization=counts["generalization"].rate,
         locality=_locality(log.edits, counts["locality"]),
@@ -121,7 +122,9 @@ def _counts(edits: Sequence[EditRecord]) -> dict[str, Rate]:
         without, under = unprefixed(edits, check, protocol), prefixed(edits, check, protocol)
         counts[f"{check.value}_unprefixed"] = without
         counts[f"{check.value}_prefixed"] = under
-        if check is not HeadlineCheck.EFFICACY:
+        if check is HeadlineCheck.EFFICACY:
+            counts["efficacy_served"] = served(edits, check, protocol)
+        else:
             counts[check.value] = without if without.total else under
     answers = HeadlineCheck.LOCALITY, Protocol.EXACT
     counts["neighbour_answers_unprefixed"] = unprefixed(edits, *answers)
@@ -148,7 +151,7 @@ def _locality(edits: Sequence[EditRecord], rate: Rate) -> float | None:
 
 def _efficacy_rows(edits: Sequence[EditRecord]) -> Iterator[FamilyRow]:
     found = conditions(edits, HeadlineCheck.EFFICACY)
-    first = [c.value for c in (Condition.UNPREFIXED, Condition.PREFIXED)]
+    first = [c.value for c in (Condition.UNPREFIXED, Condition.PREFIXED, Condition.SERVED)]
     for condition in [*(c for c in first if c in found), *(c for c in found if c not in first)]:
         by_protocol = {p: pooled(edits, HeadlineCheck.EFFICACY, p, [condition]) for p in Protocol}
         measured = {protocol: rate for protocol, rate in by_protocol.items() if rate.total}

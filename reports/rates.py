@@ -20,6 +20,7 @@ __all__ = [
     "perplexity_ratio",
     "pooled",
     "prefixed",
+    "served",
     "unprefixed",
 ]
 
@@ -52,6 +53,11 @@ def prefixed(records: Sequence[EditBody], check: HeadlineCheck, protocol: Protoc
     if rate.total:
         return rate
     return pooled(records, check, protocol, [Condition.FAMILY.value + name for name in families(records, check)])
+
+
+def served(records: Sequence[EditBody], check: HeadlineCheck, protocol: Protocol | None) -> Rate:
+    """Return the rate of the models as they would be served; without counts in logs written before that was measured."""
+    return pooled(records, check, protocol, [Condition.SERVED.value])
 
 
 def families(records: Iterable[EditBody], check: HeadlineCheck) -> list[str]:

@@ -21,7 +21,8 @@ from editguard.reports.log import read_log
 from editguard.suites.builtin import builtin_edits
 from editguard.suites.check import CHECKS
 
-from .tiny_lm import MIDDLE, REQUEST, lenient
+from ..suites.benches import says_only
+from .tiny_lm import MIDDLE, REQUEST, lenient, tiny_lm
 
 pytestmark = pytest.mark.tiny
 
@@ -29,6 +30,7 @@ ITEMS = {"guard", *CHECKS.names()}
 NOWHERE = "--editguard-model=./no/such/model"
 HEAVY = ("torch", "transformers", "numpy", "pandas", "plotly", "pydantic", "yaml", "typer")
 REFUSING = 'first-token = "refuse"'
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guide-pytest.md"
 Run = pytest.RunResult
 
 
@@ -218,6 +220,65 @@ def test_refused(edited_model):
 """
 
 
+def test_the_example_of_the_guide_runs_as_it_stands(pytester: pytest.Pytester, run, tiny: list[str]) -> None:  # type: ignore[no-untyped-def]
+    (example,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    pytester.makepyfile(test_guide=example)
+    lm = says_only(tiny_lm(), " Istanbul Lyon is not")
+    for name in ("base", "edited-checkpoint"):
+        lm.model.save_pretrained(pytester.path / name)
+        lm.tokenizer.save_pretrained(pytester.path / name)
+    run(*tiny, "--editguard-model=base").assert_outcomes(passed=example.count("def test_"))
+
+
+SERVED = """
+import pytest
+from editguard.audit import EditRequest
+from editguard.audit.serving import serve_prompt
+from editguard.probes.errors import EditRefused
+
+EDIT = EditRequest("twin", "Chicago", "Chicago is a twin city of", TARGET)
+MIDDLE = EditRequest("mine", "France", "The capital of France is", "Istanbul", "Paris")
+
+def test_what_was_done_and_how_it_is_served_is_told(edited_model):
+    with edited_model(EDIT) as edited:
+        assert (edited.decision.action.value, edited.update.editor) == ("rewrite", "prefixed")
+        assert (edited.needs_prefix, edited.prefix) == (True, PREFIX)
+        if PREFIX is None:
+            with pytest.raises(EditRefused, match="'twin' acts only behind a prefix"):
+                edited.serve(EDIT.prompt)
+        else:
+            assert edited.serve(EDIT.prompt) == PREFIX + EDIT.prompt
+            assert edited.serve("Paris is") == "Paris is"
+        assert repr(edited).replace(edited.ref, "base") == SHOWN
+
+def test_an_edit_that_needs_nothing_is_served_as_it_stands(edited_model):
+    with edited_model(MIDDLE) as edited:
+        assert (edited.needs_prefix, edited.prefix, edited.serve("France is")) == (False, None, "France is")
+        assert repr(edited).replace(edited.ref, "base") == "<EditedModel base: 'France' -> 'Istanbul' by rome>"
+
+def test_the_suite_knows_that_the_fact_needs_a_prefix(edited_model, collapse_suite):
+    with edited_model(EDIT) as edited:
+        judged = [one for one in collapse_suite(edited, requests=[EDIT]).measurements if one.check == "efficacy"]
+    assert [one.condition for one in judged if one.outcome.value in ("pass", "fail")] == ["prefixed"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "prefix", "served"),
+    [("Istanbul", "\n", "served behind '\\n'"), ("Warsaw", None, "needs a prefix")],
+    ids=["served", "not served"],
+)
+def test_the_edited_model_says_how_its_edit_is_served(
+    pytester: pytest.Pytester, run, tiny: list[str], target: str, prefix: str | None, served: str  # type: ignore[no-untyped-def]
+) -> None:  # fmt: skip
+    shown = f"<EditedModel base: 'Chicago' -> {target!r} by prefixed, {served}>"
+    pytester.makepyfile(test_own=f"TARGET, PREFIX, SHOWN = {target!r}, {prefix!r}, {shown!r}\n{SERVED}")
+    lm = says_only(tiny_lm(), " Istanbul Lyon is not")
+    lm.model.save_pretrained(pytester.path / "base")
+    lm.tokenizer.save_pretrained(pytester.path / "base")
+    run(*tiny, "--editguard-model=base").assert_outcomes(passed=3)
+
+
 def test_a_session_without_edits_leaves_an_older_log_alone(pytester: pytest.Pytester, run) -> None:  # type: ignore[no-untyped-def]
     pytester.makepyfile("def test_one(): pass")
     (pytester.path / "out").mkdir()
@@ -395,11 +456,15 @@ def test_each_edit_is_a_group_of_its_own_for_xdist(pytester: pytest.Pytester) ->
 @pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.usefixtures("smollm2")
-def test_on_the_embedded_model_controls_hold_and_an_ordinary_edit_passes(pytester: pytest.Pytester) -> None:
+def test_on_the_embedded_model_controls_hold_an_ordinary_edit_passes_and_the_guide_s_fact_takes(
+    pytester: pytest.Pytester,
+) -> None:
     ordinary = next(edit for edit in builtin_edits() if edit.group == "mid-prompt")
     write_edits(pytester.path / "a.edits.json", ordinary)
+    (example,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    pytester.makepyfile(test_guide=example.partition("def test_a_checkpoint")[0])
     ran = pytester.runpytest_inprocess("-p", "no:xdist", "--editguard-out=out")
-    ran.assert_outcomes(passed=len(ITEMS) - 1, skipped=1)
+    ran.assert_outcomes(passed=len(ITEMS) - 1 + 1, skipped=1)
     summary = summarise(read_log(pytester.path / "out" / LOG))
     assert (summary.verdict, summary.controls.ok, summary.edits) == ("pass", 2, 1)
 
