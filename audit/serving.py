@@ -18,13 +18,13 @@ from .delta.manifest import MODEL, Provenance
 __all__ = ["ServedEdit", "ServedPipeline", "Serving", "load_provenance", "serve_inputs", "serve_prompt"]
 
 
-def load_provenance(folder: Path) -> Provenance:
+def load_provenance(folder: Path | str) -> Provenance:
     """Return what ``editguard apply`` wrote beside an edited model; its `edits` are what serving asks for.
 
     Raises `InputError`.
     """
     try:
-        return Provenance.model_validate_json((folder / MODEL.name).read_text(encoding="utf-8"), strict=True)
+        return Provenance.model_validate_json((Path(folder) / MODEL.name).read_text(encoding="utf-8"), strict=True)
     except (OSError, ValueError) as error:
         why = (str(error).splitlines() or ["unknown"])[0]
         raise InputError(
