@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from ...probes.requests import SUFFIXES
+
 __all__ = ["BUILTIN_EDITS", "OPTIONS", "Settings", "add_options", "is_edits_file", "read_settings"]
 
 BUILTIN_EDITS = "builtin"
-_EDITS_FILE = re.compile(r"\.edits\.(yaml|yml|json|jsonl)$")
+_EDITS_FILES = tuple(f".edits{suffix}" for suffix in SUFFIXES)
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -135,7 +137,7 @@ class Settings:
 
 def is_edits_file(path: Path) -> bool:
     """Whether the name says that the file holds edits."""
-    return _EDITS_FILE.search(path.name) is not None
+    return path.name.endswith(_EDITS_FILES)
 
 
 def add_options(parser: pytest.Parser) -> None:

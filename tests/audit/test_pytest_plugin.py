@@ -15,7 +15,7 @@ from editguard.audit.controls import Exploded  # what an inner session imports a
 from editguard.audit.files import LOG, SUMMARY
 from editguard.audit.pytesting import collapse, nodes
 from editguard.audit.runner import locked_folder
-from editguard.probes.requests import EditRequest
+from editguard.probes.requests import SUFFIXES, EditRequest
 from editguard.reports.digest import summarise
 from editguard.reports.log import read_log
 from editguard.suites.builtin import builtin_edits
@@ -88,6 +88,19 @@ def test_a_file_s_name_makes_it_a_file_of_edits_and_collecting_loads_no_model(
     assert ran.ret == 0
     expected = [f"a.edits.json::{request}::{item}" for request in ("chicago", "france") for item in ITEMS]
     assert sorted(collected(ran)) == sorted([*expected, *(f"b.edits.yaml::1::{item}" for item in ITEMS)])
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_format_of_an_audit_s_files_is_collected_by_its_name(
+    pytester: pytest.Pytester, run, suffix: str  # type: ignore[no-untyped-def]
+) -> None:  # fmt: skip
+    record = {"id": "a", "subject": "Lyon", "prompt": "Lyon is in", "target_new": "Spain"}
+    csv = "\n".join(",".join(row) for row in (record, record.values()))
+    text = csv if suffix == ".csv" else json.dumps(record if suffix in (".jsonl", ".ndjson") else [record])
+    for name in (f"my.edits{suffix}", f"other{suffix}", f"my.edits{suffix}.bak"):
+        (pytester.path / name).write_text(text, encoding="utf-8")
+    ran = run("--collect-only", "-q", NOWHERE)
+    assert sorted(collected(ran)) == sorted(f"my.edits{suffix}::a::{item}" for item in ITEMS)
 
 
 def test_an_option_names_further_files_and_each_is_collected_once(pytester: pytest.Pytester, run) -> None:  # type: ignore[no-untyped-def]
@@ -495,6 +508,7 @@ def test_a_session_without_edits_loads_nothing_heavy(tmp_path: Path) -> None:
     (ours,) = [line for line in out.splitlines() if line.startswith("ours:")]
     modules = ("", ".fixtures", ".log", ".options", ".session")
     names = {"editguard.audit", "editguard.audit.pytest_plugin", *(f"editguard.audit.pytesting{m}" for m in modules)}
+    names |= {f"editguard.probes{module}" for module in ("", ".errors", ".requests")}
     assert set(ours.split()[1:]) <= names
     assert names <= set(ours.split())
 

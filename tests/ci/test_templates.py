@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 from editguard.audit.files import LOG, WRITTEN
+from editguard.probes.requests import SUFFIXES
 from junitparser import JUnitXml
 
 from ..audit.tiny_lm import MIDDLE, REQUEST, lenient, saved
@@ -235,8 +236,9 @@ def hook() -> dict[str, Any]:
 
 
 def test_the_hook_takes_files_of_edits_alone() -> None:
-    names = ["a.edits.json", "sub/b.edits.jsonl", "c.edits.yaml", "d.edits.yml", "e.edits.ndjson", "f.edits.csv"]
-    assert all(re.search(hook()["files"], name) for name in names)
+    (listed,) = re.findall(r"\(([a-z|]+)\)", hook()["files"])
+    assert [f".{name}" for name in listed.split("|")] == [*SUFFIXES]
+    assert all(re.search(hook()["files"], f"sub/a.edits{suffix}") for suffix in SUFFIXES)
     others = ["edits.json", "a.edits.json.bak", "aedits.json", "a.edits.py", "a.edits/b.json"]
     assert not [name for name in others if re.search(hook()["files"], name)]
 
