@@ -83,8 +83,9 @@ def collapse_suite(pytestconfig: pytest.Config, guarded_editor: GuardedEditor) -
     degeneracy are measured; with ``requests=[...]`` also whether each of these facts took, generalises, and left its
     neighbours alone; ``needs_prefix=True`` says that they are meant to act under a prefix only, which of the fact in
     what `edited_model` yields is known. Returns a
-    `editguard.audit.pytesting.collapse.CollapseReport` with `sound`, `failures` and `measurements`. Raises `ModelError`
-    for a model of another architecture.
+    `editguard.audit.pytesting.collapse.CollapseReport` with `sound`, `failures` and `measurements`. A model is
+    run as it is, whatever its class, dtype and configuration; raises `ModelError` for other weights by name or shape, and
+    for a tokenizer that reads the measured texts otherwise.
     """
     from .collapse import Suite
     from .edited import EditedModel
