@@ -6,6 +6,7 @@ its paths are relative to where pytest was called, those of the ini file to the 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,8 +70,12 @@ def _stats(text: str, base: Path) -> str:
 
 def _folder(text: str, base: Path) -> Path:
     path = base / Path(text).expanduser()
-    if path.exists() and not path.is_dir():
-        raise _Wrong("must be a folder, or not be there yet")
+    # Asked now, since what comes of a long session is written at its end; nothing is made before there is something.
+    there = next(one for one in (path, *path.absolute().parents) if one.exists())
+    if not there.is_dir():
+        raise _Wrong("must be a folder, or not be there yet and lie in one")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise _Wrong("must be a folder that can be written to")
     return path
 
 

@@ -103,7 +103,7 @@ def test_every_format_of_an_audit_s_files_is_collected_by_its_name(
     assert sorted(collected(ran)) == sorted(f"my.edits{suffix}::a::{item}" for item in ITEMS)
 
 
-def test_an_option_names_further_files_and_each_is_collected_once(pytester: pytest.Pytester, run) -> None:  # type: ignore[no-untyped-def]
+def test_files_that_an_option_names_are_tested_beside_the_others_and_each_once(pytester: pytest.Pytester, run) -> None:  # type: ignore[no-untyped-def]
     write_edits(pytester.path / "a.edits.json", REQUEST)
     write_edits(pytester.path / "other.json", MIDDLE)
     both = ("--editguard-edits=other.json", "--editguard-edits=a.edits.json")
@@ -164,6 +164,7 @@ def test_an_id_in_two_files_is_wrong_where_a_log_is_written(pytester: pytest.Pyt
         ("stats", "no.safetensors", "'identity'"),
         ("edits", "no.json", "'builtin'"),
         ("out", "a.edits.json", "a folder"),
+        ("out", "a.edits.json/below/it", "a folder"),
     ],
 )
 @pytest.mark.parametrize("how", ["flag", "ini"])
@@ -321,7 +322,7 @@ def test_sound_edits_pass_and_leave_a_log_that_passes(pytester: pytest.Pytester,
     assert 'name="editor" value="prefixed"' in xml
 
 
-def test_failures_are_readable_and_a_part_of_the_edits_never_passes(
+def test_failures_say_what_to_do_and_a_log_of_only_some_edits_never_passes(
     pytester: pytest.Pytester, run, tiny: list[str]  # type: ignore[no-untyped-def]
 ) -> None:  # fmt: skip
     write_edits(pytester.path / "a.edits.json", MIDDLE, REQUEST, replace(MIDDLE, id="other"))
@@ -380,7 +381,7 @@ def test_an_older_audit_stays_while_another_run_has_the_folder(
     assert older.read_text() == "an older one"
 
 
-def test_what_an_older_audit_left_goes_when_the_new_log_is_written(
+def test_no_file_of_an_older_audit_stands_beside_the_new_log(
     pytester: pytest.Pytester, run, tiny: list[str]  # type: ignore[no-untyped-def]
 ) -> None:  # fmt: skip
     write_edits(pytester.path / "a.edits.json", MIDDLE)
@@ -388,6 +389,51 @@ def test_what_an_older_audit_left_goes_when_the_new_log_is_written(
     (pytester.path / "out" / SUMMARY).write_text("an older one")
     run(*tiny, "-k", "drift").assert_outcomes(passed=1, deselected=len(ITEMS) - 1)
     assert not (pytester.path / "out" / SUMMARY).exists()
+
+
+def test_a_folder_with_other_things_keeps_them_beside_the_log(pytester: pytest.Pytester, run, tiny: list[str]) -> None:  # type: ignore[no-untyped-def]
+    write_edits(pytester.path / "a.edits.json", MIDDLE)
+    out = pytester.path / "out"
+    (out / "pictures").mkdir(parents=True)
+    (out / "notes.txt").write_text("mine")
+    (out / f".{LOG}.partial").write_text("of a run that was killed")
+    run(*tiny, "-k", "drift").assert_outcomes(passed=1, deselected=len(ITEMS) - 1)
+    assert {path.name for path in out.iterdir()} == {"pictures", "notes.txt", LOG, ".lock"}
+    assert (out / "notes.txt").read_text() == "mine"
+    assert len(read_log(out / LOG).edits) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no place here that nobody may write to")
+def test_a_folder_that_turns_out_not_to_be_writable_fails_the_session_and_not_its_tests(
+    pytester: pytest.Pytester, run, tiny: list[str]  # type: ignore[no-untyped-def]
+) -> None:  # fmt: skip
+    write_edits(pytester.path / "a.edits.json", MIDDLE)
+    ran = run(*tiny, "-k", "drift", "--editguard-out=/proc/self/editguard")
+    if ran.ret == pytest.ExitCode.USAGE_ERROR:  # told at once to users who have not all rights
+        assert "a folder that can be written to" in ran.stderr.str()
+        return
+    ran.assert_outcomes(passed=1, deselected=len(ITEMS) - 1)
+    assert ran.ret == pytest.ExitCode.TESTS_FAILED
+    ran.stdout.fnmatch_lines(
+        ["editguard: The output folder '/proc/self/editguard' cannot be written to (*--editguard-out."]
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_the_right_to_write_is_refused_before_anything_runs(pytester: pytest.Pytester, run) -> None:  # type: ignore[no-untyped-def]
+    (pytester.path / "closed").mkdir(mode=0o500)
+    ran = run("--editguard-out=closed/out")
+    assert ran.ret == pytest.ExitCode.USAGE_ERROR
+    assert "a folder that can be written to" in ran.stderr.str()
+
+
+def test_workers_are_not_started_for_a_log_that_has_no_place(pytester: pytest.Pytester) -> None:
+    pytest.importorskip("xdist")
+    write_edits(pytester.path / "a.edits.json", MIDDLE)
+    ran = pytester.runpytest_subprocess("-n2", NOWHERE, "--editguard-out=a.edits.json")
+    assert ran.ret == pytest.ExitCode.USAGE_ERROR
+    assert "--editguard-out = 'a.edits.json' must be a folder" in ran.stderr.str()
+    assert "gw0" not in ran.stdout.str()
 
 
 def test_the_guard_is_given_out_only_where_the_controls_hold(
@@ -443,6 +489,8 @@ def test_workers_bring_the_same_results_and_one_log(
     monkeypatch.setenv("EDITGUARD_CACHE", str(pytester.path / ".cache"))
     write_edits(pytester.path / "a.edits.json", MIDDLE, REQUEST, replace(MIDDLE, id="other"))
     write_policy(pytester.path / "policy.toml", REFUSING)
+    (pytester.path / "out").mkdir()
+    (pytester.path / "out" / "notes.txt").write_text("mine")
     ran = pytester.runpytest_subprocess("-n2", f"--dist={dist}", *tiny, "-v")
     # As in one process: all items of the refused edit fail, and of the others two each are not judged.
     ran.assert_outcomes(passed=2 * len(ITEMS) - 4, failed=len(ITEMS), skipped=4)
@@ -450,6 +498,7 @@ def test_workers_bring_the_same_results_and_one_log(
     assert [(record.id, record.index) for record in log.edits] == [("france", 0), ("chicago", 1), ("other", 2)]
     assert log.footer is not None
     assert len(summarise(log).reasons) == 1
+    assert {path.name for path in (pytester.path / "out").iterdir()} == {LOG, ".lock", "notes.txt"}
     if dist == "loadscope":
         places = re.findall(r"\[(gw\d)\].*a\.edits\.json::(\w+)::", ran.stdout.str())
         assert len(set(places)) == 3

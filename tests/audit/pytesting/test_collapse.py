@@ -57,7 +57,7 @@ def test_a_destroyed_model_is_not_whatever_layer_was_edited(suite: Suite, guard:
     assert fingerprint(guard.setup.lm.model) == before
 
 
-def test_nan_is_not_sound(suite: Suite) -> None:
+def test_a_model_with_nan_in_its_weights_is_not_sound(suite: Suite) -> None:
     other = tiny_lm()
     with torch.no_grad():
         other.model.model.layers[0].mlp.down_proj.weight.fill_(float("nan"))
@@ -80,7 +80,7 @@ def test_the_session_s_own_model_is_measured_with_the_edit_in_it(suite: Suite, g
     assert ratio(edited) == pytest.approx(by_guard.value, rel=1e-4)
 
 
-def test_a_request_is_edited_by_the_guard(suite: Suite) -> None:
+def test_a_request_in_place_of_a_model_is_edited_checked_and_undone_by_the_guard(suite: Suite) -> None:
     assert suite(MIDDLE, (), False).edits.keys() == {MIDDLE.id}
     report = suite(MISSING, (), False)
     assert not report.sound
@@ -153,6 +153,6 @@ def test_a_tokenizer_that_reads_otherwise_is_refused(suite: Suite, checkpoint: P
         suite(rare, (replace(REQUEST, paraphrases=("Q is Chicago",)),), False)
 
 
-def test_nothing_judged_is_not_sound() -> None:
+def test_a_report_in_which_nothing_was_judged_is_not_sound() -> None:
     assert not CollapseReport(()).sound
     assert repr(CollapseReport(())) == "<unsound: nothing was judged>"
