@@ -29,9 +29,11 @@ from .cli_common import (
     Layer,
     Limit,
     Model,
+    Overwrite,
     PerplexityCorpus,
     Pickle,
     PolicyFile,
+    Resume,
     Seed,
     Site,
     Skip,
@@ -52,6 +54,7 @@ from .cli_gate import (
     SaveBaseline,
     compare,
     gate,
+    gate_json,
     known_name,
     override,
     saved,
@@ -118,30 +121,30 @@ def audit(
     limit: Limit = None,
     skip_invalid: Skip = False,
     allow_pickle: Pickle = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an audit that the folder already holds.")
-    ] = False,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
     save_baseline: SaveBaseline = None,
     baselines: Baselines = STORE,
     as_json: Json = False,
 ) -> None:
     """Probe, guard, make, check and undo every edit; write log, report and outputs. Exit 0 only for a pass."""
     from .files import REPORT
-    from .runner import locked_folder, run_audit
+    from .folders import locked_folder
+    from .runner import run_audit
 
     arguments = {name: str(value) if isinstance(value, Path) else value for name, value in locals().items()
                  if isinstance(value, str | int | float | bool | Path | None)}  # fmt: skip
     known_name(save_baseline)
     loaded = load_edits(edits, limit, skip_invalid)
     known_editor(editor)
-    with locked_folder(out, overwrite=overwrite), progress_bars(as_json) as progress:
+    with locked_folder(out, overwrite=overwrite, resume=resume), progress_bars(as_json) as progress:
         setup = prepared(
             model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress,
             engine=engine, perplexity_corpus=perplexity_corpus, check_dtype=check_dtype,
         )  # fmt: skip
         summary = run_audit(
-            setup, loaded, out, editor=editor, arguments=arguments, overwrite=overwrite, progress=progress
-        )
+            setup, loaded, out, editor=editor, arguments=arguments, overwrite=overwrite, resume=resume, progress=progress,
+        )  # fmt: skip
     if as_json:
         typer.echo(summary.model_dump_json())
     else:
@@ -263,9 +266,10 @@ def report(
     baselines: Baselines = STORE,
     as_json: Json = False,
 ) -> None:
-    """Write the report and all other outputs again from a log; exit as the audit did.
+    """Write the report and all other outputs again from a log; exit as the audit did, or with --baseline as the gate does.
 
-    With --baseline the page shows what changed since, and what the gate says; an override of this log is shown in any case.
+    With --baseline the gate's verdict comes first, and all outputs show what changed since; an override of this log is shown
+    in any case.
     """
     from .files import LOG, REPORT, writable
     from .outputs import write_outputs
@@ -279,14 +283,18 @@ def report(
     judged, overrides = shown_since(path, baseline, baselines, max_regress, accept)
     summary = write_outputs(folder, path, gate=judged, overrides=overrides)
     if as_json:
-        typer.echo(summary.model_dump_json())
+        typer.echo(
+            json.dumps(({} if judged is None else {"gate": gate_json(judged)}) | summary.model_dump(mode="json"))
+        )
     else:
         from .terminal import print_summary
-        from .terminal_gate import print_since
+        from .terminal_gate import print_overrides, print_standing
 
+        if judged is not None:
+            print_standing(judged, summary.verdict)
         print_summary(summary, folder / REPORT)
-        print_since(judged, overrides)
-    raise typer.Exit(summary.exit_code)
+        print_overrides(overrides)
+    raise typer.Exit(summary.exit_code if judged is None else judged.exit_code)
 
 
 app.command()(export)

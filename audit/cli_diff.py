@@ -36,17 +36,13 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """Compare two checkpoints: which tensors changed, of what rank, and whether the model still writes. Exit 0 for a pass."""
-    from ..probes.errors import InputError
     from .diff import DIFF, PAGE, run_diff
+    from .folders import locked_folder
     from .policy import load_policy
 
     chosen = load_policy(policy)
-    if not overwrite and (out / DIFF).exists():
-        raise InputError(
-            f"The folder {str(out)!r} already holds a comparison; choose another --out, or add --overwrite."
-        )
     candidates = None if subjects is None else _candidates(subjects)
-    with progress_bars(as_json) as progress:
+    with locked_folder(out, (DIFF, PAGE), "a comparison", overwrite=overwrite), progress_bars(as_json) as progress:
         found = run_diff(
             base, edited, out, policy=chosen, subjects=candidates, statistics=stats, corpus=corpus, seed=seed,
             device=device, dtype=dtype, progress=progress,
@@ -77,8 +73,10 @@ def _candidates(source: str) -> list[EditRequest]:
 
 def print_diff(found: DiffFile, page: Path) -> None:
     """Say what was found; `page` is where it can be looked at."""
+    from ..reports.text import counted
+
     typer.echo(
-        f"{found.verdict.upper()}: {len(found.changes)} of {len(found.changes) + found.unchanged} tensors differ"
+        f"{found.verdict.upper()}: {len(found.changes)} of {counted(len(found.changes) + found.unchanged, 'tensor')} changed"
     )
     for reason in found.reasons:
         typer.echo(f"  {reason}")

@@ -25,7 +25,6 @@ from ..reports.log import write_atomic
 from ..suites.builtin import builtin_corpus
 from ..suites.condition import PROMPTS, TOKENS, generate, word_entropy
 from ..suites.perplexity import CorpusPerplexity
-from .files import writable
 from .policy import Policy
 from .setup import Progress
 from .subject_search import check_asked, search
@@ -71,7 +70,6 @@ def run_diff(
     policy = policy or Policy()
     if subjects is not None:
         check_asked(subjects, statistics, corpus)
-    writable(out)
     pair = open_checkpoint(base), open_checkpoint(edited)
     changes = list(tensor_changes(*pair, progress))
     lm = load_model(base, device=device, dtype=dtype)

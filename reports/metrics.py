@@ -17,7 +17,7 @@ from .base import Count, Model, check_counts
 from .rates import perplexity_ratio, prefixed, served, unprefixed
 from .schema import Condition, EditRecord, HeadlineCheck, Protocol
 
-__all__ = ["METRICS", "Figure", "Kind", "Metric", "Spec", "Tally", "figures_of", "measured", "source_of"]
+__all__ = ["METRICS", "Figure", "Kind", "Metric", "Spec", "Tally", "figures_of", "measured", "siblings", "source_of"]
 
 
 class Metric(StrEnum):
@@ -117,6 +117,16 @@ def measured(figure: Figure) -> bool:
     if isinstance(figure, Tally):
         return figure.total > 0 and figure.not_judged == 0
     return figure is not None and math.isfinite(figure) and figure > 0
+
+
+def siblings(metric: Metric) -> list[Metric]:
+    """Return `metric`, then what is measured of the same check by the same protocol under the other condition."""
+    same = [one for one, spec in METRICS.items() if _family(spec) == _family(METRICS[metric])]
+    return sorted(same, key=lambda one: one is not metric)
+
+
+def _family(spec: Spec) -> tuple[HeadlineCheck, Protocol | None]:
+    return spec.check, spec.protocol
 
 
 def source_of(metric: Metric) -> Metric:

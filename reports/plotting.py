@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 from .numbers import number
 from .schema import ControlRecord
 from .story import Story
-from .text import visible
+from .text import counted, visible
 
 __all__ = [
     "LONGEST_HOVER",
@@ -152,7 +152,7 @@ def spread(
 def left_out(many: int, why: str) -> str:
     """Say how many edits are missing from a figure, and why."""
     return (
-        f" {many} {'edit has' if many == 1 else 'edits have'} {why} and {'is' if many == 1 else 'are'} not drawn."
+        f" {counted(many, 'edit has', 'edits have')} {why} and {'is' if many == 1 else 'are'} not drawn."
         if many
         else ""
     )

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-__all__ = ["Piece", "counted", "named", "pieces", "shortened", "slugs", "visible"]
+__all__ = ["NAMED", "Piece", "counted", "named", "pieces", "shortened", "slugs", "visible"]
 
 # C0 and C1 controls but tab and newline; soft hyphen; Arabic letter mark; zero-width space; marks, embeddings,
 # overrides and isolates of direction; line and paragraph separators; invisible operators; byte-order mark; annotation
@@ -23,7 +23,8 @@ _HIDDEN = re.compile(
 )
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 _LONGEST_SLUG = 48
-_NAMED = 5
+NAMED = 10
+"""Names that a sentence holds; the rest is counted."""
 
 
 class Piece(NamedTuple):
@@ -50,10 +51,10 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
-def named(names: Sequence[str]) -> str:
-    """Return the first five names in quotes, and how many more there are."""
-    shown = ", ".join(repr(name) for name in names[:_NAMED])
-    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"
+def named(names: Sequence[str], most: int | None = NAMED) -> str:
+    """Return the first `most` names in quotes, ten unless said otherwise, and how many more there are; None is all."""
+    shown = ", ".join(repr(name) for name in names[:most])
+    return shown if most is None or len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def shortened(text: str, most: int) -> str:

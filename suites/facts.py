@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..probes.bounds import against
 from ..probes.card import Card
 from ..probes.partial import PlainRows, Row, Stem
 from ..probes.prefixes import Family, Role
@@ -219,7 +220,10 @@ class Efficacy(Check):
     def _judge(rate: Measurement, condition: str, least: float) -> Measurement:
         if rate.condition != condition or rate.protocol != "exact" or rate.value is None:
             return rate
-        message = f"prompts {condition} that give the target: {rate.passed} of {rate.total}, at least {least:.0%} must"
+        said = f"prompts {condition} that give the target: {rate.passed} of {rate.total}"
+        message = against(said, rate.value >= least, f"at least {least:.0%}")
+        if rate.not_judged:
+            message = f"{said}, and {rate.not_judged} could not be judged"
         # A share of those that could be judged says nothing about the others.
         outcome = Outcome.UNMEASURED if rate.not_judged else judge(rate.value, rate.value >= least)
         return replace(rate, outcome=outcome, threshold=least, message=message)
@@ -336,7 +340,11 @@ class Locality(Check):
         if value is not None:
             outcome = judge(value, value >= least) if condition == "unprefixed" else Outcome.INFO
         message = f"{broken} of {len(same)} tokens have logits that are not finite"
+        if not broken:
+            message = f"{passed} of {len(same)} tokens are unchanged"
+            if condition == "unprefixed":  # under prefixes nothing is judged, so there is no bound to hold it to
+                message = against(message, passed / len(same) >= least, f"at least {least:.0%}")
         return Measurement(
             self.name, self.name, value, outcome, condition, "token-match", 1.0, least, "share of tokens", passed, failed,
-            broken, message=message if broken else f"{passed} of {len(same)} tokens are unchanged",
+            broken, message=message,
         )  # fmt: skip

@@ -19,7 +19,7 @@ from ...reports.base import Rate, json_sha256
 from ...reports.digest import summarise
 from ...reports.log import Log, write_atomic
 from ...reports.schema import EditRecord
-from ...reports.text import slugs
+from ...reports.text import counted, slugs
 from ...suites.served import PREFIXES
 from ..gate import read_audit
 from ..guard import GuardedEditor, Proposal, Result
@@ -70,7 +70,9 @@ def _proposals(
     """Return the proposals for the wanted requests, computed in the audit's batches."""
     wanted = set(only) or {request.id for request in requests}
     if unknown := wanted - {request.id for request in requests}:
-        raise InputError(f"There is no edit {min(unknown)!r} among the {len(requests)} edits; --only takes their ids.")
+        raise InputError(
+            f"There is no edit {min(unknown)!r} among {counted(len(requests), 'edit')}; --only takes their ids."
+        )
     found: list[Proposal | Exception] = []
     for start in range(0, len(requests), TOGETHER):
         chunk = requests[start : start + TOGETHER]

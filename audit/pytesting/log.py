@@ -144,7 +144,7 @@ class Evidence:
         from ...reports.log import LogWriter
         from ...reports.schema import EditRecord, Footer
         from ..files import LOG, WRITTEN
-        from ..runner import locked_folder
+        from ..folders import locked_folder
 
         found = map(EditRecord.model_validate_json, self._records.values())
         # Of an edit that two workers made, the record that did not pass stands: it comes last.

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from editguard.audit.controls import Exploded  # what an inner session imports anew would register a second time
 from editguard.audit.files import LOG, SUMMARY
+from editguard.audit.folders import locked_folder
 from editguard.audit.pytesting import collapse, nodes
-from editguard.audit.runner import locked_folder
 from editguard.probes.requests import SUFFIXES, EditRequest
 from editguard.reports.digest import summarise
 from editguard.reports.log import read_log

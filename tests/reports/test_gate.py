@@ -263,3 +263,12 @@ def test_what_no_prefix_serves_any_more_closes_the_gate_only_where_it_is_named()
     # An audit from before it was measured: what was asked for and is not there never passes.
     assert judged(BASE, before).open
     assert keys(judged(BASE, before, "efficacy-served:5%")) == ["unmeasured:efficacy-served"]
+
+
+def test_a_metric_that_was_asked_for_and_is_not_there_is_told_with_what_is() -> None:
+    asked = read_allowances(["efficacy-prefixed:5%"])
+    bare = with_edits(audit(), without("efficacy", "prefixed", "exact"), range(14))
+    gate = judge_gate(saved(bare), saved(bare), ("main@1", "now"), asked)
+    (closing,) = gate.closings
+    assert closing.key == "unmeasured:efficacy-prefixed"
+    assert closing.message.endswith("no edit of both sides has it; measured in both: efficacy-unprefixed.")

@@ -90,6 +90,8 @@ def test_a_number_has_its_noun(number: int, words: tuple[str, ...], said: str) -
     assert counted(number, *words) == said
 
 
-def test_five_names_are_told_and_the_rest_is_counted() -> None:
+def test_ten_names_are_told_and_the_rest_is_counted() -> None:
     assert named(["a", "b"]) == "'a', 'b'"
-    assert named([*"abcdefg"]) == "'a', 'b', 'c', 'd', 'e' and 2 more"
+    assert named([*"abcdefghijkl"]) == "'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j' and 2 more"
+    assert named([*"abc"], 2) == "'a', 'b' and 1 more"
+    assert named([*"abcdefghijkl"], None).endswith("'k', 'l'")

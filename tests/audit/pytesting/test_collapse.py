@@ -53,7 +53,7 @@ def test_a_destroyed_model_is_not_whatever_layer_was_edited(suite: Suite, guard:
     report = suite(other, (), False)
     assert not report.sound
     assert {one.check for one in report.failures} >= {"perplexity"}
-    assert "bound 1.1" in repr(report)
+    assert "outside the bound (at most 1.1)" in repr(report)
     assert fingerprint(guard.setup.lm.model) == before
 
 

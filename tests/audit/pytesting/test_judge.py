@@ -16,7 +16,7 @@ ACTION = "Do not ship the edit."
 def measured(check: str = "perplexity", **changes: Any) -> Measurement:
     fields = {
         "check": check, "metric": "ratio", "condition": "corpus", "value": 1.01, "threshold": 1.05, "unit": "ratio",
-        "verdict": "pass", "message": "1.01 times the unedited model's, bound 1.05",
+        "verdict": "pass", "message": "1.01 times the unedited model's, inside the bound (at most 1.05)",
     }  # fmt: skip
     return Measurement(**(fields | changes))
 
@@ -56,14 +56,18 @@ def test_a_sound_edit_passes_every_item_that_judges_it() -> None:
 
 
 def test_a_failure_says_what_measured_allowed_why_and_what_to_do() -> None:
-    record = bad(measured(value=8.12, verdict="fail", message="8.12 times the unedited model's, bound 1.05"))
+    record = bad(
+        measured(
+            value=8.12, verdict="fail", message="8.12 times the unedited model's, outside the bound (at most 1.05)"
+        )
+    )
     ended, text = perplexity(record)
     assert ended is Ended.FAILED
     assert text.splitlines() == [
         "perplexity: ratio (corpus) is 8.12, allowed 1.05",
         "  measured:   ratio (corpus) = 8.12 ratio",
         "  allowed:    1.05",
-        "  why:        8.12 times the unedited model's, bound 1.05",
+        "  why:        8.12 times the unedited model's, outside the bound (at most 1.05)",
         "  what to do: Do not ship the edit.",
         "  edit:       'Chicago is a twin city of' -> 'Istanbul', subject 'Chicago'",
         "  decision:   rewrite by prefixed; first-token: the subject is the first token",
@@ -73,7 +77,7 @@ def test_a_failure_says_what_measured_allowed_why_and_what_to_do() -> None:
 def test_a_collapse_fails_the_guard_too_whatever_the_check_says() -> None:
     record = made(measurements=[measured(value=2.0, threshold=3.0)])
     assert judge_guard(record, POLICY).ended is Ended.FAILED
-    assert "it collapsed the model: perplexity ratio 2, bound 1.5" in judge_guard(record, POLICY).text
+    assert "it collapsed the model: perplexity ratio 2, over the bound of 1.5" in judge_guard(record, POLICY).text
     assert perplexity(record).ended is Ended.FAILED
 
 
