@@ -66,17 +66,17 @@ def slugs(ids: Iterable[str]) -> Iterator[str]:
     """Return an anchor for each id: ASCII letters, digits, ``_`` and ``-``, each different from all others.
 
     An id that is safe and short is its own anchor; from any other a hash is appended, so that two ids that differ in
-    unsafe characters alone stay apart.
+    unsafe characters alone stay apart. Anchors that differ in case alone are hashed too: as names of files they may be one.
     """
     taken: set[str] = set()
     for name in ids:
         safe = _UNSAFE.sub("-", name)[:_LONGEST_SLUG].strip("-")
         slug = safe if safe == name else ""
         salt = 0
-        while not slug or slug in taken:
+        while not slug or slug.lower() in taken:
             slug = f"{safe}-{_short_hash(f'{salt}{name}')}".lstrip("-")
             salt += 1
-        taken.add(slug)
+        taken.add(slug.lower())
         yield slug
 
 

@@ -43,6 +43,12 @@ def test_a_safe_id_is_its_own_anchor_and_survives_a_lookalike() -> None:
     assert len(set(slugs(["a b", hashed, "a  b"]))) == 3
 
 
+def test_anchors_are_different_names_of_files_where_case_does_not_count() -> None:
+    found = list(slugs(["case", "Case", "CASE"]))
+    assert found[0] == "case"
+    assert len({slug.lower() for slug in found}) == 3
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
