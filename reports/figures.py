@@ -19,7 +19,7 @@ from .text import counted
 
 __all__ = ["MOST_PREFIXED_POINTS", "figures"]
 
-MOST_PREFIXED_POINTS = 1500
+MOST_PREFIXED_POINTS = 1000
 _SYMBOLS = {Decided.ALLOWED: "circle", Decided.REWRITTEN: "diamond", Decided.REFUSED: "x"}
 
 

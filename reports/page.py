@@ -34,21 +34,27 @@ def render_page(
     **context: Any,
 ) -> str:
     """Return `template` with its figures drawn, `scripts` run and `context` filled in."""
-    from plotly.offline import get_plotlyjs
-
+    library = _plotly() if figures else ""
     own = [(_TEMPLATES / name).read_text(encoding="utf-8") for name in ("figures.js", *scripts)]
-    texts = [get_plotlyjs(), *own]
     return (
         _environment(filters or {})
         .get_template(template)
         .render(
             figures=figures,
-            policy=_security_policy(texts),
-            scripts=[_raw(text) for text in texts],
+            policy=_security_policy([library, *own]),
+            library=_raw(library),
+            scripts=[_raw(text) for text in own],
             style=_raw((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
             **context,
         )
     )
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    text: str = get_plotlyjs()
+    return text
 
 
 def _security_policy(scripts: Sequence[str]) -> str:

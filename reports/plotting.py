@@ -2,7 +2,8 @@
 
 Traces, lines and labels carry a role (`meta` of a trace, `name` of a line) and no colour; the page's script gives each
 role the colour of the reader's theme. Points are drawn as SVG: plotly's WebGL traces compile code at run time, which
-the page's content security policy forbids. A trace therefore draws at most `MOST_POINTS`, and `thin_note` says so.
+the page's content security policy forbids. Thousands of those take seconds and hide each other: a trace draws at most
+`MOST_POINTS`, the outermost always among them, and `thin_note` says so.
 Plotly is imported when a figure is made.
 """
 
@@ -38,9 +39,10 @@ __all__ = [
     "trace",
 ]
 
-MOST_POINTS = 5000
+MOST_POINTS = 1000
 LONGEST_HOVER = 70
 _CROWD = 300
+_OUTERMOST = 10
 _BY_MARK = ("x", "y", "text", "customdata")
 
 T = TypeVar("T")
@@ -159,7 +161,19 @@ def left_out(many: int, why: str) -> str:
 
 
 def _thin(trace: dict[str, Any]) -> dict[str, Any]:
-    return {axis: thinned(trace[axis], MOST_POINTS) for axis in _BY_MARK if axis in trace}
+    places = range(len(trace["x"]))
+    if len(places) <= MOST_POINTS:
+        return {}
+    outer = {place for axis in ("x", "y") for place in _outermost(trace[axis])}
+    inner = thinned([place for place in places if place not in outer], MOST_POINTS - len(outer))
+    kept = sorted([*outer, *inner])
+    return {axis: [trace[axis][place] for place in kept] for axis in _BY_MARK if axis in trace}
+
+
+def _outermost(values: Sequence[float | None]) -> list[int]:
+    """Return where the lowest and the highest of `values` stand: what a reader looks for must not be thinned out."""
+    ranked = sorted((value, place) for place, value in enumerate(values) if value is not None)
+    return [place for _, place in (*ranked[:_OUTERMOST], *ranked[-_OUTERMOST:])]
 
 
 def figure_json(traces: Sequence[dict[str, Any]], layout: dict[str, Any]) -> str:

@@ -26,9 +26,18 @@ def test_a_trace_is_thinned_evenly_and_the_note_counts_it() -> None:
     drawn = json.loads(figure_json([crowded], {}))["data"][0]
     assert len(drawn["x"]) == MOST_POINTS
     assert [str(int(x)) for x in drawn["x"]] == drawn["text"]
-    assert thin_note([crowded]) == " Drawn are 5000 of 6000 marks."
+    assert thin_note([crowded]) == f" Drawn are {MOST_POINTS} of {MOST_POINTS + 1000} marks."
     assert thin_note([trace("a", "allowed", marks[:10], "circle")]) == ""
     assert thinned(list(range(10)), 4) == [0, 2, 5, 7]
+
+
+def test_the_outermost_marks_are_never_thinned_out() -> None:
+    heights = [1.0] * (20 * MOST_POINTS)
+    heights[1234], heights[4321] = 9.0, -9.0
+    marks = [Mark(float(n), height, "", "edit-a") for n, height in enumerate(heights)]
+    drawn = json.loads(figure_json([trace("a", "allowed", marks, "circle")], {}))["data"][0]
+    assert len(drawn["x"]) == MOST_POINTS
+    assert {(1234, 9.0), (4321, -9.0)} <= set(zip(drawn["x"], drawn["y"], strict=True))
 
 
 def test_hover_text_names_the_edit_in_short(log: Log) -> None:

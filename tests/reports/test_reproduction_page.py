@@ -253,5 +253,5 @@ def test_equal_labels_stay_apart_and_none_is_read_as_a_date() -> None:
 def test_many_points_are_thinned_and_the_caption_says_so() -> None:
     many = list(map(float, range(6000)))
     figure = draw(scatter(groups=[group(x=many, y=many, labels=[])]))
-    assert "Drawn are 5000 of 6000 marks." in figure.caption
+    assert "Drawn are 1000 of 6000 marks." in figure.caption
     assert figure.rows[0][1] == "6000"
