@@ -27,6 +27,7 @@ __all__ = [
     "MOST_POINTS",
     "Figure",
     "Mark",
+    "decades",
     "figure_json",
     "hover",
     "left_out",
@@ -37,12 +38,14 @@ __all__ = [
     "thin_note",
     "thinned",
     "trace",
+    "whole",
 ]
 
 MOST_POINTS = 1000
 LONGEST_HOVER = 70
 _CROWD = 300
 _OUTERMOST = 10
+_MOST_TICKS = 10
 _BY_MARK = ("x", "y", "text", "customdata")
 
 T = TypeVar("T")
@@ -123,6 +126,18 @@ def thin_note(traces: Sequence[dict[str, Any]]) -> str:
     whole = sum(len(trace["x"]) for trace in traces)
     drawn = sum(min(len(trace["x"]), MOST_POINTS) for trace in traces)
     return f" Drawn are {drawn} of {whole} marks." if drawn < whole else ""
+
+
+def whole(most: int) -> dict[str, Any]:
+    """Return an axis that counts from 1 to `most`: its ticks are whole numbers, and few enough to be read."""
+    steps = (nice * 10**power for power in range(12) for nice in (1, 2, 5))
+    return {"tick0": 0, "dtick": next(step for step in steps if most / step <= _MOST_TICKS), "tickformat": "d"}
+
+
+def decades(values: Sequence[float]) -> dict[str, Any]:
+    """Return a logarithmic axis for `values` over 0: a tick a power of ten, and more where they span little over one."""
+    wide = max(values) > 30 * min(values)
+    return {"type": "log", "dtick": 1 if wide else "D2", "tickformat": ",~g"}
 
 
 def line(axis: str, at: float) -> dict[str, Any]:
