@@ -29,9 +29,11 @@ from .cli_common import (
     Layer,
     Limit,
     Model,
+    Overwrite,
     PerplexityCorpus,
     Pickle,
     PolicyFile,
+    Resume,
     Seed,
     Site,
     Skip,
@@ -118,9 +120,8 @@ def audit(
     limit: Limit = None,
     skip_invalid: Skip = False,
     allow_pickle: Pickle = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an audit that the folder already holds.")
-    ] = False,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
     save_baseline: SaveBaseline = None,
     baselines: Baselines = STORE,
     as_json: Json = False,
@@ -134,14 +135,14 @@ def audit(
     known_name(save_baseline)
     loaded = load_edits(edits, limit, skip_invalid)
     known_editor(editor)
-    with locked_folder(out, overwrite=overwrite), progress_bars(as_json) as progress:
+    with locked_folder(out, overwrite=overwrite, resume=resume), progress_bars(as_json) as progress:
         setup = prepared(
             model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress,
             engine=engine, perplexity_corpus=perplexity_corpus, check_dtype=check_dtype,
         )  # fmt: skip
         summary = run_audit(
-            setup, loaded, out, editor=editor, arguments=arguments, overwrite=overwrite, progress=progress
-        )
+            setup, loaded, out, editor=editor, arguments=arguments, overwrite=overwrite, resume=resume, progress=progress,
+        )  # fmt: skip
     if as_json:
         typer.echo(summary.model_dump_json())
     else:

@@ -30,9 +30,11 @@ __all__ = [
     "Layer",
     "Limit",
     "Model",
+    "Overwrite",
     "PerplexityCorpus",
     "Pickle",
     "PolicyFile",
+    "Resume",
     "Seed",
     "Site",
     "Skip",
@@ -81,6 +83,10 @@ EngineName = Annotated[
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N edits.")]
 Skip = Annotated[bool, typer.Option("--skip-invalid", help="Go on without wrong records, and count them.")]
 Pickle = Annotated[bool, typer.Option("--allow-pickle", help="Read a .bin checkpoint (weights_only) if you trust it.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an audit that the folder already holds.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with an audit that was killed in this folder, or begin one.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on standard output.")]
 
 

@@ -15,14 +15,15 @@ from typing import Any, TypeVar
 from ..probes.errors import EditRefused, InputError
 from ..probes.request_files import LoadedRequests
 from ..probes.requests import EditRequest
-from ..reports.log import LogWriter
-from ..reports.schema import ControlRecord, EditRecord, Footer
+from ..reports.log import Log, LogWriter, log_so_far, sweep
+from ..reports.schema import ControlRecord, EditRecord, Footer, Header
 from ..reports.summary import Summary
 from .controls import Control, control_guard, controls_for, propose_controls, run_control
 from .files import LOG, WRITTEN, writable
 from .guard import GuardedEditor, Proposal
 from .outputs import write_outputs
 from .records import control_record, edit_record, errored, header
+from .resume import continues
 from .setup import Progress, Setup, editable
 
 T = TypeVar("T")
@@ -41,18 +42,20 @@ __all__ = [
 _SURVIVABLE = (InputError, EditRefused, RuntimeError, ValueError, ArithmeticError)
 """What one request may fail with while the others go on; a failed roll-back, or our own fault, ends the audit."""
 TOGETHER = 20
-"""Requests whose updates are computed at once; a killed audit leaves the records of all but the last so many.
-Who computes with whom decides about the last bits."""
+"""Requests whose updates are computed at once. Who computes with whom decides about the last bits, so that a resumed audit
+computes the same ones together again."""
 
 
 @contextmanager
-def locked_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
+def locked_folder(out: Path, *, overwrite: bool, resume: bool = False) -> Iterator[Path]:
     """Hold `out` for one audit; raises `InputError` when another runs there or its results would be written over.
 
-    An older audit stays until `run_audit` is ready to write the new one.
+    An older audit stays until `run_audit` is ready to write the new one, and is gone on with where it is to `resume`.
     """
     from filelock import FileLock, Timeout
 
+    if overwrite and resume:
+        raise InputError("--overwrite removes the audit that --resume would go on with; leave one of them out.")
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     writable(out)
     lock = FileLock(out / ".lock")
@@ -62,11 +65,12 @@ def locked_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
         raise InputError(f"Another run is writing to {str(out)!r}; wait for it, or choose another --out.") from None
     try:
         old = [name for name in WRITTEN if (out / name).exists()]
-        if old and not overwrite:
+        if old and not overwrite and not (resume and LOG in old):
             raise InputError(
                 f"The folder {str(out)!r} already holds an audit ({old[0]}), and nothing is written over unasked; "
-                "choose another --out, or add --overwrite."
+                "choose another --out, add --overwrite, or --resume to go on with one that was not finished."
             )
+        sweep(out, WRITTEN)
         yield out
     finally:
         # Nothing came of it, so nothing is left of it; what cannot be removed is no reason to hide an error.
@@ -86,40 +90,62 @@ def run_audit(
     editor: str | None = None,
     arguments: dict[str, Any] | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Summary:
     """Audit all requests into the folder `out` and return the verdict; see `locked_folder` for its rules.
 
-    With `overwrite` an audit that `out` holds is removed when the model is ready and the new log is begun.
+    With `overwrite` an audit that `out` holds is removed when the model is ready and the new log is begun. With `resume` the
+    log that `out` holds is gone on with, and only its outputs are written where it is finished; raises `InputError`
+    where another run began it. Where there is none, one is begun.
     """
     editable(setup.site)
     guard, started = GuardedEditor(setup), time.monotonic()
-    baselines = setup.baselines()
     controls = controls_for(setup) if setup.policy.controls else ()
+    head = header(setup, loaded, arguments or {}, [control.request.id for control in controls], setup.baselines())
+    begun = log_so_far(out / LOG) if resume else None
+    if begun is not None:
+        continues(begun, head, loaded.requests, out / LOG)
     for name in WRITTEN if overwrite else ():
         (out / name).unlink(missing_ok=True)
-    with LogWriter(out / LOG) as log:
-        log.write(header(setup, loaded, arguments or {}, [control.request.id for control in controls], baselines))
-        progress("controls", 0, len(controls))
-        for index, control in enumerate(control_records(guard, controls)):
-            log.write(control)
-            progress("controls", index + 1, len(controls))
-        total = len(loaded.requests)
-        progress("edits", 0, total)
-        for index, record in enumerate(_edits(guard, loaded.requests, editor)):
-            log.write(record)
-            progress("edits", index + 1, total)
-        log.write(Footer(records=len(controls) + total, seconds=round(time.monotonic() - started, 3)))
+    if begun is None or begun.footer is None:
+        with LogWriter(out / LOG) as log:
+            for record in _records(guard, head, loaded.requests, controls, editor, begun, progress):
+                log.write(record)
+            records = len(controls) + len(loaded.requests)
+            log.write(Footer(records=records, seconds=round(time.monotonic() - started, 3)))
     return write_outputs(out)
 
 
-def _edits(guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None) -> Iterator[EditRecord]:
-    """Yield one record a request, in order; updates are computed for some requests at once."""
+def _records(
+    guard: GuardedEditor, head: Header, requests: Sequence[EditRequest], controls: Sequence[Control],
+    editor: str | None, begun: Log | None, progress: Progress,
+) -> Iterator[Header | ControlRecord | EditRecord]:  # fmt: skip
+    """Yield the records that are not `begun`, as they are made: header, controls, edits."""
+    if begun is None:
+        yield head
+    done = 0 if begun is None else len(begun.controls)
+    progress("controls", done, len(controls))
+    for index, control in enumerate(control_records(guard, controls) if done < len(controls) else ()):
+        if index >= done:
+            yield control
+            progress("controls", index + 1, len(controls))
+    done = 0 if begun is None else len(begun.edits)
+    progress("edits", done, len(requests))
+    for record in _edits(guard, requests, editor, done):
+        yield record
+        progress("edits", record.index + 1, len(requests))
 
-    for start in range(0, len(requests), TOGETHER):
+
+def _edits(
+    guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None, done: int
+) -> Iterator[EditRecord]:
+    """Yield one record a request, in order, the first `done` left out; updates are computed for some requests at once."""
+    for start in range(done - done % TOGETHER, len(requests), TOGETHER):
         chunk = requests[start : start + TOGETHER]
         for index, made in enumerate(proposals(guard, chunk, editor), start):
-            yield recorded(guard, requests[index], made, index)
+            if index >= done:
+                yield recorded(guard, requests[index], made, index)
 
 
 def proposals(guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None) -> list[Proposal | Exception]:

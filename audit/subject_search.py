@@ -2,9 +2,10 @@
 
 An update of the ROME family is ``Delta ~ l r^T`` with ``r ~ C^-1 k``, so ``C r`` has the direction of the edited subject's
 mean key, of unknown length and sign. Each candidate's mean key under the run's prefixes is compared with it; since all
-keys have much in common, only what stands off the mean over candidates counts. The answer is only as good as the vocabulary: a subject that is not in
-it cannot be named, and another takes its place. So the best one is held against a null distribution: how alike each
-candidate is to the nearest other one, which is what would be found were it not there itself.
+keys have much in common, only what stands off the mean over candidates counts. The answer is only as good as the
+vocabulary: a subject that is not in it cannot be named, and another takes its place. So the best one is held against a
+null distribution: how alike each candidate is to the nearest other one, which is what would be found were it not there
+itself.
 """
 
 from __future__ import annotations

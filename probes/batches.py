@@ -1,14 +1,18 @@
-"""Right-padded batches under a token budget, longest rows together, results in the order asked for."""
+"""Right-padded batches under a token budget, longest rows together; halved where they do not fit into memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from .errors import OutOfMemory
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TOKEN_BUDGET", "Padded", "batches", "pad", "similar"]
+__all__ = ["TOKEN_BUDGET", "Padded", "batches", "each_fitting", "pad", "similar"]
+
+T = TypeVar("T")
 
 TOKEN_BUDGET = 4096
 """Tokens, padding included, of one forward pass; bounds the memory of every batched step."""
@@ -62,3 +66,48 @@ def similar(lengths: Sequence[int], budget: int = TOKEN_BUDGET, waste: float = 0
                 part = []
             part.append(index)
         yield part
+
+
+def each_fitting(groups: Iterable[Sequence[int]], run: Callable[[list[int]], T]) -> Iterator[tuple[list[int], T]]:
+    """Yield each group of row indices with what `run` gives for it; one that does not fit into memory is run in halves.
+
+    `run` must have no effect unless it returns. Raises `OutOfMemory` where a group of one does not fit.
+    """
+    for group in groups:
+        waiting = [list(group)]
+        while waiting:
+            members = waiting.pop()
+            failed = ""
+            try:
+                found = run(members)
+            except (MemoryError, RuntimeError) as error:
+                if not _no_memory(error):
+                    raise
+                failed = str(error).strip().partition("\n")[0] or type(error).__name__
+            if not failed:
+                yield members, found
+            elif len(members) == 1:
+                raise OutOfMemory(
+                    f"One text alone does not fit into memory ({failed[:120]}); take a machine with more of it, a smaller dtype, "
+                    "or a shorter text."
+                )
+            else:
+                _release()
+                half = len(members) // 2
+                waiting += [members[half:], members[:half]]
+
+
+def _no_memory(error: Exception) -> bool:
+    import torch
+
+    # The allocator of the CPU has no class of its own for it.
+    told = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in told)
+
+
+def _release() -> None:
+    """Give the device back what the failed pass held and the allocator keeps."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .batches import batches, pad
+from .batches import batches, each_fitting, pad
 from .errors import NotFinite, StatisticsError
 from .passes import pad_id, stop_after_all
 from .running_sums import RunningSums, read_sums, write_sums
@@ -203,27 +203,39 @@ def _summed(
     lm: LanguageModel, sites: Sequence[EditSite], groups: Sequence[Sequence[list[int]]], begun: RunningSums
 ) -> Iterator[RunningSums]:
     """Yield the sums after each group that `begun` does not hold yet; its totals are added to in place."""
-    modules, (_, tokens, done) = [site.module for site in sites], begun
+    _, tokens, done = begun
     for group in groups[begun.groups :]:
-        for members in batches([len(row) for row in group]):
-            batch = pad([group[i] for i in members], pad_id(lm), lm.device)
-            real = batch.attention_mask.bool().flatten()
-            with torch.no_grad(), stop_after_all(modules, functools.partial(_add, sites, begun.totals, real)):
-                lm.model(**batch._asdict(), **({"use_cache": False} if lm.causal else {}))
-            tokens += int(real.sum())
+        for members, products in each_fitting(
+            batches([len(row) for row in group]), functools.partial(_products, lm, sites, group)
+        ):
+            for index, product in products.items():
+                begun.totals[index].add_(product)
+            tokens += sum(len(group[index]) for index in members)
         done += 1
         yield RunningSums(begun.totals, tokens, done)
 
 
+def _products(
+    lm: LanguageModel, sites: Sequence[EditSite], group: Sequence[list[int]], members: Sequence[int]
+) -> dict[int, torch.Tensor]:
+    """Return by the site's index the sum of outer products of the keys of some rows of `group` [d_ff, d_ff], fp32, on the CPU."""
+    found: dict[int, torch.Tensor] = {}
+    batch = pad([group[index] for index in members], pad_id(lm), lm.device)
+    add = functools.partial(_add, sites, found, batch.attention_mask.bool().flatten())
+    with torch.no_grad(), stop_after_all([site.module for site in sites], add):
+        lm.model(**batch._asdict(), **({"use_cache": False} if lm.causal else {}))
+    return found
+
+
 def _add(
     sites: Sequence[EditSite],
-    totals: Sequence[torch.Tensor],
+    found: dict[int, torch.Tensor],
     real: torch.Tensor,
     index: int,
     given: torch.Tensor,
     _: torch.Tensor,
 ) -> None:
-    """Add the outer products of one batch's `real` keys to the total of the site `index`."""
+    """Enter the sum of outer products of one batch's `real` keys at the site `index`."""
     # Some models (OPT) run their MLP on [rows * tokens, features].
     keys = given.flatten(0, -2)[real.to(given.device)].float()
     if not bool(torch.isfinite(keys).all()):
@@ -231,7 +243,7 @@ def _add(
             f"A key at {sites[index].path} is NaN or Inf on ordinary text, so the model is broken before any edit; check "
             "its weights and dtype."
         )
-    totals[index].add_((keys.T @ keys).double().cpu())
+    found[index] = (keys.T @ keys).cpu()
 
 
 def _divided(lm: LanguageModel, sites: Sequence[EditSite], corpus: Corpus, sums: RunningSums) -> list[KeyStatistics]:

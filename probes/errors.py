@@ -6,6 +6,7 @@
     ├── InputError                 2   what the user gave is wrong: value, rule and way out in one sentence
     │   ├── RequestError           2   a file of edits, or one edit in it
     │   ├── ModelError             2   a model, a tokenizer or an edit site
+    │   │   └── OutOfMemory        2   one text alone does not fit into the device's memory
     │   ├── StatisticsError        2   key statistics that are missing, foreign or malformed
     │   └── PolicyError            2   a policy file or table
     └── EditRefused                1   the guard would not make this edit
@@ -22,6 +23,7 @@ __all__ = [
     "InputError",
     "ModelError",
     "NotFinite",
+    "OutOfMemory",
     "PolicyError",
     "RequestError",
     "StatisticsError",
@@ -46,6 +48,10 @@ class RequestError(InputError):
 
 class ModelError(InputError):
     """A model, its tokenizer or its edit site cannot be used."""
+
+
+class OutOfMemory(ModelError):
+    """One text alone does not fit into the memory of the model's device."""
 
 
 class StatisticsError(InputError):

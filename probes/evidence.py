@@ -18,7 +18,7 @@ from functools import cached_property
 
 import torch
 
-from .batches import batches
+from .batches import batches, each_fitting
 from .errors import NotFinite, RequestError
 from .keys import SubjectKeys, activations, all_subject_keys, locate
 from .model import LanguageModel
@@ -200,10 +200,14 @@ def _says_targets(lm: LanguageModel, requests: Sequence[EditRequest], *, plain: 
     found: list[bool | None] = [None] * len(requests)
     order = list(rows)
     lengths, run = [len(rows[index].ids) for index in order], plain_logits if plain else full_logits
-    for members in [[place] for place in range(len(order))] if plain else batches(lengths):
-        chosen = [order[place] for place in members]
+
+    def choices_of(members: Sequence[int]) -> torch.Tensor:
         with torch.no_grad():
-            said = run(lm, [rows[index] for index in chosen]).argmax(-1)
+            return run(lm, [rows[order[place]] for place in members]).argmax(-1)
+
+    groups = [[place] for place in range(len(order))] if plain else batches(lengths)
+    for members, said in each_fitting(groups, choices_of):
+        chosen = [order[place] for place in members]
         for index, choices in zip(chosen, said.split([len(rows[index].predict) for index in chosen]), strict=True):
             found[index] = tuple(choices.tolist()) == targets[index]
     return found

@@ -4,10 +4,11 @@ tokenizer's own padding side is; the process's random state is neither used nor 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from .batches import pad
+from .batches import each_fitting, pad
 from .errors import NotFinite
 from .passes import pad_id, select_logits
 
@@ -76,8 +77,8 @@ def sampled(
     """
     from transformers import LogitsProcessorList
 
-    draw = LogitsProcessorList([_Drawn(seed, top_k)])
-    return _generate(lm, rows, tokens, min_new_tokens=least, logits_processor=draw)
+    draw = _Drawn(seed, top_k)
+    return _generate(lm, rows, tokens, draw, min_new_tokens=least, logits_processor=LogitsProcessorList([draw]))
 
 
 class _Drawn:
@@ -91,6 +92,16 @@ class _Drawn:
         import torch
 
         self._top_k, self._generator = top_k, torch.Generator().manual_seed(seed)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Take what was drawn in the block back where it raises, so that another try draws the same."""
+        before = self._generator.get_state()
+        try:
+            yield
+        except BaseException:
+            self._generator.set_state(before)
+            raise
 
     def __call__(self, _: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         import torch
@@ -107,9 +118,16 @@ class _Drawn:
         return torch.full_like(scores, -float("inf"), dtype=torch.float32).scatter(-1, best.indices, drawn)
 
 
-def _generate(lm: LanguageModel, rows: Sequence[Sequence[int]], tokens: int, **options: Any) -> list[list[int]]:
-    chunks = [rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)]
-    return [row for chunk in chunks for row in _generate_chunk(lm, chunk, tokens, **options)]
+def _generate(
+    lm: LanguageModel, rows: Sequence[Sequence[int]], tokens: int, draw: _Drawn | None = None, **options: Any
+) -> list[list[int]]:
+    chunks = [range(len(rows))[start : start + _ROWS] for start in range(0, len(rows), _ROWS)]
+
+    def run(members: Sequence[int]) -> list[list[int]]:
+        with nullcontext() if draw is None else draw.kept():
+            return _generate_chunk(lm, [rows[index] for index in members], tokens, **options)
+
+    return [row for _, found in each_fitting(chunks, run) for row in found]
 
 
 def _generate_chunk(lm: LanguageModel, rows: Sequence[Sequence[int]], tokens: int, **options: Any) -> list[list[int]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from .batches import batches, pad
+from .batches import batches, each_fitting, pad
 from .errors import ModelError, RequestError
 from .keys import Activations, activations, locate, what_is_read
 from .passes import pad_id, stop_after
@@ -99,15 +99,19 @@ def _bare(lm: LanguageModel, requests: Sequence[EditRequest]) -> list[SubjectPos
 def _shifted(lm: LanguageModel, site: EditSite, rows: Sequence[tuple[Sequence[int], int]], shift: int) -> Activations:
     keys: dict[int, torch.Tensor] = {}
     values: dict[int, torch.Tensor] = {}
-    for members in batches([len(ids) for ids, _ in rows], _BUDGET):
+
+    def run(members: Sequence[int]) -> list[list[torch.Tensor]]:
         batch = pad([rows[place][0] for place in members], pad_id(lm), lm.device)
         width = batch.input_ids.shape[1]
         places = torch.arange(shift, shift + width, device=lm.device).expand(len(members), -1)
         with torch.no_grad(), stop_after(site.module) as seen:
             lm.model(**batch._asdict(), position_ids=places, **({"use_cache": False} if lm.causal else {}))
-        for n, place in enumerate(members):
-            flat = n * width + rows[place][1]
-            keys[place], values[place] = (tensor.flatten(0, -2)[flat].float() for tensor in seen[0])
+        flat = [n * width + rows[place][1] for n, place in enumerate(members)]
+        return [[*tensor.flatten(0, -2)[flat].float()] for tensor in seen[0]]
+
+    for members, (given, returned) in each_fitting(batches([len(ids) for ids, _ in rows], _BUDGET), run):
+        keys.update(zip(members, given, strict=True))
+        values.update(zip(members, returned, strict=True))
     order = range(len(rows))
     return Activations(torch.stack([keys[place] for place in order]), torch.stack([values[place] for place in order]))
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from .batches import batches, pad
+from .batches import batches, each_fitting, pad
 from .errors import RequestError
 from .passes import pad_id, stop_after
 from .prefix_cache import PrefixCache, join
@@ -132,8 +132,8 @@ def activations(
     left = [len(ids) - (0 if known is None else known.lead(ids, len(ids) - 1)[1]) for ids, _ in once]
     keys: dict[tuple[tuple[int, ...], int], torch.Tensor] = {}
     values: dict[tuple[tuple[int, ...], int], torch.Tensor] = {}
-    # What is known of a row costs no products, but memory.
-    for members in batches([max(rest, length // 8) for rest, length in zip(left, lengths, strict=True)], budget):
+
+    def run(members: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         chosen = [once[place] for place in members]
         joined = join(lm, [ids for ids, _ in chosen], known, [len(ids) - 1 for ids, _ in chosen], site.layer + 1)
         with torch.no_grad(), stop_after(site.module) as seen:
@@ -142,8 +142,13 @@ def activations(
         flat = [n * joined.width + index - joined.leads[n] for n, (_, index) in enumerate(chosen)]
         at = torch.tensor(flat, device=seen[0][0].device)
         given, returned = (tensor.flatten(0, -2)[at].float() for tensor in seen[0])
-        for row, key, value in zip(chosen, given, returned, strict=True):
-            keys[row], values[row] = key, value
+        return given, returned
+
+    # What is known of a row costs no products, but memory.
+    sizes = [max(rest, length // 8) for rest, length in zip(left, lengths, strict=True)]
+    for members, found in each_fitting(batches(sizes, budget), run):
+        for place, key, value in zip(members, *found, strict=True):
+            keys[once[place]], values[once[place]] = key, value
     return Activations(torch.stack([keys[row] for row in cut]), torch.stack([values[row] for row in cut]))
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from .batches import batches, pad
+from .batches import batches, each_fitting, pad
 from .corpus_statistics import compute_all_statistics
 from .errors import InputError, RequestError, StatisticsError
 from .keys import positions, what_is_read
@@ -118,22 +118,29 @@ def keys_at_layers(
     modules = [site.module for site in sites]
     read: list[list[Tensor]] = [[] for _ in sites]
     order: list[int] = []
-    for members in batches([len(ids) for ids, _ in once], budget):
+
+    def run(members: Sequence[int]) -> dict[int, Tensor]:
+        found: dict[int, Tensor] = {}
         batch = pad([once[place][0] for place in members], pad_id(lm), lm.device)
         width = batch.input_ids.shape[1]
         flat = torch.tensor([n * width + once[place][1] for n, place in enumerate(members)])
-        with torch.no_grad(), stop_after_all(modules, partial(_take, read, flat)):
+        with torch.no_grad(), stop_after_all(modules, partial(_take, found, flat)):
             lm.model(**batch._asdict(), **({"use_cache": False} if lm.causal else {}))
+        return found
+
+    for members, found in each_fitting(batches([len(ids) for ids, _ in once], budget), run):
         order += members
+        for index, part in found.items():
+            read[index].append(part)
     place_of = {once[place]: n for n, place in enumerate(order)}
     back = torch.tensor([place_of[row] for row in cut])
     return [torch.cat(parts)[back.to(parts[0].device)] for parts in read]
 
 
-def _take(read: Sequence[list[Tensor]], flat: Tensor, index: int, given: Tensor, _: Tensor) -> None:
-    """Keep the keys at the places `flat` (row * tokens + token) of one batch."""
+def _take(found: dict[int, Tensor], flat: Tensor, index: int, given: Tensor, _: Tensor) -> None:
+    """Keep one site's keys at the places `flat` (row * tokens + token) of one batch."""
     # Some models (OPT) run their MLP on [rows * tokens, features].
-    read[index].append(given.flatten(0, -2)[flat.to(given.device)].float())
+    found[index] = given.flatten(0, -2)[flat.to(given.device)].float()
 
 
 def request_keys(

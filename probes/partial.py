@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from .batches import pad, similar
+from .batches import each_fitting, pad, similar
 from .errors import EditguardError, ModelError
 from .passes import Entry, cache_of, pad_id, record_entry, select_logits
 from .prefix_cache import PrefixCache, join
@@ -139,25 +139,31 @@ class Stem:
         self._returned: int | None = None
         hidden: dict[int, torch.Tensor] = {}
         parts = []
-        groups = list(similar([len(row.ids) for row in rows]))
-        for members in groups:
-            chosen = [rows[index] for index in members]
-            joined = join(
-                lm, [row.ids for row in chosen], known, [min((len(row.ids) - 1, *row.predict)) for row in chosen]
-            )
-            places = _flat_places(chosen, joined.width, joined.leads)
-            with torch.no_grad(), record_entry(site) as seen, select_logits(lm, places):
-                parts.append(lm.model(**joined.inputs).logits[0].float())
-            self._returned = seen[0].returned
-            # Edited weights change the known tokens too, so that later runs need all of them.
-            whole = seen[0].hidden if joined.hidden is None else torch.cat([joined.hidden, seen[0].hidden], 1)
-            begins = joined.places(torch.zeros(1, dtype=torch.long), whole.shape[1])[:, 0].tolist()
-            for place, (index, begin) in enumerate(zip(members, begins, strict=True)):
-                hidden[index] = whole[place, begin : begin + len(rows[index].ids)].clone()
+        groups = []
+        for members, (logits, states) in each_fitting(
+            similar([len(row.ids) for row in rows]), lambda members: self._begin([rows[n] for n in members], known)
+        ):
+            groups.append(members)
+            parts.append(logits)
+            hidden.update(zip(members, states, strict=True))
         self._hidden = [hidden[index] for index in range(len(rows))]
         self.first = self._ordered(groups, parts)
         if verify:
             self._verify()
+
+    def _begin(self, rows: Sequence[Row], known: PrefixCache | None) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Run whole rows; return the logits at their places, and what enters the site's block [tokens, d_model] of each."""
+        lm = self._lm
+        joined = join(lm, [row.ids for row in rows], known, [min((len(row.ids) - 1, *row.predict)) for row in rows])
+        places = _flat_places(rows, joined.width, joined.leads)
+        with torch.no_grad(), record_entry(self._site) as seen, select_logits(lm, places):
+            logits = lm.model(**joined.inputs).logits[0].float()
+        self._returned = seen[0].returned
+        # Edited weights change the known tokens too, so that later runs need all of them.
+        whole = seen[0].hidden if joined.hidden is None else torch.cat([joined.hidden, seen[0].hidden], 1)
+        begins = joined.places(torch.zeros(1, dtype=torch.long), whole.shape[1])[:, 0].tolist()
+        each = zip(whole, begins, rows, strict=True)
+        return logits, [states[begin : begin + len(row.ids)].clone() for states, begin, row in each]
 
     def part(self, kept: Sequence[int]) -> Stem:
         """Return the stem of the rows of these indices alone, without running anything."""
@@ -190,8 +196,8 @@ class Stem:
 
         Places come in the order of the rows, and within a row in the order of its `predict`.
         """
-        groups = list(similar([len(row.ids) for row in self.rows]))
-        return self._ordered(groups, [self._run(members) for members in groups])
+        found = list(each_fitting(similar([len(row.ids) for row in self.rows]), self._run))
+        return self._ordered([members for members, _ in found], [logits for _, logits in found])
 
     def _run(self, members: Sequence[int]) -> torch.Tensor:
         chosen = [self.rows[index] for index in members]
@@ -238,9 +244,11 @@ class LiveRows:
         self.past = max(row.at for row in rows)
         self.width = max(len(row.ids) - row.at for row in rows)
         self._places = _flat_places(rows, self.width, [row.at for row in rows])
-        groups = list(similar([len(row.ids) for row in rows]))
-        runs = [self._run([rows[index] for index in members]) for members in groups]
-        order = torch.tensor([index for members in groups for index in members]).argsort()
+        found = list(
+            each_fitting(similar([len(row.ids) for row in rows]), lambda members: self._run([rows[n] for n in members]))
+        )
+        runs = [run for _, run in found]
+        order = torch.tensor([index for members, _ in found for index in members]).argsort()
 
         def ordered(parts: Sequence[torch.Tensor]) -> torch.Tensor:
             return torch.cat(list(parts))[order.to(parts[0].device)]

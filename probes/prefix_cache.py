@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from transformers.cache_utils import DynamicCache
 
-from .batches import batches, pad
+from .batches import batches, each_fitting, pad
 from .passes import cache_of, pad_id, record_entry, select_logits
 
 if TYPE_CHECKING:
@@ -62,17 +62,20 @@ class PrefixCache:
             if row and not any(other[: len(row)] == row for other in self.rows):
                 self.rows.append(row)
         parts: dict[int, tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]] = {}
-        for members in batches([len(row) for row in self.rows]):
+
+        def run(members: Sequence[int]) -> tuple[torch.Tensor, list[Any]]:
             cache = DynamicCache()
             inputs = pad([self.rows[index] for index in members], pad_id(lm), lm.device)._asdict()
             # The logits are not wanted, so the head sees one place.
             with torch.no_grad(), record_entry(site) as seen, select_logits(lm, torch.tensor([0])):
                 lm.model(**inputs, use_cache=True, past_key_values=cache)
-            layers: list[Any] = cache.layers
+            return seen[0].hidden, cache.layers
+
+        for members, (hidden, layers) in each_fitting(batches([len(row) for row in self.rows]), run):
             for place, index in enumerate(members):
                 length = len(self.rows[index])
                 states = [(layer.keys[place, :, :length], layer.values[place, :, :length]) for layer in layers]
-                parts[index] = seen[0].hidden[place, :length], states
+                parts[index] = hidden[place, :length], states
         order = range(len(self.rows))
         self._hidden = torch.cat([parts[index][0] for index in order])
         self._layers = [

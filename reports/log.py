@@ -10,9 +10,11 @@ Out of scope: two writers at once (the runner locks its output folder) and what 
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,9 +26,20 @@ from .errors import DuplicateRecord, LogError, NotFiniteRecord, OutputError
 from .schema import RECORD, SCHEMA_VERSION, ControlRecord, EditRecord, Footer, Header
 from .text import counted
 
-__all__ = ["Log", "LogWriter", "append_line", "log_so_far", "parse_log", "read_log", "rewrite_log", "write_atomic"]
+__all__ = [
+    "Log",
+    "LogWriter",
+    "append_line",
+    "log_so_far",
+    "parse_log",
+    "read_log",
+    "rewrite_log",
+    "sweep",
+    "write_atomic",
+]
 
 _OWNER_ONLY = 0o600
+_UNFINISHED = ".tmp"
 _AnyRecord = Header | EditRecord | ControlRecord | Footer
 
 
@@ -293,8 +306,15 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         ) from error
 
 
+def sweep(folder: Path, names: Iterable[str]) -> None:
+    """Remove what a writer of the files `names` left half-written in `folder` when it was killed; it must run no more."""
+    for name in names:
+        for left in folder.glob(f".{glob.escape(name)}.*{_UNFINISHED}"):
+            left.unlink(missing_ok=True)
+
+
 def _write_whole(path: Path, content: bytes) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED)
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -19,6 +19,7 @@ from typing import Protocol
 
 import torch
 
+from ...probes.batches import each_fitting
 from ...probes.errors import NotFinite
 from ...probes.model import LanguageModel
 from ...probes.partial import LiveRows, Row, plain_logits
@@ -182,14 +183,24 @@ def optimise_values(
 ) -> list[Outcome]:
     """Return what each search found, in order: a value, or the `NotFinite` that ended it (not raised: others go on)."""
     found: dict[int, Outcome] = {}
-    for members in _together(problems):
-        chosen = [problems[index] for index in members]
-        rows = list(chain.from_iterable(problem.rows for problem in chosen))
-        with torch.enable_grad():
-            forwards = _forwards(lm, site, rows, chosen, known)
-            for part, forward in forwards:
-                answers = _descend(forward, [chosen[index] for index in part], site)
-                found.update({members[index]: answer for index, answer in zip(part, answers, strict=True)})
+
+    def run(members: Sequence[int]) -> list[Outcome]:
+        return _solved(lm, site, [problems[index] for index in members], known)
+
+    for members, answers in each_fitting(_together(problems), run):
+        found.update(zip(members, answers, strict=True))
+    return [found[index] for index in range(len(problems))]
+
+
+def _solved(
+    lm: LanguageModel, site: EditSite, problems: Sequence[ValueProblem], known: PrefixCache | None
+) -> list[Outcome]:
+    """Return what the searches of one batch found."""
+    rows = list(chain.from_iterable(problem.rows for problem in problems))
+    found: dict[int, Outcome] = {}
+    with torch.enable_grad():
+        for part, forward in _forwards(lm, site, rows, problems, known):
+            found.update(zip(part, _descend(forward, [problems[index] for index in part], site), strict=True))
     return [found[index] for index in range(len(problems))]
 
 

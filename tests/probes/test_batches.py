@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
+import pytest
 import torch
-from editguard.probes.batches import TOKEN_BUDGET, batches, pad, similar
+from editguard.probes.batches import TOKEN_BUDGET, batches, each_fitting, pad, similar
+from editguard.probes.errors import OutOfMemory
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,3 +52,48 @@ def test_rows_are_padded_on_the_right() -> None:
     assert ids.tolist() == [[5, 6, 7], [8, 3, 3], [9, 10, 3]]
     assert mask.tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
     assert ids.dtype == mask.dtype == torch.long
+
+
+# ------------------------------------------------------------------------------------- what does not fit into memory
+
+
+@given(st.lists(st.lists(st.integers(), min_size=1, max_size=20), max_size=5), st.integers(1, 20))
+def test_what_does_not_fit_is_run_in_halves_and_every_row_once(groups: list[list[int]], most: int) -> None:
+    def run(members: Sequence[int]) -> list[int]:
+        if len(members) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return [-index for index in members]
+
+    found = list(each_fitting(groups, run))
+    assert [index for members, _ in found for index in members] == [index for group in groups for index in group]
+    assert all(answer == [-index for index in members] for members, answer in found)
+    # Nothing is cut smaller than it must be.
+    assert sum(len(members) * 2 <= most for members, _ in found) <= len(groups)
+
+
+def test_a_real_allocation_that_fails_is_recognised() -> None:
+    found = list(each_fitting([range(4)], lambda members: torch.empty(2**50 if len(members) > 2 else 1).shape))
+    assert [members for members, _ in found] == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")])
+def test_one_row_that_does_not_fit_says_so(error: Exception) -> None:
+    def run(_: Sequence[int]) -> None:
+        raise error
+
+    with pytest.raises(
+        OutOfMemory, match=r"One text alone does not fit into memory \(.+\); take a machine with more of it"
+    ):
+        list(each_fitting([range(4)], run))
+
+
+def test_other_errors_are_not_tried_again() -> None:
+    tried = []
+
+    def run(members: Sequence[int]) -> None:
+        tried.append(list(members))
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        list(each_fitting([range(4)], run))
+    assert tried == [[0, 1, 2, 3]]

@@ -1,0 +1,83 @@
+"""An audit on a device that holds little: batches are halved, and what comes out is what a large one gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from editguard.audit.editors.value import ValueSettings
+from editguard.audit.files import LOG
+from editguard.audit.runner import run_audit
+from editguard.audit.setup import Setup, prepare
+from editguard.probes.errors import OutOfMemory
+from editguard.probes.model import LanguageModel
+from editguard.reports.log import read_log
+from editguard.reports.schema import EditRecord
+
+from .test_runner import loaded
+from .tiny_lm import MIDDLE, REQUEST, SENTENCES, lenient, tiny_lm
+
+pytestmark = pytest.mark.tiny
+
+
+@contextmanager
+def room_for(lm: LanguageModel, tokens: int) -> Iterator[list[int]]:
+    """Let every pass of more tokens fail as a full GPU would; the list counts how often it did."""
+    failed: list[int] = []
+
+    def embed(_: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        if args[0].numel() > tokens:
+            failed.append(args[0].numel())
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    handle = lm.model.get_input_embeddings().register_forward_pre_hook(embed)
+    try:
+        yield failed
+    finally:
+        handle.remove()
+
+
+def made_ready(lm: LanguageModel) -> Setup:
+    return prepare(
+        lm,
+        layer=0,
+        policy=lenient(),
+        statistics="identity",
+        perplexity_corpus=SENTENCES,
+        settings=ValueSettings(steps=3),
+    )
+
+
+def records(setup: Setup, out: Path) -> list[EditRecord]:
+    run_audit(setup, loaded(REQUEST, MIDDLE), out)
+    return list(read_log(out / LOG).edits)
+
+
+def test_what_does_not_fit_at_once_gives_the_same_audit(tmp_path: Path) -> None:
+    lm = tiny_lm()
+    (tmp_path / "little").mkdir()
+    (tmp_path / "much").mkdir()
+    with room_for(lm, 1000) as failed:
+        little = records(made_ready(lm), tmp_path / "little")
+    assert len(failed) > 5
+    for one, other in zip(little, records(made_ready(lm), tmp_path / "much"), strict=True):
+        assert (one.decision, one.outcome, one.verdict) == (other.decision, other.outcome, other.verdict)
+        assert one.outcome == "committed"
+        assert one.update is not None
+        assert other.update is not None
+        assert one.update.relative_norm == pytest.approx(other.update.relative_norm, rel=1e-3)
+        for here, there in zip(one.measurements, other.measurements, strict=True):
+            assert (here.check, here.metric, here.condition, here.total) == (
+                there.check, there.metric, there.condition, there.total,
+            )  # fmt: skip
+            assert here.value == pytest.approx(there.value, rel=1e-3, abs=1e-6)
+
+
+def test_a_device_that_holds_no_text_at_all_is_named(tmp_path: Path) -> None:
+    lm = tiny_lm()
+    with room_for(lm, 1), pytest.raises(OutOfMemory, match="One text alone does not fit"):
+        made_ready(lm)
