@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .closings import Gate, Override
-from .differences import differences
 from .digest import Digest, digest
 from .figures import figures
 from .log import Log
@@ -74,7 +73,7 @@ def render_html(log: Log, gate: Gate | None = None, overrides: Sequence[Override
         "report.html.j2",
         figures(found),
         ("report.js",),
-        {"lines": lines, "packed": packed, "anchors": anchors, "differences": differences},
+        {"lines": lines, "packed": packed, "anchors": anchors},
         d=found,
         told=TOLD,
         shown=SHOWN if len(found.stories) > TOLD else len(found.stories),

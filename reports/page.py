@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .differences import differences
 from .numbers import counts, number, percent, ratio
 from .plotting import Figure
 from .text import pieces, visible
@@ -79,6 +80,7 @@ def _environment(more: Mapping[str, Callable[..., Any]]) -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "differences": differences,
         "show": show,
         "show_breaks": show_breaks,
         "visible": visible,
