@@ -91,6 +91,7 @@ def _environment(more: Mapping[str, Callable[..., Any]]) -> Environment:
         "raw_json": _raw,
         "value": _value,
         "width": _width,
+        "place": _place,
         **more,
     }
     return environment
@@ -133,6 +134,10 @@ def _value(value: object) -> str:
 
 def _width(share: float | None) -> str:
     return f"{100 * min(1.0, max(0.0, share or 0.0)):.1f}%"
+
+
+def _place(per_cent: float) -> str:
+    return f"{per_cent:.1f}%"
 
 
 def _raw(text: str) -> Markup:
