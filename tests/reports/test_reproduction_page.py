@@ -67,7 +67,7 @@ def test_an_experiment_tells_everything_that_it_holds(page: Page) -> None:
     assert "Model n Share tiny 77 0.25 large – 1.00×10³⁸" in text
     assert "A note." in text
     assert "Not run. The encoder is not installed." in text
-    assert page.text.count("As a table") == 3
+    assert page.text.count("As a table ") == 3
     assert "1 h 2 min" in text
 
 
