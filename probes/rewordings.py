@@ -65,7 +65,7 @@ def _ids(lm: LanguageModel, asked: str) -> list[int]:
     text = f'{asked}\n"'
     if chat:
         message = [{"role": "user", "content": asked}]
-        text = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+        text = str(tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
     ids: list[int] = tokenizer(text, add_special_tokens=not chat).input_ids
     return ids
 

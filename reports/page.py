@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .differences import differences
 from .numbers import counts, number, percent, ratio
 from .plotting import Figure
 from .text import pieces, visible
@@ -34,21 +35,27 @@ def render_page(
     **context: Any,
 ) -> str:
     """Return `template` with its figures drawn, `scripts` run and `context` filled in."""
-    from plotly.offline import get_plotlyjs
-
+    library = _plotly() if figures else ""
     own = [(_TEMPLATES / name).read_text(encoding="utf-8") for name in ("figures.js", *scripts)]
-    texts = [get_plotlyjs(), *own]
     return (
         _environment(filters or {})
         .get_template(template)
         .render(
             figures=figures,
-            policy=_security_policy(texts),
-            scripts=[_raw(text) for text in texts],
+            policy=_security_policy([library, *own]),
+            library=_raw(library),
+            scripts=[_raw(text) for text in own],
             style=_raw((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
             **context,
         )
     )
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    text: str = get_plotlyjs()
+    return text
 
 
 def _security_policy(scripts: Sequence[str]) -> str:
@@ -73,6 +80,7 @@ def _environment(more: Mapping[str, Callable[..., Any]]) -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "differences": differences,
         "show": show,
         "show_breaks": show_breaks,
         "visible": visible,
@@ -83,6 +91,7 @@ def _environment(more: Mapping[str, Callable[..., Any]]) -> Environment:
         "raw_json": _raw,
         "value": _value,
         "width": _width,
+        "place": _place,
         **more,
     }
     return environment
@@ -125,6 +134,10 @@ def _value(value: object) -> str:
 
 def _width(share: float | None) -> str:
     return f"{100 * min(1.0, max(0.0, share or 0.0)):.1f}%"
+
+
+def _place(per_cent: float) -> str:
+    return f"{per_cent:.1f}%"
 
 
 def _raw(text: str) -> Markup:
