@@ -7,6 +7,7 @@ Out of scope: what a baseline or an override means (`reports.baseline`, `reports
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import re
@@ -56,6 +57,14 @@ class Store:
         inside = (path.name for path in _listed(self.folder) if _NAME.fullmatch(path.name) and path.is_dir())
         return sorted(name for name in inside if self.numbers(name))
 
+    def references(self, reference: str | None = None) -> list[str]:
+        """Return ``NAME@N`` of every baseline, of those of a name, or of the one; raises `BaselineError` where there is none."""
+        if reference is None:
+            return [f"{name}@{number}" for name in self.names() for number in self.numbers(name)]
+        name, number = _split(reference)
+        self.expect(reference)
+        return [f"{name}@{one}" for one in self.numbers(name) if number in (None, one)]
+
     def save(self, name: str, baseline: Baseline) -> Path:
         """Write `baseline` under the next number of `name` and return the file; raises `BaselineError` and `OutputError`."""
         check_name(name)
@@ -85,15 +94,11 @@ class Store:
 
     def find(self, reference: str) -> Found:
         """Read ``NAME`` (its latest), ``NAME@N`` or the path of a baseline's file; raises `BaselineError` and its relatives."""
+        self.expect(reference)
         if _is_path(reference):
             return _read(Path(reference), reference)
         name, number = _split(reference)
-        numbers = self.numbers(name)
-        if not self.holds(reference):
-            raise BaselineError(
-                f"There is no baseline {reference!r} in {str(self.folder)!r}; {self._hint(name, numbers)}"
-            )
-        chosen = number or numbers[-1]
+        chosen = number or self.numbers(name)[-1]
         return _read(self.folder / name / f"{chosen:04d}.json", f"{name}@{chosen}")
 
     def holds(self, reference: str) -> bool:
@@ -104,11 +109,24 @@ class Store:
         numbers = self.numbers(name)
         return bool(numbers) if number is None else number in numbers
 
-    def _hint(self, name: str, numbers: list[int]) -> str:
-        if numbers:
-            return f"{name} has the numbers {numbers[0]} to {numbers[-1]}."
+    def expect(self, reference: str) -> None:
+        """Raise `BaselineError` where there is no file for `reference`, with what may have been meant."""
+        if self.holds(reference):
+            return
+        if _is_path(reference):
+            raise BaselineError(f"There is no file {reference!r}; give NAME, NAME@3 or the path of a baseline's file.")
+        raise BaselineError(f"There is no baseline {reference!r} in {str(self.folder)!r}; {self._hint(reference)}")
+
+    def _hint(self, reference: str) -> str:
+        name, _ = _split(reference)
         there = self.names()
-        return f"there are {', '.join(there)}." if there else "save one with: editguard baseline save LOG NAME."
+        if name in there:
+            numbers = self.numbers(name)
+            return f"{name} has the numbers {numbers[0]} to {numbers[-1]}."
+        if not there:
+            return "save one with 'editguard baseline save LOG NAME', or name another folder with --baselines."
+        near = difflib.get_close_matches(name, there, n=1)
+        return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(there)}."
 
     def overrides(self) -> list[Override]:
         """Return all overrides, oldest first; raises `BaselineError` for a line that is none."""

@@ -54,6 +54,7 @@ from .cli_gate import (
     SaveBaseline,
     compare,
     gate,
+    gate_json,
     known_name,
     override,
     saved,
@@ -128,7 +129,8 @@ def audit(
 ) -> None:
     """Probe, guard, make, check and undo every edit; write log, report and outputs. Exit 0 only for a pass."""
     from .files import REPORT
-    from .runner import locked_folder, run_audit
+    from .folders import locked_folder
+    from .runner import run_audit
 
     arguments = {name: str(value) if isinstance(value, Path) else value for name, value in locals().items()
                  if isinstance(value, str | int | float | bool | Path | None)}  # fmt: skip
@@ -264,9 +266,10 @@ def report(
     baselines: Baselines = STORE,
     as_json: Json = False,
 ) -> None:
-    """Write the report and all other outputs again from a log; exit as the audit did.
+    """Write the report and all other outputs again from a log; exit as the audit did, or with --baseline as the gate does.
 
-    With --baseline the page shows what changed since, and what the gate says; an override of this log is shown in any case.
+    With --baseline the gate's verdict comes first, and all outputs show what changed since; an override of this log is shown
+    in any case.
     """
     from .files import LOG, REPORT, writable
     from .outputs import write_outputs
@@ -280,14 +283,18 @@ def report(
     judged, overrides = shown_since(path, baseline, baselines, max_regress, accept)
     summary = write_outputs(folder, path, gate=judged, overrides=overrides)
     if as_json:
-        typer.echo(summary.model_dump_json())
+        typer.echo(
+            json.dumps(({} if judged is None else {"gate": gate_json(judged)}) | summary.model_dump(mode="json"))
+        )
     else:
         from .terminal import print_summary
-        from .terminal_gate import print_since
+        from .terminal_gate import print_overrides, print_standing
 
+        if judged is not None:
+            print_standing(judged, summary.verdict)
         print_summary(summary, folder / REPORT)
-        print_since(judged, overrides)
-    raise typer.Exit(summary.exit_code)
+        print_overrides(overrides)
+    raise typer.Exit(summary.exit_code if judged is None else judged.exit_code)
 
 
 app.command()(export)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +15,7 @@ from .cli_common import Json
 if TYPE_CHECKING:
     from ..reports.allowances import Allowances
     from ..reports.closings import Gate, Override, Reason
-    from .baselines import Store
+    from .baselines import Found, Store
     from .gate import Judged
 
 __all__ = [
@@ -27,11 +28,15 @@ __all__ = [
     "app",
     "compare",
     "gate",
+    "gate_json",
     "known_name",
     "override",
     "saved",
     "shown_since",
 ]
+
+GATE = "gate.json"
+"""The gate's verdict as one JSON object, beside the page."""
 
 STORE = Path(".editguard") / "baselines"
 """Where baselines are kept unless the user says otherwise, under the working directory."""
@@ -82,16 +87,33 @@ def save(
 
 
 @app.command("list")
-def listed(baselines: Baselines = STORE) -> None:
-    """List every baseline with its date, commit, verdict and number of edits."""
-    store = store_in(baselines)
-    for name in store.names():
-        for number in store.numbers(name):
-            found = store.find(f"{name}@{number}").baseline
-            commit = f"{found.git.commit[:8]}{'+' if found.git.dirty else ''}" if found.git else "no commit"
-            typer.echo(
-                f"{name}@{number}  {found.created}  {commit}  {found.verdict}  {len(found.edits)} edits  {found.model.ref}"
-            )
+def listed(
+    reference: Annotated[str | None, typer.Argument(metavar="NAME", help="NAME or NAME@3; default: all.")] = None,
+    baselines: Baselines = STORE,
+) -> None:
+    """List baselines with date, commit, verdict and number of edits.
+
+    One that cannot be read is named on standard error, and the others are listed; exit 2 only where it was asked for by NAME.
+    """
+    from ..reports.errors import ReportError
+
+    store, unreadable = store_in(baselines), False
+    for one in store.references(reference):
+        try:
+            typer.echo(_listing(store.find(one)))
+        except ReportError as error:
+            unreadable = True
+            typer.echo(f"editguard: {error}", err=True)
+    raise typer.Exit(2 if unreadable and reference is not None else 0)
+
+
+def _listing(found: Found) -> str:
+    from ..reports.text import counted, visible
+
+    kept = found.baseline
+    commit = f"{kept.git.commit[:8]}{'+' if kept.git.dirty else ''}" if kept.git else "no commit"
+    edits = counted(len(kept.edits), "edit")
+    return visible(f"{found.name}  {kept.created}  {commit}  {kept.verdict}  {edits}  {kept.model.ref}")
 
 
 def compare(
@@ -129,20 +151,26 @@ def gate(
         Path | None,
         typer.Option(help="Folder for report.html with what changed, and gate.json; default: none is written."),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a report or a gate.json that the folder already holds.")
+    ] = False,
     as_json: Json = False,
     markdown: Markdown = False,
 ) -> None:
     """Hold an audit against a baseline: exit 0 where the gate is open, 1 where it is closed, by named reasons."""
     from ..reports.comparison_text import gate_markdown
+    from .files import REPORT
+    from .folders import locked_folder
     from .terminal_gate import print_gate
 
     one_output(as_json, markdown)
-    judged = gate_for(log, baseline, baselines, max_regress, accept)
+    with nullcontext() if out is None else locked_folder(out, (GATE, REPORT), "a report", overwrite=overwrite):
+        judged = gate_for(log, baseline, baselines, max_regress, accept)
+        if out is not None:
+            _write(out, judged)
     found = judged.gate
-    if out is not None:
-        _write(out, judged)
     if as_json:
-        typer.echo(_json(found))
+        typer.echo(json.dumps(gate_json(found)))
     elif markdown:
         typer.echo(gate_markdown(found), nl=False)
     else:
@@ -209,6 +237,7 @@ def shown_since(
     from .gate import read_audit
 
     if baseline is not None:
+        store_in(baselines).expect(baseline)  # a report is asked for by a person, who mistyped
         return gate_for(log, baseline, baselines, max_regress, accept).gate, []
     read = read_audit(log).sha256
     return None, [one for one in store_in(baselines).overrides() if one.log_sha256 == read]
@@ -262,16 +291,16 @@ def _announce(record: Override, said: str) -> None:
     typer.echo(f"It holds for this log ({record.log_sha256[:12]}), {record.baseline} and these reasons alone.")
 
 
-def _json(found: Gate) -> str:
-    return json.dumps(found.model_dump(mode="json") | {"exit_code": found.exit_code})
+def gate_json(found: Gate) -> dict[str, Any]:
+    """Return the gate's verdict as one JSON object, with its exit code."""
+    return found.model_dump(mode="json") | {"exit_code": found.exit_code}
 
 
 def _write(out: Path, judged: Judged) -> None:
     from ..reports.html import render_html
     from ..reports.log import write_atomic
-    from .files import REPORT, writable
+    from .files import REPORT
 
-    writable(out)
-    write_atomic(out / "gate.json", _json(judged.gate) + "\n")
+    write_atomic(out / GATE, json.dumps(gate_json(judged.gate)) + "\n")
     if judged.audit is not None:
         write_atomic(out / REPORT, render_html(judged.audit.log, judged.gate))

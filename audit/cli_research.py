@@ -52,17 +52,13 @@ def trace(
     as_json: Json = False,
 ) -> None:
     """Trace where the model keeps the facts that the edits would change, and suggest the layer to edit; changes nothing."""
-    from ..probes.errors import InputError
     from ..probes.model import load_model
     from ..reports.text import counted
-    from .runner import locked_folder
+    from .folders import locked_folder
     from .tracing import PAGE, TRACE, run_trace
 
     loaded = load_edits(edits, limit, skip_invalid)
-    if not overwrite and (out / TRACE).exists():
-        raise InputError(f"The folder {str(out)!r} already holds a trace; choose another --out, or add --overwrite.")
-    # No file of an audit is written, so that one in the folder stays.
-    with locked_folder(out, overwrite=True), progress_bars(as_json) as progress:
+    with locked_folder(out, (TRACE, PAGE), "a trace", overwrite=overwrite), progress_bars(as_json) as progress:
         lm = load_model(model, device=device, dtype=dtype, allow_pickle=allow_pickle)
         found = run_trace(
             lm, loaded.requests, loaded.source, out, noise=noise, draws=draws, seed=seed, progress=progress
@@ -116,13 +112,13 @@ def reproduce(
     import shlex
     import sys
 
+    from .folders import locked_folder
     from .reproduction.run import PAGE
     from .reproduction.run import reproduce as run
-    from .runner import locked_folder
 
     loaded = load_edits(edits, limit, skip_invalid)
-    # No file of an audit is written, so that one in the folder stays.
-    with locked_folder(out, overwrite=True), progress_bars(as_json) as progress:
+    # What it holds is gone on with where it is of the same run, and refused by its stamp where it is not.
+    with locked_folder(out, (), overwrite=True), progress_bars(as_json) as progress:
         setup = prepared(
             model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress, engine=engine
         )

@@ -6,13 +6,14 @@ not be open. A mistyped option is an error all the same.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from ..reports.allowances import Allowances
 from ..reports.baseline import Baseline, baseline_of, saveable
-from ..reports.closings import OVERRIDABLE, Gate, Override, Reason
+from ..reports.closings import OVERRIDABLE, Gate, Lapsed, Override, Reason
 from ..reports.digest import summarise
 from ..reports.errors import BaselineError, DuplicateRecord, LogError, NotFiniteRecord, ReportError
 from ..reports.gate import closed_by, judge_gate
@@ -75,14 +76,44 @@ def run_gate(
     """Hold the audit in `place` against a baseline and look for an override; raises for a name that none may have."""
     store.holds(reference)  # a name that no baseline may have is a mistyped option, and raises
     judged = _judged(place, reference, store, allowed, accepted)
-    if judged.gate.open or judged.audit is None or judged.baseline is None:
+    if judged.gate.open:
         return judged
-    keys = {closing.key for closing in judged.gate.closings}
-    for one in reversed(store.overrides()):
-        same = (one.log_sha256, one.baseline_sha256) == (judged.audit.sha256, judged.baseline.sha256)
-        if same and set(one.closings) == keys and _liftable(judged.gate):
+    lapsed: list[Lapsed] = []
+    for one in _concerned(judged, reference, store.overrides()):
+        why = "; ".join(_why_not(one, judged))
+        if not why:
             return judged._replace(gate=judged.gate.model_copy(update={"open": True, "override": one}))
-    return judged
+        lapsed.append(Lapsed(override=one, why=why))
+    return judged._replace(gate=judged.gate.model_copy(update={"lapsed": lapsed}))
+
+
+def _concerned(judged: Judged, reference: str, overrides: Sequence[Override]) -> list[Override]:
+    """Return the overrides of this log, and the last one of another log against a baseline of this name; newest first."""
+    log = None if judged.audit is None else judged.audit.sha256
+    name = (reference if judged.baseline is None else judged.baseline.name).partition("@")[0]
+    same = [one for one in reversed(overrides) if one.log_sha256 == log]
+    other = [one for one in reversed(overrides) if one.log_sha256 != log and one.baseline.partition("@")[0] == name]
+    return [*same, *other[:1]]
+
+
+def _why_not(one: Override, judged: Judged) -> Iterator[str]:
+    """Yield why an override does not lift what closes the gate: it must be for these bytes, and name these reasons."""
+    log, baseline = judged.audit, judged.baseline
+    if log is None or one.log_sha256 != log.sha256:
+        this = "this log cannot be read" if log is None else f"this is {log.sha256[:12]}"
+        yield f"it is for the log {one.log_sha256[:12]}, and {this}"
+    if baseline is None or one.baseline_sha256 != baseline.sha256:
+        this = (
+            "this baseline cannot be read" if baseline is None else f"this is {baseline.name} ({baseline.sha256[:12]})"
+        )
+        yield f"it is against {one.baseline} ({one.baseline_sha256[:12]}), and {this}"
+    keys, names = {closing.key for closing in judged.gate.closings}, {*one.closings}
+    if more := sorted(keys - names):
+        yield f"it does not name {', '.join(more)}"
+    if less := sorted(names - keys):
+        yield f"it names {', '.join(less)}, which {'does' if len(less) == 1 else 'do'} not close the gate now"
+    if firm := _firm(judged.gate):
+        yield f"nobody can answer for {', '.join(firm)}"
 
 
 def _judged(place: Path, reference: str, store: Store, allowed: Allowances, accepted: frozenset[Reason]) -> Judged:
@@ -111,15 +142,15 @@ def _named(error: ReportError, store: Store | None = None, reference: str = "") 
     return Reason.UNREADABLE
 
 
-def _liftable(gate: Gate) -> bool:
-    return all(closing.reason in OVERRIDABLE for closing in gate.closings)
+def _firm(gate: Gate) -> list[str]:
+    return sorted({closing.reason.value for closing in gate.closings if closing.reason not in OVERRIDABLE})
 
 
 def overriding(judged: Judged, author: str, reason: str) -> Override:
     """Return the record that lifts what closes the gate now; raises `BaselineError` where that may not be."""
     if judged.gate.open:
         raise BaselineError("The gate is open, so there is nothing to override.")
-    firm = sorted({one.reason.value for one in judged.gate.closings if one.reason not in OVERRIDABLE})
+    firm = _firm(judged.gate)
     if firm or judged.audit is None or judged.baseline is None:
         raise BaselineError(f"The gate is closed by {', '.join(firm)}, which nobody can answer for; mend that first.")
     if not author.strip():

@@ -45,11 +45,15 @@ def write_outputs(
 ) -> Summary:
     """Write all `OUTPUTS` from the log alone, which lies in `folder` unless it is named, and return the summary.
 
-    The page also shows what a `gate` said of the log, or else the `overrides` that are on record for it.
+    Page, JUnit and Markdown also show what a `gate` said of the log, or else the `overrides` that are on record for it.
     """
     found = read_log(log or folder / LOG)
-    page = partial(render_html, gate=gate, overrides=overrides)
-    contents: dict[str, Callable[[Log], str | bytes]] = {**OUTPUTS, REPORT: page}
+    told: dict[str, Callable[[Log], str | bytes]] = {
+        REPORT: partial(render_html, gate=gate, overrides=overrides),
+        JUNIT: partial(render_junit, gate=gate, overrides=overrides),
+        MARKDOWN: partial(render_markdown, gate=gate, overrides=overrides),
+    }
+    contents: dict[str, Callable[[Log], str | bytes]] = {**OUTPUTS, **told}
     for name, content in contents.items():
         write_atomic(folder / name, content(found))
     return summarise(found)

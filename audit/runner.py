@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..probes.errors import EditRefused, InputError
 from ..probes.request_files import LoadedRequests
 from ..probes.requests import EditRequest
-from ..reports.log import Log, LogWriter, log_so_far, sweep
+from ..reports.log import Log, LogWriter, log_so_far
 from ..reports.schema import ControlRecord, EditRecord, Footer, Header
 from ..reports.summary import Summary
 from .controls import Control, control_guard, controls_for, propose_controls, run_control
-from .files import LOG, WRITTEN, writable
+from .files import LOG, WRITTEN
 from .guard import GuardedEditor, Proposal
 from .outputs import write_outputs
 from .records import control_record, edit_record, errored, header
@@ -32,7 +31,6 @@ _Propose = Callable[[GuardedEditor, Sequence[T]], list[Proposal]]
 __all__ = [
     "TOGETHER",
     "control_records",
-    "locked_folder",
     "proposals",
     "proposed",
     "recorded",
@@ -46,42 +44,6 @@ TOGETHER = 20
 computes the same ones together again."""
 
 
-@contextmanager
-def locked_folder(out: Path, *, overwrite: bool, resume: bool = False) -> Iterator[Path]:
-    """Hold `out` for one audit; raises `InputError` when another runs there or its results would be written over.
-
-    An older audit stays until `run_audit` is ready to write the new one, and is gone on with where it is to `resume`.
-    """
-    from filelock import FileLock, Timeout
-
-    if overwrite and resume:
-        raise InputError("--overwrite removes the audit that --resume would go on with; leave one of them out.")
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
-    writable(out)
-    lock = FileLock(out / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(f"Another run is writing to {str(out)!r}; wait for it, or choose another --out.") from None
-    try:
-        old = [name for name in WRITTEN if (out / name).exists()]
-        if old and not overwrite and not (resume and LOG in old):
-            raise InputError(
-                f"The folder {str(out)!r} already holds an audit ({old[0]}), and nothing is written over unasked; "
-                "choose another --out, add --overwrite, or --resume to go on with one that was not finished."
-            )
-        sweep(out, WRITTEN)
-        yield out
-    finally:
-        # Nothing came of it, so nothing is left of it; what cannot be removed is no reason to hide an error.
-        with suppress(OSError):
-            if made and all(path.is_dir() or path.name == ".lock" for path in out.rglob("*")):
-                (out / ".lock").unlink(missing_ok=True)
-                for folder in (*sorted(out.rglob("*"), reverse=True), *made):
-                    folder.rmdir()
-        lock.release()
-
-
 def run_audit(
     setup: Setup,
     loaded: LoadedRequests,
@@ -93,7 +55,7 @@ def run_audit(
     resume: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Summary:
-    """Audit all requests into the folder `out` and return the verdict; see `locked_folder` for its rules.
+    """Audit all requests into the folder `out` and return the verdict; see `folders.locked_folder` for its rules.
 
     With `overwrite` an audit that `out` holds is removed when the model is ready and the new log is begun. With `resume` the
     log that `out` holds is gone on with, and only its outputs are written where it is finished; raises `InputError`

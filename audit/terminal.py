@@ -13,13 +13,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from ..probes.probe import Level
 from ..reports.reproduction import Agreement, Experiment, Reproduction
 from ..reports.schema import Rate
 from ..reports.summary import Summary
-from ..reports.text import counted
+from ..reports.text import counted, visible
+from .console import output, print_indented
 from .guard import Assessment
 from .policy import Action
 from .setup import Progress
@@ -29,6 +30,7 @@ __all__ = ["ProbeTable", "bars", "lines", "print_reproduction", "print_summary",
 _EVERY = 20.0
 """Seconds between two lines of progress in a file."""
 
+_COLUMNS = "id", "decision", "|u.k_u|", "ratio", "cosine", "subject"
 _COLOURS = {"pass": "bold green", "fail": "bold red", "void": "bold magenta"}
 _ACTIONS = {Action.ALLOW: "green", Action.REWRITE: "yellow", Action.REFUSE: "red"}
 
@@ -61,36 +63,48 @@ def probe_line(assessment: Assessment, source: str) -> dict[str, Any]:
     }
 
 
+def _line(text: str) -> str:
+    return visible(text).replace("\n", " ")
+
+
 def _number(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
 class ProbeTable:
-    """The decisions about the edits of one file, printed at the end of a probe run."""
+    """The decisions about the edits of one file, printed at the end of a probe run: a line each, and a line for each reason.
+
+    Reasons are sentences: in a column of their own a narrow terminal would cut them.
+    """
 
     def __init__(self, title: str | None = None) -> None:
         """`title` names the file where there are several."""
-        columns = "id", "subject", "decision", "|u.k_u|", "ratio", "cosine", "why"
-        self._table = Table(*columns, expand=True, title=None if title is None else escape(title))
+        self._title = title
+        self._rows: list[tuple[tuple[str, ...], list[str], str]] = [(_COLUMNS, [], "bold")]
         self._counts = dict.fromkeys(Action, 0)
 
     def add(self, assessment: Assessment) -> None:
         """Add one request."""
         action, seen = assessment.decision.action, assessment.evidence
         self._counts[action] += 1
-        fired = [f.probe for f in assessment.findings if f.level in (Level.RISK, Level.ERROR)]
-        fired += [f"{f.probe}: {f.message}" for f in assessment.findings if f.level is Level.NOTICE]
-        why = assessment.decision.reasons[0] if action is Action.REFUSE else ", ".join(fired)
+        reasons = list(assessment.decision.reasons)
+        said = [f"{f.probe}: {f.message}" for f in assessment.findings if f.level is not Level.OK]
         numbers = ["-"] * 3 if seen is None else [f"{seen.denominator:.4g}", f"{seen.ratio:.3g}", f"{seen.cosine:.3f}"]
-        self._table.add_row(
-            escape(assessment.request.id), escape(assessment.request.subject),
-            f"[{_ACTIONS[action]}]{action.value}[/]", *numbers, escape(why),
-        )  # fmt: skip
+        cells = (assessment.request.id, action.value, *numbers, assessment.request.subject)
+        whys = [*reasons, *(one for one in said if one not in reasons)]
+        self._rows.append((tuple(map(_line, cells)), [_line(why) for why in whys], _ACTIONS[action]))
 
     def show(self, skipped: int) -> None:
         """Print table and counts."""
-        console = Console()
-        console.print(self._table)
+        console = output()
+        if self._title is not None:
+            console.print(Text(_line(self._title)), style="bold")
+        widths = [max(map(len, column)) for column in zip(*(cells for cells, _, _ in self._rows), strict=True)]
+        for cells, whys, style in self._rows:
+            padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+            console.print(Text("  ".join(padded).rstrip()), style=style)
+            for why in whys:
+                print_indented(console, f"- {why}")
         counts = ", ".join(f"{count} {action.value}" for action, count in self._counts.items())
         console.print(
             f"{counted(sum(self._counts.values()), 'edit')}: {counts}; {counted(skipped, 'invalid record')} skipped"
@@ -98,35 +112,52 @@ class ProbeTable:
 
 
 def print_summary(summary: Summary, report: Path) -> None:
-    """Print the verdict, its reasons and the counts behind it."""
-    console = Console()
+    """Print the verdict, its reasons and the counts behind it: which of them decide it, and which are only told."""
+    console = output()
     console.print(
         f"[{_COLOURS[summary.verdict]}]{summary.verdict.upper()}[/]  {escape(summary.model)}, layer {summary.layer}"
     )
-    for reason in summary.reasons:
-        console.print(f"  {escape(reason)}")
-    console.print(
-        f"  {counted(summary.edits, 'edit')}: {summary.allowed} allowed, {summary.rewritten} rewritten, "
+    for line in (*summary.reasons, *_counted(summary), *_rates(summary), *_neighbours(summary)):
+        print_indented(console, _line(line))
+    console.print(f"  report: {escape(str(report))}", soft_wrap=True)
+
+
+def _counted(summary: Summary) -> Iterator[str]:
+    yield (
+        f"{counted(summary.edits, 'edit')}: {summary.allowed} allowed, {summary.rewritten} rewritten, "
         f"{summary.refused} refused; {summary.failed} failed, {summary.collapsed} collapsed; "
         f"{counted(summary.skipped_invalid, 'invalid record')} skipped"
     )
-    console.print(f"  controls: {summary.controls.ok} of {summary.controls.total} showed what they must")
+    yield f"controls: {summary.controls.ok} of {summary.controls.total} showed what they must"
     if summary.needs_prefix:
-        console.print(f"  made to act behind a prefix only: {summary.needs_prefix} of the edits; the report names each")
+        yield f"made to act behind a prefix only: {summary.needs_prefix} of the edits; the report names each"
+
+
+def _rates(summary: Summary) -> Iterator[str]:
     for name, rate in summary.counts.items():
-        if rate.total and name.endswith(("_unprefixed", "_prefixed")):
-            console.print(f"  {name.replace('_', ' ')}: {_rate(rate)}")
+        if rate.total and name.endswith(("_unprefixed", "_prefixed", "_served")):
+            judged = summary.judged.get(name, 0)
+            mark = f"judged in {counted(judged, 'edit')}" if judged else "told, not judged"
+            yield f"{name.replace('_', ' ')}: {_rate(rate)} [{mark}]"
     worst = summary.worst_perplexity_ratio
     known = "not measured" if worst is None else f"{worst:.4f}"
     if summary.perplexity_not_finite:
         known = f"not finite after {counted(summary.perplexity_not_finite, 'edit')}; after the others {known}"
-    console.print(f"  worst perplexity ratio: {known}")
-    console.print(f"  report: {escape(str(report))}", soft_wrap=True)
+    yield f"worst perplexity ratio: {known} [judged in each edit that is made]"
+
+
+def _neighbours(summary: Summary) -> Iterator[str]:
+    bare, under = (summary.counts[f"neighbour_answers_{how}"] for how in ("unprefixed", "prefixed"))
+    if bare.failed or under.failed:
+        yield (
+            f"NOTE: answers about other subjects changed: {bare.failed} of {bare.total} without a prefix, {under.failed} of "
+            f"{under.total} behind one; the policy judges the share of all their tokens, not these alone"
+        )
 
 
 def print_reproduction(found: Reproduction, page: Path) -> None:
     """Print each experiment with how many of the paper's statements agree, and those that do not."""
-    console = Console()
+    console = output()
     for one in found.experiments:
         said = "not run: " + one.skipped if one.skipped else _agreements(one)
         console.print(f"{one.number:>3}  {escape(one.title)}: {escape(said)}")
@@ -164,14 +195,19 @@ def bars() -> Iterator[Progress]:
 
 
 def lines() -> Progress:
-    """Return a callback that writes a line to standard error now and then: what a CI log can show, and no noise in it."""
+    """Return a callback that writes a line to standard error now and then: what a CI log can show, and no noise in it.
+
+    Once a run has taken so long that there is a line, each stage has one for its last step too, so that its end is seen.
+    """
     started = last = time.monotonic()
+    told = ("", 0)
 
     def show(what: str, done: int, total: int) -> None:
-        nonlocal last
+        nonlocal last, told
         now = time.monotonic()
-        if now - last >= _EVERY:
-            last = now
+        ended = done == total > 0 and now - started >= _EVERY
+        if (ended or now - last >= _EVERY) and told != (what, done):
+            last, told = now, (what, done)
             sys.stderr.write(f"{now - started:6.0f} s  {what}: {done} of {total}\n")
             sys.stderr.flush()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,38 +11,45 @@ from rich.text import Text
 
 from ..reports.closings import Gate, Override
 from ..reports.comparison import Comparison
-from ..reports.comparison_text import COLUMNS, headline, rows, said_of
+from ..reports.comparison_text import COLUMNS, headline, lapse, rows, said_of, sets
 from ..reports.metrics import Metric
-from ..reports.text import visible
+from ..reports.text import counted, visible
 
-__all__ = ["print_comparison", "print_gate", "print_since"]
+__all__ = ["print_comparison", "print_gate", "print_overrides", "print_standing"]
 
-_MOST_EDITS = 20
+_MOST_EDITS = 10
 _MOODS = {"worse": "red", "noise": "yellow", "unmeasured": "yellow"}
+_STANDINGS: Final = {
+    "open": "[bold green]OPEN[/]", "override": "[bold yellow]OPEN BY OVERRIDE[/]", "closed": "[bold red]CLOSED[/]",
+}  # fmt: skip
 _KINDS = {"worse": "red", "better": "green", "other": "default"}
 
 
 def print_gate(gate: Gate) -> None:
     """Print the verdict first, each ground for closing on a line that begins with its name, then the table."""
+    print_standing(gate)
+    if gate.comparison is not None:
+        _print(Console(), gate.comparison, gate.allowed)
+
+
+def print_standing(gate: Gate, verdict: str | None = None) -> None:
+    """Print the gate's verdict, and beside it the audit's own `verdict` where it is given; then each ground on a line."""
     console = Console()
-    word, colour = ("OPEN BY OVERRIDE", "bold yellow") if gate.override else ("OPEN", "bold green")
-    if not gate.open:
-        word, colour = "CLOSED", "bold red"
-    console.print(f"[{colour}]{word}[/]  {_safe(headline(gate))}", soft_wrap=True)
+    itself = "" if verdict is None else f" The audit itself: {verdict}."
+    console.print(f"{_STANDINGS[gate.standing]}  {_safe(headline(gate))}{itself}", soft_wrap=True)
     for closing in gate.closings:
         console.print(f"  {closing.key}: {_safe(closing.message)}", soft_wrap=True)
     for message in gate.accepted:
         console.print(f"  accepted: {_safe(message)}", soft_wrap=True)
-    if gate.comparison is not None:
-        _print(console, gate.comparison, gate.allowed)
+    for one in gate.lapsed:
+        console.print(f"  {_safe(lapse(one))}", soft_wrap=True)
 
 
-def print_since(gate: Gate | None, overrides: Sequence[Override]) -> None:
-    """Print below a report's summary what a gate said of the log, or who opened one for it."""
+def print_overrides(overrides: Sequence[Override]) -> None:
+    """Print who opened a gate for the log at hand."""
     console = Console()
-    said = [headline(gate)] if gate is not None else [said_of(one) for one in overrides]
-    for text in said:
-        console.print(f"  {_safe(text)}", soft_wrap=True)
+    for one in overrides:
+        console.print(f"  {_safe(said_of(one))}", soft_wrap=True)
 
 
 def print_comparison(found: Comparison) -> None:
@@ -50,7 +58,7 @@ def print_comparison(found: Comparison) -> None:
     for what, side in (("before", found.before), ("now", found.after)):
         commit = f", commit {side.git.commit[:8]}{' and changes' if side.git.dirty else ''}" if side.git else ""
         console.print(
-            f"{what:>6}  {_safe(side.name)}: {side.verdict}, {side.edits} edits, {_safe(side.created)}{commit}",
+            f"{what:>6}  {_safe(side.name)}: {side.verdict}, {counted(side.edits, 'edit')}, {_safe(side.created)}{commit}",
             soft_wrap=True,
         )
     _print(console, found, None)
@@ -66,13 +74,14 @@ def _print(console: Console, found: Comparison, allowed: Mapping[Metric, float] 
         style = "dim" if index == 0 else _MOODS.get(judged[index - 1].mood)
         # A table of rich's would cut its cells where a CI log is narrow.
         console.print(Text(f"  {line}".rstrip()), style=style, soft_wrap=True)
-    console.print(f"  {found.paired} edits paired, {len(found.missing)} missing, {len(found.new)} new")
+    for said in sets(found):
+        console.print(f"  {_safe(said)}", soft_wrap=True)
     for one in found.edits[:_MOST_EDITS]:
         console.print(
             f"  [{_KINDS[one.kind]}]{_safe(one.id)}[/]: {_safe(one.before)} -> {_safe(one.after)}", soft_wrap=True
         )
     if len(found.edits) > _MOST_EDITS:
-        console.print(f"  {len(found.edits) - _MOST_EDITS} more edits met another end")
+        console.print(f"  and {counted(len(found.edits) - _MOST_EDITS, 'more edit')} that met another end")
     for note in found.notes:
         console.print(f"  note: {_safe(note)}", soft_wrap=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from .bounds import against
 from .card import Card
 from .probe import PROBES, Case, Finding, Level, Probe
 from .tokens import has_special, round_trips, target_ids
@@ -59,7 +60,7 @@ class KeyShift(Probe):
         """Compare directions; norms and the distance in the metric of C stand in the details."""
         seen, threshold = case.evidence, case.threshold(self.name, "cosine")
         fires = seen.cosine < threshold
-        message = f"cos(k_u, k_bar) = {seen.cosine:.3f}, {'under' if fires else 'at least'} {threshold:.3f}"
+        message = against(f"cos(k_u, k_bar) is {seen.cosine:.3f}", not fires, f"at least {threshold:.3f}")
         return self.found(
             fires, message, seen.cosine, threshold, norm_ratio=seen.norm_ratio, distance_ratio=seen.distance_ratio
         )
@@ -91,13 +92,16 @@ class Denominator(Probe):
             if not math.isfinite(part):
                 return self.found(True, "", part, least)
         small, large = seen.ratio < least, seen.predicted_relative_norm > most
-        of_ratio = (
-            f"|u.k_u| = {seen.denominator:.4g} against |u.k_bar| = {seen.denominator_prefixed:.4g}: ratio {seen.ratio:.4g}, "
-            f"{'under' if small else 'at least'} {least:.3g}"
+        of_ratio = against(
+            f"the denominator ratio |u.k_u| / |u.k_bar| = {seen.denominator:.4g} / {seen.denominator_prefixed:.4g} is "
+            f"{seen.ratio:.4g}",
+            not small,
+            f"at least {least:.3g}",
         )
-        of_bound = (
-            f"the published update could reach {seen.predicted_relative_norm:.3g} times ||W||, "
-            f"{'over' if large else 'at most'} {most:.3g}"
+        of_bound = against(
+            f"the published update could reach {seen.predicted_relative_norm:.3g} times ||W||",
+            not large,
+            f"at most {most:.3g}",
         )
         # The rule that fired is told first.
         message = f"{of_bound}; {of_ratio}" if large and not small else f"{of_ratio}; {of_bound}"
@@ -135,7 +139,7 @@ class SinkKey(Probe):
         """Compare with the mean key of first tokens."""
         seen, threshold = case.evidence.sink_similarity, case.threshold(self.name, "cosine")
         fires = seen > threshold
-        message = f"cos(k_u, sink) = {seen:.3f}, {'over' if fires else 'at most'} {threshold:.3f}"
+        message = against(f"cos(k_u, sink) is {seen:.3f}", not fires, f"at most {threshold:.3f}")
         return self.found(fires, message, seen, threshold)
 
 

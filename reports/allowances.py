@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from .errors import AllowanceError
-from .metrics import METRICS, Kind, Metric
+from .metrics import METRICS, Kind, Metric, siblings
 
 __all__ = ["Allowances", "read_allowances"]
 
@@ -51,9 +51,19 @@ def read_allowances(given: Iterable[str] = ()) -> Allowances:
 def _metric(name: str, text: str) -> Metric:
     if name in {metric.value for metric in Metric}:
         return Metric(name)
-    near = difflib.get_close_matches(name, [metric.value for metric in Metric], n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(metric.value for metric in Metric)}"
+    near = _meant(name)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known are {', '.join(Metric)}"
     raise AllowanceError(f"The allowance {text!r} names no metric that is known: {hint}")
+
+
+def _meant(name: str) -> list[str]:
+    """Return what `name` may have meant, also under the other condition: which of the two was wanted nobody can tell."""
+    # Half a name means the usual protocol, which stands before the others.
+    names = {re.sub("-(un)?prefixed.*", "", metric): metric for metric in reversed(Metric)} | {
+        m.value: m for m in Metric
+    }
+    near = difflib.get_close_matches(name, names, n=1)
+    return [one.value for one in siblings(names[near[0]])] if near else []
 
 
 def _limit(metric: Metric, amount: str, text: str) -> float | None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Annotated, Final, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
@@ -20,6 +21,10 @@ from .log import Log
 from .metrics import Figure, Metric, figures_of
 from .schema import EditRecord, Header
 from .story import Story
+from .text import named
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 __all__ = [
     "BASELINE_VERSION",
@@ -33,6 +38,9 @@ __all__ = [
 ]
 
 BASELINE_VERSION: Final = 1
+
+_ANEW = "save it anew from its audit's log with 'editguard baseline save LOG NAME', or audit again with --save-baseline NAME"
+_RESTORE = f"restore the file as it was saved, or {_ANEW}"
 
 
 class Git(Model):
@@ -162,14 +170,16 @@ def saveable(baseline: Baseline, *, allow_failed: bool = False) -> None:
 def parse_baseline(data: bytes, name: str) -> Baseline:
     """Read a baseline's file content; `name` is for messages.
 
-    Raises `BaselineError` for what is malformed or of a newer editguard, `DuplicateRecord` for an id that is there twice,
-    and `NotFiniteRecord` for a number that is not finite.
+    Raises `BaselineError` for what is malformed, has other fields or is of a newer editguard, `DuplicateRecord` for an id that
+    is there twice, and `NotFiniteRecord` for a number that is not finite.
     """
     try:
         plain = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise BaselineError(f"The baseline {name} is no JSON ({error}); restore the file as it was saved.") from error
-    version = plain.get("schema_version", 0) if isinstance(plain, dict) else 0
+        raise BaselineError(f"The baseline {name} is no JSON ({error}); {_RESTORE}.") from error
+    if not isinstance(plain, dict):
+        raise BaselineError(f"The baseline {name} is no JSON object, and a baseline is one; {_RESTORE}.")
+    version = plain.get("schema_version", 0)
     if isinstance(version, int) and version > BASELINE_VERSION:
         raise BaselineError(
             f"The baseline {name} has schema version {version}, and this editguard reads up to {BASELINE_VERSION}; read "
@@ -178,22 +188,40 @@ def parse_baseline(data: bytes, name: str) -> Baseline:
     try:
         found = Baseline.model_validate_json(data, strict=True)
     except ValidationError as error:
-        raise _malformed(name, error) from error
+        raise _malformed(name, error, plain.get("editguard_version")) from error
     ids = [edit.id for edit in found.edits]
     if twice := [one for one, count in Counter(ids).items() if count > 1]:
         raise DuplicateRecord(
-            f"The baseline {name} holds the edit {twice[0]!r} twice; restore the file as it was saved."
+            f"The baseline {name} holds the edit {twice[0]!r} twice, and an edit has one record; {_RESTORE}."
         )
     return found
 
 
-def _malformed(name: str, error: ValidationError) -> BaselineError | NotFiniteRecord:
+def _malformed(name: str, error: ValidationError, writer: object) -> BaselineError | NotFiniteRecord:
     faults = error.errors(include_url=False, include_context=False)
+    missing, unknown = (_fields(faults, kind) for kind in ("missing", "extra_forbidden"))
+    if missing or unknown:
+        differs = " and ".join(
+            f"{what} {named(fields)}" for what, fields in (("lacks", missing), ("has the unknown", unknown)) if fields
+        )
+        by = f" by editguard {writer}" if isinstance(writer, str) else ""
+        return BaselineError(
+            f"The baseline {name} was written{by} in another form of the format than this editguard reads: it {differs}; "
+            f"{_ANEW}."
+        )
     infinite = [fault for fault in faults if fault["type"] == "finite_number"]
     fault = (infinite or faults)[0]
     where = ".".join(str(part) for part in fault["loc"]) or "the file"
     kind = NotFiniteRecord if infinite else BaselineError
-    return kind(f"The baseline {name}: {where}: {fault['msg']}; restore the file as it was saved.")
+    return kind(f"The baseline {name}: {where}: {fault['msg']}; {_RESTORE}.")
+
+
+def _fields(faults: Sequence[ErrorDetails], kind: str) -> list[str]:
+    """Return the fields that are at fault in one way, each once, whatever edit they belong to."""
+    found = (
+        ".".join(str(part) for part in one["loc"] if isinstance(part, str)) for one in faults if one["type"] == kind
+    )
+    return sorted(set(found))
 
 
 def _set(header: Header, name: str) -> str:

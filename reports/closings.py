@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
+
+from pydantic import Field
 
 from .base import Model
 from .comparison import Comparison
 from .metrics import Metric
 
-__all__ = ["ACCEPTABLE", "OVERRIDABLE", "Closing", "Gate", "Override", "Reason"]
+__all__ = ["ACCEPTABLE", "OVERRIDABLE", "Closing", "Gate", "Lapsed", "Override", "Reason"]
 
 
 class Reason(StrEnum):
@@ -53,11 +55,12 @@ ACCEPTABLE: Final = frozenset({Reason.MISSING_EDITS, Reason.NEW_EDITS})
 
 
 class Closing(Model):
-    """One ground for closing; `metric` where it is about one."""
+    """One ground for closing; `metric` where it is about one, `edits` the ids of all edits that it is about."""
 
     reason: Reason
     message: str
     metric: Metric | None = None
+    edits: list[str] = Field(default_factory=list)
 
     @property
     def key(self) -> str:
@@ -77,8 +80,15 @@ class Override(Model):
     closings: list[str]
 
 
+class Lapsed(Model):
+    """An override on record that lifts nothing here; `why` says in words what it was given for instead."""
+
+    override: Override
+    why: str
+
+
 class Gate(Model):
-    """The verdict: `closings` say why it is closed, and `override` who opened it all the same.
+    """The verdict: `closings` say why it is closed, and `override` who opened it all the same; `lapsed` did not.
 
     `comparison` is null where there was nothing to compare; `allowed` holds the allowance of each judged metric.
     """
@@ -88,8 +98,14 @@ class Gate(Model):
     closings: list[Closing]
     accepted: list[str]
     override: Override | None = None
+    lapsed: list[Lapsed] = Field(default_factory=list)
     allowed: dict[Metric, float]
     comparison: Comparison | None = None
+
+    @property
+    def standing(self) -> Literal["open", "closed", "override"]:
+        """How the gate stands: one that a person opened is not simply open."""
+        return "closed" if not self.open else "open" if self.override is None else "override"
 
     @property
     def exit_code(self) -> int:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from pydantic import Field
+
 from .base import Count, Model
 from .baseline import Baseline, BaselineEdit, Git
 from .bootstrap import RESAMPLES, Interval, paired_interval, unchanged_share
@@ -38,6 +40,7 @@ class Change(Model):
 
     `before` and `after` are pooled rates, geometric means or maxima; `worse`, `low` and `high` are shares of 1, of points for a
     rate and relative otherwise. Null where nothing could be paired, and `low` and `high` for the worst ratio.
+    `worse_edits` are the ids of the edits that became worse, the worst first; for the worst ratio, of those over its old value.
     `unchanged` is the exact share of bootstrap draws without a changed edit, null where edits changed in both directions or
     nothing can be said of them one by one.
     """
@@ -51,6 +54,7 @@ class Change(Model):
     low: float | None = None
     high: float | None = None
     unchanged: float | None = None
+    worse_edits: list[str] = Field(default_factory=list)
 
 
 class EditChange(Model):
@@ -120,10 +124,12 @@ def change_of(metric: Metric, pairs: Sequence[Pair], resamples: int = RESAMPLES)
     """Return the change of one metric, or None where neither side asked for it; `resamples` draws make its interval."""
     kind = METRICS[metric].kind
     source = source_of(metric)
-    both = [(pair.before.metrics.get(source), pair.after.metrics.get(source)) for pair in pairs if _made(pair)]
+    made = [pair for pair in pairs if _made(pair)]
+    both = [(pair.before.metrics.get(source), pair.after.metrics.get(source)) for pair in made]
     if all(before is None and after is None for before, after in both):
         return None
-    known = [(before, after) for before, after in both if measured(before) and measured(after)]
+    ids = [pair.after.id for pair, sides in zip(made, both, strict=True) if all(map(measured, sides))]
+    known = [sides for sides in both if all(map(measured, sides))]
     if not known:
         return Change(metric=metric, kind=kind, pairs=0, before=None, after=None, worse=None)
     before, after, worse, interval, unchanged = (
@@ -140,7 +146,27 @@ def change_of(metric: Metric, pairs: Sequence[Pair], resamples: int = RESAMPLES)
         low=low,
         high=high,
         unchanged=unchanged,
+        worse_edits=_worse_edits(ids, known, kind),
     )
+
+
+def _worse_edits(ids: Sequence[str], known: Sequence[tuple[Figure, Figure]], kind: Kind) -> list[str]:
+    """Return those of `ids` that became worse, the worst first."""
+    sides = [(_size(before), _size(after)) for before, after in known]
+    if kind is Kind.RATE:
+        worse = [before - after for before, after in sides]
+    elif kind is Kind.RATIO:
+        worse = [after / before - 1 for before, after in sides]
+    else:
+        most = max(before for before, _ in sides)
+        worse = [after / most - 1 for _, after in sides]
+    return [name for lost, name in sorted(zip(worse, ids, strict=True), key=lambda one: (-one[0], one[1])) if lost > 0]
+
+
+def _size(figure: Figure) -> float:
+    """Return a measured figure as one number: of a rate its share."""
+    assert figure is not None
+    return figure.passed / figure.total if isinstance(figure, Tally) else figure
 
 
 def _made(pair: Pair) -> bool:

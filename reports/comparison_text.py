@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from .closings import Gate, Override
+from .closings import Gate, Lapsed, Override
 from .comparison import Change, Comparison
 from .gate import regressed
 from .marks import escaped, grid
 from .metrics import Kind, Metric
 from .numbers import percent, ratio
+from .text import NAMED, counted, named
 
-__all__ = ["COLUMNS", "Row", "compare_markdown", "gate_markdown", "headline", "rows", "said_of"]
+__all__ = ["COLUMNS", "Row", "compare_markdown", "gate_markdown", "headline", "lapse", "rows", "said_of", "sets"]
 
 COLUMNS = ("metric", "before", "now", "difference", "90 % interval", "edits", "allowed", "")
-_MOST_EDITS = 20
 
 
 class Row(NamedTuple):
@@ -100,6 +100,27 @@ def said_of(one: Override) -> str:
     )
 
 
+def lapse(one: Lapsed) -> str:
+    """Return that an override does not hold, whose it is, and why it does not."""
+    said = one.override
+    return f"An override of {said.author} at {said.time} ({said.reason}) does not hold here: {one.why}."
+
+
+def sets(found: Comparison, most: int | None = NAMED) -> Iterator[str]:
+    """Yield how many edits were paired, then the first `most` of those that were not, by name; None names all."""
+    yield (
+        f"{counted(found.paired, 'edit')} paired, {len(found.missing)} missing, {len(found.new)} new, "
+        f"{len(found.changed_requests)} asking for something else"
+    )
+    for what, ids in (
+        ("missing", found.missing),
+        ("new", found.new),
+        ("asking for something else", found.changed_requests),
+    ):
+        if ids:
+            yield f"{what}: {named(ids, most)}"
+
+
 def gate_markdown(gate: Gate) -> str:
     """Return the gate's verdict with what it rests on."""
     return "\n".join(_gate_lines(gate)) + "\n"
@@ -112,15 +133,18 @@ def compare_markdown(found: Comparison) -> str:
 
 
 def _gate_lines(gate: Gate) -> Iterator[str]:
-    word = "open by override" if gate.override else "open" if gate.open else "closed"
-    yield f"## Gate {word}"
+    yield f"## Gate {'open by override' if gate.standing == 'override' else gate.standing}"
     yield ""
     yield f"**{escaped(headline(gate))}**"
     yield ""
     for closing in gate.closings:
         yield f"- `{closing.key}`: {escaped(closing.message)}"
+        if len(closing.edits) > NAMED:
+            yield f"  - all: {escaped(named(closing.edits, None))}"
     for message in gate.accepted:
         yield f"- accepted: {escaped(message)}"
+    for one in gate.lapsed:
+        yield f"- {escaped(lapse(one))}"
     if gate.comparison is not None:
         yield from _comparison_lines(gate.comparison, gate.allowed)
 
@@ -128,15 +152,13 @@ def _gate_lines(gate: Gate) -> Iterator[str]:
 def _comparison_lines(found: Comparison, allowed: Mapping[Metric, float] | None) -> Iterator[str]:
     yield ""
     yield from grid(COLUMNS, [[*map(escaped, row.cells)] for row in rows(found, allowed)])
+    yield ""
+    yield from (f"- {escaped(said)}" for said in sets(found, None))
     if found.edits:
         yield ""
         yield from grid(
-            ("edit", "before", "now"),
-            [[*map(escaped, (one.id, one.before, one.after))] for one in found.edits[:_MOST_EDITS]],
+            ("edit", "before", "now"), [[*map(escaped, (one.id, one.before, one.after))] for one in found.edits]
         )
-    if len(found.edits) > _MOST_EDITS:
-        yield ""
-        yield f"{len(found.edits) - _MOST_EDITS} more edits met another end."
     for note in found.notes:
         yield ""
         yield escaped(note)

@@ -68,10 +68,19 @@ class Search(Model):
     tensor: str
     candidates: Count
     guesses: list[Guess]
-    margin: float
+    margin: float | None = None
     """Cosine of the best over that of the next."""
-    p_value: float
+    p_value: float | None = None
     """(b + 1) / (n + 1), b of n candidates being as alike to another one as the best is to the change."""
+    error: str | None = None
+    """Why nothing was measured; the other figures are missing then."""
+
+    @model_validator(mode="after")
+    def _measured_or_not(self) -> Search:
+        figures = (bool(self.guesses), self.margin is not None, self.p_value is not None)
+        if set(figures) != {self.error is None}:
+            raise ValueError("a search has guesses, margin and p value, or an error that says why it has none")
+        return self
 
 
 class DiffFile(Model):

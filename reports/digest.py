@@ -17,15 +17,35 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from .log import Log
-from .rates import conditions, families, mean_share, mean_value, perplexity_lost, pooled, prefixed, unprefixed
+from .rates import (
+    conditions,
+    families,
+    judged,
+    mean_share,
+    mean_value,
+    perplexity_lost,
+    pooled,
+    prefixed,
+    served,
+    unprefixed,
+)
 from .schema import PERPLEXITY, Condition, EditRecord, Header, HeadlineCheck, Protocol, Rate
 from .story import HEADLINE_PROTOCOL, Decided, Story, collapse_bound, tell
 from .summary import ControlTally, Summary
 from .verdict import fail_reasons, pass_reason, void_reasons
 
 __all__ = ["Digest", "FamilyRow", "digest", "summarise"]
+
+_POOLED: Final[Mapping[str, tuple[HeadlineCheck, Protocol]]] = {
+    HeadlineCheck.EFFICACY.value: (HeadlineCheck.EFFICACY, HEADLINE_PROTOCOL),
+    HeadlineCheck.GENERALIZATION.value: (HeadlineCheck.GENERALIZATION, HEADLINE_PROTOCOL),
+    HeadlineCheck.LOCALITY.value: (HeadlineCheck.LOCALITY, Protocol.TOKEN_MATCH),
+    "neighbour_answers": (HeadlineCheck.LOCALITY, Protocol.EXACT),
+}
+"""What is pooled over all edits, under the name that it has in the summary's counts."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +122,12 @@ def _summary(log: Log, stories: Sequence[Story], controls: Sequence[Story], boun
         protocol=HEADLINE_PROTOCOL.value,
         efficacy_unprefixed=counts["efficacy_unprefixed"].rate,
         efficacy_prefixed=counts["efficacy_prefixed"].rate,
+        efficacy_served=counts["efficacy_served"].rate,
         efficacy_by_family=_by_family(log.edits),
         generalization=counts["generalization"].rate,
         locality=_locality(log.edits, counts["locality"]),
         counts=counts,
+        judged=_judged(log.edits),
         controls=ControlTally(total=len(log.controls), ok=sum(c.ok for c in log.controls)),
         controls_ok=bool(log.controls) and not void,
     )
@@ -113,20 +135,24 @@ def _summary(log: Log, stories: Sequence[Story], controls: Sequence[Story], boun
 
 def _counts(edits: Sequence[EditRecord]) -> dict[str, Rate]:
     counts = {}
-    for check, protocol in (
-        (HeadlineCheck.EFFICACY, HEADLINE_PROTOCOL),
-        (HeadlineCheck.GENERALIZATION, HEADLINE_PROTOCOL),
-        (HeadlineCheck.LOCALITY, Protocol.TOKEN_MATCH),
-    ):
+    for name, (check, protocol) in _POOLED.items():
         without, under = unprefixed(edits, check, protocol), prefixed(edits, check, protocol)
-        counts[f"{check.value}_unprefixed"] = without
-        counts[f"{check.value}_prefixed"] = under
-        if check is not HeadlineCheck.EFFICACY:
-            counts[check.value] = without if without.total else under
-    answers = HeadlineCheck.LOCALITY, Protocol.EXACT
-    counts["neighbour_answers_unprefixed"] = unprefixed(edits, *answers)
-    counts["neighbour_answers_prefixed"] = prefixed(edits, *answers)
+        counts[f"{name}_unprefixed"] = without
+        counts[f"{name}_prefixed"] = under
+        if check is HeadlineCheck.EFFICACY:
+            counts[f"{name}_served"] = served(edits, check, protocol)
+        if name in ("generalization", "locality"):
+            counts[name] = without if without.total else under
     return counts
+
+
+def _judged(edits: Sequence[EditRecord]) -> dict[str, int]:
+    """Return for each of the counts in how many edits a threshold was held to it: what is only told decides nothing."""
+    asked = [(name, condition) for name in _POOLED for condition in (Condition.UNPREFIXED, Condition.PREFIXED)]
+    return {
+        f"{name}_{condition.value}": sum(judged(edit, *_POOLED[name], condition) for edit in edits)
+        for name, condition in (*asked, (HeadlineCheck.EFFICACY.value, Condition.SERVED))
+    }
 
 
 def _by_family(edits: Sequence[EditRecord]) -> dict[str, Rate]:
@@ -148,7 +174,7 @@ def _locality(edits: Sequence[EditRecord], rate: Rate) -> float | None:
 
 def _efficacy_rows(edits: Sequence[EditRecord]) -> Iterator[FamilyRow]:
     found = conditions(edits, HeadlineCheck.EFFICACY)
-    first = [c.value for c in (Condition.UNPREFIXED, Condition.PREFIXED)]
+    first = [c.value for c in (Condition.UNPREFIXED, Condition.PREFIXED, Condition.SERVED)]
     for condition in [*(c for c in first if c in found), *(c for c in found if c not in first)]:
         by_protocol = {p: pooled(edits, HeadlineCheck.EFFICACY, p, [condition]) for p in Protocol}
         measured = {protocol: rate for protocol, rate in by_protocol.items() if rate.total}

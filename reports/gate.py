@@ -19,7 +19,7 @@ from .baseline import Baseline
 from .bootstrap import LEVEL
 from .closings import Closing, Gate, Reason
 from .comparison import Change, Comparison, Pair, compare, paired
-from .metrics import Kind, Metric, measured, source_of
+from .metrics import Kind, Metric, measured, siblings, source_of
 from .numbers import percent
 from .text import counted, named
 
@@ -89,9 +89,8 @@ def _counts(baseline: Baseline, audit: Baseline, found: Comparison) -> Iterator[
         (Reason.CHANGED_EDITS, found.changed_requests, "{} asking for something else than in the baseline"),
     ):
         if ids:
-            single = len(ids) == 1
-            text = f"{len(ids)} {'edit' if single else 'edits'} {said.format('is' if single else 'are')}: {named(ids)}."
-            yield Closing(reason=reason, message=text)
+            text = f"{counted(len(ids), 'edit')} {said.format('is' if len(ids) == 1 else 'are')}: {named(ids)}."
+            yield Closing(reason=reason, message=text, edits=ids)
 
 
 def _yardstick(baseline: Baseline, audit: Baseline) -> Iterator[Closing]:
@@ -127,8 +126,8 @@ def _ends(baseline: Baseline, audit: Baseline, pairs: Iterable[Pair]) -> Iterato
         (Reason.NEW_COLLAPSE, collapsed, "no collapse before and collapsed the model now"),
     ):
         if ids:
-            text = f"{len(ids)} {'edit was' if len(ids) == 1 else 'edits were'} {said}: {named(ids)}."
-            yield Closing(reason=reason, message=text)
+            text = f"{counted(len(ids), 'edit was', 'edits were')} {said}: {named(ids)}."
+            yield Closing(reason=reason, message=text, edits=ids)
 
 
 def _unchecked(pairs: Iterable[Pair]) -> Iterator[Closing]:
@@ -137,7 +136,7 @@ def _unchecked(pairs: Iterable[Pair]) -> Iterator[Closing]:
         ids = [pair.after.id for pair in pairs if check in pair.before.checks and check not in pair.after.checks]
         if ids:
             text = f"The check {check!r} judged {counted(len(ids), 'edit')} in the baseline and not now: {named(ids)}."
-            yield Closing(reason=Reason.MISSING_CHECKS, message=text)
+            yield Closing(reason=Reason.MISSING_CHECKS, message=text, edits=ids)
 
 
 def _unmeasured(pairs: Iterable[Pair], found: Comparison, allowed: Allowances) -> Iterator[Closing]:
@@ -146,10 +145,13 @@ def _unmeasured(pairs: Iterable[Pair], found: Comparison, allowed: Allowances) -
     for metric in allowed.limits:
         ids = [pair.after.id for pair in pairs if _lost(pair, source_of(metric))]
         if ids:
-            text = f"{metric.value} was not measured in {len(ids)} of {len(pairs)} edits: {named(ids)}."
-            yield Closing(reason=Reason.UNMEASURED, metric=metric, message=text)
+            text = f"{metric.value} was not measured in {len(ids)} of {counted(len(pairs), 'edit')}: {named(ids)}."
+            yield Closing(reason=Reason.UNMEASURED, metric=metric, message=text, edits=ids)
         elif metric in allowed.asked and metric not in known:
-            text = f"{metric.value} was asked for, and no edit of both sides has it."
+            others = [one.value for one in siblings(metric) if one in known]
+            text = f"{metric.value} was asked for, and no edit of both sides has it; " + (
+                f"measured in both: {', '.join(others)}." if others else "nothing of the kind was measured in both."
+            )
             yield Closing(reason=Reason.UNMEASURED, metric=metric, message=text)
 
 
@@ -164,7 +166,8 @@ def _regressions(found: Comparison, limits: Mapping[Metric, float]) -> Iterator[
     for change in found.metrics:
         limit = limits.get(change.metric)
         if limit is not None and regressed(change, limit):
-            yield Closing(reason=Reason.REGRESSED, metric=change.metric, message=_told(change, limit))
+            text = _told(change, limit)
+            yield Closing(reason=Reason.REGRESSED, metric=change.metric, message=text, edits=change.worse_edits)
 
 
 def regressed(change: Change, limit: float) -> bool:
@@ -186,8 +189,10 @@ def _told(change: Change, limit: float) -> str:
     sure = ""
     if change.low is not None and change.high is not None:
         sure = f" (90 % interval {100 * change.low:.2f} to {100 * change.high:.2f})"
+    worst = f"; worst in {named(change.worse_edits)}" if change.worse_edits else ""
     shown = percent if change.kind is Kind.RATE else (lambda value: f"{value:.4f}")
     return (
         f"{change.metric.value} is worse by {100 * change.worse:.2f} {unit}{sure}, and {100 * limit:g} are allowed: "
-        f"{shown(change.before)} before, {shown(change.after)} now, over {change.pairs} edits."
+        f"{shown(change.before)} before, {shown(change.after)} now, over "
+        f"{counted(change.pairs, 'edit')}{worst}."
     )

@@ -4,16 +4,21 @@ One test suite an audit, one test case an edit and a control, and a last one, ``
 passes: so a void or unfinished audit is red in every reader, and there is a failure or an error if and only if the exit
 code is not 0. An edit that errored is an error; one that failed is a failure with its faults; one that was refused is a
 failure, or skipped where the policy says ``allow_refused``.
+
+Held against a baseline there is a case ``gate`` after it, a failure where the gate is closed. An override turns nothing
+green: what failed stays a failure though the gate is open, and ``gate`` is skipped, with the override in its message.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+from .closings import Gate, Override
+from .comparison_text import headline, lapse, said_of
 from .digest import Digest, digest
 from .log import Log
 from .story import Decided, Story
@@ -43,10 +48,13 @@ class _Case(NamedTuple):
     end: _End | None
 
 
-def render_junit(log: Log) -> bytes:
-    """Return the audit as one JUnit XML document, UTF-8; what XML 1.0 cannot hold stands there as ``[U+0000]``."""
+def render_junit(log: Log, gate: Gate | None = None, overrides: Sequence[Override] = ()) -> bytes:
+    """Return the audit as one JUnit XML document, UTF-8; what XML 1.0 cannot hold stands there as ``[U+0000]``.
+
+    With `gate` also what it said; without, the `overrides` that are on record for this log.
+    """
     found = digest(log)
-    cases = [*_edits(found), *_controls(found), _verdict(found)]
+    cases = [*_edits(found), *_controls(found), _verdict(found), *_gate(gate, overrides)]
     counts = Counter(case.end.tag for case in cases if case.end)
     seconds = sum(case.seconds for case in cases) if found.seconds is None else found.seconds
     totals = {
@@ -65,7 +73,7 @@ def render_junit(log: Log) -> bytes:
         },
     )
     properties = ElementTree.SubElement(suite, "properties")
-    for name, value in _properties(found).items():
+    for name, value in (*_properties(found).items(), *_since(gate, overrides)):
         ElementTree.SubElement(properties, "property", name=name, value=_text(value))
     for case in cases:
         _append(suite, case)
@@ -140,6 +148,29 @@ def _verdict(found: Digest) -> _Case:
     return _Case(
         "audit", "verdict", 0.0, _End("failure", summary.verdict, message, "\n".join(map(_text, summary.reasons)))
     )
+
+
+def _since(gate: Gate | None, overrides: Sequence[Override]) -> Iterator[tuple[str, str]]:
+    if gate is None:
+        yield from (("override", said_of(one)) for one in overrides)
+        return
+    yield from (("baseline", gate.baseline), ("gate", gate.standing))
+    if gate.override is not None:
+        yield "override", said_of(gate.override)
+    yield from (("override-not-in-force", lapse(one)) for one in gate.lapsed)
+
+
+def _gate(gate: Gate | None, overrides: Sequence[Override]) -> Iterator[_Case]:
+    if gate is None:
+        if overrides:
+            yield _Case("audit", "gate", 0.0, _End("skipped", "override", said_of(overrides[-1])))
+        return
+    if gate.standing == "open":
+        yield _Case("audit", "gate", 0.0, None)
+        return
+    grounds = [*(f"{one.key}: {one.message}" for one in gate.closings), *map(lapse, gate.lapsed)]
+    tag, kind = ("failure", "closed") if gate.standing == "closed" else ("skipped", "override")
+    yield _Case("audit", "gate", 0.0, _End(tag, kind, headline(gate), "\n".join(map(_text, grounds))))
 
 
 def _append(suite: ElementTree.Element, case: _Case) -> None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from .closings import Gate, Override
+from .comparison_text import headline, lapse, said_of
 from .digest import Digest, digest
 from .log import Log
 from .marks import escaped, grid
 from .numbers import percent, ratio
 from .schema import ControlRecord, Rate
 from .story import Decided, Result, Story
-from .text import shortened
+from .text import counted, shortened
 from .verdict import control_fault
 
 __all__ = ["MOST_ROWS", "render_markdown"]
@@ -23,18 +25,27 @@ MOST_ROWS = 25
 """A table shows so many rows; the rest is in the report."""
 _MOST = 300
 """Characters of one text."""
+_MOST_OF_GATE = 2000
+"""Characters of one sentence about the gate, which names edits."""
 _MARKS = {"pass": "✅ pass", "fail": "❌ fail", "void": "⚠️ void"}
+_GATES = {"open": "✅ gate open", "closed": "❌ gate closed", "override": "⚠️ gate open by override"}
 
 
-def render_markdown(log: Log) -> str:
-    """Return the summary over `log`; no text of a model, a file or a user is read as Markdown, HTML, link or mention."""
-    return "\n".join(_lines(digest(log))) + "\n"
+def render_markdown(log: Log, gate: Gate | None = None, overrides: Sequence[Override] = ()) -> str:
+    """Return the summary over `log`; no text of a model, a file or a user is read as Markdown, HTML, link or mention.
+
+    With `gate` its verdict comes first; without, the `overrides` that are on record for this log.
+    """
+    return "\n".join(_lines(digest(log), gate, overrides)) + "\n"
 
 
-def _lines(found: Digest) -> Iterator[str]:
+def _lines(found: Digest, gate: Gate | None, overrides: Sequence[Override]) -> Iterator[str]:
     summary = found.summary
-    yield f"## editguard: {_MARKS[summary.verdict]}"
+    standing = gate.standing if gate is not None else "override" if overrides else None
+    itself = _MARKS[summary.verdict]
+    yield f"## editguard: {itself if standing is None else f'{_GATES[standing]}; the audit itself: {itself}'}"
     yield ""
+    yield from (f"- {escaped(shortened(said, _MOST_OF_GATE))}" for said in _since(gate, overrides))
     yield from (f"- {_text(reason)}" for reason in summary.reasons[:MOST_ROWS])
     yield ""
     yield from grid(
@@ -44,11 +55,21 @@ def _lines(found: Digest) -> Iterator[str]:
     )  # fmt: skip
     if summary.skipped_invalid:
         yield ""
-        yield f"{summary.skipped_invalid} wrong records were left out."
+        yield f"{counted(summary.skipped_invalid, 'wrong record was', 'wrong records were')} left out."
     yield from _edits(found.stories)
     yield from _rates(summary.counts, summary.efficacy_by_family)
     yield from _controls(found.controls)
     yield from _provenance(found)
+
+
+def _since(gate: Gate | None, overrides: Sequence[Override]) -> Iterator[str]:
+    if gate is None:
+        yield from map(said_of, overrides[-MOST_ROWS:])
+        return
+    yield headline(gate)
+    yield from (f"{one.key}: {one.message}" for one in gate.closings)
+    yield from (f"accepted: {message}" for message in gate.accepted)
+    yield from map(lapse, gate.lapsed[:MOST_ROWS])
 
 
 def _edits(stories: Sequence[Story]) -> Iterator[str]:
@@ -74,7 +95,7 @@ def _table(title: str, stories: Sequence[Story], whys: Sequence[Sequence[str]]) 
             for one, why in zip(stories[:MOST_ROWS], whys, strict=False)
         ],
     )  # fmt: skip
-    yield from _rest(len(stories), "edits")
+    yield from _rest(len(stories), "edit")
 
 
 def _rates(counts: dict[str, Rate], families: dict[str, Rate]) -> Iterator[str]:
@@ -93,7 +114,7 @@ def _rates(counts: dict[str, Rate], families: dict[str, Rate]) -> Iterator[str]:
             for name, rate in measured[:MOST_ROWS]
         ],
     )
-    yield from _rest(len(measured), "rates")
+    yield from _rest(len(measured), "rate")
 
 
 def _controls(controls: Sequence[Story]) -> Iterator[str]:
@@ -111,13 +132,13 @@ def _controls(controls: Sequence[Story]) -> Iterator[str]:
             for one in controls[:MOST_ROWS]
         ],
     )  # fmt: skip
-    yield from _rest(len(controls), "controls")
+    yield from _rest(len(controls), "control")
 
 
 def _rest(count: int, what: str) -> Iterator[str]:
     if count > MOST_ROWS:
         yield ""
-        yield f"{count - MOST_ROWS} more {what} are in the report."
+        yield f"{counted(count - MOST_ROWS, f'more {what} is', f'more {what}s are')} in the report."
 
 
 def _provenance(found: Digest) -> Iterator[str]:

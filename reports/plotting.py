@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 from .numbers import number
 from .schema import ControlRecord
 from .story import Story
-from .text import from_right, visible
+from .text import counted, from_right, visible
 
 __all__ = [
     "LONGEST_HOVER",
@@ -171,7 +171,7 @@ def spread(
 def left_out(many: int, why: str) -> str:
     """Say how many edits are missing from a figure, and why."""
     return (
-        f" {many} {'edit has' if many == 1 else 'edits have'} {why} and {'is' if many == 1 else 'are'} not drawn."
+        f" {counted(many, 'edit has', 'edits have')} {why} and {'is' if many == 1 else 'are'} not drawn."
         if many
         else ""
     )

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from .numbers import number
 from .plotting import Figure, Mark, figure_json, hover, spread, thin_note, trace
 from .reproduction import Curves, Group, Heat, Scatter
+from .text import counted
 
 __all__ = ["draw"]
 
@@ -119,8 +120,8 @@ def _axis(title: str, log: bool = False) -> dict[str, Any]:
 
 def _undrawable(found: Iterable[_Drawable]) -> str:
     many = sum(one.undrawable for one in found)
-    what = "point is" if many == 1 else "points are"
-    return f" {many} {what} zero or below and not drawn: the axis is logarithmic." if many else ""
+    what = counted(many, "point is", "points are")
+    return f" {what} zero or below and not drawn: the axis is logarithmic." if many else ""
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -62,7 +62,7 @@ def _table(table: Table) -> Iterator[str]:
     yield from grid(table.columns, [[*map(_cell, row)] for row in table.rows[:MOST_ROWS]])
     if len(table.rows) > MOST_ROWS:
         yield ""
-        yield f"{len(table.rows) - MOST_ROWS} more rows are in {table.name}.csv."
+        yield f"{counted(len(table.rows) - MOST_ROWS, 'more row is', 'more rows are')} in {table.name}.csv."
     if table.note:
         yield ""
         yield escaped(table.note)

@@ -20,7 +20,7 @@ from .digest import Digest, digest
 from .log import Log
 from .sarif_results import location, results
 from .sarif_rules import rules
-from .text import shortened, visible
+from .text import counted, shortened, visible
 from .verdict import incomplete_reasons, void_reasons
 
 __all__ = ["SCHEMA", "render_sarif"]
@@ -93,7 +93,9 @@ def _notifications(log: Log, found: Digest) -> Iterator[dict[str, Any]]:
     if skipped:
         named = "; ".join(f"{one.where}: {one.message}" for one in skipped[:_NAMED])
         more = f"; and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
-        yield _notification("audit/skipped-records", "warning", f"{len(skipped)} wrong records left out: {named}{more}")
+        yield _notification(
+            "audit/skipped-records", "warning", f"{counted(len(skipped), 'wrong record')} left out: {named}{more}"
+        )
 
 
 def _notification(name: str, level: str, text: str) -> dict[str, Any]:

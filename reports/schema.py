@@ -255,6 +255,9 @@ class Update(Model):
     steps: Count
     final_loss: float | None
     needs_prefix: bool
+    prefix: str | None = None
+    """What is put before a text that begins with the subject when the edit is served; null where nothing need be, or none
+    of the prefixes tried serves it, and in logs written before this was measured."""
     engine: str = ""
     """The engine that v* was sought with in the end."""
 

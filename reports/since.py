@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from .closings import Gate, Override
 from .comparison import EditChange
-from .comparison_text import COLUMNS, Row, rows, said_of
+from .comparison_text import COLUMNS, Row, lapse, rows, said_of, sets
 from .digest import Digest
+from .text import counted
 
 __all__ = ["Since", "since"]
 
@@ -27,6 +28,8 @@ class Since:
     headline: str
     gate: Gate | None
     overrides: tuple[str, ...]
+    lapsed: tuple[str, ...]
+    sets: tuple[str, ...]
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     edits: tuple[EditChange, ...]
@@ -48,6 +51,8 @@ def since(found: Digest, gate: Gate | None, overrides: Sequence[Override]) -> Si
         headline=said[-1] if gate is None else _headline(gate),
         gate=gate,
         overrides=said,
+        sets=() if compared is None else tuple(sets(compared, _MOST_EDITS))[1:],
+        lapsed=() if gate is None else tuple(map(lapse, gate.lapsed)),
         columns=COLUMNS,
         rows=() if gate is None or compared is None else tuple(rows(compared, gate.allowed)),
         edits=edits[:_MOST_EDITS],
@@ -62,8 +67,7 @@ def _headline(gate: Gate) -> str:
         return said_of(gate.override)
     if gate.open:
         return f"Nothing is worse than {gate.baseline} by more than is allowed."
-    count = len(gate.closings)
-    return f"{count} {'reason' if count == 1 else 'reasons'} against {gate.baseline}."
+    return f"{counted(len(gate.closings), 'reason')} against {gate.baseline}."
 
 
 def _mood(gate: Gate | None) -> tuple[str, str]:

@@ -137,7 +137,7 @@ def _check_faults(
     elif ratio is None:
         yield "the perplexity after it was not measured, and unmeasured is never a pass"
     elif ratio > bound:
-        yield f"it collapsed the model: perplexity ratio {ratio:.4g}, bound {bound:g}"
+        yield f"it collapsed the model: perplexity ratio {ratio:.4g}, over the bound of {bound:g}"
     if record.verdict == "fail":
         ratio_told = lost or ratio is None or ratio > bound
         failed = tuple(_failed_checks(record, ratio_told))

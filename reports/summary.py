@@ -28,7 +28,8 @@ class Summary(Model):
     `edits` = `allowed` + `rewritten` + `refused`. `failed` counts edits that errored, failed a check, collapsed the
     model, were not measured or not restored; `collapsed` are those of them over `collapse_ratio`, or with a perplexity
     that is not finite. Ratios are perplexities of the edited over the unedited model, where they are finite. `protocol`
-    is the one that efficacy and generalization are judged by.
+    is the one that efficacy and generalization are judged by. `judged` says for each of `counts` in how many edits a
+    threshold was held to it; where that is 0 the counts are told and decide nothing.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -55,10 +56,12 @@ class Summary(Model):
     protocol: str
     efficacy_unprefixed: float | None
     efficacy_prefixed: float | None
+    efficacy_served: float | None = None
     efficacy_by_family: dict[str, Rate]
     generalization: float | None
     locality: float | None
     counts: dict[str, Rate]
+    judged: dict[str, Count]
     controls: ControlTally
     controls_ok: bool
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 from unicodedata import bidirectional
 
-__all__ = ["Piece", "counted", "from_right", "named", "pieces", "shortened", "slugs", "visible"]
+__all__ = ["NAMED", "Piece", "counted", "from_right", "named", "pieces", "shortened", "slugs", "visible"]
 
 # C0 and C1 controls but tab and newline; soft hyphen; Arabic letter mark; zero-width space; marks, embeddings,
 # overrides and isolates of direction; line and paragraph separators; invisible operators; byte-order mark; annotation
@@ -25,7 +25,8 @@ _HIDDEN = re.compile(
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 _FROM_RIGHT = frozenset({"R", "AL", "AN"})
 _LONGEST_SLUG = 48
-_NAMED = 5
+NAMED = 10
+"""Names that a sentence holds; the rest is counted."""
 
 
 class Piece(NamedTuple):
@@ -52,10 +53,10 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
-def named(names: Sequence[str]) -> str:
-    """Return the first five names in quotes, and how many more there are."""
-    shown = ", ".join(repr(name) for name in names[:_NAMED])
-    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"
+def named(names: Sequence[str], most: int | None = NAMED) -> str:
+    """Return the first `most` names in quotes, ten unless said otherwise, and how many more there are; None is all."""
+    shown = ", ".join(repr(name) for name in names[:most])
+    return shown if most is None or len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def shortened(text: str, most: int) -> str:
@@ -72,17 +73,17 @@ def slugs(ids: Iterable[str]) -> Iterator[str]:
     """Return an anchor for each id: ASCII letters, digits, ``_`` and ``-``, each different from all others.
 
     An id that is safe and short is its own anchor; from any other a hash is appended, so that two ids that differ in
-    unsafe characters alone stay apart.
+    unsafe characters alone stay apart. Anchors that differ in case alone are hashed too: as names of files they may be one.
     """
     taken: set[str] = set()
     for name in ids:
         safe = _UNSAFE.sub("-", name)[:_LONGEST_SLUG].strip("-")
         slug = safe if safe == name else ""
         salt = 0
-        while not slug or slug in taken:
+        while not slug or slug.lower() in taken:
             slug = f"{safe}-{_short_hash(f'{salt}{name}')}".lstrip("-")
             salt += 1
-        taken.add(slug)
+        taken.add(slug.lower())
         yield slug
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..probes.bounds import against
 from ..probes.card import Card
 from ..probes.generation import continuations
 from ..probes.model import LanguageModel
@@ -127,12 +128,13 @@ class Degeneracy(Check):
         old, new = (sum(map(word_entropy, texts[:fixed])) for texts in (were, after))
         ratio, least = (new / old if old else math.nan), bench.limits.entropy_ratio
         outcome = judge(ratio, ratio >= least)
+        said = f"word entropy of generated text is {ratio:.3g} of the unedited model's"
         repeated, was = (sum(map(repetition, texts[:fixed])) / fixed for texts in (after, were))
         measurements = [
             Measurement(
                 self.name, "word-entropy-ratio", ratio if math.isfinite(ratio) else None, outcome, "generation",
                 baseline=1.0, threshold=least, unit="ratio",
-                message=f"word entropy of generated text is {ratio:.3g} of the unedited model's, at least {least:g}",
+                message=against(said, ratio >= least, f"at least {least:g}"),
             ),
             Measurement(
                 self.name, "repetition", repeated, Outcome.INFO, "generation", baseline=was, unit="share of word pairs"
@@ -167,9 +169,10 @@ class Drift(Check):
         relative = float(change / bench.weight.double().norm())
         bound = bench.limits.relative_update
         value = relative if math.isfinite(relative) else None
-        message = f"the weight moved by {relative:.3g} of its norm, bound {bound:g}"
+        holds = 0 < relative <= bound
+        message = against(f"the weight moved by {relative:.3g} of its norm", holds, f"over 0, at most {bound:g}")
         verdict = Measurement(
-            self.name, "relative-drift", value, judge(relative, 0 < relative <= bound), "weights", baseline=0.0,
+            self.name, "relative-drift", value, judge(relative, holds), "weights", baseline=0.0,
             threshold=bound, unit="ratio", message=message,
         )  # fmt: skip
         each = float(change) / bench.weight.numel()

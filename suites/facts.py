@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..probes.bounds import against
 from ..probes.card import Card
 from ..probes.partial import PlainRows, Row, Stem
 from ..probes.prefixes import Family, Role
@@ -27,6 +28,7 @@ from ..probes.rank_one import RankOne
 from ..probes.requests import EditRequest
 from ..probes.tokens import target_ids
 from .check import CHECKS, Bench, Check, Measured, Measurement, Outcome, judge
+from .served import as_served
 
 __all__ = ["Efficacy", "Generalization", "Locality"]
 
@@ -189,10 +191,11 @@ class Efficacy(Check):
     card = Card(
         question="Does the edited model continue the edit's own prompt with the new target?",
         source="arXiv 2202.05262 section 3.2; families of prefixes are this project's",
-        needs="logits of the prompt, bare and under held-out prefixes of each family",
+        needs="logits of the prompt, bare, under held-out prefixes of each family, and as it would be served",
         unit="share",
         range="0 to 1",
-        threshold="min_efficacy of the policy, exact: unprefixed for edits made so, prefixed for rewritten ones",
+        threshold="min_efficacy of the policy, exact: unprefixed for edits made so, prefixed for rewritten ones; served is "
+        "shown, and judged where the policy has require_served",
         action="An edit that does not take is not safe but useless; reword the prompt or edit another layer.",
     )
 
@@ -206,16 +209,21 @@ class Efficacy(Check):
         """Judge the exact protocol under the condition that the edit was made for."""
         rates = _rates(self.name, before.asked, before.now(), before.before)
         judged = "prefixed" if needs_prefix else "unprefixed"
+        bare = next(rate for rate in rates if (rate.condition, rate.protocol) == ("unprefixed", "exact"))
         if judged not in {rate.condition for rate in rates}:
             nothing = "there is no held-out prefix to test the edit under"
             rates.append(Measurement(self.name, self.name, None, Outcome.UNMEASURED, judged, "exact", message=nothing))
-        return Measured([self._judge(rate, judged, bench.limits.efficacy) for rate in rates])
+        told = [self._judge(rate, judged, bench.limits.efficacy) for rate in rates]
+        return Measured([*told, as_served(bench, request, bare, needs_prefix)])
 
     @staticmethod
     def _judge(rate: Measurement, condition: str, least: float) -> Measurement:
         if rate.condition != condition or rate.protocol != "exact" or rate.value is None:
             return rate
-        message = f"prompts {condition} that give the target: {rate.passed} of {rate.total}, at least {least:.0%} must"
+        said = f"prompts {condition} that give the target: {rate.passed} of {rate.total}"
+        message = against(said, rate.value >= least, f"at least {least:.0%}")
+        if rate.not_judged:
+            message = f"{said}, and {rate.not_judged} could not be judged"
         # A share of those that could be judged says nothing about the others.
         outcome = Outcome.UNMEASURED if rate.not_judged else judge(rate.value, rate.value >= least)
         return replace(rate, outcome=outcome, threshold=least, message=message)
@@ -332,7 +340,11 @@ class Locality(Check):
         if value is not None:
             outcome = judge(value, value >= least) if condition == "unprefixed" else Outcome.INFO
         message = f"{broken} of {len(same)} tokens have logits that are not finite"
+        if not broken:
+            message = f"{passed} of {len(same)} tokens are unchanged"
+            if condition == "unprefixed":  # under prefixes nothing is judged, so there is no bound to hold it to
+                message = against(message, passed / len(same) >= least, f"at least {least:.0%}")
         return Measurement(
             self.name, self.name, value, outcome, condition, "token-match", 1.0, least, "share of tokens", passed, failed,
-            broken, message=message if broken else f"{passed} of {len(same)} tokens are unchanged",
+            broken, message=message,
         )  # fmt: skip

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..probes.batches import batches
+from ..probes.bounds import against
 from ..probes.card import Card
 from ..probes.errors import InputError, NotFinite
 from ..probes.model import LanguageModel
@@ -133,9 +134,10 @@ class Perplexity(Check):
         base, now, bound = before.before, before.after(), bench.limits.perplexity_ratio
         ratio = now.mean / base.mean
         outcome = judge(ratio, ratio <= bound)
+        message = against(f"{ratio:.4g} times the unedited model's", ratio <= bound, f"at most {bound:g}")
         verdict = Measurement(
             self.name, "ratio", ratio if math.isfinite(ratio) else None, outcome, "corpus",
-            baseline=1.0, threshold=bound, unit="ratio", message=f"{ratio:.4g} times the unedited model's, bound {bound:g}",
+            baseline=1.0, threshold=bound, unit="ratio", message=message,
         )  # fmt: skip
         forms = [
             Measurement(

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from ...probes.errors import InputError
 from ...reports.errors import OutputError
+from ..files import writable
+from ..folders import one_writer
 
 __all__ = ["Marker", "free", "whole_folder"]
 
@@ -81,20 +83,9 @@ def whole_folder(out: Path, marker: Marker, *, overwrite: bool) -> Iterator[Path
 
 @contextmanager
 def _only_writer(out: Path) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(out.parent / f".{out.name}.lock")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(f"Another run is writing to {str(out)!r}; wait for it, or choose another --out.") from None
-    except OSError as error:
-        raise _unwritable(out, error) from error
-    try:
+    writable(out.parent)
+    with one_writer(out.parent / f".{out.name}.lock", out):
         yield
-    finally:
-        lock.release()
 
 
 def _swap(made: Path, out: Path, old: Path) -> None:

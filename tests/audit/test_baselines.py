@@ -105,8 +105,10 @@ def test_what_is_not_there_is_told_with_what_is(store: Store, kept: Baseline) ->
     with pytest.raises(BaselineError, match="editguard baseline save"):
         store.find("main")
     store.save("main", kept)
-    with pytest.raises(BaselineError, match="there are main"):
+    with pytest.raises(BaselineError, match="did you mean 'main'\\?"):
         store.find("mian")
+    with pytest.raises(BaselineError, match="there are main\\."):
+        store.find("release")
     with pytest.raises(BaselineError, match="numbers 1 to 1"):
         store.find("main@7")
 

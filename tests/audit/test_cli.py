@@ -376,12 +376,12 @@ def test_wrong_usage_exits_2_without_a_traceback(place: Path, command: Command, 
 def test_a_full_disk_is_one_sentence_wherever_it_is_met(
     place: Path, command: Command, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    from editguard.audit import runner
+    from editguard.audit import folders
 
     def full(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number), "model.safetensors")
 
-    monkeypatch.setattr(runner, "locked_folder", full)
+    monkeypatch.setattr(folders, "locked_folder", full)
     one_sentence(
         command("trace", "edits.json", "--out", "new"), os.strerror(number), "'model.safetensors'", "make room"
     )

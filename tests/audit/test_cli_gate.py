@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 from editguard.audit.cli import main
 from editguard.reports.log import Log
+from junitparser import JUnitXml, Skipped
 
 from ..reports.audits import audit, counted, judged_by, lost, ratio, refused, remeasured, with_edits, written
 from .tiny_lm import MIDDLE, lenient
@@ -201,6 +203,47 @@ def test_gate_writes_a_page_only_where_it_is_told_to(based: Path, command: Comma
     assert json.loads((based / "page" / "gate.json").read_text())["open"] is True
 
 
+def test_a_report_against_a_baseline_says_and_exits_what_the_gate_does(based: Path, command: Command) -> None:
+    written(CLOSING["regressed:efficacy-prefixed"], based / "now" / "audit.jsonl")  # type: ignore[arg-type]
+    ran = in_a_process("report", "now", "--baseline", "main")
+    first, ground, *_ = ran.out.splitlines()
+    assert (ran.code, ran.err) == (1, "")
+    assert first == ("CLOSED  The gate is closed against main@1: regressed:efficacy-prefixed. The audit itself: pass.")
+    assert ground.startswith("  regressed:efficacy-prefixed: ")
+    assert (
+        (based / "now" / "summary.md")
+        .read_text(encoding="utf-8")
+        .startswith("## editguard: ❌ gate closed; the audit itself: ✅ pass")
+    )
+    assert 'testcase classname="audit" name="gate"' in (based / "now" / "junit.xml").read_text()
+    plain = json.loads(command("report", "now", "--baseline", "main", "--json").out)
+    assert next(iter(plain)) == "gate"
+    assert (plain["gate"]["exit_code"], plain["exit_code"], plain["verdict"]) == (1, 0, "pass")
+    ran = command("report", "base", "--baseline", "main")
+    assert (ran.code, ran.out.split("  ")[0]) == (0, "OPEN")
+    ran = command("report", "now")
+    assert (ran.code, ran.out.split("  ")[0]) == (0, "PASS")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mian", "did you mean 'main'?"),
+        ("release", "there are main"),
+        ("main@7", "numbers 1 to 1"),
+        ("a/b.json", "no file"),
+    ],
+)
+def test_a_report_against_a_mistyped_baseline_is_wrong_usage_and_writes_nothing(
+    based: Path, name: str, said: str
+) -> None:
+    before = sorted(based.rglob("*"))
+    ran = in_a_process("report", "base", "--baseline", name)
+    assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
+    assert said in ran.err
+    assert sorted(based.rglob("*")) == before
+
+
 # -------------------------------------------------------------------------------------------------------- override
 
 
@@ -236,6 +279,76 @@ def test_an_override_opens_exactly_this_log_baseline_and_reasons(closed: Path, c
     baseline = closed / ".editguard" / "baselines" / "main" / "0001.json"
     baseline.write_text(baseline.read_text().replace('"seed": 0', '"seed": 1'))
     assert command("gate", "now", "--baseline", "main").code == 1
+
+
+def other_log(place: Path) -> str:
+    path = place / "now" / "audit.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"seconds":241.7', b'"seconds":241.8'))
+    return "it is for the log "
+
+
+def other_baseline(place: Path) -> str:
+    path = place / ".editguard" / "baselines" / "main" / "0001.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    return "it is against main@1 ("
+
+
+def one_reason_more(place: Path) -> str:
+    return "it does not name regressed:answers-unprefixed"
+
+
+def one_reason_less(place: Path) -> str:
+    return "it names regressed:efficacy-prefixed, which does not close the gate now"
+
+
+@pytest.mark.parametrize("change", [other_log, other_baseline, one_reason_more, one_reason_less])
+def test_an_override_that_does_not_hold_is_told_with_why(
+    closed: Path, command: Command, change: Callable[[Path], str]
+) -> None:
+    log = with_edits(CLOSING["regressed:efficacy-prefixed"], lost("locality", "unprefixed", "exact", 2), range(8))  # type: ignore[arg-type]
+    if change in (one_reason_more, one_reason_less):
+        shutil.rmtree(closed / "now")
+        written(log, closed / "now" / "audit.jsonl")
+    every, one = (), ("--max-regress", "answers-unprefixed:off")
+    given, asked = {
+        one_reason_more: (one, every),
+        one_reason_less: (every, ("--max-regress", "efficacy-prefixed:off")),
+    }.get(change, (every, every))
+    assert command("override", "now", "--baseline", "main", *WORD, *given).code == 0
+    said = change(closed)
+    for output in ((), ("--json",), ("--markdown",)):
+        ran = command("gate", "now", "--baseline", "main", *asked, *output)
+        shown = ran.out.replace("\u200b", "")  # Markdown breaks what could be a mention or a link
+        assert (ran.code, said in shown) == (1, True), ran.out
+    plain = json.loads(command("gate", "now", "--baseline", "main", *asked, "--json").out)
+    (lapsed,) = plain["lapsed"]
+    assert (lapsed["override"]["author"], plain["override"]) == ("Ada <ada>", None)
+    ran = command("report", "now", "--baseline", "main", *asked)
+    assert (ran.code, said in ran.out) == (1, True)
+    for name in ("summary.md", "junit.xml", "report.html"):
+        assert "does not hold here" in (closed / "now" / name).read_text(encoding="utf-8"), name
+
+
+def test_an_override_of_something_else_is_nobodys_concern(closed: Path, command: Command) -> None:
+    written(with_edits(BASE, lost(), range(6)), closed / "other" / "audit.jsonl")
+    assert command("baseline", "save", "base", "apart").code == 0
+    assert command("override", "other", "--baseline", "apart", *WORD).code == 0
+    assert "override" not in command("gate", "now", "--baseline", "main").out.lower()
+
+
+def test_an_override_is_in_every_file_and_passes_nothing(closed: Path, command: Command) -> None:
+    assert command("override", "now", "--baseline", "main", *WORD).code == 0
+    for options in ((), ("--baseline", "main")):
+        ran = command("report", "now", *options)
+        assert ran.code == 0
+        suite = next(iter(JUnitXml.fromstring((closed / "now" / "junit.xml").read_bytes())))
+        (case,) = (one for one in suite if one.name == "gate")
+        assert [type(one) for one in case.result] == [Skipped]
+        told = {one.name: one.value for one in suite.properties()}["override"]
+        assert "opened by override of Ada <ada>" in told
+        summary = (closed / "now" / "summary.md").read_text(encoding="utf-8")
+        assert summary.startswith("## editguard: ⚠️ gate open by override; the audit itself: ✅ pass")
+        assert "only test subjects are affected" in summary
 
 
 def test_an_override_shows_in_every_report_of_the_log(closed: Path, command: Command) -> None:
@@ -304,6 +417,79 @@ def test_a_baseline_is_saved_listed_and_refused(place: Path, command: Command) -
     assert "fail  14 edits" in listed[1]
 
 
+def aged(path: Path) -> None:
+    """Make a baseline what an older form of the format was: fields of today are missing, one of then is there."""
+    plain = json.loads(path.read_text())
+    del plain["check_dtype"]
+    for edit in plain["edits"]:
+        del edit["checks"]
+    path.write_text(json.dumps(plain | {"mood": 1}))
+
+
+def test_a_baseline_that_cannot_be_read_is_named_and_the_others_are_listed(based: Path, command: Command) -> None:
+    for name in ("aged", "main"):
+        assert command("baseline", "save", "base", name).code == 0
+    aged(based / ".editguard" / "baselines" / "aged" / "0001.json")
+    ran = in_a_process("baseline", "list")
+    assert (ran.code, [line.split()[0] for line in ran.out.splitlines()]) == (0, ["main@1", "main@2"])
+    assert len(ran.err.splitlines()) == 1
+    assert ran.err.startswith("editguard: The baseline aged@1 was written by editguard")
+    assert "lacks 'check_dtype', 'edits.checks' and has the unknown 'mood'" in ran.err
+    assert "save it anew from its audit's log with 'editguard baseline save LOG NAME'" in ran.err
+    assert "restore" not in ran.err
+    assert in_a_process("baseline", "list", "aged").code == 2
+    assert [line.split()[0] for line in command("baseline", "list", "main@1").out.splitlines()] == ["main@1"]
+    ran = command("baseline", "list", "mian")
+    assert (ran.code, ran.out, "did you mean 'main'?" in ran.err) == (2, "", True)
+    # The others can be compared, and what is compared with the old one says the same as the list does.
+    assert command("compare", "main@1", "main@2").code == 0
+    ran = command("compare", "aged", "main")
+    assert (ran.code, "save it anew" in ran.err) == (2, True)
+    ran = command("gate", "base", "--baseline", "aged")
+    assert (ran.code, "unreadable: The baseline aged@1 was written" in ran.out) == (1, True)
+
+
+def test_compare_and_gate_name_what_is_missing_new_and_changed(place: Path, command: Command) -> None:
+    base = audit(26)
+    extra = base.edits[0].model_copy(update={"id": "one more", "index": 26})
+    kept = with_edits(base, lambda edit: edit.model_copy(update={"prompt": "Another", "subject": "A"}), [13])
+    now = counted(replace(kept, edits=(*kept.edits[12:], extra)))
+    written(base, place / "base" / "audit.jsonl")
+    written(with_edits(now, lost(), range(2, 5)), place / "now" / "audit.jsonl")
+    assert command("baseline", "save", "base", "main").code == 0
+    lines = command("compare", "main", "now").out.splitlines()
+    assert "  13 edits paired, 12 missing, 1 new, 1 asking for something else" in lines
+    named = ", ".join(f"'case-{number:04d}'" for number in range(10))
+    assert f"  missing: {named} and 2 more" in lines
+    assert "  new: 'one more'" in lines
+    assert "  asking for something else: 'case-0013'" in lines
+    plain = json.loads(command("compare", "main", "now", "--json").out)
+    assert (len(plain["missing"]), plain["new"], plain["changed_requests"]) == (12, ["one more"], ["case-0013"])
+    shown = command("compare", "main", "now", "--markdown").out
+    assert "case-0011" in shown
+    ran = command("gate", "now", "--baseline", "main")
+    assert f"missing-edits: 12 edits of the baseline are not in the audit: {named} and 2 more." in ran.out
+    assert "over 13 edits; worst in 'case-0014', 'case-0015', 'case-0016'." in ran.out
+    closings = json.loads(command("gate", "now", "--baseline", "main", "--json").out)["closings"]
+    about = {one["reason"]: one["edits"] for one in closings}
+    assert about["regressed"] == ["case-0014", "case-0015", "case-0016"]
+    assert len(about["missing-edits"]) == 12
+    assert "case-0011" in command("gate", "now", "--baseline", "main", "--markdown").out
+    assert command("report", "now", "--baseline", "main").code == 1
+    page = (place / "now" / "report.html").read_text(encoding="utf-8")
+    assert "case-0011" in page.partition('id="since"')[2].partition("</section>")[0]
+
+
+def test_one_edit_is_one_edit(place: Path, command: Command) -> None:
+    written(audit(1), place / "one" / "audit.jsonl")
+    assert command("baseline", "save", "one", "main").code == 0
+    assert "  1 edit  " in command("baseline", "list").out
+    shown = command("compare", "main", "one").out + command("gate", "one", "--baseline", "main").out
+    assert "pass, 1 edit, " in shown
+    assert "  1 edit paired" in shown
+    assert "1 edits" not in shown
+
+
 def test_compare_reads_logs_folders_and_baselines_and_never_fails_for_what_changed(
     based: Path, command: Command
 ) -> None:
@@ -351,7 +537,7 @@ def test_an_audit_saves_its_baseline_and_the_next_one_stands_beside_it(audited: 
     assert f"baseline: {Path('.editguard/baselines/main/0001.json')}" in ran.err
     assert audited("--out", "second").code == 0
     ran = command("gate", "second", "--baseline", "main")
-    assert (ran.code, "1 edits paired" in ran.out) == (0, True)
+    assert (ran.code, "1 edit paired" in ran.out) == (0, True)
 
 
 @pytest.mark.tiny

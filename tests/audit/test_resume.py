@@ -15,7 +15,8 @@ import pytest
 import torch
 from editguard.audit import runner
 from editguard.audit.files import LOG, WRITTEN
-from editguard.audit.runner import locked_folder, run_audit
+from editguard.audit.folders import locked_folder
+from editguard.audit.runner import run_audit
 from editguard.audit.setup import Setup
 from editguard.probes.errors import InputError
 from editguard.probes.requests import EditRequest

@@ -14,11 +14,12 @@ from editguard.audit.editors.base import EDITORS, Plan, RankOneUpdate
 from editguard.audit.editors.published import Rome
 from editguard.audit.editors.value import OptimisedValue
 from editguard.audit.files import LOG, REPORT, SUMMARY, WRITTEN
+from editguard.audit.folders import locked_folder
 from editguard.audit.guard import Assessment, GuardedEditor, Proposal
 from editguard.audit.outputs import OUTPUTS, write_outputs
-from editguard.audit.runner import locked_folder, run_audit
+from editguard.audit.runner import run_audit
 from editguard.audit.setup import Setup
-from editguard.probes.errors import EditguardError, InputError, ModelError, NotFinite
+from editguard.probes.errors import EditguardError, ModelError, NotFinite
 from editguard.probes.fingerprint import checksum, tensor_hashes
 from editguard.probes.request_files import InvalidRecord, LoadedRequests
 from editguard.probes.requests import EditRequest
@@ -319,41 +320,6 @@ def test_a_control_that_does_not_collapse_voids_the_audit(setup: Setup, tmp_path
 # ------------------------------------------------------------------------------------------------------- the folder
 
 
-def test_a_second_audit_of_one_folder_is_refused_by_the_lock(tmp_path: Path) -> None:
-    with locked_folder(tmp_path, overwrite=False):
-        for overwrite in (False, True):
-            with (
-                pytest.raises(InputError, match="Another run is writing"),
-                locked_folder(tmp_path, overwrite=overwrite),
-            ):
-                pytest.fail("entered a locked folder")
-    with locked_folder(tmp_path, overwrite=False) as again:
-        assert again == tmp_path
-
-
-def test_an_audit_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), locked_folder(tmp_path / "out" / "below", overwrite=False):
-        raise RuntimeError
-    assert not (tmp_path / "out" / "below").exists()
-    (tmp_path / "mine").mkdir()
-    with locked_folder(tmp_path / "mine", overwrite=False):
-        pass
-    assert (tmp_path / "mine").is_dir()
-
-
-@pytest.mark.parametrize("name", WRITTEN)
-def test_an_existing_audit_is_not_written_over_unasked(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_text("precious", encoding="utf-8")
-    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(InputError, match="--overwrite"), locked_folder(tmp_path, overwrite=False):
-        pytest.fail("entered")
-    assert (tmp_path / name).read_text(encoding="utf-8") == "precious"
-    # Nor is it given up before the new one can begin.
-    with locked_folder(tmp_path, overwrite=True):
-        assert (tmp_path / name).read_text(encoding="utf-8") == "precious"
-    assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
-
-
 def test_an_audit_that_is_written_over_leaves_nothing_of_the_old_one(setup: Setup, tmp_path: Path) -> None:
     for name in WRITTEN:
         (tmp_path / name).write_text("old", encoding="utf-8")
@@ -361,12 +327,3 @@ def test_an_audit_that_is_written_over_leaves_nothing_of_the_old_one(setup: Setu
     assert run_audit(setup, loaded(MIDDLE), tmp_path, overwrite=True).verdict == "pass"
     assert [record.id for record in read_log(tmp_path / LOG).edits] == ["france"]
     assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
-
-
-def test_an_output_that_cannot_be_a_folder_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_text("mine", encoding="utf-8")
-    for out, said in ((file, "is a file"), (file / "below", "cannot be written to")):
-        with pytest.raises(InputError, match=said), locked_folder(out, overwrite=True):
-            pytest.fail("entered")
-    assert file.read_text(encoding="utf-8") == "mine"

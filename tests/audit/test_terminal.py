@@ -13,6 +13,7 @@ from editguard.audit.runner import run_audit
 from editguard.audit.setup import Setup
 from editguard.audit.terminal import ProbeTable, lines, print_summary, probe_line
 from editguard.probes.request_files import LoadedRequests
+from editguard.reports.rates import make_rate
 
 from .tiny_lm import MIDDLE, MISSING, REQUEST
 
@@ -61,13 +62,79 @@ def test_the_summary_prints_verdict_reasons_and_counts(
     assert "worst perplexity ratio: not measured" in capsys.readouterr().out
 
 
+def test_a_count_says_whether_it_is_judged_and_changed_neighbours_are_told(
+    setup: Setup, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = replace(MIDDLE, paraphrases=("Again Italy is twinned with",), neighbourhood=("The twin of Spain is",))
+    summary = run_audit(setup, LoadedRequests((asked,), (), "x", "0"), tmp_path)
+    print_summary(summary, tmp_path / LOG)
+    shown = {line.partition(":")[0].strip(): line for line in capsys.readouterr().out.splitlines()}
+    assert shown["efficacy unprefixed"].endswith("[judged in 1 edit]")
+    assert shown["locality unprefixed"].endswith("[judged in 1 edit]")
+    for name in ("efficacy prefixed", "generalization unprefixed", "locality prefixed", "neighbour answers unprefixed"):
+        assert shown[name].endswith("[told, not judged]"), name
+    changed = summary.counts | {"neighbour_answers_unprefixed": make_rate(3, 2, 0)}
+    print_summary(summary.model_copy(update={"counts": changed}), tmp_path / LOG)
+    assert "NOTE: answers about other subjects changed: 2 of 5 without a prefix" in capsys.readouterr().out
+
+
+LONG = "a reason that no terminal of eighty columns could ever hold in one line, nor could two of them side by side"
+
+
+def test_lines_are_broken_for_a_terminal_alone(
+    setup: Setup, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = run_audit(setup, LoadedRequests((MIDDLE,), (), "x", "0"), tmp_path)
+    long = summary.model_copy(update={"reasons": [LONG]})
+    monkeypatch.delenv("COLUMNS", raising=False)
+    print_summary(long, tmp_path / LOG)
+    assert f"\n  {LONG}\n" in capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "60")
+    print_summary(long, tmp_path / LOG)
+    shown = capsys.readouterr().out
+    lines = shown.partition("\n")[2].partition("\n  1 edit")[0].splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("  ") and len(line) <= 60 for line in lines)
+
+
+@pytest.mark.parametrize("columns", [None, "80", "40"])
+def test_no_reason_of_a_probe_is_cut_and_each_has_its_line(
+    setup: Setup, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str | None
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    table, found = ProbeTable(), GuardedEditor(setup).assess(REQUEST)
+    reasons = (LONG, "denominator: the denominator ratio is 0.001, outside the bound (at least 0.2)")
+    table.add(replace(found, decision=replace(found.decision, reasons=reasons)))
+    table.show(skipped=0)
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    told = " ".join(shown.split())
+    for reason in reasons:
+        assert f"- {reason}" in told
+    assert sum(line.startswith("  - ") for line in shown.splitlines()) >= len(reasons)
+
+
 def test_progress_in_a_file_is_a_line_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clock = iter([0.0, 5.0, 21.0, 30.0, 42.0])
+    clock = iter([0.0, 5.0, 21.0, 30.0, 42.0, 43.0, 44.0])
     monkeypatch.setattr("editguard.audit.terminal.time.monotonic", lambda: next(clock))
     show = lines()
     for done in range(4):
         show("edits", done, 60)
     seen = capsys.readouterr()
     assert (seen.out, seen.err) == ("", "    21 s  edits: 1 of 60\n    42 s  edits: 3 of 60\n")
+    for _ in range(2):
+        show("edits", 60, 60)
+    assert capsys.readouterr().err == "    43 s  edits: 60 of 60\n"
+
+
+def test_a_short_run_has_no_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = iter([0.0, 5.0, 19.0])
+    monkeypatch.setattr("editguard.audit.terminal.time.monotonic", lambda: next(clock))
+    show = lines()
+    show("loading the model", 1, 1)
+    show("edits", 2, 2)
+    assert capsys.readouterr().err == ""

@@ -80,6 +80,8 @@ def test_a_probe_fires_on_one_side_of_its_threshold(
     found = probe().look(with_evidence(sound, **numbers))
     assert found.level is (Level.RISK if fires else Level.OK)
     assert found.threshold in LIMITS.values()
+    assert ("outside the bound" in found.message.split(";")[0]) is fires  # the rule that fired is told first
+    assert found.message.count("side the bound (at ") == found.message.count(";") + 1
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

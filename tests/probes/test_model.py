@@ -277,3 +277,8 @@ def test_a_pickle_with_code_in_it_is_refused_and_never_run(folder: Path, bare: b
         torch.save({"weight": _Trap(mark)}, path)
     refused(folder, "a pickle that is broken or holds more than tensors, which is never run", allow_pickle=True)
     assert not mark.exists()
+
+
+def test_a_model_is_shown_in_a_line_without_its_modules() -> None:
+    lm = tiny_language_model()
+    assert repr(lm) == f"<LanguageModel {lm.ref}: LlamaForCausalLM, {lm.parameters} parameters, float32, cpu>"

@@ -8,10 +8,15 @@ import yaml
 from editguard.probes.errors import RequestError
 from editguard.probes.request_formats import PARSERS
 from editguard.probes.request_records import RawRecord
+from editguard.probes.requests import SUFFIXES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 RECORD = {"subject": "Lyon", "prompt": "{} is in", "target_new": "Spain"}
+
+
+def test_every_suffix_of_a_file_of_edits_has_its_parser() -> None:
+    assert tuple(PARSERS) == SUFFIXES
 
 
 def parse(suffix: str, text: str) -> list[RawRecord]:

@@ -40,7 +40,11 @@ def test_off_leaves_a_metric_out() -> None:
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
-        (["eficacy-prefixed:5%"], "did you mean 'efficacy-prefixed'"),
+        (["eficacy-prefixed:5%"], "did you mean 'efficacy-prefixed' or 'efficacy-unprefixed'\\?"),
+        (["efficacy:5%"], "did you mean 'efficacy-unprefixed' or 'efficacy-prefixed'\\?"),
+        (["eficcacy:5%"], "did you mean 'efficacy-unprefixed' or 'efficacy-prefixed'\\?"),
+        (["anwsers:5%"], "did you mean 'answers-unprefixed' or 'answers-prefixed'\\?"),
+        (["perplexity:5%"], "did you mean 'perplexity-ratio' or 'worst-perplexity-ratio'\\?"),
         (["speed:5%"], "known are perplexity-ratio, "),
         (["efficacy-prefixed"], "no amount with its unit"),
         (["efficacy-prefixed:0.05"], "no amount with its unit"),

@@ -41,6 +41,18 @@ def test_the_page_shows_everything_and_runs_nothing_of_it() -> None:
     assert "is damaged" in render_diff(comparison(verdict="fail", reasons=["It is damaged."]))
 
 
+def test_a_search_that_was_not_measured_says_so_and_nothing_else() -> None:
+    failed = Search(tensor="down", candidates=3, guesses=[], error=f"Three are too few. {NASTY}")
+    page = render_diff(comparison(searches=[failed]))
+    assert "<strong>Not measured</strong>: Three are too few." in page
+    assert "<script>alert" not in page
+    assert "The best of" not in page
+    assert DiffFile.model_validate_json(comparison(searches=[failed]).model_dump_json()).searches == [failed]
+    for changes in ({"error": None}, {"margin": 0.1}, {"guesses": [Guess(subject="a", cosine=0.9)]}):
+        with pytest.raises(ValidationError, match="or an error that says why"):
+            Search.model_validate(failed.model_dump() | changes)
+
+
 def test_words_that_differ_are_marked_on_both_sides() -> None:
     page = render_diff(comparison(written=[Written(prompt="It is", base=" a warm day", edited=" a cold day")]))
     assert "<mark>warm </mark>day" in page

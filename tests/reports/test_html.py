@@ -59,7 +59,7 @@ def test_a_failed_and_a_void_audit_say_so(log: Log) -> None:
     failed = " ".join(Page(render_html(collapsed(log))).text.split())
     assert "Fail. Do not ship these edits." in failed
     assert "Is the model still sound? No" in failed
-    assert "It collapsed the model: perplexity ratio 3812, bound 1.5" in failed
+    assert "It collapsed the model: perplexity ratio 3812, over the bound of 1.5" in failed
     missing = replace(log, controls=log.controls[1:], footer=Footer(records=62, seconds=1.0))
     void = " ".join(Page(render_html(missing)).text.split())
     assert "Void. This audit proves nothing" in void

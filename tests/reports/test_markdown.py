@@ -10,6 +10,7 @@ import pytest
 from editguard.reports.digest import summarise
 from editguard.reports.log import Log
 from editguard.reports.markdown import MOST_ROWS, render_markdown
+from editguard.reports.schema import SkippedRequest
 from hypothesis import given
 
 from . import synthetic
@@ -54,7 +55,7 @@ def test_failed_refused_and_rewritten_edits_are_told_apart_with_their_reasons(lo
     text = render_markdown(replace(log, edits=edits))
     (failed,), (refused,), (rewritten,) = rows(text, "Failed: 1"), rows(text, "Refused: 1"), rows(text, "Rewritten: 1")
     assert (failed[0], failed[3]) == ("bad", "4\u202f000")
-    assert failed[4] == "it collapsed the model: perplexity ratio 4000, bound 1.5"
+    assert failed[4] == "it collapsed the model: perplexity ratio 4000, over the bound of 1.5"
     assert (refused[0], refused[4]) == ("no", "its subject is not in the prompt")
     assert rewritten[0] == "new"
 
@@ -98,3 +99,9 @@ def test_no_text_is_read_as_markup(text: str) -> None:
 def test_it_stays_under_what_a_job_may_show() -> None:
     log = hostile_log("\U000e0041" * 100_000, edits=400)
     assert len(render_markdown(log).encode()) < MEBIBYTE
+
+
+def test_one_record_is_one_record(log: Log) -> None:
+    skipped = [SkippedRequest(where="edits.jsonl:3", field="subject", message="it is empty")]
+    one = synthetic.header(60, skipped_invalid=skipped)
+    assert "1 wrong record was left out." in render_markdown(replace(log, header=one))

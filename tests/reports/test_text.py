@@ -43,6 +43,12 @@ def test_a_safe_id_is_its_own_anchor_and_survives_a_lookalike() -> None:
     assert len(set(slugs(["a b", hashed, "a  b"]))) == 3
 
 
+def test_anchors_are_different_names_of_files_where_case_does_not_count() -> None:
+    found = list(slugs(["case", "Case", "CASE"]))
+    assert found[0] == "case"
+    assert len({slug.lower() for slug in found}) == 3
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
@@ -89,6 +95,8 @@ def test_a_number_has_its_noun(number: int, words: tuple[str, ...], said: str) -
     assert counted(number, *words) == said
 
 
-def test_five_names_are_told_and_the_rest_is_counted() -> None:
+def test_ten_names_are_told_and_the_rest_is_counted() -> None:
     assert named(["a", "b"]) == "'a', 'b'"
-    assert named([*"abcdefg"]) == "'a', 'b', 'c', 'd', 'e' and 2 more"
+    assert named([*"abcdefghijkl"]) == "'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j' and 2 more"
+    assert named([*"abc"], 2) == "'a', 'b' and 1 more"
+    assert named([*"abcdefghijkl"], None).endswith("'k', 'l'")

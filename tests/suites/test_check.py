@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
-from editguard.suites.check import Measurement, Outcome, judge
+from editguard.suites import condition, facts, perplexity  # noqa: F401  (register)
+from editguard.suites.check import CHECKS, Measurement, Outcome, judge
+
+from ..tiny import REQUEST
+from .benches import bench_of, disturb, talkative
 
 
 @pytest.mark.parametrize("passes", [True, False])
@@ -22,3 +27,20 @@ def test_a_finite_value_passes_or_fails() -> None:
 def test_the_total_is_all_that_was_asked_for() -> None:
     assert Measurement("c", "m", 0.5, Outcome.INFO, passed=2, failed=3, not_judged=4).total == 9
     assert Measurement("c", "m", None, Outcome.UNMEASURED).total == 0
+
+
+@pytest.mark.tiny
+@pytest.mark.parametrize("size", [0.0, 0.01, 3.0])
+def test_every_judged_figure_says_on_which_side_of_its_bound_it_lies(size: float) -> None:
+    request = replace(REQUEST, neighbourhood=("Paris is not",))
+    bench, said = bench_of(talkative()), []
+    checks = [check() for _, check in CHECKS]
+    befores = [check.prepare(bench, [request])[0] for check in checks]
+    disturb(bench, seed=1, size=size)
+    for check, before in zip(checks, befores, strict=True):
+        for one in check.measure(bench, request, before, False).measurements:
+            if one.outcome in (Outcome.PASS, Outcome.FAIL):
+                side = "inside" if one.outcome is Outcome.PASS else "outside"
+                assert f", {side} the bound (" in one.message, (check.name, one)
+                said.append(check.name)
+    assert {"perplexity", "efficacy", "locality", "degeneracy", "drift"} <= {*said}

@@ -16,7 +16,7 @@ ACTION = "Do not ship the edit."
 def measured(check: str = "perplexity", **changes: Any) -> Measurement:
     fields = {
         "check": check, "metric": "ratio", "condition": "corpus", "value": 1.01, "threshold": 1.05, "unit": "ratio",
-        "verdict": "pass", "message": "1.01 times the unedited model's, bound 1.05",
+        "verdict": "pass", "message": "1.01 times the unedited model's, inside the bound (at most 1.05)",
     }  # fmt: skip
     return Measurement(**(fields | changes))
 
@@ -50,20 +50,24 @@ def perplexity(record: EditRecord, policy: Policy = POLICY) -> Verdict:
     return judge_check("perplexity", ACTION, record, policy)
 
 
-def test_a_sound_edit_passes() -> None:
+def test_a_sound_edit_passes_every_item_that_judges_it() -> None:
     assert judge_guard(made(), POLICY) == (Ended.PASSED, "")
     assert perplexity(made()) == (Ended.PASSED, "")
 
 
 def test_a_failure_says_what_measured_allowed_why_and_what_to_do() -> None:
-    record = bad(measured(value=8.12, verdict="fail", message="8.12 times the unedited model's, bound 1.05"))
+    record = bad(
+        measured(
+            value=8.12, verdict="fail", message="8.12 times the unedited model's, outside the bound (at most 1.05)"
+        )
+    )
     ended, text = perplexity(record)
     assert ended is Ended.FAILED
     assert text.splitlines() == [
         "perplexity: ratio (corpus) is 8.12, allowed 1.05",
         "  measured:   ratio (corpus) = 8.12 ratio",
         "  allowed:    1.05",
-        "  why:        8.12 times the unedited model's, bound 1.05",
+        "  why:        8.12 times the unedited model's, outside the bound (at most 1.05)",
         "  what to do: Do not ship the edit.",
         "  edit:       'Chicago is a twin city of' -> 'Istanbul', subject 'Chicago'",
         "  decision:   rewrite by prefixed; first-token: the subject is the first token",
@@ -73,11 +77,11 @@ def test_a_failure_says_what_measured_allowed_why_and_what_to_do() -> None:
 def test_a_collapse_fails_the_guard_too_whatever_the_check_says() -> None:
     record = made(measurements=[measured(value=2.0, threshold=3.0)])
     assert judge_guard(record, POLICY).ended is Ended.FAILED
-    assert "it collapsed the model: perplexity ratio 2, bound 1.5" in judge_guard(record, POLICY).text
+    assert "it collapsed the model: perplexity ratio 2, over the bound of 1.5" in judge_guard(record, POLICY).text
     assert perplexity(record).ended is Ended.FAILED
 
 
-def test_unmeasured_fails() -> None:
+def test_what_could_not_be_measured_fails_its_item_and_is_never_passed() -> None:
     record = bad(measured(value=None, verdict="unmeasured", message=""))
     ended, text = perplexity(record)
     assert ended is Ended.FAILED
@@ -96,7 +100,7 @@ def test_unmeasured_fails() -> None:
         ({"measurements": []}, "nothing of it was judged"),
     ],
 )
-def test_the_guard_takes_nothing_for_granted(changes: dict[str, Any], said: str) -> None:
+def test_the_guard_fails_an_edit_of_which_anything_is_not_proved(changes: dict[str, Any], said: str) -> None:
     ended, text = judge_guard(made(**changes), POLICY)
     assert ended is Ended.FAILED
     assert said in text
@@ -143,7 +147,7 @@ def test_a_refused_edit_fails_unless_the_policy_allows_it(item: str) -> None:
 
 
 @pytest.mark.parametrize("item", [GUARD, "perplexity"])
-def test_an_error_fails(item: str) -> None:
+def test_an_edit_that_errored_fails_every_item_with_its_reason(item: str) -> None:
     record = made(outcome="errored", verdict="fail", error="RuntimeError: out of memory", measurements=[])
     ended, text = judge_guard(record, POLICY) if item == GUARD else perplexity(record)
     assert ended is Ended.FAILED
@@ -164,6 +168,6 @@ def test_text_of_others_cannot_steer_a_terminal() -> None:
     assert len(text.splitlines()) == 7
 
 
-def test_properties_are_plain_text() -> None:
+def test_what_a_junit_file_is_given_is_plain_text() -> None:
     assert properties(made()) == {"decision": "rewrite", "editor": "prefixed", "ratio": "1.01"}
     assert properties(refused()) == {"decision": "refuse"}
