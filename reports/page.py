@@ -1,7 +1,8 @@
 """A page that is complete in itself: one HTML file that opens offline and asks no network for anything.
 
 What comes from a model, a file or a user reaches it only through jinja's autoescaping, with hidden and
-direction-changing characters spelled out; data for scripts travels in JSON islands that cannot close their element. A
+direction-changing characters spelled out, texts written from right to left kept apart from what stands beside them, and
+very long ones cut with their length said; data for scripts travels in JSON islands that cannot close their element. A
 content security policy allows the page's own scripts by their hash and nothing else. Templates extend ``base.html.j2``.
 """
 
@@ -13,16 +14,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .differences import differences
+from .differences import Part, differences
 from .numbers import counts, number, percent, ratio
 from .plotting import Figure
-from .text import pieces, visible
+from .text import from_right, pieces, shortened, visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-__all__ = ["render_page", "show", "show_breaks"]
+__all__ = ["LONGEST", "render_page", "show", "show_breaks", "show_part"]
+
+LONGEST = 2000
+"""Characters of a text that a page shows; the log has the rest."""
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -80,9 +84,10 @@ def _environment(more: Mapping[str, Callable[..., Any]]) -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "differences": differences,
+        "differences": _differences,
         "show": show,
         "show_breaks": show_breaks,
+        "show_part": show_part,
         "visible": visible,
         "number": number,
         "percent": percent,
@@ -99,15 +104,23 @@ def _environment(more: Mapping[str, Callable[..., Any]]) -> Environment:
 
 def _spelled_out(value: object) -> object:
     """Spell out hidden characters also where a template forgot to `show` its text."""
-    return visible(value) if type(value) is str else value
+    return visible(shortened(value, LONGEST)) if type(value) is str else value
 
 
-def show(text: str) -> Markup:
-    """Escape `text`, and spell out its hidden characters in a box of their own."""
-    from markupsafe import Markup, escape
+def show(text: str, most: int = LONGEST) -> Markup:
+    """Escape the first `most` characters of `text`, and spell out hidden ones in a box of their own.
 
-    boxed = Markup('<span class="hidden-char">{}</span>').format
-    return Markup("").join(boxed(piece.text) if piece.hidden else escape(piece.text) for piece in pieces(text))
+    A text with letters that are written from right to left is isolated: it turns nothing that stands beside it.
+    """
+    from markupsafe import Markup
+
+    shown = _boxed(shortened(text, most))
+    return Markup("<bdi>{}</bdi>").format(shown) if from_right(text[:most]) else shown
+
+
+def show_part(text: str) -> Markup:
+    """Like `show`, for a part of a text that is a block of its own: its parts must be laid out together."""
+    return _boxed(shortened(text, LONGEST))
 
 
 def show_breaks(text: str) -> Markup:
@@ -115,7 +128,18 @@ def show_breaks(text: str) -> Markup:
     from markupsafe import Markup
 
     mark = Markup('<span class="hidden-char" title="line break">↵</span>\n')
-    return mark.join(show(line) for line in text.split("\n"))
+    return mark.join(show(line) for line in shortened(text, LONGEST).split("\n"))
+
+
+def _boxed(text: str) -> Markup:
+    from markupsafe import Markup, escape
+
+    boxed = Markup('<span class="hidden-char">{}</span>').format
+    return Markup("").join(boxed(piece.text) if piece.hidden else escape(piece.text) for piece in pieces(text))
+
+
+def _differences(text: str, other: str) -> list[Part]:
+    return differences(shortened(text, LONGEST), shortened(other, LONGEST))
 
 
 def _value(value: object) -> str:

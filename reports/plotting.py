@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 from .numbers import number
 from .schema import ControlRecord
 from .story import Story
-from .text import counted, visible
+from .text import counted, from_right, visible
 
 __all__ = [
     "LONGEST_HOVER",
@@ -79,16 +79,18 @@ class Mark(NamedTuple):
 def mark(story: Story, x: float, y: float, said: str) -> Mark:
     """Return the mark of `story` at (x, y); hovering says its id, its edit and `said`."""
     record = story.record
-    lines = (record.id, f"{record.subject} → {record.target_new}", said)
+    asked = " → ".join(hover(text, LONGEST_HOVER // 2) for text in (record.subject, record.target_new))
     kind = "control" if isinstance(record, ControlRecord) else "edit"
-    return Mark(x, y, "<br>".join(hover(line) for line in lines), f"{kind}-{story.slug}")
+    return Mark(x, y, "<br>".join((hover(record.id), asked, hover(said))), f"{kind}-{story.slug}")
 
 
 def hover(text: str, longest: int = LONGEST_HOVER) -> str:
     """Return `text` as one line that plotly shows as it is written, in hover text, names, titles and ticks."""
     # Plotly reads a few tags, links among them, unless they are escaped; it knows no &quot;, and would show that.
-    shown = visible(text).replace("\n", " ")
-    return html.escape(shown if len(shown) <= longest else f"{shown[: longest - 1]}…", quote=False)
+    shown = visible(text[: longest + 1]).replace("\n", " ")
+    cut = shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
+    # Isolated by characters, for want of elements: two such texts in a line would change places.
+    return html.escape(f"\u2068{cut}\u2069" if from_right(cut) else cut, quote=False)
 
 
 def trace(name: str, role: str, marks: Sequence[Mark], symbol: str, size: int = 9) -> dict[str, Any]:

@@ -44,7 +44,11 @@ def collapsed(log: Log) -> Log:
 
 def test_the_verdict_comes_first_with_its_numbers(page: Page) -> None:
     text = " ".join(page.text.split())
-    assert text.index("Pass. These edits may ship.") < text.index("Allowed 36") < text.index("Do the edits take?")
+    assert (
+        text.index("Pass. These edits may ship, 18 of them only behind a prefix.")
+        < text.index("Allowed 36")
+        < text.index("Do the edits take?")
+    )
     assert "Rewritten 18" in text
     assert "Refused 6" in text
     assert "Is the model still sound? Yes" in text
