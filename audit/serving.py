@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from ..probes.errors import InputError
 from ..probes.generation import continuations
 from ..probes.tokens import target_ids
+from ..reports.bounded import LARGEST_TABLE, bounded_bytes
 from .delta.manifest import MODEL, Provenance
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def load_provenance(folder: Path) -> Provenance:
     Raises `InputError`.
     """
     try:
-        return Provenance.model_validate_json((folder / MODEL.name).read_text(encoding="utf-8"), strict=True)
+        return Provenance.model_validate_json(bounded_bytes(folder / MODEL.name, LARGEST_TABLE), strict=True)
     except (OSError, ValueError) as error:
         why = (str(error).splitlines() or ["unknown"])[0]
         raise InputError(
