@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 from unicodedata import bidirectional
 
-__all__ = ["NAMED", "Piece", "counted", "from_right", "named", "pieces", "shortened", "slugs", "visible"]
+__all__ = ["NAMED", "Piece", "counted", "from_right", "named", "pieces", "printable", "shortened", "slugs", "visible"]
 
 # C0 and C1 controls but tab and newline; soft hyphen; Arabic letter mark; zero-width space; marks, embeddings,
 # overrides and isolates of direction; line and paragraph separators; invisible operators; byte-order mark; annotation
@@ -41,6 +41,12 @@ def pieces(text: str) -> Iterator[Piece]:
     for index, part in enumerate(_HIDDEN.split(text)):
         if part:
             yield Piece(f"U+{ord(part):04X}" if index % 2 else part, bool(index % 2))
+
+
+def printable(text: str, most: int = 120) -> str:
+    """Return `text` on one line for a message, shortened: a terminal takes nothing in it for a command."""
+    shown = "".join(one if one.isprintable() else f"[U+{ord(one):04X}]" for one in text[:most])
+    return shown if len(text) <= most else f"{shown}..."
 
 
 def visible(text: str) -> str:
