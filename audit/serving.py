@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..probes.errors import InputError
+from ..reports.bounded import LARGEST_TABLE, bounded_bytes
 from ..suites.serving import ServedEdit, Serving, serve_inputs, serve_prompt
 from .delta.manifest import MODEL, Provenance
 
@@ -24,7 +25,7 @@ def load_provenance(folder: Path | str) -> Provenance:
     Raises `InputError`.
     """
     try:
-        return Provenance.model_validate_json((Path(folder) / MODEL.name).read_text(encoding="utf-8"), strict=True)
+        return Provenance.model_validate_json(bounded_bytes(Path(folder) / MODEL.name, LARGEST_TABLE), strict=True)
     except (OSError, ValueError) as error:
         why = (str(error).splitlines() or ["unknown"])[0]
         raise InputError(

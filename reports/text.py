@@ -11,8 +11,9 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
+from unicodedata import bidirectional
 
-__all__ = ["NAMED", "Piece", "counted", "named", "pieces", "shortened", "slugs", "visible"]
+__all__ = ["NAMED", "Piece", "counted", "from_right", "named", "pieces", "printable", "shortened", "slugs", "visible"]
 
 # C0 and C1 controls but tab and newline; soft hyphen; Arabic letter mark; zero-width space; marks, embeddings,
 # overrides and isolates of direction; line and paragraph separators; invisible operators; byte-order mark; annotation
@@ -22,6 +23,7 @@ _HIDDEN = re.compile(
     "\ufff9-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e0fff])"
 )
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+_FROM_RIGHT = frozenset({"R", "AL", "AN"})
 _LONGEST_SLUG = 48
 NAMED = 10
 """Names that a sentence holds; the rest is counted."""
@@ -39,6 +41,12 @@ def pieces(text: str) -> Iterator[Piece]:
     for index, part in enumerate(_HIDDEN.split(text)):
         if part:
             yield Piece(f"U+{ord(part):04X}" if index % 2 else part, bool(index % 2))
+
+
+def printable(text: str, most: int = 120) -> str:
+    """Return `text` on one line for a message, shortened: a terminal takes nothing in it for a command."""
+    shown = "".join(one if one.isprintable() else f"[U+{ord(one):04X}]" for one in text[:most])
+    return shown if len(text) <= most else f"{shown}..."
 
 
 def visible(text: str) -> str:
@@ -60,6 +68,11 @@ def named(names: Sequence[str], most: int | None = NAMED) -> str:
 def shortened(text: str, most: int) -> str:
     """Return `text`, or its first `most` characters and how many there are in all."""
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
+
+
+def from_right(text: str) -> bool:
+    """Return whether `text` holds letters or digits of a script that is written from right to left."""
+    return not text.isascii() and any(bidirectional(character) in _FROM_RIGHT for character in text)
 
 
 def slugs(ids: Iterable[str]) -> Iterator[str]:

@@ -177,7 +177,7 @@ def test_a_file_that_could_not_be_written_leaves_the_old_one(tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"model_fingerprint": "ef" * 32}, "of model abab.* not of efef"),
+        ({"model_fingerprint": "ef" * 32}, "of model .abab.* not of .efef"),
         ({"layer": 4}, "at layer 3, not .* at layer 4"),
         ({"size": 13}, "have 13 entries"),
     ],

@@ -66,6 +66,11 @@ def test_numbers(value: float | None, shown: str) -> None:
     assert number(value) == shown
 
 
+def test_a_number_under_ten_thousand_is_never_written_in_powers() -> None:
+    assert number(130.0, 2) == "130"
+    assert number(999.7, 3) == "1\u202f000"
+
+
 def test_a_share_is_rounded_to_all_or_nothing_only_if_it_is() -> None:
     assert [percent(x) for x in (1.0, 0.99999, 0.5, 0.00001, 0.0, None)] == [
         "100\u202f%",
