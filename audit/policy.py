@@ -33,7 +33,7 @@ class Action(Enum):
 
 
 _Rule = Literal["allow", "rewrite", "refuse"]
-_LONGEST = 60
+_LONGEST, _MOST_FAULTS = 60, 10
 _GRAVITY = {Action.ALLOW: 0, Action.REWRITE: 1, Action.REFUSE: 2}
 
 
@@ -134,7 +134,10 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _explain(path: Path, error: ValidationError) -> str:
-    return f"The policy {str(path)!r} has " + "; and it has ".join(_fault(dict(one)) for one in error.errors()) + "."
+    told = [_fault(dict(one)) for one in error.errors()[:_MOST_FAULTS]]
+    if more := error.error_count() - len(told):
+        told.append(f"{more} more faults")
+    return f"The policy {str(path)!r} has " + "; and it has ".join(told) + "."
 
 
 def _fault(error: dict[str, Any]) -> str:

@@ -98,7 +98,7 @@ def _parse_yaml(text: str, source: str, name: str) -> list[RawRecord]:
                 )
         loader = loader_class(text)
         root = _yaml_list(loader.get_single_node(), source)
-        return [_yaml_record(loader, node, name, index) for index, node in enumerate(root, start=1)]
+        return at_most((_yaml_record(loader, node, name, index) for index, node in enumerate(root, start=1)), source)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
