@@ -205,7 +205,14 @@ class Efficacy(Check):
 
     def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
         """Judge the exact protocol under the condition that the edit was made for."""
-        rates = _rates(self.name, before.asked, before.now(), before.before)
+        return self._judged(bench, before, before.now(), needs_prefix)
+
+    def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> Measured:
+        """The unedited model, which does not say the target."""
+        return self._judged(bench, before, before.before, needs_prefix=False)
+
+    def _judged(self, bench: Bench, before: _Answers, now: Sequence[_Scored], needs_prefix: bool) -> Measured:
+        rates = _rates(self.name, before.asked, now, before.before)
         judged = "prefixed" if needs_prefix else "unprefixed"
         if judged not in {rate.condition for rate in rates}:
             nothing = "there is no held-out prefix to test the edit under"
@@ -317,6 +324,12 @@ class Locality(Check):
             self._answers(condition, torch.stack([part[-1] for part in parts])) for condition, parts in groups.items()
         ]
         return Measured([*shares, *answers])
+
+    def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> Measured | None:
+        """The same model held to other choices than its own, so that every token counts as changed."""
+        if before is None:
+            return None
+        return self.measure(bench, request, before._replace(choices=before.choices + 1), needs_prefix=False)
 
     def _answers(self, condition: str, same: torch.Tensor) -> Measurement:
         passed, failed, broken = (int((same == mark).sum()) for mark in (1, 0, -1))
