@@ -27,6 +27,7 @@ from .outputs import write_outputs
 from .records import control_record, edit_record, errored, header
 from .resume import continues
 from .setup import Progress, Setup, editable
+from .sightings import sightings
 
 T = TypeVar("T")
 _Propose = Callable[[GuardedEditor, Sequence[T]], list[Proposal]]
@@ -172,8 +173,9 @@ def _control(guard: GuardedEditor, control: Control, made: Proposal | Exception,
     try:
         if isinstance(made, Exception):
             raise made
-        result, ok = run_control(guard, control, made)
-        return control_record(guard.setup, result, index, control.expect, ok)
+        result, shown = run_control(guard, control, made)
+        seen = sightings(guard, control.expect, made, result)
+        return control_record(guard.setup, result, index, control.expect, shown, seen)
     except torch.AcceleratorError:
         raise
     except _SURVIVABLE as error:

@@ -52,6 +52,7 @@ __all__ = [
     "check_statistics",
     "default_layer",
     "editable",
+    "limits",
     "null_sample",
     "prepare",
     "statistics_for",
@@ -107,20 +108,12 @@ class Setup:
     @cached_property
     def bench(self) -> Bench:
         """What checks work with; its baselines are those of the model as it is when they are first asked for."""
-        limits = Limits(
-            perplexity_ratio=self.policy.max_perplexity_ratio,
-            efficacy=self.policy.min_efficacy,
-            locality=self.policy.min_locality,
-            entropy_ratio=self.policy.min_entropy_ratio,
-            relative_update=self.policy.max_relative_update,
-            served=self.policy.require_served,
-        )
         return Bench(
             self.lm,
             self.site,
             self.prefixes,
             self.corpus,
-            limits,
+            limits(self.policy),
             self.site.matrix(),
             self.known,
             self.plain,
@@ -129,7 +122,12 @@ class Setup:
         )
 
     def unedited(self) -> None:
-        """Raise `InputError` where the model is not the one that baselines and statistics were taken from."""
+        """Raise `InputError` where the model is not the one that baselines and statistics were taken from, as it was then."""
+        if self.lm.model.training:
+            raise InputError(
+                f"The model {self.lm.ref!r} is in training mode, where dropout makes every measurement random, and this guard "
+                "was prepared with it in evaluation mode; call model.eval()."
+            )
         if checksum(self.lm.model) != self.weights:
             raise InputError(
                 f"The weights of {self.lm.ref!r} are not those that this guard was prepared with (an edit was kept, or they "
@@ -151,6 +149,18 @@ class Setup:
         if self.check_dtype is not None:
             found[EXACT_PERPLEXITY] = replace(self, check_dtype=None, memo={}).bench_perplexity()
         return found
+
+
+def limits(policy: Policy) -> Limits:
+    """Return the bounds of `policy` that checks judge by."""
+    return Limits(
+        perplexity_ratio=policy.max_perplexity_ratio,
+        efficacy=policy.min_efficacy,
+        locality=policy.min_locality,
+        entropy_ratio=policy.min_entropy_ratio,
+        relative_update=policy.max_relative_update,
+        served=policy.require_served,
+    )
 
 
 def default_layer(lm: LanguageModel, site_path: str | None = None) -> int:

@@ -129,6 +129,8 @@ def _counted(summary: Summary) -> Iterator[str]:
         f"{counted(summary.skipped_invalid, 'invalid record')} skipped"
     )
     yield f"controls: {summary.controls.ok} of {summary.controls.total} showed what they must"
+    if summary.not_controlled:
+        yield f"not controlled: {'; '.join(summary.not_controlled)}"
     if summary.needs_prefix:
         yield f"made to act behind a prefix only: {summary.needs_prefix} of the edits; the report names each"
 

@@ -35,7 +35,7 @@ from .rates import (
 from .schema import PERPLEXITY, Condition, EditRecord, Header, HeadlineCheck, Protocol, Rate
 from .story import HEADLINE_PROTOCOL, Decided, Story, collapse_bound, tell
 from .summary import ControlTally, Summary
-from .verdict import fail_reasons, pass_reason, void_reasons
+from .verdict import fail_reasons, not_controlled, pass_reason, void_reasons
 
 __all__ = ["Digest", "FamilyRow", "digest", "summarise"]
 
@@ -130,6 +130,7 @@ def _summary(log: Log, stories: Sequence[Story], controls: Sequence[Story], boun
         judged=_judged(log.edits),
         controls=ControlTally(total=len(log.controls), ok=sum(c.ok for c in log.controls)),
         controls_ok=bool(log.controls) and not void,
+        not_controlled=not_controlled(log.controls),
     )
 
 

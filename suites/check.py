@@ -159,6 +159,14 @@ class Check(ABC):
     def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
         """Measure the edited model; `needs_prefix` says that the edit is only meant to act behind a prefix."""
 
+    def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> Measured | None:
+        """Judge what must not pass, on the unedited model and by the rule of `measure`: in every audit, or it is void.
+
+        `before` is the state of `prepare`. All that is judged must fail. A check that returns None is not controlled, and
+        the audit says so.
+        """
+        return None
+
 
 CHECKS: Registry[Check] = Registry("checks")
 

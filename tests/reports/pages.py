@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import typing
 from dataclasses import replace
+from enum import Enum
 from html.parser import HTMLParser
 from typing import Any
 
@@ -97,4 +98,7 @@ def _is_missing_text(value: Any, annotation: Any) -> bool:
 
 
 def _is_closed(annotation: Any) -> bool:
-    return typing.get_origin(annotation) is typing.Literal or any(map(_is_closed, typing.get_args(annotation)))
+    closed = typing.get_origin(annotation) is typing.Literal or (
+        isinstance(annotation, type) and issubclass(annotation, Enum)
+    )
+    return closed or any(map(_is_closed, typing.get_args(annotation)))
