@@ -102,7 +102,6 @@ def test_every_file_that_a_command_writes_is_its_owners_alone(place: Path, check
         "audit": ("audit", "edits.json", *options, "--limit", 1, "--save-baseline", "main"),
         "page": ("report", "audit"),
         "gate": ("gate", "audit", "--baseline", "main"),
-        "trace": ("trace", "edits.json", *model),
         "diff": ("diff", checkpoint, checkpoint, *OPTIONS[2:4]),
         "deltas": ("export", "edits.json", *options, "--only", "france"),
         "edited": ("apply", place / "deltas" / "france.delta.safetensors", *model, "--unaudited"),
