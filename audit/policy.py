@@ -72,6 +72,8 @@ class Policy(BaseModel):
     """An edit over it is rolled back."""
     min_efficacy: float = Field(default=0.5, ge=0, le=1)
     """Least exact efficacy under held-out prefixes; an edit under it did not take and is rolled back."""
+    require_served: bool = False
+    """Whether an edit must say its target as it would be served: behind the prefix that it needs, or bare."""
     min_locality: float = Field(default=0.5, ge=0, le=1)
     """Least share of unchanged tokens on neighbourhood prompts."""
     min_entropy_ratio: float = Field(default=0.5, ge=0)

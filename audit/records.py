@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,6 +22,7 @@ from ..probes.probe import PROBES
 from ..probes.request_files import LoadedRequests
 from ..probes.requests import EditRequest
 from ..reports import schema
+from ..reports.sightings import Sighting
 from ..suites.check import CHECKS, Measurement, Outcome
 from .guard import Assessment, Proposal, Result
 from .policy import Action
@@ -106,10 +108,16 @@ def edit_record(setup: Setup, result: Result, index: int) -> schema.EditRecord:
 
 
 def control_record(
-    setup: Setup, result: Result, index: int, expect: Literal["collapse", "sound"], ok: bool
+    setup: Setup,
+    result: Result,
+    index: int,
+    expect: Literal["collapse", "sound"],
+    shown: bool,
+    seen: Sequence[Sighting],
 ) -> schema.ControlRecord:
-    """Return the record of one control with what it was to show."""
-    return schema.ControlRecord(**body(setup, result, index), expect=expect, ok=ok)
+    """Return the record of one control: what it was to show, whether it did, and what was `seen` of probes and checks."""
+    ok = shown and all(one.ok is not False for one in seen)
+    return schema.ControlRecord(**body(setup, result, index), expect=expect, ok=ok, sightings=[*seen])
 
 
 def errored(
@@ -209,7 +217,8 @@ def _update(result: Result) -> schema.Update | None:
     return schema.Update(
         editor=update.editor, numerator=_finite(update.numerator), denominator=_finite(update.denominator),
         update_norm=_finite(update.norm), relative_norm=_finite(result.relative_norm), steps=update.steps,
-        final_loss=_finite(update.loss), needs_prefix=update.needs_prefix, engine=update.engine,
+        final_loss=_finite(update.loss), needs_prefix=update.needs_prefix, prefix=result.prefix,
+        engine=update.engine,
     )  # fmt: skip
 
 

@@ -49,8 +49,10 @@ __all__ = [
     "Progress",
     "Setup",
     "check_names",
+    "check_statistics",
     "default_layer",
     "editable",
+    "limits",
     "null_sample",
     "prepare",
     "statistics_for",
@@ -106,19 +108,12 @@ class Setup:
     @cached_property
     def bench(self) -> Bench:
         """What checks work with; its baselines are those of the model as it is when they are first asked for."""
-        limits = Limits(
-            perplexity_ratio=self.policy.max_perplexity_ratio,
-            efficacy=self.policy.min_efficacy,
-            locality=self.policy.min_locality,
-            entropy_ratio=self.policy.min_entropy_ratio,
-            relative_update=self.policy.max_relative_update,
-        )
         return Bench(
             self.lm,
             self.site,
             self.prefixes,
             self.corpus,
-            limits,
+            limits(self.policy),
             self.site.matrix(),
             self.known,
             self.plain,
@@ -127,7 +122,12 @@ class Setup:
         )
 
     def unedited(self) -> None:
-        """Raise `InputError` where the model is not the one that baselines and statistics were taken from."""
+        """Raise `InputError` where the model is not the one that baselines and statistics were taken from, as it was then."""
+        if self.lm.model.training:
+            raise InputError(
+                f"The model {self.lm.ref!r} is in training mode, where dropout makes every measurement random, and this guard "
+                "was prepared with it in evaluation mode; call model.eval()."
+            )
         if checksum(self.lm.model) != self.weights:
             raise InputError(
                 f"The weights of {self.lm.ref!r} are not those that this guard was prepared with (an edit was kept, or they "
@@ -149,6 +149,18 @@ class Setup:
         if self.check_dtype is not None:
             found[EXACT_PERPLEXITY] = replace(self, check_dtype=None, memo={}).bench_perplexity()
         return found
+
+
+def limits(policy: Policy) -> Limits:
+    """Return the bounds of `policy` that checks judge by."""
+    return Limits(
+        perplexity_ratio=policy.max_perplexity_ratio,
+        efficacy=policy.min_efficacy,
+        locality=policy.min_locality,
+        entropy_ratio=policy.min_entropy_ratio,
+        relative_update=policy.max_relative_update,
+        served=policy.require_served,
+    )
 
 
 def default_layer(lm: LanguageModel, site_path: str | None = None) -> int:
@@ -247,6 +259,15 @@ def null_sample(lm: LanguageModel, size: int) -> tuple[EditRequest, ...]:
     return (*found[: size - half], *several[len(several) - half :])
 
 
+def check_statistics(statistics: str) -> None:
+    """Raise `StatisticsError` where `statistics` names neither a file that is there nor ``identity``."""
+    if statistics != "identity" and not Path(statistics).is_file():
+        raise StatisticsError(
+            f"There is no file of key statistics {statistics!r}; make one with 'editguard stats --out {statistics}', or say "
+            "--stats identity."
+        )
+
+
 def statistics_for(
     lm: LanguageModel, site: EditSite, statistics: str | None, corpus: str | None, seed: int, progress: Progress
 ) -> KeyStatistics:
@@ -254,13 +275,8 @@ def statistics_for(
     if statistics == "identity":
         return identity_statistics(site.d_ff, lm.fingerprint, site.layer)
     if statistics is not None:
-        path = Path(statistics)
-        if not path.is_file():
-            raise StatisticsError(
-                f"There is no file of key statistics {statistics!r}; make one with 'editguard stats --out {statistics}', "
-                "or say --stats identity."
-            )
-        return load_statistics(path, size=site.d_ff, model_fingerprint=lm.fingerprint, layer=site.layer)
+        check_statistics(statistics)
+        return load_statistics(Path(statistics), size=site.d_ff, model_fingerprint=lm.fingerprint, layer=site.layer)
     # The same text is sampled on one kind of machine only, and in one dtype.
     made = (lm.fingerprint, site.path, corpus or SAMPLED, seed, lm.device.type, lm.dtype)
     stamp = hashlib.sha256(":".join(map(str, made)).encode()).hexdigest()[:24]

@@ -129,13 +129,15 @@ def _counted(summary: Summary) -> Iterator[str]:
         f"{counted(summary.skipped_invalid, 'invalid record')} skipped"
     )
     yield f"controls: {summary.controls.ok} of {summary.controls.total} showed what they must"
+    if summary.not_controlled:
+        yield f"not controlled: {'; '.join(summary.not_controlled)}"
     if summary.needs_prefix:
         yield f"made to act behind a prefix only: {summary.needs_prefix} of the edits; the report names each"
 
 
 def _rates(summary: Summary) -> Iterator[str]:
     for name, rate in summary.counts.items():
-        if rate.total and name.endswith(("_unprefixed", "_prefixed")):
+        if rate.total and name.endswith(("_unprefixed", "_prefixed", "_served")):
             judged = summary.judged.get(name, 0)
             mark = f"judged in {counted(judged, 'edit')}" if judged else "told, not judged"
             yield f"{name.replace('_', ' ')}: {_rate(rate)} [{mark}]"

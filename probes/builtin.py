@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from .bounds import against
@@ -12,6 +13,8 @@ from .tokens import has_special, round_trips, target_ids
 
 __all__ = ["Denominator", "FirstToken", "KeyShift", "SinkKey", "WellFormed"]
 
+_SPOILED = 1000.0
+"""Factor by which known-bad evidence is off: far beyond any ordinary subject's, and no rounding."""
 _FALL = '"The Fall of ROME" (arXiv 2406.11263)'
 
 
@@ -40,6 +43,11 @@ class FirstToken(Probe):
         )
         return self.found(position.is_first_token, message, float(position.last), 0.0)
 
+    def known_bad(self, case: Case) -> Sequence[Case]:
+        """The subject as the first token."""
+        keys = case.evidence.keys
+        return (case.with_evidence(keys=replace(keys, position=replace(keys.position, first=0, last=0))),)
+
 
 @PROBES.register("key-shift")
 class KeyShift(Probe):
@@ -52,7 +60,10 @@ class KeyShift(Probe):
         needs="keys, bare and under ROME's contexts; key statistics for the distance",
         unit="cosine",
         range="-1 to 1",
-        threshold="calibrated: the ordinary subjects' 1 % quantile, lowered by half its distance from their median",
+        threshold=(
+            "calibrated: the ordinary subjects' 1 % quantile, lowered by half its distance from their median, but to -0.9 at "
+            "most, so that it can fire"
+        ),
         action="Make the edit with keys from one side only (prefixed), or reword the prompt.",
     )
 
@@ -64,6 +75,14 @@ class KeyShift(Probe):
         return self.found(
             fires, message, seen.cosine, threshold, norm_ratio=seen.norm_ratio, distance_ratio=seen.distance_ratio
         )
+
+    def known_bad(self, case: Case) -> Sequence[Case]:
+        """A bare key that points away from the prefixed ones."""
+        return (case.with_evidence(cosine=-1.0),)
+
+    def known_good(self, case: Case) -> Sequence[Case]:
+        """The median ordinary subject's cosine."""
+        return (case.with_evidence(cosine=case.ordinary(self.name, "cosine")),)
 
 
 @PROBES.register("denominator")
@@ -119,6 +138,20 @@ class Denominator(Probe):
         of_size = replace(found, value=seen.predicted_relative_norm, threshold=most, unit="bound of ||Delta|| / ||W||")
         return of_size if large and not small else found
 
+    def known_bad(self, case: Case) -> Sequence[Case]:
+        """The median ordinary subject with its denominator, and then with its bound, off by a factor of a thousand."""
+        (ordinary,) = self.known_good(case)
+        seen = ordinary.evidence
+        return (
+            ordinary.with_evidence(denominator=seen.denominator / _SPOILED),
+            ordinary.with_evidence(predicted_relative_norm=seen.predicted_relative_norm * _SPOILED),
+        )
+
+    def known_good(self, case: Case) -> Sequence[Case]:
+        """The median ordinary subject's figures."""
+        ratio, size = (case.ordinary(self.name, metric) for metric in ("ratio", "predicted_relative_norm"))
+        return (case.with_evidence(denominator=ratio, denominator_prefixed=1.0, predicted_relative_norm=size),)
+
 
 @PROBES.register("sink-key")
 class SinkKey(Probe):
@@ -141,6 +174,14 @@ class SinkKey(Probe):
         fires = seen > threshold
         message = against(f"cos(k_u, sink) is {seen:.3f}", not fires, f"at most {threshold:.3f}")
         return self.found(fires, message, seen, threshold)
+
+    def known_bad(self, case: Case) -> Sequence[Case]:
+        """The sink's own key."""
+        return (case.with_evidence(sink_similarity=1.0),)
+
+    def known_good(self, case: Case) -> Sequence[Case]:
+        """The median ordinary subject's cosine."""
+        return (case.with_evidence(sink_similarity=case.ordinary(self.name, "cosine")),)
 
 
 @PROBES.register("well-formed")
@@ -183,3 +224,11 @@ class WellFormed(Probe):
             message = f"the model already continues the prompt with {request.target_new!r}"
             return Finding(self.name, Level.NOTICE, message, 0.0, 0.0, self.card.unit)
         return self.found(False, "subject and target can be edited and judged", 0.0, 0.0)
+
+    def known_bad(self, case: Case) -> Sequence[Case]:
+        """A target that is the true one, and a subject that ends inside a token."""
+        keys = case.evidence.keys
+        return (
+            replace(case, request=replace(case.request, target_true=case.request.target_new)),
+            case.with_evidence(keys=replace(keys, position=replace(keys.position, merged_end=True))),
+        )

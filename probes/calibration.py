@@ -24,6 +24,7 @@ __all__ = ["QUANTILES", "Calibration", "KeyPlane", "calibrate"]
 
 QUANTILES = {"min": 0.0, "0.01": 0.01, "0.05": 0.05, "median": 0.5, "0.95": 0.95, "0.99": 0.99, "max": 1.0}
 _LEAST, _TOGETHER = 16, 32
+_AWAY = -0.9
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ def calibrate(
         ("denominator", "ratio", lambda e: e.ratio, lambda q: q["0.01"] / 4, "a quarter of the 1 % quantile"),
         ("denominator", "predicted_relative_norm", lambda e: e.predicted_relative_norm, lambda q: q["0.99"] * 2,
          "twice the 99 % quantile"),
-        ("key-shift", "cosine", lambda e: e.cosine, lambda q: q["0.01"] - (q["median"] - q["0.01"]) / 2,
-         "the 1 % quantile less half its distance from the median"),
+        ("key-shift", "cosine", lambda e: e.cosine, _shift,
+         f"the 1 % quantile less half its distance from the median, {_AWAY:g} at least"),
         ("sink-key", "cosine", lambda e: e.sink_similarity, lambda q: (q["0.99"] + 1) / 2,
          "half-way from the 99 % quantile to 1"),
     ]  # fmt: skip
@@ -86,6 +87,11 @@ def calibrate(
     if len(few) < len(sample):
         raise NotFinite("A key of the null sample is NaN or Inf; the model is broken before any edit.")
     return Calibration(found, _plane(sample, gauge.sink), margins(few, sample))
+
+
+def _shift(quantiles: Mapping[str, float]) -> float:
+    # Below -1 the probe could never fire, and a key that points away from the others is ordinary nowhere.
+    return max(quantiles["0.01"] - (quantiles["median"] - quantiles["0.01"]) / 2, _AWAY)
 
 
 def _quantiles(values: Sequence[float], name: str) -> dict[str, float]:

@@ -30,7 +30,7 @@ _ATTENTION = (None, "eager", "sdpa")
 _ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LanguageModel:
     """A model, its tokenizer and its origin; device and dtype are always asked of the model itself."""
 
@@ -86,6 +86,10 @@ class LanguageModel:
     def parameters(self) -> int:
         """Number of parameters, tied ones counted once."""
         return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def __repr__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"<{type(self).__name__} {self.ref}: {self.architecture}, {self.parameters} parameters, {dtype}, {self.device}>"
 
 
 def load_model(

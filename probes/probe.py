@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from .card import Card
 from .evidence import Evidence
@@ -72,6 +72,14 @@ class Case:
         """Return the calibrated threshold of a probe's metric."""
         return self.thresholds[f"{probe}/{metric}"].value
 
+    def ordinary(self, probe: str, metric: str) -> float:
+        """Return the median of a probe's metric over the ordinary subjects of the null sample."""
+        return self.thresholds[f"{probe}/{metric}"].quantiles["median"]
+
+    def with_evidence(self, **changes: Any) -> Case:
+        """Return the same case with other evidence: for the probes' controls."""
+        return replace(self, evidence=replace(self.evidence, **changes))
+
 
 class Probe(ABC):
     """One question about a requested edit."""
@@ -82,6 +90,17 @@ class Probe(ABC):
     @abstractmethod
     def look(self, case: Case) -> Finding:
         """Answer for one request; a number that is not finite is an ERROR, never OK."""
+
+    def known_bad(self, case: Case) -> Sequence[Case]:
+        """Return `case` spoiled in what this probe reads: it must fire at each, in every audit, or the audit is void.
+
+        A probe that returns none is not controlled, and the audit says so.
+        """
+        return ()
+
+    def known_good(self, case: Case) -> Sequence[Case]:
+        """Return `case` with ordinary evidence instead: looked at where the probe fires at the known-good control itself."""
+        return ()
 
     def found(
         self, fires: bool, message: str, value: float, threshold: float | None = None, **details: Scalar

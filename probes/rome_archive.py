@@ -34,7 +34,7 @@ class RomeSums(NamedTuple):
     """The sum of k k^T [size, size] in float64, and the number of keys."""
 
     total: np.ndarray[Any, np.dtype[np.float64]]
-    count: int
+    keys: int
 
 
 def read_archive(path: Path, size: int) -> RomeSums:

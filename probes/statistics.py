@@ -221,12 +221,12 @@ def import_rome_npz(path: Path, *, size: int, model_fingerprint: str, layer: int
     from .rome_archive import read_archive
 
     sums = read_archive(path, size)
-    if sums.count <= 0:
-        raise StatisticsError(f"{str(path)!r} counts {sums.count} rows; mom2.count must be positive: compute it again.")
+    if sums.keys <= 0:
+        raise StatisticsError(f"{str(path)!r} counts {sums.keys} rows; mom2.count must be positive: compute it again.")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    provenance = Provenance("rome-npz", path.name, model_fingerprint, layer, digest, sums.count)
-    return KeyStatistics(torch.from_numpy(sums.total) / sums.count, provenance)
+    provenance = Provenance("rome-npz", path.name, model_fingerprint, layer, digest, sums.keys)
+    return KeyStatistics(torch.from_numpy(sums.total) / sums.keys, provenance)
 
 
 def _check(path: Path, shape: tuple[int, ...], size: int) -> None:

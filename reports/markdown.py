@@ -17,7 +17,7 @@ from .numbers import percent, ratio
 from .schema import ControlRecord, Rate
 from .story import Decided, Result, Story
 from .text import counted, shortened
-from .verdict import control_fault
+from .verdict import control_fault, not_controlled
 
 __all__ = ["MOST_ROWS", "render_markdown"]
 
@@ -133,6 +133,19 @@ def _controls(controls: Sequence[Story]) -> Iterator[str]:
         ],
     )  # fmt: skip
     yield from _rest(len(controls), "control")
+    yield from _sightings([one.record for one in controls if isinstance(one.record, ControlRecord)])
+
+
+def _sightings(controls: Sequence[ControlRecord]) -> Iterator[str]:
+    seen = [one for control in controls for one in control.sightings]
+    names = {(one.kind, one.name) for one in seen}
+    if names:
+        proved = names - {(one.kind, one.name) for one in seen if not one.ok}
+        yield ""
+        yield f"{len(proved)} of {len(names)} probes and checks caught a known bad and let pass a known good."
+    for one in not_controlled(controls):
+        yield ""
+        yield f"Not controlled: {_text(one)}."
 
 
 def _rest(count: int, what: str) -> Iterator[str]:

@@ -34,6 +34,7 @@ from .base import (
     check_counts,
     json_sha256,
 )
+from .sightings import Sighting
 
 __all__ = [
     "DENOMINATOR",
@@ -255,6 +256,9 @@ class Update(Model):
     steps: Count
     final_loss: float | None
     needs_prefix: bool
+    prefix: str | None = None
+    """What is put before a text that begins with the subject when the edit is served; null where nothing need be, or none
+    of the prefixes tried serves it, and in logs written before this was measured."""
     engine: str = ""
     """The engine that v* was sought with in the end."""
 
@@ -364,17 +368,21 @@ class EditRecord(EditBody):
 class ControlRecord(EditBody):
     """A control: an edit whose end is known, made to prove that the checks can see it.
 
-    `ok` is true where what was expected was seen.
+    `ok`: what was expected was seen, of the edit and of each probe and check that is controlled.
     """
 
     kind: Literal["control"] = "control"
     expect: Literal["collapse", "sound"]
     ok: bool
+    sightings: list[Sighting] = Field(default_factory=list)
+    """None in the first logs of version 1."""
 
     @model_validator(mode="after")
     def _error_is_not_ok(self) -> ControlRecord:
         if self.ok and self.outcome == "errored":
             raise ValueError("ok is true with outcome 'errored', but a control that was not measured proves nothing")
+        if self.ok and (missed := [one.name for one in self.sightings if one.ok is False]):
+            raise ValueError(f"ok is true, though {', '.join(missed)} did not show what it must")
         return self
 
 

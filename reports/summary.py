@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from .base import SCHEMA_VERSION, Count, Model, Rate
 
@@ -29,7 +29,8 @@ class Summary(Model):
     model, were not measured or not restored; `collapsed` are those of them over `collapse_ratio`, or with a perplexity
     that is not finite. Ratios are perplexities of the edited over the unedited model, where they are finite. `protocol`
     is the one that efficacy and generalization are judged by. `judged` says for each of `counts` in how many edits a
-    threshold was held to it; where that is 0 the counts are told and decide nothing.
+    threshold was held to it; where that is 0 the counts are told and decide nothing. `not_controlled` names the probes and
+    checks of which the controls show only one side, or neither, and says why.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -56,6 +57,7 @@ class Summary(Model):
     protocol: str
     efficacy_unprefixed: float | None
     efficacy_prefixed: float | None
+    efficacy_served: float | None = None
     efficacy_by_family: dict[str, Rate]
     generalization: float | None
     locality: float | None
@@ -63,6 +65,7 @@ class Summary(Model):
     judged: dict[str, Count]
     controls: ControlTally
     controls_ok: bool
+    not_controlled: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _coherent(self) -> Summary:

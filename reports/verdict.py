@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from .log import Log
-from .schema import EditRecord
+from .schema import ControlRecord, EditRecord
+from .sightings import Seen, Sighting
 from .story import Decided, Story
 from .text import counted, named
 
-__all__ = ["control_fault", "fail_reasons", "incomplete_reasons", "pass_reason", "void_reasons"]
+__all__ = ["control_fault", "fail_reasons", "incomplete_reasons", "not_controlled", "pass_reason", "void_reasons"]
 
 _EXPECTED = {"collapse": "a collapse", "sound": "a sound model"}
+_DID = {
+    Seen.FIRES: "fired", Seen.SILENT: "was silent", Seen.ERRORS: "errored", Seen.FAILS: "failed", Seen.PASSES: "passed",
+    Seen.JUDGES_NOTHING: "judged nothing",
+}  # fmt: skip
+_MUST = {Seen.FIRES: "must fire", Seen.SILENT: "must be silent", Seen.FAILS: "must fail", Seen.PASSES: "must pass"}
 
 
 def void_reasons(log: Log, controls: Sequence[Story]) -> Iterator[str]:
@@ -37,12 +43,35 @@ def control_fault(story: Story) -> str | None:
         return None
     if control.outcome == "errored":
         return f"Control {control.id!r} errored: {control.error}"
+    missed = [_missed(one) for one in control.sightings if one.ok is False]
+    if missed and _showed(story, control):
+        return f"Control {control.id!r} shows that {'; '.join(missed)}: the audit proves nothing."
     seen = _collapse_missed(story) if control.expect == "collapse" else "; ".join(story.faults) or "it was not"
-    return f"Control {control.id!r} was to show {_EXPECTED[control.expect]}, but {seen}: the checks prove nothing."
+    also = "".join(f"; {one}" for one in missed)
+    return (
+        f"Control {control.id!r} was to show {_EXPECTED[control.expect]}, but {seen}{also}: the checks prove nothing."
+    )
+
+
+def _showed(story: Story, control: ControlRecord) -> bool:
+    """Whether the control's edit ended as it must, whatever single probes and checks did."""
+    sound = control.verdict == "pass"
+    return sound if control.expect == "sound" else story.collapsed and not sound
+
+
+def _missed(one: Sighting) -> str:
+    known = "good" if one.expected in (Seen.SILENT, Seen.PASSES) else "bad"
+    return f"the {one.kind} {one.name!r} {_DID[one.seen]} where it {_MUST[one.expected]} (known {known})"
 
 
 def _collapse_missed(story: Story) -> str:
     return "no perplexity ratio was measured" if story.ratio is None else f"the perplexity ratio was {story.ratio:.4g}"
+
+
+def not_controlled(controls: Sequence[ControlRecord]) -> list[str]:
+    """Return the probes and checks that no control proves, each once, and why."""
+    found = {f"{one.kind} {one.name}": one.why for control in controls for one in control.sightings if one.ok is None}
+    return [f"{name}: {why}" for name, why in found.items()]
 
 
 def fail_reasons(log: Log, stories: Sequence[Story]) -> Iterator[str]:

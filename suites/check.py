@@ -48,6 +48,8 @@ class Limits:
     locality: float
     entropy_ratio: float
     relative_update: float
+    served: bool = False
+    """Whether an edit must say its target as it would be served."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class Measurement:
     failed: int = 0
     not_judged: int = 0
     message: str = ""
+    prefix: str | None = None
+    """What was put before the prompt, where one text of several was found to serve."""
 
     @property
     def total(self) -> int:
@@ -154,6 +158,14 @@ class Check(ABC):
     @abstractmethod
     def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
         """Measure the edited model; `needs_prefix` says that the edit is only meant to act behind a prefix."""
+
+    def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> Measured | None:
+        """Judge what must not pass, on the unedited model and by the rule of `measure`: in every audit, or it is void.
+
+        `before` is the state of `prepare`. All that is judged must fail. A check that returns None is not controlled, and
+        the audit says so.
+        """
+        return None
 
 
 CHECKS: Registry[Check] = Registry("checks")

@@ -125,23 +125,30 @@ class Degeneracy(Check):
         wanted = [TOKENS] * fixed + [_OWN_TOKENS] * (len(prompts) - fixed)
         now = generate(bench.lm, prompts, wanted, None if bench.plain else guesses)
         were, after = (bench.lm.tokenizer.batch_decode(rows, skip_special_tokens=True) for rows in (ids, now))
-        old, new = (sum(map(word_entropy, texts[:fixed])) for texts in (were, after))
-        ratio, least = (new / old if old else math.nan), bench.limits.entropy_ratio
-        outcome = judge(ratio, ratio >= least)
-        said = f"word entropy of generated text is {ratio:.3g} of the unedited model's"
         repeated, was = (sum(map(repetition, texts[:fixed])) / fixed for texts in (after, were))
         measurements = [
-            Measurement(
-                self.name, "word-entropy-ratio", ratio if math.isfinite(ratio) else None, outcome, "generation",
-                baseline=1.0, threshold=least, unit="ratio",
-                message=against(said, ratio >= least, f"at least {least:g}"),
-            ),
+            self._verdict(bench, were[:fixed], after[:fixed]),
             Measurement(
                 self.name, "repetition", repeated, Outcome.INFO, "generation", baseline=was, unit="share of word pairs"
             ),
-        ]  # fmt: skip
+        ]
         shown = [Generated(*row) for row in zip(prompts, were, after, strict=True)]
         return Measured(measurements, shown)
+
+    def known_bad(self, bench: Bench, request: EditRequest, before: _Texts) -> Measured:
+        """One word over and over, behind each of the fixed prompts."""
+        were = bench.lm.tokenizer.batch_decode(before.ids[: len(PROMPTS)], skip_special_tokens=True)
+        return Measured([self._verdict(bench, were, [" the" * TOKENS] * len(were))])
+
+    def _verdict(self, bench: Bench, were: Sequence[str], after: Sequence[str]) -> Measurement:
+        old, new = (sum(map(word_entropy, texts)) for texts in (were, after))
+        ratio, least = (new / old if old else math.nan), bench.limits.entropy_ratio
+        said = f"word entropy of generated text is {ratio:.3g} of the unedited model's"
+        return Measurement(
+            self.name, "word-entropy-ratio", ratio if math.isfinite(ratio) else None, judge(ratio, ratio >= least),
+            "generation", baseline=1.0, threshold=least, unit="ratio",
+            message=against(said, ratio >= least, f"at least {least:g}"),
+        )  # fmt: skip
 
 
 @CHECKS.register("drift")
@@ -167,17 +174,22 @@ class Drift(Check):
         """Judge the drift that is really in the weights."""
         change = (bench.site.matrix(torch.float64) - bench.weight.double()).norm()
         relative = float(change / bench.weight.double().norm())
-        bound = bench.limits.relative_update
-        value = relative if math.isfinite(relative) else None
-        holds = 0 < relative <= bound
-        message = against(f"the weight moved by {relative:.3g} of its norm", holds, f"over 0, at most {bound:g}")
-        verdict = Measurement(
-            self.name, "relative-drift", value, judge(relative, holds), "weights", baseline=0.0,
-            threshold=bound, unit="ratio", message=message,
-        )  # fmt: skip
         each = float(change) / bench.weight.numel()
         info = Measurement(
             self.name, "drift-per-entry", each if math.isfinite(each) else None,
             Outcome.INFO if math.isfinite(each) else Outcome.UNMEASURED, "weights", unit="||W'-W||_F / entries",
         )  # fmt: skip
-        return Measured([verdict, info])
+        return Measured([self._verdict(bench, relative), info])
+
+    def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> Measured:
+        """An edit that was rounded away, and one of a thousand times the weight's norm."""
+        return Measured([self._verdict(bench, relative) for relative in (0.0, 1000.0)])
+
+    def _verdict(self, bench: Bench, relative: float) -> Measurement:
+        bound = bench.limits.relative_update
+        holds = 0 < relative <= bound
+        message = against(f"the weight moved by {relative:.3g} of its norm", holds, f"over 0, at most {bound:g}")
+        return Measurement(
+            self.name, "relative-drift", relative if math.isfinite(relative) else None, judge(relative, holds), "weights",
+            baseline=0.0, threshold=bound, unit="ratio", message=message,
+        )  # fmt: skip

@@ -131,14 +131,7 @@ class Perplexity(Check):
 
     def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
         """Judge the ratio of means; the other forms are shown."""
-        base, now, bound = before.before, before.after(), bench.limits.perplexity_ratio
-        ratio = now.mean / base.mean
-        outcome = judge(ratio, ratio <= bound)
-        message = against(f"{ratio:.4g} times the unedited model's", ratio <= bound, f"at most {bound:g}")
-        verdict = Measurement(
-            self.name, "ratio", ratio if math.isfinite(ratio) else None, outcome, "corpus",
-            baseline=1.0, threshold=bound, unit="ratio", message=message,
-        )  # fmt: skip
+        base, now = before.before, before.after()
         forms = [
             Measurement(
                 self.name, name.replace("_", "-"), value if math.isfinite(value) else None,
@@ -146,4 +139,17 @@ class Perplexity(Check):
             )
             for name, value, old in zip(now._fields, now, base, strict=True)
         ]  # fmt: skip
-        return Measured([verdict, *forms])
+        return Measured([self._verdict(bench, base, now), *forms])
+
+    def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> Measured:
+        """A perplexity of a thousand times the unedited model's."""
+        return Measured([self._verdict(bench, before.before, Scores(*(1000 * value for value in before.before)))])
+
+    def _verdict(self, bench: Bench, base: Scores, now: Scores) -> Measurement:
+        ratio, bound = now.mean / base.mean, bench.limits.perplexity_ratio
+        outcome = judge(ratio, ratio <= bound)
+        message = against(f"{ratio:.4g} times the unedited model's", ratio <= bound, f"at most {bound:g}")
+        return Measurement(
+            self.name, "ratio", ratio if math.isfinite(ratio) else None, outcome, "corpus",
+            baseline=1.0, threshold=bound, unit="ratio", message=message,
+        )  # fmt: skip

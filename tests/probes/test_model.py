@@ -280,6 +280,11 @@ def test_a_pickle_with_code_in_it_is_refused_and_never_run(folder: Path, bare: b
     assert not mark.exists()
 
 
+def test_a_model_is_shown_in_a_line_without_its_modules() -> None:
+    lm = tiny_language_model()
+    assert repr(lm) == f"<LanguageModel {lm.ref}: LlamaForCausalLM, {lm.parameters} parameters, float32, cpu>"
+
+
 # What would fetch more than was asked for
 
 

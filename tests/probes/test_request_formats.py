@@ -11,10 +11,15 @@ from editguard.probes.errors import RequestError
 from editguard.probes.request_formats import PARSERS
 from editguard.probes.request_forms import read_record
 from editguard.probes.request_records import MOST_FAULTS, RawRecord
+from editguard.probes.requests import SUFFIXES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 RECORD = {"subject": "Lyon", "prompt": "{} is in", "target_new": "Spain"}
+
+
+def test_every_suffix_of_a_file_of_edits_has_its_parser() -> None:
+    assert tuple(PARSERS) == SUFFIXES
 
 
 def parse(suffix: str, text: str) -> list[RawRecord]:

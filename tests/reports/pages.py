@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import typing
 from dataclasses import replace
+from enum import Enum
 from html.parser import HTMLParser
 from typing import Any
 
@@ -76,7 +77,9 @@ def poisoned(log: Log, text: str = PAYLOAD) -> Log:
 def _fill(value: Any, text: str, keep: dict[str, Any]) -> Any:
     if isinstance(value, BaseModel):
         fields = {
-            name: _fill(getattr(value, name), text, {})
+            name: text
+            if _is_missing_text(getattr(value, name), field.annotation)
+            else _fill(getattr(value, name), text, {})
             for name, field in type(value).model_fields.items()
             if name not in keep and name not in ("check", "metric", "condition") and not _is_closed(field.annotation)
         }
@@ -90,5 +93,12 @@ def _fill(value: Any, text: str, keep: dict[str, Any]) -> Any:
     return value
 
 
+def _is_missing_text(value: Any, annotation: Any) -> bool:
+    return value is None and str in typing.get_args(annotation)
+
+
 def _is_closed(annotation: Any) -> bool:
-    return typing.get_origin(annotation) is typing.Literal or any(map(_is_closed, typing.get_args(annotation)))
+    closed = typing.get_origin(annotation) is typing.Literal or (
+        isinstance(annotation, type) and issubclass(annotation, Enum)
+    )
+    return closed or any(map(_is_closed, typing.get_args(annotation)))

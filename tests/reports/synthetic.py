@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, Literal
 
 from editguard.reports.log import Log
 from editguard.reports.schema import (
@@ -25,6 +25,7 @@ from editguard.reports.schema import (
     Update,
     Weights,
 )
+from editguard.reports.sightings import Seen, Sighting
 
 HASH = "9f2c61d0b7a84e5f"
 FAMILIES = {
@@ -273,8 +274,21 @@ def control(name: str, rng: random.Random, *, collapse: bool, ok: bool = True, *
         ],
         "outcome": "committed" if sound else "rolled-back",
         "verdict": "pass" if sound else "fail",
+        "sightings": sightings(collapse),
     }
     return ControlRecord(**(values | changes))
+
+
+def sightings(collapse: bool) -> list[Sighting]:
+    """Return what a control that holds saw of one probe and one check."""
+    parts: list[tuple[Literal["probe", "check"], str, Seen]] = [
+        ("probe", "sink-key", Seen.FIRES if collapse else Seen.SILENT),
+        ("check", "drift", Seen.FAILS if collapse else Seen.PASSES),
+    ]
+    return [
+        Sighting(kind=kind, name=name, expected=seen, seen=seen, by_edit=True, by_evidence=collapse, ok=True)
+        for kind, name, seen in parts
+    ]
 
 
 def synthetic_log(edits: int = 60, seed: int = 7, **header_changes: Any) -> Log:

@@ -1,0 +1,126 @@
+"""The reasons of a verdict: what a control missed is named, and nothing is said of one that showed what it must."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from editguard.reports import render_html
+from editguard.reports.digest import digest, summarise
+from editguard.reports.junit import render_junit
+from editguard.reports.log import Log
+from editguard.reports.markdown import render_markdown
+from editguard.reports.schema import ControlRecord, Header
+from editguard.reports.sightings import Seen, Sighting
+from editguard.reports.verdict import control_fault, not_controlled, void_reasons
+from pydantic import ValidationError
+
+from . import synthetic
+from .pages import Page
+
+
+def sighting(kind: str, name: str, expected: Seen, seen: Seen, *, ok: bool | None, why: str = "") -> Sighting:
+    return Sighting.model_validate(
+        {"kind": kind, "name": name, "expected": expected, "seen": seen, "by_edit": ok is True, "by_evidence": False,
+         "ok": ok, "why": why}
+    )  # fmt: skip
+
+
+def with_sightings(log: Log, index: int, *sightings: Sighting) -> Log:
+    ok = all(one.ok is not False for one in sightings)
+    changed = log.controls[index].model_copy(update={"sightings": [*sightings], "ok": ok})
+    return replace(log, controls=(*log.controls[:index], changed, *log.controls[index + 1 :]))
+
+
+MISSED = [
+    ("probe", "sink-key", Seen.FIRES, Seen.SILENT, 0, "the probe 'sink-key' was silent where it must fire (known bad)"),
+    ("probe", "sink-key", Seen.SILENT, Seen.FIRES, 2, "the probe 'sink-key' fired where it must be silent (known good)"),
+    ("probe", "sink-key", Seen.FIRES, Seen.ERRORS, 0, "the probe 'sink-key' errored where it must fire (known bad)"),
+    ("check", "drift", Seen.FAILS, Seen.PASSES, 0, "the check 'drift' passed where it must fail (known bad)"),
+    ("check", "drift", Seen.PASSES, Seen.FAILS, 2, "the check 'drift' failed where it must pass (known good)"),
+    ("check", "drift", Seen.PASSES, Seen.JUDGES_NOTHING, 2,
+     "the check 'drift' judged nothing where it must pass (known good)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "name", "expected", "seen", "index", "said"), MISSED)
+def test_what_a_control_missed_voids_the_audit_and_is_named_everywhere(
+    log: Log, kind: str, name: str, expected: Seen, seen: Seen, index: int, said: str
+) -> None:
+    broken = with_sightings(log, index, sighting(kind, name, expected, seen, ok=False))
+    summary = summarise(broken)
+    assert (summary.verdict, summary.exit_code, summary.controls_ok) == ("void", 1, False)
+    (reason,) = summary.reasons
+    # The edit itself showed what it must, so nothing else is said of the control.
+    assert reason == f"Control {log.controls[index].id!r} shows that {said}: the audit proves nothing."
+    assert "where it must" in Page(render_html(broken)).text
+    assert "where it must" in render_markdown(broken)
+    assert b"where it must" in render_junit(broken)
+
+
+def test_a_control_that_missed_its_end_too_says_both(log: Log) -> None:
+    rng = random.Random(3)
+    missed = sighting("probe", "sink-key", Seen.FIRES, Seen.SILENT, ok=False)
+    for collapse in (True, False):
+        record = synthetic.control("again", rng, collapse=collapse, ok=False).model_copy(update={"sightings": [missed]})
+        story = digest(replace(log, controls=(record,))).controls[0]
+        fault = control_fault(story)
+        assert fault is not None
+        assert fault.startswith("Control 'again' was to show a ")
+        assert "the probe 'sink-key' was silent where it must fire (known bad): the checks prove nothing." in fault
+
+
+def test_controls_that_hold_and_logs_without_sightings_give_no_reason(log: Log) -> None:
+    seen = sighting("check", "drift", Seen.FAILS, Seen.FAILS, ok=True)
+    held = with_sightings(log, 0, seen)
+    assert list(void_reasons(held, digest(held).controls)) == []
+    old = [one.model_dump(mode="json") for one in log.controls]
+    for values in old:
+        del values["sightings"]
+    read = tuple(ControlRecord.model_validate(values) for values in old)
+    assert summarise(replace(log, controls=read)).verdict == "pass"
+
+
+def test_what_is_not_controlled_is_told_once_and_voids_nothing(log: Log) -> None:
+    foreign = sighting("probe", "foreign", Seen.FIRES, Seen.SILENT, ok=None, why="it brings no known-bad of its own")
+    told = with_sightings(with_sightings(log, 0, foreign), 1, foreign)
+    assert not_controlled(told.controls) == ["probe foreign: it brings no known-bad of its own"]
+    summary = summarise(told)
+    assert (summary.verdict, summary.not_controlled) == ("pass", not_controlled(told.controls))
+    assert "Not controlled: probe foreign" in Page(render_html(told)).text
+    assert "Not controlled: probe foreign" in render_markdown(told)
+
+
+def test_the_page_tells_of_each_probe_and_check_what_was_seen(log: Log) -> None:
+    seen = sighting("check", "drift", Seen.FAILS, Seen.FAILS, ok=True)
+    text = " ".join(Page(render_html(with_sightings(log, 0, seen))).text.split())
+    assert "Probes and checks under control" in text
+    assert "check drift" in text
+    assert "2 of 2 probes and checks caught a known bad" in render_markdown(with_sightings(log, 0, seen))
+
+
+def test_ok_is_never_said_of_what_was_not_seen(log: Log) -> None:
+    for changes in ({"seen": Seen.SILENT}, {"by_edit": False}):
+        values = sighting("probe", "sink-key", Seen.FIRES, Seen.FIRES, ok=True).model_dump() | changes
+        with pytest.raises(ValidationError, match="was expected and not seen"):
+            Sighting.model_validate(values)
+    missed = sighting("probe", "sink-key", Seen.FIRES, Seen.SILENT, ok=False)
+    with pytest.raises(ValidationError, match="sink-key did not show what it must"):
+        ControlRecord.model_validate(log.controls[0].model_dump() | {"sightings": [missed]})
+
+
+def test_a_missing_control_is_named_whatever_the_policy_says(log: Log) -> None:
+    def under(controls: bool, shown: tuple[ControlRecord, ...]) -> list[str]:
+        header: Header = log.header.model_copy(update={"policy": log.header.policy | {"controls": controls}})
+        changed = replace(log, header=header, controls=shown)
+        return list(void_reasons(changed, digest(changed).controls))
+
+    for demanded in (True, False):
+        assert under(demanded, log.controls) == []
+        assert under(demanded, log.controls[1:]) == ["1 control is missing: 'rome-1'."]
+        assert under(demanded, log.controls[2:]) == ["2 controls are missing: 'rome-1', 'rome-2'."]
+    (demanded_,) = under(True, ())
+    assert demanded_.startswith("No control was recorded, though the policy demands them")
+    (announced,) = under(False, ())
+    assert announced == "No control was recorded, though the header announces 'rome-1', 'rome-2', 'sound-1'."
