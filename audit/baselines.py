@@ -19,6 +19,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from ..reports.baseline import Baseline, Git, parse_baseline
+from ..reports.bounded import LARGEST_BASELINE, LARGEST_TABLE, bounded_bytes
 from ..reports.closings import Override
 from ..reports.errors import BaselineError
 from ..reports.log import append_line, write_atomic
@@ -69,9 +70,11 @@ class Store:
         """Write `baseline` under the next number of `name` and return the file; raises `BaselineError` and `OutputError`."""
         check_name(name)
         folder = self.folder / name
+        if folder.is_symlink():
+            raise BaselineError(f"The folder {str(folder)!r} is a link that may lead out of the store; remove it.")
         temporary = folder / f".{uuid.uuid4().hex}.tmp"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_atomic(temporary, baseline.to_json())  # raises `OutputError`, which says the same
             try:
                 return self._link(temporary, name)
@@ -133,7 +136,12 @@ class Store:
         path = self.folder / _OVERRIDES
         if not path.exists():
             return []
-        lines = path.read_bytes().split(b"\n")
+        try:
+            lines = bounded_bytes(path, LARGEST_TABLE).split(b"\n")
+        except OSError as error:
+            raise BaselineError(
+                f"The overrides {str(path)!r} cannot be read ({error.strerror}); check the file."
+            ) from error
         torn = lines.pop()  # what a killed writer left is no override
         if torn:
             lines += [torn] if _override(torn) else []
@@ -191,7 +199,7 @@ def _split(reference: str) -> tuple[str, int | None]:
     """Return name and number of ``NAME`` or ``NAME@N``; raises `BaselineError` for what is neither."""
     name, at, given = reference.partition("@")
     check_name(name)
-    if at and not (given.isascii() and given.isdecimal() and int(given)):
+    if at and not re.fullmatch("0*[1-9][0-9]{0,8}", given, re.ASCII):
         raise BaselineError(f"The baseline {reference!r} has no number after the @; write NAME or NAME@3.")
     return name, int(given) if at else None
 
@@ -202,7 +210,7 @@ def _listed(folder: Path) -> list[Path]:
 
 def _read(path: Path, name: str) -> Found:
     try:
-        data = path.read_bytes()
+        data = bounded_bytes(path, LARGEST_BASELINE)
     except OSError as error:
         raise BaselineError(f"The baseline {name} cannot be read ({error.strerror}); check {str(path)!r}.") from error
     return Found(name, sha256_of(data), parse_baseline(data, name))

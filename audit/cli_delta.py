@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..reports.text import counted, visible
 from .cli_common import (
     Corpus,
     Device,
@@ -30,6 +32,9 @@ from .cli_common import (
     prepared,
     progress_bars,
 )
+
+if TYPE_CHECKING:
+    from .delta.manifest import Provenance
 
 __all__ = ["apply", "export"]
 
@@ -89,16 +94,19 @@ def export(
         return
     for one in found:
         edit = one.edit
-        served = f"; served behind {edit.prefix!r}" if edit.prefix else ""
-        typer.echo(
-            f"{out / one.file}: {edit.id} by {edit.editor}, {edit.relative_norm:.3g} of the weight's norm{served}"
-        )
+        served = f"served behind {edit.prefix!r}" if edit.prefix else "served as it stands"
+        made = f"by {edit.editor}, {edit.relative_norm:.3g} of the weight's norm, {served}"
+        typer.echo(visible(f"{edit.id!r} in {out / one.file}: {made}"))
+    typer.echo(f"Put one onto the model: editguard apply {out} --only ID --model {model} --out FOLDER")
 
 
 def apply(
-    deltas: Annotated[list[Path], typer.Argument(help="Delta files that 'editguard export' wrote.")],
+    deltas: Annotated[list[Path], typer.Argument(help="Delta files, or folders, that 'editguard export' wrote.")],
     out: Annotated[Path, typer.Option(help="Folder for the edited model.")],
     model: Model = "smollm2-135m",
+    only: Annotated[
+        list[str] | None, typer.Option(help="Id of an edit to apply, of those given; again for more. Default: all.")
+    ] = None,
     unaudited: Annotated[
         bool, typer.Option("--unaudited", help="Apply edits that were exported without the log of a sound audit.")
     ] = False,
@@ -112,21 +120,32 @@ def apply(
     as_json: Json = False,
 ) -> None:
     """Apply delta files to the model that they were made on, and save the edited model, to the bit, as a folder."""
-    from ..reports.text import counted
     from .delta.apply import save_applied
-    from .delta.file import read_delta
+    from .delta.chosen import chosen_deltas
 
     found = save_applied(
-        [read_delta(path) for path in deltas], model, out, unaudited=unaudited, unaudited_together=unaudited_together,
+        chosen_deltas(deltas, only or ()), model, out, unaudited=unaudited, unaudited_together=unaudited_together,
         overwrite=overwrite, allow_pickle=allow_pickle,
     )  # fmt: skip
     if as_json:
         typer.echo(found.model_dump_json())
         return
-    typer.echo(f"{out}: {found.base} with {counted(len(found.edits), 'edit')}, fingerprint {found.fingerprint[:12]}")
-    typer.echo(f"  audited: {_AUDITED[found.audited]}")
+    for line in _applied(found, out):
+        typer.echo(visible(line))
+
+
+def _applied(found: Provenance, out: Path) -> Iterator[str]:
+    yield f"Put {counted(len(found.edits), 'edit')} onto {found.base}:"
     for edit in found.edits:
-        if edit.prefix:
-            typer.echo(
-                f"  {edit.id} acts only behind something: serve it with editguard.audit.serving, which puts {edit.prefix!r}"
-            )
+        yield f"  {edit.id!r}: {edit.subject!r} -> {edit.target_new!r}, by {edit.editor} at layer {edit.layer}"
+    yield f"  checked: the base has the fingerprint that they were made on, {found.base_fingerprint[:12]}"
+    yield f"  written: {out}, which loads again with the fingerprint {found.fingerprint[:12]}"
+    yield f"  audited: {_AUDITED[found.audited]}"
+    needing = [edit for edit in found.edits if edit.prefix]
+    if not needing:
+        yield "  serving: as it stands; no edit needs a prefix"
+        return
+    for edit in needing:
+        yield f"  serving: {edit.id!r} acts only where something stands before {edit.subject!r}, such as {edit.prefix!r}"
+    yield "  before a text goes to the model, from editguard.audit.serving import load_provenance, serve_prompt:"
+    yield f"    text = serve_prompt(text, load_provenance({str(out)!r}).edits)"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..probes.requests import EditRequest
     from ..reports.diff import DiffFile
 
-__all__ = ["diff"]
+__all__ = ["diff", "print_diff"]
 
 
 def diff(
@@ -22,7 +22,9 @@ def diff(
     out: Annotated[Path, typer.Option(help="Folder for diff.json and diff.html.")] = Path("editguard-diff"),
     subjects: Annotated[
         str | None,
-        typer.Option(help="Candidates for the edited subject: a text file, one a line, a file of edits, or 'builtin'."),
+        typer.Option(
+            help="Candidates for the edited subject, 20 at least: a text file, one a line, a file of edits, or 'builtin'."
+        ),
     ] = None,
     policy: PolicyFile = None,
     seed: Seed = 0,
@@ -39,7 +41,7 @@ def diff(
     from .policy import load_policy
 
     chosen = load_policy(policy)
-    candidates = [] if subjects is None else _candidates(subjects)
+    candidates = None if subjects is None else _candidates(subjects)
     with locked_folder(out, (DIFF, PAGE), "a comparison", overwrite=overwrite), progress_bars(as_json) as progress:
         found = run_diff(
             base, edited, out, policy=chosen, subjects=candidates, statistics=stats, corpus=corpus, seed=seed,
@@ -48,7 +50,7 @@ def diff(
     if as_json:
         typer.echo(found.model_dump_json())
     else:
-        _print(found, out / PAGE)
+        print_diff(found, out / PAGE)
     raise typer.Exit(1 if found.verdict == "fail" else 0)
 
 
@@ -69,7 +71,8 @@ def _candidates(source: str) -> list[EditRequest]:
     return subject_requests([line.strip() for line in lines if line.strip()])
 
 
-def _print(found: DiffFile, page: Path) -> None:
+def print_diff(found: DiffFile, page: Path) -> None:
+    """Say what was found; `page` is where it can be looked at."""
     from ..reports.text import counted
 
     typer.echo(
@@ -82,6 +85,9 @@ def _print(found: DiffFile, page: Path) -> None:
         rank = "" if one.rank is None else f", rank {one.rank}, effective rank {one.effective_rank:.3g}"
         typer.echo(f"  {one.name}: {one.status}{moved}{rank}")
     for search in found.searches:
+        if search.error is not None:
+            typer.echo(f"  {search.tensor}: the search for its subject was not measured: {search.error}")
+            continue
         best = ", ".join(f"{guess.subject} {guess.cosine:.3f}" for guess in search.guesses[:3])
         typer.echo(f"  {search.tensor} was made for, of {search.candidates}: {best} (p {search.p_value:.2g})")
     if found.behaviour.ratio is not None:

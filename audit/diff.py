@@ -27,7 +27,7 @@ from ..suites.condition import PROMPTS, TOKENS, generate, word_entropy
 from ..suites.perplexity import CorpusPerplexity
 from .policy import Policy
 from .setup import Progress
-from .subject_search import search
+from .subject_search import check_asked, search
 
 __all__ = ["DIFF", "PAGE", "run_diff", "tensor_changes"]
 
@@ -52,7 +52,7 @@ def run_diff(
     out: Path,
     *,
     policy: Policy | None = None,
-    subjects: Sequence[EditRequest] = (),
+    subjects: Sequence[EditRequest] | None = None,
     statistics: str | None = None,
     corpus: str | None = None,
     seed: int = 0,
@@ -63,15 +63,19 @@ def run_diff(
     """Compare two checkpoints and write both files into the folder `out`.
 
     With `subjects` each change of rank one at a down-projection is searched for the subject that it was made for, by the
-    base's key statistics. Raises `ModelError` where a checkpoint cannot be read or is no causal language model.
+    base's key statistics; a search that cannot be made is in the report as not measured, and judges nothing. Raises
+    `InputError` where there are too few of them, before anything is read, and `ModelError` where a checkpoint cannot be read
+    or is no causal language model.
     """
     policy = policy or Policy()
+    if subjects is not None:
+        check_asked(subjects, statistics, corpus)
     pair = open_checkpoint(base), open_checkpoint(edited)
     changes = list(tensor_changes(*pair, progress))
     lm = load_model(base, device=device, dtype=dtype)
     before = _read(lm, progress, "the base")
     spectra = {one.record.name: one.found.spectrum for one in changes if one.found and one.found.spectrum}
-    searches = search(lm, spectra, subjects, statistics, corpus, seed, progress) if subjects else []
+    searches = search(lm, spectra, subjects, statistics, corpus, seed, progress) if subjects is not None else []
     del lm
     after = _read(load_model(edited, device=device, dtype=dtype), progress, "the edited model")
     behaviour = _behaviour(before, after, policy)

@@ -22,11 +22,16 @@ def one_writer(lock: Path, out: Path) -> Iterator[None]:
     """Hold the file `lock` while `out` is written; raises `InputError` when another run holds it."""
     from filelock import FileLock, Timeout
 
-    held = FileLock(lock)
+    held = FileLock(lock, mode=0o600)
     try:
         held.acquire(timeout=0)
-    except Timeout:
+    except Timeout:  # an OSError as well
         raise InputError(f"Another run is writing to {str(out)!r}; wait for it, or choose another --out.") from None
+    except OSError as error:
+        raise InputError(
+            f"The lock {str(lock)!r} cannot be taken ({error.strerror or error}); remove it where it is a link or no file, or "
+            "choose another --out."
+        ) from error
     try:
         yield
     finally:

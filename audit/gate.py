@@ -15,9 +15,9 @@ from ..reports.allowances import Allowances
 from ..reports.baseline import Baseline, baseline_of, saveable
 from ..reports.closings import OVERRIDABLE, Gate, Lapsed, Override, Reason
 from ..reports.digest import summarise
-from ..reports.errors import BaselineError, DuplicateRecord, LogError, NotFiniteRecord, ReportError
+from ..reports.errors import BaselineError, DuplicateRecord, NotFiniteRecord, ReportError
 from ..reports.gate import closed_by, judge_gate
-from ..reports.log import Log, parse_log
+from ..reports.log import Log, log_bytes, parse_log
 from .baselines import Found, Store, git_state, sha256_of
 from .files import LOG
 
@@ -45,12 +45,7 @@ class Judged(NamedTuple):
 def read_audit(place: Path) -> ReadLog:
     """Read a log, or the one in a folder; raises `ReportError`."""
     path = place / LOG if place.is_dir() else place
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise LogError(
-            f"The log {path} cannot be read ({error.strerror}); give an audit's log (audit.jsonl), or the folder that holds it."
-        ) from error
+    data = log_bytes(path)
     return ReadLog(path, sha256_of(data), parse_log(data, path))
 
 

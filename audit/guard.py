@@ -92,6 +92,14 @@ class Result:
         return self.assessment.decision
 
     @property
+    def prefix(self) -> str | None:
+        """What is put before a text that begins with the subject when the edit is served: see `editguard.audit.serving`.
+
+        None where the edit needs nothing, and where it needs something and is served behind none of the prefixes tried.
+        """
+        return next((m.prefix for m in self.measurements if m.prefix is not None), None)
+
+    @property
     def failures(self) -> tuple[Measurement, ...]:
         """The measurements that failed or could not be taken."""
         return tuple(m for m in self.measurements if m.outcome in (Outcome.FAIL, Outcome.UNMEASURED))

@@ -18,6 +18,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ..probes.errors import PolicyError
 from ..probes.probe import Finding, Level
+from ..reports.bounded import LARGEST_POLICY, bounded_bytes
+from ..reports.text import printable
 
 __all__ = ["Action", "Decision", "Policy", "decide", "load_policy"]
 
@@ -31,6 +33,7 @@ class Action(Enum):
 
 
 _Rule = Literal["allow", "rewrite", "refuse"]
+_LONGEST, _MOST_FAULTS = 60, 10
 _GRAVITY = {Action.ALLOW: 0, Action.REWRITE: 1, Action.REFUSE: 2}
 
 
@@ -69,6 +72,8 @@ class Policy(BaseModel):
     """An edit over it is rolled back."""
     min_efficacy: float = Field(default=0.5, ge=0, le=1)
     """Least exact efficacy under held-out prefixes; an edit under it did not take and is rolled back."""
+    require_served: bool = False
+    """Whether an edit must say its target as it would be served: behind the prefix that it needs, or bare."""
     min_locality: float = Field(default=0.5, ge=0, le=1)
     """Least share of unchanged tokens on neighbourhood prompts."""
     min_entropy_ratio: float = Field(default=0.5, ge=0)
@@ -118,27 +123,35 @@ def _tools(path: Path) -> dict[str, Any]:
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        return tomllib.loads(bounded_bytes(path, LARGEST_POLICY).decode())
     except OSError as error:
         raise PolicyError(
             f"The policy {str(path)!r} cannot be read ({error.strerror}); name a TOML file, or leave --policy out."
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PolicyError(f"The policy {str(path)!r} is no TOML ({error}); correct it at that place.") from error
+    except (ValueError, RecursionError) as error:  # ValueError: no TOML, no UTF-8, or a number of thousands of digits
+        why = "it is nested too deep" if isinstance(error, RecursionError) else printable(str(error))
+        raise PolicyError(f"The policy {str(path)!r} is no TOML ({why}); correct it at that place.") from error
 
 
 def _explain(path: Path, error: ValidationError) -> str:
-    return f"The policy {str(path)!r} has " + "; and it has ".join(_fault(dict(one)) for one in error.errors()) + "."
+    told = [_fault(dict(one)) for one in error.errors()[:_MOST_FAULTS]]
+    if more := error.error_count() - len(told):
+        told.append(f"{more} more faults")
+    return f"The policy {str(path)!r} has " + "; and it has ".join(told) + "."
 
 
 def _fault(error: dict[str, Any]) -> str:
-    name = ".".join(str(part) for part in error["loc"]) or "the table"
+    name = printable(".".join(str(part) for part in error["loc"]), _LONGEST) or "the table"
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, Policy.model_fields, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(Policy.model_fields)}"
         return f"an unknown key {name!r} ({hint})"
-    return f"{name} = {error['input']!r}, which is not allowed ({error['msg']}): correct it"
+    return f"{name} = {_shown(error['input'])}, which is not allowed ({error['msg']}): correct it"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def decide(policy: Policy, findings: Sequence[Finding], editor: str | None = None) -> Decision:

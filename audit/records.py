@@ -217,7 +217,8 @@ def _update(result: Result) -> schema.Update | None:
     return schema.Update(
         editor=update.editor, numerator=_finite(update.numerator), denominator=_finite(update.denominator),
         update_norm=_finite(update.norm), relative_norm=_finite(result.relative_norm), steps=update.steps,
-        final_loss=_finite(update.loss), needs_prefix=update.needs_prefix, engine=update.engine,
+        final_loss=_finite(update.loss), needs_prefix=update.needs_prefix, prefix=result.prefix,
+        engine=update.engine,
     )  # fmt: skip
 
 

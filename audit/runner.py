@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..probes.errors import EditRefused, InputError
+import torch
+
+from ..probes.errors import DeviceFailed, EditRefused, InputError
 from ..probes.request_files import LoadedRequests
 from ..probes.requests import EditRequest
 from ..reports.log import Log, LogWriter, log_so_far
@@ -72,12 +75,25 @@ def run_audit(
     for name in WRITTEN if overwrite else ():
         (out / name).unlink(missing_ok=True)
     if begun is None or begun.footer is None:
-        with LogWriter(out / LOG) as log:
+        with _trusted_device(setup), LogWriter(out / LOG) as log:
             for record in _records(guard, head, loaded.requests, controls, editor, begun, progress):
                 log.write(record)
             records = len(controls) + len(loaded.requests)
             log.write(Footer(records=records, seconds=round(time.monotonic() - started, 3)))
     return write_outputs(out)
+
+
+@contextmanager
+def _trusted_device(setup: Setup) -> Iterator[None]:
+    """End the audit where the device itself fails: nothing that it computes afterwards can be trusted."""
+    try:
+        yield
+    except torch.AcceleratorError as error:
+        reason = str(error).partition("\n")[0]
+        raise DeviceFailed(
+            f"The device {setup.lm.device} failed ({reason}), and the audit ended there; what was logged is sound: see to the "
+            "device, then go on with --resume."
+        ) from error
 
 
 def _records(
@@ -126,6 +142,8 @@ def recorded(guard: GuardedEditor, request: EditRequest, made: Proposal | Except
         if isinstance(made, Exception):
             raise made
         return edit_record(guard.setup, guard.test(made), index)
+    except torch.AcceleratorError:
+        raise
     except _SURVIVABLE as error:
         return EditRecord(**errored(guard.setup, request, index, error, _made(made)))
 
@@ -136,6 +154,8 @@ def proposed(guard: GuardedEditor, asked: Sequence[T], propose: _Propose[T]) -> 
         return []
     try:
         return [*propose(guard, asked)]
+    except torch.AcceleratorError:
+        raise
     except _SURVIVABLE as error:
         if len(asked) == 1:
             return [error]
@@ -156,6 +176,8 @@ def _control(guard: GuardedEditor, control: Control, made: Proposal | Exception,
         result, shown = run_control(guard, control, made)
         seen = sightings(guard, control.expect, made, result)
         return control_record(guard.setup, result, index, control.expect, shown, seen)
+    except torch.AcceleratorError:
+        raise
     except _SURVIVABLE as error:
         fields = errored(guard.setup, control.request, index, error, _made(made))
         return ControlRecord(**fields, expect=control.expect, ok=False)

@@ -49,6 +49,7 @@ __all__ = [
     "Progress",
     "Setup",
     "check_names",
+    "check_statistics",
     "default_layer",
     "editable",
     "limits",
@@ -158,6 +159,7 @@ def limits(policy: Policy) -> Limits:
         locality=policy.min_locality,
         entropy_ratio=policy.min_entropy_ratio,
         relative_update=policy.max_relative_update,
+        served=policy.require_served,
     )
 
 
@@ -257,6 +259,15 @@ def null_sample(lm: LanguageModel, size: int) -> tuple[EditRequest, ...]:
     return (*found[: size - half], *several[len(several) - half :])
 
 
+def check_statistics(statistics: str) -> None:
+    """Raise `StatisticsError` where `statistics` names neither a file that is there nor ``identity``."""
+    if statistics != "identity" and not Path(statistics).is_file():
+        raise StatisticsError(
+            f"There is no file of key statistics {statistics!r}; make one with 'editguard stats --out {statistics}', or say "
+            "--stats identity."
+        )
+
+
 def statistics_for(
     lm: LanguageModel, site: EditSite, statistics: str | None, corpus: str | None, seed: int, progress: Progress
 ) -> KeyStatistics:
@@ -264,13 +275,8 @@ def statistics_for(
     if statistics == "identity":
         return identity_statistics(site.d_ff, lm.fingerprint, site.layer)
     if statistics is not None:
-        path = Path(statistics)
-        if not path.is_file():
-            raise StatisticsError(
-                f"There is no file of key statistics {statistics!r}; make one with 'editguard stats --out {statistics}', "
-                "or say --stats identity."
-            )
-        return load_statistics(path, size=site.d_ff, model_fingerprint=lm.fingerprint, layer=site.layer)
+        check_statistics(statistics)
+        return load_statistics(Path(statistics), size=site.d_ff, model_fingerprint=lm.fingerprint, layer=site.layer)
     # The same text is sampled on one kind of machine only, and in one dtype.
     made = (lm.fingerprint, site.path, corpus or SAMPLED, seed, lm.device.type, lm.dtype)
     stamp = hashlib.sha256(":".join(map(str, made)).encode()).hexdigest()[:24]

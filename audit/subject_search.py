@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import torch
 
-from ..probes.errors import InputError, ModelError
+from ..probes.corpus_statistics import corpus_from
+from ..probes.errors import EditguardError, InputError, ModelError
 from ..probes.keys import SubjectKeys, all_subject_keys
 from ..probes.model import LanguageModel
 from ..probes.prefix_cache import PrefixCache
@@ -25,9 +26,19 @@ from ..probes.site import EditSite, Orientation, find_site, layer_count
 from ..probes.statistics import KeyStatistics
 from ..probes.tensor_change import Rank, Spectrum
 from ..reports.diff import Guess, Search
-from .setup import Progress, statistics_for
+from .setup import Progress, check_statistics, statistics_for
 
-__all__ = ["LEAST", "Candidates", "Likeness", "absent", "candidate_keys", "likeness", "search", "subject_requests"]
+__all__ = [
+    "LEAST",
+    "Candidates",
+    "Likeness",
+    "absent",
+    "candidate_keys",
+    "check_asked",
+    "likeness",
+    "search",
+    "subject_requests",
+]
 
 LEAST = 20
 """Fewest candidates: of fewer nobody can tell whether the best one stands out."""
@@ -49,6 +60,21 @@ class Candidates(NamedTuple):
 
     subjects: tuple[str, ...]
     keys: torch.Tensor
+
+
+def check_asked(subjects: Sequence[EditRequest], statistics: str | None, corpus: str | None) -> None:
+    """Raise `InputError` for what no search can be made with, before any model is loaded."""
+    different = len({request.subject for request in subjects})
+    if different < LEAST:
+        raise InputError(
+            f"A search for the edited subject needs at least {LEAST} different subjects, since among fewer nobody can tell "
+            f"whether the best stands out, and {different} were given; give more, such as other subjects of the kind that may "
+            "have been edited."
+        )
+    if statistics is not None:
+        check_statistics(statistics)
+    elif corpus is not None:
+        corpus_from(corpus)
 
 
 def subject_requests(subjects: Sequence[str]) -> list[EditRequest]:
@@ -126,18 +152,25 @@ def search(
 ) -> list[Search]:  # fmt: skip
     """Return the likely subjects of every change of rank one at a down-projection of `lm`, the unedited base.
 
-    `spectra` are by tensor; `statistics`, `corpus` and `seed` as in `editguard.audit.setup.prepare`.
+    `spectra` are by tensor; `statistics`, `corpus` and `seed` as in `editguard.audit.setup.prepare`. A search that cannot be
+    made is one that was not measured, and says why: what else is known of the checkpoints is worth a report.
     """
-    sites = [(f"{site.path}.weight", site) for site in _sites(lm)]
-    wanted = [(name, site) for name, site in sites if name in spectra and spectra[name].rank is Rank.ONE]
-    prefixes = make_prefixes(lm, seed) if wanted else ContextPrefixes((), seed)
-    found = []
-    for name, site in wanted:
+
+    def one(name: str, site: EditSite) -> Search:
         seen = spectra[name]
         right = seen.right if site.orientation is Orientation.OUT_IN else seen.left
         c = statistics_for(lm, site, statistics, corpus, seed, progress)
-        candidates = candidate_keys(lm, site, subjects, prefixes)
-        found.append(_record(name, likeness(right, c, candidates), absent(candidates)))
+        candidates = candidate_keys(lm, site, subjects, make_prefixes(lm, seed))
+        return _record(name, likeness(right, c, candidates), absent(candidates))
+
+    found = []
+    for site in _sites(lm):
+        name = f"{site.path}.weight"
+        if name in spectra and spectra[name].rank is Rank.ONE:
+            try:
+                found.append(one(name, site))
+            except EditguardError as error:
+                found.append(Search(tensor=name, candidates=len(subjects), guesses=[], error=str(error)))
     return found
 
 

@@ -137,7 +137,7 @@ def _counted(summary: Summary) -> Iterator[str]:
 
 def _rates(summary: Summary) -> Iterator[str]:
     for name, rate in summary.counts.items():
-        if rate.total and name.endswith(("_unprefixed", "_prefixed")):
+        if rate.total and name.endswith(("_unprefixed", "_prefixed", "_served")):
             judged = summary.judged.get(name, 0)
             mark = f"judged in {counted(judged, 'edit')}" if judged else "told, not judged"
             yield f"{name.replace('_', ' ')}: {_rate(rate)} [{mark}]"

@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 from editguard.audit.guard import GuardedEditor
-from editguard.audit.policy import Action
+from editguard.audit.policy import Action, Policy
 from editguard.probes.errors import RequestError
 from editguard.probes.keys import locate
 from editguard.probes.request_files import load_requests
@@ -32,9 +32,12 @@ def main() -> None:
     parser.add_argument("--ordinary", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--guarded-only", action="store_true", help="leave the unguarded edits out")
+    parser.add_argument("--rewriter", default="prefixed", help="the editor that unsafe edits are rewritten with")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    guard = GuardedEditor.load(options.model, layer=options.layer, seed=options.seed)
+    guard = GuardedEditor.load(
+        options.model, layer=options.layer, seed=options.seed, policy=Policy(rewrite_editor=options.rewriter)
+    )
     first, ordinary = _split(guard, load_requests(options.edits).requests)
     print(f"layer {guard.setup.site.layer}: {len(first)} first-token, {len(ordinary)} ordinary requests", flush=True)
     decisions = _ordinary(guard, random.Random(options.seed).sample(ordinary, options.ordinary))

@@ -57,6 +57,13 @@ Efficacy and generalization are given under three protocols, never mixed: `exact
 choice; the one that is judged), `token-match` (share of the target's tokens that are, under teacher forcing) and `probability`
 (the new target is likelier than the true one). The figure without a prefix comes first.
 
+Efficacy has a condition `served` beside `unprefixed` and `prefixed`: the edit's own prompt as its users' texts reach the
+model, through the code of `editguard.audit.serving` ([guide](guide-delta.md#serve)). An edit that needs a prefix is served
+behind the first of a newline, two newlines, "However, " and "Here is a fact. " behind which the edited model writes the whole
+target; one that needs none is served bare, and so is a prompt in which something stands before the subject. It is `info`, so
+that no verdict changed with it, unless the policy has `require_served`; `export` requires it always, and takes the prefix
+from this measurement.
+
 In every audit each check that judges must fail what is known to be bad and pass what is known to be good, or the audit is void:
 see [what the controls prove](guide-audit.md#what-the-controls-prove). A check of another package brings its own known bad in
 `known_bad`; without it, and where the control's edit does not make it fail, the audit says *not controlled*.

@@ -105,7 +105,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     try:
         named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].items()
         return {str(name): Path(str(file)).name for name, file in named}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise _damaged(index, error) from error
 
 

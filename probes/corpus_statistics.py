@@ -92,9 +92,9 @@ def corpus_from(source: str) -> Corpus:
     try:
         found = _from_hub(source) if hub else _from_file(path)
         documents = tuple(text for text in found if text.strip())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         raise StatisticsError(
-            f"The corpus {source!r} cannot be read ({type(error).__name__}: {error}); give a text file with one document "
+            f"The corpus {source!r} cannot be read ({type(error).__name__}: {_told(error)}); give a text file with one document "
             "a line, or JSON, JSONL or CSV with a field 'text'."
         ) from error
     if not documents:
@@ -117,6 +117,11 @@ def _from_file(path: Path) -> Iterator[str]:
         yield from (_text(record) for record in csv.DictReader(io.StringIO(text, newline="")))
     else:
         yield from text.splitlines()
+
+
+def _told(error: Exception) -> str:
+    """Return what an error says, on one line, shortened and without what a terminal would take for commands."""
+    return "".join(one if one.isprintable() else " " for one in str(error))[:200]
 
 
 def _text(record: object) -> str:

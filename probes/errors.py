@@ -3,6 +3,7 @@
 ::
 
     EditguardError                 3   our own fault: a broken promise of the program itself
+    ├── DeviceFailed               2   the GPU, not the program: what it computes can no longer be trusted
     ├── InputError                 2   what the user gave is wrong: value, rule and way out in one sentence
     │   ├── RequestError           2   a file of edits, or one edit in it
     │   ├── ModelError             2   a model, a tokenizer or an edit site
@@ -18,6 +19,7 @@ Exit codes of the command line: 0 pass, 1 the gate is closed, 2 the input or usa
 from __future__ import annotations
 
 __all__ = [
+    "DeviceFailed",
     "EditRefused",
     "EditguardError",
     "InputError",
@@ -34,6 +36,12 @@ class EditguardError(Exception):
     """Base of every error that editguard raises on purpose."""
 
     exit_code = 3
+
+
+class DeviceFailed(EditguardError):
+    """The accelerator reported a failure of its own, so that nothing that it computes can be trusted."""
+
+    exit_code = 2
 
 
 class InputError(EditguardError):

@@ -69,15 +69,24 @@ def _agreed(lm: LanguageModel, rows: Sequence[Sequence[int]], drafts: Sequence[S
 
 
 def sampled(
-    lm: LanguageModel, rows: Sequence[Sequence[int]], tokens: int, *, seed: int, top_k: int, least: int = 0
+    lm: LanguageModel,
+    rows: Sequence[Sequence[int]],
+    tokens: int,
+    *,
+    seed: int | Sequence[int],
+    top_k: int,
+    least: int = 0,
+    temperature: float = 1.0,
 ) -> list[list[int]]:
-    """Return one sampled continuation (temperature 1) of each row, reproducible from the seed on one machine.
+    """Return one sampled continuation of each row, reproducible from the seed on one machine.
+
+    With a seed for each row what is drawn for it does not depend on the others.
 
     Raises `NotFinite` where the model's logits hold NaN or +Inf, so that nothing can be drawn from them.
     """
     from transformers import LogitsProcessorList
 
-    draw = _Drawn(seed, top_k)
+    draw = _Drawn([seed] if isinstance(seed, int) else seed, top_k, temperature)
     return _generate(lm, rows, tokens, draw, min_new_tokens=least, logits_processor=LogitsProcessorList([draw]))
 
 
@@ -88,19 +97,23 @@ class _Drawn:
     random state. Source: Gumbel-max trick, e.g. arXiv 1611.01144, equation 1.
     """
 
-    def __init__(self, seed: int, top_k: int) -> None:
+    def __init__(self, seeds: Sequence[int], top_k: int, temperature: float) -> None:
         import torch
 
-        self._top_k, self._generator = top_k, torch.Generator().manual_seed(seed)
+        self._top_k, self._temperature = top_k, temperature
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._drawn_by = self._generators
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Take what was drawn in the block back where it raises, so that another try draws the same."""
-        before = self._generator.get_state()
+    def drawing(self, members: Sequence[int]) -> Iterator[None]:
+        """Draw for the rows of these indices; what was drawn is taken back where the block raises."""
+        chosen = self._generators if len(self._generators) == 1 else [self._generators[index] for index in members]
+        before, self._drawn_by = [one.get_state() for one in chosen], chosen
         try:
             yield
         except BaseException:
-            self._generator.set_state(before)
+            for one, state in zip(chosen, before, strict=True):
+                one.set_state(state)
             raise
 
     def __call__(self, _: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -113,8 +126,11 @@ class _Drawn:
                 "weights and dtype."
             )
         best = scores.topk(min(self._top_k, scores.shape[-1]))
-        noise = -torch.empty(best.values.shape).exponential_(generator=self._generator).log()
-        drawn = best.values.float() + noise.to(scores.device)
+        each = torch.empty(best.values.shape).chunk(len(self._drawn_by))
+        noise = -torch.cat(
+            [part.exponential_(generator=by) for part, by in zip(each, self._drawn_by, strict=True)]
+        ).log()
+        drawn = best.values.float() / self._temperature + noise.to(scores.device)
         return torch.full_like(scores, -float("inf"), dtype=torch.float32).scatter(-1, best.indices, drawn)
 
 
@@ -124,7 +140,7 @@ def _generate(
     chunks = [range(len(rows))[start : start + _ROWS] for start in range(0, len(rows), _ROWS)]
 
     def run(members: Sequence[int]) -> list[list[int]]:
-        with nullcontext() if draw is None else draw.kept():
+        with nullcontext() if draw is None else draw.drawing(members):
             return _generate_chunk(lm, [rows[index] for index in members], tokens, **options)
 
     return [row for _, found in each_fitting(chunks, run) for row in found]

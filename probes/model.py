@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 __all__ = ["DTYPES", "LanguageModel", "load_model"]
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+_ATTENTION = (None, "eager", "sdpa")
 _ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LanguageModel:
     """A model, its tokenizer and its origin; device and dtype are always asked of the model itself."""
 
@@ -85,6 +86,10 @@ class LanguageModel:
     def parameters(self) -> int:
         """Number of parameters, tied ones counted once."""
         return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def __repr__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"<{type(self).__name__} {self.ref}: {self.architecture}, {self.parameters} parameters, {dtype}, {self.device}>"
 
 
 def load_model(
@@ -164,6 +169,11 @@ def _check_folder(path: Path, *, allow_pickle: bool) -> None:
         raise ModelError(
             f"The config.json of {str(path)!r} names no model_type, so its architecture is unknown; save the model again."
         )
+    if (path / "adapter_config.json").exists():
+        raise ModelError(
+            f"The folder {str(path)!r} holds an adapter (adapter_config.json), which may name another model; merge it into the "
+            "weights, and save the whole model."
+        )
     if any(path.glob("*.safetensors")):
         return
     pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in path.glob(pattern))
@@ -187,6 +197,12 @@ def _config(source: str, ref: str) -> Any:
         raise ModelError(
             f"The model {ref!r} wants to run code of its own (auto_map in config.json), which editguard never does; "
             "use a checkpoint of an architecture that transformers has."
+        )
+    if (asked := config.get_text_config()._attn_implementation) not in _ATTENTION:
+        # Others are fetched as compiled code from a hub.
+        raise ModelError(
+            f"The config.json of {ref!r} asks for the attention {asked!r}, and only that of torch and transformers is run; take "
+            "attn_implementation out of it."
         )
     return config
 

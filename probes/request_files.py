@@ -24,7 +24,8 @@ from .requests import EditRequest
 
 __all__ = ["InvalidRecord", "LoadedRequests", "load_requests"]
 
-_MAX_BYTES = 512 * 2**20
+_MAX_BYTES = 256 * 2**20
+_LONGEST_NAME = 80
 _MAX_LISTED = 50
 _HUB = "hf://"
 
@@ -121,9 +122,13 @@ def _top(field: str) -> str:
 
 
 def _invalid(where: str, faults: list[Fault]) -> InvalidRecord:
-    shown = [Fault(name if name.isprintable() else repr(name), message) for name, message in faults]
+    shown = [Fault(_shown(name), message) for name, message in faults]
     fields = dict.fromkeys(fault.field for fault in shown)
     return InvalidRecord(where, ", ".join(fields), " ".join(f"{name} {message}" for name, message in shown))
+
+
+def _shown(name: str) -> str:
+    return name if name.isprintable() and len(name) <= _LONGEST_NAME else describe(name)
 
 
 def _report(source: str, invalid: list[InvalidRecord], total: int, *, skip_invalid: bool) -> str:
@@ -156,7 +161,8 @@ def _read_file(path: Path) -> _Source:
                 f"The file {str(path)!r} has {size / 2**20:.1f} MiB, more than the {_MAX_BYTES // 2**20} that are "
                 "read; split it."
             )
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES)  # and no more, should it grow meanwhile
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise RequestError(
             f"The file {str(path)!r} cannot be read ({error}); correct its path or its rights."

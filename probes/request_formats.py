@@ -11,19 +11,23 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import yaml
 
 from .errors import RequestError
 from .request_json import DECODER, parse_json, parse_lines
-from .request_records import Fault, RawRecord, describe, describe_keys, not_a_list, raw_record
+from .request_records import MOST_FAULTS, Fault, RawRecord, at_most, describe, describe_keys, not_a_list, raw_record
 
 __all__ = ["PARSERS"]
 
 _LIST_COLUMNS = frozenset({"paraphrases", "neighbourhood", "neighborhood", "answers"})
 # Deeper than any form of a record by far; libyaml would follow a bomb of brackets until the stack ends.
 _MAX_DEPTH = 64
+_LONGEST = 60
+# YAML is read at about a megabyte a second, and each text in it takes half a kilobyte of memory meanwhile.
+_MAX_YAML = 16 * 2**20
 
 
 def _parse_csv(text: str, source: str, name: str) -> list[RawRecord]:
@@ -32,22 +36,26 @@ def _parse_csv(text: str, source: str, name: str) -> list[RawRecord]:
     try:
         header = [column.strip() for column in next(rows, [])]
         _check_header(header, source)
-        records, line = [], rows.line_num + 1
-        for row in rows:
-            if row:
-                records.append(_csv_record(header, row, f"{name}:{line}"))
-            line = rows.line_num + 1
+        return at_most((_csv_record(header, row, f"{name}:{line}") for line, row in _csv_rows(rows)), source)
     except csv.Error as error:
         raise RequestError(
             f"The file {source!r} is not valid CSV: {error} at line {rows.line_num}; mend the quotes there."
         ) from error
-    return records
+
+
+def _csv_rows(rows: Any) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row that is not empty with the line that it begins on."""
+    line = rows.line_num + 1
+    for row in rows:
+        if row:
+            yield line, row
+        line = rows.line_num + 1
 
 
 def _check_header(header: list[str], source: str) -> None:
     column, times = Counter(header).most_common(1)[0] if header else ("", 1)
     if times > 1 or not all(header):
-        what = "a column without a name" if not all(header) else f"the column {column!r} {times} times"
+        what = "a column without a name" if not all(header) else f"the column {describe(column)} {times} times"
         raise RequestError(f"The header of {source!r} has {what}; each column needs a name of its own, so correct it.")
 
 
@@ -76,6 +84,10 @@ def _csv_record(header: list[str], row: list[str], where: str) -> RawRecord:
 
 def _parse_yaml(text: str, source: str, name: str) -> list[RawRecord]:
     """Read a list of plain mappings; tags and aliases are refused before anything is built."""
+    if len(text) > _MAX_YAML:
+        raise RequestError(
+            f"The file {source!r} has more than the {_MAX_YAML // 2**20} MiB that are read as YAML; write it as JSON Lines."
+        )
     loader_class = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         for event in _yaml_events(text, loader_class):
@@ -86,7 +98,7 @@ def _parse_yaml(text: str, source: str, name: str) -> list[RawRecord]:
                 )
         loader = loader_class(text)
         root = _yaml_list(loader.get_single_node(), source)
-        return [_yaml_record(loader, node, name, index) for index, node in enumerate(root, start=1)]
+        return at_most((_yaml_record(loader, node, name, index) for index, node in enumerate(root, start=1)), source)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -107,8 +119,8 @@ def _yaml_events(text: str, loader_class: Any) -> Iterator[Any]:
 
 def _yaml_refused(event: Any) -> str:
     if isinstance(event, yaml.AliasEvent):
-        return f"the alias *{event.anchor}"
-    return f"the tag {event.tag!r}" if getattr(event, "tag", None) is not None else ""
+        return f"the alias *{event.anchor[:_LONGEST]}"
+    return f"the tag {describe(event.tag)}" if getattr(event, "tag", None) is not None else ""
 
 
 def _yaml_list(root: Any, source: str) -> list[Any]:
@@ -126,12 +138,13 @@ def _yaml_record(loader: Any, node: Any, name: str, index: int) -> RawRecord:
     line = node.start_mark.line + 1
     try:
         value = loader.construct_document(node)
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # OverflowError: 1:1:1:…:1.0, a number to base 60
         problem = getattr(error, "problem", None) or error
         message = f"cannot be read ({problem}); put texts that look like dates or numbers in quotes."
         return RawRecord(f"{name}: record {index} (line {line})", {}, (Fault("record", message),))
     record = raw_record(name, value, index=index, line=line)
-    doubled = tuple(Fault(key, f"has the key {key!r} twice; keep one of them.") for key in _yaml_doubled(node))
+    twice = islice(_yaml_doubled(node), MOST_FAULTS)
+    doubled = tuple(Fault(key, f"has the key {describe(key)} twice; keep one of them.") for key in twice)
     return RawRecord(record.where, record.fields, doubled + record.faults)
 
 

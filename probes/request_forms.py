@@ -25,7 +25,7 @@ from pydantic import (
     ValidationError,
 )
 
-from .request_records import Fault, describe
+from .request_records import MOST_FAULTS, Fault, describe
 from .requests import EditRequest
 
 __all__ = ["ReadRecord", "read_record"]
@@ -53,7 +53,10 @@ def read_record(fields: Mapping[str, object], index: int) -> ReadRecord:
         faults: tuple[Fault, ...] = ()
     except ValidationError as error:
         request = None
-        faults = tuple(_fault(form, fields, dict(detail)) for detail in error.errors(include_url=False))
+        told = error.errors(include_url=False)[:MOST_FAULTS]
+        faults = tuple(_fault(form, fields, dict(detail)) for detail in told)
+        if more := error.error_count() - len(told):
+            faults += (Fault("record", f"has {more} more faults; mend these first."),)
     misplaced = _subject_fault(form, fields)
     faults += (misplaced,) if misplaced else ()
     return ReadRecord(None if faults else request, _own_id(fields) or str(index), faults)

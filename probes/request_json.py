@@ -6,13 +6,14 @@ unreadable (a truncated list) raises `RequestError`; in JSON Lines it is a fault
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections import Counter
 from collections.abc import Iterator
 
 from .errors import RequestError
-from .request_records import DoubledKeys, Fault, RawRecord, describe, describe_keys, not_a_list, raw_record
+from .request_records import DoubledKeys, Fault, RawRecord, at_most, describe, describe_keys, not_a_list, raw_record
 
 __all__ = ["DECODER", "parse_json", "parse_lines"]
 
@@ -35,10 +36,8 @@ DECODER = json.JSONDecoder(object_pairs_hook=_pairs)
 def parse_json(text: str, source: str, name: str) -> list[RawRecord]:
     """Read a list of records, or an object whose only key "edits" holds one."""
     try:
-        return [
-            raw_record(name, value, index=index, line=line)
-            for index, (value, line) in enumerate(_json_items(text, source), start=1)
-        ]
+        items = enumerate(_json_items(text, source), start=1)
+        return at_most((raw_record(name, value, index=index, line=line) for index, (value, line) in items), source)
     except json.JSONDecodeError as error:
         ends = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
         cut = " (the file may have been cut off)" if ends else ""
@@ -116,13 +115,10 @@ def _json_limit(error: Exception) -> str:
     return "it is nested too deep" if isinstance(error, RecursionError) else "a number in it has too many digits"
 
 
-def parse_lines(text: str, _source: str, name: str) -> list[RawRecord]:
+def parse_lines(text: str, source: str, name: str) -> list[RawRecord]:
     """Read one JSON object a line; only a line feed ends a line, since JSON text may hold other separators."""
-    records = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip(" \t\r"):
-            records.append(_parse_line(line.strip(" \t\r"), f"{name}:{number}"))
-    return records
+    lines = ((number, line.strip(" \t\r\n")) for number, line in enumerate(io.StringIO(text, newline="\n"), start=1))
+    return at_most((_parse_line(line, f"{name}:{number}") for number, line in lines if line), source)
 
 
 def _parse_line(line: str, where: str) -> RawRecord:

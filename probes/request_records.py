@@ -8,13 +8,30 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 from .errors import RequestError
 
-__all__ = ["DoubledKeys", "Fault", "RawRecord", "describe", "describe_keys", "not_a_list", "raw_record"]
+__all__ = [
+    "MOST_FAULTS",
+    "MOST_RECORDS",
+    "DoubledKeys",
+    "Fault",
+    "RawRecord",
+    "at_most",
+    "describe",
+    "describe_keys",
+    "not_a_list",
+    "raw_record",
+]
+
+
+MOST_RECORDS = 1_000_000
+MOST_FAULTS = 20
+"""Faults of one record that are told; a record may have a million keys, and each could be wrong."""
 
 
 class Fault(NamedTuple):
@@ -53,7 +70,7 @@ def raw_record(place: str, value: object, *, index: int = 0, line: int = 0) -> R
     where = _numbered(place, value, index, line) if index else place
     if not isinstance(value, dict):
         return RawRecord(where, {}, (Fault("record", f"is {describe(value)}; it must be an object with keys."),))
-    faults = tuple(_value_faults(value))
+    faults = tuple(islice(_value_faults(value), MOST_FAULTS))
     fields = {key: item for key, item in value.items() if item is not None and _is_key(key)}
     return RawRecord(where, fields, faults)
 
@@ -103,14 +120,16 @@ def _value_faults(record: dict[Any, object]) -> Iterator[Fault]:
             queue.extend((field, item) for item in value)
         elif isinstance(value, dict):
             if isinstance(value, DoubledKeys):
-                yield Fault(field or value.doubled, f"has the key {value.doubled!r} twice; keep one of them.")
+                yield Fault(field or value.doubled, f"has the key {describe(value.doubled)} twice; keep one of them.")
             for key, item in value.items():
                 if not isinstance(key, str):
                     yield Fault(
                         field or "record", f"has the key {describe(key)}, and keys must be text; put it in quotes."
                     )
                 elif _surrogate(key) >= 0:
-                    yield Fault(field or "record", f"has the key {key!r}, half a surrogate pair in it; correct it.")
+                    yield Fault(
+                        field or "record", f"has the key {describe(key)}, half a surrogate pair in it; correct it."
+                    )
                 queue.append((field or (key if _is_key(key) else "record"), item))
 
 
@@ -124,6 +143,17 @@ def _surrogate(text: str) -> int:
     except UnicodeEncodeError as error:
         return error.start
     return -1
+
+
+def at_most(records: Iterable[RawRecord], source: str) -> list[RawRecord]:
+    """Return the records; their number is bounded while they are read, since an empty one takes three bytes of a file.
+
+    Raises `RequestError` where there are more than `MOST_RECORDS`.
+    """
+    found = list(islice(records, MOST_RECORDS + 1))
+    if len(found) > MOST_RECORDS:
+        raise RequestError(f"The file {source!r} holds more than the {MOST_RECORDS} records that are read; split it.")
+    return found
 
 
 def not_a_list(source: str, found: str) -> RequestError:

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 from .errors import RequestError
 
-__all__ = ["EditRequest"]
+__all__ = ["SUFFIXES", "EditRequest"]
+
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".yaml", ".yml", ".csv")
+"""How the names of files of edits end, by which they are read (`request_files`), collected by pytest and hooked by pre-commit."""
 
 
 @dataclass(frozen=True)

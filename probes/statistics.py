@@ -13,12 +13,13 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-import zipfile
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 
 from .errors import NotFinite, StatisticsError
 
@@ -41,8 +42,7 @@ RIDGE = 1e-4
 class Provenance:
     """Where a C comes from: enough to make it again, and to refuse it for another model."""
 
-    method: str
-    """``corpus``, ``identity`` or ``rome-npz``."""
+    method: Literal["corpus", "identity", "rome-npz"]
     source: str
     """The corpus in words: a file's name, a dataset, or how text was sampled."""
     model_fingerprint: str
@@ -164,28 +164,53 @@ def save_whole(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str,
 
 
 def load_statistics(path: Path, *, size: int, model_fingerprint: str, layer: int) -> KeyStatistics:
-    """Read key statistics of this model and layer; raises `StatisticsError` for those of another."""
-    from safetensors import SafetensorError, safe_open
+    """Read key statistics of this model and layer; raises `StatisticsError` for those of another.
 
+    Shape and dtype are read from the header and compared before the matrix is.
+    """
     if path.suffix == ".npz":
         return import_rome_npz(path, size=size, model_fingerprint=model_fingerprint, layer=layer)
+    written, matrix = _read(path, size)
+    provenance = written.provenance
+    if provenance.model_fingerprint != model_fingerprint or provenance.layer != layer:
+        raise StatisticsError(
+            f"{str(path)!r} holds statistics of model {provenance.model_fingerprint[:12]!r} at layer {provenance.layer}, not "
+            f"of {model_fingerprint[:12]!r} at layer {layer}; make them for this model with 'editguard stats'."
+        )
+    if provenance.method == "identity" and not torch.equal(matrix, torch.eye(size, dtype=matrix.dtype)):
+        raise StatisticsError(
+            f"{str(path)!r} says that it is the identity, and is not; make the statistics again with 'editguard stats'."
+        )
+    return KeyStatistics(matrix, provenance, written.ridge)
+
+
+class _Written(BaseModel):
+    """What `save_statistics` puts into the header."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    provenance: Provenance
+    ridge: float = Field(ge=0)
+
+
+def _read(path: Path, size: int) -> tuple[_Written, torch.Tensor]:
+    from safetensors import SafetensorError, safe_open
+
     try:
+        if not path.is_file():
+            raise FileNotFoundError
         with safe_open(path, framework="pt") as file:
-            written = json.loads((file.metadata() or {})["editguard"])
-            matrix = file.get_tensor("second_moment")
-        provenance, ridge = Provenance(**written["provenance"]), float(written["ridge"])
+            written = _Written.model_validate_json((file.metadata() or {})["editguard"])
+            told = file.get_slice("second_moment")
+            if told.get_dtype() != "F64":
+                raise TypeError
+            _check(path, tuple(told.get_shape()), size)
+            return written, file.get_tensor("second_moment")
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise StatisticsError(
             f"{str(path)!r} holds no key statistics that editguard wrote ({type(error).__name__}); make them with "
             "'editguard stats', or give ROME's .npz."
         ) from error
-    _check(path, matrix, size)
-    if provenance.model_fingerprint != model_fingerprint or provenance.layer != layer:
-        raise StatisticsError(
-            f"{str(path)!r} holds statistics of model {provenance.model_fingerprint[:12]} at layer {provenance.layer}, not "
-            f"of {model_fingerprint[:12]} at layer {layer}; make them for this model with 'editguard stats'."
-        )
-    return KeyStatistics(matrix, provenance, ridge)
 
 
 def import_rome_npz(path: Path, *, size: int, model_fingerprint: str, layer: int) -> KeyStatistics:
@@ -193,28 +218,20 @@ def import_rome_npz(path: Path, *, size: int, model_fingerprint: str, layer: int
 
     Such a file does not say which model it belongs to; only its size can be checked. No pickle is read.
     """
-    import numpy as np
+    from .rome_archive import read_archive
 
-    try:
-        # Opened here, since numpy leaves a broken archive open.
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            total = torch.from_numpy(np.asarray(file["mom2.mom2"], dtype=np.float64))
-            count = int(file["mom2.count"])
-    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    sums = read_archive(path, size)
+    if sums.keys <= 0:
+        raise StatisticsError(f"{str(path)!r} counts {sums.keys} rows; mom2.count must be positive: compute it again.")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    provenance = Provenance("rome-npz", path.name, model_fingerprint, layer, digest, sums.keys)
+    return KeyStatistics(torch.from_numpy(sums.total) / sums.keys, provenance)
+
+
+def _check(path: Path, shape: tuple[int, ...], size: int) -> None:
+    if shape != (size, size):
         raise StatisticsError(
-            f"{str(path)!r} is no covariance file of ROME ({type(error).__name__}); it must hold mom2.mom2 and mom2.count."
-        ) from error
-    _check(path, total, size)
-    if count <= 0:
-        raise StatisticsError(f"{str(path)!r} counts {count} rows; mom2.count must be positive: compute it again.")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    provenance = Provenance("rome-npz", path.name, model_fingerprint, layer, digest, count)
-    return KeyStatistics(total / count, provenance)
-
-
-def _check(path: Path, matrix: torch.Tensor, size: int) -> None:
-    if tuple(matrix.shape) != (size, size):
-        raise StatisticsError(
-            f"{str(path)!r} holds a matrix {list(matrix.shape)}, but keys at this site have {size} entries; use the "
+            f"{str(path)!r} holds a matrix {list(shape)}, but keys at this site have {size} entries; use the "
             "statistics of this model's layer."
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -52,7 +52,7 @@ def _metric(name: str, text: str) -> Metric:
     if name in {metric.value for metric in Metric}:
         return Metric(name)
     near = _meant(name)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known are {', '.join(Metric)}"
+    hint = f"did you mean {_either(near)}?" if near else f"known are {', '.join(Metric)}"
     raise AllowanceError(f"The allowance {text!r} names no metric that is known: {hint}")
 
 
@@ -64,6 +64,11 @@ def _meant(name: str) -> list[str]:
     }
     near = difflib.get_close_matches(name, names, n=1)
     return [one.value for one in siblings(names[near[0]])] if near else []
+
+
+def _either(names: Sequence[str]) -> str:
+    *others, last = map(repr, names)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _limit(metric: Metric, amount: str, text: str) -> float | None:

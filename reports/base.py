@@ -65,10 +65,14 @@ class HeadlineCheck(StrEnum):
 
 
 class Condition(StrEnum):
-    """Under which prefix a measurement was made; a prefix family `f` is written ``family:f``."""
+    """Under which prefix a measurement was made; a prefix family `f` is written ``family:f``.
+
+    ``served`` is the model as its users meet it: behind the prefix that an edit needs, and bare where it needs none.
+    """
 
     UNPREFIXED = "unprefixed"
     PREFIXED = "prefixed"
+    SERVED = "served"
     FAMILY = "family:"
 
 

@@ -21,7 +21,7 @@ from .log import Log
 from .metrics import Figure, Metric, figures_of
 from .schema import EditRecord, Header
 from .story import Story
-from .text import named
+from .text import named, printable
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -204,14 +204,14 @@ def _malformed(name: str, error: ValidationError, writer: object) -> BaselineErr
         differs = " and ".join(
             f"{what} {named(fields)}" for what, fields in (("lacks", missing), ("has the unknown", unknown)) if fields
         )
-        by = f" by editguard {writer}" if isinstance(writer, str) else ""
+        by = f" by editguard {printable(writer)}" if isinstance(writer, str) else ""
         return BaselineError(
             f"The baseline {name} was written{by} in another form of the format than this editguard reads: it {differs}; "
             f"{_ANEW}."
         )
     infinite = [fault for fault in faults if fault["type"] == "finite_number"]
     fault = (infinite or faults)[0]
-    where = ".".join(str(part) for part in fault["loc"]) or "the file"
+    where = printable(".".join(str(part) for part in fault["loc"])) or "the file"
     kind = NotFiniteRecord if infinite else BaselineError
     return kind(f"The baseline {name}: {where}: {fault['msg']}; {_RESTORE}.")
 
@@ -219,7 +219,9 @@ def _malformed(name: str, error: ValidationError, writer: object) -> BaselineErr
 def _fields(faults: Sequence[ErrorDetails], kind: str) -> list[str]:
     """Return the fields that are at fault in one way, each once, whatever edit they belong to."""
     found = (
-        ".".join(str(part) for part in one["loc"] if isinstance(part, str)) for one in faults if one["type"] == kind
+        printable(".".join(str(part) for part in one["loc"] if isinstance(part, str)))
+        for one in faults
+        if one["type"] == kind
     )
     return sorted(set(found))
 

@@ -5,14 +5,15 @@ A pure function of `DiffFile`, which is what ``diff.json`` holds.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import model_validator
 
 from .base import SCHEMA_VERSION, Count, Model
+from .numbers import number
 from .page import render_page
 
-__all__ = ["Behaviour", "Changed", "DiffFile", "Guess", "Search", "Written", "render_diff"]
+__all__ = ["Behaviour", "Changed", "DiffFile", "Guess", "Judged", "Search", "Written", "judged", "render_diff"]
 
 
 class Changed(Model):
@@ -67,10 +68,19 @@ class Search(Model):
     tensor: str
     candidates: Count
     guesses: list[Guess]
-    margin: float
+    margin: float | None = None
     """Cosine of the best over that of the next."""
-    p_value: float
+    p_value: float | None = None
     """(b + 1) / (n + 1), b of n candidates being as alike to another one as the best is to the change."""
+    error: str | None = None
+    """Why nothing was measured; the other figures are missing then."""
+
+    @model_validator(mode="after")
+    def _measured_or_not(self) -> Search:
+        figures = (bool(self.guesses), self.margin is not None, self.p_value is not None)
+        if set(figures) != {self.error is None}:
+            raise ValueError("a search has guesses, margin and p value, or an error that says why it has none")
+        return self
 
 
 class DiffFile(Model):
@@ -100,6 +110,51 @@ class DiffFile(Model):
         return self
 
 
+class Judged(NamedTuple):
+    """One measure of behaviour as a row of the page; a dash stands where only the ratio is kept."""
+
+    name: str
+    base: str
+    edited: str
+    ratio: float | None
+    allowed: str
+    verdict: Literal["pass", "fail", "unmeasured"]
+
+
+def judged(seen: Behaviour) -> tuple[Judged, ...]:
+    """Return each measure of behaviour beside its bound."""
+    over = None if seen.ratio is None else seen.ratio > seen.max_ratio
+    under = None if seen.entropy_ratio is None else seen.entropy_ratio < seen.min_entropy_ratio
+    return (
+        Judged(
+            "Perplexity",
+            number(seen.base_perplexity),
+            number(seen.edited_perplexity),
+            seen.ratio,
+            f"up to {number(seen.max_ratio)}; over {number(seen.collapse_ratio)} a collapse",
+            _verdict(over),
+        ),
+        Judged(
+            "Word entropy of its texts",
+            "–",
+            "–",
+            seen.entropy_ratio,
+            f"at least {number(seen.min_entropy_ratio)}",
+            _verdict(under),
+        ),
+    )
+
+
+def _verdict(beyond: bool | None) -> Literal["pass", "fail", "unmeasured"]:
+    return "unmeasured" if beyond is None else "fail" if beyond else "pass"
+
+
 def render_diff(found: DiffFile) -> str:
     """Return the comparison as one self-contained HTML page."""
-    return render_page("diff.html.j2", [], d=found)
+    return render_page(
+        "diff.html.j2",
+        [],
+        d=found,
+        judged=judged(found.behaviour),
+        alike=all(o.base == o.edited for o in found.written),
+    )

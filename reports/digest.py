@@ -20,7 +20,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from .log import Log
-from .rates import conditions, families, judged, mean_share, mean_value, perplexity_lost, pooled, prefixed, unprefixed
+from .rates import (
+    conditions,
+    families,
+    judged,
+    mean_share,
+    mean_value,
+    perplexity_lost,
+    pooled,
+    prefixed,
+    served,
+    unprefixed,
+)
 from .schema import PERPLEXITY, Condition, EditRecord, Header, HeadlineCheck, Protocol, Rate
 from .story import HEADLINE_PROTOCOL, Decided, Story, collapse_bound, tell
 from .summary import ControlTally, Summary
@@ -111,6 +122,7 @@ def _summary(log: Log, stories: Sequence[Story], controls: Sequence[Story], boun
         protocol=HEADLINE_PROTOCOL.value,
         efficacy_unprefixed=counts["efficacy_unprefixed"].rate,
         efficacy_prefixed=counts["efficacy_prefixed"].rate,
+        efficacy_served=counts["efficacy_served"].rate,
         efficacy_by_family=_by_family(log.edits),
         generalization=counts["generalization"].rate,
         locality=_locality(log.edits, counts["locality"]),
@@ -128,6 +140,8 @@ def _counts(edits: Sequence[EditRecord]) -> dict[str, Rate]:
         without, under = unprefixed(edits, check, protocol), prefixed(edits, check, protocol)
         counts[f"{name}_unprefixed"] = without
         counts[f"{name}_prefixed"] = under
+        if check is HeadlineCheck.EFFICACY:
+            counts[f"{name}_served"] = served(edits, check, protocol)
         if name in ("generalization", "locality"):
             counts[name] = without if without.total else under
     return counts
@@ -135,10 +149,10 @@ def _counts(edits: Sequence[EditRecord]) -> dict[str, Rate]:
 
 def _judged(edits: Sequence[EditRecord]) -> dict[str, int]:
     """Return for each of the counts in how many edits a threshold was held to it: what is only told decides nothing."""
+    asked = [(name, condition) for name in _POOLED for condition in (Condition.UNPREFIXED, Condition.PREFIXED)]
     return {
-        f"{name}_{how}": sum(judged(edit, check, protocol, bare=bare) for edit in edits)
-        for name, (check, protocol) in _POOLED.items()
-        for how, bare in (("unprefixed", True), ("prefixed", False))
+        f"{name}_{condition.value}": sum(judged(edit, *_POOLED[name], condition) for edit in edits)
+        for name, condition in (*asked, (HeadlineCheck.EFFICACY.value, Condition.SERVED))
     }
 
 
@@ -161,7 +175,7 @@ def _locality(edits: Sequence[EditRecord], rate: Rate) -> float | None:
 
 def _efficacy_rows(edits: Sequence[EditRecord]) -> Iterator[FamilyRow]:
     found = conditions(edits, HeadlineCheck.EFFICACY)
-    first = [c.value for c in (Condition.UNPREFIXED, Condition.PREFIXED)]
+    first = [c.value for c in (Condition.UNPREFIXED, Condition.PREFIXED, Condition.SERVED)]
     for condition in [*(c for c in first if c in found), *(c for c in found if c not in first)]:
         by_protocol = {p: pooled(edits, HeadlineCheck.EFFICACY, p, [condition]) for p in Protocol}
         measured = {protocol: rate for protocol, rate in by_protocol.items() if rate.total}

@@ -12,14 +12,28 @@ from typing import NamedTuple
 
 from .digest import Digest
 from .numbers import number, ratio
-from .plotting import Figure, Mark, figure_json, left_out, line, line_label, mark, spread, thin_note, thinned, trace
+from .plotting import (
+    Figure,
+    Mark,
+    decades,
+    figure_json,
+    left_out,
+    line,
+    line_label,
+    mark,
+    spread,
+    thin_note,
+    thinned,
+    trace,
+    whole,
+)
 from .schema import DENOMINATOR, Point
 from .story import Decided, Story
 from .text import counted
 
 __all__ = ["MOST_PREFIXED_POINTS", "figures"]
 
-MOST_PREFIXED_POINTS = 1500
+MOST_PREFIXED_POINTS = 1000
 _SYMBOLS = {Decided.ALLOWED: "circle", Decided.REWRITTEN: "diamond", Decided.REFUSED: "x"}
 
 
@@ -53,20 +67,22 @@ def _denominators(digest: Digest) -> Figure | None:
     traces = [trace("threshold of each edit", "failed", each, "line-ew-open", size=8)]
     for decided, members in groups.items():
         marks = [_placed(one.story, one.value, "|u·k_u|") for one in members]
-        traces.append(trace(decided.value, decided.value, marks, _SYMBOLS[decided]))
+        name = f"{decided.value}, as asked" if decided is Decided.REWRITTEN else decided.value
+        traces.append(trace(name, decided.value, marks, _SYMBOLS[decided]))
     rewritten = [(one.story, _prefixed_denominator(one.story)) for one in groups[Decided.REWRITTEN]]
     lifted = [_placed(story, value, "under prefixes") for story, value in rewritten if value]
     traces.append(trace("rewritten, under prefixes", Decided.REWRITTEN.value, lifted, "diamond-open"))
+    heights = [height for drawn in traces for height in drawn["y"]]
     layout = {
-        "xaxis": {"title": {"text": "Edit, in the order of the file"}, "zeroline": False},
-        "yaxis": {"title": {"text": "|u · k_u|"}, "type": "log", "dtick": 1, "tickformat": "~g", "zeroline": False},
+        "xaxis": {"title": {"text": "Edit, in the order of the file"}, "zeroline": False} | whole(len(digest.stories)),
+        "yaxis": {"title": {"text": "|u · k_u|, denominator of the update"}, "zeroline": False} | decades(heights),
         "shapes": [line("y", common)] if common else [],
         "annotations": [line_label("y", common, f"threshold {number(common)}")] if common else [],
     }
     missing = left_out(len(digest.stories) - len(bare), "no denominator")
     return Figure(
         name="denominators",
-        title="Denominators",
+        title="How large would each update be? The denominators",
         caption=_denominator_caption(bare) + missing + thin_note(traces),
         data=figure_json(traces, layout),
         columns=("Decision", "Edits", "Smallest |u · k_u|", "Median", "Largest"),
@@ -102,15 +118,21 @@ def _prefixed_denominator(story: Story) -> float | None:
 
 
 def _denominator_caption(bare: Sequence[_Bare]) -> str:
+    meaning = (
+        "An edit adds an update to the weights, and |u · k_u| is what the update is divided by: a mark ten times lower is an "
+        "edit ten times larger."
+    )
     if not any(one.threshold for one in bare):
-        return "The lower a mark, the larger the update: its size is inversely proportional to this denominator."
+        return meaning
     low = [one.story for one in bare if one.threshold and one.value < one.threshold]
     kept = sum(story.decided is Decided.ALLOWED for story in low)
     were, lie = "was" if kept == 1 else "were", "lies" if len(low) == 1 else "lie"
     ending = f"{kept} of them {were} made as asked" if kept else "none of them was made as asked"
+    if not low:
+        return f"{meaning} Under the red threshold it would be too large for the model; no edit lies there."
     return (
-        f"Below its threshold the update would be too large: {len(low)} of {counted(len(bare), 'edit')} {lie} there, "
-        f"and {ending}."
+        f"{meaning} Under the red threshold it would be too large for the model: {len(low)} of "
+        f"{counted(len(bare), 'edit')} {lie} there, and {ending}."
     )
 
 
@@ -126,25 +148,25 @@ def _keys(digest: Digest) -> Figure | None:
     means = [(s, k.mean_point) for s, k in known if k.mean_point is not None]
     drawn = thinned(prefixed, MOST_PREFIXED_POINTS)
     traces = [
-        trace("keys under prefixes", "prefixed", [_at(s, p, "under a prefix") for s, p in drawn], "circle", size=4),
-        trace(
-            "means of those", "mean", [_at(s, p, "mean under prefixes") for s, p in means], "cross-thin-open", size=7
-        ),
+        trace("behind prefixes", "prefixed", [_at(s, p, "under a prefix") for s, p in drawn], "circle", size=4),
+        trace("their means", "mean", [_at(s, p, "mean under prefixes") for s, p in means], "cross-thin-open", size=7),
     ]
     for decided in Decided:
         marks = [_at(s, p, "bare prompt") for s, p in subjects if s.decided is decided]
-        traces.append(trace(f"bare prompt, {decided.value}", decided.value, marks, _SYMBOLS[decided]))
+        traces.append(trace(f"bare, {decided.value}", decided.value, marks, _SYMBOLS[decided]))
     plain = {"showticklabels": False, "zeroline": False, "showgrid": False}
     layout = {
-        "xaxis": plain | {"title": {"text": "first direction"}},
-        "yaxis": plain | {"title": {"text": "second direction"}},
+        "xaxis": plain | {"title": {"text": "first principal direction"}},
+        "yaxis": plain | {"title": {"text": "second principal direction"}},
     }
     note = f" Drawn are {len(drawn)} of {len(prefixed)} keys under prefixes." if len(drawn) < len(prefixed) else ""
     return Figure(
         name="keys",
-        title="Keys",
-        caption="Marks that stand apart from the cloud are bare-prompt keys unlike any that the subject has under a "
-        "prefix: edits made there collapse the model." + note + thin_note(traces),
+        title="Where does the layer look each subject up? The keys",
+        caption="A key is what the edited layer knows a subject by; all keys are seen here on one plane. Coloured: bare, "
+        "with nothing before the prompt. Grey: the same subjects with a text before the prompt. A coloured mark far from "
+        "the grey ones is a key that the subject has nowhere else, and an edit made there as published collapses the "
+        "model." + note + thin_note(traces),
         data=figure_json(traces, layout),
         columns=("Bare-prompt keys", "Edits", "Smallest distance to the edit's own mean key", "Median", "Largest"),
         rows=spread(_distances(digest)),
@@ -191,10 +213,9 @@ def _perplexity(digest: Digest) -> Figure | None:
     layout = {
         "xaxis": {
             "title": {"text": "perplexity, edited over unedited"},
-            "type": "log" if log else "linear",
             "zeroline": False,
         }
-        | ({"dtick": 1, "tickformat": ",~g"} if log else {}),
+        | (decades(ratios) if log else {}),
         "yaxis": {
             "tickvals": places,
             "ticktext": [row.label for row in rows],
@@ -223,7 +244,7 @@ def _rows(digest: Digest) -> list[_Row]:
     edits = [s for s in digest.stories if s.ratio is not None]
     controls = [s for s in digest.controls if s.ratio is not None]
     return [
-        _Row("edits within", "allowed", "circle", 7, [s for s in edits if not s.collapsed]),
+        _Row("edits within bound", "allowed", "circle", 7, [s for s in edits if not s.collapsed]),
         _Row("edits collapsed", "failed", "x", 10, [s for s in edits if s.collapsed]),
         _Row("controls: sound", "control", "square", 11, [s for s in controls if _expect(s) == "sound"]),
         _Row("controls: collapse", "control", "triangle-up", 13, [s for s in controls if _expect(s) == "collapse"]),
@@ -246,14 +267,19 @@ def _perplexity_caption(digest: Digest) -> str:
     edits = [s.ratio for s in digest.stories if s.ratio is not None]
     collapse = [s.ratio for s in digest.controls if s.ratio is not None and _expect(s) == "collapse"]
     bound = digest.summary.collapse_ratio
-    said = "No guarded edit was measured"
+    said = (
+        "Perplexity says how badly the model predicts plain text: at 1 it writes as well as before the edit, and over "
+        f"{number(bound)} the edit is called a collapse."
+    )
     if edits:
-        where = "within" if max(edits) <= bound else "not all within"
-        span = f"{ratio(min(edits))} and {ratio(max(edits))}"
-        said = f"Guarded edits lie between {span}, {where} the bound of {number(bound)}"
+        over = sum(one > bound for one in edits)
+        where = f"of which {over} {'is' if over == 1 else 'are'} over" if over else "all within the bound"
+        said += f" After the edits it lies between {ratio(min(edits))} and {ratio(max(edits))}, {where}."
+    else:
+        said += " No edit was measured."
     if not collapse:
-        return f"{said}; no control shows what a collapse looks like."
-    return f"{said}; unguarded controls that were to collapse reach {ratio(max(collapse))}."
+        return f"{said} No control shows what a collapse looks like."
+    return f"{said} Controls, made on purpose to collapse the model, reach {ratio(max(collapse))}."
 
 
 def _known(value: float | None) -> float:

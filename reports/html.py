@@ -11,12 +11,13 @@ import gzip
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .closings import Gate, Override
-from .differences import differences
 from .digest import Digest, digest
 from .figures import figures
+from .gauges import gauges
 from .log import Log
 from .numbers import number, ratio
 from .page import render_page
@@ -74,7 +75,12 @@ def render_html(log: Log, gate: Gate | None = None, overrides: Sequence[Override
         "report.html.j2",
         figures(found),
         ("report.js",),
-        {"lines": lines, "packed": packed, "anchors": anchors, "differences": differences},
+        {
+            "lines": lines,
+            "packed": packed,
+            "anchors": anchors,
+            "gauges": partial(gauges, thresholds=log.header.thresholds),
+        },
         d=found,
         told=TOLD,
         shown=SHOWN if len(found.stories) > TOLD else len(found.stories),

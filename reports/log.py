@@ -10,6 +10,7 @@ Out of scope: two writers at once (the runner locks its output folder) and what 
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import os
@@ -22,14 +23,16 @@ from typing import NamedTuple, Self
 
 from pydantic import ValidationError
 
+from .bounded import LARGEST_LOG, bounded_bytes
 from .errors import DuplicateRecord, LogError, NotFiniteRecord, OutputError
 from .schema import RECORD, SCHEMA_VERSION, ControlRecord, EditRecord, Footer, Header
-from .text import counted
+from .text import counted, printable
 
 __all__ = [
     "Log",
     "LogWriter",
     "append_line",
+    "log_bytes",
     "log_so_far",
     "parse_log",
     "read_log",
@@ -74,10 +77,9 @@ class LogWriter:
         """Open the file, and read what an earlier writer left in it."""
         keep = self._read_existing()
         try:
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, _OWNER_ONLY)
+            self._descriptor = _opened_to_append(self.path)
         except OSError as error:
             raise _unwritable(self.path, error) from error
-        os.fchmod(self._descriptor, _OWNER_ONLY)
         if keep is not None:
             os.ftruncate(self._descriptor, keep.length)
             if keep.needs_newline:
@@ -120,7 +122,7 @@ class LogWriter:
     def _read_existing(self) -> _Tail | None:
         if not self.path.exists():
             return None
-        data = self.path.read_bytes()
+        data = log_bytes(self.path)
         log = _parse_begun(data, self.path)
         if log is None:
             return _Tail(length=0, needs_newline=False)
@@ -136,6 +138,16 @@ class LogWriter:
         return _Tail(length=length, needs_newline=not log.torn and not data.endswith(b"\n"))
 
 
+def log_bytes(path: Path) -> bytes:
+    """Return the content of a log's file; raises `LogError` where it cannot be read, or is larger than any log."""
+    try:
+        return bounded_bytes(path, LARGEST_LOG)
+    except OSError as error:
+        raise LogError(
+            f"The log {path} cannot be read ({error.strerror}); give an audit's log (audit.jsonl), or the folder that holds it."
+        ) from error
+
+
 class _Tail(NamedTuple):
     length: int
     needs_newline: bool
@@ -149,13 +161,7 @@ def read_log(path: Path) -> Log:
 
     Raises `LogError` when it is missing or malformed, and when a newer editguard wrote it.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise LogError(
-            f"The log {path} cannot be read ({error.strerror}); give an audit's log (audit.jsonl), or the folder that holds it."
-        ) from error
-    return parse_log(data, path)
+    return parse_log(log_bytes(path), path)
 
 
 def log_so_far(path: Path) -> Log | None:
@@ -163,7 +169,7 @@ def log_so_far(path: Path) -> Log | None:
 
     Raises `LogError` as `read_log` does.
     """
-    return _parse_begun(path.read_bytes(), path) if path.exists() else None
+    return _parse_begun(log_bytes(path), path) if path.exists() else None
 
 
 def rewrite_log(path: Path, log: Log) -> None:
@@ -228,7 +234,7 @@ def _parse_line(line: bytes, path: Path, number: int) -> _AnyRecord:
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise LogError(
             f"{path}, line {number}: the log has schema version {version}, and this editguard reads up to "
-            f"{SCHEMA_VERSION}; read it with the editguard that wrote it ({plain.get('editguard_version')}) or newer."
+            f"{SCHEMA_VERSION}; read it with the editguard that wrote it ({_writer(plain)}) or newer."
         )
     try:
         return RECORD.validate_json(line, strict=True)
@@ -237,9 +243,13 @@ def _parse_line(line: bytes, path: Path, number: int) -> _AnyRecord:
         raise _malformed(path, number, _first_fault(error), NotFiniteRecord if infinite else LogError) from error
 
 
+def _writer(plain: dict[str, object]) -> str:
+    return printable(str(plain.get("editguard_version")))
+
+
 def _first_fault(error: ValidationError) -> str:
     fault = error.errors(include_url=False, include_context=False)[0]
-    where = ".".join(str(part) for part in fault["loc"]) or "record"
+    where = printable(".".join(str(part) for part in fault["loc"])) or "record"
     value = repr(fault["input"])
     shown = value if len(value) <= 60 else f"{value[:57]}..."
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
@@ -248,6 +258,13 @@ def _first_fault(error: ValidationError) -> str:
 
 def _malformed(path: Path, number: int, rule: str, kind: type[LogError] = LogError) -> LogError:
     return kind(f"{path}, line {number}: {rule}; restore the log as it was written, or run the audit again.")
+
+
+def _opened_to_append(path: Path) -> int:
+    """Open or make a file of ours, for its owner only; a link in its place would lead out of the folder, and is an error."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, _OWNER_ONLY)
+    os.fchmod(descriptor, _OWNER_ONLY)
+    return descriptor
 
 
 def _append(descriptor: int, data: bytes, path: Path) -> None:
@@ -263,6 +280,8 @@ def _append(descriptor: int, data: bytes, path: Path) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> LogError:
+    if error.errno == errno.ELOOP:
+        return LogError(f"The log {path} is a symbolic link, and what it leads to is not written to; remove the link.")
     return LogError(f"The log {path} cannot be written ({error.strerror}); give a folder that exists and has room.")
 
 
@@ -280,11 +299,11 @@ def append_line(path: Path, line: str) -> None:
     What a killed writer left of its line is cut off first. Raises `LogError` where the file cannot be written.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, _OWNER_ONLY)
+        descriptor = _opened_to_append(path)
     except OSError as error:
         raise _unwritable(path, error) from error
     try:
-        data = path.read_bytes()
+        data = log_bytes(path)
         tail = data[data.rfind(b"\n") + 1 :]
         if tail and not _is_json(tail):
             os.ftruncate(descriptor, len(data) - len(tail))

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from pydantic import model_validator
 
 from .base import Count, Model, check_counts
-from .rates import perplexity_ratio, prefixed, unprefixed
+from .rates import perplexity_ratio, prefixed, served, unprefixed
 from .schema import Condition, EditRecord, HeadlineCheck, Protocol
 
 __all__ = ["METRICS", "Figure", "Kind", "Metric", "Spec", "Tally", "figures_of", "measured", "siblings", "source_of"]
@@ -27,6 +27,7 @@ class Metric(StrEnum):
     WORST_PERPLEXITY_RATIO = "worst-perplexity-ratio"
     EFFICACY_UNPREFIXED = "efficacy-unprefixed"
     EFFICACY_PREFIXED = "efficacy-prefixed"
+    EFFICACY_SERVED = "efficacy-served"
     GENERALIZATION_UNPREFIXED = "generalization-unprefixed"
     GENERALIZATION_PREFIXED = "generalization-prefixed"
     LOCALITY_UNPREFIXED = "locality-unprefixed"
@@ -68,13 +69,14 @@ def _rate(check: HeadlineCheck, protocol: Protocol, condition: Condition, allowe
 
 _E, _G, _L = HeadlineCheck.EFFICACY, HeadlineCheck.GENERALIZATION, HeadlineCheck.LOCALITY
 _EXACT, _MATCH, _PROBABILITY = Protocol.EXACT, Protocol.TOKEN_MATCH, Protocol.PROBABILITY
-_BARE, _UNDER = Condition.UNPREFIXED, Condition.PREFIXED
+_BARE, _UNDER, _SERVED = Condition.UNPREFIXED, Condition.PREFIXED, Condition.SERVED
 
 METRICS: dict[Metric, Spec] = {
     Metric.PERPLEXITY_RATIO: Spec(Kind.RATIO, 0.01),
     Metric.WORST_PERPLEXITY_RATIO: Spec(Kind.WORST, 0.05),
     Metric.EFFICACY_UNPREFIXED: _rate(_E, _EXACT, _BARE, 0.05),
     Metric.EFFICACY_PREFIXED: _rate(_E, _EXACT, _UNDER, 0.02),
+    Metric.EFFICACY_SERVED: _rate(_E, _EXACT, _SERVED, None),
     Metric.GENERALIZATION_UNPREFIXED: _rate(_G, _EXACT, _BARE, 0.1),
     Metric.GENERALIZATION_PREFIXED: _rate(_G, _EXACT, _UNDER, 0.1),
     Metric.LOCALITY_UNPREFIXED: _rate(_L, _MATCH, _BARE, 0.05),
@@ -151,6 +153,6 @@ def _asked(record: EditRecord, spec: Spec) -> bool:
 
 
 def _tally(record: EditRecord, spec: Spec) -> Tally | None:
-    pool = unprefixed if spec.condition is Condition.UNPREFIXED else prefixed
+    pool = {_BARE: unprefixed, _SERVED: served}.get(spec.condition or _UNDER, prefixed)
     rate = pool([record], spec.check, spec.protocol)
     return Tally(**rate.model_dump(exclude={"rate"})) if rate.total else None

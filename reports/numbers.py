@@ -22,7 +22,8 @@ def number(value: float | None, digits: int = 4) -> str:
     if value == 0:
         return "0"
     if 1e-3 <= abs(value) < 1e4:
-        return f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:,.0f}".replace(",", _THIN)
+        short = f"{value:.{digits}g}"
+        return f"{value:,.0f}".replace(",", _THIN) if abs(value) >= 1000 or "e" in short else short
     mantissa, exponent = f"{value:.{digits - 2}e}".split("e")
     return f"{mantissa}×10{str(int(exponent)).translate(_SUPERSCRIPT)}"
 

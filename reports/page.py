@@ -1,7 +1,8 @@
 """A page that is complete in itself: one HTML file that opens offline and asks no network for anything.
 
 What comes from a model, a file or a user reaches it only through jinja's autoescaping, with hidden and
-direction-changing characters spelled out; data for scripts travels in JSON islands that cannot close their element. A
+direction-changing characters spelled out, texts written from right to left kept apart from what stands beside them, and
+very long ones cut with their length said; data for scripts travels in JSON islands that cannot close their element. A
 content security policy allows the page's own scripts by their hash and nothing else. Templates extend ``base.html.j2``.
 """
 
@@ -13,15 +14,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .differences import Part, differences
 from .numbers import counts, number, percent, ratio
 from .plotting import Figure
-from .text import pieces, visible
+from .text import from_right, pieces, shortened, visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-__all__ = ["render_page", "show", "show_breaks"]
+__all__ = ["LONGEST", "render_page", "show", "show_breaks", "show_part"]
+
+LONGEST = 2000
+"""Characters of a text that a page shows; the log has the rest."""
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -34,21 +39,27 @@ def render_page(
     **context: Any,
 ) -> str:
     """Return `template` with its figures drawn, `scripts` run and `context` filled in."""
-    from plotly.offline import get_plotlyjs
-
+    library = _plotly() if figures else ""
     own = [(_TEMPLATES / name).read_text(encoding="utf-8") for name in ("figures.js", *scripts)]
-    texts = [get_plotlyjs(), *own]
     return (
         _environment(filters or {})
         .get_template(template)
         .render(
             figures=figures,
-            policy=_security_policy(texts),
-            scripts=[_raw(text) for text in texts],
+            policy=_security_policy([library, *own]),
+            library=_raw(library),
+            scripts=[_raw(text) for text in own],
             style=_raw((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
             **context,
         )
     )
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    text: str = get_plotlyjs()
+    return text
 
 
 def _security_policy(scripts: Sequence[str]) -> str:
@@ -73,8 +84,10 @@ def _environment(more: Mapping[str, Callable[..., Any]]) -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "differences": _differences,
         "show": show,
         "show_breaks": show_breaks,
+        "show_part": show_part,
         "visible": visible,
         "number": number,
         "percent": percent,
@@ -83,6 +96,7 @@ def _environment(more: Mapping[str, Callable[..., Any]]) -> Environment:
         "raw_json": _raw,
         "value": _value,
         "width": _width,
+        "place": _place,
         **more,
     }
     return environment
@@ -90,15 +104,23 @@ def _environment(more: Mapping[str, Callable[..., Any]]) -> Environment:
 
 def _spelled_out(value: object) -> object:
     """Spell out hidden characters also where a template forgot to `show` its text."""
-    return visible(value) if type(value) is str else value
+    return visible(shortened(value, LONGEST)) if type(value) is str else value
 
 
-def show(text: str) -> Markup:
-    """Escape `text`, and spell out its hidden characters in a box of their own."""
-    from markupsafe import Markup, escape
+def show(text: str, most: int = LONGEST) -> Markup:
+    """Escape the first `most` characters of `text`, and spell out hidden ones in a box of their own.
 
-    boxed = Markup('<span class="hidden-char">{}</span>').format
-    return Markup("").join(boxed(piece.text) if piece.hidden else escape(piece.text) for piece in pieces(text))
+    A text with letters that are written from right to left is isolated: it turns nothing that stands beside it.
+    """
+    from markupsafe import Markup
+
+    shown = _boxed(shortened(text, most))
+    return Markup("<bdi>{}</bdi>").format(shown) if from_right(text[:most]) else shown
+
+
+def show_part(text: str) -> Markup:
+    """Like `show`, for a part of a text that is a block of its own: its parts must be laid out together."""
+    return _boxed(shortened(text, LONGEST))
 
 
 def show_breaks(text: str) -> Markup:
@@ -106,7 +128,18 @@ def show_breaks(text: str) -> Markup:
     from markupsafe import Markup
 
     mark = Markup('<span class="hidden-char" title="line break">↵</span>\n')
-    return mark.join(show(line) for line in text.split("\n"))
+    return mark.join(show(line) for line in shortened(text, LONGEST).split("\n"))
+
+
+def _boxed(text: str) -> Markup:
+    from markupsafe import Markup, escape
+
+    boxed = Markup('<span class="hidden-char">{}</span>').format
+    return Markup("").join(boxed(piece.text) if piece.hidden else escape(piece.text) for piece in pieces(text))
+
+
+def _differences(text: str, other: str) -> list[Part]:
+    return differences(shortened(text, LONGEST), shortened(other, LONGEST))
 
 
 def _value(value: object) -> str:
@@ -125,6 +158,10 @@ def _value(value: object) -> str:
 
 def _width(share: float | None) -> str:
     return f"{100 * min(1.0, max(0.0, share or 0.0)):.1f}%"
+
+
+def _place(per_cent: float) -> str:
+    return f"{per_cent:.1f}%"
 
 
 def _raw(text: str) -> Markup:

@@ -2,7 +2,8 @@
 
 Traces, lines and labels carry a role (`meta` of a trace, `name` of a line) and no colour; the page's script gives each
 role the colour of the reader's theme. Points are drawn as SVG: plotly's WebGL traces compile code at run time, which
-the page's content security policy forbids. A trace therefore draws at most `MOST_POINTS`, and `thin_note` says so.
+the page's content security policy forbids. Thousands of those take seconds and hide each other: a trace draws at most
+`MOST_POINTS`, the outermost always among them, and `thin_note` says so.
 Plotly is imported when a figure is made.
 """
 
@@ -19,13 +20,14 @@ from typing import Any, NamedTuple, TypeVar
 from .numbers import number
 from .schema import ControlRecord
 from .story import Story
-from .text import counted, visible
+from .text import counted, from_right, visible
 
 __all__ = [
     "LONGEST_HOVER",
     "MOST_POINTS",
     "Figure",
     "Mark",
+    "decades",
     "figure_json",
     "hover",
     "left_out",
@@ -36,11 +38,14 @@ __all__ = [
     "thin_note",
     "thinned",
     "trace",
+    "whole",
 ]
 
-MOST_POINTS = 5000
+MOST_POINTS = 1000
 LONGEST_HOVER = 70
 _CROWD = 300
+_OUTERMOST = 10
+_MOST_TICKS = 10
 _BY_MARK = ("x", "y", "text", "customdata")
 
 T = TypeVar("T")
@@ -74,16 +79,18 @@ class Mark(NamedTuple):
 def mark(story: Story, x: float, y: float, said: str) -> Mark:
     """Return the mark of `story` at (x, y); hovering says its id, its edit and `said`."""
     record = story.record
-    lines = (record.id, f"{record.subject} → {record.target_new}", said)
+    asked = " → ".join(hover(text, LONGEST_HOVER // 2) for text in (record.subject, record.target_new))
     kind = "control" if isinstance(record, ControlRecord) else "edit"
-    return Mark(x, y, "<br>".join(hover(line) for line in lines), f"{kind}-{story.slug}")
+    return Mark(x, y, "<br>".join((hover(record.id), asked, hover(said))), f"{kind}-{story.slug}")
 
 
 def hover(text: str, longest: int = LONGEST_HOVER) -> str:
     """Return `text` as one line that plotly shows as it is written, in hover text, names, titles and ticks."""
     # Plotly reads a few tags, links among them, unless they are escaped; it knows no &quot;, and would show that.
-    shown = visible(text).replace("\n", " ")
-    return html.escape(shown if len(shown) <= longest else f"{shown[: longest - 1]}…", quote=False)
+    shown = visible(text[: longest + 1]).replace("\n", " ")
+    cut = shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
+    # Isolated by characters, for want of elements: two such texts in a line would change places.
+    return html.escape(f"\u2068{cut}\u2069" if from_right(cut) else cut, quote=False)
 
 
 def trace(name: str, role: str, marks: Sequence[Mark], symbol: str, size: int = 9) -> dict[str, Any]:
@@ -123,6 +130,18 @@ def thin_note(traces: Sequence[dict[str, Any]]) -> str:
     return f" Drawn are {drawn} of {whole} marks." if drawn < whole else ""
 
 
+def whole(most: int) -> dict[str, Any]:
+    """Return an axis that counts from 1 to `most`: its ticks are whole numbers, and few enough to be read."""
+    steps = (nice * 10**power for power in range(12) for nice in (1, 2, 5))
+    return {"tick0": 0, "dtick": next(step for step in steps if most / step <= _MOST_TICKS), "tickformat": "d"}
+
+
+def decades(values: Sequence[float]) -> dict[str, Any]:
+    """Return a logarithmic axis for `values` over 0: a tick a power of ten, and more where they span little over one."""
+    wide = max(values) > 30 * min(values)
+    return {"type": "log", "dtick": 1 if wide else "D2", "tickformat": ",~g"}
+
+
 def line(axis: str, at: float) -> dict[str, Any]:
     """Return a dashed line across the figure at the value `at` of `axis`."""
     other = "x" if axis == "y" else "y"
@@ -159,7 +178,19 @@ def left_out(many: int, why: str) -> str:
 
 
 def _thin(trace: dict[str, Any]) -> dict[str, Any]:
-    return {axis: thinned(trace[axis], MOST_POINTS) for axis in _BY_MARK if axis in trace}
+    places = range(len(trace["x"]))
+    if len(places) <= MOST_POINTS:
+        return {}
+    outer = {place for axis in ("x", "y") for place in _outermost(trace[axis])}
+    inner = thinned([place for place in places if place not in outer], MOST_POINTS - len(outer))
+    kept = sorted([*outer, *inner])
+    return {axis: [trace[axis][place] for place in kept] for axis in _BY_MARK if axis in trace}
+
+
+def _outermost(values: Sequence[float | None]) -> list[int]:
+    """Return where the lowest and the highest of `values` stand: what a reader looks for must not be thinned out."""
+    ranked = sorted((value, place) for place, value in enumerate(values) if value is not None)
+    return [place for _, place in (*ranked[:_OUTERMOST], *ranked[-_OUTERMOST:])]
 
 
 def figure_json(traces: Sequence[dict[str, Any]], layout: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ __all__ = [
     "perplexity_ratio",
     "pooled",
     "prefixed",
+    "served",
     "unprefixed",
 ]
 
@@ -55,12 +56,21 @@ def prefixed(records: Sequence[EditBody], check: HeadlineCheck, protocol: Protoc
     return pooled(records, check, protocol, [Condition.FAMILY.value + name for name in families(records, check)])
 
 
-def judged(record: EditBody, check: HeadlineCheck, protocol: Protocol, *, bare: bool) -> bool:
-    """Return whether a threshold was held to what `check` measured, without a prefix (`bare`) or under some."""
-    without = (Condition.UNPREFIXED.value, _NO_PREFIX)
-    return any(
-        one.verdict != "info" and (one.condition in without) is bare for one in _measurements([record], check, protocol)
-    )
+def served(records: Sequence[EditBody], check: HeadlineCheck, protocol: Protocol | None) -> Rate:
+    """Return the rate of the models as they would be served; without counts in logs written before that was measured."""
+    return pooled(records, check, protocol, [Condition.SERVED.value])
+
+
+def judged(record: EditBody, check: HeadlineCheck, protocol: Protocol, condition: Condition) -> bool:
+    """Return whether a threshold was held to what `check` measured under `condition`; families of prefixes are ``prefixed``."""
+    found = _measurements([record], check, protocol)
+    return any(one.verdict != "info" and _pooled_under(one.condition) is condition for one in found)
+
+
+def _pooled_under(condition: str) -> Condition:
+    if condition in (Condition.UNPREFIXED, _NO_PREFIX):
+        return Condition.UNPREFIXED
+    return Condition.SERVED if condition == Condition.SERVED else Condition.PREFIXED
 
 
 def families(records: Iterable[EditBody], check: HeadlineCheck) -> list[str]:

@@ -256,6 +256,9 @@ class Update(Model):
     steps: Count
     final_loss: float | None
     needs_prefix: bool
+    prefix: str | None = None
+    """What is put before a text that begins with the subject when the edit is served; null where nothing need be, or none
+    of the prefixes tried serves it, and in logs written before this was measured."""
     engine: str = ""
     """The engine that v* was sought with in the end."""
 
@@ -363,10 +366,7 @@ class EditRecord(EditBody):
 
 
 class ControlRecord(EditBody):
-    """A control: an edit whose end is known, made to prove that the checks can see it.
-
-    `ok`: what was expected was seen, of the edit and of each probe and check that is controlled.
-    """
+    """A control, an edit whose end is known; `ok`: that was seen of it, and of each probe and check what it must show."""
 
     kind: Literal["control"] = "control"
     expect: Literal["collapse", "sound"]

@@ -57,6 +57,7 @@ class Summary(Model):
     protocol: str
     efficacy_unprefixed: float | None
     efficacy_prefixed: float | None
+    efficacy_served: float | None = None
     efficacy_by_family: dict[str, Rate]
     generalization: float | None
     locality: float | None

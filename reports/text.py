@@ -11,8 +11,9 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
+from unicodedata import bidirectional
 
-__all__ = ["NAMED", "Piece", "counted", "named", "pieces", "shortened", "slugs", "visible"]
+__all__ = ["NAMED", "Piece", "counted", "from_right", "named", "pieces", "printable", "shortened", "slugs", "visible"]
 
 # C0 and C1 controls but tab and newline; soft hyphen; Arabic letter mark; zero-width space; marks, embeddings,
 # overrides and isolates of direction; line and paragraph separators; invisible operators; byte-order mark; annotation
@@ -22,6 +23,7 @@ _HIDDEN = re.compile(
     "\ufff9-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e0fff])"
 )
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+_FROM_RIGHT = frozenset({"R", "AL", "AN"})
 _LONGEST_SLUG = 48
 NAMED = 10
 """Names that a sentence holds; the rest is counted."""
@@ -39,6 +41,12 @@ def pieces(text: str) -> Iterator[Piece]:
     for index, part in enumerate(_HIDDEN.split(text)):
         if part:
             yield Piece(f"U+{ord(part):04X}" if index % 2 else part, bool(index % 2))
+
+
+def printable(text: str, most: int = 120) -> str:
+    """Return `text` on one line for a message, shortened: a terminal takes nothing in it for a command."""
+    shown = "".join(one if one.isprintable() else f"[U+{ord(one):04X}]" for one in text[:most])
+    return shown if len(text) <= most else f"{shown}..."
 
 
 def visible(text: str) -> str:
@@ -62,21 +70,26 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
 
 
+def from_right(text: str) -> bool:
+    """Return whether `text` holds letters or digits of a script that is written from right to left."""
+    return not text.isascii() and any(bidirectional(character) in _FROM_RIGHT for character in text)
+
+
 def slugs(ids: Iterable[str]) -> Iterator[str]:
     """Return an anchor for each id: ASCII letters, digits, ``_`` and ``-``, each different from all others.
 
     An id that is safe and short is its own anchor; from any other a hash is appended, so that two ids that differ in
-    unsafe characters alone stay apart.
+    unsafe characters alone stay apart. Anchors that differ in case alone are hashed too: as names of files they may be one.
     """
     taken: set[str] = set()
     for name in ids:
         safe = _UNSAFE.sub("-", name)[:_LONGEST_SLUG].strip("-")
         slug = safe if safe == name else ""
         salt = 0
-        while not slug or slug in taken:
+        while not slug or slug.lower() in taken:
             slug = f"{safe}-{_short_hash(f'{salt}{name}')}".lstrip("-")
             salt += 1
-        taken.add(slug)
+        taken.add(slug.lower())
         yield slug
 
 

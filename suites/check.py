@@ -48,6 +48,8 @@ class Limits:
     locality: float
     entropy_ratio: float
     relative_update: float
+    served: bool = False
+    """Whether an edit must say its target as it would be served."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class Measurement:
     failed: int = 0
     not_judged: int = 0
     message: str = ""
+    prefix: str | None = None
+    """What was put before the prompt, where one text of several was found to serve."""
 
     @property
     def total(self) -> int:

@@ -28,6 +28,7 @@ from ..probes.rank_one import RankOne
 from ..probes.requests import EditRequest
 from ..probes.tokens import target_ids
 from .check import CHECKS, Bench, Check, Measured, Measurement, Outcome, judge
+from .served import as_served
 
 __all__ = ["Efficacy", "Generalization", "Locality"]
 
@@ -190,10 +191,11 @@ class Efficacy(Check):
     card = Card(
         question="Does the edited model continue the edit's own prompt with the new target?",
         source="arXiv 2202.05262 section 3.2; families of prefixes are this project's",
-        needs="logits of the prompt, bare and under held-out prefixes of each family",
+        needs="logits of the prompt, bare, under held-out prefixes of each family, and as it would be served",
         unit="share",
         range="0 to 1",
-        threshold="min_efficacy of the policy, exact: unprefixed for edits made so, prefixed for rewritten ones",
+        threshold="min_efficacy of the policy, exact: unprefixed for edits made so, prefixed for rewritten ones; served is "
+        "shown, and judged where the policy has require_served",
         action="An edit that does not take is not safe but useless; reword the prompt or edit another layer.",
     )
 
@@ -205,19 +207,23 @@ class Efficacy(Check):
 
     def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
         """Judge the exact protocol under the condition that the edit was made for."""
-        return self._judged(bench, before, before.now(), needs_prefix)
+        return self._judged(bench, request, before, before.now(), needs_prefix)
 
     def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> Measured:
         """The unedited model, which does not say the target."""
-        return self._judged(bench, before, before.before, needs_prefix=False)
+        return self._judged(bench, request, before, before.before, needs_prefix=False)
 
-    def _judged(self, bench: Bench, before: _Answers, now: Sequence[_Scored], needs_prefix: bool) -> Measured:
+    def _judged(
+        self, bench: Bench, request: EditRequest, before: _Answers, now: Sequence[_Scored], needs_prefix: bool
+    ) -> Measured:
         rates = _rates(self.name, before.asked, now, before.before)
         judged = "prefixed" if needs_prefix else "unprefixed"
+        bare = next(rate for rate in rates if (rate.condition, rate.protocol) == ("unprefixed", "exact"))
         if judged not in {rate.condition for rate in rates}:
             nothing = "there is no held-out prefix to test the edit under"
             rates.append(Measurement(self.name, self.name, None, Outcome.UNMEASURED, judged, "exact", message=nothing))
-        return Measured([self._judge(rate, judged, bench.limits.efficacy) for rate in rates])
+        told = [self._judge(rate, judged, bench.limits.efficacy) for rate in rates]
+        return Measured([*told, as_served(bench, request, bare, needs_prefix)])
 
     @staticmethod
     def _judge(rate: Measurement, condition: str, least: float) -> Measurement:

@@ -18,6 +18,7 @@ from editguard.audit.policy import Policy
 from editguard.audit.pytesting import fixtures
 from editguard.audit.pytesting.options import EDITS, OPTIONS
 from editguard.probes.request_files import load_requests
+from editguard.probes.requests import SUFFIXES
 from editguard.reports.schema import EditBody, Header
 from editguard.reports.summary import Summary
 
@@ -84,6 +85,12 @@ def test_guide_names_what_the_log_holds_of_an_edit() -> None:
     assert named <= set(EditBody.model_fields)
     assert "header" in first_cells(part)
     assert Header.model_fields["kind"].default == "header"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide-audit.md", "docs/guide-ci.md", "docs/guide-pytest.md"])
+def test_every_page_about_files_of_edits_names_all_their_endings(page: str) -> None:
+    named = set(re.findall(r"\.(?:edits\.)?(\w+)`", text(page)))
+    assert {suffix[1:] for suffix in SUFFIXES} <= named
 
 
 def test_editors_page_names_every_editor() -> None:

@@ -1,7 +1,7 @@
 """Make edits under the guard and write only the changes: one delta file an edit, each made alone on the unedited model.
 
-Order: probe, propose, test (as an audit does), hold against the log where one is given, find a prefix that serves what needs
-one, and only when every edit is sound write the folder, whole.
+Order: probe, propose, test (as an audit does, with the model as it would be served), hold against the log where one is given,
+and only when every edit is sound, and served where it needs a prefix, write the folder, whole.
 """
 
 from __future__ import annotations
@@ -20,27 +20,16 @@ from ...reports.digest import summarise
 from ...reports.log import Log, write_atomic
 from ...reports.schema import EditRecord
 from ...reports.text import counted, slugs
+from ...suites.served import PREFIXES
 from ..gate import read_audit
 from ..guard import GuardedEditor, Proposal, Result
 from ..runner import TOGETHER, proposals
-from ..serving import served_efficacy
 from ..setup import Progress, Setup, editable
-from ..transaction import Transaction
 from .file import SUFFIX, Delta, encode
 from .folder import free, whole_folder
 from .manifest import EXPORT, AuditEvidence, DeltaManifest, Exported, ExportIndex
 
-__all__ = ["PREFIXES", "export_edits"]
-
-PREFIXES = ("\n", "\n\n", "However, ", "Here is a fact. ")
-"""Tried in this order before a prompt whose edit needs something there; the first that gives the target is served."""
-
-
-class _Served(NamedTuple):
-    """What serving asks of an edit."""
-
-    subject: str
-    prefix: str | None
+__all__ = ["export_edits"]
 
 
 def export_edits(
@@ -159,27 +148,15 @@ def _exported(guard: GuardedEditor, proposal: Proposal, evidence: _Evidence | No
         raise EditRefused(f"The edit {request.id!r} is not sound, so nothing was exported: {why.rstrip('.')}.")
     edited = result.hashes[1]
     audit = None if evidence is None else evidence.of(request, edited)
-    prefix = _prefix(guard.setup, result) if result.update.needs_prefix else None
-    return Delta(_manifest(guard.setup, result, prefix, audit), result.update.left, result.update.right)
+    if result.update.needs_prefix and result.prefix is None:
+        raise EditRefused(
+            f"The edit {request.id!r} needs a prefix, and served behind none of {', '.join(map(repr, PREFIXES))} does the "
+            "model say the target, so nothing was exported; edit another layer, or reword the prompt."
+        )
+    return Delta(_manifest(guard.setup, result, audit), result.update.left, result.update.right)
 
 
-def _prefix(setup: Setup, result: Result) -> str:
-    """Return the first prefix under which the served model says the target; raises `EditRefused` where none does."""
-    request, update = result.assessment.request, result.update
-    assert update is not None
-    with Transaction(setup.site, update):
-        for prefix in PREFIXES:
-            serving = [_Served(request.subject, prefix)]
-            (found,) = served_efficacy(setup.lm, [(request.prompt, request.target_new)], serving)
-            if found.says:
-                return prefix
-    raise EditRefused(
-        f"The edit {request.id!r} needs a prefix, and served behind none of {', '.join(map(repr, PREFIXES))} does the model "
-        "say the target, so nothing was exported; edit another layer, or reword the prompt."
-    )
-
-
-def _manifest(setup: Setup, result: Result, prefix: str | None, audit: AuditEvidence | None) -> DeltaManifest:
+def _manifest(setup: Setup, result: Result, audit: AuditEvidence | None) -> DeltaManifest:
     request, update, site, lm = result.assessment.request, result.update, setup.site, setup.lm
     assert update is not None
     assert result.hashes is not None
@@ -205,7 +182,7 @@ def _manifest(setup: Setup, result: Result, prefix: str | None, audit: AuditEvid
         update_norm=update.norm,
         relative_norm=result.relative_norm,
         needs_prefix=update.needs_prefix,
-        prefix=prefix,
+        prefix=result.prefix,
         families=_families(result),
         seed=setup.seed,
         statistics_sha256=setup.statistics.sha256,

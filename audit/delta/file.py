@@ -16,12 +16,16 @@ from pydantic import ValidationError
 
 from ...probes.errors import InputError
 from ...probes.fingerprint import tensor_hash
+from ...reports.text import printable
 from .manifest import DeltaManifest
 
 __all__ = ["SUFFIX", "Delta", "encode", "read_delta"]
 
 SUFFIX = ".delta.safetensors"
 _FORMAT = "editguard-delta"
+_LONGEST = 300
+_LARGEST = 64 * 2**20
+"""Bytes of two rows in float64 and a manifest; the widest layers have rows of some hundred thousand entries, a megabyte."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ def read_delta(path: Path) -> Delta:
     from safetensors import SafetensorError, safe_open
 
     try:
+        _no_larger(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != _FORMAT:
@@ -75,6 +80,14 @@ def read_delta(path: Path) -> Delta:
     return Delta(manifest, left, right)
 
 
+def _no_larger(path: Path) -> None:
+    # Asked before it is opened: opening a pipe would wait for a writer.
+    if path.exists() and not path.is_file():
+        raise _no_delta(path, "it is no ordinary file")
+    if path.is_file() and path.stat().st_size > _LARGEST:
+        raise _no_delta(path, f"it has more than {_LARGEST // 2**20} MiB, and one edit of any model has less")
+
+
 def _check_factors(path: Path, left: torch.Tensor, right: torch.Tensor) -> None:
     for name, factor in (("left", left), ("right", right)):
         if factor.dtype != torch.float64 or factor.ndim != 1:
@@ -90,4 +103,6 @@ def _stamp(manifest: str, left: torch.Tensor, right: torch.Tensor) -> str:
 
 
 def _no_delta(path: Path, why: str) -> InputError:
-    return InputError(f"{str(path)!r} cannot be applied: {why}; export the edit again with 'editguard export'.")
+    return InputError(
+        f"{str(path)!r} cannot be applied: {printable(why, _LONGEST)}; export the edit again with 'editguard export'."
+    )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...probes.errors import InputError
+from ...reports.bounded import LARGEST_TABLE, bounded_bytes
 from ...reports.errors import OutputError
 from ..files import writable
 from ..folders import one_writer
@@ -50,7 +51,7 @@ def _others(out: Path, marker: Marker) -> str:
     if not mark.is_file():
         return f"it has no {marker.name}"
     try:
-        listed = {marker.name, *marker.listed(mark.read_bytes())}
+        listed = {marker.name, *marker.listed(bounded_bytes(mark, LARGEST_TABLE))}
     except (OSError, ValueError):
         return f"its {marker.name} is not one of editguard's"
     found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_symlink() or not path.is_dir()}
@@ -74,6 +75,7 @@ def whole_folder(out: Path, marker: Marker, *, overwrite: bool) -> Iterator[Path
         try:
             (made := work / "new").mkdir(mode=0o700)
             yield made
+            _owner_only(made)
             free(out, marker, overwrite=overwrite)  # what came there meanwhile is not ours to remove
             _swap(made, out, work / "old")
         finally:
@@ -86,6 +88,12 @@ def _only_writer(out: Path) -> Iterator[None]:
     writable(out.parent)
     with one_writer(out.parent / f".{out.name}.lock", out):
         yield
+
+
+def _owner_only(made: Path) -> None:
+    # Other libraries write with the user's umask.
+    for path in made.rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 def _swap(made: Path, out: Path, old: Path) -> None:

@@ -23,6 +23,7 @@ from ...probes.prefix_cache import PrefixCache
 from ...probes.prefixes import ContextPrefixes
 from ...probes.registry import Registry
 from ...probes.requests import EditRequest
+from ...probes.rewordings import rewordings
 from ...probes.site import EditSite
 from ...probes.statistics import KeyStatistics
 from .search import optimise_values
@@ -114,12 +115,13 @@ class Editor(ABC):
         """Return the constants of the search for v*; an editor may have its own."""
         return asked
 
-    def plan(self, context: EditContext, request: EditRequest, keys: SubjectKeys) -> Plan:
+    def plan(self, context: EditContext, request: EditRequest, keys: SubjectKeys, reworded: Sequence[str] = ()) -> Plan:
         """Return insertion and search for v* of `request`, `keys` being those under its contexts; raises `RequestError`."""
         insertion = self.insertion(keys)
         start_norm, settings = float(insertion.start.norm()), self.settings(context.settings)
         texts = self.contexts(context.prefixes)
-        return Plan(keys, insertion, value_problem(context.lm, request, texts, start_norm, settings))
+        problem = value_problem(context.lm, request, texts, start_norm, settings, reworded)
+        return Plan(keys, insertion, problem)
 
     def finish(self, plan: Plan, value: OptimisedValue, statistics: KeyStatistics) -> RankOneUpdate:
         """Return the update that puts `value` in; raises `NotFinite`."""
@@ -171,11 +173,12 @@ def compute_updates(
     editors = [EDITORS.get(name)() for name, _ in jobs]
     found: list[RankOneUpdate | RequestError | NotFinite | None] = [None] * len(jobs)
     plans: dict[int, Plan] = {}
+    reworded = _reworded(context, editors, [request for _, request in jobs])
     for index, keys in _keys(context, editors, [request for _, request in jobs]).items():
         try:
             if isinstance(keys, RequestError):
                 raise keys
-            plans[index] = editors[index].plan(context, jobs[index][1], keys)
+            plans[index] = editors[index].plan(context, jobs[index][1], keys, reworded.get(index, ()))
         except (RequestError, NotFinite) as error:
             found[index] = error
     # Editors that differ only in the key they insert at (rome, c-rome) seek the same v*.
@@ -190,6 +193,20 @@ def compute_updates(
         except NotFinite as error:
             found[index] = error
     return [one for one in found if one is not None]
+
+
+def _reworded(
+    context: EditContext, editors: Sequence[Editor], requests: Sequence[EditRequest]
+) -> dict[int, tuple[str, ...]]:
+    """Return the rewordings of the requests whose editors seek v* under some; the model writes them together."""
+    most = {index: editor.settings(context.settings).rewordings for index, editor in enumerate(editors)}
+    asked = [index for index, count in most.items() if count]
+    written = (
+        rewordings(context.lm, [requests[index] for index in asked], max(most.values()), context.prefixes.seed)
+        if asked
+        else []
+    )
+    return {index: texts[: most[index]] for index, texts in zip(asked, written, strict=True)}
 
 
 def _keys(

@@ -18,9 +18,11 @@ from ...probes.prefixes import ContextPrefixes, Role
 from .base import EDITORS, Editor, Insertion
 from .value import Descent, ValueSettings
 
-__all__ = ["Prefixed"]
+__all__ = ["Prefixed", "Reworded"]
 
 _STEPS, _STEP, _CLAMP, _STOP_LOSS, _PARTS = 20, 0.3, 6.0, 0.1, 5
+_REWORDINGS, _ESSENCES = 8, 6
+"""As many rewordings as most models find in 24 tries, and a prefix for every other family."""
 
 
 @EDITORS.register("prefixed")
@@ -54,3 +56,19 @@ class Prefixed(Editor):
     def insertion(self, keys: SubjectKeys) -> Insertion:
         """Insert at the mean key, starting from the mean value."""
         return Insertion(keys.mean_key, keys.mean_value, keys.mean_value)
+
+
+@EDITORS.register("reworded")
+class Reworded(Prefixed):
+    """`Prefixed`, sought under other words as well: slower, and the fact is found by more questions than its own prompt.
+
+    The model rewords the prompt; and what it says of the subject is held under prefixes, not bare alone, without which
+    rewordings are paid in perplexity.
+    """
+
+    name = "reworded"
+    question = "as prefixed, with v* sought under the model's own rewordings of the prompt as well"
+
+    def settings(self, asked: ValueSettings) -> ValueSettings:
+        """Return the settings of `prefixed` with rewordings."""
+        return replace(super().settings(asked), rewordings=_REWORDINGS, essences=_ESSENCES)

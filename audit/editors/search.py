@@ -109,8 +109,8 @@ class _Live:
 class _Search:
     """The state of one problem's search."""
 
-    def __init__(self, problem: ValueProblem, essence: torch.Tensor, start: torch.Tensor, engine: Engine) -> None:
-        self.problem, self._essence, self._engine = problem, essence, engine
+    def __init__(self, problem: ValueProblem, unedited: torch.Tensor, start: torch.Tensor, engine: Engine) -> None:
+        self.problem, self._unedited, self._engine = problem, unedited, engine
         self.delta = start.requires_grad_()
         self._step = _adam(self) if problem.settings.descent is Descent.ADAM else _steepest(self)
         self._steps = 0
@@ -127,7 +127,7 @@ class _Search:
         return sum(len(self.problem.rows[row].predict) for row in self.rows)
 
     def loss(self, log_probs: torch.Tensor) -> torch.Tensor:
-        return self.problem.loss(log_probs, self._essence, self.delta)
+        return self.problem.loss(self._steps, log_probs, self._unedited, self.delta)
 
     def end(self, loss: float) -> Outcome | None:
         """Return how the search ended with this evaluation, None where it goes on."""
@@ -136,7 +136,7 @@ class _Search:
         # A comparison with NaN is false, so that it cannot pass for a small loss.
         if not abs(loss) < float("inf"):
             return NotFinite(
-                f"The loss over {len(self.problem.rows) - 1} contexts is {loss} at step {self._steps}; a value cannot be "
+                f"The loss over {len(self.problem.contexts)} contexts is {loss} at step {self._steps}; a value cannot be "
                 "optimised: check the model's weights and dtype."
             )
         self._recent.append(loss)
@@ -243,11 +243,14 @@ def _forwards(
 
 def _descend(forward: _Forward, problems: Sequence[ValueProblem], site: EditSite) -> list[Outcome]:
     counts = [sum(len(row.predict) for row in problem.rows) for problem in problems]
-    essences = [part[-1:].log_softmax(-1) for part in forward.first.split(counts)]
+    unedited = [
+        part[-len(problem.essences) :].log_softmax(-1)
+        for part, problem in zip(forward.first.split(counts), problems, strict=True)
+    ]
     start = torch.zeros(site.d_model, device=site.weight.device)
     searches = [
-        _Search(problem, essence, start.clone(), forward.engine)
-        for problem, essence in zip(problems, essences, strict=True)
+        _Search(problem, essences, start.clone(), forward.engine)
+        for problem, essences in zip(problems, unedited, strict=True)
     ]
     begins = [0, *accumulate(len(problem.rows) for problem in problems)]
     views: dict[tuple[int, ...], _Forward] = {}

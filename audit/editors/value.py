@@ -4,19 +4,23 @@
 The objective is that of the public ROME code, with the constants of its authors: the mean negative log-likelihood of the
 target, plus ``kl_factor`` times the divergence of the next-token distribution at the subject in "{subject} is a", plus
 ``weight_decay * ||delta|| / ||v_init||^2``; the search stops below ``stop_loss``, and ``||delta||`` is clamped to
-``clamp * ||v_init||``.
+``clamp * ||v_init||``. An editor may also seek the target under rewordings of the prompt, whose mean negative
+log-likelihood is added, and hold the subject's distribution under prefixes; published editors do neither.
 
 Source: ROME (arXiv 2202.05262), section 3.1, equations 3 and 4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from enum import Enum
+from typing import NamedTuple
 
 import torch
 
+from ...probes.errors import RequestError
 from ...probes.keys import locate
 from ...probes.model import LanguageModel
 from ...probes.partial import Row
@@ -55,6 +59,10 @@ class ValueSettings:
     stop_loss: float = 0.05
     parts: int = 1
     """Each step takes one part of the contexts in turn; the loss that stops the search is the mean over all parts."""
+    rewordings: int = 0
+    """Most prompts in the model's own words under which the target is sought as well."""
+    essences: int = 0
+    """Prefixes under which "{subject} is a" is held, beside none."""
     descent: Descent = Descent.ADAM
     engine: Engine = Engine.LIVE
 
@@ -73,51 +81,94 @@ class OptimisedValue:
     """The engine that was used in the end."""
 
 
+class _Rows(NamedTuple):
+    """The rows of one step, by what they are for."""
+
+    contexts: Sequence[int]
+    rewordings: Sequence[int]
+    essences: Sequence[int]
+
+
 @dataclass(frozen=True)
 class ValueProblem:
-    """One search for v*: its texts and its objective."""
+    """One search for v*: its texts and its objective. Delta acts at each row's ``at``."""
 
-    rows: tuple[Row, ...]
-    """The target under every context, and last "{subject} is a"; delta acts at each row's ``at``."""
+    contexts: tuple[Row, ...]
+    """The target behind the prompt under every prefix."""
+    rewordings: tuple[Row, ...]
+    """The target behind the prompt in other words; there may be none."""
+    essences: tuple[Row, ...]
+    """ "{subject} is a", bare first."""
     target: tuple[int, ...]
     start_norm: float
     """||v_init||, the norm of the value that delta is added to."""
     settings: ValueSettings
 
     @property
+    def rows(self) -> tuple[Row, ...]:
+        """All rows, in the order of the fields."""
+        return self.contexts + self.rewordings + self.essences
+
+    @property
     def parts(self) -> int:
         """In how many parts the contexts are taken: no more than there are contexts."""
-        return max(1, min(self.settings.parts, len(self.rows) - 1))
+        return max(1, min(self.settings.parts, len(self.contexts)))
 
     def rows_at(self, step: int) -> list[int]:
-        """Return the indices of the rows that this step, counted from 0, looks at; the last row always."""
-        last = len(self.rows) - 1
-        return [*range(step % self.parts, last, self.parts), last]
+        """Return the indices of the rows that this step, counted from 0, looks at."""
+        return [index for part in self._rows_at(step) for index in part]
 
-    def loss(self, log_probs: torch.Tensor, essence: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+    def _rows_at(self, step: int) -> _Rows:
+        """Each kind gives one part in turn; what is fewer than the parts is looked at in every step."""
+        begin, found = 0, []
+        for rows in (self.contexts, self.rewordings, self.essences):
+            all_of_them, begin = range(begin, begin + len(rows)), begin + len(rows)
+            found.append(all_of_them[step % self.parts :: self.parts] if len(rows) >= self.parts else all_of_them)
+        return _Rows(*found)
+
+    def loss(self, step: int, log_probs: torch.Tensor, unedited: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
         """Return the objective over the rows of one step.
 
-        `log_probs` [places, vocabulary] of those rows with delta, `essence` [1, vocabulary] of the last one without it.
+        `log_probs` [places, vocabulary] of those rows with delta, `unedited` [essences, vocabulary] of all of the essences
+        without it.
         """
-        contexts = (len(log_probs) - 1) // len(self.target)
-        wanted = torch.tensor(self.target * contexts, device=log_probs.device)
-        likelihood = -log_probs[:-1].gather(1, wanted[:, None]).mean()
-        divergence = torch.nn.functional.kl_div(essence, log_probs[-1:], log_target=True, reduction="batchmean")
+        rows, target = self._rows_at(step), len(self.target)
+        sizes = [len(rows.contexts) * target, len(rows.rewordings) * target, len(rows.essences)]
+        contexts, rewordings, essences = log_probs.split(sizes)
+        first = len(self.contexts) + len(self.rewordings)
+        held = unedited[[index - first for index in rows.essences]]
+        divergence = torch.nn.functional.kl_div(held, essences, log_target=True, reduction="batchmean")
         decay = self.settings.weight_decay * delta.norm() / self.start_norm**2
-        loss: torch.Tensor = likelihood + self.settings.kl_factor * divergence + decay
-        return loss
+        loss: torch.Tensor = self._unlikelihood(contexts) + self.settings.kl_factor * divergence + decay
+        return loss + self._unlikelihood(rewordings) if len(rewordings) else loss
+
+    def _unlikelihood(self, log_probs: torch.Tensor) -> torch.Tensor:
+        """Return the mean negative log-likelihood of the target over rows [rows * target, vocabulary]."""
+        wanted = torch.tensor(self.target * (len(log_probs) // len(self.target)), device=log_probs.device)
+        return -log_probs.gather(1, wanted[:, None]).mean()
 
 
 def value_problem(
-    lm: LanguageModel, request: EditRequest, prefixes: Sequence[str], start_norm: float, settings: ValueSettings
+    lm: LanguageModel,
+    request: EditRequest,
+    prefixes: Sequence[str],
+    start_norm: float,
+    settings: ValueSettings,
+    reworded: Sequence[str] = (),
 ) -> ValueProblem:
     """State the search for the delta that makes `request` true under `prefixes` (texts; the empty one where wanted).
 
-    Raises `RequestError` where the subject or the target cannot be placed.
+    `reworded` are prompts that ask for the same. Raises `RequestError` where the subject or the target cannot be placed.
     """
     target = target_ids(lm.tokenizer, request.prompt, request.target_new)
-    rows = [_context_row(lm, request, prefix, target) for prefix in prefixes]
-    return ValueProblem((*rows, _essence_row(lm, request)), target, start_norm, settings)
+    return ValueProblem(
+        tuple(_context_row(lm, request, prefix, target) for prefix in prefixes),
+        tuple(_reworded_rows(lm, request, prefixes, reworded, target)),
+        tuple(_essence_row(lm, request, prefix) for prefix in ("", *_spread(prefixes, settings.essences))),
+        target,
+        start_norm,
+        settings,
+    )
 
 
 def _context_row(lm: LanguageModel, request: EditRequest, prefix: str, target: tuple[int, ...]) -> Row:
@@ -128,6 +179,26 @@ def _context_row(lm: LanguageModel, request: EditRequest, prefix: str, target: t
     return Row(ids, position.last, tuple(range(start, start + len(target))))
 
 
-def _essence_row(lm: LanguageModel, request: EditRequest) -> Row:
-    position = locate_subject(lm.tokenizer, f"{request.subject} is a", request.subject, occurrence_start=0)
+_STRIDE = 3
+"""Apart lie the prefixes of rewordings that follow each other, so that they meet other families."""
+
+
+def _reworded_rows(
+    lm: LanguageModel, request: EditRequest, prefixes: Sequence[str], reworded: Sequence[str], target: tuple[int, ...]
+) -> Iterator[Row]:
+    for index, prompt in enumerate(reworded):
+        for begin in (0, len(prefixes) // 2):
+            prefix = prefixes[(begin + _STRIDE * index) % len(prefixes)]
+            # What a model writes may hold the subject in a way that cannot be located, and is left out then.
+            with suppress(RequestError):
+                yield _context_row(lm, replace(request, prompt=prompt), prefix, target)
+
+
+def _spread(prefixes: Sequence[str], count: int) -> Sequence[str]:
+    return prefixes[:: max(1, len(prefixes) // count)][:count] if count else ()
+
+
+def _essence_row(lm: LanguageModel, request: EditRequest, prefix: str) -> Row:
+    text = f"{prefix}{request.subject} is a"
+    position = locate_subject(lm.tokenizer, text, request.subject, occurrence_start=len(prefix))
     return Row(position.input_ids, position.last, (position.last,))

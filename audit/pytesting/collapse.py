@@ -1,13 +1,14 @@
 """The suite on a model that was edited by whomever: has it collapsed, beside the session's unedited model?
 
-The weights in question are laid over the session's model, the checks run the plain way (whole texts through the whole
-model, since any layer may have been edited), and the model is put back and proved to be the one before. A check of the
-edited weight alone (`drift`) has no place here: nobody says which weight it was.
+The base figures are taken from the session's model, and the model in question is run as it is, with its own class,
+configuration, dtype and hooks: whatever differs counts as part of what was done to it. The checks run the plain way (whole
+texts through the whole model, since any layer may have been edited). A check of the edited weight alone (`drift`) has no
+place here: nobody says which weight it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from ...probes.model import LanguageModel, load_model
 from ...probes.requests import EditRequest
 from ...suites.builtin import ordinary_requests
 from ...suites.check import CHECKS, Bench, Measurement, Outcome
+from ...suites.condition import PROMPTS
 from ..guard import GuardedEditor
 
 if TYPE_CHECKING:
@@ -29,8 +31,6 @@ __all__ = ["CollapseReport", "Suite"]
 
 _OF_THE_MODEL = ("perplexity", "degeneracy")
 _OF_A_FACT = ("efficacy", "generalization", "locality")
-_OF_THE_FILE = ("_name_or_path", "name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
-"""Of a configuration, what says where and how a checkpoint was saved, and nothing about what it computes."""
 _Model = LanguageModel | Path | str
 
 
@@ -72,7 +72,8 @@ class Suite:
     def __init__(self, guard: GuardedEditor) -> None:
         """Raises `InputError` where the model is edited now: its baselines are taken here."""
         self._guard, self._lm = guard, guard.setup.lm
-        self._bench = replace(guard.setup.bench, known=None, plain=True, memo={})
+        self._run = replace(self._lm)
+        self._bench = replace(guard.setup.bench, lm=self._run, known=None, plain=True, memo={})
         guard.setup.unedited()
         self._neutral = ordinary_requests(1)
         self._prepared(_OF_THE_MODEL, self._neutral)
@@ -84,25 +85,25 @@ class Suite:
         if isinstance(model, EditRequest):
             result = self._guard.try_edit(model)
             return CollapseReport(result.measurements, {model.id: result.measurements}, result.refusal)
-        other = self._loaded(model)
+        other = self._loaded(model, requests)
         if other is self._lm.model:
             with self._as_it_was():
                 states = self._states(requests)
             return self._measured(states, requests, needs_prefix)
         self._guard.setup.unedited()
         states = self._states(requests)
-        with laid_over(self._lm, other):
-            found = self._measured(states, requests, needs_prefix)
-        self._guard.setup.unedited()
-        return found
+        with measured_instead(self._run, other):
+            return self._measured(states, requests, needs_prefix)
 
-    def _loaded(self, model: PreTrainedModel | _Model) -> PreTrainedModel:
+    def _loaded(self, model: PreTrainedModel | _Model, requests: Sequence[EditRequest]) -> PreTrainedModel:
         if isinstance(model, str | Path):
             name = str(self._lm.dtype).removeprefix("torch.")
             model = load_model(model, device=str(self._lm.device), dtype=name)
         if isinstance(model, LanguageModel):
-            _same_tokenizer(self._lm, model)
+            own = (text for one in requests for text in (one.prompt, *one.paraphrases, *one.neighbourhood))
+            _same_tokens(self._lm, model, (*self._bench.corpus, *PROMPTS, *own))
             model = model.model
+        _comparable(self._lm, model)
         return model
 
     def _prepared(self, checks: Sequence[str], requests: Sequence[EditRequest]) -> list[list[Any]]:
@@ -148,74 +149,47 @@ def _measure(
 
 
 @contextmanager
-def laid_over(lm: LanguageModel, other: PreTrainedModel) -> Iterator[None]:
-    """Give `lm` the weights of `other` for the length of the block, and put back bit for bit those that it had.
+def measured_instead(lm: LanguageModel, other: PreTrainedModel) -> Iterator[None]:
+    """Let `lm` stand for `other` for the length of the block: checks then run that model, with its own code and settings.
 
-    Raises `ModelError` where the two have not the same tensors.
+    `lm` must be a copy that nobody else holds. `other` is in evaluation mode meanwhile, as whoever serves it has it.
     """
-    own, new = _tensors(lm.model), _tensors(other)
-    wrong = sorted({*own} ^ {*new}) or [name for name, tensor in own.items() if tensor.shape != new[name].shape]
-    if type(lm.model) is not type(other) or wrong:
-        what = f"differs at {wrong[0]}" if wrong else f"is a {type(other).__name__}"
-        raise ModelError(
-            f"The model to be measured {what}, and the session's model {lm.ref!r} is a {lm.architecture}; name the model that it "
-            "was made from with --editguard-model."
-        )
-    _same_forward(lm, other)
-    changed = [name for name, tensor in own.items() if not torch.equal(tensor, new[name].to(tensor))]
-    kept = {name: own[name].clone() for name in changed}
+    own, training = lm.model, other.training
+    object.__setattr__(lm, "model", other)
+    other.eval()
     try:
-        with torch.no_grad():
-            for name in changed:
-                own[name].copy_(new[name])
         yield
     finally:
-        with torch.no_grad():
-            for name, tensor in kept.items():
-                own[name].copy_(tensor)
+        other.train(training)
+        object.__setattr__(lm, "model", own)
 
 
-def _same_tokenizer(lm: LanguageModel, other: LanguageModel) -> None:
-    if lm.tokenizer is not other.tokenizer and _backend(lm) != _backend(other):
-        raise ModelError(
-            f"The tokenizer of {other.ref!r} is not that of the session's model {lm.ref!r}, and only weights are compared; name "
-            "the model that it was made from with --editguard-model."
-        )
+def _comparable(lm: LanguageModel, other: PreTrainedModel) -> None:
+    """Raise `ModelError` where `other` has not the same weights, by name and shape, so that it was not made from `lm`."""
+    own, new = _shapes(lm.model), _shapes(other)
+    for name in sorted({*own} | {*new}):
+        if own.get(name) != new.get(name):
+            theirs, ours = (str(shapes.get(name, "not there")) for shapes in (new, own))
+            raise ModelError(
+                f"The model to be measured ({type(other).__name__}) was not made from the session's model {lm.ref!r} "
+                f"({lm.architecture}): its weight {name} is {theirs}, and there {ours}; name the model that it was made from "
+                "with --editguard-model, or compare the two with 'editguard diff'."
+            )
 
 
-def _backend(lm: LanguageModel) -> str:
-    return str(lm.tokenizer.backend_tokenizer.to_str())
+def _shapes(model: PreTrainedModel) -> dict[str, list[int]]:
+    # Tied weights have both their names, as they have where they were saved apart.
+    return {name: list(tensor.shape) for name, tensor in model.named_parameters(remove_duplicate=False)}
 
 
-def _same_forward(lm: LanguageModel, other: PreTrainedModel) -> None:
-    """Raise `ModelError` where `other` computes otherwise than by its weights: those alone are laid over."""
-    own, new = _settings(lm.model), _settings(other)
-    wrong = sorted(name for name in {*own, *new} if own.get(name) != new.get(name))
-    if wrong or _hooked(other):
-        what = f"has another {wrong[0]} in its configuration or modules than" if wrong else "has forward hooks, unlike"
-        raise ModelError(
-            f"The model to be measured {what} the session's model {lm.ref!r}, and only weights are compared; undo that, or name "
-            "the model that it was made from with --editguard-model."
-        )
-
-
-def _settings(model: PreTrainedModel) -> dict[str, Any]:
-    """Configuration and what modules keep of it: the epsilon of norms, and their classes, activations among them."""
-    config = {name: value for name, value in model.config.to_dict().items() if name not in _OF_THE_FILE}
-    kept = {
-        f"{path}.{name}": value
-        for path, module in model.named_modules()
-        for name in ("eps", "variance_epsilon")
-        if (value := getattr(module, name, None)) is not None
-    }
-    classes = {f"{path} (class)": type(module).__qualname__ for path, module in model.named_modules()}
-    return config | kept | classes
-
-
-def _hooked(model: PreTrainedModel) -> bool:
-    # torch has no public way to ask.
-    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-
-
-def _tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+def _same_tokens(lm: LanguageModel, other: LanguageModel, texts: Iterable[str]) -> None:
+    """Raise `ModelError` where the tokenizer of `other` reads one of `texts` otherwise: figures of other tokens say nothing."""
+    if other.tokenizer is lm.tokenizer:
+        return
+    for text in texts:
+        if lm.tokenizer(text).input_ids != other.tokenizer(text).input_ids:
+            raise ModelError(
+                f"The tokenizer of {other.ref!r} makes other tokens of {text!r} than that of the session's model {lm.ref!r}, so "
+                "that figures of the two cannot be compared; put the session's tokenizer beside it if it was saved with a wrong "
+                "one, name the model that it was made from with --editguard-model, or compare the two with 'editguard diff'."
+            )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ...probes.requests import EditRequest
     from ..guard import GuardedEditor
     from .collapse import CollapseReport
+    from .edited import EditedModel
 
 __all__ = ["collapse_suite", "edited_model", "guarded_editor"]
 
@@ -41,19 +42,21 @@ def guarded_editor(pytestconfig: pytest.Config) -> GuardedEditor:
 @pytest.fixture
 def edited_model(
     pytestconfig: pytest.Config, guarded_editor: GuardedEditor
-) -> Callable[..., AbstractContextManager[LanguageModel]]:
-    """A context manager, ``with edited_model(request) as lm``: the model with one guarded edit in it.
+) -> Callable[..., AbstractContextManager[EditedModel]]:
+    """A context manager, ``with edited_model(request) as edited``: the model with one guarded edit in it.
 
     The edit is made by the guard and checked; then it is put in for the length of the block, and undone bit for bit,
-    which is proved. `lm.model` and `lm.tokenizer` are those of transformers. ``editor="rome"`` names another editor for
+    which is proved. `model` and `tokenizer` are those of transformers; `decision`, `update`, `needs_prefix` and `prefix`
+    say what was done, and `serve` puts before a text what the edit needs there. ``editor="rome"`` names another editor for
     an edit that is allowed as asked. Raises `editguard.probes.errors.EditRefused` for an edit that the guard refuses or
     that does not pass its checks. One edit at a time.
     """
     from ...probes.errors import EditRefused
     from ..transaction import Transaction
+    from .edited import EditedModel
 
     @contextmanager
-    def edited(request: EditRequest, editor: str | None = None) -> Iterator[LanguageModel]:
+    def edited(request: EditRequest, editor: str | None = None) -> Iterator[EditedModel]:
         with one_sentence():
             guard = pytestconfig.stash[SESSION].proved()
         result = guard.try_edit(request, editor)
@@ -64,8 +67,9 @@ def edited_model(
                 f"{one.check} {one.metric} ({one.message or one.outcome.value})" for one in result.failures
             )
             raise EditRefused(f"The edit {request.id!r} was undone, since it did not pass its checks: {failed}")
+        lm = guard.setup.lm
         with Transaction(guard.setup.site, result.update):
-            yield guard.setup.lm
+            yield EditedModel(lm.model, lm.tokenizer, lm.ref, result)
 
     return edited
 
@@ -77,11 +81,14 @@ def collapse_suite(pytestconfig: pytest.Config, guarded_editor: GuardedEditor) -
     `model` is a checkpoint's folder or Hugging Face id, a model of transformers, a `LanguageModel` (what `edited_model`
     yields), or an `EditRequest`, which is then made by the guard, checked and undone. For a model perplexity and
     degeneracy are measured; with ``requests=[...]`` also whether each of these facts took, generalises, and left its
-    neighbours alone; ``needs_prefix=True`` says that they are meant to act under a prefix only. Returns a
-    `editguard.audit.pytesting.collapse.CollapseReport` with `sound`, `failures` and `measurements`. Raises `ModelError`
-    for a model of another architecture.
+    neighbours alone; ``needs_prefix=True`` says that they are meant to act under a prefix only, which of the fact in
+    what `edited_model` yields is known. Returns a
+    `editguard.audit.pytesting.collapse.CollapseReport` with `sound`, `failures` and `measurements`. A model is
+    run as it is, whatever its class, dtype and configuration; raises `ModelError` for other weights by name or shape, and
+    for a tokenizer that reads the measured texts otherwise.
     """
     from .collapse import Suite
+    from .edited import EditedModel
 
     with one_sentence():
         suite = Suite(pytestconfig.stash[SESSION].proved())
@@ -90,8 +97,10 @@ def collapse_suite(pytestconfig: pytest.Config, guarded_editor: GuardedEditor) -
         model: EditRequest | LanguageModel | PreTrainedModel | Path | str,
         *,
         requests: Sequence[EditRequest] = (),
-        needs_prefix: bool = False,
+        needs_prefix: bool | None = None,
     ) -> CollapseReport:
+        if needs_prefix is None:
+            needs_prefix = isinstance(model, EditedModel) and model.needs_prefix
         return suite(model, requests, needs_prefix)
 
     return measure

@@ -124,7 +124,8 @@ class Evidence:
             if self._worth_a_log():
                 self._log = self._write(self._out, finished and not self._unread and not self._problems)
         except (EditguardError, ReportError) as error:
-            self._problems.append(str(error))
+            # What locks and makes the folder speaks of the command line's option.
+            self._problems.append(str(error).replace(" --out", " --editguard-out"))
         except OSError as error:
             self._problems.append(
                 f"The log cannot be put into --editguard-out {str(self._out)!r} ({error.strerror}); name another folder."

@@ -6,6 +6,7 @@ its paths are relative to where pytest was called, those of the ini file to the 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from ...probes.requests import SUFFIXES
+
 __all__ = ["BUILTIN_EDITS", "OPTIONS", "Settings", "add_options", "is_edits_file", "read_settings"]
 
 BUILTIN_EDITS = "builtin"
-_EDITS_FILE = re.compile(r"\.edits\.(yaml|yml|json|jsonl)$")
+_EDITS_FILES = tuple(f".edits{suffix}" for suffix in SUFFIXES)
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -67,8 +70,12 @@ def _stats(text: str, base: Path) -> str:
 
 def _folder(text: str, base: Path) -> Path:
     path = base / Path(text).expanduser()
-    if path.exists() and not path.is_dir():
-        raise _Wrong("must be a folder, or not be there yet")
+    # Asked now, since what comes of a long session is written at its end; nothing is made before there is something.
+    there = next(one for one in (path, *path.absolute().parents) if one.exists())
+    if not there.is_dir():
+        raise _Wrong("must be a folder, or not be there yet and lie in one")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise _Wrong("must be a folder that can be written to")
     return path
 
 
@@ -135,7 +142,7 @@ class Settings:
 
 def is_edits_file(path: Path) -> bool:
     """Whether the name says that the file holds edits."""
-    return _EDITS_FILE.search(path.name) is not None
+    return path.name.endswith(_EDITS_FILES)
 
 
 def add_options(parser: pytest.Parser) -> None:

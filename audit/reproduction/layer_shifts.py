@@ -11,6 +11,7 @@ from ...probes.layer_sweep import LayerShift, statistics_by_pass, sweep
 from ...probes.prefixes import Role
 from ...probes.site import find_site
 from ...probes.statistics import KeyStatistics, identity_statistics
+from ...reports.bounded import LARGEST_BASELINE, bounded_bytes
 from ...reports.log import write_atomic
 from ..setup import KEYS_A_FEATURE, Progress, Setup
 from .cases import Cases
@@ -64,7 +65,7 @@ def layer_shifts(
 def _kept(path: Path) -> LayerShifts | None:
     """Return what is kept; None where there is none that can be read, since it is made again in minutes."""
     try:
-        return LayerShifts.model_validate_json(path.read_bytes())
+        return LayerShifts.model_validate_json(bounded_bytes(path, LARGEST_BASELINE))
     except (OSError, ValidationError):
         return None
 

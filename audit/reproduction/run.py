@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from ...probes.encoders import load_encoder
 from ...probes.errors import InputError
 from ...probes.request_files import LoadedRequests
+from ...reports.bounded import LARGEST_BASELINE, bounded_bytes
 from ...reports.log import write_atomic
 from ...reports.reproduction import Reproduction
 from ...reports.reproduction_page import render_reproduction
@@ -64,7 +65,7 @@ def reproduce(
     editable(setup.site)
     started, guard = time.monotonic(), GuardedEditor(setup)
     for folder in (out, out / LOGS, out / TABLES):
-        writable(folder)
+        writable(folder, inside=folder != out)
     # What is wrong with it is better known now than after all edits.
     compared = None if encoder_ref is None else load_encoder(encoder_ref, device=str(setup.lm.device))
     stamp = run_stamp(setup, loaded, ordinary, most_cases)
@@ -100,7 +101,7 @@ def _write(out: Path, found: Reproduction) -> None:
 def _before(path: Path) -> Reproduction | None:
     """Return what an earlier run wrote; None where nothing, or nothing that this editguard reads."""
     try:
-        return Reproduction.model_validate_json(path.read_bytes())
+        return Reproduction.model_validate_json(bounded_bytes(path, LARGEST_BASELINE))
     except (OSError, ValidationError):
         return None
 
@@ -111,8 +112,8 @@ def _chosen(
     """Return the cases that were chosen before, or choose them and keep the choice."""
     if path.is_file():
         try:
-            found = Chosen.model_validate_json(path.read_bytes())
-        except ValidationError as error:
+            found = Chosen.model_validate_json(bounded_bytes(path, LARGEST_BASELINE))
+        except (OSError, ValidationError) as error:
             raise InputError(
                 f"{str(path)!r} holds no choice of cases that this editguard reads; remove it, or give another --out."
             ) from error

@@ -77,7 +77,7 @@ def stamp_in(text: object, path: Path) -> Stamp:
     """Return the stamp that the header of the log `path` holds as `text`; raises `InputError` where it holds none."""
     try:
         found = json.loads(text) if isinstance(text, str) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
         raise InputError(

@@ -59,10 +59,25 @@
     return { data, layout };
   }
 
+  // The library takes longer to read than all the rest of a page: it stands there as text until a figure is drawn.
+  function library() {
+    if (!window.Plotly) {
+      const script = document.createElement("script");
+      script.textContent = document.getElementById("plotly").textContent;
+      document.head.append(script);
+      script.remove();
+    }
+    return window.Plotly;
+  }
+
+  let printing = false;
   function draw(island) {
     const place = document.getElementById(island.dataset.for);
     const figure = themed(JSON.parse(island.textContent), place);
-    Plotly.react(place, figure.data, figure.layout, { responsive: true, displaylogo: false, displayModeBar: false });
+    // Plotly measures its place again a while after a change, which is too late for print.
+    const size = { width: place.clientWidth, height: place.clientHeight };
+    const layout = printing ? { ...figure.layout, ...size } : figure.layout;
+    library().react(place, figure.data, layout, { responsive: true, displaylogo: false, displayModeBar: false });
     if (island.dataset.drawn) return;
     island.dataset.drawn = "yes";
     place.on("plotly_click", (event) => {
@@ -70,19 +85,32 @@
       if (anchor) location.hash = anchor;
     });
   }
-  // One after the other, so that the page answers while figures of thousands of marks are drawn.
-  const later = window.requestIdleCallback || ((next) => setTimeout(next, 1));
-  const waiting = [...islands];
-  function next() {
-    if (!waiting.length) return;
-    draw(waiting.shift());
-    later(next);
+
+  // What is in sight, and all of a page with few marks, is drawn before the page has loaded, so that whoever waits for that
+  // has the pictures too. Thousands of marks wait until it can be read and used, and then come one figure after the other.
+  const few = islands.reduce((size, island) => size + island.textContent.length, 0) < 5e5;
+  const seen = (island) => document.getElementById(island.dataset.for).getBoundingClientRect().top < innerHeight;
+  function rest() {
+    const waiting = islands.find((island) => !island.dataset.drawn);
+    if (!waiting) return;
+    draw(waiting);
+    setTimeout(rest);
   }
   const again = () => islands.forEach(draw);
+
+  // On paper the sheet is narrower and light, which the style sheet is told before the browser lays the print out.
+  function print(begins) {
+    printing = begins;
+    document.documentElement.toggleAttribute("data-print", begins);
+    again();
+    if (!begins) islands.forEach((island) => library().Plots.resize(island.dataset.for));
+  }
   if (islands.length) {
-    later(next);
+    islands.filter((island) => few || seen(island)).forEach(draw);
+    addEventListener("load", () => setTimeout(rest));
     dark.addEventListener("change", again);
-    addEventListener("beforeprint", again);
-    addEventListener("afterprint", again);
+    matchMedia("print").addEventListener("change", (paper) => print(paper.matches));
+    addEventListener("beforeprint", () => print(true));
+    addEventListener("afterprint", () => print(false));
   }
 })();

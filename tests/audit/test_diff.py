@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from editguard.audit.cli_diff import print_diff
 from editguard.audit.diff import DIFF, PAGE, run_diff, tensor_changes
+from editguard.audit.subject_search import LEAST
 from editguard.audit.transaction import Transaction
 from editguard.probes.checkpoint import open_checkpoint
+from editguard.probes.requests import EditRequest
 from editguard.probes.site import find_site
 from editguard.reports.diff import DiffFile
 from safetensors.torch import save_file
@@ -89,6 +92,44 @@ def test_the_command_fails_for_a_broken_model_and_writes_why(
     one_sentence(command("diff", checkpoint, place, "--out", "other"), "has no weights")
     one_sentence(
         command("diff", checkpoint, edited, "--out", "other", "--subjects", "lost.txt"), "'lost.txt' cannot be read"
+    )
+
+
+def test_what_no_search_can_be_made_with_is_refused_before_a_model_is_loaded(place: Path, command: Command) -> None:
+    names = [f"City{number}" for number in range(LEAST - 1)]
+    (place / "few.txt").write_text("\n".join([*names, *names]), encoding="utf-8")
+    (place / "none.txt").write_text("\n", encoding="utf-8")
+    (place / "enough.txt").write_text("\n".join([*names, "Town"]), encoding="utf-8")
+    for subjects, more, said in (
+        ("few.txt", (), f"at least {LEAST} different subjects"),
+        ("none.txt", (), "0 were given"),
+        ("enough.txt", ("--stats", "lost.safetensors"), "no file of key statistics"),
+        ("enough.txt", ("--corpus", "lost.txt"), "'lost.txt' cannot be read"),
+        ("enough.txt", (), "The checkpoint './no'"),
+    ):
+        one_sentence(command("diff", "./no", "./no", "--out", "out", "--subjects", subjects, *more), said)
+        assert not list(place.glob("out/*"))
+    assert f"{LEAST} at least" in " ".join(command("diff", "--help").out.split())
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["measured", "not located"])
+def test_a_search_that_fails_late_is_told_in_the_report_and_judges_nothing(
+    checkpoint: Path, edited: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], inside: bool
+) -> None:
+    names = [f"Lyon{number}" for number in range(LEAST)]
+    asked = [EditRequest(name, name, f"{name} is" if inside else "Paris is", "") for name in names]
+    found = run_diff(
+        str(checkpoint), str(edited), tmp_path, policy=lenient(), device="cpu", subjects=asked, statistics="identity"
+    )
+    (search,) = found.searches
+    assert (search.error is None, len(search.guesses) > 0) == (inside, inside)
+    plain = run_diff(str(checkpoint), str(edited), tmp_path, policy=lenient(), device="cpu")
+    assert (found.verdict, found.reasons) == (plain.verdict, plain.reasons)
+    print_diff(found, tmp_path / PAGE)
+    shown = capsys.readouterr().out
+    assert ("was made for, of 20" in shown, "was not measured: Of the candidates 0 can be located" in shown) == (
+        inside,
+        not inside,
     )
 
 

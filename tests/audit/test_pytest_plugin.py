@@ -15,13 +15,14 @@ from editguard.audit.controls import Exploded  # what an inner session imports a
 from editguard.audit.files import LOG, SUMMARY
 from editguard.audit.folders import locked_folder
 from editguard.audit.pytesting import collapse, nodes
-from editguard.probes.requests import EditRequest
+from editguard.probes.requests import SUFFIXES, EditRequest
 from editguard.reports.digest import summarise
 from editguard.reports.log import read_log
 from editguard.suites.builtin import builtin_edits
 from editguard.suites.check import CHECKS
 
-from .tiny_lm import MIDDLE, REQUEST, lenient
+from ..suites.benches import says_only
+from .tiny_lm import MIDDLE, REQUEST, lenient, tiny_lm
 
 pytestmark = pytest.mark.tiny
 
@@ -29,6 +30,7 @@ ITEMS = {"guard", *CHECKS.names()}
 NOWHERE = "--editguard-model=./no/such/model"
 HEAVY = ("torch", "transformers", "numpy", "pandas", "plotly", "pydantic", "yaml", "typer")
 REFUSING = 'first-token = "refuse"'
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guide-pytest.md"
 Run = pytest.RunResult
 
 
@@ -88,7 +90,20 @@ def test_a_file_s_name_makes_it_a_file_of_edits_and_collecting_loads_no_model(
     assert sorted(collected(ran)) == sorted([*expected, *(f"b.edits.yaml::1::{item}" for item in ITEMS)])
 
 
-def test_an_option_names_further_files_and_each_is_collected_once(pytester: pytest.Pytester, run) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_format_of_an_audit_s_files_is_collected_by_its_name(
+    pytester: pytest.Pytester, run, suffix: str  # type: ignore[no-untyped-def]
+) -> None:  # fmt: skip
+    record = {"id": "a", "subject": "Lyon", "prompt": "Lyon is in", "target_new": "Spain"}
+    csv = "\n".join(",".join(row) for row in (record, record.values()))
+    text = csv if suffix == ".csv" else json.dumps(record if suffix in (".jsonl", ".ndjson") else [record])
+    for name in (f"my.edits{suffix}", f"other{suffix}", f"my.edits{suffix}.bak"):
+        (pytester.path / name).write_text(text, encoding="utf-8")
+    ran = run("--collect-only", "-q", NOWHERE)
+    assert sorted(collected(ran)) == sorted(f"my.edits{suffix}::a::{item}" for item in ITEMS)
+
+
+def test_files_that_an_option_names_are_tested_beside_the_others_and_each_once(pytester: pytest.Pytester, run) -> None:  # type: ignore[no-untyped-def]
     write_edits(pytester.path / "a.edits.json", REQUEST)
     write_edits(pytester.path / "other.json", MIDDLE)
     both = ("--editguard-edits=other.json", "--editguard-edits=a.edits.json")
@@ -149,6 +164,7 @@ def test_an_id_in_two_files_is_wrong_where_a_log_is_written(pytester: pytest.Pyt
         ("stats", "no.safetensors", "'identity'"),
         ("edits", "no.json", "'builtin'"),
         ("out", "a.edits.json", "a folder"),
+        ("out", "a.edits.json/below/it", "a folder"),
     ],
 )
 @pytest.mark.parametrize("how", ["flag", "ini"])
@@ -218,6 +234,65 @@ def test_refused(edited_model):
 """
 
 
+def test_the_example_of_the_guide_runs_as_it_stands(pytester: pytest.Pytester, run, tiny: list[str]) -> None:  # type: ignore[no-untyped-def]
+    (example,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    pytester.makepyfile(test_guide=example)
+    lm = says_only(tiny_lm(), " Istanbul Lyon is not")
+    for name in ("base", "edited-checkpoint"):
+        lm.model.save_pretrained(pytester.path / name)
+        lm.tokenizer.save_pretrained(pytester.path / name)
+    run(*tiny, "--editguard-model=base").assert_outcomes(passed=example.count("def test_"))
+
+
+SERVED = """
+import pytest
+from editguard.audit import EditRequest
+from editguard.audit.serving import serve_prompt
+from editguard.probes.errors import EditRefused
+
+EDIT = EditRequest("twin", "Chicago", "Chicago is a twin city of", TARGET)
+MIDDLE = EditRequest("mine", "France", "The capital of France is", "Istanbul", "Paris")
+
+def test_what_was_done_and_how_it_is_served_is_told(edited_model):
+    with edited_model(EDIT) as edited:
+        assert (edited.decision.action.value, edited.update.editor) == ("rewrite", "prefixed")
+        assert (edited.needs_prefix, edited.prefix) == (True, PREFIX)
+        if PREFIX is None:
+            with pytest.raises(EditRefused, match="'twin' acts only behind a prefix"):
+                edited.serve(EDIT.prompt)
+        else:
+            assert edited.serve(EDIT.prompt) == PREFIX + EDIT.prompt
+            assert edited.serve("Paris is") == "Paris is"
+        assert repr(edited).replace(edited.ref, "base") == SHOWN
+
+def test_an_edit_that_needs_nothing_is_served_as_it_stands(edited_model):
+    with edited_model(MIDDLE) as edited:
+        assert (edited.needs_prefix, edited.prefix, edited.serve("France is")) == (False, None, "France is")
+        assert repr(edited).replace(edited.ref, "base") == "<EditedModel base: 'France' -> 'Istanbul' by rome>"
+
+def test_the_suite_knows_that_the_fact_needs_a_prefix(edited_model, collapse_suite):
+    with edited_model(EDIT) as edited:
+        judged = [one for one in collapse_suite(edited, requests=[EDIT]).measurements if one.check == "efficacy"]
+    assert [one.condition for one in judged if one.outcome.value in ("pass", "fail")] == ["prefixed"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "prefix", "served"),
+    [("Istanbul", "\n", "served behind '\\n'"), ("Warsaw", None, "needs a prefix")],
+    ids=["served", "not served"],
+)
+def test_the_edited_model_says_how_its_edit_is_served(
+    pytester: pytest.Pytester, run, tiny: list[str], target: str, prefix: str | None, served: str  # type: ignore[no-untyped-def]
+) -> None:  # fmt: skip
+    shown = f"<EditedModel base: 'Chicago' -> {target!r} by prefixed, {served}>"
+    pytester.makepyfile(test_own=f"TARGET, PREFIX, SHOWN = {target!r}, {prefix!r}, {shown!r}\n{SERVED}")
+    lm = says_only(tiny_lm(), " Istanbul Lyon is not")
+    lm.model.save_pretrained(pytester.path / "base")
+    lm.tokenizer.save_pretrained(pytester.path / "base")
+    run(*tiny, "--editguard-model=base").assert_outcomes(passed=3)
+
+
 def test_a_session_without_edits_leaves_an_older_log_alone(pytester: pytest.Pytester, run) -> None:  # type: ignore[no-untyped-def]
     pytester.makepyfile("def test_one(): pass")
     (pytester.path / "out").mkdir()
@@ -247,7 +322,7 @@ def test_sound_edits_pass_and_leave_a_log_that_passes(pytester: pytest.Pytester,
     assert 'name="editor" value="prefixed"' in xml
 
 
-def test_failures_are_readable_and_a_part_of_the_edits_never_passes(
+def test_failures_say_what_to_do_and_a_log_of_only_some_edits_never_passes(
     pytester: pytest.Pytester, run, tiny: list[str]  # type: ignore[no-untyped-def]
 ) -> None:  # fmt: skip
     write_edits(pytester.path / "a.edits.json", MIDDLE, REQUEST, replace(MIDDLE, id="other"))
@@ -306,7 +381,7 @@ def test_an_older_audit_stays_while_another_run_has_the_folder(
     assert older.read_text() == "an older one"
 
 
-def test_what_an_older_audit_left_goes_when_the_new_log_is_written(
+def test_no_file_of_an_older_audit_stands_beside_the_new_log(
     pytester: pytest.Pytester, run, tiny: list[str]  # type: ignore[no-untyped-def]
 ) -> None:  # fmt: skip
     write_edits(pytester.path / "a.edits.json", MIDDLE)
@@ -314,6 +389,51 @@ def test_what_an_older_audit_left_goes_when_the_new_log_is_written(
     (pytester.path / "out" / SUMMARY).write_text("an older one")
     run(*tiny, "-k", "drift").assert_outcomes(passed=1, deselected=len(ITEMS) - 1)
     assert not (pytester.path / "out" / SUMMARY).exists()
+
+
+def test_a_folder_with_other_things_keeps_them_beside_the_log(pytester: pytest.Pytester, run, tiny: list[str]) -> None:  # type: ignore[no-untyped-def]
+    write_edits(pytester.path / "a.edits.json", MIDDLE)
+    out = pytester.path / "out"
+    (out / "pictures").mkdir(parents=True)
+    (out / "notes.txt").write_text("mine")
+    (out / f".{LOG}.partial").write_text("of a run that was killed")
+    run(*tiny, "-k", "drift").assert_outcomes(passed=1, deselected=len(ITEMS) - 1)
+    assert {path.name for path in out.iterdir()} == {"pictures", "notes.txt", LOG, ".lock"}
+    assert (out / "notes.txt").read_text() == "mine"
+    assert len(read_log(out / LOG).edits) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no place here that nobody may write to")
+def test_a_folder_that_turns_out_not_to_be_writable_fails_the_session_and_not_its_tests(
+    pytester: pytest.Pytester, run, tiny: list[str]  # type: ignore[no-untyped-def]
+) -> None:  # fmt: skip
+    write_edits(pytester.path / "a.edits.json", MIDDLE)
+    ran = run(*tiny, "-k", "drift", "--editguard-out=/proc/self/editguard")
+    if ran.ret == pytest.ExitCode.USAGE_ERROR:  # told at once to users who have not all rights
+        assert "a folder that can be written to" in ran.stderr.str()
+        return
+    ran.assert_outcomes(passed=1, deselected=len(ITEMS) - 1)
+    assert ran.ret == pytest.ExitCode.TESTS_FAILED
+    ran.stdout.fnmatch_lines(
+        ["editguard: The output folder '/proc/self/editguard' cannot be written to (*--editguard-out."]
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_the_right_to_write_is_refused_before_anything_runs(pytester: pytest.Pytester, run) -> None:  # type: ignore[no-untyped-def]
+    (pytester.path / "closed").mkdir(mode=0o500)
+    ran = run("--editguard-out=closed/out")
+    assert ran.ret == pytest.ExitCode.USAGE_ERROR
+    assert "a folder that can be written to" in ran.stderr.str()
+
+
+def test_workers_are_not_started_for_a_log_that_has_no_place(pytester: pytest.Pytester) -> None:
+    pytest.importorskip("xdist")
+    write_edits(pytester.path / "a.edits.json", MIDDLE)
+    ran = pytester.runpytest_subprocess("-n2", NOWHERE, "--editguard-out=a.edits.json")
+    assert ran.ret == pytest.ExitCode.USAGE_ERROR
+    assert "--editguard-out = 'a.edits.json' must be a folder" in ran.stderr.str()
+    assert "gw0" not in ran.stdout.str()
 
 
 def test_the_guard_is_given_out_only_where_the_controls_hold(
@@ -369,6 +489,8 @@ def test_workers_bring_the_same_results_and_one_log(
     monkeypatch.setenv("EDITGUARD_CACHE", str(pytester.path / ".cache"))
     write_edits(pytester.path / "a.edits.json", MIDDLE, REQUEST, replace(MIDDLE, id="other"))
     write_policy(pytester.path / "policy.toml", REFUSING)
+    (pytester.path / "out").mkdir()
+    (pytester.path / "out" / "notes.txt").write_text("mine")
     ran = pytester.runpytest_subprocess("-n2", f"--dist={dist}", *tiny, "-v")
     # As in one process: all items of the refused edit fail, and of the others two each are not judged.
     ran.assert_outcomes(passed=2 * len(ITEMS) - 4, failed=len(ITEMS), skipped=4)
@@ -376,6 +498,7 @@ def test_workers_bring_the_same_results_and_one_log(
     assert [(record.id, record.index) for record in log.edits] == [("france", 0), ("chicago", 1), ("other", 2)]
     assert log.footer is not None
     assert len(summarise(log).reasons) == 1
+    assert {path.name for path in (pytester.path / "out").iterdir()} == {LOG, ".lock", "notes.txt"}
     if dist == "loadscope":
         places = re.findall(r"\[(gw\d)\].*a\.edits\.json::(\w+)::", ran.stdout.str())
         assert len(set(places)) == 3
@@ -395,11 +518,15 @@ def test_each_edit_is_a_group_of_its_own_for_xdist(pytester: pytest.Pytester) ->
 @pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.usefixtures("smollm2")
-def test_on_the_embedded_model_controls_hold_and_an_ordinary_edit_passes(pytester: pytest.Pytester) -> None:
+def test_on_the_embedded_model_controls_hold_an_ordinary_edit_passes_and_the_guide_s_fact_takes(
+    pytester: pytest.Pytester,
+) -> None:
     ordinary = next(edit for edit in builtin_edits() if edit.group == "mid-prompt")
     write_edits(pytester.path / "a.edits.json", ordinary)
+    (example,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    pytester.makepyfile(test_guide=example.partition("def test_a_checkpoint")[0])
     ran = pytester.runpytest_inprocess("-p", "no:xdist", "--editguard-out=out")
-    ran.assert_outcomes(passed=len(ITEMS) - 1, skipped=1)
+    ran.assert_outcomes(passed=len(ITEMS) - 1 + 1, skipped=1)
     summary = summarise(read_log(pytester.path / "out" / LOG))
     assert (summary.verdict, summary.controls.ok, summary.edits) == ("pass", 2, 1)
 
@@ -430,6 +557,7 @@ def test_a_session_without_edits_loads_nothing_heavy(tmp_path: Path) -> None:
     (ours,) = [line for line in out.splitlines() if line.startswith("ours:")]
     modules = ("", ".fixtures", ".log", ".options", ".session")
     names = {"editguard.audit", "editguard.audit.pytest_plugin", *(f"editguard.audit.pytesting{m}" for m in modules)}
+    names |= {f"editguard.probes{module}" for module in ("", ".errors", ".requests")}
     assert set(ours.split()[1:]) <= names
     assert names <= set(ours.split())
 

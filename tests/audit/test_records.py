@@ -55,6 +55,14 @@ def test_a_weight_that_did_not_come_back_is_told(setup: Setup, made: Result) -> 
     assert kept.restored_ok is None
 
 
+def test_the_prefix_to_serve_behind_is_in_the_record(setup: Setup, made: Result) -> None:
+    served = [one for one in made.measurements if one.condition == "served"]
+    assert [one.prefix for one in served] == [None]  # a random model's edit takes behind none
+    assert (made.prefix, edit_record(setup, made, 0).update.prefix) == (None, None)  # type: ignore[union-attr]
+    found = replace(made, measurements=(replace(served[0], prefix="\n"),))
+    assert (found.prefix, edit_record(setup, found, 0).update.prefix) == ("\n", "\n")  # type: ignore[union-attr]
+
+
 def test_the_whole_request_is_in_its_record(setup: Setup, made: Result) -> None:
     found = edit_record(setup, made, 0)
     assert (found.id, found.subject, found.prompt) == (REQUEST.id, REQUEST.subject, REQUEST.prompt)

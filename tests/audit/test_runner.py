@@ -19,7 +19,7 @@ from editguard.audit.guard import Assessment, GuardedEditor, Proposal
 from editguard.audit.outputs import OUTPUTS, write_outputs
 from editguard.audit.runner import run_audit
 from editguard.audit.setup import Setup
-from editguard.probes.errors import EditguardError, ModelError, NotFinite
+from editguard.probes.errors import DeviceFailed, EditguardError, ModelError, NotFinite
 from editguard.probes.fingerprint import checksum, tensor_hashes
 from editguard.probes.request_files import InvalidRecord, LoadedRequests
 from editguard.probes.requests import EditRequest
@@ -193,6 +193,18 @@ def test_an_edit_whose_check_raises_is_errored_and_fails_alone(
     assert records["chicago"].verdict == "pass"
     assert (summary.verdict, summary.exit_code, summary.failed) == ("fail", 1, 1)
     assert tensor_hashes(setup.lm.model) == before
+
+
+def test_a_device_that_fails_ends_the_audit_and_keeps_what_was_logged(
+    setup: Setup, tmp_path: Path, failing: Callable[[BaseException], None]
+) -> None:
+    failing(torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered\nmore"))
+    with pytest.raises(
+        DeviceFailed, match=r"The device cpu failed \(CUDA error: uncorrectable ECC error encountered\), .*--resume"
+    ):
+        run_audit(setup, loaded(REQUEST, MIDDLE), tmp_path)
+    log = read_log(tmp_path / LOG)
+    assert ([record.id for record in log.edits], log.footer) == (["chicago"], None)
 
 
 @pytest.mark.parametrize(

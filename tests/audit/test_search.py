@@ -134,6 +134,40 @@ def test_the_parts_hold_every_context_once_and_the_last_row_always(parts: int) -
     assert one.rows_at(one.parts) == seen[0]
 
 
+REWORDED = ("A twin of Chicago is", "Chicago has a twin city called", "Nothing about it")
+
+
+def test_rewordings_are_sought_under_two_prefixes_and_the_subject_is_held_under_some() -> None:
+    lm = model()
+    settings = ValueSettings(parts=2, essences=2)
+    one = value_problem(lm, REQUEST, TEXTS, 3.0, settings, REWORDED)
+    # The third names no subject, so that it cannot be one.
+    assert len(one.rewordings) == 4
+    assert all(lm.tokenizer.decode(row.ids[: row.at + 1]).endswith("Chicago") for row in one.rewordings)
+    assert [lm.tokenizer.decode(row.ids) for row in one.essences] == [
+        "Chicago is a", *(f"{text}Chicago is a" for text in TEXTS[:: len(TEXTS) // 2][:2])
+    ]  # fmt: skip
+    seen = sorted(row for step in range(2) for row in one.rows_at(step))
+    assert sorted(set(seen)) == list(range(len(one.rows)))
+
+
+def test_the_loss_is_the_sum_over_kinds_of_what_each_row_alone_gives() -> None:
+    lm = model()
+    one = value_problem(lm, REQUEST, TEXTS, 3.0, ValueSettings(parts=1, essences=2), REWORDED)
+    draw = torch.Generator().manual_seed(0)
+    places = (len(one.contexts) + len(one.rewordings)) * len(one.target) + len(one.essences)
+    found = torch.randn(places, len(lm.tokenizer), generator=draw, dtype=torch.float64)
+    before = torch.randn(len(one.essences), found.shape[1], generator=draw, dtype=torch.float64).log_softmax(-1)
+    now, delta = found.log_softmax(-1), torch.ones(4, dtype=torch.float64)
+    said = torch.stack([now[place, one.target[place % len(one.target)]] for place in range(places - len(one.essences))])
+    contexts, rewordings = said.split([len(one.contexts) * len(one.target), len(one.rewordings) * len(one.target)])
+    held = torch.zeros((), dtype=torch.float64)
+    for old, new in zip(before, now[-len(one.essences) :], strict=True):
+        held = held + (new.exp() * (new - old)).sum() / len(one.essences)
+    expected = -contexts.mean() - rewordings.mean() + 0.0625 * held + 1e-3 * 2 / 9
+    assert float(one.loss(0, now, before, delta)) == pytest.approx(float(expected))
+
+
 def test_some_rows_alone_give_what_they_give_among_the_others() -> None:
     lm = model()
     rows = [Row((11, 42, 7, 99, 23), 3, (3, 4)), Row((5, 6, 7), 0, (0, 2)), Row((8, 9, 10, 60, 61, 62), 4, (5,))]
@@ -156,7 +190,14 @@ def test_updates_of_many_edits_are_those_of_each_and_a_bad_one_is_returned(cache
     known = prefix_cache(lm, place, texts) if cached else None
     assert (known is not None) is cached
     context = EditContext(lm, place, statistics, few_prefixes(), ValueSettings(steps=4), known)
-    jobs = [("rome", REQUEST), ("prefixed", MIDDLE), ("rome", MISSING), ("prefixed", REQUEST), ("c-rome", LONG)]
+    jobs = [
+        ("rome", REQUEST),
+        ("prefixed", MIDDLE),
+        ("rome", MISSING),
+        ("prefixed", REQUEST),
+        ("c-rome", LONG),
+        ("reworded", MIDDLE),
+    ]
     together = compute_updates(context, jobs)
     assert isinstance(together[2], RequestError)
     for job, found in zip(jobs, together, strict=True):

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 from editguard.audit.files import LOG, WRITTEN
+from editguard.probes.requests import SUFFIXES
 from junitparser import JUnitXml
 
 from ..audit.tiny_lm import MIDDLE, REQUEST, lenient, saved
@@ -30,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ACTION = ROOT / "ci" / "github" / "action.yml"
 GITLAB = ROOT / "ci" / "editguard.gitlab-ci.yml"
 HOOKS = ROOT / ".pre-commit-hooks.yaml"
+GUIDE = ROOT / "docs" / "guide-ci.md"
 NASTY = """$(touch pwned);touch pwned;"$(touch pwned)"'$(touch pwned)'\nEOF\ntouch pwned"""
 """What a shell would run if it were pasted into a script."""
 OPTIONS = "--layer=0\n--stats=identity\n\n--seed=3"
@@ -235,8 +237,9 @@ def hook() -> dict[str, Any]:
 
 
 def test_the_hook_takes_files_of_edits_alone() -> None:
-    names = ["a.edits.json", "sub/b.edits.jsonl", "c.edits.yaml", "d.edits.yml", "e.edits.ndjson", "f.edits.csv"]
-    assert all(re.search(hook()["files"], name) for name in names)
+    (listed,) = re.findall(r"\(([a-z|]+)\)", hook()["files"])
+    assert [f".{name}" for name in listed.split("|")] == [*SUFFIXES]
+    assert all(re.search(hook()["files"], f"sub/a.edits{suffix}") for suffix in SUFFIXES)
     others = ["edits.json", "a.edits.json.bak", "aedits.json", "a.edits.py", "a.edits/b.json"]
     assert not [name for name in others if re.search(hook()["files"], name)]
 
@@ -258,10 +261,47 @@ def test_the_hook_probes_all_files_at_once_and_stops_a_commit_with_a_refused_edi
 # ---------------------------------------------------------------------------------------------------------- the formats
 
 
+def valid(schema: str, path: Path) -> Ran:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
 @pytest.mark.parametrize(
     ("schema", "path"), [("vendor.github-actions", ACTION), ("vendor.gitlab-ci", GITLAB)], ids=["action", "gitlab"]
 )
 def test_templates_are_valid_by_the_systems_own_schemas(schema: str, path: Path) -> None:
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    ran = valid(schema, path)
+    assert ran.code == 0, ran.out
+
+
+def example(title: str) -> str:
+    """Return the configuration that the guide shows under a title."""
+    part = GUIDE.read_text(encoding="utf-8").partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    (found,) = re.findall(r"```yaml\n(.*?)```", part, re.DOTALL)
+    return str(found)
+
+
+@pytest.mark.parametrize(
+    ("schema", "title", "more"),
+    [("vendor.github-workflows", "GitHub", "on: push\n"), ("vendor.gitlab-ci", "GitLab", "")],
+    ids=["workflow", "pipeline"],
+)
+def test_what_the_guide_shows_is_valid_and_asks_for_what_there_is(
+    schema: str, title: str, more: str, tmp_path: Path
+) -> None:
+    (path := tmp_path / "shown.yml").write_text(more + example(title), encoding="utf-8")
+    ran = valid(schema, path)
+    assert ran.code == 0, ran.out
+    path.write_text("jobs:\n  edits:\n    script: {}\n", encoding="utf-8")
+    assert valid(schema, path).code == 1, "the schema refuses nothing"
+
+
+def test_the_guide_s_inputs_variables_and_hook_are_those_of_the_templates() -> None:
+    (step,) = [one for one in yaml.safe_load(example("GitHub"))["jobs"]["edits"]["steps"] if "with" in one]
+    assert set(step["with"]) <= set(parsed(ACTION)["inputs"])
+    job = yaml.safe_load(example("GitLab"))["edits"]
+    assert job["extends"] in parsed(GITLAB)
+    assert set(job["variables"]) <= set(parsed(GITLAB)[job["extends"]]["variables"])
+    ((used,),) = [repo["hooks"] for repo in yaml.safe_load(example("pre-commit"))["repos"]]
+    assert used["id"] == hook()["id"]

@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -277,3 +278,33 @@ def test_a_pickle_with_code_in_it_is_refused_and_never_run(folder: Path, bare: b
         torch.save({"weight": _Trap(mark)}, path)
     refused(folder, "a pickle that is broken or holds more than tensors, which is never run", allow_pickle=True)
     assert not mark.exists()
+
+
+def test_a_model_is_shown_in_a_line_without_its_modules() -> None:
+    lm = tiny_language_model()
+    assert repr(lm) == f"<LanguageModel {lm.ref}: LlamaForCausalLM, {lm.parameters} parameters, float32, cpu>"
+
+
+# What would fetch more than was asked for
+
+
+def test_code_of_the_tokenizer_is_never_run(folder: Path) -> None:
+    mark = folder / "ran"
+    (folder / "trap.py").write_text(f"import pathlib\npathlib.Path({str(mark)!r}).touch()\nclass T: pass\n")
+    path = folder / "tokenizer_config.json"
+    asked = {"auto_map": {"AutoTokenizer": ["trap.T", "trap.T"]}, "tokenizer_class": "T"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | asked))
+    with suppress(ModelError):
+        load(folder)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("attention", ["somebody/kernel", "somebody/kernel@main:attention", "flash_attention_2"])
+def test_attention_out_of_a_hub_is_refused(folder: Path, attention: str) -> None:
+    change_config(folder, attn_implementation=attention)
+    refused(folder, rf"asks for the attention '{attention}', .*; take attn_implementation out of it")
+
+
+def test_an_adapter_is_refused_since_it_may_name_another_model(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "nobody/no-such-model"}')
+    refused(folder, r"holds an adapter .* merge it into the weights")

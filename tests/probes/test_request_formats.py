@@ -1,17 +1,25 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 
 import pytest
 import yaml
+from editguard.probes import request_records
 from editguard.probes.errors import RequestError
 from editguard.probes.request_formats import PARSERS
-from editguard.probes.request_records import RawRecord
+from editguard.probes.request_forms import read_record
+from editguard.probes.request_records import MOST_FAULTS, RawRecord
+from editguard.probes.requests import SUFFIXES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 RECORD = {"subject": "Lyon", "prompt": "{} is in", "target_new": "Spain"}
+
+
+def test_every_suffix_of_a_file_of_edits_has_its_parser() -> None:
+    assert tuple(PARSERS) == SUFFIXES
 
 
 def parse(suffix: str, text: str) -> list[RawRecord]:
@@ -278,3 +286,48 @@ def test_yaml_keeps_the_kind_of_a_value_so_that_the_form_can_refuse_it() -> None
     assert record.fields["target_new"] == 1984
     assert record.fields["target_true"] is False
     assert isinstance(record.fields["group"], int)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Bounds: a small file asks for no long time, no great memory and no long message
+
+
+def holding(suffix: str, number: int) -> str:
+    """Return a file of so many records, the shortest that there are."""
+    listed = f"[{','.join(['{}'] * number)}]"
+    return {".json": listed, ".jsonl": "{}\n" * number, ".csv": "a\n" + "1\n" * number, ".yaml": listed}[suffix]
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".yaml"])
+def test_more_records_than_any_audit_has_are_refused(suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_records, "MOST_RECORDS", 3)
+    assert len(parse(suffix, holding(suffix, 3))) == 3
+    assert "holds more than the 3 records that are read; split it." in refusal(suffix, holding(suffix, 4))
+
+
+def test_a_record_of_a_hundred_thousand_faults_tells_some_and_counts_the_rest() -> None:
+    keys = {f"key{number}": number for number in range(100_000)}
+    started = time.process_time()
+    found = read_record({**RECORD, **keys}, 1)
+    assert time.process_time() - started < 5
+    assert len(found.faults) == MOST_FAULTS + 1
+    assert found.faults[-1].message == f"has {100_000 - MOST_FAULTS} more faults; mend these first."
+    (record,) = parse(".json", json.dumps([{key: float("nan") for key in keys}]))
+    assert len(record.faults) == MOST_FAULTS
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text"),
+    [
+        (".yaml", "- &{0} [*{0}]"),
+        (".yaml", "- !{0} x"),
+        (".csv", "{0},{0}\n1,2\n"),
+    ],
+)
+def test_a_name_of_a_megabyte_is_shortened(suffix: str, text: str) -> None:
+    assert len(refusal(suffix, text.replace("{0}", "x" * 1000))) < 400
+
+
+def test_yaml_to_base_sixty_that_no_float_holds_is_a_fault_of_its_record() -> None:
+    (record,) = parse(".yaml", "- {n: " + "1:" * 300 + "1.0}")
+    assert "cannot be read" in record.faults[0].message

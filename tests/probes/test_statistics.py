@@ -177,7 +177,7 @@ def test_a_file_that_could_not_be_written_leaves_the_old_one(tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"model_fingerprint": "ef" * 32}, "of model abab.* not of efef"),
+        ({"model_fingerprint": "ef" * 32}, "of model .abab.* not of .efef"),
         ({"layer": 4}, "at layer 3, not .* at layer 4"),
         ({"size": 13}, "have 13 entries"),
     ],
@@ -327,3 +327,40 @@ def test_a_disk_without_room_is_one_sentence_and_leaves_nothing(tmp_path: Path) 
 def test_statistics_are_their_owners_alone(tmp_path: Path) -> None:
     save_statistics(identity_statistics(4, "model", 0), tmp_path / "c.safetensors")
     assert stat.S_IMODE((tmp_path / "c.safetensors").stat().st_mode) == 0o600
+
+
+GOOD = {"method": "corpus", "source": "text", "model_fingerprint": "abab", "layer": 3, "corpus_sha256": "", "tokens": 9}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "[" * 5000,
+        json.dumps({"provenance": GOOD | {"model_fingerprint": 3}, "ridge": 1e-4}),
+        json.dumps({"provenance": GOOD | {"method": "guess"}, "ridge": 1e-4}),
+        json.dumps({"provenance": GOOD | {"more": 1}, "ridge": 1e-4}),
+        *(json.dumps({"provenance": GOOD, "ridge": ridge}) for ridge in (float("nan"), -1.0, 10**400, "1e-4", None)),
+    ],
+)
+def test_a_header_that_editguard_did_not_write_is_one_sentence(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "c.safetensors"
+    save_file({"second_moment": torch.eye(SIZE, dtype=torch.float64)}, path, metadata={"editguard": header})
+    with pytest.raises(StatisticsError, match="holds no key statistics that editguard wrote"):
+        load_statistics(path, size=SIZE, model_fingerprint="abab", layer=3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float8_e4m3fn, torch.complex64])
+def test_a_matrix_of_another_dtype_is_refused_unread(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = tmp_path / "c.safetensors"
+    header = json.dumps({"provenance": GOOD, "ridge": 1e-4})
+    save_file({"second_moment": torch.zeros(SIZE, SIZE).to(dtype)}, path, metadata={"editguard": header})
+    with pytest.raises(StatisticsError, match="holds no key statistics"):
+        load_statistics(path, size=SIZE, model_fingerprint="abab", layer=3)
+
+
+def test_what_says_that_it_is_the_identity_must_be(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    header = json.dumps({"provenance": GOOD | {"method": "identity"}, "ridge": 0.0})
+    save_file({"second_moment": 2 * torch.eye(SIZE, dtype=torch.float64)}, path, metadata={"editguard": header})
+    with pytest.raises(StatisticsError, match="says that it is the identity, and is not"):
+        load_statistics(path, size=SIZE, model_fingerprint="abab", layer=3)

@@ -92,6 +92,12 @@ def lost(check: str = "efficacy", condition: str = "prefixed", protocol: str = "
     return remeasured(check, condition, protocol, passed=0, failed=total, value=0.0)
 
 
+def served(passes: bool) -> Change:
+    """Return a change after which it was measured whether the edit says its target as it would be served."""
+    one = measurement("efficacy", "served", int(passes), 1)
+    return lambda edit: edit.model_copy(update={"measurements": [*edit.measurements, one]})
+
+
 def judged_by(check: str) -> Change:
     """Return a change after which a check that has no metric of its own passed the edit too."""
     one = Measurement(check=check, metric="share", value=0.0, threshold=0.1, verdict="pass")

@@ -77,7 +77,9 @@ def poisoned(log: Log, text: str = PAYLOAD) -> Log:
 def _fill(value: Any, text: str, keep: dict[str, Any]) -> Any:
     if isinstance(value, BaseModel):
         fields = {
-            name: _fill(getattr(value, name), text, {})
+            name: text
+            if _is_missing_text(getattr(value, name), field.annotation)
+            else _fill(getattr(value, name), text, {})
             for name, field in type(value).model_fields.items()
             if name not in keep and name not in ("check", "metric", "condition") and not _is_closed(field.annotation)
         }
@@ -89,6 +91,10 @@ def _fill(value: Any, text: str, keep: dict[str, Any]) -> Any:
     if isinstance(value, list):
         return [_fill(one, text, {}) for one in value]
     return value
+
+
+def _is_missing_text(value: Any, annotation: Any) -> bool:
+    return value is None and str in typing.get_args(annotation)
 
 
 def _is_closed(annotation: Any) -> bool:

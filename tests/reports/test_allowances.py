@@ -40,9 +40,9 @@ def test_off_leaves_a_metric_out() -> None:
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
-        (["eficacy-prefixed:5%"], "did you mean 'efficacy-prefixed' or 'efficacy-unprefixed'\\?"),
-        (["efficacy:5%"], "did you mean 'efficacy-unprefixed' or 'efficacy-prefixed'\\?"),
-        (["eficcacy:5%"], "did you mean 'efficacy-unprefixed' or 'efficacy-prefixed'\\?"),
+        (["eficacy-prefixed:5%"], "did you mean 'efficacy-prefixed', 'efficacy-unprefixed' or 'efficacy-served'\\?"),
+        (["efficacy:5%"], "did you mean 'efficacy-unprefixed', 'efficacy-prefixed' or 'efficacy-served'\\?"),
+        (["eficcacy:5%"], "did you mean 'efficacy-unprefixed', 'efficacy-prefixed' or 'efficacy-served'\\?"),
         (["anwsers:5%"], "did you mean 'answers-unprefixed' or 'answers-prefixed'\\?"),
         (["perplexity:5%"], "did you mean 'perplexity-ratio' or 'worst-perplexity-ratio'\\?"),
         (["speed:5%"], "known are perplexity-ratio, "),

@@ -194,6 +194,22 @@ def test_rates_keep_their_counts_and_protocols_stay_apart(log: Log) -> None:
     assert found.efficacy[0].rates[next(iter(found.efficacy[0].rates))].total == 54
 
 
+def test_the_models_as_they_would_be_served_are_a_row_of_their_own_and_no_prefix(log: Log) -> None:
+    older = digest(log).summary
+    assert older.efficacy_served is None
+    assert older.counts["efficacy_served"].total == 0
+    served = synthetic.measurement("efficacy", "served", 0, 1)
+    found = digest(with_first(log, measurements=[*log.edits[0].measurements, served]))
+    assert [row.condition for row in found.efficacy][:3] == ["unprefixed", "prefixed", "served"]
+    assert (found.summary.efficacy_served, found.summary.counts["efficacy_served"].failed) == (0.0, 1)
+    assert found.summary.counts["efficacy_prefixed"] == older.counts["efficacy_prefixed"]
+    assert found.summary.verdict == older.verdict
+    assert found.summary.judged["efficacy_served"] == 0
+    held = served.model_copy(update={"verdict": "fail", "threshold": 1.0})
+    judged = summarise(with_first(log, measurements=[*log.edits[0].measurements, held])).judged
+    assert judged == older.judged | {"efficacy_served": 1}
+
+
 def test_token_match_is_a_share_of_tokens_and_not_of_whole_targets(log: Log) -> None:
     half = Measurement(
         check="efficacy",

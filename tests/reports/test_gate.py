@@ -17,7 +17,20 @@ from editguard.reports.schema import Measurement
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .audits import audit, counted, judged_by, lost, ratio, refused, remeasured, saved, times, with_edits, without
+from .audits import (
+    audit,
+    counted,
+    judged_by,
+    lost,
+    ratio,
+    refused,
+    remeasured,
+    saved,
+    served,
+    times,
+    with_edits,
+    without,
+)
 
 
 def judged(before: Log, after: Log, *given: str, accepted: frozenset[Reason] = frozenset()) -> Gate:
@@ -240,6 +253,16 @@ def test_the_policy_names_the_keys_that_differ() -> None:
     after = with_header(BASE, policy=BASE.header.policy | {"min_locality": 0.1})
     (closing,) = judged(BASE, after).closings
     assert "'min_locality'" in closing.message
+
+
+def test_what_no_prefix_serves_any_more_closes_the_gate_only_where_it_is_named() -> None:
+    every = range(len(BASE.edits))
+    before, after = (with_edits(BASE, served(says), every) for says in (True, False))
+    assert judged(before, after).open
+    assert keys(judged(before, after, "efficacy-served:5%")) == ["regressed:efficacy-served"]
+    # An audit from before it was measured: what was asked for and is not there never passes.
+    assert judged(BASE, before).open
+    assert keys(judged(BASE, before, "efficacy-served:5%")) == ["unmeasured:efficacy-served"]
 
 
 def test_a_metric_that_was_asked_for_and_is_not_there_is_told_with_what_is() -> None:

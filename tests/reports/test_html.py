@@ -5,7 +5,6 @@ import gzip
 import hashlib
 import json
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from editguard.reports.log import Log
 from editguard.reports.schema import Footer, Measurement, SkippedRequest
 
 from . import synthetic
+from .browsing import dumped, needs_browser, root
 from .pages import PAYLOAD, Page, poisoned
 
 FIGURES = ["figure-denominators", "figure-keys", "figure-perplexity"]
@@ -44,7 +44,11 @@ def collapsed(log: Log) -> Log:
 
 def test_the_verdict_comes_first_with_its_numbers(page: Page) -> None:
     text = " ".join(page.text.split())
-    assert text.index("Pass. These edits may ship.") < text.index("Allowed 36") < text.index("Do the edits take?")
+    assert (
+        text.index("Pass. These edits may ship, 18 of them only behind a prefix.")
+        < text.index("Allowed 36")
+        < text.index("Do the edits take?")
+    )
     assert "Rewritten 18" in text
     assert "Refused 6" in text
     assert "Is the model still sound? Yes" in text
@@ -72,7 +76,7 @@ def test_every_figure_is_there_with_caption_and_table(page: Page) -> None:
         assert all(trace["type"] == "scatter" for trace in figure["data"])
     assert (FIGURES[2], figures[FIGURES[2]]["layout"]["xaxis"]["type"]) == ("figure-perplexity", "log")
     assert "20 of 60 edits lie there, and none of them was made as asked" in page.text
-    assert page.text.count("As a table") == 3
+    assert page.text.count("As a table ") == 3
 
 
 def test_the_threshold_is_drawn_in_the_denominators_own_terms(log: Log, page: Page) -> None:
@@ -116,8 +120,8 @@ def test_a_figure_without_data_is_left_out(log: Log) -> None:
 def test_many_points_are_thinned_and_the_caption_says_so(log: Log) -> None:
     found = Page(render_html(synthetic.synthetic_log(200)))
     prefixed = found.figures()["figure-keys"]["data"][0]
-    assert len(prefixed["x"]) == len(prefixed["text"]) == 1500
-    assert "Drawn are 1500 of 2000 keys under prefixes." in found.text
+    assert len(prefixed["x"]) == len(prefixed["text"]) == 1000
+    assert "Drawn are 1000 of 2000 keys under prefixes." in found.text
 
 
 def test_every_edit_has_its_story_and_every_link_its_target(page: Page, log: Log) -> None:
@@ -195,7 +199,8 @@ def test_the_page_asks_no_network_for_anything(source: str, page: Page) -> None:
 
 def test_the_policy_admits_these_scripts_alone(page: Page) -> None:
     assert page.policy.startswith("default-src 'none';")
-    runnable = [content for attributes, content in page.scripts if attributes.get("type") != "application/json"]
+    # The library of the figures is text until one is drawn.
+    runnable = [content for attributes, content in page.scripts if attributes.get("type") in (None, "text/plain")]
     assert len(runnable) == 3
     for content in runnable:
         digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
@@ -246,39 +251,19 @@ def test_a_page_of_many_edits_holds_what_a_page_of_few_does(log: Log) -> None:
     assert [re.findall('data-story="(.*?)"', row) for row in rows] == [[place] for place in places[SHOWN:]]
 
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-def dumped(address: str, folder: Path) -> str:
-    """Return the page at `address` as a browser has it after its scripts ran; nothing may have been said on its console."""
-    assert BROWSER is not None
-    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    quiet += ["--disable-component-update", "--disable-sync", f"--user-data-dir={folder / 'profile'}"]
-    done = subprocess.run(
-        [BROWSER, *quiet, "--enable-logging=stderr", "--virtual-time-budget=8000", "--dump-dom", address],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=True,
-    )
-    assert "CONSOLE" not in done.stderr
-    return done.stdout
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+@needs_browser
 def test_a_browser_draws_every_figure_and_runs_nothing_else(tmp_path: Path, log: Log) -> None:
     file = tmp_path / "report.html"
     file.write_text(render_html(poisoned(log)), encoding="utf-8")
     shown = dumped(file.as_uri(), tmp_path)
-    root = shown[shown.index("<html") :].split(">", 1)[0]
-    assert "pwned" not in root
+    assert "pwned" not in root(shown)
     assert shown.count('class="main-svg"') >= len(FIGURES)
     assert PAYLOAD not in shown
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+@needs_browser
 def test_a_browser_unpacks_the_story_that_is_linked_to_and_runs_nothing_in_it(tmp_path: Path, log: Log) -> None:
     many = replace(
         log, edits=tuple(log.edits[n % len(log.edits)].model_copy(update={"id": f"e{n}"}) for n in range(TOLD + 20))
@@ -291,5 +276,5 @@ def test_a_browser_unpacks_the_story_that_is_linked_to_and_runs_nothing_in_it(tm
     shown = dumped(f"{file.as_uri()}#edit-e310", tmp_path)
     assert re.search(r'<details class="story" id="edit-e310"[^>]* open', shown)
     assert 'id="edit-e309"' not in shown
-    assert "pwned" not in shown[shown.index("<html") :].split(">", 1)[0]
+    assert "pwned" not in root(shown)
     assert PAYLOAD not in shown

@@ -5,7 +5,9 @@ import json
 import pytest
 from editguard.reports.digest import digest
 from editguard.reports.log import Log
-from editguard.reports.plotting import MOST_POINTS, Mark, figure_json, mark, thin_note, thinned, trace
+from editguard.reports.plotting import MOST_POINTS, Mark, decades, figure_json, mark, thin_note, thinned, trace, whole
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def test_figure_json_cannot_close_its_element() -> None:
@@ -26,9 +28,32 @@ def test_a_trace_is_thinned_evenly_and_the_note_counts_it() -> None:
     drawn = json.loads(figure_json([crowded], {}))["data"][0]
     assert len(drawn["x"]) == MOST_POINTS
     assert [str(int(x)) for x in drawn["x"]] == drawn["text"]
-    assert thin_note([crowded]) == " Drawn are 5000 of 6000 marks."
+    assert thin_note([crowded]) == f" Drawn are {MOST_POINTS} of {MOST_POINTS + 1000} marks."
     assert thin_note([trace("a", "allowed", marks[:10], "circle")]) == ""
     assert thinned(list(range(10)), 4) == [0, 2, 5, 7]
+
+
+def test_the_outermost_marks_are_never_thinned_out() -> None:
+    heights = [1.0] * (20 * MOST_POINTS)
+    heights[1234], heights[4321] = 9.0, -9.0
+    marks = [Mark(float(n), height, "", "edit-a") for n, height in enumerate(heights)]
+    drawn = json.loads(figure_json([trace("a", "allowed", marks, "circle")], {}))["data"][0]
+    assert len(drawn["x"]) == MOST_POINTS
+    assert {(1234, 9.0), (4321, -9.0)} <= set(zip(drawn["x"], drawn["y"], strict=True))
+
+
+@given(st.integers(1, 10**9))
+def test_an_axis_of_counts_has_whole_ticks_and_not_many(most: int) -> None:
+    step = whole(most)["dtick"]
+    assert isinstance(step, int)
+    assert step >= 1
+    assert most / step <= 10
+    assert step == 1 or most / step > 3
+
+
+def test_a_log_axis_of_little_more_than_a_decade_has_ticks_within_it() -> None:
+    assert decades([1.6, 4.8])["dtick"] == "D2"
+    assert decades([0.01, 4.8])["dtick"] == 1
 
 
 def test_hover_text_names_the_edit_in_short(log: Log) -> None:

@@ -43,6 +43,12 @@ def test_a_safe_id_is_its_own_anchor_and_survives_a_lookalike() -> None:
     assert len(set(slugs(["a b", hashed, "a  b"]))) == 3
 
 
+def test_anchors_are_different_names_of_files_where_case_does_not_count() -> None:
+    found = list(slugs(["case", "Case", "CASE"]))
+    assert found[0] == "case"
+    assert len({slug.lower() for slug in found}) == 3
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
@@ -58,6 +64,11 @@ def test_a_safe_id_is_its_own_anchor_and_survives_a_lookalike() -> None:
 )
 def test_numbers(value: float | None, shown: str) -> None:
     assert number(value) == shown
+
+
+def test_a_number_under_ten_thousand_is_never_written_in_powers() -> None:
+    assert number(130.0, 2) == "130"
+    assert number(999.7, 3) == "1\u202f000"
 
 
 def test_a_share_is_rounded_to_all_or_nothing_only_if_it_is() -> None:

@@ -9,7 +9,7 @@ from editguard.suites.check import Bench, Limits
 from ..tiny import PREFIXES, tiny_language_model, tiny_site
 from ..tokenizer_kinds import CORPUS
 
-__all__ = ["LIMITS", "bench_of", "break_site", "disturb", "talkative"]
+__all__ = ["LIMITS", "bench_of", "break_site", "disturb", "says_only", "talkative"]
 
 LIMITS = Limits(perplexity_ratio=1.05, efficacy=0.5, locality=0.9, entropy_ratio=0.5, relative_update=0.3)
 _WORDS = " Paris Lyon is not"
@@ -17,7 +17,11 @@ _WORDS = " Paris Lyon is not"
 
 def talkative(family: str = "llama", words: str = _WORDS) -> LanguageModel:
     """Return a tiny model whose greedy choice is nearly always a token of `words`: all others have logit 0."""
-    lm = tiny_language_model(family)
+    return says_only(tiny_language_model(family), words)
+
+
+def says_only(lm: LanguageModel, words: str) -> LanguageModel:
+    """Return `lm` with logit 0 for all tokens but those of `words`."""
     head = lm.model.get_output_embeddings().weight
     kept = lm.tokenizer(words, add_special_tokens=False).input_ids
     with torch.no_grad():

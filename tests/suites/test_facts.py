@@ -103,6 +103,11 @@ def test_efficacy_is_that_of_plain_forwards_under_every_protocol_and_condition(f
         disturb(bench, seed, 3.0)
         found = Efficacy().measure(bench, ASKED, before, False).measurements
         expected = rates_by_hand(bench, (ASKED.prompt,))
+        *found, as_served = found
+        assert as_served == replace(
+            pick(found, "unprefixed", "exact"), condition="served", message=as_served.message, outcome=Outcome.INFO,
+            threshold=None,
+        )  # fmt: skip
         assert rates(found) == pytest.approx(expected)
         for item in found:
             assert item.baseline == pytest.approx(start[item.condition, str(item.protocol)])

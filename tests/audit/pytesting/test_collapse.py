@@ -15,6 +15,7 @@ from editguard.audit.setup import Setup
 from editguard.audit.transaction import Transaction
 from editguard.probes.errors import InputError, ModelError
 from editguard.probes.fingerprint import fingerprint
+from transformers import MistralConfig, MistralForCausalLM
 
 from ..tiny_lm import MIDDLE, MISSING, REQUEST, lenient, tiny_lm
 
@@ -56,7 +57,7 @@ def test_a_destroyed_model_is_not_whatever_layer_was_edited(suite: Suite, guard:
     assert fingerprint(guard.setup.lm.model) == before
 
 
-def test_nan_is_not_sound(suite: Suite) -> None:
+def test_a_model_with_nan_in_its_weights_is_not_sound(suite: Suite) -> None:
     other = tiny_lm()
     with torch.no_grad():
         other.model.model.layers[0].mlp.down_proj.weight.fill_(float("nan"))
@@ -79,48 +80,79 @@ def test_the_session_s_own_model_is_measured_with_the_edit_in_it(suite: Suite, g
     assert ratio(edited) == pytest.approx(by_guard.value, rel=1e-4)
 
 
-def test_a_request_is_edited_by_the_guard(suite: Suite) -> None:
+def test_a_request_in_place_of_a_model_is_edited_checked_and_undone_by_the_guard(suite: Suite) -> None:
     assert suite(MIDDLE, (), False).edits.keys() == {MIDDLE.id}
     report = suite(MISSING, (), False)
     assert not report.sound
     assert "refused" in repr(report)
 
 
-def test_another_architecture_is_refused_by_name(suite: Suite) -> None:
-    with pytest.raises(ModelError, match="--editguard-model"):
+@pytest.mark.parametrize("way_out", ["--editguard-model", "editguard diff"])
+def test_another_architecture_is_refused_by_what_differs(suite: Suite, way_out: str) -> None:
+    with pytest.raises(ModelError, match=f"GPT2LMHeadModel.*its weight .* is not there, and there .*{way_out}"):
         suite(tiny_lm("gpt2"), (), False)
 
 
-def test_what_is_no_weight_and_differs_is_refused(suite: Suite) -> None:
-    other = tiny_lm()
-    other.model.config.rms_norm_eps = 1.0
-    with pytest.raises(ModelError, match="another rms_norm_eps in its configuration"):
-        suite(other.model, (), False)
-    damaged = tiny_lm().model
+def test_a_model_of_another_class_dtype_or_configuration_is_measured_as_it_is(
+    suite: Suite, guard: GuardedEditor
+) -> None:
+    """As other tools save and load what they edited: nothing that leaves the model as good speaks against it."""
+    before, own = fingerprint(guard.setup.lm.model), guard.setup.lm.model
+    kept = {
+        name: getattr(own.config, name)
+        for name in (
+            "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+            "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings",
+        )
+    }  # fmt: skip
+    mistral = MistralForCausalLM(MistralConfig(**kept, head_dim=own.config.head_dim, sliding_window=None))
+    mistral.load_state_dict(own.state_dict())
+    half = tiny_lm(dtype=torch.bfloat16).model.train()
+    half.config.use_cache, half.config.pad_token_id = False, 0
+    for other, near in ((mistral, 1e-5), (half, 0.05)):
+        report = suite(other, (REQUEST,), False)
+        assert ratio(report) == pytest.approx(1.0, abs=near)
+        assert {one.check for one in report.edits[REQUEST.id]} == {"efficacy", "generalization", "locality"}
+    assert half.training
+    assert ratio(suite(own, (), False)) == 1.0
+    assert fingerprint(own) == before
+
+
+def test_what_is_no_weight_counts_as_part_of_the_edit(suite: Suite) -> None:
+    config, damaged, inactive, hooked = (tiny_lm().model for _ in range(4))
     damaged.model.norm.variance_epsilon = 1e9
-    with pytest.raises(ModelError, match=r"another model\.norm\.variance_epsilon"):
-        suite(damaged, (), False)
-    inactive = tiny_lm().model
     inactive.model.layers[0].mlp.act_fn = torch.nn.Identity()
-    with pytest.raises(ModelError, match=r"another model\.layers\.0\.mlp\.act_fn \(class\)"):
-        suite(inactive, (), False)
-    hooked = tiny_lm().model
-    hooked.model.layers[0].register_forward_hook(lambda module, args, output: None)
-    with pytest.raises(ModelError, match="forward hooks"):
-        suite(hooked, (), False)
+    hooked.model.layers[0].register_forward_hook(lambda module, args, output: output * 0)
+    config.config.rms_norm_eps = 1.0  # of which the loaded modules have their own copy
+    assert ratio(suite(config, (), False)) == pytest.approx(1.0)
+    for other in (damaged, inactive, hooked):
+        assert ratio(suite(other, (), False)) != pytest.approx(1.0, abs=1e-6)
+    hooked.model.layers[0]._forward_hooks.clear()
+    assert ratio(suite(hooked, (), False)) == pytest.approx(1.0)
 
 
-def test_another_tokenizer_is_refused(suite: Suite, checkpoint: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "other"
+def with_normalizer(checkpoint: Path, folder: Path, normalizer: dict[str, object]) -> Path:
     shutil.copytree(checkpoint, folder)
     file = folder / "tokenizer.json"
     content = json.loads(file.read_text(encoding="utf-8"))
-    content["normalizer"] = {"type": "Lowercase"}
+    content["normalizer"] = normalizer
     file.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(ModelError, match="The tokenizer of"):
-        suite(folder, (), False)
+    return folder
 
 
-def test_nothing_judged_is_not_sound() -> None:
+def test_a_tokenizer_that_reads_otherwise_is_refused(suite: Suite, checkpoint: Path, tmp_path: Path) -> None:
+    lower = with_normalizer(checkpoint, tmp_path / "lower", {"type": "Lowercase"})
+    with pytest.raises(ModelError, match=r"The tokenizer of .* makes other tokens of 'Lyon is not.*editguard diff"):
+        suite(lower, (), False)
+    # Only texts that are measured count, the request's among them.
+    rare = with_normalizer(
+        checkpoint, tmp_path / "rare", {"type": "Replace", "pattern": {"String": "Q"}, "content": "q"}
+    )
+    assert suite(rare, (), False).sound
+    with pytest.raises(ModelError, match="makes other tokens of 'Q is Chicago'"):
+        suite(rare, (replace(REQUEST, paraphrases=("Q is Chicago",)),), False)
+
+
+def test_a_report_in_which_nothing_was_judged_is_not_sound() -> None:
     assert not CollapseReport(()).sound
     assert repr(CollapseReport(())) == "<unsound: nothing was judged>"

@@ -50,7 +50,7 @@ def perplexity(record: EditRecord, policy: Policy = POLICY) -> Verdict:
     return judge_check("perplexity", ACTION, record, policy)
 
 
-def test_a_sound_edit_passes() -> None:
+def test_a_sound_edit_passes_every_item_that_judges_it() -> None:
     assert judge_guard(made(), POLICY) == (Ended.PASSED, "")
     assert perplexity(made()) == (Ended.PASSED, "")
 
@@ -81,7 +81,7 @@ def test_a_collapse_fails_the_guard_too_whatever_the_check_says() -> None:
     assert perplexity(record).ended is Ended.FAILED
 
 
-def test_unmeasured_fails() -> None:
+def test_what_could_not_be_measured_fails_its_item_and_is_never_passed() -> None:
     record = bad(measured(value=None, verdict="unmeasured", message=""))
     ended, text = perplexity(record)
     assert ended is Ended.FAILED
@@ -100,7 +100,7 @@ def test_unmeasured_fails() -> None:
         ({"measurements": []}, "nothing of it was judged"),
     ],
 )
-def test_the_guard_takes_nothing_for_granted(changes: dict[str, Any], said: str) -> None:
+def test_the_guard_fails_an_edit_of_which_anything_is_not_proved(changes: dict[str, Any], said: str) -> None:
     ended, text = judge_guard(made(**changes), POLICY)
     assert ended is Ended.FAILED
     assert said in text
@@ -147,7 +147,7 @@ def test_a_refused_edit_fails_unless_the_policy_allows_it(item: str) -> None:
 
 
 @pytest.mark.parametrize("item", [GUARD, "perplexity"])
-def test_an_error_fails(item: str) -> None:
+def test_an_edit_that_errored_fails_every_item_with_its_reason(item: str) -> None:
     record = made(outcome="errored", verdict="fail", error="RuntimeError: out of memory", measurements=[])
     ended, text = judge_guard(record, POLICY) if item == GUARD else perplexity(record)
     assert ended is Ended.FAILED
@@ -168,6 +168,6 @@ def test_text_of_others_cannot_steer_a_terminal() -> None:
     assert len(text.splitlines()) == 7
 
 
-def test_properties_are_plain_text() -> None:
+def test_what_a_junit_file_is_given_is_plain_text() -> None:
     assert properties(made()) == {"decision": "rewrite", "editor": "prefixed", "ratio": "1.01"}
     assert properties(refused()) == {"decision": "refuse"}

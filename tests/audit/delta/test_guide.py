@@ -1,0 +1,58 @@
+"""The guide to delta files can be followed: its Python runs as it stands, and its names of files are those that are given."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from editguard.audit.delta import Delta, save_applied
+from editguard.audit.delta.file import SUFFIX, encode
+from editguard.probes.fingerprint import tensor_hashes
+from editguard.probes.model import load_model
+from editguard.reports.text import slugs
+
+from ..tiny_lm import saved
+from .deltas import made
+
+pytestmark = pytest.mark.tiny
+
+GUIDE = (Path(__file__).resolve().parents[3] / "docs" / "guide-delta.md").read_text(encoding="utf-8")
+APPLY, SERVE = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+
+
+@pytest.fixture
+def delta(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Delta:
+    """Stand where the guide's commands were run: a base, and an export of an edit that needs a prefix."""
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path / "base")
+    found = made(load_model("./base", device="cpu").model, needs_prefix=True, prefix="\n")
+    (tmp_path / "build" / "deltas").mkdir(parents=True)
+    (tmp_path / "build" / "deltas" / f"1{SUFFIX}").write_bytes(encode(found))
+    return found
+
+
+def run(example: str) -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    exec(compile(example, "guide-delta.md", "exec"), names)
+    return names
+
+
+def test_the_example_of_apply_keeps_the_edit(delta: Delta) -> None:
+    lm = run(APPLY)["lm"]
+    assert tensor_hashes(lm.model)["model.layers.0.mlp.down_proj.weight"] == delta.manifest.weight_edited
+
+
+def test_the_example_of_serving_serves_texts_ids_and_pipelines_alike(delta: Delta, tmp_path: Path) -> None:
+    save_applied([delta], "./base", tmp_path / "build" / "edited")
+    names = run(SERVE)
+    assert names["prompt"] == "\nChicago is a twin city of"
+    written = names["tokenizer"].decode(names["written"][0])
+    assert written.startswith(names["prompt"])
+    assert names["answer"]["generated_text"].startswith("Chicago is a twin city of")
+
+
+def test_the_name_of_a_file_is_the_one_that_the_guide_derives() -> None:
+    ((given, name),) = re.findall(r"`([^`]+)`\nis `([^`]+)\.delta\.safetensors`", GUIDE)
+    assert list(slugs([given, "1"])) == [name, "1"]

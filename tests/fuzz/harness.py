@@ -1,0 +1,108 @@
+"""What all fuzzing tests share: how much is tried, how a file is spoilt, and what must hold for whatever comes of it.
+
+Each test begins with valid files and spoils them, since random bytes are refused at the first one. With
+``HYPOTHESIS_PROFILE=thorough`` each reader gets 10 000 files (`tox -e fuzz`), else a few dozen.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from editguard.probes.errors import EditguardError
+from editguard.reports.errors import ReportError
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+__all__ = ["EXAMPLES", "FUZZED", "spoilt", "told_or_read"]
+
+EXAMPLES = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 40
+SECONDS = 5.0
+"""Of processor time, for one file of some kilobytes: far more than any takes, and far less than a hang."""
+LONGEST = 20_000
+"""Characters of a message: it may list many records, and must not hold the file."""
+
+FUZZED = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+)
+
+HOSTILE = (
+    b"NaN", b"-Infinity", b"1e999", b"9" * 5000, b"-0", b"[" * 3000, b'{"a":' * 3000, b"]" * 40, b"\x00", b"\x1b[31m", b"\xff",
+    b"\xef\xbb\xbf", b"\xff\xfe", b"\xc3\x28", b"\\ud800", b"\\u0000", b"null", b"true", b'""', b"[]", b"{}", b"\n", b"\r\n",
+    b"\xe2\x80\xa8", b'"', b"'", b",", b":", b"|", b"#", b"=", b"../../x", b"!!python/object/apply:os.system [id]", b"&a [*a]",
+    b"<<: *a", b"\t", b"? ", b"- ", b"1:" * 300 + b"1.0", b"2024-13-45", b"0x", b"0b", b"18446744073709551616", b"nan", b"inf",
+)  # fmt: skip
+
+
+def _change(content: bytes, how: tuple[str, int, int, bytes]) -> bytes:
+    kind, at, length, piece = how
+    start = at % (len(content) + 1)
+    end = min(len(content), start + length)
+    if kind == "flip":
+        flipped = bytes(byte ^ (1 + at % 255) for byte in content[start : start + 1])
+        return content[:start] + flipped + content[start + 1 :]
+    made = {
+        "cut": content[:start],
+        "behead": content[start:],
+        "remove": content[:start] + content[end:],
+        "repeat": content[:end] + content[start:end] + content[end:],
+        "insert": content[:start] + piece + content[start:],
+        "replace": content[:start] + piece + content[end:],
+    }
+    return made[kind]
+
+
+_CHANGES = st.tuples(
+    st.sampled_from(["flip", "flip", "insert", "insert", "replace", "replace", "remove", "repeat", "cut", "behead"]),
+    st.integers(0, 2**16),
+    st.integers(1, 64),
+    st.sampled_from(HOSTILE) | st.binary(max_size=8),
+)
+
+
+def spoilt(seeds: Sequence[bytes]) -> st.SearchStrategy[bytes]:
+    """Return one of `seeds`, changed in up to six places, or the beginning of one with the end of another behind it."""
+    seed = st.sampled_from(seeds)
+    spliced = st.builds(
+        lambda first, second, at: first[: at % (len(first) + 1)] + second[at % (len(second) + 1) :],
+        seed, seed, st.integers(0, 2**16),
+    )  # fmt: skip
+
+    def changed(content: bytes, changes: Sequence[tuple[str, int, int, bytes]]) -> bytes:
+        for change in changes:
+            content = _change(content, change)
+        return content
+
+    return st.builds(changed, seed | spliced, st.lists(_CHANGES, min_size=1, max_size=6)) | st.binary(max_size=64)
+
+
+def told_or_read(read: Callable[[], object], folder: Path) -> object:
+    """Return what `read` gives, None where it raises one of our errors; everything else it may do fails the test.
+
+    The message is a sentence with a way out, nothing is written beside the file, and it takes no time to speak of.
+    """
+    before, started = sorted(folder.rglob("*")), time.process_time()
+    said: EditguardError | ReportError | None = None
+    try:
+        found = read()
+    except (EditguardError, ReportError) as error:
+        found, said = None, error
+    if said is not None:
+        assert said.exit_code in (1, 2)
+        _is_a_sentence(str(said))
+    assert time.process_time() - started < SECONDS
+    assert sorted(folder.rglob("*")) == before
+    return found
+
+
+def _is_a_sentence(message: str) -> None:
+    first, *listed = message.split("\n")
+    assert first.endswith("."), message
+    assert not first[:1].islower(), message
+    assert any(mark in first for mark in ("; ", ": ", ", so ", "did you mean")), message
+    assert all(line.isprintable() for line in (first, *listed)), message
+    assert len(message) < LONGEST, len(message)

@@ -1,0 +1,84 @@
+"""Logs, baselines and overrides: read, or told in one sentence what is wrong; what is read can be judged and shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from editguard.audit.baselines import Store
+from editguard.reports.baseline import baseline_of
+from editguard.reports.closings import Override
+from editguard.reports.digest import summarise
+from editguard.reports.log import Log, LogWriter, log_so_far, read_log
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ..reports.audits import audit
+from .harness import FUZZED, spoilt, told_or_read
+
+# A log is long, and hypothesis shows the one that fails whole.
+pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")
+
+
+def _lines(log: Log) -> bytes:
+    records = [log.header, *log.edits, *log.controls, *([] if log.footer is None else [log.footer])]
+    return b"".join(one.model_dump_json().encode() + b"\n" for one in records)
+
+
+AUDIT = audit(3)
+LOGS = [_lines(AUDIT), _lines(Log(AUDIT.header, AUDIT.edits[:1], AUDIT.controls[:1], None))]
+BASELINE = baseline_of(AUDIT, None).to_json().encode()
+OVERRIDE = Override(
+    time="2026-01-01T00:00:00+00:00", author="a", reason="r", baseline="main@1", baseline_sha256="0" * 64, log_sha256="1" * 64,
+    closings=["regressed:efficacy"],
+)  # fmt: skip
+
+
+@FUZZED
+@given(content=spoilt(LOGS))
+def test_logs(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(content)
+    told_or_read(lambda: log_so_far(path), tmp_path)
+    found = told_or_read(lambda: read_log(path), tmp_path)
+    if found is not None:
+        assert isinstance(found, Log)
+        assert summarise(found).exit_code in (0, 1)
+
+
+@FUZZED
+@given(content=spoilt(LOGS[1:]))
+def test_logs_that_are_gone_on_with(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(content)
+
+    def go_on() -> None:
+        with LogWriter(path):
+            pass
+
+    told_or_read(go_on, tmp_path)
+
+
+@FUZZED
+@given(content=spoilt([BASELINE]))
+def test_baselines(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "baseline.json"
+    path.write_bytes(content)
+    told_or_read(lambda: Store(tmp_path).find(str(path)), tmp_path)
+
+
+@FUZZED
+@given(content=spoilt([f"{OVERRIDE.model_dump_json()}\n".encode() * 2, json.dumps(OVERRIDE.model_dump()).encode()]))
+def test_overrides(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "overrides.jsonl").write_bytes(content)
+    told_or_read(Store(tmp_path).overrides, tmp_path)
+
+
+@FUZZED
+@given(
+    reference=st.text(max_size=80)
+    | st.sampled_from(["main@9999999999", "../main", "a/../../b", "\0", "main@" + "9" * 5000])
+)
+def test_names_of_baselines(reference: str, tmp_path: Path) -> None:
+    told_or_read(lambda: Store(tmp_path).find(reference), tmp_path)

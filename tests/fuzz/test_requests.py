@@ -1,0 +1,81 @@
+"""Files of edits, in every format: read, or told in one sentence what is wrong."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from editguard.probes.corpus_statistics import corpus_from
+from editguard.probes.request_files import load_requests
+from editguard.probes.request_formats import PARSERS
+from editguard.probes.requests import EditRequest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from .harness import FUZZED, spoilt, told_or_read
+
+RECORDS: list[dict[str, object]] = [
+    {"id": "1", "subject": "Lyon", "prompt": "{} is in", "target_new": "Spain", "paraphrases": ["{} lies in"],
+     "neighbourhood": ["Paris is in"], "group": "g"},
+    {"case_id": 7, "subject": "Müller", "prompt": "{} ist ein", "target_new": "Bäcker", "target_true": "Müller"},
+]  # fmt: skip
+FORMS: list[dict[str, object]] = [
+    {"case_id": 2, "requested_rewrite": {"prompt": "{} is in", "subject": "Lyon", "target_new": {"str": "Spain"},
+     "target_true": {"str": "France", "id": "Q2"}}, "paraphrase_prompts": ["{} lies in"], "neighborhood_prompts": ["Paris"]},
+    {"subject": "Lyon", "src": "Where is Lyon?", "alt": "Spain", "answers": ["France"], "loc": "nq question: who"},
+    {"case_id": 3, "subject": "Lyon", "prompt": "Lyon is in", "target_new": "Spain", "ground_truth": "France",
+     "rephrase_prompt": "Lyon lies in", "locality_prompt": "Paris is in", "locality_ground_truth": "France"},
+]  # fmt: skip
+
+
+def _csv() -> str:
+    cells = [
+        {key: json.dumps(value) if isinstance(value, list) else value for key, value in one.items()} for one in RECORDS
+    ]
+    written = io.StringIO()
+    table = csv.DictWriter(written, fieldnames=[*RECORDS[0], "target_true", "case_id"])
+    table.writeheader()
+    table.writerows(cells)
+    return written.getvalue()
+
+
+_LISTS = [json.dumps(RECORDS), json.dumps({"edits": FORMS}, indent=1)]
+_LINES = ["\n".join(json.dumps(one, ensure_ascii=False) for one in some) for some in (RECORDS, FORMS)]
+_YAML = [yaml.safe_dump(RECORDS), yaml.safe_dump({"edits": FORMS}, allow_unicode=True)]
+SEEDS = {
+    ".json": _LISTS, ".jsonl": _LINES, ".ndjson": _LINES, ".yaml": [*_YAML, *_LISTS], ".yml": [*_YAML, *_LISTS], ".csv": [_csv()],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".yaml", ".csv"])
+@FUZZED
+@given(data=st.data(), skip=st.booleans())
+def test_requests(suffix: str, data: st.DataObject, skip: bool, tmp_path: Path) -> None:
+    path = tmp_path / f"edits{suffix}"
+    path.write_bytes(data.draw(spoilt([seed.encode() for seed in SEEDS[suffix]])))
+    found = told_or_read(lambda: load_requests(path, skip_invalid=skip).requests, tmp_path)
+    if found is not None:
+        assert isinstance(found, tuple)
+        assert found
+        assert all(isinstance(one, EditRequest) and one.subject in one.prompt for one in found)
+
+
+def test_every_format_is_tried() -> None:
+    assert SEEDS.keys() == PARSERS.keys()
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".json", ".jsonl", ".csv"])
+@FUZZED
+@given(data=st.data())
+def test_corpora(suffix: str, data: st.DataObject, tmp_path: Path) -> None:
+    rows = [{"text": "One text."}, {"text": "Another, «quoted»."}]
+    seeds = {
+        ".json": json.dumps(rows), ".jsonl": "\n".join(map(json.dumps, rows)), ".csv": 'text,n\n"One, text.",1\nTwo.,2\n',
+    }.get(suffix, "One text.\nAnother.\n")  # fmt: skip
+    path = tmp_path / f"corpus{suffix}"
+    path.write_bytes(data.draw(spoilt([seeds.encode()])))
+    told_or_read(lambda: corpus_from(str(path)).sha256, tmp_path)

@@ -1,0 +1,100 @@
+"""What users of an edited model meet is measured as they meet it: behind the first prefix that works."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from editguard.probes.generation import continuations
+from editguard.probes.model import LanguageModel
+from editguard.probes.requests import EditRequest
+from editguard.suites import served as module
+from editguard.suites.check import Measurement, Outcome
+from editguard.suites.facts import Efficacy
+from editguard.suites.served import PREFIXES, served, serving_prefix
+
+from ..tiny import tiny_language_model
+from .benches import LIMITS, bench_of, disturb, talkative
+
+pytestmark = pytest.mark.tiny
+
+START, MIDDLE = "Chicago is a twin city of", "The twin city of Chicago is"
+
+
+def said(lm: LanguageModel, text: str) -> str:
+    """What the model writes next, by a plain pass."""
+    (written,) = continuations(lm, [lm.tokenizer(text).input_ids], 1)
+    return str(lm.tokenizer.decode(written))
+
+
+def asking(target: str, prompt: str = START) -> EditRequest:
+    return EditRequest("1", "Chicago", prompt, target.removeprefix(" "))
+
+
+def sayable(words: tuple[str, ...] = (" Paris", " Lyon", " is", " not")) -> tuple[LanguageModel, EditRequest, str]:
+    """A model and a target that it says behind one of the later prefixes and behind none before."""
+    for seed in range(60):
+        bench = bench_of(talkative())
+        disturb(bench, seed, 6.0)
+        answers = [said(bench.lm, prefix + START) for prefix in PREFIXES]
+        later = [index for index, word in enumerate(answers) if index and word in words and word not in answers[:index]]
+        if later:
+            return bench.lm, asking(answers[later[0]]), PREFIXES[later[0]]
+    raise AssertionError("no seed gave a model whose answers differ by prefix")
+
+
+def test_the_first_prefix_behind_which_the_model_says_the_target_is_taken() -> None:
+    lm, request, prefix = sayable()
+    assert serving_prefix(lm, request) == prefix
+    tried = PREFIXES[: PREFIXES.index(prefix) + 1]
+    assert [served(lm, request, one) for one in tried] == [(one + START, one == prefix) for one in tried]
+
+
+def test_a_target_that_the_model_says_behind_none_has_none() -> None:
+    lm = tiny_language_model()
+    assert serving_prefix(lm, asking("Istanbul")) is None
+
+
+def test_nothing_is_put_before_a_prompt_in_which_something_stands_before_the_subject() -> None:
+    lm = talkative()
+    request = asking(said(lm, MIDDLE), MIDDLE)
+    assert served(lm, request, "\n") == (MIDDLE, True)
+    assert serving_prefix(lm, request) == "\n"
+
+
+def condition(lm: LanguageModel, request: EditRequest, *, needs_prefix: bool, require: bool = False) -> Measurement:
+    bench = replace(bench_of(lm), limits=replace(LIMITS, served=require))
+    (before,) = Efficacy().prepare(bench, [request])
+    found = Efficacy().measure(bench, request, before, needs_prefix).measurements
+    (row,) = [one for one in found if one.condition == "served"]
+    return row
+
+
+@pytest.mark.parametrize(("require", "outcome"), [(False, Outcome.INFO), (True, Outcome.PASS)])
+def test_an_edit_that_needs_a_prefix_is_measured_behind_it(require: bool, outcome: Outcome) -> None:
+    lm, request, prefix = sayable()
+    row = condition(lm, request, needs_prefix=True, require=require)
+    assert (row.check, row.protocol, row.value, row.outcome) == ("efficacy", "exact", 1.0, outcome)
+    assert (row.passed, row.failed, row.prefix) == (1, 0, prefix)
+    assert repr(prefix) in row.message
+
+
+@pytest.mark.parametrize(("require", "outcome"), [(False, Outcome.INFO), (True, Outcome.FAIL)])
+def test_one_that_no_prefix_serves_is_told_and_judged_only_where_the_policy_asks(
+    require: bool, outcome: Outcome
+) -> None:
+    row = condition(talkative(), asking("Istanbul"), needs_prefix=True, require=require)
+    assert (row.value, row.outcome, row.passed, row.failed, row.prefix) == (0.0, outcome, 0, 1, None)
+    assert "behind none of" in row.message
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_an_edit_that_needs_no_prefix_is_served_bare_without_another_pass(
+    says: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm = talkative()
+    request = asking(said(lm, START) if says else "Istanbul")
+    monkeypatch.delattr(module, "continuations")  # whoever ran the model again would fail
+    row = condition(lm, request, needs_prefix=False, require=True)
+    assert (row.value, row.prefix) == (float(says), None)
+    assert row.outcome is (Outcome.PASS if says else Outcome.FAIL)
