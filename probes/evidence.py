@@ -181,7 +181,7 @@ class Gauge:
             norm_ratio=float(bare.norm() / mean.norm()),
             distance_ratio=float(shift) / middle if middle else float("nan"),
             sink_similarity=_cosine(bare, self.sink.double().cpu()),
-            predicted_relative_norm=bound / self.weight_norm,
+            predicted_relative_norm=bound / self.weight_norm if self.weight_norm else float("inf"),
             says_target=says_target,
         )
 

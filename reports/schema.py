@@ -300,10 +300,7 @@ class EditRecord(EditBody):
 
 
 class ControlRecord(EditBody):
-    """A control: an edit whose end is known, made to prove that the checks can see it.
-
-    `ok`: what was expected was seen, of the edit and of each probe and check that is controlled.
-    """
+    """A control, an edit whose end is known; `ok`: that was seen of it, and of each probe and check what it must show."""
 
     kind: Literal["control"] = "control"
     expect: Literal["collapse", "sound"]

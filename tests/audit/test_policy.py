@@ -39,6 +39,14 @@ TABLE = [
 ]
 
 
+def test_a_finding_that_the_policy_allows_is_no_reason() -> None:
+    policy = Policy.model_validate({"rules": {"sink-key": "allow"}})
+    assert decide(policy, [found("sink-key"), found("denominator")]).reasons == (
+        "denominator: denominator saw something",
+    )
+    assert decide(policy, [found("sink-key")]).reasons == ()
+
+
 @pytest.mark.parametrize(("findings", "action"), TABLE)
 def test_findings_lead_to_the_decision(findings: list[Finding], action: Action) -> None:
     decision = decide(Policy(), findings)
