@@ -144,7 +144,7 @@ def _fault(error: dict[str, Any]) -> str:
     name = printable(".".join(str(part) for part in error["loc"]), _LONGEST) or "the table"
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, Policy.model_fields, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(Policy.model_fields)}"
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(Policy.model_fields)}; take it out"
         return f"an unknown key {name!r} ({hint})"
     return f"{name} = {_shown(error['input'])}, which is not allowed ({error['msg']}): correct it"
 

@@ -207,23 +207,21 @@ class Efficacy(Check):
 
     def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
         """Judge the exact protocol under the condition that the edit was made for."""
-        return self._judged(bench, request, before, before.now(), needs_prefix)
+        rates = _rates(self.name, before.asked, before.now(), before.before)
+        bare = next(rate for rate in rates if (rate.condition, rate.protocol) == ("unprefixed", "exact"))
+        return Measured([*self._judged(bench, rates, needs_prefix), as_served(bench, request, bare, needs_prefix)])
 
     def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> Measured:
         """The unedited model, which does not say the target."""
-        return self._judged(bench, request, before, before.before, needs_prefix=False)
+        rates = _rates(self.name, before.asked, before.before, before.before)
+        return Measured(self._judged(bench, rates, needs_prefix=False))
 
-    def _judged(
-        self, bench: Bench, request: EditRequest, before: _Answers, now: Sequence[_Scored], needs_prefix: bool
-    ) -> Measured:
-        rates = _rates(self.name, before.asked, now, before.before)
+    def _judged(self, bench: Bench, rates: list[Measurement], needs_prefix: bool) -> list[Measurement]:
         judged = "prefixed" if needs_prefix else "unprefixed"
-        bare = next(rate for rate in rates if (rate.condition, rate.protocol) == ("unprefixed", "exact"))
         if judged not in {rate.condition for rate in rates}:
             nothing = "there is no held-out prefix to test the edit under"
             rates.append(Measurement(self.name, self.name, None, Outcome.UNMEASURED, judged, "exact", message=nothing))
-        told = [self._judge(rate, judged, bench.limits.efficacy) for rate in rates]
-        return Measured([*told, as_served(bench, request, bare, needs_prefix)])
+        return [self._judge(rate, judged, bench.limits.efficacy) for rate in rates]
 
     @staticmethod
     def _judge(rate: Measurement, condition: str, least: float) -> Measurement:

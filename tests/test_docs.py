@@ -114,3 +114,12 @@ def test_examples_of_edits_can_be_read(page: str, tmp_path: Path) -> None:
         path.write_text(example, encoding="utf-8")
         (request,) = load_requests(path).requests
         assert (request.subject, request.target_new) == ("Chicago", "Istanbul")
+
+
+def test_each_line_of_the_threat_model_names_tests_that_there_are() -> None:
+    rows = [line for line in text("docs/security.md").splitlines() if line.startswith("| ") and "held by" not in line]
+    assert len(rows) > 20
+    for row in rows:
+        held = re.fullmatch(r" `(tests/\S+\.py)::(\w+)`(?:, `(\w+)`)? ", row.split("|")[-2])
+        assert held, row
+        assert all(f"def {name}(" in text(held[1]) for name in held.groups()[1:] if name), row

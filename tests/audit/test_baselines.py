@@ -169,3 +169,9 @@ def test_git_tells_commit_and_whether_tracked_files_differ(tmp_path: Path) -> No
 def test_without_git_there_is_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_state(tmp_path) is None
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "0", "-1", "1.5", "²"])
+def test_a_number_that_no_baseline_has_is_one_sentence(tmp_path: Path, number: str) -> None:
+    with pytest.raises(BaselineError, match="has no number after the @"):
+        Store(tmp_path).find(f"main@{number}")

@@ -197,3 +197,23 @@ def test_the_default_rules_name_every_builtin_probe() -> None:
 
     assert set(BUILTIN) <= set(Policy().rules)
     assert set(BUILTIN) == {name for name, probe in PROBES if probe.__module__ == "editguard.probes.builtin"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a = " + "[" * 5000, "nested too deep"),
+        ("a = " + "9" * 5000, "is no TOML"),
+        ('"\\u001b[2J" = 1', "[U+001B]"),
+        ("x" * 5000 + " = 1", "an unknown key 'xxx"),
+        ("".join(f"key{number} = 1\n" for number in range(1000)), "; and it has 990 more faults."),
+        ("#" * 2**20 + "\n", "more than the 1 MiB that are read"),
+    ],
+)
+def test_a_hostile_file_is_one_short_sentence(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        load_policy(written(tmp_path, text))
+    message = str(caught.value)
+    assert said in message
+    assert message.isprintable()
+    assert len(message) < 4000

@@ -140,13 +140,19 @@ def test_results_without_a_log_are_not_written_over(tmp_path: Path) -> None:
 def killed(setup: Setup, out: Path, after: float) -> bool:
     """Run the audit in a process of its own that is killed `after` seconds; return whether it was still running."""
     child = os.fork()
-    if child == 0:  # no cover: another process
-        with locked_folder(out, overwrite=False, resume=True):
-            run_audit(setup, loaded(*REQUESTS), out, resume=True)
-        os._exit(0)
+    if child == 0:  # another process, which must not come back into this test
+        status = 1
+        try:
+            with locked_folder(out, overwrite=False, resume=True):
+                run_audit(setup, loaded(*REQUESTS), out, resume=True)
+            status = 0
+        finally:
+            os._exit(status)
     time.sleep(after)
     os.kill(child, signal.SIGKILL)
-    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    ended = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(ended) or os.WEXITSTATUS(ended) == 0
+    return os.WIFSIGNALED(ended)
 
 
 def one_thread() -> None:

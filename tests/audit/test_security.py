@@ -102,7 +102,6 @@ def test_every_file_that_a_command_writes_is_its_owners_alone(place: Path, check
         "audit": ("audit", "edits.json", *options, "--limit", 1, "--save-baseline", "main"),
         "page": ("report", "audit"),
         "gate": ("gate", "audit", "--baseline", "main"),
-        "trace": ("trace", "edits.json", *model, "--limit", 1),
         "diff": ("diff", checkpoint, checkpoint, *OPTIONS[2:4]),
         "deltas": ("export", "edits.json", *options, "--only", "france"),
         "edited": ("apply", place / "deltas" / "france.delta.safetensors", *model, "--unaudited"),
@@ -152,7 +151,7 @@ def test_a_link_in_the_place_of_a_folder_of_ours_is_refused(tmp_path: Path) -> N
     assert list((tmp_path / "theirs").iterdir()) == []
 
 
-NAMES = ["../../out", "/etc/passwd", "..", ".", "a\0b", "x" * 5000, "a/b\\c", "", " ", "CON", "é/ü"]
+NAMES = ["../../out", "/etc/passwd", "..", ".", "a\0b", "x" * 5000, "a/b\\c", "", " ", "é/ü"]
 
 
 def test_ids_lead_no_delta_file_out_of_its_folder(place: Path, checkpoint: Path, command: Command) -> None:
@@ -162,7 +161,7 @@ def test_ids_lead_no_delta_file_out_of_its_folder(place: Path, checkpoint: Path,
     before = set(place.parent.iterdir())
     ran = command("export", "edits.json", "--model", checkpoint, *OPTIONS, "--out", "deltas", "--json")
     assert ran.code == 0, ran.err
-    files = [one["file"] for one in map(json.loads, ran.out.splitlines())]
+    files = [one["file"] for one in json.loads(ran.out)]
     assert len(set(files)) == len(edits)
     assert {path.name for path in (place / "deltas").iterdir()} == {*files, "editguard-export.json"}
     assert all(Path(name).name == name and len(name) < 100 and name.isascii() for name in files)
@@ -171,8 +170,6 @@ def test_ids_lead_no_delta_file_out_of_its_folder(place: Path, checkpoint: Path,
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_baseline_has_a_name_that_leads_out_of_its_store(tmp_path: Path, name: str) -> None:
-    if name == "CON":
-        pytest.skip("a name as any other where it is not the system's")
     with pytest.raises(BaselineError, match="cannot be a baseline's; use up to 64 letters"):
         Store(tmp_path / "store").save(name, baseline_of(audit(3), None))
     assert not (tmp_path / "store").exists()

@@ -211,3 +211,13 @@ def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.txt"):
         with pytest.raises(StatisticsError, match="cannot be read"):
             corpus_from(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("c.csv", b'text\n"' + b"x" * 2**18), ("c.json", b"[" * 5000), ("c.jsonl", b'"\x1b[2J')]
+)
+def test_a_hostile_corpus_is_one_sentence(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(StatisticsError, match="cannot be read") as caught:
+        corpus_from(str(tmp_path / name))
+    assert str(caught.value).isprintable()

@@ -140,3 +140,11 @@ def test_another_wish_under_the_same_id_has_another_hash() -> None:
     assert hashes[0][1] == hashes[1][1]
     # What was measured is no part of what was asked.
     assert saved(with_edits(log, lost(), [0])).edits[0].request_sha256 == hashes[0][0]
+
+
+def test_a_name_in_a_baseline_says_nothing_to_a_terminal() -> None:
+    plain = json.loads(baseline_of(audit(3), None).to_json())
+    for spoilt in (plain | {"\x1b[2J": 1}, plain | {"policy": 3}, plain | {"editguard_version": "\x1b[2J", "more": 1}):
+        with pytest.raises(BaselineError) as caught:
+            parse_baseline(json.dumps(spoilt).encode(), "main@1")
+        assert str(caught.value).isprintable()

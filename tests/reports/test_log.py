@@ -246,3 +246,13 @@ def test_write_atomic_replaces_whole_and_leaves_nothing_beside(tmp_path: Path) -
         write_atomic(path, "\ud800")
     assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]
     assert path.read_bytes() == "a\r\n€".encode()
+
+
+def test_a_name_in_a_log_says_nothing_to_a_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    footer = {"kind": "footer", "status": "finished", "records": 0, "seconds": 1.0, "\x1b[2J\n" + "x" * 500: 1}
+    path.write_text(json.dumps(footer) + "\n", encoding="utf-8")
+    with pytest.raises(LogError, match=r"\[U\+001B\]") as caught:
+        read_log(path)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500 + len(str(path))
