@@ -60,7 +60,11 @@ TARGETS = {
     "controls": Target("editguard.audit.controls", ("run_control", "control_guard"), ("tests/audit/test_controls.py",)),
 }  # fmt: skip
 
-EQUIVALENT: dict[str, str] = {}
+EQUIVALENT = {
+    "decide: _GRAVITY[found] > _GRAVITY[action] -> _GRAVITY[found] >= _GRAVITY[action]": (
+        "of two findings of one gravity the later gives the same action as the earlier"
+    ),
+}
 """Survivors that no test can notice, by their description: why."""
 
 _COMPARE: dict[type[ast.cmpop], type[ast.cmpop]] = {
@@ -215,6 +219,7 @@ class Forking:
             self.made += 1
             if self._survives(mutant, session):
                 self.left.append(mutant)
+                print(f"{self.made}. {mutant.line} {mutant.name}: {mutant.change}", file=sys.__stderr__, flush=True)
         return True
 
     def _survives(self, mutant: Mutant, session: pytest.Session) -> bool:
@@ -263,7 +268,7 @@ def main() -> int:
 def run(name: str) -> int:
     """Run one target, print what survived, and return how many of those nobody has explained."""
     forking, silence = Forking(TARGETS[name]), io.StringIO()
-    arguments = ["-q", "-p", "no:cacheprovider", "-m", "not slow and not real and not gpu", *TARGETS[name].tests]
+    arguments = ["-q", "-s", "-p", "no:cacheprovider", "-m", "not slow and not real and not gpu", *TARGETS[name].tests]
     # What this script had imported before pytest keeps its plain assertions.
     arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
     with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
