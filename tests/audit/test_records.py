@@ -97,5 +97,5 @@ def test_an_error_after_the_decision_keeps_what_was_known(setup: Setup) -> None:
 
 
 def test_a_control_says_what_it_was_to_show(setup: Setup, made: Result) -> None:
-    found = control_record(setup, made, 0, "collapse", False)
+    found = control_record(setup, made, 0, "collapse", False, [])
     assert (found.kind, found.expect, found.ok) == ("control", "collapse", False)

@@ -14,17 +14,18 @@ from pathlib import Path
 import pytest
 import torch
 from editguard.audit import runner
+from editguard.audit.editors.value import ValueSettings
 from editguard.audit.files import LOG, WRITTEN
 from editguard.audit.folders import locked_folder
 from editguard.audit.runner import run_audit
-from editguard.audit.setup import Setup
+from editguard.audit.setup import Setup, prepare
 from editguard.probes.errors import InputError
 from editguard.probes.requests import EditRequest
 from editguard.reports.log import read_log
 from editguard.reports.summary import Summary
 
 from .test_runner import loaded
-from .tiny_lm import MIDDLE, MISSING, REQUEST, lenient
+from .tiny_lm import MIDDLE, MISSING, REQUEST, SENTENCES, lenient, tiny_lm
 
 pytestmark = pytest.mark.tiny
 
@@ -39,9 +40,22 @@ def chunks_of_two() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """A child of a process that computes with more threads would wait for those that it has not."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
-def controlled(setup: Setup) -> Setup:
-    return replace(setup, policy=lenient(controls=True))
+def controlled(one_thread: None) -> Setup:
+    """A setup of this module's own: what was measured with more threads differs in its last bits."""
+    return prepare(
+        tiny_lm(), layer=0, policy=lenient(controls=True), statistics="identity", perplexity_corpus=SENTENCES,
+        settings=ValueSettings(steps=3),
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -155,14 +169,8 @@ def killed(setup: Setup, out: Path, after: float) -> bool:
     return os.WIFSIGNALED(ended)
 
 
-def one_thread() -> None:
-    """A child of a process with more threads would wait for those that it has not."""
-    torch.set_num_threads(1)
-
-
 def killed_and_resumed(setup: Setup, out: Path, whole: bytes, kills: int, seed: int) -> int:
     """Kill the audit `kills` times at random moments, each time going on with it; return how often it was running."""
-    one_thread()
     started = time.monotonic()
     run_audit(replace(setup), loaded(*REQUESTS), out / "timed")
     length, draw, hit, number = time.monotonic() - started, random.Random(seed), 0, 0
@@ -194,7 +202,6 @@ def test_two_hundred_kills(controlled: Setup, whole: bytes, tmp_path: Path) -> N
 
 
 def test_a_lock_is_not_held_by_the_dead(controlled: Setup, tmp_path: Path) -> None:
-    one_thread()
     ready = tmp_path / "ready"
     out = tmp_path / "out"
     child = os.fork()

@@ -48,7 +48,7 @@ def test_what_numpy_wrote_is_read(tmp_path: Path, compressed: bool, order: str) 
     save = np.savez_compressed if compressed else np.savez
     save(tmp_path / "c.npz", **{"mom2.mom2": matrix, "mom2.count": 9, "sample_size": 3})  # type: ignore[arg-type]
     found = read_archive(tmp_path / "c.npz", SIZE)
-    assert found.count == 9
+    assert found.keys == 9
     assert found.total.dtype == np.float64
     assert (found.total == matrix).all()
 
