@@ -196,6 +196,7 @@ def test_an_audit_killed_at_random_moments_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_two_hundred_kills(controlled: Setup, whole: bytes, tmp_path: Path) -> None:
     (tmp_path / "timed").mkdir()
     assert killed_and_resumed(controlled, tmp_path, whole, kills=200, seed=1) > 100
