@@ -70,6 +70,8 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_SIGPIPE = 128 + 13
+"""What a shell shows of a program that ended because its output's reader was gone."""
 _TOGETHER = 64
 """Requests that are probed at once."""
 
@@ -292,8 +294,8 @@ def report(
 
         if judged is not None:
             print_standing(judged, summary.verdict)
-        print_summary(summary, folder / REPORT)
         print_overrides(overrides)
+        print_summary(summary, folder / REPORT)
     raise typer.Exit(summary.exit_code if judged is None else judged.exit_code)
 
 
@@ -316,6 +318,11 @@ def main() -> None:
     keep_freed_memory()
     try:
         app(standalone_mode=True)
+    except SystemExit as ended:
+        # Nobody reads the output any more (`| head`), and typer ends with 1, which would read as a closed gate.
+        if ended.code == 1 and type(sys.stdout).__name__ == "PacifyFlushWrapper":
+            sys.exit(_SIGPIPE)
+        raise
     except (EditguardError, ReportError) as error:
         typer.echo(f"editguard: {error}", err=True)
         sys.exit(error.exit_code)

@@ -15,9 +15,15 @@ from rich.text import Text
 __all__ = ["output", "print_indented"]
 
 
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command line, which knows the exit codes; rich would end with 1, a closed gate."""
+        raise
+
+
 def output() -> Console:
     """Return the console of standard output; it does not wrap outside a terminal, unless COLUMNS gives a width."""
-    return Console(soft_wrap=not sys.stdout.isatty() and "COLUMNS" not in os.environ)
+    return _Output(soft_wrap=not sys.stdout.isatty() and "COLUMNS" not in os.environ)
 
 
 def print_indented(console: Console, text: str, by: int = 2) -> None:

@@ -22,9 +22,15 @@ _FREE = ("created", "arguments", "source")
 """What may differ: when and where from. Of the arguments only the editor decides about a record."""
 
 
+_NAMES = {"source_sha256": "content of the file of edits", "perplexity_corpus_sha256": "perplexity corpus"}
+"""Fields whose values say nothing to a reader."""
+
+
 def continues(begun: Log, head: Header, requests: Sequence[EditRequest], path: Path) -> None:
     """Raise `InputError` unless the run of `head` and `requests` is the one that began the log at `path`."""
-    different = [*_differences(_compared(begun.header), _compared(head))]
+    different = [
+        _NAMES.get(name.partition(" ")[0], name) for name in _differences(_compared(begun.header), _compared(head))
+    ]
     if different:
         raise InputError(
             f"The log {str(path)!r} was begun with another {', '.join(different)}, and one log holds one run; choose another "

@@ -109,6 +109,10 @@ class ProbeTable:
         console.print(
             f"{counted(sum(self._counts.values()), 'edit')}: {counts}; {counted(skipped, 'invalid record')} skipped"
         )
+        if self._counts[Action.ALLOW]:
+            console.print(
+                "The size of an update is known in an audit alone, which may still rewrite or refuse what is allowed here."
+            )
 
 
 def print_summary(summary: Summary, report: Path) -> None:
@@ -128,7 +132,8 @@ def _counted(summary: Summary) -> Iterator[str]:
         f"{summary.refused} refused; {summary.failed} failed, {summary.collapsed} collapsed; "
         f"{counted(summary.skipped_invalid, 'invalid record')} skipped"
     )
-    yield f"controls: {summary.controls.ok} of {summary.controls.total} showed what they must"
+    shown = f"{summary.controls.ok} of {summary.controls.total} showed what they must"
+    yield f"controls: {shown if summary.controls.total else 'none was made, so nothing proves that the checks see a collapse'}"
     if summary.not_controlled:
         yield f"not controlled: {'; '.join(summary.not_controlled)}"
     if summary.needs_prefix:

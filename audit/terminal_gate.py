@@ -14,6 +14,7 @@ from ..reports.comparison import Comparison
 from ..reports.comparison_text import COLUMNS, headline, lapse, rows, said_of, sets
 from ..reports.metrics import Metric
 from ..reports.text import counted, visible
+from .console import output
 
 __all__ = ["print_comparison", "print_gate", "print_overrides", "print_standing"]
 
@@ -29,14 +30,16 @@ def print_gate(gate: Gate) -> None:
     """Print the verdict first, each ground for closing on a line that begins with its name, then the table."""
     print_standing(gate)
     if gate.comparison is not None:
-        _print(Console(), gate.comparison, gate.allowed)
+        _print(output(), gate.comparison, gate.allowed)
 
 
 def print_standing(gate: Gate, verdict: str | None = None) -> None:
     """Print the gate's verdict, and beside it the audit's own `verdict` where it is given; then each ground on a line."""
-    console = Console()
+    console = output()
     itself = "" if verdict is None else f" The audit itself: {verdict}."
-    console.print(f"{_STANDINGS[gate.standing]}  {_safe(headline(gate))}{itself}", soft_wrap=True)
+    said = _safe(headline(gate))
+    stop = "" if not itself or said.endswith((".", "!", "?")) else "."
+    console.print(f"{_STANDINGS[gate.standing]}  {said}{stop}{itself}", soft_wrap=True)
     for closing in gate.closings:
         console.print(f"  {closing.key}: {_safe(closing.message)}", soft_wrap=True)
     for message in gate.accepted:
@@ -47,14 +50,14 @@ def print_standing(gate: Gate, verdict: str | None = None) -> None:
 
 def print_overrides(overrides: Sequence[Override]) -> None:
     """Print who opened a gate for the log at hand."""
-    console = Console()
+    console = output()
     for one in overrides:
         console.print(f"  {_safe(said_of(one))}", soft_wrap=True)
 
 
 def print_comparison(found: Comparison) -> None:
     """Print what changed, without a verdict."""
-    console = Console()
+    console = output()
     for what, side in (("before", found.before), ("now", found.after)):
         commit = f", commit {side.git.commit[:8]}{' and changes' if side.git.dirty else ''}" if side.git else ""
         console.print(

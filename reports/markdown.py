@@ -99,7 +99,7 @@ def _table(title: str, stories: Sequence[Story], whys: Sequence[Sequence[str]]) 
 
 
 def _rates(counts: dict[str, Rate], families: dict[str, Rate]) -> Iterator[str]:
-    named = {name.replace("_", " "): rate for name, rate in counts.items() if name.endswith("prefixed")}
+    named = {name.replace("_", " "): rate for name, rate in counts.items() if name.endswith(("prefixed", "served"))}
     rows = {**named, **{f"efficacy behind {name}": rate for name, rate in families.items()}}
     measured = [(name, rate) for name, rate in rows.items() if rate.total]
     if not measured:

@@ -43,6 +43,7 @@ def test_the_table_counts_and_does_not_read_markup(setup: Setup, capsys: pytest.
     table.show(skipped=3)
     shown = capsys.readouterr().out
     assert "2 edits: 1 allow, 0 rewrite, 1 refuse; 3 invalid records skipped" in shown
+    assert "may still rewrite or refuse what is allowed here" in shown
     assert "[red]" in shown
 
 
@@ -55,7 +56,7 @@ def test_the_summary_prints_verdict_reasons_and_counts(
     assert shown.startswith("FAIL [/tiny], layer 0")
     assert "1 edit was refused ('missing')" in shown
     assert "2 edits: 1 allowed, 0 rewritten, 1 refused; 0 failed, 0 collapsed; 0 invalid records skipped" in shown
-    assert "controls: 0 of 0 showed what they must" in shown
+    assert "controls: none was made, so nothing proves that the checks see a collapse" in shown
     prefixed = summary.counts["efficacy_prefixed"]
     assert f"efficacy prefixed: {prefixed.passed} passed, {prefixed.failed} failed, 0 not judged, of" in shown
     print_summary(summary.model_copy(update={"worst_perplexity_ratio": None}), tmp_path / LOG)
