@@ -111,4 +111,6 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 def _damaged(path: Path, error: Exception) -> ModelError:
     line = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    # It may repeat what the file holds, a name with control characters say.
+    line = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in line)
     return ModelError(f"The file {str(path)!r} cannot be read ({line}); save the model again.")

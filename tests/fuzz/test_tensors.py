@@ -14,7 +14,7 @@ import torch
 from editguard.audit.delta.file import encode, read_delta
 from editguard.probes.checkpoint import open_checkpoint
 from editguard.probes.statistics import KeyStatistics, Provenance, load_statistics, save_statistics
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.torch import save
 
@@ -150,6 +150,7 @@ INDEX = json.dumps({"weight_map": {"a.weight": "one.safetensors", "b.weight": ".
 
 
 @FUZZED
+@example(weights=WEIGHTS, index=INDEX.replace(b"one", b"\xef\xbb\xbfone"))
 @given(weights=st.just(WEIGHTS) | spoilt([WEIGHTS]), index=st.none() | spoilt([INDEX]))
 def test_checkpoints(weights: bytes, index: bytes | None, tmp_path: Path) -> None:
     (tmp_path / "one.safetensors").write_bytes(weights)
