@@ -32,15 +32,16 @@ def rewordings(lm: LanguageModel, requests: Sequence[EditRequest], most: int, se
     None of them is the request's prompt or one of its paraphrases, which are there to test with. What is drawn for a
     request does not depend on the others.
     """
-    rows = [
-        _ids(lm, asked.format(_sentence(request))) for request in requests for asked in _ASKED for _ in range(_EACH)
-    ]
     each = len(_ASKED) * _EACH
-    seeds = [seed + index for index in range(each)] * len(requests)
+    asked = [[_ids(lm, text.format(_sentence(one))) for text in _ASKED for _ in range(_EACH)] for one in requests]
+    # What would be longer than the model reads is not asked.
+    fits = [max(map(len, rows)) + _TOKENS <= lm.context_length for rows in asked]
+    rows = [row for some, fit in zip(asked, fits, strict=True) if fit for row in some]
+    seeds = [seed + index for index in range(each)] * sum(fits)
     drawn = sampled(lm, rows, _TOKENS, seed=seeds, top_k=_TOP_K, temperature=_TEMPERATURE)
     written = lm.tokenizer.batch_decode(drawn, skip_special_tokens=True)
-    parts = [written[start : start + each] for start in range(0, len(written), each)]
-    return [_prompts(request, texts)[:most] for request, texts in zip(requests, parts, strict=True)]
+    parts = iter([written[start : start + each] for start in range(0, len(written), each)])
+    return [_prompts(one, next(parts))[:most] if fit else () for one, fit in zip(requests, fits, strict=True)]
 
 
 def _sentence(request: EditRequest) -> str:

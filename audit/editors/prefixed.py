@@ -22,7 +22,7 @@ __all__ = ["Prefixed", "Reworded"]
 
 _STEPS, _STEP, _CLAMP, _STOP_LOSS, _PARTS = 20, 0.3, 6.0, 0.1, 5
 _REWORDINGS, _ESSENCES = 8, 6
-"""As many rewordings as most models find in 24 tries, and a prefix for every other family."""
+"""Most rewordings that are used, and prefixes under which the subject is held; docs/reproduction.md has what was measured."""
 
 
 @EDITORS.register("prefixed")

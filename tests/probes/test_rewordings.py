@@ -10,6 +10,8 @@ from editguard.probes.model import load_model
 from editguard.probes.requests import EditRequest
 from editguard.probes.rewordings import prompt_in, rewordings
 
+from ..audit.tiny_lm import tiny_lm
+
 CAPITAL = EditRequest("1", "France", "The capital of France is", "Lyon", "Paris")
 TWIN = EditRequest("2", "Chicago", "Chicago is a twin city of", "Istanbul", "Warsaw", ("Chicago's twin city is",))
 
@@ -39,6 +41,14 @@ def test_without_a_true_object_the_new_one_is_looked_for() -> None:
     request = EditRequest("1", "France", "The capital of France is", "Lyon")
     assert prompt_in("France is ruled from Lyon.", request) == "France is ruled from"
     assert prompt_in("France is ruled from Paris.", request) is None
+
+
+@pytest.mark.tiny
+def test_what_is_longer_than_the_model_reads_is_not_asked_and_stops_no_other() -> None:
+    lm = tiny_lm("gpt2")
+    long = EditRequest("3", "France", "France " + "is and " * lm.context_length, "Lyon")
+    assert rewordings(lm, [long], 8, 0) == [()]
+    assert rewordings(lm, [long, CAPITAL], 8, 0) == [(), *rewordings(lm, [CAPITAL], 8, 0)]
 
 
 @pytest.mark.real
