@@ -67,8 +67,9 @@ def test_what_does_not_fit_is_run_in_halves_and_every_row_once(groups: list[list
     found = list(each_fitting(groups, run))
     assert [index for members, _ in found for index in members] == [index for group in groups for index in group]
     assert all(answer == [-index for index in members] for members, answer in found)
-    # Nothing is cut smaller than it must be.
-    assert sum(len(members) * 2 <= most for members, _ in found) <= len(groups)
+    # Nothing is cut that fits: what a piece was half of, at most twice its length and one, did not.
+    assert all(members in groups or 2 * len(members) + 1 > most for members, _ in found)
+    assert all(len(members) <= most for members, _ in found)
 
 
 def test_a_real_allocation_that_fails_is_recognised() -> None:
