@@ -25,6 +25,7 @@ from .cli_common import (
     Editor,
     Edits,
     EngineName,
+    InSequence,
     Json,
     Layer,
     Limit,
@@ -125,6 +126,7 @@ def audit(
     allow_pickle: Pickle = False,
     overwrite: Overwrite = False,
     resume: Resume = False,
+    in_sequence: InSequence = False,
     save_baseline: SaveBaseline = None,
     baselines: Baselines = STORE,
     as_json: Json = False,
@@ -145,7 +147,8 @@ def audit(
             engine=engine, perplexity_corpus=perplexity_corpus, check_dtype=check_dtype,
         )  # fmt: skip
         summary = run_audit(
-            setup, loaded, out, editor=editor, arguments=arguments, overwrite=overwrite, resume=resume, progress=progress,
+            setup, loaded, out, editor=editor, arguments=arguments, overwrite=overwrite, resume=resume,
+            in_sequence=in_sequence, progress=progress,
         )  # fmt: skip
     if as_json:
         typer.echo(summary.model_dump_json())

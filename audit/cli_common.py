@@ -27,6 +27,7 @@ __all__ = [
     "Edits",
     "EngineName",
     "Json",
+    "InSequence",
     "Layer",
     "Limit",
     "Model",
@@ -86,6 +87,10 @@ Pickle = Annotated[bool, typer.Option("--allow-pickle", help="Read a .bin checkp
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an audit that the folder already holds.")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with an audit that was killed in this folder, or begin one.")
+]
+InSequence = Annotated[
+    bool,
+    typer.Option("--in-sequence", help="Keep each sound edit for those behind it, until the drift leaves its bound."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on standard output.")]
 

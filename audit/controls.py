@@ -22,7 +22,7 @@ from .setup import Setup
 
 __all__ = ["Control", "control_guard", "controls_for", "propose_controls", "run_control"]
 
-_FROM_ABOVE = ("max_perplexity_ratio", "max_relative_update")
+_FROM_ABOVE = ("max_perplexity_ratio", "max_relative_update", "max_accumulated_ratio", "max_accumulated_update")
 _FROM_BELOW = ("min_efficacy", "min_locality", "min_entropy_ratio")
 
 

@@ -24,7 +24,8 @@ from ..probes.model import LanguageModel, load_model
 from ..probes.probe import Case, Finding, Level, run_probes
 from ..probes.requests import EditRequest
 from ..probes.screen import ends
-from ..suites import condition as _condition  # noqa: F401  (registers the built-in checks)
+from ..suites import accumulated as _accumulated  # noqa: F401  (registers the built-in checks)
+from ..suites import condition as _condition  # noqa: F401
 from ..suites import facts as _facts  # noqa: F401
 from ..suites import perplexity as _perplexity  # noqa: F401
 from ..suites.check import CHECKS, Generated, Measurement, Outcome
@@ -110,7 +111,7 @@ class GuardedEditor:
     """Edits a model under a policy; every edit is a transaction."""
 
     setup: Setup
-    checks: Sequence[str] = field(default_factory=lambda: tuple(CHECKS.names()))
+    checks: Sequence[str] = field(default_factory=lambda: tuple(name for name, cls in CHECKS if not cls.of_sequence))
 
     @classmethod
     def load(cls, model: str | LanguageModel = "smollm2-135m", **options: Any) -> GuardedEditor:
@@ -259,7 +260,11 @@ class GuardedEditor:
 
     def edit(self, request: EditRequest, editor: str | None = None) -> Result:
         """Make the edit as the guard would and keep it if every check passes; otherwise the weights are as before."""
-        return self._run(*self.propose([self.assess(request, editor)]), keep=True)
+        return self.keep(*self.propose([self.assess(request, editor)]))
+
+    def keep(self, proposal: Proposal) -> Result:
+        """Make the edit, check the model, and keep the edit if every check passes; otherwise the weights are as before."""
+        return self._run(proposal, keep=True)
 
     def unguarded(self, request: EditRequest, editor: str) -> Result:
         """Make the edit without asking the policy, check the model and undo it: for controls and experiments."""

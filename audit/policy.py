@@ -78,6 +78,10 @@ class Policy(BaseModel):
     """Least share of unchanged tokens on neighbourhood prompts."""
     min_entropy_ratio: float = Field(default=0.5, ge=0)
     """Least ratio of word entropy of generated text to that of the unedited model."""
+    max_accumulated_ratio: float = Field(default=1.1, gt=0)
+    """Perplexity ratio of a sequence of kept edits to the model before the first; one that leads over it is rolled back."""
+    max_accumulated_update: float = Field(default=1.5, gt=0)
+    """Bound of ||W - W_0||_F / ||W_0||_F of such a sequence."""
     collapse_ratio: float = Field(default=1.5, gt=1)
     """Perplexity ratio from which a model is called collapsed."""
     allow_refused: bool = False

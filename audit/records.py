@@ -237,7 +237,7 @@ def _weights(result: Result) -> schema.Weights | None:
         return None
     before, edited, restored = result.hashes
     ok = None if restored is None else restored == before
-    return schema.Weights(before=before, edited=edited, restored=restored, restored_ok=ok)
+    return schema.Weights(before=before, edited=edited, restored=restored, restored_ok=ok, kept=result.kept)
 
 
 def _finite(value: float | None) -> float | None:

@@ -30,7 +30,7 @@ from ..probes.site import EditSite, find_site, layer_count
 from ..probes.statistics import KeyStatistics, identity_statistics, load_statistics, save_statistics
 from ..reports.base import EXACT_PERPLEXITY, PERPLEXITY
 from ..suites.builtin import builtin_corpus, ordinary_requests
-from ..suites.check import Bench, Limits
+from ..suites.check import Bench, Limits, Origin
 from ..suites.perplexity import Perplexity
 from .editors import exploded as _exploded  # noqa: F401  (registers the built-in editors)
 from .editors import prefixed as _prefixed  # noqa: F401
@@ -94,6 +94,8 @@ class Setup:
     """Dtype of the checks' matrix products; None for that of the weights."""
     site_path: str | None = None
     """Path of the site, with ``{layer}``, where it was given and not found: for whoever reads other layers."""
+    origin: Origin | None = None
+    """The model before the first edit, where edits are kept one after the other."""
 
     @property
     def plain(self) -> bool:
@@ -119,7 +121,22 @@ class Setup:
             self.plain,
             self.memo,
             self.check_dtype,
+            self.origin,
         )
+
+    def in_sequence(self) -> Setup:
+        """Return the setup for edits that are kept one after the other, with the model as it is as their origin."""
+        return replace(self, origin=Origin(self.bench_perplexity(), self.site.matrix()))
+
+    def with_edit_kept(self) -> Setup:
+        """Return the setup for the model as it is now that an edit at the site was kept.
+
+        What enters the site does not depend on its weight, so that keys, statistics and calibration hold; what lies above it
+        is taken anew.
+        """
+        known = self.known and prefix_cache(self.lm, self.site, [prefix.text for prefix in self.prefixes.prefixes])
+        gauge = replace(self.gauge, known=known, weight_norm=float(self.site.matrix().norm()))
+        return replace(self, known=known, gauge=gauge, weights=checksum(self.lm.model), memo={})
 
     def unedited(self) -> None:
         """Raise `InputError` where the model is not the one that baselines and statistics were taken from, as it was then."""
@@ -159,6 +176,8 @@ def limits(policy: Policy) -> Limits:
         locality=policy.min_locality,
         entropy_ratio=policy.min_entropy_ratio,
         relative_update=policy.max_relative_update,
+        accumulated_ratio=policy.max_accumulated_ratio,
+        accumulated_update=policy.max_accumulated_update,
         served=policy.require_served,
     )
 

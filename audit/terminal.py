@@ -18,6 +18,7 @@ from rich.text import Text
 from ..probes.probe import Level
 from ..reports.reproduction import Agreement, Experiment, Reproduction
 from ..reports.schema import Rate
+from ..reports.sequence import said_of_sequence
 from ..reports.summary import Summary
 from ..reports.text import counted, visible
 from .console import output, print_indented
@@ -136,6 +137,8 @@ def _counted(summary: Summary) -> Iterator[str]:
     yield f"controls: {shown if summary.controls.total else 'none was made, so nothing proves that the checks see a collapse'}"
     if summary.not_controlled:
         yield f"not controlled: {'; '.join(summary.not_controlled)}"
+    if summary.sequence is not None:
+        yield f"in sequence: {said_of_sequence(summary.sequence, summary.edits)}"
     if summary.needs_prefix:
         yield f"made to act behind a prefix only: {summary.needs_prefix} of the edits; the report names each"
 

@@ -29,7 +29,7 @@ from editguard.suites.check import CHECKS, Bench, Limits
 
 _CHECKS = ("efficacy", "generalization", "locality", "perplexity")
 _GROUPS = {"prefixed": "single-token-first", "rome": "mid-prompt"}
-_LIMITS = Limits(1.05, 0.5, 0.5, 0.5, 0.75)
+_LIMITS = Limits(1.05, 0.5, 0.5, 0.5, 0.75, 1.1, 1.5)
 
 
 def main() -> None:

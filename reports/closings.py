@@ -32,6 +32,7 @@ class Reason(StrEnum):
     OTHER_POLICY = "other-policy"
     OTHER_CORPUS = "other-corpus"
     OTHER_ARITHMETIC = "other-arithmetic"
+    OTHER_ORDER = "other-order"
     NEW_REFUSALS = "new-refusals"
     NEW_COLLAPSE = "new-collapse"
     MISSING_CHECKS = "missing-checks"

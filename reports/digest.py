@@ -33,6 +33,7 @@ from .rates import (
     unprefixed,
 )
 from .schema import PERPLEXITY, Condition, EditRecord, Header, HeadlineCheck, Protocol, Rate
+from .sequence import sequence_of
 from .story import HEADLINE_PROTOCOL, Decided, Story, collapse_bound, tell
 from .summary import ControlTally, Summary
 from .verdict import fail_reasons, not_controlled, pass_reason, void_reasons
@@ -131,6 +132,7 @@ def _summary(log: Log, stories: Sequence[Story], controls: Sequence[Story], boun
         controls=ControlTally(total=len(log.controls), ok=sum(c.ok for c in log.controls)),
         controls_ok=bool(log.controls) and not void,
         not_controlled=not_controlled(log.controls),
+        sequence=sequence_of(log),
     )
 
 

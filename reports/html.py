@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from .closings import Gate, Override
 from .digest import Digest, digest
+from .drift_figures import drift_figures
 from .figures import figures
 from .gauges import gauges
 from .log import Log
@@ -24,6 +25,7 @@ from .page import render_page
 from .ranges import shape, told_as_one
 from .rates import make_rate
 from .schema import Condition, Measurement, Rate
+from .sequence import said_of_sequence
 from .since import since
 from .story import Decided, Result, Story
 from .text import counted
@@ -73,7 +75,7 @@ def render_html(log: Log, gate: Gate | None = None, overrides: Sequence[Override
     found = digest(log)
     return render_page(
         "report.html.j2",
-        figures(found),
+        [*drift_figures(found), *figures(found)],
         ("report.js",),
         {
             "lines": lines,
@@ -88,6 +90,7 @@ def render_html(log: Log, gate: Gate | None = None, overrides: Sequence[Override
         s=found.summary,
         h=found.header,
         sound=soundness(found),
+        sequence=found.summary.sequence and said_of_sequence(found.summary.sequence, found.summary.edits),
         groups=groups(found.stories),
         since=since(found, gate, overrides),
     )

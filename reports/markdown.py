@@ -15,6 +15,7 @@ from .log import Log
 from .marks import escaped, grid
 from .numbers import percent, ratio
 from .schema import ControlRecord, Rate
+from .sequence import said_of_sequence
 from .story import Decided, Result, Story
 from .text import counted, shortened
 from .verdict import control_fault, not_controlled
@@ -53,6 +54,9 @@ def _lines(found: Digest, gate: Gate | None, overrides: Sequence[Override]) -> I
         [[*map(str, (summary.edits, summary.allowed, summary.rewritten, summary.refused, summary.failed, summary.collapsed,
                      summary.needs_prefix)), ratio(summary.worst_perplexity_ratio)]],
     )  # fmt: skip
+    if summary.sequence is not None:
+        yield ""
+        yield f"In sequence: {said_of_sequence(summary.sequence, summary.edits)}."
     if summary.skipped_invalid:
         yield ""
         yield f"{counted(summary.skipped_invalid, 'wrong record was', 'wrong records were')} left out."

@@ -113,6 +113,8 @@ class Header(Model):
     """Of every probe and check that was registered, so that a reader needs neither them nor their packages."""
     baseline: list[BaselineValue] = Field(default_factory=list)
     controls: list[str] = Field(default_factory=list)
+    in_sequence: bool = False
+    """Whether edits were kept one after the other; else each was undone before the next."""
     versions: dict[str, str] = Field(default_factory=dict)
 
     @property
@@ -236,12 +238,20 @@ class Generation(Model):
 
 
 class Weights(Model):
-    """Hashes of the edited site's weights: before, edited, and after the roll-back."""
+    """Hashes of the edited site's weights: before, edited, and after the roll-back (null where the edit was kept)."""
 
     before: str
     edited: str | None = None
     restored: str | None = None
     restored_ok: bool | None = None
+    kept: bool = False
+    """Whether the edit was left in the model for those behind it, in an audit that edits in sequence."""
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> Weights:
+        if self.kept and (self.restored_ok is not None or self.edited is None):
+            raise ValueError("kept is true, but the weights were rolled back or no edit was in them")
+        return self
 
 
 class EditBody(Model):
@@ -323,6 +333,8 @@ class Footer(Model):
     kind: Literal["footer"] = "footer"
     status: Literal["finished"] = "finished"
     records: Count
+    retained: Rate | None = None
+    """Of edits that were kept in sequence: how many the model said at the end, as they are served."""
     seconds: float
 
 

@@ -114,7 +114,7 @@ def _own_faults(record: EditRecord | ControlRecord) -> Iterator[str]:
         return
     if record.update is None or record.update.relative_norm is None:
         yield "the size of its update is not known, and unmeasured is never a pass"
-    if record.weights is None or record.weights.restored_ok is None:
+    if record.weights is None or (record.weights.restored_ok is None and not record.weights.kept):
         yield "its weights were not proved to be those of the unedited model again"
     # A perplexity that was taken and is not finite is a collapse, and told as one.
     if not perplexity_lost(record) and all(one.verdict not in ("pass", "fail") for one in record.measurements):

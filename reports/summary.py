@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from .base import SCHEMA_VERSION, Count, Model, Rate
+from .sequence import SequenceTally
 
 __all__ = ["ControlTally", "Summary"]
 
@@ -66,6 +67,8 @@ class Summary(Model):
     controls: ControlTally
     controls_ok: bool
     not_controlled: list[str] = Field(default_factory=list)
+    sequence: SequenceTally | None = None
+    """Null where each edit was made alone."""
 
     @model_validator(mode="after")
     def _coherent(self) -> Summary:

@@ -27,7 +27,7 @@ from ..probes.registry import Registry
 from ..probes.requests import EditRequest
 from ..probes.site import EditSite
 
-__all__ = ["CHECKS", "Bench", "Check", "Generated", "Limits", "Measurement", "Measured", "Outcome", "judge"]
+__all__ = ["CHECKS", "Bench", "Check", "Generated", "Limits", "Measured", "Measurement", "Origin", "Outcome", "judge"]
 
 
 class Outcome(Enum):
@@ -48,8 +48,20 @@ class Limits:
     locality: float
     entropy_ratio: float
     relative_update: float
+    accumulated_ratio: float
+    """Of a sequence of kept edits, against the model before the first one."""
+    accumulated_update: float
     served: bool = False
     """Whether an edit must say its target as it would be served."""
+
+
+class Origin(NamedTuple):
+    """The model before the first edit of a sequence: what all that was kept since is held against."""
+
+    perplexity: float
+    """Mean over the corpus."""
+    weight: torch.Tensor
+    """W [d_model, d_ff] at the site, fp32."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +123,8 @@ class Bench:
     memo: dict[str, Any] = field(default_factory=dict)
     dtype: torch.dtype | None = None
     """Dtype of the checks' matrix products, with sums in fp32; None for that of the weights."""
+    origin: Origin | None = None
+    """Where edits are kept one after the other; None where each is undone."""
 
     def computing(self) -> AbstractContextManager[object]:
         """Return the context in which checks run the model."""
@@ -147,6 +161,8 @@ class Check(ABC):
 
     name: ClassVar[str]
     card: ClassVar[Card]
+    of_sequence: ClassVar[bool] = False
+    """Whether it asks about edits that were kept before, and has nothing to say of one that is made alone."""
 
     @abstractmethod
     def prepare(self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()) -> list[Any]:

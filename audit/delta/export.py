@@ -23,7 +23,7 @@ from ...reports.text import counted, slugs
 from ...suites.served import PREFIXES
 from ..gate import read_audit
 from ..guard import GuardedEditor, Proposal, Result
-from ..runner import TOGETHER, proposals
+from ..making import TOGETHER, proposals
 from ..setup import Progress, Setup, editable
 from .file import SUFFIX, Delta, encode
 from .folder import free, whole_folder

@@ -140,7 +140,7 @@ class EditSession:
         from ...reports.story import collapse_bound, tell
         from ...reports.verdict import void_reasons
         from ..controls import controls_for
-        from ..runner import control_records
+        from ..making import control_records
 
         controls = controls_for(guard.setup) if guard.setup.policy.controls else ()
         header = self._header(guard, [control.request.id for control in controls])
@@ -169,7 +169,7 @@ class EditSession:
         `coming` are the edits that will be tested after it, each as often as it has items. Raises `EditguardError` where no
         edit can be made: no model, failed controls, a changed model.
         """
-        from ..runner import recorded
+        from ..making import recorded
 
         guard = self.proved()
         if node.record is None:
@@ -179,7 +179,7 @@ class EditSession:
         return node.record
 
     def _propose(self, guard: GuardedEditor, node: Edited, coming: Iterable[Edited]) -> None:
-        from ..runner import TOGETHER, proposals
+        from ..making import TOGETHER, proposals
 
         chunk = [node]
         for other in coming:

@@ -19,9 +19,9 @@ from ...reports.log import Log, LogWriter, log_so_far, rewrite_log
 from ...reports.schema import EditRecord, Footer, Header
 from ..editors.base import chosen_editor
 from ..guard import Assessment, GuardedEditor, Proposal
+from ..making import proposed, recorded
 from ..policy import Action, Decision
 from ..records import header
-from ..runner import proposed, recorded
 from ..setup import Progress
 from .cases import Case, Cases, Kind
 from .stamp import Stamp, refuse_another, stamp_in

@@ -107,6 +107,7 @@ CLOSING: dict[str, Log | tuple[Log, Callable[[Path], None]]] = {
     "other-policy": with_header(policy=BASE.header.policy | {"collapse_ratio": 9}),
     "other-corpus": with_header(perplexity_corpus_sha256="d0" * 32),
     "other-arithmetic": with_header(settings={"check_dtype": "bfloat16"}),
+    "other-order": with_header(in_sequence=True),
     "new-refusals": with_edits(BASE, refused, [0]),
     "new-collapse": with_edits(BASE, ratio(40.0), [0]),
     "missing-checks": audit(),

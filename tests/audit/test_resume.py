@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from editguard.audit import runner
+from editguard.audit import making
 from editguard.audit.editors.value import ValueSettings
 from editguard.audit.files import LOG, WRITTEN
 from editguard.audit.folders import locked_folder
@@ -36,7 +36,7 @@ _TIMES = ("seconds", "created")
 @pytest.fixture(scope="module", autouse=True)
 def chunks_of_two() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "TOGETHER", 2)
+        patch.setattr(making, "TOGETHER", 2)
         yield
 
 

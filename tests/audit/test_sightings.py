@@ -14,6 +14,7 @@ from editguard.audit.files import LOG
 from editguard.audit.guard import GuardedEditor, Proposal
 from editguard.audit.policy import Policy
 from editguard.audit.runner import run_audit
+from editguard.audit.sequence import EditSequence
 from editguard.audit.setup import Setup
 from editguard.audit.sightings import sightings
 from editguard.probes.probe import PROBES, Case, Finding, Level, Probe
@@ -59,7 +60,8 @@ class Made(NamedTuple):
 
 @pytest.fixture(scope="module")
 def made(setup: Setup) -> Made:
-    guard = GuardedEditor(replace(setup, policy=lenient(controls=True)))
+    # In sequence, where every check has something to judge.
+    guard = EditSequence(GuardedEditor(replace(setup, policy=lenient(controls=True)))).guard
     controls = controls_for(guard.setup)
     return Made(guard, controls, propose_controls(guard, controls))
 

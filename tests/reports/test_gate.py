@@ -57,6 +57,7 @@ CLOSED: list[tuple[str, Log, Log, list[str]]] = [
     ("policy", BASE, with_header(BASE, policy=BASE.header.policy | {"collapse_ratio": 2}), ["other-policy"]),
     ("corpus", BASE, with_header(BASE, perplexity_corpus_sha256="d0" * 32), ["other-corpus"]),
     ("arithmetic", BASE, with_header(BASE, settings={"check_dtype": "bfloat16"}), ["other-arithmetic"]),
+    ("order", BASE, with_header(BASE, in_sequence=True), ["other-order"]),
     ("unfinished", BASE, replace(BASE, footer=None), ["audit-unfinished"]),
     ("void", BASE, replace(BASE, controls=()), ["audit-void"]),
     ("failed", BASE, with_edits(BASE, lambda e: e.model_copy(update={"verdict": "fail"}), [0]), ["audit-failed"]),

@@ -11,7 +11,15 @@ from ..tokenizer_kinds import CORPUS
 
 __all__ = ["LIMITS", "bench_of", "break_site", "disturb", "says_only", "talkative"]
 
-LIMITS = Limits(perplexity_ratio=1.05, efficacy=0.5, locality=0.9, entropy_ratio=0.5, relative_update=0.3)
+LIMITS = Limits(
+    perplexity_ratio=1.05,
+    efficacy=0.5,
+    locality=0.9,
+    entropy_ratio=0.5,
+    relative_update=0.3,
+    accumulated_ratio=1.1,
+    accumulated_update=1.5,
+)
 _WORDS = " Paris Lyon is not"
 
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 from editguard.audit.delta import apply_delta, export_edits, read_delta
 from editguard.audit.editors.value import ValueSettings
-from editguard.audit.runner import LOG, run_audit
+from editguard.audit.files import LOG
+from editguard.audit.runner import run_audit
 from editguard.audit.setup import Setup, prepare
 from editguard.probes.errors import EditRefused, InputError
 from editguard.probes.fingerprint import tensor_hash

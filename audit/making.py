@@ -1,0 +1,113 @@
+"""From requests and controls to their records: proposed together, then each made, checked and undone, an error a record too.
+
+What fails together is tried one by one, so that one request's fault is its own. A failing device ends everything: nothing
+that it computes afterwards can be trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+
+from ..probes.errors import EditRefused, InputError
+from ..probes.requests import EditRequest
+from ..reports.schema import ControlRecord, EditRecord
+from .controls import Control, control_guard, propose_controls, run_control
+from .guard import GuardedEditor, Proposal, Result
+from .records import control_record, edit_record, errored
+from .setup import Setup
+from .sightings import sightings
+
+T = TypeVar("T")
+_Propose = Callable[[GuardedEditor, Sequence[T]], list[Proposal]]
+
+__all__ = ["TOGETHER", "alone", "control_records", "proposals", "proposed", "recorded", "surviving"]
+
+_SURVIVABLE = (InputError, EditRefused, RuntimeError, ValueError, ArithmeticError)
+"""What one request may fail with while the others go on; a failed roll-back, or our own fault, ends the audit."""
+TOGETHER = 20
+"""Requests whose updates are computed at once. Who computes with whom decides about the last bits, so that a resumed audit
+computes the same ones together again."""
+
+
+def alone(guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None, done: int) -> Iterator[EditRecord]:
+    """Yield one record a request, in order, the first `done` left out; updates are computed for some requests at once,
+    and each edit is undone before the next is made."""
+    for start in range(done - done % TOGETHER, len(requests), TOGETHER):
+        chunk = requests[start : start + TOGETHER]
+        for index, made in enumerate(proposals(guard, chunk, editor), start):
+            if index >= done:
+                yield recorded(guard, requests[index], made, index)
+
+
+def proposals(guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None) -> list[Proposal | Exception]:
+    """Assess the requests and compute their updates, together: for each the proposal, or the error that it ended in."""
+
+    def propose(guard: GuardedEditor, chunk: Sequence[EditRequest]) -> list[Proposal]:
+        return guard.propose(guard.assess_all(chunk, editor))
+
+    return proposed(guard, requests, propose)
+
+
+def recorded(guard: GuardedEditor, request: EditRequest, made: Proposal | Exception, index: int) -> EditRecord:
+    """Make, check and undo what was `made` for a request and return its record."""
+
+    def test() -> Result:
+        if isinstance(made, Exception):
+            raise made
+        return guard.test(made)
+
+    return surviving(guard.setup, request, index, test, _made(made))
+
+
+def surviving(
+    setup: Setup, request: EditRequest, index: int, make: Callable[[], Result], made: Proposal | None = None
+) -> EditRecord:
+    """Return the record of what `make` gives for a request: of an error, where it ends in one, with what was `made` of it."""
+    try:
+        return edit_record(setup, make(), index)
+    except torch.AcceleratorError:
+        raise
+    except _SURVIVABLE as error:
+        return EditRecord(**errored(setup, request, index, error, made))
+
+
+def proposed(guard: GuardedEditor, asked: Sequence[T], propose: _Propose[T]) -> list[Proposal | Exception]:
+    """Return the proposal for each of `asked`, or the error that it ended in; what fails together is tried one by one."""
+    if not asked:
+        return []
+    try:
+        return [*propose(guard, asked)]
+    except torch.AcceleratorError:
+        raise
+    except _SURVIVABLE as error:
+        if len(asked) == 1:
+            return [error]
+        return [found for one in asked for found in proposed(guard, [one], propose)]
+
+
+def control_records(guard: GuardedEditor, controls: Sequence[Control]) -> Iterator[ControlRecord]:
+    """Make, check and undo every control, and yield its record with whether it showed what it must."""
+    wide = control_guard(guard)
+    for index, (control, made) in enumerate(zip(controls, proposed(wide, controls, propose_controls), strict=True)):
+        yield _control(wide, control, made, index)
+
+
+def _control(guard: GuardedEditor, control: Control, made: Proposal | Exception, index: int) -> ControlRecord:
+    try:
+        if isinstance(made, Exception):
+            raise made
+        result, shown = run_control(guard, control, made)
+        seen = sightings(guard, control.expect, made, result)
+        return control_record(guard.setup, result, index, control.expect, shown, seen)
+    except torch.AcceleratorError:
+        raise
+    except _SURVIVABLE as error:
+        fields = errored(guard.setup, control.request, index, error, _made(made))
+        return ControlRecord(**fields, expect=control.expect, ok=False)
+
+
+def _made(made: Proposal | Exception) -> Proposal | None:
+    return None if isinstance(made, Exception) else made

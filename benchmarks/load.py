@@ -1,0 +1,95 @@
+"""Does one run hold many requests? Peak memory and size of what is written, on a tiny random model.
+
+    python benchmarks/load.py --requests 20000 --out build/load
+
+Every request is probed, edited (three steps of the search), checked, undone, logged and reported, as in any audit; with random
+weights of two small layers that takes a fraction of a second, and what grows with the requests is the memory of their records.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+from editguard.audit.editors.value import ValueSettings
+from editguard.audit.files import WRITTEN
+from editguard.audit.folders import locked_folder
+from editguard.audit.runner import run_audit
+from editguard.audit.setup import prepare
+from editguard.probes.model import load_model
+from editguard.probes.request_files import load_requests
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tests.audit.tiny_lm import SENTENCES, lenient, saved
+
+SUBJECTS = ("Chicago", "France", "Paris", "Lyon", "Istanbul", "the capital of France")
+FORMS = (
+    "{} is a twin city of",
+    "It is {} that is a twin city of",
+    "The capital of {} is",
+    "In 2024 the twin of {} was",
+)
+TARGETS = ("Istanbul", "Paris", "Lyon", "a city", "2024")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    edits = options.out / "edits.jsonl"
+    edits.write_text("".join(json.dumps(_request(index)) + "\n" for index in range(options.requests)))
+    lm = load_model(str(saved(options.out / "model")), device="cpu", dtype="float32")
+    setup = prepare(
+        lm,
+        layer=0,
+        policy=lenient(controls=False),
+        statistics="identity",
+        perplexity_corpus=SENTENCES,
+        settings=ValueSettings(steps=3),
+    )
+    started, audit = time.monotonic(), options.out / "audit"
+    with locked_folder(audit, overwrite=True):
+        summary = run_audit(
+            setup, load_requests(edits), audit, overwrite=True, progress=_told(options.requests, started)
+        )
+    _tell("the outputs", started)
+    for name in WRITTEN:
+        if (audit / name).is_file():
+            print(f"{name}: {(audit / name).stat().st_size / 2**20:.1f} MiB")
+    print(f"{summary.verdict}: {summary.edits} edits, {summary.failed} failed")
+
+
+def _request(index: int) -> dict[str, object]:
+    subject, form = SUBJECTS[index % len(SUBJECTS)], FORMS[index // len(SUBJECTS) % len(FORMS)]
+    target = TARGETS[index // (len(SUBJECTS) * len(FORMS)) % len(TARGETS)]
+    prompt = form.format(subject)
+    return {
+        "id": f"edit-{index}", "subject": subject, "prompt": prompt, "target_new": target, "target_true": "Berlin",
+        "paraphrases": [f"Today {prompt}"], "neighbourhood": ["The capital of Lyon is", f"Not {prompt}"], "group": form,
+    }  # fmt: skip
+
+
+def _told(total: int, started: float):
+    marks = {total * part // 10 for part in range(1, 11)}
+
+    def progress(what: str, done: int, _: int) -> None:
+        if what == "edits" and done in marks:
+            _tell(f"{done} edits", started)
+
+    return progress
+
+
+def _tell(what: str, started: float) -> None:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{what}: peak memory {peak:.0f} MiB, {time.monotonic() - started:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""What do hundreds of guarded edits add up to when each sound one is kept? Drift, and memory, edit by edit.
+
+    python benchmarks/soak.py counterfact-dev.json --edits 300 --out build/soak
+
+An audit in sequence of edits drawn from the file. With --wide the accumulated drift has no bound, so that the sequence never
+closes and all edits are tried; each is still held to the policy's other bounds. Prints a line every ten edits and where the
+default bounds would have closed; the folder holds the audit, whose report draws the drift. docs/reliability.md quotes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from pathlib import Path
+
+from editguard.audit.files import LOG
+from editguard.audit.folders import locked_folder
+from editguard.audit.policy import Policy
+from editguard.audit.runner import run_audit
+from editguard.audit.setup import prepare
+from editguard.probes.model import load_model
+from editguard.probes.request_files import LoadedRequests, load_requests
+from editguard.reports.log import read_log
+
+NO_BOUND = {"max_accumulated_ratio": 1e9, "max_accumulated_update": 1e9}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("file")
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--edits", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--wide", action="store_true", help="put no bound on the accumulated drift")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    loaded = load_requests(options.file)
+    drawn = random.Random(options.seed).sample(loaded.requests, min(options.edits, len(loaded.requests)))
+    setup = prepare(load_model(options.model), policy=Policy(**(NO_BOUND if options.wide else {})), seed=options.seed)
+    with locked_folder(options.out, overwrite=False, resume=options.resume):
+        run_audit(
+            setup, LoadedRequests(tuple(drawn), (), loaded.source, loaded.sha256), options.out, in_sequence=True,
+            resume=options.resume, progress=_memory(time.monotonic()),
+        )  # fmt: skip
+    _tell(options.out / LOG)
+
+
+def _memory(started: float):
+    def progress(what: str, done: int, _: int) -> None:
+        if what == "edits" and done % 10 == 0:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            print(f"{done} edits: {pages * 4096 / 2**20:.0f} MiB, {time.monotonic() - started:.0f} s", flush=True)
+
+    return progress
+
+
+def _tell(path: Path) -> None:
+    log, bounds, left = read_log(path), Policy(), None
+    for record in log.edits:
+        drift = {one.metric: one.value for one in record.measurements if one.check == "accumulated-drift"}
+        if not drift:
+            continue
+        ratio, moved = drift["perplexity-ratio"], drift["relative-norm"]
+        if left is None and not (ratio <= bounds.max_accumulated_ratio and moved <= bounds.max_accumulated_update):
+            left = record.index
+        if record.index % 10 == 0:
+            print(f"{record.index:>4}  perplexity {ratio:.4f}  weight {moved:.4f}  {record.outcome}")
+    kept = sum(record.weights is not None and record.weights.kept for record in log.edits)
+    print(
+        f"{kept} of {len(log.edits)} kept; the default bounds close at edit {left}; said at the end: {log.footer.retained}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""What an audit in sequence says as a whole: how many edits were kept, how far they moved the model, how many still hold.
+
+Also whether the log's own hashes bear it out: each edit must have been made on the weight that the one before it left.
+Pure functions of the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from .base import Count, Model, Rate
+from .log import Log
+from .numbers import number, ratio
+from .schema import EditRecord, Measurement
+from .text import counted
+
+__all__ = [
+    "DRIFT",
+    "NORM",
+    "RATIO",
+    "Moved",
+    "SequenceTally",
+    "chain_reasons",
+    "moved",
+    "said_of_sequence",
+    "sequence_of",
+]
+
+DRIFT: Final = "accumulated-drift"
+"""Name of the check that is read here, and of its metrics."""
+RATIO: Final = "perplexity-ratio"
+NORM: Final = "relative-norm"
+
+
+class SequenceTally(Model):
+    """Of a sequence of kept edits; ratio and norm against the model before the first, after the last one that was kept."""
+
+    kept: Count
+    perplexity_ratio: float | None
+    relative_norm: float | None
+    retained: Rate | None
+    """How many of the kept edits the model said at the end, as they are served; null while the audit is unfinished."""
+
+
+class Moved(NamedTuple):
+    """What one edit of a sequence measured of the accumulated drift; None where it measured none."""
+
+    ratio: Measurement | None
+    norm: Measurement | None
+
+
+def moved(record: EditRecord) -> Moved:
+    """Return how far the model was moved with the edit of `record` in it."""
+    found = {one.metric: one for one in record.measurements if one.check == DRIFT}
+    return Moved(found.get(RATIO), found.get(NORM))
+
+
+def sequence_of(log: Log) -> SequenceTally | None:
+    """Return what is to be said of the sequence; None where each edit was undone before the next."""
+    if not log.header.in_sequence:
+        return None
+    kept = [record for record in log.edits if _kept(record)]
+    last = moved(kept[-1]) if kept else Moved(None, None)
+    return SequenceTally(
+        kept=len(kept),
+        perplexity_ratio=None if last.ratio is None else last.ratio.value,
+        relative_norm=None if last.norm is None else last.norm.value,
+        retained=None if log.footer is None else log.footer.retained,
+    )
+
+
+def said_of_sequence(tally: SequenceTally, edits: int) -> str:
+    """Return the tally of `edits` as one clause in words."""
+    said = f"{tally.kept} of {counted(edits, 'edit')} kept in the model"
+    if tally.perplexity_ratio is not None and tally.relative_norm is not None:
+        perplexity, norm = ratio(tally.perplexity_ratio), number(tally.relative_norm)
+        said += (
+            f", which leave its perplexity at {perplexity} of what it was and its weight moved by {norm} of its norm"
+        )
+    if tally.retained is None:
+        return f"{said}; how many still hold at the end was not measured"
+    return f"{said}; at the end it says {tally.retained.passed} of {tally.retained.total} as they are served"
+
+
+def chain_reasons(log: Log) -> Iterator[str]:
+    """Yield the first edit of a sequence that was not made on the weight which the one before it left; or that was kept alone."""
+    left: str | None = None
+    for record in log.edits:
+        if record.weights is None:
+            continue
+        if _kept(record) and not log.header.in_sequence:
+            yield f"Edit {record.id!r} was left in the model, though each was to be made alone."
+            return
+        if log.header.in_sequence and left is not None and record.weights.before != left:
+            yield f"Edit {record.id!r} was made on another weight than the edit before it left."
+            return
+        left = record.weights.edited if _kept(record) else record.weights.before
+
+
+def _kept(record: EditRecord) -> bool:
+    return record.weights is not None and record.weights.kept

@@ -1,0 +1,131 @@
+"""An audit in sequence as it is told: how far the model was moved, what still holds, and whether the hashes bear it out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from editguard.reports.digest import digest, summarise
+from editguard.reports.drift_figures import drift_figures
+from editguard.reports.html import render_html
+from editguard.reports.log import Log
+from editguard.reports.markdown import render_markdown
+from editguard.reports.schema import EditRecord, Footer, Measurement, Rate, Weights
+from editguard.reports.sequence import DRIFT, NORM, RATIO, said_of_sequence
+from editguard.suites.accumulated import AccumulatedDrift
+from pydantic import ValidationError
+
+from .audits import audit
+
+BOUND = 1.1
+
+
+def drift(metric: str, value: float, bound: float) -> Measurement:
+    return Measurement(
+        check=DRIFT, metric=metric, condition="sequence", value=value, threshold=bound,
+        verdict="pass" if value <= bound else "fail",
+    )  # fmt: skip
+
+
+def kept(edit: EditRecord, place: int, bound: float = BOUND) -> EditRecord:
+    return edit.model_copy(
+        update={
+            "weights": Weights(before=f"state {place}", edited=f"state {place + 1}", kept=True),
+            "measurements": [
+                *edit.measurements, drift(RATIO, 1 + place / 100, bound), drift(NORM, place / 10, 20 * bound),
+            ],
+        }
+    )  # fmt: skip
+
+
+@pytest.fixture
+def log() -> Log:
+    found = audit(6, in_sequence=True)
+    edits = tuple(kept(edit, place) for place, edit in enumerate(found.edits))
+    retained = Rate(passed=4, failed=2, not_judged=0, total=6, rate=4 / 6)
+    assert found.footer is not None
+    return replace(found, edits=edits, footer=found.footer.model_copy(update={"retained": retained}))
+
+
+def with_weights(log: Log, place: int, weights: Weights) -> Log:
+    edits = [*log.edits]
+    edits[place] = edits[place].model_copy(update={"weights": weights})
+    return replace(log, edits=tuple(edits))
+
+
+def test_the_names_are_those_that_the_check_measures_under() -> None:
+    assert AccumulatedDrift.name == DRIFT
+
+
+def test_a_sequence_whose_weights_follow_from_each_other_passes(log: Log) -> None:
+    summary = summarise(log)
+    assert summary.verdict == "pass", summary.reasons
+    assert summary.sequence is not None
+    assert summary.sequence.kept == 6
+    assert (summary.sequence.perplexity_ratio, summary.sequence.relative_norm) == (1.05, 0.5)
+
+
+def test_an_edit_made_on_another_weight_than_the_last_one_left_fails_the_audit(log: Log) -> None:
+    summary = summarise(with_weights(log, 3, Weights(before="state 0", edited="state 4", kept=True)))
+    assert summary.verdict == "fail"
+    assert any("was made on another weight than the edit before it left" in one for one in summary.reasons)
+
+
+def test_an_undone_edit_leaves_the_weight_that_it_was_made_on(log: Log) -> None:
+    undone = Weights(before="state 5", edited="x", restored="state 5", restored_ok=True)
+    assert summarise(with_weights(log, 5, undone)).verdict == "pass"
+    early = Weights(before="state 3", edited="x", restored="state 3", restored_ok=True)
+    assert summarise(with_weights(log, 3, early)).verdict == "fail"
+
+
+def test_an_edit_that_stayed_in_the_model_though_each_was_to_be_made_alone_fails_the_audit(log: Log) -> None:
+    alone = replace(log, header=log.header.model_copy(update={"in_sequence": False}))
+    summary = summarise(alone)
+    assert summary.verdict == "fail"
+    assert any("was left in the model, though each was to be made alone" in one for one in summary.reasons)
+    assert summary.sequence is None
+
+
+def test_kept_weights_were_not_rolled_back() -> None:
+    with pytest.raises(ValidationError, match="kept is true"):
+        Weights(before="a", edited="b", restored="a", restored_ok=True, kept=True)
+
+
+def test_what_still_holds_is_said_everywhere(log: Log) -> None:
+    summary = summarise(log)
+    assert summary.sequence is not None
+    said = said_of_sequence(summary.sequence, summary.edits)
+    assert said == (
+        "6 of 6 edits kept in the model, which leave its perplexity at 1.050 of what it was and its weight moved by 0.5 of its "
+        "norm; at the end it says 4 of 6 as they are served"
+    )
+    assert said in render_html(log)
+    assert f"In sequence: {said}." in render_markdown(log)
+
+
+def test_an_unfinished_sequence_says_what_was_not_measured(log: Log) -> None:
+    summary = summarise(replace(log, footer=None))
+    assert summary.sequence is not None
+    assert "was not measured" in said_of_sequence(summary.sequence, summary.edits)
+
+
+def test_the_drift_is_drawn_edit_by_edit_with_its_bound(log: Log) -> None:
+    perplexity, weight = drift_figures(digest(log))
+    drawn = json.loads(perplexity.data)
+    assert drawn["data"][0]["y"] == pytest.approx([1.0, 1.01, 1.02, 1.03, 1.04, 1.05])
+    assert drawn["layout"]["shapes"][0]["y0"] == BOUND
+    assert perplexity.rows[0][:2] == ("kept", "6")
+    assert "After 6 kept edits it stands at 1.050. Over 1.1 the sequence is closed" in perplexity.caption
+    # A bound far above all that was measured would press them flat.
+    assert "shapes" not in json.loads(weight.data)["layout"]
+    assert "it stands at 0.5" in weight.caption
+
+
+def test_an_audit_of_single_edits_has_no_such_figure() -> None:
+    assert drift_figures(digest(audit(6))) == []
+
+
+def test_a_sequence_of_which_nothing_was_measured_has_no_figure(log: Log) -> None:
+    none = replace(log, edits=(), footer=Footer(records=len(log.controls), seconds=1.0))
+    assert drift_figures(digest(none)) == []
