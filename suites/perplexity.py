@@ -154,7 +154,7 @@ class Perplexity(Check):
     def _verdict(self, bench: Bench, base: Scores, now: Scores) -> Measurement:
         ratio, bound = now.mean / base.mean, bench.limits.perplexity_ratio
         outcome = judge(ratio, ratio <= bound)
-        message = against(f"{ratio:.4g} times the unedited model's", ratio <= bound, f"at most {bound:g}")
+        message = against(f"{ratio:.4g} times that of the model without the edit", ratio <= bound, f"at most {bound:g}")
         return Measurement(
             self.name, "ratio", ratio if math.isfinite(ratio) else None, outcome, "corpus",
             baseline=1.0, threshold=bound, unit="ratio", message=message,

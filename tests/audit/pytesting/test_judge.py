@@ -16,7 +16,7 @@ ACTION = "Do not ship the edit."
 def measured(check: str = "perplexity", **changes: Any) -> Measurement:
     fields = {
         "check": check, "metric": "ratio", "condition": "corpus", "value": 1.01, "threshold": 1.05, "unit": "ratio",
-        "verdict": "pass", "message": "1.01 times the unedited model's, inside the bound (at most 1.05)",
+        "verdict": "pass", "message": "1.01 times that of the model without the edit, inside the bound (at most 1.05)",
     }  # fmt: skip
     return Measurement(**(fields | changes))
 
@@ -58,7 +58,7 @@ def test_a_sound_edit_passes_every_item_that_judges_it() -> None:
 def test_a_failure_says_what_measured_allowed_why_and_what_to_do() -> None:
     record = bad(
         measured(
-            value=8.12, verdict="fail", message="8.12 times the unedited model's, outside the bound (at most 1.05)"
+            value=8.12, verdict="fail", message="8.12 times that of the model without the edit, outside the bound (at most 1.05)"
         )
     )
     ended, text = perplexity(record)
@@ -67,7 +67,7 @@ def test_a_failure_says_what_measured_allowed_why_and_what_to_do() -> None:
         "perplexity: ratio (corpus) is 8.12, allowed 1.05",
         "  measured:   ratio (corpus) = 8.12 ratio",
         "  allowed:    1.05",
-        "  why:        8.12 times the unedited model's, outside the bound (at most 1.05)",
+        "  why:        8.12 times that of the model without the edit, outside the bound (at most 1.05)",
         "  what to do: Do not ship the edit.",
         "  edit:       'Chicago is a twin city of' -> 'Istanbul', subject 'Chicago'",
         "  decision:   rewrite by prefixed; first-token: the subject is the first token",
