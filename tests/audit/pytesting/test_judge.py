@@ -58,7 +58,9 @@ def test_a_sound_edit_passes_every_item_that_judges_it() -> None:
 def test_a_failure_says_what_measured_allowed_why_and_what_to_do() -> None:
     record = bad(
         measured(
-            value=8.12, verdict="fail", message="8.12 times that of the model without the edit, outside the bound (at most 1.05)"
+            value=8.12,
+            verdict="fail",
+            message="8.12 times that of the model without the edit, outside the bound (at most 1.05)",
         )
     )
     ended, text = perplexity(record)
