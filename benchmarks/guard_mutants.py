@@ -57,6 +57,12 @@ TARGETS = {
         ),
         ("tests/audit/test_guard.py",),
     ),
+    "sequence": Target(
+        "editguard.audit.sequence",
+        tuple(f"EditSequence.{name}" for name in ("edit", "close_after", "again", "retained", "undo")),
+        ("tests/audit/test_sequence.py",),
+    ),
+    "chain": Target("editguard.reports.sequence", ("chain_reasons", "sequence_of"), ("tests/reports/test_sequence.py",)),
     "controls": Target("editguard.audit.controls", ("run_control", "control_guard"), ("tests/audit/test_controls.py",)),
 }  # fmt: skip
 
