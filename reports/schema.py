@@ -296,6 +296,10 @@ class EditBody(Model):
         bad = [m.metric for m in self.measurements if m.verdict in ("fail", "unmeasured")]
         if self.verdict == "pass" and bad:
             raise ValueError(f"verdict 'pass' has measurements that did not pass ({', '.join(bad)}), so it is no pass")
+        if self.weights is not None and self.weights.kept and self.verdict != "pass":
+            raise ValueError(
+                f"weights are kept with verdict {self.verdict!r}, but only an edit that passed stays in the model"
+            )
         if self.outcome == "errored" and not self.error:
             raise ValueError("outcome 'errored' has no error text, but must say what went wrong")
         if self.decision.action == "refuse" and self.outcome in ("committed", "rolled-back"):

@@ -110,6 +110,7 @@ def refused(edit: EditRecord) -> EditRecord:
         "decision": Decision(action="refuse", reasons=["it was refused"]),
         "measurements": [],
         "update": None,
+        "weights": None,
         "outcome": "refused",
         "verdict": "refused",
     }

@@ -12,11 +12,11 @@ from editguard.reports.html import render_html
 from editguard.reports.log import Log
 from editguard.reports.markdown import render_markdown
 from editguard.reports.schema import EditRecord, Footer, Measurement, Rate, Weights
-from editguard.reports.sequence import DRIFT, NORM, RATIO, said_of_sequence
+from editguard.reports.sequence import DRIFT, NORM, RATIO, chain_reasons, said_of_sequence
 from editguard.suites.accumulated import AccumulatedDrift
 from pydantic import ValidationError
 
-from .audits import audit
+from .audits import audit, refused
 
 BOUND = 1.1
 
@@ -73,10 +73,29 @@ def test_an_edit_made_on_another_weight_than_the_last_one_left_fails_the_audit(l
 
 
 def test_an_undone_edit_leaves_the_weight_that_it_was_made_on(log: Log) -> None:
-    undone = Weights(before="state 5", edited="x", restored="state 5", restored_ok=True)
-    assert summarise(with_weights(log, 5, undone)).verdict == "pass"
-    early = Weights(before="state 3", edited="x", restored="state 3", restored_ok=True)
-    assert summarise(with_weights(log, 3, early)).verdict == "fail"
+    undone = Weights(before="state 2", edited="x", restored="state 2", restored_ok=True)
+    behind = Weights(before="state 2", edited="state 4", kept=True)
+    assert summarise(with_weights(with_weights(log, 2, undone), 3, behind)).verdict == "pass"
+    # The next one stands on what the undone edit had written.
+    assert (
+        summarise(with_weights(with_weights(log, 2, undone), 3, behind.model_copy(update={"before": "x"}))).verdict
+        == "fail"
+    )
+
+
+def test_a_refused_edit_leaves_the_weight_as_it_is(log: Log) -> None:
+    edits = [*log.edits]
+    edits[2] = refused(edits[2])
+    assert edits[2].weights is None
+    edits[3] = edits[3].model_copy(update={"weights": Weights(before="state 2", edited="state 4", kept=True)})
+    assert not [*chain_reasons(replace(log, edits=tuple(edits)))]
+
+
+def test_edits_made_alone_need_no_chain(log: Log) -> None:
+    alone = audit(6)
+    assert summarise(alone).verdict == "pass"
+    other = Weights(before="other", edited="x", restored="other", restored_ok=True)
+    assert not [*chain_reasons(with_weights(alone, 3, other))]
 
 
 def test_an_edit_that_stayed_in_the_model_though_each_was_to_be_made_alone_fails_the_audit(log: Log) -> None:
@@ -90,6 +109,13 @@ def test_an_edit_that_stayed_in_the_model_though_each_was_to_be_made_alone_fails
 def test_kept_weights_were_not_rolled_back() -> None:
     with pytest.raises(ValidationError, match="kept is true"):
         Weights(before="a", edited="b", restored="a", restored_ok=True, kept=True)
+
+
+@pytest.mark.parametrize("ended", [("rolled-back", "fail"), ("refused", "refused")])
+def test_only_what_passed_stays_in_the_model(log: Log, ended: tuple[str, str]) -> None:
+    outcome, verdict = ended
+    with pytest.raises(ValidationError, match="only an edit that passed stays in the model"):
+        EditRecord(**(log.edits[0].model_dump() | {"outcome": outcome, "verdict": verdict}))
 
 
 def test_what_still_holds_is_said_everywhere(log: Log) -> None:
