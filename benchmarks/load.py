@@ -15,17 +15,15 @@ import sys
 import time
 from pathlib import Path
 
-from editguard.audit.editors.value import ValueSettings
 from editguard.audit.files import WRITTEN
 from editguard.audit.folders import locked_folder
 from editguard.audit.runner import run_audit
-from editguard.audit.setup import prepare
 from editguard.probes.model import load_model
 from editguard.probes.request_files import load_requests
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.audit.tiny_lm import SENTENCES, lenient, saved
+from tests.audit.tiny_lm import saved, tiny_setup
 
 SUBJECTS = ("Chicago", "France", "Paris", "Lyon", "Istanbul", "the capital of France")
 FORMS = (
@@ -46,14 +44,7 @@ def main() -> None:
     edits = options.out / "edits.jsonl"
     edits.write_text("".join(json.dumps(_request(index)) + "\n" for index in range(options.requests)))
     lm = load_model(str(saved(options.out / "model")), device="cpu", dtype="float32")
-    setup = prepare(
-        lm,
-        layer=0,
-        policy=lenient(controls=False),
-        statistics="identity",
-        perplexity_corpus=SENTENCES,
-        settings=ValueSettings(steps=3),
-    )
+    setup = tiny_setup(lm)
     started, audit = time.monotonic(), options.out / "audit"
     with locked_folder(audit, overwrite=True):
         summary = run_audit(

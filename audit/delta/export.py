@@ -100,6 +100,11 @@ class _Evidence(NamedTuple):
                 f"The log {str(path)!r} is unfinished (it has no footer), so it proves nothing about any edit; finish the audit "
                 "by running it again into its folder."
             )
+        if log.header.in_sequence:
+            raise InputError(
+                f"The log {str(path)!r} is of edits in sequence, each judged with others in the model, and an export holds each "
+                "alone; audit them without --in-sequence."
+            )
         theirs = (log.header.model.fingerprint, log.header.site)
         ours = (setup.lm.fingerprint, setup.site.path)
         if theirs != ours:

@@ -6,11 +6,10 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
-from editguard.audit.editors.value import ValueSettings
-from editguard.audit.setup import Setup, prepare
+from editguard.audit.setup import Setup
 from editguard.probes.model import LanguageModel, load_model
 
-from .tiny_lm import SENTENCES, lenient, saved, tiny_lm
+from .tiny_lm import saved, tiny_lm, tiny_setup
 
 
 @pytest.fixture(scope="session")
@@ -30,16 +29,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def setup() -> Setup:
     """A tiny model made ready once; whoever changes a weight of it puts it back."""
-    return prepare(
-        tiny_lm(), layer=0, policy=lenient(), statistics="identity", perplexity_corpus=SENTENCES,
-        settings=ValueSettings(steps=3),
-    )  # fmt: skip
+    return tiny_setup()
 
 
 @pytest.fixture(scope="session")
 def gpt2() -> Setup:
     """The same of a model whose positions come from a table."""
-    return prepare(
-        tiny_lm("gpt2"), layer=0, policy=lenient(), statistics="identity", perplexity_corpus=SENTENCES,
-        settings=ValueSettings(steps=3),
-    )  # fmt: skip
+    return tiny_setup(tiny_lm("gpt2"))

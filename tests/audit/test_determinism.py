@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 import torch
 from editguard.audit import making
-from editguard.audit.editors.value import ValueSettings
 from editguard.audit.files import LOG
 from editguard.audit.runner import run_audit
-from editguard.audit.setup import Setup, prepare
+from editguard.audit.setup import Setup
 from editguard.probes import batches
 from editguard.probes.requests import EditRequest
 from editguard.reports.log import read_log
@@ -21,7 +20,7 @@ from editguard.reports.schema import EditRecord
 
 from .test_resume import timeless
 from .test_runner import loaded
-from .tiny_lm import MIDDLE, MISSING, REQUEST, SENTENCES, lenient, tiny_lm
+from .tiny_lm import MIDDLE, MISSING, REQUEST, lenient, tiny_setup
 
 pytestmark = pytest.mark.tiny
 
@@ -35,10 +34,7 @@ REQUESTS = (
 
 
 def prepared() -> Setup:
-    return prepare(
-        tiny_lm(), layer=0, policy=lenient(controls=True), statistics="identity", perplexity_corpus=SENTENCES,
-        settings=ValueSettings(steps=3),
-    )  # fmt: skip
+    return tiny_setup(policy=lenient(controls=True))
 
 
 def audited(out: Path, *requests: EditRequest) -> bytes:

@@ -25,7 +25,7 @@ from editguard.suites.builtin import builtin_edits
 from editguard.suites.check import Outcome
 
 from ..families import FAMILIES
-from .tiny_lm import MIDDLE, REQUEST, SENTENCES, few_prefixes, lenient, tiny_lm
+from .tiny_lm import MIDDLE, REQUEST, SENTENCES, few_prefixes, tiny_lm, tiny_setup
 
 pytestmark = [
     pytest.mark.gpu,
@@ -74,10 +74,7 @@ def test_a_transaction_leaves_nothing_behind(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("family", CAUSAL)
 def test_a_guarded_edit_is_measured_on_the_gpu(family: str) -> None:
-    setup = prepare(
-        on("cuda", family), layer=0, policy=lenient(), statistics="identity", perplexity_corpus=SENTENCES,
-        settings=ValueSettings(steps=3),
-    )  # fmt: skip
+    setup = tiny_setup(on("cuda", family))
     before = tensor_hashes(setup.lm.model)
     result = GuardedEditor(setup).try_edit(MIDDLE)
     assert {found.check for found in result.measurements} >= {"perplexity", "efficacy", "degeneracy", "drift"}

@@ -9,17 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from editguard.audit.editors.value import ValueSettings
 from editguard.audit.files import LOG
 from editguard.audit.runner import run_audit
-from editguard.audit.setup import Setup, prepare
+from editguard.audit.setup import Setup
 from editguard.probes.errors import OutOfMemory
 from editguard.probes.model import LanguageModel
 from editguard.reports.log import read_log
 from editguard.reports.schema import EditRecord
 
 from .test_runner import loaded
-from .tiny_lm import MIDDLE, REQUEST, SENTENCES, lenient, tiny_lm
+from .tiny_lm import MIDDLE, REQUEST, tiny_lm, tiny_setup
 
 pytestmark = pytest.mark.tiny
 
@@ -42,14 +41,7 @@ def room_for(lm: LanguageModel, tokens: int) -> Iterator[list[int]]:
 
 
 def made_ready(lm: LanguageModel) -> Setup:
-    return prepare(
-        lm,
-        layer=0,
-        policy=lenient(),
-        statistics="identity",
-        perplexity_corpus=SENTENCES,
-        settings=ValueSettings(steps=3),
-    )
+    return tiny_setup(lm)
 
 
 def records(setup: Setup, out: Path) -> list[EditRecord]:

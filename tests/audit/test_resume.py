@@ -14,18 +14,17 @@ from pathlib import Path
 import pytest
 import torch
 from editguard.audit import making
-from editguard.audit.editors.value import ValueSettings
 from editguard.audit.files import LOG, WRITTEN
 from editguard.audit.folders import locked_folder
 from editguard.audit.runner import run_audit
-from editguard.audit.setup import Setup, prepare
+from editguard.audit.setup import Setup
 from editguard.probes.errors import InputError
 from editguard.probes.requests import EditRequest
 from editguard.reports.log import read_log
 from editguard.reports.summary import Summary
 
 from .test_runner import loaded
-from .tiny_lm import MIDDLE, MISSING, REQUEST, SENTENCES, lenient, tiny_lm
+from .tiny_lm import MIDDLE, MISSING, REQUEST, lenient, tiny_setup
 
 pytestmark = pytest.mark.tiny
 
@@ -52,10 +51,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def controlled(one_thread: None) -> Setup:
     """A setup of this module's own: what was measured with more threads differs in its last bits."""
-    return prepare(
-        tiny_lm(), layer=0, policy=lenient(controls=True), statistics="identity", perplexity_corpus=SENTENCES,
-        settings=ValueSettings(steps=3),
-    )  # fmt: skip
+    return tiny_setup(policy=lenient(controls=True))
 
 
 @pytest.fixture(scope="module")

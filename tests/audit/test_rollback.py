@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 from editguard.audit.editors.base import EDITORS
-from editguard.audit.editors.value import ValueSettings
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.runner import run_audit
 from editguard.audit.setup import Setup, prepare
@@ -33,7 +32,7 @@ from torch import nn
 from ..families import FAMILIES
 from .test_runner import loaded
 from .test_transaction import DTYPES, Stopped, rank_one
-from .tiny_lm import MIDDLE, MISSING, REQUEST, SENTENCES, lenient, tiny_lm, tiny_model
+from .tiny_lm import MIDDLE, MISSING, REQUEST, lenient, tiny_lm, tiny_model, tiny_setup
 
 pytestmark = pytest.mark.tiny
 
@@ -177,14 +176,7 @@ def commit_and_interrupt(site: EditSite) -> None:
 def test_a_guarded_edit_of_every_family_and_dtype_is_undone(family: str, dtype: torch.dtype) -> None:
     lm = tiny_lm(family, dtype=dtype)
     before = found(lm)
-    made = prepare(
-        lm,
-        layer=0,
-        policy=lenient(),
-        statistics="identity",
-        perplexity_corpus=SENTENCES,
-        settings=ValueSettings(steps=2),
-    )
+    made = tiny_setup(lm, steps=2)
     GuardedEditor(made).try_edit(MIDDLE)
     GuardedEditor(made).unguarded(REQUEST, "exploded")
     after = found(lm)

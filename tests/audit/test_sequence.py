@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from editguard.audit.editors.value import Engine, ValueSettings
+from editguard.audit.editors.value import Engine
 from editguard.audit.files import LOG
 from editguard.audit.folders import locked_folder
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Action
 from editguard.audit.runner import run_audit
 from editguard.audit.sequence import EditSequence
-from editguard.audit.setup import Setup, prepare
+from editguard.audit.setup import Setup
 from editguard.probes.errors import InputError
 from editguard.probes.fingerprint import tensor_hashes
 from editguard.probes.requests import EditRequest
@@ -28,7 +28,7 @@ from editguard.suites.check import CHECKS, Outcome
 
 from .test_resume import timeless
 from .test_runner import loaded
-from .tiny_lm import MIDDLE, MISSING, REQUEST, SENTENCES, lenient, tiny_lm
+from .tiny_lm import MIDDLE, MISSING, REQUEST, SENTENCES, lenient, tiny_setup
 
 pytestmark = pytest.mark.tiny
 
@@ -40,10 +40,7 @@ WIDE = {"max_accumulated_ratio": 100, "max_accumulated_update": 100}
 
 @pytest.fixture(scope="module")
 def wide() -> Setup:
-    return prepare(
-        tiny_lm(), layer=0, policy=lenient(controls=True, **WIDE), statistics="identity", perplexity_corpus=SENTENCES,
-        settings=ValueSettings(steps=3),
-    )  # fmt: skip
+    return tiny_setup(policy=lenient(controls=True, **WIDE))
 
 
 @pytest.fixture(scope="module")

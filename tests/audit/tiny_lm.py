@@ -6,7 +6,9 @@ from functools import cache, partial
 from pathlib import Path
 
 import torch
+from editguard.audit.editors.value import ValueSettings
 from editguard.audit.policy import Policy
+from editguard.audit.setup import Setup, prepare
 from editguard.probes.model import LanguageModel
 from editguard.probes.prefixes import ContextPrefixes, Family, Prefix, Role
 from editguard.probes.requests import EditRequest
@@ -66,6 +68,14 @@ def tiny_lm(
 
 def tiny_site(family: str = "llama", layer: int = 0, *, dtype: torch.dtype = torch.float32) -> EditSite:
     return find_site(tiny_model(family).to(dtype), layer)
+
+
+def tiny_setup(lm: LanguageModel | None = None, *, policy: Policy | None = None, steps: int = 3) -> Setup:
+    """A tiny model made ready: layer 0, C the identity, three sentences for perplexity, few steps of the search."""
+    return prepare(
+        tiny_lm() if lm is None else lm, layer=0, policy=lenient() if policy is None else policy, statistics="identity",
+        perplexity_corpus=SENTENCES, settings=ValueSettings(steps=steps),
+    )  # fmt: skip
 
 
 def few_prefixes() -> ContextPrefixes:

@@ -10,17 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 from editguard.audit.delta import apply_delta, export_edits, read_delta
-from editguard.audit.editors.value import ValueSettings
 from editguard.audit.files import LOG
 from editguard.audit.runner import run_audit
-from editguard.audit.setup import Setup, prepare
+from editguard.audit.setup import Setup
 from editguard.probes.errors import EditRefused, InputError
 from editguard.probes.fingerprint import tensor_hash
 from editguard.probes.prefixes import Role
 from editguard.probes.request_files import LoadedRequests
 from editguard.reports.log import read_log
 
-from ..tiny_lm import MIDDLE, MISSING, REQUEST, SENTENCES, lenient, tiny_lm
+from ..tiny_lm import MIDDLE, MISSING, REQUEST, lenient, tiny_lm, tiny_setup
 
 pytestmark = pytest.mark.tiny
 
@@ -30,10 +29,7 @@ pytestmark = pytest.mark.tiny
 def test_what_is_exported_after_an_audit_is_what_it_audited_to_the_bit(
     family: str, seed: int, dtype: torch.dtype, tmp_path: Path
 ) -> None:
-    made = prepare(
-        tiny_lm(family, seed=seed, dtype=dtype), layer=0, policy=lenient(), statistics="identity",
-        perplexity_corpus=SENTENCES, settings=ValueSettings(steps=3),
-    )  # fmt: skip
+    made = tiny_setup(tiny_lm(family, seed=seed, dtype=dtype))
     (tmp_path / "audit").mkdir()
     run_audit(made, LoadedRequests((MIDDLE,), (), "here", ""), tmp_path / "audit")
     (exported,) = export_edits(made, [MIDDLE], tmp_path / "out", log=tmp_path / "audit" / LOG)
@@ -98,4 +94,12 @@ def test_a_log_that_is_unfinished_or_torn_proves_nothing(setup: Setup, tmp_path:
         path.write_text(cut)
         with pytest.raises(EditRefused, match=rf"{LOG}' is unfinished"):
             export_edits(setup, [MIDDLE], tmp_path / "out", log=path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_log_of_edits_in_sequence_says_nothing_of_each_alone(setup: Setup, tmp_path: Path) -> None:
+    (tmp_path / "audit").mkdir()
+    run_audit(setup, LoadedRequests((MIDDLE,), (), "here", ""), tmp_path / "audit", in_sequence=True)
+    with pytest.raises(InputError, match="is of edits in sequence, each judged with others in the model"):
+        export_edits(setup, [MIDDLE], tmp_path / "out", log=tmp_path / "audit" / LOG)
     assert not (tmp_path / "out").exists()

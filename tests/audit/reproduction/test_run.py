@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from editguard.audit.editors.value import ValueSettings
 from editguard.audit.reproduction import experiments, layer_shifts, stamp
 from editguard.audit.reproduction.heads import HEADS
 from editguard.audit.reproduction.run import PAGE, RESULT, TABLES, TEXT, reproduce
-from editguard.audit.setup import Setup, prepare
+from editguard.audit.setup import Setup
 from editguard.probes.errors import InputError
 from editguard.probes.request_files import LoadedRequests
 from editguard.probes.requests import EditRequest
@@ -20,7 +19,7 @@ from editguard.reports.reproduction import Experiment, Reproduction
 from editguard.reports.reproduction_page import render_reproduction
 from editguard.reports.reproduction_text import render_markdown
 
-from ..tiny_lm import SENTENCES, lenient, tiny_lm
+from ..tiny_lm import tiny_lm, tiny_setup
 from .test_experiments import FIRST, ORDINARY
 
 pytestmark = pytest.mark.tiny
@@ -165,10 +164,7 @@ def test_a_disk_that_is_full_ends_the_run_and_is_no_broken_experiment(
 
 
 def test_a_model_that_adds_a_bos_is_not_said_to_have_a_poor_file(tmp_path: Path) -> None:
-    setup = prepare(
-        tiny_lm(bos=True), layer=0, policy=lenient(), statistics="identity", perplexity_corpus=SENTENCES,
-        settings=ValueSettings(steps=2),
-    )  # fmt: skip
+    setup = tiny_setup(tiny_lm(bos=True), steps=2)
     told: list[str] = []
     found = by_number(reproduce(setup, loaded(), tmp_path, ordinary=4, notice=told.append))
     assert "puts a BOS before every text" in str(found[6].skipped)
