@@ -14,7 +14,6 @@ from typing import Literal
 from ..probes.keys import locate
 from ..probes.requests import EditRequest
 from ..suites.builtin import builtin_edits
-from ..suites.check import Outcome
 from .editors.exploded import Exploded
 from .guard import GuardedEditor, Proposal, Result
 from .policy import Policy
@@ -70,7 +69,7 @@ def run_control(guard: GuardedEditor, control: Control, proposal: Proposal) -> t
         return result, result.sound
     ratios = [m for m in result.measurements if m.check == "perplexity" and m.metric == "ratio"]
     # A ratio that is not a number is a collapse too; that no broken check gave it is seen on the known-good control.
-    blown = any(m.outcome is Outcome.UNMEASURED or (m.value or 0.0) > guard.setup.policy.collapse_ratio for m in ratios)
+    blown = any(m.value is None or m.value > guard.setup.policy.collapse_ratio for m in ratios)
     return result, blown and not result.sound
 
 

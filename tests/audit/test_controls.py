@@ -57,6 +57,9 @@ RATIO = [
     ("collapse", [measured(1.4, Outcome.FAIL)], False, False),
     ("collapse", [measured(1000.0, Outcome.FAIL)], True, False),
     ("collapse", [measured(1.0, Outcome.PASS)], True, False),
+    # The bound itself is no collapse, and another check's ratio none of the perplexity.
+    ("collapse", [measured(1.5, Outcome.FAIL)], False, False),
+    ("collapse", [replace(measured(1000.0, Outcome.FAIL), check="degeneracy")], False, False),
     # Not a number is a collapse too; a check that gives nothing else fails the known-good control.
     ("collapse", [measured(None, Outcome.UNMEASURED)], False, True),
     # Perplexity was not looked at, so nothing was seen.

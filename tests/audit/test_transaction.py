@@ -107,6 +107,21 @@ def test_a_weight_that_was_destroyed_inside_comes_back(model: PreTrainedModel, v
     assert tensor_hashes(model) == before
 
 
+def test_an_error_inside_is_told_even_where_something_else_was_written(model: PreTrainedModel) -> None:
+    site, before = find_site(model, 0), tensor_hashes(model)
+
+    def commit_write_and_fail() -> None:
+        with Transaction(site, rank_one(site)) as transaction:
+            transaction.commit()
+            with torch.no_grad():
+                site.weight[0] = 7.0
+            raise KeyError("inside")
+
+    with pytest.raises(KeyError, match="inside"):
+        commit_write_and_fail()
+    assert tensor_hashes(model) == before
+
+
 def test_nested_transactions_undo_in_order(model: PreTrainedModel) -> None:
     site, before = find_site(model, 0), tensor_hashes(model)
     with Transaction(site, rank_one(site)) as outer:
