@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +16,15 @@ import torch
 from editguard.audit import making
 from editguard.audit.files import LOG, WRITTEN
 from editguard.audit.folders import locked_folder
+from editguard.audit.policy import Policy
 from editguard.audit.runner import run_audit
-from editguard.audit.setup import Setup
+from editguard.audit.setup import Setup, prepare
 from editguard.probes.errors import InputError
+from editguard.probes.model import LanguageModel
 from editguard.probes.requests import EditRequest
 from editguard.reports.log import read_log
 from editguard.reports.summary import Summary
+from editguard.suites.builtin import builtin_edits
 
 from .test_runner import loaded
 from .tiny_lm import MIDDLE, MISSING, REQUEST, lenient, tiny_setup
@@ -147,14 +150,14 @@ def test_results_without_a_log_are_not_written_over(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------------------------- kill -9
 
 
-def killed(setup: Setup, out: Path, after: float) -> bool:
+def killed(setup: Setup, out: Path, after: float, requests: Sequence[EditRequest] = REQUESTS) -> bool:
     """Run the audit in a process of its own that is killed `after` seconds; return whether it was still running."""
     child = os.fork()
     if child == 0:  # another process, which must not come back into this test
         status = 1
         try:
             with locked_folder(out, overwrite=False, resume=True):
-                run_audit(setup, loaded(*REQUESTS), out, resume=True)
+                run_audit(setup, loaded(*requests), out, resume=True)
             status = 0
         finally:
             os._exit(status)
@@ -165,37 +168,51 @@ def killed(setup: Setup, out: Path, after: float) -> bool:
     return os.WIFSIGNALED(ended)
 
 
-def killed_and_resumed(setup: Setup, out: Path, whole: bytes, kills: int, seed: int) -> int:
+def killed_and_resumed(
+    setup: Setup, out: Path, kills: int, seed: int, requests: Sequence[EditRequest] = REQUESTS
+) -> int:
     """Kill the audit `kills` times at random moments, each time going on with it; return how often it was running."""
     started = time.monotonic()
-    run_audit(replace(setup), loaded(*REQUESTS), out / "timed")
+    run_audit(replace(setup), loaded(*requests), out / "whole")
     length, draw, hit, number = time.monotonic() - started, random.Random(seed), 0, 0
+    whole = (out / "whole" / LOG).read_bytes()
     while kills:
         folder = out / str(number)
         number += 1
         for _ in range(min(kills, draw.randint(1, 3))):
             kills -= 1
-            hit += killed(replace(setup), folder, draw.uniform(0, 1.1 * length))
+            hit += killed(replace(setup), folder, draw.uniform(0, 1.1 * length), requests)
             if (folder / LOG).exists() and b"\n" in (folder / LOG).read_bytes():
                 read_log(folder / LOG)
-        resumed(setup, folder)
+        resumed(setup, folder, *requests)
         assert timeless((folder / LOG).read_bytes()) == timeless(whole), (seed, number)
         assert sorted(path.name for path in folder.iterdir() if path.name != ".lock") == sorted(WRITTEN)
     return hit
 
 
-def test_an_audit_killed_at_random_moments_ends_as_if_it_had_not_been(
-    controlled: Setup, whole: bytes, tmp_path: Path
-) -> None:
-    (tmp_path / "timed").mkdir()
-    assert killed_and_resumed(controlled, tmp_path, whole, kills=5, seed=0) > 0
+def test_an_audit_killed_at_random_moments_ends_as_if_it_had_not_been(controlled: Setup, tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    assert killed_and_resumed(controlled, tmp_path, kills=5, seed=0) > 0
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_two_hundred_kills(controlled: Setup, whole: bytes, tmp_path: Path) -> None:
-    (tmp_path / "timed").mkdir()
-    assert killed_and_resumed(controlled, tmp_path, whole, kills=200, seed=1) > 100
+def test_two_hundred_kills(controlled: Setup, tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    assert killed_and_resumed(controlled, tmp_path, kills=200, seed=1) > 100
+
+
+@pytest.mark.slow
+@pytest.mark.real
+@pytest.mark.timeout(3600)
+def test_an_audit_of_the_embedded_model_killed_a_few_times(
+    one_thread: None, smollm2: LanguageModel, tmp_path: Path
+) -> None:
+    (tmp_path / "whole").mkdir()
+    edits = builtin_edits()
+    requests = [edits[0], *[edit for edit in edits if edit.group == "mid-prompt"][:2]]
+    setup = prepare(smollm2, policy=Policy(controls=False))
+    assert killed_and_resumed(setup, tmp_path, kills=4, seed=2, requests=requests) > 0
 
 
 def test_a_lock_is_not_held_by_the_dead(controlled: Setup, tmp_path: Path) -> None:
