@@ -20,6 +20,7 @@ from ..probes.embedded import EMBEDDED_NAME, cache_folder
 from ..probes.errors import InputError, ModelError, PolicyError, StatisticsError
 from ..probes.evidence import Gauge, sink_key
 from ..probes.fingerprint import checksum
+from ..probes.finite import finite_weights
 from ..probes.keys import locate
 from ..probes.model import LanguageModel
 from ..probes.prefix_cache import PrefixCache, prefix_cache
@@ -216,6 +217,7 @@ def prepare(
         raise ModelError(
             f"The model {lm.ref!r} is in training mode, where dropout makes every measurement random; call model.eval()."
         )
+    finite_weights(lm.model, lm.ref)
     # A copy forgets the fingerprint, which may have been taken before an edit.
     lm = replace(lm)
     site = find_site(lm.model, default_layer(lm, site_path) if layer is None else layer, site_path)
