@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from ..probes.requests import EditRequest
     from .guard import Assessment, GuardedEditor, Result
     from .policy import Policy, load_policy
+    from .sequence import EditSequence
 
-__all__ = ["Assessment", "EditRequest", "GuardedEditor", "Policy", "Result", "load_policy"]
+__all__ = ["Assessment", "EditRequest", "EditSequence", "GuardedEditor", "Policy", "Result", "load_policy"]
 
 _HOMES = {
     "Assessment": ".guard",
     "EditRequest": "..probes.requests",
+    "EditSequence": ".sequence",
     "GuardedEditor": ".guard",
     "Policy": ".policy",
     "Result": ".guard",

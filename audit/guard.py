@@ -28,7 +28,7 @@ from ..suites import accumulated as _accumulated  # noqa: F401  (registers the b
 from ..suites import condition as _condition  # noqa: F401
 from ..suites import facts as _facts  # noqa: F401
 from ..suites import perplexity as _perplexity  # noqa: F401
-from ..suites.check import CHECKS, Generated, Measurement, Outcome
+from ..suites.check import CHECKS, Generated, Measurement, Outcome, checks_of_one
 from .editors import exploded as _exploded  # noqa: F401  (registers the built-in editors)
 from .editors import prefixed as _prefixed  # noqa: F401
 from .editors import published as _published  # noqa: F401
@@ -111,7 +111,7 @@ class GuardedEditor:
     """Edits a model under a policy; every edit is a transaction."""
 
     setup: Setup
-    checks: Sequence[str] = field(default_factory=lambda: tuple(name for name, cls in CHECKS if not cls.of_sequence))
+    checks: Sequence[str] = field(default_factory=checks_of_one)
 
     @classmethod
     def load(cls, model: str | LanguageModel = "smollm2-135m", **options: Any) -> GuardedEditor:

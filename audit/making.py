@@ -23,7 +23,7 @@ from .sightings import sightings
 T = TypeVar("T")
 _Propose = Callable[[GuardedEditor, Sequence[T]], list[Proposal]]
 
-__all__ = ["TOGETHER", "alone", "control_records", "proposals", "proposed", "recorded", "surviving"]
+__all__ = ["TOGETHER", "alone", "control_records", "made_of", "proposals", "proposed", "recorded", "surviving"]
 
 _SURVIVABLE = (InputError, EditRefused, RuntimeError, ValueError, ArithmeticError)
 """What one request may fail with while the others go on; a failed roll-back, or our own fault, ends the audit."""
@@ -59,7 +59,7 @@ def recorded(guard: GuardedEditor, request: EditRequest, made: Proposal | Except
             raise made
         return guard.test(made)
 
-    return surviving(guard.setup, request, index, test, _made(made))
+    return surviving(guard.setup, request, index, test, made_of(made))
 
 
 def surviving(
@@ -105,9 +105,10 @@ def _control(guard: GuardedEditor, control: Control, made: Proposal | Exception,
     except torch.AcceleratorError:
         raise
     except _SURVIVABLE as error:
-        fields = errored(guard.setup, control.request, index, error, _made(made))
+        fields = errored(guard.setup, control.request, index, error, made_of(made))
         return ControlRecord(**fields, expect=control.expect, ok=False)
 
 
-def _made(made: Proposal | Exception) -> Proposal | None:
+def made_of(made: Proposal | Exception) -> Proposal | None:
+    """Return what was proposed; None where that ended in an error."""
     return None if isinstance(made, Exception) else made

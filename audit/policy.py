@@ -82,6 +82,8 @@ class Policy(BaseModel):
     """Perplexity ratio of a sequence of kept edits to the model before the first; one that leads over it is rolled back."""
     max_accumulated_update: float = Field(default=1.5, gt=0)
     """Bound of ||W - W_0||_F / ||W_0||_F of such a sequence."""
+    min_retained: float = Field(default=0.9, ge=0, le=1)
+    """Least share of such a sequence's edits that the model must still say at the end."""
     collapse_ratio: float = Field(default=1.5, gt=1)
     """Perplexity ratio from which a model is called collapsed."""
     allow_refused: bool = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from .making import alone, control_records
 from .outputs import write_outputs
 from .records import header
 from .resume import continues
-from .sequence import EditSequence, one_after_the_other, share
+from .sequence import EditSequence, one_after_the_other
 from .setup import Progress, Setup, editable
 
 __all__ = ["run_audit"]
@@ -68,7 +68,11 @@ def run_audit(
             for record in _records(guard, sequence, head, loaded, controls, editor, begun, progress):
                 log.write(record)
             records, seconds = len(controls) + len(loaded.requests), round(time.monotonic() - started, 3)
-            retained = None if sequence is None else share(sequence.retained())
+            retained = None
+            if sequence is not None:
+                retained = sequence.retention()
+                # Proved before the log says that it is finished.
+                sequence.undo()
             log.write(Footer(records=records, retained=retained, seconds=seconds))
     return write_outputs(out)
 
@@ -86,15 +90,9 @@ def _trusted_device(setup: Setup) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def _sequence(guard: GuardedEditor, *, wanted: bool) -> Iterator[EditSequence | None]:
-    """Yield a sequence where one is wanted, and leave the model as it was."""
-    sequence = EditSequence(guard) if wanted else None
-    try:
-        yield sequence
-    finally:
-        if sequence is not None:
-            sequence.undo()
+def _sequence(guard: GuardedEditor, *, wanted: bool) -> AbstractContextManager[EditSequence | None]:
+    """Return a sequence where one is wanted, which leaves the model as it was."""
+    return EditSequence(guard) if wanted else nullcontext()
 
 
 def _records(
@@ -117,7 +115,7 @@ def _records(
     for record in (
         alone(guard, requests, editor, len(edits))
         if sequence is None
-        else one_after_the_other(sequence, requests, editor, edits)
+        else one_after_the_other(sequence, requests, editor, edits, progress)
     ):
         yield record
         progress("edits", record.index + 1, len(requests))

@@ -1,14 +1,16 @@
 """Edits kept one after the other in one model, until what they add up to leaves the policy's bounds.
 
-Each edit is probed, computed, bounded and checked on the model with all that was kept before it. One that leads the
+Each edit is probed, computed, bounded and checked on the model with all that was kept before it. One that alone leads the
 accumulated perplexity or the accumulated norm of the weight over its bound is rolled back, and with it the sequence is closed:
 everything after it is refused. Public Python API::
 
-    sequence = EditSequence(GuardedEditor.load("smollm2-135m"))
-    results = [sequence.edit(request) for request in requests]
-    sequence.closed, sequence.retained()
+    with EditSequence(GuardedEditor.load("smollm2-135m")) as sequence:
+        results = [sequence.edit(request) for request in requests]
+        print(sequence.closed, sequence.retained())
+        sequence.guard.setup.lm.model.save_pretrained("edited")
 
-`one_after_the_other` is the same as records of an audit. Out of scope: undoing one edit of several.
+At the end of the block the weights are those of before. `one_after_the_other` is the same as records of an audit. Out of
+scope: undoing one edit of several.
 """
 
 from __future__ import annotations
@@ -16,22 +18,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 
-from ..probes.errors import InputError
+from ..probes.errors import EditguardError, InputError
+from ..probes.fingerprint import tensor_hash
 from ..probes.requests import EditRequest
 from ..reports.base import Rate
 from ..reports.schema import EditRecord
 from ..suites.accumulated import AccumulatedDrift
 from ..suites.served import served
-from .guard import Assessment, GuardedEditor, Result
-from .making import surviving
+from .guard import Assessment, GuardedEditor, Proposal, Result
+from .making import made_of, proposals, surviving
 from .policy import Action, Decision
+from .setup import Progress
 from .transaction import Transaction
 
-__all__ = ["EditSequence", "Kept", "one_after_the_other", "share"]
+__all__ = ["EditSequence", "Kept", "one_after_the_other"]
 
 
 class Kept(NamedTuple):
@@ -41,18 +45,36 @@ class Kept(NamedTuple):
     prefix: str | None
     needs_prefix: bool
 
+    @property
+    def is_served(self) -> bool:
+        """Whether it was served when it was made: an edit that needs a prefix may be sound and served behind none."""
+        return self.prefix is not None or not self.needs_prefix
+
 
 class EditSequence:
-    """A guard that keeps what is sound."""
+    """A guard that keeps what is sound; as a context manager it takes everything out again at the end."""
 
     def __init__(self, guard: GuardedEditor) -> None:
         """Measures the model as it is: the origin. Raises `NotFinite` and `InputError` as an audit does."""
-        setup = guard.setup.in_sequence()
-        self._before = setup.site.weight.detach().clone()
+        if guard.setup.origin is not None:
+            raise InputError(
+                "This guard belongs to a sequence already, whose origin would be forgotten; give the guard that it began with."
+            )
+        setup = guard.setup.with_origin()
+        self._weight = setup.site.weight.detach().clone()
+        self._hash = tensor_hash(setup.site.weight)
         self._guard = self._first = replace(guard, setup=setup, checks=(*guard.checks, AccumulatedDrift.name))
         self._kept: list[Kept] = []
         self.closed: str | None = None
         """Why nothing more is edited; None while the sequence is open."""
+
+    def __enter__(self) -> Self:
+        """Return the sequence."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take everything out."""
+        self.undo()
 
     @property
     def guard(self) -> GuardedEditor:
@@ -71,53 +93,111 @@ class EditSequence:
         """
         if self.closed is not None:
             return _refused(request, self.closed)
-        result = self._guard.edit(request, editor)
+        return self.keep(*self._guard.propose([self._guard.assess(request, editor)]))
+
+    def keep(self, proposal: Proposal) -> Result:
+        """Make an edit that `guard` proposed; see `edit`."""
+        before = self._guard.setup.site.weight.detach().clone()
+        result = self._guard.keep(proposal)
+        request = proposal.assessment.request
         if result.kept and result.update is not None:
-            self._move_on(Kept(request, result.prefix, result.update.needs_prefix))
-        self.close_after(request.id, [one.message for one in result.failures if one.check == AccumulatedDrift.name])
+            self._move_on(Kept(request, result.prefix, result.update.needs_prefix), before)
+        self._close(request.id, {one.check: one.message for one in result.failures})
         return result
 
-    def close_after(self, name: str, left: Sequence[str]) -> None:
-        """Close the sequence where the edit `name` was found to have `left` a bound."""
-        if left:
-            self.closed = f"the sequence of edits is closed since {name!r}: {'; '.join(left)}"
+    def _close(self, name: str, failed: dict[str, str]) -> None:
+        """Close where the edit `name` was sound by itself: what fails by itself too is undone, and the next may be better."""
+        if set(failed) == {AccumulatedDrift.name}:
+            self.closed = (
+                f"the sequence of edits is closed since {name!r}: {failed[AccumulatedDrift.name]}; ship the {len(self._kept)} "
+                "that were kept, or raise the bound in the policy if you can justify it"
+            )
 
-    def again(self, request: EditRequest, editor: str | None, prefix: str | None, edited: str) -> None:
-        """Make an edit that was found sound and kept before, and check nothing but the hash of its weight, `edited`.
+    def _again(self, request: EditRequest, editor: str | None, record: EditRecord) -> None:
+        """Make an edit that `record` found sound and kept, and check nothing but the hash of its weight.
 
         Raises `InputError` where the weight is another one now.
         """
-        (proposal,) = self._guard.propose([self._guard.assess(request, editor)])
-        update = proposal.update
-        if update is None or proposal.refusal is not None:
-            raise InputError(_not_again(request, "is refused"))
-        with Transaction(self._guard.setup.site, update) as transaction:
+        unchecked = replace(self._guard, checks=())
+        (proposal,) = unchecked.propose([unchecked.assess(request, editor)])
+        edited = None if record.weights is None else record.weights.edited
+        if proposal.update is None or proposal.refusal is not None:
+            raise InputError(_not_again(request, f"is refused ({proposal.refusal})"))
+        before = self._guard.setup.site.weight.detach().clone()
+        with Transaction(self._guard.setup.site, proposal.update) as transaction:
             if transaction.edited != edited:
-                raise InputError(_not_again(request, "gives another weight"))
+                told = f"gives the weight {transaction.edited[:12]} instead of {str(edited)[:12]}"
+                raise InputError(_not_again(request, told))
             transaction.commit()
-        self._move_on(Kept(request, prefix, update.needs_prefix))
+        prefix = None if record.update is None else record.update.prefix
+        self._move_on(Kept(request, prefix, proposal.update.needs_prefix), before)
 
-    def _move_on(self, kept: Kept) -> None:
+    def _move_on(self, kept: Kept, before: torch.Tensor) -> None:
+        """Make ready for the next edit; where that fails, `before` is the weight again."""
+        try:
+            setup = self._guard.setup.with_edit_kept()
+        except BaseException:
+            with torch.no_grad():
+                self._guard.setup.site.weight.copy_(before)
+            raise
+        self._guard = replace(self._guard, setup=setup)
         self._kept.append(kept)
-        self._guard = replace(self._guard, setup=self._guard.setup.with_edit_kept())
 
     def undo(self) -> None:
-        """Take all kept edits out again: the weight is that of the origin to the bit, or `EditguardError` says that it is not."""
+        """Take all kept edits out again; the weight is proved to be that of the origin. Raises `EditguardError`."""
+        site = self._first.setup.site
         with torch.no_grad():
-            self._first.setup.site.weight.copy_(self._before)
-        self._first.setup.unedited()
+            site.weight.copy_(self._weight)
         self._guard, self._kept, self.closed = self._first, [], None
+        if (now := tensor_hash(site.weight)) != self._hash:
+            raise EditguardError(
+                f"The weight {site.path} hashes to {now[:12]} after the sequence was undone instead of {self._hash[:12]}; the "
+                "model in memory must not be used: load it again."
+            )
 
-    def retained(self) -> list[bool]:
+    def retained(self) -> list[bool | None]:
         """Return for each kept edit whether the model as it is now says its target as it was served then.
 
-        An edit that needs a prefix and was served behind none is not retained.
+        None for an edit that was served behind no prefix when it was made.
         """
         lm = self._guard.setup.lm
-        return [
-            (one.prefix is not None or not one.needs_prefix) and served(lm, one.request, one.prefix).says
-            for one in self._kept
-        ]
+        return [served(lm, one.request, one.prefix).says if one.is_served else None for one in self._kept]
+
+    def retention(self) -> Rate:
+        """Return `retained` as counts."""
+        found = self.retained()
+        said, lost = found.count(True), found.count(False)
+        rate = said / (said + lost) if said + lost else None
+        return Rate(passed=said, failed=lost, not_judged=found.count(None), total=len(found), rate=rate)
+
+
+def one_after_the_other(
+    sequence: EditSequence,
+    requests: Sequence[EditRequest],
+    editor: str | None,
+    begun: Sequence[EditRecord],
+    progress: Progress = lambda *_: None,
+) -> Iterator[EditRecord]:
+    """Yield one record a request, in order; what `begun` holds is made again where it was kept, and not recorded twice."""
+    for index, (request, record) in enumerate(zip(requests, begun, strict=False)):
+        if record.weights is not None and record.weights.kept:
+            sequence._again(request, editor, record)
+        failed = {one.check: one.message for one in record.measurements if one.verdict in ("fail", "unmeasured")}
+        sequence._close(record.id, failed)
+        progress("edits made again", index + 1, len(begun))
+    for index in range(len(begun), len(requests)):
+        request = requests[index]
+        if sequence.closed is not None:
+            yield surviving(sequence.guard.setup, request, index, partial(sequence.edit, request))
+            continue
+        (made,) = proposals(sequence.guard, [request], editor)
+        yield surviving(sequence.guard.setup, request, index, partial(_kept, sequence, made), made_of(made))
+
+
+def _kept(sequence: EditSequence, made: Proposal | Exception) -> Result:
+    if isinstance(made, Exception):
+        raise made
+    return sequence.keep(made)
 
 
 def _not_again(request: EditRequest, what: str) -> str:
@@ -129,24 +209,3 @@ def _not_again(request: EditRequest, what: str) -> str:
 
 def _refused(request: EditRequest, why: str) -> Result:
     return Result(Assessment(request, None, (), Decision(Action.REFUSE, None, (why,))), refusal=why)
-
-
-def one_after_the_other(
-    sequence: EditSequence, requests: Sequence[EditRequest], editor: str | None, begun: Sequence[EditRecord]
-) -> Iterator[EditRecord]:
-    """Yield one record a request, in order; what `begun` holds is made again where it was kept, and not recorded twice."""
-    for request, record in zip(requests, begun, strict=False):
-        if record.weights is not None and record.weights.kept and record.update is not None:
-            sequence.again(request, editor, record.update.prefix, record.weights.edited or "")
-        told = [one for one in record.measurements if one.check == AccumulatedDrift.name and one.verdict != "pass"]
-        sequence.close_after(record.id, [one.message for one in told])
-    for index in range(len(begun), len(requests)):
-        request = requests[index]
-        yield surviving(sequence.guard.setup, request, index, partial(sequence.edit, request, editor))
-
-
-def share(retained: Sequence[bool]) -> Rate:
-    """Return how many of the kept edits are said still, as counts."""
-    said = sum(retained)
-    rate = said / len(retained) if retained else None
-    return Rate(passed=said, failed=len(retained) - said, not_judged=0, total=len(retained), rate=rate)

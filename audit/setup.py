@@ -17,7 +17,7 @@ from ..probes import builtin as _builtin_probes  # noqa: F401  (registers the bu
 from ..probes.calibration import Calibration, calibrate
 from ..probes.corpus_statistics import SAMPLED, compute_statistics, corpus_from, sampled_corpus
 from ..probes.embedded import EMBEDDED_NAME, cache_folder
-from ..probes.errors import InputError, ModelError, PolicyError, StatisticsError
+from ..probes.errors import EditguardError, InputError, ModelError, PolicyError, StatisticsError
 from ..probes.evidence import Gauge, sink_key
 from ..probes.fingerprint import checksum
 from ..probes.finite import finite_weights
@@ -125,19 +125,31 @@ class Setup:
             self.origin,
         )
 
-    def in_sequence(self) -> Setup:
+    def with_origin(self) -> Setup:
         """Return the setup for edits that are kept one after the other, with the model as it is as their origin."""
         return replace(self, origin=Origin(self.bench_perplexity(), self.site.matrix()))
 
     def with_edit_kept(self) -> Setup:
         """Return the setup for the model as it is now that an edit at the site was kept.
 
-        What enters the site does not depend on its weight, so that keys, statistics and calibration hold; what lies above it
-        is taken anew.
+        What enters the site does not depend on its weight, so that keys, statistics and the thresholds on keys hold. Updates
+        are still measured by the norm of the weight before the first edit, as the threshold on their size was. What lies
+        above the site is taken anew. Raises `EditguardError` where another tensor was written to as well.
         """
-        known = self.known and prefix_cache(self.lm, self.site, [prefix.text for prefix in self.prefixes.prefixes])
-        gauge = replace(self.gauge, known=known, weight_norm=float(self.site.matrix().norm()))
-        return replace(self, known=known, gauge=gauge, weights=checksum(self.lm.model), memo={})
+        weights = checksum(self.lm.model)
+        tensors = [*self.lm.model.parameters(), *self.lm.model.buffers()]
+        for tensor, before, now in zip(tensors, self.weights, weights, strict=True):
+            if before != now and tensor is not self.site.weight:
+                raise EditguardError(
+                    "Something else than the edited weight was written to while an edit was checked, so that the next one would "
+                    "be judged by a model that nobody asked for; load it again, and find the check that writes to the model."
+                )
+        # A copy forgets the fingerprint, which is that of the unedited model.
+        lm = replace(self.lm)
+        known = self.known and prefix_cache(lm, self.site, [prefix.text for prefix in self.prefixes.prefixes])
+        return replace(
+            self, lm=lm, known=known, gauge=replace(self.gauge, lm=lm, known=known), weights=weights, memo={}
+        )
 
     def unedited(self) -> None:
         """Raise `InputError` where the model is not the one that baselines and statistics were taken from, as it was then."""

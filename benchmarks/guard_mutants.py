@@ -59,10 +59,17 @@ TARGETS = {
     ),
     "sequence": Target(
         "editguard.audit.sequence",
-        tuple(f"EditSequence.{name}" for name in ("edit", "close_after", "again", "retained", "undo")),
+        tuple(
+            f"EditSequence.{name}"
+            for name in ("edit", "keep", "_close", "_again", "_move_on", "retained", "retention", "undo")
+        ),
         ("tests/audit/test_sequence.py",),
     ),
-    "chain": Target("editguard.reports.sequence", ("chain_reasons", "sequence_of"), ("tests/reports/test_sequence.py",)),
+    "chain": Target(
+        "editguard.reports.sequence",
+        ("sequence_reasons", "_broken_chain", "_lost", "sequence_of"),
+        ("tests/reports/test_sequence.py",),
+    ),
     "controls": Target("editguard.audit.controls", ("run_control", "control_guard"), ("tests/audit/test_controls.py",)),
 }  # fmt: skip
 

@@ -33,6 +33,9 @@ __all__ = [
 SCHEMA_VERSION: Final = 1
 """Version of the log; it grows when a reader of the older one would misread the newer."""
 
+DRIFT = "accumulated-drift"
+"""Check of edits in sequence, and its two metrics: perplexity over that before the first edit, ||W - W_0|| / ||W_0||."""
+DRIFT_RATIO, DRIFT_NORM = "perplexity-ratio", "relative-norm"
 PERPLEXITY_RATIO = "ratio"
 """Metric of the check ``perplexity`` that decides about collapse: edited over unedited, 1.0 is unchanged."""
 

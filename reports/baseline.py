@@ -107,8 +107,8 @@ class Baseline(Model):
     statistics_sha256: str | None
     engine: str
     check_dtype: str
-    in_sequence: bool = False
-    """Whether edits were kept one after the other; false in files that were saved before there was such an audit."""
+    sequence: list[str] = Field(default_factory=list)
+    """Ids of edits that were made one after the other, in that order; none where each was made alone."""
     verdict: Literal["pass", "fail", "void"]
     status: Literal["finished", "unfinished"]
     edits: list[BaselineEdit]
@@ -145,7 +145,7 @@ def baseline_of(log: Log, git: Git | None) -> Baseline:
         statistics_sha256=header.statistics.sha256,
         engine=_set(header, "engine"),
         check_dtype=_set(header, "check_dtype"),
-        in_sequence=header.in_sequence,
+        sequence=[one.id for one in log.edits] if header.in_sequence else [],
         verdict=found.summary.verdict,
         status=found.summary.status,
         edits=sorted((_edit(story) for story in found.stories), key=lambda one: one.id),

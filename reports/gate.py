@@ -115,9 +115,10 @@ def _yardstick(baseline: Baseline, audit: Baseline) -> Iterator[Closing]:
         old_dtype, new_dtype = (one.check_dtype or "an unknown dtype" for one in (baseline, audit))
         text = f"The checks computed in {old_dtype}, now in {new_dtype}."
         yield Closing(reason=Reason.OTHER_ARITHMETIC, message=text)
-    if baseline.in_sequence != audit.in_sequence:
-        then, now = ("in sequence" if one.in_sequence else "each alone" for one in (baseline, audit))
-        yield Closing(reason=Reason.OTHER_ORDER, message=f"The edits were made {then}, now {now}.")
+    if baseline.sequence != audit.sequence:
+        then, now = ("one after the other" if one.sequence else "each alone" for one in (baseline, audit))
+        told = "in another order" if then == now else now
+        yield Closing(reason=Reason.OTHER_ORDER, message=f"The edits were made {then}, now {told}.")
 
 
 def _ends(baseline: Baseline, audit: Baseline, pairs: Iterable[Pair]) -> Iterator[Closing]:

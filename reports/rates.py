@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 
+from .base import DRIFT, DRIFT_RATIO
 from .schema import PERPLEXITY_RATIO, Condition, EditBody, HeadlineCheck, Measurement, Protocol, Rate
 
 __all__ = [
@@ -108,11 +109,10 @@ def mean_value(records: Iterable[EditBody], check: HeadlineCheck, wanted: Sequen
 def perplexity_ratio(record: EditBody) -> float | None:
     """Return the edited over the unedited perplexity, the worst where several texts were used.
 
-    None where it was not measured, and also where one of several was not.
+    In a sequence the unedited model is that before the first edit, and not that on which the edit was made. None where it was
+    not measured, and also where one of several was not.
     """
-    ratios = [
-        one.value for one in _measurements([record], HeadlineCheck.PERPLEXITY, None) if one.metric == PERPLEXITY_RATIO
-    ]
+    ratios = [one.value for one in _ratios(record)]
     known = [ratio for ratio in ratios if ratio is not None]
     return max(known) if known and len(known) == len(ratios) else None
 
@@ -122,8 +122,13 @@ def perplexity_lost(record: EditBody) -> bool:
 
     What was not taken at all has no ratio in the log.
     """
-    found = _measurements([record], HeadlineCheck.PERPLEXITY, None)
-    return any(one.metric == PERPLEXITY_RATIO and one.value is None for one in found)
+    return any(one.value is None for one in _ratios(record))
+
+
+def _ratios(record: EditBody) -> list[Measurement]:
+    drift = [one for one in record.measurements if (one.check, one.metric) == (DRIFT, DRIFT_RATIO)]
+    alone = [one for one in _measurements([record], HeadlineCheck.PERPLEXITY, None) if one.metric == PERPLEXITY_RATIO]
+    return drift or alone
 
 
 def _measurements(

@@ -53,7 +53,7 @@ def _of(story: Story, refused_is_allowed: bool) -> Iterator[_Result]:
     elif record.outcome == "refused" and all(one.level == "note" for one in findings):
         yield _Result(REFUSED, "error" if closes else "warning", f"refused: {'; '.join(record.decision.reasons)}")
     if record.weights is not None and record.weights.restored_ok is False:
-        yield _Result(NOT_RESTORED, "error", "its weights were not restored to the unedited model's")
+        yield _Result(NOT_RESTORED, "error", "its weights were not restored to what they were before it")
     elif story.faults and record.outcome != "errored" and not _explained(story, failed):
         yield _Result(FAILED, "error", "; ".join(story.faults))
 

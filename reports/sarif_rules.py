@@ -26,7 +26,7 @@ _OWN = {
         "Read the error, correct the record or the options, and run the audit again.",
     ),
     NOT_RESTORED: (
-        "After the edit was undone, the weights were not those of the unedited model.",
+        "After the edit was undone, the weights were not those before it.",
         "Do not use the model of that process, and report it as a fault of editguard.",
     ),
 }

@@ -249,7 +249,7 @@ class Weights(Model):
 
     @model_validator(mode="after")
     def _one_or_the_other(self) -> Weights:
-        if self.kept and (self.restored_ok is not None or self.edited is None):
+        if self.kept and (self.restored is not None or self.restored_ok is not None or self.edited is None):
             raise ValueError("kept is true, but the weights were rolled back or no edit was in them")
         return self
 
@@ -326,6 +326,8 @@ class ControlRecord(EditBody):
     def _error_is_not_ok(self) -> ControlRecord:
         if self.ok and self.outcome == "errored":
             raise ValueError("ok is true with outcome 'errored', but a control that was not measured proves nothing")
+        if self.weights is not None and self.weights.kept:
+            raise ValueError("weights are kept, but a control is always undone")
         if self.ok and (missed := [one.name for one in self.sightings if one.ok is False]):
             raise ValueError(f"ok is true, though {', '.join(missed)} did not show what it must")
         return self

@@ -7,30 +7,15 @@ Pure functions of the log.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from .base import Count, Model, Rate
+from .base import DRIFT, DRIFT_NORM, DRIFT_RATIO, Count, Model, Rate
 from .log import Log
 from .numbers import number, ratio
 from .schema import EditRecord, Measurement
 from .text import counted
 
-__all__ = [
-    "DRIFT",
-    "NORM",
-    "RATIO",
-    "Moved",
-    "SequenceTally",
-    "chain_reasons",
-    "moved",
-    "said_of_sequence",
-    "sequence_of",
-]
-
-DRIFT: Final = "accumulated-drift"
-"""Name of the check that is read here, and of its metrics."""
-RATIO: Final = "perplexity-ratio"
-NORM: Final = "relative-norm"
+__all__ = ["Moved", "SequenceTally", "moved", "said_of_sequence", "sequence_of", "sequence_reasons"]
 
 
 class SequenceTally(Model):
@@ -53,7 +38,7 @@ class Moved(NamedTuple):
 def moved(record: EditRecord) -> Moved:
     """Return how far the model was moved with the edit of `record` in it."""
     found = {one.metric: one for one in record.measurements if one.check == DRIFT}
-    return Moved(found.get(RATIO), found.get(NORM))
+    return Moved(found.get(DRIFT_RATIO), found.get(DRIFT_NORM))
 
 
 def sequence_of(log: Log) -> SequenceTally | None:
@@ -76,16 +61,24 @@ def said_of_sequence(tally: SequenceTally, edits: int) -> str:
     if tally.perplexity_ratio is not None and tally.relative_norm is not None:
         perplexity, norm = ratio(tally.perplexity_ratio), number(tally.relative_norm)
         said += (
-            f", which leave its perplexity at {perplexity} of what it was and its weight moved by {norm} of its norm"
+            f", which leave its perplexity at {perplexity} times what it was and its weight moved by {norm} of its norm"
         )
     if tally.retained is None:
         return f"{said}; how many still hold at the end was not measured"
     return f"{said}; at the end it says {tally.retained.passed} of {tally.retained.total} as they are served"
 
 
-def chain_reasons(log: Log) -> Iterator[str]:
-    """Yield the first edit of a sequence that was not made on the weight which the one before it left; or that was kept alone."""
-    left: str | None = None
+def sequence_reasons(log: Log) -> Iterator[str]:
+    """Yield why a sequence may not ship: its hashes form no chain, or too many of its edits do not hold at the end."""
+    yield from _broken_chain(log)
+    if log.header.in_sequence and log.footer is not None:
+        yield from _lost(log, log.footer.retained)
+
+
+def _broken_chain(log: Log) -> Iterator[str]:
+    """Yield the first edit that was not made on the weight which the one before it left, or that was kept alone."""
+    starts = [control.weights.before for control in log.controls if control.weights is not None]
+    left = starts[0] if starts else None
     for record in log.edits:
         if record.weights is None:
             continue
@@ -93,9 +86,24 @@ def chain_reasons(log: Log) -> Iterator[str]:
             yield f"Edit {record.id!r} was left in the model, though each was to be made alone."
             return
         if log.header.in_sequence and left is not None and record.weights.before != left:
-            yield f"Edit {record.id!r} was made on another weight than the edit before it left."
+            yield f"Edit {record.id!r} was made on another weight than what came before it left."
             return
         left = record.weights.edited if _kept(record) else record.weights.before
+
+
+def _lost(log: Log, retained: Rate | None) -> Iterator[str]:
+    kept = sum(_kept(record) for record in log.edits)
+    if retained is None or retained.total != kept:
+        yield f"Of {counted(kept, 'kept edit')} it was not measured how many still hold at the end."
+        return
+    bound, judged = log.header.policy.get("min_retained"), retained.passed + retained.failed
+    least = float(bound) if isinstance(bound, int | float) else 1.0
+    if judged and retained.passed < least * judged:
+        many = "does" if retained.failed == 1 else "do"
+        yield (
+            f"{retained.failed} of {counted(judged, 'kept edit')} {many} not hold any more at the end, and the policy asks for "
+            f"{least:.0%} that do."
+        )
 
 
 def _kept(record: EditRecord) -> bool:

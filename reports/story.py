@@ -107,7 +107,7 @@ def _result(record: EditRecord | ControlRecord, failed: bool) -> Result:
 def _own_faults(record: EditRecord | ControlRecord) -> Iterator[str]:
     """Yield what is wrong with the edit itself, whatever a single check says."""
     if record.weights is not None and record.weights.restored_ok is False:
-        yield "its weights were not restored to the unedited model's"
+        yield "its weights were not restored to what they were before it"
     if record.outcome == "errored":
         yield f"it errored: {record.error}"
     if not _made(record):
@@ -115,7 +115,7 @@ def _own_faults(record: EditRecord | ControlRecord) -> Iterator[str]:
     if record.update is None or record.update.relative_norm is None:
         yield "the size of its update is not known, and unmeasured is never a pass"
     if record.weights is None or (record.weights.restored_ok is None and not record.weights.kept):
-        yield "its weights were not proved to be those of the unedited model again"
+        yield "its weights were not proved to be again what they were before it"
     # A perplexity that was taken and is not finite is a collapse, and told as one.
     if not perplexity_lost(record) and all(one.verdict not in ("pass", "fail") for one in record.measurements):
         yield "nothing of it was judged, and what was not judged is not sound"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from .log import Log
 from .schema import ControlRecord, EditRecord
-from .sequence import chain_reasons
+from .sequence import sequence_reasons
 from .sightings import Seen, Sighting
 from .story import Decided, Story
 from .text import counted, named
@@ -91,7 +91,7 @@ def fail_reasons(log: Log, stories: Sequence[Story]) -> Iterator[str]:
             f"{counted(len(refused), 'edit was', 'edits were')} refused ({_ids(refused)}), and the policy does not "
             "allow a pass with refused edits."
         )
-    yield from chain_reasons(log)
+    yield from sequence_reasons(log)
     yield from incomplete_reasons(log)
 
 

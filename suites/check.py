@@ -27,7 +27,19 @@ from ..probes.registry import Registry
 from ..probes.requests import EditRequest
 from ..probes.site import EditSite
 
-__all__ = ["CHECKS", "Bench", "Check", "Generated", "Limits", "Measured", "Measurement", "Origin", "Outcome", "judge"]
+__all__ = [
+    "CHECKS",
+    "Bench",
+    "Check",
+    "Generated",
+    "Limits",
+    "Measured",
+    "Measurement",
+    "Origin",
+    "Outcome",
+    "checks_of_one",
+    "judge",
+]
 
 
 class Outcome(Enum):
@@ -185,6 +197,11 @@ class Check(ABC):
 
 
 CHECKS: Registry[Check] = Registry("checks")
+
+
+def checks_of_one() -> tuple[str, ...]:
+    """Return the names of the checks that have something to say of an edit that is made alone."""
+    return tuple(name for name, cls in CHECKS if not cls.of_sequence)
 
 
 def judge(value: float, passes: bool) -> Outcome:

@@ -143,7 +143,7 @@ class Degeneracy(Check):
     def _verdict(self, bench: Bench, were: Sequence[str], after: Sequence[str]) -> Measurement:
         old, new = (sum(map(word_entropy, texts)) for texts in (were, after))
         ratio, least = (new / old if old else math.nan), bench.limits.entropy_ratio
-        said = f"word entropy of generated text is {ratio:.3g} of the unedited model's"
+        said = f"word entropy of generated text is {ratio:.3g} of that without the edit"
         return Measurement(
             self.name, "word-entropy-ratio", ratio if math.isfinite(ratio) else None, judge(ratio, ratio >= least),
             "generation", baseline=1.0, threshold=least, unit="ratio",

@@ -18,7 +18,6 @@ from ..probes.batches import batches
 from ..probes.bounds import against
 from ..probes.card import Card
 from ..probes.errors import InputError, NotFinite
-from ..probes.fingerprint import tensor_hash
 from ..probes.model import LanguageModel
 from ..probes.partial import PlainRows, Row, Stem
 from ..probes.rank_one import RankOne
@@ -60,8 +59,6 @@ class CorpusPerplexity:
         chunks = batches([len(row) for row in self._ids], _BUDGET)
         self._chunks = list(chunks)
         self._stems: list[Stem | PlainRows] = []
-        self._site = site
-        self._last: tuple[str, Scores] | None = None
         self.before = self._scores(self._first(lm, site, plain=plain))
         if not all(math.isfinite(value) for value in self.before):
             raise NotFinite(
@@ -69,11 +66,8 @@ class CorpusPerplexity:
             )
 
     def after(self) -> Scores:
-        """Return the perplexity with the site's weights as they are now; two checks that ask for the same are told the same."""
-        weight = tensor_hash(self._site.weight)
-        if self._last is None or self._last[0] != weight:
-            self._last = weight, self._scores(stem.logits() for stem in self._stems)
-        return self._last[1]
+        """Return the perplexity with the site's weights as they are now."""
+        return self._scores(stem.logits() for stem in self._stems)
 
     def _first(self, lm: LanguageModel, site: EditSite, *, plain: bool) -> Iterator[torch.Tensor]:
         """Yield each chunk's logits and keep its stem alone: a large corpus's logits would fill the memory."""

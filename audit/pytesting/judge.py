@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ...reports.schema import EditRecord, HeadlineCheck, Measurement
 from ...reports.story import Story, tell
 from ...reports.text import visible
-from ...suites.check import CHECKS
+from ...suites.check import checks_of_one
 from .. import guard as _guard  # noqa: F401  (registers the built-in checks)
 from ..policy import Policy
 
@@ -99,7 +99,7 @@ def _faults(record: EditRecord, policy: Policy) -> Iterator[str]:
 
 def _told_elsewhere(record: EditRecord) -> bool:
     """Whether a check that has an item of its own failed, so that the session fails there."""
-    return any(one.verdict in ("fail", "unmeasured") and one.check in CHECKS.names() for one in record.measurements)
+    return any(one.verdict in ("fail", "unmeasured") and one.check in checks_of_one() for one in record.measurements)
 
 
 def _refused(record: EditRecord, policy: Policy) -> Verdict:

@@ -17,7 +17,7 @@ from ...probes.request_files import LoadedRequests, load_requests
 from ...probes.requests import EditRequest
 from ...reports.text import visible
 from ...suites.builtin import BUILTIN, builtin_edits, builtin_hash
-from ...suites.check import CHECKS
+from ...suites.check import CHECKS, checks_of_one
 from .. import guard as _guard  # noqa: F401  (registers the built-in checks)
 from ..cli_common import known_editor
 from .judge import GUARD, Ended, Verdict, judge_check, judge_guard, properties
@@ -40,7 +40,7 @@ class _Edits(pytest.Collector):
         """Yield one node for each request; what is wrong with the file is one collection error that names all of it."""
         session = self.config.stash[SESSION]
         try:
-            loaded, checks = self.requests(), CHECKS.names()
+            loaded, checks = self.requests(), checks_of_one()
             known_editor(session.settings.editor)
             start = session.enter(loaded)
         except EditguardError as error:

@@ -17,7 +17,18 @@ from editguard.audit.cli import main
 from editguard.reports.log import Log
 from junitparser import JUnitXml, Skipped
 
-from ..reports.audits import audit, counted, judged_by, lost, ratio, refused, remeasured, with_edits, written
+from ..reports.audits import (
+    audit,
+    counted,
+    in_sequence,
+    judged_by,
+    lost,
+    ratio,
+    refused,
+    remeasured,
+    with_edits,
+    written,
+)
 from .tiny_lm import MIDDLE, lenient
 
 BASE = with_edits(audit(), judged_by("toxicity"), range(14))
@@ -107,7 +118,7 @@ CLOSING: dict[str, Log | tuple[Log, Callable[[Path], None]]] = {
     "other-policy": with_header(policy=BASE.header.policy | {"collapse_ratio": 9}),
     "other-corpus": with_header(perplexity_corpus_sha256="d0" * 32),
     "other-arithmetic": with_header(settings={"check_dtype": "bfloat16"}),
-    "other-order": with_header(in_sequence=True),
+    "other-order": in_sequence(BASE),
     "new-refusals": with_edits(BASE, refused, [0]),
     "new-collapse": with_edits(BASE, ratio(40.0), [0]),
     "missing-checks": audit(),

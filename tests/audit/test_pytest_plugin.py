@@ -19,14 +19,14 @@ from editguard.probes.requests import SUFFIXES, EditRequest
 from editguard.reports.digest import summarise
 from editguard.reports.log import read_log
 from editguard.suites.builtin import builtin_edits
-from editguard.suites.check import CHECKS
+from editguard.suites.check import checks_of_one
 
 from ..suites.benches import says_only
 from .tiny_lm import MIDDLE, REQUEST, lenient, tiny_lm
 
 pytestmark = pytest.mark.tiny
 
-ITEMS = {"guard", *CHECKS.names()}
+ITEMS = {"guard", *checks_of_one()}
 NOWHERE = "--editguard-model=./no/such/model"
 HEAVY = ("torch", "transformers", "numpy", "pandas", "plotly", "pydantic", "yaml", "typer")
 REFUSING = 'first-token = "refuse"'

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,25 +18,25 @@ from editguard.audit.policy import Action
 from editguard.audit.runner import run_audit
 from editguard.audit.sequence import EditSequence
 from editguard.audit.setup import Setup
-from editguard.probes.errors import InputError
-from editguard.probes.fingerprint import tensor_hashes
+from editguard.probes.errors import DeviceFailed, EditguardError, InputError, OutOfMemory
+from editguard.probes.fingerprint import fingerprint, tensor_hash, tensor_hashes
 from editguard.probes.requests import EditRequest
 from editguard.reports.log import Log, read_log
 from editguard.reports.schema import EditRecord, Measurement
 from editguard.reports.summary import Summary
 from editguard.suites.accumulated import AccumulatedDrift
-from editguard.suites.check import CHECKS, Outcome
+from editguard.suites.check import CHECKS, Bench, Measured, Outcome
 
 from .test_resume import timeless
 from .test_runner import loaded
-from .tiny_lm import MIDDLE, MISSING, REQUEST, SENTENCES, lenient, tiny_setup
+from .tiny_lm import MIDDLE, MISSING, REQUEST, SENTENCES, lenient, tiny_lm, tiny_setup
 
 pytestmark = pytest.mark.tiny
 
 REQUESTS = (
     *(replace(MIDDLE, id=f"middle-{target}", target_new=target) for target in ("Lyon", "Istanbul")), MISSING, REQUEST,
 )  # fmt: skip
-WIDE = {"max_accumulated_ratio": 100, "max_accumulated_update": 100}
+WIDE = {"max_accumulated_ratio": 100, "max_accumulated_update": 100, "min_retained": 0}
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +119,8 @@ def test_the_end_says_how_many_of_the_kept_edits_still_hold(whole: Log) -> None:
     assert whole.footer is not None
     assert whole.footer.retained is not None
     assert whole.footer.retained.total == 3
+    # The last one is rewritten, and no prefix serves it: it never held, and so it cannot be lost.
+    assert whole.footer.retained.not_judged == 1
     assert whole.header.in_sequence
 
 
@@ -174,18 +177,34 @@ def test_a_drift_that_cannot_be_measured_closes_the_sequence_too(wide: Setup, mo
     assert sequence.closed is not None
 
 
-def test_an_edit_that_fails_for_another_reason_closes_nothing(wide: Setup) -> None:
-    sequence = EditSequence(GuardedEditor(bounded(wide, max_perplexity_ratio=1e-6)))
-    assert not sequence.edit(MIDDLE).kept
+@pytest.mark.parametrize(
+    "bounds", [{}, {"max_accumulated_update": 1e-6, "max_accumulated_ratio": 1e-6}], ids=["alone", "both"]
+)
+def test_an_edit_that_fails_by_itself_closes_nothing(wide: Setup, bounds: dict[str, float]) -> None:
+    """It is undone, and the drift with it; the next one may be better."""
+    sequence = EditSequence(GuardedEditor(bounded(wide, max_perplexity_ratio=1e-6, **bounds)))
+    result = sequence.edit(MIDDLE)
+    assert {one.check for one in result.failures} == {"perplexity", *([AccumulatedDrift.name] if bounds else [])}
+    assert not result.kept
     assert sequence.closed is None
     assert not sequence.kept
+
+
+def test_the_way_out_is_told(wide: Setup) -> None:
+    sequence = EditSequence(GuardedEditor(bounded(wide, max_accumulated_update=1e-6)))
+    sequence.edit(MIDDLE)
+    assert sequence.closed is not None
+    assert sequence.closed.endswith("ship the 0 that were kept, or raise the bound in the policy if you can justify it")
 
 
 # ---------------------------------------------------------------------------------------------------- the model in between
 
 
-def test_what_is_measured_after_a_kept_edit_is_what_plain_passes_of_the_edited_model_give(wide: Setup) -> None:
-    sequence = EditSequence(GuardedEditor(wide))
+@pytest.mark.parametrize(("family", "seed"), [("llama", 0), ("gpt2", 1), ("gptj", 0)])  # gptj: attention beside the MLP
+def test_what_is_measured_after_a_kept_edit_is_what_plain_passes_of_the_edited_model_give(
+    family: str, seed: int
+) -> None:
+    sequence = EditSequence(GuardedEditor(tiny_setup(tiny_lm(family, seed=seed), policy=lenient(**WIDE))))
     assert sequence.edit(MIDDLE).kept
     fast = sequence.guard
     plain = replace(fast, setup=plainly(fast.setup))
@@ -197,13 +216,117 @@ def test_what_is_measured_after_a_kept_edit_is_what_plain_passes_of_the_edited_m
         {(one.check, one.metric, one.condition): one.value for one in made.measurements} for made in (here, there)
     )
     assert figures == pytest.approx(expected, rel=1e-3, nan_ok=True)
-    sequence.undo()
 
 
 def plainly(setup: Setup) -> Setup:
     """Nothing of it is taken from a state that was kept."""
     gauge = replace(setup.gauge, known=None, plain=True)
     return replace(setup, known=None, gauge=gauge, settings=replace(setup.settings, engine=Engine.REFERENCE), memo={})
+
+
+def test_what_is_kept_is_another_model_by_name_and_bounds_are_those_of_the_first(wide: Setup) -> None:
+    """A log or a delta of it must not claim to be of the unedited model; a weight that grew must not loosen a bound."""
+    with EditSequence(GuardedEditor(wide)) as sequence:
+        assert sequence.edit(MIDDLE).kept
+        now = sequence.guard.setup
+        assert now.lm.fingerprint == fingerprint(now.lm.model) != wide.lm.fingerprint
+        assert now.gauge.lm is now.lm
+        assert now.gauge.weight_norm == wide.gauge.weight_norm != pytest.approx(float(now.site.matrix().norm()))
+
+
+def test_a_check_that_writes_to_another_weight_ends_the_sequence(wide: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = wide.lm.model.get_parameter("model.norm.weight")
+    before, measure = other.detach().clone(), AccumulatedDrift.measure
+
+    def writing(*given: Any) -> Measured:
+        with torch.no_grad():
+            other.mul_(1.01)
+        return measure(*given)
+
+    monkeypatch.setattr(AccumulatedDrift, "measure", writing)
+    try:
+        with (
+            EditSequence(GuardedEditor(wide)) as sequence,
+            pytest.raises(EditguardError, match="find the check that writes"),
+        ):
+            sequence.edit(MIDDLE)
+        assert not sequence.kept
+    finally:
+        with torch.no_grad():
+            other.copy_(before)
+
+
+def test_a_sequence_that_cannot_go_on_has_not_kept_its_last_edit(wide: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    with EditSequence(GuardedEditor(wide)) as sequence:
+        first = sequence.edit(MIDDLE)
+        monkeypatch.setattr(Setup, "with_edit_kept", fails(OutOfMemory("no room")))
+        with pytest.raises(OutOfMemory):
+            sequence.edit(REQUEST)
+        assert [one.request for one in sequence.kept] == [MIDDLE]
+        assert first.hashes is not None
+        assert tensor_hash(wide.site.weight) == first.hashes[1]
+        monkeypatch.undo()
+        assert sequence.edit(REQUEST).kept
+
+
+def fails(error: BaseException) -> Callable[..., Any]:
+    def fail(*_: object, **__: object) -> Any:
+        raise error
+
+    return fail
+
+
+def test_a_sequence_within_a_sequence_is_refused(wide: Setup) -> None:
+    with (
+        EditSequence(GuardedEditor(wide)) as sequence,
+        pytest.raises(InputError, match="belongs to a sequence already"),
+    ):
+        EditSequence(sequence.guard)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyboardInterrupt(), torch.AcceleratorError("broken"), EditguardError("ours")],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_audit_that_ends_in_the_middle_leaves_the_model_as_it_was(
+    wide: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """`left_as_found` looks at the weights; the log is gone on with as if nothing had been."""
+    audited(wide, tmp_path / "whole")
+    (tmp_path / "ended").mkdir()
+    measure, calls = AccumulatedDrift.measure, []
+
+    def ends(self: AccumulatedDrift, bench: Bench, request: EditRequest, *given: Any) -> Measured:
+        if request.id == REQUESTS[1].id:
+            assert tensor_hash(wide.site.weight) != tensor_hash(wide.bench.weight)
+            calls.append(request.id)
+            raise error
+        return measure(self, bench, request, *given)
+
+    monkeypatch.setattr(AccumulatedDrift, "measure", ends)
+    with pytest.raises((type(error), DeviceFailed)):
+        audited(wide, tmp_path / "ended")
+    monkeypatch.undo()
+    assert calls
+    assert [one.id for one in read_log(tmp_path / "ended" / LOG).edits] == [REQUESTS[0].id]
+    audited(wide, tmp_path / "ended", resume=True)
+    assert timeless((tmp_path / "ended" / LOG).read_bytes()) == timeless((tmp_path / "whole" / LOG).read_bytes())
+
+
+def test_an_edit_that_errors_keeps_what_was_decided_and_computed(
+    wide: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AccumulatedDrift, "measure", fails(RuntimeError("broken check")))
+    log, summary = audited(bounded_without_controls(wide), tmp_path)
+    first = log.edits[0]
+    assert (first.outcome, first.decision.action, first.verdict) == ("errored", "allow", "fail")
+    assert first.update is not None
+    assert summary.verdict == "fail"
+
+
+def bounded_without_controls(setup: Setup) -> Setup:
+    return replace(setup, policy=setup.policy.model_copy(update={"controls": False}))
 
 
 def test_undo_takes_everything_out_and_begins_again(wide: Setup, before: dict[str, str]) -> None:
@@ -251,7 +374,7 @@ def test_a_log_whose_weight_is_not_reached_again_is_not_gone_on_with(wide: Setup
     record = json.loads(lines[-1])
     record["weights"]["edited"] = "0" * 64
     (tmp_path / LOG).write_text("\n".join([*lines[:-1], json.dumps(record)]) + "\n", encoding="utf-8")
-    with pytest.raises(InputError, match="was kept when the log was begun and now gives another weight; go on with"):
+    with pytest.raises(InputError, match=r"and now gives the weight [0-9a-f]{12} instead of 0{12}; go on with"):
         audited(wide, tmp_path, resume=True)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from editguard.reports.baseline import Baseline, baseline_of
 from editguard.reports.log import Log, LogWriter
-from editguard.reports.schema import Decision, EditRecord, Footer, Measurement, Weights
+from editguard.reports.schema import Decision, EditRecord, Footer, Measurement, Rate, Weights
 
 from .synthetic import HASH, keys, measurement, perplexity, synthetic_log, update
 
@@ -45,6 +45,14 @@ def _measured(edit: EditRecord, rng: random.Random) -> EditRecord:
         "verdict": "pass",
     }
     return EditRecord(**values)
+
+
+def in_sequence(log: Log) -> Log:
+    """Return `log` as if its edits had been made one after the other, and each undone."""
+    assert log.footer is not None
+    none = Rate(passed=0, failed=0, not_judged=0, total=0)
+    header = log.header.model_copy(update={"in_sequence": True})
+    return replace(log, header=header, footer=log.footer.model_copy(update={"retained": none}))
 
 
 def with_edits(log: Log, change: Change, which: Iterable[int]) -> Log:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from .audits import (
     audit,
     counted,
+    in_sequence,
     judged_by,
     lost,
     ratio,
@@ -57,7 +58,8 @@ CLOSED: list[tuple[str, Log, Log, list[str]]] = [
     ("policy", BASE, with_header(BASE, policy=BASE.header.policy | {"collapse_ratio": 2}), ["other-policy"]),
     ("corpus", BASE, with_header(BASE, perplexity_corpus_sha256="d0" * 32), ["other-corpus"]),
     ("arithmetic", BASE, with_header(BASE, settings={"check_dtype": "bfloat16"}), ["other-arithmetic"]),
-    ("order", BASE, with_header(BASE, in_sequence=True), ["other-order"]),
+    ("order", BASE, in_sequence(BASE), ["other-order"]),
+    ("shuffled", in_sequence(BASE), in_sequence(replace(BASE, edits=BASE.edits[::-1])), ["other-order"]),
     ("unfinished", BASE, replace(BASE, footer=None), ["audit-unfinished"]),
     ("void", BASE, replace(BASE, controls=()), ["audit-void"]),
     ("failed", BASE, with_edits(BASE, lambda e: e.model_copy(update={"verdict": "fail"}), [0]), ["audit-failed"]),

@@ -6,17 +6,19 @@ import json
 from dataclasses import replace
 
 import pytest
+from editguard.reports.base import DRIFT, DRIFT_NORM, DRIFT_RATIO
 from editguard.reports.digest import digest, summarise
 from editguard.reports.drift_figures import drift_figures
 from editguard.reports.html import render_html
 from editguard.reports.log import Log
 from editguard.reports.markdown import render_markdown
-from editguard.reports.schema import EditRecord, Footer, Measurement, Rate, Weights
-from editguard.reports.sequence import DRIFT, NORM, RATIO, chain_reasons, said_of_sequence
+from editguard.reports.schema import ControlRecord, EditRecord, Footer, Measurement, Rate, Weights
+from editguard.reports.sequence import said_of_sequence, sequence_reasons
 from editguard.suites.accumulated import AccumulatedDrift
 from pydantic import ValidationError
 
 from .audits import audit, refused
+from .synthetic import HASH
 
 BOUND = 1.1
 
@@ -31,9 +33,9 @@ def drift(metric: str, value: float, bound: float) -> Measurement:
 def kept(edit: EditRecord, place: int, bound: float = BOUND) -> EditRecord:
     return edit.model_copy(
         update={
-            "weights": Weights(before=f"state {place}", edited=f"state {place + 1}", kept=True),
+            "weights": Weights(before=f"state {place}" if place else HASH, edited=f"state {place + 1}", kept=True),
             "measurements": [
-                *edit.measurements, drift(RATIO, 1 + place / 100, bound), drift(NORM, place / 10, 20 * bound),
+                *edit.measurements, drift(DRIFT_RATIO, 1 + place / 100, bound), drift(DRIFT_NORM, place / 10, 20 * bound),
             ],
         }
     )  # fmt: skip
@@ -43,7 +45,7 @@ def kept(edit: EditRecord, place: int, bound: float = BOUND) -> EditRecord:
 def log() -> Log:
     found = audit(6, in_sequence=True)
     edits = tuple(kept(edit, place) for place, edit in enumerate(found.edits))
-    retained = Rate(passed=4, failed=2, not_judged=0, total=6, rate=4 / 6)
+    retained = Rate(passed=6, failed=0, not_judged=0, total=6, rate=1.0)
     assert found.footer is not None
     return replace(found, edits=edits, footer=found.footer.model_copy(update={"retained": retained}))
 
@@ -69,7 +71,67 @@ def test_a_sequence_whose_weights_follow_from_each_other_passes(log: Log) -> Non
 def test_an_edit_made_on_another_weight_than_the_last_one_left_fails_the_audit(log: Log) -> None:
     summary = summarise(with_weights(log, 3, Weights(before="state 0", edited="state 4", kept=True)))
     assert summary.verdict == "fail"
-    assert any("was made on another weight than the edit before it left" in one for one in summary.reasons)
+    assert any("was made on another weight than what came before it left" in one for one in summary.reasons)
+
+
+def test_the_first_edit_was_made_on_the_model_of_the_controls(log: Log) -> None:
+    summary = summarise(with_weights(log, 0, Weights(before="another", edited="state 1", kept=True)))
+    assert any("was made on another weight than what came before it left" in one for one in summary.reasons)
+
+
+def with_retained(log: Log, retained: Rate | None, **policy: float) -> Log:
+    assert log.footer is not None
+    header = log.header.model_copy(update={"policy": log.header.policy | policy})
+    return replace(log, header=header, footer=log.footer.model_copy(update={"retained": retained}))
+
+
+@pytest.mark.parametrize(
+    ("counts", "least", "told"),
+    [
+        ((5, 1, 0), 0.9, "1 of 6 kept edits does not hold any more at the end, and the policy asks for 90% that do"),
+        ((4, 2, 0), 0.9, "2 of 6 kept edits do not hold any more at the end"),
+        ((3, 1, 2), 0.9, "1 of 4 kept edits does not hold any more"),
+        ((5, 1, 0), 0.8, None),
+        ((3, 0, 3), 1.0, None),
+        ((0, 0, 6), 1.0, None),
+    ],
+)
+def test_too_many_edits_that_do_not_hold_at_the_end_fail_the_audit(
+    log: Log, counts: tuple[int, int, int], least: float, told: str | None
+) -> None:
+    passed, failed, not_judged = counts
+    found = with_retained(log, Rate(passed=passed, failed=failed, not_judged=not_judged, total=6), min_retained=least)
+    summary = summarise(found)
+    assert (summary.verdict == "pass") == (told is None), summary.reasons
+    assert told is None or any(told in one for one in summary.reasons)
+
+
+@pytest.mark.parametrize("retained", [None, Rate(passed=5, failed=0, not_judged=0, total=5)])
+def test_what_was_not_asked_again_at_the_end_is_no_pass(log: Log, retained: Rate | None) -> None:
+    summary = summarise(with_retained(log, retained))
+    assert summary.verdict == "fail"
+    assert any("it was not measured how many still hold" in one for one in summary.reasons)
+
+
+def test_a_policy_without_a_share_asks_for_all(log: Log) -> None:
+    policy = {name: value for name, value in log.header.policy.items() if name != "min_retained"}
+    found = with_retained(log, Rate(passed=5, failed=1, not_judged=0, total=6))
+    silent = replace(found, header=found.header.model_copy(update={"policy": policy}))
+    assert summarise(silent).verdict == "fail"
+
+
+def test_a_model_far_from_where_it_was_is_a_collapse_however_small_the_last_step(log: Log) -> None:
+    """The perplexity that is told is that against the unedited model, which in a sequence is the one before the first edit."""
+    measured = [one for one in log.edits[5].measurements if one.metric != DRIFT_RATIO]
+    far = log.edits[5].model_copy(update={"measurements": [*measured, drift(DRIFT_RATIO, 3.0, 1e9)]})
+    summary = summarise(replace(log, edits=(*log.edits[:5], far)))
+    assert (summary.verdict, summary.collapsed, summary.worst_perplexity_ratio) == ("fail", 1, 3.0)
+
+
+def test_a_control_is_never_kept(log: Log) -> None:
+    kept_control = log.controls[0].model_dump() | {"weights": {"before": "a", "edited": "b", "kept": True}}
+    with pytest.raises(ValidationError, match="a control is always undone"):
+        ControlRecord(**kept_control)
 
 
 def test_an_undone_edit_leaves_the_weight_that_it_was_made_on(log: Log) -> None:
@@ -88,14 +150,14 @@ def test_a_refused_edit_leaves_the_weight_as_it_is(log: Log) -> None:
     edits[2] = refused(edits[2])
     assert edits[2].weights is None
     edits[3] = edits[3].model_copy(update={"weights": Weights(before="state 2", edited="state 4", kept=True)})
-    assert not [*chain_reasons(replace(log, edits=tuple(edits)))]
+    assert not [*sequence_reasons(replace(log, edits=tuple(edits)))]
 
 
 def test_edits_made_alone_need_no_chain(log: Log) -> None:
     alone = audit(6)
     assert summarise(alone).verdict == "pass"
     other = Weights(before="other", edited="x", restored="other", restored_ok=True)
-    assert not [*chain_reasons(with_weights(alone, 3, other))]
+    assert not [*sequence_reasons(with_weights(alone, 3, other))]
 
 
 def test_an_edit_that_stayed_in_the_model_though_each_was_to_be_made_alone_fails_the_audit(log: Log) -> None:
@@ -123,8 +185,8 @@ def test_what_still_holds_is_said_everywhere(log: Log) -> None:
     assert summary.sequence is not None
     said = said_of_sequence(summary.sequence, summary.edits)
     assert said == (
-        "6 of 6 edits kept in the model, which leave its perplexity at 1.050 of what it was and its weight moved by 0.5 of its "
-        "norm; at the end it says 4 of 6 as they are served"
+        "6 of 6 edits kept in the model, which leave its perplexity at 1.050 times what it was and its weight moved by 0.5 of "
+        "its norm; at the end it says 6 of 6 as they are served"
     )
     assert said in render_html(log)
     assert f"In sequence: {said}." in render_markdown(log)
