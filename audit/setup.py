@@ -73,7 +73,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Setup:
-    """A model made ready for audits: all of it is logged, and none of it changes with a request."""
+    """A model made ready for audits: all of it is logged, and none of it changes with a request that is undone."""
 
     lm: LanguageModel
     site: EditSite

@@ -23,7 +23,7 @@ from editguard.probes.model import load_model
 from editguard.probes.request_files import LoadedRequests, load_requests
 from editguard.reports.log import read_log
 
-NO_BOUND = {"max_accumulated_ratio": 1e9, "max_accumulated_update": 1e9}
+NO_BOUND = {"max_accumulated_ratio": 1e9, "max_accumulated_update": 1e9, "min_retained": 0.0}
 
 
 def main() -> None:
@@ -60,9 +60,10 @@ def _tell(path: Path) -> None:
     log, bounds, left = read_log(path), Policy(), None
     for record in log.edits:
         drift = {one.metric: one.value for one in record.measurements if one.check == "accumulated-drift"}
-        if not drift:
+        ratio, moved = drift.get("perplexity-ratio"), drift.get("relative-norm")
+        if ratio is None or moved is None:
+            print(f"{record.index:>4}  not measured  {record.outcome}")
             continue
-        ratio, moved = drift["perplexity-ratio"], drift["relative-norm"]
         if left is None and not (ratio <= bounds.max_accumulated_ratio and moved <= bounds.max_accumulated_update):
             left = record.index
         if record.index % 10 == 0:

@@ -103,7 +103,7 @@ class _Evidence(NamedTuple):
         if log.header.in_sequence:
             raise InputError(
                 f"The log {str(path)!r} is of edits in sequence, each judged with others in the model, and an export holds each "
-                "alone; audit them without --in-sequence."
+                "alone; audit them without --in-sequence, or keep and save them with EditSequence in Python."
             )
         theirs = (log.header.model.fingerprint, log.header.site)
         ours = (setup.lm.fingerprint, setup.site.path)
