@@ -98,7 +98,7 @@ def _lost(log: Log, retained: Rate | None) -> Iterator[str]:
         return
     bound, judged = log.header.policy.get("min_retained"), retained.passed + retained.failed
     least = float(bound) if isinstance(bound, int | float) else 1.0
-    if judged and retained.passed < least * judged:
+    if retained.passed < least * judged:
         many = "does" if retained.failed == 1 else "do"
         yield (
             f"{retained.failed} of {counted(judged, 'kept edit')} {many} not hold any more at the end, and the policy asks for "

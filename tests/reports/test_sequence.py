@@ -85,6 +85,11 @@ def with_retained(log: Log, retained: Rate | None, **policy: float) -> Log:
     return replace(log, header=header, footer=log.footer.model_copy(update={"retained": retained}))
 
 
+def all_held(log: Log) -> Log:
+    kept = sum(one.weights is not None and one.weights.kept for one in log.edits)
+    return with_retained(log, Rate(passed=kept, failed=0, not_judged=0, total=kept))
+
+
 @pytest.mark.parametrize(
     ("counts", "least", "told"),
     [
@@ -129,7 +134,8 @@ def test_a_model_far_from_where_it_was_is_a_collapse_however_small_the_last_step
 
 
 def test_a_control_is_never_kept(log: Log) -> None:
-    kept_control = log.controls[0].model_dump() | {"weights": {"before": "a", "edited": "b", "kept": True}}
+    sound = next(control for control in log.controls if control.verdict == "pass")
+    kept_control = sound.model_dump() | {"weights": {"before": "a", "edited": "b", "kept": True}}
     with pytest.raises(ValidationError, match="a control is always undone"):
         ControlRecord(**kept_control)
 
@@ -137,12 +143,10 @@ def test_a_control_is_never_kept(log: Log) -> None:
 def test_an_undone_edit_leaves_the_weight_that_it_was_made_on(log: Log) -> None:
     undone = Weights(before="state 2", edited="x", restored="state 2", restored_ok=True)
     behind = Weights(before="state 2", edited="state 4", kept=True)
-    assert summarise(with_weights(with_weights(log, 2, undone), 3, behind)).verdict == "pass"
+    assert summarise(all_held(with_weights(with_weights(log, 2, undone), 3, behind))).verdict == "pass"
     # The next one stands on what the undone edit had written.
-    assert (
-        summarise(with_weights(with_weights(log, 2, undone), 3, behind.model_copy(update={"before": "x"}))).verdict
-        == "fail"
-    )
+    wrong = behind.model_copy(update={"before": "x"})
+    assert summarise(all_held(with_weights(with_weights(log, 2, undone), 3, wrong))).verdict == "fail"
 
 
 def test_a_refused_edit_leaves_the_weight_as_it_is(log: Log) -> None:
@@ -150,7 +154,14 @@ def test_a_refused_edit_leaves_the_weight_as_it_is(log: Log) -> None:
     edits[2] = refused(edits[2])
     assert edits[2].weights is None
     edits[3] = edits[3].model_copy(update={"weights": Weights(before="state 2", edited="state 4", kept=True)})
-    assert not [*sequence_reasons(replace(log, edits=tuple(edits)))]
+    assert not [*sequence_reasons(all_held(replace(log, edits=tuple(edits))))]
+
+
+@pytest.mark.parametrize("controls", [0, 1])
+def test_a_sequence_with_few_controls_or_none_is_a_chain_too(log: Log, controls: int) -> None:
+    few = replace(log, controls=log.controls[:controls])
+    assert not [*sequence_reasons(few)]
+    assert [*sequence_reasons(with_weights(few, 3, Weights(before="state 0", edited="state 4", kept=True)))]
 
 
 def test_edits_made_alone_need_no_chain(log: Log) -> None:
