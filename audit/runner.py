@@ -26,7 +26,7 @@ from .making import alone, control_records
 from .outputs import write_outputs
 from .records import header
 from .resume import continues
-from .sequence import EditSequence, one_after_the_other
+from .sequence import EditSequence, one_after_the_other, retention
 from .setup import Progress, Setup, editable
 
 __all__ = ["run_audit"]
@@ -68,12 +68,14 @@ def run_audit(
             for record in _records(guard, sequence, head, loaded, controls, editor, begun, progress):
                 log.write(record)
             records, seconds = len(controls) + len(loaded.requests), round(time.monotonic() - started, 3)
-            retained = None
+            held: dict[str, Any] = {}
             if sequence is not None:
-                retained = sequence.retention()
+                said = sequence.retained()
+                lost = [one.request.id for one, holds in zip(sequence.kept, said, strict=True) if holds is False]
+                held = {"retained": retention(said), "lost": lost}
                 # Proved before the log says that it is finished.
                 sequence.undo()
-            log.write(Footer(records=records, retained=retained, seconds=seconds))
+            log.write(Footer(records=records, seconds=seconds, **held))
     return write_outputs(out)
 
 

@@ -35,7 +35,7 @@ from .policy import Action, Decision
 from .setup import Progress
 from .transaction import Transaction
 
-__all__ = ["EditSequence", "Kept", "one_after_the_other"]
+__all__ = ["EditSequence", "Kept", "one_after_the_other", "retention"]
 
 
 class Kept(NamedTuple):
@@ -109,8 +109,8 @@ class EditSequence:
         """Close where the edit `name` was sound by itself: what fails by itself too is undone, and the next may be better."""
         if set(failed) == {AccumulatedDrift.name}:
             self.closed = (
-                f"the sequence of edits is closed since {name!r}: {failed[AccumulatedDrift.name]}; ship the {len(self._kept)} "
-                "that were kept, or raise the bound in the policy if you can justify it"
+                f"the sequence of edits is closed since {name!r}: {failed[AccumulatedDrift.name]}; ship what was "
+                "kept, or raise the bound in the policy if you can justify it"
             )
 
     def _again(self, request: EditRequest, editor: str | None, record: EditRecord) -> None:
@@ -163,12 +163,12 @@ class EditSequence:
         lm = self._guard.setup.lm
         return [served(lm, one.request, one.prefix).says if one.is_served else None for one in self._kept]
 
-    def retention(self) -> Rate:
-        """Return `retained` as counts."""
-        found = self.retained()
-        said, lost = found.count(True), found.count(False)
-        rate = said / (said + lost) if said + lost else None
-        return Rate(passed=said, failed=lost, not_judged=found.count(None), total=len(found), rate=rate)
+
+def retention(said: Sequence[bool | None]) -> Rate:
+    """Return what `EditSequence.retained` gave as counts."""
+    passed, failed = said.count(True), said.count(False)
+    rate = passed / (passed + failed) if passed + failed else None
+    return Rate(passed=passed, failed=failed, not_judged=said.count(None), total=len(said), rate=rate)
 
 
 def one_after_the_other(

@@ -61,7 +61,7 @@ TARGETS = {
         "editguard.audit.sequence",
         tuple(
             f"EditSequence.{name}"
-            for name in ("edit", "keep", "_close", "_again", "_move_on", "retained", "retention", "undo")
+            for name in ("edit", "keep", "_close", "_again", "_move_on", "retained", "undo")
         ),
         ("tests/audit/test_sequence.py",),
     ),

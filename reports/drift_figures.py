@@ -64,7 +64,8 @@ def _figure(
     order = {"title": {"text": "Edit, in the order in which they were made"}, "zeroline": False}
     layout = {
         "xaxis": order | whole(len(digest.stories)),
-        "yaxis": {"title": {"text": axis}, "zeroline": False},
+        # A ratio begins at 1 and a distance at 0: what is small must not look steep.
+        "yaxis": {"title": {"text": axis}, "zeroline": False} | ({} if shown is ratio else {"rangemode": "tozero"}),
         "shapes": [line("y", one) for one in near],
         "annotations": [_label(one) for one in near],
     }

@@ -118,7 +118,10 @@ def _yardstick(baseline: Baseline, audit: Baseline) -> Iterator[Closing]:
     if baseline.sequence != audit.sequence:
         then, now = ("one after the other" if one.sequence else "each alone" for one in (baseline, audit))
         told = "in another order" if then == now else now
-        yield Closing(reason=Reason.OTHER_ORDER, message=f"The edits were made {then}, now {told}.")
+        yield Closing(
+            reason=Reason.OTHER_ORDER,
+            message=f"The edits were made {then}, now {told}; give a baseline of such an audit.",
+        )
 
 
 def _ends(baseline: Baseline, audit: Baseline, pairs: Iterable[Pair]) -> Iterator[Closing]:

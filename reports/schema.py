@@ -341,6 +341,8 @@ class Footer(Model):
     records: Count
     retained: Rate | None = None
     """Of edits that were kept in sequence: how many the model said at the end, as they are served."""
+    lost: list[str] = Field(default_factory=list)
+    """Ids of those that it did not say."""
     seconds: float
 
 

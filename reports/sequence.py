@@ -13,7 +13,7 @@ from .base import DRIFT, DRIFT_NORM, DRIFT_RATIO, Count, Model, Rate
 from .log import Log
 from .numbers import number, ratio
 from .schema import EditRecord, Measurement
-from .text import counted
+from .text import counted, named
 
 __all__ = ["Moved", "SequenceTally", "moved", "said_of_sequence", "sequence_of", "sequence_reasons"]
 
@@ -22,6 +22,8 @@ class SequenceTally(Model):
     """Of a sequence of kept edits; ratio and norm against the model before the first, after the last one that was kept."""
 
     kept: Count
+    closed: str | None = None
+    """Id of the edit that would have led over a bound of the accumulated drift; everything behind it was refused."""
     perplexity_ratio: float | None
     relative_norm: float | None
     retained: Rate | None
@@ -49,6 +51,7 @@ def sequence_of(log: Log) -> SequenceTally | None:
     last = moved(kept[-1]) if kept else Moved(None, None)
     return SequenceTally(
         kept=len(kept),
+        closed=next(_closing(log), None),
         perplexity_ratio=None if last.ratio is None else last.ratio.value,
         relative_norm=None if last.norm is None else last.norm.value,
         retained=None if log.footer is None else log.footer.retained,
@@ -58,6 +61,8 @@ def sequence_of(log: Log) -> SequenceTally | None:
 def said_of_sequence(tally: SequenceTally, edits: int) -> str:
     """Return the tally of `edits` as one clause in words."""
     said = f"{tally.kept} of {counted(edits, 'edit')} kept in the model"
+    if tally.closed is not None:
+        said += f" until {tally.closed!r} closed it"
     if tally.perplexity_ratio is not None and tally.relative_norm is not None:
         perplexity, norm = ratio(tally.perplexity_ratio), number(tally.relative_norm)
         said += (
@@ -65,12 +70,15 @@ def said_of_sequence(tally: SequenceTally, edits: int) -> str:
         )
     if tally.retained is None:
         return f"{said}; how many still hold at the end was not measured"
-    return f"{said}; at the end it says {tally.retained.passed} of {tally.retained.total} as they are served"
+    judged = tally.retained.passed + tally.retained.failed
+    return f"{said}; asked again at the end it gave the targets of {tally.retained.passed} of {judged} of them"
 
 
 def sequence_reasons(log: Log) -> Iterator[str]:
     """Yield why a sequence may not ship: its hashes form no chain, or too many of its edits do not hold at the end."""
     yield from _broken_chain(log)
+    for name in _closing(log):
+        yield f"The sequence is closed since {name!r}, which would have led the accumulated drift over its bound."
     if log.header.in_sequence and log.footer is not None:
         yield from _lost(log, log.footer.retained)
 
@@ -102,8 +110,17 @@ def _lost(log: Log, retained: Rate | None) -> Iterator[str]:
         many = "does" if retained.failed == 1 else "do"
         yield (
             f"{retained.failed} of {counted(judged, 'kept edit')} {many} not hold any more at the end, and the policy asks for "
-            f"{least:.0%} that do."
+            f"{least:.0%} that do: {named(log.footer.lost if log.footer else [])}."
         )
+
+
+def _closing(log: Log) -> Iterator[str]:
+    """Yield the id of the edit that closed the sequence: sound by itself, and undone for what it adds up to."""
+    for record in log.edits if log.header.in_sequence else ():
+        failed = {one.check for one in record.measurements if one.verdict in ("fail", "unmeasured")}
+        if failed == {DRIFT}:
+            yield record.id
+            return
 
 
 def _kept(record: EditRecord) -> bool:

@@ -110,7 +110,7 @@ class Perplexity(Check):
         question="Is the edited model's perplexity on ordinary sentences what it was?",
         source="ME-PPL protocol of arXiv 2402.09656 and 2406.11263: mean over sentences of exp(mean NLL)",
         needs="logits of the corpus, before and after",
-        unit="ratio to the unedited model",
+        unit="ratio to the model without the edit",
         range="0 upwards, 1 for no change",
         threshold="max_perplexity_ratio of the policy, 1.05: sound edits were measured at 0.97 to 1.034",
         action="Do not ship the edit; see its update norm and its denominator.",

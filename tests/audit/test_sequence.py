@@ -194,7 +194,7 @@ def test_the_way_out_is_told(wide: Setup) -> None:
     sequence = EditSequence(GuardedEditor(bounded(wide, max_accumulated_update=1e-6)))
     sequence.edit(MIDDLE)
     assert sequence.closed is not None
-    assert sequence.closed.endswith("ship the 0 that were kept, or raise the bound in the policy if you can justify it")
+    assert sequence.closed.endswith("ship what was kept, or raise the bound in the policy if you can justify it")
 
 
 # ---------------------------------------------------------------------------------------------------- the model in between

@@ -133,6 +133,39 @@ def test_a_model_far_from_where_it_was_is_a_collapse_however_small_the_last_step
     assert (summary.verdict, summary.collapsed, summary.worst_perplexity_ratio) == ("fail", 1, 3.0)
 
 
+def test_edits_that_were_lost_are_named(log: Log) -> None:
+    found = with_retained(log, Rate(passed=5, failed=1, not_judged=0, total=6))
+    assert found.footer is not None
+    named = replace(found, footer=found.footer.model_copy(update={"lost": ["case-0003"]}))
+    assert any(one.endswith("that do: 'case-0003'.") for one in summarise(named).reasons)
+
+
+def test_what_closed_the_sequence_is_said_first_hand(log: Log) -> None:
+    edits = [*log.edits]
+    over = drift(DRIFT_NORM, 3.0, 1.5)
+    undone = Weights(before="state 3", edited="x", restored="state 3", restored_ok=True)
+    edits[3] = edits[3].model_copy(
+        update={
+            "measurements": [*edits[3].measurements[:-1], over], "weights": undone, "outcome": "rolled-back", "verdict": "fail",
+        }
+    )  # fmt: skip
+    edits[4:] = [refused(one) for one in edits[4:]]
+    summary = summarise(all_held(replace(log, edits=tuple(edits))))
+    assert (
+        "The sequence is closed since 'case-0003', which would have led the accumulated drift over its bound."
+        in summary.reasons
+    )
+    assert summary.sequence is not None
+    assert summary.sequence.closed == "case-0003"
+    assert "3 of 6 edits kept in the model until 'case-0003' closed it" in said_of_sequence(
+        summary.sequence, summary.edits
+    )
+
+
+def test_a_kept_edit_says_so_in_its_story(log: Log) -> None:
+    assert render_html(log).count("kept in the model for the edits behind it") == 6
+
+
 def test_a_control_is_never_kept(log: Log) -> None:
     sound = next(control for control in log.controls if control.verdict == "pass")
     kept_control = sound.model_dump() | {"weights": {"before": "a", "edited": "b", "kept": True}}
@@ -197,7 +230,7 @@ def test_what_still_holds_is_said_everywhere(log: Log) -> None:
     said = said_of_sequence(summary.sequence, summary.edits)
     assert said == (
         "6 of 6 edits kept in the model, which leave its perplexity at 1.050 times what it was and its weight moved by 0.5 of "
-        "its norm; at the end it says 6 of 6 as they are served"
+        "its norm; asked again at the end it gave the targets of 6 of 6 of them"
     )
     assert said in render_html(log)
     assert f"In sequence: {said}." in render_markdown(log)
