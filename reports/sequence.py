@@ -12,7 +12,7 @@ from typing import NamedTuple
 from .base import DRIFT, DRIFT_NORM, DRIFT_RATIO, Count, Model, Rate
 from .log import Log
 from .numbers import number, ratio
-from .schema import EditRecord, Measurement
+from .schema import EditRecord, Footer, Measurement
 from .text import counted, named
 
 __all__ = ["Moved", "SequenceTally", "moved", "said_of_sequence", "sequence_of", "sequence_reasons"]
@@ -80,7 +80,7 @@ def sequence_reasons(log: Log) -> Iterator[str]:
     for name in _closing(log):
         yield f"The sequence is closed since {name!r}, which would have led the accumulated drift over its bound."
     if log.header.in_sequence and log.footer is not None:
-        yield from _lost(log, log.footer.retained)
+        yield from _lost(log, log.footer)
 
 
 def _broken_chain(log: Log) -> Iterator[str]:
@@ -99,7 +99,8 @@ def _broken_chain(log: Log) -> Iterator[str]:
         left = record.weights.edited if _kept(record) else record.weights.before
 
 
-def _lost(log: Log, retained: Rate | None) -> Iterator[str]:
+def _lost(log: Log, footer: Footer) -> Iterator[str]:
+    retained = footer.retained
     kept = sum(_kept(record) for record in log.edits)
     if retained is None or retained.total != kept:
         yield f"Of {counted(kept, 'kept edit')} it was not measured how many still hold at the end."
@@ -110,7 +111,7 @@ def _lost(log: Log, retained: Rate | None) -> Iterator[str]:
         many = "does" if retained.failed == 1 else "do"
         yield (
             f"{retained.failed} of {counted(judged, 'kept edit')} {many} not hold any more at the end, and the policy asks for "
-            f"{least:.0%} that do: {named(log.footer.lost if log.footer else [])}."
+            f"{least:.0%} that do: {named(footer.lost)}."
         )
 
 
