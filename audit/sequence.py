@@ -27,6 +27,7 @@ from ..probes.fingerprint import tensor_hash
 from ..probes.requests import EditRequest
 from ..reports.base import Rate
 from ..reports.schema import EditRecord
+from ..reports.sequence import closes
 from ..suites.accumulated import AccumulatedDrift
 from ..suites.served import served
 from .guard import Assessment, GuardedEditor, Proposal, Result
@@ -102,14 +103,14 @@ class EditSequence:
         request = proposal.assessment.request
         if result.kept and result.update is not None:
             self._move_on(Kept(request, result.prefix, result.update.needs_prefix), before)
-        self._close(request.id, {one.check: one.message for one in result.failures})
+        self._close(request.id, [(one.check, one.message) for one in result.failures])
         return result
 
-    def _close(self, name: str, failed: dict[str, str]) -> None:
+    def _close(self, name: str, failed: Sequence[tuple[str, str]]) -> None:
         """Close where the edit `name` was sound by itself: what fails by itself too is undone, and the next may be better."""
-        if set(failed) == {AccumulatedDrift.name}:
+        if closes(check for check, _ in failed):
             self.closed = (
-                f"the sequence of edits is closed since {name!r}: {failed[AccumulatedDrift.name]}; ship what was "
+                f"the sequence of edits is closed since {name!r}: {'; '.join(message for _, message in failed)}; ship what was "
                 "kept, or raise the bound in the policy if you can justify it"
             )
 
@@ -182,7 +183,7 @@ def one_after_the_other(
     for index, (request, record) in enumerate(zip(requests, begun, strict=False)):
         if record.weights is not None and record.weights.kept:
             sequence._again(request, editor, record)
-        failed = {one.check: one.message for one in record.measurements if one.verdict in ("fail", "unmeasured")}
+        failed = [(one.check, one.message) for one in record.measurements if one.verdict in ("fail", "unmeasured")]
         sequence._close(record.id, failed)
         progress("edits made again", index + 1, len(begun))
     for index in range(len(begun), len(requests)):

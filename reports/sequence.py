@@ -6,7 +6,7 @@ Pure functions of the log.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from .base import DRIFT, DRIFT_NORM, DRIFT_RATIO, Count, Model, Rate
@@ -15,7 +15,7 @@ from .numbers import number, ratio
 from .schema import EditRecord, Footer, Measurement
 from .text import counted, named
 
-__all__ = ["Moved", "SequenceTally", "moved", "said_of_sequence", "sequence_of", "sequence_reasons"]
+__all__ = ["Moved", "SequenceTally", "closes", "moved", "said_of_sequence", "sequence_of", "sequence_reasons"]
 
 
 class SequenceTally(Model):
@@ -115,11 +115,15 @@ def _lost(log: Log, footer: Footer) -> Iterator[str]:
         )
 
 
+def closes(failed: Iterable[str]) -> bool:
+    """Whether an edit of which these checks failed closes its sequence: one that fails by itself is only undone."""
+    return set(failed) == {DRIFT}
+
+
 def _closing(log: Log) -> Iterator[str]:
     """Yield the id of the edit that closed the sequence: sound by itself, and undone for what it adds up to."""
     for record in log.edits if log.header.in_sequence else ():
-        failed = {one.check for one in record.measurements if one.verdict in ("fail", "unmeasured")}
-        if failed == {DRIFT}:
+        if closes(one.check for one in record.measurements if one.verdict in ("fail", "unmeasured")):
             yield record.id
             return
 

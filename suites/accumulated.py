@@ -17,9 +17,9 @@ from ..probes.requests import EditRequest
 from .check import CHECKS, Bench, Check, Measured, Measurement, judge
 from .perplexity import Perplexity
 
-__all__ = ["SEQUENCE", "AccumulatedDrift"]
+__all__ = ["AccumulatedDrift"]
 
-SEQUENCE = "sequence"
+_SEQUENCE = "sequence"
 """Name of the condition."""
 
 
@@ -63,7 +63,7 @@ class AccumulatedDrift(Check):
         return Measured(
             [
                 Measurement(
-                    self.name, metric, value if math.isfinite(value) else None, judge(value, value <= bound), SEQUENCE,
+                    self.name, metric, value if math.isfinite(value) else None, judge(value, value <= bound), _SEQUENCE,
                     baseline=base, threshold=bound, unit=unit,
                     message=against(f"{value:.4g} {what}", value <= bound, f"at most {bound:g}"),
                 )
