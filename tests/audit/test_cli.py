@@ -160,6 +160,29 @@ def test_audit_writes_its_files_and_report_makes_all_but_the_log_again(
     assert command(*call, "--out", "out", "--overwrite").code == 0
 
 
+def test_audit_in_sequence_says_so_everywhere(place: Path, checkpoint: Path, command: Command) -> None:
+    call = (
+        "audit",
+        "edits.json",
+        "--model",
+        checkpoint,
+        "--layer",
+        0,
+        "--stats",
+        "identity",
+        "--policy",
+        "policy.toml",
+    )
+    ran = command(*call, "--out", "out", "--in-sequence", "--json")
+    assert ran.code in (0, 1)
+    assert json.loads(ran.out)["sequence"]["kept"] >= 0
+    assert read_log(place / "out" / LOG).header.in_sequence
+    assert "in sequence: " in command("report", "out").out
+    one_sentence(
+        command(*call, "--out", "out", "--resume"), "begun with another in_sequence (True, now False)", "--overwrite"
+    )
+
+
 def test_stats_writes_a_file_that_probe_reads(place: Path, checkpoint: Path, command: Command) -> None:
     (place / "corpus.txt").write_text("Paris is not Lyon.\nIt is 2024.\n" * 20, encoding="utf-8")
     call = ("stats", "--model", checkpoint, "--layer", 0, "--corpus", "corpus.txt", "--out", "c.safetensors")

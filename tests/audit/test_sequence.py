@@ -190,6 +190,14 @@ def test_an_edit_that_fails_by_itself_closes_nothing(wide: Setup, bounds: dict[s
     assert not sequence.kept
 
 
+def test_all_that_left_its_bound_is_told(wide: Setup) -> None:
+    sequence = EditSequence(GuardedEditor(bounded(wide, max_accumulated_update=1e-6, max_accumulated_ratio=1e-6)))
+    sequence.edit(MIDDLE)
+    assert sequence.closed is not None
+    assert "times that before the first edit" in sequence.closed
+    assert "of ||W_0|| from the first weight" in sequence.closed
+
+
 def test_the_way_out_is_told(wide: Setup) -> None:
     sequence = EditSequence(GuardedEditor(bounded(wide, max_accumulated_update=1e-6)))
     sequence.edit(MIDDLE)
