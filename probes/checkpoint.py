@@ -104,7 +104,8 @@ def _weight_map(index: Path) -> dict[str, str]:
     """Return the file of each tensor by the index; what it names lies in its folder."""
     try:
         named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].items()
-        return {str(name): Path(str(file)).name for name, file in named}
+        # Encoded as the file system takes it, so that half a surrogate pair is a fault of the index and of no file.
+        return {str(name): Path(str(file).encode().decode()).name for name, file in named}
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise _damaged(index, error) from error
 

@@ -151,6 +151,8 @@ INDEX = json.dumps({"weight_map": {"a.weight": "one.safetensors", "b.weight": ".
 
 @FUZZED
 @example(weights=WEIGHTS, index=INDEX.replace(b"one", b"\xef\xbb\xbfone"))
+@example(weights=WEIGHTS, index=INDEX.replace(b"one", b"\\ud800one"))
+@example(weights=WEIGHTS, index=INDEX.replace(b"one", b"\\u0000one"))
 @given(weights=st.just(WEIGHTS) | spoilt([WEIGHTS]), index=st.none() | spoilt([INDEX]))
 def test_checkpoints(weights: bytes, index: bytes | None, tmp_path: Path) -> None:
     (tmp_path / "one.safetensors").write_bytes(weights)
