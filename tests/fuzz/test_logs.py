@@ -33,6 +33,7 @@ OVERRIDE = Override(
     time="2026-01-01T00:00:00+00:00", author="a", reason="r", baseline="main@1", baseline_sha256="0" * 64, log_sha256="1" * 64,
     closings=["regressed:efficacy"],
 )  # fmt: skip
+OVERRIDES = f"{OVERRIDE.model_dump_json()}\n".encode() * 2
 
 
 @FUZZED
@@ -69,7 +70,7 @@ def test_baselines(content: bytes, tmp_path: Path) -> None:
 
 
 @FUZZED
-@given(content=spoilt([f"{OVERRIDE.model_dump_json()}\n".encode() * 2, json.dumps(OVERRIDE.model_dump()).encode()]))
+@given(content=spoilt([OVERRIDES, json.dumps(OVERRIDE.model_dump()).encode()]))
 def test_overrides(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "overrides.jsonl").write_bytes(content)
     told_or_read(Store(tmp_path).overrides, tmp_path)

@@ -64,18 +64,23 @@ def test_requests(suffix: str, data: st.DataObject, skip: bool, tmp_path: Path) 
         assert all(isinstance(one, EditRequest) and one.subject in one.prompt for one in found)
 
 
+_ROWS = [{"text": "One text."}, {"text": "Another, «quoted»."}]
+CORPORA = {
+    ".txt": b"One text.\nAnother.\n",
+    ".json": json.dumps(_ROWS).encode(),
+    ".jsonl": "\n".join(map(json.dumps, _ROWS)).encode(),
+    ".csv": b'text,n\n"One, text.",1\nTwo.,2\n',
+}
+
+
 def test_every_format_is_tried() -> None:
     assert SEEDS.keys() == PARSERS.keys()
 
 
-@pytest.mark.parametrize("suffix", [".txt", ".json", ".jsonl", ".csv"])
+@pytest.mark.parametrize("suffix", CORPORA)
 @FUZZED
 @given(data=st.data())
 def test_corpora(suffix: str, data: st.DataObject, tmp_path: Path) -> None:
-    rows = [{"text": "One text."}, {"text": "Another, «quoted»."}]
-    seeds = {
-        ".json": json.dumps(rows), ".jsonl": "\n".join(map(json.dumps, rows)), ".csv": 'text,n\n"One, text.",1\nTwo.,2\n',
-    }.get(suffix, "One text.\nAnother.\n")  # fmt: skip
     path = tmp_path / f"corpus{suffix}"
-    path.write_bytes(data.draw(spoilt([seeds.encode()])))
+    path.write_bytes(data.draw(spoilt([CORPORA[suffix]])))
     told_or_read(lambda: corpus_from(str(path)).sha256, tmp_path)

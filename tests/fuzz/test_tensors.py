@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from editguard.audit.delta.file import encode, read_delta
 from editguard.probes.checkpoint import open_checkpoint
@@ -66,11 +66,14 @@ def headers(draw: st.DrawFn) -> bytes:
     return _safetensors({"second_moment": entry, "__metadata__": {"editguard": text}})
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = tmp_path_factory.mktemp("kept") / "c.safetensors"
-    save_statistics(KeyStatistics(MATRIX, Provenance("corpus", "text", "model", 0, "", 9)), path)
-    return path.read_bytes()
+def kept_statistics() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "c.safetensors")
+        save_statistics(KeyStatistics(MATRIX, Provenance("corpus", "text", "model", 0, "", 9)), path)
+        return path.read_bytes()
+
+
+KEPT = kept_statistics()
 
 
 def npz(save_them: Callable[..., None] = np.savez, **arrays: object) -> bytes:
@@ -93,9 +96,9 @@ def statistics(path: Path, folder: Path) -> None:
 
 @FUZZED
 @given(data=st.data())
-def test_statistics(kept: bytes, data: st.DataObject, tmp_path: Path) -> None:
+def test_statistics(data: st.DataObject, tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
-    path.write_bytes(data.draw(spoilt([kept]) | headers()))
+    path.write_bytes(data.draw(spoilt([KEPT]) | headers()))
     statistics(path, tmp_path)
 
 

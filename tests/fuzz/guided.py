@@ -1,0 +1,143 @@
+"""The same readers and the same rule, led by coverage: atheris keeps what reaches new code and changes it further.
+
+    python -m tests.fuzz.guided                      # every reader, 10 000 files each
+    python -m tests.fuzz.guided logs --runs 100000   # one of them, for longer
+
+Hypothesis spoils valid files without looking; this looks which lines of editguard a file has reached. A file that gets past a
+reader, or brings it down, is kept in build/fuzz. Exit code 1 where there is one. Needs atheris (Linux, macOS).
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["READERS", "Reader"]
+
+ROOT = Path(__file__).resolve().parents[2]
+FOUND = ROOT / "build" / "fuzz"
+
+
+class Reader(NamedTuple):
+    """The file that is read, what it is spoilt from, and what reads it."""
+
+    file: str
+    seeds: Sequence[bytes]
+    read: Callable[[Path], object]
+    beside: Mapping[str, bytes] = {}
+    """Files that stand in its folder."""
+
+
+def _readers() -> dict[str, Reader]:
+    """Return all readers; editguard is imported here, where its code is made to tell what it reaches."""
+    from editguard.audit.baselines import Store
+    from editguard.audit.delta.file import read_delta
+    from editguard.audit.policy import load_policy
+    from editguard.probes.checkpoint import open_checkpoint
+    from editguard.probes.corpus_statistics import corpus_from
+    from editguard.probes.request_files import load_requests
+    from editguard.probes.statistics import load_statistics
+    from editguard.reports.digest import summarise
+    from editguard.reports.log import read_log
+
+    from . import test_logs, test_policies, test_requests, test_tensors
+
+    def checkpoint(path: Path) -> None:
+        found = open_checkpoint(str(path.parent))
+        for name in found.files:
+            found.tensor(name)
+
+    def statistics(path: Path) -> object:
+        return load_statistics(path, size=test_tensors.SIZE, model_fingerprint="model", layer=0)
+
+    edits = {
+        f"edits{suffix}": Reader(f"edits{suffix}", [seed.encode() for seed in test_requests.SEEDS[suffix]],
+                                 lambda path: load_requests(path, skip_invalid=True).requests)
+        for suffix in (".json", ".jsonl", ".yaml", ".csv")
+    }  # fmt: skip
+    corpora = {
+        f"corpus{suffix}": Reader(f"corpus{suffix}", [seed], lambda path: corpus_from(str(path)).sha256)
+        for suffix, seed in test_requests.CORPORA.items()
+    }
+    return edits | corpora | {
+        "policy": Reader("policy.toml", test_policies.SEEDS["policy.toml"], load_policy),
+        "log": Reader("audit.jsonl", test_logs.LOGS, lambda path: summarise(read_log(path))),
+        "baseline": Reader("baseline.json", [test_logs.BASELINE], lambda path: Store(path.parent).find(str(path))),
+        "overrides": Reader("overrides.jsonl", [test_logs.OVERRIDES], lambda path: Store(path.parent).overrides()),
+        "delta": Reader("a.delta.safetensors", [test_tensors.DELTA], read_delta),
+        "statistics": Reader("c.safetensors", [test_tensors.KEPT], statistics),
+        "statistics-of-rome": Reader("c.npz", test_tensors.NPZ, statistics),
+        "weights": Reader("one.safetensors", [test_tensors.WEIGHTS], checkpoint),
+        "index": Reader("model.safetensors.index.json", [test_tensors.INDEX], checkpoint,
+                        {"one.safetensors": test_tensors.WEIGHTS}),
+    }  # fmt: skip
+
+
+READERS = (
+    "edits.json", "edits.jsonl", "edits.yaml", "edits.csv", "corpus.txt", "corpus.json", "corpus.jsonl", "corpus.csv", "policy",
+    "log", "baseline", "overrides", "delta", "statistics", "statistics-of-rome", "weights", "index",
+)  # fmt: skip
+"""Names of `_readers`, known before anything is imported."""
+
+
+def _word(content: bytes) -> str:
+    """Return an entry of libFuzzer's dictionary."""
+    return '"' + "".join(f"\\x{byte:02x}" for byte in content) + '"'
+
+
+def _fuzz(name: str, runs: int) -> None:
+    """Fuzz one reader; libFuzzer ends the process."""
+    import atheris
+
+    with atheris.instrument_imports(include=["editguard"]):
+        reader = _readers()[name]
+        from .harness import HOSTILE, told_or_read
+
+    FOUND.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as corpus, tempfile.TemporaryDirectory() as folder:
+        for number, seed in enumerate(reader.seeds):
+            Path(corpus, str(number)).write_bytes(seed)
+        for file, content in reader.beside.items():
+            Path(folder, file).write_bytes(content)
+        path, words = Path(folder, reader.file), Path(corpus, "words")
+        # libFuzzer takes words of 64 bytes at most.
+        words.write_text("\n".join(_word(one) for one in HOSTILE if len(one) <= 64))
+
+        def one(content: bytes) -> None:
+            path.write_bytes(content)
+            told_or_read(lambda: reader.read(path), Path(folder))
+
+        options = (f"-atheris_runs={runs}", "-len_control=0", "-max_len=20000", "-timeout=30", "-rss_limit_mb=4096",
+                   f"-dict={words}", f"-artifact_prefix={FOUND}/{name}-")  # fmt: skip
+        atheris.Setup([sys.argv[0], *options, corpus], one)
+        atheris.Fuzz()
+
+
+def main() -> int:
+    """Run each reader in a process of its own, and return 1 where a file was found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[*READERS, []], metavar="NAME")
+    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.here:
+        _fuzz(*options.names, options.runs)
+    failed = []
+    for name in options.names or READERS:
+        command = [sys.executable, "-m", "tests.fuzz.guided", name, "--here", "--runs", str(options.runs)]
+        made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        told = [line.strip() for line in made.stderr.splitlines() if "cov: " in line] or ["nothing was run"]
+        print(f"{name}: {told[-1]}; exit code {made.returncode}", flush=True)
+        if made.returncode:
+            print(made.stdout[-3000:], made.stderr[-3000:], sep="\n")
+            failed.append(name)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

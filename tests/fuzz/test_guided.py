@@ -1,0 +1,23 @@
+"""What atheris begins with is read whole, so that it spoils something; it runs by `tox -e fuzz` alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .guided import READERS, _readers
+
+
+def test_every_reader_has_a_name() -> None:
+    assert tuple(_readers()) == READERS
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_the_seeds_are_read(name: str, tmp_path: Path) -> None:
+    reader = _readers()[name]
+    for file, content in reader.beside.items():
+        (tmp_path / file).write_bytes(content)
+    for seed in reader.seeds:
+        (tmp_path / reader.file).write_bytes(seed)
+        reader.read(tmp_path / reader.file)
