@@ -216,7 +216,7 @@ def _malformed(name: str, error: ValidationError, writer: object) -> BaselineErr
     fault = (infinite or faults)[0]
     where = printable(".".join(str(part) for part in fault["loc"])) or "the file"
     kind = NotFiniteRecord if infinite else BaselineError
-    return kind(f"The baseline {name}: {where}: {fault['msg']}; {_RESTORE}.")
+    return kind(f"The baseline {name}: {where}: {printable(fault['msg'], 300)}; {_RESTORE}.")
 
 
 def _fields(faults: Sequence[ErrorDetails], kind: str) -> list[str]:

@@ -253,7 +253,8 @@ def _first_fault(error: ValidationError) -> str:
     value = repr(fault["input"])
     shown = value if len(value) <= 60 else f"{value[:57]}..."
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{where} is {shown}: {fault['msg']}{more}"
+    # It may repeat what the file holds.
+    return f"{where} is {shown}: {printable(fault['msg'], 300)}{more}"
 
 
 def _malformed(path: Path, number: int, rule: str, kind: type[LogError] = LogError) -> LogError:

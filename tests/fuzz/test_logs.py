@@ -11,7 +11,7 @@ from editguard.reports.baseline import baseline_of
 from editguard.reports.closings import Override
 from editguard.reports.digest import summarise
 from editguard.reports.log import Log, LogWriter, log_so_far, read_log
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ..reports.audits import audit
@@ -37,6 +37,7 @@ OVERRIDES = f"{OVERRIDE.model_dump_json()}\n".encode() * 2
 
 
 @FUZZED
+@example(content=LOGS[0].replace(b'"kind":"header"', b'"kind":"\xef\xbb\xbfheader"', 1))
 @given(content=spoilt(LOGS))
 def test_logs(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
