@@ -132,8 +132,9 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Probe, guard, make, check and undo every edit; write log, report and outputs. Exit 0 only for a pass."""
-    from .files import REPORT
+    from .files import LOG, REPORT
     from .folders import locked_folder
+    from .resume import could_continue
     from .runner import run_audit
 
     arguments = {name: str(value) if isinstance(value, Path) else value for name, value in locals().items()
@@ -142,6 +143,11 @@ def audit(
     loaded = load_edits(edits, limit, skip_invalid)
     known_editor(editor)
     with locked_folder(out, overwrite=overwrite, resume=resume), progress_bars(as_json) as progress:
+        if resume:
+            could_continue(
+                out / LOG, in_sequence=in_sequence, seed=seed, editor=editor, source_sha256=loaded.sha256,
+                requests=len(loaded.requests),
+            )  # fmt: skip
         setup = prepared(
             model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress,
             engine=engine, perplexity_corpus=perplexity_corpus, check_dtype=check_dtype,

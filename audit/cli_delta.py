@@ -75,13 +75,15 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Make edits under the guard and write only the changes, one delta file an edit; exit 1 if any is not sound."""
-    from .delta.export import export_edits
+    from .delta.export import evidence, export_edits
     from .delta.folder import free
     from .delta.manifest import EXPORT
 
     loaded = load_edits(edits, limit, skip_invalid)
     known_editor(editor)
     free(out, EXPORT, overwrite=overwrite)
+    if log is not None:
+        evidence(log)  # told before the model is made ready, which takes longer
     with progress_bars(as_json) as progress:
         setup = prepared(
             model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress, engine=engine

@@ -13,10 +13,10 @@ from pydantic import JsonValue
 
 from ..probes.errors import InputError
 from ..probes.requests import EditRequest
-from ..reports.log import Log
+from ..reports.log import Log, log_so_far
 from ..reports.schema import Header
 
-__all__ = ["continues"]
+__all__ = ["continues", "could_continue"]
 
 _FREE = ("created", "arguments", "source")
 """What may differ: when and where from. Of the arguments only the editor decides about a record."""
@@ -28,16 +28,28 @@ _NAMES = {"source_sha256": "content of the file of edits", "perplexity_corpus_sh
 
 def continues(begun: Log, head: Header, requests: Sequence[EditRequest], path: Path) -> None:
     """Raise `InputError` unless the run of `head` and `requests` is the one that began the log at `path`."""
-    different = [
-        _NAMES.get(name.partition(" ")[0], name) for name in _differences(_compared(begun.header), _compared(head))
-    ]
+    _same_run(_compared(begun.header), _compared(head), path)
+    _same_order([one.id for one in begun.edits], [one.id for one in requests], path)
+    _same_order([one.id for one in begun.controls], head.controls, path)
+
+
+def could_continue(path: Path, **known: JsonValue) -> None:
+    """Raise `InputError` where the log at `path` was begun by another run by what is `known` of its header so far.
+
+    That takes no time, and `continues` asks for all the rest when the model is ready.
+    """
+    begun = log_so_far(path)
+    if begun is not None:
+        _same_run({name: value for name, value in _compared(begun.header).items() if name in known}, known, path)
+
+
+def _same_run(begun: Mapping[str, JsonValue], now: Mapping[str, JsonValue], path: Path) -> None:
+    different = [_NAMES.get(name.partition(" ")[0], name) for name in _differences(begun, now)]
     if different:
         raise InputError(
             f"The log {str(path)!r} was begun with another {', '.join(different)}, and one log holds one run; choose another "
             "--out, or add --overwrite instead of --resume."
         )
-    _same_order([one.id for one in begun.edits], [one.id for one in requests], path)
-    _same_order([one.id for one in begun.controls], head.controls, path)
 
 
 def _same_order(done: Sequence[str], asked: Sequence[str], path: Path) -> None:

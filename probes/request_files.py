@@ -26,7 +26,8 @@ __all__ = ["InvalidRecord", "LoadedRequests", "load_requests"]
 
 _MAX_BYTES = 256 * 2**20
 _LONGEST_NAME = 80
-_MAX_LISTED = 50
+_MAX_LISTED, _LONGEST_LIST = 50, 16_000
+"""Records, and characters of them, that one message tells of: nobody reads more of a terminal."""
 _HUB = "hf://"
 
 
@@ -139,7 +140,12 @@ def _report(source: str, invalid: list[InvalidRecord], total: int, *, skip_inval
         way_out = f"correct {them}, or go on without {them} with --skip-invalid (in Python: skip_invalid=True)."
     wrong = f"{len(invalid)} of {total} {'record' if total == 1 else 'records'} in {source!r}"
     first = f"{wrong} {'is' if len(invalid) == 1 else 'are'} wrong; {way_out}"
-    listed = [f"{record.where}: {record.message}" for record in invalid[:_MAX_LISTED]]
+    listed: list[str] = []
+    for record in invalid[:_MAX_LISTED]:
+        line = f"{record.where}: {record.message}"
+        if listed and sum(map(len, listed)) + len(line) > _LONGEST_LIST:
+            break
+        listed.append(line)
     rest = len(invalid) - len(listed)
     return "\n".join([first, *listed, *([f"and {rest} more"] if rest > 0 else [])])
 

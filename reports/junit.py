@@ -21,6 +21,7 @@ from .closings import Gate, Override
 from .comparison_text import headline, lapse, said_of
 from .digest import Digest, digest
 from .log import Log
+from .sequence import said_of_sequence
 from .story import Decided, Story
 from .text import shortened, visible
 from .verdict import control_fault
@@ -93,6 +94,7 @@ def _properties(found: Digest) -> dict[str, str]:
         "source_sha256": header.source_sha256,
         "policy_sha256": header.policy_sha256,
         "seed": str(header.seed),
+        **({} if summary.sequence is None else {"sequence": said_of_sequence(summary.sequence, summary.edits)}),
     }
 
 

@@ -26,7 +26,7 @@ EDITS: Final[Mapping[str, str]] = {
     "numerator": "Float64", "update_denominator": "Float64", "update_norm": "Float64", "relative_norm": "Float64",
     "steps": "Int64", "final_loss": "Float64", "needs_prefix": "boolean", "perplexity_ratio": "Float64",
     "collapsed": "boolean", "outcome": "string", "verdict": "string", "result": "string", "faults": "string",
-    "restored_ok": "boolean", "seconds": "Float64",
+    "restored_ok": "boolean", "kept": "boolean", "seconds": "Float64",
 }  # fmt: skip
 """Columns of the table of edits, one row an edit, with their pandas types."""
 
@@ -77,6 +77,7 @@ def _edit(story: Story) -> dict[str, Any]:
         "result": story.result.value,
         "faults": "; ".join(story.faults) or None,
         "restored_ok": None if record.weights is None else record.weights.restored_ok,
+        "kept": None if record.weights is None else record.weights.kept,
     }
 
 

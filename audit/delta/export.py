@@ -21,7 +21,7 @@ from ...reports.log import Log, write_atomic
 from ...reports.schema import EditRecord
 from ...reports.text import counted, slugs
 from ...suites.served import PREFIXES
-from ..gate import read_audit
+from ..gate import ReadLog, read_audit
 from ..guard import GuardedEditor, Proposal, Result
 from ..making import TOGETHER, proposals
 from ..setup import Progress, Setup, editable
@@ -29,7 +29,7 @@ from .file import SUFFIX, Delta, encode
 from .folder import free, whole_folder
 from .manifest import EXPORT, AuditEvidence, DeltaManifest, Exported, ExportIndex
 
-__all__ = ["export_edits"]
+__all__ = ["evidence", "export_edits"]
 
 
 def export_edits(
@@ -85,6 +85,25 @@ def _proposals(
     return [one for one in found if isinstance(one, Proposal)]
 
 
+def evidence(path: Path) -> ReadLog:
+    """Read the log of a finished, sound audit of edits made alone; raises `EditRefused`, `InputError` and `ReportError`."""
+    found = read_audit(path)
+    log = found.log
+    if log.footer is None or log.torn:
+        raise EditRefused(
+            f"The log {str(path)!r} is unfinished (it has no footer), so it proves nothing about any edit; finish the audit "
+            "by running it again into its folder."
+        )
+    if log.header.in_sequence:
+        raise InputError(
+            f"The log {str(path)!r} is of edits in sequence, each judged with others in the model, and an export holds each "
+            "alone; audit them without --in-sequence, or keep and save them with EditSequence in Python."
+        )
+    if summarise(log).verdict not in ("pass", "fail"):
+        raise EditRefused(f"The audit {str(path)!r} is void, so it proves nothing about any edit; audit again.")
+    return found
+
+
 class _Evidence(NamedTuple):
     """A finished audit of the same model at the same site."""
 
@@ -94,27 +113,15 @@ class _Evidence(NamedTuple):
 
     @classmethod
     def read(cls, path: Path, setup: Setup) -> _Evidence:
-        _, sha256, log = read_audit(path)
-        if log.footer is None or log.torn:
-            raise EditRefused(
-                f"The log {str(path)!r} is unfinished (it has no footer), so it proves nothing about any edit; finish the audit "
-                "by running it again into its folder."
-            )
-        if log.header.in_sequence:
-            raise InputError(
-                f"The log {str(path)!r} is of edits in sequence, each judged with others in the model, and an export holds each "
-                "alone; audit them without --in-sequence, or keep and save them with EditSequence in Python."
-            )
-        theirs = (log.header.model.fingerprint, log.header.site)
+        found = evidence(path)
+        theirs = (found.log.header.model.fingerprint, found.log.header.site)
         ours = (setup.lm.fingerprint, setup.site.path)
         if theirs != ours:
             raise InputError(
                 f"The log {str(path)!r} is of model {theirs[0][:12]} at {theirs[1]}, and not of {ours[0][:12]} at {ours[1]}; "
                 "give the log of an audit of this model, or leave out --log."
             )
-        if summarise(log).verdict not in ("pass", "fail"):
-            raise EditRefused(f"The audit {str(path)!r} is void, so it proves nothing about any edit; audit again.")
-        return cls(path, log, sha256)
+        return cls(path, found.log, found.sha256)
 
     def of(self, request: EditRequest, edited: str) -> AuditEvidence:
         """Return what the log says for `request`, if it passed there with the same weight."""

@@ -179,6 +179,15 @@ def test_audit_in_sequence_says_so_everywhere(place: Path, checkpoint: Path, com
     assert read_log(place / "out" / LOG).header.in_sequence
     assert "in sequence: " in command("report", "out").out
     one_sentence(
+        command("export", "edits.json", "--model", "not-asked", "--log", "out", "--out", "deltas"),
+        "is of edits in sequence", "audit them without --in-sequence",
+    )  # fmt: skip
+    # Before anything is loaded.
+    one_sentence(
+        command("audit", "edits.json", "--model", "not-asked", "--out", "out", "--resume"),
+        "begun with another in_sequence (True, now False)", "--overwrite",
+    )  # fmt: skip
+    one_sentence(
         command(*call, "--out", "out", "--resume"), "begun with another in_sequence (True, now False)", "--overwrite"
     )
 

@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from .harness import SECONDS
+
 __all__ = ["READERS", "Reader"]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,25 +96,28 @@ def _fuzz(name: str, runs: int) -> None:
     """Fuzz one reader; libFuzzer ends the process."""
     import atheris
 
-    with atheris.instrument_imports(include=["editguard"]):
-        reader = _readers()[name]
-        from .harness import HOSTILE, told_or_read
-
-    FOUND.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as corpus, tempfile.TemporaryDirectory() as folder:
-        for number, seed in enumerate(reader.seeds):
-            Path(corpus, str(number)).write_bytes(seed)
-        for file, content in reader.beside.items():
-            Path(folder, file).write_bytes(content)
-        path, words = Path(folder, reader.file), Path(corpus, "words")
+        with atheris.instrument_imports(include=["editguard"]):
+            reader = _readers()[name]
+            from .harness import HOSTILE, told_or_read
+
+            path = Path(folder, reader.file)
+
+            def one(content: bytes) -> None:
+                path.write_bytes(content)
+                told_or_read(lambda: reader.read(path), Path(folder))
+
+            for file, content in reader.beside.items():
+                Path(folder, file).write_bytes(content)
+            for number, seed in enumerate(reader.seeds):
+                one(seed)  # what a reader imports only when it runs is to be instrumented as well
+                Path(corpus, str(number)).write_bytes(seed)
+        FOUND.mkdir(parents=True, exist_ok=True)
+        words = FOUND / "words"
         # libFuzzer takes words of 64 bytes at most.
-        words.write_text("\n".join(_word(one) for one in HOSTILE if len(one) <= 64))
-
-        def one(content: bytes) -> None:
-            path.write_bytes(content)
-            told_or_read(lambda: reader.read(path), Path(folder))
-
-        options = (f"-atheris_runs={runs}", "-len_control=0", "-max_len=20000", "-timeout=30", "-rss_limit_mb=4096",
+        words.write_text("\n".join(_word(content) for content in HOSTILE if len(content) <= 64))
+        # Its own limit of time rings an alarm that also ends a process which is done; `main` has one, and so has the rule.
+        options = (f"-atheris_runs={runs}", "-len_control=0", "-max_len=20000", "-timeout=100000", "-rss_limit_mb=4096",
                    f"-dict={words}", f"-artifact_prefix={FOUND}/{name}-")  # fmt: skip
         atheris.Setup([sys.argv[0], *options, corpus], one)
         atheris.Fuzz()
@@ -130,11 +135,19 @@ def main() -> int:
     failed = []
     for name in options.names or READERS:
         command = [sys.executable, "-m", "tests.fuzz.guided", name, "--here", "--runs", str(options.runs)]
-        made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        told = [line.strip() for line in made.stderr.splitlines() if "cov: " in line] or ["nothing was run"]
-        print(f"{name}: {told[-1]}; exit code {made.returncode}", flush=True)
-        if made.returncode:
-            print(made.stdout[-3000:], made.stderr[-3000:], sep="\n")
+        limit = 300 + options.runs * SECONDS / 10
+        try:
+            made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=limit)
+        except subprocess.TimeoutExpired:
+            print(f"{name}: not done after {limit:.0f} s", flush=True)
+            failed.append(name)
+            continue
+        lines = made.stderr.splitlines()
+        told = [line.strip() for line in lines if "cov: " in line] or ["nothing was run"]
+        done = f"Done {options.runs} in " in made.stderr
+        print(f"{name}: {'done' if done else 'NOT done'}, exit code {made.returncode}; {told[-1]}", flush=True)
+        if made.returncode or not done:
+            print(made.stdout[-3000:], *(line for line in lines if line[:1] != "#" and "INFO" not in line), sep="\n")
             failed.append(name)
     return 1 if failed else 0
 

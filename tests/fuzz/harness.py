@@ -16,7 +16,7 @@ from editguard.reports.errors import ReportError
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-__all__ = ["EXAMPLES", "FUZZED", "HOSTILE", "spoilt", "told_or_read"]
+__all__ = ["EXAMPLES", "FUZZED", "HOSTILE", "SECONDS", "spoilt", "told_or_read"]
 
 EXAMPLES = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 40
 SECONDS = 5.0

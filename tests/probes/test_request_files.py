@@ -137,6 +137,15 @@ def test_at_most_fifty_are_listed(tmp_path: Path, count: int, more: str) -> None
     assert lines[-1] == more or not more
 
 
+def test_records_of_many_faults_make_no_long_message(tmp_path: Path) -> None:
+    records = [{f"no such key {n}": 1 for n in range(20)}] * 30
+    *lines, more = refusal(write(tmp_path, "e.json", records)).split("\n")
+    told = len(lines) - 1
+    assert 1 <= told < 30
+    assert more == f"and {30 - told} more"
+    assert sum(map(len, lines)) < 17_000
+
+
 def test_an_id_that_was_used_is_a_fault_even_if_its_first_owner_is_wrong(tmp_path: Path) -> None:
     records = [{**RECORD, "id": "x"}, {**RECORD, "case_id": "x"}, {**WRONG, "id": 4}, RECORD]
     lines = refusal(write(tmp_path, "e.json", records)).split("\n")[1:]
