@@ -37,9 +37,9 @@ def drift_figures(digest: Digest) -> list[Figure]:
     found = []
     if ratios:
         axis = "perplexity, over that before the first edit"
-        found.append(_figure(digest, ratios, "drift-perplexity", f"{_TITLE}perplexity", axis, ratio))
+        found.append(_figure(ratios, "drift-perplexity", f"{_TITLE}perplexity", axis, ratio))
     if norms:
-        found.append(_figure(digest, norms, "drift-weight", f"{_TITLE}weight", "‖W − W₀‖ / ‖W₀‖", number))
+        found.append(_figure(norms, "drift-weight", f"{_TITLE}weight", "‖W − W₀‖ / ‖W₀‖", number))
     return found
 
 
@@ -54,16 +54,14 @@ def _seen(digest: Digest, pick: Callable[[Moved], Measurement | None]) -> list[_
     return found
 
 
-def _figure(
-    digest: Digest, seen: Sequence[_Seen], name: str, title: str, axis: str, shown: Callable[[float], str]
-) -> Figure:
+def _figure(seen: Sequence[_Seen], name: str, title: str, axis: str, shown: Callable[[float], str]) -> Figure:
     kept, undone = [one for one in seen if one.kept], [one for one in seen if not one.kept]
     traces = [_trace("kept", "allowed", "circle", kept, shown), _trace("undone", "failed", "x", undone, shown)]
     bound = seen[0].bound
     near = [bound] if bound is not None and bound <= _IN_SIGHT * max(one.value for one in seen) else []
     order = {"title": {"text": "Edit, in the order in which they were made"}, "zeroline": False}
     layout = {
-        "xaxis": order | whole(len(digest.stories)),
+        "xaxis": order | whole(max(one.story.record.index for one in seen) + 1),
         # A ratio begins at 1 and a distance at 0: what is small must not look steep.
         "yaxis": {"title": {"text": axis}, "zeroline": False} | ({} if shown is ratio else {"rangemode": "tozero"}),
         "shapes": [line("y", one) for one in near],
@@ -85,8 +83,8 @@ def _trace(label: str, role: str, symbol: str, seen: Sequence[_Seen], shown: Cal
 
 
 def _label(bound: float) -> dict[str, Any]:
-    # The axis is linear, and `line_label` is made for logarithmic ones.
-    return line_label("y", 1.0, f"bound {number(bound)}") | {"y": bound}
+    # The axis is linear, and `line_label` is made for logarithmic ones; the last edits are those near the bound.
+    return line_label("y", 1.0, f"bound {number(bound)}") | {"y": bound, "x": 0, "xanchor": "left"}
 
 
 def _caption(kept: Sequence[_Seen], bound: float | None, shown: Callable[[float], str]) -> str:

@@ -254,6 +254,13 @@ def test_the_drift_is_drawn_edit_by_edit_with_its_bound(log: Log) -> None:
     assert "it stands at 0.5" in weight.caption
 
 
+def test_the_figure_ends_where_the_sequence_was_closed(log: Log) -> None:
+    refused = [one.model_copy(update={"id": f"late-{n}", "index": 6 + n, "measurements": []}) for n in range(294)
+               for one in log.edits[:1]]  # fmt: skip
+    figures = drift_figures(digest(replace(log, edits=(*log.edits, *refused))))
+    assert [json.loads(one.data)["layout"]["xaxis"]["dtick"] for one in figures] == [1, 1]
+
+
 def test_an_audit_of_single_edits_has_no_such_figure() -> None:
     assert drift_figures(digest(audit(6))) == []
 
