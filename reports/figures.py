@@ -73,8 +73,9 @@ def _denominators(digest: Digest) -> Figure | None:
     lifted = [_placed(story, value, "under prefixes") for story, value in rewritten if value]
     traces.append(trace("rewritten, under prefixes", Decided.REWRITTEN.value, lifted, "diamond-open"))
     heights = [height for drawn in traces for height in drawn["y"]]
+    last = max(one.story.record.index for one in bare) + 1
     layout = {
-        "xaxis": {"title": {"text": "Edit, in the order of the file"}, "zeroline": False} | whole(len(digest.stories)),
+        "xaxis": {"title": {"text": "Edit, in the order of the file"}, "zeroline": False} | whole(last),
         "yaxis": {"title": {"text": "|u · k_u|, denominator of the update"}, "zeroline": False} | decades(heights),
         "shapes": [line("y", common)] if common else [],
         "annotations": [line_label("y", common, f"threshold {number(common)}")] if common else [],
