@@ -144,10 +144,7 @@ def audit(
     known_editor(editor)
     with locked_folder(out, overwrite=overwrite, resume=resume), progress_bars(as_json) as progress:
         if resume:
-            could_continue(
-                out / LOG, in_sequence=in_sequence, seed=seed, editor=editor, source_sha256=loaded.sha256,
-                requests=len(loaded.requests),
-            )  # fmt: skip
+            could_continue(out / LOG, loaded, in_sequence=in_sequence, seed=seed, editor=editor)
         setup = prepared(
             model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress,
             engine=engine, perplexity_corpus=perplexity_corpus, check_dtype=check_dtype,

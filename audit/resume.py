@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from ..probes.errors import InputError
+from ..probes.request_files import LoadedRequests
 from ..probes.requests import EditRequest
 from ..reports.log import Log, log_so_far
 from ..reports.schema import Header
@@ -33,13 +34,14 @@ def continues(begun: Log, head: Header, requests: Sequence[EditRequest], path: P
     _same_order([one.id for one in begun.controls], head.controls, path)
 
 
-def could_continue(path: Path, **known: JsonValue) -> None:
+def could_continue(path: Path, loaded: LoadedRequests, **known: JsonValue) -> None:
     """Raise `InputError` where the log at `path` was begun by another run by what is `known` of its header so far.
 
     That takes no time, and `continues` asks for all the rest when the model is ready.
     """
     begun = log_so_far(path)
     if begun is not None:
+        known |= {"source_sha256": loaded.sha256, "requests": len(loaded.requests)}
         _same_run({name: value for name, value in _compared(begun.header).items() if name in known}, known, path)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from .embedded import EMBEDDED_NAME, embedded_folder
 from .errors import ModelError
+from .messages import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -111,7 +112,4 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _damaged(path: Path, error: Exception) -> ModelError:
-    line = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-    # It may repeat what the file holds, a name with control characters say.
-    line = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in line)
-    return ModelError(f"The file {str(path)!r} cannot be read ({line}); save the model again.")
+    return ModelError(f"The file {str(path)!r} cannot be read ({first_line(error)}); save the model again.")

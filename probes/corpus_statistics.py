@@ -25,6 +25,7 @@ import torch
 
 from .batches import batches, each_fitting, pad
 from .errors import NotFinite, StatisticsError
+from .messages import first_line
 from .passes import pad_id, stop_after_all
 from .running_sums import RunningSums, read_sums, write_sums
 from .statistics import KeyStatistics, Provenance
@@ -94,8 +95,8 @@ def corpus_from(source: str) -> Corpus:
         documents = tuple(text for text in found if text.strip())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         raise StatisticsError(
-            f"The corpus {source!r} cannot be read ({type(error).__name__}: {_told(error)}); give a text file with one document "
-            "a line, or JSON, JSONL or CSV with a field 'text'."
+            f"The corpus {source!r} cannot be read ({type(error).__name__}: {first_line(error)}); give a text file with one "
+            "document a line, or JSON, JSONL or CSV with a field 'text'."
         ) from error
     if not documents:
         raise StatisticsError(f"The corpus {source!r} holds no text; give a file with one document a line.")
@@ -117,11 +118,6 @@ def _from_file(path: Path) -> Iterator[str]:
         yield from (_text(record) for record in csv.DictReader(io.StringIO(text, newline="")))
     else:
         yield from text.splitlines()
-
-
-def _told(error: Exception) -> str:
-    """Return what an error says, on one line, shortened and without what a terminal would take for commands."""
-    return "".join(one if one.isprintable() else " " for one in str(error))[:200]
 
 
 def _text(record: object) -> str:
