@@ -11,9 +11,10 @@ from editguard.reports.digest import digest, summarise
 from editguard.reports.junit import render_junit
 from editguard.reports.log import Log
 from editguard.reports.markdown import render_markdown
-from editguard.reports.schema import ControlRecord, Header
+from editguard.reports.schema import ControlRecord, Footer, Header
 from editguard.reports.sightings import Seen, Sighting
-from editguard.reports.verdict import control_fault, not_controlled, void_reasons
+from editguard.reports.story import Decided
+from editguard.reports.verdict import control_fault, not_controlled, pass_reason, void_reasons
 from pydantic import ValidationError
 
 from . import synthetic
@@ -69,6 +70,83 @@ def test_a_control_that_missed_its_end_too_says_both(log: Log) -> None:
         assert fault is not None
         assert fault.startswith("Control 'again' was to show a ")
         assert "the probe 'sink-key' was silent where it must fire (known bad): the checks prove nothing." in fault
+
+
+def faulty(log: Log, *, collapse: bool, ok: bool = False, missed: bool = False, **changes: object) -> str:
+    """Return why a control proves nothing that showed, or did not show, a collapse."""
+    rng = random.Random(3)
+    record = synthetic.control("again", rng, collapse=collapse, ok=ok)
+    seen = [sighting("probe", "sink-key", Seen.FIRES, Seen.SILENT, ok=False)] if missed else []
+    record = record.model_copy(update={"ok": False, "sightings": seen, **changes})
+    fault = control_fault(digest(replace(log, controls=(record,))).controls[0])
+    assert fault is not None
+    return fault
+
+
+def test_a_control_says_what_it_showed_instead(log: Log) -> None:
+    unmeasured = synthetic.perplexity(1.0).model_copy(update={"value": None, "verdict": "unmeasured"})
+    measured = {"measurements": [synthetic.perplexity(1.0123)]}
+    said = "Control 'again' was to show {}, but {}: the checks prove nothing."
+    assert faulty(log, collapse=True, **measured) == said.format("a collapse", "the perplexity ratio was 1.012")
+    assert "no perplexity ratio was measured" in faulty(log, collapse=True, measurements=[])
+    assert "no perplexity ratio was measured" in faulty(log, collapse=True, measurements=[unmeasured])
+    assert faulty(log, collapse=False, ok=True) == said.format("a sound model", "it was not")
+    assert "it collapsed the model: perplexity ratio" in faulty(log, collapse=False)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "verdict", "shown"), [(40.0, "fail", True), (40.0, "pass", False), (1.0, "fail", False), (1.0, "pass", False)]
+)  # fmt: skip
+def test_a_collapse_is_shown_by_its_ratio_and_its_verdict_together(
+    log: Log, ratio: float, verdict: str, shown: bool
+) -> None:
+    fault = faulty(log, collapse=True, missed=True, verdict=verdict, measurements=[synthetic.perplexity(ratio)])
+    assert ("shows that the probe 'sink-key'" in fault) is shown
+    assert ("was to show a collapse" in fault) is not shown
+
+
+def test_an_edit_is_no_control(log: Log) -> None:
+    assert [control_fault(story) for story in digest(log).stories] == [None] * 60
+
+
+def under(log: Log, **policy: bool) -> Log:
+    header = log.header.model_copy(update={"policy": log.header.policy | policy})
+    return replace(log, header=header)
+
+
+def test_each_fail_is_said_and_nothing_else(log: Log) -> None:
+    made = replace(log, edits=tuple(one for one in log.edits if one.outcome != "refused"))
+    made = replace(made, header=made.header.model_copy(update={"requests": len(made.edits)}))
+    made = replace(made, footer=Footer(records=len(made.edits) + len(made.controls), seconds=1.0))
+    assert summarise(under(made, allow_refused=False)).verdict == "pass"
+    fails = {"verdict": "fail", "outcome": "rolled-back", "error": "it was not liked"}
+    two = tuple(one.model_copy(update=fails if n < 2 else {}) for n, one in enumerate(made.edits))
+    names = ", ".join(repr(one.id) for one in two[:2])
+    assert summarise(replace(made, edits=two)).reasons == [f"2 edits failed: {names}."]
+    weights = two[3].weights
+    assert weights is not None
+    left = {"weights": weights.model_copy(update={"kept": True, "restored": None, "restored_ok": None})}
+    kept = tuple(one.model_copy(update=left if n == 3 else {}) for n, one in enumerate(made.edits))
+    assert summarise(replace(made, edits=kept)).reasons == [
+        f"Edit {kept[3].id!r} was left in the model, though each was to be made alone."
+    ]
+    for torn in (False, True):
+        (reason,) = summarise(replace(made, footer=None, torn=torn)).reasons
+        assert reason.endswith("its last line is cut short." if torn else "the log has no footer.")
+
+
+def test_a_pass_says_what_it_rests_on(log: Log) -> None:
+    stories = digest(log).stories
+    ratios = [story.ratio for story in stories if story.decided is not Decided.REFUSED and story.ratio is not None]
+    one = replace(log, controls=log.controls[:1])
+    assert pass_reason(log, stories) == (
+        f"60 edits audited, none failed; worst perplexity ratio {max(ratios):.4g}; all 3 controls showed what was expected."
+    )
+    assert pass_reason(one, stories).endswith("; the control showed what was expected.")
+    # A ratio of an edit that was refused in the end is none of a model that ships.
+    refused = [replace(story, decided=Decided.REFUSED, ratio=9.0) for story in stories[:2]]
+    unknown = [replace(story, ratio=None) for story in stories[2:4]]
+    assert "; no edit was applied;" in pass_reason(log, [*refused, *unknown])
 
 
 def test_controls_that_hold_and_logs_without_sightings_give_no_reason(log: Log) -> None:
