@@ -28,6 +28,8 @@ __all__ = ["DTYPES", "LanguageModel", "load_model"]
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _ATTENTION = (None, "eager", "sdpa")
+_MOST_LAYERS = 10_000
+"""A configuration that asks for more would take minutes to build; the deepest models have some hundreds."""
 _ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
 
 
@@ -199,7 +201,13 @@ def _config(source: str, ref: str) -> Any:
             f"The model {ref!r} wants to run code of its own (auto_map in config.json), which editguard never does; "
             "use a checkpoint of an architecture that transformers has."
         )
-    if (asked := config.get_text_config()._attn_implementation) not in _ATTENTION:
+    text = config.get_text_config()
+    if isinstance(layers := getattr(text, "num_hidden_layers", None), int) and layers > _MOST_LAYERS:
+        raise ModelError(
+            f"The config.json of {ref!r} asks for {layers} layers, and a model of more than {_MOST_LAYERS} is not built; correct "
+            "num_hidden_layers."
+        )
+    if (asked := text._attn_implementation) not in _ATTENTION:
         # Others are fetched as compiled code from a hub.
         raise ModelError(
             f"The config.json of {ref!r} asks for the attention {asked!r}, and only that of torch and transformers is run; take "

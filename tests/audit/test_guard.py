@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,14 @@ def test_assessing_changes_nothing_and_says_what_each_probe_saw(guard: GuardedEd
     fired = {finding.probe for finding in first.findings if finding.level is Level.RISK}
     assert {"first-token", "denominator"} <= fired
     assert {finding.level for finding in middle.findings} == {Level.OK}
+
+
+def test_the_time_that_it_took_is_told(guard: GuardedEditor) -> None:
+    started = time.monotonic()
+    assessment = guard.assess(MIDDLE)
+    (proposal,) = guard.propose([assessment])
+    spent = time.monotonic() - started
+    assert 0 < assessment.seconds < proposal.seconds <= spent
 
 
 @pytest.mark.parametrize(

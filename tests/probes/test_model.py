@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -308,3 +309,10 @@ def test_attention_out_of_a_hub_is_refused(folder: Path, attention: str) -> None
 def test_an_adapter_is_refused_since_it_may_name_another_model(folder: Path) -> None:
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "nobody/no-such-model"}')
     refused(folder, r"holds an adapter .* merge it into the weights")
+
+
+def test_a_configuration_of_a_million_layers_is_refused_unbuilt(folder: Path) -> None:
+    change_config(folder, num_hidden_layers=10**6)
+    started = time.process_time()
+    refused(folder, r"asks for 1000000 layers, and a model of more than 10000 is not built; correct num_hidden_layers")
+    assert time.process_time() - started < 5
