@@ -67,6 +67,11 @@ class Proposal:
     seconds: float = 0.0
     """Time of probing, and this edit's share of what it was computed together with."""
 
+    @property
+    def writable(self) -> RankOneUpdate | None:
+        """The update where nothing speaks against it so far, and it may be written to be checked."""
+        return self.update if self.refusal is None else None
+
 
 @dataclass(frozen=True)
 class Result:
@@ -206,8 +211,7 @@ class GuardedEditor:
     def _computed(self, assessments: Sequence[Assessment], limit: float) -> list[Proposal]:
         asked = [(one.decision.editor, one.request) for one in assessments]
         jobs = [(editor, request) for editor, request in asked if editor is not None]
-        if jobs:
-            self.setup.unedited()
+        self.setup.unedited()
         updates = iter(compute_updates(self.setup.editing, jobs))
         return [
             self._proposal(one, next(updates), limit)
@@ -217,10 +221,11 @@ class GuardedEditor:
         ]
 
     def _to_rewrite(self, proposal: Proposal, limit: float) -> bool:
-        relative, decision, policy = proposal.relative_norm, proposal.assessment.decision, self.setup.policy
+        relative, policy = proposal.relative_norm, self.setup.policy
         too_large = relative is not None and limit < relative < float("inf")
-        other = decision.editor != policy.rewrite_editor
-        return too_large and other and decision.action is Action.ALLOW and policy.over_bound == "rewrite"
+        # What the policy has rewritten is the rewriter's already.
+        other = proposal.assessment.decision.editor != policy.rewrite_editor
+        return too_large and other and policy.over_bound == "rewrite"
 
     def _rewritten(self, proposal: Proposal) -> Assessment:
         assessment = proposal.assessment
@@ -229,15 +234,15 @@ class GuardedEditor:
 
     def _prepared(self, proposals: Sequence[Proposal]) -> list[Proposal]:
         """Return the proposals with what the checks measured of the unedited model, for those that may be written."""
-        made = [
-            (one.assessment.request, one.update) for one in proposals if one.refusal is None and one.update is not None
-        ]
+        made = [(one.assessment.request, update) for one in proposals if (update := one.writable) is not None]
+        if not made:
+            return [*proposals]
         asked, updates = [request for request, _ in made], [update for _, update in made]
-        checks = [CHECKS.get(name)() for name in self.checks] if asked else []
+        checks = [CHECKS.get(name)() for name in self.checks]
         with self.setup.bench.computing():
             states = [check.prepare(self.setup.bench, asked, updates) for check in checks]
         rows = iter(zip(*states, strict=True) if states else [() for _ in asked])
-        return [one if one.refusal is not None else replace(one, before=next(rows)) for one in proposals]
+        return [one if one.writable is None else replace(one, before=next(rows)) for one in proposals]
 
     def _proposal(self, assessment: Assessment, update: RankOneUpdate | EditguardError, limit: float) -> Proposal:
         if isinstance(update, EditguardError):
@@ -275,10 +280,10 @@ class GuardedEditor:
         return replace(self.assess(request), decision=Decision(Action.ALLOW, editor, ("made without the guard",)))
 
     def _run(self, proposal: Proposal, *, keep: bool) -> Result:
-        assessment, update = proposal.assessment, proposal.update
-        if proposal.refusal is not None or update is None:
+        assessment, update = proposal.assessment, proposal.writable
+        if update is None:
             return Result(
-                assessment, update, proposal.relative_norm, refusal=proposal.refusal, seconds=proposal.seconds
+                assessment, proposal.update, proposal.relative_norm, refusal=proposal.refusal, seconds=proposal.seconds
             )
         self.setup.unedited()
         started, bench, request = time.monotonic(), self.setup.bench, assessment.request

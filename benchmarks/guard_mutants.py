@@ -50,11 +50,11 @@ TARGETS = {
     "closings": Target("editguard.reports.closings", (), ("tests/reports/test_closings.py",)),
     "guard": Target(
         "editguard.audit.guard",
-        tuple(
+        ("Proposal.writable", *(
             f"GuardedEditor.{name}"
             for name in ("_run", "_proposal", "_to_rewrite", "_rewritten", "_computed", "_prepared", "_assessment",
                          "_reaches_the_answer", "propose", "force", "edit", "test")
-        ),
+        )),
         ("tests/audit/test_guard.py",),
     ),
     "sequence": Target(
@@ -178,6 +178,8 @@ def mutants(target: Target) -> Iterator[Mutant]:
         # Neither what a signature says nor the decorators run in the changed code.
         fixed = {id(inner) for part in (function.args, function.returns, *function.decorator_list) if part
                  for inner in ast.walk(part)}  # fmt: skip
+        # `zip(strict=True)` states what holds, and nothing can be told from a program that does not state it.
+        fixed |= {id(node.value) for node in nodes if isinstance(node, ast.keyword) and node.arg == "strict"}
         for number, node in enumerate(nodes):
             for new in () if id(node) in fixed else changed(node):
                 yield _mutant(tree, name, function, number, node, new, file)

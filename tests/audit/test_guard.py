@@ -59,10 +59,25 @@ def test_assessing_changes_nothing_and_says_what_each_probe_saw(guard: GuardedEd
 
 def test_the_time_that_it_took_is_told(guard: GuardedEditor) -> None:
     started = time.monotonic()
-    assessment = guard.assess(MIDDLE)
-    (proposal,) = guard.propose([assessment])
+    (assessment,) = guard.assess_all([MIDDLE])
+    assessed = time.monotonic()
+    (alone,) = guard.propose([assessment])
+    proposed = time.monotonic()
+    assert 0 < assessment.seconds <= assessed - started
+    # What was computed for one edit is that edit's time, but for what pytest and the clock need.
+    assert 0.6 * (proposed - assessed) < alone.seconds - assessment.seconds <= proposed - assessed
+    assert alone.seconds < guard.test(alone).seconds <= time.monotonic() - started
+
+
+def test_time_that_edits_share_is_divided_among_those_that_were_computed(guard: GuardedEditor) -> None:
+    assessments = guard.assess_all([MISSING, MIDDLE, REQUEST])
+    started = time.monotonic()
+    missing, *made = guard.propose(assessments)
     spent = time.monotonic() - started
-    assert 0 < assessment.seconds < proposal.seconds <= spent
+    shares = [one.seconds - one.assessment.seconds for one in made]
+    assert missing.seconds == missing.assessment.seconds
+    assert shares[0] == pytest.approx(shares[1])
+    assert 0.6 * spent < sum(shares) <= spent
 
 
 @pytest.mark.parametrize(
@@ -210,6 +225,53 @@ def test_an_allowed_update_over_the_bound_is_rewritten_and_held_to_it_again(guar
         assert strict.refusal is not None
         assert strict.measurements == ()
     assert hashes(guard) == before
+
+
+def test_an_update_at_the_bound_is_none_over_it_and_one_that_is_not_finite_is_refused(guard: GuardedEditor) -> None:
+    (proposal,) = guard.propose([guard.assess(MIDDLE)])
+    assert proposal.relative_norm is not None
+    (again,) = guard.propose([guard.assess(MIDDLE)], bound=proposal.relative_norm)
+    assert (again.assessment.decision.action, again.refusal) == (Action.ALLOW, None)
+    assert not guard._to_rewrite(replace(proposal, relative_norm=math.inf), 1.0)
+
+
+def test_what_the_rewriter_made_is_not_rewritten_again(guard: GuardedEditor) -> None:
+    for request, editor, action in ((MIDDLE, "prefixed", Action.ALLOW), (REQUEST, None, Action.REWRITE)):
+        result = under(guard, max_relative_update=1e-6).try_edit(request, editor)
+        assert (result.decision.action, result.decision.editor) == (action, "prefixed")
+        assert not any("over the bound" in reason for reason in result.decision.reasons)
+        assert result.refusal is not None
+        assert "over the bound" in result.refusal
+
+
+def test_what_is_refused_takes_no_place_among_what_is_checked(guard: GuardedEditor) -> None:
+    large, small = (guard.unguarded(one, "rome").relative_norm for one in (REQUEST, MIDDLE))
+    assert large is not None
+    assert small is not None
+    assert small < large
+    allowed = dict.fromkeys(("first-token", "denominator", "key-shift", "sink-key"), "allow")
+    strict = under(guard, rules=allowed, over_bound="refuse", max_relative_update=(small * large) ** 0.5)
+    first, second = strict.propose(strict.assess_all([REQUEST, MIDDLE]))
+    assert (first.refusal is None, second.refusal is None) == (False, True)
+    together, alone = strict.test(second), strict.try_edit(MIDDLE)
+    assert together.generations
+    assert [one.before for one in together.generations] == [one.before for one in alone.generations]
+    for one, other in zip(together.measurements, alone.measurements, strict=True):
+        assert (one.check, one.metric, one.condition, one.passed, one.failed) == (
+            other.check, other.metric, other.condition, other.passed, other.failed,
+        )  # fmt: skip
+        assert one.value == pytest.approx(other.value, rel=1e-3)
+        assert (one.baseline is None) == (other.baseline is None)
+        assert one.baseline is None or one.baseline == pytest.approx(other.baseline, rel=1e-3)
+
+
+def test_an_update_that_cannot_be_computed_is_that_requests_refusal_alone(guard: GuardedEditor) -> None:
+    missing, middle = guard.propose([guard.force(MISSING, "rome"), guard.force(MIDDLE, "rome")], bound=float("inf"))
+    assert missing.update is None
+    assert missing.refusal is not None
+    assert missing.refusal.endswith(".")
+    assert (middle.refusal, middle.update is None) == (None, False)
+    assert guard.test(missing).measurements == ()
 
 
 def test_unguarded_asks_no_policy_keeps_no_bound_and_still_undoes(guard: GuardedEditor) -> None:
