@@ -101,7 +101,8 @@ class EditSequence:
         before = self._guard.setup.site.weight.detach().clone()
         result = self._guard.keep(proposal)
         request = proposal.assessment.request
-        if result.kept and result.update is not None:
+        if result.kept:
+            assert result.update is not None  # it was written
             self._move_on(Kept(request, result.prefix, result.update.needs_prefix), before)
         self._close(request.id, [(one.check, one.message) for one in result.failures])
         return result
@@ -121,17 +122,18 @@ class EditSequence:
         """
         unchecked = replace(self._guard, checks=())
         (proposal,) = unchecked.propose([unchecked.assess(request, editor)])
-        edited = None if record.weights is None else record.weights.edited
-        if proposal.update is None or proposal.refusal is not None:
+        assert record.weights is not None  # it was kept
+        update = proposal.writable
+        if update is None:
             raise InputError(_not_again(request, f"is refused ({proposal.refusal})"))
         before = self._guard.setup.site.weight.detach().clone()
-        with Transaction(self._guard.setup.site, proposal.update) as transaction:
-            if transaction.edited != edited:
-                told = f"gives the weight {transaction.edited[:12]} instead of {str(edited)[:12]}"
+        with Transaction(self._guard.setup.site, update) as transaction:
+            if transaction.edited != record.weights.edited:
+                told = f"gives the weight {transaction.edited[:12]} instead of {str(record.weights.edited)[:12]}"
                 raise InputError(_not_again(request, told))
             transaction.commit()
         prefix = None if record.update is None else record.update.prefix
-        self._move_on(Kept(request, prefix, proposal.update.needs_prefix), before)
+        self._move_on(Kept(request, prefix, update.needs_prefix), before)
 
     def _move_on(self, kept: Kept, before: torch.Tensor) -> None:
         """Make ready for the next edit; where that fails, `before` is the weight again."""

@@ -77,6 +77,7 @@ EQUIVALENT = {
     "decide: _GRAVITY[found] > _GRAVITY[action] -> _GRAVITY[found] >= _GRAVITY[action]": (
         "of two findings of one gravity the later gives the same action as the earlier"
     ),
+    "GuardedEditor._prepared: if not made -> if False": "of no edit nothing is prepared either way, at the price of time",
     "Transaction._undo: 12 -> 13": "a message shows thirteen digits of a hash instead of twelve",
 }
 """Survivors that no test can notice, by their description: why."""

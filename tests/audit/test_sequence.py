@@ -386,6 +386,22 @@ def test_a_log_whose_weight_is_not_reached_again_is_not_gone_on_with(wide: Setup
         audited(wide, tmp_path, resume=True)
 
 
+def test_a_log_that_keeps_what_is_refused_now_is_not_gone_on_with(wide: Setup, tmp_path: Path) -> None:
+    requests = (MISSING, MIDDLE)
+    audited(wide, tmp_path, requests=requests)
+    lines = (tmp_path / LOG).read_text(encoding="utf-8").splitlines()
+    first, second = (
+        next(n for n, line in enumerate(lines) if json.loads(line).get("id") == one.id) for one in requests
+    )
+    refused, kept = json.loads(lines[first]), json.loads(lines[second])
+    lines[first] = json.dumps(
+        kept | {name: refused[name] for name in ("id", "index", "subject", "prompt", "target_new")}
+    )
+    (tmp_path / LOG).write_text("\n".join(lines[: first + 1]) + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"was kept when the log was begun and now is refused \(.*\); go on with"):
+        audited(wide, tmp_path, resume=True, requests=requests)
+
+
 def test_a_log_of_the_other_kind_is_not_gone_on_with(wide: Setup, tmp_path: Path) -> None:
     audited(wide, tmp_path)
     with pytest.raises(InputError, match="begun with another in_sequence"):
