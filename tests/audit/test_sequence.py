@@ -402,6 +402,23 @@ def test_a_log_that_keeps_what_is_refused_now_is_not_gone_on_with(wide: Setup, t
         audited(wide, tmp_path, resume=True, requests=requests)
 
 
+@pytest.mark.parametrize(("update", "judged"), [(None, 0), ({"prefix": None}, 0), ({"prefix": "Q: "}, 1)])
+def test_an_edit_that_is_made_again_is_asked_as_it_was_served(
+    wide: Setup, tmp_path: Path, update: dict[str, str | None] | None, judged: int
+) -> None:
+    audited(wide, tmp_path, requests=(REQUEST,))
+    *lines, _ = (tmp_path / LOG).read_text(encoding="utf-8").splitlines()
+    record = json.loads(lines[-1])
+    assert record["weights"]["kept"]
+    # Whoever writes a log may leave the update out.
+    record["update"] = None if update is None else record["update"] | update
+    (tmp_path / LOG).write_text("\n".join([*lines[:-1], json.dumps(record)]) + "\n", encoding="utf-8")
+    log, _ = audited(wide, tmp_path, resume=True, requests=(REQUEST,))
+    assert log.footer is not None
+    assert log.footer.retained is not None
+    assert (log.footer.retained.passed + log.footer.retained.failed, log.footer.retained.total) == (judged, 1)
+
+
 def test_a_log_of_the_other_kind_is_not_gone_on_with(wide: Setup, tmp_path: Path) -> None:
     audited(wide, tmp_path)
     with pytest.raises(InputError, match="begun with another in_sequence"):
