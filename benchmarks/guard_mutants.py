@@ -79,6 +79,7 @@ EQUIVALENT = {
     ),
     "GuardedEditor._prepared: if not made -> if False": "of no edit nothing is prepared either way, at the price of time",
     "Transaction._undo: 12 -> 13": "a message shows thirteen digits of a hash instead of twelve",
+    "EditSequence.undo: 12 -> 13": "the same",
 }
 """Survivors that no test can notice, by their description: why."""
 

@@ -353,6 +353,19 @@ def test_undo_takes_everything_out_and_begins_again(wide: Setup, before: dict[st
 # --------------------------------------------------------------------------------------------------------------- resumed
 
 
+def test_a_weight_that_does_not_come_back_is_told(wide: Setup) -> None:
+    sequence, first = EditSequence(GuardedEditor(wide)), wide.site.weight.detach().clone()
+    sequence._weight.mul_(1.5)  # as memory that fails would
+    try:
+        with pytest.raises(
+            EditguardError, match=r"after the sequence was undone instead of .*; the model in memory must not"
+        ):
+            sequence.undo()
+    finally:
+        with torch.no_grad():
+            wide.site.weight.copy_(first)
+
+
 def test_a_killed_sequence_is_gone_on_with_from_any_record(wide: Setup, tmp_path: Path) -> None:
     audited(wide, tmp_path / "whole")
     log = (tmp_path / "whole" / LOG).read_bytes()
