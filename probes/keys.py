@@ -18,7 +18,7 @@ import torch
 
 from .batches import batches, each_fitting, pad
 from .errors import RequestError
-from .passes import only_tokens, pad_id, stop_after
+from .passes import pad_id, stop_after
 from .prefix_cache import PrefixCache, join
 from .tokens import SubjectPosition, locate_subject
 
@@ -136,16 +136,13 @@ def activations(
     def run(members: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         chosen = [once[place] for place in members]
         joined = join(lm, [ids for ids, _ in chosen], known, [len(ids) - 1 for ids, _ in chosen], site.layer + 1)
+        with torch.no_grad(), stop_after(site.module) as seen:
+            lm.model(**joined.inputs)
         # Some models (OPT) run their MLP on [rows * tokens, features], so the places are counted flat.
         flat = [n * joined.width + index - joined.leads[n] for n, (_, index) in enumerate(chosen)]
-        at = torch.tensor(flat)
-        with torch.no_grad(), only_tokens(site.mlp, at), stop_after(site.module) as seen:
-            lm.model(**joined.inputs)
-        given, returned = (tensor.flatten(0, -2) for tensor in seen[0])
-        # Where the MLP could not be held to these tokens it has seen all.
-        if len(given) != len(at):
-            given, returned = (tensor[at.to(tensor.device)] for tensor in (given, returned))
-        return given.float(), returned.float()
+        at = torch.tensor(flat, device=seen[0][0].device)
+        given, returned = (tensor.flatten(0, -2)[at].float() for tensor in seen[0])
+        return given, returned
 
     # What is known of a row costs no products, but memory.
     sizes = [max(rest, length // 8) for rest, length in zip(left, lengths, strict=True)]

@@ -15,16 +15,7 @@ if TYPE_CHECKING:
     from .model import LanguageModel
     from .site import EditSite
 
-__all__ = [
-    "Entry",
-    "cache_of",
-    "only_tokens",
-    "pad_id",
-    "record_entry",
-    "select_logits",
-    "stop_after",
-    "stop_after_all",
-]
+__all__ = ["Entry", "cache_of", "pad_id", "record_entry", "select_logits", "stop_after", "stop_after_all"]
 
 
 def pad_id(lm: LanguageModel) -> int:
@@ -78,29 +69,6 @@ def stop_after(module: torch.nn.Module) -> Iterator[list[tuple[torch.Tensor, tor
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     with stop_after_all([module], lambda _, given, returned: seen.append((given, returned))):
         yield seen
-
-
-@contextmanager
-def only_tokens(module: torch.nn.Module | None, places: torch.Tensor) -> Iterator[None]:
-    """Let `module`, which sees each token by itself, see only the flat `places` (row * tokens + token), as one row.
-
-    The forward pass must end before what it returns meets whole rows again. Without a module, and where it is called by
-    keyword alone, nothing is done.
-    """
-
-    def choose(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        if not args:
-            return args
-        return (args[0].flatten(0, -2)[places.to(args[0].device)].unsqueeze(0), *args[1:])
-
-    if module is None:
-        yield
-        return
-    handle = module.register_forward_pre_hook(choose)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 class Entry(NamedTuple):

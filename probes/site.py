@@ -63,12 +63,6 @@ class EditSite:
         return self.blocks[self.layer]
 
     @property
-    def mlp(self) -> nn.Module | None:
-        """The module that the map lies in and whose input is one row a token; None where the maps lie in the block itself."""
-        parent = self.path.removeprefix(f"{self.blocks_path}.{self.layer}.").rpartition(".")[0]
-        return self.block.get_submodule(parent) if parent else None
-
-    @property
     def weight(self) -> nn.Parameter:
         """The module's own parameter, in its own layout and dtype."""
         return cast(nn.Parameter, self.module.weight)

@@ -8,7 +8,7 @@ from editguard.probes.capture import capture
 from editguard.probes.errors import ModelError, RequestError
 from editguard.probes.keys import Activations, activations, locate, subject_keys
 from editguard.probes.model import LanguageModel
-from editguard.probes.passes import only_tokens, pad_id, stop_after
+from editguard.probes.passes import pad_id, stop_after
 from editguard.probes.requests import EditRequest
 from editguard.probes.site import EditSite
 from torch import Tensor, nn
@@ -180,23 +180,3 @@ def test_the_forward_ends_at_the_site_and_other_errors_go_through() -> None:
     with pytest.raises(ValueError, match="not ours"):
         broken()
     assert not site.module._forward_hooks
-
-
-def test_the_mlp_of_the_site_runs_at_the_subjects_last_token_alone() -> None:
-    lm = tiny_language_model("llama")
-    site, seen = tiny_site(lm, 1), []
-    handle = site.module.register_forward_hook(lambda _, args, __: seen.append(args[0].flatten(0, -2).shape[0]))
-    try:
-        subject_keys(lm, site, REQUEST, TEXTS)
-    finally:
-        handle.remove()
-    assert sum(seen) == len(TEXTS)  # the empty one is the bare prompt
-
-
-@pytest.mark.parametrize("by_name", [False, True])
-def test_a_module_that_is_called_by_name_sees_all_tokens(by_name: bool) -> None:
-    module, given = nn.Identity(), torch.arange(6.0).reshape(2, 3, 1)
-    with only_tokens(module, torch.tensor([4, 0])):
-        found = module(input=given) if by_name else module(given)
-    assert found.tolist() == (given.tolist() if by_name else [[[4.0], [0.0]]])
-    assert not module._forward_pre_hooks
