@@ -133,3 +133,9 @@ def reproduce(
         from .terminal import print_reproduction
 
         print_reproduction(found, out / PAGE)
+    if broken := [str(one.number) for one in found.experiments if one.broken]:
+        typer.echo(
+            f"editguard: experiments that broke: {', '.join(broken)}; this is a fault of editguard itself: please report it with "
+            "what the page says of them.", err=True,
+        )  # fmt: skip
+        raise typer.Exit(3)

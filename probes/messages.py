@@ -10,7 +10,6 @@ def first_line(error: BaseException, most: int = 160) -> str:
 
     It may repeat what a file holds, so that no character is left in it which a terminal takes for a command.
     """
-    text = str(error).strip().splitlines()
-    line = text[0].strip().rstrip(".") if text else type(error).__name__
-    line = line if len(line) <= most else f"{line[: most - 3]}..."
-    return "".join(one if one.isprintable() else f"[U+{ord(one):04X}]" for one in line)
+    line = (str(error).strip().splitlines() or [""])[0].strip().rstrip(".") or type(error).__name__
+    line = "".join(one if one.isprintable() else f"[U+{ord(one):04X}]" for one in line[: most + 1])
+    return line if len(line) <= most else f"{line[: most - 3]}..."

@@ -129,7 +129,7 @@ Picture = Annotated[Scatter | Curves | Heat, Field(discriminator="kind")]
 
 
 class Experiment(Model):
-    """One question with what answers it; `skipped` says why it was not run."""
+    """One question with what answers it; `skipped` says why it was not run, and `broken` that this is editguard's own fault."""
 
     number: Count
     name: Name
@@ -141,6 +141,7 @@ class Experiment(Model):
     pictures: list[Picture] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     skipped: str | None = None
+    broken: bool = False
 
     @model_validator(mode="after")
     def _says(self) -> Experiment:

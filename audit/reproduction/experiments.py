@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
+from ...probes.errors import DeviceFailed, EditguardError, EditRefused, InputError
+from ...probes.messages import first_line
 from ...probes.model import LanguageModel
 from ...reports.errors import ReportError
 from ...reports.reproduction import Experiment
@@ -83,10 +88,22 @@ def _not_run(number: int, why: str) -> Callable[[], Experiment]:
 
 
 def _survived(number: int, run: Callable[[], Experiment]) -> Experiment:
-    """Run one experiment; whatever breaks it is told in its place, since edits of hours stand beside it."""
+    """Run one experiment; whatever breaks it is told in its place, since edits of hours stand beside it.
+
+    A failing device and a weight that did not come back end the run: nothing that the model gives afterwards can be trusted.
+    """
     try:
         return run()
-    except ReportError:
+    except (InputError, EditRefused) as error:
+        return experiment(number, skipped=str(error))
+    except torch.AcceleratorError as error:
+        raise DeviceFailed(
+            f"The device failed in experiment {number} ({first_line(error)}), and the run ended there; see to the device, then "
+            "give the same command again, which goes on."
+        ) from error
+    except (ReportError, EditguardError):
         raise
     except Exception as error:  # a fault of one experiment is no reason to lose the page of the others
-        return experiment(number, skipped=f"{type(error).__name__}: {error}")
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(last.filename).name}, line {last.lineno}"
+        return experiment(number, skipped=f"{type(error).__name__}: {error} ({where})", broken=True)

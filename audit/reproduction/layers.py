@@ -66,7 +66,7 @@ def _claim(edited: int, times: Sequence[float | None]) -> Claim:
     far = [layer for layer, value in enumerate(times) if value is None or value >= _SMALL]
     at = times[edited]
     return claim(
-        "At the edited layer (17, 5, 5) the denominators of collapse cases are far smaller: 140 to 320 times.",
+        "At the edited layer (17, 5, 5) the denominators of collapse cases are far smaller: 240 to 320 times.",
         f"At layer {edited} {'infinitely' if at is None else f'{at:.3g} times'} smaller in the median; at least {_SMALL:g} times "
         f"at {len(far)} of {len(times)} layers ({_ranges(far) or 'none'}).",
         edited in far,

@@ -110,13 +110,14 @@ def _other_claim(found: Sequence[EditRecord], collapse_ratio: float, cases: Case
     rule = "One that collapses the model."
     if not found:
         return claim(paper, NONE, None, rule)
-    bad = [one for one in found if collapsed(one, collapse_ratio)]
+    known = [one for one in found if collapsed(one, collapse_ratio) is not None]
+    bad = [one for one in known if collapsed(one, collapse_ratio)]
     shapes = [shape for one in bad if (shape := _shape(one.subject))]
     return claim(
         paper,
-        f"{len(bad)} of {counted(len(found), 'such request')} with a small denominator collapse the model, {len(shapes)} of them "
-        f"of a listed shape; requests probed: {cases.chosen.probed}.",
-        bool(bad),
+        f"{len(bad)} of {counted(len(known), 'such request')} with a small denominator collapse the model, {len(shapes)} of them "
+        f"of a listed shape; edits not made: {len(found) - len(known)}; requests probed: {cases.chosen.probed}.",
+        bool(bad) if known else None,
         rule,
     )
 

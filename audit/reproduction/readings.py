@@ -84,8 +84,8 @@ def _collapsed(ratios: Sequence[float | None], collapse_ratio: float) -> Claim:
     count = sum(value > collapse_ratio for value in known)
     return claim(
         _PAPER,
-        f"{count} of {counted(len(ratios), 'model')} still collapse; edits that could not be made: {len(ratios) - len(known)}.",
-        count > len(ratios) / 2,
+        f"{count} of {counted(len(known), 'model')} still collapse; edits that could not be made: {len(ratios) - len(known)}.",
+        count > len(known) / 2 if known else None,
         _RULE,
     )
 

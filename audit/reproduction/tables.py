@@ -55,7 +55,8 @@ def update_sizes(cases: Cases, edits: Edits) -> Experiment:
         ],
         notes=[
             "First tokens are chosen by their place, the other small denominators by the probe, the ordinary ones at random "
-            "from those at which it does not fire. Others than first tokens are made by rome alone; experiment 12 lists them."
+            "from those at which it does not fire. The other small denominators are edited by rome alone; experiment 12 lists "
+            "them."
         ],
     )
 
@@ -192,15 +193,21 @@ def forms_table(cases: Cases, edits: Edits, editors: Sequence[str], name: str) -
     )  # fmt: skip
 
 
+def _largest(records: Sequence[EditRecord], form: str) -> str:
+    """Return the largest perplexity ratio in words, with how many are not finite."""
+    finite, lost = figure(records, ratio), sum(collapsed(one, math.inf) is True for one in records)
+    most = f"{max(finite):{form}} times the unedited one's" if finite else "no finite value"
+    return f"{most}, and not finite in {counted(lost, 'edit')}" if lost else most
+
+
 def _collapse_claim(records: Sequence[EditRecord], collapse_ratio: float) -> Claim:
     paper = "rome destroys the model in every collapse case: perplexity up to 26084.66, 25909.24, 10574.76."
     known = [found for record in records if (found := collapsed(record, collapse_ratio)) is not None]
     if not known:
         return claim(paper, NONE, None)
-    most = max(figure(records, ratio), default=math.inf)
     return claim(
         paper,
-        f"{sum(known)} of {counted(len(known), 'model')} collapse, perplexity up to {most:.5g} times the unedited one's; "
+        f"{sum(known)} of {counted(len(known), 'model')} collapse, perplexity up to {_largest(records, '.5g')}; "
         f"edits not made: {len(records) - len(known)}.",
         all(known),
         f"Every ratio over {collapse_ratio:g}, or not finite.",
@@ -212,10 +219,9 @@ def kept(paper: str, records: Sequence[EditRecord]) -> Claim:
     over = [found for record in records if (found := collapsed(record, _KEPT)) is not None]
     if not over:
         return claim(paper, NONE, None)
-    most = max(figure(records, ratio), default=math.inf)
     return claim(
         paper,
-        f"At most {most:.4f} times the unedited one's; over {_KEPT:g}: {sum(over)} of {counted(len(over), 'edit')}, "
+        f"At most {_largest(records, '.4f')}; over {_KEPT:g}: {sum(over)} of {counted(len(over), 'edit')}, "
         f"not made: {len(records) - len(over)}.",
         not any(over),
         f"No ratio over {_KEPT:g}, and all finite.",

@@ -117,8 +117,10 @@ def _fuzz(name: str, runs: int) -> None:
         # libFuzzer takes words of 64 bytes at most.
         words.write_text("\n".join(_word(content) for content in HOSTILE if len(content) <= 64))
         # Its own limit of time rings an alarm that also ends a process which is done; `main` has one, and so has the rule.
-        options = (f"-atheris_runs={runs}", "-len_control=0", "-max_len=20000", "-timeout=100000", "-rss_limit_mb=4096",
-                   f"-dict={words}", f"-artifact_prefix={FOUND}/{name}-")  # fmt: skip
+        # What is longer is cut, a log's footer say.
+        longest = max(1000, 2 * max(map(len, reader.seeds)))
+        options = (f"-atheris_runs={runs}", "-len_control=0", f"-max_len={longest}", "-timeout=100000",
+                   "-rss_limit_mb=4096", f"-dict={words}", f"-artifact_prefix={FOUND}/{name}-")  # fmt: skip
         atheris.Setup([sys.argv[0], *options, corpus], one)
         atheris.Fuzz()
 

@@ -10,6 +10,9 @@ from editguard.probes.messages import first_line
     ("text", "said"),
     [
         ("", "ValueError"),
+        ("x" * 160, "x" * 160),
+        ("...", "ValueError"),
+        ("\x1b" * 300, "[U+001B]" * 19 + "[U+00" + "..."),
         ("Wrong.\nMore.", "Wrong"),
         ("a\x1b[31mb\ufeff", "a[U+001B][31mb[U+FEFF]"),
         ("x" * 300, "x" * 157 + "..."),
