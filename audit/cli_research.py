@@ -40,6 +40,7 @@ def trace(
         float, typer.Option(min=0, help="Noise in the subject's embeddings, in their standard deviations.")
     ] = 3.0,
     draws: Annotated[int, typer.Option(min=1, help="Draws of that noise for each fact.")] = 10,
+    site: Site = None,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -61,7 +62,7 @@ def trace(
     with locked_folder(out, (TRACE, PAGE), "a trace", overwrite=overwrite), progress_bars(as_json) as progress:
         lm = load_model(model, device=device, dtype=dtype, allow_pickle=allow_pickle)
         found = run_trace(
-            lm, loaded.requests, loaded.source, out, noise=noise, draws=draws, seed=seed, progress=progress
+            lm, loaded.requests, loaded.source, out, noise=noise, draws=draws, seed=seed, site=site, progress=progress
         )
     if as_json:
         typer.echo(json.dumps({"suggested_layer": found.suggested_layer, "traced": len(found.traces),

@@ -34,6 +34,7 @@ def run_trace(
     noise: float,
     draws: int,
     seed: int,
+    site: str | None = None,
     progress: Progress = lambda *_: None,
 ) -> TraceFile:
     """Trace the facts that `requests` would change and write both files into the folder `out`; return what they hold.
@@ -41,7 +42,9 @@ def run_trace(
     A request that cannot be traced, or whose answer does not come from its subject, is named in them. Raises `InputError`
     where none can be traced, and writes nothing then.
     """
-    tracer = Tracer(lm, noise=noise, draws=draws, seed=seed)
+    if not noise > 0:
+        raise InputError(f"The noise is {noise:g}, and without any nothing is corrupted; give a number over 0.")
+    tracer = Tracer(lm, noise=noise, draws=draws, seed=seed, site=site)
     traces: list[Trace] = []
     skipped: list[SkippedTrace] = []
     for index, request in enumerate(requests):
@@ -57,8 +60,11 @@ def run_trace(
             skipped.append(SkippedTrace(id=request.id, why=_SILENT.format(trace=trace)))
     progress("tracing", len(requests), len(requests))
     if not traces:
-        why = f": {skipped[0].why}" if skipped else "; the file holds none"
-        raise InputError(f"None of {counted(len(requests), 'request')} of {source!r} could be traced{why}")
+        why = f" ({skipped[0].id!r}: {skipped[0].why.rstrip('.')})" if skipped else ""
+        raise InputError(
+            f"None of {counted(len(requests), 'request')} of {source!r} could be traced{why}; give prompts whose answer the "
+            "model knows by their subject, or more --noise."
+        )
     found = TraceFile(
         editguard_version=version("editguard"), created=datetime.now(UTC).isoformat(timespec="seconds"), model=lm.ref,
         model_fingerprint=lm.fingerprint, layers=len(traces[0].windows), window=tracer.window, noise=noise, draws=draws,

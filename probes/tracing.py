@@ -85,15 +85,18 @@ def suggested_layer(traces: Sequence[Trace]) -> int:
 class Tracer:
     """Traces facts in one model; what does not change with the request is made once."""
 
-    def __init__(self, lm: LanguageModel, *, noise: float = _NOISE, draws: int = _DRAWS, seed: int = 0) -> None:
-        """`noise` is in standard deviations of the embeddings; raises `ModelError` for a model that is not causal."""
+    def __init__(
+        self, lm: LanguageModel, *, noise: float = _NOISE, draws: int = _DRAWS, seed: int = 0, site: str | None = None
+    ) -> None:
+        """`noise` is in standard deviations of the embeddings, `site` as in `find_site`; raises `ModelError` for a model
+        that is not causal."""
         if not lm.causal:
             raise ModelError(
                 f"The model {lm.ref!r} ({lm.architecture}) writes no text, so no answer can be traced in it; take a causal "
                 "language model."
             )
         self._lm, self._draws, self._seed = lm, draws, seed
-        self._sites = [find_site(lm.model, layer) for layer in range(layer_count(lm.model))]
+        self._sites = [find_site(lm.model, layer, site) for layer in range(layer_count(lm.model, site))]
         self._embedding: torch.nn.Module = lm.model.get_input_embeddings()
         weight: Any = self._embedding.weight
         self._scale = noise * float(weight.detach().float().std())

@@ -210,9 +210,11 @@ def test_trace_of_a_model_that_knows_nothing_writes_nothing_and_says_why(
     place: Path, checkpoint: Path, command: Command
 ) -> None:
     before = tree(place)
+    call = ("trace", "edits.json", "--model", checkpoint, "--draws", 2, "--out", "traced")
+    one_sentence(command(*call, "--noise", 0), "The noise is 0", "give a number over 0")
     one_sentence(
-        command("trace", "edits.json", "--model", checkpoint, "--draws", 2, "--noise", 0, "--out", "traced"),
-        "None of 2 requests", "could be traced", "first token",
+        command(*call, "--noise", 1e-6),
+        "None of 2 requests", "could be traced", "first token", "or more --noise",
     )  # fmt: skip
     assert tree(place) == before
 
