@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from .embedded import EMBEDDED_NAME, embedded_folder
-from .errors import ModelError
+from .errors import ModelError, OutOfMemory
 from .fingerprint import fingerprint
 from .messages import first_line
 
@@ -247,6 +247,10 @@ def _weights(source: str, ref: str, config: Any, dtype: str, *, allow_pickle: bo
         raise ModelError(
             f"The weights of {ref!r} are a pickle that is broken or holds more than tensors, which is never run; convert "
             "them to safetensors where you trust their author."
+        ) from error
+    except MemoryError as error:
+        raise OutOfMemory(
+            f"The model {ref!r} does not fit into memory; take a smaller one, or --dtype bfloat16."
         ) from error
     except Exception as error:  # as for the configuration, which decides what is built
         raise ModelError(_cannot("model", ref, error)) from error

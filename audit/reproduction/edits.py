@@ -33,7 +33,8 @@ LOGS = "logs"
 """Folder of the logs."""
 _CHECKS = ("perplexity", "efficacy", "generalization", "locality", "drift")
 _TOGETHER = 8
-"""Cases whose updates are computed at once."""
+"""Cases whose updates are computed at once. Who computes with whom decides about the last bits, so that a run that is gone on
+with computes the same ones together again."""
 
 Edits = Mapping[str, Mapping[str, EditRecord]]
 """What came of each edit: by editor, then by request id."""
@@ -64,10 +65,12 @@ def make_edits(
                 head = _header(guard, loaded, editor, stamps[editor], wanted)
                 writers[editor] = opened.enter_context(_Begun(path, head))
             found[editor] = {} if log is None else {record.id: record for record in log.edits}
-        left = [case for case in cases.cases if any(case.request.id not in found[one] for one in _editors(case.kind))]
-        for start in range(0, len(left), _TOGETHER):
-            progress("edits", len(cases.cases) - len(left) + start, len(cases.cases))
-            for editor, record in _made(guard, left[start : start + _TOGETHER], found, cases):
+        for start in range(0, len(cases.cases), _TOGETHER):
+            group = cases.cases[start : start + _TOGETHER]
+            if all(case.request.id in found[one] for case in group for one in _editors(case.kind)):
+                continue
+            progress("edits", start, len(cases.cases))
+            for editor, record in _made(guard, group, found, cases):
                 writers[editor].write(record)
                 found[editor][record.id] = record
         for editor, writer in writers.items():
@@ -119,15 +122,16 @@ def _header(guard: GuardedEditor, loaded: LoadedRequests, editor: str, stamp: St
 def _made(
     guard: GuardedEditor, some: Sequence[Case], found: Mapping[str, Mapping[str, EditRecord]], cases: Cases
 ) -> Iterator[tuple[str, EditRecord]]:
-    """Yield editor and record of each edit of `some` cases that is not `found`, as it is made."""
+    """Yield editor and record of each edit of `some` cases that is not `found`, as it is made; all are computed."""
     order = {case.request.id: index for index, case in enumerate(cases.cases)}
-    jobs = [(editor, case) for case in some for editor in _editors(case.kind) if case.request.id not in found[editor]]
+    jobs = [(editor, case) for case in some for editor in _editors(case.kind)]
 
     def propose(guard: GuardedEditor, asked: Sequence[tuple[str, Case]]) -> list[Proposal]:
         return guard.propose([_forced(case.seen, editor) for editor, case in asked], bound=float("inf"))
 
     for (editor, case), one in zip(jobs, proposed(guard, jobs, propose), strict=True):
-        yield editor, recorded(guard, case.request, one, order[case.request.id])
+        if case.request.id not in found[editor]:
+            yield editor, recorded(guard, case.request, one, order[case.request.id])
 
 
 def _forced(seen: Assessment, editor: str) -> Assessment:

@@ -87,9 +87,15 @@ def other_cases(cases: Cases, edits: Edits, collapse_ratio: float) -> Experiment
 
 def _probed(cases: Cases) -> str:
     chosen, fired = cases.chosen, sum(fires(case.seen) for case in cases.of(Kind.FIRST))
+    otherwise = len(chosen.kinds) - len(cases.cases)
+    left_out = (
+        f" Drawn, and left out since all contexts say otherwise than the screen's few: {otherwise}."
+        if otherwise
+        else ""
+    )
     return (
         f"Requests probed: {chosen.probed}, of which {chosen.unusable} could not be. Edited: {edited(cases.counts())}; where "
-        f"not all were, the seed drew them. Of the first tokens the denominator probe fires at {fired}."
+        f"not all were, the seed drew them.{left_out} Of the first tokens the denominator probe fires at {fired}."
     )
 
 

@@ -119,18 +119,19 @@ def test_rome_and_c_rome_share_v_star_and_differ_in_the_denominator(
     assert rome.denominator != other.denominator
 
 
+@pytest.mark.parametrize("together", [1, 8])
 def test_a_killed_run_goes_on_and_ends_with_the_same_records(
-    guard: GuardedEditor, three: Cases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    guard: GuardedEditor, three: Cases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int
 ) -> None:
     asked = loaded(REQUEST, MIDDLE, OTHER)
-    # Edits that are computed together differ by rounding from those computed alone.
-    monkeypatch.setattr(edits, "_TOGETHER", 1)
+    # Who is computed together decides about the last bits, so that the same ones are computed together again.
+    monkeypatch.setattr(edits, "_TOGETHER", together)
     whole = edits.make_edits(guard, asked, three, tmp_path / "whole", STAMPS)
     monkeypatch.setattr(edits, "recorded", killed_at(4))
     with pytest.raises(KeyboardInterrupt):
         edits.make_edits(guard, asked, three, tmp_path / "cut", STAMPS)
     monkeypatch.undo()
-    monkeypatch.setattr(edits, "_TOGETHER", 1)
+    monkeypatch.setattr(edits, "_TOGETHER", together)
     assert read_log(tmp_path / "cut" / "rome.jsonl").footer is None
     made: list[str] = []
     monkeypatch.setattr(edits, "recorded", counted(made))
