@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from .batches import each_fitting
 from .errors import ModelError, NotFinite, RequestError
 from .keys import locate
 from .model import LanguageModel
@@ -178,17 +179,19 @@ class Tracer:
         self, ids: Sequence[int], answer: int, layer: int, clean: torch.Tensor, bad: Entry, first: int
     ) -> torch.Tensor:
         """Return the answer's probability [tokens from `first` on] with what enters block `layer` put back there."""
-        tokens = range(first, len(ids))
         # What stands before the subject is not corrupted, so there is nothing to put back.
-        rows = bad.hidden.repeat(len(tokens), 1, 1).view(len(tokens), self._draws, *bad.hidden.shape[1:])
-        for row, token in enumerate(tokens):
-            rows[row, :, token] = clean[0, token]
-        flat = rows.flatten(0, 1)
-        found = []
-        for part in flat.split(_ROWS):
-            with run_from(self._sites[layer], Entry(part, bad.returned)):
-                found.append(self._run(ids, len(part)))
-        return torch.cat(found).softmax(-1)[:, answer].view(len(tokens), self._draws).mean(1).cpu()
+        tokens, at_once = range(first, len(ids)), max(1, _ROWS // self._draws)
+
+        def run(some: Sequence[int]) -> torch.Tensor:
+            rows = bad.hidden.repeat(len(some), 1, 1).view(len(some), self._draws, *bad.hidden.shape[1:])
+            for row, token in enumerate(some):
+                rows[row, :, token] = clean[0, token]
+            with run_from(self._sites[layer], Entry(rows.flatten(0, 1), bad.returned)):
+                return self._run(ids, len(some) * self._draws)
+
+        parts = [[*tokens[start : start + at_once]] for start in range(0, len(tokens), at_once)]
+        logits = torch.cat([found for _, found in each_fitting(parts, run)])
+        return logits.softmax(-1)[:, answer].view(len(tokens), self._draws).mean(1).cpu()
 
     def _with_windows(
         self, ids: Sequence[int], answer: int, first: int, last: int, noise: torch.Tensor, values: list[torch.Tensor]

@@ -100,7 +100,7 @@ def _claim(there: Separation, here: Separation) -> Claim:
     return claim(
         "T5-3B's encoder shows no anomaly of first tokens.",
         f"Silhouette of k̄ against k_u of first-token subjects: {there.silhouette:.3f} in the encoder ({there.first} "
-        f"subjects), {here.silhouette:.3f} in the language model ({here.first}).",
+        f"requests), {here.silhouette:.3f} in the language model ({here.first}).",
         there.silhouette < here.silhouette / 2 if here.silhouette > 0 else None,
         "Less than half of the language model's, where that is positive.",
     )
