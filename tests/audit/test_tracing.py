@@ -42,6 +42,8 @@ def test_a_trace_is_two_files_and_the_page_is_made_of_the_other_alone(setup: Set
 
 def test_an_answer_that_the_subject_does_not_give_is_skipped_with_its_figures(setup: Setup, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="noise in the subject leaves"):
+        run(setup, tmp_path, MIDDLE, noise=1e-6)
+    with pytest.raises(InputError, match="noise is 0, and without any nothing is corrupted; give a number over 0"):
         run(setup, tmp_path, MIDDLE, noise=0.0)
     assert list(tmp_path.iterdir()) == []
 
