@@ -17,6 +17,7 @@ import pytest
 import torch
 from editguard.audit.cli import main
 from editguard.audit.files import LOG, REPORT, SUMMARY, WRITTEN
+from editguard.audit.reproduction import experiments
 from editguard.reports.log import read_log
 
 from .tiny_lm import MIDDLE, REQUEST, lenient
@@ -249,6 +250,21 @@ def test_reproduce_writes_page_tables_and_logs_and_goes_on_with_them(
     one_sentence(command(*call, "--seed", 1), "'found'", "another --out")
     one_sentence(command(*call, "--encoder", "./nowhere"), "./nowhere")
     assert {name: text for name, text in tree(place / "found").items() if name in logs} == logs
+
+
+def test_a_reproduction_in_which_an_experiment_broke_is_written_and_says_so(
+    place: Path, checkpoint: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("float division by zero")
+
+    monkeypatch.setattr(experiments.tables, "update_sizes", broken)
+    ran = command(
+        "reproduce", "edits.json", "--model", checkpoint, "--layer", 0, "--stats", "identity", "--out", "found"
+    )
+    assert ran.code == 3
+    assert "experiments that broke: 1; this is a fault of editguard itself" in ran.err
+    assert "float division by zero" in (place / "found" / "reproduction.html").read_text(encoding="utf-8")
 
 
 def test_the_version_is_that_of_the_package(command: Command) -> None:

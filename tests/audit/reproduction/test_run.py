@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from editguard.audit.reproduction import experiments, layer_shifts, stamp
 from editguard.audit.reproduction.heads import HEADS
 from editguard.audit.reproduction.run import PAGE, RESULT, TABLES, TEXT, reproduce
 from editguard.audit.setup import Setup
-from editguard.probes.errors import InputError
+from editguard.probes.errors import DeviceFailed, EditguardError, InputError
 from editguard.probes.request_files import LoadedRequests
 from editguard.probes.requests import EditRequest
 from editguard.reports.errors import OutputError
@@ -149,6 +150,36 @@ def test_an_experiment_that_breaks_is_told_in_its_place(
     others = {one: experiment.skipped for one, experiment in found.items() if one not in (number, 10, 11, 13)}
     assert set(others.values()) == {None}
     assert "float division by zero" in (whole / PAGE).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [
+        (EditguardError("The weight was not put back; load the model again."), EditguardError),
+        (torch.AcceleratorError("CUDA error: unspecified launch failure"), DeviceFailed),
+    ],
+)
+def test_a_model_that_cannot_be_trusted_any_more_ends_the_run(
+    setup: Setup, whole: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, ends: type[Exception]
+) -> None:
+    def failing(*_: object, **__: object) -> Experiment:
+        raise error
+
+    monkeypatch.setattr(experiments.prediction, "prediction", failing)
+    with pytest.raises(ends):
+        reproduce(setup, loaded(), whole, ordinary=4)
+
+
+def test_what_a_model_cannot_be_asked_is_no_fault_of_ours(
+    setup: Setup, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(*_: object, **__: object) -> Experiment:
+        raise InputError("This model has no such thing; take another.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiments.prediction, "prediction", refusing)
+        found = by_number(reproduce(setup, loaded(), whole, ordinary=4))[13]
+    assert (found.skipped, found.broken) == ("This model has no such thing; take another.", False)
 
 
 def test_a_disk_that_is_full_ends_the_run_and_is_no_broken_experiment(
