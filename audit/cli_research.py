@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,6 +28,9 @@ from .cli_common import (
     prepared,
     progress_bars,
 )
+
+if TYPE_CHECKING:
+    from ..reports.reproduction import Reproduction
 
 __all__ = ["reproduce", "trace"]
 
@@ -134,7 +137,13 @@ def reproduce(
         from .terminal import print_reproduction
 
         print_reproduction(found, out / PAGE)
-    if broken := [str(one.number) for one in found.experiments if one.broken]:
+    _exit_with_what_broke(found)
+
+
+def _exit_with_what_broke(found: Reproduction) -> None:
+    """Exit with 3 where an experiment broke by a fault of editguard's own."""
+    broken = [str(one.number) for one in found.experiments if one.broken]
+    if broken:
         typer.echo(
             f"editguard: experiments that broke: {', '.join(broken)}; this is a fault of editguard itself: please report it with "
             "what the page says of them.", err=True,
