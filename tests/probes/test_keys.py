@@ -6,11 +6,11 @@ import pytest
 import torch
 from editguard.probes.capture import capture
 from editguard.probes.errors import ModelError, RequestError
-from editguard.probes.keys import Activations, activations, locate, subject_keys
+from editguard.probes.keys import Activations, activations, locate, plain_activations, subject_keys
 from editguard.probes.model import LanguageModel
 from editguard.probes.passes import pad_id, stop_after
 from editguard.probes.requests import EditRequest
-from editguard.probes.site import EditSite
+from editguard.probes.site import EditSite, find_site
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
@@ -82,6 +82,16 @@ def test_the_tokenizers_padding_side_does_not_matter(side: str) -> None:
     expected = subject_keys(lm, site, REQUEST, TEXTS)
     lm.tokenizer.padding_side = side
     assert torch.equal(subject_keys(lm, site, REQUEST, TEXTS).keys, expected.keys)
+
+
+def test_a_map_whose_module_mixes_tokens_is_read_as_plain_passes_read_it() -> None:
+    lm = tiny_language_model("gpt2")
+    site = find_site(lm.model, 1, "transformer.h.{layer}.attn.c_proj")
+    ids = lm.tokenizer(REQUEST.prompt).input_ids
+    rows = [(tuple(ids), len(ids) - 1), (tuple(ids[:2]), 1), (tuple(ids), 1)]
+    found, plain = activations(lm, site, rows), plain_activations(lm, site, rows)
+    same(found.keys, plain.keys)
+    same(found.values, plain.values)
 
 
 def test_a_tokenizer_that_adds_bos_keeps_the_subject_off_the_first_place() -> None:
