@@ -169,7 +169,7 @@ def print_reproduction(found: Reproduction, page: Path) -> None:
     """Print each experiment with how many of the paper's statements agree, and those that do not."""
     console = output()
     for one in found.experiments:
-        said = "not run: " + one.skipped if one.skipped else _agreements(one)
+        said = f"{one.standing}: {one.skipped}" if one.skipped is not None else _agreements(one)
         console.print(f"{one.number:>3}  {escape(one.title)}: {escape(said)}")
         for claim in one.claims:
             if claim.agreement is Agreement.NO:

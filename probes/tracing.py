@@ -112,8 +112,9 @@ class Tracer:
         place = locate(self._lm, request)
         if place.is_first_token:
             raise RequestError(
-                f"The subject {request.subject!r} is the first token of {request.prompt!r}, an attention sink whatever it says, "
-                "so that noise there breaks more than the fact; trace a prompt in which something stands before it."
+                f"The subject {request.subject!r} ends at the first token of {request.prompt!r}, which is an attention sink "
+                "whatever it says, so that what is put back there restores the sink and not the fact; trace a prompt in which "
+                "something stands before it."
             )
         ids, last = place.input_ids, len(place.input_ids) - 1
         noise = self._noise(place.last + 1 - place.first)

@@ -143,6 +143,11 @@ class Experiment(Model):
     skipped: str | None = None
     broken: bool = False
 
+    @property
+    def standing(self) -> str:
+        """What to call an experiment that gave nothing: "not run", or "broken" by a fault of editguard's own."""
+        return "broken" if self.broken else "not run"
+
     @model_validator(mode="after")
     def _says(self) -> Experiment:
         if self.skipped is None and not (self.claims or self.tables):

@@ -6,6 +6,7 @@ A pure function of `Reproduction`, which is what ``reproduction.json`` holds. Ho
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -38,7 +39,7 @@ def render_reproduction(found: Reproduction) -> str:
         edited=edited(found.cases),
         sections=sections,
         tally=_tally(claim for one in found.experiments for claim in one.claims),
-        not_run=sum(one.skipped is not None for one in found.experiments),
+        without=Counter(one.standing for one in found.experiments if one.skipped is not None),
     )
 
 

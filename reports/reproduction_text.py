@@ -41,7 +41,7 @@ def _experiment(one: Experiment, mark: str) -> Iterator[str]:
     yield f"{escaped(one.question)} (Source: {escaped(one.source)}.)"
     if one.skipped is not None:
         yield ""
-        yield f"Not run: {escaped(one.skipped)}"
+        yield f"{one.standing.capitalize()}: {escaped(one.skipped)}"
     if one.claims:
         yield ""
         yield from grid(

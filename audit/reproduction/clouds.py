@@ -13,7 +13,18 @@ from ...probes.keys import SubjectKeys
 from ...reports.reproduction import Group, Table
 from .cases import Case, Kind
 
-__all__ = ["FEW", "KINDS", "Pair", "bare_and_mean", "cosines", "group", "mutual", "separation_table", "subject_keys_of"]
+__all__ = [
+    "FEW",
+    "KINDS",
+    "Pair",
+    "bare_and_mean",
+    "cosines",
+    "group",
+    "mutual",
+    "one_each",
+    "separation_table",
+    "subject_keys_of",
+]
 
 FEW = 4
 """Cases of a kind that make a cloud, or a median that means something."""
@@ -32,6 +43,11 @@ def subject_keys_of(case: Case) -> SubjectKeys:
     """Return the keys that were measured when the case was found."""
     assert case.seen.evidence is not None, "a case without evidence is not chosen"
     return case.seen.evidence.keys
+
+
+def one_each(cases: Sequence[Case]) -> list[Case]:
+    """Return the first case of each subject: a first token's key is the same whatever is asked about it, and counts once."""
+    return list({case.request.subject: case for case in reversed(cases)}.values())[::-1]
 
 
 def bare_and_mean(keys: Sequence[SubjectKeys]) -> Pair:

@@ -16,7 +16,7 @@ from ...probes.site import EditSite, find_site, layer_count
 from ...reports.reproduction import Claim, Experiment, Scatter, Table
 from ..setup import Setup
 from .cases import Cases, Kind
-from .clouds import FEW, KINDS, Pair, bare_and_mean, cosines, group, mutual, separation_table, subject_keys_of
+from .clouds import FEW, KINDS, Pair, bare_and_mean, cosines, group, mutual, one_each, separation_table, subject_keys_of
 from .heads import claim, experiment
 
 __all__ = ["encoder"]
@@ -53,7 +53,7 @@ def _named(lm: LanguageModel, site: EditSite, depth: int) -> str:
 
 
 def _cloud(setup: Setup, lm: LanguageModel, site: EditSite, cases: Cases, kind: Kind) -> Pair | None:
-    requests = [case.request for case in cases.of(kind)]
+    requests = [case.request for case in one_each(cases.of(kind))]
     keys = all_subject_keys(lm, site, requests, setup.prefixes.texts(Role.KEY))
     found = [
         one
@@ -69,7 +69,7 @@ def _cloud(setup: Setup, lm: LanguageModel, site: EditSite, cases: Cases, kind: 
 
 def _compared(setup: Setup, cases: Cases, clouds: Mapping[Kind, Pair], name: str) -> Experiment:
     there = {(_WHAT, kind): separation(*pair, seed=setup.seed) for kind, pair in clouds.items()}
-    bare, mean = bare_and_mean([subject_keys_of(case) for case in cases.of(Kind.FIRST)])
+    bare, mean = bare_and_mean([subject_keys_of(case) for case in one_each(cases.of(Kind.FIRST))])
     here = separation(directions(mean), directions(bare), seed=setup.seed)
     return experiment(
         11,

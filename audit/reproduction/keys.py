@@ -16,7 +16,7 @@ from ...probes.interventions import first_token_keys
 from ...reports.reproduction import Claim, Experiment, Scatter, Table
 from ..setup import Setup
 from .cases import Case, Cases, Kind
-from .clouds import KINDS, Pair, bare_and_mean, cosines, group, mutual, separation_table, subject_keys_of
+from .clouds import KINDS, Pair, bare_and_mean, cosines, group, mutual, one_each, separation_table, subject_keys_of
 from .heads import claim, experiment
 
 __all__ = ["clusters", "distributions"]
@@ -39,7 +39,7 @@ Clouds = Mapping[str, Mapping[Kind, Pair]]
 
 def distributions(setup: Setup, cases: Cases) -> Experiment:
     """Experiment 6: C^-1 k_bar against k_u, and k_bar against k_u, for both kinds of case."""
-    chosen = {kind: _one_each(cases.of(kind)) for kind in KINDS}
+    chosen = {kind: one_each(cases.of(kind)) for kind in KINDS}
     clouds: dict[str, dict[Kind, Pair]] = {_WHITENED: {}, _PLAIN: {}}
     for kind, some in chosen.items():
         bare, mean = bare_and_mean([subject_keys_of(case) for case in some])
@@ -90,11 +90,6 @@ def _likeness(clouds: Mapping[Kind, Pair]) -> Table:
     )  # fmt: skip
 
 
-def _one_each(cases: Sequence[Case]) -> list[Case]:
-    """Return the first case of each subject, whose key does not depend on what is asked about it."""
-    return list({case.request.subject: case for case in reversed(cases)}.values())[::-1]
-
-
 def _picture(
     what: str, method: Projection, clouds: Mapping[Kind, Pair], cases: Mapping[Kind, Sequence[Case]], seed: int
 ) -> Scatter:
@@ -118,10 +113,11 @@ def _picture(
 
 def clusters(setup: Setup, cases: Cases) -> Experiment:
     """Experiment 7: first tokens of ordinary prompts, and collapse subjects behind a prefix, between the two clouds."""
-    abnormal, ordinary = (bare_and_mean([subject_keys_of(case) for case in cases.of(kind)]).first for kind in KINDS)
-    firsts = first_token_keys(setup.lm, setup.site, [case.request for case in cases.of(Kind.ORDINARY)])
+    chosen = {kind: one_each(cases.of(kind)) for kind in KINDS}
+    abnormal, ordinary = (bare_and_mean([subject_keys_of(case) for case in chosen[kind]]).first for kind in KINDS)
+    firsts = first_token_keys(setup.lm, setup.site, [case.request for case in chosen[Kind.ORDINARY]])
     # The first context is the empty one.
-    behind = torch.cat([subject_keys_of(case).keys[1:] for case in cases.of(Kind.FIRST)])
+    behind = torch.cat([subject_keys_of(case).keys[1:] for case in chosen[Kind.FIRST]])
     clouds = {
         "collapse subjects, bare": abnormal,
         "ordinary subjects, bare": ordinary,

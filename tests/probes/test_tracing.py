@@ -98,6 +98,17 @@ def test_how_many_runs_go_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(apart.windows, together.windows, rtol=1e-4, atol=1e-6)
 
 
+def test_no_pass_holds_more_corrupted_runs_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm, rows = tiny_language_model("llama"), []
+    monkeypatch.setattr(tracing, "_ROWS", 2 * DRAWS)
+    handle = lm.model.register_forward_pre_hook(
+        lambda _, __, given: rows.append(len(given["input_ids"])), with_kwargs=True
+    )
+    Tracer(lm, draws=DRAWS).trace(REQUEST)
+    handle.remove()
+    assert max(rows) == 2 * DRAWS
+
+
 def test_a_fact_that_one_layer_reads_off_the_subject_is_traced_to_it() -> None:
     lm = tiny_language_model("llama")
     enlarge(tiny_site(lm, 1).module, 40.0)

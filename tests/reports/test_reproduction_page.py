@@ -54,7 +54,7 @@ def test_the_page_opens_with_what_was_found_on_what(page: Page) -> None:
     assert "1 of 3 statements of the paper agree with this run" in text
     assert "Edited: 77 of 80 (first token)." in text
     assert "Agree 1 seen here as there Differ 1" in text
-    assert "Experiments run 1 of 2 1 was not run" in text
+    assert "Experiments run 1 of 2 1 not run, and the page says why" in text
     assert "1 First 1 1 1" in text
     assert "2 Second not run" in text
     assert text.index("Experiments run") < text.index("Does it?") < text.index("Provenance What was run")
@@ -69,6 +69,17 @@ def test_an_experiment_tells_everything_that_it_holds(page: Page) -> None:
     assert "Not run. The encoder is not installed." in text
     assert page.text.count("As a table ") == 3
     assert "1 h 2 min" in text
+
+
+def test_an_experiment_that_broke_is_no_experiment_that_was_left_out() -> None:
+    agreeing = experiment(claims=[claim()])
+    source = render_reproduction(reproduction(agreeing, skipped(), skipped(number=3, name="third", broken=True)))
+    text = " ".join(Page(source).text.split())
+    assert "Experiments run 1 of 3 1 not run, 1 broken, and the page says why" in text
+    assert "3 Second broken" in text
+    assert "Broken, a fault of editguard itself: please report it. The encoder is not installed." in text
+    assert '<section class="verdict void"' in source
+    assert '<section class="verdict pass"' in render_reproduction(reproduction(agreeing, skipped()))
 
 
 def test_reasons_have_a_column_only_where_there_are_some(page: Page) -> None:

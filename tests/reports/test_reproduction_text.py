@@ -37,6 +37,7 @@ def test_all_that_was_found_is_there_in_order() -> None:
 
 def test_what_was_not_run_says_why() -> None:
     assert "Not run: no wheel" in render_markdown(reproduction(experiment(skipped="no wheel")))
+    assert "Broken: no wheel" in render_markdown(reproduction(experiment(skipped="no wheel", broken=True)))
 
 
 def test_a_long_table_says_where_the_rest_is() -> None:

