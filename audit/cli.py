@@ -319,6 +319,7 @@ def main() -> None:
     """Run the command line; errors that editguard raises on purpose are one sentence on standard error."""
     from ..probes.errors import EditguardError
     from ..reports.errors import ReportError
+    from ..reports.text import visible
     from .memory import keep_freed_memory
 
     keep_freed_memory()
@@ -330,12 +331,15 @@ def main() -> None:
             sys.exit(_SIGPIPE)
         raise
     except (EditguardError, ReportError) as error:
-        typer.echo(f"editguard: {error}", err=True)
+        # A message may repeat a name out of a foreign file.
+        typer.echo(visible(f"editguard: {error}"), err=True)
         sys.exit(error.exit_code)
     except OSError as error:
         if error.errno not in _NO_ROOM:
             _our_fault()
-        typer.echo(f"editguard: A file cannot be written ({error}); make room, or give another folder.", err=True)
+        typer.echo(
+            visible(f"editguard: A file cannot be written ({error}); make room, or give another folder."), err=True
+        )
         sys.exit(2)
     except Exception:  # the outermost frame: Python's own exit code 1 would read as "the gate is closed"
         _our_fault()

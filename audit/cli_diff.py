@@ -73,23 +73,23 @@ def _candidates(source: str) -> list[EditRequest]:
 
 def print_diff(found: DiffFile, page: Path) -> None:
     """Say what was found; `page` is where it can be looked at."""
-    from ..reports.text import counted
+    from ..reports.text import counted, visible
 
     typer.echo(
         f"{found.verdict.upper()}: {len(found.changes)} of {counted(len(found.changes) + found.unchanged, 'tensor')} changed"
     )
     for reason in found.reasons:
-        typer.echo(f"  {reason}")
+        typer.echo(visible(f"  {reason}"))
     for one in found.changes:
         moved = "" if one.relative is None else f" by {one.relative:.3g} of its norm"
         rank = "" if one.rank is None else f", rank {one.rank}, effective rank {one.effective_rank:.3g}"
-        typer.echo(f"  {one.name}: {one.status}{moved}{rank}")
+        typer.echo(visible(f"  {one.name}: {one.status}{moved}{rank}"))
     for search in found.searches:
         if search.error is not None:
-            typer.echo(f"  {search.tensor}: the search for its subject was not measured: {search.error}")
+            typer.echo(visible(f"  {search.tensor}: the search for its subject was not measured: {search.error}"))
             continue
         best = ", ".join(f"{guess.subject} {guess.cosine:.3f}" for guess in search.guesses[:3])
-        typer.echo(f"  {search.tensor} was made for, of {search.candidates}: {best} (p {search.p_value:.2g})")
+        typer.echo(visible(f"  {search.tensor} was made for, of {search.candidates}: {best} (p {search.p_value:.2g})"))
     if found.behaviour.ratio is not None:
         typer.echo(f"  perplexity {found.behaviour.ratio:.4g} times the base's")
     typer.echo(f"  page: {page}")

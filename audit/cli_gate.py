@@ -96,6 +96,7 @@ def listed(
     One that cannot be read is named on standard error, and the others are listed; exit 2 only where it was asked for by NAME.
     """
     from ..reports.errors import ReportError
+    from ..reports.text import visible
 
     store, unreadable = store_in(baselines), False
     for one in store.references(reference):
@@ -103,7 +104,7 @@ def listed(
             typer.echo(_listing(store.find(one)))
         except ReportError as error:
             unreadable = True
-            typer.echo(f"editguard: {error}", err=True)
+            typer.echo(visible(f"editguard: {error}"), err=True)
     raise typer.Exit(2 if unreadable and reference is not None else 0)
 
 

@@ -40,9 +40,9 @@ def trace(
     model: Model = "smollm2-135m",
     out: Annotated[Path, typer.Option(help="Folder for trace.json and trace.html.")] = Path("editguard-trace"),
     noise: Annotated[
-        float, typer.Option(min=0, help="Noise in the subject's embeddings, in their standard deviations.")
+        float, typer.Option(min=0, help="Noise in the subject's embeddings, in standard deviations of all embeddings.")
     ] = 3.0,
-    draws: Annotated[int, typer.Option(min=1, help="Draws of that noise for each fact.")] = 10,
+    draws: Annotated[int, typer.Option(min=1, max=64, help="Draws of that noise for each fact.")] = 10,
     site: Site = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -57,7 +57,7 @@ def trace(
 ) -> None:
     """Trace where the model keeps the facts that the edits would change, and suggest the layer to edit; changes nothing."""
     from ..probes.model import load_model
-    from ..reports.text import counted
+    from ..reports.text import counted, visible
     from .folders import locked_folder
     from .tracing import PAGE, TRACE, run_trace
 
@@ -77,7 +77,7 @@ def trace(
             f"editguard audit --layer {found.suggested_layer}"
         )
         for one in found.skipped:
-            typer.echo(f"  skipped {one.id}: {one.why}")
+            typer.echo(f"  skipped {visible(one.id)}: {visible(one.why)}")
         typer.echo(f"  page: {out / PAGE}")
 
 
@@ -128,7 +128,7 @@ def reproduce(
         )
         found = run(
             setup, loaded, out, ordinary=ordinary, most_cases=most_cases, corpus=corpus, encoder_ref=encoder,
-            progress=progress, command=shlex.join(["editguard", *sys.argv[1:]]),
+            allow_pickle=allow_pickle, progress=progress, command=shlex.join(["editguard", *sys.argv[1:]]),
             notice=lambda text: typer.echo(f"editguard: {text}", err=True),
         )  # fmt: skip
     if as_json:

@@ -16,6 +16,7 @@ from ..probes.request_files import LoadedRequests
 from ..probes.requests import EditRequest
 from ..reports.log import Log, log_so_far
 from ..reports.schema import Header
+from ..reports.text import printable, some
 
 __all__ = ["continues", "could_continue"]
 
@@ -49,8 +50,8 @@ def _same_run(begun: Mapping[str, JsonValue], now: Mapping[str, JsonValue], path
     different = [_NAMES.get(name.partition(" ")[0], name) for name in _differences(begun, now)]
     if different:
         raise InputError(
-            f"The log {str(path)!r} was begun with another {', '.join(different)}, and one log holds one run; choose another "
-            "--out, or add --overwrite instead of --resume."
+            f"The log {str(path)!r} was begun with another {some(different)}, and one log holds one run; choose another --out, "
+            "or add --overwrite instead of --resume."
         )
 
 
@@ -58,8 +59,8 @@ def _same_order(done: Sequence[str], asked: Sequence[str], path: Path) -> None:
     for index, (found, wanted) in enumerate(zip(done, asked, strict=False)):
         if found != wanted:
             raise InputError(
-                f"Record {index + 1} of the log {str(path)!r} is of {found!r}, and this run has {wanted!r} there; choose "
-                "another --out, or add --overwrite instead of --resume."
+                f"Record {index + 1} of the log {str(path)!r} is of '{printable(found)}', and this run has '{printable(wanted)}' "
+                "there; choose another --out, or add --overwrite instead of --resume."
             )
 
 
@@ -77,11 +78,11 @@ def _differences(begun: Mapping[str, JsonValue], now: Mapping[str, JsonValue], w
         if isinstance(old, dict) and isinstance(new, dict):
             yield from _differences(old, new, f"{within}{name}.")
         elif isinstance(old, list | dict) or isinstance(new, list | dict):
-            yield f"{within}{name}"
+            yield printable(f"{within}{name}")
         else:
-            yield f"{within}{name} ({_short(old)}, now {_short(new)})"
+            yield f"{printable(f'{within}{name}')} ({_short(old)}, now {_short(new)})"
 
 
 def _short(value: JsonValue) -> str:
     text = str(value)
-    return text if len(text) <= 40 else f"{text[:12]}…"
+    return printable(text if len(text) <= 40 else f"{text[:12]}…")

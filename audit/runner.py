@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ..probes.errors import DeviceFailed
 from ..probes.request_files import LoadedRequests
 from ..reports.log import Log, LogWriter, log_so_far
 from ..reports.schema import ControlRecord, EditRecord, Footer, Header
 from ..reports.summary import Summary
 from .controls import Control, controls_for
+from .devices import trusted_device
 from .files import LOG, WRITTEN
 from .guard import GuardedEditor
 from .making import alone, control_records
@@ -64,7 +62,11 @@ def run_audit(
     for name in WRITTEN if overwrite else ():
         (out / name).unlink(missing_ok=True)
     if begun is None or begun.footer is None:
-        with _trusted_device(setup), _sequence(guard, wanted=in_sequence) as sequence, LogWriter(out / LOG) as log:
+        with (
+            trusted_device(setup.lm.device, "the audit", "go on with --resume, since what was logged is sound"),
+            _sequence(guard, wanted=in_sequence) as sequence,
+            LogWriter(out / LOG) as log,
+        ):
             for record in _records(guard, sequence, head, loaded, controls, editor, begun, progress):
                 log.write(record)
             records, seconds = len(controls) + len(loaded.requests), round(time.monotonic() - started, 3)
@@ -77,19 +79,6 @@ def run_audit(
                 sequence.undo()
             log.write(Footer(records=records, seconds=seconds, **held))
     return write_outputs(out)
-
-
-@contextmanager
-def _trusted_device(setup: Setup) -> Iterator[None]:
-    """End the audit where the device itself fails: nothing that it computes afterwards can be trusted."""
-    try:
-        yield
-    except torch.AcceleratorError as error:
-        reason = str(error).partition("\n")[0]
-        raise DeviceFailed(
-            f"The device {setup.lm.device} failed ({reason}), and the audit ended there; what was logged is sound: see to the "
-            "device, then go on with --resume."
-        ) from error
 
 
 def _sequence(guard: GuardedEditor, *, wanted: bool) -> AbstractContextManager[EditSequence | None]:

@@ -28,6 +28,7 @@ from ..probes.requests import EditRequest
 from ..reports.base import Rate
 from ..reports.schema import EditRecord
 from ..reports.sequence import closes
+from ..reports.text import printable
 from ..suites.accumulated import AccumulatedDrift
 from ..suites.served import served
 from .guard import Assessment, GuardedEditor, Proposal, Result
@@ -94,10 +95,10 @@ class EditSequence:
         """
         if self.closed is not None:
             return _refused(request, self.closed)
-        return self.keep(*self._guard.propose([self._guard.assess(request, editor)]))
+        return self._keep(*self._guard.propose([self._guard.assess(request, editor)]))
 
-    def keep(self, proposal: Proposal) -> Result:
-        """Make an edit that `guard` proposed; see `edit`."""
+    def _keep(self, proposal: Proposal) -> Result:
+        """Make an edit that the guard of the model as it is now proposed."""
         before = self._guard.setup.site.weight.detach().clone()
         result = self._guard.keep(proposal)
         request = proposal.assessment.request
@@ -129,7 +130,7 @@ class EditSequence:
         before = self._guard.setup.site.weight.detach().clone()
         with Transaction(self._guard.setup.site, update) as transaction:
             if transaction.edited != record.weights.edited:
-                told = f"gives the weight {transaction.edited[:12]} instead of {str(record.weights.edited)[:12]}"
+                told = f"gives the weight {transaction.edited[:12]} instead of {printable(str(record.weights.edited)[:12])}"
                 raise InputError(_not_again(request, told))
             transaction.commit()
         prefix = None if record.update is None else record.update.prefix
@@ -170,7 +171,7 @@ class EditSequence:
 def retention(said: Sequence[bool | None]) -> Rate:
     """Return what `EditSequence.retained` gave as counts."""
     passed, failed = said.count(True), said.count(False)
-    rate = passed / (passed + failed) if passed + failed else None
+    rate = passed / len(said) if said else None
     return Rate(passed=passed, failed=failed, not_judged=said.count(None), total=len(said), rate=rate)
 
 
@@ -200,7 +201,7 @@ def one_after_the_other(
 def _kept(sequence: EditSequence, made: Proposal | Exception) -> Result:
     if isinstance(made, Exception):
         raise made
-    return sequence.keep(made)
+    return sequence._keep(made)
 
 
 def _not_again(request: EditRequest, what: str) -> str:

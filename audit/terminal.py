@@ -120,7 +120,7 @@ def print_summary(summary: Summary, report: Path) -> None:
     """Print the verdict, its reasons and the counts behind it: which of them decide it, and which are only told."""
     console = output()
     console.print(
-        f"[{_COLOURS[summary.verdict]}]{summary.verdict.upper()}[/]  {escape(summary.model)}, layer {summary.layer}"
+        f"[{_COLOURS[summary.verdict]}]{summary.verdict.upper()}[/]  {escape(_line(summary.model))}, layer {summary.layer}"
     )
     for line in (*summary.reasons, *_counted(summary), *_rates(summary), *_neighbours(summary)):
         print_indented(console, _line(line))
@@ -170,10 +170,10 @@ def print_reproduction(found: Reproduction, page: Path) -> None:
     console = output()
     for one in found.experiments:
         said = f"{one.standing}: {one.skipped}" if one.skipped is not None else _agreements(one)
-        console.print(f"{one.number:>3}  {escape(one.title)}: {escape(said)}")
+        console.print(f"{one.number:>3}  {escape(one.title)}: {escape(_line(said))}")
         for claim in one.claims:
             if claim.agreement is Agreement.NO:
-                console.print(f"     [yellow]differs[/] {escape(claim.paper)} Here: {escape(claim.here)}")
+                console.print(f"     [yellow]differs[/] {escape(_line(claim.paper))} Here: {escape(_line(claim.here))}")
     console.print(f"  page: {escape(str(page))}", soft_wrap=True)
 
 

@@ -14,6 +14,7 @@ from ..probes.tracing import Trace, Tracer, considered_layers, suggested_layer
 from ..reports.log import write_atomic
 from ..reports.text import counted
 from ..reports.tracing import SkippedTrace, TraceFile, TraceRecord, render_trace
+from .devices import trusted_device
 from .setup import Progress
 
 __all__ = ["PAGE", "TRACE", "run_trace"]
@@ -44,21 +45,9 @@ def run_trace(
     """
     if not noise > 0:
         raise InputError(f"The noise is {noise:g}, and without any nothing is corrupted; give a number over 0.")
-    tracer = Tracer(lm, noise=noise, draws=draws, seed=seed, site=site)
-    traces: list[Trace] = []
-    skipped: list[SkippedTrace] = []
-    for index, request in enumerate(requests):
-        progress("tracing", index, len(requests))
-        try:
-            trace = tracer.trace(request)
-        except (RequestError, NotFinite) as error:
-            skipped.append(SkippedTrace(id=request.id, why=str(error)))
-            continue
-        if trace.tells:
-            traces.append(trace)
-        else:
-            skipped.append(SkippedTrace(id=request.id, why=_SILENT.format(trace=trace)))
-    progress("tracing", len(requests), len(requests))
+    with trusted_device(lm.device, "the trace", "give the same command again"):
+        tracer = Tracer(lm, noise=noise, draws=draws, seed=seed, site=site)
+        traces, skipped = _traced(tracer, requests, progress)
     if not traces:
         why = f" ({skipped[0].id!r}: {skipped[0].why.rstrip('.')})" if skipped else ""
         raise InputError(
@@ -75,6 +64,27 @@ def run_trace(
     write_atomic(out / TRACE, found.model_dump_json() + "\n")
     write_atomic(out / PAGE, render_trace(found))
     return found
+
+
+def _traced(
+    tracer: Tracer, requests: Sequence[EditRequest], progress: Progress
+) -> tuple[list[Trace], list[SkippedTrace]]:
+    """Return what could be traced, and of the others why not."""
+    traces: list[Trace] = []
+    skipped: list[SkippedTrace] = []
+    for index, request in enumerate(requests):
+        progress("tracing", index, len(requests))
+        try:
+            trace = tracer.trace(request)
+        except (RequestError, NotFinite) as error:
+            skipped.append(SkippedTrace(id=request.id, why=str(error)))
+            continue
+        if trace.tells:
+            traces.append(trace)
+        else:
+            skipped.append(SkippedTrace(id=request.id, why=_SILENT.format(trace=trace)))
+    progress("tracing", len(requests), len(requests))
+    return traces, skipped
 
 
 def _record(trace: Trace) -> TraceRecord:

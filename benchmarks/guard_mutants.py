@@ -59,16 +59,20 @@ TARGETS = {
     ),
     "sequence": Target(
         "editguard.audit.sequence",
-        tuple(
-            f"EditSequence.{name}"
-            for name in ("edit", "keep", "_close", "_again", "_move_on", "retained", "undo")
-        ),
+        ("one_after_the_other", "retention", *(
+            f"EditSequence.{name}" for name in ("edit", "_keep", "_close", "_again", "_move_on", "retained", "undo")
+        )),
         ("tests/audit/test_sequence.py",),
     ),
     "chain": Target(
         "editguard.reports.sequence",
-        ("sequence_reasons", "_broken_chain", "_lost", "sequence_of"),
+        ("sequence_reasons", "_broken_chain", "_lost", "sequence_of", "closes", "_closing", "_kept"),
         ("tests/reports/test_sequence.py",),
+    ),
+    "accumulated": Target(
+        "editguard.suites.accumulated",
+        tuple(f"AccumulatedDrift.{name}" for name in ("measure", "known_bad", "_judged")),
+        ("tests/audit/test_sequence.py",),
     ),
     "controls": Target("editguard.audit.controls", ("run_control", "control_guard"), ("tests/audit/test_controls.py",)),
 }  # fmt: skip

@@ -4,7 +4,8 @@
 
 An audit in sequence of edits drawn from the file. With --wide the accumulated drift has no bound, so that the sequence never
 closes and all edits are tried; each is still held to the policy's other bounds. Prints a line every ten edits and where the
-default bounds would have closed; the folder holds the audit, whose report draws the drift. docs/reliability.md quotes it.
+default bounds would have closed; with --tell that alone, of a run that may have been killed. The folder holds the audit, whose
+report draws the drift. docs/reliability.md quotes it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import random
 import time
+from collections import Counter
 from pathlib import Path
 
 from editguard.audit.files import LOG
@@ -34,8 +36,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--wide", action="store_true", help="put no bound on the accumulated drift")
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument(
+        "--tell", action="store_true", help="only tell of the log that the folder holds, finished or not"
+    )
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
+    if not options.tell:
+        _run(options)
+    _tell(options.out / LOG)
+
+
+def _run(options: argparse.Namespace) -> None:
     loaded = load_requests(options.file)
     drawn = random.Random(options.seed).sample(loaded.requests, min(options.edits, len(loaded.requests)))
     setup = prepare(load_model(options.model), policy=Policy(**(NO_BOUND if options.wide else {})), seed=options.seed)
@@ -44,7 +55,6 @@ def main() -> None:
             setup, LoadedRequests(tuple(drawn), (), loaded.source, loaded.sha256), options.out, in_sequence=True,
             resume=options.resume, progress=_memory(time.monotonic()),
         )  # fmt: skip
-    _tell(options.out / LOG)
 
 
 def _memory(started: float):
@@ -57,21 +67,24 @@ def _memory(started: float):
 
 
 def _tell(path: Path) -> None:
-    log, bounds, left = read_log(path), Policy(), None
+    """Print the drift at every tenth edit, where a default bound is first left, and at the last one, and what became of all."""
+    log, bounds, kept = read_log(path), Policy(), 0
+    waiting = {"perplexity-ratio": bounds.max_accumulated_ratio, "relative-norm": bounds.max_accumulated_update}
     for record in log.edits:
         drift = {one.metric: one.value for one in record.measurements if one.check == "accumulated-drift"}
-        ratio, moved = drift.get("perplexity-ratio"), drift.get("relative-norm")
-        if ratio is None or moved is None:
-            print(f"{record.index:>4}  not measured  {record.outcome}")
-            continue
-        if left is None and not (ratio <= bounds.max_accumulated_ratio and moved <= bounds.max_accumulated_update):
-            left = record.index
-        if record.index % 10 == 0:
-            print(f"{record.index:>4}  perplexity {ratio:.4f}  weight {moved:.4f}  {record.outcome}")
-    kept = sum(record.weights is not None and record.weights.kept for record in log.edits)
-    print(
-        f"{kept} of {len(log.edits)} kept; the default bounds close at edit {left}; said at the end: {log.footer.retained}"
-    )
+        kept += record.weights is not None and record.weights.kept
+        left = [name for name, bound in waiting.items() if not (drift.get(name, 0.0) or 0.0) <= bound]
+        if left or record.index % 10 == 0 or record is log.edits[-1]:
+            said = "  ".join(
+                "not measured" if value is None else f"{name} {value:.4f}" for name, value in drift.items()
+            )
+            beyond = f"  leaves the default bound of {', '.join(left)}" if left else ""
+            print(f"{record.index + 1:>4} tried {kept:>4} kept  {said or 'not measured'}  {record.outcome}{beyond}")
+        for name in left:
+            del waiting[name]
+    outcomes = Counter(record.outcome for record in log.edits)
+    told = "unfinished" if log.footer is None else f"said at the end: {log.footer.retained}"
+    print(f"{kept} of {len(log.edits)} kept; {dict(outcomes)}; {told}")
 
 
 if __name__ == "__main__":

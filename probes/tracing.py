@@ -11,6 +11,7 @@ there, windows of ten layers of GPT-2 XL's 48. Out of scope: attention outputs, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 
 from .batches import each_fitting
-from .errors import ModelError, NotFinite, RequestError
+from .errors import InputError, ModelError, NotFinite, RequestError
 from .keys import locate
 from .model import LanguageModel
 from .partial import run_from
@@ -32,6 +33,8 @@ __all__ = ["Trace", "Tracer", "considered_layers", "suggested_layer"]
 _NOISE, _DRAWS = 3.0, 10
 _ROWS = 64
 """Corrupted runs that go through the model at once."""
+_TABLE = 4096
+"""Tokens whose embeddings are looked at at once."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,12 @@ class Tracer:
     def __init__(
         self, lm: LanguageModel, *, noise: float = _NOISE, draws: int = _DRAWS, seed: int = 0, site: str | None = None
     ) -> None:
-        """`noise` is in standard deviations of the embeddings, `site` as in `find_site`; raises `ModelError` for a model
-        that is not causal."""
+        """`noise` is in standard deviations of the model's embeddings, all tokens of the vocabulary taken together; `site` as
+        in `find_site`. Raises `ModelError` for a model that is not causal, `InputError` for more draws than run at once."""
+        if not 1 <= draws <= _ROWS:
+            raise InputError(
+                f"{draws} draws of noise were asked for, and 1 to {_ROWS} can be run at once; give such a number."
+            )
         if not lm.causal:
             raise ModelError(
                 f"The model {lm.ref!r} ({lm.architecture}) writes no text, so no answer can be traced in it; take a causal "
@@ -99,8 +106,7 @@ class Tracer:
         self._lm, self._draws, self._seed = lm, draws, seed
         self._sites = [find_site(lm.model, layer, site) for layer in range(layer_count(lm.model, site))]
         self._embedding: torch.nn.Module = lm.model.get_input_embeddings()
-        weight: Any = self._embedding.weight
-        self._scale = noise * float(weight.detach().float().std())
+        self._scale = noise * _spread(self._embedding, lm.device)
         self.window = max(1, round(len(self._sites) / 5))
 
     def trace(self, request: EditRequest) -> Trace:
@@ -125,8 +131,7 @@ class Tracer:
             found = float(logits[0].softmax(-1)[answer])
             if not bool(torch.isfinite(logits).all()):
                 raise NotFinite(f"The logits behind {request.prompt!r} hold NaN or Inf; check the model's weights.")
-            with self._corrupted(noise, place.first, self._draws), _inputs(self._sites) as bad:
-                corrupted = self._probability(self._run(ids, self._draws), answer)
+            corrupted, bad = self._with_nothing(ids, answer, place.first, noise)
             states = torch.full((len(self._sites), len(ids)), corrupted)
             for layer in range(len(self._sites) - 1):
                 states[layer, place.first :] = self._with_states(
@@ -176,6 +181,19 @@ class Tracer:
         finally:
             handle.remove()
 
+    def _with_nothing(
+        self, ids: Sequence[int], answer: int, first: int, noise: torch.Tensor
+    ) -> tuple[float, list[Entry]]:
+        """Return the answer's probability where nothing is put back, and what enters each block then."""
+
+        def run(_: Sequence[int]) -> tuple[float, list[Entry]]:
+            with self._corrupted(noise, first, self._draws), _inputs(self._sites) as bad:
+                found = self._probability(self._run(ids, self._draws), answer)
+            return found, bad
+
+        ((_, found),) = each_fitting([[0]], run)
+        return found
+
     def _with_states(
         self, ids: Sequence[int], answer: int, layer: int, clean: torch.Tensor, bad: Entry, first: int
     ) -> torch.Tensor:
@@ -198,18 +216,19 @@ class Tracer:
         self, ids: Sequence[int], answer: int, first: int, last: int, noise: torch.Tensor, values: list[torch.Tensor]
     ) -> torch.Tensor:
         """Return the answer's probability [layers] with a window of MLP outputs put back at the subject's last token."""
-        centres, found = range(len(self._sites)), []
-        at_once = max(1, _ROWS // self._draws)
-        for start in range(0, len(centres), at_once):
-            part = centres[start : start + at_once]
-            rows = len(part) * self._draws
+        centres, at_once = range(len(self._sites)), max(1, _ROWS // self._draws)
+
+        def run(some: Sequence[int]) -> torch.Tensor:
+            rows = len(some) * self._draws
             with (
                 self._corrupted(noise, first, rows),
-                _restored(self._sites, self._windows(part), values, last, len(ids)),
+                _restored(self._sites, self._windows(some), values, last, len(ids)),
             ):
                 logits = self._run(ids, rows)
-            found.append(logits.softmax(-1)[:, answer].view(len(part), self._draws).mean(1).cpu())
-        return torch.cat(found)
+            return logits.softmax(-1)[:, answer].view(len(some), self._draws).mean(1).cpu()
+
+        parts = [[*centres[start : start + at_once]] for start in range(0, len(centres), at_once)]
+        return torch.cat([found for _, found in each_fitting(parts, run)])
 
     def _windows(self, centres: Sequence[int]) -> list[list[bool]]:
         """Return for each layer which rows it is put back in; each centre has as many rows as there are draws."""
@@ -218,6 +237,21 @@ class Tracer:
             [centre - below <= layer < centre - below + self.window for centre in centres for _ in range(self._draws)]
             for layer in range(len(self._sites))
         ]
+
+
+def _spread(embedding: torch.nn.Module, device: torch.device) -> float:
+    """Return the standard deviation of what the embedding gives, over all tokens: Gemma's scales its table."""
+    table: Any = embedding.weight
+    count = total = squares = 0.0
+    with torch.no_grad():
+        for ids in torch.arange(table.shape[0], device=device).split(_TABLE):
+            values = embedding(ids[None]).double()
+            count, total, squares = (
+                count + values.numel(),
+                total + float(values.sum()),
+                squares + float((values**2).sum()),
+            )
+    return math.sqrt(max(0.0, squares - total**2 / count) / (count - 1))
 
 
 @contextmanager

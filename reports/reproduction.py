@@ -30,7 +30,8 @@ __all__ = [
 ]
 
 Cell = str | bool | int | float | None
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=100)]
+"""An anchor of the page, and of a table the name of its files."""
 
 
 class Agreement(StrEnum):

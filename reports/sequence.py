@@ -70,8 +70,13 @@ def said_of_sequence(tally: SequenceTally, edits: int) -> str:
         )
     if tally.retained is None:
         return f"{said}; how many still hold at the end was not measured"
-    judged = tally.retained.passed + tally.retained.failed
-    return f"{said}; asked again at the end it gave the targets of {tally.retained.passed} of {judged} of them"
+    asked = f"{said}; asked again at the end it gave the targets of {tally.retained.passed} of {tally.retained.total} of them"
+    return f"{asked}{_unserved(tally.retained)}"
+
+
+def _unserved(retained: Rate) -> str:
+    """Return in brackets how many were not asked; nothing where all were."""
+    return f" ({retained.not_judged} of them served behind no prefix, and not asked)" if retained.not_judged else ""
 
 
 def sequence_reasons(log: Log) -> Iterator[str]:
@@ -105,13 +110,13 @@ def _lost(log: Log, footer: Footer) -> Iterator[str]:
     if retained is None or retained.total != kept:
         yield f"Of {counted(kept, 'kept edit')} it was not measured how many still hold at the end."
         return
-    bound, judged = log.header.policy.get("min_retained"), retained.passed + retained.failed
+    bound = log.header.policy.get("min_retained")
     least = float(bound) if isinstance(bound, int | float) else 1.0
-    if retained.passed < least * judged:
-        many = "does" if retained.failed == 1 else "do"
+    if retained.passed < least * kept:
+        told = f": {named(footer.lost)}" if footer.lost else ""
         yield (
-            f"{retained.failed} of {counted(judged, 'kept edit')} {many} not hold any more at the end, and the policy asks for "
-            f"{least:.0%} that do: {named(footer.lost)}."
+            f"Only {retained.passed} of {counted(kept, 'kept edit')} held at the end{_unserved(retained)}, and the policy asks "
+            f"for {least:.0%}{told}."
         )
 
 

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 from unicodedata import bidirectional
 
-__all__ = ["NAMED", "Piece", "counted", "from_right", "named", "pieces", "printable", "shortened", "slugs", "visible"]
+__all__ = ["NAMED", "Piece", "counted", "from_right", "named", "pieces", "printable", "shortened", "slugs", "some",
+           "visible"]  # fmt: skip
 
 # C0 and C1 controls but tab and newline; soft hyphen; Arabic letter mark; zero-width space; marks, embeddings,
 # overrides and isolates of direction; line and paragraph separators; invisible operators; byte-order mark; annotation
@@ -61,8 +62,13 @@ def counted(number: int, one: str, many: str = "") -> str:
 
 def named(names: Sequence[str], most: int | None = NAMED) -> str:
     """Return the first `most` names in quotes, ten unless said otherwise, and how many more there are; None is all."""
-    shown = ", ".join(repr(name) for name in names[:most])
-    return shown if most is None or len(names) <= most else f"{shown} and {len(names) - most} more"
+    return some([repr(name) for name in names], most)
+
+
+def some(parts: Sequence[str], most: int | None = NAMED) -> str:
+    """Return the first `most` parts of a list as they stand, and how many more there are; None is all."""
+    shown = ", ".join(parts[:most])
+    return shown if most is None or len(parts) <= most else f"{shown} and {len(parts) - most} more"
 
 
 def shortened(text: str, most: int) -> str:

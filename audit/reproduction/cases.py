@@ -25,8 +25,10 @@ from ..guard import Assessment, GuardedEditor
 from ..setup import Progress
 from .stamp import Stamp
 
-__all__ = ["Case", "Cases", "Chosen", "Kind", "choose", "find_cases", "fires"]
+__all__ = ["FEW", "Case", "Cases", "Chosen", "Kind", "choose", "find_cases", "fires"]
 
+FEW = 4
+"""Cases of a kind that make a cloud, a median that means something, or a statement of the paper to be judged."""
 _TOGETHER = 64
 
 
@@ -52,6 +54,9 @@ class Chosen(BaseModel):
     """How many requests of each kind the file holds, as seen under few contexts."""
     kinds: dict[str, Kind]
     """By request id, in the order of the file: those that were drawn."""
+    left_out: list[str] | None = None
+    """Of these, those that look otherwise under all contexts; null while that was not asked. Kept, since a figure that lies at
+    a threshold may fall on its other side on another processor."""
 
 
 class Case(NamedTuple):
@@ -122,7 +127,8 @@ def _kind(seen: Assessment) -> Kind | None:
 def find_cases(guard: GuardedEditor, requests: Sequence[EditRequest], chosen: Chosen) -> Cases:
     """Return the chosen cases with what is seen of them under all contexts; raises `InputError` where there are none.
 
-    They were chosen under few contexts; one that was chosen by its denominator and looks otherwise under all is left out.
+    They were chosen under few contexts; one that was chosen by its denominator and looks otherwise under all is left out, which
+    `Cases.chosen` then says.
     """
     if not chosen.kinds:
         raise InputError(
@@ -133,9 +139,15 @@ def find_cases(guard: GuardedEditor, requests: Sequence[EditRequest], chosen: Ch
     for start in range(0, len(wanted), _TOGETHER):
         seen = guard.assess_all(wanted[start : start + _TOGETHER])
         found += [Case(one.request, chosen.kinds[one.request.id], one) for one in seen]
-    by_place = (Kind.FIRST, Kind.BEHIND_BOS)
-    found = [case for case in found if case.kind in by_place or fires(case.seen) == (case.kind is Kind.OTHER)]
-    return Cases(tuple(found), chosen)
+    if chosen.left_out is None:
+        chosen = chosen.model_copy(update={"left_out": [case.request.id for case in found if _otherwise(case)]})
+    left_out = {*(chosen.left_out or ())}
+    return Cases(tuple(case for case in found if case.request.id not in left_out), chosen)
+
+
+def _otherwise(case: Case) -> bool:
+    """Whether a case that was chosen by its denominator looks otherwise under all contexts."""
+    return case.kind in (Kind.OTHER, Kind.ORDINARY) and fires(case.seen) != (case.kind is Kind.OTHER)
 
 
 def fires(seen: Assessment) -> bool:

@@ -8,16 +8,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...probes.geometry import Separation, directions
+from ...probes.geometry import Separation, directions, separation
 from ...probes.keys import SubjectKeys
 from ...reports.reproduction import Group, Table
 from .cases import Case, Kind
 
 __all__ = [
-    "FEW",
     "KINDS",
+    "SURE",
     "Pair",
+    "apart",
     "bare_and_mean",
+    "compared",
     "cosines",
     "group",
     "mutual",
@@ -26,8 +28,8 @@ __all__ = [
     "subject_keys_of",
 ]
 
-FEW = 4
-"""Cases of a kind that make a cloud, or a median that means something."""
+SURE = 0.01
+"""p-value up to which two clouds count as apart."""
 KINDS = (Kind.FIRST, Kind.ORDINARY)
 """The kinds that the paper compares."""
 
@@ -68,6 +70,21 @@ def cosines(pair: Pair) -> Tensor:
     return torch.nn.functional.cosine_similarity(pair.first, pair.second)
 
 
+def compared(pair: Pair, seed: int) -> Separation:
+    """Return how far the two clouds of one kind of case lie apart; a point of one belongs to a point of the other."""
+    return separation(*pair, seed=seed, paired=True)
+
+
+def apart(first: Separation, ordinary: Separation) -> bool | None:
+    """Whether the clouds of collapse cases lie apart, and further than those of ordinary ones; None for too few pairs.
+
+    n pairs can be swapped in 2^n ways, of which two are as far apart as can be.
+    """
+    if 2.0 ** (1 - first.first) > SURE:
+        return None
+    return first.p_value <= SURE and first.silhouette > ordinary.silhouette
+
+
 def separation_table(name: str, found: Mapping[tuple[str, Kind], Separation]) -> Table:
     """Return how far apart clouds lie, by what they are and by kind of case."""
     return Table(
@@ -78,7 +95,8 @@ def separation_table(name: str, found: Mapping[tuple[str, Kind], Separation]) ->
             [what, kind.value, one.first, one.energy_distance, one.p_value, one.permutations, one.silhouette]
             for (what, kind), one in found.items()
         ],
-        note="Keys at length 1; energy distance of Székely and Rizzo, its p-value by permutation; silhouette from -1 to 1.",
+        note="Keys at length 1; energy distance of Székely and Rizzo, its p-value by swapping the two keys of a subject at "
+        "random; silhouette from -1 to 1.",
     )
 
 

@@ -14,9 +14,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from ...probes.errors import InputError
 from ...probes.request_files import LoadedRequests
 from ...reports.log import Log, LogWriter, log_so_far, rewrite_log
 from ...reports.schema import EditRecord, Footer, Header
+from ...reports.text import counted
 from ..editors.base import chosen_editor
 from ..guard import Assessment, GuardedEditor, Proposal
 from ..making import proposed, recorded
@@ -60,11 +62,16 @@ def make_edits(
         for editor in EDITORS:
             path = folder / f"{editor}.jsonl"
             log = _so_far(path, stamps[editor])
+            wanted = {case.request.id for case in cases.cases if editor in _editors(case.kind)}
             if log is None or log.footer is None:
-                wanted = sum(editor in _editors(case.kind) for case in cases.cases)
-                head = _header(guard, loaded, editor, stamps[editor], wanted)
+                head = _header(guard, loaded, editor, stamps[editor], len(wanted))
                 writers[editor] = opened.enter_context(_Begun(path, head))
             found[editor] = {} if log is None else {record.id: record for record in log.edits}
+            if editor not in writers and (lacking := wanted - found[editor].keys()):
+                raise InputError(
+                    f"The log {str(path)!r} is finished and lacks {counted(len(lacking), 'edit')} of the cases; remove it, or "
+                    "give another --out."
+                )
         for start in range(0, len(cases.cases), _TOGETHER):
             group = cases.cases[start : start + _TOGETHER]
             if all(case.request.id in found[one] for case in group for one in _editors(case.kind)):

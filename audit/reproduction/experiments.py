@@ -8,15 +8,13 @@ from pathlib import Path
 
 import torch
 
-from ...probes.errors import DeviceFailed, EditguardError, EditRefused, InputError
-from ...probes.messages import first_line
+from ...probes.errors import EditguardError, EditRefused, InputError
 from ...probes.model import LanguageModel
 from ...reports.errors import ReportError
 from ...reports.reproduction import Experiment
 from ..setup import Progress, Setup
 from . import keys, prediction, readings, shares, tables
-from .cases import Cases, Kind
-from .clouds import FEW
+from .cases import FEW, Cases, Kind
 from .edits import Edits
 from .encoder import encoder
 from .heads import experiment
@@ -96,12 +94,7 @@ def _survived(number: int, run: Callable[[], Experiment]) -> Experiment:
         return run()
     except (InputError, EditRefused) as error:
         return experiment(number, skipped=str(error))
-    except torch.AcceleratorError as error:
-        raise DeviceFailed(
-            f"The device failed in experiment {number} ({first_line(error)}), and the run ended there; see to the device, then "
-            "give the same command again, which goes on."
-        ) from error
-    except (ReportError, EditguardError):
+    except (ReportError, EditguardError, torch.AcceleratorError):
         raise
     except Exception as error:  # a fault of one experiment is no reason to lose the page of the others
         last = traceback.extract_tb(error.__traceback__)[-1]

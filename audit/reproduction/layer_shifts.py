@@ -18,7 +18,7 @@ from .cases import Cases
 from .clouds import KINDS
 from .stamp import Stamp
 
-__all__ = ["LAYERS", "LayerShifts", "layer_shifts"]
+__all__ = ["LAYERS", "LayerShifts", "kept_shifts", "layer_shifts"]
 
 LAYERS = "layers.json"
 _SAMPLED = "sampled from the model"
@@ -49,7 +49,7 @@ def layer_shifts(
     text = None if identity or corpus is None else corpus_from(corpus)
     ids = [case.request.id for kind in KINDS for case in cases.of(kind)]
     full = {**stamp, "text": "none" if identity else _SAMPLED if text is None else text.sha256}
-    kept = _kept(path)
+    kept = kept_shifts(path)
     if kept is not None and (kept.stamp, kept.ids) == (full, ids):
         return kept
     if not identity and text is None:
@@ -62,7 +62,7 @@ def layer_shifts(
     return found
 
 
-def _kept(path: Path) -> LayerShifts | None:
+def kept_shifts(path: Path) -> LayerShifts | None:
     """Return what is kept; None where there is none that can be read, since it is made again in minutes."""
     try:
         return LayerShifts.model_validate_json(bounded_bytes(path, LARGEST_BASELINE))

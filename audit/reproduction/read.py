@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from ...reports.schema import PERPLEXITY, PERPLEXITY_RATIO, EditRecord, Measurement
-from .cases import Cases, Kind
+from .cases import FEW, Cases, Kind
 from .edits import Edits
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "collapsed",
     "Share",
     "denominator",
+    "few",
     "figure",
     "mean_median",
     "measured",
@@ -33,20 +34,29 @@ __all__ = [
 NONE = "No edit of this kind was measured."
 
 
+def few(*measured: int) -> str:
+    """Say that too little was measured to judge a statement by."""
+    counts = " and ".join(map(str, measured))
+    return f"Edits of this kind that were measured: {counts}; at least {FEW} are needed." if any(measured) else NONE
+
+
 class Share(NamedTuple):
     """A share over edits, with its counts."""
 
     mean: float | None
     """Mean over edits of the share of tokens; None where no edit has one."""
     edits: int
+    """Edits that have one."""
+    asked: int
+    """Edits in all."""
     passed: int
     """Prompts, by the exact protocol."""
     total: int
 
 
-def of(edits: Edits, cases: Cases, editor: str, kind: Kind) -> list[EditRecord]:
-    """Return the records of one editor on one kind of case, in the order of the file."""
-    return [edits[editor][case.request.id] for case in cases.of(kind) if case.request.id in edits[editor]]
+def of(edits: Edits, cases: Cases, editor: str, *kinds: Kind) -> list[EditRecord]:
+    """Return the records of one editor on some kinds of case, in the order of the file."""
+    return [edits[editor][case.request.id] for case in cases.of(*kinds) if case.request.id in edits[editor]]
 
 
 def figure(records: Iterable[EditRecord], read: Callable[[EditRecord], float | None]) -> list[float]:
@@ -123,4 +133,4 @@ def share(edits: Edits, cases: Cases, editor: str, kind: Kind, check: str, condi
     counts = [one for record in records if (one := measured(record, check, exact, under, "exact")) is not None]
     values = [one.value for one in shares if one.value is not None]
     mean = statistics.fmean(values) if values else None
-    return Share(mean, len(values), sum(one.passed for one in counts), sum(one.total for one in counts))
+    return Share(mean, len(values), len(records), sum(one.passed for one in counts), sum(one.total for one in counts))

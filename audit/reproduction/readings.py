@@ -22,8 +22,8 @@ from ..editors.base import RankOneUpdate, compute_updates
 from ..setup import Setup
 from ..transaction import Transaction
 from . import published
-from .cases import Case, Cases, Kind
-from .clouds import FEW, subject_keys_of
+from .cases import FEW, Case, Cases, Kind
+from .clouds import subject_keys_of
 from .heads import claim, experiment
 
 __all__ = ["behind_bos", "shifted_position"]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from ...reports.reproduction import Claim, Experiment, Table
 from ...reports.text import counted
 from . import published
-from .cases import Cases, Kind
+from .cases import FEW, Cases, Kind
 from .edits import Edits
 from .heads import claim, experiment
 from .read import NONE, Share, share
@@ -80,14 +80,23 @@ def own_editor(cases: Cases, edits: Edits, collapse_ratio: float) -> Experiment:
 def _efficacy_claim(paper: str, found: Share, *, high: bool) -> Claim:
     if found.mean is None:
         return claim(paper, NONE, None)
-    agrees = found.mean >= 0.9 if high else found.mean <= 0.5
+    of = f" of {found.asked}" if found.edits < found.asked else ""
     return claim(
         paper,
-        f"{found.mean:.1%} of target tokens over {counted(found.edits, 'edit')}; the whole target in {found.passed} of "
+        f"{found.mean:.1%} of target tokens over {counted(found.edits, 'edit')}{of}; the whole target in {found.passed} of "
         f"{counted(found.total, 'prompt')}.",
-        agrees,
-        "At least 90 % of the tokens." if high else "At most 50 % of the tokens.",
+        _agrees(found.mean * found.edits, found.edits, found.asked, high=high),
+        f"{'At least 90 %' if high else 'At most 50 %'} of the tokens, whatever edits that were not measured would have given.",
     )
+
+
+def _agrees(tokens: float, measured: int, asked: int, *, high: bool) -> bool | None:
+    """Whether a mean share is high, or low; None where that hangs on the edits that were not measured."""
+    if measured < FEW:
+        return None
+    least, most = tokens / asked, (tokens + asked - measured) / asked
+    ends = {share >= 0.9 if high else share <= 0.5 for share in (least, most)}
+    return ends.pop() if len(ends) == 1 else None
 
 
 def _shares(

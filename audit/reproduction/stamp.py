@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ...probes.errors import InputError
 from ...probes.request_files import LoadedRequests
+from ...reports.text import printable, some
 from ..editors.base import chosen_editor
 from ..setup import Setup
 
@@ -69,8 +70,8 @@ def refuse_another(what: str, kept: Stamp, asked: Stamp) -> None:
     """Raise `InputError` where `what`, a sentence's beginning, was made under another stamp than the one asked for."""
     names = [name for name in {**asked, **kept} if kept.get(name) != asked.get(name)]
     if names:
-        told = ", ".join(f"{name} ({kept.get(name, 'none')}, now {asked.get(name, 'none')})" for name in names)
-        raise InputError(f"{what} was begun with another {told}; give another --out, or remove it.")
+        told = [printable(f"{name} ({kept.get(name, 'none')}, now {asked.get(name, 'none')})") for name in names]
+        raise InputError(f"{what} was begun with another {some(told)}; give another --out, or remove it.")
 
 
 def stamp_in(text: object, path: Path) -> Stamp:

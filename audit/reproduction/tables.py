@@ -10,13 +10,13 @@ from ...reports.reproduction import Claim, Experiment, Table
 from ...reports.schema import PERPLEXITY, EditRecord
 from ...reports.text import counted
 from . import published
-from .cases import Cases, Kind
+from .cases import FEW, Cases, Kind
 from .edits import EDITORS, Edits
 from .heads import claim, experiment
 from .read import (
-    NONE,
     collapsed,
     denominator,
+    few,
     figure,
     mean_median,
     measured,
@@ -95,8 +95,8 @@ def _published(name: str, title: str, first: str, figures: Mapping[str, Sequence
 def _denominator_claim(first: Sequence[EditRecord], ordinary: Sequence[EditRecord]) -> Claim:
     paper = "|u·k_u| is far smaller in collapse cases: 0.04 / 9.60, 0.04 / 12.78, 0.01 / 2.63."
     small, large = figure(first, denominator), figure(ordinary, denominator)
-    if not small or not large:
-        return claim(paper, NONE, None)
+    if min(len(small), len(large)) < FEW:
+        return claim(paper, few(len(small), len(large)), None)
     low, high = statistics.fmean(small), statistics.fmean(large)
     times = high / low if low else float("inf")
     return claim(
@@ -110,8 +110,8 @@ def _denominator_claim(first: Sequence[EditRecord], ordinary: Sequence[EditRecor
 def _numerator_claim(first: Sequence[EditRecord], ordinary: Sequence[EditRecord]) -> Claim:
     paper = "‖v* − Wk_u‖ is of one order of magnitude in both: 168.55 / 79.91, 140.27 / 88.69, 4.57 / 16.52."
     one, other = figure(first, numerator), figure(ordinary, numerator)
-    if not one or not other:
-        return claim(paper, NONE, None)
+    if min(len(one), len(other)) < FEW:
+        return claim(paper, few(len(one), len(other)), None)
     low, high = statistics.fmean(one), statistics.fmean(other)
     same = 0.1 <= low / high <= 10 if high else False
     return claim(
@@ -203,26 +203,33 @@ def _largest(records: Sequence[EditRecord], form: str) -> str:
 def _collapse_claim(records: Sequence[EditRecord], collapse_ratio: float) -> Claim:
     paper = "rome destroys the model in every collapse case: perplexity up to 26084.66, 25909.24, 10574.76."
     known = [found for record in records if (found := collapsed(record, collapse_ratio)) is not None]
-    if not known:
-        return claim(paper, NONE, None)
+    if len(known) < FEW:
+        return claim(paper, few(len(known)), None)
     return claim(
         paper,
         f"{sum(known)} of {counted(len(known), 'model')} collapse, perplexity up to {_largest(records, '.5g')}; "
         f"edits not made: {len(records) - len(known)}.",
-        all(known),
-        f"Every ratio over {collapse_ratio:g}, or not finite.",
+        _all(known, len(records)),
+        f"The ratio of every edit that was asked for is over {collapse_ratio:g}, or not finite.",
     )
 
 
 def kept(paper: str, records: Sequence[EditRecord]) -> Claim:
     """Hold "perplexity is kept" to the largest ratio of some edits."""
     over = [found for record in records if (found := collapsed(record, _KEPT)) is not None]
-    if not over:
-        return claim(paper, NONE, None)
+    if len(over) < FEW:
+        return claim(paper, few(len(over)), None)
     return claim(
         paper,
         f"At most {_largest(records, '.4f')}; over {_KEPT:g}: {sum(over)} of {counted(len(over), 'edit')}, "
         f"not made: {len(records) - len(over)}.",
-        not any(over),
-        f"No ratio over {_KEPT:g}, and all finite.",
+        _all([not one for one in over], len(records)),
+        f"The ratio of every edit that was asked for is finite, and not over {_KEPT:g}.",
     )
+
+
+def _all(holds: Sequence[bool], asked: int) -> bool | None:
+    """Whether something holds of all edits that were asked for; None where it does of all that were made, and some were not."""
+    if not all(holds):
+        return False
+    return True if len(holds) == asked else None

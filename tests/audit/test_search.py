@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 
 import pytest
 import torch
-from editguard.audit.editors import prefixed, published  # noqa: F401  (register)
+from editguard.audit.editors import base, prefixed, published  # noqa: F401  (register)
 from editguard.audit.editors import search as module
 from editguard.audit.editors.base import EditContext, RankOneUpdate, compute_updates
 from editguard.audit.editors.search import optimise_values
@@ -16,6 +17,7 @@ from editguard.probes.errors import NotFinite, RequestError
 from editguard.probes.model import LanguageModel
 from editguard.probes.partial import LiveRows, Row
 from editguard.probes.prefix_cache import prefix_cache
+from editguard.probes.prefixes import Role
 from editguard.probes.requests import EditRequest
 from editguard.probes.site import EditSite, find_site
 from editguard.probes.statistics import identity_statistics
@@ -180,6 +182,45 @@ def test_some_rows_alone_give_what_they_give_among_the_others() -> None:
             torch.testing.assert_close(part.logits(), expected, rtol=1e-4, atol=1e-4)
             torch.testing.assert_close(part.first, expected, rtol=1e-4, atol=1e-4)
             assert part.rows == [rows[index] for index in kept]
+
+
+def test_reworded_is_sought_under_other_words_and_holds_the_subject_under_prefixes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lm, place = model(), site()
+    context = EditContext(
+        lm,
+        place,
+        identity_statistics(place.d_ff, lm.fingerprint, place.layer),
+        few_prefixes(),
+        ValueSettings(steps=4),
+        None,
+    )
+    asked: list[tuple[int, int]] = []
+
+    def one(_: object, requests: Sequence[EditRequest], most: int, seed: int) -> list[tuple[str, ...]]:
+        asked.append((len(requests), most))
+        return [REWORDED[:1]] * len(requests)
+
+    problems: list[ValueProblem] = []
+    sought = base.optimise_values
+
+    def seen(lm: LanguageModel, site: EditSite, some: Sequence[ValueProblem], known: object) -> object:
+        problems.extend(some)
+        return sought(lm, site, some, known)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(base, "rewordings", one)
+    monkeypatch.setattr(base, "optimise_values", seen)
+    found = compute_updates(context, [("prefixed", MIDDLE), ("reworded", MIDDLE)])
+    usual, other = problems
+    assert asked == [(1, 8)], "one request asks for rewordings, eight at most"
+    assert (len(usual.rewordings), len(usual.essences)) == (0, 1)
+    assert (len(other.rewordings), len(other.essences)) == (1, 1 + min(6, len(few_prefixes().texts(Role.EDIT))))
+    assert len(other.contexts) == len(usual.contexts)
+    first, second = found
+    assert isinstance(first, RankOneUpdate)
+    assert isinstance(second, RankOneUpdate)
+    assert float((second.delta() - first.delta()).norm() / first.delta().norm()) > 1e-2
 
 
 @pytest.mark.parametrize("cached", [False, True], ids=["whole", "on from the prefixes"])

@@ -16,6 +16,7 @@ from editguard.audit.files import LOG, WRITTEN, writable
 from editguard.audit.folders import one_writer
 from editguard.audit.outputs import write_outputs
 from editguard.probes.errors import InputError
+from editguard.probes.tracing import Trace
 from editguard.reports.baseline import baseline_of
 from editguard.reports.errors import BaselineError, LogError
 from editguard.reports.log import LogWriter, append_line
@@ -95,7 +96,9 @@ def exposed(folder: Path) -> list[str]:
 
 
 @pytest.mark.usefixtures("open_umask")
-def test_every_file_that_a_command_writes_is_its_owners_alone(place: Path, checkpoint: Path, command: Command) -> None:
+def test_every_file_that_a_command_writes_is_its_owners_alone(
+    place: Path, checkpoint: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = ("--model", checkpoint)
     options = (*model, *OPTIONS)
     calls = {
@@ -105,7 +108,11 @@ def test_every_file_that_a_command_writes_is_its_owners_alone(place: Path, check
         "diff": ("diff", checkpoint, checkpoint, *OPTIONS[2:4]),
         "deltas": ("export", "edits.json", *options, "--only", "france"),
         "edited": ("apply", place / "deltas" / "france.delta.safetensors", *model, "--unaudited"),
+        "traced": ("trace", "edits.json", *model, "--draws", 2),
+        "reproduced": ("reproduce", "edits.json", *options),
     }
+    # A random model knows nothing, so that whatever is traced counts.
+    monkeypatch.setattr(Trace, "tells", True)
     for out, call in calls.items():
         ran = command(*call, "--out", out)
         assert ran.code == 0, (out, ran.err)

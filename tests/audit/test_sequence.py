@@ -16,7 +16,7 @@ from editguard.audit.folders import locked_folder
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Action
 from editguard.audit.runner import run_audit
-from editguard.audit.sequence import EditSequence
+from editguard.audit.sequence import EditSequence, retention
 from editguard.audit.setup import Setup
 from editguard.probes.errors import DeviceFailed, EditguardError, InputError, OutOfMemory
 from editguard.probes.fingerprint import fingerprint, tensor_hash, tensor_hashes
@@ -366,11 +366,17 @@ def test_a_weight_that_does_not_come_back_is_told(wide: Setup) -> None:
             wide.site.weight.copy_(first)
 
 
+def test_what_was_not_asked_does_not_help_the_share_that_holds() -> None:
+    found = retention([True, None, False, None])
+    assert (found.passed, found.failed, found.not_judged, found.total, found.rate) == (1, 1, 2, 4, 0.25)
+    assert retention([]).rate is None
+
+
 def test_a_killed_sequence_is_gone_on_with_from_any_record(wide: Setup, tmp_path: Path) -> None:
     audited(wide, tmp_path / "whole")
     log = (tmp_path / "whole" / LOG).read_bytes()
     lines = log.splitlines(keepends=True)
-    for kept in range(3, len(lines)):
+    for kept in range(1, len(lines)):
         out = tmp_path / str(kept)
         out.mkdir()
         (out / LOG).write_bytes(b"".join(lines[:kept]))

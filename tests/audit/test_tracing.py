@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from editguard.audit.setup import Setup
 from editguard.audit.tracing import PAGE, TRACE, run_trace
 from editguard.probes import tracing
-from editguard.probes.errors import InputError
+from editguard.probes.errors import DeviceFailed, InputError
 from editguard.probes.requests import EditRequest
 from editguard.reports.tracing import TraceFile, render_trace
 
@@ -38,6 +39,18 @@ def test_a_trace_is_two_files_and_the_page_is_made_of_the_other_alone(setup: Set
     assert kept.suggested_layer == kept.peak(kept.traces[0])
     assert {one.id for one in kept.skipped} == {MISSING.id, REQUEST.id}
     assert {path.name for path in tmp_path.iterdir()} == {TRACE, PAGE}
+
+
+def test_a_device_that_fails_ends_the_trace(setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> None:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(tracing.Tracer, "trace", failing)
+    with pytest.raises(
+        DeviceFailed, match=r"The device cpu failed \(CUDA error: unspecified launch failure\), and the trace"
+    ):
+        run(setup, tmp_path, MIDDLE)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_answer_that_the_subject_does_not_give_is_skipped_with_its_figures(setup: Setup, tmp_path: Path) -> None:

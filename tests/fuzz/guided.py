@@ -40,6 +40,8 @@ def _readers() -> dict[str, Reader]:
     from editguard.audit.baselines import Store
     from editguard.audit.delta.file import read_delta
     from editguard.audit.policy import load_policy
+    from editguard.audit.reproduction.layer_shifts import kept_shifts
+    from editguard.audit.reproduction.run import kept_result
     from editguard.probes.checkpoint import open_checkpoint
     from editguard.probes.corpus_statistics import corpus_from
     from editguard.probes.request_files import load_requests
@@ -47,7 +49,7 @@ def _readers() -> dict[str, Reader]:
     from editguard.reports.digest import summarise
     from editguard.reports.log import read_log
 
-    from . import test_logs, test_policies, test_requests, test_tensors
+    from . import test_logs, test_policies, test_reproductions, test_requests, test_tensors
 
     def checkpoint(path: Path) -> None:
         found = open_checkpoint(str(path.parent))
@@ -71,6 +73,9 @@ def _readers() -> dict[str, Reader]:
         "log": Reader("audit.jsonl", test_logs.LOGS, lambda path: summarise(read_log(path))),
         "baseline": Reader("baseline.json", [test_logs.BASELINE], lambda path: Store(path.parent).find(str(path))),
         "overrides": Reader("overrides.jsonl", [test_logs.OVERRIDES], lambda path: Store(path.parent).overrides()),
+        "cases": Reader("cases.json", test_reproductions.CHOICES, test_reproductions.read_choice),
+        "layers": Reader("layers.json", test_reproductions.SHIFTS, kept_shifts),
+        "reproduction": Reader("reproduction.json", test_reproductions.RESULTS, kept_result),
         "delta": Reader("a.delta.safetensors", [test_tensors.DELTA], read_delta),
         "statistics": Reader("c.safetensors", [test_tensors.KEPT], statistics),
         "statistics-of-rome": Reader("c.npz", test_tensors.NPZ, statistics),
@@ -82,7 +87,8 @@ def _readers() -> dict[str, Reader]:
 
 READERS = (
     "edits.json", "edits.jsonl", "edits.yaml", "edits.csv", "corpus.txt", "corpus.json", "corpus.jsonl", "corpus.csv", "policy",
-    "log", "baseline", "overrides", "delta", "statistics", "statistics-of-rome", "weights", "index",
+    "log", "baseline", "overrides", "cases", "layers", "reproduction", "delta", "statistics", "statistics-of-rome", "weights",
+    "index",
 )  # fmt: skip
 """Names of `_readers`, known before anything is imported."""
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 from editguard.audit.baselines import Store
+from editguard.audit.resume import continues, could_continue
+from editguard.probes.request_files import LoadedRequests
+from editguard.probes.requests import EditRequest
 from editguard.reports.baseline import baseline_of
 from editguard.reports.closings import Override
 from editguard.reports.digest import summarise
@@ -33,6 +36,12 @@ OVERRIDE = Override(
     time="2026-01-01T00:00:00+00:00", author="a", reason="r", baseline="main@1", baseline_sha256="0" * 64, log_sha256="1" * 64,
     closings=["regressed:efficacy"],
 )  # fmt: skip
+REQUESTS = LoadedRequests(
+    tuple(EditRequest(one.id, one.subject, one.prompt, one.target_new) for one in AUDIT.edits),
+    (),
+    "edits.json",
+    "0" * 64,
+)
 OVERRIDES = f"{OVERRIDE.model_dump_json()}\n".encode() * 2
 
 
@@ -60,6 +69,11 @@ def test_logs_that_are_gone_on_with(content: bytes, tmp_path: Path) -> None:
             pass
 
     told_or_read(go_on, tmp_path)
+    # As `audit --resume` asks, before the model is ready and after.
+    told_or_read(lambda: could_continue(path, REQUESTS, in_sequence=False, seed=0, editor=None), tmp_path)
+    begun = told_or_read(lambda: log_so_far(path), tmp_path)
+    if isinstance(begun, Log):
+        told_or_read(lambda: continues(begun, AUDIT.header, REQUESTS.requests, path), tmp_path)
 
 
 @FUZZED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -93,6 +94,28 @@ def test_the_p_value_counts_what_it_says() -> None:
     assert found.p_value == pytest.approx(1 / 3, abs=0.03)
     # Where all points are one point, every permutation is as far apart.
     assert separation(torch.ones(4, 3), torch.ones(5, 3), seed=0, permutations=99).p_value == 1.0
+
+
+def test_of_pairs_only_partners_change_places() -> None:
+    # Subjects lie far from each other, partners close together, and each partner a step to the same side.
+    subjects = 100 * cloud(12)
+    moved = subjects + torch.tensor([1.0, *[0.0] * (subjects.shape[1] - 1)])
+    assert separation(subjects, moved, seed=0).p_value > 0.5
+    assert separation(subjects, moved, seed=0, paired=True).p_value < 0.01
+    # On a line, 4 pairs can be swapped in 16 ways; only none and all of them are as far apart.
+    first = torch.tensor([[0.0], [10.0], [20.0], [30.0]])
+    found = separation(first, first + 1, seed=0, permutations=8000, paired=True)
+    assert found.p_value == pytest.approx(_share_as_far(first, first + 1), abs=0.02)
+    with pytest.raises(InputError, match="Clouds of 4 and 5 points are no pairs"):
+        separation(cloud(4), cloud(5), seed=0, paired=True)
+
+
+def _share_as_far(first: Tensor, second: Tensor) -> float:
+    """Of all ways to swap partners, the share that is as far apart, one by one."""
+    observed = energy_distance(first, second)
+    ways = [torch.tensor(swap)[:, None] for swap in itertools.product([True, False], repeat=len(first))]
+    found = [energy_distance(torch.where(way, second, first), torch.where(way, first, second)) for way in ways]
+    return sum(one >= observed - 1e-12 for one in found) / len(ways)
 
 
 def test_the_silhouette_is_below_zero_where_points_are_nearer_to_the_other_cloud() -> None:

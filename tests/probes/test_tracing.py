@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 from editguard.probes import tracing
-from editguard.probes.errors import ModelError, NotFinite, RequestError
+from editguard.probes.errors import InputError, ModelError, NotFinite, OutOfMemory, RequestError
 from editguard.probes.fingerprint import checksum
 from editguard.probes.model import LanguageModel
 from editguard.probes.requests import EditRequest
@@ -152,6 +153,46 @@ def test_what_cannot_be_traced_is_refused() -> None:
         lm.model.get_parameter("model.norm.weight")[0] = torch.nan
     with pytest.raises(NotFinite, match="NaN or Inf"):
         Tracer(lm, draws=1).trace(REQUEST)
+
+
+@pytest.mark.parametrize("draws", [0, 65])
+def test_more_draws_than_run_at_once_are_refused(draws: int) -> None:
+    with pytest.raises(InputError, match=f"{draws} draws of noise were asked for, and 1 to 64"):
+        Tracer(tiny_language_model("llama"), draws=draws)
+
+
+def test_noise_is_measured_by_what_the_embedding_gives() -> None:
+    for family in ("llama", "gemma3"):
+        lm = tiny_language_model(family)
+        embedding = lm.model.get_input_embeddings()
+        given = embedding(torch.arange(embedding.weight.shape[0]))
+        tracer = Tracer(lm, draws=DRAWS, noise=2.0)
+        assert tracer._scale == pytest.approx(2.0 * float(given.double().std()), rel=1e-6)
+    # Gemma 3 scales its table, so that the table alone would give far too little.
+    assert tracer._scale > 3 * 2.0 * float(embedding.weight.std())
+
+
+def test_runs_that_do_not_fit_into_memory_are_made_in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = tiny_language_model("llama")
+    whole = Tracer(lm, draws=DRAWS).trace(REQUEST)
+    run = Tracer._run
+
+    def small(self: Tracer, ids: Sequence[int], rows: int) -> torch.Tensor:
+        if rows > DRAWS:
+            raise torch.OutOfMemoryError("out of memory")
+        return run(self, ids, rows)
+
+    monkeypatch.setattr(Tracer, "_run", small)
+    halved = Tracer(lm, draws=DRAWS).trace(REQUEST)
+    torch.testing.assert_close(halved.windows, whole.windows, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(halved.states, whole.states, rtol=1e-4, atol=1e-6)
+
+    def never(*_: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(Tracer, "_run", lambda self, ids, rows: run(self, ids, rows) if rows == 1 else never())
+    with pytest.raises(OutOfMemory, match="does not fit into memory"):
+        Tracer(lm, draws=DRAWS).trace(REQUEST)
 
 
 def test_an_encoder_has_no_answer_to_trace() -> None:

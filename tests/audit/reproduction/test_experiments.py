@@ -15,15 +15,18 @@ from editguard.audit.reproduction import encoder as encoders
 from editguard.audit.reproduction import keys, prediction, readings, shares, tables
 from editguard.audit.reproduction import published as paper
 from editguard.audit.reproduction.cases import Case, Cases, Chosen, Kind, choose
+from editguard.audit.reproduction.clouds import apart
 from editguard.audit.reproduction.edits import Edits
 from editguard.audit.reproduction.encoder import encoder
 from editguard.audit.reproduction.layer_shifts import layer_shifts
 from editguard.audit.reproduction.layers import all_layers
 from editguard.audit.setup import Setup, prepare
 from editguard.probes.corpus_statistics import compute_statistics, corpus_from
+from editguard.probes.geometry import Separation
 from editguard.probes.requests import EditRequest
 from editguard.reports.reproduction import Agreement, Experiment, Table
 from editguard.reports.schema import Decision, EditRecord, Finding, Keys, Measurement, Update, Weights
+from scipy import stats
 
 from ..tiny_lm import MIDDLE, REQUEST, SENTENCES, lenient, tiny_lm
 
@@ -284,6 +287,85 @@ def test_prediction_without_both_outcomes_says_so(cases: Cases, published: Edits
 # ------------------------------------------------------------------------------------------------------- from the keys
 
 
+def test_shares_are_judged_whatever_is_missing_would_have_given(cases: Cases, published: Edits) -> None:
+    def without(edits: Edits, *lost: EditRequest) -> Edits:
+        gone = {one.id: record(one, 1.02) for one in lost}
+        return {**edits, "c-rome": {**edits["c-rome"], **gone}}
+
+    # One of five without a share: 95 % of four could be as little as 76 % of five.
+    found = shares.with_prefix(cases, without(published, FIRST[0]))
+    assert agreements(found) == [Agreement.OPEN, Agreement.YES]
+    assert "over 4 edits of 5;" in found.claims[0].here
+    # Nearly nothing of four is at most 40 % of five whatever the fifth gives.
+    low = {**published, "c-rome": {one.id: record(one, 1.02, shares={"unprefixed": [(0.1, 0, 1)]}) for one in FIRST}}
+    assert agreements(shares.without_prefix(cases, without(low, FIRST[0]))) == [Agreement.YES]
+    # And of three nothing is said.
+    assert agreements(shares.without_prefix(cases, without(low, *FIRST[:2]))) == [Agreement.OPEN]
+
+
+def test_every_edit_collapses_is_open_where_some_were_not_made(cases: Cases, published: Edits) -> None:
+    unmade = record(FIRST[0], None).model_copy(update={"weights": None, "update": None, "measurements": []})
+    rome = {**published, "rome": {**published["rome"], FIRST[0].id: unmade}}
+    assert agreements(tables.perplexities(cases, rome, 1.5))[0] is Agreement.OPEN
+    held = {**rome, "rome": {**rome["rome"], FIRST[1].id: record(FIRST[1], 1.2)}}
+    assert agreements(tables.perplexities(cases, held, 1.5))[0] is Agreement.NO
+    kept = {**published, "c-rome": {**published["c-rome"], FIRST[0].id: unmade}}
+    assert agreements(tables.perplexities(cases, kept, 1.5))[1] is Agreement.OPEN
+    few = {**published, "rome": {one.id: published["rome"][one.id] for one in (*FIRST[:3], *ORDINARY)}}
+    assert agreements(tables.perplexities(cases, few, 1.5))[0] is Agreement.OPEN
+    assert "measured: 3; at least 4 are needed" in tables.perplexities(cases, few, 1.5).claims[0].here
+
+
+def test_each_drawn_case_stands_for_those_that_were_not(cases: Cases, published: Edits) -> None:
+    """15 ordinary requests are held, 6 were edited, one of which collapses unseen by any probe."""
+    silent = {**published, "rome": {**published["rome"], ORDINARY[0].id: record(ORDINARY[0], 9.0)}}
+    line = (
+        rows(prediction.prediction(cases, silent, 1.5), "prediction-in-the-file").set_index("probe").loc["denominator"]
+    )
+    assert line["collapses caught"] == len(FIRST)
+    assert line["collapses missed"] == pytest.approx(15 / 6)
+    assert line["recall"] == pytest.approx(5 / 7.5)
+    low, high = stats.beta.ppf([0.025, 0.975], [1, 2], [6, 5])
+    assert (line["collapses missed, least"], line["collapses missed, most"]) == (1, pytest.approx(min(10, 15 * high)))
+    assert 15 * low < 1, "one that was seen is one"
+    assert line["recall, least"] == pytest.approx(5 / (5 + min(10, 15 * high)))
+
+
+def test_without_first_tokens_a_first_token_test_is_not_compared(cases: Cases, published: Edits) -> None:
+    rome = {id: one.model_copy(update={"keys": one.keys and one.keys.model_copy(update={"first_token": False})})
+            for id, one in published["rome"].items()}  # fmt: skip
+    found = prediction.prediction(cases, {**published, "rome": rome}, 1.5)
+    assert agreements(found) == [Agreement.OPEN]
+
+
+def test_clouds_of_few_pairs_are_open_and_apart_by_p_and_silhouette() -> None:
+    def cloud(p_value: float, silhouette: float, points: int = 13) -> Separation:
+        return Separation(1.0, p_value, 999, silhouette, points, points)
+
+    ordinary = cloud(0.5, 0.02, 100)
+    assert apart(cloud(0.001, 0.5), ordinary) is True
+    assert apart(cloud(0.2, 0.5), ordinary) is False
+    assert apart(cloud(0.001, 0.01), ordinary) is False
+    # 7 pairs can be swapped in 128 ways, and two of those are always as far apart.
+    assert apart(cloud(0.02, 0.5, 7), ordinary) is None
+    assert apart(cloud(0.008, 0.5, 8), ordinary) is True
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "agreement"),
+    [(0.01, 0.5, Agreement.YES), (0.44, 0.9, Agreement.NO), (0.005, 0.02, Agreement.OPEN), (0.4, 0.02, Agreement.OPEN)],
+)
+def test_an_encoder_without_the_anomaly_agrees_only_beside_a_model_that_has_it(
+    there: float, here: float, agreement: Agreement
+) -> None:
+    def clouds(silhouette: float) -> dict[Kind, Separation]:
+        far = silhouette > 0.1
+        first = Separation(1.0, 0.001 if far else 0.4, 999, silhouette, 13, 13)
+        return {Kind.FIRST: first, Kind.ORDINARY: Separation(1.0, 0.5, 999, 0.002, 100, 100)}
+
+    assert encoders._claim(clouds(there), clouds(here)).agreement is agreement
+
+
 def test_clouds_are_compared_with_their_counts(setup: Setup, cases: Cases) -> None:
     found = keys.distributions(setup, cases)
     table = rows(found, "key-separation")
@@ -291,18 +373,22 @@ def test_clouds_are_compared_with_their_counts(setup: Setup, cases: Cases) -> No
     assert table["points of each"].tolist() == [5, 6]
     assert table["p-value"].between(0, 1).all()
     assert len(found.pictures) == 2
-    assert found.claims[0].agreement in (Agreement.YES, Agreement.NO)
+    assert found.claims[0].agreement is Agreement.OPEN, "of five pairs nothing is sure"
     assert keys.distributions(setup, cases) == found
 
 
 def test_first_tokens_are_counted_between_the_clouds(setup: Setup, cases: Cases) -> None:
-    table = rows(keys.clusters(setup, cases), "first-token-clusters").set_index("keys")
+    found = keys.clusters(setup, cases)
+    table = rows(found, "first-token-clusters").set_index("keys")
     contexts = len([one for one in setup.prefixes.prefixes if one.role.value == "key"]) - 1
     assert table["of"].to_dict() == {
-        "collapse subjects, bare": 5, "ordinary subjects, bare": 6, "first tokens of ordinary prompts": 6,
+        "collapse subjects, bare": 5, "ordinary subjects, bare": 6, "first tokens of ordinary prompts": 1,
         "collapse subjects behind a prefix": 5 * contexts,
     }  # fmt: skip
     assert (table["nearer"] <= table["of"]).all()
+    # All ordinary prompts begin with "The", whose key is one key, and one is too few to judge by.
+    assert found.claims[0].agreement is Agreement.OPEN
+    assert found.claims[1].agreement is not Agreement.OPEN
 
 
 def test_a_subject_that_is_asked_about_twice_is_one_point(setup: Setup, cases: Cases) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from editguard.audit.guard import GuardedEditor
+from editguard.audit.reproduction import cases as cases_module
 from editguard.audit.reproduction import edits
 from editguard.audit.reproduction.cases import Case, Cases, Chosen, Kind, choose, find_cases
 from editguard.audit.setup import Setup
@@ -268,6 +269,31 @@ def test_no_more_of_a_kind_are_drawn_than_asked_and_all_are_counted(guard: Guard
     assert found.kinds != drawn(1).kinds
     counts = find_cases(guard, [*firsts, *ordinary], found).counts()
     assert [(one.edited, one.found) for one in counts if one.kind == "first token"] == [(4, 9)]
+
+
+def test_which_cases_look_otherwise_under_all_contexts_is_settled_once(
+    guard: GuardedEditor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [REQUEST, MIDDLE, OTHER]
+    chosen = choose(guard, requests, MOST, {}).model_copy(
+        update={"kinds": {REQUEST.id: Kind.FIRST, MIDDLE.id: Kind.ORDINARY, OTHER.id: Kind.OTHER}}
+    )
+    # Under all contexts the denominator probe fires at every one, and then, on another machine, at none.
+    monkeypatch.setattr(cases_module, "fires", lambda _: True)
+    found = find_cases(guard, requests, chosen)
+    assert [case.request.id for case in found.cases] == [REQUEST.id, OTHER.id]
+    assert found.chosen.left_out == [MIDDLE.id]
+    monkeypatch.setattr(cases_module, "fires", lambda _: False)
+    again = find_cases(guard, requests, Chosen.model_validate_json(found.chosen.model_dump_json()))
+    assert [case.request.id for case in again.cases] == [REQUEST.id, OTHER.id]
+    assert again.chosen == found.chosen
+
+
+def test_a_finished_log_that_lacks_a_case_is_refused(guard: GuardedEditor, three: Cases, tmp_path: Path) -> None:
+    asked = loaded(REQUEST, MIDDLE, OTHER)
+    edits.make_edits(guard, asked, three._replace(cases=three.cases[:2]), tmp_path, STAMPS)
+    with pytest.raises(InputError, match=r"rome\.jsonl' is finished and lacks 1 edit of the cases; remove it"):
+        edits.make_edits(guard, asked, three, tmp_path, STAMPS)
 
 
 def timeless(record: object) -> object:

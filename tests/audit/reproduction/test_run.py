@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from editguard.audit.reproduction import experiments, layer_shifts, stamp
+from editguard.audit.reproduction import edits, experiments, keys, layer_shifts, run, stamp
 from editguard.audit.reproduction.heads import HEADS
 from editguard.audit.reproduction.run import PAGE, RESULT, TABLES, TEXT, reproduce
 from editguard.audit.setup import Setup
@@ -170,6 +170,20 @@ def test_a_model_that_cannot_be_trusted_any_more_ends_the_run(
         reproduce(setup, loaded(), whole, ordinary=4)
 
 
+@pytest.mark.parametrize("where", [(edits, "recorded"), (run, "choose"), (keys, "clusters")])
+def test_a_device_that_fails_is_named_wherever_it_does(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: tuple[object, str]
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure\nmore")
+
+    monkeypatch.setattr(*where, failing)
+    with pytest.raises(
+        DeviceFailed, match=r"The device cpu failed \(CUDA error: unspecified launch failure\), .* which goes on"
+    ):
+        reproduce(setup, loaded(), tmp_path, ordinary=4)
+
+
 def test_what_a_model_cannot_be_asked_is_no_fault_of_ours(
     setup: Setup, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,8 +226,6 @@ def test_a_model_that_adds_a_bos_is_not_said_to_have_a_poor_file(tmp_path: Path)
 def test_a_file_without_first_tokens_is_told_so_before_any_edit(
     setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from editguard.audit.reproduction import run
-
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
