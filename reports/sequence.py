@@ -113,7 +113,7 @@ def _lost(log: Log, footer: Footer) -> Iterator[str]:
     bound = log.header.policy.get("min_retained")
     least = float(bound) if isinstance(bound, int | float) else 1.0
     if retained.passed < least * kept:
-        told = f": {named(footer.lost)}" if footer.lost else ""
+        told = f"; lost: {named(footer.lost)}" if footer.lost else ""
         yield (
             f"Only {retained.passed} of {counted(kept, 'kept edit')} held at the end{_unserved(retained)}, and the policy asks "
             f"for {least:.0%}{told}."

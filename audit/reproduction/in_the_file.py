@@ -26,11 +26,6 @@ class Estimate(NamedTuple):
     least: float
     most: float
 
-    def __add__(self, other: object) -> Estimate:
-        """Return the estimate of both together; bounds are added, which is wider than they need be."""
-        assert isinstance(other, Estimate)
-        return Estimate(*(one + another for one, another in zip(self, other, strict=True)))
-
 
 def estimated(count: int, drawn: int, held: int) -> Estimate:
     """Return of how many of `held` something is true that is true of `count` of `drawn` ones."""
@@ -77,10 +72,9 @@ def in_the_file(
 
 
 def _of_kinds(held: Mapping[Kind, int], drawn: Mapping[Kind, int], seen: Sequence[Kind]) -> Estimate:
-    total = Estimate(0.0, 0.0, 0.0)
-    for kind, count in held.items():
-        total += estimated(seen.count(kind), drawn[kind], count)
-    return total
+    """Return the sum over kinds, bounds too, which makes them wider than they need be."""
+    parts = [estimated(seen.count(kind), drawn[kind], count) for kind, count in held.items()]
+    return Estimate(*map(sum, zip(*parts, strict=True)))
 
 
 def _recall(caught: Estimate, missed: Estimate) -> tuple[float | None, float | None, float | None]:
