@@ -211,11 +211,12 @@ def test_reworded_is_sought_under_other_words_and_holds_the_subject_under_prefix
 
     monkeypatch.setattr(base, "rewordings", one)
     monkeypatch.setattr(base, "optimise_values", seen)
-    found = compute_updates(context, [("prefixed", MIDDLE), ("reworded", MIDDLE)])
+    found = compute_updates(context, [("prefixed", REQUEST), ("reworded", REQUEST)])
     usual, other = problems
     assert asked == [(1, 8)], "one request asks for rewordings, eight at most"
     assert (len(usual.rewordings), len(usual.essences)) == (0, 1)
-    assert (len(other.rewordings), len(other.essences)) == (1, 1 + min(6, len(few_prefixes().texts(Role.EDIT))))
+    # One rewording, under two prefixes.
+    assert (len(other.rewordings), len(other.essences)) == (2, 1 + min(6, len(few_prefixes().texts(Role.EDIT))))
     assert len(other.contexts) == len(usual.contexts)
     first, second = found
     assert isinstance(first, RankOneUpdate)

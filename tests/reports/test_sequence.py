@@ -140,7 +140,7 @@ def test_edits_that_were_lost_are_named(log: Log) -> None:
     found = with_retained(log, Rate(passed=5, failed=1, not_judged=0, total=6))
     assert found.footer is not None
     named = replace(found, footer=found.footer.model_copy(update={"lost": ["case-0003"]}))
-    assert any(one.endswith("asks for 90%; lost: 'case-0003'.") for one in summarise(named).reasons)
+    assert any(one.endswith("; lost: 'case-0003'.") for one in summarise(named).reasons)
 
 
 def test_what_closed_the_sequence_is_said_first_hand(log: Log) -> None:

@@ -12,6 +12,7 @@ from editguard.audit.reproduction.stamp import editor_stamp, refuse_another, run
 from editguard.audit.setup import Setup
 from editguard.probes.errors import InputError
 from editguard.probes.request_files import LoadedRequests
+from editguard.reports.text import printable
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,7 +67,8 @@ def test_a_stamp_comes_back_from_a_header_and_every_difference_is_named(
         return
     with pytest.raises(InputError) as caught:
         refuse_another("The log", kept, asked)
-    assert all(f"{name} (" in str(caught.value) for name in names)
+    assert all(f"{printable(name)} (" in str(caught.value) for name in names)
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("text", [None, "0123abcd", "[1]", '{"seed": 1}', 7])
