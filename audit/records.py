@@ -78,13 +78,16 @@ def header(
         ],
         baseline=[schema.BaselineValue(metric=metric, value=_finite(value)) for metric, value in baselines.items()],
         controls=controls,
-        versions=versions(),
+        versions=versions(lm),
     )  # fmt: skip
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of what the figures depend on beside editguard itself."""
-    return {"python": platform.python_version(), "torch": version("torch"), "transformers": version("transformers")}
+def versions(lm: LanguageModel) -> dict[str, str]:
+    """Return the versions of what the figures depend on beside editguard itself, and what makes the matrix products."""
+    return {
+        "python": platform.python_version(), "torch": version("torch"), "transformers": version("transformers"),
+        "matrix products": lm.product_library,
+    }  # fmt: skip
 
 
 def _card(kind: Literal["probe", "check"], name: str, card: Card) -> schema.CardRecord:

@@ -230,8 +230,10 @@ def prepare(
             f"The model {lm.ref!r} is in training mode, where dropout makes every measurement random; call model.eval()."
         )
     finite_weights(lm.model, lm.ref)
+    chosen = settings or ValueSettings()
+    plain = chosen.engine is Engine.REFERENCE
     # A copy forgets the fingerprint, which may have been taken before an edit.
-    lm = replace(lm)
+    lm = replace(lm, plain=plain)
     site = find_site(lm.model, default_layer(lm, site_path) if layer is None else layer, site_path)
     if not lm.causal:
         raise ModelError(
@@ -240,8 +242,6 @@ def prepare(
         )
     progress("prefixes", 0, 1)
     prefixes = make_prefixes(lm, seed)
-    chosen = settings or ValueSettings()
-    plain = chosen.engine is Engine.REFERENCE
     known = None if plain else prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
     progress("prefixes", 1, 1)
     found = statistics_for(lm, site, statistics, corpus, seed, progress)

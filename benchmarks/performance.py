@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import resource
 import statistics
@@ -27,6 +28,7 @@ from editguard.probes.batches import pad
 from editguard.probes.corpus_statistics import Corpus, compute_statistics
 from editguard.probes.model import LanguageModel, load_model
 from editguard.probes.passes import pad_id
+from editguard.probes.products import fast_products
 from editguard.suites.builtin import builtin_edits
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -91,20 +93,23 @@ def _statistics(lm):
 
 def _plain(fast):
     setup = fast.setup
-    settings = replace(setup.settings, engine=Engine.REFERENCE)
-    gauge = replace(setup.gauge, known=None, plain=True)
-    return GuardedEditor(replace(setup, settings=settings, gauge=gauge, known=None))
+    lm, settings = replace(setup.lm, plain=True), replace(setup.settings, engine=Engine.REFERENCE)
+    gauge = replace(setup.gauge, lm=lm, known=None, plain=True)
+    return GuardedEditor(replace(setup, lm=lm, settings=settings, gauge=gauge, known=None))
 
 
 def _machine(lm):
     size = 4096 if lm.device.type == "cuda" else 2048
+    square = torch.nn.Sequential(torch.nn.Linear(size, size, bias=False, device=lm.device, dtype=lm.dtype))
     a = torch.randn(size, size, device=lm.device, dtype=lm.dtype)
-    _timed(lm, lambda: a @ a)
-    seconds = min(_timed(lm, lambda: a @ a) for _ in range(5))
+    with torch.no_grad(), fast_products(square):
+        _timed(lm, lambda: square(a))
+        seconds = min(_timed(lm, lambda: square(a)) for _ in range(5))
     name = torch.cuda.get_device_name() if lm.device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     return {
         "device": name,
         "dtype": str(lm.dtype),
+        "matrix products": lm.product_library,
         "torch": torch.__version__,
         "gflops": round(2e-9 * size**3 / seconds),
     }
@@ -126,7 +131,7 @@ def _compare(lm, fast, plain, units, rounds):
         slow.append(_timed(lm, run_plain) / few)
         quick.append(_timed(lm, run_fast) / many)
         ratios.append(slow[-1] / quick[-1])
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping={torch.ops.mkldnn._linear_pointwise: _operations}) as counter:
         run_fast()
     flops, each = counter.get_total_flops() / many, statistics.median(quick)
     rate = _machine(lm)["gflops"]
@@ -136,6 +141,11 @@ def _compare(lm, fast, plain, units, rounds):
         "gflop_each": round(flops / 1e9, 2), "share_of_machine": round(flops / 1e9 / each / rate, 2),
         "peak_mib": _peak(lm),
     }  # fmt: skip
+
+
+def _operations(given, weight, *_, out_shape, **__):
+    """Operations of a product that oneDNN makes, of the shapes of its arguments."""
+    return 2 * math.prod(given) * weight[0]
 
 
 def _peak(lm):

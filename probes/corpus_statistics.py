@@ -224,7 +224,7 @@ def _products(
     batch = pad([group[index] for index in members], pad_id(lm), lm.device)
     add = functools.partial(_add, sites, found, batch.attention_mask.bool().flatten())
     with torch.no_grad(), stop_after_all([site.module for site in sites], add):
-        lm.model(**batch._asdict(), **({"use_cache": False} if lm.causal else {}))
+        lm.run(**batch._asdict(), **({"use_cache": False} if lm.causal else {}))
     return found
 
 

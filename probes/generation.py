@@ -57,7 +57,7 @@ def _agreed(lm: LanguageModel, rows: Sequence[Sequence[int]], drafts: Sequence[S
     width = batch.input_ids.shape[1]
     places = [n * width + len(row) - 1 + step for n, row in enumerate(rows) for step in range(len(drafts[n]))]
     with torch.no_grad(), select_logits(lm, torch.tensor(places, dtype=torch.long)):
-        choices = lm.model(**batch._asdict(), use_cache=False).logits[0].argmax(-1)
+        choices = lm.run(**batch._asdict(), use_cache=False).logits[0].argmax(-1)
     chosen = choices.split([len(draft) for draft in drafts])
     return [
         next(
@@ -162,7 +162,7 @@ def _generate_chunk(lm: LanguageModel, rows: Sequence[Sequence[int]], tokens: in
         "min_new_tokens": 0,
     }
     chosen = {**plain, **options, "max_new_tokens": tokens, "pad_token_id": fill}
-    with torch.no_grad():
+    with torch.no_grad(), lm.products():
         out = generate(input_ids=ids, attention_mask=mask, **chosen)
     return [_until_end(row, _ends(lm)) for row in out[:, width:].tolist()]
 

@@ -105,7 +105,7 @@ def _shifted(lm: LanguageModel, site: EditSite, rows: Sequence[tuple[Sequence[in
         width = batch.input_ids.shape[1]
         places = torch.arange(shift, shift + width, device=lm.device).expand(len(members), -1)
         with torch.no_grad(), stop_after(site.module) as seen:
-            lm.model(**batch._asdict(), position_ids=places, **({"use_cache": False} if lm.causal else {}))
+            lm.run(**batch._asdict(), position_ids=places, **({"use_cache": False} if lm.causal else {}))
         flat = [n * width + rows[place][1] for n, place in enumerate(members)]
         return [[*tensor.flatten(0, -2)[flat].float()] for tensor in seen[0]]
 

@@ -137,7 +137,7 @@ def activations(
         chosen = [once[place] for place in members]
         joined = join(lm, [ids for ids, _ in chosen], known, [len(ids) - 1 for ids, _ in chosen], site.layer + 1)
         with torch.no_grad(), stop_after(site.module) as seen:
-            lm.model(**joined.inputs)
+            lm.run(**joined.inputs)
         # Some models (OPT) run their MLP on [rows * tokens, features], so the places are counted flat.
         flat = [n * joined.width + index - joined.leads[n] for n, (_, index) in enumerate(chosen)]
         at = torch.tensor(flat, device=seen[0][0].device)

@@ -125,7 +125,7 @@ def keys_at_layers(
         width = batch.input_ids.shape[1]
         flat = torch.tensor([n * width + once[place][1] for n, place in enumerate(members)])
         with torch.no_grad(), stop_after_all(modules, partial(_take, found, flat)):
-            lm.model(**batch._asdict(), **({"use_cache": False} if lm.causal else {}))
+            lm.run(**batch._asdict(), **({"use_cache": False} if lm.causal else {}))
         return found
 
     for members, found in each_fitting(batches([len(ids) for ids, _ in once], budget), run):

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import pickle
 import re
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -40,6 +41,8 @@ class LanguageModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
     ref: str
+    plain: bool = field(default=False, kw_only=True)
+    """Whether every pass is PyTorch's own, as the reference engine's are."""
 
     @property
     def device(self) -> torch.device:
@@ -89,6 +92,24 @@ class LanguageModel:
     def parameters(self) -> int:
         """Number of parameters, tied ones counted once."""
         return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def products(self) -> AbstractContextManager[None]:
+        """Return the context in which the model's matrix products are made the fast way: see `editguard.probes.products`."""
+        from .products import fast_products
+
+        return nullcontext() if self.plain else fast_products(self.model)
+
+    @property
+    def product_library(self) -> str:
+        """What makes the matrix products of `run`."""
+        from .products import library
+
+        return "PyTorch" if self.plain else library(self.model)
+
+    def run(self, **inputs: Any) -> Any:
+        """Return what the model gives for `inputs`, in `products`; ``model(...)`` is the plain way in any case."""
+        with self.products():
+            return self.model(**inputs)
 
     def __repr__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")

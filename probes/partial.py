@@ -91,7 +91,7 @@ def full_logits(lm: LanguageModel, rows: Sequence[Row]) -> torch.Tensor:
     batch = pad([row.ids for row in rows], pad_id(lm), lm.device)
     places = _flat_places(rows, batch.input_ids.shape[1], [0] * len(rows))
     with select_logits(lm, places):
-        logits: torch.Tensor = lm.model(**batch._asdict(), use_cache=False).logits
+        logits: torch.Tensor = lm.run(**batch._asdict(), use_cache=False).logits
     return logits[0].float()
 
 
@@ -157,7 +157,7 @@ class Stem:
         joined = join(lm, [row.ids for row in rows], known, [min((len(row.ids) - 1, *row.predict)) for row in rows])
         places = _flat_places(rows, joined.width, joined.leads)
         with torch.no_grad(), record_entry(self._site) as seen, select_logits(lm, places):
-            logits = lm.model(**joined.inputs).logits[0].float()
+            logits = lm.run(**joined.inputs).logits[0].float()
         self._returned = seen[0].returned
         # Edited weights change the known tokens too, so that later runs need all of them.
         whole = seen[0].hidden if joined.hidden is None else torch.cat([joined.hidden, seen[0].hidden], 1)
@@ -205,7 +205,7 @@ class Stem:
         hidden = torch.nn.utils.rnn.pad_sequence([self._hidden[index] for index in members], batch_first=True)
         places = _flat_places(chosen, hidden.shape[1], [0] * len(chosen))
         with torch.no_grad(), run_from(self._site, Entry(hidden, self._returned)), select_logits(self._lm, places):
-            logits: torch.Tensor = self._lm.model(**batch._asdict(), use_cache=False).logits
+            logits: torch.Tensor = self._lm.run(**batch._asdict(), use_cache=False).logits
         return logits[0].float()
 
     def _ordered(self, groups: Sequence[Sequence[int]], parts: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -273,7 +273,7 @@ class LiveRows:
         places = _flat_places(rows, joined.width, joined.leads)
         inputs = {"past_key_values": DynamicCache(), **joined.inputs, "use_cache": True}
         with torch.no_grad(), record_entry(self._site) as seen, select_logits(self._lm, places):
-            logits = self._lm.model(**inputs).logits[0].float()
+            logits = self._lm.run(**inputs).logits[0].float()
         hidden = seen[0].hidden
         at = torch.tensor([row.at for row in rows])[:, None]
         length = torch.tensor([len(row.ids) for row in rows])[:, None]
@@ -310,7 +310,7 @@ class LiveRows:
     def logits(self) -> torch.Tensor:
         """Return the logits at all wanted places [places, vocabulary] in fp32; gradients flow to what hooks add."""
         with run_from(self._site, self._entry), select_logits(self._lm, self._places):
-            logits: torch.Tensor = self._lm.model(
+            logits: torch.Tensor = self._lm.run(
                 input_ids=self._ids, attention_mask=self._mask, position_ids=self._positions,
                 past_key_values=self._cache, use_cache=True,
             ).logits  # fmt: skip

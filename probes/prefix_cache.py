@@ -68,7 +68,7 @@ class PrefixCache:
             inputs = pad([self.rows[index] for index in members], pad_id(lm), lm.device)._asdict()
             # The logits are not wanted, so the head sees one place.
             with torch.no_grad(), record_entry(site) as seen, select_logits(lm, torch.tensor([0])):
-                lm.model(**inputs, use_cache=True, past_key_values=cache)
+                lm.run(**inputs, use_cache=True, past_key_values=cache)
             return seen[0].hidden, cache.layers
 
         for members, (hidden, layers) in each_fitting(batches([len(row) for row in self.rows]), run):
@@ -153,7 +153,7 @@ def _agrees(lm: LanguageModel, known: PrefixCache) -> bool:
         apart = [
             lm.model(input_ids=torch.tensor([row], device=lm.device), use_cache=False).logits[0, -1] for row in rows
         ]
-        together = lm.model(**joined.inputs).logits
+        together = lm.run(**joined.inputs).logits
     for index, (row, logits) in enumerate(zip(rows, apart, strict=True)):
         found = together[index, len(row) - joined.leads[index] - 1]
         # NaN is no agreement.

@@ -158,7 +158,7 @@ class Tracer:
         batch = torch.tensor([list(ids)] * rows, device=self._lm.device)
         places = torch.arange(rows) * len(ids) + len(ids) - 1
         with select_logits(self._lm, places):
-            logits: torch.Tensor = self._lm.model(input_ids=batch, use_cache=False).logits[0]
+            logits: torch.Tensor = self._lm.run(input_ids=batch, use_cache=False).logits[0]
         return logits.float()
 
     @staticmethod

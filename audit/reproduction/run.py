@@ -88,7 +88,7 @@ def reproduce(
         model=setup.lm.ref, model_fingerprint=setup.lm.fingerprint, layer=setup.site.layer, layers=len(setup.site.blocks),
         seed=setup.seed, source=loaded.source, source_sha256=loaded.sha256, requests=len(loaded.requests),
         cases=cases.counts(), statistics=setup.statistics.provenance.source, experiments=experiments,
-        editors={editor: dict(editor_settings(setup, editor)) for editor in EDITORS}, versions=versions(),
+        editors={editor: dict(editor_settings(setup, editor)) for editor in EDITORS}, versions=versions(setup.lm),
         seconds=round(time.monotonic() - started, 1),
     )  # fmt: skip
     _write(out, found)

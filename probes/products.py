@@ -1,0 +1,124 @@
+"""Matrix products of linear layers in fp32, by the library that makes them fast on this processor.
+
+PyTorch hands fp32 products on a CPU to MKL, which takes its 256-bit path on every processor that is not Intel's; oneDNN,
+which PyTorch carries as well, takes the widest one that there is. On AMD processors with AVX-512 the products of a language
+model take less than half of the time by it (docs/performance.md). Both round in fp32, in another order of sums.
+
+Which library is used depends on the processor alone and not on a measurement, so that two runs on one machine agree to the
+bit. Only for the length of a pass do the layers compute otherwise; the plain engine never does. Out of scope: other dtypes,
+autocast and other devices, of which PyTorch takes care.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import linear
+from transformers.pytorch_utils import Conv1D
+
+__all__ = ["fast_products", "library", "prefers_onednn", "product"]
+
+_PROCESSORS = Path("/proc/cpuinfo")
+
+
+def prefers_onednn(processors: str, capability: str) -> bool:
+    """Whether MKL leaves half of the processor idle that Linux describes as `processors` and PyTorch as `capability`.
+
+    MKL chooses its code by the processor's maker; measured on AMD's Zen 5: docs/performance.md.
+    """
+    makers = {line.partition(":")[2].strip() for line in processors.splitlines() if line.startswith("vendor_id")}
+    return makers == {"AuthenticAMD"} and capability == "AVX512"
+
+
+@cache
+def _by_onednn() -> bool:
+    """Whether linear layers are computed by oneDNN in this process."""
+    if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available() and _PROCESSORS.is_file()):
+        return False
+    processors = _PROCESSORS.read_text(errors="replace")
+    return prefers_onednn(processors, torch.backends.cpu.get_cpu_capability()) and _works()
+
+
+def _works() -> bool:
+    """Whether this release of PyTorch still has the product, and means the same by it."""
+    given, weight, bias = torch.arange(6.0).reshape(2, 3), torch.arange(12.0).reshape(4, 3), torch.arange(4.0)
+    try:
+        found = _onednn(given, weight, bias)
+    except (AttributeError, RuntimeError, NotImplementedError, TypeError):
+        return False
+    return torch.allclose(found, linear(given, weight, bias))
+
+
+def _onednn(given: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    # What torch.compile makes of a linear layer; it has no gradient of its own.
+    found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(given, weight, bias, "none", [], "")
+    return found
+
+
+class _Product(torch.autograd.Function):
+    """The product with its gradient for what is given; weights are never trained here."""
+
+    @staticmethod
+    def forward(ctx: Any, given: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        ctx.save_for_backward(weight)
+        return _onednn(given, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (weight,) = ctx.saved_tensors
+        return _onednn(gradients[0], weight.t(), None), None, None
+
+
+def product(given: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """Return ``given weight^T + bias`` [..., out] by oneDNN, `given` being [..., in] and `weight` [out, in]; all of them fp32."""
+    if torch.is_grad_enabled() and given.requires_grad:
+        found: torch.Tensor = _Product.apply(given, weight, bias)  # type: ignore[no-untyped-call]
+        return found
+    return _onednn(given, weight, bias)
+
+
+def _forward(
+    layer: Any, plain: Callable[[torch.Tensor], torch.Tensor], transposed: bool, given: torch.Tensor
+) -> torch.Tensor:
+    weight, bias = layer.weight, layer.bias
+    trained = torch.is_grad_enabled() and (weight.requires_grad or (bias is not None and bias.requires_grad))
+    if trained or given.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        return plain(given)
+    return product(given, weight.t() if transposed else weight, bias)
+
+
+def _is_plain(layer: torch.nn.Module) -> bool:
+    """Whether the layer is a linear map and nothing else: what others derived from it or put in its place is left alone."""
+    return type(layer) in (torch.nn.Linear, Conv1D) and "forward" not in vars(layer)
+
+
+def _in_fp32(layer: torch.nn.Module) -> bool:
+    kinds = {(part.device.type, part.dtype, part.layout) for part in layer.parameters(recurse=False)}
+    return kinds == {("cpu", torch.float32, torch.strided)}
+
+
+def _chosen(model: torch.nn.Module) -> list[torch.nn.Module]:
+    return [layer for layer in model.modules() if _is_plain(layer) and _in_fp32(layer)] if _by_onednn() else []
+
+
+def library(model: torch.nn.Module) -> str:
+    """Return what makes the model's products in `fast_products`, for a log: figures of two libraries differ by rounding."""
+    return "oneDNN" if _chosen(model) else "PyTorch"
+
+
+@contextmanager
+def fast_products(model: torch.nn.Module) -> Iterator[None]:
+    """Compute the model's fp32 linear layers on a CPU by oneDNN where that is the faster one; undone in any case."""
+    chosen = _chosen(model)
+    try:
+        for layer in chosen:
+            vars(layer)["forward"] = partial(_forward, layer, layer.forward, type(layer) is Conv1D)
+        yield
+    finally:
+        for layer in chosen:
+            vars(layer).pop("forward", None)
