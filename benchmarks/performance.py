@@ -55,7 +55,7 @@ def main() -> None:
     stages = {
         "probing, exact": _exact_probing, "probing, with the screen": _screened_probing,
         "guarded edit, first token": _first_edits, "guarded edit, mid-prompt": _mid_edits,
-        "statistics": _key_statistics,
+        "statistics": _key_statistics, "checks in bfloat16": _rough_checks,
     }  # fmt: skip
     for name, stage in stages.items():
         if not name.startswith(options.only):
@@ -228,6 +228,23 @@ def _key_statistics(fast, plain, options):
         lm, (lambda: compute_statistics(lm, site, corpus), tokens), (reference, sum(map(len, few))), "token",
         options.rounds,
     )  # fmt: skip
+
+
+def _rough_checks(fast, plain, options):
+    """The checks alone, in bfloat16 beside those in the weights' dtype, and what that makes of the unedited perplexity."""
+    del plain
+    rough = GuardedEditor(replace(fast.setup, check_dtype=torch.bfloat16, memo={}))
+    requests = _requests("mid-prompt")[: options.edits]
+
+    def checked(guard):
+        proposals = guard.propose([guard.force(one, "rome") for one in requests], bound=float("inf"))
+        guard.setup.bench_perplexity()
+        return lambda: [guard.test(proposal) for proposal in proposals]
+
+    found = _compare(
+        fast.setup.lm, (checked(rough), len(requests)), (checked(fast), len(requests)), "edit, its checks alone", options.rounds
+    )  # fmt: skip
+    return {**found, "perplexity": rough.setup.baselines()}
 
 
 def _growth(fast, count):

@@ -27,6 +27,7 @@ from .batches import batches, each_fitting, pad
 from .errors import NotFinite, StatisticsError
 from .messages import first_line
 from .passes import pad_id, stop_after_all
+from .products import gram
 from .running_sums import RunningSums, read_sums, write_sums
 from .statistics import KeyStatistics, Provenance
 
@@ -244,7 +245,7 @@ def _add(
             f"A key at {sites[index].path} is NaN or Inf on ordinary text, so the model is broken before any edit; check "
             "its weights and dtype."
         )
-    found[index] = (keys.T @ keys).cpu()
+    found[index] = gram(keys).cpu()
 
 
 def _divided(lm: LanguageModel, sites: Sequence[EditSite], corpus: Corpus, sums: RunningSums) -> list[KeyStatistics]:

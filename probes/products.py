@@ -21,7 +21,7 @@ import torch
 from torch.nn.functional import linear
 from transformers.pytorch_utils import Conv1D
 
-__all__ = ["fast_products", "library", "prefers_onednn", "product"]
+__all__ = ["fast_products", "gram", "library", "prefers_onednn", "product"]
 
 _PROCESSORS = Path("/proc/cpuinfo")
 
@@ -80,6 +80,18 @@ def product(given: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
         found: torch.Tensor = _Product.apply(given, weight, bias)  # type: ignore[no-untyped-call]
         return found
     return _onednn(given, weight, bias)
+
+
+def gram(rows: torch.Tensor, block: int = 512) -> torch.Tensor:
+    """Return ``rows^T rows`` [features, features] of `rows` [n, features]; of features in different blocks each pair once."""
+    by_onednn = len(rows) > 0 and rows.device.type == "cpu" and rows.dtype == torch.float32 and _by_onednn()
+    found = rows.new_empty(rows.shape[1], rows.shape[1])
+    for begin in range(0, rows.shape[1], block):
+        left, right = rows[:, begin : begin + block], rows[:, begin:]
+        part = _onednn(left.t(), right.t(), None) if by_onednn else left.t() @ right
+        found[begin : begin + block, begin:] = part
+        found[begin:, begin : begin + block] = part.t()
+    return found
 
 
 def _forward(

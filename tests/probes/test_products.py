@@ -9,7 +9,7 @@ import torch
 from editguard.probes import products
 from editguard.probes.keys import activations
 from editguard.probes.passes import stop_after
-from editguard.probes.products import fast_products, prefers_onednn, product
+from editguard.probes.products import fast_products, gram, prefers_onednn, product
 from torch import nn
 from torch.nn.functional import linear
 
@@ -63,6 +63,17 @@ def test_what_is_given_gets_the_gradient_of_float64_and_weights_none(by_onednn):
     given, weight, wanted = torch.randn(2, 5, 7, requires_grad=True), torch.randn(11, 7), torch.randn(2, 5, 11)
     (found,) = torch.autograd.grad((product(given, weight, torch.ones(11)) * wanted).sum(), given)
     torch.testing.assert_close(found.double(), wanted.double() @ weight.double(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize(("rows", "features", "block"), [(5, 7, 3), (9, 8, 4), (3, 4, 16), (1, 1, 1), (0, 3, 2)])
+def test_a_gram_matrix_is_that_of_float64(by_onednn, monkeypatch, onednn, rows, features, block):
+    monkeypatch.setattr(products, "_by_onednn", lambda: onednn)
+    torch.manual_seed(0)
+    given = torch.randn(rows, features)
+    torch.testing.assert_close(gram(given, block).double(), given.double().T @ given.double(), rtol=1e-5, atol=1e-5)
+    half = given.to(torch.bfloat16)
+    assert gram(half, block).dtype is torch.bfloat16
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
