@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -158,7 +159,7 @@ def _finite(value: float) -> float | None:
 def _read(lm: LanguageModel, progress: Progress, what: str) -> _Read:
     progress(f"reading {what}", 0, 1)
     try:
-        scores = CorpusPerplexity(lm, find_site(lm.model, 0), builtin_corpus(), plain=True).before
+        scores = CorpusPerplexity(replace(lm, plain=True), find_site(lm.model, 0), builtin_corpus()).before
         perplexity = _finite(scores.mean)
     except NotFinite:
         perplexity = None

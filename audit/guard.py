@@ -295,6 +295,7 @@ class GuardedEditor:
                 measured = check.measure(bench, request, state, update.needs_prefix)
                 measurements += measured.measurements
                 generations += measured.generations
+            self.setup.edited()
             judged = [m for m in measurements if m.outcome is not Outcome.INFO]
             # Nothing judged is not a pass: what was not measured is refused.
             sound = bool(judged) and all(m.outcome is Outcome.PASS for m in judged)

@@ -99,11 +99,6 @@ class Setup:
     """The model before the first edit, where edits are kept one after the other."""
 
     @property
-    def plain(self) -> bool:
-        """Whether everything is run the plain way, as the reference."""
-        return self.settings.engine is Engine.REFERENCE
-
-    @property
     def editing(self) -> EditContext:
         """What editors work with."""
         return EditContext(self.lm, self.site, self.statistics, self.prefixes, self.settings, self.known)
@@ -119,10 +114,16 @@ class Setup:
             limits(self.policy),
             self.site.matrix(),
             self.known,
-            self.plain,
             self.memo,
             self.check_dtype,
             self.origin,
+        )
+
+    def plainly(self) -> Setup:
+        """Return the setup of the reference engine for the same model: nothing of it comes from a state that was kept."""
+        lm, settings = replace(self.lm, plain=True), replace(self.settings, engine=Engine.REFERENCE)
+        return replace(
+            self, lm=lm, settings=settings, gauge=replace(self.gauge, lm=lm, known=None), known=None, memo={}
         )
 
     def with_origin(self) -> Setup:
@@ -136,6 +137,16 @@ class Setup:
         are still measured by the norm of the weight before the first edit, as the threshold on their size was. What lies
         above the site is taken anew. Raises `EditguardError` where another tensor was written to as well.
         """
+        weights = self.edited()
+        # A copy forgets the fingerprint, which is that of the unedited model.
+        lm = replace(self.lm)
+        known = self.known and prefix_cache(lm, self.site, [prefix.text for prefix in self.prefixes.prefixes])
+        return replace(
+            self, lm=lm, known=known, gauge=replace(self.gauge, lm=lm, known=known), weights=weights, memo={}
+        )
+
+    def edited(self) -> tuple[int, ...]:
+        """Return the checksum of all weights, an edit at the site included; raises `EditguardError` where another one changed."""
         weights = checksum(self.lm.model)
         tensors = [*self.lm.model.parameters(), *self.lm.model.buffers()]
         for tensor, before, now in zip(tensors, self.weights, weights, strict=True):
@@ -144,16 +155,11 @@ class Setup:
                     "Something else than the edited weight was written to while an edit was checked, so that the next one would "
                     "be judged by a model that nobody asked for; load it again, and find the check that writes to the model."
                 )
-        # A copy forgets the fingerprint, which is that of the unedited model.
-        lm = replace(self.lm)
-        known = self.known and prefix_cache(lm, self.site, [prefix.text for prefix in self.prefixes.prefixes])
-        return replace(
-            self, lm=lm, known=known, gauge=replace(self.gauge, lm=lm, known=known), weights=weights, memo={}
-        )
+        return weights
 
     def unedited(self) -> None:
         """Raise `InputError` where the model is not the one that baselines and statistics were taken from, as it was then."""
-        if self.lm.model.training:
+        if any(module.training for module in self.lm.model.modules()):
             raise InputError(
                 f"The model {self.lm.ref!r} is in training mode, where dropout makes every measurement random, and this guard "
                 "was prepared with it in evaluation mode; call model.eval()."
@@ -225,15 +231,14 @@ def prepare(
     """
     policy = policy or Policy()
     check_names(policy)
-    if lm.model.training:
+    if any(module.training for module in lm.model.modules()):
         raise ModelError(
             f"The model {lm.ref!r} is in training mode, where dropout makes every measurement random; call model.eval()."
         )
     finite_weights(lm.model, lm.ref)
     chosen = settings or ValueSettings()
-    plain = chosen.engine is Engine.REFERENCE
     # A copy forgets the fingerprint, which may have been taken before an edit.
-    lm = replace(lm, plain=plain)
+    lm = replace(lm, plain=lm.plain or chosen.engine is Engine.REFERENCE)
     site = find_site(lm.model, default_layer(lm, site_path) if layer is None else layer, site_path)
     if not lm.causal:
         raise ModelError(
@@ -242,13 +247,13 @@ def prepare(
         )
     progress("prefixes", 0, 1)
     prefixes = make_prefixes(lm, seed)
-    known = None if plain else prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
+    known = None if lm.plain else prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
     progress("prefixes", 1, 1)
     found = statistics_for(lm, site, statistics, corpus, seed, progress)
     null = null_sample(lm, NULL_SAMPLE)
     gauge = Gauge(
         lm, site, found, prefixes, sink_key(lm, site, [request.prompt for request in null]),
-        float(site.matrix().norm()), chosen.clamp, known, plain,
+        float(site.matrix().norm()), chosen.clamp, known,
     )  # fmt: skip
     calibration = calibrate(gauge, null, lambda done, total: progress("calibration", done, total))
     return Setup(

@@ -79,7 +79,12 @@ class Transaction:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Undo the edit unless it was committed and nothing was raised."""
-        changed = self._committed and tensor_hash(self._site.weight) != self.edited
+        try:
+            changed = self._committed and tensor_hash(self._site.weight) != self.edited
+        except BaseException:
+            # An edit whose weight could not be proved is not kept.
+            self._undo()
+            raise
         if not self._committed or changed or kind is not None:
             self._undo()
         self._kept = None

@@ -21,7 +21,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from editguard.audit.editors.value import Engine
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.setup import prepare
 from editguard.probes.batches import pad
@@ -92,10 +91,7 @@ def _statistics(lm):
 
 
 def _plain(fast):
-    setup = fast.setup
-    lm, settings = replace(setup.lm, plain=True), replace(setup.settings, engine=Engine.REFERENCE)
-    gauge = replace(setup.gauge, lm=lm, known=None, plain=True)
-    return GuardedEditor(replace(setup, lm=lm, settings=settings, gauge=gauge, known=None))
+    return GuardedEditor(fast.setup.plainly())
 
 
 def _machine(lm):
@@ -131,7 +127,7 @@ def _compare(lm, fast, plain, units, rounds):
         slow.append(_timed(lm, run_plain) / few)
         quick.append(_timed(lm, run_fast) / many)
         ratios.append(slow[-1] / quick[-1])
-    with FlopCounterMode(display=False, custom_mapping={torch.ops.mkldnn._linear_pointwise: _operations}) as counter:
+    with FlopCounterMode(display=False, custom_mapping=_PRODUCTS) as counter:
         run_fast()
     flops, each = counter.get_total_flops() / many, statistics.median(quick)
     rate = _machine(lm)["gflops"]
@@ -146,6 +142,9 @@ def _compare(lm, fast, plain, units, rounds):
 def _operations(given, weight, *_, out_shape, **__):
     """Operations of a product that oneDNN makes, of the shapes of its arguments."""
     return 2 * math.prod(given) * weight[0]
+
+
+_PRODUCTS = {torch.ops.mkldnn._linear_pointwise: _operations} if torch.backends.mkldnn.is_available() else {}
 
 
 def _peak(lm):

@@ -223,7 +223,7 @@ def _products(
     """Return by the site's index the sum of outer products of the keys of some rows of `group` [d_ff, d_ff], fp32, on the CPU."""
     found: dict[int, torch.Tensor] = {}
     batch = pad([group[index] for index in members], pad_id(lm), lm.device)
-    add = functools.partial(_add, sites, found, batch.attention_mask.bool().flatten())
+    add = functools.partial(_add, sites, found, lm.plain, batch.attention_mask.bool().flatten())
     with torch.no_grad(), stop_after_all([site.module for site in sites], add):
         lm.run(**batch._asdict(), **({"use_cache": False} if lm.causal else {}))
     return found
@@ -232,6 +232,7 @@ def _products(
 def _add(
     sites: Sequence[EditSite],
     found: dict[int, torch.Tensor],
+    plain: bool,
     real: torch.Tensor,
     index: int,
     given: torch.Tensor,
@@ -245,7 +246,7 @@ def _add(
             f"A key at {sites[index].path} is NaN or Inf on ordinary text, so the model is broken before any edit; check "
             "its weights and dtype."
         )
-    found[index] = gram(keys).cpu()
+    found[index] = gram(keys, plain=plain or given.dtype != keys.dtype).cpu()
 
 
 def _divided(lm: LanguageModel, sites: Sequence[EditSite], corpus: Corpus, sums: RunningSums) -> list[KeyStatistics]:

@@ -20,7 +20,7 @@ import torch
 
 from .batches import batches, each_fitting
 from .errors import NotFinite, RequestError
-from .keys import SubjectKeys, activations, all_subject_keys, locate
+from .keys import SubjectKeys, activations, all_subject_keys, locate, plain_activations
 from .model import LanguageModel
 from .partial import Row, full_logits, plain_logits
 from .prefix_cache import PrefixCache
@@ -80,8 +80,11 @@ class Gauge:
     """Clamp factor of v*, as the editors use it."""
     known: PrefixCache | None = None
     """States of the prefixes in the unedited model, so that they are not run for every request."""
-    plain: bool = False
-    """Whether everything is measured by ordinary passes of whole texts: the reference that the fast way is held to."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether everything is measured by ordinary passes of whole texts: the reference that the fast way is held to."""
+        return self.lm.plain
 
     def measure(self, request: EditRequest) -> Evidence:
         """Return the evidence for `request`; raises `RequestError` when its subject cannot be located."""
@@ -129,10 +132,10 @@ class Gauge:
         few = self.prefixes.few()
         if screen:
             texts = tuple(texts[index] for index in few)
-        keys = all_subject_keys(self.lm, self.site, requests, texts, known=self.known, plain=self.plain)
+        keys = all_subject_keys(self.lm, self.site, requests, texts, known=self.known)
         if screen:
             keys = [one.weighted(tuple(few.values())) if isinstance(one, SubjectKeys) else one for one in keys]
-        said = [None] * len(requests) if screen else _says_targets(self.lm, requests, plain=self.plain)
+        said = [None] * len(requests) if screen else _says_targets(self.lm, requests)
         located = [(one, says) for one, says in zip(keys, said, strict=True) if not isinstance(one, RequestError)]
         # Plainly one by one, otherwise together: a solve for many keys takes little more than one for a few.
         groups = [[one] for one in located] if self.plain else [located]
@@ -186,7 +189,7 @@ class Gauge:
         )
 
 
-def _says_targets(lm: LanguageModel, requests: Sequence[EditRequest], *, plain: bool) -> list[bool | None]:
+def _says_targets(lm: LanguageModel, requests: Sequence[EditRequest]) -> list[bool | None]:
     """Return for each request whether the model says its target already; None where that cannot be asked."""
     rows: dict[int, Row] = {}
     targets: dict[int, tuple[int, ...]] = {}
@@ -199,13 +202,13 @@ def _says_targets(lm: LanguageModel, requests: Sequence[EditRequest], *, plain: 
             rows[index] = Row(ids + target[:-1], 0, places)
     found: list[bool | None] = [None] * len(requests)
     order = list(rows)
-    lengths, run = [len(rows[index].ids) for index in order], plain_logits if plain else full_logits
+    lengths, run = [len(rows[index].ids) for index in order], plain_logits if lm.plain else full_logits
 
     def choices_of(members: Sequence[int]) -> torch.Tensor:
         with torch.no_grad():
             return run(lm, [rows[order[place]] for place in members]).argmax(-1)
 
-    groups = [[place] for place in range(len(order))] if plain else batches(lengths)
+    groups = [[place] for place in range(len(order))] if lm.plain else batches(lengths)
     for members, said in each_fitting(groups, choices_of):
         chosen = [order[place] for place in members]
         for index, choices in zip(chosen, said.split([len(rows[index].predict) for index in chosen]), strict=True):
@@ -219,7 +222,8 @@ def sink_key(lm: LanguageModel, site: EditSite, texts: list[str]) -> torch.Tenso
     In a model whose tokenizer adds a BOS the first token is that BOS, and no subject lies there.
     """
     first = sorted({int(lm.tokenizer(text).input_ids[0]) for text in texts})
-    return activations(lm, site, [((token,), 0) for token in first]).keys.mean(0)
+    rows = [((token,), 0) for token in first]
+    return (plain_activations if lm.plain else activations)(lm, site, rows).keys.mean(0)
 
 
 def _cosine(first: torch.Tensor, second: torch.Tensor) -> float:

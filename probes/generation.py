@@ -4,8 +4,8 @@ tokenizer's own padding side is; the process's random state is neither used nor 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from .batches import each_fitting, pad
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .model import LanguageModel
 
-__all__ = ["continuations", "sampled"]
+__all__ = ["continuations", "guessed", "sampled"]
 
 _ROWS = 128
 """Rows that are written at once."""
@@ -87,7 +87,7 @@ def sampled(
     from transformers import LogitsProcessorList
 
     draw = _Drawn([seed] if isinstance(seed, int) else seed, top_k, temperature)
-    return _generate(lm, rows, tokens, draw, min_new_tokens=least, logits_processor=LogitsProcessorList([draw]))
+    return _generate(lm, rows, tokens, draw.drawing, min_new_tokens=least, logits_processor=LogitsProcessorList([draw]))
 
 
 class _Drawn:
@@ -134,13 +134,30 @@ class _Drawn:
         return torch.full_like(scores, -float("inf"), dtype=torch.float32).scatter(-1, best.indices, drawn)
 
 
+def guessed(
+    lm: LanguageModel,
+    rows: Sequence[Sequence[int]],
+    tokens: int,
+    during: Callable[[Sequence[int]], AbstractContextManager[None]],
+) -> list[list[int]]:
+    """Return the greedy continuation of each row of ids, the rows of each batch being written in the context `during` gives.
+
+    It is called with the indices of those rows, of which a batch that does not fit into memory holds fewer.
+    """
+    return _generate(lm, rows, tokens, during)
+
+
 def _generate(
-    lm: LanguageModel, rows: Sequence[Sequence[int]], tokens: int, draw: _Drawn | None = None, **options: Any
+    lm: LanguageModel,
+    rows: Sequence[Sequence[int]],
+    tokens: int,
+    during: Callable[[Sequence[int]], AbstractContextManager[None]] = lambda _: nullcontext(),
+    **options: Any,
 ) -> list[list[int]]:
     chunks = [range(len(rows))[start : start + _ROWS] for start in range(0, len(rows), _ROWS)]
 
     def run(members: Sequence[int]) -> list[list[int]]:
-        with nullcontext() if draw is None else draw.drawing(members):
+        with during(members):
             return _generate_chunk(lm, [rows[index] for index in members], tokens, **options)
 
     return [row for _, found in each_fitting(chunks, run) for row in found]

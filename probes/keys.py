@@ -197,12 +197,10 @@ def all_subject_keys(
     prefixes: Sequence[str],
     budget: int = _BUDGET,
     known: PrefixCache | None = None,
-    *,
-    plain: bool = False,
 ) -> list[SubjectKeys | RequestError]:
     """Return what `subject_keys` does for each request, run together; an error is returned, and stops no other request.
 
-    `plain` is the reference: each request's texts whole, in one ordinary pass of their own.
+    Of a plain model, as the reference: each request's texts whole, in one ordinary pass of their own.
     """
     found: list[list[SubjectPosition] | RequestError] = []
     for request in requests:
@@ -214,7 +212,7 @@ def all_subject_keys(
     if not rows:
         return [one for one in found if isinstance(one, RequestError)]
     size = len(prefixes) + 1
-    if plain:
+    if lm.plain:
         each = [plain_activations(lm, site, rows[start : start + size]) for start in range(0, len(rows), size)]
         return _in_order(found, each)
     keys, values = activations(lm, site, rows, budget, known)

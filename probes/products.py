@@ -5,7 +5,8 @@ which PyTorch carries as well, takes the widest one that there is. On AMD proces
 model take less than half of the time by it (docs/performance.md). Both round in fp32, in another order of sums.
 
 Which library is used depends on the processor alone and not on a measurement, so that two runs on one machine agree to the
-bit. Only for the length of a pass do the layers compute otherwise; the plain engine never does. Out of scope: other dtypes,
+bit. Only for the length of a pass do the layers compute otherwise, and those of a plain model never. Passes of one model in
+several threads at once are sound, and rounded by either library. Out of scope: other dtypes,
 autocast and other devices, of which PyTorch takes care.
 """
 
@@ -35,6 +36,11 @@ def prefers_onednn(processors: str, capability: str) -> bool:
     return makers == {"AuthenticAMD"} and capability == "AVX512"
 
 
+def _in_use() -> bool:
+    """Whether oneDNN is chosen, and nobody has switched it off since."""
+    return bool(torch.backends.mkldnn.enabled) and _by_onednn()
+
+
 @cache
 def _by_onednn() -> bool:
     """Whether linear layers are computed by oneDNN in this process."""
@@ -46,12 +52,16 @@ def _by_onednn() -> bool:
 
 def _works() -> bool:
     """Whether this release of PyTorch still has the product, and means the same by it."""
-    given, weight, bias = torch.arange(6.0).reshape(2, 3), torch.arange(12.0).reshape(4, 3), torch.arange(4.0)
-    try:
-        found = _onednn(given, weight, bias)
-    except (AttributeError, RuntimeError, NotImplementedError, TypeError):
-        return False
-    return torch.allclose(found, linear(given, weight, bias))
+    # Whatever a process has set as its default dtype, device or autocast: what is found here holds for all of its passes.
+    with torch.autocast("cpu", enabled=False):
+        given, weight, bias = (
+            torch.arange(size, dtype=torch.float32, device="cpu").reshape(shape)
+            for size, shape in ((6, (2, 3)), (12, (4, 3)), (4, (4,)))
+        )
+        try:
+            return torch.allclose(_onednn(given, weight, bias), linear(given, weight, bias))
+        except (AttributeError, RuntimeError, NotImplementedError, TypeError):
+            return False
 
 
 def _onednn(given: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -82,9 +92,13 @@ def product(given: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     return _onednn(given, weight, bias)
 
 
-def gram(rows: torch.Tensor, block: int = 512) -> torch.Tensor:
-    """Return ``rows^T rows`` [features, features] of `rows` [n, features]; of features in different blocks each pair once."""
-    by_onednn = len(rows) > 0 and rows.device.type == "cpu" and rows.dtype == torch.float32 and _by_onednn()
+def gram(rows: torch.Tensor, block: int = 512, *, plain: bool = False) -> torch.Tensor:
+    """Return ``rows^T rows`` [features, features] of `rows` [n, features]; of features in different blocks each pair once.
+
+    By oneDNN where linear layers are, unless `plain`.
+    """
+    in_fp32 = len(rows) > 0 and rows.device.type == "cpu" and rows.dtype == torch.float32
+    by_onednn = in_fp32 and not plain and _in_use()
     found = rows.new_empty(rows.shape[1], rows.shape[1])
     for begin in range(0, rows.shape[1], block):
         left, right = rows[:, begin : begin + block], rows[:, begin:]
@@ -95,12 +109,13 @@ def gram(rows: torch.Tensor, block: int = 512) -> torch.Tensor:
 
 
 def _forward(
-    layer: Any, plain: Callable[[torch.Tensor], torch.Tensor], transposed: bool, given: torch.Tensor
+    layer: Any, plain: Callable[..., torch.Tensor], transposed: bool, *inputs: torch.Tensor, **named: torch.Tensor
 ) -> torch.Tensor:
+    (given,) = (*inputs, *named.values())
     weight, bias = layer.weight, layer.bias
     trained = torch.is_grad_enabled() and (weight.requires_grad or (bias is not None and bias.requires_grad))
     if trained or given.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
-        return plain(given)
+        return plain(*inputs, **named)
     return product(given, weight.t() if transposed else weight, bias)
 
 
@@ -110,12 +125,13 @@ def _is_plain(layer: torch.nn.Module) -> bool:
 
 
 def _in_fp32(layer: torch.nn.Module) -> bool:
-    kinds = {(part.device.type, part.dtype, part.layout) for part in layer.parameters(recurse=False)}
-    return kinds == {("cpu", torch.float32, torch.strided)}
+    # Of other classes are weights that are quantised or spread over devices, and only look like these.
+    kinds = {(type(part), part.device.type, part.dtype, part.layout) for part in layer.parameters(recurse=False)}
+    return kinds == {(torch.nn.Parameter, "cpu", torch.float32, torch.strided)}
 
 
 def _chosen(model: torch.nn.Module) -> list[torch.nn.Module]:
-    return [layer for layer in model.modules() if _is_plain(layer) and _in_fp32(layer)] if _by_onednn() else []
+    return [layer for layer in model.modules() if _is_plain(layer) and _in_fp32(layer)] if _in_use() else []
 
 
 def library(model: torch.nn.Module) -> str:

@@ -112,7 +112,8 @@ def _lost(log: Log, footer: Footer) -> Iterator[str]:
         return
     bound = log.header.policy.get("min_retained")
     least = float(bound) if isinstance(bound, int | float) else 1.0
-    if retained.passed < least * kept:
+    # A quotient is what the bound was written as: 0.28 * 25 is more than 7.
+    if kept and retained.passed / kept < least:
         told = f"; lost: {named(footer.lost)}" if footer.lost else ""
         yield (
             f"Only {retained.passed} of {counted(kept, 'kept edit')} held at the end{_unserved(retained)}, and the policy asks "

@@ -130,13 +130,16 @@ class Bench:
     """The unedited W [d_model, d_ff], fp32."""
     known: PrefixCache | None = None
     """States of the prefixes in the unedited model, so that they are not run for every request."""
-    plain: bool = False
-    """Whether every figure is taken by ordinary passes of whole texts: the reference that the fast way is held to."""
     memo: dict[str, Any] = field(default_factory=dict)
     dtype: torch.dtype | None = None
     """Dtype of the checks' matrix products, with sums in fp32; None for that of the weights."""
     origin: Origin | None = None
     """Where edits are kept one after the other; None where each is undone."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether every figure is taken by ordinary passes of whole texts: the reference that the fast way is held to."""
+        return self.lm.plain
 
     def computing(self) -> AbstractContextManager[object]:
         """Return the context in which checks run the model."""

@@ -7,13 +7,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
 
 from ..probes.bounds import against
 from ..probes.card import Card
-from ..probes.generation import continuations
+from ..probes.generation import continuations, guessed
 from ..probes.model import LanguageModel
 from ..probes.prefixes import Family, Role
 from ..probes.rank_one import RankOne, as_if_edited
@@ -109,8 +110,14 @@ class Degeneracy(Check):
                 )
                 for prompt in some
             ]
-            with as_if_edited(bench.site, [update for _, update in part]):
-                texts = iter(generate(bench.lm, [prompt for prompt, _ in part], TOKENS))
+            rows = [bench.lm.tokenizer(prompt).input_ids for prompt, _ in part]
+
+            def edited(
+                members: Sequence[int], part: Sequence[tuple[str, RankOne]] = part
+            ) -> AbstractContextManager[None]:
+                return as_if_edited(bench.site, [part[index][1] for index in members])
+
+            texts = iter(guessed(bench.lm, rows, TOKENS, edited))
             found += [list(itertools.islice(texts, len(some))) for some in prompts[start : start + _AT_ONCE]]
         return found
 

@@ -42,7 +42,7 @@ class Scores(NamedTuple):
 class CorpusPerplexity:
     """A corpus run once through the unedited model; later runs start at the edited layer."""
 
-    def __init__(self, lm: LanguageModel, site: EditSite, sentences: Sequence[str], *, plain: bool = False) -> None:
+    def __init__(self, lm: LanguageModel, site: EditSite, sentences: Sequence[str]) -> None:
         """Raises `InputError` where no sentence has two tokens, `NotFinite` where the unedited model is broken."""
         ids = [tuple(lm.tokenizer(sentence).input_ids) for sentence in sentences]
         self._ids = [row for row in ids if len(row) > 1]
@@ -59,7 +59,7 @@ class CorpusPerplexity:
         chunks = batches([len(row) for row in self._ids], _BUDGET)
         self._chunks = list(chunks)
         self._stems: list[Stem | PlainRows] = []
-        self.before = self._scores(self._first(lm, site, plain=plain))
+        self.before = self._scores(self._first(lm, site))
         if not all(math.isfinite(value) for value in self.before):
             raise NotFinite(
                 f"The unedited model's perplexity is {self.before.mean}, so no edit of it can be judged; check its weights."
@@ -69,11 +69,11 @@ class CorpusPerplexity:
         """Return the perplexity with the site's weights as they are now."""
         return self._scores(stem.logits() for stem in self._stems)
 
-    def _first(self, lm: LanguageModel, site: EditSite, *, plain: bool) -> Iterator[torch.Tensor]:
+    def _first(self, lm: LanguageModel, site: EditSite) -> Iterator[torch.Tensor]:
         """Yield each chunk's logits and keep its stem alone: a large corpus's logits would fill the memory."""
         for chunk in self._chunks:
             rows = [self._row(index) for index in chunk]
-            stem = PlainRows(lm, rows) if plain else Stem(lm, site, rows, verify=not self._stems)
+            stem = PlainRows(lm, rows) if lm.plain else Stem(lm, site, rows, verify=not self._stems)
             self._stems.append(stem.part(range(len(chunk))))
             yield stem.first
 
@@ -125,7 +125,7 @@ class Perplexity(Check):
     def baseline(self, bench: Bench) -> CorpusPerplexity:
         """Return the corpus as the unedited model sees it."""
         if self.name not in bench.memo:
-            bench.memo[self.name] = CorpusPerplexity(bench.lm, bench.site, bench.corpus, plain=bench.plain)
+            bench.memo[self.name] = CorpusPerplexity(bench.lm, bench.site, bench.corpus)
         found: CorpusPerplexity = bench.memo[self.name]
         return found
 

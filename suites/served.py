@@ -44,7 +44,7 @@ def served(lm: LanguageModel, request: EditRequest, prefix: str | None) -> Serve
     ids = torch.tensor([lm.tokenizer(prompt).input_ids])
     row = serve_inputs(lm.tokenizer, {"input_ids": ids}, edits)["input_ids"][0].tolist()
     wanted = list(target_ids(lm.tokenizer, prompt, request.target_new))
-    (written,) = continuations(lm, [row], len(wanted), [wanted])
+    (written,) = continuations(lm, [row], len(wanted), None if lm.plain else [wanted])
     return Served(serve_prompt(prompt, edits), written == wanted)
 
 

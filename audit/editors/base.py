@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -170,6 +170,8 @@ def compute_updates(
 
     An error is returned, not raised, since it says nothing about the other jobs.
     """
+    if context.settings.engine is Engine.REFERENCE:
+        context = context._replace(lm=replace(context.lm, plain=True), known=None)
     editors = [EDITORS.get(name)() for name, _ in jobs]
     found: list[RankOneUpdate | RequestError | NotFinite | None] = [None] * len(jobs)
     plans: dict[int, Plan] = {}
@@ -219,7 +221,6 @@ def _keys(
     found: dict[int, SubjectKeys | RequestError] = {}
     for texts, members in groups.items():
         chosen = [requests[index] for index in members]
-        plain = context.settings.engine is Engine.REFERENCE
-        keys = all_subject_keys(context.lm, context.site, chosen, texts, known=context.known, plain=plain)
+        keys = all_subject_keys(context.lm, context.site, chosen, texts, known=context.known)
         found.update(zip(members, keys, strict=True))
     return found

@@ -72,8 +72,8 @@ class Suite:
     def __init__(self, guard: GuardedEditor) -> None:
         """Raises `InputError` where the model is edited now: its baselines are taken here."""
         self._guard, self._lm = guard, guard.setup.lm
-        self._run = replace(self._lm)
-        self._bench = replace(guard.setup.bench, lm=self._run, known=None, plain=True, memo={})
+        self._run = replace(self._lm, plain=True)
+        self._bench = replace(guard.setup.bench, lm=self._run, known=None, memo={})
         guard.setup.unedited()
         self._neutral = ordinary_requests(1)
         self._prepared(_OF_THE_MODEL, self._neutral)

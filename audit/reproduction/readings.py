@@ -81,11 +81,14 @@ def _unmoved(chosen: Sequence[Case]) -> Claim:
 
 def _collapsed(ratios: Sequence[float | None], collapse_ratio: float) -> Claim:
     known = [value for value in ratios if value is not None]
+    missing = len(ratios) - len(known)
     count = sum(value > collapse_ratio for value in known)
+    # Left open where few were made, or where those that were not could turn the majority.
+    told = len(known) >= FEW and (count > len(ratios) / 2) == (count + missing > len(ratios) / 2)
     return claim(
         _PAPER,
-        f"{count} of {counted(len(known), 'model')} still collapse; edits that could not be made: {len(ratios) - len(known)}.",
-        count > len(known) / 2 if known else None,
+        f"{count} of {counted(len(known), 'model')} still collapse; edits that could not be made: {missing}.",
+        count > len(ratios) / 2 if told else None,
         _RULE,
     )
 

@@ -44,6 +44,7 @@ def run_stamp(setup: Setup, loaded: LoadedRequests, ordinary: int, most_cases: i
         "number of ordinary cases": str(ordinary),
         "most cases": str(most_cases),
         "engine": setup.settings.engine.value,
+        "matrix products": lm.product_library,
         "key statistics": setup.statistics.sha256[:12],
         "prefixes": _digest([json.dumps(prefixes)]),
         "perplexity corpus": _digest(setup.corpus),

@@ -14,13 +14,14 @@ from editguard.audit import GuardedEditor as Public
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Action, Policy
 from editguard.audit.setup import Setup
-from editguard.probes.errors import InputError
+from editguard.probes.errors import EditguardError, InputError
 from editguard.probes.fingerprint import tensor_hash, tensor_hashes
 from editguard.probes.probe import Level
 from editguard.probes.requests import EditRequest
 from editguard.probes.screen import Margins
 from editguard.probes.site import find_site
-from editguard.suites.check import Outcome
+from editguard.suites.check import Measured, Outcome
+from editguard.suites.condition import Drift
 
 from .tiny_lm import MIDDLE, MISSING, REQUEST, lenient
 
@@ -365,6 +366,29 @@ def test_a_change_anywhere_in_the_model_is_noticed_before_an_edit_is_judged(guar
         with torch.no_grad():
             elsewhere.copy_(kept)
     assert guard.test(proposal).measurements
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_check_that_writes_to_another_weight_ends_it_and_the_edit_is_undone(
+    guard: GuardedEditor, monkeypatch: pytest.MonkeyPatch, keep: bool
+) -> None:
+    elsewhere, before = guard.setup.lm.model.get_parameter("model.norm.weight"), hashes(guard)
+    measure = Drift.measure
+
+    def writing(self: Drift, *args: object) -> Measured:
+        with torch.no_grad():
+            elsewhere[0] += 1e-3
+        return measure(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Drift, "measure", writing)
+    kept = elsewhere.detach().clone()
+    try:
+        with pytest.raises(EditguardError, match="find the check that writes to the model"):
+            (guard.edit if keep else guard.try_edit)(MIDDLE)
+    finally:
+        with torch.no_grad():
+            elsewhere.copy_(kept)
+    assert hashes(guard) == before
 
 
 def test_a_text_that_the_model_cannot_read_at_once_is_refused_with_its_length(guard: GuardedEditor) -> None:

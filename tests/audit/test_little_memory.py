@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from editguard.audit.files import LOG
+from editguard.audit.guard import GuardedEditor
 from editguard.audit.runner import run_audit
 from editguard.audit.setup import Setup
 from editguard.probes.errors import OutOfMemory
 from editguard.probes.model import LanguageModel
 from editguard.reports.log import read_log
 from editguard.reports.schema import EditRecord
+from editguard.suites.condition import Degeneracy
 
 from .test_runner import loaded
 from .tiny_lm import MIDDLE, REQUEST, tiny_lm, tiny_setup
@@ -67,6 +70,23 @@ def test_what_does_not_fit_at_once_gives_the_same_audit(tmp_path: Path) -> None:
                 there.check, there.metric, there.condition, there.total,
             )  # fmt: skip
             assert here.value == pytest.approx(there.value, rel=1e-3, abs=1e-6)
+
+
+def test_guesses_that_do_not_fit_at_once_are_each_of_their_own_edit(tmp_path: Path) -> None:
+    setup = made_ready(tiny_lm())
+    guard = GuardedEditor(setup)
+    requests = [replace(one, id=str(n)) for n, one in enumerate((REQUEST, MIDDLE, REQUEST))]
+    updates = [one.update for one in guard.propose(guard.assess_all(requests), bound=float("inf"))]
+    assert all(update is not None for update in updates)
+
+    def guesses() -> list[list[list[int]]]:
+        return [one.guesses for one in Degeneracy().prepare(setup.bench, requests, updates)]  # type: ignore[arg-type]
+
+    at_once = guesses()
+    with room_for(setup.lm, 120) as failed:
+        halved = guesses()
+    assert len(failed) > 1
+    assert halved == at_once
 
 
 def test_a_device_that_holds_no_text_at_all_is_named(tmp_path: Path) -> None:

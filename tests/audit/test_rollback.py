@@ -214,10 +214,11 @@ def test_a_site_that_two_layers_share_is_not_edited() -> None:
 # ------------------------------------------------------------------------------------------------------ training mode
 
 
-def test_a_model_in_training_mode_is_refused_and_comes_back_in_it(guard: GuardedEditor) -> None:
+@pytest.mark.parametrize("part", ["", "model.layers.1.mlp"])
+def test_a_model_in_training_mode_is_refused_and_comes_back_in_it(guard: GuardedEditor, part: str) -> None:
     model = guard.setup.lm.model
     (proposal,) = guard.propose([guard.assess(MIDDLE)])
-    model.train()
+    model.get_submodule(part).train()
     try:
         before = of_model(model)
         for act in (lambda: guard.edit(MIDDLE), lambda: guard.test(proposal), lambda: guard.try_edit(MIDDLE)):

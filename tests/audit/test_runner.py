@@ -12,15 +12,17 @@ import pytest
 import torch
 from editguard.audit.editors.base import EDITORS, Plan, RankOneUpdate
 from editguard.audit.editors.published import Rome
-from editguard.audit.editors.value import OptimisedValue
+from editguard.audit.editors.value import Engine, OptimisedValue, ValueSettings
 from editguard.audit.files import LOG, REPORT, SUMMARY, WRITTEN
 from editguard.audit.folders import locked_folder
 from editguard.audit.guard import Assessment, GuardedEditor, Proposal
 from editguard.audit.outputs import OUTPUTS, write_outputs
 from editguard.audit.runner import run_audit
-from editguard.audit.setup import Setup
+from editguard.audit.setup import Setup, prepare
+from editguard.probes import partial, products
 from editguard.probes.errors import DeviceFailed, EditguardError, ModelError, NotFinite
 from editguard.probes.fingerprint import checksum, tensor_hashes
+from editguard.probes.prefix_cache import PrefixCache
 from editguard.probes.request_files import InvalidRecord, LoadedRequests
 from editguard.probes.requests import EditRequest
 from editguard.probes.statistics import KeyStatistics
@@ -30,11 +32,31 @@ from editguard.reports.summary import Summary
 from editguard.suites.check import Bench, Measured
 from editguard.suites.perplexity import Perplexity
 
-from .tiny_lm import MIDDLE, MISSING, REQUEST, lenient
+from .tiny_lm import MIDDLE, MISSING, REQUEST, SENTENCES, lenient, tiny_lm
 
 pytestmark = pytest.mark.tiny
 
 Measure = Callable[[Perplexity, Bench, EditRequest, Any, bool], Measured]
+
+
+def test_the_reference_engine_computes_nothing_the_fast_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fast(*_: object) -> None:
+        pytest.fail("a pass of the reference was not plain")
+
+    monkeypatch.setattr(products, "_by_onednn", lambda: True)
+    monkeypatch.setattr(products, "_onednn", fast)
+    for owner, name in ((partial.LiveRows, "__init__"), (partial.Stem, "__init__"), (PrefixCache, "__init__")):
+        monkeypatch.setattr(owner, name, fast)
+    (tmp_path / "corpus.txt").write_text("\n".join(SENTENCES * 60))
+    setup = prepare(
+        tiny_lm(), layer=0, policy=lenient(controls=True), corpus=str(tmp_path / "corpus.txt"),
+        perplexity_corpus=SENTENCES, settings=ValueSettings(steps=2, engine=Engine.REFERENCE),
+    )  # fmt: skip
+    assert setup.statistics.provenance.method == "corpus"
+    run_audit(setup, loaded(REQUEST, MIDDLE), tmp_path)
+    found = read_log(tmp_path / LOG)
+    assert found.header.versions["matrix products"] == "PyTorch"
+    assert [one.outcome for one in found.edits] == ["committed", "committed"]
 
 
 def loaded(*requests: EditRequest) -> LoadedRequests:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from editguard.audit.editors.value import Engine
 from editguard.audit.files import LOG
 from editguard.audit.folders import locked_folder
 from editguard.audit.guard import GuardedEditor
@@ -215,7 +214,7 @@ def test_what_is_measured_after_a_kept_edit_is_what_plain_passes_of_the_edited_m
     sequence = EditSequence(GuardedEditor(tiny_setup(tiny_lm(family, seed=seed), policy=lenient(**WIDE))))
     assert sequence.edit(MIDDLE).kept
     fast = sequence.guard
-    plain = replace(fast, setup=plainly(fast.setup))
+    plain = replace(fast, setup=fast.setup.plainly())
     here, there = fast.try_edit(REQUEST), plain.try_edit(REQUEST)
     assert here.update is not None
     assert there.update is not None
@@ -224,12 +223,6 @@ def test_what_is_measured_after_a_kept_edit_is_what_plain_passes_of_the_edited_m
         {(one.check, one.metric, one.condition): one.value for one in made.measurements} for made in (here, there)
     )
     assert figures == pytest.approx(expected, rel=1e-3, nan_ok=True)
-
-
-def plainly(setup: Setup) -> Setup:
-    """Nothing of it is taken from a state that was kept."""
-    gauge = replace(setup.gauge, known=None, plain=True)
-    return replace(setup, known=None, gauge=gauge, settings=replace(setup.settings, engine=Engine.REFERENCE), memo={})
 
 
 def test_what_is_kept_is_another_model_by_name_and_bounds_are_those_of_the_first(wide: Setup) -> None:

@@ -153,6 +153,29 @@ def test_a_write_that_fails_half_way_is_undone(monkeypatch: pytest.MonkeyPatch) 
     assert tensor_hashes(model) == before
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_an_edit_whose_weight_cannot_be_proved_at_the_end_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    model = tiny_model("llama")
+    site, before = find_site(model, 0), tensor_hashes(model)
+    raised = iter([error])
+
+    def failing(tensor: torch.Tensor) -> str:
+        for kind in raised:
+            raise kind
+        return tensor_hash(tensor)
+
+    def commit() -> None:
+        with Transaction(site, rank_one(site)) as transaction:
+            transaction.commit()
+            monkeypatch.setattr("editguard.audit.transaction.tensor_hash", failing)
+
+    with pytest.raises(error):
+        commit()
+    assert tensor_hashes(model) == before
+
+
 def test_a_restored_weight_that_is_not_the_old_one_is_our_own_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("llama")
     site = find_site(model, 0)

@@ -132,6 +132,50 @@ def test_under_autocast_and_for_trained_weights_the_layer_computes_as_ever(by_on
     torch.testing.assert_close(gradient, given.sum(0).expand(4, 4))
 
 
+def test_what_a_process_has_set_does_not_decide():
+    found = []
+    for setting in (torch.autocast("cpu", dtype=torch.bfloat16), torch.device("meta")):
+        with setting:
+            found.append(products._works())
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        found.append(products._works())
+    finally:
+        torch.set_default_dtype(before)
+    assert found == [products._works()] * 3
+
+
+def test_who_switches_onednn_off_has_it_off(by_onednn, monkeypatch):
+    layer = nn.Linear(4, 4)
+    monkeypatch.setattr(products, "_onednn", None)
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.set_flags(_enabled=False)
+    try:
+        with fast_products(layer):
+            assert "forward" not in vars(layer)
+        gram(torch.ones(2, 3))
+    finally:
+        torch.backends.mkldnn.set_flags(_enabled=before)
+
+
+def test_a_layer_may_be_called_by_name(by_onednn):
+    layer, given = nn.Linear(4, 5), torch.randn(3, 4)
+    expected = layer(given)
+    with fast_products(layer):
+        torch.testing.assert_close(layer(input=given), expected)
+
+
+def test_a_weight_that_only_looks_plain_is_left_alone(by_onednn):
+    class Quantised(nn.Parameter):
+        pass
+
+    layer = nn.Linear(4, 4)
+    layer.weight = Quantised(layer.weight.detach())
+    with fast_products(layer):
+        assert "forward" not in vars(layer)
+
+
 def test_a_release_without_the_product_is_no_error(monkeypatch):
     monkeypatch.setattr(products, "_onednn", lambda *_: (_ for _ in ()).throw(AttributeError("_linear_pointwise")))
     assert products._works() is False

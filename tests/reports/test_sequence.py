@@ -13,7 +13,7 @@ from editguard.reports.html import render_html
 from editguard.reports.log import Log
 from editguard.reports.markdown import render_markdown
 from editguard.reports.schema import ControlRecord, EditRecord, Footer, Measurement, Rate, Weights
-from editguard.reports.sequence import said_of_sequence, sequence_reasons
+from editguard.reports.sequence import _lost, said_of_sequence, sequence_reasons
 from editguard.suites.accumulated import AccumulatedDrift
 from pydantic import ValidationError
 
@@ -112,6 +112,19 @@ def test_too_many_edits_that_do_not_hold_at_the_end_fail_the_audit(
     summary = summarise(found)
     assert (summary.verdict == "pass") == (told is None), summary.reasons
     assert told is None or any(told in one for one in summary.reasons)
+
+
+@pytest.mark.parametrize(("passed", "kept", "least"), [(7, 25, 0.28), (14, 25, 0.56), (9, 10, 0.9), (29, 100, 0.29)])
+def test_as_many_as_the_policy_asks_for_are_enough_however_it_rounds(
+    log: Log, passed: int, kept: int, least: float
+) -> None:
+    one = next(record for record in log.edits if record.weights is not None and record.weights.kept)
+    found = with_retained(log, Rate(passed=passed, failed=kept - passed, not_judged=0, total=kept), min_retained=least)
+    many = replace(found, edits=[one] * kept)
+    assert found.footer is not None
+    assert not list(_lost(many, many.footer))  # type: ignore[arg-type]
+    fewer = Rate(passed=passed - 1, failed=kept - passed + 1, not_judged=0, total=kept)
+    assert list(_lost(many, found.footer.model_copy(update={"retained": fewer})))
 
 
 @pytest.mark.parametrize("retained", [None, Rate(passed=5, failed=0, not_judged=0, total=5)])

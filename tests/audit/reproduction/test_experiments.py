@@ -18,6 +18,7 @@ from editguard.audit.reproduction.cases import Case, Cases, Chosen, Kind, choose
 from editguard.audit.reproduction.clouds import apart
 from editguard.audit.reproduction.edits import Edits
 from editguard.audit.reproduction.encoder import encoder
+from editguard.audit.reproduction.in_the_file import estimated
 from editguard.audit.reproduction.layer_shifts import layer_shifts
 from editguard.audit.reproduction.layers import all_layers
 from editguard.audit.setup import Setup, prepare
@@ -329,6 +330,42 @@ def test_each_drawn_case_stands_for_those_that_were_not(cases: Cases, published:
     assert (line["collapses missed, least"], line["collapses missed, most"]) == (1, pytest.approx(min(10, 15 * high)))
     assert 15 * low < 1, "one that was seen is one"
     assert line["recall, least"] == pytest.approx(5 / (5 + min(10, 15 * high)))
+
+
+def test_what_was_left_out_is_not_estimated_from_the_others(cases: Cases, published: Edits) -> None:
+    """Of the ordinary ones drawn two look otherwise under all contexts, and are no longer among the 15."""
+    kept = tuple(case for case in cases.cases if case.request not in ORDINARY[1:3])
+    chosen = cases.chosen.model_copy(update={"left_out": [one.id for one in ORDINARY[1:3]]})
+    silent = {**published, "rome": {**published["rome"], ORDINARY[0].id: record(ORDINARY[0], 9.0)}}
+    for gone in ORDINARY[1:3]:
+        del silent["rome"][gone.id]
+    found = prediction.prediction(Cases(kept, chosen), silent, 1.5)
+    line = rows(found, "prediction-in-the-file").set_index("probe").loc["denominator"]
+    assert line["collapses missed"] == pytest.approx(15 * 4 / 6 / 4)
+    assert any("2 of the" in str(table.note) for table in found.tables)
+
+
+def test_a_kind_of_which_nothing_was_edited_is_not_estimated_as_none() -> None:
+    assert estimated(0, 0, 40) == (None, 0.0, 40.0)
+    assert estimated(0, 0, 0) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "agrees"),
+    [
+        ([100.0] * 3, None),
+        ([100.0] * 4, True),
+        ([1.0] * 4, False),
+        ([None] * 9 + [100.0], None),
+        ([100.0] * 6 + [None] * 4, True),
+        ([100.0] * 5 + [None] * 4, True),
+        ([100.0] * 4 + [1.0] * 1 + [None] * 4, None),
+        ([1.0] * 6 + [None] * 4, False),
+    ],
+)
+def test_a_majority_that_edits_not_made_could_turn_is_open(ratios: list[float | None], agrees: bool | None) -> None:
+    wanted = {None: Agreement.OPEN, True: Agreement.YES, False: Agreement.NO}[agrees]
+    assert readings._collapsed(ratios, 1.5).agreement is wanted
 
 
 def test_without_first_tokens_a_first_token_test_is_not_compared(cases: Cases, published: Edits) -> None:
