@@ -60,7 +60,7 @@ PerplexityCorpus = Annotated[str | None, typer.Option(help="Sentences for the pe
 CheckDtype = Annotated[
     str,
     typer.Option(
-        help="auto, or bfloat16: the checks alone compute in it, faster on a GPU or a processor with AMX; what that "
+        help="auto, or bfloat16: the checks alone compute in it, faster on a GPU or a processor with bfloat16; what that "
         "changes is logged."
     ),
 ]

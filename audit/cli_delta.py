@@ -11,6 +11,7 @@ import typer
 
 from ..reports.text import counted, visible
 from .cli_common import (
+    CheckDtype,
     Corpus,
     Device,
     Dtype,
@@ -21,6 +22,7 @@ from .cli_common import (
     Layer,
     Limit,
     Model,
+    PerplexityCorpus,
     Pickle,
     PolicyFile,
     Seed,
@@ -65,6 +67,8 @@ def export(
     dtype: Dtype = "auto",
     stats: Stats = None,
     corpus: Corpus = None,
+    perplexity_corpus: PerplexityCorpus = None,
+    check_dtype: CheckDtype = "auto",
     engine: EngineName = "live",
     limit: Limit = None,
     skip_invalid: Skip = False,
@@ -86,8 +90,9 @@ def export(
         evidence(log)  # told before the model is made ready, which takes longer
     with progress_bars(as_json) as progress:
         setup = prepared(
-            model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress, engine=engine
-        )
+            model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress, engine=engine,
+            perplexity_corpus=perplexity_corpus, check_dtype=check_dtype,
+        )  # fmt: skip
         found = export_edits(
             setup, loaded.requests, out, editor=editor, only=only or (), log=log, overwrite=overwrite, progress=progress
         )

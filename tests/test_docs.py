@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import re
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import pytest
+import typer
+from editguard.audit import cli
 from editguard.audit.editors.base import EDITORS
 from editguard.audit.editors.exploded import Exploded
 from editguard.audit.guard import GuardedEditor
@@ -76,6 +80,25 @@ def test_policy_example_is_a_policy() -> None:
 def test_guide_names_every_field_of_the_summary_and_none_else() -> None:
     part = text("docs/guide-audit.md").partition("## summary.json")[2].partition("## The log")[0]
     assert first_cells(part) == set(Summary.model_fields)
+
+
+def options_of(command: click.Command, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (option, command's name) of a command and of those below it."""
+    for below, one in getattr(command, "commands", {}).items():
+        yield from options_of(one, f"{name} {below}".strip())
+    if not hasattr(command, "commands"):
+        yield from ((option, name) for one in command.params for option in one.opts)
+
+
+def test_guide_names_all_commands_of_each_option() -> None:
+    taken: dict[str, set[str]] = {}
+    for option, name in options_of(typer.main.get_command(cli.app)):
+        taken.setdefault(option, set()).add(name)
+    rows = re.findall(r"^\| (`--[^|]+) \| ([^|]+) \|", text("docs/guide-audit.md"), re.MULTILINE)
+    assert len(rows) > 20
+    for cell, commands in rows:
+        for option in re.findall(r"`(--[\w-]+)`", cell):
+            assert {*commands.split(", ")} == taken[option], option
 
 
 def test_guide_names_what_the_log_holds_of_an_edit() -> None:

@@ -55,6 +55,17 @@ def test_an_edit_goes_from_export_through_apply_to_a_model_that_can_be_audited(
     assert not (place / "cut").exists()
 
 
+def test_an_export_judges_by_the_audits_own_sentences_and_dtype(
+    place: Path, checkpoint: Path, command: Command
+) -> None:
+    export = ("export", "edits.json", "--model", checkpoint, *OPTIONS, "--only", "france", "--out", "deltas")
+    one_sentence(command(*export, "--perplexity-corpus", "gone.txt"), "gone.txt")
+    one_sentence(command(*export, "--check-dtype", "int8"), "'int8'", "bfloat16")
+    (place / "one.txt").write_text("a")
+    one_sentence(command(*export, "--perplexity-corpus", "one.txt"), "none of two tokens")
+    assert not list(place.glob("deltas/*.safetensors"))
+
+
 def test_an_export_of_an_edit_that_is_refused_closes_the_gate_and_writes_nothing(
     place: Path, checkpoint: Path, command: Command
 ) -> None:
