@@ -99,10 +99,10 @@ def gram(rows: torch.Tensor, block: int = 512, *, plain: bool = False) -> torch.
     """
     in_fp32 = len(rows) > 0 and rows.device.type == "cpu" and rows.dtype == torch.float32
     by_onednn = in_fp32 and not plain and _in_use()
-    found = rows.new_empty(rows.shape[1], rows.shape[1])
-    for begin in range(0, rows.shape[1], block):
-        left, right = rows[:, begin : begin + block], rows[:, begin:]
-        part = _onednn(left.t(), right.t(), None) if by_onednn else left.t() @ right
+    found, columns = rows.new_empty(rows.shape[1], rows.shape[1]), rows.t().contiguous()
+    for begin in range(0, len(columns), block):
+        left, right = columns[begin : begin + block], columns[begin:]
+        part = _onednn(left, right, None) if by_onednn else left @ right.t()
         found[begin : begin + block, begin:] = part
         found[begin:, begin : begin + block] = part.t()
     return found
@@ -125,9 +125,13 @@ def _is_plain(layer: torch.nn.Module) -> bool:
 
 
 def _in_fp32(layer: torch.nn.Module) -> bool:
-    # Of other classes are weights that are quantised or spread over devices, and only look like these.
-    kinds = {(type(part), part.device.type, part.dtype, part.layout) for part in layer.parameters(recurse=False)}
-    return kinds == {(torch.nn.Parameter, "cpu", torch.float32, torch.strided)}
+    # Of other classes are weights that are quantised or spread over devices, and only look like these; and for a weight with gaps
+    # in its memory oneDNN has no fast code, but one that is a thousand times slower.
+    parts = list(layer.parameters(recurse=False))
+    kinds = {(type(part), part.device.type, part.dtype, part.layout) for part in parts}
+    return kinds == {(torch.nn.Parameter, "cpu", torch.float32, torch.strided)} and all(
+        part.is_contiguous() for part in parts
+    )
 
 
 def _chosen(model: torch.nn.Module) -> list[torch.nn.Module]:

@@ -176,6 +176,26 @@ def test_a_weight_that_only_looks_plain_is_left_alone(by_onednn):
         assert "forward" not in vars(layer)
 
 
+def test_a_weight_with_gaps_in_its_memory_is_left_alone(by_onednn):
+    layer = nn.Linear(4, 4)
+    layer.weight = nn.Parameter(torch.randn(4, 8)[:, :4])
+    with fast_products(layer):
+        assert "forward" not in vars(layer)
+
+
+def test_of_what_gram_multiplies_nothing_has_gaps(by_onednn, monkeypatch):
+    """oneDNN takes a thousand times as long for such a matrix, and says nothing."""
+    made = products._onednn
+
+    def packed(given, weight, bias):
+        assert given.is_contiguous()
+        assert weight.is_contiguous()
+        return made(given, weight, bias)
+
+    monkeypatch.setattr(products, "_onednn", packed)
+    gram(torch.randn(5, 9), 4)
+
+
 def test_a_release_without_the_product_is_no_error(monkeypatch):
     monkeypatch.setattr(products, "_onednn", lambda *_: (_ for _ in ()).throw(AttributeError("_linear_pointwise")))
     assert products._works() is False
