@@ -2,9 +2,9 @@
 
     python benchmarks/matrix_products.py
 
-Rates in GFLOP/s, medians of nine, of [tokens, in] times [in, out] in the shapes of the embedded model; then the memory of the process while
-products of ever new numbers of tokens are made, since oneDNN keeps the code that it generates for each. docs/performance.md and
-docs/reliability.md quote it.
+Rates in GFLOP/s, medians of nine, of [tokens, in] times [in, out] in the shapes of the embedded model; then the memory of the
+process while products of ever new numbers of tokens are made, since oneDNN keeps the code that it generates for each.
+docs/performance.md and docs/reliability.md quote it.
 """
 
 from __future__ import annotations
