@@ -134,6 +134,30 @@ def test_what_was_not_asked_again_at_the_end_is_no_pass(log: Log, retained: Rate
     assert any("it was not measured how many still hold" in one for one in summary.reasons)
 
 
+def test_of_a_sequence_in_which_nothing_was_kept_nothing_is_lost(log: Log) -> None:
+    none = replace(log, edits=[one.model_copy(update={"weights": None}) for one in log.edits])
+    found = with_retained(none, Rate(passed=0, failed=0, not_judged=0, total=0))
+    assert found.footer is not None
+    assert list(_lost(found, found.footer)) == []
+
+
+def test_lost_edits_are_named_where_there_are_some(log: Log) -> None:
+    found = with_retained(log, Rate(passed=2, failed=4, not_judged=0, total=6), min_retained=0.9)
+    assert found.footer is not None
+    (told,) = _lost(found, found.footer)
+    assert told.endswith("and the policy asks for 90%.")
+    (told,) = _lost(found, found.footer.model_copy(update={"lost": ["case-0001", "case-0002"]}))
+    assert told.endswith("; lost: 'case-0001', 'case-0002'.")
+
+
+def test_what_no_sequence_measured_closes_none(log: Log) -> None:
+    """An audit of edits made alone has no such check; a log that says otherwise is not told of as a sequence."""
+    alone = replace(log, header=log.header.model_copy(update={"in_sequence": False}))
+    over = [drift(DRIFT_RATIO, 9.0, BOUND)]
+    edits = [one.model_copy(update={"weights": None, "measurements": over}) for one in alone.edits]
+    assert not [one for one in sequence_reasons(replace(alone, edits=edits)) if "closed" in one]
+
+
 def test_a_policy_without_a_share_asks_for_all(log: Log) -> None:
     policy = {name: value for name, value in log.header.policy.items() if name != "min_retained"}
     found = with_retained(log, Rate(passed=5, failed=1, not_judged=0, total=6))
