@@ -163,6 +163,17 @@ def test_the_sequence_closes_where_the_drift_leaves_its_bound(
     assert summary.verdict != "pass"
 
 
+def test_a_sequence_alone_has_a_known_bad_that_leaves_both_bounds(wide: Setup) -> None:
+    assert AccumulatedDrift().known_bad(wide.bench, MIDDLE, None) is None
+    tight = bounded(wide, max_accumulated_ratio=1.1, max_accumulated_update=1.5)
+    with EditSequence(GuardedEditor(tight)) as sequence:
+        found = AccumulatedDrift().known_bad(sequence.guard.setup.bench, MIDDLE, None)
+    assert found is not None
+    assert [(one.metric, one.value, one.outcome) for one in found.measurements] == [
+        ("perplexity-ratio", 1000.0, Outcome.FAIL), ("relative-norm", 1000.0, Outcome.FAIL),
+    ]  # fmt: skip
+
+
 def test_a_drift_that_cannot_be_measured_closes_the_sequence_too(wide: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     sequence = EditSequence(GuardedEditor(wide))
     judged = AccumulatedDrift._judged
