@@ -149,12 +149,15 @@ def _device(name: str) -> torch.device:
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    why = "no device of PyTorch has that name"
     try:
         device = torch.device(name)
+        why = ""
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(
-            f"The device {name!r} is not available here ({first_line(error)}); use 'cpu', 'cuda', 'cuda:N' or 'auto'."
+            f"The device {name!r} is not available here ({why or first_line(error)}); use 'auto', 'cpu', 'mps', 'cuda' or "
+            "'cuda:N'."
         ) from error
     return device
 

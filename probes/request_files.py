@@ -54,13 +54,16 @@ class LoadedRequests:
     """Of the file's bytes; of a dataset, of the canonical JSON of all its records (keys sorted, no spaces, UTF-8)."""
 
 
-def load_requests(source: str | Path, *, skip_invalid: bool = False, limit: int | None = None) -> LoadedRequests:
+def load_requests(
+    source: str | Path, *, skip_invalid: bool = False, limit: int | None = None, can_skip: bool = True
+) -> LoadedRequests:
     """Read the requested edits in `source`: a file, or ``hf://dataset[:split]`` through the `datasets` library.
 
     Formats by suffix: .json (a list, or an object with the list under "edits"), .jsonl and .ndjson, .yaml and .yml
     (no tags, no aliases), .csv (lists in a cell as a JSON array or separated by "|"). Forms: see `request_forms`.
     `limit` takes only the first so many records; those behind them are neither checked nor returned. With
-    `skip_invalid` the wrong records are returned beside the good ones instead of being an error.
+    `skip_invalid` the wrong records are returned beside the good ones instead of being an error, which names that way out
+    where the caller `can_skip`.
     Raises `RequestError` that names every wrong record and its fields, or the fault of the whole source.
     """
     if limit is not None and limit < 1:
@@ -75,7 +78,7 @@ def load_requests(source: str | Path, *, skip_invalid: bool = False, limit: int 
     records = records[:limit]
     requests, invalid = _sort_out(records)
     if invalid and not (skip_invalid and requests):
-        raise RequestError(_report(name, invalid, len(records), skip_invalid=skip_invalid))
+        raise RequestError(_report(name, invalid, len(records), skip_invalid=skip_invalid, can_skip=can_skip))
     return LoadedRequests(tuple(requests), tuple(invalid), name, sha256)
 
 
@@ -132,10 +135,12 @@ def _shown(name: str) -> str:
     return name if name.isprintable() and len(name) <= _LONGEST_NAME else describe(name)
 
 
-def _report(source: str, invalid: list[InvalidRecord], total: int, *, skip_invalid: bool) -> str:
+def _report(source: str, invalid: list[InvalidRecord], total: int, *, skip_invalid: bool, can_skip: bool) -> str:
     them = "it" if len(invalid) == 1 else "them"
     if skip_invalid:
         way_out = f"none is left to go on with, so correct {them}."
+    elif not can_skip:
+        way_out = f"correct {them}."
     else:
         way_out = f"correct {them}, or go on without {them} with --skip-invalid (in Python: skip_invalid=True)."
     wrong = f"{len(invalid)} of {total} {'record' if total == 1 else 'records'} in {source!r}"

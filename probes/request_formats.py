@@ -53,6 +53,14 @@ def _csv_rows(rows: Any) -> Iterator[tuple[int, list[str]]]:
 
 
 def _check_header(header: list[str], source: str) -> None:
+    other = next(
+        (name for sign, name in ((";", "semicolons"), ("\t", "tabs")) if len(header) == 1 and sign in header[0]), None
+    )
+    if other is not None:
+        raise RequestError(
+            f"The header of {source!r} is one column, {describe(header[0])}, with {other} in it; cells are separated by commas, "
+            "so save the file with those."
+        )
     column, times = Counter(header).most_common(1)[0] if header else ("", 1)
     if times > 1 or not all(header):
         what = "a column without a name" if not all(header) else f"the column {describe(column)} {times} times"

@@ -69,7 +69,7 @@ def read_delta(path: Path) -> Delta:
     except OSError as error:
         raise _no_delta(path, error.strerror or "it is not there") from error
     except (SafetensorError, KeyError) as error:
-        raise _no_delta(path, f"it is cut short or damaged: {error}") from error
+        raise _no_delta(path, f"it is no delta file, or is cut short or damaged: {error}") from error
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(map(str, fault["loc"])) or "manifest"
@@ -104,5 +104,5 @@ def _stamp(manifest: str, left: torch.Tensor, right: torch.Tensor) -> str:
 
 def _no_delta(path: Path, why: str) -> InputError:
     return InputError(
-        f"{str(path)!r} cannot be applied: {printable(why, _LONGEST)}; export the edit again with 'editguard export'."
+        f"{str(path)!r} cannot be applied: {printable(why, _LONGEST)}; give what 'editguard export' wrote, or export again."
     )

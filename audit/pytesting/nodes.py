@@ -55,7 +55,9 @@ class EditsFile(_Edits, pytest.File):
     def requests(self) -> LoadedRequests:
         """Read the file; its path in the log is relative to pytest's root where it lies below it."""
         root = self.config.rootpath
-        return load_requests(self.path.relative_to(root) if self.path.is_relative_to(root) else self.path)
+        return load_requests(
+            self.path.relative_to(root) if self.path.is_relative_to(root) else self.path, can_skip=False
+        )
 
 
 class BuiltinEdits(_Edits):

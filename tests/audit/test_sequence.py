@@ -169,9 +169,14 @@ def test_a_sequence_alone_has_a_known_bad_that_leaves_both_bounds(wide: Setup) -
     with EditSequence(GuardedEditor(tight)) as sequence:
         found = AccumulatedDrift().known_bad(sequence.guard.setup.bench, MIDDLE, None)
     assert found is not None
-    assert [(one.metric, one.value, one.outcome) for one in found.measurements] == [
-        ("perplexity-ratio", 1000.0, Outcome.FAIL), ("relative-norm", 1000.0, Outcome.FAIL),
+    assert [(one.metric, one.value, one.baseline, one.outcome) for one in found.measurements] == [
+        ("perplexity-ratio", 1000.0, 1.0, Outcome.FAIL), ("relative-norm", 1000.0, 0.0, Outcome.FAIL),
     ]  # fmt: skip
+    at_the_bound = AccumulatedDrift()._judged(sequence.guard.setup.bench, 1.1, 1.5).measurements
+    assert [one.outcome for one in at_the_bound] == [Outcome.PASS] * 2
+    assert all("outside" not in one.message for one in at_the_bound)
+    unmeasured = AccumulatedDrift()._judged(sequence.guard.setup.bench, float("nan"), float("inf")).measurements
+    assert [(one.value, one.outcome) for one in unmeasured] == [(None, Outcome.UNMEASURED)] * 2
 
 
 def test_a_drift_that_cannot_be_measured_closes_the_sequence_too(wide: Setup, monkeypatch: pytest.MonkeyPatch) -> None:

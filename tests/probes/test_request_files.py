@@ -104,6 +104,7 @@ def test_all_wrong_records_are_named_at_once_one_a_line(tmp_path: Path) -> None:
         f"3 of 4 records in {str(path)!r} are wrong; correct them, or go on without them with --skip-invalid "
         "(in Python: skip_invalid=True)."
     )
+    assert refusal(path, can_skip=False).split("\n")[0].endswith(" are wrong; correct them.")
     assert [line.split(" ")[0] for line in listed] == ["e.jsonl:3:", "e.jsonl:4:", "e.jsonl:5:"]
     assert "target_new must not be empty" in listed[0]
     assert "subject 'Lyon' does not stand in the prompt" in listed[0]

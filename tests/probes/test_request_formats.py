@@ -203,6 +203,12 @@ def test_a_wrong_row_is_a_fault_of_that_row_alone(row: str, field: str, said: st
     assert good.faults == ()
 
 
+@pytest.mark.parametrize(("sign", "name"), [(";", "semicolons"), ("\t", "tabs")])
+def test_csv_with_other_separators_is_told_so(sign: str, name: str) -> None:
+    text = f"subject{sign}prompt{sign}target_new\nLyon{sign}Lyon is in{sign}Spain\n"
+    assert f"with {name} in it; cells are separated by commas" in refusal(".csv", text)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
