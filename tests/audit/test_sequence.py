@@ -16,7 +16,7 @@ from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Action
 from editguard.audit.runner import run_audit
 from editguard.audit.sequence import EditSequence, retention
-from editguard.audit.setup import Setup
+from editguard.audit.setup import Progress, Setup
 from editguard.probes.errors import DeviceFailed, EditguardError, InputError, OutOfMemory
 from editguard.probes.fingerprint import fingerprint, tensor_hash, tensor_hashes
 from editguard.probes.requests import EditRequest
@@ -64,10 +64,11 @@ def whole(wide: Setup, tmp_path_factory: pytest.TempPathFactory) -> Log:
 
 
 def audited(
-    setup: Setup, out: Path, *, resume: bool = False, requests: tuple[EditRequest, ...] = REQUESTS
-) -> tuple[Log, Summary]:
+    setup: Setup, out: Path, *, resume: bool = False, requests: tuple[EditRequest, ...] = REQUESTS,
+    progress: Progress = lambda *_: None,
+) -> tuple[Log, Summary]:  # fmt: skip
     with locked_folder(out, overwrite=False, resume=True):
-        summary = run_audit(setup, loaded(*requests), out, in_sequence=True, resume=resume)
+        summary = run_audit(setup, loaded(*requests), out, in_sequence=True, resume=resume, progress=progress)
     return read_log(out / LOG), summary
 
 
@@ -389,8 +390,13 @@ def test_a_killed_sequence_is_gone_on_with_from_any_record(wide: Setup, tmp_path
         out = tmp_path / str(kept)
         out.mkdir()
         (out / LOG).write_bytes(b"".join(lines[:kept]))
-        audited(wide, out, resume=True)
+        told: list[tuple[str, int, int]] = []
+        audited(wide, out, resume=True, progress=lambda *step: told.append(step))  # noqa: B023  (called at once)
         assert timeless((out / LOG).read_bytes()) == timeless(log), kept
+        # Making edits again takes nearly as long as making them, and is told like it.
+        begun = sum(b'"kind":"edit"' in line for line in lines[:kept])
+        again = [step[1:] for step in told if step[0] == "edits made again"]
+        assert again == [(done, begun) for done in range(1, begun + 1)]
 
 
 def test_a_closed_sequence_stays_closed_when_it_is_gone_on_with(wide: Setup, tmp_path: Path) -> None:
