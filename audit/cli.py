@@ -320,9 +320,10 @@ def main() -> None:
     from ..probes.errors import EditguardError
     from ..reports.errors import ReportError
     from ..reports.text import visible
-    from .memory import keep_freed_memory
+    from .memory import keep_freed_memory, keep_little_code
 
     keep_freed_memory()
+    keep_little_code()
     try:
         app(standalone_mode=True)
     except SystemExit as ended:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
+from editguard.audit.memory import keep_little_code
 
 PROGRAM = """
 import resource, sys
@@ -33,3 +35,15 @@ def test_the_same_memory_is_used_again() -> None:
     if kept == "cannot":
         pytest.skip("the allocator of this system is not glibc's")
     assert int(kept) * 5 < int(faults("usual"))
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, "128"), ("7", "7")])
+def test_little_code_is_kept_unless_the_user_says_how_much(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, kept: str
+) -> None:
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.setenv(name, given or "")
+    if given is None:
+        monkeypatch.delenv(name)
+    keep_little_code()
+    assert os.environ[name] == kept
