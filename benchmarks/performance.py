@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 from editguard.audit.guard import GuardedEditor
+from editguard.audit.memory import keep_little_code
 from editguard.audit.setup import prepare
 from editguard.probes.batches import pad
 from editguard.probes.corpus_statistics import Corpus, compute_statistics
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--growth", type=int, nargs="*", default=[1, 10, 100, 1000])
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
+    keep_little_code()  # as the command does
     lm = _random(options) if options.model.startswith("random-") else load_model(
         options.model, device=options.device, dtype=options.dtype
     )  # fmt: skip

@@ -1,13 +1,13 @@
 """Matrix products of linear layers in fp32, by the library that makes them fast on this processor.
 
-PyTorch hands fp32 products on a CPU to MKL, which takes its 256-bit path on every processor that is not Intel's; oneDNN,
-which PyTorch carries as well, takes the widest one that there is. On AMD processors with AVX-512 the products of a language
-model take less than half of the time by it (docs/performance.md). Both round in fp32, in another order of sums.
+PyTorch hands fp32 products on a CPU to MKL, which on AMD processors with AVX-512 runs at the rate of 256-bit code; oneDNN,
+which PyTorch carries as well, takes the widest code that there is, and most products of a language model take less than half
+of the time by it (docs/performance.md). Both round in fp32, in another order of sums.
 
 Which library is used depends on the processor alone and not on a measurement, so that two runs on one machine agree to the
 bit. Only for the length of a pass do the layers compute otherwise, and those of a plain model never. Passes of one model in
-several threads at once are sound, and rounded by either library. Out of scope: other dtypes,
-autocast and other devices, of which PyTorch takes care.
+several threads at once are sound, and rounded by either library. Out of scope: other dtypes, autocast and other devices, of
+which PyTorch takes care.
 """
 
 from __future__ import annotations
