@@ -71,7 +71,7 @@ Site = Annotated[
 PolicyFile = Annotated[
     Path | None, typer.Option("--policy", help="TOML file; else the table tool.editguard of ./pyproject.toml.")
 ]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The one seed of everything random, from 0.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="The one seed of everything random, from 0.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, mps, cuda, cuda:N.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
 Stats = Annotated[str | None, typer.Option(help="File of key statistics (.safetensors, ROME's .npz), or 'identity'.")]

@@ -30,8 +30,8 @@ class _Wrong(Exception):
 
 
 def _natural(text: str, _: Path) -> int:
-    if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) >= 2**63:
-        raise _Wrong("must be a whole number from 0 upwards, under 2^63")
+    if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) >= 2**32:
+        raise _Wrong("must be a whole number from 0 upwards, under 2^32")
     return int(text)
 
 
