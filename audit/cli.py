@@ -221,8 +221,11 @@ def probe(
 def _assessments(
     guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None, screen: bool
 ) -> Iterator[Assessment]:
+    from .memory import give_back_freed_memory
+
     for start in range(0, len(requests), _TOGETHER):
         yield from guard.assess_all(requests[start : start + _TOGETHER], editor, screen=screen)
+        give_back_freed_memory()
 
 
 @app.command()
@@ -320,10 +323,9 @@ def main() -> None:
     from ..probes.errors import EditguardError
     from ..reports.errors import ReportError
     from ..reports.text import visible
-    from .memory import keep_freed_memory, keep_little_code
+    from .memory import keep_freed_memory
 
     keep_freed_memory()
-    keep_little_code()
     try:
         app(standalone_mode=True)
     except SystemExit as ended:

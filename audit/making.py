@@ -16,6 +16,7 @@ from ..probes.requests import EditRequest
 from ..reports.schema import ControlRecord, EditRecord
 from .controls import Control, control_guard, propose_controls, run_control
 from .guard import GuardedEditor, Proposal, Result
+from .memory import give_back_freed_memory
 from .records import control_record, edit_record, errored
 from .setup import Setup
 from .sightings import sightings
@@ -78,6 +79,7 @@ def proposed(guard: GuardedEditor, asked: Sequence[T], propose: _Propose[T]) -> 
     """Return the proposal for each of `asked`, or the error that it ended in; what fails together is tried one by one."""
     if not asked:
         return []
+    give_back_freed_memory()
     try:
         return [*propose(guard, asked)]
     except torch.AcceleratorError:

@@ -1,18 +1,19 @@
-"""What the process keeps in memory: what is freed, for the next pass, and of generated code little.
+"""What the process keeps of freed memory: for the next pass all, between groups of edits none.
 
 A pass allocates and frees the same large tensors again and again. glibc hands each of them back to the system, which
 clears the pages anew: with it told otherwise, a pass of the perplexity check took 10 % less time (docs/performance.md).
-oneDNN keeps the code that it generates for each number of tokens in a product, half a megabyte each, and that of a thousand
-products where nobody says otherwise.
+What is kept is full of gaps that no tensor of another size fits into, and grows with the number of requests; so it is handed
+back now and then.
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
+from functools import cache
+from typing import Any
 
-__all__ = ["keep_freed_memory", "keep_little_code"]
+__all__ = ["give_back_freed_memory", "keep_freed_memory"]
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Numbers of glibc's ``mallopt`` parameters."""
@@ -20,15 +21,20 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 def keep_freed_memory() -> bool:
     """Let the allocator reuse freed memory instead of returning it; returns whether it could be told (glibc only)."""
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
+    mallopt = _glibc("mallopt")
+    if mallopt is None:
         return False
     return bool(mallopt(_MMAP_THRESHOLD, 1 << 30)) and bool(mallopt(_TRIM_THRESHOLD, (1 << 31) - 1))
 
 
-def keep_little_code() -> None:
-    """Let oneDNN keep the code of 128 products, unless the environment says of how many; call it before the first one."""
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+def give_back_freed_memory() -> None:
+    """Return to the system what is free now (glibc only): some hundredths of a second, so not after every pass."""
+    trim = _glibc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _glibc(name: str) -> Any:
+    """Return a function of glibc's, None where the process has no such thing."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None

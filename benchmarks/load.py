@@ -17,7 +17,7 @@ from pathlib import Path
 
 from editguard.audit.files import WRITTEN
 from editguard.audit.folders import locked_folder
-from editguard.audit.memory import keep_little_code
+from editguard.audit.memory import keep_freed_memory
 from editguard.audit.runner import run_audit
 from editguard.probes.model import load_model
 from editguard.probes.request_files import load_requests
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    keep_little_code()  # as the command does
+    keep_freed_memory()  # as the command does
     options.out.mkdir(parents=True, exist_ok=True)
     edits = options.out / "edits.jsonl"
     edits.write_text("".join(json.dumps(_request(index)) + "\n" for index in range(options.requests)))

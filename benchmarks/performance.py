@@ -22,13 +22,14 @@ from pathlib import Path
 
 import torch
 from editguard.audit.guard import GuardedEditor
-from editguard.audit.memory import keep_little_code
+from editguard.audit.memory import give_back_freed_memory, keep_freed_memory
 from editguard.audit.setup import prepare
 from editguard.probes.batches import pad
 from editguard.probes.corpus_statistics import Corpus, compute_statistics
 from editguard.probes.model import LanguageModel, load_model
 from editguard.probes.passes import pad_id
 from editguard.probes.products import fast_products
+from editguard.probes.request_files import load_requests
 from editguard.suites.builtin import builtin_edits
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -43,9 +44,10 @@ def main() -> None:
     parser.add_argument("--edits", type=int, default=8, help="edits of each of the two kinds, made in one batch")
     parser.add_argument("--only", default="", help="stages whose names begin so")
     parser.add_argument("--growth", type=int, nargs="*", default=[1, 10, 100, 1000])
+    parser.add_argument("--growth-edits", help="edits file to take them from, instead of the suite again and again")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    keep_little_code()  # as the command does
+    keep_freed_memory()  # as the command does
     lm = _random(options) if options.model.startswith("random-") else load_model(
         options.model, device=options.device, dtype=options.dtype
     )  # fmt: skip
@@ -64,7 +66,7 @@ def main() -> None:
         table[name] = stage(fast, plain, options)
         print(name, json.dumps(table[name]), flush=True)
         options.out.write_text(json.dumps(table, indent=1))
-    table["growth"] = [_growth(fast, count) for count in options.growth]
+    table["growth"] = [_growth(fast, _many(options.growth_edits, count)) for count in options.growth]
     for row in table["growth"]:
         print(json.dumps(row))
     options.out.write_text(json.dumps(table, indent=1))
@@ -248,12 +250,26 @@ def _rough_checks(fast, plain, options):
     return {**found, "perplexity": rough.setup.baselines()}
 
 
-def _growth(fast, count):
-    """Seconds and memory of probing `count` requests, all different."""
+def _many(file, count):
+    """Return `count` requests: the first of the file's, or the suite's under ever new ids."""
+    if file is not None:
+        requests = load_requests(file).requests[:count]
+        assert len(requests) == count, f"{file} has {len(requests)} requests, and {count} were asked for"
+        return requests
     base = _requests()
-    requests = [replace(base[n % len(base)], id=str(n)) for n in range(count)]
-    lm = fast.setup.lm
-    seconds = _timed(lm, lambda: [fast.assess_all(requests[start : start + 16]) for start in range(0, count, 16)])
+    return [replace(base[n % len(base)], id=str(n)) for n in range(count)]
+
+
+def _growth(fast, requests):
+    """Seconds and memory of probing so many requests, as `editguard probe` does: no group is kept when the next one comes."""
+
+    def probe():
+        for start in range(0, len(requests), 64):
+            fast.assess_all(requests[start : start + 64])
+            give_back_freed_memory()
+
+    lm, count = fast.setup.lm, len(requests)
+    seconds = _timed(lm, probe)
     return {"requests": count, "seconds": round(seconds, 2), "each": round(seconds / count, 4), "peak_mib": _peak(lm)}
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from editguard.audit.files import LOG
 from editguard.audit.folders import locked_folder
-from editguard.audit.memory import keep_little_code
+from editguard.audit.memory import keep_freed_memory
 from editguard.audit.policy import Policy
 from editguard.audit.runner import run_audit
 from editguard.audit.setup import prepare
@@ -42,7 +42,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    keep_little_code()  # as the command does
+    keep_freed_memory()  # as the command does
     if not options.tell:
         _run(options)
     _tell(options.out / LOG)

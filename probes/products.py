@@ -4,6 +4,9 @@ PyTorch hands fp32 products on a CPU to MKL, which on AMD processors with AVX-51
 which PyTorch carries as well, takes the widest code that there is, and most products of a language model take less than half
 of the time by it (docs/performance.md). Both round in fp32, in another order of sums.
 
+oneDNN generates code for each number of rows and keeps part of it as long as the process lives, a third of a megabyte each. So
+rows of zeros are added up to one of a few numbers; the memory does not grow with ever new lengths of text.
+
 Which library is used depends on the processor alone and not on a measurement, so that two runs on one machine agree to the
 bit. Only for the length of a pass do the layers compute otherwise, and those of a plain model never. Passes of one model in
 several threads at once are sound, and rounded by either library. Out of scope: other dtypes, autocast and other devices, of
@@ -19,12 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 from transformers.pytorch_utils import Conv1D
 
-__all__ = ["fast_products", "gram", "library", "prefers_onednn", "product"]
+__all__ = ["fast_products", "gram", "library", "prefers_onednn", "product", "rounded"]
 
 _PROCESSORS = Path("/proc/cpuinfo")
+_BITS = 4
+"""Significant bits of the numbers of rows that are computed: more take more memory, fewer more time for rows of zeros."""
 
 
 def prefers_onednn(processors: str, capability: str) -> bool:
@@ -64,10 +69,19 @@ def _works() -> bool:
             return False
 
 
+def rounded(rows: int) -> int:
+    """Return the least number from `rows` on that is computed: one of eight between a power of two and the next."""
+    step = 1 << max(rows.bit_length() - _BITS, 0)
+    return -(-rows // step) * step
+
+
 def _onednn(given: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    rows = given.reshape(-1, given.shape[-1])
+    missing = rounded(len(rows)) - len(rows)
+    whole = pad(rows, (0, 0, 0, missing)) if missing else rows
     # What torch.compile makes of a linear layer; it has no gradient of its own.
-    found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(given, weight, bias, "none", [], "")
-    return found
+    found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(whole, weight, bias, "none", [], "")
+    return found[: len(rows)].reshape(*given.shape[:-1], len(weight))
 
 
 class _Product(torch.autograd.Function):
@@ -100,6 +114,8 @@ def gram(rows: torch.Tensor, block: int = 512, *, plain: bool = False) -> torch.
     in_fp32 = len(rows) > 0 and rows.device.type == "cpu" and rows.dtype == torch.float32
     by_onednn = in_fp32 and not plain and _in_use()
     found, columns = rows.new_empty(rows.shape[1], rows.shape[1]), rows.t().contiguous()
+    if by_onednn:  # zeros add nothing to the sums
+        columns = pad(columns, (0, rounded(len(rows)) - len(rows)))
     for begin in range(0, len(columns), block):
         left, right = columns[begin : begin + block], columns[begin:]
         part = _onednn(left, right, None) if by_onednn else left @ right.t()

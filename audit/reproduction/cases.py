@@ -22,6 +22,7 @@ from ...probes.requests import EditRequest
 from ...reports.reproduction import CaseCount
 from ...reports.schema import DENOMINATOR
 from ..guard import Assessment, GuardedEditor
+from ..memory import give_back_freed_memory
 from ..setup import Progress
 from .stamp import Stamp
 
@@ -101,6 +102,7 @@ def choose(
         for seen in guard.assess_all(requests[start : start + _TOGETHER], screen=True):
             if (kind := _kind(seen)) is not None:
                 kinds[seen.request.id] = kind
+        give_back_freed_memory()
     progress("looking for collapse cases", len(requests), len(requests))
     drawn: set[str] = set()
     for kind in Kind:

@@ -9,7 +9,7 @@ import torch
 from editguard.probes import products
 from editguard.probes.keys import activations
 from editguard.probes.passes import stop_after
-from editguard.probes.products import fast_products, gram, prefers_onednn, product
+from editguard.probes.products import fast_products, gram, prefers_onednn, product, rounded
 from torch import nn
 from torch.nn.functional import linear
 
@@ -56,6 +56,32 @@ def test_a_product_is_that_of_float64(by_onednn, shape, biased):
     for chosen in (given, given.expand(2, *shape)[1]):
         torch.testing.assert_close(product(chosen, weight, bias).double(), exact, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(product(given, weight.t().contiguous().t(), bias).double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "computed"),
+    [(0, 0), (1, 1), (15, 15), (16, 16), (17, 18), (31, 32), (33, 36), (64, 64), (65, 72), (1000, 1024), (1025, 1152)],
+)
+def test_rows_are_rounded_up_to_four_significant_bits(rows, computed):
+    assert rounded(rows) == computed
+
+
+def test_texts_of_ever_new_lengths_are_products_of_few_sizes(by_onednn, monkeypatch):
+    seen, made = set(), torch.ops.mkldnn._linear_pointwise
+
+    def recorded(given, *others):
+        seen.add(tuple(given.shape))
+        return made(given, *others)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", recorded)
+    weight = torch.randn(3, 2)
+    for rows in range(1, 257):
+        given = torch.randn(rows, 2, requires_grad=True)
+        found = product(given, weight)
+        torch.testing.assert_close(found, linear(given, weight))
+        torch.autograd.grad(found.sum(), given)
+        gram(torch.ones(rows, 2))
+    assert len(seen) <= 3 * (15 + 8 * 5)
 
 
 def test_what_is_given_gets_the_gradient_of_float64_and_weights_none(by_onednn):
