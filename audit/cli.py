@@ -221,11 +221,10 @@ def probe(
 def _assessments(
     guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None, screen: bool
 ) -> Iterator[Assessment]:
-    from .memory import give_back_freed_memory
+    from .making import assessed
 
     for start in range(0, len(requests), _TOGETHER):
-        yield from guard.assess_all(requests[start : start + _TOGETHER], editor, screen=screen)
-        give_back_freed_memory()
+        yield from assessed(guard, requests[start : start + _TOGETHER], editor, screen=screen)
 
 
 @app.command()

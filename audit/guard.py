@@ -13,12 +13,12 @@ For many edits `propose` computes the updates of several assessments at once, an
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..probes import builtin as _builtin_probes  # noqa: F401  (registers the built-in probes)
-from ..probes.errors import EditguardError, EditRefused, NotFinite, RequestError
+from ..probes.errors import EditguardError, EditRefused, InputError, NotFinite, RequestError
 from ..probes.evidence import Evidence
 from ..probes.model import LanguageModel, load_model
 from ..probes.probe import Case, Finding, Level, run_probes
@@ -64,6 +64,8 @@ class Proposal:
     refusal: str | None = None
     before: tuple[Any, ...] = ()
     """What each check measured of the unedited model."""
+    checks: tuple[str, ...] = ()
+    """The names of these checks."""
     seconds: float = 0.0
     """Time of probing, and this edit's share of what it was computed together with."""
 
@@ -124,7 +126,8 @@ class GuardedEditor:
 
         Without a policy among them the project's is kept, as on the command line: ``[tool.editguard]`` of ./pyproject.toml.
         """
-        options.setdefault("policy", load_policy(None))
+        if "policy" not in options:
+            options["policy"] = load_policy(None)
         return cls(prepare(load_model(model) if isinstance(model, str) else model, **options))
 
     def assess(self, request: EditRequest, editor: str | None = None) -> Assessment:
@@ -133,12 +136,19 @@ class GuardedEditor:
         return found
 
     def assess_all(
-        self, requests: Sequence[EditRequest], editor: str | None = None, *, screen: bool = False
+        self,
+        requests: Sequence[EditRequest],
+        editor: str | None = None,
+        *,
+        screen: bool = False,
+        asked: Callable[[Assessment], object] = lambda one: one.decision.action,
     ) -> list[Assessment]:
         """Return what `assess` does for each request, measured together: the faster way for many.
 
         With `screen` the clear cases are settled under few contexts (see `editguard.probes.screen`): their figures are
-        near the exact ones, and whether the target is said already is not asked.
+        near the exact ones, and whether the target is said already is not asked. Clear is a case where what is `asked`, the
+        decision where nothing else is said, is the same wherever the exact figures may lie. An assessment holds its keys under
+        all contexts, some 200 kB in a small model: keep what is needed of many.
         """
         if editor is not None:
             chosen_editor(editor)
@@ -146,22 +156,30 @@ class GuardedEditor:
         measured = self.setup.gauge.measure_all(requests, screen=screen)
         if screen:
             close = [
-                index for index, one in enumerate(zip(requests, measured, strict=True)) if not self._clear(*one, editor)
+                index
+                for index, one in enumerate(zip(requests, measured, strict=True))
+                if not self._clear(*one, editor, asked)
             ]
             exact = self.setup.gauge.measure_all([requests[index] for index in close])
             measured = [dict(zip(close, exact, strict=True)).get(index, one) for index, one in enumerate(measured)]
         share = (time.monotonic() - started) / max(len(requests), 1)
         return [self._assessment(*one, editor, share) for one in zip(requests, measured, strict=True)]
 
-    def _clear(self, request: EditRequest, measured: Evidence | EditguardError, editor: str | None) -> bool:
-        """Whether the decision is the same wherever the exact figures may lie."""
+    def _clear(
+        self,
+        request: EditRequest,
+        measured: Evidence | EditguardError,
+        editor: str | None,
+        asked: Callable[[Assessment], object],
+    ) -> bool:
+        """Whether what is asked is the same wherever the exact figures may lie."""
         margins = self.setup.calibration.margins
         if not isinstance(measured, Evidence):
             return True
         if not margins.settle:
             return False
-        worst, best = (self._assessment(request, end, editor, 0.0).decision for end in ends(measured, margins))
-        return worst.action is best.action
+        worst, best = (self._assessment(request, end, editor, 0.0) for end in ends(measured, margins))
+        return asked(worst) == asked(best)
 
     def _assessment(
         self, request: EditRequest, measured: Evidence | EditguardError, editor: str | None, seconds: float
@@ -242,7 +260,10 @@ class GuardedEditor:
         with self.setup.bench.computing():
             states = [check.prepare(self.setup.bench, asked, updates) for check in checks]
         rows = iter(zip(*states, strict=True) if states else [() for _ in asked])
-        return [one if one.writable is None else replace(one, before=next(rows)) for one in proposals]
+        return [
+            one if one.writable is None else replace(one, before=next(rows), checks=tuple(self.checks))
+            for one in proposals
+        ]
 
     def _proposal(self, assessment: Assessment, update: RankOneUpdate | EditguardError, limit: float) -> Proposal:
         if isinstance(update, EditguardError):
@@ -285,20 +306,29 @@ class GuardedEditor:
             return Result(
                 assessment, proposal.update, proposal.relative_norm, refusal=proposal.refusal, seconds=proposal.seconds
             )
+        if proposal.checks != tuple(self.checks):
+            raise InputError(
+                f"The proposal was prepared for the checks {', '.join(proposal.checks) or 'of no guard'}, and this guard makes "
+                f"{', '.join(self.checks)}; let this guard propose it."
+            )
         self.setup.unedited()
         started, bench, request = time.monotonic(), self.setup.bench, assessment.request
         checks = [CHECKS.get(name)() for name in self.checks]
         measurements: list[Measurement] = []
         generations: list[Generated] = []
+        of_edit = False
         with Transaction(self.setup.site, update) as transaction, bench.computing():
             for check, state in zip(checks, proposal.before, strict=True):
                 measured = check.measure(bench, request, state, update.needs_prefix)
                 measurements += measured.measurements
                 generations += measured.generations
+                judges = any(m.outcome is not Outcome.INFO for m in measured.measurements)
+                of_edit = of_edit or (judges and not check.of_sequence)
             self.setup.edited()
+            transaction.prove()
             judged = [m for m in measurements if m.outcome is not Outcome.INFO]
-            # Nothing judged is not a pass: what was not measured is refused.
-            sound = bool(judged) and all(m.outcome is Outcome.PASS for m in judged)
+            # Nothing judged of the edit itself is not a pass: what was not measured is refused.
+            sound = of_edit and all(m.outcome is Outcome.PASS for m in judged)
             if keep and sound:
                 transaction.commit()
         return Result(

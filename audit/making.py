@@ -12,19 +12,31 @@ from typing import TypeVar
 import torch
 
 from ..probes.errors import EditRefused, InputError
+from ..probes.probe import Finding, Level
 from ..probes.requests import EditRequest
 from ..reports.schema import ControlRecord, EditRecord
 from .controls import Control, control_guard, propose_controls, run_control
-from .guard import GuardedEditor, Proposal, Result
+from .guard import Assessment, GuardedEditor, Proposal, Result
 from .memory import give_back_freed_memory
+from .policy import decide
 from .records import control_record, edit_record, errored
 from .setup import Setup
 from .sightings import sightings
 
 T = TypeVar("T")
-_Propose = Callable[[GuardedEditor, Sequence[T]], list[Proposal]]
+Made = TypeVar("Made")
 
-__all__ = ["TOGETHER", "alone", "control_records", "made_of", "proposals", "proposed", "recorded", "surviving"]
+__all__ = [
+    "TOGETHER",
+    "alone",
+    "assessed",
+    "control_records",
+    "made_of",
+    "proposals",
+    "proposed",
+    "recorded",
+    "surviving",
+]
 
 _SURVIVABLE = (InputError, EditRefused, RuntimeError, ValueError, ArithmeticError)
 """What one request may fail with while the others go on; a failed roll-back, or our own fault, ends the audit."""
@@ -52,6 +64,31 @@ def proposals(guard: GuardedEditor, requests: Sequence[EditRequest], editor: str
     return proposed(guard, requests, propose)
 
 
+def assessed(
+    guard: GuardedEditor,
+    requests: Sequence[EditRequest],
+    editor: str | None = None,
+    *,
+    screen: bool = False,
+    asked: Callable[[Assessment], object] = lambda one: one.decision.action,
+) -> list[Assessment]:
+    """Assess the requests together, as `GuardedEditor.assess_all` does; one that ends in an error is refused with it."""
+
+    def assess(guard: GuardedEditor, chunk: Sequence[EditRequest]) -> list[Assessment]:
+        return guard.assess_all(chunk, editor, screen=screen, asked=asked)
+
+    found = proposed(guard, requests, assess)
+    return [
+        one if isinstance(one, Assessment) else _unassessed(guard, request, one, editor)
+        for request, one in zip(requests, found, strict=True)
+    ]
+
+
+def _unassessed(guard: GuardedEditor, request: EditRequest, error: Exception, editor: str | None) -> Assessment:
+    findings = (Finding("well-formed", Level.ERROR, f"{type(error).__name__}: {error}"),)
+    return Assessment(request, None, findings, decide(guard.setup.policy, findings, editor), 0.0)
+
+
 def recorded(guard: GuardedEditor, request: EditRequest, made: Proposal | Exception, index: int) -> EditRecord:
     """Make, check and undo what was `made` for a request and return its record."""
 
@@ -75,8 +112,10 @@ def surviving(
         return EditRecord(**errored(setup, request, index, error, made))
 
 
-def proposed(guard: GuardedEditor, asked: Sequence[T], propose: _Propose[T]) -> list[Proposal | Exception]:
-    """Return the proposal for each of `asked`, or the error that it ended in; what fails together is tried one by one."""
+def proposed(
+    guard: GuardedEditor, asked: Sequence[T], propose: Callable[[GuardedEditor, Sequence[T]], list[Made]]
+) -> list[Made | Exception]:
+    """Return what is made for each of `asked`, or the error that it ended in; what fails together is tried one by one."""
     if not asked:
         return []
     give_back_freed_memory()

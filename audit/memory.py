@@ -37,4 +37,7 @@ def give_back_freed_memory() -> None:
 @cache
 def _glibc(name: str) -> Any:
     """Return a function of glibc's, None where the process has no such thing."""
-    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None
+    try:
+        return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None
+    except OSError:  # a Python that is linked statically
+        return None

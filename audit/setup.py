@@ -120,7 +120,10 @@ class Setup:
         )
 
     def plainly(self) -> Setup:
-        """Return the setup of the reference engine for the same model: nothing of it comes from a state that was kept."""
+        """Return the setup of the reference engine for the same model: no pass goes on from a state that was kept.
+
+        Key statistics, prefixes and calibration stay what they are.
+        """
         lm, settings = replace(self.lm, plain=True), replace(self.settings, engine=Engine.REFERENCE)
         return replace(
             self, lm=lm, settings=settings, gauge=replace(self.gauge, lm=lm, known=None), known=None, memo={}
@@ -315,8 +318,8 @@ def statistics_for(
     if statistics is not None:
         check_statistics(statistics)
         return load_statistics(Path(statistics), size=site.d_ff, model_fingerprint=lm.fingerprint, layer=site.layer)
-    # The same text is sampled on one kind of machine only, and in one dtype.
-    made = (lm.fingerprint, site.path, corpus or SAMPLED, seed, lm.device.type, lm.dtype)
+    # The same text is sampled on one kind of machine only, in one dtype, and by one library.
+    made = (lm.fingerprint, site.path, corpus or SAMPLED, seed, lm.device.type, lm.dtype, lm.product_library, lm.plain)
     stamp = hashlib.sha256(":".join(map(str, made)).encode()).hexdigest()[:24]
     kept = cache_folder() / "statistics" / f"{stamp}.safetensors"
     # A corpus is a file that may change under its name, so only sampled text is looked up by name.

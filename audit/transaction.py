@@ -71,6 +71,11 @@ class Transaction:
             raise
         return self
 
+    def prove(self) -> None:
+        """Raise `EditguardError` where the weight is no longer what was written, so that something else was measured."""
+        if tensor_hash(self._site.weight) != self.edited:
+            raise self._changed()
+
     def commit(self) -> None:
         """Keep the edit."""
         self._committed = True
@@ -89,10 +94,13 @@ class Transaction:
             self._undo()
         self._kept = None
         if changed and kind is None:
-            raise EditguardError(
-                f"The weight {self._site.path} was changed while it was checked, so that what would be kept is not what was "
-                "written; the edit was undone: find the check that writes to the model."
-            )
+            raise self._changed()
+
+    def _changed(self) -> EditguardError:
+        return EditguardError(
+            f"The weight {self._site.path} was changed while it was checked, so that what was measured is not what was written; "
+            "the edit was undone: find the check that writes to the model."
+        )
 
     def _undo(self) -> None:
         assert self._kept is not None

@@ -119,13 +119,15 @@ def _answers(result):
 
 def _total(rows):
     families: dict[str, Counter[str]] = {}
+    refused, rows = [row["id"] for row in rows if row["refusal"]], [row for row in rows if not row["refusal"]]
     for row in rows:
         for name, (passed, total) in row["families"].items():
             families.setdefault(name, Counter()).update(passed=passed, total=total)
     return {
         "collapsed by rome": sum(row["rome"] is not None and row["rome"] > 1.5 for row in rows),
-        "requests": len(rows),
-        "worst guarded ratio": max(row["guarded"] or float("inf") for row in rows),
+        "requests": len(rows) + len(refused),
+        "refused": refused,
+        "worst guarded ratio": max((row["guarded"] or float("inf") for row in rows), default=None),
         "efficacy by family": {name: [count["passed"], count["total"]] for name, count in families.items()},
         "unprefixed": [sum(row["unprefixed"][0] for row in rows), sum(row["unprefixed"][1] for row in rows)],
         "sound": sum(row["sound"] for row in rows),

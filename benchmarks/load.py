@@ -62,7 +62,9 @@ def main() -> None:
 def _request(index: int) -> dict[str, object]:
     subject, form = SUBJECTS[index % len(SUBJECTS)], FORMS[index // len(SUBJECTS) % len(FORMS)]
     target = TARGETS[index // (len(SUBJECTS) * len(FORMS)) % len(TARGETS)]
-    prompt = form.format(subject)
+    # Texts of many lengths, no two alike but those without a word more.
+    more = index % 39
+    prompt = " ".join([*["so"] * more, *[str(index)] * (more > 0), form.format(subject)])
     return {
         "id": f"edit-{index}", "subject": subject, "prompt": prompt, "target_new": target, "target_true": "Berlin",
         "paraphrases": [f"Today {prompt}"], "neighbourhood": ["The capital of Lyon is", f"Not {prompt}"], "group": form,

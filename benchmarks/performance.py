@@ -14,9 +14,10 @@ import argparse
 import json
 import math
 import random
-import resource
+import re
 import statistics
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ import torch
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.memory import give_back_freed_memory, keep_freed_memory
 from editguard.audit.setup import prepare
+from editguard.probes import products
 from editguard.probes.batches import pad
 from editguard.probes.corpus_statistics import Corpus, compute_statistics
 from editguard.probes.model import LanguageModel, load_model
@@ -131,7 +133,8 @@ def _compare(lm, fast, plain, units, rounds):
         slow.append(_timed(lm, run_plain) / few)
         quick.append(_timed(lm, run_fast) / many)
         ratios.append(slow[-1] / quick[-1])
-    with FlopCounterMode(display=False, custom_mapping=_PRODUCTS) as counter:
+    _forget_peak(lm)
+    with _unrounded(), FlopCounterMode(display=False, custom_mapping=_PRODUCTS) as counter:
         run_fast()
     flops, each = counter.get_total_flops() / many, statistics.median(quick)
     rate = _machine(lm)["gflops"]
@@ -151,10 +154,30 @@ def _operations(given, weight, *_, out_shape, **__):
 _PRODUCTS = {torch.ops.mkldnn._linear_pointwise: _operations} if torch.backends.mkldnn.is_available() else {}
 
 
+@contextmanager
+def _unrounded():
+    """Make products of the rows that there are, so that rows of zeros are not counted as work."""
+    kept, products._BITS = products._BITS, 64
+    try:
+        yield
+    finally:
+        products._BITS = kept
+
+
+def _forget_peak(lm):
+    """Let the peak begin anew at what is held now, which the model and what was made ready with it are."""
+    if lm.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def _peak(lm):
+    """Most memory since `_forget_peak`, in MiB: of the device, or resident on Linux."""
     if lm.device.type == "cuda":
         return round(torch.cuda.max_memory_allocated() / 2**20)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return round(int(found[1]) / 1024)
 
 
 def _requests(group=None):
@@ -269,6 +292,7 @@ def _growth(fast, requests):
             give_back_freed_memory()
 
     lm, count = fast.setup.lm, len(requests)
+    _forget_peak(lm)
     seconds = _timed(lm, probe)
     return {"requests": count, "seconds": round(seconds, 2), "each": round(seconds / count, 4), "peak_mib": _peak(lm)}
 

@@ -158,7 +158,7 @@ def compute_statistics(
     groups. Raises `NotFinite` when a key is not finite and `StatisticsError` when the corpus has no tokens.
     """
     groups = _groups(lm, corpus)
-    stamp = f"{lm.fingerprint}:{site.path}:{corpus.sha256}:{_WINDOW}:{_GROUP}"
+    stamp = f"{lm.fingerprint}:{site.path}:{corpus.sha256}:{_WINDOW}:{_GROUP}:{lm.product_library}:{lm.plain}"
     sums = begun = read_sums(partial, stamp) or RunningSums.zeros([site.d_ff])
     for sums in _summed(lm, [site], groups, begun):
         if partial is not None and sums.groups % 4 == 0:

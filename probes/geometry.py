@@ -84,8 +84,11 @@ def separation(
     """Return how far two clouds [n, d] and [m, d] lie apart, with a permutation test of "both are drawn from one".
 
     With `paired` point i of one cloud belongs to point i of the other, and only these two change places: what the two have in
-    common then says nothing for or against. Distances are Euclidean and computed once. Raises `InputError` for fewer than two
-    points in a cloud, fewer than one permutation, or pairs of clouds of two sizes, `NotFinite` for points that are not finite.
+    common then says nothing for or against. Nor does it in the silhouette, where a point is held against the others of its own
+    cloud and the others of the other: with its partner among these, small clouds would look nearer than large ones.
+
+    Distances are Euclidean and computed once. Raises `InputError` for fewer than two points in a cloud, fewer than one
+    permutation, or pairs of clouds of two sizes, `NotFinite` for points that are not finite.
     """
     from sklearn.metrics import silhouette_score
 
@@ -113,10 +116,28 @@ def separation(
         energy_distance=observed,
         p_value=(as_far + 1) / (permutations + 1),
         permutations=permutations,
-        silhouette=float(silhouette_score(distances.numpy(), labels, metric="precomputed")),
+        silhouette=_paired_silhouette(distances)
+        if paired
+        else float(silhouette_score(distances.numpy(), labels, metric="precomputed")),
         first=len(first),
         second=len(second),
     )
+
+
+def _paired_silhouette(distances: Tensor) -> float:
+    """Return the mean of (b - a) / max(a, b) for 2n points, the partner of point i being point i + n, or i - n.
+
+    a is the mean distance to the n - 1 others of the point's cloud, b to the n - 1 others of the other cloud.
+    """
+    count = len(distances) // 2
+    own, other = (
+        torch.cat([distances[:count, first], distances[count:, second]])
+        for first, second in ((slice(count), slice(count, None)), (slice(count, None), slice(count)))
+    )
+    partners = torch.cat([other.diagonal(), other[count:].diagonal()])
+    a, b = own.sum(1) / (count - 1), (other.sum(1) - partners) / (count - 1)
+    most = torch.maximum(a, b)
+    return float(torch.where(most > 0, (b - a) / most, torch.zeros_like(most)).mean())
 
 
 def flat(rows: Tensor, *, method: Projection, seed: int) -> Tensor:

@@ -5,7 +5,7 @@ which PyTorch carries as well, takes the widest code that there is, and most pro
 of the time by it (docs/performance.md). Both round in fp32, in another order of sums.
 
 oneDNN generates code for each number of rows and keeps part of it as long as the process lives, a third of a megabyte each. So
-rows of zeros are added up to one of a few numbers; the memory does not grow with ever new lengths of text.
+rows of zeros are added up to one of a few numbers, and the memory of these products does not grow with ever new lengths of text.
 
 Which library is used depends on the processor alone and not on a measurement, so that two runs on one machine agree to the
 bit. Only for the length of a pass do the layers compute otherwise, and those of a plain model never. Passes of one model in
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear, pad
 from transformers.pytorch_utils import Conv1D
 
@@ -93,6 +94,7 @@ class _Product(torch.autograd.Function):
         return _onednn(given, weight, bias)
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (weight,) = ctx.saved_tensors
         return _onednn(gradients[0], weight.t(), None), None, None

@@ -75,6 +75,8 @@ def load_requests(
         records, sha256 = _read_file(Path(source))
     if not records:
         raise RequestError(f"There are no records in {name!r}; at least one requested edit is needed, so add one.")
+    if records[0].fields.get("kind") == "header" and "schema_version" in records[0].fields:
+        raise RequestError(f"{name!r} is an audit's log and asks for no edit; give the file of edits that was audited.")
     records = records[:limit]
     requests, invalid = _sort_out(records)
     if invalid and not (skip_invalid and requests):

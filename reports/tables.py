@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from .log import write_atomic
+from .log import sweep, write_atomic
 from .reproduction import Cell, Reproduction, Table
 
 __all__ = ["encodable", "remove_tables", "write_tables"]
@@ -41,11 +41,12 @@ def write_tables(folder: Path, found: Reproduction) -> list[Path]:
 def remove_tables(folder: Path, before: Reproduction | None, found: Reproduction) -> None:
     """Remove the files of tables that an earlier run, `before`, wrote into `folder` and that `found` has not.
 
-    What no run wrote stays.
+    So is what was left half-written of either's. What no run wrote stays.
     """
     old, new = (
         {table.name for one in run.experiments for table in one.tables} if run else set() for run in (before, found)
     )
+    sweep(folder, [f"{name}{suffix}" for name in old | new for suffix in (_CSV, _PARQUET)])
     for name in old - new:
         for suffix in (_CSV, _PARQUET):
             (folder / f"{name}{suffix}").unlink(missing_ok=True)

@@ -22,7 +22,7 @@ from ...probes.requests import EditRequest
 from ...reports.reproduction import CaseCount
 from ...reports.schema import DENOMINATOR
 from ..guard import Assessment, GuardedEditor
-from ..memory import give_back_freed_memory
+from ..making import assessed
 from ..setup import Progress
 from .stamp import Stamp
 
@@ -52,7 +52,7 @@ class Chosen(BaseModel):
     unusable: int
     """Requests whose subject could not be located, or that hold a number that is not finite."""
     found: dict[Kind, int]
-    """How many requests of each kind the file holds, as seen under few contexts."""
+    """How many requests of each kind the file holds; under few contexts where these settle it."""
     kinds: dict[str, Kind]
     """By request id, in the order of the file: those that were drawn."""
     left_out: list[str] | None = None
@@ -99,10 +99,9 @@ def choose(
     kinds: dict[str, Kind] = {}
     for start in range(0, len(requests), _TOGETHER):
         progress("looking for collapse cases", start, len(requests))
-        for seen in guard.assess_all(requests[start : start + _TOGETHER], screen=True):
+        for seen in assessed(guard, requests[start : start + _TOGETHER], screen=True, asked=fires):
             if (kind := _kind(seen)) is not None:
                 kinds[seen.request.id] = kind
-        give_back_freed_memory()
     progress("looking for collapse cases", len(requests), len(requests))
     drawn: set[str] = set()
     for kind in Kind:
@@ -139,7 +138,7 @@ def find_cases(guard: GuardedEditor, requests: Sequence[EditRequest], chosen: Ch
     wanted = [request for request in requests if request.id in chosen.kinds]
     found = []
     for start in range(0, len(wanted), _TOGETHER):
-        seen = guard.assess_all(wanted[start : start + _TOGETHER])
+        seen = assessed(guard, wanted[start : start + _TOGETHER])
         found += [Case(one.request, chosen.kinds[one.request.id], one) for one in seen]
     if chosen.left_out is None:
         chosen = chosen.model_copy(update={"left_out": [case.request.id for case in found if _otherwise(case)]})

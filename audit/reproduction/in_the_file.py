@@ -15,7 +15,7 @@ from ...reports.reproduction import Table
 from ...reports.schema import EditRecord
 from .cases import Cases, Chosen, Kind
 
-__all__ = ["Estimate", "estimated", "in_the_file"]
+__all__ = ["Estimate", "estimated", "in_the_file", "stands_for"]
 
 _SURE = 0.95
 
@@ -72,6 +72,13 @@ def in_the_file(
         "kind that was drawn from (Clopper and Pearson). Requests that look otherwise under all contexts than under few are "
         f"left out: {left_out} of the {len(cases.chosen.kinds)} that were drawn, and as large a share of those that were not.",
     )  # fmt: skip
+
+
+def stands_for(cases: Cases, found: Sequence[EditRecord]) -> list[float]:
+    """Return for each edit how many of the file it stands for: those of its kind, over those of its kind in `found`."""
+    kinds, held = {case.request.id: case.kind for case in cases.cases}, _as_they_look(cases.chosen)
+    made = Counter(kinds[one.id] for one in found)
+    return [held[kinds[one.id]] / made[kinds[one.id]] for one in found]
 
 
 def _as_they_look(chosen: Chosen) -> dict[Kind, float]:

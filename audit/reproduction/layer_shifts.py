@@ -15,7 +15,7 @@ from ...reports.bounded import LARGEST_BASELINE, bounded_bytes
 from ...reports.log import write_atomic
 from ..setup import KEYS_A_FEATURE, Progress, Setup
 from .cases import Cases
-from .clouds import KINDS
+from .clouds import KINDS, one_each
 from .stamp import Stamp
 
 __all__ = ["LAYERS", "LayerShifts", "kept_shifts", "layer_shifts"]
@@ -33,7 +33,7 @@ class LayerShifts(BaseModel):
     source: str
     """Where C of the layers that are not edited comes from, in words."""
     ids: list[str]
-    """The requests, in the order of each layer's figures."""
+    """One request of each subject, in the order of each layer's figures."""
     layers: dict[int, list[LayerShift]]
 
 
@@ -47,7 +47,7 @@ def layer_shifts(
     """
     identity = setup.statistics.provenance.method == "identity"
     text = None if identity or corpus is None else corpus_from(corpus)
-    ids = [case.request.id for kind in KINDS for case in cases.of(kind)]
+    ids = [case.request.id for kind in KINDS for case in one_each(cases.of(kind))]
     full = {**stamp, "text": "none" if identity else _SAMPLED if text is None else text.sha256}
     kept = kept_shifts(path)
     if kept is not None and (kept.stamp, kept.ids) == (full, ids):
@@ -80,7 +80,7 @@ def _measured(setup: Setup, cases: Cases, text: Corpus | None, progress: Progres
             progress=lambda done, of: progress("key statistics of all layers", done, of),
         )
     )  # fmt: skip
-    requests = [case.request for kind in KINDS for case in cases.of(kind)]
+    requests = [case.request for kind in KINDS for case in one_each(cases.of(kind))]
     found: dict[int, list[LayerShift]] = {}
     for some in passes:
         # At the edited layer C is the one that the edits were made with.

@@ -9,7 +9,7 @@ from ...probes.layer_sweep import LayerShift
 from ...reports.reproduction import Claim, Experiment, Heat, Table
 from ..setup import Setup
 from .cases import Cases
-from .clouds import KINDS
+from .clouds import KINDS, one_each
 from .heads import claim, experiment
 from .layer_shifts import LayerShifts
 
@@ -22,7 +22,7 @@ _SMALL = 10.0
 def all_layers(setup: Setup, cases: Cases, shifts: LayerShifts) -> Experiment:
     """Experiment 8, from the keys of all layers."""
     found = shifts.layers
-    first = len(cases.of(KINDS[0]))
+    first, ordinary = (len(one_each(cases.of(kind))) for kind in KINDS)
     kinds = {
         kind: {layer: some[:first] if kind is KINDS[0] else some[first:] for layer, some in found.items()}
         for kind in KINDS
@@ -43,7 +43,7 @@ def all_layers(setup: Setup, cases: Cases, shifts: LayerShifts) -> Experiment:
             name="layer-medians", title="Medians by layer",
             columns=["layer", *(f"|u·k_u|, {name}" for name in names), "times smaller",
                      *(f"cos(k_u, k̄), {name}" for name in names)],
-            rows=rows, note=f"Over {first} first-token and {len(cases.of(KINDS[1]))} ordinary requests.",
+            rows=rows, note=f"Over {first} first-token and {ordinary} ordinary subjects.",
         )],
         pictures=[
             Heat(name="layer-denominators", title="Median |u·k_u| by layer", x=layers, y=names, x_title="layer",

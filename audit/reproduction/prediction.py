@@ -17,7 +17,7 @@ from ...reports.text import counted
 from .cases import Cases, Kind, fires
 from .edits import Edits
 from .heads import claim, experiment
-from .in_the_file import in_the_file
+from .in_the_file import in_the_file, stands_for
 from .read import NONE, collapsed, norm, of, ratio
 
 __all__ = ["other_cases", "prediction"]
@@ -146,10 +146,16 @@ def prediction(cases: Cases, edits: Edits, collapse_ratio: float) -> Experiment:
             "anything.",
         )
     usable = {name: _pairs(score, found, truth) for name, score in _SCORES.items()}
+    stands = stands_for(cases, found)
+    # Each number is missing in records of its own.
+    weights = {
+        name: [one for one, record in zip(stands, found, strict=True) if score.read(record) is not None]
+        for name, score in _SCORES.items()
+    }
     return experiment(
         13,
-        tables=[_areas(usable), _thresholds(found, truth), in_the_file(cases, found, truth, _PROBES, _fired)],
-        claims=[_claim(usable)],
+        tables=[_areas(usable, weights), _thresholds(found, truth), in_the_file(cases, found, truth, _PROBES, _fired)],
+        claims=[_claim(usable, weights)],
         pictures=[_curves(usable)],
         notes=[f"Edited: {edited(cases.counts())}, {len(outcomes) - len(found)} of them not made and left out. Small "
                "denominators are far more frequent here than in the file, so that areas, precision and recall flatter a probe "
@@ -167,20 +173,30 @@ def _both(pairs: Sequence[tuple[float, bool]]) -> bool:
     return len({collapsed for _, collapsed in pairs}) == 2
 
 
-def _areas(usable: Mapping[str, Sequence[tuple[float, bool]]]) -> Table:
-    from sklearn.metrics import average_precision_score, roc_auc_score
+def _area(pairs: Sequence[tuple[float, bool]], weights: Sequence[float] | None = None) -> float:
+    """Return the area under ROC; each edit counts as often as `weights` says."""
+    from sklearn.metrics import roc_auc_score
+
+    scores, labels = [value for value, _ in pairs], [collapsed for _, collapsed in pairs]
+    return float(roc_auc_score(labels, scores, sample_weight=weights))
+
+
+def _areas(usable: Mapping[str, Sequence[tuple[float, bool]]], weights: Mapping[str, Sequence[float]]) -> Table:
+    from sklearn.metrics import average_precision_score
 
     rows: list[list[str | bool | int | float | None]] = []
     for name, pairs in usable.items():
         scores, labels = [value for value, _ in pairs], [collapsed for _, collapsed in pairs]
         both = _both(pairs)
         rows.append(
-            [name, len(pairs), sum(labels), float(roc_auc_score(labels, scores)) if both else None,
+            [name, len(pairs), sum(labels), _area(pairs) if both else None,
+             _area(pairs, weights[name]) if both else None,
              float(average_precision_score(labels, scores)) if both else None]
         )  # fmt: skip
     return Table(
         name="prediction-areas", title="How well each number ranks the edits",
-        columns=["number", "edits", "collapsed", "area under ROC", "average precision"], rows=rows,
+        columns=["number", "edits", "collapsed", "area under ROC", "area, estimated for the file", "average precision"],
+        rows=rows, note="For the file each edit counts as often as the file holds its kind for one that was edited.",
     )  # fmt: skip
 
 
@@ -205,26 +221,23 @@ def _thresholds(found: Sequence[EditRecord], truth: Sequence[bool]) -> Table:
     )  # fmt: skip
 
 
-def _claim(usable: Mapping[str, Sequence[tuple[float, bool]]]) -> Claim:
-    from sklearn.metrics import roc_auc_score
-
+def _claim(usable: Mapping[str, Sequence[tuple[float, bool]]], weights: Mapping[str, Sequence[float]]) -> Claim:
     paper = "A first-token test alone is not enough; the denominator is the general signal."
-    first, general = (usable[name] for name in ("first token", "denominator |u·k_u|"))
+    names = ("first token", "denominator |u·k_u|")
+    first, general = (usable[name] for name in names)
     if len({value for value, _ in first}) < 2:
         return claim(
             paper, "No subject is a first token, or every one is, so that such a test tells nothing apart.", None
         )
     if not (_both(first) and _both(general)):
         return claim(paper, "Too few edits have both numbers.", None)
-    one, other = (
-        float(roc_auc_score([collapsed for _, collapsed in pairs], [value for value, _ in pairs]))
-        for pairs in (first, general)
-    )
+    one, other = (_area(usable[name], weights[name]) for name in names)
     return claim(
         paper,
-        f"Area under ROC {other:.3f} for the denominator, {one:.3f} for the first-token test ({counted(len(general), 'edit')}).",
+        f"Area under ROC, estimated for the file: {other:.3f} for the denominator, {one:.3f} for the first-token test "
+        f"({counted(len(general), 'edit')}).",
         other > one,
-        "The larger area for the denominator.",
+        "The larger area for the denominator, each edit counted as often as the file holds its kind for one that was edited.",
     )
 
 

@@ -23,7 +23,7 @@ from ..setup import Setup
 from ..transaction import Transaction
 from . import published
 from .cases import FEW, Case, Cases, Kind
-from .clouds import subject_keys_of
+from .clouds import one_each, subject_keys_of
 from .heads import claim, experiment
 
 __all__ = ["behind_bos", "shifted_position"]
@@ -100,13 +100,14 @@ def _edited(setup: Setup, cases: Sequence[Case], factors: Sequence[float]) -> li
     edited model's perplexity is not finite.
     """
     updates = compute_updates(setup.editing, [("rome", case.request) for case in cases])
-    base = Perplexity().baseline(setup.bench)
+    with setup.bench.computing():
+        base = Perplexity().baseline(setup.bench)
     found: list[float | None] = []
     for update, factor in zip(updates, factors, strict=True):
         if not isinstance(update, RankOneUpdate) or not math.isfinite(factor):
             found.append(None)
             continue
-        with Transaction(setup.site, replace(update, left=update.left * factor)):
+        with Transaction(setup.site, replace(update, left=update.left * factor)), setup.bench.computing():
             value = base.after().mean / base.before.mean
         found.append(value if math.isfinite(value) else math.inf)
     return found
@@ -138,7 +139,7 @@ def behind_bos(setup: Setup, cases: Cases) -> Experiment:
     medians: dict[tuple[Kind, bool], float] = {}
     try:
         for kind in compared:
-            chosen = cases.of(kind)
+            chosen = one_each(cases.of(kind))
             (keys, _), with_bos = keys_behind_bos(setup.lm, setup.site, [case.request for case in chosen])
             usual = [abs(_along(setup, case, subject_keys_of(case).bare_key)) for case in chosen]
             other = [abs(_along(setup, case, key)) for case, key in zip(chosen, keys, strict=True)]
@@ -154,7 +155,7 @@ def behind_bos(setup: Setup, cases: Cases) -> Experiment:
         claims=[_bos_claim(medians, compared[0])],
         tables=[Table(
             name="bos-denominators", title="|u·k_u| with and without a BOS",
-            columns=["cases", "BOS", "requests", "least", "mean", "largest", "median"], rows=rows,
+            columns=["cases", "BOS", "subjects", "least", "mean", "largest", "median"], rows=rows,
         )],
         notes=["u is that of the published update, from prefixed keys as the tokenizer makes them."],
     )  # fmt: skip

@@ -19,7 +19,7 @@ from ...probes.encoders import load_encoder
 from ...probes.errors import InputError
 from ...probes.request_files import LoadedRequests
 from ...reports.bounded import LARGEST_BASELINE, bounded_bytes
-from ...reports.log import write_atomic
+from ...reports.log import sweep, write_atomic
 from ...reports.reproduction import Reproduction
 from ...reports.reproduction_page import render_reproduction
 from ...reports.reproduction_text import render_markdown
@@ -68,6 +68,8 @@ def reproduce(
     started, guard = time.monotonic(), GuardedEditor(setup)
     for folder in (out, out / LOGS, out / TABLES):
         writable(folder, inside=folder != out)
+    sweep(out, (RESULT, PAGE, TEXT, _CASES, LAYERS))
+    sweep(out / LOGS, [f"{editor}.jsonl" for editor in EDITORS])
     # What is wrong with it is better known now than after all edits.
     compared = None if encoder_ref is None else load_encoder(
         encoder_ref, device=str(setup.lm.device), allow_pickle=allow_pickle

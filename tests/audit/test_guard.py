@@ -14,7 +14,7 @@ from editguard.audit import GuardedEditor as Public
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Action, Policy
 from editguard.audit.setup import Setup
-from editguard.probes.errors import EditguardError, InputError
+from editguard.probes.errors import EditguardError, InputError, PolicyError
 from editguard.probes.fingerprint import tensor_hash, tensor_hashes
 from editguard.probes.probe import Level
 from editguard.probes.requests import EditRequest
@@ -142,6 +142,10 @@ def test_what_the_screen_cannot_settle_is_measured_exactly(guard: GuardedEditor)
     assert len(screened.evidence.keys.keys) == len(exact.evidence.keys.keys)
     assert screened.decision == exact.decision
     assert screened.findings == exact.findings
+    # Nor where what is asked may be another, though the decision is the same.
+    (asked,) = doubtful.assess_all([REQUEST], screen=True, asked=lambda one: [found.level for found in one.findings])
+    assert asked.evidence is not None
+    assert len(asked.evidence.keys.keys) == len(exact.evidence.keys.keys)
     # A subject that is the first token is rewritten whatever the numbers are.
     (first,) = doubtful.assess_all([REQUEST], screen=True)
     assert first.evidence is not None
@@ -369,10 +373,11 @@ def test_a_change_anywhere_in_the_model_is_noticed_before_an_edit_is_judged(guar
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_a_check_that_writes_to_another_weight_ends_it_and_the_edit_is_undone(
-    guard: GuardedEditor, monkeypatch: pytest.MonkeyPatch, keep: bool
+@pytest.mark.parametrize("name", ["model.norm.weight", "model.layers.0.mlp.down_proj.weight"])
+def test_a_check_that_writes_to_the_model_ends_it_and_the_edit_is_undone(
+    guard: GuardedEditor, monkeypatch: pytest.MonkeyPatch, name: str, keep: bool
 ) -> None:
-    elsewhere, before = guard.setup.lm.model.get_parameter("model.norm.weight"), hashes(guard)
+    elsewhere, before = guard.setup.lm.model.get_parameter(name), hashes(guard)
     measure = Drift.measure
 
     def writing(self: Drift, *args: object) -> Measured:
@@ -408,6 +413,24 @@ def test_the_projects_policy_is_kept_unless_another_is_given(
     assert GuardedEditor.load(setup.lm, statistics="identity").setup.policy.min_locality == 0.9
     given = GuardedEditor.load(setup.lm, statistics="identity", policy=Policy(min_locality=0.3))
     assert given.setup.policy.min_locality == 0.3
+
+
+def test_where_a_policy_is_given_the_projects_is_not_read(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.editguard]\nmin_locality = 9\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert GuardedEditor.load(setup.lm, statistics="identity", policy=Policy()).setup.policy == Policy()
+    with pytest.raises(PolicyError):
+        GuardedEditor.load(setup.lm, statistics="identity")
+
+
+def test_a_proposal_is_made_by_the_guard_that_prepared_it(guard: GuardedEditor) -> None:
+    (proposal,) = guard.propose([guard.assess(MIDDLE)])
+    other, before = replace(guard, checks=("efficacy",)), hashes(guard)
+    with pytest.raises(InputError, match="and this guard makes efficacy; let this guard propose it"):
+        other.test(proposal)
+    assert hashes(guard) == before
 
 
 def test_an_edit_of_the_last_layer_is_refused_unless_the_subject_ends_the_prompt(guard: GuardedEditor) -> None:

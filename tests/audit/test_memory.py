@@ -67,6 +67,14 @@ def test_what_is_free_between_others_is_given_back() -> None:
     assert left < 100
 
 
+def test_a_python_that_cannot_look_into_itself_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(memory.ctypes, "CDLL", fail)
+    assert memory._glibc.__wrapped__("malloc_trim") is None
+
+
 def test_without_glibc_nothing_is_given_back_and_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_glibc", lambda _: None)
     memory.give_back_freed_memory()

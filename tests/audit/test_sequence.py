@@ -129,6 +129,15 @@ def test_the_controls_show_that_the_drift_is_seen(whole: Log) -> None:
     assert [(one.expected.value, one.ok) for one in seen] == [("fails", True), ("passes", True)]
 
 
+def test_that_the_drift_is_small_keeps_no_edit_of_which_nothing_else_was_judged(wide: Setup) -> None:
+    with EditSequence(GuardedEditor(wide, checks=())) as sequence:
+        result = sequence.edit(MIDDLE)
+        assert {one.check for one in result.measurements} == {AccumulatedDrift.name}
+        assert all(one.outcome is Outcome.PASS for one in result.measurements)
+        assert not result.sound
+        assert not sequence.kept
+
+
 def test_an_edit_that_is_made_alone_has_no_accumulated_drift(wide: Setup) -> None:
     guard = GuardedEditor(wide)
     assert AccumulatedDrift.name not in guard.checks

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from editguard.audit import setup as audit_setup
 from editguard.audit.policy import Policy
 from editguard.audit.setup import (
     EMBEDDED_LAYER,
@@ -20,7 +22,7 @@ from editguard.audit.setup import (
     prepare,
     statistics_for,
 )
-from editguard.probes.corpus_statistics import sampled_corpus
+from editguard.probes.corpus_statistics import Corpus, sampled_corpus
 from editguard.probes.embedded import EMBEDDED_NAME
 from editguard.probes.errors import ModelError, NotFinite, PolicyError, StatisticsError
 from editguard.probes.keys import locate
@@ -100,6 +102,23 @@ def test_a_broken_model_is_refused_with_a_word_about_its_weights(where: str, val
         lm.model.get_parameter(where).fill_(value)
     with pytest.raises(NotFinite, match="weights"):
         prepare(lm, layer=0, statistics="identity")
+
+
+def test_statistics_that_the_fast_way_made_are_not_those_of_the_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDITGUARD_CACHE", str(tmp_path / "cache"))
+    lm, made = tiny_lm(), []
+    site = find_site(lm.model, 0)
+
+    def sampled(lm: LanguageModel, **_: object) -> Corpus:
+        made.append(lm.plain)
+        return Corpus(tuple(SENTENCES * 20), "sampled")
+
+    monkeypatch.setattr(audit_setup, "sampled_corpus", sampled)
+    for plain in (False, True, False, True):
+        statistics_for(replace(lm, plain=plain), site, None, None, 0, silent)
+    assert made == [False, True]
 
 
 def test_statistics_come_from_a_file_identity_a_corpus_or_the_model_itself(

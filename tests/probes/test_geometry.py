@@ -126,6 +126,36 @@ def test_the_silhouette_is_below_zero_where_points_are_nearer_to_the_other_cloud
     assert pure.silhouette == 1.0
 
 
+def test_a_partner_is_neither_for_nor_against_the_silhouette() -> None:
+    def by_hand(one: Tensor, two: Tensor) -> float:
+        found = []
+        for own, other in ((one.tolist(), two.tolist()), (two.tolist(), one.tolist())):
+            for n, point in enumerate(own):
+                a, b = (
+                    sum(math.dist(point, far) for m, far in enumerate(some) if m != n) / (len(own) - 1)
+                    for some in (own, other)
+                )
+                found.append((b - a) / max(a, b))
+        return sum(found) / len(found)
+
+    first, second = cloud(9), cloud(9, seed=1, at=0.4)
+    assert separation(first, second, seed=0, paired=True, permutations=9).silhouette == pytest.approx(
+        by_hand(first, second)
+    )
+    # Pairs that differ by noise alone are one cloud, however few they are.
+    for points in (6, 13, 60):
+        many = [cloud(points, 50, seed=seed) for seed in range(20)]
+        found = [
+            separation(
+                some, some + 0.3 * cloud(points, 50, seed=99 - n), seed=0, paired=True, permutations=1
+            ).silhouette
+            for n, some in enumerate(many)
+        ]
+        assert abs(sum(found) / len(found)) < 0.005
+    same = torch.zeros(3, 2)
+    assert separation(same, same, seed=0, paired=True, permutations=9).silhouette == 0.0
+
+
 def test_scale_is_left_to_the_caller() -> None:
     first = cloud(20, at=1.0)
     assert separation(first, 50 * first, seed=0).p_value < 0.01

@@ -199,6 +199,11 @@ def test_a_record_without_keys_is_wrong(tmp_path: Path) -> None:
         ("e.csv", "a\n".encode("utf-16"), "is not UTF-8: byte 0xff"),
         ("e.json", json.dumps([RECORD])[:-5], "is not valid JSON"),
         ("e.json", '[{"id": NaN}]', "is or holds nan"),
+        (
+            "log.jsonl",
+            '{"kind": "header", "schema_version": 1}\n{"kind": "edit"}\n',
+            "is an audit's log and asks for no edit",
+        ),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, name: str, content: object, said: str) -> None:

@@ -45,7 +45,7 @@ def collapsed(log: Log) -> Log:
 def test_the_verdict_comes_first_with_its_numbers(page: Page) -> None:
     text = " ".join(page.text.split())
     assert (
-        text.index("Pass. These edits may ship, 18 of them only behind a prefix.")
+        text.index("Pass. Each of these edits may ship by itself, 18 of them only behind a prefix.")
         < text.index("Allowed 36")
         < text.index("Do the edits take?")
     )

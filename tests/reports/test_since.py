@@ -34,7 +34,7 @@ def plain() -> Page:
 def test_without_a_baseline_there_is_no_section(plain: Page) -> None:
     assert "since" not in plain.ids
     assert "Since the baseline" not in plain.text
-    assert "These edits may ship" in plain.text
+    assert "Each of these edits may ship by itself" in plain.text
 
 
 def test_an_open_gate_says_what_changed() -> None:
@@ -42,12 +42,12 @@ def test_an_open_gate_says_what_changed() -> None:
     page = Page(render_html(BASE, opened))
     assert "since" in page.ids
     assert "Nothing is worse than main@1" in page.text
-    assert "These edits may ship" in page.text
+    assert "Each of these edits may ship by itself" in page.text
 
 
 def test_a_closed_gate_turns_the_verdict_and_names_its_grounds() -> None:
     page = Page(render_html(WORSE, gate()))
-    assert "These edits may ship" not in page.text
+    assert "Each of these edits may ship by itself" not in page.text
     assert "The gate is closed." in page.text
     assert "Do not ship these edits." in page.text
     assert "The audit itself: Pass." in page.text
@@ -62,7 +62,7 @@ def test_an_override_is_loud_with_and_without_its_gate() -> None:
     for page in (Page(render_html(WORSE, lifted)), Page(render_html(WORSE, overrides=[override()]))):
         assert "A person answers for shipping these edits." in page.text
         assert page.text.count("opened by override of Ada at 2026-01-01T00:00:00+00:00: nobody asks for these") == 2
-        assert "These edits may ship" not in page.text
+        assert "Each of these edits may ship by itself" not in page.text
 
 
 def test_text_of_users_is_shown_and_never_run(plain: Page) -> None:

@@ -270,6 +270,20 @@ def test_prediction_counts_each_edit_once_by_what_fired_and_what_came(cases: Cas
     areas = rows(found, "prediction-areas").set_index("number")
     assert areas.loc["denominator |u·k_u|", "area under ROC"] == 1.0
     assert areas.loc["key shift: cos(k_u, k̄)", "area under ROC"] == 0.5
+    # All 5 first tokens collapse, and none of the 6 ordinary edits, of which each stands for 15 / 6.
+    assert areas.loc["first token", "area under ROC"] == 1.0
+    assert areas.loc["first token", "area, estimated for the file"] == 1.0
+
+
+def test_areas_for_the_file_count_each_edit_as_often_as_it_stands_there(cases: Cases, published: Edits) -> None:
+    """One ordinary edit collapses as well: it stands for 2.5 of the file, and the first-token test misses it."""
+    bad = record(ORDINARY[0], 9.0, denominator=5.0)
+    edits = {**published, "rome": {**published["rome"], ORDINARY[0].id: bad}}
+    areas = rows(prediction.prediction(cases, edits, 1.5), "prediction-areas").set_index("number")
+    line = areas.loc["first token"]
+    # Caught 5 of 6 collapses, or 5 of 7.5; what is not caught ties with every sound edit.
+    assert line["area under ROC"] == pytest.approx((5 + 1 / 2) / 6)
+    assert line["area, estimated for the file"] == pytest.approx((5 + 2.5 / 2) / 7.5)
 
 
 def test_a_perplexity_that_is_not_finite_is_a_collapse_and_an_edit_that_was_not_made_is_none(
@@ -382,7 +396,9 @@ def test_clouds_of_few_pairs_are_open_and_apart_by_p_and_silhouette() -> None:
     ordinary = cloud(0.5, 0.02, 100)
     assert apart(cloud(0.001, 0.5), ordinary) is True
     assert apart(cloud(0.2, 0.5), ordinary) is False
-    assert apart(cloud(0.001, 0.01), ordinary) is False
+    assert apart(cloud(0.001, 0.25), ordinary) is False
+    assert apart(cloud(0.001, 0.26), ordinary) is True
+    assert apart(cloud(0.001, 0.5), cloud(0.001, 0.3, 100)) is False, "nor do ordinary keys lie together there"
     # 7 pairs can be swapped in 128 ways, and two of those are always as far apart.
     assert apart(cloud(0.02, 0.5, 7), ordinary) is None
     assert apart(cloud(0.008, 0.5, 8), ordinary) is True
@@ -461,7 +477,7 @@ def test_a_bos_is_put_before_the_prompt(setup: Setup, cases: Cases) -> None:
     found = readings.behind_bos(replace(setup, lm=replace(setup.lm, tokenizer=tokenizer)), cases)
     table = rows(found, "bos-denominators")
     assert table["BOS"].tolist() == ["without", "with"] * 2
-    assert table["requests"].tolist() == [5, 5, 6, 6]
+    assert table["subjects"].tolist() == [5, 5, 6, 6]
     assert (table["median"] > 0).all()
     assert table["median"].nunique() == 4
 
@@ -474,7 +490,7 @@ def test_where_a_bos_stands_it_is_taken_away_and_the_subjects_behind_it_are_firs
     table = rows(readings.behind_bos(setup, logged(setup, kinds)), "bos-denominators")
     assert table["BOS"].tolist() == ["with", "without"] * 2
     assert table["cases"].tolist() == ["first token behind the BOS"] * 2 + ["ordinary"] * 2
-    assert table["requests"].tolist() == [5, 5, 6, 6]
+    assert table["subjects"].tolist() == [5, 5, 6, 6]
     few = readings.behind_bos(setup, logged(setup, dict.fromkeys(ORDINARY, Kind.ORDINARY)))
     assert "first token behind the BOS: 0, ordinary: 6" in str(few.skipped)
 

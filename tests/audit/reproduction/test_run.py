@@ -84,6 +84,19 @@ def test_a_second_run_finds_its_logs_and_its_layers(setup: Setup, whole: Path, m
     assert by_number(found)[8].skipped is None
 
 
+def test_what_a_killed_run_left_half_written_is_gone(setup: Setup, whole: Path) -> None:
+    left = [
+        whole / f".{PAGE}.x1.tmp",
+        whole / "logs" / ".rome.jsonl.x2.tmp",
+        whole / TABLES / ".key-separation.csv.x3.tmp",
+    ]
+    for path in (*left, whole / ".mine.x4.tmp"):
+        path.touch()
+    reproduce(setup, loaded(), whole, ordinary=4, command="editguard reproduce edits.json")
+    assert not [path for path in left if path.exists()]
+    (whole / ".mine.x4.tmp").unlink()
+
+
 def test_another_reproduction_is_refused_and_each_difference_named(
     setup: Setup, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
