@@ -19,6 +19,7 @@ from ..setup import Setup
 from .cases import FEW, Case, Cases, Kind
 from .clouds import (
     KINDS,
+    SUBSTANTIAL,
     SURE,
     Pair,
     apart,
@@ -77,11 +78,11 @@ def distributions(setup: Setup, cases: Cases) -> Experiment:
 def _apart(what: str, found: Mapping[tuple[str, Kind], Separation]) -> Claim:
     first, ordinary = found[what, Kind.FIRST], found[what, Kind.ORDINARY]
     return claim(
-        f"{what} lie apart in collapse cases, and further than in ordinary ones.",
+        f"{what} lie apart in collapse cases, and not in ordinary ones.",
         f"Silhouette {first.silhouette:.3f} (p = {first.p_value:.3g}, {first.first} cases) against "
         f"{ordinary.silhouette:.3f} (p = {ordinary.p_value:.3g}, {ordinary.first} cases).",
         apart(first, ordinary),
-        f"Collapse cases apart with p ≤ {SURE:g}, and with the larger silhouette.",
+        f"Collapse cases apart with p ≤ {SURE:g} and a silhouette over {SUBSTANTIAL}, ordinary ones with none over it.",
     )
 
 

@@ -48,7 +48,7 @@ def all_layers(setup: Setup, cases: Cases, shifts: LayerShifts) -> Experiment:
         pictures=[
             Heat(name="layer-denominators", title="Median |u·k_u| by layer", x=layers, y=names, x_title="layer",
                  z=[list(values) for values in denominators.values()], z_title="|u·k_u|", log=True,
-                 caption="Where the upper row is far darker than the lower one, published edits of first tokens explode."),
+                 caption="Where the upper row is far paler or darker than the lower one, published edits explode."),
             Heat(name="layer-shift", title="Median cos(k_u, k̄) by layer", x=layers, y=names, x_title="layer",
                  z=[list(values) for values in cosines.values()], z_title="cosine",
                  caption="How much of the bare key is left behind a prefix."),
