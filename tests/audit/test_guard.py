@@ -20,6 +20,7 @@ from editguard.probes.probe import Level
 from editguard.probes.requests import EditRequest
 from editguard.probes.screen import Margins
 from editguard.probes.site import find_site
+from editguard.suites.accumulated import AccumulatedDrift
 from editguard.suites.check import Measured, Outcome
 from editguard.suites.condition import Drift
 
@@ -423,6 +424,17 @@ def test_where_a_policy_is_given_the_projects_is_not_read(
     assert GuardedEditor.load(setup.lm, statistics="identity", policy=Policy()).setup.policy == Policy()
     with pytest.raises(PolicyError):
         GuardedEditor.load(setup.lm, statistics="identity")
+
+
+@pytest.mark.parametrize("checks", [(), ("efficacy",)])
+def test_the_drift_of_a_sequence_is_no_judgement_of_the_edit(guard: GuardedEditor, checks: tuple[str, ...]) -> None:
+    drift = AccumulatedDrift.name
+    for order in ((drift, *checks), (*checks, drift)):
+        found = replace(guard, setup=guard.setup.with_origin(), checks=order).try_edit(MIDDLE)
+        judged = {one.check for one in found.measurements if one.outcome is not Outcome.INFO}
+        assert judged == {*order}
+        assert all(one.outcome is Outcome.PASS for one in found.measurements if one.check == drift)
+        assert found.sound is bool(checks)
 
 
 def test_a_proposal_is_made_by_the_guard_that_prepared_it(guard: GuardedEditor) -> None:

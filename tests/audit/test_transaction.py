@@ -107,6 +107,21 @@ def test_a_weight_that_was_destroyed_inside_comes_back(model: PreTrainedModel, v
     assert tensor_hashes(model) == before
 
 
+def test_what_was_measured_is_proved_to_be_what_was_written(model: PreTrainedModel) -> None:
+    site, before = find_site(model, 0), tensor_hashes(model)
+
+    def prove_after(change: float) -> None:
+        with Transaction(site, rank_one(site)) as transaction:
+            with torch.no_grad():
+                site.weight[0, 0] += change
+            transaction.prove()
+
+    prove_after(0.0)
+    with pytest.raises(EditguardError, match="what was measured is not what was written; the edit was undone"):
+        prove_after(1.0)
+    assert tensor_hashes(model) == before
+
+
 def test_an_error_inside_is_told_even_where_something_else_was_written(model: PreTrainedModel) -> None:
     site, before = find_site(model, 0), tensor_hashes(model)
 
