@@ -113,7 +113,7 @@ def surviving(
 
 
 def proposed(
-    guard: GuardedEditor, asked: Sequence[T], propose: Callable[[GuardedEditor, Sequence[T]], list[Made]]
+    guard: GuardedEditor, asked: Sequence[T], propose: Callable[[GuardedEditor, Sequence[T]], Sequence[Made]]
 ) -> list[Made | Exception]:
     """Return what is made for each of `asked`, or the error that it ended in; what fails together is tried one by one."""
     if not asked:

@@ -94,7 +94,7 @@ class _Product(torch.autograd.Function):
         return _onednn(given, weight, bias)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (weight,) = ctx.saved_tensors
         return _onednn(gradients[0], weight.t(), None), None, None
