@@ -47,6 +47,8 @@ __all__ = [
 ]
 
 _CHECK_DTYPES = ("auto", "bfloat16")
+_MOST_NAMED = 20
+"""Records that are named one by one as left out."""
 
 Model = Annotated[str, typer.Option(help="Embedded default, Hugging Face id, or a local folder.")]
 Edits = Annotated[
@@ -98,10 +100,16 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on s
 def load_edits(edits: str, limit: int | None, skip_invalid: bool) -> LoadedRequests:
     """Read the requests of a file, or the built-in ones."""
     from ..probes.request_files import LoadedRequests, load_requests
+    from ..reports.text import printable
     from ..suites.builtin import BUILTIN, builtin_edits, builtin_hash
 
     if edits != BUILTIN:
-        return load_requests(edits, skip_invalid=skip_invalid, limit=limit)
+        loaded = load_requests(edits, skip_invalid=skip_invalid, limit=limit)
+        for one in loaded.invalid[:_MOST_NAMED]:
+            typer.echo(f"left out {printable(one.where)}: {printable(one.message, 300)}", err=True)
+        if (more := len(loaded.invalid) - _MOST_NAMED) > 0:
+            typer.echo(f"and {more} more records were left out", err=True)
+        return loaded
     return LoadedRequests(builtin_edits()[:limit], (), BUILTIN, builtin_hash())
 
 

@@ -75,7 +75,9 @@ class Policy(BaseModel):
     require_served: bool = False
     """Whether an edit must say its target as it would be served: behind the prefix that it needs, or bare."""
     min_locality: float = Field(default=0.5, ge=0, le=1)
-    """Least share of unchanged tokens on neighbourhood prompts."""
+    """Least share of unchanged tokens on neighbourhood prompts, behind a prefix too where the edit needs one."""
+    min_neighbour_answers: float = Field(default=0.0, ge=0, le=1)
+    """Least share of neighbourhood prompts that are answered as before; 0: shown, not judged."""
     min_entropy_ratio: float = Field(default=0.5, ge=0)
     """Least ratio of word entropy of generated text to that of the unedited model."""
     max_accumulated_ratio: float = Field(default=1.1, gt=0)

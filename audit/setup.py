@@ -196,6 +196,7 @@ def limits(policy: Policy) -> Limits:
         perplexity_ratio=policy.max_perplexity_ratio,
         efficacy=policy.min_efficacy,
         locality=policy.min_locality,
+        neighbour_answers=policy.min_neighbour_answers,
         entropy_ratio=policy.min_entropy_ratio,
         relative_update=policy.max_relative_update,
         accumulated_ratio=policy.max_accumulated_ratio,

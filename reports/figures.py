@@ -204,8 +204,10 @@ def _perplexity(digest: Digest) -> Figure | None:
     ratios = [_known(story.ratio) for row in rows for story in row.stories]
     if not ratios:
         return None
-    bound = digest.summary.collapse_ratio
-    log = max(*ratios, bound) / min(*ratios, bound) > 10 and min(ratios) > 0
+    bounds = {"collapse": digest.summary.collapse_ratio} | (
+        {} if (most := allowed(digest)) is None else {"allowed": most}
+    )
+    log = max(*ratios, *bounds.values()) / min(*ratios, *bounds.values()) > 10 and min(ratios) > 0
     traces = [
         trace(row.label, row.role, list(_strip(row.stories, place)), row.symbol, row.size)
         for place, row in enumerate(rows)
@@ -224,8 +226,13 @@ def _perplexity(digest: Digest) -> Figure | None:
             "zeroline": False,
             "showgrid": False,
         },
-        "shapes": [line("x", bound)],
-        "annotations": [line_label("x", math.log10(bound) if log else bound, f"bound {number(bound)}")],
+        "shapes": [line("x", bound) for bound in bounds.values()],
+        "annotations": [
+            # One label on either side, since the lines may lie close together.
+            line_label("x", math.log10(bound) if log else bound, f"{what} {number(bound)}")
+            | {"xanchor": "left" if what == "collapse" else "right"}
+            for what, bound in bounds.items()
+        ],
         "showlegend": False,
     }
     made = [s for s in digest.stories if s.decided is not Decided.REFUSED]
@@ -245,11 +252,29 @@ def _rows(digest: Digest) -> list[_Row]:
     edits = [s for s in digest.stories if s.ratio is not None]
     controls = [s for s in digest.controls if s.ratio is not None]
     return [
-        _Row("edits within bound", "allowed", "circle", 7, [s for s in edits if not s.collapsed]),
+        _Row("edits within bound", "allowed", "circle", 7, [s for s in edits if not (s.collapsed or _over(digest, s))]),
+        _Row(
+            "edits over the allowed",
+            "refused",
+            "diamond",
+            9,
+            [s for s in edits if _over(digest, s) and not s.collapsed],
+        ),
         _Row("edits collapsed", "failed", "x", 10, [s for s in edits if s.collapsed]),
         _Row("controls: sound", "control", "square", 11, [s for s in controls if _expect(s) == "sound"]),
         _Row("controls: collapse", "control", "triangle-up", 13, [s for s in controls if _expect(s) == "collapse"]),
     ]
+
+
+def allowed(digest: Digest) -> float | None:
+    """Return the ratio that the policy allows a sound edit; None where the log does not say."""
+    found = digest.header.policy.get("max_perplexity_ratio")
+    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) and found > 0 else None
+
+
+def _over(digest: Digest, story: Story) -> bool:
+    most = allowed(digest)
+    return most is not None and story.ratio is not None and story.ratio > most
 
 
 def _expect(story: Story) -> str:
@@ -274,7 +299,9 @@ def _perplexity_caption(digest: Digest) -> str:
     )
     if edits:
         over = sum(one > bound for one in edits)
-        where = f"of which {over} {'is' if over == 1 else 'are'} over" if over else "all within the bound"
+        where = f"of which {over} {'is' if over == 1 else 'are'} over" if over else "none over it"
+        if (most := allowed(digest)) is not None and (failed := sum(most < one <= bound for one in edits)):
+            where += f", and {failed} over the {number(most)} that the policy allows a sound edit"
         said += f" After the edits it lies between {ratio(min(edits))} and {ratio(max(edits))}, {where}."
     else:
         said += " No edit was measured."

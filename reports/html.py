@@ -28,7 +28,7 @@ from .schema import Condition, Measurement, Rate
 from .sequence import said_of_sequence
 from .since import since
 from .story import Decided, Result, Story
-from .text import counted
+from .text import counted, named
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -90,6 +90,8 @@ def render_html(log: Log, gate: Gate | None = None, overrides: Sequence[Override
         s=found.summary,
         h=found.header,
         sound=soundness(found),
+        not_asked=not_asked(found.stories),
+        named=named,
         sequence=found.summary.sequence and said_of_sequence(found.summary.sequence, found.summary.edits),
         groups=groups(found.stories),
         since=since(found, gate, overrides),
@@ -115,7 +117,7 @@ def packed(parts: Sequence[str]) -> Markup:
 
 
 def soundness(found: Digest) -> Answer:
-    """Answer whether the model is still sound, as far as it was measured."""
+    """Answer whether an edit collapsed the model, as far as it was measured and a control proves that it would be seen."""
     summary = found.summary
     made = [story for story in found.stories if story.decided is not Decided.REFUSED]
     unknown = sum(story.ratio is None and not story.collapsed for story in made)
@@ -124,7 +126,7 @@ def soundness(found: Digest) -> Answer:
     if summary.collapsed:
         return Answer(
             "bad",
-            "No",
+            "Yes",
             f"After {summary.collapsed} of {counted(len(made), 'edit')}, perplexity is over {bound} times the unedited "
             f"model's{lost}.",
         )
@@ -136,12 +138,16 @@ def soundness(found: Digest) -> Answer:
         )
     if summary.worst_perplexity_ratio is None:
         return Answer("unknown", "Untouched", "No edit was made, so there was nothing to measure.")
-    worst = ratio(summary.worst_perplexity_ratio)
-    return Answer(
-        "good",
-        "Yes",
-        f"At worst, perplexity was {worst} times the unedited model's; from {bound} on it would be called a collapse.",
-    )
+    worst = f"At worst, perplexity was {ratio(summary.worst_perplexity_ratio)} times the unedited model's"
+    if not found.controls:
+        return Answer("unknown", "None seen", f"{worst}; no control was made to prove that a collapse would be seen.")
+    return Answer("good", "No", f"{worst}; from {bound} on it would be called a collapse.")
+
+
+def not_asked(stories: Sequence[Story]) -> list[str]:
+    """Return the ids of the edits that were measured and gave no prompt about another subject."""
+    measured = [story.record for story in stories if story.record.measurements]
+    return [one.id for one in measured if not any(m.check == "locality" for m in one.measurements)]
 
 
 def groups(stories: Sequence[Story]) -> list[Group]:

@@ -152,4 +152,5 @@ def _failed_checks(record: EditRecord | ControlRecord, ratio_told: bool) -> Iter
         if one.verdict not in ("fail", "unmeasured") or (ratio_told and one.check == HeadlineCheck.PERPLEXITY.value):
             continue
         ended = "failed" if one.verdict == "fail" else "was not measured"
-        yield f"{one.check} {one.metric} ({one.condition}) {ended}" + (f": {one.message}" if one.message else "")
+        what = one.check if one.metric == one.check else f"{one.check} {one.metric}"
+        yield f"{what} ({one.condition}) {ended}" + (f": {one.message}" if one.message else "")

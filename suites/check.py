@@ -65,6 +65,8 @@ class Limits:
     accumulated_update: float
     served: bool = False
     """Whether an edit must say its target as it would be served."""
+    neighbour_answers: float = 0.0
+    """Least share of neighbours whose answer stays; 0: shown, not judged."""
 
 
 class Origin(NamedTuple):

@@ -284,7 +284,8 @@ class Locality(Check):
         needs="neighbourhood prompts in the request",
         unit="share of tokens",
         range="0 to 1",
-        threshold="min_locality of the policy, without a prefix",
+        threshold="min_locality of the policy, without a prefix, and behind one too for rewritten edits, which act there; "
+        "min_neighbour_answers in the same conditions",
         action="The edit is not specific: look at its sink-key finding, or edit another layer.",
     )
 
@@ -313,7 +314,7 @@ class Locality(Check):
         return _Neighbours(stem, texts, logits.argmax(-1))
 
     def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
-        """Judge the unprefixed share, which is what users of other subjects meet."""
+        """Judge the unprefixed share, which is what users of other subjects meet; of an edit that acts behind a prefix both."""
         if before is None:
             return Measured([])
         logits = before.stem.logits()
@@ -323,9 +324,14 @@ class Locality(Check):
         groups: dict[str, list[torch.Tensor]] = defaultdict(list)
         for item, part in zip(before.texts, same.split([len(row.predict) for row in before.stem.rows]), strict=True):
             groups["unprefixed" if item.condition == "unprefixed" else "prefixed"].append(part)
-        shares = [self._share(bench, condition, torch.cat(parts)) for condition, parts in groups.items()]
+        judged = {"unprefixed", "prefixed"} if needs_prefix else {"unprefixed"}
+        shares = [
+            self._share(bench, condition, torch.cat(parts), judged=condition in judged)
+            for condition, parts in groups.items()
+        ]
         answers = [
-            self._answers(condition, torch.stack([part[-1] for part in parts])) for condition, parts in groups.items()
+            self._answers(bench, condition, torch.stack([part[-1] for part in parts]), judged=condition in judged)
+            for condition, parts in groups.items()
         ]
         return Measured([*shares, *answers])
 
@@ -333,29 +339,35 @@ class Locality(Check):
         """The same model held to other choices than its own, so that every token counts as changed."""
         if before is None:
             return None
-        return self.measure(bench, request, before._replace(choices=before.choices + 1), needs_prefix=False)
+        return self.measure(bench, request, before._replace(choices=before.choices + 1), needs_prefix=True)
 
-    def _answers(self, condition: str, same: torch.Tensor) -> Measurement:
+    def _answers(self, bench: Bench, condition: str, same: torch.Tensor, *, judged: bool) -> Measurement:
         passed, failed, broken = (int((same == mark).sum()) for mark in (1, 0, -1))
         value = passed / (passed + failed) if passed + failed else None
+        least = bench.limits.neighbour_answers if judged else 0.0
+        message = f"prompts about other subjects whose answer is what it was: {passed} of {len(same)}"
+        outcome = Outcome.INFO
+        if value is None or (least and broken):
+            outcome = Outcome.UNMEASURED
+        elif least:
+            outcome, message = judge(value, value >= least), against(message, value >= least, f"at least {least:.0%}")
         return Measurement(
-            self.name, "answers", value, Outcome.UNMEASURED if value is None else Outcome.INFO, condition, "exact", 1.0,
-            unit="share", passed=passed, failed=failed, not_judged=broken,
-            message=f"prompts about other subjects whose answer is what it was: {passed} of {len(same)}",
+            self.name, "answers", value, outcome, condition, "exact", 1.0, least or None,
+            unit="share", passed=passed, failed=failed, not_judged=broken, message=message,
         )  # fmt: skip
 
-    def _share(self, bench: Bench, condition: str, same: torch.Tensor) -> Measurement:
+    def _share(self, bench: Bench, condition: str, same: torch.Tensor, *, judged: bool) -> Measurement:
         passed, failed, broken = (int((same == mark).sum()) for mark in (1, 0, -1))
         least = bench.limits.locality
         # Tokens that were not measured are no part of a share that could pass.
         value = None if broken else passed / len(same)
         outcome = Outcome.UNMEASURED
         if value is not None:
-            outcome = judge(value, value >= least) if condition == "unprefixed" else Outcome.INFO
+            outcome = judge(value, value >= least) if judged else Outcome.INFO
         message = f"{broken} of {len(same)} tokens have logits that are not finite"
         if not broken:
             message = f"{passed} of {len(same)} tokens are unchanged"
-            if condition == "unprefixed":  # under prefixes nothing is judged, so there is no bound to hold it to
+            if judged:
                 message = against(message, passed / len(same) >= least, f"at least {least:.0%}")
         return Measurement(
             self.name, self.name, value, outcome, condition, "token-match", 1.0, least, "share of tokens", passed, failed,

@@ -134,7 +134,7 @@ def test_a_calibration_that_ended_in_no_number_is_found(made: Made, name: str, v
 
 
 def without_checks(proposals: Sequence[Proposal]) -> list[Proposal]:
-    return [replace(one, before=()) for one in proposals]
+    return [replace(one, before=(), checks=()) for one in proposals]
 
 
 @pytest.mark.parametrize("name", judging())
@@ -200,7 +200,8 @@ def test_what_brings_no_control_is_called_not_controlled_and_voids_nothing(
     monkeypatch.setitem(PROBES._classes, "foreign", Foreign)
     monkeypatch.setitem(CHECKS._classes, "judging", Judging)
     guard = replace(made.guard, checks=("judging",))
-    also = made._replace(guard=guard, proposals=[replace(one, before=(None,)) for one in made.proposals])
+    proposals = [replace(one, before=(None,), checks=("judging",)) for one in made.proposals]
+    also = made._replace(guard=guard, proposals=proposals)
     bad, good = also.bad(), also.good()
     for name in ("foreign", "judging"):
         assert (bad[name].ok, good[name].ok) == (None, True)

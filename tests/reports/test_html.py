@@ -51,19 +51,19 @@ def test_the_verdict_comes_first_with_its_numbers(page: Page) -> None:
     )
     assert "Rewritten 18" in text
     assert "Refused 6" in text
-    assert "Is the model still sound? Yes" in text
+    assert "Did an edit collapse the model? No" in text
     assert "18 edits work only behind a prefix." in text
 
 
 def test_a_failed_and_a_void_audit_say_so(log: Log) -> None:
     failed = " ".join(Page(render_html(collapsed(log))).text.split())
     assert "Fail. Do not ship these edits." in failed
-    assert "Is the model still sound? No" in failed
+    assert "Did an edit collapse the model? Yes" in failed
     assert "It collapsed the model: perplexity ratio 3812, over the bound of 1.5" in failed
     missing = replace(log, controls=log.controls[1:], footer=Footer(records=62, seconds=1.0))
     void = " ".join(Page(render_html(missing)).text.split())
     assert "Void. This audit proves nothing" in void
-    assert "Is the model still sound? Not known" in void
+    assert "Did an edit collapse the model? Not known" in void
 
 
 def test_every_figure_is_there_with_caption_and_table(page: Page) -> None:
@@ -158,6 +158,33 @@ def test_unmeasured_is_named_and_never_blank(log: Log) -> None:
     untaken = log.edits[1].model_copy(update={"measurements": []})
     text = Page(render_html(replace(log, edits=(log.edits[0], untaken, *log.edits[2:])))).text
     assert "After 1 of 54 edits the perplexity was not measured." in text
+
+
+def test_edits_that_ask_nothing_about_other_subjects_are_named(log: Log, page: Page) -> None:
+    assert "Other subjects were not asked about" not in page.text
+    edit = log.edits[1]
+    silent = edit.model_copy(update={"measurements": [m for m in edit.measurements if m.check != "locality"]})
+    text = " ".join(Page(render_html(replace(log, edits=(log.edits[0], silent, *log.edits[2:])))).text.split())
+    assert f"Other subjects were not asked about in 1 of 60 edits without neighbourhood prompts: {edit.id!r}" in text
+
+
+def test_without_controls_no_collapse_was_seen_and_nothing_is_proved(log: Log) -> None:
+    header = log.header.model_copy(update={"controls": [], "policy": {**log.header.policy, "controls": False}})
+    text = " ".join(Page(render_html(replace(log, header=header, controls=()))).text.split())
+    assert "Did an edit collapse the model? None seen" in text
+    assert "no control was made to prove that a collapse would be seen" in text
+
+
+def test_an_edit_over_what_the_policy_allows_is_not_drawn_as_within(log: Log) -> None:
+    edit, policy = log.edits[1], {**log.header.policy, "max_perplexity_ratio": 1.05}
+    over = [*(m for m in edit.measurements if m.check != "perplexity"), synthetic.perplexity(1.2)]
+    edits = (log.edits[0], edit.model_copy(update={"measurements": over}), *log.edits[2:])
+    page = Page(render_html(replace(log, header=log.header.model_copy(update={"policy": policy}), edits=edits)))
+    figure = page.figures()["figure-perplexity"]
+    counts = {trace["name"]: len(trace["x"]) for trace in figure["data"]}
+    assert counts["edits over the allowed"] == 1
+    assert {one["text"] for one in figure["layout"]["annotations"]} == {"allowed 1.05", "collapse 1.5"}
+    assert "and 1 over the 1.05 that the policy allows a sound edit" in page.text
 
 
 def test_skipped_requests_and_an_empty_log_are_shown(log: Log) -> None:

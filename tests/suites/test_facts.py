@@ -304,6 +304,30 @@ def test_locality_is_the_share_of_tokens_with_the_same_greedy_choice(family: str
     assert min(seen) < len(old)
 
 
+@pytest.mark.parametrize("least", [0.0, 0.9])
+@pytest.mark.parametrize("needs_prefix", [False, True])
+def test_of_an_edit_that_acts_behind_a_prefix_other_subjects_are_judged_there_too(
+    needs_prefix: bool, least: float
+) -> None:
+    """Bare neighbours stay whatever such an edit does behind a prefix."""
+    bench = bench_of(talkative(), limits=replace(LIMITS, locality=0.9, neighbour_answers=least))
+    before = Locality().prepare(bench, [ASKED])[0]
+    assert before is not None
+    bare = sum(item.condition == "unprefixed" for item in before.texts)
+    lengths = [len(row.predict) for row in before.stem.rows]
+    changed = before.choices.clone()
+    changed[sum(lengths[:bare]) :] += 1
+    tokens_bare, tokens, answers_bare, answers = (
+        Locality().measure(bench, ASKED, before._replace(choices=changed), needs_prefix).measurements
+    )
+    assert [one.condition for one in (tokens_bare, tokens)] == ["unprefixed", "prefixed"]
+    assert (tokens_bare.value, tokens.value, answers_bare.value, answers.value) == (1.0, 0.0, 1.0, 0.0)
+    assert tokens_bare.outcome is Outcome.PASS
+    assert tokens.outcome is (Outcome.FAIL if needs_prefix else Outcome.INFO)
+    assert answers_bare.outcome is (Outcome.PASS if least else Outcome.INFO)
+    assert answers.outcome is (Outcome.FAIL if least and needs_prefix else Outcome.INFO)
+
+
 def test_only_the_prompts_own_tokens_count_behind_a_prefix() -> None:
     bench = bench_of(talkative())
     asked = replace(ASKED, neighbourhood=("Lyon is a city of", "The town of Lyon is a city of"))
