@@ -11,6 +11,7 @@ import json
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -287,11 +288,15 @@ def report(
     path = log / LOG if log.is_dir() else log
     folder = out or path.parent
     from ..reports.log import read_log
+    from .folders import one_writer
 
     read_log(path)
     writable(folder)
-    judged, overrides = shown_since(path, baseline, baselines, max_regress, accept)
-    summary = write_outputs(folder, path, gate=judged, overrides=overrides)
+    lock = folder / ".lock"
+    # An audit may be writing there still; who writes elsewhere needs no lock.
+    with one_writer(lock, folder) if lock.is_file() else nullcontext():
+        judged, overrides = shown_since(path, baseline, baselines, max_regress, accept)
+        summary = write_outputs(folder, path, gate=judged, overrides=overrides)
     if as_json:
         typer.echo(
             json.dumps(({} if judged is None else {"gate": gate_json(judged)}) | summary.model_dump(mode="json"))

@@ -79,6 +79,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Make edits under the guard and write only the changes, one delta file an edit; exit 1 if any is not sound."""
+    from .delta.chosen import known_ids
     from .delta.export import evidence, export_edits
     from .delta.folder import free
     from .delta.manifest import EXPORT
@@ -86,8 +87,10 @@ def export(
     loaded = load_edits(edits, limit, skip_invalid)
     known_editor(editor)
     free(out, EXPORT, overwrite=overwrite)
+    # Told before the model is made ready, which takes longer.
+    known_ids(only or (), [request.id for request in loaded.requests])
     if log is not None:
-        evidence(log)  # told before the model is made ready, which takes longer
+        evidence(log)
     with progress_bars(as_json) as progress:
         setup = prepared(
             model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress, engine=engine,

@@ -119,7 +119,14 @@ def pass_reason(log: Log, stories: Sequence[Story]) -> str:
         if log.controls
         else "no control was run, so nothing proves that the checks see a collapse"
     )
-    return f"{counted(len(stories), 'edit')} audited, none failed; {worst}; {proof}."
+    left = []
+    if skipped := len(log.header.skipped_invalid):
+        left.append(
+            f"{counted(skipped, 'record')} of the file that {'is' if skipped == 1 else 'are'} not valid left out"
+        )
+    if limit := log.header.arguments.get("limit"):
+        left.append(f"nothing behind the first {limit} looked at (--limit)")
+    return "; ".join([f"{counted(len(stories), 'edit')} audited, none failed", *left, worst, proof]) + "."
 
 
 def _ids(stories: Sequence[Story]) -> str:

@@ -11,7 +11,15 @@ from ...reports.text import named
 from .file import Delta, read_delta
 from .manifest import EXPORT, ExportIndex
 
-__all__ = ["chosen_deltas"]
+__all__ = ["chosen_deltas", "known_ids"]
+
+
+def known_ids(only: Sequence[str], ids: Sequence[str]) -> None:
+    """Raise `InputError` for the first of `only` that is none of `ids`."""
+    if unknown := [name for name in only if name not in set(ids)]:
+        raise InputError(
+            f"There is no edit {unknown[0]!r} among those given, which are {named(ids)}; --only takes their ids."
+        )
 
 
 def chosen_deltas(paths: Sequence[Path], only: Sequence[str] = ()) -> list[Delta]:
@@ -21,11 +29,7 @@ def chosen_deltas(paths: Sequence[Path], only: Sequence[str] = ()) -> list[Delta
     none of them has.
     """
     found = [delta for path in paths for delta in (_exported(path) if path.is_dir() else [read_delta(path)])]
-    ids = [one.manifest.id for one in found]
-    if unknown := [name for name in only if name not in ids]:
-        raise InputError(
-            f"There is no edit {unknown[0]!r} among those given, which are {named(ids)}; --only takes their ids."
-        )
+    known_ids(only, [one.manifest.id for one in found])
     return [one for one in found if not only or one.manifest.id in only]
 
 

@@ -19,12 +19,13 @@ from ...reports.base import Rate, json_sha256
 from ...reports.digest import summarise
 from ...reports.log import Log, write_atomic
 from ...reports.schema import EditRecord
-from ...reports.text import counted, slugs
+from ...reports.text import slugs
 from ...suites.served import PREFIXES
 from ..gate import ReadLog, read_audit
 from ..guard import GuardedEditor, Proposal, Result
 from ..making import TOGETHER, proposals
 from ..setup import Progress, Setup, editable
+from .chosen import known_ids
 from .file import SUFFIX, Delta, encode
 from .folder import free, whole_folder
 from .manifest import EXPORT, AuditEvidence, DeltaManifest, Exported, ExportIndex
@@ -68,11 +69,8 @@ def _proposals(
     guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None, only: Sequence[str]
 ) -> list[Proposal]:
     """Return the proposals for the wanted requests, computed in the audit's batches."""
+    known_ids(only, [request.id for request in requests])
     wanted = set(only) or {request.id for request in requests}
-    if unknown := wanted - {request.id for request in requests}:
-        raise InputError(
-            f"There is no edit {min(unknown)!r} among {counted(len(requests), 'edit')}; --only takes their ids."
-        )
     found: list[Proposal | Exception] = []
     for start in range(0, len(requests), TOGETHER):
         chunk = requests[start : start + TOGETHER]
@@ -157,7 +155,9 @@ def _exported(guard: GuardedEditor, proposal: Proposal, evidence: _Evidence | No
     if not result.sound or result.update is None or result.hashes is None:
         faults = [measurement.message for measurement in result.failures]
         why = result.refusal or "; ".join(faults) or "nothing was judged"
-        raise EditRefused(f"The edit {request.id!r} is not sound, so nothing was exported: {why.rstrip('.')}.")
+        raise EditRefused(
+            f"The edit {request.id!r} is not sound, so nothing was exported: {why.rstrip('.')}; --only takes sound ones alone."
+        )
     edited = result.hashes[1]
     audit = None if evidence is None else evidence.of(request, edited)
     if result.update.needs_prefix and result.prefix is None:

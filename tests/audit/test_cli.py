@@ -121,6 +121,16 @@ def test_probe_shows_a_table_and_closes_the_gate_for_a_refused_edit(
     assert "1 edit: 0 allow, 1 rewrite, 0 refuse; 0 invalid records skipped" in ran.out
 
 
+@pytest.mark.parametrize("as_json", [True, False])
+def test_what_is_left_out_is_named(place: Path, checkpoint: Path, command: Command, as_json: bool) -> None:
+    good = record("France", "The capital of France is", "Paris", id="good")
+    (place / "some.json").write_text(json.dumps([good, {**good, "id": "bad", "prompt": "Nothing"}]), encoding="utf-8")
+    call = ("probe", "some.json", "--model", checkpoint, "--layer", 0, "--stats", "identity", "--skip-invalid")
+    ran = command(*call, *(["--json"] if as_json else []))
+    assert "left out some.json: record 2 (id bad, line 1): subject" in ran.err
+    assert "left out" not in ran.out
+
+
 def test_audit_writes_its_files_and_report_makes_all_but_the_log_again(
     place: Path, checkpoint: Path, command: Command
 ) -> None:

@@ -59,6 +59,9 @@ def test_an_export_judges_by_the_audits_own_sentences_and_dtype(
     place: Path, checkpoint: Path, command: Command
 ) -> None:
     export = ("export", "edits.json", "--model", checkpoint, *OPTIONS, "--only", "france", "--out", "deltas")
+    one_sentence(
+        command(*export[:2], "--model", "no such model", "--only", "nix", "--out", "deltas"), "'nix'", "'france'"
+    )
     one_sentence(command(*export, "--perplexity-corpus", "gone.txt"), "gone.txt")
     one_sentence(command(*export, "--check-dtype", "int8"), "'int8'", "bfloat16")
     (place / "one.txt").write_text("a")

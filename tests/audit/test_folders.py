@@ -110,6 +110,16 @@ def test_a_command_waits_for_no_other_and_writes_over_nothing(place: Path, name:
     assert (place / "out" / own).read_text() == "precious"
 
 
+def test_a_report_waits_for_the_audit_that_is_still_written(place: Path) -> None:
+    (place / "out").mkdir()
+    written(audit(), place / "out" / LOG)
+    with one_writer(place / "out" / ".lock", place / "out"):
+        code, said = run(place, "report", "out")
+        assert (code, len(said.splitlines())) == (2, 1), said
+        assert "Another run is writing to 'out'; wait for it" in said
+        assert {path.name for path in (place / "out").iterdir()} == {".lock", LOG}
+
+
 @pytest.mark.tiny
 def test_an_export_takes_the_same_lock_and_writes_over_nothing(place: Path, checkpoint: Path) -> None:
     export = ("export", "edits.json", "--model", str(checkpoint), *TINY, "--only", "1")

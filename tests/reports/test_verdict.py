@@ -11,7 +11,7 @@ from editguard.reports.digest import digest, summarise
 from editguard.reports.junit import render_junit
 from editguard.reports.log import Log
 from editguard.reports.markdown import render_markdown
-from editguard.reports.schema import ControlRecord, Footer, Header
+from editguard.reports.schema import ControlRecord, Footer, Header, SkippedRequest
 from editguard.reports.sightings import Seen, Sighting
 from editguard.reports.story import Decided
 from editguard.reports.verdict import control_fault, not_controlled, pass_reason, void_reasons
@@ -147,6 +147,13 @@ def test_a_pass_says_what_it_rests_on(log: Log) -> None:
     refused = [replace(story, decided=Decided.REFUSED, ratio=9.0) for story in stories[:2]]
     unknown = [replace(story, ratio=None) for story in stories[2:4]]
     assert "; no edit was applied;" in pass_reason(log, [*refused, *unknown])
+    # Nor is what nobody looked at.
+    skipped = [SkippedRequest(where="e.jsonl:7", field="prompt", message="has no subject")]
+    arguments = {**log.header.arguments, "limit": 60}
+    part = replace(log, header=log.header.model_copy(update={"skipped_invalid": skipped, "arguments": arguments}))
+    assert (
+        "none failed; 1 record of the file that is not valid left out; nothing behind the first 60 looked at (--limit); worst"
+    ) in pass_reason(part, stories)
 
 
 def test_controls_that_hold_and_logs_without_sightings_give_no_reason(log: Log) -> None:
