@@ -55,6 +55,13 @@ def test_the_verdict_comes_first_with_its_numbers(page: Page) -> None:
     assert "18 edits work only behind a prefix." in text
 
 
+def test_of_one_edit_the_page_speaks_as_of_one(log: Log) -> None:
+    assert log.footer is not None
+    header = log.header.model_copy(update={"requests": 1})
+    one = replace(log, header=header, edits=log.edits[:1], footer=log.footer.model_copy(update={"records": 4}))
+    assert "Pass. This edit may ship" in " ".join(Page(render_html(one)).text.split())
+
+
 def test_a_failed_and_a_void_audit_say_so(log: Log) -> None:
     failed = " ".join(Page(render_html(collapsed(log))).text.split())
     assert "Fail. Do not ship these edits." in failed
