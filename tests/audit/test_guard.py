@@ -440,8 +440,11 @@ def test_the_drift_of_a_sequence_is_no_judgement_of_the_edit(guard: GuardedEdito
 def test_a_proposal_is_made_by_the_guard_that_prepared_it(guard: GuardedEditor) -> None:
     (proposal,) = guard.propose([guard.assess(MIDDLE)])
     other, before = replace(guard, checks=("efficacy",)), hashes(guard)
-    with pytest.raises(InputError, match="and this guard makes efficacy; let this guard propose it"):
-        other.test(proposal)
+    for given, named in ((proposal, ", ".join(guard.checks)), (replace(proposal, before=(), checks=()), "of no guard")):
+        with pytest.raises(InputError) as caught:
+            other.test(given)
+        said = str(caught.value)
+        assert f"prepared for the checks {named}, and this guard makes efficacy; let this guard propose it" in said
     assert hashes(guard) == before
 
 
