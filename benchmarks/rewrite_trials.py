@@ -1,7 +1,7 @@
 """What a better rewrite of first-token edits costs and brings: other searches and other directions, on the same requests.
 
     python benchmarks/rewrite_trials.py counterfact-dev.json --out trials.json
-    python benchmarks/rewrite_trials.py counterfact-dev.json --only "Adam" --layer 5 --out layer5.json
+    python benchmarks/rewrite_trials.py counterfact-dev.json --only "Adam, rate 1.0" --layer 5 --out layer5.json
 
 Each trial is an editor that differs from `prefixed` in one thing. Trials with the same search share its v*, so that directions
 are compared for one delta. Every edit is written, checked under the held-out prefixes of every family, and undone. Prints one row
@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--layer", type=int, default=None)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="*", help="names of trials; all of them where none is given")
+    parser.add_argument("--only", nargs="*", choices=TRIALS, help="names of trials; all of them where none is given")
     parser.add_argument("--every", type=int, default=1, help="take every so manieth request")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
