@@ -16,7 +16,7 @@ from ..probes.probe import Finding, Level
 from ..probes.requests import EditRequest
 from ..reports.schema import ControlRecord, EditRecord
 from .controls import Control, control_guard, propose_controls, run_control
-from .guard import Assessment, GuardedEditor, Proposal, Result
+from .guard import Assessment, GuardedEditor, Proposal, Result, decided
 from .memory import give_back_freed_memory
 from .policy import decide
 from .records import control_record, edit_record, errored
@@ -70,7 +70,7 @@ def assessed(
     editor: str | None = None,
     *,
     screen: bool = False,
-    asked: Callable[[Assessment], object] = lambda one: one.decision.action,
+    asked: Callable[[Assessment], object] = decided,
 ) -> list[Assessment]:
     """Assess the requests together, as `GuardedEditor.assess_all` does; one that ends in an error is refused with it."""
 

@@ -161,7 +161,7 @@ def _neighbours(summary: Summary) -> Iterator[str]:
     if bare.failed or under.failed:
         yield (
             f"NOTE: answers about other subjects changed: {bare.failed} of {bare.total} without a prefix, {under.failed} of "
-            f"{under.total} behind one; the policy judges the share of all their tokens, not these alone"
+            f"{under.total} behind one; {summary.answers_judged_by}"
         )
 
 

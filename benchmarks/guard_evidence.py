@@ -38,7 +38,7 @@ def main() -> None:
     guard = GuardedEditor.load(
         options.model, layer=options.layer, seed=options.seed, policy=Policy(rewrite_editor=options.rewriter)
     )
-    first, ordinary = _split(guard, load_requests(options.edits).requests)
+    first, ordinary = split(guard, load_requests(options.edits).requests)
     print(f"layer {guard.setup.site.layer}: {len(first)} first-token, {len(ordinary)} ordinary requests", flush=True)
     decisions = _ordinary(guard, random.Random(options.seed).sample(ordinary, options.ordinary))
     result = {"layer": guard.setup.site.layer, "ordinary": decisions, "first": []}
@@ -51,7 +51,7 @@ def main() -> None:
     print(json.dumps(_total(result["first"]), indent=1))
 
 
-def _split(guard, requests):
+def split(guard, requests):
     first, ordinary = [], []
     for request in requests:
         try:

@@ -23,7 +23,8 @@ from pathlib import Path
 
 import torch
 from editguard.audit.guard import GuardedEditor
-from editguard.audit.memory import give_back_freed_memory, keep_freed_memory
+from editguard.audit.making import assessed
+from editguard.audit.memory import keep_freed_memory
 from editguard.audit.setup import prepare
 from editguard.probes import products
 from editguard.probes.batches import pad
@@ -288,8 +289,7 @@ def _growth(fast, requests):
 
     def probe():
         for start in range(0, len(requests), 64):
-            fast.assess_all(requests[start : start + 64])
-            give_back_freed_memory()
+            assessed(fast, requests[start : start + 64])
 
     lm, count = fast.setup.lm, len(requests)
     _forget_peak(lm)

@@ -25,10 +25,10 @@ from editguard.audit.editors.prefixed import Prefixed, Reworded
 from editguard.audit.editors.value import Descent
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Action, Decision
-from editguard.probes.errors import RequestError
-from editguard.probes.keys import SubjectKeys, all_subject_keys, locate
+from editguard.probes.keys import SubjectKeys, all_subject_keys
 from editguard.probes.request_files import load_requests
 from editguard.probes.requests import EditRequest
+from guard_evidence import split
 
 OTHERS, OTHER_PREFIXES, TOGETHER = 200, 6, 6
 COUNTS = {
@@ -140,7 +140,7 @@ def main() -> None:
             EDITORS.register(name)(TRIALS[name])
     guard = GuardedEditor.load(options.model, layer=options.layer, seed=options.seed)
     requests = load_requests(options.edits).requests
-    chosen = _first_tokens(guard, requests)[:: options.every]
+    chosen = split(guard, requests)[0][:: options.every]
     SUBJECTS.extend(_others(requests, chosen, options.seed))
     print(f"layer {guard.setup.site.layer}, {len(chosen)} first-token requests, {len(names)} trials", flush=True)
     rows = {name: [] for name in names}
@@ -154,17 +154,6 @@ def main() -> None:
         print(f"{min(start + TOGETHER, len(chosen))} of {len(chosen)} requests", flush=True)
     for name in names:
         print(_line(name, rows[name]), flush=True)
-
-
-def _first_tokens(guard, requests):
-    found = []
-    for request in requests:
-        try:
-            if locate(guard.setup.lm, request).is_first_token:
-                found.append(request)
-        except RequestError as error:
-            print(f"left out {request.id}: {error}")
-    return found
 
 
 def _others(requests, chosen, seed):

@@ -90,8 +90,6 @@ def separation(
     Distances are Euclidean and computed once. Raises `InputError` for fewer than two points in a cloud, fewer than one
     permutation, or pairs of clouds of two sizes, `NotFinite` for points that are not finite.
     """
-    from sklearn.metrics import silhouette_score
-
     if permutations < 1:
         raise InputError(f"{permutations} permutations give no p-value; ask for one at least, better 999.")
     distances = _distances(first, second, least=2)
@@ -111,17 +109,20 @@ def separation(
         noise = torch.rand(permutations, len(contrast), generator=generator, dtype=torch.float64)
         permuted = _energies(distances, contrast[noise.argsort(1)])
     as_far = int((permuted >= observed - _TIE * float(distances.max())).sum())
-    labels = (contrast < 0).long().numpy()
     return Separation(
         energy_distance=observed,
         p_value=(as_far + 1) / (permutations + 1),
         permutations=permutations,
-        silhouette=_paired_silhouette(distances)
-        if paired
-        else float(silhouette_score(distances.numpy(), labels, metric="precomputed")),
+        silhouette=_paired_silhouette(distances) if paired else _silhouette(distances, contrast < 0),
         first=len(first),
         second=len(second),
     )
+
+
+def _silhouette(distances: Tensor, second: Tensor) -> float:
+    from sklearn.metrics import silhouette_score
+
+    return float(silhouette_score(distances.numpy(), second.long().numpy(), metric="precomputed"))
 
 
 def _paired_silhouette(distances: Tensor) -> float:

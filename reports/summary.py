@@ -70,6 +70,13 @@ class Summary(Model):
     sequence: SequenceTally | None = None
     """Null where each edit was made alone."""
 
+    @property
+    def answers_judged_by(self) -> str:
+        """How the policy judges the answers of neighbours, in words that a note about changed ones ends with."""
+        if any(self.judged.get(f"neighbour_answers_{how}") for how in ("unprefixed", "prefixed")):
+            return "the policy judges their share (min_neighbour_answers)"
+        return "the policy judges the share of all their tokens, not these alone"
+
     @model_validator(mode="after")
     def _coherent(self) -> Summary:
         if (self.verdict == "pass") != (self.exit_code == 0):

@@ -101,8 +101,7 @@ def separation_table(name: str, found: Mapping[tuple[str, Kind], Separation]) ->
             for (what, kind), one in found.items()
         ],
         note="Keys at length 1; energy distance of Székely and Rizzo, its p-value by swapping the two keys of a subject at "
-        "random; silhouette from -1 to 1, "
-        "of each point against all but its own partner.",
+        "random; silhouette from -1 to 1, of each point against all but its own partner.",
     )
 
 

@@ -76,7 +76,12 @@ def test_a_count_says_whether_it_is_judged_and_changed_neighbours_are_told(
         assert shown[name].endswith("[told, not judged]"), name
     changed = summary.counts | {"neighbour_answers_unprefixed": make_rate(3, 2, 0)}
     print_summary(summary.model_copy(update={"counts": changed}), tmp_path / LOG)
-    assert "NOTE: answers about other subjects changed: 2 of 5 without a prefix" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "NOTE: answers about other subjects changed: 2 of 5 without a prefix" in said
+    assert "not these alone" in said
+    judged = summary.judged | {"neighbour_answers_unprefixed": 1}
+    print_summary(summary.model_copy(update={"counts": changed, "judged": judged}), tmp_path / LOG)
+    assert "the policy judges their share (min_neighbour_answers)" in capsys.readouterr().out
 
 
 LONG = "a reason that no terminal of eighty columns could ever hold in one line, nor could two of them side by side"
