@@ -34,6 +34,16 @@ class EditRequest:
     neighbourhood: tuple[str, ...] = ()
     group: str = ""
     """A label that reports group by, e.g. ``single-token-first``; empty where the file gives none."""
+    true_aliases: tuple[str, ...] = ()
+    """Other names of `target_true`."""
+    other_facts: tuple[str, ...] = ()
+    """Prompts about the same subject in other relations: their answers must not change."""
+    question: str | None = None
+    """The fact as a question, whose answer is `target_new` after the edit."""
+    space: bool | None = None
+    """Whether a space stands between a prompt and a target; None: as script and punctuation ask for it."""
+    not_judged: tuple[str, ...] = ()
+    """Prompts that the file holds and no check judges (portability, questions over several facts): shown as such."""
 
     def __post_init__(self) -> None:
         """Check the types, which Python does not; lists become tuples."""
@@ -42,10 +52,14 @@ class EditRequest:
                 raise RequestError(f"{name} = {value!r} of an edit must be a text; write it as a string.")
         if not isinstance(self.target_true, str | None):
             raise RequestError(f"target_true = {self.target_true!r} of an edit must be a text, or None; write one.")
-        for name in ("paraphrases", "neighbourhood"):
+        if not isinstance(self.question, str | None):
+            raise RequestError(f"question = {self.question!r} of an edit must be a text, or None; write one.")
+        if not isinstance(self.space, bool | None):
+            raise RequestError(f"space = {self.space!r} of an edit must be True, False or None; write one of them.")
+        for name in ("paraphrases", "neighbourhood", "true_aliases", "other_facts", "not_judged"):
             value = getattr(self, name)
             if not isinstance(value, tuple | list) or not all(isinstance(one, str) for one in value):
                 raise RequestError(
-                    f"{name} = {value!r} of an edit must be a tuple of prompts; put it in brackets with a comma behind it."
+                    f"{name} = {value!r} of an edit must be a tuple of texts; put it in brackets with a comma behind it."
                 )
             object.__setattr__(self, name, tuple(value))
