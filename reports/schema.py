@@ -43,6 +43,7 @@ from .made_with import (
     Statistics,
     Threshold,
 )
+from .prompt_outcomes import PromptOutcome, PromptResult, PromptRole
 from .sightings import Sighting
 
 __all__ = [
@@ -67,6 +68,9 @@ __all__ = [
     "PERPLEXITY_RATIO",
     "Point",
     "Prefix",
+    "PromptOutcome",
+    "PromptResult",
+    "PromptRole",
     "Protocol",
     "Rate",
     "Record",
@@ -102,6 +106,8 @@ class Header(Model):
     source_sha256: str
     requests: Count
     skipped_invalid: list[SkippedRequest] = Field(default_factory=list)
+    unused: list[str] = Field(default_factory=list)
+    """What the source holds and the audit does not use, one sentence each."""
     statistics: Statistics
     prefixes: list[Prefix] = Field(default_factory=list)
     settings: dict[str, Scalar] = Field(default_factory=dict)
@@ -271,6 +277,15 @@ class EditBody(Model):
     target_true: str | None = None
     paraphrases: list[str] = Field(default_factory=list)
     neighbourhood: list[str] = Field(default_factory=list)
+    true_aliases: list[str] = Field(default_factory=list)
+    other_facts: list[str] = Field(default_factory=list)
+    question: str | None = None
+    space: bool | None = None
+    """Whether a space was put between prompt and target: what the file forces, else what script and punctuation ask for."""
+    not_judged: list[str] = Field(default_factory=list)
+    """Prompts of the file that no check judges."""
+    prompts: list[PromptOutcome] = Field(default_factory=list)
+    """What became of each prompt that the edit must not change."""
     findings: list[Finding] = Field(default_factory=list)
     decision: Decision
     keys: Keys | None = None
