@@ -202,7 +202,7 @@ class WellFormed(Probe):
     def look(self, case: Case) -> Finding:
         """Count faults and name each."""
         request, tokenizer = case.request, case.lm.tokenizer
-        target = target_ids(tokenizer, request.prompt, request.target_new)
+        target = target_ids(tokenizer, request.prompt, request.target_new, request.space)
         faults = []
         if not round_trips(tokenizer, target, request.target_new):
             faults.append(f"target_new {request.target_new!r} does not survive tokenisation")

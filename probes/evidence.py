@@ -196,7 +196,7 @@ def _says_targets(lm: LanguageModel, requests: Sequence[EditRequest]) -> list[bo
     for index, request in enumerate(requests):
         # What is wrong with a request is for the probes to say.
         with suppress(RequestError):
-            targets[index] = target = target_ids(lm.tokenizer, request.prompt, request.target_new)
+            targets[index] = target = target_ids(lm.tokenizer, request.prompt, request.target_new, request.space)
             ids = locate(lm, request).input_ids
             places = tuple(range(len(ids) - 1, len(ids) + len(target) - 1))
             rows[index] = Row(ids + target[:-1], 0, places)

@@ -1,4 +1,4 @@
-"""Where the tokens of a subject lie in a prompt, and which ids a target has behind it.
+"""Where the tokens of a subject lie in a prompt, and which ids a target has after it.
 
 The whole text is tokenised once, special tokens included, and every question is answered from the offsets of that one
 encoding: lengths of separately tokenised pieces count a BOS twice and miss merges across the subject's end. Offsets
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import ModelError, RequestError
+from .spacing import separator
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -111,15 +112,17 @@ def locate_span(tokenizer: PreTrainedTokenizerFast, text: str, start: int, end: 
     )
 
 
-def target_ids(tokenizer: PreTrainedTokenizerFast, prompt: str, target: str) -> tuple[int, ...]:
+def target_ids(
+    tokenizer: PreTrainedTokenizerFast, prompt: str, target: str, space: bool | None = None
+) -> tuple[int, ...]:
     """Return the ids of `target` as the continuation of `prompt`, without special tokens.
 
-    One space is put between the two unless either brings its own. The ids are what follows the prompt's own ids when
-    both are tokenised together; where a token would reach across the seam, the target is tokenised behind a newline
-    instead, which keeps a SentencePiece tokenizer from adding a second space. Raises `RequestError` for a target that
-    is empty or has no ids.
+    Between the two stands one space or none, as `spacing.separator` says; `space` forces it. The ids are what follows
+    the prompt's own ids when both are tokenised together. Where a token would reach across the seam, the target is tokenised
+    after a newline instead, which keeps a SentencePiece tokenizer from adding a second space. Raises `RequestError`
+    for a target that is empty or has no ids.
     """
-    piece = target if prompt[-1:].isspace() or target[:1].isspace() else f" {target}"
+    piece = separator(prompt, target, space) + target
     for context in (prompt, "\n", ""):
         before, whole = _plain_ids(tokenizer, context), _plain_ids(tokenizer, context + piece)
         if target.strip() and len(whole) > len(before) and whole[: len(before)] == before:

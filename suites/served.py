@@ -43,7 +43,7 @@ def served(lm: LanguageModel, request: EditRequest, prefix: str | None) -> Serve
     edits, prompt = [Serving(request.subject, prefix)], request.prompt
     ids = torch.tensor([lm.tokenizer(prompt).input_ids])
     row = serve_inputs(lm.tokenizer, {"input_ids": ids}, edits)["input_ids"][0].tolist()
-    wanted = list(target_ids(lm.tokenizer, prompt, request.target_new))
+    wanted = list(target_ids(lm.tokenizer, prompt, request.target_new, request.space))
     (written,) = continuations(lm, [row], len(wanted), None if lm.plain else [wanted])
     return Served(serve_prompt(prompt, edits), written == wanted)
 

@@ -160,7 +160,7 @@ def value_problem(
 
     `reworded` are prompts that ask for the same. Raises `RequestError` where the subject or the target cannot be placed.
     """
-    target = target_ids(lm.tokenizer, request.prompt, request.target_new)
+    target = target_ids(lm.tokenizer, request.prompt, request.target_new, request.space)
     return ValueProblem(
         tuple(_context_row(lm, request, prefix, target) for prefix in prefixes),
         tuple(_reworded_rows(lm, request, prefixes, reworded, target)),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 from editguard.probes.errors import RequestError
+from editguard.probes.spacing import separator
 from editguard.probes.tokens import has_special, round_trips, target_ids
 
 from ..tokenizer_kinds import ALL, BYTE_LEVEL, SENTENCEPIECE, WORDPIECE
@@ -15,8 +16,7 @@ def test_prompt_and_target_ids_together_spell_the_continuation(name: str, prompt
     ids = target_ids(tokenizer, prompt, target)
     before = tokenizer(prompt, add_special_tokens=False).input_ids
     whole = tokenizer.decode([*before, *ids], clean_up_tokenization_spaces=False)
-    seam = "" if prompt[-1:].isspace() else " "
-    assert whole.removeprefix(" ") == (prompt + seam + target).removeprefix(" ")
+    assert whole.removeprefix(" ") == (prompt + separator(prompt, target) + target).removeprefix(" ")
     assert round_trips(tokenizer, ids, target)
     assert not has_special(tokenizer, ids)
 
