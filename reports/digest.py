@@ -17,9 +17,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
+from .explain import listed
 from .log import Log
+from .prompt_views import FLIPS, LEAKS, OTHER_FACTS, judged_by_made_neighbours, prompt_rate
 from .rates import (
     conditions,
     families,
@@ -34,9 +36,9 @@ from .rates import (
 )
 from .schema import PERPLEXITY, Condition, EditRecord, Header, HeadlineCheck, Protocol, Rate
 from .sequence import sequence_of
-from .story import HEADLINE_PROTOCOL, Decided, Story, collapse_bound, tell
-from .summary import ControlTally, Summary
-from .verdict import fail_reasons, not_controlled, pass_reason, void_reasons
+from .story import HEADLINE_PROTOCOL, Decided, Story, collapse_bound, judges_leaks, tell
+from .summary import MOST_EXPLAINED, ControlTally, ExplainedEdit, Summary
+from .verdict import fail_reasons, may_ship, not_controlled, pass_reason, ship_reasons, void_reasons
 
 __all__ = ["Digest", "FamilyRow", "digest", "summarise"]
 
@@ -79,7 +81,8 @@ def summarise(log: Log) -> Summary:
 def digest(log: Log) -> Digest:
     """Return `log` as data for rendering, with its verdict."""
     bound = collapse_bound(log.header)
-    stories, controls = tell(log.edits, bound), tell(log.controls, bound)
+    stories = tell(log.edits, bound, leaks_judged=judges_leaks(log.header))
+    controls = tell(log.controls, bound)
     return Digest(
         summary=_summary(log, stories, controls, bound),
         header=log.header,
@@ -94,16 +97,21 @@ def digest(log: Log) -> Digest:
 def _summary(log: Log, stories: Sequence[Story], controls: Sequence[Story], bound: float) -> Summary:
     void = list(void_reasons(log, controls))
     fail = list(fail_reasons(log, stories))
-    verdict = "void" if void else "fail" if fail else "pass"
+    verdict: Literal["void", "fail", "pass"] = "void" if void else "fail" if fail else "pass"
+    shippable = may_ship(log, stories, verdict)
+    explained = [
+        ExplainedEdit(id=story.record.id, result=story.result.value, why=one.why, advice=one.advice, leak=one.leak)
+        for story, one in listed(stories, log.header)
+    ]
     made = [s for s in stories if s.decided is not Decided.REFUSED]
     ratios = [s.ratio for s in made if s.ratio is not None]
     counts = _counts(log.edits)
     model = log.header.model
     return Summary(
         status="finished" if log.footer else "unfinished",
-        verdict=verdict,  # type: ignore[arg-type]
+        verdict=verdict,
         exit_code=0 if verdict == "pass" else 1,
-        reasons=void + fail or [pass_reason(log, stories)],
+        reasons=[*void, *fail, *ship_reasons(stories, shippable)] if void or fail else [pass_reason(log, stories)],
         model=model.ref,
         model_fingerprint=model.fingerprint,
         layer=log.header.layer,
@@ -133,6 +141,13 @@ def _summary(log: Log, stories: Sequence[Story], controls: Sequence[Story], boun
         controls_ok=bool(log.controls) and not void,
         not_controlled=not_controlled(log.controls),
         sequence=sequence_of(log),
+        may_ship=shippable,
+        leaks=prompt_rate(log.edits, HeadlineCheck.LOCALITY.value, LEAKS),
+        flips=prompt_rate(log.edits, HeadlineCheck.LOCALITY.value, FLIPS),
+        other_fact_leaks=prompt_rate(log.edits, OTHER_FACTS, LEAKS),
+        judged_by_made_neighbours=sum(map(judged_by_made_neighbours, log.edits)),
+        edits_explained=explained[:MOST_EXPLAINED],
+        edits_explained_left_out=max(0, len(explained) - MOST_EXPLAINED),
     )
 
 
@@ -150,7 +165,7 @@ def _counts(edits: Sequence[EditRecord]) -> dict[str, Rate]:
 
 
 def _judged(edits: Sequence[EditRecord]) -> dict[str, int]:
-    """Return for each of the counts in how many edits a threshold was held to it: what is only told decides nothing."""
+    """Return for each of the counts in how many edits the policy judges it: what is only shown decides nothing."""
     asked = [(name, condition) for name in _POOLED for condition in (Condition.UNPREFIXED, Condition.PREFIXED)]
     return {
         f"{name}_{condition.value}": sum(judged(edit, *_POOLED[name], condition) for edit in edits)

@@ -63,15 +63,18 @@ def served(records: Sequence[EditBody], check: HeadlineCheck, protocol: Protocol
 
 
 def judged(record: EditBody, check: HeadlineCheck, protocol: Protocol, condition: Condition) -> bool:
-    """Return whether a threshold was held to what `check` measured under `condition`; families of prefixes are ``prefixed``."""
+    """Return whether the policy judges what `check` measured under `condition`; families of prefixes are ``prefixed``."""
     found = _measurements([record], check, protocol)
     return any(one.verdict != "info" and _pooled_under(one.condition) is condition for one in found)
 
 
-def _pooled_under(condition: str) -> Condition:
+def _pooled_under(condition: str) -> Condition | None:
+    """Return what a condition is counted under; None for one that no headline figure counts, such as one special token."""
     if condition in (Condition.UNPREFIXED, _NO_PREFIX):
         return Condition.UNPREFIXED
-    return Condition.SERVED if condition == Condition.SERVED else Condition.PREFIXED
+    if condition.startswith(Condition.FAMILY.value):
+        return Condition.PREFIXED
+    return Condition(condition) if condition in (Condition.PREFIXED, Condition.SERVED) else None
 
 
 def families(records: Iterable[EditBody], check: HeadlineCheck) -> list[str]:

@@ -3,7 +3,8 @@
 A fault is what keeps an edit from passing. An edit that was applied needs a measured perplexity ratio within the
 bound; where it is over the bound or not finite, the edit collapsed the model. The size of its update must be known, its
 weights proved to have come back, and something of it judged. One that errored, or whose weights did not come back, is
-at fault whatever else was measured.
+at fault whatever else was measured. What an edit does to other subjects must be judged too, in logs of a policy that has
+``max_leaks``; older logs have no such key, and there it was measured only where the file gave neighbours.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ from .rates import perplexity_lost, perplexity_ratio, prefixed, unprefixed
 from .schema import ControlRecord, EditRecord, Header, HeadlineCheck, Protocol, Rate
 from .text import slugs
 
-__all__ = ["DEFAULT_COLLAPSE_RATIO", "HEADLINE_PROTOCOL", "Decided", "Result", "Story", "collapse_bound", "tell"]
+__all__ = ["DEFAULT_COLLAPSE_RATIO", "HEADLINE_PROTOCOL", "LOCALITY_MISSING", "NOT_RESTORED", "Decided", "Result", "Story",
+           "collapse_bound", "judges_leaks", "tell"]  # fmt: skip
 
 DEFAULT_COLLAPSE_RATIO = 1.5
 """Bound on the perplexity ratio where the policy gives none: sound edits stay within 1.03, collapses begin near 10."""
 
 HEADLINE_PROTOCOL = Protocol.EXACT
 """Protocol of the headline figures: greedy match of the whole target, the only one that a user of the model meets."""
+
+NOT_RESTORED = "its weights were not restored to what they were before it"
+LOCALITY_MISSING = "what it does to other subjects was not measured, and unmeasured is never a pass"
 
 
 class Decided(StrEnum):
@@ -67,16 +72,26 @@ def collapse_bound(header: Header) -> float:
     return float(bound) if isinstance(bound, int | float) else DEFAULT_COLLAPSE_RATIO
 
 
-def tell(records: Sequence[EditRecord | ControlRecord], bound: float) -> tuple[Story, ...]:
-    """Return the story of each record; a ratio over `bound`, or one that is not finite, is a collapse."""
+def judges_leaks(header: Header) -> bool:
+    """Return whether the policy in force judges leaks; the policies of older logs have no such key."""
+    return "max_leaks" in header.policy
+
+
+def tell(
+    records: Sequence[EditRecord | ControlRecord], bound: float, *, leaks_judged: bool = False
+) -> tuple[Story, ...]:
+    """Return the story of each record; a ratio over `bound`, or one that is not finite, is a collapse.
+
+    With `leaks_judged` an edit that was made and has no judged locality is at fault.
+    """
     anchors = slugs(record.id for record in records)
-    return tuple(_story(record, slug, bound) for record, slug in zip(records, anchors, strict=True))
+    return tuple(_story(record, slug, bound, leaks_judged) for record, slug in zip(records, anchors, strict=True))
 
 
-def _story(record: EditRecord | ControlRecord, slug: str, bound: float) -> Story:
+def _story(record: EditRecord | ControlRecord, slug: str, bound: float, leaks_judged: bool) -> Story:
     ratio = perplexity_ratio(record)
     collapsed = perplexity_lost(record) or (ratio is not None and ratio > bound)
-    own = tuple(_own_faults(record))
+    own = tuple(_own_faults(record, leaks_judged))
     faults = (*own, *_check_faults(record, ratio, bound, told=bool(own)))
     return Story(
         record=record,
@@ -104,10 +119,10 @@ def _result(record: EditRecord | ControlRecord, failed: bool) -> Result:
     return Result.REFUSED if record.outcome == "refused" else Result.PASSED
 
 
-def _own_faults(record: EditRecord | ControlRecord) -> Iterator[str]:
+def _own_faults(record: EditRecord | ControlRecord, leaks_judged: bool) -> Iterator[str]:
     """Yield what is wrong with the edit itself, whatever a single check says."""
     if record.weights is not None and record.weights.restored_ok is False:
-        yield "its weights were not restored to what they were before it"
+        yield NOT_RESTORED
     if record.outcome == "errored":
         yield f"it errored: {record.error}"
     if not _made(record):
@@ -116,9 +131,17 @@ def _own_faults(record: EditRecord | ControlRecord) -> Iterator[str]:
         yield "the size of its update is not known, and unmeasured is never a pass"
     if record.weights is None or (record.weights.restored_ok is None and not record.weights.kept):
         yield "its weights were not proved to be again what they were before it"
+    if leaks_judged and isinstance(record, EditRecord) and _locality_is_missing(record):
+        yield LOCALITY_MISSING
     # A perplexity that was taken and is not finite is a collapse, and told as one.
     if not perplexity_lost(record) and all(one.verdict not in ("pass", "fail") for one in record.measurements):
         yield "nothing of it was judged, and what was not judged is not sound"
+
+
+def _locality_is_missing(record: EditRecord) -> bool:
+    """Whether nothing was judged of other subjects; a measurement that is `unmeasured` fails by itself."""
+    locality = HeadlineCheck.LOCALITY.value
+    return all(one.check != locality or one.verdict == "info" for one in record.measurements)
 
 
 def _made(record: EditRecord | ControlRecord) -> bool:

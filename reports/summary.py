@@ -13,7 +13,11 @@ from pydantic import Field, model_validator
 from .base import SCHEMA_VERSION, Count, Model, Rate
 from .sequence import SequenceTally
 
-__all__ = ["ControlTally", "Summary"]
+__all__ = ["MOST_EXPLAINED", "ControlTally", "ExplainedEdit", "Summary"]
+
+MOST_EXPLAINED = 200
+"""Edits that `Summary.edits_explained` holds at most; the log and the report have all."""
+_NONE = Rate(passed=0, failed=0, not_judged=0, total=0)
 
 
 class ControlTally(Model):
@@ -23,15 +27,33 @@ class ControlTally(Model):
     ok: Count
 
 
+class ExplainedEdit(Model):
+    """Why one edit ended as it did, and what to do: a sentence each; `advice` is empty for an edit that passed.
+
+    `leak` is its worst leak to another subject in words, also where something graver is explained; empty without one.
+    """
+
+    id: str
+    result: Literal["passed", "failed", "refused"]
+    why: str
+    advice: str = ""
+    leak: str = ""
+
+
 class Summary(Model):
     """The verdict over a log, with the figures that it rests on.
 
     `edits` = `allowed` + `rewritten` + `refused`. `failed` counts edits that errored, failed a check, collapsed the
     model, were not measured or not restored; `collapsed` are those of them over `collapse_ratio`, or with a perplexity
     that is not finite. Ratios are perplexities of the edited over the unedited model, where they are finite. `protocol`
-    is the one that efficacy and generalization are judged by. `judged` says for each of `counts` in how many edits a
-    threshold was held to it; where that is 0 the counts are told and decide nothing. `not_controlled` names the probes and
+    is the one that efficacy and generalization are judged by. `judged` says for each of `counts` in how many edits the
+    policy judges it; where that is 0 the counts are shown and decide nothing. `not_controlled` names the probes and
     checks of which the controls show only one side, or neither, and says why.
+
+    `may_ship` names the edits that passed and may ship: all of a pass, and of a fail those that were judged alone in a
+    whole audit. `leaks` and `flips` count prompts about other subjects, `other_fact_leaks` prompts about other facts of
+    the edited subject; passed are the prompts without. `edits_explained` holds the first `MOST_EXPLAINED` edits that
+    failed, were refused, leak or were rewritten, failed ones first, and `edits_explained_left_out` counts the rest.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -67,6 +89,13 @@ class Summary(Model):
     controls: ControlTally
     controls_ok: bool
     not_controlled: list[str] = Field(default_factory=list)
+    may_ship: list[str] = Field(default_factory=list)
+    leaks: Rate = _NONE
+    flips: Rate = _NONE
+    other_fact_leaks: Rate = _NONE
+    judged_by_made_neighbours: Count = 0
+    edits_explained: list[ExplainedEdit] = Field(default_factory=list)
+    edits_explained_left_out: Count = 0
     sequence: SequenceTally | None = None
     """Null where each edit was made alone."""
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
+from .explain import explain
 from .log import Log
+from .prompt_views import judged_by_made_neighbours
 from .schema import ControlRecord, EditRecord
 from .sequence import sequence_reasons
 from .sightings import Seen, Sighting
-from .story import Decided, Story
+from .story import Decided, Result, Story
 from .text import counted, named
 
-__all__ = ["control_fault", "fail_reasons", "incomplete_reasons", "not_controlled", "pass_reason", "void_reasons"]
+__all__ = ["control_fault", "fail_reasons", "incomplete_reasons", "may_ship", "not_controlled", "pass_reason", "ship_reasons",
+           "void_reasons"]  # fmt: skip
 
 _EXPECTED = {"collapse": "a collapse", "sound": "a sound model"}
 _DID = {
@@ -82,7 +86,8 @@ def fail_reasons(log: Log, stories: Sequence[Story]) -> Iterator[str]:
         yield f"{counted(len(collapsed), 'edit')} collapsed the model: {_ids(collapsed)}."
     other = [s for s in stories if s.faults and not s.collapsed]
     if len(other) == 1:
-        yield f"Edit {other[0].record.id!r} failed: {'; '.join(other[0].faults)}."
+        explanation = explain(other[0], log.header)
+        yield f"Edit {other[0].record.id!r} failed. {explanation.why if explanation else ''}"
     elif other:
         yield f"{len(other)} edits failed: {_ids(other)}."
     refused = [s for s in stories if s.decided is Decided.REFUSED]
@@ -110,6 +115,24 @@ def incomplete_reasons(log: Log) -> Iterator[str]:
         yield f"The footer counts {counted(log.footer.records, 'record')}, and the log has {len(log.edits) + len(log.controls)}."
 
 
+def may_ship(log: Log, stories: Sequence[Story], verdict: Literal["void", "fail", "pass"]) -> list[str]:
+    """Return the ids of the edits that passed and may ship: none of a void audit, nor of one that is not whole.
+
+    Of a failed audit in sequence none may ship either: each was judged on a model with those before it.
+    """
+    whole = not log.header.in_sequence and not any(sequence_reasons(log)) and not any(incomplete_reasons(log))
+    if verdict == "void" or (verdict == "fail" and not whole):
+        return []
+    return [story.record.id for story in stories if story.result is Result.PASSED]
+
+
+def ship_reasons(stories: Sequence[Story], shippable: Sequence[str]) -> Iterator[str]:
+    """Yield how many edits of an audit that did not pass may ship all the same, with the first ids; nothing for none."""
+    if shippable:
+        passed = f"{len(shippable)} of {counted(len(stories), 'edit')} passed and may ship by"
+        yield f"{passed} {'itself' if len(shippable) == 1 else 'themselves'}: {named(shippable)}."
+
+
 def pass_reason(log: Log, stories: Sequence[Story]) -> str:
     """Return what a pass rests on, in one sentence."""
     ratios = [s.ratio for s in stories if s.decided is not Decided.REFUSED and s.ratio is not None]
@@ -125,7 +148,9 @@ def pass_reason(log: Log, stories: Sequence[Story]) -> str:
             f"{counted(skipped, 'record')} of the file that {'is' if skipped == 1 else 'are'} not valid left out"
         )
     if limit := log.header.arguments.get("limit"):
-        left.append(f"nothing behind the first {limit} looked at (--limit)")
+        left.append(f"only the first {limit} looked at (--limit)")
+    if made := sum(judged_by_made_neighbours(story.record) for story in stories):
+        left.append(f"{counted(made, 'edit was', 'edits were')} judged by neighbours that the audit made")
     return "; ".join([f"{counted(len(stories), 'edit')} audited, none failed", *left, worst, proof]) + "."
 
 

