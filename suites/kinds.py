@@ -1,0 +1,250 @@
+"""What kind of thing a subject is, what else can be asked of that kind, and which other subjects are of it.
+
+The unedited model itself says the kind: a subject of the lists has the kind of its list, and of any other the words of
+each kind ("city", "singer", ...) are scored behind it, against the same behind subjects that say nothing ("It"). Few
+files of edits bring prompts about the same subject or about its neighbours; from a kind both can be made.
+
+All prompts, words and names in `data/kinds.json` were written for this project. Out of scope: whether the model knows the
+answers, whether a made prompt is true or good English, and languages other than English.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from ..probes.batches import batches, each_fitting
+from ..probes.errors import EditguardError, InputError
+from ..probes.keys import locate
+from ..probes.tokens import locate_subject, target_ids
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..probes.model import LanguageModel
+    from ..probes.requests import EditRequest
+
+__all__ = ["Kind", "kinds_of", "made_neighbours", "other_subjects", "relations_for"]
+
+_ASKED = (
+    "The Nile is a river. Titanic is a film. Google is a company. The Ford Mustang is a car. Kenya is a country. "
+    "Jane Austen is a writer. {} is a",
+    "Names and what they are.\nNile: river\nTitanic: film\nGoogle: company\nFord Mustang: car\nChess: sport\n"
+    "Kenya: country\nJane Austen: writer\nQueen: band\nRoses: plant\nArabic: language\nGold: metal\n{}:",
+)
+"""How a kind is asked for: behind other text, since a bare first token is unreadable in some models; examples show small
+models that a kind is asked for."""
+_NEUTRAL = ("It", "This", "Something")
+"""Subjects that say nothing of a kind: what the model expects behind them is no evidence."""
+
+
+class Kind(StrEnum):
+    """What a subject is."""
+
+    PERSON = "person"
+    PLACE = "place"
+    """A city, region, mountain, building, ...: what lies in a country."""
+    COUNTRY = "country"
+    ORGANISATION = "organisation"
+    """A company, brand, website, institution, band, ..."""
+    WORK = "work"
+    """A book, film, album, series, program or game."""
+    LANGUAGE = "language"
+    """A language or a people."""
+    ANIMAL = "animal"
+    """An animal or a plant."""
+    THING = "thing"
+    """Anything else; also where nothing stands out."""
+
+
+_COMMON_NOUNS = (Kind.ANIMAL, Kind.THING)
+"""Kinds whose names are written small within a sentence."""
+
+_Text = Annotated[str, StringConstraints(pattern=r"^\S(.*\S)?$", max_length=100)]
+_Prompt = Annotated[str, StringConstraints(pattern=r"^[^{}]*\{\}[^{}]*[\w]$", max_length=200)]
+
+
+class _OfKind(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    words: tuple[_Text, ...] = Field(min_length=5, max_length=30)
+    relations: tuple[_Prompt, ...] = Field(min_length=4, max_length=30)
+    subjects: tuple[_Text, ...] = Field(min_length=20, max_length=500)
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    any: tuple[_Prompt, ...] = Field(min_length=1, max_length=30)
+    kinds: dict[Kind, _OfKind]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if missing := [kind.value for kind in Kind if kind not in self.kinds]:
+            raise ValueError(f"the kinds {', '.join(missing)} are missing")
+        for name in ("words", "subjects", "relations"):
+            counts = Counter(text.casefold() for one in self.kinds.values() for text in getattr(one, name))
+            if twice := [text for text, count in counts.items() if count > 1]:
+                raise ValueError(f"{twice[0]!r} stands twice among the {name}")
+        return self
+
+
+def relations_for(kind: Kind) -> tuple[str, ...]:
+    """Return prompts with ``{}`` for a subject of `kind`, its own and those for every kind; a fact comes next."""
+    return _data().kinds[kind].relations + _data().any
+
+
+def kinds_of(lm: LanguageModel, requests: Sequence[EditRequest]) -> list[Kind]:
+    """Return the kind of each request's subject, as the model says; `thing` where no kind is likelier than behind "It".
+
+    All subjects are asked for together, each once. A subject that does not fit into the model's context with the text
+    in front of it is a `thing`, and so is every one of a model whose tokenizer begins all words of the kinds alike.
+    """
+    listed = {name: kind for kind, one in _data().kinds.items() for name in one.subjects}
+    subjects = list(dict.fromkeys(request.subject for request in requests if request.subject not in listed))
+    said = dict(zip(subjects, _said(lm, subjects), strict=True)) if subjects else {}
+    return [listed.get(request.subject) or said[request.subject] for request in requests]
+
+
+def other_subjects(lm: LanguageModel, request: EditRequest, kind: Kind, count: int, *, seed: int) -> tuple[str, ...]:
+    """Return `count` other subjects of `kind`, or as many as there are, in an order that request and `seed` decide.
+
+    None of them is the subject, a target or another name of it, holds one of these or is held in one, or begins a word of
+    the request's texts. Where the subject is the first token of its own prompt, names that are one token there come first.
+    Names of animals, plants and things are written small where the subject is. Raises `RequestError` where the subject is
+    not once in its prompt, `InputError` for a negative `count`.
+    """
+    if count < 0:
+        raise InputError(f"{count} other subjects are asked for; ask for none or more.")
+    small = kind in _COMMON_NOUNS and request.subject[:1].islower()
+    names = [name.lower() if small else name for name in _data().kinds[kind].subjects]
+    free = sorted((name for name in names if _is_free(name, request)), key=lambda name: _draw(seed, request, name))
+    if locate(lm, request).is_first_token:
+        # Sorting keeps the order drawn among those that are alike.
+        free.sort(key=lambda name: not _first_token(lm, request, name))
+    return tuple(free[:count])
+
+
+def made_neighbours(lm: LanguageModel, request: EditRequest, kind: Kind, count: int, *, seed: int) -> tuple[str, ...]:
+    """Return the request's prompt about `count` other subjects of `kind`: those of `other_subjects`, which see."""
+    return tuple(_about(request, name) for name in other_subjects(lm, request, kind, count, seed=seed))
+
+
+@cache
+def _data() -> _Data:
+    return _read((files(__package__) / "data" / "kinds.json").read_text(encoding="utf-8"))
+
+
+def _read(text: str) -> _Data:
+    """Return what a file of kinds holds; raises `EditguardError`."""
+    try:
+        return _Data.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the whole"
+        raise EditguardError(
+            f"The file kinds.json of editguard is not as it was written ({place}: {first['msg']}); install editguard again."
+        ) from error
+
+
+def _about(request: EditRequest, name: str) -> str:
+    start = request.prompt.index(request.subject)
+    return request.prompt[:start] + name + request.prompt[start + len(request.subject) :]
+
+
+def _first_token(lm: LanguageModel, request: EditRequest, name: str) -> bool:
+    start = request.prompt.index(request.subject)
+    return locate_subject(lm.tokenizer, _about(request, name), name, occurrence_start=start).is_first_token
+
+
+def _draw(seed: int, request: EditRequest, name: str) -> str:
+    drawn = json.dumps([seed, request.id, request.subject, name])
+    return hashlib.sha256(drawn.encode("ascii")).hexdigest()
+
+
+def _is_free(name: str, request: EditRequest) -> bool:
+    """Return whether `name` is none of the request's own names, and the request's texts do not speak of it."""
+    own = (request.subject, request.target_new, request.target_true or "", *request.true_aliases)
+    asked = (request.prompt, *request.paraphrases, *request.neighbourhood, *request.other_facts, *request.not_judged)
+    texts = (*own, *asked, request.question or "")
+    return not any(_holds(text, name) for text in texts) and not any(_holds(name, one) for one in own)
+
+
+def _holds(text: str, name: str) -> bool:
+    """Return whether `name` begins at the beginning of a word of `text`, in any case: "Paris" in "a Parisian street"."""
+    wanted = name.strip().casefold()
+    return bool(wanted) and re.search(rf"(?<!\w){re.escape(wanted)}", text.casefold()) is not None
+
+
+@dataclass(frozen=True)
+class _Words:
+    """The words of a kind that no other kind's begin like, by the first id of each."""
+
+    kind: Kind
+    ids: tuple[int, ...]
+
+
+def _words(lm: LanguageModel) -> list[_Words]:
+    ids = {
+        kind: {target_ids(lm.tokenizer, "It is a", word)[0] for word in one.words}
+        for kind, one in _data().kinds.items()
+    }
+    kinds_with = Counter(index for some in ids.values() for index in some)
+    found = [
+        _Words(kind, tuple(sorted(index for index in some if kinds_with[index] == 1))) for kind, some in ids.items()
+    ]
+    return [one for one in found if one.ids]
+
+
+def _said(lm: LanguageModel, subjects: Sequence[str]) -> list[Kind]:
+    """Return the kind whose words gain most in log-probability over the neutral subjects, or `thing` where none gains."""
+    words = _words(lm)
+    asked = {(text, subject): text.format(subject) for text in _ASKED for subject in (*_NEUTRAL, *subjects)}
+    scores = _scores(lm, list(asked.values()), words) if words else {}
+    kinds = []
+    for subject in subjects:
+        gains = [_gains(scores, text.format(subject), [text.format(one) for one in _NEUTRAL]) for text in _ASKED]
+        mean = [sum(some) / len(some) for some in zip(*gains, strict=True)] if all(gains) else []
+        best = max(range(len(mean)), key=mean.__getitem__, default=None)
+        kinds.append(Kind.THING if best is None or not mean[best] > 0 else words[best].kind)
+    return kinds
+
+
+def _gains(scores: Mapping[str, list[float]], text: str, neutral: Sequence[str]) -> list[float]:
+    """Return each kind's score behind `text` less its mean behind the `neutral` ones; empty where one was not read."""
+    if not all(one in scores for one in (text, *neutral)):
+        return []
+    means = [sum(some) / len(some) for some in zip(*(scores[one] for one in neutral), strict=True)]
+    return [now - mean for now, mean in zip(scores[text], means, strict=True)]
+
+
+def _scores(lm: LanguageModel, texts: Sequence[str], words: Sequence[_Words]) -> dict[str, list[float]]:
+    """Return each kind's log-probability of one of its words as the next token; texts beyond the context are left out."""
+    import torch
+
+    from ..probes.partial import Row, full_logits, plain_logits
+
+    ids = [tuple(lm.tokenizer(text).input_ids) for text in texts]
+    read = [n for n, some in enumerate(ids) if len(some) <= lm.context_length]
+    rows = [Row(ids[n], 0, (len(ids[n]) - 1,)) for n in read]
+
+    def run(members: Sequence[int]) -> torch.Tensor:
+        with torch.no_grad():
+            logits = (plain_logits if lm.plain else full_logits)(lm, [rows[n] for n in members])
+            known = logits.log_softmax(-1)
+            return torch.stack([known[:, list(one.ids)].logsumexp(-1) for one in words], -1)
+
+    found: dict[str, list[float]] = {}
+    for members, part in each_fitting(batches([len(row.ids) for row in rows]), run):
+        found.update(zip((texts[read[n]] for n in members), part.tolist(), strict=True))
+    return found
