@@ -8,11 +8,13 @@ is known of their quality: one in a few is a fragment. They are contexts to seek
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from .generation import sampled
 from .model import LanguageModel
 from .requests import EditRequest
+from .spacing import separator
+from .words import cut_word
 
 __all__ = ["prompt_in", "rewordings"]
 
@@ -46,7 +48,8 @@ def rewordings(lm: LanguageModel, requests: Sequence[EditRequest], most: int, se
 
 def _sentence(request: EditRequest) -> str:
     # A fact that the model knows is reworded better than one that it does not.
-    return f"{request.prompt} {_object(request)}."
+    target = _object(request)
+    return f"{request.prompt}{separator(request.prompt, target, request.space)}{target}."
 
 
 def _object(request: EditRequest) -> str:
@@ -74,14 +77,21 @@ def _ids(lm: LanguageModel, asked: str) -> list[int]:
 def prompt_in(text: str, request: EditRequest) -> str | None:
     """Return what stands before the object in the first line of `text`, where that names the subject once; else None."""
     line = text.strip().partition("\n")[0]
-    said = re.search(rf"(?<!\w){re.escape(_object(request))}(?!\w)", line)
+    said = next(_words(line, _object(request)), None)
     if said is None:
         return None
     # What leads up to a quotation is about the answer, not the fact.
-    part = re.split(r'["“:]', line[: said.start()].rstrip(" \"'“("))[-1].strip()
-    named = re.findall(rf"(?<!\w){re.escape(request.subject)}(?!\w)", part)
+    part = re.split(r'["“:]', line[:said].rstrip(" \"'“("))[-1].strip()
+    named = list(_words(part, request.subject))
     rest = part.partition(request.subject)[2].strip()
     return part if len(named) == 1 == part.count(request.subject) and rest and len(part) <= _LONGEST else None
+
+
+def _words(text: str, name: str) -> Iterator[int]:
+    """Yield where `name` stands in `text` as a word of its own."""
+    for found in re.finditer(re.escape(name), text):
+        if cut_word(text, *found.span()) is None:
+            yield found.start()
 
 
 def _plain(prompt: str) -> str:

@@ -135,9 +135,10 @@ def test_a_bos_in_front_keeps_it_quiet() -> None:
         ({"target_new": "<|im_start|>"}, "special token"),
         ({"target_new": "Paris", "target_true": "Paris"}, "is also target_true"),
         ({"prompt": "The <|im_start|>twin city of Istanbul is"}, "prompt holds a special token"),
-        ({"subject": "Istanb"}, "ends inside a token"),
+        ({"target_new": "Paris", "target_true": "Lutetia", "true_aliases": ("Paris",)}, "is also target_true"),
+        ({"subject": "stanbul"}, "subject 'stanbul' is a part of 'Istanbul'"),
     ],
-    ids=["special-target", "same-targets", "special-prompt", "merged-end"],
+    ids=["special-target", "same-targets", "special-prompt", "same-alias", "part-of-a-word"],
 )
 def test_a_request_that_cannot_be_judged_fires(lm: LanguageModel, change: dict[str, str], message: str) -> None:
     found = WellFormed().look(asked(lm, replace(REQUEST, **change)))
@@ -155,8 +156,49 @@ def test_a_target_that_the_tokenizer_cannot_spell_fires() -> None:
 
 def test_several_faults_are_all_named(lm: LanguageModel) -> None:
     found = WellFormed().look(asked(lm, replace(REQUEST, subject="Istanb", target_new="Paris", target_true="Paris")))
-    assert found.value == 2.0
-    assert "; " in found.message
+    assert found.value == 3.0
+    assert "is a part of 'Istanbul'" in found.message
+    assert "ends inside a token" in found.message
+    assert "is also target_true" in found.message
+
+
+def test_well_formed_known_bad_cases_all_fire(sound: Case) -> None:
+    for number, spoilt in enumerate(WellFormed().known_bad(sound)):
+        found = WellFormed().look(spoilt)
+        assert found.level is Level.RISK, number
+        assert found.value == 1.0, number
+
+
+def test_well_formed_with_several_notices_names_all(lm: LanguageModel) -> None:
+    asks = replace(
+        REQUEST,
+        prompt=REQUEST.prompt + " ",
+        paraphrases=("Boston is a twin city of",),
+        neighbourhood=(f"{REQUEST.subject} Heights is twinned with",),
+    )
+    found = WellFormed().look(asked(lm, asks))
+    assert found.level is Level.NOTICE
+    assert "ends in white space" in found.message
+    assert "'Boston is a twin city of' does not name the subject" in found.message
+    assert "Heights is twinned with' names the subject" in found.message
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, ""),
+        ({"prompt": REQUEST.prompt + ' "'}, "the target follows without a space, as the characters"),
+        ({"space": False}, "without a space, as the request asks"),
+        ({"space": True}, "after a space, as the request asks"),
+    ],
+)
+def test_well_formed_says_how_prompt_and_target_are_joined(
+    lm: LanguageModel, change: dict[str, object], said: str
+) -> None:
+    found = WellFormed().look(asked(lm, replace(REQUEST, **change)))  # type: ignore[arg-type]
+    assert found.level is Level.OK
+    assert ("the target follows" in found.message) is bool(said)
+    assert said in found.message
 
 
 def test_a_prompt_that_ends_in_white_space_is_a_notice(lm: LanguageModel) -> None:

@@ -37,6 +37,11 @@ def test_what_stands_before_the_object_is_a_prompt_where_it_names_the_subject(wr
     assert prompt_in(written, CAPITAL) == prompt
 
 
+def test_prompt_in_a_text_without_spaces_finds_subject_and_object() -> None:
+    asked = EditRequest("3", "法国", "法国的首都是", "柏林", "巴黎")
+    assert prompt_in("法国的首府叫做巴黎。", asked) == "法国的首府叫做"
+
+
 def test_without_a_true_object_the_new_one_is_looked_for() -> None:
     request = EditRequest("1", "France", "The capital of France is", "Lyon")
     assert prompt_in("France is ruled from Lyon.", request) == "France is ruled from"
