@@ -9,8 +9,9 @@ import pytest
 import torch
 from editguard.probes.capture import capture
 from editguard.probes.errors import NotFinite, RequestError
-from editguard.probes.evidence import Evidence, Gauge, sink_key
+from editguard.probes.evidence import Evidence, Gauge, _says_targets, sink_key
 from editguard.probes.keys import subject_keys
+from editguard.probes.model import load_model
 from editguard.probes.prefixes import Role
 from editguard.probes.requests import EditRequest
 from editguard.probes.statistics import identity_statistics
@@ -81,6 +82,18 @@ def test_what_the_model_says_already_is_seen(gauge: Gauge) -> None:
     if target_ids(tokenizer, known.prompt, known.target_new) == (int(tokenizer(str(said)).input_ids[-1]),):
         assert gauge.measure(known).says_target is True
     assert gauge.measure(replace(REQUEST, target_new="")).says_target is None
+
+
+@pytest.mark.real
+def test_says_targets_after_an_open_quote_or_in_chinese_asks_without_a_space() -> None:
+    lm = load_model("smollm2-135m")
+    quoted = EditRequest("quote", "France", 'The capital of France is called "', "Paris")
+    plain = EditRequest("plain", "France", "The capital of France is", "Paris")
+    asked = [quoted, replace(quoted, prompt='The capital of France is "'), plain, replace(quoted, space=True)]
+    assert _says_targets(lm, asked) == [True, True, True, False]
+    # What it says of the capital of France, "a person": no fact, but its own text, and found only without a space.
+    chinese = EditRequest("cjk", "法国", "法国的首都是", "一位人")
+    assert _says_targets(lm, [chinese, replace(chinese, space=True)]) == [True, False]
 
 
 def test_the_bound_follows_the_clamp_and_holds_for_every_value_within_it(gauge: Gauge) -> None:
