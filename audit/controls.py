@@ -2,64 +2,79 @@
 
 Known bad: the unguarded published editor on a first-token subject must collapse the model. Where the tokenizer puts a
 BOS before every text no subject is a first token; there an ordinary update is blown up to the size of such a collapse.
-Known good: an ordinary edit must pass all checks. A control that does not show what it must voids the audit.
+Known good: an ordinary edit must pass all checks, with its neighbours and its subject's other facts. Which edit does on
+the model at hand is found out by making several candidates in turn; the first sound one is the control. A control that
+does not show what it must, or a model on which no candidate is sound, voids the audit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ..probes.keys import locate
 from ..probes.requests import EditRequest
-from ..suites.builtin import builtin_edits
+from ..suites.builtin import builtin_edits, control_candidates
 from .editors.exploded import Exploded
 from .guard import GuardedEditor, Proposal, Result
-from .policy import Policy
 from .setup import Setup
 
-__all__ = ["Control", "control_guard", "controls_for", "propose_controls", "run_control"]
+__all__ = ["Candidate", "Control", "control_guard", "controls_for", "propose_controls", "rounds", "run_control"]
 
-_FROM_ABOVE = ("max_perplexity_ratio", "max_relative_update", "max_accumulated_ratio", "max_accumulated_update")
-_FROM_BELOW = ("min_efficacy", "min_locality", "min_entropy_ratio")
+_EDITORS = ("rome", "prefixed")
+"""Editors of the known-good candidates, in the order in which they are tried."""
+_AT_ONCE = 4
+"""Candidates whose updates are computed together where the first one is not sound."""
+
+
+class Candidate(NamedTuple):
+    """One edit that may serve as a control, and who makes it."""
+
+    request: EditRequest
+    editor: str
 
 
 @dataclass(frozen=True)
 class Control:
-    """One edit with what it must show: ``collapse`` or ``sound``."""
+    """What must be shown, ``collapse`` or ``sound``, and the edits that may show it, tried in order."""
 
-    request: EditRequest
-    editor: str
+    id: str
+    candidates: tuple[Candidate, ...]
     expect: Literal["collapse", "sound"]
 
 
 def controls_for(setup: Setup) -> tuple[Control, ...]:
-    """Return a known-bad control and a known-good one, from the built-in suite."""
+    """Return a known-bad control and a known-good one, from the built-in suite; all candidates bear their control's id."""
     edits = builtin_edits()
     first = [edit for edit in edits if edit.group == "single-token-first" and locate(setup.lm, edit).is_first_token]
-    # Short prompts, since the controls are made in every audit.
-    good, other, *_ = sorted((edit for edit in edits if edit.group == "mid-prompt"), key=lambda edit: len(edit.prompt))
-    bad, editor = (first[0], "rome") if first else (other, Exploded.name)
-    return Control(_named(bad, "bad"), editor, "collapse"), Control(_named(good, "good"), "rome", "sound")
+    good = control_candidates()
+    bad, editor = (first[0], "rome") if first else (good[0], Exploded.name)
+    sound = tuple(Candidate(_named(edit, "control-good"), name) for name in _EDITORS for edit in good)
+    name = f"control-bad-{bad.id}"
+    return (
+        Control(name, (Candidate(_named(bad, name), editor),), "collapse"),
+        Control("control-good", sound, "sound"),
+    )
 
 
 def control_guard(guard: GuardedEditor) -> GuardedEditor:
-    """Return the guard that controls are made under: its bounds are the default ones, or the policy's where those are wider.
-
-    A policy may be stricter than what the known-good control can keep, and that says nothing against the checks.
-    """
-    given, usual = guard.setup.policy, Policy()
-    bounds = {
-        **{name: max(getattr(given, name), getattr(usual, name)) for name in _FROM_ABOVE},
-        **{name: min(getattr(given, name), getattr(usual, name)) for name in _FROM_BELOW},
-    }
-    return replace(guard, setup=replace(guard.setup, policy=given.model_copy(update=bounds)))
+    """Return the guard that controls are made under: its bounds are the default ones, or the policy's where those are wider."""
+    setup = guard.setup
+    return replace(guard, setup=replace(setup, policy=setup.policy.at_least_as_wide_as_default()))
 
 
-def propose_controls(guard: GuardedEditor, controls: Sequence[Control]) -> list[Proposal]:
-    """Compute the controls' updates together, asking no policy and keeping no bound."""
-    return guard.propose([guard.force(one.request, one.editor) for one in controls], bound=float("inf"))
+def propose_controls(guard: GuardedEditor, candidates: Sequence[Candidate]) -> list[Proposal]:
+    """Compute the candidates' updates together, asking no policy and keeping no bound."""
+    return guard.propose([guard.force(one.request, one.editor) for one in candidates], bound=float("inf"))
+
+
+def rounds(controls: Sequence[Control]) -> Iterator[list[tuple[Control, Candidate]]]:
+    """Yield the candidates that are computed together: the first of each control, and then some of the others at a time."""
+    yield [(control, control.candidates[0]) for control in controls]
+    for control in controls:
+        for start in range(1, len(control.candidates), _AT_ONCE):
+            yield [(control, one) for one in control.candidates[start : start + _AT_ONCE]]
 
 
 def run_control(guard: GuardedEditor, control: Control, proposal: Proposal) -> tuple[Result, bool]:
@@ -73,5 +88,5 @@ def run_control(guard: GuardedEditor, control: Control, proposal: Proposal) -> t
     return result, blown and not result.sound
 
 
-def _named(edit: EditRequest, kind: str) -> EditRequest:
-    return replace(edit, id=f"control-{kind}-{edit.id}")
+def _named(edit: EditRequest, name: str) -> EditRequest:
+    return replace(edit, id=name)

@@ -25,10 +25,13 @@ from ..probes.probe import Case, Finding, Level, run_probes
 from ..probes.requests import EditRequest
 from ..probes.screen import ends
 from ..suites import accumulated as _accumulated  # noqa: F401  (registers the built-in checks)
+from ..suites import aftermath as _aftermath  # noqa: F401
 from ..suites import condition as _condition  # noqa: F401
 from ..suites import facts as _facts  # noqa: F401
+from ..suites import locality as _locality  # noqa: F401
+from ..suites import other_facts as _other_facts  # noqa: F401
 from ..suites import perplexity as _perplexity  # noqa: F401
-from ..suites.check import CHECKS, Generated, Measurement, Outcome, checks_of_one
+from ..suites.check import CHECKS, Generated, Measurement, Outcome, PromptAnswer, checks_of_one
 from .editors import exploded as _exploded  # noqa: F401  (registers the built-in editors)
 from .editors import prefixed as _prefixed  # noqa: F401
 from .editors import published as _published  # noqa: F401
@@ -89,6 +92,8 @@ class Result:
     relative_norm: float | None = None
     measurements: tuple[Measurement, ...] = ()
     generations: tuple[Generated, ...] = ()
+    prompts: tuple[PromptAnswer, ...] = ()
+    """What became of each prompt that the edit must not change."""
     sound: bool = False
     """Whether every judged measurement passed."""
     kept: bool = False
@@ -321,12 +326,14 @@ class GuardedEditor:
         checks = [CHECKS.get(name)() for name in self.checks]
         measurements: list[Measurement] = []
         generations: list[Generated] = []
+        prompts: list[PromptAnswer] = []
         of_edit = False
         with Transaction(self.setup.site, update) as transaction, bench.computing():
             for check, state in zip(checks, proposal.before, strict=True):
                 measured = check.measure(bench, request, state, update.needs_prefix)
                 measurements += measured.measurements
                 generations += measured.generations
+                prompts += measured.prompts
                 judges = any(m.outcome is not Outcome.INFO for m in measured.measurements)
                 of_edit = of_edit or (judges and not check.of_sequence)
             self.setup.edited()
@@ -337,7 +344,14 @@ class GuardedEditor:
             if keep and sound:
                 transaction.commit()
         return Result(
-            assessment, update, proposal.relative_norm, tuple(measurements), tuple(generations), sound, keep and sound,
+            assessment=assessment,
+            update=update,
+            relative_norm=proposal.relative_norm,
+            measurements=tuple(measurements),
+            generations=tuple(generations),
+            prompts=tuple(prompts),
+            sound=sound,
+            kept=keep and sound,
             hashes=(transaction.before, transaction.edited, transaction.restored),
             seconds=proposal.seconds + time.monotonic() - started,
-        )  # fmt: skip
+        )

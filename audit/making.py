@@ -6,7 +6,7 @@ that it computes afterwards can be trusted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -15,7 +15,7 @@ from ..probes.errors import EditRefused, InputError
 from ..probes.probe import Finding, Level
 from ..probes.requests import EditRequest
 from ..reports.schema import ControlRecord, EditRecord
-from .controls import Control, control_guard, propose_controls, run_control
+from .controls import Candidate, Control, control_guard, propose_controls, rounds, run_control
 from .guard import Assessment, GuardedEditor, Proposal, Result, decided
 from .memory import give_back_freed_memory
 from .policy import decide
@@ -130,23 +130,49 @@ def proposed(
 
 
 def control_records(guard: GuardedEditor, controls: Sequence[Control]) -> Iterator[ControlRecord]:
-    """Make, check and undo every control, and yield its record with whether it showed what it must."""
+    """Make, check and undo the candidates of every control until one shows what it must, and yield one record a control."""
     wide = control_guard(guard)
-    for index, (control, made) in enumerate(zip(controls, proposed(wide, controls, propose_controls), strict=True)):
-        yield _control(wide, control, made, index)
+    shown: dict[str, ControlRecord] = {}
+    tried: dict[str, list[str]] = {control.id: [] for control in controls}
+    for candidates in rounds(controls):
+        open_ones = [(control, one) for control, one in candidates if not _is_shown(shown, control)]
+        made = proposed(wide, [one for _, one in open_ones], propose_controls)
+        for (control, candidate), proposal in zip(open_ones, made, strict=True):
+            if _is_shown(shown, control):
+                continue
+            index = [one.id for one in controls].index(control.id)
+            record = _control(wide, control, candidate, proposal, index, tried[control.id])
+            tried[control.id].append(f"{candidate.request.subject} by {candidate.editor}")
+            # Where no candidate shows it, the first one stands for all.
+            if record.ok or control.id not in shown:
+                shown[control.id] = record
+    for control in controls:
+        record = shown[control.id]
+        yield record if record.ok else record.model_copy(update={"tried": tried[control.id]})
 
 
-def _control(guard: GuardedEditor, control: Control, made: Proposal | Exception, index: int) -> ControlRecord:
+def _is_shown(shown: Mapping[str, ControlRecord], control: Control) -> bool:
+    return control.id in shown and shown[control.id].ok
+
+
+def _control(
+    guard: GuardedEditor,
+    control: Control,
+    candidate: Candidate,
+    made: Proposal | Exception,
+    index: int,
+    tried: Sequence[str],
+) -> ControlRecord:
     try:
         if isinstance(made, Exception):
             raise made
         result, shown = run_control(guard, control, made)
         seen = sightings(guard, control.expect, made, result)
-        return control_record(guard.setup, result, index, control.expect, shown, seen)
+        return control_record(guard.setup, result, index, control.expect, shown, seen, tried)
     except torch.AcceleratorError:
         raise
     except _SURVIVABLE as error:
-        fields = errored(guard.setup, control.request, index, error, made_of(made))
+        fields = errored(guard.setup, candidate.request, index, error, made_of(made))
         return ControlRecord(**fields, expect=control.expect, ok=False)
 
 

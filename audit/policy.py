@@ -52,6 +52,16 @@ def _with_defaults(given: Any) -> Any:
     return {**_rules(), **given} if isinstance(given, dict) else given
 
 
+def _at_most(default: float, *, gt: float | None = None, ge: float | None = None, le: float | None = None) -> Any:
+    """Return a field that gets stricter as it gets lower."""
+    return Field(default=default, gt=gt, ge=ge, le=le, json_schema_extra={"stricter": "lower"})
+
+
+def _at_least(default: float, *, le: float | None = 1, stricter: str = "higher") -> Any:
+    """Return a field from 0 on that gets stricter as it gets higher, unless `stricter` says otherwise."""
+    return Field(default=default, ge=0, le=le, json_schema_extra={"stricter": stricter})
+
+
 class Policy(BaseModel):
     """What a release may contain. Reasons for the defaults stand in docs/policy.md."""
 
@@ -64,27 +74,43 @@ class Policy(BaseModel):
     """Editor of edits that are allowed as asked."""
     rewrite_editor: str = "prefixed"
     """Editor of edits that are rewritten."""
-    max_relative_update: float = Field(default=0.75, gt=0)
+    max_relative_update: float = _at_most(0.75, gt=0)
     """Bound of ||Delta||_F / ||W||_F, checked after v* and before anything is written."""
     over_bound: Literal["rewrite", "refuse"] = "rewrite"
     """What is done with an allowed edit whose update is over it; a rewritten one that is over it too is refused."""
-    max_perplexity_ratio: float = Field(default=1.05, gt=0)
+    max_perplexity_ratio: float = _at_most(1.05, gt=0)
     """An edit over it is rolled back."""
-    min_efficacy: float = Field(default=0.5, ge=0, le=1)
+    min_efficacy: float = _at_least(0.5)
     """Least exact efficacy under held-out prefixes; an edit under it did not take and is rolled back."""
     require_served: bool = False
-    """Whether an edit must say its target as it would be served: behind the prefix that it needs, or bare."""
-    min_locality: float = Field(default=0.5, ge=0, le=1)
-    """Least share of unchanged tokens on neighbourhood prompts, behind a prefix too where the edit needs one."""
-    min_neighbour_answers: float = Field(default=0.0, ge=0, le=1)
+    """Whether an edit must say its target as it would be served: after the prefix that it needs, or bare."""
+    min_generalization: float = _at_least(0.0)
+    """Least share of paraphrases that give the target; 0: shown, not judged."""
+    max_leaks: float = _at_most(0.0, ge=0, le=1)
+    """Largest share of prompts about other subjects that may say the new target."""
+    max_target_rise: float = _at_most(0.2, ge=0, le=1)
+    """A prompt about another subject or another fact leaks where the target's probability rose by more than this."""
+    max_flips: float = _at_most(0.5, ge=0, le=1)
+    """Largest share of prompts about other subjects that may be answered otherwise, near ties left out."""
+    near_tie: float = _at_least(0.35, le=None, stricter="lower")
+    """Lead of the old answer over the second choice, in nats, under which another answer is a near tie and no flip."""
+    max_other_fact_leaks: float = _at_most(0.1, ge=0, le=1)
+    """Largest share of prompts about the subject's other facts that may say the new target."""
+    max_other_fact_flips: float = _at_most(1.0, ge=0, le=1)
+    """Largest share of them that may be answered otherwise, near ties left out."""
+    max_repeats: float = _at_most(0.7, ge=0, le=1)
+    """Largest share of an edit's statements that may repeat themselves after the target, where they did not before."""
+    min_locality: float = _at_least(0.5)
+    """Least share of unchanged tokens on neighbourhood prompts, after a prefix too where the edit needs one."""
+    min_neighbour_answers: float = _at_least(0.0)
     """Least share of neighbourhood prompts that are answered as before; 0: shown, not judged."""
-    min_entropy_ratio: float = Field(default=0.5, ge=0)
+    min_entropy_ratio: float = _at_least(0.5, le=None)
     """Least ratio of word entropy of generated text to that of the unedited model."""
-    max_accumulated_ratio: float = Field(default=1.1, gt=0)
+    max_accumulated_ratio: float = _at_most(1.1, gt=0)
     """Perplexity ratio of a sequence of kept edits to the model before the first; one that leads over it is rolled back."""
-    max_accumulated_update: float = Field(default=1.5, gt=0)
+    max_accumulated_update: float = _at_most(1.5, gt=0)
     """Bound of ||W - W_0||_F / ||W_0||_F of such a sequence."""
-    min_retained: float = Field(default=0.9, ge=0, le=1)
+    min_retained: float = _at_least(0.9)
     """Least share of such a sequence's edits that the model must still say at the end."""
     collapse_ratio: float = Field(default=1.5, gt=1)
     """Perplexity ratio from which a model is called collapsed."""
@@ -92,6 +118,21 @@ class Policy(BaseModel):
     """Whether the gate stays open when an edit was refused."""
     controls: bool = True
     """Whether known-bad and known-good controls must be seen; without them the audit is void."""
+
+    def at_least_as_wide_as_default(self) -> Policy:
+        """Return the policy with each bound the wider of its own and the default one: what controls are judged by.
+
+        A policy may be stricter than what the known-good control can keep, and that says nothing against the checks.
+        """
+        usual = Policy()
+        bounds: dict[str, Any] = {"require_served": self.require_served and usual.require_served}
+        for name, field in Policy.model_fields.items():
+            extra = field.json_schema_extra
+            stricter = extra.get("stricter") if isinstance(extra, dict) else None
+            if stricter is not None:
+                wider = max if stricter == "lower" else min
+                bounds[name] = wider(getattr(self, name), getattr(usual, name))
+        return self.model_copy(update=bounds)
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,10 @@ from ..probes.model import LanguageModel
 from ..probes.probe import PROBES
 from ..probes.request_files import LoadedRequests
 from ..probes.requests import EditRequest
+from ..probes.spacing import separator
 from ..reports import schema
 from ..reports.sightings import Sighting
-from ..suites.check import CHECKS, Measurement, Outcome
+from ..suites.check import CHECKS, Measurement, Outcome, PromptAnswer
 from .guard import Assessment, Proposal, Result
 from .policy import Action
 from .setup import Setup
@@ -117,10 +118,16 @@ def control_record(
     expect: Literal["collapse", "sound"],
     shown: bool,
     seen: Sequence[Sighting],
+    tried: Sequence[str] = (),
 ) -> schema.ControlRecord:
-    """Return the record of one control: what it was to show, whether it did, and what was `seen` of probes and checks."""
+    """Return the record of one control: what it was to show, whether it did, and what was `seen` of probes and checks.
+
+    `tried` names the candidates that were made before and did not show what they must.
+    """
     ok = shown and all(one.ok is not False for one in seen)
-    return schema.ControlRecord(**body(setup, result, index), expect=expect, ok=ok, sightings=[*seen])
+    return schema.ControlRecord(
+        **body(setup, result, index), expect=expect, ok=ok, sightings=[*seen], tried=list(tried)
+    )
 
 
 def errored(
@@ -165,6 +172,7 @@ def body(setup: Setup, result: Result, index: int) -> dict[str, Any]:
         "update": _update(result),
         "measurements": [_measurement(m) for m in result.measurements],
         "generations": [schema.Generation(**shown._asdict()) for shown in result.generations],
+        "prompts": [_prompt(one) for one in result.prompts],
         "outcome": "refused" if refused else "committed" if result.sound else "rolled-back",
         "verdict": "refused" if refused else "pass" if result.sound else "fail",
         "weights": _weights(result),
@@ -177,6 +185,9 @@ def _request(request: EditRequest, index: int) -> dict[str, Any]:
         "id": request.id, "index": index, "group": request.group, "subject": request.subject, "prompt": request.prompt,
         "target_new": request.target_new, "target_true": request.target_true,
         "paraphrases": list(request.paraphrases), "neighbourhood": list(request.neighbourhood),
+        "true_aliases": list(request.true_aliases), "other_facts": list(request.other_facts),
+        "question": request.question, "not_judged": list(request.not_judged),
+        "space": separator(request.prompt, request.target_new, request.space) != "",
     }  # fmt: skip
 
 
@@ -233,6 +244,26 @@ def _measurement(m: Measurement) -> schema.Measurement:
         "failed": m.failed, "not_judged": m.not_judged, "total": m.total, "verdict": verdict, "message": m.message,
     }  # fmt: skip
     return schema.Measurement.model_validate(fields)
+
+
+def _prompt(answer: PromptAnswer) -> schema.PromptOutcome:
+    return schema.PromptOutcome(
+        role=schema.PromptRole(answer.role),
+        condition=answer.condition,
+        prompt=answer.prompt,
+        before=answer.before,
+        after=answer.after,
+        result=schema.PromptResult(answer.result),
+        margin=_rounded(answer.margin),
+        target_before=_rounded(answer.target_before),
+        target_after=_rounded(answer.target_after),
+        divergence=_rounded(answer.divergence),
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    """Six digits: a log holds dozens of these an edit, and more say nothing."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
 
 
 def _weights(result: Result) -> schema.Weights | None:

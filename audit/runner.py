@@ -54,7 +54,7 @@ def run_audit(
     editable(setup.site)
     guard, started = GuardedEditor(setup), time.monotonic()
     controls = controls_for(setup) if setup.policy.controls else ()
-    head = header(setup, loaded, arguments or {}, [control.request.id for control in controls], setup.baselines())
+    head = header(setup, loaded, arguments or {}, [control.id for control in controls], setup.baselines())
     head = head.model_copy(update={"in_sequence": in_sequence})
     begun = log_so_far(out / LOG) if resume else None
     if begun is not None:

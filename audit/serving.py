@@ -13,10 +13,18 @@ from typing import Any
 
 from ..probes.errors import InputError
 from ..reports.bounded import LARGEST_TABLE, bounded_bytes
-from ..suites.serving import ServedEdit, Serving, serve_inputs, serve_prompt
+from ..suites.serving import ServedEdit, Serving, serve_inputs, serve_prompt, special_texts
 from .delta.manifest import MODEL, Provenance
 
-__all__ = ["ServedEdit", "ServedPipeline", "Serving", "load_provenance", "serve_inputs", "serve_prompt"]
+__all__ = [
+    "ServedEdit",
+    "ServedPipeline",
+    "Serving",
+    "load_provenance",
+    "serve_inputs",
+    "serve_prompt",
+    "special_texts",
+]
 
 
 def load_provenance(folder: Path | str) -> Provenance:
@@ -44,6 +52,7 @@ class ServedPipeline:
     def __init__(self, pipe: Any, edits: Sequence[ServedEdit]) -> None:
         """`pipe` is a ``transformers`` pipeline for ``text-generation``."""
         self._pipe, self._edits = pipe, tuple(edits)
+        self._special = special_texts(pipe.tokenizer)
 
     def __call__(self, text_inputs: Any, **options: Any) -> Any:
         """Return what the pipeline returns for the served texts, each beginning as it was given."""
@@ -51,11 +60,11 @@ class ServedPipeline:
             list(text_inputs) if isinstance(text_inputs, Iterator) else text_inputs
         )  # it is gone through three times
         if isinstance(inputs, str):
-            served = serve_prompt(inputs, self._edits)
+            served = serve_prompt(inputs, self._edits, self._special)
             return _as_given(self._pipe(served, **options), served, inputs)
         if not all(isinstance(one, str) for one in inputs):
             return self._pipe(inputs, **options)
-        texts = [serve_prompt(text, self._edits) for text in inputs]
+        texts = [serve_prompt(text, self._edits, self._special) for text in inputs]
         found = self._pipe(texts, **options)
         return [_as_given(*row) for row in zip(found, texts, inputs, strict=True)]
 

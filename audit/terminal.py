@@ -19,7 +19,7 @@ from ..probes.probe import Level
 from ..reports.reproduction import Agreement, Experiment, Reproduction
 from ..reports.schema import Rate
 from ..reports.sequence import said_of_sequence
-from ..reports.summary import Summary
+from ..reports.summary import ExplainedEdit, Summary
 from ..reports.text import counted, visible
 from .console import output, print_indented
 from .guard import Assessment
@@ -27,6 +27,9 @@ from .policy import Action
 from .setup import Progress
 
 __all__ = ["ProbeTable", "bars", "lines", "print_reproduction", "print_summary", "probe_line"]
+
+_MOST_EXPLAINED = 10
+"""Edits that a terminal explains; the report has all."""
 
 _EVERY = 20.0
 """Seconds between two lines of progress in a file."""
@@ -117,14 +120,39 @@ class ProbeTable:
 
 
 def print_summary(summary: Summary, report: Path) -> None:
-    """Print the verdict, its reasons and the counts behind it: which of them decide it, and which are only told."""
+    """Print the verdict, its reasons, why edits failed and what to do, and the counts: judged, or only shown."""
     console = output()
     console.print(
         f"[{_COLOURS[summary.verdict]}]{summary.verdict.upper()}[/]  {escape(_line(summary.model))}, layer {summary.layer}"
     )
-    for line in (*summary.reasons, *_counted(summary), *_rates(summary), *_neighbours(summary)):
+    for line in summary.reasons:
+        print_indented(console, _line(line))
+    _print_explained(summary)
+    for line in (*_counted(summary), *_rates(summary), *_neighbours(summary)):
         print_indented(console, _line(line))
     console.print(f"  report: {escape(str(report))}", soft_wrap=True)
+
+
+def _print_explained(summary: Summary) -> None:
+    """Print why edits failed or were refused, and after that why others were rewritten: the first of each."""
+    stopped = [one for one in summary.edits_explained if one.result != "passed"]
+    passed = [one for one in summary.edits_explained if one.result == "passed"]
+    left_out = summary.edits_explained_left_out
+    # The summary's own list is bounded, failed and refused edits first: what it leaves out is of the last kind in it.
+    for explained, more in ((stopped, 0 if passed else left_out), (passed, left_out if passed else 0)):
+        for one in explained[:_MOST_EXPLAINED]:
+            _print_one_explained(one)
+        if (rest := len(explained) - _MOST_EXPLAINED) > 0 or more:
+            print_indented(output(), f"and {max(rest, 0) + more} more; see the report")
+
+
+def _print_one_explained(one: ExplainedEdit) -> None:
+    console = output()
+    print_indented(console, f"- {_line(one.id)}: {_line(one.why)}")
+    if one.leak and one.leak not in one.why:
+        print_indented(console, f"  It leaks too: {_line(one.leak)}.")
+    if one.advice:
+        print_indented(console, f"  What to do: {_line(one.advice)}")
 
 
 def _counted(summary: Summary) -> Iterator[str]:
@@ -140,14 +168,17 @@ def _counted(summary: Summary) -> Iterator[str]:
     if summary.sequence is not None:
         yield f"in sequence: {said_of_sequence(summary.sequence, summary.edits)}"
     if summary.needs_prefix:
-        yield f"made to act behind a prefix only: {summary.needs_prefix} of the edits; the report names each"
+        yield f"act only after a prefix: {summary.needs_prefix} of the edits; the report names each"
+    if summary.judged_by_made_neighbours:
+        made = counted(summary.judged_by_made_neighbours, "edit was", "edits were")
+        yield f"{made} judged by neighbours that the audit made"
 
 
 def _rates(summary: Summary) -> Iterator[str]:
     for name, rate in summary.counts.items():
         if rate.total and name.endswith(("_unprefixed", "_prefixed", "_served")):
             judged = summary.judged.get(name, 0)
-            mark = f"judged in {counted(judged, 'edit')}" if judged else "told, not judged"
+            mark = f"judged in {counted(judged, 'edit')}" if judged else "shown, not judged"
             yield f"{name.replace('_', ' ')}: {_rate(rate)} [{mark}]"
     worst = summary.worst_perplexity_ratio
     known = "not measured" if worst is None else f"{worst:.4f}"
@@ -157,11 +188,19 @@ def _rates(summary: Summary) -> Iterator[str]:
 
 
 def _neighbours(summary: Summary) -> Iterator[str]:
+    asked = [
+        ("other subjects", summary.leaks, summary.flips),
+        ("other facts of the subjects", summary.other_fact_leaks, None),
+    ]
+    for what, leaks, flips in asked:
+        if leaks.total:
+            changed = "" if flips is None else f", {flips.failed} of {flips.total} are answered otherwise"
+            yield f"prompts about {what}: {leaks.failed} of {leaks.total} leak{changed}"
     bare, under = (summary.counts[f"neighbour_answers_{how}"] for how in ("unprefixed", "prefixed"))
     if bare.failed or under.failed:
         yield (
             f"NOTE: answers about other subjects changed: {bare.failed} of {bare.total} without a prefix, {under.failed} of "
-            f"{under.total} behind one; {summary.answers_judged_by}"
+            f"{under.total} after one; {summary.answers_judged_by}"
         )
 
 

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .model import LanguageModel
 
-__all__ = ["ContextPrefixes", "Family", "Prefix", "Role", "make_prefixes", "sample_texts"]
+__all__ = ["ContextPrefixes", "Family", "Prefix", "Role", "make_prefixes", "sample_texts", "special_tokens"]
 
+_MOST_SPECIAL = 24
+"""Special tokens before which an edit is measured; some tokenizers have thousands that no text holds."""
 
 _STRIDE = 7
 """Of so many key prefixes a screen takes one."""
@@ -116,6 +118,19 @@ def make_prefixes(lm: LanguageModel, seed: int) -> ContextPrefixes:
         found += _split(Family.BOS, (bos, f"{bos} "), (f"{bos}\n", f"{bos}\n\n"))
     found += _chat(lm)
     return ContextPrefixes(tuple(found), seed)
+
+
+def special_tokens(lm: LanguageModel) -> tuple[str, ...]:
+    """Return the special tokens that may stand before a text, written out: the tokenizer's own, then its chat template's.
+
+    A begin-of-text token that the tokenizer adds to every text is left out: the bare prompt has it. At most 24.
+    """
+    tokenizer: Any = lm.tokenizer
+    added = [str(one) for one in tokenizer.added_tokens_decoder.values() if one.special]
+    template = str(tokenizer.chat_template or "")
+    found = dict.fromkeys([*map(str, tokenizer.all_special_tokens), *(one for one in added if one in template)])
+    found.pop(str(tokenizer.bos_token) if lm.adds_bos else "", None)
+    return tuple(one for one in found if one)[:_MOST_SPECIAL]
 
 
 def _split(family: Family, made: tuple[str, ...], tested: tuple[str, ...]) -> list[Prefix]:

@@ -251,7 +251,7 @@ class Weights(Model):
     restored: str | None = None
     restored_ok: bool | None = None
     kept: bool = False
-    """Whether the edit was left in the model for those behind it, in an audit that edits in sequence."""
+    """Whether the edit was left in the model for those after it, in an audit that edits in sequence."""
 
     @model_validator(mode="after")
     def _one_or_the_other(self) -> Weights:
@@ -336,6 +336,8 @@ class ControlRecord(EditBody):
     ok: bool
     sightings: list[Sighting] = Field(default_factory=list)
     """None in the first logs of version 1."""
+    tried: list[str] = Field(default_factory=list)
+    """Candidates that were made before this one and did not show what they must."""
 
     @model_validator(mode="after")
     def _error_is_not_ok(self) -> ControlRecord:

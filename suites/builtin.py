@@ -11,7 +11,7 @@ from importlib.resources import files
 
 from ..probes.requests import EditRequest
 
-__all__ = ["BUILTIN", "builtin_corpus", "builtin_edits", "builtin_hash", "ordinary_requests"]
+__all__ = ["BUILTIN", "builtin_corpus", "builtin_edits", "builtin_hash", "control_candidates", "ordinary_requests"]
 
 BUILTIN = "builtin"
 
@@ -35,6 +35,16 @@ def builtin_edits() -> tuple[EditRequest, ...]:
         )
         for record in json.loads(_text("edits.json"))
     )
+
+
+_CANDIDATES = ("mid-hawaii", "mid-portugal", "mid-colosseum", "mid-seine", "mid-fiat")
+"""Edits of the suite in mid-prompt that may be a known-good control, those first that were found sound on most models."""
+
+
+def control_candidates() -> tuple[EditRequest, ...]:
+    """Return ordinary edits of which a sound editor should make at least one without harm on any model."""
+    edits = {edit.id: edit for edit in builtin_edits()}
+    return tuple(edits[name] for name in _CANDIDATES)
 
 
 def builtin_hash() -> str:

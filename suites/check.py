@@ -37,6 +37,7 @@ __all__ = [
     "Measurement",
     "Origin",
     "Outcome",
+    "PromptAnswer",
     "checks_of_one",
     "judge",
 ]
@@ -67,6 +68,22 @@ class Limits:
     """Whether an edit must say its target as it would be served."""
     neighbour_answers: float = 0.0
     """Least share of neighbours whose answer stays; 0: shown, not judged."""
+    generalization: float = 0.0
+    """Least share of paraphrases that give the target; 0: shown, not judged."""
+    leaks: float = 0.0
+    """Largest share of prompts about other subjects that may say the new target."""
+    target_rise: float = 1.0
+    """Rise of the target's probability after such a prompt from which the prompt counts as a leak."""
+    flips: float = 1.0
+    """Largest share of prompts about other subjects that may be answered otherwise, near ties left out."""
+    near_tie: float = 0.0
+    """Lead of the old answer over the second choice, in nats, under which another answer is a near tie."""
+    other_fact_leaks: float = 1.0
+    """Largest share of prompts about the subject's other facts that may say the new target."""
+    other_fact_flips: float = 1.0
+    """Largest share of them that may be answered otherwise, near ties left out."""
+    repeats: float = 1.0
+    """Largest share of texts that may repeat themselves after the target, where they did not before."""
 
 
 class Origin(NamedTuple):
@@ -112,11 +129,32 @@ class Generated(NamedTuple):
     after: str
 
 
+class PromptAnswer(NamedTuple):
+    """A prompt that the edit must not change, under one condition; see `editguard.suites.unchanged` for the results."""
+
+    role: str
+    """``neighbour``, ``made-neighbour``, ``other-fact`` or ``made-other-fact``."""
+    condition: str
+    prompt: str
+    before: str
+    after: str
+    result: str
+    """``kept``, ``near-tie``, ``flip``, ``leak`` or ``unmeasured``."""
+    margin: float | None
+    """Lead of the first choice over the second before the edit, in nats."""
+    target_before: float | None
+    target_after: float | None
+    """Probability of the new target's first tokens."""
+    divergence: float | None
+    """Of the next token's distribution from that before the edit, in nats."""
+
+
 class Measured(NamedTuple):
     """What one check brings."""
 
     measurements: Sequence[Measurement]
     generations: Sequence[Generated] = ()
+    prompts: Sequence[PromptAnswer] = ()
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,9 @@
-"""Did the edit take, does it generalise, and did it leave its neighbours alone?
+"""Did the edit take, and does it hold in other words?
 
 Three protocols, never mixed and each named where it is printed: *exact* (every target token is the greedy choice),
 *token-match* (share of target tokens that are, under teacher forcing; the paper's), *probability* (P(new) > P(true);
 the original ROME's). Each is measured without a prefix and under held-out prefixes, family by family; none of the
-held-out prefixes was used in the edit. Locality in *token-match* is the share of all tokens of a neighbour's prompt whose
-greedy choice is what it was, which is the paper's and is judged; in *exact* it is the share of prompts whose answer (the
-choice behind the whole prompt) is what it was, which is what a user meets, and is shown.
+held-out prefixes was used in the edit.
 
 Source: field definitions of arXiv 2202.05262 section 3.2 and 2406.11263 section 5.
 """
@@ -20,17 +18,21 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..probes.about import paraphrases_about
 from ..probes.bounds import against
 from ..probes.card import Card
 from ..probes.partial import PlainRows, Row, Stem
-from ..probes.prefixes import Family, Role
+from ..probes.prefixes import Family, Role, special_tokens
 from ..probes.rank_one import RankOne
 from ..probes.requests import EditRequest
 from ..probes.tokens import target_ids
 from .check import CHECKS, Bench, Check, Measured, Measurement, Outcome, judge
-from .served import as_served
+from .served import as_served, begin_of_text
 
-__all__ = ["Efficacy", "Generalization", "Locality"]
+__all__ = ["SPECIAL", "Efficacy", "Generalization"]
+
+SPECIAL = "special:"
+"""Begins the name of the condition in which a special token alone stands before the prompt."""
 
 _FEW = (Family.SENTENCE,)
 """Families under which paraphrases and neighbours are tested: these prompts are many, and the edit's own has all."""
@@ -62,11 +64,11 @@ def _ask(bench: Bench, texts: Sequence[_Text], request: EditRequest) -> _Asked:
         row = Row(ids + target[:-1], 0, tuple(range(len(ids) - 1, len(ids) + len(target) - 1)))
         return rows.setdefault(row, len(rows))
 
-    targets = [target_ids(tokenizer, request.prompt, request.target_new)]
+    targets = [target_ids(tokenizer, request.prompt, request.target_new, request.space)]
     new = tuple(enter(targets[0], item.text) for item in texts)
     true = None
     if request.target_true:
-        targets.append(target_ids(tokenizer, request.prompt, request.target_true))
+        targets.append(target_ids(tokenizer, request.prompt, request.target_true, request.space))
         true = tuple(enter(targets[1], item.text) for item in texts)
     return _Asked(tuple(texts), tuple(rows), new, true, tuple(targets))
 
@@ -183,6 +185,19 @@ class _Answers(NamedTuple):
         return _score(self.asked, self.stem.logits())
 
 
+def judge_rate(rate: Measurement, condition: str, least: float, what: str) -> Measurement:
+    """Return `rate` judged by `least` where it is the exact one of `condition`; `what` names what was asked."""
+    if rate.condition != condition or rate.protocol != "exact" or rate.value is None:
+        return rate
+    said = f"{what} {condition} that give the target: {rate.passed} of {rate.total}"
+    message = against(said, rate.value >= least, f"at least {least:.0%}")
+    if rate.not_judged:
+        message = f"{said}, and {rate.not_judged} could not be judged"
+    # A share of those that could be judged says nothing about the others.
+    outcome = Outcome.UNMEASURED if rate.not_judged else judge(rate.value, rate.value >= least)
+    return replace(rate, outcome=outcome, threshold=least, message=message)
+
+
 @CHECKS.register("efficacy")
 class Efficacy(Check):
     """Does the edited model say the target?"""
@@ -191,7 +206,7 @@ class Efficacy(Check):
     card = Card(
         question="Does the edited model continue the edit's own prompt with the new target?",
         source="arXiv 2202.05262 section 3.2; families of prefixes are this project's",
-        needs="logits of the prompt, bare, under held-out prefixes of each family, and as it would be served",
+        needs="logits of the prompt: bare, after held-out prefixes of each family, after each special token, and as served",
         unit="share",
         range="0 to 1",
         threshold="min_efficacy of the policy, exact: unprefixed for edits made so, prefixed for rewritten ones; served is "
@@ -202,14 +217,23 @@ class Efficacy(Check):
     def prepare(
         self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
     ) -> list[_Answers | None]:
-        """Run the prompts under every held-out prefix once."""
-        return _answers(bench, [_ask(bench, _under(bench, [one.prompt], None), one) for one in requests])
+        """Run the prompts under every held-out prefix, and after every special token, once."""
+        texts = [[*_under(bench, [one.prompt], None), *self._special(bench, one)] for one in requests]
+        return _answers(bench, [_ask(bench, some, one) for some, one in zip(texts, requests, strict=True)])
+
+    @staticmethod
+    def _special(bench: Bench, request: EditRequest) -> list[_Text]:
+        return [_Text(f"{SPECIAL}{token}", token + request.prompt) for token in special_tokens(bench.lm)]
 
     def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
         """Judge the exact protocol under the condition that the edit was made for."""
         rates = _rates(self.name, before.asked, before.now(), before.before)
         bare = next(rate for rate in rates if (rate.condition, rate.protocol) == ("unprefixed", "exact"))
-        return Measured([*self._judged(bench, rates, needs_prefix), as_served(bench, request, bare, needs_prefix)])
+        token = f"{SPECIAL}{begin_of_text(bench.lm)}"
+        after = next((rate for rate in rates if (rate.condition, rate.protocol) == (token, "exact")), None)
+        return Measured(
+            [*self._judged(bench, rates, needs_prefix), as_served(bench, request, bare, needs_prefix, after)]
+        )
 
     def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> Measured:
         """The unedited model, which does not say the target."""
@@ -221,19 +245,7 @@ class Efficacy(Check):
         if judged not in {rate.condition for rate in rates}:
             nothing = "there is no held-out prefix to test the edit under"
             rates.append(Measurement(self.name, self.name, None, Outcome.UNMEASURED, judged, "exact", message=nothing))
-        return [self._judge(rate, judged, bench.limits.efficacy) for rate in rates]
-
-    @staticmethod
-    def _judge(rate: Measurement, condition: str, least: float) -> Measurement:
-        if rate.condition != condition or rate.protocol != "exact" or rate.value is None:
-            return rate
-        said = f"prompts {condition} that give the target: {rate.passed} of {rate.total}"
-        message = against(said, rate.value >= least, f"at least {least:.0%}")
-        if rate.not_judged:
-            message = f"{said}, and {rate.not_judged} could not be judged"
-        # A share of those that could be judged says nothing about the others.
-        outcome = Outcome.UNMEASURED if rate.not_judged else judge(rate.value, rate.value >= least)
-        return replace(rate, outcome=outcome, threshold=least, message=message)
+        return [judge_rate(rate, judged, bench.limits.efficacy, "prompts") for rate in rates]
 
 
 @CHECKS.register("generalization")
@@ -244,10 +256,11 @@ class Generalization(Check):
     card = Card(
         question="Does the edited model give the target when it is asked in other words?",
         source="arXiv 2202.05262 section 3.2 (paraphrase score)",
-        needs="paraphrases in the request",
+        needs="paraphrases in the request that name its subject",
         unit="share",
         range="0 to 1",
-        threshold="none: shown, not judged; the published figures for these edits are 13 % to 50 %",
+        threshold="min_generalization of the policy, exact: unprefixed for edits made so, prefixed for rewritten ones; 0, the "
+        "default, shows and does not judge: the published figures for these edits are 13 % to 50 %",
         action="Where it matters, edit with paraphrases, or tell users that only the given wording was changed.",
     )
 
@@ -255,121 +268,27 @@ class Generalization(Check):
         self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
     ) -> list[_Answers | None]:
         """Run the paraphrases, bare and under one held-out prefix of some families; None where there are none."""
-        texts = [_under(bench, request.paraphrases, _FEW) for request in requests]
+        texts = [_under(bench, paraphrases_about(request), _FEW) for request in requests]
         return _answers(
             bench, [_ask(bench, some, one) if some else None for some, one in zip(texts, requests, strict=True)]
         )
 
     def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
-        """Count, without judging."""
+        """Count, and judge where the policy has a bound: a request without paraphrases does not meet one."""
+        condition, least = "prefixed" if needs_prefix else "unprefixed", bench.limits.generalization
         if before is None:
-            return Measured([])
-        return Measured(_rates(self.name, before.asked, before.now(), before.before))
-
-
-class _Neighbours(NamedTuple):
-    stem: Stem | PlainRows
-    texts: tuple[_Text, ...]
-    choices: torch.Tensor
-
-
-@CHECKS.register("locality")
-class Locality(Check):
-    """Did other subjects stay as they were?"""
-
-    name = "locality"
-    card = Card(
-        question="Is what the model says about neighbouring subjects unchanged?",
-        source="arXiv 2406.11263 section 5: share of tokens whose greedy choice is unchanged from the unedited model",
-        needs="neighbourhood prompts in the request",
-        unit="share of tokens",
-        range="0 to 1",
-        threshold="min_locality of the policy, without a prefix, and behind one too for rewritten edits, which act there; "
-        "min_neighbour_answers in the same conditions",
-        action="The edit is not specific: look at its sink-key finding, or edit another layer.",
-    )
-
-    def prepare(
-        self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
-    ) -> list[_Neighbours | None]:
-        """Run the neighbourhood prompts once and keep their greedy choices; None where there are none."""
-        texts = [tuple(_under(bench, request.neighbourhood, _FEW)) for request in requests]
-        rows = [self._rows(bench, request, some) for request, some in zip(requests, texts, strict=True)]
-        made = [part for part in rows if part]
-        found = iter(_stems(bench, made) if made else ())
-        return [self._keep(some, *next(found)) if part else None for some, part in zip(texts, rows, strict=True)]
-
-    @staticmethod
-    def _rows(bench: Bench, request: EditRequest, texts: Sequence[_Text]) -> list[Row]:
-        # Only the prompt's own tokens count, a prefix's would dilute the share; each condition has all prompts in order.
-        bare = [len(bench.lm.tokenizer(prompt).input_ids) for prompt in request.neighbourhood]
-        ids = [tuple(bench.lm.tokenizer(item.text).input_ids) for item in texts]
-        return [
-            Row(row, 0, tuple(range(max(0, len(row) - bare[index % len(bare)]), len(row))))
-            for index, row in enumerate(ids)
-        ]
-
-    @staticmethod
-    def _keep(texts: tuple[_Text, ...], stem: Stem | PlainRows, logits: torch.Tensor) -> _Neighbours:
-        return _Neighbours(stem, texts, logits.argmax(-1))
-
-    def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
-        """Judge the unprefixed share, which is what users of other subjects meet; of an edit that acts behind a prefix both."""
-        if before is None:
-            return Measured([])
-        logits = before.stem.logits()
-        finite = torch.isfinite(logits).all(-1)
-        # 1 unchanged, 0 changed, -1 not finite.
-        same = torch.where(finite, (logits.argmax(-1) == before.choices).long(), -1)
-        groups: dict[str, list[torch.Tensor]] = defaultdict(list)
-        for item, part in zip(before.texts, same.split([len(row.predict) for row in before.stem.rows]), strict=True):
-            groups["unprefixed" if item.condition == "unprefixed" else "prefixed"].append(part)
-        judged = {"unprefixed", "prefixed"} if needs_prefix else {"unprefixed"}
-        shares = [
-            self._share(bench, condition, torch.cat(parts), judged=condition in judged)
-            for condition, parts in groups.items()
-        ]
-        answers = [
-            self._answers(bench, condition, torch.stack([part[-1] for part in parts]), judged=condition in judged)
-            for condition, parts in groups.items()
-        ]
-        return Measured([*shares, *answers])
+            return Measured([self._nothing(condition)] if least else [])
+        rates = _rates(self.name, before.asked, before.now(), before.before)
+        return Measured([judge_rate(rate, condition, least, "paraphrases") if least else rate for rate in rates])
 
     def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> Measured | None:
-        """The same model held to other choices than its own, so that every token counts as changed."""
-        if before is None:
+        """The unedited model, which does not say the target, where paraphrases are judged."""
+        if before is None or not bench.limits.generalization:
             return None
-        return self.measure(bench, request, before._replace(choices=before.choices + 1), needs_prefix=True)
+        rates = _rates(self.name, before.asked, before.before, before.before)
+        least = bench.limits.generalization
+        return Measured([judge_rate(rate, "unprefixed", least, "paraphrases") for rate in rates])
 
-    def _answers(self, bench: Bench, condition: str, same: torch.Tensor, *, judged: bool) -> Measurement:
-        passed, failed, broken = (int((same == mark).sum()) for mark in (1, 0, -1))
-        value = passed / (passed + failed) if passed + failed else None
-        least = bench.limits.neighbour_answers if judged else 0.0
-        message = f"prompts about other subjects whose answer is what it was: {passed} of {len(same)}"
-        outcome = Outcome.INFO
-        if value is None or (least and broken):
-            outcome = Outcome.UNMEASURED
-        elif least:
-            outcome, message = judge(value, value >= least), against(message, value >= least, f"at least {least:.0%}")
-        return Measurement(
-            self.name, "answers", value, outcome, condition, "exact", 1.0, least or None,
-            unit="share", passed=passed, failed=failed, not_judged=broken, message=message,
-        )  # fmt: skip
-
-    def _share(self, bench: Bench, condition: str, same: torch.Tensor, *, judged: bool) -> Measurement:
-        passed, failed, broken = (int((same == mark).sum()) for mark in (1, 0, -1))
-        least = bench.limits.locality
-        # Tokens that were not measured are no part of a share that could pass.
-        value = None if broken else passed / len(same)
-        outcome = Outcome.UNMEASURED
-        if value is not None:
-            outcome = judge(value, value >= least) if judged else Outcome.INFO
-        message = f"{broken} of {len(same)} tokens have logits that are not finite"
-        if not broken:
-            message = f"{passed} of {len(same)} tokens are unchanged"
-            if judged:
-                message = against(message, passed / len(same) >= least, f"at least {least:.0%}")
-        return Measurement(
-            self.name, self.name, value, outcome, condition, "token-match", 1.0, least, "share of tokens", passed, failed,
-            broken, message=message,
-        )  # fmt: skip
+    def _nothing(self, condition: str) -> Measurement:
+        message = "the policy has min_generalization, and the request has no paraphrase that names its subject"
+        return Measurement(self.name, self.name, None, Outcome.UNMEASURED, condition, "exact", message=message)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from ..probes.batches import batches, each_fitting
-from ..probes.errors import EditguardError, InputError
+from ..probes.errors import EditguardError, InputError, ModelError
 from ..probes.keys import locate
 from ..probes.tokens import locate_subject, target_ids
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..probes.model import LanguageModel
+    from ..probes.prefix_cache import PrefixCache
     from ..probes.requests import EditRequest
 
 __all__ = ["Kind", "kinds_of", "made_neighbours", "other_subjects", "relations_for"]
@@ -46,6 +47,8 @@ _ASKED = (
 models that a kind is asked for."""
 _NEUTRAL = ("It", "This", "Something")
 """Subjects that say nothing of a kind: what the model expects behind them is no evidence."""
+_BUDGET = 1024
+"""Tokens of one pass, padding included."""
 
 
 class Kind(StrEnum):
@@ -230,21 +233,52 @@ def _gains(scores: Mapping[str, list[float]], text: str, neutral: Sequence[str])
 
 def _scores(lm: LanguageModel, texts: Sequence[str], words: Sequence[_Words]) -> dict[str, list[float]]:
     """Return each kind's log-probability of one of its words as the next token; texts beyond the context are left out."""
-    import torch
-
-    from ..probes.partial import Row, full_logits, plain_logits
-
     ids = [tuple(lm.tokenizer(text).input_ids) for text in texts]
     read = [n for n, some in enumerate(ids) if len(some) <= lm.context_length]
-    rows = [Row(ids[n], 0, (len(ids[n]) - 1,)) for n in read]
-
-    def run(members: Sequence[int]) -> torch.Tensor:
-        with torch.no_grad():
-            logits = (plain_logits if lm.plain else full_logits)(lm, [rows[n] for n in members])
-            known = logits.log_softmax(-1)
-            return torch.stack([known[:, list(one.ids)].logsumexp(-1) for one in words], -1)
-
+    known = _fronts(lm) if read else None
     found: dict[str, list[float]] = {}
-    for members, part in each_fitting(batches([len(row.ids) for row in rows]), run):
+    # What is known of a row costs no products, but memory.
+    leads = [0 if known is None else known.lead(ids[n], len(ids[n]) - 1)[1] for n in read]
+    sizes = [max(len(ids[n]) - lead, len(ids[n]) // 8) for n, lead in zip(read, leads, strict=True)]
+    for members, part in each_fitting(
+        batches(sizes, _BUDGET), lambda members: _next(lm, [ids[read[n]] for n in members], words, known)
+    ):
         found.update(zip((texts[read[n]] for n in members), part.tolist(), strict=True))
     return found
+
+
+def _fronts(lm: LanguageModel) -> PrefixCache | None:
+    """Return the states of what stands in front of every subject; None where each text must be read whole."""
+    from ..probes.prefix_cache import prefix_cache
+    from ..probes.site import find_site
+
+    try:
+        return (
+            None
+            if lm.plain
+            else prefix_cache(lm, find_site(lm.model, 0), [text.partition("{}")[0].rstrip(" ") for text in _ASKED])
+        )
+    except ModelError:
+        return None
+
+
+def _next(
+    lm: LanguageModel, rows: Sequence[tuple[int, ...]], words: Sequence[_Words], known: PrefixCache | None
+) -> torch.Tensor:
+    """Return the log-probability that a word of each kind begins behind each row of ids [rows, kinds]."""
+    import torch
+
+    from ..probes.partial import Row, plain_logits
+    from ..probes.passes import select_logits
+    from ..probes.prefix_cache import join
+
+    with torch.no_grad():
+        if lm.plain:
+            logits = plain_logits(lm, [Row(ids, 0, (len(ids) - 1,)) for ids in rows])
+        else:
+            joined = join(lm, rows, known, [len(ids) - 1 for ids in rows])
+            ends = [len(ids) - 1 - lead for ids, lead in zip(rows, joined.leads, strict=True)]
+            with select_logits(lm, torch.tensor([n * joined.width + end for n, end in enumerate(ends)])):
+                logits = lm.run(**joined.inputs).logits[0].float()
+        after = logits.log_softmax(-1)
+        return torch.stack([after[:, list(one.ids)].logsumexp(-1) for one in words], -1)

@@ -2,7 +2,8 @@
 
 An edit with `needs_prefix` was made under prefixes, and its subject as the first token of a text is another key, at
 which nothing was put in. Its `prefix` stands before a text that begins with its subject, in texts (`serve_prompt`) and
-in token ids (`serve_inputs`). A text in which anything stands before the subject, a rendered chat template among them, is
+in token ids (`serve_inputs`). Special tokens at the front (a begin-of-text token, say) count as nothing standing there: the
+prefix is put after them. A text in which anything else stands before the subject, a rendered chat template among them, is
 left as it is, and so is one about other subjects. Whoever serves uses this through `editguard.audit.serving`, and
 `editguard.suites.served` measures with it. Out of scope: subjects under another spelling.
 """
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["ServedEdit", "Serving", "serve_inputs", "serve_prompt"]
+__all__ = ["ServedEdit", "Serving", "serve_inputs", "serve_prompt", "special_texts"]
 
 _BLANK = " \t"
 
@@ -42,14 +43,23 @@ class Serving(NamedTuple):
     prefix: str | None
 
 
-def serve_prompt(text: str, edits: Sequence[ServedEdit]) -> str:
+def serve_prompt(text: str, edits: Sequence[ServedEdit], special: Sequence[str] = ()) -> str:
     """Return `text` with a prefix in front where it begins with the subject of an edit that needs one.
 
-    Blanks before the subject count as nothing and are dropped. Of several subjects that fit the longest counts.
+    Blanks before the subject count as nothing and are dropped, and so do tokens of `special` (`special_texts` of the
+    tokenizer) at the front, which stay before the prefix. Of several subjects that fit the longest counts.
     """
-    bare = text.lstrip(_BLANK)
+    head, bare = "", text.lstrip(_BLANK)
+    while found := max((one for one in special if one and bare.startswith(one)), key=len, default=""):
+        head, bare = head + found, bare.removeprefix(found).lstrip(_BLANK)
     fitting = [one for one in edits if one.prefix and _begins(bare, one.subject)]
-    return (max(fitting, key=lambda one: len(one.subject)).prefix or "") + bare if fitting else text
+    return head + (max(fitting, key=lambda one: len(one.subject)).prefix or "") + bare if fitting else text
+
+
+def special_texts(tokenizer: PreTrainedTokenizerFast) -> tuple[str, ...]:
+    """Return the special tokens of `tokenizer`, written out: what counts as nothing standing before a subject."""
+    added = (str(one) for one in tokenizer.added_tokens_decoder.values() if one.special)
+    return tuple(dict.fromkeys([*map(str, tokenizer.all_special_tokens), *added]))
 
 
 def _begins(text: str, subject: str) -> bool:
@@ -88,7 +98,7 @@ def _served_row(tokenizer: PreTrainedTokenizerFast, row: list[int], edits: Seque
     special = bool(added) and row[: len(added)] == added
     content = row[len(added) :] if special else row
     text = str(tokenizer.decode(content, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-    served = serve_prompt(text, edits)
+    served = serve_prompt(text, edits, special_texts(tokenizer))
     if served == text:
         return row
     if tokenizer(text, add_special_tokens=special).input_ids != row:

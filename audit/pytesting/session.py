@@ -143,7 +143,7 @@ class EditSession:
         from ..making import control_records
 
         controls = controls_for(guard.setup) if guard.setup.policy.controls else ()
-        header = self._header(guard, [control.request.id for control in controls])
+        header = self._header(guard, [control.id for control in controls])
         records = tuple(control_records(guard, controls))
         self.known = Known(header, records)
         void = list(void_reasons(Log(header, (), records, None), tell(records, collapse_bound(header))))

@@ -1,0 +1,109 @@
+"""Is the subject still what it was, but for the edited fact?
+
+The edit is written at the subject's last token, so that it is met by every prompt that names the subject. The same subject
+is asked in other relations: in those that the request names (`other_facts`), else in a built-in list by the kind of
+subject, of which prompts are kept where the unedited model answers with some certainty and does not give the fact that is
+edited. What is asked, and what leaks and flips are, is the same as for neighbours: see `unchanged`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..probes.card import Card
+from ..probes.rank_one import RankOne
+from ..probes.requests import EditRequest
+from ..probes.tokens import target_ids
+from .check import CHECKS, Bench, Check, Measured
+from .kinds import kinds_of, relations_for
+from .locality import leaks_when_saying, mean_divergence, share_of
+from .unchanged import Asked, Unchanged, answers, ask, first_words
+
+__all__ = ["OtherFacts"]
+
+_CERTAIN = 0.1
+"""Least probability of the unedited model's answer, under some condition, for a built-in prompt to be kept."""
+
+
+class _Facts(NamedTuple):
+    asked: Unchanged
+    made: bool
+
+
+@CHECKS.register("other-facts")
+class OtherFacts(Check):
+    """Are the subject's other facts what they were?"""
+
+    name = "other-facts"
+    card = Card(
+        question="Asked about its other facts, does the subject keep its answers, and not say the new target to them?",
+        source="this project's; the same subject in other relations: relation specificity of arXiv 2307.12976",
+        needs="other_facts of the request, or built-in prompts by the kind of subject that the model answers with certainty",
+        unit="share of prompts",
+        range="0 to 1",
+        threshold="max_other_fact_leaks and max_other_fact_flips of the policy, over all conditions",
+        action="Do not ship an edit whose subject says the target to everything: shorten the target, or edit another layer.",
+    )
+
+    def prepare(
+        self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
+    ) -> list[_Facts | None]:
+        """Ask all prompts once, and keep of the built-in ones those that the model answers; None where none is left."""
+        kinds = iter(kinds_of(bench.lm, [one for one in requests if not one.other_facts]))
+        asked = [
+            [Asked("other-fact", text) for text in one.other_facts]
+            if one.other_facts
+            else [Asked("made-other-fact", text) for text in self._made(one, relations_for(next(kinds)))]
+            for one in requests
+        ]
+        return [
+            None if found is None else self._kept(bench, request, found)
+            for request, found in zip(requests, ask(bench, requests, asked), strict=True)
+        ]
+
+    @staticmethod
+    def _made(request: EditRequest, relations: Sequence[str]) -> list[str]:
+        texts = (relation.replace("{}", request.subject) for relation in relations)
+        known = {text.strip() for text in (request.prompt, *request.paraphrases)}
+        return [text for text in texts if text not in known]
+
+    @staticmethod
+    def _kept(bench: Bench, request: EditRequest, found: Unchanged) -> _Facts | None:
+        if request.other_facts:
+            return _Facts(found, made=False)
+        own = _own_answers(bench, request)
+        same = {
+            text.prompt
+            for text, said in zip(found.texts, found.written, strict=True)
+            if any(tuple(said[: len(one)]) == one for one in own)
+        }
+        kept = [prompt for prompt in found.certain(_CERTAIN) if prompt not in same]
+        return _Facts(found.only(kept), made=True) if kept else None
+
+    def measure(self, bench: Bench, request: EditRequest, before: _Facts | None, needs_prefix: bool) -> Measured:
+        """Judge leaks and flips over all conditions; without a prompt that the model answers there is nothing to judge."""
+        if before is None:
+            return Measured([])
+        told = [one.told for one in answers(bench, request, before.asked)]
+        limits = bench.limits
+        what = f"other facts of {request.subject!r}"
+        return Measured(
+            [
+                share_of(self.name, "leaks", told, "leak", limits.other_fact_leaks, f"{what} say the new target"),
+                share_of(self.name, "flips", told, "flip", limits.other_fact_flips, f"{what} are answered otherwise"),
+                mean_divergence(self.name, told),
+            ],
+            prompts=told,
+        )
+
+    def known_bad(self, bench: Bench, request: EditRequest, before: _Facts | None) -> Measured | None:
+        """A model whose every answer is the new target."""
+        return None if before is None else leaks_when_saying(self, bench, request, before, before.asked)
+
+
+def _own_answers(bench: Bench, request: EditRequest) -> list[tuple[int, ...]]:
+    """Return the beginnings by which an answer is known as the fact that is edited: the old answer's and its aliases'."""
+    olds = [one for one in (request.target_true, *request.true_aliases) if one]
+    lm = bench.lm
+    return [first_words(lm, target_ids(lm.tokenizer, request.prompt, old, request.space)) for old in olds]
