@@ -70,7 +70,7 @@ class HeadlineCheck(StrEnum):
 class Condition(StrEnum):
     """Under which prefix a measurement was made; a prefix family `f` is written ``family:f``.
 
-    ``served`` is the model as its users meet it: behind the prefix that an edit needs, and bare where it needs none.
+    ``served`` is the model as its users meet it: after the prefix that an edit needs, and bare where it needs none.
     """
 
     UNPREFIXED = "unprefixed"

@@ -143,10 +143,10 @@ def _own(story: Story, header: Header) -> Iterator[_Fault]:
 
 def _measured(one: Measurement, record: EditRecord | ControlRecord) -> _Fault:
     if one.verdict == "unmeasured":
-        said = f" ({condition_label(one.condition)}): {_clause(one.message)}" if one.message else ""
-        return _Fault(
-            Ground.NOT_MEASURED, one.check, f"The check {one.check!r} was not measured, and that is never a pass{said}"
-        )
+        locality = one.check == HeadlineCheck.LOCALITY.value
+        what = "What it does to other subjects" if locality else f"The check {one.check!r}"
+        said = f": {_clause(one.message)}" if one.message else ""
+        return _Fault(Ground.NOT_MEASURED, one.check, f"{what} was not measured, and unmeasured is never a pass{said}")
     describe = _DESCRIBED.get((one.check, one.metric)) or _DESCRIBED.get((one.check, ""))
     if describe is None:
         return _Fault(Ground.OTHER, one.check, f"The check {one.check!r} failed: {_clause(one.message) or one.metric}")

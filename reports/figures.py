@@ -149,7 +149,7 @@ def _keys(digest: Digest) -> Figure | None:
     means = [(s, k.mean_point) for s, k in known if k.mean_point is not None]
     drawn = thinned(prefixed, MOST_PREFIXED_POINTS)
     traces = [
-        trace("behind prefixes", "prefixed", [_at(s, p, "under a prefix") for s, p in drawn], "circle", size=4),
+        trace("after prefixes", "prefixed", [_at(s, p, "under a prefix") for s, p in drawn], "circle", size=4),
         trace("their means", "mean", [_at(s, p, "mean under prefixes") for s, p in means], "cross-thin-open", size=7),
     ]
     for decided in Decided:
@@ -165,9 +165,11 @@ def _keys(digest: Digest) -> Figure | None:
         name="keys",
         title="Where does the layer look each subject up? The keys",
         caption="A key is what the edited layer knows a subject by; all keys are seen here on one plane. Coloured: bare, "
-        "with nothing before the prompt. Grey: the same subjects with a text before the prompt. A coloured mark far from "
-        "the grey ones is a key that the subject has nowhere else, and an edit made there as published collapses the "
-        "model." + note + thin_note(traces),
+        "with nothing before the prompt. Grey: the same subjects with a text before the prompt. The distance of a coloured "
+        "mark from the grey ones is the shift of the key: how far it moves when nothing stands before the prompt. "
+        "A far mark does not mean that an edit collapses the model, and a near one does not mean that it is sound: the "
+        "denominators say how large an edit is, and the perplexity what it did. A far mark means that an edit made for "
+        "the bare prompt may not act after a text." + note + thin_note(traces),
         data=figure_json(traces, layout),
         columns=("Bare-prompt keys", "Edits", "Smallest distance to the edit's own mean key", "Median", "Largest"),
         rows=spread(_distances(digest)),

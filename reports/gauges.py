@@ -1,7 +1,7 @@
 """The key picture of one edit: its figures on scales, beside where ordinary subjects lie and where a probe fires.
 
 Three scales where the log holds them: the size of the update, the two denominators that it follows from, and the cosine of
-the bare key with those behind prefixes. Each comes with the same in words; places are per cent of the scale's length. Out
+the bare key with those after prefixes. Each comes with the same in words; places are per cent of the scale's length. Out
 of scope: how they are drawn (the templates).
 """
 
@@ -90,7 +90,7 @@ def _denominators(keys: Keys, known: _Known) -> _Seen | None:
     bounds = [plain.value if plain else None, rule.value * under if rule and rule.value and under else None]
     ordinary = _ordinary(rule)
     return _Seen(
-        "Denominator, |u · k_u|", abs(keys.denominator), "bare prompt", under, "behind prefixes",
+        "Denominator, |u · k_u|", abs(keys.denominator), "bare prompt", under, "after prefixes",
         max((bound for bound in bounds if bound), default=None),
         (ordinary[0] * under, ordinary[1] * under) if ordinary and under else _ordinary(plain), too_high=False,
     )  # fmt: skip
@@ -100,7 +100,7 @@ def _cosines(keys: Keys, known: _Known) -> Iterator[Gauge]:
     if keys.cosine is not None and -1.001 < keys.cosine < 1.001:
         rule = known.get((_SHIFT, _COSINE))
         seen = _Seen(
-            "Cosine of the bare key with those behind prefixes", keys.cosine, "bare prompt", None, "",
+            "Cosine of the bare key with those after prefixes", keys.cosine, "bare prompt", None, "",
             rule.value if rule else None, _ordinary(rule), too_high=False,
         )  # fmt: skip
         yield _gauge(seen, lambda value: min(100.0, max(0.0, 50 * (value + 1))), ("−1", "1"))

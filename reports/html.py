@@ -12,23 +12,26 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .closings import Gate, Override
 from .digest import Digest, digest
 from .drift_figures import drift_figures
+from .explain import Ground, explain
 from .figures import figures
 from .gauges import gauges
 from .log import Log
 from .numbers import number, ratio
 from .page import render_page
+from .prompt_views import condition_label, leak_rate, prompt_groups
 from .ranges import shape, told_as_one
 from .rates import make_rate
-from .schema import Condition, Measurement, Rate
+from .schema import Condition, Header, Measurement, Rate
 from .sequence import said_of_sequence
 from .since import since
 from .story import Decided, Result, Story
 from .text import counted, named
+from .verdict import ship_reasons
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -38,6 +41,15 @@ __all__ = ["PACK", "SHOWN", "TOLD", "render_html"]
 TOLD = 300
 """A page of more edits than this opens with the first `SHOWN` rows of their table; the rest, and all stories, are packed."""
 SHOWN, PACK = 200, 50
+_ALIKE: Final = {
+    Ground.LEAK: "They leak: prompts about other subjects now say the new target.",
+    Ground.OTHER_FACT_LEAK: "Their subjects say the target to other questions.",
+    Ground.DID_NOT_TAKE: "They did not take: too few prompts gave the target.",
+    Ground.FLIP: "Answers about other subjects changed.",
+    Ground.OTHER_FACT_FLIP: "Other facts of their subjects changed.",
+    Ground.REPEATS: "The model repeats itself after the target.",
+}
+"""What edits have in common that failed for one ground, where each is explained in words of its own."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,7 @@ class Group:
     kind: str
     reason: str
     stories: tuple[Story, ...]
+    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,6 +95,10 @@ def render_html(log: Log, gate: Gate | None = None, overrides: Sequence[Override
             "packed": packed,
             "anchors": anchors,
             "gauges": partial(gauges, thresholds=log.header.thresholds),
+            "explained": partial(explain, header=log.header),
+            "prompt_groups": prompt_groups,
+            "condition_label": condition_label,
+            "leak_rate": leak_rate,
         },
         d=found,
         told=TOLD,
@@ -93,7 +110,10 @@ def render_html(log: Log, gate: Gate | None = None, overrides: Sequence[Override
         not_asked=not_asked(found.stories),
         named=named,
         sequence=found.summary.sequence and said_of_sequence(found.summary.sequence, found.summary.edits),
-        groups=groups(found.stories),
+        groups=groups(found.stories, log.header),
+        shippable=[story for story in found.stories if story.result is Result.PASSED] if found.summary.may_ship else [],
+        # The ids that may ship stand in this sentence too; on the page they are links.
+        linked=list(ship_reasons(found.stories, found.summary.may_ship)),
         since=since(found, gate, overrides),
     )
 
@@ -150,22 +170,34 @@ def not_asked(stories: Sequence[Story]) -> list[str]:
     return [one.id for one in measured if not any(m.check == "locality" for m in one.measurements)]
 
 
-def groups(stories: Sequence[Story]) -> list[Group]:
+def groups(stories: Sequence[Story], header: Header) -> list[Group]:
     """Gather what failed, was refused or was rewritten by its reason, whatever the numbers in it; the gravest first."""
-    found: dict[tuple[str, tuple[str, ...]], list[tuple[str, Story]]] = {}
+    found: dict[tuple[str, Ground | tuple[str, ...], str], list[tuple[str, Story]]] = {}
     for story in stories:
         kind = Result.FAILED.value if story.result is Result.FAILED else story.decided.value
         if kind == Decided.ALLOWED.value:
             continue
-        reasons = story.faults if kind == Result.FAILED.value else story.record.decision.reasons
-        why = "; ".join(reasons) or story.record.error or "No reason was recorded."
-        found.setdefault((kind, shape(why)), []).append((why[:1].upper() + why[1:], story))
+        explanation = explain(story, header)
+        why = "; ".join(story.record.decision.reasons) or story.record.error or "No reason was recorded."
+        alike: Ground | tuple[str, ...] = shape(why)
+        if kind == Result.FAILED.value and explanation is not None:
+            why = explanation.why
+            alike = explanation.ground if explanation.ground in _ALIKE else shape(why)
+        advice = explanation.advice if explanation is not None else ""
+        found.setdefault((kind, alike, advice), []).append((why[:1].upper() + why[1:], story))
     order = [Result.FAILED.value, Decided.REFUSED.value, Decided.REWRITTEN.value]
     gathered = [
-        Group(kind, told_as_one([why for why, _ in members]), tuple(story for _, story in members))
-        for (kind, _), members in found.items()
+        Group(kind, _told(alike, [why for why, _ in members]), tuple(story for _, story in members), advice)
+        for (kind, alike, advice), members in found.items()
     ]
     return sorted(gathered, key=lambda group: (order.index(group.kind), -len(group.stories)))
+
+
+def _told(alike: Ground | tuple[str, ...], whys: Sequence[str]) -> str:
+    """Return what several edits share in one sentence; of those that have the ground alone in common the first follows."""
+    if isinstance(alike, Ground) and len(whys) > 1:
+        return f"{_ALIKE[alike]} The first: {whys[0]}"
+    return whys[0] if isinstance(alike, Ground) else told_as_one(whys)
 
 
 def lines(measurements: Sequence[Measurement]) -> list[Line]:

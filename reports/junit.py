@@ -20,6 +20,7 @@ from xml.etree import ElementTree
 from .closings import Gate, Override
 from .comparison_text import headline, lapse, said_of
 from .digest import Digest, digest
+from .explain import Explanation, explain
 from .log import Log
 from .sequence import said_of_sequence
 from .story import Decided, Story
@@ -103,24 +104,25 @@ def _edits(found: Digest) -> Iterator[_Case]:
     allowed = found.header.policy.get("allow_refused") is True
     for story in found.stories:
         group = _part(story.record.group) or "edits"
-        yield _Case(f"{source}.{group}", story.record.id, story.record.seconds, _edit_end(story, allowed))
+        end = _edit_end(story, explain(story, found.header), allowed)
+        yield _Case(f"{source}.{group}", story.record.id, story.record.seconds, end)
 
 
-def _edit_end(story: Story, refused_is_allowed: bool) -> _End | None:
+def _edit_end(story: Story, explanation: Explanation | None, refused_is_allowed: bool) -> _End | None:
     record = story.record
+    if explanation is None or not (story.faults or story.decided is Decided.REFUSED):
+        return None
+    details = _details(story, explanation)
     if record.outcome == "errored":
-        return _End("error", "errored", record.error or "", _details(story))
+        return _End("error", "errored", record.error or "", details)
     if story.faults:
-        return _End("failure", "collapsed" if story.collapsed else "failed", "; ".join(story.faults), _details(story))
-    if story.decided is Decided.REFUSED:
-        why = f"refused: {'; '.join(record.decision.reasons)}"
-        tag = "skipped" if refused_is_allowed else "failure"
-        return _End(tag, "refused", why, _details(story))
-    return None
+        return _End("failure", "collapsed" if story.collapsed else "failed", explanation.why, details)
+    tag = "skipped" if refused_is_allowed else "failure"
+    return _End(tag, "refused", explanation.why, details)
 
 
-def _details(story: Story) -> str:
-    """Return the edit, what was found and decided, and why it failed, a line each."""
+def _details(story: Story, explanation: Explanation) -> str:
+    """Return the edit, what was found and decided, why it failed and what to do, a line each."""
     record = story.record
     lines = [
         f"prompt: {record.prompt}",
@@ -130,6 +132,8 @@ def _details(story: Story) -> str:
         *(f"reason: {reason}" for reason in record.decision.reasons),
         *(f"{one.probe}: {one.message}" for one in record.findings if one.level != "ok"),
         *(f"fault: {fault}" for fault in story.faults),
+        f"why: {explanation.why}",
+        f"what to do: {explanation.advice}",
     ]
     return "\n".join(_text(line) for line in lines)
 

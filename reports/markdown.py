@@ -11,12 +11,14 @@ from collections.abc import Iterator, Sequence
 from .closings import Gate, Override
 from .comparison_text import headline, lapse, said_of
 from .digest import Digest, digest
+from .explain import explain
 from .log import Log
 from .marks import escaped, grid
 from .numbers import percent, ratio
-from .schema import ControlRecord, Rate
+from .schema import ControlRecord, Header, Rate
 from .sequence import said_of_sequence
 from .story import Decided, Result, Story
+from .summary import Summary
 from .text import counted, shortened
 from .verdict import control_fault, not_controlled
 
@@ -60,7 +62,8 @@ def _lines(found: Digest, gate: Gate | None, overrides: Sequence[Override]) -> I
     if summary.skipped_invalid:
         yield ""
         yield f"{counted(summary.skipped_invalid, 'wrong record was', 'wrong records were')} left out."
-    yield from _edits(found.stories)
+    yield from _leaks(summary)
+    yield from _edits(found.stories, found.header)
     yield from _rates(summary.counts, summary.efficacy_by_family)
     yield from _controls(found.controls)
     yield from _provenance(found)
@@ -76,27 +79,37 @@ def _since(gate: Gate | None, overrides: Sequence[Override]) -> Iterator[str]:
     yield from map(lapse, gate.lapsed[:MOST_ROWS])
 
 
-def _edits(stories: Sequence[Story]) -> Iterator[str]:
+def _edits(stories: Sequence[Story], header: Header) -> Iterator[str]:
     failed = [story for story in stories if story.result is Result.FAILED]
     refused = [story for story in stories if story.result is Result.REFUSED]
     rewritten = [story for story in stories if story.result is Result.PASSED and story.decided is Decided.REWRITTEN]
-    yield from _table("Failed", failed, [story.faults for story in failed])
-    yield from _table("Refused", refused, [story.record.decision.reasons for story in refused])
-    yield from _table("Rewritten", rewritten, [story.record.decision.reasons for story in rewritten])
+    yield from _table("Failed", failed, header)
+    yield from _table("Refused", refused, header)
+    yield from _table("Rewritten", rewritten, header)
 
 
-def _table(title: str, stories: Sequence[Story], whys: Sequence[Sequence[str]]) -> Iterator[str]:
+def _leaks(summary: Summary) -> Iterator[str]:
+    asked = [("about other subjects", summary.leaks), ("about other facts of the subjects", summary.other_fact_leaks)]
+    for what, rate in asked:
+        if rate.total:
+            yield ""
+            yield f"{rate.failed} of {counted(rate.total, 'prompt')} {what} {'leaks' if rate.failed == 1 else 'leak'}."
+
+
+def _table(title: str, stories: Sequence[Story], header: Header) -> Iterator[str]:
     if not stories:
         return
     yield ""
     yield f"### {title}: {len(stories)}"
     yield ""
+    explained = [(one, explain(one, header)) for one in stories[:MOST_ROWS]]
+    advised = any(why is not None and why.advice for _, why in explained)
     yield from grid(
-        ["edit", "subject", "new target", "perplexity ratio", "why"],
+        ["edit", "subject", "new target", "perplexity ratio", "why", *(["what to do"] if advised else [])],
         [
             [_text(one.record.id), _text(one.record.subject), _text(one.record.target_new), ratio(one.ratio),
-             _text("; ".join(why))]
-            for one, why in zip(stories[:MOST_ROWS], whys, strict=False)
+             _text(why.why if why else ""), *([_text(why.advice if why else "")] if advised else [])]
+            for one, why in explained
         ],
     )  # fmt: skip
     yield from _rest(len(stories), "edit")
@@ -104,7 +117,7 @@ def _table(title: str, stories: Sequence[Story], whys: Sequence[Sequence[str]]) 
 
 def _rates(counts: dict[str, Rate], families: dict[str, Rate]) -> Iterator[str]:
     named = {name.replace("_", " "): rate for name, rate in counts.items() if name.endswith(("prefixed", "served"))}
-    rows = {**named, **{f"efficacy behind {name}": rate for name, rate in families.items()}}
+    rows = {**named, **{f"efficacy after the prefix {name}": rate for name, rate in families.items()}}
     measured = [(name, rate) for name, rate in rows.items() if rate.total]
     if not measured:
         return

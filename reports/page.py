@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .differences import Part, differences
 from .numbers import counts, number, percent, ratio
 from .plotting import Figure
+from .prompt_views import highlighted
 from .text import from_right, pieces, shortened, visible
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def _environment(more: Mapping[str, Callable[..., Any]]) -> Environment:
     )
     environment.filters |= {
         "differences": _differences,
+        "highlighted": highlighted,
         "show": show,
         "show_breaks": show_breaks,
         "show_part": show_part,

@@ -23,7 +23,7 @@ class SequenceTally(Model):
 
     kept: Count
     closed: str | None = None
-    """Id of the edit that would have led over a bound of the accumulated drift; everything behind it was refused."""
+    """Id of the edit that would have led over a bound of the accumulated drift; everything after it was refused."""
     perplexity_ratio: float | None
     relative_norm: float | None
     retained: Rate | None
@@ -76,7 +76,7 @@ def said_of_sequence(tally: SequenceTally, edits: int) -> str:
 
 def _unserved(retained: Rate) -> str:
     """Return in brackets how many were not asked; nothing where all were."""
-    return f" ({retained.not_judged} of them served behind no prefix, and not asked)" if retained.not_judged else ""
+    return f" ({retained.not_judged} of them served after no prefix, and not asked)" if retained.not_judged else ""
 
 
 def sequence_reasons(log: Log) -> Iterator[str]:

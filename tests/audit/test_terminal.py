@@ -73,7 +73,7 @@ def test_a_count_says_whether_it_is_judged_and_changed_neighbours_are_told(
     assert shown["efficacy unprefixed"].endswith("[judged in 1 edit]")
     assert shown["locality unprefixed"].endswith("[judged in 1 edit]")
     for name in ("efficacy prefixed", "generalization unprefixed", "locality prefixed", "neighbour answers unprefixed"):
-        assert shown[name].endswith("[told, not judged]"), name
+        assert shown[name].endswith("[shown, not judged]"), name
     changed = summary.counts | {"neighbour_answers_unprefixed": make_rate(3, 2, 0)}
     print_summary(summary.model_copy(update={"counts": changed}), tmp_path / LOG)
     said = capsys.readouterr().out

@@ -38,9 +38,9 @@ def test_an_edit_that_must_not_be_made_as_asked_is_beyond_its_thresholds() -> No
     assert (size.beyond, denominators.beyond, cosine.beyond) == (True, True, False)
     assert size.said.startswith("as published, at most 90, the update itself ")
     assert "as asked too large, threshold at most 3; ordinary subjects 0.15 to 1.6" in size.said
-    # The ratio's rule and its quantiles, in the denominators' own terms: times the denominator behind prefixes.
+    # The ratio's rule and its quantiles, in the denominators' own terms: times the denominator after prefixes.
     assert denominators.said == (
-        "bare prompt 0.04, behind prefixes 4; as asked too small, threshold at least 0.08; ordinary subjects 0.36 to 4.4"
+        "bare prompt 0.04, after prefixes 4; as asked too small, threshold at least 0.08; ordinary subjects 0.36 to 4.4"
     )
     assert cosine.said == "bare prompt 0.6; as asked within, threshold at least -0.1; ordinary subjects 0.2 to 0.98"
 

@@ -45,14 +45,14 @@ def collapsed(log: Log) -> Log:
 def test_the_verdict_comes_first_with_its_numbers(page: Page) -> None:
     text = " ".join(page.text.split())
     assert (
-        text.index("Pass. Each of these edits may ship by itself, 18 of them only behind a prefix.")
+        text.index("Pass. Each of these edits may ship by itself, 18 of them only after a prefix.")
         < text.index("Allowed 36")
         < text.index("Do the edits take?")
     )
     assert "Rewritten 18" in text
     assert "Refused 6" in text
     assert "Did an edit collapse the model? No" in text
-    assert "18 edits work only behind a prefix." in text
+    assert "18 edits work only after a prefix." in text
 
 
 def test_of_one_edit_the_page_speaks_as_of_one(log: Log) -> None:
@@ -64,7 +64,7 @@ def test_of_one_edit_the_page_speaks_as_of_one(log: Log) -> None:
 
 def test_a_failed_and_a_void_audit_say_so(log: Log) -> None:
     failed = " ".join(Page(render_html(collapsed(log))).text.split())
-    assert "Fail. Do not ship these edits." in failed
+    assert "Fail. Do not ship all of these edits: 53 of 60 passed and may ship by themselves." in failed
     assert "Did an edit collapse the model? Yes" in failed
     assert "It collapsed the model: perplexity ratio 3812, over the bound of 1.5" in failed
     missing = replace(log, controls=log.controls[1:], footer=Footer(records=62, seconds=1.0))

@@ -63,7 +63,7 @@ def test_a_refused_edit_is_skipped_where_the_policy_allows_it() -> None:
 def test_a_failure_says_what_was_measured_what_is_allowed_and_of_which_edit() -> None:
     (case,) = [case for case in suite(log_of("collapsed")) if case.name == "collapsed"]
     (failure,) = case.result
-    assert failure.message == "it collapsed the model: perplexity ratio 4000, over the bound of 1.5"
+    assert failure.message == "It collapsed the model: perplexity ratio 4000, over the bound of 1.5."
     assert failure.type == "collapsed"
     assert failure.text.splitlines()[:3] == [
         "prompt: Chicago is a twin city of", "subject: Chicago", "new target: Istanbul",

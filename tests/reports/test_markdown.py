@@ -55,7 +55,7 @@ def test_failed_refused_and_rewritten_edits_are_told_apart_with_their_reasons(lo
     text = render_markdown(replace(log, edits=edits))
     (failed,), (refused,), (rewritten,) = rows(text, "Failed: 1"), rows(text, "Refused: 1"), rows(text, "Rewritten: 1")
     assert (failed[0], failed[3]) == ("bad", "4\u202f000")
-    assert failed[4] == "it collapsed the model: perplexity ratio 4000, over the bound of 1.5"
+    assert failed[4] == "It collapsed the model: perplexity ratio 4000, over the bound of 1.5."
     assert (refused[0], refused[4]) == ("no", "its subject is not in the prompt")
     assert rewritten[0] == "new"
 
@@ -69,7 +69,9 @@ def test_a_long_table_shows_the_first_rows_and_counts_the_rest(log: Log) -> None
 
 def test_families_controls_and_provenance_are_there(log: Log) -> None:
     text = render_markdown(log)
-    assert {f"efficacy behind {family}" for family in synthetic.FAMILIES} <= {row[0] for row in rows(text, "Rates")}
+    assert {f"efficacy after the prefix {family}" for family in synthetic.FAMILIES} <= {
+        row[0] for row in rows(text, "Rates")
+    }
     assert [row[0] for row in rows(text, "Controls")] == ["rome-1", "rome-2", "sound-1"]
     last = text.splitlines()[-1]
     assert log.header.policy_sha256 in last

@@ -95,13 +95,13 @@ def all_held(log: Log) -> Log:
     [
         ((5, 1, 0), 0.9, "Only 5 of 6 kept edits held at the end, and the policy asks for 90%"),
         ((4, 2, 0), 0.9, "Only 4 of 6 kept edits held at the end, and"),
-        ((3, 1, 2), 0.9, "Only 3 of 6 kept edits held at the end (2 of them served behind no prefix, and not asked)"),
+        ((3, 1, 2), 0.9, "Only 3 of 6 kept edits held at the end (2 of them served after no prefix, and not asked)"),
         ((5, 1, 0), 0.8, None),
         ((5, 0, 1), 0.8, None),
         ((0, 0, 6), 0.0, None),
         # What was not asked is never a pass.
         ((5, 0, 1), 1.0, "Only 5 of 6 kept edits held at the end (1 of them"),
-        ((0, 0, 6), 0.9, "Only 0 of 6 kept edits held at the end (6 of them served behind no prefix, and not asked)"),
+        ((0, 0, 6), 0.9, "Only 0 of 6 kept edits held at the end (6 of them served after no prefix, and not asked)"),
     ],
 )
 def test_too_many_edits_that_do_not_hold_at_the_end_fail_the_audit(
@@ -203,7 +203,7 @@ def test_what_closed_the_sequence_is_said_first_hand(log: Log) -> None:
 
 
 def test_a_kept_edit_says_so_in_its_story(log: Log) -> None:
-    assert render_html(log).count("kept in the model for the edits behind it") == 6
+    assert render_html(log).count("kept in the model for the edits after it") == 6
 
 
 def test_a_control_is_never_kept(log: Log) -> None:
