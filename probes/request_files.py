@@ -1,7 +1,7 @@
 """Requested edits from a file or a dataset.
 
 Order: the bytes are read and hashed, `request_formats` makes raw records of them by the file's suffix,
-`request_forms` finds each record's form and faults, ids are checked against each other, and the wrong records are
+`request_forms` finds each record's layout and faults, ids are checked against each other, and the wrong records are
 reported all at once. Out of scope: writing files, and whether an edit is a good idea (the probes).
 """
 
@@ -11,14 +11,17 @@ import hashlib
 import json
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from .errors import RequestError
+from .layouts.base import LeftOut, Reading
+from .request_bytes import PACKED, text_of
 from .request_formats import PARSERS
-from .request_forms import read_record
+from .request_forms import ReadRecord, read_record
 from .request_records import Fault, RawRecord, describe, raw_record
 from .requests import EditRequest
 
@@ -52,18 +55,26 @@ class LoadedRequests:
     source: str
     sha256: str
     """Of the file's bytes; of a dataset, of the canonical JSON of all its records (keys sorted, no spaces, UTF-8)."""
+    unused: tuple[str, ...] = ()
+    """A sentence for what the records hold and no request uses, identifiers aside: ``loc_ans of 3 records is not used: ...``."""
 
 
 def load_requests(
-    source: str | Path, *, skip_invalid: bool = False, limit: int | None = None, can_skip: bool = True
+    source: str | Path,
+    *,
+    skip_invalid: bool = False,
+    limit: int | None = None,
+    can_skip: bool = True,
+    zsre_target: Literal["alt", "answers"] = "alt",
 ) -> LoadedRequests:
     """Read the requested edits in `source`: a file, or ``hf://dataset[:split]`` through the `datasets` library.
 
     Formats by suffix: .json (a list, or an object with the list under "edits"), .jsonl and .ndjson, .yaml and .yml
-    (no tags, no aliases), .csv (lists in a cell as a JSON array or separated by "|"). Forms: see `request_forms`.
-    `limit` takes only the first so many records; those behind them are neither checked nor returned. With
-    `skip_invalid` the wrong records are returned beside the good ones instead of being an error, which names that way out
-    where the caller `can_skip`.
+    (no tags, no aliases), .csv (lists in a cell as a JSON array or separated by "|"). Layouts: see `layouts`; a record
+    of MQuAKE holds several edits. `limit` takes only the first so many records; later ones are neither checked nor
+    returned. `zsre_target` says what is edited in where a file is zsRE: "alt", as MEND and EasyEdit do, or the first of
+    "answers", as ROME and MEMIT do, without an old answer. With `skip_invalid` the wrong records are returned beside the
+    good ones instead of being an error; the error names that way out where the caller `can_skip`.
     Raises `RequestError` that names every wrong record and its fields, or the fault of the whole source.
     """
     if limit is not None and limit < 1:
@@ -78,10 +89,10 @@ def load_requests(
     if records[0].fields.get("kind") == "header" and "schema_version" in records[0].fields:
         raise RequestError(f"{name!r} is an audit's log and asks for no edit; give the file of edits that was audited.")
     records = records[:limit]
-    requests, invalid = _sort_out(records)
+    requests, invalid, unused = _sort_out(records, Reading(zsre_target))
     if invalid and not (skip_invalid and requests):
         raise RequestError(_report(name, invalid, len(records), skip_invalid=skip_invalid, can_skip=can_skip))
-    return LoadedRequests(tuple(requests), tuple(invalid), name, sha256)
+    return LoadedRequests(tuple(requests), tuple(invalid), name, sha256, unused)
 
 
 class _Source(NamedTuple):
@@ -92,42 +103,66 @@ class _Source(NamedTuple):
 # ------------------------------------------------------------------------------------------------------------- records
 
 
-def _sort_out(records: Iterable[RawRecord]) -> tuple[list[EditRequest], list[InvalidRecord]]:
+class _Sorted(NamedTuple):
+    requests: list[EditRequest]
+    invalid: list[InvalidRecord]
+    unused: tuple[str, ...]
+
+
+def _sort_out(records: Iterable[RawRecord], reading: Reading) -> _Sorted:
     requests: list[EditRequest] = []
     invalid: list[InvalidRecord] = []
     owners: dict[str, str] = {}
+    left_out: Counter[LeftOut] = Counter()
     for index, record in enumerate(records, start=1):
-        request, faults = _read(record, index, owners)
-        if request is None or faults:
-            invalid.append(_invalid(record.where, faults))
+        read = _read(record, index, owners, reading)
+        if read.faults:
+            invalid.append(_invalid(record.where, read.faults))
         else:
-            requests.append(request)
-    return requests, invalid
+            requests += read.requests
+            left_out.update(read.left_out)
+    return _Sorted(requests, invalid, _unused(left_out))
 
 
-def _read(record: RawRecord, index: int, owners: dict[str, str]) -> tuple[EditRequest | None, list[Fault]]:
-    """Return the request or its faults; `owners` holds the place of each id seen, and gains this record's.
+def _unused(left_out: Mapping[LeftOut, int]) -> tuple[str, ...]:
+    """Return a sentence for each reason and number of records."""
+    groups: dict[tuple[str, int], list[str]] = {}
+    for (key, why), count in left_out.items():
+        groups.setdefault((why, count), []).append(key)
+    told = []
+    for (why, count), keys in groups.items():
+        of = f"{count} record" if count == 1 else f"{count} records"
+        told.append(f"{', '.join(keys)} of {of} {'is' if len(keys) == 1 else 'are'} not used: {why}")
+    return tuple(told)
+
+
+def _read(record: RawRecord, index: int, owners: dict[str, str], reading: Reading) -> ReadRecord:
+    """Return the requests or the faults; `owners` holds the place of each id seen, and gains this record's.
 
     A wrong record keeps its id too: once it is mended, it is the other one that must change.
     """
     faults = list(record.faults)
     if not record.fields:
-        return None, faults or [Fault("record", "has no keys; write subject, prompt and target_new.")]
+        return ReadRecord(
+            (), "", tuple(faults or [Fault("record", "has no keys; write subject, prompt and target_new.")])
+        )
     known = {_top(fault.field) for fault in faults}
-    read = read_record(record.fields, index)
+    read = read_record(record.fields, index, reading)
     faults += [fault for fault in read.faults if _top(fault.field) not in known]
-    owner = owners.setdefault(read.id, record.where)
-    if owner != record.where:
-        rule = "an id must be unique, so change one"
-        faults.append(Fault("id", f"{describe(read.id)} is also the id of {owner}; {rule}."))
-    return read.request, faults
+    for own in [request.id for request in read.requests] or [read.id]:
+        owner = owners.setdefault(own, record.where)
+        if owner != record.where:
+            faults.append(
+                Fault("id", f"{describe(own)} is also the id of {owner}; an id must be unique, so change one.")
+            )
+    return read._replace(faults=tuple(faults))
 
 
 def _top(field: str) -> str:
     return re.split(r"[.\[]", field, maxsplit=1)[0]
 
 
-def _invalid(where: str, faults: list[Fault]) -> InvalidRecord:
+def _invalid(where: str, faults: Sequence[Fault]) -> InvalidRecord:
     shown = [Fault(_shown(name), message) for name, message in faults]
     fields = dict.fromkeys(fault.field for fault in shown)
     return InvalidRecord(where, ", ".join(fields), " ".join(f"{name} {message}" for name, message in shown))
@@ -140,7 +175,7 @@ def _shown(name: str) -> str:
 def _report(source: str, invalid: list[InvalidRecord], total: int, *, skip_invalid: bool, can_skip: bool) -> str:
     them = "it" if len(invalid) == 1 else "them"
     if skip_invalid:
-        way_out = f"none is left to go on with, so correct {them}."
+        way_out = f"none is left, so correct {them}."
     elif not can_skip:
         way_out = f"correct {them}."
     else:
@@ -164,6 +199,10 @@ def _read_file(path: Path) -> _Source:
     try:
         size = _size(path)
         parse = PARSERS.get(path.suffix.lower())
+        if packed := PACKED.get(path.suffix.lower()):
+            raise RequestError(
+                f"The file {str(path)!r} is named as compressed with {packed}; edits are read as plain text, so unpack it."
+            )
         if parse is None:
             raise RequestError(
                 f"The file {str(path)!r} has the suffix {path.suffix!r}, which names no format that is read here; "
@@ -180,7 +219,7 @@ def _read_file(path: Path) -> _Source:
         raise RequestError(
             f"The file {str(path)!r} cannot be read ({error}); correct its path or its rights."
         ) from error
-    text = _text(content, path)
+    text = text_of(content, str(path))
     if not text.strip():
         raise RequestError(f"The file {str(path)!r} is empty; at least one requested edit is needed, so add one.")
     return _Source(parse(text, str(path), path.name), hashlib.sha256(content).hexdigest())
@@ -195,16 +234,6 @@ def _size(path: Path) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise RequestError(f"{str(path)!r} is no ordinary file; write the requests into one and name that.")
     return status.st_size
-
-
-def _text(content: bytes, path: Path) -> str:
-    try:
-        return content.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise RequestError(
-            f"The file {str(path)!r} is not UTF-8: byte 0x{content[error.start]:02x} in line {line}; save it as UTF-8."
-        ) from error
 
 
 # ------------------------------------------------------------------------------------------------------------ datasets

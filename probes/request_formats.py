@@ -1,7 +1,7 @@
 """From the text of a file to raw records, by the file's suffix; CSV and YAML are read here, JSON in `request_json`.
 
 A fault of one record is kept with that record; a fault that leaves the rest of the file unreadable (an open quote, a
-tag in YAML) raises `RequestError`. Out of scope: which keys a record must have (`request_forms`), and files, datasets
+tag in YAML) raises `RequestError`. Out of scope: which keys a record must have (`layouts`), and files, datasets
 and hashes (`request_files`).
 """
 
@@ -22,7 +22,10 @@ from .request_records import MOST_FAULTS, Fault, RawRecord, at_most, describe, d
 
 __all__ = ["PARSERS"]
 
-_LIST_COLUMNS = frozenset({"paraphrases", "neighbourhood", "neighborhood", "answers"})
+_LIST_COLUMNS = frozenset(
+    {"paraphrases", "neighbourhood", "neighborhood", "answers", "other_facts", "true_aliases", "not_judged"}
+)
+_TRUTHS = {"true": True, "false": False}
 # Deeper than any form of a record by far; libyaml would follow a bomb of brackets until the stack ends.
 _MAX_DEPTH = 64
 _LONGEST = 60
@@ -72,6 +75,8 @@ def _csv_record(header: list[str], row: list[str], where: str) -> RawRecord:
         message = f"has {len(row)} cells where the header has {len(header)}; put text that holds commas in quotes."
         return RawRecord(where, {}, (Fault("row", message),))
     cells: dict[str, object] = {column: cell for column, cell in zip(header, row, strict=True) if cell.strip()}
+    if "space" in cells:
+        cells["space"] = _TRUTHS.get(str(cells["space"]).strip().lower(), cells["space"])
     faults = []
     for column in sorted(_LIST_COLUMNS & cells.keys()):
         cell = str(cells[column]).strip()

@@ -1,7 +1,7 @@
-"""One record of requested edits as it stands in its file, before anybody asks which form it has.
+"""One record of requested edits as it stands in its file, before anybody asks which layout it has.
 
 A fault of one record is kept with that record, so that all of them can be reported together. Here are the faults that
-no form and no format may have; which keys a record needs is asked in `request_forms`.
+no layout and no format may have; which keys a record needs is asked in `layouts`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class RawRecord:
     fields: Mapping[str, object]
     """The record's keys and values; empty where it could not be read."""
     faults: tuple[Fault, ...] = ()
-    """What is wrong already, before any form is asked."""
+    """What is wrong already, before any layout is asked."""
 
 
 class DoubledKeys(dict[str, object]):
@@ -61,9 +61,9 @@ class DoubledKeys(dict[str, object]):
 
 
 def raw_record(place: str, value: object, *, index: int = 0, line: int = 0) -> RawRecord:
-    """Return a record with the faults that no form may have: not an object, a key given twice, NaN, broken Unicode.
+    """Return a record with the faults that no layout may have: not an object, a key given twice, NaN, broken Unicode.
 
-    `place` is the file's name, or its name and line; with `index` (1-based) the record's number is put behind it,
+    `place` is the file's name, or its name and line; with `index` (1-based) the record's number is put after it,
     with its id and its line where they are known. Keys whose value is null are left out: null says "not given";
     so are keys that are no text, which are a fault in themselves.
     """

@@ -127,7 +127,7 @@ def test_skip_invalid_goes_on_with_the_good_ones_and_returns_the_others(tmp_path
 def test_skip_invalid_with_nothing_left_is_an_error(tmp_path: Path) -> None:
     message = refusal(write(tmp_path, "e.json", [WRONG]), skip_invalid=True)
     assert "1 of 1 record in" in message
-    assert "none is left to go on with" in message
+    assert "none is left, so correct it" in message
 
 
 @pytest.mark.parametrize(("count", "more"), [(50, ""), (51, "and 1 more"), (73, "and 23 more")])
@@ -196,7 +196,7 @@ def test_a_record_without_keys_is_wrong(tmp_path: Path) -> None:
         ("e.txt", "x", "has the suffix '.txt', which names no format that is read here; use one of .json,"),
         ("edits", "x", "has the suffix ''"),
         ("e.json", b'[{"subject": "L\xffyon"}]', "is not UTF-8: byte 0xff in line 1"),
-        ("e.csv", "a\n".encode("utf-16"), "is not UTF-8: byte 0xff"),
+        ("e.csv", "a\n".encode("utf-16"), "is written in UTF-16-LE; edits are read as UTF-8, so convert it"),
         ("e.json", json.dumps([RECORD])[:-5], "is not valid JSON"),
         ("e.json", '[{"id": NaN}]', "is or holds nan"),
         (

@@ -46,20 +46,20 @@ ZSRE = {
 def request_of(fields: dict[str, object], index: int = 1) -> EditRequest:
     read = read_record(fields, index)
     assert read.faults == ()
-    assert read.request is not None
-    assert read.id == read.request.id
-    return read.request
+    (request,) = read.requests
+    assert read.id == request.id
+    return request
 
 
 def faults_of(fields: dict[str, object], index: int = 1) -> dict[str, str]:
     read = read_record(fields, index)
-    assert read.request is None
+    assert read.requests == ()
     assert len({fault.field for fault in read.faults}) == len(read.faults)
     return dict(read.faults)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The four forms
+# The layouts
 
 
 def test_own_form_in_full() -> None:
@@ -69,7 +69,7 @@ def test_own_form_in_full() -> None:
             "id": "lyon",
             "target_true": " France ",
             "paraphrases": ["Where is {}? In"],
-            "neighbourhood": ["Trieste is in {}"],
+            "neighbourhood": ["Trieste is in"],
             "group": "first",
         }
     )
@@ -80,7 +80,7 @@ def test_own_form_in_full() -> None:
         target_new="Spain",
         target_true="France",
         paraphrases=("Where is Lyon? In",),
-        neighbourhood=("Trieste is in {}",),  # asks about another subject, so it is left alone
+        neighbourhood=("Trieste is in",),
         group="first",
     )
 
@@ -126,6 +126,7 @@ def test_zsre() -> None:
         target_true="Illinois Institute of Technology",
         paraphrases=("What university did Watts Humphrey take part in?",),
         neighbourhood=("who played desmond doss father",),
+        true_aliases=("IIT",),
     )
 
 
@@ -147,7 +148,11 @@ def test_ids_become_text(key: str, given: object, expected: str) -> None:
 @pytest.mark.parametrize("value", [1984, True, 1.5, ["Spain"], {"str": "Spain"}])
 @pytest.mark.parametrize("field", ["subject", "prompt", "target_new", "target_true", "group"])
 def test_only_text_is_text(field: str, value: object) -> None:
-    assert faults_of({**OWN, field: value})[field].startswith(f"must be text, and is {value!r} (")
+    if (field, value) == ("target_true", ["Spain"]):
+        return  # one of several names
+    told = faults_of({**OWN, field: value})[field]
+    assert told.startswith(f"must be text, and is {value!r} (")
+    assert told.endswith("write one text." if isinstance(value, list | dict) else "put it in quotes.")
 
 
 @pytest.mark.parametrize("value", [True, 1.0, [1], 1 << 200])
@@ -171,7 +176,7 @@ def test_a_blank_text_is_refused(field: str, blank: str) -> None:
         ({**FLAT, "rephrase_prompt": ["a"]}, "rephrase_prompt"),
         ({**ZSRE, "alt": ""}, "alt"),
         ({**ZSRE, "answers": []}, "answers"),
-        ({**ZSRE, "answers": [""]}, "answers[0]"),
+        ({**ZSRE, "answers": [""]}, "answers"),
         ({**ZSRE, "loc": "nq question: "}, "loc"),
         ({**NESTED, "requested_rewrite": "x"}, "requested_rewrite"),
         (
@@ -208,9 +213,9 @@ def test_a_missing_key_is_named(fields: dict[str, object], missing: str) -> None
         (OWN, "neighborhoods", "did you mean 'neighborhood'?"),
         (OWN, "zzz", "which has case_id, group, id,"),
         (FLAT, "ground_thruth", "did you mean 'ground_truth'?"),
-        (FLAT, "target_true", "is a key of editguard's own form, but 'ground_truth' makes this a record in flat"),
+        (FLAT, "target_true", "is a key of editguard's own layout, but 'ground_truth' makes this a record in flat"),
         (NESTED, "neighbourhood_prompts", "did you mean 'neighborhood_prompts'?"),
-        (ZSRE, "target_new", "is a key of editguard's own form, but 'alt' makes this a record in zsRE"),
+        (ZSRE, "target_new", "is a key of editguard's own layout, but 'alt' makes this a record in zsRE"),
     ],
 )
 def test_an_unknown_key_is_an_error_with_a_hint(fields: dict[str, object], key: str, hint: str) -> None:
