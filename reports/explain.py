@@ -13,7 +13,16 @@ from typing import Final, NamedTuple
 
 from .numbers import number, percent
 from .prompt_outcomes import PromptOutcome, PromptResult, PromptRole
-from .prompt_views import FLIPS, LEAKS, OTHER_FACTS, OTHER_SUBJECTS, SAME_SUBJECT, condition_label, worst_outcome
+from .prompt_views import (
+    FLIPS,
+    LEAKS,
+    OTHER_FACTS,
+    OTHER_SUBJECTS,
+    SAME_SUBJECT,
+    condition_label,
+    prompt_rate,
+    worst_outcome,
+)
 from .rates import perplexity_lost
 from .schema import ControlRecord, EditRecord, Header, HeadlineCheck, Measurement
 from .story import LOCALITY_MISSING, NOT_RESTORED, Decided, Result, Story, collapse_bound
@@ -158,23 +167,23 @@ _Words = Callable[[Measurement, EditRecord | ControlRecord], str]
 
 
 def _leaks(one: Measurement, record: EditRecord | ControlRecord) -> str:
-    return f"It leaks: {_leak(record, one) or _share(one, 'prompts about other subjects say the target')}"
+    return f"It leaks: {_leak(record) or _share(record, one.check, LEAKS, 'prompts about other subjects do')}"
 
 
 def _leaks_to_facts(one: Measurement, record: EditRecord | ControlRecord) -> str:
     shown = _shown(worst_outcome(record.prompts, SAME_SUBJECT, PromptResult.LEAK), record.target_new)
     subject = shortened(record.subject.strip(), _LONGEST)
-    return f"{subject} says the target to other questions: {_with_share(shown, one, 'prompts about it do')}"
+    return f"{subject} says the target to other questions: {_with_share(shown, record, one, 'prompts about it do')}"
 
 
 def _flips(one: Measurement, record: EditRecord | ControlRecord) -> str:
     shown = _shown(worst_outcome(record.prompts, OTHER_SUBJECTS, PromptResult.FLIP), record.target_new)
-    return f"Answers about other subjects changed: {_with_share(shown, one, 'prompts do so')}"
+    return f"Answers about other subjects changed: {_with_share(shown, record, one, 'prompts do so')}"
 
 
 def _flips_of_facts(one: Measurement, record: EditRecord | ControlRecord) -> str:
     shown = _shown(worst_outcome(record.prompts, SAME_SUBJECT, PromptResult.FLIP), record.target_new)
-    return f"Other facts of the subject changed: {_with_share(shown, one, 'prompts do so')}"
+    return f"Other facts of the subject changed: {_with_share(shown, record, one, 'prompts do so')}"
 
 
 def _did_not_take(one: Measurement, record: EditRecord | ControlRecord) -> str:
@@ -189,7 +198,7 @@ def _perplexity(one: Measurement, record: EditRecord | ControlRecord) -> str:
 
 
 def _repeats(one: Measurement, record: EditRecord | ControlRecord) -> str:
-    said = _share(one, "texts do so") if one.total else _clause(one.message)
+    said = f"{one.failed} of {one.total} texts do so" if one.total else _clause(one.message)
     return f"The model repeats itself after the target: {said or condition_label(one.condition)}"
 
 
@@ -218,22 +227,21 @@ _DESCRIBED: Mapping[tuple[str, str], tuple[Ground, _Words]] = {
 # ----------------------------------------------------------------------------------------------------------- words
 
 
-def _leak(record: EditRecord | ControlRecord, one: Measurement | None = None) -> str:
+def _leak(record: EditRecord | ControlRecord) -> str:
     """Return the worst leak to another subject in words, with how many prompts leak; empty without one."""
     shown = _shown(worst_outcome(record.prompts, OTHER_SUBJECTS, PromptResult.LEAK), record.target_new)
-    if one is None:
-        wanted = (HeadlineCheck.LOCALITY.value, LEAKS)
-        one = next((m for m in record.measurements if (m.check, m.metric) == wanted), None)
-    return _with_share(shown, one, "prompts about other subjects do") if shown else ""
+    share = _share(record, HeadlineCheck.LOCALITY.value, LEAKS, "prompts about other subjects do")
+    return f"{shown}; {share}" if shown else ""
 
 
-def _with_share(shown: str, one: Measurement | None, ending: str) -> str:
-    share = "" if one is None else _share(one, ending)
-    return "; ".join(part for part in (shown, share) if part) or "the log does not show which"
+def _with_share(shown: str, record: EditRecord | ControlRecord, one: Measurement, ending: str) -> str:
+    share = _share(record, one.check, one.metric, ending)
+    return "; ".join(part for part in (shown, share) if part)
 
 
-def _share(one: Measurement, ending: str) -> str:
-    return f"{one.failed} of {one.total} {ending}" if one.total else ""
+def _share(record: EditRecord | ControlRecord, check: str, metric: str, ending: str) -> str:
+    rate = prompt_rate([record], check, metric)
+    return f"{rate.failed} of {rate.total} {ending}"
 
 
 def _shown(one: PromptOutcome | None, target: str) -> str:

@@ -38,8 +38,9 @@ OTHER_FACTS: Final = "other-facts"
 """Check of prompts about other facts of the edited subject."""
 LEAKS, FLIPS = "leaks", "flips"
 """Metrics of locality and of other facts: prompts that say the target, and prompts with another answer."""
+_RESULTS = {LEAKS: PromptResult.LEAK, FLIPS: PromptResult.FLIP}
 EVERYWHERE: Final = "everywhere"
-"""Condition of a measurement over all conditions together: a prompt counts once, by its worst result."""
+"""Condition of a measurement over all conditions together; it counts each prompt once for each condition."""
 SPECIAL: Final = "special:"
 
 OTHER_SUBJECTS: Final = frozenset({PromptRole.NEIGHBOUR, PromptRole.MADE_NEIGHBOUR})
@@ -183,14 +184,35 @@ def highlighted(text: str, target: str) -> list[Part]:
 
 
 def prompt_rate(records: Iterable[EditBody], check: str, metric: str) -> Rate:
-    """Return of how many prompts `check` counted `metric`; passed are those without it."""
-    found = [
-        one
-        for record in records
-        for one in record.measurements
-        if one.check == check and one.metric == metric and one.condition == EVERYWHERE
+    """Return of how many prompts `check` found `metric` under some condition; passed are those without it.
+
+    A prompt counts once in each edit, whatever the number of its conditions. Where a record holds counts and no prompts,
+    the counts are taken as they stand.
+    """
+    passed = failed = not_judged = 0
+    for record in records:
+        found = _prompt_counts(record, check, metric) or _logged_counts(record, check, metric)
+        passed, failed, not_judged = passed + found[0], failed + found[1], not_judged + found[2]
+    return make_rate(passed, failed, not_judged)
+
+
+def _prompt_counts(record: EditBody, check: str, metric: str) -> tuple[int, int, int] | None:
+    """Return passed, failed and not judged prompts of the roles that `check` asks; None without such prompts."""
+    roles, result = SAME_SUBJECT if check == OTHER_FACTS else OTHER_SUBJECTS, _RESULTS[metric]
+    results: dict[tuple[PromptRole, str], set[PromptResult]] = {}
+    for one in record.prompts:
+        if one.role in roles:
+            results.setdefault((one.role, one.prompt), set()).add(one.result)
+    failed = sum(result in found for found in results.values())
+    not_judged = sum(result not in found and PromptResult.UNMEASURED in found for found in results.values())
+    return (len(results) - failed - not_judged, failed, not_judged) if results else None
+
+
+def _logged_counts(record: EditBody, check: str, metric: str) -> tuple[int, int, int]:
+    logged = [
+        one for one in record.measurements if (one.check, one.metric, one.condition) == (check, metric, EVERYWHERE)
     ]
-    return make_rate(sum(m.passed for m in found), sum(m.failed for m in found), sum(m.not_judged for m in found))
+    return sum(m.passed for m in logged), sum(m.failed for m in logged), sum(m.not_judged for m in logged)
 
 
 def leak_rate(record: EditBody) -> Rate:

@@ -66,7 +66,7 @@ def test_the_summary_prints_verdict_reasons_and_counts(
 def test_a_count_says_whether_it_is_judged_and_changed_neighbours_are_told(
     setup: Setup, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = replace(MIDDLE, paraphrases=("Again Italy is twinned with",), neighbourhood=("The twin of Spain is",))
+    asked = replace(MIDDLE, paraphrases=("Again France is twinned with",), neighbourhood=("The twin of Spain is",))
     summary = run_audit(setup, LoadedRequests((asked,), (), "x", "0"), tmp_path)
     print_summary(summary, tmp_path / LOG)
     shown = {line.partition(":")[0].strip(): line for line in capsys.readouterr().out.splitlines()}

@@ -56,7 +56,7 @@ def test_failed_refused_and_rewritten_edits_are_told_apart_with_their_reasons(lo
     (failed,), (refused,), (rewritten,) = rows(text, "Failed: 1"), rows(text, "Refused: 1"), rows(text, "Rewritten: 1")
     assert (failed[0], failed[3]) == ("bad", "4\u202f000")
     assert failed[4] == "It collapsed the model: perplexity ratio 4000, over the bound of 1.5."
-    assert (refused[0], refused[4]) == ("no", "its subject is not in the prompt")
+    assert (refused[0], refused[4]) == ("no", "It was refused: its subject is not in the prompt.")
     assert rewritten[0] == "new"
 
 
