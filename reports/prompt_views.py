@@ -148,7 +148,7 @@ def _rows(outcomes: Iterable[PromptOutcome]) -> Iterator[PromptRow]:
         found.setdefault((one.result, one.before, one.after), []).append(one)
     for (result, before, after), members in found.items():
         worst = max(members, key=_rise)
-        labels = tuple(condition_label(one.condition) for one in members)
+        labels = tuple(dict.fromkeys(condition_label(one.condition) for one in members))
         yield PromptRow(result, before, after, labels, worst.target_before, worst.target_after)
 
 

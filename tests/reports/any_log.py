@@ -20,6 +20,7 @@ from editguard.reports.schema import (
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from .leaks import counted, outcome
 from .synthetic import HASH, control, edit, header, perplexity
 
 HOSTILE = [
@@ -59,6 +60,15 @@ ENDS: dict[str, dict[str, Any]] = {
     "not measured": {"outcome": "rolled-back", "verdict": "fail", "measurements": [perplexity(None)]},
     "nothing measured": {"measurements": []},
     "failed without a reason": {"outcome": "rolled-back", "verdict": "fail", "measurements": [perplexity(1.0)]},
+    "leaked": {
+        "outcome": "rolled-back", "verdict": "fail",
+        "measurements": [perplexity(1.0), counted("locality", "leaks", 1, 2), counted("locality", "flips", 2, 2)],
+        "prompts": [outcome("Warsaw is in", "leak", after="Istanbul"), outcome("Paris is in", "flip", after="Asia")],
+    },
+    "leaked, and only counts are known": {
+        "outcome": "rolled-back", "verdict": "fail",
+        "measurements": [perplexity(1.0), counted("other-facts", "leaks", 1, 2)],
+    },
     "errored": {"outcome": "errored", "verdict": "fail", "error": "RuntimeError: out of memory", "measurements": []},
     "not restored": {
         "measurements": [perplexity(1.0)],
@@ -124,7 +134,8 @@ def hostile_log(text: str, edits: int = 60) -> Log:
     how = sorted(ENDS)
     fields: dict[str, Any] = {
         "subject": text, "prompt": text, "target_new": text, "target_true": text, "group": text,
-        "generations": [Generation(prompt=text, before=text, after=text)],
+        "generations": [Generation(prompt=text, before=text, after=text)], "not_judged": [text], "other_facts": [text],
+        "prompts": [outcome(text, "leak", after=f"{text}!"), outcome(text, role="made-other-fact", before=text)],
     }  # fmt: skip
     found = tuple(ended(how[n % len(how)], n, id=f"{text}{n}", **fields) for n in range(edits))
-    return Log(header(edits, source=text, created=text, site=text), found, controls("wrong"), None)
+    return Log(header(edits, source=text, created=text, site=text, unused=[text]), found, controls("wrong"), None)

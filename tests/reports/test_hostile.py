@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from editguard.reports.tracing import render_trace
 
 from .any_log import hostile_log
 from .browsing import dumped, needs_browser, root, with_script
+from .leaks import checked
 from .pages import PAYLOAD, Page, poisoned
 from .synthetic import synthetic_log
 from .test_diff import comparison
@@ -32,7 +34,10 @@ HEBREW, ARABIC = "\u05e9\u05dc\u05d5\u05dd", "\u0645\u0631\u062d\u0628\u0627"
 
 @pytest.fixture(scope="module")
 def few() -> Log:
-    return synthetic_log(4)
+    """Four edits with prompts of every result: text of others stands in their words too."""
+    log = synthetic_log(4, unused=["The field 'x' is not used."])
+    edits = (checked(0, leaks=2), checked(1, flips=2, fact_leaks=1), checked(2, role="made-neighbour"), log.edits[3])
+    return replace(log, edits=edits)
 
 
 class Isolated(HTMLParser):
