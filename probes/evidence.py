@@ -108,7 +108,14 @@ class Gauge:
     def _too_long(self, request: EditRequest) -> RequestError | None:
         """Return the error of a request of which a text does not fit into the model, behind the longest prefix."""
         room = self.lm.context_length - self._longest_prefix - _ROOM
-        for text in (request.prompt, *request.paraphrases, *request.neighbourhood):
+        asked = (
+            request.prompt,
+            *request.paraphrases,
+            *request.neighbourhood,
+            *request.other_facts,
+            request.question or "",
+        )
+        for text in asked:
             # A character is four bytes at most, and a token one byte at least; most texts need no counting.
             if 4 * len(text) <= room:
                 continue

@@ -25,6 +25,7 @@ __all__ = ["PARSERS"]
 _LIST_COLUMNS = frozenset(
     {"paraphrases", "neighbourhood", "neighborhood", "answers", "other_facts", "true_aliases", "not_judged"}
 )
+_ANSWER_COLUMNS = frozenset({"target_true", "target_old", "ground_truth"})
 _TRUTHS = {"true": True, "false": False}
 # Deeper than any form of a record by far; libyaml would follow a bomb of brackets until the stack ends.
 _MAX_DEPTH = 64
@@ -77,6 +78,8 @@ def _csv_record(header: list[str], row: list[str], where: str) -> RawRecord:
     cells: dict[str, object] = {column: cell for column, cell in zip(header, row, strict=True) if cell.strip()}
     if "space" in cells:
         cells["space"] = _TRUTHS.get(str(cells["space"]).strip().lower(), cells["space"])
+    for column in _ANSWER_COLUMNS & cells.keys():
+        cells[column] = _aliases(str(cells[column]))
     faults = []
     for column in sorted(_LIST_COLUMNS & cells.keys()):
         cell = str(cells[column]).strip()
@@ -90,6 +93,15 @@ def _csv_record(header: list[str], row: list[str], where: str) -> RawRecord:
             faults.append(Fault(column, f"begins with '[' and is no JSON array: {describe(cell)}; mend it."))
     record = raw_record(where, cells)
     return RawRecord(where, record.fields, (*faults, *record.faults))
+
+
+def _aliases(cell: str) -> object:
+    """Return the list of an answer's names where the cell is one as JSON; otherwise the text itself."""
+    try:
+        found = DECODER.decode(cell.strip()) if cell.strip().startswith("[") else cell
+    except (ValueError, RecursionError):
+        return cell
+    return found
 
 
 # --------------------------------------------------------------------------------------------------------------- YAML

@@ -123,8 +123,8 @@ def _fault(layout: type[Layout], fields: Mapping[str, object], detail: Mapping[s
         return Fault(name, "is an empty list; it must hold at least one text.")
     wanted = {
         "string_type": ("text", "put it in quotes"),
-        "list_type": ("a list of texts", "put it in [ ]"),
-        "tuple_type": ("a list of texts", "put it in [ ]"),
+        "list_type": ("a list", "put it in [ ]"),
+        "tuple_type": ("a list", "put it in [ ]"),
         "bool_type": ("true or false", "write one of them, without quotes"),
         "model_type": ("an object", "write its keys"),
         "dict_type": ("an object", "write its keys"),

@@ -25,6 +25,7 @@ from ...probes.keys import locate
 from ...probes.model import LanguageModel
 from ...probes.partial import Row
 from ...probes.requests import EditRequest
+from ...probes.spacing import separator
 from ...probes.tokens import locate_subject, target_ids
 
 __all__ = ["Descent", "Engine", "OptimisedValue", "ValueProblem", "ValueSettings", "value_problem"]
@@ -186,7 +187,10 @@ _STRIDE = 3
 def _reworded_rows(
     lm: LanguageModel, request: EditRequest, prefixes: Sequence[str], reworded: Sequence[str], target: tuple[int, ...]
 ) -> Iterator[Row]:
-    for index, prompt in enumerate(reworded):
+    seam = separator(request.prompt, request.target_new, request.space)
+    # With another space before it the target would have other tokens.
+    fitting = [prompt for prompt in reworded if separator(prompt, request.target_new, request.space) == seam]
+    for index, prompt in enumerate(fitting):
         for begin in (0, len(prefixes) // 2):
             prefix = prefixes[(begin + _STRIDE * index) % len(prefixes)]
             # What a model writes may hold the subject in a way that cannot be located, and is left out then.

@@ -33,6 +33,8 @@ __all__ = [
     "fill",
     "first",
     "identifier",
+    "listed",
+    "new_questions",
 ]
 
 OLD_ANSWERS = "the old answers are asked of the model itself"
@@ -78,6 +80,11 @@ def identifier(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value) if value.bit_length() <= 128 else value
     return value.strip() if isinstance(value, str) else value
+
+
+def listed(value: object) -> object:
+    """Return a list as a tuple, and anything else as it is: what is no list is named as such."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _neighbour(text: str) -> str:
@@ -126,14 +133,12 @@ def _is_list_in_text(text: str) -> bool:
 
 
 Text = Annotated[str, AfterValidator(_not_blank)]
-Texts = Annotated[tuple[Text, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(listed)]
 """A list of texts."""
 Stripped = Annotated[Text, AfterValidator(str.strip)]
 Id = Annotated[Text, BeforeValidator(identifier)]
 Neighbour = Annotated[Text, AfterValidator(_neighbour)]
-Neighbours = Annotated[
-    tuple[Neighbour, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
-]
+Neighbours = Annotated[tuple[Neighbour, ...], BeforeValidator(listed)]
 """A list of prompts about other subjects."""
 Question = Annotated[
     str,
@@ -205,6 +210,14 @@ class Layout(Part):
 def fill(prompt: str, subject: str) -> str:
     """Return `prompt` with the subject for ``{}``."""
     return prompt.replace("{}", subject)
+
+
+def new_questions(portability: object) -> tuple[str, ...]:
+    """Return the questions in EasyEdit's `portability`, which names the relation, the question and its answer."""
+    if not isinstance(portability, Mapping):
+        return ()
+    found = (text for key, text in portability.items() if isinstance(key, str) and "question" in key.lower())
+    return tuple(text for text in found if isinstance(text, str) and text.strip())
 
 
 def first(answers: tuple[str, ...] | None) -> str | None:

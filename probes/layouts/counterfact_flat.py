@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from ..requests import EditRequest
-from .base import OLD_ANSWERS, Answers, Layout, LeftOut, Neighbour, Reading, Stripped, Text, aliases, fill, first
+from .base import (
+    NOT_JUDGED,
+    OLD_ANSWERS,
+    Answers,
+    Layout,
+    LeftOut,
+    Neighbour,
+    Reading,
+    Stripped,
+    Text,
+    aliases,
+    fill,
+    first,
+    new_questions,
+)
 
 __all__ = ["LAYOUT"]
 
@@ -14,7 +28,7 @@ class FlatCounterFact(Layout):
     title = "flat CounterFact"
     marks = frozenset({"ground_truth", "rephrase_prompt", "locality_prompt", "locality_ground_truth"})
     order = 40
-    unused = (LeftOut("locality_ground_truth", OLD_ANSWERS),)
+    unused = (LeftOut("locality_ground_truth", OLD_ANSWERS), LeftOut("portability", NOT_JUDGED))
 
     subject: Stripped
     prompt: Text
@@ -23,6 +37,7 @@ class FlatCounterFact(Layout):
     rephrase_prompt: Text | None = None
     locality_prompt: Neighbour | None = None
     locality_ground_truth: object = None
+    portability: object = None
 
     def requests(self, index: str, reading: Reading) -> tuple[EditRequest, ...]:
         """Return the one request."""
@@ -35,6 +50,7 @@ class FlatCounterFact(Layout):
             paraphrases=() if self.rephrase_prompt is None else (fill(self.rephrase_prompt, self.subject),),
             neighbourhood=() if self.locality_prompt is None else (self.locality_prompt,),
             true_aliases=aliases(self.ground_truth),
+            not_judged=new_questions(self.portability),
         )
         return (request,)
 

@@ -7,7 +7,20 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from ..requests import EditRequest
-from .base import Layout, LeftOut, Neighbours, Part, Place, Reading, Stripped, Text, Texts, fill
+from .base import (
+    NOT_JUDGED,
+    Layout,
+    LeftOut,
+    Neighbours,
+    Part,
+    Place,
+    Reading,
+    Stripped,
+    Text,
+    Texts,
+    fill,
+    new_questions,
+)
 
 __all__ = ["LAYOUT"]
 
@@ -38,6 +51,7 @@ class NestedCounterFact(Layout):
     unused = (
         LeftOut("attribute_prompts", "subjects that have the new answer already are not asked about"),
         LeftOut("generation_prompts", "texts are written from the prompt itself"),
+        LeftOut("portability", NOT_JUDGED),
     )
 
     requested_rewrite: Rewrite
@@ -46,6 +60,7 @@ class NestedCounterFact(Layout):
     pararel_idx: object = None
     attribute_prompts: object = None
     generation_prompts: object = None
+    portability: object = None
 
     @classmethod
     def places(cls, fields: Mapping[str, object]) -> tuple[Place, ...]:
@@ -63,6 +78,7 @@ class NestedCounterFact(Layout):
             target_true=None if rewrite.target_true is None else rewrite.target_true.text,
             paraphrases=tuple(fill(text, rewrite.subject) for text in self.paraphrase_prompts),
             neighbourhood=self.neighborhood_prompts,
+            not_judged=new_questions(self.portability),
         )
         return (request,)
 

@@ -43,7 +43,7 @@ def _prompts(value: object) -> tuple[str, ...]:
 
 
 def _of_kind(kind: str, part: object) -> Iterator[str]:
-    for item in part if isinstance(part, list) else [part]:
+    for item in part if isinstance(part, list) else [part] if part else []:
         if not isinstance(item, Mapping) or "prompt" not in item:
             raise ValueError(
                 f"holds under {describe(kind)} {describe(item)}; it must be an object with a prompt, so write one."
@@ -91,9 +91,9 @@ class KnowEdit(Layout):
 
     @classmethod
     def claims(cls, fields: Mapping[str, object]) -> bool:
-        """Return whether locality or portability is an object, or the old answer a list beside no key of flat CounterFact."""
+        """Return whether locality or portability is an object, or the old answer a list, beside no key of flat CounterFact."""
         nested = any(isinstance(fields.get(key), Mapping) for key in cls.marks)
-        return nested or (isinstance(fields.get("ground_truth"), list) and not _FLAT & fields.keys())
+        return (nested or isinstance(fields.get("ground_truth"), list)) and not _FLAT & fields.keys()
 
     def requests(self, index: str, reading: Reading) -> tuple[EditRequest, ...]:
         """Return the one request."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import BeforeValidator
 
 from ..requests import EditRequest
-from .base import OLD_ANSWERS, Layout, LeftOut, Optional, Part, Question, Reading, Stripped, Text, fill
+from .base import OLD_ANSWERS, Layout, LeftOut, Optional, Part, Question, Reading, Stripped, Text, fill, listed
 
 __all__ = ["LAYOUT"]
 
@@ -29,7 +32,7 @@ class QAEdit(Layout):
     prompt: Text
     target: Stripped
     rephrase: Optional = None
-    locality: tuple[Local, ...] = ()
+    locality: Annotated[tuple[Local, ...], BeforeValidator(listed)] = ()
 
     @classmethod
     def claims(cls, fields: Mapping[str, object]) -> bool:

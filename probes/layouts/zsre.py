@@ -7,7 +7,7 @@ the default. The readers of ROME and MEMIT edit the first of `answers` in, the t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from ..requests import EditRequest
 from .base import (
@@ -24,6 +24,7 @@ from .base import (
     Text,
     aliases,
     fill,
+    new_questions,
 )
 
 __all__ = ["LAYOUT"]
@@ -70,7 +71,7 @@ class ZsRE(Layout):
             paraphrases=() if self.rephrase is None else (fill(self.rephrase, self.subject),),
             neighbourhood=() if self.loc is None else (self.loc,),
             true_aliases=aliases(self.answers) if by_alt else (),
-            not_judged=tuple(_questions(self.portability)),
+            not_judged=new_questions(self.portability),
         )
         return (request,)
 
@@ -82,15 +83,6 @@ class ZsRE(Layout):
             found += (LeftOut("alt", why),)
             found += (LeftOut("answers[1:]", why),) if aliases(self.answers) else ()
         return found
-
-
-def _questions(portability: object) -> Iterator[str]:
-    if isinstance(portability, Mapping):
-        yield from (
-            text
-            for key, text in portability.items()
-            if "question" in key.lower() and isinstance(text, str) and text.strip()
-        )
 
 
 LAYOUT = ZsRE

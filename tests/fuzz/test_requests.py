@@ -20,13 +20,21 @@ from .harness import FUZZED, spoilt, told_or_read
 
 RECORDS: list[dict[str, object]] = [
     {"id": "1", "subject": "Lyon", "prompt": "{} is in", "target_new": "Spain", "paraphrases": ["{} lies in"],
-     "neighbourhood": ["Paris is in"], "group": "g"},
-    {"case_id": 7, "subject": "Müller", "prompt": "{} ist ein", "target_new": "Bäcker", "target_true": "Müller"},
+     "neighbourhood": ["Paris is in"], "group": "g", "other_facts": ["{} lies on the"], "question": "Where is {}?"},
+    {"case_id": 7, "subject": "Müller", "prompt": "{} ist ein", "target_new": "Bäcker", "target_true": "Müller",
+     "not_judged": ["Wer?"], "true_aliases": ["M."]},
 ]  # fmt: skip
 FORMS: list[dict[str, object]] = [
     {"case_id": 2, "requested_rewrite": {"prompt": "{} is in", "subject": "Lyon", "target_new": {"str": "Spain"},
      "target_true": {"str": "France", "id": "Q2"}}, "paraphrase_prompts": ["{} lies in"], "neighborhood_prompts": ["Paris"]},
     {"subject": "Lyon", "src": "Where is Lyon?", "alt": "Spain", "answers": ["France"], "loc": "nq question: who"},
+    {"id": 4, "subject": "Lyon", "prompt": "Lyon is in", "target_new": "Spain", "ground_truth": [["France", "FR"]],
+     "locality": {"Relation_Specificity": [{"prompt": "The river of Lyon", "ground_truth": ["Rhone"]}]},
+     "portability": {"Reasoning": [{"prompt": "People in Lyon speak", "ground_truth": ["Spanish"]}]}, "rephrase": ""},
+    {"id": 5, "source": "NQ", "subject": "Lyon", "prompt": "where is Lyon", "target": "Spain", "rephrase": "Lyon is in",
+     "locality": [{"loc": "who painted it", "loc_ans": "a painter"}]},
+    {"case_id": 6, "requested_rewrite": [{"prompt": "{} is in", "subject": "Lyon", "target_new": {"str": "Spain"},
+     "question": "Where is Lyon?"}], "questions": ["Who rules there?"], "answer": "x", "new_answer_alias": [], "orig": {}},
     {"case_id": 3, "subject": "Lyon", "prompt": "Lyon is in", "target_new": "Spain", "ground_truth": "France",
      "rephrase_prompt": "Lyon lies in", "locality_prompt": "Paris is in", "locality_ground_truth": "France"},
 ]  # fmt: skip
@@ -37,7 +45,7 @@ def _csv() -> str:
         {key: json.dumps(value) if isinstance(value, list) else value for key, value in one.items()} for one in RECORDS
     ]
     written = io.StringIO()
-    table = csv.DictWriter(written, fieldnames=[*RECORDS[0], "target_true", "case_id"])
+    table = csv.DictWriter(written, fieldnames=[*RECORDS[0], *(key for key in RECORDS[1] if key not in RECORDS[0])])
     table.writeheader()
     table.writerows(cells)
     return written.getvalue()
