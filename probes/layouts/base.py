@@ -38,8 +38,8 @@ __all__ = [
 ]
 
 OLD_ANSWERS = "the old answers are asked of the model itself"
-REPEATED = "it repeats the question and the answers"
-NOT_JUDGED = "its prompts are kept as not judged"
+REPEATED = "question and answers stand in other keys too"
+NOT_JUDGED = "no check judges these prompts, which are kept and shown"
 _LOC_PREFIX = "nq question: "
 
 

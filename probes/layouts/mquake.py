@@ -18,7 +18,7 @@ from .counterfact_nested import Rewrite
 __all__ = ["LAYOUT"]
 
 _HOPS = ("single_hops", "new_single_hops")
-_CHAIN = "it belongs to the questions over several facts, which no check judges"
+_CHAIN = "no check judges questions over several facts"
 
 
 class Asked(Rewrite):

@@ -279,8 +279,8 @@ def test_unused_keys_are_counted_and_named_once(tmp_path: Path) -> None:
     assert found.unused == (
         "loc_ans of 2 records is not used: the old answers are asked of the model itself",
         "pred of 1 record is not used: what another model said is not asked",
-        "cond of 3 records is not used: it repeats the question and the answers",
-        "portability of 1 record is not used: its prompts are kept as not judged",
+        "cond of 3 records is not used: question and answers stand in other keys too",
+        "portability of 1 record is not used: no check judges these prompts, which are kept and shown",
     )
 
 
