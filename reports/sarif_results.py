@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from .digest import Digest
+from .explain import Explanation, explain
 from .numbers import number
 from .sarif_rules import ERRORED, FAILED, NOT_RESTORED, REFUSED, rule_id
 from .schema import Finding, HeadlineCheck, Measurement
@@ -35,8 +36,9 @@ def results(found: Digest, places: Mapping[str, int]) -> Iterator[dict[str, Any]
     """Yield the results of all edits, in order; `places` gives each rule's index in the driver."""
     allowed = found.header.policy.get("allow_refused") is True
     for story in found.stories:
+        explanation = explain(story, found.header)
         for one in _of(story, allowed):
-            yield _plain(one, story, found.header.source, places)
+            yield _plain(one, story, explanation, found.header.source, places)
 
 
 def _of(story: Story, refused_is_allowed: bool) -> Iterator[_Result]:
@@ -82,7 +84,9 @@ def _measurement(one: Measurement, level: str) -> _Result:
     return _Result(rule_id("check", one.check), level, text, figures, (one.metric, one.condition, one.protocol))
 
 
-def _plain(one: _Result, story: Story, source: str, places: Mapping[str, int]) -> dict[str, Any]:
+def _plain(
+    one: _Result, story: Story, explanation: Explanation | None, source: str, places: Mapping[str, int]
+) -> dict[str, Any]:
     record = story.record
     fingerprint = _hash([one.rule, record.id, *one.part])
     return {
@@ -100,6 +104,7 @@ def _plain(one: _Result, story: Story, source: str, places: Mapping[str, int]) -
         "partialFingerprints": {"editAndRule/v1": fingerprint, "primaryLocationLineHash": f"{fingerprint[:16]}:1"},
         "properties": {
             "edit": record.id, "group": record.group, "decision": story.decided.value, "outcome": record.outcome,
+            **({} if explanation is None else {"why": explanation.why, "whatToDo": explanation.advice}),
             **one.figures,
         },
     }  # fmt: skip

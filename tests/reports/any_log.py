@@ -60,15 +60,6 @@ ENDS: dict[str, dict[str, Any]] = {
     "not measured": {"outcome": "rolled-back", "verdict": "fail", "measurements": [perplexity(None)]},
     "nothing measured": {"measurements": []},
     "failed without a reason": {"outcome": "rolled-back", "verdict": "fail", "measurements": [perplexity(1.0)]},
-    "leaked": {
-        "outcome": "rolled-back", "verdict": "fail",
-        "measurements": [perplexity(1.0), counted("locality", "leaks", 1, 2), counted("locality", "flips", 2, 2)],
-        "prompts": [outcome("Warsaw is in", "leak", after="Istanbul"), outcome("Paris is in", "flip", after="Asia")],
-    },
-    "leaked, and only counts are known": {
-        "outcome": "rolled-back", "verdict": "fail",
-        "measurements": [perplexity(1.0), counted("other-facts", "leaks", 1, 2)],
-    },
     "errored": {"outcome": "errored", "verdict": "fail", "error": "RuntimeError: out of memory", "measurements": []},
     "not restored": {
         "measurements": [perplexity(1.0)],
@@ -81,6 +72,15 @@ ENDS: dict[str, dict[str, Any]] = {
     "refused when its update was seen": {
         "decision": Decision(action="refuse", reasons=["the update is over the bound"]), "outcome": "refused",
         "verdict": "refused", "measurements": [], "findings": [],
+    },
+    "leaked": {
+        "outcome": "rolled-back", "verdict": "fail",
+        "measurements": [perplexity(1.0), counted("locality", "leaks", 1, 2), counted("locality", "flips", 2, 2)],
+        "prompts": [outcome("Warsaw is in", "leak", after="Istanbul"), outcome("Paris is in", "flip", after="Asia")],
+    },
+    "leaked, and only counts are known": {
+        "outcome": "rolled-back", "verdict": "fail",
+        "measurements": [perplexity(1.0), counted("other-facts", "leaks", 1, 2)],
     },
 }  # fmt: skip
 """How an edit can end: what is said of it beside what `synthetic.edit` says."""

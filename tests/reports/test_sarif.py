@@ -103,6 +103,8 @@ def test_what_failed_is_named_by_the_rule_that_says_it() -> None:
         "not measured": ["check/perplexity"],
         "nothing measured": ["edit/failed"],
         "failed without a reason": ["edit/failed"],
+        "leaked": ["check/locality", "check/locality"],
+        "leaked, and only counts are known": ["check/other-facts"],
         "errored": ["edit/errored"],
         "not restored": ["edit/not-restored"],
         "refused": ["edit/refused"],
