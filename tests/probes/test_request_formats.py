@@ -188,6 +188,25 @@ def test_csv_lists_are_arrays_or_bars_and_empty_cells_are_absent() -> None:
     assert second.fields == {"subject": "Paris", "prompt": "Paris is", "target_true": "France", "paraphrases": ["one"]}
 
 
+def test_csv_columns_of_truths_answers_and_other_facts_are_what_they_mean() -> None:
+    (record,) = parse(
+        ".csv",
+        "subject,space,target_true,target_old,other_facts,true_aliases,not_judged\n"
+        'Lyon,False,"[""France"", ""FR""]",[sic],{} lies on | {} is,a|b,x\n',
+    )
+    assert record.faults == ()
+    assert record.fields == {
+        "subject": "Lyon",
+        "space": False,
+        "target_true": ["France", "FR"],
+        "target_old": "[sic]",
+        "other_facts": ["{} lies on", "{} is"],
+        "true_aliases": ["a", "b"],
+        "not_judged": ["x"],
+    }
+    assert parse(".csv", "subject,space\nLyon,perhaps\n")[0].fields["space"] == "perhaps"
+
+
 @pytest.mark.parametrize(
     ("row", "field", "said"),
     [
