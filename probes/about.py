@@ -19,6 +19,7 @@ _ARTICLE = re.compile(r"^(?:the|a|an) (?=\S)")
 _ADDED = re.compile(r"(?<=\S) ?(?:\(.*\)|, .*)$")
 """What tells namesakes apart, and is left out in running text: "Paris (mythology)", "Springfield, Illinois"."""
 _LONGEST = 60
+_TELLING = 5
 
 
 def paraphrases_about(request: EditRequest) -> tuple[str, ...]:
@@ -40,9 +41,14 @@ def neighbours_about_others(request: EditRequest) -> tuple[str, ...]:
 
 
 def names_subject(text: str, subject: str) -> bool:
-    """Return whether `text` holds `subject`, with or without its article, as a word of its own."""
+    """Return whether `text` holds `subject`, with or without its article, as a word of its own.
+
+    The case of an abbreviation counts: "tell us" does not name the US.
+    """
+    if subject.isupper() and subject not in text:
+        return False
     whole = fold(subject)
-    return any(_holds(text, name) for name in (whole, _ARTICLE.sub("", whole)))
+    return any(_holds(text, name) for name in (whole, _bare(whole)))
 
 
 def misplaced(request: EditRequest) -> tuple[str, ...]:
@@ -82,9 +88,15 @@ def contradictions(requests: Sequence[EditRequest]) -> tuple[str, ...]:
 def _names(subject: str) -> tuple[str, ...]:
     whole = fold(subject)
     short = _ADDED.sub("", whole)
-    names = [whole, short, *(_ARTICLE.sub("", name) for name in (whole, short))]
+    names = [whole, short, *(_bare(name) for name in (whole, short))]
     names += [name.removesuffix("'s") for name in names]
     return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _bare(name: str) -> str:
+    """Return a name without its article where enough is left to tell it by: The Beatles, and not The Who."""
+    rest = _ARTICLE.sub("", name)
+    return rest if len(rest) >= _TELLING else name
 
 
 def _holds(text: str, name: str) -> bool:

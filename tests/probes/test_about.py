@@ -56,7 +56,13 @@ def test_neighbours_about_others_one_that_holds_the_subject_leaves_it_out() -> N
 
 @pytest.mark.parametrize(
     ("subject", "text"),
-    [("art", "Bart lives in"), ("Niger", "Nigeria lies in"), ("Paris (mythology)", "Paris is a city in")],
+    [
+        ("art", "Bart lives in"),
+        ("Niger", "Nigeria lies in"),
+        ("Paris (mythology)", "Paris is a city in"),
+        ("The Who", "who painted the old chapel"),
+        ("US", "let us say that France is"),
+    ],
 )
 def test_neighbours_about_others_one_with_the_letters_alone_keeps_it(subject: str, text: str) -> None:
     asked = replace(ASKED, subject=subject, prompt=f"{subject} is", neighbourhood=(text,))
