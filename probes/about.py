@@ -19,7 +19,8 @@ _ARTICLE = re.compile(r"^(?:the|a|an) (?=\S)")
 _ADDED = re.compile(r"(?<=\S) ?(?:\(.*\)|, .*)$")
 """What tells namesakes apart, and is left out in running text: "Paris (mythology)", "Springfield, Illinois"."""
 _LONGEST = 60
-_TELLING = 5
+_SHORTEST, _TELLING = 3, 5
+"""Letters of a name without what is added to it, and without its article: fewer are a word like any other."""
 
 
 def paraphrases_about(request: EditRequest) -> tuple[str, ...]:
@@ -28,11 +29,8 @@ def paraphrases_about(request: EditRequest) -> tuple[str, ...]:
     The subject may stand there without its article and with an ending. What tells it from its namesakes (in parentheses
     or after a comma) may be left out.
     """
-    found = []
-    for text in request.paraphrases:
-        if any(_holds(text, name) for name in _names(request.subject)):
-            found.append(text)
-    return tuple(found)
+    names = _names(request.subject)
+    return tuple(text for text in request.paraphrases if any(_holds(text, name) for name in names))
 
 
 def neighbours_about_others(request: EditRequest) -> tuple[str, ...]:
@@ -88,6 +86,7 @@ def contradictions(requests: Sequence[EditRequest]) -> tuple[str, ...]:
 def _names(subject: str) -> tuple[str, ...]:
     whole = fold(subject)
     short = _ADDED.sub("", whole)
+    short = short if len(short) >= _SHORTEST else whole  # "I, Robot"
     names = [whole, short, *(_bare(name) for name in (whole, short))]
     names += [name.removesuffix("'s") for name in names]
     return tuple(dict.fromkeys(name for name in names if name))

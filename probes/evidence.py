@@ -33,7 +33,7 @@ from .tokens import target_ids, token_count
 __all__ = ["Evidence", "Gauge", "sink_key"]
 
 _ROOM = 64
-"""Tokens kept free for targets and for what is generated behind a prompt."""
+"""Tokens kept free for targets and for what is generated after a prompt."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Gauge:
         return [next(measured) if error is None else error for error in long]
 
     def _too_long(self, request: EditRequest) -> RequestError | None:
-        """Return the error of a request of which a text does not fit into the model, behind the longest prefix."""
+        """Return the error of a request of which a text does not fit into the model after the longest prefix."""
         room = self.lm.context_length - self._longest_prefix - _ROOM
         asked = (
             request.prompt,

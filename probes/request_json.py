@@ -78,7 +78,7 @@ def _json_items(text: str, source: str) -> Iterator[tuple[object, int]]:
     for bracket in closing:
         position = _expect(text, position, bracket)
     if position < len(text):
-        raise json.JSONDecodeError("Extra text behind the records", text, position)
+        raise json.JSONDecodeError("Extra text after the records", text, position)
 
 
 def _enter_edits(text: str, position: int, source: str) -> int:

@@ -1,7 +1,7 @@
 """A fact in other words, written by the model itself: the same request, asked for in another way.
 
 The model is asked several times to rephrase the sentence that is true, or the one that the edit would make true. Of each
-answer that names the subject and, behind it, the object, what stands before the object is a prompt of the same fact. Nothing
+answer that names the subject and, after it, the object, what stands before the object is a prompt of the same fact. Nothing
 is known of their quality: one in a few is a fragment. They are contexts to seek an edit under, never ones to judge it by.
 """
 

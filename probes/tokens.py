@@ -45,7 +45,7 @@ class SubjectPosition:
     first_content: int
     """Index of the first token that is not a special token added by the tokenizer."""
     merged_end: bool
-    """Whether the last subject token also covers characters behind the subject."""
+    """Whether the last subject token also covers characters after the subject."""
     merged_start: bool
     """Whether the first subject token also covers characters other than spaces before the subject."""
 
@@ -207,7 +207,7 @@ def _is_dummy(token: str, spans: Sequence[_Span]) -> bool:
 
 
 def _hides_space(tokenizer: PreTrainedTokenizerFast, token_id: int, text: str, end: int) -> bool:
-    """Return whether a token also spells the space behind `end`, though its offsets (trimmed ones) do not say so."""
+    """Return whether a token also spells the space after `end`, though its offsets (trimmed ones) do not say so."""
     if not text[end : end + 1].isspace():
         return False
     spelled = str(tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False))

@@ -46,7 +46,7 @@ _SOUTHEAST_ASIAN = (
 )
 _LATIN = ((0x0041, 0x024F), (0x1E00, 0x1EFF), (0x2C60, 0x2C7F), (0xA720, 0xA7FF))
 _PREFIXING = ((0x0590, 0x06FF), (0x0750, 0x077F), (0x08A0, 0x08FF), (0xFB1D, 0xFDFF), (0xFE70, 0xFEFC))
-"""Hebrew and Arabic, which write prepositions and the article in one with the word behind them."""
+"""Hebrew and Arabic, which write prepositions and the article in one with the word after them."""
 _SYLLABIC = ((0x0900, 0x0DFF), (0x1100, 0x11FF), (0x1200, 0x139F), (0xAC00, 0xD7FF))
 """India's scripts, Hangul and Ethiopic: a name of two letters is a whole one."""
 _ACCENTS = range(0x0300, 0x0370)

@@ -36,6 +36,7 @@ def test_paraphrases_about_one_that_names_the_subject_keeps_it(subject: str, tex
         ("art", "Bart lives in"),
         ("Niger", "Nigeria lies in"),
         ("Chicago", "It is"),
+        ("I, Robot", "I was written by"),
     ],
 )
 def test_paraphrases_about_one_of_another_subject_leaves_it_out(subject: str, text: str) -> None:

@@ -87,7 +87,7 @@ def test_a_truncated_json_file_is_one_refusal(data: st.DataObject) -> None:
     [
         ("[{}, ]", "Expecting a record after ',' at line 1, column 6"),
         ("[{} {}]", "Expecting ',' or ']' at line 1, column 5"),
-        ("[{}]\n[]", "Extra text behind the records at line 2, column 1"),
+        ("[{}]\n[]", "Extra text after the records at line 2, column 1"),
         ('{"edits": [], "n": 1}', 'no other key beside "edits"'),
         ('[{"a": "b', "Unterminated string starting at line 1, column 8 (the file may have been cut off)"),
         ("[\n{", "at line 2, column 2 (the file may have been cut off)"),
