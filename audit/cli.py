@@ -40,10 +40,13 @@ from .cli_common import (
     Site,
     Skip,
     Stats,
+    Zsre,
+    ZsreTarget,
     known_editor,
     load_edits,
     prepared,
     progress_bars,
+    without_contradictions,
 )
 from .cli_delta import apply, export
 from .cli_diff import diff
@@ -124,6 +127,7 @@ def audit(
     check_dtype: CheckDtype = "auto",
     limit: Limit = None,
     skip_invalid: Skip = False,
+    zsre_target: Zsre = ZsreTarget.ALT,
     allow_pickle: Pickle = False,
     overwrite: Overwrite = False,
     resume: Resume = False,
@@ -141,8 +145,10 @@ def audit(
     arguments = {name: str(value) if isinstance(value, Path) else value for name, value in locals().items()
                  if isinstance(value, str | int | float | bool | Path | None)}  # fmt: skip
     known_name(save_baseline)
-    loaded = load_edits(edits, limit, skip_invalid)
+    loaded = load_edits(edits, limit, skip_invalid, zsre_target)
     known_editor(editor)
+    if in_sequence:
+        without_contradictions(loaded.requests)
     with locked_folder(out, overwrite=overwrite, resume=resume), progress_bars(as_json) as progress:
         if resume:
             could_continue(out / LOG, loaded, in_sequence=in_sequence, seed=seed, editor=editor)
@@ -181,6 +187,7 @@ def probe(
     engine: EngineName = "live",
     limit: Limit = None,
     skip_invalid: Skip = False,
+    zsre_target: Zsre = ZsreTarget.ALT,
     allow_pickle: Pickle = False,
     screen: Annotated[
         bool, typer.Option("--screen", help="Settle clear cases under few contexts: faster, with rounder figures.")
@@ -195,7 +202,7 @@ def probe(
     from .policy import Action
     from .terminal import ProbeTable, probe_line
 
-    files = [load_edits(one, limit, skip_invalid) for one in edits or ["builtin"]]
+    files = [load_edits(one, limit, skip_invalid, zsre_target) for one in edits or ["builtin"]]
     known_editor(editor)
     refused, tables = 0, [ProbeTable(one.source if len(files) > 1 else None) for one in files]
     with progress_bars(as_json) as progress:

@@ -6,8 +6,9 @@ Nothing heavy is imported before a command really runs.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ import typer
 
 if TYPE_CHECKING:
     from ..probes.request_files import LoadedRequests
+    from ..probes.requests import EditRequest
     from .setup import Progress, Setup
 
 __all__ = [
@@ -40,10 +42,13 @@ __all__ = [
     "Site",
     "Skip",
     "Stats",
+    "Zsre",
+    "ZsreTarget",
     "known_editor",
     "load_edits",
     "prepared",
     "progress_bars",
+    "without_contradictions",
 ]
 
 _CHECK_DTYPES = ("auto", "bfloat16")
@@ -94,23 +99,53 @@ InSequence = Annotated[
     bool,
     typer.Option("--in-sequence", help="Keep each sound edit for those behind it, until the drift leaves its bound."),
 ]
+
+
+class ZsreTarget(StrEnum):
+    """Which field of a zsRE record is the new target."""
+
+    ALT = "alt"
+    ANSWERS = "answers"
+
+
+Zsre = Annotated[
+    ZsreTarget,
+    typer.Option(
+        "--zsre-target", help="What a zsRE file edits in: alt, as MEND reads it, or answers, as ROME and MEMIT do."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on standard output.")]
 
 
-def load_edits(edits: str, limit: int | None, skip_invalid: bool) -> LoadedRequests:
+def load_edits(
+    edits: str, limit: int | None, skip_invalid: bool, zsre_target: ZsreTarget = ZsreTarget.ALT
+) -> LoadedRequests:
     """Read the requests of a file, or the built-in ones."""
     from ..probes.request_files import LoadedRequests, load_requests
     from ..reports.text import printable
     from ..suites.builtin import BUILTIN, builtin_edits, builtin_hash
 
     if edits != BUILTIN:
-        loaded = load_requests(edits, skip_invalid=skip_invalid, limit=limit)
+        loaded = load_requests(edits, skip_invalid=skip_invalid, limit=limit, zsre_target=zsre_target.value)
         for one in loaded.invalid[:_MOST_NAMED]:
             typer.echo(f"left out {printable(one.where)}: {printable(one.message, 300)}", err=True)
         if (more := len(loaded.invalid) - _MOST_NAMED) > 0:
             typer.echo(f"and {more} more records were left out", err=True)
+        for sentence in loaded.unused[:_MOST_NAMED]:
+            typer.echo(f"note: {printable(sentence, 300)}", err=True)
         return loaded
     return LoadedRequests(builtin_edits()[:limit], (), BUILTIN, builtin_hash())
+
+
+def without_contradictions(requests: Sequence[EditRequest]) -> None:
+    """Raise `InputError` where edits of one sequence contradict each other, before anything is loaded."""
+    from ..probes.about import contradictions
+    from ..probes.errors import InputError
+
+    found = contradictions(requests)
+    if found:
+        more = f", and {len(found) - _MOST_NAMED} more pairs" if len(found) > _MOST_NAMED else ""
+        raise InputError(f"Edits in sequence must not contradict each other: {'; '.join(found[:_MOST_NAMED])}{more}.")
 
 
 def known_editor(editor: str | None) -> None:

@@ -51,6 +51,7 @@ def header(
         source_sha256=loaded.sha256,
         requests=len(loaded.requests),
         skipped_invalid=[schema.SkippedRequest(**wrong._asdict()) for wrong in loaded.invalid],
+        unused=list(loaded.unused),
         statistics=schema.Statistics(
             source=found.provenance.source,
             method=found.provenance.method,
