@@ -17,6 +17,7 @@ from editguard.reports.tracing import render_trace
 
 from .audits import audit, refused, with_edits
 from .browsing import dumped, needs_browser, with_script
+from .leaks import leaky_log
 from .test_diff import comparison
 from .test_reproduction_page import whole
 from .test_since import gate, override
@@ -33,6 +34,8 @@ pytestmark = [
 
 RUN = """
 for (const part of document.querySelectorAll("details")) part.open = true;
+// Stories out of sight have an estimated size: laid out while axe looks, they would move under its eyes.
+for (const part of document.querySelectorAll(".story")) part.style.contentVisibility = "visible";
 const told = document.createElement("pre");
 axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) => {
   told.id = "axe";
@@ -44,6 +47,7 @@ axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) => {
 
 PAGES: dict[str, Callable[[], str]] = {
     "audit with a comparison": lambda: render_html(with_edits(audit(), refused, [3]), gate()),
+    "audit with leaks": lambda: render_html(leaky_log(12)),
     "audit with an override": lambda: render_html(audit(4), None, [override()]),
     "comparison of checkpoints": lambda: render_diff(comparison()),
     "trace": lambda: render_trace(file(record())),
