@@ -83,13 +83,13 @@ def _best(lm: LanguageModel, request: EditRequest) -> tuple[str | None, list[boo
             found = _served(lm, request, prefix, before)
         except InputError:
             break
-        if found[0].text == request.prompt:  # something stands before the subject, and no prefix would be put in
-            break
         said = [one.says for one in found]
         if all(said):
             return prefix, said
         if said[0] and best[0] is None:
             best = prefix, said
+        if found[0].text == request.prompt:  # something stands before the subject, and no prefix would be put in
+            break
     return best
 
 

@@ -13,6 +13,7 @@ Shares of unchanged tokens, which the field reports as locality, count near ties
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from ..probes.partial import PlainRows, Row, Stem
 from ..probes.prefixes import Family, Role
 from ..probes.requests import EditRequest
 from ..probes.tokens import target_ids
+from ..probes.words import cut_word, fold
 from .check import Bench, Limits, PromptAnswer
 
 __all__ = ["Asked", "Conditioned", "Unchanged", "answers", "ask", "conditions", "first_words", "result_of", "says"]
@@ -79,6 +81,8 @@ class Unchanged:
     texts: tuple[_Text, ...]
     written: tuple[tuple[int, ...], ...]
     """Ids of each text's answer."""
+    budget: int
+    """Tokens of an answer, where the text does not end before."""
     stem: Stem | PlainRows
     choices: torch.Tensor
     """Greedy choices at all places of all rows."""
@@ -107,6 +111,7 @@ class Unchanged:
         return Unchanged(
             texts=tuple(self.texts[i] for i in chosen),
             written=tuple(self.written[i] for i in chosen),
+            budget=self.budget,
             stem=self.stem.part(rows),
             choices=torch.cat([parts[i] for i in rows]) if rows else self.choices[:0],
             places=tuple(self.places[i] for i in chosen),
@@ -152,8 +157,8 @@ def ask(bench: Bench, requests: Sequence[EditRequest], asked: Sequence[Sequence[
     wanted = [count for count, some in zip(budgets, texts, strict=True) for _ in some]
     written = iter(continuations(bench.lm, rows, wanted) if rows else ())
     return [
-        _state(bench, request, some, [tuple(next(written)) for _ in some]) if some else None
-        for request, some in zip(requests, texts, strict=True)
+        _state(bench, request, some, [tuple(next(written)) for _ in some], budget) if some else None
+        for request, some, budget in zip(requests, texts, budgets, strict=True)
     ]
 
 
@@ -173,7 +178,9 @@ def _texts(bench: Bench, asked: Sequence[Asked]) -> list[_Text]:
     return found
 
 
-def _state(bench: Bench, request: EditRequest, texts: Sequence[_Text], written: Sequence[tuple[int, ...]]) -> Unchanged:
+def _state(
+    bench: Bench, request: EditRequest, texts: Sequence[_Text], written: Sequence[tuple[int, ...]], budget: int
+) -> Unchanged:
     target = target_ids(bench.lm.tokenizer, request.prompt, request.target_new, request.space)
     lead = first_words(bench.lm, target)
     rows = [
@@ -193,6 +200,7 @@ def _state(bench: Bench, request: EditRequest, texts: Sequence[_Text], written: 
     return Unchanged(
         texts=tuple(texts),
         written=tuple(written),
+        budget=budget,
         stem=stem.part(range(len(rows))),
         choices=stem.first.argmax(-1),
         places=tuple(map(_place, places)),
@@ -273,7 +281,7 @@ def _written(bench: Bench, state: Unchanged, marks: Sequence[torch.Tensor]) -> l
             left.append((index, step))
     if left:
         rows = [[*state.texts[index].ids, *state.written[index][:step]] for index, step in left]
-        wanted = [max(len(state.written[index]), WORDS) - step for index, step in left]
+        wanted = [state.budget - step for _, step in left]
         for (index, step), new in zip(left, continuations(bench.lm, rows, wanted), strict=True):
             found[index] = (*state.written[index][:step], *new)
     return found
@@ -288,8 +296,8 @@ def _answer(
     before, after = (str(decode(list(ids), skip_special_tokens=True)) for ids in (state.written[index], written))
     said = Said(state.written[index], written, before, after)
     result, divergence = "unmeasured", None
-    if finite and place is not None:
-        rise = lead_now - state.leads[index]
+    rise = lead_now - state.leads[index]
+    if finite and place is not None and math.isfinite(rise):
         result = result_of(said, state.lead, target, place.margin, rise, bench.limits)
         divergence = _divergence(place, logits[text.own - 1])
     told = PromptAnswer(
@@ -322,13 +330,20 @@ def result_of(said: Said, lead: Sequence[int], target: str, margin: float, rise:
 
 
 def says(text: str, target: str) -> bool:
-    """Return whether `target` stands in `text` as words of its own, whatever their case."""
-    plain, wanted = (" ".join(one.casefold().split()) for one in (text, target))
-    if not wanted:
-        return False
-    head = r"(?<!\w)" if wanted[0].isalnum() and wanted[0].isascii() else ""
-    tail = r"(?!\w)" if wanted[-1].isalnum() and wanted[-1].isascii() else ""
-    return re.search(head + re.escape(wanted) + tail, plain) is not None
+    """Return whether `target` stands in `text` as words of its own, whatever their case and accents.
+
+    Where writing has no spaces between words, "東京" or "Paris" in "はParisです", what stands beside them does not matter.
+    """
+    plain, wanted = fold(text), fold(target)
+    letters = [index for index, letter in enumerate(wanted) if letter.isalnum()]
+    if not letters:
+        return bool(wanted) and wanted in plain
+    for found in re.finditer(f"(?={re.escape(wanted)})", plain):
+        start, end = found.start() + letters[0], found.start() + letters[-1] + 1
+        # "Lyons" is another name than "Lyon".
+        if cut_word(plain, start, end) is None and plain[end : end + 1] != "s":
+            return True
+    return False
 
 
 def _divergence(place: _Place, logits: torch.Tensor) -> float:

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from editguard.suites import condition, facts, perplexity  # noqa: F401  (register)
+from editguard.suites import aftermath, condition, facts, locality, other_facts, perplexity  # noqa: F401  (register)
 from editguard.suites.check import CHECKS, Measurement, Outcome, judge
 
 from ..tiny import REQUEST
@@ -32,7 +32,7 @@ def test_the_total_is_all_that_was_asked_for() -> None:
 @pytest.mark.tiny
 @pytest.mark.parametrize("size", [0.0, 0.01, 3.0])
 def test_every_judged_figure_says_on_which_side_of_its_bound_it_lies(size: float) -> None:
-    request = replace(REQUEST, neighbourhood=("Paris is not",))
+    request = replace(REQUEST, neighbourhood=("Paris is not",), other_facts=("Istanbul is a city of",))
     bench, said = bench_of(talkative()), []
     checks = [check() for _, check in CHECKS]
     befores = [check.prepare(bench, [request])[0] for check in checks]
@@ -43,4 +43,4 @@ def test_every_judged_figure_says_on_which_side_of_its_bound_it_lies(size: float
                 side = "inside" if one.outcome is Outcome.PASS else "outside"
                 assert f", {side} the bound (" in one.message, (check.name, one)
                 said.append(check.name)
-    assert {"perplexity", "efficacy", "locality", "degeneracy", "drift"} <= {*said}
+    assert {"perplexity", "efficacy", "locality", "other-facts", "aftermath", "degeneracy", "drift"} <= {*said}

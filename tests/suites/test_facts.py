@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -15,17 +14,15 @@ from editguard.probes.partial import Row
 from editguard.probes.prefix_cache import prefix_cache
 from editguard.probes.prefixes import Role
 from editguard.suites.check import Bench, Check, Measurement, Outcome
-from editguard.suites.facts import Efficacy, Generalization, Locality, _score
+from editguard.suites.facts import Efficacy, Generalization, _score
+from editguard.suites.locality import Locality
 from torch import Tensor, nn
 
-from ..tiny import PREFIXES, REQUEST
-from .benches import LIMITS, bench_of, break_site, disturb, talkative
+from ..tiny import PREFIXES
+from ..tokenizer_kinds import byte_level
+from .benches import ALWAYS, ASKED, bench_of, break_site, disturb, pick, talkative
 
 pytestmark = pytest.mark.tiny
-
-ASKED = replace(REQUEST, target_new="Lyon is", target_true="Paris")
-ALWAYS = replace(LIMITS, efficacy=0.0, locality=0.0)
-"""Limits that any number meets: what does not pass under them was not measured."""
 
 Answer = tuple[bool, float, bool]
 Rates = dict[tuple[str, str], float]
@@ -69,11 +66,6 @@ def rates(measurements: Any) -> Rates:
     return {(item.condition, str(item.protocol)): item.value for item in measurements}
 
 
-def pick(measurements: Any, condition: str, protocol: str) -> Measurement:
-    (found,) = [item for item in measurements if (item.condition, item.protocol) == (condition, protocol)]
-    return found
-
-
 @contextmanager
 def outer_rows_broken(bench: Bench) -> Iterator[None]:
     """Make the site's output NaN in the first and the last row of every batch: its longest and its shortest text."""
@@ -106,7 +98,7 @@ def test_efficacy_is_that_of_plain_forwards_under_every_protocol_and_condition(f
         *found, as_served = found
         assert as_served == replace(
             pick(found, "unprefixed", "exact"), condition="served", message=as_served.message, outcome=Outcome.INFO,
-            threshold=None,
+            threshold=None, baseline=None,
         )  # fmt: skip
         assert rates(found) == pytest.approx(expected)
         for item in found:
@@ -196,7 +188,15 @@ def test_on_from_the_prefixes_states_every_figure_is_the_same(check: type[Check]
     states = [check().prepare(bench, [ASKED])[0] for bench in (plain, cached)]
     disturb(plain, 3, 2.0)
     first, second = (check().measure(plain, ASKED, state, False).measurements for state in states)
-    assert first == second
+    assert rounded(first) == rounded(second)
+
+
+def rounded(measurements: list[Measurement]) -> list[Measurement]:
+    """A divergence has all digits of the logits, and the last ones depend on who is computed with whom."""
+    return [
+        replace(one, value=round(one.value, 6)) if one.metric == "divergence" and one.value is not None else one
+        for one in measurements
+    ]
 
 
 @pytest.mark.parametrize("check", [Efficacy, Generalization, Locality])
@@ -208,7 +208,9 @@ def test_edits_prepared_together_are_measured_as_each_alone(check: type[Check]) 
     disturb(bench, 3, 2.0)
     for request, first, second in zip(asked, together, alone, strict=True):
         measure = check().measure
-        assert measure(bench, request, first, False) == measure(bench, request, second, False)
+        one, other = (measure(bench, request, state, False) for state in (first, second))
+        assert rounded(one.measurements) == rounded(other.measurements)
+        assert [told.after for told in one.prompts] == [told.after for told in other.prompts]
 
 
 def test_a_stem_is_of_the_unedited_model_alone() -> None:
@@ -216,16 +218,6 @@ def test_a_stem_is_of_the_unedited_model_alone() -> None:
     disturb(bench, 1)
     with pytest.raises(EditguardError, match="belong into prepare"):
         bench.stem([Row((1, 2, 3), 0, (2,))])
-
-
-def test_in_half_precision_an_edit_that_changes_nothing_changes_no_token() -> None:
-    lm = talkative()
-    lm.model.to(torch.bfloat16)
-    bench = bench_of(lm)
-    known = prefix_cache(lm, bench.site, [prefix.text for prefix in bench.prefixes.prefixes])
-    bench = replace(bench, known=known)
-    (before,) = Locality().prepare(bench, [ASKED])
-    assert {one.value for one in Locality().measure(bench, ASKED, before, False).measurements} == {1.0}
 
 
 def test_a_truth_that_was_not_measured_is_no_failure() -> None:
@@ -242,12 +234,14 @@ def test_a_truth_that_was_not_measured_is_no_failure() -> None:
 # Generalization
 
 
-def test_generalization_is_that_of_plain_forwards_and_is_never_judged() -> None:
+@pytest.mark.parametrize("needs_prefix", [False, True])
+def test_generalization_is_that_of_plain_forwards_and_without_a_bound_it_is_not_judged(needs_prefix: bool) -> None:
     bench = bench_of(talkative())
     before = Generalization().prepare(bench, [ASKED])[0]
     disturb(bench, 2, 3.0)
-    found = Generalization().measure(bench, ASKED, before, False).measurements
+    found = Generalization().measure(bench, ASKED, before, needs_prefix).measurements
     assert {item.outcome for item in found} == {Outcome.INFO}
+    assert Generalization().known_bad(bench, ASKED, before) is None
     expected = rates_by_hand(bench, ASKED.paraphrases)
     for protocol in ("exact", "token-match", "probability"):
         item = pick(found, "unprefixed", protocol)
@@ -255,83 +249,109 @@ def test_generalization_is_that_of_plain_forwards_and_is_never_judged() -> None:
         assert item.total == len(ASKED.paraphrases)
 
 
-@pytest.mark.parametrize("check", [Generalization, Locality])
-def test_a_request_without_the_prompts_brings_nothing(check: type[Check]) -> None:
+def sayable_paraphrases(bench: Bench) -> Any:
+    """A request of which one paraphrase is continued by the target, bare, and the other is not."""
+    texts = ("Istanbul has a twin in", "A city like Istanbul is")
+    for target in ("Paris", "Lyon", "is", "not"):
+        hits = [int(log_probs(bench, text, target)[0][0].argmax()) == token_of(bench, target) for text in texts]
+        if sum(hits) == 1:
+            return replace(ASKED, target_new=target, target_true=None, paraphrases=texts)
+    raise AssertionError("both paraphrases are continued alike; take other ones")
+
+
+def token_of(bench: Bench, word: str) -> int:
+    (token,) = bench.lm.tokenizer(f" {word}", add_special_tokens=False).input_ids
+    return int(token)
+
+
+@pytest.mark.parametrize(("least", "outcome"), [(0.5, Outcome.PASS), (0.51, Outcome.FAIL), (1.0, Outcome.FAIL)])
+def test_with_a_bound_the_exact_share_of_paraphrases_is_judged_by_it(least: float, outcome: Outcome) -> None:
+    bench = bench_of(talkative(), limits=replace(ALWAYS, generalization=least))
+    asked = sayable_paraphrases(bench)
+    before = Generalization().prepare(bench, [asked])[0]
+    found = Generalization().measure(bench, asked, before, False).measurements
+    (judged,) = [one for one in found if one.outcome is not Outcome.INFO]
+    assert (judged.condition, judged.protocol, judged.value) == ("unprefixed", "exact", 0.5)
+    assert (judged.outcome, judged.threshold, judged.passed, judged.failed) == (outcome, least, 1, 1)
+    assert "paraphrases unprefixed that give the target: 1 of 2" in judged.message
+
+
+def test_of_a_rewritten_edit_paraphrases_are_judged_after_a_prefix() -> None:
+    bench = bench_of(talkative(), limits=replace(ALWAYS, generalization=0.5))
+    before = Generalization().prepare(bench, [ASKED])[0]
+    found = Generalization().measure(bench, ASKED, before, True).measurements
+    assert [(one.condition, one.protocol) for one in found if one.outcome is not Outcome.INFO] == [
+        ("prefixed", "exact")
+    ]
+
+
+def test_paraphrases_of_which_one_could_not_be_measured_are_unmeasured() -> None:
+    bench = bench_of(talkative(), limits=replace(ALWAYS, generalization=1e-9))
+    asked = replace(ASKED, paraphrases=(*ASKED.paraphrases, "Far away from here Istanbul has a twin in"))
+    before = Generalization().prepare(bench, [asked])[0]
+    with outer_rows_broken(bench):
+        item = pick(Generalization().measure(bench, asked, before, False).measurements, "unprefixed", "exact")
+    assert 0 < item.not_judged < item.total
+    assert item.outcome is Outcome.UNMEASURED
+
+
+def test_a_bound_on_paraphrases_is_not_met_by_a_request_without_any() -> None:
+    bench = bench_of(talkative(), limits=replace(ALWAYS, generalization=0.1))
+    asked = replace(ASKED, paraphrases=("No word about the city is",))
+    (before,) = Generalization().prepare(bench, [asked])
+    (item,) = Generalization().measure(bench, asked, before, False).measurements
+    assert (item.outcome, item.value) == (Outcome.UNMEASURED, None)
+    assert "min_generalization" in item.message
+    assert Generalization().known_bad(bench, asked, before) is None
+
+
+def test_without_a_bound_a_request_without_paraphrases_brings_nothing() -> None:
     bench = bench_of(talkative())
-    asked = replace(ASKED, paraphrases=(), neighbourhood=())
-    before = check().prepare(bench, [asked])[0]
-    assert check().measure(bench, asked, before, False).measurements == []
+    asked = replace(ASKED, paraphrases=())
+    (before,) = Generalization().prepare(bench, [asked])
+    assert Generalization().measure(bench, asked, before, False).measurements == []
 
 
-# Locality
+def test_the_unedited_model_is_what_a_judged_generalization_must_catch() -> None:
+    bench = bench_of(talkative(), limits=replace(ALWAYS, generalization=0.1))
+    asked = replace(ASKED, target_new="Chicago", target_true=None)
+    (before,) = Generalization().prepare(bench, [asked])
+    bad = Generalization().known_bad(bench, asked, before)
+    assert bad is not None
+    assert [one.outcome for one in bad.measurements if one.outcome is not Outcome.INFO] == [Outcome.FAIL]
 
 
-def choices(bench: Bench) -> list[int]:
-    found = []
-    for prompt in ASKED.neighbourhood:
-        with torch.no_grad():
-            logits = bench.lm.model(torch.tensor([bench.lm.tokenizer(prompt).input_ids])).logits[0]
-        found += logits.argmax(-1).tolist()
-    return found
+# Special tokens before the prompt
 
 
-def test_an_unchanged_model_has_a_locality_of_1() -> None:
-    bench = bench_of(talkative())
-    before = Locality().prepare(bench, [ASKED])[0]
-    bare, prefixed, answers, _ = Locality().measure(bench, ASKED, before, False).measurements
-    assert (answers.metric, answers.protocol, answers.passed) == ("answers", "exact", len(ASKED.neighbourhood))
-    assert (bare.condition, bare.value, bare.outcome) == ("unprefixed", 1.0, Outcome.PASS)
-    assert (prefixed.condition, prefixed.value, prefixed.outcome) == ("prefixed", 1.0, Outcome.INFO)
-    assert bare.passed == bare.total == len(choices(bench))
+def with_specials(*, bos: bool = False, template: str | None = None) -> Bench:
+    made = byte_level(bos=bos)
+    made.bos_token, made.chat_template = "<s>", template
+    return bench_of(talkative(tokenizer=made))
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "bloom"])
-def test_locality_is_the_share_of_tokens_with_the_same_greedy_choice(family: str) -> None:
-    bench = bench_of(talkative(family))
-    before, old = Locality().prepare(bench, [ASKED])[0], choices(bench)
-    seen = set()
-    for seed in range(4):
-        disturb(bench, seed, 1.0 + seed)
-        bare, _, answers, _ = Locality().measure(bench, ASKED, before, False).measurements
-        ends = [last - 1 for last in accumulate(len(bench.lm.tokenizer(p).input_ids) for p in ASKED.neighbourhood)]
-        assert answers.passed == sum(choices(bench)[end] == old[end] for end in ends)
-        assert (answers.total, answers.outcome) == (len(ends), Outcome.INFO)
-        kept = sum(new == was for new, was in zip(choices(bench), old, strict=True))
-        assert (bare.passed, bare.failed, bare.total) == (kept, len(old) - kept, len(old))
-        assert bare.value == pytest.approx(kept / len(old))
-        assert bare.outcome is (Outcome.PASS if kept / len(old) >= LIMITS.locality else Outcome.FAIL)
-        seen.add(kept)
-    assert min(seen) < len(old)
-
-
-@pytest.mark.parametrize("least", [0.0, 0.9])
-@pytest.mark.parametrize("needs_prefix", [False, True])
-def test_of_an_edit_that_acts_behind_a_prefix_other_subjects_are_judged_there_too(
-    needs_prefix: bool, least: float
+@pytest.mark.parametrize(
+    ("bos", "template", "tokens"),
+    [
+        (False, None, ["<s>"]),
+        (False, "<|im_start|>{{ messages[0].content }}", ["<s>", "<|im_start|>"]),
+        (True, None, []),
+        (True, "<|im_start|>{{ messages[0].content }}", ["<|im_start|>"]),
+    ],
+)
+def test_efficacy_is_measured_after_each_special_token_alone(
+    bos: bool, template: str | None, tokens: list[str]
 ) -> None:
-    """Bare neighbours stay whatever such an edit does behind a prefix."""
-    bench = bench_of(talkative(), limits=replace(LIMITS, locality=0.9, neighbour_answers=least))
-    before = Locality().prepare(bench, [ASKED])[0]
-    assert before is not None
-    bare = sum(item.condition == "unprefixed" for item in before.texts)
-    lengths = [len(row.predict) for row in before.stem.rows]
-    changed = before.choices.clone()
-    changed[sum(lengths[:bare]) :] += 1
-    tokens_bare, tokens, answers_bare, answers = (
-        Locality().measure(bench, ASKED, before._replace(choices=changed), needs_prefix).measurements
-    )
-    assert [one.condition for one in (tokens_bare, tokens)] == ["unprefixed", "prefixed"]
-    assert (tokens_bare.value, tokens.value, answers_bare.value, answers.value) == (1.0, 0.0, 1.0, 0.0)
-    assert tokens_bare.outcome is Outcome.PASS
-    assert tokens.outcome is (Outcome.FAIL if needs_prefix else Outcome.INFO)
-    assert answers_bare.outcome is (Outcome.PASS if least else Outcome.INFO)
-    assert answers.outcome is (Outcome.FAIL if least and needs_prefix else Outcome.INFO)
-
-
-def test_only_the_prompts_own_tokens_count_behind_a_prefix() -> None:
-    bench = bench_of(talkative())
-    asked = replace(ASKED, neighbourhood=("Lyon is a city of", "The town of Lyon is a city of"))
-    before = Locality().prepare(bench, [asked])[0]
-    bare, prefixed, *_ = Locality().measure(bench, ASKED, before, False).measurements
-    # One family of prefixes, with both prompts.
-    assert prefixed.total == bare.total
+    bench = with_specials(bos=bos, template=template)
+    before = Efficacy().prepare(bench, [ASKED])[0]
+    disturb(bench, 2, 3.0)
+    found = Efficacy().measure(bench, ASKED, before, False).measurements
+    named = [f"special:{token}" for token in tokens]
+    assert [one.condition for one in found if one.protocol == "token-match" and "special" in one.condition] == named
+    for token in tokens:
+        whole, match, preferred = answer(bench, token + ASKED.prompt)
+        for protocol, value in (("exact", whole), ("token-match", match), ("probability", preferred)):
+            item = pick(found, f"special:{token}", protocol)
+            assert (item.value, item.total, item.outcome) == (pytest.approx(float(value)), 1, Outcome.INFO)
+    # They are no held-out prefixes.
+    assert pick(found, "prefixed", "exact").total == len(PREFIXES.of(Role.HELD_OUT))

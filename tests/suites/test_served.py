@@ -1,4 +1,4 @@
-"""What users of an edited model meet is measured as they meet it: behind the first prefix that works."""
+"""What users of an edited model meet is measured as they meet it: after the first prefix that works."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def asking(target: str, prompt: str = START) -> EditRequest:
 
 
 def sayable(words: tuple[str, ...] = (" Paris", " Lyon", " is", " not")) -> tuple[LanguageModel, EditRequest, str]:
-    """A model and a target that it says behind one of the later prefixes and behind none before."""
+    """A model and a target that it says after one of the later prefixes and after none before."""
     for seed in range(60):
         bench = bench_of(talkative())
         disturb(bench, seed, 6.0)
@@ -43,14 +43,14 @@ def sayable(words: tuple[str, ...] = (" Paris", " Lyon", " is", " not")) -> tupl
     raise AssertionError("no seed gave a model whose answers differ by prefix")
 
 
-def test_the_first_prefix_behind_which_the_model_says_the_target_is_taken() -> None:
+def test_the_first_prefix_after_which_the_model_says_the_target_is_taken() -> None:
     lm, request, prefix = sayable()
     assert serving_prefix(lm, request) == prefix
     tried = PREFIXES[: PREFIXES.index(prefix) + 1]
     assert [served(lm, request, one) for one in tried] == [(one + START, one == prefix) for one in tried]
 
 
-def test_a_target_that_the_model_says_behind_none_has_none() -> None:
+def test_a_target_that_the_model_says_after_none_has_none() -> None:
     lm = tiny_language_model()
     assert serving_prefix(lm, asking("Istanbul")) is None
 
@@ -71,7 +71,7 @@ def condition(lm: LanguageModel, request: EditRequest, *, needs_prefix: bool, re
 
 
 @pytest.mark.parametrize(("require", "outcome"), [(False, Outcome.INFO), (True, Outcome.PASS)])
-def test_an_edit_that_needs_a_prefix_is_measured_behind_it(require: bool, outcome: Outcome) -> None:
+def test_an_edit_that_needs_a_prefix_is_measured_after_it(require: bool, outcome: Outcome) -> None:
     lm, request, prefix = sayable()
     row = condition(lm, request, needs_prefix=True, require=require)
     assert (row.check, row.protocol, row.value, row.outcome) == ("efficacy", "exact", 1.0, outcome)
@@ -85,7 +85,7 @@ def test_one_that_no_prefix_serves_is_told_and_judged_only_where_the_policy_asks
 ) -> None:
     row = condition(talkative(), asking("Istanbul"), needs_prefix=True, require=require)
     assert (row.value, row.outcome, row.passed, row.failed, row.prefix) == (0.0, outcome, 0, 1, None)
-    assert "behind none of" in row.message
+    assert "after none of" in row.message
 
 
 @pytest.mark.parametrize("says", [True, False])
