@@ -13,8 +13,11 @@ from editguard.audit.runner import run_audit
 from editguard.audit.setup import Setup
 from editguard.audit.terminal import ProbeTable, lines, print_summary, probe_line
 from editguard.probes.request_files import LoadedRequests
+from editguard.reports.digest import summarise
 from editguard.reports.rates import make_rate
 
+from ..reports.leaks import checked, leaky_log, outcome
+from ..reports.synthetic import perplexity
 from .tiny_lm import MIDDLE, MISSING, REQUEST
 
 pytestmark = pytest.mark.tiny
@@ -144,3 +147,57 @@ def test_a_short_run_has_no_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     show("loading the model", 1, 1)
     show("edits", 2, 2)
     assert capsys.readouterr().err == ""
+
+
+def test_terminal_of_a_failed_audit_says_why_what_to_do_and_which_may_ship(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_summary(summarise(leaky_log(12)), tmp_path / LOG)
+    shown = capsys.readouterr().out
+    assert "8 of 12 edits passed and may ship by themselves: 'case-0000'" in shown
+    first = shown.index("- case-0001: It leaks: 'Facebook is owned by' now says 'Italy, and' (before: 'the company')")
+    assert shown.index("  What to do: Do not ship this edit. Try", first) < shown.index(
+        "- case-0002: Danielle Darrieux says"
+    )
+    assert "- case-0009: It was refused: " in shown
+    rewritten = shown[shown.index("- case-0000: It was rewritten: ") :].splitlines()
+    assert "What to do" not in rewritten[1]
+    assert "prompts about other subjects: 2 of 66 leak, 5 of 66 are answered otherwise" in shown
+    assert "prompts about other facts of the subjects: 2 of 33 leak\n" in shown
+    assert "1 edit was judged by neighbours that the audit made" in shown
+
+
+def test_terminal_explains_ten_edits_of_a_kind_and_counts_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edits = tuple(checked(n % 9, leaks=1, id=f"e{n}") for n in range(13))
+    summary = summarise(replace(leaky_log(12), edits=edits))
+    print_summary(summary, tmp_path / LOG)
+    shown = capsys.readouterr().out
+    assert shown.count("now says") == 10
+    assert "and 3 more; see the report" in shown
+    print_summary(summary.model_copy(update={"edits_explained_left_out": 5}), tmp_path / LOG)
+    assert "and 8 more; see the report" in capsys.readouterr().out
+
+
+def test_terminal_shows_a_leak_also_where_something_graver_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = checked(1, leaks=1)
+    collapsed = [*(one for one in record.measurements if one.check != "perplexity"), perplexity(40.0)]
+    both = record.model_copy(update={"measurements": collapsed})
+    print_summary(summarise(replace(leaky_log(12), edits=(both,))), tmp_path / LOG)
+    shown = capsys.readouterr().out
+    assert "It collapsed the model: perplexity ratio 40, over the bound of 1.5; 1 other check failed." in shown
+    assert "It leaks too: 'Facebook is owned by' now says 'Italy, and' (before: 'the company')" in shown
+
+
+def test_terminal_reads_no_markup_and_no_control_in_the_words_of_a_neighbour(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = outcome("[bold]x[/nope]", "leak", after="\x1b[31m\u202egnp\nnext")
+    record = checked(1, leaks=1).model_copy(update={"prompts": [words]})
+    print_summary(summarise(replace(leaky_log(12), edits=(record,))), tmp_path / LOG)
+    shown = capsys.readouterr().out
+    assert "'[bold]x[/nope]' now says" in shown
+    assert not {"\x1b", "\u202e"} & set(shown)
