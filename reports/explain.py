@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from .base import DRIFT
 from .numbers import number, percent
 from .prompt_outcomes import PromptOutcome, PromptResult, PromptRole
 from .prompt_views import (
@@ -89,11 +90,11 @@ def explain(story: Story, header: Header) -> Explanation | None:
         return Explanation(gravest.ground, f"{gravest.why}{ending}.", _advice(gravest, record, header), leak)
     if story.decided is Decided.REFUSED:
         return Explanation(Ground.REFUSED, f"It was refused: {_reason(record)}.", _advice_refused(record), leak)
-    if leak:
-        return Explanation(Ground.ALLOWED_LEAK, f"It leaks as far as the policy allows: {leak}.", "", leak)
+    allowed = f"It leaks as far as the policy allows: {leak}." if leak else ""
     if story.decided is Decided.REWRITTEN:
-        return Explanation(Ground.REWRITTEN, f"It was rewritten: {_reason(record)}. {_served(record)}", "", leak)
-    return None
+        rewritten = f"It was rewritten: {_reason(record)}. {_served(record)}"
+        return Explanation(Ground.REWRITTEN, " ".join(filter(None, (rewritten, allowed))), "", leak)
+    return Explanation(Ground.ALLOWED_LEAK, allowed, "", leak) if leak else None
 
 
 def listed(stories: Sequence[Story], header: Header) -> list[tuple[Story, Explanation]]:
@@ -297,6 +298,8 @@ def _advice(fault: _Fault, record: EditRecord | ControlRecord, header: Header) -
     if fault.ground is Ground.DID_NOT_TAKE and _lost_search(record, header):
         many = len(record.target_new.split()) > 1
         return f"Do not ship this edit. Choose {'a shorter target' if many else 'another target'}."
+    if fault.check == DRIFT:
+        return "Do not ship this edit with those before it. End the sequence before it, or audit it by itself."
     if fault.ground is Ground.UNEXPLAINED:
         return "Do not ship this edit. Its story and the log hold all that was measured."
     return f"Do not ship this edit. Try {_other_ways(record, header)}."

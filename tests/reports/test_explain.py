@@ -214,6 +214,16 @@ def test_explain_an_edit_that_passed_as_asked_is_none_unless_it_leaks() -> None:
     found = explained(allowed)
     assert (found.ground, found.advice) == (Ground.ALLOWED_LEAK, "")
     assert found.why.startswith("It leaks as far as the policy allows: 'Warsaw is in' now says 'Italy'")
+    rewritten = checked(0).model_copy(update={"prompts": allowed.prompts})
+    why = explained(rewritten).why
+    assert why.startswith("It was rewritten: ")
+    assert "It leaks as far as the policy allows: 'Warsaw is in' now says 'Italy'" in why
+
+
+def test_explain_an_edit_over_the_drift_of_its_sequence_advises_to_end_it_before() -> None:
+    found = explained(failing(failed("accumulated-drift", "perplexity-ratio", "sequence", message="1.2, at most 1.1")))
+    assert (found.ground, found.why) == (Ground.OTHER, "The check 'accumulated-drift' failed: 1.2, at most 1.1.")
+    assert "End the sequence before it" in found.advice
 
 
 @pytest.mark.parametrize("how", sorted(set(ENDS) - {"sound"}))
