@@ -24,6 +24,7 @@ __all__ = ["sightings"]
 
 _LEVELS = {Level.OK: Seen.SILENT, Level.NOTICE: Seen.SILENT, Level.RISK: Seen.FIRES, Level.ERROR: Seen.ERRORS}
 _NOT_BROUGHT = "it brings no known-bad of its own"
+_NOTHING_ASKED = "it found nothing to ask about this edit"
 _LENIENT = "the policy's bound lets even its known-bad pass"
 
 
@@ -34,6 +35,8 @@ class _Look(NamedTuple):
     made: Sequence[Seen]
     brings: bool
     lenient: bool = False
+    why: str = _NOT_BROUGHT
+    """Why it is not controlled, where it is not."""
 
 
 def sightings(
@@ -49,7 +52,8 @@ def sightings(
     for name, before in zip(guard.checks, proposal.before, strict=True):
         own = _verdict(m for m in result.measurements if m.check == name)
         look = _check(guard, CHECKS.get(name)(), own, proposal, before, bad=bad)
-        if look.brings or own is not Seen.JUDGES_NOTHING:
+        # What is told alone, as the policy has it, is left out.
+        if look.brings or own is not Seen.JUDGES_NOTHING or look.why is _NOTHING_ASKED:
             found.append(_caught("check", name, Seen.FAILS, look) if bad else _passed("check", name, Seen.PASSES, look))
     return found
 
@@ -69,12 +73,15 @@ def _probe(probe: Probe, own: Seen, case: Case | None, *, bad: bool) -> _Look:
 
 
 def _check(guard: GuardedEditor, check: Check, own: Seen, proposal: Proposal, before: Any, *, bad: bool) -> _Look:
-    if not bad:
-        return _Look(own, [], brings=type(check).known_bad is not Check.known_bad)
+    controlled = type(check).known_bad is not Check.known_bad
+    if not bad and (not controlled or own is not Seen.JUDGES_NOTHING):
+        return _Look(own, [], brings=controlled)
     bench, request = guard.setup.bench, proposal.assessment.request
     made = _known_bad(check, bench, request, before)
     if made is None:
-        return _Look(own, [], brings=False)
+        return _Look(own, [], brings=False, why=_NOTHING_ASKED if controlled and before is None else _NOT_BROUGHT)
+    if not bad:
+        return _Look(own, [], brings=True)
     usual = _known_bad(check, replace(bench, limits=limits(Policy())), request, before)
     return _Look(own, [made], brings=True, lenient=made is Seen.PASSES and usual is Seen.FAILS)
 
@@ -101,7 +108,7 @@ def _caught(kind: Literal["probe", "check"], name: str, expected: Seen, look: _L
     missed = [one for one in look.made if one is not expected]
     if not look.brings:
         ok = True if look.own is expected else None
-        return _sighting(kind, name, expected, look, look.own, ok, "" if ok else _NOT_BROUGHT)
+        return _sighting(kind, name, expected, look, look.own, ok, "" if ok else look.why)
     if look.lenient:
         return _sighting(kind, name, expected, look, missed[0], None, _LENIENT)
     return _sighting(kind, name, expected, look, missed[0] if missed else expected, not missed)
@@ -112,7 +119,7 @@ def _passed(kind: Literal["probe", "check"], name: str, expected: Seen, look: _L
     if look.own is expected or (look.made and all(one is expected for one in look.made)):
         return _sighting(kind, name, expected, look, expected, True)
     ok = False if look.brings else None
-    return _sighting(kind, name, expected, look, look.own, ok, "" if look.brings else _NOT_BROUGHT)
+    return _sighting(kind, name, expected, look, look.own, ok, "" if look.brings else look.why)
 
 
 def _sighting(

@@ -7,13 +7,23 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from editguard.audit.controls import Control, control_guard, controls_for, propose_controls, run_control
+from editguard.audit.controls import (
+    Candidate,
+    Control,
+    control_guard,
+    controls_for,
+    propose_controls,
+    run_control,
+)
 from editguard.audit.editors.base import RankOneUpdate, compute_updates
 from editguard.audit.guard import GuardedEditor, Proposal
 from editguard.audit.policy import Policy
 from editguard.audit.setup import Setup
+from editguard.probes.about import neighbours_about_others, paraphrases_about
 from editguard.probes.fingerprint import tensor_hashes
 from editguard.probes.keys import locate
+from editguard.probes.requests import EditRequest
+from editguard.suites.builtin import control_candidates
 from editguard.suites.check import Measurement, Outcome
 
 from .tiny_lm import MIDDLE, REQUEST, lenient, tokenizer
@@ -21,24 +31,38 @@ from .tiny_lm import MIDDLE, REQUEST, lenient, tokenizer
 pytestmark = pytest.mark.tiny
 
 
-def test_the_bad_control_is_rome_on_a_first_token_and_the_good_one_an_ordinary_edit(setup: Setup) -> None:
+def test_the_bad_control_is_rome_on_a_first_token_and_the_good_ones_are_ordinary_edits(setup: Setup) -> None:
     bad, good = controls_for(setup)
-    assert (bad.editor, bad.expect) == ("rome", "collapse")
-    assert locate(setup.lm, bad.request).is_first_token
-    assert (good.editor, good.expect) == ("rome", "sound")
-    assert not locate(setup.lm, good.request).is_first_token
-    assert bad.request.id.startswith("control-bad-")
-    assert good.request.id.startswith("control-good-")
+    (broken,) = bad.candidates
+    assert (broken.editor, bad.expect) == ("rome", "collapse")
+    assert locate(setup.lm, broken.request).is_first_token
+    assert bad.id.startswith("control-bad-")
+    assert (good.id, good.expect) == ("control-good", "sound")
+    assert len({one.request.subject for one in good.candidates}) > 1
+    assert not any(locate(setup.lm, one.request).is_first_token for one in good.candidates)
+    # The published editor is tried on all of them before another one is.
+    half = len(good.candidates) // 2
+    assert [one.editor for one in good.candidates] == ["rome"] * half + ["prefixed"] * half
+    assert [one.request for one in good.candidates[:half]] == [one.request for one in good.candidates[half:]]
+    for control in (bad, good):
+        assert {one.request.id for one in control.candidates} == {control.id}
 
 
 def test_where_a_bos_stands_first_the_bad_control_is_blown_up(setup: Setup) -> None:
     with_bos = replace(setup, lm=replace(setup.lm, tokenizer=tokenizer(bos=True)))
     bad, good = controls_for(with_bos)
-    assert [(control.editor, control.expect) for control in (bad, good)] == [
+    assert [(control.candidates[0].editor, control.expect) for control in (bad, good)] == [
         ("exploded", "collapse"),
         ("rome", "sound"),
     ]
-    assert bad.request.id != good.request.id
+    assert bad.id != good.id
+
+
+def test_the_candidates_of_the_good_control_can_be_judged_by_every_check() -> None:
+    for one in control_candidates():
+        assert one.target_true
+        assert neighbours_about_others(one)
+        assert paraphrases_about(one)
 
 
 def test_the_exploded_update_is_the_published_one_300_times(setup: Setup) -> None:
@@ -46,6 +70,10 @@ def test_the_exploded_update_is_the_published_one_300_times(setup: Setup) -> Non
     assert isinstance(plain, RankOneUpdate)
     assert isinstance(blown, RankOneUpdate)
     assert blown.norm == pytest.approx(300 * plain.norm)
+
+
+def one_of(request: EditRequest, editor: str, expect: Any) -> Control:
+    return Control(request.id, (Candidate(request, editor),), expect)
 
 
 def measured(value: float | None, outcome: Outcome, metric: str = "ratio") -> Measurement:
@@ -79,7 +107,7 @@ def test_a_control_is_ok_only_if_what_it_must_show_was_measured(
     result = SimpleNamespace(measurements=measurements, sound=sound)
     guard = SimpleNamespace(setup=strict, test=lambda proposal: result)
     made = cast("Proposal", None)
-    assert run_control(cast("GuardedEditor", guard), Control(REQUEST, "rome", expect), made) == (result, ok)
+    assert run_control(cast("GuardedEditor", guard), one_of(REQUEST, "rome", expect), made) == (result, ok)
 
 
 def test_controls_are_judged_by_the_wider_of_the_policys_and_the_usual_bounds(setup: Setup) -> None:
@@ -91,8 +119,8 @@ def test_controls_are_judged_by_the_wider_of_the_policys_and_the_usual_bounds(se
 
 def test_running_a_control_leaves_the_weights_alone(setup: Setup) -> None:
     before = tensor_hashes(setup.lm.model)
-    guard, control = GuardedEditor(setup), Control(REQUEST, "exploded", "collapse")
-    (made,) = propose_controls(guard, [control])
+    guard, control = GuardedEditor(setup), one_of(REQUEST, "exploded", "collapse")
+    (made,) = propose_controls(guard, control.candidates)
     result, _ = run_control(guard, control, made)
     assert result.update is not None
     assert result.measurements

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from editguard.audit.controls import Exploded  # what an inner session imports anew would register a second time
+from editguard.audit.editors.exploded import Exploded  # what an inner session imports anew would register a second time
 from editguard.audit.files import LOG, SUMMARY
 from editguard.audit.folders import locked_folder
 from editguard.audit.pytesting import collapse, nodes

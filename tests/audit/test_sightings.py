@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -20,6 +20,7 @@ from editguard.audit.sightings import sightings
 from editguard.probes.probe import PROBES, Case, Finding, Level, Probe
 from editguard.reports.log import read_log
 from editguard.reports.sightings import Seen, Sighting
+from editguard.suites import other_facts
 from editguard.suites.check import CHECKS, Check, Measured, Outcome
 
 from .test_runner import loaded
@@ -47,7 +48,8 @@ class Made(NamedTuple):
     def seen(self, index: int) -> dict[str, Sighting]:
         """Assess, make and undo one control again, as probes and checks are now."""
         control, proposal = self.controls[index], self.proposals[index]
-        proposal = replace(proposal, assessment=self.guard.force(control.request, control.editor))
+        first = control.candidates[0]
+        proposal = replace(proposal, assessment=self.guard.force(first.request, first.editor))
         result, _ = run_control(self.guard, control, proposal)
         return {one.name: one for one in sightings(self.guard, control.expect, proposal, result)}
 
@@ -58,12 +60,31 @@ class Made(NamedTuple):
         return self.seen(1)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def certain() -> Iterator[None]:
+    """A model of random weights answers nothing with certainty, and its subjects have other facts all the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(other_facts, "_CERTAIN", 0.0)
+        yield
+
+
 @pytest.fixture(scope="module")
-def made(setup: Setup) -> Made:
+def made(setup: Setup, certain: None) -> Made:
     # In sequence, where every check has something to judge.
     guard = EditSequence(GuardedEditor(replace(setup, policy=lenient(controls=True)))).guard
-    controls = controls_for(guard.setup)
-    return Made(guard, controls, propose_controls(guard, controls))
+    controls = tuple(one_token(control) for control in controls_for(guard.setup))
+    return Made(guard, controls, propose_controls(guard, [one.candidates[0] for one in controls]))
+
+
+def one_token(control: Control) -> Control:
+    """Return the control with targets that are one token here, as they are in the tokenizers of trained models."""
+    return replace(
+        control,
+        candidates=tuple(
+            one._replace(request=replace(one.request, target_new="Lyon", target_true="Istanbul"))
+            for one in control.candidates
+        ),
+    )
 
 
 def ours() -> list[str]:
@@ -71,7 +92,7 @@ def ours() -> list[str]:
 
 
 def judging() -> list[str]:
-    """The checks that judge; generalization is told alone."""
+    """The checks that judge under the default policy; generalization is told alone."""
     return [name for name, cls in CHECKS if cls.__module__.startswith("editguard.") and name != "generalization"]
 
 
@@ -165,9 +186,37 @@ def test_a_check_that_judges_no_more_is_named(made: Made, monkeypatch: pytest.Mo
 
 
 def test_a_bound_that_lets_everything_pass_is_no_fault_of_the_check_and_is_told(made: Made) -> None:
-    found = made.under(lenient(min_locality=0)).bad()["locality"]
+    found = made.under(lenient(max_leaks=1)).bad()["locality"]
     assert (found.ok, found.seen) == (None, Seen.PASSES)
     assert "the policy's bound" in found.why
+
+
+def test_generalization_is_told_alone_until_the_policy_has_a_bound_for_it(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "generalization" not in {**made.bad(), **made.good()}
+    # The unedited model gives the target in other words at no bound over 0, and the edit must.
+    bound = made.under(lenient(min_generalization=1e-9))
+    assert bound.bad()["generalization"].ok is True
+    monkeypatch.setattr(CHECKS.get("generalization"), "measure", lambda *_, **__: Measured([]))
+    good = bound.good()["generalization"]
+    assert (good.ok, good.expected, good.seen) == (False, Seen.PASSES, Seen.JUDGES_NOTHING)
+
+
+def test_a_target_of_several_tokens_leaves_leaks_uncontrolled_and_voids_nothing(setup: Setup) -> None:
+    guard = GuardedEditor(replace(setup, policy=lenient(controls=True)))
+    controls = controls_for(guard.setup)
+    several = Made(guard, controls, propose_controls(guard, [one.candidates[0] for one in controls])).bad()
+    assert len(setup.lm.tokenizer(f" {controls[0].candidates[0].request.target_new}").input_ids) > 1
+    assert (several["locality"].ok, several["locality"].why) == (None, "it brings no known-bad of its own")
+
+
+def test_a_check_that_finds_nothing_to_ask_about_the_controls_is_called_not_controlled(made: Made) -> None:
+    place = made.guard.checks.index("other-facts")
+    empty = [replace(one, before=(*one.before[:place], None, *one.before[place + 1 :])) for one in made.proposals]
+    for found in (made._replace(proposals=empty).bad(), made._replace(proposals=empty).good()):
+        assert (found["other-facts"].ok, found["other-facts"].seen) == (None, Seen.JUDGES_NOTHING)
+        assert found["other-facts"].why == "it found nothing to ask about this edit"
 
 
 class Foreign(Probe):
