@@ -10,6 +10,7 @@ left as it is, and so is one about other subjects. Whoever serves uses this thro
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -101,9 +102,15 @@ def _served_row(tokenizer: PreTrainedTokenizerFast, row: list[int], edits: Seque
     served = serve_prompt(text, edits, special_texts(tokenizer))
     if served == text:
         return row
-    if tokenizer(text, add_special_tokens=special).input_ids != row:
-        raise InputError(
-            f"The ids of {text!r} are not those that its text has, so a prefix cannot be put before them without changing "
-            "them; serve the text with serve_prompt, and tokenise it then."
-        )
-    return list(tokenizer(served, add_special_tokens=special).input_ids)
+    if tokenizer(text, add_special_tokens=special).input_ids == row:
+        return list(tokenizer(served, add_special_tokens=special).input_ids)
+    # Some tokenizers write a space after a special token that its text has not: then that token's id is left where it is.
+    known = set(tokenizer.convert_tokens_to_ids(list(special_texts(tokenizer))))
+    head = list(itertools.takewhile(known.__contains__, row))
+    rest = str(tokenizer.decode(row[len(head) :], skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    if head and tokenizer(rest, add_special_tokens=False).input_ids == row[len(head) :]:
+        return [*head, *tokenizer(serve_prompt(rest, edits), add_special_tokens=False).input_ids]
+    raise InputError(
+        f"The ids of {text!r} are not those that its text has, so a prefix cannot be put before them without changing "
+        "them; serve the text with serve_prompt, and tokenise it then."
+    )

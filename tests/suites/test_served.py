@@ -11,9 +11,10 @@ from editguard.probes.requests import EditRequest
 from editguard.suites import served as module
 from editguard.suites.check import Measurement, Outcome
 from editguard.suites.facts import Efficacy
-from editguard.suites.served import PREFIXES, served, serving_prefix
+from editguard.suites.served import PREFIXES, begin_of_text, served, serving_prefix
 
 from ..tiny import tiny_language_model
+from ..tokenizer_kinds import byte_level
 from .benches import LIMITS, bench_of, disturb, talkative
 
 pytestmark = pytest.mark.tiny
@@ -98,3 +99,69 @@ def test_an_edit_that_needs_no_prefix_is_served_bare_without_another_pass(
     row = condition(lm, request, needs_prefix=False, require=True)
     assert (row.value, row.prefix) == (float(says), None)
     assert row.outcome is (Outcome.PASS if says else Outcome.FAIL)
+
+
+# ------------------------------------------------------------------------------------ after a begin-of-text token
+
+
+def with_bos(seed: int, *, adds: bool = False) -> LanguageModel:
+    made = byte_level(bos=adds)
+    made.bos_token = "<s>"
+    bench = bench_of(talkative(tokenizer=made))
+    disturb(bench, seed, 6.0)
+    return bench.lm
+
+
+def answers(lm: LanguageModel, prefix: str) -> tuple[str, str]:
+    """What the model writes after the prompt as it is served after `prefix`: bare, and after a begin-of-text token."""
+    return said(lm, prefix + START), said(lm, f"<s>{prefix}{START}")
+
+
+def test_a_begin_of_text_token_is_one_that_the_tokenizer_has_and_does_not_add() -> None:
+    assert begin_of_text(with_bos(0)) == "<s>"
+    assert begin_of_text(with_bos(0, adds=True)) is None
+    assert begin_of_text(talkative()) is None
+
+
+def test_the_prefix_that_serves_both_ways_is_taken_before_one_that_serves_bare_alone() -> None:
+    kinds = set()
+    for seed in range(40):
+        lm = with_bos(seed)
+        given = [answers(lm, prefix) for prefix in PREFIXES]
+        for target in {word for pair in given for word in pair if word.strip().isalpha()}:
+            both = [prefix for prefix, pair in zip(PREFIXES, given, strict=True) if pair == (target, target)]
+            bare = [prefix for prefix, pair in zip(PREFIXES, given, strict=True) if pair[0] == target]
+            expected = (both or bare or [None])[0]
+            assert serving_prefix(lm, asking(target)) == expected
+            row = condition(lm, asking(target), needs_prefix=True, require=True)
+            assert (row.prefix, row.passed, row.failed) == (
+                expected,
+                2 if both else int(bool(bare)),
+                0 if both else 2 - bool(bare),
+            )
+            assert row.outcome is (Outcome.PASS if both else Outcome.FAIL)
+            kinds.add("both later" if both and bare[0] != both[0] else "both" if both else "bare" if bare else "none")
+    assert kinds == {"both later", "both", "bare", "none"}, "no seed shows one of the cases"
+
+
+def test_an_edit_that_needs_no_prefix_is_served_bare_and_after_a_begin_of_text_token() -> None:
+    seen = set()
+    for seed in range(12):
+        lm = with_bos(seed)
+        bare, after = said(lm, START), said(lm, f"<s>{START}")
+        for target in {one for one in (bare, after) if one.strip().isalpha()}:
+            row = condition(lm, asking(target), needs_prefix=False, require=True)
+            says = [bare == target, after == target]
+            assert (row.passed, row.failed, row.value) == (sum(says), 2 - sum(says), sum(says) / 2)
+            assert row.outcome is (Outcome.PASS if all(says) else Outcome.FAIL)
+            seen.add(sum(says))
+    assert seen == {1, 2}, "no seed shows one of the cases"
+
+
+def test_a_prompt_in_which_something_stands_before_the_subject_is_served_as_it_stands() -> None:
+    """A rewritten edit of such a prompt is met bare, so that what it says bare counts."""
+    lm = talkative()
+    row = condition(lm, asking(said(lm, MIDDLE), MIDDLE), needs_prefix=True, require=True)
+    assert (row.value, row.outcome, row.passed, row.failed) == (1.0, Outcome.PASS, 1, 0)
+    other = condition(lm, asking("Istanbul", MIDDLE), needs_prefix=True, require=True)
+    assert (other.value, other.outcome) == (0.0, Outcome.FAIL)

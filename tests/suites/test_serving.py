@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from editguard.probes.errors import InputError
-from editguard.suites.serving import Serving, serve_inputs, serve_prompt
+from editguard.suites.serving import Serving, serve_inputs, serve_prompt, special_texts
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ..tokenizer_kinds import byte_level
+from ..tokenizer_kinds import BYTE_LEVEL, SENTENCEPIECE, byte_level
 
+SPECIAL = ("<s>", "<|im_start|>", "<|im_start|>x")
 CHICAGO, PARIS = Serving("Chicago", "\n"), Serving("Paris", None)
 LONG = Serving("Chicago Hope", "Well, ")
 
@@ -33,6 +34,37 @@ LONG = Serving("Chicago Hope", "Well, ")
 )
 def test_a_prefix_stands_only_before_a_text_that_begins_with_its_subject(text: str, served: str) -> None:
     assert serve_prompt(text, [CHICAGO, PARIS, LONG]) == served
+
+
+@pytest.mark.parametrize(
+    ("text", "served"),
+    [
+        ("<|im_start|>Chicago is", "<|im_start|>\nChicago is"),
+        ("<s><|im_start|>Chicago", "<s><|im_start|>\nChicago"),
+        ("<s> Chicago is", "<s>\nChicago is"),
+        (" <s>\t<s> Chicago is", "<s><s>\nChicago is"),
+        ("<|im_start|>x Chicago", "<|im_start|>x\nChicago"),
+        # Anything else before the subject is left alone, and so is what needs nothing.
+        ("<|im_start|>user\nChicago is", "<|im_start|>user\nChicago is"),
+        ("<|im_start|>\nChicago is", "<|im_start|>\nChicago is"),
+        ("<s>Paris is", "<s>Paris is"),
+        ("<s>Chicagoans are", "<s>Chicagoans are"),
+        ("Is <s>Chicago", "Is <s>Chicago"),
+        ("<s>", "<s>"),
+        ("<s> ", "<s> "),
+        ("Chicago<s> is", "\nChicago<s> is"),
+    ],
+)
+def test_special_tokens_in_front_count_as_nothing_and_stay_before_the_prefix(text: str, served: str) -> None:
+    assert serve_prompt(text, [CHICAGO, PARIS], SPECIAL) == served
+    if text != served and text.startswith("<"):
+        assert serve_prompt(text, [CHICAGO, PARIS]) == text
+
+
+@given(st.lists(st.sampled_from([*SPECIAL, "Chicago", "Paris", " ", "\n", "is", "\t"]), max_size=6).map("".join))
+def test_what_was_served_is_served_already_whatever_stands_in_front(text: str) -> None:
+    once = serve_prompt(text, [CHICAGO, PARIS, LONG], SPECIAL)
+    assert serve_prompt(once, [CHICAGO, PARIS, LONG], SPECIAL) == once
 
 
 @given(st.text())
@@ -87,3 +119,61 @@ def test_ids_that_are_not_those_of_their_text_are_refused() -> None:
     assert letters != made("Chicago").input_ids
     with pytest.raises(InputError, match="serve the text with serve_prompt"):
         serve_inputs(made, {"input_ids": torch.tensor([letters])}, [CHICAGO])
+
+
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant: {% endif %}"
+)
+
+
+@pytest.mark.tiny
+@pytest.mark.parametrize("kind", [*BYTE_LEVEL, *SENTENCEPIECE])
+def test_ids_that_begin_with_a_special_token_are_served_as_their_text_is(kind: str) -> None:
+    made = (BYTE_LEVEL | SENTENCEPIECE)[kind]
+    special = special_texts(made)
+    tokens = [one for one in special if one not in {"<unk>"}]
+    assert tokens
+    for token in tokens:
+        text = f"{token}Chicago is a twin city of"
+        row = made(text).input_ids
+        ids = made.convert_tokens_to_ids(token)
+        (served,) = unpadded(serve_inputs(made, padded([row], "left"), [CHICAGO]), "left")
+        assert served == made(f"{token}\nChicago is a twin city of").input_ids
+        assert served != row
+        assert ids in served[:2]
+        # The prefix stands after the token, and the subject after the prefix.
+        after = made.decode(served[served.index(ids) + 1 :])
+        assert after.replace(token, "").lstrip(" ").removeprefix("<unk>").strip().startswith("Chicago")
+
+
+@pytest.mark.tiny
+@pytest.mark.parametrize("kind", [*BYTE_LEVEL, *SENTENCEPIECE])
+def test_bare_ids_are_served_as_their_text_is_by_every_kind_of_tokenizer(kind: str) -> None:
+    made = (BYTE_LEVEL | SENTENCEPIECE)[kind]
+    texts = ["Chicago is a twin city of", "is Chicago"]
+    rows = [made(text).input_ids for text in texts]
+    served = unpadded(serve_inputs(made, padded(rows, "left"), [CHICAGO]), "left")
+    assert served == [made("\nChicago is a twin city of").input_ids, rows[1]]
+
+
+@pytest.mark.tiny
+@pytest.mark.parametrize("bos", [False, True])
+def test_a_rendered_chat_is_left_alone(bos: bool) -> None:
+    made = byte_level(bos=bos)
+    made.chat_template = TEMPLATE
+    text = made.apply_chat_template(
+        [{"role": "user", "content": "Chicago is a twin city of"}], tokenize=False, add_generation_prompt=True
+    )
+    assert serve_prompt(text, [CHICAGO], special_texts(made)) == text
+    row = made(text).input_ids
+    assert serve_inputs(made, {"input_ids": torch.tensor([row])}, [CHICAGO])["input_ids"].tolist() == [row]
+
+
+def test_special_texts_are_the_tokenizers_own_and_those_added_each_once() -> None:
+    made = byte_level()
+    assert {"<s>", "<|im_start|>"} == {*special_texts(made)}
+    made.bos_token = "<s>"
+    assert sorted(special_texts(made)) == ["<s>", "<|im_start|>"]
+    made.add_tokens(["Lyon"])
+    assert sorted(special_texts(made)) == ["<s>", "<|im_start|>"]
