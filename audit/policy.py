@@ -183,17 +183,21 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _explain(path: Path, error: ValidationError) -> str:
-    told = [_fault(dict(one)) for one in error.errors()[:_MOST_FAULTS]]
+    known = f"known are {', '.join(Policy.model_fields)}; "
+    told: list[str] = []
+    for one in error.errors()[:_MOST_FAULTS]:
+        # All keys are listed once.
+        told.append(_fault(dict(one), known if not any(known in text for text in told) else ""))
     if more := error.error_count() - len(told):
         told.append(f"{more} more faults")
     return f"The policy {str(path)!r} has " + "; and it has ".join(told) + "."
 
 
-def _fault(error: dict[str, Any]) -> str:
+def _fault(error: dict[str, Any], known: str) -> str:
     name = printable(".".join(str(part) for part in error["loc"]), _LONGEST) or "the table"
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, Policy.model_fields, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(Policy.model_fields)}; take it out"
+        hint = f"did you mean {near[0]!r}?" if near else f"{known}take it out"
         return f"an unknown key {name!r} ({hint})"
     return f"{name} = {_shown(error['input'])}, which is not allowed ({error['msg']}): correct it"
 

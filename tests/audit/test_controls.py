@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from editguard.audit import making
 from editguard.audit.controls import (
     Candidate,
     Control,
     control_guard,
     controls_for,
     propose_controls,
+    rounds,
     run_control,
 )
 from editguard.audit.editors.base import RankOneUpdate, compute_updates
+from editguard.audit.files import LOG
 from editguard.audit.guard import GuardedEditor, Proposal
 from editguard.audit.policy import Policy
+from editguard.audit.runner import run_audit
 from editguard.audit.setup import Setup
 from editguard.probes.about import neighbours_about_others, paraphrases_about
 from editguard.probes.fingerprint import tensor_hashes
 from editguard.probes.keys import locate
 from editguard.probes.requests import EditRequest
+from editguard.reports.log import read_log
 from editguard.suites.builtin import control_candidates
 from editguard.suites.check import Measurement, Outcome
 
-from .tiny_lm import MIDDLE, REQUEST, lenient, tokenizer
+from .test_runner import loaded
+from .tiny_lm import MIDDLE, MISSING, REQUEST, lenient, tokenizer
 
 pytestmark = pytest.mark.tiny
 
@@ -125,3 +132,104 @@ def test_running_a_control_leaves_the_weights_alone(setup: Setup) -> None:
     assert result.update is not None
     assert result.measurements
     assert tensor_hashes(setup.lm.model) == before
+
+
+# ---------------------------------------------------------------------------------------------------- candidates in turn
+
+
+def candidates(*names: tuple[EditRequest, str]) -> Control:
+    return Control(
+        "control-good", tuple(Candidate(replace(one, id="control-good"), editor) for one, editor in names), "sound"
+    )
+
+
+def test_the_first_candidates_are_computed_together_and_then_some_of_the_others_at_a_time() -> None:
+    bad = candidates((REQUEST, "exploded"))
+    good = candidates(*((replace(MIDDLE, target_new=str(number)), "rome") for number in range(8)))
+    chunks = [[(control is good, one.request.target_new) for control, one in some] for some in rounds([bad, good])]
+    assert chunks == [
+        [(False, REQUEST.target_new), (True, "0")],
+        [(True, str(number)) for number in range(1, 5)],
+        [(True, str(number)) for number in range(5, 8)],
+    ]
+
+
+@pytest.fixture
+def bounded(setup: Setup) -> GuardedEditor:
+    """A guard whose bound on the update an exploded edit breaks, and an ordinary one keeps."""
+    return GuardedEditor(replace(setup, policy=lenient(max_relative_update=10, controls=True)))
+
+
+@pytest.mark.parametrize(
+    ("unfit", "named"),
+    [
+        # One that is made and is not sound, and ones that cannot be made at all.
+        ([(MIDDLE, "exploded")], ["France by exploded"]),
+        ([(MISSING, "rome")], ["Berlin by rome"]),
+        (
+            [(MISSING, "rome"), (MIDDLE, "exploded"), (MISSING, "prefixed")],
+            ["Berlin by rome", "France by exploded", "Berlin by prefixed"],
+        ),
+        ([], []),
+    ],
+)  # fmt: skip
+def test_the_first_sound_candidate_is_the_control_and_those_before_it_are_named(
+    bounded: GuardedEditor, unfit: list[tuple[EditRequest, str]], named: list[str]
+) -> None:
+    before = tensor_hashes(bounded.setup.lm.model)
+    control = candidates(*unfit, (MIDDLE, "rome"), (REQUEST, "rome"))
+    (record,) = making.control_records(bounded, [control])
+    assert (record.ok, record.verdict, record.id) == (True, "pass", "control-good")
+    assert (record.subject, record.decision.editor) == ("France", "rome")
+    assert record.tried == named
+    assert tensor_hashes(bounded.setup.lm.model) == before
+
+
+def test_where_no_candidate_is_sound_the_first_one_stands_for_all_and_all_are_named(bounded: GuardedEditor) -> None:
+    (record,) = making.control_records(bounded, [candidates((MIDDLE, "exploded"), (MISSING, "rome"))])
+    assert (record.ok, record.verdict, record.subject) == (False, "fail", "France")
+    assert record.tried == ["France by exploded", "Berlin by rome"]
+    assert any(one.check == "drift" and one.verdict == "fail" for one in record.measurements)
+    # One that ended in an error is a control that did not show what it must, too.
+    (record,) = making.control_records(bounded, [candidates((MISSING, "rome"), (MIDDLE, "exploded"))])
+    assert (record.ok, record.outcome, record.tried) == (False, "errored", ["Berlin by rome", "France by exploded"])
+
+
+def test_controls_come_in_their_order_whichever_shows_it_first(bounded: GuardedEditor) -> None:
+    bad = Control("control-bad", (Candidate(replace(REQUEST, id="control-bad"), "exploded"),), "collapse")
+    good = candidates((MISSING, "rome"), (MIDDLE, "rome"))
+    records = [*making.control_records(bounded, [good, bad])]
+    assert [(one.id, one.index, one.expect) for one in records] == [
+        ("control-good", 0, "sound"),
+        ("control-bad", 1, "collapse"),
+    ]
+    assert records[0].ok
+
+
+@pytest.fixture
+def unfit_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first candidate's update is far over any bound."""
+    monkeypatch.setattr("editguard.audit.controls._EDITORS", ("exploded", "rome"))
+    monkeypatch.setattr("editguard.audit.controls.control_candidates", lambda: control_candidates()[:1])
+
+
+@pytest.mark.usefixtures("unfit_first")
+def test_an_audit_says_which_candidates_were_tried(bounded: GuardedEditor, tmp_path: Path) -> None:
+    summary = run_audit(bounded.setup, loaded(MIDDLE), tmp_path)
+    good = read_log(tmp_path / LOG).controls[1]
+    (subject,) = {one.subject for one in control_candidates()[:1]}
+    assert (good.ok, good.decision.editor, good.tried) == (True, "rome", [f"{subject} by exploded"])
+    assert not any("control-good" in reason for reason in summary.reasons)
+
+
+@pytest.mark.usefixtures("unfit_first")
+def test_an_audit_on_a_model_on_which_no_candidate_is_sound_is_void_and_says_so(
+    bounded: GuardedEditor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("editguard.audit.controls._EDITORS", ("exploded",))
+    summary = run_audit(bounded.setup, loaded(MIDDLE), tmp_path)
+    assert (summary.verdict, summary.exit_code) == ("void", 1)
+    (subject,) = {one.subject for one in control_candidates()[:1]}
+    assert any("control-good" in reason for reason in summary.reasons)
+    good = read_log(tmp_path / LOG).controls[1]
+    assert (good.ok, good.tried) == (False, [f"{subject} by exploded"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,70 @@ def test_without_a_file_the_projects_table_counts(tmp_path: Path, monkeypatch: p
     written(tmp_path, "[tool.editguard]\nmin_localty = 0.9\n", "pyproject.toml")
     with pytest.raises(PolicyError, match="did you mean 'min_locality'"):
         load_policy(None)
+
+
+# --------------------------------------------------------------------------------------------- bounds and their sides
+
+NO_BOUND = {"collapse_ratio"}
+"""Numbers that say what a word means and forbid nothing: by neither side would more edits pass."""
+
+
+def numbers() -> list[str]:
+    return [name for name, field in Policy.model_fields.items() if field.annotation is float]
+
+
+def side(name: str) -> str | None:
+    extra = Policy.model_fields[name].json_schema_extra
+    return str(extra["stricter"]) if isinstance(extra, dict) else None
+
+
+def legal(name: str) -> tuple[float, float]:
+    """Return the least and the greatest value that the policy takes for a bound."""
+    rules = {type(rule).__name__: rule for rule in Policy.model_fields[name].metadata}
+    least = rules["Ge"].ge if "Ge" in rules else rules["Gt"].gt + 1e-9
+    return least, rules["Le"].le if "Le" in rules else 1e9
+
+
+def test_every_bound_says_on_which_side_it_is_stricter() -> None:
+    """A bound that does not would be kept as strict as it is for the controls, and void audits."""
+    sides = {name: side(name) for name in numbers() if name not in NO_BOUND}
+    expected = {name: "lower" if name.startswith("max_") or name == "near_tie" else "higher" for name in sides}
+    assert sides == expected
+    assert len(sides) > 15
+    assert {side(name) for name in NO_BOUND} == {None}
+    # Numbers in any other dress would be missed here.
+    kinds = {str(field.annotation) for name, field in Policy.model_fields.items() if name not in numbers()}
+    assert not any("float" in kind or "int" in kind for kind in kinds)
+
+
+@pytest.mark.parametrize("name", [name for name in numbers() if name not in NO_BOUND])
+def test_controls_are_judged_by_the_wider_of_the_two_bounds(name: str) -> None:
+    least, most = legal(name)
+    strictest, widest = (least, most) if side(name) == "lower" else (most, least)
+    usual = getattr(Policy(), name)
+    for value, wider in ((strictest, usual), (widest, widest), (usual, usual)):
+        asked = Policy.model_validate({name: value})
+        assert getattr(asked, name) == value
+        assert asked.at_least_as_wide_as_default() == Policy().model_copy(update={name: wider})
+
+
+def test_what_is_no_bound_stays_the_policys_own_for_controls() -> None:
+    asked = Policy(
+        rules={"sink-key": "refuse"}, unknown_probe="allow", editor="c-rome", rewrite_editor="rome", over_bound="refuse",
+        collapse_ratio=3.0, allow_refused=True, controls=False, require_served=True,
+    )  # fmt: skip
+    assert asked.at_least_as_wide_as_default() == asked.model_copy(update={"require_served": False})
+
+
+def test_every_bound_that_checks_judge_by_comes_from_the_policy() -> None:
+    from editguard.audit.setup import limits
+
+    widest = {name: legal(name)[side(name) == "lower"] for name in numbers() if name not in NO_BOUND}
+    strictest = {name: legal(name)[side(name) != "lower"] for name in widest}
+    one, other = (asdict(limits(Policy.model_validate(table))) for table in (widest, strictest))
+    same = {name for name, value in one.items() if other[name] == value and name != "served"}
+    assert same == set()
+    assert asdict(limits(Policy(require_served=True)))["served"] is True
 
 
 def test_a_projects_table_may_be_named_by_path(tmp_path: Path) -> None:

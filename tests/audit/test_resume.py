@@ -24,7 +24,7 @@ from editguard.probes.model import LanguageModel
 from editguard.probes.requests import EditRequest
 from editguard.reports.log import read_log
 from editguard.reports.summary import Summary
-from editguard.suites.builtin import builtin_edits
+from editguard.suites.builtin import builtin_edits, control_candidates
 
 from .test_runner import loaded
 from .tiny_lm import MIDDLE, MISSING, REQUEST, lenient, tiny_setup
@@ -88,6 +88,27 @@ def test_a_log_cut_behind_any_record_ends_as_if_it_had_not_been(
         resumed(controlled, out)
         assert timeless((out / LOG).read_bytes()) == timeless(whole), kept
         assert sorted(path.name for path in out.iterdir() if path.name != ".lock") == sorted(WRITTEN)
+
+
+def test_a_control_whose_first_candidate_was_not_sound_is_found_again(
+    controlled: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The candidates are tried anew, and end at the same one."""
+    monkeypatch.setattr("editguard.audit.controls._EDITORS", ("exploded", "rome"))
+    monkeypatch.setattr("editguard.audit.controls.control_candidates", lambda: control_candidates()[:2])
+    bounded = replace(controlled, policy=lenient(controls=True, max_relative_update=10))
+    (tmp_path / "whole").mkdir()
+    run_audit(bounded, loaded(MIDDLE), tmp_path / "whole")
+    log = (tmp_path / "whole" / LOG).read_bytes()
+    good = read_log(tmp_path / "whole" / LOG).controls[1]
+    assert (good.ok, len(good.tried)) == (True, 2)
+    lines = log.splitlines(keepends=True)
+    for kept in range(1, 4):
+        out = tmp_path / str(kept)
+        out.mkdir()
+        (out / LOG).write_bytes(b"".join(lines[:kept]))
+        resumed(bounded, out, MIDDLE)
+        assert timeless((out / LOG).read_bytes()) == timeless(log), kept
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -151,8 +151,12 @@ def test_records_tell_what_was_decided_and_done(audited: Audited) -> None:
     assert first.update is not None
     assert first.update.needs_prefix
     assert {m.check for m in first.measurements} == {
-        "degeneracy", "drift", "efficacy", "generalization", "locality", "perplexity",
+        "aftermath", "degeneracy", "drift", "efficacy", "generalization", "locality", "perplexity",
     }  # fmt: skip
+    # Each neighbour is asked bare, after a newline and after two sentences.
+    assert [(one.role.value, one.prompt) for one in first.prompts] == [
+        ("neighbour", prompt) for _ in range(4) for prompt in REQUEST.neighbourhood
+    ]
     assert len(first.generations) >= 3
 
 
