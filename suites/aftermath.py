@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from ..probes.bounds import against
 from ..probes.card import Card
@@ -24,13 +24,12 @@ from ..probes.rank_one import RankOne, as_if_edited
 from ..probes.requests import EditRequest
 from .check import CHECKS, Bench, Check, Generated, Measured, Measurement, Outcome, judge
 from .served import PREFIXES
-from .unchanged import says
+from .unchanged import SENTENCE, says
 
 __all__ = ["Aftermath", "repeats", "sentence"]
 
-_TOKENS = 50
-"""Tokens that are written; a sentence of the models measured ends well before."""
-_SENTENCE = "Here is a fact. "
+_FIRST, _TOKENS = 16, 50
+"""Tokens that are written of each text, and of those whose sentence has not ended by then."""
 _STATEMENT, _QUESTION, _CHAT = "statement", "question", "chat"
 _AT_ONCE = 16
 """Edited models whose texts are guessed in one batch."""
@@ -86,14 +85,14 @@ class Aftermath(Check):
         """Write from the unedited model, and guess what the edited ones will write, in one batch."""
         forms = [self._forms(bench.lm, request) for request in requests]
         rows = [bench.lm.tokenizer(form.text).input_ids for some in forms for form in some]
-        written = iter(continuations(bench.lm, rows, _TOKENS) if rows else ())
+        written = iter(_written(bench.lm, rows, lambda some, _, count: continuations(bench.lm, some, count)))
         before = [tuple(tuple(next(written)) for _ in some) for some in forms]
         guesses = self._guesses(bench, forms, updates) if updates and not bench.plain else before
         return [_Before(*row) for row in zip(forms, before, guesses, strict=True)]
 
     @staticmethod
     def _forms(lm: LanguageModel, request: EditRequest) -> tuple[_Form, ...]:
-        statements = [_Form(_STATEMENT, prefix + request.prompt) for prefix in ("", PREFIXES[0], _SENTENCE)]
+        statements = [_Form(_STATEMENT, prefix + request.prompt) for prefix in ("", PREFIXES[0], SENTENCE)]
         asked = request.question or f'Complete this sentence: "{request.prompt} ..."'
         found = [*statements, _Form(_QUESTION, f"Question: {asked}\nAnswer:")]
         chat = _chat(lm, asked)
@@ -112,7 +111,12 @@ class Aftermath(Check):
             def edited(members: Sequence[int], owners: Sequence[RankOne] = owners) -> AbstractContextManager[None]:
                 return as_if_edited(bench.site, [owners[index] for index in members])
 
-            texts = iter(guessed(bench.lm, rows, _TOKENS, edited))
+            def guess(
+                rows: Sequence[Sequence[int]], members: Sequence[int], count: int, edited: Any = edited
+            ) -> list[list[int]]:
+                return guessed(bench.lm, rows, count, lambda chosen: edited([members[index] for index in chosen]))
+
+            texts = iter(_written(bench.lm, rows, guess))
             found += [tuple(map(tuple, itertools.islice(texts, len(one)))) for one in some]
         return found
 
@@ -121,7 +125,13 @@ class Aftermath(Check):
         lm = bench.lm
         rows = [lm.tokenizer(form.text).input_ids for form in before.forms]
         drafts = None if bench.plain else before.guesses
-        now = [self._text(lm, ids) for ids in continuations(lm, rows, _TOKENS, drafts)]
+
+        def write(some: Sequence[Sequence[int]], members: Sequence[int], count: int) -> list[list[int]]:
+            begun = [len(row) - len(rows[index]) for row, index in zip(some, members, strict=True)]
+            guesses = None if drafts is None else [drafts[i][n:] for i, n in zip(members, begun, strict=True)]
+            return continuations(lm, some, count, guesses if guesses is None or all(guesses) else None)
+
+        now = [self._text(lm, ids) for ids in _written(lm, rows, write)]
         was = [self._text(lm, ids) for ids in before.written]
         # An edit that needs a prefix is not meant to act on the bare prompt.
         chosen = [
@@ -183,6 +193,29 @@ class Aftermath(Check):
             baseline=0.0, threshold=most if judged else None, unit="share of texts", passed=len(again) - sum(again),
             failed=sum(again), message=message,
         )  # fmt: skip
+
+
+_Writer: TypeAlias = Callable[[Sequence[Sequence[int]], Sequence[int], int], Sequence[Sequence[int]]]
+"""Called with rows of ids, their places among all rows, and the number of tokens to write."""
+
+
+def _written(lm: LanguageModel, rows: Sequence[Sequence[int]], write: _Writer) -> list[list[int]]:
+    """Return what `write` gives for each row: some tokens, and more where neither its sentence nor its text has ended."""
+    if not rows:
+        return []
+    found = [list(new) for new in write(rows, range(len(rows)), _FIRST)]
+    left = [index for index, new in enumerate(found) if len(new) == _FIRST and not _has_ended(lm, new)]
+    if left:
+        begun = [[*rows[index], *found[index]] for index in left]
+        for index, new in zip(left, write(begun, left, _TOKENS - _FIRST), strict=True):
+            found[index] += new
+    return found
+
+
+def _has_ended(lm: LanguageModel, ids: Sequence[int]) -> bool:
+    text = str(lm.tokenizer.decode(list(ids), skip_special_tokens=True))
+    # An end at the very end may go on: "3." of "3.5".
+    return _END.search(text.lstrip()[:-1]) is not None
 
 
 def _chat(lm: LanguageModel, asked: str) -> str | None:

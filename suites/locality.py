@@ -119,7 +119,7 @@ class Locality(Check):
         ]
         return [
             None if one is None else _Neighbours(one, index in made)
-            for index, one in enumerate(ask(bench, requests, asked))
+            for index, one in enumerate(ask(bench, requests, asked, tokens=True))
         ]
 
     def measure(self, bench: Bench, request: EditRequest, before: _Neighbours | None, needs_prefix: bool) -> Measured:

@@ -18,12 +18,14 @@ from ..probes.tokens import target_ids
 from .check import CHECKS, Bench, Check, Measured
 from .kinds import kinds_of, relations_for
 from .locality import leaks_when_saying, mean_divergence, share_of
-from .unchanged import Asked, Unchanged, answers, ask, first_words
+from .unchanged import Asked, Unchanged, answers, ask, first_answers, first_words
 
 __all__ = ["OtherFacts"]
 
 _CERTAIN = 0.1
-"""Least probability of the unedited model's answer, under some condition, for a built-in prompt to be kept."""
+"""Least probability of the unedited model's answer, bare or after a newline, for a built-in prompt to be kept."""
+_MOST = 6
+"""Built-in prompts that are kept, the surest."""
 
 
 class _Facts(NamedTuple):
@@ -49,37 +51,29 @@ class OtherFacts(Check):
     def prepare(
         self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
     ) -> list[_Facts | None]:
-        """Ask all prompts once, and keep of the built-in ones those that the model answers; None where none is left."""
-        kinds = iter(kinds_of(bench.lm, [one for one in requests if not one.other_facts]))
+        """Choose the built-in prompts that the model answers, and ask all once; None where none is left."""
+        lacking = [one for one in requests if not one.other_facts]
+        kinds = iter(kinds_of(bench.lm, lacking) if lacking else ())
         asked = [
             [Asked("other-fact", text) for text in one.other_facts]
             if one.other_facts
-            else [Asked("made-other-fact", text) for text in self._made(one, relations_for(next(kinds)))]
+            else [Asked("made-other-fact", text) for text in self._made(bench, one, relations_for(next(kinds)))]
             for one in requests
         ]
         return [
-            None if found is None else self._kept(bench, request, found)
+            None if found is None else _Facts(found, made=not request.other_facts)
             for request, found in zip(requests, ask(bench, requests, asked), strict=True)
         ]
 
     @staticmethod
-    def _made(request: EditRequest, relations: Sequence[str]) -> list[str]:
-        texts = (relation.replace("{}", request.subject) for relation in relations)
+    def _made(bench: Bench, request: EditRequest, relations: Sequence[str]) -> list[str]:
+        """Return the prompts that the model answers most certainly, without those that ask for the edited fact itself."""
         known = {text.strip() for text in (request.prompt, *request.paraphrases)}
-        return [text for text in texts if text not in known]
-
-    @staticmethod
-    def _kept(bench: Bench, request: EditRequest, found: Unchanged) -> _Facts | None:
-        if request.other_facts:
-            return _Facts(found, made=False)
-        own = _own_answers(bench, request)
-        same = {
-            text.prompt
-            for text, said in zip(found.texts, found.written, strict=True)
-            if any(tuple(said[: len(one)]) == one for one in own)
-        }
-        kept = [prompt for prompt in found.certain(_CERTAIN) if prompt not in same]
-        return _Facts(found.only(kept), made=True) if kept else None
+        texts = [relation.replace("{}", request.subject) for relation in relations]
+        found = first_answers(bench, [text for text in texts if text not in known])
+        own = {tokens[0] for tokens in _own_answers(bench, request)}
+        sure = [text for text, first in found.items() if first.certainty >= _CERTAIN and first.token not in own]
+        return sorted(sure, key=lambda text: -found[text].certainty)[:_MOST]
 
     def measure(self, bench: Bench, request: EditRequest, before: _Facts | None, needs_prefix: bool) -> Measured:
         """Judge leaks and flips over all conditions; without a prompt that the model answers there is nothing to judge."""

@@ -105,7 +105,7 @@ def _served_row(tokenizer: PreTrainedTokenizerFast, row: list[int], edits: Seque
     if tokenizer(text, add_special_tokens=special).input_ids == row:
         return list(tokenizer(served, add_special_tokens=special).input_ids)
     # Some tokenizers write a space after a special token that its text has not: then that token's id is left where it is.
-    known = set(tokenizer.convert_tokens_to_ids(list(special_texts(tokenizer))))
+    known = {tokenizer.convert_tokens_to_ids(one) for one in special_texts(tokenizer)}
     head = list(itertools.takewhile(known.__contains__, row))
     rest = str(tokenizer.decode(row[len(head) :], skip_special_tokens=False, clean_up_tokenization_spaces=False))
     if head and tokenizer(rest, add_special_tokens=False).input_ids == row[len(head) :]:

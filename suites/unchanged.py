@@ -1,7 +1,7 @@
 """Prompts that an edit must not change: what they are answered with before and after it, and what became of the answer.
 
 Each prompt is asked bare, after a newline, after a sentence and after a begin-of-text token, since an edit that leaves a
-bare prompt alone may take over the same prompt after a newline. The result of each:
+bare prompt alone may take over the same prompt after a newline. The sentence is none that edits are made under. Results:
 
 - *leak*: the prompt now says the new target, or the target's probability rose by more than ``max_target_rise``;
 - *flip*: its next token is another one, where the old one led the second choice by ``near_tie`` nats or more;
@@ -24,17 +24,30 @@ import torch
 from ..probes.generation import continuations
 from ..probes.model import LanguageModel
 from ..probes.partial import PlainRows, Row, Stem
-from ..probes.prefixes import Family, Role
+from ..probes.prefixes import Family
 from ..probes.requests import EditRequest
 from ..probes.tokens import target_ids
 from ..probes.words import cut_word, fold
 from .check import Bench, Limits, PromptAnswer
 
-__all__ = ["Asked", "Conditioned", "Unchanged", "answers", "ask", "conditions", "first_words", "result_of", "says"]
+__all__ = [
+    "SENTENCE",
+    "Asked",
+    "Conditioned",
+    "Unchanged",
+    "answers",
+    "ask",
+    "conditions",
+    "first_answers",
+    "first_words",
+    "result_of",
+    "says",
+]
 
-WORDS = 8
+WORDS = 6
 """Tokens of an answer that are written, compared and shown; more where the target is longer."""
 _MOST_WORDS = 24
+SENTENCE = "Here is a fact. "
 _COMMON = 256
 """Tokens whose probabilities are kept for the divergence; all others count as one, which can only make it smaller."""
 _ARTICLES = {"the", "a", "an"}
@@ -60,7 +73,7 @@ class _Text(NamedTuple):
     prompt: str
     ids: tuple[int, ...]
     own: int
-    """Tokens of the prompt itself."""
+    """Tokens at the end whose next token is compared: the prompt's own, or its last alone."""
 
 
 class _Place(NamedTuple):
@@ -96,31 +109,6 @@ class Unchanged:
     preferred: tuple[bool | None, ...]
     """Whether the old answer was more probable than the target."""
 
-    def certain(self, least: float) -> list[str]:
-        """Return the prompts whose answer has a probability of at least `least` under some condition."""
-        sure = (
-            t.prompt for t, p in zip(self.texts, self.places, strict=True) if p is not None and p.certainty >= least
-        )
-        return list(dict.fromkeys(sure))
-
-    def only(self, prompts: Sequence[str]) -> Unchanged:
-        """Return the state of these prompts alone."""
-        chosen = [index for index, text in enumerate(self.texts) if text.prompt in set(prompts)]
-        rows = [*chosen, *(len(self.texts) + i for i in chosen)] if len(self.lead) > 1 else chosen
-        parts = self.choices.split([len(row.predict) for row in self.stem.rows])
-        return Unchanged(
-            texts=tuple(self.texts[i] for i in chosen),
-            written=tuple(self.written[i] for i in chosen),
-            budget=self.budget,
-            stem=self.stem.part(rows),
-            choices=torch.cat([parts[i] for i in rows]) if rows else self.choices[:0],
-            places=tuple(self.places[i] for i in chosen),
-            lead=self.lead,
-            leads=tuple(self.leads[i] for i in chosen),
-            truth=self.truth,
-            preferred=tuple(self.preferred[i] for i in chosen),
-        )
-
 
 class Answer(NamedTuple):
     """One text's answer after the edit, and which of the prompt's own tokens are the greedy choice that they were."""
@@ -135,12 +123,13 @@ class Answer(NamedTuple):
 
 
 def conditions(bench: Bench) -> tuple[Conditioned, ...]:
-    """Return what stands before a prompt in turn: nothing, a newline, two sentences, and a begin-of-text token."""
+    """Return what stands before a prompt in turn: nothing, a newline, a sentence, and a begin-of-text token."""
     tokenizer = bench.lm.tokenizer
-    found = [Conditioned("unprefixed", ""), Conditioned(f"family:{Family.NEWLINE.value}", "\n")]
-    sentences = ["Here is a fact. "]
-    sentences += [one.text for one in bench.prefixes.of(Role.HELD_OUT) if one.family is Family.SENTENCE][:1]
-    found += [Conditioned(f"family:{Family.SENTENCE.value}", text) for text in sentences]
+    found = [
+        Conditioned("unprefixed", ""),
+        Conditioned(f"family:{Family.NEWLINE.value}", "\n"),
+        Conditioned(f"family:{Family.SENTENCE.value}", SENTENCE),
+    ]
     if tokenizer.bos_token and not bench.lm.adds_bos:
         found.append(Conditioned(f"special:{tokenizer.bos_token}", str(tokenizer.bos_token)))
     return tuple(found)
@@ -149,9 +138,42 @@ def conditions(bench: Bench) -> tuple[Conditioned, ...]:
 # ------------------------------------------------------------------------------------------------------------- before
 
 
-def ask(bench: Bench, requests: Sequence[EditRequest], asked: Sequence[Sequence[Asked]]) -> list[Unchanged | None]:
-    """Ask the unedited model each request's prompts under every condition; None where there are none."""
-    texts = [_texts(bench, some) for some in asked]
+class FirstAnswer(NamedTuple):
+    """The next token after a prompt, and its probability: the surer one of the bare prompt's and that after a newline."""
+
+    token: int
+    certainty: float
+
+
+def first_answers(bench: Bench, prompts: Sequence[str]) -> dict[str, FirstAnswer]:
+    """Return what the unedited model says next to each prompt, by a short pass; a prompt of broken logits is left out."""
+    if not prompts:
+        return {}
+    before = ("", "\n")
+    rows = []
+    for prompt in prompts:
+        for prefix in before:
+            ids = tuple(bench.lm.tokenizer(prefix + prompt).input_ids)
+            rows.append(Row(ids, 0, (len(ids) - 1,)))
+    shares = bench.stem(rows).first.softmax(-1)
+    best = shares.max(-1)
+    found = {}
+    for index, prompt in enumerate(prompts):
+        places = range(index * len(before), (index + 1) * len(before))
+        sure = max(places, key=lambda place: float(best.values[place]))
+        if bool(torch.isfinite(best.values[list(places)]).all()):
+            found[prompt] = FirstAnswer(int(best.indices[sure]), float(best.values[sure]))
+    return found
+
+
+def ask(
+    bench: Bench, requests: Sequence[EditRequest], asked: Sequence[Sequence[Asked]], *, tokens: bool = False
+) -> list[Unchanged | None]:
+    """Ask the unedited model each request's prompts under every condition; None where there are none.
+
+    With `tokens` the greedy choices at all tokens of the prompts are compared too, not their answers alone.
+    """
+    texts = [_texts(bench, some, tokens=tokens) for some in asked]
     budgets = [_budget(bench.lm, request) for request in requests]
     rows = [text.ids for some in texts for text in some]
     wanted = [count for count, some in zip(budgets, texts, strict=True) for _ in some]
@@ -167,13 +189,14 @@ def _budget(lm: LanguageModel, request: EditRequest) -> int:
     return min(max(WORDS, len(target) + 3), _MOST_WORDS)
 
 
-def _texts(bench: Bench, asked: Sequence[Asked]) -> list[_Text]:
+def _texts(bench: Bench, asked: Sequence[Asked], *, tokens: bool) -> list[_Text]:
     tokenizer = bench.lm.tokenizer
     under = conditions(bench) if asked else ()
     found = []
     for condition, prefix in under:
         for role, prompt in asked:
-            ids, own = tuple(tokenizer(prefix + prompt).input_ids), len(tokenizer(prompt).input_ids)
+            ids = tuple(tokenizer(prefix + prompt).input_ids)
+            own = len(tokenizer(prompt).input_ids) if tokens else 1
             found.append(_Text(role, condition, prompt, ids, min(own, len(ids))))
     return found
 
