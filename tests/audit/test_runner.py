@@ -153,10 +153,11 @@ def test_records_tell_what_was_decided_and_done(audited: Audited) -> None:
     assert {m.check for m in first.measurements} == {
         "aftermath", "degeneracy", "drift", "efficacy", "generalization", "locality", "perplexity",
     }  # fmt: skip
-    # Each neighbour is asked bare, after a newline and after two sentences.
-    assert [(one.role.value, one.prompt) for one in first.prompts] == [
-        ("neighbour", prompt) for _ in range(4) for prompt in REQUEST.neighbourhood
-    ]
+    # Each neighbour is asked bare, after a newline and after sentences.
+    asked = [(one.prompt, one.condition) for one in first.prompts]
+    under = ["unprefixed", "family:newline", "family:sentence"]
+    assert {*asked} == {(prompt, condition) for prompt in REQUEST.neighbourhood for condition in under}
+    assert {one.role.value for one in first.prompts} == {"neighbour"}
     assert len(first.generations) >= 3
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from editguard.probes.model import LanguageModel
-from editguard.probes.prefixes import ContextPrefixes, Family, Prefix, Role, make_prefixes, sample_texts
+from editguard.probes.prefixes import ContextPrefixes, Family, Prefix, Role, make_prefixes, sample_texts, special_tokens
 
 from ..tiny import tiny_language_model
 from ..tokenizer_kinds import BYTE_LEVEL, byte_level
@@ -106,6 +106,31 @@ def test_a_template_that_refuses_a_system_turn_still_gives_the_others() -> None:
 def test_a_template_that_drops_the_users_words_gives_no_chat_family() -> None:
     lm = model("Hello.")
     assert Family.CHAT not in {prefix.family for prefix in make_prefixes(lm, 0).prefixes}
+
+
+# ------------------------------------------------------------------------------------------------------ special tokens
+
+
+def test_special_tokens_are_the_tokenizers_own_and_those_of_its_template_each_once() -> None:
+    assert special_tokens(model()) == ()
+    assert special_tokens(model(bos="<s>")) == ("<s>",)
+    assert special_tokens(model(TEMPLATE)) == ("<|im_start|>",)
+    assert special_tokens(model("<s>" + TEMPLATE, bos="<s>")) == ("<s>", "<|im_start|>")
+
+
+def test_a_begin_of_text_token_that_every_text_has_is_none_that_may_stand_before_it() -> None:
+    tokenizer = byte_level(bos=True)
+    tokenizer.bos_token, tokenizer.chat_template = "<s>", "<s>" + TEMPLATE
+    assert special_tokens(tiny_language_model("llama", tokenizer)) == ("<|im_start|>",)
+
+
+def test_of_very_many_special_tokens_the_first_are_taken() -> None:
+    tokenizer = byte_level()
+    many = [f"<extra_{number}>" for number in range(100)]
+    tokenizer.add_special_tokens({"additional_special_tokens": many})
+    found = special_tokens(tiny_language_model("llama", tokenizer))
+    assert len(found) == 24
+    assert {*found} < {*many}
 
 
 def test_texts_are_sampled_to_the_length_asked_for() -> None:
