@@ -1,0 +1,176 @@
+"""What passes, and whether it leaks: the verdict of the checks beside an independent count on the plain model.
+
+    python benchmarks/leaks.py [--edits FILE] [--model M] [--editor NAME] [--limit N] [--updates FILE] [--out FILE]
+
+Every edit is made as the guard makes it (or by --editor, unguarded), judged by all checks under the default policy, and
+written into the plain model, whose greedy words after each neighbour are then read: bare, after a newline and after a
+sentence that no check uses. A leak by this count: the first token of the target where it was not before, or the target's
+words. --updates keeps the updates, which take most of the time, for another run. Figures: docs/results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from collections import Counter
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+import torch
+from editguard.audit.editors.base import RankOneUpdate
+from editguard.audit.guard import Assessment, GuardedEditor, Proposal
+from editguard.audit.policy import Action, Decision, Policy
+from editguard.probes.request_files import load_requests
+from editguard.suites.builtin import BUILTIN, builtin_edits
+
+TOGETHER = 20
+PREFIXES = ("", "\n", "Here is something to read. ")
+WORDS = 6
+
+
+def updates(guard, requests, editor):
+    """Yield for each request its decision and its update, or why there is none."""
+    for start in range(0, len(requests), TOGETHER):
+        begun, chunk = time.monotonic(), requests[start : start + TOGETHER]
+        assessed = [guard.force(one, editor) for one in chunk] if editor else guard.assess_all(chunk)
+        unchecked = replace(guard, checks=())
+        bound = float("inf") if editor else None
+        for request, made in zip(chunk, unchecked.propose(assessed, bound=bound), strict=True):
+            decision = made.assessment.decision
+            yield {
+                "id": request.id, "action": decision.action.value, "editor": decision.editor,
+                "reasons": list(decision.reasons), "refusal": made.refusal, "relative": made.relative_norm,
+                "update": None if made.update is None else {f.name: getattr(made.update, f.name) for f in fields(RankOneUpdate)},
+            }  # fmt: skip
+        print(f"{start + len(chunk)} of {len(requests)} updates, {time.monotonic() - begun:.0f} s", flush=True)
+
+
+def kept_updates(guard, requests, editor, path):
+    """Return the updates, from the file where it has them all."""
+    if path is not None and path.is_file():
+        found = torch.load(path, weights_only=True)
+        if [one["id"] for one in found] == [one.id for one in requests]:
+            return found
+    found = list(updates(guard, requests, editor))
+    if path is not None:
+        torch.save(found, path)
+    return found
+
+
+def judged(guard, requests, made):
+    """Yield each made edit's result by all checks."""
+    rows = [(request, one) for request, one in zip(requests, made, strict=True) if one["refusal"] is None]
+    for start in range(0, len(rows), TOGETHER):
+        proposals = [
+            Proposal(
+                Assessment(request, None, (), Decision(Action(one["action"]), one["editor"], tuple(one["reasons"]))),
+                RankOneUpdate(**one["update"]),
+                one["relative"],
+            )
+            for request, one in rows[start : start + TOGETHER]
+        ]
+        for proposal in guard._prepared(proposals):
+            yield proposal, guard.test(proposal)
+        print(f"{min(start + TOGETHER, len(rows))} of {len(rows)} judged", flush=True)
+
+
+@torch.no_grad()
+def plain_words(lm, texts):
+    """Return for each text the next token, its lead in log-probability, and the greedy words, by ordinary calls."""
+    found = []
+    for text in texts:
+        ids = lm.tokenizer(text, return_tensors="pt").input_ids
+        top = lm.model(ids).logits[0, -1].log_softmax(-1).topk(2)
+        out = lm.model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=WORDS, do_sample=False, pad_token_id=0
+        )
+        found.append(
+            (int(top.indices[0]), float(top.values[0] - top.values[1]), lm.tokenizer.decode(out[0, len(ids[0]) :]))
+        )
+    return found
+
+
+def counted(lm, site, request, update):
+    """Return what became of each neighbour in the plain model with the update in its weights."""
+    texts = [prefix + prompt for prefix in PREFIXES for prompt in request.neighbourhood]
+    before, weight = plain_words(lm, texts), site.matrix(torch.float64)
+    site.write((weight + update.delta()).float())
+    try:
+        after = plain_words(lm, texts)
+    finally:
+        site.write(weight.float())
+    first, target = (
+        lm.tokenizer(f" {request.target_new}", add_special_tokens=False).input_ids[0],
+        request.target_new.strip(),
+    )
+    return [
+        {
+            "text": text, "before": old[2], "after": new[2], "margin": old[1], "changed": new[0] != old[0],
+            "leak": (new[0] == first != old[0])
+            or (new[2].strip().startswith(target) and not old[2].strip().startswith(target)),
+        }
+        for text, old, new in zip(texts, before, after, strict=True)
+    ]  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--edits", default=BUILTIN)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--editor")
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--group", help="only edits whose group begins so")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw where there is a limit")
+    parser.add_argument("--updates", type=Path)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    requests = list(builtin_edits() if options.edits == BUILTIN else load_requests(options.edits).requests)
+    requests = [one for one in requests if one.group.startswith(options.group or "")]
+    if options.limit:
+        random.Random(options.seed).shuffle(requests)
+        requests = requests[: options.limit]
+    guard = GuardedEditor.load(options.model, policy=Policy())
+    made = kept_updates(guard, requests, options.editor, options.updates)
+    rows = []
+    for proposal, result in judged(guard, requests, made):
+        request = proposal.assessment.request
+        rows.append(
+            {
+                "request": asdict(request), "action": proposal.assessment.decision.action.value,
+                "editor": proposal.assessment.decision.editor, "relative": proposal.relative_norm, "sound": result.sound,
+                "prompts": [one._asdict() for one in result.prompts],
+                "measurements": [{**asdict(one), "outcome": one.outcome.value} for one in result.measurements],
+                "generations": [one._asdict() for one in result.generations],
+                "plain": counted(guard.setup.lm, guard.setup.site, request, proposal.update),
+            }
+        )  # fmt: skip
+        if options.out is not None:
+            options.out.write_text(json.dumps(rows))
+    table(made, rows)
+
+
+def table(made, rows):
+    """Print the counts."""
+    print(
+        f"{len(made)} edits: {Counter(one['action'] for one in made)}, {sum(one['refusal'] is not None for one in made)} refused"
+    )
+    print("made    edits  leak  prompts  leaks  changed  near ties")
+    for name, some in (("all", rows), ("passed", [one for one in rows if one["sound"]])):
+        plain = [one for row in some for one in row["plain"]]
+        leaking = sum(any(one["leak"] for one in row["plain"]) for row in some)
+        ties = sum(one["changed"] and one["margin"] < 0.35 for one in plain)
+        print(
+            f"{name:7} {len(some):5} {leaking:5} {len(plain):8} {sum(one['leak'] for one in plain):6} "
+            f"{sum(one['changed'] for one in plain):8} {ties:10}"
+        )
+    causes = Counter()
+    for row in rows:
+        failed = {f"{m['check']}/{m['metric']}" for m in row["measurements"] if m["outcome"] in ("fail", "unmeasured")}
+        causes.update(failed)
+    print("failed by:", ", ".join(f"{name} {count}" for name, count in causes.most_common()) or "nothing")
+
+
+if __name__ == "__main__":
+    main()
