@@ -33,20 +33,18 @@ _MADE = 4
 """Neighbours that are made for a request without any."""
 
 
-def share_of(
-    check: str, metric: str, told: Sequence[PromptAnswer], bad: str, most: float, what: str, advice: str = "at most"
-) -> Measurement:
+def share_of(check: str, metric: str, told: Sequence[PromptAnswer], bad: str, most: float, what: str) -> Measurement:
     """Return the judged share of prompts whose result is `bad`; UNMEASURED where one could not be measured."""
     broken = sum(one.result == "unmeasured" for one in told)
     failed = sum(one.result == bad for one in told)
     passed = len(told) - failed - broken
-    message = f"{failed} of {len(told)} prompts about {what}"
+    message = f"{failed} of {len(told)} answers to prompts about {what}"
     value = failed / len(told) if told and not broken else None
     outcome = Outcome.UNMEASURED
     if value is not None:
-        outcome, message = judge(value, value <= most), against(message, value <= most, f"{advice} {most:.0%}")
+        outcome, message = judge(value, value <= most), against(message, value <= most, f"at most {most:.0%}")
     elif broken:
-        message = f"{broken} of {len(told)} prompts have logits that are not finite"
+        message = f"{broken} of {len(told)} answers have logits that are not finite"
     return Measurement(
         check=check, metric=metric, value=value, outcome=outcome, condition=EVERYWHERE, protocol="exact",
         baseline=0.0, threshold=most, unit="share", passed=passed, failed=failed, not_judged=broken, message=message,
