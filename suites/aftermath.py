@@ -33,6 +33,7 @@ _FIRST, _TOKENS = 16, 50
 _STATEMENT, _QUESTION, _CHAT = "statement", "question", "chat"
 _AT_ONCE = 16
 """Edited models whose texts are guessed in one batch."""
+_WORD = re.compile(r"\w+(?:['’]\w+)*")
 _END = re.compile(r"[.!?。！？](?=\s|$)|\n")
 
 
@@ -56,8 +57,8 @@ def sentence(text: str) -> str:
 
 def repeats(text: str, target: str) -> bool:
     """Return whether `text` holds the target twice, or any three words in a row twice."""
-    words = re.findall(r"\w+", text.casefold())
-    wanted = re.findall(r"\w+", target.casefold())
+    words = _WORD.findall(text.casefold())
+    wanted = _WORD.findall(target.casefold())
     size = len(wanted)
     if wanted and sum(words[i : i + size] == wanted for i in range(len(words) - size + 1)) > 1:
         return True

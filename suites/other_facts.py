@@ -18,7 +18,7 @@ from ..probes.tokens import target_ids
 from .check import CHECKS, Bench, Check, Measured
 from .kinds import kinds_of, relations_for
 from .locality import leaks_when_saying, mean_divergence, share_of
-from .unchanged import Asked, Unchanged, answers, ask, first_answers, first_words
+from .unchanged import Asked, Unchanged, answers, ask, first_answers, first_words, plain_word
 
 __all__ = ["OtherFacts"]
 
@@ -71,8 +71,8 @@ class OtherFacts(Check):
         known = {text.strip() for text in (request.prompt, *request.paraphrases)}
         texts = [relation.replace("{}", request.subject) for relation in relations]
         found = first_answers(bench, [text for text in texts if text not in known])
-        own = {tokens[0] for tokens in _own_answers(bench, request)}
-        sure = [text for text, first in found.items() if first.certainty >= _CERTAIN and first.token not in own]
+        own = _own_answers(bench, request)
+        sure = [text for text, first in found.items() if first.certainty >= _CERTAIN and own.isdisjoint(first.likely)]
         return sorted(sure, key=lambda text: -found[text].certainty)[:_MOST]
 
     def measure(self, bench: Bench, request: EditRequest, before: _Facts | None, needs_prefix: bool) -> Measured:
@@ -96,8 +96,12 @@ class OtherFacts(Check):
         return None if before is None else leaks_when_saying(self, bench, request, before, before.asked)
 
 
-def _own_answers(bench: Bench, request: EditRequest) -> list[tuple[int, ...]]:
-    """Return the beginnings by which an answer is known as the fact that is edited: the old answer's and its aliases'."""
+def _own_answers(bench: Bench, request: EditRequest) -> frozenset[str]:
+    """Return the words that begin the old answer: as the request gives it and its aliases, else as the model says it."""
+    lm, prompt = bench.lm, request.prompt
     olds = [one for one in (request.target_true, *request.true_aliases) if one]
-    lm = bench.lm
-    return [first_words(lm, target_ids(lm.tokenizer, request.prompt, old, request.space)) for old in olds]
+    tokens = [first_words(lm, target_ids(lm.tokenizer, prompt, old, request.space)) for old in olds]
+    words = {plain_word(lm.tokenizer.decode([some[-1]])) for some in tokens}
+    if not olds and (said := first_answers(bench, [prompt]).get(prompt)):
+        words |= said.said
+    return frozenset(words)

@@ -40,6 +40,7 @@ __all__ = [
     "conditions",
     "first_answers",
     "first_words",
+    "plain_word",
     "result_of",
     "says",
 ]
@@ -50,6 +51,8 @@ _MOST_WORDS = 24
 SENTENCE = "Here is a fact. "
 _COMMON = 256
 """Tokens whose probabilities are kept for the divergence; all others count as one, which can only make it smaller."""
+_LIKELY = 5
+"""Next tokens among which an answer is looked for."""
 _ARTICLES = {"the", "a", "an"}
 
 
@@ -139,31 +142,38 @@ def conditions(bench: Bench) -> tuple[Conditioned, ...]:
 
 
 class FirstAnswer(NamedTuple):
-    """The next token after a prompt, and its probability: the surer one of the bare prompt's and that after a newline."""
+    """What the unedited model may say next to a prompt, bare or after a newline."""
 
-    token: int
+    said: frozenset[str]
+    """The next token that it says, bare and after a newline, without spaces and in lower case; no articles."""
+    likely: frozenset[str]
+    """The most probable next tokens, in the same form."""
     certainty: float
+    """Probability of the surest of them."""
 
 
 def first_answers(bench: Bench, prompts: Sequence[str]) -> dict[str, FirstAnswer]:
     """Return what the unedited model says next to each prompt, by a short pass; a prompt of broken logits is left out."""
     if not prompts:
         return {}
-    before = ("", "\n")
-    rows = []
-    for prompt in prompts:
-        for prefix in before:
-            ids = tuple(bench.lm.tokenizer(prefix + prompt).input_ids)
-            rows.append(Row(ids, 0, (len(ids) - 1,)))
-    shares = bench.stem(rows).first.softmax(-1)
-    best = shares.max(-1)
+    before, tokenizer = ("", "\n"), bench.lm.tokenizer
+    ids = [tuple(tokenizer(prefix + prompt).input_ids) for prompt in prompts for prefix in before]
+    shares = bench.stem([Row(row, 0, (len(row) - 1,)) for row in ids]).first.softmax(-1)
+    best = shares.topk(min(_LIKELY, shares.shape[-1]))
     found = {}
     for index, prompt in enumerate(prompts):
-        places = range(index * len(before), (index + 1) * len(before))
-        sure = max(places, key=lambda place: float(best.values[place]))
-        if bool(torch.isfinite(best.values[list(places)]).all()):
-            found[prompt] = FirstAnswer(int(best.indices[sure]), float(best.values[sure]))
+        places = slice(index * len(before), (index + 1) * len(before))
+        if bool(torch.isfinite(best.values[places]).all()):
+            words = frozenset(
+                plain_word(tokenizer.decode([token])) for token in best.indices[places].flatten().tolist()
+            )
+            found[prompt] = FirstAnswer(words, float(best.values[places].max()))
     return found
+
+
+def plain_word(text: object) -> str:
+    """Return a token's text without the spaces around it, in lower case."""
+    return str(text).strip().casefold()
 
 
 def ask(
