@@ -164,10 +164,10 @@ def first_answers(bench: Bench, prompts: Sequence[str]) -> dict[str, FirstAnswer
     for index, prompt in enumerate(prompts):
         places = slice(index * len(before), (index + 1) * len(before))
         if bool(torch.isfinite(best.values[places]).all()):
-            words = frozenset(
-                plain_word(tokenizer.decode([token])) for token in best.indices[places].flatten().tolist()
-            )
-            found[prompt] = FirstAnswer(words, float(best.values[places].max()))
+            words = [[plain_word(tokenizer.decode([token])) for token in row] for row in best.indices[places].tolist()]
+            said = frozenset(row[0] for row in words) - _ARTICLES
+            likely = frozenset(word for row in words for word in row) - _ARTICLES
+            found[prompt] = FirstAnswer(said, likely, float(best.values[places].max()))
     return found
 
 
