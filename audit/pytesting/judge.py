@@ -21,6 +21,8 @@ __all__ = ["GUARD", "Ended", "Verdict", "judge_check", "judge_guard", "propertie
 
 GUARD = "guard"
 """Name of the item that judges the decision and what was made of it."""
+_MOST_WORDS = 3
+"""Leaking prompts that a failure quotes."""
 _ALLOWED = "the edit was refused, which the policy allows"
 
 
@@ -59,7 +61,7 @@ def judge_check(check: str, action: str, record: EditRecord, policy: Policy) -> 
     found = [one for one in record.measurements if one.check == check]
     bad = [one for one in found if one.verdict in ("fail", "unmeasured")]
     if bad:
-        return _failed(check, record, _headline(bad[0]), [*_rows(bad), ("what to do", action)])
+        return _failed(check, record, _headline(bad[0]), [*_rows(bad), *_words(check, record), ("what to do", action)])
     story = _story(record, policy)
     if check == HeadlineCheck.PERPLEXITY.value and (story.collapsed or story.ratio is None):
         return _failed(check, record, story.faults[0], [("what to do", action)])
@@ -68,6 +70,18 @@ def judge_check(check: str, action: str, record: EditRecord, policy: Policy) -> 
     if found:
         return Verdict(Ended.SKIPPED, f"{check} is shown, not judged: its figures stand in the log")
     return Verdict(Ended.SKIPPED, f"{check} was not asked for: the request has no prompts for it")
+
+
+def _words(check: str, record: EditRecord) -> Iterator[tuple[str, str]]:
+    """Yield the words of the prompts that leak, as a check of other prompts found them."""
+    about = {"locality": "neighbour", "other-facts": "fact"}.get(check)
+    if about is None:
+        return
+    leaking = [one for one in record.prompts if one.result == "leak" and about in one.role]
+    for one in leaking[:_MOST_WORDS]:
+        yield "leak", f"{one.prompt!r} ({one.condition}) said {one.before!r}, and says {one.after!r} now"
+    if (more := len(leaking) - _MOST_WORDS) > 0:
+        yield "leak", f"and {more} more in the log"
 
 
 def properties(record: EditRecord) -> Mapping[str, str]:
@@ -82,7 +96,7 @@ def properties(record: EditRecord) -> Mapping[str, str]:
 
 
 def _story(record: EditRecord, policy: Policy) -> Story:
-    (story,) = tell([record], policy.collapse_ratio)
+    (story,) = tell([record], policy.collapse_ratio, leaks_judged=True)
     return story
 
 
