@@ -109,7 +109,10 @@ def test_a_neighbour_that_says_the_target_is_a_leak_by_name_with_its_words() -> 
     assert bare.after.split()[0] == word
     assert word not in bare.before.split()
     assert bare.target_after > 2 * bare.target_before  # type: ignore[operator]
-    assert f"{leaks.failed} of {len(found.prompts)} prompts about other subjects say the new target" in leaks.message
+    assert (
+        f"{leaks.failed} of {len(found.prompts)} answers to prompts about other subjects say the new target"
+        in leaks.message
+    )
     assert ", outside the bound (" in leaks.message
 
 
@@ -318,8 +321,8 @@ def test_only_the_prompts_own_tokens_count_after_a_prefix() -> None:
     bench = bench_of(talkative())
     asked = replace(ASKED, neighbourhood=("Lyon is a city of", "The town of Lyon is a city of"))
     bare, prefixed = [one for one in measured(bench, asked).measurements if one.metric == "locality"]
-    # After a newline and after two sentences.
-    assert prefixed.total == 3 * bare.total
+    # After a newline and after a sentence.
+    assert prefixed.total == 2 * bare.total
 
 
 def test_the_neighbourhood_score_is_the_share_of_prompts_that_prefer_the_old_answer() -> None:

@@ -11,7 +11,7 @@ from editguard.suites import other_facts
 from editguard.suites.check import Bench, Measured, Outcome
 from editguard.suites.kinds import kinds_of, relations_for
 from editguard.suites.other_facts import OtherFacts
-from editguard.suites.unchanged import conditions
+from editguard.suites.unchanged import conditions, first_answers
 
 from .benches import ASKED, LIMITS, about, bench_of, break_site, disturb, takes_over, talkative, unsaid
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.tiny
 
 FACTS = ("Istanbul is a city of", "The capital of Istanbul is")
 NAMED = replace(ASKED, target_new="Lyon", target_true=None, other_facts=FACTS)
-UNNAMED = replace(NAMED, other_facts=())
+UNNAMED = replace(NAMED, other_facts=(), target_true="365")
 STRICT = replace(LIMITS, other_fact_leaks=0.0, other_fact_flips=0.0, target_rise=1.0)
 
 
@@ -95,47 +95,62 @@ def test_flips_are_shown_under_the_default_bound_and_judged_under_a_lower_one() 
 # ------------------------------------------------------------------------------------------------- built-in prompts
 
 
+def highest(bench: Bench, prompt: str) -> float:
+    """The probability of the surest next token, bare or after a newline, by plain passes."""
+    with torch.no_grad():
+        rows = [bench.lm.tokenizer(prefix + prompt).input_ids for prefix in ("", "\n")]
+        return max(float(bench.lm.model(torch.tensor([ids])).logits[0, -1].softmax(-1).max()) for ids in rows)
+
+
 @pytest.mark.usefixtures("certain")
-def test_a_request_that_names_none_is_asked_the_built_in_ones_of_its_kind() -> None:
+def test_a_request_that_names_none_is_asked_the_surest_built_in_ones_of_its_kind() -> None:
     bench = bench_of(talkative())
     prompts = {(one.role, one.prompt) for one in measured(bench, UNNAMED).prompts}
-    assert prompts == {("made-other-fact", one) for one in built_in(bench)}
-    assert prompts
+    surest = sorted(built_in(bench), key=lambda prompt: -highest(bench, prompt))[:6]
+    assert prompts == {("made-other-fact", one) for one in surest}
 
 
 def test_of_the_built_in_ones_those_stay_that_the_model_answers_with_certainty(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = bench_of(talkative())
-
-    def highest(prompt: str) -> float:
-        with torch.no_grad():
-            rows = [bench.lm.tokenizer(one.prefix + prompt).input_ids for one in conditions(bench)]
-            return max(float(bench.lm.model(torch.tensor([ids])).logits[0, -1].softmax(-1).max()) for ids in rows)
-
-    values = {prompt: highest(prompt) for prompt in built_in(bench)}
-    least = sorted(values.values())[len(values) // 2] * 0.99999
+    values = {prompt: highest(bench, prompt) for prompt in built_in(bench)}
+    least = sorted(values.values())[-3] * 0.99999
     monkeypatch.setattr(other_facts, "_CERTAIN", least)
     kept = {one.prompt for one in measured(bench, UNNAMED).prompts}
     assert kept == {prompt for prompt, value in values.items() if value >= least}
-    assert 0 < len(kept) < len(values)
+    assert 0 < len(kept) < 6
     # What the request names is asked whatever the model is certain of.
     assert {one.prompt for one in measured(bench, NAMED).prompts} == {*FACTS}
 
 
 @pytest.mark.usefixtures("certain")
-def test_a_built_in_prompt_that_is_the_edits_own_or_gives_its_old_answer_is_left_out() -> None:
+def test_a_built_in_prompt_that_is_the_edits_own_is_left_out() -> None:
     bench = bench_of(talkative())
-    prompts = sorted(built_in(bench))
-    own = replace(UNNAMED, prompt=prompts[0], paraphrases=(prompts[1],))
-    assert {one.prompt for one in measured(bench, own).prompts} == {*prompts[2:]}
-    (state,) = OtherFacts().prepare(bench, [UNNAMED])
-    assert state is not None
-    texts = zip(state.asked.texts, state.asked.written, strict=True)
-    begins = [(text.prompt, bench.lm.tokenizer.decode(said[:1]).strip()) for text, said in texts]
-    old = begins[0][1]
-    others = {prompt for prompt, _ in begins} - {prompt for prompt, word in begins if word == old}
-    for request in (replace(UNNAMED, target_true=old), replace(UNNAMED, target_true="x", true_aliases=("y", old))):
-        assert {one.prompt for one in measured(bench, request).prompts} == others
-    assert 0 < len(others) < len(prompts), "all prompts are answered alike; the test shows nothing"
+    first, second = list(dict.fromkeys(one.prompt for one in measured(bench, UNNAMED).prompts))[:2]
+    own = replace(UNNAMED, prompt=first, paraphrases=(second,))
+    assert not {first, second} & {one.prompt for one in measured(bench, own).prompts}
+
+
+@pytest.mark.usefixtures("certain")
+@pytest.mark.parametrize("given", ["old answer", "alias", "neither"])
+def test_a_built_in_prompt_that_is_likely_answered_by_the_edited_fact_is_left_out(
+    given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(other_facts, "_MOST", 1000)
+    bench = bench_of(talkative())
+    found = first_answers(bench, sorted(built_in(bench)))
+    said = sorted(first_answers(bench, [UNNAMED.prompt])[UNNAMED.prompt].said)
+    old = said[0] if given == "neither" else "paris"
+    request = {
+        "old answer": replace(UNNAMED, target_true="Paris"),
+        "alias": replace(UNNAMED, target_true=None, true_aliases=("Paris",)),
+        # Then it is what the model says to the edit's own prompt.
+        "neither": replace(UNNAMED, target_true=None),
+    }[given]
+    others = {
+        prompt for prompt, first in found.items() if first.likely.isdisjoint(said if given == "neither" else {old})
+    }
+    assert {one.prompt for one in measured(bench, request).prompts} == others
+    assert len(others) < len(found), "no prompt is likely answered so; the test shows nothing"
 
 
 def test_without_a_prompt_that_the_model_answers_nothing_is_judged() -> None:

@@ -20,6 +20,7 @@ from editguard.suites.unchanged import (
     answers,
     ask,
     conditions,
+    first_answers,
     first_words,
     result_of,
     says,
@@ -33,7 +34,7 @@ from .benches import ASKED, LIMITS, bench_of, break_site, disturb, takes_over, t
 PROMPTS = ("The capital of France is", "Lyon is a city of", "Chicago is not")
 LYON = replace(ASKED, target_new="Lyon", target_true="Paris")
 A_LYON = replace(ASKED, target_new="a Lyon", target_true="Paris")
-BUDGET = 8
+BUDGET = 6
 
 
 # ------------------------------------------------------------------------------------------------------ what is said
@@ -167,7 +168,7 @@ def test_a_target_without_such_a_token_is_known_by_all_of_it(target: str) -> Non
 
 
 def asked_of(bench: Bench, request: EditRequest, prompts: Sequence[str] = PROMPTS) -> Unchanged:
-    (found,) = ask(bench, [request], [[Asked("neighbour", one) for one in prompts]])
+    (found,) = ask(bench, [request], [[Asked("neighbour", one) for one in prompts]], tokens=True)
     assert found is not None
     return found
 
@@ -330,9 +331,8 @@ def test_every_prompt_is_asked_bare_and_after_a_line_a_sentence_and_a_begin_of_t
     made.bos_token = "<s>"
     bench = bench_of(talkative(tokenizer=made))
     found = conditions(bench)
-    sentences = [("family:sentence", "Here is a fact. "), ("family:sentence", "A year of 2024 days. ")]
     special = [] if bos else [("special:<s>", "<s>")]
-    assert [*found] == [("unprefixed", ""), ("family:newline", "\n"), *sentences, *special]
+    assert [*found] == [("unprefixed", ""), ("family:newline", "\n"), ("family:sentence", "Here is a fact. "), *special]
     state = asked_of(bench, LYON)
     assert [(text.condition, text.prompt) for text in state.texts] == [
         (one.condition, prompt) for one in found for prompt in PROMPTS
@@ -373,32 +373,29 @@ def test_requests_asked_together_in_several_batches_are_answered_as_each_alone(m
 
 
 @pytest.mark.tiny
-@pytest.mark.parametrize("request_", [LYON, A_LYON], ids=["one-token", "article-and-word"])
-def test_a_part_of_the_prompts_is_answered_as_in_the_whole(request_: EditRequest) -> None:
+def test_without_tokens_the_answer_alone_is_compared() -> None:
     bench = bench_of(talkative())
-    state = asked_of(bench, request_)
-    chosen = [PROMPTS[2], PROMPTS[0]]
-    part = state.only(chosen)
+    (state,) = ask(bench, [LYON], [[Asked("other-fact", one) for one in PROMPTS]])
+    assert state is not None
+    whole = asked_of(bench, LYON)
     disturb(bench, 2, 4.0)
-    whole = [one for one in answers(bench, request_, state) if one.told.prompt in chosen]
-    some = answers(bench, request_, part)
-    assert len(some) == len(whole) == 2 * len(conditions(bench))
-    assert all(same(a, b) for a, b in zip(some, whole, strict=True))
+    alone, found = answers(bench, LYON, state), answers(bench, LYON, whole)
+    assert [len(one.same) for one in alone] == [1] * len(found)
+    assert all(same(a, b) and int(a.same[0]) == int(b.same[-1]) for a, b in zip(alone, found, strict=True))
 
 
 @pytest.mark.tiny
-def test_the_prompts_answered_with_certainty_are_those_of_which_one_condition_is_certain() -> None:
+def test_first_answers_are_the_surest_next_tokens_bare_and_after_a_newline() -> None:
     bench = bench_of(talkative())
-    state = asked_of(bench, LYON)
-    highest = {
-        prompt: max(float(plain(bench, one.prefix + prompt)[-1].max().exp()) for one in conditions(bench))
-        for prompt in PROMPTS
-    }
-    assert state.certain(0.0) == [*PROMPTS]
-    least = sorted(highest.values())[1]
-    assert set(state.certain(least - 1e-4)) == {one for one, value in highest.items() if value >= least - 1e-4}
-    assert len(state.certain(least - 1e-4)) < len(PROMPTS) or len({*highest.values()}) == 1
-    assert state.certain(1.1) == []
+    found = first_answers(bench, PROMPTS)
+    assert [*found] == [*PROMPTS]
+    for prompt, one in found.items():
+        rows = [plain(bench, prefix + prompt)[-1] for prefix in ("", "\n")]
+        said = {str(bench.lm.tokenizer.decode([int(row.argmax())])).strip().casefold() for row in rows}
+        assert one.said == said - {"a", "an", "the"}
+        assert one.said <= one.likely
+        assert one.certainty == pytest.approx(max(float(row.max().exp()) for row in rows), rel=1e-3)
+    assert first_answers(bench, []) == {}
 
 
 # ------------------------------------------------------------------------------------------------- what is not finite
@@ -434,7 +431,7 @@ def test_what_an_unedited_model_answers_without_numbers_is_unmeasured() -> None:
         lm.model.get_output_embeddings().weight[5] = torch.nan
     bench = bench_of(lm)
     state = asked_of(bench, LYON)
-    assert state.certain(0.0) == []
+    assert first_answers(bench, PROMPTS) == {}
     assert {one.told.result for one in answers(bench, LYON, state)} == {"unmeasured"}
 
 
