@@ -88,7 +88,7 @@ class Policy(BaseModel):
     """Least share of paraphrases that give the target; 0: shown, not judged."""
     max_leaks: float = _at_most(0.0, ge=0, le=1)
     """Largest share of prompts about other subjects that may say the new target."""
-    max_target_rise: float = _at_most(0.2, ge=0, le=1)
+    max_target_rise: float = _at_most(0.1, ge=0, le=1)
     """A prompt about another subject or another fact leaks where the target's probability rose by more than this."""
     max_flips: float = _at_most(0.5, ge=0, le=1)
     """Largest share of prompts about other subjects that may be answered otherwise, near ties left out."""

@@ -331,7 +331,8 @@ def _answer(
     result, divergence = "unmeasured", None
     rise = lead_now - state.leads[index]
     if finite and place is not None and math.isfinite(rise):
-        result = result_of(said, state.lead, target, place.margin, rise, bench.limits)
+        same = text.role.endswith("fact")
+        result = result_of(said, state.lead, target, place.margin, rise, bench.limits, same_subject=same)
         divergence = _divergence(place, logits[text.own - 1])
     told = PromptAnswer(
         role=text.role, condition=text.condition, prompt=text.prompt, before=before, after=after if finite else "",
@@ -351,15 +352,33 @@ class Said(NamedTuple):
     after: str
 
 
-def result_of(said: Said, lead: Sequence[int], target: str, margin: float, rise: float, limits: Limits) -> str:
-    """Return ``leak``, ``flip``, ``near-tie`` or ``kept``; an answer that was the target before cannot leak."""
-    was = tuple(said.ids_before[: len(lead)]) == tuple(lead) or says(said.before, target)
-    now = tuple(said.ids_after[: len(lead)]) == tuple(lead) or says(said.after, target)
+def result_of(
+    said: Said,
+    lead: Sequence[int],
+    target: str,
+    margin: float,
+    rise: float,
+    limits: Limits,
+    *,
+    same_subject: bool = False,
+) -> str:
+    """Return ``leak``, ``flip``, ``near-tie`` or ``kept``; an answer that was the target before cannot leak.
+
+    Of the same subject the target may well be mentioned later in an answer, so that only an answer that begins with it leaks.
+    """
+    before, after = (beginning(text, target) if same_subject else text for text in (said.before, said.after))
+    was = tuple(said.ids_before[: len(lead)]) == tuple(lead) or says(before, target)
+    now = tuple(said.ids_after[: len(lead)]) == tuple(lead) or says(after, target)
     if not was and (now or rise > limits.target_rise):
         return "leak"
     if tuple(said.ids_before[:1]) == tuple(said.ids_after[:1]):
         return "kept"
     return "near-tie" if margin < limits.near_tie else "flip"
+
+
+def beginning(text: str, target: str) -> str:
+    """Return as many words of `text` as `target` has, and one more: an article may stand before it."""
+    return " ".join(text.split()[: len(target.split()) + 1])
 
 
 def says(text: str, target: str) -> bool:
