@@ -35,9 +35,33 @@ def test_a_pipeline_serves_texts_and_returns_them_as_they_were_given() -> None:
     assert "Chicago is" + only_new["generated_text"] == found["generated_text"]
 
 
+class Echo:
+    """Stands for a pipeline with a real tokenizer: what comes in is what comes out."""
+
+    def __init__(self) -> None:
+        self.tokenizer = tiny_lm().tokenizer
+
+    def __call__(self, inputs: Any, **_: Any) -> Any:
+        return [{"generated_text": inputs}] if isinstance(inputs, str) else inputs
+
+
 def test_conversations_are_passed_on_as_they_are() -> None:
     asked = [{"role": "user", "content": "Chicago is"}]
-    assert ServedPipeline(lambda inputs, **_: inputs, [CHICAGO])(asked) is asked
+    assert ServedPipeline(Echo(), [CHICAGO])(asked) is asked
+
+
+@pytest.mark.tiny
+def test_a_text_that_begins_with_a_special_token_is_served_after_it_and_returned_as_it_was_given() -> None:
+    seen: list[str] = []
+
+    class Listening(Echo):
+        def __call__(self, inputs: Any, **_: Any) -> Any:
+            seen.append(inputs)
+            return super().__call__(inputs)
+
+    (found,) = ServedPipeline(Listening(), [CHICAGO])("<|im_start|>Chicago is")
+    assert seen == ["<|im_start|>\nChicago is"]
+    assert found["generated_text"] == "<|im_start|>Chicago is"
 
 
 def test_a_folder_without_provenance_is_one_sentence(tmp_path: Any) -> None:
