@@ -37,7 +37,7 @@ def builtin_edits() -> tuple[EditRequest, ...]:
     )
 
 
-_CANDIDATES = ("mid-colosseum", "mid-portugal", "mid-seine", "mid-hawaii", "mid-halloween")
+_CANDIDATES = ("mid-colosseum", "mid-wool", "mid-seine", "mid-linnaeus", "mid-joe-louis", "mid-portugal")
 """Edits of the suite in mid-prompt that may be a known-good control, those first that were found sound on most models."""
 
 
