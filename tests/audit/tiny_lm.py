@@ -35,7 +35,7 @@ def lenient(**changes: object) -> Policy:
     bounds = {
         "controls": False, "max_relative_update": 50, "max_perplexity_ratio": 1e6, "collapse_ratio": 2e6,
         "min_efficacy": 0, "min_locality": 0, "min_entropy_ratio": 0, "max_leaks": 1, "max_target_rise": 1, "max_flips": 1,
-        "max_other_fact_leaks": 1, "max_repeats": 1,
+        "max_other_fact_leaks": 1, "max_other_fact_flips": 1, "max_repeats": 1,
     }  # fmt: skip
     return Policy.model_validate(bounds | changes)
 

@@ -133,6 +133,48 @@ def test_a_target_of_an_article_and_a_word_is_no_leak_by_its_article_alone() -> 
     assert result_of(said._replace(ids_after=(6, 7)), (6, 7), "the Danube", 1.0, 0.0, limits) == "leak"
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "elsewhere", "same_subject"),
+    [
+        ("one", "Lyon is", "leak", "leak"),
+        ("one", "the Lyon of", "leak", "leak"),
+        # The target further on: of another subject a leak, of the same one a mention.
+        ("one", "a city near Lyon", "leak", "flip"),
+        ("a city near Lyon", "Lyon", "flip", "leak"),
+        ("Lyon", "Lyon", "flip", "flip"),
+    ],
+)
+def test_of_the_same_subject_only_an_answer_that_begins_with_the_target_leaks(
+    before: str, after: str, elsewhere: str, same_subject: str
+) -> None:
+    said, limits = Said((1,), (4,), before, after), replace(LIMITS, near_tie=0.0)
+    assert result_of(said, LEAD, "Lyon", 1.0, 0.0, limits) == elsewhere
+    assert result_of(said, LEAD, "Lyon", 1.0, 0.0, limits, same_subject=True) == same_subject
+
+
+@pytest.mark.tiny
+def test_which_rule_holds_is_told_by_why_the_prompt_is_asked() -> None:
+    """A target of which the second word of an answer onwards consists is a leak of a neighbour, and none of another fact."""
+    bench = bench_of(talkative())
+    roles = ("neighbour", "made-neighbour", "other-fact", "made-other-fact")
+    seen = set()
+    for word in ("Paris", "Lyon", "is", "not"):
+        request = replace(LYON, target_new=word, target_true=None)
+        states = ask(bench, [request] * 4, [[Asked(role, prompt) for prompt in PROMPTS] for role in roles])
+        for seed in range(4):
+            disturb(bench, seed, 4.0)
+            for role, state in zip(roles, states, strict=True):
+                assert state is not None
+                for one in (found.told for found in answers(bench, request, state)):
+                    was, now = (text.split() for text in (one.before, one.after))
+                    most = None if "neighbour" in role else 2
+                    leaks = word in now[:most] and word not in was[:most]
+                    assert (one.result == "leak") == leaks, (role, word, one)
+                    seen.add((leaks, word in now))
+        bench.site.write(bench.weight)
+    assert seen == {(True, True), (False, True), (False, False)}
+
+
 # --------------------------------------------------------------------------------------------- beginnings of a target
 
 
@@ -375,7 +417,7 @@ def test_requests_asked_together_in_several_batches_are_answered_as_each_alone(m
 @pytest.mark.tiny
 def test_without_tokens_the_answer_alone_is_compared() -> None:
     bench = bench_of(talkative())
-    (state,) = ask(bench, [LYON], [[Asked("other-fact", one) for one in PROMPTS]])
+    (state,) = ask(bench, [LYON], [[Asked("neighbour", one) for one in PROMPTS]])
     assert state is not None
     whole = asked_of(bench, LYON)
     disturb(bench, 2, 4.0)
