@@ -104,6 +104,8 @@ class Summary(Model):
         """How the policy judges the answers of neighbours, in words that a note about changed ones ends with."""
         if any(self.judged.get(f"neighbour_answers_{how}") for how in ("unprefixed", "prefixed")):
             return "the policy judges their share (min_neighbour_answers)"
+        if self.leaks.total:
+            return "the policy judges the leaks and the flips among them, not near ties"
         return "the policy judges the share of all their tokens, not these alone"
 
     @model_validator(mode="after")
