@@ -46,7 +46,6 @@ from .cli_common import (
     load_edits,
     prepared,
     progress_bars,
-    without_contradictions,
 )
 from .cli_delta import apply, export
 from .cli_diff import diff
@@ -145,10 +144,8 @@ def audit(
     arguments = {name: str(value) if isinstance(value, Path) else value for name, value in locals().items()
                  if isinstance(value, str | int | float | bool | Path | None)}  # fmt: skip
     known_name(save_baseline)
-    loaded = load_edits(edits, limit, skip_invalid, zsre_target)
+    loaded = load_edits(edits, limit, skip_invalid, zsre_target, in_sequence=in_sequence)
     known_editor(editor)
-    if in_sequence:
-        without_contradictions(loaded.requests)
     with locked_folder(out, overwrite=overwrite, resume=resume), progress_bars(as_json) as progress:
         if resume:
             could_continue(out / LOG, loaded, in_sequence=in_sequence, seed=seed, editor=editor)

@@ -48,7 +48,6 @@ __all__ = [
     "load_edits",
     "prepared",
     "progress_bars",
-    "without_contradictions",
 ]
 
 _CHECK_DTYPES = ("auto", "bfloat16")
@@ -118,27 +117,33 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on s
 
 
 def load_edits(
-    edits: str, limit: int | None, skip_invalid: bool, zsre_target: ZsreTarget = ZsreTarget.ALT
+    edits: str,
+    limit: int | None,
+    skip_invalid: bool,
+    zsre_target: ZsreTarget = ZsreTarget.ALT,
+    *,
+    in_sequence: bool = False,
 ) -> LoadedRequests:
-    """Read the requests of a file, or the built-in ones."""
+    """Read the requests of a file, or the built-in ones; raises `InputError` where those of one sequence contradict each other."""
     from ..probes.request_files import LoadedRequests, load_requests
     from ..reports.text import printable
     from ..suites.builtin import BUILTIN, builtin_edits, builtin_hash
 
-    if edits != BUILTIN:
-        loaded = load_requests(edits, skip_invalid=skip_invalid, limit=limit, zsre_target=zsre_target.value)
-        for one in loaded.invalid[:_MOST_NAMED]:
-            typer.echo(f"left out {printable(one.where)}: {printable(one.message, 300)}", err=True)
-        if (more := len(loaded.invalid) - _MOST_NAMED) > 0:
-            typer.echo(f"and {more} more records were left out", err=True)
-        for sentence in loaded.unused[:_MOST_NAMED]:
-            typer.echo(f"note: {printable(sentence, 300)}", err=True)
-        return loaded
-    return LoadedRequests(builtin_edits()[:limit], (), BUILTIN, builtin_hash())
+    if edits == BUILTIN:
+        return LoadedRequests(builtin_edits()[:limit], (), BUILTIN, builtin_hash())
+    loaded = load_requests(edits, skip_invalid=skip_invalid, limit=limit, zsre_target=zsre_target.value)
+    for one in loaded.invalid[:_MOST_NAMED]:
+        typer.echo(f"left out {printable(one.where)}: {printable(one.message, 300)}", err=True)
+    if (more := len(loaded.invalid) - _MOST_NAMED) > 0:
+        typer.echo(f"and {more} more records were left out", err=True)
+    for sentence in loaded.unused[:_MOST_NAMED]:
+        typer.echo(f"note: {printable(sentence, 300)}", err=True)
+    if in_sequence:
+        _without_contradictions(loaded.requests)
+    return loaded
 
 
-def without_contradictions(requests: Sequence[EditRequest]) -> None:
-    """Raise `InputError` where edits of one sequence contradict each other, before anything is loaded."""
+def _without_contradictions(requests: Sequence[EditRequest]) -> None:
     from ..probes.about import contradictions
     from ..probes.errors import InputError
 
