@@ -124,7 +124,7 @@ def load_edits(
     *,
     in_sequence: bool = False,
 ) -> LoadedRequests:
-    """Read the requests of a file, or the built-in ones; raises `InputError` where those of one sequence contradict each other."""
+    """Read the requests of a file, or the built-in ones; raises `InputError` where those of a sequence contradict."""
     from ..probes.request_files import LoadedRequests, load_requests
     from ..reports.text import printable
     from ..suites.builtin import BUILTIN, builtin_edits, builtin_hash
