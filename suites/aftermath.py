@@ -23,8 +23,9 @@ from ..probes.model import LanguageModel
 from ..probes.rank_one import RankOne, as_if_edited
 from ..probes.requests import EditRequest
 from .check import CHECKS, Bench, Check, Generated, Measured, Measurement, Outcome, judge
+from .outcomes import says, times_said
 from .served import PREFIXES
-from .unchanged import SENTENCE, says
+from .unchanged import SENTENCE
 
 __all__ = ["Aftermath", "repeats", "sentence"]
 
@@ -34,7 +35,8 @@ _STATEMENT, _QUESTION, _CHAT = "statement", "question", "chat"
 _AT_ONCE = 16
 """Edited models whose texts are guessed in one batch."""
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
-_END = re.compile(r"[.!?。！？](?=\s|$)|\n")
+_END = re.compile(r"[.!?](?=\s|$)|[。！？]|\n")
+"""The full-width marks end a sentence without a blank after them."""
 
 
 class _Form(NamedTuple):
@@ -57,10 +59,11 @@ def sentence(text: str) -> str:
 
 def repeats(text: str, target: str) -> bool:
     """Return whether `text` holds the target twice, or any three words in a row twice."""
-    words = _WORD.findall(text.casefold())
-    wanted = _WORD.findall(target.casefold())
+    words, wanted = _WORD.findall(text.casefold()), _WORD.findall(target.casefold())
     size = len(wanted)
-    if wanted and sum(words[i : i + size] == wanted for i in range(len(words) - size + 1)) > 1:
+    # By words, whatever stands between them; and by characters where writing has no spaces between words.
+    in_words = sum(words[i : i + size] == wanted for i in range(len(words) - size + 1))
+    if wanted and max(in_words, times_said(text, target)) > 1:
         return True
     threes = list(zip(words, words[1:], words[2:], strict=False))
     return len(set(threes)) < len(threes)

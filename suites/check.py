@@ -130,7 +130,7 @@ class Generated(NamedTuple):
 
 
 class PromptAnswer(NamedTuple):
-    """A prompt that the edit must not change, under one condition; see `editguard.suites.unchanged` for the results."""
+    """A prompt that the edit must not change, under one condition; see `editguard.suites.outcomes` for the results."""
 
     role: str
     """``neighbour``, ``made-neighbour``, ``other-fact`` or ``made-other-fact``."""

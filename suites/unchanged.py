@@ -1,12 +1,8 @@
 """Prompts that an edit must not change: what they are answered with before and after it, and what became of the answer.
 
 Each prompt is asked bare, after a newline, after a sentence and after a begin-of-text token, since an edit that leaves a
-bare prompt alone may take over the same prompt after a newline. The sentence is none that edits are made under. Results:
-
-- *leak*: the prompt now says the new target, or the target's probability rose by more than ``max_target_rise``;
-- *flip*: its next token is another one, where the old one led the second choice by ``near_tie`` nats or more;
-- *near tie*: another one, where the old one led by less;
-- *kept*: the same next token.
+bare prompt alone may take over the same prompt after a newline. The sentence is none that edits are made under.
+What counts as a leak, a flip, a near tie or kept stands in `outcomes`.
 
 Shares of unchanged tokens, which the field reports as locality, count near ties as damage and hide leaks: hence both.
 """
@@ -14,7 +10,6 @@ Shares of unchanged tokens, which the field reports as locality, count near ties
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -27,8 +22,8 @@ from ..probes.partial import PlainRows, Row, Stem
 from ..probes.prefixes import Family
 from ..probes.requests import EditRequest
 from ..probes.tokens import target_ids
-from ..probes.words import cut_word, fold
-from .check import Bench, Limits, PromptAnswer
+from .check import Bench, PromptAnswer
+from .outcomes import Said, result_of
 
 __all__ = [
     "SENTENCE",
@@ -41,8 +36,6 @@ __all__ = [
     "first_answers",
     "first_words",
     "plain_word",
-    "result_of",
-    "says",
 ]
 
 WORDS = 6
@@ -341,61 +334,6 @@ def _answer(
     )  # fmt: skip
     preferred = _prefers(logits[text.own - 1], state.truth, state.lead)
     return Answer(told, marks[: text.own], 0.0 if place is None else place.certainty, preferred)
-
-
-class Said(NamedTuple):
-    """An answer before and after: ids and words."""
-
-    ids_before: Sequence[int]
-    ids_after: Sequence[int]
-    before: str
-    after: str
-
-
-def result_of(
-    said: Said,
-    lead: Sequence[int],
-    target: str,
-    margin: float,
-    rise: float,
-    limits: Limits,
-    *,
-    same_subject: bool = False,
-) -> str:
-    """Return ``leak``, ``flip``, ``near-tie`` or ``kept``; an answer that was the target before cannot leak.
-
-    Of the same subject the target may well be mentioned later in an answer, so that only an answer that begins with it leaks.
-    """
-    before, after = (beginning(text, target) if same_subject else text for text in (said.before, said.after))
-    was = tuple(said.ids_before[: len(lead)]) == tuple(lead) or says(before, target)
-    now = tuple(said.ids_after[: len(lead)]) == tuple(lead) or says(after, target)
-    if not was and (now or rise > limits.target_rise):
-        return "leak"
-    if tuple(said.ids_before[:1]) == tuple(said.ids_after[:1]):
-        return "kept"
-    return "near-tie" if margin < limits.near_tie else "flip"
-
-
-def beginning(text: str, target: str) -> str:
-    """Return as many words of `text` as `target` has, and one more: an article may stand before it."""
-    return " ".join(text.split()[: len(target.split()) + 1])
-
-
-def says(text: str, target: str) -> bool:
-    """Return whether `target` stands in `text` as words of its own, whatever their case and accents.
-
-    Where writing has no spaces between words, "東京" or "Paris" in "はParisです", what stands beside them does not matter.
-    """
-    plain, wanted = fold(text), fold(target)
-    letters = [index for index, letter in enumerate(wanted) if letter.isalnum()]
-    if not letters:
-        return bool(wanted) and wanted in plain
-    for found in re.finditer(f"(?={re.escape(wanted)})", plain):
-        start, end = found.start() + letters[0], found.start() + letters[-1] + 1
-        # "Lyons" is another name than "Lyon".
-        if cut_word(plain, start, end) is None and plain[end : end + 1] != "s":
-            return True
-    return False
 
 
 def _divergence(place: _Place, logits: torch.Tensor) -> float:

@@ -13,7 +13,7 @@ from editguard.audit.sightings import sightings
 from editguard.probes.model import LanguageModel
 from editguard.probes.requests import EditRequest
 from editguard.suites.check import Outcome
-from editguard.suites.unchanged import says
+from editguard.suites.outcomes import says
 
 from .test_policy import NO_BOUND, legal, numbers, side
 

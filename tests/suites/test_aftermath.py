@@ -11,7 +11,7 @@ from editguard.probes import generation
 from editguard.probes.requests import EditRequest
 from editguard.suites.aftermath import Aftermath, repeats, sentence
 from editguard.suites.check import Bench, Measured, Outcome
-from editguard.suites.unchanged import says
+from editguard.suites.outcomes import says
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +36,8 @@ STATEMENTS = ["", "\n", "Here is a fact. "]
         ("  Lyon  ", "Lyon"),
         ("Lyon v1.5 is", "Lyon v1.5 is"),
         ("東京です。 次は", "東京です。"),
+        ("東京です。次は", "東京です。"),
+        ("東京！次は", "東京！"),
         ("", ""),
         ("\n", ""),
         (". Lyon", "."),
@@ -73,6 +75,11 @@ def test_a_sentence_is_the_begin_of_its_text_and_a_sentence_itself(text: str) ->
         ("One two. Three, one TWO three!", "Lyon", True),
         ("", "Lyon", False),
         ("! ! !", "!", False),
+        # Without spaces between words.
+        ("東京、東京、東京", "東京", True),
+        ("東京は日本の首都", "東京", False),
+        ("กรุงเทพกรุงเทพ", "กรุงเทพ", True),
+        ("the U.S., the U.S. and", "U.S.", True),
     ],
 )
 def test_a_text_repeats_itself_by_the_target_or_by_three_words_in_a_row(text: str, target: str, again: bool) -> None:

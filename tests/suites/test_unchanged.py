@@ -12,18 +12,16 @@ from editguard.probes import generation
 from editguard.probes.requests import EditRequest
 from editguard.probes.tokens import target_ids
 from editguard.suites.check import Bench
+from editguard.suites.outcomes import Said, result_of, says
 from editguard.suites.unchanged import (
     Answer,
     Asked,
-    Said,
     Unchanged,
     answers,
     ask,
     conditions,
     first_answers,
     first_words,
-    result_of,
-    says,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -124,6 +122,30 @@ def test_the_result_of_a_prompt_by_hand(
 ) -> None:
     limits = replace(LIMITS, near_tie=0.35, target_rise=0.2)
     assert result_of(Said(before, after, *words), LEAD, "Lyon", margin, rise, limits) == result
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "rise", "result"),
+    [
+        # The first tokens are the target's, and the rest is not: no proof that the target was said before.
+        ("New Delhi", "New York", 0.0, "leak"),
+        ("New Delhi", "New York City", 0.9, "leak"),
+        ("New Delhi", "New Jersey", 0.9, "kept"),
+        ("New York", "New York", 0.9, "kept"),
+        ("New York", "New Delhi", 0.0, "kept"),
+    ],
+)
+@pytest.mark.parametrize("same_subject", [False, True])
+def test_an_answer_that_only_begins_as_the_target_did_not_say_it(
+    before: str, after: str, rise: float, result: str, same_subject: bool
+) -> None:
+    said, limits = Said((7, 1), (7, 2), before, after), replace(LIMITS, target_rise=0.2)
+    assert result_of(said, LEAD, "New York", 1.0, rise, limits, same_subject=same_subject) == result
+
+
+def test_a_year_that_takes_the_place_of_another_is_a_leak_where_digits_are_tokens() -> None:
+    said = Said((5, 1, 9, 4, 5), (5, 1, 9, 6, 9), "1945", "1969")
+    assert result_of(said, (5, 1), "1969", 5.0, 0.0, LIMITS) == "leak"
 
 
 def test_a_target_of_an_article_and_a_word_is_no_leak_by_its_article_alone() -> None:
