@@ -4,7 +4,7 @@ The controls' edits are made anyway, and what they show comes first. On the know
 catch its own known-bad evidence too (`Probe.known_bad`, `Check.known_bad`), since no one edit sets off all of them on
 every model. One that misses it, or lets nothing pass, voids the audit. One that brings no evidence, and of which the edit
 shows nothing, is not controlled: the record says so, and nothing is void. A check that judged nothing and brings nothing
-is told alone, and left out.
+is only shown, and left out.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def sightings(
     for name, before in zip(guard.checks, proposal.before, strict=True):
         own = _verdict(m for m in result.measurements if m.check == name)
         look = _check(guard, CHECKS.get(name)(), own, proposal, before, bad=bad)
-        # What is told alone, as the policy has it, is left out.
-        if look.brings or own is not Seen.JUDGES_NOTHING or look.why is _NOTHING_ASKED:
+        # What is only shown, as the policy has it, is left out.
+        if look.brings or own is not Seen.JUDGES_NOTHING or look.why == _NOTHING_ASKED:
             found.append(_caught("check", name, Seen.FAILS, look) if bad else _passed("check", name, Seen.PASSES, look))
     return found
 
