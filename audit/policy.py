@@ -87,17 +87,17 @@ class Policy(BaseModel):
     min_generalization: float = _at_least(0.0)
     """Least share of paraphrases that give the target; 0: shown, not judged."""
     max_leaks: float = _at_most(0.0, ge=0, le=1)
-    """Largest share of prompts about other subjects that may say the new target."""
+    """Largest share of answers about other subjects that may be the new target; a prompt has one answer under each condition."""
     max_target_rise: float = _at_most(0.1, ge=0, le=1)
     """A prompt about another subject or another fact leaks where the target's probability rose by more than this."""
     max_flips: float = _at_most(0.25, ge=0, le=1)
-    """Largest share of prompts about other subjects that may be answered otherwise, near ties left out."""
+    """Largest share of answers about other subjects that may be others than before, near ties left out."""
     near_tie: float = _at_least(0.35, le=None, stricter="lower")
     """Lead of the old answer over the second choice, in nats, under which another answer is a near tie and no flip."""
     max_other_fact_leaks: float = _at_most(0.1, ge=0, le=1)
-    """Largest share of prompts about the subject's other facts that may say the new target."""
+    """Largest share of answers about the subject's other facts that may be the new target."""
     max_other_fact_flips: float = _at_most(0.5, ge=0, le=1)
-    """Largest share of them that may be answered otherwise, near ties left out."""
+    """Largest share of these answers that may be others than before, near ties left out."""
     max_repeats: float = _at_most(0.7, ge=0, le=1)
     """Largest share of an edit's statements that may repeat themselves after the target, where they did not before."""
     min_locality: float = _at_least(0.5)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from .prompt_views import LEAKS
 from .rates import perplexity_lost, perplexity_ratio, prefixed, unprefixed
 from .schema import ControlRecord, EditRecord, Header, HeadlineCheck, Protocol, Rate
 from .text import slugs
@@ -139,9 +140,9 @@ def _own_faults(record: EditRecord | ControlRecord, leaks_judged: bool) -> Itera
 
 
 def _locality_is_missing(record: EditRecord) -> bool:
-    """Whether nothing was judged of other subjects; a measurement that is `unmeasured` fails by itself."""
-    locality = HeadlineCheck.LOCALITY.value
-    return all(one.check != locality or one.verdict == "info" for one in record.measurements)
+    """Whether leaks to other subjects were not judged; a measurement that is `unmeasured` fails by itself."""
+    wanted = HeadlineCheck.LOCALITY.value, LEAKS
+    return all((one.check, one.metric) != wanted or one.verdict == "info" for one in record.measurements)
 
 
 def _made(record: EditRecord | ControlRecord) -> bool:

@@ -98,9 +98,12 @@ class Aftermath(Check):
     def _forms(lm: LanguageModel, request: EditRequest) -> tuple[_Form, ...]:
         statements = [_Form(_STATEMENT, prefix + request.prompt) for prefix in ("", PREFIXES[0], SENTENCE)]
         asked = request.question or f'Complete this sentence: "{request.prompt} ..."'
-        found = [*statements, _Form(_QUESTION, f"Question: {asked}\nAnswer:")]
-        chat = _chat(lm, asked)
-        return (*found, _Form(_CHAT, chat)) if chat else tuple(found)
+        others = [_Form(_QUESTION, f"Question: {asked}\nAnswer:")]
+        if chat := _chat(lm, asked):
+            others.append(_Form(_CHAT, chat))
+        # A form for which the model's context has no room is left out; the prompt itself was seen to fit.
+        fitting = (one for one in others if len(lm.tokenizer(one.text).input_ids) + _TOKENS <= lm.context_length)
+        return (*statements, *fitting)
 
     @staticmethod
     def _guesses(

@@ -102,22 +102,36 @@ class Locality(Check):
         self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
     ) -> list[_Neighbours | None]:
         """Ask all neighbours once; None where a request has none and none can be made."""
-        given = [neighbours_about_others(request) for request in requests]
-        lacking = [index for index, some in enumerate(given) if not some]
-        kinds = kinds_of(bench.lm, [requests[index] for index in lacking]) if lacking else []
-        made = {
-            index: made_neighbours(bench.lm, requests[index], kind, _MADE, seed=bench.prefixes.seed)
-            for index, kind in zip(lacking, kinds, strict=True)
-        }
-        asked = [
-            [Asked("made-neighbour", text) for text in made[index]]
-            if index in made
-            else [Asked("neighbour", text) for text in given[index]]
-            for index in range(len(requests))
+        given = ask(
+            bench,
+            requests,
+            [[Asked("neighbour", text) for text in neighbours_about_others(request)] for request in requests],
+            tokens=True,
+        )
+        # Neighbours that all say the target already cannot show a leak.
+        lacking = [
+            index
+            for index, (request, one) in enumerate(zip(requests, given, strict=True))
+            if one is None or not one.may_leak(bench.lm, request.target_new)
         ]
+        made = dict(zip(lacking, self._made(bench, [requests[index] for index in lacking]), strict=True))
         return [
-            None if one is None else _Neighbours(one, index in made)
-            for index, one in enumerate(ask(bench, requests, asked, tokens=True))
+            None if (one := made.get(index, state)) is None else _Neighbours(one, index in made)
+            for index, state in enumerate(given)
+        ]
+
+    @staticmethod
+    def _made(bench: Bench, requests: Sequence[EditRequest]) -> list[Unchanged | None]:
+        if not requests:
+            return []
+        texts = [
+            made_neighbours(bench.lm, request, kind, _MADE, seed=bench.prefixes.seed)
+            for request, kind in zip(requests, kinds_of(bench.lm, requests), strict=True)
+        ]
+        found = ask(bench, requests, [[Asked("made-neighbour", text) for text in some] for some in texts], tokens=True)
+        return [
+            one if one is not None and one.may_leak(bench.lm, request.target_new) else None
+            for request, one in zip(requests, found, strict=True)
         ]
 
     def measure(self, bench: Bench, request: EditRequest, before: _Neighbours | None, needs_prefix: bool) -> Measured:
@@ -153,7 +167,7 @@ class Locality(Check):
         return leaks_when_saying(self, bench, request, before, before.asked)
 
     def _nothing(self) -> Measurement:
-        message = "no other subject could be asked about: the request names none, and none could be made"
+        message = "no other subject could be asked about: the request names none that could show a leak, and none could be made"
         return Measurement(self.name, "leaks", None, Outcome.UNMEASURED, EVERYWHERE, "exact", message=message)
 
     def _tokens(self, bench: Bench, condition: str, found: Sequence[Answer], *, judged: bool) -> Measurement:

@@ -40,15 +40,18 @@ def result_of(
     *,
     same_subject: bool = False,
 ) -> str:
-    """Return ``leak``, ``flip``, ``near-tie`` or ``kept``; an answer that said the target before cannot leak.
+    """Return ``leak``, ``flip``, ``near-tie`` or ``kept``; an answer that began with the target before cannot leak.
 
     `rise` is that of the probability of `lead`, which tells nothing of an answer that began with it before.
-    Of the same subject the target may well be mentioned later in an answer, so that only an answer that begins with it leaks.
+    A prompt about another subject leaks where its answer begins with the target or mentions it. Of the same subject the
+    target may well be mentioned later in an answer, so that only an answer that begins with it leaks.
     """
-    before, after = (_beginning(text, target) if same_subject else text for text in (said.before, said.after))
+    before, after = (_beginning(text, target) for text in (said.before, said.after))
     began, begins = (tuple(ids[: len(lead)]) == tuple(lead) for ids in (said.ids_before, said.ids_after))
     by_lead = not began and (begins or rise > limits.target_rise)
     if not says(before, target) and (by_lead or says(after, target)):
+        return "leak"
+    if not same_subject and says(said.after, target) and not says(said.before, target):
         return "leak"
     if tuple(said.ids_before[:1]) == tuple(said.ids_after[:1]):
         return "kept"

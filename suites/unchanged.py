@@ -23,7 +23,7 @@ from ..probes.prefixes import Family
 from ..probes.requests import EditRequest
 from ..probes.tokens import target_ids
 from .check import Bench, PromptAnswer
-from .outcomes import Said, result_of
+from .outcomes import Said, result_of, says
 
 __all__ = [
     "SENTENCE",
@@ -104,6 +104,10 @@ class Unchanged:
     """The old answer's token that is held against the target's; None where one of the two needs several."""
     preferred: tuple[bool | None, ...]
     """Whether the old answer was more probable than the target."""
+
+    def may_leak(self, lm: LanguageModel, target: str) -> bool:
+        """Return whether some answer does not say the target already."""
+        return any(not says(str(lm.tokenizer.decode(list(ids))), target) for ids in self.written)
 
 
 class Answer(NamedTuple):
@@ -199,6 +203,8 @@ def _texts(bench: Bench, asked: Sequence[Asked], *, tokens: bool) -> list[_Text]
     for condition, prefix in under:
         for role, prompt in asked:
             ids = tuple(tokenizer(prefix + prompt).input_ids)
+            if len(ids) + _MOST_WORDS > bench.lm.context_length:
+                continue
             own = len(tokenizer(prompt).input_ids) if tokens else 1
             found.append(_Text(role, condition, prompt, ids, min(own, len(ids))))
     return found

@@ -364,3 +364,13 @@ def test_leaks_and_flips_of_a_broken_model_are_unmeasured_by_any_bound() -> None
             Outcome.UNMEASURED,
         )
     assert {one.result for one in found.prompts} == {"unmeasured"}
+
+
+def test_neighbours_that_all_say_the_target_already_are_replaced_by_made_ones() -> None:
+    """Such prompts cannot show a leak, so that they judge nothing."""
+    bench = bench_of(talkative(words=" Paris"))
+    request = replace(ASKED, target_new="Paris", target_true=None)
+    (before,) = Locality().prepare(bench, [request])
+    assert before is None
+    (leaks,) = Locality().measure(bench, request, before, needs_prefix=False).measurements
+    assert (leaks.metric, leaks.outcome) == ("leaks", Outcome.UNMEASURED)

@@ -113,7 +113,8 @@ OTHER = (1, 2, 3)
         # What was the target before cannot leak.
         ((7, 1), (7, 1), ("Lyon", "Lyon"), 5.0, 0.9, "kept"),
         ((7, 1), (4, 1), ("Lyon", "four"), 5.0, 0.0, "flip"),
-        (OTHER, (4, 1), ("one of Lyon", "Lyon"), 5.0, 0.9, "flip"),
+        # A mention further on was no answer.
+        (OTHER, (4, 1), ("one of Lyon", "Lyon"), 5.0, 0.0, "leak"),
         ((), (), ("", ""), 5.0, 0.0, "kept"),
     ],
 )
@@ -162,7 +163,8 @@ def test_a_target_of_an_article_and_a_word_is_no_leak_by_its_article_alone() -> 
         ("one", "the Lyon of", "leak", "leak"),
         # The target further on: of another subject a leak, of the same one a mention.
         ("one", "a city near Lyon", "leak", "flip"),
-        ("a city near Lyon", "Lyon", "flip", "leak"),
+        ("a city near Lyon", "Lyon", "leak", "leak"),
+        ("a city near Lyon", "a town near Lyon", "flip", "flip"),
         ("Lyon", "Lyon", "flip", "flip"),
     ],
 )
@@ -189,8 +191,9 @@ def test_which_rule_holds_is_told_by_why_the_prompt_is_asked() -> None:
                 assert state is not None
                 for one in (found.told for found in answers(bench, request, state)):
                     was, now = (text.split() for text in (one.before, one.after))
-                    most = None if "neighbour" in role else 2
-                    leaks = word in now[:most] and word not in was[:most]
+                    leaks = word in now[:2] and word not in was[:2]
+                    if "neighbour" in role:
+                        leaks = leaks or (word in now and word not in was)
                     assert (one.result == "leak") == leaks, (role, word, one)
                     seen.add((leaks, word in now))
         bench.site.write(bench.weight)
