@@ -11,7 +11,7 @@ from editguard.probes.prefix_cache import prefix_cache
 from editguard.suites import locality
 from editguard.suites.check import Bench, Measured, Outcome, PromptAnswer
 from editguard.suites.locality import EVERYWHERE, Locality, mean_divergence, share_of
-from editguard.suites.unchanged import conditions
+from editguard.suites.unchanged import Asked, ask, conditions
 
 from .benches import ALWAYS, ASKED, LIMITS, about, bench_of, break_site, disturb, takes_over, talkative, unsaid
 
@@ -366,11 +366,17 @@ def test_leaks_and_flips_of_a_broken_model_are_unmeasured_by_any_bound() -> None
     assert {one.result for one in found.prompts} == {"unmeasured"}
 
 
-def test_neighbours_that_all_say_the_target_already_are_replaced_by_made_ones() -> None:
-    """Such prompts cannot show a leak, so that they judge nothing."""
-    bench = bench_of(talkative(words=" Paris"))
-    request = replace(ASKED, target_new="Paris", target_true=None)
+@pytest.mark.parametrize("last", ["Paris", "Lyon"])
+def test_may_leak_where_every_neighbour_says_the_target_already_is_false(
+    last: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such prompts cannot show a leak, so that neighbours are made; where these cannot either, nothing is judged."""
+    bench, request = bench_of(talkative()), replace(ASKED, target_new="Paris", target_true=None)
+    (found,) = ask(bench, [request], [[Asked("neighbour", text) for text in ASKED.neighbourhood]], tokens=True)
+    assert found is not None
+    words = [tuple(bench.lm.tokenizer(f" {word}", add_special_tokens=False).input_ids) for word in ("Paris", last)]
+    state = replace(found, written=(*[words[0]] * (len(found.written) - 1), words[1]))
+    assert state.may_leak(bench.lm, "Paris") == (last == "Lyon")
+    monkeypatch.setattr(locality, "ask", lambda *_, **__: [state])
     (before,) = Locality().prepare(bench, [request])
-    assert before is None
-    (leaks,) = Locality().measure(bench, request, before, needs_prefix=False).measurements
-    assert (leaks.metric, leaks.outcome) == ("leaks", Outcome.UNMEASURED)
+    assert (before is None) == (last == "Paris")
