@@ -65,7 +65,7 @@ def _at_least(default: float, *, le: float | None = 1, stricter: str = "higher")
 class Policy(BaseModel):
     """What a release may contain. Reasons for the defaults stand in docs/policy.md."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
     rules: Annotated[dict[str, _Rule], BeforeValidator(_with_defaults)] = Field(default_factory=_rules)
     unknown_probe: _Rule = "refuse"

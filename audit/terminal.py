@@ -190,12 +190,12 @@ def _rates(summary: Summary) -> Iterator[str]:
 def _neighbours(summary: Summary) -> Iterator[str]:
     asked = [
         ("other subjects", summary.leaks, summary.flips),
-        ("other facts of the subjects", summary.other_fact_leaks, None),
+        ("other facts of the subjects", summary.other_fact_leaks, summary.other_fact_flips),
     ]
     for what, leaks, flips in asked:
         if leaks.total:
-            changed = "" if flips is None else f", {flips.failed} of {flips.total} are answered otherwise"
-            yield f"prompts about {what}: {leaks.failed} of {leaks.total} leak{changed}"
+            changed = f"{flips.failed} of {flips.total} are answered otherwise"
+            yield f"prompts about {what}: {leaks.failed} of {leaks.total} leak, {changed} (near ties left out)"
     bare, under = (summary.counts[f"neighbour_answers_{how}"] for how in ("unprefixed", "prefixed"))
     if bare.failed or under.failed:
         yield (

@@ -145,6 +145,7 @@ def _summary(log: Log, stories: Sequence[Story], controls: Sequence[Story], boun
         leaks=prompt_rate(log.edits, HeadlineCheck.LOCALITY.value, LEAKS),
         flips=prompt_rate(log.edits, HeadlineCheck.LOCALITY.value, FLIPS),
         other_fact_leaks=prompt_rate(log.edits, OTHER_FACTS, LEAKS),
+        other_fact_flips=prompt_rate(log.edits, OTHER_FACTS, FLIPS),
         judged_by_made_neighbours=sum(map(judged_by_made_neighbours, log.edits)),
         edits_explained=explained[:MOST_EXPLAINED],
         edits_explained_left_out=max(0, len(explained) - MOST_EXPLAINED),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-__all__ = ["LONGEST", "render_page", "show", "show_breaks", "show_part"]
+__all__ = ["LONGEST", "render_page", "show", "show_breaks", "show_breaks_part", "show_part"]
 
 LONGEST = 2000
 """Characters of a text that a page shows; the log has the rest."""
@@ -89,6 +89,7 @@ def _environment(more: Mapping[str, Callable[..., Any]]) -> Environment:
         "highlighted": highlighted,
         "show": show,
         "show_breaks": show_breaks,
+        "show_breaks_part": show_breaks_part,
         "show_part": show_part,
         "visible": visible,
         "number": number,
@@ -123,6 +124,14 @@ def show(text: str, most: int = LONGEST) -> Markup:
 def show_part(text: str) -> Markup:
     """Like `show`, for a part of a text that is a block of its own: its parts must be laid out together."""
     return _boxed(shortened(text, LONGEST))
+
+
+def show_breaks_part(text: str) -> Markup:
+    """Like `show_part`, with a mark in the place of each line break: for answers that stand on one line."""
+    from markupsafe import Markup
+
+    mark = Markup('<span class="hidden-char" title="line break">↵</span>')
+    return mark.join(_boxed(line) for line in shortened(text, LONGEST).split("\n"))
 
 
 def show_breaks(text: str) -> Markup:

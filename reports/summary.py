@@ -51,7 +51,8 @@ class Summary(Model):
     checks of which the controls show only one side, or neither, and says why.
 
     `may_ship` names the edits that passed and may ship: all of a pass, and of a fail those that were judged alone in a
-    whole audit. `leaks` and `flips` count prompts about other subjects, `other_fact_leaks` prompts about other facts of
+    whole audit. `leaks` and `flips` count prompts about other subjects, `other_fact_leaks` and
+    `other_fact_flips` prompts about other facts of
     the edited subject; passed are the prompts without. `edits_explained` holds the first `MOST_EXPLAINED` edits that
     failed, were refused, leak or were rewritten, failed ones first, and `edits_explained_left_out` counts the rest.
     """
@@ -93,6 +94,7 @@ class Summary(Model):
     leaks: Rate = _NONE
     flips: Rate = _NONE
     other_fact_leaks: Rate = _NONE
+    other_fact_flips: Rate = _NONE
     judged_by_made_neighbours: Count = 0
     edits_explained: list[ExplainedEdit] = Field(default_factory=list)
     edits_explained_left_out: Count = 0

@@ -282,3 +282,14 @@ def test_a_hostile_file_is_one_short_sentence(tmp_path: Path, text: str, said: s
     assert said in message
     assert message.isprintable()
     assert len(message) < 4000
+
+
+@pytest.mark.parametrize(
+    "line", ["max_leaks = true", 'max_leaks = "1"', 'max_flips = "0.5"', 'controls = "no"', "allow_refused = 1"]
+)
+def test_policy_value_of_another_type_is_refused(line: str, tmp_path: Path) -> None:
+    """``true`` is no share: taken for 1, it would let every prompt leak."""
+    path = tmp_path / "policy.toml"
+    path.write_text(line)
+    with pytest.raises(PolicyError, match="not allowed"):
+        load_policy(path)

@@ -163,7 +163,7 @@ def test_terminal_of_a_failed_audit_says_why_what_to_do_and_which_may_ship(
     rewritten = shown[shown.index("- case-0000: It was rewritten: ") :].splitlines()
     assert "What to do" not in rewritten[1]
     assert "prompts about other subjects: 2 of 66 leak, 5 of 66 are answered otherwise" in shown
-    assert "prompts about other facts of the subjects: 2 of 33 leak\n" in shown
+    assert "prompts about other facts of the subjects: 2 of 33 leak, " in shown
     assert "1 edit was judged by neighbours that the audit made" in shown
 
 

@@ -21,6 +21,11 @@ def measured(check: str = "perplexity", **changes: Any) -> Measurement:
     return Measurement(**(fields | changes))
 
 
+def no_leak(**changes: Any) -> Measurement:
+    """What the guard asks of every edit that was made."""
+    return measured("locality", metric="leaks", condition="everywhere", value=0.0, threshold=0.0, **changes)
+
+
 def made(**changes: Any) -> EditRecord:
     fields: dict[str, Any] = {
         "id": "1", "index": 0, "subject": "Chicago", "prompt": "Chicago is a twin city of", "target_new": "Istanbul",
@@ -29,7 +34,7 @@ def made(**changes: Any) -> EditRecord:
             editor="prefixed", numerator=1.0, denominator=1.0, update_norm=1.0, relative_norm=0.1, steps=1,
             final_loss=0.1, needs_prefix=True,
         ),
-        "measurements": [measured()], "outcome": "committed", "verdict": "pass",
+        "measurements": [measured(), no_leak()], "outcome": "committed", "verdict": "pass",
         "weights": Weights(before="a", edited="b", restored="a", restored_ok=True), "seconds": 1.0,
     }  # fmt: skip
     return EditRecord(**(fields | changes))
@@ -111,9 +116,9 @@ def test_the_guard_fails_an_edit_of_which_anything_is_not_proved(changes: dict[s
 @pytest.mark.parametrize(
     ("measurements", "said"),
     [
-        ([measured()], "the guard did not find it sound"),
+        ([measured(), no_leak()], "the guard did not find it sound"),
         (
-            [measured(), measured("not-installed-here", verdict="fail", message="bad")],
+            [measured(), no_leak(), measured("not-installed-here", verdict="fail", message="bad")],
             "not-installed-here ratio (corpus) failed",
         ),
     ],
@@ -125,7 +130,7 @@ def test_what_no_other_item_tells_fails_the_guard(measurements: list[Measurement
 
 
 def test_what_a_check_s_own_item_tells_is_left_to_it() -> None:
-    record = bad(measured(), measured("locality", verdict="fail"))
+    record = bad(measured(), no_leak(verdict="fail"))
     assert judge_guard(record, POLICY).ended is Ended.PASSED
     assert judge_check("locality", ACTION, record, POLICY).ended is Ended.FAILED
 
