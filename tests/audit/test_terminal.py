@@ -81,7 +81,7 @@ def test_a_count_says_whether_it_is_judged_and_changed_neighbours_are_told(
     print_summary(summary.model_copy(update={"counts": changed}), tmp_path / LOG)
     said = capsys.readouterr().out
     assert "NOTE: answers about other subjects changed: 2 of 5 without a prefix" in said
-    assert "not these alone" in said
+    assert "the policy judges the leaks and the flips among them" in said
     judged = summary.judged | {"neighbour_answers_unprefixed": 1}
     print_summary(summary.model_copy(update={"counts": changed, "judged": judged}), tmp_path / LOG)
     assert "the policy judges their share (min_neighbour_answers)" in capsys.readouterr().out
