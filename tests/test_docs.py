@@ -146,3 +146,9 @@ def test_each_line_of_the_threat_model_names_tests_that_there_are() -> None:
         held = re.fullmatch(r" `(tests/\S+\.py)::(\w+)`(?:, `(\w+)`)? ", row.split("|")[-2])
         assert held, row
         assert all(f"def {name}(" in text(held[1]) for name in held.groups()[1:] if name), row
+
+
+def test_page_text_holds_no_placeholder() -> None:
+    """A figure that was to be filled in later is none."""
+    pages = [*FOLDER.glob("*.md"), *FOLDER.parent.glob("*.md")]
+    assert [page.name for page in pages if re.search(r"@[A-Z_]+@", page.read_text(encoding="utf-8"))] == []
