@@ -18,7 +18,7 @@ from typing import NamedTuple
 from ..probes.words import cut_word, fold
 from .check import Limits
 
-__all__ = ["Said", "result_of", "says", "times_said"]
+__all__ = ["Said", "beginning", "result_of", "says", "times_said"]
 
 
 class Said(NamedTuple):
@@ -46,7 +46,7 @@ def result_of(
     A prompt about another subject leaks where its answer begins with the target or mentions it. Of the same subject the
     target may well be mentioned later in an answer, so that only an answer that begins with it leaks.
     """
-    before, after = (_beginning(text, target) for text in (said.before, said.after))
+    before, after = (beginning(text, target) for text in (said.before, said.after))
     began, begins = (tuple(ids[: len(lead)]) == tuple(lead) for ids in (said.ids_before, said.ids_after))
     by_lead = not began and (begins or rise > limits.target_rise)
     if not says(before, target) and (by_lead or says(after, target)):
@@ -58,7 +58,7 @@ def result_of(
     return "near-tie" if margin < limits.near_tie else "flip"
 
 
-def _beginning(text: str, target: str) -> str:
+def beginning(text: str, target: str) -> str:
     """Return as many words of `text` as `target` has, and one more: an article may stand before it."""
     return " ".join(text.split()[: len(target.split()) + 1])
 

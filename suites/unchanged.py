@@ -23,7 +23,7 @@ from ..probes.prefixes import Family
 from ..probes.requests import EditRequest
 from ..probes.tokens import target_ids
 from .check import Bench, PromptAnswer
-from .outcomes import Said, result_of, says
+from .outcomes import Said, beginning, result_of, says
 
 __all__ = [
     "SENTENCE",
@@ -106,8 +106,9 @@ class Unchanged:
     """Whether the old answer was more probable than the target."""
 
     def may_leak(self, lm: LanguageModel, target: str) -> bool:
-        """Return whether some answer does not say the target already."""
-        return any(not says(str(lm.tokenizer.decode(list(ids))), target) for ids in self.written)
+        """Return whether some answer does not begin with the target already."""
+        said = (str(lm.tokenizer.decode(list(ids), skip_special_tokens=True)) for ids in self.written)
+        return any(not says(beginning(text, target), target) for text in said)
 
 
 class Answer(NamedTuple):
