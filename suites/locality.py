@@ -115,10 +115,15 @@ class Locality(Check):
             if one is None or not one.may_leak(bench.lm, request.target_new)
         ]
         made = dict(zip(lacking, self._made(bench, [requests[index] for index in lacking]), strict=True))
-        return [
-            None if (one := made.get(index, state)) is None else _Neighbours(one, index in made)
-            for index, state in enumerate(given)
-        ]
+        found: list[_Neighbours | None] = []
+        for index, (request, state) in enumerate(zip(requests, given, strict=True)):
+            one = made.get(index)
+            # Where the made ones say it too, the model says the target to everybody, and those that were given are asked.
+            if one is not None and (state is None or one.may_leak(bench.lm, request.target_new)):
+                found.append(_Neighbours(one, made=True))
+            else:
+                found.append(None if state is None else _Neighbours(state, made=False))
+        return found
 
     @staticmethod
     def _made(bench: Bench, requests: Sequence[EditRequest]) -> list[Unchanged | None]:
@@ -128,11 +133,7 @@ class Locality(Check):
             made_neighbours(bench.lm, request, kind, _MADE, seed=bench.prefixes.seed)
             for request, kind in zip(requests, kinds_of(bench.lm, requests), strict=True)
         ]
-        found = ask(bench, requests, [[Asked("made-neighbour", text) for text in some] for some in texts], tokens=True)
-        return [
-            one if one is not None and one.may_leak(bench.lm, request.target_new) else None
-            for request, one in zip(requests, found, strict=True)
-        ]
+        return ask(bench, requests, [[Asked("made-neighbour", text) for text in some] for some in texts], tokens=True)
 
     def measure(self, bench: Bench, request: EditRequest, before: _Neighbours | None, needs_prefix: bool) -> Measured:
         """Judge leaks and flips in every condition; tokens and answers where the edit acts."""
@@ -167,7 +168,7 @@ class Locality(Check):
         return leaks_when_saying(self, bench, request, before, before.asked)
 
     def _nothing(self) -> Measurement:
-        message = "no other subject could be asked about: the request names none that could show a leak, and none could be made"
+        message = "no other subject could be asked about: the request names none, and none could be made"
         return Measurement(self.name, "leaks", None, Outcome.UNMEASURED, EVERYWHERE, "exact", message=message)
 
     def _tokens(self, bench: Bench, condition: str, found: Sequence[Answer], *, judged: bool) -> Measurement:

@@ -370,13 +370,14 @@ def test_leaks_and_flips_of_a_broken_model_are_unmeasured_by_any_bound() -> None
 def test_may_leak_where_every_neighbour_says_the_target_already_is_false(
     last: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such prompts cannot show a leak, so that neighbours are made; where these cannot either, nothing is judged."""
+    """Such prompts cannot show a leak, so that neighbours are made."""
     bench, request = bench_of(talkative()), replace(ASKED, target_new="Paris", target_true=None)
     (found,) = ask(bench, [request], [[Asked("neighbour", text) for text in ASKED.neighbourhood]], tokens=True)
     assert found is not None
     words = [tuple(bench.lm.tokenizer(f" {word}", add_special_tokens=False).input_ids) for word in ("Paris", last)]
     state = replace(found, written=(*[words[0]] * (len(found.written) - 1), words[1]))
     assert state.may_leak(bench.lm, "Paris") == (last == "Lyon")
-    monkeypatch.setattr(locality, "ask", lambda *_, **__: [state])
+    monkeypatch.setattr(locality, "ask", lambda _, __, asked, **___: [found if "made" in asked[0][0].role else state])
     (before,) = Locality().prepare(bench, [request])
-    assert (before is None) == (last == "Paris")
+    assert before is not None
+    assert before.made == (last == "Paris" and found.may_leak(bench.lm, "Paris"))
