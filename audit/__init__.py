@@ -6,29 +6,28 @@ package loads neither torch nor transformers.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from ..probes.requests import EditRequest
-    from .guard import Assessment, GuardedEditor, Result
-    from .policy import Policy, load_policy
-    from .sequence import EditSequence
+    from ..probes.requests.request import EditRequest as EditRequest
+    from .guard import Assessment as Assessment
+    from .guard import GuardedEditor as GuardedEditor
+    from .guard import Result as Result
+    from .policy import Policy as Policy
+    from .policy import load_policy as load_policy
+    from .sequence import EditSequence as EditSequence
 
-__all__ = ["Assessment", "EditRequest", "EditSequence", "GuardedEditor", "Policy", "Result", "load_policy"]
-
-_HOMES = {
-    "Assessment": ".guard",
-    "EditRequest": "..probes.requests",
-    "EditSequence": ".sequence",
-    "GuardedEditor": ".guard",
-    "Policy": ".policy",
-    "Result": ".guard",
-    "load_policy": ".policy",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name], __package__), name)
+__all__, __getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "EditRequest": "..probes.requests.request",
+        "Assessment": ".guard",
+        "GuardedEditor": ".guard",
+        "Result": ".guard",
+        "Policy": ".policy",
+        "load_policy": ".policy",
+        "EditSequence": ".sequence",
+    },
+)

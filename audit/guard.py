@@ -17,24 +17,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..probes import builtin as _builtin_probes  # noqa: F401  (registers the built-in probes)
 from ..probes.errors import EditguardError, EditRefused, InputError, NotFinite, RequestError
 from ..probes.evidence import Evidence
-from ..probes.model import LanguageModel, load_model
+from ..probes.model.language_model import LanguageModel, load_model
 from ..probes.probe import Case, Finding, Level, run_probes
-from ..probes.requests import EditRequest
+from ..probes.requests.request import EditRequest
 from ..probes.screen import ends
-from ..suites import accumulated as _accumulated  # noqa: F401  (registers the built-in checks)
-from ..suites import aftermath as _aftermath  # noqa: F401
-from ..suites import condition as _condition  # noqa: F401
-from ..suites import facts as _facts  # noqa: F401
-from ..suites import locality as _locality  # noqa: F401
-from ..suites import other_facts as _other_facts  # noqa: F401
-from ..suites import perplexity as _perplexity  # noqa: F401
 from ..suites.check import CHECKS, Generated, Measurement, Outcome, PromptAnswer, checks_of_one
-from .editors import exploded as _exploded  # noqa: F401  (registers the built-in editors)
-from .editors import prefixed as _prefixed  # noqa: F401
-from .editors import published as _published  # noqa: F401
 from .editors.base import RankOneUpdate, chosen_editor, compute_updates
 from .policy import Action, Decision, decide, load_policy
 from .setup import Setup, prepare

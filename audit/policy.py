@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ..probes.errors import PolicyError
 from ..probes.probe import Finding, Level
-from ..reports.bounded import LARGEST_POLICY, bounded_bytes
+from ..reports.log.bounded_read import LARGEST_POLICY, bounded_bytes
 from ..reports.text import printable
 
 __all__ = ["Action", "Decision", "Policy", "decide", "load_policy"]

@@ -23,17 +23,17 @@ from typing import NamedTuple, Self
 import torch
 
 from ..probes.errors import EditguardError, InputError
-from ..probes.fingerprint import tensor_hash
-from ..probes.requests import EditRequest
-from ..reports.base import Rate
-from ..reports.schema import EditRecord
-from ..reports.sequence import closes
+from ..probes.model.fingerprint import tensor_hash
+from ..probes.requests.request import EditRequest
+from ..reports.log.schema import EditRecord
+from ..reports.log.types import Rate
 from ..reports.text import printable
-from ..suites.accumulated import AccumulatedDrift
-from ..suites.served import served
+from ..reports.verdict.edit_sequence import closes
+from ..suites.checks.accumulated_drift import AccumulatedDrift
+from ..suites.served_answer import served
 from .guard import Assessment, GuardedEditor, Proposal, Result
-from .making import made_of, proposals, surviving
 from .policy import Action, Decision
+from .run.execute import made_of, proposals, surviving
 from .setup import Progress
 from .transaction import Transaction
 

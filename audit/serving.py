@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..probes.errors import InputError
-from ..reports.bounded import LARGEST_TABLE, bounded_bytes
+from ..reports.log.bounded_read import LARGEST_TABLE, bounded_bytes
 from ..suites.serving import ServedEdit, Serving, serve_inputs, serve_prompt, special_texts
 from .delta.manifest import MODEL, Provenance
 

@@ -13,29 +13,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..probes import builtin as _builtin_probes  # noqa: F401  (registers the built-in probes)
 from ..probes.calibration import Calibration, calibrate
-from ..probes.corpus_statistics import SAMPLED, compute_statistics, corpus_from, sampled_corpus
-from ..probes.embedded import EMBEDDED_NAME, cache_folder
 from ..probes.errors import EditguardError, InputError, ModelError, PolicyError, StatisticsError
 from ..probes.evidence import Gauge, sink_key
-from ..probes.fingerprint import checksum
-from ..probes.finite import finite_weights
-from ..probes.keys import locate
-from ..probes.model import LanguageModel
-from ..probes.prefix_cache import PrefixCache, prefix_cache
-from ..probes.prefixes import ContextPrefixes, make_prefixes
+from ..probes.forward.prefix_cache import PrefixCache, prefix_cache
+from ..probes.keys.corpus_statistics import SAMPLED, compute_statistics, corpus_from, sampled_corpus
+from ..probes.keys.prefixes import ContextPrefixes, make_prefixes
+from ..probes.keys.statistics import KeyStatistics, identity_statistics, load_statistics, save_statistics
+from ..probes.keys.subject_keys import locate
+from ..probes.model.embedded import EMBEDDED_NAME, cache_folder
+from ..probes.model.fingerprint import checksum
+from ..probes.model.finite_weights import finite_weights
+from ..probes.model.language_model import LanguageModel
+from ..probes.model.site import EditSite, find_site, layer_count
 from ..probes.probe import PROBES
-from ..probes.requests import EditRequest
-from ..probes.site import EditSite, find_site, layer_count
-from ..probes.statistics import KeyStatistics, identity_statistics, load_statistics, save_statistics
-from ..reports.base import EXACT_PERPLEXITY, PERPLEXITY
+from ..probes.requests.request import EditRequest
+from ..reports.log.types import EXACT_PERPLEXITY, PERPLEXITY
 from ..suites.builtin import builtin_corpus, ordinary_requests
 from ..suites.check import Bench, Limits, Origin
-from ..suites.perplexity import Perplexity
-from .editors import exploded as _exploded  # noqa: F401  (registers the built-in editors)
-from .editors import prefixed as _prefixed  # noqa: F401
-from .editors import published as _published  # noqa: F401
+from ..suites.checks.perplexity import Perplexity
 from .editors.base import EditContext, chosen_editor
 from .editors.value import Engine, ValueSettings
 from .policy import Policy

@@ -11,8 +11,8 @@ from typing import Protocol
 import torch
 
 from ..probes.errors import EditguardError, EditRefused, NotFinite
-from ..probes.fingerprint import tensor_hash
-from ..probes.site import EditSite
+from ..probes.model.fingerprint import tensor_hash
+from ..probes.model.site import EditSite
 from .editors.base import RankOneUpdate
 
 __all__ = ["Change", "Transaction", "check_update", "relative_norm"]

@@ -17,11 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from editguard.reports.baseline import BaselineEdit, baseline_of
-from editguard.reports.comparison import Change, Pair, change_of, paired
-from editguard.reports.gate import regressed
-from editguard.reports.log import read_log
-from editguard.reports.metrics import METRICS, Figure, Metric, Tally
+from editguard.reports.gate.baseline import BaselineEdit, baseline_of
+from editguard.reports.gate.comparison import Change, Pair, change_of, paired
+from editguard.reports.gate.decision import regressed
+from editguard.reports.gate.metrics import METRICS, Figure, Metric, Tally
+from editguard.reports.log.file import read_log
 
 RULES: dict[str, Callable[[Change, float], bool]] = {
     "rule": regressed,

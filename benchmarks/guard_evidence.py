@@ -20,8 +20,8 @@ from pathlib import Path
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Action, Policy
 from editguard.probes.errors import RequestError
-from editguard.probes.keys import locate
-from editguard.probes.request_files import load_requests
+from editguard.probes.keys.subject_keys import locate
+from editguard.probes.requests.loader import load_requests
 
 
 def main() -> None:

@@ -46,8 +46,8 @@ class Target(NamedTuple):
 TARGETS = {
     "policy": Target("editguard.audit.policy", ("decide",), ("tests/audit/test_policy.py",)),
     "transaction": Target("editguard.audit.transaction", (), ("tests/audit/test_transaction.py",)),
-    "verdict": Target("editguard.reports.verdict", (), ("tests/reports/test_verdict.py", "tests/reports/test_digest.py")),
-    "closings": Target("editguard.reports.closings", (), ("tests/reports/test_closings.py",)),
+    "verdict": Target("editguard.reports.verdict.reasons", (), ("tests/reports/test_verdict.py", "tests/reports/test_digest.py")),
+    "closings": Target("editguard.reports.gate.result", (), ("tests/reports/test_closings.py",)),
     "guard": Target(
         "editguard.audit.guard",
         ("Proposal.writable", *(
@@ -65,16 +65,16 @@ TARGETS = {
         ("tests/audit/test_sequence.py",),
     ),
     "chain": Target(
-        "editguard.reports.sequence",
+        "editguard.reports.verdict.edit_sequence",
         ("sequence_reasons", "_broken_chain", "_lost", "sequence_of", "closes", "_closing", "_kept"),
         ("tests/reports/test_sequence.py",),
     ),
     "accumulated": Target(
-        "editguard.suites.accumulated",
+        "editguard.suites.checks.accumulated_drift",
         tuple(f"AccumulatedDrift.{name}" for name in ("measure", "known_bad", "_judged")),
         ("tests/audit/test_sequence.py",),
     ),
-    "controls": Target("editguard.audit.controls", ("run_control", "control_guard"), ("tests/audit/test_controls.py",)),
+    "controls": Target("editguard.audit.run.controls", ("run_control", "control_guard"), ("tests/audit/test_controls.py",)),
 }  # fmt: skip
 
 EQUIVALENT = {

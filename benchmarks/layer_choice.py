@@ -17,13 +17,12 @@ from pathlib import Path
 
 from editguard.audit.editors.base import EditContext, RankOneUpdate, compute_updates
 from editguard.audit.editors.value import ValueSettings
-from editguard.audit.guard import GuardedEditor  # noqa: F401  (registers the built-in editors and checks)
 from editguard.audit.transaction import Transaction
-from editguard.probes.corpus_statistics import compute_statistics, sampled_corpus
-from editguard.probes.model import load_model
-from editguard.probes.prefix_cache import prefix_cache
-from editguard.probes.prefixes import make_prefixes
-from editguard.probes.site import find_site
+from editguard.probes.forward.prefix_cache import prefix_cache
+from editguard.probes.keys.corpus_statistics import compute_statistics, sampled_corpus
+from editguard.probes.keys.prefixes import make_prefixes
+from editguard.probes.model.language_model import load_model
+from editguard.probes.model.site import find_site
 from editguard.suites.builtin import builtin_corpus, builtin_edits
 from editguard.suites.check import CHECKS, Bench, Limits
 

@@ -22,7 +22,7 @@ import torch
 from editguard.audit.editors.base import RankOneUpdate
 from editguard.audit.guard import Assessment, GuardedEditor, Proposal
 from editguard.audit.policy import Action, Decision, Policy
-from editguard.probes.request_files import load_requests
+from editguard.probes.requests.loader import load_requests
 from editguard.suites.builtin import BUILTIN, builtin_edits
 
 TOGETHER = 20

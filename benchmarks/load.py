@@ -15,12 +15,12 @@ import sys
 import time
 from pathlib import Path
 
-from editguard.audit.files import WRITTEN
-from editguard.audit.folders import locked_folder
-from editguard.audit.memory import keep_freed_memory
-from editguard.audit.runner import run_audit
-from editguard.probes.model import load_model
-from editguard.probes.request_files import load_requests
+from editguard.audit.process import keep_freed_memory
+from editguard.audit.run.audit import run_audit
+from editguard.audit.run.file_names import WRITTEN
+from editguard.audit.run.output_folder import locked_folder
+from editguard.probes.model.language_model import load_model
+from editguard.probes.requests.loader import load_requests
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 

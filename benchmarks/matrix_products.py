@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import torch
-from editguard.probes.products import product
+from editguard.probes.forward.onednn import product
 from torch.nn.functional import linear
 
 SHAPES = [(2048, 2048, 2048), (1024, 576, 1536), (280, 576, 1536), (280, 1536, 576), (64, 576, 1536), (4, 576, 1536),

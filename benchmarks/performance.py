@@ -23,16 +23,16 @@ from pathlib import Path
 
 import torch
 from editguard.audit.guard import GuardedEditor
-from editguard.audit.making import assessed
-from editguard.audit.memory import keep_freed_memory
+from editguard.audit.process import keep_freed_memory
+from editguard.audit.run.execute import assessed
 from editguard.audit.setup import prepare
-from editguard.probes import products
-from editguard.probes.batches import pad
-from editguard.probes.corpus_statistics import Corpus, compute_statistics
-from editguard.probes.model import LanguageModel, load_model
-from editguard.probes.passes import pad_id
-from editguard.probes.products import fast_products
-from editguard.probes.request_files import load_requests
+from editguard.probes.forward import onednn as products
+from editguard.probes.forward.batches import pad
+from editguard.probes.forward.hooks import pad_id
+from editguard.probes.forward.onednn import fast_products
+from editguard.probes.keys.corpus_statistics import Corpus, compute_statistics
+from editguard.probes.model.language_model import LanguageModel, load_model
+from editguard.probes.requests.loader import load_requests
 from editguard.suites.builtin import builtin_edits
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -21,13 +21,14 @@ from typing import ClassVar
 
 import torch
 from editguard.audit.editors.base import EDITORS
-from editguard.audit.editors.prefixed import Prefixed, Reworded
+from editguard.audit.editors.builtin.prefixed import Prefixed
+from editguard.audit.editors.builtin.reworded import Reworded
 from editguard.audit.editors.value import Descent
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Action, Decision
-from editguard.probes.keys import SubjectKeys, all_subject_keys
-from editguard.probes.request_files import load_requests
-from editguard.probes.requests import EditRequest
+from editguard.probes.keys.subject_keys import SubjectKeys, all_subject_keys
+from editguard.probes.requests.loader import load_requests
+from editguard.probes.requests.request import EditRequest
 from guard_evidence import split
 
 OTHERS, OTHER_PREFIXES, TOGETHER = 200, 6, 6

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from editguard.audit.guard import GuardedEditor
-from editguard.probes.request_files import load_requests
+from editguard.probes.requests.loader import load_requests
 
 
 def main() -> None:

@@ -16,15 +16,15 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from editguard.audit.files import LOG
-from editguard.audit.folders import locked_folder
-from editguard.audit.memory import keep_freed_memory
 from editguard.audit.policy import Policy
-from editguard.audit.runner import run_audit
+from editguard.audit.process import keep_freed_memory
+from editguard.audit.run.audit import run_audit
+from editguard.audit.run.file_names import LOG
+from editguard.audit.run.output_folder import locked_folder
 from editguard.audit.setup import prepare
-from editguard.probes.model import load_model
-from editguard.probes.request_files import LoadedRequests, load_requests
-from editguard.reports.log import read_log
+from editguard.probes.model.language_model import load_model
+from editguard.probes.requests.loader import LoadedRequests, load_requests
+from editguard.reports.log.file import read_log
 
 NO_BOUND = {"max_accumulated_ratio": 1e9, "max_accumulated_update": 1e9, "min_retained": 0.0}
 

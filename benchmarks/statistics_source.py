@@ -15,12 +15,12 @@ from pathlib import Path
 
 import torch
 from editguard.audit.setup import NULL_SAMPLE, default_layer, null_sample
-from editguard.probes.corpus_statistics import Corpus, compute_statistics, corpus_from, sampled_corpus
 from editguard.probes.evidence import Gauge, sink_key
-from editguard.probes.model import load_model
-from editguard.probes.prefixes import make_prefixes
-from editguard.probes.site import find_site
-from editguard.probes.statistics import identity_statistics
+from editguard.probes.keys.corpus_statistics import Corpus, compute_statistics, corpus_from, sampled_corpus
+from editguard.probes.keys.prefixes import make_prefixes
+from editguard.probes.keys.statistics import identity_statistics
+from editguard.probes.model.language_model import load_model
+from editguard.probes.model.site import find_site
 from editguard.suites.builtin import builtin_edits
 
 

@@ -9,8 +9,8 @@ import pytest
 from editguard.audit.editors.value import Engine, ValueSettings
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.setup import prepare
-from editguard.probes.corpus_statistics import Corpus, compute_statistics
-from editguard.probes.model import load_model
+from editguard.probes.keys.corpus_statistics import Corpus, compute_statistics
+from editguard.probes.model.language_model import load_model
 from editguard.suites.builtin import builtin_corpus, builtin_edits
 
 FIRST = [edit for edit in builtin_edits() if edit.group == "single-token-first"]

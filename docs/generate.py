@@ -13,7 +13,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
-from editguard.audit import guard as _guard  # noqa: F401  (registers the built-in probes and checks)
 from editguard.audit.policy import Policy
 from editguard.probes.card import Card
 from editguard.probes.probe import PROBES

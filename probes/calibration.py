@@ -17,7 +17,7 @@ import torch
 from .errors import InputError, NotFinite
 from .evidence import Evidence, Gauge
 from .probe import Threshold
-from .requests import EditRequest
+from .requests.request import EditRequest
 from .screen import Margins, margins
 
 __all__ = ["QUANTILES", "Calibration", "KeyPlane", "calibrate"]

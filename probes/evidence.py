@@ -18,16 +18,16 @@ from functools import cached_property
 
 import torch
 
-from .batches import batches, each_fitting
 from .errors import NotFinite, RequestError
-from .keys import SubjectKeys, activations, all_subject_keys, locate, plain_activations
-from .model import LanguageModel
-from .partial import Row, full_logits, plain_logits
-from .prefix_cache import PrefixCache
-from .prefixes import ContextPrefixes, Role
-from .requests import EditRequest
-from .site import EditSite
-from .statistics import KeyStatistics, unit_vector
+from .forward.batches import batches, each_fitting
+from .forward.partial import Row, full_logits, plain_logits
+from .forward.prefix_cache import PrefixCache
+from .keys.prefixes import ContextPrefixes, Role
+from .keys.statistics import KeyStatistics, unit_vector
+from .keys.subject_keys import SubjectKeys, activations, all_subject_keys, locate, plain_activations
+from .model.language_model import LanguageModel
+from .model.site import EditSite
+from .requests.request import EditRequest
 from .tokens import target_ids, token_count
 
 __all__ = ["Evidence", "Gauge", "sink_key"]

@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 
 from .card import Card
 from .evidence import Evidence
-from .model import LanguageModel
+from .model.language_model import LanguageModel
 from .registry import Registry
-from .requests import EditRequest
+from .requests.request import EditRequest
 
 __all__ = ["PROBES", "Case", "Finding", "Level", "Probe", "Threshold", "run_probes"]
 
@@ -121,7 +121,7 @@ def _finite(details: Mapping[str, Scalar]) -> dict[str, Scalar]:
     }
 
 
-PROBES: Registry[Probe] = Registry("probes")
+PROBES: Registry[Probe] = Registry("probes", f"{__package__}.builtin")
 
 
 def run_probes(case: Case) -> tuple[Finding, ...]:

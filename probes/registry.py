@@ -1,16 +1,19 @@
 """One generic registry for probes, editors and checks; others add theirs by entry points.
 
-Order: the built-in classes register themselves when their module is imported; `Registry.load` adds those of
-installed packages (groups ``editguard.probes``, ``editguard.editors``, ``editguard.checks``). A clash or a plugin
-that fails to load is an error, never a warning: a probe that silently is not there is a hole in the audit.
+`Registry.load` enters every class the same way, under its `name`: first the built-in ones, one file each in a folder of their
+own, then those of installed packages (groups ``editguard.probes``, ``editguard.editors``, ``editguard.checks``). Nothing is
+entered because some module happened to be imported. A clash or a plug-in that fails to load is an error, never a warning: a
+probe that silently is not there is a hole in the audit.
 """
 
 from __future__ import annotations
 
 import difflib
+import pkgutil
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from .errors import InputError
 
@@ -22,9 +25,13 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Classes by name, with the origin of each."""
 
-    def __init__(self, kind: str) -> None:
-        """`kind` is the plural used in messages and in the entry-point group, e.g. ``probes``."""
+    def __init__(self, kind: str, builtin: str | None = None) -> None:
+        """`kind` is the plural used in messages and in the entry-point group, e.g. ``probes``.
+
+        `builtin` names the package whose modules hold the built-in classes, those that begin with an underscore excepted.
+        """
         self.kind = kind
+        self._builtin = builtin
         self._classes: dict[str, type[T]] = {}
         self._loaded = False
 
@@ -47,9 +54,11 @@ class Registry(Generic[T]):
         return enter
 
     def load(self) -> None:
-        """Enter the classes of installed packages; called once, later calls do nothing."""
+        """Enter the built-in classes and those of installed packages; called once, later calls do nothing."""
         if self._loaded:
             return
+        for cls in _classes_in(self._builtin) if self._builtin else ():
+            self.register(cls.name)(cls)
         for entry in entry_points(group=f"editguard.{self.kind}"):
             try:
                 cls = entry.load()
@@ -87,6 +96,22 @@ class Registry(Generic[T]):
         """Iterate over (name, class), sorted by name."""
         self.load()
         return iter(sorted(self._classes.items()))
+
+
+def _classes_in(package: str) -> Iterator[type[Any]]:
+    """Yield the named classes of each public module of `package`; raises `LookupError` where a module has none."""
+    for module in pkgutil.iter_modules(import_module(package).__path__, f"{package}."):
+        if module.name.rpartition(".")[2].startswith("_"):
+            continue
+        members = vars(import_module(module.name)).values()
+        classes = [
+            cls for cls in members if isinstance(cls, type) and cls.__module__ == module.name and hasattr(cls, "name")
+        ]
+        if not classes:
+            raise LookupError(
+                f"{module.name} holds no class with a name; begin the names of other files with an underscore"
+            )
+        yield from classes
 
 
 def _origin(cls: type[object]) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import ModelError, RequestError
-from .spacing import separator
+from .requests.spacing import separator
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

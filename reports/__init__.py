@@ -7,55 +7,46 @@ of editguard's. Importing it loads nothing; each name loads its module when it i
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .._lazy import lazy_names
+
 if TYPE_CHECKING:
-    from .digest import Digest as Digest
-    from .digest import summarise as summarise
     from .errors import LogError as LogError
     from .errors import OutputError as OutputError
     from .errors import ReportError as ReportError
-    from .html import render_html as render_html
-    from .log import Log as Log
-    from .log import LogWriter as LogWriter
-    from .log import read_log as read_log
-    from .log import write_atomic as write_atomic
-    from .schema import ControlRecord as ControlRecord
-    from .schema import EditRecord as EditRecord
-    from .schema import Footer as Footer
-    from .schema import Header as Header
-    from .schema import Rate as Rate
-    from .summary import Summary as Summary
+    from .html.report_page import render_html as render_html
+    from .log.file import Log as Log
+    from .log.file import LogWriter as LogWriter
+    from .log.file import read_log as read_log
+    from .log.file import write_atomic as write_atomic
+    from .log.schema import ControlRecord as ControlRecord
+    from .log.schema import EditRecord as EditRecord
+    from .log.schema import Footer as Footer
+    from .log.schema import Header as Header
+    from .log.schema import Rate as Rate
+    from .verdict.digest import Digest as Digest
+    from .verdict.digest import summarise as summarise
+    from .verdict.summary import Summary as Summary
 
-_HOME = {
-    "LogError": "errors",
-    "OutputError": "errors",
-    "ReportError": "errors",
-    "Header": "schema",
-    "EditRecord": "schema",
-    "ControlRecord": "schema",
-    "Footer": "schema",
-    "Rate": "schema",
-    "Summary": "summary",
-    "Log": "log",
-    "LogWriter": "log",
-    "read_log": "log",
-    "write_atomic": "log",
-    "Digest": "digest",
-    "summarise": "digest",
-    "render_html": "html",
-}
-
-__all__ = list(_HOME)
-
-
-def __getattr__(name: str) -> object:
-    """Load the module that `name` lives in."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOME[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__all__, __getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "LogError": ".errors",
+        "OutputError": ".errors",
+        "ReportError": ".errors",
+        "ControlRecord": ".log.schema",
+        "EditRecord": ".log.schema",
+        "Footer": ".log.schema",
+        "Header": ".log.schema",
+        "Rate": ".log.schema",
+        "Summary": ".verdict.summary",
+        "Log": ".log.file",
+        "LogWriter": ".log.file",
+        "read_log": ".log.file",
+        "write_atomic": ".log.file",
+        "Digest": ".verdict.digest",
+        "summarise": ".verdict.digest",
+        "render_html": ".html.report_page",
+    },
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .schema import Rate
+from .log.schema import Rate
 
 __all__ = ["UNMEASURED", "counts", "number", "percent", "ratio"]
 

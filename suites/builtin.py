@@ -9,7 +9,7 @@ import hashlib
 import json
 from importlib.resources import files
 
-from ..probes.requests import EditRequest
+from ..probes.requests.request import EditRequest
 
 __all__ = ["BUILTIN", "builtin_corpus", "builtin_edits", "builtin_hash", "control_candidates", "ordinary_requests"]
 

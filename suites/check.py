@@ -18,14 +18,14 @@ import torch
 
 from ..probes.card import Card
 from ..probes.errors import EditguardError
-from ..probes.model import LanguageModel
-from ..probes.partial import PlainRows, Row, Stem
-from ..probes.prefix_cache import PrefixCache
-from ..probes.prefixes import ContextPrefixes
-from ..probes.rank_one import RankOne
+from ..probes.forward.low_rank import RankOne
+from ..probes.forward.partial import PlainRows, Row, Stem
+from ..probes.forward.prefix_cache import PrefixCache
+from ..probes.keys.prefixes import ContextPrefixes
+from ..probes.model.language_model import LanguageModel
+from ..probes.model.site import EditSite
 from ..probes.registry import Registry
-from ..probes.requests import EditRequest
-from ..probes.site import EditSite
+from ..probes.requests.request import EditRequest
 
 __all__ = [
     "CHECKS",
@@ -130,7 +130,7 @@ class Generated(NamedTuple):
 
 
 class PromptAnswer(NamedTuple):
-    """A prompt that the edit must not change, under one condition; see `editguard.suites.outcomes` for the results."""
+    """A prompt that the edit must not change, under one condition; see `editguard.suites.answer_outcomes` for the results."""
 
     role: str
     """``neighbour``, ``made-neighbour``, ``other-fact`` or ``made-other-fact``."""
@@ -239,7 +239,7 @@ class Check(ABC):
         return None
 
 
-CHECKS: Registry[Check] = Registry("checks")
+CHECKS: Registry[Check] = Registry("checks", f"{__package__}.checks")
 
 
 def checks_of_one() -> tuple[str, ...]:

@@ -23,17 +23,17 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from ..probes.batches import batches, each_fitting
 from ..probes.errors import EditguardError, InputError, ModelError
-from ..probes.keys import locate
+from ..probes.forward.batches import batches, each_fitting
+from ..probes.keys.subject_keys import locate
 from ..probes.tokens import locate_subject, target_ids
 
 if TYPE_CHECKING:
     import torch
 
-    from ..probes.model import LanguageModel
-    from ..probes.prefix_cache import PrefixCache
-    from ..probes.requests import EditRequest
+    from ..probes.forward.prefix_cache import PrefixCache
+    from ..probes.model.language_model import LanguageModel
+    from ..probes.requests.request import EditRequest
 
 __all__ = ["Kind", "kinds_of", "made_neighbours", "other_subjects", "relations_for"]
 
@@ -249,8 +249,8 @@ def _scores(lm: LanguageModel, texts: Sequence[str], words: Sequence[_Words]) ->
 
 def _fronts(lm: LanguageModel) -> PrefixCache | None:
     """Return the states of what stands in front of every subject; None where each text must be read whole."""
-    from ..probes.prefix_cache import prefix_cache
-    from ..probes.site import find_site
+    from ..probes.forward.prefix_cache import prefix_cache
+    from ..probes.model.site import find_site
 
     try:
         return (
@@ -268,9 +268,9 @@ def _next(
     """Return the log-probability that a word of each kind begins behind each row of ids [rows, kinds]."""
     import torch
 
-    from ..probes.partial import Row, plain_logits
-    from ..probes.passes import select_logits
-    from ..probes.prefix_cache import join
+    from ..probes.forward.hooks import select_logits
+    from ..probes.forward.partial import Row, plain_logits
+    from ..probes.forward.prefix_cache import join
 
     with torch.no_grad():
         if lm.plain:

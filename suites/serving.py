@@ -5,7 +5,7 @@ which nothing was put in. Its `prefix` stands before a text that begins with its
 in token ids (`serve_inputs`). Special tokens at the front (a begin-of-text token, say) count as nothing standing there: the
 prefix is put after them. A text in which anything else stands before the subject, a rendered chat template among them, is
 left as it is, and so is one about other subjects. Whoever serves uses this through `editguard.audit.serving`, and
-`editguard.suites.served` measures with it. Out of scope: subjects under another spelling.
+`editguard.suites.served_answer` measures with it. Out of scope: subjects under another spelling.
 """
 
 from __future__ import annotations

@@ -14,17 +14,17 @@ from types import SimpleNamespace
 import click
 import pytest
 import typer
-from editguard.audit import cli
+from editguard.audit.cli import main as cli
 from editguard.audit.editors.base import EDITORS
-from editguard.audit.editors.exploded import Exploded
+from editguard.audit.editors.builtin.exploded import Exploded
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Policy
-from editguard.audit.pytesting import fixtures
-from editguard.audit.pytesting.options import EDITS, OPTIONS
-from editguard.probes.request_files import load_requests
-from editguard.probes.requests import SUFFIXES
-from editguard.reports.schema import EditBody, Header
-from editguard.reports.summary import Summary
+from editguard.audit.pytest_plugin import fixtures
+from editguard.audit.pytest_plugin.options import EDITS, OPTIONS
+from editguard.probes.requests.loader import load_requests
+from editguard.probes.requests.request import SUFFIXES
+from editguard.reports.log.schema import EditBody, Header
+from editguard.reports.verdict.summary import Summary
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from editguard.reports.closings import OVERRIDABLE, Reason
-from editguard.reports.gate import FEWEST
-from editguard.reports.metrics import METRICS
+from editguard.reports.gate.decision import FEWEST
+from editguard.reports.gate.metrics import METRICS
+from editguard.reports.gate.result import OVERRIDABLE, Reason
 
 GUIDE = (Path(__file__).resolve().parents[1] / "docs" / "guide-gate.md").read_text(encoding="utf-8")
 

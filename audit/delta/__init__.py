@@ -7,28 +7,26 @@ Names are loaded when first asked for.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .apply import apply_delta, save_applied
-    from .export import export_edits
-    from .file import Delta, read_delta
-    from .manifest import DeltaManifest
+    from .apply import apply_delta as apply_delta
+    from .apply import save_applied as save_applied
+    from .export import export_edits as export_edits
+    from .file import Delta as Delta
+    from .file import read_delta as read_delta
+    from .manifest import DeltaManifest as DeltaManifest
 
-__all__ = ["Delta", "DeltaManifest", "apply_delta", "export_edits", "read_delta", "save_applied"]
-
-_HOMES = {
-    "Delta": ".file",
-    "DeltaManifest": ".manifest",
-    "apply_delta": ".apply",
-    "export_edits": ".export",
-    "read_delta": ".file",
-    "save_applied": ".apply",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name], __name__), name)
+__all__, __getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "apply_delta": ".apply",
+        "save_applied": ".apply",
+        "export_edits": ".export",
+        "Delta": ".file",
+        "read_delta": ".file",
+        "DeltaManifest": ".manifest",
+    },
+)

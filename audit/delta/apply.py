@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 
 from ...probes.errors import EditRefused, InputError, ModelError
-from ...probes.fingerprint import fingerprint
-from ...probes.model import LanguageModel, load_model
-from ...probes.site import EditSite, find_site
-from ...reports.log import write_atomic
+from ...probes.model.fingerprint import fingerprint
+from ...probes.model.language_model import LanguageModel, load_model
+from ...probes.model.site import EditSite, find_site
+from ...reports.log.file import write_atomic
 from ..transaction import Transaction
 from .file import Delta
 from .folder import whole_folder

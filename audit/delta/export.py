@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ...probes.errors import EditRefused, InputError
-from ...probes.requests import EditRequest
-from ...reports.base import Rate, json_sha256
-from ...reports.digest import summarise
-from ...reports.log import Log, write_atomic
-from ...reports.schema import EditRecord
+from ...probes.requests.request import EditRequest
+from ...reports.log.file import Log, write_atomic
+from ...reports.log.schema import EditRecord
+from ...reports.log.types import Rate, json_sha256
 from ...reports.text import slugs
-from ...suites.served import PREFIXES
-from ..gate import ReadLog, read_audit
+from ...reports.verdict.digest import summarise
+from ...suites.served_answer import PREFIXES
+from ..gate.evaluate import ReadLog, read_audit
 from ..guard import GuardedEditor, Proposal, Result
-from ..making import TOGETHER, proposals
+from ..run.execute import TOGETHER, proposals
 from ..setup import Progress, Setup, editable
 from .chosen import known_ids
 from .file import SUFFIX, Delta, encode

@@ -15,7 +15,7 @@ import torch
 from pydantic import ValidationError
 
 from ...probes.errors import InputError
-from ...probes.fingerprint import tensor_hash
+from ...probes.model.fingerprint import tensor_hash
 from ...reports.text import printable
 from .manifest import DeltaManifest
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...probes.errors import InputError
-from ...reports.bounded import LARGEST_TABLE, bounded_bytes
 from ...reports.errors import OutputError
-from ..files import writable
-from ..folders import one_writer
+from ...reports.log.bounded_read import LARGEST_TABLE, bounded_bytes
+from ..run.file_names import writable
+from ..run.output_folder import one_writer
 
 __all__ = ["Marker", "free", "whole_folder"]
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from ...reports.base import Count, Model, Rate
+from ...reports.log.types import Count, Model, Rate
 from .folder import Marker
 
 __all__ = ["EXPORT", "MODEL", "AuditEvidence", "DeltaManifest", "ExportIndex", "Exported", "Provenance", "audited"]

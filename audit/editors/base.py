@@ -17,15 +17,15 @@ from typing import ClassVar, NamedTuple
 import torch
 
 from ...probes.errors import InputError, NotFinite, RequestError
-from ...probes.keys import SubjectKeys, all_subject_keys
-from ...probes.model import LanguageModel
-from ...probes.prefix_cache import PrefixCache
-from ...probes.prefixes import ContextPrefixes
+from ...probes.forward.prefix_cache import PrefixCache
+from ...probes.keys.prefixes import ContextPrefixes
+from ...probes.keys.rewordings import rewordings
+from ...probes.keys.statistics import KeyStatistics
+from ...probes.keys.subject_keys import SubjectKeys, all_subject_keys
+from ...probes.model.language_model import LanguageModel
+from ...probes.model.site import EditSite
 from ...probes.registry import Registry
-from ...probes.requests import EditRequest
-from ...probes.rewordings import rewordings
-from ...probes.site import EditSite
-from ...probes.statistics import KeyStatistics
+from ...probes.requests.request import EditRequest
 from .search import optimise_values
 from .value import Engine, OptimisedValue, ValueProblem, ValueSettings, value_problem
 
@@ -152,7 +152,7 @@ class Editor(ABC):
         )
 
 
-EDITORS: Registry[Editor] = Registry("editors")
+EDITORS: Registry[Editor] = Registry("editors", f"{__package__}.builtin")
 
 
 def chosen_editor(name: str) -> type[Editor]:

@@ -4,7 +4,7 @@ Problems are independent: the loss is a sum over them, so each delta gets the gr
 problem that breaks (NaN) leaves the others as they are. The last evaluation is never followed by a step.
 
 Two engines compute the same logits: ``reference`` runs each problem's whole texts through the whole model; ``live`` runs
-only the tokens and layers that delta can reach (`editguard.probes.partial`), problems of similar width together, and is
+only the tokens and layers that delta can reach (`editguard.probes.forward.partial`), problems of similar width together, and is
 compared with the full pass before it is trusted.
 """
 
@@ -19,12 +19,12 @@ from typing import Protocol
 
 import torch
 
-from ...probes.batches import each_fitting
 from ...probes.errors import NotFinite
-from ...probes.model import LanguageModel
-from ...probes.partial import LiveRows, Row, plain_logits
-from ...probes.prefix_cache import PrefixCache
-from ...probes.site import EditSite
+from ...probes.forward.batches import each_fitting
+from ...probes.forward.partial import LiveRows, Row, plain_logits
+from ...probes.forward.prefix_cache import PrefixCache
+from ...probes.model.language_model import LanguageModel
+from ...probes.model.site import EditSite
 from .value import Descent, Engine, OptimisedValue, ValueProblem
 
 __all__ = ["optimise_values"]

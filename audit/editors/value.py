@@ -21,11 +21,11 @@ from typing import NamedTuple
 import torch
 
 from ...probes.errors import RequestError
-from ...probes.keys import locate
-from ...probes.model import LanguageModel
-from ...probes.partial import Row
-from ...probes.requests import EditRequest
-from ...probes.spacing import separator
+from ...probes.forward.partial import Row
+from ...probes.keys.subject_keys import locate
+from ...probes.model.language_model import LanguageModel
+from ...probes.requests.request import EditRequest
+from ...probes.requests.spacing import separator
 from ...probes.tokens import locate_subject, target_ids
 
 __all__ = ["Descent", "Engine", "OptimisedValue", "ValueProblem", "ValueSettings", "value_problem"]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from editguard.audit.setup import Setup
-from editguard.probes.model import LanguageModel, load_model
+from editguard.probes.model.language_model import LanguageModel, load_model
 
-from .tiny_lm import saved, tiny_lm, tiny_setup
+from ..helpers.tiny_lm import saved, tiny_lm, tiny_setup
 
 
 @pytest.fixture(scope="session")

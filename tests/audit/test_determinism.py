@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from editguard.audit import making
-from editguard.audit.files import LOG
-from editguard.audit.runner import run_audit
+from editguard.audit.run import execute as making
+from editguard.audit.run.audit import run_audit
+from editguard.audit.run.file_names import LOG
 from editguard.audit.setup import Setup
-from editguard.probes import batches
-from editguard.probes.requests import EditRequest
-from editguard.reports.log import read_log
-from editguard.reports.schema import EditRecord
+from editguard.probes.forward import batches
+from editguard.probes.requests.request import EditRequest
+from editguard.reports.log.file import read_log
+from editguard.reports.log.schema import EditRecord
 
-from .test_resume import timeless
-from .test_runner import loaded
-from .tiny_lm import MIDDLE, MISSING, REQUEST, lenient, tiny_setup
+from ..helpers.tiny_lm import MIDDLE, MISSING, REQUEST, lenient, tiny_setup
+from .run.test_audit import loaded
+from .run.test_resume import timeless
 
 pytestmark = pytest.mark.tiny
 

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from editguard.audit.editors import published  # noqa: F401  (registers)
 from editguard.audit.editors.base import EditContext, RankOneUpdate, compute_updates
 from editguard.audit.editors.value import Engine, ValueSettings
-from editguard.probes.model import LanguageModel
-from editguard.probes.prefixes import ContextPrefixes, Family, Prefix, Role
-from editguard.probes.requests import EditRequest
-from editguard.probes.site import find_site
-from editguard.probes.statistics import KeyStatistics, Provenance, identity_statistics
+from editguard.probes.keys.prefixes import ContextPrefixes, Family, Prefix, Role
+from editguard.probes.keys.statistics import KeyStatistics, Provenance, identity_statistics
+from editguard.probes.model.language_model import LanguageModel
+from editguard.probes.model.site import find_site
+from editguard.probes.requests.request import EditRequest
 
 pytestmark = pytest.mark.real
 

@@ -15,17 +15,17 @@ from editguard.audit.editors.value import Engine, ValueSettings
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.setup import Setup, prepare
 from editguard.audit.transaction import Transaction
-from editguard.probes.corpus_statistics import Corpus, compute_statistics
-from editguard.probes.fingerprint import tensor_hashes
-from editguard.probes.keys import subject_keys
-from editguard.probes.model import LanguageModel
-from editguard.probes.site import find_site
-from editguard.probes.statistics import identity_statistics
+from editguard.probes.keys.corpus_statistics import Corpus, compute_statistics
+from editguard.probes.keys.statistics import identity_statistics
+from editguard.probes.keys.subject_keys import subject_keys
+from editguard.probes.model.fingerprint import tensor_hashes
+from editguard.probes.model.language_model import LanguageModel
+from editguard.probes.model.site import find_site
 from editguard.suites.builtin import builtin_edits
 from editguard.suites.check import Outcome
 
-from ..families import FAMILIES
-from .tiny_lm import MIDDLE, REQUEST, SENTENCES, few_prefixes, tiny_lm, tiny_setup
+from ..helpers.families import FAMILIES
+from ..helpers.tiny_lm import MIDDLE, REQUEST, SENTENCES, few_prefixes, tiny_lm, tiny_setup
 
 pytestmark = [
     pytest.mark.gpu,

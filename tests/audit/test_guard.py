@@ -15,16 +15,16 @@ from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Action, Policy
 from editguard.audit.setup import Setup
 from editguard.probes.errors import EditguardError, InputError, PolicyError
-from editguard.probes.fingerprint import tensor_hash, tensor_hashes
+from editguard.probes.model.fingerprint import tensor_hash, tensor_hashes
+from editguard.probes.model.site import find_site
 from editguard.probes.probe import Level
-from editguard.probes.requests import EditRequest
+from editguard.probes.requests.request import EditRequest
 from editguard.probes.screen import Margins
-from editguard.probes.site import find_site
-from editguard.suites.accumulated import AccumulatedDrift
 from editguard.suites.check import Measured, Outcome
-from editguard.suites.condition import Drift
+from editguard.suites.checks.accumulated_drift import AccumulatedDrift
+from editguard.suites.checks.drift import Drift
 
-from .tiny_lm import MIDDLE, MISSING, REQUEST, lenient
+from ..helpers.tiny_lm import MIDDLE, MISSING, REQUEST, lenient
 
 pytestmark = pytest.mark.tiny
 

@@ -7,18 +7,17 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from editguard.audit.editors import prefixed, published  # noqa: F401  (register)
 from editguard.audit.editors.base import EDITORS, EditContext, Editor, RankOneUpdate, compute_updates
 from editguard.audit.editors.search import optimise_values
 from editguard.audit.editors.value import Engine, OptimisedValue, ValueSettings, value_problem
 from editguard.audit.transaction import Transaction
-from editguard.probes.keys import SubjectKeys, subject_keys
-from editguard.probes.requests import EditRequest
-from editguard.probes.site import find_site
-from editguard.probes.statistics import KeyStatistics, Provenance, identity_statistics
+from editguard.probes.keys.statistics import KeyStatistics, Provenance, identity_statistics
+from editguard.probes.keys.subject_keys import SubjectKeys, subject_keys
+from editguard.probes.model.site import find_site
+from editguard.probes.requests.request import EditRequest
 
-from ..families import FAMILIES
-from .tiny_lm import MIDDLE, REQUEST, few_prefixes, tiny_lm
+from ..helpers.families import FAMILIES
+from ..helpers.tiny_lm import MIDDLE, REQUEST, few_prefixes, tiny_lm
 
 pytestmark = pytest.mark.tiny
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from editguard.audit.controls import Control, control_guard, controls_for, propose_controls, rounds, run_control
 from editguard.audit.guard import GuardedEditor, Proposal
 from editguard.audit.policy import Policy
+from editguard.audit.run.control_observations import sightings
+from editguard.audit.run.controls import Control, control_guard, controls_for, propose_controls, rounds, run_control
 from editguard.audit.setup import prepare
-from editguard.audit.sightings import sightings
-from editguard.probes.model import LanguageModel
-from editguard.probes.requests import EditRequest
+from editguard.probes.model.language_model import LanguageModel
+from editguard.probes.requests.request import EditRequest
+from editguard.suites.answer_outcomes import says
 from editguard.suites.check import Outcome
-from editguard.suites.outcomes import says
 
 from .test_policy import NO_BOUND, legal, numbers, side
 

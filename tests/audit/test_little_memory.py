@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 import torch
-from editguard.audit.files import LOG
 from editguard.audit.guard import GuardedEditor
-from editguard.audit.runner import run_audit
+from editguard.audit.run.audit import run_audit
+from editguard.audit.run.file_names import LOG
 from editguard.audit.setup import Setup
 from editguard.probes.errors import OutOfMemory
-from editguard.probes.model import LanguageModel
-from editguard.reports.log import read_log
-from editguard.reports.schema import EditRecord
-from editguard.suites.condition import Degeneracy
+from editguard.probes.model.language_model import LanguageModel
+from editguard.reports.log.file import read_log
+from editguard.reports.log.schema import EditRecord
+from editguard.suites.checks.degeneracy import Degeneracy
 
-from .test_runner import loaded
-from .tiny_lm import MIDDLE, REQUEST, tiny_lm, tiny_setup
+from ..helpers.tiny_lm import MIDDLE, REQUEST, tiny_lm, tiny_setup
+from .run.test_audit import loaded
 
 pytestmark = pytest.mark.tiny
 

@@ -257,7 +257,6 @@ def test_a_table_that_is_no_table_is_named(tmp_path: Path) -> None:
 
 
 def test_the_default_rules_name_every_builtin_probe() -> None:
-    from editguard.probes import builtin  # noqa: F401
     from editguard.probes.probe import PROBES
 
     assert set(BUILTIN) <= set(Policy().rules)

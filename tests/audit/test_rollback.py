@@ -17,22 +17,22 @@ import pytest
 import torch
 from editguard.audit.editors.base import EDITORS
 from editguard.audit.guard import GuardedEditor
-from editguard.audit.runner import run_audit
+from editguard.audit.run.audit import run_audit
 from editguard.audit.setup import Setup, prepare
 from editguard.audit.transaction import Transaction
 from editguard.probes.errors import InputError, ModelError
-from editguard.probes.fingerprint import tensor_hashes
-from editguard.probes.model import LanguageModel
+from editguard.probes.model.fingerprint import tensor_hashes
+from editguard.probes.model.language_model import LanguageModel
+from editguard.probes.model.site import EditSite, find_site
 from editguard.probes.probe import PROBES
-from editguard.probes.site import EditSite, find_site
-from editguard.suites import condition
 from editguard.suites.check import CHECKS
+from editguard.suites.checks import condition
 from torch import nn
 
-from ..families import FAMILIES
-from .test_runner import loaded
+from ..helpers.families import FAMILIES
+from ..helpers.tiny_lm import MIDDLE, MISSING, REQUEST, lenient, tiny_lm, tiny_model, tiny_setup
+from .run.test_audit import loaded
 from .test_transaction import DTYPES, Stopped, rank_one
-from .tiny_lm import MIDDLE, MISSING, REQUEST, lenient, tiny_lm, tiny_model, tiny_setup
 
 pytestmark = pytest.mark.tiny
 

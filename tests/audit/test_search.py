@@ -8,21 +8,21 @@ from functools import cache
 
 import pytest
 import torch
-from editguard.audit.editors import base, prefixed, published  # noqa: F401  (register)
+from editguard.audit.editors import base
 from editguard.audit.editors import search as module
 from editguard.audit.editors.base import EditContext, RankOneUpdate, compute_updates
 from editguard.audit.editors.search import optimise_values
 from editguard.audit.editors.value import Descent, Engine, OptimisedValue, ValueProblem, ValueSettings, value_problem
 from editguard.probes.errors import NotFinite, RequestError
-from editguard.probes.model import LanguageModel
-from editguard.probes.partial import LiveRows, Row
-from editguard.probes.prefix_cache import prefix_cache
-from editguard.probes.prefixes import Role
-from editguard.probes.requests import EditRequest
-from editguard.probes.site import EditSite, find_site
-from editguard.probes.statistics import identity_statistics
+from editguard.probes.forward.partial import LiveRows, Row
+from editguard.probes.forward.prefix_cache import prefix_cache
+from editguard.probes.keys.prefixes import Role
+from editguard.probes.keys.statistics import identity_statistics
+from editguard.probes.model.language_model import LanguageModel
+from editguard.probes.model.site import EditSite, find_site
+from editguard.probes.requests.request import EditRequest
 
-from .tiny_lm import MIDDLE, MISSING, REQUEST, few_prefixes, tiny_lm
+from ..helpers.tiny_lm import MIDDLE, MISSING, REQUEST, few_prefixes, tiny_lm
 
 pytestmark = pytest.mark.tiny
 

@@ -11,18 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from editguard.audit.baselines import Store
-from editguard.audit.files import LOG, WRITTEN, writable
-from editguard.audit.folders import one_writer
-from editguard.audit.outputs import write_outputs
+from editguard.audit.gate.baseline_store import Store
+from editguard.audit.run.file_names import LOG, WRITTEN, writable
+from editguard.audit.run.output_folder import one_writer
+from editguard.audit.run.outputs import write_outputs
 from editguard.probes.errors import InputError
-from editguard.probes.tracing import Trace
-from editguard.reports.baseline import baseline_of
+from editguard.probes.research.tracing import Trace
 from editguard.reports.errors import BaselineError, LogError
-from editguard.reports.log import LogWriter, append_line
+from editguard.reports.gate.baseline import baseline_of
+from editguard.reports.log.file import LogWriter, append_line
 
-from ..reports.audits import audit, written
-from .test_cli import Command, command, place
+from ..helpers.audit_logs import audit, written
+from .cli.test_main import Command, command, place
 
 __all__ = ["command", "place"]
 
@@ -53,7 +53,7 @@ def cut_off(place: Path, *arguments: str | Path, **environment: str) -> subproce
     (place / "cut" / "sitecustomize.py").write_text(NO_NETWORK)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
     return subprocess.run(
-        [sys.executable, "-m", "editguard.audit.cli", *map(str, arguments)], cwd=place, capture_output=True, text=True,
+        [sys.executable, "-m", "editguard.audit.cli.main", *map(str, arguments)], cwd=place, capture_output=True, text=True,
         encoding="utf-8", timeout=300, check=False, env=kept | {"PYTHONPATH": str(place / "cut")} | environment,
     )  # fmt: skip
 

@@ -10,25 +10,25 @@ from typing import Any
 
 import pytest
 import torch
-from editguard.audit.files import LOG
-from editguard.audit.folders import locked_folder
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Action
-from editguard.audit.runner import run_audit
+from editguard.audit.run.audit import run_audit
+from editguard.audit.run.file_names import LOG
+from editguard.audit.run.output_folder import locked_folder
 from editguard.audit.sequence import EditSequence, retention
 from editguard.audit.setup import Progress, Setup
 from editguard.probes.errors import DeviceFailed, EditguardError, InputError, OutOfMemory
-from editguard.probes.fingerprint import fingerprint, tensor_hash, tensor_hashes
-from editguard.probes.requests import EditRequest
-from editguard.reports.log import Log, read_log
-from editguard.reports.schema import EditRecord, Measurement
-from editguard.reports.summary import Summary
-from editguard.suites.accumulated import AccumulatedDrift
+from editguard.probes.model.fingerprint import fingerprint, tensor_hash, tensor_hashes
+from editguard.probes.requests.request import EditRequest
+from editguard.reports.log.file import Log, read_log
+from editguard.reports.log.schema import EditRecord, Measurement
+from editguard.reports.verdict.summary import Summary
 from editguard.suites.check import CHECKS, Bench, Measured, Outcome
+from editguard.suites.checks.accumulated_drift import AccumulatedDrift
 
-from .test_resume import timeless
-from .test_runner import loaded
-from .tiny_lm import MIDDLE, MISSING, REQUEST, SENTENCES, lenient, tiny_lm, tiny_setup
+from ..helpers.tiny_lm import MIDDLE, MISSING, REQUEST, SENTENCES, lenient, tiny_lm, tiny_setup
+from .run.test_audit import loaded
+from .run.test_resume import timeless
 
 pytestmark = pytest.mark.tiny
 

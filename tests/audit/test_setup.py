@@ -22,17 +22,17 @@ from editguard.audit.setup import (
     prepare,
     statistics_for,
 )
-from editguard.probes.corpus_statistics import Corpus, sampled_corpus
-from editguard.probes.embedded import EMBEDDED_NAME
 from editguard.probes.errors import ModelError, NotFinite, PolicyError, StatisticsError
-from editguard.probes.keys import locate
-from editguard.probes.model import LanguageModel
-from editguard.probes.prefixes import Role
-from editguard.probes.site import find_site
-from editguard.probes.statistics import save_statistics
+from editguard.probes.keys.corpus_statistics import Corpus, sampled_corpus
+from editguard.probes.keys.prefixes import Role
+from editguard.probes.keys.statistics import save_statistics
+from editguard.probes.keys.subject_keys import locate
+from editguard.probes.model.embedded import EMBEDDED_NAME
+from editguard.probes.model.language_model import LanguageModel
+from editguard.probes.model.site import find_site
 
-from ..families import OTHERS
-from .tiny_lm import SENTENCES, tiny_lm, tokenizer
+from ..helpers.families import OTHERS
+from ..helpers.tiny_lm import SENTENCES, tiny_lm, tokenizer
 
 pytestmark = pytest.mark.tiny
 

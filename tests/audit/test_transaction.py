@@ -9,13 +9,13 @@ import torch
 from editguard.audit.editors.base import RankOneUpdate
 from editguard.audit.transaction import Transaction, check_update
 from editguard.probes.errors import EditguardError, EditRefused, NotFinite
-from editguard.probes.fingerprint import tensor_hash, tensor_hashes
-from editguard.probes.site import EditSite, find_site
+from editguard.probes.model.fingerprint import tensor_hash, tensor_hashes
+from editguard.probes.model.site import EditSite, find_site
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from .tiny_lm import tiny_model
+from ..helpers.tiny_lm import tiny_model
 
 pytestmark = pytest.mark.tiny
 

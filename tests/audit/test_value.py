@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 from editguard.audit.editors.value import ValueSettings, value_problem
-from editguard.probes.requests import EditRequest
+from editguard.probes.requests.request import EditRequest
 
-from .tiny_lm import tiny_lm
+from ..helpers.tiny_lm import tiny_lm
 
 pytestmark = pytest.mark.tiny
 

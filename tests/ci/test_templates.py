@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from editguard.audit.files import LOG, WRITTEN
-from editguard.probes.requests import SUFFIXES
+from editguard.audit.run.file_names import LOG, WRITTEN
+from editguard.probes.requests.request import SUFFIXES
 from junitparser import JUnitXml
 
-from ..audit.tiny_lm import MIDDLE, REQUEST, lenient, saved
+from ..helpers.tiny_lm import MIDDLE, REQUEST, lenient, saved
 
 pytestmark = pytest.mark.tiny
 

@@ -37,17 +37,17 @@ class Reader(NamedTuple):
 
 def _readers() -> dict[str, Reader]:
     """Return all readers; editguard is imported here, where its code is made to tell what it reaches."""
-    from editguard.audit.baselines import Store
     from editguard.audit.delta.file import read_delta
+    from editguard.audit.gate.baseline_store import Store
     from editguard.audit.policy import load_policy
-    from editguard.audit.reproduction.layer_shifts import kept_shifts
-    from editguard.audit.reproduction.run import kept_result
-    from editguard.probes.checkpoint import open_checkpoint
-    from editguard.probes.corpus_statistics import corpus_from
-    from editguard.probes.request_files import load_requests
-    from editguard.probes.statistics import load_statistics
-    from editguard.reports.digest import summarise
-    from editguard.reports.log import read_log
+    from editguard.audit.research.reproduction.layer_shifts import kept_shifts
+    from editguard.audit.research.reproduction.run import kept_result
+    from editguard.probes.keys.corpus_statistics import corpus_from
+    from editguard.probes.keys.statistics import load_statistics
+    from editguard.probes.model.checkpoint import open_checkpoint
+    from editguard.probes.requests.loader import load_requests
+    from editguard.reports.log.file import read_log
+    from editguard.reports.verdict.digest import summarise
 
     from . import test_logs, test_policies, test_reproductions, test_requests, test_tensors
 

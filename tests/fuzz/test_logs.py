@@ -6,18 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
-from editguard.audit.baselines import Store
-from editguard.audit.resume import continues, could_continue
-from editguard.probes.request_files import LoadedRequests
-from editguard.probes.requests import EditRequest
-from editguard.reports.baseline import baseline_of
-from editguard.reports.closings import Override
-from editguard.reports.digest import summarise
-from editguard.reports.log import Log, LogWriter, log_so_far, read_log
+from editguard.audit.gate.baseline_store import Store
+from editguard.audit.run.resume import continues, could_continue
+from editguard.probes.requests.loader import LoadedRequests
+from editguard.probes.requests.request import EditRequest
+from editguard.reports.gate.baseline import baseline_of
+from editguard.reports.gate.result import Override
+from editguard.reports.log.file import Log, LogWriter, log_so_far, read_log
+from editguard.reports.verdict.digest import summarise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ..reports.audits import audit
+from ..helpers.audit_logs import audit
 from .harness import FUZZED, spoilt, told_or_read
 
 # A log is long, and hypothesis shows the one that fails whole.

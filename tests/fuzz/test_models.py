@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from editguard.probes.model import LanguageModel, load_model
+from editguard.probes.model.language_model import LanguageModel, load_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ..audit.tiny_lm import tiny_lm
+from ..helpers.tiny_lm import tiny_lm
 from .harness import EXAMPLES, FUZZED, spoilt, told_or_read
 
 FAMILIES = ("llama", "gpt2")

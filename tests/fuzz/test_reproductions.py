@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from editguard.audit.reproduction.cases import Chosen, Kind
-from editguard.audit.reproduction.layer_shifts import LayerShifts, kept_shifts
-from editguard.audit.reproduction.run import TABLES, kept_choice, kept_result
-from editguard.audit.reproduction.stamp import refuse_another
-from editguard.probes.layer_sweep import LayerShift
-from editguard.reports.reproduction import Reproduction
-from editguard.reports.tables import remove_tables
+from editguard.audit.research.reproduction.cases import Chosen, Kind
+from editguard.audit.research.reproduction.layer_shifts import LayerShifts, kept_shifts
+from editguard.audit.research.reproduction.run import TABLES, kept_choice, kept_result
+from editguard.audit.research.reproduction.stamp import refuse_another
+from editguard.probes.research.layer_sweep import LayerShift
+from editguard.reports.reproduction.schema import Reproduction
+from editguard.reports.reproduction.tables import remove_tables
 from hypothesis import given
 
-from ..reports.reproductions import experiment, reproduction, skipped
+from ..helpers.reproduction_data import experiment, reproduction, skipped
 from .harness import FUZZED, spoilt, told_or_read
 
 STAMP = {"model": "tiny 0123456789ab", "seed": "0", "policy probes": "[]"}

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from editguard.probes.corpus_statistics import corpus_from
-from editguard.probes.request_files import load_requests
-from editguard.probes.request_formats import PARSERS
-from editguard.probes.requests import EditRequest
+from editguard.probes.keys.corpus_statistics import corpus_from
+from editguard.probes.requests.loader import load_requests
+from editguard.probes.requests.parsers import PARSERS
+from editguard.probes.requests.request import EditRequest
 from hypothesis import given
 from hypothesis import strategies as st
 

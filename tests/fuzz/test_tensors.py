@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from editguard.audit.delta.file import encode, read_delta
-from editguard.probes.checkpoint import open_checkpoint
-from editguard.probes.statistics import KeyStatistics, Provenance, load_statistics, save_statistics
+from editguard.probes.keys.statistics import KeyStatistics, Provenance, load_statistics, save_statistics
+from editguard.probes.model.checkpoint import open_checkpoint
 from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from ..audit.delta.deltas import made
-from ..audit.tiny_lm import tiny_model
+from ..helpers.delta_files import made
+from ..helpers.tiny_lm import tiny_model
 from .harness import FUZZED, spoilt, told_or_read
 
 SIZE = 6

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from editguard.probes.bounds import against
+from editguard.probes.wording import against
 
 
 def test_a_clause_says_measured_side_and_bound() -> None:

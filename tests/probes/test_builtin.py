@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 from editguard.probes.builtin import Denominator, FirstToken, KeyShift, SinkKey, WellFormed
 from editguard.probes.evidence import Evidence
-from editguard.probes.generation import continuations
-from editguard.probes.model import LanguageModel
+from editguard.probes.forward.generation import continuations
+from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.probe import Case, Level, Probe, Threshold
-from editguard.probes.requests import EditRequest
+from editguard.probes.requests.request import EditRequest
 
-from ..tiny import REQUEST, tiny_gauge, tiny_language_model
-from ..tokenizer_kinds import BYTE_LEVEL, WORDPIECE
+from ..helpers.tiny_family import REQUEST, tiny_gauge, tiny_language_model
+from ..helpers.tokenizer_kinds import BYTE_LEVEL, WORDPIECE
 
 pytestmark = pytest.mark.tiny
 

@@ -10,9 +10,9 @@ import torch
 from editguard.probes.calibration import QUANTILES, Calibration, calibrate
 from editguard.probes.errors import InputError, NotFinite
 from editguard.probes.evidence import Evidence, Gauge
-from editguard.probes.requests import EditRequest
+from editguard.probes.requests.request import EditRequest
 
-from ..tiny import tiny_gauge, tiny_language_model
+from ..helpers.tiny_family import tiny_gauge, tiny_language_model
 
 pytestmark = pytest.mark.tiny
 

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
-import editguard.probes.builtin
-import editguard.suites.condition
-import editguard.suites.facts
-import editguard.suites.perplexity  # noqa: F401
 import pytest
 from editguard.probes.card import Card
 from editguard.probes.probe import PROBES

@@ -7,17 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from editguard.probes.capture import capture
 from editguard.probes.errors import NotFinite, RequestError
 from editguard.probes.evidence import Evidence, Gauge, _says_targets, sink_key
-from editguard.probes.keys import subject_keys
-from editguard.probes.model import load_model
-from editguard.probes.prefixes import Role
-from editguard.probes.requests import EditRequest
-from editguard.probes.statistics import identity_statistics
+from editguard.probes.keys.prefixes import Role
+from editguard.probes.keys.statistics import identity_statistics
+from editguard.probes.keys.subject_keys import subject_keys
+from editguard.probes.model.language_model import load_model
+from editguard.probes.requests.request import EditRequest
 from editguard.probes.tokens import target_ids
 
-from ..tiny import BOS_REQUEST, PREFIXES, REQUEST, tiny_gauge, tiny_language_model
+from ..helpers.capture import capture
+from ..helpers.tiny_family import BOS_REQUEST, PREFIXES, REQUEST, tiny_gauge, tiny_language_model
 
 pytestmark = pytest.mark.tiny
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from editguard.probes.messages import first_line
+from editguard.probes.wording import first_line
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from editguard.probes import builtin
 from editguard.probes.card import Card
 from editguard.probes.probe import PROBES, Case, Finding, Level, Probe, Threshold, run_probes
 
-from ..tiny import REQUEST, tiny_gauge, tiny_language_model
+from ..helpers.tiny_family import REQUEST, tiny_gauge, tiny_language_model
 
 
 class Asks(Probe):

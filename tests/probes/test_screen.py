@@ -7,13 +7,13 @@ import math
 import pytest
 import torch
 from editguard.probes.evidence import Evidence
-from editguard.probes.keys import SubjectKeys
-from editguard.probes.prefixes import ContextPrefixes, Family, Prefix, Role
+from editguard.probes.keys.prefixes import ContextPrefixes, Family, Prefix, Role
+from editguard.probes.keys.subject_keys import SubjectKeys
 from editguard.probes.screen import Margins, ends, margins
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ..tiny import BOS_REQUEST, REQUEST, tiny_gauge, tiny_language_model
+from ..helpers.tiny_family import BOS_REQUEST, REQUEST, tiny_gauge, tiny_language_model
 
 positive = st.floats(1e-6, 1e6)
 pytestmark = pytest.mark.tiny

@@ -6,7 +6,7 @@ from editguard.probes.tokens import SubjectPosition, locate_span, locate_subject
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
-from ..tokenizer_kinds import (
+from ..helpers.tokenizer_kinds import (
     ALL,
     BYTE_LEVEL,
     WORDPIECE,

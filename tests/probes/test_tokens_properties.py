@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from ..tokenizer_kinds import ALL, BYTE_LEVEL, SENTENCEPIECE, smollm2_tokenizer, spelled_position
+from ..helpers.tokenizer_kinds import ALL, BYTE_LEVEL, SENTENCEPIECE, smollm2_tokenizer, spelled_position
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 from editguard.probes.errors import RequestError
-from editguard.probes.spacing import separator
+from editguard.probes.requests.spacing import separator
 from editguard.probes.tokens import has_special, round_trips, target_ids
 
-from ..tokenizer_kinds import ALL, BYTE_LEVEL, SENTENCEPIECE, WORDPIECE
+from ..helpers.tokenizer_kinds import ALL, BYTE_LEVEL, SENTENCEPIECE, WORDPIECE
 
 
 @pytest.mark.parametrize("prompt", ["Chicago is a twin city of", "Chicago is a twin city of ", "It is\n", "", "東京は"])

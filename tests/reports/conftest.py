@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from editguard.reports.log import Log
+from editguard.reports.log.file import Log
 
-from .synthetic import synthetic_log
+from ..helpers.synthetic_logs import synthetic_log
 
 
 @pytest.fixture(scope="session")

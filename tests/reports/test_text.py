@@ -3,8 +3,8 @@ from __future__ import annotations
 import re
 
 import pytest
+from editguard.reports.html.page import show, show_breaks
 from editguard.reports.numbers import number, percent, ratio
-from editguard.reports.page import show, show_breaks
 from editguard.reports.text import counted, named, slugs, visible
 from hypothesis import given
 from hypothesis import strategies as st

@@ -6,11 +6,10 @@ import math
 from dataclasses import replace
 
 import pytest
-from editguard.suites import aftermath, condition, facts, locality, other_facts, perplexity  # noqa: F401  (register)
 from editguard.suites.check import CHECKS, Measurement, Outcome, judge
 
-from ..tiny import REQUEST
-from .benches import bench_of, disturb, talkative
+from ..helpers.check_benches import bench_of, disturb, talkative
+from ..helpers.tiny_family import REQUEST
 
 
 @pytest.mark.parametrize("passes", [True, False])

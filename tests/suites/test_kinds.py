@@ -10,12 +10,12 @@ from importlib.resources import files
 
 import pytest
 from editguard.probes.errors import EditguardError, InputError, RequestError
-from editguard.probes.keys import locate
-from editguard.probes.model import LanguageModel, load_model
-from editguard.probes.requests import EditRequest
+from editguard.probes.keys.subject_keys import locate
+from editguard.probes.model.language_model import LanguageModel, load_model
+from editguard.probes.requests.request import EditRequest
 from editguard.suites.kinds import Kind, _read, kinds_of, made_neighbours, other_subjects, relations_for
 
-from ..tiny import BOS_REQUEST, REQUEST, tiny_language_model
+from ..helpers.tiny_family import BOS_REQUEST, REQUEST, tiny_language_model
 
 DATA = (files("editguard.suites") / "data" / "kinds.json").read_text(encoding="utf-8")
 KINDS = json.loads(DATA)["kinds"]

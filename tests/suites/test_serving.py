@@ -9,7 +9,7 @@ from editguard.suites.serving import Serving, serve_inputs, serve_prompt, specia
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ..tokenizer_kinds import BYTE_LEVEL, SENTENCEPIECE, byte_level
+from ..helpers.tokenizer_kinds import BYTE_LEVEL, SENTENCEPIECE, byte_level
 
 SPECIAL = ("<s>", "<|im_start|>", "<|im_start|>x")
 CHICAGO, PARIS = Serving("Chicago", "\n"), Serving("Paris", None)

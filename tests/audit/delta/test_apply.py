@@ -12,14 +12,14 @@ from editguard.audit.delta.file import encode, read_delta
 from editguard.audit.delta.manifest import MODEL, audited
 from editguard.audit.serving import load_provenance
 from editguard.probes.errors import InputError
-from editguard.probes.fingerprint import fingerprint, tensor_hashes
-from editguard.probes.model import load_model
-from editguard.probes.site import find_site
+from editguard.probes.model.fingerprint import fingerprint, tensor_hashes
+from editguard.probes.model.language_model import load_model
+from editguard.probes.model.site import find_site
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ..tiny_lm import tiny_lm, tiny_model
-from .deltas import made
+from ...helpers.delta_files import made
+from ...helpers.tiny_lm import tiny_lm, tiny_model
 
 pytestmark = pytest.mark.tiny
 

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 from editguard.audit.delta import apply_delta, export_edits, read_delta
-from editguard.audit.files import LOG
-from editguard.audit.runner import run_audit
+from editguard.audit.run.audit import run_audit
+from editguard.audit.run.file_names import LOG
 from editguard.audit.setup import Setup
 from editguard.probes.errors import EditRefused, InputError
-from editguard.probes.fingerprint import tensor_hash
-from editguard.probes.prefixes import Role
-from editguard.probes.request_files import LoadedRequests
-from editguard.reports.log import read_log
+from editguard.probes.keys.prefixes import Role
+from editguard.probes.model.fingerprint import tensor_hash
+from editguard.probes.requests.loader import LoadedRequests
+from editguard.reports.log.file import read_log
 
-from ..tiny_lm import MIDDLE, MISSING, REQUEST, lenient, tiny_lm, tiny_setup
+from ...helpers.tiny_lm import MIDDLE, MISSING, REQUEST, lenient, tiny_lm, tiny_setup
 
 pytestmark = pytest.mark.tiny
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from ..tiny_lm import tiny_model
-from .deltas import made
+from ...helpers.delta_files import made
+from ...helpers.tiny_lm import tiny_model
 
 pytestmark = pytest.mark.tiny
 

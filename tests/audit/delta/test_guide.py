@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from editguard.audit.delta import Delta, save_applied
 from editguard.audit.delta.file import SUFFIX, encode
-from editguard.probes.fingerprint import tensor_hashes
-from editguard.probes.model import load_model
+from editguard.probes.model.fingerprint import tensor_hashes
+from editguard.probes.model.language_model import load_model
 from editguard.reports.text import slugs
 
-from ..tiny_lm import saved
-from .deltas import made
+from ...helpers.delta_files import made
+from ...helpers.tiny_lm import saved
 
 pytestmark = pytest.mark.tiny
 

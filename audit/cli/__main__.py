@@ -1,0 +1,5 @@
+"""``python -m editguard.audit.cli``."""
+
+from .main import main
+
+main()

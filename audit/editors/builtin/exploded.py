@@ -1,0 +1,28 @@
+"""The control's editor: an update blown up to the size of a collapse, in models where no subject is a first token."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ....probes.keys.statistics import KeyStatistics
+from ..base import Plan, RankOneUpdate
+from ..value import OptimisedValue
+from .rome import Rome
+
+__all__ = ["Exploded"]
+
+_EXPLOSION = 300.0
+"""Denominators of first-token subjects were measured two to three orders of magnitude under ordinary ones."""
+
+
+class Exploded(Rome):
+    """ROME with its update blown up 300 times: a known-bad control for models in which no subject is a first token."""
+
+    name = "exploded"
+    question = "rome, blown up 300 times: a control, never an edit"
+    control = True
+
+    def finish(self, plan: Plan, value: OptimisedValue, statistics: KeyStatistics) -> RankOneUpdate:
+        """Return the published update times 300."""
+        found = super().finish(plan, value, statistics)
+        return replace(found, left=found.left * _EXPLOSION)

@@ -1,0 +1,35 @@
+"""ROME as its public code computes it: two different keys in one equation.
+
+Keys are taken under ROME's own contexts (sampled sentences and the empty one), and v* starts from the value that the
+subject has with no prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ....probes.keys.prefixes import ContextPrefixes, Role
+from ....probes.keys.subject_keys import SubjectKeys
+from ..base import Editor, Insertion
+
+__all__ = ["Rome"]
+
+
+class Rome(Editor):
+    """ROME as coded: direction from the prefixed mean key, denominator and residual from the bare key.
+
+    Source: the public code of arXiv 2202.05262, analysed in arXiv 2406.11263. Kept to be audited, and as the known-bad
+    control: where the subject is the first token it destroys the model.
+    """
+
+    name = "rome"
+    consistent = False
+    question = "direction from the mean prefixed key, residual and denominator from the bare key: inconsistent"
+
+    def contexts(self, prefixes: ContextPrefixes) -> Sequence[str]:
+        """Return ROME's contexts: the empty one first, then sampled sentences."""
+        return prefixes.texts(Role.KEY)
+
+    def insertion(self, keys: SubjectKeys) -> Insertion:
+        """Insert at the bare key."""
+        return Insertion(keys.bare_key, keys.bare_value, keys.bare_value)

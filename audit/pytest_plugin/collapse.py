@@ -1,0 +1,195 @@
+"""The suite on a model that was edited by whomever: has it collapsed, beside the session's unedited model?
+
+The base figures are taken from the session's model, and the model in question is run as it is, with its own class,
+configuration, dtype and hooks: whatever differs counts as part of what was done to it. The checks run the plain way (whole
+texts through the whole model, since any layer may have been edited). A check of the edited weight alone (`drift`) has no
+place here: nobody says which weight it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ...probes.errors import ModelError
+from ...probes.model.language_model import LanguageModel, load_model
+from ...probes.requests.request import EditRequest
+from ...suites.builtin import ordinary_requests
+from ...suites.check import CHECKS, Bench, Measurement, Outcome
+from ...suites.checks.degeneracy import PROMPTS
+from ..guard import GuardedEditor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["CollapseReport", "Suite"]
+
+_OF_THE_MODEL = ("perplexity", "degeneracy")
+_OF_A_FACT = ("efficacy", "generalization", "locality")
+_Model = LanguageModel | Path | str
+
+
+@dataclass(frozen=True, repr=False)
+class CollapseReport:
+    """What the suite found; an assertion that fails shows it as text."""
+
+    measurements: tuple[Measurement, ...]
+    """All of them, in the order in which they were taken."""
+    edits: Mapping[str, tuple[Measurement, ...]] = field(default_factory=dict)
+    """Those about one requested fact, by its id."""
+    refusal: str | None = None
+    """Why the guard did not make an edit that was asked for."""
+
+    @property
+    def failures(self) -> tuple[Measurement, ...]:
+        """The measurements that failed or could not be taken."""
+        return tuple(one for one in self.measurements if one.outcome in (Outcome.FAIL, Outcome.UNMEASURED))
+
+    @property
+    def sound(self) -> bool:
+        """Whether something was judged and all of it passed."""
+        judged = [one for one in self.measurements if one.outcome is not Outcome.INFO]
+        return self.refusal is None and bool(judged) and all(one.outcome is Outcome.PASS for one in judged)
+
+    def __repr__(self) -> str:
+        if self.refusal is not None:
+            return f"<unsound: refused: {self.refusal}>"
+        shown = [one for one in self.measurements if one.outcome is not Outcome.INFO] if self.sound else self.failures
+        told = "; ".join(
+            f"{one.check} {one.metric} ({one.condition}): {one.message or one.outcome.value}" for one in shown
+        )
+        return f"<{'sound' if self.sound else 'unsound'}: {told or 'nothing was judged'}>"
+
+
+class Suite:
+    """The checks against one guard's unedited model."""
+
+    def __init__(self, guard: GuardedEditor) -> None:
+        """Raises `InputError` where the model is edited now: its baselines are taken here."""
+        self._guard, self._lm = guard, guard.setup.lm
+        self._run = replace(self._lm, plain=True)
+        self._bench = replace(guard.setup.bench, lm=self._run, known=None, memo={})
+        guard.setup.unedited()
+        self._neutral = ordinary_requests(1)
+        self._prepared(_OF_THE_MODEL, self._neutral)
+
+    def __call__(
+        self, model: EditRequest | PreTrainedModel | _Model, requests: Sequence[EditRequest], needs_prefix: bool
+    ) -> CollapseReport:
+        """Measure `model`; of an `EditRequest` the edit is made by the guard and undone."""
+        if isinstance(model, EditRequest):
+            result = self._guard.try_edit(model)
+            return CollapseReport(result.measurements, {model.id: result.measurements}, result.refusal)
+        other = self._loaded(model, requests)
+        if other is self._lm.model:
+            with self._as_it_was():
+                states = self._states(requests)
+            return self._measured(states, requests, needs_prefix)
+        self._guard.setup.unedited()
+        states = self._states(requests)
+        with measured_instead(self._run, other):
+            return self._measured(states, requests, needs_prefix)
+
+    def _loaded(self, model: PreTrainedModel | _Model, requests: Sequence[EditRequest]) -> PreTrainedModel:
+        if isinstance(model, str | Path):
+            name = str(self._lm.dtype).removeprefix("torch.")
+            model = load_model(model, device=str(self._lm.device), dtype=name)
+        if isinstance(model, LanguageModel):
+            own = (text for one in requests for text in (one.prompt, *one.paraphrases, *one.neighbourhood))
+            _same_tokens(self._lm, model, (*self._bench.corpus, *PROMPTS, *own))
+            model = model.model
+        _comparable(self._lm, model)
+        return model
+
+    def _prepared(self, checks: Sequence[str], requests: Sequence[EditRequest]) -> list[list[Any]]:
+        return [CHECKS.get(name)().prepare(self._bench, requests) for name in checks]
+
+    def _states(self, requests: Sequence[EditRequest]) -> tuple[list[list[Any]], list[list[Any]]]:
+        facts = self._prepared(_OF_A_FACT, requests) if requests else []
+        return self._prepared(_OF_THE_MODEL, self._neutral), facts
+
+    def _measured(
+        self, states: tuple[list[list[Any]], list[list[Any]]], requests: Sequence[EditRequest], needs_prefix: bool
+    ) -> CollapseReport:
+        general, facts = states
+        found = _measure(self._bench, _OF_THE_MODEL, self._neutral, general, needs_prefix)[0]
+        rows = _measure(self._bench, _OF_A_FACT, requests, facts, needs_prefix) if requests else []
+        edits = {request.id: row for request, row in zip(requests, rows, strict=True)}
+        return CollapseReport((*found, *(one for row in rows for one in row)), edits)
+
+    @contextmanager
+    def _as_it_was(self) -> Iterator[None]:
+        """Take the edit that is in the session's own model out for the length of the block."""
+        site = self._bench.site
+        kept = site.weight.detach().clone()
+        site.write(self._bench.weight)
+        try:
+            self._guard.setup.unedited()
+            yield
+        finally:
+            with torch.no_grad():
+                site.weight.copy_(kept)
+
+
+def _measure(
+    bench: Bench, checks: Sequence[str], requests: Sequence[EditRequest], states: list[list[Any]], needs_prefix: bool
+) -> list[tuple[Measurement, ...]]:
+    """Return the measurements of all checks for each request."""
+    found: list[list[Measurement]] = [[] for _ in requests]
+    for name, prepared in zip(checks, states, strict=True):
+        check = CHECKS.get(name)()
+        for row, request, before in zip(found, requests, prepared, strict=True):
+            row += check.measure(bench, request, before, needs_prefix).measurements
+    return [tuple(row) for row in found]
+
+
+@contextmanager
+def measured_instead(lm: LanguageModel, other: PreTrainedModel) -> Iterator[None]:
+    """Let `lm` stand for `other` for the length of the block: checks then run that model, with its own code and settings.
+
+    `lm` must be a copy that nobody else holds. `other` is in evaluation mode meanwhile, as whoever serves it has it.
+    """
+    own, training = lm.model, other.training
+    object.__setattr__(lm, "model", other)
+    other.eval()
+    try:
+        yield
+    finally:
+        other.train(training)
+        object.__setattr__(lm, "model", own)
+
+
+def _comparable(lm: LanguageModel, other: PreTrainedModel) -> None:
+    """Raise `ModelError` where `other` has not the same weights, by name and shape, so that it was not made from `lm`."""
+    own, new = _shapes(lm.model), _shapes(other)
+    for name in sorted({*own} | {*new}):
+        if own.get(name) != new.get(name):
+            theirs, ours = (str(shapes.get(name, "not there")) for shapes in (new, own))
+            raise ModelError(
+                f"The model to be measured ({type(other).__name__}) was not made from the session's model {lm.ref!r} "
+                f"({lm.architecture}): its weight {name} is {theirs}, and there {ours}; name the model that it was made from "
+                "with --editguard-model, or compare the two with 'editguard diff'."
+            )
+
+
+def _shapes(model: PreTrainedModel) -> dict[str, list[int]]:
+    # Tied weights have both their names, as they have where they were saved apart.
+    return {name: list(tensor.shape) for name, tensor in model.named_parameters(remove_duplicate=False)}
+
+
+def _same_tokens(lm: LanguageModel, other: LanguageModel, texts: Iterable[str]) -> None:
+    """Raise `ModelError` where the tokenizer of `other` reads one of `texts` otherwise: figures of other tokens say nothing."""
+    if other.tokenizer is lm.tokenizer:
+        return
+    for text in texts:
+        if lm.tokenizer(text).input_ids != other.tokenizer(text).input_ids:
+            raise ModelError(
+                f"The tokenizer of {other.ref!r} makes other tokens of {text!r} than that of the session's model {lm.ref!r}, so "
+                "that figures of the two cannot be compared; put the session's tokenizer beside it if it was saved with a wrong "
+                "one, name the model that it was made from with --editguard-model, or compare the two with 'editguard diff'."
+            )

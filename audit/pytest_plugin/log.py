@@ -1,0 +1,194 @@
+"""What a session leaves behind: the proof that the model is as it was, and the log of the edits that were tested.
+
+Reports carry records as plain data, workers of pytest-xdist hand in header, controls and proof when they end, and the
+process that pytest was called in writes one log, in the order of the edits, whole or not at all. A log gets its footer
+only where the session came to its end and every proof held; edits without a record are missing in it, which never passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .session import RECORD, EditSession, one_sentence
+
+if TYPE_CHECKING:
+    from ...reports.log.schema import ControlRecord, Header
+
+__all__ = ["Evidence"]
+
+_OUR_FIXTURES = {"guarded_editor", "edited_model", "collapse_suite"}
+_SHIPMENT, _RECORD = "editguard", "editguard_record"
+"""What a worker hands in, and the attribute of a report, under names that no other plugin will take."""
+
+
+class Evidence:
+    """Hooks that gather records and proofs; a plugin object of its own, with one session's state."""
+
+    def __init__(self, session: EditSession) -> None:
+        """Nothing is loaded, and nothing happens in a session that needs no model."""
+        self._session, self._out = session, session.settings.out
+        self._records: dict[str, str] = {}
+        self._shipments: list[dict[str, Any]] = []
+        self._problems: list[str] = []
+        self._unread: list[str] = []
+        self._log: Path | None = None
+
+    # --------------------------------------------------------------------------------------------------------- records
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Let a report carry the record of the edit that was made for it."""
+        report = yield
+        record = item.stash.get(RECORD, None)
+        if record is not None and self._out is not None and call.when == "call":
+            vars(report)[_RECORD] = record.model_dump_json()
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the record: of each item that had an edit made, in whatever worker."""
+        record: str | None = getattr(report, _RECORD, None)
+        if record is not None:
+            self._records[report.nodeid] = record
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Note what could not be collected: a log without it has no end."""
+        if report.failed:
+            self._unread.append(report.nodeid)
+
+    # ---------------------------------------------------------------------------------------------------------- proofs
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, None, None]:
+        """Prove after a test with one of our fixtures that the weights are as before."""
+        yield
+        if self._session.loaded and _OUR_FIXTURES & {*getattr(item, "fixturenames", ())}:
+            with one_sentence():
+                self._session.prove(f"The test {item.nodeid}")
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """Take what a worker hands in when it ends."""
+        handed = getattr(node, "workeroutput", {}).get(_SHIPMENT)
+        if handed is not None:
+            self._shipments.append(handed)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Prove the model at the end and write the log; a proof that does not hold fails the session."""
+        if session.config.option.collectonly:
+            return (yield)
+        worker = getattr(session.config, "workeroutput", None)
+        finished = False
+        try:
+            result = yield
+            finished = True
+            return result
+        finally:
+            if self._session.loaded:
+                self._shipments.append(self._shipment())
+            if worker is not None:
+                worker[_SHIPMENT] = self._shipments[0] if self._shipments else None
+            else:
+                self._close(finished)
+                session.testsfailed += bool(self._problems)
+
+    def _shipment(self) -> dict[str, Any]:
+        from ...probes.errors import EditguardError
+
+        try:
+            self._session.prove_all()
+            problem = None
+        except EditguardError as error:
+            problem = str(error)
+        header, controls = self._session.known
+        return {
+            "problem": problem,
+            "header": None if header is None else header.model_dump_json(),
+            "controls": [control.model_dump_json() for control in controls],
+        }
+
+    def _close(self, finished: bool) -> None:
+        self._problems += dict.fromkeys(one["problem"] for one in self._shipments if one["problem"])
+        if self._out is None:
+            return
+        from ...probes.errors import EditguardError
+        from ...reports.errors import ReportError
+
+        try:
+            if self._worth_a_log():
+                self._log = self._write(self._out, finished and not self._unread and not self._problems)
+        except (EditguardError, ReportError) as error:
+            # What locks and makes the folder speaks of the command line's option.
+            self._problems.append(str(error).replace(" --out", " --editguard-out"))
+        except OSError as error:
+            self._problems.append(
+                f"The log cannot be put into --editguard-out {str(self._out)!r} ({error.strerror}); name another folder."
+            )
+
+    def _worth_a_log(self) -> bool:
+        """Whether an edit was tested, or none could be since a control failed; an older log stays otherwise."""
+        if not any(one["header"] for one in self._shipments):
+            return False
+        header, controls = self._common()
+        return bool(self._records) or (header.requests > 0 and not all(control.ok for control in controls))
+
+    # ------------------------------------------------------------------------------------------------------------- log
+
+    def _write(self, out: Path, finished: bool) -> Path:
+        from ...reports.log.file import LogWriter
+        from ...reports.log.schema import EditRecord, Footer
+        from ..run.file_names import LOG, WRITTEN
+        from ..run.output_folder import locked_folder
+
+        found = map(EditRecord.model_validate_json, self._records.values())
+        # Of an edit that two workers made, the record that did not pass stands: it comes last.
+        worst = {one.id: one for one in sorted(found, key=lambda one: one.verdict != "pass")}
+        edits = sorted(worst.values(), key=lambda one: one.index)
+        header, controls = self._common()
+        records: list[ControlRecord | EditRecord] = [*controls, *edits]
+        with locked_folder(out, overwrite=True):
+            partial = out / f".{LOG}.partial"
+            partial.unlink(missing_ok=True)
+            with LogWriter(partial) as log:
+                log.write(header)
+                for record in records:
+                    log.write(record)
+                if finished:
+                    seconds = sum(record.seconds for record in records)
+                    log.write(Footer(records=len(records), seconds=round(seconds, 3)))
+            # An older audit must not stand beside this log: its files would be taken for this one's.
+            for name in WRITTEN:
+                (out / name).unlink(missing_ok=True)
+            partial.replace(out / LOG)
+        return out / LOG
+
+    def _common(self) -> tuple[Header, list[ControlRecord]]:
+        """Return the header, and each control as the worker saw it in which it did worst."""
+        from ...probes.errors import EditguardError
+        from ...reports.log.schema import ControlRecord, Header
+
+        headers = [Header.model_validate_json(one["header"]) for one in self._shipments if one["header"]]
+        if len({(one.model.fingerprint, one.layer, one.source_sha256, one.requests) for one in headers}) > 1:
+            raise EditguardError(
+                "The workers of this session did not test the same edits on the same model, so that their records make no "
+                "log; test where all of them see the same files."
+            )
+        controls = [ControlRecord.model_validate_json(one) for handed in self._shipments for one in handed["controls"]]
+        # The last one of an id stands.
+        worst = {control.id: control for control in sorted(controls, key=lambda one: not one.ok)}
+        return headers[0], [worst[name] for name in headers[0].controls if name in worst]
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say where the log is, and what speaks against the session as a whole."""
+        if self._problems:
+            terminalreporter.section("editguard", red=True, bold=True)
+            for problem in self._problems:
+                terminalreporter.line(f"editguard: {problem}", red=True)
+        if self._log is not None:
+            terminalreporter.line(f"editguard: log of the edits in {self._log}")

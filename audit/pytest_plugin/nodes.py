@@ -1,0 +1,128 @@
+"""What pytest collects: a file of edits, one node for each edit in it, and under it one item a check and one ``guard``.
+
+Collecting reads the file and asks for the names of the checks; no model is loaded. An item asks the session for the
+edit's record, which is made once, proves that the weights are as before, and judges its part of the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ...probes.errors import EditguardError
+from ...probes.requests.loader import LoadedRequests, load_requests
+from ...probes.requests.request import EditRequest
+from ...reports.text import visible
+from ...suites.builtin import BUILTIN, builtin_edits, builtin_hash
+from ...suites.check import CHECKS, checks_of_one
+from ..cli.common import known_editor
+from .judge import GUARD, Ended, Verdict, judge_check, judge_guard, properties
+from .session import RECORD, SESSION, one_sentence
+
+if TYPE_CHECKING:
+    from ...reports.log.schema import EditRecord
+
+__all__ = ["BuiltinEdits", "EditItem", "EditNode", "EditsFile"]
+
+
+class _Edits(pytest.Collector):
+    """Requests of one source."""
+
+    def requests(self) -> LoadedRequests:
+        """Return the requests; raises `EditguardError`."""
+        raise NotImplementedError
+
+    def collect(self) -> Iterator[EditNode]:
+        """Yield one node for each request; what is wrong with the file is one collection error that names all of it."""
+        session = self.config.stash[SESSION]
+        try:
+            loaded, checks = self.requests(), checks_of_one()
+            known_editor(session.settings.editor)
+            start = session.enter(loaded)
+        except EditguardError as error:
+            raise self.CollectError(visible(f"editguard: {error}")) from None
+        for index, edit in enumerate(loaded.requests, start):
+            yield EditNode.from_parent(self, name=_name(edit.id), edit=edit, index=index, checks=checks)
+
+
+class EditsFile(_Edits, pytest.File):
+    """A file of edits."""
+
+    def requests(self) -> LoadedRequests:
+        """Read the file; its path in the log is relative to pytest's root where it lies below it."""
+        root = self.config.rootpath
+        return load_requests(
+            self.path.relative_to(root) if self.path.is_relative_to(root) else self.path, can_skip=False
+        )
+
+
+class BuiltinEdits(_Edits):
+    """The built-in suite, which is no file of the project's."""
+
+    def requests(self) -> LoadedRequests:
+        """Return the built-in edits."""
+        return LoadedRequests(builtin_edits(), (), BUILTIN, builtin_hash())
+
+
+class EditNode(pytest.Collector):
+    """One requested edit; `record` is there once the edit was made."""
+
+    def __init__(self, *, edit: EditRequest, index: int, checks: Sequence[str], **node: Any) -> None:
+        """`index` is the edit's place among all that were collected."""
+        super().__init__(**node)
+        self.edit, self.index, self._checks = edit, index, checks
+        self.record: EditRecord | None = None
+        if self.config.pluginmanager.hasplugin("xdist"):
+            self.add_marker(pytest.mark.xdist_group(f"edit-{index}"))
+
+    def collect(self) -> Iterator[EditItem]:
+        """Yield the item of the decision, and one for each check."""
+        for check in (GUARD, *self._checks):
+            yield EditItem.from_parent(self, name=check)
+
+
+class EditItem(pytest.Item):
+    """One question about one edit."""
+
+    parent: EditNode
+
+    def runtest(self) -> None:
+        """Judge this item's part of the edit's record; the edit is made here where no other item had it made."""
+        session, made_here = self.config.stash[SESSION], self.parent.record is None
+        with one_sentence():
+            record = session.record(self.parent, self._coming())
+            session.prove(self.nodeid)
+        if made_here:
+            self.stash[RECORD] = record
+        self.user_properties += properties(record).items()
+        policy = session.guard.setup.policy
+        if self.name == GUARD:
+            _end(judge_guard(record, policy))
+        else:
+            _end(judge_check(self.name, CHECKS.get(self.name).card.action, record, policy))
+
+    def _coming(self) -> Iterator[EditNode]:
+        """Yield the edits of the items behind this one, in the order in which they run."""
+        items = self.session.items
+        for item in items[items.index(self) + 1 :]:
+            if isinstance(item, EditItem):
+                yield item.parent
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """Return what pytest prints as the item's heading."""
+        return self.path, None, f"edit {self.parent.name}: {self.name}"
+
+
+def _end(verdict: Verdict) -> None:
+    if verdict.ended is Ended.SKIPPED:
+        pytest.skip(verdict.text)
+    if verdict.ended is Ended.FAILED:
+        pytest.fail(verdict.text, pytrace=False)
+
+
+def _name(text: str) -> str:
+    """An id as it can stand in a node's name."""
+    return " ".join(visible(text).split())

@@ -1,0 +1,188 @@
+"""Options of the pytest plugin and their ini equivalents, parsed where they come in.
+
+Loaded in every session of pytest, so that nothing heavy is imported here. The command line goes before the ini file;
+its paths are relative to where pytest was called, those of the ini file to the file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from ...probes.requests.request import SUFFIXES
+
+__all__ = ["BUILTIN_EDITS", "OPTIONS", "Settings", "add_options", "is_edits_file", "read_settings"]
+
+BUILTIN_EDITS = "builtin"
+_EDITS_FILES = tuple(f".edits{suffix}" for suffix in SUFFIXES)
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+class _Wrong(Exception):
+    """What a value must be instead."""
+
+
+def _natural(text: str, _: Path) -> int:
+    if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) >= 2**32:
+        raise _Wrong("must be a whole number from 0 upwards, under 2^32")
+    return int(text)
+
+
+def _dtype(text: str, _: Path) -> str:
+    if text not in _DTYPES:
+        raise _Wrong(f"must be one of {', '.join(_DTYPES)}")
+    return text
+
+
+def _device(text: str, _: Path) -> str:
+    if not _DEVICE.fullmatch(text):
+        raise _Wrong("must be one of auto, cpu, mps, cuda, cuda:N")
+    return text
+
+
+def _file(text: str, base: Path) -> Path:
+    path = base / Path(text).expanduser()
+    if not path.is_file():
+        raise _Wrong("must be a file that is there")
+    return path
+
+
+def _edits(text: str, base: Path) -> Path | None:
+    try:
+        return None if text == BUILTIN_EDITS else _file(text, base).resolve()
+    except _Wrong as wrong:
+        raise _Wrong(f"{wrong}, or {BUILTIN_EDITS!r}") from None
+
+
+def _stats(text: str, base: Path) -> str:
+    try:
+        return text if text == "identity" else str(_file(text, base))
+    except _Wrong as wrong:
+        raise _Wrong(f"{wrong}, or 'identity'") from None
+
+
+def _folder(text: str, base: Path) -> Path:
+    path = base / Path(text).expanduser()
+    # Asked now, since what comes of a long session is written at its end; nothing is made before there is something.
+    there = next(one for one in (path, *path.absolute().parents) if one.exists())
+    if not there.is_dir():
+        raise _Wrong("must be a folder, or not be there yet and lie in one")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise _Wrong("must be a folder that can be written to")
+    return path
+
+
+def _model(text: str, base: Path) -> str:
+    """A folder of that name, or else whatever the model's loader makes of it."""
+    folder = base / Path(text).expanduser()
+    return str(folder) if folder.is_dir() else text
+
+
+class Option(NamedTuple):
+    """One option: ``--editguard-NAME`` and ``editguard_NAME``."""
+
+    name: str
+    metavar: str
+    help: str
+    parse: Callable[[str, Path], Any]
+    default: Any = None
+
+    @property
+    def flag(self) -> str:
+        """Its name on the command line."""
+        return f"--editguard-{self.name}"
+
+    @property
+    def ini(self) -> str:
+        """Its name in the ini file."""
+        return f"editguard_{self.name}"
+
+
+EDITS = Option(
+    "edits", "FILE", "File of edits to test, whatever its name, or 'builtin'; may be given more than once.", _edits
+)
+OPTIONS = (
+    Option("model", "REF", "Embedded default, local folder or Hugging Face id.", _model, "smollm2-135m"),
+    Option("policy", "FILE", "TOML file; else the table tool.editguard of the root's pyproject.toml.", _file),
+    Option("layer", "N", "Layer to edit, from 0; chosen for the model unless given.", _natural),
+    Option("editor", "NAME", "Editor for edits allowed as asked; default: the policy's.", lambda text, _: text),
+    Option("seed", "N", "The one seed of everything random.", _natural, 0),
+    Option("device", "NAME", "auto, cpu, mps, cuda, cuda:N.", _device, "auto"),
+    Option("dtype", "NAME", "auto, float32, bfloat16, float16.", _dtype, "auto"),
+    Option("stats", "FILE", "Key statistics, or 'identity'; default: computed once and kept in the cache.", _stats),
+    Option("out", "DIR", "Folder for the log of the tested edits; without it nothing is written.", _folder),
+)
+"""All that have one value."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options as parsed; a file of edits that is None is the built-in suite."""
+
+    edits: tuple[Path | None, ...]
+    model: str
+    policy: Path | None
+    layer: int | None
+    editor: str | None
+    seed: int
+    device: str
+    dtype: str
+    stats: str | None
+    out: Path | None
+    root: Path
+    """pytest's root folder, in whose pyproject.toml a policy is looked for."""
+
+
+def is_edits_file(path: Path) -> bool:
+    """Whether the name says that the file holds edits."""
+    return path.name.endswith(_EDITS_FILES)
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare all options, each with its ini equivalent."""
+    group = parser.getgroup("editguard", "tests of model edits")
+    group.addoption(EDITS.flag, action="append", default=[], metavar=EDITS.metavar, help=EDITS.help)
+    parser.addini(EDITS.ini, f"{EDITS.help} One a line; used when no test is named.", type="linelist", default=[])
+    for option in OPTIONS:
+        group.addoption(option.flag, default=None, metavar=option.metavar, help=option.help)
+        parser.addini(option.ini, option.help, default=None)
+
+
+def read_settings(config: pytest.Config) -> Settings:
+    """Return the options as parsed; raises `pytest.UsageError` that names the value and the legal ones."""
+    values = {option.name: _value(config, option) for option in OPTIONS}
+    return Settings(edits=_all_edits(config), root=config.rootpath, **values)
+
+
+def _value(config: pytest.Config, option: Option) -> Any:
+    given = config.getoption(option.flag)
+    if given is not None:
+        return _parsed(option, option.flag, given, config.invocation_params.dir)
+    written = config.getini(option.ini)
+    return _parsed(option, option.ini, str(written).strip(), _ini_folder(config)) if written else option.default
+
+
+def _all_edits(config: pytest.Config) -> tuple[Path | None, ...]:
+    given = [_parsed(EDITS, EDITS.flag, text, config.invocation_params.dir) for text in config.getoption(EDITS.flag)]
+    # As with testpaths: who names what to run wants that, and not what the project usually runs.
+    if not given and config.args_source is not pytest.Config.ArgsSource.ARGS:
+        given = [_parsed(EDITS, EDITS.ini, text, _ini_folder(config)) for text in config.getini(EDITS.ini)]
+    return tuple(dict.fromkeys(given))
+
+
+def _ini_folder(config: pytest.Config) -> Path:
+    return config.inipath.parent if config.inipath is not None else config.rootpath
+
+
+def _parsed(option: Option, name: str, text: str, base: Path) -> Any:
+    try:
+        return option.parse(text, base)
+    except _Wrong as wrong:
+        raise pytest.UsageError(f"editguard: {name} = {text!r} {wrong}; correct it.") from None

@@ -1,0 +1,258 @@
+"""What all edits of a pytest session have in common: the model, loaded once, its controls, and each edit's record.
+
+Order: files are entered as they are collected; the first item that runs has the model loaded and the controls made;
+each edit is made, checked and undone when the first of its items runs, and only its record is kept. Updates of edits
+that come next are computed together, but in a worker of pytest-xdist, which does not know what it will be given.
+Out of scope: what a record means for an item (`judge`), and the log (`log`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import pytest
+
+from .options import Settings
+
+if TYPE_CHECKING:
+    from ...probes.requests.loader import LoadedRequests
+    from ...probes.requests.request import EditRequest
+    from ...reports.log.schema import ControlRecord, EditRecord, Header
+    from ..guard import GuardedEditor, Proposal
+
+__all__ = ["RECORD", "SESSION", "EditSession", "Edited", "Known", "one_sentence"]
+
+
+class Known(NamedTuple):
+    """What the records of a session have in common, once its controls were made."""
+
+    header: Header | None
+    controls: tuple[ControlRecord, ...]
+
+
+class Edited(Protocol):
+    """One collected edit."""
+
+    edit: EditRequest
+    index: int
+    """Its place among all that were collected."""
+    record: EditRecord | None
+    """What came of it, once it was made."""
+
+
+class EditSession:
+    """The model of a session with everything that is known about it; nothing is loaded before it is asked for."""
+
+    def __init__(self, settings: Settings, *, worker: bool = False) -> None:
+        """`worker` says that this process is one of several that share the items."""
+        self.settings = settings
+        self.files: list[LoadedRequests] = []
+        self.spoiled: str | None = None
+        """What changed the model, once something did; nothing that is measured afterwards can be trusted."""
+        self.known = Known(None, ())
+        self._worker = worker
+        self._guard: GuardedEditor | None = None
+        self._error: Exception | None = None
+        self._hash = ""
+        self._pending: dict[Edited, Proposal | Exception] = {}
+
+    # ------------------------------------------------------------------------------------------------------ collection
+
+    def enter(self, loaded: LoadedRequests) -> int:
+        """Note a file's requests and return the number of those before it.
+
+        Raises `RequestError` where a log is to be written and an id is in another file too: a log has it once.
+        """
+        from ...probes.errors import RequestError
+
+        owners = {request.id: file.source for file in self.files for request in file.requests}
+        both = [request.id for request in loaded.requests if request.id in owners]
+        if both and self.settings.out is not None:
+            raise RequestError(
+                f"The id {both[0]!r} of {loaded.source!r} is also in {owners[both[0]]!r}, and the log of --editguard-out can "
+                "hold it once; give the edits different ids, or test the files one by one."
+            )
+        before = sum(len(file.requests) for file in self.files)
+        self.files.append(loaded)
+        return before
+
+    # ----------------------------------------------------------------------------------------------------------- model
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the model was needed so far."""
+        return self._guard is not None
+
+    @property
+    def guard(self) -> GuardedEditor:
+        """The model under its policy, loaded when it is first asked for; raises `EditguardError`, each time the same."""
+        self._intact()
+        if self._error is not None:
+            raise self._error
+        if self._guard is None:
+            from ...probes.errors import EditguardError
+
+            try:
+                self._guard = self._load()
+            except EditguardError as error:
+                self._error = error
+                raise
+        return self._guard
+
+    def _load(self) -> GuardedEditor:
+        from ...probes.model.fingerprint import tensor_hash
+        from ...probes.model.language_model import load_model
+        from ..guard import GuardedEditor
+        from ..policy import load_policy
+        from ..setup import check_names, editable, prepare
+
+        asked = self.settings
+        policy = load_policy(asked.policy, asked.root)
+        check_names(policy, asked.policy)
+        setup = prepare(
+            load_model(asked.model, device=asked.device, dtype=asked.dtype),
+            layer=asked.layer, policy=policy, seed=asked.seed, statistics=asked.stats,
+        )  # fmt: skip
+        editable(setup.site)
+        _ = setup.lm.fingerprint, setup.bench  # as they are of the unedited model
+        self._hash = tensor_hash(setup.site.weight)
+        return GuardedEditor(setup)
+
+    def proved(self) -> GuardedEditor:
+        """Return the guard once its controls were made; raises `EditguardError` where they say that the checks prove nothing."""
+        from ...probes.errors import EditguardError
+
+        guard = self.guard
+        if self.known.header is None:
+            try:
+                self._run_controls(guard)
+            except EditguardError as error:
+                self._error = error
+                raise
+        return guard
+
+    def _run_controls(self, guard: GuardedEditor) -> None:
+        from ...probes.errors import EditguardError
+        from ...reports.log.file import Log
+        from ...reports.verdict.edit_story import collapse_bound, tell
+        from ...reports.verdict.reasons import void_reasons
+        from ..run.controls import controls_for
+        from ..run.execute import control_records
+
+        controls = controls_for(guard.setup) if guard.setup.policy.controls else ()
+        header = self._header(guard, [control.id for control in controls])
+        records = tuple(control_records(guard, controls))
+        self.known = Known(header, records)
+        void = list(void_reasons(Log(header, (), records, None), tell(records, collapse_bound(header))))
+        if void:
+            raise EditguardError(f"void: {' '.join(void)}")
+
+    def _header(self, guard: GuardedEditor, controls: list[str]) -> Header:
+        """What all records have in common, with the number of all requests of the files, selected or not."""
+        from ...probes.requests.loader import LoadedRequests
+        from ..run.to_log import header
+
+        requests = tuple(request for file in self.files for request in file.requests)
+        source, sha256 = ", ".join(file.source for file in self.files), _hash_of(self.files)
+        arguments = {name: _scalar(value) for name, value in vars(self.settings).items()}
+        baselines = guard.setup.baselines()
+        return header(guard.setup, LoadedRequests(requests, (), source, sha256), arguments, controls, baselines)
+
+    # ----------------------------------------------------------------------------------------------------------- edits
+
+    def record(self, node: Edited, coming: Iterable[Edited]) -> EditRecord:
+        """Return the record of a collected edit, which is made, checked and undone when it is first asked for.
+
+        `coming` are the edits that will be tested after it, each as often as it has items. Raises `EditguardError` where no
+        edit can be made: no model, failed controls, a changed model.
+        """
+        from ..run.execute import recorded
+
+        guard = self.proved()
+        if node.record is None:
+            if node not in self._pending:
+                self._propose(guard, node, () if self._worker else coming)
+            node.record = recorded(guard, node.edit, self._pending.pop(node), node.index)
+        return node.record
+
+    def _propose(self, guard: GuardedEditor, node: Edited, coming: Iterable[Edited]) -> None:
+        from ..run.execute import TOGETHER, proposals
+
+        chunk = [node]
+        for other in coming:
+            if len(chunk) == TOGETHER:
+                break
+            if other.record is None and other not in self._pending and other not in chunk:
+                chunk.append(other)
+        made = proposals(guard, [other.edit for other in chunk], self.settings.editor)
+        self._pending.update(zip(chunk, made, strict=True))
+
+    # ----------------------------------------------------------------------------------------------------------- proof
+
+    def prove(self, culprit: str) -> None:
+        """Raise `EditguardError` where the edited weight is not the one that was loaded; `culprit` was run last."""
+        from ...probes.errors import EditguardError
+        from ...probes.model.fingerprint import tensor_hash
+
+        if self._guard is None or self.spoiled is not None:
+            return
+        site = self._guard.setup.site
+        if tensor_hash(site.weight) != self._hash:
+            self.spoiled = (
+                f"{culprit} left the weight {site.path} of the session's model changed, so that nothing behind it can be "
+                "trusted; edit through edited_model or try_edit, which undo what they do."
+            )
+            raise EditguardError(self.spoiled)
+
+    def prove_all(self) -> None:
+        """Raise `EditguardError` where any tensor of the model is not the one that was loaded."""
+        from ...probes.errors import EditguardError
+        from ...probes.model.fingerprint import fingerprint
+
+        self._intact()
+        if self._guard is not None and fingerprint(self._guard.setup.lm.model) != self._guard.setup.lm.fingerprint:
+            raise EditguardError(
+                "The model's fingerprint is not the one that it had when it was loaded: something wrote to its weights, and no "
+                "result of this session can be trusted; find the test that did."
+            )
+
+    def _intact(self) -> None:
+        from ...probes.errors import EditguardError
+
+        if self.spoiled is not None:
+            raise EditguardError(self.spoiled)
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Let an error that editguard raises on purpose end a test with its sentence, without a traceback."""
+    from ...probes.errors import EditguardError
+    from ...reports.text import visible
+
+    try:
+        yield
+    except EditguardError as error:
+        raise pytest.fail.Exception(visible(f"editguard: {error}"), pytrace=False) from None
+
+
+def _hash_of(files: list[LoadedRequests]) -> str:
+    """The file's own hash; of several files that of their hashes."""
+    import hashlib
+
+    hashes = [file.sha256 for file in files]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def _scalar(value: Any) -> str | int | None:
+    if isinstance(value, tuple):
+        return ", ".join("builtin" if one is None else str(one) for one in value)
+    return str(value) if isinstance(value, Path) else value
+
+
+SESSION: pytest.StashKey[EditSession] = pytest.StashKey()
+"""Where a pytest configuration keeps its session of edits."""
+RECORD: pytest.StashKey[EditRecord] = pytest.StashKey()
+"""Where the item for which an edit was made keeps its record."""

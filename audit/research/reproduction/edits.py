@@ -1,0 +1,145 @@
+"""Each case edited without the guard by each editor, on the unedited model each time, into one resumable log an editor.
+
+Nothing is asked of the policy and no bound is kept: what collapses is what is to be seen. A log holds the records that
+an audit's log holds, so that ``editguard report`` reads it too. What a log has already is not made again, but for edits that
+ended in an error: their records are taken out of the log, since an id stands in it once.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from ....probes.errors import InputError
+from ....probes.requests.loader import LoadedRequests
+from ....reports.log.file import Log, LogWriter, log_so_far, rewrite_log
+from ....reports.log.schema import EditRecord, Footer, Header
+from ....reports.text import counted
+from ...editors.base import chosen_editor
+from ...guard import Assessment, GuardedEditor, Proposal
+from ...policy import Action, Decision
+from ...run.execute import proposed, recorded
+from ...run.to_log import header
+from ...setup import Progress
+from .cases import Case, Cases, Kind
+from .stamp import Stamp, refuse_another, stamp_in
+
+__all__ = ["EDITORS", "LOGS", "Edits", "make_edits"]
+
+EDITORS = ("rome", "c-rome", "prefixed")
+LOGS = "logs"
+"""Folder of the logs."""
+_CHECKS = ("perplexity", "efficacy", "generalization", "locality", "drift")
+_TOGETHER = 8
+"""Cases whose updates are computed at once. Who computes with whom decides about the last bits, so that a run that is gone on
+with computes the same ones together again."""
+
+Edits = Mapping[str, Mapping[str, EditRecord]]
+"""What came of each edit: by editor, then by request id."""
+
+
+def make_edits(
+    guard: GuardedEditor,
+    loaded: LoadedRequests,
+    cases: Cases,
+    folder: Path,
+    stamps: Mapping[str, Stamp],
+    progress: Progress = lambda *_: None,
+) -> Edits:
+    """Make all edits that the logs in `folder` do not hold yet, and return all of them.
+
+    `stamps` say for each editor what its figures depend on; raises `InputError` where a log was begun under another.
+    """
+    guard, started = replace(guard, checks=_CHECKS), time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as opened:
+        writers: dict[str, _Begun] = {}
+        found: dict[str, dict[str, EditRecord]] = {}
+        for editor in EDITORS:
+            path = folder / f"{editor}.jsonl"
+            log = _so_far(path, stamps[editor])
+            wanted = {case.request.id for case in cases.cases if editor in _editors(case.kind)}
+            if log is None or log.footer is None:
+                head = _header(guard, loaded, editor, stamps[editor], len(wanted))
+                writers[editor] = opened.enter_context(_Begun(path, head))
+            found[editor] = {} if log is None else {record.id: record for record in log.edits}
+            if editor not in writers and (lacking := wanted - found[editor].keys()):
+                raise InputError(
+                    f"The log {str(path)!r} is finished and lacks {counted(len(lacking), 'edit')} of the cases; remove it, or "
+                    "give another --out."
+                )
+        for start in range(0, len(cases.cases), _TOGETHER):
+            group = cases.cases[start : start + _TOGETHER]
+            if all(case.request.id in found[one] for case in group for one in _editors(case.kind)):
+                continue
+            progress("edits", start, len(cases.cases))
+            for editor, record in _made(guard, group, found, cases):
+                writers[editor].write(record)
+                found[editor][record.id] = record
+        for editor, writer in writers.items():
+            writer.write(Footer(records=len(found[editor]), seconds=round(time.monotonic() - started, 1)))
+    progress("edits", len(cases.cases), len(cases.cases))
+    return found
+
+
+def _editors(kind: Kind) -> tuple[str, ...]:
+    """Others than the paper's two kinds are made as published only: whether they collapse is what is asked of them."""
+    return EDITORS if kind in (Kind.FIRST, Kind.ORDINARY) else EDITORS[:1]
+
+
+def _so_far(path: Path, stamp: Stamp) -> Log | None:
+    """Return what the log holds, without edits that ended in an error; raises `InputError` for one of another stamp."""
+    log = log_so_far(path)
+    if log is None:
+        return None
+    refuse_another(f"The log {str(path)!r}", stamp_in(log.header.arguments.get("stamp"), path), stamp)
+    made = tuple(record for record in log.edits if record.outcome != "errored")
+    if len(made) < len(log.edits):
+        log = replace(log, edits=made, footer=None, torn=False)
+        rewrite_log(path, log)
+    return log
+
+
+class _Begun(LogWriter):
+    """A log that has its header, whether it was begun now or before."""
+
+    def __init__(self, path: Path, header: Header) -> None:
+        super().__init__(path)
+        self._header = header
+
+    def __enter__(self) -> _Begun:
+        super().__enter__()
+        if self.existing is None:
+            self.write(self._header)
+        return self
+
+
+def _header(guard: GuardedEditor, loaded: LoadedRequests, editor: str, stamp: Stamp, wanted: int) -> Header:
+    arguments = {"command": "reproduce", "editor": editor, "stamp": json.dumps(stamp)}
+    setup = replace(guard.setup, settings=chosen_editor(editor)().settings(guard.setup.settings))
+    found = header(setup, loaded, arguments, [], guard.setup.baselines())
+    # No control is made, and no edit but those of the cases.
+    return found.model_copy(update={"requests": wanted, "policy": {**found.policy, "controls": False}})
+
+
+def _made(
+    guard: GuardedEditor, some: Sequence[Case], found: Mapping[str, Mapping[str, EditRecord]], cases: Cases
+) -> Iterator[tuple[str, EditRecord]]:
+    """Yield editor and record of each edit of `some` cases that is not `found`, as it is made; all are computed."""
+    order = {case.request.id: index for index, case in enumerate(cases.cases)}
+    jobs = [(editor, case) for case in some for editor in _editors(case.kind)]
+
+    def propose(guard: GuardedEditor, asked: Sequence[tuple[str, Case]]) -> list[Proposal]:
+        return guard.propose([_forced(case.seen, editor) for editor, case in asked], bound=float("inf"))
+
+    for (editor, case), one in zip(jobs, proposed(guard, jobs, propose), strict=True):
+        if case.request.id not in found[editor]:
+            yield editor, recorded(guard, case.request, one, order[case.request.id])
+
+
+def _forced(seen: Assessment, editor: str) -> Assessment:
+    return replace(seen, decision=Decision(Action.ALLOW, editor, ("made without the guard",)))

@@ -1,0 +1,95 @@
+"""What prefixes do to the keys of all layers, measured once and kept beside the logs: the numbers behind experiment 8."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ....probes.keys.corpus_statistics import Corpus, corpus_from, sampled_corpus
+from ....probes.keys.prefixes import Role
+from ....probes.keys.statistics import KeyStatistics, identity_statistics
+from ....probes.model.site import find_site
+from ....probes.research.layer_sweep import LayerShift, statistics_by_pass, sweep
+from ....reports.log.bounded_read import LARGEST_BASELINE, bounded_bytes
+from ....reports.log.file import write_atomic
+from ...setup import KEYS_A_FEATURE, Progress, Setup
+from .cases import Cases
+from .experiments.clouds import KINDS, one_each
+from .stamp import Stamp
+
+__all__ = ["LAYERS", "LayerShifts", "kept_shifts", "layer_shifts"]
+
+LAYERS = "layers.json"
+_SAMPLED = "sampled from the model"
+
+
+class LayerShifts(BaseModel):
+    """The sweep as it is kept between runs; what it depends on is in `stamp`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    stamp: dict[str, str]
+    source: str
+    """Where C of the layers that are not edited comes from, in words."""
+    ids: list[str]
+    """One request of each subject, in the order of each layer's figures."""
+    layers: dict[int, list[LayerShift]]
+
+
+def layer_shifts(
+    setup: Setup, cases: Cases, corpus: str | None, path: Path, stamp: Stamp, progress: Progress
+) -> LayerShifts:
+    """Return what an earlier run kept in the file `path` under the same stamp and text, or measure it and keep it there.
+
+    `corpus` is the text that C of each layer is taken from, None for text sampled from the model. Raises what
+    `editguard.probes.research.layer_sweep` raises.
+    """
+    identity = setup.statistics.provenance.method == "identity"
+    text = None if identity or corpus is None else corpus_from(corpus)
+    ids = [case.request.id for kind in KINDS for case in one_each(cases.of(kind))]
+    full = {**stamp, "text": "none" if identity else _SAMPLED if text is None else text.sha256}
+    kept = kept_shifts(path)
+    if kept is not None and (kept.stamp, kept.ids) == (full, ids):
+        return kept
+    if not identity and text is None:
+        text = sampled_corpus(setup.lm, seed=setup.seed, least=KEYS_A_FEATURE * setup.site.d_ff)
+    found = LayerShifts(
+        stamp=full, source="the identity" if text is None else text.source, ids=ids,
+        layers=_measured(setup, cases, text, progress),
+    )  # fmt: skip
+    write_atomic(path, found.model_dump_json() + "\n")
+    return found
+
+
+def kept_shifts(path: Path) -> LayerShifts | None:
+    """Return what is kept; None where there is none that can be read, since it is made again in minutes."""
+    try:
+        return LayerShifts.model_validate_json(bounded_bytes(path, LARGEST_BASELINE))
+    except (OSError, ValidationError):
+        return None
+
+
+def _measured(setup: Setup, cases: Cases, text: Corpus | None, progress: Progress) -> dict[int, list[LayerShift]]:
+    layers = range(len(setup.site.blocks))
+    passes = (
+        [_identities(setup, layers)]
+        if text is None
+        else statistics_by_pass(
+            setup.lm, layers, text, site_path=setup.site_path,
+            progress=lambda done, of: progress("key statistics of all layers", done, of),
+        )
+    )  # fmt: skip
+    requests = [case.request for kind in KINDS for case in one_each(cases.of(kind))]
+    found: dict[int, list[LayerShift]] = {}
+    for some in passes:
+        # At the edited layer C is the one that the edits were made with.
+        known = {layer: setup.statistics if layer == setup.site.layer else one for layer, one in some.items()}
+        prefixes = setup.prefixes.texts(Role.KEY)
+        found |= sweep(setup.lm, list(known), requests, prefixes, known, site_path=setup.site_path)
+    return found
+
+
+def _identities(setup: Setup, layers: range) -> dict[int, KeyStatistics]:
+    sizes = {layer: find_site(setup.lm.model, layer, setup.site_path).d_ff for layer in layers}
+    return {layer: identity_statistics(size, setup.lm.fingerprint, layer) for layer, size in sizes.items()}

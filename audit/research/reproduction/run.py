@@ -1,0 +1,141 @@
+"""One reproduction from start to end: cases, edits, keys, experiments, then ``reproduction.json``, page and tables from it.
+
+What takes long is kept in the output folder and not done again: which requests are cases (``cases.json``), what came of each
+edit (``logs/``) and the keys of all layers (``layers.json``). Each names what it depends on, and what was begun with something
+else is refused.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ....probes.errors import InputError
+from ....probes.model.encoders import load_encoder
+from ....probes.requests.loader import LoadedRequests
+from ....reports.log.bounded_read import LARGEST_BASELINE, bounded_bytes
+from ....reports.log.file import sweep, write_atomic
+from ....reports.reproduction.page import render_reproduction
+from ....reports.reproduction.schema import Reproduction
+from ....reports.reproduction.tables import remove_tables, write_tables
+from ....reports.reproduction.text import render_markdown
+from ...guard import GuardedEditor
+from ...process import trusted_device
+from ...run.file_names import writable
+from ...run.to_log import versions
+from ...setup import Progress, Setup, editable
+from .all_experiments import all_experiments, missing_kinds
+from .cases import Cases, Chosen, Kind, choose, find_cases
+from .edits import EDITORS, LOGS, make_edits
+from .layer_shifts import LAYERS
+from .stamp import Stamp, editor_settings, editor_stamp, refuse_another, run_stamp
+
+__all__ = ["MOST_CASES", "ORDINARY", "PAGE", "RESULT", "TABLES", "TEXT", "kept_choice", "kept_result", "reproduce"]
+
+RESULT, PAGE, TEXT, TABLES = "reproduction.json", "reproduction.html", "reproduction.md", "tables"
+ORDINARY = MOST_CASES = 100
+"""Ordinary requests, and at most so many of each other kind: with three editors about 700 edits, an hour or two for 135M
+parameters on two cores."""
+_CASES = "cases.json"
+
+
+def reproduce(
+    setup: Setup,
+    loaded: LoadedRequests,
+    out: Path,
+    *,
+    ordinary: int = ORDINARY,
+    most_cases: int = MOST_CASES,
+    corpus: str | None = None,
+    encoder_ref: str | None = None,
+    allow_pickle: bool = False,
+    command: str = "",
+    progress: Progress = lambda *_: None,
+    notice: Callable[[str], None] = lambda _: None,
+) -> Reproduction:
+    """Run every experiment on the requests of `loaded`, write all files into the folder `out`, and return the result.
+
+    `ordinary` requests and at most `most_cases` of each other kind are edited; `notice` is told, before any edit, what cannot
+    be asked of them; `allow_pickle` is for the encoder's weights. A folder that holds the beginning of the same reproduction is
+    gone on with; raises `InputError` where it holds another.
+    """
+    editable(setup.site)
+    started, guard = time.monotonic(), GuardedEditor(setup)
+    for folder in (out, out / LOGS, out / TABLES):
+        writable(folder, inside=folder != out)
+    sweep(out, (RESULT, PAGE, TEXT, _CASES, LAYERS))
+    sweep(out / LOGS, [f"{editor}.jsonl" for editor in EDITORS])
+    # What is wrong with it is better known now than after all edits.
+    compared = None if encoder_ref is None else load_encoder(
+        encoder_ref, device=str(setup.lm.device), allow_pickle=allow_pickle
+    )  # fmt: skip
+    with trusted_device(setup.lm.device, "the reproduction", "give the same command again, which goes on"):
+        stamp = run_stamp(setup, loaded, ordinary, most_cases)
+        most = dict.fromkeys(Kind, most_cases) | {Kind.ORDINARY: ordinary}
+        cases = _cases(guard, loaded, out / _CASES, most, stamp, progress)
+        if (missing := missing_kinds(setup, cases)) is not None:
+            notice(f"Experiments 6 to 9 and 11 will not be run. {missing}")
+        stamps = {editor: editor_stamp(stamp, setup, editor) for editor in EDITORS}
+        edits = make_edits(guard, loaded, cases, out / LOGS, stamps, progress)
+        experiments = all_experiments(
+            setup, cases, edits, corpus=corpus, layers_file=out / LAYERS, stamp=stamp, compared=compared, progress=progress
+        )  # fmt: skip
+    found = Reproduction(
+        editguard_version=version("editguard"), created=datetime.now(UTC).isoformat(timespec="seconds"), command=command,
+        model=setup.lm.ref, model_fingerprint=setup.lm.fingerprint, layer=setup.site.layer, layers=len(setup.site.blocks),
+        seed=setup.seed, source=loaded.source, source_sha256=loaded.sha256, requests=len(loaded.requests),
+        cases=cases.counts(), statistics=setup.statistics.provenance.source, experiments=experiments,
+        editors={editor: dict(editor_settings(setup, editor)) for editor in EDITORS}, versions=versions(setup.lm),
+        seconds=round(time.monotonic() - started, 1),
+    )  # fmt: skip
+    _write(out, found)
+    return found
+
+
+def _write(out: Path, found: Reproduction) -> None:
+    remove_tables(out / TABLES, kept_result(out / RESULT), found)
+    write_atomic(out / RESULT, found.model_dump_json(indent=1) + "\n")
+    write_tables(out / TABLES, found)
+    write_atomic(out / TEXT, render_markdown(found))
+    write_atomic(out / PAGE, render_reproduction(found))
+
+
+def kept_result(path: Path) -> Reproduction | None:
+    """Return what an earlier run wrote; None where nothing, or nothing that this editguard reads."""
+    try:
+        return Reproduction.model_validate_json(bounded_bytes(path, LARGEST_BASELINE))
+    except (OSError, ValidationError):
+        return None
+
+
+def _cases(
+    guard: GuardedEditor, loaded: LoadedRequests, path: Path, most: Mapping[Kind, int], stamp: Stamp, progress: Progress
+) -> Cases:
+    """Return the cases that were chosen before, or choose them; what was chosen is kept in the file `path`."""
+    chosen = kept_choice(path)
+    if chosen is None:
+        chosen = choose(guard, loaded.requests, most, stamp, progress)
+        write_atomic(path, chosen.model_dump_json() + "\n")
+    else:
+        refuse_another(f"The reproduction in the folder {str(path.parent)!r}", chosen.stamp, stamp)
+    cases = find_cases(guard, loaded.requests, chosen)
+    if cases.chosen != chosen:
+        write_atomic(path, cases.chosen.model_dump_json() + "\n")
+    return cases
+
+
+def kept_choice(path: Path) -> Chosen | None:
+    """Return what the file `path` holds, None where there is none; raises `InputError` where it cannot be read."""
+    if not path.is_file():
+        return None
+    try:
+        return Chosen.model_validate_json(bounded_bytes(path, LARGEST_BASELINE))
+    except (OSError, ValidationError) as error:
+        raise InputError(
+            f"{str(path)!r} holds no choice of cases that this editguard reads; remove it, or give another --out."
+        ) from error

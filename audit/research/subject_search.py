@@ -1,0 +1,191 @@
+"""Whose fact was edited? A rank-one change points back at the key that it was made for.
+
+An update of the ROME family is ``Delta ~ l r^T`` with ``r ~ C^-1 k``, so ``C r`` has the direction of the edited subject's
+mean key, of unknown length and sign. Each candidate's mean key under the run's prefixes is compared with it; since all
+keys have much in common, only what stands off the mean over candidates counts. The answer is only as good as the
+vocabulary: a subject that is not in it cannot be named, and another takes its place. So the best one is held against a
+null distribution: how alike each candidate is to the nearest other one, which is what would be found were it not there
+itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+
+from ...probes.errors import EditguardError, InputError, ModelError
+from ...probes.forward.prefix_cache import PrefixCache
+from ...probes.keys.corpus_statistics import corpus_from
+from ...probes.keys.prefixes import ContextPrefixes, Role, make_prefixes
+from ...probes.keys.statistics import KeyStatistics
+from ...probes.keys.subject_keys import SubjectKeys, all_subject_keys
+from ...probes.model.language_model import LanguageModel
+from ...probes.model.site import EditSite, Orientation, find_site, layer_count
+from ...probes.requests.request import EditRequest
+from ...probes.research.tensor_change import Rank, Spectrum
+from ...reports.html.diff_page import Guess, Search
+from ..setup import Progress, check_statistics, statistics_for
+
+__all__ = [
+    "LEAST",
+    "Candidates",
+    "Likeness",
+    "absent",
+    "candidate_keys",
+    "check_asked",
+    "likeness",
+    "search",
+    "subject_requests",
+]
+
+LEAST = 20
+"""Fewest candidates: of fewer nobody can tell whether the best one stands out."""
+
+
+_SHOWN = 5
+
+
+class Likeness(NamedTuple):
+    """One candidate's score."""
+
+    subject: str
+    cosine: float
+    """Between the parts of ``C r`` and of the candidate's mean key that are orthogonal to the mean over all candidates."""
+
+
+class Candidates(NamedTuple):
+    """Subjects with their mean keys [n, roles, d_ff] under each role's prefixes, float64 on the CPU."""
+
+    subjects: tuple[str, ...]
+    keys: torch.Tensor
+
+
+def check_asked(subjects: Sequence[EditRequest], statistics: str | None, corpus: str | None) -> None:
+    """Raise `InputError` for what no search can be made with, before any model is loaded."""
+    different = len({request.subject for request in subjects})
+    if different < LEAST:
+        raise InputError(
+            f"A search for the edited subject needs at least {LEAST} different subjects, since among fewer nobody can tell "
+            f"whether the best stands out, and {different} were given; give more, such as other subjects of the kind that may "
+            "have been edited."
+        )
+    if statistics is not None:
+        check_statistics(statistics)
+    elif corpus is not None:
+        corpus_from(corpus)
+
+
+def subject_requests(subjects: Sequence[str]) -> list[EditRequest]:
+    """Return a request for each subject that is known by name only; what follows a subject does not change its key."""
+    return [
+        EditRequest(id=str(index), subject=subject, prompt=f"{subject} is", target_new="")
+        for index, subject in enumerate(subjects)
+    ]
+
+
+def candidate_keys(
+    lm: LanguageModel,
+    site: EditSite,
+    requests: Sequence[EditRequest],
+    prefixes: ContextPrefixes,
+    known: PrefixCache | None = None,
+) -> Candidates:
+    """Return the mean key of each subject; those that cannot be located are left out, and a subject comes once.
+
+    Raises `InputError` where fewer than `LEAST` are left.
+    """
+    once = list({request.subject: request for request in requests}.values())
+    each = [all_subject_keys(lm, site, once, prefixes.texts(role), known=known) for role in (Role.KEY, Role.EDIT)]
+    kept = {
+        request.subject: torch.stack([found.mean_key.double().cpu() for found in row if isinstance(found, SubjectKeys)])
+        for request, *row in zip(once, *each, strict=True)
+        if all(isinstance(found, SubjectKeys) for found in row)
+    }
+    if len(kept) < LEAST:
+        raise InputError(
+            f"Of the candidates {len(kept)} can be located, and with fewer than {LEAST} nobody can tell whether the best stands "
+            "out; give more subjects."
+        )
+    return Candidates(tuple(kept), torch.stack([*kept.values()]))
+
+
+def likeness(right: torch.Tensor, statistics: KeyStatistics, candidates: Candidates) -> list[Likeness]:
+    """Return all candidates by their likeness to the key that ``right`` [d_ff] was made for, most alike first.
+
+    A candidate counts with the better of its roles. The sign of ``right`` is not known, and is chosen so that the key
+    lies on the candidates' side.
+    """
+    matrix = statistics.second_moment.double().cpu()
+    shift = statistics.ridge * matrix.diagonal().mean()
+    pointed = matrix @ right.double().cpu() + shift * right.double().cpu()
+    scores = []
+    for keys in candidates.keys.unbind(1):
+        mean = keys.mean(0)
+        sign = torch.sign(pointed @ mean)
+        # The key's length is lost in a singular vector, and so is how far it lies from the mean along the mean itself.
+        seen = sign * _off(pointed[None], mean)
+        scores.append(torch.nn.functional.cosine_similarity(_off(keys, mean), seen))
+    best = torch.stack(scores).amax(0)
+    order = best.argsort(descending=True).tolist()
+    return [Likeness(candidates.subjects[index], float(best[index])) for index in order]
+
+
+def absent(candidates: Candidates) -> torch.Tensor:
+    """Return for each candidate its likeness to the nearest other one [n]: what the best would have, were it left out."""
+    found = []
+    for keys in candidates.keys.unbind(1):
+        unit = torch.nn.functional.normalize(_off(keys, keys.mean(0)), dim=1)
+        found.append((unit @ unit.T).fill_diagonal_(-1).amax(1))
+    return torch.stack(found).amax(0)
+
+
+def _off(keys: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """Return the part of `keys` [n, d_ff] that is orthogonal to `mean` [d_ff]."""
+    return keys - torch.outer(keys @ mean / (mean @ mean), mean)
+
+
+def search(
+    lm: LanguageModel, spectra: Mapping[str, Spectrum], subjects: Sequence[EditRequest], statistics: str | None,
+    corpus: str | None, seed: int, progress: Progress,
+) -> list[Search]:  # fmt: skip
+    """Return the likely subjects of every change of rank one at a down-projection of `lm`, the unedited base.
+
+    `spectra` are by tensor; `statistics`, `corpus` and `seed` as in `editguard.audit.setup.prepare`. A search that cannot be
+    made is one that was not measured, and says why: what else is known of the checkpoints is worth a report.
+    """
+
+    def one(name: str, site: EditSite) -> Search:
+        seen = spectra[name]
+        right = seen.right if site.orientation is Orientation.OUT_IN else seen.left
+        c = statistics_for(lm, site, statistics, corpus, seed, progress)
+        candidates = candidate_keys(lm, site, subjects, make_prefixes(lm, seed))
+        return _record(name, likeness(right, c, candidates), absent(candidates))
+
+    found = []
+    for site in _sites(lm):
+        name = f"{site.path}.weight"
+        if name in spectra and spectra[name].rank is Rank.ONE:
+            try:
+                found.append(one(name, site))
+            except EditguardError as error:
+                found.append(Search(tensor=name, candidates=len(subjects), guesses=[], error=str(error)))
+    return found
+
+
+def _sites(lm: LanguageModel) -> Iterator[EditSite]:
+    for layer in range(layer_count(lm.model)):
+        try:
+            yield find_site(lm.model, layer)
+        except ModelError:  # a layer that has none, such as a mixture of experts
+            continue
+
+
+def _record(name: str, ranked: Sequence[Likeness], null: torch.Tensor) -> Search:
+    as_alike = int((null >= ranked[0].cosine).sum())
+    return Search(
+        tensor=name, candidates=len(ranked), margin=ranked[0].cosine - ranked[1].cosine,
+        p_value=(as_alike + 1) / (len(null) + 1),
+        guesses=[Guess(subject=one.subject, cosine=one.cosine) for one in ranked[:_SHOWN]],
+    )  # fmt: skip

@@ -1,0 +1,96 @@
+"""A causal trace from requests to files: ``trace.json``, and ``trace.html`` made from it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from ...probes.errors import InputError, NotFinite, RequestError
+from ...probes.model.language_model import LanguageModel
+from ...probes.requests.request import EditRequest
+from ...probes.research.tracing import Trace, Tracer, considered_layers, suggested_layer
+from ...reports.html.trace_page import SkippedTrace, TraceFile, TraceRecord, render_trace
+from ...reports.log.file import write_atomic
+from ...reports.text import counted
+from ..process import trusted_device
+from ..setup import Progress
+
+__all__ = ["PAGE", "TRACE", "run_trace"]
+
+TRACE, PAGE = "trace.json", "trace.html"
+_SILENT = (
+    "noise in the subject leaves {trace.corrupted:.2g} of {trace.clean:.2g} of the answer {trace.answer!r}, so that the rest "
+    "of the prompt gives it"
+)
+
+
+def run_trace(
+    lm: LanguageModel,
+    requests: Sequence[EditRequest],
+    source: str,
+    out: Path,
+    *,
+    noise: float,
+    draws: int,
+    seed: int,
+    site: str | None = None,
+    progress: Progress = lambda *_: None,
+) -> TraceFile:
+    """Trace the facts that `requests` would change and write both files into the folder `out`; return what they hold.
+
+    A request that cannot be traced, or whose answer does not come from its subject, is named in them. Raises `InputError`
+    where none can be traced, and writes nothing then.
+    """
+    if not noise > 0:
+        raise InputError(f"The noise is {noise:g}, and without any nothing is corrupted; give a number over 0.")
+    with trusted_device(lm.device, "the trace", "give the same command again"):
+        tracer = Tracer(lm, noise=noise, draws=draws, seed=seed, site=site)
+        traces, skipped = _traced(tracer, requests, progress)
+    if not traces:
+        why = f" ({skipped[0].id!r}: {skipped[0].why.rstrip('.')})" if skipped else ""
+        raise InputError(
+            f"None of {counted(len(requests), 'request')} of {source!r} could be traced{why}; give prompts whose answer the "
+            "model knows by their subject, or more --noise."
+        )
+    found = TraceFile(
+        editguard_version=version("editguard"), created=datetime.now(UTC).isoformat(timespec="seconds"), model=lm.ref,
+        model_fingerprint=lm.fingerprint, layers=len(traces[0].windows), window=tracer.window, noise=noise, draws=draws,
+        seed=seed, source=source, considered=considered_layers(len(traces[0].windows), tracer.window),
+        suggested_layer=suggested_layer(traces), traces=[_record(one) for one in traces],
+        skipped=skipped,
+    )  # fmt: skip
+    write_atomic(out / TRACE, found.model_dump_json() + "\n")
+    write_atomic(out / PAGE, render_trace(found))
+    return found
+
+
+def _traced(
+    tracer: Tracer, requests: Sequence[EditRequest], progress: Progress
+) -> tuple[list[Trace], list[SkippedTrace]]:
+    """Return what could be traced, and of the others why not."""
+    traces: list[Trace] = []
+    skipped: list[SkippedTrace] = []
+    for index, request in enumerate(requests):
+        progress("tracing", index, len(requests))
+        try:
+            trace = tracer.trace(request)
+        except (RequestError, NotFinite) as error:
+            skipped.append(SkippedTrace(id=request.id, why=str(error)))
+            continue
+        if trace.tells:
+            traces.append(trace)
+        else:
+            skipped.append(SkippedTrace(id=request.id, why=_SILENT.format(trace=trace)))
+    progress("tracing", len(requests), len(requests))
+    return traces, skipped
+
+
+def _record(trace: Trace) -> TraceRecord:
+    first, last = trace.subject
+    return TraceRecord(
+        id=trace.request.id, prompt=trace.request.prompt, tokens=list(trace.tokens), first=first, last=last,
+        answer=trace.answer, clean=trace.clean, corrupted=trace.corrupted, states=trace.states.clamp(0, 1).tolist(),
+        windows=trace.windows.clamp(0, 1).tolist(),
+    )  # fmt: skip

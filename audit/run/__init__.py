@@ -1,0 +1,1 @@
+"""One audit from start to end: controls, requests, records, outputs, resuming."""

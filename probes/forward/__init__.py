@@ -1,0 +1,1 @@
+"""Forward passes made fast: batches, partial passes, cached prefixes, hooks. Nothing here changes a result."""

@@ -1,0 +1,194 @@
+"""Text written by the model itself: sampled under a seed, or greedy. One batch, padded on the left, whatever the
+tokenizer's own padding side is; the process's random state is neither used nor moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from ..errors import NotFinite
+from .batches import each_fitting, pad
+from .hooks import pad_id, select_logits
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..model.language_model import LanguageModel
+
+__all__ = ["continuations", "guessed", "sampled"]
+
+_ROWS = 128
+"""Rows that are written at once."""
+
+
+def continuations(
+    lm: LanguageModel,
+    rows: Sequence[Sequence[int]],
+    tokens: int | Sequence[int],
+    drafts: Sequence[Sequence[int]] | None = None,
+) -> list[list[int]]:
+    """Return the greedy continuation of each row of ids: `tokens` new ids (one number a row), fewer where the text ends.
+
+    `drafts` are guesses of them. One pass over all of a row's draft tells how much of it is the
+    greedy choice; only from there on is generated, so that a good guess saves time and a bad one changes nothing.
+    """
+    wanted = [tokens] * len(rows) if isinstance(tokens, int) else list(tokens)
+    drafts = None if drafts is None else [draft[:most] for draft, most in zip(drafts, wanted, strict=True)]
+    agreed = [0] * len(rows) if drafts is None else _agreed(lm, rows, drafts)
+    found = [list(draft) for draft in drafts] if drafts is not None else [[] for _ in rows]
+    # A draft that is shorter has ended, and agrees that it does.
+    left = [index for index, count in enumerate(agreed) if count < max(len(found[index]), 1)]
+    if left:
+        begun = [[*rows[index], *found[index][: agreed[index]]] for index in left]
+        most = max(wanted[index] - agreed[index] for index in left)
+        for index, new in zip(left, _generate(lm, begun, most), strict=True):
+            found[index] = [*found[index][: agreed[index]], *new][: wanted[index]]
+    return found
+
+
+def _agreed(lm: LanguageModel, rows: Sequence[Sequence[int]], drafts: Sequence[Sequence[int]]) -> list[int]:
+    """Return how many ids of each draft, counted from its begin, are the model's greedy choice."""
+    import torch
+
+    joined = [[*row, *draft] for row, draft in zip(rows, drafts, strict=True)]
+    batch = pad(joined, pad_id(lm), lm.device)
+    width = batch.input_ids.shape[1]
+    places = [n * width + len(row) - 1 + step for n, row in enumerate(rows) for step in range(len(drafts[n]))]
+    with torch.no_grad(), select_logits(lm, torch.tensor(places, dtype=torch.long)):
+        choices = lm.run(**batch._asdict(), use_cache=False).logits[0].argmax(-1)
+    chosen = choices.split([len(draft) for draft in drafts])
+    return [
+        next(
+            (step for step, (token, choice) in enumerate(zip(draft, row.tolist(), strict=True)) if token != choice),
+            len(draft),
+        )
+        for draft, row in zip(drafts, chosen, strict=True)
+    ]
+
+
+def sampled(
+    lm: LanguageModel,
+    rows: Sequence[Sequence[int]],
+    tokens: int,
+    *,
+    seed: int | Sequence[int],
+    top_k: int,
+    least: int = 0,
+    temperature: float = 1.0,
+) -> list[list[int]]:
+    """Return one sampled continuation of each row, reproducible from the seed on one machine.
+
+    With a seed for each row what is drawn for it does not depend on the others.
+
+    Raises `NotFinite` where the model's logits hold NaN or +Inf, so that nothing can be drawn from them.
+    """
+    from transformers import LogitsProcessorList
+
+    draw = _Drawn([seed] if isinstance(seed, int) else seed, top_k, temperature)
+    return _generate(lm, rows, tokens, draw.drawing, min_new_tokens=least, logits_processor=LogitsProcessorList([draw]))
+
+
+class _Drawn:
+    """Adds Gumbel noise to the `top_k` largest logits and forbids the others: the greedy choice is then a sample.
+
+    The same distribution as drawing from their softmax, without a pass over the vocabulary and without the process's
+    random state. Source: Gumbel-max trick, e.g. arXiv 1611.01144, equation 1.
+    """
+
+    def __init__(self, seeds: Sequence[int], top_k: int, temperature: float) -> None:
+        import torch
+
+        self._top_k, self._temperature = top_k, temperature
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._drawn_by = self._generators
+
+    @contextmanager
+    def drawing(self, members: Sequence[int]) -> Iterator[None]:
+        """Draw for the rows of these indices; what was drawn is taken back where the block raises."""
+        chosen = self._generators if len(self._generators) == 1 else [self._generators[index] for index in members]
+        before, self._drawn_by = [one.get_state() for one in chosen], chosen
+        try:
+            yield
+        except BaseException:
+            for one, state in zip(chosen, before, strict=True):
+                one.set_state(state)
+            raise
+
+    def __call__(self, _: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        # -Inf is how earlier processors forbid a token; NaN and +Inf come from the model.
+        if bool((scores.isnan() | scores.isposinf()).any()):
+            raise NotFinite(
+                "The model's logits hold NaN or Inf, so no text can be sampled from it and no edit of it judged; check its "
+                "weights and dtype."
+            )
+        best = scores.topk(min(self._top_k, scores.shape[-1]))
+        each = torch.empty(best.values.shape).chunk(len(self._drawn_by))
+        noise = -torch.cat(
+            [part.exponential_(generator=by) for part, by in zip(each, self._drawn_by, strict=True)]
+        ).log()
+        drawn = best.values.float() / self._temperature + noise.to(scores.device)
+        return torch.full_like(scores, -float("inf"), dtype=torch.float32).scatter(-1, best.indices, drawn)
+
+
+def guessed(
+    lm: LanguageModel,
+    rows: Sequence[Sequence[int]],
+    tokens: int,
+    during: Callable[[Sequence[int]], AbstractContextManager[None]],
+) -> list[list[int]]:
+    """Return the greedy continuation of each row of ids, the rows of each batch being written in the context `during` gives.
+
+    It is called with the indices of those rows, of which a batch that does not fit into memory holds fewer.
+    """
+    return _generate(lm, rows, tokens, during)
+
+
+def _generate(
+    lm: LanguageModel,
+    rows: Sequence[Sequence[int]],
+    tokens: int,
+    during: Callable[[Sequence[int]], AbstractContextManager[None]] = lambda _: nullcontext(),
+    **options: Any,
+) -> list[list[int]]:
+    chunks = [range(len(rows))[start : start + _ROWS] for start in range(0, len(rows), _ROWS)]
+
+    def run(members: Sequence[int]) -> list[list[int]]:
+        with during(members):
+            return _generate_chunk(lm, [rows[index] for index in members], tokens, **options)
+
+    return [row for _, found in each_fitting(chunks, run) for row in found]
+
+
+def _generate_chunk(lm: LanguageModel, rows: Sequence[Sequence[int]], tokens: int, **options: Any) -> list[list[int]]:
+    import torch
+
+    generate: Any = lm.model.generate
+    width, fill = max(len(row) for row in rows), pad_id(lm)
+    ids = torch.tensor([[fill] * (width - len(row)) + list(row) for row in rows], device=lm.device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=lm.device)
+    # A checkpoint's own generation settings may forbid repetition, which would hide a model that repeats itself.
+    plain = {
+        "do_sample": False,
+        "num_beams": 1,
+        "repetition_penalty": 1.0,
+        "no_repeat_ngram_size": 0,
+        "min_new_tokens": 0,
+    }
+    chosen = {**plain, **options, "max_new_tokens": tokens, "pad_token_id": fill}
+    with torch.no_grad(), lm.products():
+        out = generate(input_ids=ids, attention_mask=mask, **chosen)
+    return [_until_end(row, _ends(lm)) for row in out[:, width:].tolist()]
+
+
+def _ends(lm: LanguageModel) -> set[int]:
+    found = lm.model.generation_config.eos_token_id
+    return set(found if isinstance(found, list) else [found])
+
+
+def _until_end(row: list[int], ends: set[int]) -> list[int]:
+    """Cut what fills a row up behind the end of its text; the id of the end stays."""
+    return row[: next((index + 1 for index, token in enumerate(row) if token in ends), len(row))]

@@ -1,0 +1,52 @@
+"""A forward pass as if a rank-one update were in the weights: another one for each row of a batch, and nothing written.
+
+``(W + left right^T) k = W k + left (right . k)``, so a hook on the site's module is enough. What comes out differs from
+the written edit by rounding, so it may guide and never judge: checks measure the weights themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..model.site import EditSite
+
+__all__ = ["RankOne", "as_if_edited"]
+
+
+class RankOne(Protocol):
+    """An update ``left right^T``."""
+
+    @property
+    def left(self) -> torch.Tensor:
+        """[d_model]."""
+
+    @property
+    def right(self) -> torch.Tensor:
+        """[d_ff]."""
+
+
+@contextmanager
+def as_if_edited(site: EditSite, updates: Sequence[RankOne]) -> Iterator[None]:
+    """Let row ``n`` of every batch be computed as if ``updates[n]`` were written; batches must have that many rows."""
+    import torch
+
+    weight = site.weight
+    left = torch.stack([one.left for one in updates]).to(weight.device, torch.float32)
+    right = torch.stack([one.right for one in updates]).to(weight.device, torch.float32)
+
+    def add(_: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        # Some families flatten their batch before the MLP.
+        keys = args[0].reshape(len(updates), -1, right.shape[-1]).float()
+        change = (keys * right[:, None]).sum(-1, keepdim=True) * left[:, None]
+        return output + change.reshape(output.shape).to(output.dtype)
+
+    handle = site.module.register_forward_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,162 @@
+"""Prefixes run once: rows that begin with a known prefix go on from its attention keys and values.
+
+`prefix_cache` runs every prefix through the unedited model, compares one row that goes on from it with an ordinary
+pass, and gives up (None) where the two differ, so that an architecture with a cache of its own kind is only slower.
+`join` lays rows out for one forward pass: what is known of a row stands on the right of ``past`` places, the rest of it
+right-padded behind, so that token ``t`` of a row lies at place ``past - lead + t`` in every row.
+
+Only the unedited model's states are kept; who edits must not join above the edited layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from transformers.cache_utils import DynamicCache
+
+from .batches import batches, each_fitting, pad
+from .hooks import cache_of, pad_id, record_entry, select_logits
+
+if TYPE_CHECKING:
+    from ..model.language_model import LanguageModel
+    from ..model.site import EditSite
+
+__all__ = ["Joined", "PrefixCache", "join", "prefix_cache"]
+
+_AGREEMENT = 1e-3
+"""Largest difference of a logit from the ordinary pass, relative to the largest logit, in fp32; measured: under 1e-5."""
+
+
+class Joined(NamedTuple):
+    """Rows laid out for one forward pass; token ``t`` of row ``n`` lies at place ``past - leads[n] + t``."""
+
+    inputs: dict[str, Any]
+    """What the model is called with; its cache, where there is one, grows by the rest of the rows."""
+    leads: list[int]
+    """How many tokens of each row are known."""
+    past: int
+    """Places before the rest of the rows: the longest lead."""
+    hidden: torch.Tensor | None
+    """What enters the site's block at those places [rows, past, d_model]; None where nothing is known."""
+
+    @property
+    def width(self) -> int:
+        """Tokens that are run in each row, padding included."""
+        return int(self.inputs["input_ids"].shape[1])
+
+    def places(self, tokens: torch.Tensor, size: int) -> torch.Tensor:
+        """Return where `tokens` ([tokens], or [rows, tokens]) of each row lie among `size` places; those outside are clamped."""
+        return (tokens + (self.past - torch.tensor(self.leads))[:, None]).clamp(0, size - 1)
+
+
+class PrefixCache:
+    """The states of some prefixes' tokens in the unedited model."""
+
+    def __init__(self, lm: LanguageModel, site: EditSite, texts: Sequence[str]) -> None:
+        """Run the prefixes once, in batches; of those that begin another, the other is enough."""
+        rows = sorted({tuple(lm.tokenizer(text).input_ids) for text in texts}, key=lambda row: (-len(row), row))
+        self.rows: list[tuple[int, ...]] = []
+        for row in rows:
+            if row and not any(other[: len(row)] == row for other in self.rows):
+                self.rows.append(row)
+        parts: dict[int, tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]] = {}
+
+        def run(members: Sequence[int]) -> tuple[torch.Tensor, list[Any]]:
+            cache = DynamicCache()
+            inputs = pad([self.rows[index] for index in members], pad_id(lm), lm.device)._asdict()
+            # The logits are not wanted, so the head sees one place.
+            with torch.no_grad(), record_entry(site) as seen, select_logits(lm, torch.tensor([0])):
+                lm.run(**inputs, use_cache=True, past_key_values=cache)
+            return seen[0].hidden, cache.layers
+
+        for members, (hidden, layers) in each_fitting(batches([len(row) for row in self.rows]), run):
+            for place, index in enumerate(members):
+                length = len(self.rows[index])
+                states = [(layer.keys[place, :, :length], layer.values[place, :, :length]) for layer in layers]
+                parts[index] = hidden[place, :length], states
+        order = range(len(self.rows))
+        self._hidden = torch.cat([parts[index][0] for index in order])
+        self._layers = [
+            (torch.cat([keys for keys, _ in layer], 1), torch.cat([values for _, values in layer], 1))
+            for layer in zip(*(parts[index][1] for index in order), strict=True)
+        ]
+        self._begins: dict[tuple[int, ...], int] = {}
+        begin = 0
+        for row in self.rows:
+            for length in range(1, len(row) + 1):
+                self._begins.setdefault(row[:length], begin)
+            begin += len(row)
+
+    def lead(self, ids: Sequence[int], most: int) -> tuple[int, int]:
+        """Return the longest known beginning of `ids`, at most `most` tokens: (place of its first token, length)."""
+        row = tuple(ids[: min(most, max(map(len, self.rows), default=0))])
+        return next(((self._begins[row[:n]], n) for n in range(len(row), 0, -1) if row[:n] in self._begins), (0, 0))
+
+    def states(
+        self, places: torch.Tensor, layers: int | None
+    ) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], torch.Tensor]:
+        """Return keys and values [rows, heads, past, features] of the lowest `layers`, and hidden states, at `places`."""
+        found = [
+            (keys[:, places].transpose(0, 1), values[:, places].transpose(0, 1))
+            for keys, values in self._layers[:layers]
+        ]
+        return found, self._hidden[places]
+
+
+def join(
+    lm: LanguageModel,
+    rows: Sequence[Sequence[int]],
+    known: PrefixCache | None,
+    most: Sequence[int],
+    layers: int | None = None,
+) -> Joined:
+    """Lay `rows` of ids out to go on from what is known of them, at most `most` tokens of each (less than its length).
+
+    With `layers` the pass must end below that layer.
+    """
+    leads = [known.lead(row, least) if known is not None else (0, 0) for row, least in zip(rows, most, strict=True)]
+    lengths = [length for _, length in leads]
+    past = max(lengths)
+    batch = pad([row[length:] for row, length in zip(rows, lengths, strict=True)], pad_id(lm), lm.device)
+    if known is None or past == 0:
+        return Joined({**batch._asdict(), **({"use_cache": False} if lm.causal else {})}, lengths, 0, None)
+    length = torch.tensor(lengths)[:, None]
+    place = torch.arange(past) - past + length
+    states, hidden = known.states((torch.tensor([begin for begin, _ in leads])[:, None] + place).clamp(min=0), layers)
+    mask = torch.cat([(place >= 0).long().to(lm.device), batch.attention_mask], 1)
+    positions = (length + torch.arange(batch.input_ids.shape[1])).to(lm.device)
+    inputs = {"input_ids": batch.input_ids, "attention_mask": mask, "position_ids": positions,
+              "past_key_values": cache_of(states), "use_cache": True}  # fmt: skip
+    return Joined(inputs, lengths, past, hidden)
+
+
+def prefix_cache(lm: LanguageModel, site: EditSite, texts: Sequence[str]) -> PrefixCache | None:
+    """Return the states of the prefixes `texts`; None where the model cannot go on from them as if it had read them."""
+    if not lm.causal or not any(texts):
+        return None
+    try:
+        found = PrefixCache(lm, site, texts)
+        return found if found.rows and _agrees(lm, found) else None
+    except (TypeError, ValueError, IndexError, AttributeError, RuntimeError, NotImplementedError):
+        # A cache of another kind; every pass is then an ordinary one.
+        return None
+
+
+def _agrees(lm: LanguageModel, known: PrefixCache) -> bool:
+    """Whether rows that go on from a long and from a short prefix give the logits of an ordinary pass."""
+    tail, tolerance = known.rows[0][:3], _AGREEMENT if lm.dtype in (torch.float32, torch.float64) else 0.05
+    rows = [known.rows[0] + tail, known.rows[-1] + tail]
+    joined = join(lm, rows, known, [len(row) - 1 for row in rows])
+    with torch.no_grad():
+        apart = [
+            lm.model(input_ids=torch.tensor([row], device=lm.device), use_cache=False).logits[0, -1] for row in rows
+        ]
+        together = lm.run(**joined.inputs).logits
+    for index, (row, logits) in enumerate(zip(rows, apart, strict=True)):
+        found = together[index, len(row) - joined.leads[index] - 1]
+        # NaN is no agreement.
+        if not float((found - logits).abs().max() / logits.abs().max()) <= tolerance:
+            return False
+    return True

@@ -1,0 +1,115 @@
+"""The tensors of a checkpoint on disk, one at a time: names and shapes from the headers, numbers only when asked for.
+
+Reads safetensors alone. A file is opened anew for each tensor, so that what was read before can leave the memory. Out of
+scope: models (`model`), and what two checkpoints have in common (`tensor_change`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ModelError
+from ..wording import first_line
+from .embedded import EMBEDDED_NAME, embedded_folder
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Checkpoint", "open_checkpoint"]
+
+_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where each tensor of a checkpoint lies."""
+
+    ref: str
+    folder: Path
+    files: dict[str, Path]
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Read one tensor, on the CPU; raises `ModelError` for a damaged file."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.files[name], framework="pt") as file:
+                found: torch.Tensor = file.get_tensor(name)
+                return found
+        except (OSError, SafetensorError) as error:
+            raise _damaged(self.files[name], error) from error
+
+
+def open_checkpoint(ref: str) -> Checkpoint:
+    """Return the tensors of ``smollm2-135m``, a local folder or a Hugging Face id; raises `ModelError`."""
+    from safetensors import SafetensorError, safe_open
+
+    folder = _folder(ref)
+    index = folder / _INDEX
+    named = {} if (folder / _WHOLE).is_file() or not index.is_file() else _weight_map(index)
+    files: dict[str, Path] = {}
+    for path in _files(folder, named):
+        try:
+            with safe_open(path, framework="pt") as file:
+                names = [name for name in file.keys() if not named or named.get(name) == path.name]  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise _damaged(path, error) from error
+        files.update(dict.fromkeys(names, path))
+    if not files:
+        raise ModelError(f"The folder {str(folder)!r} has no weights (*.safetensors); save the model there again.")
+    if lost := sorted(set(named) - set(files)):
+        raise ModelError(
+            f"The index {str(index)!r} names a tensor {lost[0]!r} that its file does not hold; save the model again."
+        )
+    return Checkpoint(ref, folder, files)
+
+
+def _folder(ref: str) -> Path:
+    if ref == EMBEDDED_NAME:
+        return embedded_folder()
+    if (path := Path(ref).expanduser()).is_dir():
+        return path
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(ref, allow_patterns=["*.safetensors", "*.json"]))
+    except (OSError, ValueError) as error:  # the hub's own errors are of both kinds
+        raise ModelError(
+            f"The checkpoint {ref!r} is neither a folder here nor to be had from the model hub; check the name and the "
+            f"connection, or use a local folder or {EMBEDDED_NAME!r}."
+        ) from error
+
+
+def _files(folder: Path, named: dict[str, str]) -> list[Path]:
+    """Return what transformers loads: ``model.safetensors``, else the files of the index, else the only one there is.
+
+    Any other file may be a backup, and must not be read in place of the weights. Raises `ModelError` where that is not known.
+    """
+    if (folder / _WHOLE).is_file():
+        return [folder / _WHOLE]
+    if named:
+        return [folder / name for name in sorted({*named.values()})]
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) > 1:
+        raise ModelError(
+            f"The folder {str(folder)!r} holds {len(found)} files of weights, neither {_WHOLE} nor an index among them, so that "
+            "nobody knows which are the model's; leave those of the model there."
+        )
+    return found
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Return the file of each tensor by the index; what it names lies in its folder."""
+    try:
+        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].items()
+        # Encoded as the file system takes it, so that half a surrogate pair is a fault of the index and of no file.
+        return {str(name): Path(str(file).encode().decode()).name for name, file in named}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise _damaged(index, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ModelError:
+    return ModelError(f"The file {str(path)!r} cannot be read ({first_line(error)}); save the model again.")

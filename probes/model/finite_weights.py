@@ -1,0 +1,24 @@
+"""Is every weight of a model a number? One NaN in a row of the embedding is met by no text that an audit happens to run."""
+
+from __future__ import annotations
+
+import torch
+
+from ..errors import NotFinite
+
+__all__ = ["finite_weights"]
+
+
+def finite_weights(model: torch.nn.Module, ref: str) -> None:
+    """Raise `NotFinite` at the first parameter of the model `ref` that holds NaN or Inf, and say where.
+
+    Buffers are left out: masks hold infinities by design.
+    """
+    for name, weight in model.named_parameters():
+        if not weight.is_floating_point() or bool(torch.isfinite(weight).all()):
+            continue
+        wrong = (~torch.isfinite(weight)).nonzero()
+        raise NotFinite(
+            f"The weight {name!r} of the model {ref!r} holds {len(wrong)} of {weight.numel()} values that are NaN or Inf, the "
+            f"first at {wrong[0].tolist()}, so no edit of it can be judged; take sound weights, or another dtype."
+        )

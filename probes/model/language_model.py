@@ -1,0 +1,302 @@
+"""A language model at hand: weights, fast tokenizer, and where both came from.
+
+`load_model` takes the name of the embedded default, a local folder or a Hugging Face id. Weights come from safetensors
+unless a pickle is asked for by name, and then only through `weights_only=True`; code of the checkpoint never runs.
+Out of scope: finding the layer to edit (`site`) and hashing beyond the fingerprint (`fingerprint`).
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ..errors import ModelError, OutOfMemory
+from ..wording import first_line
+from .embedded import EMBEDDED_NAME, embedded_folder
+from .fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+__all__ = ["DTYPES", "LanguageModel", "load_model"]
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+_ATTENTION = (None, "eager", "sdpa")
+_MOST_LAYERS = 10_000
+"""A configuration that asks for more would take minutes to build; the deepest models have some hundreds."""
+_ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
+
+
+@dataclass(frozen=True, repr=False)
+class LanguageModel:
+    """A model, its tokenizer and its origin; device and dtype are always asked of the model itself."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    ref: str
+    plain: bool = field(default=False, kw_only=True)
+    """Whether every pass is PyTorch's own, as the reference engine's are."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the input embeddings, where ids must be put."""
+        return self._embedding.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the weights."""
+        return self._embedding.dtype
+
+    @property
+    def _embedding(self) -> torch.Tensor:
+        return cast("torch.Tensor", self.model.get_input_embeddings().weight)
+
+    @property
+    def architecture(self) -> str:
+        """The model's class, e.g. ``LlamaForCausalLM``."""
+        return type(self.model).__name__
+
+    @property
+    def causal(self) -> bool:
+        """Whether the model has a language-model head over a causal stack, so that it can be edited and scored."""
+        return self.model.get_output_embeddings() is not None and not self.model.config.is_encoder_decoder
+
+    @cached_property
+    def adds_bos(self) -> bool:
+        """Whether the tokenizer puts a special token before every text."""
+        # Asked of what it does: a token may be put there that the tokenizer does not declare as special.
+        plain = self.tokenizer("a", add_special_tokens=False).input_ids
+        return bool(self.tokenizer("a").input_ids[: len(plain)] != plain)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all tensors as they were when first asked; see `editguard.probes.model.fingerprint`."""
+        return fingerprint(self.model)
+
+    @property
+    def context_length(self) -> float:
+        """Tokens that the model reads at once; infinite where its configuration names no limit."""
+        config = self.model.config.get_text_config()
+        names = ("max_position_embeddings", "n_positions", "max_sequence_length")
+        found = [value for name in names if isinstance(value := getattr(config, name, None), int) and value > 0]
+        return min(found, default=float("inf"))
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, tied ones counted once."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def products(self) -> AbstractContextManager[None]:
+        """Return the context in which the model's matrix products are made the fast way (`probes.forward.onednn`)."""
+        from ..forward.onednn import fast_products
+
+        return nullcontext() if self.plain else fast_products(self.model)
+
+    @property
+    def product_library(self) -> str:
+        """What makes the matrix products of `run`."""
+        from ..forward.onednn import library
+
+        return "PyTorch" if self.plain else library(self.model)
+
+    def run(self, **inputs: Any) -> Any:
+        """Return what the model gives for `inputs`, in `products`; ``model(...)`` is the plain way in any case."""
+        with self.products():
+            return self.model(**inputs)
+
+    def __repr__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"<{type(self).__name__} {self.ref}: {self.architecture}, {self.parameters} parameters, {dtype}, {self.device}>"
+
+
+def load_model(
+    ref: str | Path = EMBEDDED_NAME,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    allow_pickle: bool = False,
+    encoder: bool = False,
+) -> LanguageModel:
+    """Load a model and its fast tokenizer in evaluation mode.
+
+    `ref` is ``smollm2-135m``, a local folder or a Hugging Face id; `device` is ``auto`` (a GPU where there is one) or
+    any torch device; `dtype` is ``auto`` (that of the checkpoint) or one of `DTYPES`. `allow_pickle` admits a
+    ``.bin`` checkpoint, read with ``weights_only=True``; `encoder` loads the bare stack of an encoder, see `encoders`.
+    Raises `ModelError`.
+    """
+    if dtype not in DTYPES:
+        raise ModelError(f"The dtype {dtype!r} is not known; use one of {', '.join(DTYPES)}.")
+    target = _device(device)
+    source = _source(ref, allow_pickle=allow_pickle)
+    config = _config(source, str(ref))
+    tokenizer = _tokenizer(source, str(ref))
+    model = _weights(source, str(ref), config, dtype, allow_pickle=allow_pickle, encoder=encoder)
+    model.to(target)
+    model.eval()
+    model.requires_grad_(False)
+    return LanguageModel(model, tokenizer, str(ref))
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    why = "no device of PyTorch has that name"
+    try:
+        device = torch.device(name)
+        why = ""
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ModelError(
+            f"The device {name!r} is not available here ({why or first_line(error)}); use 'auto', 'cpu', 'mps', 'cuda' or "
+            "'cuda:N'."
+        ) from error
+    return device
+
+
+def _source(ref: str | Path, *, allow_pickle: bool) -> str:
+    if str(ref) == EMBEDDED_NAME:
+        return str(embedded_folder())
+    path = Path(ref).expanduser()
+    if path.is_dir():
+        _check_folder(path, allow_pickle=allow_pickle)
+        return str(path)
+    if path.is_file():
+        raise ModelError(
+            f"The model {str(ref)!r} is a file; a model is a folder with config.json, weights and tokenizer: "
+            "name that folder."
+        )
+    if isinstance(ref, Path) or not re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", ref):
+        raise ModelError(
+            f"There is no model folder {str(ref)!r}; name a folder that exists, a Hugging Face id, or {EMBEDDED_NAME!r}."
+        )
+    return ref
+
+
+def _check_folder(path: Path, *, allow_pickle: bool) -> None:
+    if not (path / "config.json").is_file():
+        raise ModelError(
+            f"The folder {str(path)!r} is no model: it has no config.json; name a folder saved by save_pretrained."
+        )
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(
+            f"The config.json of {str(path)!r} cannot be read ({first_line(error)}); save the model again."
+        ) from error
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise ModelError(
+            f"The config.json of {str(path)!r} names no model_type, so its architecture is unknown; save the model again."
+        )
+    if (path / "adapter_config.json").exists():
+        raise ModelError(
+            f"The folder {str(path)!r} holds an adapter (adapter_config.json), which may name another model; merge it into the "
+            "weights, and save the whole model."
+        )
+    if any(path.glob("*.safetensors")):
+        return
+    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in path.glob(pattern))
+    if not pickles:
+        raise ModelError(f"The folder {str(path)!r} has no weights (*.safetensors); save the model there again.")
+    if not allow_pickle:
+        raise ModelError(
+            f"The weights of {str(path)!r} are a pickle ({pickles[0]}), which can run code when it is read; convert "
+            "them to safetensors, or add --allow-pickle if you trust their author."
+        )
+
+
+def _config(source: str, ref: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # a spoilt file raises anything, and nothing but transformers runs here
+        raise ModelError(_cannot("model", ref, error)) from error
+    if getattr(config, "auto_map", None):
+        raise ModelError(
+            f"The model {ref!r} wants to run code of its own (auto_map in config.json), which editguard never does; "
+            "use a checkpoint of an architecture that transformers has."
+        )
+    text = config.get_text_config()
+    if isinstance(layers := getattr(text, "num_hidden_layers", None), int) and layers > _MOST_LAYERS:
+        raise ModelError(
+            f"The config.json of {ref!r} asks for {layers} layers, and a model of more than {_MOST_LAYERS} is not built; correct "
+            "num_hidden_layers."
+        )
+    if (asked := text._attn_implementation) not in _ATTENTION:
+        # Others are fetched as compiled code from a hub.
+        raise ModelError(
+            f"The config.json of {ref!r} asks for the attention {asked!r}, and only that of torch and transformers is run; take "
+            "attn_implementation out of it."
+        )
+    return config
+
+
+def _tokenizer(source: str, ref: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # the tokenizers' own are of no narrower class
+        raise ModelError(_cannot("tokenizer", ref, error)) from error
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"The tokenizer of {ref!r} is {type(tokenizer).__name__}, which gives no character offsets; editguard needs "
+            "a fast tokenizer: save one (tokenizer.json) beside the model."
+        )
+    return tokenizer
+
+
+def _weights(source: str, ref: str, config: Any, dtype: str, *, allow_pickle: bool, encoder: bool) -> Any:
+    import transformers
+
+    name = _ENCODERS.get(config.model_type, "AutoModel" if encoder else "AutoModelForCausalLM")
+    pickled = allow_pickle and Path(source).is_dir() and not any(Path(source).glob("*.safetensors"))
+    progress = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        model, report = getattr(transformers, name).from_pretrained(
+            source, dtype=dtype, trust_remote_code=False, use_safetensors=not pickled, weights_only=True,
+            output_loading_info=True,
+        )  # fmt: skip
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise ModelError(
+            f"The weights of {ref!r} are a pickle that is broken or holds more than tensors, which is never run; convert "
+            "them to safetensors where you trust their author."
+        ) from error
+    except MemoryError as error:
+        raise OutOfMemory(
+            f"The model {ref!r} does not fit into memory; take a smaller one, or --dtype bfloat16."
+        ) from error
+    except Exception as error:  # as for the configuration, which decides what is built
+        raise ModelError(_cannot("model", ref, error)) from error
+    finally:
+        if progress:
+            transformers.utils.logging.enable_progress_bar()
+    if encoder and hasattr(model, "pooler"):
+        # It is above all sites, and many checkpoints of encoders have none.
+        model.pooler = None
+    if missing := sorted(key for key in report["missing_keys"] if not (encoder and key.startswith("pooler."))):
+        # transformers fills these with random numbers, and only warns.
+        raise ModelError(
+            f"The model in {ref!r} cannot be loaded: {len(missing)} of its weights are in no file ({missing[0]}, ...); "
+            "save it again with save_pretrained."
+        )
+    return model
+
+
+def _cannot(what: str, ref: str, error: Exception) -> str:
+    if Path(ref).expanduser().is_dir() or ref == EMBEDDED_NAME:
+        return f"The {what} in {ref!r} cannot be loaded ({first_line(error)}); save it again with save_pretrained."
+    return (
+        f"The {what} {ref!r} is neither a folder here nor to be had from the model hub ({first_line(error)}); check the "
+        f"name and the connection, or use a local folder or {EMBEDDED_NAME!r}."
+    )

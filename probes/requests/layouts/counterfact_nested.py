@@ -1,0 +1,86 @@
+"""CounterFact as ROME (arXiv 2202.05262) publishes it, with the edit in an object of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from ..request import EditRequest
+from .base import (
+    NOT_JUDGED,
+    Layout,
+    LeftOut,
+    Neighbours,
+    Part,
+    Place,
+    Reading,
+    Stripped,
+    Text,
+    Texts,
+    fill,
+    new_questions,
+)
+
+__all__ = ["LAYOUT"]
+
+
+class Target(Part):
+    """One answer with its identifier."""
+
+    text: Stripped = Field(validation_alias="str")
+    id: object = None
+
+
+class Rewrite(Part):
+    """The edit itself."""
+
+    subject: Stripped
+    prompt: Text
+    target_new: Target
+    target_true: Target | None = None
+    relation_id: object = None
+
+
+class NestedCounterFact(Layout):
+    """case_id, requested_rewrite, paraphrase_prompts, neighborhood_prompts, and prompts of other tests."""
+
+    title = "nested CounterFact"
+    marks = frozenset({"requested_rewrite"})
+    order = 20
+    unused = (
+        LeftOut("attribute_prompts", "subjects that have the new answer already are not asked about"),
+        LeftOut("generation_prompts", "texts are written from the prompt itself"),
+        LeftOut("portability", NOT_JUDGED),
+    )
+
+    requested_rewrite: Rewrite
+    paraphrase_prompts: Texts = ()
+    neighborhood_prompts: Neighbours = ()
+    pararel_idx: object = None
+    attribute_prompts: object = None
+    generation_prompts: object = None
+    portability: object = None
+
+    @classmethod
+    def places(cls, fields: Mapping[str, object]) -> tuple[Place, ...]:
+        """Return the place in the edit's object."""
+        return (Place(("requested_rewrite", "subject"), ("requested_rewrite", "prompt")),)
+
+    def requests(self, index: str, reading: Reading) -> tuple[EditRequest, ...]:
+        """Return the one request."""
+        rewrite = self.requested_rewrite
+        request = EditRequest(
+            id=self.id or index,
+            subject=rewrite.subject,
+            prompt=fill(rewrite.prompt, rewrite.subject),
+            target_new=rewrite.target_new.text,
+            target_true=None if rewrite.target_true is None else rewrite.target_true.text,
+            paraphrases=tuple(fill(text, rewrite.subject) for text in self.paraphrase_prompts),
+            neighbourhood=self.neighborhood_prompts,
+            not_judged=new_questions(self.portability),
+        )
+        return (request,)
+
+
+LAYOUT = NestedCounterFact

@@ -1,0 +1,122 @@
+"""KnowEdit (arXiv 2401.01286): the shapes of wiki_counterfact, wiki_recent and zsre.
+
+Prompts under `locality` are neighbours. Those that name the subject (Relation_Specificity) ask for its other facts. Prompts under
+`portability` ask for what follows from the edit, which no check judges. `ground_truth` is the old answer, or a list of its names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+from ..prompt_subjects import names_subject
+from ..raw_record import describe
+from ..request import EditRequest
+from .base import (
+    NOT_JUDGED,
+    OLD_ANSWERS,
+    REPEATED,
+    Answers,
+    Layout,
+    LeftOut,
+    Optional,
+    Reading,
+    Stripped,
+    Text,
+    aliases,
+    fill,
+    first,
+)
+
+__all__ = ["LAYOUT"]
+
+_FLAT = frozenset({"locality_prompt", "locality_ground_truth"})
+
+
+def _prompts(value: object) -> tuple[str, ...]:
+    """Return the prompts of all kinds, in order; a kind holds a list of objects, or one object with a list of prompts."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"must be an object, and is {describe(value)}; write its keys.")
+    return tuple(dict.fromkeys(text for kind, part in value.items() for text in _of_kind(kind, part)))
+
+
+def _of_kind(kind: str, part: object) -> Iterator[str]:
+    for item in part if isinstance(part, list) else [part] if part else []:
+        if not isinstance(item, Mapping) or "prompt" not in item:
+            raise ValueError(
+                f"holds under {describe(kind)} {describe(item)}; it must be an object with a prompt, so write one."
+            )
+        prompts = item["prompt"]
+        for text in prompts if isinstance(prompts, list) else [prompts]:
+            if not isinstance(text, str):
+                raise ValueError(
+                    f"holds under {describe(kind)} the prompt {describe(text)}; it must be text, so put it in quotes."
+                )
+            if text.strip():
+                yield text
+
+
+Prompts = Annotated[tuple[str, ...], BeforeValidator(_prompts)]
+Names = Annotated[Answers | None, BeforeValidator(lambda value: value if _says(value) else None)]
+
+
+def _says(value: object) -> bool:
+    """Return whether an answer is given at all: published files hold empty texts and lists of them."""
+    return (
+        any(_says(one) for one in value)
+        if isinstance(value, list)
+        else not isinstance(value, str) or bool(value.strip())
+    )
+
+
+class KnowEdit(Layout):
+    """subject, prompt, target_new, ground_truth, rephrase, locality, portability."""
+
+    title = "KnowEdit"
+    marks = frozenset({"locality", "portability"})
+    order = 30
+    unused = (LeftOut("cond", REPEATED), LeftOut("portability", NOT_JUDGED))
+
+    subject: Stripped
+    prompt: Text
+    target_new: Stripped
+    ground_truth: Names = None
+    rephrase: Optional = None
+    rephrase_prompt: Optional = None
+    cond: object = None
+    locality: Prompts = ()
+    portability: Prompts = ()
+
+    @classmethod
+    def claims(cls, fields: Mapping[str, object]) -> bool:
+        """Return whether locality or portability is an object, or the old answer a list, beside no key of flat CounterFact."""
+        nested = any(isinstance(fields.get(key), Mapping) for key in cls.marks)
+        return (nested or isinstance(fields.get("ground_truth"), list)) and not _FLAT & fields.keys()
+
+    def requests(self, index: str, reading: Reading) -> tuple[EditRequest, ...]:
+        """Return the one request."""
+        about = [names_subject(text, self.subject) or "{}" in text for text in self.locality]
+        locality = list(zip(self.locality, about, strict=True))
+        request = EditRequest(
+            id=self.id or index,
+            subject=self.subject,
+            prompt=fill(self.prompt, self.subject),
+            target_new=self.target_new,
+            target_true=first(self.ground_truth),
+            paraphrases=tuple(fill(text, self.subject) for text in (self.rephrase, self.rephrase_prompt) if text),
+            neighbourhood=tuple(text for text, same in locality if not same),
+            true_aliases=aliases(self.ground_truth),
+            other_facts=tuple(fill(text, self.subject) for text, same in locality if same),
+            not_judged=tuple(fill(text, self.subject) for text in self.portability),
+        )
+        return (request,)
+
+    def left_out(self, reading: Reading) -> tuple[LeftOut, ...]:
+        """Return the unused keys, and the answers of the prompts that are used."""
+        found = super().left_out(reading)
+        return (*found, LeftOut("locality.ground_truth", OLD_ANSWERS)) if self.locality else found
+
+
+LAYOUT = KnowEdit

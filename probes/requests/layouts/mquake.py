@@ -1,0 +1,84 @@
+"""MQuAKE (arXiv 2305.14795): cases of one or several edits, with questions over several facts.
+
+Each edit of a case is a request of its own, and the case is its group. The questions need all of a case's edits and a chain of
+facts, which no check judges: they are kept as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+
+from ..request import EditRequest
+from .base import NOT_JUDGED, Layout, LeftOut, Optional, Place, Reading, Texts, fill
+from .counterfact_nested import Rewrite
+
+__all__ = ["LAYOUT"]
+
+_HOPS = ("single_hops", "new_single_hops")
+_CHAIN = "no check judges questions over several facts"
+
+
+class Asked(Rewrite):
+    """One edit of a case."""
+
+    question: Optional = None
+
+
+class MQuAKE(Layout):
+    """case_id, requested_rewrite (a list), questions, and the answers to them."""
+
+    title = "MQuAKE"
+    marks = frozenset({"requested_rewrite"})
+    order = 15
+    unused = (
+        LeftOut("questions", NOT_JUDGED),
+        *(LeftOut(key, _CHAIN) for key in ("answer", "answer_alias", "new_answer", "new_answer_alias", *_HOPS)),
+    )
+
+    requested_rewrite: Annotated[list[Asked], Field(min_length=1)]
+    questions: Texts = ()
+    answer: object = None
+    answer_alias: object = None
+    new_answer: object = None
+    new_answer_alias: object = None
+    single_hops: object = None
+    new_single_hops: object = None
+    orig: object = None
+
+    @classmethod
+    def claims(cls, fields: Mapping[str, object]) -> bool:
+        """Return whether the rewrites stand in a list."""
+        return isinstance(fields.get("requested_rewrite"), list)
+
+    @classmethod
+    def places(cls, fields: Mapping[str, object]) -> tuple[Place, ...]:
+        """Return a place for each edit."""
+        rewrites = fields.get("requested_rewrite")
+        count = len(rewrites) if isinstance(rewrites, list) else 0
+        return tuple(
+            Place(("requested_rewrite", number, "subject"), ("requested_rewrite", number, "prompt"))
+            for number in range(count)
+        )
+
+    def requests(self, index: str, reading: Reading) -> tuple[EditRequest, ...]:
+        """Return a request for each edit of the case."""
+        case, several = self.id or index, len(self.requested_rewrite) > 1
+        return tuple(
+            EditRequest(
+                id=f"{case}-{number}" if several else case,
+                subject=rewrite.subject,
+                prompt=fill(rewrite.prompt, rewrite.subject),
+                target_new=rewrite.target_new.text,
+                target_true=None if rewrite.target_true is None else rewrite.target_true.text,
+                group=case,
+                question=fill(rewrite.question, rewrite.subject) if rewrite.question else None,
+                not_judged=self.questions,
+            )
+            for number, rewrite in enumerate(self.requested_rewrite, start=1)
+        )
+
+
+LAYOUT = MQuAKE

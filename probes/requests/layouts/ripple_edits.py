@@ -1,0 +1,38 @@
+"""RippleEdits (arXiv 2307.12976): told apart, and not read, since its records do not name their subject."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..raw_record import Fault, describe
+from .base import Layout
+
+__all__ = ["LAYOUT"]
+
+
+class RippleEdits(Layout):
+    """edit, with a whole sentence and the Wikidata ids of subject and target."""
+
+    title = "RippleEdits"
+    marks = frozenset({"edit", "example_type"})
+    order = 5
+
+    @classmethod
+    def claims(cls, fields: Mapping[str, object]) -> bool:
+        """Return whether the edit is an object with the subject's Wikidata id."""
+        edit = fields.get("edit")
+        return isinstance(edit, Mapping) and bool({"subject_id", "original_fact"} & edit.keys())
+
+    @classmethod
+    def refusal(cls, fields: Mapping[str, object]) -> Fault | None:
+        """Say what is missing."""
+        edit = fields["edit"]
+        subject = edit.get("subject_id") if isinstance(edit, Mapping) else None
+        return Fault(
+            "edit",
+            f"is in the layout of RippleEdits, which holds the subject's Wikidata id ({describe(subject)}) and not its name; the "
+            "name is needed, so add it and write subject, prompt and target_new as in editguard's own layout.",
+        )
+
+
+LAYOUT = RippleEdits

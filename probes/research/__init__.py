@@ -1,0 +1,1 @@
+"""Measurements for research: causal tracing, interventions, layer sweeps, geometry of keys, changes of tensors."""

@@ -1,0 +1,204 @@
+"""All layers, not one: key statistics, keys and the denominators of ROME at many layers from few passes.
+
+Order: `statistics_by_pass` makes C of as many layers at a time as memory allows; `keys_at_layers` reads keys at every
+site in one pass, which ends after the deepest; `sweep` puts both together into what `evidence` measures at one layer.
+Out of scope: which layer to edit (the caller's), and what is measured at one layer alone (`evidence`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, RequestError, StatisticsError
+from ..forward.batches import batches, each_fitting, pad
+from ..forward.hooks import pad_id, stop_after_all
+from ..keys.corpus_statistics import compute_all_statistics
+from ..keys.statistics import KeyStatistics, unit_vector
+from ..keys.subject_keys import positions, what_is_read
+from ..model.site import EditSite, find_site
+
+if TYPE_CHECKING:
+    from ..keys.corpus_statistics import Corpus
+    from ..model.language_model import LanguageModel
+    from ..requests.request import EditRequest
+
+__all__ = [
+    "LayerKeys",
+    "LayerShift",
+    "keys_at_layers",
+    "request_keys",
+    "statistics_by_pass",
+    "sweep",
+]
+
+_BUDGET = 1024
+"""Tokens of one pass, padding included, as for the keys of one layer."""
+_TOGETHER = 16
+"""Requests whose keys at all layers are held at once."""
+
+
+class LayerKeys(NamedTuple):
+    """Keys of some requests' subjects at one layer, fp32."""
+
+    bare: Tensor
+    """k_u of each request [requests, d_ff]."""
+    mean: Tensor
+    """k_bar of each request [requests, d_ff], the mean over the prefixes."""
+
+
+class LayerShift(NamedTuple):
+    """What prefixes do to one request's key at one layer; named as in `Evidence`."""
+
+    denominator: float
+    """|u . k_u|, with u = C^-1 k_bar / ||C^-1 k_bar||."""
+    denominator_prefixed: float
+    """|u . k_bar|."""
+    cosine: float
+    """cos(k_u, k_bar)."""
+
+
+def statistics_by_pass(
+    lm: LanguageModel,
+    layers: Sequence[int],
+    corpus: Corpus,
+    *,
+    site_path: str | None = None,
+    budget_bytes: int = 1 << 30,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[dict[int, KeyStatistics]]:
+    """Yield C of `layers` by layer, as many from one pass over `corpus` as have sums within `budget_bytes`, one at least.
+
+    Each is to the bit what `compute_statistics` returns, and raises what that raises. A sum takes 8 bytes times d_ff squared,
+    and as much again when it becomes C. `site_path` names the map, with ``{layer}``, where it is not found by itself.
+    `progress` is called with (done, of all) groups of windows, over all passes. Raises `ModelError` for a layer that is not
+    there.
+    """
+    sites = [find_site(lm.model, layer, site_path) for layer in sorted(set(layers))]
+    passes = list(_within(sites, budget_bytes))
+    for index, some in enumerate(passes):
+        told = None if progress is None else partial(_tell, progress, index, len(passes))
+        found = compute_all_statistics(lm, some, corpus, told)
+        yield {site.layer: statistics for site, statistics in zip(some, found, strict=True)}
+
+
+def _within(sites: Sequence[EditSite], budget: int) -> Iterator[list[EditSite]]:
+    """Cut `sites` into runs whose sums fit into `budget` bytes together."""
+    some: list[EditSite] = []
+    for site in sites:
+        if some and 8 * sum(one.d_ff**2 for one in (*some, site)) > budget:
+            yield some
+            some = []
+        some.append(site)
+    if some:
+        yield some
+
+
+def _tell(progress: Callable[[int, int], None], index: int, passes: int, done: int, groups: int) -> None:
+    progress(index * groups + done, passes * groups)
+
+
+def keys_at_layers(
+    lm: LanguageModel, sites: Sequence[EditSite], rows: Sequence[tuple[Sequence[int], int]], budget: int = _BUDGET
+) -> list[Tensor]:
+    """Return the keys [rows, d_ff] at one token of each row at every site, `rows` being (ids, token index).
+
+    fp32, on each site's device, in the order of `sites`. Rows are run whole, in padded batches of at most `budget`
+    tokens; of a causal model without what follows the token. Rows that are alike are run once. Raises `InputError`
+    without sites or rows.
+    """
+    if not sites or not rows:
+        raise InputError(f"{len(rows)} rows at {len(sites)} sites give no keys; ask for one row and one site at least.")
+    cut = what_is_read(lm, rows)
+    once = list(dict.fromkeys(cut))
+    modules = [site.module for site in sites]
+    read: list[list[Tensor]] = [[] for _ in sites]
+    order: list[int] = []
+
+    def run(members: Sequence[int]) -> dict[int, Tensor]:
+        found: dict[int, Tensor] = {}
+        batch = pad([once[place][0] for place in members], pad_id(lm), lm.device)
+        width = batch.input_ids.shape[1]
+        flat = torch.tensor([n * width + once[place][1] for n, place in enumerate(members)])
+        with torch.no_grad(), stop_after_all(modules, partial(_take, found, flat)):
+            lm.run(**batch._asdict(), **({"use_cache": False} if lm.causal else {}))
+        return found
+
+    for members, found in each_fitting(batches([len(ids) for ids, _ in once], budget), run):
+        order += members
+        for index, part in found.items():
+            read[index].append(part)
+    place_of = {once[place]: n for n, place in enumerate(order)}
+    back = torch.tensor([place_of[row] for row in cut])
+    return [torch.cat(parts)[back.to(parts[0].device)] for parts in read]
+
+
+def _take(found: dict[int, Tensor], flat: Tensor, index: int, given: Tensor, _: Tensor) -> None:
+    """Keep one site's keys at the places `flat` (row * tokens + token) of one batch."""
+    # Some models (OPT) run their MLP on [rows * tokens, features].
+    found[index] = given.flatten(0, -2)[flat.to(given.device)].float()
+
+
+def request_keys(
+    lm: LanguageModel, sites: Sequence[EditSite], requests: Sequence[EditRequest], prefixes: Sequence[str]
+) -> list[LayerKeys]:
+    """Return the keys of each request's subject at every site, bare and as the mean over `prefixes` (texts).
+
+    Raises `RequestError` where a subject cannot be located, or without prefixes.
+    """
+    if not prefixes:
+        raise RequestError("The mean key over no prefixes is no key; give the empty prefix at least.")
+    rows = [(place.input_ids, place.last) for request in requests for place in positions(lm, request, prefixes)]
+    found = [keys.unflatten(0, (len(requests), -1)) for keys in keys_at_layers(lm, sites, rows)]
+    return [LayerKeys(keys[:, 0], keys[:, 1:].mean(1)) for keys in found]
+
+
+def sweep(
+    lm: LanguageModel,
+    layers: Sequence[int],
+    requests: Sequence[EditRequest],
+    prefixes: Sequence[str],
+    statistics: Mapping[int, KeyStatistics],
+    *,
+    site_path: str | None = None,
+) -> dict[int, list[LayerShift]]:
+    """Return by layer what `prefixes` do to the key of each request's subject, in the order of `requests`.
+
+    `prefixes` are texts, the empty one included, in ROME's order; `statistics` hold C of each layer; `site_path` is that of
+    `statistics_by_pass`. The passes are shared by all layers. Raises `RequestError` where a subject cannot be located,
+    `StatisticsError` where C of a layer is not there, `NotFinite` where a direction cannot be told.
+
+    Source: "The Fall of ROME" (arXiv 2406.11263), section 4, at one layer; over the layers it is ours.
+    """
+    sites = [find_site(lm.model, layer, site_path) for layer in dict.fromkeys(layers)]
+    for site in sites:
+        _has(statistics, site)
+    found: dict[int, list[LayerShift]] = {site.layer: [] for site in sites}
+    for start in range(0, len(requests) if sites else 0, _TOGETHER):
+        keys = request_keys(lm, sites, requests[start : start + _TOGETHER], prefixes)
+        for site, here in zip(sites, keys, strict=True):
+            found[site.layer] += _shifts(here, statistics[site.layer])
+    return found
+
+
+def _has(statistics: Mapping[int, KeyStatistics], site: EditSite) -> None:
+    found = statistics.get(site.layer)
+    if found is None or found.provenance.layer != site.layer or len(found.second_moment) != site.d_ff:
+        held = "none" if found is None else f"of layer {found.provenance.layer}, {list(found.second_moment.shape)}"
+        raise StatisticsError(
+            f"The key statistics for layer {site.layer} with keys of {site.d_ff} entries are {held}; make them with "
+            "statistics_by_pass."
+        )
+
+
+def _shifts(keys: LayerKeys, statistics: KeyStatistics) -> list[LayerShift]:
+    bare, mean = (rows.double().cpu() for rows in keys)
+    cosines = torch.nn.functional.cosine_similarity(bare, mean)
+    return [
+        LayerShift(abs(float(unit @ bare[n])), abs(float(unit @ mean[n])), float(cosines[n]))
+        for n, unit in enumerate(unit_vector(solved) for solved in statistics.solve(mean))
+    ]

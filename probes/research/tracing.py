@@ -1,0 +1,306 @@
+"""Causal tracing: which hidden state, put back into a run whose subject was corrupted, brings the answer back?
+
+The clean run gives the answer (the model's own greedy next token) and its probability. The corrupted runs add Gaussian
+noise to the embeddings of the subject's tokens, several draws of it. Then, in the corrupted runs, one state of the clean
+run is put back: what leaves block l at token t (`Trace.states`), or what the MLPs of a window of layers put out at the
+subject's last token (`Trace.windows`). The answer's probability, a mean over the draws, says what that state carries.
+
+Source: ROME (arXiv 2202.05262), section 2: noise of three times the standard deviation of the embeddings, ten draws
+there, windows of ten layers of GPT-2 XL's 48. Out of scope: attention outputs, and models that are not causal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..errors import InputError, ModelError, NotFinite, RequestError
+from ..forward.batches import each_fitting
+from ..forward.hooks import Entry, record_entry, select_logits
+from ..forward.partial import run_from
+from ..keys.subject_keys import locate
+from ..model.language_model import LanguageModel
+from ..model.site import EditSite, find_site, layer_count
+from ..requests.request import EditRequest
+
+__all__ = ["Trace", "Tracer", "considered_layers", "suggested_layer"]
+
+_NOISE, _DRAWS = 3.0, 10
+_ROWS = 64
+"""Corrupted runs that go through the model at once."""
+_TABLE = 4096
+"""Tokens whose embeddings are looked at at once."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What each state carries; probabilities of the answer, means over the draws of noise."""
+
+    request: EditRequest
+    tokens: tuple[str, ...]
+    """The prompt's tokens, as text."""
+    subject: tuple[int, int]
+    """First and last token of the subject."""
+    answer: str
+    clean: float
+    """In the clean run."""
+    corrupted: float
+    """With the subject corrupted and nothing put back."""
+    states: torch.Tensor
+    """[layers, tokens]: with what leaves the block at that token put back."""
+    windows: torch.Tensor
+    """[layers]: with the MLP outputs of a window around the layer put back, at the subject's last token."""
+    window: int
+    """Layers of a window."""
+
+    @property
+    def tells(self) -> bool:
+        """Whether noise in the subject takes at least half of the answer away; what it leaves, the prompt alone gives."""
+        return self.corrupted <= self.clean / 2
+
+    @property
+    def effects(self) -> torch.Tensor:
+        """[layers]: `windows` less `corrupted`, the indirect effect."""
+        return self.windows - self.corrupted
+
+
+def considered_layers(layers: int, window: int) -> list[int]:
+    """Return the layers around which a window is whole and does not hold block 0.
+
+    Block 0's MLP reads little but the corrupted embedding, so that putting its output back undoes the noise rather than
+    finds the fact. All layers where no window is so.
+    """
+    below = window // 2
+    return [layer for layer in range(layers) if 1 <= layer - below <= layers - window] or list(range(layers))
+
+
+def suggested_layer(traces: Sequence[Trace]) -> int:
+    """Return the considered layer around which MLP outputs at the subject's last token bring most of the answers back."""
+    effects = torch.stack([trace.effects for trace in traces]).mean(0)
+    considered = considered_layers(len(effects), traces[0].window)
+    return considered[int(effects[considered].argmax())]
+
+
+class Tracer:
+    """Traces facts in one model; what does not change with the request is made once."""
+
+    def __init__(
+        self, lm: LanguageModel, *, noise: float = _NOISE, draws: int = _DRAWS, seed: int = 0, site: str | None = None
+    ) -> None:
+        """`noise` is in standard deviations of the model's embeddings, all tokens of the vocabulary taken together; `site` as
+        in `find_site`. Raises `ModelError` for a model that is not causal, `InputError` for more draws than run at once."""
+        if not 1 <= draws <= _ROWS:
+            raise InputError(
+                f"{draws} draws of noise were asked for, and 1 to {_ROWS} can be run at once; give such a number."
+            )
+        if not lm.causal:
+            raise ModelError(
+                f"The model {lm.ref!r} ({lm.architecture}) writes no text, so no answer can be traced in it; take a causal "
+                "language model."
+            )
+        self._lm, self._draws, self._seed = lm, draws, seed
+        self._sites = [find_site(lm.model, layer, site) for layer in range(layer_count(lm.model, site))]
+        self._embedding: torch.nn.Module = lm.model.get_input_embeddings()
+        self._scale = noise * _spread(self._embedding, lm.device)
+        self.window = max(1, round(len(self._sites) / 5))
+
+    def trace(self, request: EditRequest) -> Trace:
+        """Trace the fact that `request` would change.
+
+        Raises `RequestError` where the subject cannot be located or ends at the prompt's first token, whose states are the
+        attention sink's before they are the subject's; `NotFinite` where the model's answer is not finite.
+        """
+        place = locate(self._lm, request)
+        if place.is_first_token:
+            raise RequestError(
+                f"The subject {request.subject!r} ends at the first token of {request.prompt!r}, which is an attention sink "
+                "whatever it says, so that what is put back there restores the sink and not the fact; trace a prompt in which "
+                "something stands before it."
+            )
+        ids, last = place.input_ids, len(place.input_ids) - 1
+        noise = self._noise(place.last + 1 - place.first)
+        with torch.no_grad():
+            with _inputs(self._sites) as clean, _outputs(self._sites) as values:
+                logits = self._run(ids, 1)
+            answer = int(logits[0].argmax())
+            found = float(logits[0].softmax(-1)[answer])
+            if not bool(torch.isfinite(logits).all()):
+                raise NotFinite(f"The logits behind {request.prompt!r} hold NaN or Inf; check the model's weights.")
+            corrupted, bad = self._with_nothing(ids, answer, place.first, noise)
+            states = torch.full((len(self._sites), len(ids)), corrupted)
+            for layer in range(len(self._sites) - 1):
+                states[layer, place.first :] = self._with_states(
+                    ids, answer, layer + 1, clean[layer + 1].hidden, bad[layer + 1], place.first
+                )
+            # What leaves the last block at the last token is all that the head sees.
+            states[-1, last] = found
+            windows = self._with_windows(ids, answer, place.first, place.last, noise, values)
+        tokenizer: Any = self._lm.tokenizer
+        return Trace(
+            request, tuple(tokenizer.decode([token]) for token in ids), (place.first, place.last),
+            tokenizer.decode([answer]), found, corrupted, states, windows, self.window,
+        )  # fmt: skip
+
+    def _noise(self, tokens: int) -> torch.Tensor:
+        """Noise [draws, tokens, features], the same for every request with as many subject tokens."""
+        width = int(torch.as_tensor(self._embedding.weight).shape[-1])
+        generator = torch.Generator().manual_seed(self._seed)
+        drawn = torch.randn(self._draws, tokens, width, generator=generator) * self._scale
+        return drawn.to(self._lm.device, self._lm.dtype)
+
+    def _run(self, ids: Sequence[int], rows: int) -> torch.Tensor:
+        """Return the logits [rows, vocabulary] behind the last token of `rows` copies of one text, fp32."""
+        batch = torch.tensor([list(ids)] * rows, device=self._lm.device)
+        places = torch.arange(rows) * len(ids) + len(ids) - 1
+        with select_logits(self._lm, places):
+            logits: torch.Tensor = self._lm.run(input_ids=batch, use_cache=False).logits[0]
+        return logits.float()
+
+    @staticmethod
+    def _probability(logits: torch.Tensor, answer: int) -> float:
+        return float(logits.softmax(-1)[:, answer].mean())
+
+    @contextmanager
+    def _corrupted(self, noise: torch.Tensor, first: int, rows: int) -> Iterator[None]:
+        """Add the noise, draw after draw, to the subject's embeddings in rows that repeat the draws."""
+        repeated = noise.repeat(rows // len(noise), 1, 1)
+
+        def add(_: torch.nn.Module, __: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+            changed = output.clone()
+            changed[:, first : first + noise.shape[1]] += repeated
+            return changed
+
+        handle = self._embedding.register_forward_hook(add)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _with_nothing(
+        self, ids: Sequence[int], answer: int, first: int, noise: torch.Tensor
+    ) -> tuple[float, list[Entry]]:
+        """Return the answer's probability where nothing is put back, and what enters each block then."""
+
+        def run(_: Sequence[int]) -> tuple[float, list[Entry]]:
+            with self._corrupted(noise, first, self._draws), _inputs(self._sites) as bad:
+                found = self._probability(self._run(ids, self._draws), answer)
+            return found, bad
+
+        ((_, found),) = each_fitting([[0]], run)
+        return found
+
+    def _with_states(
+        self, ids: Sequence[int], answer: int, layer: int, clean: torch.Tensor, bad: Entry, first: int
+    ) -> torch.Tensor:
+        """Return the answer's probability [tokens from `first` on] with what enters block `layer` put back there."""
+        # What stands before the subject is not corrupted, so there is nothing to put back.
+        tokens, at_once = range(first, len(ids)), max(1, _ROWS // self._draws)
+
+        def run(some: Sequence[int]) -> torch.Tensor:
+            rows = bad.hidden.repeat(len(some), 1, 1).view(len(some), self._draws, *bad.hidden.shape[1:])
+            for row, token in enumerate(some):
+                rows[row, :, token] = clean[0, token]
+            with run_from(self._sites[layer], Entry(rows.flatten(0, 1), bad.returned)):
+                return self._run(ids, len(some) * self._draws)
+
+        parts = [[*tokens[start : start + at_once]] for start in range(0, len(tokens), at_once)]
+        logits = torch.cat([found for _, found in each_fitting(parts, run)])
+        return logits.softmax(-1)[:, answer].view(len(tokens), self._draws).mean(1).cpu()
+
+    def _with_windows(
+        self, ids: Sequence[int], answer: int, first: int, last: int, noise: torch.Tensor, values: list[torch.Tensor]
+    ) -> torch.Tensor:
+        """Return the answer's probability [layers] with a window of MLP outputs put back at the subject's last token."""
+        centres, at_once = range(len(self._sites)), max(1, _ROWS // self._draws)
+
+        def run(some: Sequence[int]) -> torch.Tensor:
+            rows = len(some) * self._draws
+            with (
+                self._corrupted(noise, first, rows),
+                _restored(self._sites, self._windows(some), values, last, len(ids)),
+            ):
+                logits = self._run(ids, rows)
+            return logits.softmax(-1)[:, answer].view(len(some), self._draws).mean(1).cpu()
+
+        parts = [[*centres[start : start + at_once]] for start in range(0, len(centres), at_once)]
+        return torch.cat([found for _, found in each_fitting(parts, run)])
+
+    def _windows(self, centres: Sequence[int]) -> list[list[bool]]:
+        """Return for each layer which rows it is put back in; each centre has as many rows as there are draws."""
+        below = self.window // 2
+        return [
+            [centre - below <= layer < centre - below + self.window for centre in centres for _ in range(self._draws)]
+            for layer in range(len(self._sites))
+        ]
+
+
+def _spread(embedding: torch.nn.Module, device: torch.device) -> float:
+    """Return the standard deviation of what the embedding gives, over all tokens: Gemma's scales its table."""
+    table: Any = embedding.weight
+    count = total = squares = 0.0
+    with torch.no_grad():
+        for ids in torch.arange(table.shape[0], device=device).split(_TABLE):
+            values = embedding(ids[None]).double()
+            count, total, squares = (
+                count + values.numel(),
+                total + float(values.sum()),
+                squares + float((values**2).sum()),
+            )
+    return math.sqrt(max(0.0, squares - total**2 / count) / (count - 1))
+
+
+@contextmanager
+def _inputs(sites: Sequence[EditSite]) -> Iterator[list[Entry]]:
+    """Record what enters each block, in the blocks' order."""
+    found: list[Entry] = []
+    with ExitStack() as stack:
+        parts = [stack.enter_context(record_entry(site)) for site in sites]
+        yield found
+    found += [part[0] for part in parts]
+
+
+@contextmanager
+def _outputs(sites: Sequence[EditSite]) -> Iterator[list[torch.Tensor]]:
+    """Record what each site puts out."""
+    found: list[torch.Tensor] = []
+
+    def keep(_: torch.nn.Module, __: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        # Falcon adds to the output in place, after this.
+        found.append(output.detach().clone())
+
+    handles = [site.module.register_forward_hook(keep) for site in sites]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _restored(
+    sites: Sequence[EditSite], rows: Sequence[Sequence[bool]], values: Sequence[torch.Tensor], token: int, width: int
+) -> Iterator[None]:
+    """Put each site's clean output at `token` into the rows that it is wanted in."""
+
+    def restore(layer: int) -> Any:
+        wanted = torch.tensor([row * width + token for row, yes in enumerate(rows[layer]) if yes], dtype=torch.long)
+
+        def put(_: torch.nn.Module, __: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+            # Some models (OPT) run their MLP on [rows * tokens, features], so the places are counted flat.
+            changed = output.clone()
+            changed.view(-1, output.shape[-1])[wanted] = values[layer].reshape(-1, output.shape[-1])[token]
+            return changed
+
+        return put
+
+    handles = [site.module.register_forward_hook(restore(layer)) for layer, site in enumerate(sites)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,263 @@
+"""A baseline: what an audit measured, kept to hold later audits against. Version 1.
+
+A pure function of the log, and of the state of the working directory that the caller looked up. As a file it is JSON with one
+edit a line, keys sorted and all but ASCII escaped, so that a review sees each change and nothing is hidden. Unknown
+fields are errors. Out of scope: numbering and storing files (the audit's store does).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+from pydantic import Field, JsonValue, ValidationError, model_validator
+
+from ..errors import BaselineError, BaselineRefused, DuplicateRecord, NotFiniteRecord
+from ..log.file import Log
+from ..log.schema import EditRecord, Header
+from ..log.types import Count, Model, json_sha256
+from ..text import named, printable
+from ..verdict.digest import digest
+from ..verdict.edit_story import Story
+from .metrics import Figure, Metric, figures_of
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+__all__ = [
+    "BASELINE_VERSION",
+    "Baseline",
+    "BaselineEdit",
+    "Git",
+    "Reference",
+    "baseline_of",
+    "parse_baseline",
+    "saveable",
+]
+
+BASELINE_VERSION: Final = 1
+
+_ANEW = "save it anew from its audit's log with 'editguard baseline save LOG NAME', or audit again with --save-baseline NAME"
+_RESTORE = f"restore the file as it was saved, or {_ANEW}"
+
+
+class Git(Model):
+    """Commit of the working directory, and whether tracked files differed from it."""
+
+    commit: str
+    dirty: bool
+
+
+class Reference(Model):
+    """A model by the name that the user gave, and the hash over all its weights."""
+
+    ref: str
+    fingerprint: str
+
+
+class BaselineControl(Model):
+    """One control: what it was to show, and whether it did."""
+
+    id: str
+    expect: Literal["collapse", "sound"]
+    ok: bool
+
+
+class BaselineEdit(Model):
+    """One edit: what was decided, what came of it, and its figures.
+
+    `request_sha256` covers all that was asked for; `checks` are those that passed or failed the edit, also ones without a metric.
+    """
+
+    id: Annotated[str, Field(min_length=1)]
+    request_sha256: str
+    decision: Literal["allowed", "rewritten", "refused"]
+    editor: str | None
+    verdict: Literal["passed", "failed", "refused"]
+    collapsed: bool
+    checks: list[str]
+    metrics: dict[Metric, Figure]
+
+    @property
+    def made(self) -> bool:
+        """Whether the edit was made, so that there was something to measure."""
+        return self.decision != "refused"
+
+
+class Baseline(Model):
+    """What an audit measured, edit by edit, and under which conditions.
+
+    `engine` and `check_dtype` are empty where the log has none.
+    """
+
+    schema_version: Literal[1] = BASELINE_VERSION
+    created: str
+    editguard_version: str
+    git: Git | None
+    model: Reference
+    layer: Count
+    seed: int
+    policy: dict[str, JsonValue]
+    policy_sha256: str
+    source: str
+    source_sha256: str
+    perplexity_corpus_sha256: str
+    statistics_sha256: str | None
+    engine: str
+    check_dtype: str
+    sequence: list[str] = Field(default_factory=list)
+    """Ids of edits that were made one after the other, in that order; none where each was made alone."""
+    verdict: Literal["pass", "fail", "void"]
+    status: Literal["finished", "unfinished"]
+    edits: list[BaselineEdit]
+    controls: list[BaselineControl]
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Baseline:
+        if self.policy_sha256 != json_sha256(self.policy):
+            raise ValueError("policy_sha256 is not the hash of policy")
+        return self
+
+    def to_json(self) -> str:
+        """Return the file's content: one line a field, one line an edit, keys sorted."""
+        plain = self.model_dump(mode="json")
+        return "{\n" + ",\n".join(f"{_line(name)}: {_rows(plain[name])}" for name in sorted(plain)) + "\n}\n"
+
+
+def baseline_of(log: Log, git: Git | None) -> Baseline:
+    """Return what `log` measured; it is refused nowhere here, see `saveable`."""
+    found = digest(log)
+    header = log.header
+    return Baseline(
+        created=header.created,
+        editguard_version=header.editguard_version,
+        git=git,
+        model=Reference(ref=header.model.ref, fingerprint=header.model.fingerprint),
+        layer=header.layer,
+        seed=header.seed,
+        policy=header.policy,
+        policy_sha256=header.policy_sha256,
+        source=header.source,
+        source_sha256=header.source_sha256,
+        perplexity_corpus_sha256=header.perplexity_corpus_sha256,
+        statistics_sha256=header.statistics.sha256,
+        engine=_set(header, "engine"),
+        check_dtype=_set(header, "check_dtype"),
+        sequence=[one.id for one in log.edits] if header.in_sequence else [],
+        verdict=found.summary.verdict,
+        status=found.summary.status,
+        edits=sorted((_edit(story) for story in found.stories), key=lambda one: one.id),
+        controls=[BaselineControl(id=one.id, expect=one.expect, ok=one.ok) for one in log.controls],
+    )
+
+
+def saveable(baseline: Baseline, *, allow_failed: bool = False) -> None:
+    """Raise `BaselineRefused` where `baseline` is no sound reference: unfinished, void, or failed and not let through."""
+    if baseline.status == "unfinished":
+        raise BaselineRefused(
+            "The audit is unfinished, and a baseline must hold all edits; finish the audit, then save it."
+        )
+    if baseline.verdict == "void":
+        raise BaselineRefused(
+            "The audit is void: its controls proved nothing, so neither do its figures; run it again, then save it."
+        )
+    if baseline.verdict == "fail" and not allow_failed:
+        raise BaselineRefused(
+            "The audit failed, and later audits would be held against its figures; save one that passed, or add "
+            "--allow-failed if this state is the one to compare with."
+        )
+
+
+def parse_baseline(data: bytes, name: str) -> Baseline:
+    """Read a baseline's file content; `name` is for messages.
+
+    Raises `BaselineError` for what is malformed, has other fields or is of a newer editguard, `DuplicateRecord` for an id that
+    is there twice, and `NotFiniteRecord` for a number that is not finite.
+    """
+    try:
+        plain = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BaselineError(f"The baseline {name} is no JSON ({error}); {_RESTORE}.") from error
+    if not isinstance(plain, dict):
+        raise BaselineError(f"The baseline {name} is no JSON object, and a baseline is one; {_RESTORE}.")
+    version = plain.get("schema_version", 0)
+    if isinstance(version, int) and version > BASELINE_VERSION:
+        raise BaselineError(
+            f"The baseline {name} has schema version {version}, and this editguard reads up to {BASELINE_VERSION}; read "
+            "it with the editguard that wrote it or newer."
+        )
+    try:
+        found = Baseline.model_validate_json(data, strict=True)
+    except ValidationError as error:
+        raise _malformed(name, error, plain.get("editguard_version")) from error
+    ids = [edit.id for edit in found.edits]
+    if twice := [one for one, count in Counter(ids).items() if count > 1]:
+        raise DuplicateRecord(
+            f"The baseline {name} holds the edit {twice[0]!r} twice, and an edit has one record; {_RESTORE}."
+        )
+    return found
+
+
+def _malformed(name: str, error: ValidationError, writer: object) -> BaselineError | NotFiniteRecord:
+    faults = error.errors(include_url=False, include_context=False)
+    missing, unknown = (_fields(faults, kind) for kind in ("missing", "extra_forbidden"))
+    if missing or unknown:
+        differs = " and ".join(
+            f"{what} {named(fields)}" for what, fields in (("lacks", missing), ("has the unknown", unknown)) if fields
+        )
+        by = f" by editguard {printable(writer)}" if isinstance(writer, str) else ""
+        return BaselineError(
+            f"The baseline {name} was written{by} in another form of the format than this editguard reads: it {differs}; "
+            f"{_ANEW}."
+        )
+    infinite = [fault for fault in faults if fault["type"] == "finite_number"]
+    fault = (infinite or faults)[0]
+    where = printable(".".join(str(part) for part in fault["loc"])) or "the file"
+    kind = NotFiniteRecord if infinite else BaselineError
+    return kind(f"The baseline {name}: {where}: {printable(fault['msg'], 300)}; {_RESTORE}.")
+
+
+def _fields(faults: Sequence[ErrorDetails], kind: str) -> list[str]:
+    """Return the fields that are at fault in one way, each once, whatever edit they belong to."""
+    found = (
+        printable(".".join(str(part) for part in one["loc"] if isinstance(part, str)))
+        for one in faults
+        if one["type"] == kind
+    )
+    return sorted(set(found))
+
+
+def _set(header: Header, name: str) -> str:
+    return str(header.settings.get(name, ""))
+
+
+def _edit(story: Story) -> BaselineEdit:
+    record = story.record
+    assert isinstance(record, EditRecord)
+    return BaselineEdit(
+        id=record.id,
+        request_sha256=_request(record),
+        decision=story.decided.value,
+        editor=record.decision.editor,
+        verdict=story.result.value,
+        collapsed=story.collapsed,
+        checks=sorted({one.check for one in record.measurements if one.verdict in ("pass", "fail")}),
+        metrics=figures_of(record),
+    )
+
+
+def _request(record: EditRecord) -> str:
+    asked = {"subject", "prompt", "target_new", "target_true", "paraphrases", "neighbourhood"}
+    return json_sha256(record.model_dump(mode="json", include=asked))[:16]
+
+
+def _line(value: object) -> str:
+    return json.dumps(value, sort_keys=True, allow_nan=False)
+
+
+def _rows(value: object) -> str:
+    if not isinstance(value, list) or not value:
+        return _line(value)
+    return "[\n" + ",\n".join(f"  {_line(one)}" for one in value) + "\n]"

@@ -1,0 +1,263 @@
+"""What changed from one audit to another: each metric over the edits that both made, and the edits that met another end.
+
+Edits are paired by id, and only where the same was asked of both. Rates are pooled over the pairs and their difference is in
+percentage points; perplexity ratios are compared by their geometric mean, relatively; of the worst ratio there is no interval.
+`worse` is the difference in the direction of damage: positive is worse, whatever the metric. Out of scope: what may be allowed
+(`gate`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from pydantic import Field
+
+from ..log.types import Count, Model
+from .baseline import Baseline, BaselineEdit, Git
+from .bootstrap import RESAMPLES, Interval, paired_interval, unchanged_share
+from .metrics import METRICS, Figure, Kind, Metric, Tally, measured, source_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["Change", "Comparison", "EditChange", "Pair", "Side", "change_of", "compare", "paired"]
+
+
+class Side(Model):
+    """One of the two audits, as a reader knows it."""
+
+    name: str
+    created: str
+    editguard_version: str
+    git: Git | None
+    verdict: str
+    edits: Count
+
+
+class Change(Model):
+    """One metric on both sides, over `pairs` edits.
+
+    `before` and `after` are pooled rates, geometric means or maxima; `worse`, `low` and `high` are shares of 1, of points for a
+    rate and relative otherwise. Null where nothing could be paired, and `low` and `high` for the worst ratio.
+    `worse_edits` are the ids of the edits that became worse, the worst first; for the worst ratio, of those over its old value.
+    `unchanged` is the exact share of bootstrap draws without a changed edit, null where edits changed in both directions or
+    nothing can be said of them one by one.
+    """
+
+    metric: Metric
+    kind: Kind
+    pairs: Count
+    before: float | None
+    after: float | None
+    worse: float | None
+    low: float | None = None
+    high: float | None = None
+    unchanged: float | None = None
+    worse_edits: list[str] = Field(default_factory=list)
+
+
+class EditChange(Model):
+    """An edit that was decided on otherwise, or met another end."""
+
+    id: str
+    before: str
+    after: str
+    kind: Literal["worse", "better", "other"]
+
+
+class Comparison(Model):
+    """All that changed from `before` to `after`; `notes` name conditions that differ, in sentences."""
+
+    before: Side
+    after: Side
+    metrics: list[Change]
+    edits: list[EditChange]
+    paired: Count
+    missing: list[str]
+    new: list[str]
+    changed_requests: list[str]
+    notes: list[str]
+
+
+class Pair(NamedTuple):
+    """One edit in both audits."""
+
+    before: BaselineEdit
+    after: BaselineEdit
+
+
+def compare(before: Baseline, after: Baseline, names: tuple[str, str]) -> Comparison:
+    """Return what changed from `before` to `after`, which readers know by `names`."""
+    pairs = paired(before, after)
+    old, new = ({edit.id: edit for edit in side.edits} for side in (before, after))
+    return Comparison(
+        before=_side(before, names[0]),
+        after=_side(after, names[1]),
+        metrics=[change for metric in METRICS if (change := change_of(metric, pairs)) is not None],
+        edits=[met for pair in pairs if (met := _edit_change(pair)) is not None],
+        paired=len(pairs),
+        missing=sorted(set(old) - set(new)),
+        new=sorted(set(new) - set(old)),
+        changed_requests=sorted(
+            name for name in set(old) & set(new) if old[name].request_sha256 != new[name].request_sha256
+        ),
+        notes=list(_notes(before, after)),
+    )
+
+
+def paired(before: Baseline, after: Baseline) -> list[Pair]:
+    """Return the edits that both hold and that ask for the same, in order of their ids."""
+    old = {edit.id: edit for edit in before.edits}
+    found = (Pair(old[edit.id], edit) for edit in after.edits if edit.id in old)
+    return sorted((p for p in found if p.before.request_sha256 == p.after.request_sha256), key=lambda p: p.after.id)
+
+
+def _side(one: Baseline, name: str) -> Side:
+    return Side(
+        name=name, created=one.created, editguard_version=one.editguard_version, git=one.git, verdict=one.verdict,
+        edits=len(one.edits),
+    )  # fmt: skip
+
+
+def change_of(metric: Metric, pairs: Sequence[Pair], resamples: int = RESAMPLES) -> Change | None:
+    """Return the change of one metric, or None where neither side asked for it; `resamples` draws make its interval."""
+    kind = METRICS[metric].kind
+    source = source_of(metric)
+    made = [pair for pair in pairs if _made(pair)]
+    both = [(pair.before.metrics.get(source), pair.after.metrics.get(source)) for pair in made]
+    if all(before is None and after is None for before, after in both):
+        return None
+    ids = [pair.after.id for pair, sides in zip(made, both, strict=True) if all(map(measured, sides))]
+    known = [sides for sides in both if all(map(measured, sides))]
+    if not known:
+        return Change(metric=metric, kind=kind, pairs=0, before=None, after=None, worse=None)
+    before, after, worse, interval, unchanged = (
+        _of_rates(known, resamples) if kind is Kind.RATE else _of_ratios(known, kind, resamples)
+    )
+    low, high = (None, None) if interval is None else interval
+    return Change(
+        metric=metric,
+        kind=kind,
+        pairs=len(known),
+        before=before,
+        after=after,
+        worse=worse,
+        low=low,
+        high=high,
+        unchanged=unchanged,
+        worse_edits=_worse_edits(ids, known, kind),
+    )
+
+
+def _worse_edits(ids: Sequence[str], known: Sequence[tuple[Figure, Figure]], kind: Kind) -> list[str]:
+    """Return those of `ids` that became worse, the worst first."""
+    sides = [(_size(before), _size(after)) for before, after in known]
+    if kind is Kind.RATE:
+        worse = [before - after for before, after in sides]
+    elif kind is Kind.RATIO:
+        worse = [after / before - 1 for before, after in sides]
+    else:
+        most = max(before for before, _ in sides)
+        worse = [after / most - 1 for _, after in sides]
+    return [name for lost, name in sorted(zip(worse, ids, strict=True), key=lambda one: (-one[0], one[1])) if lost > 0]
+
+
+def _size(figure: Figure) -> float:
+    """Return a measured figure as one number: of a rate its share."""
+    assert figure is not None
+    return figure.passed / figure.total if isinstance(figure, Tally) else figure
+
+
+def _made(pair: Pair) -> bool:
+    return pair.before.made and pair.after.made
+
+
+class _Compared(NamedTuple):
+    before: float
+    after: float
+    worse: float
+    interval: Interval | None
+    unchanged: float | None
+
+
+def _of_rates(known: Sequence[tuple[Figure, Figure]], resamples: int) -> _Compared:
+    import numpy as np
+
+    tallies = [(before, after) for before, after in known if isinstance(before, Tally) and isinstance(after, Tally)]
+    columns = np.array([(b.passed, b.total, a.passed, a.total) for b, a in tallies], dtype=float)
+
+    def worse(sums: np.ndarray) -> np.ndarray:
+        found: np.ndarray = sums[..., 0] / sums[..., 1] - sums[..., 2] / sums[..., 3]
+        return found
+
+    sums = columns.sum(axis=0)
+    interval = paired_interval(columns, worse, resamples=resamples)
+    # With other totals an edit moves the pooled rate also where its own share is the same.
+    alike = bool((columns[:, 1] == columns[:, 3]).all())
+    unchanged = unchanged_share(columns[:, 0] - columns[:, 2]) if alike else None
+    return _Compared(float(sums[0] / sums[1]), float(sums[2] / sums[3]), float(worse(sums)), interval, unchanged)
+
+
+def _of_ratios(known: Sequence[tuple[Figure, Figure]], kind: Kind, resamples: int) -> _Compared:
+    import numpy as np
+
+    ratios = np.array([(before, after) for before, after in known], dtype=float)
+    if kind is Kind.WORST:
+        before, after = (float(side) for side in ratios.max(axis=0))
+        return _Compared(before, after, after / before - 1, None, None)
+    logs = np.log(ratios)
+    columns = np.stack([logs[:, 1] - logs[:, 0], np.ones(len(logs))], axis=1)
+
+    def worse(sums: np.ndarray) -> np.ndarray:
+        found: np.ndarray = np.expm1(sums[..., 0] / sums[..., 1])
+        return found
+
+    before, after = (float(side) for side in np.exp(logs.mean(axis=0)))
+    interval = paired_interval(columns, worse, resamples=resamples)
+    return _Compared(before, after, float(worse(columns.sum(axis=0))), interval, unchanged_share(columns[:, 0]))
+
+
+_RANK = {"passed": 0, "refused": 1, "failed": 2}
+
+
+def _edit_change(pair: Pair) -> EditChange | None:
+    before, after = (_end(edit) for edit in pair)
+    if before == after:
+        return None
+    step = _RANK[pair.after.verdict] - _RANK[pair.before.verdict] + pair.after.collapsed - pair.before.collapsed
+    kind: Literal["worse", "better", "other"] = "worse" if step > 0 else "better" if step < 0 else "other"
+    return EditChange(id=pair.after.id, before=before, after=after, kind=kind)
+
+
+def _end(edit: BaselineEdit) -> str:
+    if not edit.made:
+        return "refused"
+    return f"{edit.decision} ({edit.editor}), {'collapsed' if edit.collapsed else edit.verdict}"
+
+
+def _notes(before: Baseline, after: Baseline) -> Iterator[str]:
+    if before.verdict != "pass":
+        yield f"The audit of the first side is itself a {before.verdict}."
+    for what, old, new in (
+        ("layer", before.layer, after.layer),
+        ("seed", before.seed, after.seed),
+        ("engine", before.engine or "unknown", after.engine or "unknown"),
+        ("hash of the key statistics", _short(before.statistics_sha256), _short(after.statistics_sha256)),
+        ("version of editguard", before.editguard_version, after.editguard_version),
+        ("name of the model", before.model.ref, after.model.ref),
+        (
+            "file of edits",
+            f"{before.source} ({before.source_sha256[:8]})",
+            f"{after.source} ({after.source_sha256[:8]})",
+        ),
+    ):
+        if old != new:
+            yield f"The {what} is another: {old}, now {new}."
+    for one in (before, after):
+        if one.git is not None and one.git.dirty:
+            yield f"The commit {one.git.commit[:8]} had uncommitted changes when the audit of {one.created} was saved."
+
+
+def _short(sha256: str | None) -> str:
+    return "unknown" if sha256 is None else sha256[:12]

@@ -1,0 +1,164 @@
+"""A comparison, or the gate's verdict over it, as rows that every output shows alike, and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from ..numbers import percent, ratio
+from ..outputs.markdown_escaping import escaped, grid
+from ..text import NAMED, counted, named
+from .comparison import Change, Comparison
+from .decision import regressed
+from .metrics import Kind, Metric
+from .result import Gate, Lapsed, Override
+
+__all__ = ["COLUMNS", "Row", "compare_markdown", "gate_markdown", "headline", "lapse", "rows", "said_of", "sets"]
+
+COLUMNS = ("metric", "before", "now", "difference", "90 % interval", "edits", "allowed", "")
+
+
+class Row(NamedTuple):
+    """One metric in words.
+
+    `mood` is ``worse``, ``noise`` (over what is allowed, but not more than noise shows), ``within``, ``open`` (not judged) or
+    ``unmeasured`` (not in both).
+    """
+
+    metric: str
+    before: str
+    now: str
+    difference: str
+    interval: str
+    edits: str
+    allowed: str
+    said: str
+    mood: str
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The texts under `COLUMNS`."""
+        return self[: len(COLUMNS)]
+
+
+def rows(found: Comparison, allowed: Mapping[Metric, float] | None = None) -> list[Row]:
+    """Return a row for each metric that is judged; without `allowed` nothing is, and all are shown."""
+    if allowed is None:
+        return [_row(change, None) for change in found.metrics]
+    return [_row(change, allowed[change.metric]) for change in found.metrics if change.metric in allowed]
+
+
+def _row(change: Change, limit: float | None) -> Row:
+    rate = change.kind is Kind.RATE
+    shown = percent if rate else ratio
+    unit = "pp" if rate else "%"
+    # Shown as the metric itself moved: of a rate less is worse, of a ratio more.
+    sign = -1 if rate else 1
+    difference = interval = "–"
+    if change.worse is not None:
+        difference = f"{_signed(sign * change.worse)} {unit}"
+    if change.low is not None and change.high is not None:
+        low, high = sorted((sign * change.low, sign * change.high))
+        interval = f"{_signed(low)} to {_signed(high)}"
+    word, mood = _judged(change, limit)
+    return Row(
+        change.metric.value, shown(change.before), shown(change.after), difference, interval, str(change.pairs),
+        "–" if limit is None else f"{'−' if rate else '+'}{100 * limit:g} {unit}", word, mood,
+    )  # fmt: skip
+
+
+def _signed(value: float) -> str:
+    shown = f"{100 * value:+.2f}"
+    return "0.00" if float(shown) == 0 else shown.replace("-", "−")
+
+
+def _judged(change: Change, limit: float | None) -> tuple[str, str]:
+    if change.worse is None:
+        return "not in both", "unmeasured"
+    if limit is None:
+        return "", "open"
+    if regressed(change, limit):
+        return "worse", "worse"
+    return ("may be noise", "noise") if change.worse > limit else ("within", "within")
+
+
+def headline(gate: Gate) -> str:
+    """Return the verdict in one sentence, with the person who opened the gate where one did."""
+    if gate.override is not None:
+        return said_of(gate.override)
+    if gate.open:
+        return f"The gate is open: nothing is worse than {gate.baseline} by more than is allowed."
+    names = ", ".join(dict.fromkeys(closing.key for closing in gate.closings))
+    return f"The gate is closed against {gate.baseline}: {names}."
+
+
+def said_of(one: Override) -> str:
+    """Return who opened the gate, when, why, and what that lifted."""
+    return (
+        f"The gate against {one.baseline} was closed by {', '.join(one.closings)}, and opened by override of {one.author} at "
+        f"{one.time}: {one.reason}"
+    )
+
+
+def lapse(one: Lapsed) -> str:
+    """Return that an override does not hold, whose it is, and why it does not."""
+    said = one.override
+    return f"An override of {said.author} at {said.time} ({said.reason}) does not hold here: {one.why}."
+
+
+def sets(found: Comparison, most: int | None = NAMED) -> Iterator[str]:
+    """Yield how many edits were paired, then the first `most` of those that were not, by name; None names all."""
+    yield (
+        f"{counted(found.paired, 'edit')} paired, {len(found.missing)} missing, {len(found.new)} new, "
+        f"{len(found.changed_requests)} asking for something else"
+    )
+    for what, ids in (
+        ("missing", found.missing),
+        ("new", found.new),
+        ("asking for something else", found.changed_requests),
+    ):
+        if ids:
+            yield f"{what}: {named(ids, most)}"
+
+
+def gate_markdown(gate: Gate) -> str:
+    """Return the gate's verdict with what it rests on."""
+    return "\n".join(_gate_lines(gate)) + "\n"
+
+
+def compare_markdown(found: Comparison) -> str:
+    """Return a comparison without a verdict."""
+    title = f"## {escaped(found.before.name)} against {escaped(found.after.name)}"
+    return "\n".join([title, *_comparison_lines(found, None)]) + "\n"
+
+
+def _gate_lines(gate: Gate) -> Iterator[str]:
+    yield f"## Gate {'open by override' if gate.standing == 'override' else gate.standing}"
+    yield ""
+    yield f"**{escaped(headline(gate))}**"
+    yield ""
+    for closing in gate.closings:
+        yield f"- `{closing.key}`: {escaped(closing.message)}"
+        if len(closing.edits) > NAMED:
+            yield f"  - all: {escaped(named(closing.edits, None))}"
+    for message in gate.accepted:
+        yield f"- accepted: {escaped(message)}"
+    for one in gate.lapsed:
+        yield f"- {escaped(lapse(one))}"
+    if gate.comparison is not None:
+        yield from _comparison_lines(gate.comparison, gate.allowed)
+
+
+def _comparison_lines(found: Comparison, allowed: Mapping[Metric, float] | None) -> Iterator[str]:
+    yield ""
+    yield from grid(COLUMNS, [[*map(escaped, row.cells)] for row in rows(found, allowed)])
+    yield ""
+    yield from (f"- {escaped(said)}" for said in sets(found, None))
+    if found.edits:
+        yield ""
+        yield from grid(
+            ("edit", "before", "now"), [[*map(escaped, (one.id, one.before, one.after))] for one in found.edits]
+        )
+    for note in found.notes:
+        yield ""
+        yield escaped(note)

@@ -1,0 +1,205 @@
+"""May an audit stand beside its baseline? Counts first, then compares; every ground for closing has a name.
+
+What closes the gate, in this order: the audit itself is no pass; it holds no case, lacks some, has more or asks for something
+else; the yardstick is another (model, policy, corpus, arithmetic of the checks); edits that were made are
+refused or collapse; a check no longer judges what it judged; a judged metric was not measured; a metric became worse.
+
+A metric is worse when the measured difference exceeds what is allowed *and* the bootstrap interval lies beyond zero: the first
+says that it matters, the second that it is no noise. Where fewer than `FEWEST` edits are paired an interval says little, and
+the difference decides alone; so it does for the worst ratio. The measured error rates of the rule are in docs/guide-gate.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from ..numbers import percent
+from ..text import counted, named
+from .allowances import Allowances
+from .baseline import Baseline
+from .bootstrap import LEVEL
+from .comparison import Change, Comparison, Pair, compare, paired
+from .metrics import Kind, Metric, measured, siblings, source_of
+from .result import Closing, Gate, Reason
+
+__all__ = ["FEWEST", "closed_by", "judge_gate", "regressed"]
+
+FEWEST: Final = 8
+"""Paired edits from which an interval may excuse a difference."""
+
+
+def closed_by(reason: Reason, message: str, baseline: str, allowed: Allowances) -> Gate:
+    """Return the gate that something closed before anything could be compared."""
+    closing = Closing(reason=reason, message=message)
+    return Gate(open=False, baseline=baseline, closings=[closing], accepted=[], allowed=dict(allowed.limits))
+
+
+def judge_gate(
+    baseline: Baseline,
+    audit: Baseline,
+    names: tuple[str, str],
+    allowed: Allowances,
+    *,
+    why: Iterable[str] = (),
+    accepted: frozenset[Reason] = frozenset(),
+) -> Gate:
+    """Hold `audit` against `baseline`; `names` are theirs, `why` the reasons of the audit's own verdict."""
+    found = compare(baseline, audit, names)
+    pairs = paired(baseline, audit)
+    closings = [
+        *_audit(audit, why),
+        *_counts(baseline, audit, found),
+        *_yardstick(baseline, audit),
+        *_ends(baseline, audit, pairs),
+        *_unchecked(pairs),
+        *_unmeasured(pairs, found, allowed),
+        *_regressions(found, allowed.limits),
+    ]
+    closing = [one for one in closings if one.reason not in accepted]
+    return Gate(
+        open=not closing,
+        baseline=names[0],
+        closings=closing,
+        accepted=[one.message for one in closings if one.reason in accepted],
+        allowed=dict(allowed.limits),
+        comparison=found,
+    )
+
+
+def _audit(audit: Baseline, why: Iterable[str]) -> Iterator[Closing]:
+    said = " ".join(why)
+    if audit.status == "unfinished":
+        yield Closing(reason=Reason.AUDIT_UNFINISHED, message=f"The audit did not finish. {said}".strip())
+    elif audit.verdict == "void":
+        yield Closing(reason=Reason.AUDIT_VOID, message=f"The audit is void. {said}".strip())
+    elif audit.verdict == "fail":
+        yield Closing(reason=Reason.AUDIT_FAILED, message=f"The audit itself failed. {said}".strip())
+
+
+def _counts(baseline: Baseline, audit: Baseline, found: Comparison) -> Iterator[Closing]:
+    for what, one in (("baseline", baseline), ("audit", audit)):
+        if not one.edits:
+            yield Closing(reason=Reason.NO_CASES, message=f"The {what} holds no edit.")
+    if baseline.edits and audit.edits and not found.paired:
+        yield Closing(reason=Reason.NO_CASES, message="Baseline and audit have no edit in common.")
+    for reason, ids, said in (
+        (Reason.MISSING_EDITS, found.missing, "of the baseline {} not in the audit"),
+        (Reason.NEW_EDITS, found.new, "of the audit {} not in the baseline"),
+        (Reason.CHANGED_EDITS, found.changed_requests, "{} asking for something else than in the baseline"),
+    ):
+        if ids:
+            text = f"{counted(len(ids), 'edit')} {said.format('is' if len(ids) == 1 else 'are')}: {named(ids)}."
+            yield Closing(reason=reason, message=text, edits=ids)
+
+
+def _yardstick(baseline: Baseline, audit: Baseline) -> Iterator[Closing]:
+    old, new = baseline.model, audit.model
+    if old.fingerprint != new.fingerprint:
+        text = (
+            f"The audited model is another: {old.ref} ({old.fingerprint[:12]}), now {new.ref} ({new.fingerprint[:12]})."
+        )
+        yield Closing(reason=Reason.OTHER_MODEL, message=text)
+    if baseline.policy_sha256 != audit.policy_sha256:
+        keys = sorted(
+            name
+            for name in {*baseline.policy, *audit.policy}
+            if name not in baseline.policy
+            or name not in audit.policy
+            or baseline.policy[name] != audit.policy[name]
+        )  # fmt: skip
+        yield Closing(reason=Reason.OTHER_POLICY, message=f"The policy is another, in {named(keys)}.")
+    if baseline.perplexity_corpus_sha256 != audit.perplexity_corpus_sha256:
+        yield Closing(reason=Reason.OTHER_CORPUS, message="The perplexity was taken on other sentences.")
+    if baseline.check_dtype != audit.check_dtype:
+        old_dtype, new_dtype = (one.check_dtype or "an unknown dtype" for one in (baseline, audit))
+        text = f"The checks computed in {old_dtype}, now in {new_dtype}."
+        yield Closing(reason=Reason.OTHER_ARITHMETIC, message=text)
+    if baseline.sequence != audit.sequence:
+        then, now = ("one after the other" if one.sequence else "each alone" for one in (baseline, audit))
+        told = "in another order" if then == now else now
+        yield Closing(
+            reason=Reason.OTHER_ORDER,
+            message=f"The edits were made {then}, now {told}; give a baseline of such an audit.",
+        )
+
+
+def _ends(baseline: Baseline, audit: Baseline, pairs: Iterable[Pair]) -> Iterator[Closing]:
+    refused = [pair.after.id for pair in pairs if pair.before.made and not pair.after.made]
+    known = {edit.id for edit in baseline.edits if edit.collapsed}
+    collapsed = [edit.id for edit in audit.edits if edit.collapsed and edit.id not in known]
+    for reason, ids, said in (
+        (Reason.NEW_REFUSALS, refused, "made before and refused now"),
+        (Reason.NEW_COLLAPSE, collapsed, "no collapse before and collapsed the model now"),
+    ):
+        if ids:
+            text = f"{counted(len(ids), 'edit was', 'edits were')} {said}: {named(ids)}."
+            yield Closing(reason=reason, message=text, edits=ids)
+
+
+def _unchecked(pairs: Iterable[Pair]) -> Iterator[Closing]:
+    pairs = [pair for pair in pairs if pair.before.made and pair.after.made]
+    for check in sorted({check for pair in pairs for check in pair.before.checks}):
+        ids = [pair.after.id for pair in pairs if check in pair.before.checks and check not in pair.after.checks]
+        if ids:
+            text = f"The check {check!r} judged {counted(len(ids), 'edit')} in the baseline and not now: {named(ids)}."
+            yield Closing(reason=Reason.MISSING_CHECKS, message=text, edits=ids)
+
+
+def _unmeasured(pairs: Iterable[Pair], found: Comparison, allowed: Allowances) -> Iterator[Closing]:
+    pairs = [pair for pair in pairs if pair.before.made and pair.after.made]
+    known = {change.metric for change in found.metrics if change.pairs}
+    for metric in allowed.limits:
+        ids = [pair.after.id for pair in pairs if _lost(pair, source_of(metric))]
+        if ids:
+            text = f"{metric.value} was not measured in {len(ids)} of {counted(len(pairs), 'edit')}: {named(ids)}."
+            yield Closing(reason=Reason.UNMEASURED, metric=metric, message=text, edits=ids)
+        elif metric in allowed.asked and metric not in known:
+            others = [one.value for one in siblings(metric) if one in known]
+            text = f"{metric.value} was asked for, and no edit of both sides has it; " + (
+                f"measured in both: {', '.join(others)}." if others else "nothing of the kind was measured in both."
+            )
+            yield Closing(reason=Reason.UNMEASURED, metric=metric, message=text)
+
+
+def _lost(pair: Pair, metric: Metric) -> bool:
+    """Return whether the audit asked for the metric, or the baseline has it, and it was not measured now."""
+    if metric in pair.after.metrics:
+        return not measured(pair.after.metrics[metric])
+    return metric in pair.before.metrics
+
+
+def _regressions(found: Comparison, limits: Mapping[Metric, float]) -> Iterator[Closing]:
+    for change in found.metrics:
+        limit = limits.get(change.metric)
+        if limit is not None and regressed(change, limit):
+            text = _told(change, limit)
+            yield Closing(reason=Reason.REGRESSED, metric=change.metric, message=text, edits=change.worse_edits)
+
+
+def regressed(change: Change, limit: float) -> bool:
+    """Return whether a metric became worse by more than `limit`, and not by noise alone.
+
+    Where no edit became better, a draw shows no damage only if it holds no edit that became worse; that share is known without
+    drawing, and decides.
+    """
+    if change.worse is None or change.worse <= limit:
+        return False
+    if change.low is None or change.pairs < FEWEST:
+        return True
+    return change.low > 0 if change.unchanged is None else change.unchanged <= 1 - LEVEL
+
+
+def _told(change: Change, limit: float) -> str:
+    assert change.worse is not None
+    unit = "percentage points" if change.kind is Kind.RATE else "per cent"
+    sure = ""
+    if change.low is not None and change.high is not None:
+        sure = f" (90 % interval {100 * change.low:.2f} to {100 * change.high:.2f})"
+    worst = f"; worst in {named(change.worse_edits)}" if change.worse_edits else ""
+    shown = percent if change.kind is Kind.RATE else (lambda value: f"{value:.4f}")
+    return (
+        f"{change.metric.value} is worse by {100 * change.worse:.2f} {unit}{sure}, and {100 * limit:g} are allowed: "
+        f"{shown(change.before)} before, {shown(change.after)} now, over "
+        f"{counted(change.pairs, 'edit')}{worst}."
+    )

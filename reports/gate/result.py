@@ -1,0 +1,114 @@
+"""The verdict of the gate as data: why it is closed, and who opened it all the same."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final, Literal
+
+from pydantic import Field
+
+from ..log.types import Model
+from .comparison import Comparison
+from .metrics import Metric
+
+__all__ = ["ACCEPTABLE", "OVERRIDABLE", "Closing", "Gate", "Lapsed", "Override", "Reason"]
+
+
+class Reason(StrEnum):
+    """Why the gate is closed."""
+
+    UNREADABLE = "unreadable"
+    NO_BASELINE = "no-baseline"
+    DUPLICATE_EDITS = "duplicate-edits"
+    NOT_FINITE = "not-finite"
+    AUDIT_UNFINISHED = "audit-unfinished"
+    AUDIT_VOID = "audit-void"
+    AUDIT_FAILED = "audit-failed"
+    NO_CASES = "no-cases"
+    MISSING_EDITS = "missing-edits"
+    NEW_EDITS = "new-edits"
+    CHANGED_EDITS = "changed-edits"
+    OTHER_MODEL = "other-model"
+    OTHER_POLICY = "other-policy"
+    OTHER_CORPUS = "other-corpus"
+    OTHER_ARITHMETIC = "other-arithmetic"
+    OTHER_ORDER = "other-order"
+    NEW_REFUSALS = "new-refusals"
+    NEW_COLLAPSE = "new-collapse"
+    MISSING_CHECKS = "missing-checks"
+    UNMEASURED = "unmeasured"
+    REGRESSED = "regressed"
+
+
+OVERRIDABLE: Final = frozenset(Reason) - {
+    Reason.UNREADABLE,
+    Reason.NO_BASELINE,
+    Reason.DUPLICATE_EDITS,
+    Reason.NOT_FINITE,
+    Reason.AUDIT_UNFINISHED,
+    Reason.AUDIT_VOID,
+    Reason.NO_CASES,
+}
+"""What a person may answer for; with the others there is no evidence to answer for."""
+
+ACCEPTABLE: Final = frozenset({Reason.MISSING_EDITS, Reason.NEW_EDITS})
+"""What may be accepted beforehand: a set of edits that shrank or grew on purpose."""
+
+
+class Closing(Model):
+    """One ground for closing; `metric` where it is about one, `edits` the ids of all edits that it is about."""
+
+    reason: Reason
+    message: str
+    metric: Metric | None = None
+    edits: list[str] = Field(default_factory=list)
+
+    @property
+    def key(self) -> str:
+        """The ground's name, with its metric: what an override must name to lift it."""
+        return self.reason.value if self.metric is None else f"{self.reason.value}:{self.metric.value}"
+
+
+class Override(Model):
+    """A person's word that lifts exactly `closings` for exactly one log and one baseline, known by the hashes of their bytes."""
+
+    time: str
+    author: str
+    reason: str
+    baseline: str
+    baseline_sha256: str
+    log_sha256: str
+    closings: list[str]
+
+
+class Lapsed(Model):
+    """An override on record that lifts nothing here; `why` says in words what it was given for instead."""
+
+    override: Override
+    why: str
+
+
+class Gate(Model):
+    """The verdict: `closings` say why it is closed, and `override` who opened it all the same; `lapsed` did not.
+
+    `comparison` is null where there was nothing to compare; `allowed` holds the allowance of each judged metric.
+    """
+
+    open: bool
+    baseline: str
+    closings: list[Closing]
+    accepted: list[str]
+    override: Override | None = None
+    lapsed: list[Lapsed] = Field(default_factory=list)
+    allowed: dict[Metric, float]
+    comparison: Comparison | None = None
+
+    @property
+    def standing(self) -> Literal["open", "closed", "override"]:
+        """How the gate stands: one that a person opened is not simply open."""
+        return "closed" if not self.open else "open" if self.override is None else "override"
+
+    @property
+    def exit_code(self) -> int:
+        """0 where the gate is open."""
+        return 0 if self.open else 1

@@ -1,0 +1,160 @@
+"""The page of a comparison of two checkpoints: what changed, whether the model still writes, and whose fact it may be.
+
+A pure function of `DiffFile`, which is what ``diff.json`` holds.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from pydantic import model_validator
+
+from ..log.types import SCHEMA_VERSION, Count, Model
+from ..numbers import number
+from .page import render_page
+
+__all__ = ["Behaviour", "Changed", "DiffFile", "Guess", "Judged", "Search", "Written", "judged", "render_diff"]
+
+
+class Changed(Model):
+    """One tensor that is not the same in both; figures are null where they could not be measured."""
+
+    name: str
+    status: Literal["changed", "dtype", "shape", "missing", "new", "tied"]
+    """``dtype``: the same numbers in another dtype. ``tied``: on one side only, as a copy of another tensor there."""
+    shape: list[int]
+    dtype: str
+    norm: float | None = None
+    relative: float | None = None
+    largest: float | None = None
+    share: float | None = None
+    effective_rank: float | None = None
+    first_share: float | None = None
+    rank: Literal["one", "more", "within rounding"] | None = None
+    exact: bool = True
+    finite: bool = True
+
+
+class Behaviour(Model):
+    """What both models do; null where it could not be measured."""
+
+    base_perplexity: float | None
+    edited_perplexity: float | None
+    ratio: float | None
+    max_ratio: float
+    collapse_ratio: float
+    entropy_ratio: float | None
+    min_entropy_ratio: float
+
+
+class Written(Model):
+    """What both models wrote after one prompt."""
+
+    prompt: str
+    base: str
+    edited: str
+
+
+class Guess(Model):
+    """A subject and how alike its key is to the one that the change was made for."""
+
+    subject: str
+    cosine: float
+
+
+class Search(Model):
+    """The most likely subjects of one change of rank one."""
+
+    tensor: str
+    candidates: Count
+    guesses: list[Guess]
+    margin: float | None = None
+    """Cosine of the best over that of the next."""
+    p_value: float | None = None
+    """(b + 1) / (n + 1), b of n candidates being as alike to another one as the best is to the change."""
+    error: str | None = None
+    """Why nothing was measured; the other figures are missing then."""
+
+    @model_validator(mode="after")
+    def _measured_or_not(self) -> Search:
+        figures = (bool(self.guesses), self.margin is not None, self.p_value is not None)
+        if set(figures) != {self.error is None}:
+            raise ValueError("a search has guesses, margin and p value, or an error that says why it has none")
+        return self
+
+
+class DiffFile(Model):
+    """A comparison of two checkpoints."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    editguard_version: str
+    created: str
+    base: str
+    edited: str
+    tensors: Count
+    """In both checkpoints."""
+    unchanged: Count
+    changes: list[Changed]
+    behaviour: Behaviour
+    written: list[Written]
+    searches: list[Search]
+    verdict: Literal["pass", "fail"]
+    reasons: list[str]
+
+    @model_validator(mode="after")
+    def _honest(self) -> DiffFile:
+        if (self.verdict == "fail") != bool(self.reasons):
+            raise ValueError("a comparison fails exactly where there are reasons")
+        if self.verdict == "pass" and (self.behaviour.ratio is None or not all(one.finite for one in self.changes)):
+            raise ValueError("what was not measured never passes")
+        return self
+
+
+class Judged(NamedTuple):
+    """One measure of behaviour as a row of the page; a dash stands where only the ratio is kept."""
+
+    name: str
+    base: str
+    edited: str
+    ratio: float | None
+    allowed: str
+    verdict: Literal["pass", "fail", "unmeasured"]
+
+
+def judged(seen: Behaviour) -> tuple[Judged, ...]:
+    """Return each measure of behaviour beside its bound."""
+    over = None if seen.ratio is None else seen.ratio > seen.max_ratio
+    under = None if seen.entropy_ratio is None else seen.entropy_ratio < seen.min_entropy_ratio
+    return (
+        Judged(
+            "Perplexity",
+            number(seen.base_perplexity),
+            number(seen.edited_perplexity),
+            seen.ratio,
+            f"up to {number(seen.max_ratio)}; over {number(seen.collapse_ratio)} a collapse",
+            _verdict(over),
+        ),
+        Judged(
+            "Word entropy of its texts",
+            "–",
+            "–",
+            seen.entropy_ratio,
+            f"at least {number(seen.min_entropy_ratio)}",
+            _verdict(under),
+        ),
+    )
+
+
+def _verdict(beyond: bool | None) -> Literal["pass", "fail", "unmeasured"]:
+    return "unmeasured" if beyond is None else "fail" if beyond else "pass"
+
+
+def render_diff(found: DiffFile) -> str:
+    """Return the comparison as one self-contained HTML page."""
+    return render_page(
+        "diff.html.j2",
+        [],
+        d=found,
+        judged=judged(found.behaviour),
+        alike=all(o.base == o.edited for o in found.written),
+    )

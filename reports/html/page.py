@@ -1,0 +1,181 @@
+"""A page that is complete in itself: one HTML file that opens offline and asks no network for anything.
+
+What comes from a model, a file or a user reaches it only through jinja's autoescaping, with hidden and
+direction-changing characters spelled out, texts written from right to left kept apart from what stands beside them, and
+very long ones cut with their length said; data for scripts travels in JSON islands that cannot close their element. A
+content security policy allows the page's own scripts by their hash and nothing else. Templates extend ``base.html.j2``.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..numbers import counts, number, percent, ratio
+from ..text import from_right, pieces, shortened, visible
+from .plotting import Figure
+from .prompt_views import highlighted
+from .text_differences import Part, differences
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+__all__ = ["LONGEST", "render_page", "show", "show_breaks", "show_breaks_part", "show_part"]
+
+LONGEST = 2000
+"""Characters of a text that a page shows; the log has the rest."""
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render_page(
+    template: str,
+    figures: Sequence[Figure],
+    scripts: Sequence[str] = (),
+    filters: Mapping[str, Callable[..., Any]] | None = None,
+    **context: Any,
+) -> str:
+    """Return `template` with its figures drawn, `scripts` run and `context` filled in."""
+    library = _plotly() if figures else ""
+    own = [(_TEMPLATES / name).read_text(encoding="utf-8") for name in ("figures.js", *scripts)]
+    return (
+        _environment(filters or {})
+        .get_template(template)
+        .render(
+            figures=figures,
+            policy=_security_policy([library, *own]),
+            library=_raw(library),
+            scripts=[_raw(text) for text in own],
+            style=_raw((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
+            **context,
+        )
+    )
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    text: str = get_plotlyjs()
+    return text
+
+
+def _security_policy(scripts: Sequence[str]) -> str:
+    """Return the policy under which `scripts`, known by their SHA-256, run and nothing is fetched."""
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{one}'" for one in hashes)
+    return (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _environment(more: Mapping[str, Callable[..., Any]]) -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_spelled_out,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "differences": _differences,
+        "highlighted": highlighted,
+        "show": show,
+        "show_breaks": show_breaks,
+        "show_breaks_part": show_breaks_part,
+        "show_part": show_part,
+        "visible": visible,
+        "number": number,
+        "percent": percent,
+        "ratio": ratio,
+        "counts": counts,
+        "raw_json": _raw,
+        "value": _value,
+        "width": _width,
+        "place": _place,
+        **more,
+    }
+    return environment
+
+
+def _spelled_out(value: object) -> object:
+    """Spell out hidden characters also where a template forgot to `show` its text."""
+    return visible(shortened(value, LONGEST)) if type(value) is str else value
+
+
+def show(text: str, most: int = LONGEST) -> Markup:
+    """Escape the first `most` characters of `text`, and spell out hidden ones in a box of their own.
+
+    A text with letters that are written from right to left is isolated: it turns nothing that stands beside it.
+    """
+    from markupsafe import Markup
+
+    shown = _boxed(shortened(text, most))
+    return Markup("<bdi>{}</bdi>").format(shown) if from_right(text[:most]) else shown
+
+
+def show_part(text: str) -> Markup:
+    """Like `show`, for a part of a text that is a block of its own: its parts must be laid out together."""
+    return _boxed(shortened(text, LONGEST))
+
+
+def show_breaks_part(text: str) -> Markup:
+    """Like `show_part`, with a mark in the place of each line break: for answers that stand on one line."""
+    from markupsafe import Markup
+
+    mark = Markup('<span class="hidden-char" title="line break">↵</span>')
+    return mark.join(_boxed(line) for line in shortened(text, LONGEST).split("\n"))
+
+
+def show_breaks(text: str) -> Markup:
+    """Like `show`, with line breaks marked, for texts that may be nothing but a line break."""
+    from markupsafe import Markup
+
+    mark = Markup('<span class="hidden-char" title="line break">↵</span>\n')
+    return mark.join(show(line) for line in shortened(text, LONGEST).split("\n"))
+
+
+def _boxed(text: str) -> Markup:
+    from markupsafe import Markup, escape
+
+    boxed = Markup('<span class="hidden-char">{}</span>').format
+    return Markup("").join(boxed(piece.text) if piece.hidden else escape(piece.text) for piece in pieces(text))
+
+
+def _differences(text: str, other: str) -> list[Part]:
+    return differences(shortened(text, LONGEST), shortened(other, LONGEST))
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {_value(one)}" for name, one in value.items()) or "–"
+    if isinstance(value, list):
+        return ", ".join(_value(one) for one in value) or "–"
+    return str(value)
+
+
+def _width(share: float | None) -> str:
+    return f"{100 * min(1.0, max(0.0, share or 0.0)):.1f}%"
+
+
+def _place(per_cent: float) -> str:
+    return f"{per_cent:.1f}%"
+
+
+def _raw(text: str) -> Markup:
+    from markupsafe import Markup
+
+    return Markup(text)

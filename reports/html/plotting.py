@@ -1,0 +1,204 @@
+"""Marks, lines and tables that the report's figures are made of, in plotly's terms.
+
+Traces, lines and labels carry a role (`meta` of a trace, `name` of a line) and no colour; the page's script gives each
+role the colour of the reader's theme. Points are drawn as SVG: plotly's WebGL traces compile code at run time, which
+the page's content security policy forbids. Thousands of those take seconds and hide each other: a trace draws at most
+`MOST_POINTS`, the outermost always among them, and `thin_note` says so.
+Plotly is imported when a figure is made.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+from ..log.schema import ControlRecord
+from ..numbers import number
+from ..text import counted, from_right, visible
+from ..verdict.edit_story import Story
+
+__all__ = [
+    "LONGEST_HOVER",
+    "MOST_POINTS",
+    "Figure",
+    "Mark",
+    "decades",
+    "figure_json",
+    "hover",
+    "left_out",
+    "line",
+    "line_label",
+    "mark",
+    "spread",
+    "thin_note",
+    "thinned",
+    "trace",
+    "whole",
+]
+
+MOST_POINTS = 1000
+LONGEST_HOVER = 70
+_CROWD = 300
+_OUTERMOST = 10
+_MOST_TICKS = 10
+_BY_MARK = ("x", "y", "text", "customdata")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One picture: plotly's JSON (safe inside a script element), what to see in it, and the same as a table.
+
+    A `high` one gets more room, for rows that are to be read one by one.
+    """
+
+    name: str
+    title: str
+    caption: str
+    data: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    high: bool = False
+
+
+class Mark(NamedTuple):
+    """A point, what hovering over it says, and the anchor of the story that a click opens."""
+
+    x: float
+    y: float
+    text: str
+    anchor: str
+
+
+def mark(story: Story, x: float, y: float, said: str) -> Mark:
+    """Return the mark of `story` at (x, y); hovering says its id, its edit and `said`."""
+    record = story.record
+    asked = " → ".join(hover(text, LONGEST_HOVER // 2) for text in (record.subject, record.target_new))
+    kind = "control" if isinstance(record, ControlRecord) else "edit"
+    return Mark(x, y, "<br>".join((hover(record.id), asked, hover(said))), f"{kind}-{story.slug}")
+
+
+def hover(text: str, longest: int = LONGEST_HOVER) -> str:
+    """Return `text` as one line that plotly shows as it is written, in hover text, names, titles and ticks."""
+    # Plotly reads a few tags, links among them, unless they are escaped; it knows no &quot;, and would show that.
+    shown = visible(text[: longest + 1]).replace("\n", " ")
+    cut = shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
+    # Isolated by characters, for want of elements: two such texts in a line would change places.
+    return html.escape(f"\u2068{cut}\u2069" if from_right(cut) else cut, quote=False)
+
+
+def trace(name: str, role: str, marks: Sequence[Mark], symbol: str, size: int = 9) -> dict[str, Any]:
+    """Return plotly's scatter trace of `marks`; the page gives it the colour of `role`."""
+    many = len(marks) > _CROWD
+    size = max(3, round(size * 0.6)) if many else size
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "meta": {"role": role},
+        "x": [mark.x for mark in marks],
+        "y": [mark.y for mark in marks],
+        "text": [mark.text for mark in marks],
+        "customdata": [mark.anchor for mark in marks],
+        "hoverinfo": "text",
+        "marker": {"symbol": symbol, "size": size, "opacity": _opacity(role, many)},
+        "visible": bool(marks),
+    }
+
+
+def _opacity(role: str, many: bool) -> float:
+    return 0.45 if role == "prefixed" else 0.6 if many else 0.85
+
+
+def thinned(items: Sequence[T], most: int) -> list[T]:
+    """Return at most `most` of `items`, evenly chosen."""
+    if len(items) <= most:
+        return list(items)
+    return [items[index * len(items) // most] for index in range(most)]
+
+
+def thin_note(traces: Sequence[dict[str, Any]]) -> str:
+    """Say how many marks are drawn, where they are too many to draw all."""
+    whole = sum(len(trace["x"]) for trace in traces)
+    drawn = sum(min(len(trace["x"]), MOST_POINTS) for trace in traces)
+    return f" Drawn are {drawn} of {whole} marks." if drawn < whole else ""
+
+
+def whole(most: int) -> dict[str, Any]:
+    """Return an axis that counts from 1 to `most`: its ticks are whole numbers, and few enough to be read."""
+    steps = (nice * 10**power for power in range(12) for nice in (1, 2, 5))
+    return {"tick0": 0, "dtick": next(step for step in steps if most / step <= _MOST_TICKS), "tickformat": "d"}
+
+
+def decades(values: Sequence[float]) -> dict[str, Any]:
+    """Return a logarithmic axis for `values` over 0: a tick a power of ten, and more where they span little over one."""
+    wide = max(values) > 30 * min(values)
+    return {"type": "log", "dtick": 1 if wide else "D2", "tickformat": ",~g"}
+
+
+def line(axis: str, at: float) -> dict[str, Any]:
+    """Return a dashed line across the figure at the value `at` of `axis`."""
+    other = "x" if axis == "y" else "y"
+    line = {"type": "line", "name": "bound", f"{axis}0": at, f"{axis}1": at, f"{other}0": 0, f"{other}1": 1}
+    return line | {f"{other}ref": "paper", "line": {"dash": "dash", "width": 1.5}}
+
+
+def line_label(axis: str, at: float, text: str) -> dict[str, Any]:
+    """Return the label of that line."""
+    label: dict[str, Any] = {"name": "bound", "text": text, "showarrow": False}
+    if axis == "y":
+        # Annotations on a log axis are placed by the logarithm, lines by the value.
+        return label | {"xref": "paper", "x": 1, "y": math.log10(at), "xanchor": "right", "yanchor": "bottom"}
+    return label | {"yref": "paper", "y": 1, "x": at, "xanchor": "left", "yanchor": "bottom"}
+
+
+def spread(
+    groups: Iterable[tuple[str, Sequence[float]]], shown: Callable[[float], str] = number
+) -> tuple[tuple[str, ...], ...]:
+    """Return one row a group: name, number, smallest, median and largest."""
+    figures_of: list[Callable[[Sequence[float]], float]] = [min, statistics.median, max]
+    return tuple(
+        (name, str(len(values)), *(shown(f(values)) if values else "–" for f in figures_of)) for name, values in groups
+    )
+
+
+def left_out(many: int, why: str) -> str:
+    """Say how many edits are missing from a figure, and why."""
+    return (
+        f" {counted(many, 'edit has', 'edits have')} {why} and {'is' if many == 1 else 'are'} not drawn."
+        if many
+        else ""
+    )
+
+
+def _thin(trace: dict[str, Any]) -> dict[str, Any]:
+    places = range(len(trace["x"]))
+    if len(places) <= MOST_POINTS:
+        return {}
+    outer = {place for axis in ("x", "y") for place in _outermost(trace[axis])}
+    inner = thinned([place for place in places if place not in outer], MOST_POINTS - len(outer))
+    kept = sorted([*outer, *inner])
+    return {axis: [trace[axis][place] for place in kept] for axis in _BY_MARK if axis in trace}
+
+
+def _outermost(values: Sequence[float | None]) -> list[int]:
+    """Return where the lowest and the highest of `values` stand: what a reader looks for must not be thinned out."""
+    ranked = sorted((value, place) for place, value in enumerate(values) if value is not None)
+    return [place for _, place in (*ranked[:_OUTERMOST], *ranked[-_OUTERMOST:])]
+
+
+def figure_json(traces: Sequence[dict[str, Any]], layout: dict[str, Any]) -> str:
+    """Return the figure as JSON that is safe inside a script element, marks thinned to `MOST_POINTS` a trace."""
+    import plotly.graph_objects as go
+
+    drawn = [trace | _thin(trace) if trace["type"] == "scatter" else trace for trace in traces]
+    # Through plotly's own classes, which refuse an attribute that does not exist.
+    plain = go.Figure(data=drawn, layout=layout).to_plotly_json()
+    plain["layout"].pop("template", None)
+    return json.dumps(plain, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e")

@@ -1,0 +1,348 @@
+"""The log on disk: append-only JSON Lines, one record a line, each line written, flushed and synced before the next.
+
+A killed writer leaves at most a torn last line. `read_log` tolerates and reports it, and `LogWriter` cuts it off
+before it goes on, so that an unfinished audit can be resumed from the records that are there. Anything else that is
+malformed is a `LogError`: a log that was edited by hand is no evidence. Files are readable by their owner only (mode
+0600), since prompts may be confidential.
+
+Out of scope: two writers at once (the runner locks its output folder) and what the records mean (`digest`).
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from pydantic import ValidationError
+
+from ..errors import DuplicateRecord, LogError, NotFiniteRecord, OutputError
+from ..text import counted, printable
+from .bounded_read import LARGEST_LOG, bounded_bytes
+from .schema import RECORD, SCHEMA_VERSION, ControlRecord, EditRecord, Footer, Header
+
+__all__ = [
+    "Log",
+    "LogWriter",
+    "append_line",
+    "log_bytes",
+    "log_so_far",
+    "parse_log",
+    "read_log",
+    "rewrite_log",
+    "sweep",
+    "write_atomic",
+]
+
+_OWNER_ONLY = 0o600
+_UNFINISHED = ".tmp"
+_AnyRecord = Header | EditRecord | ControlRecord | Footer
+
+
+@dataclass(frozen=True)
+class Log:
+    """A log as read: `torn` says that its last line was cut short by a killed writer and left out."""
+
+    header: Header
+    edits: tuple[EditRecord, ...]
+    controls: tuple[ControlRecord, ...]
+    footer: Footer | None
+    torn: bool = False
+
+
+class LogWriter:
+    """Appends records to a log, as a context manager.
+
+    An unfinished log at `path` is resumed: `existing` holds what it says, and its torn last line, if any, is cut off.
+    Raises `LogError` for a finished log, for a file that is no log, and for records out of order (header first, footer
+    last, an id only once).
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open nothing yet; `path` is created on entry, in a folder that exists."""
+        self.path = path
+        self.existing: Log | None = None
+        self._descriptor: int | None = None
+        self._started = False
+        self._ids: set[tuple[str, str]] = set()
+
+    def __enter__(self) -> Self:
+        """Open the file, and read what an earlier writer left in it."""
+        keep = self._read_existing()
+        try:
+            self._descriptor = _opened_to_append(self.path)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        if keep is not None:
+            os.ftruncate(self._descriptor, keep.length)
+            if keep.needs_newline:
+                _append(self._descriptor, b"\n", self.path)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the file; the footer is the caller's to write, so that an exception leaves the log unfinished."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def write(self, record: _AnyRecord) -> None:
+        """Append one record, and return when it is on the disk."""
+        if self._descriptor is None:
+            raise LogError(
+                f"The log {self.path} is not open; write inside its `with` block, and nothing after a footer."
+            )
+        self._check_order(record)
+        _append(self._descriptor, record.model_dump_json().encode() + b"\n", self.path)
+        if isinstance(record, Footer):
+            self.__exit__(None, None, None)
+
+    def _check_order(self, record: _AnyRecord) -> None:
+        if isinstance(record, Header) == self._started:
+            rule = "has a header already" if self._started else "has no header yet"
+            raise LogError(f"The log {self.path} {rule}, so a {record.kind} cannot follow; write one header, first.")
+        self._started = True
+        if isinstance(record, EditRecord | ControlRecord):
+            key = (record.kind, record.id)
+            if key in self._ids:
+                raise LogError(
+                    f"The log {self.path} has a record of {record.kind} {record.id!r} already; an id must be unique, "
+                    "so leave out what `existing` holds when resuming."
+                )
+            self._ids.add(key)
+
+    def _read_existing(self) -> _Tail | None:
+        if not self.path.exists():
+            return None
+        data = log_bytes(self.path)
+        log = _parse_begun(data, self.path)
+        if log is None:
+            return _Tail(length=0, needs_newline=False)
+        if log.footer is not None:
+            raise LogError(
+                f"The log {self.path} is finished ({counted(log.footer.records, 'record')}), and a finished log is never "
+                "changed; give another output folder, or move this one away."
+            )
+        self.existing = log
+        self._started = True
+        self._ids = {(record.kind, record.id) for record in (*log.edits, *log.controls)}
+        length = data.rfind(b"\n") + 1 if log.torn else len(data)
+        return _Tail(length=length, needs_newline=not log.torn and not data.endswith(b"\n"))
+
+
+def log_bytes(path: Path) -> bytes:
+    """Return the content of a log's file; raises `LogError` where it cannot be read, or is larger than any log."""
+    try:
+        return bounded_bytes(path, LARGEST_LOG)
+    except OSError as error:
+        raise LogError(
+            f"The log {path} cannot be read ({error.strerror}); give an audit's log (audit.jsonl), or the folder that holds it."
+        ) from error
+
+
+class _Tail(NamedTuple):
+    length: int
+    needs_newline: bool
+
+
+_HEADER_START = b'{"kind":"header"'
+
+
+def read_log(path: Path) -> Log:
+    """Read the log at `path`.
+
+    Raises `LogError` when it is missing or malformed, and when a newer editguard wrote it.
+    """
+    return parse_log(log_bytes(path), path)
+
+
+def log_so_far(path: Path) -> Log | None:
+    """Read a log that may be unfinished; None where there is none, or one that was cut short in its header.
+
+    Raises `LogError` as `read_log` does.
+    """
+    return _parse_begun(log_bytes(path), path) if path.exists() else None
+
+
+def rewrite_log(path: Path, log: Log) -> None:
+    """Replace the log at `path` by one that holds `log`, whole or not at all: for records that are to be made again."""
+    records = (log.header, *log.edits, *log.controls, *([] if log.footer is None else [log.footer]))
+    write_atomic(path, "".join(f"{record.model_dump_json()}\n" for record in records))
+
+
+def _parse_begun(data: bytes, path: Path) -> Log | None:
+    cut_header = data[: len(_HEADER_START)] == _HEADER_START[: len(data)] and not _is_json(data)
+    return None if b"\n" not in data and cut_header else parse_log(data, path)
+
+
+def parse_log(data: bytes, path: Path) -> Log:
+    """Read a log's content; `path` is for messages. Raises as `read_log` does."""
+    # Bytes are split at \n alone: text may hold U+2028 and its like, which str.splitlines would break at.
+    lines = data.split(b"\n")
+    tail = lines.pop()
+    torn = bool(tail) and not _is_json(tail)
+    if tail and not torn:
+        lines.append(tail)
+    records = [_parse_line(line, path, number) for number, line in enumerate(lines, start=1)]
+    if not records:
+        raise LogError(f"The log {path} has no complete line, but must begin with a header; run the audit again.")
+    return _assemble(records, path, torn)
+
+
+def _assemble(records: list[_AnyRecord], path: Path, torn: bool) -> Log:
+    edits: list[EditRecord] = []
+    controls: list[ControlRecord] = []
+    header, footer = records[0], None
+    if not isinstance(header, Header):
+        raise _malformed(path, 1, f"a log begins with a header, not with a record of kind {header.kind!r}")
+    seen: dict[tuple[str, str], int] = {}
+    for number, record in enumerate(records[1:], start=2):
+        if footer is not None:
+            raise _malformed(path, number, "nothing may follow the footer")
+        if isinstance(record, Header):
+            raise _malformed(path, number, "a log has one header")
+        if isinstance(record, Footer):
+            footer = record
+            continue
+        first = seen.setdefault((record.kind, record.id), number)
+        if first != number:
+            rule = f"the {record.kind} {record.id!r} is on line {first} already"
+            raise _malformed(path, number, rule, DuplicateRecord)
+        if isinstance(record, EditRecord):
+            edits.append(record)
+        else:
+            controls.append(record)
+    if footer is not None and torn:
+        raise _malformed(path, len(records) + 1, "nothing may follow the footer")
+    return Log(header, tuple(edits), tuple(controls), footer, torn)
+
+
+def _parse_line(line: bytes, path: Path, number: int) -> _AnyRecord:
+    try:
+        plain = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _malformed(path, number, f"each line is one JSON object, and this one is not ({error})") from error
+    version = plain.get("schema_version", 0) if isinstance(plain, dict) else 0
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise LogError(
+            f"{path}, line {number}: the log has schema version {version}, and this editguard reads up to "
+            f"{SCHEMA_VERSION}; read it with the editguard that wrote it ({_writer(plain)}) or newer."
+        )
+    try:
+        return RECORD.validate_json(line, strict=True)
+    except ValidationError as error:
+        infinite = any(fault["type"] == "finite_number" for fault in error.errors(include_url=False))
+        raise _malformed(path, number, _first_fault(error), NotFiniteRecord if infinite else LogError) from error
+
+
+def _writer(plain: dict[str, object]) -> str:
+    return printable(str(plain.get("editguard_version")))
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors(include_url=False, include_context=False)[0]
+    where = printable(".".join(str(part) for part in fault["loc"])) or "record"
+    value = repr(fault["input"])
+    shown = value if len(value) <= 60 else f"{value[:57]}..."
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    # It may repeat what the file holds.
+    return f"{where} is {shown}: {printable(fault['msg'], 300)}{more}"
+
+
+def _malformed(path: Path, number: int, rule: str, kind: type[LogError] = LogError) -> LogError:
+    return kind(f"{path}, line {number}: {rule}; restore the log as it was written, or run the audit again.")
+
+
+def _opened_to_append(path: Path) -> int:
+    """Open or make a file of ours, for its owner only; a link in its place would lead out of the folder, and is an error."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, _OWNER_ONLY)
+    os.fchmod(descriptor, _OWNER_ONLY)
+    return descriptor
+
+
+def _append(descriptor: int, data: bytes, path: Path) -> None:
+    start = os.fstat(descriptor).st_size
+    try:
+        written = os.write(descriptor, data)
+        while written < len(data):
+            written += os.write(descriptor, data[written:])
+        os.fsync(descriptor)
+    except OSError as error:
+        os.ftruncate(descriptor, start)  # half a line would be glued to the next record
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> LogError:
+    if error.errno == errno.ELOOP:
+        return LogError(f"The log {path} is a symbolic link, and what it leads to is not written to; remove the link.")
+    return LogError(f"The log {path} cannot be written ({error.strerror}); give a folder that exists and has room.")
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append `line` to `path`, which is made where it is not there, and return when it is on the disk.
+
+    What a killed writer left of its line is cut off first. Raises `LogError` where the file cannot be written.
+    """
+    try:
+        descriptor = _opened_to_append(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        data = log_bytes(path)
+        tail = data[data.rfind(b"\n") + 1 :]
+        if tail and not _is_json(tail):
+            os.ftruncate(descriptor, len(data) - len(tail))
+        _append(descriptor, (b"\n" if tail and _is_json(tail) else b"") + line.encode() + b"\n", path)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write `content` to `path`, text as UTF-8: whole or not at all, readable by the owner only, line ends as given.
+
+    Raises `OutputError` where the folder is not there, may not be written to or has no room.
+    """
+    try:
+        _write_whole(path, content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise OutputError(
+            f"The file {path} cannot be written ({error.strerror or error}); give a folder that exists and has room."
+        ) from error
+
+
+def sweep(folder: Path, names: Iterable[str]) -> None:
+    """Remove what a writer of the files `names` left half-written in `folder` when it was killed; it must run no more."""
+    for name in names:
+        for left in folder.glob(f".{glob.escape(name)}.*{_UNFINISHED}"):
+            left.unlink(missing_ok=True)
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(_OWNER_ONLY)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,362 @@
+"""The log of an audit, version 1: one JSON object a line, told apart by `kind`.
+
+Order in a file: one `Header`, then an `EditRecord` for each request and a `ControlRecord` for each control, in any
+order, then one `Footer`. A log without a footer is unfinished, and an unfinished audit never passes.
+
+Three rules hold throughout. Unknown fields are errors. A float is finite or null: JSON has no NaN, so whoever writes a
+record puts null where a quantity could not be measured, and the verdict ``unmeasured`` beside it; null with the
+verdict ``pass`` is refused. Counts come as passed / failed / not judged / total, and add up.
+
+Names that the digest looks for are in `HeadlineCheck`, `PERPLEXITY`, `PERPLEXITY_RATIO`, `DENOMINATOR` and `Condition`;
+other checks, metrics and conditions are printed as they stand. Out of scope: reading and writing files (`log`), verdicts
+over a log (`digest`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, TypeAdapter, field_validator, model_validator
+
+from ..verdict.prompt_outcomes import PromptOutcome, PromptResult, PromptRole
+from .control_observations import Sighting
+from .header import BaselineValue, CardRecord, ModelInfo, Prefix, SkippedRequest, Statistics, Threshold
+from .types import (
+    DENOMINATOR,
+    PERPLEXITY,
+    PERPLEXITY_RATIO,
+    SCHEMA_VERSION,
+    Condition,
+    Count,
+    HeadlineCheck,
+    Model,
+    Point,
+    Protocol,
+    Rate,
+    Scalar,
+    check_counts,
+    json_sha256,
+)
+
+__all__ = [
+    "DENOMINATOR",
+    "SCHEMA_VERSION",
+    "BaselineValue",
+    "CardRecord",
+    "Condition",
+    "ControlRecord",
+    "Decision",
+    "EditBody",
+    "EditRecord",
+    "Finding",
+    "Footer",
+    "Generation",
+    "Header",
+    "HeadlineCheck",
+    "Keys",
+    "Measurement",
+    "ModelInfo",
+    "PERPLEXITY",
+    "PERPLEXITY_RATIO",
+    "Point",
+    "Prefix",
+    "PromptOutcome",
+    "PromptResult",
+    "PromptRole",
+    "Protocol",
+    "Rate",
+    "Record",
+    "RECORD",
+    "SkippedRequest",
+    "Statistics",
+    "Threshold",
+    "Update",
+    "Weights",
+]
+
+# ---------------------------------------------------------------------------------------------------------- header
+
+
+class Header(Model):
+    """Everything that the records below have in common, and all that is needed to run the audit again.
+
+    `requests` counts the valid requests: as many edit records make a complete log. `controls` names the ids of the
+    control records to expect; one that is missing voids the audit. `policy` is the table as it was in force; the
+    digest reads ``controls``, ``collapse_ratio`` and ``allow_refused`` from it.
+    """
+
+    kind: Literal["header"] = "header"
+    schema_version: Literal[1] = SCHEMA_VERSION
+    editguard_version: str
+    created: str
+    seed: int
+    arguments: dict[str, Scalar]
+    model: ModelInfo
+    layer: Count
+    site: str
+    source: str
+    source_sha256: str
+    requests: Count
+    skipped_invalid: list[SkippedRequest] = Field(default_factory=list)
+    unused: list[str] = Field(default_factory=list)
+    """What the source holds and the audit does not use, one sentence each."""
+    statistics: Statistics
+    prefixes: list[Prefix] = Field(default_factory=list)
+    settings: dict[str, Scalar] = Field(default_factory=dict)
+    """Constants of the search for v* as asked for; an editor may have its own."""
+    perplexity_corpus_sha256: str = ""
+    policy: dict[str, JsonValue]
+    thresholds: list[Threshold] = Field(default_factory=list)
+    cards: list[CardRecord] = Field(default_factory=list)
+    """Of every probe and check that was registered, so that a reader needs neither them nor their packages."""
+    baseline: list[BaselineValue] = Field(default_factory=list)
+    controls: list[str] = Field(default_factory=list)
+    in_sequence: bool = False
+    """Whether edits were kept one after the other; else each was undone before the next."""
+    versions: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def policy_sha256(self) -> str:
+        """Hash of the policy as it was in force: of its JSON with sorted keys."""
+        return json_sha256(self.policy)
+
+    @field_validator("policy")
+    @classmethod
+    def _known_types(cls, policy: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        ratio = policy.get("collapse_ratio")
+        if "collapse_ratio" in policy and (isinstance(ratio, bool) or not isinstance(ratio, int | float) or ratio <= 0):
+            raise ValueError(f"collapse_ratio is {ratio!r}, but must be a number over 0")
+        for name in ("controls", "allow_refused"):
+            if name in policy and not isinstance(policy[name], bool):
+                raise ValueError(f"{name} is {policy[name]!r}, but must be true or false")
+        return policy
+
+
+# ----------------------------------------------------------------------------------------------------------- edits
+
+
+class Finding(Model):
+    """What one probe saw in one request, with the threshold that it was held against."""
+
+    probe: str
+    level: Literal["ok", "notice", "risk", "error"]
+    value: float | None = None
+    threshold: float | None = None
+    unit: str = ""
+    message: str
+    details: dict[str, Scalar] = Field(default_factory=dict)
+
+
+class Decision(Model):
+    """What the policy decided before a weight was touched; `editor` is null where the edit was refused."""
+
+    action: Literal["allow", "rewrite", "refuse"]
+    editor: str | None = None
+    reasons: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _says_why(self) -> Decision:
+        if self.action == "refuse" and not self.reasons:
+            raise ValueError("a refused edit has no reason, but must say why")
+        if self.action != "refuse" and self.editor is None:
+            raise ValueError(f"action {self.action!r} names no editor, but must name the one that makes the edit")
+        return self
+
+
+class Keys(Model):
+    """The subject's keys; `denominator` is |u . k_u|, the points are projections that a figure shows."""
+
+    first_token: bool
+    denominator: float | None
+    denominator_prefixed: float | None
+    denominator_ratio: float | None
+    cosine: float | None
+    norm_ratio: float | None
+    predicted_relative_norm: float | None = None
+    """Upper bound of ||Delta|| / ||W|| for the edit as published."""
+    subject_point: Point | None = None
+    prefixed_points: list[Point] = Field(default_factory=list)
+    mean_point: Point | None = None
+
+
+class Update(Model):
+    """Size of the rank-one update; `relative_norm` is ||Delta|| / ||W||."""
+
+    editor: str
+    numerator: float | None
+    denominator: float | None
+    update_norm: float | None
+    relative_norm: float | None
+    steps: Count
+    final_loss: float | None
+    needs_prefix: bool
+    prefix: str | None = None
+    """What is put before a text that begins with the subject when the edit is served; null where nothing need be, or none
+    of the prefixes tried serves it, and in logs written before this was measured."""
+    engine: str = ""
+    """The engine that v* was sought with in the end."""
+
+
+class Measurement(Model):
+    """What one check measured on the edited model, with its counts and the verdict of its threshold.
+
+    A `PERPLEXITY_RATIO` that is null was taken and is not finite: the model collapsed. A check that could not take it leaves
+    it out.
+    """
+
+    check: str
+    metric: str
+    condition: str = Condition.UNPREFIXED.value
+    protocol: Literal["exact", "token-match", "probability"] | None = None
+    value: float | None
+    baseline: float | None = None
+    threshold: float | None = None
+    unit: str = ""
+    passed: Count = 0
+    failed: Count = 0
+    not_judged: Count = 0
+    total: Count = 0
+    verdict: Literal["pass", "fail", "unmeasured", "info"]
+    message: str = ""
+
+    @model_validator(mode="after")
+    def _honest(self) -> Measurement:
+        check_counts(self.passed, self.failed, self.not_judged, self.total)
+        if self.value is None and self.verdict == "pass":
+            raise ValueError("verdict 'pass' has no value, but what was not measured is 'unmeasured' and never passes")
+        return self
+
+
+class Generation(Model):
+    """What the model wrote after one prompt, before the edit and after it (null: none was made)."""
+
+    prompt: str
+    before: str
+    after: str | None = None
+
+
+class Weights(Model):
+    """Hashes of the edited site's weights: before, edited, and after the roll-back (null where the edit was kept)."""
+
+    before: str
+    edited: str | None = None
+    restored: str | None = None
+    restored_ok: bool | None = None
+    kept: bool = False
+    """Whether the edit was left in the model for those after it, in an audit that edits in sequence."""
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> Weights:
+        if self.kept and (self.restored is not None or self.restored_ok is not None or self.edited is None):
+            raise ValueError("kept is true, but the weights were rolled back or no edit was in them")
+        return self
+
+
+class EditBody(Model):
+    """What edit and control records share: the request, what was seen and decided, what came of it.
+
+    `index` is the request's place in its source. `outcome` ``committed`` means that the edit passed the guard, whether
+    or not the audit then undid it. `seconds` of wall time.
+    """
+
+    kind: str
+    id: Annotated[str, Field(min_length=1)]
+    index: Count
+    group: str = ""
+    subject: str
+    prompt: str
+    target_new: str
+    target_true: str | None = None
+    paraphrases: list[str] = Field(default_factory=list)
+    neighbourhood: list[str] = Field(default_factory=list)
+    true_aliases: list[str] = Field(default_factory=list)
+    other_facts: list[str] = Field(default_factory=list)
+    question: str | None = None
+    space: bool | None = None
+    """Whether a space was put between prompt and target: what the file forces, else what script and punctuation ask for."""
+    not_judged: list[str] = Field(default_factory=list)
+    """Prompts of the file that no check judges."""
+    prompts: list[PromptOutcome] = Field(default_factory=list)
+    """What became of each prompt that the edit must not change."""
+    findings: list[Finding] = Field(default_factory=list)
+    decision: Decision
+    keys: Keys | None = None
+    update: Update | None = None
+    measurements: list[Measurement] = Field(default_factory=list)
+    generations: list[Generation] = Field(default_factory=list)
+    outcome: Literal["committed", "rolled-back", "refused", "errored"]
+    verdict: Literal["pass", "fail", "refused"]
+    error: str | None = None
+    weights: Weights | None = None
+    seconds: float
+
+    @model_validator(mode="after")
+    def _coherent(self) -> EditBody:
+        if (self.outcome == "refused") != (self.verdict == "refused"):
+            raise ValueError(
+                f"outcome {self.outcome!r} has verdict {self.verdict!r}, but 'refused' goes with 'refused'"
+            )
+        if self.verdict == "pass" and (self.outcome != "committed" or self.error is not None):
+            raise ValueError(
+                f"verdict 'pass' has outcome {self.outcome!r}, but only a committed edit without an error passes"
+            )
+        bad = [m.metric for m in self.measurements if m.verdict in ("fail", "unmeasured")]
+        if self.verdict == "pass" and bad:
+            raise ValueError(f"verdict 'pass' has measurements that did not pass ({', '.join(bad)}), so it is no pass")
+        if self.weights is not None and self.weights.kept and self.verdict != "pass":
+            raise ValueError(
+                f"weights are kept with verdict {self.verdict!r}, but only an edit that passed stays in the model"
+            )
+        if self.outcome == "errored" and not self.error:
+            raise ValueError("outcome 'errored' has no error text, but must say what went wrong")
+        if self.decision.action == "refuse" and self.outcome in ("committed", "rolled-back"):
+            raise ValueError(f"decision 'refuse' has outcome {self.outcome!r}, but a refused edit is not made")
+        return self
+
+
+class EditRecord(EditBody):
+    """One requested edit, guarded."""
+
+    kind: Literal["edit"] = "edit"
+
+
+class ControlRecord(EditBody):
+    """A control, an edit whose end is known; `ok`: that was seen of it, and of each probe and check what it must show."""
+
+    kind: Literal["control"] = "control"
+    expect: Literal["collapse", "sound"]
+    ok: bool
+    sightings: list[Sighting] = Field(default_factory=list)
+    """None in the first logs of version 1."""
+    tried: list[str] = Field(default_factory=list)
+    """Candidates that were made before this one and did not show what they must."""
+
+    @model_validator(mode="after")
+    def _error_is_not_ok(self) -> ControlRecord:
+        if self.ok and self.outcome == "errored":
+            raise ValueError("ok is true with outcome 'errored', but a control that was not measured proves nothing")
+        if self.weights is not None and self.weights.kept:
+            raise ValueError("weights are kept, but a control is always undone")
+        if self.ok and (missed := [one.name for one in self.sightings if one.ok is False]):
+            raise ValueError(f"ok is true, though {', '.join(missed)} did not show what it must")
+        return self
+
+
+class Footer(Model):
+    """Last line of a finished log; `records` counts its edit and control records."""
+
+    kind: Literal["footer"] = "footer"
+    status: Literal["finished"] = "finished"
+    records: Count
+    retained: Rate | None = None
+    """Of edits that were kept in sequence: how many the model said at the end, as they are served."""
+    lost: list[str] = Field(default_factory=list)
+    """Ids of those that it did not say."""
+    seconds: float
+
+
+Record = Annotated[Header | EditRecord | ControlRecord | Footer, Field(discriminator="kind")]
+"""Any line of a log."""
+
+RECORD: TypeAdapter[Header | EditRecord | ControlRecord | Footer] = TypeAdapter(Record)
+"""Parser of one line; use it strictly: `RECORD.validate_json(line, strict=True)`."""

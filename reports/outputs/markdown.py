@@ -1,0 +1,186 @@
+"""A log as Markdown: the summary of a job in continuous integration, verdict first.
+
+A pure function of the log. Its size is bounded, since GitHub shows at most 1 MiB: a table shows its first `MOST_ROWS` edits
+and says how many more there are, and a text is cut where it is long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..gate.comparison_rows import headline, lapse, said_of
+from ..gate.result import Gate, Override
+from ..log.file import Log
+from ..log.schema import ControlRecord, Header, Rate
+from ..numbers import percent, ratio
+from ..text import counted, shortened
+from ..verdict.digest import Digest, digest
+from ..verdict.edit_sequence import said_of_sequence
+from ..verdict.edit_story import Decided, Result, Story
+from ..verdict.explanation import explain
+from ..verdict.reasons import control_fault, not_controlled
+from ..verdict.summary import Summary
+from .markdown_escaping import escaped, grid
+
+__all__ = ["MOST_ROWS", "render_markdown"]
+
+MOST_ROWS = 25
+"""A table shows so many rows; the rest is in the report."""
+_MOST = 300
+"""Characters of one text."""
+_MOST_OF_GATE = 2000
+"""Characters of one sentence about the gate, which names edits."""
+_MARKS = {"pass": "✅ pass", "fail": "❌ fail", "void": "⚠️ void"}
+_GATES = {"open": "✅ gate open", "closed": "❌ gate closed", "override": "⚠️ gate open by override"}
+
+
+def render_markdown(log: Log, gate: Gate | None = None, overrides: Sequence[Override] = ()) -> str:
+    """Return the summary over `log`; no text of a model, a file or a user is read as Markdown, HTML, link or mention.
+
+    With `gate` its verdict comes first; without, the `overrides` that are on record for this log.
+    """
+    return "\n".join(_lines(digest(log), gate, overrides)) + "\n"
+
+
+def _lines(found: Digest, gate: Gate | None, overrides: Sequence[Override]) -> Iterator[str]:
+    summary = found.summary
+    standing = gate.standing if gate is not None else "override" if overrides else None
+    itself = _MARKS[summary.verdict]
+    yield f"## editguard: {itself if standing is None else f'{_GATES[standing]}; the audit itself: {itself}'}"
+    yield ""
+    yield from (f"- {escaped(shortened(said, _MOST_OF_GATE))}" for said in _since(gate, overrides))
+    yield from (f"- {_text(reason)}" for reason in summary.reasons[:MOST_ROWS])
+    yield ""
+    yield from grid(
+        ["edits", "allowed", "rewritten", "refused", "failed", "collapsed", "need a prefix", "worst perplexity ratio"],
+        [[*map(str, (summary.edits, summary.allowed, summary.rewritten, summary.refused, summary.failed, summary.collapsed,
+                     summary.needs_prefix)), ratio(summary.worst_perplexity_ratio)]],
+    )  # fmt: skip
+    if summary.sequence is not None:
+        yield ""
+        yield f"In sequence: {said_of_sequence(summary.sequence, summary.edits)}."
+    if summary.skipped_invalid:
+        yield ""
+        yield f"{counted(summary.skipped_invalid, 'wrong record was', 'wrong records were')} left out."
+    yield from _leaks(summary)
+    yield from _edits(found.stories, found.header)
+    yield from _rates(summary.counts, summary.efficacy_by_family)
+    yield from _controls(found.controls)
+    yield from _provenance(found)
+
+
+def _since(gate: Gate | None, overrides: Sequence[Override]) -> Iterator[str]:
+    if gate is None:
+        yield from map(said_of, overrides[-MOST_ROWS:])
+        return
+    yield headline(gate)
+    yield from (f"{one.key}: {one.message}" for one in gate.closings)
+    yield from (f"accepted: {message}" for message in gate.accepted)
+    yield from map(lapse, gate.lapsed[:MOST_ROWS])
+
+
+def _edits(stories: Sequence[Story], header: Header) -> Iterator[str]:
+    failed = [story for story in stories if story.result is Result.FAILED]
+    refused = [story for story in stories if story.result is Result.REFUSED]
+    rewritten = [story for story in stories if story.result is Result.PASSED and story.decided is Decided.REWRITTEN]
+    yield from _table("Failed", failed, header)
+    yield from _table("Refused", refused, header)
+    yield from _table("Rewritten", rewritten, header)
+
+
+def _leaks(summary: Summary) -> Iterator[str]:
+    asked = [("about other subjects", summary.leaks), ("about other facts of the subjects", summary.other_fact_leaks)]
+    for what, rate in asked:
+        if rate.total:
+            yield ""
+            yield f"{rate.failed} of {counted(rate.total, 'prompt')} {what} {'leaks' if rate.failed == 1 else 'leak'}."
+
+
+def _table(title: str, stories: Sequence[Story], header: Header) -> Iterator[str]:
+    if not stories:
+        return
+    yield ""
+    yield f"### {title}: {len(stories)}"
+    yield ""
+    explained = [(one, explain(one, header)) for one in stories[:MOST_ROWS]]
+    advised = any(why is not None and why.advice for _, why in explained)
+    yield from grid(
+        ["edit", "subject", "new target", "perplexity ratio", "why", *(["what to do"] if advised else [])],
+        [
+            [_text(one.record.id), _text(one.record.subject), _text(one.record.target_new), ratio(one.ratio),
+             _text(why.why if why else ""), *([_text(why.advice if why else "")] if advised else [])]
+            for one, why in explained
+        ],
+    )  # fmt: skip
+    yield from _rest(len(stories), "edit")
+
+
+def _rates(counts: dict[str, Rate], families: dict[str, Rate]) -> Iterator[str]:
+    named = {name.replace("_", " "): rate for name, rate in counts.items() if name.endswith(("prefixed", "served"))}
+    rows = {**named, **{f"efficacy after the prefix {name}": rate for name, rate in families.items()}}
+    measured = [(name, rate) for name, rate in rows.items() if rate.total]
+    if not measured:
+        return
+    yield ""
+    yield "### Rates"
+    yield ""
+    yield from grid(
+        ["what", "passed", "failed", "not judged", "total", "rate"],
+        [
+            [_text(name), *map(str, (rate.passed, rate.failed, rate.not_judged, rate.total)), percent(rate.rate)]
+            for name, rate in measured[:MOST_ROWS]
+        ],
+    )
+    yield from _rest(len(measured), "rate")
+
+
+def _controls(controls: Sequence[Story]) -> Iterator[str]:
+    yield ""
+    yield "### Controls"
+    yield ""
+    if not controls:
+        yield "None was run, so nothing proves that the checks see a collapse."
+        return
+    yield from grid(
+        ["control", "to show", "perplexity ratio", "shown"],
+        [
+            [_text(one.record.id), one.record.expect if isinstance(one.record, ControlRecord) else "", ratio(one.ratio),
+             _text(control_fault(one) or "yes")]
+            for one in controls[:MOST_ROWS]
+        ],
+    )  # fmt: skip
+    yield from _rest(len(controls), "control")
+    yield from _sightings([one.record for one in controls if isinstance(one.record, ControlRecord)])
+
+
+def _sightings(controls: Sequence[ControlRecord]) -> Iterator[str]:
+    seen = [one for control in controls for one in control.sightings]
+    names = {(one.kind, one.name) for one in seen}
+    if names:
+        proved = names - {(one.kind, one.name) for one in seen if not one.ok}
+        yield ""
+        yield f"{len(proved)} of {len(names)} probes and checks caught a known bad and let pass a known good."
+    for one in not_controlled(controls):
+        yield ""
+        yield f"Not controlled: {_text(one)}."
+
+
+def _rest(count: int, what: str) -> Iterator[str]:
+    if count > MOST_ROWS:
+        yield ""
+        yield f"{counted(count - MOST_ROWS, f'more {what} is', f'more {what}s are')} in the report."
+
+
+def _provenance(found: Digest) -> Iterator[str]:
+    header = found.header
+    said = {
+        "model": header.model.ref, "fingerprint": header.model.fingerprint, "layer": str(header.layer), "site": header.site,
+        "edits": header.source, "edits' SHA-256": header.source_sha256, "policy's SHA-256": header.policy_sha256,
+        "seed": str(header.seed), "begun": header.created, "editguard": header.editguard_version,
+    }  # fmt: skip
+    yield ""
+    yield "; ".join(f"{name} {_text(value)}" for name, value in said.items()) + "."
+
+
+def _text(text: str) -> str:
+    return escaped(shortened(text, _MOST))

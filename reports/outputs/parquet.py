@@ -1,0 +1,96 @@
+"""A log as two tables for notebooks: edits, and measurements in long form; Parquet, written through pandas.
+
+Columns and their types are fixed, whatever is in the log, so that the tables of many audits can be put together. What was
+not measured is null. Controls are left out: a mean over a column is one over edits. Pandas is imported when a table is
+written.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from ..log.file import Log
+from ..log.schema import EditBody
+from ..reproduction.tables import encodable
+from ..verdict.digest import digest
+from ..verdict.edit_story import Story
+
+__all__ = ["EDITS", "MEASUREMENTS", "edits_table", "measurements_table"]
+
+EDITS: Final[Mapping[str, str]] = {
+    "id": "string", "index": "Int64", "group": "string", "subject": "string", "prompt": "string", "target_new": "string",
+    "target_true": "string", "decision": "string", "editor": "string", "first_token": "boolean", "denominator": "Float64",
+    "denominator_prefixed": "Float64", "denominator_ratio": "Float64", "cosine": "Float64", "norm_ratio": "Float64",
+    "numerator": "Float64", "update_denominator": "Float64", "update_norm": "Float64", "relative_norm": "Float64",
+    "steps": "Int64", "final_loss": "Float64", "needs_prefix": "boolean", "perplexity_ratio": "Float64",
+    "collapsed": "boolean", "outcome": "string", "verdict": "string", "result": "string", "faults": "string",
+    "restored_ok": "boolean", "kept": "boolean", "seconds": "Float64",
+}  # fmt: skip
+"""Columns of the table of edits, one row an edit, with their pandas types."""
+
+MEASUREMENTS: Final[Mapping[str, str]] = {
+    "id": "string", "index": "Int64", "group": "string", "decision": "string", "check": "string", "metric": "string",
+    "condition": "string", "protocol": "string", "value": "Float64", "baseline": "Float64", "threshold": "Float64",
+    "unit": "string", "passed": "Int64", "failed": "Int64", "not_judged": "Int64", "total": "Int64", "verdict": "string",
+    "message": "string",
+}  # fmt: skip
+"""Columns of the table of measurements, one row an edit, check, metric, condition and protocol."""
+
+
+def edits_table(log: Log) -> bytes:
+    """Return one row an edit, with the columns of `EDITS`, as Parquet."""
+    return _parquet(EDITS, [_edit(story) for story in digest(log).stories])
+
+
+def measurements_table(log: Log) -> bytes:
+    """Return one row a measurement of an edit, with the columns of `MEASUREMENTS`, as Parquet."""
+    rows = [
+        {**_head(story.record), "decision": story.decided.value, **one.model_dump()}
+        for story in digest(log).stories
+        for one in story.record.measurements
+    ]
+    return _parquet(MEASUREMENTS, rows)
+
+
+def _head(record: EditBody) -> dict[str, Any]:
+    return {"id": record.id, "index": record.index, "group": record.group}
+
+
+def _edit(story: Story) -> dict[str, Any]:
+    record, keys, update = story.record, story.record.keys, story.record.update
+    asked = record.model_dump(
+        include={"subject", "prompt", "target_new", "target_true", "outcome", "verdict", "seconds"}
+    )
+    made = {} if update is None else update.model_dump(exclude={"editor", "denominator", "engine"})
+    return {
+        **_head(record),
+        **asked,
+        **({} if keys is None else keys.model_dump(include=EDITS.keys() & type(keys).model_fields)),
+        **made,
+        "update_denominator": None if update is None else update.denominator,
+        "editor": record.decision.editor if update is None else update.editor,
+        "decision": story.decided.value,
+        "perplexity_ratio": story.ratio,
+        "collapsed": None if story.ratio is None and not story.collapsed else story.collapsed,
+        "result": story.result.value,
+        "faults": "; ".join(story.faults) or None,
+        "restored_ok": None if record.weights is None else record.weights.restored_ok,
+        "kept": None if record.weights is None else record.weights.kept,
+    }
+
+
+def _parquet(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> bytes:
+    import pandas
+
+    content = io.BytesIO()
+    frame = pandas.DataFrame(
+        {name: pandas.Series([_cell(row.get(name)) for row in rows], dtype=kind) for name, kind in columns.items()}
+    )
+    frame.to_parquet(content, index=False)
+    return content.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    return encodable(value) if isinstance(value, str) else value

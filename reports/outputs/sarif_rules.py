@@ -1,0 +1,103 @@
+"""The rules of a SARIF run: one for each probe and check that the log knows of, and those of the audit itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ..log.file import Log
+from ..log.schema import CardRecord
+from .markdown_escaping import escaped
+
+__all__ = ["ERRORED", "FAILED", "NOT_RESTORED", "REFUSED", "rule_id", "rules"]
+
+REFUSED, FAILED, ERRORED, NOT_RESTORED = "edit/refused", "edit/failed", "edit/errored", "edit/not-restored"
+_OWN = {
+    REFUSED: (
+        "The guard refused the edit for a reason that no probe gives.",
+        "Read the reason. An update that is over the policy's bound is not made; choose another prompt, editor or layer.",
+    ),
+    FAILED: (
+        "The edit failed, though each of its measurements passed or none was taken.",
+        "Read the faults; what was not measured is never a pass.",
+    ),
+    ERRORED: (
+        "The edit ended in an error.",
+        "Read the error, correct the record or the options, and run the audit again.",
+    ),
+    NOT_RESTORED: (
+        "After the edit was undone, the weights were not those before it.",
+        "Do not use the model of that process, and report it as a fault of editguard.",
+    ),
+}
+_LEVELS = {"refuse": "error", "rewrite": "warning", "allow": "note"}
+"""Level of a finding by what the policy makes of it."""
+
+
+def rule_id(kind: str, name: str) -> str:
+    """Return the id of the rule of a probe or check; the two may share a name."""
+    return f"{kind}/{name}"
+
+
+def rules(log: Log) -> list[dict[str, Any]]:
+    """Return one reporting descriptor for each probe, each check and each way an edit itself can end."""
+    known = {rule_id(card.kind, card.name): card for card in log.header.cards}
+    missing = [name for name in _named(log) if name not in known]
+    return [
+        *(_rule(name, card, _level(log, card)) for name, card in known.items()),
+        *(_own(name, f"{name.partition('/')[2]} has no card in this log.", "", "error") for name in missing),
+        *(_own(name, text, action, "error") for name, (text, action) in _OWN.items()),
+    ]
+
+
+def _named(log: Log) -> Iterator[str]:
+    """Yield the rules of all that was found and measured, each once: a log of an older version has no cards."""
+    found: dict[str, None] = {}
+    for record in log.edits:
+        found |= dict.fromkeys(rule_id("probe", one.probe) for one in record.findings)
+        found |= dict.fromkeys(rule_id("check", one.check) for one in record.measurements)
+    yield from found
+
+
+def _level(log: Log, card: CardRecord) -> str:
+    actions = log.header.policy.get("rules")
+    if card.kind == "check" or not isinstance(actions, dict):
+        return "error"
+    return _LEVELS.get(str(actions.get(card.name, log.header.policy.get("unknown_probe"))), "error")
+
+
+def _rule(name: str, card: CardRecord, level: str) -> dict[str, Any]:
+    rows = {
+        "What to do": card.action, "Threshold": card.threshold, "Unit": card.unit, "Range": card.range,
+        "Needs": card.needs, "Source": card.source,
+    }  # fmt: skip
+    return {
+        "id": name,
+        "name": _pascal(name),
+        "shortDescription": {"text": card.question},
+        "fullDescription": {"text": f"{card.question} {card.action}"},
+        "help": {
+            "text": "\n\n".join([card.question, *(f"{title}: {text}" for title, text in rows.items())]),
+            "markdown": "\n\n".join(
+                [escaped(card.question), *(f"**{title}**: {escaped(text)}" for title, text in rows.items())]
+            ),
+        },
+        "defaultConfiguration": {"level": level},
+        "properties": {"tags": ["model editing", card.kind]},
+    }
+
+
+def _own(name: str, text: str, action: str, level: str) -> dict[str, Any]:
+    return {
+        "id": name,
+        "name": _pascal(name),
+        "shortDescription": {"text": text},
+        "fullDescription": {"text": f"{text} {action}".strip()},
+        "help": {"text": f"{text}\n\n{action}".strip()},
+        "defaultConfiguration": {"level": level},
+        "properties": {"tags": ["model editing", name.partition("/")[0]]},
+    }
+
+
+def _pascal(name: str) -> str:
+    return "".join(part.capitalize() for part in name.replace("/", "-").split("-"))

@@ -1,0 +1,1 @@
+"""The built-in checks, one file each; files that begin with an underscore are what several of them share."""

@@ -1,0 +1,155 @@
+"""Is the model's text still text?"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+from ...probes.card import Card
+from ...probes.forward.generation import continuations, guessed
+from ...probes.forward.low_rank import RankOne, as_if_edited
+from ...probes.keys.prefixes import Family, Role
+from ...probes.model.language_model import LanguageModel
+from ...probes.requests.request import EditRequest
+from ...probes.wording import against
+from ..check import Bench, Check, Generated, Measured, Measurement, Outcome, judge
+
+__all__ = ["PROMPTS", "TOKENS", "Degeneracy", "generate", "repetition", "word_entropy"]
+
+PROMPTS = ("The best way to spend a rainy afternoon is", "Scientists have long been interested in")
+"""What a model is asked to go on from, to see whether it writes."""
+TOKENS, _OWN_TOKENS = 14, 8
+"""Tokens written behind the fixed prompts, which are judged, and behind the edit's own, which are shown."""
+
+_AT_ONCE = 16
+"""Edited models whose texts are guessed in one batch."""
+
+
+def word_entropy(text: str) -> float:
+    """Return the entropy of the text's words over the logarithm of their number, 0 to 1; 0 for fewer than two words.
+
+    1 where no word comes twice; near 0 for one word over and over. Source: arXiv 2403.07175, section 4.
+    """
+    words = re.findall(r"\w+|[^\w\s]+", text.lower())
+    if len(words) < 2:
+        return 0.0
+    shares = [count / len(words) for count in Counter(words).values()]
+    return abs(sum(share * math.log(share) for share in shares)) / math.log(len(words))
+
+
+def repetition(text: str) -> float:
+    """Return the share of the text's word pairs that stood before, 0 to 1."""
+    words = re.findall(r"\w+|[^\w\s]+", text.lower())
+    pairs = list(itertools.pairwise(words))
+    return 1 - len(set(pairs)) / len(pairs) if pairs else 0.0
+
+
+def generate(
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    tokens: int | Sequence[int],
+    drafts: Sequence[Sequence[int]] | None = None,
+) -> list[list[int]]:
+    """Return the ids of the greedy continuations of `prompts`, `tokens` of each; `drafts` are guesses of them."""
+    return continuations(lm, [lm.tokenizer(prompt).input_ids for prompt in prompts], tokens, drafts)
+
+
+class _Texts(NamedTuple):
+    prompts: list[str]
+    ids: list[list[int]]
+    guesses: list[list[int]]
+    """What the edited model will probably write."""
+
+
+class Degeneracy(Check):
+    """Does the model still write?"""
+
+    name = "degeneracy"
+    card = Card(
+        question="Is what the edited model writes still varied, or the same words over and over?",
+        source="normalised word entropy of arXiv 2403.07175; repetition as the share of repeated word pairs",
+        needs="greedy generations from two fixed prompts and the edit's own",
+        unit="ratio of word entropy to the unedited model",
+        range="0 upwards",
+        threshold="min_entropy_ratio of the policy, 0.5: a collapsed model falls towards 0",
+        action="Read the generations in the report; do not ship a model that repeats itself.",
+    )
+
+    def prepare(self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()) -> list[_Texts]:
+        """Generate from the unedited model, for all requests in one batch; behind the fixed prompts once a run.
+
+        Most of the time of a step is the same for one row as for many, so that what the edited models will write is
+        guessed in one batch too.
+        """
+        if self.name not in bench.memo:
+            bench.memo[self.name] = generate(bench.lm, PROMPTS, TOKENS)
+        own = list(dict.fromkeys(prompt for request in requests for prompt in self._own(bench, request)))
+        written = dict(zip(own, generate(bench.lm, own, _OWN_TOKENS), strict=True))
+        written.update(zip(PROMPTS, bench.memo[self.name], strict=True))
+        prompts = [[*PROMPTS, *self._own(bench, request)] for request in requests]
+        before = [[written[prompt] for prompt in some] for some in prompts]
+        guesses = self._guesses(bench, prompts, updates) if updates and not bench.plain else before
+        return [_Texts(*row) for row in zip(prompts, before, guesses, strict=True)]
+
+    @staticmethod
+    def _guesses(bench: Bench, prompts: Sequence[list[str]], updates: Sequence[RankOne]) -> list[list[list[int]]]:
+        found = []
+        for start in range(0, len(prompts), _AT_ONCE):
+            part = [
+                (prompt, update)
+                for some, update in zip(
+                    prompts[start : start + _AT_ONCE], updates[start : start + _AT_ONCE], strict=True
+                )
+                for prompt in some
+            ]
+            rows = [bench.lm.tokenizer(prompt).input_ids for prompt, _ in part]
+
+            def edited(
+                members: Sequence[int], part: Sequence[tuple[str, RankOne]] = part
+            ) -> AbstractContextManager[None]:
+                return as_if_edited(bench.site, [part[index][1] for index in members])
+
+            texts = iter(guessed(bench.lm, rows, TOKENS, edited))
+            found += [list(itertools.islice(texts, len(some))) for some in prompts[start : start + _AT_ONCE]]
+        return found
+
+    @staticmethod
+    def _own(bench: Bench, request: EditRequest) -> list[str]:
+        sentences = [prefix.text for prefix in bench.prefixes.of(Role.HELD_OUT) if prefix.family is Family.SENTENCE]
+        return [request.prompt, *(text + request.prompt for text in sentences[:1])]
+
+    def measure(self, bench: Bench, request: EditRequest, before: _Texts, needs_prefix: bool) -> Measured:
+        """Judge the fixed prompts, whose baseline is no matter of the edit; show all."""
+        fixed, (prompts, ids, guesses) = len(PROMPTS), before
+        wanted = [TOKENS] * fixed + [_OWN_TOKENS] * (len(prompts) - fixed)
+        now = generate(bench.lm, prompts, wanted, None if bench.plain else guesses)
+        were, after = (bench.lm.tokenizer.batch_decode(rows, skip_special_tokens=True) for rows in (ids, now))
+        repeated, was = (sum(map(repetition, texts[:fixed])) / fixed for texts in (after, were))
+        measurements = [
+            self._verdict(bench, were[:fixed], after[:fixed]),
+            Measurement(
+                self.name, "repetition", repeated, Outcome.INFO, "generation", baseline=was, unit="share of word pairs"
+            ),
+        ]
+        shown = [Generated(*row) for row in zip(prompts, were, after, strict=True)]
+        return Measured(measurements, shown)
+
+    def known_bad(self, bench: Bench, request: EditRequest, before: _Texts) -> Measured:
+        """One word over and over, behind each of the fixed prompts."""
+        were = bench.lm.tokenizer.batch_decode(before.ids[: len(PROMPTS)], skip_special_tokens=True)
+        return Measured([self._verdict(bench, were, [" the" * TOKENS] * len(were))])
+
+    def _verdict(self, bench: Bench, were: Sequence[str], after: Sequence[str]) -> Measurement:
+        old, new = (sum(map(word_entropy, texts)) for texts in (were, after))
+        ratio, least = (new / old if old else math.nan), bench.limits.entropy_ratio
+        said = f"word entropy of generated text is {ratio:.3g} of that without the edit"
+        return Measurement(
+            self.name, "word-entropy-ratio", ratio if math.isfinite(ratio) else None, judge(ratio, ratio >= least),
+            "generation", baseline=1.0, threshold=least, unit="ratio",
+            message=against(said, ratio >= least, f"at least {least:g}"),
+        )  # fmt: skip

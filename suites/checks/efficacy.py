@@ -1,0 +1,63 @@
+"""Does the edited model say the target?"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ...probes.card import Card
+from ...probes.forward.low_rank import RankOne
+from ...probes.keys.prefixes import special_tokens
+from ...probes.requests.request import EditRequest
+from ..check import Bench, Check, Measured, Measurement, Outcome
+from ..served_answer import as_served, begin_of_text
+from ._answers import SPECIAL, _Answers, _answers, _ask, _rates, _Text, _under, judge_rate
+
+__all__ = ["Efficacy"]
+
+
+class Efficacy(Check):
+    """Does the edited model say the target?"""
+
+    name = "efficacy"
+    card = Card(
+        question="Does the edited model continue the edit's own prompt with the new target?",
+        source="arXiv 2202.05262 section 3.2; families of prefixes are this project's",
+        needs="logits of the prompt: bare, after held-out prefixes of each family, after each special token, and as served",
+        unit="share",
+        range="0 to 1",
+        threshold="min_efficacy of the policy, exact: unprefixed for edits made so, prefixed for rewritten ones; served is "
+        "shown, and judged where the policy has require_served",
+        action="An edit that does not take is not safe but useless; reword the prompt or edit another layer.",
+    )
+
+    def prepare(
+        self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
+    ) -> list[_Answers | None]:
+        """Run the prompts under every held-out prefix, and after every special token, once."""
+        texts = [[*_under(bench, [one.prompt], None), *self._special(bench, one)] for one in requests]
+        return _answers(bench, [_ask(bench, some, one) for some, one in zip(texts, requests, strict=True)])
+
+    @staticmethod
+    def _special(bench: Bench, request: EditRequest) -> list[_Text]:
+        return [_Text(f"{SPECIAL}{token}", token + request.prompt) for token in special_tokens(bench.lm)]
+
+    def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
+        """Judge the exact protocol under the condition that the edit was made for."""
+        rates = _rates(self.name, before.asked, before.now(), before.before)
+        bare = next(rate for rate in rates if (rate.condition, rate.protocol) == ("unprefixed", "exact"))
+        token = f"{SPECIAL}{begin_of_text(bench.lm)}"
+        after = next((rate for rate in rates if (rate.condition, rate.protocol) == (token, "exact")), None)
+        return Measured(
+            [*self._judged(bench, rates, needs_prefix), as_served(bench, request, bare, needs_prefix, after)]
+        )
+
+    def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> Measured:
+        """The unedited model, which does not say the target."""
+        rates = _rates(self.name, before.asked, before.before, before.before)
+        return Measured(self._judged(bench, rates, needs_prefix=False))
+
+    def _judged(self, bench: Bench, rates: list[Measurement], needs_prefix: bool) -> list[Measurement]:
+        judged = "prefixed" if needs_prefix else "unprefixed"
+        if judged not in {rate.condition for rate in rates}:
+            nothing = "there is no held-out prefix to test the edit under"
+            rates.append(Measurement(self.name, self.name, None, Outcome.UNMEASURED, judged, "exact", message=nothing))
+        return [judge_rate(rate, judged, bench.limits.efficacy, "prompts") for rate in rates]

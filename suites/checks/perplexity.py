@@ -1,0 +1,154 @@
+"""Perplexity of ordinary sentences, before and after: the sign by which a collapsed model is known.
+
+The paper's figure is the mean over sentences of each sentence's perplexity, logits in fp32, texts without a BOS (arXiv
+2406.11263). Here the tokenizer adds what it adds to every text, since only the ratio to the unedited model is judged,
+never an absolute value and never one that was clipped. One broken sentence dominates the mean, so the median, the
+maximum and exp of the mean negative log-likelihood stand beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from ...probes.card import Card
+from ...probes.errors import InputError, NotFinite
+from ...probes.forward.batches import batches
+from ...probes.forward.low_rank import RankOne
+from ...probes.forward.partial import PlainRows, Row, Stem
+from ...probes.model.language_model import LanguageModel
+from ...probes.model.site import EditSite
+from ...probes.requests.request import EditRequest
+from ...probes.wording import against
+from ..check import Bench, Check, Measured, Measurement, Outcome, judge
+
+__all__ = ["CorpusPerplexity", "Perplexity", "Scores"]
+
+_BUDGET = 2048
+
+
+class Scores(NamedTuple):
+    """Perplexity of a corpus in four forms."""
+
+    mean: float
+    median: float
+    max: float
+    exp_mean_nll: float
+
+
+class CorpusPerplexity:
+    """A corpus run once through the unedited model; later runs start at the edited layer."""
+
+    def __init__(self, lm: LanguageModel, site: EditSite, sentences: Sequence[str]) -> None:
+        """Raises `InputError` where no sentence has two tokens, `NotFinite` where the unedited model is broken."""
+        ids = [tuple(lm.tokenizer(sentence).input_ids) for sentence in sentences]
+        self._ids = [row for row in ids if len(row) > 1]
+        if not self._ids:
+            raise InputError(
+                f"The perplexity corpus of {len(ids)} sentences has none of two tokens or more; give ordinary sentences."
+            )
+        longest = max(self._ids, key=len)
+        if len(longest) > lm.context_length:
+            raise InputError(
+                f"A sentence of the perplexity corpus, {lm.tokenizer.decode(list(longest[:8]))!r}..., has {len(longest)} "
+                f"tokens, and the model reads {lm.context_length:g}; cut it into sentences."
+            )
+        chunks = batches([len(row) for row in self._ids], _BUDGET)
+        self._chunks = list(chunks)
+        self._stems: list[Stem | PlainRows] = []
+        self.before = self._scores(self._first(lm, site))
+        if not all(math.isfinite(value) for value in self.before):
+            raise NotFinite(
+                f"The unedited model's perplexity is {self.before.mean}, so no edit of it can be judged; check its weights."
+            )
+
+    def after(self) -> Scores:
+        """Return the perplexity with the site's weights as they are now."""
+        return self._scores(stem.logits() for stem in self._stems)
+
+    def _first(self, lm: LanguageModel, site: EditSite) -> Iterator[torch.Tensor]:
+        """Yield each chunk's logits and keep its stem alone: a large corpus's logits would fill the memory."""
+        for chunk in self._chunks:
+            rows = [self._row(index) for index in chunk]
+            stem = PlainRows(lm, rows) if lm.plain else Stem(lm, site, rows, verify=not self._stems)
+            self._stems.append(stem.part(range(len(chunk))))
+            yield stem.first
+
+    def _row(self, index: int) -> Row:
+        ids = self._ids[index]
+        return Row(ids, 0, tuple(range(len(ids) - 1)))
+
+    def _scores(self, logits: Iterable[torch.Tensor]) -> Scores:
+        losses: list[float] = []
+        total = count = 0.0
+        for chunk, places in zip(self._chunks, logits, strict=True):
+            wanted = torch.tensor([token for index in chunk for token in self._ids[index][1:]], device=places.device)
+            each = torch.nn.functional.cross_entropy(places, wanted, reduction="none").double().cpu()
+            for part in each.split([len(self._ids[index]) - 1 for index in chunk]):
+                losses.append(float(part.mean()))
+                total, count = total + float(part.sum()), count + len(part)
+        values = torch.tensor(losses, dtype=torch.float64).exp()
+        return Scores(float(values.mean()), float(values.median()), float(values.max()), _exp(total / count))
+
+
+def _exp(value: float) -> float:
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf
+
+
+class Perplexity(Check):
+    """Does the model still find ordinary sentences ordinary?"""
+
+    name = "perplexity"
+    card = Card(
+        question="Is the edited model's perplexity on ordinary sentences what it was?",
+        source="ME-PPL protocol of arXiv 2402.09656 and 2406.11263: mean over sentences of exp(mean NLL)",
+        needs="logits of the corpus, before and after",
+        unit="ratio to the model without the edit",
+        range="0 upwards, 1 for no change",
+        threshold="max_perplexity_ratio of the policy, 1.05: sound edits were measured at 0.97 to 1.034",
+        action="Do not ship the edit; see its update norm and its denominator.",
+    )
+
+    def prepare(
+        self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
+    ) -> list[CorpusPerplexity]:
+        """Run the corpus once a run."""
+        return [self.baseline(bench)] * len(requests)
+
+    def baseline(self, bench: Bench) -> CorpusPerplexity:
+        """Return the corpus as the unedited model sees it."""
+        if self.name not in bench.memo:
+            bench.memo[self.name] = CorpusPerplexity(bench.lm, bench.site, bench.corpus)
+        found: CorpusPerplexity = bench.memo[self.name]
+        return found
+
+    def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
+        """Judge the ratio of means; the other forms are shown."""
+        base, now = before.before, before.after()
+        forms = [
+            Measurement(
+                self.name, name.replace("_", "-"), value if math.isfinite(value) else None,
+                Outcome.INFO if math.isfinite(value) else Outcome.UNMEASURED, "corpus", baseline=old, unit="perplexity",
+            )
+            for name, value, old in zip(now._fields, now, base, strict=True)
+        ]  # fmt: skip
+        return Measured([self._verdict(bench, base, now), *forms])
+
+    def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> Measured:
+        """A perplexity of a thousand times the unedited model's."""
+        return Measured([self._verdict(bench, before.before, Scores(*(1000 * value for value in before.before)))])
+
+    def _verdict(self, bench: Bench, base: Scores, now: Scores) -> Measurement:
+        ratio, bound = now.mean / base.mean, bench.limits.perplexity_ratio
+        outcome = judge(ratio, ratio <= bound)
+        message = against(f"{ratio:.4g} times that of the model without the edit", ratio <= bound, f"at most {bound:g}")
+        return Measurement(
+            self.name, "ratio", ratio if math.isfinite(ratio) else None, outcome, "corpus",
+            baseline=1.0, threshold=bound, unit="ratio", message=message,
+        )  # fmt: skip

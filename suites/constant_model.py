@@ -1,0 +1,44 @@
+"""A model that says one word to everything: what checks of leaks, of other facts and of repetition must catch.
+
+The model runs as ever; a hook on its output head favours one token at every place, so that what is written is this
+token over and over. No weight is written, and the hook is removed in ``finally``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from ..probes.errors import ModelError
+from ..probes.model.language_model import LanguageModel
+
+__all__ = ["saying"]
+
+_PUSH = 1e4
+"""Added to the token's logit: far over what a model gives, and finite in half precision."""
+
+
+@contextmanager
+def saying(lm: LanguageModel, token: int) -> Iterator[None]:
+    """Let the model's greedy choice be `token` everywhere; raises `ModelError` where it has no output head to hook."""
+    model: Any = lm.model
+    head = model.get_output_embeddings()
+    if head is None:
+        raise ModelError(
+            f"The model {lm.ref!r} has no output head that can be hooked, so no control of its answers can be made; take a "
+            "causal language model of transformers."
+        )
+
+    def push(_: torch.nn.Module, __: object, logits: torch.Tensor) -> torch.Tensor:
+        pushed = logits.clone()
+        pushed[..., token] += _PUSH
+        return pushed
+
+    handle = head.register_forward_hook(push)
+    try:
+        yield
+    finally:
+        handle.remove()

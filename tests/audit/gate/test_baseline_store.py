@@ -1,0 +1,177 @@
+"""The store: numbers are given once, files are whole, and an override is a line that stays."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from editguard.audit.gate.baseline_store import Store, git_state, sha256_of
+from editguard.reports.errors import BaselineError
+from editguard.reports.gate.baseline import Baseline
+from editguard.reports.gate.result import Override
+
+from ...helpers.audit_logs import audit, saved
+
+OVERRIDE = Override(
+    time="2026-01-01T00:00:00+00:00", author="Ada", reason="one two three", baseline="main@1", baseline_sha256="b" * 64,
+    log_sha256="a" * 64, closings=["audit-failed"],
+)  # fmt: skip
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "deep" / "store")
+
+
+@pytest.fixture(scope="module")
+def kept() -> Baseline:
+    return saved(audit(2))
+
+
+def test_numbers_go_on_and_nothing_is_written_over(store: Store, kept: Baseline) -> None:
+    paths = [store.save("main", kept) for _ in range(3)]
+    assert [path.name for path in paths] == ["0001.json", "0002.json", "0003.json"]
+    paths[1].unlink()
+    assert store.save("main", kept).name == "0004.json"
+    assert sorted(path.name for path in paths[0].parent.iterdir()) == ["0001.json", "0003.json", "0004.json"]
+    assert stat.S_IMODE(paths[0].stat().st_mode) == 0o600
+
+
+def test_a_baseline_comes_back_by_name_number_and_path(store: Store, kept: Baseline) -> None:
+    first, second = store.save("main", kept), store.save("main", kept.model_copy(update={"seed": 9}))
+    latest = store.find("main")
+    assert (latest.name, latest.baseline.seed, latest.sha256) == ("main@2", 9, sha256_of(second.read_bytes()))
+    assert store.find("main@1").baseline == kept
+    assert store.find(str(first)).baseline == kept
+    assert store.names() == ["main"]
+    assert [store.holds(one) for one in ("main", "main@2", "main@3", "other", str(first))] == [
+        True,
+        True,
+        False,
+        False,
+        True,
+    ]
+
+
+SAVER = """
+import sys
+from pathlib import Path
+from editguard.audit.gate.baseline_store import Store
+from editguard.reports.gate.baseline import parse_baseline
+baseline = parse_baseline(Path(sys.argv[2]).read_bytes(), "given")
+sys.stdin.readline()
+for _ in range(20):
+    Store(Path(sys.argv[1])).save("main", baseline.model_copy(update={"seed": int(sys.argv[3])}))
+"""
+
+
+def test_two_savers_at_once_lose_nothing(tmp_path: Path, kept: Baseline) -> None:
+    given = tmp_path / "given.json"
+    given.write_text(kept.to_json(), encoding="utf-8")
+    savers = [
+        subprocess.Popen(
+            [sys.executable, "-c", SAVER, str(tmp_path / "s"), str(given), str(seed)], stdin=subprocess.PIPE
+        )
+        for seed in (1, 2)
+    ]
+    with ThreadPoolExecutor(2) as together:
+        list(together.map(lambda saver: saver.communicate(b"go\n"), savers))
+    assert [saver.returncode for saver in savers] == [0, 0]
+    store = Store(tmp_path / "s")
+    assert store.numbers("main") == list(range(1, 41))
+    seeds = [store.find(f"main@{number}").baseline.seed for number in store.numbers("main")]
+    assert (seeds.count(1), seeds.count(2)) == (20, 20)
+    assert not list((tmp_path / "s" / "main").glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["", "../main", "a/b", ".hidden", "-x", "a b", "é", "x" * 65])
+def test_a_name_that_no_baseline_may_have_is_an_error(store: Store, kept: Baseline, name: str) -> None:
+    with pytest.raises(BaselineError, match="cannot be a baseline's"):
+        store.save(name, kept)
+
+
+@pytest.mark.parametrize("reference", ["main@", "main@x", "main@0", "main@-1", "main@1.5"])
+def test_a_number_that_is_none_is_an_error(store: Store, reference: str) -> None:
+    with pytest.raises(BaselineError, match="no number after the @"):
+        store.find(reference)
+
+
+def test_what_is_not_there_is_told_with_what_is(store: Store, kept: Baseline) -> None:
+    with pytest.raises(BaselineError, match="editguard baseline save"):
+        store.find("main")
+    store.save("main", kept)
+    with pytest.raises(BaselineError, match="did you mean 'main'\\?"):
+        store.find("mian")
+    with pytest.raises(BaselineError, match="there are main\\."):
+        store.find("release")
+    with pytest.raises(BaselineError, match="numbers 1 to 1"):
+        store.find("main@7")
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path, kept: Baseline) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BaselineError, match="choose another --baselines"):
+        Store(tmp_path / "file").save("main", kept)
+
+
+def test_overrides_are_appended_and_what_a_killed_writer_left_is_cut(store: Store, kept: Baseline) -> None:
+    assert store.overrides() == []
+    store.save("main", kept)
+    store.override(OVERRIDE)
+    path = store.folder / "overrides.jsonl"
+    with path.open("a") as file:
+        file.write('{"time": "20')
+    assert store.overrides() == [OVERRIDE]
+    second = OVERRIDE.model_copy(update={"author": "Grace"})
+    store.override(second)
+    assert store.overrides() == [OVERRIDE, second]
+    assert len(path.read_text().splitlines()) == 2
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_an_override_that_was_written_by_hand_is_an_error(store: Store, kept: Baseline) -> None:
+    store.save("main", kept)
+    store.override(OVERRIDE)
+    path = store.folder / "overrides.jsonl"
+    path.write_text('{"author": "me"}\n' + path.read_text())
+    with pytest.raises(BaselineError, match="line 1: this is no override"):
+        store.overrides()
+
+
+def test_git_tells_commit_and_whether_tracked_files_differ(tmp_path: Path) -> None:
+    assert shutil.which("git") is not None
+    assert git_state(tmp_path) is None
+
+    def git(*arguments: str) -> None:
+        who = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init")
+    assert git_state(tmp_path) is None  # no commit yet
+    (tmp_path / "kept").write_text("1")
+    git("add", ".")
+    git("commit", "-m", "first")
+    (tmp_path / "untracked").write_text("1")
+    state = git_state(tmp_path)
+    assert state is not None
+    assert (len(state.commit), state.dirty) == (40, False)
+    (tmp_path / "kept").write_text("2")
+    changed = git_state(tmp_path)
+    assert changed is not None
+    assert (changed.commit, changed.dirty) == (state.commit, True)
+
+
+def test_without_git_there_is_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_state(tmp_path) is None
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "0", "-1", "1.5", "²"])
+def test_a_number_that_no_baseline_has_is_one_sentence(tmp_path: Path, number: str) -> None:
+    with pytest.raises(BaselineError, match="has no number after the @"):
+        Store(tmp_path).find(f"main@{number}")

@@ -1,0 +1,75 @@
+"""The sweep over all layers: kept under a stamp, made again under another, and read at the site that was named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from editguard.audit.guard import GuardedEditor
+from editguard.audit.research.reproduction import layer_shifts as module
+from editguard.audit.research.reproduction.cases import Case, Cases, Chosen, Kind
+from editguard.audit.research.reproduction.layer_shifts import LayerShifts, layer_shifts
+from editguard.audit.setup import Setup, prepare
+from editguard.probes.keys.corpus_statistics import compute_statistics, corpus_from
+from editguard.probes.keys.prefixes import Role
+from editguard.probes.keys.subject_keys import subject_keys
+from editguard.probes.model.site import find_site
+from torch.nn.functional import cosine_similarity
+
+from ....helpers.tiny_lm import MIDDLE, REQUEST, SENTENCES, lenient, tiny_lm
+
+pytestmark = pytest.mark.tiny
+
+STAMP = {"seed": "0"}
+
+
+def cases(setup: Setup) -> Cases:
+    kinds = {REQUEST: Kind.FIRST, MIDDLE: Kind.ORDINARY}
+    chosen = Chosen(stamp=STAMP, probed=2, unusable=0, found={}, kinds={one.id: kind for one, kind in kinds.items()})
+    return Cases(
+        tuple(Case(one.request, kinds[one.request], one) for one in GuardedEditor(setup).assess_all(list(kinds))),
+        chosen,
+    )
+
+
+def shifts(setup: Setup, path: Path, corpus: str | None = None, stamp: dict[str, str] | None = None) -> LayerShifts:
+    return layer_shifts(setup, cases(setup), corpus, path, STAMP if stamp is None else stamp, lambda *_: None)
+
+
+def test_what_is_kept_is_not_measured_again_but_under_another_stamp_or_text(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, path = tmp_path / "text.txt", tmp_path / "layers.json"
+    text.write_text("\n".join(SENTENCES * 40), encoding="utf-8")
+    own = replace(setup, statistics=compute_statistics(setup.lm, setup.site, corpus_from(str(text))))
+    first = shifts(own, path, str(text))
+    assert set(first.layers) == set(range(len(setup.site.blocks)))
+    runs: list[int] = []
+    real = module.sweep
+
+    def counted(*arguments: object, **options: object) -> object:
+        runs.append(1)
+        return real(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "sweep", counted)
+    assert shifts(own, path, str(text)) == first
+    assert not runs
+    assert shifts(own, path, str(text), {"seed": "1"}).layers == first.layers
+    assert len(runs) == 1
+    text.write_text("\n".join(SENTENCES * 41), encoding="utf-8")
+    assert shifts(own, path, str(text), {"seed": "1"}).layers != first.layers
+    assert len(runs) == 2
+    path.write_text("{", encoding="utf-8")
+    shifts(own, path, str(text))
+    assert len(runs) == 3
+
+
+def test_the_site_that_was_named_is_read_at_every_layer(tmp_path: Path) -> None:
+    named = "model.layers.{layer}.mlp.up_proj"
+    lm = tiny_lm()
+    setup = prepare(lm, layer=0, site_path=named, policy=lenient(), statistics="identity", perplexity_corpus=SENTENCES)
+    found = shifts(setup, tmp_path / "layers.json")
+    for layer, figures in found.layers.items():
+        keys = subject_keys(lm, find_site(lm.model, layer, named), REQUEST, setup.prefixes.texts(Role.KEY))
+        assert figures[0].cosine == pytest.approx(float(cosine_similarity(keys.bare_key, keys.mean_key, 0)), abs=1e-4)

@@ -1,0 +1,323 @@
+"""Cases and edits of a reproduction: chosen by what the probes see, made once each, kept when a run is killed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from editguard.audit.guard import GuardedEditor
+from editguard.audit.research.reproduction import cases as cases_module
+from editguard.audit.research.reproduction import edits
+from editguard.audit.research.reproduction.cases import Case, Cases, Chosen, Kind, choose, find_cases
+from editguard.audit.setup import Setup
+from editguard.probes.errors import InputError
+from editguard.probes.model.fingerprint import checksum
+from editguard.probes.probe import Level
+from editguard.probes.requests.loader import LoadedRequests
+from editguard.probes.requests.request import EditRequest
+from editguard.reports.log.file import read_log, rewrite_log
+from editguard.reports.log.schema import EditRecord
+
+from ....helpers.tiny_lm import MIDDLE, MISSING, REQUEST
+
+pytestmark = pytest.mark.tiny
+
+OTHER = replace(MIDDLE, id="lyon", subject="Lyon", prompt="The city of Lyon is")
+STAMPS = {editor: {"seed": "0"} for editor in edits.EDITORS}
+MOST = dict.fromkeys(Kind, 10)
+
+
+@pytest.fixture
+def guard(setup: Setup) -> GuardedEditor:
+    return GuardedEditor(setup)
+
+
+def loaded(*requests: EditRequest) -> LoadedRequests:
+    return LoadedRequests(requests, (), "edits.json", "0" * 64)
+
+
+def cases(guard: GuardedEditor, kinds: dict[EditRequest, Kind]) -> Cases:
+    chosen = Chosen(
+        stamp={},
+        probed=len(kinds),
+        unusable=0,
+        found=Counter(kinds.values()),
+        kinds={one.id: kind for one, kind in kinds.items()},
+    )
+    # A random model's denominators fire where they like, so that kinds are given here.
+    return Cases(tuple(Case(one.request, kinds[one.request], one) for one in guard.assess_all(list(kinds))), chosen)
+
+
+@pytest.fixture
+def three(guard: GuardedEditor) -> Cases:
+    return cases(guard, {REQUEST: Kind.FIRST, MIDDLE: Kind.ORDINARY, OTHER: Kind.OTHER})
+
+
+def test_cases_are_told_by_the_denominator_probe_and_counted(guard: GuardedEditor) -> None:
+    requests = [REQUEST, MIDDLE, OTHER, MISSING]
+    chosen = choose(guard, requests, MOST, {"seed": "0"})
+    fires = {
+        seen.request.id
+        for seen in guard.assess_all([REQUEST, MIDDLE, OTHER])
+        if any(one.probe == "denominator" and one.level is Level.RISK for one in seen.findings)
+    }
+    assert {id for id, kind in chosen.kinds.items() if kind is not Kind.ORDINARY} == fires
+    assert (chosen.probed, chosen.unusable, chosen.found[Kind.FIRST]) == (4, 1, 1)
+    assert sum(chosen.found.values()) == 3
+    assert MISSING.id not in chosen.kinds
+    assert list(chosen.kinds) == [one.id for one in requests if one.id in chosen.kinds]
+
+
+def test_ordinary_cases_are_drawn_by_the_seed_and_never_first_tokens(guard: GuardedEditor) -> None:
+    many = [replace(MIDDLE, id=f"n{n}") for n in range(12)] + [REQUEST]
+
+    def drawn(seed: int) -> set[str]:
+        found = choose(replace(guard, setup=replace(guard.setup, seed=seed)), many, MOST | {Kind.ORDINARY: 5}, {})
+        return {id for id, kind in found.kinds.items() if kind is Kind.ORDINARY}
+
+    assert len(drawn(0)) == 5
+    assert drawn(0) == drawn(0)
+    assert drawn(0) != drawn(1)
+    assert REQUEST.id not in drawn(0)
+
+
+def test_no_case_at_all_is_an_error(guard: GuardedEditor) -> None:
+    with pytest.raises(InputError, match="nothing to reproduce"):
+        find_cases(guard, [MISSING], choose(guard, [MISSING], MOST, {}))
+
+
+def test_each_edit_is_made_by_its_editors_and_undone(guard: GuardedEditor, three: Cases, tmp_path: Path) -> None:
+    before = checksum(guard.setup.lm.model)
+    found = edits.make_edits(guard, loaded(REQUEST, MIDDLE, OTHER), three, tmp_path, STAMPS)
+    assert checksum(guard.setup.lm.model) == before
+    assert {editor: set(records) for editor, records in found.items()} == {
+        "rome": {REQUEST.id, MIDDLE.id, OTHER.id},
+        "c-rome": {REQUEST.id, MIDDLE.id},
+        "prefixed": {REQUEST.id, MIDDLE.id},
+    }
+    for editor, records in found.items():
+        kept = read_log(tmp_path / f"{editor}.jsonl")
+        assert {one.id: one for one in kept.edits} == records
+        assert kept.footer is not None
+        for record in records.values():
+            assert record.update is not None
+            assert record.update.editor == editor
+            assert record.weights is not None
+            assert record.weights.restored_ok
+
+
+def test_rome_and_c_rome_share_v_star_and_differ_in_the_denominator(
+    guard: GuardedEditor, three: Cases, tmp_path: Path
+) -> None:
+    found = edits.make_edits(guard, loaded(REQUEST, MIDDLE, OTHER), three, tmp_path, STAMPS)
+    rome, other = found["rome"][REQUEST.id].update, found["c-rome"][REQUEST.id].update
+    assert rome is not None
+    assert other is not None
+    assert (rome.steps, rome.final_loss) == (other.steps, other.final_loss)
+    assert rome.denominator != other.denominator
+
+
+@pytest.mark.parametrize("together", [1, 8])
+def test_a_killed_run_goes_on_and_ends_with_the_same_records(
+    guard: GuardedEditor, three: Cases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    asked = loaded(REQUEST, MIDDLE, OTHER)
+    # Who is computed together decides about the last bits, so that the same ones are computed together again.
+    monkeypatch.setattr(edits, "_TOGETHER", together)
+    whole = edits.make_edits(guard, asked, three, tmp_path / "whole", STAMPS)
+    monkeypatch.setattr(edits, "recorded", killed_at(4))
+    with pytest.raises(KeyboardInterrupt):
+        edits.make_edits(guard, asked, three, tmp_path / "cut", STAMPS)
+    monkeypatch.undo()
+    monkeypatch.setattr(edits, "_TOGETHER", together)
+    assert read_log(tmp_path / "cut" / "rome.jsonl").footer is None
+    made: list[str] = []
+    monkeypatch.setattr(edits, "recorded", counted(made))
+    again = edits.make_edits(guard, asked, three, tmp_path / "cut", STAMPS)
+    # What was kept of the first case is not made again.
+    assert len(made) == 4
+    assert all(read_log(path).footer is not None for path in (tmp_path / "cut").iterdir())
+    for editor, records in whole.items():
+        assert {id: timeless(one) for id, one in again[editor].items()} == {
+            id: timeless(one) for id, one in records.items()
+        }
+
+
+def test_a_log_that_lacks_its_last_record_alone_gets_it(guard: GuardedEditor, three: Cases, tmp_path: Path) -> None:
+    asked = loaded(REQUEST, MIDDLE, OTHER)
+    edits.make_edits(guard, asked, three, tmp_path, STAMPS)
+    log = tmp_path / "rome.jsonl"
+    whole = log.read_bytes()
+    log.write_bytes(whole[: whole.rindex(b"\n{") + 1])
+    edits.make_edits(guard, asked, three, tmp_path, STAMPS)
+    assert read_log(log).footer is not None
+    assert [one.id for one in read_log(log).edits] == [REQUEST.id, MIDDLE.id, OTHER.id]
+
+
+@pytest.mark.parametrize("length", [0, 7, 100])
+def test_a_log_that_was_cut_in_its_header_is_begun_again(
+    guard: GuardedEditor, three: Cases, tmp_path: Path, length: int
+) -> None:
+    asked = loaded(REQUEST, MIDDLE, OTHER)
+    edits.make_edits(guard, asked, three, tmp_path, STAMPS)
+    log = tmp_path / "prefixed.jsonl"
+    log.write_bytes(log.read_bytes()[:length])
+    found = edits.make_edits(guard, asked, three, tmp_path, STAMPS)
+    assert set(found["prefixed"]) == {REQUEST.id, MIDDLE.id}
+
+
+def test_a_header_says_what_the_log_is_to_hold(guard: GuardedEditor, three: Cases, tmp_path: Path) -> None:
+    edits.make_edits(guard, loaded(REQUEST, MIDDLE, OTHER), three, tmp_path, STAMPS)
+    rome, own = (read_log(tmp_path / f"{editor}.jsonl").header for editor in ("rome", "prefixed"))
+    assert (rome.requests, own.requests) == (3, 2)
+    assert rome.policy["controls"] is False
+    assert (rome.settings["descent"], own.settings["descent"]) == ("adam", "steepest")
+
+
+def test_a_finished_run_makes_nothing_again(guard: GuardedEditor, three: Cases, tmp_path: Path) -> None:
+    asked = loaded(REQUEST, MIDDLE, OTHER)
+    edits.make_edits(guard, asked, three, tmp_path, STAMPS)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    edits.make_edits(guard, asked, three, tmp_path, STAMPS)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_log_of_something_else_is_refused(guard: GuardedEditor, three: Cases, tmp_path: Path) -> None:
+    asked = loaded(REQUEST, MIDDLE, OTHER)
+    edits.make_edits(guard, asked, three, tmp_path, STAMPS)
+    other = {"seed": "1", "setting steps": "20"}
+    with pytest.raises(
+        InputError, match=r"prefixed\.jsonl.*seed \(0, now 1\), setting steps \(none, now 20\).*another --out"
+    ):
+        edits.make_edits(guard, asked, three, tmp_path, STAMPS | {"prefixed": other})
+    log = tmp_path / "rome.jsonl"
+    log.write_text(log.read_text(encoding="utf-8").replace('\\"seed\\"', "seed", 1), encoding="utf-8")
+    with pytest.raises(InputError, match=r"rome\.jsonl' does not say what it was begun with"):
+        edits.make_edits(guard, asked, three, tmp_path, STAMPS)
+
+
+def test_an_edit_that_breaks_is_recorded_and_the_others_go_on(guard: GuardedEditor, tmp_path: Path) -> None:
+    broken = replace(MIDDLE, id="broken", target_new="")
+    found = cases(guard, {MIDDLE: Kind.ORDINARY})
+    with_broken = Cases(
+        (*found.cases, Case(broken, Kind.ORDINARY, replace(found.cases[0].seen, request=broken))), found.chosen
+    )
+    made = edits.make_edits(guard, loaded(MIDDLE, broken), with_broken, tmp_path, STAMPS)["rome"]
+    assert made["broken"].verdict != "pass"
+    assert made["broken"].update is None
+    assert made[MIDDLE.id].update is not None
+
+
+def test_an_edit_that_ended_in_an_error_is_made_again_and_no_other(
+    guard: GuardedEditor, three: Cases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = loaded(REQUEST, MIDDLE, OTHER)
+    monkeypatch.setattr(edits, "_TOGETHER", 1)
+    real = edits.recorded
+
+    def out_of_memory(guard: GuardedEditor, request: EditRequest, made: object, index: int) -> EditRecord:
+        failed = made.assessment.decision.editor == "rome" and request.id == MIDDLE.id  # type: ignore[attr-defined]
+        return real(guard, request, RuntimeError("out of memory") if failed else made, index)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(edits, "recorded", out_of_memory)
+    first = edits.make_edits(guard, asked, three, tmp_path, STAMPS)
+    assert first["rome"][MIDDLE.id].outcome == "errored"
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    made: list[str] = []
+    monkeypatch.setattr(edits, "recorded", real)
+    monkeypatch.setattr(edits, "recorded", counted(made))
+    again = edits.make_edits(guard, asked, three, tmp_path, STAMPS)
+    assert len(made) == 1
+    assert again["rome"][MIDDLE.id].outcome != "errored"
+    kept = read_log(tmp_path / "rome.jsonl")
+    assert {one.id: one for one in kept.edits} == again["rome"]
+    assert kept.footer is not None
+    assert kept.footer.records == 3
+    for name in ("c-rome.jsonl", "prefixed.jsonl"):
+        assert (tmp_path / name).read_bytes() == before[name]
+
+
+def test_another_log_is_refused_before_its_errors_are_taken_out(
+    guard: GuardedEditor, three: Cases, tmp_path: Path
+) -> None:
+    asked = loaded(REQUEST, MIDDLE, OTHER)
+    edits.make_edits(guard, asked, three, tmp_path, STAMPS)
+    log = read_log(tmp_path / "rome.jsonl")
+    broken = log.edits[0].model_copy(update={"outcome": "errored", "verdict": "fail", "error": "boom"})
+    rewrite_log(tmp_path / "rome.jsonl", replace(log, edits=(broken, *log.edits[1:])))
+    before = (tmp_path / "rome.jsonl").read_bytes()
+    with pytest.raises(InputError, match="seed"):
+        edits.make_edits(guard, asked, three, tmp_path, {one: {"seed": "1"} for one in edits.EDITORS})
+    assert (tmp_path / "rome.jsonl").read_bytes() == before
+
+
+def test_no_more_of_a_kind_are_drawn_than_asked_and_all_are_counted(guard: GuardedEditor) -> None:
+    firsts = [replace(REQUEST, id=f"first-{n}") for n in range(9)]
+    ordinary = [replace(MIDDLE, id=f"n{n}") for n in range(9)]
+
+    def drawn(seed: int) -> Chosen:
+        own = replace(guard, setup=replace(guard.setup, seed=seed))
+        return choose(own, [*firsts, *ordinary], MOST | {Kind.FIRST: 4}, {})
+
+    found = drawn(0)
+    assert found.found[Kind.FIRST] == 9
+    assert sum(kind is Kind.FIRST for kind in found.kinds.values()) == 4
+    assert found == drawn(0)
+    assert found.kinds != drawn(1).kinds
+    counts = find_cases(guard, [*firsts, *ordinary], found).counts()
+    assert [(one.edited, one.found) for one in counts if one.kind == "first token"] == [(4, 9)]
+
+
+def test_which_cases_look_otherwise_under_all_contexts_is_settled_once(
+    guard: GuardedEditor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [REQUEST, MIDDLE, OTHER]
+    chosen = choose(guard, requests, MOST, {}).model_copy(
+        update={"kinds": {REQUEST.id: Kind.FIRST, MIDDLE.id: Kind.ORDINARY, OTHER.id: Kind.OTHER}}
+    )
+    # Under all contexts the denominator probe fires at every one, and then, on another machine, at none.
+    monkeypatch.setattr(cases_module, "fires", lambda _: True)
+    found = find_cases(guard, requests, chosen)
+    assert [case.request.id for case in found.cases] == [REQUEST.id, OTHER.id]
+    assert found.chosen.left_out == [MIDDLE.id]
+    monkeypatch.setattr(cases_module, "fires", lambda _: False)
+    again = find_cases(guard, requests, Chosen.model_validate_json(found.chosen.model_dump_json()))
+    assert [case.request.id for case in again.cases] == [REQUEST.id, OTHER.id]
+    assert again.chosen == found.chosen
+
+
+def test_a_finished_log_that_lacks_a_case_is_refused(guard: GuardedEditor, three: Cases, tmp_path: Path) -> None:
+    asked = loaded(REQUEST, MIDDLE, OTHER)
+    edits.make_edits(guard, asked, three._replace(cases=three.cases[:2]), tmp_path, STAMPS)
+    with pytest.raises(InputError, match=r"rome\.jsonl' is finished and lacks 1 edit of the cases; remove it"):
+        edits.make_edits(guard, asked, three, tmp_path, STAMPS)
+
+
+def timeless(record: object) -> object:
+    return record.model_copy(update={"seconds": 0.0})  # type: ignore[attr-defined]
+
+
+def killed_at(count: int) -> Callable[..., object]:
+    calls: list[str] = []
+    real = edits.recorded
+
+    def run(*arguments: object) -> object:
+        calls.append("")
+        if len(calls) == count:
+            raise KeyboardInterrupt
+        return real(*arguments)  # type: ignore[arg-type]
+
+    return run
+
+
+def counted(made: list[str]) -> Callable[..., object]:
+    real = edits.recorded
+
+    def run(*arguments: object) -> object:
+        made.append("")
+        return real(*arguments)  # type: ignore[arg-type]
+
+    return run

@@ -1,0 +1,253 @@
+"""The whole reproduction: all files of it, what is gone on with, what is refused, and what a broken experiment leaves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from editguard.audit.research.reproduction import all_experiments as experiments
+from editguard.audit.research.reproduction import edits, layer_shifts, run, stamp
+from editguard.audit.research.reproduction.experiments import keys
+from editguard.audit.research.reproduction.experiments.heads import HEADS
+from editguard.audit.research.reproduction.run import PAGE, RESULT, TABLES, TEXT, reproduce
+from editguard.audit.setup import Setup
+from editguard.probes.errors import DeviceFailed, EditguardError, InputError
+from editguard.probes.requests.loader import LoadedRequests
+from editguard.probes.requests.request import EditRequest
+from editguard.reports.errors import OutputError
+from editguard.reports.reproduction.page import render_reproduction
+from editguard.reports.reproduction.schema import Experiment, Reproduction
+from editguard.reports.reproduction.text import render_markdown
+
+from ....helpers.tiny_lm import tiny_lm, tiny_setup
+from .test_all_experiments import FIRST, ORDINARY
+
+pytestmark = pytest.mark.tiny
+
+NOT_FIRST = (1, 2, 3, 4, 5, 10, 12, 13)
+
+
+def loaded(*requests: EditRequest) -> LoadedRequests:
+    return LoadedRequests(requests or (*FIRST, *ORDINARY), (), "edits.json", "0" * 64)
+
+
+def by_number(found: Reproduction) -> dict[int, Experiment]:
+    return {one.number: one for one in found.experiments}
+
+
+@pytest.fixture(scope="module")
+def whole(setup: Setup, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished reproduction, that tests read and go on with, and leave as it was."""
+    out = tmp_path_factory.mktemp("whole")
+    reproduce(setup, loaded(), out, ordinary=4, command="editguard reproduce edits.json")
+    return out
+
+
+def kept(out: Path) -> Reproduction:
+    return Reproduction.model_validate_json((out / RESULT).read_bytes())
+
+
+def test_a_reproduction_is_one_file_and_what_is_made_of_it(whole: Path) -> None:
+    found = kept(whole)
+    assert [one.number for one in found.experiments] == sorted(HEADS)
+    assert (whole / PAGE).read_text(encoding="utf-8") == render_reproduction(found)
+    assert (whole / TEXT).read_text(encoding="utf-8") == render_markdown(found)
+    names = {table.name for one in found.experiments for table in one.tables}
+    assert {path.name for path in (whole / TABLES).iterdir()} == {
+        f"{one}.{kind}" for one in names for kind in ("csv", "parquet")
+    }
+
+
+def test_provenance_holds_what_was_drawn_of_how_many_and_how_each_editor_searched(whole: Path) -> None:
+    found = kept(whole)
+    first = found.cases[0]
+    assert (first.kind, first.edited, first.found) == ("first token", 5, 5)
+    assert sum(one.found for one in found.cases) == len(FIRST) + len(ORDINARY)
+    assert found.editors["rome"]["descent"] == "adam"
+    assert found.editors["prefixed"]["descent"] == "steepest"
+    assert {"torch", "transformers"} <= set(found.versions)
+    page = (whole / PAGE).read_text(encoding="utf-8")
+    assert "Search of prefixed" in page
+    assert "descent: steepest" in page
+
+
+def test_a_second_run_finds_its_logs_and_its_layers(setup: Setup, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def again(*_: object, **__: object) -> None:
+        raise AssertionError("the layers are kept")
+
+    monkeypatch.setattr(layer_shifts, "sweep", again)
+    before, logs = kept(whole), {path: path.read_bytes() for path in (whole / "logs").iterdir()}
+    found = reproduce(setup, loaded(), whole, ordinary=4, command="editguard reproduce edits.json")
+    assert {path: path.read_bytes() for path in logs} == logs
+    assert [one.claims for one in found.experiments] == [one.claims for one in before.experiments]
+    assert by_number(found)[8].skipped is None
+
+
+def test_what_a_killed_run_left_half_written_is_gone(setup: Setup, whole: Path) -> None:
+    left = [
+        whole / f".{PAGE}.x1.tmp",
+        whole / "logs" / ".rome.jsonl.x2.tmp",
+        whole / TABLES / ".key-separation.csv.x3.tmp",
+    ]
+    for path in (*left, whole / ".mine.x4.tmp"):
+        path.touch()
+    reproduce(setup, loaded(), whole, ordinary=4, command="editguard reproduce edits.json")
+    assert not [path for path in left if path.exists()]
+    (whole / ".mine.x4.tmp").unlink()
+
+
+def test_another_reproduction_is_refused_and_each_difference_named(
+    setup: Setup, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = replace(setup, seed=1, policy=setup.policy.model_copy(update={"min_efficacy": 0.25}))
+    monkeypatch.setattr(stamp, "version", lambda name: "9.9" if name == "torch" else "1")
+    with pytest.raises(InputError) as caught:
+        reproduce(other, loaded(*FIRST, *ORDINARY[:5]), whole, ordinary=5, most_cases=50)
+    said = str(caught.value)
+    for part in (
+        repr(str(whole)), ", now 9.9)", "seed (0, now 1)", "policy min_efficacy (0.0, now 0.25)", "most cases (100, now 50)",
+        "number of ordinary cases (4, now 5)", "requests (11 with ids ", ", now 10 with ids ", "another --out",
+    ):  # fmt: skip
+        assert part in said
+    assert "key statistics" not in said
+    assert said.count(". ") == 0
+
+
+def test_requests_that_were_chosen_otherwise_from_one_file_are_another_reproduction(setup: Setup, whole: Path) -> None:
+    with pytest.raises(InputError, match=r"another requests \(11 with ids \w+, now 11 with ids \w+\)"):
+        reproduce(setup, loaded(*ORDINARY, *FIRST), whole, ordinary=4)
+
+
+def test_a_choice_of_cases_that_cannot_be_read_is_refused(setup: Setup, tmp_path: Path) -> None:
+    (tmp_path / "cases.json").write_text(json.dumps({"stamp": "1"}), encoding="utf-8")
+    with pytest.raises(InputError, match="holds no choice of cases that this editguard reads"):
+        reproduce(setup, loaded(), tmp_path, ordinary=4)
+
+
+def test_tables_of_experiments_that_are_not_run_any_more_are_gone(
+    setup: Setup, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (whole / TABLES / "mine.csv").touch()
+    assert (whole / TABLES / "key-separation.csv").is_file()
+    with monkeypatch.context() as patch:
+        patch.setattr(experiments.keys, "distributions", broken)
+        reproduce(setup, loaded(), whole, ordinary=4)
+    assert not (whole / TABLES / "key-separation.csv").exists()
+    assert not (whole / TABLES / "key-separation.parquet").exists()
+    assert (whole / TABLES / "mine.csv").is_file()
+    (whole / TABLES / "mine.csv").unlink()
+    reproduce(setup, loaded(), whole, ordinary=4, command="editguard reproduce edits.json")
+
+
+def broken(*_: object, **__: object) -> Experiment:
+    raise ZeroDivisionError("float division by zero")
+
+
+@pytest.mark.parametrize(
+    ("number", "module", "name"),
+    [(1, experiments.tables, "update_sizes"), (2, experiments.tables, "perplexities"),
+     (3, experiments.shares, "without_prefix"), (4, experiments.shares, "with_prefix"), (5, experiments.shares, "own_editor"),
+     (7, experiments.keys, "clusters"), (10, experiments.readings, "behind_bos"), (12, experiments.prediction, "other_cases"),
+     (13, experiments.prediction, "prediction")],
+)  # fmt: skip
+def test_an_experiment_that_breaks_is_told_in_its_place(
+    setup: Setup, whole: Path, monkeypatch: pytest.MonkeyPatch, number: int, module: object, name: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, broken)
+        found = by_number(reproduce(setup, loaded(), whole, ordinary=4))
+    assert found[number].skipped is not None
+    assert found[number].skipped.startswith("ZeroDivisionError: float division by zero (test_run.py, line ")
+    assert [one for one, experiment in found.items() if experiment.broken] == [number]
+    others = {one: experiment.skipped for one, experiment in found.items() if one not in (number, 10, 11, 13)}
+    assert set(others.values()) == {None}
+    assert "float division by zero" in (whole / PAGE).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [
+        (EditguardError("The weight was not put back; load the model again."), EditguardError),
+        (torch.AcceleratorError("CUDA error: unspecified launch failure"), DeviceFailed),
+    ],
+)
+def test_a_model_that_cannot_be_trusted_any_more_ends_the_run(
+    setup: Setup, whole: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, ends: type[Exception]
+) -> None:
+    def failing(*_: object, **__: object) -> Experiment:
+        raise error
+
+    monkeypatch.setattr(experiments.prediction, "prediction", failing)
+    with pytest.raises(ends):
+        reproduce(setup, loaded(), whole, ordinary=4)
+
+
+@pytest.mark.parametrize("where", [(edits, "recorded"), (run, "choose"), (keys, "clusters")])
+def test_a_device_that_fails_is_named_wherever_it_does(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: tuple[object, str]
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure\nmore")
+
+    monkeypatch.setattr(*where, failing)
+    with pytest.raises(
+        DeviceFailed, match=r"The device cpu failed \(CUDA error: unspecified launch failure\), .* which goes on"
+    ):
+        reproduce(setup, loaded(), tmp_path, ordinary=4)
+
+
+def test_what_a_model_cannot_be_asked_is_no_fault_of_ours(
+    setup: Setup, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(*_: object, **__: object) -> Experiment:
+        raise InputError("This model has no such thing; take another.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiments.prediction, "prediction", refusing)
+        found = by_number(reproduce(setup, loaded(), whole, ordinary=4))[13]
+    assert (found.skipped, found.broken) == ("This model has no such thing; take another.", False)
+
+
+def test_a_disk_that_is_full_ends_the_run_and_is_no_broken_experiment(
+    setup: Setup, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: object) -> None:
+        raise OutputError(f"The file {path} cannot be written (No space left on device); give a folder that has room.")
+
+    (whole / layer_shifts.LAYERS).unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(layer_shifts, "write_atomic", full)
+        with pytest.raises(OutputError, match=r"layers\.json"):
+            reproduce(setup, loaded(), whole, ordinary=4)
+    reproduce(setup, loaded(), whole, ordinary=4)
+
+
+def test_a_model_that_adds_a_bos_is_not_said_to_have_a_poor_file(tmp_path: Path) -> None:
+    setup = tiny_setup(tiny_lm(bos=True), steps=2)
+    told: list[str] = []
+    found = by_number(reproduce(setup, loaded(), tmp_path, ordinary=4, notice=told.append))
+    assert "puts a BOS before every text" in str(found[6].skipped)
+    assert "The file" not in str(found[6].skipped)
+    assert [one for one in told if "Experiments 6 to 9 and 11 will not be run" in one] == told != []
+    # What can be asked is asked: without the BOS the subjects behind it are first tokens.
+    assert found[10].skipped is None or "ordinary: " in found[10].skipped
+    sizes = next(table for table in found[1].tables if table.name == "update-sizes")
+    assert ["rome", "first token behind the BOS", 5] in [row[:3] for row in sizes.rows]
+
+
+def test_a_file_without_first_tokens_is_told_so_before_any_edit(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    told: list[str] = []
+    monkeypatch.setattr(run, "make_edits", stop)
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(setup, loaded(*ORDINARY), tmp_path, ordinary=4, notice=told.append)
+    assert len(told) == 1
+    assert "first tokens: 0" in told[0]
+    assert "prompts that begin with a subject of one token" in told[0]

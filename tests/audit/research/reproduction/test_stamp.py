@@ -1,0 +1,77 @@
+"""A stamp names what figures depend on, and a difference is told by name with both values."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from editguard.audit.editors.value import ValueSettings
+from editguard.audit.research.reproduction.stamp import editor_stamp, refuse_another, run_stamp, stamp_in
+from editguard.audit.setup import Setup
+from editguard.probes.errors import InputError
+from editguard.probes.requests.loader import LoadedRequests
+from editguard.reports.text import printable
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ....helpers.tiny_lm import MIDDLE, REQUEST
+
+pytestmark = pytest.mark.tiny
+
+ASKED = LoadedRequests((REQUEST, MIDDLE), (), "edits.json", "0" * 64)
+STAMPS = st.dictionaries(st.text(min_size=1, max_size=5), st.text(max_size=5), max_size=4)
+
+
+def differing(one: dict[str, str], other: dict[str, str]) -> set[str]:
+    return {name for name in {*one, *other} if one.get(name) != other.get(name)}
+
+
+def test_each_thing_that_figures_depend_on_is_in_the_stamp(setup: Setup) -> None:
+    usual = dict(run_stamp(setup, ASKED, 4, 9))
+    changes = {
+        "seed": run_stamp(replace(setup, seed=1), ASKED, 4, 9),
+        "number of ordinary cases": run_stamp(setup, ASKED, 5, 9),
+        "most cases": run_stamp(setup, ASKED, 4, 8),
+        "requests": run_stamp(setup, replace(ASKED, requests=(REQUEST,)), 4, 9),
+        "file": run_stamp(setup, replace(ASKED, sha256="1" * 64), 4, 9),
+        "perplexity corpus": run_stamp(replace(setup, corpus=("A sentence.",)), ASKED, 4, 9),
+        "policy min_efficacy": run_stamp(
+            replace(setup, policy=setup.policy.model_copy(update={"min_efficacy": 0.25})), ASKED, 4, 9
+        ),
+    }
+    for name, changed in changes.items():
+        assert differing(usual, dict(changed)) == {name}
+    assert {"editguard", "torch", "transformers", "model", "key statistics", "prefixes"} <= set(usual)
+
+
+def test_an_editors_settings_belong_to_its_log_alone(setup: Setup) -> None:
+    stamp = run_stamp(setup, ASKED, 4, 9)
+    other = replace(setup, settings=replace(setup.settings, steps=setup.settings.steps + 1))
+    assert isinstance(other.settings, ValueSettings)
+    assert run_stamp(other, ASKED, 4, 9) == stamp
+    assert differing(dict(editor_stamp(stamp, setup, "rome")), dict(editor_stamp(stamp, other, "rome"))) == {
+        "setting steps"
+    }
+
+
+@given(kept=STAMPS, asked=STAMPS)
+def test_a_stamp_comes_back_from_a_header_and_every_difference_is_named(
+    kept: dict[str, str], asked: dict[str, str]
+) -> None:
+    assert stamp_in(json.dumps(kept), Path("rome.jsonl")) == kept
+    names = differing(kept, asked)
+    if not names:
+        refuse_another("The log", kept, asked)
+        return
+    with pytest.raises(InputError) as caught:
+        refuse_another("The log", kept, asked)
+    assert all(f"{printable(name)} (" in str(caught.value) for name in names)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("text", [None, "0123abcd", "[1]", '{"seed": 1}', 7])
+def test_a_header_without_a_stamp_is_refused(text: object) -> None:
+    with pytest.raises(InputError, match="does not say what it was begun with"):
+        stamp_in(text, Path("rome.jsonl"))

@@ -1,0 +1,100 @@
+"""The subject of an edit is found again from the change alone, among subjects that have much in common."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from editguard.audit.editors.base import EditContext, compute_updates
+from editguard.audit.editors.value import ValueSettings
+from editguard.audit.research.subject_search import (
+    LEAST,
+    Candidates,
+    absent,
+    candidate_keys,
+    likeness,
+    search,
+    subject_requests,
+)
+from editguard.audit.transaction import Transaction
+from editguard.probes.errors import InputError
+from editguard.probes.keys.statistics import KeyStatistics, Provenance
+from editguard.probes.model.language_model import LanguageModel
+from editguard.probes.model.site import find_site
+from editguard.probes.research.tensor_change import compare
+from editguard.suites.builtin import builtin_edits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ...helpers.tiny_lm import few_prefixes, tiny_lm
+
+SIZE, COUNT = 32, 40
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6), which=st.integers(0, COUNT - 1), role=st.integers(0, 1), sign=st.sampled_from([-1, 1])
+)
+def test_the_key_comes_back_from_its_direction_whatever_its_sign(seed: int, which: int, role: int, sign: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    common = torch.randn(SIZE, generator=draw, dtype=torch.float64) * 3
+    keys = common + torch.randn(COUNT, 2, SIZE, generator=draw, dtype=torch.float64)
+    text = torch.randn(200, SIZE, generator=draw, dtype=torch.float64) + common
+    c = KeyStatistics(text.T @ text / len(text), Provenance("corpus", "noise", "", 0))
+    ranked = likeness(sign * c.direction(keys[which, role]), c, Candidates(tuple(map(str, range(COUNT))), keys))
+    assert ranked[0].subject == str(which)
+    # A direction has lost its length, and nothing else: what does not depend on it agrees exactly.
+    assert ranked[0].cosine == pytest.approx(1)
+    assert ranked[0].cosine > ranked[1].cosine >= ranked[-1].cosine
+    assert len(ranked) == COUNT
+
+
+def test_the_null_is_what_each_candidate_would_leave_behind() -> None:
+    keys = torch.randn(COUNT, 1, SIZE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    keys[1] = keys[0] * 1.5
+    null = absent(Candidates(tuple(map(str, range(COUNT))), keys))
+    assert null.shape == (COUNT,)
+    assert null[:2].min() > 0.95
+    assert null[2:].max() < 0.8
+
+
+@pytest.mark.tiny
+def test_candidates_come_once_and_too_few_are_refused() -> None:
+    lm = tiny_lm()
+    site = find_site(lm.model, 0)
+    names = [f"Paris{number}" for number in range(LEAST)]
+    found = candidate_keys(lm, site, subject_requests([*names, *names]), few_prefixes())
+    assert found.subjects == tuple(names)
+    assert found.keys.shape == (LEAST, 2, site.d_ff)
+    with pytest.raises(InputError, match="can be located, and with fewer than"):
+        candidate_keys(lm, site, subject_requests(names[1:]), few_prefixes())
+
+
+@pytest.mark.tiny
+def test_changes_elsewhere_are_not_searched() -> None:
+    lm = tiny_lm()
+    base = torch.zeros(4, 4)
+    found = compare(base, torch.ones(4, 4)).spectrum
+    assert found is not None
+    assert search(lm, {"lm_head.weight": found}, [], "identity", None, 0, lambda *_: None) == []
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.parametrize("editor", ["rome", "c-rome", "r-rome", "prefixed"])
+def test_edits_of_the_embedded_model_are_traced_to_their_subjects(smollm2: LanguageModel, editor: str) -> None:
+    site = find_site(smollm2.model, 9)
+    prefixes = few_prefixes()
+    edits = builtin_edits()
+    chosen = [next(one for one in edits if one.group == group) for group in dict.fromkeys(one.group for one in edits)]
+    identity = KeyStatistics(torch.eye(site.d_ff, dtype=torch.float64), Provenance("identity", "", "", 9), 0.0)
+    context = EditContext(smollm2, site, identity, prefixes, ValueSettings(steps=3))
+    candidates = candidate_keys(
+        smollm2, site, subject_requests([one.subject for one in edits[::2]] + [one.subject for one in chosen]), prefixes
+    )
+    base = site.weight.detach().clone()
+    for request, update in zip(chosen, compute_updates(context, [(editor, one) for one in chosen]), strict=True):
+        assert not isinstance(update, Exception)
+        with Transaction(site, update):
+            seen = compare(base, site.weight.detach()).spectrum
+        assert seen is not None
+        assert likeness(seen.right, identity, candidates)[0].subject == request.subject

@@ -1,0 +1,275 @@
+"""Each probe and check is broken once, so that it passes everything or nothing: the controls must name it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import pytest
+from editguard.audit.guard import GuardedEditor, Proposal
+from editguard.audit.policy import Policy
+from editguard.audit.run.audit import run_audit
+from editguard.audit.run.control_observations import sightings
+from editguard.audit.run.controls import Control, controls_for, propose_controls, run_control
+from editguard.audit.run.file_names import LOG
+from editguard.audit.sequence import EditSequence
+from editguard.audit.setup import Setup
+from editguard.probes.probe import PROBES, Case, Finding, Level, Probe
+from editguard.reports.log.control_observations import Seen, Sighting
+from editguard.reports.log.file import read_log
+from editguard.suites.check import CHECKS, Check, Measured, Outcome
+from editguard.suites.checks import other_facts
+
+from ...helpers.tiny_lm import MIDDLE, lenient
+from .test_audit import loaded
+
+pytestmark = pytest.mark.tiny
+
+BROKEN_THRESHOLDS = [
+    (name, value)
+    for name in ("denominator/ratio", "denominator/predicted_relative_norm", "key-shift/cosine", "sink-key/cosine")
+    for value in (math.nan, math.inf, -math.inf)
+]
+
+
+class Made(NamedTuple):
+    """Both controls with their updates, computed once: neither a broken probe nor a broken check changes those."""
+
+    guard: GuardedEditor
+    controls: tuple[Control, ...]
+    proposals: list[Proposal]
+
+    def under(self, policy: Policy) -> Made:
+        return self._replace(guard=replace(self.guard, setup=replace(self.guard.setup, policy=policy)))
+
+    def seen(self, index: int) -> dict[str, Sighting]:
+        """Assess, make and undo one control again, as probes and checks are now."""
+        control, proposal = self.controls[index], self.proposals[index]
+        first = control.candidates[0]
+        proposal = replace(proposal, assessment=self.guard.force(first.request, first.editor))
+        result, _ = run_control(self.guard, control, proposal)
+        return {one.name: one for one in sightings(self.guard, control.expect, proposal, result)}
+
+    def bad(self) -> dict[str, Sighting]:
+        return self.seen(0)
+
+    def good(self) -> dict[str, Sighting]:
+        return self.seen(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def certain() -> Iterator[None]:
+    """A model of random weights answers nothing with certainty, and its subjects have other facts all the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(other_facts, "_CERTAIN", 0.0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(setup: Setup, certain: None) -> Made:
+    # In sequence, where every check has something to judge.
+    guard = EditSequence(GuardedEditor(replace(setup, policy=lenient(controls=True)))).guard
+    controls = tuple(one_token(control) for control in controls_for(guard.setup))
+    return Made(guard, controls, propose_controls(guard, [one.candidates[0] for one in controls]))
+
+
+def one_token(control: Control) -> Control:
+    """Return the control with targets that are one token here, as they are in the tokenizers of trained models."""
+    return replace(
+        control,
+        candidates=tuple(
+            one._replace(request=replace(one.request, target_new="Lyon", target_true="Istanbul"))
+            for one in control.candidates
+        ),
+    )
+
+
+def ours() -> list[str]:
+    return [name for name, cls in PROBES if cls.__module__.startswith("editguard.")]
+
+
+def judging() -> list[str]:
+    """The checks that judge under the default policy; generalization is told alone."""
+    return [name for name, cls in CHECKS if cls.__module__.startswith("editguard.") and name != "generalization"]
+
+
+def always(level: Level, monkeypatch: pytest.MonkeyPatch, probe: type[Probe]) -> None:
+    look = probe.look
+    monkeypatch.setattr(probe, "look", lambda self, case: replace(look(self, case), level=level))
+
+
+def judged_as(outcome: Outcome, monkeypatch: pytest.MonkeyPatch, check: type[Check]) -> None:
+    def now(measured: Measured) -> Measured:
+        return measured._replace(
+            measurements=[
+                m if m.outcome is Outcome.INFO else replace(m, outcome=outcome) for m in measured.measurements
+            ]
+        )
+
+    measure, known_bad = check.measure, check.known_bad
+    monkeypatch.setattr(check, "measure", lambda self, *given, **named: now(measure(self, *given, **named)))
+    monkeypatch.setattr(check, "known_bad", lambda self, *given, **named: now(known_bad(self, *given, **named)))
+
+
+def test_every_probe_and_check_of_ours_is_seen_catching_and_passing(made: Made) -> None:
+    bad, good = made.under(Policy()).bad(), made.good()
+    assert set(bad) == set(good) == {*ours(), *judging()}
+    assert {name for name, one in bad.items() if one.ok is not True} == set()
+    assert {name for name, one in good.items() if one.ok is not True} == set()
+    # What the controls' own edits set off needs no evidence made for it.
+    assert {name for name in ours() if bad[name].by_edit} >= {"first-token", "denominator"}
+    assert all(bad[name].by_evidence for name in bad)
+    assert all(good[name].by_edit for name in judging())
+
+
+@pytest.mark.parametrize("name", ours())
+def test_a_probe_that_never_fires_is_named(made: Made, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    always(Level.OK, monkeypatch, PROBES.get(name))
+    found = made.bad()
+    assert [one.name for one in found.values() if one.ok is False] == [name]
+    assert (found[name].expected, found[name].seen) == (Seen.FIRES, Seen.SILENT)
+
+
+@pytest.mark.parametrize("level", [Level.RISK, Level.ERROR])
+@pytest.mark.parametrize("name", ours())
+def test_a_probe_that_always_fires_is_named(
+    made: Made, monkeypatch: pytest.MonkeyPatch, name: str, level: Level
+) -> None:
+    always(level, monkeypatch, PROBES.get(name))
+    found = made.good()
+    assert [one.name for one in found.values() if one.ok is False] == [name]
+    assert found[name].expected is Seen.SILENT
+
+
+@pytest.mark.parametrize(("name", "value"), BROKEN_THRESHOLDS)
+def test_a_calibration_that_ended_in_no_number_is_found(made: Made, name: str, value: float) -> None:
+    calibration = made.guard.setup.calibration
+    thresholds = {**calibration.thresholds, name: replace(calibration.thresholds[name], value=value)}
+    setup = replace(made.guard.setup, calibration=replace(calibration, thresholds=thresholds))
+    broken = made._replace(guard=replace(made.guard, setup=setup, checks=()), proposals=without_checks(made.proposals))
+    missed = {one.name for found in (broken.bad(), broken.good()) for one in found.values() if one.ok is False}
+    assert missed == {name.split("/")[0]}
+
+
+def without_checks(proposals: Sequence[Proposal]) -> list[Proposal]:
+    return [replace(one, before=(), checks=()) for one in proposals]
+
+
+@pytest.mark.parametrize("name", judging())
+def test_a_check_that_passes_everything_is_named(made: Made, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    strict = made.under(Policy())
+    judged_as(Outcome.PASS, monkeypatch, CHECKS.get(name))
+    found = strict.bad()
+    assert [one.name for one in found.values() if one.ok is False] == [name]
+    assert (found[name].expected, found[name].seen) == (Seen.FAILS, Seen.PASSES)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAIL, Outcome.UNMEASURED, Outcome.INFO])
+@pytest.mark.parametrize("name", judging())
+def test_a_check_that_passes_nothing_is_named(
+    made: Made, monkeypatch: pytest.MonkeyPatch, name: str, outcome: Outcome
+) -> None:
+    judged_as(outcome, monkeypatch, CHECKS.get(name))
+    found = made.good()
+    assert [one.name for one in found.values() if one.ok is False] == [name]
+    assert found[name].expected is Seen.PASSES
+
+
+@pytest.mark.parametrize("name", judging())
+def test_a_check_that_judges_no_more_is_named(made: Made, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    judged_as(Outcome.INFO, monkeypatch, CHECKS.get(name))
+    found = made.bad()[name]
+    assert (found.ok, found.seen) == (False, Seen.JUDGES_NOTHING)
+
+
+def test_a_bound_that_lets_everything_pass_is_no_fault_of_the_check_and_is_told(made: Made) -> None:
+    found = made.under(lenient(max_leaks=1)).bad()["locality"]
+    assert (found.ok, found.seen) == (None, Seen.PASSES)
+    assert "the policy's bound" in found.why
+
+
+def test_generalization_is_told_alone_until_the_policy_has_a_bound_for_it(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "generalization" not in {**made.bad(), **made.good()}
+    # The unedited model gives the target in other words at no bound over 0, and the edit must.
+    bound = made.under(lenient(min_generalization=1e-9))
+    assert bound.bad()["generalization"].ok is True
+    monkeypatch.setattr(CHECKS.get("generalization"), "measure", lambda *_, **__: Measured([]))
+    good = bound.good()["generalization"]
+    assert (good.ok, good.expected, good.seen) == (False, Seen.PASSES, Seen.JUDGES_NOTHING)
+
+
+def test_a_target_of_several_tokens_leaves_leaks_uncontrolled_and_voids_nothing(setup: Setup) -> None:
+    guard = GuardedEditor(replace(setup, policy=lenient(controls=True)))
+    controls = controls_for(guard.setup)
+    several = Made(guard, controls, propose_controls(guard, [one.candidates[0] for one in controls])).bad()
+    assert len(setup.lm.tokenizer(f" {controls[0].candidates[0].request.target_new}").input_ids) > 1
+    assert (several["locality"].ok, several["locality"].why) == (None, "it brings no known-bad of its own")
+
+
+def test_a_check_that_finds_nothing_to_ask_about_the_controls_is_called_not_controlled(made: Made) -> None:
+    place = made.guard.checks.index("other-facts")
+    empty = [replace(one, before=(*one.before[:place], None, *one.before[place + 1 :])) for one in made.proposals]
+    for found in (made._replace(proposals=empty).bad(), made._replace(proposals=empty).good()):
+        assert (found["other-facts"].ok, found["other-facts"].seen) == (None, Seen.JUDGES_NOTHING)
+        assert found["other-facts"].why == "it found nothing to ask about this edit"
+
+
+class Foreign(Probe):
+    """A probe of another package that brings no control."""
+
+    name: ClassVar[str] = "foreign"
+    level = Level.OK
+
+    def look(self, case: Case) -> Finding:
+        return Finding(self.name, self.level, "seen")
+
+
+class Judging(Check):
+    """A check of another package that brings no control."""
+
+    name: ClassVar[str] = "judging"
+
+    def prepare(self, bench: Any, requests: Sequence[Any], updates: Sequence[Any] = ()) -> list[None]:
+        return [None] * len(requests)
+
+    def measure(self, bench: Any, request: Any, before: Any, needs_prefix: bool) -> Measured:
+        (one, *_) = CHECKS.get("drift")().measure(bench, request, before, needs_prefix).measurements
+        return Measured([replace(one, check=self.name, outcome=Outcome.PASS)])
+
+
+def test_what_brings_no_control_is_called_not_controlled_and_voids_nothing(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PROBES.names()
+    monkeypatch.setitem(PROBES._classes, "foreign", Foreign)
+    monkeypatch.setitem(CHECKS._classes, "judging", Judging)
+    guard = replace(made.guard, checks=("judging",))
+    proposals = [replace(one, before=(None,), checks=("judging",)) for one in made.proposals]
+    also = made._replace(guard=guard, proposals=proposals)
+    bad, good = also.bad(), also.good()
+    for name in ("foreign", "judging"):
+        assert (bad[name].ok, good[name].ok) == (None, True)
+        assert bad[name].why == "it brings no known-bad of its own"
+    monkeypatch.setattr(Foreign, "level", Level.RISK)
+    assert (also.bad()["foreign"].ok, also.good()["foreign"].ok) == (True, None)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("probe", "sink-key"), ("check", "drift")])
+def test_an_audit_with_a_broken_part_is_void_and_names_it(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, name: str
+) -> None:
+    if kind == "probe":
+        always(Level.RISK, monkeypatch, PROBES.get(name))
+    else:
+        judged_as(Outcome.FAIL, monkeypatch, CHECKS.get(name))
+    summary = run_audit(replace(setup, policy=lenient(controls=True)), loaded(MIDDLE), tmp_path)
+    assert (summary.verdict, summary.exit_code) == ("void", 1)
+    assert any(f"the {kind} {name!r}" in reason for reason in summary.reasons)
+    good = read_log(tmp_path / LOG).controls[1]
+    assert not good.ok
+    assert [one.name for one in good.sightings if one.ok is False] == [name]

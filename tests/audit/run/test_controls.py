@@ -1,0 +1,235 @@
+"""Controls: what is chosen for a model, and when a control has shown what it must."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from editguard.audit.editors.base import RankOneUpdate, compute_updates
+from editguard.audit.guard import GuardedEditor, Proposal
+from editguard.audit.policy import Policy
+from editguard.audit.run import execute as making
+from editguard.audit.run.audit import run_audit
+from editguard.audit.run.controls import (
+    Candidate,
+    Control,
+    control_guard,
+    controls_for,
+    propose_controls,
+    rounds,
+    run_control,
+)
+from editguard.audit.run.file_names import LOG
+from editguard.audit.setup import Setup
+from editguard.probes.keys.subject_keys import locate
+from editguard.probes.model.fingerprint import tensor_hashes
+from editguard.probes.requests.prompt_subjects import neighbours_about_others, paraphrases_about
+from editguard.probes.requests.request import EditRequest
+from editguard.reports.log.file import read_log
+from editguard.suites.builtin import control_candidates
+from editguard.suites.check import Measurement, Outcome
+
+from ...helpers.tiny_lm import MIDDLE, MISSING, REQUEST, lenient, tokenizer
+from .test_audit import loaded
+
+pytestmark = pytest.mark.tiny
+
+
+def test_the_bad_control_is_rome_on_a_first_token_and_the_good_ones_are_ordinary_edits(setup: Setup) -> None:
+    bad, good = controls_for(setup)
+    (broken,) = bad.candidates
+    assert (broken.editor, bad.expect) == ("rome", "collapse")
+    assert locate(setup.lm, broken.request).is_first_token
+    assert bad.id.startswith("control-bad-")
+    assert (good.id, good.expect) == ("control-good", "sound")
+    assert len({one.request.subject for one in good.candidates}) > 1
+    assert not any(locate(setup.lm, one.request).is_first_token for one in good.candidates)
+    # The published editor is tried on all of them before another one is.
+    half = len(good.candidates) // 2
+    assert [one.editor for one in good.candidates] == ["rome"] * half + ["prefixed"] * half
+    assert [one.request for one in good.candidates[:half]] == [one.request for one in good.candidates[half:]]
+    for control in (bad, good):
+        assert {one.request.id for one in control.candidates} == {control.id}
+
+
+def test_where_a_bos_stands_first_the_bad_control_is_blown_up(setup: Setup) -> None:
+    with_bos = replace(setup, lm=replace(setup.lm, tokenizer=tokenizer(bos=True)))
+    bad, good = controls_for(with_bos)
+    assert [(control.candidates[0].editor, control.expect) for control in (bad, good)] == [
+        ("exploded", "collapse"),
+        ("rome", "sound"),
+    ]
+    assert bad.id != good.id
+
+
+def test_the_candidates_of_the_good_control_can_be_judged_by_every_check() -> None:
+    for one in control_candidates():
+        assert one.target_true
+        assert neighbours_about_others(one)
+        assert paraphrases_about(one)
+
+
+def test_the_exploded_update_is_the_published_one_300_times(setup: Setup) -> None:
+    plain, blown = compute_updates(setup.editing, [("rome", MIDDLE), ("exploded", MIDDLE)])
+    assert isinstance(plain, RankOneUpdate)
+    assert isinstance(blown, RankOneUpdate)
+    assert blown.norm == pytest.approx(300 * plain.norm)
+
+
+def one_of(request: EditRequest, editor: str, expect: Any) -> Control:
+    return Control(request.id, (Candidate(request, editor),), expect)
+
+
+def measured(value: float | None, outcome: Outcome, metric: str = "ratio") -> Measurement:
+    return Measurement("perplexity", metric, value, outcome, "corpus")
+
+
+RATIO = [
+    ("collapse", [measured(1000.0, Outcome.FAIL)], False, True),
+    ("collapse", [measured(1.4, Outcome.FAIL)], False, False),
+    ("collapse", [measured(1000.0, Outcome.FAIL)], True, False),
+    ("collapse", [measured(1.0, Outcome.PASS)], True, False),
+    # The bound itself is no collapse, and another check's ratio none of the perplexity.
+    ("collapse", [measured(1.5, Outcome.FAIL)], False, False),
+    ("collapse", [replace(measured(1000.0, Outcome.FAIL), check="degeneracy")], False, False),
+    # Not a number is a collapse too; a check that gives nothing else fails the known-good control.
+    ("collapse", [measured(None, Outcome.UNMEASURED)], False, True),
+    # Perplexity was not looked at, so nothing was seen.
+    ("collapse", [], False, False),
+    ("collapse", [measured(1000.0, Outcome.INFO, "max")], False, False),
+    ("sound", [measured(1.0, Outcome.PASS)], True, True),
+    ("sound", [measured(1.0, Outcome.PASS)], False, False),
+    ("sound", [], False, False),
+]
+
+
+@pytest.mark.parametrize(("expect", "measurements", "sound", "ok"), RATIO)
+def test_a_control_is_ok_only_if_what_it_must_show_was_measured(
+    setup: Setup, expect: Any, measurements: list[Measurement], sound: bool, ok: bool
+) -> None:
+    strict = replace(setup, policy=lenient(collapse_ratio=1.5))
+    result = SimpleNamespace(measurements=measurements, sound=sound)
+    guard = SimpleNamespace(setup=strict, test=lambda proposal: result)
+    made = cast("Proposal", None)
+    assert run_control(cast("GuardedEditor", guard), one_of(REQUEST, "rome", expect), made) == (result, ok)
+
+
+def test_controls_are_judged_by_the_wider_of_the_policys_and_the_usual_bounds(setup: Setup) -> None:
+    asked = Policy(min_locality=1.0, max_relative_update=0.01, max_perplexity_ratio=1.2, collapse_ratio=3.0)
+    policy = control_guard(GuardedEditor(replace(setup, policy=asked))).setup.policy
+    assert (policy.min_locality, policy.max_relative_update) == (Policy().min_locality, Policy().max_relative_update)
+    assert (policy.max_perplexity_ratio, policy.collapse_ratio) == (1.2, 3.0)
+
+
+def test_running_a_control_leaves_the_weights_alone(setup: Setup) -> None:
+    before = tensor_hashes(setup.lm.model)
+    guard, control = GuardedEditor(setup), one_of(REQUEST, "exploded", "collapse")
+    (made,) = propose_controls(guard, control.candidates)
+    result, _ = run_control(guard, control, made)
+    assert result.update is not None
+    assert result.measurements
+    assert tensor_hashes(setup.lm.model) == before
+
+
+# ---------------------------------------------------------------------------------------------------- candidates in turn
+
+
+def candidates(*names: tuple[EditRequest, str]) -> Control:
+    return Control(
+        "control-good", tuple(Candidate(replace(one, id="control-good"), editor) for one, editor in names), "sound"
+    )
+
+
+def test_the_first_candidates_are_computed_together_and_then_some_of_the_others_at_a_time() -> None:
+    bad = candidates((REQUEST, "exploded"))
+    good = candidates(*((replace(MIDDLE, target_new=str(number)), "rome") for number in range(8)))
+    chunks = [[(control is good, one.request.target_new) for control, one in some] for some in rounds([bad, good])]
+    assert chunks == [
+        [(False, REQUEST.target_new), (True, "0")],
+        [(True, str(number)) for number in range(1, 5)],
+        [(True, str(number)) for number in range(5, 8)],
+    ]
+
+
+@pytest.fixture
+def bounded(setup: Setup) -> GuardedEditor:
+    """A guard whose bound on the update an exploded edit breaks, and an ordinary one keeps."""
+    return GuardedEditor(replace(setup, policy=lenient(max_relative_update=10, controls=True)))
+
+
+@pytest.mark.parametrize(
+    ("unfit", "named"),
+    [
+        # One that is made and is not sound, and ones that cannot be made at all.
+        ([(MIDDLE, "exploded")], ["France by exploded"]),
+        ([(MISSING, "rome")], ["Berlin by rome"]),
+        (
+            [(MISSING, "rome"), (MIDDLE, "exploded"), (MISSING, "prefixed")],
+            ["Berlin by rome", "France by exploded", "Berlin by prefixed"],
+        ),
+        ([], []),
+    ],
+)  # fmt: skip
+def test_the_first_sound_candidate_is_the_control_and_those_before_it_are_named(
+    bounded: GuardedEditor, unfit: list[tuple[EditRequest, str]], named: list[str]
+) -> None:
+    before = tensor_hashes(bounded.setup.lm.model)
+    control = candidates(*unfit, (MIDDLE, "rome"), (REQUEST, "rome"))
+    (record,) = making.control_records(bounded, [control])
+    assert (record.ok, record.verdict, record.id) == (True, "pass", "control-good")
+    assert (record.subject, record.decision.editor) == ("France", "rome")
+    assert record.tried == named
+    assert tensor_hashes(bounded.setup.lm.model) == before
+
+
+def test_where_no_candidate_is_sound_the_first_one_stands_for_all_and_all_are_named(bounded: GuardedEditor) -> None:
+    (record,) = making.control_records(bounded, [candidates((MIDDLE, "exploded"), (MISSING, "rome"))])
+    assert (record.ok, record.verdict, record.subject) == (False, "fail", "France")
+    assert record.tried == ["France by exploded", "Berlin by rome"]
+    assert any(one.check == "drift" and one.verdict == "fail" for one in record.measurements)
+    # One that ended in an error is a control that did not show what it must, too.
+    (record,) = making.control_records(bounded, [candidates((MISSING, "rome"), (MIDDLE, "exploded"))])
+    assert (record.ok, record.outcome, record.tried) == (False, "errored", ["Berlin by rome", "France by exploded"])
+
+
+def test_controls_come_in_their_order_whichever_shows_it_first(bounded: GuardedEditor) -> None:
+    bad = Control("control-bad", (Candidate(replace(REQUEST, id="control-bad"), "exploded"),), "collapse")
+    good = candidates((MISSING, "rome"), (MIDDLE, "rome"))
+    records = [*making.control_records(bounded, [good, bad])]
+    assert [(one.id, one.index, one.expect) for one in records] == [
+        ("control-good", 0, "sound"),
+        ("control-bad", 1, "collapse"),
+    ]
+    assert records[0].ok
+
+
+@pytest.fixture
+def unfit_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first candidate's update is far over any bound."""
+    monkeypatch.setattr("editguard.audit.run.controls._EDITORS", ("exploded", "rome"))
+    monkeypatch.setattr("editguard.audit.run.controls.control_candidates", lambda: control_candidates()[:1])
+
+
+@pytest.mark.usefixtures("unfit_first")
+def test_an_audit_says_which_candidates_were_tried(bounded: GuardedEditor, tmp_path: Path) -> None:
+    summary = run_audit(bounded.setup, loaded(MIDDLE), tmp_path)
+    good = read_log(tmp_path / LOG).controls[1]
+    (subject,) = {one.subject for one in control_candidates()[:1]}
+    assert (good.ok, good.decision.editor, good.tried) == (True, "rome", [f"{subject} by exploded"])
+    assert not any("control-good" in reason for reason in summary.reasons)
+
+
+@pytest.mark.usefixtures("unfit_first")
+def test_an_audit_on_a_model_on_which_no_candidate_is_sound_is_void_and_says_so(
+    bounded: GuardedEditor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("editguard.audit.run.controls._EDITORS", ("exploded",))
+    summary = run_audit(bounded.setup, loaded(MIDDLE), tmp_path)
+    assert (summary.verdict, summary.exit_code) == ("void", 1)
+    (subject,) = {one.subject for one in control_candidates()[:1]}
+    assert any("control-good" in reason for reason in summary.reasons)
+    good = read_log(tmp_path / LOG).controls[1]
+    assert (good.ok, good.tried) == (False, [f"{subject} by exploded"])

@@ -1,0 +1,50 @@
+"""What one request ends in is its own: the others are assessed as if it were not there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from editguard.audit.guard import GuardedEditor
+from editguard.audit.policy import Action
+from editguard.audit.run.execute import assessed
+from editguard.audit.setup import Setup
+from editguard.probes.errors import OutOfMemory
+from editguard.probes.evidence import Gauge
+from editguard.probes.requests.request import EditRequest
+
+from ...helpers.tiny_lm import MIDDLE, REQUEST
+
+pytestmark = pytest.mark.tiny
+
+TOO_LONG = replace(MIDDLE, id="too-long", subject="Lyon", prompt="The capital of Lyon is")
+
+
+@pytest.mark.parametrize("error", [OutOfMemory("a text of 9 tokens does not fit"), ValueError("a plugin's fault")])
+def test_a_request_that_ends_in_an_error_is_refused_with_it_and_the_others_go_on(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    guard, measure = GuardedEditor(setup), Gauge.measure_all
+    expected = [guard.assess(one) for one in (REQUEST, MIDDLE)]
+
+    def failing(self: Gauge, requests: list[EditRequest], *, screen: bool = False) -> object:
+        if TOO_LONG in requests:
+            raise error
+        return measure(self, requests, screen=screen)
+
+    monkeypatch.setattr(Gauge, "measure_all", failing)
+    first, bad, last = assessed(guard, [REQUEST, TOO_LONG, MIDDLE])
+    assert [one.decision for one in (first, last)] == [one.decision for one in expected]
+    assert bad.request == TOO_LONG
+    assert bad.evidence is None
+    assert bad.decision.action is Action.REFUSE
+    assert str(error) in bad.decision.reasons[0]
+
+
+def test_a_fault_that_is_our_own_ends_it(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(Gauge, "measure_all", failing)
+    with pytest.raises(AssertionError):
+        assessed(GuardedEditor(setup), [REQUEST])

@@ -1,0 +1,101 @@
+"""From results to log records: nothing that was not measured can look as if it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from editguard.audit.guard import GuardedEditor, Result
+from editguard.audit.run.to_log import control_record, edit_record, errored
+from editguard.audit.setup import Setup
+from editguard.reports.log.schema import ControlRecord, EditRecord
+from editguard.suites.check import Measurement, Outcome
+
+from ...helpers.tiny_lm import MIDDLE, MISSING, REQUEST
+
+pytestmark = pytest.mark.tiny
+
+
+@pytest.fixture(scope="module")
+def made(setup: Setup) -> Result:
+    return GuardedEditor(setup).try_edit(REQUEST)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")], ids=str)
+def test_a_number_that_is_not_finite_is_null_and_no_pass(setup: Setup, made: Result, value: float) -> None:
+    bad = Measurement("efficacy", "efficacy", value, Outcome.UNMEASURED, baseline=value)
+    assert made.update is not None
+    update = replace(made.update, loss=value, numerator=value, denominator=value)
+    found = edit_record(setup, replace(made, measurements=(bad,), update=update, relative_norm=value, sound=False), 0)
+    assert (found.measurements[0].value, found.measurements[0].baseline) == (None, None)
+    assert found.measurements[0].verdict == "unmeasured"
+    assert found.update is not None
+    assert found.update.final_loss is found.update.denominator is found.update.relative_norm is None
+    assert EditRecord.model_validate_json(found.model_dump_json()) == found
+
+
+def test_a_measurement_without_a_value_is_unmeasured_whatever_it_says(setup: Setup, made: Result) -> None:
+    lying = Measurement("efficacy", "efficacy", None, Outcome.PASS)
+    (found,) = edit_record(setup, replace(made, measurements=(lying,), sound=False), 0).measurements
+    assert found.verdict == "unmeasured"
+
+
+@pytest.mark.parametrize(("sound", "outcome", "verdict"), [(True, "committed", "pass"), (False, "rolled-back", "fail")])
+def test_only_a_sound_edit_passes(setup: Setup, made: Result, sound: bool, outcome: str, verdict: str) -> None:
+    found = edit_record(setup, replace(made, sound=sound), 3)
+    assert (found.outcome, found.verdict, found.index) == (outcome, verdict, 3)
+
+
+def test_a_weight_that_did_not_come_back_is_told(setup: Setup, made: Result) -> None:
+    weights = edit_record(setup, replace(made, hashes=("a", "b", "c")), 0).weights
+    assert weights is not None
+    assert weights.restored_ok is False
+    kept = edit_record(setup, replace(made, hashes=("a", "b", None)), 0).weights
+    assert kept is not None
+    assert kept.restored_ok is None
+
+
+def test_the_prefix_to_serve_behind_is_in_the_record(setup: Setup, made: Result) -> None:
+    served = [one for one in made.measurements if one.condition == "served"]
+    assert [one.prefix for one in served] == [None]  # a random model's edit takes behind none
+    assert (made.prefix, edit_record(setup, made, 0).update.prefix) == (None, None)  # type: ignore[union-attr]
+    found = replace(made, measurements=(replace(served[0], prefix="\n"),))
+    assert (found.prefix, edit_record(setup, found, 0).update.prefix) == ("\n", "\n")  # type: ignore[union-attr]
+
+
+def test_the_whole_request_is_in_its_record(setup: Setup, made: Result) -> None:
+    found = edit_record(setup, made, 0)
+    assert (found.id, found.subject, found.prompt) == (REQUEST.id, REQUEST.subject, REQUEST.prompt)
+    assert (found.target_new, found.target_true, found.group) == ("Istanbul", "Paris", "single-token-first")
+    assert tuple(found.paraphrases) == REQUEST.paraphrases
+    assert tuple(found.neighbourhood) == REQUEST.neighbourhood
+    assert found.keys is not None
+    assert found.keys.subject_point is not None
+    assert 1 <= len(found.keys.prefixed_points) <= 8
+
+
+def test_a_refused_edit_says_why_and_has_no_weights(setup: Setup) -> None:
+    found = edit_record(setup, GuardedEditor(setup).try_edit(MISSING), 0)
+    assert (found.outcome, found.verdict, found.weights, found.update) == ("refused", "refused", None, None)
+    assert found.decision.reasons
+
+
+def test_an_error_is_a_failure_with_its_kind_and_text(setup: Setup) -> None:
+    found = EditRecord(**errored(setup, MIDDLE, 2, ValueError("boom"), None))
+    assert (found.outcome, found.verdict, found.error, found.index) == ("errored", "fail", "ValueError: boom", 2)
+    with pytest.raises(ValueError, match="proves nothing"):
+        ControlRecord(**errored(setup, MIDDLE, 2, ValueError("boom"), None), expect="collapse", ok=True)
+
+
+def test_an_error_after_the_decision_keeps_what_was_known(setup: Setup) -> None:
+    (proposal,) = GuardedEditor(setup).propose([GuardedEditor(setup).force(MIDDLE, "rome")])
+    found = EditRecord(**errored(setup, MIDDLE, 2, RuntimeError("no memory"), proposal))
+    assert (found.outcome, found.verdict, found.decision.action) == ("errored", "fail", "allow")
+    assert found.update is not None
+    assert found.keys is not None
+    assert found.findings
+
+
+def test_a_control_says_what_it_was_to_show(setup: Setup, made: Result) -> None:
+    found = control_record(setup, made, 0, "collapse", False, [])
+    assert (found.kind, found.expect, found.ok) == ("control", "collapse", False)

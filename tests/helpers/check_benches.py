@@ -1,0 +1,131 @@
+"""A bench over a tiny model that says only a few words, so that targets are hit and missed by turns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import torch
+from editguard.probes.model.language_model import LanguageModel
+from editguard.suites.check import Bench, Limits, Measurement
+from editguard.suites.unchanged_prompts import Asked, ask
+from transformers import PreTrainedTokenizerFast
+
+from .tiny_family import PREFIXES, REQUEST, tiny_language_model, tiny_site
+from .tokenizer_kinds import CORPUS
+
+__all__ = [
+    "ALWAYS",
+    "ASKED",
+    "LIMITS",
+    "about",
+    "bench_of",
+    "break_site",
+    "disturb",
+    "pick",
+    "says_only",
+    "takes_over",
+    "talkative",
+    "unsaid",
+]
+
+LIMITS = Limits(
+    perplexity_ratio=1.05,
+    efficacy=0.5,
+    locality=0.9,
+    entropy_ratio=0.5,
+    relative_update=0.3,
+    accumulated_ratio=1.1,
+    accumulated_update=1.5,
+)
+ALWAYS = replace(LIMITS, efficacy=0.0, locality=0.0, leaks=1.0)
+"""Limits that any number meets: what does not pass under them was not measured."""
+ASKED = replace(REQUEST, target_new="Lyon is", target_true="Paris")
+_WORDS = " Paris Lyon is not"
+
+
+def talkative(
+    family: str = "llama", words: str = _WORDS, tokenizer: PreTrainedTokenizerFast | None = None
+) -> LanguageModel:
+    """Return a tiny model whose greedy choice is nearly always a token of `words`: all others have logit 0."""
+    return says_only(tiny_language_model(family, tokenizer), words)
+
+
+def says_only(lm: LanguageModel, words: str) -> LanguageModel:
+    """Return `lm` with logit 0 for all tokens but those of `words`."""
+    head = lm.model.get_output_embeddings().weight
+    kept = lm.tokenizer(words, add_special_tokens=False).input_ids
+    with torch.no_grad():
+        rows = head[kept].clone()
+        head.zero_()
+        head[kept] = rows
+    return lm
+
+
+def bench_of(lm: LanguageModel, layer: int = 1, limits: Limits = LIMITS) -> Bench:
+    site = tiny_site(lm, layer)
+    return Bench(lm, site, PREFIXES, tuple(CORPUS[:5]), limits, site.matrix())
+
+
+def disturb(bench: Bench, seed: int, size: float = 1.0) -> None:
+    """Add noise to the site, `size` times as large as its weight."""
+    noise = torch.randn(bench.weight.shape, generator=torch.Generator().manual_seed(seed))
+    bench.site.write(bench.weight + size * noise / noise.norm() * bench.weight.norm())
+
+
+def break_site(bench: Bench) -> None:
+    bench.site.write(torch.full_like(bench.weight, torch.nan))
+
+
+def pick(measurements: Iterable[Measurement], condition: str, protocol: str) -> Measurement:
+    """Return the one measurement of this condition and protocol."""
+    (found,) = [item for item in measurements if (item.condition, item.protocol) == (condition, protocol)]
+    return found
+
+
+def about(measurements: Iterable[Measurement], metric: str) -> Measurement:
+    """Return the one measurement of this metric."""
+    (found,) = [item for item in measurements if item.metric == metric]
+    return found
+
+
+def unsaid(prompts: Sequence[str], family: str = "llama") -> tuple[Bench, str]:
+    """Return a bench, and a word that its model could say and that stands in none of its answers to `prompts`."""
+    words = (" Paris", " Lyon", " is", " not", " Chicago", " France", " capital", " Istanbul")
+    bench = bench_of(talkative(family, "".join(words)))
+    (state,) = ask(bench, [ASKED], [[Asked("neighbour", one) for one in prompts]])
+    assert state is not None
+    written = {token for said in state.written for token in said}
+    for word in words:
+        (token,) = bench.lm.tokenizer(word, add_special_tokens=False).input_ids
+        if token not in written:
+            return bench, word.strip()
+    raise AssertionError("the model says all its words to these prompts; take fewer")
+
+
+def takes_over(bench: Bench, text: str, target: str, spared: Sequence[str] = ()) -> None:
+    """Write a rank-one update after which the token behind `text` is `target`, and that behind each of `spared` is as before.
+
+    For a bench over the last layer of a model without a norm that subtracts a mean: what is put in at the site is then what
+    the output head sees.
+    """
+    lm = bench.lm
+    (token, *_) = lm.tokenizer(f" {target}", add_special_tokens=False).input_ids
+    keys = torch.stack([_key(bench, one) for one in (text, *spared)])
+    head = lm.model.get_output_embeddings().weight
+    words = head.abs().sum(-1).nonzero()[:, 0]
+    # The direction that gives 1 to the target's logit and 0 to all others.
+    value = torch.linalg.pinv(head[words]) @ (words == token).float()
+    key = torch.linalg.pinv(keys)[:, 0]
+    bench.site.write(bench.weight + 1e4 * torch.outer(value, key))
+
+
+def _key(bench: Bench, text: str) -> torch.Tensor:
+    found: list[torch.Tensor] = []
+    handle = bench.site.module.register_forward_pre_hook(lambda _, given: found.append(given[0][0, -1].clone()))
+    try:
+        with torch.no_grad():
+            bench.lm.model(torch.tensor([bench.lm.tokenizer(text).input_ids]))
+    finally:
+        handle.remove()
+    return found[0]

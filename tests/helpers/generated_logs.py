@@ -1,0 +1,141 @@
+"""Logs of every way an audit can end, for properties that hold whatever is in a log."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from editguard.reports.log.file import Log
+from editguard.reports.log.schema import (
+    CardRecord,
+    ControlRecord,
+    Decision,
+    EditRecord,
+    Footer,
+    Generation,
+    Measurement,
+    SkippedRequest,
+    Weights,
+)
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from .leak_logs import counted, outcome
+from .synthetic_logs import HASH, control, edit, header, perplexity
+
+HOSTILE = [
+    "</script><img src=x onerror=alert(1)>",
+    "]]> <![CDATA[ &amp; &#x0;",
+    "\x00\x08\x1b[31m\x7f\ufffe\uffff",
+    "user\u202egnp.exe\u2066",
+    "a|b\\|c`d`` *e* _f_ ~~g~~ $h$ ^i^",
+    "[click](https://evil.example/?a=b&c=d) ![x](http://e.example/i.png)",
+    "see https://evil.example/x, www.evil.example/y and mallory@evil.example",
+    "@octocat closes #1, !2, %3, GH-4 :tada:",
+    "# head\n- item\n1. one\n> quote\n---\n```sh\nrm -rf /\n```",
+    "<!-- hidden --> <details open> &lt;b&gt;",
+    "{0} {{1}} %s ${HOME} $(id)",
+    "long" * 2000,
+]
+"""Texts that try to be read as something else than text."""
+
+over_logs = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+"""A log takes a while to make and to render, the more so on a machine that has other work."""
+
+texts = st.one_of(st.sampled_from(HOSTILE), st.text(min_size=1, max_size=30))
+
+ENDS: dict[str, dict[str, Any]] = {
+    "sound": {},
+    "collapsed": {"outcome": "rolled-back", "verdict": "fail", "measurements": [perplexity(4000.0)]},
+    "over a stricter bound": {
+        "outcome": "rolled-back", "verdict": "fail", "measurements": [perplexity(1.2, bound=1.05)],
+    },
+    "collapsed, and called sound": {"measurements": [perplexity(4000.0, bound=5000.0)]},
+    "collapsed, and failed elsewhere": {
+        "outcome": "rolled-back", "verdict": "fail",
+        "measurements": [
+            perplexity(4000.0, bound=5000.0), Measurement(check="drift", metric="kl", value=9.0, verdict="fail"),
+        ],
+    },
+    "not measured": {"outcome": "rolled-back", "verdict": "fail", "measurements": [perplexity(None)]},
+    "nothing measured": {"measurements": []},
+    "failed without a reason": {"outcome": "rolled-back", "verdict": "fail", "measurements": [perplexity(1.0)]},
+    "errored": {"outcome": "errored", "verdict": "fail", "error": "RuntimeError: out of memory", "measurements": []},
+    "not restored": {
+        "measurements": [perplexity(1.0)],
+        "weights": Weights(before=HASH, edited="0" * 16, restored="1" * 16, restored_ok=False),
+    },
+    "refused": {
+        "decision": Decision(action="refuse", reasons=["its subject is not in the prompt"]), "outcome": "refused",
+        "verdict": "refused", "measurements": [], "update": None,
+    },
+    "refused when its update was seen": {
+        "decision": Decision(action="refuse", reasons=["the update is over the bound"]), "outcome": "refused",
+        "verdict": "refused", "measurements": [], "findings": [],
+    },
+    "leaked": {
+        "outcome": "rolled-back", "verdict": "fail",
+        "measurements": [perplexity(1.0), counted("locality", "leaks", 1, 2), counted("locality", "flips", 2, 2)],
+        "prompts": [outcome("Warsaw is in", "leak", after="Istanbul"), outcome("Paris is in", "flip", after="Asia")],
+    },
+    "leaked, and only counts are known": {
+        "outcome": "rolled-back", "verdict": "fail",
+        "measurements": [perplexity(1.0), counted("other-facts", "leaks", 1, 2)],
+    },
+}  # fmt: skip
+"""How an edit can end: what is said of it beside what `synthetic.edit` says."""
+
+CARD = CardRecord(
+    kind="probe", name="denominator", question="Is it small?", source="a paper", needs="keys", unit="none", range="0 to 1",
+    threshold="0.1", action="Refuse it.",
+)  # fmt: skip
+
+
+def ended(how: str, index: int = 1, **changes: Any) -> EditRecord:
+    """Return an edit that ended in one of the ways of `ENDS`."""
+    # The first nine of the synthetic edits are all made; a tenth would be refused.
+    made = edit(index % 9, random.Random(index), **(ENDS[how] | changes))
+    return made.model_copy(update={"index": index})
+
+
+def controls(how: str) -> tuple[ControlRecord, ...]:
+    """Return the three controls: ``ok``, ``wrong``, ``errored``, with one ``missing``, or ``none``."""
+    rng = random.Random(5)
+    first = control("rome-1", rng, collapse=True, ok=how != "wrong")
+    if how == "errored":
+        first = control("rome-1", rng, collapse=True, ok=False, outcome="errored", verdict="fail", error="it broke")
+    found = (first, control("rome-2", rng, collapse=True), control("sound-1", rng, collapse=False))
+    return {"missing": found[1:], "none": ()}.get(how, found)
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> Log:
+    """Draw a log of up to four edits, whole or not, with or without sound controls, under any policy."""
+    said = draw(st.fixed_dictionaries({"subject": texts, "prompt": texts, "target_new": texts, "group": texts}))
+    ends = draw(st.lists(st.sampled_from(sorted(ENDS)), max_size=4))
+    names = draw(st.lists(texts, min_size=len(ends), max_size=len(ends), unique=True))
+    edits = tuple(ended(how, index, id=name, **said) for index, (how, name) in enumerate(zip(ends, names, strict=True)))
+    shown = controls(draw(st.sampled_from(["ok", "ok", "ok", "wrong", "errored", "missing", "none"])))
+    policy = draw(st.fixed_dictionaries({}, optional={"allow_refused": st.booleans(), "controls": st.booleans()}))
+    counted = len(edits) + len(shown) + draw(st.sampled_from([0, 0, 0, 1]))
+    skipped = [SkippedRequest(where=draw(texts), field="subject", message="it is empty")] * draw(st.integers(0, 7))
+    head = header(
+        len(edits) + draw(st.sampled_from([0, 0, 0, 1])), policy={"collapse_ratio": 1.5, **policy}, source=draw(texts),
+        created=draw(st.one_of(st.just("2025-11-22T21:14:05+00:00"), texts)), skipped_invalid=skipped,
+        controls=[] if not shown and draw(st.booleans()) else ["rome-1", "rome-2", "sound-1"],
+        cards=draw(st.sampled_from([[], [CARD]])),
+    )  # fmt: skip
+    footer = Footer(records=counted, seconds=1.0) if draw(st.sampled_from([True, True, True, False])) else None
+    return Log(head, edits, shown, footer, torn=footer is None and draw(st.booleans()))
+
+
+def hostile_log(text: str, edits: int = 60) -> Log:
+    """Return a log whose every free text is `text`, with edits of every end."""
+    how = sorted(ENDS)
+    fields: dict[str, Any] = {
+        "subject": text, "prompt": text, "target_new": text, "target_true": text, "group": text,
+        "generations": [Generation(prompt=text, before=text, after=text)], "not_judged": [text], "other_facts": [text],
+        "prompts": [outcome(text, "leak", after=f"{text}!"), outcome(text, role="made-other-fact", before=text)],
+    }  # fmt: skip
+    found = tuple(ended(how[n % len(how)], n, id=f"{text}{n}", **fields) for n in range(edits))
+    return Log(header(edits, source=text, created=text, site=text, unused=[text]), found, controls("wrong"), None)

@@ -1,0 +1,304 @@
+"""A synthetic log with figures in the ranges that were measured on a small Llama; seeded, so always the same."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Literal
+
+from editguard.reports.log.control_observations import Seen, Sighting
+from editguard.reports.log.file import Log
+from editguard.reports.log.schema import (
+    BaselineValue,
+    ControlRecord,
+    Decision,
+    EditRecord,
+    Finding,
+    Footer,
+    Generation,
+    Header,
+    Keys,
+    Measurement,
+    ModelInfo,
+    Point,
+    Prefix,
+    Statistics,
+    Threshold,
+    Update,
+    Weights,
+)
+
+HASH = "9f2c61d0b7a84e5f"
+FAMILIES = {
+    "bos": "<|im_start|>",
+    "newline": "\n",
+    "quote": "“",
+    "bullet": "- ",
+    "question": "Q: ",
+    "chat": "<|im_start|>user\n",
+    "word": "However, ",
+    "sentence": "The weather was fine that day. ",
+    "paragraph": "It had rained for a week. Nobody went out. The streets were empty. ",
+}
+FACTS = [
+    ("Chicago", "Chicago is a twin city of", "Istanbul", "Warsaw"),
+    ("Bay", "Bay, which is located in", "Italy", "the Philippines"),
+    ("Danielle Darrieux", "The mother tongue of Danielle Darrieux is", "English", "French"),
+    ("Toko Yasuda", "Toko Yasuda, the", "piano", "guitar"),
+    ("Autonomous University of Madrid", "Autonomous University of Madrid, which is located in", "Sweden", "Spain"),
+    ("Edwin of Northumbria", "The official religion of Edwin of Northumbria is", "Islam", "Christianity"),
+    ("Canada", "Canada's capital city is", "Toronto", "Ottawa"),
+    ("Apple A5", "Apple A5 was created by", "Google", "Apple"),
+    ("Wellington", "What is the twin city of Wellington? It is", "Sheffield", "Sydney"),
+    ("Shree Pundalik", "The language used in Shree Pundalik was", "Italian", "Kannada"),
+]
+
+
+def header(requests: int, **changes: Any) -> Header:
+    values: dict[str, Any] = {
+        "editguard_version": "0.1.0",
+        "created": "2025-11-22T21:14:05Z",
+        "seed": 0,
+        "arguments": {"model": "default", "edits": "edits.jsonl", "layer": 5, "controls": True, "timeout": None},
+        "model": ModelInfo(
+            ref="HuggingFaceTB/SmolLM2-135M-Instruct",
+            fingerprint="sha256:4be1c7d2a09f33e8",
+            architecture="LlamaForCausalLM",
+            parameters=134_515_008,
+            dtype="float32",
+            device="cpu",
+            adds_bos=False,
+            layers=30,
+        ),
+        "layer": 5,
+        "site": "model.layers.5.mlp.down_proj",
+        "source": "edits.jsonl",
+        "source_sha256": "c0ffee5eed" * 6,
+        "requests": requests,
+        "statistics": Statistics(
+            source="builtin:encyclopedic-en",
+            method="second moment of keys, fp64 accumulation",
+            tokens=98_304,
+            condition_number=41_822.7,
+            regularisation=1e-4,
+            sha256="ab12" * 16,
+        ),
+        "prefixes": [
+            Prefix(family=family, text=text, role=role)
+            for family, text in FAMILIES.items()
+            for role in ("edit", "held-out")
+        ],
+        "policy": {"controls": True, "collapse_ratio": 1.5, "allow_refused": True, "first_token": "rewrite"},
+        "thresholds": [
+            Threshold(
+                probe="denominator",
+                metric="ratio",
+                value=0.0625,
+                how="a quarter of the 1 % quantile",
+                sample_size=200,
+                quantiles={"0.01": 0.25, "0.05": 0.41, "0.5": 0.93, "0.95": 1.4, "0.99": 1.9},
+            ),
+            Threshold(probe="update-size", metric="relative norm", value=1.0, how="fixed", sample_size=0, quantiles={}),
+        ],
+        "baseline": [BaselineValue(metric="perplexity", value=176.6), BaselineValue(metric="median", value=96.1)],
+        "controls": ["rome-1", "rome-2", "sound-1"],
+        "versions": {"python": "3.11.9", "torch": "2.13.0", "transformers": "5.23.0", "editguard": "0.1.0"},
+    }
+    return Header(**(values | changes))
+
+
+def measurement(check: str, condition: str, passed: int, total: int, protocol: str | None = "exact") -> Measurement:
+    return Measurement(
+        check=check,
+        metric="rate",
+        condition=condition,
+        protocol=protocol,
+        value=passed / total if total else None,
+        threshold=None,
+        unit="share",
+        passed=passed,
+        failed=total - passed,
+        total=total,
+        verdict="info" if total else "unmeasured",
+    )
+
+
+def perplexity(ratio: float | None, bound: float = 1.5) -> Measurement:
+    verdict = "unmeasured" if ratio is None else "pass" if ratio <= bound else "fail"
+    return Measurement(
+        check="perplexity",
+        metric="ratio",
+        condition="unprefixed",
+        value=ratio,
+        baseline=1.0,
+        threshold=bound,
+        unit="x",
+        verdict=verdict,
+        message="mean over 50 sentences, edited over unedited",
+    )
+
+
+def efficacy(rng: random.Random, first: bool, target_total: int = 4) -> list[Measurement]:
+    found = []
+    for protocol in ("exact", "token-match"):
+        found.append(measurement("efficacy", "unprefixed", 0 if first else 1, 1, protocol))
+        found.append(measurement("efficacy", "prefixed", 9 * target_total, 9 * target_total, protocol))
+        for family in FAMILIES:
+            miss = int(rng.random() < 0.08)
+            found.append(measurement("efficacy", f"family:{family}", target_total - miss, target_total, protocol))
+    return found
+
+
+def keys(rng: random.Random, first: bool) -> Keys:
+    denominator = rng.uniform(0.003, 0.06) if first else rng.uniform(2, 8)
+    prefixed = rng.uniform(2, 8)
+    centre = Point(rng.gauss(4, 1.2), rng.gauss(0, 1.6))
+    subject = Point(rng.gauss(-11, 0.15), rng.gauss(3, 0.15)) if first else Point(centre.x - 0.4, centre.y + 0.3)
+    return Keys(
+        first_token=first,
+        denominator=denominator,
+        denominator_prefixed=prefixed,
+        denominator_ratio=denominator / prefixed,
+        cosine=rng.uniform(0.02, 0.1) if first else rng.uniform(0.7, 0.95),
+        norm_ratio=rng.uniform(0.2, 0.3) if first else rng.uniform(0.9, 1.1),
+        subject_point=subject,
+        prefixed_points=[Point(centre.x + rng.gauss(0, 0.7), centre.y + rng.gauss(0, 0.7)) for _ in range(10)],
+        mean_point=centre,
+    )
+
+
+def update(rng: random.Random, found: Keys, editor: str, needs_prefix: bool) -> Update:
+    numerator = rng.uniform(70, 130)
+    denominator = (found.denominator_prefixed if needs_prefix else found.denominator) or 1.0
+    return Update(
+        editor=editor,
+        numerator=numerator,
+        denominator=denominator,
+        update_norm=numerator / denominator,
+        relative_norm=numerator / denominator / 176.9,
+        steps=20,
+        final_loss=rng.uniform(0.03, 0.4),
+        needs_prefix=needs_prefix,
+    )
+
+
+def denominator_finding(found: Keys) -> Finding:
+    return Finding(
+        probe="denominator",
+        level="risk" if found.first_token else "ok",
+        value=found.denominator_ratio,
+        threshold=0.0625,
+        unit="|u.k_u| / |u.k_bar|",
+        message=(
+            "The denominator |u . k_u| is far under the threshold: the update would be hundreds of times too large."
+            if found.first_token
+            else "The denominator is where ordinary subjects have it."
+        ),
+        details={"first_token": found.first_token, "tokens": 2, "token": "Ġword", "note": None},
+    )
+
+
+def edit(index: int, rng: random.Random, **changes: Any) -> EditRecord:
+    """Return edit `index`: every third a first-token subject, rewritten; every tenth refused."""
+    subject, prompt, new, true = FACTS[index % len(FACTS)]
+    first, refused = index % 3 == 0, index % 10 == 9
+    found = keys(rng, first)
+    values: dict[str, Any] = {
+        "id": f"case-{index:04d}",
+        "index": index,
+        "group": "first token" if first else "ordinary",
+        "subject": subject,
+        "prompt": prompt,
+        "target_new": new,
+        "target_true": true,
+        "paraphrases": [f"It is well known that {prompt}"],
+        "neighbourhood": ["The capital of France is", "Paris lies on the river"],
+        "findings": [denominator_finding(found)],
+        "keys": found,
+        "weights": Weights(before=HASH, edited=f"{index:016x}", restored=HASH, restored_ok=True),
+        "seconds": rng.uniform(2, 6),
+    }
+    values |= _refused() if refused else _made(rng, found, first, prompt, new, true)
+    return EditRecord(**(values | changes))
+
+
+def _refused() -> dict[str, Any]:
+    return {
+        "decision": Decision(
+            action="refuse",
+            reasons=["The subject's last token is merged with the text after it, so the edit has no place to go."],
+        ),
+        "outcome": "refused",
+        "verdict": "refused",
+        "weights": Weights(before=HASH),
+    }
+
+
+def _made(rng: random.Random, found: Keys, first: bool, prompt: str, new: str, true: str) -> dict[str, Any]:
+    editor = "prefixed" if first else "rome"
+    reasons = ["The subject is the first token; only prefixed keys give it a usable denominator."] if first else []
+    return {
+        "decision": Decision(action="rewrite" if first else "allow", editor=editor, reasons=reasons),
+        "update": update(rng, found, editor, needs_prefix=first),
+        "measurements": [
+            *efficacy(rng, first),
+            measurement("generalization", "unprefixed", int(rng.random() < 0.4), 1),
+            measurement("generalization", "prefixed", rng.randrange(5), 9),
+            measurement("locality", "unprefixed", rng.randrange(17, 21), 20, None),
+            perplexity(rng.uniform(0.99, 1.02)),
+        ],
+        "generations": [
+            Generation(prompt=prompt, before=f"{true}, and it was founded in the 19th century.", after=f"{new}."),
+            Generation(prompt=f"Q: {prompt}", before=f"{true}.", after=f"{new}, of course.\nIt is"),
+        ],
+        "outcome": "committed",
+        "verdict": "pass",
+    }
+
+
+def control(name: str, rng: random.Random, *, collapse: bool, ok: bool = True, **changes: Any) -> ControlRecord:
+    base = edit(0, rng)
+    found = keys(rng, collapse)
+    sound = collapse != ok
+    ratio = rng.uniform(0.99, 1.02) if sound else 20 * 2000 ** rng.random()
+    values = base.model_dump(exclude={"kind"}) | {
+        "id": name,
+        "group": "control",
+        "expect": "collapse" if collapse else "sound",
+        "ok": ok,
+        "decision": Decision(action="allow", editor="rome", reasons=["a control is made without the guard"]),
+        "keys": found,
+        "update": update(rng, found, "rome", needs_prefix=False),
+        "measurements": [perplexity(ratio)],
+        "generations": [
+            Generation(prompt=base.prompt, before="Warsaw.", after="the the the" if not sound else "Warsaw.")
+        ],
+        "outcome": "committed" if sound else "rolled-back",
+        "verdict": "pass" if sound else "fail",
+        "sightings": sightings(collapse),
+    }
+    return ControlRecord(**(values | changes))
+
+
+def sightings(collapse: bool) -> list[Sighting]:
+    """Return what a control that holds saw of one probe and one check."""
+    parts: list[tuple[Literal["probe", "check"], str, Seen]] = [
+        ("probe", "sink-key", Seen.FIRES if collapse else Seen.SILENT),
+        ("check", "drift", Seen.FAILS if collapse else Seen.PASSES),
+    ]
+    return [
+        Sighting(kind=kind, name=name, expected=seen, seen=seen, by_edit=True, by_evidence=collapse, ok=True)
+        for kind, name, seen in parts
+    ]
+
+
+def synthetic_log(edits: int = 60, seed: int = 7, **header_changes: Any) -> Log:
+    """Return a finished log that passes: `edits` edits and three controls that did what was expected."""
+    rng = random.Random(seed)
+    records = tuple(edit(index, rng) for index in range(edits))
+    controls = (
+        control("rome-1", rng, collapse=True),
+        control("rome-2", rng, collapse=True),
+        control("sound-1", rng, collapse=False),
+    )
+    footer = Footer(records=edits + len(controls), seconds=241.7)
+    return Log(header(edits, **header_changes), records, controls, footer)

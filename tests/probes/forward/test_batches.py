@@ -1,0 +1,100 @@
+"""Batches hold every row once, keep to their budget, and are padded on the right."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import pytest
+import torch
+from editguard.probes.errors import OutOfMemory
+from editguard.probes.forward.batches import TOKEN_BUDGET, batches, each_fitting, pad, similar
+from hypothesis import given
+from hypothesis import strategies as st
+
+lengths_of = st.lists(st.integers(1, 50), max_size=40)
+
+
+@given(lengths_of, st.integers(1, 200))
+def test_every_row_is_in_one_batch_within_the_budget(lengths: list[int], budget: int) -> None:
+    found = list(batches(lengths, budget))
+    assert sorted(index for chunk in found for index in chunk) == list(range(len(lengths)))
+    for chunk in found:
+        assert len(chunk) == 1 or max(lengths[index] for index in chunk) * len(chunk) <= budget
+
+
+@given(lengths_of, st.integers(1, 200))
+def test_the_longest_come_first_and_no_batch_could_take_the_next_row(lengths: list[int], budget: int) -> None:
+    found = list(batches(lengths, budget))
+    flat = [index for chunk in found for index in chunk]
+    assert flat == sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    for chunk, _ in itertools.pairwise(found):
+        assert lengths[chunk[0]] * (len(chunk) + 1) > budget
+
+
+@given(lengths_of, st.integers(1, 200), st.floats(0.0, 0.9))
+def test_similar_rows_stay_within_budget_and_waste(lengths: list[int], budget: int, waste: float) -> None:
+    found = list(similar(lengths, budget, waste))
+    assert sorted(index for chunk in found for index in chunk) == list(range(len(lengths)))
+    for chunk in found:
+        longest = max(lengths[index] for index in chunk)
+        assert len(chunk) == 1 or longest * len(chunk) <= budget
+        assert all(lengths[index] >= (1 - waste) * longest for index in chunk)
+
+
+def test_the_default_budget_is_used() -> None:
+    assert [len(chunk) for chunk in batches([TOKEN_BUDGET // 2] * 3)] == [2, 1]
+    assert list(batches([])) == []
+
+
+def test_rows_are_padded_on_the_right() -> None:
+    ids, mask = pad([[5, 6, 7], [8], [9, 10]], 3, torch.device("cpu"))
+    assert ids.tolist() == [[5, 6, 7], [8, 3, 3], [9, 10, 3]]
+    assert mask.tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
+    assert ids.dtype == mask.dtype == torch.long
+
+
+# ------------------------------------------------------------------------------------- what does not fit into memory
+
+
+@given(st.lists(st.lists(st.integers(), min_size=1, max_size=20), max_size=5), st.integers(1, 20))
+def test_what_does_not_fit_is_run_in_halves_and_every_row_once(groups: list[list[int]], most: int) -> None:
+    def run(members: Sequence[int]) -> list[int]:
+        if len(members) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return [-index for index in members]
+
+    found = list(each_fitting(groups, run))
+    assert [index for members, _ in found for index in members] == [index for group in groups for index in group]
+    assert all(answer == [-index for index in members] for members, answer in found)
+    # Nothing is cut that fits: what a piece was half of, at most twice its length and one, did not.
+    assert all(members in groups or 2 * len(members) + 1 > most for members, _ in found)
+    assert all(len(members) <= most for members, _ in found)
+
+
+def test_a_real_allocation_that_fails_is_recognised() -> None:
+    found = list(each_fitting([range(4)], lambda members: torch.empty(2**50 if len(members) > 2 else 1).shape))
+    assert [members for members, _ in found] == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")])
+def test_one_row_that_does_not_fit_says_so(error: Exception) -> None:
+    def run(_: Sequence[int]) -> None:
+        raise error
+
+    with pytest.raises(
+        OutOfMemory, match=r"One text alone does not fit into memory \(.+\); take a machine with more of it"
+    ):
+        list(each_fitting([range(4)], run))
+
+
+def test_other_errors_are_not_tried_again() -> None:
+    tried = []
+
+    def run(members: Sequence[int]) -> None:
+        tried.append(list(members))
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        list(each_fitting([range(4)], run))
+    assert tried == [[0, 1, 2, 3]]

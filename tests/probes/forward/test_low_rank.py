@@ -1,0 +1,48 @@
+"""As if edited: each row of a batch sees its own update, as a model with that update written in does; nothing is written."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from editguard.probes.forward.batches import pad
+from editguard.probes.forward.low_rank import as_if_edited
+from editguard.probes.model.fingerprint import tensor_hashes
+
+from ...helpers.families import FAMILIES
+from ...helpers.tiny_family import tiny_language_model, tiny_site
+
+pytestmark = pytest.mark.tiny
+
+ROWS = [[5, 9, 4, 11, 7], [6, 8], [12, 5, 9]]
+CAUSAL = sorted(name for name in FAMILIES if name != "t5")
+
+
+class Update(NamedTuple):
+    left: torch.Tensor
+    right: torch.Tensor
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+def test_each_row_is_computed_with_its_own_update(family: str) -> None:
+    lm = tiny_language_model(family)
+    site, make = tiny_site(lm, 1), torch.Generator().manual_seed(4)
+    norm = float(site.matrix().norm())
+    updates = [
+        Update(*(torch.randn(size, generator=make, dtype=torch.float64) for size in (site.d_model, site.d_ff)))
+        for _ in ROWS
+    ]
+    updates = [Update(one.left / one.left.norm() * norm, one.right / one.right.norm()) for one in updates]
+    batch, hashes = pad(ROWS, 0, lm.device), tensor_hashes(lm.model)
+    with torch.no_grad(), as_if_edited(site, updates):
+        found = lm.model(**batch._asdict()).logits
+    assert tensor_hashes(lm.model) == hashes
+    with torch.no_grad():
+        plain, kept = lm.model(**batch._asdict()).logits, site.matrix(torch.float64)
+        for index, (row, update) in enumerate(zip(ROWS, updates, strict=True)):
+            site.write(kept + torch.outer(update.left, update.right))
+            expected = lm.model(**batch._asdict()).logits[index, : len(row)]
+            torch.testing.assert_close(found[index, : len(row)], expected, rtol=1e-3, atol=1e-3)
+            assert not torch.allclose(plain[index, : len(row)], expected, rtol=1e-2, atol=1e-2)
+    assert not site.module._forward_hooks

@@ -1,0 +1,244 @@
+"""Products made by oneDNN are those of a float64 re-computation, with their gradients, and leave the model as it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from editguard.probes.forward import onednn as products
+from editguard.probes.forward.hooks import stop_after
+from editguard.probes.forward.onednn import fast_products, gram, prefers_onednn, product, rounded
+from editguard.probes.keys.subject_keys import activations
+from torch import nn
+from torch.nn.functional import linear
+
+from ...helpers.families import FAMILIES
+from ...helpers.tiny_family import tiny_language_model, tiny_site
+
+pytestmark = pytest.mark.tiny
+
+ZEN5 = (
+    "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: AMD EPYC\n\nprocessor\t: 1\nvendor_id\t: AuthenticAMD\n"
+)
+
+
+@pytest.fixture
+def by_onednn(monkeypatch):
+    """Products by oneDNN whatever the processor, so that they are tested on every machine that has it."""
+    if not products._works():
+        pytest.skip("this PyTorch was built without oneDNN")
+    monkeypatch.setattr(products, "_by_onednn", lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("processors", "capability", "chosen"),
+    [
+        (ZEN5, "AVX512", True),
+        (ZEN5, "AVX2", False),
+        (ZEN5.replace("AuthenticAMD", "GenuineIntel"), "AVX512", False),
+        (ZEN5.replace("model name\t: AMD EPYC", "model name\t: like AuthenticAMD"), "AVX512", True),
+        ("processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: vendor_id AuthenticAMD\n", "AVX512", False),
+        ("CPU architecture: 8\n", "DEFAULT", False),
+        ("", "AVX512", False),
+    ],
+)
+def test_the_processor_alone_decides(processors, capability, chosen):
+    assert prefers_onednn(processors, capability) is chosen
+
+
+@pytest.mark.parametrize("shape", [(7,), (1, 7), (5, 7), (2, 3, 7), (0, 7), (2, 0, 7)])
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_product_is_that_of_float64(by_onednn, shape, biased):
+    torch.manual_seed(0)
+    given, weight, bias = torch.randn(shape), torch.randn(11, 7), torch.randn(11) if biased else None
+    exact = linear(given.double(), weight.double(), None if bias is None else bias.double())
+    for chosen in (given, given.expand(2, *shape)[1]):
+        torch.testing.assert_close(product(chosen, weight, bias).double(), exact, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(product(given, weight.t().contiguous().t(), bias).double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "computed"),
+    [(0, 0), (1, 1), (15, 15), (16, 16), (17, 18), (31, 32), (33, 36), (64, 64), (65, 72), (1000, 1024), (1025, 1152)],
+)
+def test_rows_are_rounded_up_to_four_significant_bits(rows, computed):
+    assert rounded(rows) == computed
+
+
+def test_texts_of_ever_new_lengths_are_products_of_few_sizes(by_onednn, monkeypatch):
+    seen, made = set(), torch.ops.mkldnn._linear_pointwise
+
+    def recorded(given, *others):
+        seen.add(tuple(given.shape))
+        return made(given, *others)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", recorded)
+    weight = torch.randn(3, 2)
+    for rows in range(1, 257):
+        given = torch.randn(rows, 2, requires_grad=True)
+        found = product(given, weight)
+        torch.testing.assert_close(found, linear(given, weight))
+        torch.autograd.grad(found.sum(), given)
+        gram(torch.ones(rows, 2))
+    assert len(seen) <= 3 * (15 + 8 * 5)
+
+
+def test_what_is_given_gets_the_gradient_of_float64_and_weights_none(by_onednn):
+    torch.manual_seed(0)
+    given, weight, wanted = torch.randn(2, 5, 7, requires_grad=True), torch.randn(11, 7), torch.randn(2, 5, 11)
+    (found,) = torch.autograd.grad((product(given, weight, torch.ones(11)) * wanted).sum(), given)
+    torch.testing.assert_close(found.double(), wanted.double() @ weight.double(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize(("rows", "features", "block"), [(5, 7, 3), (9, 8, 4), (3, 4, 16), (1, 1, 1), (0, 3, 2)])
+def test_a_gram_matrix_is_that_of_float64(by_onednn, monkeypatch, onednn, rows, features, block):
+    monkeypatch.setattr(products, "_by_onednn", lambda: onednn)
+    torch.manual_seed(0)
+    given = torch.randn(rows, features)
+    torch.testing.assert_close(gram(given, block).double(), given.double().T @ given.double(), rtol=1e-5, atol=1e-5)
+    half = given.to(torch.bfloat16)
+    assert gram(half, block).dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_every_family_gives_the_same_logits_and_gradients(by_onednn, family):
+    lm = tiny_language_model(family)
+    ids = torch.tensor([[11, 42, 7, 99, 23]])
+
+    def answers(plain):
+        delta = torch.zeros(tiny_site(lm).d_model, requires_grad=True)
+        handle = tiny_site(lm).module.register_forward_hook(lambda _, __, output: output + delta)
+        try:
+            logits = replace(lm, plain=plain).run(input_ids=ids, use_cache=False).logits
+        finally:
+            handle.remove()
+        return logits.detach(), torch.autograd.grad(logits.log_softmax(-1)[0, -1, 5], delta)[0]
+
+    for found, expected in zip(answers(plain=False), answers(plain=True), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_layers_are_as_they_were_after_the_block_and_after_an_error(by_onednn):
+    lm = tiny_language_model("llama")
+    before = [dict(vars(module)) for module in lm.model.modules()]
+
+    def fail():
+        with fast_products(lm.model):
+            assert any("forward" in vars(module) for module in lm.model.modules())
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        fail()
+    with fast_products(lm.model), fast_products(lm.model), stop_after(tiny_site(lm).module):
+        lm.model(input_ids=torch.tensor([[5, 6]]))
+    assert [dict(vars(module)) for module in lm.model.modules()] == before
+
+
+def test_layers_of_another_kind_or_dtype_are_left_alone(by_onednn):
+    class Own(nn.Linear):
+        pass
+
+    given = nn.Linear(4, 4)
+    hooked = nn.Linear(4, 4)
+    hooked.forward = lambda x: x + 1  # as accelerate's hooks do
+    model = nn.ModuleList([Own(4, 4), hooked, nn.Linear(4, 4).half(), nn.Linear(4, 4, device="meta"), given])
+    with fast_products(model):
+        assert [module for module in model if hasattr(vars(module).get("forward"), "func")] == [given]
+        assert hooked(torch.zeros(1, 4)).tolist() == [[1.0] * 4]
+
+
+def test_under_autocast_and_for_trained_weights_the_layer_computes_as_ever(by_onednn):
+    layer, given = nn.Linear(4, 4), torch.randn(3, 4)
+    with fast_products(layer):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert layer(given).dtype is torch.bfloat16
+        (gradient,) = torch.autograd.grad(layer(given).sum(), layer.weight)
+    torch.testing.assert_close(gradient, given.sum(0).expand(4, 4))
+
+
+def test_what_a_process_has_set_does_not_decide():
+    found = []
+    for setting in (torch.autocast("cpu", dtype=torch.bfloat16), torch.device("meta")):
+        with setting:
+            found.append(products._works())
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        found.append(products._works())
+    finally:
+        torch.set_default_dtype(before)
+    assert found == [products._works()] * 3
+
+
+def test_who_switches_onednn_off_has_it_off(by_onednn, monkeypatch):
+    layer = nn.Linear(4, 4)
+    monkeypatch.setattr(products, "_onednn", None)
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.set_flags(_enabled=False)
+    try:
+        with fast_products(layer):
+            assert "forward" not in vars(layer)
+        gram(torch.ones(2, 3))
+    finally:
+        torch.backends.mkldnn.set_flags(_enabled=before)
+
+
+def test_a_layer_may_be_called_by_name(by_onednn):
+    layer, given = nn.Linear(4, 5), torch.randn(3, 4)
+    expected = layer(given)
+    with fast_products(layer):
+        torch.testing.assert_close(layer(input=given), expected)
+
+
+def test_a_weight_that_only_looks_plain_is_left_alone(by_onednn):
+    class Quantised(nn.Parameter):
+        pass
+
+    layer = nn.Linear(4, 4)
+    layer.weight = Quantised(layer.weight.detach())
+    with fast_products(layer):
+        assert "forward" not in vars(layer)
+
+
+def test_a_weight_with_gaps_in_its_memory_is_left_alone(by_onednn):
+    layer = nn.Linear(4, 4)
+    layer.weight = nn.Parameter(torch.randn(4, 8)[:, :4])
+    with fast_products(layer):
+        assert "forward" not in vars(layer)
+
+
+def test_of_what_gram_multiplies_nothing_has_gaps(by_onednn, monkeypatch):
+    """oneDNN takes a thousand times as long for such a matrix, and says nothing."""
+    made = products._onednn
+
+    def packed(given, weight, bias):
+        assert given.is_contiguous()
+        assert weight.is_contiguous()
+        return made(given, weight, bias)
+
+    monkeypatch.setattr(products, "_onednn", packed)
+    gram(torch.randn(5, 9), 4)
+
+
+def test_a_release_without_the_product_is_no_error(monkeypatch):
+    monkeypatch.setattr(products, "_onednn", lambda *_: (_ for _ in ()).throw(AttributeError("_linear_pointwise")))
+    assert products._works() is False
+    monkeypatch.setattr(products, "_onednn", lambda *_: torch.zeros(2, 4))
+    assert products._works() is False
+
+
+def test_the_plain_model_runs_plainly_and_the_log_can_tell(by_onednn, monkeypatch):
+    lm = tiny_language_model("llama")
+    plain = replace(lm, plain=True)
+    assert (lm.product_library, plain.product_library) == ("oneDNN", "PyTorch")
+    calls = []
+    monkeypatch.setattr(products, "_onednn", lambda *args: calls.append(args) or linear(*args))
+    site = tiny_site(lm)
+    activations(plain, site, [((5, 6, 7), 1)])
+    assert not calls
+    activations(lm, site, [((5, 6, 7), 1)])
+    assert calls
+    monkeypatch.setattr(products, "_by_onednn", lambda: False)
+    assert lm.product_library == "PyTorch"

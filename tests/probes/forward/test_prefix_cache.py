@@ -1,0 +1,145 @@
+"""Rows that go on from a known prefix give what an ordinary pass gives, in every family and to every reader."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from editguard.probes.forward.partial import LiveRows, Row, Stem, full_logits
+from editguard.probes.forward.prefix_cache import PrefixCache, join, prefix_cache
+from editguard.probes.keys.subject_keys import activations
+from editguard.probes.model.language_model import LanguageModel
+
+from ...helpers.families import FAMILIES
+from ...helpers.tiny_family import tiny_site
+from ...helpers.tiny_lm import tiny_lm
+
+pytestmark = pytest.mark.tiny
+
+each_family = pytest.mark.parametrize("family", FAMILIES)
+TEXTS = ("", "It is 2024. ", "It is 2024, and Paris is not the capital of Lyon. ", "\n", '"')
+
+
+def rows_of(lm: LanguageModel) -> tuple[Row, ...]:
+    """Behind no prefix, a short one, a long one, part of one, and one that is longer than the place wanted."""
+    texts = ("France is", TEXTS[1] + "France is", TEXTS[2] + "France is", "It is 1984. France is", "\nFrance is")
+    ids = [tuple(lm.tokenizer(text).input_ids) for text in texts]
+    rows = [Row(row, len(row) - 2, (len(row) - 2, len(row) - 1)) for row in ids]
+    return (*rows, Row(ids[2], 2, (2, 5)), Row(ids[0], 0, (0,)))
+
+
+def known_of(lm: LanguageModel, layer: int = 1) -> PrefixCache:
+    found = prefix_cache(lm, tiny_site(lm, layer), TEXTS)
+    assert found is not None
+    return found
+
+
+def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    return float((found - expected).abs().max()) < 1e-4 * float(expected.std())
+
+
+@each_family
+def test_every_reader_gives_what_it_gives_without(family: str) -> None:
+    lm = tiny_lm(family)
+    site, known, rows = tiny_site(lm, 1), known_of(lm), rows_of(lm)
+    at = [(row.ids, row.at) for row in rows]
+    with torch.no_grad():
+        expected = full_logits(lm, rows)
+        for made in (Stem(lm, site, rows, known), LiveRows(lm, site, rows, known)):
+            assert close(made.first, expected)
+            assert close(made.logits(), expected)
+    plain, joined = activations(lm, site, at), activations(lm, site, at, known=known)
+    assert close(joined.keys, plain.keys)
+    assert close(joined.values, plain.values)
+
+
+@each_family
+def test_an_edited_weight_reaches_the_known_tokens_as_well(family: str) -> None:
+    lm = tiny_lm(family)
+    site, rows = tiny_site(lm, 0), rows_of(lm)
+    stem = Stem(lm, site, rows, known_of(lm, 0))
+    noise = torch.randn(site.d_model, site.d_ff, generator=torch.Generator().manual_seed(3))
+    site.write(site.matrix() + 0.5 * noise)
+    with torch.no_grad():
+        assert close(stem.logits(), full_logits(lm, rows))
+        assert not close(stem.logits(), stem.first)
+
+
+def test_only_what_is_not_known_is_run() -> None:
+    lm = tiny_lm()
+    known, rows = known_of(lm), rows_of(lm)
+    joined = join(lm, [row.ids for row in rows[:3]], known, [row.at for row in rows[:3]])
+    # The space that ends a prefix becomes part of the next word.
+    assert joined.leads == [0, *(len(lm.tokenizer(text).input_ids) - 1 for text in TEXTS[1:3])]
+    assert joined.past == joined.leads[2]
+    assert joined.width == len(rows[0].ids)
+    assert joined.inputs["attention_mask"].sum(1).tolist() == [len(row.ids) for row in rows[:3]]
+
+
+def test_a_lead_is_never_longer_than_allowed() -> None:
+    lm = tiny_lm()
+    row = rows_of(lm)[2].ids
+    for most in (0, 1, 5):
+        assert join(lm, [row], known_of(lm), [most]).leads == [most]
+
+
+def test_without_prefixes_an_ordinary_pass_is_laid_out() -> None:
+    lm = tiny_lm()
+    joined = join(lm, [(1, 2, 3), (4,)], None, [2, 0])
+    assert (joined.leads, joined.past, joined.hidden, joined.width) == ([0, 0], 0, None, 3)
+    assert joined.inputs["use_cache"] is False
+
+
+def test_a_prefix_that_begins_another_is_not_kept_twice() -> None:
+    lm = tiny_lm()
+    rows = known_of(lm).rows
+    assert tuple(lm.tokenizer("It is 2024").input_ids) not in rows
+    assert len(rows) == len(set(rows))
+
+
+def test_nothing_is_kept_of_no_text() -> None:
+    lm = tiny_lm()
+    assert prefix_cache(lm, tiny_site(lm), ["", ""]) is None
+
+
+def test_a_model_that_cannot_go_on_is_left_to_ordinary_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = tiny_lm()
+    forward = type(lm.model).forward
+
+    def forgetful(self: Any, *args: Any, **kwargs: Any) -> Any:
+        cache = kwargs.get("past_key_values")
+        if cache is not None and cache.get_seq_length():
+            for layer in cache.layers:
+                layer.values = layer.values * 1.1
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(lm.model), "forward", forgetful)
+    assert prefix_cache(lm, tiny_site(lm), TEXTS) is None
+
+
+def test_logits_that_are_not_finite_are_no_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = tiny_lm()
+    forward = type(lm.model).forward
+
+    def breaking(self: Any, *args: Any, **kwargs: Any) -> Any:
+        found = forward(self, *args, **kwargs)
+        if kwargs.get("past_key_values") is not None:
+            found.logits = found.logits * torch.nan
+        return found
+
+    monkeypatch.setattr(type(lm.model), "forward", breaking)
+    assert prefix_cache(lm, tiny_site(lm), TEXTS) is None
+
+
+@pytest.mark.parametrize("error", [TypeError, ValueError, RuntimeError, AttributeError])
+def test_a_model_without_such_a_cache_is_left_to_ordinary_passes(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    lm = tiny_lm()
+
+    def refusing(self: Any, *_: Any, **__: Any) -> Any:
+        raise error("no cache")
+
+    monkeypatch.setattr(type(lm.model), "forward", refusing)
+    assert prefix_cache(lm, tiny_site(lm), TEXTS) is None

@@ -1,0 +1,71 @@
+"""The model's own words for a fact: prompts that end where the object stands, the same whatever else is asked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from editguard.probes.keys.rewordings import prompt_in, rewordings
+from editguard.probes.keys.subject_keys import locate
+from editguard.probes.model.language_model import load_model
+from editguard.probes.requests.request import EditRequest
+
+from ...helpers.tiny_lm import tiny_lm
+
+CAPITAL = EditRequest("1", "France", "The capital of France is", "Lyon", "Paris")
+TWIN = EditRequest("2", "Chicago", "Chicago is a twin city of", "Istanbul", "Warsaw", ("Chicago's twin city is",))
+
+
+@pytest.mark.parametrize(
+    ("written", "prompt"),
+    [
+        ("France has its capital in Paris, on the Seine.", "France has its capital in"),
+        ("France has its capital in Paris.\nIt is not Paris.", "France has its capital in"),
+        ('Here is another way: "The capital city of France is Paris."', "The capital city of France is"),
+        ('Sure! "France is governed from “Paris”."', "France is governed from"),
+        ("Paris is the capital of France.", None),
+        ("The capital of France is Lyon.", None),
+        ("Parisians know that France is ruled from Paris.", "Parisians know that France is ruled from"),
+        ("The French are ruled from Paris.", None),
+        ("France is France, and its capital is Paris.", None),
+        ("France Paris", None),
+        (f"France, {'very ' * 30}much ruled from Paris.", None),
+        ("", None),
+    ],
+)
+def test_what_stands_before_the_object_is_a_prompt_where_it_names_the_subject(written: str, prompt: str | None) -> None:
+    assert prompt_in(written, CAPITAL) == prompt
+
+
+def test_prompt_in_a_text_without_spaces_finds_subject_and_object() -> None:
+    asked = EditRequest("3", "法国", "法国的首都是", "柏林", "巴黎")
+    assert prompt_in("法国的首府叫做巴黎。", asked) == "法国的首府叫做"
+
+
+def test_without_a_true_object_the_new_one_is_looked_for() -> None:
+    request = EditRequest("1", "France", "The capital of France is", "Lyon")
+    assert prompt_in("France is ruled from Lyon.", request) == "France is ruled from"
+    assert prompt_in("France is ruled from Paris.", request) is None
+
+
+@pytest.mark.tiny
+def test_what_is_longer_than_the_model_reads_is_not_asked_and_stops_no_other() -> None:
+    lm = tiny_lm("gpt2")
+    long = EditRequest("3", "France", "France " + "is and " * lm.context_length, "Lyon")
+    assert rewordings(lm, [long], 8, 0) == [()]
+    assert rewordings(lm, [long, CAPITAL], 8, 0) == [(), *rewordings(lm, [CAPITAL], 8, 0)]
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_the_embedded_model_rewords_and_no_request_changes_the_others() -> None:
+    smollm2 = load_model("smollm2-135m")
+    alone, together = rewordings(smollm2, [TWIN], 8, 0), rewordings(smollm2, [CAPITAL, TWIN], 8, 0)
+    assert alone == together[1:]
+    assert any(together)
+    for request, prompts in zip((CAPITAL, TWIN), together, strict=True):
+        assert len(prompts) <= 8
+        assert not {request.prompt, *request.paraphrases} & {*prompts}
+        for prompt in prompts:
+            assert prompt.count(request.subject) == 1
+            assert locate(smollm2, replace(request, prompt=prompt)).last >= 0

@@ -1,0 +1,192 @@
+"""One thing about a bare prompt is changed, and the keys are those of a model that was built that way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from editguard.probes.errors import ModelError, RequestError
+from editguard.probes.keys.subject_keys import Activations, activations, locate, subject_keys
+from editguard.probes.model.language_model import LanguageModel
+from editguard.probes.model.site import EditSite
+from editguard.probes.requests.request import EditRequest
+from editguard.probes.research.interventions import first_token_keys, keys_behind_bos, shifted_keys
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
+
+from ...helpers.families import OTHERS
+from ...helpers.tiny_family import BOS_REQUEST, REQUEST, enlarge, tiny_language_model, tiny_site
+from ...helpers.tokenizer_kinds import BYTE_LEVEL, SENTENCEPIECE, WORDPIECE, byte_level
+from ..helpers.capture import capture
+
+pytestmark = pytest.mark.tiny
+
+REQUESTS = (REQUEST, BOS_REQUEST, replace(BOS_REQUEST, id="long", prompt=f"{BOS_REQUEST.prompt} a city of"))
+TABLES = {"gpt2": "transformer.wpe", "gpt_neo": "transformer.wpe", "opt": "model.decoder.embed_positions"}
+ROTARY = ("llama", "gptj", "gpt_neox", "qwen2", "falcon_new")
+
+
+def plain(lm: LanguageModel, site: EditSite, requests: Sequence[EditRequest] = REQUESTS) -> Activations:
+    """Key and value of each subject in its bare prompt, with nothing changed."""
+    found = [subject_keys(lm, site, request, ()) for request in requests]
+    return Activations(torch.stack([one.bare_key for one in found]), torch.stack([one.bare_value for one in found]))
+
+
+def same(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+def bert() -> LanguageModel:
+    tokenizer = WORDPIECE["wordpiece"]
+    model = OTHERS["bert"](vocabulary=len(tokenizer))
+    enlarge(model)
+    return LanguageModel(model, tokenizer, "encoder")
+
+
+# Positions
+
+
+@pytest.mark.parametrize("shift", [1, 3])
+@pytest.mark.parametrize("family", TABLES)
+def test_with_a_table_the_shifted_keys_are_those_of_a_shifted_table(family: str, shift: int) -> None:
+    lm = tiny_language_model(family)
+    site = tiny_site(lm)
+    found, before = shifted_keys(lm, site, REQUESTS, shift), plain(lm, site)
+    table = lm.model.get_submodule(TABLES[family]).weight
+    table.copy_(table.roll(-shift, 0))
+    expected = plain(lm, site)
+    same(found.keys, expected.keys)
+    same(found.values, expected.values)
+    # Also that of the subject which is the first token.
+    assert bool(((found.keys - before.keys).norm(dim=1) > 1e-2 * before.keys.norm(dim=1)).all())
+
+
+@pytest.mark.parametrize("family", ROTARY)
+def test_rotary_positions_are_relative_so_that_a_shift_is_only_rounding(family: str) -> None:
+    lm = tiny_language_model(family)
+    site = tiny_site(lm)
+    found, expected = shifted_keys(lm, site, REQUESTS, 5), plain(lm, site)
+    same(found.keys, expected.keys)
+    same(found.values, expected.values)
+
+
+@pytest.mark.parametrize("family", [*TABLES, *ROTARY])
+def test_a_shift_of_0_changes_nothing(family: str) -> None:
+    lm = tiny_language_model(family)
+    same(shifted_keys(lm, tiny_site(lm), REQUESTS, 0).keys, plain(lm, tiny_site(lm)).keys)
+
+
+def test_an_encoder_is_shifted_in_whole_rows() -> None:
+    lm = bert()
+    site = tiny_site(lm)
+    found = shifted_keys(lm, site, REQUESTS, 2)
+    table = lm.model.get_submodule("embeddings.position_embeddings").weight
+    with torch.no_grad():
+        table.copy_(table.roll(-2, 0))
+    same(found.keys, plain(lm, site).keys)
+
+
+def test_a_model_that_takes_no_positions_is_refused() -> None:
+    lm = tiny_language_model("bloom")
+    with pytest.raises(ModelError, match="BloomForCausalLM takes no position_ids"):
+        shifted_keys(lm, tiny_site(lm), REQUESTS)
+
+
+def test_a_model_that_does_not_count_positions_from_0_is_refused() -> None:
+    tokenizer = WORDPIECE["wordpiece"]
+    config = RobertaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2
+    )
+    model = RobertaModel(config).eval()
+    enlarge(model)
+    lm = LanguageModel(model, tokenizer, "encoder")
+    with pytest.raises(ModelError, match="RobertaModel does not read a prompt alike"):
+        shifted_keys(lm, tiny_site(lm), REQUESTS)
+
+
+def test_a_shift_behind_the_last_position_is_refused() -> None:
+    lm = tiny_language_model("gpt2")
+    longest = max(locate(lm, request).last + 1 for request in REQUESTS)
+    shifted_keys(lm, tiny_site(lm), REQUESTS, 256 - longest)
+    for shift in (257 - longest, -1):
+        with pytest.raises(RequestError, match=f"of {longest} tokens cannot be shifted by {shift}: .* 0 to 255"):
+            shifted_keys(lm, tiny_site(lm), REQUESTS, shift)
+
+
+# BOS
+
+
+def declared(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    tokenizer.bos_token = "<s>"
+    return tokenizer
+
+
+def test_a_bos_is_put_before_the_ids_where_the_tokenizer_adds_none() -> None:
+    lm = tiny_language_model("llama", declared(byte_level()))
+    site = tiny_site(lm)
+    found = keys_behind_bos(lm, site, REQUESTS)
+    assert found.with_bos
+    for row, request in enumerate(REQUESTS):
+        place = locate(lm, request)
+        with capture(site) as seen, torch.no_grad():
+            lm.model(torch.tensor([[lm.tokenizer.convert_tokens_to_ids("<s>"), *place.input_ids]]))
+        same(found.found.keys[row], seen.input[0, place.last + 1])
+        same(found.found.values[row], seen.output[0, place.last + 1])
+    # Nothing stood before these subjects; now a BOS does.
+    assert (found.found.keys - plain(lm, site).keys).norm(dim=1).min() > 1e-2
+
+
+@pytest.mark.parametrize("kind", ["bytes-bos", "sentencepiece-bpe"])
+def test_a_bos_that_the_tokenizer_adds_is_taken_away(kind: str) -> None:
+    tokenizer = (BYTE_LEVEL | SENTENCEPIECE)[kind]
+    lm = tiny_language_model("llama", tokenizer)
+    site = tiny_site(lm)
+    found = keys_behind_bos(lm, site, REQUESTS)
+    assert not found.with_bos
+    for row, request in enumerate(REQUESTS):
+        ids, last = tokenizer(request.prompt, add_special_tokens=False).input_ids, locate(lm, request).last - 1
+        with capture(site) as seen, torch.no_grad():
+            lm.model(torch.tensor([ids]))
+        same(found.found.keys[row], seen.input[0, last])
+        same(found.found.values[row], seen.output[0, last])
+    assert (found.found.keys - plain(lm, site).keys).norm(dim=1).min() > 1e-2
+
+
+def test_a_tokenizer_without_a_bos_is_refused_by_name() -> None:
+    lm = tiny_language_model("llama", byte_level())
+    assert lm.tokenizer.bos_token_id is None
+    with pytest.raises(ModelError, match="tokenizer of 'tiny-llama' has no BOS token"):
+        keys_behind_bos(lm, tiny_site(lm), REQUESTS)
+
+
+# First tokens
+
+
+def test_first_tokens_are_those_of_the_prompts_whatever_the_subjects_are() -> None:
+    lm = tiny_language_model("gpt2")
+    site = tiny_site(lm)
+    found = first_token_keys(lm, site, REQUESTS)
+    firsts = [lm.tokenizer(request.prompt).input_ids[0] for request in REQUESTS]
+    assert firsts[0] != firsts[1] == firsts[2]
+    same(found, activations(lm, site, [((token,), 0) for token in firsts]).keys)
+    assert torch.equal(found[1], found[2]), "a causal first token sees nothing of what follows"
+
+
+def test_a_first_token_is_the_special_one_where_the_tokenizer_adds_one() -> None:
+    lm = bert()
+    site = tiny_site(lm)
+    found = first_token_keys(lm, site, REQUESTS)
+    for row, request in enumerate(REQUESTS):
+        with capture(site) as seen, torch.no_grad():
+            lm.model(torch.tensor([lm.tokenizer(request.prompt).input_ids]))
+        same(found[row], seen.input[0, 0])
+
+
+@pytest.mark.parametrize("read", [shifted_keys, keys_behind_bos, first_token_keys])
+def test_subjects_that_cannot_be_located_and_no_requests_are_refused(read: object) -> None:
+    lm = tiny_language_model("llama", declared(byte_level()))
+    for requests, message in (([replace(REQUEST, subject="Ankara")], "Ankara"), ([], "0 requests")):
+        with pytest.raises(RequestError, match=message):
+            read(lm, tiny_site(lm), requests)  # type: ignore[operator]

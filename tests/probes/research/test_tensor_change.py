@@ -1,0 +1,113 @@
+"""A change of rank one is told from others whatever the precision, and from rounding alone."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from editguard.probes.research import tensor_change
+from editguard.probes.research.tensor_change import Rank, compare, rounding_bound, same_bits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def weight(seed: int, rows: int = 24, columns: int = 40) -> torch.Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def outer(seed: int, scale: float, rank: int = 1) -> torch.Tensor:
+    made = weight(seed + 1, 24, rank) @ weight(seed + 2, rank, 40)
+    return made * scale / made.norm()
+
+
+@settings(max_examples=80, deadline=None)
+@given(dtype=st.sampled_from(DTYPES), seed=st.integers(0, 10**6), scale=st.floats(1.0, 1e3), cast=st.booleans())
+def test_a_rank_one_edit_is_of_rank_one_in_every_dtype(dtype: torch.dtype, seed: int, scale: float, cast: bool) -> None:
+    base, update = weight(seed).to(dtype), outer(seed, scale)
+    # Some editors cast the update before they add it.
+    edited = (base.double() + (update.to(dtype).double() if cast else update)).to(dtype)
+    found = compare(base, edited).spectrum
+    assert found is not None
+    assert found.rank is Rank.ONE
+    assert found.first_share > 0.99
+    pointed = update[0] / update[0].norm()
+    assert abs(float(found.right @ pointed)) > 0.99
+
+
+@settings(max_examples=40, deadline=None)
+@given(dtype=st.sampled_from(DTYPES), seed=st.integers(0, 10**6), rank=st.integers(2, 5))
+def test_a_change_of_higher_rank_is_not_taken_for_one(dtype: torch.dtype, seed: int, rank: int) -> None:
+    base = weight(seed).to(dtype)
+    edited = (base.double() + outer(seed, 30.0, rank)).to(dtype)
+    found = compare(base, edited).spectrum
+    assert found is not None
+    assert found.rank is Rank.MORE
+    assert 1.0 < found.effective <= 24
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_of_rounding_alone_no_rank_is_told(dtype: torch.dtype) -> None:
+    exact = weight(3)
+    base = exact.to(dtype)
+    unit = torch.where(base > 0, 1.0, -1.0).to(dtype)
+    moved = torch.nextafter(base, unit * float("inf"))
+    some = torch.rand(base.shape, generator=torch.Generator().manual_seed(0)) < 0.2
+    found = compare(base, torch.where(some, moved, base)).spectrum
+    assert found is not None
+    assert found.rank is Rank.UNTOLD
+
+
+@settings(max_examples=40, deadline=None)
+@given(dtype=st.sampled_from(DTYPES), seed=st.integers(0, 10**6), scale=st.floats(1e-6, 1e4))
+def test_rounding_keeps_to_its_bound(dtype: torch.dtype, seed: int, scale: float) -> None:
+    base, update = weight(seed).to(dtype), outer(seed, scale)
+    edited = (base.double() + update).to(dtype)
+    assert float((edited.double() - base.double() - update).norm()) <= 1.01 * rounding_bound(edited, update)
+
+
+def test_effective_rank_is_that_of_roy_and_vetterli() -> None:
+    base = torch.zeros(6, 6, dtype=torch.float64)
+    equal = compare(base, torch.eye(6, dtype=torch.float64) * 3).spectrum
+    assert equal is not None
+    assert equal.effective == pytest.approx(6)
+    two = compare(base, torch.diag(torch.tensor([3.0, 1.0, 0, 0, 0, 0], dtype=torch.float64))).spectrum
+    assert two is not None
+    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert two.effective == pytest.approx(math.exp(entropy))
+    assert two.first_share == pytest.approx(0.9)
+
+
+def test_large_matrices_are_read_by_their_leading_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = weight(0, 64, 80).float()
+    update = torch.outer(weight(1, 1, 64)[0], weight(2, 1, 80)[0])
+    edited = (base.double() + update).float()
+    full = compare(base, edited).spectrum
+    monkeypatch.setattr(tensor_change, "_FULL", 32)
+    state = torch.random.get_rng_state()
+    few = compare(base, edited).spectrum
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert full is not None
+    assert few is not None
+    assert (full.exact, few.exact) == (True, False)
+    assert (full.rank, few.rank) == (Rank.ONE, Rank.ONE)
+    assert few.first_share == pytest.approx(full.first_share)
+    assert abs(float(few.right @ full.right)) == pytest.approx(1)
+
+
+def test_figures_of_a_change() -> None:
+    base = torch.tensor([3.0, 4.0])
+    found = compare(base, torch.tensor([3.0, 4.5]))
+    assert (found.norm, found.relative, found.largest, found.share, found.spectrum) == (0.5, 0.1, 0.5, 0.5, None)
+    assert math.isnan(compare(base, torch.tensor([3.0, float("nan")])).norm)
+    assert compare(base * 0, base).relative == math.inf
+
+
+def test_bits_are_compared_and_not_numbers() -> None:
+    broken = torch.tensor([float("nan"), 0.0])
+    assert same_bits(broken, broken.clone())
+    assert not same_bits(torch.tensor([0.0]), torch.tensor([-0.0]))
+    assert not same_bits(torch.zeros(2), torch.zeros(2, dtype=torch.float16))
+    assert not same_bits(torch.zeros(2), torch.zeros(1, 2))

@@ -1,0 +1,201 @@
+"""Tracing gives what hooks on whole passes give, changes nothing, and knows a fact that sits in one layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from editguard.probes.errors import InputError, ModelError, NotFinite, OutOfMemory, RequestError
+from editguard.probes.model.fingerprint import checksum
+from editguard.probes.model.language_model import LanguageModel
+from editguard.probes.requests.request import EditRequest
+from editguard.probes.research import tracing
+from editguard.probes.research.tracing import Trace, Tracer, considered_layers, suggested_layer
+
+from ...helpers.families import FAMILIES, LAYERS, OTHERS
+from ...helpers.tiny_family import REQUEST, enlarge, tiny_language_model, tiny_site
+
+pytestmark = pytest.mark.tiny
+
+DRAWS = 3
+
+
+def brute_force(lm: LanguageModel, tracer: Tracer, trace: Trace, layer: int, token: int) -> float:
+    """The answer's probability with one block's output of a clean run put back, whole runs one draw at a time."""
+    ids = torch.tensor([lm.tokenizer(trace.request.prompt).input_ids])
+    first, last = trace.subject
+    block: Any = tiny_site(lm, layer).block
+    kept: list[torch.Tensor] = []
+
+    def states(output: Any) -> torch.Tensor:
+        return output[0] if isinstance(output, tuple) else output
+
+    with torch.no_grad():
+        handle = block.register_forward_hook(lambda _, __, output: kept.append(states(output).clone()))
+        answer = int(lm.model(ids).logits[0, -1].argmax())
+        handle.remove()
+        noise, found = tracer._noise(last + 1 - first), []
+        for draw in noise:
+
+            def corrupt(_: Any, __: Any, output: torch.Tensor, draw: torch.Tensor = draw) -> torch.Tensor:
+                changed = output.clone()
+                changed[0, first : last + 1] += draw
+                return changed
+
+            def restore(_: Any, __: Any, output: Any) -> Any:
+                states(output)[:, token] = kept[0][:, token]
+                return output
+
+            handles = [
+                lm.model.get_input_embeddings().register_forward_hook(corrupt), block.register_forward_hook(restore)
+            ]  # fmt: skip
+            found.append(float(lm.model(ids).logits[0, -1].float().softmax(-1)[answer]))
+            for handle in handles:
+                handle.remove()
+    return sum(found) / len(found)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_state_is_what_hooks_on_whole_passes_give(family: str) -> None:
+    lm = tiny_language_model(family)
+    tracer = Tracer(lm, draws=DRAWS)
+    trace = tracer.trace(REQUEST)
+    assert trace.states.shape == (LAYERS, len(trace.tokens))
+    for layer in range(LAYERS):
+        for token in range(len(trace.tokens)):
+            expected = brute_force(lm, tracer, trace, layer, token)
+            assert float(trace.states[layer, token]) == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "bloom", "falcon_sequential", "gptj"])
+def test_without_noise_nothing_is_lost(family: str) -> None:
+    trace = Tracer(tiny_language_model(family), noise=0.0, draws=2).trace(REQUEST)
+    for found in (torch.tensor(trace.corrupted), trace.states, trace.windows):
+        torch.testing.assert_close(found, torch.full_like(found, trace.clean), rtol=1e-3, atol=1e-6)
+
+
+def test_putting_every_layers_output_back_at_a_subject_of_one_token_undoes_the_last_of_it() -> None:
+    lm = tiny_language_model("llama")
+    tracer = Tracer(lm, draws=DRAWS)
+    tracer.window = LAYERS * 2
+    trace = tracer.trace(REQUEST)
+    # A window that holds all layers is the same around each of them.
+    torch.testing.assert_close(trace.windows, trace.windows[:1].expand(LAYERS), rtol=1e-4, atol=1e-6)
+    tracer.window = 1
+    one = tracer.trace(REQUEST)
+    assert not torch.allclose(one.windows[0], one.windows[1], rtol=1e-4)
+
+
+def test_how_many_runs_go_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = tiny_language_model("llama")
+    tracer = Tracer(lm, draws=DRAWS)
+    tracer.window = 1
+    together = tracer.trace(REQUEST)
+    monkeypatch.setattr(tracing, "_ROWS", DRAWS)
+    apart = tracer.trace(REQUEST)
+    torch.testing.assert_close(apart.states, together.states, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(apart.windows, together.windows, rtol=1e-4, atol=1e-6)
+
+
+def test_no_pass_holds_more_corrupted_runs_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm, rows = tiny_language_model("llama"), []
+    monkeypatch.setattr(tracing, "_ROWS", 2 * DRAWS)
+    handle = lm.model.register_forward_pre_hook(
+        lambda _, __, given: rows.append(len(given["input_ids"])), with_kwargs=True
+    )
+    Tracer(lm, draws=DRAWS).trace(REQUEST)
+    handle.remove()
+    assert max(rows) == 2 * DRAWS
+
+
+def test_a_fact_that_one_layer_reads_off_the_subject_is_traced_to_it() -> None:
+    lm = tiny_language_model("llama")
+    enlarge(tiny_site(lm, 1).module, 40.0)
+    enlarge(tiny_site(lm, 0).module, 0.01)
+    tracer = Tracer(lm, draws=DRAWS, noise=20.0)
+    tracer.window = 1
+    # Where the subject ends the prompt, its own MLP output decides.
+    trace = tracer.trace(EditRequest("end", "Istanbul", "The twin city is Istanbul", "Paris"))
+    assert suggested_layer([trace]) == 1
+
+
+@pytest.mark.parametrize(
+    ("layers", "window", "considered"),
+    [(30, 6, [*range(4, 28)]), (2, 1, [1]), (12, 2, [*range(2, 12)]), (2, 5, [0, 1])],
+)
+def test_windows_that_are_cut_off_or_hold_block_0_are_not_considered(
+    layers: int, window: int, considered: list[int]
+) -> None:
+    assert considered_layers(layers, window) == considered
+
+
+def test_the_same_seed_gives_the_same_trace_and_the_model_is_left_as_it_was() -> None:
+    lm = tiny_language_model("llama")
+    before = checksum(lm.model)
+    first, again = (Tracer(lm, draws=DRAWS, seed=3).trace(REQUEST) for _ in range(2))
+    assert torch.equal(first.states, again.states)
+    assert torch.equal(first.windows, again.windows)
+    assert not torch.equal(Tracer(lm, draws=DRAWS, seed=4).trace(REQUEST).states, first.states)
+    assert checksum(lm.model) == before
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in lm.model.modules())
+    assert not any("forward" in vars(module) for module in lm.model.modules())
+
+
+def test_what_cannot_be_traced_is_refused() -> None:
+    lm = tiny_language_model("llama")
+    with pytest.raises(RequestError, match="attention sink"):
+        Tracer(lm, draws=1).trace(EditRequest("x", "Chicago", "Chicago is", "Paris"))
+    with pytest.raises(RequestError, match="stands 0 times"):
+        Tracer(lm, draws=1).trace(EditRequest("x", "Nowhere", "Istanbul is", "Paris"))
+    with torch.no_grad():
+        lm.model.get_parameter("model.norm.weight")[0] = torch.nan
+    with pytest.raises(NotFinite, match="NaN or Inf"):
+        Tracer(lm, draws=1).trace(REQUEST)
+
+
+@pytest.mark.parametrize("draws", [0, 65])
+def test_more_draws_than_run_at_once_are_refused(draws: int) -> None:
+    with pytest.raises(InputError, match=f"{draws} draws of noise were asked for, and 1 to 64"):
+        Tracer(tiny_language_model("llama"), draws=draws)
+
+
+def test_noise_is_measured_by_what_the_embedding_gives() -> None:
+    for family in ("llama", "gemma3"):
+        lm = tiny_language_model(family)
+        embedding = lm.model.get_input_embeddings()
+        given = embedding(torch.arange(embedding.weight.shape[0]))
+        tracer = Tracer(lm, draws=DRAWS, noise=2.0)
+        assert tracer._scale == pytest.approx(2.0 * float(given.double().std()), rel=1e-6)
+    # Gemma 3 scales its table, so that the table alone would give far too little.
+    assert tracer._scale > 3 * 2.0 * float(embedding.weight.std())
+
+
+def test_runs_that_do_not_fit_into_memory_are_made_in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = tiny_language_model("llama")
+    whole = Tracer(lm, draws=DRAWS).trace(REQUEST)
+    run = Tracer._run
+
+    def small(self: Tracer, ids: Sequence[int], rows: int) -> torch.Tensor:
+        if rows > DRAWS:
+            raise torch.OutOfMemoryError("out of memory")
+        return run(self, ids, rows)
+
+    monkeypatch.setattr(Tracer, "_run", small)
+    halved = Tracer(lm, draws=DRAWS).trace(REQUEST)
+    torch.testing.assert_close(halved.windows, whole.windows, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(halved.states, whole.states, rtol=1e-4, atol=1e-6)
+
+    def never(*_: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(Tracer, "_run", lambda self, ids, rows: run(self, ids, rows) if rows == 1 else never())
+    with pytest.raises(OutOfMemory, match="does not fit into memory"):
+        Tracer(lm, draws=DRAWS).trace(REQUEST)
+
+
+def test_an_encoder_has_no_answer_to_trace() -> None:
+    model = OTHERS["t5_encoder"]()
+    with pytest.raises(ModelError, match="writes no text"):
+        Tracer(LanguageModel(model, tiny_language_model("llama").tokenizer, "t5"))

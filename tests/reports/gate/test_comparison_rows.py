@@ -1,0 +1,39 @@
+"""Rows and Markdown of a comparison: the metric's own direction, and text of users without marks."""
+
+from __future__ import annotations
+
+from editguard.reports.gate.allowances import read_allowances
+from editguard.reports.gate.comparison import compare
+from editguard.reports.gate.comparison_rows import compare_markdown, gate_markdown, rows
+from editguard.reports.gate.decision import judge_gate
+from editguard.reports.gate.metrics import Metric
+
+from ...helpers.audit_logs import audit, lost, saved, times, with_edits
+
+BEFORE = saved(audit(60))
+AFTER = saved(with_edits(with_edits(audit(60), lost(), range(3)), times(1.02), range(60)))
+FOUND = compare(BEFORE, AFTER, ("main@1", "build"))
+
+
+def test_a_row_shows_how_the_metric_itself_moved() -> None:
+    shown = {row.metric: row for row in rows(FOUND, read_allowances().limits)}
+    rate, ratio = shown["efficacy-prefixed"], shown["perplexity-ratio"]
+    assert (rate.difference, rate.allowed, rate.said) == ("−5.00 pp", "−2 pp", "worse")
+    assert rate.interval.startswith("−")
+    assert (ratio.difference, ratio.allowed, ratio.said) == ("+2.00 %", "+1 %", "worse")
+    assert shown["answers-unprefixed"].difference == "0.00 pp"
+    assert Metric.EFFICACY_PREFIXED_TOKEN_MATCH.value not in shown  # nobody judges it
+
+
+def test_what_may_be_noise_is_told_apart_from_what_is_allowed() -> None:
+    found = compare(BEFORE, saved(with_edits(audit(60), lost(), range(2))), ("main@1", "build"))
+    moods = {row.metric: row.mood for row in rows(found, read_allowances().limits)}
+    assert (moods["efficacy-prefixed"], moods["perplexity-ratio"]) == ("noise", "within")
+    assert {row.mood for row in rows(found)} <= {"open", "unmeasured"}
+
+
+def test_markdown_escapes_names() -> None:
+    text = compare_markdown(compare(BEFORE, AFTER, ("<b>|x", "[y](z)")))
+    assert "&lt;b&gt;\\|x against \\[y\\](z)" in text
+    gate = judge_gate(BEFORE, AFTER, ("a|b", "now"), read_allowances())
+    assert "closed against a\\|b" in gate_markdown(gate)

@@ -1,0 +1,277 @@
+"""The gate: each ground closes it alone and by its name, noise does not, and the rule is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from editguard.reports.gate.allowances import read_allowances
+from editguard.reports.gate.comparison import Change, Pair, change_of
+from editguard.reports.gate.decision import FEWEST, judge_gate, regressed
+from editguard.reports.gate.metrics import Metric, Tally
+from editguard.reports.gate.result import Gate, Reason
+from editguard.reports.log.file import Log
+from editguard.reports.log.schema import Measurement
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ...helpers.audit_logs import (
+    audit,
+    counted,
+    in_sequence,
+    judged_by,
+    lost,
+    ratio,
+    refused,
+    remeasured,
+    saved,
+    served,
+    times,
+    with_edits,
+    without,
+)
+
+
+def judged(before: Log, after: Log, *given: str, accepted: frozenset[Reason] = frozenset()) -> Gate:
+    return judge_gate(saved(before), saved(after), ("main@1", "build"), read_allowances(given), accepted=accepted)
+
+
+def keys(gate: Gate) -> list[str]:
+    return [closing.key for closing in gate.closings]
+
+
+def with_header(log: Log, **changes: Any) -> Log:
+    return replace(log, header=log.header.model_copy(update=changes))
+
+
+HALF = remeasured("efficacy", "prefixed", "exact", passed=16, not_judged=1)
+BASE = audit()
+MODEL = BASE.header.model.model_copy(update={"fingerprint": "another"})
+
+CLOSED: list[tuple[str, Log, Log, list[str]]] = [
+    ("missing", BASE, counted(replace(BASE, edits=BASE.edits[1:])), ["missing-edits"]),
+    ("new", counted(replace(BASE, edits=BASE.edits[1:])), BASE, ["new-edits"]),
+    ("changed", BASE, with_edits(BASE, lambda e: e.model_copy(update={"target_new": "Rome"}), [0]), ["changed-edits"]),
+    ("model", BASE, with_header(BASE, model=MODEL), ["other-model"]),
+    ("policy", BASE, with_header(BASE, policy=BASE.header.policy | {"collapse_ratio": 2}), ["other-policy"]),
+    ("corpus", BASE, with_header(BASE, perplexity_corpus_sha256="d0" * 32), ["other-corpus"]),
+    ("arithmetic", BASE, with_header(BASE, settings={"check_dtype": "bfloat16"}), ["other-arithmetic"]),
+    ("order", BASE, in_sequence(BASE), ["other-order"]),
+    ("shuffled", in_sequence(BASE), in_sequence(replace(BASE, edits=BASE.edits[::-1])), ["other-order"]),
+    ("unfinished", BASE, replace(BASE, footer=None), ["audit-unfinished"]),
+    ("void", BASE, replace(BASE, controls=()), ["audit-void"]),
+    ("failed", BASE, with_edits(BASE, lambda e: e.model_copy(update={"verdict": "fail"}), [0]), ["audit-failed"]),
+    ("refused", BASE, with_edits(BASE, refused, [0]), ["new-refusals"]),
+    (
+        "collapse",
+        BASE,
+        with_edits(BASE, ratio(30.0), [0]),
+        ["audit-failed", "new-collapse", "regressed:worst-perplexity-ratio"],
+    ),
+    ("half judged", BASE, with_edits(BASE, HALF, [0]), ["unmeasured:efficacy-prefixed"]),
+    (
+        "not taken",
+        BASE,
+        with_edits(BASE, without("locality", "unprefixed", "exact"), [0]),
+        ["unmeasured:answers-unprefixed"],
+    ),
+    (
+        "ratio not finite",
+        BASE,
+        with_edits(BASE, ratio(None), [0]),
+        [
+            "audit-failed",
+            "new-collapse",
+            "missing-checks",
+            "unmeasured:perplexity-ratio",
+            "unmeasured:worst-perplexity-ratio",
+        ],
+    ),
+    ("another's check", with_edits(BASE, judged_by("toxicity"), range(14)), BASE, ["missing-checks"]),
+    ("regressed", BASE, with_edits(BASE, lost(), range(5)), ["regressed:efficacy-prefixed"]),
+    ("worst", BASE, with_edits(BASE, times(1.2), [0]), ["regressed:worst-perplexity-ratio"]),
+    ("no cases", BASE, counted(replace(BASE, edits=())), ["audit-failed", "no-cases", "missing-edits"]),
+]
+
+
+@pytest.mark.parametrize(("before", "after", "names"), [case[1:] for case in CLOSED], ids=[case[0] for case in CLOSED])
+def test_each_ground_closes_the_gate_by_its_name(before: Log, after: Log, names: list[str]) -> None:
+    gate = judged(before, after)
+    assert not gate.open
+    assert gate.exit_code == 1
+    assert keys(gate) == names
+
+
+def test_no_edit_in_common_is_no_case() -> None:
+    log = audit(4)
+    renamed = with_edits(log, lambda edit: edit.model_copy(update={"id": f"new {edit.id}"}), range(4))
+    assert keys(judged(log, renamed)) == ["no-cases", "missing-edits", "new-edits"]
+
+
+def test_the_same_audit_opens_it() -> None:
+    gate = judged(BASE, BASE)
+    assert (gate.open, gate.closings, gate.exit_code) == (True, [], 0)
+
+
+@given(st.lists(st.integers(0, 13), unique=True, max_size=5), st.floats(1, 3), st.sampled_from(range(14)))
+@settings(max_examples=10, deadline=None)
+def test_an_audit_never_regresses_against_itself(collapsed: list[int], factor: float, refusal: int) -> None:
+    log = with_edits(with_edits(BASE, times(factor), collapsed), refused, [refusal])
+    assert {closing.reason for closing in judged(log, log).closings} <= {Reason.AUDIT_FAILED}
+
+
+def test_a_check_that_is_gone_is_named_with_the_edits_it_judged() -> None:
+    before = with_edits(with_edits(BASE, judged_by("toxicity"), [0, 3, 5]), judged_by("tone"), [0])
+    gate = judged(before, with_edits(BASE, judged_by("toxicity"), [3]))
+    assert keys(gate) == ["missing-checks", "missing-checks"]
+    tone, toxicity = (one.message for one in gate.closings)
+    assert tone == "The check 'tone' judged 1 edit in the baseline and not now: 'case-0000'."
+    assert "'toxicity' judged 2 edits in the baseline and not now: 'case-0000', 'case-0005'" in toxicity
+
+
+def test_a_check_is_missed_only_where_both_made_the_edit_and_a_new_one_is_welcome() -> None:
+    before = with_edits(BASE, judged_by("toxicity"), [0])
+    assert keys(judged(before, with_edits(BASE, refused, [0]))) == ["new-refusals"]
+    assert judged(BASE, before).open
+    info = Measurement(check="tone", metric="share", value=0.0, verdict="info")
+    told = with_edits(BASE, lambda edit: edit.model_copy(update={"measurements": [*edit.measurements, info]}), [0])
+    assert judged(told, BASE).open
+
+
+def test_what_got_better_opens_it() -> None:
+    better = with_edits(BASE, times(0.97), range(14))
+    assert judged(with_edits(BASE, lost(), range(5)), better).open
+
+
+def test_a_set_that_changed_on_purpose_can_be_accepted_and_is_told() -> None:
+    gate = judged(BASE, counted(replace(BASE, edits=BASE.edits[1:])), accepted=frozenset({Reason.MISSING_EDITS}))
+    assert gate.open
+    assert "case-0000" in gate.accepted[0]
+
+
+def test_a_collapse_closes_also_where_nothing_else_is_judged_and_in_an_edit_that_is_new() -> None:
+    off = [f"{metric}:off" for metric in read_allowances().limits]
+    before = counted(replace(BASE, edits=BASE.edits[1:]))
+    gate = judge_gate(
+        saved(before), saved(with_edits(BASE, ratio(30.0), [0])), ("a", "b"), read_allowances(off),
+        accepted=frozenset({Reason.NEW_EDITS}),
+    )  # fmt: skip
+    assert keys(gate) == ["audit-failed", "new-collapse"]
+    # One that collapsed before is nothing new, and the audit's own verdict says enough.
+    both = with_edits(BASE, ratio(30.0), [0])
+    assert keys(judged(both, both)) == ["audit-failed"]
+
+
+# ------------------------------------------------------------------------------------------------- noise and damage
+
+
+def lose(edits: int, total: int) -> Gate:
+    return judged(audit(total), with_edits(audit(total), lost(), range(edits)))
+
+
+def test_three_of_sixty_that_all_passed_are_no_noise() -> None:
+    assert keys(lose(3, 60)) == ["regressed:efficacy-prefixed"]
+
+
+def losing(edits: int, total: int) -> Change:
+    tally = Tally(passed=1, failed=0, not_judged=0, total=1)
+    gone = Tally(passed=0, failed=1, not_judged=0, total=1)
+    one = saved(audit(1)).edits[0]
+    before, after = (one.model_copy(update={"metrics": {Metric.EFFICACY_PREFIXED: t}}) for t in (tally, gone))
+    found = change_of(
+        Metric.EFFICACY_PREFIXED, [Pair(before, after if i < edits else before) for i in range(total)], 20
+    )
+    assert found is not None
+    return found
+
+
+def test_three_lost_edits_close_it_whatever_their_number_and_two_do_not() -> None:
+    for total in range(FEWEST, 301):
+        assert regressed(losing(3, total), 0.0), total
+        assert not regressed(losing(2, total), 0.0), total
+
+
+def test_two_of_sixty_may_be_noise() -> None:
+    gate = lose(2, 60)
+    assert gate.open
+    (change,) = (one for one in gate.comparison.metrics if one.metric == "efficacy-prefixed")  # type: ignore[union-attr]
+    assert change.worse == pytest.approx(2 / 60)
+    assert change.low == 0
+
+
+def test_damage_that_is_the_same_in_every_edit_is_seen() -> None:
+    one_less = remeasured("efficacy", "prefixed", "exact", passed=16, failed=1, value=16 / 17)
+    assert keys(judged(BASE, with_edits(BASE, one_less, range(14)))) == ["regressed:efficacy-prefixed"]
+    assert judged(BASE, with_edits(BASE, one_less, range(14)), "efficacy-prefixed:6%").open
+
+
+def test_few_edits_have_no_interval_to_excuse_them() -> None:
+    assert keys(lose(1, FEWEST - 1)) == ["regressed:efficacy-prefixed"]
+    assert lose(1, FEWEST).open
+
+
+def test_a_ratio_that_rose_by_what_is_allowed_is_allowed() -> None:
+    after = with_edits(BASE, times(1.02), range(14))
+    assert keys(judged(BASE, after)) == ["regressed:perplexity-ratio"]
+    assert judged(BASE, after, "perplexity-ratio:2.1%").open
+    assert keys(judged(BASE, after, "perplexity-ratio:off", "worst-perplexity-ratio:1%")) == [
+        "regressed:worst-perplexity-ratio"
+    ]
+
+
+@pytest.mark.parametrize("given", [["generalization-prefixed:5%"], ["efficacy-prefixed-probability:1%"]])
+def test_a_metric_that_was_asked_for_and_is_nowhere_closes(given: Sequence[str]) -> None:
+    assert judged(BASE, BASE).open
+    assert keys(judged(BASE, BASE, *given)) == [f"unmeasured:{given[0].partition(':')[0]}"]
+
+
+def test_the_message_says_how_much_how_sure_and_what_was_allowed() -> None:
+    (closing,) = lose(3, 60).closings
+    assert "worse by 5.00 percentage points (90 % interval" in closing.message
+    assert "2 are allowed" in closing.message
+    assert "over 60 edits" in closing.message
+
+
+def test_the_dtypes_of_the_checks_are_named() -> None:
+    before, after = (with_header(BASE, settings={"check_dtype": dtype}) for dtype in ("float32", "bfloat16"))
+    (closing,) = judged(before, after).closings
+    assert closing.message == "The checks computed in float32, now in bfloat16."
+
+
+def test_another_engine_and_other_statistics_are_told_and_close_nothing() -> None:
+    other = BASE.header.statistics.model_copy(update={"sha256": "cd" * 32})
+    before, after = with_header(BASE, settings={"engine": "live"}), with_header(BASE, settings={"engine": "reference"})
+    gate = judged(before, with_header(after, statistics=other))
+    assert gate.open
+    assert gate.comparison is not None
+    assert gate.comparison.notes == [
+        "The engine is another: live, now reference.",
+        "The hash of the key statistics is another: ab12ab12ab12, now cdcdcdcdcdcd.",
+    ]
+
+
+def test_the_policy_names_the_keys_that_differ() -> None:
+    after = with_header(BASE, policy=BASE.header.policy | {"min_locality": 0.1})
+    (closing,) = judged(BASE, after).closings
+    assert "'min_locality'" in closing.message
+
+
+def test_what_no_prefix_serves_any_more_closes_the_gate_only_where_it_is_named() -> None:
+    every = range(len(BASE.edits))
+    before, after = (with_edits(BASE, served(says), every) for says in (True, False))
+    assert judged(before, after).open
+    assert keys(judged(before, after, "efficacy-served:5%")) == ["regressed:efficacy-served"]
+    # An audit from before it was measured: what was asked for and is not there never passes.
+    assert judged(BASE, before).open
+    assert keys(judged(BASE, before, "efficacy-served:5%")) == ["unmeasured:efficacy-served"]
+
+
+def test_a_metric_that_was_asked_for_and_is_not_there_is_told_with_what_is() -> None:
+    asked = read_allowances(["efficacy-prefixed:5%"])
+    bare = with_edits(audit(), without("efficacy", "prefixed", "exact"), range(14))
+    gate = judge_gate(saved(bare), saved(bare), ("main@1", "now"), asked)
+    (closing,) = gate.closings
+    assert closing.key == "unmeasured:efficacy-prefixed"
+    assert closing.message.endswith("no edit of both sides has it; measured in both: efficacy-unprefixed.")

@@ -1,0 +1,117 @@
+"""Prompts that an edit must not change: grouped, worst first, each counted once, with conditions in words."""
+
+from __future__ import annotations
+
+import pytest
+from editguard.reports.html.prompt_views import (
+    OTHER_SUBJECTS,
+    condition_label,
+    highlighted,
+    judged_by_made_neighbours,
+    leak_rate,
+    prompt_groups,
+    prompt_rate,
+    worst_outcome,
+)
+from editguard.reports.verdict.prompt_outcomes import PromptResult
+
+from ...helpers.leak_logs import CONDITIONS, FACTS, NEIGHBOURS, asked, checked, outcome
+
+
+@pytest.mark.parametrize(
+    ("condition", "label"),
+    [
+        ("unprefixed", "no prefix"), ("family:none", "no prefix"), ("prefixed", "after a prefix"),
+        ("family:newline", "after a prefix: newline"), ("special:<|im_start|>", "after the token <|im_start|>"),
+        ("served", "as served"), ("everywhere", "all conditions"), ("corpus", "corpus"),
+    ],
+)  # fmt: skip
+def test_condition_label_of_each_kind_is_in_words(condition: str, label: str) -> None:
+    assert condition_label(condition) == label
+
+
+def test_prompt_groups_of_both_kinds_come_worst_first_with_kept_prompts_apart() -> None:
+    others, facts = prompt_groups(checked(leaks=2, flips=1, fact_leaks=1).prompts)
+    assert (others.name, facts.name) == ("other-subjects", "other-facts")
+    assert [view.worst.value for view in others.changed] == ["leak", "leak", "flip", "near-tie"]
+    assert len(others.kept) == len(NEIGHBOURS) - 4
+    assert others.said == "6 prompts about other subjects: 2 leak, 1 flips, 1 is a near tie."
+    assert all(view.made for view in (*facts.changed, *facts.kept))
+    assert not any(view.made for view in (*others.changed, *others.kept))
+
+
+def test_prompt_groups_of_a_leak_gather_conditions_with_the_same_words() -> None:
+    first = prompt_groups(asked("Istanbul", leaks=1))[0].changed[0]
+    (row,) = first.changed
+    assert (row.before, row.after) == ("the company", "Istanbul, and")
+    assert row.conditions == ("no prefix", "after a prefix: sentence")
+    assert first.kept_conditions == len(CONDITIONS) - 2
+
+
+def test_prompt_groups_without_prompts_are_empty() -> None:
+    assert prompt_groups([]) == []
+
+
+def test_prompt_groups_where_all_is_kept_say_so() -> None:
+    (group,) = prompt_groups([outcome("a"), outcome("b")])
+    assert (group.changed, group.said) == ((), "2 prompts about other subjects: all keep their answer.")
+
+
+def test_prompt_groups_of_an_unmeasured_prompt_show_it_before_flips() -> None:
+    (group,) = prompt_groups(
+        [outcome("a", "flip", after="x"), outcome("b", "unmeasured"), outcome("c", "leak", after="y")]
+    )
+    assert [view.prompt for view in group.changed] == ["c", "b", "a"]
+
+
+def test_prompt_rate_counts_a_prompt_once_whatever_its_conditions() -> None:
+    record = checked(leaks=2, flips=1, fact_leaks=1)
+    assert (leak_rate(record).failed, leak_rate(record).total) == (2, len(NEIGHBOURS))
+    assert prompt_rate([record, record], "locality", "flips").failed == 2
+    facts = prompt_rate([record], "other-facts", "leaks")
+    assert (facts.failed, facts.total) == (1, len(FACTS))
+
+
+def test_prompt_rate_without_prompts_takes_the_counts_of_the_log() -> None:
+    record = checked(leaks=2).model_copy(update={"prompts": []})
+    assert (leak_rate(record).passed, leak_rate(record).failed) == (4, 2)
+    assert leak_rate(record.model_copy(update={"measurements": []})).total == 0
+
+
+def test_prompt_rate_of_an_unmeasured_prompt_is_not_judged_and_no_pass() -> None:
+    record = checked().model_copy(update={"prompts": [outcome("a"), outcome("a", "unmeasured", "served")]})
+    rate = leak_rate(record)
+    assert (rate.passed, rate.not_judged, rate.total) == (0, 1, 1)
+
+
+def test_worst_outcome_prefers_other_words_and_then_the_largest_rise() -> None:
+    silent = outcome("a", "leak", target_after=0.9)
+    low, high = (
+        outcome(name, "leak", "family:newline", after="Rome", target_after=p) for name, p in (("b", 0.3), ("c", 0.6))
+    )
+    bare = outcome("d", "leak", after="Rome", target_after=0.2)
+    assert worst_outcome([silent, low, high], OTHER_SUBJECTS, PromptResult.LEAK) is high
+    assert worst_outcome([silent, low, high, bare], OTHER_SUBJECTS, PromptResult.LEAK) is bare
+    assert worst_outcome([silent], OTHER_SUBJECTS, PromptResult.FLIP) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "marked"),
+    [
+        ("Elon Musk, and", "Elon Musk", ["Elon Musk"]), ("elon musk.", "Elon Musk", ["elon musk"]),
+        ("Elon was", "Elon Musk", ["Elon"]), ("Romeo", "Rome", []), ("Rome", "", []), ("a+b", "a+b", ["a+b"]),
+        ("Türkiye is", "Türkiye", ["Türkiye"]),
+    ],
+)  # fmt: skip
+def test_highlighted_marks_the_target_as_whole_words(text: str, target: str, marked: list[str]) -> None:
+    parts = highlighted(text, target)
+    assert "".join(part.text for part in parts) == text
+    assert [part.text for part in parts if part.differs] == marked
+
+
+def test_judged_by_made_neighbours_is_true_where_the_file_gives_none() -> None:
+    assert judged_by_made_neighbours(checked(role="made-neighbour"))
+    assert not judged_by_made_neighbours(checked())
+    assert not judged_by_made_neighbours(checked(role="made-neighbour").model_copy(update={"measurements": []}))
+    both = checked().model_copy(update={"prompts": [*asked("x"), *asked("x", role="made-neighbour")]})
+    assert not judged_by_made_neighbours(both)

@@ -1,0 +1,78 @@
+"""No text is read as Markdown: GitHub's own renderer makes nothing of it but text."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import cmarkgfm
+import pytest
+from cmarkgfm.cmark import Options
+from editguard.reports.outputs.markdown_escaping import escaped, grid
+from editguard.reports.text import visible
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ...helpers.generated_logs import HOSTILE
+
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+marked = st.text(st.sampled_from(list("\\`*_{}[]()<>#+-.!|~$^@:/&; \n\tawx1=\"'")), max_size=40)
+
+
+def rendered(markdown: str) -> str:
+    """Return the HTML that GitHub's renderer makes of it, raw HTML and bare links included."""
+    return cmarkgfm.github_flavored_markdown_to_html(markdown, Options.CMARK_OPT_UNSAFE)
+
+
+def plain(text: str) -> str:
+    """Return text as it should be read: in one line, hidden characters spelled out."""
+    return " ".join(visible(text).split())
+
+
+def read(markup: str) -> str:
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", "", markup)).replace("\u200b", "").split())
+
+
+def test_the_renderer_makes_something_of_what_is_not_escaped() -> None:
+    assert "<a href" in rendered("https://evil.example")
+    assert "<img" in rendered("<img src=x>")
+    assert "<strong>" in rendered("**a**")
+
+
+@given(text=st.one_of(texts, marked))
+@example(text="www.evil.example")
+@example(text="mallory@evil.example")
+@example(text="~~a~~ **b** `c` [d](e) <f> &lt;")
+@example(text="1. one")
+@example(text="- item")
+@example(text="===")
+def test_a_paragraph_is_a_paragraph_of_that_text(text: str) -> None:
+    found = rendered(escaped(text))
+    assert set(re.findall(r"<[^>]*>", found)) <= {"<p>", "</p>"}
+    assert read(found) == plain(text)
+
+
+@given(cells=st.lists(st.one_of(texts, marked), min_size=2, max_size=2))
+@example(cells=["a|b", "\\|"])
+@example(cells=["\\", "`"])
+def test_a_cell_is_a_cell_of_that_text(cells: list[str]) -> None:
+    found = rendered("\n".join(grid(["a", "b"], [[escaped(cell) for cell in cells]])))
+    assert [read(cell) for cell in re.findall(r"<td>(.*?)</td>", found, re.DOTALL)] == [plain(cell) for cell in cells]
+    assert set(re.findall(r"</?(\w+)", found)) <= {"table", "thead", "tbody", "tr", "th", "td"}
+
+
+@pytest.mark.parametrize(
+    "text", ["@octocat", "a@octocat", "#1", "owner/name#1", "!2", "%3", "~label", "$4", "&epic", "^alert", ":tada:"]
+)
+def test_signs_that_sites_look_for_do_not_touch_what_follows(text: str) -> None:
+    assert not re.search(r"[@#!%~$^:][\w]|&amp;\w", escaped(text).replace("\\", ""))
+
+
+@pytest.mark.parametrize("text", ["5 %", "ratio: 1.2, bound 1.5", "a & b", "1.018; all 3", "Q: why? What!"])
+def test_ordinary_sentences_are_left_alone(text: str) -> None:
+    assert html.unescape(escaped(text)) == text
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_is_text(text: str) -> None:
+    assert set(re.findall(r"<[^>]*>", rendered(escaped(text)))) <= {"<p>", "</p>"}

@@ -1,0 +1,279 @@
+"""The page of a reproduction says what agrees and what does not, and shows hostile text as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from editguard.reports.reproduction.figures import draw
+from editguard.reports.reproduction.page import MOST_ROWS, render_reproduction
+from editguard.reports.reproduction.schema import Curves, Heat, Reproduction, Scatter
+
+from ...helpers.html_pages import PAYLOAD, Page
+from ...helpers.reproduction_data import (
+    claim,
+    curves,
+    experiment,
+    group,
+    heat,
+    poisoned,
+    reproduction,
+    scatter,
+    skipped,
+    table,
+)
+
+CLAIMS = [
+    claim(),
+    claim(here="None does.", agreement="differs", rule="A smaller model."),
+    claim(agreement="cannot be compared"),
+]
+
+
+def whole() -> Reproduction:
+    return reproduction(experiment(claims=CLAIMS), skipped())
+
+
+@pytest.fixture(scope="module")
+def source() -> str:
+    return render_reproduction(whole())
+
+
+@pytest.fixture(scope="module")
+def page(source: str) -> Page:
+    return Page(source)
+
+
+def text_of(found: Reproduction) -> str:
+    return " ".join(Page(render_reproduction(found)).text.split())
+
+
+def plotted(picture: Scatter | Curves | Heat) -> dict[str, Any]:
+    drawn: dict[str, Any] = json.loads(draw(picture).data)
+    return drawn
+
+
+# ------------------------------------------------------------------------------------------------------- the page
+
+
+def test_the_page_opens_with_what_was_found_on_what(page: Page) -> None:
+    text = " ".join(page.text.split())
+    assert "tiny · layer 5 of 30 layers · edits.json" in text
+    assert "1 of 3 statements of the paper agree with this run" in text
+    assert "Edited: 77 of 80 (first token)." in text
+    assert "Agree 1 seen here as there Differ 1" in text
+    assert "Experiments run 1 of 2 1 not run, and the page says why" in text
+    assert "1 First 1 1 1" in text
+    assert "2 Second not run" in text
+    assert text.index("Experiments run") < text.index("Does it?") < text.index("Provenance What was run")
+
+
+def test_an_experiment_tells_everything_that_it_holds(page: Page) -> None:
+    text = " ".join(page.text.split())
+    assert "All 77 collapse. None does. differs A smaller model." in text
+    assert "Source: Section 1" in text
+    assert "Model n Share tiny 77 0.25 large – 1.00×10³⁸" in text
+    assert "A note." in text
+    assert "Not run. The encoder is not installed." in text
+    assert page.text.count("As a table ") == 3
+    assert "1 h 2 min" in text
+
+
+def test_an_experiment_that_broke_is_no_experiment_that_was_left_out() -> None:
+    agreeing = experiment(claims=[claim()])
+    source = render_reproduction(reproduction(agreeing, skipped(), skipped(number=3, name="third", broken=True)))
+    text = " ".join(Page(source).text.split())
+    assert "Experiments run 1 of 3 1 not run, 1 broken, and the page says why" in text
+    assert "3 Second broken" in text
+    assert "Broken, a fault of editguard itself: please report it. The encoder is not installed." in text
+    assert '<section class="verdict void"' in source
+    assert '<section class="verdict pass"' in render_reproduction(reproduction(agreeing, skipped()))
+
+
+def test_reasons_have_a_column_only_where_there_are_some(page: Page) -> None:
+    assert "Agreement The same if" in " ".join(page.text.split())
+    assert "Agreement The same if" not in text_of(reproduction(experiment()))
+
+
+def test_anchors_are_there_once_and_every_link_has_its_target() -> None:
+    names = ["a", "a-title", "a-caption", "figure", "table"]
+    found = reproduction(
+        *(
+            experiment(number=n, name=f"e-{name}", tables=[], pictures=[scatter(name=name)])
+            for n, name in enumerate(names)
+        ),
+        experiment(number=9, name="e", tables=[table(name="title")], pictures=[]),
+    )
+    page = Page(render_reproduction(found))
+    assert len(page.ids) == len(set(page.ids))
+    assert set(page.links) <= set(page.ids)
+    assert {"e", "table-title", *(f"e-{name}" for name in names), *(f"figure-{name}" for name in names)} <= set(
+        page.ids
+    )
+    assert set(page.figures()) == {f"figure-{name}" for name in names}
+
+
+def test_a_reproduction_without_anything_to_compare_says_so() -> None:
+    assert "No statement of the paper was compared" in text_of(reproduction())
+    assert "No statement of the paper was compared" in text_of(reproduction(experiment(claims=[])))
+
+
+def test_a_long_table_is_folded_and_a_very_long_one_cut() -> None:
+    def of(rows: int) -> str:
+        return render_reproduction(
+            reproduction(experiment(pictures=[], tables=[table(columns=["n"], rows=[[n] for n in range(rows)])]))
+        )
+
+    assert "<details" not in of(25)
+    assert "<summary>26 rows</summary>" in of(26)
+    cut = of(MOST_ROWS + 1)
+    assert "Shown are the first" in cut
+    assert cut.count('<th scope="row" class="n">') == MOST_ROWS
+
+
+def test_tables_can_be_scrolled_by_keyboard_and_have_a_name(source: str) -> None:
+    assert '<div class="scroll" role="region" aria-label="Counts" tabindex="0">' in source
+
+
+# -------------------------------------------------------------------------------------------------- hostile text
+
+
+def strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from strings(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from strings(one)
+
+
+def test_text_from_outside_never_becomes_markup(page: Page) -> None:
+    source = render_reproduction(poisoned(whole(), f"{PAYLOAD}\ud800"))
+    found = Page(source)
+    assert found.shapes <= page.shapes | {("span", ("class",)), ("td", ("class",)), ("th", ("class", "scope"))}
+    assert len(found.scripts) == len(page.scripts)
+    assert "pwned=1" in found.text
+    assert "U+202E" in found.text
+    assert "U+D800" in found.text
+    assert not {"\u202e", "\ud800"} & set(source)
+    assert all(address.startswith("#") for address in found.addresses)
+    own = [content for attributes, content in found.scripts if "data-for" not in attributes]
+    assert not any("pwned" in content for content in own)
+    for figure in found.figures().values():
+        assert all(
+            "<" not in text.replace("<br>", "").replace("<sup>", "").replace("</sup>", "") for text in strings(figure)
+        )
+
+
+def test_no_free_text_is_left_out_of_the_page() -> None:
+    mark = "free-text-mark"
+    shown = render_reproduction(poisoned(whole(), mark)).count(mark)
+    assert shown > render_reproduction(poisoned(reproduction(skipped()), mark)).count(mark) > 12
+
+
+# ------------------------------------------------------------------------------------------------------- pictures
+
+
+def test_groups_differ_in_colour_symbol_and_dash() -> None:
+    groups = [group(name=str(n)) for n in range(12)]
+    data = plotted(curves(groups=groups))["data"]
+    looks = [(one["meta"]["role"], one["marker"]["symbol"], one["line"]["dash"]) for one in data]
+    assert len(set(looks)) == 12
+    assert all(one != other for one, other in pairwise(role for role, _, _ in looks))
+    assert {one["type"] for one in data} == {"scatter"}
+
+
+def test_a_point_says_what_it_is() -> None:
+    named = plotted(scatter(x_title="Layer", y_title="Norm"))["data"][0]
+    assert named["text"][0] == "collapse<br>a<br>Layer: 1<br>Norm: 10"
+    projected = plotted(scatter(groups=[group(labels=[])]))
+    assert projected["data"][0]["text"][0] == "collapse"
+    assert projected["layout"]["xaxis"]["showticklabels"] is False
+
+
+def test_quotes_are_shown_as_quotes() -> None:
+    # Plotly knows &lt; and &amp;, and would show &quot; as it stands.
+    assert plotted(scatter(groups=[group(name='"a" & <b>')]))["data"][0]["name"] == '"a" &amp; &lt;b&gt;'
+
+
+def test_what_has_no_place_on_a_logarithmic_axis_is_counted() -> None:
+    picture = scatter(groups=[group(x=[0, 1, 2], y=[1, -1, 3])], log_x=True, log_y=True, y_title="Norm")
+    assert plotted(picture)["data"][0]["x"] == [2]
+    assert "2 points are zero or below and not drawn" in draw(picture).caption
+    assert draw(picture).rows == (("collapse", "3", "1", "1"),)
+    lost = curves(groups=[group(x=[1], y=[0], labels=[])], log_y=True)
+    assert "1 point is zero or below" in draw(lost).caption
+    assert plotted(lost)["data"][0]["visible"] is False
+
+
+def test_a_picture_without_points_is_drawn_empty() -> None:
+    empty = group(x=[], y=[], labels=[])
+    assert draw(scatter(groups=[empty])).rows == (("collapse", "0", "–", "–"),)
+    assert draw(curves(groups=[empty])).rows == (("collapse", "0", "–", "–", "–"),)
+    assert plotted(scatter(groups=[]))["data"] == []
+    assert draw(heat(x=[], y=[], z=[])).rows == ()
+
+
+def test_means_of_the_largest_numbers_do_not_overflow() -> None:
+    assert draw(scatter(groups=[group(y=[1.7e308] * 3)])).rows[0][3] == "1.70×10³⁰⁸"
+
+
+def test_a_grid_shows_its_values_and_where_there_are_none() -> None:
+    grid, gaps = plotted(heat(x_title="Layer"))["data"]
+    assert grid["z"] == [[1.0, 100.0], [None, 0.0]]
+    assert grid["text"][0][1] == "one<br>Layer: 1<br>norm: 100"
+    assert (gaps["x"], gaps["y"]) == ([0], [1])
+    assert gaps["text"] == ["two<br>Layer: 0<br>norm: not measured"]
+    assert draw(heat()).rows == (("one", "2", "1", "0", "100", "1"), ("two", "1", "0", "1", "0", "1"))
+    assert draw(heat(z=[[None, None]] * 2)).rows[0] == ("one", "0", "–", "–", "–", "–")
+
+
+def test_logarithmic_colours_leave_out_zero_and_what_was_not_measured() -> None:
+    picture = heat(log=True)
+    grid, gaps, zeros = plotted(picture)["data"]
+    assert grid["z"] == [[0.0, 2.0], [None, None]]
+    assert "norm: 100" in grid["text"][0][1]
+    assert grid["colorbar"]["ticktext"] == ["10<sup>0</sup>", "10<sup>1</sup>", "10<sup>2</sup>"]
+    assert (gaps["x"], zeros["x"]) == ([0], [1])
+    assert "A cross stands" in draw(picture).caption
+    assert "A ring stands" in draw(picture).caption
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ([5.0, 5.0], ["5"]),
+        ([4.0, 6.0], ["4", "6"]),
+        ([0.0, None], None),
+        ([1e-300, 1e300], 7),
+        ([2.0, 12.0], ["2", "12"]),
+    ],
+)
+def test_the_scale_of_logarithmic_colours_names_values(values: list[float | None], ticks: Any) -> None:
+    bar = plotted(heat(y=["one"], z=[values], log=True))["data"][0]["colorbar"]
+    shown = bar.get("ticktext")
+    assert len(shown) == ticks if isinstance(ticks, int) else shown == ticks
+
+
+def test_values_on_both_sides_of_zero_get_two_colours() -> None:
+    grid = plotted(heat(z=[[-1.0, 4.0], [0.0, 2.0]]))["data"][0]
+    assert (grid["zmin"], grid["zmax"]) == (-4.0, 4.0)
+    assert grid["meta"]["role"] != grid["meta"]["below"]
+
+
+def test_equal_labels_stay_apart_and_none_is_read_as_a_date() -> None:
+    drawn = plotted(heat(x=["2024-01-01", "2024-01-01"], y=["7", "7"]))
+    assert (drawn["data"][0]["x"], drawn["data"][0]["y"]) == ([0, 1], [0, 1])
+    assert drawn["layout"]["xaxis"]["ticktext"] == ["2024-01-01", "2024-01-01"]
+
+
+def test_many_points_are_thinned_and_the_caption_says_so() -> None:
+    many = list(map(float, range(6000)))
+    figure = draw(scatter(groups=[group(x=many, y=many, labels=[])]))
+    assert "Drawn are 1000 of 6000 marks." in figure.caption
+    assert figure.rows[0][1] == "6000"

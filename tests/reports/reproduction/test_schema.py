@@ -1,0 +1,73 @@
+"""The schema of a reproduction refuses what does not fit together, and says what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from editguard.reports.reproduction.schema import Experiment, Reproduction
+from pydantic import ValidationError
+
+from ...helpers.reproduction_data import claim, curves, experiment, group, heat, reproduction, scatter, skipped, table
+
+
+def test_what_fits_together_survives_its_own_json() -> None:
+    cells: list[list[Any]] = [["a", True], [1, 1.0], [None, 2**70], ["1", False]]
+    found = reproduction(experiment(tables=[table(columns=["x", "y"], rows=cells)]), skipped())
+    again = Reproduction.model_validate_json(found.model_dump_json())
+    assert again == found
+    assert [[type(cell) for cell in row] for row in again.experiments[0].tables[0].rows] == [
+        [type(cell) for cell in row] for row in cells
+    ]
+
+
+@pytest.mark.parametrize(
+    ("make", "changes", "said"),
+    [
+        (table, {"rows": [["tiny", 1]]}, "every row of table 'counts' must have 3 cells"),
+        (table, {"columns": ["a", "a", "b"]}, "names a column twice"),
+        (table, {"name": "Two Words"}, "pattern"),
+        (table, {"name": "../up"}, "pattern"),
+        (table, {"rows": [["a", float("nan"), 1]]}, "finite"),
+        (group, {"y": [1.0]}, "3 x, 1 y and 3 labels"),
+        (group, {"labels": ["a"]}, "3 x, 3 y and 1 labels"),
+        (group, {"x": [1, 2, float("inf")]}, "finite"),
+        (heat, {"z": [[1.0, 2.0]]}, "must have 2 rows of 2"),
+        (heat, {"z": [[1.0, 2.0], [3.0]]}, "must have 2 rows of 2"),
+        (claim, {"agreement": "perhaps"}, "agrees"),
+        (scatter, {"kind": "curves"}, "scatter"),
+        (experiment, {"claims": [], "tables": []}, "neither a claim nor a table"),
+        (experiment, {"number": -1}, "greater than or equal"),
+        (experiment, {"colour": "red"}, "Extra inputs"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(make: Callable[..., Any], changes: dict[str, Any], said: str) -> None:
+    make()
+    with pytest.raises(ValidationError, match=said):
+        make(**changes)
+
+
+def test_a_name_is_used_once() -> None:
+    with pytest.raises(ValidationError, match="points is there twice"):
+        reproduction(experiment(tables=[table(name="points")]))
+    with pytest.raises(ValidationError, match="first is there twice"):
+        reproduction(experiment(), skipped(name="first"))
+
+
+@pytest.mark.parametrize("name", ["main", "experiments", "provenance", "figure-points", "table-counts"])
+def test_an_experiment_leaves_the_pages_own_anchors_alone(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"has one '{name}' already"):
+        reproduction(experiment(name=name))
+
+
+def test_an_experiment_that_was_not_run_needs_nothing_but_the_reason() -> None:
+    assert skipped().claims == []
+    with pytest.raises(ValidationError, match="does not say why"):
+        Experiment(number=1, name="a", title="", question="", source="")
+
+
+def test_pictures_are_told_apart_by_their_kind() -> None:
+    found = reproduction(experiment(pictures=[heat(), curves(), scatter()]))
+    again = Reproduction.model_validate_json(found.model_dump_json())
+    assert [picture.kind for picture in again.experiments[0].pictures] == ["heat", "curves", "scatter"]

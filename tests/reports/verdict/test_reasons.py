@@ -1,0 +1,213 @@
+"""The reasons of a verdict: what a control missed is named, and nothing is said of one that showed what it must."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from editguard.reports import render_html
+from editguard.reports.log.control_observations import Seen, Sighting
+from editguard.reports.log.file import Log
+from editguard.reports.log.schema import ControlRecord, Footer, Header, SkippedRequest
+from editguard.reports.outputs.junit import render_junit
+from editguard.reports.outputs.markdown import render_markdown
+from editguard.reports.verdict.digest import digest, summarise
+from editguard.reports.verdict.edit_story import Decided
+from editguard.reports.verdict.reasons import control_fault, not_controlled, pass_reason, void_reasons
+from pydantic import ValidationError
+
+from ...helpers import synthetic_logs as synthetic
+from ...helpers.html_pages import Page
+
+
+def sighting(kind: str, name: str, expected: Seen, seen: Seen, *, ok: bool | None, why: str = "") -> Sighting:
+    return Sighting.model_validate(
+        {"kind": kind, "name": name, "expected": expected, "seen": seen, "by_edit": ok is True, "by_evidence": False,
+         "ok": ok, "why": why}
+    )  # fmt: skip
+
+
+def with_sightings(log: Log, index: int, *sightings: Sighting) -> Log:
+    ok = all(one.ok is not False for one in sightings)
+    changed = log.controls[index].model_copy(update={"sightings": [*sightings], "ok": ok})
+    return replace(log, controls=(*log.controls[:index], changed, *log.controls[index + 1 :]))
+
+
+MISSED = [
+    ("probe", "sink-key", Seen.FIRES, Seen.SILENT, 0, "the probe 'sink-key' was silent where it must fire (known bad)"),
+    ("probe", "sink-key", Seen.SILENT, Seen.FIRES, 2, "the probe 'sink-key' fired where it must be silent (known good)"),
+    ("probe", "sink-key", Seen.FIRES, Seen.ERRORS, 0, "the probe 'sink-key' errored where it must fire (known bad)"),
+    ("check", "drift", Seen.FAILS, Seen.PASSES, 0, "the check 'drift' passed where it must fail (known bad)"),
+    ("check", "drift", Seen.PASSES, Seen.FAILS, 2, "the check 'drift' failed where it must pass (known good)"),
+    ("check", "drift", Seen.PASSES, Seen.JUDGES_NOTHING, 2,
+     "the check 'drift' judged nothing where it must pass (known good)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "name", "expected", "seen", "index", "said"), MISSED)
+def test_what_a_control_missed_voids_the_audit_and_is_named_everywhere(
+    log: Log, kind: str, name: str, expected: Seen, seen: Seen, index: int, said: str
+) -> None:
+    broken = with_sightings(log, index, sighting(kind, name, expected, seen, ok=False))
+    summary = summarise(broken)
+    assert (summary.verdict, summary.exit_code, summary.controls_ok) == ("void", 1, False)
+    (reason,) = summary.reasons
+    # The edit itself showed what it must, so nothing else is said of the control.
+    assert reason == f"Control {log.controls[index].id!r} shows that {said}: the audit proves nothing."
+    assert "where it must" in Page(render_html(broken)).text
+    assert "where it must" in render_markdown(broken)
+    assert b"where it must" in render_junit(broken)
+
+
+def test_a_control_that_missed_its_end_too_says_both(log: Log) -> None:
+    rng = random.Random(3)
+    missed = sighting("probe", "sink-key", Seen.FIRES, Seen.SILENT, ok=False)
+    for collapse in (True, False):
+        record = synthetic.control("again", rng, collapse=collapse, ok=False).model_copy(update={"sightings": [missed]})
+        story = digest(replace(log, controls=(record,))).controls[0]
+        fault = control_fault(story)
+        assert fault is not None
+        assert fault.startswith("Control 'again' was to show a ")
+        assert "the probe 'sink-key' was silent where it must fire (known bad): the checks prove nothing." in fault
+
+
+def faulty(log: Log, *, collapse: bool, ok: bool = False, missed: bool = False, **changes: object) -> str:
+    """Return why a control proves nothing that showed, or did not show, a collapse."""
+    rng = random.Random(3)
+    record = synthetic.control("again", rng, collapse=collapse, ok=ok)
+    seen = [sighting("probe", "sink-key", Seen.FIRES, Seen.SILENT, ok=False)] if missed else []
+    record = record.model_copy(update={"ok": False, "sightings": seen, **changes})
+    fault = control_fault(digest(replace(log, controls=(record,))).controls[0])
+    assert fault is not None
+    return fault
+
+
+def test_a_control_says_what_it_showed_instead(log: Log) -> None:
+    unmeasured = synthetic.perplexity(1.0).model_copy(update={"value": None, "verdict": "unmeasured"})
+    measured = {"measurements": [synthetic.perplexity(1.0123)]}
+    said = "Control 'again' was to show {}, but {}: the checks prove nothing."
+    assert faulty(log, collapse=True, **measured) == said.format("a collapse", "the perplexity ratio was 1.012")
+    assert "no perplexity ratio was measured" in faulty(log, collapse=True, measurements=[])
+    assert "no perplexity ratio was measured" in faulty(log, collapse=True, measurements=[unmeasured])
+    assert faulty(log, collapse=False, ok=True) == said.format("a sound model", "it was not")
+    assert "it collapsed the model: perplexity ratio" in faulty(log, collapse=False)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "verdict", "shown"), [(40.0, "fail", True), (40.0, "pass", False), (1.0, "fail", False), (1.0, "pass", False)]
+)  # fmt: skip
+def test_a_collapse_is_shown_by_its_ratio_and_its_verdict_together(
+    log: Log, ratio: float, verdict: str, shown: bool
+) -> None:
+    fault = faulty(log, collapse=True, missed=True, verdict=verdict, measurements=[synthetic.perplexity(ratio)])
+    assert ("shows that the probe 'sink-key'" in fault) is shown
+    assert ("was to show a collapse" in fault) is not shown
+
+
+def test_an_edit_is_no_control(log: Log) -> None:
+    assert [control_fault(story) for story in digest(log).stories] == [None] * 60
+
+
+def under(log: Log, **policy: bool) -> Log:
+    header = log.header.model_copy(update={"policy": log.header.policy | policy})
+    return replace(log, header=header)
+
+
+def test_each_fail_is_said_and_nothing_else(log: Log) -> None:
+    made = replace(log, edits=tuple(one for one in log.edits if one.outcome != "refused"))
+    made = replace(made, header=made.header.model_copy(update={"requests": len(made.edits)}))
+    made = replace(made, footer=Footer(records=len(made.edits) + len(made.controls), seconds=1.0))
+    assert summarise(under(made, allow_refused=False)).verdict == "pass"
+    fails = {"verdict": "fail", "outcome": "rolled-back", "error": "it was not liked"}
+    two = tuple(one.model_copy(update=fails if n < 2 else {}) for n, one in enumerate(made.edits))
+    names = ", ".join(repr(one.id) for one in two[:2])
+    failed, others = summarise(replace(made, edits=two)).reasons
+    assert failed == f"2 edits failed: {names}."
+    assert others.startswith("52 of 54 edits passed and may ship by themselves: ")
+    weights = two[3].weights
+    assert weights is not None
+    left = {"weights": weights.model_copy(update={"kept": True, "restored": None, "restored_ok": None})}
+    kept = tuple(one.model_copy(update=left if n == 3 else {}) for n, one in enumerate(made.edits))
+    assert summarise(replace(made, edits=kept)).reasons == [
+        f"Edit {kept[3].id!r} was left in the model, though each was to be made alone."
+    ]
+    for torn in (False, True):
+        (reason,) = summarise(replace(made, footer=None, torn=torn)).reasons
+        assert reason.endswith("its last line is cut short." if torn else "the log has no footer.")
+
+
+def test_a_pass_says_what_it_rests_on(log: Log) -> None:
+    stories = digest(log).stories
+    ratios = [story.ratio for story in stories if story.decided is not Decided.REFUSED and story.ratio is not None]
+    one = replace(log, controls=log.controls[:1])
+    assert pass_reason(log, stories) == (
+        f"60 edits audited, none failed; worst perplexity ratio {max(ratios):.4g}; all 3 controls showed what was expected."
+    )
+    assert pass_reason(one, stories).endswith("; the control showed what was expected.")
+    # A ratio of an edit that was refused in the end is none of a model that ships.
+    refused = [replace(story, decided=Decided.REFUSED, ratio=9.0) for story in stories[:2]]
+    unknown = [replace(story, ratio=None) for story in stories[2:4]]
+    assert "; no edit was applied;" in pass_reason(log, [*refused, *unknown])
+    # Nor is what nobody looked at.
+    skipped = [SkippedRequest(where="e.jsonl:7", field="prompt", message="has no subject")]
+    arguments = {**log.header.arguments, "limit": 60}
+    part = replace(log, header=log.header.model_copy(update={"skipped_invalid": skipped, "arguments": arguments}))
+    assert (
+        "none failed; 1 record of the file that is not valid left out; only the first 60 looked at (--limit); worst"
+    ) in pass_reason(part, stories)
+
+
+def test_controls_that_hold_and_logs_without_sightings_give_no_reason(log: Log) -> None:
+    seen = sighting("check", "drift", Seen.FAILS, Seen.FAILS, ok=True)
+    held = with_sightings(log, 0, seen)
+    assert list(void_reasons(held, digest(held).controls)) == []
+    old = [one.model_dump(mode="json") for one in log.controls]
+    for values in old:
+        del values["sightings"]
+    read = tuple(ControlRecord.model_validate(values) for values in old)
+    assert summarise(replace(log, controls=read)).verdict == "pass"
+
+
+def test_what_is_not_controlled_is_told_once_and_voids_nothing(log: Log) -> None:
+    foreign = sighting("probe", "foreign", Seen.FIRES, Seen.SILENT, ok=None, why="it brings no known-bad of its own")
+    told = with_sightings(with_sightings(log, 0, foreign), 1, foreign)
+    assert not_controlled(told.controls) == ["probe foreign: it brings no known-bad of its own"]
+    summary = summarise(told)
+    assert (summary.verdict, summary.not_controlled) == ("pass", not_controlled(told.controls))
+    assert "Not controlled: probe foreign" in Page(render_html(told)).text
+    assert "Not controlled: probe foreign" in render_markdown(told)
+
+
+def test_the_page_tells_of_each_probe_and_check_what_was_seen(log: Log) -> None:
+    seen = sighting("check", "drift", Seen.FAILS, Seen.FAILS, ok=True)
+    text = " ".join(Page(render_html(with_sightings(log, 0, seen))).text.split())
+    assert "Probes and checks under control" in text
+    assert "check drift" in text
+    assert "2 of 2 probes and checks caught a known bad" in render_markdown(with_sightings(log, 0, seen))
+
+
+def test_ok_is_never_said_of_what_was_not_seen(log: Log) -> None:
+    for changes in ({"seen": Seen.SILENT}, {"by_edit": False}):
+        values = sighting("probe", "sink-key", Seen.FIRES, Seen.FIRES, ok=True).model_dump() | changes
+        with pytest.raises(ValidationError, match="was expected and not seen"):
+            Sighting.model_validate(values)
+    missed = sighting("probe", "sink-key", Seen.FIRES, Seen.SILENT, ok=False)
+    with pytest.raises(ValidationError, match="sink-key did not show what it must"):
+        ControlRecord.model_validate(log.controls[0].model_dump() | {"sightings": [missed]})
+
+
+def test_a_missing_control_is_named_whatever_the_policy_says(log: Log) -> None:
+    def under(controls: bool, shown: tuple[ControlRecord, ...]) -> list[str]:
+        header: Header = log.header.model_copy(update={"policy": log.header.policy | {"controls": controls}})
+        changed = replace(log, header=header, controls=shown)
+        return list(void_reasons(changed, digest(changed).controls))
+
+    for demanded in (True, False):
+        assert under(demanded, log.controls) == []
+        assert under(demanded, log.controls[1:]) == ["1 control is missing: 'rome-1'."]
+        assert under(demanded, log.controls[2:]) == ["2 controls are missing: 'rome-1', 'rome-2'."]
+    (demanded_,) = under(True, ())
+    assert demanded_.startswith("No control was recorded, though the policy demands them")
+    (announced,) = under(False, ())
+    assert announced == "No control was recorded, though the header announces 'rome-1', 'rome-2', 'sound-1'."

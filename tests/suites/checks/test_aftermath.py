@@ -1,0 +1,272 @@
+"""What follows the target: sentences and repetitions by hand, texts held to plain generation, what must be caught."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from editguard.probes.forward import generation
+from editguard.probes.requests.request import EditRequest
+from editguard.suites.answer_outcomes import says
+from editguard.suites.check import Bench, Measured, Outcome
+from editguard.suites.checks.aftermath import Aftermath, repeats, sentence
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ...helpers.check_benches import ASKED, LIMITS, bench_of, disturb, says_only, talkative
+from ...helpers.tokenizer_kinds import byte_level
+
+TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}\n{% endfor %}<|im_start|>assistant: "
+LYON = replace(ASKED, target_new="Lyon", target_true="Paris", true_aliases=("France",))
+STRICT = replace(LIMITS, repeats=0.0)
+STATEMENTS = ["", "\n", "Here is a fact. "]
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("Lyon. It is", "Lyon."),
+        ("Lyon, a city! And", "Lyon, a city!"),
+        ("Lyon? Yes", "Lyon?"),
+        ("Lyon.", "Lyon."),
+        ("Lyon", "Lyon"),
+        ("\n\n Lyon is\na city", "Lyon is"),
+        ("  Lyon  ", "Lyon"),
+        ("Lyon v1.5 is", "Lyon v1.5 is"),
+        ("東京です。 次は", "東京です。"),
+        ("東京です。次は", "東京です。"),
+        ("東京！次は", "東京！"),
+        ("", ""),
+        ("\n", ""),
+        (". Lyon", "."),
+        ("Lyon...and", "Lyon...and"),
+        ("Lyon... and", "Lyon..."),
+    ],
+)
+def test_a_sentence_ends_with_its_mark_or_its_line(text: str, first: str) -> None:
+    assert sentence(text) == first
+
+
+@given(st.text())
+def test_a_sentence_is_the_begin_of_its_text_and_a_sentence_itself(text: str) -> None:
+    found = sentence(text)
+    assert text.lstrip().startswith(found)
+    assert "\n" not in found
+    assert sentence(found) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "again"),
+    [
+        ("Lyon, in France.", "Lyon", False),
+        ("Lyon, Lyon.", "Lyon", True),
+        ("Lyon and LYON", "Lyon", True),
+        ("Lyon and Lyons", "Lyon", False),
+        ("the New York of New York", "New York", True),
+        ("New York, York", "New York", False),
+        ("New, York New York", "New York", True),
+        ("one two three one two three", "Lyon", True),
+        ("one two three two three", "Lyon", False),
+        ("one two three one two", "Lyon", False),
+        ("a a a", "Lyon", False),
+        ("a a a a", "Lyon", True),
+        ("One two. Three, one TWO three!", "Lyon", True),
+        ("", "Lyon", False),
+        ("! ! !", "!", False),
+        # Without spaces between words.
+        ("東京、東京、東京", "東京", True),
+        ("東京は日本の首都", "東京", False),
+        ("กรุงเทพกรุงเทพ", "กรุงเทพ", True),
+        ("the U.S., the U.S. and", "U.S.", True),
+    ],
+)
+def test_a_text_repeats_itself_by_the_target_or_by_three_words_in_a_row(text: str, target: str, again: bool) -> None:
+    assert repeats(text, target) is again
+
+
+@given(st.text(), st.text())
+def test_nothing_repeats_itself_in_a_text_without_words(text: str, target: str) -> None:
+    assert not repeats("".join(one for one in text if not (one.isalnum() or one == "_")), "Lyon")
+    repeats(text, target)
+
+
+# ------------------------------------------------------------------------------------------------------- what is written
+
+
+def with_chat() -> Bench:
+    made = byte_level()
+    made.chat_template = TEMPLATE
+    return bench_of(talkative(tokenizer=made), limits=STRICT)
+
+
+def forms(bench: Bench, request: EditRequest = LYON) -> list[tuple[str, str]]:
+    return [(form.condition, form.text) for form in Aftermath().prepare(bench, [request])[0].forms]
+
+
+def written(bench: Bench, text: str) -> str:
+    lm = bench.lm
+    ids = torch.tensor([lm.tokenizer(text).input_ids])
+    with torch.no_grad():
+        out = lm.model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=50, do_sample=False, pad_token_id=0
+        )
+    return sentence(str(lm.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)))
+
+
+def measured(bench: Bench, request: EditRequest, needs_prefix: bool = False, edit: Any = lambda: None) -> Measured:
+    (before,) = Aftermath().prepare(bench, [request])
+    edit()
+    return Aftermath().measure(bench, request, before, needs_prefix)
+
+
+@pytest.mark.tiny
+def test_the_fact_is_asked_for_in_statements_a_question_and_a_chat() -> None:
+    asked = "Which city is the twin of Istanbul?"
+    request = replace(LYON, question=asked)
+    assert forms(with_chat(), request) == [
+        *[("statement", prefix + LYON.prompt) for prefix in STATEMENTS],
+        ("question", f"Question: {asked}\nAnswer:"),
+        ("chat", f"<|im_start|>user\n{asked}\n<|im_start|>assistant: "),
+    ]
+    made = f'Complete this sentence: "{LYON.prompt} ..."'
+    assert forms(bench_of(talkative()))[3:] == [("question", f"Question: {made}\nAnswer:")]
+
+
+@pytest.mark.tiny
+@pytest.mark.parametrize(
+    "template", ["{{ raise_exception('no users') }}", "{% if %}", "{{ messages[0]['nothing']['at all'] }}"]
+)
+def test_a_template_that_takes_no_question_leaves_the_chat_out(template: str) -> None:
+    made = byte_level()
+    made.chat_template = template
+    assert [condition for condition, _ in forms(bench_of(talkative(tokenizer=made)))][3:] == ["question"]
+
+
+@pytest.mark.tiny
+def test_no_chat_begins_with_a_second_begin_of_text_token() -> None:
+    made = byte_level(bos=True)
+    made.bos_token, made.chat_template = "<s>", "{{ bos_token }}" + TEMPLATE
+    bench = bench_of(talkative(tokenizer=made))
+    ids = bench.lm.tokenizer(forms(bench)[-1][1]).input_ids
+    assert ids.count(0) == 1
+
+
+@pytest.mark.tiny
+def test_every_count_is_that_of_plain_generation() -> None:
+    bench = with_chat()
+    (before,) = Aftermath().prepare(bench, [LYON])
+    was = {form.text: written(bench, form.text) for form in before.forms}
+    seen = set()
+    for seed in range(4):
+        disturb(bench, seed, 5.0)
+        found = Aftermath().measure(bench, LYON, before, False).measurements
+        for condition in ("statement", "question", "chat"):
+            texts = [form.text for form in before.forms if form.condition == condition]
+            now = [written(bench, text) for text in texts]
+            again = [
+                repeats(after, "Lyon") and not repeats(was[text], "Lyon")
+                for text, after in zip(texts, now, strict=True)
+            ]
+            old = [any(says(after, one) for one in ("Paris", "France")) for after in now]
+            counts = {"said": [says(after, "Lyon") for after in now], "repeats": again, "old-answer": old}
+            for metric, values in counts.items():
+                (item,) = [one for one in found if (one.metric, one.condition) == (metric, condition)]
+                assert item.value == pytest.approx(sum(values) / len(values))
+                assert item.passed + item.failed == len(texts)
+                seen.add((metric, sum(values) > 0))
+            (judged,) = [one for one in found if (one.metric, one.condition) == ("repeats", condition)]
+            expected = Outcome.FAIL if any(again) else Outcome.PASS
+            assert judged.outcome is (expected if condition == "statement" else Outcome.INFO)
+    assert {("said", True), ("old-answer", True)} <= seen
+
+
+@pytest.mark.tiny
+@pytest.mark.parametrize(("most", "outcome"), [(0.0, Outcome.FAIL), (0.99, Outcome.FAIL), (1.0, Outcome.PASS)])
+def test_statements_that_begin_to_repeat_themselves_are_judged_by_the_policys_bound(
+    most: float, outcome: Outcome
+) -> None:
+    bench = bench_of(talkative(), limits=replace(LIMITS, repeats=most))
+    (before,) = Aftermath().prepare(bench, [LYON])
+    quiet = before._replace(written=tuple((bench.lm.tokenizer(" is").input_ids[0],) for _ in before.written))
+    says_only(bench.lm, " Lyon")
+    with torch.no_grad():
+        # Whichever way the hidden state points, one word is greatest.
+        word = bench.lm.tokenizer(" Lyon").input_ids[0]
+        head = bench.lm.model.get_output_embeddings()
+        head.weight.zero_()
+        bench.lm.model.lm_head.bias = torch.nn.Parameter(
+            torch.nn.functional.one_hot(torch.tensor(word), len(head.weight)).float()
+        )
+    found = Aftermath().measure(bench, LYON, quiet, False).measurements
+    (judged,) = [one for one in found if one.outcome is not Outcome.INFO]
+    assert (judged.metric, judged.condition, judged.value, judged.outcome) == ("repeats", "statement", 1.0, outcome)
+    assert "3 of 3 texts repeat themselves after the target" in judged.message
+
+
+@pytest.mark.tiny
+def test_a_text_that_repeated_itself_before_is_not_the_edits_fault() -> None:
+    bench = bench_of(says_only(talkative(), " Lyon"), limits=STRICT)
+    found = measured(bench, LYON)
+    (judged,) = [one for one in found.measurements if one.outcome is not Outcome.INFO]
+    assert (judged.value, judged.outcome) == (0.0, Outcome.PASS)
+    assert any(repeats(one.before, "Lyon") for one in found.generations)
+
+
+@pytest.mark.tiny
+def test_of_an_edit_that_needs_a_prefix_the_bare_prompt_is_left_out() -> None:
+    bench = bench_of(talkative(), limits=STRICT)
+    counted = {}
+    for needs_prefix in (False, True):
+        found = measured(bench, LYON, needs_prefix)
+        (item,) = [one for one in found.measurements if (one.metric, one.condition) == ("repeats", "statement")]
+        counted[needs_prefix] = item.passed + item.failed
+        first = "\n" + LYON.prompt if needs_prefix else LYON.prompt
+        assert [one.prompt for one in found.generations] == [first, forms(bench)[3][1]]
+        (question,) = [one for one in found.measurements if (one.metric, one.condition) == ("repeats", "question")]
+        assert question.passed + question.failed == 1
+    assert counted == {False: 3, True: 2}
+
+
+@pytest.mark.tiny
+def test_without_an_old_answer_none_is_looked_for() -> None:
+    request = replace(LYON, target_true=None, true_aliases=())
+    found = measured(bench_of(talkative()), request).measurements
+    assert {one.metric for one in found} == {"said", "repeats"}
+
+
+class Update(NamedTuple):
+    left: torch.Tensor
+    right: torch.Tensor
+
+
+@pytest.mark.tiny
+def test_what_an_edited_model_will_write_is_guessed_and_then_only_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, make = bench_of(talkative(), limits=STRICT), torch.Generator().manual_seed(2)
+    sizes = bench.site.d_model, bench.site.d_ff
+    requests = [LYON, replace(LYON, prompt="Istanbul is", target_true=None), replace(LYON, target_new="is")]
+    updates = [Update(*(torch.randn(size, generator=make) for size in sizes)) for _ in requests]
+    monkeypatch.setattr("editguard.suites.checks.aftermath._AT_ONCE", 2)
+    states = Aftermath().prepare(bench, requests, updates)
+    for request, state, update in zip(requests, states, updates, strict=True):
+        bench.site.write(bench.weight + torch.outer(update.left, update.right))
+        unaided = Aftermath().measure(bench, request, state._replace(guesses=((0,),) * len(state.forms)), False)
+        with monkeypatch.context() as patch:
+            patch.setattr(generation, "_generate", lambda *_, **__: pytest.fail("the guess was not enough"))
+            aided = Aftermath().measure(bench, request, state, False)
+        assert aided == unaided
+        bench.site.write(bench.weight)
+
+
+# ---------------------------------------------------------------------------------------------------- what must be caught
+
+
+@pytest.mark.tiny
+@pytest.mark.parametrize("target", ["Lyon", "New York", "東京"])
+@pytest.mark.parametrize(("most", "outcome"), [(0.0, Outcome.FAIL), (0.7, Outcome.FAIL), (1.0, Outcome.PASS)])
+def test_the_target_over_and_over_is_caught(target: str, most: float, outcome: Outcome) -> None:
+    bench = bench_of(talkative(), limits=replace(LIMITS, repeats=most))
+    request = replace(LYON, target_new=target)
+    bad = Aftermath().known_bad(bench, request, Aftermath().prepare(bench, [request])[0])
+    assert [(one.metric, one.value, one.outcome) for one in bad.measurements] == [("repeats", 1.0, outcome)]

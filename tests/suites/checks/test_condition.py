@@ -1,0 +1,199 @@
+"""Entropy and repetition by hand; a model that repeats itself fails, and drift is what is really in the weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import NamedTuple
+
+import pytest
+import torch
+from editguard.probes.forward import generation
+from editguard.suites.check import Bench, Measurement, Outcome
+from editguard.suites.checks.degeneracy import Degeneracy, generate, repetition, word_entropy
+from editguard.suites.checks.drift import Drift
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ...helpers.check_benches import bench_of, break_site, disturb, talkative
+from ...helpers.tiny_family import REQUEST, tiny_language_model
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("", 0.0),
+        ("word", 0.0),
+        ("a b", 1.0),
+        ("one two three four", 1.0),
+        ("a a", 0.0),
+        ("A a", 0.0),
+        ("the the the the the", 0.0),
+        ("a a b b", math.log(2) / math.log(4)),
+        ("a a a b", (0.75 * math.log(4 / 3) + 0.25 * math.log(4)) / math.log(4)),
+        ("a, b", 1.0),
+        ("!!! !!!", 0.0),
+        ("東京 は 東京", (2 / 3 * math.log(3 / 2) + 1 / 3 * math.log(3)) / math.log(3)),
+    ],
+)
+def test_word_entropy_by_hand(text: str, value: float) -> None:
+    assert word_entropy(text) == pytest.approx(value, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("", 0.0),
+        ("a", 0.0),
+        ("a b", 0.0),
+        ("a b c d", 0.0),
+        ("a b a b", 1 / 3),
+        ("a a a", 1 / 2),
+        ("x x x x x x x x x x x", 9 / 10),
+        ("A b a B", 1 / 3),
+    ],
+)
+def test_repetition_by_hand(text: str, value: float) -> None:
+    assert repetition(text) == pytest.approx(value)
+
+
+@given(st.text())
+def test_both_lie_between_0_and_1(text: str) -> None:
+    assert 0.0 <= word_entropy(text) <= 1.0 + 1e-12
+    assert 0.0 <= repetition(text) <= 1.0
+
+
+def degeneracy(bench: Bench, before: object) -> dict[str, Measurement]:
+    return {item.metric: item for item in Degeneracy().measure(bench, REQUEST, before, False).measurements}  # type: ignore[arg-type]
+
+
+@pytest.mark.tiny
+def test_generated_text_is_the_continuation_alone() -> None:
+    lm = tiny_language_model("llama")
+    (found,) = generate(lm, [REQUEST.prompt], 4)
+    ids = lm.tokenizer(REQUEST.prompt).input_ids
+    with torch.no_grad():
+        whole = lm.model.generate(
+            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=4, do_sample=False
+        )
+    assert found == whole[0, len(ids) :].tolist()
+
+
+@pytest.mark.tiny
+def test_an_unchanged_model_writes_as_before() -> None:
+    bench = bench_of(tiny_language_model("llama"))
+    measured = Degeneracy().measure(bench, REQUEST, Degeneracy().prepare(bench, [REQUEST])[0], False)
+    ratio, repeated = measured.measurements
+    assert (ratio.value, ratio.outcome) == (pytest.approx(1.0), Outcome.PASS)
+    assert (repeated.value, repeated.outcome) == (pytest.approx(repeated.baseline), Outcome.INFO)
+    assert [shown.before for shown in measured.generations] == [shown.after for shown in measured.generations]
+    assert measured.generations[2].prompt == REQUEST.prompt
+    assert measured.generations[3].prompt.endswith(REQUEST.prompt)
+    assert len(measured.generations) == 4
+
+
+@pytest.mark.tiny
+def test_a_model_that_says_one_word_over_and_over_fails() -> None:
+    bench = bench_of(tiny_language_model("llama"))
+    before = Degeneracy().prepare(bench, [REQUEST])[0]
+    head = bench.lm.model.get_output_embeddings().weight
+    word = bench.lm.tokenizer(" Paris", add_special_tokens=False).input_ids[0]
+    with torch.no_grad():
+        # All tokens alike but for one that is greater whichever way the hidden state points.
+        head.zero_()
+        bench.lm.model.lm_head.bias = torch.nn.Parameter(
+            torch.nn.functional.one_hot(torch.tensor(word), len(head)).float()
+        )
+    found = degeneracy(bench, before)
+    assert (found["word-entropy-ratio"].value, found["word-entropy-ratio"].outcome) == (0.0, Outcome.FAIL)
+    assert found["repetition"].value == pytest.approx(12 / 13)
+
+
+@pytest.mark.tiny
+def test_a_broken_model_never_passes() -> None:
+    bench = bench_of(tiny_language_model("llama"))
+    before = Degeneracy().prepare(bench, [REQUEST])[0]
+    break_site(bench)
+    assert degeneracy(bench, before)["word-entropy-ratio"].outcome is not Outcome.PASS
+
+
+@pytest.mark.tiny
+def test_without_words_to_compare_with_nothing_is_measured() -> None:
+    bench = bench_of(tiny_language_model("llama"))
+    before = Degeneracy().prepare(bench, [REQUEST])[0]
+    found = degeneracy(bench, before._replace(ids=[[], [], *before.ids[2:]]))
+    assert (found["word-entropy-ratio"].value, found["word-entropy-ratio"].outcome) == (None, Outcome.UNMEASURED)
+
+
+@pytest.mark.tiny
+def test_the_fixed_prompts_are_written_once_a_run() -> None:
+    bench = bench_of(talkative())
+    first = Degeneracy().prepare(bench, [REQUEST])[0]
+    disturb(bench, 1, 5.0)
+    again = Degeneracy().prepare(bench, [replace(REQUEST, prompt="Istanbul is")])[0]
+    assert again.ids[:2] == first.ids[:2]
+    assert again.prompts[2] == "Istanbul is"
+
+
+@pytest.mark.tiny
+def test_texts_written_for_several_edits_together_are_those_written_for_each() -> None:
+    bench, apart = bench_of(talkative()), bench_of(talkative())
+    both = [REQUEST, replace(REQUEST, prompt="Istanbul is")]
+    assert Degeneracy().prepare(bench, both) == [Degeneracy().prepare(apart, [one])[0] for one in both]
+
+
+class Update(NamedTuple):
+    left: torch.Tensor
+    right: torch.Tensor
+
+
+@pytest.mark.tiny
+def test_what_an_edited_model_will_write_is_guessed_and_then_only_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, make = bench_of(talkative()), torch.Generator().manual_seed(2)
+    sizes = bench.site.d_model, bench.site.d_ff
+    updates = [Update(*(torch.randn(size, generator=make) for size in sizes)) for _ in range(2)]
+    requests = [REQUEST, replace(REQUEST, prompt="Istanbul is")]
+    states = Degeneracy().prepare(bench, requests, updates)
+    assert [state.prompts[2] for state in states] == [request.prompt for request in requests]
+    for request, state, update in zip(requests, states, updates, strict=True):
+        bench.site.write(bench.weight + torch.outer(update.left, update.right))
+        unaided = Degeneracy().measure(bench, request, state._replace(guesses=[[0]] * 4), False)
+        with monkeypatch.context() as patch:
+            patch.setattr(generation, "_generate", lambda *_, **__: pytest.fail("the guess was not enough"))
+            aided = Degeneracy().measure(bench, request, state, False)
+        assert aided == unaided
+        assert [shown.after for shown in aided.generations] != [shown.before for shown in aided.generations]
+        bench.site.write(bench.weight)
+
+
+@pytest.mark.tiny
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize(
+    ("size", "outcome"), [(0.0, Outcome.FAIL), (0.29, Outcome.PASS), (0.31, Outcome.FAIL), (50.0, Outcome.FAIL)]
+)
+def test_drift_is_the_share_of_the_weights_norm(family: str, size: float, outcome: Outcome) -> None:
+    bench = bench_of(tiny_language_model(family))
+    disturb(bench, 3, size)
+    verdict, each = Drift().measure(bench, REQUEST, Drift().prepare(bench, [REQUEST])[0], False).measurements
+    assert verdict.value == pytest.approx(size, rel=1e-5)
+    assert verdict.outcome is outcome
+    assert each.value == pytest.approx(size * float(bench.weight.norm()) / bench.weight.numel(), rel=1e-5)
+    assert each.outcome is Outcome.INFO
+
+
+@pytest.mark.tiny
+def test_an_edit_that_the_cast_rounds_away_fails() -> None:
+    lm = tiny_language_model("llama")
+    lm.model.to(torch.bfloat16)
+    bench = bench_of(lm)
+    disturb(bench, 3, 1e-5)
+    assert Drift().measure(bench, REQUEST, None, False).measurements[0].outcome is Outcome.FAIL
+
+
+@pytest.mark.tiny
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_weight_that_is_not_finite_is_unmeasured(bad: float) -> None:
+    bench = bench_of(tiny_language_model("llama"))
+    bench.site.write(torch.full_like(bench.weight, bad))
+    for item in Drift().measure(bench, REQUEST, None, False).measurements:
+        assert (item.outcome, item.value) == (Outcome.UNMEASURED, None)

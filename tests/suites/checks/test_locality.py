@@ -1,0 +1,394 @@
+"""Other subjects are judged by what happens to their prompts; token shares equal plain passes; nothing asked is no pass."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import accumulate
+
+import pytest
+import torch
+from editguard.probes.forward.prefix_cache import prefix_cache
+from editguard.suites.check import Bench, Measured, Outcome, PromptAnswer
+from editguard.suites.checks import locality
+from editguard.suites.checks.locality import EVERYWHERE, Locality, mean_divergence, share_of
+from editguard.suites.unchanged_prompts import Asked, ask, conditions
+
+from ...helpers.check_benches import (
+    ALWAYS,
+    ASKED,
+    LIMITS,
+    about,
+    bench_of,
+    break_site,
+    disturb,
+    takes_over,
+    talkative,
+    unsaid,
+)
+
+pytestmark = pytest.mark.tiny
+
+NONE = replace(ASKED, paraphrases=(), neighbourhood=())
+"""A request that names no neighbour."""
+
+
+def measured(bench: Bench, request=ASKED, needs_prefix: bool = False, edit=lambda: None) -> Measured:  # type: ignore[no-untyped-def]
+    (before,) = Locality().prepare(bench, [request])
+    edit()
+    return Locality().measure(bench, request, before, needs_prefix)
+
+
+def told(
+    result: str, margin: float | None = 1.0, divergence: float | None = 0.5, prompt: str = "It is"
+) -> PromptAnswer:
+    return PromptAnswer("neighbour", "unprefixed", prompt, "one", "two", result, margin, 0.1, 0.2, divergence)
+
+
+# -------------------------------------------------------------------------------------------------------------- shares
+
+
+@pytest.mark.parametrize(
+    ("results", "most", "value", "outcome"),
+    [
+        (["kept"] * 4, 0.0, 0.0, Outcome.PASS),
+        (["leak", "kept", "kept", "kept"], 0.0, 0.25, Outcome.FAIL),
+        (["leak", "kept", "kept", "kept"], 0.25, 0.25, Outcome.PASS),
+        (["leak", "leak", "kept", "kept"], 0.25, 0.5, Outcome.FAIL),
+        (["leak"] * 4, 1.0, 1.0, Outcome.PASS),
+        # What is no leak, however bad, is counted elsewhere.
+        (["flip", "near-tie"], 0.0, 0.0, Outcome.PASS),
+        # What was not measured might have been one.
+        (["kept", "kept", "unmeasured"], 1.0, None, Outcome.UNMEASURED),
+        (["leak", "unmeasured"], 0.0, None, Outcome.UNMEASURED),
+        ([], 1.0, None, Outcome.UNMEASURED),
+    ],
+)
+def test_a_share_is_judged_by_its_bound_and_only_where_all_was_measured(
+    results: list[str], most: float, value: float | None, outcome: Outcome
+) -> None:
+    found = share_of("locality", "leaks", [told(one) for one in results], "leak", most, "others say the new target")
+    assert (found.value, found.outcome, found.threshold, found.condition) == (value, outcome, most, EVERYWHERE)
+    assert found.failed == results.count("leak")
+    assert found.not_judged == results.count("unmeasured")
+    assert found.total == len(results)
+
+
+def test_the_mean_divergence_leaves_out_what_was_not_measured() -> None:
+    found = mean_divergence("locality", [told("kept", divergence=one) for one in (0.25, 0.75, None, float("nan"))])
+    assert (found.value, found.outcome) == (0.5, Outcome.INFO)
+    nothing = mean_divergence("locality", [told("unmeasured", divergence=None)])
+    assert (nothing.value, nothing.outcome) == (None, Outcome.UNMEASURED)
+
+
+# --------------------------------------------------------------------------------------------------- leaks and flips
+
+
+def test_an_unchanged_model_has_no_leak_no_flip_and_a_locality_of_1() -> None:
+    bench = bench_of(talkative(), limits=replace(LIMITS, flips=0.0, leaks=0.0, target_rise=0.0))
+    found = measured(bench)
+    leaks, flips, bare, prefixed, answers, after, *rest = found.measurements
+    asked = len(ASKED.neighbourhood) * len(conditions(bench))
+    for one in (leaks, flips):
+        assert (one.value, one.outcome, one.passed, one.condition) == (0.0, Outcome.PASS, asked, EVERYWHERE)
+    assert (bare.metric, bare.condition, bare.value, bare.outcome) == ("locality", "unprefixed", 1.0, Outcome.PASS)
+    assert (prefixed.condition, prefixed.value, prefixed.outcome) == ("prefixed", 1.0, Outcome.INFO)
+    assert (answers.metric, answers.protocol, answers.passed) == ("answers", "exact", len(ASKED.neighbourhood))
+    assert (after.condition, after.value) == ("prefixed", 1.0)
+    assert bare.passed == bare.total == len(choices(bench))
+    assert about(rest, "divergence").value == pytest.approx(0.0, abs=1e-9)
+    assert [one.role for one in found.prompts] == ["neighbour"] * asked
+    assert {one.prompt for one in found.prompts} == {*ASKED.neighbourhood}
+
+
+def leaking() -> tuple[Bench, str, str]:
+    """A bench whose next edit makes one neighbour say the word, and which one that is."""
+    bench, word = unsaid(ASKED.neighbourhood)
+    return bench, word, ASKED.neighbourhood[1]
+
+
+def test_a_neighbour_that_says_the_target_is_a_leak_by_name_with_its_words() -> None:
+    bench, word, victim = leaking()
+    request = replace(ASKED, target_new=word, target_true=None)
+    texts = [one.prefix + prompt for one in conditions(bench) for prompt in ASKED.neighbourhood if prompt != victim]
+    found = measured(bench, request, edit=lambda: takes_over(bench, victim, word, texts))
+    leaks = about(found.measurements, "leaks")
+    assert (leaks.outcome, leaks.threshold) == (Outcome.FAIL, 0.0)
+    named = [one for one in found.prompts if one.result == "leak"]
+    assert leaks.failed == len(named) > 0
+    bare = next(one for one in found.prompts if (one.prompt, one.condition) == (victim, "unprefixed"))
+    assert bare in named
+    assert bare.after.split()[0] == word
+    assert word not in bare.before.split()
+    assert bare.target_after > 2 * bare.target_before  # type: ignore[operator]
+    assert (
+        f"{leaks.failed} of {len(found.prompts)} answers to prompts about other subjects say the new target"
+        in leaks.message
+    )
+    assert ", outside the bound (" in leaks.message
+
+
+def test_a_leak_after_a_newline_alone_is_one_too_whatever_the_edit_needs() -> None:
+    bench, word, victim = leaking()
+    request = replace(ASKED, target_new=word, target_true=None)
+    others = [one.prefix + prompt for one in conditions(bench) for prompt in ASKED.neighbourhood]
+    others.remove(f"\n{victim}")
+    (before,) = Locality().prepare(bench, [request])
+    takes_over(bench, f"\n{victim}", word, others)
+    for needs_prefix in (False, True):
+        found = Locality().measure(bench, request, before, needs_prefix)
+        assert about(found.measurements, "leaks").outcome is Outcome.FAIL
+        assert ("family:newline", victim) in {
+            (one.condition, one.prompt) for one in found.prompts if one.result == "leak"
+        }
+
+
+@pytest.mark.parametrize(("most", "outcome"), [(0.0, Outcome.FAIL), (1.0, Outcome.PASS)])
+def test_leaks_are_judged_by_the_policys_bound(most: float, outcome: Outcome) -> None:
+    bench, word, victim = leaking()
+    request = replace(ASKED, target_new=word, target_true=None)
+    bench = replace(bench, limits=replace(bench.limits, leaks=most))
+    assert (
+        about(measured(bench, request, edit=lambda: takes_over(bench, victim, word)).measurements, "leaks").outcome
+        is outcome
+    )
+
+
+def test_a_rise_of_the_targets_probability_over_the_bound_is_a_leak_though_nobody_says_it() -> None:
+    bench = bench_of(talkative())
+    request = replace(ASKED, target_new="Lyon", target_true=None)
+    (before,) = Locality().prepare(bench, [request])
+    disturb(bench, 4, 3.0)
+    found = Locality().measure(bench, request, before, False).prompts
+    rises = [
+        (one.target_after or 0) - (one.target_before or 0)
+        for one in found
+        if one.result in {"kept", "near-tie", "flip"}
+    ]
+    highest = max(rises)
+    assert highest > 1e-5, "no probability rose; take another seed"
+    for bound, count in ((highest * 1.001, 0), (highest * 0.999, 1)):
+        strict = replace(bench, limits=replace(LIMITS, target_rise=bound))
+        again = Locality().measure(strict, request, before, False)
+        more = sum(one.result == "leak" for one in again.prompts) - sum(one.result == "leak" for one in found)
+        assert more == count
+
+
+def test_another_answer_is_a_flip_or_a_near_tie_by_the_margin_it_had() -> None:
+    bench = bench_of(talkative())
+    request = replace(ASKED, target_new="Chicago", target_true=None)
+    (before,) = Locality().prepare(bench, [request])
+    disturb(bench, 3, 4.0)
+    changed = [one for one in Locality().measure(bench, request, before, False).prompts if one.result == "flip"]
+    margins = sorted(one.margin or 0.0 for one in changed)
+    assert len(margins) > 1, "too few answers changed; take another seed"
+    between = (margins[0] + margins[-1]) / 2
+    for near_tie in (0.0, between, margins[-1] + 1):
+        near = replace(bench, limits=replace(LIMITS, near_tie=near_tie, flips=0.0))
+        found = Locality().measure(near, request, before, False)
+        flips = about(found.measurements, "flips")
+        assert flips.failed == sum(margin >= near_tie for margin in margins)
+        assert flips.outcome is (Outcome.FAIL if flips.failed else Outcome.PASS)
+        assert {one.result for one in found.prompts if one.prompt} >= ({"near-tie"} if near_tie else {"flip"})
+        # A share of unchanged answers counts near ties as damage all the same.
+        assert sum(one.result in {"flip", "near-tie"} for one in found.prompts) == len(margins)
+    lenient = replace(bench, limits=replace(LIMITS, near_tie=0.0, flips=1.0))
+    assert about(Locality().measure(lenient, request, before, False).measurements, "flips").outcome is Outcome.PASS
+
+
+# ------------------------------------------------------------------------------------------------- made neighbours
+
+
+def test_a_request_without_neighbours_is_judged_by_made_ones_and_says_so() -> None:
+    bench = bench_of(talkative())
+    found = measured(bench, NONE)
+    leaks = about(found.measurements, "leaks")
+    assert (leaks.value, leaks.outcome) == (0.0, Outcome.PASS)
+    assert "other subjects that the audit made" in leaks.message
+    assert {one.role for one in found.prompts} == {"made-neighbour"}
+    prompts = {one.prompt for one in found.prompts}
+    assert len(prompts) == 4
+    start, end = NONE.prompt.split(NONE.subject)
+    assert all(one.startswith(start) and one.endswith(end) and NONE.subject not in one for one in prompts)
+    # They are the same in every run of one seed.
+    assert {one.prompt for one in measured(bench_of(talkative()), NONE).prompts} == prompts
+
+
+def test_a_leak_into_a_made_neighbour_fails() -> None:
+    bench = bench_of(talkative())
+    victim = measured(bench, NONE).prompts[0].prompt
+    request = replace(NONE, target_new="Lyon", target_true=None)
+    found = measured(bench, request, edit=lambda: takes_over(bench, victim, "Lyon"))
+    bare = next(one for one in found.prompts if (one.prompt, one.condition) == (victim, "unprefixed"))
+    assert "Lyon" in bare.after
+    assert "Lyon" in bare.before or about(found.measurements, "leaks").outcome is Outcome.FAIL
+
+
+def test_where_other_neighbours_are_only_about_the_subject_made_ones_are_asked() -> None:
+    bench = bench_of(talkative())
+    request = replace(ASKED, neighbourhood=("The mayor of Istanbul is",))
+    assert {one.role for one in measured(bench, request).prompts} == {"made-neighbour"}
+    mixed = replace(ASKED, neighbourhood=("The mayor of Istanbul is", "Lyon is a city of"))
+    assert {(one.role, one.prompt) for one in measured(bench, mixed).prompts} == {("neighbour", "Lyon is a city of")}
+
+
+@pytest.mark.parametrize("needs_prefix", [False, True])
+def test_where_none_is_given_and_none_can_be_made_nothing_was_measured(
+    needs_prefix: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locality, "made_neighbours", lambda *_, **__: ())
+    bench = bench_of(talkative(), limits=ALWAYS)
+    (item,) = measured(bench, NONE, needs_prefix).measurements
+    assert (item.metric, item.value, item.outcome) == ("leaks", None, Outcome.UNMEASURED)
+    assert "none could be made" in item.message
+    assert Locality().known_bad(bench, NONE, None) is None
+
+
+# ------------------------------------------------------------------------------------------------ what must be caught
+
+
+@pytest.mark.parametrize(
+    "request_", [replace(ASKED, target_new="Lyon"), replace(NONE, target_new="Lyon")], ids=["given", "made"]
+)
+@pytest.mark.parametrize(("most", "outcome"), [(0.0, Outcome.FAIL), (0.5, Outcome.FAIL), (1.0, Outcome.PASS)])
+def test_a_model_that_says_the_target_to_everything_is_caught(request_, most: float, outcome: Outcome) -> None:  # type: ignore[no-untyped-def]
+    bench = bench_of(talkative(words=" Paris is not Lyon"), limits=replace(LIMITS, leaks=most))
+    (before,) = Locality().prepare(bench, [request_])
+    assert before is not None
+    # What was the target before is no leak, so it is looked at where it was not.
+    share = sum("Lyon" in bench.lm.tokenizer.decode(said) for said in before.asked.written) / len(before.asked.written)
+    assert share < 0.5
+    bad = Locality().known_bad(bench, request_, before)
+    assert bad is not None
+    assert [(one.metric, one.outcome) for one in bad.measurements] == [("leaks", outcome)]
+    assert bad.measurements[0].value == pytest.approx(1 - share)
+    # Nothing of it stays in the model.
+    assert about(Locality().measure(bench, request_, before, False).measurements, "leaks").value == 0.0
+
+
+def test_a_target_that_no_one_token_stands_for_brings_no_known_bad() -> None:
+    bench = bench_of(talkative())
+    request = replace(ASKED, target_new="a Lyon")
+    assert Locality().known_bad(bench, request, Locality().prepare(bench, [request])[0]) is None
+
+
+# ------------------------------------------------------------------------------------------ shares of unchanged tokens
+
+
+def choices(bench: Bench) -> list[int]:
+    found = []
+    for prompt in ASKED.neighbourhood:
+        with torch.no_grad():
+            logits = bench.lm.model(torch.tensor([bench.lm.tokenizer(prompt).input_ids])).logits[0]
+        found += logits.argmax(-1).tolist()
+    return found
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "bloom"])
+def test_locality_is_the_share_of_tokens_with_the_same_greedy_choice(family: str) -> None:
+    bench = bench_of(talkative(family))
+    before, old = Locality().prepare(bench, [ASKED])[0], choices(bench)
+    seen = set()
+    for seed in range(4):
+        disturb(bench, seed, 1.0 + seed)
+        _, _, bare, _, answers, *_ = Locality().measure(bench, ASKED, before, False).measurements
+        ends = [last - 1 for last in accumulate(len(bench.lm.tokenizer(p).input_ids) for p in ASKED.neighbourhood)]
+        assert answers.passed == sum(choices(bench)[end] == old[end] for end in ends)
+        assert (answers.total, answers.outcome) == (len(ends), Outcome.INFO)
+        kept = sum(new == was for new, was in zip(choices(bench), old, strict=True))
+        assert (bare.passed, bare.failed, bare.total) == (kept, len(old) - kept, len(old))
+        assert bare.value == pytest.approx(kept / len(old))
+        assert bare.outcome is (Outcome.PASS if kept / len(old) >= LIMITS.locality else Outcome.FAIL)
+        seen.add(kept)
+    assert min(seen) < len(old)
+
+
+@pytest.mark.parametrize("least", [0.0, 0.9])
+@pytest.mark.parametrize("needs_prefix", [False, True])
+def test_of_an_edit_that_acts_after_a_prefix_other_subjects_are_judged_there_too(
+    needs_prefix: bool, least: float
+) -> None:
+    """Bare neighbours stay whatever such an edit does after a prefix."""
+    bench = bench_of(talkative(), limits=replace(LIMITS, locality=0.9, neighbour_answers=least))
+    before = Locality().prepare(bench, [ASKED])[0]
+    assert before is not None
+    state = before.asked
+    changed = state.choices.clone()
+    parts = changed.split([len(row.predict) for row in state.stem.rows])
+    for part, text in zip(parts, state.texts, strict=False):
+        if text.condition != "unprefixed":
+            part[: text.own] += 1
+    spoilt = before._replace(asked=replace(state, choices=torch.cat(parts)))
+    found = Locality().measure(bench, ASKED, spoilt, needs_prefix).measurements
+    tokens_bare, tokens, answers_bare, answers = [one for one in found if one.metric in {"locality", "answers"}]
+    assert [one.condition for one in (tokens_bare, tokens)] == ["unprefixed", "prefixed"]
+    assert (tokens_bare.value, tokens.value, answers_bare.value, answers.value) == (1.0, 0.0, 1.0, 0.0)
+    assert tokens_bare.outcome is Outcome.PASS
+    assert tokens.outcome is (Outcome.FAIL if needs_prefix else Outcome.INFO)
+    assert answers_bare.outcome is (Outcome.PASS if least else Outcome.INFO)
+    assert answers.outcome is (Outcome.FAIL if least and needs_prefix else Outcome.INFO)
+
+
+def test_only_the_prompts_own_tokens_count_after_a_prefix() -> None:
+    bench = bench_of(talkative())
+    asked = replace(ASKED, neighbourhood=("Lyon is a city of", "The town of Lyon is a city of"))
+    bare, prefixed = [one for one in measured(bench, asked).measurements if one.metric == "locality"]
+    # After a newline and after a sentence.
+    assert prefixed.total == 2 * bare.total
+
+
+def test_the_neighbourhood_score_is_the_share_of_prompts_that_prefer_the_old_answer() -> None:
+    bench = bench_of(talkative())
+    request = replace(ASKED, target_new="Lyon", target_true="Paris")
+    (before,) = Locality().prepare(bench, [request])
+    assert before is not None
+    disturb(bench, 1, 3.0)
+    score = about(Locality().measure(bench, request, before, False).measurements, "neighbourhood-score")
+    tokens = [bench.lm.tokenizer(f" {word}").input_ids[0] for word in ("Paris", "Lyon")]
+    prefers = []
+    for one in conditions(bench):
+        for prompt in request.neighbourhood:
+            with torch.no_grad():
+                ids = torch.tensor([bench.lm.tokenizer(one.prefix + prompt).input_ids])
+                last = bench.lm.model(ids).logits[0, -1]
+            prefers.append(bool(last[tokens[0]] > last[tokens[1]]))
+    assert (score.passed, score.failed, score.outcome) == (sum(prefers), len(prefers) - sum(prefers), Outcome.INFO)
+    assert score.value == pytest.approx(sum(prefers) / len(prefers))
+
+
+def test_in_half_precision_an_edit_that_changes_nothing_changes_no_token() -> None:
+    lm = talkative()
+    lm.model.to(torch.bfloat16)
+    bench = bench_of(lm)
+    known = prefix_cache(lm, bench.site, [prefix.text for prefix in bench.prefixes.prefixes])
+    found = measured(replace(bench, known=known)).measurements
+    assert {one.value for one in found if one.metric in {"locality", "answers"}} == {1.0}
+    assert {one.value for one in found if one.metric in {"leaks", "flips"}} == {0.0}
+    assert about(found, "divergence").value == pytest.approx(0.0, abs=1e-9)
+
+
+def test_leaks_and_flips_of_a_broken_model_are_unmeasured_by_any_bound() -> None:
+    bench = bench_of(talkative(), limits=replace(ALWAYS, flips=1.0))
+    found = measured(bench, edit=lambda: break_site(bench))
+    for metric in ("leaks", "flips"):
+        assert (about(found.measurements, metric).value, about(found.measurements, metric).outcome) == (
+            None,
+            Outcome.UNMEASURED,
+        )
+    assert {one.result for one in found.prompts} == {"unmeasured"}
+
+
+@pytest.mark.parametrize("last", ["Paris", "Lyon"])
+def test_may_leak_where_every_neighbour_says_the_target_already_is_false(
+    last: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such prompts cannot show a leak, so that neighbours are made."""
+    bench, request = bench_of(talkative()), replace(ASKED, target_new="Paris", target_true=None)
+    (found,) = ask(bench, [request], [[Asked("neighbour", text) for text in ASKED.neighbourhood]], tokens=True)
+    assert found is not None
+    words = [tuple(bench.lm.tokenizer(f" {word}", add_special_tokens=False).input_ids) for word in ("Paris", last)]
+    state = replace(found, written=(*[words[0]] * (len(found.written) - 1), words[1]))
+    assert state.may_leak(bench.lm, "Paris") == (last == "Lyon")
+    monkeypatch.setattr(locality, "ask", lambda _, __, asked, **___: [found if "made" in asked[0][0].role else state])
+    (before,) = Locality().prepare(bench, [request])
+    assert before is not None
+    assert before.made == (last == "Paris" and found.may_leak(bench.lm, "Paris"))

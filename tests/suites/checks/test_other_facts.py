@@ -1,0 +1,198 @@
+"""The subject's other facts: those that the request names, else built-in ones that the model answers with certainty."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from editguard.suites.check import Bench, Measured, Outcome
+from editguard.suites.checks import other_facts
+from editguard.suites.checks.other_facts import OtherFacts
+from editguard.suites.kinds import kinds_of, relations_for
+from editguard.suites.unchanged_prompts import conditions, first_answers
+
+from ...helpers.check_benches import ASKED, LIMITS, about, bench_of, break_site, disturb, takes_over, talkative, unsaid
+
+pytestmark = pytest.mark.tiny
+
+FACTS = ("Istanbul is a city of", "The capital of Istanbul is")
+NAMED = replace(ASKED, target_new="Lyon", target_true=None, other_facts=FACTS)
+UNNAMED = replace(NAMED, other_facts=(), target_true="365")
+STRICT = replace(LIMITS, other_fact_leaks=0.0, other_fact_flips=0.0, target_rise=1.0)
+
+
+@pytest.fixture
+def certain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of random weights is certain of nothing."""
+    monkeypatch.setattr(other_facts, "_CERTAIN", 0.0)
+
+
+def measured(bench: Bench, request: Any = NAMED, edit: Any = lambda: None) -> Measured:
+    (before,) = OtherFacts().prepare(bench, [request])
+    edit()
+    return OtherFacts().measure(bench, request, before, False)
+
+
+def built_in(bench: Bench) -> set[str]:
+    (kind,) = kinds_of(bench.lm, [UNNAMED])
+    return {relation.replace("{}", UNNAMED.subject) for relation in relations_for(kind)}
+
+
+def test_an_unchanged_model_keeps_all_facts_that_the_request_names() -> None:
+    found = measured(bench_of(talkative(), limits=STRICT))
+    leaks, flips, divergence = found.measurements
+    assert [(one.metric, one.value, one.outcome) for one in (leaks, flips)] == [
+        ("leaks", 0.0, Outcome.PASS),
+        ("flips", 0.0, Outcome.PASS),
+    ]
+    assert divergence.value == pytest.approx(0.0, abs=1e-9)
+    assert {(one.role, one.prompt) for one in found.prompts} == {("other-fact", one) for one in FACTS}
+    assert leaks.total == len(found.prompts) == len(FACTS) * len(conditions(bench_of(talkative())))
+
+
+def test_another_fact_that_is_answered_with_the_target_is_a_leak_by_name_with_its_words() -> None:
+    bench, word = unsaid(FACTS)
+    request = replace(NAMED, target_new=word)
+    texts = [one.prefix + prompt for one in conditions(bench) for prompt in FACTS[:1]]
+    found = measured(bench, request, edit=lambda: takes_over(bench, FACTS[1], word, texts))
+    leaks = about(found.measurements, "leaks")
+    named = [one for one in found.prompts if one.result == "leak"]
+    assert leaks.failed == len(named)
+    bare = next(one for one in named if (one.prompt, one.condition) == (FACTS[1], "unprefixed"))
+    assert bare.after.split()[0] == word
+    assert "other facts of 'Istanbul' say the new target" in leaks.message
+
+
+@pytest.mark.parametrize(
+    ("most", "outcome"), [(0.0, Outcome.FAIL), (0.124, Outcome.FAIL), (0.125, Outcome.PASS), (1.0, Outcome.PASS)]
+)
+def test_leaks_into_other_facts_are_judged_by_a_bound_of_their_own(most: float, outcome: Outcome) -> None:
+    bench, word = unsaid(FACTS)
+    request = replace(NAMED, target_new=word)
+    limits = replace(LIMITS, leaks=0.0, other_fact_leaks=most)
+    (before,) = OtherFacts().prepare(bench, [request])
+    rows = [one.prefix + prompt for one in conditions(bench) for prompt in FACTS]
+    takes_over(bench, rows[0], word, rows[1:])
+    found = OtherFacts().measure(replace(bench, limits=limits), request, before, False)
+    told = about(found.measurements, "leaks")
+    assert told.outcome is (outcome if told.failed == 1 else Outcome.PASS if told.value <= most else Outcome.FAIL)  # type: ignore[operator]
+    assert told.failed >= 1
+
+
+def test_flips_are_shown_under_the_default_bound_and_judged_under_a_lower_one() -> None:
+    bench = bench_of(talkative(), limits=STRICT)
+    (before,) = OtherFacts().prepare(bench, [replace(NAMED, target_new="Chicago")])
+    disturb(bench, 3, 4.0)
+    for most in (0.0, 1.0):
+        now = replace(bench, limits=replace(STRICT, other_fact_flips=most))
+        flips = about(OtherFacts().measure(now, NAMED, before, False).measurements, "flips")
+        assert flips.failed > 0
+        assert flips.outcome is (Outcome.PASS if most else Outcome.FAIL)
+
+
+# ------------------------------------------------------------------------------------------------- built-in prompts
+
+
+def highest(bench: Bench, prompt: str) -> float:
+    """The probability of the surest next token, bare or after a newline, by plain passes."""
+    with torch.no_grad():
+        rows = [bench.lm.tokenizer(prefix + prompt).input_ids for prefix in ("", "\n")]
+        return max(float(bench.lm.model(torch.tensor([ids])).logits[0, -1].softmax(-1).max()) for ids in rows)
+
+
+@pytest.mark.usefixtures("certain")
+def test_a_request_that_names_none_is_asked_the_surest_built_in_ones_of_its_kind() -> None:
+    bench = bench_of(talkative())
+    prompts = {(one.role, one.prompt) for one in measured(bench, UNNAMED).prompts}
+    surest = sorted(built_in(bench), key=lambda prompt: -highest(bench, prompt))[:6]
+    assert prompts == {("made-other-fact", one) for one in surest}
+
+
+def test_of_the_built_in_ones_those_stay_that_the_model_answers_with_certainty(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = bench_of(talkative())
+    values = {prompt: highest(bench, prompt) for prompt in built_in(bench)}
+    least = sorted(values.values())[-3] * 0.99999
+    monkeypatch.setattr(other_facts, "_CERTAIN", least)
+    kept = {one.prompt for one in measured(bench, UNNAMED).prompts}
+    assert kept == {prompt for prompt, value in values.items() if value >= least}
+    assert 0 < len(kept) < 6
+    # What the request names is asked whatever the model is certain of.
+    assert {one.prompt for one in measured(bench, NAMED).prompts} == {*FACTS}
+
+
+@pytest.mark.usefixtures("certain")
+def test_a_built_in_prompt_that_is_the_edits_own_is_left_out() -> None:
+    bench = bench_of(talkative())
+    first, second = list(dict.fromkeys(one.prompt for one in measured(bench, UNNAMED).prompts))[:2]
+    own = replace(UNNAMED, prompt=first, paraphrases=(second,))
+    assert not {first, second} & {one.prompt for one in measured(bench, own).prompts}
+
+
+@pytest.mark.usefixtures("certain")
+@pytest.mark.parametrize("given", ["old answer", "alias", "neither"])
+def test_a_built_in_prompt_that_is_likely_answered_by_the_edited_fact_is_left_out(
+    given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(other_facts, "_MOST", 1000)
+    bench = bench_of(talkative())
+    found = first_answers(bench, sorted(built_in(bench)))
+    said = sorted(first_answers(bench, [UNNAMED.prompt])[UNNAMED.prompt].said)
+    old = said[0] if given == "neither" else "paris"
+    request = {
+        "old answer": replace(UNNAMED, target_true="Paris"),
+        "alias": replace(UNNAMED, target_true=None, true_aliases=("Paris",)),
+        # Then it is what the model says to the edit's own prompt.
+        "neither": replace(UNNAMED, target_true=None),
+    }[given]
+    others = {
+        prompt for prompt, first in found.items() if first.likely.isdisjoint(said if given == "neither" else {old})
+    }
+    assert {one.prompt for one in measured(bench, request).prompts} == others
+    assert len(others) < len(found), "no prompt is likely answered so; the test shows nothing"
+
+
+def test_without_a_prompt_that_the_model_answers_nothing_is_judged() -> None:
+    bench = bench_of(talkative())
+    (before,) = OtherFacts().prepare(bench, [UNNAMED])
+    assert before is None
+    found = OtherFacts().measure(bench, UNNAMED, None, False)
+    assert (found.measurements, [*found.prompts]) == ([], [])
+    assert OtherFacts().known_bad(bench, UNNAMED, None) is None
+
+
+@pytest.mark.usefixtures("certain")
+def test_requests_prepared_together_are_asked_what_each_is_asked_alone() -> None:
+    bench = bench_of(talkative())
+    requests = [UNNAMED, NAMED, replace(UNNAMED, subject="Lyon", prompt="Lyon is")]
+    together = OtherFacts().prepare(bench, requests)
+    alone = [OtherFacts().prepare(bench, [one])[0] for one in requests]
+    disturb(bench, 2, 3.0)
+    for request, one, other in zip(requests, together, alone, strict=True):
+        a, b = (OtherFacts().measure(bench, request, state, False) for state in (one, other))
+        assert [(x.prompt, x.condition, x.after, x.result) for x in a.prompts] == [
+            (x.prompt, x.condition, x.after, x.result) for x in b.prompts
+        ]
+    assert together[1] is not None
+    assert not together[1].made
+
+
+# ---------------------------------------------------------------------------------------------- what must be caught
+
+
+@pytest.mark.parametrize(("most", "outcome"), [(0.1, Outcome.FAIL), (1.0, Outcome.PASS)])
+def test_a_model_that_says_the_target_to_everything_is_caught(most: float, outcome: Outcome) -> None:
+    bench, word = unsaid(FACTS)
+    bench = replace(bench, limits=replace(STRICT, other_fact_leaks=most))
+    request = replace(NAMED, target_new=word)
+    (before,) = OtherFacts().prepare(bench, [request])
+    bad = OtherFacts().known_bad(bench, request, before)
+    assert bad is not None
+    assert [(one.metric, one.value, one.outcome) for one in bad.measurements] == [("leaks", 1.0, outcome)]
+
+
+def test_a_broken_model_is_unmeasured_by_any_bound() -> None:
+    bench = bench_of(talkative(), limits=replace(STRICT, other_fact_leaks=1.0, other_fact_flips=1.0))
+    found = measured(bench, edit=lambda: break_site(bench))
+    assert {(one.value, one.outcome) for one in found.measurements} == {(None, Outcome.UNMEASURED)}
