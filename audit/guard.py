@@ -20,7 +20,7 @@ from typing import Any
 from ..probes.errors import EditguardError, EditRefused, InputError, NotFinite, RequestError
 from ..probes.evidence import Evidence
 from ..probes.model.language_model import LanguageModel, load_model
-from ..probes.probe import Case, Finding, Level, run_probes
+from ..probes.probe import ProbeInput, Finding, Level, run_probes
 from ..probes.requests.request import EditRequest
 from ..probes.screen import ends
 from ..suites.check import CHECKS, Generated, Measurement, Outcome, PromptAnswer, checks_of_one
@@ -152,14 +152,14 @@ class GuardedEditor:
         if editor is not None:
             chosen_editor(editor)
         started = time.monotonic()
-        measured = self.setup.gauge.measure_all(requests, screen=screen)
+        measured = self.setup.meter.measure_all(requests, screen=screen)
         if screen:
             close = [
                 index
                 for index, one in enumerate(zip(requests, measured, strict=True))
                 if not self._clear(*one, editor, asked)
             ]
-            exact = self.setup.gauge.measure_all([requests[index] for index in close])
+            exact = self.setup.meter.measure_all([requests[index] for index in close])
             measured = [dict(zip(close, exact, strict=True)).get(index, one) for index, one in enumerate(measured)]
         share = (time.monotonic() - started) / max(len(requests), 1)
         return [self._assessment(*one, editor, share) for one in zip(requests, measured, strict=True)]
@@ -189,7 +189,7 @@ class GuardedEditor:
             if not isinstance(measured, Evidence):
                 raise measured
             self._reaches_the_answer(measured)
-            findings = run_probes(Case(setup.lm, request, measured, setup.calibration.thresholds))
+            findings = run_probes(ProbeInput(setup.lm, request, measured, setup.calibration.thresholds))
         except (RequestError, NotFinite) as error:
             findings = (Finding("well-formed", Level.ERROR, str(error)),)
         decision = decide(setup.policy, findings, editor)
@@ -267,7 +267,7 @@ class GuardedEditor:
     def _proposal(self, assessment: Assessment, update: RankOneUpdate | EditguardError, limit: float) -> Proposal:
         if isinstance(update, EditguardError):
             return Proposal(assessment, refusal=str(update))
-        weight_norm = self.setup.gauge.weight_norm
+        weight_norm = self.setup.meter.weight_norm
         relative, refusal = relative_norm(update, weight_norm), None
         try:
             check_update(update, weight_norm, limit)

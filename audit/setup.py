@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..probes.calibration import Calibration, calibrate
 from ..probes.errors import EditguardError, InputError, ModelError, PolicyError, StatisticsError
-from ..probes.evidence import Gauge, sink_key
+from ..probes.evidence import EvidenceMeter, sink_key
 from ..probes.forward.prefix_cache import PrefixCache, prefix_cache
 from ..probes.keys.corpus_statistics import SAMPLED, compute_statistics, corpus_from, sampled_corpus
 from ..probes.keys.prefixes import ContextPrefixes, make_prefixes
@@ -75,7 +75,7 @@ class Setup:
     site: EditSite
     statistics: KeyStatistics
     prefixes: ContextPrefixes
-    gauge: Gauge
+    meter: EvidenceMeter
     calibration: Calibration
     policy: Policy
     settings: ValueSettings
@@ -122,7 +122,7 @@ class Setup:
         """
         lm, settings = replace(self.lm, plain=True), replace(self.settings, engine=Engine.REFERENCE)
         return replace(
-            self, lm=lm, settings=settings, gauge=replace(self.gauge, lm=lm, known=None), known=None, memo={}
+            self, lm=lm, settings=settings, meter=replace(self.meter, lm=lm, known=None), known=None, memo={}
         )
 
     def with_origin(self) -> Setup:
@@ -141,7 +141,7 @@ class Setup:
         lm = replace(self.lm)
         known = self.known and prefix_cache(lm, self.site, [prefix.text for prefix in self.prefixes.prefixes])
         return replace(
-            self, lm=lm, known=known, gauge=replace(self.gauge, lm=lm, known=known), weights=weights, memo={}
+            self, lm=lm, known=known, meter=replace(self.meter, lm=lm, known=known), weights=weights, memo={}
         )
 
     def edited(self) -> tuple[int, ...]:
@@ -259,13 +259,13 @@ def prepare(
     progress("prefixes", 1, 1)
     found = statistics_for(lm, site, statistics, corpus, seed, progress)
     null = null_sample(lm, NULL_SAMPLE)
-    gauge = Gauge(
+    meter = EvidenceMeter(
         lm, site, found, prefixes, sink_key(lm, site, [request.prompt for request in null]),
         float(site.matrix().norm()), chosen.clamp, known,
     )  # fmt: skip
-    calibration = calibrate(gauge, null, lambda done, total: progress("calibration", done, total))
+    calibration = calibrate(meter, null, lambda done, total: progress("calibration", done, total))
     return Setup(
-        lm, site, found, prefixes, gauge, calibration, policy, chosen,
+        lm, site, found, prefixes, meter, calibration, policy, chosen,
         builtin_corpus() if perplexity_corpus is None else perplexity_corpus, seed, checksum(lm.model), known,
         check_dtype=check_dtype,
         site_path=site_path,

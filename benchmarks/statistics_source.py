@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from editguard.audit.setup import NULL_SAMPLE, default_layer, null_sample
-from editguard.probes.evidence import Gauge, sink_key
+from editguard.probes.evidence import EvidenceMeter, sink_key
 from editguard.probes.keys.corpus_statistics import Corpus, compute_statistics, corpus_from, sampled_corpus
 from editguard.probes.keys.prefixes import make_prefixes
 from editguard.probes.keys.statistics import identity_statistics
@@ -46,9 +46,9 @@ def main() -> None:
     }
     found = {}
     for name, statistics in sources.items():
-        gauge = Gauge(lm, site, statistics, prefixes, sink, norm)
+        meter = EvidenceMeter(lm, site, statistics, prefixes, sink, norm)
         found[name] = {
-            group: [(e.denominator, e.denominator_prefixed, e.ratio) for e in map(gauge.measure, requests)]
+            group: [(e.denominator, e.denominator_prefixed, e.ratio) for e in map(meter.measure, requests)]
             for group, requests in (("ordinary", null), ("first-token", first))
         }
         print(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from .errors import InputError, NotFinite
-from .evidence import Evidence, Gauge
+from .evidence import Evidence, EvidenceMeter
 from .probe import Threshold
 from .requests.request import EditRequest
 from .screen import Margins, margins
@@ -52,7 +52,7 @@ class Calibration:
 
 
 def calibrate(
-    gauge: Gauge, requests: Sequence[EditRequest], progress: Callable[[int, int], None] | None = None
+    meter: EvidenceMeter, requests: Sequence[EditRequest], progress: Callable[[int, int], None] | None = None
 ) -> Calibration:
     """Measure the null sample and set the thresholds.
 
@@ -64,7 +64,7 @@ def calibrate(
         )
     sample: list[Evidence] = []
     for start in range(0, len(requests), _TOGETHER):
-        for seen in gauge.measure_all(requests[start : start + _TOGETHER]):
+        for seen in meter.measure_all(requests[start : start + _TOGETHER]):
             if not isinstance(seen, Evidence):
                 raise seen
             sample.append(seen)
@@ -83,10 +83,10 @@ def calibrate(
     for probe, metric, read, rule, how in rules:
         quantiles = _quantiles([read(evidence) for evidence in sample], f"{probe}/{metric}")
         found[f"{probe}/{metric}"] = Threshold(probe, metric, rule(quantiles), how, len(sample), quantiles)
-    few = [one for one in gauge.screened(sample) if isinstance(one, Evidence)]
+    few = [one for one in meter.screened(sample) if isinstance(one, Evidence)]
     if len(few) < len(sample):
         raise NotFinite("A key of the null sample is NaN or Inf; the model is broken before any edit.")
-    return Calibration(found, _plane(sample, gauge.sink), margins(few, sample))
+    return Calibration(found, _plane(sample, meter.sink), margins(few, sample))
 
 
 def _shift(quantiles: Mapping[str, float]) -> float:

@@ -30,7 +30,7 @@ from .model.site import EditSite
 from .requests.request import EditRequest
 from .tokens import target_ids, token_count
 
-__all__ = ["Evidence", "Gauge", "sink_key"]
+__all__ = ["Evidence", "EvidenceMeter", "sink_key"]
 
 _ROOM = 64
 """Tokens kept free for targets and for what is generated after a prompt."""
@@ -65,7 +65,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Gauge:
+class EvidenceMeter:
     """What evidence is measured with: the same for every request of a run."""
 
     lm: LanguageModel

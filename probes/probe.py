@@ -19,7 +19,7 @@ from .model.language_model import LanguageModel
 from .registry import Registry
 from .requests.request import EditRequest
 
-__all__ = ["PROBES", "Case", "Finding", "Level", "Probe", "Threshold", "run_probes"]
+__all__ = ["PROBES", "ProbeInput", "Finding", "Level", "Probe", "Threshold", "run_probes"]
 
 Scalar = str | int | float | bool | None
 
@@ -59,7 +59,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Case:
+class ProbeInput:
     """One request with all that a probe may read."""
 
     lm: LanguageModel
@@ -76,7 +76,7 @@ class Case:
         """Return the median of a probe's metric over the ordinary subjects of the null sample."""
         return self.thresholds[f"{probe}/{metric}"].quantiles["median"]
 
-    def with_evidence(self, **changes: Any) -> Case:
+    def with_evidence(self, **changes: Any) -> ProbeInput:
         """Return the same case with other evidence: for the probes' controls."""
         return replace(self, evidence=replace(self.evidence, **changes))
 
@@ -88,21 +88,21 @@ class Probe(ABC):
     card: ClassVar[Card]
 
     @abstractmethod
-    def look(self, case: Case) -> Finding:
+    def examine(self, case: ProbeInput) -> Finding:
         """Answer for one request; a number that is not finite is an ERROR, never OK."""
 
-    def known_bad(self, case: Case) -> Sequence[Case]:
+    def known_bad(self, case: ProbeInput) -> Sequence[ProbeInput]:
         """Return `case` spoiled in what this probe reads: it must fire at each, in every audit, or the audit is void.
 
         A probe that returns none is not controlled, and the audit says so.
         """
         return ()
 
-    def known_good(self, case: Case) -> Sequence[Case]:
+    def known_good(self, case: ProbeInput) -> Sequence[ProbeInput]:
         """Return `case` with ordinary evidence instead: looked at where the probe fires at the known-good control itself."""
         return ()
 
-    def found(
+    def finding(
         self, fires: bool, message: str, value: float, threshold: float | None = None, **details: Scalar
     ) -> Finding:
         """Return RISK or OK, or ERROR where `value` is NaN or infinite."""
@@ -124,6 +124,6 @@ def _finite(details: Mapping[str, Scalar]) -> dict[str, Scalar]:
 PROBES: Registry[Probe] = Registry("probes", f"{__package__}.builtin")
 
 
-def run_probes(case: Case) -> tuple[Finding, ...]:
+def run_probes(case: ProbeInput) -> tuple[Finding, ...]:
     """Return the finding of every registered probe, sorted by name."""
-    return tuple(probe().look(case) for _, probe in PROBES)
+    return tuple(probe().examine(case) for _, probe in PROBES)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
-from ...probes.probe import PROBES, Case, Level, Probe
+from ...probes.probe import PROBES, ProbeInput, Level, Probe
 from ...reports.log.control_observations import Seen, Sighting
 from ...suites.check import CHECKS, Bench, Check, Measurement, Outcome
 from ..guard import GuardedEditor, Proposal, Result
@@ -58,17 +58,17 @@ def sightings(
     return found
 
 
-def _case(guard: GuardedEditor, proposal: Proposal) -> Case | None:
+def _case(guard: GuardedEditor, proposal: Proposal) -> ProbeInput | None:
     """None where nothing could be measured of the control's request."""
     seen, setup = proposal.assessment.evidence, guard.setup
-    return None if seen is None else Case(setup.lm, proposal.assessment.request, seen, setup.calibration.thresholds)
+    return None if seen is None else ProbeInput(setup.lm, proposal.assessment.request, seen, setup.calibration.thresholds)
 
 
-def _probe(probe: Probe, own: Seen, case: Case | None, *, bad: bool) -> _Look:
+def _probe(probe: Probe, own: Seen, case: ProbeInput | None, *, bad: bool) -> _Look:
     if case is None:
         return _Look(own, [Seen.ERRORS], brings=True)
     spoiled = probe.known_bad(case)
-    made = [_LEVELS[probe.look(one).level] for one in (spoiled if bad else probe.known_good(case))]
+    made = [_LEVELS[probe.examine(one).level] for one in (spoiled if bad else probe.known_good(case))]
     return _Look(own, made, brings=bool(spoiled))
 
 

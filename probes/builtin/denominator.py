@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..card import Card
-from ..probe import Case, Finding, Probe
+from ..probe import ProbeInput, Finding, Probe
 from ..wording import against
 from ._known_bad import _SPOILED
 
@@ -33,13 +33,13 @@ class Denominator(Probe):
         action="Never make this edit as published; let the guard rewrite it with prefixed keys.",
     )
 
-    def look(self, case: Case) -> Finding:
+    def examine(self, case: ProbeInput) -> Finding:
         """Fire where the denominator almost vanishes or the update's bound leaves the ordinary range."""
         seen = case.evidence
         least, most = case.threshold(self.name, "ratio"), case.threshold(self.name, "predicted_relative_norm")
         for part in (seen.denominator, seen.denominator_prefixed, seen.predicted_relative_norm):
             if not math.isfinite(part):
-                return self.found(True, "", part, least)
+                return self.finding(True, "", part, least)
         small, large = seen.ratio < least, seen.predicted_relative_norm > most
         of_ratio = against(
             f"the denominator ratio |u.k_u| / |u.k_bar| = {seen.denominator:.4g} / {seen.denominator_prefixed:.4g} is "
@@ -54,7 +54,7 @@ class Denominator(Probe):
         )
         # The rule that fired is told first.
         message = f"{of_bound}; {of_ratio}" if large and not small else f"{of_ratio}; {of_bound}"
-        found = self.found(
+        found = self.finding(
             small or large,
             message,
             seen.ratio,
@@ -68,7 +68,7 @@ class Denominator(Probe):
         of_size = replace(found, value=seen.predicted_relative_norm, threshold=most, unit="bound of ||Delta|| / ||W||")
         return of_size if large and not small else found
 
-    def known_bad(self, case: Case) -> Sequence[Case]:
+    def known_bad(self, case: ProbeInput) -> Sequence[ProbeInput]:
         """The median ordinary subject with its denominator, and then with its bound, off by a factor of a thousand."""
         (ordinary,) = self.known_good(case)
         seen = ordinary.evidence
@@ -77,7 +77,7 @@ class Denominator(Probe):
             ordinary.with_evidence(predicted_relative_norm=seen.predicted_relative_norm * _SPOILED),
         )
 
-    def known_good(self, case: Case) -> Sequence[Case]:
+    def known_good(self, case: ProbeInput) -> Sequence[ProbeInput]:
         """The median ordinary subject's figures."""
         ratio, size = (case.ordinary(self.name, metric) for metric in ("ratio", "predicted_relative_norm"))
         return (case.with_evidence(denominator=ratio, denominator_prefixed=1.0, predicted_relative_norm=size),)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..card import Card
-from ..probe import Case, Finding, Probe
+from ..probe import ProbeInput, Finding, Probe
 
 __all__ = ["FirstToken"]
 
@@ -27,7 +27,7 @@ class FirstToken(Probe):
         action="Let the edit be made under prefixes, and serve it with one; or word the prompt so that something precedes.",
     )
 
-    def look(self, case: Case) -> Finding:
+    def examine(self, case: ProbeInput) -> Finding:
         """Ask the ids, not the text: with a BOS the index is never 0."""
         position = case.evidence.keys.position
         message = (
@@ -35,9 +35,9 @@ class FirstToken(Probe):
             if position.is_first_token
             else f"the subject's last token is token {position.last} of the input"
         )
-        return self.found(position.is_first_token, message, float(position.last), 0.0)
+        return self.finding(position.is_first_token, message, float(position.last), 0.0)
 
-    def known_bad(self, case: Case) -> Sequence[Case]:
+    def known_bad(self, case: ProbeInput) -> Sequence[ProbeInput]:
         """The subject as the first token."""
         keys = case.evidence.keys
         return (case.with_evidence(keys=replace(keys, position=replace(keys.position, first=0, last=0))),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..card import Card
-from ..probe import Case, Finding, Probe
+from ..probe import ProbeInput, Finding, Probe
 from ..wording import against
 
 __all__ = ["KeyShift"]
@@ -30,19 +30,19 @@ class KeyShift(Probe):
         action="Make the edit with keys from one side only (prefixed), or reword the prompt.",
     )
 
-    def look(self, case: Case) -> Finding:
+    def examine(self, case: ProbeInput) -> Finding:
         """Compare directions; norms and the distance in the metric of C stand in the details."""
         seen, threshold = case.evidence, case.threshold(self.name, "cosine")
         fires = seen.cosine < threshold
         message = against(f"cos(k_u, k_bar) is {seen.cosine:.3f}", not fires, f"at least {threshold:.3f}")
-        return self.found(
+        return self.finding(
             fires, message, seen.cosine, threshold, norm_ratio=seen.norm_ratio, distance_ratio=seen.distance_ratio
         )
 
-    def known_bad(self, case: Case) -> Sequence[Case]:
+    def known_bad(self, case: ProbeInput) -> Sequence[ProbeInput]:
         """A bare key that points away from the prefixed ones."""
         return (case.with_evidence(cosine=-1.0),)
 
-    def known_good(self, case: Case) -> Sequence[Case]:
+    def known_good(self, case: ProbeInput) -> Sequence[ProbeInput]:
         """The median ordinary subject's cosine."""
         return (case.with_evidence(cosine=case.ordinary(self.name, "cosine")),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..card import Card
-from ..probe import Case, Finding, Probe
+from ..probe import ProbeInput, Finding, Probe
 from ..wording import against
 
 __all__ = ["SinkKey"]
@@ -27,17 +27,17 @@ class SinkKey(Probe):
         action="Do not edit this key: every other first token shares it. Let the guard rewrite the edit under prefixes.",
     )
 
-    def look(self, case: Case) -> Finding:
+    def examine(self, case: ProbeInput) -> Finding:
         """Compare with the mean key of first tokens."""
         seen, threshold = case.evidence.sink_similarity, case.threshold(self.name, "cosine")
         fires = seen > threshold
         message = against(f"cos(k_u, sink) is {seen:.3f}", not fires, f"at most {threshold:.3f}")
-        return self.found(fires, message, seen, threshold)
+        return self.finding(fires, message, seen, threshold)
 
-    def known_bad(self, case: Case) -> Sequence[Case]:
+    def known_bad(self, case: ProbeInput) -> Sequence[ProbeInput]:
         """The sink's own key."""
         return (case.with_evidence(sink_similarity=1.0),)
 
-    def known_good(self, case: Case) -> Sequence[Case]:
+    def known_good(self, case: ProbeInput) -> Sequence[ProbeInput]:
         """The median ordinary subject's cosine."""
         return (case.with_evidence(sink_similarity=case.ordinary(self.name, "cosine")),)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..card import Card
-from ..probe import Case, Finding, Level, Probe
+from ..probe import ProbeInput, Finding, Level, Probe
 from ..requests.prompt_subjects import misplaced
 from ..requests.spacing import separator
 from ..tokens import has_special, round_trips, target_ids
@@ -30,18 +30,18 @@ class WellFormed(Probe):
         action="Correct the request: the message names the field.",
     )
 
-    def look(self, case: Case) -> Finding:
+    def examine(self, case: ProbeInput) -> Finding:
         """Count faults and name each; without one, name all notices."""
         faults = self._faults(case)
         if faults:
-            return self.found(True, "; ".join(faults), float(len(faults)), 0.0)
+            return self.finding(True, "; ".join(faults), float(len(faults)), 0.0)
         seam = _seam(case)
         if notices := self._notices(case):
             return Finding(self.name, Level.NOTICE, "; ".join([*notices, *seam]), 0.0, 0.0, self.card.unit)
-        return self.found(False, "; ".join(["subject and target can be edited and judged", *seam]), 0.0, 0.0)
+        return self.finding(False, "; ".join(["subject and target can be edited and judged", *seam]), 0.0, 0.0)
 
     @staticmethod
-    def _faults(case: Case) -> list[str]:
+    def _faults(case: ProbeInput) -> list[str]:
         request, tokenizer = case.request, case.lm.tokenizer
         target = target_ids(tokenizer, request.prompt, request.target_new, request.space)
         faults = []
@@ -66,7 +66,7 @@ class WellFormed(Probe):
         return faults
 
     @staticmethod
-    def _notices(case: Case) -> list[str]:
+    def _notices(case: ProbeInput) -> list[str]:
         request = case.request
         notices = list(misplaced(request))
         if request.prompt[-1:].isspace():
@@ -77,7 +77,7 @@ class WellFormed(Probe):
             notices.append(f"the model already continues the prompt with {request.target_new!r}")
         return notices
 
-    def known_bad(self, case: Case) -> Sequence[Case]:
+    def known_bad(self, case: ProbeInput) -> Sequence[ProbeInput]:
         """A target that is the true one, a subject that ends inside a token, and one that is a part of a word."""
         keys = case.evidence.keys
         inside = replace(case.request, subject="art", prompt="Bart lives in the city of")
@@ -88,7 +88,7 @@ class WellFormed(Probe):
         )
 
 
-def _seam(case: Case) -> list[str]:
+def _seam(case: ProbeInput) -> list[str]:
     """Say how prompt and target are joined where that is no plain space."""
     request = case.request
     made = separator(request.prompt, request.target_new, request.space)

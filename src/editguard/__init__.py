@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .probes.errors import InputError as InputError
     from .probes.model.language_model import LanguageModel as LanguageModel
     from .probes.model.language_model import load_model as load_model
-    from .probes.probe import Case as Case
+    from .probes.probe import ProbeInput as ProbeInput
     from .probes.probe import Finding as Finding
     from .probes.probe import Probe as Probe
     from .probes.requests.loader import load_requests as load_requests
@@ -52,7 +52,6 @@ __all__, __getattr__, __dir__ = lazy_names(
     {
         "Assessment": ".audit.guard",
         "Card": ".probes.card",
-        "Case": ".probes.probe",
         "Check": ".suites.check",
         "Decision": ".audit.policy",
         "EditRequest": ".probes.requests.request",
@@ -67,6 +66,7 @@ __all__, __getattr__, __dir__ = lazy_names(
         "Measurement": ".suites.check",
         "Policy": ".audit.policy",
         "Probe": ".probes.probe",
+        "ProbeInput": ".probes.probe",
         "RankOneUpdate": ".audit.editors.base",
         "Result": ".audit.guard",
         "ServedPipeline": ".audit.serving",

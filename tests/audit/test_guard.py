@@ -451,7 +451,7 @@ def test_a_proposal_is_made_by_the_guard_that_prepared_it(guard: GuardedEditor) 
 def test_an_edit_of_the_last_layer_is_refused_unless_the_subject_ends_the_prompt(guard: GuardedEditor) -> None:
     site = find_site(guard.setup.lm.model, len(guard.setup.site.blocks) - 1)
     last = replace(
-        guard, setup=replace(guard.setup, site=site, gauge=replace(guard.setup.gauge, site=site, known=None))
+        guard, setup=replace(guard.setup, site=site, meter=replace(guard.setup.meter, site=site, known=None))
     )
     found = last.assess(MIDDLE)
     assert found.decision.action is Action.REFUSE

@@ -338,7 +338,7 @@ def test_what_is_refused_at_each_stage_leaves_nothing_behind(guard: GuardedEdito
     failed = under(guard, min_efficacy=1).edit(MIDDLE)
     assert not failed.sound
     assert not failed.kept
-    broken = replace(guard, setup=replace(guard.setup, gauge=replace(guard.setup.gauge, weight_norm=0.0)))
+    broken = replace(guard, setup=replace(guard.setup, meter=replace(guard.setup.meter, weight_norm=0.0)))
     assert broken.edit(MIDDLE).refusal
 
 

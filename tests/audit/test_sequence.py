@@ -257,8 +257,8 @@ def test_what_is_kept_is_another_model_by_name_and_bounds_are_those_of_the_first
         assert sequence.edit(MIDDLE).kept
         now = sequence.guard.setup
         assert now.lm.fingerprint == fingerprint(now.lm.model) != wide.lm.fingerprint
-        assert now.gauge.lm is now.lm
-        assert now.gauge.weight_norm == wide.gauge.weight_norm != pytest.approx(float(now.site.matrix().norm()))
+        assert now.meter.lm is now.lm
+        assert now.meter.weight_norm == wide.meter.weight_norm != pytest.approx(float(now.site.matrix().norm()))
 
 
 def test_a_check_that_writes_to_another_weight_ends_the_sequence(wide: Setup, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from editguard.probes.evidence import Gauge, sink_key
+from editguard.probes.evidence import EvidenceMeter, sink_key
 from editguard.probes.keys.corpus_statistics import Corpus, compute_statistics
 from editguard.probes.keys.prefixes import ContextPrefixes, Family, Prefix, Role
 from editguard.probes.model.language_model import LanguageModel
@@ -26,7 +26,7 @@ __all__ = [
     "REQUEST",
     "enlarge",
     "save_tiny",
-    "tiny_gauge",
+    "tiny_meter",
     "tiny_language_model",
     "tiny_site",
 ]
@@ -87,12 +87,12 @@ def tiny_site(lm: LanguageModel, layer: int = 1) -> EditSite:
     return find_site(lm.model, layer)
 
 
-def tiny_gauge(lm: LanguageModel, layer: int = 1) -> Gauge:
-    """Return a gauge over C from a few sentences, the hand-written prefixes and the sink of some first tokens."""
+def tiny_meter(lm: LanguageModel, layer: int = 1) -> EvidenceMeter:
+    """Return a meter over C from a few sentences, the hand-written prefixes and the sink of some first tokens."""
     site = tiny_site(lm, layer)
     statistics = compute_statistics(lm, site, Corpus(tuple(CORPUS[:5]), "five sentences"))
     sink = sink_key(lm, site, [REQUEST.prompt, "Chicago", "It is", "France"])
-    return Gauge(lm, site, statistics, PREFIXES, sink, float(site.matrix(torch.float64).norm()))
+    return EvidenceMeter(lm, site, statistics, PREFIXES, sink, float(site.matrix(torch.float64).norm()))
 
 
 def save_tiny(folder: Path, tokenizer: PreTrainedTokenizerFast | None = None) -> LanguageModel:

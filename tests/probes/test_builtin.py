@@ -10,10 +10,10 @@ from editguard.probes.builtin import Denominator, FirstToken, KeyShift, SinkKey,
 from editguard.probes.evidence import Evidence
 from editguard.probes.forward.generation import continuations
 from editguard.probes.model.language_model import LanguageModel
-from editguard.probes.probe import Case, Level, Probe, Threshold
+from editguard.probes.probe import ProbeInput, Level, Probe, Threshold
 from editguard.probes.requests.request import EditRequest
 
-from ..helpers.tiny_family import REQUEST, tiny_gauge, tiny_language_model
+from ..helpers.tiny_family import REQUEST, tiny_meter, tiny_language_model
 from ..helpers.tokenizer_kinds import BYTE_LEVEL, WORDPIECE
 
 pytestmark = pytest.mark.tiny
@@ -34,26 +34,26 @@ def lm() -> LanguageModel:
 
 
 @pytest.fixture(scope="module")
-def sound(lm: LanguageModel) -> Case:
+def sound(lm: LanguageModel) -> ProbeInput:
     """A case that no probe fires on; tests replace the one number that they are about."""
     evidence = replace(
-        tiny_gauge(lm).measure(REQUEST), denominator=0.9, denominator_prefixed=1.0, cosine=0.9, sink_similarity=0.1,
+        tiny_meter(lm).measure(REQUEST), denominator=0.9, denominator_prefixed=1.0, cosine=0.9, sink_similarity=0.1,
         predicted_relative_norm=0.5,
     )  # fmt: skip
-    return Case(lm, REQUEST, evidence, THRESHOLDS)
+    return ProbeInput(lm, REQUEST, evidence, THRESHOLDS)
 
 
-def with_evidence(case: Case, **numbers: float) -> Case:
+def with_evidence(case: ProbeInput, **numbers: float) -> ProbeInput:
     return replace(case, evidence=replace(case.evidence, **numbers))
 
 
-def asked(lm: LanguageModel, request: EditRequest) -> Case:
-    return Case(lm, request, tiny_gauge(lm).measure(request), THRESHOLDS)
+def asked(lm: LanguageModel, request: EditRequest) -> ProbeInput:
+    return ProbeInput(lm, request, tiny_meter(lm).measure(request), THRESHOLDS)
 
 
 @pytest.mark.parametrize("probe", [FirstToken, KeyShift, Denominator, SinkKey, WellFormed])
-def test_no_probe_fires_on_a_sound_case(sound: Case, probe: type[Probe]) -> None:
-    found = probe().look(sound)
+def test_no_probe_fires_on_a_sound_case(sound: ProbeInput, probe: type[Probe]) -> None:
+    found = probe().examine(sound)
     assert (found.level, found.probe, found.unit) == (Level.OK, probe.name, probe.card.unit)
     assert found.value is not None
 
@@ -75,9 +75,9 @@ def test_no_probe_fires_on_a_sound_case(sound: Case, probe: type[Probe]) -> None
     ],
 )
 def test_a_probe_fires_on_one_side_of_its_threshold(
-    sound: Case, probe: type[Probe], numbers: dict[str, float], fires: bool
+    sound: ProbeInput, probe: type[Probe], numbers: dict[str, float], fires: bool
 ) -> None:
-    found = probe().look(with_evidence(sound, **numbers))
+    found = probe().examine(with_evidence(sound, **numbers))
     assert found.level is (Level.RISK if fires else Level.OK)
     assert found.threshold in LIMITS.values()
     assert ("outside the bound" in found.message.split(";")[0]) is fires  # the rule that fired is told first
@@ -95,34 +95,34 @@ def test_a_probe_fires_on_one_side_of_its_threshold(
         (Denominator, "predicted_relative_norm"),
     ],
 )
-def test_evidence_that_is_not_finite_is_an_error(sound: Case, probe: type[Probe], number: str, bad: float) -> None:
-    assert probe().look(with_evidence(sound, **{number: bad})).level is Level.ERROR
+def test_evidence_that_is_not_finite_is_an_error(sound: ProbeInput, probe: type[Probe], number: str, bad: float) -> None:
+    assert probe().examine(with_evidence(sound, **{number: bad})).level is Level.ERROR
 
 
-def test_a_denominator_of_zero_never_passes(sound: Case) -> None:
-    found = Denominator().look(with_evidence(sound, denominator=0.0, predicted_relative_norm=math.inf))
+def test_a_denominator_of_zero_never_passes(sound: ProbeInput) -> None:
+    found = Denominator().examine(with_evidence(sound, denominator=0.0, predicted_relative_norm=math.inf))
     assert found.level is Level.ERROR
 
 
-def test_the_details_stand_beside_the_numbers(sound: Case) -> None:
+def test_the_details_stand_beside_the_numbers(sound: ProbeInput) -> None:
     seen: Evidence = sound.evidence
-    assert KeyShift().look(sound).details == {
+    assert KeyShift().examine(sound).details == {
         "norm_ratio": seen.norm_ratio,
         "distance_ratio": seen.distance_ratio,
     }
-    assert Denominator().look(sound).details["predicted_relative_norm"] == 0.5
+    assert Denominator().examine(sound).details["predicted_relative_norm"] == 0.5
 
 
 # The first token
 
 
 def test_a_single_token_that_begins_the_prompt_fires(lm: LanguageModel) -> None:
-    found = FirstToken().look(asked(lm, FIRST))
+    found = FirstToken().examine(asked(lm, FIRST))
     assert (found.level, found.value) == (Level.RISK, 0.0)
 
 
 def test_a_bos_in_front_keeps_it_quiet() -> None:
-    found = FirstToken().look(asked(tiny_language_model("llama", BYTE_LEVEL["bytes-bos"]), FIRST))
+    found = FirstToken().examine(asked(tiny_language_model("llama", BYTE_LEVEL["bytes-bos"]), FIRST))
     assert (found.level, found.value) == (Level.OK, 1.0)
 
 
@@ -141,7 +141,7 @@ def test_a_bos_in_front_keeps_it_quiet() -> None:
     ids=["special-target", "same-targets", "special-prompt", "same-alias", "part-of-a-word"],
 )
 def test_a_request_that_cannot_be_judged_fires(lm: LanguageModel, change: dict[str, str], message: str) -> None:
-    found = WellFormed().look(asked(lm, replace(REQUEST, **change)))
+    found = WellFormed().examine(asked(lm, replace(REQUEST, **change)))
     assert found.level is Level.RISK
     assert message in found.message
     assert found.value == 1.0
@@ -149,22 +149,22 @@ def test_a_request_that_cannot_be_judged_fires(lm: LanguageModel, change: dict[s
 
 def test_a_target_that_the_tokenizer_cannot_spell_fires() -> None:
     lm = tiny_language_model("llama", WORDPIECE["wordpiece-lower"])
-    found = WellFormed().look(asked(lm, replace(REQUEST, target_new="Lyon")))
+    found = WellFormed().examine(asked(lm, replace(REQUEST, target_new="Lyon")))
     assert found.level is Level.RISK
     assert "does not survive tokenisation" in found.message
 
 
 def test_several_faults_are_all_named(lm: LanguageModel) -> None:
-    found = WellFormed().look(asked(lm, replace(REQUEST, subject="Istanb", target_new="Paris", target_true="Paris")))
+    found = WellFormed().examine(asked(lm, replace(REQUEST, subject="Istanb", target_new="Paris", target_true="Paris")))
     assert found.value == 3.0
     assert "is a part of 'Istanbul'" in found.message
     assert "ends inside a token" in found.message
     assert "is also target_true" in found.message
 
 
-def test_well_formed_known_bad_cases_all_fire(sound: Case) -> None:
+def test_well_formed_known_bad_cases_all_fire(sound: ProbeInput) -> None:
     for number, spoilt in enumerate(WellFormed().known_bad(sound)):
-        found = WellFormed().look(spoilt)
+        found = WellFormed().examine(spoilt)
         assert found.level is Level.RISK, number
         assert found.value == 1.0, number
 
@@ -176,7 +176,7 @@ def test_well_formed_with_several_notices_names_all(lm: LanguageModel) -> None:
         paraphrases=("Boston is a twin city of",),
         neighbourhood=(f"{REQUEST.subject} Heights is twinned with",),
     )
-    found = WellFormed().look(asked(lm, asks))
+    found = WellFormed().examine(asked(lm, asks))
     assert found.level is Level.NOTICE
     assert "ends in white space" in found.message
     assert "'Boston is a twin city of' does not name the subject" in found.message
@@ -195,14 +195,14 @@ def test_well_formed_with_several_notices_names_all(lm: LanguageModel) -> None:
 def test_well_formed_says_how_prompt_and_target_are_joined(
     lm: LanguageModel, change: dict[str, object], said: str
 ) -> None:
-    found = WellFormed().look(asked(lm, replace(REQUEST, **change)))  # type: ignore[arg-type]
+    found = WellFormed().examine(asked(lm, replace(REQUEST, **change)))  # type: ignore[arg-type]
     assert found.level is Level.OK
     assert ("the target follows" in found.message) is bool(said)
     assert said in found.message
 
 
 def test_a_prompt_that_ends_in_white_space_is_a_notice(lm: LanguageModel) -> None:
-    found = WellFormed().look(asked(lm, replace(REQUEST, prompt=REQUEST.prompt + " ")))
+    found = WellFormed().examine(asked(lm, replace(REQUEST, prompt=REQUEST.prompt + " ")))
     assert (found.level, "ends in white space" in found.message) == (Level.NOTICE, True)
 
 
@@ -210,13 +210,13 @@ def test_a_target_that_the_model_says_already_is_a_notice(lm: LanguageModel) -> 
     ids = lm.tokenizer(REQUEST.prompt).input_ids
     said = lm.tokenizer.decode(continuations(lm, [ids], 1)[0])
     case = asked(lm, REQUEST)
-    assert WellFormed().look(case).level is Level.OK
+    assert WellFormed().examine(case).level is Level.OK
     # The target is whatever this random model says; where it says no clean word, the prompt's end is varied.
     for end in ("", " not", " a", " the", " Paris", " France", " Lyon", " city", " It", " twin"):
         prompt = REQUEST.prompt + end
         said = lm.tokenizer.decode(continuations(lm, [lm.tokenizer(prompt).input_ids], 1)[0])
         if said.strip().isascii() and said.startswith(" ") and said.strip().isalpha():
-            found = WellFormed().look(asked(lm, replace(REQUEST, prompt=prompt, target_new=said.strip())))
+            found = WellFormed().examine(asked(lm, replace(REQUEST, prompt=prompt, target_new=said.strip())))
             assert found.level is Level.NOTICE
             assert "already continues" in found.message
             return

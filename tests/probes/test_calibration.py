@@ -9,10 +9,10 @@ import pytest
 import torch
 from editguard.probes.calibration import QUANTILES, Calibration, calibrate
 from editguard.probes.errors import InputError, NotFinite
-from editguard.probes.evidence import Evidence, Gauge
+from editguard.probes.evidence import Evidence, EvidenceMeter
 from editguard.probes.requests.request import EditRequest
 
-from ..helpers.tiny_family import tiny_gauge, tiny_language_model
+from ..helpers.tiny_family import tiny_meter, tiny_language_model
 
 pytestmark = pytest.mark.tiny
 
@@ -24,20 +24,20 @@ SAMPLE = tuple(EditRequest(f"o-{word}", word, f"The city of {word} is", "") for 
 
 
 @pytest.fixture(scope="module")
-def gauge() -> Gauge:
-    return tiny_gauge(tiny_language_model("llama"))
+def meter() -> EvidenceMeter:
+    return tiny_meter(tiny_language_model("llama"))
 
 
 @pytest.fixture(scope="module")
-def evidence(gauge: Gauge) -> list[Evidence]:
-    found = gauge.measure_all(SAMPLE)
+def evidence(meter: EvidenceMeter) -> list[Evidence]:
+    found = meter.measure_all(SAMPLE)
     assert all(isinstance(one, Evidence) for one in found)
     return [one for one in found if isinstance(one, Evidence)]
 
 
 @pytest.fixture(scope="module")
-def calibration(gauge: Gauge) -> Calibration:
-    return calibrate(gauge, SAMPLE)
+def calibration(meter: EvidenceMeter) -> Calibration:
+    return calibrate(meter, SAMPLE)
 
 
 def quantile(values: list[float], share: float) -> float:
@@ -79,45 +79,45 @@ def test_the_sample_itself_passes(calibration: Calibration, evidence: list[Evide
         assert seen.sink_similarity < max(limit["sink-key/cosine"], 1.0)
 
 
-def test_fifteen_subjects_are_too_few(gauge: Gauge) -> None:
+def test_fifteen_subjects_are_too_few(meter: EvidenceMeter) -> None:
     with pytest.raises(InputError, match=r"15 subjects .* at least 16"):
-        calibrate(gauge, SAMPLE[:15])
+        calibrate(meter, SAMPLE[:15])
 
 
 def test_a_sample_of_a_broken_model_is_refused() -> None:
-    gauge = tiny_gauge(tiny_language_model("llama"))
+    meter = tiny_meter(tiny_language_model("llama"))
     with torch.no_grad():
-        gauge.site.blocks[0].mlp.down_proj.weight.fill_(torch.nan)
+        meter.site.blocks[0].mlp.down_proj.weight.fill_(torch.nan)
     with pytest.raises(NotFinite):
-        calibrate(gauge, SAMPLE)
+        calibrate(meter, SAMPLE)
 
 
 @pytest.mark.parametrize("change", [{"sink": "nan"}, {"weight_norm": "nan"}], ids=["sink", "norm"])
-def test_one_number_that_is_not_finite_is_refused_by_name(gauge: Gauge, change: dict[str, str]) -> None:
+def test_one_number_that_is_not_finite_is_refused_by_name(meter: EvidenceMeter, change: dict[str, str]) -> None:
     if "sink" in change:
-        broken, name = replace(gauge, sink=torch.full_like(gauge.sink, torch.nan)), "sink-key/cosine"
+        broken, name = replace(meter, sink=torch.full_like(meter.sink, torch.nan)), "sink-key/cosine"
     else:
-        broken, name = replace(gauge, weight_norm=float("nan")), "denominator/predicted_relative_norm"
+        broken, name = replace(meter, weight_norm=float("nan")), "denominator/predicted_relative_norm"
     with pytest.raises(NotFinite, match=f"null sample of {name} holds NaN"):
         calibrate(broken, SAMPLE)
 
 
-def test_progress_counts_to_the_end_and_two_runs_agree(gauge: Gauge, calibration: Calibration) -> None:
+def test_progress_counts_to_the_end_and_two_runs_agree(meter: EvidenceMeter, calibration: Calibration) -> None:
     steps: list[tuple[int, int]] = []
-    again = calibrate(gauge, SAMPLE, lambda *step: steps.append(step))
+    again = calibrate(meter, SAMPLE, lambda *step: steps.append(step))
     assert steps == [(16, 16)]
     assert again.thresholds == calibration.thresholds
     assert torch.equal(again.plane.axes, calibration.plane.axes)
 
 
 def test_the_plane_is_orthonormal_and_the_sink_lies_along_its_first_axis(
-    gauge: Gauge, calibration: Calibration, evidence: list[Evidence]
+    meter: EvidenceMeter, calibration: Calibration, evidence: list[Evidence]
 ) -> None:
     plane = calibration.plane
     np.testing.assert_allclose((plane.axes.T @ plane.axes).numpy(), np.eye(2), atol=1e-9)
     means = torch.stack([seen.keys.mean_key for seen in evidence])
     np.testing.assert_allclose(plane.mean.numpy(), means.double().mean(0).numpy(), rtol=1e-6, atol=1e-7)
-    ((along, across),) = plane.project(gauge.sink[None])
-    assert along == pytest.approx(float((gauge.sink.double() - plane.mean).norm()))
+    ((along, across),) = plane.project(meter.sink[None])
+    assert along == pytest.approx(float((meter.sink.double() - plane.mean).norm()))
     assert across == pytest.approx(0.0, abs=1e-6)
     np.testing.assert_allclose(np.mean(plane.project(means), axis=0), [0.0, 0.0], atol=1e-6)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from editguard.probes.errors import NotFinite, RequestError
-from editguard.probes.evidence import Evidence, Gauge, _says_targets, sink_key
+from editguard.probes.evidence import Evidence, EvidenceMeter, _says_targets, sink_key
 from editguard.probes.keys.prefixes import Role
 from editguard.probes.keys.statistics import identity_statistics
 from editguard.probes.keys.subject_keys import subject_keys
@@ -17,23 +17,23 @@ from editguard.probes.requests.request import EditRequest
 from editguard.probes.tokens import target_ids
 
 from ..helpers.capture import capture
-from ..helpers.tiny_family import BOS_REQUEST, PREFIXES, REQUEST, tiny_gauge, tiny_language_model
+from ..helpers.tiny_family import BOS_REQUEST, PREFIXES, REQUEST, tiny_meter, tiny_language_model
 
 pytestmark = pytest.mark.tiny
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt2"])
-def gauge(request: pytest.FixtureRequest) -> Gauge:
-    return tiny_gauge(tiny_language_model(request.param))
+def meter(request: pytest.FixtureRequest) -> EvidenceMeter:
+    return tiny_meter(tiny_language_model(request.param))
 
 
 @pytest.mark.parametrize("asked", [REQUEST, BOS_REQUEST], ids=["mid-prompt", "first"])
-def test_every_number_is_that_of_its_formula(gauge: Gauge, asked: EditRequest) -> None:
-    keys = subject_keys(gauge.lm, gauge.site, asked, PREFIXES.texts(Role.KEY))
+def test_every_number_is_that_of_its_formula(meter: EvidenceMeter, asked: EditRequest) -> None:
+    keys = subject_keys(meter.lm, meter.site, asked, PREFIXES.texts(Role.KEY))
     bare, every = keys.bare_key.double().numpy(), keys.keys.double().numpy()
     mean = keys.keys.mean(0).double().numpy()
-    c = gauge.statistics.second_moment.numpy()
-    c = c + gauge.statistics.ridge * np.diag(c).mean() * np.eye(len(c))
+    c = meter.statistics.second_moment.numpy()
+    c = c + meter.statistics.ridge * np.diag(c).mean() * np.eye(len(c))
     u = np.linalg.solve(c, mean)
     u = u / np.linalg.norm(u)
 
@@ -43,7 +43,7 @@ def test_every_number_is_that_of_its_formula(gauge: Gauge, asked: EditRequest) -
     def cosine(first: np.ndarray, second: np.ndarray) -> float:
         return float(first @ second / np.linalg.norm(first) / np.linalg.norm(second))
 
-    seen = gauge.measure(asked)
+    seen = meter.measure(asked)
     about = {"rel": 1e-5}
     assert seen.denominator == pytest.approx(abs(u @ bare), **about)
     assert seen.denominator_prefixed == pytest.approx(abs(u @ mean), **about)
@@ -53,35 +53,35 @@ def test_every_number_is_that_of_its_formula(gauge: Gauge, asked: EditRequest) -
     # The first context is the empty one: it is not among the prefixed keys; the median is the middle one of three.
     usual = sorted(distance(row) for row in every[1:])[1]
     assert seen.distance_ratio == pytest.approx(distance(bare) / usual, **about)
-    assert seen.sink_similarity == pytest.approx(cosine(bare, gauge.sink.double().numpy()), **about)
-    weight = gauge.site.matrix(torch.float64).numpy()
+    assert seen.sink_similarity == pytest.approx(cosine(bare, meter.sink.double().numpy()), **about)
+    weight = meter.site.matrix(torch.float64).numpy()
     bound = 4.0 * float(keys.bare_value.double().norm()) / abs(u @ bare) / np.linalg.norm(weight)
     assert seen.predicted_relative_norm == pytest.approx(bound, **about)
 
 
-def test_many_are_measured_as_each_alone_and_a_bad_one_is_returned(gauge: Gauge) -> None:
+def test_many_are_measured_as_each_alone_and_a_bad_one_is_returned(meter: EvidenceMeter) -> None:
     bad = replace(REQUEST, subject="Nowhere")
-    found = gauge.measure_all([REQUEST, bad, BOS_REQUEST])
+    found = meter.measure_all([REQUEST, bad, BOS_REQUEST])
     assert isinstance(found[1], RequestError)
     for one, asked in ((found[0], REQUEST), (found[2], BOS_REQUEST)):
         assert isinstance(one, Evidence)
-        alone = gauge.measure(asked)
+        alone = meter.measure(asked)
         assert one.keys.position == alone.keys.position
         for name in ("denominator", "denominator_prefixed", "cosine", "distance_ratio", "predicted_relative_norm"):
             assert getattr(one, name) == pytest.approx(getattr(alone, name), rel=1e-4)
         assert one.says_target is alone.says_target is False
-    assert gauge.measure_all([]) == []
+    assert meter.measure_all([]) == []
 
 
-def test_what_the_model_says_already_is_seen(gauge: Gauge) -> None:
-    tokenizer = gauge.lm.tokenizer
+def test_what_the_model_says_already_is_seen(meter: EvidenceMeter) -> None:
+    tokenizer = meter.lm.tokenizer
     ids = tokenizer(REQUEST.prompt).input_ids
     with torch.no_grad():
-        said = tokenizer.decode(gauge.lm.model(torch.tensor([ids])).logits[0, -1].argmax())
+        said = tokenizer.decode(meter.lm.model(torch.tensor([ids])).logits[0, -1].argmax())
     known = replace(REQUEST, target_new=str(said))
     if target_ids(tokenizer, known.prompt, known.target_new) == (int(tokenizer(str(said)).input_ids[-1]),):
-        assert gauge.measure(known).says_target is True
-    assert gauge.measure(replace(REQUEST, target_new="")).says_target is None
+        assert meter.measure(known).says_target is True
+    assert meter.measure(replace(REQUEST, target_new="")).says_target is None
 
 
 @pytest.mark.real
@@ -96,45 +96,45 @@ def test_says_targets_after_an_open_quote_or_in_chinese_asks_without_a_space() -
     assert _says_targets(lm, [chinese, replace(chinese, space=True)]) == [True, False]
 
 
-def test_the_bound_follows_the_clamp_and_holds_for_every_value_within_it(gauge: Gauge) -> None:
-    seen = gauge.measure(REQUEST)
-    twice = replace(gauge, clamp=8.0).measure(REQUEST)
+def test_the_bound_follows_the_clamp_and_holds_for_every_value_within_it(meter: EvidenceMeter) -> None:
+    seen = meter.measure(REQUEST)
+    twice = replace(meter, clamp=8.0).measure(REQUEST)
     assert twice.predicted_relative_norm == pytest.approx(2 * seen.predicted_relative_norm)
-    u = gauge.statistics.direction(seen.keys.mean_key)
+    u = meter.statistics.direction(seen.keys.mean_key)
     length = 4.0 * seen.keys.bare_value.double().norm()
     for seed in range(5):
-        residual = torch.randn(gauge.site.d_model, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        residual = torch.randn(meter.site.d_model, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         update = torch.outer(residual / residual.norm() * length, u) / (u @ seen.keys.bare_key.double())
-        assert float(update.norm()) / gauge.weight_norm == pytest.approx(seen.predicted_relative_norm, rel=1e-5)
+        assert float(update.norm()) / meter.weight_norm == pytest.approx(seen.predicted_relative_norm, rel=1e-5)
 
 
-def test_the_sink_is_the_mean_key_of_different_first_tokens(gauge: Gauge) -> None:
+def test_the_sink_is_the_mean_key_of_different_first_tokens(meter: EvidenceMeter) -> None:
     texts = ["Paris is", "Paris was", "It is", "The city"]
-    first = {gauge.lm.tokenizer(text).input_ids[0] for text in texts}
+    first = {meter.lm.tokenizer(text).input_ids[0] for text in texts}
     assert len(first) == 3
     keys = []
     for token in first:
-        with capture(gauge.site) as seen, torch.no_grad():
-            gauge.lm.model(torch.tensor([[token]]))
+        with capture(meter.site) as seen, torch.no_grad():
+            meter.lm.model(torch.tensor([[token]]))
         keys.append(seen.input[0, 0])
-    torch.testing.assert_close(sink_key(gauge.lm, gauge.site, texts), torch.stack(keys).mean(0))
+    torch.testing.assert_close(sink_key(meter.lm, meter.site, texts), torch.stack(keys).mean(0))
 
 
-def test_a_zero_denominator_is_nan_or_infinite_and_never_a_number(gauge: Gauge) -> None:
-    seen = replace(gauge.measure(REQUEST), denominator_prefixed=0.0)
+def test_a_zero_denominator_is_nan_or_infinite_and_never_a_number(meter: EvidenceMeter) -> None:
+    seen = replace(meter.measure(REQUEST), denominator_prefixed=0.0)
     assert np.isnan(seen.ratio)
 
 
 def test_a_broken_model_is_refused() -> None:
-    gauge = tiny_gauge(tiny_language_model("llama"))
+    meter = tiny_meter(tiny_language_model("llama"))
     with torch.no_grad():
-        gauge.site.blocks[0].mlp.down_proj.weight.fill_(torch.nan)
-    statistics = identity_statistics(gauge.site.d_ff, "", 1)
-    for broken in (gauge, replace(gauge, statistics=statistics)):
+        meter.site.blocks[0].mlp.down_proj.weight.fill_(torch.nan)
+    statistics = identity_statistics(meter.site.d_ff, "", 1)
+    for broken in (meter, replace(meter, statistics=statistics)):
         with pytest.raises(NotFinite):
             broken.measure(REQUEST)
 
 
-def test_a_subject_that_cannot_be_located_is_refused(gauge: Gauge) -> None:
+def test_a_subject_that_cannot_be_located_is_refused(meter: EvidenceMeter) -> None:
     with pytest.raises(RequestError):
-        gauge.measure(replace(REQUEST, subject="Ankara"))
+        meter.measure(replace(REQUEST, subject="Ankara"))

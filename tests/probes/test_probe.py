@@ -7,9 +7,9 @@ import math
 import pytest
 from editguard.probes import builtin
 from editguard.probes.card import Card
-from editguard.probes.probe import PROBES, Case, Finding, Level, Probe, Threshold, run_probes
+from editguard.probes.probe import PROBES, ProbeInput, Finding, Level, Probe, Threshold, run_probes
 
-from ..helpers.tiny_family import REQUEST, tiny_gauge, tiny_language_model
+from ..helpers.tiny_family import REQUEST, tiny_meter, tiny_language_model
 
 
 class Asks(Probe):
@@ -18,14 +18,14 @@ class Asks(Probe):
     name = "asks"
     card = Card("q?", "s", "n", "apples", "r", "t", "a")
 
-    def look(self, case: Case) -> Finding:
+    def examine(self, case: ProbeInput) -> Finding:
         raise NotImplementedError
 
 
 @pytest.mark.parametrize("fires", [True, False])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_an_error_whether_it_fires_or_not(value: float, fires: bool) -> None:
-    found = Asks().found(fires, "all is well", value, 0.5)
+    found = Asks().finding(fires, "all is well", value, 0.5)
     assert found.level is Level.ERROR
     assert found.value is None
     assert "not measured" in found.message
@@ -33,20 +33,20 @@ def test_what_is_not_finite_is_an_error_whether_it_fires_or_not(value: float, fi
 
 
 def test_a_finding_has_its_number_unit_and_finite_details() -> None:
-    found = Asks().found(True, "look", 0.25, 0.5, part=1.5, broken=math.nan, name="x", flag=True, none=None)
+    found = Asks().finding(True, "look", 0.25, 0.5, part=1.5, broken=math.nan, name="x", flag=True, none=None)
     assert found == Finding(
         "asks", Level.RISK, "look", 0.25, 0.5, "apples",
         {"part": 1.5, "broken": None, "name": "x", "flag": True, "none": None},
     )  # fmt: skip
-    assert Asks().found(False, "look", 0.25).level is Level.OK
+    assert Asks().finding(False, "look", 0.25).level is Level.OK
 
 
 @pytest.mark.tiny
 def test_a_case_knows_thresholds_by_probe_and_metric_and_every_probe_is_run() -> None:
-    gauge = tiny_gauge(tiny_language_model("llama"))
+    meter = tiny_meter(tiny_language_model("llama"))
     keys = ("denominator/ratio", "denominator/predicted_relative_norm", "key-shift/cosine", "sink-key/cosine")
     thresholds = {key: Threshold(*key.split("/"), 0.5, "by hand", 16, {}) for key in keys}
-    case = Case(gauge.lm, REQUEST, gauge.measure(REQUEST), thresholds)
+    case = ProbeInput(meter.lm, REQUEST, meter.measure(REQUEST), thresholds)
     assert case.threshold("sink-key", "cosine") == 0.5
     with pytest.raises(KeyError):
         case.threshold("sink-key", "colour")

@@ -13,7 +13,7 @@ from editguard.probes.screen import Margins, ends, margins
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ..helpers.tiny_family import BOS_REQUEST, REQUEST, tiny_gauge, tiny_language_model
+from ..helpers.tiny_family import BOS_REQUEST, REQUEST, tiny_meter, tiny_language_model
 
 positive = st.floats(1e-6, 1e6)
 pytestmark = pytest.mark.tiny
@@ -71,14 +71,14 @@ def test_the_ends_enclose_what_the_margins_were_taken_from(
 
 @pytest.mark.parametrize("request_", [REQUEST, BOS_REQUEST])
 def test_what_the_screen_measures_is_what_few_contexts_of_all_give(request_) -> None:  # type: ignore[no-untyped-def]
-    gauge = tiny_gauge(tiny_language_model("llama"))
-    (few,) = gauge.measure_all([request_], screen=True)
-    (full,) = gauge.measure_all([request_])
+    meter = tiny_meter(tiny_language_model("llama"))
+    (few,) = meter.measure_all([request_], screen=True)
+    (full,) = meter.measure_all([request_])
     assert isinstance(few, Evidence)
     assert isinstance(full, Evidence)
     assert len(few.keys.keys) < len(full.keys.keys)
     assert few.says_target is None
-    (again,) = gauge.screened([full])
+    (again,) = meter.screened([full])
     assert isinstance(again, Evidence)
     torch.testing.assert_close(few.keys.keys, again.keys.keys, rtol=1e-4, atol=1e-5)
     for name in ("denominator", "denominator_prefixed", "cosine", "sink_similarity", "predicted_relative_norm"):

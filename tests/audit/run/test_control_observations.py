@@ -17,7 +17,7 @@ from editguard.audit.run.controls import Control, controls_for, propose_controls
 from editguard.audit.run.file_names import LOG
 from editguard.audit.sequence import EditSequence
 from editguard.audit.setup import Setup
-from editguard.probes.probe import PROBES, Case, Finding, Level, Probe
+from editguard.probes.probe import PROBES, ProbeInput, Finding, Level, Probe
 from editguard.reports.log.control_observations import Seen, Sighting
 from editguard.reports.log.file import read_log
 from editguard.suites.check import CHECKS, Check, Measured, Outcome
@@ -97,8 +97,8 @@ def judging() -> list[str]:
 
 
 def always(level: Level, monkeypatch: pytest.MonkeyPatch, probe: type[Probe]) -> None:
-    look = probe.look
-    monkeypatch.setattr(probe, "look", lambda self, case: replace(look(self, case), level=level))
+    examine = probe.examine
+    monkeypatch.setattr(probe, "examine", lambda self, probe_input: replace(examine(self, probe_input), level=level))
 
 
 def judged_as(outcome: Outcome, monkeypatch: pytest.MonkeyPatch, check: type[Check]) -> None:
@@ -225,7 +225,7 @@ class Foreign(Probe):
     name: ClassVar[str] = "foreign"
     level = Level.OK
 
-    def look(self, case: Case) -> Finding:
+    def examine(self, case: ProbeInput) -> Finding:
         return Finding(self.name, self.level, "seen")
 
 

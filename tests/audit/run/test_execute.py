@@ -10,7 +10,7 @@ from editguard.audit.policy import Action
 from editguard.audit.run.execute import assessed
 from editguard.audit.setup import Setup
 from editguard.probes.errors import OutOfMemory
-from editguard.probes.evidence import Gauge
+from editguard.probes.evidence import EvidenceMeter
 from editguard.probes.requests.request import EditRequest
 
 from ...helpers.tiny_lm import MIDDLE, REQUEST
@@ -24,15 +24,15 @@ TOO_LONG = replace(MIDDLE, id="too-long", subject="Lyon", prompt="The capital of
 def test_a_request_that_ends_in_an_error_is_refused_with_it_and_the_others_go_on(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    guard, measure = GuardedEditor(setup), Gauge.measure_all
+    guard, measure = GuardedEditor(setup), EvidenceMeter.measure_all
     expected = [guard.assess(one) for one in (REQUEST, MIDDLE)]
 
-    def failing(self: Gauge, requests: list[EditRequest], *, screen: bool = False) -> object:
+    def failing(self: EvidenceMeter, requests: list[EditRequest], *, screen: bool = False) -> object:
         if TOO_LONG in requests:
             raise error
         return measure(self, requests, screen=screen)
 
-    monkeypatch.setattr(Gauge, "measure_all", failing)
+    monkeypatch.setattr(EvidenceMeter, "measure_all", failing)
     first, bad, last = assessed(guard, [REQUEST, TOO_LONG, MIDDLE])
     assert [one.decision for one in (first, last)] == [one.decision for one in expected]
     assert bad.request == TOO_LONG
@@ -45,6 +45,6 @@ def test_a_fault_that_is_our_own_ends_it(setup: Setup, monkeypatch: pytest.Monke
     def failing(*_: object, **__: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(Gauge, "measure_all", failing)
+    monkeypatch.setattr(EvidenceMeter, "measure_all", failing)
     with pytest.raises(AssertionError):
         assessed(GuardedEditor(setup), [REQUEST])

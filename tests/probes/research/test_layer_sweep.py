@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ...helpers.families import FAMILIES, LAYERS, OTHERS
-from ...helpers.tiny_family import BOS_REQUEST, PREFIXES, REQUEST, enlarge, tiny_gauge, tiny_language_model, tiny_site
+from ...helpers.tiny_family import BOS_REQUEST, PREFIXES, REQUEST, enlarge, tiny_meter, tiny_language_model, tiny_site
 from ...helpers.tokenizer_kinds import BYTE_LEVEL
 from ...helpers.tokenizer_kinds import CORPUS as TEXTS
 
@@ -175,8 +175,8 @@ def test_the_keys_of_requests_are_those_of_each_bare_and_in_the_mean() -> None:
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
 def test_the_sweep_agrees_with_the_evidence_at_every_layer(family: str) -> None:
     lm = tiny_language_model(family)
-    gauges = {layer: tiny_gauge(lm, layer) for layer in range(LAYERS)}
-    statistics = {layer: gauge.statistics for layer, gauge in gauges.items()}
+    gauges = {layer: tiny_meter(lm, layer) for layer in range(LAYERS)}
+    statistics = {layer: meter.statistics for layer, meter in gauges.items()}
     requests = [REQUEST, BOS_REQUEST] * 10
     found = sweep(lm, range(LAYERS), requests, KEY_TEXTS, statistics)
     assert list(found) == list(range(LAYERS))
