@@ -29,8 +29,8 @@ __all__ = ["Alert", "Rule", "alerts", "blocks", "check", "main", "pages", "rules
 
 ROOT = Path(__file__).resolve().parents[1]
 
-_ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|etc|vs|cf|al|Fig|Eq|Sec|No|approx|resp|St|[A-Z])\.$")
-_END = re.compile(r"[.!?][\"'”’)\]*_]*\s+(?=[\"'“‘(\[*_]*[A-Z0-9*])")
+_ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|etc|vs|cf|al|Fig|Eq|Sec|No|approx|resp|St)\.$")
+_END = re.compile(r"(?<!\.\.)[.!?][\"'”’)\]]*\s+(?=\S)")
 _LIST = re.compile(r"\s*(?:[-*+]|\d+[.)])\s+(?:\[[ xX]\]\s+)?")
 _HEADING = re.compile(r"#{1,6}\s")
 _FENCE = re.compile(r"\s*(`{3,}|~{3,})")
