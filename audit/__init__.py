@@ -13,8 +13,8 @@ from .._lazy import lazy_names
 if TYPE_CHECKING:
     from ..probes.requests.request import EditRequest as EditRequest
     from .guard import Assessment as Assessment
+    from .guard import EditResult as EditResult
     from .guard import GuardedEditor as GuardedEditor
-    from .guard import Result as Result
     from .policy import Policy as Policy
     from .policy import load_policy as load_policy
     from .sequence import EditSequence as EditSequence
@@ -25,7 +25,7 @@ __all__, __getattr__, __dir__ = lazy_names(
         "EditRequest": "..probes.requests.request",
         "Assessment": ".guard",
         "GuardedEditor": ".guard",
-        "Result": ".guard",
+        "EditResult": ".guard",
         "Policy": ".policy",
         "load_policy": ".policy",
         "EditSequence": ".sequence",

@@ -20,7 +20,7 @@ from typing import Any
 from ..probes.errors import EditguardError, EditRefused, InputError, NotFinite, RequestError
 from ..probes.evidence import Evidence
 from ..probes.model.language_model import LanguageModel, load_model
-from ..probes.probe import ProbeInput, Finding, Level, run_probes
+from ..probes.probe import Finding, Level, ProbeInput, run_probes
 from ..probes.requests.request import EditRequest
 from ..probes.screen import ends
 from ..suites.check import CHECKS, Generated, Measurement, Outcome, PromptAnswer, checks_of_one
@@ -29,7 +29,7 @@ from .policy import Action, Decision, decide, load_policy
 from .setup import Setup, prepare
 from .transaction import Transaction, check_update, relative_norm
 
-__all__ = ["Assessment", "GuardedEditor", "Proposal", "Result"]
+__all__ = ["Assessment", "GuardedEditor", "Proposal", "EditResult"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Assessment:
     """Time that probing took."""
 
 
-def decided(assessment: Assessment) -> Action:
+def decided_action(assessment: Assessment) -> Action:
     """Return what was decided."""
     return assessment.decision.action
 
@@ -73,7 +73,7 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class Result:
+class EditResult:
     """What came of a request; nothing is left in the model unless `kept`."""
 
     assessment: Assessment
@@ -140,7 +140,7 @@ class GuardedEditor:
         editor: str | None = None,
         *,
         screen: bool = False,
-        asked: Callable[[Assessment], object] = decided,
+        asked: Callable[[Assessment], object] = decided_action,
     ) -> list[Assessment]:
         """Return what `assess` does for each request, measured together: the faster way for many.
 
@@ -275,23 +275,23 @@ class GuardedEditor:
             refusal = str(error)
         return Proposal(assessment, update, relative, refusal)
 
-    def test(self, proposal: Proposal) -> Result:
+    def test(self, proposal: Proposal) -> EditResult:
         """Make the edit, check the model, and undo it in any case."""
         return self._run(proposal, keep=False)
 
-    def try_edit(self, request: EditRequest, editor: str | None = None) -> Result:
+    def try_edit(self, request: EditRequest, editor: str | None = None) -> EditResult:
         """Make the edit as the guard would, check the model, and undo it in any case."""
         return self.test(*self.propose([self.assess(request, editor)]))
 
-    def edit(self, request: EditRequest, editor: str | None = None) -> Result:
+    def edit(self, request: EditRequest, editor: str | None = None) -> EditResult:
         """Make the edit as the guard would and keep it if every check passes; otherwise the weights are as before."""
         return self.keep(*self.propose([self.assess(request, editor)]))
 
-    def keep(self, proposal: Proposal) -> Result:
+    def keep(self, proposal: Proposal) -> EditResult:
         """Make the edit, check the model, and keep the edit if every check passes; otherwise the weights are as before."""
         return self._run(proposal, keep=True)
 
-    def unguarded(self, request: EditRequest, editor: str) -> Result:
+    def unguarded(self, request: EditRequest, editor: str) -> EditResult:
         """Make the edit without asking the policy, check the model and undo it: for controls and experiments."""
         return self.test(*self.propose([self.force(request, editor)], bound=float("inf")))
 
@@ -299,10 +299,10 @@ class GuardedEditor:
         """Return the assessment with the decision to make the edit as asked, whatever was found."""
         return replace(self.assess(request), decision=Decision(Action.ALLOW, editor, ("made without the guard",)))
 
-    def _run(self, proposal: Proposal, *, keep: bool) -> Result:
+    def _run(self, proposal: Proposal, *, keep: bool) -> EditResult:
         assessment, update = proposal.assessment, proposal.writable
         if update is None:
-            return Result(
+            return EditResult(
                 assessment, proposal.update, proposal.relative_norm, refusal=proposal.refusal, seconds=proposal.seconds
             )
         if proposal.checks != tuple(self.checks):
@@ -332,7 +332,7 @@ class GuardedEditor:
             sound = of_edit and all(m.outcome is Outcome.PASS for m in judged)
             if keep and sound:
                 transaction.commit()
-        return Result(
+        return EditResult(
             assessment=assessment,
             update=update,
             relative_norm=proposal.relative_norm,

@@ -9,7 +9,7 @@ everything after it is refused. Public Python API::
         print(sequence.closed, sequence.retained())
         sequence.guard.setup.lm.model.save_pretrained("edited")
 
-At the end of the block the weights are those of before. `one_after_the_other` is the same as records of an audit. Out of
+At the end of the block the weights are those of before. `iter_sequence_records` is the same as records of an audit. Out of
 scope: undoing one edit of several.
 """
 
@@ -28,19 +28,19 @@ from ..probes.requests.request import EditRequest
 from ..reports.log.schema import EditRecord
 from ..reports.log.types import Rate
 from ..reports.text import printable
-from ..reports.verdict.edit_sequence import closes
+from ..reports.verdict.edit_sequence import closes_sequence
 from ..suites.checks.accumulated_drift import AccumulatedDrift
 from ..suites.served_answer import served
-from .guard import Assessment, GuardedEditor, Proposal, Result
+from .guard import Assessment, EditResult, GuardedEditor, Proposal
 from .policy import Action, Decision
-from .run.execute import made_of, proposals, surviving
+from .run.execute import proposal_or_none, propose_each, record_or_error
 from .setup import Progress
 from .transaction import Transaction
 
-__all__ = ["EditSequence", "Kept", "one_after_the_other", "retention"]
+__all__ = ["EditSequence", "KeptEdit", "iter_sequence_records", "retention_rate"]
 
 
-class Kept(NamedTuple):
+class KeptEdit(NamedTuple):
     """An edit that is in the model, and what is put before its prompt where it is served."""
 
     request: EditRequest
@@ -66,7 +66,7 @@ class EditSequence:
         self._weight = setup.site.weight.detach().clone()
         self._hash = tensor_hash(setup.site.weight)
         self._guard = self._first = replace(guard, setup=setup, checks=(*guard.checks, AccumulatedDrift.name))
-        self._kept: list[Kept] = []
+        self._kept: list[KeptEdit] = []
         self.closed: str | None = None
         """Why nothing more is edited; None while the sequence is open."""
 
@@ -84,11 +84,11 @@ class EditSequence:
         return self._guard
 
     @property
-    def kept(self) -> Sequence[Kept]:
+    def kept(self) -> Sequence[KeptEdit]:
         """The edits in the model, in the order in which they were made."""
         return tuple(self._kept)
 
-    def edit(self, request: EditRequest, editor: str | None = None) -> Result:
+    def edit(self, request: EditRequest, editor: str | None = None) -> EditResult:
         """Make the edit on the model as it is and keep it if it and all that was kept with it are sound.
 
         Once the sequence is closed every request is refused, and the model is not touched.
@@ -97,20 +97,20 @@ class EditSequence:
             return _refused(request, self.closed)
         return self._keep(*self._guard.propose([self._guard.assess(request, editor)]))
 
-    def _keep(self, proposal: Proposal) -> Result:
+    def _keep(self, proposal: Proposal) -> EditResult:
         """Make an edit that the guard of the model as it is now proposed."""
         before = self._guard.setup.site.weight.detach().clone()
         result = self._guard.keep(proposal)
         request = proposal.assessment.request
         if result.kept:
             assert result.update is not None  # it was written
-            self._move_on(Kept(request, result.prefix, result.update.needs_prefix), before)
+            self._move_on(KeptEdit(request, result.prefix, result.update.needs_prefix), before)
         self._close(request.id, [(one.check, one.message) for one in result.failures])
         return result
 
     def _close(self, name: str, failed: Sequence[tuple[str, str]]) -> None:
         """Close where the edit `name` was sound by itself: what fails by itself too is undone, and the next may be better."""
-        if closes(check for check, _ in failed):
+        if closes_sequence(check for check, _ in failed):
             self.closed = (
                 f"the sequence of edits is closed since {name!r}: {'; '.join(message for _, message in failed)}; ship what was "
                 "kept, or raise the bound in the policy if you can justify it"
@@ -134,9 +134,9 @@ class EditSequence:
                 raise InputError(_not_again(request, told))
             transaction.commit()
         prefix = None if record.update is None else record.update.prefix
-        self._move_on(Kept(request, prefix, update.needs_prefix), before)
+        self._move_on(KeptEdit(request, prefix, update.needs_prefix), before)
 
-    def _move_on(self, kept: Kept, before: torch.Tensor) -> None:
+    def _move_on(self, kept: KeptEdit, before: torch.Tensor) -> None:
         """Make ready for the next edit; where that fails, `before` is the weight again."""
         try:
             setup = self._guard.setup.with_edit_kept()
@@ -168,14 +168,14 @@ class EditSequence:
         return [served(lm, one.request, one.prefix).says if one.is_served else None for one in self._kept]
 
 
-def retention(said: Sequence[bool | None]) -> Rate:
+def retention_rate(said: Sequence[bool | None]) -> Rate:
     """Return what `EditSequence.retained` gave as counts."""
     passed, failed = said.count(True), said.count(False)
     rate = passed / len(said) if said else None
     return Rate(passed=passed, failed=failed, not_judged=said.count(None), total=len(said), rate=rate)
 
 
-def one_after_the_other(
+def iter_sequence_records(
     sequence: EditSequence,
     requests: Sequence[EditRequest],
     editor: str | None,
@@ -192,13 +192,15 @@ def one_after_the_other(
     for index in range(len(begun), len(requests)):
         request = requests[index]
         if sequence.closed is not None:
-            yield surviving(sequence.guard.setup, request, index, partial(sequence.edit, request))
+            yield record_or_error(sequence.guard.setup, request, index, partial(sequence.edit, request))
             continue
-        (made,) = proposals(sequence.guard, [request], editor)
-        yield surviving(sequence.guard.setup, request, index, partial(_kept, sequence, made), made_of(made))
+        (made,) = propose_each(sequence.guard, [request], editor)
+        yield record_or_error(
+            sequence.guard.setup, request, index, partial(_kept, sequence, made), proposal_or_none(made)
+        )
 
 
-def _kept(sequence: EditSequence, made: Proposal | Exception) -> Result:
+def _kept(sequence: EditSequence, made: Proposal | Exception) -> EditResult:
     if isinstance(made, Exception):
         raise made
     return sequence._keep(made)
@@ -211,5 +213,5 @@ def _not_again(request: EditRequest, what: str) -> str:
     )
 
 
-def _refused(request: EditRequest, why: str) -> Result:
-    return Result(Assessment(request, None, (), Decision(Action.REFUSE, None, (why,))), refusal=why)
+def _refused(request: EditRequest, why: str) -> EditResult:
+    return EditResult(Assessment(request, None, (), Decision(Action.REFUSE, None, (why,))), refusal=why)

@@ -14,7 +14,7 @@ from typing import Any
 from ..probes.errors import InputError
 from ..reports.log.bounded_read import LARGEST_TABLE, bounded_bytes
 from ..suites.serving import ServedEdit, Serving, serve_inputs, serve_prompt, special_texts
-from .delta.manifest import MODEL, Provenance
+from .delta.manifest import MODEL_MARKER, EditProvenance
 
 __all__ = [
     "ServedEdit",
@@ -27,17 +27,19 @@ __all__ = [
 ]
 
 
-def load_provenance(folder: Path | str) -> Provenance:
+def load_provenance(folder: Path | str) -> EditProvenance:
     """Return what ``editguard apply`` wrote beside an edited model; its `edits` are what serving asks for.
 
     Raises `InputError`.
     """
     try:
-        return Provenance.model_validate_json(bounded_bytes(Path(folder) / MODEL.name, LARGEST_TABLE), strict=True)
+        return EditProvenance.model_validate_json(
+            bounded_bytes(Path(folder) / MODEL_MARKER.name, LARGEST_TABLE), strict=True
+        )
     except (OSError, ValueError) as error:
         why = (str(error).splitlines() or ["unknown"])[0]
         raise InputError(
-            f"The folder {str(folder)!r} has no {MODEL.name} that can be read ({why}); give a folder that 'editguard apply' "
+            f"The folder {str(folder)!r} has no {MODEL_MARKER.name} that can be read ({why}); give a folder that 'editguard apply' "
             "wrote."
         ) from error
 

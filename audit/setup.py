@@ -41,18 +41,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EMBEDDED_LAYER",
-    "KEYS_A_FEATURE",
+    "KEYS_PER_FEATURE",
     "NULL_SAMPLE",
     "Progress",
     "Setup",
     "check_names",
     "check_statistics",
     "default_layer",
-    "editable",
-    "limits",
-    "null_sample",
+    "check_editable",
+    "check_limits",
+    "make_null_sample",
     "prepare",
-    "statistics_for",
+    "load_or_compute_statistics",
 ]
 
 EMBEDDED_LAYER = 9
@@ -60,7 +60,7 @@ EMBEDDED_LAYER = 9
 NULL_SAMPLE = 64
 """Ordinary subjects that thresholds are calibrated on."""
 
-KEYS_A_FEATURE = 4
+KEYS_PER_FEATURE = 4
 """Keys of sampled text for each dimension of a key: with fewer than one C has not even full rank."""
 
 Progress = Callable[[str, int, int], None]
@@ -107,7 +107,7 @@ class Setup:
             self.site,
             self.prefixes,
             self.corpus,
-            limits(self.policy),
+            check_limits(self.policy),
             self.site.matrix(),
             self.known,
             self.memo,
@@ -186,7 +186,7 @@ class Setup:
         return found
 
 
-def limits(policy: Policy) -> Limits:
+def check_limits(policy: Policy) -> Limits:
     """Return the bounds of `policy` that checks judge by."""
     return Limits(
         perplexity_ratio=policy.max_perplexity_ratio,
@@ -257,8 +257,8 @@ def prepare(
     prefixes = make_prefixes(lm, seed)
     known = None if lm.plain else prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
     progress("prefixes", 1, 1)
-    found = statistics_for(lm, site, statistics, corpus, seed, progress)
-    null = null_sample(lm, NULL_SAMPLE)
+    found = load_or_compute_statistics(lm, site, statistics, corpus, seed, progress)
+    null = make_null_sample(lm, NULL_SAMPLE)
     meter = EvidenceMeter(
         lm, site, found, prefixes, sink_key(lm, site, [request.prompt for request in null]),
         float(site.matrix().norm()), chosen.clamp, known,
@@ -290,7 +290,7 @@ def check_names(policy: Policy, path: Path | None = None) -> None:
         )
 
 
-def null_sample(lm: LanguageModel, size: int) -> tuple[EditRequest, ...]:
+def make_null_sample(lm: LanguageModel, size: int) -> tuple[EditRequest, ...]:
     """Return ordinary subjects: half in mid-prompt, half at its start with more than one token, none a first token.
 
     Subjects of the second kind are ordinary too, though fewer tokens stand before their last one.
@@ -314,7 +314,7 @@ def check_statistics(statistics: str) -> None:
         )
 
 
-def statistics_for(
+def load_or_compute_statistics(
     lm: LanguageModel, site: EditSite, statistics: str | None, corpus: str | None, seed: int, progress: Progress
 ) -> KeyStatistics:
     """Return key statistics: from a file, ``identity``, a corpus, or by default text sampled from the model itself."""
@@ -332,7 +332,7 @@ def statistics_for(
         return load_statistics(kept, size=site.d_ff, model_fingerprint=lm.fingerprint, layer=site.layer)
     if corpus is None:
         progress("sampling text for key statistics", 0, 1)
-        text = sampled_corpus(lm, seed=seed, least=KEYS_A_FEATURE * site.d_ff)
+        text = sampled_corpus(lm, seed=seed, least=KEYS_PER_FEATURE * site.d_ff)
     else:
         text = corpus_from(corpus)
     found = compute_statistics(
@@ -344,7 +344,7 @@ def statistics_for(
     return found
 
 
-def editable(site: EditSite) -> None:
+def check_editable(site: EditSite) -> None:
     """Raise `ModelError` where the site can be probed but not edited."""
     if not site.editable:
         raise ModelError(site.reason)

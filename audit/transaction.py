@@ -15,10 +15,10 @@ from ..probes.model.fingerprint import tensor_hash
 from ..probes.model.site import EditSite
 from .editors.base import RankOneUpdate
 
-__all__ = ["Change", "Transaction", "check_update", "relative_norm"]
+__all__ = ["WeightChange", "Transaction", "check_update", "relative_norm"]
 
 
-class Change(Protocol):
+class WeightChange(Protocol):
     """What may be added to a weight."""
 
     def delta(self) -> torch.Tensor:
@@ -47,7 +47,7 @@ def check_update(update: RankOneUpdate, weight_norm: float, bound: float) -> flo
 class Transaction:
     """Apply `update` to `site` for the length of a ``with`` block; `commit` keeps it."""
 
-    def __init__(self, site: EditSite, update: Change) -> None:
+    def __init__(self, site: EditSite, update: WeightChange) -> None:
         """Nothing is written before the block is entered."""
         self._site, self._update = site, update
         self._kept: torch.Tensor | None = None

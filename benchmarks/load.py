@@ -17,7 +17,7 @@ from pathlib import Path
 
 from editguard.audit.process import keep_freed_memory
 from editguard.audit.run.audit import run_audit
-from editguard.audit.run.file_names import WRITTEN
+from editguard.audit.run.file_names import AUDIT_FILES
 from editguard.audit.run.output_folder import locked_folder
 from editguard.probes.model.language_model import load_model
 from editguard.probes.requests.loader import load_requests
@@ -53,7 +53,7 @@ def main() -> None:
             setup, load_requests(edits), audit, overwrite=True, progress=_told(options.requests, started)
         )
     _tell("the outputs", started)
-    for name in WRITTEN:
+    for name in AUDIT_FILES:
         if (audit / name).is_file():
             print(f"{name}: {(audit / name).stat().st_size / 2**20:.1f} MiB")
     print(f"{summary.verdict}: {summary.edits} edits, {summary.failed} failed")

@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.process import keep_freed_memory
-from editguard.audit.run.execute import assessed
+from editguard.audit.run.execute import assess_each
 from editguard.audit.setup import prepare
 from editguard.probes.forward import onednn as products
 from editguard.probes.forward.batches import pad
@@ -289,7 +289,7 @@ def _growth(fast, requests):
 
     def probe():
         for start in range(0, len(requests), 64):
-            assessed(fast, requests[start : start + 64])
+            assess_each(fast, requests[start : start + 64])
 
     lm, count = fast.setup.lm, len(requests)
     _forget_peak(lm)

@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 import torch
-from editguard.audit.setup import NULL_SAMPLE, default_layer, null_sample
+from editguard.audit.setup import NULL_SAMPLE, default_layer, make_null_sample
 from editguard.probes.evidence import EvidenceMeter, sink_key
 from editguard.probes.keys.corpus_statistics import Corpus, compute_statistics, corpus_from, sampled_corpus
 from editguard.probes.keys.prefixes import make_prefixes
@@ -34,7 +34,7 @@ def main() -> None:
     options = parser.parse_args()
     lm = load_model(options.model)
     site = find_site(lm.model, default_layer(lm) if options.layer is None else options.layer)
-    prefixes, null = make_prefixes(lm, 0), null_sample(lm, NULL_SAMPLE)
+    prefixes, null = make_prefixes(lm, 0), make_null_sample(lm, NULL_SAMPLE)
     first = [edit for edit in builtin_edits() if edit.group == "single-token-first"]
     sink, norm = sink_key(lm, site, [request.prompt for request in null]), float(site.matrix().norm())
     real = corpus_from(options.corpus)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...reports.text import counted, visible
+from ...reports.text import count_noun, visible
 from .common import (
     CheckDtype,
     Corpus,
@@ -36,7 +36,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..delta.manifest import Provenance
+    from ..delta.manifest import EditProvenance
 
 __all__ = ["apply", "export"]
 
@@ -79,18 +79,18 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Make edits under the guard and write only the changes, one delta file an edit; exit 1 if any is not sound."""
-    from ..delta.chosen import known_ids
-    from ..delta.export import evidence, export_edits
-    from ..delta.folder import free
-    from ..delta.manifest import EXPORT
+    from ..delta.chosen import check_ids
+    from ..delta.export import export_edits, read_evidence
+    from ..delta.folder import check_replaceable
+    from ..delta.manifest import EXPORT_MARKER
 
     loaded = load_edits(edits, limit, skip_invalid)
     known_editor(editor)
-    free(out, EXPORT, overwrite=overwrite)
+    check_replaceable(out, EXPORT_MARKER, overwrite=overwrite)
     # Told before the model is made ready, which takes longer.
-    known_ids(only or (), [request.id for request in loaded.requests])
+    check_ids(only or (), [request.id for request in loaded.requests])
     if log is not None:
-        evidence(log)
+        read_evidence(log)
     with progress_bars(as_json) as progress:
         setup = prepared(
             model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress, engine=engine,
@@ -131,10 +131,10 @@ def apply(
 ) -> None:
     """Apply delta files to the model that they were made on, and save the edited model, to the bit, as a folder."""
     from ..delta.apply import save_applied
-    from ..delta.chosen import chosen_deltas
+    from ..delta.chosen import select_deltas
 
     found = save_applied(
-        chosen_deltas(deltas, only or ()), model, out, unaudited=unaudited, unaudited_together=unaudited_together,
+        select_deltas(deltas, only or ()), model, out, unaudited=unaudited, unaudited_together=unaudited_together,
         overwrite=overwrite, allow_pickle=allow_pickle,
     )  # fmt: skip
     if as_json:
@@ -144,8 +144,8 @@ def apply(
         typer.echo(visible(line))
 
 
-def _applied(found: Provenance, out: Path) -> Iterator[str]:
-    yield f"Put {counted(len(found.edits), 'edit')} onto {found.base}:"
+def _applied(found: EditProvenance, out: Path) -> Iterator[str]:
+    yield f"Put {count_noun(len(found.edits), 'edit')} onto {found.base}:"
     for edit in found.edits:
         yield f"  {edit.id!r}: {edit.subject!r} -> {edit.target_new!r}, by {edit.editor} at layer {edit.layer}"
     yield f"  checked: the base has the fingerprint that they were made on, {found.base_fingerprint[:12]}"

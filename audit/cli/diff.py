@@ -73,10 +73,10 @@ def _candidates(source: str) -> list[EditRequest]:
 
 def print_diff(found: DiffFile, page: Path) -> None:
     """Say what was found; `page` is where it can be looked at."""
-    from ...reports.text import counted, visible
+    from ...reports.text import count_noun, visible
 
     typer.echo(
-        f"{found.verdict.upper()}: {len(found.changes)} of {counted(len(found.changes) + found.unchanged, 'tensor')} changed"
+        f"{found.verdict.upper()}: {len(found.changes)} of {count_noun(len(found.changes) + found.unchanged, 'tensor')} changed"
     )
     for reason in found.reasons:
         typer.echo(visible(f"  {reason}"))

@@ -14,9 +14,9 @@ from .common import Json
 
 if TYPE_CHECKING:
     from ...reports.gate.allowances import Allowances
-    from ...reports.gate.result import Gate, Override, Reason
-    from ..gate.baseline_store import Found, Store
-    from ..gate.evaluate import Judged
+    from ...reports.gate.result import Gate, Override, ReasonCode
+    from ..gate.baseline_store import BaselineStore, StoredBaseline
+    from ..gate.evaluate import GateEvaluation
 
 __all__ = [
     "STORE",
@@ -108,12 +108,12 @@ def listed(
     raise typer.Exit(2 if unreadable and reference is not None else 0)
 
 
-def _listing(found: Found) -> str:
-    from ...reports.text import counted, visible
+def _listing(found: StoredBaseline) -> str:
+    from ...reports.text import count_noun, visible
 
     kept = found.baseline
     commit = f"{kept.git.commit[:8]}{'+' if kept.git.dirty else ''}" if kept.git else "no commit"
-    edits = counted(len(kept.edits), "edit")
+    edits = count_noun(len(kept.edits), "edit")
     return visible(f"{found.name}  {kept.created}  {commit}  {kept.verdict}  {edits}  {kept.model.ref}")
 
 
@@ -127,12 +127,12 @@ def compare(
     """Show what changed from one audit to another, metric by metric and edit by edit; exit 0 whatever changed."""
     from ...reports.gate.comparison import compare as compared
     from ...reports.gate.comparison_rows import compare_markdown
-    from ..gate.evaluate import audited
+    from ..gate.evaluate import read_comparison_side
     from .terminal_gate import print_comparison
 
     one_output(as_json, markdown)
     store = store_in(baselines)
-    (name, first), (other, second) = audited(before, store), audited(after, store)
+    (name, first), (other, second) = read_comparison_side(before, store), read_comparison_side(after, store)
     found = compared(first, second, (name, other))
     if as_json:
         typer.echo(found.model_dump_json())
@@ -194,18 +194,18 @@ def override(
 
     Give --max-regress and --accept as the gate gets them.
     """
-    from ...reports.gate.comparison_rows import said_of
-    from ..gate.evaluate import overriding
+    from ...reports.gate.comparison_rows import describe_override
+    from ..gate.evaluate import make_override
 
     judged = gate_for(log, baseline, baselines, max_regress, accept)
-    record = overriding(judged, author if author is not None else _author(), reason)
+    record = make_override(judged, author if author is not None else _author(), reason)
     store_in(baselines).override(record)
-    _announce(record, said_of(record))
+    _announce(record, describe_override(record))
 
 
 def gate_for(
     log: Path, baseline: str, baselines: Path, max_regress: list[str] | None, accept: list[str] | None
-) -> Judged:
+) -> GateEvaluation:
     """Run the gate as the options say; raises for a wrong option before anything is read."""
     from ..gate.evaluate import run_gate
 
@@ -244,11 +244,11 @@ def shown_since(
     return None, [one for one in store_in(baselines).overrides() if one.log_sha256 == read]
 
 
-def store_in(folder: Path) -> Store:
+def store_in(folder: Path) -> BaselineStore:
     """Return the store in `folder`."""
-    from ..gate.baseline_store import Store
+    from ..gate.baseline_store import BaselineStore
 
-    return Store(folder)
+    return BaselineStore(folder)
 
 
 def allowances(given: list[str] | None) -> Allowances:
@@ -266,9 +266,9 @@ def one_output(as_json: bool, markdown: bool) -> None:
         raise InputError("The options --json and --markdown both ask for standard output; give one of them.")
 
 
-def _accepted(given: list[str] | None) -> frozenset[Reason]:
+def _accepted(given: list[str] | None) -> frozenset[ReasonCode]:
     from ...probes.errors import InputError
-    from ...reports.gate.result import ACCEPTABLE, Reason
+    from ...reports.gate.result import ACCEPTABLE, ReasonCode
 
     names = sorted(one.value for one in ACCEPTABLE)
     for one in given or ():
@@ -276,7 +276,7 @@ def _accepted(given: list[str] | None) -> frozenset[Reason]:
             raise InputError(
                 f"The reason {one!r} cannot be accepted beforehand, only {' and '.join(names)} can; see override."
             )
-    return frozenset(Reason(one) for one in given or ())
+    return frozenset(ReasonCode(one) for one in given or ())
 
 
 def _author() -> str:
@@ -297,7 +297,7 @@ def gate_json(found: Gate) -> dict[str, Any]:
     return found.model_dump(mode="json") | {"exit_code": found.exit_code}
 
 
-def _write(out: Path, judged: Judged) -> None:
+def _write(out: Path, judged: GateEvaluation) -> None:
     from ...reports.html.report_page import render_html
     from ...reports.log.file import write_atomic
     from ..run.file_names import REPORT

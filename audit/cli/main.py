@@ -139,7 +139,7 @@ def audit(
     from ..run.audit import run_audit
     from ..run.file_names import LOG, REPORT
     from ..run.output_folder import locked_folder
-    from ..run.resume import could_continue
+    from ..run.resume import check_resumable
 
     arguments = {name: str(value) if isinstance(value, Path) else value for name, value in locals().items()
                  if isinstance(value, str | int | float | bool | Path | None)}  # fmt: skip
@@ -148,7 +148,7 @@ def audit(
     known_editor(editor)
     with locked_folder(out, overwrite=overwrite, resume=resume), progress_bars(as_json) as progress:
         if resume:
-            could_continue(out / LOG, loaded, in_sequence=in_sequence, seed=seed, editor=editor)
+            check_resumable(out / LOG, loaded, in_sequence=in_sequence, seed=seed, editor=editor)
         setup = prepared(
             model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress,
             engine=engine, perplexity_corpus=perplexity_corpus, check_dtype=check_dtype,
@@ -226,10 +226,10 @@ def probe(
 def _assessments(
     guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None, screen: bool
 ) -> Iterator[Assessment]:
-    from ..run.execute import assessed
+    from ..run.execute import assess_each
 
     for start in range(0, len(requests), _TOGETHER):
-        yield from assessed(guard, requests[start : start + _TOGETHER], editor, screen=screen)
+        yield from assess_each(guard, requests[start : start + _TOGETHER], editor, screen=screen)
 
 
 @app.command()
@@ -251,7 +251,7 @@ def stats(
     from ...probes.model.language_model import load_model
     from ...probes.model.site import find_site
     from ..run.file_names import writable
-    from ..setup import default_layer, statistics_for
+    from ..setup import default_layer, load_or_compute_statistics
 
     if out.suffix != ".safetensors" or out.is_dir():
         raise StatisticsError(
@@ -263,7 +263,7 @@ def stats(
     with progress_bars(False) as progress:
         lm = load_model(model, device=device, dtype=dtype, allow_pickle=allow_pickle)
         place = find_site(lm.model, default_layer(lm, site) if layer is None else layer, site)
-        found = statistics_for(lm, place, None, corpus, seed, progress)
+        found = load_or_compute_statistics(lm, place, None, corpus, seed, progress)
     save_statistics(found, out)
     typer.echo(
         f"{out}: C [{place.d_ff}, {place.d_ff}] of {place.path}, {found.provenance.tokens} tokens of "

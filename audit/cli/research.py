@@ -57,7 +57,7 @@ def trace(
 ) -> None:
     """Trace where the model keeps the facts that the edits would change, and suggest the layer to edit; changes nothing."""
     from ...probes.model.language_model import load_model
-    from ...reports.text import counted, visible
+    from ...reports.text import count_noun, visible
     from ..research.trace import PAGE, TRACE, run_trace
     from ..run.output_folder import locked_folder
 
@@ -73,7 +73,7 @@ def trace(
     else:
         typer.echo(
             f"MLP outputs around layer {found.suggested_layer} of {found.layers} bring most answers back "
-            f"({counted(len(found.traces), 'fact')} traced, {len(found.skipped)} skipped); try edits there: "
+            f"({count_noun(len(found.traces), 'fact')} traced, {len(found.skipped)} skipped); try edits there: "
             f"editguard audit --layer {found.suggested_layer}"
         )
         for one in found.skipped:

@@ -18,8 +18,8 @@ from rich.text import Text
 from ...probes.probe import Level
 from ...reports.log.schema import Rate
 from ...reports.reproduction.schema import Agreement, Experiment, Reproduction
-from ...reports.text import counted, visible
-from ...reports.verdict.edit_sequence import said_of_sequence
+from ...reports.text import count_noun, visible
+from ...reports.verdict.edit_sequence import describe_sequence
 from ...reports.verdict.summary import ExplainedEdit, Summary
 from ..guard import Assessment
 from ..policy import Action
@@ -111,7 +111,7 @@ class ProbeTable:
                 print_indented(console, f"- {why}")
         counts = ", ".join(f"{count} {action.value}" for action, count in self._counts.items())
         console.print(
-            f"{counted(sum(self._counts.values()), 'edit')}: {counts}; {counted(skipped, 'invalid record')} skipped"
+            f"{count_noun(sum(self._counts.values()), 'edit')}: {counts}; {count_noun(skipped, 'invalid record')} skipped"
         )
         if self._counts[Action.ALLOW]:
             console.print(
@@ -157,20 +157,20 @@ def _print_one_explained(one: ExplainedEdit) -> None:
 
 def _counted(summary: Summary) -> Iterator[str]:
     yield (
-        f"{counted(summary.edits, 'edit')}: {summary.allowed} allowed, {summary.rewritten} rewritten, "
+        f"{count_noun(summary.edits, 'edit')}: {summary.allowed} allowed, {summary.rewritten} rewritten, "
         f"{summary.refused} refused; {summary.failed} failed, {summary.collapsed} collapsed; "
-        f"{counted(summary.skipped_invalid, 'invalid record')} skipped"
+        f"{count_noun(summary.skipped_invalid, 'invalid record')} skipped"
     )
     shown = f"{summary.controls.ok} of {summary.controls.total} showed what they must"
     yield f"controls: {shown if summary.controls.total else 'none was made, so nothing proves that the checks see a collapse'}"
     if summary.not_controlled:
         yield f"not controlled: {'; '.join(summary.not_controlled)}"
     if summary.sequence is not None:
-        yield f"in sequence: {said_of_sequence(summary.sequence, summary.edits)}"
+        yield f"in sequence: {describe_sequence(summary.sequence, summary.edits)}"
     if summary.needs_prefix:
         yield f"act only after a prefix: {summary.needs_prefix} of the edits; the report names each"
     if summary.judged_by_made_neighbours:
-        made = counted(summary.judged_by_made_neighbours, "edit was", "edits were")
+        made = count_noun(summary.judged_by_made_neighbours, "edit was", "edits were")
         yield f"{made} judged by neighbours that the audit made"
 
 
@@ -178,12 +178,12 @@ def _rates(summary: Summary) -> Iterator[str]:
     for name, rate in summary.counts.items():
         if rate.total and name.endswith(("_unprefixed", "_prefixed", "_served")):
             judged = summary.judged.get(name, 0)
-            mark = f"judged in {counted(judged, 'edit')}" if judged else "shown, not judged"
+            mark = f"judged in {count_noun(judged, 'edit')}" if judged else "shown, not judged"
             yield f"{name.replace('_', ' ')}: {_rate(rate)} [{mark}]"
     worst = summary.worst_perplexity_ratio
     known = "not measured" if worst is None else f"{worst:.4f}"
     if summary.perplexity_not_finite:
-        known = f"not finite after {counted(summary.perplexity_not_finite, 'edit')}; after the others {known}"
+        known = f"not finite after {count_noun(summary.perplexity_not_finite, 'edit')}; after the others {known}"
     yield f"worst perplexity ratio: {known} [judged in each edit that is made]"
 
 

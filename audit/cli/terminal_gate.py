@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.text import Text
 
 from ...reports.gate.comparison import Comparison
-from ...reports.gate.comparison_rows import COLUMNS, headline, lapse, rows, said_of, sets
+from ...reports.gate.comparison_rows import COLUMNS, describe_gate, describe_lapsed_override, comparison_rows, describe_override, describe_pairing
 from ...reports.gate.metrics import Metric
 from ...reports.gate.result import Gate, Override
-from ...reports.text import counted, visible
+from ...reports.text import count_noun, visible
 from .console import output
 
 __all__ = ["print_comparison", "print_gate", "print_overrides", "print_standing"]
@@ -37,7 +37,7 @@ def print_standing(gate: Gate, verdict: str | None = None) -> None:
     """Print the gate's verdict, and beside it the audit's own `verdict` where it is given; then each ground on a line."""
     console = output()
     itself = "" if verdict is None else f" The audit itself: {verdict}."
-    said = _safe(headline(gate))
+    said = _safe(describe_gate(gate))
     stop = "" if not itself or said.endswith((".", "!", "?")) else "."
     console.print(f"{_STANDINGS[gate.standing]}  {said}{stop}{itself}", soft_wrap=True)
     for closing in gate.closings:
@@ -45,14 +45,14 @@ def print_standing(gate: Gate, verdict: str | None = None) -> None:
     for message in gate.accepted:
         console.print(f"  accepted: {_safe(message)}", soft_wrap=True)
     for one in gate.lapsed:
-        console.print(f"  {_safe(lapse(one))}", soft_wrap=True)
+        console.print(f"  {_safe(describe_lapsed_override(one))}", soft_wrap=True)
 
 
 def print_overrides(overrides: Sequence[Override]) -> None:
     """Print who opened a gate for the log at hand."""
     console = output()
     for one in overrides:
-        console.print(f"  {_safe(said_of(one))}", soft_wrap=True)
+        console.print(f"  {_safe(describe_override(one))}", soft_wrap=True)
 
 
 def print_comparison(found: Comparison) -> None:
@@ -61,7 +61,7 @@ def print_comparison(found: Comparison) -> None:
     for what, side in (("before", found.before), ("now", found.after)):
         commit = f", commit {side.git.commit[:8]}{' and changes' if side.git.dirty else ''}" if side.git else ""
         console.print(
-            f"{what:>6}  {_safe(side.name)}: {side.verdict}, {counted(side.edits, 'edit')}, {_safe(side.created)}{commit}",
+            f"{what:>6}  {_safe(side.name)}: {side.verdict}, {count_noun(side.edits, 'edit')}, {_safe(side.created)}{commit}",
             soft_wrap=True,
         )
     _print(console, found, None)
@@ -69,7 +69,7 @@ def print_comparison(found: Comparison) -> None:
 
 def _print(console: Console, found: Comparison, allowed: Mapping[Metric, float] | None) -> None:
     shown = COLUMNS if allowed is not None else COLUMNS[:-2]
-    judged = rows(found, allowed)
+    judged = comparison_rows(found, allowed)
     lines = [shown, *(row.cells[: len(shown)] for row in judged)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for index, cells in enumerate(lines):
@@ -77,14 +77,14 @@ def _print(console: Console, found: Comparison, allowed: Mapping[Metric, float] 
         style = "dim" if index == 0 else _MOODS.get(judged[index - 1].mood)
         # A table of rich's would cut its cells where a CI log is narrow.
         console.print(Text(f"  {line}".rstrip()), style=style, soft_wrap=True)
-    for said in sets(found):
+    for said in describe_pairing(found):
         console.print(f"  {_safe(said)}", soft_wrap=True)
     for one in found.edits[:_MOST_EDITS]:
         console.print(
             f"  [{_KINDS[one.kind]}]{_safe(one.id)}[/]: {_safe(one.before)} -> {_safe(one.after)}", soft_wrap=True
         )
     if len(found.edits) > _MOST_EDITS:
-        console.print(f"  and {counted(len(found.edits) - _MOST_EDITS, 'more edit')} that met another end")
+        console.print(f"  and {count_noun(len(found.edits) - _MOST_EDITS, 'more edit')} that met another end")
     for note in found.notes:
         console.print(f"  note: {_safe(note)}", soft_wrap=True)
 

@@ -24,13 +24,13 @@ from ...reports.log.file import write_atomic
 from ..transaction import Transaction
 from .file import Delta
 from .folder import whole_folder
-from .manifest import MODEL, DeltaManifest, Provenance, audited
+from .manifest import MODEL_MARKER, DeltaManifest, EditProvenance, audit_status
 
-__all__ = ["Applied", "apply_delta", "save_applied"]
+__all__ = ["AppliedDeltas", "apply_delta", "save_applied"]
 
 
 @dataclass(frozen=True)
-class Applied:
+class AppliedDeltas:
     """Deltas in a model's weights; they are taken out at the end of the block unless they are committed."""
 
     transactions: tuple[Transaction, ...]
@@ -56,8 +56,8 @@ class _Sum:
 @contextmanager
 def apply_delta(
     model: torch.nn.Module, *deltas: Delta, unaudited: bool = False, unaudited_together: bool = False
-) -> Iterator[Applied]:
-    """Apply `deltas` to their base for the length of a ``with`` block; `Applied.commit` keeps them.
+) -> Iterator[AppliedDeltas]:
+    """Apply `deltas` to their base for the length of a ``with`` block; `AppliedDeltas.commit` keeps them.
 
     Undoes bit-exactly. Raises `InputError` for a model that is not the one they were made on (an edited one included), for
     edits behind which no audit stands without `unaudited`, for several without `unaudited_together`, and for a
@@ -70,7 +70,7 @@ def apply_delta(
         places.setdefault((one.manifest.site, one.manifest.layer), []).append(one)
     with ExitStack() as stack:
         made = [stack.enter_context(_applied(model, some)) for some in places.values()]
-        yield Applied(tuple(made))
+        yield AppliedDeltas(tuple(made))
 
 
 def _belong_together(manifests: Sequence[DeltaManifest], *, unaudited: bool, unaudited_together: bool) -> None:
@@ -105,7 +105,7 @@ def _each_once(manifests: Sequence[DeltaManifest]) -> None:
 
 def _held_to_an_audit(manifests: Sequence[DeltaManifest]) -> None:
     for one in manifests:
-        if audited([one]) == "no":
+        if audit_status([one]) == "no":
             why = "no audit stands behind it" if one.audit is None else "the controls of its audit did not hold"
             raise InputError(
                 f"The edit {one.id!r} is not audited ({why}), and only audited edits are applied unasked; export it with "
@@ -163,7 +163,7 @@ def save_applied(
     unaudited_together: bool = False,
     overwrite: bool = False,
     allow_pickle: bool = False,
-) -> Provenance:
+) -> EditProvenance:
     """Load `base`, apply `deltas`, and save model, tokenizer and ``editguard.json`` as the folder `out`, whole or not at all.
 
     What was saved is loaded again, and must have the fingerprint of what was in memory. Raises what `apply_delta` and
@@ -174,17 +174,17 @@ def save_applied(
     dtype = manifests[0].dtype
     if dtype == "float64":
         raise ModelError("A model in float64 cannot be saved and loaded again as it is; apply the delta in Python.")
-    with whole_folder(out, MODEL, overwrite=overwrite) as folder:
+    with whole_folder(out, MODEL_MARKER, overwrite=overwrite) as folder:
         lm = load_model(base, device="cpu", dtype=dtype, allow_pickle=allow_pickle)
         edited = _saved(lm, deltas, folder)
         del lm
-        provenance = Provenance(
+        provenance = EditProvenance(
             editguard_version=version("editguard"),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             base=base,
             base_fingerprint=manifests[0].model_fingerprint,
             fingerprint=edited,
-            audited=audited(manifests),
+            audited=audit_status(manifests),
             edits=manifests,
             files=sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()),
         )
@@ -194,7 +194,7 @@ def save_applied(
                 f"The saved model has the fingerprint {again[:12]} and the model in memory {edited[:12]}, so what would ship "
                 "is not what was audited; nothing was written."
             )
-        write_atomic(folder / MODEL.name, provenance.model_dump_json(indent=2) + "\n")
+        write_atomic(folder / MODEL_MARKER.name, provenance.model_dump_json(indent=2) + "\n")
     return provenance
 
 

@@ -21,16 +21,16 @@ from ...reports.log.types import Rate, json_sha256
 from ...reports.text import slugs
 from ...reports.verdict.digest import summarise
 from ...suites.served_answer import PREFIXES
-from ..gate.evaluate import ReadLog, read_audit
-from ..guard import GuardedEditor, Proposal, Result
-from ..run.execute import TOGETHER, proposals
-from ..setup import Progress, Setup, editable
-from .chosen import known_ids
+from ..gate.evaluate import LoadedLog, read_audit
+from ..guard import EditResult, GuardedEditor, Proposal
+from ..run.execute import REQUESTS_PER_BATCH, propose_each
+from ..setup import Progress, Setup, check_editable
+from .chosen import check_ids
 from .file import SUFFIX, Delta, encode
-from .folder import free, whole_folder
-from .manifest import EXPORT, AuditEvidence, DeltaManifest, Exported, ExportIndex
+from .folder import check_replaceable, whole_folder
+from .manifest import EXPORT_MARKER, AuditEvidence, DeltaManifest, ExportedEdit, ExportIndex
 
-__all__ = ["evidence", "export_edits"]
+__all__ = ["read_evidence", "export_edits"]
 
 
 def export_edits(
@@ -43,7 +43,7 @@ def export_edits(
     log: Path | None = None,
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
-) -> list[Exported]:
+) -> list[ExportedEdit]:
     """Make, check and undo every edit, and write the folder `out`: a delta file each, and ``editguard-export.json``.
 
     With `only` the edits of these ids alone are made; their updates are still computed beside those that they were
@@ -52,8 +52,8 @@ def export_edits(
     is refused or fails, `InputError` where the log is about other edits or nothing can be written; the folder is then as it
     was.
     """
-    free(out, EXPORT, overwrite=overwrite)
-    editable(setup.site)
+    check_replaceable(out, EXPORT_MARKER, overwrite=overwrite)
+    check_editable(setup.site)
     evidence = None if log is None else _Evidence.read(log, setup)
     guard = GuardedEditor(setup)
     deltas = []
@@ -61,7 +61,7 @@ def export_edits(
         progress("edits", index, len(chosen))
         deltas.append(_exported(guard, made, evidence))
     progress("edits", len(chosen), len(chosen))
-    with whole_folder(out, EXPORT, overwrite=overwrite) as folder:
+    with whole_folder(out, EXPORT_MARKER, overwrite=overwrite) as folder:
         return _write(folder, deltas)
 
 
@@ -69,13 +69,13 @@ def _proposals(
     guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None, only: Sequence[str]
 ) -> list[Proposal]:
     """Return the proposals for the wanted requests, computed in the audit's batches."""
-    known_ids(only, [request.id for request in requests])
+    check_ids(only, [request.id for request in requests])
     wanted = set(only) or {request.id for request in requests}
     found: list[Proposal | Exception] = []
-    for start in range(0, len(requests), TOGETHER):
-        chunk = requests[start : start + TOGETHER]
+    for start in range(0, len(requests), REQUESTS_PER_BATCH):
+        chunk = requests[start : start + REQUESTS_PER_BATCH]
         if wanted & {request.id for request in chunk}:
-            made = proposals(guard, chunk, editor)
+            made = propose_each(guard, chunk, editor)
             found += [one for one, request in zip(made, chunk, strict=True) if request.id in wanted]
     for one in found:
         if isinstance(one, Exception):
@@ -83,7 +83,7 @@ def _proposals(
     return [one for one in found if isinstance(one, Proposal)]
 
 
-def evidence(path: Path) -> ReadLog:
+def read_evidence(path: Path) -> LoadedLog:
     """Read the log of a finished, sound audit of edits made alone; raises `EditRefused`, `InputError` and `ReportError`."""
     found = read_audit(path)
     log = found.log
@@ -111,7 +111,7 @@ class _Evidence(NamedTuple):
 
     @classmethod
     def read(cls, path: Path, setup: Setup) -> _Evidence:
-        found = evidence(path)
+        found = read_evidence(path)
         theirs = (found.log.header.model.fingerprint, found.log.header.site)
         ours = (setup.lm.fingerprint, setup.site.path)
         if theirs != ours:
@@ -168,7 +168,7 @@ def _exported(guard: GuardedEditor, proposal: Proposal, evidence: _Evidence | No
     return Delta(_manifest(guard.setup, result, audit), result.update.left, result.update.right)
 
 
-def _manifest(setup: Setup, result: Result, audit: AuditEvidence | None) -> DeltaManifest:
+def _manifest(setup: Setup, result: EditResult, audit: AuditEvidence | None) -> DeltaManifest:
     request, update, site, lm = result.assessment.request, result.update, setup.site, setup.lm
     assert update is not None
     assert result.hashes is not None
@@ -203,7 +203,7 @@ def _manifest(setup: Setup, result: Result, audit: AuditEvidence | None) -> Delt
     )
 
 
-def _families(result: Result) -> dict[str, Rate]:
+def _families(result: EditResult) -> dict[str, Rate]:
     return {
         one.condition.removeprefix("family:"): Rate(
             passed=one.passed, failed=one.failed, not_judged=one.not_judged, total=one.total, rate=one.value
@@ -213,12 +213,12 @@ def _families(result: Result) -> dict[str, Rate]:
     }
 
 
-def _write(folder: Path, deltas: Sequence[Delta]) -> list[Exported]:
+def _write(folder: Path, deltas: Sequence[Delta]) -> list[ExportedEdit]:
     found = []
     for name, delta in zip(slugs(one.manifest.id for one in deltas), deltas, strict=True):
         content = encode(delta)
         write_atomic(folder / f"{name}{SUFFIX}", content)
         digest = hashlib.sha256(content).hexdigest()
-        found.append(Exported(file=f"{name}{SUFFIX}", sha256=digest, edit=delta.manifest))
-    write_atomic(folder / EXPORT.name, ExportIndex(edits=found).model_dump_json(indent=2) + "\n")
+        found.append(ExportedEdit(file=f"{name}{SUFFIX}", sha256=digest, edit=delta.manifest))
+    write_atomic(folder / EXPORT_MARKER.name, ExportIndex(edits=found).model_dump_json(indent=2) + "\n")
     return found

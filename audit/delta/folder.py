@@ -15,7 +15,7 @@ from ...reports.log.bounded_read import LARGEST_TABLE, bounded_bytes
 from ..run.file_names import writable
 from ..run.output_folder import one_writer
 
-__all__ = ["Marker", "free", "whole_folder"]
+__all__ = ["Marker", "check_replaceable", "whole_folder"]
 
 
 class Marker(NamedTuple):
@@ -27,7 +27,7 @@ class Marker(NamedTuple):
     content that is not ours."""
 
 
-def free(out: Path, marker: Marker, *, overwrite: bool) -> None:
+def check_replaceable(out: Path, marker: Marker, *, overwrite: bool) -> None:
     """Raise `InputError` where `out` may not be written to.
 
     Only a folder that holds a valid `marker` and no file that this does not list is ever replaced.
@@ -62,11 +62,11 @@ def _others(out: Path, marker: Marker) -> str:
 def whole_folder(out: Path, marker: Marker, *, overwrite: bool) -> Iterator[Path]:
     """Yield an empty folder that becomes `out` when the block ends well, and is removed when it does not.
 
-    See `free` for what may be replaced. A hidden file beside `out` is locked meanwhile. Raises `InputError` where nothing can
+    See `check_replaceable` for what may be replaced. A hidden file beside `out` is locked meanwhile. Raises `InputError` where nothing can
     be written or another writes, and `OutputError` where the folder cannot be put in its place; what was there stays then.
     """
     out = out.absolute()
-    free(out, marker, overwrite=overwrite)
+    check_replaceable(out, marker, overwrite=overwrite)
     with _only_writer(out):
         try:
             work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
@@ -76,7 +76,7 @@ def whole_folder(out: Path, marker: Marker, *, overwrite: bool) -> Iterator[Path
             (made := work / "new").mkdir(mode=0o700)
             yield made
             _owner_only(made)
-            free(out, marker, overwrite=overwrite)  # what came there meanwhile is not ours to remove
+            check_replaceable(out, marker, overwrite=overwrite)  # what came there meanwhile is not ours to remove
             _swap(made, out, work / "old")
         finally:
             if out.exists() or not (work / "old").exists():  # else the only copy of what was there is the one in `work`

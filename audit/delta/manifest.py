@@ -1,6 +1,6 @@
 """What stands beside an edit when it leaves the machine: which model it belongs to, and what was found of it.
 
-`DeltaManifest` lies in each delta file's metadata, `ExportIndex` beside the files, `Provenance` beside an edited model.
+`DeltaManifest` lies in each delta file's metadata, `ExportIndex` beside the files, `EditProvenance` beside an edited model.
 All are closed to unknown fields, as the log is.
 """
 
@@ -14,7 +14,16 @@ from pydantic import Field, model_validator
 from ...reports.log.types import Count, Model, Rate
 from .folder import Marker
 
-__all__ = ["EXPORT", "MODEL", "AuditEvidence", "DeltaManifest", "ExportIndex", "Exported", "Provenance", "audited"]
+__all__ = [
+    "EXPORT_MARKER",
+    "MODEL_MARKER",
+    "AuditEvidence",
+    "DeltaManifest",
+    "ExportIndex",
+    "ExportedEdit",
+    "EditProvenance",
+    "audit_status",
+]
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -74,7 +83,7 @@ class DeltaManifest(Model):
         return self
 
 
-class Exported(Model):
+class ExportedEdit(Model):
     """One delta file of an export."""
 
     file: str
@@ -86,20 +95,20 @@ class ExportIndex(Model):
     """What an export wrote; each edit was audited alone, on the unedited model."""
 
     schema_version: Literal[1] = 1
-    edits: list[Exported]
+    edits: list[ExportedEdit]
 
 
-Audited: TypeAlias = Literal["no", "alone", "each-alone"]
+AuditStatus: TypeAlias = Literal["no", "alone", "each-alone"]
 
 
-def audited(edits: Sequence[DeltaManifest]) -> Audited:
+def audit_status(edits: Sequence[DeltaManifest]) -> AuditStatus:
     """Return what an audit says of these edits in one model."""
     if any(one.audit is None or not one.audit.controls_ok for one in edits):
         return "no"
     return "alone" if len(edits) == 1 else "each-alone"
 
 
-class Provenance(Model):
+class EditProvenance(Model):
     """Where an edited model comes from."""
 
     schema_version: Literal[1] = 1
@@ -109,7 +118,7 @@ class Provenance(Model):
     base_fingerprint: Sha256
     fingerprint: Sha256
     """Of the edited model as it was saved and loaded again."""
-    audited: Audited
+    audited: AuditStatus
     """``no``: an edit has no audit behind it whose controls held; ``each-alone``: nobody has audited the sum."""
     edits: list[DeltaManifest]
     files: list[str]
@@ -121,11 +130,11 @@ def _exported(content: bytes) -> list[str]:
 
 
 def _applied(content: bytes) -> list[str]:
-    return Provenance.model_validate_json(content, strict=True).files
+    return EditProvenance.model_validate_json(content, strict=True).files
 
 
-EXPORT = Marker("editguard-export.json", _exported)
+EXPORT_MARKER = Marker("editguard-export.json", _exported)
 """Stands in a folder of delta files."""
 
-MODEL = Marker("editguard.json", _applied)
+MODEL_MARKER = Marker("editguard.json", _applied)
 """Stands in the folder of an edited model."""

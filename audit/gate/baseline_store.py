@@ -24,7 +24,7 @@ from ...reports.gate.result import Override
 from ...reports.log.bounded_read import LARGEST_BASELINE, LARGEST_TABLE, bounded_bytes
 from ...reports.log.file import append_line, write_atomic
 
-__all__ = ["Found", "Store", "check_name", "git_output", "git_state", "sha256_of"]
+__all__ = ["StoredBaseline", "BaselineStore", "check_name", "git_output", "git_state", "sha256_of"]
 
 _OVERRIDES = "overrides.jsonl"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -32,7 +32,7 @@ _NUMBERED = re.compile(r"(\d{4,9})\.json")
 _GIT_SECONDS = 5.0
 
 
-class Found(NamedTuple):
+class StoredBaseline(NamedTuple):
     """A baseline as read: `name` is NAME@N or a path, `sha256` that of the file's bytes."""
 
     name: str
@@ -40,7 +40,7 @@ class Found(NamedTuple):
     baseline: Baseline
 
 
-class Store:
+class BaselineStore:
     """The baselines in one folder, which need not be there before one is saved."""
 
     def __init__(self, folder: Path) -> None:
@@ -95,7 +95,7 @@ class Store:
                 continue
             return target
 
-    def find(self, reference: str) -> Found:
+    def find(self, reference: str) -> StoredBaseline:
         """Read ``NAME`` (its latest), ``NAME@N`` or the path of a baseline's file; raises `BaselineError` and its relatives."""
         self.expect(reference)
         if _is_path(reference):
@@ -208,12 +208,12 @@ def _listed(folder: Path) -> list[Path]:
     return [*folder.iterdir()] if folder.is_dir() else []
 
 
-def _read(path: Path, name: str) -> Found:
+def _read(path: Path, name: str) -> StoredBaseline:
     try:
         data = bounded_bytes(path, LARGEST_BASELINE)
     except OSError as error:
         raise BaselineError(f"The baseline {name} cannot be read ({error.strerror}); check {str(path)!r}.") from error
-    return Found(name, sha256_of(data), parse_baseline(data, name))
+    return StoredBaseline(name, sha256_of(data), parse_baseline(data, name))
 
 
 def _override(line: bytes) -> Override | None:

@@ -13,20 +13,28 @@ from typing import NamedTuple
 
 from ...reports.errors import BaselineError, DuplicateRecord, NotFiniteRecord, ReportError
 from ...reports.gate.allowances import Allowances
-from ...reports.gate.baseline import Baseline, baseline_of, saveable
+from ...reports.gate.baseline import Baseline, build_baseline, require_saveable
 from ...reports.gate.decision import closed_by, judge_gate
-from ...reports.gate.result import OVERRIDABLE, Gate, Lapsed, Override, Reason
+from ...reports.gate.result import OVERRIDABLE, Gate, LapsedOverride, Override, ReasonCode
 from ...reports.log.file import Log, log_bytes, parse_log
 from ...reports.verdict.digest import summarise
 from ..run.file_names import LOG
-from .baseline_store import Found, Store, git_state, sha256_of
+from .baseline_store import BaselineStore, StoredBaseline, git_state, sha256_of
 
-__all__ = ["Judged", "ReadLog", "audited", "overriding", "read_audit", "run_gate", "save_baseline"]
+__all__ = [
+    "GateEvaluation",
+    "LoadedLog",
+    "read_comparison_side",
+    "make_override",
+    "read_audit",
+    "run_gate",
+    "save_baseline",
+]
 
 _FEWEST_WORDS = 3
 
 
-class ReadLog(NamedTuple):
+class LoadedLog(NamedTuple):
     """A log as read, with the hash of its bytes."""
 
     path: Path
@@ -34,55 +42,55 @@ class ReadLog(NamedTuple):
     log: Log
 
 
-class Judged(NamedTuple):
+class GateEvaluation(NamedTuple):
     """The gate's verdict with what it was passed on; a side that could not be read is None."""
 
     gate: Gate
-    audit: ReadLog | None
-    baseline: Found | None
+    audit: LoadedLog | None
+    baseline: StoredBaseline | None
 
 
-def read_audit(place: Path) -> ReadLog:
+def read_audit(place: Path) -> LoadedLog:
     """Read a log, or the one in a folder; raises `ReportError`."""
     path = place / LOG if place.is_dir() else place
     data = log_bytes(path)
-    return ReadLog(path, sha256_of(data), parse_log(data, path))
+    return LoadedLog(path, sha256_of(data), parse_log(data, path))
 
 
-def save_baseline(place: Path, name: str, store: Store, *, allow_failed: bool = False) -> Path:
+def save_baseline(place: Path, name: str, store: BaselineStore, *, allow_failed: bool = False) -> Path:
     """Save the audit in `place` as the next baseline of `name` and return the file; raises `BaselineRefused`."""
-    found = baseline_of(read_audit(place).log, git_state())
-    saveable(found, allow_failed=allow_failed)
+    found = build_baseline(read_audit(place).log, git_state())
+    require_saveable(found, allow_failed=allow_failed)
     return store.save(name, found)
 
 
-def audited(reference: str, store: Store) -> tuple[str, Baseline]:
+def read_comparison_side(reference: str, store: BaselineStore) -> tuple[str, Baseline]:
     """Read one side of a comparison: a log, an audit's folder, a baseline's name or file; raises `ReportError`."""
     place = Path(reference)
     if (place / LOG).is_file() or (place.is_file() and place.suffix != ".json"):
-        return reference, baseline_of(read_audit(place).log, None)
+        return reference, build_baseline(read_audit(place).log, None)
     found = store.find(reference)
     return found.name, found.baseline
 
 
 def run_gate(
-    place: Path, reference: str, store: Store, allowed: Allowances, accepted: frozenset[Reason] = frozenset()
-) -> Judged:
+    place: Path, reference: str, store: BaselineStore, allowed: Allowances, accepted: frozenset[ReasonCode] = frozenset()
+) -> GateEvaluation:
     """Hold the audit in `place` against a baseline and look for an override; raises for a name that none may have."""
     store.holds(reference)  # a name that no baseline may have is a mistyped option, and raises
     judged = _judged(place, reference, store, allowed, accepted)
     if judged.gate.open:
         return judged
-    lapsed: list[Lapsed] = []
+    lapsed: list[LapsedOverride] = []
     for one in _concerned(judged, reference, store.overrides()):
         why = "; ".join(_why_not(one, judged))
         if not why:
             return judged._replace(gate=judged.gate.model_copy(update={"open": True, "override": one}))
-        lapsed.append(Lapsed(override=one, why=why))
+        lapsed.append(LapsedOverride(override=one, why=why))
     return judged._replace(gate=judged.gate.model_copy(update={"lapsed": lapsed}))
 
 
-def _concerned(judged: Judged, reference: str, overrides: Sequence[Override]) -> list[Override]:
+def _concerned(judged: GateEvaluation, reference: str, overrides: Sequence[Override]) -> list[Override]:
     """Return the overrides of this log, and the last one of another log against a baseline of this name; newest first."""
     log = None if judged.audit is None else judged.audit.sha256
     name = (reference if judged.baseline is None else judged.baseline.name).partition("@")[0]
@@ -91,7 +99,7 @@ def _concerned(judged: Judged, reference: str, overrides: Sequence[Override]) ->
     return [*same, *other[:1]]
 
 
-def _why_not(one: Override, judged: Judged) -> Iterator[str]:
+def _why_not(one: Override, judged: GateEvaluation) -> Iterator[str]:
     """Yield why an override does not lift what closes the gate: it must be for these bytes, and name these reasons."""
     log, baseline = judged.audit, judged.baseline
     if log is None or one.log_sha256 != log.sha256:
@@ -111,37 +119,39 @@ def _why_not(one: Override, judged: Judged) -> Iterator[str]:
         yield f"nobody can answer for {', '.join(firm)}"
 
 
-def _judged(place: Path, reference: str, store: Store, allowed: Allowances, accepted: frozenset[Reason]) -> Judged:
+def _judged(
+    place: Path, reference: str, store: BaselineStore, allowed: Allowances, accepted: frozenset[ReasonCode]
+) -> GateEvaluation:
     try:
         baseline = store.find(reference)
     except ReportError as error:
-        return Judged(closed_by(_named(error, store, reference), str(error), reference, allowed), None, None)
+        return GateEvaluation(closed_by(_named(error, store, reference), str(error), reference, allowed), None, None)
     try:
         read = read_audit(place)
     except ReportError as error:
-        return Judged(closed_by(_named(error), str(error), baseline.name, allowed), None, baseline)
-    audit = baseline_of(read.log, None)
+        return GateEvaluation(closed_by(_named(error), str(error), baseline.name, allowed), None, baseline)
+    audit = build_baseline(read.log, None)
     names = baseline.name, str(place)
     why = summarise(read.log).reasons
     gate = judge_gate(baseline.baseline, audit, names, allowed, why=why, accepted=accepted)
-    return Judged(gate, read, baseline)
+    return GateEvaluation(gate, read, baseline)
 
 
-def _named(error: ReportError, store: Store | None = None, reference: str = "") -> Reason:
+def _named(error: ReportError, store: BaselineStore | None = None, reference: str = "") -> ReasonCode:
     if isinstance(error, DuplicateRecord):
-        return Reason.DUPLICATE_EDITS
+        return ReasonCode.DUPLICATE_EDITS
     if isinstance(error, NotFiniteRecord):
-        return Reason.NOT_FINITE
+        return ReasonCode.NOT_FINITE
     if store is not None and not store.holds(reference):
-        return Reason.NO_BASELINE
-    return Reason.UNREADABLE
+        return ReasonCode.NO_BASELINE
+    return ReasonCode.UNREADABLE
 
 
 def _firm(gate: Gate) -> list[str]:
     return sorted({closing.reason.value for closing in gate.closings if closing.reason not in OVERRIDABLE})
 
 
-def overriding(judged: Judged, author: str, reason: str) -> Override:
+def make_override(judged: GateEvaluation, author: str, reason: str) -> Override:
     """Return the record that lifts what closes the gate now; raises `BaselineError` where that may not be."""
     if judged.gate.open:
         raise BaselineError("The gate is open, so there is nothing to override.")

@@ -8,7 +8,7 @@ from ...probes.errors import EditRefused
 from ...probes.model.language_model import LanguageModel
 from ...suites.serving import Serving, serve_prompt
 from ..editors.base import RankOneUpdate
-from ..guard import Result
+from ..guard import EditResult
 from ..policy import Decision
 
 __all__ = ["EditedModel"]
@@ -18,7 +18,7 @@ __all__ = ["EditedModel"]
 class EditedModel(LanguageModel):
     """A `LanguageModel` with a guarded edit in its weights; valid for the length of the fixture's block."""
 
-    result: Result
+    result: EditResult
     """What the guard did and measured."""
 
     @property

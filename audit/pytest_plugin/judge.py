@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from ...reports.log.schema import EditRecord, HeadlineCheck, Measurement
+from ...reports.log.schema import EditRecord, HeadlineCheck, MeasurementRecord
 from ...reports.text import visible
-from ...reports.verdict.edit_story import Story, tell
+from ...reports.verdict.edit_story import EditSummary, summarise_edits
 from ...suites.check import checks_of_one
 from ..policy import Policy
 
@@ -94,8 +94,8 @@ def properties(record: EditRecord) -> Mapping[str, str]:
     return {name: visible(value) for name, value in known.items() if value is not None}
 
 
-def _story(record: EditRecord, policy: Policy) -> Story:
-    (story,) = tell([record], policy.collapse_ratio, leaks_judged=True)
+def _story(record: EditRecord, policy: Policy) -> EditSummary:
+    (story,) = summarise_edits([record], policy.collapse_ratio, leaks_judged=True)
     return story
 
 
@@ -131,13 +131,13 @@ def _not_measured(check: str, ended: str, record: EditRecord) -> Verdict:
     )
 
 
-def _headline(one: Measurement) -> str:
+def _headline(one: MeasurementRecord) -> str:
     if one.verdict == "unmeasured":
         return f"{_named(one)} could not be measured, and unmeasured is never a pass"
     return f"{_named(one)} is {_figure(one.value)}, allowed {_figure(one.threshold)}"
 
 
-def _rows(bad: Sequence[Measurement]) -> list[tuple[str, str]]:
+def _rows(bad: Sequence[MeasurementRecord]) -> list[tuple[str, str]]:
     rows = []
     for one in bad:
         rows.append(("measured", f"{_named(one)} = {_figure(one.value)} {one.unit}".rstrip()))
@@ -164,7 +164,7 @@ def _line(text: str) -> str:
     return visible(text).replace("\n", " ")
 
 
-def _named(one: Measurement) -> str:
+def _named(one: MeasurementRecord) -> str:
     protocol = f", {one.protocol}" if one.protocol else ""
     return f"{one.metric} ({one.condition}{protocol})"
 

@@ -143,7 +143,7 @@ class Evidence:
     def _write(self, out: Path, finished: bool) -> Path:
         from ...reports.log.file import LogWriter
         from ...reports.log.schema import EditRecord, Footer
-        from ..run.file_names import LOG, WRITTEN
+        from ..run.file_names import AUDIT_FILES, LOG
         from ..run.output_folder import locked_folder
 
         found = map(EditRecord.model_validate_json, self._records.values())
@@ -163,7 +163,7 @@ class Evidence:
                     seconds = sum(record.seconds for record in records)
                     log.write(Footer(records=len(records), seconds=round(seconds, 3)))
             # An older audit must not stand beside this log: its files would be taken for this one's.
-            for name in WRITTEN:
+            for name in AUDIT_FILES:
                 (out / name).unlink(missing_ok=True)
             partial.replace(out / LOG)
         return out / LOG

@@ -107,7 +107,7 @@ class EditSession:
         from ...probes.model.language_model import load_model
         from ..guard import GuardedEditor
         from ..policy import load_policy
-        from ..setup import check_names, editable, prepare
+        from ..setup import check_editable, check_names, prepare
 
         asked = self.settings
         policy = load_policy(asked.policy, asked.root)
@@ -116,7 +116,7 @@ class EditSession:
             load_model(asked.model, device=asked.device, dtype=asked.dtype),
             layer=asked.layer, policy=policy, seed=asked.seed, statistics=asked.stats,
         )  # fmt: skip
-        editable(setup.site)
+        check_editable(setup.site)
         _ = setup.lm.fingerprint, setup.bench  # as they are of the unedited model
         self._hash = tensor_hash(setup.site.weight)
         return GuardedEditor(setup)
@@ -137,16 +137,16 @@ class EditSession:
     def _run_controls(self, guard: GuardedEditor) -> None:
         from ...probes.errors import EditguardError
         from ...reports.log.file import Log
-        from ...reports.verdict.edit_story import collapse_bound, tell
+        from ...reports.verdict.edit_story import collapse_bound, summarise_edits
         from ...reports.verdict.reasons import void_reasons
         from ..run.controls import controls_for
-        from ..run.execute import control_records
+        from ..run.execute import iter_control_records
 
         controls = controls_for(guard.setup) if guard.setup.policy.controls else ()
         header = self._header(guard, [control.id for control in controls])
-        records = tuple(control_records(guard, controls))
+        records = tuple(iter_control_records(guard, controls))
         self.known = Known(header, records)
-        void = list(void_reasons(Log(header, (), records, None), tell(records, collapse_bound(header))))
+        void = list(void_reasons(Log(header, (), records, None), summarise_edits(records, collapse_bound(header))))
         if void:
             raise EditguardError(f"void: {' '.join(void)}")
 
@@ -169,25 +169,25 @@ class EditSession:
         `coming` are the edits that will be tested after it, each as often as it has items. Raises `EditguardError` where no
         edit can be made: no model, failed controls, a changed model.
         """
-        from ..run.execute import recorded
+        from ..run.execute import edit_record_for
 
         guard = self.proved()
         if node.record is None:
             if node not in self._pending:
                 self._propose(guard, node, () if self._worker else coming)
-            node.record = recorded(guard, node.edit, self._pending.pop(node), node.index)
+            node.record = edit_record_for(guard, node.edit, self._pending.pop(node), node.index)
         return node.record
 
     def _propose(self, guard: GuardedEditor, node: Edited, coming: Iterable[Edited]) -> None:
-        from ..run.execute import TOGETHER, proposals
+        from ..run.execute import REQUESTS_PER_BATCH, propose_each
 
         chunk = [node]
         for other in coming:
-            if len(chunk) == TOGETHER:
+            if len(chunk) == REQUESTS_PER_BATCH:
                 break
             if other.record is None and other not in self._pending and other not in chunk:
                 chunk.append(other)
-        made = proposals(guard, [other.edit for other in chunk], self.settings.editor)
+        made = propose_each(guard, [other.edit for other in chunk], self.settings.editor)
         self._pending.update(zip(chunk, made, strict=True))
 
     # ----------------------------------------------------------------------------------------------------------- proof

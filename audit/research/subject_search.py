@@ -26,7 +26,7 @@ from ...probes.model.site import EditSite, Orientation, find_site, layer_count
 from ...probes.requests.request import EditRequest
 from ...probes.research.tensor_change import Rank, Spectrum
 from ...reports.html.diff_page import Guess, Search
-from ..setup import Progress, check_statistics, statistics_for
+from ..setup import Progress, check_statistics, load_or_compute_statistics
 
 __all__ = [
     "LEAST",
@@ -159,7 +159,7 @@ def search(
     def one(name: str, site: EditSite) -> Search:
         seen = spectra[name]
         right = seen.right if site.orientation is Orientation.OUT_IN else seen.left
-        c = statistics_for(lm, site, statistics, corpus, seed, progress)
+        c = load_or_compute_statistics(lm, site, statistics, corpus, seed, progress)
         candidates = candidate_keys(lm, site, subjects, make_prefixes(lm, seed))
         return _record(name, likeness(right, c, candidates), absent(candidates))
 

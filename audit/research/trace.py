@@ -13,7 +13,7 @@ from ...probes.requests.request import EditRequest
 from ...probes.research.tracing import Trace, Tracer, considered_layers, suggested_layer
 from ...reports.html.trace_page import SkippedTrace, TraceFile, TraceRecord, render_trace
 from ...reports.log.file import write_atomic
-from ...reports.text import counted
+from ...reports.text import count_noun
 from ..process import trusted_device
 from ..setup import Progress
 
@@ -51,7 +51,7 @@ def run_trace(
     if not traces:
         why = f" ({skipped[0].id!r}: {skipped[0].why.rstrip('.')})" if skipped else ""
         raise InputError(
-            f"None of {counted(len(requests), 'request')} of {source!r} could be traced{why}; give prompts whose answer the "
+            f"None of {count_noun(len(requests), 'request')} of {source!r} could be traced{why}; give prompts whose answer the "
             "model knows by their subject, or more --noise."
         )
     found = TraceFile(

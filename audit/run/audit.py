@@ -18,13 +18,13 @@ from ...reports.log.schema import ControlRecord, EditRecord, Footer, Header
 from ...reports.verdict.summary import Summary
 from ..guard import GuardedEditor
 from ..process import trusted_device
-from ..sequence import EditSequence, one_after_the_other, retention
-from ..setup import Progress, Setup, editable
+from ..sequence import EditSequence, iter_sequence_records, retention_rate
+from ..setup import Progress, Setup, check_editable
 from .controls import Control, controls_for
-from .execute import alone, control_records
-from .file_names import LOG, WRITTEN
+from .execute import iter_control_records, iter_edit_records
+from .file_names import AUDIT_FILES, LOG
 from .outputs import write_outputs
-from .resume import continues
+from .resume import check_resumed_run
 from .to_log import header
 
 __all__ = ["run_audit"]
@@ -51,15 +51,15 @@ def run_audit(
     With `in_sequence` each sound edit stays in the model for those behind it, until the accumulated drift leaves the policy's
     bounds (see `editguard.audit.sequence`); at the end the weights are those of before.
     """
-    editable(setup.site)
+    check_editable(setup.site)
     guard, started = GuardedEditor(setup), time.monotonic()
     controls = controls_for(setup) if setup.policy.controls else ()
     head = header(setup, loaded, arguments or {}, [control.id for control in controls], setup.baselines())
     head = head.model_copy(update={"in_sequence": in_sequence})
     begun = log_so_far(out / LOG) if resume else None
     if begun is not None:
-        continues(begun, head, loaded.requests, out / LOG)
-    for name in WRITTEN if overwrite else ():
+        check_resumed_run(begun, head, loaded.requests, out / LOG)
+    for name in AUDIT_FILES if overwrite else ():
         (out / name).unlink(missing_ok=True)
     if begun is None or begun.footer is None:
         with (
@@ -74,7 +74,7 @@ def run_audit(
             if sequence is not None:
                 said = sequence.retained()
                 lost = [one.request.id for one, holds in zip(sequence.kept, said, strict=True) if holds is False]
-                held = {"retained": retention(said), "lost": lost}
+                held = {"retained": retention_rate(said), "lost": lost}
                 # Proved before the log says that it is finished.
                 sequence.undo()
             log.write(Footer(records=records, seconds=seconds, **held))
@@ -97,16 +97,16 @@ def _records(
     done = 0 if begun is None else len(begun.controls)
     progress("controls", done, len(controls))
     first = guard if sequence is None else sequence.guard
-    for index, control in enumerate(control_records(first, controls) if done < len(controls) else ()):
+    for index, control in enumerate(iter_control_records(first, controls) if done < len(controls) else ()):
         if index >= done:
             yield control
             progress("controls", index + 1, len(controls))
     edits = [] if begun is None else begun.edits
     progress("edits", len(edits), len(requests))
     for record in (
-        alone(guard, requests, editor, len(edits))
+        iter_edit_records(guard, requests, editor, len(edits))
         if sequence is None
-        else one_after_the_other(sequence, requests, editor, edits, progress)
+        else iter_sequence_records(sequence, requests, editor, edits, progress)
     ):
         yield record
         progress("edits", record.index + 1, len(requests))

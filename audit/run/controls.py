@@ -17,10 +17,18 @@ from ...probes.keys.subject_keys import locate
 from ...probes.requests.request import EditRequest
 from ...suites.builtin import builtin_edits, control_candidates
 from ..editors.builtin.exploded import Exploded
-from ..guard import GuardedEditor, Proposal, Result
+from ..guard import EditResult, GuardedEditor, Proposal
 from ..setup import Setup
 
-__all__ = ["Candidate", "Control", "control_guard", "controls_for", "propose_controls", "rounds", "run_control"]
+__all__ = [
+    "Candidate",
+    "Control",
+    "control_guard",
+    "controls_for",
+    "propose_controls",
+    "iter_candidate_rounds",
+    "run_control",
+]
 
 _EDITORS = ("rome", "prefixed")
 """Editors of the known-good candidates, in the order in which they are tried."""
@@ -69,7 +77,7 @@ def propose_controls(guard: GuardedEditor, candidates: Sequence[Candidate]) -> l
     return guard.propose([guard.force(one.request, one.editor) for one in candidates], bound=float("inf"))
 
 
-def rounds(controls: Sequence[Control]) -> Iterator[list[tuple[Control, Candidate]]]:
+def iter_candidate_rounds(controls: Sequence[Control]) -> Iterator[list[tuple[Control, Candidate]]]:
     """Yield the candidates that are computed together: the first of each control, and then some of the others at a time."""
     yield [(control, control.candidates[0]) for control in controls]
     for control in controls:
@@ -77,7 +85,7 @@ def rounds(controls: Sequence[Control]) -> Iterator[list[tuple[Control, Candidat
             yield [(control, one) for one in control.candidates[start : start + _AT_ONCE]]
 
 
-def run_control(guard: GuardedEditor, control: Control, proposal: Proposal) -> tuple[Result, bool]:
+def run_control(guard: GuardedEditor, control: Control, proposal: Proposal) -> tuple[EditResult, bool]:
     """Make the control's edit, measure, undo it; return the result and whether it showed what it must."""
     result = guard.test(proposal)
     if control.expect == "sound":

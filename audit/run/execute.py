@@ -15,69 +15,73 @@ from ...probes.errors import EditRefused, InputError
 from ...probes.probe import Finding, Level
 from ...probes.requests.request import EditRequest
 from ...reports.log.schema import ControlRecord, EditRecord
-from ..guard import Assessment, GuardedEditor, Proposal, Result, decided
+from ..guard import Assessment, EditResult, GuardedEditor, Proposal, decided_action
 from ..policy import decide
 from ..process import give_back_freed_memory
 from ..setup import Setup
-from .control_observations import sightings
-from .controls import Candidate, Control, control_guard, propose_controls, rounds, run_control
+from .control_observations import observe_control
+from .controls import Candidate, Control, control_guard, iter_candidate_rounds, propose_controls, run_control
 from .to_log import control_record, edit_record, errored
 
 T = TypeVar("T")
 Made = TypeVar("Made")
 
 __all__ = [
-    "TOGETHER",
-    "alone",
-    "assessed",
-    "control_records",
-    "made_of",
-    "proposals",
-    "proposed",
-    "recorded",
-    "surviving",
+    "REQUESTS_PER_BATCH",
+    "iter_edit_records",
+    "assess_each",
+    "iter_control_records",
+    "proposal_or_none",
+    "propose_each",
+    "try_together_then_singly",
+    "edit_record_for",
+    "record_or_error",
 ]
 
 _SURVIVABLE = (InputError, EditRefused, RuntimeError, ValueError, ArithmeticError)
 """What one request may fail with while the others go on; a failed roll-back, or our own fault, ends the audit."""
-TOGETHER = 20
+REQUESTS_PER_BATCH = 20
 """Requests whose updates are computed at once. Who computes with whom decides about the last bits, so that a resumed audit
 computes the same ones together again."""
 
 
-def alone(guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None, done: int) -> Iterator[EditRecord]:
+def iter_edit_records(
+    guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None, done: int
+) -> Iterator[EditRecord]:
     """Yield one record a request, in order, the first `done` left out; updates are computed for some requests at once,
     and each edit is undone before the next is made."""
-    for start in range(done - done % TOGETHER, len(requests), TOGETHER):
-        chunk = requests[start : start + TOGETHER]
-        for index, made in enumerate(proposals(guard, chunk, editor), start):
+    for start in range(done - done % REQUESTS_PER_BATCH, len(requests), REQUESTS_PER_BATCH):
+        chunk = requests[start : start + REQUESTS_PER_BATCH]
+        for index, made in enumerate(propose_each(guard, chunk, editor), start):
             if index >= done:
-                yield recorded(guard, requests[index], made, index)
+                yield edit_record_for(guard, requests[index], made, index)
 
 
-def proposals(guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None) -> list[Proposal | Exception]:
+def propose_each(
+    guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None
+) -> list[Proposal | Exception]:
     """Assess the requests and compute their updates, together: for each the proposal, or the error that it ended in."""
 
     def propose(guard: GuardedEditor, chunk: Sequence[EditRequest]) -> list[Proposal]:
         return guard.propose(guard.assess_all(chunk, editor))
 
-    return proposed(guard, requests, propose)
+    return try_together_then_singly(guard, requests, propose)
 
 
-def assessed(
+def assess_each(
     guard: GuardedEditor,
     requests: Sequence[EditRequest],
     editor: str | None = None,
     *,
     screen: bool = False,
-    asked: Callable[[Assessment], object] = decided,
+    asked: Callable[[Assessment], object] = decided_action,
 ) -> list[Assessment]:
     """Assess the requests together, as `GuardedEditor.assess_all` does; one that ends in an error is refused with it."""
 
     def assess(guard: GuardedEditor, chunk: Sequence[EditRequest]) -> list[Assessment]:
         return guard.assess_all(chunk, editor, screen=screen, asked=asked)
 
-    found = proposed(guard, requests, assess)
+    found = try_together_then_singly(guard, requests, assess)
     return [
         one if isinstance(one, Assessment) else _unassessed(guard, request, one, editor)
         for request, one in zip(requests, found, strict=True)
@@ -89,19 +93,19 @@ def _unassessed(guard: GuardedEditor, request: EditRequest, error: Exception, ed
     return Assessment(request, None, findings, decide(guard.setup.policy, findings, editor), 0.0)
 
 
-def recorded(guard: GuardedEditor, request: EditRequest, made: Proposal | Exception, index: int) -> EditRecord:
+def edit_record_for(guard: GuardedEditor, request: EditRequest, made: Proposal | Exception, index: int) -> EditRecord:
     """Make, check and undo what was `made` for a request and return its record."""
 
-    def test() -> Result:
+    def test() -> EditResult:
         if isinstance(made, Exception):
             raise made
         return guard.test(made)
 
-    return surviving(guard.setup, request, index, test, made_of(made))
+    return record_or_error(guard.setup, request, index, test, proposal_or_none(made))
 
 
-def surviving(
-    setup: Setup, request: EditRequest, index: int, make: Callable[[], Result], made: Proposal | None = None
+def record_or_error(
+    setup: Setup, request: EditRequest, index: int, make: Callable[[], EditResult], made: Proposal | None = None
 ) -> EditRecord:
     """Return the record of what `make` gives for a request: of an error, where it ends in one, with what was `made` of it."""
     try:
@@ -112,7 +116,7 @@ def surviving(
         return EditRecord(**errored(setup, request, index, error, made))
 
 
-def proposed(
+def try_together_then_singly(
     guard: GuardedEditor, asked: Sequence[T], propose: Callable[[GuardedEditor, Sequence[T]], Sequence[Made]]
 ) -> list[Made | Exception]:
     """Return what is made for each of `asked`, or the error that it ended in; what fails together is tried one by one."""
@@ -126,17 +130,17 @@ def proposed(
     except _SURVIVABLE as error:
         if len(asked) == 1:
             return [error]
-        return [found for one in asked for found in proposed(guard, [one], propose)]
+        return [found for one in asked for found in try_together_then_singly(guard, [one], propose)]
 
 
-def control_records(guard: GuardedEditor, controls: Sequence[Control]) -> Iterator[ControlRecord]:
+def iter_control_records(guard: GuardedEditor, controls: Sequence[Control]) -> Iterator[ControlRecord]:
     """Make, check and undo the candidates of every control until one shows what it must, and yield one record a control."""
     wide = control_guard(guard)
     shown: dict[str, ControlRecord] = {}
     tried: dict[str, list[str]] = {control.id: [] for control in controls}
-    for candidates in rounds(controls):
+    for candidates in iter_candidate_rounds(controls):
         open_ones = [(control, one) for control, one in candidates if not _is_shown(shown, control)]
-        made = proposed(wide, [one for _, one in open_ones], propose_controls)
+        made = try_together_then_singly(wide, [one for _, one in open_ones], propose_controls)
         for (control, candidate), proposal in zip(open_ones, made, strict=True):
             if _is_shown(shown, control):
                 continue
@@ -167,15 +171,15 @@ def _control(
         if isinstance(made, Exception):
             raise made
         result, shown = run_control(guard, control, made)
-        seen = sightings(guard, control.expect, made, result)
+        seen = observe_control(guard, control.expect, made, result)
         return control_record(guard.setup, result, index, control.expect, shown, seen, tried)
     except torch.AcceleratorError:
         raise
     except _SURVIVABLE as error:
-        fields = errored(guard.setup, candidate.request, index, error, made_of(made))
+        fields = errored(guard.setup, candidate.request, index, error, proposal_or_none(made))
         return ControlRecord(**fields, expect=control.expect, ok=False)
 
 
-def made_of(made: Proposal | Exception) -> Proposal | None:
+def proposal_or_none(made: Proposal | Exception) -> Proposal | None:
     """Return what was proposed; None where that ended in an error."""
     return None if isinstance(made, Exception) else made

@@ -7,12 +7,12 @@ from tempfile import TemporaryFile
 
 from ...probes.errors import InputError
 
-__all__ = ["EDITS", "JUNIT", "LOG", "MARKDOWN", "MEASUREMENTS", "REPORT", "SARIF", "SUMMARY", "WRITTEN", "writable"]
+__all__ = ["EDITS", "JUNIT", "LOG", "MARKDOWN", "MEASUREMENTS", "REPORT", "SARIF", "SUMMARY", "AUDIT_FILES", "writable"]
 
 LOG, SUMMARY, REPORT = "audit.jsonl", "summary.json", "report.html"
 JUNIT, SARIF, MARKDOWN = "junit.xml", "results.sarif", "summary.md"
 EDITS, MEASUREMENTS = "edits.parquet", "measurements.parquet"
-WRITTEN = (LOG, SUMMARY, REPORT, JUNIT, SARIF, MARKDOWN, EDITS, MEASUREMENTS)
+AUDIT_FILES = (LOG, SUMMARY, REPORT, JUNIT, SARIF, MARKDOWN, EDITS, MEASUREMENTS)
 """All of them, the log first."""
 
 

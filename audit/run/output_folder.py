@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ...probes.errors import InputError
 from ...reports.log.file import sweep
-from .file_names import LOG, WRITTEN, writable
+from .file_names import AUDIT_FILES, LOG, writable
 
 __all__ = ["locked_folder", "one_writer"]
 
@@ -40,7 +40,7 @@ def one_writer(lock: Path, out: Path) -> Iterator[None]:
 
 @contextmanager
 def locked_folder(
-    out: Path, own: Collection[str] = WRITTEN, what: str = "an audit", *, overwrite: bool, resume: bool = False
+    out: Path, own: Collection[str] = AUDIT_FILES, what: str = "an audit", *, overwrite: bool, resume: bool = False
 ) -> Iterator[Path]:
     """Hold `out` for one run; raises `InputError` when another runs there or results would be written over.
 

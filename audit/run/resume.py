@@ -18,7 +18,7 @@ from ...reports.log.file import Log, log_so_far
 from ...reports.log.schema import Header
 from ...reports.text import printable, some
 
-__all__ = ["continues", "could_continue"]
+__all__ = ["check_resumed_run", "check_resumable"]
 
 _FREE = ("created", "arguments", "source")
 """What may differ: when and where from. Of the arguments only the editor decides about a record."""
@@ -28,17 +28,17 @@ _NAMES = {"source_sha256": "content of the file of edits", "perplexity_corpus_sh
 """Fields whose values say nothing to a reader."""
 
 
-def continues(begun: Log, head: Header, requests: Sequence[EditRequest], path: Path) -> None:
+def check_resumed_run(begun: Log, head: Header, requests: Sequence[EditRequest], path: Path) -> None:
     """Raise `InputError` unless the run of `head` and `requests` is the one that began the log at `path`."""
     _same_run(_compared(begun.header), _compared(head), path)
     _same_order([one.id for one in begun.edits], [one.id for one in requests], path)
     _same_order([one.id for one in begun.controls], head.controls, path)
 
 
-def could_continue(path: Path, loaded: LoadedRequests, **known: JsonValue) -> None:
+def check_resumable(path: Path, loaded: LoadedRequests, **known: JsonValue) -> None:
     """Raise `InputError` where the log at `path` was begun by another run by what is `known` of its header so far.
 
-    That takes no time, and `continues` asks for all the rest when the model is ready.
+    That takes no time, and `check_resumed_run` asks for all the rest when the model is ready.
     """
     begun = log_so_far(path)
     if begun is not None:

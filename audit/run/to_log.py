@@ -23,9 +23,9 @@ from ...probes.requests.loader import LoadedRequests
 from ...probes.requests.request import EditRequest
 from ...probes.requests.spacing import separator
 from ...reports.log import schema
-from ...reports.log.control_observations import Sighting
+from ...reports.log.control_observations import ControlObservation
 from ...suites.check import CHECKS, Measurement, Outcome, PromptAnswer
-from ..guard import Assessment, Proposal, Result
+from ..guard import Assessment, EditResult, Proposal
 from ..policy import Action
 from ..setup import Setup
 
@@ -107,18 +107,18 @@ def _dtype(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def edit_record(setup: Setup, result: Result, index: int) -> schema.EditRecord:
+def edit_record(setup: Setup, result: EditResult, index: int) -> schema.EditRecord:
     """Return the record of one requested edit."""
     return schema.EditRecord(**body(setup, result, index))
 
 
 def control_record(
     setup: Setup,
-    result: Result,
+    result: EditResult,
     index: int,
     expect: Literal["collapse", "sound"],
     shown: bool,
-    seen: Sequence[Sighting],
+    seen: Sequence[ControlObservation],
     tried: Sequence[str] = (),
 ) -> schema.ControlRecord:
     """Return the record of one control: what it was to show, whether it did, and what was `seen` of probes and checks.
@@ -141,10 +141,10 @@ def errored(
     known = (
         {
             **_request(request, index),
-            "decision": schema.Decision(action="refuse", reasons=["nothing could be proposed"]),
+            "decision": schema.DecisionRecord(action="refuse", reasons=["nothing could be proposed"]),
         }
         if proposal is None
-        else body(setup, Result(proposal.assessment, proposal.update, proposal.relative_norm), index)
+        else body(setup, EditResult(proposal.assessment, proposal.update, proposal.relative_norm), index)
     )
     return {
         **known,
@@ -155,14 +155,14 @@ def errored(
     }
 
 
-def body(setup: Setup, result: Result, index: int) -> dict[str, Any]:
+def body(setup: Setup, result: EditResult, index: int) -> dict[str, Any]:
     """Return the fields that edit and control records share."""
     assessment = result.assessment
     refused = result.refusal is not None
     return {
         **_request(assessment.request, index),
         "findings": [
-            schema.Finding(
+            schema.FindingRecord(
                 probe=f.probe, level=f.level.value, value=f.value, threshold=f.threshold, unit=f.unit, message=f.message,
                 details=dict(f.details),
             )
@@ -192,13 +192,13 @@ def _request(request: EditRequest, index: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _decision(assessment: Assessment, result: Result) -> schema.Decision:
+def _decision(assessment: Assessment, result: EditResult) -> schema.DecisionRecord:
     decision = assessment.decision
     reasons = list(decision.reasons)
     if result.refusal is not None and decision.action is not Action.REFUSE:
         # The guard changed its mind when it saw the update, so the decision that counts is to refuse.
-        return schema.Decision(action="refuse", editor=None, reasons=[*reasons, result.refusal])
-    return schema.Decision(action=decision.action.value, editor=decision.editor, reasons=reasons)
+        return schema.DecisionRecord(action="refuse", editor=None, reasons=[*reasons, result.refusal])
+    return schema.DecisionRecord(action=decision.action.value, editor=decision.editor, reasons=reasons)
 
 
 def _keys(setup: Setup, assessment: Assessment) -> schema.Keys | None:
@@ -225,7 +225,7 @@ def _point(place: list[float]) -> schema.Point | None:
     return schema.Point(*place) if all(map(math.isfinite, place)) else None
 
 
-def _update(result: Result) -> schema.Update | None:
+def _update(result: EditResult) -> schema.Update | None:
     update = result.update
     if update is None:
         return None
@@ -237,14 +237,14 @@ def _update(result: Result) -> schema.Update | None:
     )  # fmt: skip
 
 
-def _measurement(m: Measurement) -> schema.Measurement:
+def _measurement(m: Measurement) -> schema.MeasurementRecord:
     verdict = m.outcome.value if m.value is not None else Outcome.UNMEASURED.value
     fields = {
         "check": m.check, "metric": m.metric, "condition": m.condition, "protocol": m.protocol, "value": _finite(m.value),
         "baseline": _finite(m.baseline), "threshold": m.threshold, "unit": m.unit, "passed": m.passed,
         "failed": m.failed, "not_judged": m.not_judged, "total": m.total, "verdict": verdict, "message": m.message,
     }  # fmt: skip
-    return schema.Measurement.model_validate(fields)
+    return schema.MeasurementRecord.model_validate(fields)
 
 
 def _prompt(answer: PromptAnswer) -> schema.PromptOutcome:
@@ -267,7 +267,7 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
 
 
-def _weights(result: Result) -> schema.Weights | None:
+def _weights(result: EditResult) -> schema.Weights | None:
     if result.hashes is None:
         return None
     before, edited, restored = result.hashes

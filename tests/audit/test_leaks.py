@@ -7,8 +7,15 @@ from dataclasses import replace
 import pytest
 from editguard.audit.guard import GuardedEditor, Proposal
 from editguard.audit.policy import Policy
-from editguard.audit.run.control_observations import sightings
-from editguard.audit.run.controls import Control, control_guard, controls_for, propose_controls, rounds, run_control
+from editguard.audit.run.control_observations import observe_control
+from editguard.audit.run.controls import (
+    Control,
+    control_guard,
+    controls_for,
+    iter_candidate_rounds,
+    propose_controls,
+    run_control,
+)
 from editguard.audit.setup import prepare
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.requests.request import EditRequest
@@ -64,7 +71,7 @@ def test_a_clean_edit_passes_though_it_brings_no_neighbour_of_its_own(
 def good(guard: GuardedEditor) -> tuple[Control, Proposal]:
     """The known-good control of this model and its update, computed once."""
     control = controls_for(guard.setup)[1]
-    for some in rounds([control]):
+    for some in iter_candidate_rounds([control]):
         for (_, candidate), proposal in zip(
             some, propose_controls(control_guard(guard), [one for _, one in some]), strict=True
         ):
@@ -89,6 +96,6 @@ def test_no_bound_however_strict_voids_the_known_good_control(
         judged[wide] = name
         result, shown = run_control(strict, control, proposal)
         assert shown, (name, [(one.check, one.metric, one.message) for one in result.failures])
-        assert [one for one in sightings(strict, "sound", proposal, result) if one.ok is False] == [], name
+        assert [one for one in observe_control(strict, "sound", proposal, result) if one.ok is False] == [], name
         assert any(one.outcome is Outcome.PASS for one in result.measurements if one.check == "other-facts")
     assert judged

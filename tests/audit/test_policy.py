@@ -233,14 +233,14 @@ def test_what_is_no_bound_stays_the_policys_own_for_controls() -> None:
 
 
 def test_every_bound_that_checks_judge_by_comes_from_the_policy() -> None:
-    from editguard.audit.setup import limits
+    from editguard.audit.setup import check_limits
 
     widest = {name: legal(name)[side(name) == "lower"] for name in numbers() if name not in NO_BOUND}
     strictest = {name: legal(name)[side(name) != "lower"] for name in widest}
-    one, other = (asdict(limits(Policy.model_validate(table))) for table in (widest, strictest))
+    one, other = (asdict(check_limits(Policy.model_validate(table))) for table in (widest, strictest))
     same = {name for name, value in one.items() if other[name] == value and name != "served"}
     assert same == set()
-    assert asdict(limits(Policy(require_served=True)))["served"] is True
+    assert asdict(check_limits(Policy(require_served=True)))["served"] is True
 
 
 def test_a_projects_table_may_be_named_by_path(tmp_path: Path) -> None:

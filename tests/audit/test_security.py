@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from editguard.audit.gate.baseline_store import Store
-from editguard.audit.run.file_names import LOG, WRITTEN, writable
+from editguard.audit.gate.baseline_store import BaselineStore
+from editguard.audit.run.file_names import AUDIT_FILES, LOG, writable
 from editguard.audit.run.output_folder import one_writer
 from editguard.audit.run.outputs import write_outputs
 from editguard.probes.errors import InputError
 from editguard.probes.research.tracing import Trace
 from editguard.reports.errors import BaselineError, LogError
-from editguard.reports.gate.baseline import baseline_of
+from editguard.reports.gate.baseline import build_baseline
 from editguard.reports.log.file import LogWriter, append_line
 
 from ..helpers.audit_logs import audit, written
@@ -63,7 +63,7 @@ def test_an_audit_of_a_local_model_asks_no_network(place: Path, checkpoint: Path
     assert "CONNECTS" not in done.stdout + done.stderr
     assert "LOOKS UP" not in done.stdout + done.stderr
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in (place / "found").iterdir()} == {*WRITTEN, ".lock"}
+    assert {path.name for path in (place / "found").iterdir()} == {*AUDIT_FILES, ".lock"}
 
 
 def test_a_hub_id_asks_the_network_and_not_when_offline(place: Path) -> None:
@@ -123,7 +123,7 @@ def test_every_file_that_a_command_writes_is_its_owners_alone(
     assert exposed(store) == []
 
 
-@pytest.mark.parametrize("name", [name for name in WRITTEN if name != LOG])
+@pytest.mark.parametrize("name", [name for name in AUDIT_FILES if name != LOG])
 def test_a_link_in_the_place_of_an_output_is_replaced_and_not_followed(tmp_path: Path, name: str) -> None:
     theirs, out = tmp_path / "theirs", tmp_path / "out"
     theirs.write_text("precious")
@@ -154,7 +154,7 @@ def test_a_link_in_the_place_of_a_folder_of_ours_is_refused(tmp_path: Path) -> N
     with pytest.raises(InputError, match="is a link, which may lead anywhere; remove it"):
         writable(tmp_path / "link", inside=True)
     with pytest.raises(BaselineError, match="is a link that may lead out of the store; remove it"):
-        Store(tmp_path).save("link", baseline_of(audit(3), None))
+        BaselineStore(tmp_path).save("link", build_baseline(audit(3), None))
     assert list((tmp_path / "theirs").iterdir()) == []
 
 
@@ -178,5 +178,5 @@ def test_ids_lead_no_delta_file_out_of_its_folder(place: Path, checkpoint: Path,
 @pytest.mark.parametrize("name", NAMES)
 def test_no_baseline_has_a_name_that_leads_out_of_its_store(tmp_path: Path, name: str) -> None:
     with pytest.raises(BaselineError, match="cannot be a baseline's; use up to 64 letters"):
-        Store(tmp_path / "store").save(name, baseline_of(audit(3), None))
+        BaselineStore(tmp_path / "store").save(name, build_baseline(audit(3), None))
     assert not (tmp_path / "store").exists()

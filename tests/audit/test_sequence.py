@@ -15,13 +15,13 @@ from editguard.audit.policy import Action
 from editguard.audit.run.audit import run_audit
 from editguard.audit.run.file_names import LOG
 from editguard.audit.run.output_folder import locked_folder
-from editguard.audit.sequence import EditSequence, retention
+from editguard.audit.sequence import EditSequence, retention_rate
 from editguard.audit.setup import Progress, Setup
 from editguard.probes.errors import DeviceFailed, EditguardError, InputError, OutOfMemory
 from editguard.probes.model.fingerprint import fingerprint, tensor_hash, tensor_hashes
 from editguard.probes.requests.request import EditRequest
 from editguard.reports.log.file import Log, read_log
-from editguard.reports.log.schema import EditRecord, Measurement
+from editguard.reports.log.schema import EditRecord, MeasurementRecord
 from editguard.reports.verdict.summary import Summary
 from editguard.suites.check import CHECKS, Bench, Measured, Outcome
 from editguard.suites.checks.accumulated_drift import AccumulatedDrift
@@ -72,7 +72,7 @@ def audited(
     return read_log(out / LOG), summary
 
 
-def accumulated(record: EditRecord) -> dict[str, Measurement]:
+def accumulated(record: EditRecord) -> dict[str, MeasurementRecord]:
     return {one.metric: one for one in record.measurements if one.check == AccumulatedDrift.name}
 
 
@@ -386,9 +386,9 @@ def test_a_weight_that_does_not_come_back_is_told(wide: Setup) -> None:
 
 
 def test_what_was_not_asked_does_not_help_the_share_that_holds() -> None:
-    found = retention([True, None, False, None])
+    found = retention_rate([True, None, False, None])
     assert (found.passed, found.failed, found.not_judged, found.total, found.rate) == (1, 1, 2, 4, 0.25)
-    assert retention([]).rate is None
+    assert retention_rate([]).rate is None
 
 
 def test_a_killed_sequence_is_gone_on_with_from_any_record(wide: Setup, tmp_path: Path) -> None:

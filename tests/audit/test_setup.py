@@ -15,12 +15,12 @@ from editguard.audit.setup import (
     EMBEDDED_LAYER,
     NULL_SAMPLE,
     Setup,
+    check_editable,
     check_names,
     default_layer,
-    editable,
-    null_sample,
+    load_or_compute_statistics,
+    make_null_sample,
     prepare,
-    statistics_for,
 )
 from editguard.probes.errors import ModelError, NotFinite, PolicyError, StatisticsError
 from editguard.probes.keys.corpus_statistics import Corpus, sampled_corpus
@@ -87,7 +87,7 @@ def test_a_named_site_says_which_layers_there_are() -> None:
 @pytest.mark.parametrize("bos", [False, True])
 def test_the_null_sample_holds_ordinary_subjects_only(bos: bool) -> None:
     lm = tiny_lm(bos=bos)
-    sample = null_sample(lm, NULL_SAMPLE)
+    sample = make_null_sample(lm, NULL_SAMPLE)
     assert len(sample) == NULL_SAMPLE == len({request.id for request in sample})
     assert not any(locate(lm, request).is_first_token for request in sample)
     opening = [request for request in sample if request.prompt.startswith(request.subject)]
@@ -117,7 +117,7 @@ def test_statistics_that_the_fast_way_made_are_not_those_of_the_reference(
 
     monkeypatch.setattr(audit_setup, "sampled_corpus", sampled)
     for plain in (False, True, False, True):
-        statistics_for(replace(lm, plain=plain), site, None, None, 0, silent)
+        load_or_compute_statistics(replace(lm, plain=plain), site, None, None, 0, silent)
     assert made == [False, True]
 
 
@@ -127,27 +127,27 @@ def test_statistics_come_from_a_file_identity_a_corpus_or_the_model_itself(
     monkeypatch.setenv("EDITGUARD_CACHE", str(tmp_path / "cache"))
     lm = tiny_lm()
     site = find_site(lm.model, 0)
-    assert statistics_for(lm, site, "identity", None, 0, silent).provenance.method == "identity"
+    assert load_or_compute_statistics(lm, site, "identity", None, 0, silent).provenance.method == "identity"
     text = tmp_path / "corpus.txt"
     text.write_text("\n".join(SENTENCES * 20), encoding="utf-8")
-    found = statistics_for(lm, site, None, str(text), 0, silent)
+    found = load_or_compute_statistics(lm, site, None, str(text), 0, silent)
     assert (found.provenance.method, found.provenance.source) == ("corpus", "corpus.txt")
     save_statistics(found, tmp_path / "c.safetensors")
-    assert statistics_for(lm, site, str(tmp_path / "c.safetensors"), None, 0, silent).sha256 == found.sha256
+    assert load_or_compute_statistics(lm, site, str(tmp_path / "c.safetensors"), None, 0, silent).sha256 == found.sha256
     with pytest.raises(StatisticsError):
-        statistics_for(tiny_lm(seed=1), site, str(tmp_path / "c.safetensors"), None, 0, silent)
+        load_or_compute_statistics(tiny_lm(seed=1), site, str(tmp_path / "c.safetensors"), None, 0, silent)
     with pytest.raises(StatisticsError, match="--stats identity"):
-        statistics_for(lm, site, str(tmp_path / "missing.safetensors"), None, 0, silent)
+        load_or_compute_statistics(lm, site, str(tmp_path / "missing.safetensors"), None, 0, silent)
     # A corpus is a file that may change under its name: it is never taken from the cache.
     text.write_text("\n".join(SENTENCES[:1] * 20), encoding="utf-8")
-    assert statistics_for(lm, site, None, str(text), 0, silent).sha256 != found.sha256
+    assert load_or_compute_statistics(lm, site, None, str(text), 0, silent).sha256 != found.sha256
 
 
 def test_an_encoder_may_be_read_and_not_edited() -> None:
     site = find_site(OTHERS["t5_encoder"](), 0)
     with pytest.raises(ModelError):
-        editable(site)
-    editable(find_site(tiny_lm().model, 0))
+        check_editable(site)
+    check_editable(find_site(tiny_lm().model, 0))
 
 
 def test_a_layer_that_is_not_there_is_named() -> None:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from editguard.audit.run.file_names import LOG, WRITTEN
+from editguard.audit.run.file_names import AUDIT_FILES, LOG
 from editguard.probes.requests.request import SUFFIXES
 from junitparser import JUnitXml
 
@@ -129,7 +129,7 @@ def test_the_action_audits_keeps_everything_and_then_shows_no_stale_audit(work: 
     given = [step.get("with", {}) for step in parsed(ACTION)["runs"]["steps"]]
     kept = {filled(str(value), runner.inputs) for one in given for value in one.values()}
     assert {"my out", "my out/results.sarif"} <= kept
-    assert {path.name for path in (work / "my out").iterdir()} - {".lock"} == {*WRITTEN}
+    assert {path.name for path in (work / "my out").iterdir()} - {".lock"} == {*AUDIT_FILES}
 
     runner.summary.unlink()
     runner.output.unlink()
@@ -145,7 +145,7 @@ def test_the_action_closes_the_gate_and_writes_all_the_same(work: Path, model: P
     assert runner.run("Audit").code == 1
     assert runner.outputs() == {"exit-code": "1", "verdict": "fail"}
     assert "### Refused: 1" in runner.summary.read_text(encoding="utf-8")
-    assert {path.name for path in (work / "editguard-audit").iterdir()} >= {*WRITTEN}
+    assert {path.name for path in (work / "editguard-audit").iterdir()} >= {*AUDIT_FILES}
 
 
 def test_inputs_are_never_run(work: Path) -> None:

@@ -38,7 +38,7 @@ class Reader(NamedTuple):
 def _readers() -> dict[str, Reader]:
     """Return all readers; editguard is imported here, where its code is made to tell what it reaches."""
     from editguard.audit.delta.file import read_delta
-    from editguard.audit.gate.baseline_store import Store
+    from editguard.audit.gate.baseline_store import BaselineStore
     from editguard.audit.policy import load_policy
     from editguard.audit.research.reproduction.layer_shifts import kept_shifts
     from editguard.audit.research.reproduction.run import kept_result
@@ -71,8 +71,8 @@ def _readers() -> dict[str, Reader]:
     return edits | corpora | {
         "policy": Reader("policy.toml", test_policies.SEEDS["policy.toml"], load_policy),
         "log": Reader("audit.jsonl", test_logs.LOGS, lambda path: summarise(read_log(path))),
-        "baseline": Reader("baseline.json", [test_logs.BASELINE], lambda path: Store(path.parent).find(str(path))),
-        "overrides": Reader("overrides.jsonl", [test_logs.OVERRIDES], lambda path: Store(path.parent).overrides()),
+        "baseline": Reader("baseline.json", [test_logs.BASELINE], lambda path: BaselineStore(path.parent).find(str(path))),
+        "overrides": Reader("overrides.jsonl", [test_logs.OVERRIDES], lambda path: BaselineStore(path.parent).overrides()),
         "cases": Reader("cases.json", test_reproductions.CHOICES, test_reproductions.read_choice),
         "layers": Reader("layers.json", test_reproductions.SHIFTS, kept_shifts),
         "reproduction": Reader("reproduction.json", test_reproductions.RESULTS, kept_result),

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from editguard.audit.gate.baseline_store import Store
-from editguard.audit.run.resume import continues, could_continue
+from editguard.audit.gate.baseline_store import BaselineStore
+from editguard.audit.run.resume import check_resumable, check_resumed_run
 from editguard.probes.requests.loader import LoadedRequests
 from editguard.probes.requests.request import EditRequest
-from editguard.reports.gate.baseline import baseline_of
+from editguard.reports.gate.baseline import build_baseline
 from editguard.reports.gate.result import Override
 from editguard.reports.log.file import Log, LogWriter, log_so_far, read_log
 from editguard.reports.verdict.digest import summarise
@@ -31,7 +31,7 @@ def _lines(log: Log) -> bytes:
 
 AUDIT = audit(3)
 LOGS = [_lines(AUDIT), _lines(Log(AUDIT.header, AUDIT.edits[:1], AUDIT.controls[:1], None))]
-BASELINE = baseline_of(AUDIT, None).to_json().encode()
+BASELINE = build_baseline(AUDIT, None).to_json().encode()
 OVERRIDE = Override(
     time="2026-01-01T00:00:00+00:00", author="a", reason="r", baseline="main@1", baseline_sha256="0" * 64, log_sha256="1" * 64,
     closings=["regressed:efficacy"],
@@ -70,10 +70,10 @@ def test_logs_that_are_gone_on_with(content: bytes, tmp_path: Path) -> None:
 
     told_or_read(go_on, tmp_path)
     # As `audit --resume` asks, before the model is ready and after.
-    told_or_read(lambda: could_continue(path, REQUESTS, in_sequence=False, seed=0, editor=None), tmp_path)
+    told_or_read(lambda: check_resumable(path, REQUESTS, in_sequence=False, seed=0, editor=None), tmp_path)
     begun = told_or_read(lambda: log_so_far(path), tmp_path)
     if isinstance(begun, Log):
-        told_or_read(lambda: continues(begun, AUDIT.header, REQUESTS.requests, path), tmp_path)
+        told_or_read(lambda: check_resumed_run(begun, AUDIT.header, REQUESTS.requests, path), tmp_path)
 
 
 @FUZZED
@@ -81,14 +81,14 @@ def test_logs_that_are_gone_on_with(content: bytes, tmp_path: Path) -> None:
 def test_baselines(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "baseline.json"
     path.write_bytes(content)
-    told_or_read(lambda: Store(tmp_path).find(str(path)), tmp_path)
+    told_or_read(lambda: BaselineStore(tmp_path).find(str(path)), tmp_path)
 
 
 @FUZZED
 @given(content=spoilt([OVERRIDES, json.dumps(OVERRIDE.model_dump()).encode()]))
 def test_overrides(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "overrides.jsonl").write_bytes(content)
-    told_or_read(Store(tmp_path).overrides, tmp_path)
+    told_or_read(BaselineStore(tmp_path).overrides, tmp_path)
 
 
 @FUZZED
@@ -97,4 +97,4 @@ def test_overrides(content: bytes, tmp_path: Path) -> None:
     | st.sampled_from(["main@9999999999", "../main", "a/../../b", "\0", "main@" + "9" * 5000])
 )
 def test_names_of_baselines(reference: str, tmp_path: Path) -> None:
-    told_or_read(lambda: Store(tmp_path).find(reference), tmp_path)
+    told_or_read(lambda: BaselineStore(tmp_path).find(reference), tmp_path)

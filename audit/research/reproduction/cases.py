@@ -22,7 +22,7 @@ from ....probes.requests.request import EditRequest
 from ....reports.log.schema import DENOMINATOR
 from ....reports.reproduction.schema import CaseCount
 from ...guard import Assessment, GuardedEditor
-from ...run.execute import assessed
+from ...run.execute import assess_each
 from ...setup import Progress
 from .stamp import Stamp
 
@@ -99,7 +99,7 @@ def choose(
     kinds: dict[str, Kind] = {}
     for start in range(0, len(requests), _TOGETHER):
         progress("looking for collapse cases", start, len(requests))
-        for seen in assessed(guard, requests[start : start + _TOGETHER], screen=True, asked=fires):
+        for seen in assess_each(guard, requests[start : start + _TOGETHER], screen=True, asked=fires):
             if (kind := _kind(seen)) is not None:
                 kinds[seen.request.id] = kind
     progress("looking for collapse cases", len(requests), len(requests))
@@ -138,7 +138,7 @@ def find_cases(guard: GuardedEditor, requests: Sequence[EditRequest], chosen: Ch
     wanted = [request for request in requests if request.id in chosen.kinds]
     found = []
     for start in range(0, len(wanted), _TOGETHER):
-        seen = assessed(guard, wanted[start : start + _TOGETHER])
+        seen = assess_each(guard, wanted[start : start + _TOGETHER])
         found += [Case(one.request, chosen.kinds[one.request.id], one) for one in seen]
     if chosen.left_out is None:
         chosen = chosen.model_copy(update={"left_out": [case.request.id for case in found if _otherwise(case)]})

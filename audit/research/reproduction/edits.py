@@ -18,11 +18,11 @@ from ....probes.errors import InputError
 from ....probes.requests.loader import LoadedRequests
 from ....reports.log.file import Log, LogWriter, log_so_far, rewrite_log
 from ....reports.log.schema import EditRecord, Footer, Header
-from ....reports.text import counted
+from ....reports.text import count_noun
 from ...editors.base import chosen_editor
 from ...guard import Assessment, GuardedEditor, Proposal
 from ...policy import Action, Decision
-from ...run.execute import proposed, recorded
+from ...run.execute import edit_record_for, try_together_then_singly
 from ...run.to_log import header
 from ...setup import Progress
 from .cases import Case, Cases, Kind
@@ -69,7 +69,7 @@ def make_edits(
             found[editor] = {} if log is None else {record.id: record for record in log.edits}
             if editor not in writers and (lacking := wanted - found[editor].keys()):
                 raise InputError(
-                    f"The log {str(path)!r} is finished and lacks {counted(len(lacking), 'edit')} of the cases; remove it, or "
+                    f"The log {str(path)!r} is finished and lacks {count_noun(len(lacking), 'edit')} of the cases; remove it, or "
                     "give another --out."
                 )
         for start in range(0, len(cases.cases), _TOGETHER):
@@ -136,9 +136,9 @@ def _made(
     def propose(guard: GuardedEditor, asked: Sequence[tuple[str, Case]]) -> list[Proposal]:
         return guard.propose([_forced(case.seen, editor) for editor, case in asked], bound=float("inf"))
 
-    for (editor, case), one in zip(jobs, proposed(guard, jobs, propose), strict=True):
+    for (editor, case), one in zip(jobs, try_together_then_singly(guard, jobs, propose), strict=True):
         if case.request.id not in found[editor]:
-            yield editor, recorded(guard, case.request, one, order[case.request.id])
+            yield editor, edit_record_for(guard, case.request, one, order[case.request.id])
 
 
 def _forced(seen: Assessment, editor: str) -> Assessment:

@@ -13,7 +13,7 @@ from ....probes.model.site import find_site
 from ....probes.research.layer_sweep import LayerShift, statistics_by_pass, sweep
 from ....reports.log.bounded_read import LARGEST_BASELINE, bounded_bytes
 from ....reports.log.file import write_atomic
-from ...setup import KEYS_A_FEATURE, Progress, Setup
+from ...setup import KEYS_PER_FEATURE, Progress, Setup
 from .cases import Cases
 from .experiments.clouds import KINDS, one_each
 from .stamp import Stamp
@@ -53,7 +53,7 @@ def layer_shifts(
     if kept is not None and (kept.stamp, kept.ids) == (full, ids):
         return kept
     if not identity and text is None:
-        text = sampled_corpus(setup.lm, seed=setup.seed, least=KEYS_A_FEATURE * setup.site.d_ff)
+        text = sampled_corpus(setup.lm, seed=setup.seed, least=KEYS_PER_FEATURE * setup.site.d_ff)
     found = LayerShifts(
         stamp=full, source="the identity" if text is None else text.source, ids=ids,
         layers=_measured(setup, cases, text, progress),

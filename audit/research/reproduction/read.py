@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from ....reports.log.schema import PERPLEXITY, PERPLEXITY_RATIO, EditRecord, Measurement
+from ....reports.log.schema import PERPLEXITY, PERPLEXITY_RATIO, EditRecord, MeasurementRecord
 from .cases import FEW, Cases, Kind
 from .edits import Edits
 
@@ -66,7 +66,7 @@ def figure(records: Iterable[EditRecord], read: Callable[[EditRecord], float | N
 
 def measured(
     record: EditRecord, check: str, metric: str, condition: str = "corpus", protocol: str | None = None
-) -> Measurement | None:
+) -> MeasurementRecord | None:
     """Return one measurement of a record, None where it has none."""
     return next(
         (one for one in record.measurements

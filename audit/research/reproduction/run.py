@@ -28,7 +28,7 @@ from ...guard import GuardedEditor
 from ...process import trusted_device
 from ...run.file_names import writable
 from ...run.to_log import versions
-from ...setup import Progress, Setup, editable
+from ...setup import Progress, Setup, check_editable
 from .all_experiments import all_experiments, missing_kinds
 from .cases import Cases, Chosen, Kind, choose, find_cases
 from .edits import EDITORS, LOGS, make_edits
@@ -64,7 +64,7 @@ def reproduce(
     be asked of them; `allow_pickle` is for the encoder's weights. A folder that holds the beginning of the same reproduction is
     gone on with; raises `InputError` where it holds another.
     """
-    editable(setup.site)
+    check_editable(setup.site)
     started, guard = time.monotonic(), GuardedEditor(setup)
     for folder in (out, out / LOGS, out / TABLES):
         writable(folder, inside=folder != out)

@@ -17,7 +17,7 @@ import pytest
 import torch
 from editguard.audit.cli.main import main
 from editguard.audit.research.reproduction import all_experiments as experiments
-from editguard.audit.run.file_names import LOG, REPORT, SUMMARY, WRITTEN
+from editguard.audit.run.file_names import AUDIT_FILES, LOG, REPORT, SUMMARY
 from editguard.reports.log.file import read_log
 
 from ...helpers.tiny_lm import MIDDLE, REQUEST, lenient
@@ -156,7 +156,7 @@ def test_audit_writes_its_files_and_report_makes_all_but_the_log_again(
     assert {one.metric for one in header.baseline} == {"perplexity", "perplexity-exact"}
     assert "Checks computed in" in (place / "out" / REPORT).read_text(encoding="utf-8")
     written = tree(place / "out")
-    assert set(written) == {*WRITTEN}
+    assert set(written) == {*AUDIT_FILES}
 
     # What is there is not written over unasked, and not given up before the new audit can begin either.
     one_sentence(command(*call, "--out", "out"), "already holds an audit", "--overwrite")
@@ -167,7 +167,7 @@ def test_audit_writes_its_files_and_report_makes_all_but_the_log_again(
     ran = command("report", "out", "--out", "again")
     assert ran.code == 0
     assert "PASS" in ran.out
-    assert tree(place / "again") == {name: written[name] for name in WRITTEN if name != LOG}
+    assert tree(place / "again") == {name: written[name] for name in AUDIT_FILES if name != LOG}
     assert command(*call, "--out", "out", "--overwrite").code == 0
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from editguard.audit.delta.apply import apply_delta, save_applied
 from editguard.audit.delta.file import encode, read_delta
-from editguard.audit.delta.manifest import MODEL, audited
+from editguard.audit.delta.manifest import MODEL_MARKER, audit_status
 from editguard.audit.serving import load_provenance
 from editguard.probes.errors import InputError
 from editguard.probes.model.fingerprint import fingerprint, tensor_hashes
@@ -129,9 +129,9 @@ def test_a_folder_of_others_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="did not write"):
         save_applied([made(tiny_model("llama"))], "x", tmp_path / "mine", overwrite=True)
-    (tmp_path / MODEL.name).write_text("{}")
+    (tmp_path / MODEL_MARKER.name).write_text("{}")
     with pytest.raises(InputError, match="is a file"):
-        save_applied([made(tiny_model("llama"))], "x", tmp_path / MODEL.name, overwrite=True)
+        save_applied([made(tiny_model("llama"))], "x", tmp_path / MODEL_MARKER.name, overwrite=True)
 
 
 VOID = {"log_sha256": "0" * 64, "verdict": "pass", "controls_ok": False}
@@ -147,9 +147,9 @@ def test_edits_that_no_sound_audit_stands_behind_are_applied_only_when_asked() -
             pass
         with apply_delta(model, one, unaudited=True):
             assert tensor_hashes(model)[f"{find_site(model, 0).path}.weight"] == one.manifest.weight_edited
-        assert audited([one.manifest]) == audited([good.manifest, one.manifest]) == "no"
-    assert audited([good.manifest]) == "alone"
-    assert audited([good.manifest, other.manifest]) == "each-alone"
+        assert audit_status([one.manifest]) == audit_status([good.manifest, one.manifest]) == "no"
+    assert audit_status([good.manifest]) == "alone"
+    assert audit_status([good.manifest, other.manifest]) == "each-alone"
 
 
 def test_the_same_edit_is_never_applied_twice() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from editguard.audit.delta.folder import Marker, whole_folder
-from editguard.audit.delta.manifest import EXPORT, MODEL
+from editguard.audit.delta.manifest import EXPORT_MARKER, MODEL_MARKER
 from editguard.probes.errors import InputError
 from editguard.reports.errors import OutputError
 
@@ -35,7 +35,7 @@ def test_ours_is_replaced_when_asked_and_leaves_nothing_behind(tmp_path: Path) -
     assert {path.name for path in tmp_path.iterdir()} <= {"out", ".out.lock"}
 
 
-@pytest.mark.parametrize("marker", [EXPORT, MODEL])
+@pytest.mark.parametrize("marker", [EXPORT_MARKER, MODEL_MARKER])
 @pytest.mark.parametrize("content", ['{"name": "my app", "icons": []}', '{"edits": 1}', "{}", "", "[]"])
 def test_a_folder_whose_marker_is_not_ours_is_never_replaced(marker: Marker, content: str, tmp_path: Path) -> None:
     for name in (marker.name, "manifest.json", "index.html"):

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from editguard.audit.gate.baseline_store import Store, git_state, sha256_of
+from editguard.audit.gate.baseline_store import BaselineStore, git_state, sha256_of
 from editguard.reports.errors import BaselineError
 from editguard.reports.gate.baseline import Baseline
 from editguard.reports.gate.result import Override
@@ -24,8 +24,8 @@ OVERRIDE = Override(
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "deep" / "store")
+def store(tmp_path: Path) -> BaselineStore:
+    return BaselineStore(tmp_path / "deep" / "store")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def kept() -> Baseline:
     return saved(audit(2))
 
 
-def test_numbers_go_on_and_nothing_is_written_over(store: Store, kept: Baseline) -> None:
+def test_numbers_go_on_and_nothing_is_written_over(store: BaselineStore, kept: Baseline) -> None:
     paths = [store.save("main", kept) for _ in range(3)]
     assert [path.name for path in paths] == ["0001.json", "0002.json", "0003.json"]
     paths[1].unlink()
@@ -42,7 +42,7 @@ def test_numbers_go_on_and_nothing_is_written_over(store: Store, kept: Baseline)
     assert stat.S_IMODE(paths[0].stat().st_mode) == 0o600
 
 
-def test_a_baseline_comes_back_by_name_number_and_path(store: Store, kept: Baseline) -> None:
+def test_a_baseline_comes_back_by_name_number_and_path(store: BaselineStore, kept: Baseline) -> None:
     first, second = store.save("main", kept), store.save("main", kept.model_copy(update={"seed": 9}))
     latest = store.find("main")
     assert (latest.name, latest.baseline.seed, latest.sha256) == ("main@2", 9, sha256_of(second.read_bytes()))
@@ -61,7 +61,7 @@ def test_a_baseline_comes_back_by_name_number_and_path(store: Store, kept: Basel
 SAVER = """
 import sys
 from pathlib import Path
-from editguard.audit.gate.baseline_store import Store
+from editguard.audit.gate.baseline_store import BaselineStore
 from editguard.reports.gate.baseline import parse_baseline
 baseline = parse_baseline(Path(sys.argv[2]).read_bytes(), "given")
 sys.stdin.readline()
@@ -82,7 +82,7 @@ def test_two_savers_at_once_lose_nothing(tmp_path: Path, kept: Baseline) -> None
     with ThreadPoolExecutor(2) as together:
         list(together.map(lambda saver: saver.communicate(b"go\n"), savers))
     assert [saver.returncode for saver in savers] == [0, 0]
-    store = Store(tmp_path / "s")
+    store = BaselineStore(tmp_path / "s")
     assert store.numbers("main") == list(range(1, 41))
     seeds = [store.find(f"main@{number}").baseline.seed for number in store.numbers("main")]
     assert (seeds.count(1), seeds.count(2)) == (20, 20)
@@ -90,18 +90,18 @@ def test_two_savers_at_once_lose_nothing(tmp_path: Path, kept: Baseline) -> None
 
 
 @pytest.mark.parametrize("name", ["", "../main", "a/b", ".hidden", "-x", "a b", "é", "x" * 65])
-def test_a_name_that_no_baseline_may_have_is_an_error(store: Store, kept: Baseline, name: str) -> None:
+def test_a_name_that_no_baseline_may_have_is_an_error(store: BaselineStore, kept: Baseline, name: str) -> None:
     with pytest.raises(BaselineError, match="cannot be a baseline's"):
         store.save(name, kept)
 
 
 @pytest.mark.parametrize("reference", ["main@", "main@x", "main@0", "main@-1", "main@1.5"])
-def test_a_number_that_is_none_is_an_error(store: Store, reference: str) -> None:
+def test_a_number_that_is_none_is_an_error(store: BaselineStore, reference: str) -> None:
     with pytest.raises(BaselineError, match="no number after the @"):
         store.find(reference)
 
 
-def test_what_is_not_there_is_told_with_what_is(store: Store, kept: Baseline) -> None:
+def test_what_is_not_there_is_told_with_what_is(store: BaselineStore, kept: Baseline) -> None:
     with pytest.raises(BaselineError, match="editguard baseline save"):
         store.find("main")
     store.save("main", kept)
@@ -116,10 +116,10 @@ def test_what_is_not_there_is_told_with_what_is(store: Store, kept: Baseline) ->
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path, kept: Baseline) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BaselineError, match="choose another --baselines"):
-        Store(tmp_path / "file").save("main", kept)
+        BaselineStore(tmp_path / "file").save("main", kept)
 
 
-def test_overrides_are_appended_and_what_a_killed_writer_left_is_cut(store: Store, kept: Baseline) -> None:
+def test_overrides_are_appended_and_what_a_killed_writer_left_is_cut(store: BaselineStore, kept: Baseline) -> None:
     assert store.overrides() == []
     store.save("main", kept)
     store.override(OVERRIDE)
@@ -134,7 +134,7 @@ def test_overrides_are_appended_and_what_a_killed_writer_left_is_cut(store: Stor
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_an_override_that_was_written_by_hand_is_an_error(store: Store, kept: Baseline) -> None:
+def test_an_override_that_was_written_by_hand_is_an_error(store: BaselineStore, kept: Baseline) -> None:
     store.save("main", kept)
     store.override(OVERRIDE)
     path = store.folder / "overrides.jsonl"
@@ -174,4 +174,4 @@ def test_without_git_there_is_no_state(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("number", ["9" * 5000, "0", "-1", "1.5", "²"])
 def test_a_number_that_no_baseline_has_is_one_sentence(tmp_path: Path, number: str) -> None:
     with pytest.raises(BaselineError, match="has no number after the @"):
-        Store(tmp_path).find(f"main@{number}")
+        BaselineStore(tmp_path).find(f"main@{number}")

@@ -7,21 +7,21 @@ from typing import Any
 import pytest
 from editguard.audit.policy import Policy
 from editguard.audit.pytest_plugin.judge import GUARD, Ended, Verdict, judge_check, judge_guard, properties
-from editguard.reports.log.schema import Decision, EditRecord, Measurement, Update, Weights
+from editguard.reports.log.schema import DecisionRecord, EditRecord, MeasurementRecord, Update, Weights
 
 POLICY = Policy()
 ACTION = "Do not ship the edit."
 
 
-def measured(check: str = "perplexity", **changes: Any) -> Measurement:
+def measured(check: str = "perplexity", **changes: Any) -> MeasurementRecord:
     fields = {
         "check": check, "metric": "ratio", "condition": "corpus", "value": 1.01, "threshold": 1.05, "unit": "ratio",
         "verdict": "pass", "message": "1.01 times that of the model without the edit, inside the bound (at most 1.05)",
     }  # fmt: skip
-    return Measurement(**(fields | changes))
+    return MeasurementRecord(**(fields | changes))
 
 
-def no_leak(**changes: Any) -> Measurement:
+def no_leak(**changes: Any) -> MeasurementRecord:
     """What the guard asks of every edit that was made."""
     return measured("locality", metric="leaks", condition="everywhere", value=0.0, threshold=0.0, **changes)
 
@@ -29,7 +29,7 @@ def no_leak(**changes: Any) -> Measurement:
 def made(**changes: Any) -> EditRecord:
     fields: dict[str, Any] = {
         "id": "1", "index": 0, "subject": "Chicago", "prompt": "Chicago is a twin city of", "target_new": "Istanbul",
-        "decision": Decision(action="rewrite", editor="prefixed", reasons=["first-token: the subject is the first token"]),
+        "decision": DecisionRecord(action="rewrite", editor="prefixed", reasons=["first-token: the subject is the first token"]),
         "update": Update(
             editor="prefixed", numerator=1.0, denominator=1.0, update_norm=1.0, relative_norm=0.1, steps=1,
             final_loss=0.1, needs_prefix=True,
@@ -41,13 +41,13 @@ def made(**changes: Any) -> EditRecord:
 
 
 def refused(**changes: Any) -> EditRecord:
-    reason = Decision(action="refuse", reasons=["well-formed: the subject is not in the prompt"])
+    reason = DecisionRecord(action="refuse", reasons=["well-formed: the subject is not in the prompt"])
     return made(
         decision=reason, update=None, measurements=[], outcome="refused", verdict="refused", weights=None, **changes
     )
 
 
-def bad(*measurements: Measurement, **changes: Any) -> EditRecord:
+def bad(*measurements: MeasurementRecord, **changes: Any) -> EditRecord:
     return made(measurements=list(measurements), outcome="rolled-back", verdict="fail", **changes)
 
 
@@ -123,7 +123,7 @@ def test_the_guard_fails_an_edit_of_which_anything_is_not_proved(changes: dict[s
         ),
     ],
 )
-def test_what_no_other_item_tells_fails_the_guard(measurements: list[Measurement], said: str) -> None:
+def test_what_no_other_item_tells_fails_the_guard(measurements: list[MeasurementRecord], said: str) -> None:
     ended, text = judge_guard(bad(*measurements), POLICY)
     assert ended is Ended.FAILED
     assert said in text
@@ -168,7 +168,7 @@ def test_what_nobody_judges_is_skipped_and_never_passed() -> None:
 
 
 def test_text_of_others_cannot_steer_a_terminal() -> None:
-    reason = Decision(action="allow", editor="rome", reasons=["\x1b[2J\u202ehidden\nline"])
+    reason = DecisionRecord(action="allow", editor="rome", reasons=["\x1b[2J\u202ehidden\nline"])
     text = perplexity(bad(measured(value=9.0, verdict="fail", message="\x1b[31m"), decision=reason)).text
     assert "\x1b" not in text
     assert "\u202e" not in text

@@ -15,7 +15,7 @@ from editguard.audit.editors.builtin.rome import Rome
 from editguard.audit.editors.value import Engine, OptimisedValue, ValueSettings
 from editguard.audit.guard import Assessment, GuardedEditor, Proposal
 from editguard.audit.run.audit import run_audit
-from editguard.audit.run.file_names import LOG, REPORT, SUMMARY, WRITTEN
+from editguard.audit.run.file_names import AUDIT_FILES, LOG, REPORT, SUMMARY
 from editguard.audit.run.output_folder import locked_folder
 from editguard.audit.run.outputs import OUTPUTS, write_outputs
 from editguard.audit.setup import Setup, prepare
@@ -87,7 +87,7 @@ def by_id(log: Log) -> dict[str, EditRecord]:
 
 
 def test_log_summary_and_report_are_written_and_say_the_same(audited: Audited) -> None:
-    assert sorted(path.name for path in audited.folder.iterdir()) == sorted(WRITTEN) == sorted([LOG, *OUTPUTS])
+    assert sorted(path.name for path in audited.folder.iterdir()) == sorted(AUDIT_FILES) == sorted([LOG, *OUTPUTS])
     assert Summary.model_validate_json((audited.folder / SUMMARY).read_text(encoding="utf-8")) == audited.summary
     assert audited.log.footer is not None
     assert audited.log.footer.records == 3
@@ -361,7 +361,7 @@ def test_a_control_that_does_not_collapse_voids_the_audit(setup: Setup, tmp_path
 
 
 def test_an_audit_that_is_written_over_leaves_nothing_of_the_old_one(setup: Setup, tmp_path: Path) -> None:
-    for name in WRITTEN:
+    for name in AUDIT_FILES:
         (tmp_path / name).write_text("old", encoding="utf-8")
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     assert run_audit(setup, loaded(MIDDLE), tmp_path, overwrite=True).verdict == "pass"

@@ -12,13 +12,13 @@ import pytest
 from editguard.audit.guard import GuardedEditor, Proposal
 from editguard.audit.policy import Policy
 from editguard.audit.run.audit import run_audit
-from editguard.audit.run.control_observations import sightings
+from editguard.audit.run.control_observations import observe_control
 from editguard.audit.run.controls import Control, controls_for, propose_controls, run_control
 from editguard.audit.run.file_names import LOG
 from editguard.audit.sequence import EditSequence
 from editguard.audit.setup import Setup
-from editguard.probes.probe import PROBES, ProbeInput, Finding, Level, Probe
-from editguard.reports.log.control_observations import Seen, Sighting
+from editguard.probes.probe import PROBES, Finding, Level, Probe, ProbeInput
+from editguard.reports.log.control_observations import ObservedBehaviour, ControlObservation
 from editguard.reports.log.file import read_log
 from editguard.suites.check import CHECKS, Check, Measured, Outcome
 from editguard.suites.checks import other_facts
@@ -45,18 +45,18 @@ class Made(NamedTuple):
     def under(self, policy: Policy) -> Made:
         return self._replace(guard=replace(self.guard, setup=replace(self.guard.setup, policy=policy)))
 
-    def seen(self, index: int) -> dict[str, Sighting]:
+    def seen(self, index: int) -> dict[str, ControlObservation]:
         """Assess, make and undo one control again, as probes and checks are now."""
         control, proposal = self.controls[index], self.proposals[index]
         first = control.candidates[0]
         proposal = replace(proposal, assessment=self.guard.force(first.request, first.editor))
         result, _ = run_control(self.guard, control, proposal)
-        return {one.name: one for one in sightings(self.guard, control.expect, proposal, result)}
+        return {one.name: one for one in observe_control(self.guard, control.expect, proposal, result)}
 
-    def bad(self) -> dict[str, Sighting]:
+    def bad(self) -> dict[str, ControlObservation]:
         return self.seen(0)
 
-    def good(self) -> dict[str, Sighting]:
+    def good(self) -> dict[str, ControlObservation]:
         return self.seen(1)
 
 
@@ -130,7 +130,7 @@ def test_a_probe_that_never_fires_is_named(made: Made, monkeypatch: pytest.Monke
     always(Level.OK, monkeypatch, PROBES.get(name))
     found = made.bad()
     assert [one.name for one in found.values() if one.ok is False] == [name]
-    assert (found[name].expected, found[name].seen) == (Seen.FIRES, Seen.SILENT)
+    assert (found[name].expected, found[name].seen) == (ObservedBehaviour.FIRES, ObservedBehaviour.SILENT)
 
 
 @pytest.mark.parametrize("level", [Level.RISK, Level.ERROR])
@@ -141,7 +141,7 @@ def test_a_probe_that_always_fires_is_named(
     always(level, monkeypatch, PROBES.get(name))
     found = made.good()
     assert [one.name for one in found.values() if one.ok is False] == [name]
-    assert found[name].expected is Seen.SILENT
+    assert found[name].expected is ObservedBehaviour.SILENT
 
 
 @pytest.mark.parametrize(("name", "value"), BROKEN_THRESHOLDS)
@@ -164,7 +164,7 @@ def test_a_check_that_passes_everything_is_named(made: Made, monkeypatch: pytest
     judged_as(Outcome.PASS, monkeypatch, CHECKS.get(name))
     found = strict.bad()
     assert [one.name for one in found.values() if one.ok is False] == [name]
-    assert (found[name].expected, found[name].seen) == (Seen.FAILS, Seen.PASSES)
+    assert (found[name].expected, found[name].seen) == (ObservedBehaviour.FAILS, ObservedBehaviour.PASSES)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FAIL, Outcome.UNMEASURED, Outcome.INFO])
@@ -175,19 +175,19 @@ def test_a_check_that_passes_nothing_is_named(
     judged_as(outcome, monkeypatch, CHECKS.get(name))
     found = made.good()
     assert [one.name for one in found.values() if one.ok is False] == [name]
-    assert found[name].expected is Seen.PASSES
+    assert found[name].expected is ObservedBehaviour.PASSES
 
 
 @pytest.mark.parametrize("name", judging())
 def test_a_check_that_judges_no_more_is_named(made: Made, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     judged_as(Outcome.INFO, monkeypatch, CHECKS.get(name))
     found = made.bad()[name]
-    assert (found.ok, found.seen) == (False, Seen.JUDGES_NOTHING)
+    assert (found.ok, found.seen) == (False, ObservedBehaviour.JUDGES_NOTHING)
 
 
 def test_a_bound_that_lets_everything_pass_is_no_fault_of_the_check_and_is_told(made: Made) -> None:
     found = made.under(lenient(max_leaks=1)).bad()["locality"]
-    assert (found.ok, found.seen) == (None, Seen.PASSES)
+    assert (found.ok, found.seen) == (None, ObservedBehaviour.PASSES)
     assert "the policy's bound" in found.why
 
 
@@ -200,7 +200,7 @@ def test_generalization_is_told_alone_until_the_policy_has_a_bound_for_it(
     assert bound.bad()["generalization"].ok is True
     monkeypatch.setattr(CHECKS.get("generalization"), "measure", lambda *_, **__: Measured([]))
     good = bound.good()["generalization"]
-    assert (good.ok, good.expected, good.seen) == (False, Seen.PASSES, Seen.JUDGES_NOTHING)
+    assert (good.ok, good.expected, good.seen) == (False, ObservedBehaviour.PASSES, ObservedBehaviour.JUDGES_NOTHING)
 
 
 def test_a_target_of_several_tokens_leaves_leaks_uncontrolled_and_voids_nothing(setup: Setup) -> None:
@@ -215,7 +215,7 @@ def test_a_check_that_finds_nothing_to_ask_about_the_controls_is_called_not_cont
     place = made.guard.checks.index("other-facts")
     empty = [replace(one, before=(*one.before[:place], None, *one.before[place + 1 :])) for one in made.proposals]
     for found in (made._replace(proposals=empty).bad(), made._replace(proposals=empty).good()):
-        assert (found["other-facts"].ok, found["other-facts"].seen) == (None, Seen.JUDGES_NOTHING)
+        assert (found["other-facts"].ok, found["other-facts"].seen) == (None, ObservedBehaviour.JUDGES_NOTHING)
         assert found["other-facts"].why == "it found nothing to ask about this edit"
 
 

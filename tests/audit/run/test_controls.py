@@ -18,8 +18,8 @@ from editguard.audit.run.controls import (
     Control,
     control_guard,
     controls_for,
+    iter_candidate_rounds,
     propose_controls,
-    rounds,
     run_control,
 )
 from editguard.audit.run.file_names import LOG
@@ -146,7 +146,7 @@ def candidates(*names: tuple[EditRequest, str]) -> Control:
 def test_the_first_candidates_are_computed_together_and_then_some_of_the_others_at_a_time() -> None:
     bad = candidates((REQUEST, "exploded"))
     good = candidates(*((replace(MIDDLE, target_new=str(number)), "rome") for number in range(8)))
-    chunks = [[(control is good, one.request.target_new) for control, one in some] for some in rounds([bad, good])]
+    chunks = [[(control is good, one.request.target_new) for control, one in some] for some in iter_candidate_rounds([bad, good])]
     assert chunks == [
         [(False, REQUEST.target_new), (True, "0")],
         [(True, str(number)) for number in range(1, 5)],
@@ -178,7 +178,7 @@ def test_the_first_sound_candidate_is_the_control_and_those_before_it_are_named(
 ) -> None:
     before = tensor_hashes(bounded.setup.lm.model)
     control = candidates(*unfit, (MIDDLE, "rome"), (REQUEST, "rome"))
-    (record,) = making.control_records(bounded, [control])
+    (record,) = making.iter_control_records(bounded, [control])
     assert (record.ok, record.verdict, record.id) == (True, "pass", "control-good")
     assert (record.subject, record.decision.editor) == ("France", "rome")
     assert record.tried == named
@@ -186,19 +186,19 @@ def test_the_first_sound_candidate_is_the_control_and_those_before_it_are_named(
 
 
 def test_where_no_candidate_is_sound_the_first_one_stands_for_all_and_all_are_named(bounded: GuardedEditor) -> None:
-    (record,) = making.control_records(bounded, [candidates((MIDDLE, "exploded"), (MISSING, "rome"))])
+    (record,) = making.iter_control_records(bounded, [candidates((MIDDLE, "exploded"), (MISSING, "rome"))])
     assert (record.ok, record.verdict, record.subject) == (False, "fail", "France")
     assert record.tried == ["France by exploded", "Berlin by rome"]
     assert any(one.check == "drift" and one.verdict == "fail" for one in record.measurements)
     # One that ended in an error is a control that did not show what it must, too.
-    (record,) = making.control_records(bounded, [candidates((MISSING, "rome"), (MIDDLE, "exploded"))])
+    (record,) = making.iter_control_records(bounded, [candidates((MISSING, "rome"), (MIDDLE, "exploded"))])
     assert (record.ok, record.outcome, record.tried) == (False, "errored", ["Berlin by rome", "France by exploded"])
 
 
 def test_controls_come_in_their_order_whichever_shows_it_first(bounded: GuardedEditor) -> None:
     bad = Control("control-bad", (Candidate(replace(REQUEST, id="control-bad"), "exploded"),), "collapse")
     good = candidates((MISSING, "rome"), (MIDDLE, "rome"))
-    records = [*making.control_records(bounded, [good, bad])]
+    records = [*making.iter_control_records(bounded, [good, bad])]
     assert [(one.id, one.index, one.expect) for one in records] == [
         ("control-good", 0, "sound"),
         ("control-bad", 1, "collapse"),

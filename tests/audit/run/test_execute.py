@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Action
-from editguard.audit.run.execute import assessed
+from editguard.audit.run.execute import assess_each
 from editguard.audit.setup import Setup
 from editguard.probes.errors import OutOfMemory
 from editguard.probes.evidence import EvidenceMeter
@@ -33,7 +33,7 @@ def test_a_request_that_ends_in_an_error_is_refused_with_it_and_the_others_go_on
         return measure(self, requests, screen=screen)
 
     monkeypatch.setattr(EvidenceMeter, "measure_all", failing)
-    first, bad, last = assessed(guard, [REQUEST, TOO_LONG, MIDDLE])
+    first, bad, last = assess_each(guard, [REQUEST, TOO_LONG, MIDDLE])
     assert [one.decision for one in (first, last)] == [one.decision for one in expected]
     assert bad.request == TOO_LONG
     assert bad.evidence is None
@@ -47,4 +47,4 @@ def test_a_fault_that_is_our_own_ends_it(setup: Setup, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(EvidenceMeter, "measure_all", failing)
     with pytest.raises(AssertionError):
-        assessed(GuardedEditor(setup), [REQUEST])
+        assess_each(GuardedEditor(setup), [REQUEST])

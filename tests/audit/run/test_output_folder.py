@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from editguard.audit.run.file_names import LOG, WRITTEN
+from editguard.audit.run.file_names import AUDIT_FILES, LOG
 from editguard.audit.run.output_folder import locked_folder, one_writer
 from editguard.probes.errors import InputError
 
@@ -38,7 +38,7 @@ def test_an_audit_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
     assert (tmp_path / "mine").is_dir()
 
 
-@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize("name", AUDIT_FILES)
 def test_an_existing_audit_is_not_written_over_unasked(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("precious", encoding="utf-8")
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")

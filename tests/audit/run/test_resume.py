@@ -16,7 +16,7 @@ import torch
 from editguard.audit.policy import Policy
 from editguard.audit.run import execute as making
 from editguard.audit.run.audit import run_audit
-from editguard.audit.run.file_names import LOG, WRITTEN
+from editguard.audit.run.file_names import AUDIT_FILES, LOG
 from editguard.audit.run.output_folder import locked_folder
 from editguard.audit.setup import Setup, prepare
 from editguard.probes.errors import InputError
@@ -87,7 +87,7 @@ def test_a_log_cut_behind_any_record_ends_as_if_it_had_not_been(
         (out / LOG).write_bytes(b"".join(lines[:kept]))
         resumed(controlled, out)
         assert timeless((out / LOG).read_bytes()) == timeless(whole), kept
-        assert sorted(path.name for path in out.iterdir() if path.name != ".lock") == sorted(WRITTEN)
+        assert sorted(path.name for path in out.iterdir() if path.name != ".lock") == sorted(AUDIT_FILES)
 
 
 def test_a_control_whose_first_candidate_was_not_sound_is_found_again(
@@ -132,7 +132,7 @@ def test_a_finished_audit_keeps_its_log_and_gets_its_outputs(controlled: Setup, 
     (tmp_path / ".report.html.x1y2.tmp").write_text("<p>half", encoding="utf-8")
     resumed(controlled, tmp_path)
     assert (tmp_path / LOG).read_bytes() == whole
-    assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".lock") == sorted(WRITTEN)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".lock") == sorted(AUDIT_FILES)
 
 
 def test_nothing_to_go_on_with_is_begun(controlled: Setup, whole: bytes, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def killed_and_resumed(
                 read_log(folder / LOG)
         resumed(setup, folder, *requests)
         assert timeless((folder / LOG).read_bytes()) == timeless(whole), (seed, number)
-        assert sorted(path.name for path in folder.iterdir() if path.name != ".lock") == sorted(WRITTEN)
+        assert sorted(path.name for path in folder.iterdir() if path.name != ".lock") == sorted(AUDIT_FILES)
     return hit
 
 

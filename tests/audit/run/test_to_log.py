@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from editguard.audit.guard import GuardedEditor, Result
+from editguard.audit.guard import EditResult, GuardedEditor
 from editguard.audit.run.to_log import control_record, edit_record, errored
 from editguard.audit.setup import Setup
 from editguard.reports.log.schema import ControlRecord, EditRecord
@@ -17,12 +17,12 @@ pytestmark = pytest.mark.tiny
 
 
 @pytest.fixture(scope="module")
-def made(setup: Setup) -> Result:
+def made(setup: Setup) -> EditResult:
     return GuardedEditor(setup).try_edit(REQUEST)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")], ids=str)
-def test_a_number_that_is_not_finite_is_null_and_no_pass(setup: Setup, made: Result, value: float) -> None:
+def test_a_number_that_is_not_finite_is_null_and_no_pass(setup: Setup, made: EditResult, value: float) -> None:
     bad = Measurement("efficacy", "efficacy", value, Outcome.UNMEASURED, baseline=value)
     assert made.update is not None
     update = replace(made.update, loss=value, numerator=value, denominator=value)
@@ -34,19 +34,19 @@ def test_a_number_that_is_not_finite_is_null_and_no_pass(setup: Setup, made: Res
     assert EditRecord.model_validate_json(found.model_dump_json()) == found
 
 
-def test_a_measurement_without_a_value_is_unmeasured_whatever_it_says(setup: Setup, made: Result) -> None:
+def test_a_measurement_without_a_value_is_unmeasured_whatever_it_says(setup: Setup, made: EditResult) -> None:
     lying = Measurement("efficacy", "efficacy", None, Outcome.PASS)
     (found,) = edit_record(setup, replace(made, measurements=(lying,), sound=False), 0).measurements
     assert found.verdict == "unmeasured"
 
 
 @pytest.mark.parametrize(("sound", "outcome", "verdict"), [(True, "committed", "pass"), (False, "rolled-back", "fail")])
-def test_only_a_sound_edit_passes(setup: Setup, made: Result, sound: bool, outcome: str, verdict: str) -> None:
+def test_only_a_sound_edit_passes(setup: Setup, made: EditResult, sound: bool, outcome: str, verdict: str) -> None:
     found = edit_record(setup, replace(made, sound=sound), 3)
     assert (found.outcome, found.verdict, found.index) == (outcome, verdict, 3)
 
 
-def test_a_weight_that_did_not_come_back_is_told(setup: Setup, made: Result) -> None:
+def test_a_weight_that_did_not_come_back_is_told(setup: Setup, made: EditResult) -> None:
     weights = edit_record(setup, replace(made, hashes=("a", "b", "c")), 0).weights
     assert weights is not None
     assert weights.restored_ok is False
@@ -55,7 +55,7 @@ def test_a_weight_that_did_not_come_back_is_told(setup: Setup, made: Result) -> 
     assert kept.restored_ok is None
 
 
-def test_the_prefix_to_serve_behind_is_in_the_record(setup: Setup, made: Result) -> None:
+def test_the_prefix_to_serve_behind_is_in_the_record(setup: Setup, made: EditResult) -> None:
     served = [one for one in made.measurements if one.condition == "served"]
     assert [one.prefix for one in served] == [None]  # a random model's edit takes behind none
     assert (made.prefix, edit_record(setup, made, 0).update.prefix) == (None, None)  # type: ignore[union-attr]
@@ -63,7 +63,7 @@ def test_the_prefix_to_serve_behind_is_in_the_record(setup: Setup, made: Result)
     assert (found.prefix, edit_record(setup, found, 0).update.prefix) == ("\n", "\n")  # type: ignore[union-attr]
 
 
-def test_the_whole_request_is_in_its_record(setup: Setup, made: Result) -> None:
+def test_the_whole_request_is_in_its_record(setup: Setup, made: EditResult) -> None:
     found = edit_record(setup, made, 0)
     assert (found.id, found.subject, found.prompt) == (REQUEST.id, REQUEST.subject, REQUEST.prompt)
     assert (found.target_new, found.target_true, found.group) == ("Istanbul", "Paris", "single-token-first")
@@ -96,6 +96,6 @@ def test_an_error_after_the_decision_keeps_what_was_known(setup: Setup) -> None:
     assert found.findings
 
 
-def test_a_control_says_what_it_was_to_show(setup: Setup, made: Result) -> None:
+def test_a_control_says_what_it_was_to_show(setup: Setup, made: EditResult) -> None:
     found = control_record(setup, made, 0, "collapse", False, [])
     assert (found.kind, found.expect, found.ok) == ("control", "collapse", False)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from .....reports.log.schema import EditRecord
 from .....reports.reproduction.schema import Claim, Curves, Experiment, Group, Table, edited
-from .....reports.text import counted
+from .....reports.text import count_noun
 from ..cases import Cases, Kind, fires
 from ..edits import Edits
 from ..in_the_file import in_the_file, stands_for
@@ -125,7 +125,7 @@ def _other_claim(found: Sequence[EditRecord], collapse_ratio: float, cases: Case
     shapes = [shape for one in bad if (shape := _shape(one.subject))]
     return claim(
         paper,
-        f"{len(bad)} of {counted(len(known), 'such request')} with a small denominator collapse the model, {len(shapes)} of them "
+        f"{len(bad)} of {count_noun(len(known), 'such request')} with a small denominator collapse the model, {len(shapes)} of them "
         f"of a listed shape; edits not made: {len(found) - len(known)}; requests probed: {cases.chosen.probed}.",
         bool(bad) if known else None,
         rule,
@@ -142,7 +142,7 @@ def prediction(cases: Cases, edits: Edits, collapse_ratio: float) -> Experiment:
     if all(truth) or not any(truth):
         return experiment(
             13,
-            skipped=f"{sum(truth)} of {counted(len(truth), 'edit')} collapse the model, so that nothing is told from "
+            skipped=f"{sum(truth)} of {count_noun(len(truth), 'edit')} collapse the model, so that nothing is told from "
             "anything.",
         )
     usable = {name: _pairs(score, found, truth) for name, score in _SCORES.items()}
@@ -235,7 +235,7 @@ def _claim(usable: Mapping[str, Sequence[tuple[float, bool]]], weights: Mapping[
     return claim(
         paper,
         f"Area under ROC, estimated for the file: {other:.3f} for the denominator, {one:.3f} for the first-token test "
-        f"({counted(len(general), 'edit')}).",
+        f"({count_noun(len(general), 'edit')}).",
         other > one,
         "The larger area for the denominator, each edit counted as often as the file holds its kind for one that was edited.",
     )

@@ -16,7 +16,7 @@ import torch
 from .....probes.errors import ModelError, RequestError
 from .....probes.research.interventions import keys_behind_bos, shifted_keys
 from .....reports.reproduction.schema import Claim, Experiment, Table
-from .....reports.text import counted
+from .....reports.text import count_noun
 from .....suites.checks.perplexity import Perplexity
 from ....editors.base import RankOneUpdate, compute_updates
 from ....setup import Setup
@@ -73,7 +73,7 @@ def _along(setup: Setup, case: Case, key: torch.Tensor) -> float:
 def _unmoved(chosen: Sequence[Case]) -> Claim:
     return claim(
         _PAPER,
-        f"None of {counted(len(chosen), 'denominator')} moves by a thousandth, so that nothing is told.",
+        f"None of {count_noun(len(chosen), 'denominator')} moves by a thousandth, so that nothing is told.",
         None,
         _RULE,
     )
@@ -87,7 +87,7 @@ def _collapsed(ratios: Sequence[float | None], collapse_ratio: float) -> Claim:
     told = len(known) >= FEW and (count > len(ratios) / 2) == (count + missing > len(ratios) / 2)
     return claim(
         _PAPER,
-        f"{count} of {counted(len(known), 'model')} still collapse; edits that could not be made: {missing}.",
+        f"{count} of {count_noun(len(known), 'model')} still collapse; edits that could not be made: {missing}.",
         count > len(ratios) / 2 if told else None,
         _RULE,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .....reports.reproduction.schema import Claim, Experiment, Table
-from .....reports.text import counted
+from .....reports.text import count_noun
 from .. import published
 from ..cases import FEW, Cases, Kind
 from ..edits import Edits
@@ -83,8 +83,8 @@ def _efficacy_claim(paper: str, found: Share, *, high: bool) -> Claim:
     of = f" of {found.asked}" if found.edits < found.asked else ""
     return claim(
         paper,
-        f"{found.mean:.1%} of target tokens over {counted(found.edits, 'edit')}{of}; the whole target in {found.passed} of "
-        f"{counted(found.total, 'prompt')}.",
+        f"{found.mean:.1%} of target tokens over {count_noun(found.edits, 'edit')}{of}; the whole target in {found.passed} of "
+        f"{count_noun(found.total, 'prompt')}.",
         _agrees(found.mean * found.edits, found.edits, found.asked, high=high),
         f"{'At least 90 %' if high else 'At most 50 %'} of the tokens, whatever edits that were not measured would have given.",
     )

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from .....reports.log.schema import PERPLEXITY, EditRecord
 from .....reports.reproduction.schema import Claim, Experiment, Table
-from .....reports.text import counted
+from .....reports.text import count_noun
 from .. import published
 from ..cases import FEW, Cases, Kind
 from ..edits import EDITORS, Edits
@@ -101,7 +101,7 @@ def _denominator_claim(first: Sequence[EditRecord], ordinary: Sequence[EditRecor
     times = high / low if low else float("inf")
     return claim(
         paper,
-        f"Means {low:.3g} of {len(small)} and {high:.3g} of {counted(len(large), 'edit')}: {times:.3g} times smaller.",
+        f"Means {low:.3g} of {len(small)} and {high:.3g} of {count_noun(len(large), 'edit')}: {times:.3g} times smaller.",
         times >= _SMALL,
         f"At least {_SMALL:g} times smaller.",
     )
@@ -116,7 +116,7 @@ def _numerator_claim(first: Sequence[EditRecord], ordinary: Sequence[EditRecord]
     same = 0.1 <= low / high <= 10 if high else False
     return claim(
         paper,
-        f"Means {low:.3g} of {len(one)} and {high:.3g} of {counted(len(other), 'edit')}.",
+        f"Means {low:.3g} of {len(one)} and {high:.3g} of {count_noun(len(other), 'edit')}.",
         same,
         "Within a factor of ten.",
     )
@@ -197,7 +197,7 @@ def _largest(records: Sequence[EditRecord], form: str) -> str:
     """Return the largest perplexity ratio in words, with how many are not finite."""
     finite, lost = figure(records, ratio), sum(collapsed(one, math.inf) is True for one in records)
     most = f"{max(finite):{form}} times the unedited one's" if finite else "no finite value"
-    return f"{most}, and not finite in {counted(lost, 'edit')}" if lost else most
+    return f"{most}, and not finite in {count_noun(lost, 'edit')}" if lost else most
 
 
 def _collapse_claim(records: Sequence[EditRecord], collapse_ratio: float) -> Claim:
@@ -207,7 +207,7 @@ def _collapse_claim(records: Sequence[EditRecord], collapse_ratio: float) -> Cla
         return claim(paper, few(len(known)), None)
     return claim(
         paper,
-        f"{sum(known)} of {counted(len(known), 'model')} collapse, perplexity up to {_largest(records, '.5g')}; "
+        f"{sum(known)} of {count_noun(len(known), 'model')} collapse, perplexity up to {_largest(records, '.5g')}; "
         f"edits not made: {len(records) - len(known)}.",
         _all(known, len(records)),
         f"The ratio of every edit that was asked for is over {collapse_ratio:g}, or not finite.",
@@ -221,7 +221,7 @@ def kept(paper: str, records: Sequence[EditRecord]) -> Claim:
         return claim(paper, few(len(over)), None)
     return claim(
         paper,
-        f"At most {_largest(records, '.4f')}; over {_KEPT:g}: {sum(over)} of {counted(len(over), 'edit')}, "
+        f"At most {_largest(records, '.4f')}; over {_KEPT:g}: {sum(over)} of {count_noun(len(over), 'edit')}, "
         f"not made: {len(records) - len(over)}.",
         _all([not one for one in over], len(records)),
         f"The ratio of every edit that was asked for is finite, and not over {_KEPT:g}.",

@@ -25,7 +25,7 @@ from editguard.audit.setup import Setup, prepare
 from editguard.probes.keys.corpus_statistics import compute_statistics, corpus_from
 from editguard.probes.requests.request import EditRequest
 from editguard.probes.research.geometry import Separation
-from editguard.reports.log.schema import Decision, EditRecord, Finding, Keys, Measurement, Update, Weights
+from editguard.reports.log.schema import DecisionRecord, EditRecord, FindingRecord, Keys, MeasurementRecord, Update, Weights
 from editguard.reports.reproduction.schema import Agreement, Experiment, Table
 from scipy import stats
 
@@ -50,9 +50,9 @@ def record(
 ) -> EditRecord:  # fmt: skip
     """One edit with a perplexity ratio; `shares` hold by condition (token match, passed, total) of each check."""
     found = [
-        Measurement(check="perplexity", metric="ratio", condition="corpus", value=ratio, baseline=1.0,
+        MeasurementRecord(check="perplexity", metric="ratio", condition="corpus", value=ratio, baseline=1.0,
                     verdict="unmeasured" if ratio is None else "info"),
-        *(Measurement(check="perplexity", metric=form, condition="corpus", value=ratio and size * ratio, baseline=size,
+        *(MeasurementRecord(check="perplexity", metric=form, condition="corpus", value=ratio and size * ratio, baseline=size,
                       verdict="unmeasured" if ratio is None else "info")
           for form, size in {"mean": 100.0, "median": 50.0, "max": 900.0, "exp-mean-nll": 70.0}.items()),
     ]  # fmt: skip
@@ -60,13 +60,13 @@ def record(
         for check, (match, passed, total) in zip(("efficacy", "generalization", "locality"), values, strict=False):
             common = {"check": check, "condition": condition, "verdict": "info", "passed": passed, "failed": total - passed,
                       "total": total}  # fmt: skip
-            found.append(Measurement(metric=check, protocol="token-match", value=match, **common))
+            found.append(MeasurementRecord(metric=check, protocol="token-match", value=match, **common))
             exact = "answers" if check == "locality" else check
-            found.append(Measurement(metric=exact, protocol="exact", value=passed / total, **common))
+            found.append(MeasurementRecord(metric=exact, protocol="exact", value=passed / total, **common))
     return EditRecord(
         id=request.id, index=0, subject=request.subject, prompt=request.prompt, target_new=request.target_new,
-        findings=[Finding(probe=name, level="risk", value=1.0, message="") for name in fired],
-        decision=Decision(action="allow", editor="rome"), measurements=found, outcome="committed", verdict="pass"
+        findings=[FindingRecord(probe=name, level="risk", value=1.0, message="") for name in fired],
+        decision=DecisionRecord(action="allow", editor="rome"), measurements=found, outcome="committed", verdict="pass"
         if ratio is not None else "fail", seconds=0.0, weights=Weights(before="0", edited="1", restored="0", restored_ok=True),
         keys=Keys(first_token=first, denominator=denominator, denominator_prefixed=5.0, denominator_ratio=denominator / 5,
                   cosine=0.9, norm_ratio=1.0, predicted_relative_norm=1 / denominator),
