@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .log.schema import Rate
 
-__all__ = ["UNMEASURED", "counts", "number", "percent", "ratio"]
+__all__ = ["UNMEASURED", "format_counts", "format_number", "format_percent", "format_ratio"]
 
 UNMEASURED = "not measured"
 """Stands where a quantity is null."""
@@ -13,7 +13,7 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _THIN = "\u202f"
 
 
-def number(value: float | None, digits: int = 4) -> str:
+def format_number(value: float | None, digits: int = 4) -> str:
     """Return `value` with `digits` significant digits, as a power of ten under 0.001 and from 10 000 on."""
     if value is None:
         return UNMEASURED
@@ -28,12 +28,12 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{mantissa}×10{str(int(exponent)).translate(_SUPERSCRIPT)}"
 
 
-def ratio(value: float | None) -> str:
+def format_ratio(value: float | None) -> str:
     """Return a ratio to three decimals as long as it is near 1, so that a column of them lines up."""
-    return f"{value:.3f}" if value is not None and 0.1 <= abs(value) < 10 else number(value)
+    return f"{value:.3f}" if value is not None and 0.1 <= abs(value) < 10 else format_number(value)
 
 
-def percent(value: float | None) -> str:
+def format_percent(value: float | None) -> str:
     """Return a share as per cent; only what is all or nothing is printed as 100 % or 0 %."""
     if value is None:
         return UNMEASURED
@@ -45,6 +45,6 @@ def percent(value: float | None) -> str:
     return f"{shown}{_THIN}%"
 
 
-def counts(value: Rate) -> str:
+def format_counts(value: Rate) -> str:
     """Return passed / failed / not judged / total."""
     return f"{value.passed} / {value.failed} / {value.not_judged} / {value.total}"

@@ -2,7 +2,7 @@
 
 `visible` replaces control characters (also those that turn the direction of writing) by their code point's name, as
 in ``U+202E``; what is left can be held by JSON, UTF-8 and XML 1.0. Escaping for HTML is the template's work and comes
-after. `shortened` cuts long text and says so, `slugs` makes anchors from ids.
+after. `shorten` cuts long text and says so, `make_slugs` makes anchors from ids.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 from unicodedata import bidirectional
 
-__all__ = ["NAMED", "Piece", "counted", "from_right", "named", "pieces", "printable", "shortened", "slugs", "some",
+__all__ = ["NAMED", "Piece", "count_noun", "reads_from_right", "quote_names", "split_hidden", "printable", "shorten", "make_slugs", "join_parts",
            "visible"]  # fmt: skip
 
 # C0 and C1 controls but tab and newline; soft hyphen; Arabic letter mark; zero-width space; marks, embeddings,
@@ -37,7 +37,7 @@ class Piece(NamedTuple):
     hidden: bool
 
 
-def pieces(text: str) -> Iterator[Piece]:
+def split_hidden(text: str) -> Iterator[Piece]:
     """Split `text` into stretches that can be shown and names of characters that cannot."""
     for index, part in enumerate(_HIDDEN.split(text)):
         if part:
@@ -52,36 +52,36 @@ def printable(text: str, most: int = 120) -> str:
 
 def visible(text: str) -> str:
     """Return `text` with each hidden character as ``[U+202E]``."""
-    return "".join(f"[{piece.text}]" if piece.hidden else piece.text for piece in pieces(text))
+    return "".join(f"[{piece.text}]" if piece.hidden else piece.text for piece in split_hidden(text))
 
 
-def counted(number: int, one: str, many: str = "") -> str:
+def count_noun(number: int, one: str, many: str = "") -> str:
     """Return a number with its noun: ``1 edit``, ``2 edits``; `many` is the plural where it is not `one` with an s."""
     return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
-def named(names: Sequence[str], most: int | None = NAMED) -> str:
+def quote_names(names: Sequence[str], most: int | None = NAMED) -> str:
     """Return the first `most` names in quotes, ten unless said otherwise, and how many more there are; None is all."""
-    return some([repr(name) for name in names], most)
+    return join_parts([repr(name) for name in names], most)
 
 
-def some(parts: Sequence[str], most: int | None = NAMED) -> str:
+def join_parts(parts: Sequence[str], most: int | None = NAMED) -> str:
     """Return the first `most` parts of a list as they stand, and how many more there are; None is all."""
     shown = ", ".join(parts[:most])
     return shown if most is None or len(parts) <= most else f"{shown} and {len(parts) - most} more"
 
 
-def shortened(text: str, most: int) -> str:
+def shorten(text: str, most: int) -> str:
     """Return `text`, or its first `most` characters and how many there are in all."""
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
 
 
-def from_right(text: str) -> bool:
+def reads_from_right(text: str) -> bool:
     """Return whether `text` holds letters or digits of a script that is written from right to left."""
     return not text.isascii() and any(bidirectional(character) in _FROM_RIGHT for character in text)
 
 
-def slugs(ids: Iterable[str]) -> Iterator[str]:
+def make_slugs(ids: Iterable[str]) -> Iterator[str]:
     """Return an anchor for each id: ASCII letters, digits, ``_`` and ``-``, each different from all others.
 
     An id that is safe and short is its own anchor; from any other a hash is appended, so that two ids that differ in

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from ..errors import AllowanceError
-from .metrics import METRICS, Kind, Metric, siblings
+from .metrics import METRICS, MetricKind, Metric, related_metrics
 
 __all__ = ["Allowances", "read_allowances"]
 
@@ -63,7 +63,7 @@ def _meant(name: str) -> list[str]:
         m.value: m for m in Metric
     }
     near = difflib.get_close_matches(name, names, n=1)
-    return [one.value for one in siblings(names[near[0]])] if near else []
+    return [one.value for one in related_metrics(names[near[0]])] if near else []
 
 
 def _either(names: Sequence[str]) -> str:
@@ -77,9 +77,9 @@ def _limit(metric: Metric, amount: str, text: str) -> float | None:
     found = _AMOUNT.fullmatch(amount)
     if found is None:
         raise AllowanceError(f"The allowance {text!r} has no amount with its unit; {_HINT}.")
-    if found[2] == "pp" and METRICS[metric].kind is not Kind.RATE:
+    if found[2] == "pp" and METRICS[metric].kind is not MetricKind.RATE:
         raise AllowanceError(f"The allowance {text!r} is in points, but {metric.value} is compared relatively; use %.")
     share = float(found[1]) / 100
-    if METRICS[metric].kind is Kind.RATE and share > 1:
+    if METRICS[metric].kind is MetricKind.RATE and share > 1:
         raise AllowanceError(f"The allowance {text!r} is more than a rate can fall; give at most 100%.")
     return share

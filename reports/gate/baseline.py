@@ -16,12 +16,13 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from ..errors import BaselineError, BaselineRefused, DuplicateRecord, NotFiniteRecord
 from ..log.file import Log
+from ..log.header import DeclaredMetric
 from ..log.schema import EditRecord, Header
 from ..log.types import Count, Model, json_sha256
-from ..text import named, printable
+from ..text import quote_names, printable
 from ..verdict.digest import digest
-from ..verdict.edit_story import Story
-from .metrics import Figure, Metric, figures_of
+from ..verdict.edit_story import EditSummary
+from .metrics import METRICS, MetricValue, metric_values
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -31,10 +32,10 @@ __all__ = [
     "Baseline",
     "BaselineEdit",
     "Git",
-    "Reference",
-    "baseline_of",
+    "ModelReference",
+    "build_baseline",
     "parse_baseline",
-    "saveable",
+    "require_saveable",
 ]
 
 BASELINE_VERSION: Final = 1
@@ -50,7 +51,7 @@ class Git(Model):
     dirty: bool
 
 
-class Reference(Model):
+class ModelReference(Model):
     """A model by the name that the user gave, and the hash over all its weights."""
 
     ref: str
@@ -78,7 +79,7 @@ class BaselineEdit(Model):
     verdict: Literal["passed", "failed", "refused"]
     collapsed: bool
     checks: list[str]
-    metrics: dict[Metric, Figure]
+    metrics: dict[str, MetricValue]
 
     @property
     def made(self) -> bool:
@@ -96,7 +97,7 @@ class Baseline(Model):
     created: str
     editguard_version: str
     git: Git | None
-    model: Reference
+    model: ModelReference
     layer: Count
     seed: int
     policy: dict[str, JsonValue]
@@ -113,28 +114,34 @@ class Baseline(Model):
     status: Literal["finished", "unfinished"]
     edits: list[BaselineEdit]
     controls: list[BaselineControl]
+    declared: list[DeclaredMetric] = Field(default_factory=list)
+    """Metrics of checks of other packages, as the log's header declares them; absent from the file where there are none."""
 
     @model_validator(mode="after")
     def _coherent(self) -> Baseline:
         if self.policy_sha256 != json_sha256(self.policy):
             raise ValueError("policy_sha256 is not the hash of policy")
+        names = {*METRICS, *(metric.name for metric in self.declared)}
+        if unknown := sorted({name for edit in self.edits for name in edit.metrics} - names):
+            raise ValueError(f"no metric is called {unknown[0]!r}")
         return self
 
     def to_json(self) -> str:
         """Return the file's content: one line a field, one line an edit, keys sorted."""
-        plain = self.model_dump(mode="json")
+        plain = self.model_dump(mode="json", exclude=None if self.declared else {"declared"})
         return "{\n" + ",\n".join(f"{_line(name)}: {_rows(plain[name])}" for name in sorted(plain)) + "\n}\n"
 
 
-def baseline_of(log: Log, git: Git | None) -> Baseline:
-    """Return what `log` measured; it is refused nowhere here, see `saveable`."""
+def build_baseline(log: Log, git: Git | None) -> Baseline:
+    """Return what `log` measured; it is refused nowhere here, see `require_saveable`."""
     found = digest(log)
     header = log.header
+    declared = [metric for card in header.cards for metric in card.metrics]
     return Baseline(
         created=header.created,
         editguard_version=header.editguard_version,
         git=git,
-        model=Reference(ref=header.model.ref, fingerprint=header.model.fingerprint),
+        model=ModelReference(ref=header.model.ref, fingerprint=header.model.fingerprint),
         layer=header.layer,
         seed=header.seed,
         policy=header.policy,
@@ -148,12 +155,13 @@ def baseline_of(log: Log, git: Git | None) -> Baseline:
         sequence=[one.id for one in log.edits] if header.in_sequence else [],
         verdict=found.summary.verdict,
         status=found.summary.status,
-        edits=sorted((_edit(story) for story in found.stories), key=lambda one: one.id),
+        edits=sorted((_edit(story, declared) for story in found.stories), key=lambda edit: edit.id),
         controls=[BaselineControl(id=one.id, expect=one.expect, ok=one.ok) for one in log.controls],
+        declared=declared,
     )
 
 
-def saveable(baseline: Baseline, *, allow_failed: bool = False) -> None:
+def require_saveable(baseline: Baseline, *, allow_failed: bool = False) -> None:
     """Raise `BaselineRefused` where `baseline` is no sound reference: unfinished, void, or failed and not let through."""
     if baseline.status == "unfinished":
         raise BaselineRefused(
@@ -205,7 +213,7 @@ def _malformed(name: str, error: ValidationError, writer: object) -> BaselineErr
     missing, unknown = (_fields(faults, kind) for kind in ("missing", "extra_forbidden"))
     if missing or unknown:
         differs = " and ".join(
-            f"{what} {named(fields)}" for what, fields in (("lacks", missing), ("has the unknown", unknown)) if fields
+            f"{what} {quote_names(fields)}" for what, fields in (("lacks", missing), ("has the unknown", unknown)) if fields
         )
         by = f" by editguard {printable(writer)}" if isinstance(writer, str) else ""
         return BaselineError(
@@ -233,7 +241,7 @@ def _set(header: Header, name: str) -> str:
     return str(header.settings.get(name, ""))
 
 
-def _edit(story: Story) -> BaselineEdit:
+def _edit(story: EditSummary, declared: Sequence[DeclaredMetric]) -> BaselineEdit:
     record = story.record
     assert isinstance(record, EditRecord)
     return BaselineEdit(
@@ -244,7 +252,7 @@ def _edit(story: Story) -> BaselineEdit:
         verdict=story.result.value,
         collapsed=story.collapsed,
         checks=sorted({one.check for one in record.measurements if one.verdict in ("pass", "fail")}),
-        metrics=figures_of(record),
+        metrics=metric_values(record, declared),
     )
 
 

@@ -8,7 +8,7 @@ percentage points; perplexity ratios are compared by their geometric mean, relat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import Field
@@ -16,12 +16,12 @@ from pydantic import Field
 from ..log.types import Count, Model
 from .baseline import Baseline, BaselineEdit, Git
 from .bootstrap import RESAMPLES, Interval, paired_interval, unchanged_share
-from .metrics import METRICS, Figure, Kind, Metric, Tally, measured, source_of
+from .metrics import METRICS, AnyMetricSpec, DeclaredSpec, MetricKind, MetricValue, Tally, declared_specs, is_measured, source_metric
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Change", "Comparison", "EditChange", "Pair", "Side", "change_of", "compare", "paired"]
+__all__ = ["MetricChange", "Comparison", "EditChange", "EditPair", "Side", "compare_metric", "compare", "pair_edits"]
 
 
 class Side(Model):
@@ -35,7 +35,7 @@ class Side(Model):
     edits: Count
 
 
-class Change(Model):
+class MetricChange(Model):
     """One metric on both sides, over `pairs` edits.
 
     `before` and `after` are pooled rates, geometric means or maxima; `worse`, `low` and `high` are shares of 1, of points for a
@@ -45,8 +45,8 @@ class Change(Model):
     nothing can be said of them one by one.
     """
 
-    metric: Metric
-    kind: Kind
+    metric: str
+    kind: MetricKind
     pairs: Count
     before: float | None
     after: float | None
@@ -55,6 +55,13 @@ class Change(Model):
     high: float | None = None
     unchanged: float | None = None
     worse_edits: list[str] = Field(default_factory=list)
+    better: Literal["higher", "lower"] | None = None
+    """Of a declared metric, the direction of improvement; null: higher for a rate, lower for a ratio."""
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether a smaller figure is the better one."""
+        return self.kind is not MetricKind.RATE if self.better is None else self.better == "lower"
 
 
 class EditChange(Model):
@@ -71,16 +78,16 @@ class Comparison(Model):
 
     before: Side
     after: Side
-    metrics: list[Change]
+    metrics: list[MetricChange]
     edits: list[EditChange]
-    paired: Count
+    pair_edits: Count
     missing: list[str]
     new: list[str]
     changed_requests: list[str]
     notes: list[str]
 
 
-class Pair(NamedTuple):
+class EditPair(NamedTuple):
     """One edit in both audits."""
 
     before: BaselineEdit
@@ -89,14 +96,16 @@ class Pair(NamedTuple):
 
 def compare(before: Baseline, after: Baseline, names: tuple[str, str]) -> Comparison:
     """Return what changed from `before` to `after`, which readers know by `names`."""
-    pairs = paired(before, after)
+    pairs = pair_edits(before, after)
+    specs: dict[str, AnyMetricSpec] = {metric.value: spec for metric, spec in METRICS.items()}
+    specs |= declared_specs(before.declared, after.declared)
     old, new = ({edit.id: edit for edit in side.edits} for side in (before, after))
     return Comparison(
         before=_side(before, names[0]),
         after=_side(after, names[1]),
-        metrics=[change for metric in METRICS if (change := change_of(metric, pairs)) is not None],
+        metrics=[change for name, spec in specs.items() if (change := compare_metric(name, spec, pairs)) is not None],
         edits=[met for pair in pairs if (met := _edit_change(pair)) is not None],
-        paired=len(pairs),
+        pair_edits=len(pairs),
         missing=sorted(set(old) - set(new)),
         new=sorted(set(new) - set(old)),
         changed_requests=sorted(
@@ -106,10 +115,10 @@ def compare(before: Baseline, after: Baseline, names: tuple[str, str]) -> Compar
     )
 
 
-def paired(before: Baseline, after: Baseline) -> list[Pair]:
+def pair_edits(before: Baseline, after: Baseline) -> list[EditPair]:
     """Return the edits that both hold and that ask for the same, in order of their ids."""
     old = {edit.id: edit for edit in before.edits}
-    found = (Pair(old[edit.id], edit) for edit in after.edits if edit.id in old)
+    found = (EditPair(old[edit.id], edit) for edit in after.edits if edit.id in old)
     return sorted((p for p in found if p.before.request_sha256 == p.after.request_sha256), key=lambda p: p.after.id)
 
 
@@ -120,23 +129,29 @@ def _side(one: Baseline, name: str) -> Side:
     )  # fmt: skip
 
 
-def change_of(metric: Metric, pairs: Sequence[Pair], resamples: int = RESAMPLES) -> Change | None:
+def compare_metric(
+    metric: str, spec: AnyMetricSpec, pairs: Sequence[EditPair], resamples: int = RESAMPLES
+) -> MetricChange | None:
     """Return the change of one metric, or None where neither side asked for it; `resamples` draws make its interval."""
-    kind = METRICS[metric].kind
-    source = source_of(metric)
+    kind, better = spec.kind, spec.better if isinstance(spec, DeclaredSpec) else None
+    source = source_metric(metric)
     made = [pair for pair in pairs if _made(pair)]
     both = [(pair.before.metrics.get(source), pair.after.metrics.get(source)) for pair in made]
     if all(before is None and after is None for before, after in both):
         return None
-    ids = [pair.after.id for pair, sides in zip(made, both, strict=True) if all(map(measured, sides))]
-    known = [sides for sides in both if all(map(measured, sides))]
+    ids = [pair.after.id for pair, sides in zip(made, both, strict=True) if all(map(is_measured, sides))]
+    known = [sides for sides in both if all(map(is_measured, sides))]
     if not known:
-        return Change(metric=metric, kind=kind, pairs=0, before=None, after=None, worse=None)
+        return MetricChange(metric=metric, kind=kind, pairs=0, before=None, after=None, worse=None, better=better)
+    # With the two sides exchanged, damage in the unusual direction is damage in the usual one.
+    exchanged = spec.lower_is_better is (kind is MetricKind.RATE)
+    known = [sides[::-1] for sides in known] if exchanged else known
     before, after, worse, interval, unchanged = (
-        _of_rates(known, resamples) if kind is Kind.RATE else _of_ratios(known, kind, resamples)
+        _of_rates(known, resamples) if kind is MetricKind.RATE else _of_ratios(known, kind, resamples)
     )
+    before, after = (after, before) if exchanged else (before, after)
     low, high = (None, None) if interval is None else interval
-    return Change(
+    return MetricChange(
         metric=metric,
         kind=kind,
         pairs=len(known),
@@ -147,15 +162,16 @@ def change_of(metric: Metric, pairs: Sequence[Pair], resamples: int = RESAMPLES)
         high=high,
         unchanged=unchanged,
         worse_edits=_worse_edits(ids, known, kind),
+        better=better,
     )
 
 
-def _worse_edits(ids: Sequence[str], known: Sequence[tuple[Figure, Figure]], kind: Kind) -> list[str]:
+def _worse_edits(ids: Sequence[str], known: Sequence[tuple[MetricValue, MetricValue]], kind: MetricKind) -> list[str]:
     """Return those of `ids` that became worse, the worst first."""
     sides = [(_size(before), _size(after)) for before, after in known]
-    if kind is Kind.RATE:
+    if kind is MetricKind.RATE:
         worse = [before - after for before, after in sides]
-    elif kind is Kind.RATIO:
+    elif kind is MetricKind.RATIO:
         worse = [after / before - 1 for before, after in sides]
     else:
         most = max(before for before, _ in sides)
@@ -163,13 +179,13 @@ def _worse_edits(ids: Sequence[str], known: Sequence[tuple[Figure, Figure]], kin
     return [name for lost, name in sorted(zip(worse, ids, strict=True), key=lambda one: (-one[0], one[1])) if lost > 0]
 
 
-def _size(figure: Figure) -> float:
+def _size(figure: MetricValue) -> float:
     """Return a measured figure as one number: of a rate its share."""
     assert figure is not None
     return figure.passed / figure.total if isinstance(figure, Tally) else figure
 
 
-def _made(pair: Pair) -> bool:
+def _made(pair: EditPair) -> bool:
     return pair.before.made and pair.after.made
 
 
@@ -181,7 +197,7 @@ class _Compared(NamedTuple):
     unchanged: float | None
 
 
-def _of_rates(known: Sequence[tuple[Figure, Figure]], resamples: int) -> _Compared:
+def _of_rates(known: Sequence[tuple[MetricValue, MetricValue]], resamples: int) -> _Compared:
     import numpy as np
 
     tallies = [(before, after) for before, after in known if isinstance(before, Tally) and isinstance(after, Tally)]
@@ -199,11 +215,11 @@ def _of_rates(known: Sequence[tuple[Figure, Figure]], resamples: int) -> _Compar
     return _Compared(float(sums[0] / sums[1]), float(sums[2] / sums[3]), float(worse(sums)), interval, unchanged)
 
 
-def _of_ratios(known: Sequence[tuple[Figure, Figure]], kind: Kind, resamples: int) -> _Compared:
+def _of_ratios(known: Sequence[tuple[MetricValue, MetricValue]], kind: MetricKind, resamples: int) -> _Compared:
     import numpy as np
 
     ratios = np.array([(before, after) for before, after in known], dtype=float)
-    if kind is Kind.WORST:
+    if kind is MetricKind.WORST:
         before, after = (float(side) for side in ratios.max(axis=0))
         return _Compared(before, after, after / before - 1, None, None)
     logs = np.log(ratios)
@@ -221,7 +237,7 @@ def _of_ratios(known: Sequence[tuple[Figure, Figure]], kind: Kind, resamples: in
 _RANK = {"passed": 0, "refused": 1, "failed": 2}
 
 
-def _edit_change(pair: Pair) -> EditChange | None:
+def _edit_change(pair: EditPair) -> EditChange | None:
     before, after = (_end(edit) for edit in pair)
     if before == after:
         return None

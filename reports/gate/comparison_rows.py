@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from ..numbers import percent, ratio
-from ..outputs.markdown_escaping import escaped, grid
-from ..text import NAMED, counted, named
-from .comparison import Change, Comparison
+from ..numbers import format_percent, format_ratio
+from ..markdown_escaping import escaped, grid
+from ..text import NAMED, count_noun, quote_names
+from .comparison import MetricChange, Comparison
 from .decision import regressed
-from .metrics import Kind, Metric
-from .result import Gate, Lapsed, Override
+from .metrics import MetricKind, Metric
+from .result import Gate, LapsedOverride, Override
 
-__all__ = ["COLUMNS", "Row", "compare_markdown", "gate_markdown", "headline", "lapse", "rows", "said_of", "sets"]
+__all__ = ["COLUMNS", "ComparisonRow", "compare_markdown", "gate_markdown", "describe_gate", "describe_lapsed_override", "comparison_rows", "describe_override", "describe_pairing"]
 
 COLUMNS = ("metric", "before", "now", "difference", "90 % interval", "edits", "allowed", "")
 
 
-class Row(NamedTuple):
+class ComparisonRow(NamedTuple):
     """One metric in words.
 
     `mood` is ``worse``, ``noise`` (over what is allowed, but not more than noise shows), ``within``, ``open`` (not judged) or
@@ -41,16 +41,16 @@ class Row(NamedTuple):
         return self[: len(COLUMNS)]
 
 
-def rows(found: Comparison, allowed: Mapping[Metric, float] | None = None) -> list[Row]:
+def comparison_rows(found: Comparison, allowed: Mapping[Metric, float] | None = None) -> list[ComparisonRow]:
     """Return a row for each metric that is judged; without `allowed` nothing is, and all are shown."""
     if allowed is None:
         return [_row(change, None) for change in found.metrics]
     return [_row(change, allowed[change.metric]) for change in found.metrics if change.metric in allowed]
 
 
-def _row(change: Change, limit: float | None) -> Row:
-    rate = change.kind is Kind.RATE
-    shown = percent if rate else ratio
+def _row(change: MetricChange, limit: float | None) -> ComparisonRow:
+    rate = change.kind is MetricKind.RATE
+    shown = format_percent if rate else format_ratio
     unit = "pp" if rate else "%"
     # Shown as the metric itself moved: of a rate less is worse, of a ratio more.
     sign = -1 if rate else 1
@@ -61,7 +61,7 @@ def _row(change: Change, limit: float | None) -> Row:
         low, high = sorted((sign * change.low, sign * change.high))
         interval = f"{_signed(low)} to {_signed(high)}"
     word, mood = _judged(change, limit)
-    return Row(
+    return ComparisonRow(
         change.metric.value, shown(change.before), shown(change.after), difference, interval, str(change.pairs),
         "–" if limit is None else f"{'−' if rate else '+'}{100 * limit:g} {unit}", word, mood,
     )  # fmt: skip
@@ -72,7 +72,7 @@ def _signed(value: float) -> str:
     return "0.00" if float(shown) == 0 else shown.replace("-", "−")
 
 
-def _judged(change: Change, limit: float | None) -> tuple[str, str]:
+def _judged(change: MetricChange, limit: float | None) -> tuple[str, str]:
     if change.worse is None:
         return "not in both", "unmeasured"
     if limit is None:
@@ -82,17 +82,17 @@ def _judged(change: Change, limit: float | None) -> tuple[str, str]:
     return ("may be noise", "noise") if change.worse > limit else ("within", "within")
 
 
-def headline(gate: Gate) -> str:
+def describe_gate(gate: Gate) -> str:
     """Return the verdict in one sentence, with the person who opened the gate where one did."""
     if gate.override is not None:
-        return said_of(gate.override)
+        return describe_override(gate.override)
     if gate.open:
         return f"The gate is open: nothing is worse than {gate.baseline} by more than is allowed."
     names = ", ".join(dict.fromkeys(closing.key for closing in gate.closings))
     return f"The gate is closed against {gate.baseline}: {names}."
 
 
-def said_of(one: Override) -> str:
+def describe_override(one: Override) -> str:
     """Return who opened the gate, when, why, and what that lifted."""
     return (
         f"The gate against {one.baseline} was closed by {', '.join(one.closings)}, and opened by override of {one.author} at "
@@ -100,16 +100,16 @@ def said_of(one: Override) -> str:
     )
 
 
-def lapse(one: Lapsed) -> str:
+def describe_lapsed_override(one: LapsedOverride) -> str:
     """Return that an override does not hold, whose it is, and why it does not."""
     said = one.override
     return f"An override of {said.author} at {said.time} ({said.reason}) does not hold here: {one.why}."
 
 
-def sets(found: Comparison, most: int | None = NAMED) -> Iterator[str]:
+def describe_pairing(found: Comparison, most: int | None = NAMED) -> Iterator[str]:
     """Yield how many edits were paired, then the first `most` of those that were not, by name; None names all."""
     yield (
-        f"{counted(found.paired, 'edit')} paired, {len(found.missing)} missing, {len(found.new)} new, "
+        f"{count_noun(found.paired, 'edit')} paired, {len(found.missing)} missing, {len(found.new)} new, "
         f"{len(found.changed_requests)} asking for something else"
     )
     for what, ids in (
@@ -118,7 +118,7 @@ def sets(found: Comparison, most: int | None = NAMED) -> Iterator[str]:
         ("asking for something else", found.changed_requests),
     ):
         if ids:
-            yield f"{what}: {named(ids, most)}"
+            yield f"{what}: {quote_names(ids, most)}"
 
 
 def gate_markdown(gate: Gate) -> str:
@@ -135,25 +135,25 @@ def compare_markdown(found: Comparison) -> str:
 def _gate_lines(gate: Gate) -> Iterator[str]:
     yield f"## Gate {'open by override' if gate.standing == 'override' else gate.standing}"
     yield ""
-    yield f"**{escaped(headline(gate))}**"
+    yield f"**{escaped(describe_gate(gate))}**"
     yield ""
     for closing in gate.closings:
         yield f"- `{closing.key}`: {escaped(closing.message)}"
         if len(closing.edits) > NAMED:
-            yield f"  - all: {escaped(named(closing.edits, None))}"
+            yield f"  - all: {escaped(quote_names(closing.edits, None))}"
     for message in gate.accepted:
         yield f"- accepted: {escaped(message)}"
     for one in gate.lapsed:
-        yield f"- {escaped(lapse(one))}"
+        yield f"- {escaped(describe_lapsed_override(one))}"
     if gate.comparison is not None:
         yield from _comparison_lines(gate.comparison, gate.allowed)
 
 
 def _comparison_lines(found: Comparison, allowed: Mapping[Metric, float] | None) -> Iterator[str]:
     yield ""
-    yield from grid(COLUMNS, [[*map(escaped, row.cells)] for row in rows(found, allowed)])
+    yield from grid(COLUMNS, [[*map(escaped, row.cells)] for row in comparison_rows(found, allowed)])
     yield ""
-    yield from (f"- {escaped(said)}" for said in sets(found, None))
+    yield from (f"- {escaped(said)}" for said in describe_pairing(found, None))
     if found.edits:
         yield ""
         yield from grid(

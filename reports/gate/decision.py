@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from ..numbers import percent
-from ..text import counted, named
+from ..numbers import format_percent
+from ..text import count_noun, quote_names
 from .allowances import Allowances
 from .baseline import Baseline
 from .bootstrap import LEVEL
-from .comparison import Change, Comparison, Pair, compare, paired
-from .metrics import Kind, Metric, measured, siblings, source_of
-from .result import Closing, Gate, Reason
+from .comparison import MetricChange, Comparison, EditPair, compare, pair_edits
+from .metrics import MetricKind, Metric, is_measured, related_metrics, source_metric
+from .result import ClosingReason, Gate, ReasonCode
 
 __all__ = ["FEWEST", "closed_by", "judge_gate", "regressed"]
 
@@ -29,9 +29,9 @@ FEWEST: Final = 8
 """Paired edits from which an interval may excuse a difference."""
 
 
-def closed_by(reason: Reason, message: str, baseline: str, allowed: Allowances) -> Gate:
+def closed_by(reason: ReasonCode, message: str, baseline: str, allowed: Allowances) -> Gate:
     """Return the gate that something closed before anything could be compared."""
-    closing = Closing(reason=reason, message=message)
+    closing = ClosingReason(reason=reason, message=message)
     return Gate(open=False, baseline=baseline, closings=[closing], accepted=[], allowed=dict(allowed.limits))
 
 
@@ -42,11 +42,11 @@ def judge_gate(
     allowed: Allowances,
     *,
     why: Iterable[str] = (),
-    accepted: frozenset[Reason] = frozenset(),
+    accepted: frozenset[ReasonCode] = frozenset(),
 ) -> Gate:
     """Hold `audit` against `baseline`; `names` are theirs, `why` the reasons of the audit's own verdict."""
     found = compare(baseline, audit, names)
-    pairs = paired(baseline, audit)
+    pairs = pair_edits(baseline, audit)
     closings = [
         *_audit(audit, why),
         *_counts(baseline, audit, found),
@@ -67,39 +67,39 @@ def judge_gate(
     )
 
 
-def _audit(audit: Baseline, why: Iterable[str]) -> Iterator[Closing]:
+def _audit(audit: Baseline, why: Iterable[str]) -> Iterator[ClosingReason]:
     said = " ".join(why)
     if audit.status == "unfinished":
-        yield Closing(reason=Reason.AUDIT_UNFINISHED, message=f"The audit did not finish. {said}".strip())
+        yield ClosingReason(reason=ReasonCode.AUDIT_UNFINISHED, message=f"The audit did not finish. {said}".strip())
     elif audit.verdict == "void":
-        yield Closing(reason=Reason.AUDIT_VOID, message=f"The audit is void. {said}".strip())
+        yield ClosingReason(reason=ReasonCode.AUDIT_VOID, message=f"The audit is void. {said}".strip())
     elif audit.verdict == "fail":
-        yield Closing(reason=Reason.AUDIT_FAILED, message=f"The audit itself failed. {said}".strip())
+        yield ClosingReason(reason=ReasonCode.AUDIT_FAILED, message=f"The audit itself failed. {said}".strip())
 
 
-def _counts(baseline: Baseline, audit: Baseline, found: Comparison) -> Iterator[Closing]:
+def _counts(baseline: Baseline, audit: Baseline, found: Comparison) -> Iterator[ClosingReason]:
     for what, one in (("baseline", baseline), ("audit", audit)):
         if not one.edits:
-            yield Closing(reason=Reason.NO_CASES, message=f"The {what} holds no edit.")
+            yield ClosingReason(reason=ReasonCode.NO_CASES, message=f"The {what} holds no edit.")
     if baseline.edits and audit.edits and not found.paired:
-        yield Closing(reason=Reason.NO_CASES, message="Baseline and audit have no edit in common.")
+        yield ClosingReason(reason=ReasonCode.NO_CASES, message="Baseline and audit have no edit in common.")
     for reason, ids, said in (
-        (Reason.MISSING_EDITS, found.missing, "of the baseline {} not in the audit"),
-        (Reason.NEW_EDITS, found.new, "of the audit {} not in the baseline"),
-        (Reason.CHANGED_EDITS, found.changed_requests, "{} asking for something else than in the baseline"),
+        (ReasonCode.MISSING_EDITS, found.missing, "of the baseline {} not in the audit"),
+        (ReasonCode.NEW_EDITS, found.new, "of the audit {} not in the baseline"),
+        (ReasonCode.CHANGED_EDITS, found.changed_requests, "{} asking for something else than in the baseline"),
     ):
         if ids:
-            text = f"{counted(len(ids), 'edit')} {said.format('is' if len(ids) == 1 else 'are')}: {named(ids)}."
-            yield Closing(reason=reason, message=text, edits=ids)
+            text = f"{count_noun(len(ids), 'edit')} {said.format('is' if len(ids) == 1 else 'are')}: {quote_names(ids)}."
+            yield ClosingReason(reason=reason, message=text, edits=ids)
 
 
-def _yardstick(baseline: Baseline, audit: Baseline) -> Iterator[Closing]:
+def _yardstick(baseline: Baseline, audit: Baseline) -> Iterator[ClosingReason]:
     old, new = baseline.model, audit.model
     if old.fingerprint != new.fingerprint:
         text = (
             f"The audited model is another: {old.ref} ({old.fingerprint[:12]}), now {new.ref} ({new.fingerprint[:12]})."
         )
-        yield Closing(reason=Reason.OTHER_MODEL, message=text)
+        yield ClosingReason(reason=ReasonCode.OTHER_MODEL, message=text)
     if baseline.policy_sha256 != audit.policy_sha256:
         keys = sorted(
             name
@@ -108,76 +108,76 @@ def _yardstick(baseline: Baseline, audit: Baseline) -> Iterator[Closing]:
             or name not in audit.policy
             or baseline.policy[name] != audit.policy[name]
         )  # fmt: skip
-        yield Closing(reason=Reason.OTHER_POLICY, message=f"The policy is another, in {named(keys)}.")
+        yield ClosingReason(reason=ReasonCode.OTHER_POLICY, message=f"The policy is another, in {quote_names(keys)}.")
     if baseline.perplexity_corpus_sha256 != audit.perplexity_corpus_sha256:
-        yield Closing(reason=Reason.OTHER_CORPUS, message="The perplexity was taken on other sentences.")
+        yield ClosingReason(reason=ReasonCode.OTHER_CORPUS, message="The perplexity was taken on other sentences.")
     if baseline.check_dtype != audit.check_dtype:
         old_dtype, new_dtype = (one.check_dtype or "an unknown dtype" for one in (baseline, audit))
         text = f"The checks computed in {old_dtype}, now in {new_dtype}."
-        yield Closing(reason=Reason.OTHER_ARITHMETIC, message=text)
+        yield ClosingReason(reason=ReasonCode.OTHER_ARITHMETIC, message=text)
     if baseline.sequence != audit.sequence:
         then, now = ("one after the other" if one.sequence else "each alone" for one in (baseline, audit))
         told = "in another order" if then == now else now
-        yield Closing(
-            reason=Reason.OTHER_ORDER,
+        yield ClosingReason(
+            reason=ReasonCode.OTHER_ORDER,
             message=f"The edits were made {then}, now {told}; give a baseline of such an audit.",
         )
 
 
-def _ends(baseline: Baseline, audit: Baseline, pairs: Iterable[Pair]) -> Iterator[Closing]:
+def _ends(baseline: Baseline, audit: Baseline, pairs: Iterable[EditPair]) -> Iterator[ClosingReason]:
     refused = [pair.after.id for pair in pairs if pair.before.made and not pair.after.made]
     known = {edit.id for edit in baseline.edits if edit.collapsed}
     collapsed = [edit.id for edit in audit.edits if edit.collapsed and edit.id not in known]
     for reason, ids, said in (
-        (Reason.NEW_REFUSALS, refused, "made before and refused now"),
-        (Reason.NEW_COLLAPSE, collapsed, "no collapse before and collapsed the model now"),
+        (ReasonCode.NEW_REFUSALS, refused, "made before and refused now"),
+        (ReasonCode.NEW_COLLAPSE, collapsed, "no collapse before and collapsed the model now"),
     ):
         if ids:
-            text = f"{counted(len(ids), 'edit was', 'edits were')} {said}: {named(ids)}."
-            yield Closing(reason=reason, message=text, edits=ids)
+            text = f"{count_noun(len(ids), 'edit was', 'edits were')} {said}: {quote_names(ids)}."
+            yield ClosingReason(reason=reason, message=text, edits=ids)
 
 
-def _unchecked(pairs: Iterable[Pair]) -> Iterator[Closing]:
+def _unchecked(pairs: Iterable[EditPair]) -> Iterator[ClosingReason]:
     pairs = [pair for pair in pairs if pair.before.made and pair.after.made]
     for check in sorted({check for pair in pairs for check in pair.before.checks}):
         ids = [pair.after.id for pair in pairs if check in pair.before.checks and check not in pair.after.checks]
         if ids:
-            text = f"The check {check!r} judged {counted(len(ids), 'edit')} in the baseline and not now: {named(ids)}."
-            yield Closing(reason=Reason.MISSING_CHECKS, message=text, edits=ids)
+            text = f"The check {check!r} judged {count_noun(len(ids), 'edit')} in the baseline and not now: {quote_names(ids)}."
+            yield ClosingReason(reason=ReasonCode.MISSING_CHECKS, message=text, edits=ids)
 
 
-def _unmeasured(pairs: Iterable[Pair], found: Comparison, allowed: Allowances) -> Iterator[Closing]:
+def _unmeasured(pairs: Iterable[EditPair], found: Comparison, allowed: Allowances) -> Iterator[ClosingReason]:
     pairs = [pair for pair in pairs if pair.before.made and pair.after.made]
     known = {change.metric for change in found.metrics if change.pairs}
     for metric in allowed.limits:
-        ids = [pair.after.id for pair in pairs if _lost(pair, source_of(metric))]
+        ids = [pair.after.id for pair in pairs if _lost(pair, source_metric(metric))]
         if ids:
-            text = f"{metric.value} was not measured in {len(ids)} of {counted(len(pairs), 'edit')}: {named(ids)}."
-            yield Closing(reason=Reason.UNMEASURED, metric=metric, message=text, edits=ids)
+            text = f"{metric.value} was not measured in {len(ids)} of {count_noun(len(pairs), 'edit')}: {quote_names(ids)}."
+            yield ClosingReason(reason=ReasonCode.UNMEASURED, metric=metric, message=text, edits=ids)
         elif metric in allowed.asked and metric not in known:
-            others = [one.value for one in siblings(metric) if one in known]
+            others = [one.value for one in related_metrics(metric) if one in known]
             text = f"{metric.value} was asked for, and no edit of both sides has it; " + (
                 f"measured in both: {', '.join(others)}." if others else "nothing of the kind was measured in both."
             )
-            yield Closing(reason=Reason.UNMEASURED, metric=metric, message=text)
+            yield ClosingReason(reason=ReasonCode.UNMEASURED, metric=metric, message=text)
 
 
-def _lost(pair: Pair, metric: Metric) -> bool:
+def _lost(pair: EditPair, metric: Metric) -> bool:
     """Return whether the audit asked for the metric, or the baseline has it, and it was not measured now."""
     if metric in pair.after.metrics:
-        return not measured(pair.after.metrics[metric])
+        return not is_measured(pair.after.metrics[metric])
     return metric in pair.before.metrics
 
 
-def _regressions(found: Comparison, limits: Mapping[Metric, float]) -> Iterator[Closing]:
+def _regressions(found: Comparison, limits: Mapping[Metric, float]) -> Iterator[ClosingReason]:
     for change in found.metrics:
         limit = limits.get(change.metric)
         if limit is not None and regressed(change, limit):
             text = _told(change, limit)
-            yield Closing(reason=Reason.REGRESSED, metric=change.metric, message=text, edits=change.worse_edits)
+            yield ClosingReason(reason=ReasonCode.REGRESSED, metric=change.metric, message=text, edits=change.worse_edits)
 
 
-def regressed(change: Change, limit: float) -> bool:
+def regressed(change: MetricChange, limit: float) -> bool:
     """Return whether a metric became worse by more than `limit`, and not by noise alone.
 
     Where no edit became better, a draw shows no damage only if it holds no edit that became worse; that share is known without
@@ -190,16 +190,16 @@ def regressed(change: Change, limit: float) -> bool:
     return change.low > 0 if change.unchanged is None else change.unchanged <= 1 - LEVEL
 
 
-def _told(change: Change, limit: float) -> str:
+def _told(change: MetricChange, limit: float) -> str:
     assert change.worse is not None
-    unit = "percentage points" if change.kind is Kind.RATE else "per cent"
+    unit = "percentage points" if change.kind is MetricKind.RATE else "per cent"
     sure = ""
     if change.low is not None and change.high is not None:
         sure = f" (90 % interval {100 * change.low:.2f} to {100 * change.high:.2f})"
-    worst = f"; worst in {named(change.worse_edits)}" if change.worse_edits else ""
-    shown = percent if change.kind is Kind.RATE else (lambda value: f"{value:.4f}")
+    worst = f"; worst in {quote_names(change.worse_edits)}" if change.worse_edits else ""
+    shown = format_percent if change.kind is MetricKind.RATE else (lambda value: f"{value:.4f}")
     return (
         f"{change.metric.value} is worse by {100 * change.worse:.2f} {unit}{sure}, and {100 * limit:g} are allowed: "
         f"{shown(change.before)} before, {shown(change.after)} now, over "
-        f"{counted(change.pairs, 'edit')}{worst}."
+        f"{count_noun(change.pairs, 'edit')}{worst}."
     )

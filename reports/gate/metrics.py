@@ -1,5 +1,8 @@
 """The figures of one edit that a baseline keeps and that the gate compares, each with its name, its kind and its allowance.
 
+`METRICS` are those of editguard's own checks. A check of another package declares its own in the log's header, under names
+``CHECK/NAME`` (`declared_specs`), so that no reader needs that package.
+
 A rate is kept as its counts, a perplexity ratio as a number. Null means that it was asked for and not measured; a metric that is
 not there was not asked for (an edit without paraphrases has no generalization). Two protocols are never pooled.
 """
@@ -7,17 +10,34 @@ not there was not asked for (an edit without paraphrases has no generalization).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from pydantic import model_validator
 
-from ..log.schema import Condition, EditRecord, HeadlineCheck, Protocol
+from ..log.header import DeclaredMetric
+from ..log.schema import Condition, EditRecord, HeadlineCheck, Measurement, Protocol
 from ..log.types import Count, Model, check_counts
-from ..verdict.rates import perplexity_ratio, prefixed, served, unprefixed
+from ..verdict.rates import perplexity_ratio, prefixed_rate, served_rate, unprefixed_rate
 
-__all__ = ["METRICS", "Figure", "Kind", "Metric", "Spec", "Tally", "figures_of", "measured", "siblings", "source_of"]
+__all__ = [
+    "METRICS",
+    "AnyMetricSpec",
+    "DeclaredSpec",
+    "Metric",
+    "MetricKind",
+    "MetricSpec",
+    "MetricValue",
+    "Tally",
+    "declared_specs",
+    "is_declared_name",
+    "is_measured",
+    "metric_values",
+    "related_metrics",
+    "source_metric",
+]
 
 
 class Metric(StrEnum):
@@ -44,7 +64,7 @@ class Metric(StrEnum):
     GENERALIZATION_PREFIXED_PROBABILITY = "generalization-prefixed-probability"
 
 
-class Kind(StrEnum):
+class MetricKind(StrEnum):
     """How a metric is compared: rates by percentage points, ratios relatively, the worst of ratios without an interval."""
 
     RATE = "rate"
@@ -53,27 +73,49 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Spec:
+class MetricSpec:
     """Where a metric comes from; `allowed` is how much worse it may be unless the user says otherwise (None: not judged)."""
 
-    kind: Kind
+    kind: MetricKind
     allowed: float | None
     check: HeadlineCheck = HeadlineCheck.PERPLEXITY
     protocol: Protocol | None = None
     condition: Condition | None = None
 
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether a smaller figure is the better one: of a perplexity ratio it is."""
+        return self.kind is not Kind.RATE
 
-def _rate(check: HeadlineCheck, protocol: Protocol, condition: Condition, allowed: float | None) -> Spec:
-    return Spec(Kind.RATE, allowed, check, protocol, condition)
+
+@dataclass(frozen=True)
+class DeclaredSpec:
+    """How a metric of a check of another package is compared; `allowed` as in `Spec`."""
+
+    kind: Kind
+    allowed: float | None
+    better: Literal["higher", "lower"]
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether a smaller figure is the better one."""
+        return self.better == "lower"
+
+
+AnySpec: TypeAlias = Spec | DeclaredSpec
+
+
+def _rate(check: HeadlineCheck, protocol: Protocol, condition: Condition, allowed: float | None) -> MetricSpec:
+    return MetricSpec(MetricKind.RATE, allowed, check, protocol, condition)
 
 
 _E, _G, _L = HeadlineCheck.EFFICACY, HeadlineCheck.GENERALIZATION, HeadlineCheck.LOCALITY
 _EXACT, _MATCH, _PROBABILITY = Protocol.EXACT, Protocol.TOKEN_MATCH, Protocol.PROBABILITY
 _BARE, _UNDER, _SERVED = Condition.UNPREFIXED, Condition.PREFIXED, Condition.SERVED
 
-METRICS: dict[Metric, Spec] = {
-    Metric.PERPLEXITY_RATIO: Spec(Kind.RATIO, 0.01),
-    Metric.WORST_PERPLEXITY_RATIO: Spec(Kind.WORST, 0.05),
+METRICS: dict[Metric, MetricSpec] = {
+    Metric.PERPLEXITY_RATIO: MetricSpec(MetricKind.RATIO, 0.01),
+    Metric.WORST_PERPLEXITY_RATIO: MetricSpec(MetricKind.WORST, 0.05),
     Metric.EFFICACY_UNPREFIXED: _rate(_E, _EXACT, _BARE, 0.05),
     Metric.EFFICACY_PREFIXED: _rate(_E, _EXACT, _UNDER, 0.02),
     Metric.EFFICACY_SERVED: _rate(_E, _EXACT, _SERVED, None),
@@ -109,50 +151,89 @@ class Tally(Model):
         return self
 
 
-Figure: TypeAlias = Tally | float | None
+MetricValue: TypeAlias = Tally | float | None
 
 
-def measured(figure: Figure) -> bool:
+def is_measured(figure: MetricValue) -> bool:
     """Return whether `figure` can be compared: a share of what could be judged says nothing about the rest."""
     if isinstance(figure, Tally):
         return figure.total > 0 and figure.not_judged == 0
     return figure is not None and math.isfinite(figure) and figure > 0
 
 
-def siblings(metric: Metric) -> list[Metric]:
+def is_declared_name(metric: str) -> bool:
+    """Return whether `metric` is written as one that a check of another package declares."""
+    return "/" in metric
+
+
+def declared_specs(*sides: Iterable[DeclaredMetric]) -> dict[str, DeclaredSpec]:
+    """Return how each declared metric is compared; of two sides that declare it differently the last one counts."""
+    return {
+        metric.name: DeclaredSpec(MetricKind(metric.kind), metric.allowance, metric.better)
+        for side in sides
+        for metric in side
+    }
+
+
+def related_metrics(metric: str) -> list[str]:
     """Return `metric`, then what is measured of the same check by the same protocol under the other condition."""
-    same = [one for one, spec in METRICS.items() if _family(spec) == _family(METRICS[metric])]
-    return sorted(same, key=lambda one: one is not metric)
+    if is_declared_name(metric):
+        return [metric]
+    own = METRICS[Metric(metric)]
+    same = [name.value for name, spec in METRICS.items() if _family(spec) == _family(own)]
+    return sorted(same, key=lambda name: name != metric)
 
 
-def _family(spec: Spec) -> tuple[HeadlineCheck, Protocol | None]:
+def _family(spec: MetricSpec) -> tuple[HeadlineCheck, Protocol | None]:
     return spec.check, spec.protocol
 
 
-def source_of(metric: Metric) -> Metric:
+def source_metric(metric: str) -> str:
     """Return the metric of single edits that `metric` is computed from: for the worst ratio, the ratio."""
-    return Metric.PERPLEXITY_RATIO if METRICS[metric].kind is Kind.WORST else metric
+    return Metric.PERPLEXITY_RATIO.value if metric == Metric.WORST_PERPLEXITY_RATIO else metric
 
 
-def figures_of(record: EditRecord) -> dict[Metric, Figure]:
-    """Return what was measured of one edit; of the worst ratio, which is no edit's own, there is nothing."""
-    found: dict[Metric, Figure] = {}
+def metric_values(record: EditRecord, declared: Sequence[DeclaredMetric] = ()) -> dict[str, MetricValue]:
+    """Return what was measured of one edit; of the worst ratio, which is no edit's own, there is nothing.
+
+    `declared` are the metrics that the log's header declares beside `METRICS`.
+    """
+    figures: dict[str, MetricValue] = {}
     for metric, spec in METRICS.items():
-        if spec.kind is Kind.RATE and _asked(record, spec):
-            found[metric] = _tally(record, spec)
-        elif spec.kind is Kind.RATIO and record.outcome in ("committed", "rolled-back"):
-            found[metric] = perplexity_ratio(record)
-    return found
+        if spec.kind is MetricKind.RATE and _asked(record, spec):
+            figures[metric.value] = _tally(record, spec)
+        elif spec.kind is MetricKind.RATIO and record.outcome in ("committed", "rolled-back"):
+            figures[metric.value] = perplexity_ratio(record)
+    for declaration in declared:
+        if rows := _rows(record, declaration):
+            figures[declaration.name] = _declared_figure(declaration, rows)
+    return figures
 
 
-def _asked(record: EditRecord, spec: Spec) -> bool:
+def _rows(record: EditRecord, declaration: DeclaredMetric) -> list[Measurement]:
+    source = (declaration.check, declaration.metric, declaration.condition, declaration.protocol)
+    return [row for row in record.measurements if (row.check, row.metric, row.condition, row.protocol) == source]
+
+
+def _declared_figure(declaration: DeclaredMetric, rows: Sequence[Measurement]) -> MetricValue:
+    """Return the counts of all rows together, or the worst of their values; None where one was not measured."""
+    if declaration.kind == "rate":
+        counts = {name: sum(getattr(row, name) for row in rows) for name in ("passed", "failed", "not_judged", "total")}
+        return Tally(**counts) if counts["total"] else None
+    values = [row.value for row in rows if row.value is not None]
+    if len(values) < len(rows):
+        return None
+    return max(values) if declaration.better == "lower" else min(values)
+
+
+def _asked(record: EditRecord, spec: MetricSpec) -> bool:
     return any(
         (one.check, one.protocol, one.condition) == (spec.check, spec.protocol, spec.condition)
         for one in record.measurements
     )
 
 
-def _tally(record: EditRecord, spec: Spec) -> Tally | None:
-    pool = {_BARE: unprefixed, _SERVED: served}.get(spec.condition or _UNDER, prefixed)
+def _tally(record: EditRecord, spec: MetricSpec) -> Tally | None:
+    pool = {_BARE: unprefixed_rate, _SERVED: served_rate}.get(spec.condition or _UNDER, prefixed_rate)
     rate = pool([record], spec.check, spec.protocol)
     return Tally(**rate.model_dump(exclude={"rate"})) if rate.total else None

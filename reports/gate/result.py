@@ -11,10 +11,10 @@ from ..log.types import Model
 from .comparison import Comparison
 from .metrics import Metric
 
-__all__ = ["ACCEPTABLE", "OVERRIDABLE", "Closing", "Gate", "Lapsed", "Override", "Reason"]
+__all__ = ["ACCEPTABLE", "OVERRIDABLE", "ClosingReason", "Gate", "LapsedOverride", "Override", "ReasonCode"]
 
 
-class Reason(StrEnum):
+class ReasonCode(StrEnum):
     """Why the gate is closed."""
 
     UNREADABLE = "unreadable"
@@ -40,25 +40,25 @@ class Reason(StrEnum):
     REGRESSED = "regressed"
 
 
-OVERRIDABLE: Final = frozenset(Reason) - {
-    Reason.UNREADABLE,
-    Reason.NO_BASELINE,
-    Reason.DUPLICATE_EDITS,
-    Reason.NOT_FINITE,
-    Reason.AUDIT_UNFINISHED,
-    Reason.AUDIT_VOID,
-    Reason.NO_CASES,
+OVERRIDABLE: Final = frozenset(ReasonCode) - {
+    ReasonCode.UNREADABLE,
+    ReasonCode.NO_BASELINE,
+    ReasonCode.DUPLICATE_EDITS,
+    ReasonCode.NOT_FINITE,
+    ReasonCode.AUDIT_UNFINISHED,
+    ReasonCode.AUDIT_VOID,
+    ReasonCode.NO_CASES,
 }
 """What a person may answer for; with the others there is no evidence to answer for."""
 
-ACCEPTABLE: Final = frozenset({Reason.MISSING_EDITS, Reason.NEW_EDITS})
+ACCEPTABLE: Final = frozenset({ReasonCode.MISSING_EDITS, ReasonCode.NEW_EDITS})
 """What may be accepted beforehand: a set of edits that shrank or grew on purpose."""
 
 
-class Closing(Model):
+class ClosingReason(Model):
     """One ground for closing; `metric` where it is about one, `edits` the ids of all edits that it is about."""
 
-    reason: Reason
+    reason: ReasonCode
     message: str
     metric: Metric | None = None
     edits: list[str] = Field(default_factory=list)
@@ -81,7 +81,7 @@ class Override(Model):
     closings: list[str]
 
 
-class Lapsed(Model):
+class LapsedOverride(Model):
     """An override on record that lifts nothing here; `why` says in words what it was given for instead."""
 
     override: Override
@@ -96,10 +96,10 @@ class Gate(Model):
 
     open: bool
     baseline: str
-    closings: list[Closing]
+    closings: list[ClosingReason]
     accepted: list[str]
     override: Override | None = None
-    lapsed: list[Lapsed] = Field(default_factory=list)
+    lapsed: list[LapsedOverride] = Field(default_factory=list)
     allowed: dict[Metric, float]
     comparison: Comparison | None = None
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..gate.comparison import EditChange
-from ..gate.comparison_rows import COLUMNS, Row, lapse, rows, said_of, sets
+from ..gate.comparison_rows import COLUMNS, ComparisonRow, describe_lapsed_override, comparison_rows, describe_override, describe_pairing
 from ..gate.result import Gate, Override
-from ..text import counted
+from ..text import count_noun
 from ..verdict.digest import Digest
 
 __all__ = ["Since", "since"]
@@ -29,9 +29,9 @@ class Since:
     gate: Gate | None
     overrides: tuple[str, ...]
     lapsed: tuple[str, ...]
-    sets: tuple[str, ...]
+    describe_pairing: tuple[str, ...]
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    comparison_rows: tuple[ComparisonRow, ...]
     edits: tuple[EditChange, ...]
     more_edits: int
     slugs: Mapping[str, str]
@@ -41,7 +41,7 @@ def since(found: Digest, gate: Gate | None, overrides: Sequence[Override]) -> Si
     """Return what the section shows; None where no gate was run and nobody overrode one."""
     if gate is None and not overrides:
         return None
-    said = tuple(map(said_of, overrides if gate is None else ()))
+    said = tuple(map(describe_override, overrides if gate is None else ()))
     compared = None if gate is None else gate.comparison
     edits = () if compared is None else tuple(compared.edits)
     mood, word = _mood(gate)
@@ -51,10 +51,10 @@ def since(found: Digest, gate: Gate | None, overrides: Sequence[Override]) -> Si
         headline=said[-1] if gate is None else _headline(gate),
         gate=gate,
         overrides=said,
-        sets=() if compared is None else tuple(sets(compared, _MOST_EDITS))[1:],
-        lapsed=() if gate is None else tuple(map(lapse, gate.lapsed)),
+        describe_pairing=() if compared is None else tuple(describe_pairing(compared, _MOST_EDITS))[1:],
+        lapsed=() if gate is None else tuple(map(describe_lapsed_override, gate.lapsed)),
         columns=COLUMNS,
-        rows=() if gate is None or compared is None else tuple(rows(compared, gate.allowed)),
+        comparison_rows=() if gate is None or compared is None else tuple(comparison_rows(compared, gate.allowed)),
         edits=edits[:_MOST_EDITS],
         more_edits=max(0, len(edits) - _MOST_EDITS),
         slugs={story.record.id: story.slug for story in found.stories},
@@ -64,10 +64,10 @@ def since(found: Digest, gate: Gate | None, overrides: Sequence[Override]) -> Si
 def _headline(gate: Gate) -> str:
     """Return what the word rests on, in a sentence; the grounds stand below it."""
     if gate.override is not None:
-        return said_of(gate.override)
+        return describe_override(gate.override)
     if gate.open:
         return f"Nothing is worse than {gate.baseline} by more than is allowed."
-    return f"{counted(len(gate.closings), 'reason')} against {gate.baseline}."
+    return f"{count_noun(len(gate.closings), 'reason')} against {gate.baseline}."
 
 
 def _mood(gate: Gate | None) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from pydantic import model_validator
 
 from ..log.types import SCHEMA_VERSION, Count, Model
-from ..numbers import number
+from ..numbers import format_number
 from .page import render_page
 
 __all__ = ["Behaviour", "Changed", "DiffFile", "Guess", "Judged", "Search", "Written", "judged", "render_diff"]
@@ -128,10 +128,10 @@ def judged(seen: Behaviour) -> tuple[Judged, ...]:
     return (
         Judged(
             "Perplexity",
-            number(seen.base_perplexity),
-            number(seen.edited_perplexity),
+            format_number(seen.base_perplexity),
+            format_number(seen.edited_perplexity),
             seen.ratio,
-            f"up to {number(seen.max_ratio)}; over {number(seen.collapse_ratio)} a collapse",
+            f"up to {format_number(seen.max_ratio)}; over {format_number(seen.collapse_ratio)} a collapse",
             _verdict(over),
         ),
         Judged(
@@ -139,7 +139,7 @@ def judged(seen: Behaviour) -> tuple[Judged, ...]:
             "–",
             "–",
             seen.entropy_ratio,
-            f"at least {number(seen.min_entropy_ratio)}",
+            f"at least {format_number(seen.min_entropy_ratio)}",
             _verdict(under),
         ),
     )

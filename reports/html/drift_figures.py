@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from ..log.schema import EditRecord, Measurement
-from ..numbers import number, ratio
-from ..text import counted
+from ..log.schema import EditRecord, MeasurementRecord
+from ..numbers import format_number, format_ratio
+from ..text import count_noun
 from ..verdict.digest import Digest
-from ..verdict.edit_sequence import Moved, moved
-from ..verdict.edit_story import Story
+from ..verdict.edit_sequence import SequenceDrift, sequence_drift
+from ..verdict.edit_story import EditSummary
 from .plotting import Figure, figure_json, line, line_label, mark, spread, thin_note, trace, whole
 
 __all__ = ["drift_figures"]
@@ -23,7 +23,7 @@ _TITLE = "How far did all kept edits together move the model? Its "
 class _Seen(NamedTuple):
     """How far the model was moved with the edit of `story` in it, and whether that edit was kept."""
 
-    story: Story
+    story: EditSummary
     value: float
     bound: float | None
     kept: bool
@@ -37,17 +37,17 @@ def drift_figures(digest: Digest) -> list[Figure]:
     found = []
     if ratios:
         axis = "perplexity, over that before the first edit"
-        found.append(_figure(ratios, "drift-perplexity", f"{_TITLE}perplexity", axis, ratio))
+        found.append(_figure(ratios, "drift-perplexity", f"{_TITLE}perplexity", axis, format_ratio))
     if norms:
-        found.append(_figure(norms, "drift-weight", f"{_TITLE}weight", "‖W − W₀‖ / ‖W₀‖", number))
+        found.append(_figure(norms, "drift-weight", f"{_TITLE}weight", "‖W − W₀‖ / ‖W₀‖", format_number))
     return found
 
 
-def _seen(digest: Digest, pick: Callable[[Moved], Measurement | None]) -> list[_Seen]:
+def _seen(digest: Digest, pick: Callable[[SequenceDrift], MeasurementRecord | None]) -> list[_Seen]:
     found = []
     for story in digest.stories:
         record = story.record
-        one = pick(moved(record)) if isinstance(record, EditRecord) else None
+        one = pick(sequence_drift(record)) if isinstance(record, EditRecord) else None
         if one is not None and one.value is not None:
             kept = record.weights is not None and record.weights.kept
             found.append(_Seen(story, one.value, one.threshold, kept))
@@ -63,7 +63,7 @@ def _figure(seen: Sequence[_Seen], name: str, title: str, axis: str, shown: Call
     layout = {
         "xaxis": order | whole(max(one.story.record.index for one in seen) + 1),
         # A ratio begins at 1 and a distance at 0: what is small must not look steep.
-        "yaxis": {"title": {"text": axis}, "zeroline": False} | ({} if shown is ratio else {"rangemode": "tozero"}),
+        "yaxis": {"title": {"text": axis}, "zeroline": False} | ({} if shown is format_ratio else {"rangemode": "tozero"}),
         "shapes": [line("y", one) for one in near],
         "annotations": [_label(one) for one in near],
     }
@@ -84,13 +84,13 @@ def _trace(label: str, role: str, symbol: str, seen: Sequence[_Seen], shown: Cal
 
 def _label(bound: float) -> dict[str, Any]:
     # The axis is linear, and `line_label` is made for logarithmic ones; the last edits are those near the bound.
-    return line_label("y", 1.0, f"bound {number(bound)}") | {"y": bound, "x": 0, "xanchor": "left"}
+    return line_label("y", 1.0, f"bound {format_number(bound)}") | {"y": bound, "x": 0, "xanchor": "left"}
 
 
 def _caption(kept: Sequence[_Seen], bound: float | None, shown: Callable[[float], str]) -> str:
     said = "Each edit is made on the model with all that were kept before it, and measured against the model before the first."
     if kept:
-        said += f" After {counted(len(kept), 'kept edit')} it stands at {shown(kept[-1].value)}."
+        said += f" After {count_noun(len(kept), 'kept edit')} it stands at {shown(kept[-1].value)}."
     if bound is not None:
-        said += f" Over {number(bound)} the sequence is closed, and nothing more is made."
+        said += f" Over {format_number(bound)} the sequence is closed, and nothing more is made."
     return said

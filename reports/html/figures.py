@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ..log.schema import DENOMINATOR, Point
-from ..numbers import number, ratio
-from ..text import counted
+from ..numbers import format_number, format_ratio
+from ..text import count_noun
 from ..verdict.digest import Digest
-from ..verdict.edit_story import Decided, Story
+from ..verdict.edit_story import EditDecision, EditSummary
 from .plotting import (
     Figure,
     Mark,
@@ -34,7 +34,7 @@ from .plotting import (
 __all__ = ["MOST_PREFIXED_POINTS", "figures"]
 
 MOST_PREFIXED_POINTS = 1000
-_SYMBOLS = {Decided.ALLOWED: "circle", Decided.REWRITTEN: "diamond", Decided.REFUSED: "x"}
+_SYMBOLS = {EditDecision.ALLOWED: "circle", EditDecision.REWRITTEN: "diamond", EditDecision.REFUSED: "x"}
 
 
 def figures(digest: Digest) -> list[Figure]:
@@ -51,7 +51,7 @@ _SIZE = "predicted_relative_norm"
 
 
 class _Bare(NamedTuple):
-    story: Story
+    story: EditSummary
     value: float
     threshold: float | None
 
@@ -60,25 +60,25 @@ def _denominators(digest: Digest) -> Figure | None:
     bare = _bare_denominators(digest)
     if not bare:
         return None
-    groups = {decided: [one for one in bare if one.story.decided is decided] for decided in Decided}
+    groups = {decided: [one for one in bare if one.story.decided is decided] for decided in EditDecision}
     bounds = {one.threshold for one in bare}
     common = next(iter(bounds)) if len(bounds) == 1 else None
     each = [] if common else [_placed(one.story, one.threshold, "its threshold") for one in bare if one.threshold]
     traces = [trace("threshold of each edit", "failed", each, "line-ew-open", size=8)]
     for decided, members in groups.items():
         marks = [_placed(one.story, one.value, "|u·k_u|") for one in members]
-        name = f"{decided.value}, as asked" if decided is Decided.REWRITTEN else decided.value
+        name = f"{decided.value}, as asked" if decided is EditDecision.REWRITTEN else decided.value
         traces.append(trace(name, decided.value, marks, _SYMBOLS[decided]))
-    rewritten = [(one.story, _prefixed_denominator(one.story)) for one in groups[Decided.REWRITTEN]]
+    rewritten = [(one.story, _prefixed_denominator(one.story)) for one in groups[EditDecision.REWRITTEN]]
     lifted = [_placed(story, value, "under prefixes") for story, value in rewritten if value]
-    traces.append(trace("rewritten, under prefixes", Decided.REWRITTEN.value, lifted, "diamond-open"))
+    traces.append(trace("rewritten, under prefixes", EditDecision.REWRITTEN.value, lifted, "diamond-open"))
     heights = [height for drawn in traces for height in drawn["y"]]
     last = max(one.story.record.index for one in bare) + 1
     layout = {
         "xaxis": {"title": {"text": "Edit, in the order of the file"}, "zeroline": False} | whole(last),
         "yaxis": {"title": {"text": "|u · k_u|, denominator of the update"}, "zeroline": False} | decades(heights),
         "shapes": [line("y", common)] if common else [],
-        "annotations": [line_label("y", common, f"threshold {number(common)}")] if common else [],
+        "annotations": [line_label("y", common, f"threshold {format_number(common)}")] if common else [],
     }
     missing = left_out(len(digest.stories) - len(bare), "no denominator")
     return Figure(
@@ -91,8 +91,8 @@ def _denominators(digest: Digest) -> Figure | None:
     )
 
 
-def _placed(story: Story, value: float, what: str) -> Mark:
-    return mark(story, story.record.index + 1, value, f"{what} {number(value)}")
+def _placed(story: EditSummary, value: float, what: str) -> Mark:
+    return mark(story, story.record.index + 1, value, f"{what} {format_number(value)}")
 
 
 def _bare_denominators(digest: Digest) -> list[_Bare]:
@@ -113,7 +113,7 @@ def _bare_denominators(digest: Digest) -> list[_Bare]:
     return found
 
 
-def _prefixed_denominator(story: Story) -> float | None:
+def _prefixed_denominator(story: EditSummary) -> float | None:
     keys = story.record.keys
     return abs(keys.denominator_prefixed) if keys and keys.denominator_prefixed else None
 
@@ -126,14 +126,14 @@ def _denominator_caption(bare: Sequence[_Bare]) -> str:
     if not any(one.threshold for one in bare):
         return meaning
     low = [one.story for one in bare if one.threshold and one.value < one.threshold]
-    kept = sum(story.decided is Decided.ALLOWED for story in low)
+    kept = sum(story.decided is EditDecision.ALLOWED for story in low)
     were, lie = "was" if kept == 1 else "were", "lies" if len(low) == 1 else "lie"
     ending = f"{kept} of them {were} made as asked" if kept else "none of them was made as asked"
     if not low:
         return f"{meaning} Under the red threshold it would be too large for the model; no edit lies there."
     return (
         f"{meaning} Under the red threshold it would be too large for the model: {len(low)} of "
-        f"{counted(len(bare), 'edit')} {lie} there, and {ending}."
+        f"{count_noun(len(bare), 'edit')} {lie} there, and {ending}."
     )
 
 
@@ -152,7 +152,7 @@ def _keys(digest: Digest) -> Figure | None:
         trace("after prefixes", "prefixed", [_at(s, p, "under a prefix") for s, p in drawn], "circle", size=4),
         trace("their means", "mean", [_at(s, p, "mean under prefixes") for s, p in means], "cross-thin-open", size=7),
     ]
-    for decided in Decided:
+    for decided in EditDecision:
         marks = [_at(s, p, "bare prompt") for s, p in subjects if s.decided is decided]
         traces.append(trace(f"bare, {decided.value}", decided.value, marks, _SYMBOLS[decided]))
     plain = {"showticklabels": False, "zeroline": False, "showgrid": False}
@@ -186,7 +186,7 @@ def _distances(digest: Digest) -> list[tuple[str, list[float]]]:
     return list(groups.items())
 
 
-def _at(story: Story, point: Point, what: str) -> Mark:
+def _at(story: EditSummary, point: Point, what: str) -> Mark:
     return mark(story, point.x, point.y, what)
 
 
@@ -198,7 +198,7 @@ class _Row(NamedTuple):
     role: str
     symbol: str
     size: int
-    stories: list[Story]
+    stories: list[EditSummary]
 
 
 def _perplexity(digest: Digest) -> Figure | None:
@@ -231,13 +231,13 @@ def _perplexity(digest: Digest) -> Figure | None:
         "shapes": [line("x", bound) for bound in bounds.values()],
         "annotations": [
             # One label on either side, since the lines may lie close together.
-            line_label("x", math.log10(bound) if log else bound, f"{what} {number(bound)}")
+            line_label("x", math.log10(bound) if log else bound, f"{what} {format_number(bound)}")
             | {"xanchor": "left" if what == "collapse" else "right"}
             for what, bound in bounds.items()
         ],
         "showlegend": False,
     }
-    made = [s for s in digest.stories if s.decided is not Decided.REFUSED]
+    made = [s for s in digest.stories if s.decided is not EditDecision.REFUSED]
     return Figure(
         name="perplexity",
         title="Perplexity after the edit",
@@ -246,7 +246,7 @@ def _perplexity(digest: Digest) -> Figure | None:
         + thin_note(traces),
         data=figure_json(traces, layout),
         columns=("Group", "Measured", "Smallest ratio", "Median", "Largest"),
-        rows=spread([(row.label, [_known(s.ratio) for s in row.stories]) for row in rows], ratio),
+        rows=spread([(row.label, [_known(s.ratio) for s in row.stories]) for row in rows], format_ratio),
     )
 
 
@@ -274,21 +274,21 @@ def allowed(digest: Digest) -> float | None:
     return float(found) if isinstance(found, int | float) and not isinstance(found, bool) and found > 0 else None
 
 
-def _over(digest: Digest, story: Story) -> bool:
+def _over(digest: Digest, story: EditSummary) -> bool:
     most = allowed(digest)
     return most is not None and story.ratio is not None and story.ratio > most
 
 
-def _expect(story: Story) -> str:
+def _expect(story: EditSummary) -> str:
     return getattr(story.record, "expect", "")
 
 
-def _strip(stories: Sequence[Story], place: int) -> Iterable[Mark]:
+def _strip(stories: Sequence[EditSummary], place: int) -> Iterable[Mark]:
     for order, story in enumerate(stories):
         # The golden ratio spreads neighbours evenly; the same log always gives the same picture.
         jitter = 0.5 * ((order * 0.618034) % 1 - 0.5) if len(stories) > 3 else 0.0
         seen = _known(story.ratio)
-        yield mark(story, seen, place + jitter, f"ratio {ratio(seen)}")
+        yield mark(story, seen, place + jitter, f"ratio {format_ratio(seen)}")
 
 
 def _perplexity_caption(digest: Digest) -> str:
@@ -297,19 +297,19 @@ def _perplexity_caption(digest: Digest) -> str:
     bound = digest.summary.collapse_ratio
     said = (
         "Perplexity says how badly the model predicts plain text: at 1 it writes as well as before the edit, and over "
-        f"{number(bound)} the edit is called a collapse."
+        f"{format_number(bound)} the edit is called a collapse."
     )
     if edits:
         over = sum(one > bound for one in edits)
         where = f"of which {over} {'is' if over == 1 else 'are'} over" if over else "none over it"
         if (most := allowed(digest)) is not None and (failed := sum(most < one <= bound for one in edits)):
-            where += f", and {failed} over the {number(most)} that the policy allows a sound edit"
-        said += f" After the edits it lies between {ratio(min(edits))} and {ratio(max(edits))}, {where}."
+            where += f", and {failed} over the {format_number(most)} that the policy allows a sound edit"
+        said += f" After the edits it lies between {format_ratio(min(edits))} and {format_ratio(max(edits))}, {where}."
     else:
         said += " No edit was measured."
     if not collapse:
         return f"{said} No control shows what a collapse looks like."
-    return f"{said} Controls, made on purpose to collapse the model, reach {ratio(max(collapse))}."
+    return f"{said} Controls, made on purpose to collapse the model, reach {format_ratio(max(collapse))}."
 
 
 def _known(value: float | None) -> float:

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..numbers import counts, number, percent, ratio
-from ..text import from_right, pieces, shortened, visible
+from ..numbers import format_counts, format_number, format_percent, format_ratio
+from ..text import reads_from_right, split_hidden, shorten, visible
 from .plotting import Figure
-from .prompt_views import highlighted
+from ..verdict.prompt_views import highlighted
 from .text_differences import Part, differences
 
 if TYPE_CHECKING:
@@ -92,10 +92,10 @@ def _environment(more: Mapping[str, Callable[..., Any]]) -> Environment:
         "show_breaks_part": show_breaks_part,
         "show_part": show_part,
         "visible": visible,
-        "number": number,
-        "percent": percent,
-        "ratio": ratio,
-        "counts": counts,
+        "number": format_number,
+        "percent": format_percent,
+        "ratio": format_ratio,
+        "counts": format_counts,
         "raw_json": _raw,
         "value": _value,
         "width": _width,
@@ -107,7 +107,7 @@ def _environment(more: Mapping[str, Callable[..., Any]]) -> Environment:
 
 def _spelled_out(value: object) -> object:
     """Spell out hidden characters also where a template forgot to `show` its text."""
-    return visible(shortened(value, LONGEST)) if type(value) is str else value
+    return visible(shorten(value, LONGEST)) if type(value) is str else value
 
 
 def show(text: str, most: int = LONGEST) -> Markup:
@@ -117,13 +117,13 @@ def show(text: str, most: int = LONGEST) -> Markup:
     """
     from markupsafe import Markup
 
-    shown = _boxed(shortened(text, most))
-    return Markup("<bdi>{}</bdi>").format(shown) if from_right(text[:most]) else shown
+    shown = _boxed(shorten(text, most))
+    return Markup("<bdi>{}</bdi>").format(shown) if reads_from_right(text[:most]) else shown
 
 
 def show_part(text: str) -> Markup:
     """Like `show`, for a part of a text that is a block of its own: its parts must be laid out together."""
-    return _boxed(shortened(text, LONGEST))
+    return _boxed(shorten(text, LONGEST))
 
 
 def show_breaks_part(text: str) -> Markup:
@@ -131,7 +131,7 @@ def show_breaks_part(text: str) -> Markup:
     from markupsafe import Markup
 
     mark = Markup('<span class="hidden-char" title="line break">↵</span>')
-    return mark.join(_boxed(line) for line in shortened(text, LONGEST).split("\n"))
+    return mark.join(_boxed(line) for line in shorten(text, LONGEST).split("\n"))
 
 
 def show_breaks(text: str) -> Markup:
@@ -139,18 +139,18 @@ def show_breaks(text: str) -> Markup:
     from markupsafe import Markup
 
     mark = Markup('<span class="hidden-char" title="line break">↵</span>\n')
-    return mark.join(show(line) for line in shortened(text, LONGEST).split("\n"))
+    return mark.join(show(line) for line in shorten(text, LONGEST).split("\n"))
 
 
 def _boxed(text: str) -> Markup:
     from markupsafe import Markup, escape
 
     boxed = Markup('<span class="hidden-char">{}</span>').format
-    return Markup("").join(boxed(piece.text) if piece.hidden else escape(piece.text) for piece in pieces(text))
+    return Markup("").join(boxed(piece.text) if piece.hidden else escape(piece.text) for piece in split_hidden(text))
 
 
 def _differences(text: str, other: str) -> list[Part]:
-    return differences(shortened(text, LONGEST), shortened(other, LONGEST))
+    return differences(shorten(text, LONGEST), shorten(other, LONGEST))
 
 
 def _value(value: object) -> str:
@@ -159,7 +159,7 @@ def _value(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return number(value)
+        return format_number(value)
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {_value(one)}" for name, one in value.items()) or "–"
     if isinstance(value, list):

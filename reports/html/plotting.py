@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from ..log.schema import ControlRecord
-from ..numbers import number
-from ..text import counted, from_right, visible
-from ..verdict.edit_story import Story
+from ..numbers import format_number
+from ..text import count_noun, reads_from_right, visible
+from ..verdict.edit_story import EditSummary
 
 __all__ = [
     "LONGEST_HOVER",
@@ -76,7 +76,7 @@ class Mark(NamedTuple):
     anchor: str
 
 
-def mark(story: Story, x: float, y: float, said: str) -> Mark:
+def mark(story: EditSummary, x: float, y: float, said: str) -> Mark:
     """Return the mark of `story` at (x, y); hovering says its id, its edit and `said`."""
     record = story.record
     asked = " → ".join(hover(text, LONGEST_HOVER // 2) for text in (record.subject, record.target_new))
@@ -90,7 +90,7 @@ def hover(text: str, longest: int = LONGEST_HOVER) -> str:
     shown = visible(text[: longest + 1]).replace("\n", " ")
     cut = shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
     # Isolated by characters, for want of elements: two such texts in a line would change places.
-    return html.escape(f"\u2068{cut}\u2069" if from_right(cut) else cut, quote=False)
+    return html.escape(f"\u2068{cut}\u2069" if reads_from_right(cut) else cut, quote=False)
 
 
 def trace(name: str, role: str, marks: Sequence[Mark], symbol: str, size: int = 9) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def line_label(axis: str, at: float, text: str) -> dict[str, Any]:
 
 
 def spread(
-    groups: Iterable[tuple[str, Sequence[float]]], shown: Callable[[float], str] = number
+    groups: Iterable[tuple[str, Sequence[float]]], shown: Callable[[float], str] = format_number
 ) -> tuple[tuple[str, ...], ...]:
     """Return one row a group: name, number, smallest, median and largest."""
     figures_of: list[Callable[[Sequence[float]], float]] = [min, statistics.median, max]
@@ -171,7 +171,7 @@ def spread(
 def left_out(many: int, why: str) -> str:
     """Say how many edits are missing from a figure, and why."""
     return (
-        f" {counted(many, 'edit has', 'edits have')} {why} and {'is' if many == 1 else 'are'} not drawn."
+        f" {count_noun(many, 'edit has', 'edits have')} {why} and {'is' if many == 1 else 'are'} not drawn."
         if many
         else ""
     )

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Final
 
 from ..gate.result import Gate, Override
 from ..log.file import Log
-from ..log.schema import Condition, Header, Measurement, Rate
-from ..numbers import number, ratio
-from ..text import counted, named
+from ..log.schema import Condition, Header, MeasurementRecord, Rate
+from ..numbers import format_number, format_ratio
+from ..text import count_noun, quote_names
 from ..verdict.digest import Digest, digest
-from ..verdict.edit_sequence import said_of_sequence
-from ..verdict.edit_story import Decided, Result, Story
+from ..verdict.edit_sequence import describe_sequence
+from ..verdict.edit_story import EditDecision, EditVerdict, EditSummary
 from ..verdict.explanation import Ground, explain
 from ..verdict.rates import make_rate
 from ..verdict.reasons import ship_reasons
@@ -29,7 +29,7 @@ from .baseline_section import since
 from .drift_figures import drift_figures
 from .figures import figures
 from .page import render_page
-from .prompt_views import condition_label, leak_rate, prompt_groups
+from ..verdict.prompt_views import condition_label, leak_rate, prompt_groups
 from .ranges import shape, told_as_one
 from .scales import gauges
 
@@ -67,7 +67,7 @@ class Group:
 
     kind: str
     reason: str
-    stories: tuple[Story, ...]
+    stories: tuple[EditSummary, ...]
     advice: str = ""
 
 
@@ -75,8 +75,8 @@ class Group:
 class Line:
     """Measurements that share a line: one, or those of several prefix families that differ in their counts alone."""
 
-    first: Measurement
-    members: tuple[Measurement, ...]
+    first: MeasurementRecord
+    members: tuple[MeasurementRecord, ...]
     counts: Rate
 
 
@@ -108,17 +108,17 @@ def render_html(log: Log, gate: Gate | None = None, overrides: Sequence[Override
         h=found.header,
         sound=soundness(found),
         not_asked=not_asked(found.stories),
-        named=named,
-        sequence=found.summary.sequence and said_of_sequence(found.summary.sequence, found.summary.edits),
+        quote_names=quote_names,
+        sequence=found.summary.sequence and describe_sequence(found.summary.sequence, found.summary.edits),
         groups=groups(found.stories, log.header),
-        shippable=[story for story in found.stories if story.result is Result.PASSED] if found.summary.may_ship else [],
+        shippable=[story for story in found.stories if story.result is EditVerdict.PASSED] if found.summary.may_ship else [],
         # The ids that may ship stand in this sentence too; on the page they are links.
         linked=list(ship_reasons(found.stories, found.summary.may_ship)),
         since=since(found, gate, overrides),
     )
 
 
-def anchors(stories: Sequence[Story]) -> Markup:
+def anchors(stories: Sequence[EditSummary]) -> Markup:
     """Return the stories' anchors as JSON, in order; a slug is made of letters that are safe anywhere."""
     from markupsafe import Markup
 
@@ -139,53 +139,53 @@ def packed(parts: Sequence[str]) -> Markup:
 def soundness(found: Digest) -> Answer:
     """Answer whether an edit collapsed the model, as far as it was measured and a control proves that it would be seen."""
     summary = found.summary
-    made = [story for story in found.stories if story.decided is not Decided.REFUSED]
+    made = [story for story in found.stories if story.decided is not EditDecision.REFUSED]
     unknown = sum(story.ratio is None and not story.collapsed for story in made)
-    bound = number(summary.collapse_ratio)
+    bound = format_number(summary.collapse_ratio)
     lost = ", or not finite" if summary.perplexity_not_finite else ""
     if summary.collapsed:
         return Answer(
             "bad",
             "Yes",
-            f"After {summary.collapsed} of {counted(len(made), 'edit')}, perplexity is over {bound} times the unedited "
+            f"After {summary.collapsed} of {count_noun(len(made), 'edit')}, perplexity is over {bound} times the unedited "
             f"model's{lost}.",
         )
     if summary.verdict == "void":
         return Answer("unknown", "Not known", "The controls did not prove that the checks see a collapse.")
     if unknown:
         return Answer(
-            "unknown", "Not known", f"After {unknown} of {counted(len(made), 'edit')} the perplexity was not measured."
+            "unknown", "Not known", f"After {unknown} of {count_noun(len(made), 'edit')} the perplexity was not measured."
         )
     if summary.worst_perplexity_ratio is None:
         return Answer("unknown", "Untouched", "No edit was made, so there was nothing to measure.")
-    worst = f"At worst, perplexity was {ratio(summary.worst_perplexity_ratio)} times the unedited model's"
+    worst = f"At worst, perplexity was {format_ratio(summary.worst_perplexity_ratio)} times the unedited model's"
     if not found.controls:
         return Answer("unknown", "None seen", f"{worst}; no control was made to prove that a collapse would be seen.")
     return Answer("good", "No", f"{worst}; from {bound} on it would be called a collapse.")
 
 
-def not_asked(stories: Sequence[Story]) -> list[str]:
+def not_asked(stories: Sequence[EditSummary]) -> list[str]:
     """Return the ids of the edits that were measured and gave no prompt about another subject."""
     measured = [story.record for story in stories if story.record.measurements]
     return [one.id for one in measured if not any(m.check == "locality" for m in one.measurements)]
 
 
-def groups(stories: Sequence[Story], header: Header) -> list[Group]:
+def groups(stories: Sequence[EditSummary], header: Header) -> list[Group]:
     """Gather what failed, was refused or was rewritten by its reason, whatever the numbers in it; the gravest first."""
-    found: dict[tuple[str, Ground | tuple[str, ...], str], list[tuple[str, Story]]] = {}
+    found: dict[tuple[str, Ground | tuple[str, ...], str], list[tuple[str, EditSummary]]] = {}
     for story in stories:
-        kind = Result.FAILED.value if story.result is Result.FAILED else story.decided.value
-        if kind == Decided.ALLOWED.value:
+        kind = EditVerdict.FAILED.value if story.result is EditVerdict.FAILED else story.decided.value
+        if kind == EditDecision.ALLOWED.value:
             continue
         explanation = explain(story, header)
         why = "; ".join(story.record.decision.reasons) or story.record.error or "No reason was recorded."
         alike: Ground | tuple[str, ...] = shape(why)
-        if kind == Result.FAILED.value and explanation is not None:
+        if kind == EditVerdict.FAILED.value and explanation is not None:
             why = explanation.why
             alike = explanation.ground if explanation.ground in _ALIKE else shape(why)
         advice = explanation.advice if explanation is not None else ""
         found.setdefault((kind, alike, advice), []).append((why[:1].upper() + why[1:], story))
-    order = [Result.FAILED.value, Decided.REFUSED.value, Decided.REWRITTEN.value]
+    order = [EditVerdict.FAILED.value, EditDecision.REFUSED.value, EditDecision.REWRITTEN.value]
     gathered = [
         Group(kind, _told(alike, [why for why, _ in members]), tuple(story for _, story in members), advice)
         for (kind, alike, advice), members in found.items()
@@ -200,9 +200,9 @@ def _told(alike: Ground | tuple[str, ...], whys: Sequence[str]) -> str:
     return whys[0] if isinstance(alike, Ground) else told_as_one(whys)
 
 
-def lines(measurements: Sequence[Measurement]) -> list[Line]:
+def lines(measurements: Sequence[MeasurementRecord]) -> list[Line]:
     """Gather the families of one check, with one verdict and message, on one line; all else has a line of its own."""
-    found: dict[object, list[Measurement]] = {}
+    found: dict[object, list[MeasurementRecord]] = {}
     for place, one in enumerate(measurements):
         shared = one.condition.startswith(Condition.FAMILY.value) and one.total > 0
         alike = (one.check, one.metric, one.protocol, one.verdict, one.threshold, one.baseline, one.unit, one.message)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..log.schema import DENOMINATOR, ControlRecord, EditRecord, Keys, Threshold
-from ..numbers import number
+from ..numbers import format_number
 
 __all__ = ["Gauge", "Spot", "gauges"]
 
@@ -126,7 +126,7 @@ def _logarithmic(seen: _Seen) -> Gauge:
     def place(value: float) -> float:
         return min(100.0, max(0.0, 100 * (math.log(value) - low) / (high - low)))
 
-    return _gauge(seen, place, (number(math.exp(low), 2), number(math.exp(high), 2)))
+    return _gauge(seen, place, (format_number(math.exp(low), 2), format_number(math.exp(high), 2)))
 
 
 def _fits(value: float | None) -> bool:
@@ -134,9 +134,9 @@ def _fits(value: float | None) -> bool:
 
 
 def _gauge(seen: _Seen, place: Callable[[float], float], ends: tuple[str, str]) -> Gauge:
-    spots = [Spot(False, place(seen.asked), f"{seen.asked_said} {number(seen.asked, 3)}")]
+    spots = [Spot(False, place(seen.asked), f"{seen.asked_said} {format_number(seen.asked, 3)}")]
     if seen.made is not None:
-        spots.append(Spot(True, place(seen.made), f"{seen.made_said} {number(seen.made, 3)}"))
+        spots.append(Spot(True, place(seen.made), f"{seen.made_said} {format_number(seen.made, 3)}"))
     beyond = None if seen.bound is None else seen.asked > seen.bound if seen.too_high else seen.asked < seen.bound
     band = None
     if seen.ordinary:
@@ -152,7 +152,7 @@ def _said(seen: _Seen, spots: Sequence[Spot], beyond: bool | None) -> str:
     if seen.bound is not None:
         side = "at most" if seen.too_high else "at least"
         verdict = ("too large" if seen.too_high else "too small") if beyond else "within"
-        said += f"; as asked {verdict}, threshold {side} {number(seen.bound, 3)}"
+        said += f"; as asked {verdict}, threshold {side} {format_number(seen.bound, 3)}"
     if seen.ordinary:
-        said += f"; ordinary subjects {number(seen.ordinary[0], 3)} to {number(seen.ordinary[1], 3)}"
+        said += f"; ordinary subjects {format_number(seen.ordinary[0], 3)} to {format_number(seen.ordinary[1], 3)}"
     return said

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from ..log.types import SCHEMA_VERSION, Count, Model
-from ..numbers import number
-from ..text import counted
+from ..numbers import format_number
+from ..text import count_noun
 from .page import render_page
 from .plotting import Figure, figure_json
 
@@ -140,7 +140,7 @@ def _windows(found: TraceFile) -> Figure:
     layers = list(range(found.layers))
     drawn: dict[str, Any] = {
         "type": "scatter", "mode": "lines+markers", "name": "mean over facts", "meta": {"role": "allowed"}, "x": layers,
-        "y": means, "text": [f"layer {layer}: {number(mean)}" for layer, mean in zip(layers, means, strict=True)],
+        "y": means, "text": [f"layer {layer}: {format_number(mean)}" for layer, mean in zip(layers, means, strict=True)],
         "hoverinfo": "text", "marker": {"symbol": "circle", "size": 7, "opacity": 1},
     }  # fmt: skip
     layout = {
@@ -152,12 +152,12 @@ def _windows(found: TraceFile) -> Figure:
         name="windows",
         title="Where MLPs at the subject's last token bring the answer back",
         caption=f"MLP outputs of {found.window} layers at once, put back at the subject's last token of corrupted runs; the mean "
-        f"over {counted(len(found.traces), 'fact')}. Around layers {found.considered[0]} to {found.considered[-1]} a window is "
+        f"over {count_noun(len(found.traces), 'fact')}. Around layers {found.considered[0]} to {found.considered[-1]} a window is "
         "whole and without block 0, which would undo the noise; of those the gain is largest around layer "
         f"{found.suggested_layer}.",
         data=figure_json([drawn], layout),
         columns=("Layer", "Mean gain", "Facts that gain most here"),
-        rows=tuple((str(layer), number(means[layer]), str(peaks.count(layer))) for layer in layers),
+        rows=tuple((str(layer), format_number(means[layer]), str(peaks.count(layer))) for layer in layers),
     )
 
 
@@ -171,7 +171,7 @@ def _states(found: TraceFile) -> Figure:
     }  # fmt: skip
     layout = {"xaxis": {"title": {"text": "Layer whose output is put back"}, "dtick": 5}, "yaxis": {"ticks": ""}}
     rows = tuple(
-        (part.value, number(max(values)), str(values.index(max(values))), str(_having(found, part)))
+        (part.value, format_number(max(values)), str(values.index(max(values))), str(_having(found, part)))
         for part, values in effects.items()
     )
     return Figure(

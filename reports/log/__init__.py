@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from .file import LogWriter as LogWriter
     from .file import append_line as append_line
     from .file import log_bytes as log_bytes
-    from .file import log_so_far as log_so_far
+    from .file import read_unfinished_log as read_unfinished_log
     from .file import parse_log as parse_log
     from .file import read_log as read_log
     from .file import rewrite_log as rewrite_log
-    from .file import sweep as sweep
+    from .file import remove_unfinished_files as remove_unfinished_files
     from .file import write_atomic as write_atomic
 
 __all__, __getattr__, __dir__ = lazy_names(
@@ -25,11 +25,11 @@ __all__, __getattr__, __dir__ = lazy_names(
         "LogWriter": ".file",
         "append_line": ".file",
         "log_bytes": ".file",
-        "log_so_far": ".file",
+        "read_unfinished_log": ".file",
         "parse_log": ".file",
         "read_log": ".file",
         "rewrite_log": ".file",
-        "sweep": ".file",
+        "remove_unfinished_files": ".file",
         "write_atomic": ".file",
     },
 )

@@ -9,10 +9,10 @@ from pydantic import model_validator
 
 from .types import Model
 
-__all__ = ["Seen", "Sighting"]
+__all__ = ["ObservedBehaviour", "ControlObservation"]
 
 
-class Seen(StrEnum):
+class ObservedBehaviour(StrEnum):
     """What a control saw of a probe or a check: a check whose figure was not measured fails."""
 
     FIRES = "fires"
@@ -23,7 +23,7 @@ class Seen(StrEnum):
     JUDGES_NOTHING = "judges nothing"
 
 
-class Sighting(Model):
+class ControlObservation(Model):
     """What one control showed of one probe or check.
 
     `by_edit`: the control's own edit showed what was `expected`; `by_evidence`: all evidence that the probe or check brings
@@ -32,15 +32,15 @@ class Sighting(Model):
 
     kind: Literal["probe", "check"]
     name: str
-    expected: Seen
-    seen: Seen
+    expected: ObservedBehaviour
+    seen: ObservedBehaviour
     by_edit: bool
     by_evidence: bool
     ok: bool | None
     why: str = ""
 
     @model_validator(mode="after")
-    def _honest(self) -> Sighting:
+    def _honest(self) -> ControlObservation:
         if self.ok and (self.seen is not self.expected or not (self.by_edit or self.by_evidence)):
             raise ValueError(f"ok is true of {self.name!r}, of which {self.expected.value!r} was expected and not seen")
         return self

@@ -24,7 +24,7 @@ from typing import NamedTuple, Self
 from pydantic import ValidationError
 
 from ..errors import DuplicateRecord, LogError, NotFiniteRecord, OutputError
-from ..text import counted, printable
+from ..text import count_noun, printable
 from .bounded_read import LARGEST_LOG, bounded_bytes
 from .schema import RECORD, SCHEMA_VERSION, ControlRecord, EditRecord, Footer, Header
 
@@ -33,11 +33,11 @@ __all__ = [
     "LogWriter",
     "append_line",
     "log_bytes",
-    "log_so_far",
+    "read_unfinished_log",
     "parse_log",
     "read_log",
     "rewrite_log",
-    "sweep",
+    "remove_unfinished_files",
     "write_atomic",
 ]
 
@@ -128,7 +128,7 @@ class LogWriter:
             return _Tail(length=0, needs_newline=False)
         if log.footer is not None:
             raise LogError(
-                f"The log {self.path} is finished ({counted(log.footer.records, 'record')}), and a finished log is never "
+                f"The log {self.path} is finished ({count_noun(log.footer.records, 'record')}), and a finished log is never "
                 "changed; give another output folder, or move this one away."
             )
         self.existing = log
@@ -164,7 +164,7 @@ def read_log(path: Path) -> Log:
     return parse_log(log_bytes(path), path)
 
 
-def log_so_far(path: Path) -> Log | None:
+def read_unfinished_log(path: Path) -> Log | None:
     """Read a log that may be unfinished; None where there is none, or one that was cut short in its header.
 
     Raises `LogError` as `read_log` does.
@@ -326,7 +326,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         ) from error
 
 
-def sweep(folder: Path, names: Iterable[str]) -> None:
+def remove_unfinished_files(folder: Path, names: Iterable[str]) -> None:
     """Remove what a writer of the files `names` left half-written in `folder` when it was killed; it must run no more."""
     for name in names:
         for left in folder.glob(f".{glob.escape(name)}.*{_UNFINISHED}"):

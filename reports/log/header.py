@@ -11,7 +11,7 @@ from pydantic import Field
 
 from .types import Count, Model
 
-__all__ = ["BaselineValue", "CardRecord", "ModelInfo", "Prefix", "SkippedRequest", "Statistics", "Threshold"]
+__all__ = ["BaselineValue", "CardRecord", "DeclaredMetric", "ModelInfo", "PrefixRecord", "SkippedRequest", "Statistics", "ThresholdRecord"]
 
 
 class ModelInfo(Model):
@@ -38,7 +38,7 @@ class Statistics(Model):
     sha256: str | None
 
 
-class Prefix(Model):
+class PrefixRecord(Model):
     """One context prefix: made edits with (`edit`), averaged keys with (`key`) or kept for testing (`held-out`)."""
 
     family: str
@@ -46,7 +46,7 @@ class Prefix(Model):
     role: Literal["edit", "held-out", "key"]
 
 
-class Threshold(Model):
+class ThresholdRecord(Model):
     """A threshold that was in force, how it was found, and the sample that it was found on.
 
     `quantiles` of the calibration sample, by name ("0.05", "median").
@@ -58,6 +58,28 @@ class Threshold(Model):
     how: str
     sample_size: Count
     quantiles: dict[str, float] = Field(default_factory=dict)
+
+
+class DeclaredMetric(Model):
+    """A metric that a check lets the gate compare with a baseline, under the name ``CHECK/NAME``.
+
+    It is taken from the check's measurements of this `metric`, `condition` and `protocol`. A ``rate`` is passed over total, a
+    ``ratio`` is the measured value. `better` is the direction of improvement. `allowance` is how much worse it may be, as a
+    share of 1; null: it is shown and not judged.
+    """
+
+    name: str = Field(pattern=r"^[^/]+/[a-z0-9-]+$")
+    metric: str
+    condition: str
+    protocol: Literal["exact", "token-match", "probability"] | None = None
+    kind: Literal["rate", "ratio"]
+    better: Literal["higher", "lower"]
+    allowance: float | None = Field(default=None, ge=0)
+
+    @property
+    def check(self) -> str:
+        """The name of the check that declares it."""
+        return self.name.partition("/")[0]
 
 
 class CardRecord(Model):
@@ -72,6 +94,8 @@ class CardRecord(Model):
     range: str
     threshold: str
     action: str
+    metrics: list[DeclaredMetric] = Field(default_factory=list)
+    """What the gate can compare of it, beside the metrics of editguard's own checks."""
 
 
 class BaselineValue(Model):

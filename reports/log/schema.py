@@ -18,9 +18,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, TypeAdapter, field_validator, model_validator
 
-from ..verdict.prompt_outcomes import PromptOutcome, PromptResult, PromptRole
-from .control_observations import Sighting
-from .header import BaselineValue, CardRecord, ModelInfo, Prefix, SkippedRequest, Statistics, Threshold
+from .prompt_outcomes import PromptOutcome, PromptResult, PromptRole
+from .control_observations import ControlObservation
+from .header import BaselineValue, CardRecord, ModelInfo, PrefixRecord, SkippedRequest, Statistics, ThresholdRecord
 from .types import (
     DENOMINATOR,
     PERPLEXITY,
@@ -45,16 +45,16 @@ __all__ = [
     "CardRecord",
     "Condition",
     "ControlRecord",
-    "Decision",
+    "DecisionRecord",
     "EditBody",
     "EditRecord",
-    "Finding",
+    "FindingRecord",
     "Footer",
     "Generation",
     "Header",
     "HeadlineCheck",
     "Keys",
-    "Measurement",
+    "MeasurementRecord",
     "ModelInfo",
     "PERPLEXITY",
     "PERPLEXITY_RATIO",
@@ -101,12 +101,12 @@ class Header(Model):
     unused: list[str] = Field(default_factory=list)
     """What the source holds and the audit does not use, one sentence each."""
     statistics: Statistics
-    prefixes: list[Prefix] = Field(default_factory=list)
+    prefixes: list[PrefixRecord] = Field(default_factory=list)
     settings: dict[str, Scalar] = Field(default_factory=dict)
     """Constants of the search for v* as asked for; an editor may have its own."""
     perplexity_corpus_sha256: str = ""
     policy: dict[str, JsonValue]
-    thresholds: list[Threshold] = Field(default_factory=list)
+    thresholds: list[ThresholdRecord] = Field(default_factory=list)
     cards: list[CardRecord] = Field(default_factory=list)
     """Of every probe and check that was registered, so that a reader needs neither them nor their packages."""
     baseline: list[BaselineValue] = Field(default_factory=list)
@@ -135,7 +135,7 @@ class Header(Model):
 # ----------------------------------------------------------------------------------------------------------- edits
 
 
-class Finding(Model):
+class FindingRecord(Model):
     """What one probe saw in one request, with the threshold that it was held against."""
 
     probe: str
@@ -147,7 +147,7 @@ class Finding(Model):
     details: dict[str, Scalar] = Field(default_factory=dict)
 
 
-class Decision(Model):
+class DecisionRecord(Model):
     """What the policy decided before a weight was touched; `editor` is null where the edit was refused."""
 
     action: Literal["allow", "rewrite", "refuse"]
@@ -155,7 +155,7 @@ class Decision(Model):
     reasons: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
-    def _says_why(self) -> Decision:
+    def _says_why(self) -> DecisionRecord:
         if self.action == "refuse" and not self.reasons:
             raise ValueError("a refused edit has no reason, but must say why")
         if self.action != "refuse" and self.editor is None:
@@ -197,7 +197,7 @@ class Update(Model):
     """The engine that v* was sought with in the end."""
 
 
-class Measurement(Model):
+class MeasurementRecord(Model):
     """What one check measured on the edited model, with its counts and the verdict of its threshold.
 
     A `PERPLEXITY_RATIO` that is null was taken and is not finite: the model collapsed. A check that could not take it leaves
@@ -220,7 +220,7 @@ class Measurement(Model):
     message: str = ""
 
     @model_validator(mode="after")
-    def _honest(self) -> Measurement:
+    def _honest(self) -> MeasurementRecord:
         check_counts(self.passed, self.failed, self.not_judged, self.total)
         if self.value is None and self.verdict == "pass":
             raise ValueError("verdict 'pass' has no value, but what was not measured is 'unmeasured' and never passes")
@@ -278,11 +278,11 @@ class EditBody(Model):
     """Prompts of the file that no check judges."""
     prompts: list[PromptOutcome] = Field(default_factory=list)
     """What became of each prompt that the edit must not change."""
-    findings: list[Finding] = Field(default_factory=list)
-    decision: Decision
+    findings: list[FindingRecord] = Field(default_factory=list)
+    decision: DecisionRecord
     keys: Keys | None = None
     update: Update | None = None
-    measurements: list[Measurement] = Field(default_factory=list)
+    measurements: list[MeasurementRecord] = Field(default_factory=list)
     generations: list[Generation] = Field(default_factory=list)
     outcome: Literal["committed", "rolled-back", "refused", "errored"]
     verdict: Literal["pass", "fail", "refused"]
@@ -326,7 +326,7 @@ class ControlRecord(EditBody):
     kind: Literal["control"] = "control"
     expect: Literal["collapse", "sound"]
     ok: bool
-    sightings: list[Sighting] = Field(default_factory=list)
+    sightings: list[ControlObservation] = Field(default_factory=list)
     """None in the first logs of version 1."""
     tried: list[str] = Field(default_factory=list)
     """Candidates that were made before this one and did not show what they must."""

@@ -17,13 +17,13 @@ from pathlib import PurePath
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from ..gate.comparison_rows import headline, lapse, said_of
+from ..gate.comparison_rows import describe_gate, describe_lapsed_override, describe_override
 from ..gate.result import Gate, Override
 from ..log.file import Log
-from ..text import shortened, visible
+from ..text import shorten, visible
 from ..verdict.digest import Digest, digest
-from ..verdict.edit_sequence import said_of_sequence
-from ..verdict.edit_story import Decided, Story
+from ..verdict.edit_sequence import describe_sequence
+from ..verdict.edit_story import EditDecision, EditSummary
 from ..verdict.explanation import Explanation, explain
 from ..verdict.reasons import control_fault
 
@@ -95,7 +95,7 @@ def _properties(found: Digest) -> dict[str, str]:
         "source_sha256": header.source_sha256,
         "policy_sha256": header.policy_sha256,
         "seed": str(header.seed),
-        **({} if summary.sequence is None else {"sequence": said_of_sequence(summary.sequence, summary.edits)}),
+        **({} if summary.sequence is None else {"sequence": describe_sequence(summary.sequence, summary.edits)}),
     }
 
 
@@ -108,9 +108,9 @@ def _edits(found: Digest) -> Iterator[_Case]:
         yield _Case(f"{source}.{group}", story.record.id, story.record.seconds, end)
 
 
-def _edit_end(story: Story, explanation: Explanation | None, refused_is_allowed: bool) -> _End | None:
+def _edit_end(story: EditSummary, explanation: Explanation | None, refused_is_allowed: bool) -> _End | None:
     record = story.record
-    if explanation is None or not (story.faults or story.decided is Decided.REFUSED):
+    if explanation is None or not (story.faults or story.decided is EditDecision.REFUSED):
         return None
     details = _details(story, explanation)
     if record.outcome == "errored":
@@ -121,7 +121,7 @@ def _edit_end(story: Story, explanation: Explanation | None, refused_is_allowed:
     return _End(tag, "refused", explanation.why, details)
 
 
-def _details(story: Story, explanation: Explanation) -> str:
+def _details(story: EditSummary, explanation: Explanation) -> str:
     """Return the edit, what was found and decided, why it failed and what to do, a line each."""
     record = story.record
     lines = [
@@ -158,25 +158,25 @@ def _verdict(found: Digest) -> _Case:
 
 def _since(gate: Gate | None, overrides: Sequence[Override]) -> Iterator[tuple[str, str]]:
     if gate is None:
-        yield from (("override", said_of(one)) for one in overrides)
+        yield from (("override", describe_override(one)) for one in overrides)
         return
     yield from (("baseline", gate.baseline), ("gate", gate.standing))
     if gate.override is not None:
-        yield "override", said_of(gate.override)
-    yield from (("override-not-in-force", lapse(one)) for one in gate.lapsed)
+        yield "override", describe_override(gate.override)
+    yield from (("override-not-in-force", describe_lapsed_override(one)) for one in gate.lapsed)
 
 
 def _gate(gate: Gate | None, overrides: Sequence[Override]) -> Iterator[_Case]:
     if gate is None:
         if overrides:
-            yield _Case("audit", "gate", 0.0, _End("skipped", "override", said_of(overrides[-1])))
+            yield _Case("audit", "gate", 0.0, _End("skipped", "override", describe_override(overrides[-1])))
         return
     if gate.standing == "open":
         yield _Case("audit", "gate", 0.0, None)
         return
-    grounds = [*(f"{one.key}: {one.message}" for one in gate.closings), *map(lapse, gate.lapsed)]
+    grounds = [*(f"{one.key}: {one.message}" for one in gate.closings), *map(describe_lapsed_override, gate.lapsed)]
     tag, kind = ("failure", "closed") if gate.standing == "closed" else ("skipped", "override")
-    yield _Case("audit", "gate", 0.0, _End(tag, kind, headline(gate), "\n".join(map(_text, grounds))))
+    yield _Case("audit", "gate", 0.0, _End(tag, kind, describe_gate(gate), "\n".join(map(_text, grounds))))
 
 
 def _append(suite: ElementTree.Element, case: _Case) -> None:
@@ -194,4 +194,4 @@ def _part(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    return visible(shortened(text, _MOST))
+    return visible(shorten(text, _MOST))

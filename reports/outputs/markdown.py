@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..gate.comparison_rows import headline, lapse, said_of
+from ..gate.comparison_rows import describe_gate, describe_lapsed_override, describe_override
 from ..gate.result import Gate, Override
 from ..log.file import Log
 from ..log.schema import ControlRecord, Header, Rate
-from ..numbers import percent, ratio
-from ..text import counted, shortened
+from ..numbers import format_percent, format_ratio
+from ..text import count_noun, shorten
 from ..verdict.digest import Digest, digest
-from ..verdict.edit_sequence import said_of_sequence
-from ..verdict.edit_story import Decided, Result, Story
+from ..verdict.edit_sequence import describe_sequence
+from ..verdict.edit_story import EditDecision, EditVerdict, EditSummary
 from ..verdict.explanation import explain
 from ..verdict.reasons import control_fault, not_controlled
 from ..verdict.summary import Summary
-from .markdown_escaping import escaped, grid
+from ..markdown_escaping import escaped, grid
 
 __all__ = ["MOST_ROWS", "render_markdown"]
 
@@ -48,20 +48,20 @@ def _lines(found: Digest, gate: Gate | None, overrides: Sequence[Override]) -> I
     itself = _MARKS[summary.verdict]
     yield f"## editguard: {itself if standing is None else f'{_GATES[standing]}; the audit itself: {itself}'}"
     yield ""
-    yield from (f"- {escaped(shortened(said, _MOST_OF_GATE))}" for said in _since(gate, overrides))
+    yield from (f"- {escaped(shorten(said, _MOST_OF_GATE))}" for said in _since(gate, overrides))
     yield from (f"- {_text(reason)}" for reason in summary.reasons[:MOST_ROWS])
     yield ""
     yield from grid(
         ["edits", "allowed", "rewritten", "refused", "failed", "collapsed", "need a prefix", "worst perplexity ratio"],
         [[*map(str, (summary.edits, summary.allowed, summary.rewritten, summary.refused, summary.failed, summary.collapsed,
-                     summary.needs_prefix)), ratio(summary.worst_perplexity_ratio)]],
+                     summary.needs_prefix)), format_ratio(summary.worst_perplexity_ratio)]],
     )  # fmt: skip
     if summary.sequence is not None:
         yield ""
-        yield f"In sequence: {said_of_sequence(summary.sequence, summary.edits)}."
+        yield f"In sequence: {describe_sequence(summary.sequence, summary.edits)}."
     if summary.skipped_invalid:
         yield ""
-        yield f"{counted(summary.skipped_invalid, 'wrong record was', 'wrong records were')} left out."
+        yield f"{count_noun(summary.skipped_invalid, 'wrong record was', 'wrong records were')} left out."
     yield from _leaks(summary)
     yield from _edits(found.stories, found.header)
     yield from _rates(summary.counts, summary.efficacy_by_family)
@@ -71,18 +71,18 @@ def _lines(found: Digest, gate: Gate | None, overrides: Sequence[Override]) -> I
 
 def _since(gate: Gate | None, overrides: Sequence[Override]) -> Iterator[str]:
     if gate is None:
-        yield from map(said_of, overrides[-MOST_ROWS:])
+        yield from map(describe_override, overrides[-MOST_ROWS:])
         return
-    yield headline(gate)
+    yield describe_gate(gate)
     yield from (f"{one.key}: {one.message}" for one in gate.closings)
     yield from (f"accepted: {message}" for message in gate.accepted)
-    yield from map(lapse, gate.lapsed[:MOST_ROWS])
+    yield from map(describe_lapsed_override, gate.lapsed[:MOST_ROWS])
 
 
-def _edits(stories: Sequence[Story], header: Header) -> Iterator[str]:
-    failed = [story for story in stories if story.result is Result.FAILED]
-    refused = [story for story in stories if story.result is Result.REFUSED]
-    rewritten = [story for story in stories if story.result is Result.PASSED and story.decided is Decided.REWRITTEN]
+def _edits(stories: Sequence[EditSummary], header: Header) -> Iterator[str]:
+    failed = [story for story in stories if story.result is EditVerdict.FAILED]
+    refused = [story for story in stories if story.result is EditVerdict.REFUSED]
+    rewritten = [story for story in stories if story.result is EditVerdict.PASSED and story.decided is EditDecision.REWRITTEN]
     yield from _table("Failed", failed, header)
     yield from _table("Refused", refused, header)
     yield from _table("Rewritten", rewritten, header)
@@ -93,10 +93,10 @@ def _leaks(summary: Summary) -> Iterator[str]:
     for what, rate in asked:
         if rate.total:
             yield ""
-            yield f"{rate.failed} of {counted(rate.total, 'prompt')} {what} {'leaks' if rate.failed == 1 else 'leak'}."
+            yield f"{rate.failed} of {count_noun(rate.total, 'prompt')} {what} {'leaks' if rate.failed == 1 else 'leak'}."
 
 
-def _table(title: str, stories: Sequence[Story], header: Header) -> Iterator[str]:
+def _table(title: str, stories: Sequence[EditSummary], header: Header) -> Iterator[str]:
     if not stories:
         return
     yield ""
@@ -107,7 +107,7 @@ def _table(title: str, stories: Sequence[Story], header: Header) -> Iterator[str
     yield from grid(
         ["edit", "subject", "new target", "perplexity ratio", "why", *(["what to do"] if advised else [])],
         [
-            [_text(one.record.id), _text(one.record.subject), _text(one.record.target_new), ratio(one.ratio),
+            [_text(one.record.id), _text(one.record.subject), _text(one.record.target_new), format_ratio(one.ratio),
              _text(why.why if why else ""), *([_text(why.advice if why else "")] if advised else [])]
             for one, why in explained
         ],
@@ -127,14 +127,14 @@ def _rates(counts: dict[str, Rate], families: dict[str, Rate]) -> Iterator[str]:
     yield from grid(
         ["what", "passed", "failed", "not judged", "total", "rate"],
         [
-            [_text(name), *map(str, (rate.passed, rate.failed, rate.not_judged, rate.total)), percent(rate.rate)]
+            [_text(name), *map(str, (rate.passed, rate.failed, rate.not_judged, rate.total)), format_percent(rate.rate)]
             for name, rate in measured[:MOST_ROWS]
         ],
     )
     yield from _rest(len(measured), "rate")
 
 
-def _controls(controls: Sequence[Story]) -> Iterator[str]:
+def _controls(controls: Sequence[EditSummary]) -> Iterator[str]:
     yield ""
     yield "### Controls"
     yield ""
@@ -144,7 +144,7 @@ def _controls(controls: Sequence[Story]) -> Iterator[str]:
     yield from grid(
         ["control", "to show", "perplexity ratio", "shown"],
         [
-            [_text(one.record.id), one.record.expect if isinstance(one.record, ControlRecord) else "", ratio(one.ratio),
+            [_text(one.record.id), one.record.expect if isinstance(one.record, ControlRecord) else "", format_ratio(one.ratio),
              _text(control_fault(one) or "yes")]
             for one in controls[:MOST_ROWS]
         ],
@@ -183,4 +183,4 @@ def _provenance(found: Digest) -> Iterator[str]:
 
 
 def _text(text: str) -> str:
-    return escaped(shortened(text, _MOST))
+    return escaped(shorten(text, _MOST))

@@ -15,7 +15,7 @@ from ..log.file import Log
 from ..log.schema import EditBody
 from ..reproduction.tables import encodable
 from ..verdict.digest import digest
-from ..verdict.edit_story import Story
+from ..verdict.edit_story import EditSummary
 
 __all__ = ["EDITS", "MEASUREMENTS", "edits_table", "measurements_table"]
 
@@ -58,7 +58,7 @@ def _head(record: EditBody) -> dict[str, Any]:
     return {"id": record.id, "index": record.index, "group": record.group}
 
 
-def _edit(story: Story) -> dict[str, Any]:
+def _edit(story: EditSummary) -> dict[str, Any]:
     record, keys, update = story.record, story.record.keys, story.record.update
     asked = record.model_dump(
         include={"subject", "prompt", "target_new", "target_true", "outcome", "verdict", "seconds"}

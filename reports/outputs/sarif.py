@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..log.file import Log
-from ..text import counted, shortened, visible
+from ..text import count_noun, shorten, visible
 from ..verdict.digest import Digest, digest
 from ..verdict.reasons import incomplete_reasons, void_reasons
 from .sarif_results import location, results
@@ -94,7 +94,7 @@ def _notifications(log: Log, found: Digest) -> Iterator[dict[str, Any]]:
         named = "; ".join(f"{one.where}: {one.message}" for one in skipped[:_NAMED])
         more = f"; and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
         yield _notification(
-            "audit/skipped-records", "warning", f"{counted(len(skipped), 'wrong record')} left out: {named}{more}"
+            "audit/skipped-records", "warning", f"{count_noun(len(skipped), 'wrong record')} left out: {named}{more}"
         )
 
 
@@ -112,7 +112,7 @@ def _utc(created: str) -> str | None:
 def _shown(value: Any) -> Any:
     """Return `value` with each text in it fit to be shown, and no text that a reader takes for a link."""
     if isinstance(value, str):
-        return visible(shortened(value, _MOST)).replace("](", "] (")
+        return visible(shorten(value, _MOST)).replace("](", "] (")
     if isinstance(value, dict):
         return {name: _shown(one) for name, one in value.items()}
     return [_shown(one) for one in value] if isinstance(value, list) else value

@@ -12,10 +12,10 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from ..log.schema import Finding, HeadlineCheck, Measurement
-from ..numbers import number
+from ..log.schema import FindingRecord, HeadlineCheck, MeasurementRecord
+from ..numbers import format_number
 from ..verdict.digest import Digest
-from ..verdict.edit_story import Decided, Story
+from ..verdict.edit_story import EditDecision, EditSummary
 from ..verdict.explanation import Explanation, explain
 from .sarif_rules import ERRORED, FAILED, NOT_RESTORED, REFUSED, rule_id
 
@@ -41,10 +41,10 @@ def results(found: Digest, places: Mapping[str, int]) -> Iterator[dict[str, Any]
             yield _plain(one, story, explanation, found.header.source, places)
 
 
-def _of(story: Story, refused_is_allowed: bool) -> Iterator[_Result]:
+def _of(story: EditSummary, refused_is_allowed: bool) -> Iterator[_Result]:
     """Yield what there is to say of one edit; what no finding and no measurement says, a rule of the audit does."""
     record = story.record
-    refused = story.decided is Decided.REFUSED
+    refused = story.decided is EditDecision.REFUSED
     closes = bool(story.faults) or (refused and not refused_is_allowed)
     findings = [_finding(one, refused and closes, closes) for one in record.findings if one.level != "ok"]
     yield from findings
@@ -60,7 +60,7 @@ def _of(story: Story, refused_is_allowed: bool) -> Iterator[_Result]:
         yield _Result(FAILED, "error", "; ".join(story.faults))
 
 
-def _explained(story: Story, failed: Sequence[Measurement]) -> bool:
+def _explained(story: EditSummary, failed: Sequence[MeasurementRecord]) -> bool:
     """Return whether the measurements that failed say all: of a collapse that is the perplexity's alone."""
     if story.own_faults:
         return False
@@ -68,16 +68,16 @@ def _explained(story: Story, failed: Sequence[Measurement]) -> bool:
     return any(one.check == HeadlineCheck.PERPLEXITY.value for one in failed) if collapsed else bool(failed)
 
 
-def _finding(one: Finding, refused: bool, closes: bool) -> _Result:
+def _finding(one: FindingRecord, refused: bool, closes: bool) -> _Result:
     grave = refused if one.level == "risk" else closes
     level = "note" if one.level == "notice" else "error" if grave else "warning"
     figures = {"value": one.value, "threshold": one.threshold, "unit": one.unit, "details": dict(one.details)}
     return _Result(rule_id("probe", one.probe), level, one.message, figures)
 
 
-def _measurement(one: Measurement, level: str) -> _Result:
-    ended = "was not measured" if one.verdict == "unmeasured" else f"is {number(one.value)}"
-    allowed = "" if one.threshold is None else f", allowed is {number(one.threshold)}"
+def _measurement(one: MeasurementRecord, level: str) -> _Result:
+    ended = "was not measured" if one.verdict == "unmeasured" else f"is {format_number(one.value)}"
+    allowed = "" if one.threshold is None else f", allowed is {format_number(one.threshold)}"
     text = f"{one.metric} ({one.condition}) {ended}{allowed}" + (f": {one.message}" if one.message else "")
     counts = {"passed": one.passed, "failed": one.failed, "notJudged": one.not_judged, "total": one.total}
     figures = {"value": one.value, "baseline": one.baseline, "threshold": one.threshold, "unit": one.unit, **counts}
@@ -85,7 +85,7 @@ def _measurement(one: Measurement, level: str) -> _Result:
 
 
 def _plain(
-    one: _Result, story: Story, explanation: Explanation | None, source: str, places: Mapping[str, int]
+    one: _Result, story: EditSummary, explanation: Explanation | None, source: str, places: Mapping[str, int]
 ) -> dict[str, Any]:
     record = story.record
     fingerprint = _hash([one.rule, record.id, *one.part])

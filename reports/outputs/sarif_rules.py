@@ -7,7 +7,7 @@ from typing import Any
 
 from ..log.file import Log
 from ..log.schema import CardRecord
-from .markdown_escaping import escaped
+from ..markdown_escaping import escaped
 
 __all__ = ["ERRORED", "FAILED", "NOT_RESTORED", "REFUSED", "rule_id", "rules"]
 

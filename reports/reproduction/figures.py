@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ..html.plotting import Figure, Mark, figure_json, hover, spread, thin_note, trace
-from ..numbers import number
-from ..text import counted
+from ..numbers import format_number
+from ..text import count_noun
 from .schema import Curves, Group, Heat, Scatter
 
 __all__ = ["draw"]
@@ -64,7 +64,7 @@ def _said(picture: Scatter | Curves, group: Group, label: str, x: float, y: floa
         yield hover(label)
     for title, value in ((picture.x_title, x), (picture.y_title, y)):
         if title:
-            yield f"{hover(title)}: {number(value)}"
+            yield f"{hover(title)}: {format_number(value)}"
 
 
 def _scatter(picture: Scatter) -> Figure:
@@ -120,13 +120,13 @@ def _axis(title: str, log: bool = False) -> dict[str, Any]:
 
 def _undrawable(found: Iterable[_Drawable]) -> str:
     many = sum(one.undrawable for one in found)
-    what = counted(many, "point is", "points are")
+    what = count_noun(many, "point is", "points are")
     return f" {what} zero or below and not drawn: the axis is logarithmic." if many else ""
 
 
 def _mean(values: Sequence[float]) -> str:
     # Divided first: a sum of perplexities after collapse can exceed the largest float.
-    return number(math.fsum(value / len(values) for value in values)) if values else "–"
+    return format_number(math.fsum(value / len(values) for value in values)) if values else "–"
 
 
 # ----------------------------------------------------------------------------------------------------------- grids
@@ -195,7 +195,7 @@ def _bar(picture: Heat, colours: list[list[float | None]]) -> dict[str, Any]:
     at = list(range(low, high + 1, max(1, math.ceil((high - low) / _MOST_DECADES))))
     if len(at) < 2:
         ends = sorted({min(logarithms), max(logarithms)})
-        return title | {"tickvals": ends, "ticktext": [number(10**one, 2) for one in ends]}
+        return title | {"tickvals": ends, "ticktext": [format_number(10**one, 2) for one in ends]}
     return title | {"tickvals": at, "ticktext": [f"10<sup>{one}</sup>" for one in at]}
 
 
@@ -207,7 +207,7 @@ def _crosses(picture: Heat, name: str, symbol: str, cells: Sequence[_Cell]) -> d
 def _told(picture: Heat, row: int, column: int, value: float | None) -> str:
     places = ((picture.y_title, picture.y[row]), (picture.x_title, picture.x[column]))
     lines = [f"{hover(title)}: {hover(label)}" if title else hover(label) for title, label in places]
-    return "<br>".join([*lines, f"{hover(picture.z_title)}: {number(value)}"])
+    return "<br>".join([*lines, f"{hover(picture.z_title)}: {format_number(value)}"])
 
 
 def _labelled(title: str, labels: Sequence[str]) -> dict[str, Any]:
@@ -222,4 +222,4 @@ def _extremes(picture: Heat, label: str, row: Sequence[float | None]) -> tuple[s
     if not measured:
         return (label, "0", *["–"] * 4)
     low, high = min(measured, key=lambda one: one[0]), max(measured, key=lambda one: one[0])
-    return (label, str(len(measured)), number(low[0]), low[1], number(high[0]), high[1])
+    return (label, str(len(measured)), format_number(low[0]), low[1], format_number(high[0]), high[1])

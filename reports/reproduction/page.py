@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..html.page import render_page
 from ..html.plotting import Figure
-from ..numbers import number
+from ..numbers import format_number
 from .figures import draw
 from .schema import Agreement, Cell, Claim, Experiment, Reproduction, Table, edited
 
@@ -101,7 +101,7 @@ def _cell(value: Cell) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return value if isinstance(value, str) else number(value)
+    return value if isinstance(value, str) else format_number(value)
 
 
 def _duration(seconds: float) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ..log.file import sweep, write_atomic
+from ..log.file import remove_unfinished_files, write_atomic
 from .schema import Cell, Reproduction, Table
 
 __all__ = ["encodable", "remove_tables", "write_tables"]
@@ -46,7 +46,7 @@ def remove_tables(folder: Path, before: Reproduction | None, found: Reproduction
     old, new = (
         {table.name for one in run.experiments for table in one.tables} if run else set() for run in (before, found)
     )
-    sweep(folder, [f"{name}{suffix}" for name in old | new for suffix in (_CSV, _PARQUET)])
+    remove_unfinished_files(folder, [f"{name}{suffix}" for name in old | new for suffix in (_CSV, _PARQUET)])
     for name in old - new:
         for suffix in (_CSV, _PARQUET):
             (folder / f"{name}{suffix}").unlink(missing_ok=True)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..numbers import number
-from ..outputs.markdown_escaping import escaped, grid
-from ..text import counted
+from ..numbers import format_number
+from ..markdown_escaping import escaped, grid
+from ..text import count_noun
 from .schema import Cell, Experiment, Reproduction, Table, edited
 
 __all__ = ["MOST_ROWS", "render_markdown"]
@@ -27,7 +27,7 @@ def _lines(found: Reproduction, mark: str) -> Iterator[str]:
     yield f"{mark} The Fall of ROME on {escaped(found.model)}"
     yield ""
     yield (
-        f"Layer {found.layer} of {found.layers}, {counted(found.requests, 'request')} of {escaped(found.source)}, seed "
+        f"Layer {found.layer} of {found.layers}, {count_noun(found.requests, 'request')} of {escaped(found.source)}, seed "
         f"{found.seed}, C from {escaped(found.statistics)}. Edited: {escaped(edited(found.cases))}."
     )
     for one in found.experiments:
@@ -62,7 +62,7 @@ def _table(table: Table) -> Iterator[str]:
     yield from grid(table.columns, [[*map(_cell, row)] for row in table.rows[:MOST_ROWS]])
     if len(table.rows) > MOST_ROWS:
         yield ""
-        yield f"{counted(len(table.rows) - MOST_ROWS, 'more row is', 'more rows are')} in {table.name}.csv."
+        yield f"{count_noun(len(table.rows) - MOST_ROWS, 'more row is', 'more rows are')} in {table.name}.csv."
     if table.note:
         yield ""
         yield escaped(table.note)
@@ -73,4 +73,4 @@ def _cell(value: Cell) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return escaped(value) if isinstance(value, str) else number(value)
+    return escaped(value) if isinstance(value, str) else format_number(value)

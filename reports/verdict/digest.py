@@ -19,23 +19,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from ..html.prompt_views import FLIPS, LEAKS, OTHER_FACTS, judged_by_made_neighbours, prompt_rate
+from .prompt_views import FLIPS, LEAKS, OTHER_FACTS, judged_by_made_neighbours, prompt_rate
 from ..log.file import Log
 from ..log.schema import PERPLEXITY, Condition, EditRecord, Header, HeadlineCheck, Protocol, Rate
-from .edit_sequence import sequence_of
-from .edit_story import HEADLINE_PROTOCOL, Decided, Story, collapse_bound, judges_leaks, tell
-from .explanation import listed
+from .edit_sequence import tally_sequence
+from .edit_story import HEADLINE_PROTOCOL, EditDecision, EditSummary, collapse_bound, judges_leaks, summarise_edits
+from .explanation import list_explanations
 from .rates import (
-    conditions,
-    families,
-    judged,
+    measured_conditions,
+    prefix_families,
+    is_judged,
     mean_share,
     mean_value,
     perplexity_lost,
-    pooled,
-    prefixed,
-    served,
-    unprefixed,
+    pool_rate,
+    prefixed_rate,
+    served_rate,
+    unprefixed_rate,
 )
 from .reasons import fail_reasons, may_ship, not_controlled, pass_reason, ship_reasons, void_reasons
 from .summary import MOST_EXPLAINED, ControlTally, ExplainedEdit, Summary
@@ -66,8 +66,8 @@ class Digest:
 
     summary: Summary
     header: Header
-    stories: tuple[Story, ...]
-    controls: tuple[Story, ...]
+    stories: tuple[EditSummary, ...]
+    controls: tuple[EditSummary, ...]
     efficacy: tuple[FamilyRow, ...]
     seconds: float | None
     torn: bool
@@ -81,8 +81,8 @@ def summarise(log: Log) -> Summary:
 def digest(log: Log) -> Digest:
     """Return `log` as data for rendering, with its verdict."""
     bound = collapse_bound(log.header)
-    stories = tell(log.edits, bound, leaks_judged=judges_leaks(log.header))
-    controls = tell(log.controls, bound)
+    stories = summarise_edits(log.edits, bound, leaks_judged=judges_leaks(log.header))
+    controls = summarise_edits(log.controls, bound)
     return Digest(
         summary=_summary(log, stories, controls, bound),
         header=log.header,
@@ -94,16 +94,16 @@ def digest(log: Log) -> Digest:
     )
 
 
-def _summary(log: Log, stories: Sequence[Story], controls: Sequence[Story], bound: float) -> Summary:
+def _summary(log: Log, stories: Sequence[EditSummary], controls: Sequence[EditSummary], bound: float) -> Summary:
     void = list(void_reasons(log, controls))
     fail = list(fail_reasons(log, stories))
     verdict: Literal["void", "fail", "pass"] = "void" if void else "fail" if fail else "pass"
     shippable = may_ship(log, stories, verdict)
     explained = [
         ExplainedEdit(id=story.record.id, result=story.result.value, why=one.why, advice=one.advice, leak=one.leak)
-        for story, one in listed(stories, log.header)
+        for story, one in list_explanations(stories, log.header)
     ]
-    made = [s for s in stories if s.decided is not Decided.REFUSED]
+    made = [s for s in stories if s.decided is not EditDecision.REFUSED]
     ratios = [s.ratio for s in made if s.ratio is not None]
     counts = _counts(log.edits)
     model = log.header.model
@@ -116,9 +116,9 @@ def _summary(log: Log, stories: Sequence[Story], controls: Sequence[Story], boun
         model_fingerprint=model.fingerprint,
         layer=log.header.layer,
         edits=len(stories),
-        allowed=sum(s.decided is Decided.ALLOWED for s in stories),
-        rewritten=sum(s.decided is Decided.REWRITTEN for s in stories),
-        refused=sum(s.decided is Decided.REFUSED for s in stories),
+        allowed=sum(s.decided is EditDecision.ALLOWED for s in stories),
+        rewritten=sum(s.decided is EditDecision.REWRITTEN for s in stories),
+        refused=sum(s.decided is EditDecision.REFUSED for s in stories),
         failed=sum(bool(s.faults) for s in stories),
         collapsed=sum(s.collapsed for s in stories),
         skipped_invalid=len(log.header.skipped_invalid),
@@ -136,11 +136,11 @@ def _summary(log: Log, stories: Sequence[Story], controls: Sequence[Story], boun
         generalization=counts["generalization"].rate,
         locality=_locality(log.edits, counts["locality"]),
         counts=counts,
-        judged=_judged(log.edits),
+        is_judged=_judged(log.edits),
         controls=ControlTally(total=len(log.controls), ok=sum(c.ok for c in log.controls)),
         controls_ok=bool(log.controls) and not void,
         not_controlled=not_controlled(log.controls),
-        sequence=sequence_of(log),
+        sequence=tally_sequence(log),
         may_ship=shippable,
         leaks=prompt_rate(log.edits, HeadlineCheck.LOCALITY.value, LEAKS),
         flips=prompt_rate(log.edits, HeadlineCheck.LOCALITY.value, FLIPS),
@@ -155,11 +155,11 @@ def _summary(log: Log, stories: Sequence[Story], controls: Sequence[Story], boun
 def _counts(edits: Sequence[EditRecord]) -> dict[str, Rate]:
     counts = {}
     for name, (check, protocol) in _POOLED.items():
-        without, under = unprefixed(edits, check, protocol), prefixed(edits, check, protocol)
+        without, under = unprefixed_rate(edits, check, protocol), prefixed_rate(edits, check, protocol)
         counts[f"{name}_unprefixed"] = without
         counts[f"{name}_prefixed"] = under
         if check is HeadlineCheck.EFFICACY:
-            counts[f"{name}_served"] = served(edits, check, protocol)
+            counts[f"{name}_served"] = served_rate(edits, check, protocol)
         if name in ("generalization", "locality"):
             counts[name] = without if without.total else under
     return counts
@@ -169,15 +169,15 @@ def _judged(edits: Sequence[EditRecord]) -> dict[str, int]:
     """Return for each of the counts in how many edits the policy judges it: what is only shown decides nothing."""
     asked = [(name, condition) for name in _POOLED for condition in (Condition.UNPREFIXED, Condition.PREFIXED)]
     return {
-        f"{name}_{condition.value}": sum(judged(edit, *_POOLED[name], condition) for edit in edits)
+        f"{name}_{condition.value}": sum(is_judged(edit, *_POOLED[name], condition) for edit in edits)
         for name, condition in (*asked, (HeadlineCheck.EFFICACY.value, Condition.SERVED))
     }
 
 
 def _by_family(edits: Sequence[EditRecord]) -> dict[str, Rate]:
     return {
-        name: pooled(edits, HeadlineCheck.EFFICACY, HEADLINE_PROTOCOL, [f"{Condition.FAMILY.value}{name}"])
-        for name in families(edits, HeadlineCheck.EFFICACY)
+        name: pool_rate(edits, HeadlineCheck.EFFICACY, HEADLINE_PROTOCOL, [f"{Condition.FAMILY.value}{name}"])
+        for name in prefix_families(edits, HeadlineCheck.EFFICACY)
     }
 
 
@@ -192,10 +192,10 @@ def _locality(edits: Sequence[EditRecord], rate: Rate) -> float | None:
 
 
 def _efficacy_rows(edits: Sequence[EditRecord]) -> Iterator[FamilyRow]:
-    found = conditions(edits, HeadlineCheck.EFFICACY)
+    found = measured_conditions(edits, HeadlineCheck.EFFICACY)
     first = [c.value for c in (Condition.UNPREFIXED, Condition.PREFIXED, Condition.SERVED)]
     for condition in [*(c for c in first if c in found), *(c for c in found if c not in first)]:
-        by_protocol = {p: pooled(edits, HeadlineCheck.EFFICACY, p, [condition]) for p in Protocol}
+        by_protocol = {p: pool_rate(edits, HeadlineCheck.EFFICACY, p, [condition]) for p in Protocol}
         measured = {protocol: rate for protocol, rate in by_protocol.items() if rate.total}
         shares = {p: mean_share(edits, HeadlineCheck.EFFICACY, p, condition) for p in measured}
         yield FamilyRow(condition, measured, shares)

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ..log.file import Log
-from ..log.schema import EditRecord, Footer, Measurement
+from ..log.schema import EditRecord, Footer, MeasurementRecord
 from ..log.types import DRIFT, DRIFT_NORM, DRIFT_RATIO, Count, Model, Rate
-from ..numbers import number, ratio
-from ..text import counted, named
+from ..numbers import format_number, format_ratio
+from ..text import count_noun, quote_names
 
-__all__ = ["Moved", "SequenceTally", "closes", "moved", "said_of_sequence", "sequence_of", "sequence_reasons"]
+__all__ = ["SequenceDrift", "SequenceTally", "closes_sequence", "sequence_drift", "describe_sequence", "tally_sequence", "sequence_reasons"]
 
 
 class SequenceTally(Model):
@@ -30,25 +30,25 @@ class SequenceTally(Model):
     """How many of the kept edits the model said at the end, as they are served; null while the audit is unfinished."""
 
 
-class Moved(NamedTuple):
+class SequenceDrift(NamedTuple):
     """What one edit of a sequence measured of the accumulated drift; None where it measured none."""
 
-    ratio: Measurement | None
-    norm: Measurement | None
+    format_ratio: MeasurementRecord | None
+    norm: MeasurementRecord | None
 
 
-def moved(record: EditRecord) -> Moved:
+def sequence_drift(record: EditRecord) -> SequenceDrift:
     """Return how far the model was moved with the edit of `record` in it."""
     found = {one.metric: one for one in record.measurements if one.check == DRIFT}
-    return Moved(found.get(DRIFT_RATIO), found.get(DRIFT_NORM))
+    return SequenceDrift(found.get(DRIFT_RATIO), found.get(DRIFT_NORM))
 
 
-def sequence_of(log: Log) -> SequenceTally | None:
+def tally_sequence(log: Log) -> SequenceTally | None:
     """Return what is to be said of the sequence; None where each edit was undone before the next."""
     if not log.header.in_sequence:
         return None
     kept = [record for record in log.edits if _kept(record)]
-    last = moved(kept[-1]) if kept else Moved(None, None)
+    last = sequence_drift(kept[-1]) if kept else SequenceDrift(None, None)
     return SequenceTally(
         kept=len(kept),
         closed=next(_closing(log), None),
@@ -58,13 +58,13 @@ def sequence_of(log: Log) -> SequenceTally | None:
     )
 
 
-def said_of_sequence(tally: SequenceTally, edits: int) -> str:
+def describe_sequence(tally: SequenceTally, edits: int) -> str:
     """Return the tally of `edits` as one clause in words."""
-    said = f"{tally.kept} of {counted(edits, 'edit')} kept in the model"
+    said = f"{tally.kept} of {count_noun(edits, 'edit')} kept in the model"
     if tally.closed is not None:
         said += f" until {tally.closed!r} closed it"
     if tally.perplexity_ratio is not None and tally.relative_norm is not None:
-        perplexity, norm = ratio(tally.perplexity_ratio), number(tally.relative_norm)
+        perplexity, norm = format_ratio(tally.perplexity_ratio), format_number(tally.relative_norm)
         said += (
             f", which leave its perplexity at {perplexity} times what it was and its weight moved by {norm} of its norm"
         )
@@ -108,20 +108,20 @@ def _lost(log: Log, footer: Footer) -> Iterator[str]:
     retained = footer.retained
     kept = sum(_kept(record) for record in log.edits)
     if retained is None or retained.total != kept:
-        yield f"Of {counted(kept, 'kept edit')} it was not measured how many still hold at the end."
+        yield f"Of {count_noun(kept, 'kept edit')} it was not measured how many still hold at the end."
         return
     bound = log.header.policy.get("min_retained")
     least = float(bound) if isinstance(bound, int | float) else 1.0
     # A quotient is what the bound was written as: 0.28 * 25 is more than 7.
     if kept and retained.passed / kept < least:
-        told = f"; lost: {named(footer.lost)}" if footer.lost else ""
+        told = f"; lost: {quote_names(footer.lost)}" if footer.lost else ""
         yield (
-            f"Only {retained.passed} of {counted(kept, 'kept edit')} held at the end{_unserved(retained)}, and the policy asks "
+            f"Only {retained.passed} of {count_noun(kept, 'kept edit')} held at the end{_unserved(retained)}, and the policy asks "
             f"for {least:.0%}{told}."
         )
 
 
-def closes(failed: Iterable[str]) -> bool:
+def closes_sequence(failed: Iterable[str]) -> bool:
     """Whether an edit of which these checks failed closes its sequence: one that fails by itself is only undone."""
     return set(failed) == {DRIFT}
 
@@ -129,7 +129,7 @@ def closes(failed: Iterable[str]) -> bool:
 def _closing(log: Log) -> Iterator[str]:
     """Yield the id of the edit that closed the sequence: sound by itself, and undone for what it adds up to."""
     for record in log.edits if log.header.in_sequence else ():
-        if closes(one.check for one in record.measurements if one.verdict in ("fail", "unmeasured")):
+        if closes_sequence(one.check for one in record.measurements if one.verdict in ("fail", "unmeasured")):
             yield record.id
             return
 

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ..html.prompt_views import LEAKS
+from .prompt_views import LEAKS
 from ..log.schema import ControlRecord, EditRecord, Header, HeadlineCheck, Protocol, Rate
-from ..text import slugs
-from .rates import perplexity_lost, perplexity_ratio, prefixed, unprefixed
+from ..text import make_slugs
+from .rates import perplexity_lost, perplexity_ratio, prefixed_rate, unprefixed_rate
 
-__all__ = ["DEFAULT_COLLAPSE_RATIO", "HEADLINE_PROTOCOL", "LOCALITY_MISSING", "NOT_RESTORED", "Decided", "Result", "Story",
-           "collapse_bound", "judges_leaks", "tell"]  # fmt: skip
+__all__ = ["DEFAULT_COLLAPSE_RATIO", "HEADLINE_PROTOCOL", "LOCALITY_MISSING", "NOT_RESTORED", "EditDecision", "EditVerdict", "EditSummary",
+           "collapse_bound", "judges_leaks", "summarise_edits"]  # fmt: skip
 
 DEFAULT_COLLAPSE_RATIO = 1.5
 """Bound on the perplexity ratio where the policy gives none: sound edits stay within 1.03, collapses begin near 10."""
@@ -31,7 +31,7 @@ NOT_RESTORED = "its weights were not restored to what they were before it"
 LOCALITY_MISSING = "what it does to other subjects was not measured, and unmeasured is never a pass"
 
 
-class Decided(StrEnum):
+class EditDecision(StrEnum):
     """What was decided about an edit; refused also where the guard stopped it after the policy had let it through."""
 
     ALLOWED = "allowed"
@@ -39,7 +39,7 @@ class Decided(StrEnum):
     REFUSED = "refused"
 
 
-class Result(StrEnum):
+class EditVerdict(StrEnum):
     """What came of an edit."""
 
     PASSED = "passed"
@@ -48,7 +48,7 @@ class Result(StrEnum):
 
 
 @dataclass(frozen=True)
-class Story:
+class EditSummary:
     """One edit or control as a page shows it; `slug` is its anchor, `faults` why it failed, in words.
 
     `own_faults` are those among them that are the edit's own, whatever a single check says.
@@ -57,14 +57,14 @@ class Story:
 
     record: EditRecord | ControlRecord
     slug: str
-    decided: Decided
-    result: Result
+    decided: EditDecision
+    result: EditVerdict
     ratio: float | None
     collapsed: bool
     faults: tuple[str, ...]
     own_faults: tuple[str, ...]
-    unprefixed: Rate
-    prefixed: Rate
+    unprefixed_rate: Rate
+    prefixed_rate: Rate
 
 
 def collapse_bound(header: Header) -> float:
@@ -78,23 +78,23 @@ def judges_leaks(header: Header) -> bool:
     return "max_leaks" in header.policy
 
 
-def tell(
+def summarise_edits(
     records: Sequence[EditRecord | ControlRecord], bound: float, *, leaks_judged: bool = False
-) -> tuple[Story, ...]:
+) -> tuple[EditSummary, ...]:
     """Return the story of each record; a ratio over `bound`, or one that is not finite, is a collapse.
 
     With `leaks_judged` an edit that was made and has no judged locality is at fault.
     """
-    anchors = slugs(record.id for record in records)
+    anchors = make_slugs(record.id for record in records)
     return tuple(_story(record, slug, bound, leaks_judged) for record, slug in zip(records, anchors, strict=True))
 
 
-def _story(record: EditRecord | ControlRecord, slug: str, bound: float, leaks_judged: bool) -> Story:
+def _story(record: EditRecord | ControlRecord, slug: str, bound: float, leaks_judged: bool) -> EditSummary:
     ratio = perplexity_ratio(record)
     collapsed = perplexity_lost(record) or (ratio is not None and ratio > bound)
     own = tuple(_own_faults(record, leaks_judged))
     faults = (*own, *_check_faults(record, ratio, bound, told=bool(own)))
-    return Story(
+    return EditSummary(
         record=record,
         slug=slug,
         decided=_decided(record),
@@ -103,21 +103,21 @@ def _story(record: EditRecord | ControlRecord, slug: str, bound: float, leaks_ju
         collapsed=collapsed,
         faults=faults,
         own_faults=own,
-        unprefixed=unprefixed([record], HeadlineCheck.EFFICACY, HEADLINE_PROTOCOL),
-        prefixed=prefixed([record], HeadlineCheck.EFFICACY, HEADLINE_PROTOCOL),
+        unprefixed_rate=unprefixed_rate([record], HeadlineCheck.EFFICACY, HEADLINE_PROTOCOL),
+        prefixed_rate=prefixed_rate([record], HeadlineCheck.EFFICACY, HEADLINE_PROTOCOL),
     )
 
 
-def _decided(record: EditRecord | ControlRecord) -> Decided:
+def _decided(record: EditRecord | ControlRecord) -> EditDecision:
     if record.outcome == "refused" or record.decision.action == "refuse":
-        return Decided.REFUSED
-    return Decided.REWRITTEN if record.decision.action == "rewrite" else Decided.ALLOWED
+        return EditDecision.REFUSED
+    return EditDecision.REWRITTEN if record.decision.action == "rewrite" else EditDecision.ALLOWED
 
 
-def _result(record: EditRecord | ControlRecord, failed: bool) -> Result:
+def _result(record: EditRecord | ControlRecord, failed: bool) -> EditVerdict:
     if failed:
-        return Result.FAILED
-    return Result.REFUSED if record.outcome == "refused" else Result.PASSED
+        return EditVerdict.FAILED
+    return EditVerdict.REFUSED if record.outcome == "refused" else EditVerdict.PASSED
 
 
 def _own_faults(record: EditRecord | ControlRecord, leaks_judged: bool) -> Iterator[str]:

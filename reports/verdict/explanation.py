@@ -11,25 +11,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from ..html.prompt_views import (
-    FLIPS,
-    LEAKS,
-    OTHER_FACTS,
-    OTHER_SUBJECTS,
-    SAME_SUBJECT,
-    condition_label,
-    prompt_rate,
-    worst_outcome,
-)
-from ..log.schema import ControlRecord, EditRecord, Header, HeadlineCheck, Measurement
+from .prompt_views import FLIPS, LEAKS, OTHER_FACTS, OTHER_SUBJECTS, SAME_SUBJECT, condition_label, prompt_rate, worst_outcome
+from ..log.schema import ControlRecord, EditRecord, Header, HeadlineCheck, MeasurementRecord
 from ..log.types import DRIFT
-from ..numbers import number, percent
-from ..text import counted, shortened
-from .edit_story import LOCALITY_MISSING, NOT_RESTORED, Decided, Result, Story, collapse_bound
-from .prompt_outcomes import PromptOutcome, PromptResult, PromptRole
+from ..numbers import format_number, format_percent
+from ..text import count_noun, shorten
+from .edit_story import LOCALITY_MISSING, NOT_RESTORED, EditDecision, EditVerdict, EditSummary, collapse_bound
+from ..log.prompt_outcomes import PromptOutcome, PromptResult, PromptRole
 from .rates import perplexity_lost
 
-__all__ = ["Explanation", "Ground", "explain", "listed", "quoted"]
+__all__ = ["Explanation", "Ground", "explain", "list_explanations", "quote_text"]
 
 _LONGEST: Final = 60
 """Characters of a text of others inside a sentence."""
@@ -79,40 +70,40 @@ class _Fault(NamedTuple):
     why: str
 
 
-def explain(story: Story, header: Header) -> Explanation | None:
+def explain(story: EditSummary, header: Header) -> Explanation | None:
     """Return why the edit ended as it did and what to do; None for one that passed as asked and leaks nowhere."""
     record, leak = story.record, _leak(story.record)
-    if story.result is Result.FAILED:
+    if story.result is EditVerdict.FAILED:
         faults = sorted(_faults(story, header), key=lambda one: [*Ground].index(one.ground))
         gravest = faults[0]
         others = {one.check for one in faults if one.check} - {gravest.check}
-        ending = f"; {counted(len(others), 'other check')} failed" if others else ""
+        ending = f"; {count_noun(len(others), 'other check')} failed" if others else ""
         return Explanation(gravest.ground, f"{gravest.why}{ending}.", _advice(gravest, record, header), leak)
-    if story.decided is Decided.REFUSED:
+    if story.decided is EditDecision.REFUSED:
         return Explanation(Ground.REFUSED, f"It was refused: {_reason(record)}.", _advice_refused(record), leak)
     allowed = f"It leaks as far as the policy allows: {leak}." if leak else ""
-    if story.decided is Decided.REWRITTEN:
+    if story.decided is EditDecision.REWRITTEN:
         rewritten = f"It was rewritten: {_reason(record)}. {_served(record)}"
         return Explanation(Ground.REWRITTEN, " ".join(filter(None, (rewritten, allowed))), "", leak)
     return Explanation(Ground.ALLOWED_LEAK, allowed, "", leak) if leak else None
 
 
-def listed(stories: Sequence[Story], header: Header) -> list[tuple[Story, Explanation]]:
+def list_explanations(stories: Sequence[EditSummary], header: Header) -> list[tuple[EditSummary, Explanation]]:
     """Return the stories that have an explanation: failed first, then refused, then those that passed."""
-    order = [Result.FAILED, Result.REFUSED, Result.PASSED]
+    order = [EditVerdict.FAILED, EditVerdict.REFUSED, EditVerdict.PASSED]
     found = [(story, explanation) for story in stories if (explanation := explain(story, header)) is not None]
     return sorted(found, key=lambda one: order.index(one[0].result))
 
 
-def quoted(text: str, most: int = _LONGEST) -> str:
+def quote_text(text: str, most: int = _LONGEST) -> str:
     """Return the beginning of a text of others in quotes, on one line, with what is hidden spelled out."""
-    return repr(shortened(text.strip(), most))
+    return repr(shorten(text.strip(), most))
 
 
 # ---------------------------------------------------------------------------------------------------------- faults
 
 
-def _faults(story: Story, header: Header) -> Iterator[_Fault]:
+def _faults(story: EditSummary, header: Header) -> Iterator[_Fault]:
     """Yield all faults of a failed edit, each with its ground; at least one."""
     record = story.record
     yield from _own(story, header)
@@ -128,7 +119,7 @@ def _faults(story: Story, header: Header) -> Iterator[_Fault]:
     )
 
 
-def _own(story: Story, header: Header) -> Iterator[_Fault]:
+def _own(story: EditSummary, header: Header) -> Iterator[_Fault]:
     """Yield what is wrong with the edit whatever a single check says."""
     record, perplexity = story.record, HeadlineCheck.PERPLEXITY.value
     if perplexity_lost(record):
@@ -151,7 +142,7 @@ def _own(story: Story, header: Header) -> Iterator[_Fault]:
             yield _Fault(Ground.NOT_MEASURED, check, _sentence(fault))
 
 
-def _measured(one: Measurement, record: EditRecord | ControlRecord) -> _Fault:
+def _measured(one: MeasurementRecord, record: EditRecord | ControlRecord) -> _Fault:
     if one.verdict == "unmeasured":
         locality = one.check == HeadlineCheck.LOCALITY.value
         what = "What it does to other subjects" if locality else f"The check {one.check!r}"
@@ -164,52 +155,52 @@ def _measured(one: Measurement, record: EditRecord | ControlRecord) -> _Fault:
     return _Fault(ground, one.check, words(one, record))
 
 
-_Words = Callable[[Measurement, EditRecord | ControlRecord], str]
+_Words = Callable[[MeasurementRecord, EditRecord | ControlRecord], str]
 
 
-def _leaks(one: Measurement, record: EditRecord | ControlRecord) -> str:
+def _leaks(one: MeasurementRecord, record: EditRecord | ControlRecord) -> str:
     return f"It leaks: {_leak(record) or _share(record, one.check, LEAKS, 'prompts about other subjects do')}"
 
 
-def _leaks_to_facts(one: Measurement, record: EditRecord | ControlRecord) -> str:
+def _leaks_to_facts(one: MeasurementRecord, record: EditRecord | ControlRecord) -> str:
     shown = _shown(worst_outcome(record.prompts, SAME_SUBJECT, PromptResult.LEAK), record.target_new)
-    subject = shortened(record.subject.strip(), _LONGEST)
+    subject = shorten(record.subject.strip(), _LONGEST)
     return f"{subject} says the target to other questions: {_with_share(shown, record, one, 'prompts about it do')}"
 
 
-def _flips(one: Measurement, record: EditRecord | ControlRecord) -> str:
+def _flips(one: MeasurementRecord, record: EditRecord | ControlRecord) -> str:
     shown = _shown(worst_outcome(record.prompts, OTHER_SUBJECTS, PromptResult.FLIP), record.target_new)
     return f"Answers about other subjects changed: {_with_share(shown, record, one, 'prompts do so')}"
 
 
-def _flips_of_facts(one: Measurement, record: EditRecord | ControlRecord) -> str:
+def _flips_of_facts(one: MeasurementRecord, record: EditRecord | ControlRecord) -> str:
     shown = _shown(worst_outcome(record.prompts, SAME_SUBJECT, PromptResult.FLIP), record.target_new)
     return f"Other facts of the subject changed: {_with_share(shown, record, one, 'prompts do so')}"
 
 
-def _did_not_take(one: Measurement, record: EditRecord | ControlRecord) -> str:
-    allowed = "" if one.threshold is None else f", and the policy asks for {percent(one.threshold)}"
-    said = f"{one.passed} of {counted(one.total, 'prompt')}" if one.total else "too few prompts"
+def _did_not_take(one: MeasurementRecord, record: EditRecord | ControlRecord) -> str:
+    allowed = "" if one.threshold is None else f", and the policy asks for {format_percent(one.threshold)}"
+    said = f"{one.passed} of {count_noun(one.total, 'prompt')}" if one.total else "too few prompts"
     return f"It did not take: {said} gave the target ({condition_label(one.condition)}){allowed}"
 
 
-def _perplexity(one: Measurement, record: EditRecord | ControlRecord) -> str:
-    allowed = "" if one.threshold is None else f", and {number(one.threshold)} is allowed"
-    return f"The model predicts plain text worse: perplexity ratio {number(one.value)}{allowed}"
+def _perplexity(one: MeasurementRecord, record: EditRecord | ControlRecord) -> str:
+    allowed = "" if one.threshold is None else f", and {format_number(one.threshold)} is allowed"
+    return f"The model predicts plain text worse: perplexity ratio {format_number(one.value)}{allowed}"
 
 
-def _repeats(one: Measurement, record: EditRecord | ControlRecord) -> str:
+def _repeats(one: MeasurementRecord, record: EditRecord | ControlRecord) -> str:
     said = f"{one.failed} of {one.total} texts do so" if one.total else _clause(one.message)
     return f"The model repeats itself after the target: {said or condition_label(one.condition)}"
 
 
-def _generalization(one: Measurement, record: EditRecord | ControlRecord) -> str:
-    said = f"{one.passed} of {counted(one.total, 'prompt')} gave the target" if one.total else _clause(one.message)
+def _generalization(one: MeasurementRecord, record: EditRecord | ControlRecord) -> str:
+    said = f"{one.passed} of {count_noun(one.total, 'prompt')} gave the target" if one.total else _clause(one.message)
     return f"It does not hold for other wordings: {said} ({condition_label(one.condition)})"
 
 
-def _tokens_changed(one: Measurement, record: EditRecord | ControlRecord) -> str:
-    return f"Prompts about other subjects changed: {_clause(one.message) or percent(one.value)}"
+def _tokens_changed(one: MeasurementRecord, record: EditRecord | ControlRecord) -> str:
+    return f"Prompts about other subjects changed: {_clause(one.message) or format_percent(one.value)}"
 
 
 _DESCRIBED: Mapping[tuple[str, str], tuple[Ground, _Words]] = {
@@ -235,7 +226,7 @@ def _leak(record: EditRecord | ControlRecord) -> str:
     return f"{shown}; {share}" if shown else ""
 
 
-def _with_share(shown: str, record: EditRecord | ControlRecord, one: Measurement, ending: str) -> str:
+def _with_share(shown: str, record: EditRecord | ControlRecord, one: MeasurementRecord, ending: str) -> str:
     share = _share(record, one.check, one.metric, ending)
     return "; ".join(part for part in (shown, share) if part)
 
@@ -251,9 +242,9 @@ def _shown(one: PromptOutcome | None, target: str) -> str:
         return ""
     made = " (made by the audit)" if one.role in (PromptRole.MADE_NEIGHBOUR, PromptRole.MADE_OTHER_FACT) else ""
     if one.after.strip() != one.before.strip():
-        return f"{quoted(one.prompt)}{made} now says {quoted(one.after)} (before: {quoted(one.before)})"
-    now, then = number(one.target_after, 2), number(one.target_before, 2)
-    return f"{quoted(one.prompt)}{made} now gives {quoted(target)} the probability {now} (before: {then})"
+        return f"{quote_text(one.prompt)}{made} now says {quote_text(one.after)} (before: {quote_text(one.before)})"
+    now, then = format_number(one.target_after, 2), format_number(one.target_before, 2)
+    return f"{quote_text(one.prompt)}{made} now gives {quote_text(target)} the probability {now} (before: {then})"
 
 
 def _reason(record: EditRecord | ControlRecord) -> str:
@@ -275,7 +266,7 @@ def _served(record: EditRecord | ControlRecord) -> str:
 
 
 def _clause(text: str) -> str:
-    return shortened(text.strip(), _LONGEST_REASON).rstrip(".")
+    return shorten(text.strip(), _LONGEST_REASON).rstrip(".")
 
 
 def _sentence(text: str) -> str:
@@ -310,7 +301,7 @@ def _other_ways(record: EditRecord | ControlRecord, header: Header) -> str:
     safer = header.policy.get("rewrite_editor")
     safer = safer if isinstance(safer, str) else "prefixed"
     used = record.update.editor if record.update else record.decision.editor
-    ways = [] if used == safer else [f"--editor {shortened(safer, _LONGEST)}"]
+    ways = [] if used == safer else [f"--editor {shorten(safer, _LONGEST)}"]
     ways.append("another layer (--layer)")
     ways.append("a shorter target" if len(record.target_new.split()) > 1 else "another wording of the prompt")
     return ", ".join(ways[:-1]) + f" or {ways[-1]}"
@@ -324,8 +315,8 @@ def _lost_search(record: EditRecord | ControlRecord, header: Header) -> str:
     if not isinstance(most, int) or update.steps < most:
         return ""
     words = len(record.target_new.split())
-    target = f"the target of {words} words" if words >= _MANY_WORDS else f"the target {quoted(record.target_new)}"
-    steps, loss = counted(update.steps, "step"), number(update.final_loss, 2)
+    target = f"the target of {words} words" if words >= _MANY_WORDS else f"the target {quote_text(record.target_new)}"
+    steps, loss = count_noun(update.steps, "step"), format_number(update.final_loss, 2)
     return f"the search did not reach {target} in {steps} (loss {loss})"
 
 

@@ -8,22 +8,22 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 
-from ..log.schema import PERPLEXITY_RATIO, Condition, EditBody, HeadlineCheck, Measurement, Protocol, Rate
+from ..log.schema import PERPLEXITY_RATIO, Condition, EditBody, HeadlineCheck, MeasurementRecord, Protocol, Rate
 from ..log.types import DRIFT, DRIFT_RATIO
 
 __all__ = [
-    "conditions",
-    "families",
-    "judged",
+    "measured_conditions",
+    "prefix_families",
+    "is_judged",
     "make_rate",
     "mean_share",
     "mean_value",
     "perplexity_lost",
     "perplexity_ratio",
-    "pooled",
-    "prefixed",
-    "served",
-    "unprefixed",
+    "pool_rate",
+    "prefixed_rate",
+    "served_rate",
+    "unprefixed_rate",
 ]
 
 _NO_PREFIX = f"{Condition.FAMILY.value}none"
@@ -37,33 +37,33 @@ def make_rate(passed: int, failed: int, not_judged: int) -> Rate:
     )
 
 
-def pooled(records: Iterable[EditBody], check: HeadlineCheck, protocol: Protocol | None, wanted: Sequence[str]) -> Rate:
+def pool_rate(records: Iterable[EditBody], check: HeadlineCheck, protocol: Protocol | None, wanted: Sequence[str]) -> Rate:
     """Return the counts of `check` over all records, for one protocol (None: whatever it names) and some conditions."""
     found = [one for one in _measurements(records, check, protocol) if one.condition in wanted]
     return make_rate(sum(m.passed for m in found), sum(m.failed for m in found), sum(m.not_judged for m in found))
 
 
-def unprefixed(records: Sequence[EditBody], check: HeadlineCheck, protocol: Protocol | None) -> Rate:
-    """Return the rate without any prefix: condition ``unprefixed``, or the family ``none`` where that is logged."""
-    rate = pooled(records, check, protocol, [Condition.UNPREFIXED.value])
-    return rate if rate.total else pooled(records, check, protocol, [_NO_PREFIX])
+def unprefixed_rate(records: Sequence[EditBody], check: HeadlineCheck, protocol: Protocol | None) -> Rate:
+    """Return the rate without any prefix: condition ``unprefixed_rate``, or the family ``none`` where that is logged."""
+    rate = pool_rate(records, check, protocol, [Condition.UNPREFIXED.value])
+    return rate if rate.total else pool_rate(records, check, protocol, [_NO_PREFIX])
 
 
-def prefixed(records: Sequence[EditBody], check: HeadlineCheck, protocol: Protocol | None) -> Rate:
-    """Return the rate under prefixes: condition ``prefixed``, or all families together where only those are logged."""
-    rate = pooled(records, check, protocol, [Condition.PREFIXED.value])
+def prefixed_rate(records: Sequence[EditBody], check: HeadlineCheck, protocol: Protocol | None) -> Rate:
+    """Return the rate under prefixes: condition ``prefixed_rate``, or all families together where only those are logged."""
+    rate = pool_rate(records, check, protocol, [Condition.PREFIXED.value])
     if rate.total:
         return rate
-    return pooled(records, check, protocol, [Condition.FAMILY.value + name for name in families(records, check)])
+    return pool_rate(records, check, protocol, [Condition.FAMILY.value + name for name in prefix_families(records, check)])
 
 
-def served(records: Sequence[EditBody], check: HeadlineCheck, protocol: Protocol | None) -> Rate:
+def served_rate(records: Sequence[EditBody], check: HeadlineCheck, protocol: Protocol | None) -> Rate:
     """Return the rate of the models as they would be served; without counts in logs written before that was measured."""
-    return pooled(records, check, protocol, [Condition.SERVED.value])
+    return pool_rate(records, check, protocol, [Condition.SERVED.value])
 
 
-def judged(record: EditBody, check: HeadlineCheck, protocol: Protocol, condition: Condition) -> bool:
-    """Return whether the policy judges what `check` measured under `condition`; families of prefixes are ``prefixed``."""
+def is_judged(record: EditBody, check: HeadlineCheck, protocol: Protocol, condition: Condition) -> bool:
+    """Return whether the policy judges what `check` measured under `condition`; families of prefixes are ``prefixed_rate``."""
     found = _measurements([record], check, protocol)
     return any(one.verdict != "info" and _pooled_under(one.condition) is condition for one in found)
 
@@ -77,13 +77,13 @@ def _pooled_under(condition: str) -> Condition | None:
     return Condition(condition) if condition in (Condition.PREFIXED, Condition.SERVED) else None
 
 
-def families(records: Iterable[EditBody], check: HeadlineCheck) -> list[str]:
+def prefix_families(records: Iterable[EditBody], check: HeadlineCheck) -> list[str]:
     """Return the prefix families that `check` was measured under, in order of appearance, without ``none``."""
-    names = (c.removeprefix(Condition.FAMILY.value) for c in conditions(records, check) if c.startswith("family:"))
+    names = (c.removeprefix(Condition.FAMILY.value) for c in measured_conditions(records, check) if c.startswith("family:"))
     return [name for name in names if name != "none"]
 
 
-def conditions(records: Iterable[EditBody], check: HeadlineCheck) -> list[str]:
+def measured_conditions(records: Iterable[EditBody], check: HeadlineCheck) -> list[str]:
     """Return the conditions that `check` was measured under, in order of appearance."""
     return list(dict.fromkeys(one.condition for one in _measurements(records, check, None)))
 
@@ -128,7 +128,7 @@ def perplexity_lost(record: EditBody) -> bool:
     return any(one.value is None for one in _ratios(record))
 
 
-def _ratios(record: EditBody) -> list[Measurement]:
+def _ratios(record: EditBody) -> list[MeasurementRecord]:
     drift = [one for one in record.measurements if (one.check, one.metric) == (DRIFT, DRIFT_RATIO)]
     alone = [one for one in _measurements([record], HeadlineCheck.PERPLEXITY, None) if one.metric == PERPLEXITY_RATIO]
     return drift or alone
@@ -136,7 +136,7 @@ def _ratios(record: EditBody) -> list[Measurement]:
 
 def _measurements(
     records: Iterable[EditBody], check: HeadlineCheck, protocol: Protocol | None
-) -> Iterable[Measurement]:
+) -> Iterable[MeasurementRecord]:
     # Asked for once: an enum's value costs more than all else here.
     name, wanted = check.value, None if protocol is None else protocol.value
     for record in records:

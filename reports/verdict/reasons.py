@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from ..html.prompt_views import judged_by_made_neighbours
-from ..log.control_observations import Seen, Sighting
+from .prompt_views import judged_by_made_neighbours
+from ..log.control_observations import ObservedBehaviour, ControlObservation
 from ..log.file import Log
 from ..log.schema import ControlRecord, EditRecord
-from ..text import counted, named
+from ..text import count_noun, quote_names
 from .edit_sequence import sequence_reasons
-from .edit_story import Decided, Result, Story
+from .edit_story import EditDecision, EditVerdict, EditSummary
 from .explanation import explain
 
 __all__ = ["control_fault", "fail_reasons", "incomplete_reasons", "may_ship", "not_controlled", "pass_reason", "ship_reasons",
@@ -19,29 +19,29 @@ __all__ = ["control_fault", "fail_reasons", "incomplete_reasons", "may_ship", "n
 
 _EXPECTED = {"collapse": "a collapse", "sound": "a sound model"}
 _DID = {
-    Seen.FIRES: "fired", Seen.SILENT: "was silent", Seen.ERRORS: "errored", Seen.FAILS: "failed", Seen.PASSES: "passed",
-    Seen.JUDGES_NOTHING: "judged nothing",
+    ObservedBehaviour.FIRES: "fired", ObservedBehaviour.SILENT: "was silent", ObservedBehaviour.ERRORS: "errored", ObservedBehaviour.FAILS: "failed", ObservedBehaviour.PASSES: "passed",
+    ObservedBehaviour.JUDGES_NOTHING: "judged nothing",
 }  # fmt: skip
-_MUST = {Seen.FIRES: "must fire", Seen.SILENT: "must be silent", Seen.FAILS: "must fail", Seen.PASSES: "must pass"}
+_MUST = {ObservedBehaviour.FIRES: "must fire", ObservedBehaviour.SILENT: "must be silent", ObservedBehaviour.FAILS: "must fail", ObservedBehaviour.PASSES: "must pass"}
 
 
-def void_reasons(log: Log, controls: Sequence[Story]) -> Iterator[str]:
+def void_reasons(log: Log, controls: Sequence[EditSummary]) -> Iterator[str]:
     """Yield why the audit proves nothing: a control is missing, errored, or did not show what was expected."""
     if log.header.policy.get("controls") is True and not log.controls:
         yield "No control was recorded, though the policy demands them: nothing proves that the checks see a collapse."
     recorded = {control.id for control in log.controls}
     missing = [name for name in log.header.controls if name not in recorded]
     if missing and log.controls:
-        yield f"{counted(len(missing), 'control is', 'controls are')} missing: {named(missing)}."
+        yield f"{count_noun(len(missing), 'control is', 'controls are')} missing: {quote_names(missing)}."
     elif missing and log.header.policy.get("controls") is not True:
-        yield f"No control was recorded, though the header announces {named(missing)}."
+        yield f"No control was recorded, though the header announces {quote_names(missing)}."
     for control in controls:
         fault = control_fault(control)
         if fault is not None:
             yield fault
 
 
-def control_fault(story: Story) -> str | None:
+def control_fault(story: EditSummary) -> str | None:
     """Return why a control proves nothing, or None where it showed what it must."""
     control = story.record
     if isinstance(control, EditRecord) or control.ok:
@@ -58,18 +58,18 @@ def control_fault(story: Story) -> str | None:
     )
 
 
-def _showed(story: Story, control: ControlRecord) -> bool:
+def _showed(story: EditSummary, control: ControlRecord) -> bool:
     """Whether the control's edit ended as it must, whatever single probes and checks did."""
     sound = control.verdict == "pass"
     return sound if control.expect == "sound" else story.collapsed and not sound
 
 
-def _missed(one: Sighting) -> str:
-    known = "good" if one.expected in (Seen.SILENT, Seen.PASSES) else "bad"
+def _missed(one: ControlObservation) -> str:
+    known = "good" if one.expected in (ObservedBehaviour.SILENT, ObservedBehaviour.PASSES) else "bad"
     return f"the {one.kind} {one.name!r} {_DID[one.seen]} where it {_MUST[one.expected]} (known {known})"
 
 
-def _collapse_missed(story: Story) -> str:
+def _collapse_missed(story: EditSummary) -> str:
     return "no perplexity ratio was measured" if story.ratio is None else f"the perplexity ratio was {story.ratio:.4g}"
 
 
@@ -79,21 +79,21 @@ def not_controlled(controls: Sequence[ControlRecord]) -> list[str]:
     return [f"{name}: {why}" for name, why in found.items()]
 
 
-def fail_reasons(log: Log, stories: Sequence[Story]) -> Iterator[str]:
+def fail_reasons(log: Log, stories: Sequence[EditSummary]) -> Iterator[str]:
     """Yield why the edits may not ship: collapsed, failed or refused ones, none at all, or missing records."""
     collapsed = [s for s in stories if s.collapsed]
     if collapsed:
-        yield f"{counted(len(collapsed), 'edit')} collapsed the model: {_ids(collapsed)}."
+        yield f"{count_noun(len(collapsed), 'edit')} collapsed the model: {_ids(collapsed)}."
     other = [s for s in stories if s.faults and not s.collapsed]
     if len(other) == 1:
         explanation = explain(other[0], log.header)
         yield f"Edit {other[0].record.id!r} failed. {explanation.why if explanation else ''}"
     elif other:
         yield f"{len(other)} edits failed: {_ids(other)}."
-    refused = [s for s in stories if s.decided is Decided.REFUSED]
+    refused = [s for s in stories if s.decided is EditDecision.REFUSED]
     if refused and log.header.policy.get("allow_refused") is not True:
         yield (
-            f"{counted(len(refused), 'edit was', 'edits were')} refused ({_ids(refused)}), and the policy does not "
+            f"{count_noun(len(refused), 'edit was', 'edits were')} refused ({_ids(refused)}), and the policy does not "
             "allow a pass with refused edits."
         )
     yield from sequence_reasons(log)
@@ -109,13 +109,13 @@ def incomplete_reasons(log: Log) -> Iterator[str]:
         yield f"The audit did not finish: the log has no footer{torn}."
     missing = log.header.requests - len(log.edits)
     if missing and log.edits:
-        asked = counted(log.header.requests, "edit was", "edits were")
-        yield f"{asked} requested and {counted(len(log.edits), 'has', 'have')} a record."
+        asked = count_noun(log.header.requests, "edit was", "edits were")
+        yield f"{asked} requested and {count_noun(len(log.edits), 'has', 'have')} a record."
     if log.footer is not None and log.footer.records != len(log.edits) + len(log.controls):
-        yield f"The footer counts {counted(log.footer.records, 'record')}, and the log has {len(log.edits) + len(log.controls)}."
+        yield f"The footer counts {count_noun(log.footer.records, 'record')}, and the log has {len(log.edits) + len(log.controls)}."
 
 
-def may_ship(log: Log, stories: Sequence[Story], verdict: Literal["void", "fail", "pass"]) -> list[str]:
+def may_ship(log: Log, stories: Sequence[EditSummary], verdict: Literal["void", "fail", "pass"]) -> list[str]:
     """Return the ids of the edits that passed and may ship: none of a void audit, nor of one that is not whole.
 
     Of a failed audit in sequence none may ship either: each was judged on a model with those before it.
@@ -123,19 +123,19 @@ def may_ship(log: Log, stories: Sequence[Story], verdict: Literal["void", "fail"
     whole = not log.header.in_sequence and not any(sequence_reasons(log)) and not any(incomplete_reasons(log))
     if verdict == "void" or (verdict == "fail" and not whole):
         return []
-    return [story.record.id for story in stories if story.result is Result.PASSED]
+    return [story.record.id for story in stories if story.result is EditVerdict.PASSED]
 
 
-def ship_reasons(stories: Sequence[Story], shippable: Sequence[str]) -> Iterator[str]:
+def ship_reasons(stories: Sequence[EditSummary], shippable: Sequence[str]) -> Iterator[str]:
     """Yield how many edits of an audit that did not pass may ship all the same, with the first ids; nothing for none."""
     if shippable:
-        passed = f"{len(shippable)} of {counted(len(stories), 'edit')} passed and may ship by"
-        yield f"{passed} {'itself' if len(shippable) == 1 else 'themselves'}: {named(shippable)}."
+        passed = f"{len(shippable)} of {count_noun(len(stories), 'edit')} passed and may ship by"
+        yield f"{passed} {'itself' if len(shippable) == 1 else 'themselves'}: {quote_names(shippable)}."
 
 
-def pass_reason(log: Log, stories: Sequence[Story]) -> str:
+def pass_reason(log: Log, stories: Sequence[EditSummary]) -> str:
     """Return what a pass rests on, in one sentence."""
-    ratios = [s.ratio for s in stories if s.decided is not Decided.REFUSED and s.ratio is not None]
+    ratios = [s.ratio for s in stories if s.decided is not EditDecision.REFUSED and s.ratio is not None]
     worst = f"worst perplexity ratio {max(ratios):.4g}" if ratios else "no edit was applied"
     proof = (
         f"{'the control' if len(log.controls) == 1 else f'all {len(log.controls)} controls'} showed what was expected"
@@ -145,14 +145,14 @@ def pass_reason(log: Log, stories: Sequence[Story]) -> str:
     left = []
     if skipped := len(log.header.skipped_invalid):
         left.append(
-            f"{counted(skipped, 'record')} of the file that {'is' if skipped == 1 else 'are'} not valid left out"
+            f"{count_noun(skipped, 'record')} of the file that {'is' if skipped == 1 else 'are'} not valid left out"
         )
     if limit := log.header.arguments.get("limit"):
         left.append(f"only the first {limit} looked at (--limit)")
     if made := sum(judged_by_made_neighbours(story.record) for story in stories):
-        left.append(f"{counted(made, 'edit was', 'edits were')} judged by neighbours that the audit made")
-    return "; ".join([f"{counted(len(stories), 'edit')} audited, none failed", *left, worst, proof]) + "."
+        left.append(f"{count_noun(made, 'edit was', 'edits were')} judged by neighbours that the audit made")
+    return "; ".join([f"{count_noun(len(stories), 'edit')} audited, none failed", *left, worst, proof]) + "."
 
 
-def _ids(stories: Sequence[Story]) -> str:
-    return named([story.record.id for story in stories])
+def _ids(stories: Sequence[EditSummary]) -> str:
+    return quote_names([story.record.id for story in stories])

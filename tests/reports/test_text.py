@@ -4,8 +4,8 @@ import re
 
 import pytest
 from editguard.reports.html.page import show, show_breaks
-from editguard.reports.numbers import number, percent, ratio
-from editguard.reports.text import counted, named, slugs, visible
+from editguard.reports.numbers import format_number, format_percent, format_ratio
+from editguard.reports.text import count_noun, quote_names, make_slugs, visible
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,7 +33,7 @@ def test_shown_text_never_makes_markup(text: str) -> None:
 
 @given(st.lists(st.text(max_size=6), unique=True, max_size=20))
 def test_anchors_are_safe_and_each_its_own(ids: list[str]) -> None:
-    found = list(slugs(ids))
+    found = list(make_slugs(ids))
     assert len(set(found)) == len(ids)
     assert all(
         slug and set(slug) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") for slug in found
@@ -41,13 +41,13 @@ def test_anchors_are_safe_and_each_its_own(ids: list[str]) -> None:
 
 
 def test_a_safe_id_is_its_own_anchor_and_survives_a_lookalike() -> None:
-    assert list(slugs(["case-1", "x"])) == ["case-1", "x"]
-    hashed = next(slugs(["a b"]))
-    assert len(set(slugs(["a b", hashed, "a  b"]))) == 3
+    assert list(make_slugs(["case-1", "x"])) == ["case-1", "x"]
+    hashed = next(make_slugs(["a b"]))
+    assert len(set(make_slugs(["a b", hashed, "a  b"]))) == 3
 
 
 def test_anchors_are_different_names_of_files_where_case_does_not_count() -> None:
-    found = list(slugs(["case", "Case", "CASE"]))
+    found = list(make_slugs(["case", "Case", "CASE"]))
     assert found[0] == "case"
     assert len({slug.lower() for slug in found}) == 3
 
@@ -66,16 +66,16 @@ def test_anchors_are_different_names_of_files_where_case_does_not_count() -> Non
     ],
 )
 def test_numbers(value: float | None, shown: str) -> None:
-    assert number(value) == shown
+    assert format_number(value) == shown
 
 
 def test_a_number_under_ten_thousand_is_never_written_in_powers() -> None:
-    assert number(130.0, 2) == "130"
-    assert number(999.7, 3) == "1\u202f000"
+    assert format_number(130.0, 2) == "130"
+    assert format_number(999.7, 3) == "1\u202f000"
 
 
 def test_a_share_is_rounded_to_all_or_nothing_only_if_it_is() -> None:
-    assert [percent(x) for x in (1.0, 0.99999, 0.5, 0.00001, 0.0, None)] == [
+    assert [format_percent(x) for x in (1.0, 0.99999, 0.5, 0.00001, 0.0, None)] == [
         "100\u202f%",
         ">\u202f99.9\u202f%".replace("\u202f99", " 99"),
         "50\u202f%",
@@ -86,7 +86,7 @@ def test_a_share_is_rounded_to_all_or_nothing_only_if_it_is() -> None:
 
 
 def test_ratios_line_up_near_one() -> None:
-    assert [ratio(x) for x in (1.0, 0.9962, 3812.4, None)] == ["1.000", "0.996", "3\u202f812", "not measured"]
+    assert [format_ratio(x) for x in (1.0, 0.9962, 3812.4, None)] == ["1.000", "0.996", "3\u202f812", "not measured"]
 
 
 @pytest.mark.parametrize(
@@ -94,12 +94,12 @@ def test_ratios_line_up_near_one() -> None:
     [(1, ("edit",), "1 edit"), (0, ("edit",), "0 edits"), (2, ("edit",), "2 edits"), (1, ("has", "have"), "1 has"),
      (3, ("edit was", "edits were"), "3 edits were")],
 )  # fmt: skip
-def test_a_number_has_its_noun(number: int, words: tuple[str, ...], said: str) -> None:
-    assert counted(number, *words) == said
+def test_a_number_has_its_noun(format_number: int, words: tuple[str, ...], said: str) -> None:
+    assert count_noun(format_number, *words) == said
 
 
 def test_ten_names_are_told_and_the_rest_is_counted() -> None:
-    assert named(["a", "b"]) == "'a', 'b'"
-    assert named([*"abcdefghijkl"]) == "'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j' and 2 more"
-    assert named([*"abc"], 2) == "'a', 'b' and 1 more"
-    assert named([*"abcdefghijkl"], None).endswith("'k', 'l'")
+    assert quote_names(["a", "b"]) == "'a', 'b'"
+    assert quote_names([*"abcdefghijkl"]) == "'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j' and 2 more"
+    assert quote_names([*"abc"], 2) == "'a', 'b' and 1 more"
+    assert quote_names([*"abcdefghijkl"], None).endswith("'k', 'l'")

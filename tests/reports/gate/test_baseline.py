@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 from editguard.reports.errors import BaselineError, BaselineRefused, DuplicateRecord, NotFiniteRecord
-from editguard.reports.gate.baseline import Baseline, Git, baseline_of, parse_baseline, saveable
-from editguard.reports.gate.metrics import Metric, Tally, measured
+from editguard.reports.gate.baseline import Baseline, Git, build_baseline, parse_baseline, require_saveable
+from editguard.reports.gate.metrics import Metric, Tally, is_measured
 from editguard.reports.log.file import Log
 from editguard.reports.log.schema import EditRecord
 from hypothesis import given, settings
@@ -19,7 +19,7 @@ from ...helpers.audit_logs import audit, lost, ratio, refused, remeasured, saved
 
 @pytest.fixture(scope="module")
 def kept() -> Baseline:
-    return baseline_of(audit(), Git(commit="0" * 40, dirty=True))
+    return build_baseline(audit(), Git(commit="0" * 40, dirty=True))
 
 
 def parsed(text: str) -> Baseline:
@@ -77,15 +77,15 @@ def test_any_id_comes_back(name: str) -> None:
 )
 def test_what_is_no_sound_reference_is_refused(log: Log, said: str) -> None:
     with pytest.raises(BaselineRefused, match=said) as caught:
-        saveable(saved(log))
+        require_saveable(saved(log))
     assert caught.value.exit_code == 1
 
 
 def test_only_a_failed_audit_can_be_let_through() -> None:
-    saveable(saved(with_edits(audit(), ratio(30.0), [2])), allow_failed=True)
+    require_saveable(saved(with_edits(audit(), ratio(30.0), [2])), allow_failed=True)
     for log in (replace(audit(), footer=None), replace(audit(), controls=())):
         with pytest.raises(BaselineRefused):
-            saveable(saved(log), allow_failed=True)
+            require_saveable(saved(log), allow_failed=True)
 
 
 def test_an_unknown_field_a_newer_version_and_nonsense_are_errors(kept: Baseline) -> None:
@@ -122,7 +122,7 @@ def test_what_was_not_measured_is_null_and_never_compared() -> None:
     for change in (broken, half):
         (edit,) = saved(with_edits(audit(1), change, [0])).edits
         assert Metric.EFFICACY_PREFIXED in edit.metrics
-        assert not measured(edit.metrics[Metric.EFFICACY_PREFIXED])
+        assert not is_measured(edit.metrics[Metric.EFFICACY_PREFIXED])
     (edit,) = saved(with_edits(audit(1), ratio(None), [0])).edits
     assert edit.metrics[Metric.PERPLEXITY_RATIO] is None
 
@@ -143,7 +143,7 @@ def test_another_wish_under_the_same_id_has_another_hash() -> None:
 
 
 def test_a_name_in_a_baseline_says_nothing_to_a_terminal() -> None:
-    plain = json.loads(baseline_of(audit(3), None).to_json())
+    plain = json.loads(build_baseline(audit(3), None).to_json())
     for spoilt in (plain | {"\x1b[2J": 1}, plain | {"policy": 3}, plain | {"editguard_version": "\x1b[2J", "more": 1}):
         with pytest.raises(BaselineError) as caught:
             parse_baseline(json.dumps(spoilt).encode(), "main@1")

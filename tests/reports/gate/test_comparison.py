@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from editguard.reports.gate.comparison import Change, Comparison, compare
+from editguard.reports.gate.comparison import MetricChange, Comparison, compare
 from editguard.reports.gate.metrics import Metric
 from editguard.reports.log.file import Log
 from hypothesis import given, settings
@@ -18,7 +18,7 @@ def against(before: Log, after: Log) -> Comparison:
     return compare(saved(before), saved(after), ("main@1", "build"))
 
 
-def change(found: Comparison, metric: Metric) -> Change:
+def change(found: Comparison, metric: Metric) -> MetricChange:
     (one,) = (one for one in found.metrics if one.metric is metric)
     return one
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from editguard.reports.gate.allowances import read_allowances
 from editguard.reports.gate.comparison import compare
-from editguard.reports.gate.comparison_rows import compare_markdown, gate_markdown, rows
+from editguard.reports.gate.comparison_rows import compare_markdown, gate_markdown, comparison_rows
 from editguard.reports.gate.decision import judge_gate
 from editguard.reports.gate.metrics import Metric
 
@@ -16,7 +16,7 @@ FOUND = compare(BEFORE, AFTER, ("main@1", "build"))
 
 
 def test_a_row_shows_how_the_metric_itself_moved() -> None:
-    shown = {row.metric: row for row in rows(FOUND, read_allowances().limits)}
+    shown = {row.metric: row for row in comparison_rows(FOUND, read_allowances().limits)}
     rate, ratio = shown["efficacy-prefixed"], shown["perplexity-ratio"]
     assert (rate.difference, rate.allowed, rate.said) == ("−5.00 pp", "−2 pp", "worse")
     assert rate.interval.startswith("−")
@@ -27,9 +27,9 @@ def test_a_row_shows_how_the_metric_itself_moved() -> None:
 
 def test_what_may_be_noise_is_told_apart_from_what_is_allowed() -> None:
     found = compare(BEFORE, saved(with_edits(audit(60), lost(), range(2))), ("main@1", "build"))
-    moods = {row.metric: row.mood for row in rows(found, read_allowances().limits)}
+    moods = {row.metric: row.mood for row in comparison_rows(found, read_allowances().limits)}
     assert (moods["efficacy-prefixed"], moods["perplexity-ratio"]) == ("noise", "within")
-    assert {row.mood for row in rows(found)} <= {"open", "unmeasured"}
+    assert {row.mood for row in comparison_rows(found)} <= {"open", "unmeasured"}
 
 
 def test_markdown_escapes_names() -> None:

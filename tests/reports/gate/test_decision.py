@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from editguard.reports.gate.allowances import read_allowances
-from editguard.reports.gate.comparison import Change, Pair, change_of
+from editguard.reports.gate.comparison import MetricChange, EditPair, compare_metric
 from editguard.reports.gate.decision import FEWEST, judge_gate, regressed
 from editguard.reports.gate.metrics import Metric, Tally
-from editguard.reports.gate.result import Gate, Reason
+from editguard.reports.gate.result import Gate, ReasonCode
 from editguard.reports.log.file import Log
-from editguard.reports.log.schema import Measurement
+from editguard.reports.log.schema import MeasurementRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,7 +34,7 @@ from ...helpers.audit_logs import (
 )
 
 
-def judged(before: Log, after: Log, *given: str, accepted: frozenset[Reason] = frozenset()) -> Gate:
+def judged(before: Log, after: Log, *given: str, accepted: frozenset[ReasonCode] = frozenset()) -> Gate:
     return judge_gate(saved(before), saved(after), ("main@1", "build"), read_allowances(given), accepted=accepted)
 
 
@@ -119,7 +119,7 @@ def test_the_same_audit_opens_it() -> None:
 @settings(max_examples=10, deadline=None)
 def test_an_audit_never_regresses_against_itself(collapsed: list[int], factor: float, refusal: int) -> None:
     log = with_edits(with_edits(BASE, times(factor), collapsed), refused, [refusal])
-    assert {closing.reason for closing in judged(log, log).closings} <= {Reason.AUDIT_FAILED}
+    assert {closing.reason for closing in judged(log, log).closings} <= {ReasonCode.AUDIT_FAILED}
 
 
 def test_a_check_that_is_gone_is_named_with_the_edits_it_judged() -> None:
@@ -135,7 +135,7 @@ def test_a_check_is_missed_only_where_both_made_the_edit_and_a_new_one_is_welcom
     before = with_edits(BASE, judged_by("toxicity"), [0])
     assert keys(judged(before, with_edits(BASE, refused, [0]))) == ["new-refusals"]
     assert judged(BASE, before).open
-    info = Measurement(check="tone", metric="share", value=0.0, verdict="info")
+    info = MeasurementRecord(check="tone", metric="share", value=0.0, verdict="info")
     told = with_edits(BASE, lambda edit: edit.model_copy(update={"measurements": [*edit.measurements, info]}), [0])
     assert judged(told, BASE).open
 
@@ -146,7 +146,7 @@ def test_what_got_better_opens_it() -> None:
 
 
 def test_a_set_that_changed_on_purpose_can_be_accepted_and_is_told() -> None:
-    gate = judged(BASE, counted(replace(BASE, edits=BASE.edits[1:])), accepted=frozenset({Reason.MISSING_EDITS}))
+    gate = judged(BASE, counted(replace(BASE, edits=BASE.edits[1:])), accepted=frozenset({ReasonCode.MISSING_EDITS}))
     assert gate.open
     assert "case-0000" in gate.accepted[0]
 
@@ -156,7 +156,7 @@ def test_a_collapse_closes_also_where_nothing_else_is_judged_and_in_an_edit_that
     before = counted(replace(BASE, edits=BASE.edits[1:]))
     gate = judge_gate(
         saved(before), saved(with_edits(BASE, ratio(30.0), [0])), ("a", "b"), read_allowances(off),
-        accepted=frozenset({Reason.NEW_EDITS}),
+        accepted=frozenset({ReasonCode.NEW_EDITS}),
     )  # fmt: skip
     assert keys(gate) == ["audit-failed", "new-collapse"]
     # One that collapsed before is nothing new, and the audit's own verdict says enough.
@@ -175,13 +175,13 @@ def test_three_of_sixty_that_all_passed_are_no_noise() -> None:
     assert keys(lose(3, 60)) == ["regressed:efficacy-prefixed"]
 
 
-def losing(edits: int, total: int) -> Change:
+def losing(edits: int, total: int) -> MetricChange:
     tally = Tally(passed=1, failed=0, not_judged=0, total=1)
     gone = Tally(passed=0, failed=1, not_judged=0, total=1)
     one = saved(audit(1)).edits[0]
     before, after = (one.model_copy(update={"metrics": {Metric.EFFICACY_PREFIXED: t}}) for t in (tally, gone))
-    found = change_of(
-        Metric.EFFICACY_PREFIXED, [Pair(before, after if i < edits else before) for i in range(total)], 20
+    found = compare_metric(
+        Metric.EFFICACY_PREFIXED, [EditPair(before, after if i < edits else before) for i in range(total)], 20
     )
     assert found is not None
     return found

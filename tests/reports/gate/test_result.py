@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from editguard.reports.gate.metrics import Metric
-from editguard.reports.gate.result import ACCEPTABLE, OVERRIDABLE, Closing, Gate, Override, Reason
+from editguard.reports.gate.result import ACCEPTABLE, OVERRIDABLE, ClosingReason, Gate, Override, ReasonCode
 
 OVERRIDE = Override(
     time="2026-01-01T00:00:00+00:00", author="Ada", reason="seen", baseline="main", baseline_sha256="0" * 64,
@@ -28,12 +28,12 @@ def test_how_a_gate_stands_and_exits(is_open: bool, override: Override | None, s
 
 
 def test_a_ground_is_named_with_its_metric() -> None:
-    assert Closing(reason=Reason.AUDIT_VOID, message="void").key == "audit-void"
-    one = Closing(reason=Reason.REGRESSED, message="worse", metric=Metric.LOCALITY_UNPREFIXED)
+    assert ClosingReason(reason=ReasonCode.AUDIT_VOID, message="void").key == "audit-void"
+    one = ClosingReason(reason=ReasonCode.REGRESSED, message="worse", metric=Metric.LOCALITY_UNPREFIXED)
     assert one.key == f"regressed:{Metric.LOCALITY_UNPREFIXED.value}"
 
 
 def test_what_has_no_evidence_is_lifted_by_nobody() -> None:
     never = {"unreadable", "no-baseline", "duplicate-edits", "not-finite", "audit-unfinished", "audit-void", "no-cases"}
-    assert {reason.value for reason in set(Reason) - OVERRIDABLE} == never
+    assert {reason.value for reason in set(ReasonCode) - OVERRIDABLE} == never
     assert {reason.value for reason in ACCEPTABLE} == {"missing-edits", "new-edits"}

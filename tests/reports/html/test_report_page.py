@@ -15,7 +15,7 @@ import pytest
 from editguard.reports import render_html
 from editguard.reports.html.report_page import PACK, SHOWN, TOLD
 from editguard.reports.log.file import Log
-from editguard.reports.log.schema import Footer, Measurement, SkippedRequest
+from editguard.reports.log.schema import Footer, MeasurementRecord, SkippedRequest
 
 from ...helpers import synthetic_logs as synthetic
 from ...helpers.browser import dumped, needs_browser, root
@@ -156,7 +156,7 @@ def test_a_story_tells_all_that_the_record_says(log: Log) -> None:
 
 
 def test_unmeasured_is_named_and_never_blank(log: Log) -> None:
-    measured = [Measurement(check="perplexity", metric="ratio", value=None, verdict="unmeasured", message="NaN loss")]
+    measured = [MeasurementRecord(check="perplexity", metric="ratio", value=None, verdict="unmeasured", message="NaN loss")]
     edit = log.edits[1].model_copy(update={"measurements": measured})
     text = Page(render_html(replace(log, edits=(log.edits[0], edit, *log.edits[2:])))).text
     assert "After 1 of 54 edits, perplexity is over 1.5 times the unedited model's, or not finite." in text

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from editguard.reports.errors import LogError, OutputError
-from editguard.reports.log.file import Log, LogWriter, log_so_far, read_log, rewrite_log, write_atomic
+from editguard.reports.log.file import Log, LogWriter, read_unfinished_log, read_log, rewrite_log, write_atomic
 
 
 def write(path: Path, log: Log, upto: int | None = None) -> Path:
@@ -221,19 +221,19 @@ def test_a_log_is_rewritten_without_records_that_are_to_be_made_again(tmp_path: 
 
 def test_what_a_log_holds_so_far_is_read_whatever_its_end(tmp_path: Path, log: Log) -> None:
     path = tmp_path / "log.jsonl"
-    assert log_so_far(path) is None
+    assert read_unfinished_log(path) is None
     rewrite_log(path, log)
-    assert log_so_far(path) == log
+    assert read_unfinished_log(path) == log
     whole = path.read_bytes()
     path.write_bytes(whole[:20])
-    assert log_so_far(path) is None
+    assert read_unfinished_log(path) is None
     path.write_bytes(whole[:-5])
-    found = log_so_far(path)
+    found = read_unfinished_log(path)
     assert found is not None
     assert (found.footer, found.torn) == (None, True)
     path.write_text("no log\n", encoding="utf-8")
     with pytest.raises(LogError):
-        log_so_far(path)
+        read_unfinished_log(path)
 
 
 def test_write_atomic_replaces_whole_and_leaves_nothing_beside(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from editguard.reports.log.file import Log
-from editguard.reports.log.schema import RECORD, ControlRecord, Decision, EditRecord, Header, Keys, Measurement, Update
+from editguard.reports.log.schema import RECORD, ControlRecord, DecisionRecord, EditRecord, Header, Keys, MeasurementRecord, Update
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -69,7 +69,7 @@ def edits(draw: st.DrawFn) -> EditRecord:
                 max_size=2,
             )
         ),
-        decision=Decision(action=action, editor=None if action == "refuse" else "rome", reasons=[draw(TEXT)]),
+        decision=DecisionRecord(action=action, editor=None if action == "refuse" else "rome", reasons=[draw(TEXT)]),
         keys=draw(
             st.none()
             | st.fixed_dictionaries(
@@ -111,8 +111,8 @@ def test_header_controls_and_footer_come_back_too(log: Log) -> None:
         assert RECORD.validate_json(record.model_dump_json(), strict=True) == record
 
 
-def measurement(**changes: Any) -> Measurement:
-    return Measurement(**({"check": "c", "metric": "m", "value": 1.0, "verdict": "pass"} | changes))
+def measurement(**changes: Any) -> MeasurementRecord:
+    return MeasurementRecord(**({"check": "c", "metric": "m", "value": 1.0, "verdict": "pass"} | changes))
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])

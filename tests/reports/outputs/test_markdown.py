@@ -15,7 +15,7 @@ from hypothesis import given
 
 from ...helpers import synthetic_logs as synthetic
 from ...helpers.generated_logs import HOSTILE, controls, ended, hostile_log, logs, over_logs
-from .test_markdown_escaping import rendered
+from ..test_markdown_escaping import rendered
 
 MEBIBYTE = 2**20
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from editguard.reports.log.file import Log
-from editguard.reports.log.schema import Finding, Footer, Measurement, SkippedRequest
+from editguard.reports.log.schema import FindingRecord, Footer, MeasurementRecord, SkippedRequest
 from editguard.reports.outputs.sarif import render_sarif
 from editguard.reports.outputs.sarif_results import source_uri
 from editguard.reports.verdict.digest import summarise
@@ -40,7 +40,7 @@ def said(log: Log) -> list[tuple[str, str, str]]:
 
 
 def with_level(log: Log, level: str) -> Log:
-    finding = Finding(probe="denominator", level=level, value=0.5, threshold=0.1, message="a message")
+    finding = FindingRecord(probe="denominator", level=level, value=0.5, threshold=0.1, message="a message")
     return replace(log, edits=tuple(one.model_copy(update={"findings": [finding]}) for one in log.edits))
 
 
@@ -201,7 +201,7 @@ def test_a_source_is_a_uri(source: str, uri: str) -> None:
 
 def test_a_fault_that_no_measurement_tells_has_a_result_of_its_own_beside_a_failed_check() -> None:
     log = synthetic_log(2)
-    failed = Measurement(check="locality", metric="rate", value=0.2, verdict="fail")
+    failed = MeasurementRecord(check="locality", metric="rate", value=0.2, verdict="fail")
     values = {"weights": None, "outcome": "rolled-back", "verdict": "fail"}
     edit = log.edits[1].model_copy(update=values | {"measurements": [*log.edits[1].measurements, failed]})
     found = json.loads(render_sarif(replace(log, edits=(log.edits[0], edit))))["runs"][0]["results"]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from editguard.reports.log.file import Log
-from editguard.reports.log.schema import ControlRecord, EditBody, Footer, Measurement, Protocol, Weights
+from editguard.reports.log.schema import ControlRecord, EditBody, Footer, MeasurementRecord, Protocol, Weights
 from editguard.reports.verdict.digest import digest, summarise
-from editguard.reports.verdict.edit_story import Decided, Result
+from editguard.reports.verdict.edit_story import EditDecision, EditVerdict
 from editguard.reports.verdict.summary import Summary
 
 from ...helpers import synthetic_logs as synthetic
@@ -28,7 +28,7 @@ def with_control(log: Log, **changes: Any) -> Log:
 
 def with_failed_good_control(log: Log) -> Log:
     good = next(one for one in log.controls if one.expect == "sound")
-    share = Measurement(check="locality", metric="locality", value=0.2, verdict="fail", message="2 of 10 tokens")
+    share = MeasurementRecord(check="locality", metric="locality", value=0.2, verdict="fail", message="2 of 10 tokens")
     failed = good.model_copy(
         update={"ok": False, "verdict": "fail", "outcome": "rolled-back", "measurements": [*good.measurements, share]}
     )
@@ -39,7 +39,7 @@ def with_policy(log: Log, **changes: Any) -> Log:
     return replace(log, header=log.header.model_copy(update={"policy": log.header.policy | changes}))
 
 
-def with_ratio(record: EditBody, ratio: float | None) -> list[Measurement]:
+def with_ratio(record: EditBody, ratio: float | None) -> list[MeasurementRecord]:
     return [*(m for m in record.measurements if m.check != "perplexity"), synthetic.perplexity(ratio)]
 
 
@@ -172,7 +172,7 @@ def test_a_collapsed_edit_is_counted_and_named(log: Log) -> None:
     assert found.summary.collapsed == found.summary.failed == 1
     assert found.summary.worst_perplexity_ratio == 4000.0
     story = found.stories[1]
-    assert (story.decided, story.result, story.collapsed) == (Decided.ALLOWED, Result.FAILED, True)
+    assert (story.decided, story.result, story.collapsed) == (EditDecision.ALLOWED, EditVerdict.FAILED, True)
     assert "perplexity ratio 4000, over the bound of 1.5" in story.faults[0]
 
 
@@ -211,7 +211,7 @@ def test_the_models_as_they_would_be_served_are_a_row_of_their_own_and_no_prefix
 
 
 def test_token_match_is_a_share_of_tokens_and_not_of_whole_targets(log: Log) -> None:
-    half = Measurement(
+    half = MeasurementRecord(
         check="efficacy",
         metric="efficacy",
         protocol="token-match",
@@ -229,7 +229,7 @@ def test_token_match_is_a_share_of_tokens_and_not_of_whole_targets(log: Log) -> 
 
 def test_a_check_that_failed_or_was_not_measured_is_named(log: Log) -> None:
     over = [*(m for m in log.edits[1].measurements if m.check != "perplexity"), synthetic.perplexity(1.2, bound=1.05)]
-    unmeasured = Measurement(check="entropy", metric="ratio", value=None, verdict="unmeasured")
+    unmeasured = MeasurementRecord(check="entropy", metric="ratio", value=None, verdict="unmeasured")
     stopped = with_first(log, outcome="rolled-back", verdict="fail", measurements=[*over, unmeasured])
     faults = digest(stopped).stories[1].faults
     assert len(faults) == 2
@@ -238,7 +238,7 @@ def test_a_check_that_failed_or_was_not_measured_is_named(log: Log) -> None:
 
 
 def test_what_was_not_judged_never_raises_a_rate(log: Log) -> None:
-    unjudged = Measurement(
+    unjudged = MeasurementRecord(
         check="efficacy", metric="rate", protocol="exact", value=1.0, passed=1, not_judged=3, total=4, verdict="info"
     )
     counts = summarise(with_first(log, measurements=[*log.edits[1].measurements, unjudged])).counts
@@ -279,7 +279,7 @@ def test_counts_of_one_are_worded_so(log: Log) -> None:
 
 
 def test_locality_without_counts_is_a_mean_and_nothing_measured_is_null(log: Log) -> None:
-    share = Measurement(check="locality", metric="share", value=0.5, verdict="info")
+    share = MeasurementRecord(check="locality", metric="share", value=0.5, verdict="info")
     only = [m for m in log.edits[1].measurements if m.check == "perplexity"]
     bare = replace(log, edits=tuple(e.model_copy(update={"measurements": only}) for e in log.edits))
     assert summarise(bare).locality is None

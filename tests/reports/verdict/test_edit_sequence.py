@@ -9,11 +9,11 @@ import pytest
 from editguard.reports.html.drift_figures import drift_figures
 from editguard.reports.html.report_page import render_html
 from editguard.reports.log.file import Log
-from editguard.reports.log.schema import ControlRecord, EditRecord, Footer, Measurement, Rate, Weights
+from editguard.reports.log.schema import ControlRecord, EditRecord, Footer, MeasurementRecord, Rate, Weights
 from editguard.reports.log.types import DRIFT, DRIFT_NORM, DRIFT_RATIO
 from editguard.reports.outputs.markdown import render_markdown
 from editguard.reports.verdict.digest import digest, summarise
-from editguard.reports.verdict.edit_sequence import _lost, said_of_sequence, sequence_reasons
+from editguard.reports.verdict.edit_sequence import _lost, describe_sequence, sequence_reasons
 from editguard.suites.checks.accumulated_drift import AccumulatedDrift
 from pydantic import ValidationError
 
@@ -23,8 +23,8 @@ from ...helpers.synthetic_logs import HASH
 BOUND = 1.1
 
 
-def drift(metric: str, value: float, bound: float) -> Measurement:
-    return Measurement(
+def drift(metric: str, value: float, bound: float) -> MeasurementRecord:
+    return MeasurementRecord(
         check=DRIFT, metric=metric, condition="sequence", value=value, threshold=bound,
         verdict="pass" if value <= bound else "fail",
     )  # fmt: skip
@@ -197,7 +197,7 @@ def test_what_closed_the_sequence_is_said_first_hand(log: Log) -> None:
     )
     assert summary.sequence is not None
     assert summary.sequence.closed == "case-0003"
-    assert "3 of 6 edits kept in the model until 'case-0003' closed it" in said_of_sequence(
+    assert "3 of 6 edits kept in the model until 'case-0003' closed it" in describe_sequence(
         summary.sequence, summary.edits
     )
 
@@ -267,7 +267,7 @@ def test_only_what_passed_stays_in_the_model(log: Log, ended: tuple[str, str]) -
 def test_what_still_holds_is_said_everywhere(log: Log) -> None:
     summary = summarise(log)
     assert summary.sequence is not None
-    said = said_of_sequence(summary.sequence, summary.edits)
+    said = describe_sequence(summary.sequence, summary.edits)
     assert said == (
         "6 of 6 edits kept in the model, which leave its perplexity at 1.050 times what it was and its weight moved by 0.5 of "
         "its norm; asked again at the end it gave the targets of 6 of 6 of them"
@@ -279,7 +279,7 @@ def test_what_still_holds_is_said_everywhere(log: Log) -> None:
 def test_an_unfinished_sequence_says_what_was_not_measured(log: Log) -> None:
     summary = summarise(replace(log, footer=None))
     assert summary.sequence is not None
-    assert "was not measured" in said_of_sequence(summary.sequence, summary.edits)
+    assert "was not measured" in describe_sequence(summary.sequence, summary.edits)
 
 
 def test_the_drift_is_drawn_edit_by_edit_with_its_bound(log: Log) -> None:

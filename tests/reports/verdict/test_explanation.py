@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from editguard.reports.log.schema import ControlRecord, Decision, EditRecord, Header, Measurement, Weights
-from editguard.reports.verdict.edit_story import LOCALITY_MISSING, Result, Story, judges_leaks, tell
-from editguard.reports.verdict.explanation import Explanation, Ground, explain, listed
+from editguard.reports.log.schema import ControlRecord, DecisionRecord, EditRecord, Header, MeasurementRecord, Weights
+from editguard.reports.verdict.edit_story import LOCALITY_MISSING, EditVerdict, EditSummary, judges_leaks, summarise_edits
+from editguard.reports.verdict.explanation import Explanation, Ground, explain, list_explanations
 
 from ...helpers import synthetic_logs as synthetic
 from ...helpers.generated_logs import ENDS, ended
@@ -23,8 +23,8 @@ def head(**changes: Any) -> Header:
     return synthetic.header(1, **({"policy": NEW, "settings": {"steps": 20}} | changes))
 
 
-def story(record: EditRecord | ControlRecord, header: Header) -> Story:
-    (found,) = tell([record], 1.5, leaks_judged=judges_leaks(header))
+def story(record: EditRecord | ControlRecord, header: Header) -> EditSummary:
+    (found,) = summarise_edits([record], 1.5, leaks_judged=judges_leaks(header))
     return found
 
 
@@ -34,16 +34,16 @@ def explained(record: EditRecord, **changes: Any) -> Explanation:
     return found
 
 
-def failing(*measurements: Measurement, **changes: Any) -> EditRecord:
+def failing(*measurements: MeasurementRecord, **changes: Any) -> EditRecord:
     """Return an edit that has `measurements` beside those that pass, and failed."""
     return checked(more=measurements, **changes)
 
 
 def failed(
     check: str, metric: str, condition: str = "unprefixed", value: float | None = 0.1, **changes: Any
-) -> Measurement:
+) -> MeasurementRecord:
     verdict = "unmeasured" if value is None else "fail"
-    return Measurement(check=check, metric=metric, condition=condition, value=value, verdict=verdict, **changes)
+    return MeasurementRecord(check=check, metric=metric, condition=condition, value=value, verdict=verdict, **changes)
 
 
 def test_explain_a_leak_quotes_the_words_and_counts_the_prompts() -> None:
@@ -85,7 +85,7 @@ def test_explain_other_facts_names_the_subject() -> None:
     )
 
 
-GRAVITY: Sequence[tuple[Ground, Measurement | None, dict[str, Any]]] = [
+GRAVITY: Sequence[tuple[Ground, MeasurementRecord | None, dict[str, Any]]] = [
     (Ground.COLLAPSE, None, {"measurements": [perplexity(40.0)]}),
     (Ground.NOT_RESTORED, None, {"weights": Weights(before=HASH, edited="1", restored="2", restored_ok=False)}),
     (Ground.LEAK, counted("locality", "leaks", 1, 6), {}),
@@ -176,9 +176,9 @@ def test_explain_an_edit_without_judged_locality_is_a_fault_under_a_policy_with_
     assert found.why == "What it does to other subjects was not measured, and unmeasured is never a pass."
     assert "Give it neighbourhood prompts" in found.advice
     old = head(policy={"collapse_ratio": 1.5})
-    assert story(record, old).result is Result.PASSED
+    assert story(record, old).result is EditVerdict.PASSED
     assert explain(story(record, old), old) is None
-    assert story(checked(), head()).result is Result.PASSED
+    assert story(checked(), head()).result is EditVerdict.PASSED
 
 
 def test_explain_a_refusal_gives_the_reason_that_decided() -> None:
@@ -187,10 +187,10 @@ def test_explain_a_refusal_gives_the_reason_that_decided() -> None:
     assert first.advice.startswith("Mend the request")
     seen = ended("refused when its update was seen")
     two = seen.model_copy(
-        update={"decision": Decision(action="refuse", reasons=["first-token: it is", "update: too large"])}
+        update={"decision": DecisionRecord(action="refuse", reasons=["first-token: it is", "update: too large"])}
     )
     assert explained(two).why == "It was refused: update: too large."
-    closed = ended("refused", decision=Decision(action="refuse", reasons=["the sequence is closed since 'a'"]))
+    closed = ended("refused", decision=DecisionRecord(action="refuse", reasons=["the sequence is closed since 'a'"]))
     assert explained(closed).advice == "Ship the edits before it, or audit this one by itself."
 
 
@@ -252,5 +252,5 @@ def test_explain_long_and_hidden_text_is_cut_and_spelled_out() -> None:
 
 def test_listed_stories_come_failed_first_and_passed_last() -> None:
     records = [synthetic.edit(0, random.Random(1)), ended("refused"), checked(leaks=1), checked()]
-    found = listed([story(one, head(policy={"collapse_ratio": 1.5})) for one in records], head())
-    assert [one.result for one, _ in found] == [Result.FAILED, Result.REFUSED, Result.PASSED]
+    found = list_explanations([story(one, head(policy={"collapse_ratio": 1.5})) for one in records], head())
+    assert [one.result for one, _ in found] == [EditVerdict.FAILED, EditVerdict.REFUSED, EditVerdict.PASSED]

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 from editguard.reports import render_html
-from editguard.reports.log.control_observations import Seen, Sighting
+from editguard.reports.log.control_observations import ObservedBehaviour, ControlObservation
 from editguard.reports.log.file import Log
 from editguard.reports.log.schema import ControlRecord, Footer, Header, SkippedRequest
 from editguard.reports.outputs.junit import render_junit
 from editguard.reports.outputs.markdown import render_markdown
 from editguard.reports.verdict.digest import digest, summarise
-from editguard.reports.verdict.edit_story import Decided
+from editguard.reports.verdict.edit_story import EditDecision
 from editguard.reports.verdict.reasons import control_fault, not_controlled, pass_reason, void_reasons
 from pydantic import ValidationError
 
@@ -21,33 +21,33 @@ from ...helpers import synthetic_logs as synthetic
 from ...helpers.html_pages import Page
 
 
-def sighting(kind: str, name: str, expected: Seen, seen: Seen, *, ok: bool | None, why: str = "") -> Sighting:
-    return Sighting.model_validate(
+def sighting(kind: str, name: str, expected: ObservedBehaviour, seen: ObservedBehaviour, *, ok: bool | None, why: str = "") -> ControlObservation:
+    return ControlObservation.model_validate(
         {"kind": kind, "name": name, "expected": expected, "seen": seen, "by_edit": ok is True, "by_evidence": False,
          "ok": ok, "why": why}
     )  # fmt: skip
 
 
-def with_sightings(log: Log, index: int, *sightings: Sighting) -> Log:
+def with_sightings(log: Log, index: int, *sightings: ControlObservation) -> Log:
     ok = all(one.ok is not False for one in sightings)
     changed = log.controls[index].model_copy(update={"sightings": [*sightings], "ok": ok})
     return replace(log, controls=(*log.controls[:index], changed, *log.controls[index + 1 :]))
 
 
 MISSED = [
-    ("probe", "sink-key", Seen.FIRES, Seen.SILENT, 0, "the probe 'sink-key' was silent where it must fire (known bad)"),
-    ("probe", "sink-key", Seen.SILENT, Seen.FIRES, 2, "the probe 'sink-key' fired where it must be silent (known good)"),
-    ("probe", "sink-key", Seen.FIRES, Seen.ERRORS, 0, "the probe 'sink-key' errored where it must fire (known bad)"),
-    ("check", "drift", Seen.FAILS, Seen.PASSES, 0, "the check 'drift' passed where it must fail (known bad)"),
-    ("check", "drift", Seen.PASSES, Seen.FAILS, 2, "the check 'drift' failed where it must pass (known good)"),
-    ("check", "drift", Seen.PASSES, Seen.JUDGES_NOTHING, 2,
+    ("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.SILENT, 0, "the probe 'sink-key' was silent where it must fire (known bad)"),
+    ("probe", "sink-key", ObservedBehaviour.SILENT, ObservedBehaviour.FIRES, 2, "the probe 'sink-key' fired where it must be silent (known good)"),
+    ("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.ERRORS, 0, "the probe 'sink-key' errored where it must fire (known bad)"),
+    ("check", "drift", ObservedBehaviour.FAILS, ObservedBehaviour.PASSES, 0, "the check 'drift' passed where it must fail (known bad)"),
+    ("check", "drift", ObservedBehaviour.PASSES, ObservedBehaviour.FAILS, 2, "the check 'drift' failed where it must pass (known good)"),
+    ("check", "drift", ObservedBehaviour.PASSES, ObservedBehaviour.JUDGES_NOTHING, 2,
      "the check 'drift' judged nothing where it must pass (known good)"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("kind", "name", "expected", "seen", "index", "said"), MISSED)
 def test_what_a_control_missed_voids_the_audit_and_is_named_everywhere(
-    log: Log, kind: str, name: str, expected: Seen, seen: Seen, index: int, said: str
+    log: Log, kind: str, name: str, expected: ObservedBehaviour, seen: ObservedBehaviour, index: int, said: str
 ) -> None:
     broken = with_sightings(log, index, sighting(kind, name, expected, seen, ok=False))
     summary = summarise(broken)
@@ -62,7 +62,7 @@ def test_what_a_control_missed_voids_the_audit_and_is_named_everywhere(
 
 def test_a_control_that_missed_its_end_too_says_both(log: Log) -> None:
     rng = random.Random(3)
-    missed = sighting("probe", "sink-key", Seen.FIRES, Seen.SILENT, ok=False)
+    missed = sighting("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.SILENT, ok=False)
     for collapse in (True, False):
         record = synthetic.control("again", rng, collapse=collapse, ok=False).model_copy(update={"sightings": [missed]})
         story = digest(replace(log, controls=(record,))).controls[0]
@@ -76,7 +76,7 @@ def faulty(log: Log, *, collapse: bool, ok: bool = False, missed: bool = False, 
     """Return why a control proves nothing that showed, or did not show, a collapse."""
     rng = random.Random(3)
     record = synthetic.control("again", rng, collapse=collapse, ok=ok)
-    seen = [sighting("probe", "sink-key", Seen.FIRES, Seen.SILENT, ok=False)] if missed else []
+    seen = [sighting("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.SILENT, ok=False)] if missed else []
     record = record.model_copy(update={"ok": False, "sightings": seen, **changes})
     fault = control_fault(digest(replace(log, controls=(record,))).controls[0])
     assert fault is not None
@@ -139,14 +139,14 @@ def test_each_fail_is_said_and_nothing_else(log: Log) -> None:
 
 def test_a_pass_says_what_it_rests_on(log: Log) -> None:
     stories = digest(log).stories
-    ratios = [story.ratio for story in stories if story.decided is not Decided.REFUSED and story.ratio is not None]
+    ratios = [story.ratio for story in stories if story.decided is not EditDecision.REFUSED and story.ratio is not None]
     one = replace(log, controls=log.controls[:1])
     assert pass_reason(log, stories) == (
         f"60 edits audited, none failed; worst perplexity ratio {max(ratios):.4g}; all 3 controls showed what was expected."
     )
     assert pass_reason(one, stories).endswith("; the control showed what was expected.")
     # A ratio of an edit that was refused in the end is none of a model that ships.
-    refused = [replace(story, decided=Decided.REFUSED, ratio=9.0) for story in stories[:2]]
+    refused = [replace(story, decided=EditDecision.REFUSED, ratio=9.0) for story in stories[:2]]
     unknown = [replace(story, ratio=None) for story in stories[2:4]]
     assert "; no edit was applied;" in pass_reason(log, [*refused, *unknown])
     # Nor is what nobody looked at.
@@ -159,7 +159,7 @@ def test_a_pass_says_what_it_rests_on(log: Log) -> None:
 
 
 def test_controls_that_hold_and_logs_without_sightings_give_no_reason(log: Log) -> None:
-    seen = sighting("check", "drift", Seen.FAILS, Seen.FAILS, ok=True)
+    seen = sighting("check", "drift", ObservedBehaviour.FAILS, ObservedBehaviour.FAILS, ok=True)
     held = with_sightings(log, 0, seen)
     assert list(void_reasons(held, digest(held).controls)) == []
     old = [one.model_dump(mode="json") for one in log.controls]
@@ -170,7 +170,7 @@ def test_controls_that_hold_and_logs_without_sightings_give_no_reason(log: Log) 
 
 
 def test_what_is_not_controlled_is_told_once_and_voids_nothing(log: Log) -> None:
-    foreign = sighting("probe", "foreign", Seen.FIRES, Seen.SILENT, ok=None, why="it brings no known-bad of its own")
+    foreign = sighting("probe", "foreign", ObservedBehaviour.FIRES, ObservedBehaviour.SILENT, ok=None, why="it brings no known-bad of its own")
     told = with_sightings(with_sightings(log, 0, foreign), 1, foreign)
     assert not_controlled(told.controls) == ["probe foreign: it brings no known-bad of its own"]
     summary = summarise(told)
@@ -180,7 +180,7 @@ def test_what_is_not_controlled_is_told_once_and_voids_nothing(log: Log) -> None
 
 
 def test_the_page_tells_of_each_probe_and_check_what_was_seen(log: Log) -> None:
-    seen = sighting("check", "drift", Seen.FAILS, Seen.FAILS, ok=True)
+    seen = sighting("check", "drift", ObservedBehaviour.FAILS, ObservedBehaviour.FAILS, ok=True)
     text = " ".join(Page(render_html(with_sightings(log, 0, seen))).text.split())
     assert "Probes and checks under control" in text
     assert "check drift" in text
@@ -188,11 +188,11 @@ def test_the_page_tells_of_each_probe_and_check_what_was_seen(log: Log) -> None:
 
 
 def test_ok_is_never_said_of_what_was_not_seen(log: Log) -> None:
-    for changes in ({"seen": Seen.SILENT}, {"by_edit": False}):
-        values = sighting("probe", "sink-key", Seen.FIRES, Seen.FIRES, ok=True).model_dump() | changes
+    for changes in ({"seen": ObservedBehaviour.SILENT}, {"by_edit": False}):
+        values = sighting("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.FIRES, ok=True).model_dump() | changes
         with pytest.raises(ValidationError, match="was expected and not seen"):
-            Sighting.model_validate(values)
-    missed = sighting("probe", "sink-key", Seen.FIRES, Seen.SILENT, ok=False)
+            ControlObservation.model_validate(values)
+    missed = sighting("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.SILENT, ok=False)
     with pytest.raises(ValidationError, match="sink-key did not show what it must"):
         ControlRecord.model_validate(log.controls[0].model_dump() | {"sightings": [missed]})
 

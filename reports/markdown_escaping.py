@@ -11,7 +11,7 @@ import html
 import re
 from collections.abc import Iterator, Sequence
 
-from ..text import visible
+from .text import visible
 
 __all__ = ["escaped", "grid"]
 

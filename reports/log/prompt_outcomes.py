@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from ..log.types import Model
+from .types import Model
 
 __all__ = ["PromptOutcome", "PromptResult", "PromptRole"]
 

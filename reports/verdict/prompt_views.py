@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..log.schema import Condition, EditBody, HeadlineCheck, Rate
-from ..text import counted
-from ..verdict.prompt_outcomes import PromptOutcome, PromptResult, PromptRole
-from ..verdict.rates import make_rate
-from .text_differences import Part
+from ..text import count_noun
+from ..log.prompt_outcomes import PromptOutcome, PromptResult, PromptRole
+from .rates import make_rate
+from ..html.text_differences import Part
 
 __all__ = [
     "EVERYWHERE",
@@ -128,7 +128,7 @@ def _said(views: Sequence[PromptView], about: str) -> str:
     }  # fmt: skip
     found = [(result, sum(view.worst is result for view in views)) for result in _WORST_FIRST[:-1]]
     parts = [f"{count} {words[result][count != 1]}" for result, count in found if count]
-    asked = f"{counted(len(views), 'prompt')} {about}"
+    asked = f"{count_noun(len(views), 'prompt')} {about}"
     return f"{asked}: {', '.join(parts)}." if parts else f"{asked}: all keep their answer."
 
 

@@ -8,12 +8,12 @@ import re
 import cmarkgfm
 import pytest
 from cmarkgfm.cmark import Options
-from editguard.reports.outputs.markdown_escaping import escaped, grid
+from editguard.reports.markdown_escaping import escaped, grid
 from editguard.reports.text import visible
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ...helpers.generated_logs import HOSTILE
+from ..helpers.generated_logs import HOSTILE
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 marked = st.text(st.sampled_from(list("\\`*_{}[]()<>#+-.!|~$^@:/&; \n\tawx1=\"'")), max_size=40)
