@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .audit.guard import Assessment as Assessment
     from .audit.guard import EditResult as EditResult
     from .audit.guard import GuardedEditor as GuardedEditor
-    from .audit.policy import DecisionRecord as DecisionRecord
+    from .audit.policy import Decision as Decision
     from .audit.policy import Policy as Policy
     from .audit.policy import load_policy as load_policy
     from .audit.sequence import EditSequence as EditSequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .probes.errors import InputError as InputError
     from .probes.model.language_model import LanguageModel as LanguageModel
     from .probes.model.language_model import load_model as load_model
-    from .probes.probe import FindingRecord as FindingRecord
+    from .probes.probe import Finding as Finding
     from .probes.probe import Probe as Probe
     from .probes.probe import ProbeInput as ProbeInput
     from .probes.requests.loader import load_requests as load_requests
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from .reports.verdict.digest import summarise as summarise
     from .reports.verdict.summary import Summary as Summary
     from .suites.check import Check as Check
-    from .suites.check import MeasurementRecord as MeasurementRecord
+    from .suites.check import Measurement as Measurement
 
 __version__ = "0.1.0"
 
@@ -53,22 +53,22 @@ __all__, __getattr__, __dir__ = lazy_names(
         "Assessment": ".audit.guard",
         "Card": ".probes.card",
         "Check": ".suites.check",
-        "DecisionRecord": ".audit.policy",
+        "Decision": ".audit.policy",
         "EditRequest": ".probes.requests.request",
+        "EditResult": ".audit.guard",
         "EditSequence": ".audit.sequence",
         "EditguardError": ".probes.errors",
         "Editor": ".audit.editors.base",
-        "FindingRecord": ".probes.probe",
+        "Finding": ".probes.probe",
         "GuardedEditor": ".audit.guard",
         "InputError": ".probes.errors",
         "LanguageModel": ".probes.model.language_model",
         "Log": ".reports.log.file",
-        "MeasurementRecord": ".suites.check",
+        "Measurement": ".suites.check",
         "Policy": ".audit.policy",
         "Probe": ".probes.probe",
         "ProbeInput": ".probes.probe",
         "RankOneUpdate": ".audit.editors.base",
-        "EditResult": ".audit.guard",
         "ServedPipeline": ".audit.serving",
         "Summary": ".reports.verdict.summary",
         "apply_delta": ".audit.delta.apply",
