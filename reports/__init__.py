@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .log.schema import EditRecord as EditRecord
     from .log.schema import Footer as Footer
     from .log.schema import Header as Header
-    from .log.schema import Rate as Rate
+    from .log.types import Rate as Rate
     from .verdict.digest import Digest as Digest
     from .verdict.digest import summarise as summarise
     from .verdict.summary import Summary as Summary

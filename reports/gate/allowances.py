@@ -2,18 +2,21 @@
 
 Of a rate 5 % and 5pp both mean five percentage points; of a perplexity ratio 5 % means that it may be larger by a
 twentieth. ``off`` leaves a metric out. A metric that is not named keeps its default.
+
+A metric ``CHECK/NAME`` is one that a check of another package declares in the log. Which of them exist is known only when both
+sides are read, so that its amount is checked then (`Allowances.with_declared`).
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from ..errors import AllowanceError
-from .metrics import METRICS, MetricKind, Metric, related_metrics
+from .metrics import METRICS, AnyMetricSpec, Metric, MetricKind, is_declared_name, related_metrics
 
 __all__ = ["Allowances", "read_allowances"]
 
@@ -25,32 +28,54 @@ _HINT = "write METRIC:5% or METRIC:off, for example efficacy-prefixed:2%"
 class Allowances:
     """`limits` by metric, as shares of 1; `asked` are those that the user named, which must then be measured."""
 
-    limits: MappingProxyType[Metric, float]
-    asked: frozenset[Metric]
+    limits: MappingProxyType[str, float]
+    asked: frozenset[str]
+    declared: Mapping[str, str] = field(default_factory=dict)
+    """The texts of those that name a declared metric, by its name."""
+
+    def with_declared(self, specs: Mapping[str, AnyMetricSpec]) -> Allowances:
+        """Return these allowances with those of the declared metrics, `specs` of both sides.
+
+        Raises `AllowanceError` for an amount that does not suit its metric. A metric that was named and that neither side
+        declares is asked for all the same, so that the gate reports it as not measured.
+        """
+        limits = {name: spec.allowed for name, spec in specs.items() if spec.allowed is not None}
+        for name, text in self.declared.items():
+            limit = _limit(name, specs.get(name), text)
+            if limit is None:
+                limits.pop(name, None)
+            else:
+                limits[name] = limit
+        named = self.asked | (self.declared.keys() & limits.keys())
+        return replace(self, limits=MappingProxyType({**self.limits, **limits}), asked=frozenset(named))
 
 
 def read_allowances(given: Iterable[str] = ()) -> Allowances:
     """Return the allowances in force; raises `AllowanceError` for a wrong one, with what was meant."""
-    limits = {metric: spec.allowed for metric, spec in METRICS.items() if spec.allowed is not None}
-    asked: set[Metric] = set()
+    limits: dict[str, float] = {m.value: spec.allowed for m, spec in METRICS.items() if spec.allowed is not None}
+    texts: dict[str, str] = {}
     for text in given:
-        name, _, amount = text.partition(":")
-        metric = _metric(name.strip(), text)
-        if metric in asked:
+        name = text.partition(":")[0].strip()
+        metric = name if is_declared_name(name) else _metric(name, text)
+        if metric in texts:
             raise AllowanceError(f"The allowance {text!r} names a metric for the second time; give one for each.")
-        asked.add(metric)
-        limit = _limit(metric, amount.strip(), text)
+        texts[metric] = text
+        limit = _limit(metric, None if is_declared_name(name) else METRICS[Metric(name)], text)
         if limit is None:
             limits.pop(metric, None)
-        else:
+        elif not is_declared_name(name):
             limits[metric] = limit
-    order = [metric for metric in METRICS if metric in limits]
-    return Allowances(MappingProxyType({metric: limits[metric] for metric in order}), frozenset(asked & set(limits)))
+    order = [metric.value for metric in METRICS if metric.value in limits]
+    return Allowances(
+        MappingProxyType({name: limits[name] for name in order}),
+        frozenset(texts.keys() & limits.keys()),
+        {name: text for name, text in texts.items() if is_declared_name(name)},
+    )
 
 
-def _metric(name: str, text: str) -> Metric:
+def _metric(name: str, text: str) -> str:
     if name in {metric.value for metric in Metric}:
-        return Metric(name)
+        return name
     near = _meant(name)
     hint = f"did you mean {_either(near)}?" if near else f"known are {', '.join(Metric)}"
     raise AllowanceError(f"The allowance {text!r} names no metric that is known: {hint}")
@@ -63,7 +88,7 @@ def _meant(name: str) -> list[str]:
         m.value: m for m in Metric
     }
     near = difflib.get_close_matches(name, names, n=1)
-    return [one.value for one in related_metrics(names[near[0]])] if near else []
+    return related_metrics(names[near[0]]) if near else []
 
 
 def _either(names: Sequence[str]) -> str:
@@ -71,15 +96,17 @@ def _either(names: Sequence[str]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def _limit(metric: Metric, amount: str, text: str) -> float | None:
+def _limit(metric: str, spec: AnyMetricSpec | None, text: str) -> float | None:
+    """Return the amount of `text` as a share of 1; None for ``off``. Without a `spec` its kind is not known yet."""
+    amount, kind = text.partition(":")[2].strip(), None if spec is None else spec.kind
     if amount == "off":
         return None
     found = _AMOUNT.fullmatch(amount)
     if found is None:
         raise AllowanceError(f"The allowance {text!r} has no amount with its unit; {_HINT}.")
-    if found[2] == "pp" and METRICS[metric].kind is not MetricKind.RATE:
-        raise AllowanceError(f"The allowance {text!r} is in points, but {metric.value} is compared relatively; use %.")
+    if found[2] == "pp" and kind not in (None, MetricKind.RATE):
+        raise AllowanceError(f"The allowance {text!r} is in points, but {metric} is compared relatively; use %.")
     share = float(found[1]) / 100
-    if METRICS[metric].kind is MetricKind.RATE and share > 1:
+    if kind is MetricKind.RATE and share > 1:
         raise AllowanceError(f"The allowance {text!r} is more than a rate can fall; give at most 100%.")
     return share

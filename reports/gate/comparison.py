@@ -16,7 +16,7 @@ from pydantic import Field
 from ..log.types import Count, Model
 from .baseline import Baseline, BaselineEdit, Git
 from .bootstrap import RESAMPLES, Interval, paired_interval, unchanged_share
-from .metrics import METRICS, AnyMetricSpec, DeclaredSpec, MetricKind, MetricValue, Tally, declared_specs, is_measured, source_metric
+from .metrics import METRICS, AnyMetricSpec, DeclaredSpec, Metric, MetricKind, MetricValue, Tally, declared_specs, is_measured, source_metric
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,7 +103,7 @@ def compare(before: Baseline, after: Baseline, names: tuple[str, str]) -> Compar
     return Comparison(
         before=_side(before, names[0]),
         after=_side(after, names[1]),
-        metrics=[change for name, spec in specs.items() if (change := compare_metric(name, spec, pairs)) is not None],
+        metrics=[change for name, spec in specs.items() if (change := compare_metric(name, pairs, spec=spec)) is not None],
         edits=[met for pair in pairs if (met := _edit_change(pair)) is not None],
         pair_edits=len(pairs),
         missing=sorted(set(old) - set(new)),
@@ -130,9 +130,13 @@ def _side(one: Baseline, name: str) -> Side:
 
 
 def compare_metric(
-    metric: str, spec: AnyMetricSpec, pairs: Sequence[EditPair], resamples: int = RESAMPLES
+    metric: str, pairs: Sequence[EditPair], resamples: int = RESAMPLES, *, spec: AnyMetricSpec | None = None
 ) -> MetricChange | None:
-    """Return the change of one metric, or None where neither side asked for it; `resamples` draws make its interval."""
+    """Return the change of one metric, or None where neither side asked for it; `resamples` draws make its interval.
+
+    `spec` says how a declared metric is compared.
+    """
+    spec = METRICS[Metric(metric)] if spec is None else spec
     kind, better = spec.kind, spec.better if isinstance(spec, DeclaredSpec) else None
     source = source_metric(metric)
     made = [pair for pair in pairs if _made(pair)]

@@ -10,7 +10,7 @@ from ..markdown_escaping import escaped, grid
 from ..text import NAMED, count_noun, quote_names
 from .comparison import MetricChange, Comparison
 from .decision import regressed
-from .metrics import MetricKind, Metric
+from .metrics import MetricKind
 from .result import Gate, LapsedOverride, Override
 
 __all__ = ["COLUMNS", "ComparisonRow", "compare_markdown", "gate_markdown", "describe_gate", "describe_lapsed_override", "comparison_rows", "describe_override", "describe_pairing"]
@@ -41,7 +41,7 @@ class ComparisonRow(NamedTuple):
         return self[: len(COLUMNS)]
 
 
-def comparison_rows(found: Comparison, allowed: Mapping[Metric, float] | None = None) -> list[ComparisonRow]:
+def comparison_rows(found: Comparison, allowed: Mapping[str, float] | None = None) -> list[ComparisonRow]:
     """Return a row for each metric that is judged; without `allowed` nothing is, and all are shown."""
     if allowed is None:
         return [_row(change, None) for change in found.metrics]
@@ -52,8 +52,8 @@ def _row(change: MetricChange, limit: float | None) -> ComparisonRow:
     rate = change.kind is MetricKind.RATE
     shown = format_percent if rate else format_ratio
     unit = "pp" if rate else "%"
-    # Shown as the metric itself moved: of a rate less is worse, of a ratio more.
-    sign = -1 if rate else 1
+    # Shown as the metric itself moved, not as damage.
+    sign = 1 if change.lower_is_better else -1
     difference = interval = "–"
     if change.worse is not None:
         difference = f"{_signed(sign * change.worse)} {unit}"
@@ -62,8 +62,8 @@ def _row(change: MetricChange, limit: float | None) -> ComparisonRow:
         interval = f"{_signed(low)} to {_signed(high)}"
     word, mood = _judged(change, limit)
     return ComparisonRow(
-        change.metric.value, shown(change.before), shown(change.after), difference, interval, str(change.pairs),
-        "–" if limit is None else f"{'−' if rate else '+'}{100 * limit:g} {unit}", word, mood,
+        change.metric, shown(change.before), shown(change.after), difference, interval, str(change.pairs),
+        "–" if limit is None else f"{'+' if change.lower_is_better else '−'}{100 * limit:g} {unit}", word, mood,
     )  # fmt: skip
 
 
@@ -149,7 +149,7 @@ def _gate_lines(gate: Gate) -> Iterator[str]:
         yield from _comparison_lines(gate.comparison, gate.allowed)
 
 
-def _comparison_lines(found: Comparison, allowed: Mapping[Metric, float] | None) -> Iterator[str]:
+def _comparison_lines(found: Comparison, allowed: Mapping[str, float] | None) -> Iterator[str]:
     yield ""
     yield from grid(COLUMNS, [[*map(escaped, row.cells)] for row in comparison_rows(found, allowed)])
     yield ""

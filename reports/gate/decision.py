@@ -20,7 +20,7 @@ from .allowances import Allowances
 from .baseline import Baseline
 from .bootstrap import LEVEL
 from .comparison import MetricChange, Comparison, EditPair, compare, pair_edits
-from .metrics import MetricKind, Metric, is_measured, related_metrics, source_metric
+from .metrics import MetricKind, declared_specs, is_measured, related_metrics, source_metric
 from .result import ClosingReason, Gate, ReasonCode
 
 __all__ = ["FEWEST", "closed_by", "judge_gate", "regressed"]
@@ -45,6 +45,7 @@ def judge_gate(
     accepted: frozenset[ReasonCode] = frozenset(),
 ) -> Gate:
     """Hold `audit` against `baseline`; `names` are theirs, `why` the reasons of the audit's own verdict."""
+    allowed = allowed.with_declared(declared_specs(baseline.declared, audit.declared))
     found = compare(baseline, audit, names)
     pairs = pair_edits(baseline, audit)
     closings = [
@@ -152,24 +153,24 @@ def _unmeasured(pairs: Iterable[EditPair], found: Comparison, allowed: Allowance
     for metric in allowed.limits:
         ids = [pair.after.id for pair in pairs if _lost(pair, source_metric(metric))]
         if ids:
-            text = f"{metric.value} was not measured in {len(ids)} of {count_noun(len(pairs), 'edit')}: {quote_names(ids)}."
+            text = f"{metric} was not measured in {len(ids)} of {count_noun(len(pairs), 'edit')}: {quote_names(ids)}."
             yield ClosingReason(reason=ReasonCode.UNMEASURED, metric=metric, message=text, edits=ids)
         elif metric in allowed.asked and metric not in known:
-            others = [one.value for one in related_metrics(metric) if one in known]
-            text = f"{metric.value} was asked for, and no edit of both sides has it; " + (
+            others = [name for name in related_metrics(metric) if name in known]
+            text = f"{metric} was asked for, and no edit of both sides has it; " + (
                 f"measured in both: {', '.join(others)}." if others else "nothing of the kind was measured in both."
             )
             yield ClosingReason(reason=ReasonCode.UNMEASURED, metric=metric, message=text)
 
 
-def _lost(pair: EditPair, metric: Metric) -> bool:
+def _lost(pair: EditPair, metric: str) -> bool:
     """Return whether the audit asked for the metric, or the baseline has it, and it was not measured now."""
     if metric in pair.after.metrics:
         return not is_measured(pair.after.metrics[metric])
     return metric in pair.before.metrics
 
 
-def _regressions(found: Comparison, limits: Mapping[Metric, float]) -> Iterator[ClosingReason]:
+def _regressions(found: Comparison, limits: Mapping[str, float]) -> Iterator[ClosingReason]:
     for change in found.metrics:
         limit = limits.get(change.metric)
         if limit is not None and regressed(change, limit):
@@ -199,7 +200,7 @@ def _told(change: MetricChange, limit: float) -> str:
     worst = f"; worst in {quote_names(change.worse_edits)}" if change.worse_edits else ""
     shown = format_percent if change.kind is MetricKind.RATE else (lambda value: f"{value:.4f}")
     return (
-        f"{change.metric.value} is worse by {100 * change.worse:.2f} {unit}{sure}, and {100 * limit:g} are allowed: "
+        f"{change.metric} is worse by {100 * change.worse:.2f} {unit}{sure}, and {100 * limit:g} are allowed: "
         f"{shown(change.before)} before, {shown(change.after)} now, over "
         f"{count_noun(change.pairs, 'edit')}{worst}."
     )

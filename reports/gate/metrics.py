@@ -85,14 +85,14 @@ class MetricSpec:
     @property
     def lower_is_better(self) -> bool:
         """Whether a smaller figure is the better one: of a perplexity ratio it is."""
-        return self.kind is not Kind.RATE
+        return self.kind is not MetricKind.RATE
 
 
 @dataclass(frozen=True)
 class DeclaredSpec:
-    """How a metric of a check of another package is compared; `allowed` as in `Spec`."""
+    """How a metric of a check of another package is compared; `allowed` as in `MetricSpec`."""
 
-    kind: Kind
+    kind: MetricKind
     allowed: float | None
     better: Literal["higher", "lower"]
 
@@ -102,7 +102,7 @@ class DeclaredSpec:
         return self.better == "lower"
 
 
-AnySpec: TypeAlias = Spec | DeclaredSpec
+AnyMetricSpec: TypeAlias = MetricSpec | DeclaredSpec
 
 
 def _rate(check: HeadlineCheck, protocol: Protocol, condition: Condition, allowed: float | None) -> MetricSpec:

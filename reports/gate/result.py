@@ -9,7 +9,6 @@ from pydantic import Field
 
 from ..log.types import Model
 from .comparison import Comparison
-from .metrics import Metric
 
 __all__ = ["ACCEPTABLE", "OVERRIDABLE", "ClosingReason", "Gate", "LapsedOverride", "Override", "ReasonCode"]
 
@@ -60,13 +59,13 @@ class ClosingReason(Model):
 
     reason: ReasonCode
     message: str
-    metric: Metric | None = None
+    metric: str | None = None
     edits: list[str] = Field(default_factory=list)
 
     @property
     def key(self) -> str:
         """The ground's name, with its metric: what an override must name to lift it."""
-        return self.reason.value if self.metric is None else f"{self.reason.value}:{self.metric.value}"
+        return self.reason.value if self.metric is None else f"{self.reason.value}:{self.metric}"
 
 
 class Override(Model):
@@ -100,7 +99,7 @@ class Gate(Model):
     accepted: list[str]
     override: Override | None = None
     lapsed: list[LapsedOverride] = Field(default_factory=list)
-    allowed: dict[Metric, float]
+    allowed: dict[str, float]
     comparison: Comparison | None = None
 
     @property

@@ -18,7 +18,7 @@ from ..numbers import format_counts, format_number, format_percent, format_ratio
 from ..text import reads_from_right, split_hidden, shorten, visible
 from .plotting import Figure
 from ..verdict.prompt_views import highlighted
-from .text_differences import Part, differences
+from ..text_differences import Part, differences
 
 if TYPE_CHECKING:
     from jinja2 import Environment

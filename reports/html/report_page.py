@@ -30,7 +30,7 @@ from .drift_figures import drift_figures
 from .figures import figures
 from .page import render_page
 from ..verdict.prompt_views import condition_label, leak_rate, prompt_groups
-from .ranges import shape, told_as_one
+from .number_ranges import shape, told_as_one
 from .scales import gauges
 
 if TYPE_CHECKING:

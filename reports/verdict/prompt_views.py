@@ -15,7 +15,7 @@ from ..log.schema import Condition, EditBody, HeadlineCheck, Rate
 from ..text import count_noun
 from ..log.prompt_outcomes import PromptOutcome, PromptResult, PromptRole
 from .rates import make_rate
-from ..html.text_differences import Part
+from ..text_differences import Part
 
 __all__ = [
     "EVERYWHERE",

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from ....probes.errors import InputError
 from ....probes.probe import Level
 from ....probes.requests.request import EditRequest
-from ....reports.log.schema import DENOMINATOR
+from ....reports.log.types import DENOMINATOR
 from ....reports.reproduction.schema import CaseCount
 from ...guard import Assessment, GuardedEditor
 from ...run.execute import assess_each

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ....probes.errors import InputError
 from ....probes.requests.loader import LoadedRequests
-from ....reports.log.file import Log, LogWriter, log_so_far, rewrite_log
+from ....reports.log.file import Log, LogWriter, read_unfinished_log, rewrite_log
 from ....reports.log.schema import EditRecord, Footer, Header
 from ....reports.text import count_noun
 from ...editors.base import chosen_editor
@@ -93,7 +93,7 @@ def _editors(kind: Kind) -> tuple[str, ...]:
 
 def _so_far(path: Path, stamp: Stamp) -> Log | None:
     """Return what the log holds, without edits that ended in an error; raises `InputError` for one of another stamp."""
-    log = log_so_far(path)
+    log = read_unfinished_log(path)
     if log is None:
         return None
     refuse_another(f"The log {str(path)!r}", stamp_in(log.header.arguments.get("stamp"), path), stamp)

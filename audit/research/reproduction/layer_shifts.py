@@ -15,7 +15,7 @@ from ....reports.log.bounded_read import LARGEST_BASELINE, bounded_bytes
 from ....reports.log.file import write_atomic
 from ...setup import KEYS_PER_FEATURE, Progress, Setup
 from .cases import Cases
-from .experiments.clouds import KINDS, one_each
+from .clouds import KINDS, one_each
 from .stamp import Stamp
 
 __all__ = ["LAYERS", "LayerShifts", "kept_shifts", "layer_shifts"]

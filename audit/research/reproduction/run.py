@@ -19,7 +19,7 @@ from ....probes.errors import InputError
 from ....probes.model.encoders import load_encoder
 from ....probes.requests.loader import LoadedRequests
 from ....reports.log.bounded_read import LARGEST_BASELINE, bounded_bytes
-from ....reports.log.file import sweep, write_atomic
+from ....reports.log.file import remove_unfinished_files, write_atomic
 from ....reports.reproduction.page import render_reproduction
 from ....reports.reproduction.schema import Reproduction
 from ....reports.reproduction.tables import remove_tables, write_tables
@@ -68,8 +68,8 @@ def reproduce(
     started, guard = time.monotonic(), GuardedEditor(setup)
     for folder in (out, out / LOGS, out / TABLES):
         writable(folder, inside=folder != out)
-    sweep(out, (RESULT, PAGE, TEXT, _CASES, LAYERS))
-    sweep(out / LOGS, [f"{editor}.jsonl" for editor in EDITORS])
+    remove_unfinished_files(out, (RESULT, PAGE, TEXT, _CASES, LAYERS))
+    remove_unfinished_files(out / LOGS, [f"{editor}.jsonl" for editor in EDITORS])
     # What is wrong with it is better known now than after all edits.
     compared = None if encoder_ref is None else load_encoder(
         encoder_ref, device=str(setup.lm.device), allow_pickle=allow_pickle

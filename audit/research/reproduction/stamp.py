@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ....probes.errors import InputError
 from ....probes.requests.loader import LoadedRequests
-from ....reports.text import printable, some
+from ....reports.text import printable, join_parts
 from ...editors.base import chosen_editor
 from ...setup import Setup
 
@@ -72,7 +72,7 @@ def refuse_another(what: str, kept: Stamp, asked: Stamp) -> None:
     names = [name for name in {**asked, **kept} if kept.get(name) != asked.get(name)]
     if names:
         told = [printable(f"{name} ({kept.get(name, 'none')}, now {asked.get(name, 'none')})") for name in names]
-        raise InputError(f"{what} was begun with another {some(told)}; give another --out, or remove it.")
+        raise InputError(f"{what} was begun with another {join_parts(told)}; give another --out, or remove it.")
 
 
 def stamp_in(text: object, path: Path) -> Stamp:

@@ -16,19 +16,7 @@ from .....probes.research.geometry import Projection, Separation, directions, fl
 from .....reports.reproduction.schema import Claim, Experiment, Scatter, Table
 from ....setup import Setup
 from ..cases import FEW, Cases, Kind
-from .clouds import (
-    KINDS,
-    Pair,
-    apart,
-    bare_and_mean,
-    compared,
-    cosines,
-    group,
-    mutual,
-    one_each,
-    separation_table,
-    subject_keys_of,
-)
+from ..clouds import KINDS, Pair, apart, bare_and_mean, compared, cosines, group, mutual, one_each, separation_table, subject_keys_of
 from .heads import claim, experiment
 
 __all__ = ["encoder"]

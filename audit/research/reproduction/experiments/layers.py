@@ -10,7 +10,7 @@ from .....reports.reproduction.schema import Claim, Experiment, Heat, Table
 from ....setup import Setup
 from ..cases import Cases
 from ..layer_shifts import LayerShifts
-from .clouds import KINDS, one_each
+from ..clouds import KINDS, one_each
 from .heads import claim, experiment
 
 __all__ = ["all_layers"]

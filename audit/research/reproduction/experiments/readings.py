@@ -23,7 +23,7 @@ from ....setup import Setup
 from ....transaction import Transaction
 from .. import published
 from ..cases import FEW, Case, Cases, Kind
-from .clouds import one_each, subject_keys_of
+from ..clouds import one_each, subject_keys_of
 from .heads import claim, experiment
 
 __all__ = ["behind_bos", "shifted_position"]

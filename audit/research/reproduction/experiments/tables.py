@@ -6,7 +6,8 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from .....reports.log.schema import PERPLEXITY, EditRecord
+from .....reports.log.types import PERPLEXITY
+from .....reports.log.schema import EditRecord
 from .....reports.reproduction.schema import Claim, Experiment, Table
 from .....reports.text import count_noun
 from .. import published

@@ -16,7 +16,7 @@ from editguard.audit.research.reproduction.cases import Case, Cases, Chosen, Kin
 from editguard.audit.research.reproduction.edits import Edits
 from editguard.audit.research.reproduction.experiments import encoder as encoders
 from editguard.audit.research.reproduction.experiments import keys, prediction, readings, shares, tables
-from editguard.audit.research.reproduction.experiments.clouds import apart
+from editguard.audit.research.reproduction.clouds import apart
 from editguard.audit.research.reproduction.experiments.encoder import encoder
 from editguard.audit.research.reproduction.experiments.layers import all_layers
 from editguard.audit.research.reproduction.in_the_file import estimated

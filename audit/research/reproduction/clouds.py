@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .....probes.keys.subject_keys import SubjectKeys
-from .....probes.research.geometry import Separation, directions, separation
-from .....reports.reproduction.schema import Group, Table
-from ..cases import Case, Kind
+from ....probes.keys.subject_keys import SubjectKeys
+from ....probes.research.geometry import Separation, directions, separation
+from ....reports.reproduction.schema import Group, Table
+from .cases import Case, Kind
 
 __all__ = [
     "KINDS",

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from editguard.reports.html.text_differences import Part, differences
+from editguard.reports.text_differences import Part, differences
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from editguard.reports.html.ranges import shape, told_as_one
+from editguard.reports.html.number_ranges import shape, told_as_one
 from hypothesis import given
 from hypothesis import strategies as st
 
