@@ -27,15 +27,9 @@ from ...probes.model.language_model import LanguageModel
 from ...probes.requests.request import EditRequest
 from ...probes.requests.spacing import separator
 from ...probes.tokens import locate_subject, target_ids
+from .engine import Engine
 
 __all__ = ["Descent", "Engine", "OptimisedValue", "ValueProblem", "ValueSettings", "value_problem"]
-
-
-class Engine(Enum):
-    """How logits are computed while v* is sought."""
-
-    LIVE = "live"
-    REFERENCE = "reference"
 
 
 class Descent(Enum):

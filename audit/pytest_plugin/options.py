@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from ...probes.model.language_model import DTYPES
 from ...probes.requests.request import SUFFIXES
 
 __all__ = ["BUILTIN_EDITS", "OPTIONS", "Settings", "add_options", "is_edits_file", "read_settings"]
 
 BUILTIN_EDITS = "builtin"
 _EDITS_FILES = tuple(f".edits{suffix}" for suffix in SUFFIXES)
-_DTYPES = ("auto", "float32", "bfloat16", "float16")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
@@ -36,8 +36,8 @@ def _natural(text: str, _: Path) -> int:
 
 
 def _dtype(text: str, _: Path) -> str:
-    if text not in _DTYPES:
-        raise _Wrong(f"must be one of {', '.join(_DTYPES)}")
+    if text not in DTYPES:
+        raise _Wrong(f"must be one of {', '.join(DTYPES)}")
     return text
 
 

@@ -12,6 +12,7 @@ import pickle
 import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -25,9 +26,19 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-__all__ = ["DTYPES", "LanguageModel", "load_model"]
+__all__ = ["DTYPES", "Dtype", "LanguageModel", "load_model"]
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+class Dtype(StrEnum):
+    """The dtypes that a model may be loaded in; ``auto`` is that of the checkpoint."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+DTYPES = tuple(dtype.value for dtype in Dtype)
 _ATTENTION = (None, "eager", "sdpa")
 _MOST_LAYERS = 10_000
 """A configuration that asks for more would take minutes to build; the deepest models have some hundreds."""
