@@ -56,7 +56,7 @@ __all__ = [
 ]
 
 EMBEDDED_LAYER = 9
-"""Edit layer of the embedded model; the measurement behind it stands in docs/layer.md."""
+"""Edit layer of the embedded model; the measurement behind it stands in docs/research/layer.md."""
 NULL_SAMPLE = 64
 """Ordinary subjects that thresholds are calibrated on."""
 
@@ -95,7 +95,7 @@ class Setup:
     """The model before the first edit, where edits are kept one after the other."""
 
     @property
-    def editing(self) -> EditContext:
+    def edit_context(self) -> EditContext:
         """What editors work with."""
         return EditContext(self.lm, self.site, self.statistics, self.prefixes, self.settings, self.known)
 
@@ -115,36 +115,46 @@ class Setup:
             self.origin,
         )
 
-    def plainly(self) -> Setup:
+    def with_reference_engine(self) -> Setup:
         """Return the setup of the reference engine for the same model: no pass goes on from a state that was kept.
 
         Key statistics, prefixes and calibration stay what they are.
         """
         lm, settings = replace(self.lm, plain=True), replace(self.settings, engine=Engine.REFERENCE)
         return replace(
-            self, lm=lm, settings=settings, meter=replace(self.meter, lm=lm, known=None), known=None, memo={}
+            self,
+            lm=lm,
+            settings=settings,
+            meter=replace(self.meter, lm=lm, prefix_cache=None),
+            known=None,
+            memo={},
         )
 
     def with_origin(self) -> Setup:
         """Return the setup for edits that are kept one after the other, with the model as it is as their origin."""
         return replace(self, origin=Origin(self.bench_perplexity(), self.site.matrix()))
 
-    def with_edit_kept(self) -> Setup:
+    def after_kept_edit(self) -> Setup:
         """Return the setup for the model as it is now that an edit at the site was kept.
 
         What enters the site does not depend on its weight, so that keys, statistics and the thresholds on keys hold. Updates
         are still measured by the norm of the weight before the first edit, as the threshold on their size was. What lies
         above the site is taken anew. Raises `EditguardError` where another tensor was written to as well.
         """
-        weights = self.edited()
+        weights = self.check_edited()
         # A copy forgets the fingerprint, which is that of the unedited model.
         lm = replace(self.lm)
         known = self.known and prefix_cache(lm, self.site, [prefix.text for prefix in self.prefixes.prefixes])
         return replace(
-            self, lm=lm, known=known, meter=replace(self.meter, lm=lm, known=known), weights=weights, memo={}
+            self,
+            lm=lm,
+            known=known,
+            meter=replace(self.meter, lm=lm, prefix_cache=known),
+            weights=weights,
+            memo={},
         )
 
-    def edited(self) -> tuple[int, ...]:
+    def check_edited(self) -> tuple[int, ...]:
         """Return the checksum of all weights, an edit at the site included; raises `EditguardError` where another one changed."""
         weights = checksum(self.lm.model)
         tensors = [*self.lm.model.parameters(), *self.lm.model.buffers()]
@@ -156,7 +166,7 @@ class Setup:
                 )
         return weights
 
-    def unedited(self) -> None:
+    def check_unedited(self) -> None:
         """Raise `InputError` where the model is not the one that baselines and statistics were taken from, as it was then."""
         if any(module.training for module in self.lm.model.modules()):
             raise InputError(
@@ -171,7 +181,7 @@ class Setup:
 
     def bench_perplexity(self) -> float:
         """Return the mean perplexity of the unedited model on the run's corpus; raises `NotFinite` and `InputError`."""
-        self.unedited()
+        self.check_unedited()
         with self.bench.computing():
             return Perplexity().baseline(self.bench).before.mean
 
@@ -260,9 +270,15 @@ def prepare(
     found = load_or_compute_statistics(lm, site, statistics, corpus, seed, progress)
     null = make_null_sample(lm, NULL_SAMPLE)
     meter = EvidenceMeter(
-        lm, site, found, prefixes, sink_key(lm, site, [request.prompt for request in null]),
-        float(site.matrix().norm()), chosen.clamp, known,
-    )  # fmt: skip
+        lm=lm,
+        site=site,
+        statistics=found,
+        prefixes=prefixes,
+        sink=sink_key(lm, site, [request.prompt for request in null]),
+        weight_norm=float(site.matrix().norm()),
+        clamp=chosen.clamp,
+        prefix_cache=known,
+    )
     calibration = calibrate(meter, null, lambda done, total: progress("calibration", done, total))
     return Setup(
         lm, site, found, prefixes, meter, calibration, policy, chosen,

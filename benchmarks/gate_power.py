@@ -17,13 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from editguard.reports.gate.baseline import BaselineEdit, baseline_of
-from editguard.reports.gate.comparison import Change, Pair, change_of, paired
+from editguard.reports.gate.baseline import BaselineEdit, build_baseline
+from editguard.reports.gate.comparison import EditPair, MetricChange, compare_metric, pair_edits
 from editguard.reports.gate.decision import regressed
-from editguard.reports.gate.metrics import METRICS, Figure, Metric, Tally
+from editguard.reports.gate.metrics import METRICS, Metric, MetricValue, Tally
 from editguard.reports.log.file import read_log
 
-RULES: dict[str, Callable[[Change, float], bool]] = {
+RULES: dict[str, Callable[[MetricChange, float], bool]] = {
     "rule": regressed,
     "difference alone": lambda change, limit: change.worse is not None and change.worse > limit,
     "interval beyond": lambda change, limit: (
@@ -40,19 +40,19 @@ class Scenario(NamedTuple):
 
     name: str
     metrics: tuple[Metric, ...]
-    damage: Callable[[Figure, random.Random], Figure]
+    damage: Callable[[MetricValue, random.Random], MetricValue]
 
 
-def untouched(figure: Figure, rng: random.Random) -> Figure:
+def untouched(figure: MetricValue, rng: random.Random) -> MetricValue:
     return figure
 
 
-def larger(factor: float, share: float = 1.0) -> Callable[[Figure, random.Random], Figure]:
+def larger(factor: float, share: float = 1.0) -> Callable[[MetricValue, random.Random], MetricValue]:
     return lambda figure, rng: figure * factor if isinstance(figure, float) and rng.random() < share else figure
 
 
-def prompts_lost(share: float) -> Callable[[Figure, random.Random], Figure]:
-    def damage(figure: Figure, rng: random.Random) -> Figure:
+def prompts_lost(share: float) -> Callable[[MetricValue, random.Random], MetricValue]:
+    def damage(figure: MetricValue, rng: random.Random) -> MetricValue:
         if not isinstance(figure, Tally):
             return figure
         lost = sum(rng.random() < share for _ in range(figure.passed))
@@ -61,8 +61,8 @@ def prompts_lost(share: float) -> Callable[[Figure, random.Random], Figure]:
     return damage
 
 
-def edits_lost(share: float) -> Callable[[Figure, random.Random], Figure]:
-    def damage(figure: Figure, rng: random.Random) -> Figure:
+def edits_lost(share: float) -> Callable[[MetricValue, random.Random], MetricValue]:
+    def damage(figure: MetricValue, rng: random.Random) -> MetricValue:
         if not isinstance(figure, Tally) or rng.random() >= share:
             return figure
         return figure.model_copy(update={"passed": 0, "failed": figure.total})
@@ -92,8 +92,8 @@ def main() -> None:
     parser.add_argument("--edits", type=int, nargs="+", default=[10, 20, 60, 200])
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    first, second = (baseline_of(read_log(path), None) for path in (options.first, options.second))
-    pairs = [pair for pair in paired(first, second) if pair.before.made and pair.after.made]
+    first, second = (build_baseline(read_log(path), None) for path in (options.first, options.second))
+    pairs = [pair for pair in pair_edits(first, second) if pair.before.made and pair.after.made]
     print(f"{len(pairs)} edits made in both; {options.trials} trials; shares of trials that close, in per cent")
     print("| what happens | " + " | ".join(f"{rule}, {n} edits" for rule in RULES for n in options.edits) + " |")
     print("|---|" + "---|" * (len(RULES) * len(options.edits)))
@@ -104,28 +104,28 @@ def main() -> None:
         sys.stdout.flush()
 
 
-def closings(pairs: list[Pair], scenario: Scenario, edits: int, trials: int, seed: int) -> dict[str, int]:
+def closings(pairs: list[EditPair], scenario: Scenario, edits: int, trials: int, seed: int) -> dict[str, int]:
     """Return in how many trials each rule closes the gate."""
     rng = random.Random(f"{seed} {scenario.name} {edits}")
     found = dict.fromkeys(RULES, 0)
     for _ in range(trials):
         drawn = [trial_pair(pair, scenario, rng) for pair in rng.choices(pairs, k=edits)]
-        changes = [change for metric in scenario.metrics if (change := change_of(metric, drawn, RESAMPLES)) is not None]
+        changes = [change for metric in scenario.metrics if (change := compare_metric(metric, drawn, RESAMPLES)) is not None]
         for name, closes in RULES.items():
             found[name] += any(closes(change, METRICS[change.metric].allowed or 0.0) for change in changes)
     return found
 
 
-def trial_pair(pair: Pair, scenario: Scenario, rng: random.Random) -> Pair:
+def trial_pair(pair: EditPair, scenario: Scenario, rng: random.Random) -> EditPair:
     before, after = pair if rng.random() < 0.5 else (pair.after, pair.before)
     metrics = {
         metric: scenario.damage(figure, rng) if metric in scenario.metrics else figure
         for metric, figure in after.metrics.items()
     }
-    return Pair(before, after_damage(after, metrics))
+    return EditPair(before, after_damage(after, metrics))
 
 
-def after_damage(edit: BaselineEdit, metrics: dict[Metric, Figure]) -> BaselineEdit:
+def after_damage(edit: BaselineEdit, metrics: dict[Metric, MetricValue]) -> BaselineEdit:
     return edit.model_copy(update={"metrics": metrics})
 
 

@@ -5,7 +5,7 @@ decisions on ordinary ones.
 
 Prints, for each first-token request, the perplexity ratio after the unguarded published editor and after the guard,
 and whether every held-out prefix of each family gives the target; then how many of the ordinary requests `probe` would
-change, with the reason in numbers. docs/results.md quotes its output.
+change, with the reason in numbers. docs/research/results.md quotes its output.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def main() -> None:
     result = {"layer": guard.setup.site.layer, "ordinary": decisions, "first": []}
     proposals = guard.propose(guard.assess_all(first))
     for request, proposal in zip(first, proposals, strict=True):
-        unguarded = None if options.guarded_only else guard.unguarded(request, "rome")
-        result["first"].append(_one(request, unguarded, guard.test(proposal)))
+        unguarded = None if options.guarded_only else guard.try_unguarded(request, "rome")
+        result["first"].append(_one(request, unguarded, guard.try_proposal(proposal)))
         print(json.dumps(result["first"][-1]), flush=True)
         options.out.write_text(json.dumps(result, indent=1))
     print(json.dumps(_total(result["first"]), indent=1))

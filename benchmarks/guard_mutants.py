@@ -4,7 +4,7 @@
 
 NAME picks targets of `TARGETS`; none is all. Each mutant is one change of one operator, constant, condition or statement of a
 function that decides. A forked child takes the changed code on and runs the target's test files; a child whose tests pass
-let the mutant survive. What survives is printed with its line; docs/reliability.md explains each. Exit code 1 where one survived
+let the mutant survive. What survives is printed with its line; docs/research/reliability.md explains each. Exit code 1 where one survived
 that is not in `EQUIVALENT`.
 
 mutmut and cosmic-ray start an interpreter with torch for every mutant, which is most of a minute each on two cores; a fork of one

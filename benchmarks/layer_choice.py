@@ -4,7 +4,7 @@
 
 For every layer: first-token edits by `prefixed`, the others by `rome`; efficacy (exact, under held-out prefixes and
 without one), generalization, locality (share of unchanged tokens), perplexity ratio, relative norm, seconds.
-docs/layer.md holds the table that decided the default of the embedded model.
+docs/research/layer.md holds the table that decided the default of the embedded model.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 Every edit is made as the guard makes it (or by --editor, unguarded), judged by all checks under the default policy, and
 written into the plain model, whose greedy words after each neighbour are then read: bare, after a newline and after a
 sentence that no check uses. A leak by this count: the first token of the target where it was not before, or the target's
-words. --updates keeps the updates, which take most of the time, for another run. Figures: docs/results.md.
+words. --updates keeps the updates, which take most of the time, for another run. Figures: docs/research/results.md.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def judged(guard, requests, made):
             for request, one in rows[start : start + TOGETHER]
         ]
         for proposal in guard._prepared(proposals):
-            yield proposal, guard.test(proposal)
+            yield proposal, guard.try_proposal(proposal)
         print(f"{min(start + TOGETHER, len(rows))} of {len(rows)} judged", flush=True)
 
 

@@ -5,7 +5,7 @@
 Rates in GFLOP/s, medians of nine, of [tokens, in] times [in, out] in the shapes of the embedded model, rows of zeros not counted;
 then the memory of the process while products of ever new numbers of tokens are made, since oneDNN keeps code for each: with
 their rows rounded up, as they are made here, and after that as they come.
-docs/performance.md and docs/reliability.md quote it.
+docs/research/performance.md and docs/research/reliability.md quote it.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 Both paths run in one process, alternating; the ratio is the median of the rounds' ratios. ``reference`` is the tool's own
 plain engine (``--engine reference``): whole texts through the whole model, one request at a time, logits at every
 place. Operations are counted by torch's FLOP counter while a stage runs, and set against the rate of a matrix product
-measured in the same run. docs/performance.md quotes its output.
+measured in the same run. docs/research/performance.md quotes its output.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _statistics(lm):
 
 
 def _plain(fast):
-    return GuardedEditor(fast.setup.plainly())
+    return GuardedEditor(fast.setup.with_reference_engine())
 
 
 def _machine(lm):
@@ -217,7 +217,7 @@ def _edits(fast, plain, options, group):
         # Whatever is decided is made, so that both paths do the same work on any model.
         editor = "prefixed" if group == "single-token-first" else "rome"
         for proposal in guard.propose([guard.force(one, editor) for one in chosen], bound=float("inf")):
-            guard.test(proposal)
+            guard.try_proposal(proposal)
 
     # Edits differ in how long they are searched for: the plain path makes every second one, and not the first alone.
     some = requests[::2]
@@ -266,7 +266,7 @@ def _rough_checks(fast, plain, options):
     def checked(guard):
         proposals = guard.propose([guard.force(one, "rome") for one in requests], bound=float("inf"))
         guard.setup.bench_perplexity()
-        return lambda: [guard.test(proposal) for proposal in proposals]
+        return lambda: [guard.try_proposal(proposal) for proposal in proposals]
 
     found = _compare(
         fast.setup.lm, (checked(rough), len(requests)), (checked(fast), len(requests)), "edit, its checks alone", options.rounds

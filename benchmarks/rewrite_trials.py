@@ -6,7 +6,7 @@
 Each trial is an editor that differs from `prefixed` in one thing. Trials with the same search share its v*, so that directions
 are compared for one delta. Every edit is written, checked under the held-out prefixes of every family, and undone. Prints one row
 a trial: how many prompts gave the target behind a prefix and bare, paraphrases behind a sentence and bare, tokens and answers of
-neighbours, the perplexity's ratio and the update's size. docs/reproduction.md quotes it.
+neighbours, the perplexity's ratio and the update's size. docs/research/reproduction.md quotes it.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def main() -> None:
         jobs = [(name, replace(one, decision=Decision(Action.ALLOW, name, ()))) for name in names for one in part]
         proposals = guard.propose([one for _, one in jobs], bound=float("inf"))
         for (name, _), proposal in zip(jobs, proposals, strict=True):
-            rows[name].append(_row(guard.test(proposal)))
+            rows[name].append(_row(guard.try_proposal(proposal)))
         options.out.write_text(json.dumps(rows, indent=1))
         print(f"{min(start + TOGETHER, len(chosen))} of {len(chosen)} requests", flush=True)
     for name in names:

@@ -2,7 +2,7 @@
 
     python benchmarks/screen_decisions.py counterfact-dev.json --out screen.json [--limit 1000]
 
-docs/performance.md quotes its output.
+docs/research/performance.md quotes its output.
 """
 
 from __future__ import annotations

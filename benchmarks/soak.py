@@ -5,7 +5,7 @@
 An audit in sequence of edits drawn from the file. With --wide the accumulated drift has no bound, so that the sequence never
 closes and all edits are tried; each is still held to the policy's other bounds. Prints a line every ten edits and where the
 default bounds would have closed; with --tell that alone, of a run that may have been killed. The folder holds the audit, whose
-report draws the drift. docs/reliability.md quotes it.
+report draws the drift. docs/research/reliability.md quotes it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 Computes C twice at the default layer, from text sampled from the model (the default) and from the given corpus, and
 compares |u.k_u|, |u.k_bar| and their ratio over the null sample and the suite's first-token subjects; C = identity is
-the third column. docs/results.md quotes its output.
+the third column. docs/research/results.md quotes its output.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def main() -> None:
     }
     found = {}
     for name, statistics in sources.items():
-        meter = EvidenceMeter(lm, site, statistics, prefixes, sink, norm)
+        meter = EvidenceMeter(
+            lm=lm, site=site, statistics=statistics, prefixes=prefixes, sink=sink, weight_norm=norm
+        )
         found[name] = {
             group: [(e.denominator, e.denominator_prefixed, e.ratio) for e in map(meter.measure, requests)]
             for group, requests in (("ordinary", null), ("first-token", first))

@@ -2,7 +2,7 @@
 
 PyTorch hands fp32 products on a CPU to MKL, which on AMD processors with AVX-512 runs at the rate of 256-bit code; oneDNN,
 which PyTorch carries as well, takes the widest code that there is, and most products of a language model take less than half
-of the time by it (docs/performance.md). Both round in fp32, in another order of sums.
+of the time by it (docs/research/performance.md). Both round in fp32, in another order of sums.
 
 oneDNN generates code for each number of rows and keeps part of it as long as the process lives, a third of a megabyte each. So
 rows of zeros are added up to one of a few numbers, and the memory of these products does not grow with ever new lengths of text.
@@ -36,7 +36,7 @@ _BITS = 4
 def prefers_onednn(processors: str, capability: str) -> bool:
     """Whether MKL leaves half of the processor idle that Linux describes as `processors` and PyTorch as `capability`.
 
-    MKL chooses its code by the processor's maker; measured on AMD's Zen 5: docs/performance.md.
+    MKL chooses its code by the processor's maker; measured on AMD's Zen 5: docs/research/performance.md.
     """
     makers = {line.partition(":")[2].strip() for line in processors.splitlines() if line.startswith("vendor_id")}
     return makers == {"AuthenticAMD"} and capability == "AVX512"

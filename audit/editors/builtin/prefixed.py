@@ -35,7 +35,7 @@ class Prefixed(Editor):
         return prefixes.texts(Role.EDIT)
 
     def settings(self, asked: ValueSettings) -> ValueSettings:
-        """Search faster and farther than published, a fifth of the contexts at a time; docs/results.md has the comparison.
+        """Search faster and farther than published, a fifth of the contexts at a time; docs/research/results.md has the comparison.
 
         A mean over contexts of many kinds is harder to satisfy than ROME's, so the clamp is wider; the search ends
         earlier, since what it gains late is paid in perplexity.
