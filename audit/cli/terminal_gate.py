@@ -10,8 +10,14 @@ from rich.markup import escape
 from rich.text import Text
 
 from ...reports.gate.comparison import Comparison
-from ...reports.gate.comparison_rows import COLUMNS, describe_gate, describe_lapsed_override, comparison_rows, describe_override, describe_pairing
-from ...reports.gate.metrics import Metric
+from ...reports.gate.comparison_rows import (
+    COLUMNS,
+    comparison_rows,
+    describe_gate,
+    describe_lapsed_override,
+    describe_override,
+    describe_pairing,
+)
 from ...reports.gate.result import Gate, Override
 from ...reports.text import count_noun, visible
 from .console import output
@@ -67,7 +73,7 @@ def print_comparison(found: Comparison) -> None:
     _print(console, found, None)
 
 
-def _print(console: Console, found: Comparison, allowed: Mapping[Metric, float] | None) -> None:
+def _print(console: Console, found: Comparison, allowed: Mapping[str, float] | None) -> None:
     shown = COLUMNS if allowed is not None else COLUMNS[:-2]
     judged = comparison_rows(found, allowed)
     lines = [shown, *(row.cells[: len(shown)] for row in judged)]

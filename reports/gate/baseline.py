@@ -19,9 +19,9 @@ from ..log.file import Log
 from ..log.header import DeclaredMetric
 from ..log.schema import EditRecord, Header
 from ..log.types import Count, Model, json_sha256
-from ..text import quote_names, printable
+from ..text import printable, quote_names
 from ..verdict.digest import digest
-from ..verdict.edit_story import EditSummary
+from ..verdict.edit_summary import EditSummary
 from .metrics import METRICS, MetricValue, metric_values
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def build_baseline(log: Log, git: Git | None) -> Baseline:
         sequence=[one.id for one in log.edits] if header.in_sequence else [],
         verdict=found.summary.verdict,
         status=found.summary.status,
-        edits=sorted((_edit(story, declared) for story in found.stories), key=lambda edit: edit.id),
+        edits=sorted((_edit(story, declared) for story in found.edits), key=lambda edit: edit.id),
         controls=[BaselineControl(id=one.id, expect=one.expect, ok=one.ok) for one in log.controls],
         declared=declared,
     )
@@ -247,7 +247,7 @@ def _edit(story: EditSummary, declared: Sequence[DeclaredMetric]) -> BaselineEdi
     return BaselineEdit(
         id=record.id,
         request_sha256=_request(record),
-        decision=story.decided.value,
+        decision=story.decision.value,
         editor=record.decision.editor,
         verdict=story.result.value,
         collapsed=story.collapsed,

@@ -16,7 +16,18 @@ from pydantic import Field
 from ..log.types import Count, Model
 from .baseline import Baseline, BaselineEdit, Git
 from .bootstrap import RESAMPLES, Interval, paired_interval, unchanged_share
-from .metrics import METRICS, AnyMetricSpec, DeclaredSpec, Metric, MetricKind, MetricValue, Tally, declared_specs, is_measured, source_metric
+from .metrics import (
+    METRICS,
+    AnyMetricSpec,
+    DeclaredSpec,
+    Metric,
+    MetricKind,
+    MetricValue,
+    Tally,
+    declared_specs,
+    is_measured,
+    source_metric,
+)
 
 if TYPE_CHECKING:
     import numpy as np

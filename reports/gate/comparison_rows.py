@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from ..numbers import format_percent, format_ratio
 from ..markdown_escaping import escaped, grid
+from ..numbers import format_percent, format_ratio
 from ..text import NAMED, count_noun, quote_names
-from .comparison import MetricChange, Comparison
+from .comparison import Comparison, MetricChange
 from .decision import regressed
 from .metrics import MetricKind
 from .result import Gate, LapsedOverride, Override

@@ -19,7 +19,7 @@ from ..text import count_noun, quote_names
 from .allowances import Allowances
 from .baseline import Baseline
 from .bootstrap import LEVEL
-from .comparison import MetricChange, Comparison, EditPair, compare, pair_edits
+from .comparison import Comparison, EditPair, MetricChange, compare, pair_edits
 from .metrics import MetricKind, declared_specs, is_measured, related_metrics, source_metric
 from .result import ClosingReason, Gate, ReasonCode
 

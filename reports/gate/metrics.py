@@ -18,8 +18,8 @@ from typing import Literal, TypeAlias
 from pydantic import model_validator
 
 from ..log.header import DeclaredMetric
-from ..log.schema import Condition, EditRecord, HeadlineCheck, Measurement, Protocol
-from ..log.types import Count, Model, check_counts
+from ..log.schema import EditRecord, MeasurementRecord
+from ..log.types import Condition, Count, HeadlineCheck, Model, Protocol, check_counts
 from ..verdict.rates import perplexity_ratio, prefixed_rate, served_rate, unprefixed_rate
 
 __all__ = [
@@ -210,12 +210,12 @@ def metric_values(record: EditRecord, declared: Sequence[DeclaredMetric] = ()) -
     return figures
 
 
-def _rows(record: EditRecord, declaration: DeclaredMetric) -> list[Measurement]:
+def _rows(record: EditRecord, declaration: DeclaredMetric) -> list[MeasurementRecord]:
     source = (declaration.check, declaration.metric, declaration.condition, declaration.protocol)
     return [row for row in record.measurements if (row.check, row.metric, row.condition, row.protocol) == source]
 
 
-def _declared_figure(declaration: DeclaredMetric, rows: Sequence[Measurement]) -> MetricValue:
+def _declared_figure(declaration: DeclaredMetric, rows: Sequence[MeasurementRecord]) -> MetricValue:
     """Return the counts of all rows together, or the worst of their values; None where one was not measured."""
     if declaration.kind == "rate":
         counts = {name: sum(getattr(row, name) for row in rows) for name in ("passed", "failed", "not_judged", "total")}
