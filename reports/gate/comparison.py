@@ -91,7 +91,7 @@ class Comparison(Model):
     after: Side
     metrics: list[MetricChange]
     edits: list[EditChange]
-    pair_edits: Count
+    paired: Count
     missing: list[str]
     new: list[str]
     changed_requests: list[str]
@@ -116,7 +116,7 @@ def compare(before: Baseline, after: Baseline, names: tuple[str, str]) -> Compar
         after=_side(after, names[1]),
         metrics=[change for name, spec in specs.items() if (change := compare_metric(name, pairs, spec=spec)) is not None],
         edits=[met for pair in pairs if (met := _edit_change(pair)) is not None],
-        pair_edits=len(pairs),
+        paired=len(pairs),
         missing=sorted(set(old) - set(new)),
         new=sorted(set(new) - set(old)),
         changed_requests=sorted(
