@@ -7,7 +7,7 @@ from pathlib import Path
 
 from editguard.reports.gate.decision import FEWEST
 from editguard.reports.gate.metrics import METRICS
-from editguard.reports.gate.result import OVERRIDABLE, Reason
+from editguard.reports.gate.result import OVERRIDABLE, ReasonCode
 
 GUIDE = (Path(__file__).resolve().parents[1] / "docs" / "guide-gate.md").read_text(encoding="utf-8")
 
@@ -22,7 +22,7 @@ def section(title: str) -> str:
 
 
 def test_every_reason_has_its_row() -> None:
-    assert names(section("What closes the gate")) == {reason.value for reason in Reason}
+    assert names(section("What closes the gate")) == {reason.value for reason in ReasonCode}
 
 
 def test_every_judged_metric_has_its_allowance() -> None:
@@ -40,7 +40,7 @@ def test_every_judged_metric_has_its_allowance() -> None:
 
 def test_what_nobody_can_override_is_named() -> None:
     said = section("Override").partition("Nobody can override")[2].partition(":")[0]
-    assert set(re.findall(r"`([^`]+)`", said)) == {reason.value for reason in set(Reason) - OVERRIDABLE}
+    assert set(re.findall(r"`([^`]+)`", said)) == {reason.value for reason in set(ReasonCode) - OVERRIDABLE}
 
 
 def test_the_fewest_edits_are_told() -> None:

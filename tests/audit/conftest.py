@@ -9,7 +9,8 @@ import pytest
 from editguard.audit.setup import Setup
 from editguard.probes.model.language_model import LanguageModel, load_model
 
-from ..helpers.tiny_lm import saved, tiny_lm, tiny_setup
+from ..helpers.tiny_models import save_checkpoint, tiny_lm
+from ..helpers.tiny_setups import tiny_setup
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +24,7 @@ def smollm2() -> LanguageModel:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return saved(tmp_path_factory.mktemp("checkpoint"))
+    return save_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture(scope="session")

@@ -18,18 +18,18 @@ from editguard.probes.requests.request import EditRequest
 from editguard.reports.log.file import read_log
 from editguard.reports.log.schema import EditRecord
 
-from ..helpers.tiny_lm import MIDDLE, MISSING, REQUEST, lenient, tiny_setup
+from ..helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST, lenient, tiny_setup
 from .run.test_audit import loaded
 from .run.test_resume import timeless
 
 pytestmark = pytest.mark.tiny
 
 REQUESTS = (
-    REQUEST,
-    MIDDLE,
-    MISSING,
-    replace(MIDDLE, id="lyon", target_new="Lyon"),
-    replace(REQUEST, id="long", paraphrases=(), prompt="In 2024, which is not 1984, Chicago is a twin city of"),
+    FIRST_TOKEN_REQUEST,
+    MID_PROMPT_REQUEST,
+    MISSING_SUBJECT_REQUEST,
+    replace(MID_PROMPT_REQUEST, id="lyon", target_new="Lyon"),
+    replace(FIRST_TOKEN_REQUEST, id="long", paraphrases=(), prompt="In 2024, which is not 1984, Chicago is a twin city of"),
 )
 
 

@@ -25,7 +25,8 @@ from editguard.suites.builtin import builtin_edits
 from editguard.suites.check import Outcome
 
 from ..helpers.families import FAMILIES
-from ..helpers.tiny_lm import MIDDLE, REQUEST, SENTENCES, few_prefixes, tiny_lm, tiny_setup
+from ..helpers.tiny_models import tiny_lm
+from ..helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, SENTENCES, few_prefixes, tiny_setup
 
 pytestmark = [
     pytest.mark.gpu,
@@ -49,7 +50,7 @@ def context(lm: LanguageModel, engine: Engine = Engine.LIVE) -> EditContext:
 @pytest.mark.parametrize("engine", Engine)
 @pytest.mark.parametrize("family", CAUSAL)
 def test_the_update_is_the_cpus(family: str, engine: Engine) -> None:
-    jobs = [("rome", REQUEST), ("prefixed", MIDDLE)]
+    jobs = [("rome", FIRST_TOKEN_REQUEST), ("prefixed", MID_PROMPT_REQUEST)]
     here = compute_updates(context(on("cpu", family), Engine.REFERENCE), jobs)
     there = compute_updates(context(on("cuda", family), engine), jobs)
     for own, other in zip(here, there, strict=True):
@@ -64,7 +65,7 @@ def test_the_update_is_the_cpus(family: str, engine: Engine) -> None:
 def test_a_transaction_leaves_nothing_behind(dtype: torch.dtype) -> None:
     lm = on("cuda", "llama", dtype)
     made = context(lm)
-    (update,) = compute_updates(made, [("prefixed", MIDDLE)])
+    (update,) = compute_updates(made, [("prefixed", MID_PROMPT_REQUEST)])
     assert isinstance(update, RankOneUpdate)
     before = tensor_hashes(lm.model)
     with Transaction(made.site, update):
@@ -76,7 +77,7 @@ def test_a_transaction_leaves_nothing_behind(dtype: torch.dtype) -> None:
 def test_a_guarded_edit_is_measured_on_the_gpu(family: str) -> None:
     setup = tiny_setup(on("cuda", family))
     before = tensor_hashes(setup.lm.model)
-    result = GuardedEditor(setup).try_edit(MIDDLE)
+    result = GuardedEditor(setup).try_edit(MID_PROMPT_REQUEST)
     assert {found.check for found in result.measurements} >= {"perplexity", "efficacy", "degeneracy", "drift"}
     assert not [found for found in result.measurements if found.outcome is Outcome.UNMEASURED]
     assert tensor_hashes(setup.lm.model) == before
@@ -88,7 +89,7 @@ def test_keys_and_statistics_are_the_cpus() -> None:
     for device in ("cpu", "cuda"):
         lm = on(device, "llama")
         site = find_site(lm.model, 1)
-        keys = subject_keys(lm, site, MIDDLE, ["", "It is 2024. "])
+        keys = subject_keys(lm, site, MID_PROMPT_REQUEST, ["", "It is 2024. "])
         found.append((keys.keys.cpu(), compute_statistics(lm, site, corpus).second_moment.cpu()))
     for own, other in zip(*found, strict=True):
         torch.testing.assert_close(other, own, rtol=1e-3, atol=1e-4)
@@ -105,7 +106,7 @@ def smollm2_on_gpu(smollm2: LanguageModel) -> Setup:
 def test_the_embedded_model_collapses_unguarded_and_holds_guarded(smollm2_on_gpu: Setup) -> None:
     guard, before = GuardedEditor(smollm2_on_gpu), tensor_hashes(smollm2_on_gpu.lm.model)
     edit = next(edit for edit in builtin_edits() if edit.group == "single-token-first")
-    bad, good = guard.unguarded(edit, "rome"), guard.try_edit(edit)
+    bad, good = guard.try_unguarded(edit, "rome"), guard.try_edit(edit)
     ratios = [m.value for result in (bad, good) for m in result.measurements if m.metric == "ratio"]
     assert ratios[0] is None or ratios[0] > smollm2_on_gpu.policy.collapse_ratio
     assert ratios[1] is not None

@@ -24,7 +24,7 @@ from editguard.suites.check import Measured, Outcome
 from editguard.suites.checks.accumulated_drift import AccumulatedDrift
 from editguard.suites.checks.drift import Drift
 
-from ..helpers.tiny_lm import MIDDLE, MISSING, REQUEST, lenient
+from ..helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST, lenient
 
 pytestmark = pytest.mark.tiny
 
@@ -50,7 +50,7 @@ def hashes(guard: GuardedEditor) -> dict[str, str]:
 
 def test_assessing_changes_nothing_and_says_what_each_probe_saw(guard: GuardedEditor) -> None:
     before = hashes(guard)
-    first, middle = guard.assess(REQUEST), guard.assess(MIDDLE)
+    first, middle = guard.assess(FIRST_TOKEN_REQUEST), guard.assess(MID_PROMPT_REQUEST)
     assert hashes(guard) == before
     assert first.decision.action is Action.REWRITE
     assert middle.decision.action is Action.ALLOW
@@ -61,18 +61,18 @@ def test_assessing_changes_nothing_and_says_what_each_probe_saw(guard: GuardedEd
 
 def test_the_time_that_it_took_is_told(guard: GuardedEditor) -> None:
     started = time.monotonic()
-    (assessment,) = guard.assess_all([MIDDLE])
+    (assessment,) = guard.assess_all([MID_PROMPT_REQUEST])
     assessed = time.monotonic()
     (alone,) = guard.propose([assessment])
     proposed = time.monotonic()
     assert 0 < assessment.seconds <= assessed - started
     # What was computed for one edit is that edit's time, but for what pytest and the clock need.
     assert 0.6 * (proposed - assessed) < alone.seconds - assessment.seconds <= proposed - assessed
-    assert alone.seconds < guard.test(alone).seconds <= time.monotonic() - started
+    assert alone.seconds < guard.try_proposal(alone).seconds <= time.monotonic() - started
 
 
 def test_time_that_edits_share_is_divided_among_those_that_were_computed(guard: GuardedEditor) -> None:
-    assessments = guard.assess_all([MISSING, MIDDLE, REQUEST])
+    assessments = guard.assess_all([MISSING_SUBJECT_REQUEST, MID_PROMPT_REQUEST, FIRST_TOKEN_REQUEST])
     started = time.monotonic()
     missing, *made = guard.propose(assessments)
     spent = time.monotonic() - started
@@ -85,7 +85,7 @@ def test_time_that_edits_share_is_divided_among_those_that_were_computed(guard: 
 @pytest.mark.parametrize(
     "request_",
     [
-        MISSING,
+        MISSING_SUBJECT_REQUEST,
         EditRequest("twice", "France", "France and France is", "Istanbul"),
         EditRequest("none", "", "The capital of France is", "Istanbul"),
         EditRequest("target", "France", "The capital of France is", ""),
@@ -109,7 +109,7 @@ def with_margins(guard: GuardedEditor, margins: Margins) -> GuardedEditor:
 
 
 def test_the_screen_decides_alike_and_measures_clear_cases_under_few_contexts(guard: GuardedEditor) -> None:
-    requests = [REQUEST, MISSING, MIDDLE]
+    requests = [FIRST_TOKEN_REQUEST, MISSING_SUBJECT_REQUEST, MID_PROMPT_REQUEST]
     exact = guard.assess_all(requests)
     screened = with_margins(guard, Margins(0.0, 0.0, 0.0)).assess_all(requests, screen=True)
     assert [one.decision.action for one in screened] == [one.decision.action for one in exact]
@@ -122,7 +122,7 @@ def test_the_screen_decides_alike_and_measures_clear_cases_under_few_contexts(gu
 
 @pytest.mark.parametrize("wide", [math.inf, math.nan, 1e6])
 def test_margins_that_say_nothing_leave_every_edit_to_the_exact_measurement(guard: GuardedEditor, wide: float) -> None:
-    requests = [REQUEST, MIDDLE]
+    requests = [FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST]
     exact = guard.assess_all(requests)
     for margins in (
         Margins(wide, 0.0, 0.0),
@@ -137,25 +137,25 @@ def test_margins_that_say_nothing_leave_every_edit_to_the_exact_measurement(guar
 
 def test_what_the_screen_cannot_settle_is_measured_exactly(guard: GuardedEditor) -> None:
     doubtful = with_margins(guard, Margins(50.0, 50.0, 2.0))
-    (exact,), (screened,) = guard.assess_all([MIDDLE]), doubtful.assess_all([MIDDLE], screen=True)
+    (exact,), (screened,) = guard.assess_all([MID_PROMPT_REQUEST]), doubtful.assess_all([MID_PROMPT_REQUEST], screen=True)
     assert exact.evidence is not None
     assert screened.evidence is not None
     assert len(screened.evidence.keys.keys) == len(exact.evidence.keys.keys)
     assert screened.decision == exact.decision
     assert screened.findings == exact.findings
     # Nor where what is asked may be another, though the decision is the same.
-    (asked,) = doubtful.assess_all([REQUEST], screen=True, asked=lambda one: [found.level for found in one.findings])
+    (asked,) = doubtful.assess_all([FIRST_TOKEN_REQUEST], screen=True, asked=lambda one: [found.level for found in one.findings])
     assert asked.evidence is not None
     assert len(asked.evidence.keys.keys) == len(exact.evidence.keys.keys)
     # A subject that is the first token is rewritten whatever the numbers are.
-    (first,) = doubtful.assess_all([REQUEST], screen=True)
+    (first,) = doubtful.assess_all([FIRST_TOKEN_REQUEST], screen=True)
     assert first.evidence is not None
     assert len(first.evidence.keys.keys) < len(exact.evidence.keys.keys)
 
 
 def test_trying_an_edit_always_undoes_it(guard: GuardedEditor) -> None:
     before = hashes(guard)
-    result = guard.try_edit(MIDDLE)
+    result = guard.try_edit(MID_PROMPT_REQUEST)
     assert result.sound
     assert not result.kept
     assert hashes(guard) == before
@@ -164,7 +164,7 @@ def test_trying_an_edit_always_undoes_it(guard: GuardedEditor) -> None:
 
 
 def test_a_sound_edit_is_kept_and_its_hash_says_so(guard: GuardedEditor) -> None:
-    result = guard.edit(MIDDLE)
+    result = guard.edit(MID_PROMPT_REQUEST)
     assert result.sound
     assert result.kept
     assert result.hashes is not None
@@ -173,17 +173,17 @@ def test_a_sound_edit_is_kept_and_its_hash_says_so(guard: GuardedEditor) -> None
 
 
 def test_after_an_edit_was_kept_the_old_baselines_judge_nothing_more(guard: GuardedEditor) -> None:
-    assert guard.edit(MIDDLE).kept
+    assert guard.edit(MID_PROMPT_REQUEST).kept
     kept = hashes(guard)
-    for make in (guard.edit, guard.try_edit, lambda request: guard.unguarded(request, "rome")):
+    for make in (guard.edit, guard.try_edit, lambda request: guard.try_unguarded(request, "rome")):
         with pytest.raises(InputError, match="prepare the model again"):
-            make(REQUEST)
+            make(FIRST_TOKEN_REQUEST)
     assert hashes(guard) == kept
 
 
 def test_an_unsound_edit_is_not_kept_and_names_what_failed(guard: GuardedEditor) -> None:
     before = hashes(guard)
-    result = under(guard, min_efficacy=1, max_perplexity_ratio=1e-3, collapse_ratio=2).edit(MIDDLE)
+    result = under(guard, min_efficacy=1, max_perplexity_ratio=1e-3, collapse_ratio=2).edit(MID_PROMPT_REQUEST)
     assert not result.sound
     assert not result.kept
     assert result.refusal is None
@@ -193,9 +193,9 @@ def test_an_unsound_edit_is_not_kept_and_names_what_failed(guard: GuardedEditor)
 
 def test_an_edit_that_nothing_judged_is_not_sound(guard: GuardedEditor) -> None:
     before = hashes(guard)
-    assert not replace(guard, checks=()).edit(MIDDLE).sound
+    assert not replace(guard, checks=()).edit(MID_PROMPT_REQUEST).sound
     # Generalization counts and judges nothing.
-    informed = replace(guard, checks=("generalization",)).edit(REQUEST)
+    informed = replace(guard, checks=("generalization",)).edit(FIRST_TOKEN_REQUEST)
     assert informed.measurements
     assert all(m.outcome is Outcome.INFO for m in informed.measurements)
     assert not informed.sound
@@ -204,7 +204,7 @@ def test_an_edit_that_nothing_judged_is_not_sound(guard: GuardedEditor) -> None:
 
 def test_an_update_over_the_bound_is_refused_with_its_size(guard: GuardedEditor) -> None:
     before = hashes(guard)
-    result = under(guard, max_relative_update=1e-6).edit(MIDDLE)
+    result = under(guard, max_relative_update=1e-6).edit(MID_PROMPT_REQUEST)
     assert result.refusal is not None
     assert "over the bound" in result.refusal
     assert result.relative_norm is not None
@@ -216,33 +216,33 @@ def test_an_update_over_the_bound_is_refused_with_its_size(guard: GuardedEditor)
 def test_an_allowed_update_over_the_bound_is_rewritten_and_held_to_it_again(guard: GuardedEditor) -> None:
     before = hashes(guard)
     allowed = dict.fromkeys(("first-token", "denominator", "key-shift", "sink-key"), "allow")
-    published, rewritten = guard.unguarded(REQUEST, "rome"), guard.unguarded(REQUEST, "prefixed")
+    published, rewritten = guard.try_unguarded(FIRST_TOKEN_REQUEST, "rome"), guard.try_unguarded(FIRST_TOKEN_REQUEST, "prefixed")
     assert published.relative_norm is not None
     assert rewritten.relative_norm is not None
     between = (published.relative_norm * rewritten.relative_norm) ** 0.5
     assert rewritten.relative_norm < between < published.relative_norm
-    result = under(guard, rules=allowed, max_relative_update=between).try_edit(REQUEST)
+    result = under(guard, rules=allowed, max_relative_update=between).try_edit(FIRST_TOKEN_REQUEST)
     assert (result.decision.action, result.decision.editor) == (Action.REWRITE, "prefixed")
     assert "over the bound" in result.decision.reasons[-1]
     assert result.relative_norm == pytest.approx(rewritten.relative_norm, rel=1e-3)
     assert result.sound
     for changes in ({"over_bound": "refuse"}, {"max_relative_update": rewritten.relative_norm / 2}):
-        strict = under(guard, **({"rules": allowed, "max_relative_update": between} | changes)).try_edit(REQUEST)
+        strict = under(guard, **({"rules": allowed, "max_relative_update": between} | changes)).try_edit(FIRST_TOKEN_REQUEST)
         assert strict.refusal is not None
         assert strict.measurements == ()
     assert hashes(guard) == before
 
 
 def test_an_update_at_the_bound_is_none_over_it_and_one_that_is_not_finite_is_refused(guard: GuardedEditor) -> None:
-    (proposal,) = guard.propose([guard.assess(MIDDLE)])
+    (proposal,) = guard.propose([guard.assess(MID_PROMPT_REQUEST)])
     assert proposal.relative_norm is not None
-    (again,) = guard.propose([guard.assess(MIDDLE)], bound=proposal.relative_norm)
+    (again,) = guard.propose([guard.assess(MID_PROMPT_REQUEST)], bound=proposal.relative_norm)
     assert (again.assessment.decision.action, again.refusal) == (Action.ALLOW, None)
     assert not guard._to_rewrite(replace(proposal, relative_norm=math.inf), 1.0)
 
 
 def test_what_the_rewriter_made_is_not_rewritten_again(guard: GuardedEditor) -> None:
-    for request, editor, action in ((MIDDLE, "prefixed", Action.ALLOW), (REQUEST, None, Action.REWRITE)):
+    for request, editor, action in ((MID_PROMPT_REQUEST, "prefixed", Action.ALLOW), (FIRST_TOKEN_REQUEST, None, Action.REWRITE)):
         result = under(guard, max_relative_update=1e-6).try_edit(request, editor)
         assert (result.decision.action, result.decision.editor) == (action, "prefixed")
         assert not any("over the bound" in reason for reason in result.decision.reasons)
@@ -251,15 +251,15 @@ def test_what_the_rewriter_made_is_not_rewritten_again(guard: GuardedEditor) -> 
 
 
 def test_what_is_refused_takes_no_place_among_what_is_checked(guard: GuardedEditor) -> None:
-    large, small = (guard.unguarded(one, "rome").relative_norm for one in (REQUEST, MIDDLE))
+    large, small = (guard.try_unguarded(one, "rome").relative_norm for one in (FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST))
     assert large is not None
     assert small is not None
     assert small < large
     allowed = dict.fromkeys(("first-token", "denominator", "key-shift", "sink-key"), "allow")
     strict = under(guard, rules=allowed, over_bound="refuse", max_relative_update=(small * large) ** 0.5)
-    first, second = strict.propose(strict.assess_all([REQUEST, MIDDLE]))
+    first, second = strict.propose(strict.assess_all([FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST]))
     assert (first.refusal is None, second.refusal is None) == (False, True)
-    together, alone = strict.test(second), strict.try_edit(MIDDLE)
+    together, alone = strict.try_proposal(second), strict.try_edit(MID_PROMPT_REQUEST)
     assert together.generations
     assert [one.before for one in together.generations] == [one.before for one in alone.generations]
     for one, other in zip(together.measurements, alone.measurements, strict=True):
@@ -272,19 +272,19 @@ def test_what_is_refused_takes_no_place_among_what_is_checked(guard: GuardedEdit
 
 
 def test_an_update_that_cannot_be_computed_is_that_requests_refusal_alone(guard: GuardedEditor) -> None:
-    missing, middle = guard.propose([guard.force(MISSING, "rome"), guard.force(MIDDLE, "rome")], bound=float("inf"))
+    missing, middle = guard.propose([guard.force(MISSING_SUBJECT_REQUEST, "rome"), guard.force(MID_PROMPT_REQUEST, "rome")], bound=float("inf"))
     assert missing.update is None
     assert missing.refusal is not None
     assert missing.refusal.endswith(".")
     assert (middle.refusal, middle.update is None) == (None, False)
-    assert guard.test(missing).measurements == ()
+    assert guard.try_proposal(missing).measurements == ()
 
 
 def test_unguarded_asks_no_policy_keeps_no_bound_and_still_undoes(guard: GuardedEditor) -> None:
     before = hashes(guard)
     strict = under(guard, max_relative_update=1e-6, rules={"first-token": "refuse"})
-    assert strict.assess(REQUEST).decision.action is Action.REFUSE
-    result = strict.unguarded(REQUEST, "rome")
+    assert strict.assess(FIRST_TOKEN_REQUEST).decision.action is Action.REFUSE
+    result = strict.try_unguarded(FIRST_TOKEN_REQUEST, "rome")
     assert result.update is not None
     assert result.update.editor == "rome"
     assert result.measurements
@@ -292,7 +292,7 @@ def test_unguarded_asks_no_policy_keeps_no_bound_and_still_undoes(guard: Guarded
 
 
 def test_the_rewritten_edit_is_much_smaller_than_the_published_one(guard: GuardedEditor) -> None:
-    published, rewritten = guard.unguarded(REQUEST, "rome"), guard.try_edit(REQUEST)
+    published, rewritten = guard.try_unguarded(FIRST_TOKEN_REQUEST, "rome"), guard.try_edit(FIRST_TOKEN_REQUEST)
     assert published.update is not None
     assert rewritten.update is not None
     assert rewritten.update.editor == "prefixed"
@@ -302,9 +302,9 @@ def test_the_rewritten_edit_is_much_smaller_than_the_published_one(guard: Guarde
 def test_an_unknown_editor_or_check_is_named_with_its_neighbour(guard: GuardedEditor) -> None:
     before = hashes(guard)
     with pytest.raises(InputError, match="did you mean 'rome'"):
-        guard.try_edit(MIDDLE, "romee")
+        guard.try_edit(MID_PROMPT_REQUEST, "romee")
     with pytest.raises(InputError, match="did you mean 'perplexity'"):
-        replace(guard, checks=("perplexty",)).try_edit(MIDDLE)
+        replace(guard, checks=("perplexty",)).try_edit(MID_PROMPT_REQUEST)
     assert hashes(guard) == before
 
 
@@ -316,19 +316,19 @@ def test_the_public_name_is_this_class() -> None:
 
 
 def test_many_are_assessed_and_proposed_as_each_alone(guard: GuardedEditor) -> None:
-    asked = [REQUEST, MISSING, MIDDLE]
+    asked = [FIRST_TOKEN_REQUEST, MISSING_SUBJECT_REQUEST, MID_PROMPT_REQUEST]
     together = guard.assess_all(asked)
     for found, request in zip(together, asked, strict=True):
         alone = guard.assess(request)
         assert (found.request, found.decision, len(found.findings)) == (request, alone.decision, len(alone.findings))
-        assert (found.evidence is None) == (request is MISSING)
+        assert (found.evidence is None) == (request is MISSING_SUBJECT_REQUEST)
     before = hashes(guard)
     proposals = guard.propose(together)
     assert hashes(guard) == before
     assert [one.refusal is None for one in proposals] == [True, False, True]
     assert [one.update is None for one in proposals] == [False, True, False]
     for proposal, request in zip(proposals, asked, strict=True):
-        result, alone_ = guard.test(proposal), guard.try_edit(request)
+        result, alone_ = guard.try_proposal(proposal), guard.try_edit(request)
         assert (result.sound, result.refusal) == (alone_.sound, alone_.refusal)
         if result.relative_norm is not None:
             assert result.relative_norm == pytest.approx(alone_.relative_norm, rel=1e-3)
@@ -344,33 +344,33 @@ def test_nothing_is_proposed_of_nothing(guard: GuardedEditor) -> None:
 
 def test_a_control_is_no_editor_for_edits(guard: GuardedEditor) -> None:
     with pytest.raises(InputError, match="'exploded'"):
-        guard.try_edit(MIDDLE, "exploded")
+        guard.try_edit(MID_PROMPT_REQUEST, "exploded")
 
 
 def test_a_model_that_was_edited_is_prepared_under_its_own_fingerprint(guard: GuardedEditor) -> None:
     old = guard.setup
-    assert guard.edit(MIDDLE).kept
+    assert guard.edit(MID_PROMPT_REQUEST).kept
     again = GuardedEditor.load(
         old.lm, layer=0, policy=lenient(), statistics="identity", perplexity_corpus=old.corpus, settings=old.settings
     )
     assert again.setup.lm.fingerprint != old.lm.fingerprint
-    assert again.try_edit(REQUEST).sound
+    assert again.try_edit(FIRST_TOKEN_REQUEST).sound
 
 
 def test_a_change_anywhere_in_the_model_is_noticed_before_an_edit_is_judged(guard: GuardedEditor) -> None:
-    (proposal,) = guard.propose([guard.assess(MIDDLE)])
+    (proposal,) = guard.propose([guard.assess(MID_PROMPT_REQUEST)])
     elsewhere = guard.setup.lm.model.get_parameter("model.norm.weight")
     kept = elsewhere.detach().clone()
     try:
         with torch.no_grad():
             elsewhere[0] += 1e-3
-        for act in (lambda: guard.test(proposal), lambda: guard.try_edit(MIDDLE), guard.setup.bench_perplexity):
+        for act in (lambda: guard.try_proposal(proposal), lambda: guard.try_edit(MID_PROMPT_REQUEST), guard.setup.bench_perplexity):
             with pytest.raises(InputError, match="prepare the model again"):
                 act()
     finally:
         with torch.no_grad():
             elsewhere.copy_(kept)
-    assert guard.test(proposal).measurements
+    assert guard.try_proposal(proposal).measurements
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -390,7 +390,7 @@ def test_a_check_that_writes_to_the_model_ends_it_and_the_edit_is_undone(
     kept = elsewhere.detach().clone()
     try:
         with pytest.raises(EditguardError, match="find the check that writes to the model"):
-            (guard.edit if keep else guard.try_edit)(MIDDLE)
+            (guard.edit if keep else guard.try_edit)(MID_PROMPT_REQUEST)
     finally:
         with torch.no_grad():
             elsewhere.copy_(kept)
@@ -399,8 +399,8 @@ def test_a_check_that_writes_to_the_model_ends_it_and_the_edit_is_undone(
 
 def test_a_text_that_the_model_cannot_read_at_once_is_refused_with_its_length(guard: GuardedEditor) -> None:
     limit = int(guard.setup.lm.context_length)
-    for changed in ({"prompt": MIDDLE.prompt + " a" * limit}, {"neighbourhood": ("no " * limit,)}):
-        found = guard.assess(replace(MIDDLE, **changed))
+    for changed in ({"prompt": MID_PROMPT_REQUEST.prompt + " a" * limit}, {"neighbourhood": ("no " * limit,)}):
+        found = guard.assess(replace(MID_PROMPT_REQUEST, **changed))
         assert found.decision.action is Action.REFUSE
         assert f"the model reads {limit}" in found.findings[0].message
         assert found.evidence is None
@@ -430,7 +430,7 @@ def test_where_a_policy_is_given_the_projects_is_not_read(
 def test_the_drift_of_a_sequence_is_no_judgement_of_the_edit(guard: GuardedEditor, checks: tuple[str, ...]) -> None:
     drift = AccumulatedDrift.name
     for order in ((drift, *checks), (*checks, drift)):
-        found = replace(guard, setup=guard.setup.with_origin(), checks=order).try_edit(MIDDLE)
+        found = replace(guard, setup=guard.setup.with_origin(), checks=order).try_edit(MID_PROMPT_REQUEST)
         judged = {one.check for one in found.measurements if one.outcome is not Outcome.INFO}
         assert judged == {*order}
         assert all(one.outcome is Outcome.PASS for one in found.measurements if one.check == drift)
@@ -438,11 +438,11 @@ def test_the_drift_of_a_sequence_is_no_judgement_of_the_edit(guard: GuardedEdito
 
 
 def test_a_proposal_is_made_by_the_guard_that_prepared_it(guard: GuardedEditor) -> None:
-    (proposal,) = guard.propose([guard.assess(MIDDLE)])
+    (proposal,) = guard.propose([guard.assess(MID_PROMPT_REQUEST)])
     other, before = replace(guard, checks=("efficacy",)), hashes(guard)
     for given, named in ((proposal, ", ".join(guard.checks)), (replace(proposal, before=(), checks=()), "of no guard")):
         with pytest.raises(InputError) as caught:
-            other.test(given)
+            other.try_proposal(given)
         said = str(caught.value)
         assert f"prepared for the checks {named}, and this guard makes efficacy; let this guard propose it" in said
     assert hashes(guard) == before
@@ -453,17 +453,17 @@ def test_an_edit_of_the_last_layer_is_refused_unless_the_subject_ends_the_prompt
     last = replace(
         guard, setup=replace(guard.setup, site=site, meter=replace(guard.setup.meter, site=site, known=None))
     )
-    found = last.assess(MIDDLE)
+    found = last.assess(MID_PROMPT_REQUEST)
     assert found.decision.action is Action.REFUSE
     assert "edit a lower layer" in found.findings[0].message
-    ending = replace(MIDDLE, prompt=MIDDLE.prompt[: MIDDLE.prompt.index(MIDDLE.subject) + len(MIDDLE.subject)])
+    ending = replace(MID_PROMPT_REQUEST, prompt=MID_PROMPT_REQUEST.prompt[: MID_PROMPT_REQUEST.prompt.index(MID_PROMPT_REQUEST.subject) + len(MID_PROMPT_REQUEST.subject)])
     assert not any("edit a lower layer" in finding.message for finding in last.assess(ending).findings)
 
 
 def test_checks_in_bfloat16_are_near_the_exact_ones_and_the_log_can_say_by_how_much(guard: GuardedEditor) -> None:
     rough = replace(guard, setup=replace(guard.setup, check_dtype=torch.bfloat16, memo={}))
     before = hashes(guard)
-    exact, found = guard.unguarded(MIDDLE, "rome"), rough.unguarded(MIDDLE, "rome")
+    exact, found = guard.try_unguarded(MID_PROMPT_REQUEST, "rome"), rough.try_unguarded(MID_PROMPT_REQUEST, "rome")
     assert hashes(guard) == before
     assert found.hashes == exact.hashes  # the edit itself is the same to the bit
     pairs = [

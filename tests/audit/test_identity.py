@@ -17,7 +17,8 @@ from editguard.probes.model.site import find_site
 from editguard.probes.requests.request import EditRequest
 
 from ..helpers.families import FAMILIES
-from ..helpers.tiny_lm import MIDDLE, REQUEST, few_prefixes, tiny_lm
+from ..helpers.tiny_models import tiny_lm
+from ..helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, few_prefixes
 
 pytestmark = pytest.mark.tiny
 
@@ -53,7 +54,7 @@ def update_of(name: str, given: EditContext, request: EditRequest) -> RankOneUpd
 
 
 @cache
-def make(name: str, family: str, dtype: torch.dtype, request: EditRequest = REQUEST) -> Made:
+def make(name: str, family: str, dtype: torch.dtype, request: EditRequest = FIRST_TOKEN_REQUEST) -> Made:
     given = context(family, dtype)
     editor = EDITORS.get(name)()
     texts = editor.contexts(given.prefixes)
@@ -78,7 +79,7 @@ def test_the_edited_model_puts_out_v_star_at_the_inserted_key(dtype: torch.dtype
     made = make(name, family, dtype)
     given = made.context
     with Transaction(given.site, made.update):
-        after = subject_keys(given.lm, given.site, REQUEST, made.editor.contexts(given.prefixes))
+        after = subject_keys(given.lm, given.site, FIRST_TOKEN_REQUEST, made.editor.contexts(given.prefixes))
     # Keys and values are handed out in fp32, which bounds what can be seen of a float64 model.
     tolerance = 2e-6 if dtype is torch.float64 else 1e-3
     close(after.bare_value if name == "rome" else after.mean_value, made.target, tolerance)
@@ -106,7 +107,7 @@ def test_delta_times_the_key_is_exactly_what_is_missing_from_v_star(family: str,
 
 
 @pytest.mark.parametrize("name", EDITOR_NAMES)
-@pytest.mark.parametrize("request_", [REQUEST, MIDDLE], ids=["first-token", "mid-prompt"])
+@pytest.mark.parametrize("request_", [FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST], ids=["first-token", "mid-prompt"])
 def test_the_direction_is_the_mean_key_through_c(request_: EditRequest, name: str) -> None:
     made = make(name, "llama", torch.float64, request_)
     statistics = made.context.statistics
@@ -118,7 +119,7 @@ def test_the_direction_is_the_mean_key_through_c(request_: EditRequest, name: st
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("name", "request_"), [("rome", MIDDLE), ("rome", REQUEST), ("prefixed", REQUEST)])
+@pytest.mark.parametrize(("name", "request_"), [("rome", MID_PROMPT_REQUEST), ("rome", FIRST_TOKEN_REQUEST), ("prefixed", FIRST_TOKEN_REQUEST)])
 def test_live_and_reference_engines_give_the_same_update(family: str, name: str, request_: EditRequest) -> None:
     # Not the last layer: what is added there does not reach the tokens behind, and the search would follow rounding.
     live, reference = (update_of(name, context(family, torch.float32, engine, layer=0), request_) for engine in Engine)
@@ -137,7 +138,7 @@ def test_c_rome_and_r_rome_are_one_update() -> None:
 def test_for_a_subject_in_mid_prompt_under_no_prefix_rome_and_c_rome_are_one() -> None:
     given = context("llama", torch.float64)
     alone = given._replace(prefixes=type(given.prefixes)(given.prefixes.prefixes[:1], 0))
-    rome, c_rome = (update_of(name, alone, MIDDLE) for name in ("rome", "c-rome"))
+    rome, c_rome = (update_of(name, alone, MID_PROMPT_REQUEST) for name in ("rome", "c-rome"))
     torch.testing.assert_close(rome.delta(), c_rome.delta())
 
 
@@ -145,5 +146,5 @@ def test_with_c_the_identity_the_direction_is_the_mean_key_itself() -> None:
     given = context("gpt2", torch.float64)
     given = given._replace(statistics=identity_statistics(given.site.d_ff, given.lm.fingerprint, given.site.layer))
     texts = EDITORS.get("prefixed")().contexts(given.prefixes)
-    mean = subject_keys(given.lm, given.site, REQUEST, texts).mean_key.double()
-    close(update_of("prefixed", given, REQUEST).right, mean / mean.norm(), 1e-12)
+    mean = subject_keys(given.lm, given.site, FIRST_TOKEN_REQUEST, texts).mean_key.double()
+    close(update_of("prefixed", given, FIRST_TOKEN_REQUEST).right, mean / mean.norm(), 1e-12)

@@ -20,7 +20,8 @@ from editguard.reports.log.file import read_log
 from editguard.reports.log.schema import EditRecord
 from editguard.suites.checks.degeneracy import Degeneracy
 
-from ..helpers.tiny_lm import MIDDLE, REQUEST, tiny_lm, tiny_setup
+from ..helpers.tiny_models import tiny_lm
+from ..helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, tiny_setup
 from .run.test_audit import loaded
 
 pytestmark = pytest.mark.tiny
@@ -48,7 +49,7 @@ def made_ready(lm: LanguageModel) -> Setup:
 
 
 def records(setup: Setup, out: Path) -> list[EditRecord]:
-    run_audit(setup, loaded(REQUEST, MIDDLE), out)
+    run_audit(setup, loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST), out)
     return list(read_log(out / LOG).edits)
 
 
@@ -75,7 +76,7 @@ def test_what_does_not_fit_at_once_gives_the_same_audit(tmp_path: Path) -> None:
 def test_guesses_that_do_not_fit_at_once_are_each_of_their_own_edit(tmp_path: Path) -> None:
     setup = made_ready(tiny_lm())
     guard = GuardedEditor(setup)
-    requests = [replace(one, id=str(n)) for n, one in enumerate((REQUEST, MIDDLE, REQUEST))]
+    requests = [replace(one, id=str(n)) for n, one in enumerate((FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, FIRST_TOKEN_REQUEST))]
     updates = [one.update for one in guard.propose(guard.assess_all(requests), bound=float("inf"))]
     assert all(update is not None for update in updates)
 

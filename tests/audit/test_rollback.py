@@ -30,7 +30,8 @@ from editguard.suites.checks import condition
 from torch import nn
 
 from ..helpers.families import FAMILIES
-from ..helpers.tiny_lm import MIDDLE, MISSING, REQUEST, lenient, tiny_lm, tiny_model, tiny_setup
+from ..helpers.tiny_models import tiny_lm, tiny_model
+from ..helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST, lenient, tiny_setup
 from .run.test_audit import loaded
 from .test_transaction import DTYPES, Stopped, rank_one
 
@@ -140,9 +141,9 @@ def test_the_comparison_sees_what_it_is_there_for() -> None:
 
 
 @pytest.mark.parametrize("editor", EDITORS.names())
-@pytest.mark.parametrize("request_", [REQUEST, MIDDLE], ids=lambda one: one.id)
+@pytest.mark.parametrize("request_", [FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST], ids=lambda one: one.id)
 def test_every_editor_is_undone(guard: GuardedEditor, editor: str, request_: Any) -> None:
-    result = guard.unguarded(request_, editor)
+    result = guard.try_unguarded(request_, editor)
     assert result.hashes is not None
     assert result.hashes[0] == result.hashes[2] != result.hashes[1]
 
@@ -177,8 +178,8 @@ def test_a_guarded_edit_of_every_family_and_dtype_is_undone(family: str, dtype: 
     lm = tiny_lm(family, dtype=dtype)
     before = found(lm)
     made = tiny_setup(lm, steps=2)
-    GuardedEditor(made).try_edit(MIDDLE)
-    GuardedEditor(made).unguarded(REQUEST, "exploded")
+    GuardedEditor(made).try_edit(MID_PROMPT_REQUEST)
+    GuardedEditor(made).try_unguarded(FIRST_TOKEN_REQUEST, "exploded")
     after = found(lm)
     assert {key for part in before for key in before[part] if before[part][key] != after[part][key]} == set()
 
@@ -217,11 +218,11 @@ def test_a_site_that_two_layers_share_is_not_edited() -> None:
 @pytest.mark.parametrize("part", ["", "model.layers.1.mlp"])
 def test_a_model_in_training_mode_is_refused_and_comes_back_in_it(guard: GuardedEditor, part: str) -> None:
     model = guard.setup.lm.model
-    (proposal,) = guard.propose([guard.assess(MIDDLE)])
+    (proposal,) = guard.propose([guard.assess(MID_PROMPT_REQUEST)])
     model.get_submodule(part).train()
     try:
         before = of_model(model)
-        for act in (lambda: guard.edit(MIDDLE), lambda: guard.test(proposal), lambda: guard.try_edit(MIDDLE)):
+        for act in (lambda: guard.edit(MID_PROMPT_REQUEST), lambda: guard.try_proposal(proposal), lambda: guard.try_edit(MID_PROMPT_REQUEST)):
             with pytest.raises(InputError, match="training mode"):
                 act()
         with pytest.raises(ModelError, match="training mode"):
@@ -255,7 +256,7 @@ def test_an_error_in_a_check_leaves_nothing_behind(
 ) -> None:
     monkeypatch.setattr(CHECKS.get(check), method, failing(error))
     few = replace(guard, checks=("drift", check) if check != "drift" else (check,))
-    ends(lambda: few.edit(MIDDLE), error)
+    ends(lambda: few.edit(MID_PROMPT_REQUEST), error)
 
 
 @pytest.mark.parametrize("error", _ERRORS)
@@ -263,19 +264,19 @@ def test_an_error_in_a_check_leaves_nothing_behind(
 def test_an_error_in_a_probe_leaves_nothing_behind(
     guard: GuardedEditor, monkeypatch: pytest.MonkeyPatch, probe: str, error: type[BaseException]
 ) -> None:
-    monkeypatch.setattr(PROBES.get(probe), "look", failing(error))
-    ends(lambda: guard.assess(MIDDLE), error)
-    ends(lambda: guard.edit(MIDDLE), error)
+    monkeypatch.setattr(PROBES.get(probe), "examine", failing(error))
+    ends(lambda: guard.assess(MID_PROMPT_REQUEST), error)
+    ends(lambda: guard.edit(MID_PROMPT_REQUEST), error)
 
 
 @pytest.mark.parametrize("error", _ERRORS)
 def test_an_error_in_generation_leaves_nothing_behind(
     guard: GuardedEditor, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
-    (proposal,) = guard.propose([guard.assess(MIDDLE)])
+    (proposal,) = guard.propose([guard.assess(MID_PROMPT_REQUEST)])
     monkeypatch.setattr(condition, "continuations", failing(error))
-    ends(lambda: guard.test(proposal), error)
-    ends(lambda: guard.edit(MIDDLE), error)
+    ends(lambda: guard.try_proposal(proposal), error)
+    ends(lambda: guard.edit(MID_PROMPT_REQUEST), error)
 
 
 @pytest.mark.parametrize("error", _ERRORS)
@@ -291,7 +292,7 @@ def test_an_error_in_the_middle_of_the_search_leaves_nothing_behind(
         return grad(*given, **named)
 
     monkeypatch.setattr(torch.autograd, "grad", second)
-    ends(lambda: guard.edit(MIDDLE), error)
+    ends(lambda: guard.edit(MID_PROMPT_REQUEST), error)
 
 
 class Counting:
@@ -318,13 +319,13 @@ def test_an_error_at_a_random_place_of_the_models_passes_leaves_nothing_behind(
     with pytest.MonkeyPatch.context() as patch:
         whole = Counting(float("inf"))
         counting(patch, whole)
-        guard.try_edit(REQUEST)
+        guard.try_edit(FIRST_TOKEN_REQUEST)
     places = random.Random(5)
     before = of_model(guard.setup.lm.model)
     for _ in range(6):
         with pytest.MonkeyPatch.context() as patch:
             counting(patch, Counting(places.randrange(whole.calls), error))
-            ends(lambda: guard.try_edit(REQUEST), error)
+            ends(lambda: guard.try_edit(FIRST_TOKEN_REQUEST), error)
         assert {key for key, value in of_model(guard.setup.lm.model).items() if before[key] != value} == set()
 
 
@@ -332,14 +333,14 @@ def test_an_error_at_a_random_place_of_the_models_passes_leaves_nothing_behind(
 
 
 def test_what_is_refused_at_each_stage_leaves_nothing_behind(guard: GuardedEditor) -> None:
-    assert guard.edit(MISSING).refusal
-    assert under(guard, rules={"first-token": "refuse"}).edit(REQUEST).refusal
-    assert under(guard, max_relative_update=1e-6).edit(MIDDLE).refusal
-    failed = under(guard, min_efficacy=1).edit(MIDDLE)
+    assert guard.edit(MISSING_SUBJECT_REQUEST).refusal
+    assert under(guard, rules={"first-token": "refuse"}).edit(FIRST_TOKEN_REQUEST).refusal
+    assert under(guard, max_relative_update=1e-6).edit(MID_PROMPT_REQUEST).refusal
+    failed = under(guard, min_efficacy=1).edit(MID_PROMPT_REQUEST)
     assert not failed.sound
     assert not failed.kept
     broken = replace(guard, setup=replace(guard.setup, meter=replace(guard.setup.meter, weight_norm=0.0)))
-    assert broken.edit(MIDDLE).refusal
+    assert broken.edit(MID_PROMPT_REQUEST).refusal
 
 
 def test_a_whole_audit_leaves_nothing_behind(
@@ -349,7 +350,7 @@ def test_a_whole_audit_leaves_nothing_behind(
     setup = replace(guard.setup, policy=policy)
     for name in ("whole", "half"):
         (tmp_path / name).mkdir()
-    run_audit(setup, loaded(REQUEST, MIDDLE, MISSING), tmp_path / "whole")
+    run_audit(setup, loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST), tmp_path / "whole")
     measure, calls = CHECKS.get("locality").measure, []
 
     def interrupted(*given: Any, **named: Any) -> Any:
@@ -359,4 +360,4 @@ def test_a_whole_audit_leaves_nothing_behind(
         return measure(*given, **named)
 
     monkeypatch.setattr(CHECKS.get("locality"), "measure", interrupted)
-    ends(lambda: run_audit(setup, loaded(REQUEST, MIDDLE), tmp_path / "half"), KeyboardInterrupt)
+    ends(lambda: run_audit(setup, loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST), tmp_path / "half"), KeyboardInterrupt)

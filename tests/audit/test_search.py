@@ -22,7 +22,8 @@ from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import EditSite, find_site
 from editguard.probes.requests.request import EditRequest
 
-from ..helpers.tiny_lm import MIDDLE, MISSING, REQUEST, few_prefixes, tiny_lm
+from ..helpers.tiny_models import tiny_lm
+from ..helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST, few_prefixes
 
 pytestmark = pytest.mark.tiny
 
@@ -59,7 +60,7 @@ def same(found: OptimisedValue, expected: OptimisedValue) -> bool:
 @pytest.mark.parametrize("parts", [1, 2, 3])
 def test_problems_in_one_batch_end_as_each_does_alone(engine: Engine, descent: Descent, parts: int) -> None:
     settings = ValueSettings(steps=6, engine=engine, descent=descent, parts=parts)
-    problems = [problem(REQUEST, settings), problem(MIDDLE, settings, 1.0), problem(LONG, settings, 5.0)]
+    problems = [problem(FIRST_TOKEN_REQUEST, settings), problem(MID_PROMPT_REQUEST, settings, 1.0), problem(LONG, settings, 5.0)]
     for found, one in zip(solved(problems), problems, strict=True):
         assert same(found, *solved([one]))
         assert found.engine is engine
@@ -68,17 +69,17 @@ def test_problems_in_one_batch_end_as_each_does_alone(engine: Engine, descent: D
 @pytest.mark.parametrize("share", [0.1, 0.3])
 def test_steepest_descent_takes_steps_of_one_length_down_the_gradient(share: float) -> None:
     settings = ValueSettings(steps=2, descent=Descent.STEEPEST, learning_rate=share, stop_loss=-1.0, clamp=100.0)
-    (once,) = solved([problem(REQUEST, settings, start_norm=2.0)])
+    (once,) = solved([problem(FIRST_TOKEN_REQUEST, settings, start_norm=2.0)])
     # The last evaluation is never followed by a step, so that two evaluations make one.
     assert float(once.delta.norm()) == pytest.approx(2.0 * share, rel=1e-5)
-    (adam,) = solved([problem(REQUEST, replace(settings, descent=Descent.ADAM, learning_rate=1e-3), start_norm=2.0)])
+    (adam,) = solved([problem(FIRST_TOKEN_REQUEST, replace(settings, descent=Descent.ADAM, learning_rate=1e-3), start_norm=2.0)])
     # Adam's first step is the gradient's sign alone.
     assert float(torch.dot(once.delta.sign(), adam.delta.sign())) > 0.99 * len(adam.delta)
 
 
 def test_one_that_ends_early_leaves_and_the_others_go_on() -> None:
     patient = ValueSettings(steps=9, stop_loss=-1.0)
-    problems = [problem(REQUEST, patient), problem(MIDDLE, replace(patient, steps=2)), problem(LONG, patient)]
+    problems = [problem(FIRST_TOKEN_REQUEST, patient), problem(MID_PROMPT_REQUEST, replace(patient, steps=2)), problem(LONG, patient)]
     found = solved(problems)
     assert [one.steps for one in found] == [9, 2, 9]
     for one, alone in zip(found, problems, strict=True):
@@ -87,18 +88,18 @@ def test_one_that_ends_early_leaves_and_the_others_go_on() -> None:
 
 def test_a_problem_that_breaks_says_nothing_about_the_others() -> None:
     settings = ValueSettings(steps=4)
-    broken = problem(MIDDLE, replace(settings, kl_factor=float("nan")))
-    first, bad, last = optimise_values(model(), site(), [problem(REQUEST, settings), broken, problem(LONG, settings)])
+    broken = problem(MID_PROMPT_REQUEST, replace(settings, kl_factor=float("nan")))
+    first, bad, last = optimise_values(model(), site(), [problem(FIRST_TOKEN_REQUEST, settings), broken, problem(LONG, settings)])
     assert isinstance(bad, NotFinite)
     assert "at step 1" in str(bad)
-    for found, request in ((first, REQUEST), (last, LONG)):
+    for found, request in ((first, FIRST_TOKEN_REQUEST), (last, LONG)):
         assert isinstance(found, OptimisedValue)
         assert same(found, *solved([problem(request, settings)]))
 
 
 def test_batches_are_bounded_and_hold_every_problem_once(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = ValueSettings(steps=3)
-    problems = [problem(one, settings) for one in (REQUEST, MIDDLE, LONG) * 2]
+    problems = [problem(one, settings) for one in (FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, LONG) * 2]
     expected = solved(problems)
     for name, most in (("_LIVE_TOKENS", 1), ("_KEPT_TOKENS", 1), ("_LIVE_TOKENS", 80)):
         with monkeypatch.context() as patch:
@@ -112,10 +113,10 @@ def test_batches_are_bounded_and_hold_every_problem_once(monkeypatch: pytest.Mon
 
 def test_where_the_live_pass_does_not_agree_the_reference_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = ValueSettings(steps=3)
-    expected = solved([problem(REQUEST, settings), problem(MIDDLE, settings)])
+    expected = solved([problem(FIRST_TOKEN_REQUEST, settings), problem(MID_PROMPT_REQUEST, settings)])
     real = LiveRows.logits
     monkeypatch.setattr(LiveRows, "logits", lambda self: real(self) * 1.5)
-    found = solved([problem(REQUEST, settings), problem(MIDDLE, settings)])
+    found = solved([problem(FIRST_TOKEN_REQUEST, settings), problem(MID_PROMPT_REQUEST, settings)])
     assert {one.engine for one in found} == {Engine.REFERENCE}
     for one, wanted in zip(found, expected, strict=True):
         assert one.loss == pytest.approx(wanted.loss, rel=1e-4)
@@ -127,7 +128,7 @@ def test_without_problems_nothing_is_run() -> None:
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 5, 9])
 def test_the_parts_hold_every_context_once_and_the_last_row_always(parts: int) -> None:
-    one = problem(REQUEST, ValueSettings(parts=parts))
+    one = problem(FIRST_TOKEN_REQUEST, ValueSettings(parts=parts))
     last = len(one.rows) - 1
     assert one.parts == min(parts, last)
     seen = [one.rows_at(step) for step in range(one.parts)]
@@ -142,7 +143,7 @@ REWORDED = ("A twin of Chicago is", "Chicago has a twin city called", "Nothing a
 def test_rewordings_are_sought_under_two_prefixes_and_the_subject_is_held_under_some() -> None:
     lm = model()
     settings = ValueSettings(parts=2, essences=2)
-    one = value_problem(lm, REQUEST, TEXTS, 3.0, settings, REWORDED)
+    one = value_problem(lm, FIRST_TOKEN_REQUEST, TEXTS, 3.0, settings, REWORDED)
     # The third names no subject, so that it cannot be one.
     assert len(one.rewordings) == 4
     assert all(lm.tokenizer.decode(row.ids[: row.at + 1]).endswith("Chicago") for row in one.rewordings)
@@ -155,7 +156,7 @@ def test_rewordings_are_sought_under_two_prefixes_and_the_subject_is_held_under_
 
 def test_the_loss_is_the_sum_over_kinds_of_what_each_row_alone_gives() -> None:
     lm = model()
-    one = value_problem(lm, REQUEST, TEXTS, 3.0, ValueSettings(parts=1, essences=2), REWORDED)
+    one = value_problem(lm, FIRST_TOKEN_REQUEST, TEXTS, 3.0, ValueSettings(parts=1, essences=2), REWORDED)
     draw = torch.Generator().manual_seed(0)
     places = (len(one.contexts) + len(one.rewordings)) * len(one.target) + len(one.essences)
     found = torch.randn(places, len(lm.tokenizer), generator=draw, dtype=torch.float64)
@@ -211,7 +212,7 @@ def test_reworded_is_sought_under_other_words_and_holds_the_subject_under_prefix
 
     monkeypatch.setattr(base, "rewordings", one)
     monkeypatch.setattr(base, "optimise_values", seen)
-    found = compute_updates(context, [("prefixed", REQUEST), ("reworded", REQUEST)])
+    found = compute_updates(context, [("prefixed", FIRST_TOKEN_REQUEST), ("reworded", FIRST_TOKEN_REQUEST)])
     usual, other = problems
     assert asked == [(1, 8)], "one request asks for rewordings, eight at most"
     assert (len(usual.rewordings), len(usual.essences)) == (0, 1)
@@ -233,17 +234,17 @@ def test_updates_of_many_edits_are_those_of_each_and_a_bad_one_is_returned(cache
     assert (known is not None) is cached
     context = EditContext(lm, place, statistics, few_prefixes(), ValueSettings(steps=4), known)
     jobs = [
-        ("rome", REQUEST),
-        ("prefixed", MIDDLE),
-        ("rome", MISSING),
-        ("prefixed", REQUEST),
+        ("rome", FIRST_TOKEN_REQUEST),
+        ("prefixed", MID_PROMPT_REQUEST),
+        ("rome", MISSING_SUBJECT_REQUEST),
+        ("prefixed", FIRST_TOKEN_REQUEST),
         ("c-rome", LONG),
-        ("reworded", MIDDLE),
+        ("reworded", MID_PROMPT_REQUEST),
     ]
     together = compute_updates(context, jobs)
     assert isinstance(together[2], RequestError)
     for job, found in zip(jobs, together, strict=True):
-        if job[1] is not MISSING:
+        if job[1] is not MISSING_SUBJECT_REQUEST:
             (alone,) = compute_updates(context._replace(known=None), [job])
             assert isinstance(found, RankOneUpdate)
             assert isinstance(alone, RankOneUpdate)

@@ -26,14 +26,22 @@ from editguard.reports.verdict.summary import Summary
 from editguard.suites.check import CHECKS, Bench, Measured, Outcome
 from editguard.suites.checks.accumulated_drift import AccumulatedDrift
 
-from ..helpers.tiny_lm import MIDDLE, MISSING, REQUEST, SENTENCES, lenient, tiny_lm, tiny_setup
+from ..helpers.tiny_models import tiny_lm
+from ..helpers.tiny_setups import (
+    FIRST_TOKEN_REQUEST,
+    MID_PROMPT_REQUEST,
+    MISSING_SUBJECT_REQUEST,
+    SENTENCES,
+    lenient,
+    tiny_setup,
+)
 from .run.test_audit import loaded
 from .run.test_resume import timeless
 
 pytestmark = pytest.mark.tiny
 
 REQUESTS = (
-    *(replace(MIDDLE, id=f"middle-{target}", target_new=target) for target in ("Lyon", "Istanbul")), MISSING, REQUEST,
+    *(replace(MID_PROMPT_REQUEST, id=f"middle-{target}", target_new=target) for target in ("Lyon", "Istanbul")), MISSING_SUBJECT_REQUEST, FIRST_TOKEN_REQUEST,
 )  # fmt: skip
 WIDE = {"max_accumulated_ratio": 100, "max_accumulated_update": 100, "min_retained": 0}
 
@@ -131,7 +139,7 @@ def test_the_controls_show_that_the_drift_is_seen(whole: Log) -> None:
 
 def test_that_the_drift_is_small_keeps_no_edit_of_which_nothing_else_was_judged(wide: Setup) -> None:
     with EditSequence(GuardedEditor(wide, checks=())) as sequence:
-        result = sequence.edit(MIDDLE)
+        result = sequence.edit(MID_PROMPT_REQUEST)
         assert {one.check for one in result.measurements} == {AccumulatedDrift.name}
         assert all(one.outcome is Outcome.PASS for one in result.measurements)
         assert not result.sound
@@ -142,7 +150,7 @@ def test_an_edit_that_is_made_alone_has_no_accumulated_drift(wide: Setup) -> Non
     guard = GuardedEditor(wide)
     assert AccumulatedDrift.name not in guard.checks
     assert AccumulatedDrift.name in CHECKS.names()
-    assert AccumulatedDrift().measure(wide.bench, MIDDLE, None, False).measurements == []
+    assert AccumulatedDrift().measure(wide.bench, MID_PROMPT_REQUEST, None, False).measurements == []
 
 
 # ------------------------------------------------------------------------------------------------------------ it closes
@@ -174,10 +182,10 @@ def test_the_sequence_closes_where_the_drift_leaves_its_bound(
 
 
 def test_a_sequence_alone_has_a_known_bad_that_leaves_both_bounds(wide: Setup) -> None:
-    assert AccumulatedDrift().known_bad(wide.bench, MIDDLE, None) is None
+    assert AccumulatedDrift().known_bad(wide.bench, MID_PROMPT_REQUEST, None) is None
     tight = bounded(wide, max_accumulated_ratio=1.1, max_accumulated_update=1.5)
     with EditSequence(GuardedEditor(tight)) as sequence:
-        found = AccumulatedDrift().known_bad(sequence.guard.setup.bench, MIDDLE, None)
+        found = AccumulatedDrift().known_bad(sequence.guard.setup.bench, MID_PROMPT_REQUEST, None)
     assert found is not None
     assert [(one.metric, one.value, one.baseline, one.outcome) for one in found.measurements] == [
         ("perplexity-ratio", 1000.0, 1.0, Outcome.FAIL), ("relative-norm", 1000.0, 0.0, Outcome.FAIL),
@@ -195,10 +203,10 @@ def test_a_drift_that_cannot_be_measured_closes_the_sequence_too(wide: Setup, mo
     monkeypatch.setattr(
         AccumulatedDrift, "_judged", lambda self, bench, ratio, moved: judged(self, bench, ratio, float("nan"))
     )
-    result = sequence.edit(MIDDLE)
+    result = sequence.edit(MID_PROMPT_REQUEST)
     assert Outcome.UNMEASURED in {one.outcome for one in result.measurements}
     assert not result.kept
-    assert sequence.edit(REQUEST).decision.action is Action.REFUSE
+    assert sequence.edit(FIRST_TOKEN_REQUEST).decision.action is Action.REFUSE
     assert sequence.closed is not None
 
 
@@ -208,7 +216,7 @@ def test_a_drift_that_cannot_be_measured_closes_the_sequence_too(wide: Setup, mo
 def test_an_edit_that_fails_by_itself_closes_nothing(wide: Setup, bounds: dict[str, float]) -> None:
     """It is undone, and the drift with it; the next one may be better."""
     sequence = EditSequence(GuardedEditor(bounded(wide, max_perplexity_ratio=1e-6, **bounds)))
-    result = sequence.edit(MIDDLE)
+    result = sequence.edit(MID_PROMPT_REQUEST)
     assert {one.check for one in result.failures} == {"perplexity", *([AccumulatedDrift.name] if bounds else [])}
     assert not result.kept
     assert sequence.closed is None
@@ -217,7 +225,7 @@ def test_an_edit_that_fails_by_itself_closes_nothing(wide: Setup, bounds: dict[s
 
 def test_all_that_left_its_bound_is_told(wide: Setup) -> None:
     sequence = EditSequence(GuardedEditor(bounded(wide, max_accumulated_update=1e-6, max_accumulated_ratio=1e-6)))
-    sequence.edit(MIDDLE)
+    sequence.edit(MID_PROMPT_REQUEST)
     assert sequence.closed is not None
     assert "times that before the first edit" in sequence.closed
     assert "of ||W_0|| from the first weight" in sequence.closed
@@ -225,7 +233,7 @@ def test_all_that_left_its_bound_is_told(wide: Setup) -> None:
 
 def test_the_way_out_is_told(wide: Setup) -> None:
     sequence = EditSequence(GuardedEditor(bounded(wide, max_accumulated_update=1e-6)))
-    sequence.edit(MIDDLE)
+    sequence.edit(MID_PROMPT_REQUEST)
     assert sequence.closed is not None
     assert sequence.closed.endswith("ship what was kept, or raise the bound in the policy if you can justify it")
 
@@ -238,10 +246,10 @@ def test_what_is_measured_after_a_kept_edit_is_what_plain_passes_of_the_edited_m
     family: str, seed: int
 ) -> None:
     sequence = EditSequence(GuardedEditor(tiny_setup(tiny_lm(family, seed=seed), policy=lenient(**WIDE))))
-    assert sequence.edit(MIDDLE).kept
+    assert sequence.edit(MID_PROMPT_REQUEST).kept
     fast = sequence.guard
-    plain = replace(fast, setup=fast.setup.plainly())
-    here, there = fast.try_edit(REQUEST), plain.try_edit(REQUEST)
+    plain = replace(fast, setup=fast.setup.with_reference_engine())
+    here, there = fast.try_edit(FIRST_TOKEN_REQUEST), plain.try_edit(FIRST_TOKEN_REQUEST)
     assert here.update is not None
     assert there.update is not None
     assert here.update.norm == pytest.approx(there.update.norm, rel=1e-3)
@@ -254,7 +262,7 @@ def test_what_is_measured_after_a_kept_edit_is_what_plain_passes_of_the_edited_m
 def test_what_is_kept_is_another_model_by_name_and_bounds_are_those_of_the_first(wide: Setup) -> None:
     """A log or a delta of it must not claim to be of the unedited model; a weight that grew must not loosen a bound."""
     with EditSequence(GuardedEditor(wide)) as sequence:
-        assert sequence.edit(MIDDLE).kept
+        assert sequence.edit(MID_PROMPT_REQUEST).kept
         now = sequence.guard.setup
         assert now.lm.fingerprint == fingerprint(now.lm.model) != wide.lm.fingerprint
         assert now.meter.lm is now.lm
@@ -276,7 +284,7 @@ def test_a_check_that_writes_to_another_weight_ends_the_sequence(wide: Setup, mo
             EditSequence(GuardedEditor(wide)) as sequence,
             pytest.raises(EditguardError, match="find the check that writes"),
         ):
-            sequence.edit(MIDDLE)
+            sequence.edit(MID_PROMPT_REQUEST)
         assert not sequence.kept
     finally:
         with torch.no_grad():
@@ -285,15 +293,15 @@ def test_a_check_that_writes_to_another_weight_ends_the_sequence(wide: Setup, mo
 
 def test_a_sequence_that_cannot_go_on_has_not_kept_its_last_edit(wide: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     with EditSequence(GuardedEditor(wide)) as sequence:
-        first = sequence.edit(MIDDLE)
+        first = sequence.edit(MID_PROMPT_REQUEST)
         monkeypatch.setattr(Setup, "with_edit_kept", fails(OutOfMemory("no room")))
         with pytest.raises(OutOfMemory):
-            sequence.edit(REQUEST)
-        assert [one.request for one in sequence.kept] == [MIDDLE]
+            sequence.edit(FIRST_TOKEN_REQUEST)
+        assert [one.request for one in sequence.kept] == [MID_PROMPT_REQUEST]
         assert first.hashes is not None
         assert tensor_hash(wide.site.weight) == first.hashes[1]
         monkeypatch.undo()
-        assert sequence.edit(REQUEST).kept
+        assert sequence.edit(FIRST_TOKEN_REQUEST).kept
 
 
 def fails(error: BaseException) -> Callable[..., Any]:
@@ -358,13 +366,13 @@ def bounded_without_controls(setup: Setup) -> Setup:
 
 def test_undo_takes_everything_out_and_begins_again(wide: Setup, before: dict[str, str]) -> None:
     sequence = EditSequence(GuardedEditor(wide))
-    first = sequence.edit(MIDDLE)
-    sequence.edit(REQUEST)
+    first = sequence.edit(MID_PROMPT_REQUEST)
+    sequence.edit(FIRST_TOKEN_REQUEST)
     assert tensor_hashes(wide.lm.model) != before
     sequence.undo()
     assert tensor_hashes(wide.lm.model) == before
     assert not sequence.kept
-    again = sequence.edit(MIDDLE)
+    again = sequence.edit(MID_PROMPT_REQUEST)
     assert again.hashes == first.hashes
     sequence.undo()
 
@@ -430,7 +438,7 @@ def test_a_log_whose_weight_is_not_reached_again_is_not_gone_on_with(wide: Setup
 
 
 def test_a_log_that_keeps_what_is_refused_now_is_not_gone_on_with(wide: Setup, tmp_path: Path) -> None:
-    requests = (MISSING, MIDDLE)
+    requests = (MISSING_SUBJECT_REQUEST, MID_PROMPT_REQUEST)
     audited(wide, tmp_path, requests=requests)
     lines = (tmp_path / LOG).read_text(encoding="utf-8").splitlines()
     first, second = (
@@ -449,14 +457,14 @@ def test_a_log_that_keeps_what_is_refused_now_is_not_gone_on_with(wide: Setup, t
 def test_an_edit_that_is_made_again_is_asked_as_it_was_served(
     wide: Setup, tmp_path: Path, update: dict[str, str | None] | None, judged: int
 ) -> None:
-    audited(wide, tmp_path, requests=(REQUEST,))
+    audited(wide, tmp_path, requests=(FIRST_TOKEN_REQUEST,))
     *lines, _ = (tmp_path / LOG).read_text(encoding="utf-8").splitlines()
     record = json.loads(lines[-1])
     assert record["weights"]["kept"]
     # Whoever writes a log may leave the update out.
     record["update"] = None if update is None else record["update"] | update
     (tmp_path / LOG).write_text("\n".join([*lines[:-1], json.dumps(record)]) + "\n", encoding="utf-8")
-    log, _ = audited(wide, tmp_path, resume=True, requests=(REQUEST,))
+    log, _ = audited(wide, tmp_path, resume=True, requests=(FIRST_TOKEN_REQUEST,))
     assert log.footer is not None
     assert log.footer.retained is not None
     assert (log.footer.retained.passed + log.footer.retained.failed, log.footer.retained.total) == (judged, 1)

@@ -9,7 +9,7 @@ from editguard.audit.serving import ServedPipeline, Serving, load_provenance
 from editguard.probes.errors import InputError
 from transformers import pipeline
 
-from ..helpers.tiny_lm import tiny_lm
+from ..helpers.tiny_models import tiny_lm
 
 CHICAGO = Serving("Chicago", "\n")
 

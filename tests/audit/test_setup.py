@@ -32,7 +32,9 @@ from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import find_site
 
 from ..helpers.families import OTHERS
-from ..helpers.tiny_lm import SENTENCES, tiny_lm, tokenizer
+from ..helpers.tiny_models import long_tokenizer as tokenizer
+from ..helpers.tiny_models import tiny_lm
+from ..helpers.tiny_setups import SENTENCES
 
 pytestmark = pytest.mark.tiny
 

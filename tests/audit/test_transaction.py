@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from ..helpers.tiny_lm import tiny_model
+from ..helpers.tiny_models import tiny_model
 
 pytestmark = pytest.mark.tiny
 

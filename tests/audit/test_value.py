@@ -8,7 +8,7 @@ import pytest
 from editguard.audit.editors.value import ValueSettings, value_problem
 from editguard.probes.requests.request import EditRequest
 
-from ..helpers.tiny_lm import tiny_lm
+from ..helpers.tiny_models import tiny_lm
 
 pytestmark = pytest.mark.tiny
 

@@ -23,7 +23,8 @@ from editguard.audit.run.file_names import AUDIT_FILES, LOG
 from editguard.probes.requests.request import SUFFIXES
 from junitparser import JUnitXml
 
-from ..helpers.tiny_lm import MIDDLE, REQUEST, lenient, saved
+from ..helpers.tiny_models import save_checkpoint
+from ..helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, lenient
 
 pytestmark = pytest.mark.tiny
 
@@ -45,7 +46,7 @@ class Ran(NamedTuple):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return saved(tmp_path_factory.mktemp("a model"))
+    return save_checkpoint(tmp_path_factory.mktemp("a model"))
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def work(tmp_path: Path) -> Path:
     folder = tmp_path / "check out"
     folder.mkdir()
     edits = [
-        {"id": r.id, "subject": r.subject, "prompt": r.prompt, "target_new": r.target_new} for r in (REQUEST, MIDDLE)
+        {"id": r.id, "subject": r.subject, "prompt": r.prompt, "target_new": r.target_new} for r in (FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST)
     ]
     for name, some in {"my.edits.json": edits, "one.edits.json": edits[1:]}.items():
         (folder / name).write_text(json.dumps(some), encoding="utf-8")

@@ -12,7 +12,7 @@ from editguard.probes.requests.loader import LoadedRequests
 from editguard.probes.requests.request import EditRequest
 from editguard.reports.gate.baseline import build_baseline
 from editguard.reports.gate.result import Override
-from editguard.reports.log.file import Log, LogWriter, log_so_far, read_log
+from editguard.reports.log.file import Log, LogWriter, read_log, read_unfinished_log
 from editguard.reports.verdict.digest import summarise
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -51,7 +51,7 @@ OVERRIDES = f"{OVERRIDE.model_dump_json()}\n".encode() * 2
 def test_logs(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     path.write_bytes(content)
-    told_or_read(lambda: log_so_far(path), tmp_path)
+    told_or_read(lambda: read_unfinished_log(path), tmp_path)
     found = told_or_read(lambda: read_log(path), tmp_path)
     if found is not None:
         assert isinstance(found, Log)
@@ -71,7 +71,7 @@ def test_logs_that_are_gone_on_with(content: bytes, tmp_path: Path) -> None:
     told_or_read(go_on, tmp_path)
     # As `audit --resume` asks, before the model is ready and after.
     told_or_read(lambda: check_resumable(path, REQUESTS, in_sequence=False, seed=0, editor=None), tmp_path)
-    begun = told_or_read(lambda: log_so_far(path), tmp_path)
+    begun = told_or_read(lambda: read_unfinished_log(path), tmp_path)
     if isinstance(begun, Log):
         told_or_read(lambda: check_resumed_run(begun, AUDIT.header, REQUESTS.requests, path), tmp_path)
 

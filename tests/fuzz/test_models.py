@@ -9,7 +9,7 @@ from editguard.probes.model.language_model import LanguageModel, load_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ..helpers.tiny_lm import tiny_lm
+from ..helpers.tiny_models import tiny_lm
 from .harness import EXAMPLES, FUZZED, spoilt, told_or_read
 
 FAMILIES = ("llama", "gpt2")

@@ -9,9 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from editguard.reports.gate.baseline import Baseline, baseline_of
+from editguard.reports.gate.baseline import Baseline, build_baseline
 from editguard.reports.log.file import Log, LogWriter
-from editguard.reports.log.schema import Decision, EditRecord, Footer, Measurement, Rate, Weights
+from editguard.reports.log.schema import DecisionRecord, EditRecord, Footer, MeasurementRecord, Weights
+from editguard.reports.log.types import Rate
 
 from .synthetic_logs import HASH, keys, measurement, perplexity, synthetic_log, update
 
@@ -29,7 +30,7 @@ def audit(edits: int = 14, **header: Any) -> Log:
 def _measured(edit: EditRecord, rng: random.Random) -> EditRecord:
     own = random.Random(edit.index)
     values = edit.model_dump() | {
-        "decision": Decision(action="allow", editor="rome"),
+        "decision": DecisionRecord(action="allow", editor="rome"),
         "update": update(own, keys(own, False), "rome", needs_prefix=False),
         "weights": Weights(before=HASH, edited="edited", restored=HASH, restored_ok=True),
         "measurements": [
@@ -73,7 +74,7 @@ def remeasured(check: str, condition: str, protocol: str | None, **changes: Any)
 
     def change(edit: EditRecord) -> EditRecord:
         found = [
-            Measurement(**(one.model_dump() | changes))
+            MeasurementRecord(**(one.model_dump() | changes))
             if (one.check, one.condition, one.protocol) == (check, condition, protocol)
             else one
             for one in edit.measurements
@@ -108,14 +109,14 @@ def served(passes: bool) -> Change:
 
 def judged_by(check: str) -> Change:
     """Return a change after which a check that has no metric of its own passed the edit too."""
-    one = Measurement(check=check, metric="share", value=0.0, threshold=0.1, verdict="pass")
+    one = MeasurementRecord(check=check, metric="share", value=0.0, threshold=0.1, verdict="pass")
     return lambda edit: edit.model_copy(update={"measurements": [*edit.measurements, one]})
 
 
 def refused(edit: EditRecord) -> EditRecord:
     """Return `edit` as the guard would have refused it."""
     values = {
-        "decision": Decision(action="refuse", reasons=["it was refused"]),
+        "decision": DecisionRecord(action="refuse", reasons=["it was refused"]),
         "measurements": [],
         "update": None,
         "weights": None,
@@ -149,7 +150,7 @@ def times(factor: float) -> Change:
 
 
 def saved(log: Log) -> Baseline:
-    return baseline_of(log, None)
+    return build_baseline(log, None)
 
 
 def written(log: Log, path: Path) -> Path:

@@ -11,7 +11,7 @@ from editguard.suites.check import Bench, Limits, Measurement
 from editguard.suites.unchanged_prompts import Asked, ask
 from transformers import PreTrainedTokenizerFast
 
-from .tiny_family import PREFIXES, REQUEST, tiny_language_model, tiny_site
+from .tiny_models import PREFIXES, TWIN_REQUEST, tiny_language_model, tiny_site
 from .tokenizer_kinds import CORPUS
 
 __all__ = [
@@ -40,7 +40,7 @@ LIMITS = Limits(
 )
 ALWAYS = replace(LIMITS, efficacy=0.0, locality=0.0, leaks=1.0)
 """Limits that any number meets: what does not pass under them was not measured."""
-ASKED = replace(REQUEST, target_new="Lyon is", target_true="Paris")
+ASKED = replace(TWIN_REQUEST, target_new="Lyon is", target_true="Paris")
 _WORDS = " Paris Lyon is not"
 
 

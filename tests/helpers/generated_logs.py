@@ -6,15 +6,14 @@ import random
 from typing import Any
 
 from editguard.reports.log.file import Log
+from editguard.reports.log.header import CardRecord, SkippedRequest
 from editguard.reports.log.schema import (
-    CardRecord,
     ControlRecord,
-    Decision,
+    DecisionRecord,
     EditRecord,
     Footer,
     Generation,
-    Measurement,
-    SkippedRequest,
+    MeasurementRecord,
     Weights,
 )
 from hypothesis import HealthCheck, settings
@@ -54,7 +53,7 @@ ENDS: dict[str, dict[str, Any]] = {
     "collapsed, and failed elsewhere": {
         "outcome": "rolled-back", "verdict": "fail",
         "measurements": [
-            perplexity(4000.0, bound=5000.0), Measurement(check="drift", metric="kl", value=9.0, verdict="fail"),
+            perplexity(4000.0, bound=5000.0), MeasurementRecord(check="drift", metric="kl", value=9.0, verdict="fail"),
         ],
     },
     "not measured": {"outcome": "rolled-back", "verdict": "fail", "measurements": [perplexity(None)]},
@@ -66,11 +65,11 @@ ENDS: dict[str, dict[str, Any]] = {
         "weights": Weights(before=HASH, edited="0" * 16, restored="1" * 16, restored_ok=False),
     },
     "refused": {
-        "decision": Decision(action="refuse", reasons=["its subject is not in the prompt"]), "outcome": "refused",
+        "decision": DecisionRecord(action="refuse", reasons=["its subject is not in the prompt"]), "outcome": "refused",
         "verdict": "refused", "measurements": [], "update": None,
     },
     "refused when its update was seen": {
-        "decision": Decision(action="refuse", reasons=["the update is over the bound"]), "outcome": "refused",
+        "decision": DecisionRecord(action="refuse", reasons=["the update is over the bound"]), "outcome": "refused",
         "verdict": "refused", "measurements": [], "findings": [],
     },
     "leaked": {

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from editguard.reports.log.file import Log
-from editguard.reports.log.schema import EditRecord, Measurement, PromptOutcome, PromptResult, PromptRole, Update
+from editguard.reports.log.prompt_outcomes import PromptOutcome, PromptResult, PromptRole
+from editguard.reports.log.schema import EditRecord, MeasurementRecord, Update
 
 from .synthetic_logs import edit, measurement, perplexity, synthetic_log
 
@@ -67,9 +68,9 @@ def asked(
     return found
 
 
-def counted(check: str, metric: str, failed: int, total: int, most: float = 0.0) -> Measurement:
+def counted(check: str, metric: str, failed: int, total: int, most: float = 0.0) -> MeasurementRecord:
     """Return how many prompts have `metric`, judged over all conditions."""
-    return Measurement(
+    return MeasurementRecord(
         check=check, metric=metric, condition="everywhere", protocol="exact", value=failed / total, threshold=most,
         unit="share", passed=total - failed, failed=failed, total=total, verdict="pass" if failed / total <= most else "fail",
         message=f"{failed} of {total} prompts",
@@ -83,7 +84,7 @@ def checked(
     flips: int = 0,
     fact_leaks: int = 0,
     role: str = "neighbour",
-    more: Iterable[Measurement] = (),
+    more: Iterable[MeasurementRecord] = (),
     **changes: Any,
 ) -> EditRecord:
     """Return an edit with prompts about other subjects and other facts, and what the checks counted of them."""

@@ -5,27 +5,23 @@ from __future__ import annotations
 import random
 from typing import Any, Literal
 
-from editguard.reports.log.control_observations import Seen, Sighting
+from editguard.reports.log.control_observations import ControlObservation, ObservedBehaviour
 from editguard.reports.log.file import Log
+from editguard.reports.log.header import BaselineValue, ModelInfo, PrefixRecord, Statistics, ThresholdRecord
 from editguard.reports.log.schema import (
-    BaselineValue,
     ControlRecord,
-    Decision,
+    DecisionRecord,
     EditRecord,
-    Finding,
+    FindingRecord,
     Footer,
     Generation,
     Header,
     Keys,
-    Measurement,
-    ModelInfo,
-    Point,
-    Prefix,
-    Statistics,
-    Threshold,
+    MeasurementRecord,
     Update,
     Weights,
 )
+from editguard.reports.log.types import Point
 
 HASH = "9f2c61d0b7a84e5f"
 FAMILIES = {
@@ -83,13 +79,13 @@ def header(requests: int, **changes: Any) -> Header:
             sha256="ab12" * 16,
         ),
         "prefixes": [
-            Prefix(family=family, text=text, role=role)
+            PrefixRecord(family=family, text=text, role=role)
             for family, text in FAMILIES.items()
             for role in ("edit", "held-out")
         ],
         "policy": {"controls": True, "collapse_ratio": 1.5, "allow_refused": True, "first_token": "rewrite"},
         "thresholds": [
-            Threshold(
+            ThresholdRecord(
                 probe="denominator",
                 metric="ratio",
                 value=0.0625,
@@ -97,7 +93,9 @@ def header(requests: int, **changes: Any) -> Header:
                 sample_size=200,
                 quantiles={"0.01": 0.25, "0.05": 0.41, "0.5": 0.93, "0.95": 1.4, "0.99": 1.9},
             ),
-            Threshold(probe="update-size", metric="relative norm", value=1.0, how="fixed", sample_size=0, quantiles={}),
+            ThresholdRecord(
+                probe="update-size", metric="relative norm", value=1.0, how="fixed", sample_size=0, quantiles={}
+            ),
         ],
         "baseline": [BaselineValue(metric="perplexity", value=176.6), BaselineValue(metric="median", value=96.1)],
         "controls": ["rome-1", "rome-2", "sound-1"],
@@ -106,8 +104,10 @@ def header(requests: int, **changes: Any) -> Header:
     return Header(**(values | changes))
 
 
-def measurement(check: str, condition: str, passed: int, total: int, protocol: str | None = "exact") -> Measurement:
-    return Measurement(
+def measurement(
+    check: str, condition: str, passed: int, total: int, protocol: str | None = "exact"
+) -> MeasurementRecord:
+    return MeasurementRecord(
         check=check,
         metric="rate",
         condition=condition,
@@ -122,9 +122,9 @@ def measurement(check: str, condition: str, passed: int, total: int, protocol: s
     )
 
 
-def perplexity(ratio: float | None, bound: float = 1.5) -> Measurement:
+def perplexity(ratio: float | None, bound: float = 1.5) -> MeasurementRecord:
     verdict = "unmeasured" if ratio is None else "pass" if ratio <= bound else "fail"
-    return Measurement(
+    return MeasurementRecord(
         check="perplexity",
         metric="ratio",
         condition="unprefixed",
@@ -137,7 +137,7 @@ def perplexity(ratio: float | None, bound: float = 1.5) -> Measurement:
     )
 
 
-def efficacy(rng: random.Random, first: bool, target_total: int = 4) -> list[Measurement]:
+def efficacy(rng: random.Random, first: bool, target_total: int = 4) -> list[MeasurementRecord]:
     found = []
     for protocol in ("exact", "token-match"):
         found.append(measurement("efficacy", "unprefixed", 0 if first else 1, 1, protocol))
@@ -181,8 +181,8 @@ def update(rng: random.Random, found: Keys, editor: str, needs_prefix: bool) -> 
     )
 
 
-def denominator_finding(found: Keys) -> Finding:
-    return Finding(
+def denominator_finding(found: Keys) -> FindingRecord:
+    return FindingRecord(
         probe="denominator",
         level="risk" if found.first_token else "ok",
         value=found.denominator_ratio,
@@ -223,7 +223,7 @@ def edit(index: int, rng: random.Random, **changes: Any) -> EditRecord:
 
 def _refused() -> dict[str, Any]:
     return {
-        "decision": Decision(
+        "decision": DecisionRecord(
             action="refuse",
             reasons=["The subject's last token is merged with the text after it, so the edit has no place to go."],
         ),
@@ -237,7 +237,7 @@ def _made(rng: random.Random, found: Keys, first: bool, prompt: str, new: str, t
     editor = "prefixed" if first else "rome"
     reasons = ["The subject is the first token; only prefixed keys give it a usable denominator."] if first else []
     return {
-        "decision": Decision(action="rewrite" if first else "allow", editor=editor, reasons=reasons),
+        "decision": DecisionRecord(action="rewrite" if first else "allow", editor=editor, reasons=reasons),
         "update": update(rng, found, editor, needs_prefix=first),
         "measurements": [
             *efficacy(rng, first),
@@ -265,7 +265,7 @@ def control(name: str, rng: random.Random, *, collapse: bool, ok: bool = True, *
         "group": "control",
         "expect": "collapse" if collapse else "sound",
         "ok": ok,
-        "decision": Decision(action="allow", editor="rome", reasons=["a control is made without the guard"]),
+        "decision": DecisionRecord(action="allow", editor="rome", reasons=["a control is made without the guard"]),
         "keys": found,
         "update": update(rng, found, "rome", needs_prefix=False),
         "measurements": [perplexity(ratio)],
@@ -279,14 +279,14 @@ def control(name: str, rng: random.Random, *, collapse: bool, ok: bool = True, *
     return ControlRecord(**(values | changes))
 
 
-def sightings(collapse: bool) -> list[Sighting]:
+def sightings(collapse: bool) -> list[ControlObservation]:
     """Return what a control that holds saw of one probe and one check."""
-    parts: list[tuple[Literal["probe", "check"], str, Seen]] = [
-        ("probe", "sink-key", Seen.FIRES if collapse else Seen.SILENT),
-        ("check", "drift", Seen.FAILS if collapse else Seen.PASSES),
+    parts: list[tuple[Literal["probe", "check"], str, ObservedBehaviour]] = [
+        ("probe", "sink-key", ObservedBehaviour.FIRES if collapse else ObservedBehaviour.SILENT),
+        ("check", "drift", ObservedBehaviour.FAILS if collapse else ObservedBehaviour.PASSES),
     ]
     return [
-        Sighting(kind=kind, name=name, expected=seen, seen=seen, by_edit=True, by_evidence=collapse, ok=True)
+        ControlObservation(kind=kind, name=name, expected=seen, seen=seen, by_edit=True, by_evidence=collapse, ok=True)
         for kind, name, seen in parts
     ]
 

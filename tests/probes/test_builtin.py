@@ -10,10 +10,10 @@ from editguard.probes.builtin import Denominator, FirstToken, KeyShift, SinkKey,
 from editguard.probes.evidence import Evidence
 from editguard.probes.forward.generation import continuations
 from editguard.probes.model.language_model import LanguageModel
-from editguard.probes.probe import ProbeInput, Level, Probe, Threshold
+from editguard.probes.probe import Level, Probe, ProbeInput, Threshold
 from editguard.probes.requests.request import EditRequest
 
-from ..helpers.tiny_family import REQUEST, tiny_meter, tiny_language_model
+from ..helpers.tiny_models import TWIN_REQUEST, tiny_language_model, tiny_meter
 from ..helpers.tokenizer_kinds import BYTE_LEVEL, WORDPIECE
 
 pytestmark = pytest.mark.tiny
@@ -37,10 +37,10 @@ def lm() -> LanguageModel:
 def sound(lm: LanguageModel) -> ProbeInput:
     """A case that no probe fires on; tests replace the one number that they are about."""
     evidence = replace(
-        tiny_meter(lm).measure(REQUEST), denominator=0.9, denominator_prefixed=1.0, cosine=0.9, sink_similarity=0.1,
+        tiny_meter(lm).measure(TWIN_REQUEST), denominator=0.9, denominator_prefixed=1.0, cosine=0.9, sink_similarity=0.1,
         predicted_relative_norm=0.5,
     )  # fmt: skip
-    return ProbeInput(lm, REQUEST, evidence, THRESHOLDS)
+    return ProbeInput(lm, TWIN_REQUEST, evidence, THRESHOLDS)
 
 
 def with_evidence(case: ProbeInput, **numbers: float) -> ProbeInput:
@@ -141,7 +141,7 @@ def test_a_bos_in_front_keeps_it_quiet() -> None:
     ids=["special-target", "same-targets", "special-prompt", "same-alias", "part-of-a-word"],
 )
 def test_a_request_that_cannot_be_judged_fires(lm: LanguageModel, change: dict[str, str], message: str) -> None:
-    found = WellFormed().examine(asked(lm, replace(REQUEST, **change)))
+    found = WellFormed().examine(asked(lm, replace(TWIN_REQUEST, **change)))
     assert found.level is Level.RISK
     assert message in found.message
     assert found.value == 1.0
@@ -149,13 +149,13 @@ def test_a_request_that_cannot_be_judged_fires(lm: LanguageModel, change: dict[s
 
 def test_a_target_that_the_tokenizer_cannot_spell_fires() -> None:
     lm = tiny_language_model("llama", WORDPIECE["wordpiece-lower"])
-    found = WellFormed().examine(asked(lm, replace(REQUEST, target_new="Lyon")))
+    found = WellFormed().examine(asked(lm, replace(TWIN_REQUEST, target_new="Lyon")))
     assert found.level is Level.RISK
     assert "does not survive tokenisation" in found.message
 
 
 def test_several_faults_are_all_named(lm: LanguageModel) -> None:
-    found = WellFormed().examine(asked(lm, replace(REQUEST, subject="Istanb", target_new="Paris", target_true="Paris")))
+    found = WellFormed().examine(asked(lm, replace(TWIN_REQUEST, subject="Istanb", target_new="Paris", target_true="Paris")))
     assert found.value == 3.0
     assert "is a part of 'Istanbul'" in found.message
     assert "ends inside a token" in found.message
@@ -171,10 +171,10 @@ def test_well_formed_known_bad_cases_all_fire(sound: ProbeInput) -> None:
 
 def test_well_formed_with_several_notices_names_all(lm: LanguageModel) -> None:
     asks = replace(
-        REQUEST,
-        prompt=REQUEST.prompt + " ",
+        TWIN_REQUEST,
+        prompt=TWIN_REQUEST.prompt + " ",
         paraphrases=("Boston is a twin city of",),
-        neighbourhood=(f"{REQUEST.subject} Heights is twinned with",),
+        neighbourhood=(f"{TWIN_REQUEST.subject} Heights is twinned with",),
     )
     found = WellFormed().examine(asked(lm, asks))
     assert found.level is Level.NOTICE
@@ -187,7 +187,7 @@ def test_well_formed_with_several_notices_names_all(lm: LanguageModel) -> None:
     ("change", "said"),
     [
         ({}, ""),
-        ({"prompt": REQUEST.prompt + ' "'}, "the target follows without a space, as the characters"),
+        ({"prompt": TWIN_REQUEST.prompt + ' "'}, "the target follows without a space, as the characters"),
         ({"space": False}, "without a space, as the request asks"),
         ({"space": True}, "after a space, as the request asks"),
     ],
@@ -195,28 +195,28 @@ def test_well_formed_with_several_notices_names_all(lm: LanguageModel) -> None:
 def test_well_formed_says_how_prompt_and_target_are_joined(
     lm: LanguageModel, change: dict[str, object], said: str
 ) -> None:
-    found = WellFormed().examine(asked(lm, replace(REQUEST, **change)))  # type: ignore[arg-type]
+    found = WellFormed().examine(asked(lm, replace(TWIN_REQUEST, **change)))  # type: ignore[arg-type]
     assert found.level is Level.OK
     assert ("the target follows" in found.message) is bool(said)
     assert said in found.message
 
 
 def test_a_prompt_that_ends_in_white_space_is_a_notice(lm: LanguageModel) -> None:
-    found = WellFormed().examine(asked(lm, replace(REQUEST, prompt=REQUEST.prompt + " ")))
+    found = WellFormed().examine(asked(lm, replace(TWIN_REQUEST, prompt=TWIN_REQUEST.prompt + " ")))
     assert (found.level, "ends in white space" in found.message) == (Level.NOTICE, True)
 
 
 def test_a_target_that_the_model_says_already_is_a_notice(lm: LanguageModel) -> None:
-    ids = lm.tokenizer(REQUEST.prompt).input_ids
+    ids = lm.tokenizer(TWIN_REQUEST.prompt).input_ids
     said = lm.tokenizer.decode(continuations(lm, [ids], 1)[0])
-    case = asked(lm, REQUEST)
+    case = asked(lm, TWIN_REQUEST)
     assert WellFormed().examine(case).level is Level.OK
     # The target is whatever this random model says; where it says no clean word, the prompt's end is varied.
     for end in ("", " not", " a", " the", " Paris", " France", " Lyon", " city", " It", " twin"):
-        prompt = REQUEST.prompt + end
+        prompt = TWIN_REQUEST.prompt + end
         said = lm.tokenizer.decode(continuations(lm, [lm.tokenizer(prompt).input_ids], 1)[0])
         if said.strip().isascii() and said.startswith(" ") and said.strip().isalpha():
-            found = WellFormed().examine(asked(lm, replace(REQUEST, prompt=prompt, target_new=said.strip())))
+            found = WellFormed().examine(asked(lm, replace(TWIN_REQUEST, prompt=prompt, target_new=said.strip())))
             assert found.level is Level.NOTICE
             assert "already continues" in found.message
             return

@@ -12,7 +12,7 @@ from editguard.probes.errors import InputError, NotFinite
 from editguard.probes.evidence import Evidence, EvidenceMeter
 from editguard.probes.requests.request import EditRequest
 
-from ..helpers.tiny_family import tiny_meter, tiny_language_model
+from ..helpers.tiny_models import tiny_language_model, tiny_meter
 
 pytestmark = pytest.mark.tiny
 

@@ -17,7 +17,7 @@ from editguard.probes.requests.request import EditRequest
 from editguard.probes.tokens import target_ids
 
 from ..helpers.capture import capture
-from ..helpers.tiny_family import BOS_REQUEST, PREFIXES, REQUEST, tiny_meter, tiny_language_model
+from ..helpers.tiny_models import PREFIXES, PROMPT_START_REQUEST, TWIN_REQUEST, tiny_language_model, tiny_meter
 
 pytestmark = pytest.mark.tiny
 
@@ -27,7 +27,7 @@ def meter(request: pytest.FixtureRequest) -> EvidenceMeter:
     return tiny_meter(tiny_language_model(request.param))
 
 
-@pytest.mark.parametrize("asked", [REQUEST, BOS_REQUEST], ids=["mid-prompt", "first"])
+@pytest.mark.parametrize("asked", [TWIN_REQUEST, PROMPT_START_REQUEST], ids=["mid-prompt", "first"])
 def test_every_number_is_that_of_its_formula(meter: EvidenceMeter, asked: EditRequest) -> None:
     keys = subject_keys(meter.lm, meter.site, asked, PREFIXES.texts(Role.KEY))
     bare, every = keys.bare_key.double().numpy(), keys.keys.double().numpy()
@@ -60,10 +60,10 @@ def test_every_number_is_that_of_its_formula(meter: EvidenceMeter, asked: EditRe
 
 
 def test_many_are_measured_as_each_alone_and_a_bad_one_is_returned(meter: EvidenceMeter) -> None:
-    bad = replace(REQUEST, subject="Nowhere")
-    found = meter.measure_all([REQUEST, bad, BOS_REQUEST])
+    bad = replace(TWIN_REQUEST, subject="Nowhere")
+    found = meter.measure_all([TWIN_REQUEST, bad, PROMPT_START_REQUEST])
     assert isinstance(found[1], RequestError)
-    for one, asked in ((found[0], REQUEST), (found[2], BOS_REQUEST)):
+    for one, asked in ((found[0], TWIN_REQUEST), (found[2], PROMPT_START_REQUEST)):
         assert isinstance(one, Evidence)
         alone = meter.measure(asked)
         assert one.keys.position == alone.keys.position
@@ -75,13 +75,13 @@ def test_many_are_measured_as_each_alone_and_a_bad_one_is_returned(meter: Eviden
 
 def test_what_the_model_says_already_is_seen(meter: EvidenceMeter) -> None:
     tokenizer = meter.lm.tokenizer
-    ids = tokenizer(REQUEST.prompt).input_ids
+    ids = tokenizer(TWIN_REQUEST.prompt).input_ids
     with torch.no_grad():
         said = tokenizer.decode(meter.lm.model(torch.tensor([ids])).logits[0, -1].argmax())
-    known = replace(REQUEST, target_new=str(said))
+    known = replace(TWIN_REQUEST, target_new=str(said))
     if target_ids(tokenizer, known.prompt, known.target_new) == (int(tokenizer(str(said)).input_ids[-1]),):
         assert meter.measure(known).says_target is True
-    assert meter.measure(replace(REQUEST, target_new="")).says_target is None
+    assert meter.measure(replace(TWIN_REQUEST, target_new="")).says_target is None
 
 
 @pytest.mark.real
@@ -97,8 +97,8 @@ def test_says_targets_after_an_open_quote_or_in_chinese_asks_without_a_space() -
 
 
 def test_the_bound_follows_the_clamp_and_holds_for_every_value_within_it(meter: EvidenceMeter) -> None:
-    seen = meter.measure(REQUEST)
-    twice = replace(meter, clamp=8.0).measure(REQUEST)
+    seen = meter.measure(TWIN_REQUEST)
+    twice = replace(meter, clamp=8.0).measure(TWIN_REQUEST)
     assert twice.predicted_relative_norm == pytest.approx(2 * seen.predicted_relative_norm)
     u = meter.statistics.direction(seen.keys.mean_key)
     length = 4.0 * seen.keys.bare_value.double().norm()
@@ -121,7 +121,7 @@ def test_the_sink_is_the_mean_key_of_different_first_tokens(meter: EvidenceMeter
 
 
 def test_a_zero_denominator_is_nan_or_infinite_and_never_a_number(meter: EvidenceMeter) -> None:
-    seen = replace(meter.measure(REQUEST), denominator_prefixed=0.0)
+    seen = replace(meter.measure(TWIN_REQUEST), denominator_prefixed=0.0)
     assert np.isnan(seen.ratio)
 
 
@@ -132,9 +132,9 @@ def test_a_broken_model_is_refused() -> None:
     statistics = identity_statistics(meter.site.d_ff, "", 1)
     for broken in (meter, replace(meter, statistics=statistics)):
         with pytest.raises(NotFinite):
-            broken.measure(REQUEST)
+            broken.measure(TWIN_REQUEST)
 
 
 def test_a_subject_that_cannot_be_located_is_refused(meter: EvidenceMeter) -> None:
     with pytest.raises(RequestError):
-        meter.measure(replace(REQUEST, subject="Ankara"))
+        meter.measure(replace(TWIN_REQUEST, subject="Ankara"))

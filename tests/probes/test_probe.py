@@ -7,9 +7,9 @@ import math
 import pytest
 from editguard.probes import builtin
 from editguard.probes.card import Card
-from editguard.probes.probe import PROBES, ProbeInput, Finding, Level, Probe, Threshold, run_probes
+from editguard.probes.probe import PROBES, Finding, Level, Probe, ProbeInput, Threshold, run_probes
 
-from ..helpers.tiny_family import REQUEST, tiny_meter, tiny_language_model
+from ..helpers.tiny_models import TWIN_REQUEST, tiny_language_model, tiny_meter
 
 
 class Asks(Probe):
@@ -46,7 +46,7 @@ def test_a_case_knows_thresholds_by_probe_and_metric_and_every_probe_is_run() ->
     meter = tiny_meter(tiny_language_model("llama"))
     keys = ("denominator/ratio", "denominator/predicted_relative_norm", "key-shift/cosine", "sink-key/cosine")
     thresholds = {key: Threshold(*key.split("/"), 0.5, "by hand", 16, {}) for key in keys}
-    case = ProbeInput(meter.lm, REQUEST, meter.measure(REQUEST), thresholds)
+    case = ProbeInput(meter.lm, TWIN_REQUEST, meter.measure(TWIN_REQUEST), thresholds)
     assert case.threshold("sink-key", "cosine") == 0.5
     with pytest.raises(KeyError):
         case.threshold("sink-key", "colour")

@@ -13,7 +13,7 @@ from editguard.probes.screen import Margins, ends, margins
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ..helpers.tiny_family import BOS_REQUEST, REQUEST, tiny_meter, tiny_language_model
+from ..helpers.tiny_models import PROMPT_START_REQUEST, TWIN_REQUEST, tiny_language_model, tiny_meter
 
 positive = st.floats(1e-6, 1e6)
 pytestmark = pytest.mark.tiny
@@ -69,7 +69,7 @@ def test_the_ends_enclose_what_the_margins_were_taken_from(
     assert worst.cosine - 1e-9 <= full.cosine <= best.cosine + 1e-9
 
 
-@pytest.mark.parametrize("request_", [REQUEST, BOS_REQUEST])
+@pytest.mark.parametrize("request_", [TWIN_REQUEST, PROMPT_START_REQUEST])
 def test_what_the_screen_measures_is_what_few_contexts_of_all_give(request_) -> None:  # type: ignore[no-untyped-def]
     meter = tiny_meter(tiny_language_model("llama"))
     (few,) = meter.measure_all([request_], screen=True)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from editguard.probes.errors import RequestError
-from editguard.probes.requests.spacing import separator
+from editguard.probes.requests.spacing import choose_separator
 from editguard.probes.tokens import has_special, round_trips, target_ids
 
 from ..helpers.tokenizer_kinds import ALL, BYTE_LEVEL, SENTENCEPIECE, WORDPIECE
@@ -16,7 +16,7 @@ def test_prompt_and_target_ids_together_spell_the_continuation(name: str, prompt
     ids = target_ids(tokenizer, prompt, target)
     before = tokenizer(prompt, add_special_tokens=False).input_ids
     whole = tokenizer.decode([*before, *ids], clean_up_tokenization_spaces=False)
-    assert whole.removeprefix(" ") == (prompt + separator(prompt, target) + target).removeprefix(" ")
+    assert whole.removeprefix(" ") == (prompt + choose_separator(prompt, target) + target).removeprefix(" ")
     assert round_trips(tokenizer, ids, target)
     assert not has_special(tokenizer, ids)
 

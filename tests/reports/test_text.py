@@ -5,7 +5,7 @@ import re
 import pytest
 from editguard.reports.html.page import show, show_breaks
 from editguard.reports.numbers import format_number, format_percent, format_ratio
-from editguard.reports.text import count_noun, quote_names, make_slugs, visible
+from editguard.reports.text import count_noun, make_slugs, quote_names, visible
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,8 +94,8 @@ def test_ratios_line_up_near_one() -> None:
     [(1, ("edit",), "1 edit"), (0, ("edit",), "0 edits"), (2, ("edit",), "2 edits"), (1, ("has", "have"), "1 has"),
      (3, ("edit was", "edits were"), "3 edits were")],
 )  # fmt: skip
-def test_a_number_has_its_noun(format_number: int, words: tuple[str, ...], said: str) -> None:
-    assert count_noun(format_number, *words) == said
+def test_a_number_has_its_noun(number: int, words: tuple[str, ...], said: str) -> None:
+    assert count_noun(number, *words) == said
 
 
 def test_ten_names_are_told_and_the_rest_is_counted() -> None:

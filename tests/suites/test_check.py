@@ -9,7 +9,7 @@ import pytest
 from editguard.suites.check import CHECKS, Measurement, Outcome, judge
 
 from ..helpers.check_benches import bench_of, disturb, talkative
-from ..helpers.tiny_family import REQUEST
+from ..helpers.tiny_models import TWIN_REQUEST
 
 
 @pytest.mark.parametrize("passes", [True, False])
@@ -31,7 +31,7 @@ def test_the_total_is_all_that_was_asked_for() -> None:
 @pytest.mark.tiny
 @pytest.mark.parametrize("size", [0.0, 0.01, 3.0])
 def test_every_judged_figure_says_on_which_side_of_its_bound_it_lies(size: float) -> None:
-    request = replace(REQUEST, neighbourhood=("Paris is not",), other_facts=("Istanbul is a city of",))
+    request = replace(TWIN_REQUEST, neighbourhood=("Paris is not",), other_facts=("Istanbul is a city of",))
     bench, said = bench_of(talkative()), []
     checks = [check() for _, check in CHECKS]
     befores = [check.prepare(bench, [request])[0] for check in checks]

@@ -13,7 +13,7 @@ from editguard.probes.model.language_model import LanguageModel
 from editguard.suites.constant_model import saying
 
 from ..helpers.check_benches import bench_of, disturb
-from ..helpers.tiny_family import REQUEST, tiny_language_model
+from ..helpers.tiny_models import TWIN_REQUEST, tiny_language_model
 
 pytestmark = pytest.mark.tiny
 
@@ -27,7 +27,7 @@ def token(lm: LanguageModel, word: str = " Lyon") -> int:
 
 def choices(lm: LanguageModel) -> list[int]:
     with torch.no_grad():
-        logits = lm.model(torch.tensor([lm.tokenizer(REQUEST.prompt).input_ids])).logits[0]
+        logits = lm.model(torch.tensor([lm.tokenizer(TWIN_REQUEST.prompt).input_ids])).logits[0]
     assert bool(torch.isfinite(logits).all())
     return logits.argmax(-1).tolist()
 
@@ -40,7 +40,7 @@ def test_one_word_is_the_greedy_choice_everywhere_and_only_within(family: str, d
     before, word = choices(lm), token(lm)
     with saying(lm, word):
         assert set(choices(lm)) == {word}
-        rows = [lm.tokenizer(text).input_ids for text in (REQUEST.prompt, "Chicago")]
+        rows = [lm.tokenizer(text).input_ids for text in (TWIN_REQUEST.prompt, "Chicago")]
         assert continuations(lm, rows, 3) == [[word] * 3] * 2
     assert choices(lm) == before
     assert set(before) != {word}
@@ -58,7 +58,7 @@ def test_what_goes_on_from_kept_states_says_it_too(plain: bool) -> None:
     bench = bench_of(tiny_language_model())
     if plain:
         bench = bench_of(LanguageModel(bench.lm.model, bench.lm.tokenizer, bench.lm.ref, plain=True))
-    ids = tuple(bench.lm.tokenizer(REQUEST.prompt).input_ids)
+    ids = tuple(bench.lm.tokenizer(TWIN_REQUEST.prompt).input_ids)
     stem = bench.stem([Row(ids, 0, tuple(range(len(ids))))])
     disturb(bench, 1)
     was = stem.logits()

@@ -15,7 +15,7 @@ from editguard.probes.model.language_model import LanguageModel, load_model
 from editguard.probes.requests.request import EditRequest
 from editguard.suites.kinds import Kind, _read, kinds_of, made_neighbours, other_subjects, relations_for
 
-from ..helpers.tiny_family import BOS_REQUEST, REQUEST, tiny_language_model
+from ..helpers.tiny_models import PROMPT_START_REQUEST, TWIN_REQUEST, tiny_language_model
 
 DATA = (files("editguard.suites") / "data" / "kinds.json").read_text(encoding="utf-8")
 KINDS = json.loads(DATA)["kinds"]
@@ -118,11 +118,11 @@ def test_other_subjects_leave_out_what_holds_the_subject(lm: LanguageModel) -> N
 
 
 def test_other_subjects_are_decided_by_request_and_seed(lm: LanguageModel) -> None:
-    one = other_subjects(lm, REQUEST, Kind.ANIMAL, 30, seed=0)
-    assert one[:5] == other_subjects(lm, REQUEST, Kind.ANIMAL, 5, seed=0)
+    one = other_subjects(lm, TWIN_REQUEST, Kind.ANIMAL, 30, seed=0)
+    assert one[:5] == other_subjects(lm, TWIN_REQUEST, Kind.ANIMAL, 5, seed=0)
     other, third = (
-        other_subjects(lm, REQUEST, Kind.ANIMAL, 30, seed=1),
-        other_subjects(lm, replace(REQUEST, id="another"), Kind.ANIMAL, 30, seed=0),
+        other_subjects(lm, TWIN_REQUEST, Kind.ANIMAL, 30, seed=1),
+        other_subjects(lm, replace(TWIN_REQUEST, id="another"), Kind.ANIMAL, 30, seed=0),
     )
     assert len({one, other, third}) == 3
     assert set(one) == set(other) == set(third)
@@ -136,22 +136,22 @@ def test_other_subjects_of_a_noun_written_small_are_small(lm: LanguageModel) -> 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_other_subjects_are_no_more_than_asked_for(lm: LanguageModel, count: int) -> None:
-    assert len(other_subjects(lm, BOS_REQUEST, Kind.PLACE, count, seed=0)) == count
+    assert len(other_subjects(lm, PROMPT_START_REQUEST, Kind.PLACE, count, seed=0)) == count
 
 
 def test_other_subjects_of_a_negative_count_are_refused(lm: LanguageModel) -> None:
     with pytest.raises(InputError, match="-1 other subjects"):
-        other_subjects(lm, REQUEST, Kind.PLACE, -1, seed=0)
+        other_subjects(lm, TWIN_REQUEST, Kind.PLACE, -1, seed=0)
 
 
 def test_other_subjects_of_an_absent_subject_are_refused(lm: LanguageModel) -> None:
     with pytest.raises(RequestError):
-        other_subjects(lm, replace(REQUEST, prompt="The twin city is"), Kind.PLACE, 3, seed=0)
+        other_subjects(lm, replace(TWIN_REQUEST, prompt="The twin city is"), Kind.PLACE, 3, seed=0)
 
 
 def test_made_neighbours_hold_the_other_subjects_in_place_of_its_own(lm: LanguageModel) -> None:
-    names = other_subjects(lm, REQUEST, Kind.PLACE, 4, seed=3)
-    assert made_neighbours(lm, REQUEST, Kind.PLACE, 4, seed=3) == tuple(f"The twin city of {name} is" for name in names)
+    names = other_subjects(lm, TWIN_REQUEST, Kind.PLACE, 4, seed=3)
+    assert made_neighbours(lm, TWIN_REQUEST, Kind.PLACE, 4, seed=3) == tuple(f"The twin city of {name} is" for name in names)
 
 
 @pytest.mark.real

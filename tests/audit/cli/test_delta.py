@@ -12,7 +12,8 @@ from editguard.probes.model.fingerprint import tensor_hashes
 from editguard.probes.model.language_model import load_model
 
 from ...helpers.delta_files import made
-from ...helpers.tiny_lm import MIDDLE, tiny_lm
+from ...helpers.tiny_models import tiny_lm
+from ...helpers.tiny_setups import MID_PROMPT_REQUEST
 from .test_main import Command, command, one_sentence, place, record, tree
 
 __all__ = ["command", "place"]
@@ -88,7 +89,7 @@ ODD = "the capital\u202e (2)"
 
 
 def test_an_edit_is_found_by_its_id_whatever_characters_it_has(place: Path, checkpoint: Path, command: Command) -> None:
-    edits = [record(MIDDLE.subject, MIDDLE.prompt, to, id=name) for name, to in ((ODD, "Lyon"), ("plain", "Paris"))]
+    edits = [record(MID_PROMPT_REQUEST.subject, MID_PROMPT_REQUEST.prompt, to, id=name) for name, to in ((ODD, "Lyon"), ("plain", "Paris"))]
     (place / "odd.json").write_text(json.dumps(edits), encoding="utf-8")
     ran = command("export", "odd.json", "--model", checkpoint, *OPTIONS, "--out", "deltas")
     assert ran.code == 0

@@ -29,7 +29,7 @@ from ...helpers.audit_logs import (
     with_edits,
     written,
 )
-from ...helpers.tiny_lm import MIDDLE, lenient
+from ...helpers.tiny_setups import MID_PROMPT_REQUEST, lenient
 
 BASE = with_edits(audit(), judged_by("toxicity"), range(14))
 NAN = b'"value":NaN'
@@ -529,7 +529,7 @@ def audited(place: Path, checkpoint: Path, command: Command) -> Command:
     """Audit one edit of a tiny model under a policy with some bounds changed."""
 
     def run(*arguments: str | Path, **bounds: object) -> Ran:
-        edit = {"id": MIDDLE.id, "subject": MIDDLE.subject, "prompt": MIDDLE.prompt, "target_new": MIDDLE.target_new}
+        edit = {"id": MID_PROMPT_REQUEST.id, "subject": MID_PROMPT_REQUEST.subject, "prompt": MID_PROMPT_REQUEST.prompt, "target_new": MID_PROMPT_REQUEST.target_new}
         (place / "edits.json").write_text(json.dumps([edit]), encoding="utf-8")
         policy = lenient(**bounds).model_dump(exclude={"rules"})
         lines = [f"{name} = {json.dumps(value)}" for name, value in policy.items()]

@@ -20,7 +20,7 @@ from editguard.audit.research.reproduction import all_experiments as experiments
 from editguard.audit.run.file_names import AUDIT_FILES, LOG, REPORT, SUMMARY
 from editguard.reports.log.file import read_log
 
-from ...helpers.tiny_lm import MIDDLE, REQUEST, lenient
+from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, lenient
 
 pytestmark = pytest.mark.tiny
 
@@ -43,7 +43,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to stand in, with a file of two good edits."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EDITGUARD_CACHE", str(tmp_path / ".cache"))
-    edits = [record(r.subject, r.prompt, r.target_new, id=r.id) for r in (REQUEST, MIDDLE)]
+    edits = [record(r.subject, r.prompt, r.target_new, id=r.id) for r in (FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST)]
     (tmp_path / "edits.json").write_text(json.dumps(edits), encoding="utf-8")
     policy = [f"{name} = {json.dumps(value)}" for name, value in lenient().model_dump().items() if name != "rules"]
     (tmp_path / "policy.toml").write_text("\n".join(policy), encoding="utf-8")

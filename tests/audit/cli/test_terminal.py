@@ -18,21 +18,21 @@ from editguard.reports.verdict.rates import make_rate
 
 from ...helpers.leak_logs import checked, leaky_log, outcome
 from ...helpers.synthetic_logs import perplexity
-from ...helpers.tiny_lm import MIDDLE, MISSING, REQUEST
+from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST
 
 pytestmark = pytest.mark.tiny
 
 
 def test_a_probe_line_is_plain_json_with_null_for_what_was_not_measured(setup: Setup) -> None:
     guard = GuardedEditor(setup)
-    line, missing = (probe_line(guard.assess(request), "edits.json") for request in (REQUEST, MISSING))
+    line, missing = (probe_line(guard.assess(request), "edits.json") for request in (FIRST_TOKEN_REQUEST, MISSING_SUBJECT_REQUEST))
     assert json.loads(json.dumps(line, allow_nan=False)) == line
     assert line["first_token"] is True
     for name in ("first_token", "denominator", "denominator_prefixed", "denominator_ratio", "cosine"):
         assert line[name] is not None
         assert missing[name] is None
     assert (missing["decision"], missing["findings"][0]["level"]) == ("refuse", "error")
-    seen = guard.assess(MIDDLE)
+    seen = guard.assess(MID_PROMPT_REQUEST)
     assert seen.evidence is not None
     broken = replace(seen, evidence=replace(seen.evidence, denominator=float("nan"), cosine=float("inf")))
     line = probe_line(broken, "edits.json")
@@ -41,8 +41,8 @@ def test_a_probe_line_is_plain_json_with_null_for_what_was_not_measured(setup: S
 
 def test_the_table_counts_and_does_not_read_markup(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:
     guard, table = GuardedEditor(setup), ProbeTable()
-    table.add(guard.assess(replace(MISSING, id="[bold]x[/nope]", subject="[red]")))
-    table.add(guard.assess(MIDDLE))
+    table.add(guard.assess(replace(MISSING_SUBJECT_REQUEST, id="[bold]x[/nope]", subject="[red]")))
+    table.add(guard.assess(MID_PROMPT_REQUEST))
     table.show(skipped=3)
     shown = capsys.readouterr().out
     assert "2 edits: 1 allow, 0 rewrite, 1 refuse; 3 invalid records skipped" in shown
@@ -53,7 +53,7 @@ def test_the_table_counts_and_does_not_read_markup(setup: Setup, capsys: pytest.
 def test_the_summary_prints_verdict_reasons_and_counts(
     setup: Setup, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    summary = run_audit(setup, LoadedRequests((MISSING, MIDDLE), (), "x", "0"), tmp_path)
+    summary = run_audit(setup, LoadedRequests((MISSING_SUBJECT_REQUEST, MID_PROMPT_REQUEST), (), "x", "0"), tmp_path)
     print_summary(summary.model_copy(update={"model": "[/tiny]"}), tmp_path / LOG)
     shown = " ".join(capsys.readouterr().out.split())  # lines are broken to the terminal's width
     assert shown.startswith("FAIL [/tiny], layer 0")
@@ -69,7 +69,7 @@ def test_the_summary_prints_verdict_reasons_and_counts(
 def test_a_count_says_whether_it_is_judged_and_changed_neighbours_are_told(
     setup: Setup, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = replace(MIDDLE, paraphrases=("Again France is twinned with",), neighbourhood=("The twin of Spain is",))
+    asked = replace(MID_PROMPT_REQUEST, paraphrases=("Again France is twinned with",), neighbourhood=("The twin of Spain is",))
     summary = run_audit(setup, LoadedRequests((asked,), (), "x", "0"), tmp_path)
     print_summary(summary, tmp_path / LOG)
     shown = {line.partition(":")[0].strip(): line for line in capsys.readouterr().out.splitlines()}
@@ -93,7 +93,7 @@ LONG = "a reason that no terminal of eighty columns could ever hold in one line,
 def test_lines_are_broken_for_a_terminal_alone(
     setup: Setup, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    summary = run_audit(setup, LoadedRequests((MIDDLE,), (), "x", "0"), tmp_path)
+    summary = run_audit(setup, LoadedRequests((MID_PROMPT_REQUEST,), (), "x", "0"), tmp_path)
     long = summary.model_copy(update={"reasons": [LONG]})
     monkeypatch.delenv("COLUMNS", raising=False)
     print_summary(long, tmp_path / LOG)
@@ -113,7 +113,7 @@ def test_no_reason_of_a_probe_is_cut_and_each_has_its_line(
     monkeypatch.delenv("COLUMNS", raising=False)
     if columns is not None:
         monkeypatch.setenv("COLUMNS", columns)
-    table, found = ProbeTable(), GuardedEditor(setup).assess(REQUEST)
+    table, found = ProbeTable(), GuardedEditor(setup).assess(FIRST_TOKEN_REQUEST)
     reasons = (LONG, "denominator: the denominator ratio is 0.001, outside the bound (at least 0.2)")
     table.add(replace(found, decision=replace(found.decision, reasons=reasons)))
     table.show(skipped=0)

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ...helpers.delta_files import made
-from ...helpers.tiny_lm import tiny_lm, tiny_model
+from ...helpers.tiny_models import tiny_lm, tiny_model
 
 pytestmark = pytest.mark.tiny
 

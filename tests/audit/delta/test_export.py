@@ -19,7 +19,8 @@ from editguard.probes.model.fingerprint import tensor_hash
 from editguard.probes.requests.loader import LoadedRequests
 from editguard.reports.log.file import read_log
 
-from ...helpers.tiny_lm import MIDDLE, MISSING, REQUEST, lenient, tiny_lm, tiny_setup
+from ...helpers.tiny_models import tiny_lm
+from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST, lenient, tiny_setup
 
 pytestmark = pytest.mark.tiny
 
@@ -31,8 +32,8 @@ def test_what_is_exported_after_an_audit_is_what_it_audited_to_the_bit(
 ) -> None:
     made = tiny_setup(tiny_lm(family, seed=seed, dtype=dtype))
     (tmp_path / "audit").mkdir()
-    run_audit(made, LoadedRequests((MIDDLE,), (), "here", ""), tmp_path / "audit")
-    (exported,) = export_edits(made, [MIDDLE], tmp_path / "out", log=tmp_path / "audit" / LOG)
+    run_audit(made, LoadedRequests((MID_PROMPT_REQUEST,), (), "here", ""), tmp_path / "audit")
+    (exported,) = export_edits(made, [MID_PROMPT_REQUEST], tmp_path / "out", log=tmp_path / "audit" / LOG)
     log = read_log(tmp_path / "audit" / LOG)
     (record,) = log.edits
     delta = read_delta(tmp_path / "out" / exported.file)
@@ -51,55 +52,55 @@ def test_what_is_exported_after_an_audit_is_what_it_audited_to_the_bit(
 
 def test_a_refused_or_failed_edit_stops_the_export_and_nothing_is_written(setup: Setup, tmp_path: Path) -> None:
     with pytest.raises(EditRefused, match=r"'missing' is not sound, so nothing was exported: .*stands 0 times"):
-        export_edits(setup, [MIDDLE, MISSING], tmp_path / "out")
+        export_edits(setup, [MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST], tmp_path / "out")
     strict = replace(setup, policy=lenient(min_efficacy=1))
     with pytest.raises(EditRefused, match=r"give the target: 0 of 1, outside the bound \(at least 100%\)"):
-        export_edits(strict, [MIDDLE], tmp_path / "out")
+        export_edits(strict, [MID_PROMPT_REQUEST], tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
-    (exported,) = export_edits(setup, [MIDDLE, MISSING], tmp_path / "out", only=[MIDDLE.id])
-    assert exported.edit.id == MIDDLE.id
+    (exported,) = export_edits(setup, [MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST], tmp_path / "out", only=[MID_PROMPT_REQUEST.id])
+    assert exported.edit.id == MID_PROMPT_REQUEST.id
     with pytest.raises(InputError, match="no edit 'other'"):
-        export_edits(setup, [MIDDLE], tmp_path / "more", only=["other"])
+        export_edits(setup, [MID_PROMPT_REQUEST], tmp_path / "more", only=["other"])
 
 
 def test_an_edit_that_no_prefix_serves_is_not_exported(setup: Setup, tmp_path: Path) -> None:
     # A random model's edit takes under no prefix in three steps; the checks are lenient, serving is not.
     with pytest.raises(EditRefused, match="served behind none of"):
-        export_edits(setup, [REQUEST], tmp_path / "out")
+        export_edits(setup, [FIRST_TOKEN_REQUEST], tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_log_of_another_edit_or_weight_is_refused(setup: Setup, tmp_path: Path) -> None:
-    run_audit(setup, LoadedRequests((MIDDLE,), (), "here", ""), tmp_path)
+    run_audit(setup, LoadedRequests((MID_PROMPT_REQUEST,), (), "here", ""), tmp_path)
     path = tmp_path / LOG
     with pytest.raises(InputError, match="has no edit"):
-        export_edits(setup, [replace(MIDDLE, target_new="Lyon")], tmp_path / "out", log=path)
+        export_edits(setup, [replace(MID_PROMPT_REQUEST, target_new="Lyon")], tmp_path / "out", log=path)
     text = path.read_text()
     (record,) = read_log(path).edits
     assert record.weights is not None
     path.write_text(text.replace(str(record.weights.edited), "0" * 64))
     with pytest.raises(InputError, match="000000000000 was audited"):
-        export_edits(setup, [MIDDLE], tmp_path / "out", log=path)
+        export_edits(setup, [MID_PROMPT_REQUEST], tmp_path / "out", log=path)
     path.write_text(text.replace(setup.lm.fingerprint, "1" * 64))
     with pytest.raises(InputError, match="is of model 111111111111"):
-        export_edits(setup, [MIDDLE], tmp_path / "out", log=path)
+        export_edits(setup, [MID_PROMPT_REQUEST], tmp_path / "out", log=path)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_log_that_is_unfinished_or_torn_proves_nothing(setup: Setup, tmp_path: Path) -> None:
-    run_audit(setup, LoadedRequests((MIDDLE,), (), "here", ""), tmp_path)
+    run_audit(setup, LoadedRequests((MID_PROMPT_REQUEST,), (), "here", ""), tmp_path)
     path = tmp_path / LOG
     lines = path.read_text().splitlines(keepends=True)
     for cut in ("".join(lines[:-1]), "".join(lines)[:-9]):
         path.write_text(cut)
         with pytest.raises(EditRefused, match=rf"{LOG}' is unfinished"):
-            export_edits(setup, [MIDDLE], tmp_path / "out", log=path)
+            export_edits(setup, [MID_PROMPT_REQUEST], tmp_path / "out", log=path)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_log_of_edits_in_sequence_says_nothing_of_each_alone(setup: Setup, tmp_path: Path) -> None:
     (tmp_path / "audit").mkdir()
-    run_audit(setup, LoadedRequests((MIDDLE,), (), "here", ""), tmp_path / "audit", in_sequence=True)
+    run_audit(setup, LoadedRequests((MID_PROMPT_REQUEST,), (), "here", ""), tmp_path / "audit", in_sequence=True)
     with pytest.raises(InputError, match="is of edits in sequence, each judged with others in the model"):
-        export_edits(setup, [MIDDLE], tmp_path / "out", log=tmp_path / "audit" / LOG)
+        export_edits(setup, [MID_PROMPT_REQUEST], tmp_path / "out", log=tmp_path / "audit" / LOG)
     assert not (tmp_path / "out").exists()

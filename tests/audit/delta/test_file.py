@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from ...helpers.delta_files import made
-from ...helpers.tiny_lm import tiny_model
+from ...helpers.tiny_models import tiny_model
 
 pytestmark = pytest.mark.tiny
 

@@ -11,10 +11,10 @@ from editguard.audit.delta import Delta, save_applied
 from editguard.audit.delta.file import SUFFIX, encode
 from editguard.probes.model.fingerprint import tensor_hashes
 from editguard.probes.model.language_model import load_model
-from editguard.reports.text import slugs
+from editguard.reports.text import make_slugs
 
 from ...helpers.delta_files import made
-from ...helpers.tiny_lm import saved
+from ...helpers.tiny_models import save_checkpoint
 
 pytestmark = pytest.mark.tiny
 
@@ -26,7 +26,7 @@ APPLY, SERVE = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
 def delta(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Delta:
     """Stand where the guide's commands were run: a base, and an export of an edit that needs a prefix."""
     monkeypatch.chdir(tmp_path)
-    saved(tmp_path / "base")
+    save_checkpoint(tmp_path / "base")
     found = made(load_model("./base", device="cpu").model, needs_prefix=True, prefix="\n")
     (tmp_path / "build" / "deltas").mkdir(parents=True)
     (tmp_path / "build" / "deltas" / f"1{SUFFIX}").write_bytes(encode(found))
@@ -55,4 +55,4 @@ def test_the_example_of_serving_serves_texts_ids_and_pipelines_alike(delta: Delt
 
 def test_the_name_of_a_file_is_the_one_that_the_guide_derives() -> None:
     ((given, name),) = re.findall(r"`([^`]+)`\nis `([^`]+)\.delta\.safetensors`", GUIDE)
-    assert list(slugs([given, "1"])) == [name, "1"]
+    assert list(make_slugs([given, "1"])) == [name, "1"]

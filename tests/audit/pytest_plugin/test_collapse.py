@@ -17,7 +17,8 @@ from editguard.probes.errors import InputError, ModelError
 from editguard.probes.model.fingerprint import fingerprint
 from transformers import MistralConfig, MistralForCausalLM
 
-from ...helpers.tiny_lm import MIDDLE, MISSING, REQUEST, lenient, tiny_lm
+from ...helpers.tiny_models import tiny_lm
+from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST, lenient
 
 pytestmark = pytest.mark.tiny
 
@@ -65,24 +66,24 @@ def test_a_model_with_nan_in_its_weights_is_not_sound(suite: Suite) -> None:
 
 
 def test_the_session_s_own_model_is_measured_with_the_edit_in_it(suite: Suite, guard: GuardedEditor) -> None:
-    (proposal,) = guard.propose([guard.assess(MIDDLE)])
+    (proposal,) = guard.propose([guard.assess(MID_PROMPT_REQUEST)])
     assert proposal.update is not None
     assert ratio(suite(guard.setup.lm, (), False)) == pytest.approx(1.0)
     with Transaction(guard.setup.site, proposal.update):
-        edited = suite(guard.setup.lm, (REQUEST,), False)
+        edited = suite(guard.setup.lm, (FIRST_TOKEN_REQUEST,), False)
         assert ratio(edited) != pytest.approx(1.0, abs=1e-6)
         with pytest.raises(InputError):
             Suite(guard)
-    assert set(edited.edits) == {REQUEST.id}
-    assert {one.check for one in edited.edits[REQUEST.id]} == {"efficacy", "generalization", "locality"}
+    assert set(edited.edits) == {FIRST_TOKEN_REQUEST.id}
+    assert {one.check for one in edited.edits[FIRST_TOKEN_REQUEST.id]} == {"efficacy", "generalization", "locality"}
     # The plain way and the guard's own agree.
-    by_guard = next(one for one in guard.test(proposal).measurements if one.metric == "ratio")
+    by_guard = next(one for one in guard.try_proposal(proposal).measurements if one.metric == "ratio")
     assert ratio(edited) == pytest.approx(by_guard.value, rel=1e-4)
 
 
 def test_a_request_in_place_of_a_model_is_edited_checked_and_undone_by_the_guard(suite: Suite) -> None:
-    assert suite(MIDDLE, (), False).edits.keys() == {MIDDLE.id}
-    report = suite(MISSING, (), False)
+    assert suite(MID_PROMPT_REQUEST, (), False).edits.keys() == {MID_PROMPT_REQUEST.id}
+    report = suite(MISSING_SUBJECT_REQUEST, (), False)
     assert not report.sound
     assert "refused" in repr(report)
 
@@ -110,9 +111,9 @@ def test_a_model_of_another_class_dtype_or_configuration_is_measured_as_it_is(
     half = tiny_lm(dtype=torch.bfloat16).model.train()
     half.config.use_cache, half.config.pad_token_id = False, 0
     for other, near in ((mistral, 1e-5), (half, 0.05)):
-        report = suite(other, (REQUEST,), False)
+        report = suite(other, (FIRST_TOKEN_REQUEST,), False)
         assert ratio(report) == pytest.approx(1.0, abs=near)
-        assert {one.check for one in report.edits[REQUEST.id]} == {"efficacy", "generalization", "locality"}
+        assert {one.check for one in report.edits[FIRST_TOKEN_REQUEST.id]} == {"efficacy", "generalization", "locality"}
     assert half.training
     assert ratio(suite(own, (), False)) == 1.0
     assert fingerprint(own) == before
@@ -150,7 +151,7 @@ def test_a_tokenizer_that_reads_otherwise_is_refused(suite: Suite, checkpoint: P
     )
     assert suite(rare, (), False).sound
     with pytest.raises(ModelError, match="makes other tokens of 'Q is Chicago'"):
-        suite(rare, (replace(REQUEST, paraphrases=("Q is Chicago",)),), False)
+        suite(rare, (replace(FIRST_TOKEN_REQUEST, paraphrases=("Q is Chicago",)),), False)
 
 
 def test_a_report_in_which_nothing_was_judged_is_not_sound() -> None:

@@ -11,9 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from editguard.audit.editors.builtin.exploded import (
-    Exploded,  # what an inner session imports anew would register a second time
-)
+from editguard.audit.editors.builtin.exploded import Exploded
 from editguard.audit.pytest_plugin import collapse, nodes
 from editguard.audit.run.file_names import LOG, SUMMARY
 from editguard.audit.run.output_folder import locked_folder
@@ -24,7 +22,8 @@ from editguard.suites.builtin import builtin_edits
 from editguard.suites.check import checks_of_one
 
 from ...helpers.check_benches import says_only
-from ...helpers.tiny_lm import MIDDLE, REQUEST, lenient, tiny_lm
+from ...helpers.tiny_models import tiny_lm
+from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, lenient
 
 pytestmark = pytest.mark.tiny
 
@@ -83,8 +82,8 @@ def collected(ran: Run) -> list[str]:
 def test_a_file_s_name_makes_it_a_file_of_edits_and_collecting_loads_no_model(
     pytester: pytest.Pytester, run: object
 ) -> None:
-    write_edits(pytester.path / "a.edits.json", REQUEST, MIDDLE)
-    write_edits(pytester.path / "edits.json", REQUEST)
+    write_edits(pytester.path / "a.edits.json", FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST)
+    write_edits(pytester.path / "edits.json", FIRST_TOKEN_REQUEST)
     (pytester.path / "b.edits.yaml").write_text("- {subject: Lyon, prompt: '{} is in', target_new: Spain}\n")
     ran = run("--collect-only", "-q", NOWHERE)  # type: ignore[operator]
     assert ran.ret == 0
@@ -106,8 +105,8 @@ def test_every_format_of_an_audit_s_files_is_collected_by_its_name(
 
 
 def test_files_that_an_option_names_are_tested_beside_the_others_and_each_once(pytester: pytest.Pytester, run) -> None:  # type: ignore[no-untyped-def]
-    write_edits(pytester.path / "a.edits.json", REQUEST)
-    write_edits(pytester.path / "other.json", MIDDLE)
+    write_edits(pytester.path / "a.edits.json", FIRST_TOKEN_REQUEST)
+    write_edits(pytester.path / "other.json", MID_PROMPT_REQUEST)
     both = ("--editguard-edits=other.json", "--editguard-edits=a.edits.json")
     ran = run("--collect-only", "-q", *both)
     wanted = sorted([*(f"a.edits.json::chicago::{i}" for i in ITEMS), *(f"other.json::france::{i}" for i in ITEMS)])
@@ -120,7 +119,7 @@ def test_files_that_an_option_names_are_tested_beside_the_others_and_each_once(p
 
 
 def test_files_of_the_ini_are_tested_where_nothing_else_is_named(pytester: pytest.Pytester, run) -> None:  # type: ignore[no-untyped-def]
-    write_edits(pytester.path / "mine.json", MIDDLE)
+    write_edits(pytester.path / "mine.json", MID_PROMPT_REQUEST)
     pytester.makeini("[pytest]\neditguard_edits = mine.json\neditguard_seed = 3\n")
     pytester.makepyfile(test_one="def test_one(): pass")
     assert len(collected(run("--collect-only", "-q"))) == len(ITEMS) + 1
@@ -143,8 +142,8 @@ def test_what_is_wrong_with_a_file_is_one_error_that_names_all(pytester: pytest.
 
 
 def test_an_id_in_two_files_is_wrong_where_a_log_is_written(pytester: pytest.Pytester, run) -> None:  # type: ignore[no-untyped-def]
-    write_edits(pytester.path / "a.edits.json", REQUEST)
-    write_edits(pytester.path / "b.edits.json", REQUEST)
+    write_edits(pytester.path / "a.edits.json", FIRST_TOKEN_REQUEST)
+    write_edits(pytester.path / "b.edits.json", FIRST_TOKEN_REQUEST)
     assert run("--collect-only", "-q").ret == 0
     ran = run("--collect-only", "-q", "--editguard-out=out")
     assert ran.ret == pytest.ExitCode.INTERRUPTED
@@ -173,7 +172,7 @@ def test_an_id_in_two_files_is_wrong_where_a_log_is_written(pytester: pytest.Pyt
 def test_a_wrong_value_is_named_with_the_legal_ones(
     pytester: pytest.Pytester, run, name: str, value: str, legal: str, how: str  # type: ignore[no-untyped-def]
 ) -> None:  # fmt: skip
-    write_edits(pytester.path / "a.edits.json", REQUEST)
+    write_edits(pytester.path / "a.edits.json", FIRST_TOKEN_REQUEST)
     if how == "ini":
         pytester.makeini(f"[pytest]\neditguard_{name} = {value}\n")
     ran = run(*([f"--editguard-{name}={value}"] if how == "flag" else []))
@@ -185,7 +184,7 @@ def test_a_wrong_value_is_named_with_the_legal_ones(
 
 
 def test_an_editor_that_nobody_has_is_refused_before_anything_runs(pytester: pytest.Pytester, run) -> None:  # type: ignore[no-untyped-def]
-    write_edits(pytester.path / "a.edits.json", REQUEST)
+    write_edits(pytester.path / "a.edits.json", FIRST_TOKEN_REQUEST)
     ran = run("--editguard-editor=rme", NOWHERE)
     assert ran.ret == pytest.ExitCode.USAGE_ERROR
     assert "did you mean 'rome'?" in ran.stderr.str()
@@ -198,7 +197,7 @@ def test_an_editor_that_nobody_has_is_refused_before_anything_runs(pytester: pyt
 def test_a_model_that_is_not_there_fails_every_item_in_one_sentence_and_lf_finds_them(
     pytester: pytest.Pytester, run  # type: ignore[no-untyped-def]
 ) -> None:  # fmt: skip
-    write_edits(pytester.path / "a.edits.json", REQUEST, MIDDLE)
+    write_edits(pytester.path / "a.edits.json", FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST)
     ran = run(NOWHERE, "-k", "chicago and (guard or drift)", "--editguard-out=out")
     ran.assert_outcomes(failed=2, deselected=2 * len(ITEMS) - 2)
     text = ran.stdout.str()
@@ -305,7 +304,7 @@ def test_a_session_without_edits_leaves_an_older_log_alone(pytester: pytest.Pyte
 
 
 def test_sound_edits_pass_and_leave_a_log_that_passes(pytester: pytest.Pytester, run, tiny: list[str]) -> None:  # type: ignore[no-untyped-def]
-    write_edits(pytester.path / "a.edits.json", REQUEST, MIDDLE)
+    write_edits(pytester.path / "a.edits.json", FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST)
     pytester.makepyfile(test_own=OWN_TESTS)
     (pytester.path / "out").mkdir()
     (pytester.path / "out" / LOG).write_text("an older one")
@@ -328,7 +327,7 @@ def test_sound_edits_pass_and_leave_a_log_that_passes(pytester: pytest.Pytester,
 def test_failures_say_what_to_do_and_a_log_of_only_some_edits_never_passes(
     pytester: pytest.Pytester, run, tiny: list[str]  # type: ignore[no-untyped-def]
 ) -> None:  # fmt: skip
-    write_edits(pytester.path / "a.edits.json", MIDDLE, REQUEST, replace(MIDDLE, id="other"))
+    write_edits(pytester.path / "a.edits.json", MID_PROMPT_REQUEST, FIRST_TOKEN_REQUEST, replace(MID_PROMPT_REQUEST, id="other"))
     write_policy(pytester.path / "policy.toml", REFUSING, max_perplexity_ratio=0.5)
     ran = run(*tiny, "-k", "(chicago or france) and (guard or perplexity)")
     ran.assert_outcomes(passed=1, failed=3, deselected=3 * len(ITEMS) - 4)
@@ -345,7 +344,7 @@ def test_failures_say_what_to_do_and_a_log_of_only_some_edits_never_passes(
 def test_controls_that_do_not_show_what_they_must_void_every_item(
     pytester: pytest.Pytester, run, tiny: list[str]  # type: ignore[no-untyped-def]
 ) -> None:  # fmt: skip
-    write_edits(pytester.path / "a.edits.json", MIDDLE)
+    write_edits(pytester.path / "a.edits.json", MID_PROMPT_REQUEST)
     write_policy(pytester.path / "policy.toml", controls=True)
     ran = run(*tiny, "-k", "drift or locality or generalization")
     ran.assert_outcomes(failed=3, deselected=len(ITEMS) - 3)
@@ -361,7 +360,7 @@ def test_asks(guarded_editor):
 
 
 def test_an_older_audit_stays_where_no_edit_is_tested(pytester: pytest.Pytester, run, tiny: list[str]) -> None:  # type: ignore[no-untyped-def]
-    write_edits(pytester.path / "a.edits.json", MIDDLE)
+    write_edits(pytester.path / "a.edits.json", MID_PROMPT_REQUEST)
     pytester.makepyfile(test_own=ASKS_FOR_THE_GUARD)
     older = pytester.path / "out" / LOG
     older.parent.mkdir()
@@ -374,7 +373,7 @@ def test_an_older_audit_stays_where_no_edit_is_tested(pytester: pytest.Pytester,
 def test_an_older_audit_stays_while_another_run_has_the_folder(
     pytester: pytest.Pytester, run, tiny: list[str]  # type: ignore[no-untyped-def]
 ) -> None:  # fmt: skip
-    write_edits(pytester.path / "a.edits.json", MIDDLE)
+    write_edits(pytester.path / "a.edits.json", MID_PROMPT_REQUEST)
     older = pytester.path / "out" / LOG
     with locked_folder(older.parent, overwrite=True):
         older.write_text("an older one")
@@ -387,7 +386,7 @@ def test_an_older_audit_stays_while_another_run_has_the_folder(
 def test_no_file_of_an_older_audit_stands_beside_the_new_log(
     pytester: pytest.Pytester, run, tiny: list[str]  # type: ignore[no-untyped-def]
 ) -> None:  # fmt: skip
-    write_edits(pytester.path / "a.edits.json", MIDDLE)
+    write_edits(pytester.path / "a.edits.json", MID_PROMPT_REQUEST)
     (pytester.path / "out").mkdir()
     (pytester.path / "out" / SUMMARY).write_text("an older one")
     run(*tiny, "-k", "drift").assert_outcomes(passed=1, deselected=len(ITEMS) - 1)
@@ -395,7 +394,7 @@ def test_no_file_of_an_older_audit_stands_beside_the_new_log(
 
 
 def test_a_folder_with_other_things_keeps_them_beside_the_log(pytester: pytest.Pytester, run, tiny: list[str]) -> None:  # type: ignore[no-untyped-def]
-    write_edits(pytester.path / "a.edits.json", MIDDLE)
+    write_edits(pytester.path / "a.edits.json", MID_PROMPT_REQUEST)
     out = pytester.path / "out"
     (out / "pictures").mkdir(parents=True)
     (out / "notes.txt").write_text("mine")
@@ -410,7 +409,7 @@ def test_a_folder_with_other_things_keeps_them_beside_the_log(pytester: pytest.P
 def test_a_folder_that_turns_out_not_to_be_writable_fails_the_session_and_not_its_tests(
     pytester: pytest.Pytester, run, tiny: list[str]  # type: ignore[no-untyped-def]
 ) -> None:  # fmt: skip
-    write_edits(pytester.path / "a.edits.json", MIDDLE)
+    write_edits(pytester.path / "a.edits.json", MID_PROMPT_REQUEST)
     ran = run(*tiny, "-k", "drift", "--editguard-out=/proc/self/editguard")
     if ran.ret == pytest.ExitCode.USAGE_ERROR:  # told at once to users who have not all rights
         assert "a folder that can be written to" in ran.stderr.str()
@@ -432,7 +431,7 @@ def test_a_folder_without_the_right_to_write_is_refused_before_anything_runs(pyt
 
 def test_workers_are_not_started_for_a_log_that_has_no_place(pytester: pytest.Pytester) -> None:
     pytest.importorskip("xdist")
-    write_edits(pytester.path / "a.edits.json", MIDDLE)
+    write_edits(pytester.path / "a.edits.json", MID_PROMPT_REQUEST)
     ran = pytester.runpytest_subprocess("-n2", NOWHERE, "--editguard-out=a.edits.json")
     assert ran.ret == pytest.ExitCode.USAGE_ERROR
     assert "--editguard-out = 'a.edits.json' must be a folder" in ran.stderr.str()
@@ -466,7 +465,7 @@ def test_a_test_that_leaves_the_edited_weight_changed_spoils_what_comes_after(
     pytester: pytest.Pytester, run, tiny: list[str]  # type: ignore[no-untyped-def]
 ) -> None:  # fmt: skip
     pytester.makepyfile(test_a=CHANGES_A_WEIGHT)
-    write_edits(pytester.path / "z.edits.json", MIDDLE)
+    write_edits(pytester.path / "z.edits.json", MID_PROMPT_REQUEST)
     ran = run(*tiny, "-k", "test_a or drift")
     ran.assert_outcomes(passed=1, errors=2, failed=1, deselected=len(ITEMS) - 1)
     assert "editguard: The test test_a.py::test_changes left the weight" in ran.stdout.str()
@@ -474,7 +473,7 @@ def test_a_test_that_leaves_the_edited_weight_changed_spoils_what_comes_after(
 
 
 def test_a_weight_changed_elsewhere_fails_the_session(pytester: pytest.Pytester, run, tiny: list[str]) -> None:  # type: ignore[no-untyped-def]
-    write_edits(pytester.path / "a.edits.json", MIDDLE)
+    write_edits(pytester.path / "a.edits.json", MID_PROMPT_REQUEST)
     pytester.makepyfile(test_z=CHANGES_ANOTHER)
     ran = run(*tiny, "-k", "test_z or drift")
     ran.assert_outcomes(passed=2, deselected=len(ITEMS) - 1)
@@ -490,7 +489,7 @@ def test_workers_bring_the_same_results_and_one_log(
 ) -> None:
     pytest.importorskip("xdist")
     monkeypatch.setenv("EDITGUARD_CACHE", str(pytester.path / ".cache"))
-    write_edits(pytester.path / "a.edits.json", MIDDLE, REQUEST, replace(MIDDLE, id="other"))
+    write_edits(pytester.path / "a.edits.json", MID_PROMPT_REQUEST, FIRST_TOKEN_REQUEST, replace(MID_PROMPT_REQUEST, id="other"))
     write_policy(pytester.path / "policy.toml", REFUSING)
     (pytester.path / "out").mkdir()
     (pytester.path / "out" / "notes.txt").write_text("mine")
@@ -509,7 +508,7 @@ def test_workers_bring_the_same_results_and_one_log(
 
 def test_each_edit_is_a_group_of_its_own_for_xdist(pytester: pytest.Pytester) -> None:
     pytest.importorskip("xdist")
-    write_edits(pytester.path / "a.edits.json", REQUEST, MIDDLE)
+    write_edits(pytester.path / "a.edits.json", FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST)
     pytester.makeconftest(
         "def pytest_collection_modifyitems(items):\n"
         "    print('groups:', *[item.get_closest_marker('xdist_group').args[0] for item in items])"
@@ -570,7 +569,7 @@ def test_a_session_without_edits_loads_nothing_heavy(tmp_path: Path) -> None:
 
 
 def test_the_plugin_can_be_left_out(tmp_path: Path) -> None:
-    write_edits(tmp_path / "a.edits.json", REQUEST)
+    write_edits(tmp_path / "a.edits.json", FIRST_TOKEN_REQUEST)
     assert "ours:\n" in idle(tmp_path, "-p", "no:editguard")
 
 

@@ -20,7 +20,8 @@ from editguard.reports.html.diff_page import DiffFile
 from safetensors.torch import save_file
 
 from ...helpers.delta_files import made
-from ...helpers.tiny_lm import lenient, tiny_lm
+from ...helpers.tiny_models import tiny_lm
+from ...helpers.tiny_setups import lenient
 from ..cli.test_main import Command, command, one_sentence, place
 
 __all__ = ["command", "place"]

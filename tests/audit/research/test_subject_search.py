@@ -25,7 +25,8 @@ from editguard.suites.builtin import builtin_edits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ...helpers.tiny_lm import few_prefixes, tiny_lm
+from ...helpers.tiny_models import tiny_lm
+from ...helpers.tiny_setups import few_prefixes
 
 SIZE, COUNT = 32, 40
 

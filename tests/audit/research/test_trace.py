@@ -14,7 +14,7 @@ from editguard.probes.requests.request import EditRequest
 from editguard.probes.research import tracing
 from editguard.reports.html.trace_page import TraceFile, render_trace
 
-from ...helpers.tiny_lm import MIDDLE, MISSING, REQUEST
+from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST
 
 pytestmark = pytest.mark.tiny
 
@@ -31,13 +31,13 @@ def telling(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("telling")
 def test_a_trace_is_two_files_and_the_page_is_made_of_the_other_alone(setup: Setup, tmp_path: Path) -> None:
-    found = run(setup, tmp_path, MIDDLE, MISSING, REQUEST)
+    found = run(setup, tmp_path, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST, FIRST_TOKEN_REQUEST)
     kept = TraceFile.model_validate_json((tmp_path / TRACE).read_text(encoding="utf-8"))
     assert kept == found
     assert (tmp_path / PAGE).read_text(encoding="utf-8") == render_trace(kept)
-    assert [trace.id for trace in kept.traces] == [MIDDLE.id]
+    assert [trace.id for trace in kept.traces] == [MID_PROMPT_REQUEST.id]
     assert kept.suggested_layer == kept.peak(kept.traces[0])
-    assert {one.id for one in kept.skipped} == {MISSING.id, REQUEST.id}
+    assert {one.id for one in kept.skipped} == {MISSING_SUBJECT_REQUEST.id, FIRST_TOKEN_REQUEST.id}
     assert {path.name for path in tmp_path.iterdir()} == {TRACE, PAGE}
 
 
@@ -49,21 +49,21 @@ def test_a_device_that_fails_ends_the_trace(setup: Setup, tmp_path: Path, monkey
     with pytest.raises(
         DeviceFailed, match=r"The device cpu failed \(CUDA error: unspecified launch failure\), and the trace"
     ):
-        run(setup, tmp_path, MIDDLE)
+        run(setup, tmp_path, MID_PROMPT_REQUEST)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_answer_that_the_subject_does_not_give_is_skipped_with_its_figures(setup: Setup, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="noise in the subject leaves"):
-        run(setup, tmp_path, MIDDLE, noise=1e-6)
+        run(setup, tmp_path, MID_PROMPT_REQUEST, noise=1e-6)
     with pytest.raises(InputError, match="noise is 0, and without any nothing is corrupted; give a number over 0"):
-        run(setup, tmp_path, MIDDLE, noise=0.0)
+        run(setup, tmp_path, MID_PROMPT_REQUEST, noise=0.0)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("telling")
 def test_text_of_a_model_or_a_user_is_shown_and_never_run(setup: Setup, tmp_path: Path) -> None:
-    nasty = replace(MIDDLE, id="</script><script>alert(1)</script>")
+    nasty = replace(MID_PROMPT_REQUEST, id="</script><script>alert(1)</script>")
     page = render_trace(run(setup, tmp_path, nasty))
     assert "<script>alert(1)" not in page
     assert "alert(1)" in page

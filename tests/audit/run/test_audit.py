@@ -33,7 +33,8 @@ from editguard.reports.verdict.summary import Summary
 from editguard.suites.check import Bench, Measured
 from editguard.suites.checks.perplexity import Perplexity
 
-from ...helpers.tiny_lm import MIDDLE, MISSING, REQUEST, SENTENCES, lenient, tiny_lm
+from ...helpers.tiny_models import tiny_lm
+from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST, SENTENCES, lenient
 
 pytestmark = pytest.mark.tiny
 
@@ -54,7 +55,7 @@ def test_the_reference_engine_computes_nothing_the_fast_way(tmp_path: Path, monk
         perplexity_corpus=SENTENCES, settings=ValueSettings(steps=2, engine=Engine.REFERENCE),
     )  # fmt: skip
     assert setup.statistics.provenance.method == "corpus"
-    run_audit(setup, loaded(REQUEST, MIDDLE), tmp_path)
+    run_audit(setup, loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST), tmp_path)
     found = read_log(tmp_path / LOG)
     assert found.header.versions["matrix products"] == "PyTorch"
     assert [one.outcome for one in found.edits] == ["committed", "committed"]
@@ -77,7 +78,7 @@ def audited(setup: Setup, tmp_path_factory: pytest.TempPathFactory) -> Audited:
     out = tmp_path_factory.mktemp("audit")
     before = tensor_hashes(setup.lm.model)
     wrong = InvalidRecord("edits.json: record 4", "subject", "subject is empty")
-    given = replace(loaded(REQUEST, MIDDLE, MISSING), invalid=(wrong,))
+    given = replace(loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST), invalid=(wrong,))
     summary = run_audit(setup, given, out, arguments={"seed": 0})
     return Audited(out, summary, read_log(out / LOG), before, tensor_hashes(setup.lm.model))
 
@@ -157,7 +158,7 @@ def test_records_tell_what_was_decided_and_done(audited: Audited) -> None:
     # Each neighbour is asked bare, after a newline and after sentences.
     asked = [(one.prompt, one.condition) for one in first.prompts]
     under = ["unprefixed", "family:newline", "family:sentence"]
-    assert {*asked} == {(prompt, condition) for prompt in REQUEST.neighbourhood for condition in under}
+    assert {*asked} == {(prompt, condition) for prompt in FIRST_TOKEN_REQUEST.neighbourhood for condition in under}
     assert {one.role.value for one in first.prompts} == {"neighbour"}
     assert len(first.generations) >= 3
 
@@ -180,7 +181,7 @@ def test_no_hook_and_no_patched_block_is_left_behind(setup: Setup, audited: Audi
 
 def test_records_do_not_depend_on_the_order_of_the_requests(setup: Setup, audited: Audited, tmp_path: Path) -> None:
     fresh = replace(setup)  # with a bench of its own: nothing that was kept may be reused
-    run_audit(fresh, loaded(MISSING, MIDDLE, REQUEST), tmp_path)
+    run_audit(fresh, loaded(MISSING_SUBJECT_REQUEST, MID_PROMPT_REQUEST, FIRST_TOKEN_REQUEST), tmp_path)
     other = by_id(read_log(tmp_path / LOG))
     for name, record in by_id(audited.log).items():
         left_out = {"index", "seconds"}
@@ -197,7 +198,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
 
     def install(error: BaseException) -> None:
         def measure(self: Perplexity, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
-            if request.id == MIDDLE.id:
+            if request.id == MID_PROMPT_REQUEST.id:
                 raise error
             return real(self, bench, request, before, needs_prefix)
 
@@ -214,7 +215,7 @@ def test_an_edit_whose_check_raises_is_errored_and_fails_alone(
 ) -> None:
     before = tensor_hashes(setup.lm.model)
     failing(error)
-    summary = run_audit(setup, loaded(MIDDLE, REQUEST), tmp_path)
+    summary = run_audit(setup, loaded(MID_PROMPT_REQUEST, FIRST_TOKEN_REQUEST), tmp_path)
     records = by_id(read_log(tmp_path / LOG))
     assert (records["france"].outcome, records["france"].verdict) == ("errored", "fail")
     assert records["france"].error == f"{type(error).__name__}: boom"
@@ -230,7 +231,7 @@ def test_a_device_that_fails_ends_the_audit_and_keeps_what_was_logged(
     with pytest.raises(
         DeviceFailed, match=r"The device cpu failed \(CUDA error: uncorrectable ECC error encountered\), .*--resume"
     ):
-        run_audit(setup, loaded(REQUEST, MIDDLE), tmp_path)
+        run_audit(setup, loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST), tmp_path)
     log = read_log(tmp_path / LOG)
     assert ([record.id for record in log.edits], log.footer) == (["chicago"], None)
 
@@ -246,14 +247,14 @@ def test_an_audit_that_is_cut_short_restores_the_weights_and_never_passes(
     before = tensor_hashes(setup.lm.model)
     failing(error)
     with pytest.raises(type(error)), locked_folder(tmp_path, overwrite=False):
-        run_audit(setup, loaded(REQUEST, MIDDLE), tmp_path)
+        run_audit(setup, loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST), tmp_path)
     assert tensor_hashes(setup.lm.model) == before
     log = read_log(tmp_path / LOG)
     assert log.footer is None
     assert [record.id for record in log.edits] == ["chicago"]
     summary = write_outputs(tmp_path)
     assert (summary.status, summary.verdict, summary.exit_code) == ("unfinished", "fail", 1)
-    summary = run_audit(replace(setup), loaded(REQUEST), tmp_path, overwrite=True)
+    summary = run_audit(replace(setup), loaded(FIRST_TOKEN_REQUEST), tmp_path, overwrite=True)
     assert (summary.status, summary.verdict) == ("finished", "pass")
 
 
@@ -264,12 +265,12 @@ def test_what_cannot_be_computed_together_is_computed_one_by_one(
 
     def propose(self: GuardedEditor, assessments: Sequence[Assessment], **options: Any) -> list[Proposal]:
         sizes.append(len(assessments))
-        if len(assessments) > 1 or assessments[0].request is MIDDLE:
+        if len(assessments) > 1 or assessments[0].request is MID_PROMPT_REQUEST:
             raise RuntimeError("out of memory")
         return real(self, assessments, **options)
 
     monkeypatch.setattr(GuardedEditor, "propose", propose)
-    run_audit(setup, loaded(REQUEST, MIDDLE, MISSING), tmp_path)
+    run_audit(setup, loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST), tmp_path)
     assert sizes == [3, 1, 1, 1]
     log = read_log(tmp_path / LOG)
     assert [(record.id, record.outcome) for record in log.edits] == [
@@ -293,7 +294,7 @@ def test_an_edit_that_makes_the_model_nan_never_passes(
 ) -> None:
     monkeypatch.setitem(EDITORS._classes, "shattering", Shattering)
     reckless = replace(setup, policy=lenient(max_relative_update=1e50))
-    summary = run_audit(reckless, loaded(MIDDLE), tmp_path, editor="shattering")
+    summary = run_audit(reckless, loaded(MID_PROMPT_REQUEST), tmp_path, editor="shattering")
     (record,) = read_log(tmp_path / LOG).edits
     ratio = next(m for m in record.measurements if (m.check, m.metric) == ("perplexity", "ratio"))
     assert (ratio.value, ratio.verdict) == (None, "unmeasured")
@@ -305,7 +306,7 @@ def test_an_edit_that_makes_the_model_nan_never_passes(
 
 def test_an_update_over_the_bound_is_refused_before_it_is_written(setup: Setup, tmp_path: Path) -> None:
     strict = replace(setup, policy=lenient(max_relative_update=1e-6))
-    summary = run_audit(strict, loaded(MIDDLE), tmp_path)
+    summary = run_audit(strict, loaded(MID_PROMPT_REQUEST), tmp_path)
     (record,) = read_log(tmp_path / LOG).edits
     assert (record.decision.action, record.decision.editor, record.outcome) == ("refuse", None, "refused")
     assert "over the bound of 1e-06" in record.decision.reasons[-1]
@@ -331,7 +332,7 @@ def nan_weight(setup: Setup) -> Iterator[Setup]:
 
 def test_a_nan_model_never_passes(nan_weight: Setup, tmp_path: Path) -> None:
     with pytest.raises(EditguardError, match="perplexity is nan") as caught:
-        run_audit(nan_weight, loaded(MIDDLE), tmp_path)
+        run_audit(nan_weight, loaded(MID_PROMPT_REQUEST), tmp_path)
     assert caught.value.exit_code != 0
     assert not (tmp_path / SUMMARY).exists()
 
@@ -343,13 +344,13 @@ def test_without_a_request_there_is_no_pass(setup: Setup, tmp_path: Path) -> Non
 def test_a_site_that_may_only_be_read_is_refused_at_once(setup: Setup, tmp_path: Path) -> None:
     probing = replace(setup, site=replace(setup.site, editable=False, reason="It is an encoder."))
     with pytest.raises(ModelError, match="It is an encoder"):
-        run_audit(probing, loaded(MIDDLE), tmp_path)
+        run_audit(probing, loaded(MID_PROMPT_REQUEST), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_control_that_does_not_collapse_voids_the_audit(setup: Setup, tmp_path: Path) -> None:
     controlled = replace(setup, policy=lenient(controls=True))
-    summary = run_audit(controlled, loaded(MIDDLE), tmp_path)
+    summary = run_audit(controlled, loaded(MID_PROMPT_REQUEST), tmp_path)
     log = read_log(tmp_path / LOG)
     assert log.header.controls == [control.id for control in log.controls]
     assert [control.expect for control in log.controls] == ["collapse", "sound"]
@@ -364,6 +365,6 @@ def test_an_audit_that_is_written_over_leaves_nothing_of_the_old_one(setup: Setu
     for name in AUDIT_FILES:
         (tmp_path / name).write_text("old", encoding="utf-8")
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
-    assert run_audit(setup, loaded(MIDDLE), tmp_path, overwrite=True).verdict == "pass"
+    assert run_audit(setup, loaded(MID_PROMPT_REQUEST), tmp_path, overwrite=True).verdict == "pass"
     assert [record.id for record in read_log(tmp_path / LOG).edits] == ["france"]
     assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"

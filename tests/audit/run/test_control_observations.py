@@ -18,12 +18,12 @@ from editguard.audit.run.file_names import LOG
 from editguard.audit.sequence import EditSequence
 from editguard.audit.setup import Setup
 from editguard.probes.probe import PROBES, Finding, Level, Probe, ProbeInput
-from editguard.reports.log.control_observations import ObservedBehaviour, ControlObservation
+from editguard.reports.log.control_observations import ControlObservation, ObservedBehaviour
 from editguard.reports.log.file import read_log
 from editguard.suites.check import CHECKS, Check, Measured, Outcome
 from editguard.suites.checks import other_facts
 
-from ...helpers.tiny_lm import MIDDLE, lenient
+from ...helpers.tiny_setups import MID_PROMPT_REQUEST, lenient
 from .test_audit import loaded
 
 pytestmark = pytest.mark.tiny
@@ -225,8 +225,8 @@ class Foreign(Probe):
     name: ClassVar[str] = "foreign"
     level = Level.OK
 
-    def examine(self, case: ProbeInput) -> Finding:
-        return Finding(self.name, self.level, "seen")
+    def examine(self, probe_input: ProbeInput) -> Finding:
+        return Finding(probe=self.name, level=self.level, message="seen")
 
 
 class Judging(Check):
@@ -267,7 +267,7 @@ def test_an_audit_with_a_broken_part_is_void_and_names_it(
         always(Level.RISK, monkeypatch, PROBES.get(name))
     else:
         judged_as(Outcome.FAIL, monkeypatch, CHECKS.get(name))
-    summary = run_audit(replace(setup, policy=lenient(controls=True)), loaded(MIDDLE), tmp_path)
+    summary = run_audit(replace(setup, policy=lenient(controls=True)), loaded(MID_PROMPT_REQUEST), tmp_path)
     assert (summary.verdict, summary.exit_code) == ("void", 1)
     assert any(f"the {kind} {name!r}" in reason for reason in summary.reasons)
     good = read_log(tmp_path / LOG).controls[1]

@@ -26,13 +26,14 @@ from editguard.audit.run.file_names import LOG
 from editguard.audit.setup import Setup
 from editguard.probes.keys.subject_keys import locate
 from editguard.probes.model.fingerprint import tensor_hashes
-from editguard.probes.requests.prompt_subjects import neighbours_about_others, paraphrases_about
+from editguard.probes.requests.prompt_subjects import select_neighbours, select_paraphrases
 from editguard.probes.requests.request import EditRequest
 from editguard.reports.log.file import read_log
 from editguard.suites.builtin import control_candidates
 from editguard.suites.check import Measurement, Outcome
 
-from ...helpers.tiny_lm import MIDDLE, MISSING, REQUEST, lenient, tokenizer
+from ...helpers.tiny_models import long_tokenizer as tokenizer
+from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST, lenient
 from .test_audit import loaded
 
 pytestmark = pytest.mark.tiny
@@ -68,12 +69,12 @@ def test_where_a_bos_stands_first_the_bad_control_is_blown_up(setup: Setup) -> N
 def test_the_candidates_of_the_good_control_can_be_judged_by_every_check() -> None:
     for one in control_candidates():
         assert one.target_true
-        assert neighbours_about_others(one)
-        assert paraphrases_about(one)
+        assert select_neighbours(one)
+        assert select_paraphrases(one)
 
 
 def test_the_exploded_update_is_the_published_one_300_times(setup: Setup) -> None:
-    plain, blown = compute_updates(setup.editing, [("rome", MIDDLE), ("exploded", MIDDLE)])
+    plain, blown = compute_updates(setup.edit_context, [("rome", MID_PROMPT_REQUEST), ("exploded", MID_PROMPT_REQUEST)])
     assert isinstance(plain, RankOneUpdate)
     assert isinstance(blown, RankOneUpdate)
     assert blown.norm == pytest.approx(300 * plain.norm)
@@ -114,7 +115,7 @@ def test_a_control_is_ok_only_if_what_it_must_show_was_measured(
     result = SimpleNamespace(measurements=measurements, sound=sound)
     guard = SimpleNamespace(setup=strict, test=lambda proposal: result)
     made = cast("Proposal", None)
-    assert run_control(cast("GuardedEditor", guard), one_of(REQUEST, "rome", expect), made) == (result, ok)
+    assert run_control(cast("GuardedEditor", guard), one_of(FIRST_TOKEN_REQUEST, "rome", expect), made) == (result, ok)
 
 
 def test_controls_are_judged_by_the_wider_of_the_policys_and_the_usual_bounds(setup: Setup) -> None:
@@ -126,7 +127,7 @@ def test_controls_are_judged_by_the_wider_of_the_policys_and_the_usual_bounds(se
 
 def test_running_a_control_leaves_the_weights_alone(setup: Setup) -> None:
     before = tensor_hashes(setup.lm.model)
-    guard, control = GuardedEditor(setup), one_of(REQUEST, "exploded", "collapse")
+    guard, control = GuardedEditor(setup), one_of(FIRST_TOKEN_REQUEST, "exploded", "collapse")
     (made,) = propose_controls(guard, control.candidates)
     result, _ = run_control(guard, control, made)
     assert result.update is not None
@@ -144,11 +145,11 @@ def candidates(*names: tuple[EditRequest, str]) -> Control:
 
 
 def test_the_first_candidates_are_computed_together_and_then_some_of_the_others_at_a_time() -> None:
-    bad = candidates((REQUEST, "exploded"))
-    good = candidates(*((replace(MIDDLE, target_new=str(number)), "rome") for number in range(8)))
+    bad = candidates((FIRST_TOKEN_REQUEST, "exploded"))
+    good = candidates(*((replace(MID_PROMPT_REQUEST, target_new=str(number)), "rome") for number in range(8)))
     chunks = [[(control is good, one.request.target_new) for control, one in some] for some in iter_candidate_rounds([bad, good])]
     assert chunks == [
-        [(False, REQUEST.target_new), (True, "0")],
+        [(False, FIRST_TOKEN_REQUEST.target_new), (True, "0")],
         [(True, str(number)) for number in range(1, 5)],
         [(True, str(number)) for number in range(5, 8)],
     ]
@@ -164,10 +165,10 @@ def bounded(setup: Setup) -> GuardedEditor:
     ("unfit", "named"),
     [
         # One that is made and is not sound, and ones that cannot be made at all.
-        ([(MIDDLE, "exploded")], ["France by exploded"]),
-        ([(MISSING, "rome")], ["Berlin by rome"]),
+        ([(MID_PROMPT_REQUEST, "exploded")], ["France by exploded"]),
+        ([(MISSING_SUBJECT_REQUEST, "rome")], ["Berlin by rome"]),
         (
-            [(MISSING, "rome"), (MIDDLE, "exploded"), (MISSING, "prefixed")],
+            [(MISSING_SUBJECT_REQUEST, "rome"), (MID_PROMPT_REQUEST, "exploded"), (MISSING_SUBJECT_REQUEST, "prefixed")],
             ["Berlin by rome", "France by exploded", "Berlin by prefixed"],
         ),
         ([], []),
@@ -177,7 +178,7 @@ def test_the_first_sound_candidate_is_the_control_and_those_before_it_are_named(
     bounded: GuardedEditor, unfit: list[tuple[EditRequest, str]], named: list[str]
 ) -> None:
     before = tensor_hashes(bounded.setup.lm.model)
-    control = candidates(*unfit, (MIDDLE, "rome"), (REQUEST, "rome"))
+    control = candidates(*unfit, (MID_PROMPT_REQUEST, "rome"), (FIRST_TOKEN_REQUEST, "rome"))
     (record,) = making.iter_control_records(bounded, [control])
     assert (record.ok, record.verdict, record.id) == (True, "pass", "control-good")
     assert (record.subject, record.decision.editor) == ("France", "rome")
@@ -186,18 +187,18 @@ def test_the_first_sound_candidate_is_the_control_and_those_before_it_are_named(
 
 
 def test_where_no_candidate_is_sound_the_first_one_stands_for_all_and_all_are_named(bounded: GuardedEditor) -> None:
-    (record,) = making.iter_control_records(bounded, [candidates((MIDDLE, "exploded"), (MISSING, "rome"))])
+    (record,) = making.iter_control_records(bounded, [candidates((MID_PROMPT_REQUEST, "exploded"), (MISSING_SUBJECT_REQUEST, "rome"))])
     assert (record.ok, record.verdict, record.subject) == (False, "fail", "France")
     assert record.tried == ["France by exploded", "Berlin by rome"]
     assert any(one.check == "drift" and one.verdict == "fail" for one in record.measurements)
     # One that ended in an error is a control that did not show what it must, too.
-    (record,) = making.iter_control_records(bounded, [candidates((MISSING, "rome"), (MIDDLE, "exploded"))])
+    (record,) = making.iter_control_records(bounded, [candidates((MISSING_SUBJECT_REQUEST, "rome"), (MID_PROMPT_REQUEST, "exploded"))])
     assert (record.ok, record.outcome, record.tried) == (False, "errored", ["Berlin by rome", "France by exploded"])
 
 
 def test_controls_come_in_their_order_whichever_shows_it_first(bounded: GuardedEditor) -> None:
-    bad = Control("control-bad", (Candidate(replace(REQUEST, id="control-bad"), "exploded"),), "collapse")
-    good = candidates((MISSING, "rome"), (MIDDLE, "rome"))
+    bad = Control("control-bad", (Candidate(replace(FIRST_TOKEN_REQUEST, id="control-bad"), "exploded"),), "collapse")
+    good = candidates((MISSING_SUBJECT_REQUEST, "rome"), (MID_PROMPT_REQUEST, "rome"))
     records = [*making.iter_control_records(bounded, [good, bad])]
     assert [(one.id, one.index, one.expect) for one in records] == [
         ("control-good", 0, "sound"),
@@ -215,7 +216,7 @@ def unfit_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("unfit_first")
 def test_an_audit_says_which_candidates_were_tried(bounded: GuardedEditor, tmp_path: Path) -> None:
-    summary = run_audit(bounded.setup, loaded(MIDDLE), tmp_path)
+    summary = run_audit(bounded.setup, loaded(MID_PROMPT_REQUEST), tmp_path)
     good = read_log(tmp_path / LOG).controls[1]
     (subject,) = {one.subject for one in control_candidates()[:1]}
     assert (good.ok, good.decision.editor, good.tried) == (True, "rome", [f"{subject} by exploded"])
@@ -227,7 +228,7 @@ def test_an_audit_on_a_model_on_which_no_candidate_is_sound_is_void_and_says_so(
     bounded: GuardedEditor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("editguard.audit.run.controls._EDITORS", ("exploded",))
-    summary = run_audit(bounded.setup, loaded(MIDDLE), tmp_path)
+    summary = run_audit(bounded.setup, loaded(MID_PROMPT_REQUEST), tmp_path)
     assert (summary.verdict, summary.exit_code) == ("void", 1)
     (subject,) = {one.subject for one in control_candidates()[:1]}
     assert any("control-good" in reason for reason in summary.reasons)

@@ -13,11 +13,11 @@ from editguard.probes.errors import OutOfMemory
 from editguard.probes.evidence import EvidenceMeter
 from editguard.probes.requests.request import EditRequest
 
-from ...helpers.tiny_lm import MIDDLE, REQUEST
+from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST
 
 pytestmark = pytest.mark.tiny
 
-TOO_LONG = replace(MIDDLE, id="too-long", subject="Lyon", prompt="The capital of Lyon is")
+TOO_LONG = replace(MID_PROMPT_REQUEST, id="too-long", subject="Lyon", prompt="The capital of Lyon is")
 
 
 @pytest.mark.parametrize("error", [OutOfMemory("a text of 9 tokens does not fit"), ValueError("a plugin's fault")])
@@ -25,7 +25,7 @@ def test_a_request_that_ends_in_an_error_is_refused_with_it_and_the_others_go_on
     setup: Setup, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     guard, measure = GuardedEditor(setup), EvidenceMeter.measure_all
-    expected = [guard.assess(one) for one in (REQUEST, MIDDLE)]
+    expected = [guard.assess(one) for one in (FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST)]
 
     def failing(self: EvidenceMeter, requests: list[EditRequest], *, screen: bool = False) -> object:
         if TOO_LONG in requests:
@@ -33,7 +33,7 @@ def test_a_request_that_ends_in_an_error_is_refused_with_it_and_the_others_go_on
         return measure(self, requests, screen=screen)
 
     monkeypatch.setattr(EvidenceMeter, "measure_all", failing)
-    first, bad, last = assess_each(guard, [REQUEST, TOO_LONG, MIDDLE])
+    first, bad, last = assess_each(guard, [FIRST_TOKEN_REQUEST, TOO_LONG, MID_PROMPT_REQUEST])
     assert [one.decision for one in (first, last)] == [one.decision for one in expected]
     assert bad.request == TOO_LONG
     assert bad.evidence is None
@@ -47,4 +47,4 @@ def test_a_fault_that_is_our_own_ends_it(setup: Setup, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(EvidenceMeter, "measure_all", failing)
     with pytest.raises(AssertionError):
-        assess_each(GuardedEditor(setup), [REQUEST])
+        assess_each(GuardedEditor(setup), [FIRST_TOKEN_REQUEST])

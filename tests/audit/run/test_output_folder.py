@@ -13,7 +13,7 @@ from editguard.audit.run.output_folder import locked_folder, one_writer
 from editguard.probes.errors import InputError
 
 from ...helpers.audit_logs import audit, written
-from ...helpers.tiny_lm import MIDDLE
+from ...helpers.tiny_setups import MID_PROMPT_REQUEST
 
 
 def test_a_second_audit_of_one_folder_is_refused_by_the_lock(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ COMMANDS = {
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A folder to stand in, with a file of edits and an audit."""
-    edit = f'{{"id": "1", "subject": "{MIDDLE.subject}", "prompt": "{MIDDLE.prompt}", "target_new": "Lyon"}}'
+    edit = f'{{"id": "1", "subject": "{MID_PROMPT_REQUEST.subject}", "prompt": "{MID_PROMPT_REQUEST.prompt}", "target_new": "Lyon"}}'
     (tmp_path / "edits.json").write_text(f"[{edit}]")
     (tmp_path / "policy.toml").write_text("min_efficacy = 0.0\n")
     written(audit(), tmp_path / "base" / LOG)

@@ -26,12 +26,12 @@ from editguard.reports.log.file import read_log
 from editguard.reports.verdict.summary import Summary
 from editguard.suites.builtin import builtin_edits, control_candidates
 
-from ...helpers.tiny_lm import MIDDLE, MISSING, REQUEST, lenient, tiny_setup
+from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST, lenient, tiny_setup
 from .test_audit import loaded
 
 pytestmark = pytest.mark.tiny
 
-REQUESTS = (REQUEST, MISSING, MIDDLE, *(replace(MIDDLE, id=f"more-{n}", target_new="Lyon") for n in range(2)))
+REQUESTS = (FIRST_TOKEN_REQUEST, MISSING_SUBJECT_REQUEST, MID_PROMPT_REQUEST, *(replace(MID_PROMPT_REQUEST, id=f"more-{n}", target_new="Lyon") for n in range(2)))
 _TIMES = ("seconds", "created")
 
 
@@ -98,7 +98,7 @@ def test_a_control_whose_first_candidate_was_not_sound_is_found_again(
     monkeypatch.setattr("editguard.audit.run.controls.control_candidates", lambda: control_candidates()[:2])
     bounded = replace(controlled, policy=lenient(controls=True, max_relative_update=10))
     (tmp_path / "whole").mkdir()
-    run_audit(bounded, loaded(MIDDLE), tmp_path / "whole")
+    run_audit(bounded, loaded(MID_PROMPT_REQUEST), tmp_path / "whole")
     log = (tmp_path / "whole" / LOG).read_bytes()
     good = read_log(tmp_path / "whole" / LOG).controls[1]
     assert (good.ok, len(good.tried)) == (True, 2)
@@ -107,7 +107,7 @@ def test_a_control_whose_first_candidate_was_not_sound_is_found_again(
         out = tmp_path / str(kept)
         out.mkdir()
         (out / LOG).write_bytes(b"".join(lines[:kept]))
-        resumed(bounded, out, MIDDLE)
+        resumed(bounded, out, MID_PROMPT_REQUEST)
         assert timeless((out / LOG).read_bytes()) == timeless(log), kept
 
 
@@ -146,7 +146,7 @@ def test_another_run_does_not_go_on_with_it(controlled: Setup, whole: bytes, tmp
     with pytest.raises(InputError, match=r"policy\.min_efficacy \(0\.0, now 0\.5\)"):
         resumed(replace(controlled, policy=lenient(controls=True, min_efficacy=0.5)), tmp_path)
     with pytest.raises(InputError, match=r"another requests \(5, now 2\)"):
-        resumed(controlled, tmp_path, REQUEST, MISSING)
+        resumed(controlled, tmp_path, FIRST_TOKEN_REQUEST, MISSING_SUBJECT_REQUEST)
     with pytest.raises(InputError, match=r"Record 1 of the log .* is of 'chicago', and this run has 'missing' there"):
         resumed(controlled, tmp_path, *REQUESTS[1:], REQUESTS[0])
     with pytest.raises(InputError, match=r"another seed \(0, now 1\)"):

@@ -11,14 +11,14 @@ from editguard.audit.setup import Setup
 from editguard.reports.log.schema import ControlRecord, EditRecord
 from editguard.suites.check import Measurement, Outcome
 
-from ...helpers.tiny_lm import MIDDLE, MISSING, REQUEST
+from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST
 
 pytestmark = pytest.mark.tiny
 
 
 @pytest.fixture(scope="module")
 def made(setup: Setup) -> EditResult:
-    return GuardedEditor(setup).try_edit(REQUEST)
+    return GuardedEditor(setup).try_edit(FIRST_TOKEN_REQUEST)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")], ids=str)
@@ -65,31 +65,31 @@ def test_the_prefix_to_serve_behind_is_in_the_record(setup: Setup, made: EditRes
 
 def test_the_whole_request_is_in_its_record(setup: Setup, made: EditResult) -> None:
     found = edit_record(setup, made, 0)
-    assert (found.id, found.subject, found.prompt) == (REQUEST.id, REQUEST.subject, REQUEST.prompt)
+    assert (found.id, found.subject, found.prompt) == (FIRST_TOKEN_REQUEST.id, FIRST_TOKEN_REQUEST.subject, FIRST_TOKEN_REQUEST.prompt)
     assert (found.target_new, found.target_true, found.group) == ("Istanbul", "Paris", "single-token-first")
-    assert tuple(found.paraphrases) == REQUEST.paraphrases
-    assert tuple(found.neighbourhood) == REQUEST.neighbourhood
+    assert tuple(found.paraphrases) == FIRST_TOKEN_REQUEST.paraphrases
+    assert tuple(found.neighbourhood) == FIRST_TOKEN_REQUEST.neighbourhood
     assert found.keys is not None
     assert found.keys.subject_point is not None
     assert 1 <= len(found.keys.prefixed_points) <= 8
 
 
 def test_a_refused_edit_says_why_and_has_no_weights(setup: Setup) -> None:
-    found = edit_record(setup, GuardedEditor(setup).try_edit(MISSING), 0)
+    found = edit_record(setup, GuardedEditor(setup).try_edit(MISSING_SUBJECT_REQUEST), 0)
     assert (found.outcome, found.verdict, found.weights, found.update) == ("refused", "refused", None, None)
     assert found.decision.reasons
 
 
 def test_an_error_is_a_failure_with_its_kind_and_text(setup: Setup) -> None:
-    found = EditRecord(**errored(setup, MIDDLE, 2, ValueError("boom"), None))
+    found = EditRecord(**errored(setup, MID_PROMPT_REQUEST, 2, ValueError("boom"), None))
     assert (found.outcome, found.verdict, found.error, found.index) == ("errored", "fail", "ValueError: boom", 2)
     with pytest.raises(ValueError, match="proves nothing"):
-        ControlRecord(**errored(setup, MIDDLE, 2, ValueError("boom"), None), expect="collapse", ok=True)
+        ControlRecord(**errored(setup, MID_PROMPT_REQUEST, 2, ValueError("boom"), None), expect="collapse", ok=True)
 
 
 def test_an_error_after_the_decision_keeps_what_was_known(setup: Setup) -> None:
-    (proposal,) = GuardedEditor(setup).propose([GuardedEditor(setup).force(MIDDLE, "rome")])
-    found = EditRecord(**errored(setup, MIDDLE, 2, RuntimeError("no memory"), proposal))
+    (proposal,) = GuardedEditor(setup).propose([GuardedEditor(setup).force(MID_PROMPT_REQUEST, "rome")])
+    found = EditRecord(**errored(setup, MID_PROMPT_REQUEST, 2, RuntimeError("no memory"), proposal))
     assert (found.outcome, found.verdict, found.decision.action) == ("errored", "fail", "allow")
     assert found.update is not None
     assert found.keys is not None

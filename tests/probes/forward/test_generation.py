@@ -7,7 +7,7 @@ import torch
 from editguard.probes.forward.generation import continuations, sampled
 from editguard.probes.model.language_model import LanguageModel
 
-from ...helpers.tiny_family import tiny_language_model
+from ...helpers.tiny_models import tiny_language_model
 from ...helpers.tokenizer_kinds import byte_level
 
 pytestmark = pytest.mark.tiny

@@ -11,7 +11,7 @@ from editguard.probes.forward.low_rank import as_if_edited
 from editguard.probes.model.fingerprint import tensor_hashes
 
 from ...helpers.families import FAMILIES
-from ...helpers.tiny_family import tiny_language_model, tiny_site
+from ...helpers.tiny_models import tiny_language_model, tiny_site
 
 pytestmark = pytest.mark.tiny
 

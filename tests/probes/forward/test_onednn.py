@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.functional import linear
 
 from ...helpers.families import FAMILIES
-from ...helpers.tiny_family import tiny_language_model, tiny_site
+from ...helpers.tiny_models import tiny_language_model, tiny_site
 
 pytestmark = pytest.mark.tiny
 

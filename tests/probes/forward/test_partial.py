@@ -16,7 +16,7 @@ from editguard.probes.model.site import EditSite
 from torch import Tensor, nn
 
 from ...helpers.families import FAMILIES, LAYERS
-from ...helpers.tiny_family import tiny_language_model, tiny_site
+from ...helpers.tiny_models import tiny_language_model, tiny_site
 
 pytestmark = pytest.mark.tiny
 

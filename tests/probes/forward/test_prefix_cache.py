@@ -12,8 +12,7 @@ from editguard.probes.keys.subject_keys import activations
 from editguard.probes.model.language_model import LanguageModel
 
 from ...helpers.families import FAMILIES
-from ...helpers.tiny_family import tiny_site
-from ...helpers.tiny_lm import tiny_lm
+from ...helpers.tiny_models import tiny_lm, tiny_site
 
 pytestmark = pytest.mark.tiny
 

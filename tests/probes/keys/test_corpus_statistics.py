@@ -14,7 +14,7 @@ from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import EditSite
 
 from ...helpers.families import FAMILIES
-from ...helpers.tiny_family import tiny_language_model, tiny_site
+from ...helpers.tiny_models import tiny_language_model, tiny_site
 from ...helpers.tokenizer_kinds import CORPUS as TEXTS
 from ..helpers.capture import capture
 

@@ -15,7 +15,7 @@ from editguard.probes.keys.prefixes import (
 )
 from editguard.probes.model.language_model import LanguageModel
 
-from ...helpers.tiny_family import tiny_language_model
+from ...helpers.tiny_models import tiny_language_model
 from ...helpers.tokenizer_kinds import BYTE_LEVEL, byte_level
 
 pytestmark = pytest.mark.tiny

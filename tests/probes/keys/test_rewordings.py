@@ -10,7 +10,7 @@ from editguard.probes.keys.subject_keys import locate
 from editguard.probes.model.language_model import load_model
 from editguard.probes.requests.request import EditRequest
 
-from ...helpers.tiny_lm import tiny_lm
+from ...helpers.tiny_models import tiny_lm
 
 CAPITAL = EditRequest("1", "France", "The capital of France is", "Lyon", "Paris")
 TWIN = EditRequest("2", "Chicago", "Chicago is a twin city of", "Istanbul", "Warsaw", ("Chicago's twin city is",))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from ...helpers.families import FAMILIES, LAYERS, OTHERS
-from ...helpers.tiny_family import BOS_REQUEST, REQUEST, enlarge, tiny_language_model, tiny_site
+from ...helpers.tiny_models import PROMPT_START_REQUEST, TWIN_REQUEST, enlarge, tiny_language_model, tiny_site
 from ...helpers.tokenizer_kinds import BYTE_LEVEL, byte_level
 from ..helpers.capture import capture
 
@@ -39,7 +39,7 @@ def same(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("request_", [REQUEST, BOS_REQUEST], ids=["mid-prompt", "first"])
+@pytest.mark.parametrize("request_", [TWIN_REQUEST, PROMPT_START_REQUEST], ids=["mid-prompt", "first"])
 @each_family
 def test_keys_and_values_are_those_of_a_whole_forward(family: str, request_: EditRequest) -> None:
     lm = tiny_language_model(family)
@@ -58,7 +58,7 @@ def test_keys_and_values_are_those_of_a_whole_forward(family: str, request_: Edi
 @each_family
 def test_the_empty_prefix_equals_the_bare_key_and_another_does_not(family: str) -> None:
     lm = tiny_language_model(family)
-    found = subject_keys(lm, tiny_site(lm), REQUEST, TEXTS)
+    found = subject_keys(lm, tiny_site(lm), TWIN_REQUEST, TEXTS)
     same(found.keys[0], found.bare_key)
     same(found.values[0], found.bare_value)
     for index in range(1, len(TEXTS)):
@@ -70,8 +70,8 @@ def test_the_empty_prefix_equals_the_bare_key_and_another_does_not(family: str) 
 def test_batches_of_any_size_give_the_same_keys_in_the_order_asked_for(family: str, budget: int) -> None:
     lm = tiny_language_model(family)
     site = tiny_site(lm)
-    whole = subject_keys(lm, site, REQUEST, TEXTS)
-    again = subject_keys(lm, site, REQUEST, TEXTS[::-1], budget=budget)
+    whole = subject_keys(lm, site, TWIN_REQUEST, TEXTS)
+    again = subject_keys(lm, site, TWIN_REQUEST, TEXTS[::-1], budget=budget)
     same(again.keys.flip(0), whole.keys)
 
 
@@ -79,15 +79,15 @@ def test_batches_of_any_size_give_the_same_keys_in_the_order_asked_for(family: s
 def test_the_tokenizers_padding_side_does_not_matter(side: str) -> None:
     lm = tiny_language_model("llama", byte_level())
     site = tiny_site(lm)
-    expected = subject_keys(lm, site, REQUEST, TEXTS)
+    expected = subject_keys(lm, site, TWIN_REQUEST, TEXTS)
     lm.tokenizer.padding_side = side
-    assert torch.equal(subject_keys(lm, site, REQUEST, TEXTS).keys, expected.keys)
+    assert torch.equal(subject_keys(lm, site, TWIN_REQUEST, TEXTS).keys, expected.keys)
 
 
 def test_a_map_whose_module_mixes_tokens_is_read_as_plain_passes_read_it() -> None:
     lm = tiny_language_model("gpt2")
     site = find_site(lm.model, 1, "transformer.h.{layer}.attn.c_proj")
-    ids = lm.tokenizer(REQUEST.prompt).input_ids
+    ids = lm.tokenizer(TWIN_REQUEST.prompt).input_ids
     rows = [(tuple(ids), len(ids) - 1), (tuple(ids[:2]), 1), (tuple(ids), 1)]
     found, plain = activations(lm, site, rows), plain_activations(lm, site, rows)
     same(found.keys, plain.keys)
@@ -97,7 +97,7 @@ def test_a_map_whose_module_mixes_tokens_is_read_as_plain_passes_read_it() -> No
 def test_a_tokenizer_that_adds_bos_keeps_the_subject_off_the_first_place() -> None:
     lm = tiny_language_model("llama", BYTE_LEVEL["bytes-bos"])
     assert lm.adds_bos
-    found = subject_keys(lm, tiny_site(lm), BOS_REQUEST, ("",))
+    found = subject_keys(lm, tiny_site(lm), PROMPT_START_REQUEST, ("",))
     assert found.position.last > 0
     assert not found.position.is_first_token
 
@@ -121,9 +121,9 @@ def test_what_follows_the_subject_does_not_reach_a_causal_key_but_reaches_an_enc
 
 def test_keys_are_fp32_whatever_the_weights_are() -> None:
     lm = tiny_language_model("llama")
-    expected = subject_keys(lm, tiny_site(lm), REQUEST, TEXTS)
+    expected = subject_keys(lm, tiny_site(lm), TWIN_REQUEST, TEXTS)
     lm.model.to(torch.bfloat16)
-    found = subject_keys(lm, tiny_site(lm), REQUEST, TEXTS)
+    found = subject_keys(lm, tiny_site(lm), TWIN_REQUEST, TEXTS)
     assert found.keys.dtype == found.values.dtype == torch.float32
     cosine = torch.nn.functional.cosine_similarity(found.keys, expected.keys)
     assert float(cosine.min()) > 0.98
@@ -143,7 +143,7 @@ def test_a_subject_that_is_not_there_exactly_once_is_refused(prompt: str, subjec
 def test_a_prefix_that_names_the_subject_does_not_draw_the_place_to_itself() -> None:
     lm = tiny_language_model("llama")
     prefix = "Istanbul is a city. "
-    position = locate(lm, REQUEST, prefix)
+    position = locate(lm, TWIN_REQUEST, prefix)
     assert (
         lm.tokenizer.decode(position.input_ids[: position.last + 1]) == "Istanbul is a city. The twin city of Istanbul"
     )
@@ -179,7 +179,7 @@ def test_the_forward_ends_at_the_site_and_other_errors_go_through() -> None:
     lm = tiny_language_model("llama")
     site, ran = tiny_site(lm, 0), []
     tiny_site(lm, 1).module.register_forward_hook(lambda *_: ran.append(1))
-    subject_keys(lm, site, REQUEST, ("",))
+    subject_keys(lm, site, TWIN_REQUEST, ("",))
     assert ran == []
     assert not site.module._forward_hooks
 

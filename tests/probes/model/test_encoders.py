@@ -18,7 +18,7 @@ from editguard.probes.requests.request import EditRequest
 from safetensors.torch import load_file, save_file
 
 from ...helpers.families import LAYERS, OTHERS
-from ...helpers.tiny_family import BOS_REQUEST, REQUEST, enlarge, save_tiny
+from ...helpers.tiny_models import PROMPT_START_REQUEST, TWIN_REQUEST, enlarge, save_tiny_checkpoint
 from ...helpers.tokenizer_kinds import WORDPIECE
 from ..helpers.capture import capture
 
@@ -62,10 +62,10 @@ def test_subject_keys_of_an_encoder_are_those_of_whole_passes(kind: str, tmp_pat
         site = find_site(lm.model, layer)
         assert not site.editable
         for found, request in zip(
-            all_subject_keys(lm, site, [REQUEST, BOS_REQUEST], PREFIXES), (REQUEST, BOS_REQUEST), strict=True
+            all_subject_keys(lm, site, [TWIN_REQUEST, PROMPT_START_REQUEST], PREFIXES), (TWIN_REQUEST, PROMPT_START_REQUEST), strict=True
         ):
             assert isinstance(found, SubjectKeys)
-            assert found.position.starts_text is (request is BOS_REQUEST)
+            assert found.position.starts_text is (request is PROMPT_START_REQUEST)
             for key, prefix in zip((found.bare_key, *found.keys), ("", *PREFIXES), strict=True):
                 place = locate(lm, request, prefix)
                 with capture(site) as seen, torch.no_grad():
@@ -91,7 +91,7 @@ def test_a_checkpoint_without_a_weight_of_the_stack_is_refused(tmp_path: Path) -
 
 @pytest.mark.tiny
 def test_a_causal_model_is_no_encoder(tmp_path: Path) -> None:
-    save_tiny(tmp_path)
+    save_tiny_checkpoint(tmp_path)
     with pytest.raises(ModelError, match=r"LlamaModel in .* is not known to attend both ways"):
         load_encoder(tmp_path, device="cpu")
 

@@ -7,7 +7,7 @@ import torch
 from editguard.probes.errors import NotFinite
 from editguard.probes.model.finite_weights import finite_weights
 
-from ...helpers.tiny_lm import tiny_model
+from ...helpers.tiny_models import tiny_model
 
 pytestmark = pytest.mark.tiny
 

@@ -18,7 +18,7 @@ from editguard.probes.model.language_model import DTYPES, LanguageModel, load_mo
 from safetensors.torch import load_file, save_file
 
 from ...helpers.families import OTHERS
-from ...helpers.tiny_family import save_tiny, tiny_language_model
+from ...helpers.tiny_models import save_tiny_checkpoint, tiny_language_model
 from ...helpers.tokenizer_kinds import ALL, BYTE_LEVEL
 
 pytestmark = pytest.mark.tiny
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.tiny
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint")
-    save_tiny(folder)
+    save_tiny_checkpoint(folder)
     return folder
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from editguard.probes.errors import RequestError
-from editguard.probes.requests.decoding import text_of
+from editguard.probes.requests.decoding import decode_text
 from editguard.probes.requests.loader import load_requests
 
 TEXT = json.dumps([{"subject": "法国", "prompt": "{}的首都是", "target_new": "柏林"}] * 20, ensure_ascii=False)
@@ -27,7 +27,7 @@ def zipped() -> bytes:
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_text_of_another_encoding_names_it(encoding: str, mark: str) -> None:
     with pytest.raises(RequestError, match=f"is written in {encoding}; .* convert it: iconv -f {encoding} -t UTF-8"):
-        text_of((mark + TEXT).encode(encoding), "edits.json")
+        decode_text((mark + TEXT).encode(encoding), "edits.json")
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_text_of_another_encoding_names_it(encoding: str, mark: str) -> None:
 )
 def test_text_of_a_compressed_file_names_the_compression(content: bytes, name: str) -> None:
     with pytest.raises(RequestError, match=f"{name}.*unpack it"):
-        text_of(content, "edits.jsonl")
+        decode_text(content, "edits.jsonl")
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zip", ".xz", ".bz2"])
@@ -57,9 +57,9 @@ def test_load_requests_of_a_compressed_suffix_says_to_unpack(suffix: str, tmp_pa
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("text", [TEXT, "", "[]", '["\\u0000"]', "a\x00b"])
 def test_text_of_utf8_is_the_text(mark: str, text: str) -> None:
-    assert text_of((mark + text).encode(), "edits.json") == text
+    assert decode_text((mark + text).encode(), "edits.json") == text
 
 
 def test_text_of_latin_1_names_byte_and_line() -> None:
     with pytest.raises(RequestError, match="is not UTF-8: byte 0xe9 in line 2"):
-        text_of(b"a\ncaf\xe9 x", "edits.csv")
+        decode_text(b"a\ncaf\xe9 x", "edits.csv")

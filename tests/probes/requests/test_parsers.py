@@ -9,7 +9,7 @@ import yaml
 from editguard.probes.errors import RequestError
 from editguard.probes.requests import raw_record as request_records
 from editguard.probes.requests.parsers import PARSERS
-from editguard.probes.requests.raw_record import MOST_FAULTS, RawRecord
+from editguard.probes.requests.raw_record import MAX_FAULTS, RawRecord
 from editguard.probes.requests.record_reader import read_record
 from editguard.probes.requests.request import SUFFIXES
 from hypothesis import given, settings
@@ -335,10 +335,10 @@ def test_a_record_of_a_hundred_thousand_faults_tells_some_and_counts_the_rest() 
     started = time.process_time()
     found = read_record({**RECORD, **keys}, 1)
     assert time.process_time() - started < 5
-    assert len(found.faults) == MOST_FAULTS + 1
-    assert found.faults[-1].message == f"has {100_000 - MOST_FAULTS} more faults; mend these first."
+    assert len(found.faults) == MAX_FAULTS + 1
+    assert found.faults[-1].message == f"has {100_000 - MAX_FAULTS} more faults; mend these first."
     (record,) = parse(".json", json.dumps([{key: float("nan") for key in keys}]))
-    assert len(record.faults) == MOST_FAULTS
+    assert len(record.faults) == MAX_FAULTS
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 from editguard.probes.requests.prompt_subjects import (
-    contradictions,
-    misplaced,
-    neighbours_about_others,
-    paraphrases_about,
+    find_contradictions,
+    find_misplaced_prompts,
+    select_neighbours,
+    select_paraphrases,
 )
 from editguard.probes.requests.request import EditRequest
 
@@ -30,8 +30,8 @@ ASKED = EditRequest("a", "Chicago", "The city of Chicago is twinned with", "Ista
 )
 def test_paraphrases_about_one_that_names_the_subject_keeps_it(subject: str, text: str) -> None:
     asked = replace(ASKED, subject=subject, prompt=f"{subject} is", paraphrases=(text,))
-    assert paraphrases_about(asked) == (text,)
-    assert misplaced(asked) == ()
+    assert select_paraphrases(asked) == (text,)
+    assert find_misplaced_prompts(asked) == ()
 
 
 @pytest.mark.parametrize(
@@ -46,16 +46,16 @@ def test_paraphrases_about_one_that_names_the_subject_keeps_it(subject: str, tex
 )
 def test_paraphrases_about_one_of_another_subject_leaves_it_out(subject: str, text: str) -> None:
     asked = replace(ASKED, subject=subject, prompt=f"{subject} is", paraphrases=(text, f"{subject} was"))
-    assert paraphrases_about(asked) == (f"{subject} was",)
-    (told,) = misplaced(asked)
+    assert select_paraphrases(asked) == (f"{subject} was",)
+    (told,) = find_misplaced_prompts(asked)
     assert text in told
     assert "does not name the subject" in told
 
 
 def test_neighbours_about_others_one_that_holds_the_subject_leaves_it_out() -> None:
     asked = replace(ASKED, neighbourhood=("Chicago Heights is twinned with", "Boston is twinned with"))
-    assert neighbours_about_others(asked) == ("Boston is twinned with",)
-    (told,) = misplaced(asked)
+    assert select_neighbours(asked) == ("Boston is twinned with",)
+    (told,) = find_misplaced_prompts(asked)
     assert "Chicago Heights" in told
     assert "use other_facts" in told
 
@@ -72,11 +72,11 @@ def test_neighbours_about_others_one_that_holds_the_subject_leaves_it_out() -> N
 )
 def test_neighbours_about_others_one_with_the_letters_alone_keeps_it(subject: str, text: str) -> None:
     asked = replace(ASKED, subject=subject, prompt=f"{subject} is", neighbourhood=(text,))
-    assert neighbours_about_others(asked) == (text,)
+    assert select_neighbours(asked) == (text,)
 
 
 def test_contradictions_of_one_prompt_with_two_targets_names_both_ids() -> None:
     other = replace(ASKED, id="b", target_new="Warsaw", prompt=ASKED.prompt + " ")
-    (told,) = contradictions([ASKED, replace(ASKED, id="c"), other])
+    (told,) = find_contradictions([ASKED, replace(ASKED, id="c"), other])
     assert "'a' and 'b'" in told
-    assert contradictions([ASKED, replace(ASKED, id="c"), replace(other, prompt="Chicago is")]) == ()
+    assert find_contradictions([ASKED, replace(ASKED, id="c"), replace(other, prompt="Chicago is")]) == ()

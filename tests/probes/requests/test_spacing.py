@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from editguard.probes.requests.spacing import separator
+from editguard.probes.requests.spacing import choose_separator
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -115,26 +115,26 @@ ONE = [
 
 @pytest.mark.parametrize(("prompt", "target"), NONE)
 def test_separator_where_the_text_writes_none_is_empty(prompt: str, target: str) -> None:
-    assert separator(prompt, target) == ""
+    assert choose_separator(prompt, target) == ""
 
 
 @pytest.mark.parametrize(("prompt", "target"), ONE)
 def test_separator_between_words_is_a_space(prompt: str, target: str) -> None:
-    assert separator(prompt, target) == " "
+    assert choose_separator(prompt, target) == " "
 
 
 @pytest.mark.parametrize(("prompt", "target"), [*NONE, *ONE])
 def test_separator_that_is_forced_follows_the_request(prompt: str, target: str) -> None:
-    assert separator(prompt, target, False) == ""
+    assert choose_separator(prompt, target, False) == ""
     brings = prompt[-1:].isspace() or target[:1].isspace()
-    assert separator(prompt, target, True) == ("" if brings else " ")
+    assert choose_separator(prompt, target, True) == ("" if brings else " ")
 
 
 @given(prompt=st.text(max_size=20), target=st.text(max_size=20), space=st.sampled_from([None, True, False]))
 def test_separator_of_any_texts_is_one_space_or_none_and_never_a_second(
     prompt: str, target: str, space: bool | None
 ) -> None:
-    made = separator(prompt, target, space)
+    made = choose_separator(prompt, target, space)
     assert made in ("", " ")
     if prompt[-1:].isspace() or target[:1].isspace():
         assert made == ""
@@ -145,13 +145,13 @@ WORD = st.from_regex(r"[A-Za-z]{1,8}", fullmatch=True)
 
 @given(words=st.lists(WORD, min_size=1, max_size=6), target=WORD)
 def test_separator_between_plain_words_is_a_space(words: list[str], target: str) -> None:
-    assert separator(" ".join(words), target) == " "
+    assert choose_separator(" ".join(words), target) == " "
 
 
 @given(prompt=st.text(max_size=20), target=WORD, bracket=st.sampled_from("([{（「『【《〈«„“"))
 def test_separator_after_an_opening_bracket_or_quote_is_empty(prompt: str, target: str, bracket: str) -> None:
     assume(not set(prompt) & set("„»«"))
-    assert separator(prompt + bracket, target) == ""
+    assert choose_separator(prompt + bracket, target) == ""
 
 
 @given(
@@ -161,10 +161,10 @@ def test_separator_after_an_opening_bracket_or_quote_is_empty(prompt: str, targe
     quotes=st.sampled_from(['""', "“”", "„“", "«»", "»«", "‘’", "''"]),
 )
 def test_separator_after_a_whole_quotation_is_a_space(words: list[str], inner: str, target: str, quotes: str) -> None:
-    assert separator(f"{' '.join(words)} {quotes[0]}{inner}{quotes[1]}", target) == " "
-    assert separator(f"{' '.join(words)} {quotes[0]}", target) == ""
+    assert choose_separator(f"{' '.join(words)} {quotes[0]}{inner}{quotes[1]}", target) == " "
+    assert choose_separator(f"{' '.join(words)} {quotes[0]}", target) == ""
 
 
 @given(st.text(alphabet="的首都是中国法巴黎カナ東京", min_size=1), st.text(alphabet="北京市巴黎トウabc12", min_size=1))
 def test_separator_after_chinese_or_japanese_is_empty(prompt: str, target: str) -> None:
-    assert separator(prompt, target) == ""
+    assert choose_separator(prompt, target) == ""

@@ -17,13 +17,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
 from ...helpers.families import OTHERS
-from ...helpers.tiny_family import BOS_REQUEST, REQUEST, enlarge, tiny_language_model, tiny_site
+from ...helpers.tiny_models import PROMPT_START_REQUEST, TWIN_REQUEST, enlarge, tiny_language_model, tiny_site
 from ...helpers.tokenizer_kinds import BYTE_LEVEL, SENTENCEPIECE, WORDPIECE, byte_level
 from ..helpers.capture import capture
 
 pytestmark = pytest.mark.tiny
 
-REQUESTS = (REQUEST, BOS_REQUEST, replace(BOS_REQUEST, id="long", prompt=f"{BOS_REQUEST.prompt} a city of"))
+REQUESTS = (TWIN_REQUEST, PROMPT_START_REQUEST, replace(PROMPT_START_REQUEST, id="long", prompt=f"{PROMPT_START_REQUEST.prompt} a city of"))
 TABLES = {"gpt2": "transformer.wpe", "gpt_neo": "transformer.wpe", "opt": "model.decoder.embed_positions"}
 ROTARY = ("llama", "gptj", "gpt_neox", "qwen2", "falcon_new")
 
@@ -187,6 +187,6 @@ def test_a_first_token_is_the_special_one_where_the_tokenizer_adds_one() -> None
 @pytest.mark.parametrize("read", [shifted_keys, keys_behind_bos, first_token_keys])
 def test_subjects_that_cannot_be_located_and_no_requests_are_refused(read: object) -> None:
     lm = tiny_language_model("llama", declared(byte_level()))
-    for requests, message in (([replace(REQUEST, subject="Ankara")], "Ankara"), ([], "0 requests")):
+    for requests, message in (([replace(TWIN_REQUEST, subject="Ankara")], "Ankara"), ([], "0 requests")):
         with pytest.raises(RequestError, match=message):
             read(lm, tiny_site(lm), requests)  # type: ignore[operator]

@@ -23,7 +23,15 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ...helpers.families import FAMILIES, LAYERS, OTHERS
-from ...helpers.tiny_family import BOS_REQUEST, PREFIXES, REQUEST, enlarge, tiny_meter, tiny_language_model, tiny_site
+from ...helpers.tiny_models import (
+    PREFIXES,
+    PROMPT_START_REQUEST,
+    TWIN_REQUEST,
+    enlarge,
+    tiny_language_model,
+    tiny_meter,
+    tiny_site,
+)
 from ...helpers.tokenizer_kinds import BYTE_LEVEL
 from ...helpers.tokenizer_kinds import CORPUS as TEXTS
 
@@ -159,14 +167,14 @@ def test_keys_of_nothing_are_refused(nothing: str) -> None:
 def test_the_keys_of_requests_are_those_of_each_bare_and_in_the_mean() -> None:
     lm = tiny_language_model("gpt2")
     sites = [tiny_site(lm, layer) for layer in range(LAYERS)]
-    found = request_keys(lm, sites, [REQUEST, BOS_REQUEST], KEY_TEXTS)
+    found = request_keys(lm, sites, [TWIN_REQUEST, PROMPT_START_REQUEST], KEY_TEXTS)
     for site, keys in zip(sites, found, strict=True):
-        for row, request in enumerate((REQUEST, BOS_REQUEST)):
+        for row, request in enumerate((TWIN_REQUEST, PROMPT_START_REQUEST)):
             alone = subject_keys(lm, site, request, KEY_TEXTS)
             same(keys.bare[row], alone.bare_key)
             same(keys.mean[row], alone.mean_key)
     with pytest.raises(RequestError, match="no prefixes"):
-        request_keys(lm, sites, [REQUEST], [])
+        request_keys(lm, sites, [TWIN_REQUEST], [])
 
 
 # Denominators
@@ -177,7 +185,7 @@ def test_the_sweep_agrees_with_the_evidence_at_every_layer(family: str) -> None:
     lm = tiny_language_model(family)
     gauges = {layer: tiny_meter(lm, layer) for layer in range(LAYERS)}
     statistics = {layer: meter.statistics for layer, meter in gauges.items()}
-    requests = [REQUEST, BOS_REQUEST] * 10
+    requests = [TWIN_REQUEST, PROMPT_START_REQUEST] * 10
     found = sweep(lm, range(LAYERS), requests, KEY_TEXTS, statistics)
     assert list(found) == list(range(LAYERS))
     for layer, shifts in found.items():
@@ -191,7 +199,7 @@ def test_the_sweep_agrees_with_the_evidence_at_every_layer(family: str) -> None:
 def test_without_a_prefix_nothing_shifts() -> None:
     lm = tiny_language_model("llama")
     statistics = statistics_of(lm, range(LAYERS), CORPUS)
-    for shifts in sweep(lm, range(LAYERS), [REQUEST], [""], statistics).values():
+    for shifts in sweep(lm, range(LAYERS), [TWIN_REQUEST], [""], statistics).values():
         (shift,) = shifts
         assert shift == LayerShift(shift.denominator, pytest.approx(shift.denominator), pytest.approx(1.0))
 
@@ -201,17 +209,17 @@ def test_a_layer_needs_statistics_of_its_own() -> None:
     statistics = statistics_of(lm, [0], CORPUS)
     for held, message in (({0: statistics[0]}, "are none"), ({0: statistics[0], 1: statistics[0]}, "are of layer 0")):
         with pytest.raises(StatisticsError, match=message):
-            sweep(lm, [0, 1], [REQUEST], KEY_TEXTS, held)
+            sweep(lm, [0, 1], [TWIN_REQUEST], KEY_TEXTS, held)
 
 
 def test_a_subject_that_cannot_be_located_is_refused_and_no_requests_are_no_error() -> None:
     lm = tiny_language_model("llama")
     statistics = statistics_of(lm, [1], CORPUS)
-    lost: EditRequest = replace(REQUEST, subject="Ankara")
+    lost: EditRequest = replace(TWIN_REQUEST, subject="Ankara")
     with pytest.raises(RequestError, match="'Ankara' stands 0 times"):
         sweep(lm, [1], [lost], KEY_TEXTS, statistics)
     assert sweep(lm, [1], [], KEY_TEXTS, statistics) == {1: []}
-    assert sweep(lm, [], [REQUEST], KEY_TEXTS, statistics) == {}
+    assert sweep(lm, [], [TWIN_REQUEST], KEY_TEXTS, statistics) == {}
 
 
 def test_a_site_that_was_named_is_read_at_every_layer() -> None:
@@ -220,8 +228,8 @@ def test_a_site_that_was_named_is_read_at_every_layer() -> None:
     for layer, one in found.items():
         named = find_site(lm.model, layer, path)
         assert torch.equal(one.second_moment, compute_statistics(lm, named, CORPUS).second_moment)
-    shifts = sweep(lm, range(LAYERS), [REQUEST], KEY_TEXTS, found, site_path=path)
-    keys = subject_keys(lm, find_site(lm.model, 0, path), REQUEST, KEY_TEXTS)
+    shifts = sweep(lm, range(LAYERS), [TWIN_REQUEST], KEY_TEXTS, found, site_path=path)
+    keys = subject_keys(lm, find_site(lm.model, 0, path), TWIN_REQUEST, KEY_TEXTS)
     assert shifts[0][0].cosine == pytest.approx(
         float(torch.nn.functional.cosine_similarity(keys.bare_key, keys.mean_key, 0)), abs=1e-5
     )

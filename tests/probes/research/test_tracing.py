@@ -15,7 +15,7 @@ from editguard.probes.research import tracing
 from editguard.probes.research.tracing import Trace, Tracer, considered_layers, suggested_layer
 
 from ...helpers.families import FAMILIES, LAYERS, OTHERS
-from ...helpers.tiny_family import REQUEST, enlarge, tiny_language_model, tiny_site
+from ...helpers.tiny_models import TWIN_REQUEST, enlarge, tiny_language_model, tiny_site
 
 pytestmark = pytest.mark.tiny
 
@@ -61,7 +61,7 @@ def brute_force(lm: LanguageModel, tracer: Tracer, trace: Trace, layer: int, tok
 def test_every_state_is_what_hooks_on_whole_passes_give(family: str) -> None:
     lm = tiny_language_model(family)
     tracer = Tracer(lm, draws=DRAWS)
-    trace = tracer.trace(REQUEST)
+    trace = tracer.trace(TWIN_REQUEST)
     assert trace.states.shape == (LAYERS, len(trace.tokens))
     for layer in range(LAYERS):
         for token in range(len(trace.tokens)):
@@ -71,7 +71,7 @@ def test_every_state_is_what_hooks_on_whole_passes_give(family: str) -> None:
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "bloom", "falcon_sequential", "gptj"])
 def test_without_noise_nothing_is_lost(family: str) -> None:
-    trace = Tracer(tiny_language_model(family), noise=0.0, draws=2).trace(REQUEST)
+    trace = Tracer(tiny_language_model(family), noise=0.0, draws=2).trace(TWIN_REQUEST)
     for found in (torch.tensor(trace.corrupted), trace.states, trace.windows):
         torch.testing.assert_close(found, torch.full_like(found, trace.clean), rtol=1e-3, atol=1e-6)
 
@@ -80,11 +80,11 @@ def test_putting_every_layers_output_back_at_a_subject_of_one_token_undoes_the_l
     lm = tiny_language_model("llama")
     tracer = Tracer(lm, draws=DRAWS)
     tracer.window = LAYERS * 2
-    trace = tracer.trace(REQUEST)
+    trace = tracer.trace(TWIN_REQUEST)
     # A window that holds all layers is the same around each of them.
     torch.testing.assert_close(trace.windows, trace.windows[:1].expand(LAYERS), rtol=1e-4, atol=1e-6)
     tracer.window = 1
-    one = tracer.trace(REQUEST)
+    one = tracer.trace(TWIN_REQUEST)
     assert not torch.allclose(one.windows[0], one.windows[1], rtol=1e-4)
 
 
@@ -92,9 +92,9 @@ def test_how_many_runs_go_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatc
     lm = tiny_language_model("llama")
     tracer = Tracer(lm, draws=DRAWS)
     tracer.window = 1
-    together = tracer.trace(REQUEST)
+    together = tracer.trace(TWIN_REQUEST)
     monkeypatch.setattr(tracing, "_ROWS", DRAWS)
-    apart = tracer.trace(REQUEST)
+    apart = tracer.trace(TWIN_REQUEST)
     torch.testing.assert_close(apart.states, together.states, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(apart.windows, together.windows, rtol=1e-4, atol=1e-6)
 
@@ -105,7 +105,7 @@ def test_no_pass_holds_more_corrupted_runs_than_the_bound(monkeypatch: pytest.Mo
     handle = lm.model.register_forward_pre_hook(
         lambda _, __, given: rows.append(len(given["input_ids"])), with_kwargs=True
     )
-    Tracer(lm, draws=DRAWS).trace(REQUEST)
+    Tracer(lm, draws=DRAWS).trace(TWIN_REQUEST)
     handle.remove()
     assert max(rows) == 2 * DRAWS
 
@@ -134,10 +134,10 @@ def test_windows_that_are_cut_off_or_hold_block_0_are_not_considered(
 def test_the_same_seed_gives_the_same_trace_and_the_model_is_left_as_it_was() -> None:
     lm = tiny_language_model("llama")
     before = checksum(lm.model)
-    first, again = (Tracer(lm, draws=DRAWS, seed=3).trace(REQUEST) for _ in range(2))
+    first, again = (Tracer(lm, draws=DRAWS, seed=3).trace(TWIN_REQUEST) for _ in range(2))
     assert torch.equal(first.states, again.states)
     assert torch.equal(first.windows, again.windows)
-    assert not torch.equal(Tracer(lm, draws=DRAWS, seed=4).trace(REQUEST).states, first.states)
+    assert not torch.equal(Tracer(lm, draws=DRAWS, seed=4).trace(TWIN_REQUEST).states, first.states)
     assert checksum(lm.model) == before
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in lm.model.modules())
     assert not any("forward" in vars(module) for module in lm.model.modules())
@@ -152,7 +152,7 @@ def test_what_cannot_be_traced_is_refused() -> None:
     with torch.no_grad():
         lm.model.get_parameter("model.norm.weight")[0] = torch.nan
     with pytest.raises(NotFinite, match="NaN or Inf"):
-        Tracer(lm, draws=1).trace(REQUEST)
+        Tracer(lm, draws=1).trace(TWIN_REQUEST)
 
 
 @pytest.mark.parametrize("draws", [0, 65])
@@ -174,7 +174,7 @@ def test_noise_is_measured_by_what_the_embedding_gives() -> None:
 
 def test_runs_that_do_not_fit_into_memory_are_made_in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
     lm = tiny_language_model("llama")
-    whole = Tracer(lm, draws=DRAWS).trace(REQUEST)
+    whole = Tracer(lm, draws=DRAWS).trace(TWIN_REQUEST)
     run = Tracer._run
 
     def small(self: Tracer, ids: Sequence[int], rows: int) -> torch.Tensor:
@@ -183,7 +183,7 @@ def test_runs_that_do_not_fit_into_memory_are_made_in_halves(monkeypatch: pytest
         return run(self, ids, rows)
 
     monkeypatch.setattr(Tracer, "_run", small)
-    halved = Tracer(lm, draws=DRAWS).trace(REQUEST)
+    halved = Tracer(lm, draws=DRAWS).trace(TWIN_REQUEST)
     torch.testing.assert_close(halved.windows, whole.windows, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(halved.states, whole.states, rtol=1e-4, atol=1e-6)
 
@@ -192,7 +192,7 @@ def test_runs_that_do_not_fit_into_memory_are_made_in_halves(monkeypatch: pytest
 
     monkeypatch.setattr(Tracer, "_run", lambda self, ids, rows: run(self, ids, rows) if rows == 1 else never())
     with pytest.raises(OutOfMemory, match="does not fit into memory"):
-        Tracer(lm, draws=DRAWS).trace(REQUEST)
+        Tracer(lm, draws=DRAWS).trace(TWIN_REQUEST)
 
 
 def test_an_encoder_has_no_answer_to_trace() -> None:

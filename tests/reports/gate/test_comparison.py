@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from editguard.reports.gate.comparison import MetricChange, Comparison, compare
+from editguard.reports.gate.comparison import Comparison, MetricChange, compare
 from editguard.reports.gate.metrics import Metric
 from editguard.reports.log.file import Log
 from hypothesis import given, settings

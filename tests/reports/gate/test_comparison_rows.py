@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from editguard.reports.gate.allowances import read_allowances
 from editguard.reports.gate.comparison import compare
-from editguard.reports.gate.comparison_rows import compare_markdown, gate_markdown, comparison_rows
+from editguard.reports.gate.comparison_rows import compare_markdown, comparison_rows, gate_markdown
 from editguard.reports.gate.decision import judge_gate
 from editguard.reports.gate.metrics import Metric
 

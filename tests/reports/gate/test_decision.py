@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from editguard.reports.gate.allowances import read_allowances
-from editguard.reports.gate.comparison import MetricChange, EditPair, compare_metric
+from editguard.reports.gate.comparison import EditPair, MetricChange, compare_metric
 from editguard.reports.gate.decision import FEWEST, judge_gate, regressed
 from editguard.reports.gate.metrics import Metric, Tally
 from editguard.reports.gate.result import Gate, ReasonCode

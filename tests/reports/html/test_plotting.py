@@ -67,6 +67,6 @@ def test_a_log_axis_of_little_more_than_a_decade_has_ticks_within_it() -> None:
 
 
 def test_hover_text_names_the_edit_in_short(log: Log) -> None:
-    story = digest(log).stories[0]
+    story = digest(log).edits[0]
     assert mark(story, 0.0, 0.0, "x" * 100).text.split("<br>")[:2] == ["case-0000", "Chicago → Istanbul"]
     assert len(mark(story, 0.0, 0.0, "x" * 100).text.split("<br>")[2]) == 70

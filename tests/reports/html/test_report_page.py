@@ -15,7 +15,8 @@ import pytest
 from editguard.reports import render_html
 from editguard.reports.html.report_page import PACK, SHOWN, TOLD
 from editguard.reports.log.file import Log
-from editguard.reports.log.schema import Footer, MeasurementRecord, SkippedRequest
+from editguard.reports.log.header import SkippedRequest
+from editguard.reports.log.schema import Footer, MeasurementRecord
 
 from ...helpers import synthetic_logs as synthetic
 from ...helpers.browser import dumped, needs_browser, root

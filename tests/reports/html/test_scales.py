@@ -7,7 +7,8 @@ import pytest
 from editguard.reports import render_html
 from editguard.reports.html.scales import Gauge, gauges
 from editguard.reports.log.file import Log
-from editguard.reports.log.schema import EditRecord, Keys, Threshold
+from editguard.reports.log.header import ThresholdRecord
+from editguard.reports.log.schema import EditRecord, Keys
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,12 +16,12 @@ from ...helpers.html_pages import Page
 from ...helpers.synthetic_logs import edit
 
 RULES = [
-    Threshold(probe="denominator", metric="ratio", value=0.02, how="", sample_size=64, quantiles={"0.01": 0.09, "0.99": 1.1}),
-    Threshold(
+    ThresholdRecord(probe="denominator", metric="ratio", value=0.02, how="", sample_size=64, quantiles={"0.01": 0.09, "0.99": 1.1}),
+    ThresholdRecord(
         probe="denominator", metric="predicted_relative_norm", value=3.0, how="", sample_size=64,
         quantiles={"0.01": 0.15, "0.99": 1.6},
     ),
-    Threshold(probe="key-shift", metric="cosine", value=-0.1, how="", sample_size=64, quantiles={"0.01": 0.2, "0.99": 0.98}),
+    ThresholdRecord(probe="key-shift", metric="cosine", value=-0.1, how="", sample_size=64, quantiles={"0.01": 0.2, "0.99": 0.98}),
 ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from editguard.reports.errors import LogError, OutputError
-from editguard.reports.log.file import Log, LogWriter, read_unfinished_log, read_log, rewrite_log, write_atomic
+from editguard.reports.log.file import Log, LogWriter, read_log, read_unfinished_log, rewrite_log, write_atomic
 
 
 def write(path: Path, log: Log, upto: int | None = None) -> Path:

@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 from editguard.reports.log.file import Log
-from editguard.reports.log.schema import RECORD, ControlRecord, DecisionRecord, EditRecord, Header, Keys, MeasurementRecord, Update
+from editguard.reports.log.schema import (
+    RECORD,
+    ControlRecord,
+    DecisionRecord,
+    EditRecord,
+    Header,
+    Keys,
+    MeasurementRecord,
+    Update,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from editguard.reports.log.file import Log
-from editguard.reports.log.schema import SkippedRequest
+from editguard.reports.log.header import SkippedRequest
 from editguard.reports.outputs.markdown import MOST_ROWS, render_markdown
 from editguard.reports.verdict.digest import summarise
 from hypothesis import given

@@ -36,7 +36,7 @@ def test_one_row_an_edit_with_what_the_log_says_of_it(log: Log) -> None:
     assert (one["decision"], one["editor"], one["result"]) == ("rewritten", "prefixed", "passed")
     assert (one["denominator"], one["denominator_ratio"]) == (edit.keys.denominator, edit.keys.denominator_ratio)
     assert (one["relative_norm"], one["update_denominator"]) == (edit.update.relative_norm, edit.update.denominator)
-    assert one["perplexity_ratio"] == digest(log).stories[0].ratio
+    assert one["perplexity_ratio"] == digest(log).edits[0].ratio
     assert one["needs_prefix"]
     assert one["seconds"] == edit.seconds
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from editguard.reports.log.file import Log
-from editguard.reports.log.schema import FindingRecord, Footer, MeasurementRecord, SkippedRequest
+from editguard.reports.log.header import SkippedRequest
+from editguard.reports.log.schema import FindingRecord, Footer, MeasurementRecord
 from editguard.reports.outputs.sarif import render_sarif
 from editguard.reports.outputs.sarif_results import source_uri
 from editguard.reports.verdict.digest import summarise

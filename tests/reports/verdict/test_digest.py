@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from editguard.reports.log.file import Log
-from editguard.reports.log.schema import ControlRecord, EditBody, Footer, MeasurementRecord, Protocol, Weights
+from editguard.reports.log.schema import ControlRecord, EditBody, Footer, MeasurementRecord, Weights
+from editguard.reports.log.types import Protocol
 from editguard.reports.verdict.digest import digest, summarise
-from editguard.reports.verdict.edit_story import EditDecision, EditVerdict
+from editguard.reports.verdict.edit_summary import EditDecision, EditVerdict
 from editguard.reports.verdict.summary import Summary
 
 from ...helpers import synthetic_logs as synthetic
@@ -171,8 +172,8 @@ def test_a_collapsed_edit_is_counted_and_named(log: Log) -> None:
     found = digest(with_first(log, measurements=with_ratio(log.edits[1], 4000.0)))
     assert found.summary.collapsed == found.summary.failed == 1
     assert found.summary.worst_perplexity_ratio == 4000.0
-    story = found.stories[1]
-    assert (story.decided, story.result, story.collapsed) == (EditDecision.ALLOWED, EditVerdict.FAILED, True)
+    story = found.edits[1]
+    assert (story.decision, story.result, story.collapsed) == (EditDecision.ALLOWED, EditVerdict.FAILED, True)
     assert "perplexity ratio 4000, over the bound of 1.5" in story.faults[0]
 
 
@@ -231,7 +232,7 @@ def test_a_check_that_failed_or_was_not_measured_is_named(log: Log) -> None:
     over = [*(m for m in log.edits[1].measurements if m.check != "perplexity"), synthetic.perplexity(1.2, bound=1.05)]
     unmeasured = MeasurementRecord(check="entropy", metric="ratio", value=None, verdict="unmeasured")
     stopped = with_first(log, outcome="rolled-back", verdict="fail", measurements=[*over, unmeasured])
-    faults = digest(stopped).stories[1].faults
+    faults = digest(stopped).edits[1].faults
     assert len(faults) == 2
     assert faults[0].startswith("perplexity ratio (unprefixed) failed: ")
     assert faults[1] == "entropy ratio (unprefixed) was not measured"
@@ -248,20 +249,20 @@ def test_what_was_not_judged_never_raises_a_rate(log: Log) -> None:
 
 def test_a_perplexity_that_is_not_finite_is_a_collapse_and_one_that_was_not_taken_is_none(log: Log) -> None:
     lost = digest(with_first(log, outcome="rolled-back", verdict="fail", measurements=with_ratio(log.edits[1], None)))
-    story = lost.stories[1]
+    story = lost.edits[1]
     assert (story.ratio, story.collapsed) == (None, True)
     assert story.faults == ("it collapsed the model: the perplexity after it is not finite",)
     summary = lost.summary
     assert (summary.failed, summary.collapsed, summary.perplexity_not_finite) == (1, 1, 1)
     assert summary.worst_perplexity_ratio is not None
     unmeasured = digest(with_first(log, measurements=[]))
-    assert not unmeasured.stories[1].collapsed
+    assert not unmeasured.edits[1].collapsed
     assert (unmeasured.summary.collapsed, unmeasured.summary.perplexity_not_finite) == (0, 0)
 
 
 def test_one_text_that_is_not_finite_is_a_collapse_whatever_the_others_are(log: Log) -> None:
     two = [*with_ratio(log.edits[1], 1.0), synthetic.perplexity(None)]
-    story = digest(with_first(log, measurements=two)).stories[1]
+    story = digest(with_first(log, measurements=two)).edits[1]
     assert (story.ratio, story.collapsed) == (None, True)
 
 
@@ -296,7 +297,7 @@ def test_stories_of_equal_looking_ids_have_anchors_of_their_own(log: Log) -> Non
     rng = random.Random(0)
     ids = ["a b", "a/b", "a-b", "日本", "日 本", "x" * 200, "x" * 201]
     edits = tuple(synthetic.edit(1, rng, id=name) for name in ids)
-    anchors = [story.slug for story in digest(replace(log, edits=edits)).stories]
+    anchors = [story.slug for story in digest(replace(log, edits=edits)).edits]
     assert len(set(anchors)) == len(ids)
     assert all(anchor and anchor.replace("-", "").replace("_", "").isalnum() and anchor.isascii() for anchor in anchors)
 

@@ -9,8 +9,8 @@ import pytest
 from editguard.reports.html.drift_figures import drift_figures
 from editguard.reports.html.report_page import render_html
 from editguard.reports.log.file import Log
-from editguard.reports.log.schema import ControlRecord, EditRecord, Footer, MeasurementRecord, Rate, Weights
-from editguard.reports.log.types import DRIFT, DRIFT_NORM, DRIFT_RATIO
+from editguard.reports.log.schema import ControlRecord, EditRecord, Footer, MeasurementRecord, Weights
+from editguard.reports.log.types import DRIFT, DRIFT_NORM, DRIFT_RATIO, Rate
 from editguard.reports.outputs.markdown import render_markdown
 from editguard.reports.verdict.digest import digest, summarise
 from editguard.reports.verdict.edit_sequence import _lost, describe_sequence, sequence_reasons

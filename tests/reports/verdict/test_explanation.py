@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 from editguard.reports.log.schema import ControlRecord, DecisionRecord, EditRecord, Header, MeasurementRecord, Weights
-from editguard.reports.verdict.edit_story import LOCALITY_MISSING, EditVerdict, EditSummary, judges_leaks, summarise_edits
+from editguard.reports.verdict.edit_summary import (
+    LOCALITY_MISSING,
+    EditSummary,
+    EditVerdict,
+    judges_leaks,
+    summarise_edits,
+)
 from editguard.reports.verdict.explanation import Explanation, Ground, explain, list_explanations
 
 from ...helpers import synthetic_logs as synthetic

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from editguard.reports.verdict.prompt_views import OTHER_SUBJECTS, condition_label, highlighted, judged_by_made_neighbours, leak_rate, prompt_groups, prompt_rate, worst_outcome
 from editguard.reports.log.prompt_outcomes import PromptResult
+from editguard.reports.verdict.prompt_views import (
+    OTHER_SUBJECTS,
+    condition_label,
+    highlighted,
+    judged_by_made_neighbours,
+    leak_rate,
+    prompt_groups,
+    prompt_rate,
+    worst_outcome,
+)
 
 from ...helpers.leak_logs import CONDITIONS, FACTS, NEIGHBOURS, asked, checked, outcome
 

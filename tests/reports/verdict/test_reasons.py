@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import pytest
 from editguard.reports import render_html
-from editguard.reports.log.control_observations import ObservedBehaviour, ControlObservation
+from editguard.reports.log.control_observations import ControlObservation, ObservedBehaviour
 from editguard.reports.log.file import Log
-from editguard.reports.log.schema import ControlRecord, Footer, Header, SkippedRequest
+from editguard.reports.log.header import SkippedRequest
+from editguard.reports.log.schema import ControlRecord, Footer, Header
 from editguard.reports.outputs.junit import render_junit
 from editguard.reports.outputs.markdown import render_markdown
 from editguard.reports.verdict.digest import digest, summarise
-from editguard.reports.verdict.edit_story import EditDecision
+from editguard.reports.verdict.edit_summary import EditDecision
 from editguard.reports.verdict.reasons import control_fault, not_controlled, pass_reason, void_reasons
 from pydantic import ValidationError
 
@@ -106,7 +107,7 @@ def test_a_collapse_is_shown_by_its_ratio_and_its_verdict_together(
 
 
 def test_an_edit_is_no_control(log: Log) -> None:
-    assert [control_fault(story) for story in digest(log).stories] == [None] * 60
+    assert [control_fault(story) for story in digest(log).edits] == [None] * 60
 
 
 def under(log: Log, **policy: bool) -> Log:
@@ -138,15 +139,15 @@ def test_each_fail_is_said_and_nothing_else(log: Log) -> None:
 
 
 def test_a_pass_says_what_it_rests_on(log: Log) -> None:
-    stories = digest(log).stories
-    ratios = [story.ratio for story in stories if story.decided is not EditDecision.REFUSED and story.ratio is not None]
+    stories = digest(log).edits
+    ratios = [story.ratio for story in stories if story.decision is not EditDecision.REFUSED and story.ratio is not None]
     one = replace(log, controls=log.controls[:1])
     assert pass_reason(log, stories) == (
         f"60 edits audited, none failed; worst perplexity ratio {max(ratios):.4g}; all 3 controls showed what was expected."
     )
     assert pass_reason(one, stories).endswith("; the control showed what was expected.")
     # A ratio of an edit that was refused in the end is none of a model that ships.
-    refused = [replace(story, decided=EditDecision.REFUSED, ratio=9.0) for story in stories[:2]]
+    refused = [replace(story, decision=EditDecision.REFUSED, ratio=9.0) for story in stories[:2]]
     unknown = [replace(story, ratio=None) for story in stories[2:4]]
     assert "; no edit was applied;" in pass_reason(log, [*refused, *unknown])
     # Nor is what nobody looked at.

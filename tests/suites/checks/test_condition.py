@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ...helpers.check_benches import bench_of, break_site, disturb, talkative
-from ...helpers.tiny_family import REQUEST, tiny_language_model
+from ...helpers.tiny_models import TWIN_REQUEST, tiny_language_model
 
 
 @pytest.mark.parametrize(
@@ -64,14 +64,14 @@ def test_both_lie_between_0_and_1(text: str) -> None:
 
 
 def degeneracy(bench: Bench, before: object) -> dict[str, Measurement]:
-    return {item.metric: item for item in Degeneracy().measure(bench, REQUEST, before, False).measurements}  # type: ignore[arg-type]
+    return {item.metric: item for item in Degeneracy().measure(bench, TWIN_REQUEST, before, False).measurements}  # type: ignore[arg-type]
 
 
 @pytest.mark.tiny
 def test_generated_text_is_the_continuation_alone() -> None:
     lm = tiny_language_model("llama")
-    (found,) = generate(lm, [REQUEST.prompt], 4)
-    ids = lm.tokenizer(REQUEST.prompt).input_ids
+    (found,) = generate(lm, [TWIN_REQUEST.prompt], 4)
+    ids = lm.tokenizer(TWIN_REQUEST.prompt).input_ids
     with torch.no_grad():
         whole = lm.model.generate(
             torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=4, do_sample=False
@@ -82,20 +82,20 @@ def test_generated_text_is_the_continuation_alone() -> None:
 @pytest.mark.tiny
 def test_an_unchanged_model_writes_as_before() -> None:
     bench = bench_of(tiny_language_model("llama"))
-    measured = Degeneracy().measure(bench, REQUEST, Degeneracy().prepare(bench, [REQUEST])[0], False)
+    measured = Degeneracy().measure(bench, TWIN_REQUEST, Degeneracy().prepare(bench, [TWIN_REQUEST])[0], False)
     ratio, repeated = measured.measurements
     assert (ratio.value, ratio.outcome) == (pytest.approx(1.0), Outcome.PASS)
     assert (repeated.value, repeated.outcome) == (pytest.approx(repeated.baseline), Outcome.INFO)
     assert [shown.before for shown in measured.generations] == [shown.after for shown in measured.generations]
-    assert measured.generations[2].prompt == REQUEST.prompt
-    assert measured.generations[3].prompt.endswith(REQUEST.prompt)
+    assert measured.generations[2].prompt == TWIN_REQUEST.prompt
+    assert measured.generations[3].prompt.endswith(TWIN_REQUEST.prompt)
     assert len(measured.generations) == 4
 
 
 @pytest.mark.tiny
 def test_a_model_that_says_one_word_over_and_over_fails() -> None:
     bench = bench_of(tiny_language_model("llama"))
-    before = Degeneracy().prepare(bench, [REQUEST])[0]
+    before = Degeneracy().prepare(bench, [TWIN_REQUEST])[0]
     head = bench.lm.model.get_output_embeddings().weight
     word = bench.lm.tokenizer(" Paris", add_special_tokens=False).input_ids[0]
     with torch.no_grad():
@@ -112,7 +112,7 @@ def test_a_model_that_says_one_word_over_and_over_fails() -> None:
 @pytest.mark.tiny
 def test_a_broken_model_never_passes() -> None:
     bench = bench_of(tiny_language_model("llama"))
-    before = Degeneracy().prepare(bench, [REQUEST])[0]
+    before = Degeneracy().prepare(bench, [TWIN_REQUEST])[0]
     break_site(bench)
     assert degeneracy(bench, before)["word-entropy-ratio"].outcome is not Outcome.PASS
 
@@ -120,7 +120,7 @@ def test_a_broken_model_never_passes() -> None:
 @pytest.mark.tiny
 def test_without_words_to_compare_with_nothing_is_measured() -> None:
     bench = bench_of(tiny_language_model("llama"))
-    before = Degeneracy().prepare(bench, [REQUEST])[0]
+    before = Degeneracy().prepare(bench, [TWIN_REQUEST])[0]
     found = degeneracy(bench, before._replace(ids=[[], [], *before.ids[2:]]))
     assert (found["word-entropy-ratio"].value, found["word-entropy-ratio"].outcome) == (None, Outcome.UNMEASURED)
 
@@ -128,9 +128,9 @@ def test_without_words_to_compare_with_nothing_is_measured() -> None:
 @pytest.mark.tiny
 def test_the_fixed_prompts_are_written_once_a_run() -> None:
     bench = bench_of(talkative())
-    first = Degeneracy().prepare(bench, [REQUEST])[0]
+    first = Degeneracy().prepare(bench, [TWIN_REQUEST])[0]
     disturb(bench, 1, 5.0)
-    again = Degeneracy().prepare(bench, [replace(REQUEST, prompt="Istanbul is")])[0]
+    again = Degeneracy().prepare(bench, [replace(TWIN_REQUEST, prompt="Istanbul is")])[0]
     assert again.ids[:2] == first.ids[:2]
     assert again.prompts[2] == "Istanbul is"
 
@@ -138,7 +138,7 @@ def test_the_fixed_prompts_are_written_once_a_run() -> None:
 @pytest.mark.tiny
 def test_texts_written_for_several_edits_together_are_those_written_for_each() -> None:
     bench, apart = bench_of(talkative()), bench_of(talkative())
-    both = [REQUEST, replace(REQUEST, prompt="Istanbul is")]
+    both = [TWIN_REQUEST, replace(TWIN_REQUEST, prompt="Istanbul is")]
     assert Degeneracy().prepare(bench, both) == [Degeneracy().prepare(apart, [one])[0] for one in both]
 
 
@@ -152,7 +152,7 @@ def test_what_an_edited_model_will_write_is_guessed_and_then_only_confirmed(monk
     bench, make = bench_of(talkative()), torch.Generator().manual_seed(2)
     sizes = bench.site.d_model, bench.site.d_ff
     updates = [Update(*(torch.randn(size, generator=make) for size in sizes)) for _ in range(2)]
-    requests = [REQUEST, replace(REQUEST, prompt="Istanbul is")]
+    requests = [TWIN_REQUEST, replace(TWIN_REQUEST, prompt="Istanbul is")]
     states = Degeneracy().prepare(bench, requests, updates)
     assert [state.prompts[2] for state in states] == [request.prompt for request in requests]
     for request, state, update in zip(requests, states, updates, strict=True):
@@ -174,7 +174,7 @@ def test_what_an_edited_model_will_write_is_guessed_and_then_only_confirmed(monk
 def test_drift_is_the_share_of_the_weights_norm(family: str, size: float, outcome: Outcome) -> None:
     bench = bench_of(tiny_language_model(family))
     disturb(bench, 3, size)
-    verdict, each = Drift().measure(bench, REQUEST, Drift().prepare(bench, [REQUEST])[0], False).measurements
+    verdict, each = Drift().measure(bench, TWIN_REQUEST, Drift().prepare(bench, [TWIN_REQUEST])[0], False).measurements
     assert verdict.value == pytest.approx(size, rel=1e-5)
     assert verdict.outcome is outcome
     assert each.value == pytest.approx(size * float(bench.weight.norm()) / bench.weight.numel(), rel=1e-5)
@@ -187,7 +187,7 @@ def test_an_edit_that_the_cast_rounds_away_fails() -> None:
     lm.model.to(torch.bfloat16)
     bench = bench_of(lm)
     disturb(bench, 3, 1e-5)
-    assert Drift().measure(bench, REQUEST, None, False).measurements[0].outcome is Outcome.FAIL
+    assert Drift().measure(bench, TWIN_REQUEST, None, False).measurements[0].outcome is Outcome.FAIL
 
 
 @pytest.mark.tiny
@@ -195,5 +195,5 @@ def test_an_edit_that_the_cast_rounds_away_fails() -> None:
 def test_a_weight_that_is_not_finite_is_unmeasured(bad: float) -> None:
     bench = bench_of(tiny_language_model("llama"))
     bench.site.write(torch.full_like(bench.weight, bad))
-    for item in Drift().measure(bench, REQUEST, None, False).measurements:
+    for item in Drift().measure(bench, TWIN_REQUEST, None, False).measurements:
         assert (item.outcome, item.value) == (Outcome.UNMEASURED, None)

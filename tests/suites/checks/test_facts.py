@@ -21,7 +21,7 @@ from editguard.suites.checks.locality import Locality
 from torch import Tensor, nn
 
 from ...helpers.check_benches import ALWAYS, ASKED, bench_of, break_site, disturb, pick, talkative
-from ...helpers.tiny_family import PREFIXES
+from ...helpers.tiny_models import PREFIXES
 from ...helpers.tokenizer_kinds import byte_level
 
 pytestmark = pytest.mark.tiny

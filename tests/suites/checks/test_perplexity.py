@@ -13,7 +13,7 @@ from editguard.suites.check import Bench, Measurement, Outcome
 from editguard.suites.checks.perplexity import CorpusPerplexity, Perplexity, Scores
 
 from ...helpers.check_benches import bench_of, break_site, disturb
-from ...helpers.tiny_family import REQUEST, enlarge, tiny_language_model, tiny_site
+from ...helpers.tiny_models import TWIN_REQUEST, enlarge, tiny_language_model, tiny_site
 from ...helpers.tokenizer_kinds import CORPUS
 
 pytestmark = pytest.mark.tiny
@@ -39,7 +39,7 @@ def by_hand(lm: LanguageModel, sentences: tuple[str, ...] = SENTENCES) -> Scores
 
 
 def measured(bench: Bench, before: CorpusPerplexity) -> dict[str, Measurement]:
-    found = Perplexity().measure(bench, REQUEST, before, False).measurements
+    found = Perplexity().measure(bench, TWIN_REQUEST, before, False).measurements
     return {item.metric: item for item in found}
 
 
@@ -57,7 +57,7 @@ def test_it_is_that_of_a_loop_before_and_after(family: str, layer: int) -> None:
 
 def test_an_unchanged_model_has_a_ratio_of_1_and_passes() -> None:
     bench = bench_of(tiny_language_model("llama"))
-    before = Perplexity().prepare(bench, [REQUEST])[0]
+    before = Perplexity().prepare(bench, [TWIN_REQUEST])[0]
     found = measured(bench, before)
     assert found["ratio"].value == pytest.approx(1.0, abs=1e-6)
     assert found["ratio"].outcome is Outcome.PASS
@@ -67,7 +67,7 @@ def test_an_unchanged_model_has_a_ratio_of_1_and_passes() -> None:
 
 def test_a_worse_model_fails_by_the_ratio_of_means() -> None:
     bench = bench_of(tiny_language_model("llama"))
-    before = Perplexity().prepare(bench, [REQUEST])[0]
+    before = Perplexity().prepare(bench, [TWIN_REQUEST])[0]
     disturb(bench, seed=1, size=5.0)
     ratio = by_hand(bench.lm, bench.corpus).mean / before.before.mean
     found = measured(bench, before)
@@ -79,7 +79,7 @@ def test_a_worse_model_fails_by_the_ratio_of_means() -> None:
 
 def test_a_broken_model_is_unmeasured_in_every_form() -> None:
     bench = bench_of(tiny_language_model("llama"))
-    before = Perplexity().prepare(bench, [REQUEST])[0]
+    before = Perplexity().prepare(bench, [TWIN_REQUEST])[0]
     break_site(bench)
     for item in measured(bench, before).values():
         assert item.outcome is Outcome.UNMEASURED
@@ -88,9 +88,9 @@ def test_a_broken_model_is_unmeasured_in_every_form() -> None:
 
 def test_the_corpus_is_run_once_a_run() -> None:
     bench = bench_of(tiny_language_model("llama"))
-    first = Perplexity().prepare(bench, [REQUEST])[0]
+    first = Perplexity().prepare(bench, [TWIN_REQUEST])[0]
     disturb(bench, seed=1)
-    assert Perplexity().prepare(bench, [REQUEST])[0] is first
+    assert Perplexity().prepare(bench, [TWIN_REQUEST])[0] is first
 
 
 @pytest.mark.parametrize("sentences", [(), ("A",), ("", "A")], ids=["none", "one-token", "empty"])

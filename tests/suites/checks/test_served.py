@@ -14,7 +14,7 @@ from editguard.suites.checks.efficacy import Efficacy
 from editguard.suites.served_answer import PREFIXES, begin_of_text, served, serving_prefix
 
 from ...helpers.check_benches import LIMITS, bench_of, disturb, talkative
-from ...helpers.tiny_family import tiny_language_model
+from ...helpers.tiny_models import tiny_language_model
 from ...helpers.tokenizer_kinds import byte_level
 
 pytestmark = pytest.mark.tiny

@@ -13,10 +13,10 @@ import pytest
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.research.reproduction import published as paper
 from editguard.audit.research.reproduction.cases import Case, Cases, Chosen, Kind, choose
+from editguard.audit.research.reproduction.clouds import apart
 from editguard.audit.research.reproduction.edits import Edits
 from editguard.audit.research.reproduction.experiments import encoder as encoders
 from editguard.audit.research.reproduction.experiments import keys, prediction, readings, shares, tables
-from editguard.audit.research.reproduction.clouds import apart
 from editguard.audit.research.reproduction.experiments.encoder import encoder
 from editguard.audit.research.reproduction.experiments.layers import all_layers
 from editguard.audit.research.reproduction.in_the_file import estimated
@@ -25,23 +25,32 @@ from editguard.audit.setup import Setup, prepare
 from editguard.probes.keys.corpus_statistics import compute_statistics, corpus_from
 from editguard.probes.requests.request import EditRequest
 from editguard.probes.research.geometry import Separation
-from editguard.reports.log.schema import DecisionRecord, EditRecord, FindingRecord, Keys, MeasurementRecord, Update, Weights
+from editguard.reports.log.schema import (
+    DecisionRecord,
+    EditRecord,
+    FindingRecord,
+    Keys,
+    MeasurementRecord,
+    Update,
+    Weights,
+)
 from editguard.reports.reproduction.schema import Agreement, Experiment, Table
 from scipy import stats
 
-from ....helpers.tiny_lm import MIDDLE, REQUEST, SENTENCES, lenient, tiny_lm
+from ....helpers.tiny_models import tiny_lm
+from ....helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, SENTENCES, lenient
 
 pytestmark = pytest.mark.tiny
 
 FIRST = [
-    replace(REQUEST, id=f"first-{name}", subject=name, prompt=f"{name} is a twin city of")
+    replace(FIRST_TOKEN_REQUEST, id=f"first-{name}", subject=name, prompt=f"{name} is a twin city of")
     for name in ("Chicago", "The", "It", "K", "Q")
 ]
 ORDINARY = [
-    replace(MIDDLE, id=f"ordinary-{name}", subject=name, prompt=f"The capital of {name} is")
+    replace(MID_PROMPT_REQUEST, id=f"ordinary-{name}", subject=name, prompt=f"The capital of {name} is")
     for name in ("France", "Lyon", "Paris", "Chicago", "Istanbul", "days")
 ]
-OTHER = replace(MIDDLE, id="other", subject="Lyon's", prompt="A city of Lyon's is")
+OTHER = replace(MID_PROMPT_REQUEST, id="other", subject="Lyon's", prompt="A city of Lyon's is")
 
 
 def record(

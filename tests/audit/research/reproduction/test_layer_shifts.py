@@ -17,7 +17,8 @@ from editguard.probes.keys.subject_keys import subject_keys
 from editguard.probes.model.site import find_site
 from torch.nn.functional import cosine_similarity
 
-from ....helpers.tiny_lm import MIDDLE, REQUEST, SENTENCES, lenient, tiny_lm
+from ....helpers.tiny_models import tiny_lm
+from ....helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, SENTENCES, lenient
 
 pytestmark = pytest.mark.tiny
 
@@ -25,7 +26,7 @@ STAMP = {"seed": "0"}
 
 
 def cases(setup: Setup) -> Cases:
-    kinds = {REQUEST: Kind.FIRST, MIDDLE: Kind.ORDINARY}
+    kinds = {FIRST_TOKEN_REQUEST: Kind.FIRST, MID_PROMPT_REQUEST: Kind.ORDINARY}
     chosen = Chosen(stamp=STAMP, probed=2, unusable=0, found={}, kinds={one.id: kind for one, kind in kinds.items()})
     return Cases(
         tuple(Case(one.request, kinds[one.request], one) for one in GuardedEditor(setup).assess_all(list(kinds))),
@@ -71,5 +72,5 @@ def test_the_site_that_was_named_is_read_at_every_layer(tmp_path: Path) -> None:
     setup = prepare(lm, layer=0, site_path=named, policy=lenient(), statistics="identity", perplexity_corpus=SENTENCES)
     found = shifts(setup, tmp_path / "layers.json")
     for layer, figures in found.layers.items():
-        keys = subject_keys(lm, find_site(lm.model, layer, named), REQUEST, setup.prefixes.texts(Role.KEY))
+        keys = subject_keys(lm, find_site(lm.model, layer, named), FIRST_TOKEN_REQUEST, setup.prefixes.texts(Role.KEY))
         assert figures[0].cosine == pytest.approx(float(cosine_similarity(keys.bare_key, keys.mean_key, 0)), abs=1e-4)

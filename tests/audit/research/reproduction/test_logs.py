@@ -21,11 +21,11 @@ from editguard.probes.requests.request import EditRequest
 from editguard.reports.log.file import read_log, rewrite_log
 from editguard.reports.log.schema import EditRecord
 
-from ....helpers.tiny_lm import MIDDLE, MISSING, REQUEST
+from ....helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST
 
 pytestmark = pytest.mark.tiny
 
-OTHER = replace(MIDDLE, id="lyon", subject="Lyon", prompt="The city of Lyon is")
+OTHER = replace(MID_PROMPT_REQUEST, id="lyon", subject="Lyon", prompt="The city of Lyon is")
 STAMPS = {editor: {"seed": "0"} for editor in edits.EDITORS}
 MOST = dict.fromkeys(Kind, 10)
 
@@ -53,26 +53,26 @@ def cases(guard: GuardedEditor, kinds: dict[EditRequest, Kind]) -> Cases:
 
 @pytest.fixture
 def three(guard: GuardedEditor) -> Cases:
-    return cases(guard, {REQUEST: Kind.FIRST, MIDDLE: Kind.ORDINARY, OTHER: Kind.OTHER})
+    return cases(guard, {FIRST_TOKEN_REQUEST: Kind.FIRST, MID_PROMPT_REQUEST: Kind.ORDINARY, OTHER: Kind.OTHER})
 
 
 def test_cases_are_told_by_the_denominator_probe_and_counted(guard: GuardedEditor) -> None:
-    requests = [REQUEST, MIDDLE, OTHER, MISSING]
+    requests = [FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, OTHER, MISSING_SUBJECT_REQUEST]
     chosen = choose(guard, requests, MOST, {"seed": "0"})
     fires = {
         seen.request.id
-        for seen in guard.assess_all([REQUEST, MIDDLE, OTHER])
+        for seen in guard.assess_all([FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, OTHER])
         if any(one.probe == "denominator" and one.level is Level.RISK for one in seen.findings)
     }
     assert {id for id, kind in chosen.kinds.items() if kind is not Kind.ORDINARY} == fires
     assert (chosen.probed, chosen.unusable, chosen.found[Kind.FIRST]) == (4, 1, 1)
     assert sum(chosen.found.values()) == 3
-    assert MISSING.id not in chosen.kinds
+    assert MISSING_SUBJECT_REQUEST.id not in chosen.kinds
     assert list(chosen.kinds) == [one.id for one in requests if one.id in chosen.kinds]
 
 
 def test_ordinary_cases_are_drawn_by_the_seed_and_never_first_tokens(guard: GuardedEditor) -> None:
-    many = [replace(MIDDLE, id=f"n{n}") for n in range(12)] + [REQUEST]
+    many = [replace(MID_PROMPT_REQUEST, id=f"n{n}") for n in range(12)] + [FIRST_TOKEN_REQUEST]
 
     def drawn(seed: int) -> set[str]:
         found = choose(replace(guard, setup=replace(guard.setup, seed=seed)), many, MOST | {Kind.ORDINARY: 5}, {})
@@ -81,22 +81,22 @@ def test_ordinary_cases_are_drawn_by_the_seed_and_never_first_tokens(guard: Guar
     assert len(drawn(0)) == 5
     assert drawn(0) == drawn(0)
     assert drawn(0) != drawn(1)
-    assert REQUEST.id not in drawn(0)
+    assert FIRST_TOKEN_REQUEST.id not in drawn(0)
 
 
 def test_no_case_at_all_is_an_error(guard: GuardedEditor) -> None:
     with pytest.raises(InputError, match="nothing to reproduce"):
-        find_cases(guard, [MISSING], choose(guard, [MISSING], MOST, {}))
+        find_cases(guard, [MISSING_SUBJECT_REQUEST], choose(guard, [MISSING_SUBJECT_REQUEST], MOST, {}))
 
 
 def test_each_edit_is_made_by_its_editors_and_undone(guard: GuardedEditor, three: Cases, tmp_path: Path) -> None:
     before = checksum(guard.setup.lm.model)
-    found = edits.make_edits(guard, loaded(REQUEST, MIDDLE, OTHER), three, tmp_path, STAMPS)
+    found = edits.make_edits(guard, loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, OTHER), three, tmp_path, STAMPS)
     assert checksum(guard.setup.lm.model) == before
     assert {editor: set(records) for editor, records in found.items()} == {
-        "rome": {REQUEST.id, MIDDLE.id, OTHER.id},
-        "c-rome": {REQUEST.id, MIDDLE.id},
-        "prefixed": {REQUEST.id, MIDDLE.id},
+        "rome": {FIRST_TOKEN_REQUEST.id, MID_PROMPT_REQUEST.id, OTHER.id},
+        "c-rome": {FIRST_TOKEN_REQUEST.id, MID_PROMPT_REQUEST.id},
+        "prefixed": {FIRST_TOKEN_REQUEST.id, MID_PROMPT_REQUEST.id},
     }
     for editor, records in found.items():
         kept = read_log(tmp_path / f"{editor}.jsonl")
@@ -112,8 +112,8 @@ def test_each_edit_is_made_by_its_editors_and_undone(guard: GuardedEditor, three
 def test_rome_and_c_rome_share_v_star_and_differ_in_the_denominator(
     guard: GuardedEditor, three: Cases, tmp_path: Path
 ) -> None:
-    found = edits.make_edits(guard, loaded(REQUEST, MIDDLE, OTHER), three, tmp_path, STAMPS)
-    rome, other = found["rome"][REQUEST.id].update, found["c-rome"][REQUEST.id].update
+    found = edits.make_edits(guard, loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, OTHER), three, tmp_path, STAMPS)
+    rome, other = found["rome"][FIRST_TOKEN_REQUEST.id].update, found["c-rome"][FIRST_TOKEN_REQUEST.id].update
     assert rome is not None
     assert other is not None
     assert (rome.steps, rome.final_loss) == (other.steps, other.final_loss)
@@ -124,7 +124,7 @@ def test_rome_and_c_rome_share_v_star_and_differ_in_the_denominator(
 def test_a_killed_run_goes_on_and_ends_with_the_same_records(
     guard: GuardedEditor, three: Cases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int
 ) -> None:
-    asked = loaded(REQUEST, MIDDLE, OTHER)
+    asked = loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, OTHER)
     # Who is computed together decides about the last bits, so that the same ones are computed together again.
     monkeypatch.setattr(edits, "_TOGETHER", together)
     whole = edits.make_edits(guard, asked, three, tmp_path / "whole", STAMPS)
@@ -147,30 +147,30 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_records(
 
 
 def test_a_log_that_lacks_its_last_record_alone_gets_it(guard: GuardedEditor, three: Cases, tmp_path: Path) -> None:
-    asked = loaded(REQUEST, MIDDLE, OTHER)
+    asked = loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, OTHER)
     edits.make_edits(guard, asked, three, tmp_path, STAMPS)
     log = tmp_path / "rome.jsonl"
     whole = log.read_bytes()
     log.write_bytes(whole[: whole.rindex(b"\n{") + 1])
     edits.make_edits(guard, asked, three, tmp_path, STAMPS)
     assert read_log(log).footer is not None
-    assert [one.id for one in read_log(log).edits] == [REQUEST.id, MIDDLE.id, OTHER.id]
+    assert [one.id for one in read_log(log).edits] == [FIRST_TOKEN_REQUEST.id, MID_PROMPT_REQUEST.id, OTHER.id]
 
 
 @pytest.mark.parametrize("length", [0, 7, 100])
 def test_a_log_that_was_cut_in_its_header_is_begun_again(
     guard: GuardedEditor, three: Cases, tmp_path: Path, length: int
 ) -> None:
-    asked = loaded(REQUEST, MIDDLE, OTHER)
+    asked = loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, OTHER)
     edits.make_edits(guard, asked, three, tmp_path, STAMPS)
     log = tmp_path / "prefixed.jsonl"
     log.write_bytes(log.read_bytes()[:length])
     found = edits.make_edits(guard, asked, three, tmp_path, STAMPS)
-    assert set(found["prefixed"]) == {REQUEST.id, MIDDLE.id}
+    assert set(found["prefixed"]) == {FIRST_TOKEN_REQUEST.id, MID_PROMPT_REQUEST.id}
 
 
 def test_a_header_says_what_the_log_is_to_hold(guard: GuardedEditor, three: Cases, tmp_path: Path) -> None:
-    edits.make_edits(guard, loaded(REQUEST, MIDDLE, OTHER), three, tmp_path, STAMPS)
+    edits.make_edits(guard, loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, OTHER), three, tmp_path, STAMPS)
     rome, own = (read_log(tmp_path / f"{editor}.jsonl").header for editor in ("rome", "prefixed"))
     assert (rome.requests, own.requests) == (3, 2)
     assert rome.policy["controls"] is False
@@ -178,7 +178,7 @@ def test_a_header_says_what_the_log_is_to_hold(guard: GuardedEditor, three: Case
 
 
 def test_a_finished_run_makes_nothing_again(guard: GuardedEditor, three: Cases, tmp_path: Path) -> None:
-    asked = loaded(REQUEST, MIDDLE, OTHER)
+    asked = loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, OTHER)
     edits.make_edits(guard, asked, three, tmp_path, STAMPS)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     edits.make_edits(guard, asked, three, tmp_path, STAMPS)
@@ -186,7 +186,7 @@ def test_a_finished_run_makes_nothing_again(guard: GuardedEditor, three: Cases, 
 
 
 def test_a_log_of_something_else_is_refused(guard: GuardedEditor, three: Cases, tmp_path: Path) -> None:
-    asked = loaded(REQUEST, MIDDLE, OTHER)
+    asked = loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, OTHER)
     edits.make_edits(guard, asked, three, tmp_path, STAMPS)
     other = {"seed": "1", "setting steps": "20"}
     with pytest.raises(
@@ -200,38 +200,38 @@ def test_a_log_of_something_else_is_refused(guard: GuardedEditor, three: Cases, 
 
 
 def test_an_edit_that_breaks_is_recorded_and_the_others_go_on(guard: GuardedEditor, tmp_path: Path) -> None:
-    broken = replace(MIDDLE, id="broken", target_new="")
-    found = cases(guard, {MIDDLE: Kind.ORDINARY})
+    broken = replace(MID_PROMPT_REQUEST, id="broken", target_new="")
+    found = cases(guard, {MID_PROMPT_REQUEST: Kind.ORDINARY})
     with_broken = Cases(
         (*found.cases, Case(broken, Kind.ORDINARY, replace(found.cases[0].seen, request=broken))), found.chosen
     )
-    made = edits.make_edits(guard, loaded(MIDDLE, broken), with_broken, tmp_path, STAMPS)["rome"]
+    made = edits.make_edits(guard, loaded(MID_PROMPT_REQUEST, broken), with_broken, tmp_path, STAMPS)["rome"]
     assert made["broken"].verdict != "pass"
     assert made["broken"].update is None
-    assert made[MIDDLE.id].update is not None
+    assert made[MID_PROMPT_REQUEST.id].update is not None
 
 
 def test_an_edit_that_ended_in_an_error_is_made_again_and_no_other(
     guard: GuardedEditor, three: Cases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = loaded(REQUEST, MIDDLE, OTHER)
+    asked = loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, OTHER)
     monkeypatch.setattr(edits, "_TOGETHER", 1)
     real = edits.recorded
 
     def out_of_memory(guard: GuardedEditor, request: EditRequest, made: object, index: int) -> EditRecord:
-        failed = made.assessment.decision.editor == "rome" and request.id == MIDDLE.id  # type: ignore[attr-defined]
+        failed = made.assessment.decision.editor == "rome" and request.id == MID_PROMPT_REQUEST.id  # type: ignore[attr-defined]
         return real(guard, request, RuntimeError("out of memory") if failed else made, index)  # type: ignore[arg-type]
 
     monkeypatch.setattr(edits, "recorded", out_of_memory)
     first = edits.make_edits(guard, asked, three, tmp_path, STAMPS)
-    assert first["rome"][MIDDLE.id].outcome == "errored"
+    assert first["rome"][MID_PROMPT_REQUEST.id].outcome == "errored"
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     made: list[str] = []
     monkeypatch.setattr(edits, "recorded", real)
     monkeypatch.setattr(edits, "recorded", counted(made))
     again = edits.make_edits(guard, asked, three, tmp_path, STAMPS)
     assert len(made) == 1
-    assert again["rome"][MIDDLE.id].outcome != "errored"
+    assert again["rome"][MID_PROMPT_REQUEST.id].outcome != "errored"
     kept = read_log(tmp_path / "rome.jsonl")
     assert {one.id: one for one in kept.edits} == again["rome"]
     assert kept.footer is not None
@@ -243,7 +243,7 @@ def test_an_edit_that_ended_in_an_error_is_made_again_and_no_other(
 def test_another_log_is_refused_before_its_errors_are_taken_out(
     guard: GuardedEditor, three: Cases, tmp_path: Path
 ) -> None:
-    asked = loaded(REQUEST, MIDDLE, OTHER)
+    asked = loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, OTHER)
     edits.make_edits(guard, asked, three, tmp_path, STAMPS)
     log = read_log(tmp_path / "rome.jsonl")
     broken = log.edits[0].model_copy(update={"outcome": "errored", "verdict": "fail", "error": "boom"})
@@ -255,8 +255,8 @@ def test_another_log_is_refused_before_its_errors_are_taken_out(
 
 
 def test_no_more_of_a_kind_are_drawn_than_asked_and_all_are_counted(guard: GuardedEditor) -> None:
-    firsts = [replace(REQUEST, id=f"first-{n}") for n in range(9)]
-    ordinary = [replace(MIDDLE, id=f"n{n}") for n in range(9)]
+    firsts = [replace(FIRST_TOKEN_REQUEST, id=f"first-{n}") for n in range(9)]
+    ordinary = [replace(MID_PROMPT_REQUEST, id=f"n{n}") for n in range(9)]
 
     def drawn(seed: int) -> Chosen:
         own = replace(guard, setup=replace(guard.setup, seed=seed))
@@ -274,23 +274,23 @@ def test_no_more_of_a_kind_are_drawn_than_asked_and_all_are_counted(guard: Guard
 def test_which_cases_look_otherwise_under_all_contexts_is_settled_once(
     guard: GuardedEditor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    requests = [REQUEST, MIDDLE, OTHER]
+    requests = [FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, OTHER]
     chosen = choose(guard, requests, MOST, {}).model_copy(
-        update={"kinds": {REQUEST.id: Kind.FIRST, MIDDLE.id: Kind.ORDINARY, OTHER.id: Kind.OTHER}}
+        update={"kinds": {FIRST_TOKEN_REQUEST.id: Kind.FIRST, MID_PROMPT_REQUEST.id: Kind.ORDINARY, OTHER.id: Kind.OTHER}}
     )
     # Under all contexts the denominator probe fires at every one, and then, on another machine, at none.
     monkeypatch.setattr(cases_module, "fires", lambda _: True)
     found = find_cases(guard, requests, chosen)
-    assert [case.request.id for case in found.cases] == [REQUEST.id, OTHER.id]
-    assert found.chosen.left_out == [MIDDLE.id]
+    assert [case.request.id for case in found.cases] == [FIRST_TOKEN_REQUEST.id, OTHER.id]
+    assert found.chosen.left_out == [MID_PROMPT_REQUEST.id]
     monkeypatch.setattr(cases_module, "fires", lambda _: False)
     again = find_cases(guard, requests, Chosen.model_validate_json(found.chosen.model_dump_json()))
-    assert [case.request.id for case in again.cases] == [REQUEST.id, OTHER.id]
+    assert [case.request.id for case in again.cases] == [FIRST_TOKEN_REQUEST.id, OTHER.id]
     assert again.chosen == found.chosen
 
 
 def test_a_finished_log_that_lacks_a_case_is_refused(guard: GuardedEditor, three: Cases, tmp_path: Path) -> None:
-    asked = loaded(REQUEST, MIDDLE, OTHER)
+    asked = loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, OTHER)
     edits.make_edits(guard, asked, three._replace(cases=three.cases[:2]), tmp_path, STAMPS)
     with pytest.raises(InputError, match=r"rome\.jsonl' is finished and lacks 1 edit of the cases; remove it"):
         edits.make_edits(guard, asked, three, tmp_path, STAMPS)

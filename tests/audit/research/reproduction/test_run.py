@@ -22,7 +22,8 @@ from editguard.reports.reproduction.page import render_reproduction
 from editguard.reports.reproduction.schema import Experiment, Reproduction
 from editguard.reports.reproduction.text import render_markdown
 
-from ....helpers.tiny_lm import tiny_lm, tiny_setup
+from ....helpers.tiny_models import tiny_lm
+from ....helpers.tiny_setups import tiny_setup
 from .test_all_experiments import FIRST, ORDINARY
 
 pytestmark = pytest.mark.tiny

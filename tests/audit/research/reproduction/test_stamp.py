@@ -16,11 +16,11 @@ from editguard.reports.text import printable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ....helpers.tiny_lm import MIDDLE, REQUEST
+from ....helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST
 
 pytestmark = pytest.mark.tiny
 
-ASKED = LoadedRequests((REQUEST, MIDDLE), (), "edits.json", "0" * 64)
+ASKED = LoadedRequests((FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST), (), "edits.json", "0" * 64)
 STAMPS = st.dictionaries(st.text(min_size=1, max_size=5), st.text(max_size=5), max_size=4)
 
 
@@ -34,7 +34,7 @@ def test_each_thing_that_figures_depend_on_is_in_the_stamp(setup: Setup) -> None
         "seed": run_stamp(replace(setup, seed=1), ASKED, 4, 9),
         "number of ordinary cases": run_stamp(setup, ASKED, 5, 9),
         "most cases": run_stamp(setup, ASKED, 4, 8),
-        "requests": run_stamp(setup, replace(ASKED, requests=(REQUEST,)), 4, 9),
+        "requests": run_stamp(setup, replace(ASKED, requests=(FIRST_TOKEN_REQUEST,)), 4, 9),
         "file": run_stamp(setup, replace(ASKED, sha256="1" * 64), 4, 9),
         "perplexity corpus": run_stamp(replace(setup, corpus=("A sentence.",)), ASKED, 4, 9),
         "policy min_efficacy": run_stamp(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from editguard.probes.errors import RequestError
 from editguard.probes.requests.layouts import LAYOUTS
-from editguard.probes.requests.layouts.base import Reading
+from editguard.probes.requests.layouts.base import ReadingOptions
 from editguard.probes.requests.loader import LoadedRequests, load_requests
 from editguard.probes.requests.record_reader import read_record
 from editguard.probes.requests.request import EditRequest
@@ -108,7 +108,7 @@ ZSRE = {
 }
 
 
-def only(fields: dict[str, object], reading: Reading | None = None) -> EditRequest:
+def only(fields: dict[str, object], reading: ReadingOptions | None = None) -> EditRequest:
     read = read_record(fields, 1, reading)
     assert read.faults == ()
     (request,) = read.requests
