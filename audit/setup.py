@@ -17,9 +17,9 @@ from ..probes.calibration import Calibration, calibrate
 from ..probes.errors import EditguardError, InputError, ModelError, PolicyError, StatisticsError
 from ..probes.evidence import EvidenceMeter, sink_key
 from ..probes.forward.prefix_cache import PrefixCache, prefix_cache
-from ..probes.keys.corpus_statistics import SAMPLED, compute_statistics, corpus_from, sampled_corpus
+from ..probes.keys.corpus_statistics import DEFAULT_CORPUS, compute_statistics, read_corpus, sample_corpus
 from ..probes.keys.prefixes import ContextPrefixes, make_prefixes
-from ..probes.keys.statistics import KeyStatistics, identity_statistics, load_statistics, save_statistics
+from ..probes.keys.statistics import KeyStatistics, make_identity_statistics, load_statistics, save_statistics
 from ..probes.keys.subject_keys import locate
 from ..probes.model.embedded import EMBEDDED_NAME, cache_folder
 from ..probes.model.fingerprint import checksum
@@ -335,12 +335,12 @@ def load_or_compute_statistics(
 ) -> KeyStatistics:
     """Return key statistics: from a file, ``identity``, a corpus, or by default text sampled from the model itself."""
     if statistics == "identity":
-        return identity_statistics(site.d_ff, lm.fingerprint, site.layer)
+        return make_identity_statistics(site.d_ff, lm.fingerprint, site.layer)
     if statistics is not None:
         check_statistics(statistics)
         return load_statistics(Path(statistics), size=site.d_ff, model_fingerprint=lm.fingerprint, layer=site.layer)
     # The same text is sampled on one kind of machine only, in one dtype, and by one library.
-    made = (lm.fingerprint, site.path, corpus or SAMPLED, seed, lm.device.type, lm.dtype, lm.product_library, lm.plain)
+    made = (lm.fingerprint, site.path, corpus or DEFAULT_CORPUS, seed, lm.device.type, lm.dtype, lm.product_library, lm.plain)
     stamp = hashlib.sha256(":".join(map(str, made)).encode()).hexdigest()[:24]
     kept = cache_folder() / "statistics" / f"{stamp}.safetensors"
     # A corpus is a file that may change under its name, so only sampled text is looked up by name.
@@ -348,9 +348,9 @@ def load_or_compute_statistics(
         return load_statistics(kept, size=site.d_ff, model_fingerprint=lm.fingerprint, layer=site.layer)
     if corpus is None:
         progress("sampling text for key statistics", 0, 1)
-        text = sampled_corpus(lm, seed=seed, least=KEYS_PER_FEATURE * site.d_ff)
+        text = sample_corpus(lm, seed=seed, least=KEYS_PER_FEATURE * site.d_ff)
     else:
-        text = corpus_from(corpus)
+        text = read_corpus(corpus)
     found = compute_statistics(
         lm, site, text, partial=kept.with_suffix(".partial"),
         progress=lambda done, total: progress("key statistics", done, total),

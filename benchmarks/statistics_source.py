@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from editguard.audit.setup import NULL_SAMPLE, default_layer, make_null_sample
 from editguard.probes.evidence import EvidenceMeter, sink_key
-from editguard.probes.keys.corpus_statistics import Corpus, compute_statistics, corpus_from, sampled_corpus
+from editguard.probes.keys.corpus_statistics import Corpus, compute_statistics, read_corpus, sample_corpus
 from editguard.probes.keys.prefixes import make_prefixes
-from editguard.probes.keys.statistics import identity_statistics
+from editguard.probes.keys.statistics import make_identity_statistics
 from editguard.probes.model.language_model import load_model
 from editguard.probes.model.site import find_site
 from editguard.suites.builtin import builtin_edits
@@ -37,12 +37,12 @@ def main() -> None:
     prefixes, null = make_prefixes(lm, 0), make_null_sample(lm, NULL_SAMPLE)
     first = [edit for edit in builtin_edits() if edit.group == "single-token-first"]
     sink, norm = sink_key(lm, site, [request.prompt for request in null]), float(site.matrix().norm())
-    real = corpus_from(options.corpus)
+    real = read_corpus(options.corpus)
     sources = {
-        "sampled": compute_statistics(lm, site, sampled_corpus(lm, seed=0)),
-        "sampled, another seed": compute_statistics(lm, site, sampled_corpus(lm, seed=1)),
+        "sampled": compute_statistics(lm, site, sample_corpus(lm, seed=0)),
+        "sampled, another seed": compute_statistics(lm, site, sample_corpus(lm, seed=1)),
         "corpus": compute_statistics(lm, site, Corpus(real.documents[: options.documents], real.source)),
-        "identity": identity_statistics(site.d_ff, lm.fingerprint, site.layer),
+        "identity": make_identity_statistics(site.d_ff, lm.fingerprint, site.layer),
     }
     found = {}
     for name, statistics in sources.items():

@@ -1,8 +1,10 @@
 """Thresholds for the model at hand, from a null sample: ordinary subjects, none of them a first token.
 
-A threshold is set so that ordinary subjects pass with a margin that the sample itself gives; the rule, the sample's size
-and its quantiles go into the log. How far outside first tokens lie depends on
-the layer (docs/results.md); no single threshold is relied on.
+A threshold lets ordinary subjects pass with a margin that the sample itself gives.
+Each probe declares its rules in `Probe.calibrated`, a probe of another package as well.
+The rule, the sample's size and its quantiles go into the log.
+The distance of first tokens from ordinary subjects depends on the layer (docs/research/results.md), so an audit never
+relies on a single threshold.
 A plane for pictures of keys is fitted on the same sample.
 """
 
@@ -16,15 +18,15 @@ import torch
 
 from .errors import InputError, NotFinite
 from .evidence import Evidence, EvidenceMeter
-from .probe import Threshold
+from .probe import PROBES, CalibrationRule, Threshold
 from .requests.request import EditRequest
-from .screen import Margins, margins
+from .screen import Margins, measure_margins
 
 __all__ = ["QUANTILES", "Calibration", "KeyPlane", "calibrate"]
 
 QUANTILES = {"min": 0.0, "0.01": 0.01, "0.05": 0.05, "median": 0.5, "0.95": 0.95, "0.99": 0.99, "max": 1.0}
-_LEAST, _TOGETHER = 16, 32
-_AWAY = -0.9
+_MIN_SAMPLE_SIZE = 16
+_REQUESTS_PER_PASS = 32
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class KeyPlane:
     """Two orthonormal directions in key space, for pictures: first tokens' keys stand apart from prefixed ones."""
 
     mean: torch.Tensor
+    """[d_ff]."""
     axes: torch.Tensor
     """[d_ff, 2]."""
 
@@ -54,44 +57,54 @@ class Calibration:
 def calibrate(
     meter: EvidenceMeter, requests: Sequence[EditRequest], progress: Callable[[int, int], None] | None = None
 ) -> Calibration:
-    """Measure the null sample and set the thresholds.
+    """Measure the null sample and set the thresholds of every registered probe.
 
-    Raises `InputError` for fewer than 16 requests and `NotFinite` when any quantity of the sample is not finite.
+    Raises `InputError` for fewer than 16 requests and for a rule that gives no finite threshold, and `NotFinite` when
+    any quantity of the sample is not finite.
     """
-    if len(requests) < _LEAST:
+    if len(requests) < _MIN_SAMPLE_SIZE:
         raise InputError(
-            f"A null sample of {len(requests)} subjects cannot give quantiles; at least {_LEAST} are needed: give more."
+            f"A null sample of {len(requests)} subjects cannot give quantiles; at least {_MIN_SAMPLE_SIZE} are needed: "
+            "give more."
         )
+    sample = _measure_sample(meter, requests, progress)
+    thresholds = {
+        f"{name}/{metric}": _threshold(name, metric, rule, sample)
+        for name, probe in PROBES
+        for metric, rule in probe.calibrated.items()
+    }
+    screened = [evidence for evidence in meter.screened(sample) if isinstance(evidence, Evidence)]
+    if len(screened) < len(sample):
+        raise NotFinite("A key of the null sample is NaN or Inf; the model is broken before any edit.")
+    return Calibration(thresholds, _plane(sample, meter.sink), measure_margins(screened, sample))
+
+
+def _measure_sample(
+    meter: EvidenceMeter, requests: Sequence[EditRequest], progress: Callable[[int, int], None] | None
+) -> list[Evidence]:
     sample: list[Evidence] = []
-    for start in range(0, len(requests), _TOGETHER):
-        for seen in meter.measure_all(requests[start : start + _TOGETHER]):
-            if not isinstance(seen, Evidence):
-                raise seen
-            sample.append(seen)
+    for start in range(0, len(requests), _REQUESTS_PER_PASS):
+        for evidence in meter.measure_all(requests[start : start + _REQUESTS_PER_PASS]):
+            if not isinstance(evidence, Evidence):
+                raise evidence
+            sample.append(evidence)
         if progress is not None:
             progress(len(sample), len(requests))
-    rules: list[tuple[str, str, Callable[[Evidence], float], Callable[[Mapping[str, float]], float], str]] = [
-        ("denominator", "ratio", lambda e: e.ratio, lambda q: q["0.01"] / 4, "a quarter of the 1 % quantile"),
-        ("denominator", "predicted_relative_norm", lambda e: e.predicted_relative_norm, lambda q: q["0.99"] * 2,
-         "twice the 99 % quantile"),
-        ("key-shift", "cosine", lambda e: e.cosine, _shift,
-         f"the 1 % quantile less half its distance from the median, {_AWAY:g} at least"),
-        ("sink-key", "cosine", lambda e: e.sink_similarity, lambda q: (q["0.99"] + 1) / 2,
-         "half-way from the 99 % quantile to 1"),
-    ]  # fmt: skip
-    found = {}
-    for probe, metric, read, rule, how in rules:
-        quantiles = _quantiles([read(evidence) for evidence in sample], f"{probe}/{metric}")
-        found[f"{probe}/{metric}"] = Threshold(probe, metric, rule(quantiles), how, len(sample), quantiles)
-    few = [one for one in meter.screened(sample) if isinstance(one, Evidence)]
-    if len(few) < len(sample):
-        raise NotFinite("A key of the null sample is NaN or Inf; the model is broken before any edit.")
-    return Calibration(found, _plane(sample, meter.sink), margins(few, sample))
+    return sample
 
 
-def _shift(quantiles: Mapping[str, float]) -> float:
-    # Below -1 the probe could never fire, and a key that points away from the others is ordinary nowhere.
-    return max(quantiles["0.01"] - (quantiles["median"] - quantiles["0.01"]) / 2, _AWAY)
+def _threshold(probe: str, metric: str, rule: CalibrationRule, sample: Sequence[Evidence]) -> Threshold:
+    quantiles = _quantiles([rule.read(evidence) for evidence in sample], f"{probe}/{metric}")
+    value = float(rule.threshold(quantiles))
+    if not math.isfinite(value):
+        # Nothing is above or below NaN: the probe would never fire.
+        raise InputError(
+            f"The calibration rule of {probe}/{metric} gives the threshold {value}, and a threshold must be finite; "
+            f"correct the probe {probe!r} or uninstall its package."
+        )
+    return Threshold(
+        probe=probe, metric=metric, value=value, rule=rule.description, sample_size=len(sample), quantiles=quantiles
+    )
 
 
 def _quantiles(values: Sequence[float], name: str) -> dict[str, float]:

@@ -1,11 +1,11 @@
-"""What is measured about one requested edit before anything is changed: the numbers that all probes read.
+"""The evidence about one requested edit, measured before anything is changed: the numbers that all probes read.
 
-One pass gives the subject's keys bare and under ROME's contexts; from them follow the denominators of the published
-update, the shift of the key, and how like an attention sink's key it is.
+One pass gives the subject's keys, without a prefix and under ROME's contexts.
+From the keys follow the denominators of the published update, the shift of the key, and its likeness to a sink key.
 
 Source: "The Fall of ROME" (arXiv 2406.11263), section 4: ``u = C^-1 k_bar / ||C^-1 k_bar||``, denominator ``|u . k_u|``.
-The bound on the update is ours: v* is clamped to ``clamp * ||v_u||`` around ``v_u``, so that
-``||Delta||_F <= clamp * ||v_u|| / |u . k_u|`` is known without optimising anything.
+The bound on the update is this project's. v* is clamped to ``clamp * ||v_u||`` around ``v_u``, so
+``||Delta||_F <= clamp * ||v_u|| / |u . k_u|`` holds without any optimisation.
 """
 
 from __future__ import annotations
@@ -23,8 +23,14 @@ from .forward.batches import batches, each_fitting
 from .forward.partial import Row, full_logits, plain_logits
 from .forward.prefix_cache import PrefixCache
 from .keys.prefixes import ContextPrefixes, Role
-from .keys.statistics import KeyStatistics, unit_vector
-from .keys.subject_keys import SubjectKeys, activations, all_subject_keys, locate, plain_activations
+from .keys.statistics import KeyStatistics, normalize_direction
+from .keys.subject_keys import (
+    SubjectKeys,
+    compute_activations,
+    compute_all_subject_keys,
+    compute_plain_activations,
+    locate,
+)
 from .model.language_model import LanguageModel
 from .model.site import EditSite
 from .requests.request import EditRequest
@@ -32,17 +38,17 @@ from .tokens import target_ids, token_count
 
 __all__ = ["Evidence", "EvidenceMeter", "sink_key"]
 
-_ROOM = 64
-"""Tokens kept free for targets and for what is generated after a prompt."""
+_TOKENS_FOR_ANSWER = 64
+"""Tokens that stay free for targets and for the text that is generated after a prompt."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """Numbers of one request; NaN where a key is not finite, which no probe may pass."""
 
     keys: SubjectKeys
     denominator: float
-    """|u . k_u|, unprefixed."""
+    """|u . k_u|, of the key without a prefix."""
     denominator_prefixed: float
     """|u . k_bar|."""
     cosine: float
@@ -56,7 +62,10 @@ class Evidence:
     predicted_relative_norm: float
     """Upper bound of ||Delta||_F / ||W||_F for the unguarded edit."""
     says_target: bool | None = None
-    """Whether the model's greedy continuation of the bare prompt is the target already; None where there is none."""
+    """Whether the model's greedy continuation of the prompt without a prefix is the target already.
+
+    None where that was not asked, or could not be.
+    """
 
     @property
     def ratio(self) -> float:
@@ -64,9 +73,9 @@ class Evidence:
         return self.denominator / self.denominator_prefixed if self.denominator_prefixed else float("nan")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvidenceMeter:
-    """What evidence is measured with: the same for every request of a run."""
+    """Measures evidence, with the same model, site, statistics and prefixes for every request of a run."""
 
     lm: LanguageModel
     site: EditSite
@@ -78,44 +87,44 @@ class EvidenceMeter:
     """||W||_F."""
     clamp: float = 4.0
     """Clamp factor of v*, as the editors use it."""
-    known: PrefixCache | None = None
+    prefix_cache: PrefixCache | None = None
     """States of the prefixes in the unedited model, so that they are not run for every request."""
 
     @property
     def plain(self) -> bool:
-        """Whether everything is measured by ordinary passes of whole texts: the reference that the fast way is held to."""
+        """Whether everything is measured by ordinary passes of whole texts, as the reference for the fast way."""
         return self.lm.plain
 
     def measure(self, request: EditRequest) -> Evidence:
         """Return the evidence for `request`; raises `RequestError` when its subject cannot be located."""
-        (found,) = self.measure_all([request])
-        if isinstance(found, Evidence):
-            return found
-        raise found
+        (evidence,) = self.measure_all([request])
+        if isinstance(evidence, Evidence):
+            return evidence
+        raise evidence
 
     def measure_all(
         self, requests: Sequence[EditRequest], *, screen: bool = False
     ) -> list[Evidence | RequestError | NotFinite]:
         """Return the evidence for each request, run together; an error is returned, and stops no other request.
 
-        With `screen` under few contexts, and without asking whether the target is said already.
+        With `screen` the keys are taken under few contexts, and `Evidence.says_target` is not asked.
         """
-        long = [self._too_long(request) for request in requests]
-        fitting = [request for request, error in zip(requests, long, strict=True) if error is None]
-        measured = iter(self._measured(fitting, screen=screen))
-        return [next(measured) if error is None else error for error in long]
+        length_errors = [self._length_error(request) for request in requests]
+        fitting = [request for request, error in zip(requests, length_errors, strict=True) if error is None]
+        measurements = iter(self._measure_fitting(fitting, screen=screen))
+        return [next(measurements) if error is None else error for error in length_errors]
 
-    def _too_long(self, request: EditRequest) -> RequestError | None:
-        """Return the error of a request of which a text does not fit into the model after the longest prefix."""
-        room = self.lm.context_length - self._longest_prefix - _ROOM
-        asked = (
+    def _length_error(self, request: EditRequest) -> RequestError | None:
+        """Return an error where a text of the request does not fit into the model after the longest prefix."""
+        room = self.lm.context_length - self._longest_prefix - _TOKENS_FOR_ANSWER
+        texts = (
             request.prompt,
             *request.paraphrases,
             *request.neighbourhood,
             *request.other_facts,
             request.question or "",
         )
-        for text in asked:
+        for text in texts:
             # A character is four bytes at most, and a token one byte at least; most texts need no counting.
             if 4 * len(text) <= room:
                 continue
@@ -126,7 +135,7 @@ class EvidenceMeter:
             if count > room:
                 return RequestError(
                     f"The text {text[:40]!r}... has {count} tokens, and the model reads {self.lm.context_length:g}, of which "
-                    f"the longest prefix and the answer take {self._longest_prefix + _ROOM}; shorten it."
+                    f"the longest prefix and the answer take {self._longest_prefix + _TOKENS_FOR_ANSWER}; shorten it."
                 )
         return None
 
@@ -134,62 +143,79 @@ class EvidenceMeter:
     def _longest_prefix(self) -> int:
         return max(token_count(self.lm.tokenizer, prefix.text) for prefix in self.prefixes.prefixes)
 
-    def _measured(self, requests: Sequence[EditRequest], *, screen: bool) -> list[Evidence | RequestError | NotFinite]:
+    def _measure_fitting(
+        self, requests: Sequence[EditRequest], *, screen: bool
+    ) -> list[Evidence | RequestError | NotFinite]:
         texts = self.prefixes.texts(Role.KEY)
         few = self.prefixes.few()
         if screen:
             texts = tuple(texts[index] for index in few)
-        keys = all_subject_keys(self.lm, self.site, requests, texts, known=self.known)
+        measurements = compute_all_subject_keys(self.lm, self.site, requests, texts, known=self.prefix_cache)
         if screen:
-            keys = [one.weighted(tuple(few.values())) if isinstance(one, SubjectKeys) else one for one in keys]
-        said = [None] * len(requests) if screen else _says_targets(self.lm, requests)
-        located = [(one, says) for one, says in zip(keys, said, strict=True) if not isinstance(one, RequestError)]
-        # Plainly one by one, otherwise together: a solve for many keys takes little more than one for a few.
-        groups = [[one] for one in located] if self.plain else [located]
-        made = iter([found for group in groups for found in self._evidence(group)])
-        return [one if isinstance(one, RequestError) else next(made) for one in keys]
+            weights = tuple(few.values())
+            measurements = [keys.weighted(weights) if isinstance(keys, SubjectKeys) else keys for keys in measurements]
+        says_targets = [None] * len(requests) if screen else _says_targets(self.lm, requests)
+        located = [
+            (keys, says_target)
+            for keys, says_target in zip(measurements, says_targets, strict=True)
+            if not isinstance(keys, RequestError)
+        ]
+        # Plainly each by itself, otherwise together: a solve for many keys takes little more than a solve for a few.
+        groups = [[pair] for pair in located] if self.plain else [located]
+        results = iter([result for group in groups for result in self._derive(group)])
+        return [keys if isinstance(keys, RequestError) else next(results) for keys in measurements]
 
-    def screened(self, measured: Sequence[Evidence]) -> list[Evidence | NotFinite]:
-        """Return what the screen would have seen of requests that were measured under all contexts."""
+    def screened(self, evidence: Sequence[Evidence]) -> list[Evidence | NotFinite]:
+        """Return the screen's evidence for requests that were measured under all contexts."""
         contexts = self.prefixes.few()
-        return self._evidence([(one.keys.under(contexts), None) for one in measured])
+        return self._derive([(item.keys.under(contexts), None) for item in evidence])
 
-    def _evidence(self, seen: Sequence[tuple[SubjectKeys, bool | None]]) -> list[Evidence | NotFinite]:
-        if not seen:
+    def _derive(self, located: Sequence[tuple[SubjectKeys, bool | None]]) -> list[Evidence | NotFinite]:
+        """Return the evidence that follows from each subject's keys, given whether the target is said already."""
+        if not located:
             return []
-        means = torch.stack([keys.mean_key.double().cpu() for keys, _ in seen])
-        bares = torch.stack([keys.bare_key.double().cpu() for keys, _ in seen])
+        means = torch.stack([keys.mean_key.double().cpu() for keys, _ in located])
+        bare_keys = torch.stack([keys.no_prefix_key.double().cpu() for keys, _ in located])
         # The first context is the empty one, whose key is the bare one.
-        others = torch.stack([keys.keys[1:].double().cpu() for keys, _ in seen])
-        distances = self.statistics.distance(torch.cat([bares[:, None], others], 1), means[:, None])
-        found: list[Evidence | NotFinite] = []
-        rows = zip(seen, means, bares, self.statistics.solve(means), distances, strict=True)
-        for (keys, says), mean, bare, solved, (shift, *usual) in rows:
+        others = torch.stack([keys.keys[1:].double().cpu() for keys, _ in located])
+        distances = self.statistics.distance(torch.cat([bare_keys[:, None], others], 1), means[:, None])
+        results: list[Evidence | NotFinite] = []
+        for (keys, says_target), solved, (shift, *usual) in zip(
+            located, self.statistics.solve(means), distances, strict=True
+        ):
             try:
-                found.append(self._one(keys, says, mean, bare, unit_vector(solved), shift, usual))
+                evidence = self._derive_single(
+                    keys,
+                    direction=normalize_direction(solved),
+                    shift=float(shift),
+                    usual_shift=statistics.median_low(map(float, usual)),
+                    says_target=says_target,
+                )
             except NotFinite as error:
-                found.append(error)
-        return found
+                results.append(error)
+            else:
+                results.append(evidence)
+        return results
 
-    def _one(
+    def _derive_single(
         self,
         keys: SubjectKeys,
-        says_target: bool | None,
-        mean: torch.Tensor,
-        bare: torch.Tensor,
+        *,
         direction: torch.Tensor,
-        shift: torch.Tensor,
-        usual: Sequence[torch.Tensor],
+        shift: float,
+        usual_shift: float,
+        says_target: bool | None,
     ) -> Evidence:
-        denominator, middle = abs(float(direction @ bare)), statistics.median_low(map(float, usual))
-        bound = self.clamp * float(keys.bare_value.norm()) / denominator if denominator else float("inf")
+        mean, bare = keys.mean_key.double().cpu(), keys.no_prefix_key.double().cpu()
+        denominator = abs(float(direction @ bare))
+        bound = self.clamp * float(keys.no_prefix_value.norm()) / denominator if denominator else float("inf")
         return Evidence(
             keys=keys,
             denominator=denominator,
             denominator_prefixed=abs(float(direction @ mean)),
             cosine=_cosine(bare, mean),
             norm_ratio=float(bare.norm() / mean.norm()),
-            distance_ratio=float(shift) / middle if middle else float("nan"),
+            distance_ratio=shift / usual_shift if usual_shift else float("nan"),
             sink_similarity=_cosine(bare, self.sink.double().cpu()),
             predicted_relative_norm=bound / self.weight_norm if self.weight_norm else float("inf"),
             says_target=says_target,
@@ -201,36 +227,37 @@ def _says_targets(lm: LanguageModel, requests: Sequence[EditRequest]) -> list[bo
     rows: dict[int, Row] = {}
     targets: dict[int, tuple[int, ...]] = {}
     for index, request in enumerate(requests):
-        # What is wrong with a request is for the probes to say.
+        # The probes report the faults of a request.
         with suppress(RequestError):
             targets[index] = target = target_ids(lm.tokenizer, request.prompt, request.target_new, request.space)
             ids = locate(lm, request).input_ids
             places = tuple(range(len(ids) - 1, len(ids) + len(target) - 1))
             rows[index] = Row(ids + target[:-1], 0, places)
-    found: list[bool | None] = [None] * len(requests)
+    answers: list[bool | None] = [None] * len(requests)
     order = list(rows)
     lengths, run = [len(rows[index].ids) for index in order], plain_logits if lm.plain else full_logits
 
-    def choices_of(members: Sequence[int]) -> torch.Tensor:
+    def choose_tokens(members: Sequence[int]) -> torch.Tensor:
         with torch.no_grad():
             return run(lm, [rows[order[place]] for place in members]).argmax(-1)
 
     groups = [[place] for place in range(len(order))] if lm.plain else batches(lengths)
-    for members, said in each_fitting(groups, choices_of):
-        chosen = [order[place] for place in members]
-        for index, choices in zip(chosen, said.split([len(rows[index].predict) for index in chosen]), strict=True):
-            found[index] = tuple(choices.tolist()) == targets[index]
-    return found
+    for members, tokens in each_fitting(groups, choose_tokens):
+        indices = [order[place] for place in members]
+        sizes = [len(rows[index].predict) for index in indices]
+        for index, continuation in zip(indices, tokens.split(sizes), strict=True):
+            answers[index] = tuple(continuation.tolist()) == targets[index]
+    return answers
 
 
 def sink_key(lm: LanguageModel, site: EditSite, texts: list[str]) -> torch.Tensor:
-    """Return the mean key [d_ff] of the first tokens of `texts`: where trained models park an attention sink.
+    """Return the mean key [d_ff] of the first tokens of `texts`: trained models have an attention sink there.
 
     In a model whose tokenizer adds a BOS the first token is that BOS, and no subject lies there.
     """
     first = sorted({int(lm.tokenizer(text).input_ids[0]) for text in texts})
     rows = [((token,), 0) for token in first]
-    return (plain_activations if lm.plain else activations)(lm, site, rows).keys.mean(0)
+    return (compute_plain_activations if lm.plain else compute_activations)(lm, site, rows).keys.mean(0)
 
 
 def _cosine(first: torch.Tensor, second: torch.Tensor) -> float:

@@ -1,14 +1,34 @@
 """Probes: each asks one question about one requested edit and answers with a finding. None changes a weight.
 
-`Thresholds` are calibrated on the model at hand, from the evidence of ordinary subjects; only where a question is one
-of yes or no (is it the first token?) there is no threshold.
+A probe of another package is a subclass of `Probe`, registered by an entry point of the group ``editguard.probes``::
+
+    class LongKey(Probe):
+        "Is the subject's key unusually long?"
+
+        name = "long-key"
+        card = Card(question=..., source=..., needs=..., unit=..., range=..., threshold=..., action=...)
+        calibrated = {
+            "norm": CalibrationRule(
+                read=lambda evidence: float(evidence.keys.bare_key.norm()),
+                threshold=lambda quantiles: 2 * quantiles["0.99"],
+                description="twice the 99 % quantile",
+            )
+        }
+
+        def examine(self, probe_input: ProbeInput) -> Finding:
+            norm = float(probe_input.evidence.keys.bare_key.norm())
+            threshold = probe_input.threshold(self.name, "norm")
+            return self.finding(norm > threshold, f"the key's norm is {norm:.3g}", norm, threshold)
+
+The thresholds are calibrated on the model at hand, from the evidence of ordinary subjects.
+A question of yes or no (is it the first token?) needs no threshold.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, ClassVar
@@ -19,7 +39,7 @@ from .model.language_model import LanguageModel
 from .registry import Registry
 from .requests.request import EditRequest
 
-__all__ = ["PROBES", "ProbeInput", "Finding", "Level", "Probe", "Threshold", "run_probes"]
+__all__ = ["PROBES", "CalibrationRule", "Finding", "Level", "Probe", "ProbeInput", "Threshold", "run_probes"]
 
 Scalar = str | int | float | bool | None
 
@@ -33,21 +53,34 @@ class Level(Enum):
     ERROR = "error"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class CalibrationRule:
+    """How a threshold of a probe follows from the null sample."""
+
+    read: Callable[[Evidence], float]
+    """Return the metric of one request."""
+    threshold: Callable[[Mapping[str, float]], float]
+    """Return the threshold from the sample's quantiles, which are named as in `editguard.probes.calibration.QUANTILES`."""
+    description: str
+    """The rule in words, for the log."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Threshold:
-    """A calibrated threshold with the sample behind it."""
+    """A calibrated threshold with the sample that it comes from."""
 
     probe: str
     metric: str
     value: float
-    how: str
+    rule: str
+    """The rule in words."""
     sample_size: int
     quantiles: Mapping[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What a probe saw."""
+    """The answer of one probe to one request."""
 
     probe: str
     level: Level
@@ -69,7 +102,10 @@ class ProbeInput:
     """By ``probe/metric``."""
 
     def threshold(self, probe: str, metric: str) -> float:
-        """Return the calibrated threshold of a probe's metric."""
+        """Return the calibrated threshold of a probe's metric.
+
+        Raises `KeyError` for a metric that the probe does not declare in `Probe.calibrated`.
+        """
         return self.thresholds[f"{probe}/{metric}"].value
 
     def ordinary(self, probe: str, metric: str) -> float:
@@ -77,7 +113,7 @@ class ProbeInput:
         return self.thresholds[f"{probe}/{metric}"].quantiles["median"]
 
     def with_evidence(self, **changes: Any) -> ProbeInput:
-        """Return the same case with other evidence: for the probes' controls."""
+        """Return the same input with other evidence, for the probes' controls."""
         return replace(self, evidence=replace(self.evidence, **changes))
 
 
@@ -86,32 +122,55 @@ class Probe(ABC):
 
     name: ClassVar[str]
     card: ClassVar[Card]
+    calibrated: ClassVar[Mapping[str, CalibrationRule]] = {}
+    """The rule of each metric that has a calibrated threshold, by the metric's name."""
+    figures: ClassVar[frozenset[str] | None] = None
+    """The figures of `Evidence` by which the probe decides whether it fires; None where they are not declared.
+
+    The screen settles only what is declared (`editguard.probes.screen`).
+    A probe that declares a figure promises that its answer changes at most once as the figure grows.
+    """
 
     @abstractmethod
-    def examine(self, case: ProbeInput) -> Finding:
+    def examine(self, probe_input: ProbeInput) -> Finding:
         """Answer for one request; a number that is not finite is an ERROR, never OK."""
 
-    def known_bad(self, case: ProbeInput) -> Sequence[ProbeInput]:
-        """Return `case` spoiled in what this probe reads: it must fire at each, in every audit, or the audit is void.
+    def known_bad(self, probe_input: ProbeInput) -> Sequence[ProbeInput]:
+        """Return `probe_input` with the evidence spoiled that this probe reads.
 
-        A probe that returns none is not controlled, and the audit says so.
+        The probe must fire at each input that is returned, in every audit, or the audit is void.
+        A probe that returns no input is not controlled, and the audit reports that.
         """
         return ()
 
-    def known_good(self, case: ProbeInput) -> Sequence[ProbeInput]:
-        """Return `case` with ordinary evidence instead: looked at where the probe fires at the known-good control itself."""
+    def known_good(self, probe_input: ProbeInput) -> Sequence[ProbeInput]:
+        """Return `probe_input` with ordinary evidence.
+
+        The audit uses it where the probe fires at the known-good control itself.
+        """
         return ()
 
     def finding(
         self, fires: bool, message: str, value: float, threshold: float | None = None, **details: Scalar
     ) -> Finding:
-        """Return RISK or OK, or ERROR where `value` is NaN or infinite."""
+        """Return RISK where the probe fires, else OK; ERROR where `value` is NaN or infinite."""
         if not math.isfinite(value):
             return Finding(
-                self.name, Level.ERROR, f"not measured: the value is {value}", None, threshold, self.card.unit
+                probe=self.name,
+                level=Level.ERROR,
+                message=f"not measured: the value is {value}",
+                threshold=threshold,
+                unit=self.card.unit,
             )
-        level = Level.RISK if fires else Level.OK
-        return Finding(self.name, level, message, value, threshold, self.card.unit, _finite(details))
+        return Finding(
+            probe=self.name,
+            level=Level.RISK if fires else Level.OK,
+            message=message,
+            value=value,
+            threshold=threshold,
+            unit=self.card.unit,
+            details=_finite(details),
+        )
 
 
 def _finite(details: Mapping[str, Scalar]) -> dict[str, Scalar]:
@@ -124,6 +183,6 @@ def _finite(details: Mapping[str, Scalar]) -> dict[str, Scalar]:
 PROBES: Registry[Probe] = Registry("probes", f"{__package__}.builtin")
 
 
-def run_probes(case: ProbeInput) -> tuple[Finding, ...]:
+def run_probes(probe_input: ProbeInput) -> tuple[Finding, ...]:
     """Return the finding of every registered probe, sorted by name."""
-    return tuple(probe().examine(case) for _, probe in PROBES)
+    return tuple(probe().examine(probe_input) for _, probe in PROBES)

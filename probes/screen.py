@@ -1,29 +1,40 @@
 """A screen: few contexts settle the clear cases, and only the close ones are measured under all of them.
 
-The mean over few contexts stands for that over all: the empty one weighs in it what it weighs in the other, since its
-key is of another kind. How far a figure from few contexts lies from that of all is seen on the null sample; the margin
-is twice the largest difference, and a factor of four at least, since the sample is small and dangerous edits are not in
-it. An edit is clear when it would be decided alike at both ends of its margins. The built-in probes' rules are
-monotonic, so that exact figures within the margins decide the same; that they lie within is measured, not proved
-(docs/performance.md).
+The mean over few contexts stands for the mean over all.
+The empty context has the same weight in both means, since its key is of another kind.
+The null sample shows how far a figure from few contexts lies from the figure from all.
+The margin is twice the largest difference, and a factor of four at least: the sample is small and holds no dangerous edit.
+An edit is clear when it would be decided alike at both ends of its margins.
+
+The screen bounds the figures in `SCREENED_FIGURES`, and a probe declares the figures that it decides by (`Probe.figures`).
+The rules of the built-in probes are monotonic, so exact figures within the margins decide the same.
+That the exact figures lie within the margins is measured, not proved (docs/research/performance.md).
+A probe that declares nothing, or a figure that the screen does not bound, could be settled wrongly; then the screen is
+refused. The screen does not ask whether the model says the target already, which is a notice only.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from .errors import InputError
+
 if TYPE_CHECKING:
     from .evidence import Evidence
+    from .probe import Probe
 
-__all__ = ["Margins", "ends", "margins"]
+__all__ = ["SCREENED_FIGURES", "Margins", "bracket_evidence", "measure_margins", "require_screened_figures"]
 
-_SAFETY = 2.0
-_LEAST = math.log(4.0)
-_WIDEST = 100.0
-"""A margin beyond it, in units of a logarithm, says that the sample shows nothing; what is finite stays finite below."""
+SCREENED_FIGURES = frozenset({"cosine", "keys.position", "predicted_relative_norm", "ratio", "sink_similarity"})
+"""Figures of `Evidence` that the screen moves by their margins, and those that few contexts give exactly."""
+
+_SAFETY_FACTOR = 2.0
+_SMALLEST_LOG_MARGIN = math.log(4.0)
+_LARGEST_MARGIN = 100.0
+"""In units of a logarithm. A larger margin means that the sample shows nothing; below it what is finite stays finite."""
 
 
 @dataclass(frozen=True)
@@ -39,26 +50,46 @@ class Margins:
 
     @property
     def settle(self) -> bool:
-        """Whether they say anything, so that an edit can be clear at all."""
-        return all(margin <= _WIDEST for margin in (self.ratio, self.size, self.cosine))
+        """Whether the margins are small enough that an edit can be clear at all."""
+        return all(margin <= _LARGEST_MARGIN for margin in (self.ratio, self.size, self.cosine))
 
 
-def margins(few: Sequence[Evidence], full: Sequence[Evidence]) -> Margins:
-    """Return the margins that the same requests' evidence under few and under all contexts gives."""
+def require_screened_figures(probes: Iterable[tuple[str, type[Probe]]]) -> None:
+    """Raise `InputError` for a probe that decides by figures which the screen does not bound, or declares none."""
+    for name, probe in probes:
+        if probe.figures is None:
+            reason = "does not declare the figures that it decides by (Probe.figures)"
+        elif unbounded := sorted(probe.figures - SCREENED_FIGURES):
+            reason = f"decides by {', '.join(unbounded)}, which few contexts do not bound"
+        else:
+            continue
+        raise InputError(
+            f"The probe {name!r} {reason}, so a screen could settle its answer wrongly; leave --screen out, or uninstall the "
+            "probe's package."
+        )
+
+
+def measure_margins(few: Sequence[Evidence], full: Sequence[Evidence]) -> Margins:
+    """Return the margins from the same requests' evidence under few and under all contexts."""
 
     def largest(differences: list[float], least: float = 0.0) -> float:
-        # Where nothing can be said of the difference, nothing is clear.
-        return max(_SAFETY * max(differences), least) if all(map(math.isfinite, differences)) else math.inf
+        # Without a difference that can be compared, nothing is clear.
+        if not all(map(math.isfinite, differences)):
+            return math.inf
+        return max(_SAFETY_FACTOR * max(differences), least)
 
     pairs = list(zip(few, full, strict=True))
     return Margins(
-        ratio=largest([_log(a.ratio, b.ratio) for a, b in pairs], _LEAST),
-        size=largest([_log(a.predicted_relative_norm, b.predicted_relative_norm) for a, b in pairs], _LEAST),
+        ratio=largest([_log_difference(a.ratio, b.ratio) for a, b in pairs], _SMALLEST_LOG_MARGIN),
+        size=largest(
+            [_log_difference(a.predicted_relative_norm, b.predicted_relative_norm) for a, b in pairs],
+            _SMALLEST_LOG_MARGIN,
+        ),
         cosine=largest([abs(a.cosine - b.cosine) for a, b in pairs]),
     )
 
 
-def ends(evidence: Evidence, by: Margins) -> tuple[Evidence, Evidence]:
+def bracket_evidence(evidence: Evidence, by: Margins) -> tuple[Evidence, Evidence]:
     """Return the worst and the best that the exact evidence may be."""
 
     def moved(sign: int) -> Evidence:
@@ -72,5 +103,5 @@ def ends(evidence: Evidence, by: Margins) -> tuple[Evidence, Evidence]:
     return moved(-1), moved(1)
 
 
-def _log(one: float, other: float) -> float:
-    return abs(math.log(one / other)) if one > 0 and other > 0 else math.inf
+def _log_difference(first: float, second: float) -> float:
+    return abs(math.log(first / second)) if first > 0 and second > 0 else math.inf

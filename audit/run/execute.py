@@ -12,8 +12,9 @@ from typing import TypeVar
 import torch
 
 from ...probes.errors import EditRefused, InputError
-from ...probes.probe import Finding, Level
+from ...probes.probe import PROBES, Finding, Level
 from ...probes.requests.request import EditRequest
+from ...probes.screen import require_screened_figures
 from ...reports.log.schema import ControlRecord, EditRecord
 from ..guard import Assessment, EditResult, GuardedEditor, Proposal, decided_action
 from ..policy import decide
@@ -78,6 +79,10 @@ def assess_each(
 ) -> list[Assessment]:
     """Assess the requests together, as `GuardedEditor.assess_all` does; one that ends in an error is refused with it."""
 
+    if screen:
+        # Raised for the run, not recorded as a fault of each request.
+        require_screened_figures(PROBES)
+
     def assess(guard: GuardedEditor, chunk: Sequence[EditRequest]) -> list[Assessment]:
         return guard.assess_all(chunk, editor, screen=screen, asked=asked)
 
@@ -89,7 +94,7 @@ def assess_each(
 
 
 def _unassessed(guard: GuardedEditor, request: EditRequest, error: Exception, editor: str | None) -> Assessment:
-    findings = (Finding("well-formed", Level.ERROR, f"{type(error).__name__}: {error}"),)
+    findings = (Finding(probe="well-formed", level=Level.ERROR, message=f"{type(error).__name__}: {error}"),)
     return Assessment(request, None, findings, decide(guard.setup.policy, findings, editor), 0.0)
 
 
@@ -99,7 +104,7 @@ def edit_record_for(guard: GuardedEditor, request: EditRequest, made: Proposal |
     def test() -> EditResult:
         if isinstance(made, Exception):
             raise made
-        return guard.test(made)
+        return guard.try_proposal(made)
 
     return record_or_error(guard.setup, request, index, test, proposal_or_none(made))
 

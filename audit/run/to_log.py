@@ -21,9 +21,20 @@ from ...probes.model.language_model import LanguageModel
 from ...probes.probe import PROBES
 from ...probes.requests.loader import LoadedRequests
 from ...probes.requests.request import EditRequest
-from ...probes.requests.spacing import separator
+from ...probes.requests.spacing import choose_separator
 from ...reports.log import schema
 from ...reports.log.control_observations import ControlObservation
+from ...reports.log.header import (
+    BaselineValue,
+    CardRecord,
+    ModelInfo,
+    PrefixRecord,
+    SkippedRequest,
+    Statistics,
+    ThresholdRecord,
+)
+from ...reports.log.prompt_outcomes import PromptOutcome, PromptResult, PromptRole
+from ...reports.log.types import Point
 from ...suites.check import CHECKS, Measurement, Outcome, PromptAnswer
 from ..guard import Assessment, EditResult, Proposal
 from ..policy import Action
@@ -50,9 +61,9 @@ def header(
         source=loaded.source,
         source_sha256=loaded.sha256,
         requests=len(loaded.requests),
-        skipped_invalid=[schema.SkippedRequest(**wrong._asdict()) for wrong in loaded.invalid],
+        skipped_invalid=[SkippedRequest(**wrong._asdict()) for wrong in loaded.invalid],
         unused=list(loaded.unused),
-        statistics=schema.Statistics(
+        statistics=Statistics(
             source=found.provenance.source,
             method=found.provenance.method,
             tokens=found.provenance.tokens or None,
@@ -60,7 +71,7 @@ def header(
             regularisation=found.ridge,
             sha256=found.sha256,
         ),
-        prefixes=[schema.Prefix(family=p.family.value, text=p.text, role=p.role.value) for p in setup.prefixes.prefixes],
+        prefixes=[PrefixRecord(family=p.family.value, text=p.text, role=p.role.value) for p in setup.prefixes.prefixes],
         settings={
             **asdict(setup.settings), "engine": setup.settings.engine.value, "descent": setup.settings.descent.value,
             "check_dtype": _dtype(setup.check_dtype or lm.dtype),
@@ -68,8 +79,8 @@ def header(
         perplexity_corpus_sha256=hashlib.sha256("\0".join(setup.corpus).encode("utf-8", "surrogatepass")).hexdigest(),
         policy=setup.policy.model_dump(mode="json"),
         thresholds=[
-            schema.Threshold(
-                probe=one.probe, metric=one.metric, value=one.value, how=one.how, sample_size=one.sample_size,
+            ThresholdRecord(
+                probe=one.probe, metric=one.metric, value=one.value, how=one.rule, sample_size=one.sample_size,
                 quantiles=dict(one.quantiles),
             )
             for one in setup.calibration.thresholds.values()
@@ -78,7 +89,7 @@ def header(
             *(_card("probe", name, cls.card) for name, cls in PROBES),
             *(_card("check", name, cls.card) for name, cls in CHECKS),
         ],
-        baseline=[schema.BaselineValue(metric=metric, value=_finite(value)) for metric, value in baselines.items()],
+        baseline=[BaselineValue(metric=metric, value=_finite(value)) for metric, value in baselines.items()],
         controls=controls,
         versions=versions(lm),
     )  # fmt: skip
@@ -92,12 +103,12 @@ def versions(lm: LanguageModel) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _card(kind: Literal["probe", "check"], name: str, card: Card) -> schema.CardRecord:
-    return schema.CardRecord(kind=kind, name=name, **asdict(card))
+def _card(kind: Literal["probe", "check"], name: str, card: Card) -> CardRecord:
+    return CardRecord(kind=kind, name=name, **asdict(card))
 
 
-def _model(lm: LanguageModel, layers: int) -> schema.ModelInfo:
-    return schema.ModelInfo(
+def _model(lm: LanguageModel, layers: int) -> ModelInfo:
+    return ModelInfo(
         ref=lm.ref, fingerprint=lm.fingerprint, architecture=lm.architecture, parameters=lm.parameters,
         dtype=_dtype(lm.dtype), device=str(lm.device), adds_bos=lm.adds_bos, layers=layers,
     )  # fmt: skip
@@ -188,7 +199,7 @@ def _request(request: EditRequest, index: int) -> dict[str, Any]:
         "paraphrases": list(request.paraphrases), "neighbourhood": list(request.neighbourhood),
         "true_aliases": list(request.true_aliases), "other_facts": list(request.other_facts),
         "question": request.question, "not_judged": list(request.not_judged),
-        "space": separator(request.prompt, request.target_new, request.space) != "",
+        "space": choose_separator(request.prompt, request.target_new, request.space) != "",
     }  # fmt: skip
 
 
@@ -215,14 +226,14 @@ def _keys(setup: Setup, assessment: Assessment) -> schema.Keys | None:
         predicted_relative_norm=_finite(seen.predicted_relative_norm),
         cosine=_finite(seen.cosine),
         norm_ratio=_finite(seen.norm_ratio),
-        subject_point=_point(plane.project(seen.keys.bare_key[None])[0]),
+        subject_point=_point(plane.project(seen.keys.no_prefix_key[None])[0]),
         prefixed_points=[point for point in points if point is not None],
         mean_point=_point(plane.project(seen.keys.mean_key[None])[0]),
     )
 
 
-def _point(place: list[float]) -> schema.Point | None:
-    return schema.Point(*place) if all(map(math.isfinite, place)) else None
+def _point(place: list[float]) -> Point | None:
+    return Point(*place) if all(map(math.isfinite, place)) else None
 
 
 def _update(result: EditResult) -> schema.Update | None:
@@ -247,14 +258,14 @@ def _measurement(m: Measurement) -> schema.MeasurementRecord:
     return schema.MeasurementRecord.model_validate(fields)
 
 
-def _prompt(answer: PromptAnswer) -> schema.PromptOutcome:
-    return schema.PromptOutcome(
-        role=schema.PromptRole(answer.role),
+def _prompt(answer: PromptAnswer) -> PromptOutcome:
+    return PromptOutcome(
+        role=PromptRole(answer.role),
         condition=answer.condition,
         prompt=answer.prompt,
         before=answer.before,
         after=answer.after,
-        result=schema.PromptResult(answer.result),
+        result=PromptResult(answer.result),
         margin=_rounded(answer.margin),
         target_before=_rounded(answer.target_before),
         target_after=_rounded(answer.target_after),

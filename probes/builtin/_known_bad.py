@@ -1,6 +1,8 @@
-"""How known-bad evidence is made."""
+"""How far known-bad evidence lies from ordinary evidence."""
 
 from __future__ import annotations
 
-_SPOILED = 1000.0
-"""Factor by which known-bad evidence is off: far beyond any ordinary subject's, and no rounding."""
+__all__ = ["SPOILING_FACTOR"]
+
+SPOILING_FACTOR = 1000.0
+"""Factor between known-bad and ordinary evidence: far beyond any ordinary subject's, and no rounding."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..card import Card
-from ..probe import ProbeInput, Finding, Probe
+from ..probe import Finding, Probe, ProbeInput
 
 __all__ = ["FirstToken"]
 
@@ -26,10 +26,11 @@ class FirstToken(Probe):
         threshold="index 0; no calibration, since the first token sees nothing but itself in causal attention",
         action="Let the edit be made under prefixes, and serve it with one; or word the prompt so that something precedes.",
     )
+    figures = frozenset({"keys.position"})
 
-    def examine(self, case: ProbeInput) -> Finding:
+    def examine(self, probe_input: ProbeInput) -> Finding:
         """Ask the ids, not the text: with a BOS the index is never 0."""
-        position = case.evidence.keys.position
+        position = probe_input.evidence.keys.position
         message = (
             "the subject is the first token of the input: its key is the attention sink's"
             if position.is_first_token
@@ -37,7 +38,7 @@ class FirstToken(Probe):
         )
         return self.finding(position.is_first_token, message, float(position.last), 0.0)
 
-    def known_bad(self, case: ProbeInput) -> Sequence[ProbeInput]:
+    def known_bad(self, probe_input: ProbeInput) -> Sequence[ProbeInput]:
         """The subject as the first token."""
-        keys = case.evidence.keys
-        return (case.with_evidence(keys=replace(keys, position=replace(keys.position, first=0, last=0))),)
+        keys = probe_input.evidence.keys
+        return (probe_input.with_evidence(keys=replace(keys, position=replace(keys.position, first=0, last=0))),)

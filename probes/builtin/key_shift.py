@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from ..card import Card
-from ..probe import ProbeInput, Finding, Probe
+from ..probe import CalibrationRule, Finding, Probe, ProbeInput
 from ..wording import against
 
 __all__ = ["KeyShift"]
 
 _FALL = '"The Fall of ROME" (arXiv 2406.11263)'
+_SMALLEST_THRESHOLD = -0.9
+"""Below -1 the probe could never fire, and a key that points away from the others is ordinary in no model."""
+
+
+def _threshold(quantiles: Mapping[str, float]) -> float:
+    return max(quantiles["0.01"] - (quantiles["median"] - quantiles["0.01"]) / 2, _SMALLEST_THRESHOLD)
 
 
 class KeyShift(Probe):
-    """How far is the bare key from the prefixed ones?"""
+    """How far is the key without a prefix from the keys after prefixes?"""
 
     name = "key-shift"
     card = Card(
-        question="Does the subject's key in the bare prompt point where its keys under prefixes point?",
+        question="Does the subject's key with no prefix point where its keys after prefixes point?",
         source=f"{_FALL}, section 4.1 and figure 3",
-        needs="keys, bare and under ROME's contexts; key statistics for the distance",
+        needs="keys, with no prefix and under ROME's contexts; key statistics for the distance",
         unit="cosine",
         range="-1 to 1",
         threshold=(
@@ -30,19 +37,33 @@ class KeyShift(Probe):
         action="Make the edit with keys from one side only (prefixed), or reword the prompt.",
     )
 
-    def examine(self, case: ProbeInput) -> Finding:
+    calibrated: ClassVar[Mapping[str, CalibrationRule]] = {
+        "cosine": CalibrationRule(
+            read=lambda evidence: evidence.cosine,
+            threshold=_threshold,
+            description=f"the 1 % quantile less half its distance from the median, {_SMALLEST_THRESHOLD:g} at least",
+        )
+    }
+    figures = frozenset({"cosine"})
+
+    def examine(self, probe_input: ProbeInput) -> Finding:
         """Compare directions; norms and the distance in the metric of C stand in the details."""
-        seen, threshold = case.evidence, case.threshold(self.name, "cosine")
-        fires = seen.cosine < threshold
-        message = against(f"cos(k_u, k_bar) is {seen.cosine:.3f}", not fires, f"at least {threshold:.3f}")
+        evidence, threshold = probe_input.evidence, probe_input.threshold(self.name, "cosine")
+        fires = evidence.cosine < threshold
+        message = against(f"cos(k_u, k_bar) is {evidence.cosine:.3f}", not fires, f"at least {threshold:.3f}")
         return self.finding(
-            fires, message, seen.cosine, threshold, norm_ratio=seen.norm_ratio, distance_ratio=seen.distance_ratio
+            fires,
+            message,
+            evidence.cosine,
+            threshold,
+            norm_ratio=evidence.norm_ratio,
+            distance_ratio=evidence.distance_ratio,
         )
 
-    def known_bad(self, case: ProbeInput) -> Sequence[ProbeInput]:
-        """A bare key that points away from the prefixed ones."""
-        return (case.with_evidence(cosine=-1.0),)
+    def known_bad(self, probe_input: ProbeInput) -> Sequence[ProbeInput]:
+        """A key without a prefix that points away from the prefixed keys."""
+        return (probe_input.with_evidence(cosine=-1.0),)
 
-    def known_good(self, case: ProbeInput) -> Sequence[ProbeInput]:
+    def known_good(self, probe_input: ProbeInput) -> Sequence[ProbeInput]:
         """The median ordinary subject's cosine."""
-        return (case.with_evidence(cosine=case.ordinary(self.name, "cosine")),)
+        return (probe_input.with_evidence(cosine=probe_input.ordinary(self.name, "cosine")),)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from ..card import Card
-from ..probe import ProbeInput, Finding, Probe
+from ..probe import CalibrationRule, Finding, Probe, ProbeInput
 from ..wording import against
 
 __all__ = ["SinkKey"]
@@ -14,30 +15,39 @@ _FALL = '"The Fall of ROME" (arXiv 2406.11263)'
 
 
 class SinkKey(Probe):
-    """Is the bare key the attention sink's?"""
+    """Is the key without a prefix the attention sink's?"""
 
     name = "sink-key"
     card = Card(
-        question="Is the subject's bare key like the keys of other first tokens, so that no edit there can be specific?",
+        question="Is the subject's key with no prefix like other first tokens' keys, so that no edit there can be specific?",
         source=f"{_FALL}, section 4.2; attention sinks: arXiv 2309.17453",
-        needs="the bare key; the mean key of first tokens of other prompts",
+        needs="the key with no prefix; the mean key of first tokens of other prompts",
         unit="cosine",
         range="-1 to 1",
         threshold="calibrated: half-way from the ordinary subjects' 99 % quantile to 1",
         action="Do not edit this key: every other first token shares it. Let the guard rewrite the edit under prefixes.",
     )
 
-    def examine(self, case: ProbeInput) -> Finding:
+    calibrated: ClassVar[Mapping[str, CalibrationRule]] = {
+        "cosine": CalibrationRule(
+            read=lambda evidence: evidence.sink_similarity,
+            threshold=lambda quantiles: (quantiles["0.99"] + 1) / 2,
+            description="half-way from the 99 % quantile to 1",
+        )
+    }
+    figures = frozenset({"sink_similarity"})
+
+    def examine(self, probe_input: ProbeInput) -> Finding:
         """Compare with the mean key of first tokens."""
-        seen, threshold = case.evidence.sink_similarity, case.threshold(self.name, "cosine")
-        fires = seen > threshold
-        message = against(f"cos(k_u, sink) is {seen:.3f}", not fires, f"at most {threshold:.3f}")
-        return self.finding(fires, message, seen, threshold)
+        similarity, threshold = probe_input.evidence.sink_similarity, probe_input.threshold(self.name, "cosine")
+        fires = similarity > threshold
+        message = against(f"cos(k_u, sink) is {similarity:.3f}", not fires, f"at most {threshold:.3f}")
+        return self.finding(fires, message, similarity, threshold)
 
-    def known_bad(self, case: ProbeInput) -> Sequence[ProbeInput]:
+    def known_bad(self, probe_input: ProbeInput) -> Sequence[ProbeInput]:
         """The sink's own key."""
-        return (case.with_evidence(sink_similarity=1.0),)
+        return (probe_input.with_evidence(sink_similarity=1.0),)
 
-    def known_good(self, case: ProbeInput) -> Sequence[ProbeInput]:
+    def known_good(self, probe_input: ProbeInput) -> Sequence[ProbeInput]:
         """The median ordinary subject's cosine."""
-        return (case.with_evidence(sink_similarity=case.ordinary(self.name, "cosine")),)
+        return (probe_input.with_evidence(sink_similarity=probe_input.ordinary(self.name, "cosine")),)

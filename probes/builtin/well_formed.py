@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..card import Card
-from ..probe import ProbeInput, Finding, Level, Probe
-from ..requests.prompt_subjects import misplaced
-from ..requests.spacing import separator
+from ..probe import Finding, Level, Probe, ProbeInput
+from ..requests.prompt_subjects import find_misplaced_prompts
+from ..requests.spacing import choose_separator
 from ..tokens import has_special, round_trips, target_ids
 from ..words import cut_word
 
@@ -20,36 +20,38 @@ class WellFormed(Probe):
 
     name = "well-formed"
     card = Card(
-        question="Are subject and target tokens that can be edited and judged, and is the target not already said?",
+        question="Can subject and target be edited and judged, and does the model not say the target already?",
         source="faults of public implementations: BOS in target ids, merged tokens, targets re-tokenised with the prompt",
-        needs="the tokenizer; one forward pass of the bare prompt",
+        needs="the tokenizer; one forward pass of the prompt with no prefix",
         unit="faults",
         range="0 upwards",
         threshold="0 faults; notices, not faults, are a target that the model already says, white space at the prompt's end, "
         "and a paraphrase or neighbour in the wrong list",
         action="Correct the request: the message names the field.",
     )
+    figures = frozenset({"keys.position"})
 
-    def examine(self, case: ProbeInput) -> Finding:
-        """Count faults and name each; without one, name all notices."""
-        faults = self._faults(case)
+    def examine(self, probe_input: ProbeInput) -> Finding:
+        """Count the faults and name each; where there is no fault, name all notices."""
+        faults = self._faults(probe_input)
         if faults:
             return self.finding(True, "; ".join(faults), float(len(faults)), 0.0)
-        seam = _seam(case)
-        if notices := self._notices(case):
-            return Finding(self.name, Level.NOTICE, "; ".join([*notices, *seam]), 0.0, 0.0, self.card.unit)
-        return self.finding(False, "; ".join(["subject and target can be edited and judged", *seam]), 0.0, 0.0)
+        seam = _seam(probe_input)
+        notices = self._notices(probe_input)
+        message = "; ".join([*(notices or ["subject and target can be edited and judged"]), *seam])
+        finding = self.finding(False, message, 0.0, 0.0)
+        return replace(finding, level=Level.NOTICE) if notices else finding
 
     @staticmethod
-    def _faults(case: ProbeInput) -> list[str]:
-        request, tokenizer = case.request, case.lm.tokenizer
+    def _faults(probe_input: ProbeInput) -> list[str]:
+        request, tokenizer = probe_input.request, probe_input.lm.tokenizer
         target = target_ids(tokenizer, request.prompt, request.target_new, request.space)
         faults = []
         if not round_trips(tokenizer, target, request.target_new):
             faults.append(f"target_new {request.target_new!r} does not survive tokenisation")
         if has_special(tokenizer, target):
             faults.append(f"target_new {request.target_new!r} holds a special token")
-        position = case.evidence.keys.position
+        position = probe_input.evidence.keys.position
         if has_special(tokenizer, position.input_ids[position.first_content :]):
             faults.append("prompt holds a special token")
         start = request.prompt.find(request.subject)
@@ -66,34 +68,34 @@ class WellFormed(Probe):
         return faults
 
     @staticmethod
-    def _notices(case: ProbeInput) -> list[str]:
-        request = case.request
-        notices = list(misplaced(request))
+    def _notices(probe_input: ProbeInput) -> list[str]:
+        request = probe_input.request
+        notices = list(find_misplaced_prompts(request))
         if request.prompt[-1:].isspace():
             notices.append(
                 f"prompt {request.prompt!r} ends in white space, which most models read as a word of its own; leave it out"
             )
-        if case.evidence.says_target:
+        if probe_input.evidence.says_target:
             notices.append(f"the model already continues the prompt with {request.target_new!r}")
         return notices
 
-    def known_bad(self, case: ProbeInput) -> Sequence[ProbeInput]:
-        """A target that is the true one, a subject that ends inside a token, and one that is a part of a word."""
-        keys = case.evidence.keys
-        inside = replace(case.request, subject="art", prompt="Bart lives in the city of")
+    def known_bad(self, probe_input: ProbeInput) -> Sequence[ProbeInput]:
+        """A target that is the true target, a subject that ends inside a token, and a subject that is a part of a word."""
+        keys = probe_input.evidence.keys
+        part_of_word = replace(probe_input.request, subject="art", prompt="Bart lives in the city of")
         return (
-            replace(case, request=replace(case.request, target_true=case.request.target_new)),
-            case.with_evidence(keys=replace(keys, position=replace(keys.position, merged_end=True))),
-            replace(case, request=inside),
+            replace(probe_input, request=replace(probe_input.request, target_true=probe_input.request.target_new)),
+            probe_input.with_evidence(keys=replace(keys, position=replace(keys.position, merged_end=True))),
+            replace(probe_input, request=part_of_word),
         )
 
 
-def _seam(case: ProbeInput) -> list[str]:
-    """Say how prompt and target are joined where that is no plain space."""
-    request = case.request
-    made = separator(request.prompt, request.target_new, request.space)
+def _seam(probe_input: ProbeInput) -> list[str]:
+    """Return how prompt and target are joined, where that is not by one plain space."""
+    request = probe_input.request
+    space = choose_separator(request.prompt, request.target_new, request.space)
     if request.space is not None:
-        return [f"the target follows {'after a space' if made else 'without a space'}, as the request asks"]
-    if made or request.prompt[-1:].isspace():
+        return [f"the target follows {'after a space' if space else 'without a space'}, as the request asks"]
+    if space or request.prompt[-1:].isspace():
         return []
     return ["the target follows without a space, as the characters on both sides ask"]

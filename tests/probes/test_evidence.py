@@ -10,8 +10,8 @@ import torch
 from editguard.probes.errors import NotFinite, RequestError
 from editguard.probes.evidence import Evidence, EvidenceMeter, _says_targets, sink_key
 from editguard.probes.keys.prefixes import Role
-from editguard.probes.keys.statistics import identity_statistics
-from editguard.probes.keys.subject_keys import subject_keys
+from editguard.probes.keys.statistics import make_identity_statistics
+from editguard.probes.keys.compute_subject_keys import compute_subject_keys
 from editguard.probes.model.language_model import load_model
 from editguard.probes.requests.request import EditRequest
 from editguard.probes.tokens import target_ids
@@ -29,8 +29,8 @@ def meter(request: pytest.FixtureRequest) -> EvidenceMeter:
 
 @pytest.mark.parametrize("asked", [TWIN_REQUEST, PROMPT_START_REQUEST], ids=["mid-prompt", "first"])
 def test_every_number_is_that_of_its_formula(meter: EvidenceMeter, asked: EditRequest) -> None:
-    keys = subject_keys(meter.lm, meter.site, asked, PREFIXES.texts(Role.KEY))
-    bare, every = keys.bare_key.double().numpy(), keys.keys.double().numpy()
+    keys = compute_subject_keys(meter.lm, meter.site, asked, PREFIXES.texts(Role.KEY))
+    bare, every = keys.no_prefix_key.double().numpy(), keys.keys.double().numpy()
     mean = keys.keys.mean(0).double().numpy()
     c = meter.statistics.second_moment.numpy()
     c = c + meter.statistics.ridge * np.diag(c).mean() * np.eye(len(c))
@@ -55,7 +55,7 @@ def test_every_number_is_that_of_its_formula(meter: EvidenceMeter, asked: EditRe
     assert seen.distance_ratio == pytest.approx(distance(bare) / usual, **about)
     assert seen.sink_similarity == pytest.approx(cosine(bare, meter.sink.double().numpy()), **about)
     weight = meter.site.matrix(torch.float64).numpy()
-    bound = 4.0 * float(keys.bare_value.double().norm()) / abs(u @ bare) / np.linalg.norm(weight)
+    bound = 4.0 * float(keys.no_prefix_value.double().norm()) / abs(u @ bare) / np.linalg.norm(weight)
     assert seen.predicted_relative_norm == pytest.approx(bound, **about)
 
 
@@ -101,10 +101,10 @@ def test_the_bound_follows_the_clamp_and_holds_for_every_value_within_it(meter: 
     twice = replace(meter, clamp=8.0).measure(TWIN_REQUEST)
     assert twice.predicted_relative_norm == pytest.approx(2 * seen.predicted_relative_norm)
     u = meter.statistics.direction(seen.keys.mean_key)
-    length = 4.0 * seen.keys.bare_value.double().norm()
+    length = 4.0 * seen.keys.no_prefix_value.double().norm()
     for seed in range(5):
         residual = torch.randn(meter.site.d_model, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        update = torch.outer(residual / residual.norm() * length, u) / (u @ seen.keys.bare_key.double())
+        update = torch.outer(residual / residual.norm() * length, u) / (u @ seen.keys.no_prefix_key.double())
         assert float(update.norm()) / meter.weight_norm == pytest.approx(seen.predicted_relative_norm, rel=1e-5)
 
 
@@ -129,7 +129,7 @@ def test_a_broken_model_is_refused() -> None:
     meter = tiny_meter(tiny_language_model("llama"))
     with torch.no_grad():
         meter.site.blocks[0].mlp.down_proj.weight.fill_(torch.nan)
-    statistics = identity_statistics(meter.site.d_ff, "", 1)
+    statistics = make_identity_statistics(meter.site.d_ff, "", 1)
     for broken in (meter, replace(meter, statistics=statistics)):
         with pytest.raises(NotFinite):
             broken.measure(TWIN_REQUEST)

@@ -9,7 +9,7 @@ import torch
 from editguard.probes.evidence import Evidence
 from editguard.probes.keys.prefixes import ContextPrefixes, Family, Prefix, Role
 from editguard.probes.keys.subject_keys import SubjectKeys
-from editguard.probes.screen import Margins, ends, margins
+from editguard.probes.screen import Margins, bracket_evidence, measure_margins
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,12 +46,12 @@ def test_the_mean_over_few_weighs_them_as_it_says() -> None:
 
 def test_margins_are_twice_the_largest_difference_and_a_factor_of_four_at_least() -> None:
     few, full = [evidence(1.0, 9.0, 0.5), evidence(0.5, 1.0, 0.9)], [evidence(2.0, 1.0, 0.4), evidence(0.5, 1.0, 0.7)]
-    assert margins(few, full) == Margins(pytest.approx(math.log(4)), pytest.approx(2 * math.log(9)), pytest.approx(0.4))
+    assert measure_margins(few, full) == Margins(pytest.approx(math.log(4)), pytest.approx(2 * math.log(9)), pytest.approx(0.4))
 
 
 @pytest.mark.parametrize("bad", [evidence(math.nan), evidence(-1.0), evidence(0.0), evidence(1.0, math.inf)])
 def test_a_sample_that_cannot_be_compared_leaves_nothing_clear(bad: Evidence) -> None:
-    found = margins([bad], [evidence()])
+    found = measure_margins([bad], [evidence()])
     assert math.inf in (found.ratio, found.size)
 
 
@@ -60,7 +60,7 @@ def test_the_ends_enclose_what_the_margins_were_taken_from(
     ratio: float, size: float, cosine: float, other: float, larger: float, turned: float
 ) -> None:
     few, full = evidence(ratio, size, cosine), evidence(other, larger, turned)
-    worst, best = ends(few, margins([few], [full]))
+    worst, best = bracket_evidence(few, measure_margins([few], [full]))
     slack = 1 + 1e-9
     assert worst.ratio <= full.ratio * slack
     assert full.ratio <= best.ratio * slack

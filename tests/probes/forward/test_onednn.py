@@ -9,7 +9,7 @@ import torch
 from editguard.probes.forward import onednn as products
 from editguard.probes.forward.hooks import stop_after
 from editguard.probes.forward.onednn import fast_products, gram, prefers_onednn, product, rounded
-from editguard.probes.keys.subject_keys import activations
+from editguard.probes.keys.subject_keys import compute_activations
 from torch import nn
 from torch.nn.functional import linear
 
@@ -236,9 +236,9 @@ def test_the_plain_model_runs_plainly_and_the_log_can_tell(by_onednn, monkeypatc
     calls = []
     monkeypatch.setattr(products, "_onednn", lambda *args: calls.append(args) or linear(*args))
     site = tiny_site(lm)
-    activations(plain, site, [((5, 6, 7), 1)])
+    compute_activations(plain, site, [((5, 6, 7), 1)])
     assert not calls
-    activations(lm, site, [((5, 6, 7), 1)])
+    compute_activations(lm, site, [((5, 6, 7), 1)])
     assert calls
     monkeypatch.setattr(products, "_by_onednn", lambda: False)
     assert lm.product_library == "PyTorch"

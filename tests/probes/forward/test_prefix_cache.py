@@ -8,7 +8,7 @@ import pytest
 import torch
 from editguard.probes.forward.partial import LiveRows, Row, Stem, full_logits
 from editguard.probes.forward.prefix_cache import PrefixCache, join, prefix_cache
-from editguard.probes.keys.subject_keys import activations
+from editguard.probes.keys.subject_keys import compute_activations
 from editguard.probes.model.language_model import LanguageModel
 
 from ...helpers.families import FAMILIES
@@ -48,7 +48,7 @@ def test_every_reader_gives_what_it_gives_without(family: str) -> None:
         for made in (Stem(lm, site, rows, known), LiveRows(lm, site, rows, known)):
             assert close(made.first, expected)
             assert close(made.logits(), expected)
-    plain, joined = activations(lm, site, at), activations(lm, site, at, known=known)
+    plain, joined = compute_activations(lm, site, at), compute_activations(lm, site, at, known=known)
     assert close(joined.keys, plain.keys)
     assert close(joined.values, plain.values)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from editguard.probes.errors import NotFinite, StatisticsError
-from editguard.probes.keys.corpus_statistics import Corpus, compute_statistics, corpus_from, sampled_corpus
+from editguard.probes.keys.corpus_statistics import Corpus, compute_statistics, read_corpus, sample_corpus
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import EditSite
 
@@ -143,10 +143,10 @@ def test_the_hash_of_a_corpus_tells_its_documents_apart() -> None:
 
 def test_sampled_text_comes_from_the_seed_alone() -> None:
     lm = tiny_language_model("llama")
-    first = sampled_corpus(lm, seed=3, documents=4, tokens=8)
+    first = sample_corpus(lm, seed=3, documents=4, tokens=8)
     torch.manual_seed(99)
-    assert sampled_corpus(lm, seed=3, documents=4, tokens=8) == first
-    assert sampled_corpus(lm, seed=4, documents=4, tokens=8).documents != first.documents
+    assert sample_corpus(lm, seed=3, documents=4, tokens=8) == first
+    assert sample_corpus(lm, seed=4, documents=4, tokens=8).documents != first.documents
     assert len(first.documents) == 4
     assert first.documents[0].startswith("T")
     assert "seed 3" in first.source
@@ -170,19 +170,19 @@ def test_sampled_text_comes_from_the_seed_alone() -> None:
 def test_documents_are_read_from_files(tmp_path: Path, name: str, content: str) -> None:
     path = tmp_path / name
     path.write_text(content, encoding="utf-8")
-    assert corpus_from(str(path)) == Corpus(("One.", "Two."), name)
+    assert read_corpus(str(path)) == Corpus(("One.", "Two."), name)
 
 
 def test_a_field_of_csv_may_hold_a_line_break(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('text\n"One\nand more."\nTwo.\n', encoding="utf-8")
-    assert corpus_from(str(path)).documents == ("One\nand more.", "Two.")
+    assert read_corpus(str(path)).documents == ("One\nand more.", "Two.")
 
 
 def test_a_text_of_jsonl_may_hold_a_unicode_line_separator(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "One\u2028and more."}\n"Two."', encoding="utf-8")
-    assert corpus_from(str(path)).documents == ("One\u2028and more.", "Two.")
+    assert read_corpus(str(path)).documents == ("One\u2028and more.", "Two.")
 
 
 @pytest.mark.parametrize(
@@ -204,13 +204,13 @@ def test_a_corpus_that_cannot_be_read_is_refused_by_name(tmp_path: Path, name: s
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(StatisticsError, match=name):
-        corpus_from(str(path))
+        read_corpus(str(path))
 
 
 def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.txt"):
         with pytest.raises(StatisticsError, match="cannot be read"):
-            corpus_from(str(path))
+            read_corpus(str(path))
 
 
 @pytest.mark.parametrize(
@@ -219,5 +219,5 @@ def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
 def test_a_hostile_corpus_is_one_sentence(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(StatisticsError, match="cannot be read") as caught:
-        corpus_from(str(tmp_path / name))
+        read_corpus(str(tmp_path / name))
     assert str(caught.value).isprintable()

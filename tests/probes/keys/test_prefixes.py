@@ -11,7 +11,7 @@ from editguard.probes.keys.prefixes import (
     Role,
     make_prefixes,
     sample_texts,
-    special_tokens,
+    list_special_tokens,
 )
 from editguard.probes.model.language_model import LanguageModel
 
@@ -120,23 +120,23 @@ def test_a_template_that_drops_the_users_words_gives_no_chat_family() -> None:
 
 
 def test_special_tokens_are_the_tokenizers_own_and_those_of_its_template_each_once() -> None:
-    assert special_tokens(model()) == ()
-    assert special_tokens(model(bos="<s>")) == ("<s>",)
-    assert special_tokens(model(TEMPLATE)) == ("<|im_start|>",)
-    assert special_tokens(model("<s>" + TEMPLATE, bos="<s>")) == ("<s>", "<|im_start|>")
+    assert list_special_tokens(model()) == ()
+    assert list_special_tokens(model(bos="<s>")) == ("<s>",)
+    assert list_special_tokens(model(TEMPLATE)) == ("<|im_start|>",)
+    assert list_special_tokens(model("<s>" + TEMPLATE, bos="<s>")) == ("<s>", "<|im_start|>")
 
 
 def test_a_begin_of_text_token_that_every_text_has_is_none_that_may_stand_before_it() -> None:
     tokenizer = byte_level(bos=True)
     tokenizer.bos_token, tokenizer.chat_template = "<s>", "<s>" + TEMPLATE
-    assert special_tokens(tiny_language_model("llama", tokenizer)) == ("<|im_start|>",)
+    assert list_special_tokens(tiny_language_model("llama", tokenizer)) == ("<|im_start|>",)
 
 
 def test_of_very_many_special_tokens_the_first_are_taken() -> None:
     tokenizer = byte_level()
     many = [f"<extra_{number}>" for number in range(100)]
     tokenizer.add_special_tokens({"additional_special_tokens": many})
-    found = special_tokens(tiny_language_model("llama", tokenizer))
+    found = list_special_tokens(tiny_language_model("llama", tokenizer))
     assert len(found) == 24
     assert {*found} < {*many}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from editguard.probes.keys.rewordings import prompt_in, rewordings
+from editguard.probes.keys.write_rewordings import prompt_in, write_rewordings
 from editguard.probes.keys.subject_keys import locate
 from editguard.probes.model.language_model import load_model
 from editguard.probes.requests.request import EditRequest
@@ -52,15 +52,15 @@ def test_without_a_true_object_the_new_one_is_looked_for() -> None:
 def test_what_is_longer_than_the_model_reads_is_not_asked_and_stops_no_other() -> None:
     lm = tiny_lm("gpt2")
     long = EditRequest("3", "France", "France " + "is and " * lm.context_length, "Lyon")
-    assert rewordings(lm, [long], 8, 0) == [()]
-    assert rewordings(lm, [long, CAPITAL], 8, 0) == [(), *rewordings(lm, [CAPITAL], 8, 0)]
+    assert write_rewordings(lm, [long], 8, 0) == [()]
+    assert write_rewordings(lm, [long, CAPITAL], 8, 0) == [(), *write_rewordings(lm, [CAPITAL], 8, 0)]
 
 
 @pytest.mark.real
 @pytest.mark.slow
 def test_the_embedded_model_rewords_and_no_request_changes_the_others() -> None:
     smollm2 = load_model("smollm2-135m")
-    alone, together = rewordings(smollm2, [TWIN], 8, 0), rewordings(smollm2, [CAPITAL, TWIN], 8, 0)
+    alone, together = write_rewordings(smollm2, [TWIN], 8, 0), write_rewordings(smollm2, [CAPITAL, TWIN], 8, 0)
     assert alone == together[1:]
     assert any(together)
     for request, prompts in zip((CAPITAL, TWIN), together, strict=True):

@@ -17,8 +17,8 @@ from editguard.probes.errors import NotFinite, StatisticsError
 from editguard.probes.keys.statistics import (
     RIDGE,
     KeyStatistics,
-    Provenance,
-    identity_statistics,
+    StatisticsProvenance,
+    make_identity_statistics,
     import_rome_npz,
     load_statistics,
     save_statistics,
@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 SIZE, PRINT, LAYER = 12, "ab" * 32, 3
-ORIGIN = Provenance("corpus", "a file", PRINT, LAYER, "cd" * 32, 200)
+ORIGIN = StatisticsProvenance("corpus", "a file", PRINT, LAYER, "cd" * 32, 200)
 
 
 def moment(seed: int = 0, rows: int = 200, size: int = SIZE) -> Tensor:
@@ -89,7 +89,7 @@ def test_the_condition_number_is_that_of_the_matrix_that_is_used() -> None:
 
 
 def test_the_identity_changes_nothing() -> None:
-    statistics = identity_statistics(SIZE, PRINT, LAYER)
+    statistics = make_identity_statistics(SIZE, PRINT, LAYER)
     keys = random_keys(3, SIZE)
     assert torch.equal(statistics.solve(keys), keys)
     torch.testing.assert_close(statistics.direction(keys[0]), keys[0] / keys[0].norm())
@@ -142,7 +142,7 @@ def test_too_few_keys_are_carried_by_the_ridge() -> None:
 
 @pytest.mark.parametrize("key", [torch.zeros(SIZE), torch.full((SIZE,), torch.nan)], ids=["zero", "nan"])
 def test_a_key_without_direction_is_refused(key: Tensor) -> None:
-    for statistics in (KeyStatistics(moment(), ORIGIN), identity_statistics(SIZE, PRINT, LAYER)):
+    for statistics in (KeyStatistics(moment(), ORIGIN), make_identity_statistics(SIZE, PRINT, LAYER)):
         with pytest.raises(NotFinite, match="no direction"):
             statistics.direction(key)
 
@@ -317,7 +317,7 @@ def test_a_disk_without_room_is_one_sentence_and_leaves_nothing(tmp_path: Path) 
         with pytest.raises(
             StatisticsError, match=r"c\.safetensors' cannot be written \(.*; give a folder that has room"
         ):
-            save_statistics(identity_statistics(64, "model", 0), tmp_path / "c.safetensors")
+            save_statistics(make_identity_statistics(64, "model", 0), tmp_path / "c.safetensors")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
@@ -325,7 +325,7 @@ def test_a_disk_without_room_is_one_sentence_and_leaves_nothing(tmp_path: Path) 
 
 
 def test_statistics_are_their_owners_alone(tmp_path: Path) -> None:
-    save_statistics(identity_statistics(4, "model", 0), tmp_path / "c.safetensors")
+    save_statistics(make_identity_statistics(4, "model", 0), tmp_path / "c.safetensors")
     assert stat.S_IMODE((tmp_path / "c.safetensors").stat().st_mode) == 0o600
 
 

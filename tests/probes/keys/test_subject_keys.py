@@ -6,7 +6,7 @@ import pytest
 import torch
 from editguard.probes.errors import ModelError, RequestError
 from editguard.probes.forward.hooks import pad_id, stop_after
-from editguard.probes.keys.subject_keys import Activations, activations, locate, plain_activations, subject_keys
+from editguard.probes.keys.compute_subject_keys import Activations, compute_activations, locate, compute_plain_activations, compute_subject_keys
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import EditSite, find_site
 from editguard.probes.requests.request import EditRequest
@@ -45,12 +45,12 @@ def test_keys_and_values_are_those_of_a_whole_forward(family: str, request_: Edi
     lm = tiny_language_model(family)
     for layer in range(LAYERS):
         site = tiny_site(lm, layer)
-        found = subject_keys(lm, site, request_, TEXTS)
+        found = compute_subject_keys(lm, site, request_, TEXTS)
         expected = [brute_force(lm, site, text + request_.prompt, request_.subject) for text in TEXTS]
         same(found.keys, torch.stack([row.keys for row in expected]))
         same(found.values, torch.stack([row.values for row in expected]))
-        same(found.bare_key, expected[0].keys)
-        same(found.bare_value, expected[0].values)
+        same(found.no_prefix_key, expected[0].keys)
+        same(found.no_prefix_value, expected[0].values)
         same(found.mean_key, torch.stack([row.keys for row in expected]).mean(0))
         same(found.mean_value, torch.stack([row.values for row in expected]).mean(0))
 
@@ -58,11 +58,11 @@ def test_keys_and_values_are_those_of_a_whole_forward(family: str, request_: Edi
 @each_family
 def test_the_empty_prefix_equals_the_bare_key_and_another_does_not(family: str) -> None:
     lm = tiny_language_model(family)
-    found = subject_keys(lm, tiny_site(lm), TWIN_REQUEST, TEXTS)
-    same(found.keys[0], found.bare_key)
-    same(found.values[0], found.bare_value)
+    found = compute_subject_keys(lm, tiny_site(lm), TWIN_REQUEST, TEXTS)
+    same(found.keys[0], found.no_prefix_key)
+    same(found.values[0], found.no_prefix_value)
     for index in range(1, len(TEXTS)):
-        assert (found.keys[index] - found.bare_key).norm() > 1e-3 * found.bare_key.norm()
+        assert (found.keys[index] - found.no_prefix_key).norm() > 1e-3 * found.no_prefix_key.norm()
 
 
 @pytest.mark.parametrize("budget", [1, 40, 4096])
@@ -70,8 +70,8 @@ def test_the_empty_prefix_equals_the_bare_key_and_another_does_not(family: str) 
 def test_batches_of_any_size_give_the_same_keys_in_the_order_asked_for(family: str, budget: int) -> None:
     lm = tiny_language_model(family)
     site = tiny_site(lm)
-    whole = subject_keys(lm, site, TWIN_REQUEST, TEXTS)
-    again = subject_keys(lm, site, TWIN_REQUEST, TEXTS[::-1], budget=budget)
+    whole = compute_subject_keys(lm, site, TWIN_REQUEST, TEXTS)
+    again = compute_subject_keys(lm, site, TWIN_REQUEST, TEXTS[::-1], budget=budget)
     same(again.keys.flip(0), whole.keys)
 
 
@@ -79,9 +79,9 @@ def test_batches_of_any_size_give_the_same_keys_in_the_order_asked_for(family: s
 def test_the_tokenizers_padding_side_does_not_matter(side: str) -> None:
     lm = tiny_language_model("llama", byte_level())
     site = tiny_site(lm)
-    expected = subject_keys(lm, site, TWIN_REQUEST, TEXTS)
+    expected = compute_subject_keys(lm, site, TWIN_REQUEST, TEXTS)
     lm.tokenizer.padding_side = side
-    assert torch.equal(subject_keys(lm, site, TWIN_REQUEST, TEXTS).keys, expected.keys)
+    assert torch.equal(compute_subject_keys(lm, site, TWIN_REQUEST, TEXTS).keys, expected.keys)
 
 
 def test_a_map_whose_module_mixes_tokens_is_read_as_plain_passes_read_it() -> None:
@@ -89,7 +89,7 @@ def test_a_map_whose_module_mixes_tokens_is_read_as_plain_passes_read_it() -> No
     site = find_site(lm.model, 1, "transformer.h.{layer}.attn.c_proj")
     ids = lm.tokenizer(TWIN_REQUEST.prompt).input_ids
     rows = [(tuple(ids), len(ids) - 1), (tuple(ids[:2]), 1), (tuple(ids), 1)]
-    found, plain = activations(lm, site, rows), plain_activations(lm, site, rows)
+    found, plain = compute_activations(lm, site, rows), compute_plain_activations(lm, site, rows)
     same(found.keys, plain.keys)
     same(found.values, plain.values)
 
@@ -97,7 +97,7 @@ def test_a_map_whose_module_mixes_tokens_is_read_as_plain_passes_read_it() -> No
 def test_a_tokenizer_that_adds_bos_keeps_the_subject_off_the_first_place() -> None:
     lm = tiny_language_model("llama", BYTE_LEVEL["bytes-bos"])
     assert lm.adds_bos
-    found = subject_keys(lm, tiny_site(lm), PROMPT_START_REQUEST, ("",))
+    found = compute_subject_keys(lm, tiny_site(lm), PROMPT_START_REQUEST, ("",))
     assert found.position.last > 0
     assert not found.position.is_first_token
 
@@ -105,14 +105,14 @@ def test_a_tokenizer_that_adds_bos_keeps_the_subject_off_the_first_place() -> No
 def test_what_follows_the_subject_does_not_reach_a_causal_key_but_reaches_an_encoders() -> None:
     causal = tiny_language_model("llama")
     rows = [((5, 6, 7, 8), 1), ((5, 6, 9, 10), 1)]
-    found = activations(causal, tiny_site(causal), rows)
+    found = compute_activations(causal, tiny_site(causal), rows)
     assert torch.equal(found.keys[0], found.keys[1])
 
     model = OTHERS["t5_encoder"]()
     enlarge(model)
     encoder = LanguageModel(model, causal.tokenizer, "encoder")
     assert not encoder.causal
-    found = activations(encoder, tiny_site(encoder), rows)
+    found = compute_activations(encoder, tiny_site(encoder), rows)
     assert (found.keys[0] - found.keys[1]).norm() > 1e-3 * found.keys[0].norm()
     with capture(tiny_site(encoder)) as seen, torch.no_grad():
         model(torch.tensor([rows[1][0]]))
@@ -121,9 +121,9 @@ def test_what_follows_the_subject_does_not_reach_a_causal_key_but_reaches_an_enc
 
 def test_keys_are_fp32_whatever_the_weights_are() -> None:
     lm = tiny_language_model("llama")
-    expected = subject_keys(lm, tiny_site(lm), TWIN_REQUEST, TEXTS)
+    expected = compute_subject_keys(lm, tiny_site(lm), TWIN_REQUEST, TEXTS)
     lm.model.to(torch.bfloat16)
-    found = subject_keys(lm, tiny_site(lm), TWIN_REQUEST, TEXTS)
+    found = compute_subject_keys(lm, tiny_site(lm), TWIN_REQUEST, TEXTS)
     assert found.keys.dtype == found.values.dtype == torch.float32
     cosine = torch.nn.functional.cosine_similarity(found.keys, expected.keys)
     assert float(cosine.min()) > 0.98
@@ -137,7 +137,7 @@ def test_keys_are_fp32_whatever_the_weights_are() -> None:
 def test_a_subject_that_is_not_there_exactly_once_is_refused(prompt: str, subject: str) -> None:
     lm = tiny_language_model("llama")
     with pytest.raises(RequestError):
-        subject_keys(lm, tiny_site(lm), EditRequest("x", subject, prompt, "Lyon"), ("",))
+        compute_subject_keys(lm, tiny_site(lm), EditRequest("x", subject, prompt, "Lyon"), ("",))
 
 
 def test_a_prefix_that_names_the_subject_does_not_draw_the_place_to_itself() -> None:
@@ -179,7 +179,7 @@ def test_the_forward_ends_at_the_site_and_other_errors_go_through() -> None:
     lm = tiny_language_model("llama")
     site, ran = tiny_site(lm, 0), []
     tiny_site(lm, 1).module.register_forward_hook(lambda *_: ran.append(1))
-    subject_keys(lm, site, TWIN_REQUEST, ("",))
+    compute_subject_keys(lm, site, TWIN_REQUEST, ("",))
     assert ran == []
     assert not site.module._forward_hooks
 

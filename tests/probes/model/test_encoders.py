@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers as hf
 from editguard.probes.errors import ModelError
-from editguard.probes.keys.subject_keys import SubjectKeys, all_subject_keys, locate
+from editguard.probes.keys.subject_keys import SubjectKeys, compute_all_subject_keys, locate
 from editguard.probes.model import encoders
 from editguard.probes.model.encoders import ENCODER_PACKAGE, embedded_encoder, load_encoder
 from editguard.probes.model.language_model import LanguageModel
@@ -62,11 +62,11 @@ def test_subject_keys_of_an_encoder_are_those_of_whole_passes(kind: str, tmp_pat
         site = find_site(lm.model, layer)
         assert not site.editable
         for found, request in zip(
-            all_subject_keys(lm, site, [TWIN_REQUEST, PROMPT_START_REQUEST], PREFIXES), (TWIN_REQUEST, PROMPT_START_REQUEST), strict=True
+            compute_all_subject_keys(lm, site, [TWIN_REQUEST, PROMPT_START_REQUEST], PREFIXES), (TWIN_REQUEST, PROMPT_START_REQUEST), strict=True
         ):
             assert isinstance(found, SubjectKeys)
             assert found.position.starts_text is (request is PROMPT_START_REQUEST)
-            for key, prefix in zip((found.bare_key, *found.keys), ("", *PREFIXES), strict=True):
+            for key, prefix in zip((found.no_prefix_key, *found.keys), ("", *PREFIXES), strict=True):
                 place = locate(lm, request, prefix)
                 with capture(site) as seen, torch.no_grad():
                     lm.model(torch.tensor([place.input_ids]))
@@ -131,7 +131,7 @@ def test_a_trained_encoder_has_no_anomaly_of_the_first_token(minilm: LanguageMod
         site = find_site(minilm.model, layer)
         assert site.d_ff == 1536
         at_first, inside = (
-            [cosine(one) for one in all_subject_keys(minilm, site, some, prefixes)] for some in (first, middle)
+            [cosine(one) for one in compute_all_subject_keys(minilm, site, some, prefixes)] for some in (first, middle)
         )
         assert min(at_first) > 0.85
         assert min(at_first) > min(inside) - 0.05
@@ -139,4 +139,4 @@ def test_a_trained_encoder_has_no_anomaly_of_the_first_token(minilm: LanguageMod
 
 def cosine(found: object) -> float:
     assert isinstance(found, SubjectKeys)
-    return float(torch.nn.functional.cosine_similarity(found.bare_key, found.mean_key, dim=0))
+    return float(torch.nn.functional.cosine_similarity(found.no_prefix_key, found.mean_key, dim=0))

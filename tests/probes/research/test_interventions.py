@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from editguard.probes.errors import ModelError, RequestError
-from editguard.probes.keys.subject_keys import Activations, activations, locate, subject_keys
+from editguard.probes.keys.compute_subject_keys import Activations, compute_activations, locate, compute_subject_keys
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import EditSite
 from editguard.probes.requests.request import EditRequest
@@ -30,8 +30,8 @@ ROTARY = ("llama", "gptj", "gpt_neox", "qwen2", "falcon_new")
 
 def plain(lm: LanguageModel, site: EditSite, requests: Sequence[EditRequest] = REQUESTS) -> Activations:
     """Key and value of each subject in its bare prompt, with nothing changed."""
-    found = [subject_keys(lm, site, request, ()) for request in requests]
-    return Activations(torch.stack([one.bare_key for one in found]), torch.stack([one.bare_value for one in found]))
+    found = [compute_subject_keys(lm, site, request, ()) for request in requests]
+    return Activations(torch.stack([one.no_prefix_key for one in found]), torch.stack([one.no_prefix_value for one in found]))
 
 
 def same(found: Tensor, expected: Tensor) -> None:
@@ -170,7 +170,7 @@ def test_first_tokens_are_those_of_the_prompts_whatever_the_subjects_are() -> No
     found = first_token_keys(lm, site, REQUESTS)
     firsts = [lm.tokenizer(request.prompt).input_ids[0] for request in REQUESTS]
     assert firsts[0] != firsts[1] == firsts[2]
-    same(found, activations(lm, site, [((token,), 0) for token in firsts]).keys)
+    same(found, compute_activations(lm, site, [((token,), 0) for token in firsts]).keys)
     assert torch.equal(found[1], found[2]), "a causal first token sees nothing of what follows"
 
 

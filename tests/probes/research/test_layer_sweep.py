@@ -14,7 +14,7 @@ from editguard.probes.forward.hooks import stop_after_all
 from editguard.probes.keys.corpus_statistics import Corpus, compute_statistics
 from editguard.probes.keys.prefixes import Role
 from editguard.probes.keys.statistics import KeyStatistics
-from editguard.probes.keys.subject_keys import activations, subject_keys
+from editguard.probes.keys.compute_subject_keys import compute_activations, compute_subject_keys
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import EditSite, find_site
 from editguard.probes.requests.request import EditRequest
@@ -131,7 +131,7 @@ def test_keys_at_all_layers_are_those_at_each(family: str, budget: int) -> None:
     for site, keys in zip(sites, found, strict=True):
         assert keys.shape == (len(ROWS), site.d_ff)
         assert keys.dtype == torch.float32
-        same(keys, activations(lm, site, ROWS).keys)
+        same(keys, compute_activations(lm, site, ROWS).keys)
 
 
 def test_an_encoder_is_read_in_whole_rows() -> None:
@@ -140,7 +140,7 @@ def test_an_encoder_is_read_in_whole_rows() -> None:
     lm = LanguageModel(model, BYTE_LEVEL["bytes-trimmed"], "encoder")
     sites = [tiny_site(lm, layer) for layer in range(LAYERS)]
     for site, keys in zip(sites, keys_at_layers(lm, sites, ROWS), strict=True):
-        same(keys, activations(lm, site, ROWS).keys)
+        same(keys, compute_activations(lm, site, ROWS).keys)
     # Rows 0 and 2 differ behind the token alone.
     assert (keys[0] - keys[2]).norm() > 1e-3 * keys[0].norm()
 
@@ -170,8 +170,8 @@ def test_the_keys_of_requests_are_those_of_each_bare_and_in_the_mean() -> None:
     found = request_keys(lm, sites, [TWIN_REQUEST, PROMPT_START_REQUEST], KEY_TEXTS)
     for site, keys in zip(sites, found, strict=True):
         for row, request in enumerate((TWIN_REQUEST, PROMPT_START_REQUEST)):
-            alone = subject_keys(lm, site, request, KEY_TEXTS)
-            same(keys.bare[row], alone.bare_key)
+            alone = compute_subject_keys(lm, site, request, KEY_TEXTS)
+            same(keys.bare[row], alone.no_prefix_key)
             same(keys.mean[row], alone.mean_key)
     with pytest.raises(RequestError, match="no prefixes"):
         request_keys(lm, sites, [TWIN_REQUEST], [])
@@ -229,9 +229,9 @@ def test_a_site_that_was_named_is_read_at_every_layer() -> None:
         named = find_site(lm.model, layer, path)
         assert torch.equal(one.second_moment, compute_statistics(lm, named, CORPUS).second_moment)
     shifts = sweep(lm, range(LAYERS), [TWIN_REQUEST], KEY_TEXTS, found, site_path=path)
-    keys = subject_keys(lm, find_site(lm.model, 0, path), TWIN_REQUEST, KEY_TEXTS)
+    keys = compute_subject_keys(lm, find_site(lm.model, 0, path), TWIN_REQUEST, KEY_TEXTS)
     assert shifts[0][0].cosine == pytest.approx(
-        float(torch.nn.functional.cosine_similarity(keys.bare_key, keys.mean_key, 0)), abs=1e-5
+        float(torch.nn.functional.cosine_similarity(keys.no_prefix_key, keys.mean_key, 0)), abs=1e-5
     )
 
 
