@@ -25,8 +25,8 @@ from ..probes.measurement_faults import fault_finding
 from ..probes.model.language_model import LanguageModel, load_model
 from ..probes.probe import PROBES, ProbeInput, run_probes
 from ..probes.requests.request import EditRequest
-from ..probes.screen import ends, require_screened_figures
-from ..suites.check import CHECKS, Check, Measured, Outcome, checks_of_one
+from ..probes.screen import bracket_evidence, require_screened_figures
+from ..suites.check import CHECKS, Check, CheckResult, Outcome, list_single_edit_checks
 from .delta.manifest import EditProvenance
 from .delta.saved_model import save_edited_model
 from .edit_result import Assessment, EditResult, Proposal, decided_action
@@ -47,7 +47,7 @@ class GuardedEditor:
     """Edits a model under a policy; every edit is a transaction."""
 
     setup: Setup
-    checks: Sequence[str] = field(default_factory=checks_of_one)
+    checks: Sequence[str] = field(default_factory=list_single_edit_checks)
     """Names of the checks that judge an edit."""
     _kept_results: list[EditResult] = field(default_factory=list, init=False, repr=False, compare=False)
 
@@ -160,7 +160,7 @@ class GuardedEditor:
             return True
         if not margins.settle:
             return False
-        worst, best = (self._assessment(request, end, editor, 0.0) for end in ends(measured, margins))
+        worst, best = (self._assessment(request, end, editor, 0.0) for end in bracket_evidence(measured, margins))
         return criterion(worst) == criterion(best)
 
     def _assessment(
@@ -321,7 +321,7 @@ class GuardedEditor:
             )
         self.setup.check_unedited()
         started = time.monotonic()
-        measured: list[tuple[Check, Measured]] = []
+        measured: list[tuple[Check, CheckResult]] = []
         with Transaction(self.setup.site, update) as transaction, self.setup.bench.computing():
             for check, state in zip(self._new_checks(), proposal.before, strict=True):
                 answer = check.measure(self.setup.bench, assessment.request, state, update.needs_prefix)
@@ -367,7 +367,7 @@ class GuardedEditor:
         return save_edited_model(self.setup, self._kept_results, Path(folder), overwrite=overwrite)
 
 
-def _is_sound(measured: Sequence[tuple[Check, Measured]]) -> bool:
+def _is_sound(measured: Sequence[tuple[Check, CheckResult]]) -> bool:
     """Return whether every judged measurement passed, and one was judged of the edit itself.
 
     An edit of which nothing was judged is refused: what was not measured is never a pass.

@@ -39,9 +39,22 @@ from .model.language_model import LanguageModel
 from .registry import Registry
 from .requests.request import EditRequest
 
-__all__ = ["PROBES", "CalibrationRule", "Finding", "Level", "Probe", "ProbeInput", "Threshold", "run_probes"]
+__all__ = [
+    "MEASUREMENT_SOURCE",
+    "PROBES",
+    "CalibrationRule",
+    "Finding",
+    "Level",
+    "Probe",
+    "ProbeInput",
+    "Threshold",
+    "run_probes",
+]
 
 Scalar = str | int | float | bool | None
+
+MEASUREMENT_SOURCE = "measurement"
+"""Source of the findings about faults of the measurement itself (`measurement_faults`); no probe may have this name."""
 
 
 class Level(Enum):
@@ -180,7 +193,7 @@ def _finite(details: Mapping[str, Scalar]) -> dict[str, Scalar]:
     }
 
 
-PROBES: Registry[Probe] = Registry("probes", f"{__package__}.builtin")
+PROBES: Registry[Probe] = Registry("probes", f"{__package__}.builtin", reserved=(MEASUREMENT_SOURCE,))
 
 
 def run_probes(probe_input: ProbeInput) -> tuple[Finding, ...]:

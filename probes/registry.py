@@ -1,21 +1,22 @@
-"""One generic registry for probes, editors and checks; others add theirs by entry points.
+"""One generic registry for probes, editors and checks; other packages add theirs by entry points.
 
-`Registry.load` enters every class the same way, under its `name`: first the built-in ones, one file each in a folder of their
-own, then those of installed packages (groups ``editguard.probes``, ``editguard.editors``, ``editguard.checks``). Nothing is
-entered because some module happened to be imported. A clash or a plug-in that fails to load is an error, never a warning: a
-probe that silently is not there is a hole in the audit.
+`Registry.load` enters every class the same way, under its `name`.
+The built-in classes come first: each is one file in a folder of its own.
+Then come those of installed packages (groups ``editguard.probes``, ``editguard.editors``, ``editguard.checks``).
+The import of a module enters nothing.
+A clash, or a plug-in that fails to load, is an error and never a warning: a missing probe would be a hole in the audit.
 """
 
 from __future__ import annotations
 
-import difflib
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
 from .errors import InputError
+from .wording import suggest
 
 __all__ = ["Registry"]
 
@@ -25,12 +26,14 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Classes by name, with the origin of each."""
 
-    def __init__(self, kind: str, builtin: str | None = None) -> None:
+    def __init__(self, kind: str, builtin: str | None = None, *, reserved: Collection[str] = ()) -> None:
         """`kind` is the plural used in messages and in the entry-point group, e.g. ``probes``.
 
-        `builtin` names the package whose modules hold the built-in classes, those that begin with an underscore excepted.
+        `builtin` names the package whose modules hold the built-in classes, except modules that begin with an underscore.
+        `reserved` are names that no class may take.
         """
         self.kind = kind
+        self._reserved = frozenset(reserved)
         self._builtin = builtin
         self._classes: dict[str, type[T]] = {}
         self._loaded = False
@@ -38,14 +41,19 @@ class Registry(Generic[T]):
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
         """Return a class decorator that enters the class under `name`.
 
-        Raises `InputError` when the name is taken by another class.
+        Raises `InputError` when the name is reserved, or taken by another class.
         """
 
         def enter(cls: type[T]) -> type[T]:
-            known = self._classes.get(name)
-            if known is not None and known is not cls:
+            if name in self._reserved:
                 raise InputError(
-                    f"Two {self.kind} are called {name!r}: {_origin(known)} and {_origin(cls)}; a name must be "
+                    f"The name {name!r} of {_origin(cls)} is reserved for editguard itself; give the class another name or "
+                    "uninstall its package."
+                )
+            registered = self._classes.get(name)
+            if registered is not None and registered is not cls:
+                raise InputError(
+                    f"Two {self.kind} are called {name!r}: {_origin(registered)} and {_origin(cls)}; a name must be "
                     "unique, so rename one or uninstall its package."
                 )
             self._classes[name] = cls
@@ -67,11 +75,12 @@ class Registry(Generic[T]):
                     f"The entry point {entry.name!r} ({entry.value}) in group 'editguard.{self.kind}' does not load "
                     f"({error}); a plugin that is installed must load, so mend it or uninstall its package."
                 ) from error
-            named = getattr(cls, "name", entry.name)
-            if named != entry.name:
+            own_name = getattr(cls, "name", entry.name)
+            if own_name != entry.name:
                 raise InputError(
                     f"The entry point {entry.name!r} ({entry.value}) in group 'editguard.{self.kind}' is a class that calls "
-                    f"itself {named!r}; what it finds is logged under that name, so give both the same or uninstall its package."
+                    f"itself {own_name!r}, and its results are logged under that name; give both the same name or uninstall "
+                    "its package."
                 )
             self.register(entry.name)(cls)
         self._loaded = True
@@ -81,10 +90,10 @@ class Registry(Generic[T]):
         self.load()
         if name in self._classes:
             return self._classes[name]
-        # A control is there to be run, not to be chosen.
-        shown = [known for known in self.names() if not getattr(self._classes[known], "control", False)]
-        near = difflib.get_close_matches(name, shown, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(shown)}."
+        # A control is run by the audit and chosen by nobody.
+        choices = [other for other in self.names() if not getattr(self._classes[other], "control", False)]
+        suggestion = suggest(name, choices)
+        hint = f"known are {', '.join(choices)}." if suggestion is None else f"did you mean {suggestion!r}?"
         raise InputError(f"There is no {name!r} among the {self.kind}; {hint}")
 
     def names(self) -> list[str]:

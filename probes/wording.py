@@ -1,8 +1,11 @@
-"""Clauses that several messages share: a figure beside its bound, and the first line of another library's error."""
+"""Clauses that several messages share: a figure beside its bound, another library's error in one line, a suggestion."""
 
 from __future__ import annotations
 
-__all__ = ["against", "first_line"]
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["against", "first_line", "suggest"]
 
 
 def against(measured: str, holds: bool, allowed: str) -> str:
@@ -11,10 +14,18 @@ def against(measured: str, holds: bool, allowed: str) -> str:
 
 
 def first_line(error: BaseException, most: int = 160) -> str:
-    """Return the first line of what `error` says, or its name; shortened to `most` characters and without its full stop.
+    """Return the first line of the text of `error`, or the name of its class where it has no text.
 
-    It may repeat what a file holds, so that no character is left in it which a terminal takes for a command.
+    The line has at most `most` characters and no full stop.
+    An error may repeat the content of a file, so each character that a terminal could take for a command is spelled out.
     """
     line = (str(error).strip().splitlines() or [""])[0].strip().rstrip(".") or type(error).__name__
-    line = "".join(one if one.isprintable() else f"[U+{ord(one):04X}]" for one in line[: most + 1])
+    line = "".join(
+        character if character.isprintable() else f"[U+{ord(character):04X}]" for character in line[: most + 1]
+    )
     return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def suggest(name: str, names: Iterable[str]) -> str | None:
+    """Return the one of `names` that is spelled most like `name`; None where none is like it."""
+    return next(iter(difflib.get_close_matches(name, list(names), n=1)), None)
