@@ -29,7 +29,7 @@ from ..probes.model.site import EditSite, find_site, layer_count
 from ..probes.probe import PROBES
 from ..probes.requests.request import EditRequest
 from ..reports.log.types import EXACT_PERPLEXITY, PERPLEXITY
-from ..suites.builtin import builtin_corpus, ordinary_requests
+from ..suites.builtin import load_builtin_corpus, load_ordinary_requests
 from ..suites.check import Bench, Limits, Origin
 from ..suites.checks.perplexity import Perplexity
 from .editors.base import EditContext, chosen_editor
@@ -282,7 +282,7 @@ def prepare(
     calibration = calibrate(meter, null, lambda done, total: progress("calibration", done, total))
     return Setup(
         lm, site, found, prefixes, meter, calibration, policy, chosen,
-        builtin_corpus() if perplexity_corpus is None else perplexity_corpus, seed, checksum(lm.model), known,
+        load_builtin_corpus() if perplexity_corpus is None else perplexity_corpus, seed, checksum(lm.model), known,
         check_dtype=check_dtype,
         site_path=site_path,
     )  # fmt: skip
@@ -311,7 +311,7 @@ def make_null_sample(lm: LanguageModel, size: int) -> tuple[EditRequest, ...]:
 
     Subjects of the second kind are ordinary too, though fewer tokens stand before their last one.
     """
-    found = ordinary_requests()
+    found = load_ordinary_requests()
     opening = [
         replace(request, id=f"{request.id}-first", prompt=f"{request.subject} is known for") for request in found
     ]

@@ -19,11 +19,11 @@ from editguard.audit.editors.base import EditContext, RankOneUpdate, compute_upd
 from editguard.audit.editors.value import ValueSettings
 from editguard.audit.transaction import Transaction
 from editguard.probes.forward.prefix_cache import prefix_cache
-from editguard.probes.keys.corpus_statistics import compute_statistics, sampled_corpus
+from editguard.probes.keys.corpus_statistics import compute_statistics, sample_corpus
 from editguard.probes.keys.prefixes import make_prefixes
 from editguard.probes.model.language_model import load_model
 from editguard.probes.model.site import find_site
-from editguard.suites.builtin import builtin_corpus, builtin_edits
+from editguard.suites.builtin import load_builtin_corpus, load_builtin_edits
 from editguard.suites.check import CHECKS, Bench, Limits
 
 _CHECKS = ("efficacy", "generalization", "locality", "perplexity")
@@ -40,16 +40,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     lm = load_model(options.model)
-    prefixes, corpus = make_prefixes(lm, 0), sampled_corpus(lm, seed=0)
+    prefixes, corpus = make_prefixes(lm, 0), sample_corpus(lm, seed=0)
     rows = []
     for layer in options.layers:
         site = find_site(lm.model, layer)
         known = prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
         context = EditContext(lm, site, compute_statistics(lm, site, corpus), prefixes, ValueSettings(), known)
-        bench = Bench(lm, site, prefixes, builtin_corpus(), _LIMITS, site.matrix(), known)
+        bench = Bench(lm, site, prefixes, load_builtin_corpus(), _LIMITS, site.matrix(), known)
         for editor in options.editors:
             group = _GROUPS[editor]
-            edits = [edit for edit in builtin_edits() if edit.group == group]
+            edits = [edit for edit in load_builtin_edits() if edit.group == group]
             chosen = edits[:: max(1, len(edits) // options.edits)][: options.edits]
             rows.append({"layer": layer, "editor": editor, **_measure(context, bench, editor, chosen)})
             print(json.dumps(rows[-1]), flush=True)

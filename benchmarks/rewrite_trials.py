@@ -26,7 +26,7 @@ from editguard.audit.editors.builtin.reworded import Reworded
 from editguard.audit.editors.value import Descent
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Action, Decision
-from editguard.probes.keys.subject_keys import SubjectKeys, all_subject_keys
+from editguard.probes.keys.subject_keys import SubjectKeys, compute_all_subject_keys
 from editguard.probes.requests.loader import load_requests
 from editguard.probes.requests.request import EditRequest
 from guard_evidence import split
@@ -119,7 +119,7 @@ def _moment(context, request):
             EditRequest(one, one, request.prompt.replace(request.subject, one, 1), request.target_new)
             for one in SUBJECTS if one != request.subject
         ]  # fmt: skip
-        found = all_subject_keys(context.lm, context.site, asked, texts, known=context.known)
+        found = compute_all_subject_keys(context.lm, context.site, asked, texts, known=context.known)
         rows = torch.cat([one.keys for one in found if isinstance(one, SubjectKeys)]).double().cpu()
         MOMENTS[place] = rows.T @ rows / len(rows)
     return MOMENTS[place]

@@ -21,7 +21,7 @@ from editguard.probes.keys.prefixes import make_prefixes
 from editguard.probes.keys.statistics import make_identity_statistics
 from editguard.probes.model.language_model import load_model
 from editguard.probes.model.site import find_site
-from editguard.suites.builtin import builtin_edits
+from editguard.suites.builtin import load_builtin_edits
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
     lm = load_model(options.model)
     site = find_site(lm.model, default_layer(lm) if options.layer is None else options.layer)
     prefixes, null = make_prefixes(lm, 0), make_null_sample(lm, NULL_SAMPLE)
-    first = [edit for edit in builtin_edits() if edit.group == "single-token-first"]
+    first = [edit for edit in load_builtin_edits() if edit.group == "single-token-first"]
     sink, norm = sink_key(lm, site, [request.prompt for request in null]), float(site.matrix().norm())
     real = read_corpus(options.corpus)
     sources = {

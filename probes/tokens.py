@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import ModelError, RequestError
-from .requests.spacing import separator
+from .requests.spacing import choose_separator
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -117,12 +117,12 @@ def target_ids(
 ) -> tuple[int, ...]:
     """Return the ids of `target` as the continuation of `prompt`, without special tokens.
 
-    Between the two stands one space or none, as `spacing.separator` says; `space` forces it. The ids are what follows
+    Between the two stands one space or none, as `spacing.choose_separator` says; `space` forces it. The ids are what follows
     the prompt's own ids when both are tokenised together. Where a token would reach across the seam, the target is tokenised
     after a newline instead, which keeps a SentencePiece tokenizer from adding a second space. Raises `RequestError`
     for a target that is empty or has no ids.
     """
-    piece = separator(prompt, target, space) + target
+    piece = choose_separator(prompt, target, space) + target
     for context in (prompt, "\n", ""):
         before, whole = _plain_ids(tokenizer, context), _plain_ids(tokenizer, context + piece)
         if target.strip() and len(whole) > len(before) and whole[: len(before)] == before:

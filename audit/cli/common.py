@@ -127,10 +127,10 @@ def load_edits(
     """Read the requests of a file, or the built-in ones; raises `InputError` where those of a sequence contradict."""
     from ...probes.requests.loader import LoadedRequests, load_requests
     from ...reports.text import printable
-    from ...suites.builtin import BUILTIN, builtin_edits, builtin_hash
+    from ...suites.builtin import BUILTIN, load_builtin_edits, hash_builtin_edits
 
     if edits == BUILTIN:
-        return LoadedRequests(builtin_edits()[:limit], (), BUILTIN, builtin_hash())
+        return LoadedRequests(load_builtin_edits()[:limit], (), BUILTIN, hash_builtin_edits())
     loaded = load_requests(edits, skip_invalid=skip_invalid, limit=limit, zsre_target=zsre_target.value)
     for one in loaded.invalid[:_MOST_NAMED]:
         typer.echo(f"left out {printable(one.where)}: {printable(one.message, 300)}", err=True)
@@ -145,9 +145,9 @@ def load_edits(
 
 def _without_contradictions(requests: Sequence[EditRequest]) -> None:
     from ...probes.errors import InputError
-    from ...probes.requests.prompt_subjects import contradictions
+    from ...probes.requests.prompt_subjects import find_contradictions
 
-    found = contradictions(requests)
+    found = find_contradictions(requests)
     if found:
         more = f", and {len(found) - _MOST_NAMED} more pairs" if len(found) > _MOST_NAMED else ""
         raise InputError(f"Edits in sequence must not contradict each other: {'; '.join(found[:_MOST_NAMED])}{more}.")
@@ -174,7 +174,7 @@ def prepared(
 
     check_names(chosen, policy)
     from ...probes.errors import InputError
-    from ...probes.keys.corpus_statistics import corpus_from
+    from ...probes.keys.corpus_statistics import read_corpus
     from ...probes.model.language_model import load_model
     from ..editors.value import Engine, ValueSettings
 
@@ -182,7 +182,7 @@ def prepared(
         raise InputError(f"The engine {engine!r} is not known; use 'live' or 'reference'.")
     if check_dtype not in _CHECK_DTYPES:
         raise InputError(f"Checks cannot compute in {check_dtype!r}; use one of {', '.join(_CHECK_DTYPES)}.")
-    sentences = None if perplexity_corpus is None else corpus_from(perplexity_corpus).documents
+    sentences = None if perplexity_corpus is None else read_corpus(perplexity_corpus).documents
     import torch
 
     progress("loading the model", 0, 1)

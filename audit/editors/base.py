@@ -19,9 +19,9 @@ import torch
 from ...probes.errors import InputError, NotFinite, RequestError
 from ...probes.forward.prefix_cache import PrefixCache
 from ...probes.keys.prefixes import ContextPrefixes
-from ...probes.keys.rewordings import rewordings
+from ...probes.keys.write_rewordings import write_rewordings
 from ...probes.keys.statistics import KeyStatistics
-from ...probes.keys.subject_keys import SubjectKeys, all_subject_keys
+from ...probes.keys.subject_keys import SubjectKeys, compute_all_subject_keys
 from ...probes.model.language_model import LanguageModel
 from ...probes.model.site import EditSite
 from ...probes.registry import Registry
@@ -204,7 +204,7 @@ def _reworded(
     most = {index: editor.settings(context.settings).rewordings for index, editor in enumerate(editors)}
     asked = [index for index, count in most.items() if count]
     written = (
-        rewordings(context.lm, [requests[index] for index in asked], max(most.values()), context.prefixes.seed)
+        write_rewordings(context.lm, [requests[index] for index in asked], max(most.values()), context.prefixes.seed)
         if asked
         else []
     )
@@ -221,6 +221,6 @@ def _keys(
     found: dict[int, SubjectKeys | RequestError] = {}
     for texts, members in groups.items():
         chosen = [requests[index] for index in members]
-        keys = all_subject_keys(context.lm, context.site, chosen, texts, known=context.known)
+        keys = compute_all_subject_keys(context.lm, context.site, chosen, texts, known=context.known)
         found.update(zip(members, keys, strict=True))
     return found

@@ -25,7 +25,7 @@ from ...probes.forward.partial import Row
 from ...probes.keys.subject_keys import locate
 from ...probes.model.language_model import LanguageModel
 from ...probes.requests.request import EditRequest
-from ...probes.requests.spacing import separator
+from ...probes.requests.spacing import choose_separator
 from ...probes.tokens import locate_subject, target_ids
 from .engine import Engine
 
@@ -181,9 +181,9 @@ _STRIDE = 3
 def _reworded_rows(
     lm: LanguageModel, request: EditRequest, prefixes: Sequence[str], reworded: Sequence[str], target: tuple[int, ...]
 ) -> Iterator[Row]:
-    seam = separator(request.prompt, request.target_new, request.space)
+    seam = choose_separator(request.prompt, request.target_new, request.space)
     # With another space before it the target would have other tokens.
-    fitting = [prompt for prompt in reworded if separator(prompt, request.target_new, request.space) == seam]
+    fitting = [prompt for prompt in reworded if choose_separator(prompt, request.target_new, request.space) == seam]
     for index, prompt in enumerate(fitting):
         for begin in (0, len(prefixes) // 2):
             prefix = prefixes[(begin + _STRIDE * index) % len(prefixes)]

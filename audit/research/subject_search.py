@@ -17,10 +17,10 @@ import torch
 
 from ...probes.errors import EditguardError, InputError, ModelError
 from ...probes.forward.prefix_cache import PrefixCache
-from ...probes.keys.corpus_statistics import corpus_from
+from ...probes.keys.corpus_statistics import read_corpus
 from ...probes.keys.prefixes import ContextPrefixes, Role, make_prefixes
 from ...probes.keys.statistics import KeyStatistics
-from ...probes.keys.subject_keys import SubjectKeys, all_subject_keys
+from ...probes.keys.subject_keys import SubjectKeys, compute_all_subject_keys
 from ...probes.model.language_model import LanguageModel
 from ...probes.model.site import EditSite, Orientation, find_site, layer_count
 from ...probes.requests.request import EditRequest
@@ -74,7 +74,7 @@ def check_asked(subjects: Sequence[EditRequest], statistics: str | None, corpus:
     if statistics is not None:
         check_statistics(statistics)
     elif corpus is not None:
-        corpus_from(corpus)
+        read_corpus(corpus)
 
 
 def subject_requests(subjects: Sequence[str]) -> list[EditRequest]:
@@ -97,7 +97,7 @@ def candidate_keys(
     Raises `InputError` where fewer than `LEAST` are left.
     """
     once = list({request.subject: request for request in requests}.values())
-    each = [all_subject_keys(lm, site, once, prefixes.texts(role), known=known) for role in (Role.KEY, Role.EDIT)]
+    each = [compute_all_subject_keys(lm, site, once, prefixes.texts(role), known=known) for role in (Role.KEY, Role.EDIT)]
     kept = {
         request.subject: torch.stack([found.mean_key.double().cpu() for found in row if isinstance(found, SubjectKeys)])
         for request, *row in zip(once, *each, strict=True)

@@ -9,25 +9,25 @@ from ..._lazy import lazy_names
 if TYPE_CHECKING:
     from .subject_keys import Activations as Activations
     from .subject_keys import SubjectKeys as SubjectKeys
-    from .subject_keys import activations as activations
-    from .subject_keys import all_subject_keys as all_subject_keys
+    from .subject_keys import compute_activations as compute_activations
+    from .subject_keys import compute_all_subject_keys as compute_all_subject_keys
+    from .subject_keys import compute_subject_keys as compute_subject_keys
     from .subject_keys import locate as locate
-    from .subject_keys import plain_activations as plain_activations
-    from .subject_keys import positions as positions
-    from .subject_keys import subject_keys as subject_keys
-    from .subject_keys import what_is_read as what_is_read
+    from .subject_keys import compute_plain_activations as compute_plain_activations
+    from .subject_keys import locate_under_prefixes as locate_under_prefixes
+    from .subject_keys import trim_rows as trim_rows
 
 __all__, __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Activations": ".subject_keys",
         "SubjectKeys": ".subject_keys",
-        "activations": ".subject_keys",
-        "all_subject_keys": ".subject_keys",
+        "compute_activations": ".subject_keys",
+        "compute_all_subject_keys": ".subject_keys",
+        "compute_subject_keys": ".subject_keys",
         "locate": ".subject_keys",
-        "plain_activations": ".subject_keys",
-        "positions": ".subject_keys",
-        "subject_keys": ".subject_keys",
-        "what_is_read": ".subject_keys",
+        "compute_plain_activations": ".subject_keys",
+        "locate_under_prefixes": ".subject_keys",
+        "trim_rows": ".subject_keys",
     },
 )

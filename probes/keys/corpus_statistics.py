@@ -29,19 +29,19 @@ from ..forward.hooks import pad_id, stop_after_all
 from ..forward.onednn import gram
 from ..wording import first_line
 from .running_sums import RunningSums, read_sums, write_sums
-from .statistics import KeyStatistics, Provenance
+from .statistics import KeyStatistics, StatisticsProvenance
 
 if TYPE_CHECKING:
     from ..model.language_model import LanguageModel
     from ..model.site import EditSite
 
-__all__ = ["SAMPLED", "Corpus", "compute_all_statistics", "compute_statistics", "corpus_from", "sampled_corpus"]
+__all__ = ["DEFAULT_CORPUS", "Corpus", "compute_all_statistics", "compute_statistics", "read_corpus", "sample_corpus"]
 
 _WINDOW = 256
 """Tokens of one window; keys of later positions than this differ little, and the pass stays linear."""
 _GROUP = 32
 _DOCUMENTS, _TOKENS, _TOP_K = 128, 78, 50
-SAMPLED = f"sampled, {_DOCUMENTS} texts of {_TOKENS} tokens, top-k {_TOP_K}"
+DEFAULT_CORPUS = f"sampled, {_DOCUMENTS} texts of {_TOKENS} tokens, top-k {_TOP_K}"
 """How the default corpus is made."""
 _OPENINGS = (
     "The", "In the", "A", "When", "It is", "There are", "He", "She", "They", "We", "I", "You", "If", "As", "After", "For",
@@ -66,7 +66,7 @@ class Corpus:
         return digest.hexdigest()
 
 
-def sampled_corpus(
+def sample_corpus(
     lm: LanguageModel, *, seed: int, documents: int = _DOCUMENTS, tokens: int = _TOKENS, least: int = 0
 ) -> Corpus:
     """Return text sampled from the model itself at temperature 1, reproducible from the seed on one machine.
@@ -85,7 +85,7 @@ def sampled_corpus(
     return Corpus(tuple(texts), f"{documents} texts of up to {tokens} tokens sampled from the model, seed {seed}")
 
 
-def corpus_from(source: str) -> Corpus:
+def read_corpus(source: str) -> Corpus:
     """Read documents from a text file (one a line), JSON, JSONL or CSV (field ``text``), or ``hf://dataset[:split]``.
 
     Raises `StatisticsError`.
@@ -259,7 +259,7 @@ def _divided(lm: LanguageModel, sites: Sequence[EditSite], corpus: Corpus, sums:
         )
     return [
         KeyStatistics(
-            total / sums.tokens, Provenance("corpus", corpus.source, lm.fingerprint, site.layer, digest, sums.tokens)
+            total / sums.tokens, StatisticsProvenance("corpus", corpus.source, lm.fingerprint, site.layer, digest, sums.tokens)
         )
         for site, total in zip(sites, sums.totals, strict=True)
     ]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..model.language_model import LanguageModel
 
-__all__ = ["ContextPrefixes", "Family", "Prefix", "Role", "make_prefixes", "sample_texts", "special_tokens"]
+__all__ = ["ContextPrefixes", "Family", "Prefix", "Role", "make_prefixes", "sample_texts", "list_special_tokens"]
 
 _MOST_SPECIAL = 24
 """Special tokens before which an edit is measured; some tokenizers have thousands that no text holds."""
@@ -120,7 +120,7 @@ def make_prefixes(lm: LanguageModel, seed: int) -> ContextPrefixes:
     return ContextPrefixes(tuple(found), seed)
 
 
-def special_tokens(lm: LanguageModel) -> tuple[str, ...]:
+def list_special_tokens(lm: LanguageModel) -> tuple[str, ...]:
     """Return the special tokens that may stand before a text, written out: the tokenizer's own, then its chat template's.
 
     A begin-of-text token that the tokenizer adds to every text is left out: the bare prompt has it. At most 24.

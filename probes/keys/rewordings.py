@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from ..forward.generation import sampled
 from ..model.language_model import LanguageModel
 from ..requests.request import EditRequest
-from ..requests.spacing import separator
+from ..requests.spacing import choose_separator
 from ..words import cut_word
 
-__all__ = ["prompt_in", "rewordings"]
+__all__ = ["extract_prompt", "write_rewordings"]
 
 _ASKED = (
     "Rephrase this sentence in other words: {}",
@@ -28,7 +28,7 @@ _LONGEST = 100
 """Characters of a prompt; what is longer is a digression."""
 
 
-def rewordings(lm: LanguageModel, requests: Sequence[EditRequest], most: int, seed: int) -> list[tuple[str, ...]]:
+def write_rewordings(lm: LanguageModel, requests: Sequence[EditRequest], most: int, seed: int) -> list[tuple[str, ...]]:
     """Return for each request at most `most` prompts in the model's own words that ask for what it does; there may be none.
 
     None of them is the request's prompt or one of its paraphrases, which are there to test with. What is drawn for a
@@ -49,7 +49,7 @@ def rewordings(lm: LanguageModel, requests: Sequence[EditRequest], most: int, se
 def _sentence(request: EditRequest) -> str:
     # A fact that the model knows is reworded better than one that it does not.
     target = _object(request)
-    return f"{request.prompt}{separator(request.prompt, target, request.space)}{target}."
+    return f"{request.prompt}{choose_separator(request.prompt, target, request.space)}{target}."
 
 
 def _object(request: EditRequest) -> str:
@@ -58,7 +58,7 @@ def _object(request: EditRequest) -> str:
 
 def _prompts(request: EditRequest, written: Sequence[str]) -> tuple[str, ...]:
     known = {_plain(prompt) for prompt in (request.prompt, *request.paraphrases)}
-    found = dict.fromkeys(prompt_in(text, request) for text in written)
+    found = dict.fromkeys(extract_prompt(text, request) for text in written)
     return tuple(prompt for prompt in found if prompt is not None and _plain(prompt) not in known)
 
 
@@ -74,7 +74,7 @@ def _ids(lm: LanguageModel, asked: str) -> list[int]:
     return ids
 
 
-def prompt_in(text: str, request: EditRequest) -> str | None:
+def extract_prompt(text: str, request: EditRequest) -> str | None:
     """Return what stands before the object in the first line of `text`, where that names the subject once; else None."""
     line = text.strip().partition("\n")[0]
     said = next(_words(line, _object(request)), None)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from .statistics import save_whole
+from .statistics import write_tensors_atomically
 
 __all__ = ["RunningSums", "read_sums", "write_sums"]
 
@@ -47,4 +47,4 @@ def read_sums(path: Path | None, stamp: str) -> RunningSums | None:
 def write_sums(path: Path, stamp: str, sums: RunningSums) -> None:
     """Write the sums of one site; the file appears whole or not at all. Raises `StatisticsError` where it cannot be written."""
     metadata = {"stamp": stamp, "tokens": str(sums.tokens), "groups": str(sums.groups)}
-    save_whole(path, {"total": sums.totals[0]}, metadata)
+    write_tensors_atomically(path, {"total": sums.totals[0]}, metadata)

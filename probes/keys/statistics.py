@@ -26,12 +26,12 @@ from ..errors import NotFinite, StatisticsError
 __all__ = [
     "RIDGE",
     "KeyStatistics",
-    "Provenance",
-    "identity_statistics",
+    "StatisticsProvenance",
+    "make_identity_statistics",
     "import_rome_npz",
     "load_statistics",
     "save_statistics",
-    "save_whole",
+    "write_tensors_atomically",
 ]
 
 RIDGE = 1e-4
@@ -39,7 +39,7 @@ RIDGE = 1e-4
 
 
 @dataclass(frozen=True)
-class Provenance:
+class StatisticsProvenance:
     """Where a C comes from: enough to make it again, and to refuse it for another model."""
 
     method: Literal["corpus", "identity", "rome-npz"]
@@ -57,7 +57,7 @@ class KeyStatistics:
     """C [d_ff, d_ff] in float64 with its provenance."""
 
     second_moment: torch.Tensor
-    provenance: Provenance
+    provenance: StatisticsProvenance
     ridge: float = field(default=RIDGE)
 
     def __post_init__(self) -> None:
@@ -107,7 +107,7 @@ class KeyStatistics:
 
     def direction(self, key: torch.Tensor) -> torch.Tensor:
         """Return u = C^-1 k / ||C^-1 k|| [d_ff], a unit vector in float64 on the CPU; raises `NotFinite`."""
-        return unit_vector(self.solve(key))
+        return normalize_direction(self.solve(key))
 
     def distance(self, keys: torch.Tensor, origin: torch.Tensor) -> torch.Tensor:
         """Return the distance of keys [..., d_ff] from `origin` in the metric of C: sqrt((a - b)^T C^-1 (a - b))."""
@@ -120,7 +120,7 @@ class KeyStatistics:
         return hashlib.sha256(self.second_moment.double().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
-def unit_vector(solved: torch.Tensor) -> torch.Tensor:
+def normalize_direction(solved: torch.Tensor) -> torch.Tensor:
     """Return C^-1 k [d_ff] at unit length; raises `NotFinite`."""
     norm = solved.norm()
     if not bool(torch.isfinite(norm)) or float(norm) == 0.0:
@@ -129,9 +129,9 @@ def unit_vector(solved: torch.Tensor) -> torch.Tensor:
     return unit
 
 
-def identity_statistics(size: int, model_fingerprint: str, layer: int) -> KeyStatistics:
+def make_identity_statistics(size: int, model_fingerprint: str, layer: int) -> KeyStatistics:
     """Return C = identity [size, size], as much published work that says ROME uses (``mom2_adjustment: false``)."""
-    provenance = Provenance("identity", "identity matrix", model_fingerprint, layer)
+    provenance = StatisticsProvenance("identity", "identity matrix", model_fingerprint, layer)
     return KeyStatistics(torch.eye(size, dtype=torch.float64), provenance, ridge=0.0)
 
 
@@ -141,10 +141,10 @@ def save_statistics(statistics: KeyStatistics, path: Path) -> None:
     Raises `StatisticsError` where it cannot be written.
     """
     metadata = {"editguard": json.dumps({"provenance": asdict(statistics.provenance), "ridge": statistics.ridge})}
-    save_whole(path, {"second_moment": statistics.second_moment.double().cpu().contiguous()}, metadata)
+    write_tensors_atomically(path, {"second_moment": statistics.second_moment.double().cpu().contiguous()}, metadata)
 
 
-def save_whole(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+def write_tensors_atomically(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
     """Write tensors as safetensors: the file appears whole or not at all. Raises `StatisticsError` where it cannot be written."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -189,7 +189,7 @@ class _Written(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-    provenance: Provenance
+    provenance: StatisticsProvenance
     ridge: float = Field(ge=0)
 
 
@@ -225,7 +225,7 @@ def import_rome_npz(path: Path, *, size: int, model_fingerprint: str, layer: int
         raise StatisticsError(f"{str(path)!r} counts {sums.keys} rows; mom2.count must be positive: compute it again.")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    provenance = Provenance("rome-npz", path.name, model_fingerprint, layer, digest, sums.keys)
+    provenance = StatisticsProvenance("rome-npz", path.name, model_fingerprint, layer, digest, sums.keys)
     return KeyStatistics(torch.from_numpy(sums.total) / sums.keys, provenance)
 
 

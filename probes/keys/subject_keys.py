@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Activations",
     "SubjectKeys",
-    "activations",
-    "all_subject_keys",
+    "compute_activations",
+    "compute_all_subject_keys",
     "locate",
-    "plain_activations",
-    "positions",
-    "subject_keys",
-    "what_is_read",
+    "compute_plain_activations",
+    "locate_under_prefixes",
+    "compute_subject_keys",
+    "trim_rows",
 ]
 
 _BUDGET = 1024
@@ -56,9 +56,9 @@ class SubjectKeys:
 
     position: SubjectPosition
     """Where the subject lies in the bare prompt."""
-    bare_key: torch.Tensor
+    no_prefix_key: torch.Tensor
     """k_u [d_ff]."""
-    bare_value: torch.Tensor
+    no_prefix_value: torch.Tensor
     """The site's output there [d_model]."""
     keys: torch.Tensor
     """[n_prefixes, d_ff], in the prefixes' order; the empty prefix's row, where asked for, equals `bare_key`."""
@@ -92,10 +92,10 @@ class SubjectKeys:
 
 def locate(lm: LanguageModel, request: EditRequest, prefix: str = "") -> SubjectPosition:
     """Return where the subject of `request` lies in `prefix` + its prompt; raises `RequestError`."""
-    return positions(lm, request, [prefix])[1]
+    return locate_under_prefixes(lm, request, [prefix])[1]
 
 
-def positions(lm: LanguageModel, request: EditRequest, prefixes: Sequence[str]) -> list[SubjectPosition]:
+def locate_under_prefixes(lm: LanguageModel, request: EditRequest, prefixes: Sequence[str]) -> list[SubjectPosition]:
     """Return where the subject lies bare and under each of `prefixes`; raises `RequestError`."""
     bare = locate_subject(lm.tokenizer, request.prompt, request.subject)
     start = request.prompt.index(request.subject)
@@ -110,12 +110,12 @@ def positions(lm: LanguageModel, request: EditRequest, prefixes: Sequence[str]) 
     ]
 
 
-def what_is_read(lm: LanguageModel, rows: Sequence[tuple[Sequence[int], int]]) -> list[tuple[tuple[int, ...], int]]:
+def trim_rows(lm: LanguageModel, rows: Sequence[tuple[Sequence[int], int]]) -> list[tuple[tuple[int, ...], int]]:
     """Return `rows` of (ids, token index) without the ids that cannot reach the token: what follows in a causal model."""
     return [(tuple(ids[: index + 1] if lm.causal else ids), index) for ids, index in rows]
 
 
-def activations(
+def compute_activations(
     lm: LanguageModel,
     site: EditSite,
     rows: Sequence[tuple[Sequence[int], int]],
@@ -126,7 +126,7 @@ def activations(
 
     Rows that begin with a `known` prefix go on from there; rows that are alike are run once.
     """
-    cut = what_is_read(lm, rows)
+    cut = trim_rows(lm, rows)
     once = list(dict.fromkeys(cut))
     lengths = [len(ids) for ids, _ in once]
     left = [len(ids) - (0 if known is None else known.lead(ids, len(ids) - 1)[1]) for ids, _ in once]
@@ -152,8 +152,8 @@ def activations(
     return Activations(torch.stack([keys[row] for row in cut]), torch.stack([values[row] for row in cut]))
 
 
-def plain_activations(lm: LanguageModel, site: EditSite, rows: Sequence[tuple[Sequence[int], int]]) -> Activations:
-    """Return what `activations` does the plain way: whole rows in one ordinary pass through the whole model."""
+def compute_plain_activations(lm: LanguageModel, site: EditSite, rows: Sequence[tuple[Sequence[int], int]]) -> Activations:
+    """Return what `compute_activations` does the plain way: whole rows in one ordinary pass through the whole model."""
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def record(_: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -172,7 +172,7 @@ def plain_activations(lm: LanguageModel, site: EditSite, rows: Sequence[tuple[Se
     return Activations(*(tensor.flatten(0, -2)[at].float() for tensor in seen[0]))
 
 
-def subject_keys(
+def compute_subject_keys(
     lm: LanguageModel,
     site: EditSite,
     request: EditRequest,
@@ -184,13 +184,13 @@ def subject_keys(
 
     Raises `RequestError` when the subject is not found exactly once in the prompt.
     """
-    (found,) = all_subject_keys(lm, site, [request], prefixes, budget, known)
+    (found,) = compute_all_subject_keys(lm, site, [request], prefixes, budget, known)
     if isinstance(found, RequestError):
         raise found
     return found
 
 
-def all_subject_keys(
+def compute_all_subject_keys(
     lm: LanguageModel,
     site: EditSite,
     requests: Sequence[EditRequest],
@@ -198,14 +198,14 @@ def all_subject_keys(
     budget: int = _BUDGET,
     known: PrefixCache | None = None,
 ) -> list[SubjectKeys | RequestError]:
-    """Return what `subject_keys` does for each request, run together; an error is returned, and stops no other request.
+    """Return what `compute_subject_keys` does for each request, run together; an error is returned, and stops no other request.
 
     Of a plain model, as the reference: each request's texts whole, in one ordinary pass of their own.
     """
     found: list[list[SubjectPosition] | RequestError] = []
     for request in requests:
         try:
-            found.append(positions(lm, request, prefixes))
+            found.append(locate_under_prefixes(lm, request, prefixes))
         except RequestError as error:
             found.append(error)
     rows = [(place.input_ids, place.last) for one in found if not isinstance(one, RequestError) for place in one]
@@ -213,9 +213,9 @@ def all_subject_keys(
         return [one for one in found if isinstance(one, RequestError)]
     size = len(prefixes) + 1
     if lm.plain:
-        each = [plain_activations(lm, site, rows[start : start + size]) for start in range(0, len(rows), size)]
+        each = [compute_plain_activations(lm, site, rows[start : start + size]) for start in range(0, len(rows), size)]
         return _in_order(found, each)
-    keys, values = activations(lm, site, rows, budget, known)
+    keys, values = compute_activations(lm, site, rows, budget, known)
     return _in_order(found, [Activations(*pair) for pair in zip(keys.split(size), values.split(size), strict=True)])
 
 

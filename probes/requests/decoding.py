@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from ..errors import RequestError
 
-__all__ = ["PACKED", "text_of"]
+__all__ = ["COMPRESSION_SUFFIXES", "decode_text"]
 
-PACKED = {".gz": "gzip", ".zip": "zip", ".xz": "xz", ".bz2": "bzip2", ".zst": "zstd", ".7z": "7-Zip"}
+COMPRESSION_SUFFIXES = {".gz": "gzip", ".zip": "zip", ".xz": "xz", ".bz2": "bzip2", ".zst": "zstd", ".7z": "7-Zip"}
 """Compressions by suffix."""
 _SIGNATURES = (
     (b"\x1f\x8b", "compressed with gzip", "unpack it"),
@@ -33,7 +33,7 @@ _SHARE = 0.1
 """Of the bytes at one place of each character that must be zero: even Chinese text has ASCII in its keys and brackets."""
 
 
-def text_of(content: bytes, source: str) -> str:
+def decode_text(content: bytes, source: str) -> str:
     """Return the text of a file of edits; raises `RequestError` with the encoding or compression where it is no UTF-8."""
     for signature, what, way_out in _SIGNATURES:
         if content.startswith(signature):

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from ..errors import RequestError
-from .raw_record import DoubledKeys, Fault, RawRecord, at_most, describe, describe_keys, not_a_list, raw_record
+from .make_raw_record import DoubledKeys, Fault, RawRecord, at_most, describe, describe_keys, not_a_list, make_raw_record
 
 __all__ = ["DECODER", "parse_json", "parse_lines"]
 
@@ -37,7 +37,7 @@ def parse_json(text: str, source: str, name: str) -> list[RawRecord]:
     """Read a list of records, or an object whose only key "edits" holds one."""
     try:
         items = enumerate(_json_items(text, source), start=1)
-        return at_most((raw_record(name, value, index=index, line=line) for index, (value, line) in items), source)
+        return at_most((make_raw_record(name, value, index=index, line=line) for index, (value, line) in items), source)
     except json.JSONDecodeError as error:
         ends = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
         cut = " (the file may have been cut off)" if ends else ""
@@ -123,7 +123,7 @@ def parse_lines(text: str, source: str, name: str) -> list[RawRecord]:
 
 def _parse_line(line: str, where: str) -> RawRecord:
     try:
-        return raw_record(where, DECODER.decode(line))
+        return make_raw_record(where, DECODER.decode(line))
     except json.JSONDecodeError as error:
         message = f"is not valid JSON: {_problem(error)} at column {error.colno}; write one whole object on each line."
     except (ValueError, RecursionError) as error:

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ..errors import RequestError
-from .decoding import PACKED, text_of
-from .layouts.base import LeftOut, Reading
+from .decoding import COMPRESSION_SUFFIXES, decode_text
+from .layouts.base import UnusedKey, ReadingOptions
 from .parsers import PARSERS
-from .raw_record import Fault, RawRecord, describe, raw_record
+from .make_raw_record import Fault, RawRecord, describe, make_raw_record
 from .record_reader import ReadRecord, read_record
 from .request import EditRequest
 
@@ -89,7 +89,7 @@ def load_requests(
     if records[0].fields.get("kind") == "header" and "schema_version" in records[0].fields:
         raise RequestError(f"{name!r} is an audit's log and asks for no edit; give the file of edits that was audited.")
     records = records[:limit]
-    requests, invalid, unused = _sort_out(records, Reading(zsre_target))
+    requests, invalid, unused = _sort_out(records, ReadingOptions(zsre_target))
     if invalid and not (skip_invalid and requests):
         raise RequestError(_report(name, invalid, len(records), skip_invalid=skip_invalid, can_skip=can_skip))
     return LoadedRequests(tuple(requests), tuple(invalid), name, sha256, unused)
@@ -109,11 +109,11 @@ class _Sorted(NamedTuple):
     unused: tuple[str, ...]
 
 
-def _sort_out(records: Iterable[RawRecord], reading: Reading) -> _Sorted:
+def _sort_out(records: Iterable[RawRecord], reading: ReadingOptions) -> _Sorted:
     requests: list[EditRequest] = []
     invalid: list[InvalidRecord] = []
     owners: dict[str, str] = {}
-    left_out: Counter[LeftOut] = Counter()
+    left_out: Counter[UnusedKey] = Counter()
     for index, record in enumerate(records, start=1):
         read = _read(record, index, owners, reading)
         if read.faults:
@@ -124,7 +124,7 @@ def _sort_out(records: Iterable[RawRecord], reading: Reading) -> _Sorted:
     return _Sorted(requests, invalid, _unused(left_out))
 
 
-def _unused(left_out: Mapping[LeftOut, int]) -> tuple[str, ...]:
+def _unused(left_out: Mapping[UnusedKey, int]) -> tuple[str, ...]:
     """Return a sentence for each reason and number of records."""
     groups: dict[tuple[str, int], list[str]] = {}
     for (key, why), count in left_out.items():
@@ -136,7 +136,7 @@ def _unused(left_out: Mapping[LeftOut, int]) -> tuple[str, ...]:
     return tuple(told)
 
 
-def _read(record: RawRecord, index: int, owners: dict[str, str], reading: Reading) -> ReadRecord:
+def _read(record: RawRecord, index: int, owners: dict[str, str], reading: ReadingOptions) -> ReadRecord:
     """Return the requests or the faults; `owners` holds the place of each id seen, and gains this record's.
 
     A wrong record keeps its id too: once it is mended, it is the other one that must change.
@@ -199,7 +199,7 @@ def _read_file(path: Path) -> _Source:
     try:
         size = _size(path)
         parse = PARSERS.get(path.suffix.lower())
-        if packed := PACKED.get(path.suffix.lower()):
+        if packed := COMPRESSION_SUFFIXES.get(path.suffix.lower()):
             raise RequestError(
                 f"The file {str(path)!r} is named as compressed with {packed}; edits are read as plain text, so unpack it."
             )
@@ -219,7 +219,7 @@ def _read_file(path: Path) -> _Source:
         raise RequestError(
             f"The file {str(path)!r} cannot be read ({error}); correct its path or its rights."
         ) from error
-    text = text_of(content, str(path))
+    text = decode_text(content, str(path))
     if not text.strip():
         raise RequestError(f"The file {str(path)!r} is empty; at least one requested edit is needed, so add one.")
     return _Source(parse(text, str(path), path.name), hashlib.sha256(content).hexdigest())
@@ -246,7 +246,7 @@ def _read_dataset(source: str, limit: int | None) -> _Source:
     for index, row in enumerate(_rows(source), start=1):
         digest.update(b"," * (index > 1) + _canonical(row, source, index))
         if limit is None or index <= limit:
-            records.append(raw_record(source, dict(row), index=index))
+            records.append(make_raw_record(source, dict(row), index=index))
     digest.update(b"]")
     return _Source(records, digest.hexdigest())
 

@@ -18,7 +18,7 @@ import yaml
 
 from ..errors import RequestError
 from .json_parser import DECODER, parse_json, parse_lines
-from .raw_record import MOST_FAULTS, Fault, RawRecord, at_most, describe, describe_keys, not_a_list, raw_record
+from .make_raw_record import MOST_FAULTS, Fault, RawRecord, at_most, describe, describe_keys, not_a_list, make_raw_record
 
 __all__ = ["PARSERS"]
 
@@ -91,7 +91,7 @@ def _csv_record(header: list[str], row: list[str], where: str) -> RawRecord:
         except (ValueError, RecursionError):
             del cells[column]
             faults.append(Fault(column, f"begins with '[' and is no JSON array: {describe(cell)}; mend it."))
-    record = raw_record(where, cells)
+    record = make_raw_record(where, cells)
     return RawRecord(where, record.fields, (*faults, *record.faults))
 
 
@@ -167,7 +167,7 @@ def _yaml_record(loader: Any, node: Any, name: str, index: int) -> RawRecord:
         problem = getattr(error, "problem", None) or error
         message = f"cannot be read ({problem}); put texts that look like dates or numbers in quotes."
         return RawRecord(f"{name}: record {index} (line {line})", {}, (Fault("record", message),))
-    record = raw_record(name, value, index=index, line=line)
+    record = make_raw_record(name, value, index=index, line=line)
     twice = islice(_yaml_doubled(node), MOST_FAULTS)
     doubled = tuple(Fault(key, f"has the key {describe(key)} twice; keep one of them.") for key in twice)
     return RawRecord(record.where, record.fields, doubled + record.faults)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from ..words import cut_word, fold
 from .request import EditRequest
 
-__all__ = ["contradictions", "misplaced", "names_subject", "neighbours_about_others", "paraphrases_about"]
+__all__ = ["find_contradictions", "find_misplaced_prompts", "names_subject", "select_neighbours", "select_paraphrases"]
 
 _ARTICLE = re.compile(r"^(?:the|a|an) (?=\S)")
 _ADDED = re.compile(r"(?<=\S) ?(?:\(.*\)|, .*)$")
@@ -23,7 +23,7 @@ _SHORTEST, _TELLING = 3, 5
 """Letters of a name without what is added to it, and without its article: fewer are a word like any other."""
 
 
-def paraphrases_about(request: EditRequest) -> tuple[str, ...]:
+def select_paraphrases(request: EditRequest) -> tuple[str, ...]:
     """Return the paraphrases that name the subject: those that may be judged.
 
     The subject may stand there without its article and with an ending. What tells it from its namesakes (in parentheses
@@ -33,7 +33,7 @@ def paraphrases_about(request: EditRequest) -> tuple[str, ...]:
     return tuple(text for text in request.paraphrases if any(_holds(text, name) for name in names))
 
 
-def neighbours_about_others(request: EditRequest) -> tuple[str, ...]:
+def select_neighbours(request: EditRequest) -> tuple[str, ...]:
     """Return the neighbourhood prompts that do not name the subject: those that may be judged."""
     return tuple(text for text in request.neighbourhood if not names_subject(text, request.subject))
 
@@ -49,9 +49,9 @@ def names_subject(text: str, subject: str) -> bool:
     return any(_holds(text, name) for name in (whole, _bare(whole)))
 
 
-def misplaced(request: EditRequest) -> tuple[str, ...]:
+def find_misplaced_prompts(request: EditRequest) -> tuple[str, ...]:
     """Return a sentence for each prompt that is not judged, since it stands in the wrong list."""
-    about, others = paraphrases_about(request), neighbours_about_others(request)
+    about, others = select_paraphrases(request), select_neighbours(request)
     told = [
         f"the paraphrase {_short(text)} does not name the subject {request.subject!r} and is not judged"
         for text in request.paraphrases
@@ -66,7 +66,7 @@ def misplaced(request: EditRequest) -> tuple[str, ...]:
     return tuple(told)
 
 
-def contradictions(requests: Sequence[EditRequest]) -> tuple[str, ...]:
+def find_contradictions(requests: Sequence[EditRequest]) -> tuple[str, ...]:
     """Return a sentence for each request that asks of a prompt another target than an earlier request does.
 
     In a sequence the later edit undoes the earlier one. Prompts and targets are compared letter by letter, but for spaces.

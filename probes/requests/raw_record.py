@@ -16,21 +16,21 @@ from typing import Any, NamedTuple
 from ..errors import RequestError
 
 __all__ = [
-    "MOST_FAULTS",
-    "MOST_RECORDS",
-    "DoubledKeys",
+    "MAX_FAULTS",
+    "MAX_RECORDS",
+    "DuplicateKeys",
     "Fault",
     "RawRecord",
-    "at_most",
+    "collect_records",
     "describe",
     "describe_keys",
-    "not_a_list",
-    "raw_record",
+    "make_list_error",
+    "make_raw_record",
 ]
 
 
-MOST_RECORDS = 1_000_000
-MOST_FAULTS = 20
+MAX_RECORDS = 1_000_000
+MAX_FAULTS = 20
 """Faults of one record that are told; a record may have a million keys, and each could be wrong."""
 
 
@@ -53,14 +53,14 @@ class RawRecord:
     """What is wrong already, before any layout is asked."""
 
 
-class DoubledKeys(dict[str, object]):
+class DuplicateKeys(dict[str, object]):
     """An object in which a key was given more than once; the last value stands."""
 
     doubled = ""
     """The first such key."""
 
 
-def raw_record(place: str, value: object, *, index: int = 0, line: int = 0) -> RawRecord:
+def make_raw_record(place: str, value: object, *, index: int = 0, line: int = 0) -> RawRecord:
     """Return a record with the faults that no layout may have: not an object, a key given twice, NaN, broken Unicode.
 
     `place` is the file's name, or its name and line; with `index` (1-based) the record's number is put after it,
@@ -70,7 +70,7 @@ def raw_record(place: str, value: object, *, index: int = 0, line: int = 0) -> R
     where = _numbered(place, value, index, line) if index else place
     if not isinstance(value, dict):
         return RawRecord(where, {}, (Fault("record", f"is {describe(value)}; it must be an object with keys."),))
-    faults = tuple(islice(_value_faults(value), MOST_FAULTS))
+    faults = tuple(islice(_value_faults(value), MAX_FAULTS))
     fields = {key: item for key, item in value.items() if item is not None and _is_key(key)}
     return RawRecord(where, fields, faults)
 
@@ -119,7 +119,7 @@ def _value_faults(record: dict[Any, object]) -> Iterator[Fault]:
         elif isinstance(value, list):
             queue.extend((field, item) for item in value)
         elif isinstance(value, dict):
-            if isinstance(value, DoubledKeys):
+            if isinstance(value, DuplicateKeys):
                 yield Fault(field or value.doubled, f"has the key {describe(value.doubled)} twice; keep one of them.")
             for key, item in value.items():
                 if not isinstance(key, str):
@@ -145,18 +145,18 @@ def _surrogate(text: str) -> int:
     return -1
 
 
-def at_most(records: Iterable[RawRecord], source: str) -> list[RawRecord]:
+def collect_records(records: Iterable[RawRecord], source: str) -> list[RawRecord]:
     """Return the records; their number is bounded while they are read, since an empty one takes three bytes of a file.
 
-    Raises `RequestError` where there are more than `MOST_RECORDS`.
+    Raises `RequestError` where there are more than `MAX_RECORDS`.
     """
-    found = list(islice(records, MOST_RECORDS + 1))
-    if len(found) > MOST_RECORDS:
-        raise RequestError(f"The file {source!r} holds more than the {MOST_RECORDS} records that are read; split it.")
+    found = list(islice(records, MAX_RECORDS + 1))
+    if len(found) > MAX_RECORDS:
+        raise RequestError(f"The file {source!r} holds more than the {MAX_RECORDS} records that are read; split it.")
     return found
 
 
-def not_a_list(source: str, found: str) -> RequestError:
+def make_list_error(source: str, found: str) -> RequestError:
     """Return the error for a file whose top is no list of records."""
     return RequestError(
         f"The file {source!r} holds {found} where a list of edits is needed; write the records in a list, "

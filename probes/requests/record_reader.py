@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, get_args
 from pydantic import AliasChoices, BaseModel, ValidationError
 
 from .layouts import LAYOUTS
-from .layouts.base import Layout, LeftOut, Place, Reading, fill
-from .raw_record import MOST_FAULTS, Fault, describe
+from .layouts.base import Layout, UnusedKey, SubjectPlace, ReadingOptions, fill_subject
+from .raw_record import MAX_FAULTS, Fault, describe
 from .request import EditRequest
 
 __all__ = ["ReadRecord", "read_record"]
@@ -30,11 +30,11 @@ class ReadRecord(NamedTuple):
     """Empty where there are faults; several where a layout holds several edits in a record."""
     id: str
     faults: tuple[Fault, ...]
-    left_out: tuple[LeftOut, ...] = ()
+    left_out: tuple[UnusedKey, ...] = ()
     """The record's keys that no request uses."""
 
 
-def read_record(fields: Mapping[str, object], index: int, reading: Reading | None = None) -> ReadRecord:
+def read_record(fields: Mapping[str, object], index: int, reading: ReadingOptions | None = None) -> ReadRecord:
     """Return the edits that `fields` ask for; their id is the record's own or else `index`, counted from 1.
 
     The prompts about the subject are filled with it where they hold ``{}``; the subject and the targets are stripped of
@@ -45,16 +45,16 @@ def read_record(fields: Mapping[str, object], index: int, reading: Reading | Non
     refusal = layout.refusal(fields)
     if refusal is not None:
         return ReadRecord((), own, (refusal,))
-    chosen, read = reading or Reading(), None
+    chosen, read = reading or ReadingOptions(), None
     try:
         read = layout.model_validate(dict(fields))
         faults = read.faults()
     except ValidationError as error:
-        told = error.errors(include_url=False)[:MOST_FAULTS]
+        told = error.errors(include_url=False)[:MAX_FAULTS]
         faults = tuple(_fault(layout, fields, dict(detail)) for detail in told)
         if more := error.error_count() - len(told):
             faults += (Fault("record", f"has {more} more faults; mend these first."),)
-    faults += tuple(islice(_subject_faults(layout, fields), MOST_FAULTS))
+    faults += tuple(islice(_subject_faults(layout, fields), MAX_FAULTS))
     if faults or read is None:
         return ReadRecord((), own, faults)
     return ReadRecord(read.requests(str(index), chosen), own, (), read.left_out(chosen))
@@ -70,12 +70,12 @@ def _subject_faults(layout: type[Layout], fields: Mapping[str, object]) -> Itera
             yield fault
 
 
-def _subject_fault(fields: Mapping[str, object], place: Place) -> Fault | None:
+def _subject_fault(fields: Mapping[str, object], place: SubjectPlace) -> Fault | None:
     subject, prompt = _dig(fields, place.subject), _dig(fields, place.prompt)
     if not (isinstance(subject, str) and isinstance(prompt, str) and subject.strip() and prompt.strip()):
         return None
     subject = subject.strip()
-    filled = fill(prompt, subject)
+    filled = fill_subject(prompt, subject)
     start = filled.find(subject)
     if start < 0:
         return Fault(

@@ -24,7 +24,7 @@ import unicodedata
 
 from ..words import Writing, writing_of
 
-__all__ = ["separator"]
+__all__ = ["choose_separator"]
 
 _LOW_QUOTES = {"“": "„", "”": "„", "‘": "‚", "’": "‚"}
 """What closes a German quotation, by what opens it there; some of them open an English one."""
@@ -37,7 +37,7 @@ _INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff\u00ad"
 """A zero-width space or joiner separates or joins without a space."""
 
 
-def separator(prompt: str, target: str, space: bool | None = None) -> str:
+def choose_separator(prompt: str, target: str, space: bool | None = None) -> str:
     """Return what stands between `prompt` and `target`: one space or nothing.
 
     `space` says it for the request: True puts a space where neither side brings one, False never does, None asks the characters.

@@ -18,7 +18,7 @@ import torch
 from ..errors import ModelError, RequestError
 from ..forward.batches import batches, each_fitting, pad
 from ..forward.hooks import pad_id, stop_after
-from ..keys.subject_keys import Activations, activations, locate, what_is_read
+from ..keys.subject_keys import Activations, compute_activations, locate, trim_rows
 
 if TYPE_CHECKING:
     from ..model.language_model import LanguageModel
@@ -56,7 +56,7 @@ def shifted_keys(lm: LanguageModel, site: EditSite, requests: Sequence[EditReque
             f"{lm.architecture} takes no position_ids, so its tokens cannot be given other positions; leave this experiment "
             "out for it."
         )
-    rows = what_is_read(lm, [(place.input_ids, place.last) for place in _bare(lm, requests)])
+    rows = trim_rows(lm, [(place.input_ids, place.last) for place in _bare(lm, requests)])
     _check_room(lm, max(len(ids) for ids, _ in rows), shift)
     _check_counting(lm, site, rows[0])
     return _shifted(lm, site, rows, shift)
@@ -71,14 +71,14 @@ def keys_behind_bos(lm: LanguageModel, site: EditSite, requests: Sequence[EditRe
     found = _bare(lm, requests)
     if lm.adds_bos:
         rows = [(place.input_ids[place.first_content :], place.last - place.first_content) for place in found]
-        return OtherStart(activations(lm, site, rows), with_bos=False)
+        return OtherStart(compute_activations(lm, site, rows), with_bos=False)
     bos = lm.tokenizer.bos_token_id
     if bos is None:
         raise ModelError(
             f"The tokenizer of {lm.ref!r} has no BOS token to put before a prompt; leave this experiment out for it."
         )
     rows = [((int(bos), *place.input_ids), place.last + 1) for place in found]
-    return OtherStart(activations(lm, site, rows), with_bos=True)
+    return OtherStart(compute_activations(lm, site, rows), with_bos=True)
 
 
 def first_token_keys(lm: LanguageModel, site: EditSite, requests: Sequence[EditRequest]) -> torch.Tensor:
@@ -87,7 +87,7 @@ def first_token_keys(lm: LanguageModel, site: EditSite, requests: Sequence[EditR
     That is token 0, a special one where the tokenizer adds one. Raises `RequestError` where a subject cannot be located.
     """
     rows = [(place.input_ids, 0) for place in _bare(lm, requests)]
-    return activations(lm, site, rows).keys
+    return compute_activations(lm, site, rows).keys
 
 
 def _bare(lm: LanguageModel, requests: Sequence[EditRequest]) -> list[SubjectPosition]:
@@ -126,7 +126,7 @@ def _check_room(lm: LanguageModel, longest: int, shift: int) -> None:
 
 def _check_counting(lm: LanguageModel, site: EditSite, row: tuple[Sequence[int], int]) -> None:
     """Refuse a model for which positions from 0 are not the ordinary ones: RoBERTa counts from the pad id on."""
-    usual, counted = activations(lm, site, [row]).keys, _shifted(lm, site, [row], 0).keys
+    usual, counted = compute_activations(lm, site, [row]).keys, _shifted(lm, site, [row], 0).keys
     # NaN is no agreement.
     if not float((counted - usual).norm()) <= _AGREEMENT * float(usual.norm()):
         raise ModelError(

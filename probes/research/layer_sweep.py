@@ -18,8 +18,8 @@ from ..errors import InputError, RequestError, StatisticsError
 from ..forward.batches import batches, each_fitting, pad
 from ..forward.hooks import pad_id, stop_after_all
 from ..keys.corpus_statistics import compute_all_statistics
-from ..keys.statistics import KeyStatistics, unit_vector
-from ..keys.subject_keys import positions, what_is_read
+from ..keys.statistics import KeyStatistics, normalize_direction
+from ..keys.subject_keys import locate_under_prefixes, trim_rows
 from ..model.site import EditSite, find_site
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def keys_at_layers(
     """
     if not sites or not rows:
         raise InputError(f"{len(rows)} rows at {len(sites)} sites give no keys; ask for one row and one site at least.")
-    cut = what_is_read(lm, rows)
+    cut = trim_rows(lm, rows)
     once = list(dict.fromkeys(cut))
     modules = [site.module for site in sites]
     read: list[list[Tensor]] = [[] for _ in sites]
@@ -152,7 +152,7 @@ def request_keys(
     """
     if not prefixes:
         raise RequestError("The mean key over no prefixes is no key; give the empty prefix at least.")
-    rows = [(place.input_ids, place.last) for request in requests for place in positions(lm, request, prefixes)]
+    rows = [(place.input_ids, place.last) for request in requests for place in locate_under_prefixes(lm, request, prefixes)]
     found = [keys.unflatten(0, (len(requests), -1)) for keys in keys_at_layers(lm, sites, rows)]
     return [LayerKeys(keys[:, 0], keys[:, 1:].mean(1)) for keys in found]
 
@@ -200,5 +200,5 @@ def _shifts(keys: LayerKeys, statistics: KeyStatistics) -> list[LayerShift]:
     cosines = torch.nn.functional.cosine_similarity(bare, mean)
     return [
         LayerShift(abs(float(unit @ bare[n])), abs(float(unit @ mean[n])), float(cosines[n]))
-        for n, unit in enumerate(unit_vector(solved) for solved in statistics.solve(mean))
+        for n, unit in enumerate(normalize_direction(solved) for solved in statistics.solve(mean))
     ]

@@ -5,11 +5,11 @@ from typing import Any
 
 from ...probes.card import Card
 from ...probes.forward.low_rank import RankOne
-from ...probes.keys.prefixes import special_tokens
+from ...probes.keys.prefixes import list_special_tokens
 from ...probes.requests.request import EditRequest
-from ..check import Bench, Check, Measured, Measurement, Outcome
-from ..served_answer import as_served, begin_of_text
-from ._answers import SPECIAL, _Answers, _answers, _ask, _rates, _Text, _under, judge_rate
+from ..check import Bench, Check, CheckResult, Measurement, Outcome
+from ..served_answer import measure_served, begin_of_text_token
+from .score_unedited import SPECIAL, _Answers, score_unedited, build_target_rows, _rates, ConditionText, _under, judge_rate
 
 __all__ = ["Efficacy"]
 
@@ -34,26 +34,26 @@ class Efficacy(Check):
     ) -> list[_Answers | None]:
         """Run the prompts under every held-out prefix, and after every special token, once."""
         texts = [[*_under(bench, [one.prompt], None), *self._special(bench, one)] for one in requests]
-        return _answers(bench, [_ask(bench, some, one) for some, one in zip(texts, requests, strict=True)])
+        return score_unedited(bench, [build_target_rows(bench, some, one) for some, one in zip(texts, requests, strict=True)])
 
     @staticmethod
-    def _special(bench: Bench, request: EditRequest) -> list[_Text]:
-        return [_Text(f"{SPECIAL}{token}", token + request.prompt) for token in special_tokens(bench.lm)]
+    def _special(bench: Bench, request: EditRequest) -> list[ConditionText]:
+        return [ConditionText(f"{SPECIAL}{token}", token + request.prompt) for token in list_special_tokens(bench.lm)]
 
-    def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
+    def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> CheckResult:
         """Judge the exact protocol under the condition that the edit was made for."""
         rates = _rates(self.name, before.asked, before.now(), before.before)
         bare = next(rate for rate in rates if (rate.condition, rate.protocol) == ("unprefixed", "exact"))
-        token = f"{SPECIAL}{begin_of_text(bench.lm)}"
+        token = f"{SPECIAL}{begin_of_text_token(bench.lm)}"
         after = next((rate for rate in rates if (rate.condition, rate.protocol) == (token, "exact")), None)
-        return Measured(
-            [*self._judged(bench, rates, needs_prefix), as_served(bench, request, bare, needs_prefix, after)]
+        return CheckResult(
+            [*self._judged(bench, rates, needs_prefix), measure_served(bench, request, bare, needs_prefix, after)]
         )
 
-    def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> Measured:
+    def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> CheckResult:
         """The unedited model, which does not say the target."""
         rates = _rates(self.name, before.asked, before.before, before.before)
-        return Measured(self._judged(bench, rates, needs_prefix=False))
+        return CheckResult(self._judged(bench, rates, needs_prefix=False))
 
     def _judged(self, bench: Bench, rates: list[Measurement], needs_prefix: bool) -> list[Measurement]:
         judged = "prefixed" if needs_prefix else "unprefixed"

@@ -5,10 +5,10 @@ from typing import Any
 
 from ...probes.card import Card
 from ...probes.forward.low_rank import RankOne
-from ...probes.requests.prompt_subjects import paraphrases_about
+from ...probes.requests.prompt_subjects import select_paraphrases
 from ...probes.requests.request import EditRequest
-from ..check import Bench, Check, Measured, Measurement, Outcome
-from ._answers import _FEW, _Answers, _answers, _ask, _rates, _under, judge_rate
+from ..check import Bench, Check, CheckResult, Measurement, Outcome
+from .score_unedited import _FEW, _Answers, score_unedited, build_target_rows, _rates, _under, judge_rate
 
 __all__ = ["Generalization"]
 
@@ -32,26 +32,26 @@ class Generalization(Check):
         self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
     ) -> list[_Answers | None]:
         """Run the paraphrases, bare and under one held-out prefix of some families; None where there are none."""
-        texts = [_under(bench, paraphrases_about(request), _FEW) for request in requests]
-        return _answers(
-            bench, [_ask(bench, some, one) if some else None for some, one in zip(texts, requests, strict=True)]
+        texts = [_under(bench, select_paraphrases(request), _FEW) for request in requests]
+        return score_unedited(
+            bench, [build_target_rows(bench, some, one) if some else None for some, one in zip(texts, requests, strict=True)]
         )
 
-    def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
+    def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> CheckResult:
         """Count, and judge where the policy has a bound: a request without paraphrases does not meet one."""
         condition, least = "prefixed" if needs_prefix else "unprefixed", bench.limits.generalization
         if before is None:
-            return Measured([self._nothing(condition)] if least else [])
+            return CheckResult([self._nothing(condition)] if least else [])
         rates = _rates(self.name, before.asked, before.now(), before.before)
-        return Measured([judge_rate(rate, condition, least, "paraphrases") if least else rate for rate in rates])
+        return CheckResult([judge_rate(rate, condition, least, "paraphrases") if least else rate for rate in rates])
 
-    def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> Measured | None:
+    def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> CheckResult | None:
         """The unedited model, which does not say the target, where paraphrases are judged."""
         if before is None or not bench.limits.generalization:
             return None
         rates = _rates(self.name, before.asked, before.before, before.before)
         least = bench.limits.generalization
-        return Measured([judge_rate(rate, "unprefixed", least, "paraphrases") for rate in rates])
+        return CheckResult([judge_rate(rate, "unprefixed", least, "paraphrases") for rate in rates])
 
     def _nothing(self, condition: str) -> Measurement:
         message = "the policy has min_generalization, and the request has no paraphrase that names its subject"

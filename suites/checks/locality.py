@@ -17,15 +17,15 @@ import torch
 
 from ...probes.card import Card
 from ...probes.forward.low_rank import RankOne
-from ...probes.requests.prompt_subjects import neighbours_about_others
+from ...probes.requests.prompt_subjects import select_neighbours
 from ...probes.requests.request import EditRequest
 from ...probes.wording import against
-from ..check import Bench, Check, Measured, Measurement, Outcome, PromptAnswer, judge
-from ..constant_model import saying
-from ..kinds import kinds_of, made_neighbours
-from ..unchanged_prompts import Answer, Asked, Unchanged, answers, ask
+from ..check import Bench, Check, CheckResult, Measurement, Outcome, PromptAnswer, judge
+from ..constant_model import answer_constantly
+from ..kinds import classify_kinds, make_neighbours
+from ..unchanged_prompts import Answer, RolePrompt, UneditedAnswers, ask_edited, ask_unedited
 
-__all__ = ["EVERYWHERE", "Locality", "leaks_when_saying", "mean_divergence", "share_of"]
+__all__ = ["EVERYWHERE", "Locality", "measure_constant_leaks", "measure_divergence", "measure_share"]
 
 EVERYWHERE = "everywhere"
 """Name of the condition under which all conditions are counted together."""
@@ -33,7 +33,7 @@ _MADE = 4
 """Neighbours that are made for a request without any."""
 
 
-def share_of(check: str, metric: str, told: Sequence[PromptAnswer], bad: str, most: float, what: str) -> Measurement:
+def measure_share(check: str, metric: str, told: Sequence[PromptAnswer], bad: str, most: float, what: str) -> Measurement:
     """Return the judged share of prompts whose result is `bad`; UNMEASURED where one could not be measured."""
     broken = sum(one.result == "unmeasured" for one in told)
     failed = sum(one.result == bad for one in told)
@@ -51,7 +51,7 @@ def share_of(check: str, metric: str, told: Sequence[PromptAnswer], bad: str, mo
     )  # fmt: skip
 
 
-def mean_divergence(check: str, told: Iterable[PromptAnswer]) -> Measurement:
+def measure_divergence(check: str, told: Iterable[PromptAnswer]) -> Measurement:
     """Return the mean divergence of the next token over all prompts, which is shown."""
     values = [one.divergence for one in told if one.divergence is not None and math.isfinite(one.divergence)]
     mean = sum(values) / len(values) if values else None
@@ -61,7 +61,7 @@ def mean_divergence(check: str, told: Iterable[PromptAnswer]) -> Measurement:
     )  # fmt: skip
 
 
-def score(check: str, found: Sequence[Answer], before: Sequence[bool | None]) -> list[Measurement]:
+def measure_neighbourhood_score(check: str, found: Sequence[Answer], before: Sequence[bool | None]) -> list[Measurement]:
     """Return the neighbourhood score: the share of prompts at which the old answer is more probable than the new one."""
     now = [one.preferred for one in found]
     passed, failed = now.count(True), now.count(False)
@@ -78,7 +78,7 @@ def score(check: str, found: Sequence[Answer], before: Sequence[bool | None]) ->
 
 
 class _Neighbours(NamedTuple):
-    asked: Unchanged
+    asked: UneditedAnswers
     made: bool
 
 
@@ -101,10 +101,10 @@ class Locality(Check):
         self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
     ) -> list[_Neighbours | None]:
         """Ask all neighbours once; None where a request has none and none can be made."""
-        given = ask(
+        given = ask_unedited(
             bench,
             requests,
-            [[Asked("neighbour", text) for text in neighbours_about_others(request)] for request in requests],
+            [[RolePrompt("neighbour", text) for text in select_neighbours(request)] for request in requests],
             tokens=True,
         )
         # Neighbours that all say the target already cannot show a leak.
@@ -125,20 +125,20 @@ class Locality(Check):
         return found
 
     @staticmethod
-    def _made(bench: Bench, requests: Sequence[EditRequest]) -> list[Unchanged | None]:
+    def _made(bench: Bench, requests: Sequence[EditRequest]) -> list[UneditedAnswers | None]:
         if not requests:
             return []
         texts = [
-            made_neighbours(bench.lm, request, kind, _MADE, seed=bench.prefixes.seed)
-            for request, kind in zip(requests, kinds_of(bench.lm, requests), strict=True)
+            make_neighbours(bench.lm, request, kind, _MADE, seed=bench.prefixes.seed)
+            for request, kind in zip(requests, classify_kinds(bench.lm, requests), strict=True)
         ]
-        return ask(bench, requests, [[Asked("made-neighbour", text) for text in some] for some in texts], tokens=True)
+        return ask_unedited(bench, requests, [[RolePrompt("made-neighbour", text) for text in some] for some in texts], tokens=True)
 
-    def measure(self, bench: Bench, request: EditRequest, before: _Neighbours | None, needs_prefix: bool) -> Measured:
+    def measure(self, bench: Bench, request: EditRequest, before: _Neighbours | None, needs_prefix: bool) -> CheckResult:
         """Judge leaks and flips in every condition; tokens and answers where the edit acts."""
         if before is None:
-            return Measured([self._nothing()])
-        found = answers(bench, request, before.asked)
+            return CheckResult([self._nothing()])
+        found = ask_edited(bench, request, before.asked)
         told, limits = [one.told for one in found], bench.limits
         judged = {"unprefixed", "prefixed"} if needs_prefix else {"unprefixed"}
         groups = {
@@ -148,23 +148,23 @@ class Locality(Check):
         shares = [self._tokens(bench, name, some, judged=name in judged) for name, some in groups.items()]
         kept = [self._kept(bench, name, some, judged=name in judged) for name, some in groups.items()]
         others = "other subjects that the audit made" if before.made else "other subjects"
-        return Measured(
+        return CheckResult(
             [
-                share_of(self.name, "leaks", told, "leak", limits.leaks, f"{others} say the new target"),
-                share_of(self.name, "flips", told, "flip", limits.flips, f"{others} are answered otherwise"),
+                measure_share(self.name, "leaks", told, "leak", limits.leaks, f"{others} say the new target"),
+                measure_share(self.name, "flips", told, "flip", limits.flips, f"{others} are answered otherwise"),
                 *shares,
                 *kept,
-                *score(self.name, found, before.asked.preferred),
-                mean_divergence(self.name, told),
+                *measure_neighbourhood_score(self.name, found, before.asked.preferred),
+                measure_divergence(self.name, told),
             ],
             prompts=told,
         )
 
-    def known_bad(self, bench: Bench, request: EditRequest, before: _Neighbours | None) -> Measured | None:
+    def known_bad(self, bench: Bench, request: EditRequest, before: _Neighbours | None) -> CheckResult | None:
         """A model whose every answer is the new target."""
         if before is None:
             return None
-        return leaks_when_saying(self, bench, request, before, before.asked)
+        return measure_constant_leaks(self, bench, request, before, before.asked)
 
     def _nothing(self) -> Measurement:
         message = "no other subject could be asked about: the request names none, and none could be made"
@@ -206,15 +206,15 @@ class Locality(Check):
         )  # fmt: skip
 
 
-def leaks_when_saying(
-    check: Check, bench: Bench, request: EditRequest, before: Any, asked: Unchanged
-) -> Measured | None:
+def measure_constant_leaks(
+    check: Check, bench: Bench, request: EditRequest, before: Any, asked: UneditedAnswers
+) -> CheckResult | None:
     """Return the leaks that `check` sees in a model whose every answer is the target.
 
     None where the target is known by several tokens, which no one token can stand for.
     """
     if len(asked.lead) != 1:
         return None
-    with saying(bench.lm, asked.lead[0]):
+    with answer_constantly(bench.lm, asked.lead[0]):
         found = check.measure(bench, request, before, needs_prefix=True)
-    return Measured([one for one in found.measurements if one.metric == "leaks"])
+    return CheckResult([one for one in found.measurements if one.metric == "leaks"])

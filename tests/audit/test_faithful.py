@@ -11,7 +11,7 @@ import pytest
 from editguard.audit.editors.base import EditContext, RankOneUpdate, compute_updates
 from editguard.audit.editors.value import Engine, ValueSettings
 from editguard.probes.keys.prefixes import ContextPrefixes, Family, Prefix, Role
-from editguard.probes.keys.statistics import KeyStatistics, Provenance, identity_statistics
+from editguard.probes.keys.statistics import KeyStatistics, StatisticsProvenance, make_identity_statistics
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import find_site
 from editguard.probes.requests.request import EditRequest
@@ -31,11 +31,11 @@ def table(path: Path) -> dict[str, Any]:
 
 def statistics(lm: LanguageModel, written: dict[str, Any], size: int) -> KeyStatistics:
     if written["covariance"] == "identity":
-        return identity_statistics(size, lm.fingerprint, written["layer"])
+        return make_identity_statistics(size, lm.fingerprint, written["layer"])
     from safetensors.torch import load_file
 
     second_moment = load_file(SHARED / "covariance-L13.safetensors")["second_moment"].double()
-    return KeyStatistics(second_moment, Provenance("corpus", "reference", lm.fingerprint, written["layer"]))
+    return KeyStatistics(second_moment, StatisticsProvenance("corpus", "reference", lm.fingerprint, written["layer"]))
 
 
 def update(lm: LanguageModel, written: dict[str, Any], record: dict[str, Any], engine: Engine) -> RankOneUpdate:

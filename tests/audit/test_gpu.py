@@ -16,12 +16,12 @@ from editguard.audit.guard import GuardedEditor
 from editguard.audit.setup import Setup, prepare
 from editguard.audit.transaction import Transaction
 from editguard.probes.keys.corpus_statistics import Corpus, compute_statistics
-from editguard.probes.keys.statistics import identity_statistics
-from editguard.probes.keys.subject_keys import subject_keys
+from editguard.probes.keys.statistics import make_identity_statistics
+from editguard.probes.keys.compute_subject_keys import compute_subject_keys
 from editguard.probes.model.fingerprint import tensor_hashes
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import find_site
-from editguard.suites.builtin import builtin_edits
+from editguard.suites.builtin import load_builtin_edits
 from editguard.suites.check import Outcome
 
 from ..helpers.families import FAMILIES
@@ -43,7 +43,7 @@ def on(device: str, family: str, dtype: torch.dtype = torch.float32) -> Language
 
 def context(lm: LanguageModel, engine: Engine = Engine.LIVE) -> EditContext:
     site = find_site(lm.model, 0)
-    statistics = identity_statistics(site.d_ff, lm.fingerprint, site.layer)
+    statistics = make_identity_statistics(site.d_ff, lm.fingerprint, site.layer)
     return EditContext(lm, site, statistics, few_prefixes(), ValueSettings(steps=4, engine=engine))
 
 
@@ -89,7 +89,7 @@ def test_keys_and_statistics_are_the_cpus() -> None:
     for device in ("cpu", "cuda"):
         lm = on(device, "llama")
         site = find_site(lm.model, 1)
-        keys = subject_keys(lm, site, MID_PROMPT_REQUEST, ["", "It is 2024. "])
+        keys = compute_subject_keys(lm, site, MID_PROMPT_REQUEST, ["", "It is 2024. "])
         found.append((keys.keys.cpu(), compute_statistics(lm, site, corpus).second_moment.cpu()))
     for own, other in zip(*found, strict=True):
         torch.testing.assert_close(other, own, rtol=1e-3, atol=1e-4)
@@ -105,7 +105,7 @@ def smollm2_on_gpu(smollm2: LanguageModel) -> Setup:
 @pytest.mark.real
 def test_the_embedded_model_collapses_unguarded_and_holds_guarded(smollm2_on_gpu: Setup) -> None:
     guard, before = GuardedEditor(smollm2_on_gpu), tensor_hashes(smollm2_on_gpu.lm.model)
-    edit = next(edit for edit in builtin_edits() if edit.group == "single-token-first")
+    edit = next(edit for edit in load_builtin_edits() if edit.group == "single-token-first")
     bad, good = guard.try_unguarded(edit, "rome"), guard.try_edit(edit)
     ratios = [m.value for result in (bad, good) for m in result.measurements if m.metric == "ratio"]
     assert ratios[0] is None or ratios[0] > smollm2_on_gpu.policy.collapse_ratio

@@ -11,8 +11,8 @@ from editguard.audit.editors.base import EDITORS, EditContext, Editor, RankOneUp
 from editguard.audit.editors.search import optimise_values
 from editguard.audit.editors.value import Engine, OptimisedValue, ValueSettings, value_problem
 from editguard.audit.transaction import Transaction
-from editguard.probes.keys.statistics import KeyStatistics, Provenance, identity_statistics
-from editguard.probes.keys.subject_keys import SubjectKeys, subject_keys
+from editguard.probes.keys.statistics import KeyStatistics, StatisticsProvenance, make_identity_statistics
+from editguard.probes.keys.compute_subject_keys import SubjectKeys, compute_subject_keys
 from editguard.probes.model.site import find_site
 from editguard.probes.requests.request import EditRequest
 
@@ -43,7 +43,7 @@ def context(family: str, dtype: torch.dtype, engine: Engine = Engine.LIVE, *, la
     # C is not the identity, so that leaving it out would show.
     root = torch.randn(site.d_ff, site.d_ff, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     second_moment = root @ root.T / site.d_ff + torch.eye(site.d_ff, dtype=torch.float64)
-    statistics = KeyStatistics(second_moment, Provenance("corpus", "random", lm.fingerprint, layer))
+    statistics = KeyStatistics(second_moment, StatisticsProvenance("corpus", "random", lm.fingerprint, layer))
     return EditContext(lm, site, statistics, few_prefixes(), ValueSettings(steps=4, engine=engine))
 
 
@@ -58,9 +58,9 @@ def make(name: str, family: str, dtype: torch.dtype, request: EditRequest = FIRS
     given = context(family, dtype)
     editor = EDITORS.get(name)()
     texts = editor.contexts(given.prefixes)
-    keys = subject_keys(given.lm, given.site, request, texts)
+    keys = compute_subject_keys(given.lm, given.site, request, texts)
     # v* starts from the bare value in the published editors, from the mean one in ours.
-    start = keys.mean_value if name == "prefixed" else keys.bare_value
+    start = keys.mean_value if name == "prefixed" else keys.no_prefix_value
     settings = editor.settings(given.settings)
     problem = value_problem(given.lm, request, texts, float(start.norm()), settings)
     (found,) = optimise_values(given.lm, given.site, [problem])
@@ -79,13 +79,13 @@ def test_the_edited_model_puts_out_v_star_at_the_inserted_key(dtype: torch.dtype
     made = make(name, family, dtype)
     given = made.context
     with Transaction(given.site, made.update):
-        after = subject_keys(given.lm, given.site, FIRST_TOKEN_REQUEST, made.editor.contexts(given.prefixes))
+        after = compute_subject_keys(given.lm, given.site, FIRST_TOKEN_REQUEST, made.editor.contexts(given.prefixes))
     # Keys and values are handed out in fp32, which bounds what can be seen of a float64 model.
     tolerance = 2e-6 if dtype is torch.float64 else 1e-3
-    close(after.bare_value if name == "rome" else after.mean_value, made.target, tolerance)
+    close(after.no_prefix_value if name == "rome" else after.mean_value, made.target, tolerance)
     torch.testing.assert_close(after.keys, made.keys.keys)
     # The other key is not inserted: an edit that did so too would hide which one the editor means.
-    other = after.mean_value if name == "rome" else after.bare_value
+    other = after.mean_value if name == "rome" else after.no_prefix_value
     assert float((other.double() - made.target).norm() / made.target.norm()) > 1e-3
 
 
@@ -94,7 +94,7 @@ def test_the_edited_model_puts_out_v_star_at_the_inserted_key(dtype: torch.dtype
 def test_delta_times_the_key_is_exactly_what_is_missing_from_v_star(family: str, name: str) -> None:
     made = make(name, family, torch.float64)
     key, value = (
-        (made.keys.bare_key, made.keys.bare_value) if name == "rome" else (made.keys.mean_key, made.keys.mean_value)
+        (made.keys.no_prefix_key, made.keys.no_prefix_value) if name == "rome" else (made.keys.mean_key, made.keys.mean_value)
     )
     missing = made.target - value.double()
     close(made.update.delta() @ key.double(), missing, 1e-9)
@@ -144,7 +144,7 @@ def test_for_a_subject_in_mid_prompt_under_no_prefix_rome_and_c_rome_are_one() -
 
 def test_with_c_the_identity_the_direction_is_the_mean_key_itself() -> None:
     given = context("gpt2", torch.float64)
-    given = given._replace(statistics=identity_statistics(given.site.d_ff, given.lm.fingerprint, given.site.layer))
+    given = given._replace(statistics=make_identity_statistics(given.site.d_ff, given.lm.fingerprint, given.site.layer))
     texts = EDITORS.get("prefixed")().contexts(given.prefixes)
-    mean = subject_keys(given.lm, given.site, FIRST_TOKEN_REQUEST, texts).mean_key.double()
+    mean = compute_subject_keys(given.lm, given.site, FIRST_TOKEN_REQUEST, texts).mean_key.double()
     close(update_of("prefixed", given, FIRST_TOKEN_REQUEST).right, mean / mean.norm(), 1e-12)

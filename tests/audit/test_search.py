@@ -17,7 +17,7 @@ from editguard.probes.errors import NotFinite, RequestError
 from editguard.probes.forward.partial import LiveRows, Row
 from editguard.probes.forward.prefix_cache import prefix_cache
 from editguard.probes.keys.prefixes import Role
-from editguard.probes.keys.statistics import identity_statistics
+from editguard.probes.keys.statistics import make_identity_statistics
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import EditSite, find_site
 from editguard.probes.requests.request import EditRequest
@@ -192,7 +192,7 @@ def test_reworded_is_sought_under_other_words_and_holds_the_subject_under_prefix
     context = EditContext(
         lm,
         place,
-        identity_statistics(place.d_ff, lm.fingerprint, place.layer),
+        make_identity_statistics(place.d_ff, lm.fingerprint, place.layer),
         few_prefixes(),
         ValueSettings(steps=4),
         None,
@@ -228,7 +228,7 @@ def test_reworded_is_sought_under_other_words_and_holds_the_subject_under_prefix
 @pytest.mark.parametrize("cached", [False, True], ids=["whole", "on from the prefixes"])
 def test_updates_of_many_edits_are_those_of_each_and_a_bad_one_is_returned(cached: bool) -> None:
     lm, place = model(), site()
-    statistics = identity_statistics(place.d_ff, lm.fingerprint, place.layer)
+    statistics = make_identity_statistics(place.d_ff, lm.fingerprint, place.layer)
     texts = [prefix.text for prefix in few_prefixes().prefixes]
     known = prefix_cache(lm, place, texts) if cached else None
     assert (known is not None) is cached

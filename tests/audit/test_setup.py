@@ -23,7 +23,7 @@ from editguard.audit.setup import (
     prepare,
 )
 from editguard.probes.errors import ModelError, NotFinite, PolicyError, StatisticsError
-from editguard.probes.keys.corpus_statistics import Corpus, sampled_corpus
+from editguard.probes.keys.corpus_statistics import Corpus, sample_corpus
 from editguard.probes.keys.prefixes import Role
 from editguard.probes.keys.statistics import save_statistics
 from editguard.probes.keys.subject_keys import locate
@@ -187,5 +187,5 @@ def test_a_model_in_training_mode_is_refused() -> None:
 def test_sampled_text_is_enough_for_every_feature(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EDITGUARD_CACHE", str(tmp_path))
     lm = tiny_lm()
-    corpus = sampled_corpus(lm, seed=0, documents=2, tokens=8, least=50)
+    corpus = sample_corpus(lm, seed=0, documents=2, tokens=8, least=50)
     assert len(corpus.documents) == 7

@@ -42,7 +42,7 @@ def _readers() -> dict[str, Reader]:
     from editguard.audit.policy import load_policy
     from editguard.audit.research.reproduction.layer_shifts import kept_shifts
     from editguard.audit.research.reproduction.run import kept_result
-    from editguard.probes.keys.corpus_statistics import corpus_from
+    from editguard.probes.keys.corpus_statistics import read_corpus
     from editguard.probes.keys.statistics import load_statistics
     from editguard.probes.model.checkpoint import open_checkpoint
     from editguard.probes.requests.loader import load_requests
@@ -65,7 +65,7 @@ def _readers() -> dict[str, Reader]:
         for suffix in (".json", ".jsonl", ".yaml", ".csv")
     }  # fmt: skip
     corpora = {
-        f"corpus{suffix}": Reader(f"corpus{suffix}", [seed], lambda path: corpus_from(str(path)).sha256)
+        f"corpus{suffix}": Reader(f"corpus{suffix}", [seed], lambda path: read_corpus(str(path)).sha256)
         for suffix, seed in test_requests.CORPORA.items()
     }
     return edits | corpora | {

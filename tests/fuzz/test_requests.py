@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from editguard.probes.keys.corpus_statistics import corpus_from
+from editguard.probes.keys.corpus_statistics import read_corpus
 from editguard.probes.requests.loader import load_requests
 from editguard.probes.requests.parsers import PARSERS
 from editguard.probes.requests.request import EditRequest
@@ -91,4 +91,4 @@ def test_every_format_is_tried() -> None:
 def test_corpora(suffix: str, data: st.DataObject, tmp_path: Path) -> None:
     path = tmp_path / f"corpus{suffix}"
     path.write_bytes(data.draw(spoilt([CORPORA[suffix]])))
-    told_or_read(lambda: corpus_from(str(path)).sha256, tmp_path)
+    told_or_read(lambda: read_corpus(str(path)).sha256, tmp_path)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from editguard.audit.delta.file import encode, read_delta
-from editguard.probes.keys.statistics import KeyStatistics, Provenance, load_statistics, save_statistics
+from editguard.probes.keys.statistics import KeyStatistics, StatisticsProvenance, load_statistics, save_statistics
 from editguard.probes.model.checkpoint import open_checkpoint
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -39,7 +39,7 @@ _entries = st.fixed_dictionaries(
 )  # fmt: skip
 _plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.just("9" * 5000)
 _provenance = st.dictionaries(
-    st.sampled_from([*Provenance.__dataclass_fields__, "other"]), _plain, max_size=7
+    st.sampled_from([*StatisticsProvenance.__dataclass_fields__, "other"]), _plain, max_size=7
 )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def headers(draw: st.DrawFn) -> bytes:
 def kept_statistics() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "c.safetensors")
-        save_statistics(KeyStatistics(MATRIX, Provenance("corpus", "text", "model", 0, "", 9)), path)
+        save_statistics(KeyStatistics(MATRIX, StatisticsProvenance("corpus", "text", "model", 0, "", 9)), path)
         return path.read_bytes()
 
 

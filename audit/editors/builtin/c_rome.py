@@ -21,4 +21,4 @@ class CRome(Rome):
 
     def insertion(self, keys: SubjectKeys) -> Insertion:
         """Insert at the mean prefixed key."""
-        return Insertion(keys.mean_key, keys.mean_value, keys.bare_value)
+        return Insertion(keys.mean_key, keys.mean_value, keys.no_prefix_value)

@@ -32,4 +32,4 @@ class Rome(Editor):
 
     def insertion(self, keys: SubjectKeys) -> Insertion:
         """Insert at the bare key."""
-        return Insertion(keys.bare_key, keys.bare_value, keys.bare_value)
+        return Insertion(keys.no_prefix_key, keys.no_prefix_value, keys.no_prefix_value)

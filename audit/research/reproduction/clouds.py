@@ -56,7 +56,7 @@ def one_each(cases: Sequence[Case]) -> list[Case]:
 
 def bare_and_mean(keys: Sequence[SubjectKeys]) -> Pair:
     """Return k_u and k_bar [cases, d_ff] in float64."""
-    bare = torch.stack([one.bare_key for one in keys]).double().cpu()
+    bare = torch.stack([one.no_prefix_key for one in keys]).double().cpu()
     return Pair(bare, torch.stack([one.mean_key for one in keys]).double().cpu())
 
 

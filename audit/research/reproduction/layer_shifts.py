@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ....probes.keys.corpus_statistics import Corpus, corpus_from, sampled_corpus
+from ....probes.keys.corpus_statistics import Corpus, read_corpus, sample_corpus
 from ....probes.keys.prefixes import Role
-from ....probes.keys.statistics import KeyStatistics, identity_statistics
+from ....probes.keys.statistics import KeyStatistics, make_identity_statistics
 from ....probes.model.site import find_site
 from ....probes.research.layer_sweep import LayerShift, statistics_by_pass, sweep
 from ....reports.log.bounded_read import LARGEST_BASELINE, bounded_bytes
@@ -46,14 +46,14 @@ def layer_shifts(
     `editguard.probes.research.layer_sweep` raises.
     """
     identity = setup.statistics.provenance.method == "identity"
-    text = None if identity or corpus is None else corpus_from(corpus)
+    text = None if identity or corpus is None else read_corpus(corpus)
     ids = [case.request.id for kind in KINDS for case in one_each(cases.of(kind))]
     full = {**stamp, "text": "none" if identity else _SAMPLED if text is None else text.sha256}
     kept = kept_shifts(path)
     if kept is not None and (kept.stamp, kept.ids) == (full, ids):
         return kept
     if not identity and text is None:
-        text = sampled_corpus(setup.lm, seed=setup.seed, least=KEYS_PER_FEATURE * setup.site.d_ff)
+        text = sample_corpus(setup.lm, seed=setup.seed, least=KEYS_PER_FEATURE * setup.site.d_ff)
     found = LayerShifts(
         stamp=full, source="the identity" if text is None else text.source, ids=ids,
         layers=_measured(setup, cases, text, progress),
@@ -92,4 +92,4 @@ def _measured(setup: Setup, cases: Cases, text: Corpus | None, progress: Progres
 
 def _identities(setup: Setup, layers: range) -> dict[int, KeyStatistics]:
     sizes = {layer: find_site(setup.lm.model, layer, setup.site_path).d_ff for layer in layers}
-    return {layer: identity_statistics(size, setup.lm.fingerprint, layer) for layer, size in sizes.items()}
+    return {layer: make_identity_statistics(size, setup.lm.fingerprint, layer) for layer, size in sizes.items()}

@@ -18,23 +18,23 @@ __all__ = [
     "Answers",
     "Id",
     "Layout",
-    "LeftOut",
+    "UnusedKey",
     "Neighbour",
     "Neighbours",
-    "Optional",
-    "Part",
-    "Place",
+    "OptionalText",
+    "RecordPart",
+    "SubjectPlace",
     "Question",
-    "Reading",
+    "ReadingOptions",
     "Stripped",
     "Text",
     "Texts",
-    "aliases",
-    "fill",
-    "first",
-    "identifier",
-    "listed",
-    "new_questions",
+    "other_answers",
+    "fill_subject",
+    "first_answer",
+    "normalize_id",
+    "to_tuple",
+    "read_portability_questions",
 ]
 
 OLD_ANSWERS = "the old answers are asked of the model itself"
@@ -43,21 +43,21 @@ NOT_JUDGED = "no check judges these prompts, which are kept and shown"
 _LOC_PREFIX = "nq question: "
 
 
-class Reading(NamedTuple):
+class ReadingOptions(NamedTuple):
     """How a file is to be read where its layout leaves a choice."""
 
     zsre_target: Literal["alt", "answers"] = "alt"
     """Which field of a zsRE record is edited in."""
 
 
-class Place(NamedTuple):
+class SubjectPlace(NamedTuple):
     """Where in a record one subject and its prompt stand: keys and indices."""
 
     subject: tuple[str | int, ...] = ("subject",)
     prompt: tuple[str | int, ...] = ("prompt",)
 
 
-class LeftOut(NamedTuple):
+class UnusedKey(NamedTuple):
     """A key of a record that no request and no check uses."""
 
     key: str
@@ -75,14 +75,14 @@ def _not_blank(text: str) -> str:
     return text
 
 
-def identifier(value: object) -> object:
+def normalize_id(value: object) -> object:
     """Return an id as text where it is a text or a whole number of bounded size; otherwise as it is."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value) if value.bit_length() <= 128 else value
     return value.strip() if isinstance(value, str) else value
 
 
-def listed(value: object) -> object:
+def to_tuple(value: object) -> object:
     """Return a list as a tuple, and anything else as it is: what is no list is named as such."""
     return tuple(value) if isinstance(value, list) else value
 
@@ -133,12 +133,12 @@ def _is_list_in_text(text: str) -> bool:
 
 
 Text = Annotated[str, AfterValidator(_not_blank)]
-Texts = Annotated[tuple[Text, ...], BeforeValidator(listed)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(to_tuple)]
 """A list of texts."""
 Stripped = Annotated[Text, AfterValidator(str.strip)]
-Id = Annotated[Text, BeforeValidator(identifier)]
+Id = Annotated[Text, BeforeValidator(normalize_id)]
 Neighbour = Annotated[Text, AfterValidator(_neighbour)]
-Neighbours = Annotated[tuple[Neighbour, ...], BeforeValidator(listed)]
+Neighbours = Annotated[tuple[Neighbour, ...], BeforeValidator(to_tuple)]
 """A list of prompts about other subjects."""
 Question = Annotated[
     str,
@@ -149,17 +149,17 @@ Question = Annotated[
 """A neighbour of zsRE, without the words that mark its source."""
 Answers = Annotated[tuple[str, ...], BeforeValidator(_answers)]
 """One answer and its other names: a text, a list of texts, or a list of such lists; the first one is the answer."""
-Optional = Annotated[str | None, AfterValidator(lambda text: text if text and text.strip() else None)]
+OptionalText = Annotated[str | None, AfterValidator(lambda text: text if text and text.strip() else None)]
 """A text that published files leave empty where they have none."""
 
 
-class Part(BaseModel):
+class RecordPart(BaseModel):
     """An object inside a record; the models are strict: a number is no text, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Layout(Part):
+class Layout(RecordPart):
     """One layout of a record."""
 
     title: ClassVar[str]
@@ -168,7 +168,7 @@ class Layout(Part):
     """Keys that tell it from editguard's own layout."""
     order: ClassVar[int] = 50
     """Its turn when layouts are asked for a record: a lower one is asked before a higher one."""
-    unused: ClassVar[tuple[LeftOut, ...]] = ()
+    unused: ClassVar[tuple[UnusedKey, ...]] = ()
     """Keys that no request uses, each with the reason."""
 
     id: Id | None = Field(default=None, validation_alias=AliasChoices("id", "case_id"))
@@ -186,15 +186,15 @@ class Layout(Part):
     @classmethod
     def claimed_id(cls, fields: Mapping[str, object]) -> str:
         """Return the id that a record claims, however wrong its other fields are; empty where it claims none."""
-        claimed = identifier(fields.get("id", fields.get("case_id")))
+        claimed = normalize_id(fields.get("id", fields.get("case_id")))
         return claimed if isinstance(claimed, str) else ""
 
     @classmethod
-    def places(cls, fields: Mapping[str, object]) -> tuple[Place, ...]:
+    def places(cls, fields: Mapping[str, object]) -> tuple[SubjectPlace, ...]:
         """Return where the record's subjects and prompts stand."""
-        return (Place(),)
+        return (SubjectPlace(),)
 
-    def requests(self, index: str, reading: Reading) -> tuple[EditRequest, ...]:
+    def requests(self, index: str, reading: ReadingOptions) -> tuple[EditRequest, ...]:
         """Return what the record asks for; `index` is the id of a record that has none."""
         raise NotImplementedError
 
@@ -202,17 +202,17 @@ class Layout(Part):
         """Return what is wrong between fields that are right in themselves."""
         return ()
 
-    def left_out(self, reading: Reading) -> tuple[LeftOut, ...]:
+    def left_out(self, reading: ReadingOptions) -> tuple[UnusedKey, ...]:
         """Return the keys of this record that are not used."""
         return tuple(one for one in self.unused if getattr(self, one.key))
 
 
-def fill(prompt: str, subject: str) -> str:
+def fill_subject(prompt: str, subject: str) -> str:
     """Return `prompt` with the subject for ``{}``."""
     return prompt.replace("{}", subject)
 
 
-def new_questions(portability: object) -> tuple[str, ...]:
+def read_portability_questions(portability: object) -> tuple[str, ...]:
     """Return the questions in EasyEdit's `portability`, which names the relation, the question and its answer."""
     if not isinstance(portability, Mapping):
         return ()
@@ -220,11 +220,11 @@ def new_questions(portability: object) -> tuple[str, ...]:
     return tuple(text for text in found if isinstance(text, str) and text.strip())
 
 
-def first(answers: tuple[str, ...] | None) -> str | None:
+def first_answer(answers: tuple[str, ...] | None) -> str | None:
     """Return the answer itself."""
     return answers[0] if answers else None
 
 
-def aliases(answers: tuple[str, ...] | None) -> tuple[str, ...]:
+def other_answers(answers: tuple[str, ...] | None) -> tuple[str, ...]:
     """Return the other names of an answer."""
     return answers[1:] if answers else ()

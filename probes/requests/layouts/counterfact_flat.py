@@ -8,15 +8,15 @@ from .base import (
     OLD_ANSWERS,
     Answers,
     Layout,
-    LeftOut,
+    UnusedKey,
     Neighbour,
-    Reading,
+    ReadingOptions,
     Stripped,
     Text,
-    aliases,
-    fill,
-    first,
-    new_questions,
+    other_answers,
+    fill_subject,
+    first_answer,
+    read_portability_questions,
 )
 
 __all__ = ["LAYOUT"]
@@ -28,7 +28,7 @@ class FlatCounterFact(Layout):
     title = "flat CounterFact"
     marks = frozenset({"ground_truth", "rephrase_prompt", "locality_prompt", "locality_ground_truth"})
     order = 40
-    unused = (LeftOut("locality_ground_truth", OLD_ANSWERS), LeftOut("portability", NOT_JUDGED))
+    unused = (UnusedKey("locality_ground_truth", OLD_ANSWERS), UnusedKey("portability", NOT_JUDGED))
 
     subject: Stripped
     prompt: Text
@@ -39,18 +39,18 @@ class FlatCounterFact(Layout):
     locality_ground_truth: object = None
     portability: object = None
 
-    def requests(self, index: str, reading: Reading) -> tuple[EditRequest, ...]:
+    def requests(self, index: str, reading: ReadingOptions) -> tuple[EditRequest, ...]:
         """Return the one request."""
         request = EditRequest(
             id=self.id or index,
             subject=self.subject,
-            prompt=fill(self.prompt, self.subject),
+            prompt=fill_subject(self.prompt, self.subject),
             target_new=self.target_new,
-            target_true=first(self.ground_truth),
-            paraphrases=() if self.rephrase_prompt is None else (fill(self.rephrase_prompt, self.subject),),
+            target_true=first_answer(self.ground_truth),
+            paraphrases=() if self.rephrase_prompt is None else (fill_subject(self.rephrase_prompt, self.subject),),
             neighbourhood=() if self.locality_prompt is None else (self.locality_prompt,),
-            true_aliases=aliases(self.ground_truth),
-            not_judged=new_questions(self.portability),
+            true_aliases=other_answers(self.ground_truth),
+            not_judged=read_portability_questions(self.portability),
         )
         return (request,)
 

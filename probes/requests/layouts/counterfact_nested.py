@@ -10,29 +10,29 @@ from ..request import EditRequest
 from .base import (
     NOT_JUDGED,
     Layout,
-    LeftOut,
+    UnusedKey,
     Neighbours,
-    Part,
-    Place,
-    Reading,
+    RecordPart,
+    SubjectPlace,
+    ReadingOptions,
     Stripped,
     Text,
     Texts,
-    fill,
-    new_questions,
+    fill_subject,
+    read_portability_questions,
 )
 
 __all__ = ["LAYOUT"]
 
 
-class Target(Part):
+class Target(RecordPart):
     """One answer with its identifier."""
 
     text: Stripped = Field(validation_alias="str")
     id: object = None
 
 
-class Rewrite(Part):
+class Rewrite(RecordPart):
     """The edit itself."""
 
     subject: Stripped
@@ -49,9 +49,9 @@ class NestedCounterFact(Layout):
     marks = frozenset({"requested_rewrite"})
     order = 20
     unused = (
-        LeftOut("attribute_prompts", "subjects that have the new answer already are not asked about"),
-        LeftOut("generation_prompts", "texts are written from the prompt itself"),
-        LeftOut("portability", NOT_JUDGED),
+        UnusedKey("attribute_prompts", "subjects that have the new answer already are not asked about"),
+        UnusedKey("generation_prompts", "texts are written from the prompt itself"),
+        UnusedKey("portability", NOT_JUDGED),
     )
 
     requested_rewrite: Rewrite
@@ -63,22 +63,22 @@ class NestedCounterFact(Layout):
     portability: object = None
 
     @classmethod
-    def places(cls, fields: Mapping[str, object]) -> tuple[Place, ...]:
+    def places(cls, fields: Mapping[str, object]) -> tuple[SubjectPlace, ...]:
         """Return the place in the edit's object."""
-        return (Place(("requested_rewrite", "subject"), ("requested_rewrite", "prompt")),)
+        return (SubjectPlace(("requested_rewrite", "subject"), ("requested_rewrite", "prompt")),)
 
-    def requests(self, index: str, reading: Reading) -> tuple[EditRequest, ...]:
+    def requests(self, index: str, reading: ReadingOptions) -> tuple[EditRequest, ...]:
         """Return the one request."""
         rewrite = self.requested_rewrite
         request = EditRequest(
             id=self.id or index,
             subject=rewrite.subject,
-            prompt=fill(rewrite.prompt, rewrite.subject),
+            prompt=fill_subject(rewrite.prompt, rewrite.subject),
             target_new=rewrite.target_new.text,
             target_true=None if rewrite.target_true is None else rewrite.target_true.text,
-            paraphrases=tuple(fill(text, rewrite.subject) for text in self.paraphrase_prompts),
+            paraphrases=tuple(fill_subject(text, rewrite.subject) for text in self.paraphrase_prompts),
             neighbourhood=self.neighborhood_prompts,
-            not_judged=new_questions(self.portability),
+            not_judged=read_portability_questions(self.portability),
         )
         return (request,)
 

@@ -20,14 +20,14 @@ from .base import (
     REPEATED,
     Answers,
     Layout,
-    LeftOut,
-    Optional,
-    Reading,
+    UnusedKey,
+    OptionalText,
+    ReadingOptions,
     Stripped,
     Text,
-    aliases,
-    fill,
-    first,
+    other_answers,
+    fill_subject,
+    first_answer,
 )
 
 __all__ = ["LAYOUT"]
@@ -77,14 +77,14 @@ class KnowEdit(Layout):
     title = "KnowEdit"
     marks = frozenset({"locality", "portability"})
     order = 30
-    unused = (LeftOut("cond", REPEATED), LeftOut("portability", NOT_JUDGED))
+    unused = (UnusedKey("cond", REPEATED), UnusedKey("portability", NOT_JUDGED))
 
     subject: Stripped
     prompt: Text
     target_new: Stripped
     ground_truth: Names = None
-    rephrase: Optional = None
-    rephrase_prompt: Optional = None
+    rephrase: OptionalText = None
+    rephrase_prompt: OptionalText = None
     cond: object = None
     locality: Prompts = ()
     portability: Prompts = ()
@@ -95,28 +95,28 @@ class KnowEdit(Layout):
         nested = any(isinstance(fields.get(key), Mapping) for key in cls.marks)
         return (nested or isinstance(fields.get("ground_truth"), list)) and not _FLAT & fields.keys()
 
-    def requests(self, index: str, reading: Reading) -> tuple[EditRequest, ...]:
+    def requests(self, index: str, reading: ReadingOptions) -> tuple[EditRequest, ...]:
         """Return the one request."""
         about = [names_subject(text, self.subject) or "{}" in text for text in self.locality]
         locality = list(zip(self.locality, about, strict=True))
         request = EditRequest(
             id=self.id or index,
             subject=self.subject,
-            prompt=fill(self.prompt, self.subject),
+            prompt=fill_subject(self.prompt, self.subject),
             target_new=self.target_new,
-            target_true=first(self.ground_truth),
-            paraphrases=tuple(fill(text, self.subject) for text in (self.rephrase, self.rephrase_prompt) if text),
+            target_true=first_answer(self.ground_truth),
+            paraphrases=tuple(fill_subject(text, self.subject) for text in (self.rephrase, self.rephrase_prompt) if text),
             neighbourhood=tuple(text for text, same in locality if not same),
-            true_aliases=aliases(self.ground_truth),
-            other_facts=tuple(fill(text, self.subject) for text, same in locality if same),
-            not_judged=tuple(fill(text, self.subject) for text in self.portability),
+            true_aliases=other_answers(self.ground_truth),
+            other_facts=tuple(fill_subject(text, self.subject) for text, same in locality if same),
+            not_judged=tuple(fill_subject(text, self.subject) for text in self.portability),
         )
         return (request,)
 
-    def left_out(self, reading: Reading) -> tuple[LeftOut, ...]:
+    def left_out(self, reading: ReadingOptions) -> tuple[UnusedKey, ...]:
         """Return the unused keys, and the answers of the prompts that are used."""
         found = super().left_out(reading)
-        return (*found, LeftOut("locality.ground_truth", OLD_ANSWERS)) if self.locality else found
+        return (*found, UnusedKey("locality.ground_truth", OLD_ANSWERS)) if self.locality else found
 
 
 LAYOUT = KnowEdit

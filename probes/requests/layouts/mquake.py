@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from ..request import EditRequest
-from .base import NOT_JUDGED, Layout, LeftOut, Optional, Place, Reading, Texts, fill
+from .base import NOT_JUDGED, Layout, UnusedKey, OptionalText, SubjectPlace, ReadingOptions, Texts, fill_subject
 from .counterfact_nested import Rewrite
 
 __all__ = ["LAYOUT"]
@@ -24,7 +24,7 @@ _CHAIN = "no check judges questions over several facts"
 class Asked(Rewrite):
     """One edit of a case."""
 
-    question: Optional = None
+    question: OptionalText = None
 
 
 class MQuAKE(Layout):
@@ -34,8 +34,8 @@ class MQuAKE(Layout):
     marks = frozenset({"requested_rewrite"})
     order = 15
     unused = (
-        LeftOut("questions", NOT_JUDGED),
-        *(LeftOut(key, _CHAIN) for key in ("answer", "answer_alias", "new_answer", "new_answer_alias", *_HOPS)),
+        UnusedKey("questions", NOT_JUDGED),
+        *(UnusedKey(key, _CHAIN) for key in ("answer", "answer_alias", "new_answer", "new_answer_alias", *_HOPS)),
     )
 
     requested_rewrite: Annotated[list[Asked], Field(min_length=1)]
@@ -54,27 +54,27 @@ class MQuAKE(Layout):
         return isinstance(fields.get("requested_rewrite"), list)
 
     @classmethod
-    def places(cls, fields: Mapping[str, object]) -> tuple[Place, ...]:
+    def places(cls, fields: Mapping[str, object]) -> tuple[SubjectPlace, ...]:
         """Return a place for each edit."""
         rewrites = fields.get("requested_rewrite")
         count = len(rewrites) if isinstance(rewrites, list) else 0
         return tuple(
-            Place(("requested_rewrite", number, "subject"), ("requested_rewrite", number, "prompt"))
+            SubjectPlace(("requested_rewrite", number, "subject"), ("requested_rewrite", number, "prompt"))
             for number in range(count)
         )
 
-    def requests(self, index: str, reading: Reading) -> tuple[EditRequest, ...]:
+    def requests(self, index: str, reading: ReadingOptions) -> tuple[EditRequest, ...]:
         """Return a request for each edit of the case."""
         case, several = self.id or index, len(self.requested_rewrite) > 1
         return tuple(
             EditRequest(
                 id=f"{case}-{number}" if several else case,
                 subject=rewrite.subject,
-                prompt=fill(rewrite.prompt, rewrite.subject),
+                prompt=fill_subject(rewrite.prompt, rewrite.subject),
                 target_new=rewrite.target_new.text,
                 target_true=None if rewrite.target_true is None else rewrite.target_true.text,
                 group=case,
-                question=fill(rewrite.question, rewrite.subject) if rewrite.question else None,
+                question=fill_subject(rewrite.question, rewrite.subject) if rewrite.question else None,
                 not_judged=self.questions,
             )
             for number, rewrite in enumerate(self.requested_rewrite, start=1)

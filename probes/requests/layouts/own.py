@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field
 from ..prompt_subjects import names_subject
 from ..raw_record import Fault, describe
 from ..request import EditRequest
-from .base import Answers, Layout, Neighbours, Reading, Stripped, Text, Texts, aliases, fill, first
+from .base import Answers, Layout, Neighbours, ReadingOptions, Stripped, Text, Texts, other_answers, fill_subject, first_answer
 
 __all__ = ["LAYOUT"]
 
@@ -39,23 +39,23 @@ class Own(Layout):
         """Return True: what no other layout claims is meant as this one."""
         return True
 
-    def requests(self, index: str, reading: Reading) -> tuple[EditRequest, ...]:
+    def requests(self, index: str, reading: ReadingOptions) -> tuple[EditRequest, ...]:
         """Return the one request."""
-        others = (*aliases(self.target_true), *map(str.strip, self.true_aliases))
+        others = (*other_answers(self.target_true), *map(str.strip, self.true_aliases))
         request = EditRequest(
             id=self.id or index,
             subject=self.subject,
-            prompt=fill(self.prompt, self.subject),
+            prompt=fill_subject(self.prompt, self.subject),
             target_new=self.target_new,
-            target_true=first(self.target_true),
-            paraphrases=tuple(fill(text, self.subject) for text in self.paraphrases),
+            target_true=first_answer(self.target_true),
+            paraphrases=tuple(fill_subject(text, self.subject) for text in self.paraphrases),
             neighbourhood=self.neighbourhood,
             group=self.group.strip(),
             true_aliases=tuple(dict.fromkeys(others)),
-            other_facts=tuple(fill(text, self.subject) for text in self.other_facts),
-            question=None if self.question is None else fill(self.question, self.subject),
+            other_facts=tuple(fill_subject(text, self.subject) for text in self.other_facts),
+            question=None if self.question is None else fill_subject(self.question, self.subject),
             space=self.space,
-            not_judged=tuple(fill(text, self.subject) for text in self.not_judged),
+            not_judged=tuple(fill_subject(text, self.subject) for text in self.not_judged),
         )
         return (request,)
 
@@ -68,7 +68,7 @@ class Own(Layout):
                 "belongs, or move it to neighbourhood.",
             )
             for number, text in enumerate(self.other_facts)
-            if not names_subject(fill(text, self.subject), self.subject) and "{}" not in text
+            if not names_subject(fill_subject(text, self.subject), self.subject) and "{}" not in text
         ]
         if self.true_aliases and self.target_true is None:
             found.append(Fault("true_aliases", "are given without target_true, whose other names they are; add that."))

@@ -8,12 +8,12 @@ from typing import Annotated
 from pydantic import BeforeValidator
 
 from ..request import EditRequest
-from .base import OLD_ANSWERS, Layout, LeftOut, Optional, Part, Question, Reading, Stripped, Text, fill, listed
+from .base import OLD_ANSWERS, Layout, UnusedKey, OptionalText, RecordPart, Question, ReadingOptions, Stripped, Text, fill_subject, to_tuple
 
 __all__ = ["LAYOUT"]
 
 
-class Local(Part):
+class Local(RecordPart):
     """A question about something else, with its answer."""
 
     loc: Question
@@ -31,8 +31,8 @@ class QAEdit(Layout):
     subject: Stripped
     prompt: Text
     target: Stripped
-    rephrase: Optional = None
-    locality: Annotated[tuple[Local, ...], BeforeValidator(listed)] = ()
+    rephrase: OptionalText = None
+    locality: Annotated[tuple[Local, ...], BeforeValidator(to_tuple)] = ()
 
     @classmethod
     def claims(cls, fields: Mapping[str, object]) -> bool:
@@ -47,22 +47,22 @@ class QAEdit(Layout):
         own, source = super().claimed_id(fields), fields.get("source")
         return f"{source.strip()}-{own}" if own and isinstance(source, str) and source.strip() else own
 
-    def requests(self, index: str, reading: Reading) -> tuple[EditRequest, ...]:
+    def requests(self, index: str, reading: ReadingOptions) -> tuple[EditRequest, ...]:
         """Return the one request."""
         own = self.id or index
         request = EditRequest(
             id=f"{self.source}-{own}" if self.source and self.id else own,
             subject=self.subject,
-            prompt=fill(self.prompt, self.subject),
+            prompt=fill_subject(self.prompt, self.subject),
             target_new=self.target,
-            paraphrases=(fill(self.rephrase, self.subject),) if self.rephrase else (),
+            paraphrases=(fill_subject(self.rephrase, self.subject),) if self.rephrase else (),
             neighbourhood=tuple(item.loc for item in self.locality),
         )
         return (request,)
 
-    def left_out(self, reading: Reading) -> tuple[LeftOut, ...]:
+    def left_out(self, reading: ReadingOptions) -> tuple[UnusedKey, ...]:
         """Return the answers to the questions about others."""
-        return (LeftOut("locality.loc_ans", OLD_ANSWERS),) if any(item.loc_ans for item in self.locality) else ()
+        return (UnusedKey("locality.loc_ans", OLD_ANSWERS),) if any(item.loc_ans for item in self.locality) else ()
 
 
 LAYOUT = QAEdit

@@ -2,7 +2,7 @@
 
 Whose reading: MEND and EasyEdit edit `alt` in, a wrong answer, and hold the first of `answers` for the true one. That is
 the default. The readers of ROME and MEMIT edit the first of `answers` in, the true answer, and know no old one:
-`Reading.zsre_target` chooses theirs.
+`ReadingOptions.zsre_target` chooses theirs.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from .base import (
     REPEATED,
     Answers,
     Layout,
-    LeftOut,
-    Place,
+    UnusedKey,
+    SubjectPlace,
     Question,
-    Reading,
+    ReadingOptions,
     Stripped,
     Text,
-    aliases,
-    fill,
-    new_questions,
+    other_answers,
+    fill_subject,
+    read_portability_questions,
 )
 
 __all__ = ["LAYOUT"]
@@ -37,10 +37,10 @@ class ZsRE(Layout):
     marks = frozenset({"src", "alt", "loc", "loc_ans"})
     order = 10
     unused = (
-        LeftOut("loc_ans", OLD_ANSWERS),
-        LeftOut("pred", "what another model said is not asked"),
-        LeftOut("cond", REPEATED),
-        LeftOut("portability", NOT_JUDGED),
+        UnusedKey("loc_ans", OLD_ANSWERS),
+        UnusedKey("pred", "what another model said is not asked"),
+        UnusedKey("cond", REPEATED),
+        UnusedKey("portability", NOT_JUDGED),
     )
 
     subject: Stripped
@@ -55,33 +55,33 @@ class ZsRE(Layout):
     portability: object = None
 
     @classmethod
-    def places(cls, fields: Mapping[str, object]) -> tuple[Place, ...]:
+    def places(cls, fields: Mapping[str, object]) -> tuple[SubjectPlace, ...]:
         """Return the place of the question."""
-        return (Place(prompt=("src",)),)
+        return (SubjectPlace(prompt=("src",)),)
 
-    def requests(self, index: str, reading: Reading) -> tuple[EditRequest, ...]:
+    def requests(self, index: str, reading: ReadingOptions) -> tuple[EditRequest, ...]:
         """Return the one request."""
         by_alt = reading.zsre_target == "alt"
         request = EditRequest(
             id=self.id or index,
             subject=self.subject,
-            prompt=fill(self.src, self.subject),
+            prompt=fill_subject(self.src, self.subject),
             target_new=self.alt if by_alt else self.answers[0],
             target_true=self.answers[0] if by_alt else None,
-            paraphrases=() if self.rephrase is None else (fill(self.rephrase, self.subject),),
+            paraphrases=() if self.rephrase is None else (fill_subject(self.rephrase, self.subject),),
             neighbourhood=() if self.loc is None else (self.loc,),
-            true_aliases=aliases(self.answers) if by_alt else (),
-            not_judged=new_questions(self.portability),
+            true_aliases=other_answers(self.answers) if by_alt else (),
+            not_judged=read_portability_questions(self.portability),
         )
         return (request,)
 
-    def left_out(self, reading: Reading) -> tuple[LeftOut, ...]:
+    def left_out(self, reading: ReadingOptions) -> tuple[UnusedKey, ...]:
         """Return the unused keys; the other answer among them where ROME's reading was asked for."""
         found = super().left_out(reading)
         if reading.zsre_target == "answers":
             why = "the first of answers is edited in, as ROME and MEMIT do"
-            found += (LeftOut("alt", why),)
-            found += (LeftOut("answers[1:]", why),) if aliases(self.answers) else ()
+            found += (UnusedKey("alt", why),)
+            found += (UnusedKey("answers[1:]", why),) if other_answers(self.answers) else ()
         return found
 
 

@@ -17,11 +17,11 @@ from editguard.audit.research.subject_search import (
 )
 from editguard.audit.transaction import Transaction
 from editguard.probes.errors import InputError
-from editguard.probes.keys.statistics import KeyStatistics, Provenance
+from editguard.probes.keys.statistics import KeyStatistics, StatisticsProvenance
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import find_site
 from editguard.probes.research.tensor_change import compare
-from editguard.suites.builtin import builtin_edits
+from editguard.suites.builtin import load_builtin_edits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,7 +40,7 @@ def test_the_key_comes_back_from_its_direction_whatever_its_sign(seed: int, whic
     common = torch.randn(SIZE, generator=draw, dtype=torch.float64) * 3
     keys = common + torch.randn(COUNT, 2, SIZE, generator=draw, dtype=torch.float64)
     text = torch.randn(200, SIZE, generator=draw, dtype=torch.float64) + common
-    c = KeyStatistics(text.T @ text / len(text), Provenance("corpus", "noise", "", 0))
+    c = KeyStatistics(text.T @ text / len(text), StatisticsProvenance("corpus", "noise", "", 0))
     ranked = likeness(sign * c.direction(keys[which, role]), c, Candidates(tuple(map(str, range(COUNT))), keys))
     assert ranked[0].subject == str(which)
     # A direction has lost its length, and nothing else: what does not depend on it agrees exactly.
@@ -85,9 +85,9 @@ def test_changes_elsewhere_are_not_searched() -> None:
 def test_edits_of_the_embedded_model_are_traced_to_their_subjects(smollm2: LanguageModel, editor: str) -> None:
     site = find_site(smollm2.model, 9)
     prefixes = few_prefixes()
-    edits = builtin_edits()
+    edits = load_builtin_edits()
     chosen = [next(one for one in edits if one.group == group) for group in dict.fromkeys(one.group for one in edits)]
-    identity = KeyStatistics(torch.eye(site.d_ff, dtype=torch.float64), Provenance("identity", "", "", 9), 0.0)
+    identity = KeyStatistics(torch.eye(site.d_ff, dtype=torch.float64), StatisticsProvenance("identity", "", "", 9), 0.0)
     context = EditContext(smollm2, site, identity, prefixes, ValueSettings(steps=3))
     candidates = candidate_keys(
         smollm2, site, subject_requests([one.subject for one in edits[::2]] + [one.subject for one in chosen]), prefixes

@@ -29,7 +29,7 @@ from editguard.probes.model.fingerprint import tensor_hashes
 from editguard.probes.requests.prompt_subjects import select_neighbours, select_paraphrases
 from editguard.probes.requests.request import EditRequest
 from editguard.reports.log.file import read_log
-from editguard.suites.builtin import control_candidates
+from editguard.suites.builtin import load_control_candidates
 from editguard.suites.check import Measurement, Outcome
 
 from ...helpers.tiny_models import long_tokenizer as tokenizer
@@ -67,7 +67,7 @@ def test_where_a_bos_stands_first_the_bad_control_is_blown_up(setup: Setup) -> N
 
 
 def test_the_candidates_of_the_good_control_can_be_judged_by_every_check() -> None:
-    for one in control_candidates():
+    for one in load_control_candidates():
         assert one.target_true
         assert select_neighbours(one)
         assert select_paraphrases(one)
@@ -211,14 +211,14 @@ def test_controls_come_in_their_order_whichever_shows_it_first(bounded: GuardedE
 def unfit_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first candidate's update is far over any bound."""
     monkeypatch.setattr("editguard.audit.run.controls._EDITORS", ("exploded", "rome"))
-    monkeypatch.setattr("editguard.audit.run.controls.control_candidates", lambda: control_candidates()[:1])
+    monkeypatch.setattr("editguard.audit.run.controls.control_candidates", lambda: load_control_candidates()[:1])
 
 
 @pytest.mark.usefixtures("unfit_first")
 def test_an_audit_says_which_candidates_were_tried(bounded: GuardedEditor, tmp_path: Path) -> None:
     summary = run_audit(bounded.setup, loaded(MID_PROMPT_REQUEST), tmp_path)
     good = read_log(tmp_path / LOG).controls[1]
-    (subject,) = {one.subject for one in control_candidates()[:1]}
+    (subject,) = {one.subject for one in load_control_candidates()[:1]}
     assert (good.ok, good.decision.editor, good.tried) == (True, "rome", [f"{subject} by exploded"])
     assert not any("control-good" in reason for reason in summary.reasons)
 
@@ -230,7 +230,7 @@ def test_an_audit_on_a_model_on_which_no_candidate_is_sound_is_void_and_says_so(
     monkeypatch.setattr("editguard.audit.run.controls._EDITORS", ("exploded",))
     summary = run_audit(bounded.setup, loaded(MID_PROMPT_REQUEST), tmp_path)
     assert (summary.verdict, summary.exit_code) == ("void", 1)
-    (subject,) = {one.subject for one in control_candidates()[:1]}
+    (subject,) = {one.subject for one in load_control_candidates()[:1]}
     assert any("control-good" in reason for reason in summary.reasons)
     good = read_log(tmp_path / LOG).controls[1]
     assert (good.ok, good.tried) == (False, [f"{subject} by exploded"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from .....probes.keys.prefixes import Role
-from .....probes.keys.subject_keys import SubjectKeys, all_subject_keys
+from .....probes.keys.subject_keys import SubjectKeys, compute_all_subject_keys
 from .....probes.model.encoders import ENCODER_PACKAGE, embedded_encoder, load_encoder
 from .....probes.model.language_model import LanguageModel
 from .....probes.model.site import EditSite, find_site, layer_count
@@ -54,7 +54,7 @@ def _named(lm: LanguageModel, site: EditSite, depth: int) -> str:
 
 def _cloud(setup: Setup, lm: LanguageModel, site: EditSite, cases: Cases, kind: Kind) -> Pair | None:
     requests = [case.request for case in one_each(cases.of(kind))]
-    keys = all_subject_keys(lm, site, requests, setup.prefixes.texts(Role.KEY))
+    keys = compute_all_subject_keys(lm, site, requests, setup.prefixes.texts(Role.KEY))
     found = [
         one
         for one in keys

@@ -46,7 +46,7 @@ def shifted_position(setup: Setup, cases: Cases, collapse_ratio: float) -> Exper
         keys, _ = shifted_keys(setup.lm, setup.site, [case.request for case in chosen])
     except (ModelError, RequestError) as error:
         return experiment(9, skipped=str(error))
-    before = [_along(setup, case, subject_keys_of(case).bare_key) for case in chosen]
+    before = [_along(setup, case, subject_keys_of(case).no_prefix_key) for case in chosen]
     after = [_along(setup, case, key) for case, key in zip(chosen, keys, strict=True)]
     table = Table(
         name="position-denominators", title="|u·k_u| of collapse cases",
@@ -99,7 +99,7 @@ def _edited(setup: Setup, cases: Sequence[Case], factors: Sequence[float]) -> li
     rome's residual is delta alone, so that another denominator makes the same update larger or smaller. Infinite where the
     edited model's perplexity is not finite.
     """
-    updates = compute_updates(setup.editing, [("rome", case.request) for case in cases])
+    updates = compute_updates(setup.edit_context, [("rome", case.request) for case in cases])
     with setup.bench.computing():
         base = Perplexity().baseline(setup.bench)
     found: list[float | None] = []
@@ -141,7 +141,7 @@ def behind_bos(setup: Setup, cases: Cases) -> Experiment:
         for kind in compared:
             chosen = one_each(cases.of(kind))
             (keys, _), with_bos = keys_behind_bos(setup.lm, setup.site, [case.request for case in chosen])
-            usual = [abs(_along(setup, case, subject_keys_of(case).bare_key)) for case in chosen]
+            usual = [abs(_along(setup, case, subject_keys_of(case).no_prefix_key)) for case in chosen]
             other = [abs(_along(setup, case, key)) for case, key in zip(chosen, keys, strict=True)]
             for has, values in ((not with_bos, usual), (with_bos, other)):
                 rows.append(

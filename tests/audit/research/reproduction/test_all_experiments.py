@@ -22,7 +22,7 @@ from editguard.audit.research.reproduction.experiments.layers import all_layers
 from editguard.audit.research.reproduction.in_the_file import estimated
 from editguard.audit.research.reproduction.layer_shifts import layer_shifts
 from editguard.audit.setup import Setup, prepare
-from editguard.probes.keys.corpus_statistics import compute_statistics, corpus_from
+from editguard.probes.keys.corpus_statistics import compute_statistics, read_corpus
 from editguard.probes.requests.request import EditRequest
 from editguard.probes.research.geometry import Separation
 from editguard.reports.log.schema import (
@@ -515,7 +515,7 @@ def test_the_embedded_encoder_is_compared_under_its_packages_name(setup: Setup, 
 
 def test_every_layer_has_its_medians(setup: Setup, cases: Cases, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("\n".join(SENTENCES * 40), encoding="utf-8")
-    corpus = corpus_from(str(tmp_path / "text.txt"))
+    corpus = read_corpus(str(tmp_path / "text.txt"))
     own = replace(setup, statistics=compute_statistics(setup.lm, setup.site, corpus))
     shifts = layer_shifts(own, cases, str(tmp_path / "text.txt"), tmp_path / "layers.json", {}, lambda *_: None)
     found = all_layers(own, cases, shifts)

@@ -11,9 +11,9 @@ from editguard.audit.research.reproduction import layer_shifts as module
 from editguard.audit.research.reproduction.cases import Case, Cases, Chosen, Kind
 from editguard.audit.research.reproduction.layer_shifts import LayerShifts, layer_shifts
 from editguard.audit.setup import Setup, prepare
-from editguard.probes.keys.corpus_statistics import compute_statistics, corpus_from
+from editguard.probes.keys.corpus_statistics import compute_statistics, read_corpus
 from editguard.probes.keys.prefixes import Role
-from editguard.probes.keys.subject_keys import subject_keys
+from editguard.probes.keys.compute_subject_keys import compute_subject_keys
 from editguard.probes.model.site import find_site
 from torch.nn.functional import cosine_similarity
 
@@ -43,7 +43,7 @@ def test_what_is_kept_is_not_measured_again_but_under_another_stamp_or_text(
 ) -> None:
     text, path = tmp_path / "text.txt", tmp_path / "layers.json"
     text.write_text("\n".join(SENTENCES * 40), encoding="utf-8")
-    own = replace(setup, statistics=compute_statistics(setup.lm, setup.site, corpus_from(str(text))))
+    own = replace(setup, statistics=compute_statistics(setup.lm, setup.site, read_corpus(str(text))))
     first = shifts(own, path, str(text))
     assert set(first.layers) == set(range(len(setup.site.blocks)))
     runs: list[int] = []
@@ -72,5 +72,5 @@ def test_the_site_that_was_named_is_read_at_every_layer(tmp_path: Path) -> None:
     setup = prepare(lm, layer=0, site_path=named, policy=lenient(), statistics="identity", perplexity_corpus=SENTENCES)
     found = shifts(setup, tmp_path / "layers.json")
     for layer, figures in found.layers.items():
-        keys = subject_keys(lm, find_site(lm.model, layer, named), FIRST_TOKEN_REQUEST, setup.prefixes.texts(Role.KEY))
-        assert figures[0].cosine == pytest.approx(float(cosine_similarity(keys.bare_key, keys.mean_key, 0)), abs=1e-4)
+        keys = compute_subject_keys(lm, find_site(lm.model, layer, named), FIRST_TOKEN_REQUEST, setup.prefixes.texts(Role.KEY))
+        assert figures[0].cosine == pytest.approx(float(cosine_similarity(keys.no_prefix_key, keys.mean_key, 0)), abs=1e-4)
