@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from editguard.probes.errors import ModelError
+from editguard.probes.model.site import EditSite
 from torch import Tensor, nn
-
-from .errors import ModelError
-from .model.site import EditSite
 
 __all__ = ["Captured", "capture"]
 

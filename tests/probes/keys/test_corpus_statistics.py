@@ -13,10 +13,10 @@ from editguard.probes.keys.corpus_statistics import Corpus, compute_statistics, 
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import EditSite
 
+from ...helpers.capture import capture
 from ...helpers.families import FAMILIES
 from ...helpers.tiny_models import tiny_language_model, tiny_site
 from ...helpers.tokenizer_kinds import CORPUS as TEXTS
-from ..helpers.capture import capture
 
 pytestmark = pytest.mark.tiny
 

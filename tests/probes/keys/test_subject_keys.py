@@ -6,17 +6,23 @@ import pytest
 import torch
 from editguard.probes.errors import ModelError, RequestError
 from editguard.probes.forward.hooks import pad_id, stop_after
-from editguard.probes.keys.compute_subject_keys import Activations, compute_activations, locate, compute_plain_activations, compute_subject_keys
+from editguard.probes.keys.compute_subject_keys import (
+    Activations,
+    compute_activations,
+    compute_plain_activations,
+    compute_subject_keys,
+    locate,
+)
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import EditSite, find_site
 from editguard.probes.requests.request import EditRequest
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
+from ...helpers.capture import capture
 from ...helpers.families import FAMILIES, LAYERS, OTHERS
 from ...helpers.tiny_models import PROMPT_START_REQUEST, TWIN_REQUEST, enlarge, tiny_language_model, tiny_site
 from ...helpers.tokenizer_kinds import BYTE_LEVEL, byte_level
-from ..helpers.capture import capture
 
 pytestmark = pytest.mark.tiny
 

@@ -17,10 +17,10 @@ from editguard.probes.model.site import find_site, layer_count
 from editguard.probes.requests.request import EditRequest
 from safetensors.torch import load_file, save_file
 
+from ...helpers.capture import capture
 from ...helpers.families import LAYERS, OTHERS
 from ...helpers.tiny_models import PROMPT_START_REQUEST, TWIN_REQUEST, enlarge, save_tiny_checkpoint
 from ...helpers.tokenizer_kinds import WORDPIECE
-from ..helpers.capture import capture
 
 PREFIXES = ("", "It is so. ", "France is not a city. ")
 

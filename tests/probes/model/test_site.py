@@ -15,8 +15,8 @@ from torch.nn.utils import parametrizations, prune
 from transformers import GgufConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from ...helpers.capture import capture
 from ...helpers.families import D_FF, D_MODEL, FAMILIES, LAYERS, OTHERS, SITE_PATHS, SQUARE_FAMILIES, random_ids
-from ..helpers.capture import capture
 
 pytestmark = pytest.mark.tiny
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from editguard.probes.errors import ModelError, RequestError
-from editguard.probes.keys.compute_subject_keys import Activations, compute_activations, locate, compute_subject_keys
+from editguard.probes.keys.compute_subject_keys import Activations, compute_activations, compute_subject_keys, locate
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import EditSite
 from editguard.probes.requests.request import EditRequest
@@ -16,10 +16,10 @@ from editguard.probes.research.interventions import first_token_keys, keys_behin
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
+from ...helpers.capture import capture
 from ...helpers.families import OTHERS
 from ...helpers.tiny_models import PROMPT_START_REQUEST, TWIN_REQUEST, enlarge, tiny_language_model, tiny_site
 from ...helpers.tokenizer_kinds import BYTE_LEVEL, SENTENCEPIECE, WORDPIECE, byte_level
-from ..helpers.capture import capture
 
 pytestmark = pytest.mark.tiny
 
