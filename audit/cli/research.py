@@ -1,151 +1,283 @@
-"""Commands for research: where facts are read (``trace``), and the paper's experiments (``reproduce``)."""
+"""Commands that examine models: ``diff`` of two checkpoints, ``trace`` of facts, ``reproduce`` for a paper's experiments."""
 
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import (
-    Corpus,
-    Device,
-    Dtype,
-    Edits,
-    EngineName,
-    Json,
-    Layer,
-    Limit,
-    Model,
-    Pickle,
-    PolicyFile,
-    Seed,
-    Site,
-    Skip,
-    Stats,
-    load_edits,
-    prepared,
-    progress_bars,
-)
+from .options import EditOptions, Edits, Json, ModelOptions, Overwrite, Panel, takes_records
+from .progress import show_progress
 
 if TYPE_CHECKING:
+    from ...probes.requests.request import EditRequest
+    from ...reports.html.diff_page import DiffFile
     from ...reports.reproduction.schema import Reproduction
 
-__all__ = ["reproduce", "trace"]
+__all__ = ["diff", "print_diff", "reproduce", "trace"]
 
 
-def trace(
-    edits: Edits = "builtin",
-    model: Model = "smollm2-135m",
-    out: Annotated[Path, typer.Option(help="Folder for trace.json and trace.html.")] = Path("editguard-trace"),
-    noise: Annotated[
-        float, typer.Option(min=0, help="Noise in the subject's embeddings, in standard deviations of all embeddings.")
-    ] = 3.0,
-    draws: Annotated[int, typer.Option(min=1, max=64, help="Draws of that noise for each fact.")] = 10,
-    site: Site = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    limit: Limit = None,
-    skip_invalid: Skip = False,
-    allow_pickle: Pickle = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a trace that the folder already holds.")
-    ] = False,
+@takes_records(model_options=("device", "dtype", "policy", "seed", "stats", "corpus"))
+def diff(
+    model_options: ModelOptions,
+    base: Annotated[
+        str, typer.Argument(help="The checkpoint before: the embedded model, a Hugging Face id, or a folder.")
+    ],
+    edited: Annotated[str, typer.Argument(help="The checkpoint after.")],
+    out: Annotated[Path, typer.Option(help="Folder for diff.json and diff.html.", rich_help_panel=Panel.OUTPUT)] = Path(
+        "editguard-diff"
+    ),
+    subjects: Annotated[
+        str | None,
+        typer.Option(
+            help="At least 20 candidates for the edited subject: a text file with one a line, a file of edits, or 'builtin'.",
+            rich_help_panel=Panel.EDITS,
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Trace where the model keeps the facts that the edits would change, and suggest the layer to edit; changes nothing."""
-    from ...probes.model.language_model import load_model
-    from ...reports.text import count_noun, visible
-    from ..research.trace import PAGE, TRACE, run_trace
+    """Compare two checkpoints: which tensors changed, of what rank, and whether the model still writes text.
+
+    Exit code 0: pass. 1: fail.
+
+    Example: editguard diff ./base ./edited --out my-diff
+    """
     from ..run.output_folder import locked_folder
 
-    loaded = load_edits(edits, limit, skip_invalid)
-    with locked_folder(out, (TRACE, PAGE), "a trace", overwrite=overwrite), progress_bars(as_json) as progress:
-        lm = load_model(model, device=device, dtype=dtype, allow_pickle=allow_pickle)
-        found = run_trace(
-            lm, loaded.requests, loaded.source, out, noise=noise, draws=draws, seed=seed, site=site, progress=progress
-        )
+    with show_progress(f"{base} and {edited}", as_json=as_json) as progress:
+        from ..policy import load_policy
+        from ..research.checkpoint_diff import DIFF, PAGE, run_diff
+
+        policy = load_policy(model_options.policy)
+        candidates = None if subjects is None else _read_candidates(subjects)
+        with locked_folder(out, (DIFF, PAGE), "a comparison", overwrite=overwrite):
+            result = run_diff(
+                base,
+                edited,
+                out,
+                policy=policy,
+                subjects=candidates,
+                statistics=model_options.stats,
+                corpus=model_options.corpus,
+                seed=model_options.seed,
+                device=model_options.device,
+                dtype=model_options.dtype.value,
+                progress=progress,
+            )
     if as_json:
-        typer.echo(json.dumps({"suggested_layer": found.suggested_layer, "traced": len(found.traces),
-                               "skipped": len(found.skipped)}))  # fmt: skip
+        typer.echo(result.model_dump_json())
     else:
-        typer.echo(
-            f"MLP outputs around layer {found.suggested_layer} of {found.layers} bring most answers back "
-            f"({count_noun(len(found.traces), 'fact')} traced, {len(found.skipped)} skipped); try edits there: "
-            f"editguard audit --layer {found.suggested_layer}"
-        )
-        for one in found.skipped:
-            typer.echo(f"  skipped {visible(one.id)}: {visible(one.why)}")
-        typer.echo(f"  page: {out / PAGE}")
+        print_diff(result, out / PAGE)
+    raise typer.Exit(1 if result.verdict == "fail" else 0)
 
 
-def reproduce(
-    edits: Edits,
-    model: Model = "smollm2-135m",
+def _read_candidates(source: str) -> list[EditRequest]:
+    """Read subjects from a text file, or the requests of a file of edits."""
+    from ...probes.errors import InputError
+    from ..research.subject_search import subject_requests
+
+    if not source.endswith(".txt"):
+        return list(EditOptions().read(source).requests)
+    try:
+        lines = Path(source).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"The subjects {source!r} cannot be read ({error}); give a text file with one a line."
+        ) from error
+    return subject_requests([line.strip() for line in lines if line.strip()])
+
+
+def print_diff(result: DiffFile, page: Path) -> None:
+    """Print the verdict, the changed tensors and the subjects that they may have been made for; `page` shows the same."""
+    from ...reports.text import count_noun, visible
+
+    tensors = count_noun(len(result.changes) + result.unchanged, "tensor")
+    typer.echo(f"{result.verdict.upper()}: {len(result.changes)} of {tensors} changed")
+    for reason in result.reasons:
+        typer.echo(visible(f"  {reason}"))
+    for change in result.changes:
+        size = "" if change.relative is None else f" by {change.relative:.3g} of its norm"
+        rank = "" if change.rank is None else f", rank {change.rank}, effective rank {change.effective_rank:.3g}"
+        typer.echo(visible(f"  {change.name}: {change.status}{size}{rank}"))
+    for search in result.searches:
+        if search.error is not None:
+            typer.echo(visible(f"  {search.tensor}: the search for its subject was not measured: {search.error}"))
+            continue
+        best = ", ".join(f"{guess.subject} {guess.cosine:.3f}" for guess in search.guesses[:3])
+        typer.echo(visible(f"  {search.tensor} was made for, of {search.candidates}: {best} (p {search.p_value:.2g})"))
+    if result.behaviour.ratio is not None:
+        typer.echo(f"  perplexity {result.behaviour.ratio:.4g} times the base's")
+    typer.echo(f"  page: {page}")
+
+
+@takes_records(
+    model_options=("model", "site", "device", "dtype", "allow_pickle", "seed"),
+    edit_options=("limit", "skip_invalid"),
+)
+def trace(
+    model_options: ModelOptions,
+    edit_options: EditOptions,
+    edits: Edits = "builtin",
+    noise: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Noise in the subject's embeddings, in standard deviations of all embeddings.",
+            rich_help_panel=Panel.CHECKS,
+        ),
+    ] = 3.0,
+    draws: Annotated[
+        int,
+        typer.Option(min=1, max=64, help="Draws of that noise for each fact.", rich_help_panel=Panel.CHECKS),
+    ] = 10,
     out: Annotated[
-        Path, typer.Option(help="Folder for page, tables and logs; what it holds of the same run is gone on with.")
-    ] = Path("editguard-reproduction"),
-    ordinary: Annotated[int, typer.Option(min=4, help="Ordinary requests, drawn by the seed.")] = 100,
+        Path, typer.Option(help="Folder for trace.json and trace.html.", rich_help_panel=Panel.OUTPUT)
+    ] = Path("editguard-trace"),
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Trace in which layers the model keeps the facts of the edits, and suggest the layer to edit. Changes nothing.
+
+    Example: editguard trace edits.json --model ./my-model
+    """
+    from ..run.output_folder import locked_folder
+
+    loaded = edit_options.read(edits)
+    with show_progress(model_options.model, as_json=as_json) as progress:
+        from ..research.trace import PAGE, TRACE, run_trace
+
+        with locked_folder(out, (TRACE, PAGE), "a trace", overwrite=overwrite):
+            result = run_trace(
+                model_options.load(progress),
+                loaded.requests,
+                loaded.source,
+                out,
+                noise=noise,
+                draws=draws,
+                seed=model_options.seed,
+                site=model_options.site,
+                progress=progress,
+            )
+    if as_json:
+        numbers = {
+            "suggested_layer": result.suggested_layer,
+            "traced": len(result.traces),
+            "skipped": len(result.skipped),
+        }
+        typer.echo(json.dumps(numbers))
+        return
+    from ...reports.text import count_noun, visible
+
+    typer.echo(
+        f"MLP outputs around layer {result.suggested_layer} of {result.layers} bring most answers back "
+        f"({count_noun(len(result.traces), 'fact')} traced, {len(result.skipped)} skipped); try edits there: "
+        f"editguard audit --layer {result.suggested_layer}"
+    )
+    for request in result.skipped:
+        typer.echo(f"  skipped {visible(request.id)}: {visible(request.why)}")
+    typer.echo(f"  page: {out / PAGE}")
+
+
+@takes_records(
+    model_options=(
+        "model",
+        "layer",
+        "site",
+        "device",
+        "dtype",
+        "allow_pickle",
+        "policy",
+        "seed",
+        "stats",
+        "corpus",
+        "engine",
+    ),
+    edit_options=("limit", "skip_invalid"),
+)
+def reproduce(
+    model_options: ModelOptions,
+    edit_options: EditOptions,
+    edits: Edits,
+    ordinary: Annotated[
+        int, typer.Option(min=4, help="Number of ordinary requests, drawn by the seed.", rich_help_panel=Panel.EDITS)
+    ] = 100,
     most_cases: Annotated[
         int,
-        typer.Option(min=4, help="At most so many first-token requests, and others with a small denominator; drawn."),
+        typer.Option(
+            min=4,
+            help="Largest number of first-token requests, and of other requests with a small denominator; drawn by the seed.",
+            rich_help_panel=Panel.EDITS,
+        ),
     ] = 100,
     encoder: Annotated[
-        str | None, typer.Option(help="Bidirectional encoder for comparison: id or folder; default: the embedded one.")
+        str | None,
+        typer.Option(
+            help="Bidirectional encoder to compare with: a Hugging Face id or a folder. Default: the embedded one.",
+            rich_help_panel=Panel.MODEL,
+        ),
     ] = None,
-    policy: PolicyFile = None,
-    layer: Layer = None,
-    site: Site = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    stats: Stats = None,
-    corpus: Corpus = None,
-    engine: EngineName = "live",
-    limit: Limit = None,
-    skip_invalid: Skip = False,
-    allow_pickle: Pickle = False,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for page, tables and logs. A stopped run with the same settings is continued there.",
+            rich_help_panel=Panel.OUTPUT,
+        ),
+    ] = Path("editguard-reproduction"),
     as_json: Json = False,
 ) -> None:
-    """Run the experiments of "The Fall of ROME" on this model and these edits; write page, tables and logs.
+    """Run the experiments of "The Fall of ROME" on this model and these edits. Writes page, tables and logs.
 
-    Edits are made without the guard and undone, one after the other: that collapse is seen is the purpose.
+    Edits are made without the guard and undone, one after the other, so that collapse can be measured.
+
+    Exit code 3: an experiment broke by a fault of editguard.
+
+    Example: editguard reproduce counterfact.json --model ./my-model --out found
     """
-    import shlex
-    import sys
-
-    from ..research.reproduction.run import PAGE
-    from ..research.reproduction.run import reproduce as run
     from ..run.output_folder import locked_folder
 
-    loaded = load_edits(edits, limit, skip_invalid)
-    # What it holds is gone on with where it is of the same run, and refused by its stamp where it is not.
-    with locked_folder(out, (), overwrite=True), progress_bars(as_json) as progress:
-        setup = prepared(
-            model, layer, site, policy, seed, device, dtype, stats, corpus, allow_pickle, progress, engine=engine
-        )
-        found = run(
-            setup, loaded, out, ordinary=ordinary, most_cases=most_cases, corpus=corpus, encoder_ref=encoder,
-            allow_pickle=allow_pickle, progress=progress, command=shlex.join(["editguard", *sys.argv[1:]]),
+    loaded = edit_options.read(edits)
+    # Files of the same run are continued; files of another run are refused by their stamp.
+    with (
+        locked_folder(out, (), overwrite=True),
+        show_progress(model_options.model, as_json=as_json) as progress,
+    ):
+        from ..research.reproduction.run import PAGE
+        from ..research.reproduction.run import reproduce as run_experiments
+
+        result = run_experiments(
+            model_options.prepare(progress),
+            loaded,
+            out,
+            ordinary=ordinary,
+            most_cases=most_cases,
+            corpus=model_options.corpus,
+            encoder_ref=encoder,
+            allow_pickle=model_options.allow_pickle,
+            progress=progress,
+            command=shlex.join(["editguard", *sys.argv[1:]]),
             notice=lambda text: typer.echo(f"editguard: {text}", err=True),
-        )  # fmt: skip
+        )
     if as_json:
-        typer.echo(found.model_dump_json())
+        typer.echo(result.model_dump_json())
     else:
         from .terminal import print_reproduction
 
-        print_reproduction(found, out / PAGE)
-    _exit_with_what_broke(found)
+        print_reproduction(result, out / PAGE)
+    _exit_if_broken(result)
 
 
-def _exit_with_what_broke(found: Reproduction) -> None:
-    """Exit with 3 where an experiment broke by a fault of editguard's own."""
-    broken = [str(one.number) for one in found.experiments if one.broken]
+def _exit_if_broken(result: Reproduction) -> None:
+    """Exit with 3 if an experiment broke by a fault of editguard's own."""
+    broken = [str(experiment.number) for experiment in result.experiments if experiment.broken]
     if broken:
         typer.echo(
-            f"editguard: experiments that broke: {', '.join(broken)}; this is a fault of editguard itself: please report it with "
-            "what the page says of them.", err=True,
-        )  # fmt: skip
+            f"editguard: experiments that broke: {', '.join(broken)}; this is a fault of editguard itself: please report it "
+            "with what the page says of them.",
+            err=True,
+        )
         raise typer.Exit(3)

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from ...probes.probe import Level
-from ...reports.log.schema import Rate
+from ...reports.log.types import Rate
 from ...reports.reproduction.schema import Agreement, Experiment, Reproduction
 from ...reports.text import count_noun, visible
 from ...reports.verdict.edit_sequence import describe_sequence

@@ -36,10 +36,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _known_editor(name: str | None) -> None:
     from ...probes.errors import InputError
-    from ..cli.common import known_editor
+    from ..cli.options import check_editor
 
     try:
-        known_editor(name)
+        check_editor(name)
     except InputError as error:
         raise pytest.UsageError(f"editguard: --editguard-editor: {error}") from None
 

@@ -16,9 +16,9 @@ from ...probes.errors import EditguardError
 from ...probes.requests.loader import LoadedRequests, load_requests
 from ...probes.requests.request import EditRequest
 from ...reports.text import visible
-from ...suites.builtin import BUILTIN, builtin_edits, builtin_hash
-from ...suites.check import CHECKS, checks_of_one
-from ..cli.common import known_editor
+from ...suites.builtin import BUILTIN, load_builtin_edits, hash_builtin_edits
+from ...suites.check import CHECKS, list_single_edit_checks
+from ..cli.options import check_editor
 from .judge import GUARD, Ended, Verdict, judge_check, judge_guard, properties
 from .session import RECORD, SESSION, one_sentence
 
@@ -39,8 +39,8 @@ class _Edits(pytest.Collector):
         """Yield one node for each request; what is wrong with the file is one collection error that names all of it."""
         session = self.config.stash[SESSION]
         try:
-            loaded, checks = self.requests(), checks_of_one()
-            known_editor(session.settings.editor)
+            loaded, checks = self.requests(), list_single_edit_checks()
+            check_editor(session.settings.editor)
             start = session.enter(loaded)
         except EditguardError as error:
             raise self.CollectError(visible(f"editguard: {error}")) from None
@@ -64,7 +64,7 @@ class BuiltinEdits(_Edits):
 
     def requests(self) -> LoadedRequests:
         """Return the built-in edits."""
-        return LoadedRequests(builtin_edits(), (), BUILTIN, builtin_hash())
+        return LoadedRequests(load_builtin_edits(), (), BUILTIN, hash_builtin_edits())
 
 
 class EditNode(pytest.Collector):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from editguard.audit.cli.diff import print_diff
+from editguard.audit.cli.research import print_diff
 from editguard.audit.research.checkpoint_diff import DIFF, PAGE, run_diff, tensor_changes
 from editguard.audit.research.subject_search import LEAST
 from editguard.audit.transaction import Transaction

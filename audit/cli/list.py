@@ -1,0 +1,105 @@
+"""The command ``list``: all probes, checks, editors, metrics and layouts, those of other packages included."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
+from typing import Annotated, NamedTuple
+
+import typer
+
+from .console import output, print_indented
+from .options import Json, takes_records
+
+__all__ = ["KINDS", "Kind", "ListedName", "list_names"]
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    PROBES = "probes"
+    CHECKS = "checks"
+    EDITORS = "editors"
+    METRICS = "metrics"
+    LAYOUTS = "layouts"
+
+
+class ListedName(NamedTuple):
+    """A name as it is given on the command line or written in a file, with one line about it."""
+
+    name: str
+    description: str
+
+
+def _probes() -> Iterator[ListedName]:
+    from ...probes.probe import PROBES
+
+    yield from (ListedName(name, cls.card.question) for name, cls in PROBES)
+
+
+def _checks() -> Iterator[ListedName]:
+    from ...suites.check import CHECKS
+
+    yield from (ListedName(name, cls.card.question) for name, cls in CHECKS)
+
+
+def _editors() -> Iterator[ListedName]:
+    from ..editors.base import EDITORS
+
+    for name, cls in EDITORS:
+        yield ListedName(name, f"{cls.question} It serves as a control only." if cls.control else cls.question)
+
+
+def _metrics() -> Iterator[ListedName]:
+    from ...reports.gate.metrics import METRICS
+
+    for metric, spec in METRICS.items():
+        allowed = "not judged by default" if spec.allowed is None else f"may be {spec.allowed:.0%} worse by default"
+        yield ListedName(metric.value, f"{_MEASURES[spec.kind.value]}; {allowed}")
+
+
+_MEASURES = {
+    "rate": "A share of prompts, compared in percentage points",
+    "ratio": "A ratio of perplexities, compared relatively",
+    "worst": "The worst ratio of perplexities of all edits, compared relatively",
+}
+
+
+def _layouts() -> Iterator[ListedName]:
+    from ...probes.requests.layouts import LAYOUTS
+
+    for layout in LAYOUTS:
+        yield ListedName(layout.__module__.rpartition(".")[2].replace("_", "-"), layout.title)
+
+
+KINDS: Mapping[Kind, Callable[[], Iterator[ListedName]]] = {
+    Kind.PROBES: _probes,
+    Kind.CHECKS: _checks,
+    Kind.EDITORS: _editors,
+    Kind.METRICS: _metrics,
+    Kind.LAYOUTS: _layouts,
+}
+"""For each kind the function that yields its names, sorted."""
+
+
+@takes_records()
+def list_names(
+    kind: Annotated[Kind | None, typer.Argument(help="Which names to list. Default: all.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the probes, checks, editors, metrics and layouts that are installed, with one line about each.
+
+    Probes and checks are named in a policy, editors with --editor, metrics with --max-regress.
+
+    Example: editguard list probes
+    """
+    listed = {name: list(KINDS[name]()) for name in ([kind] if kind else Kind)}
+    if as_json:
+        typer.echo(json.dumps({name.value: [entry._asdict() for entry in entries] for name, entries in listed.items()}))
+        return
+    console = output()
+    for name, entries in listed.items():
+        console.print(name.value.capitalize(), style="bold")
+        for entry in entries:
+            print_indented(console, f"{entry.name}: {entry.description}")

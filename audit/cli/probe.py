@@ -1,0 +1,92 @@
+"""The command ``probe``: what an audit would decide about each edit, before an update is computed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import BUILTIN, EditFiles, EditOptions, Json, ModelOptions, Panel, takes_records
+from .progress import show_progress
+
+if TYPE_CHECKING:
+    from ...probes.requests.request import EditRequest
+    from ..guard import Assessment, GuardedEditor
+
+__all__ = ["probe"]
+
+_BATCH = 64
+"""Requests that are probed at once."""
+_MODEL = (
+    "model",
+    "layer",
+    "site",
+    "device",
+    "dtype",
+    "allow_pickle",
+    "policy",
+    "seed",
+    "stats",
+    "corpus",
+    "engine",
+)
+
+
+@takes_records(model_options=_MODEL)
+def probe(
+    model_options: ModelOptions,
+    edit_options: EditOptions,
+    edits: EditFiles = None,
+    screen: Annotated[
+        bool,
+        typer.Option(
+            "--screen",
+            help="Measure clear cases after a few prefixes only. That is faster; their figures are less exact.",
+            rich_help_panel=Panel.CHECKS,
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what an audit would decide about each edit before it computes an update. Changes nothing.
+
+    An audit may still rewrite or refuse an edit whose update is larger than the policy's bound.
+
+    Exit code 0: no edit would be refused. 1: an edit would be refused. 2: wrong input.
+
+    Example: editguard probe edits.json --model ./my-model
+    """
+    from ..guard import GuardedEditor
+    from ..policy import Action
+    from .terminal import ProbeTable, probe_line
+
+    files = [edit_options.read(source) for source in edits or [BUILTIN]]
+    refused, tables = 0, [ProbeTable(loaded.source if len(files) > 1 else None) for loaded in files]
+    with show_progress(model_options.model, as_json=as_json) as progress:
+        edit_options.check_editor()
+        setup = model_options.prepare(progress)
+        guard = GuardedEditor(setup)
+        for loaded, table in zip(files, tables, strict=True):
+            total = len(loaded.requests)
+            progress("probing", 0, total)
+            for index, assessment in enumerate(_assess(guard, loaded.requests, edit_options.editor, screen), start=1):
+                refused += assessment.decision.action is Action.REFUSE
+                if as_json:
+                    typer.echo(json.dumps(probe_line(assessment, loaded.source), ensure_ascii=False))
+                else:
+                    table.add(assessment)
+                progress("probing", index, total)
+    if not as_json:
+        for loaded, table in zip(files, tables, strict=True):
+            table.show(len(loaded.invalid))
+    raise typer.Exit(1 if refused and not setup.policy.allow_refused else 0)
+
+
+def _assess(
+    guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None, screen: bool
+) -> Iterator[Assessment]:
+    from ..run.execute import assess_each
+
+    for start in range(0, len(requests), _BATCH):
+        yield from assess_each(guard, requests[start : start + _BATCH], editor, screen=screen)
