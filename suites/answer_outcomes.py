@@ -18,10 +18,10 @@ from typing import NamedTuple
 from ..probes.words import cut_word, fold
 from .check import Limits
 
-__all__ = ["Said", "beginning", "result_of", "says", "times_said"]
+__all__ = ["AnswerPair", "take_beginning", "classify_answer", "says", "count_mentions"]
 
 
-class Said(NamedTuple):
+class AnswerPair(NamedTuple):
     """An answer before and after: ids and words."""
 
     ids_before: Sequence[int]
@@ -30,8 +30,8 @@ class Said(NamedTuple):
     after: str
 
 
-def result_of(
-    said: Said,
+def classify_answer(
+    said: AnswerPair,
     lead: Sequence[int],
     target: str,
     margin: float,
@@ -46,7 +46,7 @@ def result_of(
     A prompt about another subject leaks where its answer begins with the target or mentions it. Of the same subject the
     target may well be mentioned later in an answer, so that only an answer that begins with it leaks.
     """
-    before, after = (beginning(text, target) for text in (said.before, said.after))
+    before, after = (take_beginning(text, target) for text in (said.before, said.after))
     began, begins = (tuple(ids[: len(lead)]) == tuple(lead) for ids in (said.ids_before, said.ids_after))
     by_lead = not began and (begins or rise > limits.target_rise)
     if not says(before, target) and (by_lead or says(after, target)):
@@ -58,7 +58,7 @@ def result_of(
     return "near-tie" if margin < limits.near_tie else "flip"
 
 
-def beginning(text: str, target: str) -> str:
+def take_beginning(text: str, target: str) -> str:
     """Return as many words of `text` as `target` has, and one more: an article may stand before it."""
     return " ".join(text.split()[: len(target.split()) + 1])
 
@@ -71,7 +71,7 @@ def says(text: str, target: str) -> bool:
     return any(True for _ in _places(text, target))
 
 
-def times_said(text: str, target: str) -> int:
+def count_mentions(text: str, target: str) -> int:
     """Return how often `target` stands in `text`, by the rule of `says`."""
     return sum(1 for _ in _places(text, target))
 

@@ -11,7 +11,14 @@ from importlib.resources import files
 
 from ..probes.requests.request import EditRequest
 
-__all__ = ["BUILTIN", "builtin_corpus", "builtin_edits", "builtin_hash", "control_candidates", "ordinary_requests"]
+__all__ = [
+    "BUILTIN",
+    "load_builtin_corpus",
+    "load_builtin_edits",
+    "hash_builtin_edits",
+    "load_control_candidates",
+    "load_ordinary_requests",
+]
 
 BUILTIN = "builtin"
 
@@ -20,7 +27,7 @@ def _text(name: str) -> str:
     return (files(__package__) / "data" / name).read_text(encoding="utf-8")
 
 
-def builtin_edits() -> tuple[EditRequest, ...]:
+def load_builtin_edits() -> tuple[EditRequest, ...]:
     """Return the suite's edits: single-token first subjects, multi-token first subjects, subjects in mid-prompt."""
     return tuple(
         EditRequest(
@@ -41,18 +48,18 @@ _CANDIDATES = ("mid-colosseum", "mid-wool", "mid-seine", "mid-linnaeus", "mid-jo
 """Edits of the suite in mid-prompt that may be a known-good control, those first that were found sound on most models."""
 
 
-def control_candidates() -> tuple[EditRequest, ...]:
+def load_control_candidates() -> tuple[EditRequest, ...]:
     """Return ordinary edits of which a sound editor should make at least one without harm on any model."""
-    edits = {edit.id: edit for edit in builtin_edits()}
+    edits = {edit.id: edit for edit in load_builtin_edits()}
     return tuple(edits[name] for name in _CANDIDATES)
 
 
-def builtin_hash() -> str:
+def hash_builtin_edits() -> str:
     """Return the sha256 of the suite's file of edits."""
     return hashlib.sha256((files(__package__) / "data" / "edits.json").read_bytes()).hexdigest()
 
 
-def ordinary_requests(most: int | None = None) -> tuple[EditRequest, ...]:
+def load_ordinary_requests(most: int | None = None) -> tuple[EditRequest, ...]:
     """Return ordinary subjects in mid-prompt: the null sample that thresholds are calibrated on (no targets)."""
     records = json.loads(_text("ordinary.json"))[:most]
     return tuple(
@@ -61,6 +68,6 @@ def ordinary_requests(most: int | None = None) -> tuple[EditRequest, ...]:
     )
 
 
-def builtin_corpus() -> tuple[str, ...]:
+def load_builtin_corpus() -> tuple[str, ...]:
     """Return the 50 sentences of the perplexity check."""
     return tuple(line for line in _text("corpus.txt").splitlines() if line.strip())

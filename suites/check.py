@@ -31,14 +31,14 @@ __all__ = [
     "CHECKS",
     "Bench",
     "Check",
-    "Generated",
+    "GeneratedText",
     "Limits",
-    "Measured",
+    "CheckResult",
     "Measurement",
     "Origin",
     "Outcome",
     "PromptAnswer",
-    "checks_of_one",
+    "list_single_edit_checks",
     "judge",
 ]
 
@@ -121,7 +121,7 @@ class Measurement:
         return self.passed + self.failed + self.not_judged
 
 
-class Generated(NamedTuple):
+class GeneratedText(NamedTuple):
     """A text before and after the edit, for people to look at."""
 
     prompt: str
@@ -149,11 +149,11 @@ class PromptAnswer(NamedTuple):
     """Of the next token's distribution from that before the edit, in nats."""
 
 
-class Measured(NamedTuple):
+class CheckResult(NamedTuple):
     """What one check brings."""
 
     measurements: Sequence[Measurement]
-    generations: Sequence[Generated] = ()
+    generations: Sequence[GeneratedText] = ()
     prompts: Sequence[PromptAnswer] = ()
 
 
@@ -227,10 +227,10 @@ class Check(ABC):
         """
 
     @abstractmethod
-    def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
+    def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> CheckResult:
         """Measure the edited model; `needs_prefix` says that the edit is only meant to act behind a prefix."""
 
-    def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> Measured | None:
+    def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> CheckResult | None:
         """Judge what must not pass, on the unedited model and by the rule of `measure`: in every audit, or it is void.
 
         `before` is the state of `prepare`. All that is judged must fail. A check that returns None is not controlled, and
@@ -242,7 +242,7 @@ class Check(ABC):
 CHECKS: Registry[Check] = Registry("checks", f"{__package__}.checks")
 
 
-def checks_of_one() -> tuple[str, ...]:
+def list_single_edit_checks() -> tuple[str, ...]:
     """Return the names of the checks that have something to say of an edit that is made alone."""
     return tuple(name for name, cls in CHECKS if not cls.of_sequence)
 

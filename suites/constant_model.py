@@ -15,14 +15,14 @@ import torch
 from ..probes.errors import ModelError
 from ..probes.model.language_model import LanguageModel
 
-__all__ = ["saying"]
+__all__ = ["answer_constantly"]
 
 _PUSH = 1e4
 """Added to the token's logit: far over what a model gives, and finite in half precision."""
 
 
 @contextmanager
-def saying(lm: LanguageModel, token: int) -> Iterator[None]:
+def answer_constantly(lm: LanguageModel, token: int) -> Iterator[None]:
     """Let the model's greedy choice be `token` everywhere; raises `ModelError` where it has no output head to hook."""
     model: Any = lm.model
     head = model.get_output_embeddings()

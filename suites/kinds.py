@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..probes.model.language_model import LanguageModel
     from ..probes.requests.request import EditRequest
 
-__all__ = ["Kind", "kinds_of", "made_neighbours", "other_subjects", "relations_for"]
+__all__ = ["SubjectKind", "classify_kinds", "make_neighbours", "pick_other_subjects", "list_relations"]
 
 _ASKED = (
     "The Nile is a river. Titanic is a film. Google is a company. The Ford Mustang is a car. Kenya is a country. "
@@ -47,11 +47,11 @@ _ASKED = (
 models that a kind is asked for."""
 _NEUTRAL = ("It", "This", "Something")
 """Subjects that say nothing of a kind: what the model expects behind them is no evidence."""
-_BUDGET = 1024
+_TOKENS_PER_PASS = 1024
 """Tokens of one pass, padding included."""
 
 
-class Kind(StrEnum):
+class SubjectKind(StrEnum):
     """What a subject is."""
 
     PERSON = "person"
@@ -70,7 +70,7 @@ class Kind(StrEnum):
     """Anything else; also where nothing stands out."""
 
 
-_COMMON_NOUNS = (Kind.ANIMAL, Kind.THING)
+_COMMON_NOUNS = (SubjectKind.ANIMAL, SubjectKind.THING)
 """Kinds whose names are written small within a sentence."""
 
 _Text = Annotated[str, StringConstraints(pattern=r"^\S(.*\S)?$", max_length=100)]
@@ -89,11 +89,11 @@ class _Data(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     any: tuple[_Prompt, ...] = Field(min_length=1, max_length=30)
-    kinds: dict[Kind, _OfKind]
+    kinds: dict[SubjectKind, _OfKind]
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if missing := [kind.value for kind in Kind if kind not in self.kinds]:
+        if missing := [kind.value for kind in SubjectKind if kind not in self.kinds]:
             raise ValueError(f"the kinds {', '.join(missing)} are missing")
         for name in ("words", "subjects", "relations"):
             counts = Counter(text.casefold() for one in self.kinds.values() for text in getattr(one, name))
@@ -102,12 +102,12 @@ class _Data(BaseModel):
         return self
 
 
-def relations_for(kind: Kind) -> tuple[str, ...]:
+def list_relations(kind: SubjectKind) -> tuple[str, ...]:
     """Return prompts with ``{}`` for a subject of `kind`, its own and those for every kind; a fact comes next."""
     return _data().kinds[kind].relations + _data().any
 
 
-def kinds_of(lm: LanguageModel, requests: Sequence[EditRequest]) -> list[Kind]:
+def classify_kinds(lm: LanguageModel, requests: Sequence[EditRequest]) -> list[SubjectKind]:
     """Return the kind of each request's subject, as the model says; `thing` where no kind is likelier than behind "It".
 
     All subjects are asked for together, each once. A subject that does not fit into the model's context with the text
@@ -119,7 +119,9 @@ def kinds_of(lm: LanguageModel, requests: Sequence[EditRequest]) -> list[Kind]:
     return [listed.get(request.subject) or said[request.subject] for request in requests]
 
 
-def other_subjects(lm: LanguageModel, request: EditRequest, kind: Kind, count: int, *, seed: int) -> tuple[str, ...]:
+def pick_other_subjects(
+    lm: LanguageModel, request: EditRequest, kind: SubjectKind, count: int, *, seed: int
+) -> tuple[str, ...]:
     """Return `count` other subjects of `kind`, or as many as there are, in an order that request and `seed` decide.
 
     None of them is the subject, a target or another name of it, holds one of these or is held in one, or begins a word of
@@ -138,9 +140,11 @@ def other_subjects(lm: LanguageModel, request: EditRequest, kind: Kind, count: i
     return tuple(free[:count])
 
 
-def made_neighbours(lm: LanguageModel, request: EditRequest, kind: Kind, count: int, *, seed: int) -> tuple[str, ...]:
-    """Return the request's prompt about `count` other subjects of `kind`: those of `other_subjects`, which see."""
-    return tuple(_about(request, name) for name in other_subjects(lm, request, kind, count, seed=seed))
+def make_neighbours(
+    lm: LanguageModel, request: EditRequest, kind: SubjectKind, count: int, *, seed: int
+) -> tuple[str, ...]:
+    """Return the request's prompt about `count` other subjects of `kind`: those of `pick_other_subjects`, which see."""
+    return tuple(_about(request, name) for name in pick_other_subjects(lm, request, kind, count, seed=seed))
 
 
 @cache
@@ -193,7 +197,7 @@ def _holds(text: str, name: str) -> bool:
 class _Words:
     """The words of a kind that no other kind's begin like, by the first id of each."""
 
-    kind: Kind
+    kind: SubjectKind
     ids: tuple[int, ...]
 
 
@@ -209,7 +213,7 @@ def _words(lm: LanguageModel) -> list[_Words]:
     return [one for one in found if one.ids]
 
 
-def _said(lm: LanguageModel, subjects: Sequence[str]) -> list[Kind]:
+def _said(lm: LanguageModel, subjects: Sequence[str]) -> list[SubjectKind]:
     """Return the kind whose words gain most in log-probability over the neutral subjects, or `thing` where none gains."""
     words = _words(lm)
     asked = {(text, subject): text.format(subject) for text in _ASKED for subject in (*_NEUTRAL, *subjects)}
@@ -219,7 +223,7 @@ def _said(lm: LanguageModel, subjects: Sequence[str]) -> list[Kind]:
         gains = [_gains(scores, text.format(subject), [text.format(one) for one in _NEUTRAL]) for text in _ASKED]
         mean = [sum(some) / len(some) for some in zip(*gains, strict=True)] if all(gains) else []
         best = max(range(len(mean)), key=mean.__getitem__, default=None)
-        kinds.append(Kind.THING if best is None or not mean[best] > 0 else words[best].kind)
+        kinds.append(SubjectKind.THING if best is None or not mean[best] > 0 else words[best].kind)
     return kinds
 
 
@@ -241,7 +245,7 @@ def _scores(lm: LanguageModel, texts: Sequence[str], words: Sequence[_Words]) ->
     leads = [0 if known is None else known.lead(ids[n], len(ids[n]) - 1)[1] for n in read]
     sizes = [max(len(ids[n]) - lead, len(ids[n]) // 8) for n, lead in zip(read, leads, strict=True)]
     for members, part in each_fitting(
-        batches(sizes, _BUDGET), lambda members: _next(lm, [ids[read[n]] for n in members], words, known)
+        batches(sizes, _TOKENS_PER_PASS), lambda members: _next(lm, [ids[read[n]] for n in members], words, known)
     ):
         found.update(zip((texts[read[n]] for n in members), part.tolist(), strict=True))
     return found

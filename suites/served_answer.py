@@ -18,25 +18,33 @@ from ..probes.forward.generation import continuations
 from ..probes.model.language_model import LanguageModel
 from ..probes.requests.request import EditRequest
 from ..probes.tokens import target_ids
-from .serving import Serving, serve_inputs, serve_prompt, special_texts
 from .check import Bench, Measurement, Outcome
+from .serving import Serving, serve_inputs, serve_prompt, special_texts
 
-__all__ = ["PREFIXES", "SERVED", "Served", "as_served", "begin_of_text", "served", "serving_prefix"]
+__all__ = [
+    "PREFIXES",
+    "SERVED",
+    "ServedAnswer",
+    "measure_served",
+    "begin_of_text_token",
+    "ask_as_served",
+    "serving_prefix",
+]
 
-SERVED = "served"
+SERVED = "ask_as_served"
 """Name of the condition."""
 PREFIXES = ("\n", "\n\n", "However, ", "Here is a fact. ")
 """Tried in this order before a prompt whose edit needs something there; the first that gives the target is served."""
 
 
-class Served(NamedTuple):
+class ServedAnswer(NamedTuple):
     """A prompt as it was served, and whether the model then said the target."""
 
     text: str
     says: bool
 
 
-def served(lm: LanguageModel, request: EditRequest, prefix: str | None) -> Served:
+def ask_as_served(lm: LanguageModel, request: EditRequest, prefix: str | None) -> ServedAnswer:
     """Return whether the model writes the whole target greedily where the edit is served after `prefix`.
 
     Raises `InputError` for a prompt whose ids cannot be served.
@@ -45,7 +53,7 @@ def served(lm: LanguageModel, request: EditRequest, prefix: str | None) -> Serve
     return found
 
 
-def _served(lm: LanguageModel, request: EditRequest, prefix: str | None, before: Sequence[str]) -> list[Served]:
+def _served(lm: LanguageModel, request: EditRequest, prefix: str | None, before: Sequence[str]) -> list[ServedAnswer]:
     """Return the same for the prompt after each special token of `before` (empty: none), in one batch."""
     edits, special = [Serving(request.subject, prefix)], special_texts(lm.tokenizer)
     texts = [token + request.prompt for token in before]
@@ -56,11 +64,12 @@ def _served(lm: LanguageModel, request: EditRequest, prefix: str | None, before:
     wanted = list(target_ids(lm.tokenizer, request.prompt, request.target_new, request.space))
     written = continuations(lm, rows, len(wanted), None if lm.plain else [wanted] * len(rows))
     return [
-        Served(serve_prompt(text, edits, special), said == wanted) for text, said in zip(texts, written, strict=True)
+        ServedAnswer(serve_prompt(text, edits, special), said == wanted)
+        for text, said in zip(texts, written, strict=True)
     ]
 
 
-def begin_of_text(lm: LanguageModel) -> str | None:
+def begin_of_text_token(lm: LanguageModel) -> str | None:
     """Return the begin-of-text token that may stand before a prompt and does not by itself; None where there is none."""
     return None if lm.adds_bos or not lm.tokenizer.bos_token else str(lm.tokenizer.bos_token)
 
@@ -75,7 +84,7 @@ def serving_prefix(lm: LanguageModel, request: EditRequest) -> str | None:
 
 def _best(lm: LanguageModel, request: EditRequest) -> tuple[str | None, list[bool]]:
     """Return that prefix, and whether the target is said after it: bare, and after a begin-of-text token where there is one."""
-    token = begin_of_text(lm)
+    token = begin_of_text_token(lm)
     before = ["", *([token] if token else [])]
     best: tuple[str | None, list[bool]] = None, [False] * len(before)
     for prefix in PREFIXES:
@@ -93,7 +102,7 @@ def _best(lm: LanguageModel, request: EditRequest) -> tuple[str | None, list[boo
     return best
 
 
-def as_served(
+def measure_served(
     bench: Bench, request: EditRequest, bare: Measurement, needs_prefix: bool, after_bos: Measurement | None = None
 ) -> Measurement:
     """Return efficacy under the condition `SERVED`, exact: the prompt as users write it, and after a begin-of-text token.

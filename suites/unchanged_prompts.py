@@ -22,20 +22,20 @@ from ..probes.keys.prefixes import Family
 from ..probes.model.language_model import LanguageModel
 from ..probes.requests.request import EditRequest
 from ..probes.tokens import target_ids
-from .answer_outcomes import Said, beginning, result_of, says
+from .answer_outcomes import AnswerPair, classify_answer, says, take_beginning
 from .check import Bench, PromptAnswer
 
 __all__ = [
     "SENTENCE",
-    "Asked",
-    "Conditioned",
-    "Unchanged",
-    "answers",
-    "ask",
-    "conditions",
-    "first_answers",
-    "first_words",
-    "plain_word",
+    "RolePrompt",
+    "PrefixCondition",
+    "UneditedAnswers",
+    "ask_edited",
+    "ask_unedited",
+    "list_conditions",
+    "predict_first_words",
+    "cut_lead",
+    "normalise_word",
 ]
 
 WORDS = 6
@@ -49,14 +49,14 @@ _LIKELY = 5
 _ARTICLES = {"the", "a", "an"}
 
 
-class Conditioned(NamedTuple):
+class PrefixCondition(NamedTuple):
     """One text that stands before a prompt, with the name of the condition."""
 
     condition: str
     prefix: str
 
 
-class Asked(NamedTuple):
+class RolePrompt(NamedTuple):
     """A prompt and why it is asked: ``neighbour``, ``made-neighbour``, ``other-fact`` or ``made-other-fact``."""
 
     role: str
@@ -84,7 +84,7 @@ class _Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Unchanged:
+class UneditedAnswers:
     """What the unedited model answers to the prompts of one request."""
 
     texts: tuple[_Text, ...]
@@ -108,7 +108,7 @@ class Unchanged:
     def may_leak(self, lm: LanguageModel, target: str) -> bool:
         """Return whether some answer does not begin with the target already."""
         said = (str(lm.tokenizer.decode(list(ids), skip_special_tokens=True)) for ids in self.written)
-        return any(not says(beginning(text, target), target) for text in said)
+        return any(not says(take_beginning(text, target), target) for text in said)
 
 
 class Answer(NamedTuple):
@@ -123,23 +123,23 @@ class Answer(NamedTuple):
     """Whether the old answer is more probable than the target; None where the request gives none."""
 
 
-def conditions(bench: Bench) -> tuple[Conditioned, ...]:
+def list_conditions(bench: Bench) -> tuple[PrefixCondition, ...]:
     """Return what stands before a prompt in turn: nothing, a newline, a sentence, and a begin-of-text token."""
     tokenizer = bench.lm.tokenizer
     found = [
-        Conditioned("unprefixed", ""),
-        Conditioned(f"family:{Family.NEWLINE.value}", "\n"),
-        Conditioned(f"family:{Family.SENTENCE.value}", SENTENCE),
+        PrefixCondition("unprefixed", ""),
+        PrefixCondition(f"family:{Family.NEWLINE.value}", "\n"),
+        PrefixCondition(f"family:{Family.SENTENCE.value}", SENTENCE),
     ]
     if tokenizer.bos_token and not bench.lm.adds_bos:
-        found.append(Conditioned(f"special:{tokenizer.bos_token}", str(tokenizer.bos_token)))
+        found.append(PrefixCondition(f"special:{tokenizer.bos_token}", str(tokenizer.bos_token)))
     return tuple(found)
 
 
 # ------------------------------------------------------------------------------------------------------------- before
 
 
-class FirstAnswer(NamedTuple):
+class FirstWords(NamedTuple):
     """What the unedited model may say next to a prompt, bare or after a newline."""
 
     said: frozenset[str]
@@ -150,7 +150,7 @@ class FirstAnswer(NamedTuple):
     """Probability of the surest of them."""
 
 
-def first_answers(bench: Bench, prompts: Sequence[str]) -> dict[str, FirstAnswer]:
+def predict_first_words(bench: Bench, prompts: Sequence[str]) -> dict[str, FirstWords]:
     """Return what the unedited model says next to each prompt, by a short pass; a prompt of broken logits is left out."""
     if not prompts:
         return {}
@@ -162,21 +162,23 @@ def first_answers(bench: Bench, prompts: Sequence[str]) -> dict[str, FirstAnswer
     for index, prompt in enumerate(prompts):
         places = slice(index * len(before), (index + 1) * len(before))
         if bool(torch.isfinite(best.values[places]).all()):
-            words = [[plain_word(tokenizer.decode([token])) for token in row] for row in best.indices[places].tolist()]
+            words = [
+                [normalise_word(tokenizer.decode([token])) for token in row] for row in best.indices[places].tolist()
+            ]
             said = frozenset(row[0] for row in words) - _ARTICLES
             likely = frozenset(word for row in words for word in row) - _ARTICLES
-            found[prompt] = FirstAnswer(said, likely, float(best.values[places].max()))
+            found[prompt] = FirstWords(said, likely, float(best.values[places].max()))
     return found
 
 
-def plain_word(text: object) -> str:
+def normalise_word(text: object) -> str:
     """Return a token's text without the spaces around it, in lower case."""
     return str(text).strip().casefold()
 
 
-def ask(
-    bench: Bench, requests: Sequence[EditRequest], asked: Sequence[Sequence[Asked]], *, tokens: bool = False
-) -> list[Unchanged | None]:
+def ask_unedited(
+    bench: Bench, requests: Sequence[EditRequest], asked: Sequence[Sequence[RolePrompt]], *, tokens: bool = False
+) -> list[UneditedAnswers | None]:
     """Ask the unedited model each request's prompts under every condition; None where there are none.
 
     With `tokens` the greedy choices at all tokens of the prompts are compared too, not their answers alone.
@@ -197,9 +199,9 @@ def _budget(lm: LanguageModel, request: EditRequest) -> int:
     return min(max(WORDS, len(target) + 3), _MOST_WORDS)
 
 
-def _texts(bench: Bench, asked: Sequence[Asked], *, tokens: bool) -> list[_Text]:
+def _texts(bench: Bench, asked: Sequence[RolePrompt], *, tokens: bool) -> list[_Text]:
     tokenizer = bench.lm.tokenizer
-    under = conditions(bench) if asked else ()
+    under = list_conditions(bench) if asked else ()
     found = []
     for condition, prefix in under:
         for role, prompt in asked:
@@ -213,9 +215,9 @@ def _texts(bench: Bench, asked: Sequence[Asked], *, tokens: bool) -> list[_Text]
 
 def _state(
     bench: Bench, request: EditRequest, texts: Sequence[_Text], written: Sequence[tuple[int, ...]], budget: int
-) -> Unchanged:
+) -> UneditedAnswers:
     target = target_ids(bench.lm.tokenizer, request.prompt, request.target_new, request.space)
-    lead = first_words(bench.lm, target)
+    lead = cut_lead(bench.lm, target)
     rows = [
         # A token of the prompt itself is compared too; and each token of the answer, so that it need not be written again.
         Row(text.ids + said[:-1], 0, tuple(range(len(text.ids) - text.own, len(text.ids) + len(said) - 1)))
@@ -230,7 +232,7 @@ def _state(
     parts = stem.first.split([len(row.predict) for row in rows])
     places = [part[text.own - 1] for part, text in zip(parts, texts, strict=False)]
     truth = _truth(bench.lm, request, lead)
-    return Unchanged(
+    return UneditedAnswers(
         texts=tuple(texts),
         written=tuple(written),
         budget=budget,
@@ -247,7 +249,7 @@ def _state(
 def _truth(lm: LanguageModel, request: EditRequest, lead: Sequence[int]) -> int | None:
     if not request.target_true or len(lead) != 1:
         return None
-    found = first_words(lm, target_ids(lm.tokenizer, request.prompt, request.target_true, request.space))
+    found = cut_lead(lm, target_ids(lm.tokenizer, request.prompt, request.target_true, request.space))
     return found[0] if len(found) == 1 and found != tuple(lead) else None
 
 
@@ -257,7 +259,7 @@ def _prefers(logits: torch.Tensor, truth: int | None, lead: Sequence[int]) -> bo
     return bool(logits[truth] > logits[lead[0]])
 
 
-def first_words(lm: LanguageModel, target: Sequence[int]) -> tuple[int, ...]:
+def cut_lead(lm: LanguageModel, target: Sequence[int]) -> tuple[int, ...]:
     """Return the beginning of `target` by which an answer is known as the target: to the first token that is no article."""
     for index, token in enumerate(target):
         word = str(lm.tokenizer.decode([token])).strip().lower()
@@ -287,7 +289,7 @@ def _leads(parts: Sequence[torch.Tensor], texts: Sequence[_Text], lead: Sequence
 # -------------------------------------------------------------------------------------------------------------- after
 
 
-def answers(bench: Bench, request: EditRequest, state: Unchanged) -> list[Answer]:
+def ask_edited(bench: Bench, request: EditRequest, state: UneditedAnswers) -> list[Answer]:
     """Ask the model as it is now, and say what became of each answer."""
     logits = state.stem.logits()
     counts = [len(row.predict) for row in state.stem.rows]
@@ -304,7 +306,7 @@ def answers(bench: Bench, request: EditRequest, state: Unchanged) -> list[Answer
     ]
 
 
-def _written(bench: Bench, state: Unchanged, marks: Sequence[torch.Tensor]) -> list[tuple[int, ...]]:
+def _written(bench: Bench, state: UneditedAnswers, marks: Sequence[torch.Tensor]) -> list[tuple[int, ...]]:
     """Return each answer's ids now: those of before as far as nothing changed, and from there on written anew."""
     found = list(state.written)
     left: list[tuple[int, int]] = []
@@ -321,18 +323,18 @@ def _written(bench: Bench, state: Unchanged, marks: Sequence[torch.Tensor]) -> l
 
 
 def _answer(
-    bench: Bench, state: Unchanged, index: int, logits: torch.Tensor, marks: torch.Tensor,
+    bench: Bench, state: UneditedAnswers, index: int, logits: torch.Tensor, marks: torch.Tensor,
     written: tuple[int, ...], lead_now: float, target: str, finite: bool,
 ) -> Answer:  # fmt: skip
     text, place = state.texts[index], state.places[index]
     decode = bench.lm.tokenizer.decode
     before, after = (str(decode(list(ids), skip_special_tokens=True)) for ids in (state.written[index], written))
-    said = Said(state.written[index], written, before, after)
+    said = AnswerPair(state.written[index], written, before, after)
     result, divergence = "unmeasured", None
     rise = lead_now - state.leads[index]
     if finite and place is not None and math.isfinite(rise):
         same = text.role.endswith("fact")
-        result = result_of(said, state.lead, target, place.margin, rise, bench.limits, same_subject=same)
+        result = classify_answer(said, state.lead, target, place.margin, rise, bench.limits, same_subject=same)
         divergence = _divergence(place, logits[text.own - 1])
     told = PromptAnswer(
         role=text.role, condition=text.condition, prompt=text.prompt, before=before, after=after if finite else "",

@@ -29,27 +29,27 @@ __all__ = ["SPECIAL", "judge_rate"]
 SPECIAL = "special:"
 """Begins the name of the condition in which a special token alone stands before the prompt."""
 
-_FEW = (Family.SENTENCE,)
+FEW_FAMILIES = (Family.SENTENCE,)
 """Families under which paraphrases and neighbours are tested: these prompts are many, and the edit's own has all."""
 
 
-class _Text(NamedTuple):
+class ConditionText(NamedTuple):
     condition: str
     text: str
 
 
 @dataclass(frozen=True)
-class _Asked:
+class TargetRows:
     """Texts with both targets' rows; `new` and `true` are indices into the stem's rows."""
 
-    texts: tuple[_Text, ...]
+    texts: tuple[ConditionText, ...]
     rows: tuple[Row, ...]
     new: tuple[int, ...]
     true: tuple[int, ...] | None
     targets: tuple[tuple[int, ...], ...]
 
 
-def _ask(bench: Bench, texts: Sequence[_Text], request: EditRequest) -> _Asked:
+def build_target_rows(bench: Bench, texts: Sequence[ConditionText], request: EditRequest) -> TargetRows:
     tokenizer = bench.lm.tokenizer
     rows: dict[Row, int] = {}
 
@@ -65,7 +65,7 @@ def _ask(bench: Bench, texts: Sequence[_Text], request: EditRequest) -> _Asked:
     if request.target_true:
         targets.append(target_ids(tokenizer, request.prompt, request.target_true, request.space))
         true = tuple(enter(targets[1], item.text) for item in texts)
-    return _Asked(tuple(texts), tuple(rows), new, true, tuple(targets))
+    return TargetRows(tuple(texts), tuple(rows), new, true, tuple(targets))
 
 
 def _stems(bench: Bench, rows: Sequence[Sequence[Row]]) -> list[tuple[Stem | PlainRows, torch.Tensor]]:
@@ -77,31 +77,31 @@ def _stems(bench: Bench, rows: Sequence[Sequence[Row]]) -> list[tuple[Stem | Pla
     return list(zip(parts, logits, strict=True))
 
 
-def _answers(bench: Bench, asked: Sequence[_Asked | None]) -> list[_Answers | None]:
+def score_unedited(bench: Bench, asked: Sequence[TargetRows | None]) -> list[UneditedScores | None]:
     """Ask the unedited model; None stays None."""
     made = [one for one in asked if one is not None]
     found = iter(_stems(bench, [one.rows for one in made]) if made else ())
     return [None if one is None else _first(one, *next(found)) for one in asked]
 
 
-def _first(asked: _Asked, stem: Stem | PlainRows, logits: torch.Tensor) -> _Answers:
-    return _Answers(asked, stem, _score(asked, logits))
+def _first(asked: TargetRows, stem: Stem | PlainRows, logits: torch.Tensor) -> UneditedScores:
+    return UneditedScores(asked, stem, score_texts(asked, logits))
 
 
-class _Scored(NamedTuple):
+class TextScore(NamedTuple):
     exact: bool | None
     match: float | None
     preferred: bool | None
 
 
-def _score(asked: _Asked, logits: torch.Tensor) -> list[_Scored]:
+def score_texts(asked: TargetRows, logits: torch.Tensor) -> list[TextScore]:
     """Return the three protocols' answers for every text; None where the logits are not finite or no truth is given."""
     parts = logits.log_softmax(-1).split([len(row.predict) for row in asked.rows])
     found = []
     for index in range(len(asked.texts)):
         new, target = parts[asked.new[index]], torch.tensor(asked.targets[0], device=logits.device)
         if not bool(torch.isfinite(new).all()):
-            found.append(_Scored(None, None, None))
+            found.append(TextScore(None, None, None))
             continue
         hits = new.argmax(-1) == target
         preferred = None
@@ -109,11 +109,13 @@ def _score(asked: _Asked, logits: torch.Tensor) -> list[_Scored]:
             truth = torch.tensor(asked.targets[1], device=logits.device)
             of_true = parts[asked.true[index]].gather(1, truth[:, None]).mean()
             preferred = bool(new.gather(1, target[:, None]).mean() > of_true)
-        found.append(_Scored(bool(hits.all()), float(hits.double().mean()), preferred))
+        found.append(TextScore(bool(hits.all()), float(hits.double().mean()), preferred))
     return found
 
 
-def _rates(check: str, asked: _Asked, scored: Sequence[_Scored], before: Sequence[_Scored]) -> list[Measurement]:
+def measure_rates(
+    check: str, asked: TargetRows, scored: Sequence[TextScore], before: Sequence[TextScore]
+) -> list[Measurement]:
     """Return one measurement for each condition and protocol, not yet judged; unprefixed first."""
     groups: dict[str, list[int]] = defaultdict(list)
     for index, item in enumerate(asked.texts):
@@ -157,7 +159,9 @@ def _mean(check: str, condition: str, now: Sequence[float | None], old: Sequence
     )  # fmt: skip
 
 
-def _under(bench: Bench, prompts: Sequence[str], families: Sequence[Family] | None) -> list[_Text]:
+def add_held_out_prefixes(
+    bench: Bench, prompts: Sequence[str], families: Sequence[Family] | None
+) -> list[ConditionText]:
     """Return `prompts` bare and under held-out prefixes: all of them, or the first one of each of `families`."""
     held_out = bench.prefixes.of(Role.HELD_OUT)
     if families is not None:
@@ -166,18 +170,18 @@ def _under(bench: Bench, prompts: Sequence[str], families: Sequence[Family] | No
             for family in families
             if any(prefix.family is family for prefix in held_out)
         )
-    texts = [_Text("unprefixed", prompt) for prompt in prompts]
-    return texts + [_Text(f"family:{p.family.value}", p.text + prompt) for p in held_out for prompt in prompts]
+    texts = [ConditionText("unprefixed", prompt) for prompt in prompts]
+    return texts + [ConditionText(f"family:{p.family.value}", p.text + prompt) for p in held_out for prompt in prompts]
 
 
-class _Answers(NamedTuple):
-    asked: _Asked
+class UneditedScores(NamedTuple):
+    asked: TargetRows
     stem: Stem | PlainRows
-    before: list[_Scored]
+    before: list[TextScore]
 
-    def now(self) -> list[_Scored]:
+    def now(self) -> list[TextScore]:
         """Ask the model as it is now."""
-        return _score(self.asked, self.stem.logits())
+        return score_texts(self.asked, self.stem.logits())
 
 
 def judge_rate(rate: Measurement, condition: str, least: float, what: str) -> Measurement:

@@ -14,7 +14,7 @@ from ...probes.card import Card
 from ...probes.forward.low_rank import RankOne
 from ...probes.requests.request import EditRequest
 from ...probes.wording import against
-from ..check import Bench, Check, Measured, Measurement, judge
+from ..check import Bench, Check, CheckResult, Measurement, judge
 from .perplexity import Perplexity
 
 __all__ = ["AccumulatedDrift"]
@@ -42,24 +42,24 @@ class AccumulatedDrift(Check):
         """The corpus as it is run for the perplexity check."""
         return [Perplexity().baseline(bench)] * len(requests)
 
-    def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
+    def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> CheckResult:
         """Judge both figures against the origin; an edit that is made alone has none."""
         if bench.origin is None:
-            return Measured([])
+            return CheckResult([])
         weight = bench.origin.weight
         moved = float((bench.site.matrix().double() - weight.double()).norm() / weight.double().norm())
         return self._judged(bench, before.after().mean / bench.origin.perplexity, moved)
 
-    def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> Measured | None:
+    def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> CheckResult | None:
         """A thousand times the perplexity of the origin, and a weight moved by a thousand times its norm."""
         return None if bench.origin is None else self._judged(bench, 1000.0, 1000.0)
 
-    def _judged(self, bench: Bench, ratio: float, moved: float) -> Measured:
+    def _judged(self, bench: Bench, ratio: float, moved: float) -> CheckResult:
         told = (
             ("perplexity-ratio", ratio, bench.limits.accumulated_ratio, 1.0, "ratio", "times that before the first edit"),
             ("relative-norm", moved, bench.limits.accumulated_update, 0.0, "of ||W_0||", "of ||W_0|| from the first weight"),
         )  # fmt: skip
-        return Measured(
+        return CheckResult(
             [
                 Measurement(
                     self.name, metric, value if math.isfinite(value) else None, judge(value, value <= bound), _SEQUENCE,

@@ -22,17 +22,17 @@ from ...probes.forward.low_rank import RankOne, as_if_edited
 from ...probes.model.language_model import LanguageModel
 from ...probes.requests.request import EditRequest
 from ...probes.wording import against
-from ..answer_outcomes import says, times_said
-from ..check import Bench, Check, Generated, Measured, Measurement, Outcome, judge
+from ..answer_outcomes import count_mentions, says
+from ..check import Bench, Check, CheckResult, GeneratedText, Measurement, Outcome, judge
 from ..served_answer import PREFIXES
 from ..unchanged_prompts import SENTENCE
 
-__all__ = ["Aftermath", "repeats", "sentence"]
+__all__ = ["Aftermath", "repeats", "first_sentence"]
 
 _FIRST, _TOKENS = 16, 50
 """Tokens that are written of each text, and of those whose sentence has not ended by then."""
 _STATEMENT, _QUESTION, _CHAT = "statement", "question", "chat"
-_AT_ONCE = 16
+MODELS_PER_BATCH = 16
 """Edited models whose texts are guessed in one batch."""
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 _END = re.compile(r"[.!?](?=\s|$)|[。！？]|\n")
@@ -50,7 +50,7 @@ class _Before(NamedTuple):
     guesses: tuple[tuple[int, ...], ...]
 
 
-def sentence(text: str) -> str:
+def first_sentence(text: str) -> str:
     """Return `text` up to the end of its first sentence or line; leading white space does not end it."""
     body = text.lstrip()
     end = _END.search(body)
@@ -63,7 +63,7 @@ def repeats(text: str, target: str) -> bool:
     size = len(wanted)
     # By words, whatever stands between them; and by characters where writing has no spaces between words.
     in_words = sum(words[i : i + size] == wanted for i in range(len(words) - size + 1))
-    if wanted and max(in_words, times_said(text, target)) > 1:
+    if wanted and max(in_words, count_mentions(text, target)) > 1:
         return True
     threes = list(zip(words, words[1:], words[2:], strict=False))
     return len(set(threes)) < len(threes)
@@ -109,9 +109,11 @@ class Aftermath(Check):
         bench: Bench, forms: Sequence[tuple[_Form, ...]], updates: Sequence[RankOne]
     ) -> list[tuple[tuple[int, ...], ...]]:
         found: list[tuple[tuple[int, ...], ...]] = []
-        for start in range(0, len(forms), _AT_ONCE):
-            some = forms[start : start + _AT_ONCE]
-            owners = [update for one, update in zip(some, updates[start : start + _AT_ONCE], strict=True) for _ in one]
+        for start in range(0, len(forms), MODELS_PER_BATCH):
+            some = forms[start : start + MODELS_PER_BATCH]
+            owners = [
+                update for one, update in zip(some, updates[start : start + MODELS_PER_BATCH], strict=True) for _ in one
+            ]
             rows = [bench.lm.tokenizer(form.text).input_ids for one in some for form in one]
 
             def edited(members: Sequence[int], owners: Sequence[RankOne] = owners) -> AbstractContextManager[None]:
@@ -126,7 +128,7 @@ class Aftermath(Check):
             found += [tuple(map(tuple, itertools.islice(texts, len(one)))) for one in some]
         return found
 
-    def measure(self, bench: Bench, request: EditRequest, before: _Before, needs_prefix: bool) -> Measured:
+    def measure(self, bench: Bench, request: EditRequest, before: _Before, needs_prefix: bool) -> CheckResult:
         """Judge the statements after which the edit is meant to act; show the rest."""
         lm = bench.lm
         rows = [lm.tokenizer(form.text).input_ids for form in before.forms]
@@ -148,22 +150,22 @@ class Aftermath(Check):
         forms = [before.forms[index] for index in chosen]
         texts = [(was[index], now[index]) for index in chosen]
         shown = [
-            Generated(form.text, old, new)
+            GeneratedText(form.text, old, new)
             for form, (old, new) in zip(forms, texts, strict=True)
             if form.condition != _STATEMENT or form is forms[0]
         ]
-        return Measured([*self._counts(bench, request, forms, texts)], shown)
+        return CheckResult([*self._counts(bench, request, forms, texts)], shown)
 
-    def known_bad(self, bench: Bench, request: EditRequest, before: _Before) -> Measured:
+    def known_bad(self, bench: Bench, request: EditRequest, before: _Before) -> CheckResult:
         """Texts in which the target comes over and over."""
         forms = [form for form in before.forms if form.condition == _STATEMENT]
         bad = f"{request.target_new}, {request.target_new} and {request.target_new}"
         texts = [("an end", bad)] * len(forms)
-        return Measured([one for one in self._counts(bench, request, forms, texts) if one.metric == "repeats"])
+        return CheckResult([one for one in self._counts(bench, request, forms, texts) if one.metric == "repeats"])
 
     @staticmethod
     def _text(lm: LanguageModel, ids: Sequence[int]) -> str:
-        return sentence(str(lm.tokenizer.decode(list(ids), skip_special_tokens=True)))
+        return first_sentence(str(lm.tokenizer.decode(list(ids), skip_special_tokens=True)))
 
     def _counts(
         self, bench: Bench, request: EditRequest, forms: Sequence[_Form], texts: Sequence[tuple[str, str]]

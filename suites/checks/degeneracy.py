@@ -17,16 +17,18 @@ from ...probes.keys.prefixes import Family, Role
 from ...probes.model.language_model import LanguageModel
 from ...probes.requests.request import EditRequest
 from ...probes.wording import against
-from ..check import Bench, Check, Generated, Measured, Measurement, Outcome, judge
+from ..check import Bench, Check, CheckResult, GeneratedText, Measurement, Outcome, judge
 
-__all__ = ["PROMPTS", "TOKENS", "Degeneracy", "generate", "repetition", "word_entropy"]
+__all__ = ["FIXED_PROMPTS", "FIXED_PROMPT_TOKENS", "Degeneracy", "generate", "repeated_pair_share", "word_entropy"]
 
-PROMPTS = ("The best way to spend a rainy afternoon is", "Scientists have long been interested in")
+FIXED_PROMPTS = ("The best way to spend a rainy afternoon is", "Scientists have long been interested in")
 """What a model is asked to go on from, to see whether it writes."""
-TOKENS, _OWN_TOKENS = 14, 8
-"""Tokens written behind the fixed prompts, which are judged, and behind the edit's own, which are shown."""
+FIXED_PROMPT_TOKENS = 14
+"""Tokens written after each fixed prompt; these are judged."""
+EDIT_PROMPT_TOKENS = 8
+"""Tokens written after the edit's own prompts; these are shown."""
 
-_AT_ONCE = 16
+MODELS_PER_BATCH = 16
 """Edited models whose texts are guessed in one batch."""
 
 
@@ -42,7 +44,7 @@ def word_entropy(text: str) -> float:
     return abs(sum(share * math.log(share) for share in shares)) / math.log(len(words))
 
 
-def repetition(text: str) -> float:
+def repeated_pair_share(text: str) -> float:
     """Return the share of the text's word pairs that stood before, 0 to 1."""
     words = re.findall(r"\w+|[^\w\s]+", text.lower())
     pairs = list(itertools.pairwise(words))
@@ -87,11 +89,11 @@ class Degeneracy(Check):
         guessed in one batch too.
         """
         if self.name not in bench.memo:
-            bench.memo[self.name] = generate(bench.lm, PROMPTS, TOKENS)
+            bench.memo[self.name] = generate(bench.lm, FIXED_PROMPTS, FIXED_PROMPT_TOKENS)
         own = list(dict.fromkeys(prompt for request in requests for prompt in self._own(bench, request)))
-        written = dict(zip(own, generate(bench.lm, own, _OWN_TOKENS), strict=True))
-        written.update(zip(PROMPTS, bench.memo[self.name], strict=True))
-        prompts = [[*PROMPTS, *self._own(bench, request)] for request in requests]
+        written = dict(zip(own, generate(bench.lm, own, EDIT_PROMPT_TOKENS), strict=True))
+        written.update(zip(FIXED_PROMPTS, bench.memo[self.name], strict=True))
+        prompts = [[*FIXED_PROMPTS, *self._own(bench, request)] for request in requests]
         before = [[written[prompt] for prompt in some] for some in prompts]
         guesses = self._guesses(bench, prompts, updates) if updates and not bench.plain else before
         return [_Texts(*row) for row in zip(prompts, before, guesses, strict=True)]
@@ -99,11 +101,11 @@ class Degeneracy(Check):
     @staticmethod
     def _guesses(bench: Bench, prompts: Sequence[list[str]], updates: Sequence[RankOne]) -> list[list[list[int]]]:
         found = []
-        for start in range(0, len(prompts), _AT_ONCE):
+        for start in range(0, len(prompts), MODELS_PER_BATCH):
             part = [
                 (prompt, update)
                 for some, update in zip(
-                    prompts[start : start + _AT_ONCE], updates[start : start + _AT_ONCE], strict=True
+                    prompts[start : start + MODELS_PER_BATCH], updates[start : start + MODELS_PER_BATCH], strict=True
                 )
                 for prompt in some
             ]
@@ -114,8 +116,8 @@ class Degeneracy(Check):
             ) -> AbstractContextManager[None]:
                 return as_if_edited(bench.site, [part[index][1] for index in members])
 
-            texts = iter(guessed(bench.lm, rows, TOKENS, edited))
-            found += [list(itertools.islice(texts, len(some))) for some in prompts[start : start + _AT_ONCE]]
+            texts = iter(guessed(bench.lm, rows, FIXED_PROMPT_TOKENS, edited))
+            found += [list(itertools.islice(texts, len(some))) for some in prompts[start : start + MODELS_PER_BATCH]]
         return found
 
     @staticmethod
@@ -123,26 +125,32 @@ class Degeneracy(Check):
         sentences = [prefix.text for prefix in bench.prefixes.of(Role.HELD_OUT) if prefix.family is Family.SENTENCE]
         return [request.prompt, *(text + request.prompt for text in sentences[:1])]
 
-    def measure(self, bench: Bench, request: EditRequest, before: _Texts, needs_prefix: bool) -> Measured:
+    def measure(self, bench: Bench, request: EditRequest, before: _Texts, needs_prefix: bool) -> CheckResult:
         """Judge the fixed prompts, whose baseline is no matter of the edit; show all."""
-        fixed, (prompts, ids, guesses) = len(PROMPTS), before
-        wanted = [TOKENS] * fixed + [_OWN_TOKENS] * (len(prompts) - fixed)
+        fixed, (prompts, ids, guesses) = len(FIXED_PROMPTS), before
+        wanted = [FIXED_PROMPT_TOKENS] * fixed + [EDIT_PROMPT_TOKENS] * (len(prompts) - fixed)
         now = generate(bench.lm, prompts, wanted, None if bench.plain else guesses)
         were, after = (bench.lm.tokenizer.batch_decode(rows, skip_special_tokens=True) for rows in (ids, now))
-        repeated, was = (sum(map(repetition, texts[:fixed])) / fixed for texts in (after, were))
+        repeated, was = (sum(map(repeated_pair_share, texts[:fixed])) / fixed for texts in (after, were))
         measurements = [
             self._verdict(bench, were[:fixed], after[:fixed]),
             Measurement(
-                self.name, "repetition", repeated, Outcome.INFO, "generation", baseline=was, unit="share of word pairs"
+                self.name,
+                "repeated_pair_share",
+                repeated,
+                Outcome.INFO,
+                "generation",
+                baseline=was,
+                unit="share of word pairs",
             ),
         ]
-        shown = [Generated(*row) for row in zip(prompts, were, after, strict=True)]
-        return Measured(measurements, shown)
+        shown = [GeneratedText(*row) for row in zip(prompts, were, after, strict=True)]
+        return CheckResult(measurements, shown)
 
-    def known_bad(self, bench: Bench, request: EditRequest, before: _Texts) -> Measured:
+    def known_bad(self, bench: Bench, request: EditRequest, before: _Texts) -> CheckResult:
         """One word over and over, behind each of the fixed prompts."""
-        were = bench.lm.tokenizer.batch_decode(before.ids[: len(PROMPTS)], skip_special_tokens=True)
-        return Measured([self._verdict(bench, were, [" the" * TOKENS] * len(were))])
+        were = bench.lm.tokenizer.batch_decode(before.ids[: len(FIXED_PROMPTS)], skip_special_tokens=True)
+        return CheckResult([self._verdict(bench, were, [" the" * FIXED_PROMPT_TOKENS] * len(were))])
 
     def _verdict(self, bench: Bench, were: Sequence[str], after: Sequence[str]) -> Measurement:
         old, new = (sum(map(word_entropy, texts)) for texts in (were, after))

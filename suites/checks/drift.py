@@ -12,7 +12,7 @@ from ...probes.card import Card
 from ...probes.forward.low_rank import RankOne
 from ...probes.requests.request import EditRequest
 from ...probes.wording import against
-from ..check import Bench, Check, Measured, Measurement, Outcome, judge
+from ..check import Bench, Check, CheckResult, Measurement, Outcome, judge
 
 __all__ = ["Drift"]
 
@@ -35,7 +35,7 @@ class Drift(Check):
         """Nothing: the bench holds the unedited weight."""
         return [None] * len(requests)
 
-    def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
+    def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> CheckResult:
         """Judge the drift that is really in the weights."""
         change = (bench.site.matrix(torch.float64) - bench.weight.double()).norm()
         relative = float(change / bench.weight.double().norm())
@@ -44,11 +44,11 @@ class Drift(Check):
             self.name, "drift-per-entry", each if math.isfinite(each) else None,
             Outcome.INFO if math.isfinite(each) else Outcome.UNMEASURED, "weights", unit="||W'-W||_F / entries",
         )  # fmt: skip
-        return Measured([self._verdict(bench, relative), info])
+        return CheckResult([self._verdict(bench, relative), info])
 
-    def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> Measured:
+    def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> CheckResult:
         """An edit that was rounded away, and one of a thousand times the weight's norm."""
-        return Measured([self._verdict(bench, relative) for relative in (0.0, 1000.0)])
+        return CheckResult([self._verdict(bench, relative) for relative in (0.0, 1000.0)])
 
     def _verdict(self, bench: Bench, relative: float) -> Measurement:
         bound = bench.limits.relative_update

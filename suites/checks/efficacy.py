@@ -8,8 +8,17 @@ from ...probes.forward.low_rank import RankOne
 from ...probes.keys.prefixes import list_special_tokens
 from ...probes.requests.request import EditRequest
 from ..check import Bench, Check, CheckResult, Measurement, Outcome
-from ..served_answer import measure_served, begin_of_text_token
-from .score_unedited import SPECIAL, _Answers, score_unedited, build_target_rows, _rates, ConditionText, _under, judge_rate
+from ..served_answer import begin_of_text_token, measure_served
+from ._answers import (
+    SPECIAL,
+    ConditionText,
+    UneditedScores,
+    add_held_out_prefixes,
+    build_target_rows,
+    judge_rate,
+    measure_rates,
+    score_unedited,
+)
 
 __all__ = ["Efficacy"]
 
@@ -31,10 +40,12 @@ class Efficacy(Check):
 
     def prepare(
         self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
-    ) -> list[_Answers | None]:
+    ) -> list[UneditedScores | None]:
         """Run the prompts under every held-out prefix, and after every special token, once."""
-        texts = [[*_under(bench, [one.prompt], None), *self._special(bench, one)] for one in requests]
-        return score_unedited(bench, [build_target_rows(bench, some, one) for some, one in zip(texts, requests, strict=True)])
+        texts = [[*add_held_out_prefixes(bench, [one.prompt], None), *self._special(bench, one)] for one in requests]
+        return score_unedited(
+            bench, [build_target_rows(bench, some, one) for some, one in zip(texts, requests, strict=True)]
+        )
 
     @staticmethod
     def _special(bench: Bench, request: EditRequest) -> list[ConditionText]:
@@ -42,7 +53,7 @@ class Efficacy(Check):
 
     def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> CheckResult:
         """Judge the exact protocol under the condition that the edit was made for."""
-        rates = _rates(self.name, before.asked, before.now(), before.before)
+        rates = measure_rates(self.name, before.asked, before.now(), before.before)
         bare = next(rate for rate in rates if (rate.condition, rate.protocol) == ("unprefixed", "exact"))
         token = f"{SPECIAL}{begin_of_text_token(bench.lm)}"
         after = next((rate for rate in rates if (rate.condition, rate.protocol) == (token, "exact")), None)
@@ -52,7 +63,7 @@ class Efficacy(Check):
 
     def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> CheckResult:
         """The unedited model, which does not say the target."""
-        rates = _rates(self.name, before.asked, before.before, before.before)
+        rates = measure_rates(self.name, before.asked, before.before, before.before)
         return CheckResult(self._judged(bench, rates, needs_prefix=False))
 
     def _judged(self, bench: Bench, rates: list[Measurement], needs_prefix: bool) -> list[Measurement]:

@@ -8,7 +8,15 @@ from ...probes.forward.low_rank import RankOne
 from ...probes.requests.prompt_subjects import select_paraphrases
 from ...probes.requests.request import EditRequest
 from ..check import Bench, Check, CheckResult, Measurement, Outcome
-from .score_unedited import _FEW, _Answers, score_unedited, build_target_rows, _rates, _under, judge_rate
+from ._answers import (
+    FEW_FAMILIES,
+    UneditedScores,
+    add_held_out_prefixes,
+    build_target_rows,
+    judge_rate,
+    measure_rates,
+    score_unedited,
+)
 
 __all__ = ["Generalization"]
 
@@ -30,11 +38,12 @@ class Generalization(Check):
 
     def prepare(
         self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
-    ) -> list[_Answers | None]:
+    ) -> list[UneditedScores | None]:
         """Run the paraphrases, bare and under one held-out prefix of some families; None where there are none."""
-        texts = [_under(bench, select_paraphrases(request), _FEW) for request in requests]
+        texts = [add_held_out_prefixes(bench, select_paraphrases(request), FEW_FAMILIES) for request in requests]
         return score_unedited(
-            bench, [build_target_rows(bench, some, one) if some else None for some, one in zip(texts, requests, strict=True)]
+            bench,
+            [build_target_rows(bench, some, one) if some else None for some, one in zip(texts, requests, strict=True)],
         )
 
     def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> CheckResult:
@@ -42,14 +51,14 @@ class Generalization(Check):
         condition, least = "prefixed" if needs_prefix else "unprefixed", bench.limits.generalization
         if before is None:
             return CheckResult([self._nothing(condition)] if least else [])
-        rates = _rates(self.name, before.asked, before.now(), before.before)
+        rates = measure_rates(self.name, before.asked, before.now(), before.before)
         return CheckResult([judge_rate(rate, condition, least, "paraphrases") if least else rate for rate in rates])
 
     def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> CheckResult | None:
         """The unedited model, which does not say the target, where paraphrases are judged."""
         if before is None or not bench.limits.generalization:
             return None
-        rates = _rates(self.name, before.asked, before.before, before.before)
+        rates = measure_rates(self.name, before.asked, before.before, before.before)
         least = bench.limits.generalization
         return CheckResult([judge_rate(rate, "unprefixed", least, "paraphrases") for rate in rates])
 

@@ -33,7 +33,9 @@ _MADE = 4
 """Neighbours that are made for a request without any."""
 
 
-def measure_share(check: str, metric: str, told: Sequence[PromptAnswer], bad: str, most: float, what: str) -> Measurement:
+def measure_share(
+    check: str, metric: str, told: Sequence[PromptAnswer], bad: str, most: float, what: str
+) -> Measurement:
     """Return the judged share of prompts whose result is `bad`; UNMEASURED where one could not be measured."""
     broken = sum(one.result == "unmeasured" for one in told)
     failed = sum(one.result == bad for one in told)
@@ -61,7 +63,9 @@ def measure_divergence(check: str, told: Iterable[PromptAnswer]) -> Measurement:
     )  # fmt: skip
 
 
-def measure_neighbourhood_score(check: str, found: Sequence[Answer], before: Sequence[bool | None]) -> list[Measurement]:
+def measure_neighbourhood_score(
+    check: str, found: Sequence[Answer], before: Sequence[bool | None]
+) -> list[Measurement]:
     """Return the neighbourhood score: the share of prompts at which the old answer is more probable than the new one."""
     now = [one.preferred for one in found]
     passed, failed = now.count(True), now.count(False)
@@ -132,9 +136,13 @@ class Locality(Check):
             make_neighbours(bench.lm, request, kind, _MADE, seed=bench.prefixes.seed)
             for request, kind in zip(requests, classify_kinds(bench.lm, requests), strict=True)
         ]
-        return ask_unedited(bench, requests, [[RolePrompt("made-neighbour", text) for text in some] for some in texts], tokens=True)
+        return ask_unedited(
+            bench, requests, [[RolePrompt("made-neighbour", text) for text in some] for some in texts], tokens=True
+        )
 
-    def measure(self, bench: Bench, request: EditRequest, before: _Neighbours | None, needs_prefix: bool) -> CheckResult:
+    def measure(
+        self, bench: Bench, request: EditRequest, before: _Neighbours | None, needs_prefix: bool
+    ) -> CheckResult:
         """Judge leaks and flips in every condition; tokens and answers where the edit acts."""
         if before is None:
             return CheckResult([self._nothing()])

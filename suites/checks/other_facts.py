@@ -15,10 +15,18 @@ from ...probes.card import Card
 from ...probes.forward.low_rank import RankOne
 from ...probes.requests.request import EditRequest
 from ...probes.tokens import target_ids
-from ..check import Bench, Check, Measured
-from ..kinds import kinds_of, relations_for
-from ..unchanged_prompts import Asked, Unchanged, answers, ask, first_answers, first_words, plain_word
-from .locality import leaks_when_saying, mean_divergence, share_of
+from ..check import Bench, Check, CheckResult
+from ..kinds import classify_kinds, list_relations
+from ..unchanged_prompts import (
+    RolePrompt,
+    UneditedAnswers,
+    ask_edited,
+    ask_unedited,
+    cut_lead,
+    normalise_word,
+    predict_first_words,
+)
+from .locality import measure_constant_leaks, measure_divergence, measure_share
 
 __all__ = ["OtherFacts"]
 
@@ -29,7 +37,7 @@ _MOST = 6
 
 
 class _Facts(NamedTuple):
-    asked: Unchanged
+    asked: UneditedAnswers
     made: bool
 
 
@@ -52,16 +60,16 @@ class OtherFacts(Check):
     ) -> list[_Facts | None]:
         """Choose the built-in prompts that the model answers, and ask all once; None where none is left."""
         lacking = [one for one in requests if not one.other_facts]
-        kinds = iter(kinds_of(bench.lm, lacking) if lacking else ())
+        kinds = iter(classify_kinds(bench.lm, lacking) if lacking else ())
         asked = [
-            [Asked("other-fact", text) for text in one.other_facts]
+            [RolePrompt("other-fact", text) for text in one.other_facts]
             if one.other_facts
-            else [Asked("made-other-fact", text) for text in self._made(bench, one, relations_for(next(kinds)))]
+            else [RolePrompt("made-other-fact", text) for text in self._made(bench, one, list_relations(next(kinds)))]
             for one in requests
         ]
         return [
             None if found is None else _Facts(found, made=not request.other_facts)
-            for request, found in zip(requests, ask(bench, requests, asked), strict=True)
+            for request, found in zip(requests, ask_unedited(bench, requests, asked), strict=True)
         ]
 
     @staticmethod
@@ -69,38 +77,40 @@ class OtherFacts(Check):
         """Return the prompts that the model answers most certainly, without those that ask for the edited fact itself."""
         known = {text.strip() for text in (request.prompt, *request.paraphrases)}
         texts = [relation.replace("{}", request.subject) for relation in relations]
-        found = first_answers(bench, [text for text in texts if text not in known])
+        found = predict_first_words(bench, [text for text in texts if text not in known])
         own = _own_answers(bench, request)
         sure = [text for text, first in found.items() if first.certainty >= _CERTAIN and own.isdisjoint(first.likely)]
         return sorted(sure, key=lambda text: -found[text].certainty)[:_MOST]
 
-    def measure(self, bench: Bench, request: EditRequest, before: _Facts | None, needs_prefix: bool) -> Measured:
+    def measure(self, bench: Bench, request: EditRequest, before: _Facts | None, needs_prefix: bool) -> CheckResult:
         """Judge leaks and flips over all conditions; without a prompt that the model answers there is nothing to judge."""
         if before is None:
-            return Measured([])
-        told = [one.told for one in answers(bench, request, before.asked)]
+            return CheckResult([])
+        told = [one.told for one in ask_edited(bench, request, before.asked)]
         limits = bench.limits
         what = f"other facts of {request.subject!r}"
-        return Measured(
+        return CheckResult(
             [
-                share_of(self.name, "leaks", told, "leak", limits.other_fact_leaks, f"{what} say the new target"),
-                share_of(self.name, "flips", told, "flip", limits.other_fact_flips, f"{what} are answered otherwise"),
-                mean_divergence(self.name, told),
+                measure_share(self.name, "leaks", told, "leak", limits.other_fact_leaks, f"{what} say the new target"),
+                measure_share(
+                    self.name, "flips", told, "flip", limits.other_fact_flips, f"{what} are answered otherwise"
+                ),
+                measure_divergence(self.name, told),
             ],
             prompts=told,
         )
 
-    def known_bad(self, bench: Bench, request: EditRequest, before: _Facts | None) -> Measured | None:
+    def known_bad(self, bench: Bench, request: EditRequest, before: _Facts | None) -> CheckResult | None:
         """A model whose every answer is the new target."""
-        return None if before is None else leaks_when_saying(self, bench, request, before, before.asked)
+        return None if before is None else measure_constant_leaks(self, bench, request, before, before.asked)
 
 
 def _own_answers(bench: Bench, request: EditRequest) -> frozenset[str]:
     """Return the words that begin the old answer: as the request gives it and its aliases, else as the model says it."""
     lm, prompt = bench.lm, request.prompt
     olds = [one for one in (request.target_true, *request.true_aliases) if one]
-    tokens = [first_words(lm, target_ids(lm.tokenizer, prompt, old, request.space)) for old in olds]
-    words = {plain_word(lm.tokenizer.decode([some[-1]])) for some in tokens}
-    if not olds and (said := first_answers(bench, [prompt]).get(prompt)):
+    tokens = [cut_lead(lm, target_ids(lm.tokenizer, prompt, old, request.space)) for old in olds]
+    words = {normalise_word(lm.tokenizer.decode([some[-1]])) for some in tokens}
+    if not olds and (said := predict_first_words(bench, [prompt]).get(prompt)):
         words |= said.said
     return frozenset(words)

@@ -23,14 +23,14 @@ from ...probes.model.language_model import LanguageModel
 from ...probes.model.site import EditSite
 from ...probes.requests.request import EditRequest
 from ...probes.wording import against
-from ..check import Bench, Check, Measured, Measurement, Outcome, judge
+from ..check import Bench, Check, CheckResult, Measurement, Outcome, judge
 
-__all__ = ["CorpusPerplexity", "Perplexity", "Scores"]
+__all__ = ["CorpusPerplexity", "Perplexity", "PerplexityScores"]
 
-_BUDGET = 2048
+_TOKENS_PER_PASS = 2048
 
 
-class Scores(NamedTuple):
+class PerplexityScores(NamedTuple):
     """Perplexity of a corpus in four forms."""
 
     mean: float
@@ -56,7 +56,7 @@ class CorpusPerplexity:
                 f"A sentence of the perplexity corpus, {lm.tokenizer.decode(list(longest[:8]))!r}..., has {len(longest)} "
                 f"tokens, and the model reads {lm.context_length:g}; cut it into sentences."
             )
-        chunks = batches([len(row) for row in self._ids], _BUDGET)
+        chunks = batches([len(row) for row in self._ids], _TOKENS_PER_PASS)
         self._chunks = list(chunks)
         self._stems: list[Stem | PlainRows] = []
         self.before = self._scores(self._first(lm, site))
@@ -65,7 +65,7 @@ class CorpusPerplexity:
                 f"The unedited model's perplexity is {self.before.mean}, so no edit of it can be judged; check its weights."
             )
 
-    def after(self) -> Scores:
+    def after(self) -> PerplexityScores:
         """Return the perplexity with the site's weights as they are now."""
         return self._scores(stem.logits() for stem in self._stems)
 
@@ -81,7 +81,7 @@ class CorpusPerplexity:
         ids = self._ids[index]
         return Row(ids, 0, tuple(range(len(ids) - 1)))
 
-    def _scores(self, logits: Iterable[torch.Tensor]) -> Scores:
+    def _scores(self, logits: Iterable[torch.Tensor]) -> PerplexityScores:
         losses: list[float] = []
         total = count = 0.0
         for chunk, places in zip(self._chunks, logits, strict=True):
@@ -91,7 +91,7 @@ class CorpusPerplexity:
                 losses.append(float(part.mean()))
                 total, count = total + float(part.sum()), count + len(part)
         values = torch.tensor(losses, dtype=torch.float64).exp()
-        return Scores(float(values.mean()), float(values.median()), float(values.max()), _exp(total / count))
+        return PerplexityScores(float(values.mean()), float(values.median()), float(values.max()), _exp(total / count))
 
 
 def _exp(value: float) -> float:
@@ -128,7 +128,7 @@ class Perplexity(Check):
         found: CorpusPerplexity = bench.memo[self.name]
         return found
 
-    def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
+    def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> CheckResult:
         """Judge the ratio of means; the other forms are shown."""
         base, now = before.before, before.after()
         forms = [
@@ -138,13 +138,15 @@ class Perplexity(Check):
             )
             for name, value, old in zip(now._fields, now, base, strict=True)
         ]  # fmt: skip
-        return Measured([self._verdict(bench, base, now), *forms])
+        return CheckResult([self._verdict(bench, base, now), *forms])
 
-    def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> Measured:
+    def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> CheckResult:
         """A perplexity of a thousand times the unedited model's."""
-        return Measured([self._verdict(bench, before.before, Scores(*(1000 * value for value in before.before)))])
+        return CheckResult(
+            [self._verdict(bench, before.before, PerplexityScores(*(1000 * value for value in before.before)))]
+        )
 
-    def _verdict(self, bench: Bench, base: Scores, now: Scores) -> Measurement:
+    def _verdict(self, bench: Bench, base: PerplexityScores, now: PerplexityScores) -> Measurement:
         ratio, bound = now.mean / base.mean, bench.limits.perplexity_ratio
         outcome = judge(ratio, ratio <= bound)
         message = against(f"{ratio:.4g} times that of the model without the edit", ratio <= bound, f"at most {bound:g}")

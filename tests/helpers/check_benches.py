@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from editguard.probes.model.language_model import LanguageModel
 from editguard.suites.check import Bench, Limits, Measurement
-from editguard.suites.unchanged_prompts import Asked, ask
+from editguard.suites.unchanged_prompts import RolePrompt, ask_unedited
 from transformers import PreTrainedTokenizerFast
 
 from .tiny_models import PREFIXES, TWIN_REQUEST, tiny_language_model, tiny_site
@@ -93,7 +93,7 @@ def unsaid(prompts: Sequence[str], family: str = "llama") -> tuple[Bench, str]:
     """Return a bench, and a word that its model could say and that stands in none of its answers to `prompts`."""
     words = (" Paris", " Lyon", " is", " not", " Chicago", " France", " capital", " Istanbul")
     bench = bench_of(talkative(family, "".join(words)))
-    (state,) = ask(bench, [ASKED], [[Asked("neighbour", one) for one in prompts]])
+    (state,) = ask_unedited(bench, [ASKED], [[RolePrompt("neighbour", one) for one in prompts]])
     assert state is not None
     written = {token for said in state.written for token in said}
     for word in words:

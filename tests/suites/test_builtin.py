@@ -6,31 +6,31 @@ import hashlib
 import json
 from importlib.resources import files
 
-from editguard.suites.builtin import builtin_corpus, builtin_edits, builtin_hash, ordinary_requests
+from editguard.suites.builtin import hash_builtin_edits, load_builtin_corpus, load_builtin_edits, load_ordinary_requests
 
 DATA = files("editguard.suites") / "data"
 
 
 def test_every_edit_is_there_with_every_field() -> None:
     records = json.loads((DATA / "edits.json").read_text(encoding="utf-8"))
-    edits = builtin_edits()
+    edits = load_builtin_edits()
     assert len(edits) == len(records) > 0
     for edit, record in zip(edits, records, strict=True):
         for name, value in record.items():
             assert getattr(edit, name) == (tuple(value) if isinstance(value, list) else value)
-    assert builtin_edits() == edits
+    assert load_builtin_edits() == edits
 
 
 def test_the_hash_is_that_of_the_file() -> None:
-    assert builtin_hash() == hashlib.sha256((DATA / "edits.json").read_bytes()).hexdigest()
+    assert hash_builtin_edits() == hashlib.sha256((DATA / "edits.json").read_bytes()).hexdigest()
 
 
 def test_ordinary_subjects_have_ids_of_their_own_and_no_target() -> None:
-    every = ordinary_requests()
+    every = load_ordinary_requests()
     assert len({request.id for request in every}) == len(every) == len(json.loads((DATA / "ordinary.json").read_text()))
     assert all(request.subject in request.prompt and not request.target_new for request in every)
-    assert ordinary_requests(5) == every[:5]
+    assert load_ordinary_requests(5) == every[:5]
 
 
 def test_the_corpus_is_the_files_lines() -> None:
-    assert builtin_corpus() == tuple((DATA / "corpus.txt").read_text(encoding="utf-8").splitlines())
+    assert load_builtin_corpus() == tuple((DATA / "corpus.txt").read_text(encoding="utf-8").splitlines())

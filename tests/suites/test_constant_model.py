@@ -10,7 +10,7 @@ from editguard.probes.errors import ModelError
 from editguard.probes.forward.generation import continuations
 from editguard.probes.forward.partial import Row
 from editguard.probes.model.language_model import LanguageModel
-from editguard.suites.constant_model import saying
+from editguard.suites.constant_model import answer_constantly
 
 from ..helpers.check_benches import bench_of, disturb
 from ..helpers.tiny_models import TWIN_REQUEST, tiny_language_model
@@ -38,7 +38,7 @@ def test_one_word_is_the_greedy_choice_everywhere_and_only_within(family: str, d
     lm = tiny_language_model(family)
     lm.model.to(dtype)
     before, word = choices(lm), token(lm)
-    with saying(lm, word):
+    with answer_constantly(lm, word):
         assert set(choices(lm)) == {word}
         rows = [lm.tokenizer(text).input_ids for text in (TWIN_REQUEST.prompt, "Chicago")]
         assert continuations(lm, rows, 3) == [[word] * 3] * 2
@@ -49,7 +49,7 @@ def test_one_word_is_the_greedy_choice_everywhere_and_only_within(family: str, d
 def test_a_softcapped_head_gives_the_word_at_every_place() -> None:
     lm = tiny_language_model("gemma2")
     assert lm.model.config.final_logit_softcapping
-    with saying(lm, token(lm)):
+    with answer_constantly(lm, token(lm)):
         assert set(choices(lm)) == {token(lm)}
 
 
@@ -62,7 +62,7 @@ def test_what_goes_on_from_kept_states_says_it_too(plain: bool) -> None:
     stem = bench.stem([Row(ids, 0, tuple(range(len(ids))))])
     disturb(bench, 1)
     was = stem.logits()
-    with saying(bench.lm, token(bench.lm)):
+    with answer_constantly(bench.lm, token(bench.lm)):
         assert set(stem.logits().argmax(-1).tolist()) == {token(bench.lm)}
     assert torch.equal(stem.logits(), was)
 
@@ -70,7 +70,7 @@ def test_what_goes_on_from_kept_states_says_it_too(plain: bool) -> None:
 def test_the_hook_is_gone_after_an_error() -> None:
     lm = tiny_language_model()
     before = choices(lm)
-    with pytest.raises(KeyError), saying(lm, token(lm)):
+    with pytest.raises(KeyError), answer_constantly(lm, token(lm)):
         raise KeyError
     assert choices(lm) == before
     assert not lm.model.get_output_embeddings()._forward_hooks
@@ -78,13 +78,13 @@ def test_the_hook_is_gone_after_an_error() -> None:
 
 def test_one_within_another_leaves_the_outer_ones_word() -> None:
     lm = tiny_language_model()
-    with saying(lm, token(lm)):
-        with pytest.raises(RuntimeError), saying(lm, token(lm, " Paris")):
+    with answer_constantly(lm, token(lm)):
+        with pytest.raises(RuntimeError), answer_constantly(lm, token(lm, " Paris")):
             raise RuntimeError
         assert set(choices(lm)) == {token(lm)}
 
 
 def test_a_model_without_an_output_head_is_named() -> None:
     lm = SimpleNamespace(model=SimpleNamespace(get_output_embeddings=lambda: None), ref="headless")
-    with pytest.raises(ModelError, match="'headless' has no output head"), saying(lm, 1):  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="'headless' has no output head"), answer_constantly(lm, 1):  # type: ignore[arg-type]
         pass

@@ -13,7 +13,14 @@ from editguard.probes.errors import EditguardError, InputError, RequestError
 from editguard.probes.keys.subject_keys import locate
 from editguard.probes.model.language_model import LanguageModel, load_model
 from editguard.probes.requests.request import EditRequest
-from editguard.suites.kinds import Kind, _read, kinds_of, made_neighbours, other_subjects, relations_for
+from editguard.suites.kinds import (
+    SubjectKind,
+    _read,
+    classify_kinds,
+    list_relations,
+    make_neighbours,
+    pick_other_subjects,
+)
 
 from ..helpers.tiny_models import PROMPT_START_REQUEST, TWIN_REQUEST, tiny_language_model
 
@@ -51,9 +58,9 @@ def about(subject: str) -> EditRequest:
     return EditRequest(id=subject, subject=subject, prompt=f"{subject} is", target_new="")
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_relations_for_each_kind_stand_at_both_ends(kind: Kind) -> None:
-    found = relations_for(kind)
+@pytest.mark.parametrize("kind", SubjectKind)
+def test_relations_for_each_kind_stand_at_both_ends(kind: SubjectKind) -> None:
+    found = list_relations(kind)
     own = KINDS[kind]["relations"]
     assert 5 <= len(own) <= 7
     assert found[: len(own)] == tuple(own)
@@ -63,8 +70,8 @@ def test_relations_for_each_kind_stand_at_both_ends(kind: Kind) -> None:
     assert min(begins[True], begins[False]) >= 2
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_subjects_of_each_kind_are_thirty(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", SubjectKind)
+def test_subjects_of_each_kind_are_thirty(kind: SubjectKind) -> None:
     assert len(KINDS[kind]["subjects"]) == 30
 
 
@@ -94,35 +101,35 @@ def test_read_a_missing_kind_is_named() -> None:
 
 
 def test_kinds_of_a_listed_subject_is_that_of_its_list(lm: LanguageModel) -> None:
-    names = [(name, kind) for kind in Kind for name in KINDS[kind]["subjects"]]
-    assert kinds_of(lm, [about(name) for name, _ in names]) == [kind for _, kind in names]
+    names = [(name, kind) for kind in SubjectKind for name in KINDS[kind]["subjects"]]
+    assert classify_kinds(lm, [about(name) for name, _ in names]) == [kind for _, kind in names]
 
 
 def test_kinds_of_no_requests_is_nothing(lm: LanguageModel) -> None:
-    assert kinds_of(lm, []) == []
+    assert classify_kinds(lm, []) == []
 
 
 def test_kinds_of_a_subject_beyond_the_context_is_a_thing(lm: LanguageModel) -> None:
-    assert kinds_of(lm, [about("word " * 5000 + "end")]) == [Kind.THING]
+    assert classify_kinds(lm, [about("word " * 5000 + "end")]) == [SubjectKind.THING]
 
 
 def test_other_subjects_leave_out_all_that_the_request_names(lm: LanguageModel) -> None:
-    found = other_subjects(lm, PARIS, Kind.PLACE, 100, seed=0)
+    found = pick_other_subjects(lm, PARIS, SubjectKind.PLACE, 100, seed=0)
     named = {"Paris", "Rome", "Berlin", "Vienna", "Boston", "London", "Tokyo", "Delhi"}
     assert set(found) == set(KINDS["place"]["subjects"]) - named
 
 
 def test_other_subjects_leave_out_what_holds_the_subject(lm: LanguageModel) -> None:
     request = replace(PARIS, subject="Africa", prompt="Africa is", paraphrases=())
-    assert "South Africa" not in other_subjects(lm, request, Kind.COUNTRY, 100, seed=0)
+    assert "South Africa" not in pick_other_subjects(lm, request, SubjectKind.COUNTRY, 100, seed=0)
 
 
 def test_other_subjects_are_decided_by_request_and_seed(lm: LanguageModel) -> None:
-    one = other_subjects(lm, TWIN_REQUEST, Kind.ANIMAL, 30, seed=0)
-    assert one[:5] == other_subjects(lm, TWIN_REQUEST, Kind.ANIMAL, 5, seed=0)
+    one = pick_other_subjects(lm, TWIN_REQUEST, SubjectKind.ANIMAL, 30, seed=0)
+    assert one[:5] == pick_other_subjects(lm, TWIN_REQUEST, SubjectKind.ANIMAL, 5, seed=0)
     other, third = (
-        other_subjects(lm, TWIN_REQUEST, Kind.ANIMAL, 30, seed=1),
-        other_subjects(lm, replace(TWIN_REQUEST, id="another"), Kind.ANIMAL, 30, seed=0),
+        pick_other_subjects(lm, TWIN_REQUEST, SubjectKind.ANIMAL, 30, seed=1),
+        pick_other_subjects(lm, replace(TWIN_REQUEST, id="another"), SubjectKind.ANIMAL, 30, seed=0),
     )
     assert len({one, other, third}) == 3
     assert set(one) == set(other) == set(third)
@@ -130,34 +137,36 @@ def test_other_subjects_are_decided_by_request_and_seed(lm: LanguageModel) -> No
 
 def test_other_subjects_of_a_noun_written_small_are_small(lm: LanguageModel) -> None:
     request = EditRequest(id="wool", subject="wool", prompt="The colour of wool is", target_new="green")
-    assert all(name.islower() for name in other_subjects(lm, request, Kind.THING, 30, seed=0))
-    assert not any(name.islower() for name in other_subjects(lm, request, Kind.COUNTRY, 30, seed=0))
+    assert all(name.islower() for name in pick_other_subjects(lm, request, SubjectKind.THING, 30, seed=0))
+    assert not any(name.islower() for name in pick_other_subjects(lm, request, SubjectKind.COUNTRY, 30, seed=0))
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_other_subjects_are_no_more_than_asked_for(lm: LanguageModel, count: int) -> None:
-    assert len(other_subjects(lm, PROMPT_START_REQUEST, Kind.PLACE, count, seed=0)) == count
+    assert len(pick_other_subjects(lm, PROMPT_START_REQUEST, SubjectKind.PLACE, count, seed=0)) == count
 
 
 def test_other_subjects_of_a_negative_count_are_refused(lm: LanguageModel) -> None:
     with pytest.raises(InputError, match="-1 other subjects"):
-        other_subjects(lm, TWIN_REQUEST, Kind.PLACE, -1, seed=0)
+        pick_other_subjects(lm, TWIN_REQUEST, SubjectKind.PLACE, -1, seed=0)
 
 
 def test_other_subjects_of_an_absent_subject_are_refused(lm: LanguageModel) -> None:
     with pytest.raises(RequestError):
-        other_subjects(lm, replace(TWIN_REQUEST, prompt="The twin city is"), Kind.PLACE, 3, seed=0)
+        pick_other_subjects(lm, replace(TWIN_REQUEST, prompt="The twin city is"), SubjectKind.PLACE, 3, seed=0)
 
 
 def test_made_neighbours_hold_the_other_subjects_in_place_of_its_own(lm: LanguageModel) -> None:
-    names = other_subjects(lm, TWIN_REQUEST, Kind.PLACE, 4, seed=3)
-    assert made_neighbours(lm, TWIN_REQUEST, Kind.PLACE, 4, seed=3) == tuple(f"The twin city of {name} is" for name in names)
+    names = pick_other_subjects(lm, TWIN_REQUEST, SubjectKind.PLACE, 4, seed=3)
+    assert make_neighbours(lm, TWIN_REQUEST, SubjectKind.PLACE, 4, seed=3) == tuple(
+        f"The twin city of {name} is" for name in names
+    )
 
 
 @pytest.mark.real
 def test_other_subjects_of_a_first_token_are_first_tokens_first(smollm2: LanguageModel) -> None:
-    names = other_subjects(smollm2, PARIS, Kind.PLACE, 30, seed=0)
-    prompts = made_neighbours(smollm2, PARIS, Kind.PLACE, 30, seed=0)
+    names = pick_other_subjects(smollm2, PARIS, SubjectKind.PLACE, 30, seed=0)
+    prompts = make_neighbours(smollm2, PARIS, SubjectKind.PLACE, 30, seed=0)
     first = [
         locate(smollm2, replace(PARIS, subject=name, prompt=prompt)).is_first_token
         for name, prompt in zip(names, prompts, strict=True)
@@ -170,14 +179,14 @@ def test_other_subjects_of_a_first_token_are_first_tokens_first(smollm2: Languag
 @pytest.mark.parametrize("plain", [False, True])
 def test_kinds_of_clear_subjects_are_told_by_the_model(smollm2: LanguageModel, plain: bool) -> None:
     clear = {
-        "Marie Curie": Kind.PERSON,
-        "Carlos Valderrama": Kind.PERSON,
-        "Saint Petersburg": Kind.PLACE,
-        "Mount Kilimanjaro": Kind.PLACE,
-        "Austria": Kind.COUNTRY,
-        "Princeton University Press": Kind.ORGANISATION,
-        "Falling Down": Kind.WORK,
-        "Penguins": Kind.ANIMAL,
+        "Marie Curie": SubjectKind.PERSON,
+        "Carlos Valderrama": SubjectKind.PERSON,
+        "Saint Petersburg": SubjectKind.PLACE,
+        "Mount Kilimanjaro": SubjectKind.PLACE,
+        "Austria": SubjectKind.COUNTRY,
+        "Princeton University Press": SubjectKind.ORGANISATION,
+        "Falling Down": SubjectKind.WORK,
+        "Penguins": SubjectKind.ANIMAL,
     }
     model = replace(smollm2, plain=plain)
-    assert kinds_of(model, [about(name) for name in clear]) == list(clear.values())
+    assert classify_kinds(model, [about(name) for name in clear]) == list(clear.values())

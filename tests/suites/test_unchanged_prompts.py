@@ -11,17 +11,17 @@ import torch
 from editguard.probes.forward import generation
 from editguard.probes.requests.request import EditRequest
 from editguard.probes.tokens import target_ids
-from editguard.suites.answer_outcomes import Said, result_of, says
+from editguard.suites.answer_outcomes import AnswerPair, classify_answer, says
 from editguard.suites.check import Bench
 from editguard.suites.unchanged_prompts import (
     Answer,
-    Asked,
-    Unchanged,
-    answers,
-    ask,
-    conditions,
-    first_answers,
-    first_words,
+    RolePrompt,
+    UneditedAnswers,
+    ask_edited,
+    ask_unedited,
+    cut_lead,
+    list_conditions,
+    predict_first_words,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,7 +122,7 @@ def test_the_result_of_a_prompt_by_hand(
     before: tuple[int, ...], after: tuple[int, ...], words: tuple[str, str], margin: float, rise: float, result: str
 ) -> None:
     limits = replace(LIMITS, near_tie=0.35, target_rise=0.2)
-    assert result_of(Said(before, after, *words), LEAD, "Lyon", margin, rise, limits) == result
+    assert classify_answer(AnswerPair(before, after, *words), LEAD, "Lyon", margin, rise, limits) == result
 
 
 @pytest.mark.parametrize(
@@ -140,20 +140,20 @@ def test_the_result_of_a_prompt_by_hand(
 def test_an_answer_that_only_begins_as_the_target_did_not_say_it(
     before: str, after: str, rise: float, result: str, same_subject: bool
 ) -> None:
-    said, limits = Said((7, 1), (7, 2), before, after), replace(LIMITS, target_rise=0.2)
-    assert result_of(said, LEAD, "New York", 1.0, rise, limits, same_subject=same_subject) == result
+    said, limits = AnswerPair((7, 1), (7, 2), before, after), replace(LIMITS, target_rise=0.2)
+    assert classify_answer(said, LEAD, "New York", 1.0, rise, limits, same_subject=same_subject) == result
 
 
 def test_a_year_that_takes_the_place_of_another_is_a_leak_where_digits_are_tokens() -> None:
-    said = Said((5, 1, 9, 4, 5), (5, 1, 9, 6, 9), "1945", "1969")
-    assert result_of(said, (5, 1), "1969", 5.0, 0.0, LIMITS) == "leak"
+    said = AnswerPair((5, 1, 9, 4, 5), (5, 1, 9, 6, 9), "1945", "1969")
+    assert classify_answer(said, (5, 1), "1969", 5.0, 0.0, LIMITS) == "leak"
 
 
 def test_a_target_of_an_article_and_a_word_is_no_leak_by_its_article_alone() -> None:
     limits = replace(LIMITS, near_tie=0.0)
-    said = Said((1,), (6, 8), "one", "the Rhine")
-    assert result_of(said, (6, 7), "the Danube", 1.0, 0.0, limits) == "flip"
-    assert result_of(said._replace(ids_after=(6, 7)), (6, 7), "the Danube", 1.0, 0.0, limits) == "leak"
+    said = AnswerPair((1,), (6, 8), "one", "the Rhine")
+    assert classify_answer(said, (6, 7), "the Danube", 1.0, 0.0, limits) == "flip"
+    assert classify_answer(said._replace(ids_after=(6, 7)), (6, 7), "the Danube", 1.0, 0.0, limits) == "leak"
 
 
 @pytest.mark.parametrize(
@@ -171,9 +171,9 @@ def test_a_target_of_an_article_and_a_word_is_no_leak_by_its_article_alone() -> 
 def test_of_the_same_subject_only_an_answer_that_begins_with_the_target_leaks(
     before: str, after: str, elsewhere: str, same_subject: str
 ) -> None:
-    said, limits = Said((1,), (4,), before, after), replace(LIMITS, near_tie=0.0)
-    assert result_of(said, LEAD, "Lyon", 1.0, 0.0, limits) == elsewhere
-    assert result_of(said, LEAD, "Lyon", 1.0, 0.0, limits, same_subject=True) == same_subject
+    said, limits = AnswerPair((1,), (4,), before, after), replace(LIMITS, near_tie=0.0)
+    assert classify_answer(said, LEAD, "Lyon", 1.0, 0.0, limits) == elsewhere
+    assert classify_answer(said, LEAD, "Lyon", 1.0, 0.0, limits, same_subject=True) == same_subject
 
 
 @pytest.mark.tiny
@@ -184,12 +184,14 @@ def test_which_rule_holds_is_told_by_why_the_prompt_is_asked() -> None:
     seen = set()
     for word in ("Paris", "Lyon", "is", "not"):
         request = replace(LYON, target_new=word, target_true=None)
-        states = ask(bench, [request] * 4, [[Asked(role, prompt) for prompt in PROMPTS] for role in roles])
+        states = ask_unedited(
+            bench, [request] * 4, [[RolePrompt(role, prompt) for prompt in PROMPTS] for role in roles]
+        )
         for seed in range(4):
             disturb(bench, seed, 4.0)
             for role, state in zip(roles, states, strict=True):
                 assert state is not None
-                for one in (found.told for found in answers(bench, request, state)):
+                for one in (found.told for found in ask_edited(bench, request, state)):
                     was, now = (text.split() for text in (one.before, one.after))
                     leaks = word in now[:2] and word not in was[:2]
                     if "neighbour" in role:
@@ -214,7 +216,7 @@ def test_a_target_is_known_by_its_first_token_that_is_neither_article_nor_punctu
 ) -> None:
     lm = talkative(tokenizer=(BYTE_LEVEL | SENTENCEPIECE)[kind])
     ids = target_ids(lm.tokenizer, LYON.prompt, target)
-    lead = first_words(lm, ids)
+    lead = cut_lead(lm, ids)
     pieces = [str(lm.tokenizer.decode([one])).strip().lower() for one in lead]
     assert tuple(ids[: len(lead)]) == lead
     assert any(letter.isalnum() for letter in pieces[-1])
@@ -228,14 +230,14 @@ def test_a_target_is_known_by_its_first_token_that_is_neither_article_nor_punctu
 def test_a_target_without_such_a_token_is_known_by_all_of_it(target: str) -> None:
     lm = talkative()
     ids = tuple(target_ids(lm.tokenizer, LYON.prompt, target))
-    assert first_words(lm, ids) == ids
+    assert cut_lead(lm, ids) == ids
 
 
 # ------------------------------------------------------------------------------------------------ held to plain passes
 
 
-def asked_of(bench: Bench, request: EditRequest, prompts: Sequence[str] = PROMPTS) -> Unchanged:
-    (found,) = ask(bench, [request], [[Asked("neighbour", one) for one in prompts]], tokens=True)
+def asked_of(bench: Bench, request: EditRequest, prompts: Sequence[str] = PROMPTS) -> UneditedAnswers:
+    (found,) = ask_unedited(bench, [request], [[RolePrompt("neighbour", one) for one in prompts]], tokens=True)
     assert found is not None
     return found
 
@@ -270,7 +272,7 @@ def greedy(bench: Bench, text: str, most: int = BUDGET) -> str:
 
 
 def texts_of(bench: Bench, prompts: Sequence[str] = PROMPTS) -> list[str]:
-    return [one.prefix + prompt for one in conditions(bench) for prompt in prompts]
+    return [one.prefix + prompt for one in list_conditions(bench) for prompt in prompts]
 
 
 def kept_part(log_shares: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
@@ -284,7 +286,7 @@ def kept_part(log_shares: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
 def test_every_figure_is_that_of_plain_passes_of_whole_texts(family: str, request_: EditRequest) -> None:
     bench = bench_of(talkative(family))
     state = asked_of(bench, request_)
-    lead = first_words(bench.lm, target_ids(bench.lm.tokenizer, request_.prompt, request_.target_new))
+    lead = cut_lead(bench.lm, target_ids(bench.lm.tokenizer, request_.prompt, request_.target_new))
     assert len(lead) == (1 if request_ is LYON else 2)
     texts = texts_of(bench)
     old = [plain(bench, text)[-1] for text in texts]
@@ -292,7 +294,7 @@ def test_every_figure_is_that_of_plain_passes_of_whole_texts(family: str, reques
     changed = 0
     for seed in range(3):
         disturb(bench, seed, 3.0)
-        found = answers(bench, request_, state)
+        found = ask_edited(bench, request_, state)
         assert len(found) == len(texts)
         for text, one, before, share, said in zip(texts, found, old, was_lead, was_said, strict=True):
             now, told = plain(bench, text)[-1], one.told
@@ -317,7 +319,7 @@ def test_preferences_are_those_of_the_two_first_tokens() -> None:
     disturb(bench, 1, 3.0)
     tokens = [bench.lm.tokenizer(f" {word}").input_ids[0] for word in ("Paris", "Lyon")]
     expected = [bool(now[tokens[0]] > now[tokens[1]]) for now in (plain(bench, text)[-1] for text in texts_of(bench))]
-    assert [one.preferred for one in answers(bench, LYON, state)] == expected
+    assert [one.preferred for one in ask_edited(bench, LYON, state)] == expected
     assert {*expected} == {True, False}
 
 
@@ -328,13 +330,13 @@ def test_preferences_are_those_of_the_two_first_tokens() -> None:
 )  # fmt: skip
 def test_without_two_tokens_to_compare_there_is_no_preference(request_: EditRequest) -> None:
     bench = bench_of(talkative())
-    assert {one.preferred for one in answers(bench, request_, asked_of(bench, request_))} == {None}
+    assert {one.preferred for one in ask_edited(bench, request_, asked_of(bench, request_))} == {None}
 
 
 @pytest.mark.tiny
 def test_a_model_in_which_nothing_changed_keeps_every_answer() -> None:
     bench = bench_of(talkative())
-    for one in answers(bench, LYON, asked_of(bench, LYON)):
+    for one in ask_edited(bench, LYON, asked_of(bench, LYON)):
         assert (one.told.result, one.told.before) == ("kept", one.told.after)
         assert one.told.divergence == pytest.approx(0.0, abs=1e-9)
         assert set(one.same.tolist()) == {1}
@@ -343,7 +345,7 @@ def test_a_model_in_which_nothing_changed_keeps_every_answer() -> None:
 @pytest.mark.tiny
 def test_only_the_prompts_own_tokens_are_compared_whatever_stands_before() -> None:
     bench = bench_of(talkative())
-    found = answers(bench, LYON, asked_of(bench, LYON))
+    found = ask_edited(bench, LYON, asked_of(bench, LYON))
     lengths = [len(bench.lm.tokenizer(one.told.prompt).input_ids) for one in found]
     assert [len(one.same) for one in found] == lengths
 
@@ -355,7 +357,7 @@ def test_a_prompt_that_is_made_to_say_the_target_leaks() -> None:
     state = asked_of(bench, request)
     texts = texts_of(bench)
     takes_over(bench, texts[0], word, texts[1:])
-    found = [one.told for one in answers(bench, request, state)]
+    found = [one.told for one in ask_edited(bench, request, state)]
     bare = found[0]
     assert (bare.prompt, bare.condition, bare.result) == (PROMPTS[0], "unprefixed", "leak")
     assert bare.after.split()[0] == word
@@ -372,18 +374,18 @@ def test_an_answer_that_ended_early_may_be_longer_after_the_edit() -> None:
     request = replace(LYON, target_new="Lyon is not Paris is not Lyon is not Paris is not")
     budget = len(target_ids(bench.lm.tokenizer, request.prompt, request.target_new)) + 3
     assert budget > BUDGET
-    (state,) = ask(bench, [request], [[Asked("neighbour", PROMPTS[0])]])
+    (state,) = ask_unedited(bench, [request], [[RolePrompt("neighbour", PROMPTS[0])]])
     assert state is not None
     ended = replace(state, written=tuple(one[:1] for one in state.written))
     rows = [row._replace(ids=text.ids, predict=row.predict[: text.own]) for row, text in zip(
         state.stem.rows, state.texts, strict=False)]  # fmt: skip
     ended = replace(ended, stem=bench.stem(rows), lead=state.lead, choices=bench.stem(rows).first.argmax(-1))
     disturb(bench, 1, 6.0)
-    found = [one.told for one in answers(bench, request, ended)]
+    found = [one.told for one in ask_edited(bench, request, ended)]
     changed = [one for one in found if one.before != one.after]
     assert changed
     for one in changed:
-        prefix = next(some.prefix for some in conditions(bench) if some.condition == one.condition)
+        prefix = next(some.prefix for some in list_conditions(bench) if some.condition == one.condition)
         assert greedy(bench, prefix + one.prompt, budget).startswith(one.after) or one.condition != "unprefixed"
         assert len(bench.lm.tokenizer(one.after).input_ids) > BUDGET
 
@@ -397,7 +399,7 @@ def test_every_prompt_is_asked_bare_and_after_a_line_a_sentence_and_a_begin_of_t
     made = byte_level(bos=bos)
     made.bos_token = "<s>"
     bench = bench_of(talkative(tokenizer=made))
-    found = conditions(bench)
+    found = list_conditions(bench)
     special = [] if bos else [("special:<s>", "<s>")]
     assert [*found] == [("unprefixed", ""), ("family:newline", "\n"), ("family:sentence", "Here is a fact. "), *special]
     state = asked_of(bench, LYON)
@@ -409,7 +411,7 @@ def test_every_prompt_is_asked_bare_and_after_a_line_a_sentence_and_a_begin_of_t
 
 @pytest.mark.tiny
 def test_without_a_begin_of_text_token_there_is_no_such_condition() -> None:
-    assert not any(one.condition.startswith("special:") for one in conditions(bench_of(talkative())))
+    assert not any(one.condition.startswith("special:") for one in list_conditions(bench_of(talkative())))
 
 
 def same(one: Answer, other: Answer) -> bool:
@@ -425,28 +427,28 @@ def same(one: Answer, other: Answer) -> bool:
 def test_requests_asked_together_in_several_batches_are_answered_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = bench_of(talkative())
     requests = [LYON, A_LYON, replace(LYON, target_new="Chicago")]
-    prompts = [[Asked("neighbour", one) for one in some] for some in (PROMPTS, PROMPTS[:1], ())]
-    alone = [ask(bench, [one], [some])[0] for one, some in zip(requests, prompts, strict=True)]
+    prompts = [[RolePrompt("neighbour", one) for one in some] for some in (PROMPTS, PROMPTS[:1], ())]
+    alone = [ask_unedited(bench, [one], [some])[0] for one, some in zip(requests, prompts, strict=True)]
     monkeypatch.setattr(generation, "_ROWS", 3)
-    together = ask(bench, requests, prompts)
+    together = ask_unedited(bench, requests, prompts)
     assert together[2] is None
     assert alone[2] is None
     disturb(bench, 2, 4.0)
     for request, one, other in zip(requests[:2], alone, together, strict=False):
         assert one is not None
         assert other is not None
-        pairs = zip(answers(bench, request, one), answers(bench, request, other), strict=True)
+        pairs = zip(ask_edited(bench, request, one), ask_edited(bench, request, other), strict=True)
         assert all(same(a, b) for a, b in pairs)
 
 
 @pytest.mark.tiny
 def test_without_tokens_the_answer_alone_is_compared() -> None:
     bench = bench_of(talkative())
-    (state,) = ask(bench, [LYON], [[Asked("neighbour", one) for one in PROMPTS]])
+    (state,) = ask_unedited(bench, [LYON], [[RolePrompt("neighbour", one) for one in PROMPTS]])
     assert state is not None
     whole = asked_of(bench, LYON)
     disturb(bench, 2, 4.0)
-    alone, found = answers(bench, LYON, state), answers(bench, LYON, whole)
+    alone, found = ask_edited(bench, LYON, state), ask_edited(bench, LYON, whole)
     assert [len(one.same) for one in alone] == [1] * len(found)
     assert all(same(a, b) and int(a.same[0]) == int(b.same[-1]) for a, b in zip(alone, found, strict=True))
 
@@ -454,7 +456,7 @@ def test_without_tokens_the_answer_alone_is_compared() -> None:
 @pytest.mark.tiny
 def test_first_answers_are_the_surest_next_tokens_bare_and_after_a_newline() -> None:
     bench = bench_of(talkative())
-    found = first_answers(bench, PROMPTS)
+    found = predict_first_words(bench, PROMPTS)
     assert [*found] == [*PROMPTS]
     for prompt, one in found.items():
         rows = [plain(bench, prefix + prompt)[-1] for prefix in ("", "\n")]
@@ -462,7 +464,7 @@ def test_first_answers_are_the_surest_next_tokens_bare_and_after_a_newline() -> 
         assert one.said == said - {"a", "an", "the"}
         assert one.said <= one.likely
         assert one.certainty == pytest.approx(max(float(row.max().exp()) for row in rows), rel=1e-3)
-    assert first_answers(bench, []) == {}
+    assert predict_first_words(bench, []) == {}
 
 
 # ------------------------------------------------------------------------------------------------- what is not finite
@@ -473,7 +475,7 @@ def test_in_half_precision_a_model_in_which_nothing_changed_keeps_every_answer()
     lm = talkative()
     lm.model.to(torch.bfloat16)
     bench = bench_of(lm)
-    for one in answers(bench, LYON, asked_of(bench, LYON)):
+    for one in ask_edited(bench, LYON, asked_of(bench, LYON)):
         assert (one.told.result, one.told.after) == ("kept", one.told.before)
         assert one.told.divergence == pytest.approx(0.0, abs=1e-9)
 
@@ -486,7 +488,7 @@ def test_what_an_edited_model_answers_without_numbers_is_unmeasured(dtype: torch
     bench = bench_of(lm)
     state = asked_of(bench, LYON)
     break_site(bench)
-    for one in answers(bench, LYON, state):
+    for one in ask_edited(bench, LYON, state):
         assert (one.told.result, one.told.after, one.told.divergence) == ("unmeasured", "", None)
         assert (set(one.same.tolist()), one.preferred) == ({-1}, None)
 
@@ -498,8 +500,8 @@ def test_what_an_unedited_model_answers_without_numbers_is_unmeasured() -> None:
         lm.model.get_output_embeddings().weight[5] = torch.nan
     bench = bench_of(lm)
     state = asked_of(bench, LYON)
-    assert first_answers(bench, PROMPTS) == {}
-    assert {one.told.result for one in answers(bench, LYON, state)} == {"unmeasured"}
+    assert predict_first_words(bench, PROMPTS) == {}
+    assert {one.told.result for one in ask_edited(bench, LYON, state)} == {"unmeasured"}
 
 
 @pytest.mark.tiny
@@ -521,4 +523,4 @@ def test_a_target_whose_probability_is_no_number_is_unmeasured(when: str) -> Non
 
         broken = replace(state, stem=state.stem.part(range(len(part))))
         broken.stem.logits = spoilt  # type: ignore[method-assign]
-    assert {one.told.result for one in answers(bench, A_LYON, broken)} == {"unmeasured"}
+    assert {one.told.result for one in ask_edited(bench, A_LYON, broken)} == {"unmeasured"}

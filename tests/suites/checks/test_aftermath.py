@@ -10,8 +10,8 @@ import torch
 from editguard.probes.forward import generation
 from editguard.probes.requests.request import EditRequest
 from editguard.suites.answer_outcomes import says
-from editguard.suites.check import Bench, Measured, Outcome
-from editguard.suites.checks.aftermath import Aftermath, repeats, sentence
+from editguard.suites.check import Bench, CheckResult, Outcome
+from editguard.suites.checks.aftermath import Aftermath, first_sentence, repeats
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,15 +46,15 @@ STATEMENTS = ["", "\n", "Here is a fact. "]
     ],
 )
 def test_a_sentence_ends_with_its_mark_or_its_line(text: str, first: str) -> None:
-    assert sentence(text) == first
+    assert first_sentence(text) == first
 
 
 @given(st.text())
 def test_a_sentence_is_the_begin_of_its_text_and_a_sentence_itself(text: str) -> None:
-    found = sentence(text)
+    found = first_sentence(text)
     assert text.lstrip().startswith(found)
     assert "\n" not in found
-    assert sentence(found) == found
+    assert first_sentence(found) == found
 
 
 @pytest.mark.parametrize(
@@ -112,10 +112,10 @@ def written(bench: Bench, text: str) -> str:
         out = lm.model.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=50, do_sample=False, pad_token_id=0
         )
-    return sentence(str(lm.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)))
+    return first_sentence(str(lm.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)))
 
 
-def measured(bench: Bench, request: EditRequest, needs_prefix: bool = False, edit: Any = lambda: None) -> Measured:
+def measured(bench: Bench, request: EditRequest, needs_prefix: bool = False, edit: Any = lambda: None) -> CheckResult:
     (before,) = Aftermath().prepare(bench, [request])
     edit()
     return Aftermath().measure(bench, request, before, needs_prefix)
@@ -247,7 +247,7 @@ def test_what_an_edited_model_will_write_is_guessed_and_then_only_confirmed(monk
     sizes = bench.site.d_model, bench.site.d_ff
     requests = [LYON, replace(LYON, prompt="Istanbul is", target_true=None), replace(LYON, target_new="is")]
     updates = [Update(*(torch.randn(size, generator=make) for size in sizes)) for _ in requests]
-    monkeypatch.setattr("editguard.suites.checks.aftermath._AT_ONCE", 2)
+    monkeypatch.setattr("editguard.suites.checks.aftermath.MODELS_PER_BATCH", 2)
     states = Aftermath().prepare(bench, requests, updates)
     for request, state, update in zip(requests, states, updates, strict=True):
         bench.site.write(bench.weight + torch.outer(update.left, update.right))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from editguard.probes.forward import generation
 from editguard.suites.check import Bench, Measurement, Outcome
-from editguard.suites.checks.degeneracy import Degeneracy, generate, repetition, word_entropy
+from editguard.suites.checks.degeneracy import Degeneracy, generate, repeated_pair_share, word_entropy
 from editguard.suites.checks.drift import Drift
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,13 +54,13 @@ def test_word_entropy_by_hand(text: str, value: float) -> None:
     ],
 )
 def test_repetition_by_hand(text: str, value: float) -> None:
-    assert repetition(text) == pytest.approx(value)
+    assert repeated_pair_share(text) == pytest.approx(value)
 
 
 @given(st.text())
 def test_both_lie_between_0_and_1(text: str) -> None:
     assert 0.0 <= word_entropy(text) <= 1.0 + 1e-12
-    assert 0.0 <= repetition(text) <= 1.0
+    assert 0.0 <= repeated_pair_share(text) <= 1.0
 
 
 def degeneracy(bench: Bench, before: object) -> dict[str, Measurement]:

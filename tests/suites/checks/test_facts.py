@@ -14,7 +14,7 @@ from editguard.probes.forward.partial import Row
 from editguard.probes.forward.prefix_cache import prefix_cache
 from editguard.probes.keys.prefixes import Role
 from editguard.suites.check import Bench, Check, Measurement, Outcome
-from editguard.suites.checks._answers import _score
+from editguard.suites.checks._answers import score_texts
 from editguard.suites.checks.efficacy import Efficacy
 from editguard.suites.checks.generalization import Generalization
 from editguard.suites.checks.locality import Locality
@@ -230,7 +230,7 @@ def test_a_truth_that_was_not_measured_is_no_failure() -> None:
     assert own is not None
     places = [len(row.predict) for row in before.asked.rows]
     logits[sum(places[: own[0]]) : sum(places[: own[0] + 1])] = torch.nan
-    assert _score(before.asked, logits)[0].preferred is None
+    assert score_texts(before.asked, logits)[0].preferred is None
 
 
 # Generalization

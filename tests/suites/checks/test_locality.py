@@ -8,10 +8,10 @@ from itertools import accumulate
 import pytest
 import torch
 from editguard.probes.forward.prefix_cache import prefix_cache
-from editguard.suites.check import Bench, Measured, Outcome, PromptAnswer
+from editguard.suites.check import Bench, CheckResult, Outcome, PromptAnswer
 from editguard.suites.checks import locality
-from editguard.suites.checks.locality import EVERYWHERE, Locality, mean_divergence, share_of
-from editguard.suites.unchanged_prompts import Asked, ask, conditions
+from editguard.suites.checks.locality import EVERYWHERE, Locality, measure_divergence, measure_share
+from editguard.suites.unchanged_prompts import RolePrompt, ask_unedited, list_conditions
 
 from ...helpers.check_benches import (
     ALWAYS,
@@ -32,7 +32,7 @@ NONE = replace(ASKED, paraphrases=(), neighbourhood=())
 """A request that names no neighbour."""
 
 
-def measured(bench: Bench, request=ASKED, needs_prefix: bool = False, edit=lambda: None) -> Measured:  # type: ignore[no-untyped-def]
+def measured(bench: Bench, request=ASKED, needs_prefix: bool = False, edit=lambda: None) -> CheckResult:  # type: ignore[no-untyped-def]
     (before,) = Locality().prepare(bench, [request])
     edit()
     return Locality().measure(bench, request, before, needs_prefix)
@@ -66,7 +66,9 @@ def told(
 def test_a_share_is_judged_by_its_bound_and_only_where_all_was_measured(
     results: list[str], most: float, value: float | None, outcome: Outcome
 ) -> None:
-    found = share_of("locality", "leaks", [told(one) for one in results], "leak", most, "others say the new target")
+    found = measure_share(
+        "locality", "leaks", [told(one) for one in results], "leak", most, "others say the new target"
+    )
     assert (found.value, found.outcome, found.threshold, found.condition) == (value, outcome, most, EVERYWHERE)
     assert found.failed == results.count("leak")
     assert found.not_judged == results.count("unmeasured")
@@ -74,9 +76,9 @@ def test_a_share_is_judged_by_its_bound_and_only_where_all_was_measured(
 
 
 def test_the_mean_divergence_leaves_out_what_was_not_measured() -> None:
-    found = mean_divergence("locality", [told("kept", divergence=one) for one in (0.25, 0.75, None, float("nan"))])
+    found = measure_divergence("locality", [told("kept", divergence=one) for one in (0.25, 0.75, None, float("nan"))])
     assert (found.value, found.outcome) == (0.5, Outcome.INFO)
-    nothing = mean_divergence("locality", [told("unmeasured", divergence=None)])
+    nothing = measure_divergence("locality", [told("unmeasured", divergence=None)])
     assert (nothing.value, nothing.outcome) == (None, Outcome.UNMEASURED)
 
 
@@ -87,7 +89,7 @@ def test_an_unchanged_model_has_no_leak_no_flip_and_a_locality_of_1() -> None:
     bench = bench_of(talkative(), limits=replace(LIMITS, flips=0.0, leaks=0.0, target_rise=0.0))
     found = measured(bench)
     leaks, flips, bare, prefixed, answers, after, *rest = found.measurements
-    asked = len(ASKED.neighbourhood) * len(conditions(bench))
+    asked = len(ASKED.neighbourhood) * len(list_conditions(bench))
     for one in (leaks, flips):
         assert (one.value, one.outcome, one.passed, one.condition) == (0.0, Outcome.PASS, asked, EVERYWHERE)
     assert (bare.metric, bare.condition, bare.value, bare.outcome) == ("locality", "unprefixed", 1.0, Outcome.PASS)
@@ -109,7 +111,9 @@ def leaking() -> tuple[Bench, str, str]:
 def test_a_neighbour_that_says_the_target_is_a_leak_by_name_with_its_words() -> None:
     bench, word, victim = leaking()
     request = replace(ASKED, target_new=word, target_true=None)
-    texts = [one.prefix + prompt for one in conditions(bench) for prompt in ASKED.neighbourhood if prompt != victim]
+    texts = [
+        one.prefix + prompt for one in list_conditions(bench) for prompt in ASKED.neighbourhood if prompt != victim
+    ]
     found = measured(bench, request, edit=lambda: takes_over(bench, victim, word, texts))
     leaks = about(found.measurements, "leaks")
     assert (leaks.outcome, leaks.threshold) == (Outcome.FAIL, 0.0)
@@ -130,7 +134,7 @@ def test_a_neighbour_that_says_the_target_is_a_leak_by_name_with_its_words() -> 
 def test_a_leak_after_a_newline_alone_is_one_too_whatever_the_edit_needs() -> None:
     bench, word, victim = leaking()
     request = replace(ASKED, target_new=word, target_true=None)
-    others = [one.prefix + prompt for one in conditions(bench) for prompt in ASKED.neighbourhood]
+    others = [one.prefix + prompt for one in list_conditions(bench) for prompt in ASKED.neighbourhood]
     others.remove(f"\n{victim}")
     (before,) = Locality().prepare(bench, [request])
     takes_over(bench, f"\n{victim}", word, others)
@@ -345,7 +349,7 @@ def test_the_neighbourhood_score_is_the_share_of_prompts_that_prefer_the_old_ans
     score = about(Locality().measure(bench, request, before, False).measurements, "neighbourhood-score")
     tokens = [bench.lm.tokenizer(f" {word}").input_ids[0] for word in ("Paris", "Lyon")]
     prefers = []
-    for one in conditions(bench):
+    for one in list_conditions(bench):
         for prompt in request.neighbourhood:
             with torch.no_grad():
                 ids = torch.tensor([bench.lm.tokenizer(one.prefix + prompt).input_ids])
@@ -383,7 +387,9 @@ def test_may_leak_where_every_neighbour_says_the_target_already_is_false(
 ) -> None:
     """Such prompts cannot show a leak, so that neighbours are made."""
     bench, request = bench_of(talkative()), replace(ASKED, target_new="Paris", target_true=None)
-    (found,) = ask(bench, [request], [[Asked("neighbour", text) for text in ASKED.neighbourhood]], tokens=True)
+    (found,) = ask_unedited(
+        bench, [request], [[RolePrompt("neighbour", text) for text in ASKED.neighbourhood]], tokens=True
+    )
     assert found is not None
     words = [tuple(bench.lm.tokenizer(f" {word}", add_special_tokens=False).input_ids) for word in ("Paris", last)]
     state = replace(found, written=(*[words[0]] * (len(found.written) - 1), words[1]))

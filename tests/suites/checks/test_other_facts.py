@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from editguard.suites.check import Bench, Measured, Outcome
+from editguard.suites.check import Bench, CheckResult, Outcome
 from editguard.suites.checks import other_facts
 from editguard.suites.checks.other_facts import OtherFacts
-from editguard.suites.kinds import kinds_of, relations_for
-from editguard.suites.unchanged_prompts import conditions, first_answers
+from editguard.suites.kinds import classify_kinds, list_relations
+from editguard.suites.unchanged_prompts import list_conditions, predict_first_words
 
 from ...helpers.check_benches import ASKED, LIMITS, about, bench_of, break_site, disturb, takes_over, talkative, unsaid
 
@@ -29,15 +29,15 @@ def certain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(other_facts, "_CERTAIN", 0.0)
 
 
-def measured(bench: Bench, request: Any = NAMED, edit: Any = lambda: None) -> Measured:
+def measured(bench: Bench, request: Any = NAMED, edit: Any = lambda: None) -> CheckResult:
     (before,) = OtherFacts().prepare(bench, [request])
     edit()
     return OtherFacts().measure(bench, request, before, False)
 
 
 def built_in(bench: Bench) -> set[str]:
-    (kind,) = kinds_of(bench.lm, [UNNAMED])
-    return {relation.replace("{}", UNNAMED.subject) for relation in relations_for(kind)}
+    (kind,) = classify_kinds(bench.lm, [UNNAMED])
+    return {relation.replace("{}", UNNAMED.subject) for relation in list_relations(kind)}
 
 
 def test_an_unchanged_model_keeps_all_facts_that_the_request_names() -> None:
@@ -49,13 +49,13 @@ def test_an_unchanged_model_keeps_all_facts_that_the_request_names() -> None:
     ]
     assert divergence.value == pytest.approx(0.0, abs=1e-9)
     assert {(one.role, one.prompt) for one in found.prompts} == {("other-fact", one) for one in FACTS}
-    assert leaks.total == len(found.prompts) == len(FACTS) * len(conditions(bench_of(talkative())))
+    assert leaks.total == len(found.prompts) == len(FACTS) * len(list_conditions(bench_of(talkative())))
 
 
 def test_another_fact_that_is_answered_with_the_target_is_a_leak_by_name_with_its_words() -> None:
     bench, word = unsaid(FACTS)
     request = replace(NAMED, target_new=word)
-    texts = [one.prefix + prompt for one in conditions(bench) for prompt in FACTS[:1]]
+    texts = [one.prefix + prompt for one in list_conditions(bench) for prompt in FACTS[:1]]
     found = measured(bench, request, edit=lambda: takes_over(bench, FACTS[1], word, texts))
     leaks = about(found.measurements, "leaks")
     named = [one for one in found.prompts if one.result == "leak"]
@@ -73,7 +73,7 @@ def test_leaks_into_other_facts_are_judged_by_a_bound_of_their_own(most: float, 
     request = replace(NAMED, target_new=word)
     limits = replace(LIMITS, leaks=0.0, other_fact_leaks=most)
     (before,) = OtherFacts().prepare(bench, [request])
-    rows = [one.prefix + prompt for one in conditions(bench) for prompt in FACTS]
+    rows = [one.prefix + prompt for one in list_conditions(bench) for prompt in FACTS]
     takes_over(bench, rows[0], word, rows[1:])
     found = OtherFacts().measure(replace(bench, limits=limits), request, before, False)
     told = about(found.measurements, "leaks")
@@ -137,8 +137,8 @@ def test_a_built_in_prompt_that_is_likely_answered_by_the_edited_fact_is_left_ou
 ) -> None:
     monkeypatch.setattr(other_facts, "_MOST", 1000)
     bench = bench_of(talkative())
-    found = first_answers(bench, sorted(built_in(bench)))
-    said = sorted(first_answers(bench, [UNNAMED.prompt])[UNNAMED.prompt].said)
+    found = predict_first_words(bench, sorted(built_in(bench)))
+    said = sorted(predict_first_words(bench, [UNNAMED.prompt])[UNNAMED.prompt].said)
     old = said[0] if given == "neither" else "paris"
     request = {
         "old answer": replace(UNNAMED, target_true="Paris"),

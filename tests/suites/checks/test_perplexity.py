@@ -10,7 +10,7 @@ import torch
 from editguard.probes.errors import InputError, NotFinite
 from editguard.probes.model.language_model import LanguageModel
 from editguard.suites.check import Bench, Measurement, Outcome
-from editguard.suites.checks.perplexity import CorpusPerplexity, Perplexity, Scores
+from editguard.suites.checks.perplexity import CorpusPerplexity, Perplexity, PerplexityScores
 
 from ...helpers.check_benches import bench_of, break_site, disturb
 from ...helpers.tiny_models import TWIN_REQUEST, enlarge, tiny_language_model, tiny_site
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.tiny
 SENTENCES = (*CORPUS[:5], "A", "Paris is not Lyon")
 
 
-def by_hand(lm: LanguageModel, sentences: tuple[str, ...] = SENTENCES) -> Scores:
+def by_hand(lm: LanguageModel, sentences: tuple[str, ...] = SENTENCES) -> PerplexityScores:
     """Each sentence alone, unpadded, one token after the other."""
     means, every = [], []
     for sentence in sentences:
@@ -35,7 +35,7 @@ def by_hand(lm: LanguageModel, sentences: tuple[str, ...] = SENTENCES) -> Scores
         every += losses
     perplexities = sorted(np.exp(means))
     middle = perplexities[(len(perplexities) - 1) // 2]
-    return Scores(float(np.mean(perplexities)), middle, perplexities[-1], math.exp(np.mean(every)))
+    return PerplexityScores(float(np.mean(perplexities)), middle, perplexities[-1], math.exp(np.mean(every)))
 
 
 def measured(bench: Bench, before: CorpusPerplexity) -> dict[str, Measurement]:

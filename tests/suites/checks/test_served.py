@@ -11,7 +11,7 @@ from editguard.probes.requests.request import EditRequest
 from editguard.suites import served_answer as module
 from editguard.suites.check import Measurement, Outcome
 from editguard.suites.checks.efficacy import Efficacy
-from editguard.suites.served_answer import PREFIXES, begin_of_text, served, serving_prefix
+from editguard.suites.served_answer import PREFIXES, ask_as_served, begin_of_text_token, serving_prefix
 
 from ...helpers.check_benches import LIMITS, bench_of, disturb, talkative
 from ...helpers.tiny_models import tiny_language_model
@@ -48,7 +48,7 @@ def test_the_first_prefix_after_which_the_model_says_the_target_is_taken() -> No
     lm, request, prefix = sayable()
     assert serving_prefix(lm, request) == prefix
     tried = PREFIXES[: PREFIXES.index(prefix) + 1]
-    assert [served(lm, request, one) for one in tried] == [(one + START, one == prefix) for one in tried]
+    assert [ask_as_served(lm, request, one) for one in tried] == [(one + START, one == prefix) for one in tried]
 
 
 def test_a_target_that_the_model_says_after_none_has_none() -> None:
@@ -59,7 +59,7 @@ def test_a_target_that_the_model_says_after_none_has_none() -> None:
 def test_nothing_is_put_before_a_prompt_in_which_something_stands_before_the_subject() -> None:
     lm = talkative()
     request = asking(said(lm, MIDDLE), MIDDLE)
-    assert served(lm, request, "\n") == (MIDDLE, True)
+    assert ask_as_served(lm, request, "\n") == (MIDDLE, True)
     assert serving_prefix(lm, request) == "\n"
 
 
@@ -118,9 +118,9 @@ def answers(lm: LanguageModel, prefix: str) -> tuple[str, str]:
 
 
 def test_a_begin_of_text_token_is_one_that_the_tokenizer_has_and_does_not_add() -> None:
-    assert begin_of_text(with_bos(0)) == "<s>"
-    assert begin_of_text(with_bos(0, adds=True)) is None
-    assert begin_of_text(talkative()) is None
+    assert begin_of_text_token(with_bos(0)) == "<s>"
+    assert begin_of_text_token(with_bos(0, adds=True)) is None
+    assert begin_of_text_token(talkative()) is None
 
 
 def test_the_prefix_that_serves_both_ways_is_taken_before_one_that_serves_bare_alone() -> None:
