@@ -19,7 +19,7 @@ import torch
 from ...probes.errors import InputError, NotFinite, RequestError
 from ...probes.forward.prefix_cache import PrefixCache
 from ...probes.keys.prefixes import ContextPrefixes
-from ...probes.keys.write_rewordings import write_rewordings
+from ...probes.keys.rewordings import write_rewordings
 from ...probes.keys.statistics import KeyStatistics
 from ...probes.keys.subject_keys import SubjectKeys, compute_all_subject_keys
 from ...probes.model.language_model import LanguageModel

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from .subject_keys import SubjectKeys as SubjectKeys
     from .subject_keys import compute_activations as compute_activations
     from .subject_keys import compute_all_subject_keys as compute_all_subject_keys
+    from .subject_keys import compute_plain_activations as compute_plain_activations
     from .subject_keys import compute_subject_keys as compute_subject_keys
     from .subject_keys import locate as locate
-    from .subject_keys import compute_plain_activations as compute_plain_activations
     from .subject_keys import locate_under_prefixes as locate_under_prefixes
     from .subject_keys import trim_rows as trim_rows
 

@@ -259,7 +259,8 @@ def _divided(lm: LanguageModel, sites: Sequence[EditSite], corpus: Corpus, sums:
         )
     return [
         KeyStatistics(
-            total / sums.tokens, StatisticsProvenance("corpus", corpus.source, lm.fingerprint, site.layer, digest, sums.tokens)
+            total / sums.tokens,
+            StatisticsProvenance("corpus", corpus.source, lm.fingerprint, site.layer, digest, sums.tokens),
         )
         for site, total in zip(sites, sums.totals, strict=True)
     ]

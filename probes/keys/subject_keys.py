@@ -152,7 +152,9 @@ def compute_activations(
     return Activations(torch.stack([keys[row] for row in cut]), torch.stack([values[row] for row in cut]))
 
 
-def compute_plain_activations(lm: LanguageModel, site: EditSite, rows: Sequence[tuple[Sequence[int], int]]) -> Activations:
+def compute_plain_activations(
+    lm: LanguageModel, site: EditSite, rows: Sequence[tuple[Sequence[int], int]]
+) -> Activations:
     """Return what `compute_activations` does the plain way: whole rows in one ordinary pass through the whole model."""
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 

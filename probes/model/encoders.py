@@ -1,6 +1,6 @@
 """Bidirectional encoders, the counterexample: their first tokens see the whole text, so no sink key should form there.
 
-`load_encoder` gives a `LanguageModel` that is only read: `site.find_site` and `keys.all_subject_keys` take it as it is
+`load_encoder` gives a `LanguageModel` that is only read: `site.find_site` and `keys.compute_all_subject_keys` take it as it is
 (rows are run whole, since what follows a token reaches it). Their tokenizers put ``[CLS]`` first, so that a first token
 is one with `SubjectPosition.starts_text`, never one at index 0.
 

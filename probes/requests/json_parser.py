@@ -13,7 +13,16 @@ from collections import Counter
 from collections.abc import Iterator
 
 from ..errors import RequestError
-from .make_raw_record import DoubledKeys, Fault, RawRecord, at_most, describe, describe_keys, not_a_list, make_raw_record
+from .raw_record import (
+    DuplicateKeys,
+    Fault,
+    RawRecord,
+    collect_records,
+    describe,
+    describe_keys,
+    make_list_error,
+    make_raw_record,
+)
 
 __all__ = ["DECODER", "parse_json", "parse_lines"]
 
@@ -24,7 +33,7 @@ def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
     made = dict(pairs)
     if len(made) == len(pairs):
         return made
-    doubled = DoubledKeys(pairs)
+    doubled = DuplicateKeys(pairs)
     doubled.doubled = Counter(key for key, _ in pairs).most_common(1)[0][0]
     return doubled
 
@@ -37,7 +46,9 @@ def parse_json(text: str, source: str, name: str) -> list[RawRecord]:
     """Read a list of records, or an object whose only key "edits" holds one."""
     try:
         items = enumerate(_json_items(text, source), start=1)
-        return at_most((make_raw_record(name, value, index=index, line=line) for index, (value, line) in items), source)
+        return collect_records(
+            (make_raw_record(name, value, index=index, line=line) for index, (value, line) in items), source
+        )
     except json.JSONDecodeError as error:
         ends = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
         cut = " (the file may have been cut off)" if ends else ""
@@ -61,7 +72,7 @@ def _json_items(text: str, source: str) -> Iterator[tuple[object, int]]:
         closing = "]"
     else:
         value, _ = DECODER.raw_decode(text, position)
-        raise not_a_list(source, describe(value))
+        raise make_list_error(source, describe(value))
     line, counted = 1, 0
     position = _skip(text, position + 1)
     while text[position : position + 1] != "]":
@@ -91,7 +102,7 @@ def _enter_edits(text: str, position: int, source: str) -> int:
         if key == "edits" and text[position : position + 1] == "[":
             return position
     value, _ = DECODER.raw_decode(text, start)
-    raise not_a_list(source, describe_keys(value if isinstance(value, dict) else {}))
+    raise make_list_error(source, describe_keys(value if isinstance(value, dict) else {}))
 
 
 def _expect(text: str, position: int, character: str) -> int:
@@ -118,7 +129,7 @@ def _json_limit(error: Exception) -> str:
 def parse_lines(text: str, source: str, name: str) -> list[RawRecord]:
     """Read one JSON object a line; only a line feed ends a line, since JSON text may hold other separators."""
     lines = ((number, line.strip(" \t\r\n")) for number, line in enumerate(io.StringIO(text, newline="\n"), start=1))
-    return at_most((_parse_line(line, f"{name}:{number}") for number, line in lines if line), source)
+    return collect_records((_parse_line(line, f"{name}:{number}") for number, line in lines if line), source)
 
 
 def _parse_line(line: str, where: str) -> RawRecord:

@@ -19,9 +19,9 @@ from typing import Any, Literal, NamedTuple
 
 from ..errors import RequestError
 from .decoding import COMPRESSION_SUFFIXES, decode_text
-from .layouts.base import UnusedKey, ReadingOptions
+from .layouts.base import ReadingOptions, UnusedKey
 from .parsers import PARSERS
-from .make_raw_record import Fault, RawRecord, describe, make_raw_record
+from .raw_record import Fault, RawRecord, describe, make_raw_record
 from .record_reader import ReadRecord, read_record
 from .request import EditRequest
 

@@ -18,7 +18,16 @@ import yaml
 
 from ..errors import RequestError
 from .json_parser import DECODER, parse_json, parse_lines
-from .make_raw_record import MOST_FAULTS, Fault, RawRecord, at_most, describe, describe_keys, not_a_list, make_raw_record
+from .raw_record import (
+    MAX_FAULTS,
+    Fault,
+    RawRecord,
+    collect_records,
+    describe,
+    describe_keys,
+    make_list_error,
+    make_raw_record,
+)
 
 __all__ = ["PARSERS"]
 
@@ -40,7 +49,7 @@ def _parse_csv(text: str, source: str, name: str) -> list[RawRecord]:
     try:
         header = [column.strip() for column in next(rows, [])]
         _check_header(header, source)
-        return at_most((_csv_record(header, row, f"{name}:{line}") for line, row in _csv_rows(rows)), source)
+        return collect_records((_csv_record(header, row, f"{name}:{line}") for line, row in _csv_rows(rows)), source)
     except csv.Error as error:
         raise RequestError(
             f"The file {source!r} is not valid CSV: {error} at line {rows.line_num}; mend the quotes there."
@@ -123,7 +132,9 @@ def _parse_yaml(text: str, source: str, name: str) -> list[RawRecord]:
                 )
         loader = loader_class(text)
         root = _yaml_list(loader.get_single_node(), source)
-        return at_most((_yaml_record(loader, node, name, index) for index, node in enumerate(root, start=1)), source)
+        return collect_records(
+            (_yaml_record(loader, node, name, index) for index, node in enumerate(root, start=1)), source
+        )
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -156,7 +167,7 @@ def _yaml_list(root: Any, source: str) -> list[Any]:
     if root is None:
         return []
     keys = [key.value for key, _ in root.value] if isinstance(root, yaml.MappingNode) else None
-    raise not_a_list(source, describe(root.value) if keys is None else describe_keys(keys))
+    raise make_list_error(source, describe(root.value) if keys is None else describe_keys(keys))
 
 
 def _yaml_record(loader: Any, node: Any, name: str, index: int) -> RawRecord:
@@ -168,7 +179,7 @@ def _yaml_record(loader: Any, node: Any, name: str, index: int) -> RawRecord:
         message = f"cannot be read ({problem}); put texts that look like dates or numbers in quotes."
         return RawRecord(f"{name}: record {index} (line {line})", {}, (Fault("record", message),))
     record = make_raw_record(name, value, index=index, line=line)
-    twice = islice(_yaml_doubled(node), MOST_FAULTS)
+    twice = islice(_yaml_doubled(node), MAX_FAULTS)
     doubled = tuple(Fault(key, f"has the key {describe(key)} twice; keep one of them.") for key in twice)
     return RawRecord(record.where, record.fields, doubled + record.faults)
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, get_args
 from pydantic import AliasChoices, BaseModel, ValidationError
 
 from .layouts import LAYOUTS
-from .layouts.base import Layout, UnusedKey, SubjectPlace, ReadingOptions, fill_subject
+from .layouts.base import Layout, ReadingOptions, SubjectPlace, UnusedKey, fill_subject
 from .raw_record import MAX_FAULTS, Fault, describe
 from .request import EditRequest
 

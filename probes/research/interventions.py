@@ -1,7 +1,7 @@
 """The same bare prompt read in another way: at other positions, behind a BOS or without one, at its first token.
 
 Each function takes the prompts of requests as they are and changes one thing about how the model reads them, so that
-the difference to the keys of `keys.subject_keys` is that thing's effect. Weights and texts stay as they are.
+the difference to the keys of `keys.compute_subject_keys` is that thing's effect. Weights and texts stay as they are.
 
 Source: "The Fall of ROME" (arXiv 2406.11263): the first token given the second token's position, and
 Llama2-7b with ``<s>`` taken away.

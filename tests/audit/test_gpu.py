@@ -17,7 +17,7 @@ from editguard.audit.setup import Setup, prepare
 from editguard.audit.transaction import Transaction
 from editguard.probes.keys.corpus_statistics import Corpus, compute_statistics
 from editguard.probes.keys.statistics import make_identity_statistics
-from editguard.probes.keys.compute_subject_keys import compute_subject_keys
+from editguard.probes.keys.subject_keys import compute_subject_keys
 from editguard.probes.model.fingerprint import tensor_hashes
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import find_site

@@ -12,7 +12,7 @@ from editguard.audit.editors.search import optimise_values
 from editguard.audit.editors.value import Engine, OptimisedValue, ValueSettings, value_problem
 from editguard.audit.transaction import Transaction
 from editguard.probes.keys.statistics import KeyStatistics, StatisticsProvenance, make_identity_statistics
-from editguard.probes.keys.compute_subject_keys import SubjectKeys, compute_subject_keys
+from editguard.probes.keys.subject_keys import SubjectKeys, compute_subject_keys
 from editguard.probes.model.site import find_site
 from editguard.probes.requests.request import EditRequest
 

@@ -210,7 +210,7 @@ def test_reworded_is_sought_under_other_words_and_holds_the_subject_under_prefix
         problems.extend(some)
         return sought(lm, site, some, known)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(base, "rewordings", one)
+    monkeypatch.setattr(base, "write_rewordings", one)
     monkeypatch.setattr(base, "optimise_values", seen)
     found = compute_updates(context, [("prefixed", FIRST_TOKEN_REQUEST), ("reworded", FIRST_TOKEN_REQUEST)])
     usual, other = problems

@@ -117,7 +117,7 @@ def test_statistics_that_the_fast_way_made_are_not_those_of_the_reference(
         made.append(lm.plain)
         return Corpus(tuple(SENTENCES * 20), "sampled")
 
-    monkeypatch.setattr(audit_setup, "sampled_corpus", sampled)
+    monkeypatch.setattr(audit_setup, "sample_corpus", sampled)
     for plain in (False, True, False, True):
         load_or_compute_statistics(replace(lm, plain=plain), site, None, None, 0, silent)
     assert made == [False, True]

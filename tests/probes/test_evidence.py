@@ -11,7 +11,7 @@ from editguard.probes.errors import NotFinite, RequestError
 from editguard.probes.evidence import Evidence, EvidenceMeter, _says_targets, sink_key
 from editguard.probes.keys.prefixes import Role
 from editguard.probes.keys.statistics import make_identity_statistics
-from editguard.probes.keys.compute_subject_keys import compute_subject_keys
+from editguard.probes.keys.subject_keys import compute_subject_keys
 from editguard.probes.model.language_model import load_model
 from editguard.probes.requests.request import EditRequest
 from editguard.probes.tokens import target_ids

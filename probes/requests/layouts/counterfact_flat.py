@@ -8,14 +8,14 @@ from .base import (
     OLD_ANSWERS,
     Answers,
     Layout,
-    UnusedKey,
     Neighbour,
     ReadingOptions,
     Stripped,
     Text,
-    other_answers,
+    UnusedKey,
     fill_subject,
     first_answer,
+    other_answers,
     read_portability_questions,
 )
 

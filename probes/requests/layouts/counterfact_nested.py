@@ -10,14 +10,14 @@ from ..request import EditRequest
 from .base import (
     NOT_JUDGED,
     Layout,
-    UnusedKey,
     Neighbours,
-    RecordPart,
-    SubjectPlace,
     ReadingOptions,
+    RecordPart,
     Stripped,
+    SubjectPlace,
     Text,
     Texts,
+    UnusedKey,
     fill_subject,
     read_portability_questions,
 )

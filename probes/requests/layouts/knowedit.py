@@ -20,14 +20,14 @@ from .base import (
     REPEATED,
     Answers,
     Layout,
-    UnusedKey,
     OptionalText,
     ReadingOptions,
     Stripped,
     Text,
-    other_answers,
+    UnusedKey,
     fill_subject,
     first_answer,
+    other_answers,
 )
 
 __all__ = ["LAYOUT"]
@@ -105,7 +105,9 @@ class KnowEdit(Layout):
             prompt=fill_subject(self.prompt, self.subject),
             target_new=self.target_new,
             target_true=first_answer(self.ground_truth),
-            paraphrases=tuple(fill_subject(text, self.subject) for text in (self.rephrase, self.rephrase_prompt) if text),
+            paraphrases=tuple(
+                fill_subject(text, self.subject) for text in (self.rephrase, self.rephrase_prompt) if text
+            ),
             neighbourhood=tuple(text for text, same in locality if not same),
             true_aliases=other_answers(self.ground_truth),
             other_facts=tuple(fill_subject(text, self.subject) for text, same in locality if same),

@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from ..request import EditRequest
-from .base import NOT_JUDGED, Layout, UnusedKey, OptionalText, SubjectPlace, ReadingOptions, Texts, fill_subject
+from .base import NOT_JUDGED, Layout, OptionalText, ReadingOptions, SubjectPlace, Texts, UnusedKey, fill_subject
 from .counterfact_nested import Rewrite
 
 __all__ = ["LAYOUT"]

@@ -9,7 +9,18 @@ from pydantic import AliasChoices, Field
 from ..prompt_subjects import names_subject
 from ..raw_record import Fault, describe
 from ..request import EditRequest
-from .base import Answers, Layout, Neighbours, ReadingOptions, Stripped, Text, Texts, other_answers, fill_subject, first_answer
+from .base import (
+    Answers,
+    Layout,
+    Neighbours,
+    ReadingOptions,
+    Stripped,
+    Text,
+    Texts,
+    fill_subject,
+    first_answer,
+    other_answers,
+)
 
 __all__ = ["LAYOUT"]
 

@@ -8,7 +8,19 @@ from typing import Annotated
 from pydantic import BeforeValidator
 
 from ..request import EditRequest
-from .base import OLD_ANSWERS, Layout, UnusedKey, OptionalText, RecordPart, Question, ReadingOptions, Stripped, Text, fill_subject, to_tuple
+from .base import (
+    OLD_ANSWERS,
+    Layout,
+    OptionalText,
+    Question,
+    ReadingOptions,
+    RecordPart,
+    Stripped,
+    Text,
+    UnusedKey,
+    fill_subject,
+    to_tuple,
+)
 
 __all__ = ["LAYOUT"]
 

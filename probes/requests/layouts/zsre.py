@@ -16,14 +16,14 @@ from .base import (
     REPEATED,
     Answers,
     Layout,
-    UnusedKey,
-    SubjectPlace,
     Question,
     ReadingOptions,
     Stripped,
+    SubjectPlace,
     Text,
-    other_answers,
+    UnusedKey,
     fill_subject,
+    other_answers,
     read_portability_questions,
 )
 

@@ -9,9 +9,9 @@ from editguard.probes.keys.prefixes import (
     Family,
     Prefix,
     Role,
+    list_special_tokens,
     make_prefixes,
     sample_texts,
-    list_special_tokens,
 )
 from editguard.probes.model.language_model import LanguageModel
 

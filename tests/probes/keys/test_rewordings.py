@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from editguard.probes.keys.write_rewordings import prompt_in, write_rewordings
+from editguard.probes.keys.rewordings import extract_prompt, write_rewordings
 from editguard.probes.keys.subject_keys import locate
 from editguard.probes.model.language_model import load_model
 from editguard.probes.requests.request import EditRequest
@@ -34,18 +34,18 @@ TWIN = EditRequest("2", "Chicago", "Chicago is a twin city of", "Istanbul", "War
     ],
 )
 def test_what_stands_before_the_object_is_a_prompt_where_it_names_the_subject(written: str, prompt: str | None) -> None:
-    assert prompt_in(written, CAPITAL) == prompt
+    assert extract_prompt(written, CAPITAL) == prompt
 
 
 def test_prompt_in_a_text_without_spaces_finds_subject_and_object() -> None:
     asked = EditRequest("3", "法国", "法国的首都是", "柏林", "巴黎")
-    assert prompt_in("法国的首府叫做巴黎。", asked) == "法国的首府叫做"
+    assert extract_prompt("法国的首府叫做巴黎。", asked) == "法国的首府叫做"
 
 
 def test_without_a_true_object_the_new_one_is_looked_for() -> None:
     request = EditRequest("1", "France", "The capital of France is", "Lyon")
-    assert prompt_in("France is ruled from Lyon.", request) == "France is ruled from"
-    assert prompt_in("France is ruled from Paris.", request) is None
+    assert extract_prompt("France is ruled from Lyon.", request) == "France is ruled from"
+    assert extract_prompt("France is ruled from Paris.", request) is None
 
 
 @pytest.mark.tiny

@@ -18,9 +18,9 @@ from editguard.probes.keys.statistics import (
     RIDGE,
     KeyStatistics,
     StatisticsProvenance,
-    make_identity_statistics,
     import_rome_npz,
     load_statistics,
+    make_identity_statistics,
     save_statistics,
 )
 from hypothesis import given, settings

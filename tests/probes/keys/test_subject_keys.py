@@ -6,7 +6,7 @@ import pytest
 import torch
 from editguard.probes.errors import ModelError, RequestError
 from editguard.probes.forward.hooks import pad_id, stop_after
-from editguard.probes.keys.compute_subject_keys import (
+from editguard.probes.keys.subject_keys import (
     Activations,
     compute_activations,
     compute_plain_activations,

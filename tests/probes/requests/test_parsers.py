@@ -325,7 +325,7 @@ def holding(suffix: str, number: int) -> str:
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".yaml"])
 def test_more_records_than_any_audit_has_are_refused(suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_records, "MOST_RECORDS", 3)
+    monkeypatch.setattr(request_records, "MAX_RECORDS", 3)
     assert len(parse(suffix, holding(suffix, 3))) == 3
     assert "holds more than the 3 records that are read; split it." in refusal(suffix, holding(suffix, 4))
 

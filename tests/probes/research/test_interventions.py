@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from editguard.probes.errors import ModelError, RequestError
-from editguard.probes.keys.compute_subject_keys import Activations, compute_activations, compute_subject_keys, locate
+from editguard.probes.keys.subject_keys import Activations, compute_activations, compute_subject_keys, locate
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import EditSite
 from editguard.probes.requests.request import EditRequest

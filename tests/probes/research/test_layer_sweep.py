@@ -14,7 +14,7 @@ from editguard.probes.forward.hooks import stop_after_all
 from editguard.probes.keys.corpus_statistics import Corpus, compute_statistics
 from editguard.probes.keys.prefixes import Role
 from editguard.probes.keys.statistics import KeyStatistics
-from editguard.probes.keys.compute_subject_keys import compute_activations, compute_subject_keys
+from editguard.probes.keys.subject_keys import compute_activations, compute_subject_keys
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import EditSite, find_site
 from editguard.probes.requests.request import EditRequest

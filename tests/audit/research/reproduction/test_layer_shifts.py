@@ -13,7 +13,7 @@ from editguard.audit.research.reproduction.layer_shifts import LayerShifts, laye
 from editguard.audit.setup import Setup, prepare
 from editguard.probes.keys.corpus_statistics import compute_statistics, read_corpus
 from editguard.probes.keys.prefixes import Role
-from editguard.probes.keys.compute_subject_keys import compute_subject_keys
+from editguard.probes.keys.subject_keys import compute_subject_keys
 from editguard.probes.model.site import find_site
 from torch.nn.functional import cosine_similarity
 
