@@ -193,7 +193,7 @@ def _finite(details: Mapping[str, Scalar]) -> dict[str, Scalar]:
     }
 
 
-PROBES: Registry[Probe] = Registry("probes", f"{__package__}.builtin", reserved=(MEASUREMENT_SOURCE,))
+PROBES: Registry[Probe] = Registry("probes", f"{__package__}.builtin", base=Probe, reserved=(MEASUREMENT_SOURCE,))
 
 
 def run_probes(probe_input: ProbeInput) -> tuple[Finding, ...]:

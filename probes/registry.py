@@ -15,7 +15,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
-from .errors import InputError
+from .errors import EditguardError, InputError
 from .wording import suggest
 
 __all__ = ["Registry"]
@@ -26,13 +26,16 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Classes by name, with the origin of each."""
 
-    def __init__(self, kind: str, builtin: str | None = None, *, reserved: Collection[str] = ()) -> None:
+    def __init__(
+        self, kind: str, builtin: str | None = None, *, base: type[object] = object, reserved: Collection[str] = ()
+    ) -> None:
         """`kind` is the plural used in messages and in the entry-point group, e.g. ``probes``.
 
         `builtin` names the package whose modules hold the built-in classes, except modules that begin with an underscore.
-        `reserved` are names that no class may take.
+        `base` is the class that every class extends. `reserved` are names that no class may take.
         """
         self.kind = kind
+        self._base = base
         self._reserved = frozenset(reserved)
         self._builtin = builtin
         self._classes: dict[str, type[T]] = {}
@@ -41,13 +44,18 @@ class Registry(Generic[T]):
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
         """Return a class decorator that enters the class under `name`.
 
-        Raises `InputError` when the name is reserved, or taken by another class.
+        Raises `InputError` when the name is reserved or taken by another class, or the class does not extend `base`.
         """
 
         def enter(cls: type[T]) -> type[T]:
             if name in self._reserved:
                 raise InputError(
                     f"The name {name!r} of {_origin(cls)} is reserved for editguard itself; give the class another name or "
+                    "uninstall its package."
+                )
+            if not (isinstance(cls, type) and issubclass(cls, self._base)):
+                raise InputError(
+                    f"{name!r} among the {self.kind} is {cls!r}, which does not extend {_origin(self._base)}; extend it or "
                     "uninstall its package."
                 )
             registered = self._classes.get(name)
@@ -108,17 +116,20 @@ class Registry(Generic[T]):
 
 
 def _classes_in(package: str) -> Iterator[type[Any]]:
-    """Yield the named classes of each public module of `package`; raises `LookupError` where a module has none."""
+    """Yield the named classes of each public module of `package`; raises `EditguardError` where a module has none."""
     for module in pkgutil.iter_modules(import_module(package).__path__, f"{package}."):
         if module.name.rpartition(".")[2].startswith("_"):
             continue
         members = vars(import_module(module.name)).values()
         classes = [
-            cls for cls in members if isinstance(cls, type) and cls.__module__ == module.name and hasattr(cls, "name")
+            cls
+            for cls in members
+            if isinstance(cls, type) and cls.__module__ == module.name and isinstance(getattr(cls, "name", None), str)
         ]
         if not classes:
-            raise LookupError(
-                f"{module.name} holds no class with a name; begin the names of other files with an underscore"
+            raise EditguardError(
+                f"The module {module.name} of built-in plug-ins holds no class with a name; give its class a name, or begin "
+                "the file's name with an underscore."
             )
         yield from classes
 
