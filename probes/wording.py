@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["against", "first_line", "suggest"]
+__all__ = ["compare_with_bound", "first_line", "suggest"]
 
 
-def against(measured: str, holds: bool, allowed: str) -> str:
+def compare_with_bound(measured: str, holds: bool, allowed: str) -> str:
     """Return one clause: ``ratio 0.004, outside the bound (at least 0.0228)``."""
     return f"{measured}, {'inside' if holds else 'outside'} the bound ({allowed})"
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from ..card import Card
 from ..probe import CalibrationRule, Finding, Probe, ProbeInput
-from ..wording import against
+from ..wording import compare_with_bound
 from ._known_bad import SPOILING_FACTOR
 
 __all__ = ["Denominator"]
@@ -58,13 +58,13 @@ class Denominator(Probe):
                 return self.finding(True, "", figure, min_ratio)
         small = evidence.ratio < min_ratio
         large = evidence.predicted_relative_norm > max_norm
-        ratio_clause = against(
+        ratio_clause = compare_with_bound(
             f"the denominator ratio |u.k_u| / |u.k_bar| = {evidence.denominator:.4g} / {evidence.denominator_prefixed:.4g} is "
             f"{evidence.ratio:.4g}",
             not small,
             f"at least {min_ratio:.3g}",
         )
-        bound_clause = against(
+        bound_clause = compare_with_bound(
             f"the published update could reach {evidence.predicted_relative_norm:.3g} times ||W||",
             not large,
             f"at most {max_norm:.3g}",

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from ..card import Card
 from ..probe import CalibrationRule, Finding, Probe, ProbeInput
-from ..wording import against
+from ..wording import compare_with_bound
 
 __all__ = ["KeyShift"]
 
@@ -50,7 +50,9 @@ class KeyShift(Probe):
         """Compare directions; norms and the distance in the metric of C stand in the details."""
         evidence, threshold = probe_input.evidence, probe_input.threshold(self.name, "cosine")
         fires = evidence.cosine < threshold
-        message = against(f"cos(k_u, k_bar) is {evidence.cosine:.3f}", not fires, f"at least {threshold:.3f}")
+        message = compare_with_bound(
+            f"cos(k_u, k_bar) is {evidence.cosine:.3f}", not fires, f"at least {threshold:.3f}"
+        )
         return self.finding(
             fires,
             message,

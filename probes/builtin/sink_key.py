@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from ..card import Card
 from ..probe import CalibrationRule, Finding, Probe, ProbeInput
-from ..wording import against
+from ..wording import compare_with_bound
 
 __all__ = ["SinkKey"]
 
@@ -41,7 +41,7 @@ class SinkKey(Probe):
         """Compare with the mean key of first tokens."""
         similarity, threshold = probe_input.evidence.sink_similarity, probe_input.threshold(self.name, "cosine")
         fires = similarity > threshold
-        message = against(f"cos(k_u, sink) is {similarity:.3f}", not fires, f"at most {threshold:.3f}")
+        message = compare_with_bound(f"cos(k_u, sink) is {similarity:.3f}", not fires, f"at most {threshold:.3f}")
         return self.finding(fires, message, similarity, threshold)
 
     def known_bad(self, probe_input: ProbeInput) -> Sequence[ProbeInput]:

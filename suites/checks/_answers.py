@@ -22,7 +22,7 @@ from ...probes.forward.partial import PlainRows, Row, Stem
 from ...probes.keys.prefixes import Family, Role
 from ...probes.requests.request import EditRequest
 from ...probes.tokens import target_ids
-from ...probes.wording import against
+from ...probes.wording import compare_with_bound
 from ..check import Bench, Measurement, Outcome, judge
 
 __all__ = ["SPECIAL", "judge_rate"]
@@ -189,7 +189,7 @@ def judge_rate(rate: Measurement, condition: str, least: float, what: str) -> Me
     if rate.condition != condition or rate.protocol != "exact" or rate.value is None:
         return rate
     said = f"{what} {condition} that give the target: {rate.passed} of {rate.total}"
-    message = against(said, rate.value >= least, f"at least {least:.0%}")
+    message = compare_with_bound(said, rate.value >= least, f"at least {least:.0%}")
     if rate.not_judged:
         message = f"{said}, and {rate.not_judged} could not be judged"
     # A share of those that could be judged says nothing about the others.

@@ -13,7 +13,7 @@ from typing import Any
 from ...probes.card import Card
 from ...probes.forward.low_rank import RankOne
 from ...probes.requests.request import EditRequest
-from ...probes.wording import against
+from ...probes.wording import compare_with_bound
 from ..check import Bench, Check, CheckResult, Measurement, judge
 from .perplexity import Perplexity
 
@@ -64,7 +64,7 @@ class AccumulatedDrift(Check):
                 Measurement(
                     self.name, metric, value if math.isfinite(value) else None, judge(value, value <= bound), _SEQUENCE,
                     baseline=base, threshold=bound, unit=unit,
-                    message=against(f"{value:.4g} {what}", value <= bound, f"at most {bound:g}"),
+                    message=compare_with_bound(f"{value:.4g} {what}", value <= bound, f"at most {bound:g}"),
                 )
                 for metric, value, bound, base, unit, what in told
             ]

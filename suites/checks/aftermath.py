@@ -21,7 +21,7 @@ from ...probes.forward.generation import continuations, guessed
 from ...probes.forward.low_rank import RankOne, as_if_edited
 from ...probes.model.language_model import LanguageModel
 from ...probes.requests.request import EditRequest
-from ...probes.wording import against
+from ...probes.wording import compare_with_bound
 from ..answer_outcomes import count_mentions, says
 from ..check import Bench, Check, CheckResult, GeneratedText, Measurement, Outcome, judge
 from ..served_answer import PREFIXES
@@ -195,7 +195,7 @@ class Aftermath(Check):
         message, outcome = f"{sum(again)} of {len(again)} texts repeat themselves after the target", Outcome.INFO
         judged = condition == _STATEMENT
         if judged:
-            outcome, message = judge(value, value <= most), against(message, value <= most, f"at most {most:.0%}")
+            outcome, message = judge(value, value <= most), compare_with_bound(message, value <= most, f"at most {most:.0%}")
         return Measurement(
             check=self.name, metric="repeats", value=value, outcome=outcome, condition=condition, protocol="exact",
             baseline=0.0, threshold=most if judged else None, unit="share of texts", passed=len(again) - sum(again),

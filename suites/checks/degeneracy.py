@@ -16,7 +16,7 @@ from ...probes.forward.low_rank import RankOne, as_if_edited
 from ...probes.keys.prefixes import Family, Role
 from ...probes.model.language_model import LanguageModel
 from ...probes.requests.request import EditRequest
-from ...probes.wording import against
+from ...probes.wording import compare_with_bound
 from ..check import Bench, Check, CheckResult, GeneratedText, Measurement, Outcome, judge
 
 __all__ = ["FIXED_PROMPTS", "FIXED_PROMPT_TOKENS", "Degeneracy", "generate", "repeated_pair_share", "word_entropy"]
@@ -159,5 +159,5 @@ class Degeneracy(Check):
         return Measurement(
             self.name, "word-entropy-ratio", ratio if math.isfinite(ratio) else None, judge(ratio, ratio >= least),
             "generation", baseline=1.0, threshold=least, unit="ratio",
-            message=against(said, ratio >= least, f"at least {least:g}"),
+            message=compare_with_bound(said, ratio >= least, f"at least {least:g}"),
         )  # fmt: skip

@@ -11,7 +11,7 @@ import torch
 from ...probes.card import Card
 from ...probes.forward.low_rank import RankOne
 from ...probes.requests.request import EditRequest
-from ...probes.wording import against
+from ...probes.wording import compare_with_bound
 from ..check import Bench, Check, CheckResult, Measurement, Outcome, judge
 
 __all__ = ["Drift"]
@@ -53,7 +53,7 @@ class Drift(Check):
     def _verdict(self, bench: Bench, relative: float) -> Measurement:
         bound = bench.limits.relative_update
         holds = 0 < relative <= bound
-        message = against(f"the weight moved by {relative:.3g} of its norm", holds, f"over 0, at most {bound:g}")
+        message = compare_with_bound(f"the weight moved by {relative:.3g} of its norm", holds, f"over 0, at most {bound:g}")
         return Measurement(
             self.name, "relative-drift", relative if math.isfinite(relative) else None, judge(relative, holds), "weights",
             baseline=0.0, threshold=bound, unit="ratio", message=message,

@@ -19,7 +19,7 @@ from ...probes.card import Card
 from ...probes.forward.low_rank import RankOne
 from ...probes.requests.prompt_subjects import select_neighbours
 from ...probes.requests.request import EditRequest
-from ...probes.wording import against
+from ...probes.wording import compare_with_bound
 from ..check import Bench, Check, CheckResult, Measurement, Outcome, PromptAnswer, judge
 from ..constant_model import answer_constantly
 from ..kinds import classify_kinds, make_neighbours
@@ -44,7 +44,7 @@ def measure_share(
     value = failed / len(told) if told and not broken else None
     outcome = Outcome.UNMEASURED
     if value is not None:
-        outcome, message = judge(value, value <= most), against(message, value <= most, f"at most {most:.0%}")
+        outcome, message = judge(value, value <= most), compare_with_bound(message, value <= most, f"at most {most:.0%}")
     elif broken:
         message = f"{broken} of {len(told)} answers have logits that are not finite"
     return Measurement(
@@ -189,7 +189,7 @@ class Locality(Check):
             outcome, message = Outcome.INFO, f"{passed} of {len(same)} tokens are unchanged"
             if judged:
                 outcome = judge(value, value >= least)
-                message = against(message, value >= least, f"at least {least:.0%}")
+                message = compare_with_bound(message, value >= least, f"at least {least:.0%}")
         return Measurement(
             check=self.name, metric=self.name, value=value, outcome=outcome, condition=condition,
             protocol="token-match", baseline=1.0, threshold=least, unit="share of tokens", passed=passed, failed=failed,
@@ -206,7 +206,7 @@ class Locality(Check):
         if value is None or (least and broken):
             outcome = Outcome.UNMEASURED
         elif least:
-            outcome, message = judge(value, value >= least), against(message, value >= least, f"at least {least:.0%}")
+            outcome, message = judge(value, value >= least), compare_with_bound(message, value >= least, f"at least {least:.0%}")
         return Measurement(
             check=self.name, metric="answers", value=value, outcome=outcome, condition=condition, protocol="exact",
             baseline=1.0, threshold=least or None, unit="share", passed=passed, failed=failed, not_judged=broken,

@@ -22,7 +22,7 @@ from ...probes.forward.partial import PlainRows, Row, Stem
 from ...probes.model.language_model import LanguageModel
 from ...probes.model.site import EditSite
 from ...probes.requests.request import EditRequest
-from ...probes.wording import against
+from ...probes.wording import compare_with_bound
 from ..check import Bench, Check, CheckResult, Measurement, Outcome, judge
 
 __all__ = ["CorpusPerplexity", "Perplexity", "PerplexityScores"]
@@ -149,7 +149,7 @@ class Perplexity(Check):
     def _verdict(self, bench: Bench, base: PerplexityScores, now: PerplexityScores) -> Measurement:
         ratio, bound = now.mean / base.mean, bench.limits.perplexity_ratio
         outcome = judge(ratio, ratio <= bound)
-        message = against(f"{ratio:.4g} times that of the model without the edit", ratio <= bound, f"at most {bound:g}")
+        message = compare_with_bound(f"{ratio:.4g} times that of the model without the edit", ratio <= bound, f"at most {bound:g}")
         return Measurement(
             self.name, "ratio", ratio if math.isfinite(ratio) else None, outcome, "corpus",
             baseline=1.0, threshold=bound, unit="ratio", message=message,
