@@ -48,14 +48,14 @@ class Registry(Generic[T]):
         """
 
         def enter(cls: type[T]) -> type[T]:
-            if name in self._reserved:
-                raise InputError(
-                    f"The name {name!r} of {_origin(cls)} is reserved for editguard itself; give the class another name or "
-                    "uninstall its package."
-                )
             if not (isinstance(cls, type) and issubclass(cls, self._base)):
                 raise InputError(
                     f"{name!r} among the {self.kind} is {cls!r}, which does not extend {_origin(self._base)}; extend it or "
+                    "uninstall its package."
+                )
+            if name in self._reserved:
+                raise InputError(
+                    f"The name {name!r} of {_origin(cls)} is reserved for editguard itself; give the class another name or "
                     "uninstall its package."
                 )
             registered = self._classes.get(name)
