@@ -39,7 +39,7 @@ __all__, __getattr__, __dir__ = lazy_names(
         "EditRecord": ".log.schema",
         "Footer": ".log.schema",
         "Header": ".log.schema",
-        "Rate": ".log.schema",
+        "Rate": ".log.types",
         "Summary": ".verdict.summary",
         "Log": ".log.file",
         "LogWriter": ".log.file",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .log.schema import Rate
+from .log.types import Rate
 
 __all__ = ["UNMEASURED", "format_counts", "format_number", "format_percent", "format_ratio"]
 

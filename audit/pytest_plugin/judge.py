@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from ...reports.log.schema import EditRecord, HeadlineCheck, MeasurementRecord
+from ...reports.log.schema import EditRecord, MeasurementRecord
+from ...reports.log.types import HeadlineCheck
 from ...reports.text import visible
-from ...reports.verdict.edit_story import EditSummary, summarise_edits
-from ...suites.check import checks_of_one
+from ...reports.verdict.edit_summary import EditSummary, summarise_edits
+from ...suites.check import list_single_edit_checks
 from ..policy import Policy
 
 __all__ = ["GUARD", "Ended", "Verdict", "judge_check", "judge_guard", "properties"]
@@ -112,7 +113,7 @@ def _faults(record: EditRecord, policy: Policy) -> Iterator[str]:
 
 def _told_elsewhere(record: EditRecord) -> bool:
     """Whether a check that has an item of its own failed, so that the session fails there."""
-    return any(one.verdict in ("fail", "unmeasured") and one.check in checks_of_one() for one in record.measurements)
+    return any(one.verdict in ("fail", "unmeasured") and one.check in list_single_edit_checks() for one in record.measurements)
 
 
 def _refused(record: EditRecord, policy: Policy) -> Verdict:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from ...probes.requests.loader import LoadedRequests
     from ...probes.requests.request import EditRequest
     from ...reports.log.schema import ControlRecord, EditRecord, Header
-    from ..guard import GuardedEditor, Proposal
+    from ..edit_result import Proposal
+    from ..guard import GuardedEditor
 
 __all__ = ["RECORD", "SESSION", "EditSession", "Edited", "Known", "one_sentence"]
 
@@ -137,7 +138,7 @@ class EditSession:
     def _run_controls(self, guard: GuardedEditor) -> None:
         from ...probes.errors import EditguardError
         from ...reports.log.file import Log
-        from ...reports.verdict.edit_story import collapse_bound, summarise_edits
+        from ...reports.verdict.edit_summary import collapse_bound, summarise_edits
         from ...reports.verdict.reasons import void_reasons
         from ..run.controls import controls_for
         from ..run.execute import iter_control_records

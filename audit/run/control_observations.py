@@ -14,9 +14,10 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from ...probes.probe import PROBES, Level, Probe, ProbeInput
-from ...reports.log.control_observations import ObservedBehaviour, ControlObservation
+from ...reports.log.control_observations import ControlObservation, ObservedBehaviour
 from ...suites.check import CHECKS, Bench, Check, Measurement, Outcome
-from ..guard import EditResult, GuardedEditor, Proposal
+from ..edit_result import EditResult, Proposal
+from ..guard import GuardedEditor
 from ..policy import Policy
 from ..setup import check_limits
 

@@ -14,9 +14,9 @@ from pydantic import JsonValue
 from ...probes.errors import InputError
 from ...probes.requests.loader import LoadedRequests
 from ...probes.requests.request import EditRequest
-from ...reports.log.file import Log, log_so_far
+from ...reports.log.file import Log, read_unfinished_log
 from ...reports.log.schema import Header
-from ...reports.text import printable, some
+from ...reports.text import join_parts, printable
 
 __all__ = ["check_resumed_run", "check_resumable"]
 
@@ -40,7 +40,7 @@ def check_resumable(path: Path, loaded: LoadedRequests, **known: JsonValue) -> N
 
     That takes no time, and `check_resumed_run` asks for all the rest when the model is ready.
     """
-    begun = log_so_far(path)
+    begun = read_unfinished_log(path)
     if begun is not None:
         known |= {"source_sha256": loaded.sha256, "requests": len(loaded.requests)}
         _same_run({name: value for name, value in _compared(begun.header).items() if name in known}, known, path)
@@ -50,7 +50,7 @@ def _same_run(begun: Mapping[str, JsonValue], now: Mapping[str, JsonValue], path
     different = [_NAMES.get(name.partition(" ")[0], name) for name in _differences(begun, now)]
     if different:
         raise InputError(
-            f"The log {str(path)!r} was begun with another {some(different)}, and one log holds one run; choose another --out, "
+            f"The log {str(path)!r} was begun with another {join_parts(different)}, and one log holds one run; choose another --out, "
             "or add --overwrite instead of --resume."
         )
 

@@ -36,7 +36,7 @@ from ...reports.log.header import (
 from ...reports.log.prompt_outcomes import PromptOutcome, PromptResult, PromptRole
 from ...reports.log.types import Point
 from ...suites.check import CHECKS, Measurement, Outcome, PromptAnswer
-from ..guard import Assessment, EditResult, Proposal
+from ..edit_result import Assessment, EditResult, Proposal
 from ..policy import Action
 from ..setup import Setup
 

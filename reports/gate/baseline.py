@@ -213,7 +213,9 @@ def _malformed(name: str, error: ValidationError, writer: object) -> BaselineErr
     missing, unknown = (_fields(faults, kind) for kind in ("missing", "extra_forbidden"))
     if missing or unknown:
         differs = " and ".join(
-            f"{what} {quote_names(fields)}" for what, fields in (("lacks", missing), ("has the unknown", unknown)) if fields
+            f"{what} {quote_names(fields)}"
+            for what, fields in (("lacks", missing), ("has the unknown", unknown))
+            if fields
         )
         by = f" by editguard {printable(writer)}" if isinstance(writer, str) else ""
         return BaselineError(

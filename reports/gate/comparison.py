@@ -8,7 +8,7 @@ percentage points; perplexity ratios are compared by their geometric mean, relat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import Field
@@ -114,7 +114,9 @@ def compare(before: Baseline, after: Baseline, names: tuple[str, str]) -> Compar
     return Comparison(
         before=_side(before, names[0]),
         after=_side(after, names[1]),
-        metrics=[change for name, spec in specs.items() if (change := compare_metric(name, pairs, spec=spec)) is not None],
+        metrics=[
+            change for name, spec in specs.items() if (change := compare_metric(name, pairs, spec=spec)) is not None
+        ],
         edits=[met for pair in pairs if (met := _edit_change(pair)) is not None],
         paired=len(pairs),
         missing=sorted(set(old) - set(new)),

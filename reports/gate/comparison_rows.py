@@ -13,7 +13,17 @@ from .decision import regressed
 from .metrics import MetricKind
 from .result import Gate, LapsedOverride, Override
 
-__all__ = ["COLUMNS", "ComparisonRow", "compare_markdown", "gate_markdown", "describe_gate", "describe_lapsed_override", "comparison_rows", "describe_override", "describe_pairing"]
+__all__ = [
+    "COLUMNS",
+    "ComparisonRow",
+    "compare_markdown",
+    "gate_markdown",
+    "describe_gate",
+    "describe_lapsed_override",
+    "comparison_rows",
+    "describe_override",
+    "describe_pairing",
+]
 
 COLUMNS = ("metric", "before", "now", "difference", "90 % interval", "edits", "allowed", "")
 

@@ -90,7 +90,9 @@ def _counts(baseline: Baseline, audit: Baseline, found: Comparison) -> Iterator[
         (ReasonCode.CHANGED_EDITS, found.changed_requests, "{} asking for something else than in the baseline"),
     ):
         if ids:
-            text = f"{count_noun(len(ids), 'edit')} {said.format('is' if len(ids) == 1 else 'are')}: {quote_names(ids)}."
+            text = (
+                f"{count_noun(len(ids), 'edit')} {said.format('is' if len(ids) == 1 else 'are')}: {quote_names(ids)}."
+            )
             yield ClosingReason(reason=reason, message=text, edits=ids)
 
 
@@ -175,7 +177,9 @@ def _regressions(found: Comparison, limits: Mapping[str, float]) -> Iterator[Clo
         limit = limits.get(change.metric)
         if limit is not None and regressed(change, limit):
             text = _told(change, limit)
-            yield ClosingReason(reason=ReasonCode.REGRESSED, metric=change.metric, message=text, edits=change.worse_edits)
+            yield ClosingReason(
+                reason=ReasonCode.REGRESSED, metric=change.metric, message=text, edits=change.worse_edits
+            )
 
 
 def regressed(change: MetricChange, limit: float) -> bool:

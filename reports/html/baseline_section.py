@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..gate.comparison import EditChange
-from ..gate.comparison_rows import COLUMNS, ComparisonRow, describe_lapsed_override, comparison_rows, describe_override, describe_pairing
+from ..gate.comparison_rows import (
+    COLUMNS,
+    ComparisonRow,
+    comparison_rows,
+    describe_lapsed_override,
+    describe_override,
+    describe_pairing,
+)
 from ..gate.result import Gate, Override
 from ..text import count_noun
 from ..verdict.digest import Digest
@@ -29,9 +36,9 @@ class Since:
     gate: Gate | None
     overrides: tuple[str, ...]
     lapsed: tuple[str, ...]
-    describe_pairing: tuple[str, ...]
+    sets: tuple[str, ...]
     columns: tuple[str, ...]
-    comparison_rows: tuple[ComparisonRow, ...]
+    rows: tuple[ComparisonRow, ...]
     edits: tuple[EditChange, ...]
     more_edits: int
     slugs: Mapping[str, str]
@@ -51,13 +58,13 @@ def since(found: Digest, gate: Gate | None, overrides: Sequence[Override]) -> Si
         headline=said[-1] if gate is None else _headline(gate),
         gate=gate,
         overrides=said,
-        describe_pairing=() if compared is None else tuple(describe_pairing(compared, _MOST_EDITS))[1:],
+        sets=() if compared is None else tuple(describe_pairing(compared, _MOST_EDITS))[1:],
         lapsed=() if gate is None else tuple(map(describe_lapsed_override, gate.lapsed)),
         columns=COLUMNS,
-        comparison_rows=() if gate is None or compared is None else tuple(comparison_rows(compared, gate.allowed)),
+        rows=() if gate is None or compared is None else tuple(comparison_rows(compared, gate.allowed)),
         edits=edits[:_MOST_EDITS],
         more_edits=max(0, len(edits) - _MOST_EDITS),
-        slugs={story.record.id: story.slug for story in found.stories},
+        slugs={story.record.id: story.slug for story in found.edits},
     )
 
 

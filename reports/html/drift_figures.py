@@ -10,7 +10,7 @@ from ..numbers import format_number, format_ratio
 from ..text import count_noun
 from ..verdict.digest import Digest
 from ..verdict.edit_sequence import SequenceDrift, sequence_drift
-from ..verdict.edit_story import EditSummary
+from ..verdict.edit_summary import EditSummary
 from .plotting import Figure, figure_json, line, line_label, mark, spread, thin_note, trace, whole
 
 __all__ = ["drift_figures"]
@@ -45,7 +45,7 @@ def drift_figures(digest: Digest) -> list[Figure]:
 
 def _seen(digest: Digest, pick: Callable[[SequenceDrift], MeasurementRecord | None]) -> list[_Seen]:
     found = []
-    for story in digest.stories:
+    for story in digest.edits:
         record = story.record
         one = pick(sequence_drift(record)) if isinstance(record, EditRecord) else None
         if one is not None and one.value is not None:

@@ -10,11 +10,11 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ..log.schema import DENOMINATOR, Point
+from ..log.types import DENOMINATOR, Point
 from ..numbers import format_number, format_ratio
 from ..text import count_noun
 from ..verdict.digest import Digest
-from ..verdict.edit_story import EditDecision, EditSummary
+from ..verdict.edit_summary import EditDecision, EditSummary
 from .plotting import (
     Figure,
     Mark,
@@ -60,7 +60,7 @@ def _denominators(digest: Digest) -> Figure | None:
     bare = _bare_denominators(digest)
     if not bare:
         return None
-    groups = {decided: [one for one in bare if one.story.decided is decided] for decided in EditDecision}
+    groups = {decided: [one for one in bare if one.story.decision is decided] for decided in EditDecision}
     bounds = {one.threshold for one in bare}
     common = next(iter(bounds)) if len(bounds) == 1 else None
     each = [] if common else [_placed(one.story, one.threshold, "its threshold") for one in bare if one.threshold]
@@ -80,7 +80,7 @@ def _denominators(digest: Digest) -> Figure | None:
         "shapes": [line("y", common)] if common else [],
         "annotations": [line_label("y", common, f"threshold {format_number(common)}")] if common else [],
     }
-    missing = left_out(len(digest.stories) - len(bare), "no denominator")
+    missing = left_out(len(digest.edits) - len(bare), "no denominator")
     return Figure(
         name="denominators",
         title="How large would each update be? The denominators",
@@ -99,7 +99,7 @@ def _bare_denominators(digest: Digest) -> list[_Bare]:
     """Return |u . k_u| of each edit with the value under which its probe fires, both as seen on the axis."""
     known = {t.metric: t.value for t in digest.header.thresholds if t.probe == DENOMINATOR and t.value}
     found = []
-    for story in digest.stories:
+    for story in digest.edits:
         keys = story.record.keys
         if keys and keys.denominator:
             value, under, size = abs(keys.denominator), _prefixed_denominator(story), keys.predicted_relative_norm
@@ -126,7 +126,7 @@ def _denominator_caption(bare: Sequence[_Bare]) -> str:
     if not any(one.threshold for one in bare):
         return meaning
     low = [one.story for one in bare if one.threshold and one.value < one.threshold]
-    kept = sum(story.decided is EditDecision.ALLOWED for story in low)
+    kept = sum(story.decision is EditDecision.ALLOWED for story in low)
     were, lie = "was" if kept == 1 else "were", "lies" if len(low) == 1 else "lie"
     ending = f"{kept} of them {were} made as asked" if kept else "none of them was made as asked"
     if not low:
@@ -141,7 +141,7 @@ def _denominator_caption(bare: Sequence[_Bare]) -> str:
 
 
 def _keys(digest: Digest) -> Figure | None:
-    known = [(s, s.record.keys) for s in digest.stories if s.record.keys is not None]
+    known = [(s, s.record.keys) for s in digest.edits if s.record.keys is not None]
     subjects = [(s, k.subject_point) for s, k in known if k.subject_point is not None]
     if not subjects:
         return None
@@ -153,7 +153,7 @@ def _keys(digest: Digest) -> Figure | None:
         trace("their means", "mean", [_at(s, p, "mean under prefixes") for s, p in means], "cross-thin-open", size=7),
     ]
     for decided in EditDecision:
-        marks = [_at(s, p, "bare prompt") for s, p in subjects if s.decided is decided]
+        marks = [_at(s, p, "bare prompt") for s, p in subjects if s.decision is decided]
         traces.append(trace(f"bare, {decided.value}", decided.value, marks, _SYMBOLS[decided]))
     plain = {"showticklabels": False, "zeroline": False, "showgrid": False}
     layout = {
@@ -178,7 +178,7 @@ def _keys(digest: Digest) -> Figure | None:
 
 def _distances(digest: Digest) -> list[tuple[str, list[float]]]:
     groups: dict[str, list[float]] = {"subject is the first token": [], "subject is further on": []}
-    for story in digest.stories:
+    for story in digest.edits:
         keys = story.record.keys
         if keys is not None and keys.subject_point is not None and keys.mean_point is not None:
             name = "subject is the first token" if keys.first_token else "subject is further on"
@@ -198,12 +198,12 @@ class _Row(NamedTuple):
     role: str
     symbol: str
     size: int
-    stories: list[EditSummary]
+    edits: list[EditSummary]
 
 
 def _perplexity(digest: Digest) -> Figure | None:
-    rows = [row for row in _rows(digest) if row.stories]
-    ratios = [_known(story.ratio) for row in rows for story in row.stories]
+    rows = [row for row in _rows(digest) if row.edits]
+    ratios = [_known(story.ratio) for row in rows for story in row.edits]
     if not ratios:
         return None
     bounds = {"collapse": digest.summary.collapse_ratio} | (
@@ -211,7 +211,7 @@ def _perplexity(digest: Digest) -> Figure | None:
     )
     log = max(*ratios, *bounds.values()) / min(*ratios, *bounds.values()) > 10 and min(ratios) > 0
     traces = [
-        trace(row.label, row.role, list(_strip(row.stories, place)), row.symbol, row.size)
+        trace(row.label, row.role, list(_strip(row.edits, place)), row.symbol, row.size)
         for place, row in enumerate(rows)
     ]
     places = list(range(len(rows)))
@@ -237,7 +237,7 @@ def _perplexity(digest: Digest) -> Figure | None:
         ],
         "showlegend": False,
     }
-    made = [s for s in digest.stories if s.decided is not EditDecision.REFUSED]
+    made = [s for s in digest.edits if s.decision is not EditDecision.REFUSED]
     return Figure(
         name="perplexity",
         title="Perplexity after the edit",
@@ -246,12 +246,12 @@ def _perplexity(digest: Digest) -> Figure | None:
         + thin_note(traces),
         data=figure_json(traces, layout),
         columns=("Group", "Measured", "Smallest ratio", "Median", "Largest"),
-        rows=spread([(row.label, [_known(s.ratio) for s in row.stories]) for row in rows], format_ratio),
+        rows=spread([(row.label, [_known(s.ratio) for s in row.edits]) for row in rows], format_ratio),
     )
 
 
 def _rows(digest: Digest) -> list[_Row]:
-    edits = [s for s in digest.stories if s.ratio is not None]
+    edits = [s for s in digest.edits if s.ratio is not None]
     controls = [s for s in digest.controls if s.ratio is not None]
     return [
         _Row("edits within bound", "allowed", "circle", 7, [s for s in edits if not (s.collapsed or _over(digest, s))]),
@@ -292,7 +292,7 @@ def _strip(stories: Sequence[EditSummary], place: int) -> Iterable[Mark]:
 
 
 def _perplexity_caption(digest: Digest) -> str:
-    edits = [s.ratio for s in digest.stories if s.ratio is not None]
+    edits = [s.ratio for s in digest.edits if s.ratio is not None]
     collapse = [s.ratio for s in digest.controls if s.ratio is not None and _expect(s) == "collapse"]
     bound = digest.summary.collapse_ratio
     said = (

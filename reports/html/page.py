@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..numbers import format_counts, format_number, format_percent, format_ratio
-from ..text import reads_from_right, split_hidden, shorten, visible
-from .plotting import Figure
-from ..verdict.prompt_views import highlighted
+from ..text import reads_from_right, shorten, split_hidden, visible
 from ..text_differences import Part, differences
+from ..verdict.prompt_views import highlighted
+from .plotting import Figure
 
 if TYPE_CHECKING:
     from jinja2 import Environment

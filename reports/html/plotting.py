@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 from ..log.schema import ControlRecord
 from ..numbers import format_number
 from ..text import count_noun, reads_from_right, visible
-from ..verdict.edit_story import EditSummary
+from ..verdict.edit_summary import EditSummary
 
 __all__ = [
     "LONGEST_HOVER",

@@ -16,21 +16,22 @@ from typing import TYPE_CHECKING, Final
 
 from ..gate.result import Gate, Override
 from ..log.file import Log
-from ..log.schema import Condition, Header, MeasurementRecord, Rate
+from ..log.schema import Header, MeasurementRecord
+from ..log.types import Condition, Rate
 from ..numbers import format_number, format_ratio
 from ..text import count_noun, quote_names
 from ..verdict.digest import Digest, digest
 from ..verdict.edit_sequence import describe_sequence
-from ..verdict.edit_story import EditDecision, EditVerdict, EditSummary
+from ..verdict.edit_summary import EditDecision, EditSummary, EditVerdict
 from ..verdict.explanation import Ground, explain
+from ..verdict.prompt_views import condition_label, leak_rate, prompt_groups
 from ..verdict.rates import make_rate
 from ..verdict.reasons import ship_reasons
 from .baseline_section import since
 from .drift_figures import drift_figures
 from .figures import figures
-from .page import render_page
-from ..verdict.prompt_views import condition_label, leak_rate, prompt_groups
 from .number_ranges import shape, told_as_one
+from .page import render_page
 from .scales import gauges
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Group:
 
     kind: str
     reason: str
-    stories: tuple[EditSummary, ...]
+    edits: tuple[EditSummary, ...]
     advice: str = ""
 
 
@@ -102,18 +103,18 @@ def render_html(log: Log, gate: Gate | None = None, overrides: Sequence[Override
         },
         d=found,
         told=TOLD,
-        shown=SHOWN if len(found.stories) > TOLD else len(found.stories),
+        shown=SHOWN if len(found.edits) > TOLD else len(found.edits),
         pack=PACK,
         s=found.summary,
         h=found.header,
         sound=soundness(found),
-        not_asked=not_asked(found.stories),
-        quote_names=quote_names,
+        not_asked=not_asked(found.edits),
+        named=quote_names,
         sequence=found.summary.sequence and describe_sequence(found.summary.sequence, found.summary.edits),
-        groups=groups(found.stories, log.header),
-        shippable=[story for story in found.stories if story.result is EditVerdict.PASSED] if found.summary.may_ship else [],
+        groups=groups(found.edits, log.header),
+        shippable=[story for story in found.edits if story.result is EditVerdict.PASSED] if found.summary.may_ship else [],
         # The ids that may ship stand in this sentence too; on the page they are links.
-        linked=list(ship_reasons(found.stories, found.summary.may_ship)),
+        linked=list(ship_reasons(found.edits, found.summary.may_ship)),
         since=since(found, gate, overrides),
     )
 
@@ -139,7 +140,7 @@ def packed(parts: Sequence[str]) -> Markup:
 def soundness(found: Digest) -> Answer:
     """Answer whether an edit collapsed the model, as far as it was measured and a control proves that it would be seen."""
     summary = found.summary
-    made = [story for story in found.stories if story.decided is not EditDecision.REFUSED]
+    made = [story for story in found.edits if story.decision is not EditDecision.REFUSED]
     unknown = sum(story.ratio is None and not story.collapsed for story in made)
     bound = format_number(summary.collapse_ratio)
     lost = ", or not finite" if summary.perplexity_not_finite else ""
@@ -174,7 +175,7 @@ def groups(stories: Sequence[EditSummary], header: Header) -> list[Group]:
     """Gather what failed, was refused or was rewritten by its reason, whatever the numbers in it; the gravest first."""
     found: dict[tuple[str, Ground | tuple[str, ...], str], list[tuple[str, EditSummary]]] = {}
     for story in stories:
-        kind = EditVerdict.FAILED.value if story.result is EditVerdict.FAILED else story.decided.value
+        kind = EditVerdict.FAILED.value if story.result is EditVerdict.FAILED else story.decision.value
         if kind == EditDecision.ALLOWED.value:
             continue
         explanation = explain(story, header)
@@ -190,7 +191,7 @@ def groups(stories: Sequence[EditSummary], header: Header) -> list[Group]:
         Group(kind, _told(alike, [why for why, _ in members]), tuple(story for _, story in members), advice)
         for (kind, alike, advice), members in found.items()
     ]
-    return sorted(gathered, key=lambda group: (order.index(group.kind), -len(group.stories)))
+    return sorted(gathered, key=lambda group: (order.index(group.kind), -len(group.edits)))
 
 
 def _told(alike: Ground | tuple[str, ...], whys: Sequence[str]) -> str:

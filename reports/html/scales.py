@@ -11,7 +11,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from ..log.schema import DENOMINATOR, ControlRecord, EditRecord, Keys, Threshold
+from ..log.header import ThresholdRecord
+from ..log.schema import ControlRecord, EditRecord, Keys
+from ..log.types import DENOMINATOR
 from ..numbers import format_number
 
 __all__ = ["Gauge", "Spot", "gauges"]
@@ -59,7 +61,7 @@ class _Seen(NamedTuple):
     too_high: bool
 
 
-def gauges(record: EditRecord | ControlRecord, thresholds: Sequence[Threshold]) -> list[Gauge]:
+def gauges(record: EditRecord | ControlRecord, thresholds: Sequence[ThresholdRecord]) -> list[Gauge]:
     """Return the scales that `record` has figures for; what was not measured, or has no place on a scale, has none."""
     if record.keys is None:
         return []
@@ -69,7 +71,7 @@ def gauges(record: EditRecord | ControlRecord, thresholds: Sequence[Threshold]) 
     return [*(_logarithmic(seen) for seen in found if seen), *_cosines(record.keys, known)]
 
 
-_Known = dict[tuple[str, str], Threshold]
+_Known = dict[tuple[str, str], ThresholdRecord]
 
 
 def _size(keys: Keys, made: float | None, known: _Known) -> _Seen | None:
@@ -106,7 +108,7 @@ def _cosines(keys: Keys, known: _Known) -> Iterator[Gauge]:
         yield _gauge(seen, lambda value: min(100.0, max(0.0, 50 * (value + 1))), ("−1", "1"))
 
 
-def _ordinary(rule: Threshold | None) -> tuple[float, float] | None:
+def _ordinary(rule: ThresholdRecord | None) -> tuple[float, float] | None:
     if rule is None or not set(_ORDINARY) <= set(rule.quantiles):
         return None
     low, high = (rule.quantiles[name] for name in _ORDINARY)

@@ -26,7 +26,8 @@ from pydantic import ValidationError
 from ..errors import DuplicateRecord, LogError, NotFiniteRecord, OutputError
 from ..text import count_noun, printable
 from .bounded_read import LARGEST_LOG, bounded_bytes
-from .schema import RECORD, SCHEMA_VERSION, ControlRecord, EditRecord, Footer, Header
+from .schema import RECORD, ControlRecord, EditRecord, Footer, Header
+from .types import SCHEMA_VERSION
 
 __all__ = [
     "Log",

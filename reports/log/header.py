@@ -11,7 +11,16 @@ from pydantic import Field
 
 from .types import Count, Model
 
-__all__ = ["BaselineValue", "CardRecord", "DeclaredMetric", "ModelInfo", "PrefixRecord", "SkippedRequest", "Statistics", "ThresholdRecord"]
+__all__ = [
+    "BaselineValue",
+    "CardRecord",
+    "DeclaredMetric",
+    "ModelInfo",
+    "PrefixRecord",
+    "SkippedRequest",
+    "Statistics",
+    "ThresholdRecord",
+]
 
 
 class ModelInfo(Model):

@@ -18,20 +18,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, TypeAdapter, field_validator, model_validator
 
-from .prompt_outcomes import PromptOutcome, PromptResult, PromptRole
 from .control_observations import ControlObservation
 from .header import BaselineValue, CardRecord, ModelInfo, PrefixRecord, SkippedRequest, Statistics, ThresholdRecord
+from .prompt_outcomes import PromptOutcome
 from .types import (
-    DENOMINATOR,
-    PERPLEXITY,
-    PERPLEXITY_RATIO,
     SCHEMA_VERSION,
     Condition,
     Count,
-    HeadlineCheck,
     Model,
     Point,
-    Protocol,
     Rate,
     Scalar,
     check_counts,
@@ -39,11 +34,6 @@ from .types import (
 )
 
 __all__ = [
-    "DENOMINATOR",
-    "SCHEMA_VERSION",
-    "BaselineValue",
-    "CardRecord",
-    "Condition",
     "ControlRecord",
     "DecisionRecord",
     "EditBody",
@@ -52,24 +42,10 @@ __all__ = [
     "Footer",
     "Generation",
     "Header",
-    "HeadlineCheck",
     "Keys",
     "MeasurementRecord",
-    "ModelInfo",
-    "PERPLEXITY",
-    "PERPLEXITY_RATIO",
-    "Point",
-    "Prefix",
-    "PromptOutcome",
-    "PromptResult",
-    "PromptRole",
-    "Protocol",
-    "Rate",
-    "Record",
     "RECORD",
-    "SkippedRequest",
-    "Statistics",
-    "Threshold",
+    "Record",
     "Update",
     "Weights",
 ]

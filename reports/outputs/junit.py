@@ -23,7 +23,7 @@ from ..log.file import Log
 from ..text import shorten, visible
 from ..verdict.digest import Digest, digest
 from ..verdict.edit_sequence import describe_sequence
-from ..verdict.edit_story import EditDecision, EditSummary
+from ..verdict.edit_summary import EditDecision, EditSummary
 from ..verdict.explanation import Explanation, explain
 from ..verdict.reasons import control_fault
 
@@ -102,7 +102,7 @@ def _properties(found: Digest) -> dict[str, str]:
 def _edits(found: Digest) -> Iterator[_Case]:
     source = _part(PurePath(found.header.source).name)
     allowed = found.header.policy.get("allow_refused") is True
-    for story in found.stories:
+    for story in found.edits:
         group = _part(story.record.group) or "edits"
         end = _edit_end(story, explain(story, found.header), allowed)
         yield _Case(f"{source}.{group}", story.record.id, story.record.seconds, end)
@@ -110,7 +110,7 @@ def _edits(found: Digest) -> Iterator[_Case]:
 
 def _edit_end(story: EditSummary, explanation: Explanation | None, refused_is_allowed: bool) -> _End | None:
     record = story.record
-    if explanation is None or not (story.faults or story.decided is EditDecision.REFUSED):
+    if explanation is None or not (story.faults or story.decision is EditDecision.REFUSED):
         return None
     details = _details(story, explanation)
     if record.outcome == "errored":
@@ -128,7 +128,7 @@ def _details(story: EditSummary, explanation: Explanation) -> str:
         f"prompt: {record.prompt}",
         f"subject: {record.subject}",
         f"new target: {record.target_new}",
-        f"decision: {story.decided.value}" + (f", by {record.decision.editor}" if record.decision.editor else ""),
+        f"decision: {story.decision.value}" + (f", by {record.decision.editor}" if record.decision.editor else ""),
         *(f"reason: {reason}" for reason in record.decision.reasons),
         *(f"{one.probe}: {one.message}" for one in record.findings if one.level != "ok"),
         *(f"fault: {fault}" for fault in story.faults),

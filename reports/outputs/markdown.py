@@ -11,16 +11,17 @@ from collections.abc import Iterator, Sequence
 from ..gate.comparison_rows import describe_gate, describe_lapsed_override, describe_override
 from ..gate.result import Gate, Override
 from ..log.file import Log
-from ..log.schema import ControlRecord, Header, Rate
+from ..log.schema import ControlRecord, Header
+from ..log.types import Rate
+from ..markdown_escaping import escaped, grid
 from ..numbers import format_percent, format_ratio
 from ..text import count_noun, shorten
 from ..verdict.digest import Digest, digest
 from ..verdict.edit_sequence import describe_sequence
-from ..verdict.edit_story import EditDecision, EditVerdict, EditSummary
+from ..verdict.edit_summary import EditDecision, EditSummary, EditVerdict
 from ..verdict.explanation import explain
 from ..verdict.reasons import control_fault, not_controlled
 from ..verdict.summary import Summary
-from ..markdown_escaping import escaped, grid
 
 __all__ = ["MOST_ROWS", "render_markdown"]
 
@@ -63,7 +64,7 @@ def _lines(found: Digest, gate: Gate | None, overrides: Sequence[Override]) -> I
         yield ""
         yield f"{count_noun(summary.skipped_invalid, 'wrong record was', 'wrong records were')} left out."
     yield from _leaks(summary)
-    yield from _edits(found.stories, found.header)
+    yield from _edits(found.edits, found.header)
     yield from _rates(summary.counts, summary.efficacy_by_family)
     yield from _controls(found.controls)
     yield from _provenance(found)
@@ -82,7 +83,9 @@ def _since(gate: Gate | None, overrides: Sequence[Override]) -> Iterator[str]:
 def _edits(stories: Sequence[EditSummary], header: Header) -> Iterator[str]:
     failed = [story for story in stories if story.result is EditVerdict.FAILED]
     refused = [story for story in stories if story.result is EditVerdict.REFUSED]
-    rewritten = [story for story in stories if story.result is EditVerdict.PASSED and story.decided is EditDecision.REWRITTEN]
+    rewritten = [
+        story for story in stories if story.result is EditVerdict.PASSED and story.decision is EditDecision.REWRITTEN
+    ]
     yield from _table("Failed", failed, header)
     yield from _table("Refused", refused, header)
     yield from _table("Rewritten", rewritten, header)
@@ -168,7 +171,7 @@ def _sightings(controls: Sequence[ControlRecord]) -> Iterator[str]:
 def _rest(count: int, what: str) -> Iterator[str]:
     if count > MOST_ROWS:
         yield ""
-        yield f"{counted(count - MOST_ROWS, f'more {what} is', f'more {what}s are')} in the report."
+        yield f"{count_noun(count - MOST_ROWS, f'more {what} is', f'more {what}s are')} in the report."
 
 
 def _provenance(found: Digest) -> Iterator[str]:

@@ -15,7 +15,7 @@ from ..log.file import Log
 from ..log.schema import EditBody
 from ..reproduction.tables import encodable
 from ..verdict.digest import digest
-from ..verdict.edit_story import EditSummary
+from ..verdict.edit_summary import EditSummary
 
 __all__ = ["EDITS", "MEASUREMENTS", "edits_table", "measurements_table"]
 
@@ -41,14 +41,14 @@ MEASUREMENTS: Final[Mapping[str, str]] = {
 
 def edits_table(log: Log) -> bytes:
     """Return one row an edit, with the columns of `EDITS`, as Parquet."""
-    return _parquet(EDITS, [_edit(story) for story in digest(log).stories])
+    return _parquet(EDITS, [_edit(story) for story in digest(log).edits])
 
 
 def measurements_table(log: Log) -> bytes:
     """Return one row a measurement of an edit, with the columns of `MEASUREMENTS`, as Parquet."""
     rows = [
-        {**_head(story.record), "decision": story.decided.value, **one.model_dump()}
-        for story in digest(log).stories
+        {**_head(story.record), "decision": story.decision.value, **one.model_dump()}
+        for story in digest(log).edits
         for one in story.record.measurements
     ]
     return _parquet(MEASUREMENTS, rows)
@@ -71,7 +71,7 @@ def _edit(story: EditSummary) -> dict[str, Any]:
         **made,
         "update_denominator": None if update is None else update.denominator,
         "editor": record.decision.editor if update is None else update.editor,
-        "decision": story.decided.value,
+        "decision": story.decision.value,
         "perplexity_ratio": story.ratio,
         "collapsed": None if story.ratio is None and not story.collapsed else story.collapsed,
         "result": story.result.value,

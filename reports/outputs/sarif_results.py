@@ -12,10 +12,11 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from ..log.schema import FindingRecord, HeadlineCheck, MeasurementRecord
+from ..log.schema import FindingRecord, MeasurementRecord
+from ..log.types import HeadlineCheck
 from ..numbers import format_number
 from ..verdict.digest import Digest
-from ..verdict.edit_story import EditDecision, EditSummary
+from ..verdict.edit_summary import EditDecision, EditSummary
 from ..verdict.explanation import Explanation, explain
 from .sarif_rules import ERRORED, FAILED, NOT_RESTORED, REFUSED, rule_id
 
@@ -35,7 +36,7 @@ class _Result(NamedTuple):
 def results(found: Digest, places: Mapping[str, int]) -> Iterator[dict[str, Any]]:
     """Yield the results of all edits, in order; `places` gives each rule's index in the driver."""
     allowed = found.header.policy.get("allow_refused") is True
-    for story in found.stories:
+    for story in found.edits:
         explanation = explain(story, found.header)
         for one in _of(story, allowed):
             yield _plain(one, story, explanation, found.header.source, places)
@@ -44,7 +45,7 @@ def results(found: Digest, places: Mapping[str, int]) -> Iterator[dict[str, Any]
 def _of(story: EditSummary, refused_is_allowed: bool) -> Iterator[_Result]:
     """Yield what there is to say of one edit; what no finding and no measurement says, a rule of the audit does."""
     record = story.record
-    refused = story.decided is EditDecision.REFUSED
+    refused = story.decision is EditDecision.REFUSED
     closes = bool(story.faults) or (refused and not refused_is_allowed)
     findings = [_finding(one, refused and closes, closes) for one in record.findings if one.level != "ok"]
     yield from findings
@@ -103,7 +104,7 @@ def _plain(
         # The second is the one that GitHub tells alerts apart by; it would take it from a line, and no line is known.
         "partialFingerprints": {"editAndRule/v1": fingerprint, "primaryLocationLineHash": f"{fingerprint[:16]}:1"},
         "properties": {
-            "edit": record.id, "group": record.group, "decision": story.decided.value, "outcome": record.outcome,
+            "edit": record.id, "group": record.group, "decision": story.decision.value, "outcome": record.outcome,
             **({} if explanation is None else {"why": explanation.why, "whatToDo": explanation.advice}),
             **one.figures,
         },

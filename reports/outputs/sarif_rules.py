@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..log.file import Log
-from ..log.schema import CardRecord
+from ..log.header import CardRecord
 from ..markdown_escaping import escaped
 
 __all__ = ["ERRORED", "FAILED", "NOT_RESTORED", "REFUSED", "rule_id", "rules"]

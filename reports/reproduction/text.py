@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..numbers import format_number
 from ..markdown_escaping import escaped, grid
+from ..numbers import format_number
 from ..text import count_noun
 from .schema import Cell, Experiment, Reproduction, Table, edited
 

@@ -19,20 +19,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from .prompt_views import FLIPS, LEAKS, OTHER_FACTS, judged_by_made_neighbours, prompt_rate
 from ..log.file import Log
-from ..log.schema import PERPLEXITY, Condition, EditRecord, Header, HeadlineCheck, Protocol, Rate
+from ..log.schema import EditRecord, Header
+from ..log.types import PERPLEXITY, Condition, HeadlineCheck, Protocol, Rate
 from .edit_sequence import tally_sequence
-from .edit_story import HEADLINE_PROTOCOL, EditDecision, EditSummary, collapse_bound, judges_leaks, summarise_edits
+from .edit_summary import HEADLINE_PROTOCOL, EditDecision, EditSummary, collapse_bound, judges_leaks, summarise_edits
 from .explanation import list_explanations
+from .prompt_views import FLIPS, LEAKS, OTHER_FACTS, judged_by_made_neighbours, prompt_rate
 from .rates import (
-    measured_conditions,
-    prefix_families,
     is_judged,
     mean_share,
     mean_value,
+    measured_conditions,
     perplexity_lost,
     pool_rate,
+    prefix_families,
     prefixed_rate,
     served_rate,
     unprefixed_rate,
@@ -66,7 +67,7 @@ class Digest:
 
     summary: Summary
     header: Header
-    stories: tuple[EditSummary, ...]
+    edits: tuple[EditSummary, ...]
     controls: tuple[EditSummary, ...]
     efficacy: tuple[FamilyRow, ...]
     seconds: float | None
@@ -86,7 +87,7 @@ def digest(log: Log) -> Digest:
     return Digest(
         summary=_summary(log, stories, controls, bound),
         header=log.header,
-        stories=stories,
+        edits=stories,
         controls=controls,
         efficacy=tuple(_efficacy_rows(log.edits)),
         seconds=log.footer.seconds if log.footer else None,
@@ -103,7 +104,7 @@ def _summary(log: Log, stories: Sequence[EditSummary], controls: Sequence[EditSu
         ExplainedEdit(id=story.record.id, result=story.result.value, why=one.why, advice=one.advice, leak=one.leak)
         for story, one in list_explanations(stories, log.header)
     ]
-    made = [s for s in stories if s.decided is not EditDecision.REFUSED]
+    made = [s for s in stories if s.decision is not EditDecision.REFUSED]
     ratios = [s.ratio for s in made if s.ratio is not None]
     counts = _counts(log.edits)
     model = log.header.model
@@ -116,9 +117,9 @@ def _summary(log: Log, stories: Sequence[EditSummary], controls: Sequence[EditSu
         model_fingerprint=model.fingerprint,
         layer=log.header.layer,
         edits=len(stories),
-        allowed=sum(s.decided is EditDecision.ALLOWED for s in stories),
-        rewritten=sum(s.decided is EditDecision.REWRITTEN for s in stories),
-        refused=sum(s.decided is EditDecision.REFUSED for s in stories),
+        allowed=sum(s.decision is EditDecision.ALLOWED for s in stories),
+        rewritten=sum(s.decision is EditDecision.REWRITTEN for s in stories),
+        refused=sum(s.decision is EditDecision.REFUSED for s in stories),
         failed=sum(bool(s.faults) for s in stories),
         collapsed=sum(s.collapsed for s in stories),
         skipped_invalid=len(log.header.skipped_invalid),
@@ -136,7 +137,7 @@ def _summary(log: Log, stories: Sequence[EditSummary], controls: Sequence[EditSu
         generalization=counts["generalization"].rate,
         locality=_locality(log.edits, counts["locality"]),
         counts=counts,
-        is_judged=_judged(log.edits),
+        judged=_judged(log.edits),
         controls=ControlTally(total=len(log.controls), ok=sum(c.ok for c in log.controls)),
         controls_ok=bool(log.controls) and not void,
         not_controlled=not_controlled(log.controls),

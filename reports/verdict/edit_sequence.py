@@ -15,7 +15,15 @@ from ..log.types import DRIFT, DRIFT_NORM, DRIFT_RATIO, Count, Model, Rate
 from ..numbers import format_number, format_ratio
 from ..text import count_noun, quote_names
 
-__all__ = ["SequenceDrift", "SequenceTally", "closes_sequence", "sequence_drift", "describe_sequence", "tally_sequence", "sequence_reasons"]
+__all__ = [
+    "SequenceDrift",
+    "SequenceTally",
+    "closes_sequence",
+    "sequence_drift",
+    "describe_sequence",
+    "tally_sequence",
+    "sequence_reasons",
+]
 
 
 class SequenceTally(Model):
@@ -33,7 +41,7 @@ class SequenceTally(Model):
 class SequenceDrift(NamedTuple):
     """What one edit of a sequence measured of the accumulated drift; None where it measured none."""
 
-    format_ratio: MeasurementRecord | None
+    ratio: MeasurementRecord | None
     norm: MeasurementRecord | None
 
 

@@ -11,13 +11,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from .prompt_views import FLIPS, LEAKS, OTHER_FACTS, OTHER_SUBJECTS, SAME_SUBJECT, condition_label, prompt_rate, worst_outcome
-from ..log.schema import ControlRecord, EditRecord, Header, HeadlineCheck, MeasurementRecord
-from ..log.types import DRIFT
+from ..log.prompt_outcomes import PromptOutcome, PromptResult, PromptRole
+from ..log.schema import ControlRecord, EditRecord, Header, MeasurementRecord
+from ..log.types import DRIFT, HeadlineCheck
 from ..numbers import format_number, format_percent
 from ..text import count_noun, shorten
-from .edit_story import LOCALITY_MISSING, NOT_RESTORED, EditDecision, EditVerdict, EditSummary, collapse_bound
-from ..log.prompt_outcomes import PromptOutcome, PromptResult, PromptRole
+from .edit_summary import LOCALITY_MISSING, NOT_RESTORED, EditDecision, EditSummary, EditVerdict, collapse_bound
+from .prompt_views import (
+    FLIPS,
+    LEAKS,
+    OTHER_FACTS,
+    OTHER_SUBJECTS,
+    SAME_SUBJECT,
+    condition_label,
+    prompt_rate,
+    worst_outcome,
+)
 from .rates import perplexity_lost
 
 __all__ = ["Explanation", "Ground", "explain", "list_explanations", "quote_text"]
@@ -79,10 +88,10 @@ def explain(story: EditSummary, header: Header) -> Explanation | None:
         others = {one.check for one in faults if one.check} - {gravest.check}
         ending = f"; {count_noun(len(others), 'other check')} failed" if others else ""
         return Explanation(gravest.ground, f"{gravest.why}{ending}.", _advice(gravest, record, header), leak)
-    if story.decided is EditDecision.REFUSED:
+    if story.decision is EditDecision.REFUSED:
         return Explanation(Ground.REFUSED, f"It was refused: {_reason(record)}.", _advice_refused(record), leak)
     allowed = f"It leaks as far as the policy allows: {leak}." if leak else ""
-    if story.decided is EditDecision.REWRITTEN:
+    if story.decision is EditDecision.REWRITTEN:
         rewritten = f"It was rewritten: {_reason(record)}. {_served(record)}"
         return Explanation(Ground.REWRITTEN, " ".join(filter(None, (rewritten, allowed))), "", leak)
     return Explanation(Ground.ALLOWED_LEAK, allowed, "", leak) if leak else None

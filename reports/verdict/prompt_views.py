@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ..log.schema import Condition, EditBody, HeadlineCheck, Rate
-from ..text import count_noun
 from ..log.prompt_outcomes import PromptOutcome, PromptResult, PromptRole
-from .rates import make_rate
+from ..log.schema import EditBody
+from ..log.types import Condition, HeadlineCheck, Rate
+from ..text import count_noun
 from ..text_differences import Part
+from .rates import make_rate
 
 __all__ = [
     "EVERYWHERE",

@@ -8,8 +8,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 
-from ..log.schema import PERPLEXITY_RATIO, Condition, EditBody, HeadlineCheck, MeasurementRecord, Protocol, Rate
-from ..log.types import DRIFT, DRIFT_RATIO
+from ..log.schema import EditBody, MeasurementRecord
+from ..log.types import DRIFT, DRIFT_RATIO, PERPLEXITY_RATIO, Condition, HeadlineCheck, Protocol, Rate
 
 __all__ = [
     "measured_conditions",
@@ -37,7 +37,9 @@ def make_rate(passed: int, failed: int, not_judged: int) -> Rate:
     )
 
 
-def pool_rate(records: Iterable[EditBody], check: HeadlineCheck, protocol: Protocol | None, wanted: Sequence[str]) -> Rate:
+def pool_rate(
+    records: Iterable[EditBody], check: HeadlineCheck, protocol: Protocol | None, wanted: Sequence[str]
+) -> Rate:
     """Return the counts of `check` over all records, for one protocol (None: whatever it names) and some conditions."""
     found = [one for one in _measurements(records, check, protocol) if one.condition in wanted]
     return make_rate(sum(m.passed for m in found), sum(m.failed for m in found), sum(m.not_judged for m in found))
@@ -54,7 +56,9 @@ def prefixed_rate(records: Sequence[EditBody], check: HeadlineCheck, protocol: P
     rate = pool_rate(records, check, protocol, [Condition.PREFIXED.value])
     if rate.total:
         return rate
-    return pool_rate(records, check, protocol, [Condition.FAMILY.value + name for name in prefix_families(records, check)])
+    return pool_rate(
+        records, check, protocol, [Condition.FAMILY.value + name for name in prefix_families(records, check)]
+    )
 
 
 def served_rate(records: Sequence[EditBody], check: HeadlineCheck, protocol: Protocol | None) -> Rate:
@@ -79,7 +83,9 @@ def _pooled_under(condition: str) -> Condition | None:
 
 def prefix_families(records: Iterable[EditBody], check: HeadlineCheck) -> list[str]:
     """Return the prefix families that `check` was measured under, in order of appearance, without ``none``."""
-    names = (c.removeprefix(Condition.FAMILY.value) for c in measured_conditions(records, check) if c.startswith("family:"))
+    names = (
+        c.removeprefix(Condition.FAMILY.value) for c in measured_conditions(records, check) if c.startswith("family:")
+    )
     return [name for name in names if name != "none"]
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from .prompt_views import judged_by_made_neighbours
-from ..log.control_observations import ObservedBehaviour, ControlObservation
+from ..log.control_observations import ControlObservation, ObservedBehaviour
 from ..log.file import Log
 from ..log.schema import ControlRecord, EditRecord
 from ..text import count_noun, quote_names
 from .edit_sequence import sequence_reasons
-from .edit_story import EditDecision, EditVerdict, EditSummary
+from .edit_summary import EditDecision, EditSummary, EditVerdict
 from .explanation import explain
+from .prompt_views import judged_by_made_neighbours
 
 __all__ = ["control_fault", "fail_reasons", "incomplete_reasons", "may_ship", "not_controlled", "pass_reason", "ship_reasons",
            "void_reasons"]  # fmt: skip
@@ -22,7 +22,12 @@ _DID = {
     ObservedBehaviour.FIRES: "fired", ObservedBehaviour.SILENT: "was silent", ObservedBehaviour.ERRORS: "errored", ObservedBehaviour.FAILS: "failed", ObservedBehaviour.PASSES: "passed",
     ObservedBehaviour.JUDGES_NOTHING: "judged nothing",
 }  # fmt: skip
-_MUST = {ObservedBehaviour.FIRES: "must fire", ObservedBehaviour.SILENT: "must be silent", ObservedBehaviour.FAILS: "must fail", ObservedBehaviour.PASSES: "must pass"}
+_MUST = {
+    ObservedBehaviour.FIRES: "must fire",
+    ObservedBehaviour.SILENT: "must be silent",
+    ObservedBehaviour.FAILS: "must fail",
+    ObservedBehaviour.PASSES: "must pass",
+}
 
 
 def void_reasons(log: Log, controls: Sequence[EditSummary]) -> Iterator[str]:
@@ -90,7 +95,7 @@ def fail_reasons(log: Log, stories: Sequence[EditSummary]) -> Iterator[str]:
         yield f"Edit {other[0].record.id!r} failed. {explanation.why if explanation else ''}"
     elif other:
         yield f"{len(other)} edits failed: {_ids(other)}."
-    refused = [s for s in stories if s.decided is EditDecision.REFUSED]
+    refused = [s for s in stories if s.decision is EditDecision.REFUSED]
     if refused and log.header.policy.get("allow_refused") is not True:
         yield (
             f"{count_noun(len(refused), 'edit was', 'edits were')} refused ({_ids(refused)}), and the policy does not "
@@ -135,7 +140,7 @@ def ship_reasons(stories: Sequence[EditSummary], shippable: Sequence[str]) -> It
 
 def pass_reason(log: Log, stories: Sequence[EditSummary]) -> str:
     """Return what a pass rests on, in one sentence."""
-    ratios = [s.ratio for s in stories if s.decided is not EditDecision.REFUSED and s.ratio is not None]
+    ratios = [s.ratio for s in stories if s.decision is not EditDecision.REFUSED and s.ratio is not None]
     worst = f"worst perplexity ratio {max(ratios):.4g}" if ratios else "no edit was applied"
     proof = (
         f"{'the control' if len(log.controls) == 1 else f'all {len(log.controls)} controls'} showed what was expected"

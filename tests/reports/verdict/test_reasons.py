@@ -22,7 +22,9 @@ from ...helpers import synthetic_logs as synthetic
 from ...helpers.html_pages import Page
 
 
-def sighting(kind: str, name: str, expected: ObservedBehaviour, seen: ObservedBehaviour, *, ok: bool | None, why: str = "") -> ControlObservation:
+def sighting(
+    kind: str, name: str, expected: ObservedBehaviour, seen: ObservedBehaviour, *, ok: bool | None, why: str = ""
+) -> ControlObservation:
     return ControlObservation.model_validate(
         {"kind": kind, "name": name, "expected": expected, "seen": seen, "by_edit": ok is True, "by_evidence": False,
          "ok": ok, "why": why}
@@ -77,7 +79,9 @@ def faulty(log: Log, *, collapse: bool, ok: bool = False, missed: bool = False, 
     """Return why a control proves nothing that showed, or did not show, a collapse."""
     rng = random.Random(3)
     record = synthetic.control("again", rng, collapse=collapse, ok=ok)
-    seen = [sighting("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.SILENT, ok=False)] if missed else []
+    seen = (
+        [sighting("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.SILENT, ok=False)] if missed else []
+    )
     record = record.model_copy(update={"ok": False, "sightings": seen, **changes})
     fault = control_fault(digest(replace(log, controls=(record,))).controls[0])
     assert fault is not None
@@ -140,7 +144,9 @@ def test_each_fail_is_said_and_nothing_else(log: Log) -> None:
 
 def test_a_pass_says_what_it_rests_on(log: Log) -> None:
     stories = digest(log).edits
-    ratios = [story.ratio for story in stories if story.decision is not EditDecision.REFUSED and story.ratio is not None]
+    ratios = [
+        story.ratio for story in stories if story.decision is not EditDecision.REFUSED and story.ratio is not None
+    ]
     one = replace(log, controls=log.controls[:1])
     assert pass_reason(log, stories) == (
         f"60 edits audited, none failed; worst perplexity ratio {max(ratios):.4g}; all 3 controls showed what was expected."
@@ -171,7 +177,14 @@ def test_controls_that_hold_and_logs_without_sightings_give_no_reason(log: Log) 
 
 
 def test_what_is_not_controlled_is_told_once_and_voids_nothing(log: Log) -> None:
-    foreign = sighting("probe", "foreign", ObservedBehaviour.FIRES, ObservedBehaviour.SILENT, ok=None, why="it brings no known-bad of its own")
+    foreign = sighting(
+        "probe",
+        "foreign",
+        ObservedBehaviour.FIRES,
+        ObservedBehaviour.SILENT,
+        ok=None,
+        why="it brings no known-bad of its own",
+    )
     told = with_sightings(with_sightings(log, 0, foreign), 1, foreign)
     assert not_controlled(told.controls) == ["probe foreign: it brings no known-bad of its own"]
     summary = summarise(told)
@@ -190,7 +203,10 @@ def test_the_page_tells_of_each_probe_and_check_what_was_seen(log: Log) -> None:
 
 def test_ok_is_never_said_of_what_was_not_seen(log: Log) -> None:
     for changes in ({"seen": ObservedBehaviour.SILENT}, {"by_edit": False}):
-        values = sighting("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.FIRES, ok=True).model_dump() | changes
+        values = (
+            sighting("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.FIRES, ok=True).model_dump()
+            | changes
+        )
         with pytest.raises(ValidationError, match="was expected and not seen"):
             ControlObservation.model_validate(values)
     missed = sighting("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.SILENT, ok=False)

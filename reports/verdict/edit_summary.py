@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .prompt_views import LEAKS
-from ..log.schema import ControlRecord, EditRecord, Header, HeadlineCheck, Protocol, Rate
+from ..log.schema import ControlRecord, EditRecord, Header
+from ..log.types import HeadlineCheck, Protocol, Rate
 from ..text import make_slugs
+from .prompt_views import LEAKS
 from .rates import perplexity_lost, perplexity_ratio, prefixed_rate, unprefixed_rate
 
 __all__ = ["DEFAULT_COLLAPSE_RATIO", "HEADLINE_PROTOCOL", "LOCALITY_MISSING", "NOT_RESTORED", "EditDecision", "EditVerdict", "EditSummary",
@@ -57,14 +58,14 @@ class EditSummary:
 
     record: EditRecord | ControlRecord
     slug: str
-    decided: EditDecision
+    decision: EditDecision
     result: EditVerdict
     ratio: float | None
     collapsed: bool
     faults: tuple[str, ...]
     own_faults: tuple[str, ...]
-    unprefixed_rate: Rate
-    prefixed_rate: Rate
+    unprefixed: Rate
+    prefixed: Rate
 
 
 def collapse_bound(header: Header) -> float:
@@ -97,14 +98,14 @@ def _story(record: EditRecord | ControlRecord, slug: str, bound: float, leaks_ju
     return EditSummary(
         record=record,
         slug=slug,
-        decided=_decided(record),
+        decision=_decided(record),
         result=_result(record, bool(faults)),
         ratio=ratio,
         collapsed=collapsed,
         faults=faults,
         own_faults=own,
-        unprefixed_rate=unprefixed_rate([record], HeadlineCheck.EFFICACY, HEADLINE_PROTOCOL),
-        prefixed_rate=prefixed_rate([record], HeadlineCheck.EFFICACY, HEADLINE_PROTOCOL),
+        unprefixed=unprefixed_rate([record], HeadlineCheck.EFFICACY, HEADLINE_PROTOCOL),
+        prefixed=prefixed_rate([record], HeadlineCheck.EFFICACY, HEADLINE_PROTOCOL),
     )
 
 
