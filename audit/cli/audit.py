@@ -8,10 +8,30 @@ from typing import Annotated
 import typer
 
 from .gate import STORE, Baselines, SaveBaseline, check_baseline_name, save_passed_audit
-from .options import EditOptions, Edits, Json, ModelOptions, Panel, given_arguments, takes_records
+from .options import EditOptions, Edits, Json, ModelOptions, Overwrite, Panel, given_arguments, takes_records
 from .progress import show_progress
 
 __all__ = ["audit"]
+
+InSequence = Annotated[
+    bool,
+    typer.Option(
+        "--in-sequence",
+        help="Keep each sound edit in the model while the next ones are made, until the model has drifted too far.",
+        rich_help_panel=Panel.EDITS,
+    ),
+]
+OutFolder = Annotated[
+    Path, typer.Option(help="Folder for the log, the report and all other files.", rich_help_panel=Panel.OUTPUT)
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Continue an audit that was stopped in this folder; begin one if there is none.",
+        rich_help_panel=Panel.OUTPUT,
+    ),
+]
 
 
 @takes_records()
@@ -20,31 +40,10 @@ def audit(
     model_options: ModelOptions,
     edit_options: EditOptions,
     edits: Edits = "builtin",
-    in_sequence: Annotated[
-        bool,
-        typer.Option(
-            "--in-sequence",
-            help="Keep each sound edit in the model while the next ones are made, until the model has drifted too far.",
-            rich_help_panel=Panel.EDITS,
-        ),
-    ] = False,
-    out: Annotated[
-        Path, typer.Option(help="Folder for the log, the report and all other files.", rich_help_panel=Panel.OUTPUT)
-    ] = Path("editguard-audit"),
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite", help="Replace the audit that the folder already holds.", rich_help_panel=Panel.OUTPUT
-        ),
-    ] = False,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Continue an audit that was stopped in this folder; begin one if there is none.",
-            rich_help_panel=Panel.OUTPUT,
-        ),
-    ] = False,
+    in_sequence: InSequence = False,
+    out: OutFolder = Path("editguard-audit"),
+    overwrite: Overwrite = False,
+    resume: Resume = False,
     save_baseline: SaveBaseline = None,
     baselines: Baselines = STORE,
     as_json: Json = False,

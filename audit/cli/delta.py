@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...reports.text import count_noun, visible
-from .options import EditOptions, Edits, Json, ModelOptions, Panel, takes_records
+from .options import EditOptions, Edits, Json, ModelOptions, Overwrite, Panel, takes_records
 from .progress import show_progress
 
 if TYPE_CHECKING:
     from ..delta.manifest import EditProvenance, ExportedEdit
 
 __all__ = ["apply", "export"]
+
+Only = Annotated[
+    list[str] | None,
+    typer.Option(help="Id of an edit to take. Repeat it for more. Default: all.", rich_help_panel=Panel.EDITS),
+]
 
 _AUDITED = {
     "no": "no, nothing stands behind this model; see 'editguard diff'",
@@ -34,10 +39,7 @@ def export(
         Path,
         typer.Option(help="Folder for the delta files and editguard-export.json.", rich_help_panel=Panel.OUTPUT),
     ],
-    only: Annotated[
-        list[str] | None,
-        typer.Option(help="Id of an edit to export. Repeat it for more. Default: all.", rich_help_panel=Panel.EDITS),
-    ] = None,
+    only: Only = None,
     log: Annotated[
         Path | None,
         typer.Option(
@@ -45,12 +47,7 @@ def export(
             rich_help_panel=Panel.CHECKS,
         ),
     ] = None,
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite", help="Replace an export that the folder already holds.", rich_help_panel=Panel.OUTPUT
-        ),
-    ] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Make edits under the guard and write only the changes, one delta file for each edit.
@@ -103,10 +100,7 @@ def apply(
     model_options: ModelOptions,
     deltas: Annotated[list[Path], typer.Argument(help="Delta files, or folders that 'editguard export' wrote.")],
     out: Annotated[Path, typer.Option(help="Folder for the edited model.", rich_help_panel=Panel.OUTPUT)],
-    only: Annotated[
-        list[str] | None,
-        typer.Option(help="Id of an edit to apply. Repeat it for more. Default: all.", rich_help_panel=Panel.EDITS),
-    ] = None,
+    only: Only = None,
     unaudited: Annotated[
         bool,
         typer.Option(
@@ -123,12 +117,7 @@ def apply(
             rich_help_panel=Panel.CHECKS,
         ),
     ] = False,
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite", help="Replace an edited model that the folder holds.", rich_help_panel=Panel.OUTPUT
-        ),
-    ] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Apply delta files to the model that they were made on, and save the edited model as a folder.

@@ -12,10 +12,10 @@ import typer
 from .console import output, print_indented
 from .options import Json, takes_records
 
-__all__ = ["KINDS", "Kind", "ListedName", "list_names"]
+__all__ = ["KINDS", "ListKind", "ListedName", "list_names"]
 
 
-class Kind(StrEnum):
+class ListKind(StrEnum):
     """What can be listed."""
 
     PROBES = "probes"
@@ -73,19 +73,19 @@ def _layouts() -> Iterator[ListedName]:
         yield ListedName(layout.__module__.rpartition(".")[2].replace("_", "-"), layout.title)
 
 
-KINDS: Mapping[Kind, Callable[[], Iterator[ListedName]]] = {
-    Kind.PROBES: _probes,
-    Kind.CHECKS: _checks,
-    Kind.EDITORS: _editors,
-    Kind.METRICS: _metrics,
-    Kind.LAYOUTS: _layouts,
+KINDS: Mapping[ListKind, Callable[[], Iterator[ListedName]]] = {
+    ListKind.PROBES: _probes,
+    ListKind.CHECKS: _checks,
+    ListKind.EDITORS: _editors,
+    ListKind.METRICS: _metrics,
+    ListKind.LAYOUTS: _layouts,
 }
 """For each kind the function that yields its names, sorted."""
 
 
 @takes_records()
 def list_names(
-    kind: Annotated[Kind | None, typer.Argument(help="Which names to list. Default: all.")] = None,
+    kind: Annotated[ListKind | None, typer.Argument(help="Which names to list. Default: all.")] = None,
     as_json: Json = False,
 ) -> None:
     """List the probes, checks, editors, metrics and layouts that are installed, with one line about each.
@@ -94,7 +94,7 @@ def list_names(
 
     Example: editguard list probes
     """
-    listed = {name: list(KINDS[name]()) for name in ([kind] if kind else Kind)}
+    listed = {name: list(KINDS[name]()) for name in ([kind] if kind else ListKind)}
     if as_json:
         typer.echo(json.dumps({name.value: [entry._asdict() for entry in entries] for name, entries in listed.items()}))
         return

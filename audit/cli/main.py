@@ -24,10 +24,9 @@ from .delta import apply, export
 from .gate import app as baseline_app
 from .gate import compare, gate, override
 from .list import list_names
-from .probe import probe
+from .probe import probe, stats
 from .report import report
 from .research import diff, reproduce, trace
-from .stats import stats
 
 __all__ = ["app", "main"]
 

@@ -1,9 +1,10 @@
-"""The command ``probe``: what an audit would decide about each edit, before an update is computed."""
+"""Commands that measure a model before any edit: ``probe`` for requests, ``stats`` for the key statistics of a layer."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,9 +14,10 @@ from .progress import show_progress
 
 if TYPE_CHECKING:
     from ...probes.requests.request import EditRequest
-    from ..guard import Assessment, GuardedEditor
+    from ..edit_result import Assessment
+    from ..guard import GuardedEditor
 
-__all__ = ["probe"]
+__all__ = ["probe", "stats"]
 
 _BATCH = 64
 """Requests that are probed at once."""
@@ -90,3 +92,45 @@ def _assess(
 
     for start in range(0, len(requests), _BATCH):
         yield from assess_each(guard, requests[start : start + _BATCH], editor, screen=screen)
+
+
+_STATS_MODEL = ("model", "layer", "site", "device", "dtype", "allow_pickle", "seed", "corpus")
+
+
+@takes_records(model_options=_STATS_MODEL)
+def stats(
+    model_options: ModelOptions,
+    out: Annotated[Path, typer.Option(help="File to write; it ends in .safetensors.", rich_help_panel=Panel.OUTPUT)],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file if it exists.", rich_help_panel=Panel.OUTPUT)
+    ] = False,
+) -> None:
+    """Compute the key statistics C of one layer and save them with their provenance.
+
+    Example: editguard stats --model ./my-model --out c.safetensors
+    """
+    from ...probes.errors import StatisticsError
+    from ..run.file_names import writable
+
+    if out.suffix != ".safetensors" or out.is_dir():
+        raise StatisticsError(
+            f"The output {str(out)!r} must be a file that ends in .safetensors; choose another --out."
+        )
+    if out.exists() and not overwrite:
+        raise StatisticsError(f"The file {str(out)!r} exists already; choose another --out, or add --overwrite.")
+    writable(out.parent)
+    with show_progress(model_options.model) as progress:
+        from ...probes.keys.statistics import save_statistics
+        from ...probes.model.site import find_site
+        from ..setup import default_layer, load_or_compute_statistics
+
+        lm = model_options.load(progress)
+        layer = default_layer(lm, model_options.site) if model_options.layer is None else model_options.layer
+        site = find_site(lm.model, layer, model_options.site)
+        statistics = load_or_compute_statistics(lm, site, None, model_options.corpus, model_options.seed, progress)
+    save_statistics(statistics, out)
+    typer.echo(
+        f"{out}: C [{site.d_ff}, {site.d_ff}] of {site.path}, {statistics.provenance.tokens} tokens of "
+        f"{statistics.provenance.source}, condition number {statistics.condition_number:.3g} with a ridge of "
+        f"{statistics.ridge:g}"
+    )

@@ -16,9 +16,47 @@ from .progress import show_progress
 if TYPE_CHECKING:
     from ...probes.requests.request import EditRequest
     from ...reports.html.diff_page import DiffFile
+    from ...reports.html.trace_page import TraceFile
     from ...reports.reproduction.schema import Reproduction
 
 __all__ = ["diff", "print_diff", "reproduce", "trace"]
+
+Noise = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        help="Noise in the subject's embeddings, in standard deviations of all embeddings.",
+        rich_help_panel=Panel.CHECKS,
+    ),
+]
+Draws = Annotated[
+    int, typer.Option(min=1, max=64, help="Draws of that noise for each fact.", rich_help_panel=Panel.CHECKS)
+]
+Ordinary = Annotated[
+    int, typer.Option(min=4, help="Number of ordinary requests, drawn by the seed.", rich_help_panel=Panel.EDITS)
+]
+MostCases = Annotated[
+    int,
+    typer.Option(
+        min=4,
+        help="Largest number of first-token requests, and of other requests with a small denominator; drawn by the seed.",
+        rich_help_panel=Panel.EDITS,
+    ),
+]
+Encoder = Annotated[
+    str | None,
+    typer.Option(
+        help="Bidirectional encoder to compare with: a Hugging Face id or a folder. Default: the embedded one.",
+        rich_help_panel=Panel.MODEL,
+    ),
+]
+RunFolder = Annotated[
+    Path,
+    typer.Option(
+        help="Folder for page, tables and logs. A stopped run with the same settings is continued there.",
+        rich_help_panel=Panel.OUTPUT,
+    ),
+]
 
 
 @takes_records(model_options=("device", "dtype", "policy", "seed", "stats", "corpus"))
@@ -123,18 +161,8 @@ def trace(
     model_options: ModelOptions,
     edit_options: EditOptions,
     edits: Edits = "builtin",
-    noise: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            help="Noise in the subject's embeddings, in standard deviations of all embeddings.",
-            rich_help_panel=Panel.CHECKS,
-        ),
-    ] = 3.0,
-    draws: Annotated[
-        int,
-        typer.Option(min=1, max=64, help="Draws of that noise for each fact.", rich_help_panel=Panel.CHECKS),
-    ] = 10,
+    noise: Noise = 3.0,
+    draws: Draws = 10,
     out: Annotated[
         Path, typer.Option(help="Folder for trace.json and trace.html.", rich_help_panel=Panel.OUTPUT)
     ] = Path("editguard-trace"),
@@ -164,13 +192,13 @@ def trace(
                 progress=progress,
             )
     if as_json:
-        numbers = {
-            "suggested_layer": result.suggested_layer,
-            "traced": len(result.traces),
-            "skipped": len(result.skipped),
-        }
-        typer.echo(json.dumps(numbers))
-        return
+        counts = {"traced": len(result.traces), "skipped": len(result.skipped)}
+        typer.echo(json.dumps({"suggested_layer": result.suggested_layer, **counts}))
+    else:
+        _print_trace(result, out / PAGE)
+
+
+def _print_trace(result: TraceFile, page: Path) -> None:
     from ...reports.text import count_noun, visible
 
     typer.echo(
@@ -180,7 +208,7 @@ def trace(
     )
     for request in result.skipped:
         typer.echo(f"  skipped {visible(request.id)}: {visible(request.why)}")
-    typer.echo(f"  page: {out / PAGE}")
+    typer.echo(f"  page: {page}")
 
 
 @takes_records(
@@ -203,31 +231,10 @@ def reproduce(
     model_options: ModelOptions,
     edit_options: EditOptions,
     edits: Edits,
-    ordinary: Annotated[
-        int, typer.Option(min=4, help="Number of ordinary requests, drawn by the seed.", rich_help_panel=Panel.EDITS)
-    ] = 100,
-    most_cases: Annotated[
-        int,
-        typer.Option(
-            min=4,
-            help="Largest number of first-token requests, and of other requests with a small denominator; drawn by the seed.",
-            rich_help_panel=Panel.EDITS,
-        ),
-    ] = 100,
-    encoder: Annotated[
-        str | None,
-        typer.Option(
-            help="Bidirectional encoder to compare with: a Hugging Face id or a folder. Default: the embedded one.",
-            rich_help_panel=Panel.MODEL,
-        ),
-    ] = None,
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="Folder for page, tables and logs. A stopped run with the same settings is continued there.",
-            rich_help_panel=Panel.OUTPUT,
-        ),
-    ] = Path("editguard-reproduction"),
+    ordinary: Ordinary = 100,
+    most_cases: MostCases = 100,
+    encoder: Encoder = None,
+    out: RunFolder = Path("editguard-reproduction"),
     as_json: Json = False,
 ) -> None:
     """Run the experiments of "The Fall of ROME" on this model and these edits. Writes page, tables and logs.
