@@ -2,20 +2,23 @@
 
 ::
 
-    ReportError                    2   base of these
-    ├── LogError                   2   a log that cannot be read or may not be written: file, line, rule and way out
-    │   ├── DuplicateRecord        2   an id that is there twice, in a log or a baseline
-    │   └── NotFiniteRecord        2   NaN or infinity where a log or a baseline holds a number
-    ├── OutputError                2   a file that cannot be written: no room, no permission
-    ├── AllowanceError             2   how much worse a metric may be, said wrongly
-    └── BaselineError              2   a baseline or an override that is not there or cannot be read
-        └── BaselineRefused        1   an audit that is no sound reference
+    EditguardError                 3   of `probes.errors`, the one root
+    └── ReportError                2   base of these
+        ├── LogError               2   a log that cannot be read or may not be written: file, line, rule and way out
+        │   ├── DuplicateRecord    2   an id that stands twice in a log or a baseline
+        │   └── NotFiniteRecord    2   NaN or infinity where a log or a baseline holds a number
+        ├── OutputError            2   a file that cannot be written: no room, no permission
+        ├── AllowanceError         2   an allowance that names no metric or gives no usable amount
+        └── BaselineError          2   a baseline or an override that does not exist or cannot be read
+            └── BaselineRefused    1   an audit that is no sound reference
 
-This room imports nothing else of editguard's, so that a log can be read without the rest of the program; its errors
-carry an `exit_code` as all others do.
+`probes.errors` is the only module of another room that the reports import: it needs the standard library alone, so a log can
+be read without the rest of the program.
 """
 
 from __future__ import annotations
+
+from ..probes.errors import EditguardError
 
 __all__ = [
     "AllowanceError",
@@ -29,37 +32,37 @@ __all__ = [
 ]
 
 
-class ReportError(Exception):
-    """Base of what this room raises on purpose."""
+class ReportError(EditguardError):
+    """Base of every error that the reports raise on purpose."""
 
     exit_code = 2
 
 
 class LogError(ReportError):
-    """A log cannot be read, or may not be written to; the message names file, line, rule and way out."""
+    """A log cannot be read or may not be written. The message names file, line, rule and way out."""
 
 
 class DuplicateRecord(LogError):
-    """An id stands in a log or a baseline twice, so that it is not known which record counts."""
+    """An id stands twice in a log or a baseline, so nothing says which record counts."""
 
 
 class NotFiniteRecord(LogError):
-    """A log or a baseline holds NaN or infinity; whoever measures writes null where there is no number."""
+    """A log or a baseline holds NaN or infinity. A writer puts null where there is no number."""
 
 
 class OutputError(ReportError):
-    """A file cannot be written; the message names it, and the reason that the system gives."""
+    """A file cannot be written. The message names the file and the system's reason."""
 
 
 class AllowanceError(ReportError):
-    """An allowance names no metric, or gives no amount that it can be compared by."""
+    """An allowance names no metric, or its amount does not fit the metric."""
 
 
 class BaselineError(ReportError):
-    """A baseline or an override is not there, cannot be read, or has a name that it may not have."""
+    """A baseline or an override does not exist, cannot be read, or has a forbidden name."""
 
 
 class BaselineRefused(BaselineError):
-    """An audit is no sound reference, so it is not saved as a baseline."""
+    """An audit is no sound reference, so no baseline is saved."""
 
     exit_code = 1

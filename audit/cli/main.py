@@ -79,7 +79,6 @@ class _Terminated(BaseException):
 def main() -> None:
     """Run the command line; errors that editguard raises on purpose are one sentence on standard error."""
     from ...probes.errors import EditguardError
-    from ...reports.errors import ReportError
     from ...reports.text import visible
     from ..process import keep_freed_memory
 
@@ -89,7 +88,7 @@ def main() -> None:
             code = app(standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
-    except (EditguardError, ReportError) as error:
+    except EditguardError as error:
         # A message may repeat a name out of a foreign file.
         _end(visible(f"editguard: {error}"), error.exit_code)
     except _USAGE_ERROR as error:

@@ -118,12 +118,11 @@ class Evidence:
         if self._out is None:
             return
         from ...probes.errors import EditguardError
-        from ...reports.errors import ReportError
 
         try:
             if self._worth_a_log():
                 self._log = self._write(self._out, finished and not self._unread and not self._problems)
-        except (EditguardError, ReportError) as error:
+        except EditguardError as error:
             # What locks and makes the folder speaks of the command line's option.
             self._problems.append(str(error).replace(" --out", " --editguard-out"))
         except OSError as error:

@@ -10,7 +10,6 @@ import torch
 
 from ....probes.errors import EditguardError, EditRefused, InputError
 from ....probes.model.language_model import LanguageModel
-from ....reports.errors import ReportError
 from ....reports.reproduction.schema import Experiment
 from ...setup import Progress, Setup
 from .cases import FEW, Cases, Kind
@@ -94,7 +93,7 @@ def _survived(number: int, run: Callable[[], Experiment]) -> Experiment:
         return run()
     except (InputError, EditRefused) as error:
         return experiment(number, skipped=str(error))
-    except (ReportError, EditguardError, torch.AcceleratorError):
+    except (EditguardError, torch.AcceleratorError):
         raise
     except Exception as error:  # a fault of one experiment is no reason to lose the page of the others
         last = traceback.extract_tb(error.__traceback__)[-1]
