@@ -28,8 +28,20 @@ if TYPE_CHECKING:
 
 __all__ = ["SCREENED_FIGURES", "Margins", "bracket_evidence", "measure_margins", "require_screened_figures"]
 
-SCREENED_FIGURES = frozenset({"cosine", "keys.position", "predicted_relative_norm", "ratio", "sink_similarity"})
-"""Figures of `Evidence` that the screen moves by their margins, and those that few contexts give exactly."""
+SCREENED_FIGURES = frozenset(
+    {
+        # Moved by their margins.
+        "cosine",
+        "predicted_relative_norm",
+        "ratio",
+        # Exact under few contexts, since they need no context.
+        "keys.bare_key",
+        "keys.bare_value",
+        "keys.position",
+        "sink_similarity",
+    }
+)
+"""The figures of `Evidence` that the screen bounds."""
 
 _SAFETY_FACTOR = 2.0
 _SMALLEST_LOG_MARGIN = math.log(4.0)

@@ -12,14 +12,15 @@ from editguard.probes.errors import InputError, NotFinite
 from editguard.probes.evidence import Evidence, EvidenceMeter
 from editguard.probes.requests.request import EditRequest
 
+from ..helpers.foreign_probes import KeyNorm, NanThreshold, install_probe, key_norm
 from ..helpers.tiny_models import tiny_language_model, tiny_meter
 
 pytestmark = pytest.mark.tiny
 
 WORDS = (
-    "Paris", "Lyon", "Chicago", "Istanbul", "France", "Tokyo", "Osaka", "Rome", "Delhi", "Cairo", "Lima", "Oslo", "Bonn",
-    "Kyiv", "Riga", "Bern",
-)  # fmt: skip
+    *("Paris", "Lyon", "Chicago", "Istanbul", "France", "Tokyo", "Osaka", "Rome"),
+    *("Delhi", "Cairo", "Lima", "Oslo", "Bonn", "Kyiv", "Riga", "Bern"),
+)
 SAMPLE = tuple(EditRequest(f"o-{word}", word, f"The city of {word} is", "") for word in WORDS)
 
 
@@ -30,9 +31,10 @@ def meter() -> EvidenceMeter:
 
 @pytest.fixture(scope="module")
 def evidence(meter: EvidenceMeter) -> list[Evidence]:
-    found = meter.measure_all(SAMPLE)
-    assert all(isinstance(one, Evidence) for one in found)
-    return [one for one in found if isinstance(one, Evidence)]
+    measurements = meter.measure_all(SAMPLE)
+    evidence = [measurement for measurement in measurements if isinstance(measurement, Evidence)]
+    assert len(evidence) == len(measurements)
+    return evidence
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +46,11 @@ def quantile(values: list[float], share: float) -> float:
     return float(np.quantile(np.array(values), share))
 
 
-def test_the_thresholds_follow_their_rules(calibration: Calibration, evidence: list[Evidence]) -> None:
-    ratio = [seen.ratio for seen in evidence]
-    bound = [seen.predicted_relative_norm for seen in evidence]
-    cosine = [seen.cosine for seen in evidence]
-    sink = [seen.sink_similarity for seen in evidence]
+def test_calibrate_thresholds_follow_their_rules(calibration: Calibration, evidence: list[Evidence]) -> None:
+    ratio = [item.ratio for item in evidence]
+    bound = [item.predicted_relative_norm for item in evidence]
+    cosine = [item.cosine for item in evidence]
+    sink = [item.sink_similarity for item in evidence]
     low, middle = quantile(cosine, 0.01), quantile(cosine, 0.5)
     expected = {
         "denominator/ratio": quantile(ratio, 0.01) / 4,
@@ -59,32 +61,32 @@ def test_the_thresholds_follow_their_rules(calibration: Calibration, evidence: l
     assert {key: threshold.value for key, threshold in calibration.thresholds.items()} == pytest.approx(expected)
 
 
-def test_a_threshold_carries_the_sample_behind_it(calibration: Calibration, evidence: list[Evidence]) -> None:
+def test_threshold_carries_the_sample_that_it_comes_from(calibration: Calibration, evidence: list[Evidence]) -> None:
     for key, threshold in calibration.thresholds.items():
         assert f"{threshold.probe}/{threshold.metric}" == key
         assert threshold.sample_size == len(SAMPLE)
-        assert threshold.how
+        assert threshold.rule
         assert list(threshold.quantiles) == list(QUANTILES)
-    found = calibration.thresholds["key-shift/cosine"].quantiles
-    values = [seen.cosine for seen in evidence]
-    assert found == pytest.approx({name: quantile(values, share) for name, share in QUANTILES.items()})
-    assert (found["min"], found["max"]) == pytest.approx((min(values), max(values)))
+    quantiles = calibration.thresholds["key-shift/cosine"].quantiles
+    values = [item.cosine for item in evidence]
+    assert quantiles == pytest.approx({name: quantile(values, share) for name, share in QUANTILES.items()})
+    assert (quantiles["min"], quantiles["max"]) == pytest.approx((min(values), max(values)))
 
 
-def test_the_sample_itself_passes(calibration: Calibration, evidence: list[Evidence]) -> None:
+def test_calibrate_lets_the_sample_itself_pass(calibration: Calibration, evidence: list[Evidence]) -> None:
     limit = {key: threshold.value for key, threshold in calibration.thresholds.items()}
-    for seen in evidence:
-        assert seen.ratio > limit["denominator/ratio"]
-        assert seen.predicted_relative_norm < 2 * limit["denominator/predicted_relative_norm"]
-        assert seen.sink_similarity < max(limit["sink-key/cosine"], 1.0)
+    for item in evidence:
+        assert item.ratio > limit["denominator/ratio"]
+        assert item.predicted_relative_norm < 2 * limit["denominator/predicted_relative_norm"]
+        assert item.sink_similarity < max(limit["sink-key/cosine"], 1.0)
 
 
-def test_fifteen_subjects_are_too_few(meter: EvidenceMeter) -> None:
+def test_calibrate_on_fifteen_subjects_is_refused(meter: EvidenceMeter) -> None:
     with pytest.raises(InputError, match=r"15 subjects .* at least 16"):
         calibrate(meter, SAMPLE[:15])
 
 
-def test_a_sample_of_a_broken_model_is_refused() -> None:
+def test_calibrate_on_a_broken_model_is_refused() -> None:
     meter = tiny_meter(tiny_language_model("llama"))
     with torch.no_grad():
         meter.site.blocks[0].mlp.down_proj.weight.fill_(torch.nan)
@@ -93,7 +95,9 @@ def test_a_sample_of_a_broken_model_is_refused() -> None:
 
 
 @pytest.mark.parametrize("change", [{"sink": "nan"}, {"weight_norm": "nan"}], ids=["sink", "norm"])
-def test_one_number_that_is_not_finite_is_refused_by_name(meter: EvidenceMeter, change: dict[str, str]) -> None:
+def test_calibrate_on_a_figure_that_is_not_finite_names_the_metric(
+    meter: EvidenceMeter, change: dict[str, str]
+) -> None:
     if "sink" in change:
         broken, name = replace(meter, sink=torch.full_like(meter.sink, torch.nan)), "sink-key/cosine"
     else:
@@ -102,7 +106,7 @@ def test_one_number_that_is_not_finite_is_refused_by_name(meter: EvidenceMeter, 
         calibrate(broken, SAMPLE)
 
 
-def test_progress_counts_to_the_end_and_two_runs_agree(meter: EvidenceMeter, calibration: Calibration) -> None:
+def test_calibrate_reports_progress_and_two_runs_agree(meter: EvidenceMeter, calibration: Calibration) -> None:
     steps: list[tuple[int, int]] = []
     again = calibrate(meter, SAMPLE, lambda *step: steps.append(step))
     assert steps == [(16, 16)]
@@ -110,14 +114,36 @@ def test_progress_counts_to_the_end_and_two_runs_agree(meter: EvidenceMeter, cal
     assert torch.equal(again.plane.axes, calibration.plane.axes)
 
 
-def test_the_plane_is_orthonormal_and_the_sink_lies_along_its_first_axis(
+def test_plane_is_orthonormal_and_the_sink_lies_on_its_first_axis(
     meter: EvidenceMeter, calibration: Calibration, evidence: list[Evidence]
 ) -> None:
     plane = calibration.plane
     np.testing.assert_allclose((plane.axes.T @ plane.axes).numpy(), np.eye(2), atol=1e-9)
-    means = torch.stack([seen.keys.mean_key for seen in evidence])
+    means = torch.stack([item.keys.mean_key for item in evidence])
     np.testing.assert_allclose(plane.mean.numpy(), means.double().mean(0).numpy(), rtol=1e-6, atol=1e-7)
     ((along, across),) = plane.project(meter.sink[None])
     assert along == pytest.approx(float((meter.sink.double() - plane.mean).norm()))
     assert across == pytest.approx(0.0, abs=1e-6)
     np.testing.assert_allclose(np.mean(plane.project(means), axis=0), [0.0, 0.0], atol=1e-6)
+
+
+def test_calibrate_sets_the_threshold_of_a_foreign_probe_by_its_rule(
+    meter: EvidenceMeter, calibration: Calibration, evidence: list[Evidence], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_probe(monkeypatch, KeyNorm)
+    thresholds = calibrate(meter, SAMPLE).thresholds
+    norms = [key_norm(item) for item in evidence]
+    threshold = thresholds["key-norm/norm"]
+    assert threshold.value == pytest.approx(2 * quantile(norms, 0.99))
+    assert threshold.rule == "twice the 99 % quantile"
+    assert threshold.quantiles["median"] == pytest.approx(quantile(norms, 0.5))
+    assert threshold.sample_size == len(SAMPLE)
+    assert {key: value for key, value in thresholds.items() if key != "key-norm/norm"} == calibration.thresholds
+
+
+def test_calibrate_rule_that_gives_no_finite_threshold_is_refused(
+    meter: EvidenceMeter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_probe(monkeypatch, NanThreshold)
+    with pytest.raises(InputError, match=r"rule of key-norm/norm gives the threshold nan"):
+        calibrate(meter, SAMPLE)

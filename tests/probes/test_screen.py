@@ -6,13 +6,17 @@ import math
 
 import pytest
 import torch
+from editguard.probes.errors import InputError
 from editguard.probes.evidence import Evidence
 from editguard.probes.keys.prefixes import ContextPrefixes, Family, Prefix, Role
 from editguard.probes.keys.subject_keys import SubjectKeys
-from editguard.probes.screen import Margins, bracket_evidence, measure_margins
+from editguard.probes.probe import PROBES, Probe
+from editguard.probes.requests.request import EditRequest
+from editguard.probes.screen import Margins, bracket_evidence, measure_margins, require_screened_figures
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ..helpers.foreign_probes import KeyNorm, NormRatio, Undeclared
 from ..helpers.tiny_models import PROMPT_START_REQUEST, TWIN_REQUEST, tiny_language_model, tiny_meter
 
 positive = st.floats(1e-6, 1e6)
@@ -20,10 +24,19 @@ pytestmark = pytest.mark.tiny
 
 
 def evidence(ratio: float = 1.0, size: float = 1.0, cosine: float = 1.0) -> Evidence:
-    return Evidence(None, ratio, 1.0, cosine, 1.0, 1.0, 0.0, size)  # type: ignore[arg-type]  # no keys are read here
+    return Evidence(
+        keys=None,  # type: ignore[arg-type]  # no keys are read here
+        denominator=ratio,
+        denominator_prefixed=1.0,
+        cosine=cosine,
+        norm_ratio=1.0,
+        distance_ratio=1.0,
+        sink_similarity=0.0,
+        predicted_relative_norm=size,
+    )
 
 
-def test_the_contexts_are_the_empty_one_and_every_seventh_that_stand_for_all() -> None:
+def test_few_contexts_are_the_empty_one_and_every_seventh() -> None:
     key = [Prefix(Family.SENTENCE, str(n), Role.KEY) for n in range(20)]
     prefixes = ContextPrefixes((Prefix(Family.NONE, "", Role.KEY), *key), 0)
     assert list(prefixes.few()) == [0, 1, 8, 15]
@@ -31,32 +44,35 @@ def test_the_contexts_are_the_empty_one_and_every_seventh_that_stand_for_all() -
     assert sum(prefixes.few().values()) == pytest.approx(1.0)
 
 
-def test_without_any_but_the_empty_one_that_is_all() -> None:
+def test_few_contexts_of_the_empty_one_are_that_one() -> None:
     assert ContextPrefixes((Prefix(Family.NONE, "", Role.KEY),), 0).few() == {0: 1.0}
 
 
-def test_the_mean_over_few_weighs_them_as_it_says() -> None:
+def test_mean_under_few_contexts_has_their_weights() -> None:
     keys = torch.arange(12.0).view(4, 3)
-    found = SubjectKeys(None, keys[0], keys[0], keys, keys)  # type: ignore[arg-type]  # no position is read here
-    part = found.under({0: 0.1, 2: 0.9})
+    every_context = SubjectKeys(None, keys[0], keys[0], keys, keys)  # type: ignore[arg-type]  # no position is read here
+    part = every_context.under({0: 0.1, 2: 0.9})
     torch.testing.assert_close(part.mean_key, 0.1 * keys[0] + 0.9 * keys[2])
     torch.testing.assert_close(part.mean_value, part.mean_key)
-    torch.testing.assert_close(found.weighted([0.25] * 4).mean_key, found.mean_key)
+    torch.testing.assert_close(every_context.weighted([0.25] * 4).mean_key, every_context.mean_key)
 
 
-def test_margins_are_twice_the_largest_difference_and_a_factor_of_four_at_least() -> None:
+def test_margins_are_twice_the_largest_difference_or_a_factor_of_four() -> None:
     few, full = [evidence(1.0, 9.0, 0.5), evidence(0.5, 1.0, 0.9)], [evidence(2.0, 1.0, 0.4), evidence(0.5, 1.0, 0.7)]
-    assert measure_margins(few, full) == Margins(pytest.approx(math.log(4)), pytest.approx(2 * math.log(9)), pytest.approx(0.4))
+    assert measure_margins(few, full) == Margins(
+        pytest.approx(math.log(4)), pytest.approx(2 * math.log(9)), pytest.approx(0.4)
+    )
 
 
 @pytest.mark.parametrize("bad", [evidence(math.nan), evidence(-1.0), evidence(0.0), evidence(1.0, math.inf)])
-def test_a_sample_that_cannot_be_compared_leaves_nothing_clear(bad: Evidence) -> None:
-    found = measure_margins([bad], [evidence()])
-    assert math.inf in (found.ratio, found.size)
+def test_margins_of_a_sample_that_cannot_be_compared_are_infinite(bad: Evidence) -> None:
+    margins = measure_margins([bad], [evidence()])
+    assert math.inf in (margins.ratio, margins.size)
+    assert not margins.settle
 
 
 @given(positive, positive, st.floats(-1, 1), positive, positive, st.floats(-1, 1))
-def test_the_ends_enclose_what_the_margins_were_taken_from(
+def test_bracket_encloses_the_evidence_that_gave_the_margins(
     ratio: float, size: float, cosine: float, other: float, larger: float, turned: float
 ) -> None:
     few, full = evidence(ratio, size, cosine), evidence(other, larger, turned)
@@ -70,7 +86,7 @@ def test_the_ends_enclose_what_the_margins_were_taken_from(
 
 
 @pytest.mark.parametrize("request_", [TWIN_REQUEST, PROMPT_START_REQUEST])
-def test_what_the_screen_measures_is_what_few_contexts_of_all_give(request_) -> None:  # type: ignore[no-untyped-def]
+def test_screen_measures_what_few_of_all_contexts_give(request_: EditRequest) -> None:
     meter = tiny_meter(tiny_language_model("llama"))
     (few,) = meter.measure_all([request_], screen=True)
     (full,) = meter.measure_all([request_])
@@ -83,3 +99,19 @@ def test_what_the_screen_measures_is_what_few_contexts_of_all_give(request_) -> 
     torch.testing.assert_close(few.keys.keys, again.keys.keys, rtol=1e-4, atol=1e-5)
     for name in ("denominator", "denominator_prefixed", "cosine", "sink_similarity", "predicted_relative_norm"):
         assert getattr(few, name) == pytest.approx(getattr(again, name), rel=1e-3, abs=1e-6)
+
+
+def test_screen_accepts_the_builtin_probes_and_one_that_declares_its_figures() -> None:
+    require_screened_figures([*PROBES, (KeyNorm.name, KeyNorm)])
+
+
+@pytest.mark.parametrize(
+    ("probe", "reason"),
+    [
+        (Undeclared, "does not declare the figures that it decides by"),
+        (NormRatio, "decides by distance_ratio, norm_ratio, which few contexts do not bound"),
+    ],
+)
+def test_screen_refuses_a_probe_whose_figures_it_does_not_bound(probe: type[Probe], reason: str) -> None:
+    with pytest.raises(InputError, match=f"The probe 'key-norm' {reason}.* leave --screen out"):
+        require_screened_figures([*PROBES, (probe.name, probe)])
