@@ -1,153 +1,234 @@
-"""The documentation keeps up with the code: generated pages, tables of keys and fields, and links between files.
+"""The documents keep their promises: generated parts equal the code, links resolve, commands, options and imports exist.
 
-Out of scope: docs/results.md, docs/layer.md and the pictures, which are made from measurements.
+Out of scope: the wording of pages (docs/check_prose.py), and the tutorial's output (docs/run_tutorial.py).
 """
 
 from __future__ import annotations
 
+import ast
+import importlib
+import json
 import re
 import runpy
+import shlex
+import tomllib
+import unicodedata
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
-import click
+import editguard
 import pytest
-import typer
-from editguard.audit.cli import main as cli
 from editguard.audit.editors.base import EDITORS
-from editguard.audit.editors.builtin.exploded import Exploded
-from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Policy
 from editguard.audit.pytest_plugin import fixtures
-from editguard.audit.pytest_plugin.options import EDITS, OPTIONS
+from editguard.probes.requests.layout import LAYOUTS
 from editguard.probes.requests.loader import load_requests
 from editguard.probes.requests.request import SUFFIXES
-from editguard.reports.log.schema import EditBody, Header
-from editguard.reports.verdict.summary import Summary
+from editguard.reports.gate import FEWEST
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-MEASURED = {"results.md", "layer.md", "report-light.png"}
+DOCS = ROOT / "docs"
+REFERENCE = DOCS / "reference"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
 
-generate = SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "generate.py")))
+generate = SimpleNamespace(**runpy.run_path(str(DOCS / "generate.py")))
+from generators.command_line import options_of  # noqa: E402  (generate.py puts its folder on the path)
+from generators.pages import filled, parts_of  # noqa: E402
 
 
-def text(name: str) -> str:
-    return (ROOT / name).read_text(encoding="utf-8")
+class Block(NamedTuple):
+    """A fenced block: where it begins, its language and its text."""
+
+    place: str
+    language: str
+    text: str
 
 
-def first_cells(page: str) -> set[str]:
-    """Return the names in backticks in the first cells of a page's tables."""
-    cells = [line.split("|")[1] for line in page.splitlines() if line.startswith("|")]
+@cache
+def text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    for found in re.finditer(r"^( *)```([\w-]*)[^\n]*\n(.*?)^\1```", text(page), re.DOTALL | re.MULTILINE):
+        line = text(page)[: found.start()].count("\n") + 1
+        body = re.sub(rf"^{found[1]}", "", found[3], flags=re.MULTILINE)
+        yield Block(f"{page.relative_to(ROOT)}:{line}", found[2], body)
+
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+
+
+def first_cells(part: str) -> set[str]:
+    """Return the names in backticks in the first cells of the tables of a text."""
+    cells = [line.split("|")[1] for line in part.splitlines() if line.startswith("|")]
     return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
 
 
-@pytest.mark.parametrize("name", sorted(generate.PAGES))
-def test_generated_pages_are_what_the_registries_say(name: str) -> None:
-    assert text(f"docs/{name}") == generate.PAGES[name](), "run: python docs/generate.py"
+def section(page: Path, title: str) -> str:
+    return text(page).partition(f"## {title}\n")[2].partition("\n## ")[0]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
-    lost = [target for target in targets if not (page.parent / target).exists() and Path(target).name not in MEASURED]
+# ---------------------------------------------------------------------------------------------------- generated parts
+
+
+def test_generated_parts_of_all_pages_equal_the_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate.main(["--check"]) == 0, capsys.readouterr().err
+
+
+def test_every_generated_part_stands_on_exactly_one_page() -> None:
+    used = [part for page in REFERENCE.glob("*.md") for part in parts_of(text(page))]
+    assert sorted(used) == sorted(generate.PARTS)
+
+
+def test_filled_page_with_changed_part_is_written_anew() -> None:
+    page = "by hand\n\n<!-- generated: numbers -->\nold\n<!-- end of generated part -->\nby hand too\n"
+    new = filled(page, {"numbers": lambda: "1, 2"})
+    assert "1, 2" in new
+    assert "old" not in new
+    assert new.startswith("by hand\n")
+    assert new.endswith("by hand too\n")
+    assert filled(new, {"numbers": lambda: "1, 2"}) == new
+
+
+def test_filled_page_with_unknown_part_raises() -> None:
+    with pytest.raises(KeyError, match="nobody"):
+        filled("<!-- generated: nobody -->\n<!-- end of generated part -->\n", {})
+
+
+def test_every_schema_is_named_in_the_index_of_the_reference() -> None:
+    named = set(re.findall(r"\(schemas/([\w-]+\.schema\.json)\)", text(REFERENCE / "index.md")))
+    assert named == {path.name for path in (REFERENCE / "schemas").glob("*.json")}
+
+
+# ---------------------------------------------------------------------------------------------------------------- links
+
+
+@cache
+def anchors(page: Path) -> frozenset[str]:
+    """Return the anchors of a page's headings, as the site and as GitHub make them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text(page), flags=re.DOTALL), re.MULTILINE)
+    return frozenset(anchor for heading in headings for anchor in slugs(heading))
+
+
+def slugs(heading: str) -> tuple[str, str]:
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("\\", "")
+    ascii_only = unicodedata.normalize("NFKD", plain).encode("ascii", "ignore").decode()
+    site = re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", ascii_only).strip().lower())
+    return site, re.sub(r"[^\w\s-]", "", plain.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_of_a_page_resolve(page: Path) -> None:
+    prose = re.sub(r"```.*?```", "", text(page), flags=re.DOTALL)
+    lost = []
+    for target in re.findall(r"\]\((?![a-z]+:)([^)\s]+)\)", prose):
+        name, _, anchor = target.partition("#")
+        there = page.parent / name if name else page
+        if not there.exists() or (anchor and there.suffix == ".md" and anchor not in anchors(there.resolve())):
+            lost.append(target)
     assert not lost
 
 
-@pytest.mark.parametrize("key", Policy.model_fields)
-def test_policy_page_gives_every_key_with_its_default(key: str) -> None:
-    rows = [line for line in text("docs/policy.md").splitlines() if line.startswith(f"| `{key}` |")]
-    assert len(rows) == 1
-    default = getattr(Policy(), key)
-    if isinstance(default, dict):
-        assert all(f"`{probe}`" in rows[0] for probe in default)
-    else:
-        shown = {True: "true", False: "false"}[default] if isinstance(default, bool) else default
-        quoted = f'"{shown}"' if isinstance(shown, str) and not isinstance(default, bool) else str(shown)
-        assert rows[0].split("|")[2].strip() == f"`{quoted}`"
+# ------------------------------------------------------------------------------------------------ commands and examples
 
 
-def test_policy_example_is_a_policy() -> None:
-    import tomllib
-
-    example = re.search(r"```toml\n(.*?)```", text("docs/policy.md"), re.DOTALL)
-    assert example is not None
-    policy = Policy.model_validate(tomllib.loads(example[1]))
-    assert policy.rules["first-token"] == "refuse"
-
-
-def test_guide_names_every_field_of_the_summary_and_none_else() -> None:
-    part = text("docs/guide-audit.md").partition("## summary.json")[2].partition("## The log")[0]
-    assert first_cells(part) == set(Summary.model_fields)
+def commands_in(block: Block) -> Iterator[list[str]]:
+    """Yield the words of each command line of editguard in a block, without its comment."""
+    for line in block.text.replace("\\\n", " ").splitlines():
+        start = re.match(r"\s*(?:\$ )?(?:[A-Z_]+=\S+ )*editguard (?=[a-z])", line)
+        if start:
+            yield shlex.split(re.split(r"\s(?:&&|\|\|?|;|>)\s", line[start.end() :])[0], comments=True)
 
 
-def options_of(command: click.Command, name: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (option, command's name) of a command and of those below it."""
-    for below, one in getattr(command, "commands", {}).items():
-        yield from options_of(one, f"{name} {below}".strip())
-    if not hasattr(command, "commands"):
-        yield from ((option, name) for one in command.params for option in one.opts)
+def test_documented_commands_and_options_exist() -> None:
+    known = options_of()
+    wrong = []
+    for block in BLOCKS:
+        for words in commands_in(block) if block.language in ("", "sh", "bash", "console", "yaml") else ():
+            name = next((name for name in (" ".join(words[:2]), words[0]) if name in known), None)
+            options = {word.partition("=")[0] for word in words if word.startswith("--") and len(word) > 2}
+            if name is None or not options <= known[name] | {"--help"}:
+                wrong.append((block.place, " ".join(words)))
+    assert not wrong
 
 
-def test_guide_names_all_commands_of_each_option() -> None:
-    taken: dict[str, set[str]] = {}
-    for option, name in options_of(typer.main.get_command(cli.app)):
-        taken.setdefault(option, set()).add(name)
-    rows = re.findall(r"^\| (`--[^|]+) \| ([^|]+) \|", text("docs/guide-audit.md"), re.MULTILINE)
-    assert len(rows) > 20
-    for cell, commands in rows:
-        for option in re.findall(r"`(--[\w-]+)`", cell):
-            assert {*commands.split(", ")} == taken[option], option
+def test_exit_codes_page_names_every_command() -> None:
+    named = {word for cell in first_cells(section(REFERENCE / "exit-codes.md", "By command")) for word in [cell]}
+    assert set(options_of()) <= named | {"list"}
 
 
-def test_guide_names_what_the_log_holds_of_an_edit() -> None:
-    part = text("docs/guide-audit.md").partition("## The log")[2]
-    row = next(line for line in part.splitlines() if line.startswith("| `edit`"))
-    named = set(re.findall(r"`([^`]+)`", row)) - {"edit"}
-    assert named <= set(EditBody.model_fields)
-    assert "header" in first_cells(part)
-    assert Header.model_fields["kind"].default == "header"
+@pytest.mark.parametrize("block", [one for one in BLOCKS if one.language == "python"], ids=lambda block: block.place)
+def test_python_example_parses_and_its_imports_work(block: Block) -> None:
+    for node in ast.walk(ast.parse(block.text)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "editguard":
+            module = importlib.import_module(str(node.module))
+            missing = [name.name for name in node.names if not hasattr(module, name.name)]
+            assert not missing, f"{node.module} has no {missing}"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/guide-audit.md", "docs/guide-ci.md", "docs/guide-pytest.md"])
-def test_every_page_about_files_of_edits_names_all_their_endings(page: str) -> None:
-    named = set(re.findall(r"\.(?:edits\.)?(\w+)`", text(page)))
-    assert {suffix[1:] for suffix in SUFFIXES} <= named
+@pytest.mark.parametrize("block", [one for one in BLOCKS if one.language == "toml"], ids=lambda block: block.place)
+def test_toml_example_is_a_policy_or_a_project(block: Block) -> None:
+    table = tomllib.loads(block.text)
+    policy = table.get("tool", {}).get("editguard", {}) if {"tool", "project", "build-system"} & set(table) else table
+    Policy.model_validate(policy)
 
 
-def test_editors_page_names_every_editor() -> None:
-    assert GuardedEditor is not None
-    ours = {name for name, cls in EDITORS if cls.__module__.startswith("editguard.")}
-    assert Exploded.name in ours
-    assert first_cells(text("docs/editors.md")) == ours
-
-
-def test_guide_to_the_plugin_names_every_option_fixture_and_item() -> None:
-    named = first_cells(text("docs/guide-pytest.md"))
-    assert named == {*(option.flag for option in (EDITS, *OPTIONS)), *fixtures.__all__, "guard"}
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/guide-audit.md"])
-def test_examples_of_edits_can_be_read(page: str, tmp_path: Path) -> None:
-    examples = re.findall(r"```json\n(.*?)```", text(page), re.DOTALL)
-    assert examples
+def test_examples_of_edits_are_read(tmp_path: Path) -> None:
+    examples = [one for one in blocks(REFERENCE / "files-of-edits.md") if one.language == "json"]
+    assert len(examples) > 3
     for number, example in enumerate(examples):
         path = tmp_path / f"{number}.jsonl"
-        path.write_text(example, encoding="utf-8")
+        path.write_text(json.dumps(json.loads(example.text)), encoding="utf-8")
         (request,) = load_requests(path).requests
         assert (request.subject, request.target_new) == ("Chicago", "Istanbul")
 
 
-def test_each_line_of_the_threat_model_names_tests_that_there_are() -> None:
-    rows = [line for line in text("docs/security.md").splitlines() if line.startswith("| ") and "held by" not in line]
+# ------------------------------------------------------------------------------------------- tables that are hand-written
+
+
+def test_api_page_names_exactly_the_public_names() -> None:
+    named = re.findall(r"^::: editguard\.(\w+)$", text(REFERENCE / "api.md"), re.MULTILINE)
+    assert sorted(named) == sorted(name for name in editguard.__all__ if not name.startswith("__"))
+
+
+def test_policy_page_gives_a_reason_for_every_key() -> None:
+    assert first_cells(section(REFERENCE / "policy.md", "Reasons for the defaults")) == set(Policy.model_fields)
+
+
+def test_editors_page_describes_every_editor() -> None:
+    page = section(REFERENCE / "editors.md", "The built-in editors").partition("four choices")[2]
+    assert first_cells(page) == {name for name, cls in EDITORS if cls.__module__.startswith("editguard.")}
+
+
+def test_pytest_page_describes_every_fixture() -> None:
+    page = section(REFERENCE / "pytest.md", "Fixtures").partition("\n\n`edited_model`")[0]
+    assert first_cells(page) == set(fixtures.__all__)
+
+
+def test_page_on_files_of_edits_names_every_suffix_and_layout() -> None:
+    page = text(REFERENCE / "files-of-edits.md")
+    assert {suffix for suffix in SUFFIXES if f"`{suffix}`" not in page} == set()
+    assert {layout.title for name, layout in LAYOUTS if name != "own" and layout.title not in page} == set()
+
+
+def test_page_on_files_of_edits_names_every_key_of_the_own_layout() -> None:
+    page = section(REFERENCE / "files-of-edits.md", "Layouts")
+    assert set(LAYOUTS.get("own").model_fields) <= first_cells(page)
+
+
+def test_statistics_page_gives_the_fewest_edits_of_an_interval() -> None:
+    assert f"Under {FEWEST} edits in common" in text(DOCS / "explanation" / "gate-statistics.md")
+
+
+def test_every_line_of_the_threat_model_names_tests_that_exist() -> None:
+    rows = [line for line in text(DOCS / "explanation" / "security.md").splitlines() if line.startswith("| ") and "::" in line]
     assert len(rows) > 20
     for row in rows:
-        held = re.fullmatch(r" `(tests/\S+\.py)::(\w+)`(?:, `(\w+)`)? ", row.split("|")[-2])
-        assert held, row
-        assert all(f"def {name}(" in text(held[1]) for name in held.groups()[1:] if name), row
-
-
-def test_page_text_holds_no_placeholder() -> None:
-    """A figure that was to be filled in later is none."""
-    assert [page.name for page in PAGES if re.search(r"@[A-Z_]+@", page.read_text(encoding="utf-8"))] == []
+        found = re.fullmatch(r" `(tests/\S+\.py)::(\w+)`(?:, `(\w+)`)? ", row.split("|")[-2])
+        assert found, row
+        assert (ROOT / found[1]).is_file(), row
+        assert all(f"def {name}(" in text(ROOT / found[1]) for name in found.groups()[1:] if name), row

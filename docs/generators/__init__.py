@@ -1,0 +1,1 @@
+"""What docs/generate.py writes: parts of pages by name, and JSON Schemas by file name; one module a subject."""
