@@ -175,10 +175,10 @@ class EvidenceMeter:
         if not located:
             return []
         means = torch.stack([keys.mean_key.double().cpu() for keys, _ in located])
-        bare_keys = torch.stack([keys.no_prefix_key.double().cpu() for keys, _ in located])
-        # The first context is the empty one, whose key is the bare one.
+        plain_keys = torch.stack([keys.no_prefix_key.double().cpu() for keys, _ in located])
+        # The first context is the empty one, whose key is the key without a prefix.
         others = torch.stack([keys.keys[1:].double().cpu() for keys, _ in located])
-        distances = self.statistics.distance(torch.cat([bare_keys[:, None], others], 1), means[:, None])
+        distances = self.statistics.distance(torch.cat([plain_keys[:, None], others], 1), means[:, None])
         results: list[Evidence | NotFinite] = []
         for (keys, says_target), solved, (shift, *usual) in zip(
             located, self.statistics.solve(means), distances, strict=True
@@ -206,17 +206,17 @@ class EvidenceMeter:
         usual_shift: float,
         says_target: bool | None,
     ) -> Evidence:
-        mean, bare = keys.mean_key.double().cpu(), keys.no_prefix_key.double().cpu()
-        denominator = abs(float(direction @ bare))
+        mean, key = keys.mean_key.double().cpu(), keys.no_prefix_key.double().cpu()
+        denominator = abs(float(direction @ key))
         bound = self.clamp * float(keys.no_prefix_value.norm()) / denominator if denominator else float("inf")
         return Evidence(
             keys=keys,
             denominator=denominator,
             denominator_prefixed=abs(float(direction @ mean)),
-            cosine=_cosine(bare, mean),
-            norm_ratio=float(bare.norm() / mean.norm()),
+            cosine=_cosine(key, mean),
+            norm_ratio=float(key.norm() / mean.norm()),
             distance_ratio=shift / usual_shift if usual_shift else float("nan"),
-            sink_similarity=_cosine(bare, self.sink.double().cpu()),
+            sink_similarity=_cosine(key, self.sink.double().cpu()),
             predicted_relative_norm=bound / self.weight_norm if self.weight_norm else float("inf"),
             says_target=says_target,
         )

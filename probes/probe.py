@@ -9,14 +9,14 @@ A probe of another package is a subclass of `Probe`, registered by an entry poin
         card = Card(question=..., source=..., needs=..., unit=..., range=..., threshold=..., action=...)
         calibrated = {
             "norm": CalibrationRule(
-                read=lambda evidence: float(evidence.keys.bare_key.norm()),
+                read=lambda evidence: float(evidence.keys.no_prefix_key.norm()),
                 threshold=lambda quantiles: 2 * quantiles["0.99"],
                 description="twice the 99 % quantile",
             )
         }
 
         def examine(self, probe_input: ProbeInput) -> Finding:
-            norm = float(probe_input.evidence.keys.bare_key.norm())
+            norm = float(probe_input.evidence.keys.no_prefix_key.norm())
             threshold = probe_input.threshold(self.name, "norm")
             return self.finding(norm > threshold, f"the key's norm is {norm:.3g}", norm, threshold)
 

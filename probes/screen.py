@@ -35,8 +35,8 @@ SCREENED_FIGURES = frozenset(
         "predicted_relative_norm",
         "ratio",
         # Exact under few contexts, since they need no context.
-        "keys.bare_key",
-        "keys.bare_value",
+        "keys.no_prefix_key",
+        "keys.no_prefix_value",
         "keys.position",
         "sink_similarity",
     }

@@ -17,7 +17,7 @@ __all__ = ["KeyNorm", "NanThreshold", "NormRatio", "Undeclared", "install_probe"
 
 def key_norm(evidence: Evidence) -> float:
     """Return the norm of the key without a prefix."""
-    return float(evidence.keys.bare_key.norm())
+    return float(evidence.keys.no_prefix_key.norm())
 
 
 class KeyNorm(Probe):
@@ -38,7 +38,7 @@ class KeyNorm(Probe):
             read=key_norm, threshold=lambda quantiles: 2 * quantiles["0.99"], description="twice the 99 % quantile"
         )
     }
-    figures = frozenset({"keys.bare_key"})
+    figures = frozenset({"keys.no_prefix_key"})
 
     def examine(self, probe_input: ProbeInput) -> Finding:
         norm, threshold = key_norm(probe_input.evidence), probe_input.threshold(self.name, "norm")

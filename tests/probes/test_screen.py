@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 
 import pytest
 import torch
@@ -12,7 +13,13 @@ from editguard.probes.keys.prefixes import ContextPrefixes, Family, Prefix, Role
 from editguard.probes.keys.subject_keys import SubjectKeys
 from editguard.probes.probe import PROBES, Probe
 from editguard.probes.requests.request import EditRequest
-from editguard.probes.screen import Margins, bracket_evidence, measure_margins, require_screened_figures
+from editguard.probes.screen import (
+    SCREENED_FIGURES,
+    Margins,
+    bracket_evidence,
+    measure_margins,
+    require_screened_figures,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,6 +101,8 @@ def test_screen_measures_what_few_of_all_contexts_give(request_: EditRequest) ->
     assert isinstance(full, Evidence)
     assert len(few.keys.keys) < len(full.keys.keys)
     assert few.says_target is None
+    for figure in SCREENED_FIGURES:
+        assert operator.attrgetter(figure)(few) is not None
     (again,) = meter.screened([full])
     assert isinstance(again, Evidence)
     torch.testing.assert_close(few.keys.keys, again.keys.keys, rtol=1e-4, atol=1e-5)

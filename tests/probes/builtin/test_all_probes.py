@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 
 import pytest
-from editguard.probes.evidence import Evidence
 from editguard.probes.probe import PROBES, Level, Probe, ProbeInput
 from editguard.probes.screen import SCREENED_FIGURES
 
@@ -53,11 +53,7 @@ def test_probe_of_a_figure_that_is_not_finite_is_error(sound: ProbeInput, name: 
 def test_probe_declares_figures_that_evidence_has_and_the_screen_bounds(sound: ProbeInput, probe: type[Probe]) -> None:
     assert probe.figures is not None
     assert probe.figures <= SCREENED_FIGURES
-    evidence: Evidence = sound.evidence
-    for figure in probe.figures:
-        value: object = evidence
-        for part in figure.split("."):
-            value = getattr(value, part)
+    assert all(operator.attrgetter(figure)(sound.evidence) is not None for figure in probe.figures)
 
 
 @pytest.mark.parametrize("probe", BUILTIN)
