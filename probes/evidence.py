@@ -36,7 +36,7 @@ from .model.site import EditSite
 from .requests.request import EditRequest
 from .tokens import target_ids, token_count
 
-__all__ = ["Evidence", "EvidenceMeter", "sink_key"]
+__all__ = ["Evidence", "EvidenceMeter", "says_targets", "sink_key"]
 
 _TOKENS_FOR_ANSWER = 64
 """Tokens that stay free for targets and for the text that is generated after a prompt."""
@@ -154,7 +154,7 @@ class EvidenceMeter:
         if screen:
             weights = tuple(few.values())
             measurements = [keys.weighted(weights) if isinstance(keys, SubjectKeys) else keys for keys in measurements]
-        says_targets = [None] * len(requests) if screen else _says_targets(self.lm, requests)
+        says_targets = [None] * len(requests) if screen else says_targets(self.lm, requests)
         located = [
             (keys, says_target)
             for keys, says_target in zip(measurements, says_targets, strict=True)
@@ -222,7 +222,7 @@ class EvidenceMeter:
         )
 
 
-def _says_targets(lm: LanguageModel, requests: Sequence[EditRequest]) -> list[bool | None]:
+def says_targets(lm: LanguageModel, requests: Sequence[EditRequest]) -> list[bool | None]:
     """Return for each request whether the model says its target already; None where that cannot be asked."""
     rows: dict[int, Row] = {}
     targets: dict[int, tuple[int, ...]] = {}

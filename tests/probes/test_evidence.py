@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from editguard.probes.errors import NotFinite, RequestError
-from editguard.probes.evidence import Evidence, EvidenceMeter, _says_targets, sink_key
+from editguard.probes.evidence import Evidence, EvidenceMeter, says_targets, sink_key
 from editguard.probes.keys.prefixes import Role
 from editguard.probes.keys.statistics import make_identity_statistics
 from editguard.probes.keys.subject_keys import compute_subject_keys
@@ -27,9 +27,9 @@ def meter(request: pytest.FixtureRequest) -> EvidenceMeter:
     return tiny_meter(tiny_language_model(request.param))
 
 
-@pytest.mark.parametrize("asked", [TWIN_REQUEST, PROMPT_START_REQUEST], ids=["mid-prompt", "first"])
-def test_every_number_is_that_of_its_formula(meter: EvidenceMeter, asked: EditRequest) -> None:
-    keys = compute_subject_keys(meter.lm, meter.site, asked, PREFIXES.texts(Role.KEY))
+@pytest.mark.parametrize("edit_request", [TWIN_REQUEST, PROMPT_START_REQUEST], ids=["mid-prompt", "first"])
+def test_measure_gives_every_number_by_its_formula(meter: EvidenceMeter, edit_request: EditRequest) -> None:
+    keys = compute_subject_keys(meter.lm, meter.site, edit_request, PREFIXES.texts(Role.KEY))
     bare, every = keys.no_prefix_key.double().numpy(), keys.keys.double().numpy()
     mean = keys.keys.mean(0).double().numpy()
     c = meter.statistics.second_moment.numpy()
@@ -43,89 +43,89 @@ def test_every_number_is_that_of_its_formula(meter: EvidenceMeter, asked: EditRe
     def cosine(first: np.ndarray, second: np.ndarray) -> float:
         return float(first @ second / np.linalg.norm(first) / np.linalg.norm(second))
 
-    seen = meter.measure(asked)
+    evidence = meter.measure(edit_request)
     about = {"rel": 1e-5}
-    assert seen.denominator == pytest.approx(abs(u @ bare), **about)
-    assert seen.denominator_prefixed == pytest.approx(abs(u @ mean), **about)
-    assert seen.ratio == pytest.approx(abs(u @ bare) / abs(u @ mean), **about)
-    assert seen.cosine == pytest.approx(cosine(bare, mean), **about)
-    assert seen.norm_ratio == pytest.approx(np.linalg.norm(bare) / np.linalg.norm(mean), **about)
+    assert evidence.denominator == pytest.approx(abs(u @ bare), **about)
+    assert evidence.denominator_prefixed == pytest.approx(abs(u @ mean), **about)
+    assert evidence.ratio == pytest.approx(abs(u @ bare) / abs(u @ mean), **about)
+    assert evidence.cosine == pytest.approx(cosine(bare, mean), **about)
+    assert evidence.norm_ratio == pytest.approx(np.linalg.norm(bare) / np.linalg.norm(mean), **about)
     # The first context is the empty one: it is not among the prefixed keys; the median is the middle one of three.
     usual = sorted(distance(row) for row in every[1:])[1]
-    assert seen.distance_ratio == pytest.approx(distance(bare) / usual, **about)
-    assert seen.sink_similarity == pytest.approx(cosine(bare, meter.sink.double().numpy()), **about)
+    assert evidence.distance_ratio == pytest.approx(distance(bare) / usual, **about)
+    assert evidence.sink_similarity == pytest.approx(cosine(bare, meter.sink.double().numpy()), **about)
     weight = meter.site.matrix(torch.float64).numpy()
     bound = 4.0 * float(keys.no_prefix_value.double().norm()) / abs(u @ bare) / np.linalg.norm(weight)
-    assert seen.predicted_relative_norm == pytest.approx(bound, **about)
+    assert evidence.predicted_relative_norm == pytest.approx(bound, **about)
 
 
-def test_many_are_measured_as_each_alone_and_a_bad_one_is_returned(meter: EvidenceMeter) -> None:
+def test_measure_all_equals_measure_and_returns_the_error_of_a_bad_request(meter: EvidenceMeter) -> None:
     bad = replace(TWIN_REQUEST, subject="Nowhere")
-    found = meter.measure_all([TWIN_REQUEST, bad, PROMPT_START_REQUEST])
-    assert isinstance(found[1], RequestError)
-    for one, asked in ((found[0], TWIN_REQUEST), (found[2], PROMPT_START_REQUEST)):
-        assert isinstance(one, Evidence)
-        alone = meter.measure(asked)
-        assert one.keys.position == alone.keys.position
+    measurements = meter.measure_all([TWIN_REQUEST, bad, PROMPT_START_REQUEST])
+    assert isinstance(measurements[1], RequestError)
+    for together, request in ((measurements[0], TWIN_REQUEST), (measurements[2], PROMPT_START_REQUEST)):
+        assert isinstance(together, Evidence)
+        single = meter.measure(request)
+        assert together.keys.position == single.keys.position
         for name in ("denominator", "denominator_prefixed", "cosine", "distance_ratio", "predicted_relative_norm"):
-            assert getattr(one, name) == pytest.approx(getattr(alone, name), rel=1e-4)
-        assert one.says_target is alone.says_target is False
+            assert getattr(together, name) == pytest.approx(getattr(single, name), rel=1e-4)
+        assert together.says_target is single.says_target is False
     assert meter.measure_all([]) == []
 
 
-def test_what_the_model_says_already_is_seen(meter: EvidenceMeter) -> None:
+def test_says_target_is_true_where_the_model_says_the_target_already(meter: EvidenceMeter) -> None:
     tokenizer = meter.lm.tokenizer
     ids = tokenizer(TWIN_REQUEST.prompt).input_ids
     with torch.no_grad():
-        said = tokenizer.decode(meter.lm.model(torch.tensor([ids])).logits[0, -1].argmax())
-    known = replace(TWIN_REQUEST, target_new=str(said))
-    if target_ids(tokenizer, known.prompt, known.target_new) == (int(tokenizer(str(said)).input_ids[-1]),):
-        assert meter.measure(known).says_target is True
+        answer = tokenizer.decode(meter.lm.model(torch.tensor([ids])).logits[0, -1].argmax())
+    request = replace(TWIN_REQUEST, target_new=str(answer))
+    if target_ids(tokenizer, request.prompt, request.target_new) == (int(tokenizer(str(answer)).input_ids[-1]),):
+        assert meter.measure(request).says_target is True
     assert meter.measure(replace(TWIN_REQUEST, target_new="")).says_target is None
 
 
 @pytest.mark.real
-def test_says_targets_after_an_open_quote_or_in_chinese_asks_without_a_space() -> None:
+def test_says_targets_after_a_quote_or_in_chinese_asks_without_a_space() -> None:
     lm = load_model("smollm2-135m")
     quoted = EditRequest("quote", "France", 'The capital of France is called "', "Paris")
     plain = EditRequest("plain", "France", "The capital of France is", "Paris")
-    asked = [quoted, replace(quoted, prompt='The capital of France is "'), plain, replace(quoted, space=True)]
-    assert _says_targets(lm, asked) == [True, True, True, False]
-    # What it says of the capital of France, "a person": no fact, but its own text, and found only without a space.
+    requests = [quoted, replace(quoted, prompt='The capital of France is "'), plain, replace(quoted, space=True)]
+    assert says_targets(lm, requests) == [True, True, True, False]
+    # Its own continuation, "a person", is no fact; it matches only without a space.
     chinese = EditRequest("cjk", "法国", "法国的首都是", "一位人")
-    assert _says_targets(lm, [chinese, replace(chinese, space=True)]) == [True, False]
+    assert says_targets(lm, [chinese, replace(chinese, space=True)]) == [True, False]
 
 
-def test_the_bound_follows_the_clamp_and_holds_for_every_value_within_it(meter: EvidenceMeter) -> None:
-    seen = meter.measure(TWIN_REQUEST)
+def test_bound_follows_the_clamp_and_holds_for_every_value_within_it(meter: EvidenceMeter) -> None:
+    evidence = meter.measure(TWIN_REQUEST)
     twice = replace(meter, clamp=8.0).measure(TWIN_REQUEST)
-    assert twice.predicted_relative_norm == pytest.approx(2 * seen.predicted_relative_norm)
-    u = meter.statistics.direction(seen.keys.mean_key)
-    length = 4.0 * seen.keys.no_prefix_value.double().norm()
+    assert twice.predicted_relative_norm == pytest.approx(2 * evidence.predicted_relative_norm)
+    u = meter.statistics.direction(evidence.keys.mean_key)
+    length = 4.0 * evidence.keys.no_prefix_value.double().norm()
     for seed in range(5):
         residual = torch.randn(meter.site.d_model, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        update = torch.outer(residual / residual.norm() * length, u) / (u @ seen.keys.no_prefix_key.double())
-        assert float(update.norm()) / meter.weight_norm == pytest.approx(seen.predicted_relative_norm, rel=1e-5)
+        update = torch.outer(residual / residual.norm() * length, u) / (u @ evidence.keys.no_prefix_key.double())
+        assert float(update.norm()) / meter.weight_norm == pytest.approx(evidence.predicted_relative_norm, rel=1e-5)
 
 
-def test_the_sink_is_the_mean_key_of_different_first_tokens(meter: EvidenceMeter) -> None:
+def test_sink_key_is_the_mean_key_of_different_first_tokens(meter: EvidenceMeter) -> None:
     texts = ["Paris is", "Paris was", "It is", "The city"]
     first = {meter.lm.tokenizer(text).input_ids[0] for text in texts}
     assert len(first) == 3
     keys = []
     for token in first:
-        with capture(meter.site) as seen, torch.no_grad():
+        with capture(meter.site) as captured, torch.no_grad():
             meter.lm.model(torch.tensor([[token]]))
-        keys.append(seen.input[0, 0])
+        keys.append(captured.input[0, 0])
     torch.testing.assert_close(sink_key(meter.lm, meter.site, texts), torch.stack(keys).mean(0))
 
 
-def test_a_zero_denominator_is_nan_or_infinite_and_never_a_number(meter: EvidenceMeter) -> None:
-    seen = replace(meter.measure(TWIN_REQUEST), denominator_prefixed=0.0)
-    assert np.isnan(seen.ratio)
+def test_ratio_over_a_denominator_of_zero_is_nan(meter: EvidenceMeter) -> None:
+    evidence = replace(meter.measure(TWIN_REQUEST), denominator_prefixed=0.0)
+    assert np.isnan(evidence.ratio)
 
 
-def test_a_broken_model_is_refused() -> None:
+def test_measure_of_a_broken_model_is_refused() -> None:
     meter = tiny_meter(tiny_language_model("llama"))
     with torch.no_grad():
         meter.site.blocks[0].mlp.down_proj.weight.fill_(torch.nan)
@@ -135,6 +135,6 @@ def test_a_broken_model_is_refused() -> None:
             broken.measure(TWIN_REQUEST)
 
 
-def test_a_subject_that_cannot_be_located_is_refused(meter: EvidenceMeter) -> None:
+def test_measure_of_a_subject_that_cannot_be_located_is_refused(meter: EvidenceMeter) -> None:
     with pytest.raises(RequestError):
         meter.measure(replace(TWIN_REQUEST, subject="Ankara"))
