@@ -154,10 +154,10 @@ class EvidenceMeter:
         if screen:
             weights = tuple(few.values())
             measurements = [keys.weighted(weights) if isinstance(keys, SubjectKeys) else keys for keys in measurements]
-        says_targets = [None] * len(requests) if screen else says_targets(self.lm, requests)
+        already_said = [None] * len(requests) if screen else says_targets(self.lm, requests)
         located = [
             (keys, says_target)
-            for keys, says_target in zip(measurements, says_targets, strict=True)
+            for keys, says_target in zip(measurements, already_said, strict=True)
             if not isinstance(keys, RequestError)
         ]
         # Plainly each by itself, otherwise together: a solve for many keys takes little more than a solve for a few.
