@@ -12,8 +12,8 @@ from .._lazy import lazy_names
 
 if TYPE_CHECKING:
     from ..probes.requests.request import EditRequest as EditRequest
-    from .guard import Assessment as Assessment
-    from .guard import EditResult as EditResult
+    from .edit_result import Assessment as Assessment
+    from .edit_result import EditResult as EditResult
     from .guard import GuardedEditor as GuardedEditor
     from .policy import Policy as Policy
     from .policy import load_policy as load_policy
@@ -23,9 +23,9 @@ __all__, __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "EditRequest": "..probes.requests.request",
-        "Assessment": ".guard",
+        "Assessment": ".edit_result",
         "GuardedEditor": ".guard",
-        "EditResult": ".guard",
+        "EditResult": ".edit_result",
         "Policy": ".policy",
         "load_policy": ".policy",
         "EditSequence": ".sequence",

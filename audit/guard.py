@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..probes.errors import EditguardError, EditRefused, InputError, NotFinite, RequestError
 from ..probes.evidence import Evidence
@@ -26,7 +26,7 @@ from ..probes.model.language_model import LanguageModel, load_model
 from ..probes.probe import PROBES, ProbeInput, run_probes
 from ..probes.requests.request import EditRequest
 from ..probes.screen import bracket_evidence, require_screened_figures
-from ..suites.check import CHECKS, Check, CheckResult, Outcome, list_single_edit_checks
+from ..suites.check import CHECKS, Check, CheckResult, EditUnderTest, Outcome, list_single_edit_checks
 from .delta.manifest import EditProvenance
 from .delta.saved_model import save_edited_model
 from .edit_result import Assessment, EditResult, Proposal, decided_action
@@ -252,24 +252,20 @@ class GuardedEditor:
     def _prepare_checks(self, proposals: Sequence[Proposal]) -> list[Proposal]:
         """Return the proposals, each writable one with the state of the checks on the unedited model."""
         pairs = [
-            (proposal.assessment.request, update)
-            for proposal in proposals
-            if (update := proposal.writable) is not None
+            (proposal.assessment.request, update) for proposal in proposals if (update := proposal.writable) is not None
         ]
         if not pairs:
             return [*proposals]
         requests, updates = [request for request, _ in pairs], [update for _, update in pairs]
-        with self.setup.bench.computing():
+        with self.setup.bench.autocast():
             states = [check.prepare(self.setup.bench, requests, updates) for check in self._new_checks()]
         rows = iter(zip(*states, strict=True) if states else [() for _ in requests])
         return [
-            proposal
-            if proposal.writable is None
-            else replace(proposal, before=next(rows), checks=tuple(self.checks))
+            proposal if proposal.writable is None else replace(proposal, before=next(rows), checks=tuple(self.checks))
             for proposal in proposals
         ]
 
-    def _new_checks(self) -> list[Check]:
+    def _new_checks(self) -> list[Check[Any]]:
         return [CHECKS.get(name)() for name in self.checks]
 
     def _proposal(self, assessment: Assessment, update: RankOneUpdate | EditguardError, limit: float) -> Proposal:
@@ -321,10 +317,11 @@ class GuardedEditor:
             )
         self.setup.check_unedited()
         started = time.monotonic()
-        measured: list[tuple[Check, CheckResult]] = []
-        with Transaction(self.setup.site, update) as transaction, self.setup.bench.computing():
+        measured: list[tuple[Check[Any], CheckResult]] = []
+        with Transaction(self.setup.site, update) as transaction, self.setup.bench.autocast():
             for check, state in zip(self._new_checks(), proposal.before, strict=True):
-                answer = check.measure(self.setup.bench, assessment.request, state, update.needs_prefix)
+                edit = EditUnderTest(request=assessment.request, state=state, needs_prefix=update.needs_prefix)
+                answer = check.measure(self.setup.bench, edit)
                 measured.append((check, answer))
             self.setup.check_edited()
             transaction.prove()
@@ -367,7 +364,7 @@ class GuardedEditor:
         return save_edited_model(self.setup, self._kept_results, Path(folder), overwrite=overwrite)
 
 
-def _is_sound(measured: Sequence[tuple[Check, CheckResult]]) -> bool:
+def _is_sound(measured: Sequence[tuple[Check[Any], CheckResult]]) -> bool:
     """Return whether every judged measurement passed, and one was judged of the edit itself.
 
     An edit of which nothing was judged is refused: what was not measured is never a pass.

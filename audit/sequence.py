@@ -1,15 +1,15 @@
 """Edits kept one after the other in one model, until what they add up to leaves the policy's bounds.
 
-Each edit is probed, computed, bounded and checked on the model with all that was kept before it. One that alone leads the
-accumulated perplexity or the accumulated norm of the weight over its bound is rolled back, and with it the sequence is closed:
-everything after it is refused. Public Python API::
+Each edit is probed, computed, bounded and checked on the model with all edits kept before it. An edit that is sound by
+itself and leads the accumulated perplexity or the accumulated norm of the weight over its bound is rolled back. It closes
+the sequence: every later edit is refused. Public Python API::
 
     with EditSequence(GuardedEditor.load("smollm2-135m")) as sequence:
         results = [sequence.edit(request) for request in requests]
         print(sequence.closed, sequence.retained())
-        sequence.guard.setup.lm.model.save_pretrained("edited")
+        sequence.save("edited")
 
-At the end of the block the weights are those of before. `iter_sequence_records` is the same as records of an audit. Out of
+At the end of the block the weights are those of before. `iter_sequence_records` gives the same as records of an audit. Out of
 scope: undoing one edit of several.
 """
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple, Self
 
 import torch
@@ -30,34 +31,39 @@ from ..reports.log.types import Rate
 from ..reports.text import printable
 from ..reports.verdict.edit_sequence import closes_sequence
 from ..suites.checks.accumulated_drift import AccumulatedDrift
-from ..suites.served_answer import served
-from .guard import Assessment, EditResult, GuardedEditor, Proposal
+from ..suites.served_answer import ask_as_served
+from .delta.manifest import EditProvenance
+from .delta.saved_model import save_edited_model
+from .edit_result import Assessment, EditResult, Proposal
+from .guard import GuardedEditor
 from .policy import Action, Decision
 from .run.execute import proposal_or_none, propose_each, record_or_error
-from .setup import Progress
+from .setup import Progress, show_nothing
 from .transaction import Transaction
 
 __all__ = ["EditSequence", "KeptEdit", "iter_sequence_records", "retention_rate"]
 
 
 class KeptEdit(NamedTuple):
-    """An edit that is in the model, and what is put before its prompt where it is served."""
+    """An edit that is in the model, and the text to put before its prompt where it is served."""
 
     request: EditRequest
     prefix: str | None
     needs_prefix: bool
+    result: EditResult | None = None
+    """None where a resumed audit made the edit again without checking it."""
 
     @property
     def is_served(self) -> bool:
-        """Whether it was served when it was made: an edit that needs a prefix may be sound and served behind none."""
+        """Whether it was served when it was made: an edit that needs a prefix may be sound, and no prefix serves it."""
         return self.prefix is not None or not self.needs_prefix
 
 
 class EditSequence:
-    """A guard that keeps what is sound; as a context manager it takes everything out again at the end."""
+    """A guard that keeps sound edits; as a context manager it takes all of them out again at the end."""
 
     def __init__(self, guard: GuardedEditor) -> None:
-        """Measures the model as it is: the origin. Raises `NotFinite` and `InputError` as an audit does."""
+        """Measure the model as it is: the origin. Raises `NotFinite` and `InputError` as an audit does."""
         if guard.setup.origin is not None:
             raise InputError(
                 "This guard belongs to a sequence already, whose origin would be forgotten; give the guard that it began with."
@@ -66,16 +72,16 @@ class EditSequence:
         self._weight = setup.site.weight.detach().clone()
         self._hash = tensor_hash(setup.site.weight)
         self._guard = self._first = replace(guard, setup=setup, checks=(*guard.checks, AccumulatedDrift.name))
-        self._kept: list[KeptEdit] = []
+        self._kept_edits: list[KeptEdit] = []
         self.closed: str | None = None
-        """Why nothing more is edited; None while the sequence is open."""
+        """Why every further edit is refused; None while the sequence is open."""
 
     def __enter__(self) -> Self:
         """Return the sequence."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take everything out."""
+        """Take all edits out."""
         self.undo()
 
     @property
@@ -86,38 +92,38 @@ class EditSequence:
     @property
     def kept(self) -> Sequence[KeptEdit]:
         """The edits in the model, in the order in which they were made."""
-        return tuple(self._kept)
+        return tuple(self._kept_edits)
 
     def edit(self, request: EditRequest, editor: str | None = None) -> EditResult:
-        """Make the edit on the model as it is and keep it if it and all that was kept with it are sound.
+        """Make the edit on the model as it is and keep it if it is sound together with all edits kept before.
 
         Once the sequence is closed every request is refused, and the model is not touched.
         """
         if self.closed is not None:
-            return _refused(request, self.closed)
-        return self._keep(*self._guard.propose([self._guard.assess(request, editor)]))
+            return _refuse(request, self.closed)
+        return self._commit(*self._guard.propose([self._guard.assess(request, editor)]))
 
-    def _keep(self, proposal: Proposal) -> EditResult:
+    def _commit(self, proposal: Proposal) -> EditResult:
         """Make an edit that the guard of the model as it is now proposed."""
         before = self._guard.setup.site.weight.detach().clone()
-        result = self._guard.keep(proposal)
+        result = self._guard.commit_proposal(proposal)
         request = proposal.assessment.request
         if result.kept:
             assert result.update is not None  # it was written
-            self._move_on(KeptEdit(request, result.prefix, result.update.needs_prefix), before)
-        self._close(request.id, [(one.check, one.message) for one in result.failures])
+            self._advance(KeptEdit(request, result.prefix, result.update.needs_prefix, result), before)
+        self._close(request.id, [(failure.check, failure.message) for failure in result.failures])
         return result
 
-    def _close(self, name: str, failed: Sequence[tuple[str, str]]) -> None:
-        """Close where the edit `name` was sound by itself: what fails by itself too is undone, and the next may be better."""
-        if closes_sequence(check for check, _ in failed):
+    def _close(self, name: str, failures: Sequence[tuple[str, str]]) -> None:
+        """Close the sequence where the edit `name` was sound by itself; one that is not is undone, and the next may be better."""
+        if closes_sequence(check for check, _ in failures):
             self.closed = (
-                f"the sequence of edits is closed since {name!r}: {'; '.join(message for _, message in failed)}; ship what was "
-                "kept, or raise the bound in the policy if you can justify it"
+                f"the sequence of edits is closed since {name!r}: {'; '.join(message for _, message in failures)}; ship the kept "
+                "edits, or raise the bound in the policy if you can justify it"
             )
 
-    def _again(self, request: EditRequest, editor: str | None, record: EditRecord) -> None:
-        """Make an edit that `record` found sound and kept, and check nothing but the hash of its weight.
+    def _repeat(self, request: EditRequest, editor: str | None, record: EditRecord) -> None:
+        """Make an edit again that `record` holds as sound and kept, and check nothing but the hash of its weight.
 
         Raises `InputError` where the weight is another one now.
         """
@@ -126,33 +132,51 @@ class EditSequence:
         assert record.weights is not None  # it was kept
         update = proposal.writable
         if update is None:
-            raise InputError(_not_again(request, f"is refused ({proposal.refusal})"))
+            raise InputError(_differs(request, f"is refused ({proposal.refusal})"))
         before = self._guard.setup.site.weight.detach().clone()
         with Transaction(self._guard.setup.site, update) as transaction:
             if transaction.edited != record.weights.edited:
-                told = f"gives the weight {transaction.edited[:12]} instead of {printable(str(record.weights.edited)[:12])}"
-                raise InputError(_not_again(request, told))
+                recorded = printable(str(record.weights.edited)[:12])
+                raise InputError(_differs(request, f"gives the weight {transaction.edited[:12]} instead of {recorded}"))
             transaction.commit()
         prefix = None if record.update is None else record.update.prefix
-        self._move_on(KeptEdit(request, prefix, update.needs_prefix), before)
+        self._advance(KeptEdit(request, prefix, update.needs_prefix), before)
 
-    def _move_on(self, kept: KeptEdit, before: torch.Tensor) -> None:
-        """Make ready for the next edit; where that fails, `before` is the weight again."""
+    def _advance(self, edit: KeptEdit, before: torch.Tensor) -> None:
+        """Prepare the guard for the next edit; where that fails, `before` is the weight again."""
         try:
-            setup = self._guard.setup.with_edit_kept()
+            setup = self._guard.setup.after_kept_edit()
         except BaseException:
             with torch.no_grad():
                 self._guard.setup.site.weight.copy_(before)
             raise
         self._guard = replace(self._guard, setup=setup)
-        self._kept.append(kept)
+        self._kept_edits.append(edit)
+
+    def save(self, folder: Path | str, *, overwrite: bool = False) -> EditProvenance:
+        """Save the model with all kept edits, its tokenizer and ``editguard.json`` as `folder`, whole or not at all.
+
+        Call it inside the ``with`` block, whose end takes the edits out. ``editguard.json`` holds the prefix of each rewritten
+        edit; `editguard.load_provenance` reads it. The sum of the edits is marked as unaudited. With `overwrite` a folder that
+        editguard wrote is replaced, and no other.
+
+        Raises the errors of `GuardedEditor.save`.
+        """
+        results = [edit.result for edit in self._kept_edits if edit.result is not None]
+        if not results or len(results) < len(self._kept_edits):
+            raise InputError(
+                "No edit of this sequence is kept in the model with its result, so there is nothing to save; make the edits "
+                "with edit(), and save before the end of the with block."
+            )
+        self._guard.setup.check_edited()
+        return save_edited_model(self._guard.setup, results, Path(folder), overwrite=overwrite)
 
     def undo(self) -> None:
         """Take all kept edits out again; the weight is proved to be that of the origin. Raises `EditguardError`."""
         site = self._first.setup.site
         with torch.no_grad():
             site.weight.copy_(self._weight)
-        self._guard, self._kept, self.closed = self._first, [], None
+        self._guard, self._kept_edits, self.closed = self._first, [], None
         if (now := tensor_hash(site.weight)) != self._hash:
             raise EditguardError(
                 f"The weight {site.path} hashes to {now[:12]} after the sequence was undone instead of {self._hash[:12]}; the "
@@ -162,17 +186,19 @@ class EditSequence:
     def retained(self) -> list[bool | None]:
         """Return for each kept edit whether the model as it is now says its target as it was served then.
 
-        None for an edit that was served behind no prefix when it was made.
+        None stands for an edit that no prefix served when it was made.
         """
         lm = self._guard.setup.lm
-        return [served(lm, one.request, one.prefix).says if one.is_served else None for one in self._kept]
+        return [
+            ask_as_served(lm, edit.request, edit.prefix).says if edit.is_served else None for edit in self._kept_edits
+        ]
 
 
-def retention_rate(said: Sequence[bool | None]) -> Rate:
-    """Return what `EditSequence.retained` gave as counts."""
-    passed, failed = said.count(True), said.count(False)
-    rate = passed / len(said) if said else None
-    return Rate(passed=passed, failed=failed, not_judged=said.count(None), total=len(said), rate=rate)
+def retention_rate(retained: Sequence[bool | None]) -> Rate:
+    """Return the values of `EditSequence.retained` as counts."""
+    passed, failed = retained.count(True), retained.count(False)
+    rate = passed / len(retained) if retained else None
+    return Rate(passed=passed, failed=failed, not_judged=retained.count(None), total=len(retained), rate=rate)
 
 
 def iter_sequence_records(
@@ -180,38 +206,42 @@ def iter_sequence_records(
     requests: Sequence[EditRequest],
     editor: str | None,
     begun: Sequence[EditRecord],
-    progress: Progress = lambda *_: None,
+    progress: Progress = show_nothing,
 ) -> Iterator[EditRecord]:
-    """Yield one record a request, in order; what `begun` holds is made again where it was kept, and not recorded twice."""
+    """Yield one record a request, in order.
+
+    The edits that `begun` records as kept are made again first, and not recorded twice.
+    """
     for index, (request, record) in enumerate(zip(requests, begun, strict=False)):
         if record.weights is not None and record.weights.kept:
-            sequence._again(request, editor, record)
-        failed = [(one.check, one.message) for one in record.measurements if one.verdict in ("fail", "unmeasured")]
-        sequence._close(record.id, failed)
+            sequence._repeat(request, editor, record)
+        failures = [(row.check, row.message) for row in record.measurements if row.verdict in ("fail", "unmeasured")]
+        sequence._close(record.id, failures)
         progress("edits made again", index + 1, len(begun))
     for index in range(len(begun), len(requests)):
         request = requests[index]
         if sequence.closed is not None:
             yield record_or_error(sequence.guard.setup, request, index, partial(sequence.edit, request))
             continue
-        (made,) = propose_each(sequence.guard, [request], editor)
-        yield record_or_error(
-            sequence.guard.setup, request, index, partial(_kept, sequence, made), proposal_or_none(made)
-        )
+        (proposal,) = propose_each(sequence.guard, [request], editor)
+        make_edit = partial(_commit_or_raise, sequence, proposal)
+        yield record_or_error(sequence.guard.setup, request, index, make_edit, proposal_or_none(proposal))
 
 
-def _kept(sequence: EditSequence, made: Proposal | Exception) -> EditResult:
-    if isinstance(made, Exception):
-        raise made
-    return sequence._keep(made)
+def _commit_or_raise(sequence: EditSequence, proposal: Proposal | Exception) -> EditResult:
+    if isinstance(proposal, Exception):
+        raise proposal
+    return sequence._commit(proposal)
 
 
-def _not_again(request: EditRequest, what: str) -> str:
+def _differs(request: EditRequest, what: str) -> str:
     return (
-        f"The edit {request.id!r} was kept when the log was begun and now {what}; go on with the versions and the machine that "
-        "it was begun with, or add --overwrite instead of --resume."
+        f"The edit {request.id!r} was kept when the log was begun and now {what}; resume with the versions and on the machine "
+        "that the log was begun with, or add --overwrite instead of --resume."
     )
 
 
-def _refused(request: EditRequest, why: str) -> EditResult:
-    return EditResult(Assessment(request, None, (), Decision(Action.REFUSE, None, (why,))), refusal=why)
+def _refuse(request: EditRequest, why: str) -> EditResult:
+    decision = Decision(Action.REFUSE, None, (why,))
+    assessment = Assessment(request=request, evidence=None, findings=(), decision=decision)
+    return EditResult(assessment=assessment, refusal=why)

@@ -1,7 +1,7 @@
-"""Everything that is the same for all requests of a run, made once: site, prefixes, statistics, calibration, bench.
+"""Everything that is the same for all requests of a run, prepared once: site, prefixes, statistics, calibration, bench.
 
-The order matters and is fixed: site, prefixes, key statistics, sink key, null sample. Key statistics from the default
-corpus are kept in the cache folder under (model, site, corpus, seed), since they are the slow part.
+The order is fixed: site, prefixes, key statistics, sink key, null sample. Key statistics from the default corpus take
+longest. They stay in the cache folder under (model, site, corpus, seed).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..probes.evidence import EvidenceMeter, sink_key
 from ..probes.forward.prefix_cache import PrefixCache, prefix_cache
 from ..probes.keys.corpus_statistics import DEFAULT_CORPUS, compute_statistics, read_corpus, sample_corpus
 from ..probes.keys.prefixes import ContextPrefixes, make_prefixes
-from ..probes.keys.statistics import KeyStatistics, make_identity_statistics, load_statistics, save_statistics
+from ..probes.keys.statistics import KeyStatistics, load_statistics, make_identity_statistics, save_statistics
 from ..probes.keys.subject_keys import locate
 from ..probes.model.embedded import EMBEDDED_NAME, cache_folder
 from ..probes.model.fingerprint import checksum
@@ -52,6 +52,7 @@ __all__ = [
     "check_limits",
     "make_null_sample",
     "prepare",
+    "show_nothing",
     "load_or_compute_statistics",
 ]
 
@@ -64,12 +65,16 @@ KEYS_PER_FEATURE = 4
 """Keys of sampled text for each dimension of a key: with fewer than one C has not even full rank."""
 
 Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, done, of all)."""
+"""Called with the name of the stage, the steps done and the number of steps."""
 
 
-@dataclass(frozen=True)
+def show_nothing(stage: str, done: int, total: int) -> None:
+    """Take progress and show nothing of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Setup:
-    """A model made ready for audits: all of it is logged, and none of it changes with a request that is undone."""
+    """A model made ready for audits. The log holds all of it, and a request that is undone changes none of it."""
 
     lm: LanguageModel
     site: EditSite
@@ -83,76 +88,66 @@ class Setup:
     seed: int
     weights: tuple[int, ...]
     """Checksum of all weights: of the model that baselines and statistics belong to."""
-    known: PrefixCache | None = None
-    """States of the prefixes in the unedited model; None where the model cannot go on from them."""
+    base_fingerprint: str
+    """Fingerprint of the model before the first edit."""
+    prefix_cache: PrefixCache | None = None
+    """States of the prefixes in the unedited model; None where the model cannot continue from them."""
     memo: dict[str, Any] = field(default_factory=dict)
-    """What checks computed once of the unedited model; the same under another policy."""
+    """Values that checks computed once of the unedited model; the same under another policy."""
     check_dtype: torch.dtype | None = None
     """Dtype of the checks' matrix products; None for that of the weights."""
     site_path: str | None = None
-    """Path of the site, with ``{layer}``, where it was given and not found: for whoever reads other layers."""
+    """Path of the site, with ``{layer}``, where the user gave it: for those who read other layers."""
     origin: Origin | None = None
     """The model before the first edit, where edits are kept one after the other."""
 
     @property
     def edit_context(self) -> EditContext:
-        """What editors work with."""
-        return EditContext(self.lm, self.site, self.statistics, self.prefixes, self.settings, self.known)
+        """The part of the setup that editors work with."""
+        return EditContext(self.lm, self.site, self.statistics, self.prefixes, self.settings, self.prefix_cache)
 
     @cached_property
     def bench(self) -> Bench:
-        """What checks work with; its baselines are those of the model as it is when they are first asked for."""
+        """The part of the setup that checks work with; its baselines are taken when a check first needs them."""
         return Bench(
-            self.lm,
-            self.site,
-            self.prefixes,
-            self.corpus,
-            check_limits(self.policy),
-            self.site.matrix(),
-            self.known,
-            self.memo,
-            self.check_dtype,
-            self.origin,
+            lm=self.lm,
+            site=self.site,
+            prefixes=self.prefixes,
+            corpus=self.corpus,
+            limits=check_limits(self.policy),
+            weight=self.site.matrix(),
+            prefix_cache=self.prefix_cache,
+            memo=self.memo,
+            dtype=self.check_dtype,
+            origin=self.origin,
         )
 
     def with_reference_engine(self) -> Setup:
-        """Return the setup of the reference engine for the same model: no pass goes on from a state that was kept.
+        """Return the setup of the reference engine for the same model: no pass continues from a stored state.
 
-        Key statistics, prefixes and calibration stay what they are.
+        Key statistics, prefixes and calibration stay the same.
         """
         lm, settings = replace(self.lm, plain=True), replace(self.settings, engine=Engine.REFERENCE)
-        return replace(
-            self,
-            lm=lm,
-            settings=settings,
-            meter=replace(self.meter, lm=lm, prefix_cache=None),
-            known=None,
-            memo={},
-        )
+        meter = replace(self.meter, lm=lm, prefix_cache=None)
+        return replace(self, lm=lm, settings=settings, meter=meter, prefix_cache=None, memo={})
 
     def with_origin(self) -> Setup:
-        """Return the setup for edits that are kept one after the other, with the model as it is as their origin."""
+        """Return the setup for edits that are kept one after the other; the model as it is now is their origin."""
         return replace(self, origin=Origin(self.bench_perplexity(), self.site.matrix()))
 
     def after_kept_edit(self) -> Setup:
         """Return the setup for the model as it is now that an edit at the site was kept.
 
-        What enters the site does not depend on its weight, so that keys, statistics and the thresholds on keys hold. Updates
-        are still measured by the norm of the weight before the first edit, as the threshold on their size was. What lies
-        above the site is taken anew. Raises `EditguardError` where another tensor was written to as well.
+        The site's input does not depend on its weight, so keys, statistics and the thresholds on keys hold. Updates are still
+        measured by the norm of the weight before the first edit, as the threshold on their size was. The states of the
+        prefixes above the site are taken anew. Raises `EditguardError` where another tensor was written to as well.
         """
         weights = self.check_edited()
         # A copy forgets the fingerprint, which is that of the unedited model.
         lm = replace(self.lm)
-        known = self.known and prefix_cache(lm, self.site, [prefix.text for prefix in self.prefixes.prefixes])
-        return replace(
-            self,
-            lm=lm,
-            known=known,
-            meter=replace(self.meter, lm=lm, prefix_cache=known),
-            weights=weights,
-            memo={},
-        )
+        cache = self.prefix_cache and prefix_cache(lm, self.site, [prefix.text for prefix in self.prefixes.prefixes])
+        meter = replace(self.meter, lm=lm, prefix_cache=cache)
+        return replace(self, lm=lm, prefix_cache=cache, meter=meter, weights=weights, memo={})
 
     def check_edited(self) -> tuple[int, ...]:
         """Return the checksum of all weights, an edit at the site included; raises `EditguardError` where another one changed."""
@@ -161,8 +156,8 @@ class Setup:
         for tensor, before, now in zip(tensors, self.weights, weights, strict=True):
             if before != now and tensor is not self.site.weight:
                 raise EditguardError(
-                    "Something else than the edited weight was written to while an edit was checked, so that the next one would "
-                    "be judged by a model that nobody asked for; load it again, and find the check that writes to the model."
+                    "Another tensor than the edited weight was written to while an edit was checked, so that the next edit would "
+                    "be judged on a wrong model; load it again, and find the check that writes to the model."
                 )
         return weights
 
@@ -180,20 +175,20 @@ class Setup:
             )
 
     def bench_perplexity(self) -> float:
-        """Return the mean perplexity of the unedited model on the run's corpus; raises `NotFinite` and `InputError`."""
+        """Return the mean perplexity of the unedited model on the corpus; raises `NotFinite` and `InputError`."""
         self.check_unedited()
-        with self.bench.computing():
+        with self.bench.autocast():
             return Perplexity().baseline(self.bench).before.mean
 
     def baselines(self) -> dict[str, float]:
-        """Return the unedited model's figures for the log: its mean perplexity, and what it is in the weights' own dtype.
+        """Return the unedited model's figures for the log: its mean perplexity as the checks compute it.
 
-        The second only where checks compute in another one, so that the error which that brings can be read.
+        Where checks compute in another dtype than the weights', the exact perplexity stands beside it and shows the error.
         """
-        found = {PERPLEXITY: self.bench_perplexity()}
+        figures = {PERPLEXITY: self.bench_perplexity()}
         if self.check_dtype is not None:
-            found[EXACT_PERPLEXITY] = replace(self, check_dtype=None, memo={}).bench_perplexity()
-        return found
+            figures[EXACT_PERPLEXITY] = replace(self, check_dtype=None, memo={}).bench_perplexity()
+        return figures
 
 
 def check_limits(policy: Policy) -> Limits:
@@ -220,7 +215,7 @@ def check_limits(policy: Policy) -> Limits:
 
 
 def default_layer(lm: LanguageModel, site_path: str | None = None) -> int:
-    """Return the layer to edit unless told otherwise: measured for the embedded model, else a fifth of the way up.
+    """Return the layer to edit by default: measured for the embedded model, else a fifth of the way up.
 
     A fifth is where published edits of GPT-J (5 of 28) and Llama-2-7b (5 of 32) are made.
     """
@@ -239,11 +234,11 @@ def prepare(
     perplexity_corpus: tuple[str, ...] | None = None,
     settings: ValueSettings | None = None,
     check_dtype: torch.dtype | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = show_nothing,
 ) -> Setup:
-    """Make a model ready; `statistics` is a file or ``identity``, `corpus` text to compute statistics from.
+    """Make a model ready. `GuardedEditor.load` describes each parameter; here no policy means the defaults.
 
-    With `check_dtype` the checks' matrix products are made in it: faster where the processor has it, and less exact.
+    With `check_dtype` the checks' matrix products are made in that dtype: faster where the processor has it, and less exact.
 
     Raises `ModelError`, `PolicyError`, `StatisticsError` and `NotFinite`.
     """
@@ -254,9 +249,9 @@ def prepare(
             f"The model {lm.ref!r} is in training mode, where dropout makes every measurement random; call model.eval()."
         )
     finite_weights(lm.model, lm.ref)
-    chosen = settings or ValueSettings()
+    settings = settings or ValueSettings()
     # A copy forgets the fingerprint, which may have been taken before an edit.
-    lm = replace(lm, plain=lm.plain or chosen.engine is Engine.REFERENCE)
+    lm = replace(lm, plain=lm.plain or settings.engine is Engine.REFERENCE)
     site = find_site(lm.model, default_layer(lm, site_path) if layer is None else layer, site_path)
     if not lm.causal:
         raise ModelError(
@@ -265,32 +260,42 @@ def prepare(
         )
     progress("prefixes", 0, 1)
     prefixes = make_prefixes(lm, seed)
-    known = None if lm.plain else prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
+    cache = None if lm.plain else prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
     progress("prefixes", 1, 1)
-    found = load_or_compute_statistics(lm, site, statistics, corpus, seed, progress)
-    null = make_null_sample(lm, NULL_SAMPLE)
+    key_statistics = load_or_compute_statistics(lm, site, statistics, corpus, seed, progress)
+    sample = make_null_sample(lm, NULL_SAMPLE)
     meter = EvidenceMeter(
         lm=lm,
         site=site,
-        statistics=found,
+        statistics=key_statistics,
         prefixes=prefixes,
-        sink=sink_key(lm, site, [request.prompt for request in null]),
+        sink=sink_key(lm, site, [request.prompt for request in sample]),
         weight_norm=float(site.matrix().norm()),
-        clamp=chosen.clamp,
-        prefix_cache=known,
+        clamp=settings.clamp,
+        prefix_cache=cache,
     )
-    calibration = calibrate(meter, null, lambda done, total: progress("calibration", done, total))
     return Setup(
-        lm, site, found, prefixes, meter, calibration, policy, chosen,
-        load_builtin_corpus() if perplexity_corpus is None else perplexity_corpus, seed, checksum(lm.model), known,
+        lm=lm,
+        site=site,
+        statistics=key_statistics,
+        prefixes=prefixes,
+        meter=meter,
+        calibration=calibrate(meter, sample, lambda done, total: progress("calibration", done, total)),
+        policy=policy,
+        settings=settings,
+        corpus=load_builtin_corpus() if perplexity_corpus is None else perplexity_corpus,
+        seed=seed,
+        weights=checksum(lm.model),
+        base_fingerprint=lm.fingerprint,
+        prefix_cache=cache,
         check_dtype=check_dtype,
         site_path=site_path,
-    )  # fmt: skip
+    )
 
 
 def check_names(policy: Policy, path: Path | None = None) -> None:
     """Raise `PolicyError` where the policy (of the file `path`) names a probe or an editor that may not be named."""
-    named = "The policy" if path is None else f"The policy {str(path)!r}"
+    subject = "The policy" if path is None else f"The policy {str(path)!r}"
     try:
         for name in policy.rules:
             # A rule that is about no probe would leave the probe that was meant to its default.
@@ -298,27 +303,27 @@ def check_names(policy: Policy, path: Path | None = None) -> None:
         chosen_editor(policy.editor)
         consistent = chosen_editor(policy.rewrite_editor).consistent
     except InputError as error:
-        raise PolicyError(f"{named} is not valid: {error}") from error
+        raise PolicyError(f"{subject} is not valid: {error}") from error
     if not consistent:
         raise PolicyError(
-            f"{named} rewrites edits with {policy.rewrite_editor!r}, whose keys are inconsistent, so that nothing would be "
+            f"{subject} rewrites edits with {policy.rewrite_editor!r}, whose keys are inconsistent, so that nothing would be "
             "guarded; set rewrite_editor to 'prefixed'."
         )
 
 
 def make_null_sample(lm: LanguageModel, size: int) -> tuple[EditRequest, ...]:
-    """Return ordinary subjects: half in mid-prompt, half at its start with more than one token, none a first token.
+    """Return `size` requests about ordinary subjects: half in mid-prompt, half at its start, none a first token.
 
-    Subjects of the second kind are ordinary too, though fewer tokens stand before their last one.
+    Subjects at the start have more than one token. They are ordinary too, though fewer tokens stand before their last one.
     """
-    found = load_ordinary_requests()
+    requests = load_ordinary_requests()
     opening = [
-        replace(request, id=f"{request.id}-first", prompt=f"{request.subject} is known for") for request in found
+        replace(request, id=f"{request.id}-first", prompt=f"{request.subject} is known for") for request in requests
     ]
-    several = [request for request in opening if not locate(lm, request).is_first_token]
-    half = min(size // 2, len(several))
-    # Those of the second kind from the end of the list, so that few subjects are in the sample twice.
-    return (*found[: size - half], *several[len(several) - half :])
+    of_several_tokens = [request for request in opening if not locate(lm, request).is_first_token]
+    half = min(size // 2, len(of_several_tokens))
+    # Subjects at the start come from the end of the list, so that few subjects are in the sample twice.
+    return (*requests[: size - half], *of_several_tokens[len(of_several_tokens) - half :])
 
 
 def check_statistics(statistics: str) -> None:
@@ -340,24 +345,36 @@ def load_or_compute_statistics(
         check_statistics(statistics)
         return load_statistics(Path(statistics), size=site.d_ff, model_fingerprint=lm.fingerprint, layer=site.layer)
     # The same text is sampled on one kind of machine only, in one dtype, and by one library.
-    made = (lm.fingerprint, site.path, corpus or DEFAULT_CORPUS, seed, lm.device.type, lm.dtype, lm.product_library, lm.plain)
-    stamp = hashlib.sha256(":".join(map(str, made)).encode()).hexdigest()[:24]
-    kept = cache_folder() / "statistics" / f"{stamp}.safetensors"
+    origin = (
+        lm.fingerprint,
+        site.path,
+        corpus or DEFAULT_CORPUS,
+        seed,
+        lm.device.type,
+        lm.dtype,
+        lm.product_library,
+        lm.plain,
+    )
+    stamp = hashlib.sha256(":".join(map(str, origin)).encode()).hexdigest()[:24]
+    cached = cache_folder() / "statistics" / f"{stamp}.safetensors"
     # A corpus is a file that may change under its name, so only sampled text is looked up by name.
-    if corpus is None and kept.is_file():
-        return load_statistics(kept, size=site.d_ff, model_fingerprint=lm.fingerprint, layer=site.layer)
+    if corpus is None and cached.is_file():
+        return load_statistics(cached, size=site.d_ff, model_fingerprint=lm.fingerprint, layer=site.layer)
     if corpus is None:
         progress("sampling text for key statistics", 0, 1)
         text = sample_corpus(lm, seed=seed, least=KEYS_PER_FEATURE * site.d_ff)
     else:
         text = read_corpus(corpus)
-    found = compute_statistics(
-        lm, site, text, partial=kept.with_suffix(".partial"),
+    computed = compute_statistics(
+        lm,
+        site,
+        text,
+        partial=cached.with_suffix(".partial"),
         progress=lambda done, total: progress("key statistics", done, total),
-    )  # fmt: skip
+    )
     if corpus is None:
-        save_statistics(found, kept)
-    return found
+        save_statistics(computed, cached)
+    return computed
 
 
 def check_editable(site: EditSite) -> None:

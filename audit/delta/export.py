@@ -1,15 +1,13 @@
 """Make edits under the guard and write only the changes: one delta file an edit, each made alone on the unedited model.
 
-Order: probe, propose, test (as an audit does, with the model as it would be served), hold against the log where one is given,
-and only when every edit is sound, and served where it needs a prefix, write the folder, whole.
+Each edit is probed, proposed, made and checked as an audit does it, and compared with the log where one is given.
+The folder is written, whole, only when every edit is sound, and served where it needs a prefix.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -17,18 +15,18 @@ from ...probes.errors import EditRefused, InputError
 from ...probes.requests.request import EditRequest
 from ...reports.log.file import Log, write_atomic
 from ...reports.log.schema import EditRecord
-from ...reports.log.types import Rate, json_sha256
-from ...reports.text import slugs
+from ...reports.text import make_slugs
 from ...reports.verdict.digest import summarise
-from ...suites.served_answer import PREFIXES
+from ..edit_result import Proposal
 from ..gate.evaluate import LoadedLog, read_audit
-from ..guard import EditResult, GuardedEditor, Proposal
+from ..guard import GuardedEditor
 from ..run.execute import REQUESTS_PER_BATCH, propose_each
-from ..setup import Progress, Setup, check_editable
-from .chosen import check_ids
+from ..setup import Progress, Setup, check_editable, show_nothing
 from .file import SUFFIX, Delta, encode
 from .folder import check_replaceable, whole_folder
-from .manifest import EXPORT_MARKER, AuditEvidence, DeltaManifest, ExportedEdit, ExportIndex
+from .manifest import EXPORT_MARKER, AuditEvidence, ExportedEdit, ExportIndex
+from .saved_model import edit_manifest
+from .selection import check_ids
 
 __all__ = ["read_evidence", "export_edits"]
 
@@ -42,51 +40,53 @@ def export_edits(
     only: Sequence[str] = (),
     log: Path | None = None,
     overwrite: bool = False,
-    progress: Progress = lambda *_: None,
+    progress: Progress = show_nothing,
 ) -> list[ExportedEdit]:
     """Make, check and undo every edit, and write the folder `out`: a delta file each, and ``editguard-export.json``.
 
-    With `only` the edits of these ids alone are made; their updates are still computed beside those that they were
-    computed with in the audit of all `requests`, since who shares a batch decides about the last bits. With `log` each
-    edit must be the one that this audit passed, with the same edited weight to the bit. Raises `EditRefused` where an edit
-    is refused or fails, `InputError` where the log is about other edits or nothing can be written; the folder is then as it
-    was.
+    With `only` the edits of these ids alone are made. Their updates are still computed in the batches of the audit of all
+    `requests`, since the batch decides about the last bits. With `log` each edit must be one that this audit passed, with
+    the same edited weight to the bit.
+
+    Raises `EditRefused` where an edit is refused or fails, and `InputError` where the log is about other edits or nothing can
+    be written. The folder is then as it was.
     """
     check_replaceable(out, EXPORT_MARKER, overwrite=overwrite)
     check_editable(setup.site)
-    evidence = None if log is None else _Evidence.read(log, setup)
+    evidence = None if log is None else _AuditLog.read(log, setup)
     guard = GuardedEditor(setup)
+    proposals = _propose(guard, requests, editor, only)
     deltas = []
-    for index, made in enumerate(chosen := _proposals(guard, requests, editor, only)):
-        progress("edits", index, len(chosen))
-        deltas.append(_exported(guard, made, evidence))
-    progress("edits", len(chosen), len(chosen))
+    for index, proposal in enumerate(proposals):
+        progress("edits", index, len(proposals))
+        deltas.append(_delta(guard, proposal, evidence))
+    progress("edits", len(proposals), len(proposals))
     with whole_folder(out, EXPORT_MARKER, overwrite=overwrite) as folder:
         return _write(folder, deltas)
 
 
-def _proposals(
+def _propose(
     guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None, only: Sequence[str]
 ) -> list[Proposal]:
-    """Return the proposals for the wanted requests, computed in the audit's batches."""
+    """Return the proposals for the chosen requests, computed in the audit's batches; raises the first one's error."""
     check_ids(only, [request.id for request in requests])
-    wanted = set(only) or {request.id for request in requests}
-    found: list[Proposal | Exception] = []
+    chosen_ids = set(only) or {request.id for request in requests}
+    outcomes: list[Proposal | Exception] = []
     for start in range(0, len(requests), REQUESTS_PER_BATCH):
-        chunk = requests[start : start + REQUESTS_PER_BATCH]
-        if wanted & {request.id for request in chunk}:
-            made = propose_each(guard, chunk, editor)
-            found += [one for one, request in zip(made, chunk, strict=True) if request.id in wanted]
-    for one in found:
-        if isinstance(one, Exception):
-            raise one
-    return [one for one in found if isinstance(one, Proposal)]
+        batch = requests[start : start + REQUESTS_PER_BATCH]
+        if not chosen_ids.isdisjoint(request.id for request in batch):
+            pairs = zip(batch, propose_each(guard, batch, editor), strict=True)
+            outcomes += [outcome for request, outcome in pairs if request.id in chosen_ids]
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
+    return [outcome for outcome in outcomes if isinstance(outcome, Proposal)]
 
 
 def read_evidence(path: Path) -> LoadedLog:
     """Read the log of a finished, sound audit of edits made alone; raises `EditRefused`, `InputError` and `ReportError`."""
-    found = read_audit(path)
-    log = found.log
+    loaded = read_audit(path)
+    log = loaded.log
     if log.footer is None or log.torn:
         raise EditRefused(
             f"The log {str(path)!r} is unfinished (it has no footer), so it proves nothing about any edit; finish the audit "
@@ -99,10 +99,10 @@ def read_evidence(path: Path) -> LoadedLog:
         )
     if summarise(log).verdict not in ("pass", "fail"):
         raise EditRefused(f"The audit {str(path)!r} is void, so it proves nothing about any edit; audit again.")
-    return found
+    return loaded
 
 
-class _Evidence(NamedTuple):
+class _AuditLog(NamedTuple):
     """A finished audit of the same model at the same site."""
 
     path: Path
@@ -110,30 +110,30 @@ class _Evidence(NamedTuple):
     sha256: str
 
     @classmethod
-    def read(cls, path: Path, setup: Setup) -> _Evidence:
-        found = read_evidence(path)
-        theirs = (found.log.header.model.fingerprint, found.log.header.site)
-        ours = (setup.lm.fingerprint, setup.site.path)
-        if theirs != ours:
+    def read(cls, path: Path, setup: Setup) -> _AuditLog:
+        loaded = read_evidence(path)
+        audited_model = (loaded.log.header.model.fingerprint, loaded.log.header.site)
+        this_model = (setup.lm.fingerprint, setup.site.path)
+        if audited_model != this_model:
             raise InputError(
-                f"The log {str(path)!r} is of model {theirs[0][:12]} at {theirs[1]}, and not of {ours[0][:12]} at {ours[1]}; "
-                "give the log of an audit of this model, or leave out --log."
+                f"The log {str(path)!r} is of model {audited_model[0][:12]} at {audited_model[1]}, and not of "
+                f"{this_model[0][:12]} at {this_model[1]}; give the log of an audit of this model, or leave out --log."
             )
-        return cls(path, found.log, found.sha256)
+        return cls(path, loaded.log, loaded.sha256)
 
-    def of(self, request: EditRequest, edited: str) -> AuditEvidence:
-        """Return what the log says for `request`, if it passed there with the same weight."""
-        found = next((one for one in self.log.edits if _same(one, request)), None)
-        if found is None:
+    def evidence_for(self, request: EditRequest, edited: str) -> AuditEvidence:
+        """Return the evidence for `request`, if it passed there with the same weight, whose hash is `edited`."""
+        record = next((record for record in self.log.edits if _is_of(record, request)), None)
+        if record is None:
             raise InputError(
                 f"The log {str(self.path)!r} has no edit {request.id!r} with this subject, prompt and target; export the "
                 "edits that were audited."
             )
-        if found.verdict != "pass":
+        if record.verdict != "pass":
             raise EditRefused(
-                f"The edit {request.id!r} did not pass its audit ({found.verdict}); nothing was exported."
+                f"The edit {request.id!r} did not pass its audit ({record.verdict}); nothing was exported."
             )
-        audited = None if found.weights is None else found.weights.edited
+        audited = None if record.weights is None else record.weights.edited
         if audited != edited:
             raise InputError(
                 f"The edit {request.id!r} gives a weight that hashes to {edited[:12]}, and {str(audited)[:12]} was audited; "
@@ -144,81 +144,29 @@ class _Evidence(NamedTuple):
         return AuditEvidence(log_sha256=self.sha256, verdict=verdict, controls_ok=summary.controls_ok)
 
 
-def _same(record: EditRecord, request: EditRequest) -> bool:
-    return (record.id, record.subject, record.prompt, record.target_new) == (
-        request.id, request.subject, request.prompt, request.target_new,
-    )  # fmt: skip
+def _is_of(record: EditRecord, request: EditRequest) -> bool:
+    names = ("id", "subject", "prompt", "target_new")
+    return all(getattr(record, name) == getattr(request, name) for name in names)
 
 
-def _exported(guard: GuardedEditor, proposal: Proposal, evidence: _Evidence | None) -> Delta:
-    result, request = guard.test(proposal), proposal.assessment.request
+def _delta(guard: GuardedEditor, proposal: Proposal, log: _AuditLog | None) -> Delta:
+    result, request = guard.try_proposal(proposal), proposal.assessment.request
     if not result.sound or result.update is None or result.hashes is None:
         faults = [measurement.message for measurement in result.failures]
         why = result.refusal or "; ".join(faults) or "nothing was judged"
         raise EditRefused(
             f"The edit {request.id!r} is not sound, so nothing was exported: {why.rstrip('.')}; --only takes sound ones alone."
         )
-    edited = result.hashes[1]
-    audit = None if evidence is None else evidence.of(request, edited)
-    if result.update.needs_prefix and result.prefix is None:
-        raise EditRefused(
-            f"The edit {request.id!r} needs a prefix, and served behind none of {', '.join(map(repr, PREFIXES))} does the "
-            "model say the target, so nothing was exported; edit another layer, or reword the prompt."
-        )
-    return Delta(_manifest(guard.setup, result, audit), result.update.left, result.update.right)
-
-
-def _manifest(setup: Setup, result: EditResult, audit: AuditEvidence | None) -> DeltaManifest:
-    request, update, site, lm = result.assessment.request, result.update, setup.site, setup.lm
-    assert update is not None
-    assert result.hashes is not None
-    assert result.relative_norm is not None
-    return DeltaManifest(
-        editguard_version=version("editguard"),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        model=lm.ref,
-        model_fingerprint=lm.fingerprint,
-        architecture=lm.architecture,
-        dtype=str(site.weight.dtype).removeprefix("torch."),  # type: ignore[arg-type]  # pydantic checks it
-        site=site.path.replace(f"{site.blocks_path}.{site.layer}.", f"{site.blocks_path}.{{layer}}.", 1),
-        layer=site.layer,
-        orientation=site.orientation.value,
-        weight_before=result.hashes[0],
-        weight_edited=result.hashes[1],
-        id=request.id,
-        subject=request.subject,
-        prompt=request.prompt,
-        target_new=request.target_new,
-        editor=update.editor,
-        reasons=list(result.decision.reasons),
-        update_norm=update.norm,
-        relative_norm=result.relative_norm,
-        needs_prefix=update.needs_prefix,
-        prefix=result.prefix,
-        families=_families(result),
-        seed=setup.seed,
-        statistics_sha256=setup.statistics.sha256,
-        policy_sha256=json_sha256(setup.policy.model_dump(mode="json")),
-        audit=audit,
-    )
-
-
-def _families(result: EditResult) -> dict[str, Rate]:
-    return {
-        one.condition.removeprefix("family:"): Rate(
-            passed=one.passed, failed=one.failed, not_judged=one.not_judged, total=one.total, rate=one.value
-        )
-        for one in result.measurements
-        if (one.check, one.protocol) == ("efficacy", "exact") and one.condition.startswith("family:")
-    }
+    audit = None if log is None else log.evidence_for(request, result.hashes[1])
+    return Delta(edit_manifest(guard.setup, result, audit), result.update.left, result.update.right)
 
 
 def _write(folder: Path, deltas: Sequence[Delta]) -> list[ExportedEdit]:
-    found = []
-    for name, delta in zip(slugs(one.manifest.id for one in deltas), deltas, strict=True):
+    exported = []
+    for name, delta in zip(make_slugs(delta.manifest.id for delta in deltas), deltas, strict=True):
         content = encode(delta)
         write_atomic(folder / f"{name}{SUFFIX}", content)
         digest = hashlib.sha256(content).hexdigest()
-        found.append(ExportedEdit(file=f"{name}{SUFFIX}", sha256=digest, edit=delta.manifest))
-    write_atomic(folder / EXPORT_MARKER.name, ExportIndex(edits=found).model_dump_json(indent=2) + "\n")
-    return found
+        exported.append(ExportedEdit(file=f"{name}{SUFFIX}", sha256=digest, edit=delta.manifest))
+    write_atomic(folder / EXPORT_MARKER.name, ExportIndex(edits=exported).model_dump_json(indent=2) + "\n")
+    return exported

@@ -1,4 +1,4 @@
-"""What stands beside an edit when it leaves the machine: which model it belongs to, and what was found of it.
+"""The records beside an edit that leaves the machine: the model it belongs to, and the evidence for it.
 
 `DeltaManifest` lies in each delta file's metadata, `ExportIndex` beside the files, `EditProvenance` beside an edited model.
 All are closed to unknown fields, as the log is.
@@ -66,7 +66,7 @@ class DeltaManifest(Model):
     relative_norm: float
     needs_prefix: bool
     prefix: str | None = None
-    """What is put before a prompt that begins with the subject; measured with the edit in place."""
+    """The text to put before a prompt that begins with the subject; measured with the edit in place."""
     families: dict[str, Rate]
     """Exact efficacy under held-out prefixes, by family."""
     seed: int
@@ -74,7 +74,7 @@ class DeltaManifest(Model):
     """Of C, by which the update was made."""
     policy_sha256: Sha256
     audit: AuditEvidence | None = None
-    """None where no log was given: then no control stands behind the edit's checks."""
+    """None where no log was given: then no control shows that the edit's checks work."""
 
     @model_validator(mode="after")
     def _can_be_served(self) -> DeltaManifest:
@@ -102,8 +102,8 @@ AuditStatus: TypeAlias = Literal["no", "alone", "each-alone"]
 
 
 def audit_status(edits: Sequence[DeltaManifest]) -> AuditStatus:
-    """Return what an audit says of these edits in one model."""
-    if any(one.audit is None or not one.audit.controls_ok for one in edits):
+    """Return how far these edits, together in one model, were audited."""
+    if any(edit.audit is None or not edit.audit.controls_ok for edit in edits):
         return "no"
     return "alone" if len(edits) == 1 else "each-alone"
 
@@ -119,22 +119,22 @@ class EditProvenance(Model):
     fingerprint: Sha256
     """Of the edited model as it was saved and loaded again."""
     audited: AuditStatus
-    """``no``: an edit has no audit behind it whose controls held; ``each-alone``: nobody has audited the sum."""
+    """``no``: an edit has no audit whose controls held; ``each-alone``: nobody has audited the sum."""
     edits: list[DeltaManifest]
     files: list[str]
     """Paths of all files beside this one; a folder that holds others is not replaced."""
 
 
-def _exported(content: bytes) -> list[str]:
-    return [one.file for one in ExportIndex.model_validate_json(content, strict=True).edits]
+def _files_of_export(content: bytes) -> list[str]:
+    return [entry.file for entry in ExportIndex.model_validate_json(content, strict=True).edits]
 
 
-def _applied(content: bytes) -> list[str]:
+def _files_of_model(content: bytes) -> list[str]:
     return EditProvenance.model_validate_json(content, strict=True).files
 
 
-EXPORT_MARKER = Marker("editguard-export.json", _exported)
+EXPORT_MARKER = Marker("editguard-export.json", _files_of_export)
 """Stands in a folder of delta files."""
 
-MODEL_MARKER = Marker("editguard.json", _applied)
+MODEL_MARKER = Marker("editguard.json", _files_of_model)
 """Stands in the folder of an edited model."""

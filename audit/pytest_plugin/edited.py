@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from ...probes.errors import EditRefused
 from ...probes.model.language_model import LanguageModel
 from ...suites.serving import Serving, serve_prompt
+from ..edit_result import EditResult
 from ..editors.base import RankOneUpdate
-from ..guard import EditResult
 from ..policy import Decision
 
 __all__ = ["EditedModel"]

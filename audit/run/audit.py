@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from ...probes.requests.loader import LoadedRequests
-from ...reports.log.file import Log, LogWriter, log_so_far
+from ...reports.log.file import Log, LogWriter, read_unfinished_log
 from ...reports.log.schema import ControlRecord, EditRecord, Footer, Header
 from ...reports.verdict.summary import Summary
 from ..guard import GuardedEditor
 from ..process import trusted_device
 from ..sequence import EditSequence, iter_sequence_records, retention_rate
-from ..setup import Progress, Setup, check_editable
+from ..setup import Progress, Setup, check_editable, show_nothing
 from .controls import Control, controls_for
 from .execute import iter_control_records, iter_edit_records
 from .file_names import AUDIT_FILES, LOG
@@ -40,57 +40,74 @@ def run_audit(
     overwrite: bool = False,
     resume: bool = False,
     in_sequence: bool = False,
-    progress: Progress = lambda *_: None,
+    progress: Progress = show_nothing,
 ) -> Summary:
-    """Audit all requests into the folder `out` and return the verdict; see `folders.locked_folder` for its rules.
+    """Audit all requests into the folder `out` and return the verdict; `output_folder.locked_folder` has its rules.
 
     With `overwrite` an audit that `out` holds is removed when the model is ready and the new log is begun. With `resume` the
-    log that `out` holds is gone on with, and only its outputs are written where it is finished; raises `InputError`
-    where another run began it. Where there is none, one is begun.
+    log that `out` holds is continued, and only its outputs are written where it is finished. Where there is no log, one is
+    begun. Raises `InputError` where another run began the log.
 
-    With `in_sequence` each sound edit stays in the model for those behind it, until the accumulated drift leaves the policy's
-    bounds (see `editguard.audit.sequence`); at the end the weights are those of before.
+    With `in_sequence` each sound edit stays in the model for the later ones, until the accumulated drift leaves the policy's
+    bounds (see `editguard.audit.sequence`). At the end the weights are those of before.
     """
     check_editable(setup.site)
-    guard, started = GuardedEditor(setup), time.monotonic()
+    started, guard = time.monotonic(), GuardedEditor(setup)
     controls = controls_for(setup) if setup.policy.controls else ()
     head = header(setup, loaded, arguments or {}, [control.id for control in controls], setup.baselines())
     head = head.model_copy(update={"in_sequence": in_sequence})
-    begun = log_so_far(out / LOG) if resume else None
+    begun = read_unfinished_log(out / LOG) if resume else None
     if begun is not None:
         check_resumed_run(begun, head, loaded.requests, out / LOG)
     for name in AUDIT_FILES if overwrite else ():
         (out / name).unlink(missing_ok=True)
     if begun is None or begun.footer is None:
         with (
-            trusted_device(setup.lm.device, "the audit", "go on with --resume, since what was logged is sound"),
-            _sequence(guard, wanted=in_sequence) as sequence,
+            trusted_device(setup.lm.device, "the audit", "continue with --resume, since the log so far is sound"),
+            _open_sequence(guard, in_sequence=in_sequence) as sequence,
             LogWriter(out / LOG) as log,
         ):
-            for record in _records(guard, sequence, head, loaded, controls, editor, begun, progress):
+            for record in _records(
+                guard,
+                sequence,
+                head=head,
+                loaded=loaded,
+                controls=controls,
+                editor=editor,
+                begun=begun,
+                progress=progress,
+            ):
                 log.write(record)
             records, seconds = len(controls) + len(loaded.requests), round(time.monotonic() - started, 3)
-            held: dict[str, Any] = {}
+            retention: dict[str, Any] = {}
             if sequence is not None:
-                said = sequence.retained()
-                lost = [one.request.id for one, holds in zip(sequence.kept, said, strict=True) if holds is False]
-                held = {"retained": retention_rate(said), "lost": lost}
-                # Proved before the log says that it is finished.
+                retained = sequence.retained()
+                pairs = zip(sequence.kept, retained, strict=True)
+                lost = [edit.request.id for edit, is_retained in pairs if is_retained is False]
+                retention = {"retained": retention_rate(retained), "lost": lost}
+                # The weight is proved before the log says that it is finished.
                 sequence.undo()
-            log.write(Footer(records=records, seconds=seconds, **held))
+            log.write(Footer(records=records, seconds=seconds, **retention))
     return write_outputs(out)
 
 
-def _sequence(guard: GuardedEditor, *, wanted: bool) -> AbstractContextManager[EditSequence | None]:
-    """Return a sequence where one is wanted, which leaves the model as it was."""
-    return EditSequence(guard) if wanted else nullcontext()
+def _open_sequence(guard: GuardedEditor, *, in_sequence: bool) -> AbstractContextManager[EditSequence | None]:
+    """Return a sequence, which leaves the model as it was, or None where edits are made alone."""
+    return EditSequence(guard) if in_sequence else nullcontext()
 
 
 def _records(
-    guard: GuardedEditor, sequence: EditSequence | None, head: Header, loaded: LoadedRequests,
-    controls: Sequence[Control], editor: str | None, begun: Log | None, progress: Progress,
-) -> Iterator[Header | ControlRecord | EditRecord]:  # fmt: skip
-    """Yield the records that are not `begun`, as they are made: header, controls, edits."""
+    guard: GuardedEditor,
+    sequence: EditSequence | None,
+    *,
+    head: Header,
+    loaded: LoadedRequests,
+    controls: Sequence[Control],
+    editor: str | None,
+    begun: Log | None,
+    progress: Progress,
+) -> Iterator[Header | ControlRecord | EditRecord]:
+    """Yield the records that `begun` does not hold, as they are made: header, controls, edits."""
     requests = loaded.requests
     if begun is None:
         yield head

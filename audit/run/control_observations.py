@@ -1,10 +1,11 @@
-"""What each control shows of every probe and check: that it catches what is known to be bad and lets pass what is good.
+"""What each control shows of every probe and check: that it catches known-bad evidence and lets known-good evidence pass.
 
-The controls' edits are made anyway, and what they show comes first. On the known-bad control each probe and check must
-catch its own known-bad evidence too (`Probe.known_bad`, `Check.known_bad`), since no one edit sets off all of them on
-every model. One that misses it, or lets nothing pass, voids the audit. One that brings no evidence, and of which the edit
-shows nothing, is not controlled: the record says so, and nothing is void. A check that judged nothing and brings nothing
-is only shown, and left out.
+The edits of the controls are made anyway, and the observations begin with them. On the known-bad control each probe and
+check must catch its own known-bad evidence too (`Probe.known_bad`, `Check.known_bad`), since no single edit sets off all of
+them on every model. A probe or check that misses it, or lets nothing pass, voids the audit.
+
+A probe or check without evidence of its own, at which the edit shows nothing, is not controlled. The record says so, and
+nothing is void. A check that judged nothing and has no evidence is only shown, and left out.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from ...probes.probe import PROBES, Level, Probe, ProbeInput
 from ...reports.log.control_observations import ControlObservation, ObservedBehaviour
-from ...suites.check import CHECKS, Bench, Check, Measurement, Outcome
+from ...suites.check import CHECKS, Check, CheckResult, EditUnderTest, Measurement, Outcome
 from ..edit_result import EditResult, Proposal
 from ..guard import GuardedEditor
 from ..policy import Policy
@@ -23,26 +24,35 @@ from ..setup import check_limits
 
 __all__ = ["observe_control"]
 
-_LEVELS = {
+_BEHAVIOURS = {
     Level.OK: ObservedBehaviour.SILENT,
     Level.NOTICE: ObservedBehaviour.SILENT,
     Level.RISK: ObservedBehaviour.FIRES,
     Level.ERROR: ObservedBehaviour.ERRORS,
 }
-_NOT_BROUGHT = "it brings no known-bad of its own"
-_NOTHING_ASKED = "it found nothing to ask about this edit"
+_NO_EVIDENCE = "it brings no known-bad of its own"
+_NOTHING_TO_ASK = "it found nothing to ask about this edit"
 _LENIENT = "the policy's bound lets even its known-bad pass"
 
 
-class _Look(NamedTuple):
-    """What was seen of one probe or check: `own` at the control's edit, `made` at each evidence that it brings."""
+class _Subject(NamedTuple):
+    """The probe or check under observation, and the behaviour that the control expects of it."""
 
-    own: ObservedBehaviour
-    made: Sequence[ObservedBehaviour]
-    brings: bool
+    kind: Literal["probe", "check"]
+    name: str
+    expected: ObservedBehaviour
+
+
+class _Behaviours(NamedTuple):
+    """The behaviour of one probe or check at the control's edit, and at each piece of evidence that it brings."""
+
+    at_edit: ObservedBehaviour
+    at_evidence: Sequence[ObservedBehaviour]
+    has_evidence: bool
     lenient: bool = False
-    why: str = _NOT_BROUGHT
-    """Why it is not controlled, where it is not."""
+    """Whether only the policy's wide bound lets the evidence pass."""
+    why: str = _NO_EVIDENCE
+    """The reason why it is not controlled, where it is not."""
 
 
 def observe_control(
@@ -50,114 +60,115 @@ def observe_control(
 ) -> list[ControlObservation]:
     """Return what a control, made and undone, shows of every probe and every check; the model is the unedited one."""
     bad = expect == "collapse"
-    seen = {finding.probe: _LEVELS[finding.level] for finding in proposal.assessment.findings}
-    found = []
-    for name, cls in PROBES:
-        look = _probe(cls(), seen.get(name, ObservedBehaviour.ERRORS), _case(guard, proposal), bad=bad)
-        found.append(
-            _caught("probe", name, ObservedBehaviour.FIRES, look)
-            if bad
-            else _passed("probe", name, ObservedBehaviour.SILENT, look)
-        )
-    for name, before in zip(guard.checks, proposal.before, strict=True):
-        own = _verdict(m for m in result.measurements if m.check == name)
-        look = _check(guard, CHECKS.get(name)(), own, proposal, before, bad=bad)
-        # What is only shown, as the policy has it, is left out.
-        if look.brings or own is not ObservedBehaviour.JUDGES_NOTHING or look.why == _NOTHING_ASKED:
-            found.append(
-                _caught("check", name, ObservedBehaviour.FAILS, look)
-                if bad
-                else _passed("check", name, ObservedBehaviour.PASSES, look)
-            )
-    return found
+    observe = _observe_caught if bad else _observe_passed
+    at_edit = {finding.probe: _BEHAVIOURS[finding.level] for finding in proposal.assessment.findings}
+    probe_input, observations = _probe_input(guard, proposal), []
+    for name, probe in PROBES:
+        subject = _Subject("probe", name, ObservedBehaviour.FIRES if bad else ObservedBehaviour.SILENT)
+        behaviour = at_edit.get(name, ObservedBehaviour.ERRORS)
+        observations.append(observe(subject, _examine_probe(probe(), behaviour, probe_input, bad=bad)))
+    for name, state in zip(guard.checks, proposal.before, strict=True):
+        subject = _Subject("check", name, ObservedBehaviour.FAILS if bad else ObservedBehaviour.PASSES)
+        behaviour = _judge(row for row in result.measurements if row.check == name)
+        behaviours = _examine_check(guard, CHECKS.get(name)(), behaviour, proposal, state, bad=bad)
+        # A check that the policy only shows is left out.
+        shown_only = behaviour is ObservedBehaviour.JUDGES_NOTHING and behaviours.why != _NOTHING_TO_ASK
+        if behaviours.has_evidence or not shown_only:
+            observations.append(observe(subject, behaviours))
+    return observations
 
 
-def _case(guard: GuardedEditor, proposal: Proposal) -> ProbeInput | None:
-    """None where nothing could be measured of the control's request."""
-    seen, setup = proposal.assessment.evidence, guard.setup
-    return (
-        None if seen is None else ProbeInput(setup.lm, proposal.assessment.request, seen, setup.calibration.thresholds)
-    )
-
-
-def _probe(probe: Probe, own: ObservedBehaviour, case: ProbeInput | None, *, bad: bool) -> _Look:
-    if case is None:
-        return _Look(own, [ObservedBehaviour.ERRORS], brings=True)
-    spoiled = probe.known_bad(case)
-    made = [_LEVELS[probe.examine(one).level] for one in (spoiled if bad else probe.known_good(case))]
-    return _Look(own, made, brings=bool(spoiled))
-
-
-def _check(
-    guard: GuardedEditor, check: Check, own: ObservedBehaviour, proposal: Proposal, before: Any, *, bad: bool
-) -> _Look:
-    controlled = type(check).known_bad is not Check.known_bad
-    if not bad and (not controlled or own is not ObservedBehaviour.JUDGES_NOTHING):
-        return _Look(own, [], brings=controlled)
-    bench, request = guard.setup.bench, proposal.assessment.request
-    made = _known_bad(check, bench, request, before)
-    if made is None:
-        return _Look(own, [], brings=False, why=_NOTHING_ASKED if controlled and before is None else _NOT_BROUGHT)
-    if not bad:
-        return _Look(own, [], brings=True)
-    usual = _known_bad(check, replace(bench, limits=check_limits(Policy())), request, before)
-    return _Look(
-        own, [made], brings=True, lenient=made is ObservedBehaviour.PASSES and usual is ObservedBehaviour.FAILS
-    )
-
-
-def _known_bad(check: Check, bench: Bench, request: Any, before: Any) -> ObservedBehaviour | None:
-    with bench.computing():
-        found = check.known_bad(bench, request, before)
-    if found is None:
+def _probe_input(guard: GuardedEditor, proposal: Proposal) -> ProbeInput | None:
+    """Return the input of the probes; None where nothing could be measured of the control's request."""
+    evidence, setup = proposal.assessment.evidence, guard.setup
+    if evidence is None:
         return None
-    judged = [_verdict([one]) for one in found.measurements if one.outcome is not Outcome.INFO]
-    return (
-        ObservedBehaviour.JUDGES_NOTHING
-        if not judged
-        else ObservedBehaviour.PASSES
-        if ObservedBehaviour.PASSES in judged
-        else ObservedBehaviour.FAILS
-    )
+    return ProbeInput(setup.lm, proposal.assessment.request, evidence, setup.calibration.thresholds)
 
 
-def _verdict(measurements: Iterable[Measurement]) -> ObservedBehaviour:
-    """What was not measured fails: the guard keeps no such edit."""
-    judged = [one.outcome for one in measurements if one.outcome is not Outcome.INFO]
+def _examine_probe(
+    probe: Probe, at_edit: ObservedBehaviour, probe_input: ProbeInput | None, *, bad: bool
+) -> _Behaviours:
+    if probe_input is None:
+        return _Behaviours(at_edit, [ObservedBehaviour.ERRORS], has_evidence=True)
+    known_bad = probe.known_bad(probe_input)
+    evidence = known_bad if bad else probe.known_good(probe_input)
+    at_evidence = [_BEHAVIOURS[probe.examine(changed_input).level] for changed_input in evidence]
+    return _Behaviours(at_edit, at_evidence, has_evidence=bool(known_bad))
+
+
+def _examine_check(
+    guard: GuardedEditor, check: Check[Any], at_edit: ObservedBehaviour, proposal: Proposal, state: Any, *, bad: bool
+) -> _Behaviours:
+    controlled = type(check).known_bad is not Check.known_bad
+    if not bad and (not controlled or at_edit is not ObservedBehaviour.JUDGES_NOTHING):
+        return _Behaviours(at_edit, [], has_evidence=controlled)
+    bench, edit = guard.setup.bench, EditUnderTest(request=proposal.assessment.request, state=state)
+    with bench.autocast():
+        known_bad = _judge_evidence(check.known_bad(bench, edit))
+        if known_bad is None:
+            why = _NOTHING_TO_ASK if controlled and state is None else _NO_EVIDENCE
+            return _Behaviours(at_edit, [], has_evidence=False, why=why)
+        if not bad:
+            known_good = _judge_evidence(check.known_good(bench, edit))
+            return _Behaviours(at_edit, [] if known_good is None else [known_good], has_evidence=True)
+        by_default = _judge_evidence(check.known_bad(replace(bench, limits=check_limits(Policy())), edit))
+    lenient = known_bad is ObservedBehaviour.PASSES and by_default is ObservedBehaviour.FAILS
+    return _Behaviours(at_edit, [known_bad], has_evidence=True, lenient=lenient)
+
+
+def _judge_evidence(result: CheckResult | None) -> ObservedBehaviour | None:
+    """Return the behaviour at evidence of the check's own: it passes where any judged measurement passes; None without any."""
+    if result is None:
+        return None
+    judged = [_judge([row]) for row in result.measurements if row.outcome is not Outcome.INFO]
+    if not judged:
+        return ObservedBehaviour.JUDGES_NOTHING
+    return ObservedBehaviour.PASSES if ObservedBehaviour.PASSES in judged else ObservedBehaviour.FAILS
+
+
+def _judge(measurements: Iterable[Measurement]) -> ObservedBehaviour:
+    """Return the behaviour that measurements show; a measurement that was not taken fails, since the guard keeps no such edit."""
+    judged = [row.outcome for row in measurements if row.outcome is not Outcome.INFO]
     if not judged:
         return ObservedBehaviour.JUDGES_NOTHING
     return ObservedBehaviour.PASSES if all(outcome is Outcome.PASS for outcome in judged) else ObservedBehaviour.FAILS
 
 
-def _caught(kind: Literal["probe", "check"], name: str, expected: ObservedBehaviour, look: _Look) -> ControlObservation:
-    """Whatever the edit showed, all evidence that is brought must be caught."""
-    missed = [one for one in look.made if one is not expected]
-    if not look.brings:
-        ok = True if look.own is expected else None
-        return _sighting(kind, name, expected, look, look.own, ok, "" if ok else look.why)
-    if look.lenient:
-        return _sighting(kind, name, expected, look, missed[0], None, _LENIENT)
-    return _sighting(kind, name, expected, look, missed[0] if missed else expected, not missed)
+def _observe_caught(subject: _Subject, behaviours: _Behaviours) -> ControlObservation:
+    """Return the observation on the known-bad control: all evidence must be caught, whatever the edit showed."""
+    missed = [behaviour for behaviour in behaviours.at_evidence if behaviour is not subject.expected]
+    if not behaviours.has_evidence:
+        ok = True if behaviours.at_edit is subject.expected else None
+        return _observation(subject, behaviours, behaviours.at_edit, ok, "" if ok else behaviours.why)
+    if behaviours.lenient:
+        return _observation(subject, behaviours, missed[0], None, _LENIENT)
+    return _observation(subject, behaviours, missed[0] if missed else subject.expected, not missed)
 
 
-def _passed(kind: Literal["probe", "check"], name: str, expected: ObservedBehaviour, look: _Look) -> ControlObservation:
-    """The edit is enough; where it is none, the ordinary evidence that is brought must pass."""
-    if look.own is expected or (look.made and all(one is expected for one in look.made)):
-        return _sighting(kind, name, expected, look, expected, True)
-    ok = False if look.brings else None
-    return _sighting(kind, name, expected, look, look.own, ok, "" if look.brings else look.why)
+def _observe_passed(subject: _Subject, behaviours: _Behaviours) -> ControlObservation:
+    """Return the observation on the known-good control: the edit is enough; where it is not, ordinary evidence must pass."""
+    if behaviours.at_edit is subject.expected or _all_as_expected(subject, behaviours):
+        return _observation(subject, behaviours, subject.expected, True)
+    ok = False if behaviours.has_evidence else None
+    return _observation(subject, behaviours, behaviours.at_edit, ok, "" if behaviours.has_evidence else behaviours.why)
 
 
-def _sighting(
-    kind: Literal["probe", "check"],
-    name: str,
-    expected: ObservedBehaviour,
-    look: _Look,
-    seen: ObservedBehaviour,
-    ok: bool | None,
-    why: str = "",
+def _all_as_expected(subject: _Subject, behaviours: _Behaviours) -> bool:
+    at_evidence = behaviours.at_evidence
+    return bool(at_evidence) and all(behaviour is subject.expected for behaviour in at_evidence)
+
+
+def _observation(
+    subject: _Subject, behaviours: _Behaviours, observed: ObservedBehaviour, ok: bool | None, why: str = ""
 ) -> ControlObservation:
-    edit, evidence = look.own is expected, bool(look.made) and all(one is expected for one in look.made)
     return ControlObservation(
-        kind=kind, name=name, expected=expected, seen=seen, by_edit=edit, by_evidence=evidence, ok=ok, why=why
+        kind=subject.kind,
+        name=subject.name,
+        expected=subject.expected,
+        seen=observed,
+        by_edit=behaviours.at_edit is subject.expected,
+        by_evidence=_all_as_expected(subject, behaviours),
+        ok=ok,
+        why=why,
     )

@@ -1,7 +1,7 @@
-"""From requests and controls to their records: proposed together, then each made, checked and undone, an error a record too.
+"""Requests and controls become records: proposed together, then each made, checked and undone; an error is a record too.
 
-What fails together is tried one by one, so that one request's fault is its own. A failing device ends everything: nothing
-that it computes afterwards can be trusted.
+Requests that fail together are tried one by one, so that each is charged with its own fault only. A failing device ends
+everything: nothing that it computes afterwards can be trusted.
 """
 
 from __future__ import annotations
@@ -12,59 +12,61 @@ from typing import TypeVar
 import torch
 
 from ...probes.errors import EditRefused, InputError
-from ...probes.probe import PROBES, Finding, Level
+from ...probes.measurement_faults import fault_finding
 from ...probes.requests.request import EditRequest
-from ...probes.screen import require_screened_figures
 from ...reports.log.schema import ControlRecord, EditRecord
-from ..guard import Assessment, EditResult, GuardedEditor, Proposal, decided_action
+from ..edit_result import Assessment, EditResult, Proposal, decided_action
+from ..guard import GuardedEditor
 from ..policy import decide
 from ..process import give_back_freed_memory
 from ..setup import Setup
 from .control_observations import observe_control
 from .controls import Candidate, Control, control_guard, iter_candidate_rounds, propose_controls, run_control
-from .to_log import control_record, edit_record, errored
+from .to_log import control_record, control_record_of_error, edit_record, edit_record_of_error
 
-T = TypeVar("T")
-Made = TypeVar("Made")
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
 
 __all__ = [
     "REQUESTS_PER_BATCH",
-    "iter_edit_records",
     "assess_each",
+    "edit_record_for",
     "iter_control_records",
+    "iter_edit_records",
     "proposal_or_none",
     "propose_each",
-    "try_together_then_singly",
-    "edit_record_for",
     "record_or_error",
+    "try_together_then_singly",
 ]
 
 _SURVIVABLE = (InputError, EditRefused, RuntimeError, ValueError, ArithmeticError)
-"""What one request may fail with while the others go on; a failed roll-back, or our own fault, ends the audit."""
+"""Errors of one request that do not end the audit. A failed roll-back, or our own fault, ends it."""
 REQUESTS_PER_BATCH = 20
-"""Requests whose updates are computed at once. Who computes with whom decides about the last bits, so that a resumed audit
-computes the same ones together again."""
+"""Requests whose updates are computed at once. The batch decides about the last bits, so a resumed audit computes the
+same batches again."""
 
 
 def iter_edit_records(
     guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None, done: int
 ) -> Iterator[EditRecord]:
-    """Yield one record a request, in order, the first `done` left out; updates are computed for some requests at once,
-    and each edit is undone before the next is made."""
+    """Yield one record a request, in order, without the first `done`.
+
+    Updates are computed in batches, and each edit is undone before the next is made.
+    """
     for start in range(done - done % REQUESTS_PER_BATCH, len(requests), REQUESTS_PER_BATCH):
-        chunk = requests[start : start + REQUESTS_PER_BATCH]
-        for index, made in enumerate(propose_each(guard, chunk, editor), start):
+        batch = requests[start : start + REQUESTS_PER_BATCH]
+        for index, proposal in enumerate(propose_each(guard, batch, editor), start):
             if index >= done:
-                yield edit_record_for(guard, requests[index], made, index)
+                yield edit_record_for(guard, requests[index], proposal, index)
 
 
 def propose_each(
     guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None
 ) -> list[Proposal | Exception]:
-    """Assess the requests and compute their updates, together: for each the proposal, or the error that it ended in."""
+    """Assess the requests and compute their updates together; return for each its proposal or its error."""
 
-    def propose(guard: GuardedEditor, chunk: Sequence[EditRequest]) -> list[Proposal]:
-        return guard.propose(guard.assess_all(chunk, editor))
+    def propose(guard: GuardedEditor, batch: Sequence[EditRequest]) -> list[Proposal]:
+        return guard.propose(guard.assess_all(batch, editor))
 
     return try_together_then_singly(guard, requests, propose)
 
@@ -75,116 +77,125 @@ def assess_each(
     editor: str | None = None,
     *,
     screen: bool = False,
-    asked: Callable[[Assessment], object] = decided_action,
+    criterion: Callable[[Assessment], object] = decided_action,
 ) -> list[Assessment]:
-    """Assess the requests together, as `GuardedEditor.assess_all` does; one that ends in an error is refused with it."""
+    """Assess the requests together, as `GuardedEditor.assess_all` does; a request that ends in an error is refused with it."""
 
-    if screen:
-        # Raised for the run, not recorded as a fault of each request.
-        require_screened_figures(PROBES)
+    def assess(guard: GuardedEditor, batch: Sequence[EditRequest]) -> list[Assessment]:
+        return guard.assess_all(batch, editor, screen=screen, criterion=criterion)
 
-    def assess(guard: GuardedEditor, chunk: Sequence[EditRequest]) -> list[Assessment]:
-        return guard.assess_all(chunk, editor, screen=screen, asked=asked)
-
-    found = try_together_then_singly(guard, requests, assess)
+    outcomes = try_together_then_singly(guard, requests, assess)
     return [
-        one if isinstance(one, Assessment) else _unassessed(guard, request, one, editor)
-        for request, one in zip(requests, found, strict=True)
+        outcome if isinstance(outcome, Assessment) else _refuse(guard, request, outcome, editor)
+        for request, outcome in zip(requests, outcomes, strict=True)
     ]
 
 
-def _unassessed(guard: GuardedEditor, request: EditRequest, error: Exception, editor: str | None) -> Assessment:
-    findings = (Finding(probe="well-formed", level=Level.ERROR, message=f"{type(error).__name__}: {error}"),)
-    return Assessment(request, None, findings, decide(guard.setup.policy, findings, editor), 0.0)
+def _refuse(guard: GuardedEditor, request: EditRequest, error: Exception, editor: str | None) -> Assessment:
+    findings = (fault_finding(error, f"{type(error).__name__}: {error}"),)
+    decision = decide(guard.setup.policy, findings, editor)
+    return Assessment(request=request, evidence=None, findings=findings, decision=decision)
 
 
-def edit_record_for(guard: GuardedEditor, request: EditRequest, made: Proposal | Exception, index: int) -> EditRecord:
-    """Make, check and undo what was `made` for a request and return its record."""
+def edit_record_for(
+    guard: GuardedEditor, request: EditRequest, proposal: Proposal | Exception, index: int
+) -> EditRecord:
+    """Make, check and undo the `proposal` for a request, and return the record; an error instead of it is recorded."""
 
-    def test() -> EditResult:
-        if isinstance(made, Exception):
-            raise made
-        return guard.try_proposal(made)
+    def make_edit() -> EditResult:
+        if isinstance(proposal, Exception):
+            raise proposal
+        return guard.try_proposal(proposal)
 
-    return record_or_error(guard.setup, request, index, test, proposal_or_none(made))
+    return record_or_error(guard.setup, request, index, make_edit, proposal_or_none(proposal))
 
 
 def record_or_error(
-    setup: Setup, request: EditRequest, index: int, make: Callable[[], EditResult], made: Proposal | None = None
+    setup: Setup,
+    request: EditRequest,
+    index: int,
+    make_edit: Callable[[], EditResult],
+    proposal: Proposal | None = None,
 ) -> EditRecord:
-    """Return the record of what `make` gives for a request: of an error, where it ends in one, with what was `made` of it."""
+    """Return the record of the result of `make_edit`, or of its error together with the `proposal` that it was made from."""
     try:
-        return edit_record(setup, make(), index)
+        return edit_record(setup, make_edit(), index)
     except torch.AcceleratorError:
         raise
     except _SURVIVABLE as error:
-        return EditRecord(**errored(setup, request, index, error, made))
+        return edit_record_of_error(setup, request, index, error, proposal)
 
 
 def try_together_then_singly(
-    guard: GuardedEditor, asked: Sequence[T], propose: Callable[[GuardedEditor, Sequence[T]], Sequence[Made]]
-) -> list[Made | Exception]:
-    """Return what is made for each of `asked`, or the error that it ended in; what fails together is tried one by one."""
-    if not asked:
+    guard: GuardedEditor,
+    items: Sequence[Item],
+    handle: Callable[[GuardedEditor, Sequence[Item]], Sequence[Outcome]],
+) -> list[Outcome | Exception]:
+    """Return what `handle` gives for each item, or the item's error; items that fail together are handled one by one."""
+    if not items:
         return []
     give_back_freed_memory()
     try:
-        return [*propose(guard, asked)]
+        return [*handle(guard, items)]
     except torch.AcceleratorError:
         raise
     except _SURVIVABLE as error:
-        if len(asked) == 1:
+        if len(items) == 1:
             return [error]
-        return [found for one in asked for found in try_together_then_singly(guard, [one], propose)]
+        return [outcome for item in items for outcome in try_together_then_singly(guard, [item], handle)]
 
 
 def iter_control_records(guard: GuardedEditor, controls: Sequence[Control]) -> Iterator[ControlRecord]:
-    """Make, check and undo the candidates of every control until one shows what it must, and yield one record a control."""
+    """Yield one record a control: candidates are made, checked and undone until one shows what the control expects."""
     wide = control_guard(guard)
-    shown: dict[str, ControlRecord] = {}
+    places = {control.id: index for index, control in enumerate(controls)}
+    records: dict[str, ControlRecord] = {}
     tried: dict[str, list[str]] = {control.id: [] for control in controls}
     for candidates in iter_candidate_rounds(controls):
-        open_ones = [(control, one) for control, one in candidates if not _is_shown(shown, control)]
-        made = try_together_then_singly(wide, [one for _, one in open_ones], propose_controls)
-        for (control, candidate), proposal in zip(open_ones, made, strict=True):
-            if _is_shown(shown, control):
+        open_pairs = [(control, candidate) for control, candidate in candidates if not _has_shown(records, control)]
+        proposals = try_together_then_singly(wide, [candidate for _, candidate in open_pairs], propose_controls)
+        for (control, candidate), proposal in zip(open_pairs, proposals, strict=True):
+            if _has_shown(records, control):
                 continue
-            index = [one.id for one in controls].index(control.id)
-            record = _control(wide, control, candidate, proposal, index, tried[control.id])
+            record = _record_control(wide, control, candidate, proposal, places[control.id])
+            record = record.model_copy(update={"tried": [*tried[control.id]]})
             tried[control.id].append(f"{candidate.request.subject} by {candidate.editor}")
             # Where no candidate shows it, the first one stands for all.
-            if record.ok or control.id not in shown:
-                shown[control.id] = record
+            if record.ok or control.id not in records:
+                records[control.id] = record
     for control in controls:
-        record = shown[control.id]
+        record = records[control.id]
         yield record if record.ok else record.model_copy(update={"tried": tried[control.id]})
 
 
-def _is_shown(shown: Mapping[str, ControlRecord], control: Control) -> bool:
-    return control.id in shown and shown[control.id].ok
+def _has_shown(records: Mapping[str, ControlRecord], control: Control) -> bool:
+    return control.id in records and records[control.id].ok
 
 
-def _control(
-    guard: GuardedEditor,
-    control: Control,
-    candidate: Candidate,
-    made: Proposal | Exception,
-    index: int,
-    tried: Sequence[str],
+def _record_control(
+    guard: GuardedEditor, control: Control, candidate: Candidate, proposal: Proposal | Exception, index: int
 ) -> ControlRecord:
     try:
-        if isinstance(made, Exception):
-            raise made
-        result, shown = run_control(guard, control, made)
-        seen = observe_control(guard, control.expect, made, result)
-        return control_record(guard.setup, result, index, control.expect, shown, seen, tried)
+        if isinstance(proposal, Exception):
+            raise proposal
+        result, as_expected = run_control(guard, control, proposal)
+        observations = observe_control(guard, control.expect, proposal, result)
+        return control_record(
+            guard.setup,
+            result,
+            index,
+            expect=control.expect,
+            as_expected=as_expected,
+            observations=observations,
+        )
     except torch.AcceleratorError:
         raise
     except _SURVIVABLE as error:
-        fields = errored(guard.setup, candidate.request, index, error, proposal_or_none(made))
-        return ControlRecord(**fields, expect=control.expect, ok=False)
+        return control_record_of_error(
+            guard.setup, candidate.request, index, error, proposal_or_none(proposal), expect=control.expect
+        )
 
 
-def proposal_or_none(made: Proposal | Exception) -> Proposal | None:
-    """Return what was proposed; None where that ended in an error."""
-    return None if isinstance(made, Exception) else made
+def proposal_or_none(proposal: Proposal | Exception) -> Proposal | None:
+    """Return the proposal; None where an error stands in its place."""
+    return None if isinstance(proposal, Exception) else proposal

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ...probes.errors import InputError
-from ...reports.log.file import sweep
+from ...reports.log.file import remove_unfinished_files
 from .file_names import AUDIT_FILES, LOG, writable
 
 __all__ = ["locked_folder", "one_writer"]
@@ -60,7 +60,7 @@ def locked_folder(
                     f"The folder {str(out)!r} already holds {what} ({old[0]}), and nothing is written over unasked; "
                     f"choose another --out, {more if LOG in own else 'or add --overwrite'}."
                 )
-            sweep(out, own)
+            remove_unfinished_files(out, own)
             yield out
         finally:
             # Nothing came of it, so nothing is left of it; what cannot be removed is no reason to hide an error.

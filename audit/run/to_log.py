@@ -1,6 +1,6 @@
-"""From what the guard found to what the log holds: the one place where the two rooms' types meet.
+"""The guard's types become the log's records; no other module knows both.
 
-A number that is not finite is written as null; the verdict beside it says that it was not measured.
+A number that is not finite is written as null. The verdict beside it says that it was not measured.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Any, Literal
 import torch
 
 from ...probes.card import Card
+from ...probes.measurement_faults import MEASUREMENT_CARD
 from ...probes.model.language_model import LanguageModel
-from ...probes.probe import PROBES
+from ...probes.probe import MEASUREMENT_SOURCE, PROBES, Finding
 from ...probes.requests.loader import LoadedRequests
 from ...probes.requests.request import EditRequest
 from ...probes.requests.spacing import choose_separator
@@ -37,19 +38,28 @@ from ...reports.log.prompt_outcomes import PromptOutcome, PromptResult, PromptRo
 from ...reports.log.types import Point
 from ...suites.check import CHECKS, Measurement, Outcome, PromptAnswer
 from ..edit_result import Assessment, EditResult, Proposal
-from ..policy import Action
+from ..policy import Action, Decision
 from ..setup import Setup
 
-__all__ = ["body", "control_record", "edit_record", "errored", "header", "versions"]
+__all__ = [
+    "control_record",
+    "control_record_of_error",
+    "edit_record",
+    "edit_record_of_error",
+    "header",
+    "versions",
+]
 
 _MOST_POINTS = 8
+_Outcome = Literal["committed", "rolled-back", "refused", "errored"]
+_Verdict = Literal["pass", "fail", "refused"]
 
 
 def header(
     setup: Setup, loaded: LoadedRequests, arguments: dict[str, Any], controls: list[str], baselines: dict[str, float]
 ) -> schema.Header:
-    """Return the log's first record: all that the others have in common."""
-    lm, found = setup.lm, setup.statistics
+    """Return the log's first record: everything that the other records share."""
+    lm, statistics = setup.lm, setup.statistics
     return schema.Header(
         editguard_version=version("editguard"),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -61,57 +71,72 @@ def header(
         source=loaded.source,
         source_sha256=loaded.sha256,
         requests=len(loaded.requests),
-        skipped_invalid=[SkippedRequest(**wrong._asdict()) for wrong in loaded.invalid],
+        skipped_invalid=[SkippedRequest(**invalid._asdict()) for invalid in loaded.invalid],
         unused=list(loaded.unused),
         statistics=Statistics(
-            source=found.provenance.source,
-            method=found.provenance.method,
-            tokens=found.provenance.tokens or None,
-            condition_number=_finite(found.condition_number),
-            regularisation=found.ridge,
-            sha256=found.sha256,
+            source=statistics.provenance.source,
+            method=statistics.provenance.method,
+            tokens=statistics.provenance.tokens or None,
+            condition_number=_finite(statistics.condition_number),
+            regularisation=statistics.ridge,
+            sha256=statistics.sha256,
         ),
         prefixes=[PrefixRecord(family=p.family.value, text=p.text, role=p.role.value) for p in setup.prefixes.prefixes],
         settings={
-            **asdict(setup.settings), "engine": setup.settings.engine.value, "descent": setup.settings.descent.value,
+            **asdict(setup.settings),
+            "engine": setup.settings.engine.value,
+            "descent": setup.settings.descent.value,
             "check_dtype": _dtype(setup.check_dtype or lm.dtype),
         },
         perplexity_corpus_sha256=hashlib.sha256("\0".join(setup.corpus).encode("utf-8", "surrogatepass")).hexdigest(),
         policy=setup.policy.model_dump(mode="json"),
         thresholds=[
             ThresholdRecord(
-                probe=one.probe, metric=one.metric, value=one.value, how=one.rule, sample_size=one.sample_size,
-                quantiles=dict(one.quantiles),
+                probe=threshold.probe,
+                metric=threshold.metric,
+                value=threshold.value,
+                how=threshold.rule,
+                sample_size=threshold.sample_size,
+                quantiles=dict(threshold.quantiles),
             )
-            for one in setup.calibration.thresholds.values()
+            for threshold in setup.calibration.thresholds.values()
         ],
         cards=[
+            _card("audit", MEASUREMENT_SOURCE, MEASUREMENT_CARD),
             *(_card("probe", name, cls.card) for name, cls in PROBES),
             *(_card("check", name, cls.card) for name, cls in CHECKS),
         ],
         baseline=[BaselineValue(metric=metric, value=_finite(value)) for metric, value in baselines.items()],
         controls=controls,
         versions=versions(lm),
-    )  # fmt: skip
+    )
 
 
 def versions(lm: LanguageModel) -> dict[str, str]:
-    """Return the versions of what the figures depend on beside editguard itself, and what makes the matrix products."""
+    """Return the versions of Python and the libraries, and the library that makes the matrix products."""
     return {
-        "python": platform.python_version(), "torch": version("torch"), "transformers": version("transformers"),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "transformers": version("transformers"),
         "matrix products": lm.product_library,
-    }  # fmt: skip
+    }
 
 
-def _card(kind: Literal["probe", "check"], name: str, card: Card) -> CardRecord:
+def _card(kind: Literal["probe", "check", "audit"], name: str, card: Card) -> CardRecord:
     return CardRecord(kind=kind, name=name, **asdict(card))
 
 
 def _model(lm: LanguageModel, layers: int) -> ModelInfo:
     return ModelInfo(
-        ref=lm.ref, fingerprint=lm.fingerprint, architecture=lm.architecture, parameters=lm.parameters,
-        dtype=_dtype(lm.dtype), device=str(lm.device), adds_bos=lm.adds_bos, layers=layers,
-    )  # fmt: skip
+        ref=lm.ref,
+        fingerprint=lm.fingerprint,
+        architecture=lm.architecture,
+        parameters=lm.parameters,
+        dtype=_dtype(lm.dtype),
+        device=str(lm.device),
+        adds_bos=lm.adds_bos,
+        layers=layers,
+    )
 
 
 def _dtype(dtype: torch.dtype) -> str:
@@ -119,116 +144,157 @@ def _dtype(dtype: torch.dtype) -> str:
 
 
 def edit_record(setup: Setup, result: EditResult, index: int) -> schema.EditRecord:
-    """Return the record of one requested edit."""
-    return schema.EditRecord(**body(setup, result, index))
+    """Return the record of one requested edit; `index` is the request's place in its source."""
+    outcome: _Outcome
+    verdict: _Verdict
+    if result.refusal is not None:
+        outcome, verdict = "refused", "refused"
+    elif result.sound:
+        outcome, verdict = "committed", "pass"
+    else:
+        outcome, verdict = "rolled-back", "fail"
+    return _record(setup, result, index, outcome=outcome, verdict=verdict, seconds=round(result.seconds, 3))
+
+
+def edit_record_of_error(
+    setup: Setup, request: EditRequest, index: int, error: Exception, proposal: Proposal | None
+) -> schema.EditRecord:
+    """Return the record of a request that ended in an error: a failure, never a pass.
+
+    With a `proposal` the edit was decided on, and perhaps made, before the error; the record keeps what the guard knew then.
+    """
+    if proposal is None:
+        decision = Decision(Action.REFUSE, None, ("nothing could be proposed",))
+        assessment = Assessment(request=request, evidence=None, findings=(), decision=decision)
+        result = EditResult(assessment=assessment)
+    else:
+        result = EditResult(
+            assessment=proposal.assessment, update=proposal.update, relative_norm=proposal.relative_norm
+        )
+    text = f"{type(error).__name__}: {error}"
+    return _record(setup, result, index, outcome="errored", verdict="fail", error=text)
 
 
 def control_record(
     setup: Setup,
     result: EditResult,
     index: int,
+    *,
     expect: Literal["collapse", "sound"],
-    shown: bool,
-    seen: Sequence[ControlObservation],
-    tried: Sequence[str] = (),
+    as_expected: bool,
+    observations: Sequence[ControlObservation],
 ) -> schema.ControlRecord:
-    """Return the record of one control: what it was to show, whether it did, and what was `seen` of probes and checks.
+    """Return the record of one control.
 
-    `tried` names the candidates that were made before and did not show what they must.
+    The control is good where its edit ended `as_expected` and no observation of a probe or check is bad.
     """
-    ok = shown and all(one.ok is not False for one in seen)
-    return schema.ControlRecord(
-        **body(setup, result, index), expect=expect, ok=ok, sightings=[*seen], tried=list(tried)
+    ok = as_expected and all(observation.ok is not False for observation in observations)
+    return _as_control(edit_record(setup, result, index), expect=expect, ok=ok, observations=observations)
+
+
+def control_record_of_error(
+    setup: Setup,
+    request: EditRequest,
+    index: int,
+    error: Exception,
+    proposal: Proposal | None,
+    *,
+    expect: Literal["collapse", "sound"],
+) -> schema.ControlRecord:
+    """Return the record of a control that ended in an error, which proves nothing."""
+    return _as_control(edit_record_of_error(setup, request, index, error, proposal), expect=expect, ok=False)
+
+
+def _as_control(
+    record: schema.EditRecord,
+    *,
+    expect: Literal["collapse", "sound"],
+    ok: bool,
+    observations: Sequence[ControlObservation] = (),
+) -> schema.ControlRecord:
+    shared = {name: getattr(record, name) for name in schema.EditBody.model_fields if name != "kind"}
+    return schema.ControlRecord(**shared, expect=expect, ok=ok, sightings=[*observations])
+
+
+def _record(
+    setup: Setup,
+    result: EditResult,
+    index: int,
+    *,
+    outcome: _Outcome,
+    verdict: _Verdict,
+    error: str | None = None,
+    seconds: float = 0.0,
+) -> schema.EditRecord:
+    assessment, request = result.assessment, result.assessment.request
+    return schema.EditRecord(
+        id=request.id,
+        index=index,
+        group=request.group,
+        subject=request.subject,
+        prompt=request.prompt,
+        target_new=request.target_new,
+        target_true=request.target_true,
+        paraphrases=list(request.paraphrases),
+        neighbourhood=list(request.neighbourhood),
+        true_aliases=list(request.true_aliases),
+        other_facts=list(request.other_facts),
+        question=request.question,
+        space=choose_separator(request.prompt, request.target_new, request.space) != "",
+        not_judged=list(request.not_judged),
+        prompts=[_prompt(answer) for answer in result.prompts],
+        findings=[_finding(finding) for finding in assessment.findings],
+        decision=_decision(assessment, result),
+        keys=_keys(setup, assessment),
+        update=_update(result),
+        measurements=[_measurement(measurement) for measurement in result.measurements],
+        generations=[schema.Generation(**generation._asdict()) for generation in result.generations],
+        outcome=outcome,
+        verdict=verdict,
+        error=error,
+        weights=_weights(result),
+        seconds=seconds,
     )
 
 
-def errored(
-    setup: Setup, request: EditRequest, index: int, error: Exception, proposal: Proposal | None
-) -> dict[str, Any]:
-    """Return the fields of a request that ended in an error: a failure, never a pass.
-
-    With a `proposal` the edit was decided on and perhaps made when it happened, and what was known is kept.
-    """
-    known = (
-        {
-            **_request(request, index),
-            "decision": schema.DecisionRecord(action="refuse", reasons=["nothing could be proposed"]),
-        }
-        if proposal is None
-        else body(setup, EditResult(proposal.assessment, proposal.update, proposal.relative_norm), index)
+def _finding(finding: Finding) -> schema.FindingRecord:
+    return schema.FindingRecord(
+        probe=finding.probe,
+        level=finding.level.value,
+        value=finding.value,
+        threshold=finding.threshold,
+        unit=finding.unit,
+        message=finding.message,
+        details=dict(finding.details),
     )
-    return {
-        **known,
-        "outcome": "errored",
-        "verdict": "fail",
-        "error": f"{type(error).__name__}: {error}",
-        "seconds": 0.0,
-    }
-
-
-def body(setup: Setup, result: EditResult, index: int) -> dict[str, Any]:
-    """Return the fields that edit and control records share."""
-    assessment = result.assessment
-    refused = result.refusal is not None
-    return {
-        **_request(assessment.request, index),
-        "findings": [
-            schema.FindingRecord(
-                probe=f.probe, level=f.level.value, value=f.value, threshold=f.threshold, unit=f.unit, message=f.message,
-                details=dict(f.details),
-            )
-            for f in assessment.findings
-        ],
-        "decision": _decision(assessment, result),
-        "keys": _keys(setup, assessment),
-        "update": _update(result),
-        "measurements": [_measurement(m) for m in result.measurements],
-        "generations": [schema.Generation(**shown._asdict()) for shown in result.generations],
-        "prompts": [_prompt(one) for one in result.prompts],
-        "outcome": "refused" if refused else "committed" if result.sound else "rolled-back",
-        "verdict": "refused" if refused else "pass" if result.sound else "fail",
-        "weights": _weights(result),
-        "seconds": round(result.seconds, 3),
-    }  # fmt: skip
-
-
-def _request(request: EditRequest, index: int) -> dict[str, Any]:
-    return {
-        "id": request.id, "index": index, "group": request.group, "subject": request.subject, "prompt": request.prompt,
-        "target_new": request.target_new, "target_true": request.target_true,
-        "paraphrases": list(request.paraphrases), "neighbourhood": list(request.neighbourhood),
-        "true_aliases": list(request.true_aliases), "other_facts": list(request.other_facts),
-        "question": request.question, "not_judged": list(request.not_judged),
-        "space": choose_separator(request.prompt, request.target_new, request.space) != "",
-    }  # fmt: skip
 
 
 def _decision(assessment: Assessment, result: EditResult) -> schema.DecisionRecord:
     decision = assessment.decision
     reasons = list(decision.reasons)
     if result.refusal is not None and decision.action is not Action.REFUSE:
-        # The guard changed its mind when it saw the update, so the decision that counts is to refuse.
+        # The guard refused when it had the update, so the decision that counts is to refuse.
         return schema.DecisionRecord(action="refuse", editor=None, reasons=[*reasons, result.refusal])
     return schema.DecisionRecord(action=decision.action.value, editor=decision.editor, reasons=reasons)
 
 
 def _keys(setup: Setup, assessment: Assessment) -> schema.Keys | None:
-    seen = assessment.evidence
-    if seen is None:
+    evidence = assessment.evidence
+    if evidence is None:
         return None
     plane = setup.calibration.plane
-    points = [_point(point) for point in plane.project(seen.keys.keys[1 : _MOST_POINTS + 1])]
+    points = [_point(point) for point in plane.project(evidence.keys.keys[1 : _MOST_POINTS + 1])]
     return schema.Keys(
-        first_token=seen.keys.position.is_first_token,
-        denominator=_finite(seen.denominator),
-        denominator_prefixed=_finite(seen.denominator_prefixed),
-        denominator_ratio=_finite(seen.ratio),
-        predicted_relative_norm=_finite(seen.predicted_relative_norm),
-        cosine=_finite(seen.cosine),
-        norm_ratio=_finite(seen.norm_ratio),
-        subject_point=_point(plane.project(seen.keys.no_prefix_key[None])[0]),
+        first_token=evidence.keys.position.is_first_token,
+        denominator=_finite(evidence.denominator),
+        denominator_prefixed=_finite(evidence.denominator_prefixed),
+        denominator_ratio=_finite(evidence.ratio),
+        predicted_relative_norm=_finite(evidence.predicted_relative_norm),
+        cosine=_finite(evidence.cosine),
+        norm_ratio=_finite(evidence.norm_ratio),
+        subject_point=_point(plane.project(evidence.keys.no_prefix_key[None])[0]),
         prefixed_points=[point for point in points if point is not None],
-        mean_point=_point(plane.project(seen.keys.mean_key[None])[0]),
+        mean_point=_point(plane.project(evidence.keys.mean_key[None])[0]),
     )
 
 
@@ -241,21 +307,37 @@ def _update(result: EditResult) -> schema.Update | None:
     if update is None:
         return None
     return schema.Update(
-        editor=update.editor, numerator=_finite(update.numerator), denominator=_finite(update.denominator),
-        update_norm=_finite(update.norm), relative_norm=_finite(result.relative_norm), steps=update.steps,
-        final_loss=_finite(update.loss), needs_prefix=update.needs_prefix, prefix=result.prefix,
+        editor=update.editor,
+        numerator=_finite(update.numerator),
+        denominator=_finite(update.denominator),
+        update_norm=_finite(update.norm),
+        relative_norm=_finite(result.relative_norm),
+        steps=update.steps,
+        final_loss=_finite(update.loss),
+        needs_prefix=update.needs_prefix,
+        prefix=result.prefix,
         engine=update.engine,
-    )  # fmt: skip
+    )
 
 
-def _measurement(m: Measurement) -> schema.MeasurementRecord:
-    verdict = m.outcome.value if m.value is not None else Outcome.UNMEASURED.value
-    fields = {
-        "check": m.check, "metric": m.metric, "condition": m.condition, "protocol": m.protocol, "value": _finite(m.value),
-        "baseline": _finite(m.baseline), "threshold": m.threshold, "unit": m.unit, "passed": m.passed,
-        "failed": m.failed, "not_judged": m.not_judged, "total": m.total, "verdict": verdict, "message": m.message,
-    }  # fmt: skip
-    return schema.MeasurementRecord.model_validate(fields)
+def _measurement(measurement: Measurement) -> schema.MeasurementRecord:
+    outcome = Outcome.UNMEASURED if measurement.value is None else measurement.outcome
+    return schema.MeasurementRecord(
+        check=measurement.check,
+        metric=measurement.metric,
+        condition=measurement.condition,
+        protocol=measurement.protocol,  # type: ignore[arg-type]  # pydantic checks it
+        value=_finite(measurement.value),
+        baseline=_finite(measurement.baseline),
+        threshold=measurement.threshold,
+        unit=measurement.unit,
+        passed=measurement.passed,
+        failed=measurement.failed,
+        not_judged=measurement.not_judged,
+        total=measurement.total,
+        verdict=outcome.value,
+        message=measurement.message,
+    )
 
 
 def _prompt(answer: PromptAnswer) -> PromptOutcome:
@@ -274,7 +356,7 @@ def _prompt(answer: PromptAnswer) -> PromptOutcome:
 
 
 def _rounded(value: float | None) -> float | None:
-    """Six digits: a log holds dozens of these an edit, and more say nothing."""
+    """Return `value` with six digits: a log holds dozens of such numbers an edit, and more digits say nothing."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
 
 
@@ -282,8 +364,8 @@ def _weights(result: EditResult) -> schema.Weights | None:
     if result.hashes is None:
         return None
     before, edited, restored = result.hashes
-    ok = None if restored is None else restored == before
-    return schema.Weights(before=before, edited=edited, restored=restored, restored_ok=ok, kept=result.kept)
+    restored_ok = None if restored is None else restored == before
+    return schema.Weights(before=before, edited=edited, restored=restored, restored_ok=restored_ok, kept=result.kept)
 
 
 def _finite(value: float | None) -> float | None:

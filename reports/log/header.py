@@ -1,7 +1,4 @@
-"""What an audit was made with, as its log's header tells it: model, statistics, prefixes, thresholds, cards.
-
-`schema` re-exports them; look there for the rules of the log.
-"""
+"""Parts of a log's header: model, statistics, prefixes, thresholds, cards. The rules of the log are in `schema`."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ from pydantic import Field
 from .types import Count, Model
 
 __all__ = [
+    "MEASUREMENT_SOURCE",
     "BaselineValue",
     "CardRecord",
     "DeclaredMetric",
@@ -24,7 +22,7 @@ __all__ = [
 
 
 class ModelInfo(Model):
-    """The model that was audited; `ref` as the user gave it, `fingerprint` a hash over all its weights."""
+    """The audited model: `ref` is the user's name for it, `fingerprint` a hash over all its weights."""
 
     ref: str
     fingerprint: str
@@ -37,7 +35,7 @@ class ModelInfo(Model):
 
 
 class Statistics(Model):
-    """Provenance of C, the second moment of the keys; `tokens` and `sha256` are null where none are known."""
+    """Provenance of C, the second moment of the keys; `tokens` and `sha256` are null where they are not recorded."""
 
     source: str
     method: str
@@ -48,7 +46,7 @@ class Statistics(Model):
 
 
 class PrefixRecord(Model):
-    """One context prefix: made edits with (`edit`), averaged keys with (`key`) or kept for testing (`held-out`)."""
+    """One prefix. Its role: it makes edits (`edit`), averages keys (`key`) or is kept for testing (`held-out`)."""
 
     family: str
     text: str
@@ -56,9 +54,9 @@ class PrefixRecord(Model):
 
 
 class ThresholdRecord(Model):
-    """A threshold that was in force, how it was found, and the sample that it was found on.
+    """A threshold that was in force, its origin (`how`), and the size of the null sample behind it.
 
-    `quantiles` of the calibration sample, by name ("0.05", "median").
+    `quantiles` of the null sample, by name ("0.05", "median").
     """
 
     probe: str
@@ -67,6 +65,10 @@ class ThresholdRecord(Model):
     how: str
     sample_size: Count
     quantiles: dict[str, float] = Field(default_factory=dict)
+
+
+MEASUREMENT_SOURCE = "measurement"
+"""Source of a finding that no probe made: a fault of the measurement itself."""
 
 
 class DeclaredMetric(Model):
@@ -92,9 +94,12 @@ class DeclaredMetric(Model):
 
 
 class CardRecord(Model):
-    """The card of a probe or check that was in force: what it asks, and what a human does about it when it fires."""
+    """The card of a probe or check that was in force: its question, and what a person does when it fires.
 
-    kind: Literal["probe", "check"]
+    The kind ``audit`` is that of findings that no probe made: faults of the measurement itself.
+    """
+
+    kind: Literal["probe", "check", "audit"]
     name: str
     question: str
     source: str
@@ -115,7 +120,7 @@ class BaselineValue(Model):
 
 
 class SkippedRequest(Model):
-    """A request that was not valid and was left out on the user's word; `where` is a file and line."""
+    """A request that was not valid, and that the user let the audit skip; `where` is a file and line."""
 
     where: str
     field: str

@@ -18,7 +18,7 @@ from ..numbers import format_number
 from ..verdict.digest import Digest
 from ..verdict.edit_summary import EditDecision, EditSummary
 from ..verdict.explanation import Explanation, explain
-from .sarif_rules import ERRORED, FAILED, NOT_RESTORED, REFUSED, rule_id
+from .sarif_rules import ERRORED, FAILED, NOT_RESTORED, REFUSED, finding_rule_id, rule_id
 
 __all__ = ["location", "results", "source_uri"]
 
@@ -73,7 +73,7 @@ def _finding(one: FindingRecord, refused: bool, closes: bool) -> _Result:
     grave = refused if one.level == "risk" else closes
     level = "note" if one.level == "notice" else "error" if grave else "warning"
     figures = {"value": one.value, "threshold": one.threshold, "unit": one.unit, "details": dict(one.details)}
-    return _Result(rule_id("probe", one.probe), level, one.message, figures)
+    return _Result(finding_rule_id(one.probe), level, one.message, figures)
 
 
 def _measurement(one: MeasurementRecord, level: str) -> _Result:
@@ -104,11 +104,14 @@ def _plain(
         # The second is the one that GitHub tells alerts apart by; it would take it from a line, and no line is known.
         "partialFingerprints": {"editAndRule/v1": fingerprint, "primaryLocationLineHash": f"{fingerprint[:16]}:1"},
         "properties": {
-            "edit": record.id, "group": record.group, "decision": story.decision.value, "outcome": record.outcome,
+            "edit": record.id,
+            "group": record.group,
+            "decision": story.decision.value,
+            "outcome": record.outcome,
             **({} if explanation is None else {"why": explanation.why, "whatToDo": explanation.advice}),
             **one.figures,
         },
-    }  # fmt: skip
+    }
 
 
 def _hash(parts: list[str | None]) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..log.file import Log
-from ..log.header import CardRecord
+from ..log.header import MEASUREMENT_SOURCE, CardRecord
 from ..markdown_escaping import escaped
 
-__all__ = ["ERRORED", "FAILED", "NOT_RESTORED", "REFUSED", "rule_id", "rules"]
+__all__ = ["ERRORED", "FAILED", "NOT_RESTORED", "REFUSED", "finding_rule_id", "rule_id", "rules"]
 
 REFUSED, FAILED, ERRORED, NOT_RESTORED = "edit/refused", "edit/failed", "edit/errored", "edit/not-restored"
 _OWN = {
@@ -39,6 +39,11 @@ def rule_id(kind: str, name: str) -> str:
     return f"{kind}/{name}"
 
 
+def finding_rule_id(source: str) -> str:
+    """Return the id of the rule of a finding's source: a probe, or the measurement itself, which is no probe."""
+    return rule_id("audit" if source == MEASUREMENT_SOURCE else "probe", source)
+
+
 def rules(log: Log) -> list[dict[str, Any]]:
     """Return one reporting descriptor for each probe, each check and each way an edit itself can end."""
     known = {rule_id(card.kind, card.name): card for card in log.header.cards}
@@ -54,23 +59,27 @@ def _named(log: Log) -> Iterator[str]:
     """Yield the rules of all that was found and measured, each once: a log of an older version has no cards."""
     found: dict[str, None] = {}
     for record in log.edits:
-        found |= dict.fromkeys(rule_id("probe", one.probe) for one in record.findings)
+        found |= dict.fromkeys(finding_rule_id(one.probe) for one in record.findings)
         found |= dict.fromkeys(rule_id("check", one.check) for one in record.measurements)
     yield from found
 
 
 def _level(log: Log, card: CardRecord) -> str:
     actions = log.header.policy.get("rules")
-    if card.kind == "check" or not isinstance(actions, dict):
+    if card.kind != "probe" or not isinstance(actions, dict):
         return "error"
     return _LEVELS.get(str(actions.get(card.name, log.header.policy.get("unknown_probe"))), "error")
 
 
 def _rule(name: str, card: CardRecord, level: str) -> dict[str, Any]:
     rows = {
-        "What to do": card.action, "Threshold": card.threshold, "Unit": card.unit, "Range": card.range,
-        "Needs": card.needs, "Source": card.source,
-    }  # fmt: skip
+        "What to do": card.action,
+        "Threshold": card.threshold,
+        "Unit": card.unit,
+        "Range": card.range,
+        "Needs": card.needs,
+        "Source": card.source,
+    }
     return {
         "id": name,
         "name": _pascal(name),

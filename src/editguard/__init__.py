@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from .audit.delta.file import read_delta as read_delta
     from .audit.editors.base import Editor as Editor
     from .audit.editors.base import RankOneUpdate as RankOneUpdate
-    from .audit.guard import Assessment as Assessment
-    from .audit.guard import EditResult as EditResult
+    from .audit.edit_result import Assessment as Assessment
+    from .audit.edit_result import EditResult as EditResult
     from .audit.guard import GuardedEditor as GuardedEditor
     from .audit.policy import Decision as Decision
     from .audit.policy import Policy as Policy
@@ -50,12 +50,12 @@ __version__ = "0.1.0"
 __all__, __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "Assessment": ".audit.guard",
+        "Assessment": ".audit.edit_result",
         "Card": ".probes.card",
         "Check": ".suites.check",
         "Decision": ".audit.policy",
         "EditRequest": ".probes.requests.request",
-        "EditResult": ".audit.guard",
+        "EditResult": ".audit.edit_result",
         "EditSequence": ".audit.sequence",
         "EditguardError": ".probes.errors",
         "Editor": ".audit.editors.base",

@@ -21,7 +21,8 @@ from ....probes.probe import Level
 from ....probes.requests.request import EditRequest
 from ....reports.log.types import DENOMINATOR
 from ....reports.reproduction.schema import CaseCount
-from ...guard import Assessment, GuardedEditor
+from ...edit_result import Assessment
+from ...guard import GuardedEditor
 from ...run.execute import assess_each
 from ...setup import Progress
 from .stamp import Stamp
@@ -99,7 +100,7 @@ def choose(
     kinds: dict[str, Kind] = {}
     for start in range(0, len(requests), _TOGETHER):
         progress("looking for collapse cases", start, len(requests))
-        for seen in assess_each(guard, requests[start : start + _TOGETHER], screen=True, asked=fires):
+        for seen in assess_each(guard, requests[start : start + _TOGETHER], screen=True, criterion=fires):
             if (kind := _kind(seen)) is not None:
                 kinds[seen.request.id] = kind
     progress("looking for collapse cases", len(requests), len(requests))

@@ -19,8 +19,9 @@ from ....probes.requests.loader import LoadedRequests
 from ....reports.log.file import Log, LogWriter, read_unfinished_log, rewrite_log
 from ....reports.log.schema import EditRecord, Footer, Header
 from ....reports.text import count_noun
+from ...edit_result import Assessment, Proposal
 from ...editors.base import chosen_editor
-from ...guard import Assessment, GuardedEditor, Proposal
+from ...guard import GuardedEditor
 from ...policy import Action, Decision
 from ...run.execute import edit_record_for, try_together_then_singly
 from ...run.to_log import header

@@ -1,0 +1,150 @@
+"""An edited model as a folder: weights, tokenizer, and ``editguard.json`` with the prefixes that its edits are served after.
+
+The folder appears whole or not at all. The weights are loaded again and must have the fingerprint of the model in memory,
+so that the model that ships is the model that was judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...probes.errors import EditRefused, InputError, ModelError
+from ...probes.model.fingerprint import fingerprint, tensor_hash
+from ...probes.model.language_model import load_model
+from ...reports.log.file import write_atomic
+from ...reports.log.types import Rate, json_sha256
+from ...suites.served_answer import PREFIXES
+from ..edit_result import EditResult
+from ..setup import Setup
+from .folder import check_replaceable, whole_folder
+from .manifest import MODEL_MARKER, AuditEvidence, DeltaManifest, EditProvenance, audit_status
+
+__all__ = ["check_savable", "edit_manifest", "save_edited_model", "write_provenance", "write_weights"]
+
+
+def save_edited_model(
+    setup: Setup, results: Sequence[EditResult], out: Path, *, overwrite: bool = False
+) -> EditProvenance:
+    """Save the model of `setup`, in which the edits of `results` are kept, as the folder `out`.
+
+    Raises `InputError` where the last edit is not in the model or nothing can be written, `EditRefused` where an edit needs
+    a prefix and none serves it or the saved model is another one, and `ModelError` for a dtype that cannot be saved.
+    """
+    manifests = [edit_manifest(setup, result) for result in results]
+    check_replaceable(out, MODEL_MARKER, overwrite=overwrite)
+    check_savable(manifests[-1].dtype)
+    if tensor_hash(setup.site.weight) != manifests[-1].weight_edited:
+        raise InputError(
+            f"The weight {setup.site.path} is not the one that the edit {manifests[-1].id!r} left, so the edit is no longer in "
+            "the model; make the edit again before it is saved."
+        )
+    with whole_folder(out, MODEL_MARKER, overwrite=overwrite) as folder:
+        saved_fingerprint = write_weights(setup.lm.model, setup.lm.tokenizer, folder)
+        return write_provenance(folder, base=setup.lm.ref, manifests=manifests, saved_fingerprint=saved_fingerprint)
+
+
+def edit_manifest(setup: Setup, result: EditResult, audit: AuditEvidence | None = None) -> DeltaManifest:
+    """Return the manifest of a sound edit; raises `EditRefused` where the edit needs a prefix and none serves it."""
+    request, update, site, lm = result.assessment.request, result.update, setup.site, setup.lm
+    assert update is not None
+    assert result.hashes is not None
+    assert result.relative_norm is not None
+    if update.needs_prefix and result.prefix is None:
+        raise EditRefused(
+            f"The edit {request.id!r} needs a prefix, and after none of {', '.join(map(repr, PREFIXES))} does the model say "
+            "the target, so nothing was written; edit another layer, or reword the prompt."
+        )
+    return DeltaManifest(
+        editguard_version=version("editguard"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        model=lm.ref,
+        model_fingerprint=setup.base_fingerprint,
+        architecture=lm.architecture,
+        dtype=str(site.weight.dtype).removeprefix("torch."),  # type: ignore[arg-type]  # pydantic checks it
+        site=site.path.replace(f"{site.blocks_path}.{site.layer}.", f"{site.blocks_path}.{{layer}}.", 1),
+        layer=site.layer,
+        orientation=site.orientation.value,
+        weight_before=result.hashes[0],
+        weight_edited=result.hashes[1],
+        id=request.id,
+        subject=request.subject,
+        prompt=request.prompt,
+        target_new=request.target_new,
+        editor=update.editor,
+        reasons=list(result.decision.reasons),
+        update_norm=update.norm,
+        relative_norm=result.relative_norm,
+        needs_prefix=update.needs_prefix,
+        prefix=result.prefix,
+        families=_efficacy_by_family(result),
+        seed=setup.seed,
+        statistics_sha256=setup.statistics.sha256,
+        policy_sha256=json_sha256(setup.policy.model_dump(mode="json")),
+        audit=audit,
+    )
+
+
+def _efficacy_by_family(result: EditResult) -> dict[str, Rate]:
+    return {
+        row.condition.removeprefix("family:"): Rate(
+            passed=row.passed, failed=row.failed, not_judged=row.not_judged, total=row.total, rate=row.value
+        )
+        for row in result.measurements
+        if (row.check, row.protocol) == ("efficacy", "exact") and row.condition.startswith("family:")
+    }
+
+
+def check_savable(dtype: str) -> None:
+    """Raise `ModelError` for a dtype in which a model is not saved and loaded again as it is."""
+    if dtype == "float64":
+        raise ModelError(
+            f"A model in {dtype} cannot be saved and loaded again as it is; export delta files and apply them in Python."
+        )
+
+
+def write_weights(model: torch.nn.Module, tokenizer: Any, folder: Path) -> str:
+    """Save `model` and `tokenizer` into `folder` and return the model's fingerprint."""
+    from transformers.utils import logging
+
+    shows_progress = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model.save_pretrained(folder)  # type: ignore[operator]
+        tokenizer.save_pretrained(folder)
+        return fingerprint(model)
+    finally:
+        if shows_progress:
+            logging.enable_progress_bar()
+
+
+def write_provenance(
+    folder: Path, *, base: str, manifests: Sequence[DeltaManifest], saved_fingerprint: str
+) -> EditProvenance:
+    """Load the weights in `folder` again, compare them, and write ``editguard.json`` beside them.
+
+    `base` is the base model as its user named it. Raises `EditRefused` where the fingerprint differs.
+    """
+    provenance = EditProvenance(
+        editguard_version=version("editguard"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        base=base,
+        base_fingerprint=manifests[0].model_fingerprint,
+        fingerprint=saved_fingerprint,
+        audited=audit_status(manifests),
+        edits=list(manifests),
+        files=sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()),
+    )
+    loaded_fingerprint = load_model(folder, device="cpu", dtype=manifests[0].dtype).fingerprint
+    if loaded_fingerprint != saved_fingerprint:
+        raise EditRefused(
+            f"The saved model has the fingerprint {loaded_fingerprint[:12]} and the model in memory {saved_fingerprint[:12]}, so "
+            "the model that would ship is not the one that was judged; nothing was written."
+        )
+    write_atomic(folder / MODEL_MARKER.name, provenance.model_dump_json(indent=2) + "\n")
+    return provenance
