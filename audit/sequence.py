@@ -24,7 +24,7 @@ from typing import NamedTuple, Self
 import torch
 
 from ..probes.errors import EditguardError, InputError
-from ..probes.model.fingerprint import tensor_hash
+from ..probes.model.fingerprint import hash_tensor
 from ..probes.requests.request import EditRequest
 from ..reports.log.schema import EditRecord
 from ..reports.log.types import Rate
@@ -70,7 +70,7 @@ class EditSequence:
             )
         setup = guard.setup.with_origin()
         self._weight = setup.site.weight.detach().clone()
-        self._hash = tensor_hash(setup.site.weight)
+        self._hash = hash_tensor(setup.site.weight)
         self._guard = self._first = replace(guard, setup=setup, checks=(*guard.checks, AccumulatedDrift.name))
         self._kept_edits: list[KeptEdit] = []
         self.closed: str | None = None
@@ -177,7 +177,7 @@ class EditSequence:
         with torch.no_grad():
             site.weight.copy_(self._weight)
         self._guard, self._kept_edits, self.closed = self._first, [], None
-        if (now := tensor_hash(site.weight)) != self._hash:
+        if (now := hash_tensor(site.weight)) != self._hash:
             raise EditguardError(
                 f"The weight {site.path} hashes to {now[:12]} after the sequence was undone instead of {self._hash[:12]}; the "
                 "model in memory must not be used: load it again."

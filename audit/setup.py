@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from ..probes.calibration import Calibration, calibrate
 from ..probes.errors import EditguardError, InputError, ModelError, PolicyError, StatisticsError
-from ..probes.evidence import EvidenceMeter, sink_key
+from ..probes.evidence import EvidenceMeter, compute_sink_key
 from ..probes.forward.prefix_cache import PrefixCache, prefix_cache
 from ..probes.keys.corpus_statistics import DEFAULT_CORPUS, compute_statistics, read_corpus, sample_corpus
 from ..probes.keys.prefixes import ContextPrefixes, make_prefixes
 from ..probes.keys.statistics import KeyStatistics, load_statistics, make_identity_statistics, save_statistics
 from ..probes.keys.subject_keys import locate
 from ..probes.model.embedded import EMBEDDED_NAME, cache_folder
-from ..probes.model.fingerprint import checksum
-from ..probes.model.finite_weights import finite_weights
+from ..probes.model.fingerprint import compute_checksum
 from ..probes.model.language_model import LanguageModel
-from ..probes.model.site import EditSite, find_site, layer_count
+from ..probes.model.require_finite_weights import require_finite_weights
+from ..probes.model.site import EditSite, count_layers, find_site
 from ..probes.probe import PROBES
 from ..probes.requests.request import EditRequest
 from ..reports.log.types import EXACT_PERPLEXITY, PERPLEXITY
@@ -45,15 +45,15 @@ __all__ = [
     "NULL_SAMPLE",
     "Progress",
     "Setup",
+    "check_editable",
+    "check_limits",
     "check_names",
     "check_statistics",
     "default_layer",
-    "check_editable",
-    "check_limits",
+    "load_or_compute_statistics",
     "make_null_sample",
     "prepare",
     "show_nothing",
-    "load_or_compute_statistics",
 ]
 
 EMBEDDED_LAYER = 9
@@ -151,7 +151,7 @@ class Setup:
 
     def check_edited(self) -> tuple[int, ...]:
         """Return the checksum of all weights, an edit at the site included; raises `EditguardError` where another one changed."""
-        weights = checksum(self.lm.model)
+        weights = compute_checksum(self.lm.model)
         tensors = [*self.lm.model.parameters(), *self.lm.model.buffers()]
         for tensor, before, now in zip(tensors, self.weights, weights, strict=True):
             if before != now and tensor is not self.site.weight:
@@ -168,7 +168,7 @@ class Setup:
                 f"The model {self.lm.ref!r} is in training mode, where dropout makes every measurement random, and this guard "
                 "was prepared with it in evaluation mode; call model.eval()."
             )
-        if checksum(self.lm.model) != self.weights:
+        if compute_checksum(self.lm.model) != self.weights:
             raise InputError(
                 f"The weights of {self.lm.ref!r} are not those that this guard was prepared with (an edit was kept, or they "
                 "were written to), so an edit would be judged by another model's baselines; prepare the model again."
@@ -219,7 +219,7 @@ def default_layer(lm: LanguageModel, site_path: str | None = None) -> int:
 
     A fifth is where published edits of GPT-J (5 of 28) and Llama-2-7b (5 of 32) are made.
     """
-    return EMBEDDED_LAYER if lm.ref == EMBEDDED_NAME else max(0, round(layer_count(lm.model, site_path) / 5) - 1)
+    return EMBEDDED_LAYER if lm.ref == EMBEDDED_NAME else max(0, round(count_layers(lm.model, site_path) / 5) - 1)
 
 
 def prepare(
@@ -248,7 +248,7 @@ def prepare(
         raise ModelError(
             f"The model {lm.ref!r} is in training mode, where dropout makes every measurement random; call model.eval()."
         )
-    finite_weights(lm.model, lm.ref)
+    require_finite_weights(lm.model, lm.ref)
     settings = settings or ValueSettings()
     # A copy forgets the fingerprint, which may have been taken before an edit.
     lm = replace(lm, plain=lm.plain or settings.engine is Engine.REFERENCE)
@@ -269,7 +269,7 @@ def prepare(
         site=site,
         statistics=key_statistics,
         prefixes=prefixes,
-        sink=sink_key(lm, site, [request.prompt for request in sample]),
+        sink=compute_sink_key(lm, site, [request.prompt for request in sample]),
         weight_norm=float(site.matrix().norm()),
         clamp=settings.clamp,
         prefix_cache=cache,
@@ -285,7 +285,7 @@ def prepare(
         settings=settings,
         corpus=load_builtin_corpus() if perplexity_corpus is None else perplexity_corpus,
         seed=seed,
-        weights=checksum(lm.model),
+        weights=compute_checksum(lm.model),
         base_fingerprint=lm.fingerprint,
         prefix_cache=cache,
         check_dtype=check_dtype,

@@ -11,11 +11,11 @@ from typing import Protocol
 import torch
 
 from ..probes.errors import EditguardError, EditRefused, NotFinite
-from ..probes.model.fingerprint import tensor_hash
+from ..probes.model.fingerprint import hash_tensor
 from ..probes.model.site import EditSite
 from .editors.base import RankOneUpdate
 
-__all__ = ["WeightChange", "Transaction", "check_update", "relative_norm"]
+__all__ = ["Transaction", "WeightChange", "check_update", "relative_norm"]
 
 
 class WeightChange(Protocol):
@@ -61,11 +61,11 @@ class Transaction:
 
     def __enter__(self) -> Transaction:
         """Write the edit in the weight's dtype; the sum is made in float64."""
-        self.before = tensor_hash(self._site.weight)
+        self.before = hash_tensor(self._site.weight)
         self._kept = self._site.weight.detach().clone()
         try:
             self._site.write(self._site.matrix(torch.float64) + self._update.delta().to(self._kept.device))
-            self.edited = tensor_hash(self._site.weight)
+            self.edited = hash_tensor(self._site.weight)
         except BaseException:
             self._undo()
             raise
@@ -73,7 +73,7 @@ class Transaction:
 
     def prove(self) -> None:
         """Raise `EditguardError` where the weight is no longer what was written, so that something else was measured."""
-        if tensor_hash(self._site.weight) != self.edited:
+        if hash_tensor(self._site.weight) != self.edited:
             raise self._changed()
 
     def commit(self) -> None:
@@ -85,7 +85,7 @@ class Transaction:
     ) -> None:
         """Undo the edit unless it was committed and nothing was raised."""
         try:
-            changed = self._committed and tensor_hash(self._site.weight) != self.edited
+            changed = self._committed and hash_tensor(self._site.weight) != self.edited
         except BaseException:
             # An edit whose weight could not be proved is not kept.
             self._undo()
@@ -106,7 +106,7 @@ class Transaction:
         assert self._kept is not None
         with torch.no_grad():
             self._site.weight.copy_(self._kept)
-        self.restored = tensor_hash(self._site.weight)
+        self.restored = hash_tensor(self._site.weight)
         if self.restored != self.before:
             raise EditguardError(
                 f"The weight {self._site.path} hashes to {self.restored[:12]} after the roll-back instead of "

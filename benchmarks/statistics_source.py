@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from editguard.audit.setup import NULL_SAMPLE, default_layer, make_null_sample
-from editguard.probes.evidence import EvidenceMeter, sink_key
+from editguard.probes.evidence import EvidenceMeter, compute_sink_key
 from editguard.probes.keys.corpus_statistics import Corpus, compute_statistics, read_corpus, sample_corpus
 from editguard.probes.keys.prefixes import make_prefixes
 from editguard.probes.keys.statistics import make_identity_statistics
@@ -36,7 +36,7 @@ def main() -> None:
     site = find_site(lm.model, default_layer(lm) if options.layer is None else options.layer)
     prefixes, null = make_prefixes(lm, 0), make_null_sample(lm, NULL_SAMPLE)
     first = [edit for edit in load_builtin_edits() if edit.group == "single-token-first"]
-    sink, norm = sink_key(lm, site, [request.prompt for request in null]), float(site.matrix().norm())
+    sink, norm = compute_sink_key(lm, site, [request.prompt for request in null]), float(site.matrix().norm())
     real = read_corpus(options.corpus)
     sources = {
         "sampled": compute_statistics(lm, site, sample_corpus(lm, seed=0)),

@@ -34,9 +34,9 @@ from .keys.subject_keys import (
 from .model.language_model import LanguageModel
 from .model.site import EditSite
 from .requests.request import EditRequest
-from .tokens import target_ids, token_count
+from .tokens import count_tokens, encode_target
 
-__all__ = ["Evidence", "EvidenceMeter", "says_targets", "sink_key"]
+__all__ = ["Evidence", "EvidenceMeter", "compute_sink_key", "says_targets"]
 
 _TOKENS_FOR_ANSWER = 64
 """Tokens that stay free for targets and for the text that is generated after a prompt."""
@@ -129,7 +129,7 @@ class EvidenceMeter:
             if 4 * len(text) <= room:
                 continue
             try:
-                count = token_count(self.lm.tokenizer, text)
+                count = count_tokens(self.lm.tokenizer, text)
             except RequestError as error:
                 return error
             if count > room:
@@ -141,7 +141,7 @@ class EvidenceMeter:
 
     @cached_property
     def _longest_prefix(self) -> int:
-        return max(token_count(self.lm.tokenizer, prefix.text) for prefix in self.prefixes.prefixes)
+        return max(count_tokens(self.lm.tokenizer, prefix.text) for prefix in self.prefixes.prefixes)
 
     def _measure_fitting(
         self, requests: Sequence[EditRequest], *, screen: bool
@@ -229,7 +229,7 @@ def says_targets(lm: LanguageModel, requests: Sequence[EditRequest]) -> list[boo
     for index, request in enumerate(requests):
         # The probes report the faults of a request.
         with suppress(RequestError):
-            targets[index] = target = target_ids(lm.tokenizer, request.prompt, request.target_new, request.space)
+            targets[index] = target = encode_target(lm.tokenizer, request.prompt, request.target_new, request.space)
             ids = locate(lm, request).input_ids
             places = tuple(range(len(ids) - 1, len(ids) + len(target) - 1))
             rows[index] = Row(ids + target[:-1], 0, places)
@@ -250,7 +250,7 @@ def says_targets(lm: LanguageModel, requests: Sequence[EditRequest]) -> list[boo
     return answers
 
 
-def sink_key(lm: LanguageModel, site: EditSite, texts: list[str]) -> torch.Tensor:
+def compute_sink_key(lm: LanguageModel, site: EditSite, texts: list[str]) -> torch.Tensor:
     """Return the mean key [d_ff] of the first tokens of `texts`: trained models have an attention sink there.
 
     In a model whose tokenizer adds a BOS the first token is that BOS, and no subject lies there.

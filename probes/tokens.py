@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SubjectPosition",
+    "count_tokens",
+    "encode_target",
     "has_special",
     "locate_span",
     "locate_subject",
     "round_trips",
-    "target_ids",
-    "token_count",
 ]
 
 # The characters by which byte-level BPE and SentencePiece write a space inside a token.
@@ -112,7 +112,7 @@ def locate_span(tokenizer: PreTrainedTokenizerFast, text: str, start: int, end: 
     )
 
 
-def target_ids(
+def encode_target(
     tokenizer: PreTrainedTokenizerFast, prompt: str, target: str, space: bool | None = None
 ) -> tuple[int, ...]:
     """Return the ids of `target` as the continuation of `prompt`, without special tokens.
@@ -132,7 +132,7 @@ def target_ids(
     )
 
 
-def token_count(tokenizer: PreTrainedTokenizerFast, text: str) -> int:
+def count_tokens(tokenizer: PreTrainedTokenizerFast, text: str) -> int:
     """Return the number of tokens of `text`, special ones not counted; raises `RequestError` for half a surrogate pair."""
     return len(_plain_ids(tokenizer, text))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import unicodedata
 from enum import Enum
 
-__all__ = ["Writing", "cut_word", "fold", "writing_of"]
+__all__ = ["Writing", "classify_writing", "find_cut_word", "fold"]
 
 
 class Writing(Enum):
@@ -59,7 +59,7 @@ def _within(character: str, ranges: tuple[tuple[int, int], ...]) -> bool:
     return any(first <= ord(character) <= last for first, last in ranges)
 
 
-def writing_of(character: str) -> Writing:
+def classify_writing(character: str) -> Writing:
     """Return how the script of `character` separates words; digits and punctuation of no script are `SPACED`."""
     if _within(character, _EAST_ASIAN):
         return Writing.EAST_ASIAN
@@ -77,7 +77,7 @@ def fold(text: str) -> str:
     return unicodedata.normalize("NFC", " ".join(plain.replace("’", "'").replace("ʼ", "'").split()))
 
 
-def cut_word(text: str, start: int, end: int) -> str | None:
+def find_cut_word(text: str, start: int, end: int) -> str | None:
     """Return the word out of which ``text[start:end]`` is cut, or None where it is a word (or words) of its own.
 
     It is cut out where a letter or a digit stands directly before or after it, or an accent on its last letter. Numbers go
@@ -114,7 +114,7 @@ def _cut_before(text: str, first: int, start: int) -> bool:
         return False
     if own.isdigit() and before[-1].isdigit():
         return True
-    if Writing.SPACED not in (writing_of(own), writing_of(before[-1])) or writing_of(own) is not writing_of(before[-1]):
+    if Writing.SPACED not in (classify_writing(own), classify_writing(before[-1])) or classify_writing(own) is not classify_writing(before[-1]):
         return False
     return not (_within(before[-1], _PREFIXING) and _within(own, _PREFIXING) and len(before) <= _LONGEST_AFFIX)
 
@@ -127,9 +127,9 @@ def _cut_after(text: str, start: int, end: int, last: int) -> bool:
         return False
     if ord(following[0]) in _ACCENTS or (own.isdigit() and following[0].isdigit()):
         return True
-    if Writing.SPACED not in (writing_of(own), writing_of(following[0])):
+    if Writing.SPACED not in (classify_writing(own), classify_writing(following[0])):
         return unicodedata.category(following[0])[0] == "M"
-    if writing_of(own) is not writing_of(following[0]):
+    if classify_writing(own) is not classify_writing(following[0]):
         return False
     letters = [one for one in following if one.isalnum()]
     if any(one.isdigit() for one in letters) or own.isdigit():

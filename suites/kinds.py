@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from ..probes.errors import EditguardError, InputError, ModelError
 from ..probes.forward.batches import batches, each_fitting
 from ..probes.keys.subject_keys import locate
-from ..probes.tokens import locate_subject, target_ids
+from ..probes.tokens import encode_target, locate_subject
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..probes.model.language_model import LanguageModel
     from ..probes.requests.request import EditRequest
 
-__all__ = ["SubjectKind", "classify_kinds", "make_neighbours", "pick_other_subjects", "list_relations"]
+__all__ = ["SubjectKind", "classify_kinds", "list_relations", "make_neighbours", "pick_other_subjects"]
 
 _ASKED = (
     "The Nile is a river. Titanic is a film. Google is a company. The Ford Mustang is a car. Kenya is a country. "
@@ -203,7 +203,7 @@ class _Words:
 
 def _words(lm: LanguageModel) -> list[_Words]:
     ids = {
-        kind: {target_ids(lm.tokenizer, "It is a", word)[0] for word in one.words}
+        kind: {encode_target(lm.tokenizer, "It is a", word)[0] for word in one.words}
         for kind, one in _data().kinds.items()
     }
     kinds_with = Counter(index for some in ids.values() for index in some)

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from ...probes.errors import InputError
-from ...probes.model.fingerprint import fingerprint
+from ...probes.model.compute_fingerprint import compute_fingerprint
 from ...probes.model.language_model import load_model
 from ...probes.model.site import EditSite, find_site
 from ..transaction import Transaction
@@ -64,7 +64,7 @@ def apply_delta(
     come out as it was audited.
     """
     _check_applicable([delta.manifest for delta in deltas], unaudited=unaudited, unaudited_together=unaudited_together)
-    _check_base(fingerprint(model), deltas[0].manifest)
+    _check_base(compute_fingerprint(model), deltas[0].manifest)
     deltas_by_site: dict[tuple[str, int], list[Delta]] = {}
     for delta in deltas:
         deltas_by_site.setdefault((delta.manifest.site, delta.manifest.layer), []).append(delta)

@@ -15,7 +15,7 @@ import torch
 from pydantic import ValidationError
 
 from ...probes.errors import InputError
-from ...probes.model.fingerprint import tensor_hash
+from ...probes.model.fingerprint import hash_tensor
 from ...reports.text import printable
 from .manifest import DeltaManifest
 
@@ -99,7 +99,7 @@ def _check_factors(path: Path, left: torch.Tensor, right: torch.Tensor) -> None:
 
 
 def _stamp(manifest: str, left: torch.Tensor, right: torch.Tensor) -> str:
-    return hashlib.sha256("\n".join((manifest, tensor_hash(left), tensor_hash(right))).encode()).hexdigest()
+    return hashlib.sha256("\n".join((manifest, hash_tensor(left), hash_tensor(right))).encode()).hexdigest()
 
 
 def _no_delta(path: Path, why: str) -> InputError:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ...probes.errors import EditRefused, InputError, ModelError
-from ...probes.model.fingerprint import fingerprint, tensor_hash
+from ...probes.model.compute_fingerprint import compute_fingerprint, hash_tensor
 from ...probes.model.language_model import load_model
 from ...reports.log.file import write_atomic
 from ...reports.log.types import Rate, json_sha256
@@ -39,7 +39,7 @@ def save_edited_model(
     manifests = [edit_manifest(setup, result) for result in results]
     check_replaceable(out, MODEL_MARKER, overwrite=overwrite)
     check_savable(manifests[-1].dtype)
-    if tensor_hash(setup.site.weight) != manifests[-1].weight_edited:
+    if hash_tensor(setup.site.weight) != manifests[-1].weight_edited:
         raise InputError(
             f"The weight {setup.site.path} is not the one that the edit {manifests[-1].id!r} left, so the edit is no longer in "
             "the model; make the edit again before it is saved."
@@ -117,7 +117,7 @@ def write_weights(model: torch.nn.Module, tokenizer: Any, folder: Path) -> str:
     try:
         model.save_pretrained(folder)  # type: ignore[operator]
         tokenizer.save_pretrained(folder)
-        return fingerprint(model)
+        return compute_fingerprint(model)
     finally:
         if shows_progress:
             logging.enable_progress_bar()
@@ -135,7 +135,7 @@ def write_provenance(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         base=base,
         base_fingerprint=manifests[0].model_fingerprint,
-        fingerprint=saved_fingerprint,
+        compute_fingerprint=saved_fingerprint,
         audited=audit_status(manifests),
         edits=list(manifests),
         files=sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()),

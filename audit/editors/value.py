@@ -26,7 +26,7 @@ from ...probes.keys.subject_keys import locate
 from ...probes.model.language_model import LanguageModel
 from ...probes.requests.request import EditRequest
 from ...probes.requests.spacing import choose_separator
-from ...probes.tokens import locate_subject, target_ids
+from ...probes.tokens import encode_target, locate_subject
 from .engine import Engine
 
 __all__ = ["Descent", "Engine", "OptimisedValue", "ValueProblem", "ValueSettings", "value_problem"]
@@ -155,7 +155,7 @@ def value_problem(
 
     `reworded` are prompts that ask for the same. Raises `RequestError` where the subject or the target cannot be placed.
     """
-    target = target_ids(lm.tokenizer, request.prompt, request.target_new, request.space)
+    target = encode_target(lm.tokenizer, request.prompt, request.target_new, request.space)
     return ValueProblem(
         tuple(_context_row(lm, request, prefix, target) for prefix in prefixes),
         tuple(_reworded_rows(lm, request, prefixes, reworded, target)),

@@ -104,7 +104,7 @@ class EditSession:
         return self._guard
 
     def _load(self) -> GuardedEditor:
-        from ...probes.model.fingerprint import tensor_hash
+        from ...probes.model.fingerprint import hash_tensor
         from ...probes.model.language_model import load_model
         from ..guard import GuardedEditor
         from ..policy import load_policy
@@ -119,7 +119,7 @@ class EditSession:
         )  # fmt: skip
         check_editable(setup.site)
         _ = setup.lm.fingerprint, setup.bench  # as they are of the unedited model
-        self._hash = tensor_hash(setup.site.weight)
+        self._hash = hash_tensor(setup.site.weight)
         return GuardedEditor(setup)
 
     def proved(self) -> GuardedEditor:
@@ -196,12 +196,12 @@ class EditSession:
     def prove(self, culprit: str) -> None:
         """Raise `EditguardError` where the edited weight is not the one that was loaded; `culprit` was run last."""
         from ...probes.errors import EditguardError
-        from ...probes.model.fingerprint import tensor_hash
+        from ...probes.model.fingerprint import hash_tensor
 
         if self._guard is None or self.spoiled is not None:
             return
         site = self._guard.setup.site
-        if tensor_hash(site.weight) != self._hash:
+        if hash_tensor(site.weight) != self._hash:
             self.spoiled = (
                 f"{culprit} left the weight {site.path} of the session's model changed, so that nothing behind it can be "
                 "trusted; edit through edited_model or try_edit, which undo what they do."
@@ -211,10 +211,10 @@ class EditSession:
     def prove_all(self) -> None:
         """Raise `EditguardError` where any tensor of the model is not the one that was loaded."""
         from ...probes.errors import EditguardError
-        from ...probes.model.fingerprint import fingerprint
+        from ...probes.model.compute_fingerprint import compute_fingerprint
 
         self._intact()
-        if self._guard is not None and fingerprint(self._guard.setup.lm.model) != self._guard.setup.lm.fingerprint:
+        if self._guard is not None and compute_fingerprint(self._guard.setup.lm.model) != self._guard.setup.lm.fingerprint:
             raise EditguardError(
                 "The model's fingerprint is not the one that it had when it was loaded: something wrote to its weights, and no "
                 "result of this session can be trusted; find the test that did."

@@ -22,7 +22,7 @@ from ...probes.keys.prefixes import ContextPrefixes, Role, make_prefixes
 from ...probes.keys.statistics import KeyStatistics
 from ...probes.keys.subject_keys import SubjectKeys, compute_all_subject_keys
 from ...probes.model.language_model import LanguageModel
-from ...probes.model.site import EditSite, Orientation, find_site, layer_count
+from ...probes.model.site import EditSite, Orientation, count_layers, find_site
 from ...probes.requests.request import EditRequest
 from ...probes.research.tensor_change import Rank, Spectrum
 from ...reports.html.diff_page import Guess, Search
@@ -175,7 +175,7 @@ def search(
 
 
 def _sites(lm: LanguageModel) -> Iterator[EditSite]:
-    for layer in range(layer_count(lm.model)):
+    for layer in range(count_layers(lm.model)):
         try:
             yield find_site(lm.model, layer)
         except ModelError:  # a layer that has none, such as a mixture of experts

@@ -9,8 +9,8 @@ from ..card import Card
 from ..probe import Finding, Level, Probe, ProbeInput
 from ..requests.prompt_subjects import find_misplaced_prompts
 from ..requests.spacing import choose_separator
-from ..tokens import has_special, round_trips, target_ids
-from ..words import cut_word
+from ..tokens import encode_target, has_special, round_trips
+from ..words import find_cut_word
 
 __all__ = ["WellFormed"]
 
@@ -45,7 +45,7 @@ class WellFormed(Probe):
     @staticmethod
     def _faults(probe_input: ProbeInput) -> list[str]:
         request, tokenizer = probe_input.request, probe_input.lm.tokenizer
-        target = target_ids(tokenizer, request.prompt, request.target_new, request.space)
+        target = encode_target(tokenizer, request.prompt, request.target_new, request.space)
         faults = []
         if not round_trips(tokenizer, target, request.target_new):
             faults.append(f"target_new {request.target_new!r} does not survive tokenisation")
@@ -55,7 +55,7 @@ class WellFormed(Probe):
         if has_special(tokenizer, position.input_ids[position.first_content :]):
             faults.append("prompt holds a special token")
         start = request.prompt.find(request.subject)
-        word = cut_word(request.prompt, start, start + len(request.subject)) if start >= 0 else None
+        word = find_cut_word(request.prompt, start, start + len(request.subject)) if start >= 0 else None
         if word is not None:
             faults.append(
                 f"subject {request.subject!r} is a part of {word!r}, so the edit would be about something else; give the "

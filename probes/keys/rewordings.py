@@ -14,7 +14,7 @@ from ..forward.generation import sampled
 from ..model.language_model import LanguageModel
 from ..requests.request import EditRequest
 from ..requests.spacing import choose_separator
-from ..words import cut_word
+from ..words import find_cut_word
 
 __all__ = ["extract_prompt", "write_rewordings"]
 
@@ -90,7 +90,7 @@ def extract_prompt(text: str, request: EditRequest) -> str | None:
 def _words(text: str, name: str) -> Iterator[int]:
     """Yield where `name` stands in `text` as a word of its own."""
     for found in re.finditer(re.escape(name), text):
-        if cut_word(text, *found.span()) is None:
+        if find_cut_word(text, *found.span()) is None:
             yield found.start()
 
 

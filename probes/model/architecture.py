@@ -1,7 +1,7 @@
 """Where the parts of a transformer lie: its stack of blocks, and in a block the map that ends the MLP.
 
-Order: the stack (`find_stack`, or `stack_on_path` when the user named the map), then the block, then `mixture_part`
-and `down_projection` inside it. Everything is read off module names, module classes and the widths of linear maps; no
+Order: the stack (`find_stack`, or `find_stack_on_path` when the user named the map), then the block, then `find_mixture_part`
+and `find_down_projection` inside it. Everything is read off module names, module classes and the widths of linear maps; no
 forward pass is run, so a large model costs as much as a small one. Out of scope: whether the map found may be edited
 (`site`).
 """
@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ..errors import ModelError
 
-__all__ = ["LinearMap", "Stack", "attends_causally", "down_projection", "find_stack", "mixture_part", "stack_on_path"]
+__all__ = ["LinearMap", "Stack", "attends_causally", "find_down_projection", "find_mixture_part", "find_stack", "find_stack_on_path"]
 
 LinearMap = nn.Linear | Conv1D
 """The two classes of linear map in transformers models: Linear and Conv1D."""
@@ -69,7 +69,7 @@ def find_stack(model: nn.Module) -> Stack:
     return found[0]
 
 
-def stack_on_path(model: nn.Module, path: str, layer: int) -> Stack:
+def find_stack_on_path(model: nn.Module, path: str, layer: int) -> Stack:
     """Return the first ModuleList on `path`, which must be followed by ``{layer}`` or by `layer` itself.
 
     Raises `ModelError` when the path meets no ModuleList, or goes on with another number.
@@ -98,7 +98,7 @@ def attends_causally(part: nn.Module) -> bool | None:
     return None if not said else True in said
 
 
-def mixture_part(block: nn.Module) -> str | None:
+def find_mixture_part(block: nn.Module) -> str | None:
     """Return the path inside `block` of its first expert or router, or None when its MLP is dense."""
     for path, module in _outside_attention(block):
         if path and (_MIXTURE_NAME.search(_leaf(path)) or _MIXTURE_CLASS.search(type(module).__name__)):
@@ -106,7 +106,7 @@ def mixture_part(block: nn.Module) -> str | None:
     return None
 
 
-def down_projection(block: nn.Module, hidden_size: int | None = None) -> str:
+def find_down_projection(block: nn.Module, hidden_size: int | None = None) -> str:
     """Return the path inside `block` of the last linear map of its MLP.
 
     The only map that the widths leave as the last one (it writes `hidden_size`, and the others write what it reads),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ModelError
 from ..wording import first_line
-from .embedded import EMBEDDED_NAME, embedded_folder
+from .embedded import EMBEDDED_NAME, prepare_embedded_folder
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +69,7 @@ def open_checkpoint(ref: str) -> Checkpoint:
 
 def _folder(ref: str) -> Path:
     if ref == EMBEDDED_NAME:
-        return embedded_folder()
+        return prepare_embedded_folder()
     if (path := Path(ref).expanduser()).is_dir():
         return path
     from huggingface_hub import snapshot_download

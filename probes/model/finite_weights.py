@@ -6,10 +6,10 @@ import torch
 
 from ..errors import NotFinite
 
-__all__ = ["finite_weights"]
+__all__ = ["require_finite_weights"]
 
 
-def finite_weights(model: torch.nn.Module, ref: str) -> None:
+def require_finite_weights(model: torch.nn.Module, ref: str) -> None:
     """Raise `NotFinite` at the first parameter of the model `ref` that holds NaN or Inf, and say where.
 
     Buffers are left out: masks hold infinities by design.

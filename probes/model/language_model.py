@@ -2,7 +2,7 @@
 
 `load_model` takes the name of the embedded default, a local folder or a Hugging Face id. Weights come from safetensors
 unless a pickle is asked for by name, and then only through `weights_only=True`; code of the checkpoint never runs.
-Out of scope: finding the layer to edit (`site`) and hashing beyond the fingerprint (`fingerprint`).
+Out of scope: finding the layer to edit (`site`) and hashing beyond the fingerprint (`compute_fingerprint`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import ModelError, OutOfMemory
 from ..wording import first_line
-from .embedded import EMBEDDED_NAME, embedded_folder
-from .fingerprint import fingerprint
+from .compute_fingerprint import compute_fingerprint
+from .embedded import EMBEDDED_NAME, prepare_embedded_folder
 
 if TYPE_CHECKING:
     import torch
@@ -87,9 +87,9 @@ class LanguageModel:
         return bool(self.tokenizer("a").input_ids[: len(plain)] != plain)
 
     @cached_property
-    def fingerprint(self) -> str:
-        """Hash of all tensors as they were when first asked; see `editguard.probes.model.fingerprint`."""
-        return fingerprint(self.model)
+    def compute_fingerprint(self) -> str:
+        """Hash of all tensors as they were when first asked; see `editguard.probes.model.compute_fingerprint`."""
+        return compute_fingerprint(self.model)
 
     @property
     def context_length(self) -> float:
@@ -175,7 +175,7 @@ def _device(name: str) -> torch.device:
 
 def _source(ref: str | Path, *, allow_pickle: bool) -> str:
     if str(ref) == EMBEDDED_NAME:
-        return str(embedded_folder())
+        return str(prepare_embedded_folder())
     path = Path(ref).expanduser()
     if path.is_dir():
         _check_folder(path, allow_pickle=allow_pickle)

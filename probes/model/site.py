@@ -17,9 +17,16 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..errors import ModelError
-from .architecture import LinearMap, attends_causally, down_projection, find_stack, mixture_part, stack_on_path
+from .architecture import (
+    LinearMap,
+    attends_causally,
+    find_down_projection,
+    find_mixture_part,
+    find_stack,
+    find_stack_on_path,
+)
 
-__all__ = ["EditSite", "Orientation", "find_site", "layer_count"]
+__all__ = ["EditSite", "Orientation", "count_layers", "find_site"]
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _QUANTISED_CLASS = re.compile(
@@ -102,12 +109,12 @@ class EditSite:
         return weight.T if self.orientation is Orientation.IN_OUT else weight
 
 
-def layer_count(model: nn.Module, path: str | None = None) -> int:
+def count_layers(model: nn.Module, path: str | None = None) -> int:
     """Return the number of layers in the model's stack of transformer blocks, or in the one on `path` (with ``{layer}``).
 
     Raises `ModelError` where there is none.
     """
-    return len((find_stack(model) if path is None else stack_on_path(model, path, 0)).blocks)
+    return len((find_stack(model) if path is None else find_stack_on_path(model, path, 0)).blocks)
 
 
 def find_site(model: nn.Module, layer: int, path: str | None = None) -> EditSite:
@@ -118,7 +125,7 @@ def find_site(model: nn.Module, layer: int, path: str | None = None) -> EditSite
     edited or read truly: a mixture of experts, quantised, parametrized, on the meta device, or shared with another
     module. The site of an encoder or an encoder-decoder model is returned with `editable` False, for probing.
     """
-    stack = find_stack(model) if path is None else stack_on_path(model, path, layer)
+    stack = find_stack(model) if path is None else find_stack_on_path(model, path, layer)
     if not 0 <= layer < len(stack.blocks):
         raise ModelError(
             f"Layer {layer} is not one of the {len(stack.blocks)} layers in {stack.path!r}; "
@@ -127,7 +134,7 @@ def find_site(model: nn.Module, layer: int, path: str | None = None) -> EditSite
     block = stack.blocks[layer]
     _refuse_quantised_config(model)
     _refuse_mixture(block, layer)
-    found = path or f"{stack.path}.{{layer}}.{down_projection(block, _hidden_size(model))}"
+    found = path or f"{stack.path}.{{layer}}.{find_down_projection(block, _hidden_size(model))}"
     full = found.replace("{layer}", str(layer))
     module = _module_at(model, full)
     _refuse_unplain(module, full)
@@ -165,7 +172,7 @@ def _refuse_quantised_config(model: nn.Module) -> None:
 
 
 def _refuse_mixture(block: nn.Module, layer: int) -> None:
-    part = mixture_part(block)
+    part = find_mixture_part(block)
     if part is not None:
         raise ModelError(
             f"Layer {layer} is a mixture of experts ({part}), where no single linear map ends the MLP; choose a dense "

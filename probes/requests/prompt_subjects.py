@@ -1,8 +1,8 @@
-"""Whom the prompts of a request are about: paraphrases ask about its subject, neighbours about others.
+"""The subject of each prompt of a request: paraphrases ask about its subject, neighbours about others.
 
-A prompt in the wrong list would be judged by the wrong question, so it is named and not judged. Names are compared as
-words, without case, accents, apostrophes' kind and hyphens. Out of scope: other names of the same thing (Big Apple), for
-which no list is kept, and pronouns.
+A prompt in the wrong list would be judged by the wrong question, so it is named and not judged.
+Names are compared as words, without case, accents, hyphens and the kind of apostrophes.
+Out of scope: pronouns, and other names of the same thing (Big Apple).
 """
 
 from __future__ import annotations
@@ -10,31 +10,31 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from ..words import cut_word, fold
+from ..words import find_cut_word, fold
 from .request import EditRequest
 
 __all__ = ["find_contradictions", "find_misplaced_prompts", "names_subject", "select_neighbours", "select_paraphrases"]
 
 _ARTICLE = re.compile(r"^(?:the|a|an) (?=\S)")
-_ADDED = re.compile(r"(?<=\S) ?(?:\(.*\)|, .*)$")
-"""What tells namesakes apart, and is left out in running text: "Paris (mythology)", "Springfield, Illinois"."""
-_LONGEST = 60
-_SHORTEST, _TELLING = 3, 5
-"""Letters of a name without what is added to it, and without its article: fewer are a word like any other."""
+_ADDITION = re.compile(r"(?<=\S) ?(?:\(.*\)|, .*)$")
+"""An addition that distinguishes namesakes, left out in running text: "Paris (mythology)", "Springfield, Illinois"."""
+_LONGEST_PROMPT = 60
+_MIN_NAME, _MIN_NAME_WITHOUT_ARTICLE = 3, 5
+"""Letters of a name without its addition, and without its article: a shorter one is a word like any other."""
 
 
 def select_paraphrases(request: EditRequest) -> tuple[str, ...]:
-    """Return the paraphrases that name the subject: those that may be judged.
+    """Return the paraphrases that may be judged: those that name the subject.
 
-    The subject may stand there without its article and with an ending. What tells it from its namesakes (in parentheses
-    or after a comma) may be left out.
+    The subject may stand there without its article and with an ending.
+    An addition that distinguishes it from its namesakes (in parentheses or after a comma) may be left out.
     """
-    names = _names(request.subject)
+    names = _short_names(request.subject)
     return tuple(text for text in request.paraphrases if any(_holds(text, name) for name in names))
 
 
 def select_neighbours(request: EditRequest) -> tuple[str, ...]:
-    """Return the neighbourhood prompts that do not name the subject: those that may be judged."""
+    """Return the neighbourhood prompts that may be judged: those that do not name the subject."""
     return tuple(text for text in request.neighbourhood if not names_subject(text, request.subject))
 
 
@@ -46,61 +46,62 @@ def names_subject(text: str, subject: str) -> bool:
     if subject.isupper() and subject not in text:
         return False
     whole = fold(subject)
-    return any(_holds(text, name) for name in (whole, _bare(whole)))
+    return any(_holds(text, name) for name in (whole, _without_article(whole)))
 
 
 def find_misplaced_prompts(request: EditRequest) -> tuple[str, ...]:
-    """Return a sentence for each prompt that is not judged, since it stands in the wrong list."""
-    about, others = select_paraphrases(request), select_neighbours(request)
-    told = [
+    """Return a sentence for each prompt that is not judged because it stands in the wrong list."""
+    paraphrases, neighbours = select_paraphrases(request), select_neighbours(request)
+    sentences = [
         f"the paraphrase {_short(text)} does not name the subject {request.subject!r} and is not judged"
         for text in request.paraphrases
-        if text not in about
+        if text not in paraphrases
     ]
-    told += [
+    sentences += [
         f"the neighbourhood prompt {_short(text)} names the subject {request.subject!r} and is not judged; for another "
         "fact about the subject use other_facts"
         for text in request.neighbourhood
-        if text not in others
+        if text not in neighbours
     ]
-    return tuple(told)
+    return tuple(sentences)
 
 
 def find_contradictions(requests: Sequence[EditRequest]) -> tuple[str, ...]:
-    """Return a sentence for each request that asks of a prompt another target than an earlier request does.
+    """Return a sentence for each request whose prompt an earlier request has with another target.
 
-    In a sequence the later edit undoes the earlier one. Prompts and targets are compared letter by letter, but for spaces.
+    In a sequence the later edit undoes the earlier one. Prompts and targets are compared letter by letter, except for spaces.
     """
     first: dict[str, EditRequest] = {}
-    told = []
+    sentences = []
     for request in requests:
         earlier = first.setdefault(" ".join(request.prompt.split()), request)
         if earlier.target_new.strip() != request.target_new.strip():
-            told.append(
+            sentences.append(
                 f"the edits {earlier.id!r} and {request.id!r} have the same prompt {_short(request.prompt)} and two targets, "
                 f"{_short(earlier.target_new)} and {_short(request.target_new)}; only one can hold, so leave one out"
             )
-    return tuple(told)
+    return tuple(sentences)
 
 
-def _names(subject: str) -> tuple[str, ...]:
+def _short_names(subject: str) -> tuple[str, ...]:
+    """Return the subject, folded, and its names without addition, article and possessive ending."""
     whole = fold(subject)
-    short = _ADDED.sub("", whole)
-    short = short if len(short) >= _SHORTEST else whole  # "I, Robot"
-    names = [whole, short, *(_bare(name) for name in (whole, short))]
+    short = _ADDITION.sub("", whole)
+    short = short if len(short) >= _MIN_NAME else whole  # "I, Robot"
+    names = [whole, short, *(_without_article(name) for name in (whole, short))]
     names += [name.removesuffix("'s") for name in names]
     return tuple(dict.fromkeys(name for name in names if name))
 
 
-def _bare(name: str) -> str:
-    """Return a name without its article where enough is left to tell it by: The Beatles, and not The Who."""
+def _without_article(name: str) -> str:
+    """Return a name without its article where the rest is long enough: The Beatles, and not The Who."""
     rest = _ARTICLE.sub("", name)
-    return rest if len(rest) >= _TELLING else name
+    return rest if len(rest) >= _MIN_NAME_WITHOUT_ARTICLE else name
 
 
 def _holds(text: str, name: str) -> bool:
     folded = fold(text)
-    return any(cut_word(folded, start, start + len(name)) is None for start in _places(folded, name))
+    return any(find_cut_word(folded, start, start + len(name)) is None for start in _places(folded, name))
 
 
 def _places(text: str, name: str) -> Iterator[int]:
@@ -111,4 +112,4 @@ def _places(text: str, name: str) -> Iterator[int]:
 
 
 def _short(text: str) -> str:
-    return repr(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}...")
+    return repr(text if len(text) <= _LONGEST_PROMPT else f"{text[: _LONGEST_PROMPT - 3]}...")

@@ -1,20 +1,20 @@
 """Whether a space stands between a prompt and its target.
 
-A request's target carries no space in front: this module decides for one. In order:
+A request's target has no leading space; this module decides whether it needs one. In order:
 
-1. The request's own word (`space`) is followed.
-2. A prompt that ends in white space, or a target that begins with it, brings the space itself.
-3. There is no space after what opens something: a bracket, an opening quote, a currency sign before a number, a slash or a
-   hyphen attached to a word.
-4. There is none before what closes something: punctuation, a closing bracket or quote, a possessive ending.
-5. The script decides, that is the last letter of the prompt and the first of the target:
-   - Chinese and Japanese write none, not even around a foreign word, so the prompt alone decides: 是 + Paris is 是Paris;
-   - Thai, Lao, Khmer, Burmese and Tibetan write none between their own words and one around foreign words and numbers,
-     so the target must be of such a script too;
-   - after any other script, Korean among them, there is a space, also before a Chinese word in an English sentence. A
+1. The request's own `space` decides.
+2. No space is added after a prompt that ends in white space, nor before a target that begins with it.
+3. There is no space after a character that opens something: a bracket, an opening quote, a currency sign before a number,
+   a slash or a hyphen attached to a word.
+4. There is no space before a character that closes something: punctuation, a closing bracket or quote, a possessive ending.
+5. The script decides, by the last letter of the prompt and the first of the target:
+   - Chinese and Japanese have no spaces, not even around a foreign word, so only the prompt decides: 是 + Paris is 是Paris;
+   - Thai, Lao, Khmer, Burmese and Tibetan have no spaces between their own words, but have them around foreign words and
+     numbers, so the target must have such a script too;
+   - after any other script, Korean included, there is a space, also before a Chinese word in an English sentence. A
      prompt that is mostly Chinese and ends in a foreign word counts as Chinese.
 
-Decided by characters alone, without a model: what a model expects at the seam is learned from texts that follow these rules.
+No model is needed: a model learns its expectations from texts that follow these rules.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from ..words import Writing, writing_of
+from ..words import Writing, classify_writing
 
 __all__ = ["choose_separator"]
 
 _LOW_QUOTES = {"“": "„", "”": "„", "‘": "‚", "’": "‚"}
-"""What closes a German quotation, by what opens it there; some of them open an English one."""
+"""The opening quote for each closing quote of German; some closing quotes open an English quotation."""
 _GUILLEMETS = {"«": "»", "»": "«", "‹": "›", "›": "‹"}
 _CLOSING = frozenset(",.;:!?…%‰)]}·、。，．！？：；")
 _POSSESSIVE = re.compile(r"['’](?:s|t|re|ve|ll|d|m)\b", re.IGNORECASE)
@@ -40,7 +40,7 @@ _INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff\u00ad"
 def choose_separator(prompt: str, target: str, space: bool | None = None) -> str:
     """Return what stands between `prompt` and `target`: one space or nothing.
 
-    `space` says it for the request: True puts a space where neither side brings one, False never does, None asks the characters.
+    With `space` True there is a space unless a side has one already, with False there is none, with None the characters decide.
     """
     if space is False or prompt[-1:].isspace() or target[:1].isspace():
         return ""
@@ -49,7 +49,7 @@ def choose_separator(prompt: str, target: str, space: bool | None = None) -> str
     return "" if _opens(prompt, target) or _closes(prompt, target) or _unspaced(prompt, target) else " "
 
 
-# ------------------------------------------------------------------------------------------------------- what opens
+# ------------------------------------------------------------------------------------------------- opening characters
 
 
 def _opens(prompt: str, target: str) -> bool:
@@ -68,7 +68,7 @@ def _opens(prompt: str, target: str) -> bool:
         return True
     if last in "@#" and starts:
         return True
-    # What is attached to the word before it is attached to the word after it as well.
+    # A character that is attached to the word before it is attached to the word after it as well.
     return (last in "/\\_=" or kind == "Pd") and bool(before) and not before.isspace()
 
 
@@ -77,7 +77,7 @@ def _opening_quote(prompt: str, starts: bool) -> bool:
     if last in _LOW_QUOTES and inside.count(_LOW_QUOTES[last]) > inside.count(last):
         return False  # „Paris“
     if last in _GUILLEMETS:
-        # » opens where no « is open and white space stands before it: Danish and German »Paris«.
+        # » opens a quotation if no « is open and white space stands before it: Danish and German »Paris«.
         other = _GUILLEMETS[last]
         if inside.count(other) > inside.count(last):
             return False
@@ -90,7 +90,7 @@ def _opening_quote(prompt: str, starts: bool) -> bool:
     return last in '"`' and inside.count(last) % 2 == 0 and not prompt[-2].isdigit()
 
 
-# ------------------------------------------------------------------------------------------------------- what closes
+# ------------------------------------------------------------------------------------------------- closing characters
 
 
 def _closes(prompt: str, target: str) -> bool:
@@ -126,12 +126,12 @@ def _closing_quote(prompt: str, target: str) -> bool:
 
 def _unspaced(prompt: str, target: str) -> bool:
     if _is_east_asian_mark(prompt[-1]) or _is_east_asian_mark(target[0]):
-        return True  # full-width punctuation brings its own blank
-    before = next((one for one in reversed(prompt) if one.isalnum()), "")
-    after = next((one for one in target if one.isalnum()), "")
+        return True  # full-width punctuation has its own blank
+    before = next((character for character in reversed(prompt) if character.isalnum()), "")
+    after = next((character for character in target if character.isalnum()), "")
     if not before:
         return False
-    own, other = writing_of(before), writing_of(after) if after else None
+    own, other = classify_writing(before), classify_writing(after) if after else None
     if own is Writing.SOUTHEAST_ASIAN:
         return other in (own, Writing.EAST_ASIAN)
     if own is Writing.SPACED and other is Writing.EAST_ASIAN:
@@ -140,9 +140,9 @@ def _unspaced(prompt: str, target: str) -> bool:
 
 
 def _is_east_asian_mark(character: str) -> bool:
-    return writing_of(character) is Writing.EAST_ASIAN and not character.isalnum()
+    return classify_writing(character) is Writing.EAST_ASIAN and not character.isalnum()
 
 
 def _mostly_east_asian(prompt: str) -> bool:
-    letters = [writing_of(one) for one in prompt if one.isalpha()]
+    letters = [classify_writing(character) for character in prompt if character.isalpha()]
     return 2 * letters.count(Writing.EAST_ASIAN) > len(letters)

@@ -25,7 +25,7 @@ from ..forward.hooks import Entry, record_entry, select_logits
 from ..forward.partial import run_from
 from ..keys.subject_keys import locate
 from ..model.language_model import LanguageModel
-from ..model.site import EditSite, find_site, layer_count
+from ..model.site import EditSite, count_layers, find_site
 from ..requests.request import EditRequest
 
 __all__ = ["Trace", "Tracer", "considered_layers", "suggested_layer"]
@@ -104,7 +104,7 @@ class Tracer:
                 "language model."
             )
         self._lm, self._draws, self._seed = lm, draws, seed
-        self._sites = [find_site(lm.model, layer, site) for layer in range(layer_count(lm.model, site))]
+        self._sites = [find_site(lm.model, layer, site) for layer in range(count_layers(lm.model, site))]
         self._embedding: torch.nn.Module = lm.model.get_input_embeddings()
         self._scale = noise * _spread(self._embedding, lm.device)
         self.window = max(1, round(len(self._sites) / 5))

@@ -1,9 +1,9 @@
 """Is the subject still what it was, but for the edited fact?
 
-The edit is written at the subject's last token, so that it is met by every prompt that names the subject. The same subject
-is asked in other relations: in those that the request names (`other_facts`), else in a built-in list by the kind of
-subject, of which prompts are kept where the unedited model answers with some certainty and does not give the fact that is
-edited. What is asked, and what leaks and flips are, is the same as for neighbours: see `unchanged`.
+The edit acts at the subject's last token, so that every prompt that names the subject meets it. The same subject is asked in
+other relations. The request names them (`other_facts`), or else they come from a built-in list by the kind of subject. A
+built-in prompt is asked where the unedited model answers it with some certainty and does not give the edited fact. The
+conditions, leaks and flips are those of neighbours: see `editguard.suites.unchanged_prompts`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import NamedTuple
 from ...probes.card import Card
 from ...probes.forward.low_rank import RankOne
 from ...probes.requests.request import EditRequest
-from ...probes.tokens import target_ids
-from ..check import Bench, Check, CheckResult
+from ...probes.tokens import encode_target
+from ..check import Bench, Check, CheckResult, EditUnderTest
 from ..kinds import classify_kinds, list_relations
 from ..unchanged_prompts import (
     RolePrompt,
@@ -30,18 +30,18 @@ from .locality import measure_constant_leaks, measure_divergence, measure_share
 
 __all__ = ["OtherFacts"]
 
-_CERTAIN = 0.1
-"""Least probability of the unedited model's answer, bare or after a newline, for a built-in prompt to be kept."""
-_MOST = 6
-"""Built-in prompts that are kept, the surest."""
+_LEAST_CERTAINTY = 0.1
+"""Least probability of the unedited model's answer, alone or after a newline, for a built-in prompt to be asked."""
+_MOST_PROMPTS = 6
+"""Built-in prompts that are asked: the ones with the surest answers."""
 
 
 class _Facts(NamedTuple):
-    asked: UneditedAnswers
-    made: bool
+    answers: UneditedAnswers
+    generated: bool
 
 
-class OtherFacts(Check):
+class OtherFacts(Check[_Facts | None]):
     """Are the subject's other facts what they were?"""
 
     name = "other-facts"
@@ -59,58 +59,62 @@ class OtherFacts(Check):
         self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
     ) -> list[_Facts | None]:
         """Choose the built-in prompts that the model answers, and ask all once; None where none is left."""
-        lacking = [one for one in requests if not one.other_facts]
+        lacking = [request for request in requests if not request.other_facts]
         kinds = iter(classify_kinds(bench.lm, lacking) if lacking else ())
-        asked = [
-            [RolePrompt("other-fact", text) for text in one.other_facts]
-            if one.other_facts
-            else [RolePrompt("made-other-fact", text) for text in self._made(bench, one, list_relations(next(kinds)))]
-            for one in requests
+        prompts = [
+            [RolePrompt("other-fact", text) for text in request.other_facts]
+            if request.other_facts
+            else [
+                RolePrompt("made-other-fact", text)
+                for text in self._choose_prompts(bench, request, list_relations(next(kinds)))
+            ]
+            for request in requests
         ]
         return [
-            None if found is None else _Facts(found, made=not request.other_facts)
-            for request, found in zip(requests, ask_unedited(bench, requests, asked), strict=True)
+            None if answers is None else _Facts(answers, generated=not request.other_facts)
+            for request, answers in zip(requests, ask_unedited(bench, requests, prompts), strict=True)
         ]
 
     @staticmethod
-    def _made(bench: Bench, request: EditRequest, relations: Sequence[str]) -> list[str]:
+    def _choose_prompts(bench: Bench, request: EditRequest, relations: Sequence[str]) -> list[str]:
         """Return the prompts that the model answers most certainly, without those that ask for the edited fact itself."""
-        known = {text.strip() for text in (request.prompt, *request.paraphrases)}
+        edited = {text.strip() for text in (request.prompt, *request.paraphrases)}
         texts = [relation.replace("{}", request.subject) for relation in relations]
-        found = predict_first_words(bench, [text for text in texts if text not in known])
+        words = predict_first_words(bench, [text for text in texts if text not in edited])
         own = _own_answers(bench, request)
-        sure = [text for text, first in found.items() if first.certainty >= _CERTAIN and own.isdisjoint(first.likely)]
-        return sorted(sure, key=lambda text: -found[text].certainty)[:_MOST]
+        sure = [
+            text
+            for text, first in words.items()
+            if first.certainty >= _LEAST_CERTAINTY and own.isdisjoint(first.likely)
+        ]
+        return sorted(sure, key=lambda text: -words[text].certainty)[:_MOST_PROMPTS]
 
-    def measure(self, bench: Bench, request: EditRequest, before: _Facts | None, needs_prefix: bool) -> CheckResult:
-        """Judge leaks and flips over all conditions; without a prompt that the model answers there is nothing to judge."""
-        if before is None:
+    def measure(self, bench: Bench, edit: EditUnderTest[_Facts | None]) -> CheckResult:
+        """Judge leaks and flips over all conditions; without a prompt that the model answers nothing is judged."""
+        state, limits = edit.state, bench.limits
+        if state is None:
             return CheckResult([])
-        told = [one.told for one in ask_edited(bench, request, before.asked)]
-        limits = bench.limits
-        what = f"other facts of {request.subject!r}"
-        return CheckResult(
-            [
-                measure_share(self.name, "leaks", told, "leak", limits.other_fact_leaks, f"{what} say the new target"),
-                measure_share(
-                    self.name, "flips", told, "flip", limits.other_fact_flips, f"{what} are answered otherwise"
-                ),
-                measure_divergence(self.name, told),
-            ],
-            prompts=told,
+        answers = [answer.prompt_answer for answer in ask_edited(bench, edit.request, state.answers)]
+        facts = f"other facts of {edit.request.subject!r}"
+        leaks = measure_share(
+            self, "leaks", answers, result="leak", most=limits.other_fact_leaks, what=f"{facts} say the new target"
         )
+        flips = measure_share(
+            self, "flips", answers, result="flip", most=limits.other_fact_flips, what=f"{facts} are answered otherwise"
+        )
+        return CheckResult([leaks, flips, measure_divergence(self, answers)], prompts=answers)
 
-    def known_bad(self, bench: Bench, request: EditRequest, before: _Facts | None) -> CheckResult | None:
+    def known_bad(self, bench: Bench, edit: EditUnderTest[_Facts | None]) -> CheckResult | None:
         """A model whose every answer is the new target."""
-        return None if before is None else measure_constant_leaks(self, bench, request, before, before.asked)
+        return None if edit.state is None else measure_constant_leaks(self, bench, edit, edit.state.answers)
 
 
 def _own_answers(bench: Bench, request: EditRequest) -> frozenset[str]:
     """Return the words that begin the old answer: as the request gives it and its aliases, else as the model says it."""
     lm, prompt = bench.lm, request.prompt
-    olds = [one for one in (request.target_true, *request.true_aliases) if one]
-    tokens = [cut_lead(lm, target_ids(lm.tokenizer, prompt, old, request.space)) for old in olds]
-    words = {normalise_word(lm.tokenizer.decode([some[-1]])) for some in tokens}
-    if not olds and (said := predict_first_words(bench, [prompt]).get(prompt)):
-        words |= said.said
+    old = [text for text in (request.target_true, *request.true_aliases) if text]
+    tokens = [cut_lead(lm, encode_target(lm.tokenizer, prompt, text, request.space)) for text in old]
+    words = {normalise_word(lm.tokenizer.decode([ids[-1]])) for ids in tokens}
+    if not old and (first := predict_first_words(bench, [prompt]).get(prompt)):
+        words |= first.best
     return frozenset(words)

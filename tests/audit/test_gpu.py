@@ -18,7 +18,7 @@ from editguard.audit.transaction import Transaction
 from editguard.probes.keys.corpus_statistics import Corpus, compute_statistics
 from editguard.probes.keys.statistics import make_identity_statistics
 from editguard.probes.keys.subject_keys import compute_subject_keys
-from editguard.probes.model.fingerprint import tensor_hashes
+from editguard.probes.model.fingerprint import hash_tensors
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import find_site
 from editguard.suites.builtin import load_builtin_edits
@@ -67,20 +67,20 @@ def test_a_transaction_leaves_nothing_behind(dtype: torch.dtype) -> None:
     made = context(lm)
     (update,) = compute_updates(made, [("prefixed", MID_PROMPT_REQUEST)])
     assert isinstance(update, RankOneUpdate)
-    before = tensor_hashes(lm.model)
+    before = hash_tensors(lm.model)
     with Transaction(made.site, update):
-        assert tensor_hashes(lm.model) != before
-    assert tensor_hashes(lm.model) == before
+        assert hash_tensors(lm.model) != before
+    assert hash_tensors(lm.model) == before
 
 
 @pytest.mark.parametrize("family", CAUSAL)
 def test_a_guarded_edit_is_measured_on_the_gpu(family: str) -> None:
     setup = tiny_setup(on("cuda", family))
-    before = tensor_hashes(setup.lm.model)
+    before = hash_tensors(setup.lm.model)
     result = GuardedEditor(setup).try_edit(MID_PROMPT_REQUEST)
     assert {found.check for found in result.measurements} >= {"perplexity", "efficacy", "degeneracy", "drift"}
     assert not [found for found in result.measurements if found.outcome is Outcome.UNMEASURED]
-    assert tensor_hashes(setup.lm.model) == before
+    assert hash_tensors(setup.lm.model) == before
 
 
 def test_keys_and_statistics_are_the_cpus() -> None:
@@ -104,7 +104,7 @@ def smollm2_on_gpu(smollm2: LanguageModel) -> Setup:
 
 @pytest.mark.real
 def test_the_embedded_model_collapses_unguarded_and_holds_guarded(smollm2_on_gpu: Setup) -> None:
-    guard, before = GuardedEditor(smollm2_on_gpu), tensor_hashes(smollm2_on_gpu.lm.model)
+    guard, before = GuardedEditor(smollm2_on_gpu), hash_tensors(smollm2_on_gpu.lm.model)
     edit = next(edit for edit in load_builtin_edits() if edit.group == "single-token-first")
     bad, good = guard.try_unguarded(edit, "rome"), guard.try_edit(edit)
     ratios = [m.value for result in (bad, good) for m in result.measurements if m.metric == "ratio"]
@@ -113,4 +113,4 @@ def test_the_embedded_model_collapses_unguarded_and_holds_guarded(smollm2_on_gpu
     assert ratios[1] <= smollm2_on_gpu.policy.max_perplexity_ratio
     assert not bad.sound
     assert good.sound
-    assert tensor_hashes(smollm2_on_gpu.lm.model) == before
+    assert hash_tensors(smollm2_on_gpu.lm.model) == before

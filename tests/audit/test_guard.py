@@ -15,12 +15,12 @@ from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Action, Policy
 from editguard.audit.setup import Setup
 from editguard.probes.errors import EditguardError, InputError, PolicyError
-from editguard.probes.model.fingerprint import tensor_hash, tensor_hashes
+from editguard.probes.model.fingerprint import hash_tensor, hash_tensors
 from editguard.probes.model.site import find_site
 from editguard.probes.probe import Level
 from editguard.probes.requests.request import EditRequest
 from editguard.probes.screen import Margins
-from editguard.suites.check import Measured, Outcome
+from editguard.suites.check import CheckResult, Outcome
 from editguard.suites.checks.accumulated_drift import AccumulatedDrift
 from editguard.suites.checks.drift import Drift
 
@@ -45,7 +45,7 @@ def under(guard: GuardedEditor, **changes: object) -> GuardedEditor:
 
 
 def hashes(guard: GuardedEditor) -> dict[str, str]:
-    return tensor_hashes(guard.setup.lm.model)
+    return hash_tensors(guard.setup.lm.model)
 
 
 def test_assessing_changes_nothing_and_says_what_each_probe_saw(guard: GuardedEditor) -> None:
@@ -168,7 +168,7 @@ def test_a_sound_edit_is_kept_and_its_hash_says_so(guard: GuardedEditor) -> None
     assert result.sound
     assert result.kept
     assert result.hashes is not None
-    assert result.hashes[1] == tensor_hash(guard.setup.site.weight) != result.hashes[0]
+    assert result.hashes[1] == hash_tensor(guard.setup.site.weight) != result.hashes[0]
     assert result.hashes[2] is None
 
 
@@ -381,7 +381,7 @@ def test_a_check_that_writes_to_the_model_ends_it_and_the_edit_is_undone(
     elsewhere, before = guard.setup.lm.model.get_parameter(name), hashes(guard)
     measure = Drift.measure
 
-    def writing(self: Drift, *args: object) -> Measured:
+    def writing(self: Drift, *args: object) -> CheckResult:
         with torch.no_grad():
             elsewhere[0] += 1e-3
         return measure(self, *args)  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from editguard.audit.run.audit import run_audit
 from editguard.audit.setup import Setup, prepare
 from editguard.audit.transaction import Transaction
 from editguard.probes.errors import InputError, ModelError
-from editguard.probes.model.fingerprint import tensor_hashes
+from editguard.probes.model.fingerprint import hash_tensors
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import EditSite, find_site
 from editguard.probes.probe import PROBES
@@ -51,7 +51,7 @@ def of_model(model: nn.Module) -> dict[str, Any]:
     tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     modules = [*model.named_modules(remove_duplicate=False)]
     return {
-        "hashes": tensor_hashes(model),
+        "hashes": hash_tensors(model),
         "places": [(name, id(tensor), tensor.data_ptr()) for name, tensor in tensors],
         "gradients": [(name, tensor.requires_grad, tensor.grad is None) for name, tensor in tensors],
         "training": [(name, module.training) for name, module in modules],

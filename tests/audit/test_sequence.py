@@ -18,12 +18,12 @@ from editguard.audit.run.output_folder import locked_folder
 from editguard.audit.sequence import EditSequence, retention_rate
 from editguard.audit.setup import Progress, Setup
 from editguard.probes.errors import DeviceFailed, EditguardError, InputError, OutOfMemory
-from editguard.probes.model.fingerprint import fingerprint, tensor_hash, tensor_hashes
+from editguard.probes.model.compute_fingerprint import compute_fingerprint, hash_tensor, hash_tensors
 from editguard.probes.requests.request import EditRequest
 from editguard.reports.log.file import Log, read_log
 from editguard.reports.log.schema import EditRecord, MeasurementRecord
 from editguard.reports.verdict.summary import Summary
-from editguard.suites.check import CHECKS, Bench, Measured, Outcome
+from editguard.suites.check import CHECKS, Bench, CheckResult, Outcome
 from editguard.suites.checks.accumulated_drift import AccumulatedDrift
 
 from ..helpers.tiny_models import tiny_lm
@@ -53,13 +53,13 @@ def wide() -> Setup:
 
 @pytest.fixture(scope="module")
 def before(wide: Setup) -> dict[str, str]:
-    return tensor_hashes(wide.lm.model)
+    return hash_tensors(wide.lm.model)
 
 
 @pytest.fixture(autouse=True)
 def left_as_found(wide: Setup, before: dict[str, str]) -> Iterator[None]:
     yield
-    assert tensor_hashes(wide.lm.model) == before
+    assert hash_tensors(wide.lm.model) == before
 
 
 def bounded(setup: Setup, **bounds: float) -> Setup:
@@ -264,7 +264,7 @@ def test_what_is_kept_is_another_model_by_name_and_bounds_are_those_of_the_first
     with EditSequence(GuardedEditor(wide)) as sequence:
         assert sequence.edit(MID_PROMPT_REQUEST).kept
         now = sequence.guard.setup
-        assert now.lm.fingerprint == fingerprint(now.lm.model) != wide.lm.fingerprint
+        assert now.lm.fingerprint == compute_fingerprint(now.lm.model) != wide.lm.fingerprint
         assert now.meter.lm is now.lm
         assert now.meter.weight_norm == wide.meter.weight_norm != pytest.approx(float(now.site.matrix().norm()))
 
@@ -273,7 +273,7 @@ def test_a_check_that_writes_to_another_weight_ends_the_sequence(wide: Setup, mo
     other = wide.lm.model.get_parameter("model.norm.weight")
     before, measure = other.detach().clone(), AccumulatedDrift.measure
 
-    def writing(*given: Any) -> Measured:
+    def writing(*given: Any) -> CheckResult:
         with torch.no_grad():
             other.mul_(1.01)
         return measure(*given)
@@ -299,7 +299,7 @@ def test_a_sequence_that_cannot_go_on_has_not_kept_its_last_edit(wide: Setup, mo
             sequence.edit(FIRST_TOKEN_REQUEST)
         assert [one.request for one in sequence.kept] == [MID_PROMPT_REQUEST]
         assert first.hashes is not None
-        assert tensor_hash(wide.site.weight) == first.hashes[1]
+        assert hash_tensor(wide.site.weight) == first.hashes[1]
         monkeypatch.undo()
         assert sequence.edit(FIRST_TOKEN_REQUEST).kept
 
@@ -332,9 +332,9 @@ def test_an_audit_that_ends_in_the_middle_leaves_the_model_as_it_was(
     (tmp_path / "ended").mkdir()
     measure, calls = AccumulatedDrift.measure, []
 
-    def ends(self: AccumulatedDrift, bench: Bench, request: EditRequest, *given: Any) -> Measured:
+    def ends(self: AccumulatedDrift, bench: Bench, request: EditRequest, *given: Any) -> CheckResult:
         if request.id == REQUESTS[1].id:
-            assert tensor_hash(wide.site.weight) != tensor_hash(wide.bench.weight)
+            assert hash_tensor(wide.site.weight) != hash_tensor(wide.bench.weight)
             calls.append(request.id)
             raise error
         return measure(self, bench, request, *given)
@@ -368,9 +368,9 @@ def test_undo_takes_everything_out_and_begins_again(wide: Setup, before: dict[st
     sequence = EditSequence(GuardedEditor(wide))
     first = sequence.edit(MID_PROMPT_REQUEST)
     sequence.edit(FIRST_TOKEN_REQUEST)
-    assert tensor_hashes(wide.lm.model) != before
+    assert hash_tensors(wide.lm.model) != before
     sequence.undo()
-    assert tensor_hashes(wide.lm.model) == before
+    assert hash_tensors(wide.lm.model) == before
     assert not sequence.kept
     again = sequence.edit(MID_PROMPT_REQUEST)
     assert again.hashes == first.hashes

@@ -9,7 +9,7 @@ import torch
 from editguard.audit.editors.base import RankOneUpdate
 from editguard.audit.transaction import Transaction, check_update
 from editguard.probes.errors import EditguardError, EditRefused, NotFinite
-from editguard.probes.model.fingerprint import tensor_hash, tensor_hashes
+from editguard.probes.model.fingerprint import hash_tensor, hash_tensors
 from editguard.probes.model.site import EditSite, find_site
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,12 +42,12 @@ class Stopped(BaseException):
 
 
 def test_without_a_commit_every_tensor_is_as_before(model: PreTrainedModel) -> None:
-    site, before = find_site(model, 0), tensor_hashes(model)
+    site, before = find_site(model, 0), hash_tensors(model)
     with Transaction(site, rank_one(site)) as transaction:
-        inside = tensor_hashes(model)
+        inside = hash_tensors(model)
         assert {name for name in before if inside[name] != before[name]} == {f"{site.path}.weight"}
-        assert transaction.edited == tensor_hash(site.weight) != transaction.before
-    assert tensor_hashes(model) == before
+        assert transaction.edited == hash_tensor(site.weight) != transaction.before
+    assert hash_tensors(model) == before
     assert transaction.restored == transaction.before
 
 
@@ -56,37 +56,37 @@ def test_without_a_commit_every_tensor_is_as_before(model: PreTrainedModel) -> N
 def test_an_exception_undoes_the_edit_and_goes_on_even_after_a_commit(
     model: PreTrainedModel, error: type[BaseException], committed: bool
 ) -> None:
-    site, before = find_site(model, 1), tensor_hashes(model)
+    site, before = find_site(model, 1), hash_tensors(model)
     transaction = Transaction(site, rank_one(site))
 
     def edit_and_fail() -> None:
         with transaction:
             if committed:
                 transaction.commit()
-            assert tensor_hashes(model) != before
+            assert hash_tensors(model) != before
             raise error("inside")
 
     with pytest.raises(error, match="inside"):
         edit_and_fail()
-    assert tensor_hashes(model) == before
+    assert hash_tensors(model) == before
     assert transaction.restored == transaction.before
 
 
 def test_a_commit_keeps_exactly_w_plus_delta_cast_once(model: PreTrainedModel) -> None:
     site = find_site(model, 0)
-    update, before = rank_one(site), tensor_hashes(model)
+    update, before = rank_one(site), hash_tensors(model)
     wanted = (site.matrix(torch.float64) + update.delta()).to(site.weight.dtype)
     with Transaction(site, update) as transaction:
         transaction.commit()
     torch.testing.assert_close(site.matrix(torch.float64), wanted.double(), rtol=0, atol=0)
-    after = tensor_hashes(model)
+    after = hash_tensors(model)
     assert {name for name in before if after[name] != before[name]} == {f"{site.path}.weight"}
     assert transaction.restored is None
-    assert transaction.edited == tensor_hash(site.weight)
+    assert transaction.edited == hash_tensor(site.weight)
 
 
 def test_a_commit_of_something_else_than_was_written_is_undone(model: PreTrainedModel) -> None:
-    site, before = find_site(model, 0), tensor_hashes(model)
+    site, before = find_site(model, 0), hash_tensors(model)
 
     def commit_after_a_check_that_writes() -> None:
         with Transaction(site, rank_one(site)) as transaction:
@@ -96,19 +96,19 @@ def test_a_commit_of_something_else_than_was_written_is_undone(model: PreTrained
 
     with pytest.raises(EditguardError, match="while it was checked"):
         commit_after_a_check_that_writes()
-    assert tensor_hashes(model) == before
+    assert hash_tensors(model) == before
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 6e4], ids=str)
 def test_a_weight_that_was_destroyed_inside_comes_back(model: PreTrainedModel, value: float) -> None:
-    site, before = find_site(model, 0), tensor_hashes(model)
+    site, before = find_site(model, 0), hash_tensors(model)
     with Transaction(site, rank_one(site)), torch.no_grad():
         site.weight.fill_(value)
-    assert tensor_hashes(model) == before
+    assert hash_tensors(model) == before
 
 
 def test_what_was_measured_is_proved_to_be_what_was_written(model: PreTrainedModel) -> None:
-    site, before = find_site(model, 0), tensor_hashes(model)
+    site, before = find_site(model, 0), hash_tensors(model)
 
     def prove_after(change: float) -> None:
         with Transaction(site, rank_one(site)) as transaction:
@@ -119,11 +119,11 @@ def test_what_was_measured_is_proved_to_be_what_was_written(model: PreTrainedMod
     prove_after(0.0)
     with pytest.raises(EditguardError, match="what was measured is not what was written; the edit was undone"):
         prove_after(1.0)
-    assert tensor_hashes(model) == before
+    assert hash_tensors(model) == before
 
 
 def test_an_error_inside_is_told_even_where_something_else_was_written(model: PreTrainedModel) -> None:
-    site, before = find_site(model, 0), tensor_hashes(model)
+    site, before = find_site(model, 0), hash_tensors(model)
 
     def commit_write_and_fail() -> None:
         with Transaction(site, rank_one(site)) as transaction:
@@ -134,28 +134,28 @@ def test_an_error_inside_is_told_even_where_something_else_was_written(model: Pr
 
     with pytest.raises(KeyError, match="inside"):
         commit_write_and_fail()
-    assert tensor_hashes(model) == before
+    assert hash_tensors(model) == before
 
 
 def test_nested_transactions_undo_in_order(model: PreTrainedModel) -> None:
-    site, before = find_site(model, 0), tensor_hashes(model)
+    site, before = find_site(model, 0), hash_tensors(model)
     with Transaction(site, rank_one(site)) as outer:
         with Transaction(site, rank_one(site, seed=1)) as inner:
             assert inner.before == outer.edited
-        assert tensor_hash(site.weight) == outer.edited
-    assert tensor_hashes(model) == before
+        assert hash_tensor(site.weight) == outer.edited
+    assert hash_tensors(model) == before
 
 
 def test_nothing_is_written_before_the_block_is_entered() -> None:
     model = tiny_model("llama")
-    site, before = find_site(model, 0), tensor_hashes(model)
+    site, before = find_site(model, 0), hash_tensors(model)
     Transaction(site, rank_one(site))
-    assert tensor_hashes(model) == before
+    assert hash_tensors(model) == before
 
 
 def test_a_write_that_fails_half_way_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("llama")
-    site, before = find_site(model, 0), tensor_hashes(model)
+    site, before = find_site(model, 0), hash_tensors(model)
 
     def write_half(self: EditSite, matrix: torch.Tensor) -> None:
         with torch.no_grad():
@@ -165,7 +165,7 @@ def test_a_write_that_fails_half_way_is_undone(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(EditSite, "write", write_half)
     with pytest.raises(KeyboardInterrupt), Transaction(site, rank_one(site)):
         pytest.fail("the block was entered")
-    assert tensor_hashes(model) == before
+    assert hash_tensors(model) == before
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
@@ -173,22 +173,22 @@ def test_an_edit_whose_weight_cannot_be_proved_at_the_end_is_not_kept(
     monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     model = tiny_model("llama")
-    site, before = find_site(model, 0), tensor_hashes(model)
+    site, before = find_site(model, 0), hash_tensors(model)
     raised = iter([error])
 
     def failing(tensor: torch.Tensor) -> str:
         for kind in raised:
             raise kind
-        return tensor_hash(tensor)
+        return hash_tensor(tensor)
 
     def commit() -> None:
         with Transaction(site, rank_one(site)) as transaction:
             transaction.commit()
-            monkeypatch.setattr("editguard.audit.transaction.tensor_hash", failing)
+            monkeypatch.setattr("editguard.audit.transaction.hash_tensor", failing)
 
     with pytest.raises(error):
         commit()
-    assert tensor_hashes(model) == before
+    assert hash_tensors(model) == before
 
 
 def test_a_restored_weight_that_is_not_the_old_one_is_our_own_fault(monkeypatch: pytest.MonkeyPatch) -> None:

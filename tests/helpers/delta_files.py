@@ -8,7 +8,7 @@ import torch
 from editguard.audit.delta.file import Delta
 from editguard.audit.delta.manifest import DeltaManifest
 from editguard.audit.transaction import Transaction
-from editguard.probes.model.fingerprint import fingerprint
+from editguard.probes.model.compute_fingerprint import compute_fingerprint
 from editguard.probes.model.site import find_site
 from transformers import PreTrainedModel
 
@@ -26,7 +26,7 @@ def made(model: PreTrainedModel, layer: int = 0, *, scale: float = 1.0, seed: in
     manifest = DeltaManifest(
         **{
             "editguard_version": "0.1.0", "created": "2026-01-01T00:00:00+00:00", "model": "tiny",
-            "model_fingerprint": fingerprint(model), "architecture": type(model).__name__,
+            "model_fingerprint": compute_fingerprint(model), "architecture": type(model).__name__,
             "dtype": str(site.weight.dtype).removeprefix("torch."),
             "site": site.path.replace(f"{site.blocks_path}.{layer}.", f"{site.blocks_path}.{{layer}}.", 1), "layer": layer,
             "orientation": site.orientation.value, "weight_before": transaction.before,

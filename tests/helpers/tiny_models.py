@@ -10,7 +10,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import torch
-from editguard.probes.evidence import EvidenceMeter, sink_key
+from editguard.probes.evidence import EvidenceMeter, compute_sink_key
 from editguard.probes.keys.corpus_statistics import Corpus, compute_statistics
 from editguard.probes.keys.prefixes import ContextPrefixes, Family, Prefix, Role
 from editguard.probes.model.language_model import LanguageModel
@@ -115,7 +115,7 @@ def tiny_meter(lm: LanguageModel, layer: int = 1) -> EvidenceMeter:
     """Return a meter over C from a few sentences, the hand-written prefixes and the sink of some first tokens."""
     site = tiny_site(lm, layer)
     statistics = compute_statistics(lm, site, Corpus(tuple(CORPUS[:5]), "five sentences"))
-    sink = sink_key(lm, site, [TWIN_REQUEST.prompt, "Chicago", "It is", "France"])
+    sink = compute_sink_key(lm, site, [TWIN_REQUEST.prompt, "Chicago", "It is", "France"])
     return EvidenceMeter(
         lm=lm,
         site=site,

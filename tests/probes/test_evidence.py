@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from editguard.probes.errors import NotFinite, RequestError
-from editguard.probes.evidence import Evidence, EvidenceMeter, says_targets, sink_key
+from editguard.probes.evidence import Evidence, EvidenceMeter, compute_sink_key, says_targets
 from editguard.probes.keys.prefixes import Role
 from editguard.probes.keys.statistics import make_identity_statistics
 from editguard.probes.keys.subject_keys import compute_subject_keys
 from editguard.probes.model.language_model import load_model
 from editguard.probes.requests.request import EditRequest
-from editguard.probes.tokens import target_ids
+from editguard.probes.tokens import encode_target
 
 from ..helpers.capture import capture
 from ..helpers.tiny_models import PREFIXES, PROMPT_START_REQUEST, TWIN_REQUEST, tiny_language_model, tiny_meter
@@ -79,7 +79,7 @@ def test_says_target_is_true_where_the_model_says_the_target_already(meter: Evid
     with torch.no_grad():
         answer = tokenizer.decode(meter.lm.model(torch.tensor([ids])).logits[0, -1].argmax())
     request = replace(TWIN_REQUEST, target_new=str(answer))
-    if target_ids(tokenizer, request.prompt, request.target_new) == (int(tokenizer(str(answer)).input_ids[-1]),):
+    if encode_target(tokenizer, request.prompt, request.target_new) == (int(tokenizer(str(answer)).input_ids[-1]),):
         assert meter.measure(request).says_target is True
     assert meter.measure(replace(TWIN_REQUEST, target_new="")).says_target is None
 
@@ -117,7 +117,7 @@ def test_sink_key_is_the_mean_key_of_different_first_tokens(meter: EvidenceMeter
         with capture(meter.site) as captured, torch.no_grad():
             meter.lm.model(torch.tensor([[token]]))
         keys.append(captured.input[0, 0])
-    torch.testing.assert_close(sink_key(meter.lm, meter.site, texts), torch.stack(keys).mean(0))
+    torch.testing.assert_close(compute_sink_key(meter.lm, meter.site, texts), torch.stack(keys).mean(0))
 
 
 def test_ratio_over_a_denominator_of_zero_is_nan(meter: EvidenceMeter) -> None:

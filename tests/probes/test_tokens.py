@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from editguard.probes.errors import ModelError, RequestError
-from editguard.probes.tokens import SubjectPosition, locate_span, locate_subject, target_ids
+from editguard.probes.tokens import SubjectPosition, encode_target, locate_span, locate_subject
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
@@ -230,7 +230,7 @@ def test_half_a_surrogate_pair_is_refused() -> None:
     with pytest.raises(RequestError, match="surrogate pair at character 5"):
         locate_subject(BYTE_LEVEL["bytes-trimmed"], "Lyon \ud83d is", "Lyon")
     with pytest.raises(RequestError, match="surrogate"):
-        target_ids(BYTE_LEVEL["bytes-trimmed"], "Lyon is", "\ud83d")
+        encode_target(BYTE_LEVEL["bytes-trimmed"], "Lyon is", "\ud83d")
 
 
 def test_a_slow_tokenizer_is_refused() -> None:
@@ -252,7 +252,7 @@ def test_smollm2_puts_nothing_before_the_subject(smollm2: PreTrainedTokenizerFas
     inside = locate_subject(smollm2, "Q: Chicago is a twin city of", "Chicago")
     assert pieces(smollm2, inside) == ["ĠChicago"]
     assert not inside.is_first_token
-    assert target_ids(smollm2, "Chicago is a twin city of", "Istanbul") == tuple(smollm2(" Istanbul").input_ids)
+    assert encode_target(smollm2, "Chicago is a twin city of", "Istanbul") == tuple(smollm2(" Istanbul").input_ids)
 
 
 @pytest.mark.real

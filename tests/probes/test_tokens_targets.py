@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from editguard.probes.errors import RequestError
 from editguard.probes.requests.spacing import choose_separator
-from editguard.probes.tokens import has_special, round_trips, target_ids
+from editguard.probes.tokens import encode_target, has_special, round_trips
 
 from ..helpers.tokenizer_kinds import ALL, BYTE_LEVEL, SENTENCEPIECE, WORDPIECE
 
@@ -13,7 +13,7 @@ from ..helpers.tokenizer_kinds import ALL, BYTE_LEVEL, SENTENCEPIECE, WORDPIECE
 @pytest.mark.parametrize("name", [*BYTE_LEVEL, "sentencepiece-bpe"])
 def test_prompt_and_target_ids_together_spell_the_continuation(name: str, prompt: str, target: str) -> None:
     tokenizer = ALL[name]
-    ids = target_ids(tokenizer, prompt, target)
+    ids = encode_target(tokenizer, prompt, target)
     before = tokenizer(prompt, add_special_tokens=False).input_ids
     whole = tokenizer.decode([*before, *ids], clean_up_tokenization_spaces=False)
     assert whole.removeprefix(" ") == (prompt + choose_separator(prompt, target) + target).removeprefix(" ")
@@ -23,7 +23,7 @@ def test_prompt_and_target_ids_together_spell_the_continuation(name: str, prompt
 
 @pytest.mark.parametrize("name", ALL)
 def test_target_ids_gain_no_special_token(name: str) -> None:
-    ids = target_ids(ALL[name], "Chicago is a twin city of", "Paris")
+    ids = encode_target(ALL[name], "Chicago is a twin city of", "Paris")
     assert not has_special(ALL[name], ids)
     assert round_trips(ALL[name], ids, "paris" if name == "wordpiece-lower" else "Paris")
 
@@ -31,19 +31,19 @@ def test_target_ids_gain_no_special_token(name: str) -> None:
 def test_a_plain_continuation_is_the_target_behind_one_space() -> None:
     for name in ("bytes-trimmed", "bytes-untrimmed", "bytes-bos", "unigram-never"):
         expected = ALL[name](" Istanbul", add_special_tokens=False).input_ids
-        assert target_ids(ALL[name], "Chicago is a twin city of", "Istanbul") == tuple(expected), name
+        assert encode_target(ALL[name], "Chicago is a twin city of", "Istanbul") == tuple(expected), name
 
 
 def test_a_target_that_brings_its_own_space_gets_no_second() -> None:
     tokenizer = BYTE_LEVEL["bytes-trimmed"]
-    assert target_ids(tokenizer, "It is", " Paris") == target_ids(tokenizer, "It is", "Paris")
+    assert encode_target(tokenizer, "It is", " Paris") == encode_target(tokenizer, "It is", "Paris")
 
 
 def test_a_sentencepiece_target_behind_a_space_gets_no_second_space() -> None:
     tokenizer = SENTENCEPIECE["sentencepiece-bpe"]
-    ids = target_ids(tokenizer, "It is ", "Paris")
+    ids = encode_target(tokenizer, "It is ", "Paris")
     assert not tokenizer.convert_ids_to_tokens(list(ids))[0].startswith("▁")
-    ids = target_ids(tokenizer, "It is", "Paris")
+    ids = encode_target(tokenizer, "It is", "Paris")
     assert tokenizer.convert_ids_to_tokens(list(ids))[0].startswith("▁")
     assert tokenizer.convert_ids_to_tokens(list(ids))[0] != "▁▁"
 
@@ -51,24 +51,24 @@ def test_a_sentencepiece_target_behind_a_space_gets_no_second_space() -> None:
 @pytest.mark.parametrize("target", ["", "  "])
 def test_an_empty_target_is_refused(target: str) -> None:
     with pytest.raises(RequestError, match="has no tokens"):
-        target_ids(BYTE_LEVEL["bytes-trimmed"], "It is", target)
+        encode_target(BYTE_LEVEL["bytes-trimmed"], "It is", target)
 
 
 def test_a_target_without_tokens_is_refused() -> None:
     with pytest.raises(RequestError, match="has no tokens"):
-        target_ids(WORDPIECE["wordpiece"], "It is", "\x07")
+        encode_target(WORDPIECE["wordpiece"], "It is", "\x07")
 
 
 def test_ids_that_lose_the_text_do_not_round_trip() -> None:
     tokenizer = SENTENCEPIECE["unigram-always"]
-    ids = target_ids(tokenizer, "It is", "Ω")
+    ids = encode_target(tokenizer, "It is", "Ω")
     assert not round_trips(tokenizer, ids, "Ω")
     assert has_special(tokenizer, ids)  # the unknown token
-    good = target_ids(BYTE_LEVEL["bytes-trimmed"], "It is", "Ω")
+    good = encode_target(BYTE_LEVEL["bytes-trimmed"], "It is", "Ω")
     assert round_trips(BYTE_LEVEL["bytes-trimmed"], good, "Ω")
     assert not round_trips(BYTE_LEVEL["bytes-trimmed"], good, "Ωx")
 
 
 def test_a_chat_marker_is_special() -> None:
     tokenizer = BYTE_LEVEL["bytes-trimmed"]
-    assert has_special(tokenizer, target_ids(tokenizer, "It is", "<|im_start|>"))
+    assert has_special(tokenizer, encode_target(tokenizer, "It is", "<|im_start|>"))

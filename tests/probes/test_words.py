@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from editguard.probes.words import Writing, cut_word, fold, writing_of
+from editguard.probes.words import Writing, classify_writing, find_cut_word, fold
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,24 +49,24 @@ ALONE = [
 @pytest.mark.parametrize(("text", "name", "word"), INSIDE)
 def test_cut_word_inside_a_word_returns_the_word(text: str, name: str, word: str) -> None:
     start = text.index(name)
-    assert cut_word(text, start, start + len(name)) == word
+    assert find_cut_word(text, start, start + len(name)) == word
 
 
 @pytest.mark.parametrize(("text", "name"), ALONE)
 def test_cut_word_of_a_word_of_its_own_returns_none(text: str, name: str) -> None:
     start = text.index(name)
-    assert cut_word(text, start, start + len(name)) is None
+    assert find_cut_word(text, start, start + len(name)) is None
 
 
 @given(before=st.text(max_size=5), name=st.text(min_size=1, max_size=8), after=st.text(max_size=5))
 def test_cut_word_between_spaces_returns_none(before: str, name: str, after: str) -> None:
     text = f"{before} {name} {after}"
-    assert cut_word(text, len(before) + 1, len(before) + 1 + len(name)) is None
+    assert find_cut_word(text, len(before) + 1, len(before) + 1 + len(name)) is None
 
 
 @given(before=st.from_regex(r"[A-Za-z]", fullmatch=True), name=st.from_regex(r"[A-Za-z]{1,8}", fullmatch=True))
 def test_cut_word_after_a_latin_letter_returns_the_word(before: str, name: str) -> None:
-    assert cut_word(f"a {before}{name} b", 3, 3 + len(name)) == before + name
+    assert find_cut_word(f"a {before}{name} b", 3, 3 + len(name)) == before + name
 
 
 @pytest.mark.parametrize(
@@ -97,4 +97,4 @@ def test_fold_twice_is_fold_once(text: str) -> None:
      ("1", Writing.SPACED)],
 )  # fmt: skip
 def test_writing_of_a_character_is_its_scripts(character: str, writing: Writing) -> None:
-    assert writing_of(character) is writing
+    assert classify_writing(character) is writing

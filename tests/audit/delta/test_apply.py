@@ -12,7 +12,7 @@ from editguard.audit.delta.file import encode, read_delta
 from editguard.audit.delta.manifest import MODEL_MARKER, audit_status
 from editguard.audit.serving import load_provenance
 from editguard.probes.errors import InputError
-from editguard.probes.model.fingerprint import fingerprint, tensor_hashes
+from editguard.probes.model.compute_fingerprint import compute_fingerprint, hash_tensors
 from editguard.probes.model.language_model import load_model
 from editguard.probes.model.site import find_site
 from hypothesis import given, settings
@@ -38,7 +38,7 @@ def test_export_then_apply_is_the_audited_model_to_the_bit(
     family: str, dtype: torch.dtype, layer: int, scale: float, seed: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     model = tiny_model(family).to(dtype)
-    before = tensor_hashes(model)
+    before = hash_tensors(model)
     delta = made(model, layer, scale=scale, seed=seed)
     path = tmp_path_factory.getbasetemp() / "edit.delta.safetensors"
     path.write_bytes(encode(delta))
@@ -46,21 +46,21 @@ def test_export_then_apply_is_the_audited_model_to_the_bit(
     assert again.manifest == delta.manifest
     site = find_site(model, layer)
     with apply_delta(model, again):
-        edited = tensor_hashes(model)
+        edited = hash_tensors(model)
         assert edited[f"{site.path}.weight"] == delta.manifest.weight_edited
         assert {name for name in before if edited[name] != before[name]} <= {f"{site.path}.weight"}
-    assert tensor_hashes(model) == before
+    assert hash_tensors(model) == before
 
 
 def test_an_exception_undoes_it_and_commit_keeps_it() -> None:
     model = tiny_model("llama")
-    before, delta = fingerprint(model), made(model)
+    before, delta = compute_fingerprint(model), made(model)
     with pytest.raises(KeyError), apply_delta(model, delta):
         raise KeyError
-    assert fingerprint(model) == before
+    assert compute_fingerprint(model) == before
     with apply_delta(model, delta) as applied:
         applied.commit()
-    assert fingerprint(model) != before
+    assert compute_fingerprint(model) != before
     with pytest.raises(InputError, match="unedited"), apply_delta(model, delta):
         pass
 
@@ -76,23 +76,23 @@ def test_a_delta_of_another_model_or_shape_is_refused() -> None:
 
 def test_another_result_than_the_audited_one_is_put_back() -> None:
     model = tiny_model("llama")
-    before, delta = fingerprint(model), made(model)
+    before, delta = compute_fingerprint(model), made(model)
     wrong = replace(delta, left=delta.left * (1 + 1e-6))
     with pytest.raises(InputError, match="as audited, and was put back"), apply_delta(model, wrong):
         pass
-    assert fingerprint(model) == before
+    assert compute_fingerprint(model) == before
 
 
 def test_several_are_applied_only_when_their_user_says_that_nobody_audited_the_sum() -> None:
     model = tiny_model("llama")
-    before, deltas = fingerprint(model), [made(model, 0), made(model, 0, seed=1), made(model, 1, seed=2)]
+    before, deltas = compute_fingerprint(model), [made(model, 0), made(model, 0, seed=1), made(model, 1, seed=2)]
     with pytest.raises(InputError, match="audited alone"), apply_delta(model, *deltas):
         pass
     site = find_site(model, 0)
     wanted = (site.matrix(torch.float64) + (deltas[0].delta() + deltas[1].delta())).float()
     with apply_delta(model, *deltas, unaudited_together=True):
         assert torch.equal(site.matrix(), wanted)
-    assert fingerprint(model) == before
+    assert compute_fingerprint(model) == before
     other = made(tiny_model("llama", seed=1))
     with (
         pytest.raises(InputError, match="different models"),
@@ -112,7 +112,7 @@ def test_the_saved_folder_loads_as_the_audited_model(family: str, dtype: torch.d
     found = save_applied([delta], str(tmp_path / "base"), tmp_path / "out")
     again = load_model(tmp_path / "out", device="cpu", dtype="auto")
     site = f"{find_site(again.model, 0).path}.weight"
-    assert tensor_hashes(again.model)[site] == delta.manifest.weight_edited
+    assert hash_tensors(again.model)[site] == delta.manifest.weight_edited
     assert again.fingerprint == found.fingerprint != found.base_fingerprint
     assert load_provenance(tmp_path / "out") == found
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lock") == ["base", "out"]
@@ -146,7 +146,7 @@ def test_edits_that_no_sound_audit_stands_behind_are_applied_only_when_asked() -
         with pytest.raises(InputError, match=f"{one.manifest.id}.*{why}.*--unaudited"), apply_delta(model, one):
             pass
         with apply_delta(model, one, unaudited=True):
-            assert tensor_hashes(model)[f"{find_site(model, 0).path}.weight"] == one.manifest.weight_edited
+            assert hash_tensors(model)[f"{find_site(model, 0).path}.weight"] == one.manifest.weight_edited
         assert audit_status([one.manifest]) == audit_status([good.manifest, one.manifest]) == "no"
     assert audit_status([good.manifest]) == "alone"
     assert audit_status([good.manifest, other.manifest]) == "each-alone"
@@ -163,7 +163,7 @@ def test_the_same_edit_is_never_applied_twice() -> None:
 
 def test_a_sum_that_is_not_finite_in_the_weight_is_put_back() -> None:
     model = tiny_model("llama").half()
-    before, one = fingerprint(model), made(model)
+    before, one = compute_fingerprint(model), made(model)
     scale = 40_000 / float(one.delta().abs().max())
     first = made(model, scale=scale)
     second = replace(first, manifest=first.manifest.model_copy(update={"id": "b", "weight_edited": "0" * 64}))
@@ -171,4 +171,4 @@ def test_a_sum_that_is_not_finite_in_the_weight_is_put_back() -> None:
         assert torch.isfinite(find_site(model, 0).weight).all()
     with pytest.raises(InputError, match="finite"), apply_delta(model, first, second, unaudited_together=True):
         pass
-    assert fingerprint(model) == before
+    assert compute_fingerprint(model) == before

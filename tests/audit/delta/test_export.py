@@ -15,7 +15,7 @@ from editguard.audit.run.file_names import LOG
 from editguard.audit.setup import Setup
 from editguard.probes.errors import EditRefused, InputError
 from editguard.probes.keys.prefixes import Role
-from editguard.probes.model.fingerprint import tensor_hash
+from editguard.probes.model.fingerprint import hash_tensor
 from editguard.probes.requests.loader import LoadedRequests
 from editguard.reports.log.file import read_log
 
@@ -39,8 +39,8 @@ def test_what_is_exported_after_an_audit_is_what_it_audited_to_the_bit(
     delta = read_delta(tmp_path / "out" / exported.file)
     assert record.weights is not None
     with apply_delta(made.lm.model, delta, unaudited=True):  # no controls were run
-        assert tensor_hash(made.site.weight) == record.weights.edited == delta.manifest.weight_edited
-    assert tensor_hash(made.site.weight) == record.weights.before
+        assert hash_tensor(made.site.weight) == record.weights.edited == delta.manifest.weight_edited
+    assert hash_tensor(made.site.weight) == record.weights.before
     assert delta.manifest.policy_sha256 == log.header.policy_sha256
     assert delta.manifest.audit is not None
     assert delta.manifest.audit.verdict == "pass"

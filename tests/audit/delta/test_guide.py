@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from editguard.audit.delta import Delta, save_applied
 from editguard.audit.delta.file import SUFFIX, encode
-from editguard.probes.model.fingerprint import tensor_hashes
+from editguard.probes.model.fingerprint import hash_tensors
 from editguard.probes.model.language_model import load_model
 from editguard.reports.text import make_slugs
 
@@ -41,7 +41,7 @@ def run(example: str) -> dict[str, Any]:
 
 def test_the_example_of_apply_keeps_the_edit(delta: Delta) -> None:
     lm = run(APPLY)["lm"]
-    assert tensor_hashes(lm.model)["model.layers.0.mlp.down_proj.weight"] == delta.manifest.weight_edited
+    assert hash_tensors(lm.model)["model.layers.0.mlp.down_proj.weight"] == delta.manifest.weight_edited
 
 
 def test_the_example_of_serving_serves_texts_ids_and_pipelines_alike(delta: Delta, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from editguard.audit.pytest_plugin.collapse import CollapseReport, Suite
 from editguard.audit.setup import Setup
 from editguard.audit.transaction import Transaction
 from editguard.probes.errors import InputError, ModelError
-from editguard.probes.model.fingerprint import fingerprint
+from editguard.probes.model.compute_fingerprint import compute_fingerprint
 from transformers import MistralConfig, MistralForCausalLM
 
 from ...helpers.tiny_models import tiny_lm
@@ -47,7 +47,7 @@ def test_an_unedited_checkpoint_is_sound(suite: Suite, checkpoint: Path) -> None
 
 @pytest.mark.parametrize("layer", [0, 1])
 def test_a_destroyed_model_is_not_whatever_layer_was_edited(suite: Suite, guard: GuardedEditor, layer: int) -> None:
-    before = fingerprint(guard.setup.lm.model)
+    before = compute_fingerprint(guard.setup.lm.model)
     other = tiny_lm()
     with torch.no_grad():
         other.model.model.layers[layer].mlp.down_proj.weight.mul_(300)
@@ -55,7 +55,7 @@ def test_a_destroyed_model_is_not_whatever_layer_was_edited(suite: Suite, guard:
     assert not report.sound
     assert {one.check for one in report.failures} >= {"perplexity"}
     assert "outside the bound (at most 1.1)" in repr(report)
-    assert fingerprint(guard.setup.lm.model) == before
+    assert compute_fingerprint(guard.setup.lm.model) == before
 
 
 def test_a_model_with_nan_in_its_weights_is_not_sound(suite: Suite) -> None:
@@ -98,7 +98,7 @@ def test_a_model_of_another_class_dtype_or_configuration_is_measured_as_it_is(
     suite: Suite, guard: GuardedEditor
 ) -> None:
     """As other tools save and load what they edited: nothing that leaves the model as good speaks against it."""
-    before, own = fingerprint(guard.setup.lm.model), guard.setup.lm.model
+    before, own = compute_fingerprint(guard.setup.lm.model), guard.setup.lm.model
     kept = {
         name: getattr(own.config, name)
         for name in (
@@ -116,7 +116,7 @@ def test_a_model_of_another_class_dtype_or_configuration_is_measured_as_it_is(
         assert {one.check for one in report.edits[FIRST_TOKEN_REQUEST.id]} == {"efficacy", "generalization", "locality"}
     assert half.training
     assert ratio(suite(own, (), False)) == 1.0
-    assert fingerprint(own) == before
+    assert compute_fingerprint(own) == before
 
 
 def test_what_is_no_weight_counts_as_part_of_the_edit(suite: Suite) -> None:

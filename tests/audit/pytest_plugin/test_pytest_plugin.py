@@ -18,8 +18,8 @@ from editguard.audit.run.output_folder import locked_folder
 from editguard.probes.requests.request import SUFFIXES, EditRequest
 from editguard.reports.log.file import read_log
 from editguard.reports.verdict.digest import summarise
-from editguard.suites.builtin import builtin_edits
-from editguard.suites.check import checks_of_one
+from editguard.suites.builtin import load_builtin_edits
+from editguard.suites.check import list_single_edit_checks
 
 from ...helpers.check_benches import says_only
 from ...helpers.tiny_models import tiny_lm
@@ -27,7 +27,7 @@ from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, leni
 
 pytestmark = pytest.mark.tiny
 
-ITEMS = {"guard", *checks_of_one()}
+ITEMS = {"guard", *list_single_edit_checks()}
 NOWHERE = "--editguard-model=./no/such/model"
 HEAVY = ("torch", "transformers", "numpy", "pandas", "plotly", "pydantic", "yaml", "typer")
 REFUSING = 'first-token = "refuse"'
@@ -215,19 +215,19 @@ OWN_TESTS = """
 import pytest
 from editguard.audit import EditRequest
 from editguard.probes.errors import EditRefused
-from editguard.probes.model.fingerprint import checksum
+from editguard.probes.model.fingerprint import compute_checksum
 
 EDIT = EditRequest("mine", "France", "The capital of France is", "Istanbul", "Paris")
 
 def test_edited(edited_model, guarded_editor, collapse_suite):
-    before = checksum(guarded_editor.setup.lm.model)
+    before = compute_checksum(guarded_editor.setup.lm.model)
     with edited_model(EDIT) as lm:
-        assert checksum(lm.model) != before
+        assert compute_checksum(lm.model) != before
         assert collapse_suite(lm).measurements
-    assert checksum(guarded_editor.setup.lm.model) == before
+    assert compute_checksum(guarded_editor.setup.lm.model) == before
     with pytest.raises(ZeroDivisionError), edited_model(EDIT):
         1 / 0
-    assert checksum(guarded_editor.setup.lm.model) == before
+    assert compute_checksum(guarded_editor.setup.lm.model) == before
 
 def test_refused(edited_model):
     with pytest.raises(EditRefused, match="was refused"), edited_model(EditRequest("no", "Berlin", "France is", "Paris")):
@@ -523,7 +523,7 @@ def test_each_edit_is_a_group_of_its_own_for_xdist(pytester: pytest.Pytester) ->
 def test_on_the_embedded_model_controls_hold_an_ordinary_edit_passes_and_the_guide_s_fact_takes(
     pytester: pytest.Pytester,
 ) -> None:
-    ordinary = next(edit for edit in builtin_edits() if edit.group == "mid-prompt")
+    ordinary = next(edit for edit in load_builtin_edits() if edit.group == "mid-prompt")
     write_edits(pytester.path / "a.edits.json", ordinary)
     (example,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     pytester.makepyfile(test_guide=example.partition("def test_a_checkpoint")[0])

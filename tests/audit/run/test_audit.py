@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from editguard.audit.edit_result import Assessment, Proposal
 from editguard.audit.editors.base import EDITORS, Plan, RankOneUpdate
 from editguard.audit.editors.builtin.rome import Rome
 from editguard.audit.editors.value import Engine, OptimisedValue, ValueSettings
-from editguard.audit.guard import Assessment, GuardedEditor, Proposal
+from editguard.audit.guard import GuardedEditor
 from editguard.audit.run.audit import run_audit
 from editguard.audit.run.file_names import AUDIT_FILES, LOG, REPORT, SUMMARY
 from editguard.audit.run.output_folder import locked_folder
@@ -24,13 +25,13 @@ from editguard.probes.forward import onednn as products
 from editguard.probes.forward import partial
 from editguard.probes.forward.prefix_cache import PrefixCache
 from editguard.probes.keys.statistics import KeyStatistics
-from editguard.probes.model.fingerprint import checksum, tensor_hashes
+from editguard.probes.model.fingerprint import compute_checksum, hash_tensors
 from editguard.probes.requests.loader import InvalidRecord, LoadedRequests
 from editguard.probes.requests.request import EditRequest
 from editguard.reports.log.file import Log, read_log
 from editguard.reports.log.schema import EditRecord
 from editguard.reports.verdict.summary import Summary
-from editguard.suites.check import Bench, Measured
+from editguard.suites.check import Bench, CheckResult
 from editguard.suites.checks.perplexity import Perplexity
 
 from ...helpers.tiny_models import tiny_lm
@@ -38,7 +39,7 @@ from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISS
 
 pytestmark = pytest.mark.tiny
 
-Measure = Callable[[Perplexity, Bench, EditRequest, Any, bool], Measured]
+Measure = Callable[[Perplexity, Bench, EditRequest, Any, bool], CheckResult]
 
 
 def test_the_reference_engine_computes_nothing_the_fast_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,11 +77,11 @@ class Audited(NamedTuple):
 @pytest.fixture(scope="module")
 def audited(setup: Setup, tmp_path_factory: pytest.TempPathFactory) -> Audited:
     out = tmp_path_factory.mktemp("audit")
-    before = tensor_hashes(setup.lm.model)
+    before = hash_tensors(setup.lm.model)
     wrong = InvalidRecord("edits.json: record 4", "subject", "subject is empty")
     given = replace(loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST), invalid=(wrong,))
     summary = run_audit(setup, given, out, arguments={"seed": 0})
-    return Audited(out, summary, read_log(out / LOG), before, tensor_hashes(setup.lm.model))
+    return Audited(out, summary, read_log(out / LOG), before, hash_tensors(setup.lm.model))
 
 
 def by_id(log: Log) -> dict[str, EditRecord]:
@@ -197,7 +198,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
     real: Measure = Perplexity.measure
 
     def install(error: BaseException) -> None:
-        def measure(self: Perplexity, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> Measured:
+        def measure(self: Perplexity, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> CheckResult:
             if request.id == MID_PROMPT_REQUEST.id:
                 raise error
             return real(self, bench, request, before, needs_prefix)
@@ -213,7 +214,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
 def test_an_edit_whose_check_raises_is_errored_and_fails_alone(
     setup: Setup, tmp_path: Path, failing: Callable[[BaseException], None], error: Exception
 ) -> None:
-    before = tensor_hashes(setup.lm.model)
+    before = hash_tensors(setup.lm.model)
     failing(error)
     summary = run_audit(setup, loaded(MID_PROMPT_REQUEST, FIRST_TOKEN_REQUEST), tmp_path)
     records = by_id(read_log(tmp_path / LOG))
@@ -221,7 +222,7 @@ def test_an_edit_whose_check_raises_is_errored_and_fails_alone(
     assert records["france"].error == f"{type(error).__name__}: boom"
     assert records["chicago"].verdict == "pass"
     assert (summary.verdict, summary.exit_code, summary.failed) == ("fail", 1, 1)
-    assert tensor_hashes(setup.lm.model) == before
+    assert hash_tensors(setup.lm.model) == before
 
 
 def test_a_device_that_fails_ends_the_audit_and_keeps_what_was_logged(
@@ -244,11 +245,11 @@ def test_a_device_that_fails_ends_the_audit_and_keeps_what_was_logged(
 def test_an_audit_that_is_cut_short_restores_the_weights_and_never_passes(
     setup: Setup, tmp_path: Path, failing: Callable[[BaseException], None], error: BaseException
 ) -> None:
-    before = tensor_hashes(setup.lm.model)
+    before = hash_tensors(setup.lm.model)
     failing(error)
     with pytest.raises(type(error)), locked_folder(tmp_path, overwrite=False):
         run_audit(setup, loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST), tmp_path)
-    assert tensor_hashes(setup.lm.model) == before
+    assert hash_tensors(setup.lm.model) == before
     log = read_log(tmp_path / LOG)
     assert log.footer is None
     assert [record.id for record in log.edits] == ["chicago"]
@@ -324,7 +325,7 @@ def nan_weight(setup: Setup) -> Iterator[Setup]:
     with torch.no_grad():
         weight[0] = float("nan")
     try:
-        yield replace(setup, weights=checksum(setup.lm.model), memo={})
+        yield replace(setup, weights=compute_checksum(setup.lm.model), memo={})
     finally:
         with torch.no_grad():
             weight.copy_(kept)

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from editguard.audit.edit_result import Proposal
 from editguard.audit.editors.base import RankOneUpdate, compute_updates
-from editguard.audit.guard import GuardedEditor, Proposal
+from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Policy
 from editguard.audit.run import execute as making
 from editguard.audit.run.audit import run_audit
@@ -25,7 +26,7 @@ from editguard.audit.run.controls import (
 from editguard.audit.run.file_names import LOG
 from editguard.audit.setup import Setup
 from editguard.probes.keys.subject_keys import locate
-from editguard.probes.model.fingerprint import tensor_hashes
+from editguard.probes.model.fingerprint import hash_tensors
 from editguard.probes.requests.prompt_subjects import select_neighbours, select_paraphrases
 from editguard.probes.requests.request import EditRequest
 from editguard.reports.log.file import read_log
@@ -126,13 +127,13 @@ def test_controls_are_judged_by_the_wider_of_the_policys_and_the_usual_bounds(se
 
 
 def test_running_a_control_leaves_the_weights_alone(setup: Setup) -> None:
-    before = tensor_hashes(setup.lm.model)
+    before = hash_tensors(setup.lm.model)
     guard, control = GuardedEditor(setup), one_of(FIRST_TOKEN_REQUEST, "exploded", "collapse")
     (made,) = propose_controls(guard, control.candidates)
     result, _ = run_control(guard, control, made)
     assert result.update is not None
     assert result.measurements
-    assert tensor_hashes(setup.lm.model) == before
+    assert hash_tensors(setup.lm.model) == before
 
 
 # ---------------------------------------------------------------------------------------------------- candidates in turn
@@ -177,13 +178,13 @@ def bounded(setup: Setup) -> GuardedEditor:
 def test_the_first_sound_candidate_is_the_control_and_those_before_it_are_named(
     bounded: GuardedEditor, unfit: list[tuple[EditRequest, str]], named: list[str]
 ) -> None:
-    before = tensor_hashes(bounded.setup.lm.model)
+    before = hash_tensors(bounded.setup.lm.model)
     control = candidates(*unfit, (MID_PROMPT_REQUEST, "rome"), (FIRST_TOKEN_REQUEST, "rome"))
     (record,) = making.iter_control_records(bounded, [control])
     assert (record.ok, record.verdict, record.id) == (True, "pass", "control-good")
     assert (record.subject, record.decision.editor) == ("France", "rome")
     assert record.tried == named
-    assert tensor_hashes(bounded.setup.lm.model) == before
+    assert hash_tensors(bounded.setup.lm.model) == before
 
 
 def test_where_no_candidate_is_sound_the_first_one_stands_for_all_and_all_are_named(bounded: GuardedEditor) -> None:

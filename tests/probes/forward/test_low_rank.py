@@ -8,7 +8,7 @@ import pytest
 import torch
 from editguard.probes.forward.batches import pad
 from editguard.probes.forward.low_rank import as_if_edited
-from editguard.probes.model.fingerprint import tensor_hashes
+from editguard.probes.model.fingerprint import hash_tensors
 
 from ...helpers.families import FAMILIES
 from ...helpers.tiny_models import tiny_language_model, tiny_site
@@ -34,10 +34,10 @@ def test_each_row_is_computed_with_its_own_update(family: str) -> None:
         for _ in ROWS
     ]
     updates = [Update(one.left / one.left.norm() * norm, one.right / one.right.norm()) for one in updates]
-    batch, hashes = pad(ROWS, 0, lm.device), tensor_hashes(lm.model)
+    batch, hashes = pad(ROWS, 0, lm.device), hash_tensors(lm.model)
     with torch.no_grad(), as_if_edited(site, updates):
         found = lm.model(**batch._asdict()).logits
-    assert tensor_hashes(lm.model) == hashes
+    assert hash_tensors(lm.model) == hashes
     with torch.no_grad():
         plain, kept = lm.model(**batch._asdict()).logits, site.matrix(torch.float64)
         for index, (row, update) in enumerate(zip(ROWS, updates, strict=True)):

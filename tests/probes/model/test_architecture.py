@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from editguard.probes.errors import ModelError
-from editguard.probes.model.architecture import attends_causally, down_projection, find_stack, mixture_part
-from editguard.probes.model.site import find_site, layer_count
+from editguard.probes.model.architecture import attends_causally, find_down_projection, find_mixture_part, find_stack
+from editguard.probes.model.site import count_layers, find_site
 from torch import nn
 
 from ...helpers.families import FAMILIES, OTHERS
@@ -55,7 +55,7 @@ def stacked(*blocks: nn.Module) -> nn.Module:
     ids=["gated", "fused gate", "misleading name", "known name", "known name, square", "known name, first in order"],
 )
 def test_the_last_map_is_told_by_widths_and_names(maps: dict[str, tuple[int, int]], last: str) -> None:
-    assert down_projection(Block(maps), hidden_size=4) == f"ffn.{last}"
+    assert find_down_projection(Block(maps), hidden_size=4) == f"ffn.{last}"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_the_last_map_is_told_by_widths_and_names(maps: dict[str, tuple[int, int
 )
 def test_what_cannot_be_told_is_refused_with_its_candidates(maps: dict[str, tuple[int, int]]) -> None:
     with pytest.raises(ModelError, match="cannot be told") as raised:
-        down_projection(Block(maps), hidden_size=4)
+        find_down_projection(Block(maps), hidden_size=4)
     message = str(raised.value)
     assert "--site" in message
     for name, (into, out) in maps.items():
@@ -80,14 +80,14 @@ def test_what_cannot_be_told_is_refused_with_its_candidates(maps: dict[str, tupl
 
 def test_two_maps_without_a_known_hidden_size_are_not_guessed() -> None:
     with pytest.raises(ModelError, match="cannot be told"):
-        down_projection(Block(TWO))
-    assert down_projection(Block(TWO), hidden_size=4) == "ffn.z"
-    assert down_projection(Block(TWO), hidden_size=6) == "ffn.a"
+        find_down_projection(Block(TWO))
+    assert find_down_projection(Block(TWO), hidden_size=4) == "ffn.z"
+    assert find_down_projection(Block(TWO), hidden_size=6) == "ffn.a"
 
 
 def test_a_name_that_speaks_against_the_widths_is_not_guessed() -> None:
     with pytest.raises(ModelError, match="cannot be told"):
-        down_projection(Block({"fc2": (4, 6), "z": (6, 4), "up": (4, 6)}))
+        find_down_projection(Block({"fc2": (4, 6), "z": (6, 4), "up": (4, 6)}))
 
 
 def test_a_site_named_by_path_settles_what_cannot_be_told() -> None:
@@ -101,7 +101,7 @@ def test_a_site_named_by_path_settles_what_cannot_be_told() -> None:
 def test_blocks_of_two_classes_are_no_stack_unless_named() -> None:
     model = stacked(Block(TWO), Other(TWO))
     with pytest.raises(ModelError, match="holds no stack"):
-        layer_count(model)
+        count_layers(model)
     assert find_site(model, 1, "body.{layer}.ffn.z").blocks is model["body"]
 
 
@@ -141,7 +141,7 @@ def test_a_norm_named_after_attention_is_no_attention() -> None:
 def test_a_map_beside_the_mlp_and_a_norm_named_after_it_are_left_out() -> None:
     block = Block(TWO)
     block.per_layer_gate = nn.Linear(4, 3)
-    assert down_projection(block, hidden_size=4) == "ffn.z"
+    assert find_down_projection(block, hidden_size=4) == "ffn.z"
 
 
 def test_two_stacks_of_one_length_are_refused() -> None:
@@ -161,11 +161,11 @@ def test_causality_is_read_off_the_attention() -> None:
 
 def test_mixtures_are_told_from_dense_layers() -> None:
     mixed = OTHERS["qwen2_moe"]().model.layers
-    assert mixture_part(mixed[0]) is None
-    assert mixture_part(mixed[1]) == "mlp.gate"
+    assert find_mixture_part(mixed[0]) is None
+    assert find_mixture_part(mixed[1]) == "mlp.gate"
     beside = Block(TWO)
     beside.router = nn.Linear(4, 2)
-    assert mixture_part(beside) == "router"
+    assert find_mixture_part(beside) == "router"
 
 
 def test_the_search_runs_no_forward_and_changes_nothing() -> None:

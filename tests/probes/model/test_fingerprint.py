@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 import torch
-from editguard.probes.model.fingerprint import checksum, fingerprint, tensor_hash, tensor_hashes
+from editguard.probes.model.compute_fingerprint import compute_checksum, compute_fingerprint, hash_tensor, hash_tensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -19,21 +19,21 @@ DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int
 def test_the_hash_is_that_of_dtype_shape_and_bytes() -> None:
     tensor = torch.arange(6, dtype=torch.float32).reshape(2, 3)
     expected = hashlib.sha256(b"torch.float32(2, 3)" + tensor.numpy().tobytes()).hexdigest()
-    assert tensor_hash(tensor) == expected
+    assert hash_tensor(tensor) == expected
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_dtype_can_be_hashed_in_any_strides(dtype: torch.dtype) -> None:
     tensor = (torch.arange(12).reshape(3, 4) % 2).to(dtype)
-    assert tensor_hash(tensor) == tensor_hash(tensor.clone())
-    assert tensor_hash(tensor.T) == tensor_hash(tensor.T.contiguous())
-    assert tensor_hash(tensor[:, ::2]) == tensor_hash(tensor[:, ::2].contiguous())
+    assert hash_tensor(tensor) == hash_tensor(tensor.clone())
+    assert hash_tensor(tensor.T) == hash_tensor(tensor.T.contiguous())
+    assert hash_tensor(tensor[:, ::2]) == hash_tensor(tensor[:, ::2].contiguous())
 
 
 def test_dtype_and_shape_are_part_of_it() -> None:
     tensor = torch.zeros(4, dtype=torch.float32)
     others = [tensor.reshape(2, 2), tensor.to(torch.int32), torch.zeros(5), torch.zeros(0), torch.tensor(0.0)]
-    assert len({tensor_hash(item) for item in [tensor, *others]}) == 6
+    assert len({hash_tensor(item) for item in [tensor, *others]}) == 6
 
 
 @settings(max_examples=50, deadline=None)
@@ -42,22 +42,22 @@ def test_any_single_bit_changes_it(place: int, bit: int) -> None:
     tensor = torch.randn(16, generator=torch.Generator().manual_seed(0))
     changed = tensor.clone()
     changed.view(torch.int32)[place] ^= 1 << bit if bit < 31 else -(2**31)
-    assert tensor_hash(changed) != tensor_hash(tensor)
+    assert hash_tensor(changed) != hash_tensor(tensor)
 
 
 def test_minus_zero_and_other_nan_are_told_apart() -> None:
-    assert tensor_hash(torch.tensor([0.0])) != tensor_hash(torch.tensor([-0.0]))
+    assert hash_tensor(torch.tensor([0.0])) != hash_tensor(torch.tensor([-0.0]))
     quiet = torch.tensor([0x7FC00000, 0x7FC00001], dtype=torch.int32).view(torch.float32)
-    assert tensor_hash(quiet[:1]) != tensor_hash(quiet[1:])
+    assert hash_tensor(quiet[:1]) != hash_tensor(quiet[1:])
 
 
 def test_parameters_buffers_and_tied_names_are_all_there() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2))
     model[2].weight = model[0].weight
-    hashes = tensor_hashes(model)
+    hashes = hash_tensors(model)
     assert set(hashes) == set(model.state_dict())
-    assert hashes["0.weight"] == hashes["2.weight"] == tensor_hash(model[0].weight)
-    assert hashes["1.running_var"] == tensor_hash(torch.ones(2))
+    assert hashes["0.weight"] == hashes["2.weight"] == hash_tensor(model[0].weight)
+    assert hashes["1.running_var"] == hash_tensor(torch.ones(2))
 
 
 def test_views_of_one_storage_are_not_taken_for_each_other() -> None:
@@ -71,30 +71,30 @@ def test_views_of_one_storage_are_not_taken_for_each_other() -> None:
             self.register_buffer("bits", whole.view(torch.int32))
 
     model = Views()
-    assert tensor_hashes(model) == {name: tensor_hash(tensor) for name, tensor in model.named_buffers()}
+    assert hash_tensors(model) == {name: hash_tensor(tensor) for name, tensor in model.named_buffers()}
 
 
 def test_two_empty_tensors_are_hashed_each_by_itself() -> None:
     model = nn.Module()
     model.register_buffer("first", torch.zeros(0))
     model.register_buffer("second", torch.zeros(0, 3))
-    assert len(set(tensor_hashes(model).values())) == 2
+    assert len(set(hash_tensors(model).values())) == 2
 
 
 @pytest.mark.tiny
 def test_the_fingerprint_changes_with_any_weight_and_comes_back_with_it() -> None:
     model = FAMILIES["gpt2"]()
-    before = fingerprint(model)
-    assert fingerprint(FAMILIES["gpt2"]()) == before
-    assert fingerprint(FAMILIES["gpt2"](seed=1)) != before
+    before = compute_fingerprint(model)
+    assert compute_fingerprint(FAMILIES["gpt2"]()) == before
+    assert compute_fingerprint(FAMILIES["gpt2"](seed=1)) != before
     for parameter in model.parameters():
         kept = parameter.detach().clone()
         with torch.no_grad():
             parameter.view(-1)[0] += 1.0
-        assert fingerprint(model) != before
+        assert compute_fingerprint(model) != before
         with torch.no_grad():
             parameter.copy_(kept)
-    assert fingerprint(model) == before
+    assert compute_fingerprint(model) == before
 
 
 def test_the_fingerprint_knows_the_names() -> None:
@@ -102,22 +102,22 @@ def test_the_fingerprint_knows_the_names() -> None:
     for model, names in ((first, "ab"), (second, "ba")):
         for name, value in zip(names, (0.0, 1.0), strict=True):
             model.register_buffer(name, torch.tensor([value]))
-    assert fingerprint(first) != fingerprint(second)
+    assert compute_fingerprint(first) != compute_fingerprint(second)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_the_checksum_changes_with_any_entry_of_any_tensor_and_comes_back_with_it(dtype: torch.dtype) -> None:
     # 5 * 3 entries are no whole number of 64-bit words in any dtype but the last.
     model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5)).to(dtype)
-    before = checksum(model)
+    before = compute_checksum(model)
     for tensor in (*model.parameters(), *model.buffers()):
         for place in range(tensor.numel()):
             flat = tensor.data.view(-1)
             kept = flat[place].clone()
             flat[place] += 1
-            assert checksum(model) != before
+            assert compute_checksum(model) != before
             flat[place] = kept
-    assert checksum(model) == before
+    assert compute_checksum(model) == before
 
 
 def test_a_tensor_that_is_a_view_with_an_odd_offset_has_a_checksum() -> None:
@@ -125,4 +125,4 @@ def test_a_tensor_that_is_a_view_with_an_odd_offset_has_a_checksum() -> None:
     model.register_buffer("part", torch.arange(9, dtype=torch.float32)[1:].view(2, 4).T)
     other = nn.Module()
     other.register_buffer("part", torch.arange(9, dtype=torch.float32)[1:].view(2, 4).T.contiguous())
-    assert checksum(model) == checksum(other)
+    assert compute_checksum(model) == compute_checksum(other)

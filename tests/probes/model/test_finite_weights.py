@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from editguard.probes.errors import NotFinite
-from editguard.probes.model.finite_weights import finite_weights
+from editguard.probes.model.require_finite_weights import require_finite_weights
 
 from ...helpers.tiny_models import tiny_model
 
@@ -16,21 +16,21 @@ pytestmark = pytest.mark.tiny
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")], ids=str)
 def test_any_one_value_of_any_weight_is_found(value: float, dtype: torch.dtype) -> None:
     model = tiny_model("llama").to(dtype)
-    finite_weights(model, "tiny")
+    require_finite_weights(model, "tiny")
     for name, weight in model.named_parameters():
         place = weight.numel() - 1
         before = weight.flatten()[place].clone()
         weight.data.view(-1)[place] = value
         where = [size - 1 for size in weight.shape]
         with pytest.raises(NotFinite) as caught:
-            finite_weights(model, "tiny")
+            require_finite_weights(model, "tiny")
         assert f"The weight {name!r} of the model 'tiny' holds 1 of {weight.numel()} values" in str(caught.value)
         assert f"the first at {where}, so no edit of it can be judged; take sound weights" in str(caught.value)
         weight.data.view(-1)[place] = before
-    finite_weights(model, "tiny")
+    require_finite_weights(model, "tiny")
 
 
 def test_infinities_of_a_mask_are_no_fault() -> None:
     model = torch.nn.Linear(2, 2)
     model.register_buffer("mask", torch.full((2, 2), float("-inf")))
-    finite_weights(model, "masked")
+    require_finite_weights(model, "masked")

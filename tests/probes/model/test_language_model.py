@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from editguard.probes.errors import ModelError
-from editguard.probes.model.fingerprint import fingerprint
+from editguard.probes.model.compute_fingerprint import compute_fingerprint
 from editguard.probes.model.language_model import DTYPES, LanguageModel, load_model
 from safetensors.torch import load_file, save_file
 
@@ -65,7 +65,7 @@ def refused(folder: Path, message: str, **options: object) -> None:
 def test_a_folder_loads_as_it_was_saved(saved: Path, as_text: bool) -> None:
     lm = load_model(str(saved) if as_text else saved, device="cpu")
     expected = tiny_language_model("llama")
-    assert fingerprint(lm.model) == fingerprint(expected.model)
+    assert compute_fingerprint(lm.model) == compute_fingerprint(expected.model)
     assert lm.tokenizer("Paris is not Lyon").input_ids == expected.tokenizer("Paris is not Lyon").input_ids
     assert lm.ref == str(saved)
     assert (lm.device, lm.dtype, lm.architecture) == (torch.device("cpu"), torch.float32, "LlamaForCausalLM")
@@ -108,7 +108,7 @@ def test_the_fingerprint_is_that_of_the_first_question() -> None:
     before = lm.fingerprint
     with torch.no_grad():
         next(lm.model.parameters()).add_(1.0)
-    assert lm.fingerprint == before != fingerprint(lm.model)
+    assert lm.fingerprint == before != compute_fingerprint(lm.model)
 
 
 # Names
@@ -242,7 +242,7 @@ def test_a_head_that_is_tied_need_not_be_in_the_file(tmp_path: Path) -> None:
     lm.model.save_pretrained(tmp_path)
     lm.tokenizer.save_pretrained(tmp_path)
     assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
-    assert fingerprint(load(tmp_path).model) == fingerprint(lm.model)
+    assert compute_fingerprint(load(tmp_path).model) == compute_fingerprint(lm.model)
 
 
 # Pickles
@@ -251,7 +251,7 @@ def test_a_head_that_is_tied_need_not_be_in_the_file(tmp_path: Path) -> None:
 def test_a_pickle_is_refused_unless_it_is_asked_for(folder: Path) -> None:
     to_pickle(folder)
     refused(folder, r"a pickle \(pytorch_model.bin\), .* --allow-pickle")
-    assert fingerprint(load(folder, allow_pickle=True).model) == fingerprint(tiny_language_model("llama").model)
+    assert compute_fingerprint(load(folder, allow_pickle=True).model) == compute_fingerprint(tiny_language_model("llama").model)
 
 
 def test_safetensors_are_read_where_both_are_there(folder: Path) -> None:

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 from editguard.probes.errors import ModelError
-from editguard.probes.model.site import EditSite, Orientation, find_site, layer_count
+from editguard.probes.model.site import EditSite, Orientation, count_layers, find_site
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ def bits(tensor: Tensor) -> Tensor:
 @FAMILIES_AND_SHAPES
 def test_the_site_of_every_layer_lies_where_the_source_says(family: str, square: bool) -> None:
     model = FAMILIES[family](square=square)
-    assert layer_count(model) == LAYERS
+    assert count_layers(model) == LAYERS
     for layer in range(LAYERS):
         site = find_site(model, layer)
         assert site.path == SITE_PATHS[family].format(layer=layer)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from editguard.probes.errors import InputError, ModelError, NotFinite, OutOfMemory, RequestError
-from editguard.probes.model.fingerprint import checksum
+from editguard.probes.model.fingerprint import compute_checksum
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.requests.request import EditRequest
 from editguard.probes.research import tracing
@@ -133,12 +133,12 @@ def test_windows_that_are_cut_off_or_hold_block_0_are_not_considered(
 
 def test_the_same_seed_gives_the_same_trace_and_the_model_is_left_as_it_was() -> None:
     lm = tiny_language_model("llama")
-    before = checksum(lm.model)
+    before = compute_checksum(lm.model)
     first, again = (Tracer(lm, draws=DRAWS, seed=3).trace(TWIN_REQUEST) for _ in range(2))
     assert torch.equal(first.states, again.states)
     assert torch.equal(first.windows, again.windows)
     assert not torch.equal(Tracer(lm, draws=DRAWS, seed=4).trace(TWIN_REQUEST).states, first.states)
-    assert checksum(lm.model) == before
+    assert compute_checksum(lm.model) == before
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in lm.model.modules())
     assert not any("forward" in vars(module) for module in lm.model.modules())
 

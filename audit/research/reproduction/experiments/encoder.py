@@ -9,14 +9,26 @@ import torch
 
 from .....probes.keys.prefixes import Role
 from .....probes.keys.subject_keys import SubjectKeys, compute_all_subject_keys
-from .....probes.model.encoders import ENCODER_PACKAGE, embedded_encoder, load_encoder
+from .....probes.model.encoders import ENCODER_PACKAGE, find_embedded_encoder, load_encoder
 from .....probes.model.language_model import LanguageModel
-from .....probes.model.site import EditSite, find_site, layer_count
+from .....probes.model.site import EditSite, count_layers, find_site
 from .....probes.research.geometry import Projection, Separation, directions, flat
 from .....reports.reproduction.schema import Claim, Experiment, Scatter, Table
 from ....setup import Setup
 from ..cases import FEW, Cases, Kind
-from ..clouds import KINDS, Pair, apart, bare_and_mean, compared, cosines, group, mutual, one_each, separation_table, subject_keys_of
+from ..clouds import (
+    KINDS,
+    Pair,
+    apart,
+    bare_and_mean,
+    compared,
+    cosines,
+    group,
+    mutual,
+    one_each,
+    separation_table,
+    subject_keys_of,
+)
 from .heads import claim, experiment
 
 __all__ = ["encoder"]
@@ -26,7 +38,7 @@ _WHAT = "k̄ and k_u"
 
 def encoder(setup: Setup, cases: Cases, given: LanguageModel | None) -> Experiment:
     """Experiment 11, with the encoder `given`, or the embedded one where that is installed."""
-    embedded = embedded_encoder()
+    embedded = find_embedded_encoder()
     if given is None and embedded is None:
         return experiment(
             11,
@@ -35,7 +47,7 @@ def encoder(setup: Setup, cases: Cases, given: LanguageModel | None) -> Experime
         )
     lm = given or load_encoder(str(embedded), device=str(setup.lm.device))
     # As deep, of its own layers, as the language model is edited.
-    depth = layer_count(lm.model)
+    depth = count_layers(lm.model)
     site = find_site(lm.model, min(depth - 1, round(setup.site.layer / len(setup.site.blocks) * depth)))
     clouds = {kind: _cloud(setup, lm, site, cases, kind) for kind in KINDS}
     if any(pair is None for pair in clouds.values()):
@@ -47,7 +59,7 @@ def encoder(setup: Setup, cases: Cases, given: LanguageModel | None) -> Experime
 
 def _named(lm: LanguageModel, site: EditSite, depth: int) -> str:
     # The embedded one is named by its package, not by where that is installed.
-    known = embedded_encoder()
+    known = find_embedded_encoder()
     name = ENCODER_PACKAGE.partition("==")[0] if known is not None and Path(lm.ref) == known else lm.ref
     return f"{name} ({lm.architecture}), layer {site.layer} of {depth}"
 

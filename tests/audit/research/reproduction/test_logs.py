@@ -14,7 +14,7 @@ from editguard.audit.research.reproduction import edits
 from editguard.audit.research.reproduction.cases import Case, Cases, Chosen, Kind, choose, find_cases
 from editguard.audit.setup import Setup
 from editguard.probes.errors import InputError
-from editguard.probes.model.fingerprint import checksum
+from editguard.probes.model.fingerprint import compute_checksum
 from editguard.probes.probe import Level
 from editguard.probes.requests.loader import LoadedRequests
 from editguard.probes.requests.request import EditRequest
@@ -90,9 +90,9 @@ def test_no_case_at_all_is_an_error(guard: GuardedEditor) -> None:
 
 
 def test_each_edit_is_made_by_its_editors_and_undone(guard: GuardedEditor, three: Cases, tmp_path: Path) -> None:
-    before = checksum(guard.setup.lm.model)
+    before = compute_checksum(guard.setup.lm.model)
     found = edits.make_edits(guard, loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, OTHER), three, tmp_path, STAMPS)
-    assert checksum(guard.setup.lm.model) == before
+    assert compute_checksum(guard.setup.lm.model) == before
     assert {editor: set(records) for editor, records in found.items()} == {
         "rome": {FIRST_TOKEN_REQUEST.id, MID_PROMPT_REQUEST.id, OTHER.id},
         "c-rome": {FIRST_TOKEN_REQUEST.id, MID_PROMPT_REQUEST.id},
