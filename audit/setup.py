@@ -24,7 +24,7 @@ from ..probes.keys.subject_keys import locate
 from ..probes.model.embedded import EMBEDDED_NAME, cache_folder
 from ..probes.model.fingerprint import compute_checksum
 from ..probes.model.language_model import LanguageModel
-from ..probes.model.require_finite_weights import require_finite_weights
+from ..probes.model.finite_weights import require_finite_weights
 from ..probes.model.site import EditSite, count_layers, find_site
 from ..probes.probe import PROBES
 from ..probes.requests.request import EditRequest

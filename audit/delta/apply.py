@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from ...probes.errors import InputError
-from ...probes.model.compute_fingerprint import compute_fingerprint
+from ...probes.model.fingerprint import compute_fingerprint
 from ...probes.model.language_model import load_model
 from ...probes.model.site import EditSite, find_site
 from ..transaction import Transaction

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ...probes.errors import EditRefused, InputError, ModelError
-from ...probes.model.compute_fingerprint import compute_fingerprint, hash_tensor
+from ...probes.model.fingerprint import compute_fingerprint, hash_tensor
 from ...probes.model.language_model import load_model
 from ...reports.log.file import write_atomic
 from ...reports.log.types import Rate, json_sha256

@@ -211,7 +211,7 @@ class EditSession:
     def prove_all(self) -> None:
         """Raise `EditguardError` where any tensor of the model is not the one that was loaded."""
         from ...probes.errors import EditguardError
-        from ...probes.model.compute_fingerprint import compute_fingerprint
+        from ...probes.model.fingerprint import compute_fingerprint
 
         self._intact()
         if self._guard is not None and compute_fingerprint(self._guard.setup.lm.model) != self._guard.setup.lm.fingerprint:

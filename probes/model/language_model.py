@@ -12,33 +12,22 @@ import pickle
 import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import ModelError, OutOfMemory
 from ..wording import first_line
-from .compute_fingerprint import compute_fingerprint
+from .fingerprint import compute_fingerprint
+from .dtypes import DTYPES
 from .embedded import EMBEDDED_NAME, prepare_embedded_folder
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-__all__ = ["DTYPES", "Dtype", "LanguageModel", "load_model"]
+__all__ = ["DTYPES", "LanguageModel", "load_model"]
 
-
-class Dtype(StrEnum):
-    """The dtypes that a model may be loaded in; ``auto`` is that of the checkpoint."""
-
-    AUTO = "auto"
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
-
-
-DTYPES = tuple(dtype.value for dtype in Dtype)
 _ATTENTION = (None, "eager", "sdpa")
 _MOST_LAYERS = 10_000
 """A configuration that asks for more would take minutes to build; the deepest models have some hundreds."""
@@ -88,7 +77,7 @@ class LanguageModel:
 
     @cached_property
     def compute_fingerprint(self) -> str:
-        """Hash of all tensors as they were when first asked; see `editguard.probes.model.compute_fingerprint`."""
+        """Hash of all tensors as they were when first asked; see `editguard.probes.model.fingerprint`."""
         return compute_fingerprint(self.model)
 
     @property

@@ -18,7 +18,7 @@ from editguard.audit.run.output_folder import locked_folder
 from editguard.audit.sequence import EditSequence, retention_rate
 from editguard.audit.setup import Progress, Setup
 from editguard.probes.errors import DeviceFailed, EditguardError, InputError, OutOfMemory
-from editguard.probes.model.compute_fingerprint import compute_fingerprint, hash_tensor, hash_tensors
+from editguard.probes.model.fingerprint import compute_fingerprint, hash_tensor, hash_tensors
 from editguard.probes.requests.request import EditRequest
 from editguard.reports.log.file import Log, read_log
 from editguard.reports.log.schema import EditRecord, MeasurementRecord

@@ -8,7 +8,7 @@ import torch
 from editguard.audit.delta.file import Delta
 from editguard.audit.delta.manifest import DeltaManifest
 from editguard.audit.transaction import Transaction
-from editguard.probes.model.compute_fingerprint import compute_fingerprint
+from editguard.probes.model.fingerprint import compute_fingerprint
 from editguard.probes.model.site import find_site
 from transformers import PreTrainedModel
 

@@ -12,7 +12,7 @@ from editguard.audit.delta.file import encode, read_delta
 from editguard.audit.delta.manifest import MODEL_MARKER, audit_status
 from editguard.audit.serving import load_provenance
 from editguard.probes.errors import InputError
-from editguard.probes.model.compute_fingerprint import compute_fingerprint, hash_tensors
+from editguard.probes.model.fingerprint import compute_fingerprint, hash_tensors
 from editguard.probes.model.language_model import load_model
 from editguard.probes.model.site import find_site
 from hypothesis import given, settings

@@ -14,7 +14,7 @@ from editguard.audit.pytest_plugin.collapse import CollapseReport, Suite
 from editguard.audit.setup import Setup
 from editguard.audit.transaction import Transaction
 from editguard.probes.errors import InputError, ModelError
-from editguard.probes.model.compute_fingerprint import compute_fingerprint
+from editguard.probes.model.fingerprint import compute_fingerprint
 from transformers import MistralConfig, MistralForCausalLM
 
 from ...helpers.tiny_models import tiny_lm

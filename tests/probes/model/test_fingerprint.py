@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 import torch
-from editguard.probes.model.compute_fingerprint import compute_checksum, compute_fingerprint, hash_tensor, hash_tensors
+from editguard.probes.model.fingerprint import compute_checksum, compute_fingerprint, hash_tensor, hash_tensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from editguard.probes.errors import NotFinite
-from editguard.probes.model.require_finite_weights import require_finite_weights
+from editguard.probes.model.finite_weights import require_finite_weights
 
 from ...helpers.tiny_models import tiny_model
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from editguard.probes.errors import ModelError
-from editguard.probes.model.compute_fingerprint import compute_fingerprint
+from editguard.probes.model.fingerprint import compute_fingerprint
 from editguard.probes.model.language_model import DTYPES, LanguageModel, load_model
 from safetensors.torch import load_file, save_file
 
