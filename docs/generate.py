@@ -64,7 +64,9 @@ def main(arguments: Sequence[str]) -> int:
     ]
     for path, text in stale:
         if "--check" in arguments:
-            sys.stderr.write(f"{path.relative_to(FOLDER.parents[1])} is not what the code says; run: python docs/generate.py\n")
+            sys.stderr.write(
+                f"{path.relative_to(FOLDER.parents[1])} is not what the code says; run: python docs/generate.py\n"
+            )
         else:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")

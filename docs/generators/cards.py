@@ -41,7 +41,12 @@ def checks() -> str:
 def editors() -> str:
     """Return a row for each editor."""
     rows = [
-        (f"`{name}`", cls.question, "after a prefix only" if cls.needs_prefix else "with and without a prefix", f"`{_home(cls)}`")
+        (
+            f"`{name}`",
+            cls.question,
+            "after a prefix only" if cls.needs_prefix else "with and without a prefix",
+            f"`{_home(cls)}`",
+        )
         for name, cls in EDITORS
         if _ours(cls)
     ]

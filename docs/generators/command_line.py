@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import typer
-
 from editguard.audit.cli.main import app
 
 from .pages import table
@@ -82,7 +81,9 @@ def _row(one: Any) -> tuple[str, ...]:
     if one.param_type_name == "argument":
         name = f"`{_name(one)}`"
     else:
-        name = ", ".join(f"`{option}`" for option in sorted([*one.opts, *one.secondary_opts], key=lambda text: -len(text)))
+        name = ", ".join(
+            f"`{option}`" for option in sorted([*one.opts, *one.secondary_opts], key=lambda text: -len(text))
+        )
     several = one.param_type_name != "argument" and getattr(one, "multiple", False)
     return name, _type(one) + (", may be repeated" if several else ""), _default(one), _text(one.help or "")
 

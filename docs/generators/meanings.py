@@ -9,6 +9,7 @@ import textwrap
 import tomllib
 from collections.abc import Mapping
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 __all__ = ["MEANINGS", "meaning", "phrases", "unused"]
@@ -64,10 +65,10 @@ def _docstrings(cls: type[object]) -> dict[str, str]:
     (definition,) = ast.parse(source).body
     body = definition.body if isinstance(definition, ast.ClassDef) else []
     found = {}
-    for first, second in zip(body, body[1:], strict=False):
-        if isinstance(first, ast.AnnAssign) and isinstance(first.target, ast.Name) and isinstance(second, ast.Expr):
-            if isinstance(second.value, ast.Constant) and isinstance(second.value.value, str):
-                found[first.target.id] = _as_markdown(inspect.cleandoc(second.value.value))
+    for field, below in pairwise(body):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = _as_markdown(inspect.cleandoc(text))
     return found
 
 

@@ -38,7 +38,10 @@ def schema(name: str) -> str:
     for part in (found, *found.get("$defs", {}).values()):
         _describe(part, classes)
     head = {"$schema": _DIALECT, "title": name, "description": SCHEMAS[name]}
-    return json.dumps(head | {key: value for key, value in found.items() if key not in head}, indent=2, ensure_ascii=False) + "\n"
+    return (
+        json.dumps(head | {key: value for key, value in found.items() if key not in head}, indent=2, ensure_ascii=False)
+        + "\n"
+    )
 
 
 def _subclasses(cls: Model) -> list[Model]:

@@ -19,7 +19,15 @@ from .files import explained
 from .meanings import phrases
 from .pages import table
 
-__all__ = ["edits_columns", "exceptions", "gate_metrics", "gate_reasons", "measurements_columns", "policy_keys", "pytest_options"]
+__all__ = [
+    "edits_columns",
+    "exceptions",
+    "gate_metrics",
+    "gate_reasons",
+    "measurements_columns",
+    "policy_keys",
+    "pytest_options",
+]
 
 _COMPARED = {
     MetricKind.RATE: "pooled rate, in points",
@@ -49,7 +57,12 @@ def gate_metrics() -> str:
     """Return each metric with what it is of an edit, how it is compared and how much worse it may be."""
     said = phrases("gate metrics", [metric.value for metric in METRICS])
     rows = [
-        (f"`{metric.value}`", said[metric.value], _COMPARED[spec.kind], "" if spec.allowed is None else f"{100 * spec.allowed:g}%")
+        (
+            f"`{metric.value}`",
+            said[metric.value],
+            _COMPARED[spec.kind],
+            "" if spec.allowed is None else f"{100 * spec.allowed:g}%",
+        )
         for metric, spec in METRICS.items()
     ]
     return table(("metric", "of each edit", "compared by", "allowance"), rows)
@@ -59,7 +72,12 @@ def gate_reasons() -> str:
     """Return each reason with when it holds, and whether somebody may lift it."""
     said = phrases("gate reasons", [reason.value for reason in ReasonCode])
     rows = [
-        (f"`{reason.value}`", said[reason.value], "yes" if reason in ACCEPTABLE else "", "yes" if reason in OVERRIDABLE else "no")
+        (
+            f"`{reason.value}`",
+            said[reason.value],
+            "yes" if reason in ACCEPTABLE else "",
+            "yes" if reason in OVERRIDABLE else "no",
+        )
         for reason in ReasonCode
     ]
     return table(("reason", "when", "`--accept`", "can be overridden"), rows)
@@ -77,13 +95,21 @@ def measurements_columns() -> str:
 
 def _columns(name: str, columns: Mapping[str, str]) -> str:
     said = phrases(name, list(columns))
-    return table(("column", "type", "meaning"), [(f"`{column}`", kind, said[column]) for column, kind in columns.items()])
+    return table(
+        ("column", "type", "meaning"), [(f"`{column}`", kind, said[column]) for column, kind in columns.items()]
+    )
 
 
 def pytest_options() -> str:
     """Return each option of the plugin with its ini key."""
     rows = [
-        (f"`{one.flag}`", f"`{one.ini}`", f"`{one.metavar}`", "" if one.default is None else f"`{one.default}`", one.help)
+        (
+            f"`{one.flag}`",
+            f"`{one.ini}`",
+            f"`{one.metavar}`",
+            "" if one.default is None else f"`{one.default}`",
+            one.help,
+        )
         for one in (EDITS, *OPTIONS)
     ]
     return table(("option", "ini key", "value", "default", "meaning"), rows)
@@ -98,7 +124,12 @@ def exceptions() -> str:
         if inspect.isclass(cls) and issubclass(cls, Exception) and cls.__module__ == module.__name__
     ]
     rows = [
-        (f"`{cls.__module__}.{cls.__name__}`", f"`{cls.__base__.__name__}`", str(cls.exit_code), (cls.__doc__ or "").partition("\n\n")[0])
+        (
+            f"`{cls.__module__}.{cls.__name__}`",
+            f"`{cls.__base__.__name__}`",
+            str(cls.exit_code),
+            (cls.__doc__ or "").partition("\n\n")[0],
+        )
         for cls in found
     ]
     return table(("exception", "is a", "exit code", "meaning"), rows)
