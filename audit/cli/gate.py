@@ -146,7 +146,7 @@ def list_baselines(
     from ...reports.text import visible
 
     store, unreadable = _store_in(baselines), False
-    references = store.references(reference)
+    references = store.list_references(reference)
     if not references:
         typer.echo(
             visible(
@@ -157,7 +157,7 @@ def list_baselines(
         )
     for name in references:
         try:
-            typer.echo(_describe_baseline(store.find(name)))
+            typer.echo(_describe_baseline(store.load(name)))
         except ReportError as error:
             unreadable = True
             typer.echo(visible(f"editguard: {error}"), err=True)
@@ -328,10 +328,10 @@ def gate_or_overrides(
 
     store = _store_in(baselines)
     if baseline is not None:
-        store.expect(baseline)  # a person asks for a report, and may have mistyped the name
+        store.require(baseline)  # a person asks for a report, and may have mistyped the name
         return _evaluate_gate(log, baseline, baselines, max_regress, accept).gate, []
     sha256 = read_audit(log).sha256
-    return None, [record for record in store.overrides() if record.log_sha256 == sha256]
+    return None, [record for record in store.read_overrides() if record.log_sha256 == sha256]
 
 
 def _store_in(folder: Path) -> BaselineStore:

@@ -53,24 +53,31 @@ def _editors() -> Iterator[ListedName]:
 
 def _metrics() -> Iterator[ListedName]:
     from ...reports.gate.metrics import METRICS
+    from ...suites.check import CHECKS
 
     for metric, spec in METRICS.items():
-        allowed = "not judged by default" if spec.allowed is None else f"may be {spec.allowed:.0%} worse by default"
-        yield ListedName(metric.value, f"{_MEASURES[spec.kind.value]}; {allowed}")
+        yield _describe_metric(metric.value, spec.kind.value, spec.allowed)
+    for check, cls in CHECKS:
+        for figure in cls.metrics:
+            yield _describe_metric(f"{check}/{figure.name}", figure.kind, figure.allowance)
+
+
+def _describe_metric(name: str, kind: str, allowance: float | None) -> ListedName:
+    allowed = "not judged by default" if allowance is None else f"may be {allowance:.0%} worse by default"
+    return ListedName(name, f"{_MEASURES[kind]}; {allowed}.")
 
 
 _MEASURES = {
-    "rate": "A share of prompts, compared in percentage points",
-    "ratio": "A ratio of perplexities, compared relatively",
+    "rate": "A rate, compared in percentage points",
+    "ratio": "A ratio, compared relatively",
     "worst": "The worst ratio of perplexities of all edits, compared relatively",
 }
 
 
 def _layouts() -> Iterator[ListedName]:
-    from ...probes.requests.layouts import LAYOUTS
+    from ...probes.requests.layout import LAYOUTS
 
-    for layout in LAYOUTS:
-        yield ListedName(layout.__module__.rpartition(".")[2].replace("_", "-"), layout.title)
+    yield from (ListedName(name, layout.summary) for name, layout in LAYOUTS)
 
 
 KINDS: Mapping[ListKind, Callable[[], Iterator[ListedName]]] = {

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from ...probes.model.language_model import Dtype
+from ...probes.model.dtypes import Dtype
 from ..editors.engine import Engine
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ...probes.model.language_model import DTYPES
+from ...probes.model.dtypes import DTYPES
 from ...probes.requests.request import SUFFIXES
 
 __all__ = ["BUILTIN_EDITS", "OPTIONS", "Settings", "add_options", "is_edits_file", "read_settings"]
