@@ -15,7 +15,7 @@ from ...helpers.audit_logs import audit
 
 
 @pytest.mark.parametrize("more", [[], ["--json"]], ids=["rich", "plain"])
-def test_a_reader_that_has_gone_is_no_closed_gate(tmp_path: Path, more: list[str]) -> None:
+def test_main_reader_gone_exits_141(tmp_path: Path, more: list[str]) -> None:
     rewrite_log(tmp_path / LOG, audit(2))
     reading, writing = os.pipe()
     os.close(reading)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from editguard.audit.cli.terminal import ProbeTable, lines, print_summary, probe_line
+from editguard.audit.cli.terminal import ProbeTable, print_summary, probe_line
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.run.audit import run_audit
 from editguard.audit.run.file_names import LOG
@@ -23,9 +23,11 @@ from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISS
 pytestmark = pytest.mark.tiny
 
 
-def test_a_probe_line_is_plain_json_with_null_for_what_was_not_measured(setup: Setup) -> None:
+def test_probe_line_is_json_with_null_for_unmeasured(setup: Setup) -> None:
     guard = GuardedEditor(setup)
-    line, missing = (probe_line(guard.assess(request), "edits.json") for request in (FIRST_TOKEN_REQUEST, MISSING_SUBJECT_REQUEST))
+    line, missing = (
+        probe_line(guard.assess(request), "edits.json") for request in (FIRST_TOKEN_REQUEST, MISSING_SUBJECT_REQUEST)
+    )
     assert json.loads(json.dumps(line, allow_nan=False)) == line
     assert line["first_token"] is True
     for name in ("first_token", "denominator", "denominator_prefixed", "denominator_ratio", "cosine"):
@@ -39,7 +41,7 @@ def test_a_probe_line_is_plain_json_with_null_for_what_was_not_measured(setup: S
     assert line["denominator"] is line["denominator_ratio"] is line["cosine"] is None
 
 
-def test_the_table_counts_and_does_not_read_markup(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:
+def test_probe_table_counts_and_reads_no_markup(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:
     guard, table = GuardedEditor(setup), ProbeTable()
     table.add(guard.assess(replace(MISSING_SUBJECT_REQUEST, id="[bold]x[/nope]", subject="[red]")))
     table.add(guard.assess(MID_PROMPT_REQUEST))
@@ -50,7 +52,7 @@ def test_the_table_counts_and_does_not_read_markup(setup: Setup, capsys: pytest.
     assert "[red]" in shown
 
 
-def test_the_summary_prints_verdict_reasons_and_counts(
+def test_summary_prints_verdict_reasons_and_counts(
     setup: Setup, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     summary = run_audit(setup, LoadedRequests((MISSING_SUBJECT_REQUEST, MID_PROMPT_REQUEST), (), "x", "0"), tmp_path)
@@ -66,10 +68,10 @@ def test_the_summary_prints_verdict_reasons_and_counts(
     assert "worst perplexity ratio: not measured" in capsys.readouterr().out
 
 
-def test_a_count_says_whether_it_is_judged_and_changed_neighbours_are_told(
-    setup: Setup, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    asked = replace(MID_PROMPT_REQUEST, paraphrases=("Again France is twinned with",), neighbourhood=("The twin of Spain is",))
+def test_summary_says_which_counts_are_judged(setup: Setup, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = replace(
+        MID_PROMPT_REQUEST, paraphrases=("Again France is twinned with",), neighbourhood=("The twin of Spain is",)
+    )
     summary = run_audit(setup, LoadedRequests((asked,), (), "x", "0"), tmp_path)
     print_summary(summary, tmp_path / LOG)
     shown = {line.partition(":")[0].strip(): line for line in capsys.readouterr().out.splitlines()}
@@ -90,7 +92,7 @@ def test_a_count_says_whether_it_is_judged_and_changed_neighbours_are_told(
 LONG = "a reason that no terminal of eighty columns could ever hold in one line, nor could two of them side by side"
 
 
-def test_lines_are_broken_for_a_terminal_alone(
+def test_summary_breaks_lines_for_a_terminal_only(
     setup: Setup, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     summary = run_audit(setup, LoadedRequests((MID_PROMPT_REQUEST,), (), "x", "0"), tmp_path)
@@ -107,7 +109,7 @@ def test_lines_are_broken_for_a_terminal_alone(
 
 
 @pytest.mark.parametrize("columns", [None, "80", "40"])
-def test_no_reason_of_a_probe_is_cut_and_each_has_its_line(
+def test_probe_table_cuts_no_reason(
     setup: Setup, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str | None
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
@@ -125,33 +127,7 @@ def test_no_reason_of_a_probe_is_cut_and_each_has_its_line(
     assert sum(line.startswith("  - ") for line in shown.splitlines()) >= len(reasons)
 
 
-def test_progress_in_a_file_is_a_line_now_and_then(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    clock = iter([0.0, 5.0, 21.0, 30.0, 42.0, 43.0, 44.0])
-    monkeypatch.setattr("editguard.audit.cli.terminal.time.monotonic", lambda: next(clock))
-    show = lines()
-    for done in range(4):
-        show("edits", done, 60)
-    seen = capsys.readouterr()
-    assert (seen.out, seen.err) == ("", "    21 s  edits: 1 of 60\n    42 s  edits: 3 of 60\n")
-    for _ in range(2):
-        show("edits", 60, 60)
-    assert capsys.readouterr().err == "    43 s  edits: 60 of 60\n"
-
-
-def test_a_short_run_has_no_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    clock = iter([0.0, 5.0, 19.0])
-    monkeypatch.setattr("editguard.audit.cli.terminal.time.monotonic", lambda: next(clock))
-    show = lines()
-    show("loading the model", 1, 1)
-    show("edits", 2, 2)
-    assert capsys.readouterr().err == ""
-
-
-def test_terminal_of_a_failed_audit_says_why_what_to_do_and_which_may_ship(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_summary_of_a_failed_audit_says_why_and_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     print_summary(summarise(leaky_log(12)), tmp_path / LOG)
     shown = capsys.readouterr().out
     assert "8 of 12 edits passed and may ship by themselves: 'case-0000'" in shown
@@ -167,9 +143,7 @@ def test_terminal_of_a_failed_audit_says_why_what_to_do_and_which_may_ship(
     assert "1 edit was judged by neighbours that the audit made" in shown
 
 
-def test_terminal_explains_ten_edits_of_a_kind_and_counts_the_rest(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_summary_explains_ten_edits_and_counts_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edits = tuple(checked(n % 9, leaks=1, id=f"e{n}") for n in range(13))
     summary = summarise(replace(leaky_log(12), edits=edits))
     print_summary(summary, tmp_path / LOG)
@@ -180,9 +154,7 @@ def test_terminal_explains_ten_edits_of_a_kind_and_counts_the_rest(
     assert "and 8 more; see the report" in capsys.readouterr().out
 
 
-def test_terminal_shows_a_leak_also_where_something_graver_is_explained(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_summary_shows_a_leak_beside_a_collapse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = checked(1, leaks=1)
     collapsed = [*(one for one in record.measurements if one.check != "perplexity"), perplexity(40.0)]
     both = record.model_copy(update={"measurements": collapsed})
@@ -192,9 +164,7 @@ def test_terminal_shows_a_leak_also_where_something_graver_is_explained(
     assert "It leaks too: 'Facebook is owned by' now says 'Italy, and' (before: 'the company')" in shown
 
 
-def test_terminal_reads_no_markup_and_no_control_in_the_words_of_a_neighbour(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_summary_reads_no_markup_of_a_neighbour(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = outcome("[bold]x[/nope]", "leak", after="\x1b[31m\u202egnp\nnext")
     record = checked(1, leaks=1).model_copy(update={"prompts": [words]})
     print_summary(summarise(replace(leaky_log(12), edits=(record,))), tmp_path / LOG)
