@@ -1,4 +1,4 @@
-"""Numbers as a reader meets them: few digits, no false precision, and never a bare rate."""
+"""Numbers as a reader meets them: few digits, no false precision, and no rate without its counts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .log.types import Rate
 __all__ = ["UNMEASURED", "format_counts", "format_number", "format_percent", "format_ratio"]
 
 UNMEASURED = "not measured"
-"""Stands where a quantity is null."""
+"""Text for a quantity that is null."""
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _THIN = "\u202f"
@@ -29,20 +29,20 @@ def format_number(value: float | None, digits: int = 4) -> str:
 
 
 def format_ratio(value: float | None) -> str:
-    """Return a ratio to three decimals as long as it is near 1, so that a column of them lines up."""
+    """Return a ratio near 1 with three decimals, so that a column of them lines up; others as `format_number` does."""
     return f"{value:.3f}" if value is not None and 0.1 <= abs(value) < 10 else format_number(value)
 
 
 def format_percent(value: float | None) -> str:
-    """Return a share as per cent; only what is all or nothing is printed as 100 % or 0 %."""
+    """Return a share as per cent; only 1 and 0 are printed as 100 % and 0 %."""
     if value is None:
         return UNMEASURED
-    shown = f"{100 * value:.1f}".removesuffix(".0")
-    if shown == "100" and value < 1:
-        shown = "> 99.9"
-    elif shown == "0" and value > 0:
-        shown = "< 0.1"
-    return f"{shown}{_THIN}%"
+    digits = f"{100 * value:.1f}".removesuffix(".0")
+    if digits == "100" and value < 1:
+        digits = "> 99.9"
+    elif digits == "0" and value > 0:
+        digits = "< 0.1"
+    return f"{digits}{_THIN}%"
 
 
 def format_counts(value: Rate) -> str:

@@ -1,8 +1,8 @@
-"""Text from models, files and users, made fit to be shown: what would hide or reorder it becomes visible.
+"""Text from models, files and users, made fit to be shown: characters that hide or reorder text become visible.
 
-`visible` replaces control characters (also those that turn the direction of writing) by their code point's name, as
-in ``U+202E``; what is left can be held by JSON, UTF-8 and XML 1.0. Escaping for HTML is the template's work and comes
-after. `shorten` cuts long text and says so, `make_slugs` makes anchors from ids.
+`visible` replaces control characters, also those that turn the direction of writing, by the name of their code point, as in
+``U+202E``. JSON, UTF-8 and XML 1.0 can hold the result. Escaping for HTML comes after it, in the templates. `shorten` cuts long
+text and says so. `make_slugs` makes anchors from ids.
 """
 
 from __future__ import annotations
@@ -13,8 +13,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 from unicodedata import bidirectional
 
-__all__ = ["NAMED", "Piece", "count_noun", "reads_from_right", "quote_names", "split_hidden", "printable", "shorten", "make_slugs", "join_parts",
-           "visible"]  # fmt: skip
+__all__ = [
+    "NAMED",
+    "Piece",
+    "count_noun",
+    "join_parts",
+    "make_slugs",
+    "printable",
+    "quote_names",
+    "reads_from_right",
+    "shorten",
+    "split_hidden",
+    "visible",
+]
 
 # C0 and C1 controls but tab and newline; soft hyphen; Arabic letter mark; zero-width space; marks, embeddings,
 # overrides and isolates of direction; line and paragraph separators; invisible operators; byte-order mark; annotation
@@ -27,7 +38,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 _FROM_RIGHT = frozenset({"R", "AL", "AN"})
 _LONGEST_SLUG = 48
 NAMED = 10
-"""Names that a sentence holds; the rest is counted."""
+"""A sentence holds so many names; the others are counted."""
 
 
 class Piece(NamedTuple):
@@ -45,9 +56,9 @@ def split_hidden(text: str) -> Iterator[Piece]:
 
 
 def printable(text: str, most: int = 120) -> str:
-    """Return `text` on one line for a message, shortened: a terminal takes nothing in it for a command."""
-    shown = "".join(one if one.isprintable() else f"[U+{ord(one):04X}]" for one in text[:most])
-    return shown if len(text) <= most else f"{shown}..."
+    """Return at most `most` characters of `text` on one line, for a message; a terminal takes nothing in it for a command."""
+    line = "".join(character if character.isprintable() else f"[U+{ord(character):04X}]" for character in text[:most])
+    return line if len(text) <= most else f"{line}..."
 
 
 def visible(text: str) -> str:
@@ -55,24 +66,24 @@ def visible(text: str) -> str:
     return "".join(f"[{piece.text}]" if piece.hidden else piece.text for piece in split_hidden(text))
 
 
-def count_noun(number: int, one: str, many: str = "") -> str:
-    """Return a number with its noun: ``1 edit``, ``2 edits``; `many` is the plural where it is not `one` with an s."""
-    return f"{number} {one if number == 1 else many or f'{one}s'}"
+def count_noun(number: int, singular: str, plural: str = "") -> str:
+    """Return a number with its noun: ``1 edit``, ``2 edits``. An empty `plural` is `singular` with an s."""
+    return f"{number} {singular if number == 1 else plural or f'{singular}s'}"
 
 
 def quote_names(names: Sequence[str], most: int | None = NAMED) -> str:
-    """Return the first `most` names in quotes, ten unless said otherwise, and how many more there are; None is all."""
+    """Return the first `most` names in quotes and the count of the others; None is all."""
     return join_parts([repr(name) for name in names], most)
 
 
 def join_parts(parts: Sequence[str], most: int | None = NAMED) -> str:
-    """Return the first `most` parts of a list as they stand, and how many more there are; None is all."""
-    shown = ", ".join(parts[:most])
-    return shown if most is None or len(parts) <= most else f"{shown} and {len(parts) - most} more"
+    """Return the first `most` parts of a list as they stand and the count of the others; None is all."""
+    listing = ", ".join(parts[:most])
+    return listing if most is None or len(parts) <= most else f"{listing} and {len(parts) - most} more"
 
 
 def shorten(text: str, most: int) -> str:
-    """Return `text`, or its first `most` characters and how many there are in all."""
+    """Return `text`, or its first `most` characters and the count of all."""
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
 
 
@@ -84,8 +95,8 @@ def reads_from_right(text: str) -> bool:
 def make_slugs(ids: Iterable[str]) -> Iterator[str]:
     """Return an anchor for each id: ASCII letters, digits, ``_`` and ``-``, each different from all others.
 
-    An id that is safe and short is its own anchor; from any other a hash is appended, so that two ids that differ in
-    unsafe characters alone stay apart. Anchors that differ in case alone are hashed too: as names of files they may be one.
+    An id that is safe and short is its own anchor. Any other gets a hash at its end, so that two ids that differ in unsafe
+    characters alone stay apart. So does an anchor that differs in case alone: as names of files the two may be the same.
     """
     taken: set[str] = set()
     for name in ids:

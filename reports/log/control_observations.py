@@ -1,4 +1,4 @@
-"""What a control showed of a probe or a check, as the log holds it."""
+"""Control observations: how a probe or a check behaved on a control, as the log holds it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pydantic import model_validator
 
 from .types import Model
 
-__all__ = ["ObservedBehaviour", "ControlObservation"]
+__all__ = ["ControlObservation", "ObservedBehaviour"]
 
 
 class ObservedBehaviour(StrEnum):
-    """What a control saw of a probe or a check: a check whose figure was not measured fails."""
+    """Behaviour of a probe or a check on a control. A check whose figure was not measured fails."""
 
     FIRES = "fires"
     SILENT = "silent"
@@ -24,10 +24,10 @@ class ObservedBehaviour(StrEnum):
 
 
 class ControlObservation(Model):
-    """What one control showed of one probe or check.
+    """Behaviour of one probe or check on one control: `expected` and `seen`.
 
-    `by_edit`: the control's own edit showed what was `expected`; `by_evidence`: all evidence that the probe or check brings
-    for its control did. `ok` is null where it is not controlled, and `why` says so.
+    `by_edit`: the control's own edit showed the expected behaviour. `by_evidence`: all evidence that the probe or check brings
+    for its control showed it. `ok` is null for what is not controlled, and `why` gives the reason.
     """
 
     kind: Literal["probe", "check"]
@@ -42,5 +42,5 @@ class ControlObservation(Model):
     @model_validator(mode="after")
     def _honest(self) -> ControlObservation:
         if self.ok and (self.seen is not self.expected or not (self.by_edit or self.by_evidence)):
-            raise ValueError(f"ok is true of {self.name!r}, of which {self.expected.value!r} was expected and not seen")
+            raise ValueError(f"ok is true for {self.name!r}, but {self.expected.value!r} was expected and not observed")
         return self

@@ -1,11 +1,13 @@
 """The log on disk: append-only JSON Lines, one record a line, each line written, flushed and synced before the next.
 
-A killed writer leaves at most a torn last line. `read_log` tolerates and reports it, and `LogWriter` cuts it off
-before it goes on, so that an unfinished audit can be resumed from the records that are there. Anything else that is
-malformed is a `LogError`: a log that was edited by hand is no evidence. Files are readable by their owner only (mode
-0600), since prompts may be confidential.
+A killed writer leaves at most a torn last line. `read_log` tolerates and reports it. `LogWriter` cuts it off before it
+resumes, so an unfinished audit continues from its complete records. Anything else that is malformed is a `LogError`: a log
+that was edited by hand is no evidence. Files are readable by their owner only (mode 0600), since prompts may be confidential.
 
-Out of scope: two writers at once (the runner locks its output folder) and what the records mean (`digest`).
+Flags of POSIX that a system lacks are left out: without ``O_NOFOLLOW`` a symbolic link is looked for before the file is
+opened, and without ``fchmod`` the mode is set by path.
+
+Out of scope: two writers at once (an audit locks its output folder) and the meaning of the records (`digest`).
 """
 
 from __future__ import annotations
@@ -34,11 +36,11 @@ __all__ = [
     "LogWriter",
     "append_line",
     "log_bytes",
-    "read_unfinished_log",
     "parse_log",
     "read_log",
-    "rewrite_log",
+    "read_unfinished_log",
     "remove_unfinished_files",
+    "rewrite_log",
     "write_atomic",
 ]
 
@@ -49,7 +51,7 @@ _AnyRecord = Header | EditRecord | ControlRecord | Footer
 
 @dataclass(frozen=True)
 class Log:
-    """A log as read: `torn` says that its last line was cut short by a killed writer and left out."""
+    """A log as read. `torn`: a killed writer cut its last line short, and that line is left out."""
 
     header: Header
     edits: tuple[EditRecord, ...]
@@ -61,13 +63,12 @@ class Log:
 class LogWriter:
     """Appends records to a log, as a context manager.
 
-    An unfinished log at `path` is resumed: `existing` holds what it says, and its torn last line, if any, is cut off.
-    Raises `LogError` for a finished log, for a file that is no log, and for records out of order (header first, footer
-    last, an id only once).
+    An unfinished log at `path` is resumed: `existing` holds its records, and a torn last line is cut off. Raises `LogError`
+    for a finished log, for a file that is no log, and for records out of order: header first, footer last, each id once.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open nothing yet; `path` is created on entry, in a folder that exists."""
+        """Remember `path`; the file is opened on entry, in a folder that exists."""
         self.path = path
         self.existing: Log | None = None
         self._descriptor: int | None = None
@@ -75,36 +76,40 @@ class LogWriter:
         self._ids: set[tuple[str, str]] = set()
 
     def __enter__(self) -> Self:
-        """Open the file, and read what an earlier writer left in it."""
-        keep = self._read_existing()
+        """Open the file, and read the records of an earlier writer."""
+        existing = self._read_existing()
         try:
-            self._descriptor = _opened_to_append(self.path)
+            self._descriptor = _open_to_append(self.path)
         except OSError as error:
             raise _unwritable(self.path, error) from error
-        if keep is not None:
-            os.ftruncate(self._descriptor, keep.length)
-            if keep.needs_newline:
+        if existing is not None:
+            os.ftruncate(self._descriptor, existing.length)
+            if existing.needs_newline:
                 _append(self._descriptor, b"\n", self.path)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close the file; the footer is the caller's to write, so that an exception leaves the log unfinished."""
+        """Close the file. The caller writes the footer, so an exception leaves the log unfinished."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def write(self, record: _AnyRecord) -> None:
-        """Append one record, and return when it is on the disk."""
+        """Append one record, and return when it is on the disk. A footer closes the file."""
         if self._descriptor is None:
             raise LogError(
-                f"The log {self.path} is not open; write inside its `with` block, and nothing after a footer."
+                f"The log {self.path} is not open; write inside its `with` block, and write nothing after a footer."
             )
         self._check_order(record)
         _append(self._descriptor, record.model_dump_json().encode() + b"\n", self.path)
         if isinstance(record, Footer):
-            self.__exit__(None, None, None)
+            self.close()
 
     def _check_order(self, record: _AnyRecord) -> None:
         if isinstance(record, Header) == self._started:
@@ -120,27 +125,27 @@ class LogWriter:
                 )
             self._ids.add(key)
 
-    def _read_existing(self) -> _Tail | None:
+    def _read_existing(self) -> _CompleteLines | None:
         if not self.path.exists():
             return None
         data = log_bytes(self.path)
         log = _parse_begun(data, self.path)
         if log is None:
-            return _Tail(length=0, needs_newline=False)
+            return _CompleteLines(length=0, needs_newline=False)
         if log.footer is not None:
             raise LogError(
                 f"The log {self.path} is finished ({count_noun(log.footer.records, 'record')}), and a finished log is never "
-                "changed; give another output folder, or move this one away."
+                "changed; give another output folder, or move this one."
             )
         self.existing = log
         self._started = True
         self._ids = {(record.kind, record.id) for record in (*log.edits, *log.controls)}
         length = data.rfind(b"\n") + 1 if log.torn else len(data)
-        return _Tail(length=length, needs_newline=not log.torn and not data.endswith(b"\n"))
+        return _CompleteLines(length=length, needs_newline=not log.torn and not data.endswith(b"\n"))
 
 
 def log_bytes(path: Path) -> bytes:
-    """Return the content of a log's file; raises `LogError` where it cannot be read, or is larger than any log."""
+    """Return the bytes of a log; raises `LogError` for a file that cannot be read or is larger than any log."""
     try:
         return bounded_bytes(path, LARGEST_LOG)
     except OSError as error:
@@ -149,7 +154,9 @@ def log_bytes(path: Path) -> bytes:
         ) from error
 
 
-class _Tail(NamedTuple):
+class _CompleteLines(NamedTuple):
+    """The part of an unfinished log that is kept: its first `length` bytes."""
+
     length: int
     needs_newline: bool
 
@@ -160,13 +167,13 @@ _HEADER_START = b'{"kind":"header"'
 def read_log(path: Path) -> Log:
     """Read the log at `path`.
 
-    Raises `LogError` when it is missing or malformed, and when a newer editguard wrote it.
+    Raises `LogError` for a log that is missing, malformed, or of a newer editguard.
     """
     return parse_log(log_bytes(path), path)
 
 
 def read_unfinished_log(path: Path) -> Log | None:
-    """Read a log that may be unfinished; None where there is none, or one that was cut short in its header.
+    """Read a log that may be unfinished; None for a missing log, and for one that was cut short in its header.
 
     Raises `LogError` as `read_log` does.
     """
@@ -174,7 +181,7 @@ def read_unfinished_log(path: Path) -> Log | None:
 
 
 def rewrite_log(path: Path, log: Log) -> None:
-    """Replace the log at `path` by one that holds `log`, whole or not at all: for records that are to be made again."""
+    """Replace the log at `path` by `log`, whole or not at all. Resuming uses it to drop records that are made anew."""
     records = (log.header, *log.edits, *log.controls, *([] if log.footer is None else [log.footer]))
     write_atomic(path, "".join(f"{record.model_dump_json()}\n" for record in records))
 
@@ -185,7 +192,7 @@ def _parse_begun(data: bytes, path: Path) -> Log | None:
 
 
 def parse_log(data: bytes, path: Path) -> Log:
-    """Read a log's content; `path` is for messages. Raises as `read_log` does."""
+    """Read the bytes of a log; `path` is for messages. Raises as `read_log` does."""
     # Bytes are split at \n alone: text may hold U+2028 and its like, which str.splitlines would break at.
     lines = data.split(b"\n")
     tail = lines.pop()
@@ -204,7 +211,7 @@ def _assemble(records: list[_AnyRecord], path: Path, torn: bool) -> Log:
     header, footer = records[0], None
     if not isinstance(header, Header):
         raise _malformed(path, 1, f"a log begins with a header, not with a record of kind {header.kind!r}")
-    seen: dict[tuple[str, str], int] = {}
+    first_lines: dict[tuple[str, str], int] = {}
     for number, record in enumerate(records[1:], start=2):
         if footer is not None:
             raise _malformed(path, number, "nothing may follow the footer")
@@ -213,7 +220,7 @@ def _assemble(records: list[_AnyRecord], path: Path, torn: bool) -> Log:
         if isinstance(record, Footer):
             footer = record
             continue
-        first = seen.setdefault((record.kind, record.id), number)
+        first = first_lines.setdefault((record.kind, record.id), number)
         if first != number:
             rule = f"the {record.kind} {record.id!r} is on line {first} already"
             raise _malformed(path, number, rule, DuplicateRecord)
@@ -252,20 +259,28 @@ def _first_fault(error: ValidationError) -> str:
     fault = error.errors(include_url=False, include_context=False)[0]
     where = printable(".".join(str(part) for part in fault["loc"])) or "record"
     value = repr(fault["input"])
-    shown = value if len(value) <= 60 else f"{value[:57]}..."
+    excerpt = value if len(value) <= 60 else f"{value[:57]}..."
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    # It may repeat what the file holds.
-    return f"{where} is {shown}: {printable(fault['msg'], 300)}{more}"
+    # Pydantic's message may repeat text of the file.
+    return f"{where} is {excerpt}: {printable(fault['msg'], 300)}{more}"
 
 
 def _malformed(path: Path, number: int, rule: str, kind: type[LogError] = LogError) -> LogError:
     return kind(f"{path}, line {number}: {rule}; restore the log as it was written, or run the audit again.")
 
 
-def _opened_to_append(path: Path) -> int:
-    """Open or make a file of ours, for its owner only; a link in its place would lead out of the folder, and is an error."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, _OWNER_ONLY)
-    os.fchmod(descriptor, _OWNER_ONLY)
+def _open_to_append(path: Path) -> int:
+    """Open or create a file for its owner only; raises `OSError`, also for a symbolic link, which could leave the folder."""
+    no_follow = getattr(os, "O_NOFOLLOW", 0)
+    if not no_follow and path.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    # Without O_NONBLOCK a pipe would wait for a reader; without O_BINARY Windows would write other line ends.
+    optional = no_follow | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | optional, _OWNER_ONLY)
+    if hasattr(os, "fchmod"):
+        os.fchmod(descriptor, _OWNER_ONLY)
+    else:
+        path.chmod(_OWNER_ONLY)
     return descriptor
 
 
@@ -283,7 +298,7 @@ def _append(descriptor: int, data: bytes, path: Path) -> None:
 
 def _unwritable(path: Path, error: OSError) -> LogError:
     if error.errno == errno.ELOOP:
-        return LogError(f"The log {path} is a symbolic link, and what it leads to is not written to; remove the link.")
+        return LogError(f"The log {path} is a symbolic link, and a log is not written through a link; remove the link.")
     return LogError(f"The log {path} cannot be written ({error.strerror}); give a folder that exists and has room.")
 
 
@@ -296,12 +311,12 @@ def _is_json(data: bytes) -> bool:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append `line` to `path`, which is made where it is not there, and return when it is on the disk.
+    """Append `line` to `path`, and return when it is on the disk. A missing file is created.
 
-    What a killed writer left of its line is cut off first. Raises `LogError` where the file cannot be written.
+    A torn last line of a killed writer is cut off first. Raises `LogError` for a file that cannot be written.
     """
     try:
-        descriptor = _opened_to_append(path)
+        descriptor = _open_to_append(path)
     except OSError as error:
         raise _unwritable(path, error) from error
     try:
@@ -315,9 +330,9 @@ def append_line(path: Path, line: str) -> None:
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write `content` to `path`, text as UTF-8: whole or not at all, readable by the owner only, line ends as given.
+    """Write `content` to `path` whole or not at all: text as UTF-8, line ends as given, for the owner only.
 
-    Raises `OutputError` where the folder is not there, may not be written to or has no room.
+    Raises `OutputError` for a folder that does not exist, may not be written or has no room.
     """
     try:
         _write_whole(path, content.encode() if isinstance(content, str) else content)
@@ -328,10 +343,10 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 
 def remove_unfinished_files(folder: Path, names: Iterable[str]) -> None:
-    """Remove what a writer of the files `names` left half-written in `folder` when it was killed; it must run no more."""
+    """Remove from `folder` what killed writers of the files `names` left half-written; no such writer may be running."""
     for name in names:
-        for left in folder.glob(f".{glob.escape(name)}.*{_UNFINISHED}"):
-            left.unlink(missing_ok=True)
+        for remnant in folder.glob(f".{glob.escape(name)}.*{_UNFINISHED}"):
+            remnant.unlink(missing_ok=True)
 
 
 def _write_whole(path: Path, content: bytes) -> None:

@@ -1,7 +1,7 @@
-"""What one prompt that an edit must not change was answered with, before the edit and after it.
+"""The answers to one prompt that an edit must not change, before and after the edit.
 
 A *leak*: the prompt now says the new target, or its probability rose by more than the policy allows. A *flip*: another
-answer, where the old one was held with some margin. A *near tie*: another answer, where the old one was hardly preferred.
+answer, although the old one had a clear margin. A *near tie*: another answer, and the old one was hardly preferred.
 Source of the distinction: arXiv 2202.05262 counts P(true) > P(new); leaks and margins are this project's.
 """
 
@@ -15,7 +15,7 @@ __all__ = ["PromptOutcome", "PromptResult", "PromptRole"]
 
 
 class PromptRole(StrEnum):
-    """Why a prompt was asked: about another subject, or about the same one in another relation; given, or made."""
+    """Role of a prompt: about another subject or another fact of the same one; from the file or made by the audit."""
 
     NEIGHBOUR = "neighbour"
     MADE_NEIGHBOUR = "made-neighbour"
@@ -24,7 +24,7 @@ class PromptRole(StrEnum):
 
 
 class PromptResult(StrEnum):
-    """What became of the prompt's answer, mildest first."""
+    """Change of a prompt's answer, mildest first."""
 
     KEPT = "kept"
     NEAR_TIE = "near-tie"

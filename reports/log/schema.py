@@ -3,12 +3,12 @@
 Order in a file: one `Header`, then an `EditRecord` for each request and a `ControlRecord` for each control, in any
 order, then one `Footer`. A log without a footer is unfinished, and an unfinished audit never passes.
 
-Three rules hold throughout. Unknown fields are errors. A float is finite or null: JSON has no NaN, so whoever writes a
-record puts null where a quantity could not be measured, and the verdict ``unmeasured`` beside it; null with the
-verdict ``pass`` is refused. Counts come as passed / failed / not judged / total, and add up.
+Three rules hold throughout. Unknown fields are errors. A float is finite or null: JSON has no NaN, so a writer puts null
+for a quantity that could not be measured, and the verdict ``unmeasured`` beside it; null with the verdict ``pass`` is
+refused. Counts come as passed / failed / not judged / total, and add up.
 
-Names that the digest looks for are in `HeadlineCheck`, `PERPLEXITY`, `PERPLEXITY_RATIO`, `DENOMINATOR` and `Condition`;
-other checks, metrics and conditions are printed as they stand. Out of scope: reading and writing files (`log`), verdicts
+The digest looks for the names in `types`: `HeadlineCheck`, `PERPLEXITY`, `PERPLEXITY_RATIO`, `DENOMINATOR`, `Condition`.
+Other checks, metrics and conditions are printed as they stand. Out of scope: reading and writing files (`file`), verdicts
 over a log (`digest`).
 """
 
@@ -34,6 +34,7 @@ from .types import (
 )
 
 __all__ = [
+    "RECORD",
     "ControlRecord",
     "DecisionRecord",
     "EditBody",
@@ -44,7 +45,6 @@ __all__ = [
     "Header",
     "Keys",
     "MeasurementRecord",
-    "RECORD",
     "Record",
     "Update",
     "Weights",
@@ -56,9 +56,9 @@ __all__ = [
 class Header(Model):
     """Everything that the records below have in common, and all that is needed to run the audit again.
 
-    `requests` counts the valid requests: as many edit records make a complete log. `controls` names the ids of the
-    control records to expect; one that is missing voids the audit. `policy` is the table as it was in force; the
-    digest reads ``controls``, ``collapse_ratio`` and ``allow_refused`` from it.
+    `requests` counts the valid requests: a complete log has as many edit records. `controls` lists the ids of the expected
+    control records; a missing one voids the audit. `policy` is the table that was in force; the digest reads ``controls``,
+    ``collapse_ratio`` and ``allow_refused`` from it.
     """
 
     kind: Literal["header"] = "header"
@@ -75,11 +75,11 @@ class Header(Model):
     requests: Count
     skipped_invalid: list[SkippedRequest] = Field(default_factory=list)
     unused: list[str] = Field(default_factory=list)
-    """What the source holds and the audit does not use, one sentence each."""
+    """Parts of the source that the audit does not use, one sentence each."""
     statistics: Statistics
     prefixes: list[PrefixRecord] = Field(default_factory=list)
     settings: dict[str, Scalar] = Field(default_factory=dict)
-    """Constants of the search for v* as asked for; an editor may have its own."""
+    """Constants of the search for v* as the user set them; an editor may have its own."""
     perplexity_corpus_sha256: str = ""
     policy: dict[str, JsonValue]
     thresholds: list[ThresholdRecord] = Field(default_factory=list)
@@ -88,12 +88,12 @@ class Header(Model):
     baseline: list[BaselineValue] = Field(default_factory=list)
     controls: list[str] = Field(default_factory=list)
     in_sequence: bool = False
-    """Whether edits were kept one after the other; else each was undone before the next."""
+    """True: edits were kept one after the other. False: each was undone before the next."""
     versions: dict[str, str] = Field(default_factory=dict)
 
     @property
     def policy_sha256(self) -> str:
-        """Hash of the policy as it was in force: of its JSON with sorted keys."""
+        """Hash of the policy that was in force, over its JSON with sorted keys."""
         return json_sha256(self.policy)
 
     @field_validator("policy")
@@ -112,7 +112,7 @@ class Header(Model):
 
 
 class FindingRecord(Model):
-    """What one probe saw in one request, with the threshold that it was held against."""
+    """The finding of one probe about one request, with the threshold that its value was compared with."""
 
     probe: str
     level: Literal["ok", "notice", "risk", "error"]
@@ -124,7 +124,7 @@ class FindingRecord(Model):
 
 
 class DecisionRecord(Model):
-    """What the policy decided before a weight was touched; `editor` is null where the edit was refused."""
+    """The policy's decision before a weight was changed; `editor` is null for a refused edit."""
 
     action: Literal["allow", "rewrite", "refuse"]
     editor: str | None = None
@@ -133,14 +133,14 @@ class DecisionRecord(Model):
     @model_validator(mode="after")
     def _says_why(self) -> DecisionRecord:
         if self.action == "refuse" and not self.reasons:
-            raise ValueError("a refused edit has no reason, but must say why")
+            raise ValueError("a refused edit has no reason, but must give one")
         if self.action != "refuse" and self.editor is None:
             raise ValueError(f"action {self.action!r} names no editor, but must name the one that makes the edit")
         return self
 
 
 class Keys(Model):
-    """The subject's keys; `denominator` is |u . k_u|, the points are projections that a figure shows."""
+    """The subject's keys. `denominator` is |u . k_u|; the points are projections that a figure shows."""
 
     first_token: bool
     denominator: float | None
@@ -167,17 +167,17 @@ class Update(Model):
     final_loss: float | None
     needs_prefix: bool
     prefix: str | None = None
-    """What is put before a text that begins with the subject when the edit is served; null where nothing need be, or none
-    of the prefixes tried serves it, and in logs written before this was measured."""
+    """Prefix of a text that begins with the subject when the edit is served. Null: none is needed, none of the tried prefixes
+    serves it, or the log was written before this was measured."""
     engine: str = ""
-    """The engine that v* was sought with in the end."""
+    """The engine that the search for v* used in the end."""
 
 
 class MeasurementRecord(Model):
-    """What one check measured on the edited model, with its counts and the verdict of its threshold.
+    """A measurement of one check on the edited model, with its counts and the verdict of its threshold.
 
-    A `PERPLEXITY_RATIO` that is null was taken and is not finite: the model collapsed. A check that could not take it leaves
-    it out.
+    A `PERPLEXITY_RATIO` that is null was measured and is not finite: the model collapsed. A check that could not measure it
+    leaves it out.
     """
 
     check: str
@@ -199,12 +199,12 @@ class MeasurementRecord(Model):
     def _honest(self) -> MeasurementRecord:
         check_counts(self.passed, self.failed, self.not_judged, self.total)
         if self.value is None and self.verdict == "pass":
-            raise ValueError("verdict 'pass' has no value, but what was not measured is 'unmeasured' and never passes")
+            raise ValueError("verdict 'pass' has no value, but an unmeasured quantity is 'unmeasured' and never passes")
         return self
 
 
 class Generation(Model):
-    """What the model wrote after one prompt, before the edit and after it (null: none was made)."""
+    """The model's text after one prompt, before the edit and after it (null: no edit was made)."""
 
     prompt: str
     before: str
@@ -212,14 +212,14 @@ class Generation(Model):
 
 
 class Weights(Model):
-    """Hashes of the edited site's weights: before, edited, and after the roll-back (null where the edit was kept)."""
+    """Hashes of the edit site's weights: before, edited, and after the roll-back (null for a kept edit)."""
 
     before: str
     edited: str | None = None
     restored: str | None = None
     restored_ok: bool | None = None
     kept: bool = False
-    """Whether the edit was left in the model for those after it, in an audit that edits in sequence."""
+    """True: the edit stayed in the model for the edits after it, in an audit in sequence."""
 
     @model_validator(mode="after")
     def _one_or_the_other(self) -> Weights:
@@ -229,7 +229,7 @@ class Weights(Model):
 
 
 class EditBody(Model):
-    """What edit and control records share: the request, what was seen and decided, what came of it.
+    """The part that edit and control records share: request, findings, decision, measurements, outcome.
 
     `index` is the request's place in its source. `outcome` ``committed`` means that the edit passed the guard, whether
     or not the audit then undid it. `seconds` of wall time.
@@ -249,11 +249,11 @@ class EditBody(Model):
     other_facts: list[str] = Field(default_factory=list)
     question: str | None = None
     space: bool | None = None
-    """Whether a space was put between prompt and target: what the file forces, else what script and punctuation ask for."""
+    """Whether a space stands between prompt and target: as the file forces it, else as script and punctuation need it."""
     not_judged: list[str] = Field(default_factory=list)
     """Prompts of the file that no check judges."""
     prompts: list[PromptOutcome] = Field(default_factory=list)
-    """What became of each prompt that the edit must not change."""
+    """Answers to each prompt that the edit must not change."""
     findings: list[FindingRecord] = Field(default_factory=list)
     decision: DecisionRecord
     keys: Keys | None = None
@@ -276,15 +276,15 @@ class EditBody(Model):
             raise ValueError(
                 f"verdict 'pass' has outcome {self.outcome!r}, but only a committed edit without an error passes"
             )
-        bad = [m.metric for m in self.measurements if m.verdict in ("fail", "unmeasured")]
-        if self.verdict == "pass" and bad:
-            raise ValueError(f"verdict 'pass' has measurements that did not pass ({', '.join(bad)}), so it is no pass")
+        failed = [m.metric for m in self.measurements if m.verdict in ("fail", "unmeasured")]
+        if self.verdict == "pass" and failed:
+            raise ValueError(f"verdict 'pass' has measurements that did not pass ({', '.join(failed)})")
         if self.weights is not None and self.weights.kept and self.verdict != "pass":
             raise ValueError(
                 f"weights are kept with verdict {self.verdict!r}, but only an edit that passed stays in the model"
             )
         if self.outcome == "errored" and not self.error:
-            raise ValueError("outcome 'errored' has no error text, but must say what went wrong")
+            raise ValueError("outcome 'errored' has no error text, but must have one")
         if self.decision.action == "refuse" and self.outcome in ("committed", "rolled-back"):
             raise ValueError(f"decision 'refuse' has outcome {self.outcome!r}, but a refused edit is not made")
         return self
@@ -297,24 +297,24 @@ class EditRecord(EditBody):
 
 
 class ControlRecord(EditBody):
-    """A control, an edit whose end is known; `ok`: that was seen of it, and of each probe and check what it must show."""
+    """A control: an edit whose result is known. `ok`: it had that result, and every probe and check behaved as it must."""
 
     kind: Literal["control"] = "control"
     expect: Literal["collapse", "sound"]
     ok: bool
     sightings: list[ControlObservation] = Field(default_factory=list)
-    """None in the first logs of version 1."""
+    """Control observations; empty in the first logs of version 1."""
     tried: list[str] = Field(default_factory=list)
-    """Candidates that were made before this one and did not show what they must."""
+    """Candidates that were tried before this one and did not have the known result."""
 
     @model_validator(mode="after")
     def _error_is_not_ok(self) -> ControlRecord:
         if self.ok and self.outcome == "errored":
-            raise ValueError("ok is true with outcome 'errored', but a control that was not measured proves nothing")
+            raise ValueError("ok is true with outcome 'errored', but an unmeasured control proves nothing")
         if self.weights is not None and self.weights.kept:
             raise ValueError("weights are kept, but a control is always undone")
-        if self.ok and (missed := [one.name for one in self.sightings if one.ok is False]):
-            raise ValueError(f"ok is true, though {', '.join(missed)} did not show what it must")
+        if self.ok and (failed := [observation.name for observation in self.sightings if observation.ok is False]):
+            raise ValueError(f"ok is true, but {', '.join(failed)} did not behave as expected")
         return self
 
 
@@ -325,9 +325,9 @@ class Footer(Model):
     status: Literal["finished"] = "finished"
     records: Count
     retained: Rate | None = None
-    """Of edits that were kept in sequence: how many the model said at the end, as they are served."""
+    """Kept edits of a sequence whose target the model still says at the end, as they are served."""
     lost: list[str] = Field(default_factory=list)
-    """Ids of those that it did not say."""
+    """Ids of kept edits whose target it no longer says."""
     seconds: float
 
 

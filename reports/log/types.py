@@ -1,7 +1,4 @@
-"""Names and models that all parts of the log's schema share.
-
-`schema` re-exports what readers and writers of a log need; look there for the rules.
-"""
+"""Names and models that all parts of the log's schema share. The rules of the log are in `schema`."""
 
 from __future__ import annotations
 

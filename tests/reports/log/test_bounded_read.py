@@ -9,7 +9,7 @@ import pytest
 from editguard.reports.log.bounded_read import bounded_bytes
 
 
-def test_a_file_is_read_up_to_its_bound(tmp_path: Path) -> None:
+def test_bounded_bytes_reads_up_to_the_bound(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"12345")
     (tmp_path / "link").symlink_to(path)
@@ -18,7 +18,7 @@ def test_a_file_is_read_up_to_its_bound(tmp_path: Path) -> None:
         bounded_bytes(path, 4)
 
 
-def test_a_pipe_or_a_device_is_not_waited_for(tmp_path: Path) -> None:
+def test_bounded_bytes_pipe_or_device_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(OSError, match="no ordinary file"):
@@ -26,7 +26,7 @@ def test_a_pipe_or_a_device_is_not_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["nothing", "a\0b", "x" * 5000, "."])
-def test_what_cannot_be_read_is_an_error_of_the_system(tmp_path: Path, name: str) -> None:
+def test_bounded_bytes_unreadable_path_is_an_oserror(tmp_path: Path, name: str) -> None:
     with pytest.raises(OSError) as caught:  # noqa: PT011 - which one is the system's to say
         bounded_bytes(tmp_path / name, 100)
     assert caught.value.strerror

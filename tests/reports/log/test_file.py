@@ -1,3 +1,5 @@
+"""The log on disk: written record by record, read back whole, resumed after a kill, and refused when malformed."""
+
 from __future__ import annotations
 
 import json
@@ -9,7 +11,15 @@ from pathlib import Path
 
 import pytest
 from editguard.reports.errors import LogError, OutputError
-from editguard.reports.log.file import Log, LogWriter, read_log, read_unfinished_log, rewrite_log, write_atomic
+from editguard.reports.log.file import (
+    Log,
+    LogWriter,
+    append_line,
+    read_log,
+    read_unfinished_log,
+    rewrite_log,
+    write_atomic,
+)
 
 
 def write(path: Path, log: Log, upto: int | None = None) -> Path:
@@ -20,18 +30,70 @@ def write(path: Path, log: Log, upto: int | None = None) -> Path:
     return path
 
 
-def test_what_was_written_is_read_back(tmp_path: Path, log: Log) -> None:
+def test_read_log_written_log_is_equal(tmp_path: Path, log: Log) -> None:
     assert read_log(write(tmp_path / "log.jsonl", log)) == log
 
 
-def test_a_log_is_readable_by_its_owner_only(tmp_path: Path, log: Log) -> None:
+def test_log_writer_close_twice_is_harmless(tmp_path: Path, log: Log) -> None:
+    with LogWriter(tmp_path / "log.jsonl") as writer:
+        writer.write(log.header)
+        writer.close()
+        writer.close()
+        with pytest.raises(LogError, match="not open"):
+            writer.write(log.edits[0])
+
+
+@pytest.fixture
+def without_posix_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The functions and flags of `os` that Windows lacks are missing."""
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "fchmod"):
+        monkeypatch.delattr(os, name)
+
+
+@pytest.mark.usefixtures("without_posix_flags")
+def test_log_writer_without_posix_flags_writes_and_resumes(tmp_path: Path, log: Log) -> None:
+    path = tmp_path / "log.jsonl"
+    path.touch(mode=0o644)
+    write(path, log, 4)
+    path.write_bytes(path.read_bytes()[:-20])
+    with LogWriter(path) as writer:
+        assert writer.existing is not None
+        assert writer.existing.torn
+        for record in (*log.edits[2:], *log.controls):
+            writer.write(record)
+    assert read_log(path) == replace(log, footer=None)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.usefixtures("without_posix_flags")
+def test_append_line_without_posix_flags_appends(tmp_path: Path) -> None:
+    path = tmp_path / "overrides.jsonl"
+    append_line(path, "{}")
+    append_line(path, "[]")
+    assert path.read_bytes() == b"{}\n[]\n"
+
+
+@pytest.mark.parametrize("lacking", [(), ("O_NOFOLLOW",)])
+def test_log_writer_symbolic_link_is_refused(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch, lacking: tuple[str, ...]
+) -> None:
+    for name in lacking:
+        monkeypatch.delattr(os, name)
+    (tmp_path / "elsewhere").touch()
+    (tmp_path / "log.jsonl").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(LogError, match=r"log\.jsonl is a symbolic link, and a log is not written through a link"):
+        write(tmp_path / "log.jsonl", log)
+    assert (tmp_path / "elsewhere").read_bytes() == b""
+
+
+def test_log_writer_mode_is_owner_only(tmp_path: Path, log: Log) -> None:
     path = tmp_path / "log.jsonl"
     path.touch(mode=0o644)
     write(path, log, 2)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_each_record_is_on_disk_when_write_returns(tmp_path: Path, log: Log) -> None:
+def test_log_writer_each_write_is_on_disk_at_return(tmp_path: Path, log: Log) -> None:
     path = tmp_path / "log.jsonl"
     with LogWriter(path) as writer:
         for count, record in enumerate([log.header, *log.edits[:3]], start=1):
@@ -39,18 +101,18 @@ def test_each_record_is_on_disk_when_write_returns(tmp_path: Path, log: Log) -> 
             assert path.read_bytes().count(b"\n") == count
 
 
-def test_every_cut_of_the_last_line_is_tolerated_and_reported(tmp_path: Path, log: Log) -> None:
+def test_read_log_any_cut_of_last_line_is_torn(tmp_path: Path, log: Log) -> None:
     whole = write(tmp_path / "log.jsonl", log, 3).read_bytes()
     start = whole[:-1].rfind(b"\n") + 1
     for cut in range(start + 1, len(whole) - 1, 37):
         path = tmp_path / "cut.jsonl"
         path.write_bytes(whole[:cut])
-        found = read_log(path)
-        assert found.torn
-        assert found.edits == log.edits[:1]
+        torn_log = read_log(path)
+        assert torn_log.torn
+        assert torn_log.edits == log.edits[:1]
 
 
-def test_a_last_line_that_lacks_only_its_newline_counts(tmp_path: Path, log: Log) -> None:
+def test_read_log_last_line_without_newline_counts(tmp_path: Path, log: Log) -> None:
     path = write(tmp_path / "log.jsonl", log, 3)
     path.write_bytes(path.read_bytes()[:-1])
     assert read_log(path).edits == log.edits[:2]
@@ -60,7 +122,7 @@ def test_a_last_line_that_lacks_only_its_newline_counts(tmp_path: Path, log: Log
     assert read_log(path).edits == log.edits[:3]
 
 
-def test_an_unfinished_torn_log_is_resumed(tmp_path: Path, log: Log) -> None:
+def test_log_writer_torn_log_is_resumed(tmp_path: Path, log: Log) -> None:
     path = write(tmp_path / "log.jsonl", log, 4)
     path.write_bytes(path.read_bytes()[:-20])
     with LogWriter(path) as writer:
@@ -75,15 +137,13 @@ def test_an_unfinished_torn_log_is_resumed(tmp_path: Path, log: Log) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b'{"ki', b'{"kind":"header","schema_ver'])
-def test_a_writer_killed_before_its_header_was_whole_leaves_a_fresh_start(
-    tmp_path: Path, log: Log, content: bytes
-) -> None:
+def test_log_writer_cut_header_starts_afresh(tmp_path: Path, log: Log, content: bytes) -> None:
     path = tmp_path / "log.jsonl"
     path.write_bytes(content)
     assert read_log(write(path, log)) == log
 
 
-def test_a_finished_log_is_never_changed(tmp_path: Path, log: Log) -> None:
+def test_log_writer_finished_log_is_refused(tmp_path: Path, log: Log) -> None:
     path = write(tmp_path / "log.jsonl", log)
     before = path.read_bytes()
     with pytest.raises(LogError, match="finished"), LogWriter(path):
@@ -92,7 +152,7 @@ def test_a_finished_log_is_never_changed(tmp_path: Path, log: Log) -> None:
 
 
 @pytest.mark.parametrize("content", [b"hello", b'{"subject": "Rome"}\n', b'{"subject": "Rome"', b"\n\n"])
-def test_a_file_that_is_no_log_is_left_alone(tmp_path: Path, content: bytes) -> None:
+def test_log_writer_other_file_is_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "edits.jsonl"
     path.write_bytes(content)
     with pytest.raises(LogError), LogWriter(path):
@@ -100,7 +160,7 @@ def test_a_file_that_is_no_log_is_left_alone(tmp_path: Path, content: bytes) -> 
     assert path.read_bytes() == content
 
 
-def test_records_out_of_order_are_refused(tmp_path: Path, log: Log) -> None:
+def test_log_writer_records_out_of_order_are_refused(tmp_path: Path, log: Log) -> None:
     with LogWriter(tmp_path / "a.jsonl") as writer:
         with pytest.raises(LogError, match="no header yet"):
             writer.write(log.edits[0])
@@ -116,7 +176,7 @@ def test_records_out_of_order_are_refused(tmp_path: Path, log: Log) -> None:
             writer.write(log.edits[1])
 
 
-def test_an_exception_leaves_the_log_unfinished(tmp_path: Path, log: Log) -> None:
+def test_log_writer_exception_leaves_log_unfinished(tmp_path: Path, log: Log) -> None:
     path = tmp_path / "log.jsonl"
 
     def killed() -> None:
@@ -129,7 +189,7 @@ def test_an_exception_leaves_the_log_unfinished(tmp_path: Path, log: Log) -> Non
     assert read_log(path).footer is None
 
 
-def test_a_failed_write_leaves_no_half_line(tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_writer_failed_write_leaves_no_half_line(tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "log.jsonl"
 
     def full_disk(descriptor: int) -> None:
@@ -155,7 +215,7 @@ def change(number: int, mend: Callable[[dict[str, object]], object]) -> Callable
 
 
 @pytest.mark.parametrize(
-    ("mend", "said"),
+    ("mend", "message"),
     [
         (lambda lines: lines[1:], "line 1: a log begins with a header"),
         (lambda lines: [lines[0], lines[0]], "line 2: a log has one header"),
@@ -174,26 +234,26 @@ def change(number: int, mend: Callable[[dict[str, object]], object]) -> Callable
         (change(0, lambda r: r["policy"].update(collapse_ratio="high")), "collapse_ratio is 'high'"),  # type: ignore[attr-defined]
     ],
 )
-def test_a_malformed_log_is_an_error_that_names_line_and_rule(
-    tmp_path: Path, log: Log, mend: Callable[[list[bytes]], list[bytes]], said: str
+def test_read_log_malformed_names_line_and_rule(
+    tmp_path: Path, log: Log, mend: Callable[[list[bytes]], list[bytes]], message: str
 ) -> None:
     path = write(tmp_path / "log.jsonl", log)
     path.write_bytes(b"\n".join(mend(path.read_bytes().split(b"\n")[:-1])) + b"\n")
     with pytest.raises(LogError) as caught:
         read_log(path)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert str(path) in str(caught.value)
     assert caught.value.exit_code == 2
 
 
-def test_a_missing_log_is_an_error(tmp_path: Path) -> None:
+def test_read_log_missing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(LogError, match="cannot be read"):
         read_log(tmp_path / "none.jsonl")
     with pytest.raises(LogError, match="cannot be written"), LogWriter(tmp_path / "no" / "log.jsonl"):
         pass
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_atomic_full_disk_keeps_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "page.html"
     write_atomic(path, "old")
 
@@ -206,10 +266,10 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path: Path, mon
     ) as caught:
         write_atomic(path, "new")
     assert caught.value.exit_code == 2
-    assert {one.name: one.read_text() for one in tmp_path.iterdir()} == {"page.html": "old"}
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"page.html": "old"}
 
 
-def test_a_log_is_rewritten_without_records_that_are_to_be_made_again(tmp_path: Path, log: Log) -> None:
+def test_rewrite_log_drops_records_to_be_made_anew(tmp_path: Path, log: Log) -> None:
     path = tmp_path / "log.jsonl"
     rewrite_log(path, log)
     assert read_log(path) == log
@@ -219,7 +279,7 @@ def test_a_log_is_rewritten_without_records_that_are_to_be_made_again(tmp_path: 
     assert read_log(path).edits == (*log.edits[1:], log.edits[0])
 
 
-def test_what_a_log_holds_so_far_is_read_whatever_its_end(tmp_path: Path, log: Log) -> None:
+def test_read_unfinished_log_any_end_is_read(tmp_path: Path, log: Log) -> None:
     path = tmp_path / "log.jsonl"
     assert read_unfinished_log(path) is None
     rewrite_log(path, log)
@@ -228,15 +288,15 @@ def test_what_a_log_holds_so_far_is_read_whatever_its_end(tmp_path: Path, log: L
     path.write_bytes(whole[:20])
     assert read_unfinished_log(path) is None
     path.write_bytes(whole[:-5])
-    found = read_unfinished_log(path)
-    assert found is not None
-    assert (found.footer, found.torn) == (None, True)
+    unfinished = read_unfinished_log(path)
+    assert unfinished is not None
+    assert (unfinished.footer, unfinished.torn) == (None, True)
     path.write_text("no log\n", encoding="utf-8")
     with pytest.raises(LogError):
         read_unfinished_log(path)
 
 
-def test_write_atomic_replaces_whole_and_leaves_nothing_beside(tmp_path: Path) -> None:
+def test_write_atomic_replaces_whole_and_leaves_no_remnant(tmp_path: Path) -> None:
     path = tmp_path / "summary.json"
     write_atomic(path, "old")
     write_atomic(path, "a\r\n€")
@@ -248,7 +308,7 @@ def test_write_atomic_replaces_whole_and_leaves_nothing_beside(tmp_path: Path) -
     assert path.read_bytes() == "a\r\n€".encode()
 
 
-def test_a_name_in_a_log_says_nothing_to_a_terminal(tmp_path: Path) -> None:
+def test_read_log_error_with_control_characters_is_printable(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     footer = {"kind": "footer", "status": "finished", "records": 0, "seconds": 1.0, "\x1b[2J\n" + "x" * 500: 1}
     path.write_text(json.dumps(footer) + "\n", encoding="utf-8")

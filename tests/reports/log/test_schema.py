@@ -1,3 +1,5 @@
+"""The schema of the log: records round-trip strictly, and one that contradicts itself is refused."""
+
 from __future__ import annotations
 
 import json
@@ -53,7 +55,9 @@ def edits(draw: st.DrawFn) -> EditRecord:
     action = draw(st.sampled_from(["allow", "rewrite", "refuse"]))
     outcome = draw(st.sampled_from(["refused", "errored"] + ["committed", "rolled-back"] * (action != "refuse")))
     measured = draw(st.lists(measurements(), max_size=2))
-    sound = outcome == "committed" and not any(one["verdict"] in ("fail", "unmeasured") for one in measured)
+    sound = outcome == "committed" and not any(
+        measurement["verdict"] in ("fail", "unmeasured") for measurement in measured
+    )
     verdict = "refused" if outcome == "refused" else "pass" if sound else "fail"
     point = st.tuples(*[st.floats(-1e6, 1e6)] * 2)
     names = [name for name in Keys.model_fields if name not in ("first_token", "prefixed_points")]
@@ -106,7 +110,7 @@ def edits(draw: st.DrawFn) -> EditRecord:
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(edits())
-def test_a_record_is_read_back_strictly_as_it_was_written(record: EditRecord) -> None:
+def test_edit_record_round_trip_is_strict_and_equal(record: EditRecord) -> None:
     line = record.model_dump_json()
     assert "\n" not in line
     back = RECORD.validate_json(line, strict=True)
@@ -114,7 +118,7 @@ def test_a_record_is_read_back_strictly_as_it_was_written(record: EditRecord) ->
     assert back.model_dump_json() == line
 
 
-def test_header_controls_and_footer_come_back_too(log: Log) -> None:
+def test_header_controls_and_footer_round_trip(log: Log) -> None:
     for record in (log.header, *log.controls, log.footer):
         assert record is not None
         assert RECORD.validate_json(record.model_dump_json(), strict=True) == record
@@ -125,7 +129,7 @@ def measurement(**changes: Any) -> MeasurementRecord:
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-def test_a_number_that_is_not_finite_is_refused_everywhere(log: Log, number: float) -> None:
+def test_records_non_finite_number_is_refused(log: Log, number: float) -> None:
     with pytest.raises(ValidationError, match="finite"):
         measurement(value=number)
     with pytest.raises(ValidationError):
@@ -138,14 +142,14 @@ def test_a_number_that_is_not_finite_is_refused_everywhere(log: Log, number: flo
         EditRecord(**edit)
 
 
-def test_a_value_that_was_not_measured_never_passes() -> None:
+def test_measurement_without_value_never_passes() -> None:
     with pytest.raises(ValidationError, match="never passes"):
         measurement(value=None)
     assert measurement(value=None, verdict="unmeasured").value is None
 
 
 @pytest.mark.parametrize("counts", [{"passed": 1}, {"passed": 1, "failed": 1, "total": 1}, {"not_judged": 1}])
-def test_counts_add_up(counts: dict[str, int]) -> None:
+def test_measurement_counts_must_add_up(counts: dict[str, int]) -> None:
     with pytest.raises(ValidationError, match="total is"):
         measurement(**counts)
 
@@ -168,33 +172,33 @@ def test_counts_add_up(counts: dict[str, int]) -> None:
         {"index": -1},
     ],
 )
-def test_a_record_that_contradicts_itself_is_refused(log: Log, changes: dict[str, Any]) -> None:
+def test_edit_record_contradiction_is_refused(log: Log, changes: dict[str, Any]) -> None:
     values = log.edits[1].model_dump()
     EditRecord(**values)
     with pytest.raises(ValidationError):
         EditRecord(**(values | changes))
 
 
-def test_a_control_that_errored_is_not_ok(log: Log) -> None:
+def test_control_record_errored_is_not_ok(log: Log) -> None:
     values = log.controls[0].model_dump() | {"outcome": "errored", "verdict": "fail", "error": "boom"}
     with pytest.raises(ValidationError, match="proves nothing"):
         ControlRecord(**values)
 
 
 @pytest.mark.parametrize("policy", [{"collapse_ratio": True}, {"collapse_ratio": 0}, {"collapse_ratio": None}])
-def test_the_policy_that_the_verdict_rests_on_is_typed(log: Log, policy: dict[str, Any]) -> None:
+def test_header_policy_of_wrong_type_is_refused(log: Log, policy: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="collapse_ratio"):
         Header(**(log.header.model_dump() | {"policy": policy}))
     with pytest.raises(ValidationError, match="allow_refused"):
         Header(**(log.header.model_dump() | {"policy": {"allow_refused": "yes"}}))
 
 
-def test_records_are_frozen(log: Log) -> None:
+def test_edit_record_is_frozen(log: Log) -> None:
     with pytest.raises(ValidationError, match="frozen"):
         log.edits[0].verdict = "pass"  # type: ignore[misc]
 
 
-def test_a_line_is_plain_json(log: Log) -> None:
+def test_edit_record_line_is_plain_json(log: Log) -> None:
     plain = json.loads(log.edits[0].model_dump_json())
     assert plain["kind"] == "edit"
     assert plain["keys"]["mean_point"] == [log.edits[0].keys.mean_point.x, log.edits[0].keys.mean_point.y]  # type: ignore[union-attr]
