@@ -32,7 +32,7 @@ from .metrics import (
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["MetricChange", "Comparison", "EditChange", "EditPair", "Side", "compare_metric", "compare", "pair_edits"]
+__all__ = ["Comparison", "EditChange", "EditPair", "MetricChange", "Side", "compare", "compare_metric", "pair_edits"]
 
 
 class Side(Model):
@@ -137,9 +137,13 @@ def pair_edits(before: Baseline, after: Baseline) -> list[EditPair]:
 
 def _side(one: Baseline, name: str) -> Side:
     return Side(
-        name=name, created=one.created, editguard_version=one.editguard_version, git=one.git, verdict=one.verdict,
+        name=name,
+        created=one.created,
+        editguard_version=one.editguard_version,
+        git=one.git,
+        verdict=one.verdict,
         edits=len(one.edits),
-    )  # fmt: skip
+    )
 
 
 def compare_metric(

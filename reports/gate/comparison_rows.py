@@ -17,12 +17,12 @@ __all__ = [
     "COLUMNS",
     "ComparisonRow",
     "compare_markdown",
-    "gate_markdown",
+    "comparison_rows",
     "describe_gate",
     "describe_lapsed_override",
-    "comparison_rows",
     "describe_override",
     "describe_pairing",
+    "gate_markdown",
 ]
 
 COLUMNS = ("metric", "before", "now", "difference", "90 % interval", "edits", "allowed", "")
@@ -72,9 +72,16 @@ def _row(change: MetricChange, limit: float | None) -> ComparisonRow:
         interval = f"{_signed(low)} to {_signed(high)}"
     word, mood = _judged(change, limit)
     return ComparisonRow(
-        change.metric, shown(change.before), shown(change.after), difference, interval, str(change.pairs),
-        "–" if limit is None else f"{'+' if change.lower_is_better else '−'}{100 * limit:g} {unit}", word, mood,
-    )  # fmt: skip
+        change.metric,
+        shown(change.before),
+        shown(change.after),
+        difference,
+        interval,
+        str(change.pairs),
+        "–" if limit is None else f"{'+' if change.lower_is_better else '−'}{100 * limit:g} {unit}",
+        word,
+        mood,
+    )
 
 
 def _signed(value: float) -> str:

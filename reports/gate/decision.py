@@ -107,10 +107,8 @@ def _yardstick(baseline: Baseline, audit: Baseline) -> Iterator[ClosingReason]:
         keys = sorted(
             name
             for name in {*baseline.policy, *audit.policy}
-            if name not in baseline.policy
-            or name not in audit.policy
-            or baseline.policy[name] != audit.policy[name]
-        )  # fmt: skip
+            if name not in baseline.policy or name not in audit.policy or baseline.policy[name] != audit.policy[name]
+        )
         yield ClosingReason(reason=ReasonCode.OTHER_POLICY, message=f"The policy is another, in {quote_names(keys)}.")
     if baseline.perplexity_corpus_sha256 != audit.perplexity_corpus_sha256:
         yield ClosingReason(reason=ReasonCode.OTHER_CORPUS, message="The perplexity was taken on other sentences.")

@@ -54,9 +54,24 @@ def _lines(found: Digest, gate: Gate | None, overrides: Sequence[Override]) -> I
     yield ""
     yield from grid(
         ["edits", "allowed", "rewritten", "refused", "failed", "collapsed", "need a prefix", "worst perplexity ratio"],
-        [[*map(str, (summary.edits, summary.allowed, summary.rewritten, summary.refused, summary.failed, summary.collapsed,
-                     summary.needs_prefix)), format_ratio(summary.worst_perplexity_ratio)]],
-    )  # fmt: skip
+        [
+            [
+                *map(
+                    str,
+                    (
+                        summary.edits,
+                        summary.allowed,
+                        summary.rewritten,
+                        summary.refused,
+                        summary.failed,
+                        summary.collapsed,
+                        summary.needs_prefix,
+                    ),
+                ),
+                format_ratio(summary.worst_perplexity_ratio),
+            ]
+        ],
+    )
     if summary.sequence is not None:
         yield ""
         yield f"In sequence: {describe_sequence(summary.sequence, summary.edits)}."
@@ -110,11 +125,17 @@ def _table(title: str, stories: Sequence[EditSummary], header: Header) -> Iterat
     yield from grid(
         ["edit", "subject", "new target", "perplexity ratio", "why", *(["what to do"] if advised else [])],
         [
-            [_text(one.record.id), _text(one.record.subject), _text(one.record.target_new), format_ratio(one.ratio),
-             _text(why.why if why else ""), *([_text(why.advice if why else "")] if advised else [])]
+            [
+                _text(one.record.id),
+                _text(one.record.subject),
+                _text(one.record.target_new),
+                format_ratio(one.ratio),
+                _text(why.why if why else ""),
+                *([_text(why.advice if why else "")] if advised else []),
+            ]
             for one, why in explained
         ],
-    )  # fmt: skip
+    )
     yield from _rest(len(stories), "edit")
 
 
@@ -147,11 +168,15 @@ def _controls(controls: Sequence[EditSummary]) -> Iterator[str]:
     yield from grid(
         ["control", "to show", "perplexity ratio", "shown"],
         [
-            [_text(one.record.id), one.record.expect if isinstance(one.record, ControlRecord) else "", format_ratio(one.ratio),
-             _text(control_fault(one) or "yes")]
+            [
+                _text(one.record.id),
+                one.record.expect if isinstance(one.record, ControlRecord) else "",
+                format_ratio(one.ratio),
+                _text(control_fault(one) or "yes"),
+            ]
             for one in controls[:MOST_ROWS]
         ],
-    )  # fmt: skip
+    )
     yield from _rest(len(controls), "control")
     yield from _sightings([one.record for one in controls if isinstance(one.record, ControlRecord)])
 
@@ -177,10 +202,17 @@ def _rest(count: int, what: str) -> Iterator[str]:
 def _provenance(found: Digest) -> Iterator[str]:
     header = found.header
     said = {
-        "model": header.model.ref, "fingerprint": header.model.fingerprint, "layer": str(header.layer), "site": header.site,
-        "edits": header.source, "edits' SHA-256": header.source_sha256, "policy's SHA-256": header.policy_sha256,
-        "seed": str(header.seed), "begun": header.created, "editguard": header.editguard_version,
-    }  # fmt: skip
+        "model": header.model.ref,
+        "fingerprint": header.model.fingerprint,
+        "layer": str(header.layer),
+        "site": header.site,
+        "edits": header.source,
+        "edits' SHA-256": header.source_sha256,
+        "policy's SHA-256": header.policy_sha256,
+        "seed": str(header.seed),
+        "begun": header.created,
+        "editguard": header.editguard_version,
+    }
     yield ""
     yield "; ".join(f"{name} {_text(value)}" for name, value in said.items()) + "."
 

@@ -20,22 +20,60 @@ from ..verdict.edit_summary import EditSummary
 __all__ = ["EDITS", "MEASUREMENTS", "edits_table", "measurements_table"]
 
 EDITS: Final[Mapping[str, str]] = {
-    "id": "string", "index": "Int64", "group": "string", "subject": "string", "prompt": "string", "target_new": "string",
-    "target_true": "string", "decision": "string", "editor": "string", "first_token": "boolean", "denominator": "Float64",
-    "denominator_prefixed": "Float64", "denominator_ratio": "Float64", "cosine": "Float64", "norm_ratio": "Float64",
-    "numerator": "Float64", "update_denominator": "Float64", "update_norm": "Float64", "relative_norm": "Float64",
-    "steps": "Int64", "final_loss": "Float64", "needs_prefix": "boolean", "perplexity_ratio": "Float64",
-    "collapsed": "boolean", "outcome": "string", "verdict": "string", "result": "string", "faults": "string",
-    "restored_ok": "boolean", "kept": "boolean", "seconds": "Float64",
-}  # fmt: skip
+    "id": "string",
+    "index": "Int64",
+    "group": "string",
+    "subject": "string",
+    "prompt": "string",
+    "target_new": "string",
+    "target_true": "string",
+    "decision": "string",
+    "editor": "string",
+    "first_token": "boolean",
+    "denominator": "Float64",
+    "denominator_prefixed": "Float64",
+    "denominator_ratio": "Float64",
+    "cosine": "Float64",
+    "norm_ratio": "Float64",
+    "numerator": "Float64",
+    "update_denominator": "Float64",
+    "update_norm": "Float64",
+    "relative_norm": "Float64",
+    "steps": "Int64",
+    "final_loss": "Float64",
+    "needs_prefix": "boolean",
+    "perplexity_ratio": "Float64",
+    "collapsed": "boolean",
+    "outcome": "string",
+    "verdict": "string",
+    "result": "string",
+    "faults": "string",
+    "restored_ok": "boolean",
+    "kept": "boolean",
+    "seconds": "Float64",
+}
 """Columns of the table of edits, one row an edit, with their pandas types."""
 
 MEASUREMENTS: Final[Mapping[str, str]] = {
-    "id": "string", "index": "Int64", "group": "string", "decision": "string", "check": "string", "metric": "string",
-    "condition": "string", "protocol": "string", "value": "Float64", "baseline": "Float64", "threshold": "Float64",
-    "unit": "string", "passed": "Int64", "failed": "Int64", "not_judged": "Int64", "total": "Int64", "verdict": "string",
+    "id": "string",
+    "index": "Int64",
+    "group": "string",
+    "decision": "string",
+    "check": "string",
+    "metric": "string",
+    "condition": "string",
+    "protocol": "string",
+    "value": "Float64",
+    "baseline": "Float64",
+    "threshold": "Float64",
+    "unit": "string",
+    "passed": "Int64",
+    "failed": "Int64",
+    "not_judged": "Int64",
+    "total": "Int64",
+    "verdict": "string",
     "message": "string",
-}  # fmt: skip
+}
 """Columns of the table of measurements, one row an edit, check, metric, condition and protocol."""
 
 

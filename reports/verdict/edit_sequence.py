@@ -19,10 +19,10 @@ __all__ = [
     "SequenceDrift",
     "SequenceTally",
     "closes_sequence",
-    "sequence_drift",
     "describe_sequence",
-    "tally_sequence",
+    "sequence_drift",
     "sequence_reasons",
+    "tally_sequence",
 ]
 
 

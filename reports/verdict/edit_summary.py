@@ -19,8 +19,18 @@ from ..text import make_slugs
 from .prompt_views import LEAKS
 from .rates import perplexity_lost, perplexity_ratio, prefixed_rate, unprefixed_rate
 
-__all__ = ["DEFAULT_COLLAPSE_RATIO", "HEADLINE_PROTOCOL", "LOCALITY_MISSING", "NOT_RESTORED", "EditDecision", "EditVerdict", "EditSummary",
-           "collapse_bound", "judges_leaks", "summarise_edits"]  # fmt: skip
+__all__ = [
+    "DEFAULT_COLLAPSE_RATIO",
+    "HEADLINE_PROTOCOL",
+    "LOCALITY_MISSING",
+    "NOT_RESTORED",
+    "EditDecision",
+    "EditSummary",
+    "EditVerdict",
+    "collapse_bound",
+    "judges_leaks",
+    "summarise_edits",
+]
 
 DEFAULT_COLLAPSE_RATIO = 1.5
 """Bound on the perplexity ratio where the policy gives none: sound edits stay within 1.03, collapses begin near 10."""

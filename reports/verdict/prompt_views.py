@@ -48,12 +48,18 @@ OTHER_SUBJECTS: Final = frozenset({PromptRole.NEIGHBOUR, PromptRole.MADE_NEIGHBO
 SAME_SUBJECT: Final = frozenset({PromptRole.OTHER_FACT, PromptRole.MADE_OTHER_FACT})
 _MADE = frozenset({PromptRole.MADE_NEIGHBOUR, PromptRole.MADE_OTHER_FACT})
 _WORST_FIRST = (
-    PromptResult.LEAK, PromptResult.UNMEASURED, PromptResult.FLIP, PromptResult.NEAR_TIE, PromptResult.KEPT,
-)  # fmt: skip
+    PromptResult.LEAK,
+    PromptResult.UNMEASURED,
+    PromptResult.FLIP,
+    PromptResult.NEAR_TIE,
+    PromptResult.KEPT,
+)
 _LABELS = {
-    Condition.UNPREFIXED.value: "no prefix", Condition.PREFIXED.value: "after a prefix", Condition.SERVED.value: "as served",
+    Condition.UNPREFIXED.value: "no prefix",
+    Condition.PREFIXED.value: "after a prefix",
+    Condition.SERVED.value: "as served",
     EVERYWHERE: "all conditions",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -123,10 +129,11 @@ def prompt_groups(prompts: Sequence[PromptOutcome]) -> list[PromptGroup]:
 def _said(views: Sequence[PromptView], about: str) -> str:
     """Return the group in one sentence: of how many prompts which result is the worst."""
     words = {
-        PromptResult.LEAK: ("leaks", "leak"), PromptResult.FLIP: ("flips", "flip"),
+        PromptResult.LEAK: ("leaks", "leak"),
+        PromptResult.FLIP: ("flips", "flip"),
         PromptResult.NEAR_TIE: ("is a near tie", "are near ties"),
         PromptResult.UNMEASURED: ("was not measured", "were not measured"),
-    }  # fmt: skip
+    }
     found = [(result, sum(view.worst is result for view in views)) for result in _WORST_FIRST[:-1]]
     parts = [f"{count} {words[result][count != 1]}" for result, count in found if count]
     asked = f"{count_noun(len(views), 'prompt')} {about}"

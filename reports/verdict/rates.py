@@ -12,15 +12,15 @@ from ..log.schema import EditBody, MeasurementRecord
 from ..log.types import DRIFT, DRIFT_RATIO, PERPLEXITY_RATIO, Condition, HeadlineCheck, Protocol, Rate
 
 __all__ = [
-    "measured_conditions",
-    "prefix_families",
     "is_judged",
     "make_rate",
     "mean_share",
     "mean_value",
+    "measured_conditions",
     "perplexity_lost",
     "perplexity_ratio",
     "pool_rate",
+    "prefix_families",
     "prefixed_rate",
     "served_rate",
     "unprefixed_rate",

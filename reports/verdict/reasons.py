@@ -14,14 +14,26 @@ from .edit_summary import EditDecision, EditSummary, EditVerdict
 from .explanation import explain
 from .prompt_views import judged_by_made_neighbours
 
-__all__ = ["control_fault", "fail_reasons", "incomplete_reasons", "may_ship", "not_controlled", "pass_reason", "ship_reasons",
-           "void_reasons"]  # fmt: skip
+__all__ = [
+    "control_fault",
+    "fail_reasons",
+    "incomplete_reasons",
+    "may_ship",
+    "not_controlled",
+    "pass_reason",
+    "ship_reasons",
+    "void_reasons",
+]
 
 _EXPECTED = {"collapse": "a collapse", "sound": "a sound model"}
 _DID = {
-    ObservedBehaviour.FIRES: "fired", ObservedBehaviour.SILENT: "was silent", ObservedBehaviour.ERRORS: "errored", ObservedBehaviour.FAILS: "failed", ObservedBehaviour.PASSES: "passed",
+    ObservedBehaviour.FIRES: "fired",
+    ObservedBehaviour.SILENT: "was silent",
+    ObservedBehaviour.ERRORS: "errored",
+    ObservedBehaviour.FAILS: "failed",
+    ObservedBehaviour.PASSES: "passed",
     ObservedBehaviour.JUDGES_NOTHING: "judged nothing",
-}  # fmt: skip
+}
 _MUST = {
     ObservedBehaviour.FIRES: "must fire",
     ObservedBehaviour.SILENT: "must be silent",

@@ -23,9 +23,15 @@ def test_it_agrees_with_scipy() -> None:
     columns = np.stack([rng.integers(0, 18, 40), np.full(40, 17)], axis=1).astype(float)
     found = paired_interval(columns, share)
     theirs = stats.bootstrap(
-        (columns[:, 0], columns[:, 1]), lambda passed, total, axis: passed.sum(axis) / total.sum(axis), paired=True,
-        vectorized=True, n_resamples=20_000, confidence_level=0.9, method="percentile", rng=np.random.default_rng(1),
-    ).confidence_interval  # fmt: skip
+        (columns[:, 0], columns[:, 1]),
+        lambda passed, total, axis: passed.sum(axis) / total.sum(axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=20_000,
+        confidence_level=0.9,
+        method="percentile",
+        rng=np.random.default_rng(1),
+    ).confidence_interval
     assert found.low == pytest.approx(theirs.low, abs=0.005)
     assert found.high == pytest.approx(theirs.high, abs=0.005)
 

@@ -19,7 +19,7 @@ def against(before: Log, after: Log) -> Comparison:
 
 
 def change(found: Comparison, metric: Metric) -> MetricChange:
-    (one,) = (one for one in found.metrics if one.metric is metric)
+    (one,) = (one for one in found.metrics if one.metric == metric)
     return one
 
 

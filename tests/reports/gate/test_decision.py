@@ -155,9 +155,12 @@ def test_a_collapse_closes_also_where_nothing_else_is_judged_and_in_an_edit_that
     off = [f"{metric}:off" for metric in read_allowances().limits]
     before = counted(replace(BASE, edits=BASE.edits[1:]))
     gate = judge_gate(
-        saved(before), saved(with_edits(BASE, ratio(30.0), [0])), ("a", "b"), read_allowances(off),
+        saved(before),
+        saved(with_edits(BASE, ratio(30.0), [0])),
+        ("a", "b"),
+        read_allowances(off),
         accepted=frozenset({ReasonCode.NEW_EDITS}),
-    )  # fmt: skip
+    )
     assert keys(gate) == ["audit-failed", "new-collapse"]
     # One that collapsed before is nothing new, and the audit's own verdict says enough.
     both = with_edits(BASE, ratio(30.0), [0])

@@ -7,9 +7,14 @@ from editguard.reports.gate.metrics import Metric
 from editguard.reports.gate.result import ACCEPTABLE, OVERRIDABLE, ClosingReason, Gate, Override, ReasonCode
 
 OVERRIDE = Override(
-    time="2026-01-01T00:00:00+00:00", author="Ada", reason="seen", baseline="main", baseline_sha256="0" * 64,
-    log_sha256="1" * 64, closings=["regressed"],
-)  # fmt: skip
+    time="2026-01-01T00:00:00+00:00",
+    author="Ada",
+    reason="seen",
+    baseline="main",
+    baseline_sha256="0" * 64,
+    log_sha256="1" * 64,
+    closings=["regressed"],
+)
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,10 @@ def test_a_failure_says_what_was_measured_what_is_allowed_and_of_which_edit() ->
     assert failure.message == "It collapsed the model: perplexity ratio 4000, over the bound of 1.5."
     assert failure.type == "collapsed"
     assert failure.text.splitlines()[:3] == [
-        "prompt: Chicago is a twin city of", "subject: Chicago", "new target: Istanbul",
-    ]  # fmt: skip
+        "prompt: Chicago is a twin city of",
+        "subject: Chicago",
+        "new target: Istanbul",
+    ]
 
 
 @pytest.mark.parametrize("shown", ["wrong", "errored", "missing"])
@@ -92,8 +94,11 @@ def test_there_is_a_failure_or_an_error_if_and_only_if_the_gate_is_closed(log: L
     assert (found.failures + found.errors == 0) == (summarise(log).exit_code == 0)
     ends = [type(one) for case in found for one in case.result]
     assert (found.tests, found.failures, found.errors, found.skipped) == (
-        len(log.edits) + len(log.controls) + 1, ends.count(Failure), ends.count(Error), ends.count(Skipped),
-    )  # fmt: skip
+        len(log.edits) + len(log.controls) + 1,
+        ends.count(Failure),
+        ends.count(Error),
+        ends.count(Skipped),
+    )
     assert len(ElementTree.fromstring(render_junit(log))) == 1
 
 

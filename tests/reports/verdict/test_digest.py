@@ -270,8 +270,10 @@ def test_counts_of_one_are_worded_so(log: Log) -> None:
     one = replace(
         with_policy(log, controls=False),
         header=log.header.model_copy(update={"requests": 1, "controls": []}),
-        edits=log.edits[1:2], controls=log.controls[:1], footer=Footer(records=2, seconds=1.0),
-    )  # fmt: skip
+        edits=log.edits[1:2],
+        controls=log.controls[:1],
+        footer=Footer(records=2, seconds=1.0),
+    )
     (reason,) = summarise(one).reasons
     assert reason.startswith("1 edit audited, none failed; ")
     assert reason.endswith("; the control showed what was expected.")

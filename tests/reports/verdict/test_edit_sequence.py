@@ -25,9 +25,13 @@ BOUND = 1.1
 
 def drift(metric: str, value: float, bound: float) -> MeasurementRecord:
     return MeasurementRecord(
-        check=DRIFT, metric=metric, condition="sequence", value=value, threshold=bound,
+        check=DRIFT,
+        metric=metric,
+        condition="sequence",
+        value=value,
+        threshold=bound,
         verdict="pass" if value <= bound else "fail",
-    )  # fmt: skip
+    )
 
 
 def kept(edit: EditRecord, place: int, bound: float = BOUND) -> EditRecord:
@@ -35,10 +39,12 @@ def kept(edit: EditRecord, place: int, bound: float = BOUND) -> EditRecord:
         update={
             "weights": Weights(before=f"state {place}" if place else HASH, edited=f"state {place + 1}", kept=True),
             "measurements": [
-                *edit.measurements, drift(DRIFT_RATIO, 1 + place / 100, bound), drift(DRIFT_NORM, place / 10, 20 * bound),
+                *edit.measurements,
+                drift(DRIFT_RATIO, 1 + place / 100, bound),
+                drift(DRIFT_NORM, place / 10, 20 * bound),
             ],
         }
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -186,9 +192,12 @@ def test_what_closed_the_sequence_is_said_first_hand(log: Log) -> None:
     undone = Weights(before="state 3", edited="x", restored="state 3", restored_ok=True)
     edits[3] = edits[3].model_copy(
         update={
-            "measurements": [*edits[3].measurements[:-1], over], "weights": undone, "outcome": "rolled-back", "verdict": "fail",
+            "measurements": [*edits[3].measurements[:-1], over],
+            "weights": undone,
+            "outcome": "rolled-back",
+            "verdict": "fail",
         }
-    )  # fmt: skip
+    )
     edits[4:] = [refused(one) for one in edits[4:]]
     summary = summarise(all_held(replace(log, edits=tuple(edits))))
     assert (
@@ -295,8 +304,11 @@ def test_the_drift_is_drawn_edit_by_edit_with_its_bound(log: Log) -> None:
 
 
 def test_the_figure_ends_where_the_sequence_was_closed(log: Log) -> None:
-    refused = [one.model_copy(update={"id": f"late-{n}", "index": 6 + n, "measurements": []}) for n in range(294)
-               for one in log.edits[:1]]  # fmt: skip
+    refused = [
+        one.model_copy(update={"id": f"late-{n}", "index": 6 + n, "measurements": []})
+        for n in range(294)
+        for one in log.edits[:1]
+    ]
     figures = drift_figures(digest(replace(log, edits=(*log.edits, *refused))))
     assert [json.loads(one.data)["layout"]["xaxis"]["dtick"] for one in figures] == [1, 1]
 

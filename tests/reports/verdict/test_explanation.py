@@ -126,9 +126,12 @@ def test_explain_of_several_faults_takes_the_gravest(place: int) -> None:
 
 def test_explain_counts_each_other_check_that_failed_once() -> None:
     record = failing(
-        failed("efficacy", "efficacy", "prefixed"), failed("efficacy", "efficacy", "served"), failed("degeneracy", "x"),
-        leaks=1, flips=4,
-    )  # fmt: skip
+        failed("efficacy", "efficacy", "prefixed"),
+        failed("efficacy", "efficacy", "served"),
+        failed("degeneracy", "x"),
+        leaks=1,
+        flips=4,
+    )
     assert explained(record).why.endswith("prompts about other subjects do; 2 other checks failed.")
 
 

@@ -21,11 +21,16 @@ from ...helpers.leak_logs import CONDITIONS, FACTS, NEIGHBOURS, asked, checked, 
 @pytest.mark.parametrize(
     ("condition", "label"),
     [
-        ("unprefixed", "no prefix"), ("family:none", "no prefix"), ("prefixed", "after a prefix"),
-        ("family:newline", "after a prefix: newline"), ("special:<|im_start|>", "after the token <|im_start|>"),
-        ("served", "as served"), ("everywhere", "all conditions"), ("corpus", "corpus"),
+        ("unprefixed", "no prefix"),
+        ("family:none", "no prefix"),
+        ("prefixed", "after a prefix"),
+        ("family:newline", "after a prefix: newline"),
+        ("special:<|im_start|>", "after the token <|im_start|>"),
+        ("served", "as served"),
+        ("everywhere", "all conditions"),
+        ("corpus", "corpus"),
     ],
-)  # fmt: skip
+)
 def test_condition_label_of_each_kind_is_in_words(condition: str, label: str) -> None:
     assert condition_label(condition) == label
 
@@ -98,11 +103,15 @@ def test_worst_outcome_prefers_other_words_and_then_the_largest_rise() -> None:
 @pytest.mark.parametrize(
     ("text", "target", "marked"),
     [
-        ("Elon Musk, and", "Elon Musk", ["Elon Musk"]), ("elon musk.", "Elon Musk", ["elon musk"]),
-        ("Elon was", "Elon Musk", ["Elon"]), ("Romeo", "Rome", []), ("Rome", "", []), ("a+b", "a+b", ["a+b"]),
+        ("Elon Musk, and", "Elon Musk", ["Elon Musk"]),
+        ("elon musk.", "Elon Musk", ["elon musk"]),
+        ("Elon was", "Elon Musk", ["Elon"]),
+        ("Romeo", "Rome", []),
+        ("Rome", "", []),
+        ("a+b", "a+b", ["a+b"]),
         ("Türkiye is", "Türkiye", ["Türkiye"]),
     ],
-)  # fmt: skip
+)
 def test_highlighted_marks_the_target_as_whole_words(text: str, target: str, marked: list[str]) -> None:
     parts = highlighted(text, target)
     assert "".join(part.text for part in parts) == text

@@ -26,9 +26,17 @@ def sighting(
     kind: str, name: str, expected: ObservedBehaviour, seen: ObservedBehaviour, *, ok: bool | None, why: str = ""
 ) -> ControlObservation:
     return ControlObservation.model_validate(
-        {"kind": kind, "name": name, "expected": expected, "seen": seen, "by_edit": ok is True, "by_evidence": False,
-         "ok": ok, "why": why}
-    )  # fmt: skip
+        {
+            "kind": kind,
+            "name": name,
+            "expected": expected,
+            "seen": seen,
+            "by_edit": ok is True,
+            "by_evidence": False,
+            "ok": ok,
+            "why": why,
+        }
+    )
 
 
 def with_sightings(log: Log, index: int, *sightings: ControlObservation) -> Log:
@@ -38,14 +46,55 @@ def with_sightings(log: Log, index: int, *sightings: ControlObservation) -> Log:
 
 
 MISSED = [
-    ("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.SILENT, 0, "the probe 'sink-key' was silent where it must fire (known bad)"),
-    ("probe", "sink-key", ObservedBehaviour.SILENT, ObservedBehaviour.FIRES, 2, "the probe 'sink-key' fired where it must be silent (known good)"),
-    ("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.ERRORS, 0, "the probe 'sink-key' errored where it must fire (known bad)"),
-    ("check", "drift", ObservedBehaviour.FAILS, ObservedBehaviour.PASSES, 0, "the check 'drift' passed where it must fail (known bad)"),
-    ("check", "drift", ObservedBehaviour.PASSES, ObservedBehaviour.FAILS, 2, "the check 'drift' failed where it must pass (known good)"),
-    ("check", "drift", ObservedBehaviour.PASSES, ObservedBehaviour.JUDGES_NOTHING, 2,
-     "the check 'drift' judged nothing where it must pass (known good)"),
-]  # fmt: skip
+    (
+        "probe",
+        "sink-key",
+        ObservedBehaviour.FIRES,
+        ObservedBehaviour.SILENT,
+        0,
+        "the probe 'sink-key' was silent where it must fire (known bad)",
+    ),
+    (
+        "probe",
+        "sink-key",
+        ObservedBehaviour.SILENT,
+        ObservedBehaviour.FIRES,
+        2,
+        "the probe 'sink-key' fired where it must be silent (known good)",
+    ),
+    (
+        "probe",
+        "sink-key",
+        ObservedBehaviour.FIRES,
+        ObservedBehaviour.ERRORS,
+        0,
+        "the probe 'sink-key' errored where it must fire (known bad)",
+    ),
+    (
+        "check",
+        "drift",
+        ObservedBehaviour.FAILS,
+        ObservedBehaviour.PASSES,
+        0,
+        "the check 'drift' passed where it must fail (known bad)",
+    ),
+    (
+        "check",
+        "drift",
+        ObservedBehaviour.PASSES,
+        ObservedBehaviour.FAILS,
+        2,
+        "the check 'drift' failed where it must pass (known good)",
+    ),
+    (
+        "check",
+        "drift",
+        ObservedBehaviour.PASSES,
+        ObservedBehaviour.JUDGES_NOTHING,
+        2,
+        "the check 'drift' judged nothing where it must pass (known good)",
+    ),
+]
 
 
 @pytest.mark.parametrize(("kind", "name", "expected", "seen", "index", "said"), MISSED)
@@ -100,8 +149,9 @@ def test_a_control_says_what_it_showed_instead(log: Log) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "verdict", "shown"), [(40.0, "fail", True), (40.0, "pass", False), (1.0, "fail", False), (1.0, "pass", False)]
-)  # fmt: skip
+    ("ratio", "verdict", "shown"),
+    [(40.0, "fail", True), (40.0, "pass", False), (1.0, "fail", False), (1.0, "pass", False)],
+)
 def test_a_collapse_is_shown_by_its_ratio_and_its_verdict_together(
     log: Log, ratio: float, verdict: str, shown: bool
 ) -> None:
