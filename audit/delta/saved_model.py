@@ -135,7 +135,7 @@ def write_provenance(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         base=base,
         base_fingerprint=manifests[0].model_fingerprint,
-        compute_fingerprint=saved_fingerprint,
+        fingerprint=saved_fingerprint,
         audited=audit_status(manifests),
         edits=list(manifests),
         files=sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()),

@@ -2,7 +2,7 @@
 
 `load_model` takes the name of the embedded default, a local folder or a Hugging Face id. Weights come from safetensors
 unless a pickle is asked for by name, and then only through `weights_only=True`; code of the checkpoint never runs.
-Out of scope: finding the layer to edit (`site`) and hashing beyond the fingerprint (`compute_fingerprint`).
+Out of scope: finding the layer to edit (`site`) and hashing beyond the fingerprint (`fingerprint`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import ModelError, OutOfMemory
 from ..wording import first_line
-from .fingerprint import compute_fingerprint
 from .dtypes import DTYPES
 from .embedded import EMBEDDED_NAME, prepare_embedded_folder
+from .fingerprint import compute_fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +76,7 @@ class LanguageModel:
         return bool(self.tokenizer("a").input_ids[: len(plain)] != plain)
 
     @cached_property
-    def compute_fingerprint(self) -> str:
+    def fingerprint(self) -> str:
         """Hash of all tensors as they were when first asked; see `editguard.probes.model.fingerprint`."""
         return compute_fingerprint(self.model)
 
