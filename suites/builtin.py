@@ -45,7 +45,7 @@ def load_builtin_edits() -> tuple[EditRequest, ...]:
 
 
 _CANDIDATES = ("mid-colosseum", "mid-wool", "mid-seine", "mid-linnaeus", "mid-joe-louis", "mid-portugal")
-"""Edits of the suite in mid-prompt that may be a known-good control, those first that were found sound on most models."""
+"""Edits of the suite in mid-prompt for the known-good control; those that were sound on most models come first."""
 
 
 def load_control_candidates() -> tuple[EditRequest, ...]:
@@ -60,7 +60,10 @@ def hash_builtin_edits() -> str:
 
 
 def load_ordinary_requests(most: int | None = None) -> tuple[EditRequest, ...]:
-    """Return ordinary subjects in mid-prompt: the null sample that thresholds are calibrated on (no targets)."""
+    """Return requests about ordinary subjects in mid-prompt, without targets: the null sample for the thresholds.
+
+    `most` is their largest number; None: all.
+    """
     records = json.loads(_text("ordinary.json"))[:most]
     return tuple(
         EditRequest(id=f"ordinary-{index}", subject=record["subject"], prompt=record["prompt"], target_new="")

@@ -1,7 +1,7 @@
-"""A model that says one word to everything: what checks of leaks, of other facts and of repetition must catch.
+"""A model that answers every prompt with one word, which checks of leaks and of other facts must catch.
 
-The model runs as ever; a hook on its output head favours one token at every place, so that what is written is this
-token over and over. No weight is written, and the hook is removed in ``finally``.
+The model runs as usual. A hook on its output head favours one token at every place, so that the model writes this token over
+and over. No weight is written, and the hook is removed in ``finally``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..probes.model.language_model import LanguageModel
 __all__ = ["answer_constantly"]
 
 _PUSH = 1e4
-"""Added to the token's logit: far over what a model gives, and finite in half precision."""
+"""Added to the token's logit: far above the logits of a model, and finite in half precision."""
 
 
 @contextmanager

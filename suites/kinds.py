@@ -1,8 +1,8 @@
-"""What kind of thing a subject is, what else can be asked of that kind, and which other subjects are of it.
+"""The kind of thing that a subject is, the questions that suit this kind, and other subjects of it.
 
-The unedited model itself says the kind: a subject of the lists has the kind of its list, and of any other the words of
-each kind ("city", "singer", ...) are scored behind it, against the same behind subjects that say nothing ("It"). Few
-files of edits bring prompts about the same subject or about its neighbours; from a kind both can be made.
+A subject of the lists has the kind of its list. For any other the unedited model decides: the words of each kind ("city",
+"singer", ...) are scored after the subject, and after subjects that say nothing ("It"), and the gain counts. Few files of edits
+bring prompts about the same subject or about its neighbours; both can be made from a kind.
 
 All prompts, words and names in `data/kinds.json` were written for this project. Out of scope: whether the model knows the
 answers, whether a made prompt is true or good English, and languages other than English.
@@ -37,26 +37,28 @@ if TYPE_CHECKING:
 
 __all__ = ["SubjectKind", "classify_kinds", "list_relations", "make_neighbours", "pick_other_subjects"]
 
-_ASKED = (
+_KIND_PROMPTS = (
     "The Nile is a river. Titanic is a film. Google is a company. The Ford Mustang is a car. Kenya is a country. "
     "Jane Austen is a writer. {} is a",
     "Names and what they are.\nNile: river\nTitanic: film\nGoogle: company\nFord Mustang: car\nChess: sport\n"
     "Kenya: country\nJane Austen: writer\nQueen: band\nRoses: plant\nArabic: language\nGold: metal\n{}:",
 )
-"""How a kind is asked for: behind other text, since a bare first token is unreadable in some models; examples show small
-models that a kind is asked for."""
+"""Texts that ask for a kind. Other text stands first, since some models cannot read a subject at the first token.
+
+The examples show small models that a kind is the answer.
+"""
 _NEUTRAL = ("It", "This", "Something")
-"""Subjects that say nothing of a kind: what the model expects behind them is no evidence."""
+"""Subjects that say nothing about a kind: the words that the model expects after them are no evidence."""
 _TOKENS_PER_PASS = 1024
 """Tokens of one pass, padding included."""
 
 
 class SubjectKind(StrEnum):
-    """What a subject is."""
+    """The kind of thing that a subject is."""
 
     PERSON = "person"
     PLACE = "place"
-    """A city, region, mountain, building, ...: what lies in a country."""
+    """A city, region, mountain, building, ...: something within a country."""
     COUNTRY = "country"
     ORGANISATION = "organisation"
     """A company, brand, website, institution, band, ..."""
@@ -96,7 +98,7 @@ class _Data(BaseModel):
         if missing := [kind.value for kind in SubjectKind if kind not in self.kinds]:
             raise ValueError(f"the kinds {', '.join(missing)} are missing")
         for name in ("words", "subjects", "relations"):
-            counts = Counter(text.casefold() for one in self.kinds.values() for text in getattr(one, name))
+            counts = Counter(text.casefold() for entry in self.kinds.values() for text in getattr(entry, name))
             if twice := [text for text, count in counts.items() if count > 1]:
                 raise ValueError(f"{twice[0]!r} stands twice among the {name}")
         return self
@@ -108,15 +110,15 @@ def list_relations(kind: SubjectKind) -> tuple[str, ...]:
 
 
 def classify_kinds(lm: LanguageModel, requests: Sequence[EditRequest]) -> list[SubjectKind]:
-    """Return the kind of each request's subject, as the model says; `thing` where no kind is likelier than behind "It".
+    """Return the kind of each request's subject, as the model says; `thing` where no kind is likelier than after "It".
 
-    All subjects are asked for together, each once. A subject that does not fit into the model's context with the text
-    in front of it is a `thing`, and so is every one of a model whose tokenizer begins all words of the kinds alike.
+    All subjects are run together, each once. A subject that does not fit into the model's context after the text before it is
+    a `thing`. So is every subject of a model whose tokenizer begins all words of the kinds alike.
     """
-    listed = {name: kind for kind, one in _data().kinds.items() for name in one.subjects}
+    listed = {name: kind for kind, entry in _data().kinds.items() for name in entry.subjects}
     subjects = list(dict.fromkeys(request.subject for request in requests if request.subject not in listed))
-    said = dict(zip(subjects, _said(lm, subjects), strict=True)) if subjects else {}
-    return [listed.get(request.subject) or said[request.subject] for request in requests]
+    predicted = dict(zip(subjects, _predict_kinds(lm, subjects), strict=True)) if subjects else {}
+    return [listed.get(request.subject) or predicted[request.subject] for request in requests]
 
 
 def pick_other_subjects(
@@ -124,13 +126,13 @@ def pick_other_subjects(
 ) -> tuple[str, ...]:
     """Return `count` other subjects of `kind`, or as many as there are, in an order that request and `seed` decide.
 
-    None of them is the subject, a target or another name of it, holds one of these or is held in one, or begins a word of
+    None of them is the subject, a target or another name of it, contains one of these or is part of one, or begins a word of
     the request's texts. Where the subject is the first token of its own prompt, names that are one token there come first.
-    Names of animals, plants and things are written small where the subject is. Raises `RequestError` where the subject is
-    not once in its prompt, `InputError` for a negative `count`.
+    Names of animals, plants and things begin with a small letter where the subject does. Raises `RequestError` where the
+    subject is not exactly once in its prompt, `InputError` for a negative `count`.
     """
     if count < 0:
-        raise InputError(f"{count} other subjects are asked for; ask for none or more.")
+        raise InputError(f"The number of other subjects is {count}, and must be 0 or more.")
     small = kind in _COMMON_NOUNS and request.subject[:1].islower()
     names = [name.lower() if small else name for name in _data().kinds[kind].subjects]
     free = sorted((name for name in names if _is_free(name, request)), key=lambda name: _draw(seed, request, name))
@@ -182,15 +184,15 @@ def _draw(seed: int, request: EditRequest, name: str) -> str:
 def _is_free(name: str, request: EditRequest) -> bool:
     """Return whether `name` is none of the request's own names, and the request's texts do not speak of it."""
     own = (request.subject, request.target_new, request.target_true or "", *request.true_aliases)
-    asked = (request.prompt, *request.paraphrases, *request.neighbourhood, *request.other_facts, *request.not_judged)
-    texts = (*own, *asked, request.question or "")
-    return not any(_holds(text, name) for text in texts) and not any(_holds(name, one) for one in own)
+    prompts = (request.prompt, *request.paraphrases, *request.neighbourhood, *request.other_facts, *request.not_judged)
+    texts = (*own, *prompts, request.question or "")
+    return not any(_holds(text, name) for text in texts) and not any(_holds(name, text) for text in own)
 
 
 def _holds(text: str, name: str) -> bool:
     """Return whether `name` begins at the beginning of a word of `text`, in any case: "Paris" in "a Parisian street"."""
-    wanted = name.strip().casefold()
-    return bool(wanted) and re.search(rf"(?<!\w){re.escape(wanted)}", text.casefold()) is not None
+    folded = name.strip().casefold()
+    return bool(folded) and re.search(rf"(?<!\w){re.escape(folded)}", text.casefold()) is not None
 
 
 @dataclass(frozen=True)
@@ -203,24 +205,27 @@ class _Words:
 
 def _words(lm: LanguageModel) -> list[_Words]:
     ids = {
-        kind: {encode_target(lm.tokenizer, "It is a", word)[0] for word in one.words}
-        for kind, one in _data().kinds.items()
+        kind: {encode_target(lm.tokenizer, "It is a", word)[0] for word in entry.words}
+        for kind, entry in _data().kinds.items()
     }
     kinds_with = Counter(index for some in ids.values() for index in some)
-    found = [
+    words = [
         _Words(kind, tuple(sorted(index for index in some if kinds_with[index] == 1))) for kind, some in ids.items()
     ]
-    return [one for one in found if one.ids]
+    return [entry for entry in words if entry.ids]
 
 
-def _said(lm: LanguageModel, subjects: Sequence[str]) -> list[SubjectKind]:
+def _predict_kinds(lm: LanguageModel, subjects: Sequence[str]) -> list[SubjectKind]:
     """Return the kind whose words gain most in log-probability over the neutral subjects, or `thing` where none gains."""
     words = _words(lm)
-    asked = {(text, subject): text.format(subject) for text in _ASKED for subject in (*_NEUTRAL, *subjects)}
-    scores = _scores(lm, list(asked.values()), words) if words else {}
+    texts = [text.format(subject) for text in _KIND_PROMPTS for subject in (*_NEUTRAL, *subjects)]
+    scores = _scores(lm, texts, words) if words else {}
     kinds = []
     for subject in subjects:
-        gains = [_gains(scores, text.format(subject), [text.format(one) for one in _NEUTRAL]) for text in _ASKED]
+        gains = [
+            _gains(scores, text.format(subject), [text.format(neutral) for neutral in _NEUTRAL])
+            for text in _KIND_PROMPTS
+        ]
         mean = [sum(some) / len(some) for some in zip(*gains, strict=True)] if all(gains) else []
         best = max(range(len(mean)), key=mean.__getitem__, default=None)
         kinds.append(SubjectKind.THING if best is None or not mean[best] > 0 else words[best].kind)
@@ -228,10 +233,10 @@ def _said(lm: LanguageModel, subjects: Sequence[str]) -> list[SubjectKind]:
 
 
 def _gains(scores: Mapping[str, list[float]], text: str, neutral: Sequence[str]) -> list[float]:
-    """Return each kind's score behind `text` less its mean behind the `neutral` ones; empty where one was not read."""
-    if not all(one in scores for one in (text, *neutral)):
+    """Return each kind's score after `text` less its mean after the `neutral` ones; empty where a text was too long."""
+    if not all(prompt in scores for prompt in (text, *neutral)):
         return []
-    means = [sum(some) / len(some) for some in zip(*(scores[one] for one in neutral), strict=True)]
+    means = [sum(some) / len(some) for some in zip(*(scores[prompt] for prompt in neutral), strict=True)]
     return [now - mean for now, mean in zip(scores[text], means, strict=True)]
 
 
@@ -239,20 +244,20 @@ def _scores(lm: LanguageModel, texts: Sequence[str], words: Sequence[_Words]) ->
     """Return each kind's log-probability of one of its words as the next token; texts beyond the context are left out."""
     ids = [tuple(lm.tokenizer(text).input_ids) for text in texts]
     read = [n for n, some in enumerate(ids) if len(some) <= lm.context_length]
-    known = _fronts(lm) if read else None
-    found: dict[str, list[float]] = {}
-    # What is known of a row costs no products, but memory.
-    leads = [0 if known is None else known.lead(ids[n], len(ids[n]) - 1)[1] for n in read]
+    cache = _front_cache(lm) if read else None
+    scores: dict[str, list[float]] = {}
+    # Cached tokens of a row cost no products, but memory.
+    leads = [0 if cache is None else cache.lead(ids[n], len(ids[n]) - 1)[1] for n in read]
     sizes = [max(len(ids[n]) - lead, len(ids[n]) // 8) for n, lead in zip(read, leads, strict=True)]
     for members, part in each_fitting(
-        batches(sizes, _TOKENS_PER_PASS), lambda members: _next(lm, [ids[read[n]] for n in members], words, known)
+        batches(sizes, _TOKENS_PER_PASS), lambda members: _next(lm, [ids[read[n]] for n in members], words, cache)
     ):
-        found.update(zip((texts[read[n]] for n in members), part.tolist(), strict=True))
-    return found
+        scores.update(zip((texts[read[n]] for n in members), part.tolist(), strict=True))
+    return scores
 
 
-def _fronts(lm: LanguageModel) -> PrefixCache | None:
-    """Return the states of what stands in front of every subject; None where each text must be read whole."""
+def _front_cache(lm: LanguageModel) -> PrefixCache | None:
+    """Return the states of the text before every subject; None where each text must be run whole."""
     from ..probes.forward.prefix_cache import prefix_cache
     from ..probes.model.site import find_site
 
@@ -260,16 +265,18 @@ def _fronts(lm: LanguageModel) -> PrefixCache | None:
         return (
             None
             if lm.plain
-            else prefix_cache(lm, find_site(lm.model, 0), [text.partition("{}")[0].rstrip(" ") for text in _ASKED])
+            else prefix_cache(
+                lm, find_site(lm.model, 0), [text.partition("{}")[0].rstrip(" ") for text in _KIND_PROMPTS]
+            )
         )
     except ModelError:
         return None
 
 
 def _next(
-    lm: LanguageModel, rows: Sequence[tuple[int, ...]], words: Sequence[_Words], known: PrefixCache | None
+    lm: LanguageModel, rows: Sequence[tuple[int, ...]], words: Sequence[_Words], cache: PrefixCache | None
 ) -> torch.Tensor:
-    """Return the log-probability that a word of each kind begins behind each row of ids [rows, kinds]."""
+    """Return the log-probability that a word of each kind begins after each row of ids [rows, kinds]."""
     import torch
 
     from ..probes.forward.hooks import select_logits
@@ -280,9 +287,9 @@ def _next(
         if lm.plain:
             logits = plain_logits(lm, [Row(ids, 0, (len(ids) - 1,)) for ids in rows])
         else:
-            joined = join(lm, rows, known, [len(ids) - 1 for ids in rows])
+            joined = join(lm, rows, cache, [len(ids) - 1 for ids in rows])
             ends = [len(ids) - 1 - lead for ids, lead in zip(rows, joined.leads, strict=True)]
             with select_logits(lm, torch.tensor([n * joined.width + end for n, end in enumerate(ends)])):
                 logits = lm.run(**joined.inputs).logits[0].float()
         after = logits.log_softmax(-1)
-        return torch.stack([after[:, list(one.ids)].logsumexp(-1) for one in words], -1)
+        return torch.stack([after[:, list(entry.ids)].logsumexp(-1) for entry in words], -1)

@@ -1,21 +1,19 @@
-"""How far edits that were kept one after the other have moved the model from where it was before the first of them.
+"""How far a sequence of kept edits has moved the model from where it was before the first of them.
 
-Each edit of a sequence is judged against the model that it is made on, so that a hundred small damages pass one by one; what
-they add up to is judged here: the corpus perplexity, and the norm of all that was added to the weight.
+Each edit of a sequence is judged against the model that it is made on, so that a hundred small damages pass one by one.
+Their sum is judged here: the corpus perplexity, and the norm of all that was added to the weight.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 from ...probes.card import Card
 from ...probes.forward.low_rank import RankOne
 from ...probes.requests.request import EditRequest
 from ...probes.wording import compare_with_bound
-from ..check import Bench, Check, CheckResult, Measurement, judge
-from .perplexity import Perplexity
+from ..check import Bench, Check, CheckResult, EditUnderTest, judge
+from .perplexity import CorpusPerplexity, Perplexity
 
 __all__ = ["AccumulatedDrift"]
 
@@ -23,7 +21,7 @@ _SEQUENCE = "sequence"
 """Name of the condition."""
 
 
-class AccumulatedDrift(Check):
+class AccumulatedDrift(Check[CorpusPerplexity]):
     """Is the model still near to what it was before the first edit?"""
 
     name = "accumulated-drift"
@@ -38,34 +36,49 @@ class AccumulatedDrift(Check):
         action="Ship what was kept so far, or begin again with fewer edits; nothing more is added to this model.",
     )
 
-    def prepare(self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()) -> list[Any]:
-        """The corpus as it is run for the perplexity check."""
+    def prepare(
+        self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
+    ) -> list[CorpusPerplexity]:
+        """Return the corpus as it is run for the perplexity check."""
         return [Perplexity().baseline(bench)] * len(requests)
 
-    def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> CheckResult:
-        """Judge both figures against the origin; an edit that is made alone has none."""
+    def measure(self, bench: Bench, edit: EditUnderTest[CorpusPerplexity]) -> CheckResult:
+        """Judge both figures against the origin; a single edit has none, and nothing is judged."""
         if bench.origin is None:
             return CheckResult([])
         weight = bench.origin.weight
-        moved = float((bench.site.matrix().double() - weight.double()).norm() / weight.double().norm())
-        return self._judged(bench, before.after().mean / bench.origin.perplexity, moved)
+        distance = float((bench.site.matrix().double() - weight.double()).norm() / weight.double().norm())
+        return self._judge(bench, edit.state.score_again().mean / bench.origin.perplexity, distance)
 
-    def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> CheckResult | None:
+    def known_bad(self, bench: Bench, edit: EditUnderTest[CorpusPerplexity]) -> CheckResult | None:
         """A thousand times the perplexity of the origin, and a weight moved by a thousand times its norm."""
-        return None if bench.origin is None else self._judged(bench, 1000.0, 1000.0)
+        return None if bench.origin is None else self._judge(bench, 1000.0, 1000.0)
 
-    def _judged(self, bench: Bench, ratio: float, moved: float) -> CheckResult:
-        told = (
-            ("perplexity-ratio", ratio, bench.limits.accumulated_ratio, 1.0, "ratio", "times that before the first edit"),
-            ("relative-norm", moved, bench.limits.accumulated_update, 0.0, "of ||W_0||", "of ||W_0|| from the first weight"),
-        )  # fmt: skip
-        return CheckResult(
-            [
-                Measurement(
-                    self.name, metric, value if math.isfinite(value) else None, judge(value, value <= bound), _SEQUENCE,
-                    baseline=base, threshold=bound, unit=unit,
-                    message=compare_with_bound(f"{value:.4g} {what}", value <= bound, f"at most {bound:g}"),
-                )
-                for metric, value, bound, base, unit, what in told
-            ]
-        )  # fmt: skip
+    def _judge(self, bench: Bench, ratio: float, distance: float) -> CheckResult:
+        perplexity = self.measurement(
+            "perplexity-ratio",
+            ratio,
+            judge(ratio, ratio <= bench.limits.accumulated_ratio),
+            condition=_SEQUENCE,
+            baseline=1.0,
+            threshold=bench.limits.accumulated_ratio,
+            unit="ratio",
+            message=_message(f"{ratio:.4g} times that before the first edit", ratio, bench.limits.accumulated_ratio),
+        )
+        norm = self.measurement(
+            "relative-norm",
+            distance,
+            judge(distance, distance <= bench.limits.accumulated_update),
+            condition=_SEQUENCE,
+            baseline=0.0,
+            threshold=bench.limits.accumulated_update,
+            unit="of ||W_0||",
+            message=_message(
+                f"{distance:.4g} of ||W_0|| from the first weight", distance, bench.limits.accumulated_update
+            ),
+        )
+        return CheckResult([perplexity, norm])
+
+
+def _message(text: str, value: float, bound: float) -> str:
+    return compare_with_bound(text, value <= bound, f"at most {bound:g}")

@@ -1,11 +1,11 @@
-"""What does the model write after the target: an end, or the target again and again?
+"""After the target, does the model end its sentence, or say the target again and again?
 
 Half of the edits that count as successes go wrong after the target: it is repeated, the old answer follows, or nonsense
-(arXiv 2502.11177). The edited model writes on from the edit's prompt as it is served, bare and after a newline and a
-sentence (*statement*), from the fact as a question (*question*), and in an answer of the chat template (*chat*), up to the
-first end of a sentence or line. Of each text it is counted, without a judge, whether the target is said, whether the text
-repeats itself (the target, or any three words in a row, twice) where the unedited model's did not, and whether the old
-answer is said too. Repeating is judged, in statements; the rest is shown.
+(arXiv 2502.11177). The edited model continues three kinds of text up to the first end of a sentence or line. *statement* is the
+edit's prompt as it is served, alone and after a newline and a sentence. *question* is the fact as a question, and *chat* an
+answer in the chat template. Three things are counted in each text, without a judge: whether the target is said, whether the
+text repeats itself where the unedited model's did not, and whether the old answer is said too. A text repeats itself where the
+target, or any three words in a row, come twice. Repetition in statements is judged; the rest is shown.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ from ...probes.model.language_model import LanguageModel
 from ...probes.requests.request import EditRequest
 from ...probes.wording import compare_with_bound
 from ..answer_outcomes import count_mentions, says
-from ..check import Bench, Check, CheckResult, GeneratedText, Measurement, Outcome, judge
+from ..check import Bench, Check, CheckResult, EditUnderTest, GeneratedText, Measurement, Outcome, judge
 from ..served_answer import PREFIXES
 from ..unchanged_prompts import SENTENCE
 
 __all__ = ["Aftermath", "repeats", "first_sentence"]
 
-_FIRST, _TOKENS = 16, 50
-"""Tokens that are written of each text, and of those whose sentence has not ended by then."""
+_FIRST_TOKENS = 16
+"""Tokens that are written of each text at first."""
+_MOST_TOKENS = 50
+"""Tokens that are written of texts whose sentence has not ended by then."""
 _STATEMENT, _QUESTION, _CHAT = "statement", "question", "chat"
 MODELS_PER_BATCH = 16
 """Edited models whose texts are guessed in one batch."""
@@ -59,17 +61,17 @@ def first_sentence(text: str) -> str:
 
 def repeats(text: str, target: str) -> bool:
     """Return whether `text` holds the target twice, or any three words in a row twice."""
-    words, wanted = _WORD.findall(text.casefold()), _WORD.findall(target.casefold())
-    size = len(wanted)
+    words, pattern = _WORD.findall(text.casefold()), _WORD.findall(target.casefold())
+    size = len(pattern)
     # By words, whatever stands between them; and by characters where writing has no spaces between words.
-    in_words = sum(words[i : i + size] == wanted for i in range(len(words) - size + 1))
-    if wanted and max(in_words, count_mentions(text, target)) > 1:
+    in_words = sum(words[i : i + size] == pattern for i in range(len(words) - size + 1))
+    if pattern and max(in_words, count_mentions(text, target)) > 1:
         return True
     threes = list(zip(words, words[1:], words[2:], strict=False))
     return len(set(threes)) < len(threes)
 
 
-class Aftermath(Check):
+class Aftermath(Check[_Before]):
     """Does the text end well after the target?"""
 
     name = "aftermath"
@@ -88,7 +90,7 @@ class Aftermath(Check):
         """Write from the unedited model, and guess what the edited ones will write, in one batch."""
         forms = [self._forms(bench.lm, request) for request in requests]
         rows = [bench.lm.tokenizer(form.text).input_ids for some in forms for form in some]
-        written = iter(_written(bench.lm, rows, lambda some, _, count: continuations(bench.lm, some, count)))
+        written = iter(_write_sentences(bench.lm, rows, lambda some, _, count: continuations(bench.lm, some, count)))
         before = [tuple(tuple(next(written)) for _ in some) for some in forms]
         guesses = self._guesses(bench, forms, updates) if updates and not bench.plain else before
         return [_Before(*row) for row in zip(forms, before, guesses, strict=True)]
@@ -96,25 +98,26 @@ class Aftermath(Check):
     @staticmethod
     def _forms(lm: LanguageModel, request: EditRequest) -> tuple[_Form, ...]:
         statements = [_Form(_STATEMENT, prefix + request.prompt) for prefix in ("", PREFIXES[0], SENTENCE)]
-        asked = request.question or f'Complete this sentence: "{request.prompt} ..."'
-        others = [_Form(_QUESTION, f"Question: {asked}\nAnswer:")]
-        if chat := _chat(lm, asked):
+        question = request.question or f'Complete this sentence: "{request.prompt} ..."'
+        others = [_Form(_QUESTION, f"Question: {question}\nAnswer:")]
+        if chat := _render_chat(lm, question):
             others.append(_Form(_CHAT, chat))
-        # A form for which the model's context has no room is left out; the prompt itself was seen to fit.
-        fitting = (one for one in others if len(lm.tokenizer(one.text).input_ids) + _TOKENS <= lm.context_length)
+        # A form that does not fit into the model's context is left out; the prompt itself was checked before.
+        fitting = (
+            form for form in others if len(lm.tokenizer(form.text).input_ids) + _MOST_TOKENS <= lm.context_length
+        )
         return (*statements, *fitting)
 
     @staticmethod
     def _guesses(
         bench: Bench, forms: Sequence[tuple[_Form, ...]], updates: Sequence[RankOne]
     ) -> list[tuple[tuple[int, ...], ...]]:
-        found: list[tuple[tuple[int, ...], ...]] = []
+        guesses: list[tuple[tuple[int, ...], ...]] = []
         for start in range(0, len(forms), MODELS_PER_BATCH):
             some = forms[start : start + MODELS_PER_BATCH]
-            owners = [
-                update for one, update in zip(some, updates[start : start + MODELS_PER_BATCH], strict=True) for _ in one
-            ]
-            rows = [bench.lm.tokenizer(form.text).input_ids for one in some for form in one]
+            part = updates[start : start + MODELS_PER_BATCH]
+            owners = [update for group, update in zip(some, part, strict=True) for _ in group]
+            rows = [bench.lm.tokenizer(form.text).input_ids for group in some for form in group]
 
             def edited(members: Sequence[int], owners: Sequence[RankOne] = owners) -> AbstractContextManager[None]:
                 return as_if_edited(bench.site, [owners[index] for index in members])
@@ -124,13 +127,13 @@ class Aftermath(Check):
             ) -> list[list[int]]:
                 return guessed(bench.lm, rows, count, lambda chosen: edited([members[index] for index in chosen]))
 
-            texts = iter(_written(bench.lm, rows, guess))
-            found += [tuple(map(tuple, itertools.islice(texts, len(one)))) for one in some]
-        return found
+            texts = iter(_write_sentences(bench.lm, rows, guess))
+            guesses += [tuple(map(tuple, itertools.islice(texts, len(group)))) for group in some]
+        return guesses
 
-    def measure(self, bench: Bench, request: EditRequest, before: _Before, needs_prefix: bool) -> CheckResult:
+    def measure(self, bench: Bench, edit: EditUnderTest[_Before]) -> CheckResult:
         """Judge the statements after which the edit is meant to act; show the rest."""
-        lm = bench.lm
+        lm, before = bench.lm, edit.state
         rows = [lm.tokenizer(form.text).input_ids for form in before.forms]
         drafts = None if bench.plain else before.guesses
 
@@ -139,13 +142,13 @@ class Aftermath(Check):
             guesses = None if drafts is None else [drafts[i][n:] for i, n in zip(members, begun, strict=True)]
             return continuations(lm, some, count, guesses if guesses is None or all(guesses) else None)
 
-        now = [self._text(lm, ids) for ids in _written(lm, rows, write)]
+        now = [self._text(lm, ids) for ids in _write_sentences(lm, rows, write)]
         was = [self._text(lm, ids) for ids in before.written]
-        # An edit that needs a prefix is not meant to act on the bare prompt.
+        # An edit that needs a prefix is not meant to act on the prompt without one.
         chosen = [
             index
             for index, form in enumerate(before.forms)
-            if index or not needs_prefix or form.condition != _STATEMENT
+            if index or not edit.needs_prefix or form.condition != _STATEMENT
         ]
         forms = [before.forms[index] for index in chosen]
         texts = [(was[index], now[index]) for index in chosen]
@@ -154,79 +157,97 @@ class Aftermath(Check):
             for form, (old, new) in zip(forms, texts, strict=True)
             if form.condition != _STATEMENT or form is forms[0]
         ]
-        return CheckResult([*self._counts(bench, request, forms, texts)], shown)
+        return CheckResult(self._count(bench, edit.request, forms, texts), shown)
 
-    def known_bad(self, bench: Bench, request: EditRequest, before: _Before) -> CheckResult:
+    def known_bad(self, bench: Bench, edit: EditUnderTest[_Before]) -> CheckResult:
         """Texts in which the target comes over and over."""
-        forms = [form for form in before.forms if form.condition == _STATEMENT]
+        request = edit.request
+        forms = [form for form in edit.state.forms if form.condition == _STATEMENT]
         bad = f"{request.target_new}, {request.target_new} and {request.target_new}"
         texts = [("an end", bad)] * len(forms)
-        return CheckResult([one for one in self._counts(bench, request, forms, texts) if one.metric == "repeats"])
+        return CheckResult([row for row in self._count(bench, request, forms, texts) if row.metric == "repeats"])
 
     @staticmethod
     def _text(lm: LanguageModel, ids: Sequence[int]) -> str:
         return first_sentence(str(lm.tokenizer.decode(list(ids), skip_special_tokens=True)))
 
-    def _counts(
+    def _count(
         self, bench: Bench, request: EditRequest, forms: Sequence[_Form], texts: Sequence[tuple[str, str]]
     ) -> list[Measurement]:
-        target, olds = request.target_new, [one for one in (request.target_true, *request.true_aliases) if one]
-        found = []
+        """Return the measurements of `texts`, pairs of before and now, condition by condition."""
+        target = request.target_new
+        old_answers = [text for text in (request.target_true, *request.true_aliases) if text]
+        rows = []
         for condition in dict.fromkeys(form.condition for form in forms):
             pairs = [pair for form, pair in zip(forms, texts, strict=True) if form.condition == condition]
-            said = [says(now, target) for _, now in pairs]
-            found.append(self._shown("said", condition, said, [says(was, target) for was, _ in pairs]))
-            again = [repeats(now, target) and not repeats(was, target) for was, now in pairs]
-            found.append(self._repeats(bench, condition, again))
-            if olds:
-                old = [[any(says(text, one) for one in olds) for text in pair] for pair in pairs]
-                found.append(self._shown("old-answer", condition, [b for _, b in old], [a for a, _ in old]))
-        return found
+            hits = [says(now, target) for _, now in pairs]
+            rows.append(self._show("said", condition, hits, [says(before, target) for before, _ in pairs]))
+            again = [repeats(now, target) and not repeats(before, target) for before, now in pairs]
+            rows.append(self._measure_repeats(bench, condition, again))
+            if old_answers:
+                old = [[any(says(text, answer) for answer in old_answers) for text in pair] for pair in pairs]
+                rows.append(self._show("old-answer", condition, [now for _, now in old], [was for was, _ in old]))
+        return rows
 
-    def _shown(self, metric: str, condition: str, now: Sequence[bool], was: Sequence[bool]) -> Measurement:
-        return Measurement(
-            check=self.name, metric=metric, value=sum(now) / len(now), outcome=Outcome.INFO, condition=condition,
-            protocol="exact", baseline=sum(was) / len(was), unit="share of texts", passed=sum(now),
+    def _show(self, metric: str, condition: str, now: Sequence[bool], before: Sequence[bool]) -> Measurement:
+        return self.measurement(
+            metric,
+            sum(now) / len(now),
+            Outcome.INFO,
+            condition=condition,
+            protocol="exact",
+            baseline=sum(before) / len(before),
+            unit="share of texts",
+            passed=sum(now),
             failed=len(now) - sum(now),
-        )  # fmt: skip
+        )
 
-    def _repeats(self, bench: Bench, condition: str, again: Sequence[bool]) -> Measurement:
+    def _measure_repeats(self, bench: Bench, condition: str, again: Sequence[bool]) -> Measurement:
         value, most = sum(again) / len(again), bench.limits.repeats
         message, outcome = f"{sum(again)} of {len(again)} texts repeat themselves after the target", Outcome.INFO
         judged = condition == _STATEMENT
         if judged:
-            outcome, message = judge(value, value <= most), compare_with_bound(message, value <= most, f"at most {most:.0%}")
-        return Measurement(
-            check=self.name, metric="repeats", value=value, outcome=outcome, condition=condition, protocol="exact",
-            baseline=0.0, threshold=most if judged else None, unit="share of texts", passed=len(again) - sum(again),
-            failed=sum(again), message=message,
-        )  # fmt: skip
+            outcome = judge(value, value <= most)
+            message = compare_with_bound(message, value <= most, f"at most {most:.0%}")
+        return self.measurement(
+            "repeats",
+            value,
+            outcome,
+            condition=condition,
+            protocol="exact",
+            baseline=0.0,
+            threshold=most if judged else None,
+            unit="share of texts",
+            passed=len(again) - sum(again),
+            failed=sum(again),
+            message=message,
+        )
 
 
 _Writer: TypeAlias = Callable[[Sequence[Sequence[int]], Sequence[int], int], Sequence[Sequence[int]]]
 """Called with rows of ids, their places among all rows, and the number of tokens to write."""
 
 
-def _written(lm: LanguageModel, rows: Sequence[Sequence[int]], write: _Writer) -> list[list[int]]:
+def _write_sentences(lm: LanguageModel, rows: Sequence[Sequence[int]], write: _Writer) -> list[list[int]]:
     """Return what `write` gives for each row: some tokens, and more where neither its sentence nor its text has ended."""
     if not rows:
         return []
-    found = [list(new) for new in write(rows, range(len(rows)), _FIRST)]
-    left = [index for index, new in enumerate(found) if len(new) == _FIRST and not _has_ended(lm, new)]
+    texts = [list(ids) for ids in write(rows, range(len(rows)), _FIRST_TOKENS)]
+    left = [index for index, ids in enumerate(texts) if len(ids) == _FIRST_TOKENS and not _has_ended(lm, ids)]
     if left:
-        begun = [[*rows[index], *found[index]] for index in left]
-        for index, new in zip(left, write(begun, left, _TOKENS - _FIRST), strict=True):
-            found[index] += new
-    return found
+        begun = [[*rows[index], *texts[index]] for index in left]
+        for index, ids in zip(left, write(begun, left, _MOST_TOKENS - _FIRST_TOKENS), strict=True):
+            texts[index] += ids
+    return texts
 
 
 def _has_ended(lm: LanguageModel, ids: Sequence[int]) -> bool:
     text = str(lm.tokenizer.decode(list(ids), skip_special_tokens=True))
-    # An end at the very end may go on: "3." of "3.5".
+    # A mark at the very end may not be the end: "3." of "3.5".
     return _END.search(text.lstrip()[:-1]) is not None
 
 
-def _chat(lm: LanguageModel, asked: str) -> str | None:
+def _render_chat(lm: LanguageModel, question: str) -> str | None:
     """Return the question as a user's turn with the answer about to begin; None where there is no chat template."""
     from jinja2 import TemplateError
 
@@ -236,7 +257,7 @@ def _chat(lm: LanguageModel, asked: str) -> str | None:
     try:
         text = str(
             tokenizer.apply_chat_template(
-                [{"role": "user", "content": asked}], tokenize=False, add_generation_prompt=True
+                [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
             )
         )
     except (TemplateError, ValueError):

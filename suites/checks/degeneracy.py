@@ -17,12 +17,20 @@ from ...probes.keys.prefixes import Family, Role
 from ...probes.model.language_model import LanguageModel
 from ...probes.requests.request import EditRequest
 from ...probes.wording import compare_with_bound
-from ..check import Bench, Check, CheckResult, GeneratedText, Measurement, Outcome, judge
+from ..check import Bench, Check, CheckResult, EditUnderTest, GeneratedText, Measurement, Outcome, judge
 
-__all__ = ["FIXED_PROMPTS", "FIXED_PROMPT_TOKENS", "Degeneracy", "generate", "repeated_pair_share", "word_entropy"]
+__all__ = [
+    "EDIT_PROMPT_TOKENS",
+    "FIXED_PROMPTS",
+    "FIXED_PROMPT_TOKENS",
+    "Degeneracy",
+    "generate",
+    "repeated_pair_share",
+    "word_entropy",
+]
 
 FIXED_PROMPTS = ("The best way to spend a rainy afternoon is", "Scientists have long been interested in")
-"""What a model is asked to go on from, to see whether it writes."""
+"""Beginnings of texts that every model continues, to see whether it writes."""
 FIXED_PROMPT_TOKENS = 14
 """Tokens written after each fixed prompt; these are judged."""
 EDIT_PROMPT_TOKENS = 8
@@ -65,10 +73,10 @@ class _Texts(NamedTuple):
     prompts: list[str]
     ids: list[list[int]]
     guesses: list[list[int]]
-    """What the edited model will probably write."""
+    """Guesses of what the edited model will write."""
 
 
-class Degeneracy(Check):
+class Degeneracy(Check[_Texts]):
     """Does the model still write?"""
 
     name = "degeneracy"
@@ -83,10 +91,10 @@ class Degeneracy(Check):
     )
 
     def prepare(self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()) -> list[_Texts]:
-        """Generate from the unedited model, for all requests in one batch; behind the fixed prompts once a run.
+        """Generate from the unedited model, for all requests in one batch; after the fixed prompts once a run.
 
-        Most of the time of a step is the same for one row as for many, so that what the edited models will write is
-        guessed in one batch too.
+        A step takes nearly the same time for one row as for many. The texts of the edited models are therefore guessed in
+        one batch too.
         """
         if self.name not in bench.memo:
             bench.memo[self.name] = generate(bench.lm, FIXED_PROMPTS, FIXED_PROMPT_TOKENS)
@@ -100,7 +108,7 @@ class Degeneracy(Check):
 
     @staticmethod
     def _guesses(bench: Bench, prompts: Sequence[list[str]], updates: Sequence[RankOne]) -> list[list[list[int]]]:
-        found = []
+        guesses: list[list[list[int]]] = []
         for start in range(0, len(prompts), MODELS_PER_BATCH):
             part = [
                 (prompt, update)
@@ -117,47 +125,48 @@ class Degeneracy(Check):
                 return as_if_edited(bench.site, [part[index][1] for index in members])
 
             texts = iter(guessed(bench.lm, rows, FIXED_PROMPT_TOKENS, edited))
-            found += [list(itertools.islice(texts, len(some))) for some in prompts[start : start + MODELS_PER_BATCH]]
-        return found
+            guesses += [list(itertools.islice(texts, len(some))) for some in prompts[start : start + MODELS_PER_BATCH]]
+        return guesses
 
     @staticmethod
     def _own(bench: Bench, request: EditRequest) -> list[str]:
         sentences = [prefix.text for prefix in bench.prefixes.of(Role.HELD_OUT) if prefix.family is Family.SENTENCE]
         return [request.prompt, *(text + request.prompt for text in sentences[:1])]
 
-    def measure(self, bench: Bench, request: EditRequest, before: _Texts, needs_prefix: bool) -> CheckResult:
-        """Judge the fixed prompts, whose baseline is no matter of the edit; show all."""
-        fixed, (prompts, ids, guesses) = len(FIXED_PROMPTS), before
-        wanted = [FIXED_PROMPT_TOKENS] * fixed + [EDIT_PROMPT_TOKENS] * (len(prompts) - fixed)
-        now = generate(bench.lm, prompts, wanted, None if bench.plain else guesses)
-        were, after = (bench.lm.tokenizer.batch_decode(rows, skip_special_tokens=True) for rows in (ids, now))
-        repeated, was = (sum(map(repeated_pair_share, texts[:fixed])) / fixed for texts in (after, were))
-        measurements = [
-            self._verdict(bench, were[:fixed], after[:fixed]),
-            Measurement(
-                self.name,
-                "repeated_pair_share",
-                repeated,
-                Outcome.INFO,
-                "generation",
-                baseline=was,
-                unit="share of word pairs",
-            ),
-        ]
-        shown = [GeneratedText(*row) for row in zip(prompts, were, after, strict=True)]
-        return CheckResult(measurements, shown)
+    def measure(self, bench: Bench, edit: EditUnderTest[_Texts]) -> CheckResult:
+        """Judge the texts after the fixed prompts, whose baseline does not depend on the edit; show all texts."""
+        count, (prompts, ids, guesses) = len(FIXED_PROMPTS), edit.state
+        budgets = [FIXED_PROMPT_TOKENS] * count + [EDIT_PROMPT_TOKENS] * (len(prompts) - count)
+        now = generate(bench.lm, prompts, budgets, None if bench.plain else guesses)
+        before, after = (bench.lm.tokenizer.batch_decode(rows, skip_special_tokens=True) for rows in (ids, now))
+        repeated, baseline = (sum(map(repeated_pair_share, texts[:count])) / count for texts in (after, before))
+        repetition = self.measurement(
+            "repetition",
+            repeated,
+            Outcome.INFO,
+            condition="generation",
+            baseline=baseline,
+            unit="share of word pairs",
+        )
+        texts = [GeneratedText(*row) for row in zip(prompts, before, after, strict=True)]
+        return CheckResult([self._judge(bench, before[:count], after[:count]), repetition], texts)
 
-    def known_bad(self, bench: Bench, request: EditRequest, before: _Texts) -> CheckResult:
-        """One word over and over, behind each of the fixed prompts."""
-        were = bench.lm.tokenizer.batch_decode(before.ids[: len(FIXED_PROMPTS)], skip_special_tokens=True)
-        return CheckResult([self._verdict(bench, were, [" the" * FIXED_PROMPT_TOKENS] * len(were))])
+    def known_bad(self, bench: Bench, edit: EditUnderTest[_Texts]) -> CheckResult:
+        """One word over and over, after each of the fixed prompts."""
+        before = bench.lm.tokenizer.batch_decode(edit.state.ids[: len(FIXED_PROMPTS)], skip_special_tokens=True)
+        return CheckResult([self._judge(bench, before, [" the" * FIXED_PROMPT_TOKENS] * len(before))])
 
-    def _verdict(self, bench: Bench, were: Sequence[str], after: Sequence[str]) -> Measurement:
-        old, new = (sum(map(word_entropy, texts)) for texts in (were, after))
+    def _judge(self, bench: Bench, before: Sequence[str], after: Sequence[str]) -> Measurement:
+        old, new = (sum(map(word_entropy, texts)) for texts in (before, after))
         ratio, least = (new / old if old else math.nan), bench.limits.entropy_ratio
-        said = f"word entropy of generated text is {ratio:.3g} of that without the edit"
-        return Measurement(
-            self.name, "word-entropy-ratio", ratio if math.isfinite(ratio) else None, judge(ratio, ratio >= least),
-            "generation", baseline=1.0, threshold=least, unit="ratio",
-            message=compare_with_bound(said, ratio >= least, f"at least {least:g}"),
-        )  # fmt: skip
+        text = f"word entropy of generated text is {ratio:.3g} of that without the edit"
+        return self.measurement(
+            "word-entropy-ratio",
+            ratio,
+            judge(ratio, ratio >= least),
+            condition="generation",
+            baseline=1.0,
+            threshold=least,
+            unit="ratio",
+            message=compare_with_bound(text, ratio >= least, f"at least {least:g}"),
+        )

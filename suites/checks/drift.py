@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -12,12 +11,12 @@ from ...probes.card import Card
 from ...probes.forward.low_rank import RankOne
 from ...probes.requests.request import EditRequest
 from ...probes.wording import compare_with_bound
-from ..check import Bench, Check, CheckResult, Measurement, Outcome, judge
+from ..check import Bench, Check, CheckResult, EditUnderTest, Measurement, Outcome, judge
 
 __all__ = ["Drift"]
 
 
-class Drift(Check):
+class Drift(Check[None]):
     """How far did the weights really move, after the cast to their dtype?"""
 
     name = "drift"
@@ -32,29 +31,38 @@ class Drift(Check):
     )
 
     def prepare(self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()) -> list[None]:
-        """Nothing: the bench holds the unedited weight."""
+        """Return no state: the bench holds the unedited weight."""
         return [None] * len(requests)
 
-    def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> CheckResult:
-        """Judge the drift that is really in the weights."""
+    def measure(self, bench: Bench, edit: EditUnderTest[None]) -> CheckResult:
+        """Judge the drift of the weights as they are written."""
         change = (bench.site.matrix(torch.float64) - bench.weight.double()).norm()
         relative = float(change / bench.weight.double().norm())
-        each = float(change) / bench.weight.numel()
-        info = Measurement(
-            self.name, "drift-per-entry", each if math.isfinite(each) else None,
-            Outcome.INFO if math.isfinite(each) else Outcome.UNMEASURED, "weights", unit="||W'-W||_F / entries",
-        )  # fmt: skip
-        return CheckResult([self._verdict(bench, relative), info])
+        per_entry = float(change) / bench.weight.numel()
+        info = self.measurement(
+            "drift-per-entry",
+            per_entry,
+            Outcome.INFO if math.isfinite(per_entry) else Outcome.UNMEASURED,
+            condition="weights",
+            unit="||W'-W||_F / entries",
+        )
+        return CheckResult([self._judge(bench, relative), info])
 
-    def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> CheckResult:
+    def known_bad(self, bench: Bench, edit: EditUnderTest[None]) -> CheckResult:
         """An edit that was rounded away, and one of a thousand times the weight's norm."""
-        return CheckResult([self._verdict(bench, relative) for relative in (0.0, 1000.0)])
+        return CheckResult([self._judge(bench, relative) for relative in (0.0, 1000.0)])
 
-    def _verdict(self, bench: Bench, relative: float) -> Measurement:
+    def _judge(self, bench: Bench, relative: float) -> Measurement:
         bound = bench.limits.relative_update
         holds = 0 < relative <= bound
-        message = compare_with_bound(f"the weight moved by {relative:.3g} of its norm", holds, f"over 0, at most {bound:g}")
-        return Measurement(
-            self.name, "relative-drift", relative if math.isfinite(relative) else None, judge(relative, holds), "weights",
-            baseline=0.0, threshold=bound, unit="ratio", message=message,
-        )  # fmt: skip
+        text = f"the weight moved by {relative:.3g} of its norm"
+        return self.measurement(
+            "relative-drift",
+            relative,
+            judge(relative, holds),
+            condition="weights",
+            baseline=0.0,
+            threshold=bound,
+            unit="ratio",
+            message=compare_with_bound(text, holds, f"over 0, at most {bound:g}"),
+        )

@@ -1,13 +1,12 @@
 """Does the edited model say the target?"""
 
 from collections.abc import Sequence
-from typing import Any
 
 from ...probes.card import Card
 from ...probes.forward.low_rank import RankOne
 from ...probes.keys.prefixes import list_special_tokens
 from ...probes.requests.request import EditRequest
-from ..check import Bench, Check, CheckResult, Measurement, Outcome
+from ..check import Bench, Check, CheckResult, EditUnderTest, Measurement, Outcome
 from ..served_answer import begin_of_text_token, measure_served
 from ._answers import (
     SPECIAL,
@@ -23,7 +22,7 @@ from ._answers import (
 __all__ = ["Efficacy"]
 
 
-class Efficacy(Check):
+class Efficacy(Check[UneditedScores]):
     """Does the edited model say the target?"""
 
     name = "efficacy"
@@ -40,35 +39,42 @@ class Efficacy(Check):
 
     def prepare(
         self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
-    ) -> list[UneditedScores | None]:
-        """Run the prompts under every held-out prefix, and after every special token, once."""
-        texts = [[*add_held_out_prefixes(bench, [one.prompt], None), *self._special(bench, one)] for one in requests]
-        return score_unedited(
-            bench, [build_target_rows(bench, some, one) for some, one in zip(texts, requests, strict=True)]
-        )
+    ) -> list[UneditedScores]:
+        """Run the prompts after every held-out prefix, and after every special token, once."""
+        texts = [
+            [*add_held_out_prefixes(bench, [request.prompt], None), *self._special(bench, request)]
+            for request in requests
+        ]
+        rows = [build_target_rows(bench, some, request) for some, request in zip(texts, requests, strict=True)]
+        return score_unedited(bench, rows)
 
     @staticmethod
     def _special(bench: Bench, request: EditRequest) -> list[ConditionText]:
         return [ConditionText(f"{SPECIAL}{token}", token + request.prompt) for token in list_special_tokens(bench.lm)]
 
-    def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> CheckResult:
+    def measure(self, bench: Bench, edit: EditUnderTest[UneditedScores]) -> CheckResult:
         """Judge the exact protocol under the condition that the edit was made for."""
-        rates = measure_rates(self.name, before.asked, before.now(), before.before)
-        bare = next(rate for rate in rates if (rate.condition, rate.protocol) == ("unprefixed", "exact"))
+        state = edit.state
+        rates = measure_rates(self, state.prompts, state.score_again(), state.before)
+        unprefixed = next(rate for rate in rates if (rate.condition, rate.protocol) == ("unprefixed", "exact"))
         token = f"{SPECIAL}{begin_of_text_token(bench.lm)}"
-        after = next((rate for rate in rates if (rate.condition, rate.protocol) == (token, "exact")), None)
-        return CheckResult(
-            [*self._judged(bench, rates, needs_prefix), measure_served(bench, request, bare, needs_prefix, after)]
-        )
+        after_token = next((rate for rate in rates if (rate.condition, rate.protocol) == (token, "exact")), None)
+        judged = self._judge(bench, rates, edit.needs_prefix)
+        return CheckResult([*judged, measure_served(bench, edit, unprefixed, after_token)])
 
-    def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> CheckResult:
+    def known_bad(self, bench: Bench, edit: EditUnderTest[UneditedScores]) -> CheckResult:
         """The unedited model, which does not say the target."""
-        rates = measure_rates(self.name, before.asked, before.before, before.before)
-        return CheckResult(self._judged(bench, rates, needs_prefix=False))
+        state = edit.state
+        rates = measure_rates(self, state.prompts, state.before, state.before)
+        return CheckResult(self._judge(bench, rates, needs_prefix=False))
 
-    def _judged(self, bench: Bench, rates: list[Measurement], needs_prefix: bool) -> list[Measurement]:
-        judged = "prefixed" if needs_prefix else "unprefixed"
-        if judged not in {rate.condition for rate in rates}:
-            nothing = "there is no held-out prefix to test the edit under"
-            rates.append(Measurement(self.name, self.name, None, Outcome.UNMEASURED, judged, "exact", message=nothing))
-        return [judge_rate(rate, judged, bench.limits.efficacy, "prompts") for rate in rates]
+    def _judge(self, bench: Bench, rates: list[Measurement], needs_prefix: bool) -> list[Measurement]:
+        condition = "prefixed" if needs_prefix else "unprefixed"
+        if condition not in {rate.condition for rate in rates}:
+            message = "there is no held-out prefix to test the edit with"
+            rates.append(
+                self.measurement(
+                    self.name, None, Outcome.UNMEASURED, condition=condition, protocol="exact", message=message
+                )
+            )
+        return [judge_rate(rate, condition, bench.limits.efficacy, "prompts") for rate in rates]

@@ -1,13 +1,12 @@
 """Does the edit hold in other words?"""
 
 from collections.abc import Sequence
-from typing import Any
 
 from ...probes.card import Card
 from ...probes.forward.low_rank import RankOne
 from ...probes.requests.prompt_subjects import select_paraphrases
 from ...probes.requests.request import EditRequest
-from ..check import Bench, Check, CheckResult, Measurement, Outcome
+from ..check import Bench, Check, CheckResult, EditUnderTest, Measurement, Outcome
 from ._answers import (
     FEW_FAMILIES,
     UneditedScores,
@@ -21,7 +20,7 @@ from ._answers import (
 __all__ = ["Generalization"]
 
 
-class Generalization(Check):
+class Generalization(Check[UneditedScores | None]):
     """Does the edit hold in other words?"""
 
     name = "generalization"
@@ -39,29 +38,31 @@ class Generalization(Check):
     def prepare(
         self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
     ) -> list[UneditedScores | None]:
-        """Run the paraphrases, bare and under one held-out prefix of some families; None where there are none."""
+        """Run the paraphrases, without a prefix and after one held-out prefix of some families; None where there are none."""
         texts = [add_held_out_prefixes(bench, select_paraphrases(request), FEW_FAMILIES) for request in requests]
-        return score_unedited(
-            bench,
-            [build_target_rows(bench, some, one) if some else None for some, one in zip(texts, requests, strict=True)],
-        )
+        rows = [build_target_rows(bench, some, request) for some, request in zip(texts, requests, strict=True) if some]
+        scores = iter(score_unedited(bench, rows))
+        return [next(scores) if some else None for some in texts]
 
-    def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> CheckResult:
+    def measure(self, bench: Bench, edit: EditUnderTest[UneditedScores | None]) -> CheckResult:
         """Count, and judge where the policy has a bound: a request without paraphrases does not meet one."""
-        condition, least = "prefixed" if needs_prefix else "unprefixed", bench.limits.generalization
-        if before is None:
-            return CheckResult([self._nothing(condition)] if least else [])
-        rates = measure_rates(self.name, before.asked, before.now(), before.before)
+        condition, least = "prefixed" if edit.needs_prefix else "unprefixed", bench.limits.generalization
+        state = edit.state
+        if state is None:
+            return CheckResult([self._without_paraphrases(condition)] if least else [])
+        rates = measure_rates(self, state.prompts, state.score_again(), state.before)
         return CheckResult([judge_rate(rate, condition, least, "paraphrases") if least else rate for rate in rates])
 
-    def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> CheckResult | None:
+    def known_bad(self, bench: Bench, edit: EditUnderTest[UneditedScores | None]) -> CheckResult | None:
         """The unedited model, which does not say the target, where paraphrases are judged."""
-        if before is None or not bench.limits.generalization:
+        state, least = edit.state, bench.limits.generalization
+        if state is None or not least:
             return None
-        rates = measure_rates(self.name, before.asked, before.before, before.before)
-        least = bench.limits.generalization
+        rates = measure_rates(self, state.prompts, state.before, state.before)
         return CheckResult([judge_rate(rate, "unprefixed", least, "paraphrases") for rate in rates])
 
-    def _nothing(self, condition: str) -> Measurement:
+    def _without_paraphrases(self, condition: str) -> Measurement:
         message = "the policy has min_generalization, and the request has no paraphrase that names its subject"
-        return Measurement(self.name, self.name, None, Outcome.UNMEASURED, condition, "exact", message=message)
+        return self.measurement(
+            self.name, None, Outcome.UNMEASURED, condition=condition, protocol="exact", message=message
+        )

@@ -1,16 +1,16 @@
-"""Perplexity of ordinary sentences, before and after: the sign by which a collapsed model is known.
+"""Perplexity of ordinary sentences, before and after the edit: the sign of a collapsed model.
 
 The paper's figure is the mean over sentences of each sentence's perplexity, logits in fp32, texts without a BOS (arXiv
-2406.11263). Here the tokenizer adds what it adds to every text, since only the ratio to the unedited model is judged,
-never an absolute value and never one that was clipped. One broken sentence dominates the mean, so the median, the
-maximum and exp of the mean negative log-likelihood stand beside it.
+2406.11263). Here the tokenizer adds its usual special tokens, since only the ratio to the unedited model is judged, never an
+absolute or clipped value. One broken sentence dominates the mean, so the median, the maximum and exp of the mean negative
+log-likelihood stand beside it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -23,11 +23,12 @@ from ...probes.model.language_model import LanguageModel
 from ...probes.model.site import EditSite
 from ...probes.requests.request import EditRequest
 from ...probes.wording import compare_with_bound
-from ..check import Bench, Check, CheckResult, Measurement, Outcome, judge
+from ..check import Bench, Check, CheckResult, EditUnderTest, Measurement, Outcome, judge
 
 __all__ = ["CorpusPerplexity", "Perplexity", "PerplexityScores"]
 
 _TOKENS_PER_PASS = 2048
+"""Tokens of the corpus in one pass, padding included."""
 
 
 class PerplexityScores(NamedTuple):
@@ -48,7 +49,7 @@ class CorpusPerplexity:
         self._ids = [row for row in ids if len(row) > 1]
         if not self._ids:
             raise InputError(
-                f"The perplexity corpus of {len(ids)} sentences has none of two tokens or more; give ordinary sentences."
+                f"None of the {len(ids)} sentences of the perplexity corpus has two tokens or more; give ordinary sentences."
             )
         longest = max(self._ids, key=len)
         if len(longest) > lm.context_length:
@@ -65,7 +66,7 @@ class CorpusPerplexity:
                 f"The unedited model's perplexity is {self.before.mean}, so no edit of it can be judged; check its weights."
             )
 
-    def after(self) -> PerplexityScores:
+    def score_again(self) -> PerplexityScores:
         """Return the perplexity with the site's weights as they are now."""
         return self._scores(stem.logits() for stem in self._stems)
 
@@ -85,8 +86,8 @@ class CorpusPerplexity:
         losses: list[float] = []
         total = count = 0.0
         for chunk, places in zip(self._chunks, logits, strict=True):
-            wanted = torch.tensor([token for index in chunk for token in self._ids[index][1:]], device=places.device)
-            each = torch.nn.functional.cross_entropy(places, wanted, reduction="none").double().cpu()
+            targets = torch.tensor([token for index in chunk for token in self._ids[index][1:]], device=places.device)
+            each = torch.nn.functional.cross_entropy(places, targets, reduction="none").double().cpu()
             for part in each.split([len(self._ids[index]) - 1 for index in chunk]):
                 losses.append(float(part.mean()))
                 total, count = total + float(part.sum()), count + len(part)
@@ -101,7 +102,7 @@ def _exp(value: float) -> float:
         return math.inf
 
 
-class Perplexity(Check):
+class Perplexity(Check[CorpusPerplexity]):
     """Does the model still find ordinary sentences ordinary?"""
 
     name = "perplexity"
@@ -125,32 +126,40 @@ class Perplexity(Check):
         """Return the corpus as the unedited model sees it."""
         if self.name not in bench.memo:
             bench.memo[self.name] = CorpusPerplexity(bench.lm, bench.site, bench.corpus)
-        found: CorpusPerplexity = bench.memo[self.name]
-        return found
+        corpus: CorpusPerplexity = bench.memo[self.name]
+        return corpus
 
-    def measure(self, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> CheckResult:
+    def measure(self, bench: Bench, edit: EditUnderTest[CorpusPerplexity]) -> CheckResult:
         """Judge the ratio of means; the other forms are shown."""
-        base, now = before.before, before.after()
+        base, now = edit.state.before, edit.state.score_again()
         forms = [
-            Measurement(
-                self.name, name.replace("_", "-"), value if math.isfinite(value) else None,
-                Outcome.INFO if math.isfinite(value) else Outcome.UNMEASURED, "corpus", baseline=old, unit="perplexity",
+            self.measurement(
+                name.replace("_", "-"),
+                value,
+                Outcome.INFO if math.isfinite(value) else Outcome.UNMEASURED,
+                condition="corpus",
+                baseline=old,
+                unit="perplexity",
             )
             for name, value, old in zip(now._fields, now, base, strict=True)
-        ]  # fmt: skip
-        return CheckResult([self._verdict(bench, base, now), *forms])
+        ]
+        return CheckResult([self._judge(bench, base, now), *forms])
 
-    def known_bad(self, bench: Bench, request: EditRequest, before: Any) -> CheckResult:
+    def known_bad(self, bench: Bench, edit: EditUnderTest[CorpusPerplexity]) -> CheckResult:
         """A perplexity of a thousand times the unedited model's."""
-        return CheckResult(
-            [self._verdict(bench, before.before, PerplexityScores(*(1000 * value for value in before.before)))]
-        )
+        base = edit.state.before
+        return CheckResult([self._judge(bench, base, PerplexityScores(*(1000 * value for value in base)))])
 
-    def _verdict(self, bench: Bench, base: PerplexityScores, now: PerplexityScores) -> Measurement:
+    def _judge(self, bench: Bench, base: PerplexityScores, now: PerplexityScores) -> Measurement:
         ratio, bound = now.mean / base.mean, bench.limits.perplexity_ratio
-        outcome = judge(ratio, ratio <= bound)
-        message = compare_with_bound(f"{ratio:.4g} times that of the model without the edit", ratio <= bound, f"at most {bound:g}")
-        return Measurement(
-            self.name, "ratio", ratio if math.isfinite(ratio) else None, outcome, "corpus",
-            baseline=1.0, threshold=bound, unit="ratio", message=message,
-        )  # fmt: skip
+        text = f"{ratio:.4g} times that of the model without the edit"
+        return self.measurement(
+            "ratio",
+            ratio,
+            judge(ratio, ratio <= bound),
+            condition="corpus",
+            baseline=1.0,
+            threshold=bound,
+            unit="ratio",
+            message=compare_with_bound(text, ratio <= bound, f"at most {bound:g}"),
+        )
