@@ -23,10 +23,12 @@ import pytest
 from editguard.audit.editors.base import EDITORS
 from editguard.audit.policy import Policy
 from editguard.audit.pytest_plugin import fixtures
+from editguard.probes.keys.prefixes import Family
 from editguard.probes.requests.layout import LAYOUTS
 from editguard.probes.requests.loader import load_requests
 from editguard.probes.requests.request import SUFFIXES
 from editguard.reports.gate import FEWEST
+from editguard.reports.log.bounded_read import LARGEST_BASELINE, LARGEST_LOG, LARGEST_POLICY
 from editguard.reports.verdict.digest import summarise
 from jsonschema import Draft202012Validator
 
@@ -253,6 +255,18 @@ def test_page_on_files_of_edits_names_every_key_of_the_own_layout() -> None:
 
 def test_statistics_page_gives_the_fewest_edits_of_an_interval() -> None:
     assert f"Under {FEWEST} edits in common" in text(DOCS / "explanation" / "gate-statistics.md")
+
+
+def test_page_on_prefixes_describes_every_family() -> None:
+    assert first_cells(section(DOCS / "explanation" / "prefixes.md", "Families")) == {family.value for family in Family}
+
+
+def test_bounds_of_files_are_those_of_the_code() -> None:
+    rows = section(DOCS / "explanation" / "security.md", "Bounds of files")
+    bounds = {"policy": LARGEST_POLICY, "log": LARGEST_LOG, "baseline": LARGEST_BASELINE}
+    for name, size in bounds.items():
+        shown = f"{size // 2**30} GiB" if size >= 2**30 else f"{size // 2**20} MiB"
+        assert f"| {name} | {shown} |" in rows
 
 
 def test_every_line_of_the_threat_model_names_tests_that_exist() -> None:
