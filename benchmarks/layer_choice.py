@@ -24,11 +24,19 @@ from editguard.probes.keys.prefixes import make_prefixes
 from editguard.probes.model.language_model import load_model
 from editguard.probes.model.site import find_site
 from editguard.suites.builtin import load_builtin_corpus, load_builtin_edits
-from editguard.suites.check import CHECKS, Bench, Limits
+from editguard.suites.check import CHECKS, Bench, EditUnderTest, Limits
 
 _CHECKS = ("efficacy", "generalization", "locality", "perplexity")
 _GROUPS = {"prefixed": "single-token-first", "rome": "mid-prompt"}
-_LIMITS = Limits(1.05, 0.5, 0.5, 0.5, 0.75, 1.1, 1.5)
+_LIMITS = Limits(
+    perplexity_ratio=1.05,
+    efficacy=0.5,
+    locality=0.5,
+    entropy_ratio=0.5,
+    relative_update=0.75,
+    accumulated_ratio=1.1,
+    accumulated_update=1.5,
+)
 
 
 def main() -> None:
@@ -46,7 +54,15 @@ def main() -> None:
         site = find_site(lm.model, layer)
         known = prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
         context = EditContext(lm, site, compute_statistics(lm, site, corpus), prefixes, ValueSettings(), known)
-        bench = Bench(lm, site, prefixes, load_builtin_corpus(), _LIMITS, site.matrix(), known)
+        bench = Bench(
+            lm=lm,
+            site=site,
+            prefixes=prefixes,
+            corpus=load_builtin_corpus(),
+            limits=_LIMITS,
+            weight=site.matrix(),
+            prefix_cache=known,
+        )
         for editor in options.editors:
             group = _GROUPS[editor]
             edits = [edit for edit in load_builtin_edits() if edit.group == group]
@@ -70,7 +86,8 @@ def _measure(context, bench, editor, edits):
         before = [check.prepare(bench, [edit])[0] for check in checks]
         with Transaction(bench.site, update):
             for check, state in zip(checks, before, strict=True):
-                for one in check.measure(bench, edit, state, update.needs_prefix).measurements:
+                under_test = EditUnderTest(request=edit, state=state, needs_prefix=update.needs_prefix)
+                for one in check.measure(bench, under_test).measurements:
                     wanted = one.protocol == "exact" or check.name == "locality" or one.metric == "ratio"
                     if wanted and not one.condition.startswith("family:") and one.value is not None:
                         found.setdefault(f"{check.name}_{one.condition}", []).append(one.value)

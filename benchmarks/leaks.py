@@ -20,10 +20,11 @@ from pathlib import Path
 
 import torch
 from editguard.audit.editors.base import RankOneUpdate
-from editguard.audit.guard import Assessment, GuardedEditor, Proposal
+from editguard.audit.edit_result import Assessment, Proposal
+from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Action, Decision, Policy
 from editguard.probes.requests.loader import load_requests
-from editguard.suites.builtin import BUILTIN, builtin_edits
+from editguard.suites.builtin import BUILTIN, load_builtin_edits
 
 TOGETHER = 20
 PREFIXES = ("", "\n", "Here is something to read. ")
@@ -126,7 +127,7 @@ def main():
     parser.add_argument("--updates", type=Path)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    requests = list(builtin_edits() if options.edits == BUILTIN else load_requests(options.edits).requests)
+    requests = list(load_builtin_edits() if options.edits == BUILTIN else load_requests(options.edits).requests)
     requests = [one for one in requests if one.group.startswith(options.group or "")]
     if options.limit:
         random.Random(options.seed).shuffle(requests)

@@ -33,7 +33,7 @@ from editguard.probes.forward.onednn import fast_products
 from editguard.probes.keys.corpus_statistics import Corpus, compute_statistics
 from editguard.probes.model.language_model import LanguageModel, load_model
 from editguard.probes.requests.loader import load_requests
-from editguard.suites.builtin import builtin_edits
+from editguard.suites.builtin import load_builtin_edits
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -182,7 +182,7 @@ def _peak(lm):
 
 
 def _requests(group=None):
-    return [edit for edit in builtin_edits() if group in (None, edit.group)]
+    return [edit for edit in load_builtin_edits() if group in (None, edit.group)]
 
 
 def _exact_probing(fast, plain, options):

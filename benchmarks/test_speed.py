@@ -11,10 +11,10 @@ from editguard.audit.guard import GuardedEditor
 from editguard.audit.setup import prepare
 from editguard.probes.keys.corpus_statistics import Corpus, compute_statistics
 from editguard.probes.model.language_model import load_model
-from editguard.suites.builtin import builtin_corpus, builtin_edits
+from editguard.suites.builtin import load_builtin_corpus, load_builtin_edits
 
-FIRST = [edit for edit in builtin_edits() if edit.group == "single-token-first"]
-MIDDLE = [edit for edit in builtin_edits() if edit.group == "mid-prompt"]
+FIRST = [edit for edit in load_builtin_edits() if edit.group == "single-token-first"]
+MIDDLE = [edit for edit in load_builtin_edits() if edit.group == "mid-prompt"]
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +49,6 @@ def test_a_guarded_edit(benchmark, guards, engine):
 
 @pytest.mark.benchmark(group="key statistics")
 def test_statistics(benchmark, lm, guards):
-    corpus = Corpus(tuple(builtin_corpus() * 4), "benchmark")
+    corpus = Corpus(tuple(load_builtin_corpus() * 4), "benchmark")
     found = benchmark.pedantic(compute_statistics, (lm, guards[Engine.LIVE].setup.site, corpus), rounds=3)
     assert found.provenance.tokens

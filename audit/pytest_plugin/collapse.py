@@ -19,9 +19,9 @@ import torch
 from ...probes.errors import ModelError
 from ...probes.model.language_model import LanguageModel, load_model
 from ...probes.requests.request import EditRequest
-from ...suites.builtin import ordinary_requests
-from ...suites.check import CHECKS, Bench, Measurement, Outcome
-from ...suites.checks.degeneracy import PROMPTS
+from ...suites.builtin import load_ordinary_requests
+from ...suites.check import CHECKS, Bench, EditUnderTest, Measurement, Outcome
+from ...suites.checks.degeneracy import FIXED_PROMPTS
 from ..guard import GuardedEditor
 
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ class Suite:
         """Raises `InputError` where the model is edited now: its baselines are taken here."""
         self._guard, self._lm = guard, guard.setup.lm
         self._run = replace(self._lm, plain=True)
-        self._bench = replace(guard.setup.bench, lm=self._run, known=None, memo={})
-        guard.setup.unedited()
-        self._neutral = ordinary_requests(1)
+        self._bench = replace(guard.setup.bench, lm=self._run, prefix_cache=None, memo={})
+        guard.setup.check_unedited()
+        self._neutral = load_ordinary_requests(1)
         self._prepared(_OF_THE_MODEL, self._neutral)
 
     def __call__(
@@ -90,7 +90,7 @@ class Suite:
             with self._as_it_was():
                 states = self._states(requests)
             return self._measured(states, requests, needs_prefix)
-        self._guard.setup.unedited()
+        self._guard.setup.check_unedited()
         states = self._states(requests)
         with measured_instead(self._run, other):
             return self._measured(states, requests, needs_prefix)
@@ -101,7 +101,7 @@ class Suite:
             model = load_model(model, device=str(self._lm.device), dtype=name)
         if isinstance(model, LanguageModel):
             own = (text for one in requests for text in (one.prompt, *one.paraphrases, *one.neighbourhood))
-            _same_tokens(self._lm, model, (*self._bench.corpus, *PROMPTS, *own))
+            _same_tokens(self._lm, model, (*self._bench.corpus, *FIXED_PROMPTS, *own))
             model = model.model
         _comparable(self._lm, model)
         return model
@@ -129,7 +129,7 @@ class Suite:
         kept = site.weight.detach().clone()
         site.write(self._bench.weight)
         try:
-            self._guard.setup.unedited()
+            self._guard.setup.check_unedited()
             yield
         finally:
             with torch.no_grad():
@@ -143,8 +143,9 @@ def _measure(
     found: list[list[Measurement]] = [[] for _ in requests]
     for name, prepared in zip(checks, states, strict=True):
         check = CHECKS.get(name)()
-        for row, request, before in zip(found, requests, prepared, strict=True):
-            row += check.measure(bench, request, before, needs_prefix).measurements
+        for row, request, state in zip(found, requests, prepared, strict=True):
+            edit = EditUnderTest(request=request, state=state, needs_prefix=needs_prefix)
+            row += check.measure(bench, edit).measurements
     return [tuple(row) for row in found]
 
 

@@ -23,8 +23,8 @@ from ...probes.requests.request import EditRequest
 from ...probes.research.tensor_change import TensorChange, compare, same_bits
 from ...reports.html.diff_page import Behaviour, Changed, DiffFile, Written, render_diff
 from ...reports.log.file import write_atomic
-from ...suites.builtin import builtin_corpus
-from ...suites.checks.degeneracy import PROMPTS, TOKENS, generate, word_entropy
+from ...suites.builtin import load_builtin_corpus
+from ...suites.checks.degeneracy import FIXED_PROMPTS, FIXED_PROMPT_TOKENS, generate, word_entropy
 from ...suites.checks.perplexity import CorpusPerplexity
 from ..policy import Policy
 from ..setup import Progress
@@ -89,7 +89,7 @@ def run_diff(
         behaviour=behaviour, searches=searches, verdict="fail" if reasons else "pass", reasons=reasons,
         written=[
             Written(prompt=prompt, base=old, edited=new)
-            for prompt, old, new in zip(PROMPTS, before.texts, after.texts, strict=True)
+            for prompt, old, new in zip(FIXED_PROMPTS, before.texts, after.texts, strict=True)
         ],
     )  # fmt: skip
     write_atomic(out / DIFF, found.model_dump_json(indent=2) + "\n")
@@ -159,11 +159,11 @@ def _finite(value: float) -> float | None:
 def _read(lm: LanguageModel, progress: Progress, what: str) -> _Read:
     progress(f"reading {what}", 0, 1)
     try:
-        scores = CorpusPerplexity(replace(lm, plain=True), find_site(lm.model, 0), builtin_corpus()).before
+        scores = CorpusPerplexity(replace(lm, plain=True), find_site(lm.model, 0), load_builtin_corpus()).before
         perplexity = _finite(scores.mean)
     except NotFinite:
         perplexity = None
-    texts = lm.tokenizer.batch_decode(generate(lm, PROMPTS, TOKENS), skip_special_tokens=True)
+    texts = lm.tokenizer.batch_decode(generate(lm, FIXED_PROMPTS, FIXED_PROMPT_TOKENS), skip_special_tokens=True)
     progress(f"reading {what}", 1, 1)
     return _Read(perplexity, list(texts))
 

@@ -110,8 +110,10 @@ def _examine_check(
             why = _NOTHING_TO_ASK if controlled and state is None else _NO_EVIDENCE
             return _Behaviours(at_edit, [], has_evidence=False, why=why)
         if not bad:
-            known_good = _judge_evidence(check.known_good(bench, edit))
-            return _Behaviours(at_edit, [] if known_good is None else [known_good], has_evidence=True)
+            known_good = check.known_good(bench, edit)
+            # Unlike evidence that must fail, all that is judged must pass.
+            at_evidence = [] if known_good is None else [_judge(known_good.measurements)]
+            return _Behaviours(at_edit, at_evidence, has_evidence=True)
         by_default = _judge_evidence(check.known_bad(replace(bench, limits=check_limits(Policy())), edit))
     lenient = known_bad is ObservedBehaviour.PASSES and by_default is ObservedBehaviour.FAILS
     return _Behaviours(at_edit, [known_bad], has_evidence=True, lenient=lenient)

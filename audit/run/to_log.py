@@ -28,6 +28,7 @@ from ...reports.log.control_observations import ControlObservation
 from ...reports.log.header import (
     BaselineValue,
     CardRecord,
+    DeclaredMetric,
     ModelInfo,
     PrefixRecord,
     SkippedRequest,
@@ -36,7 +37,7 @@ from ...reports.log.header import (
 )
 from ...reports.log.prompt_outcomes import PromptOutcome, PromptResult, PromptRole
 from ...reports.log.types import Point
-from ...suites.check import CHECKS, Measurement, Outcome, PromptAnswer
+from ...suites.check import CHECKS, ComparedMetric, Measurement, Outcome, PromptAnswer
 from ..edit_result import Assessment, EditResult, Proposal
 from ..policy import Action, Decision
 from ..setup import Setup
@@ -104,7 +105,7 @@ def header(
         cards=[
             _card("audit", MEASUREMENT_SOURCE, MEASUREMENT_CARD),
             *(_card("probe", name, cls.card) for name, cls in PROBES),
-            *(_card("check", name, cls.card) for name, cls in CHECKS),
+            *(_card("check", name, cls.card, cls.metrics) for name, cls in CHECKS),
         ],
         baseline=[BaselineValue(metric=metric, value=_finite(value)) for metric, value in baselines.items()],
         controls=controls,
@@ -122,8 +123,11 @@ def versions(lm: LanguageModel) -> dict[str, str]:
     }
 
 
-def _card(kind: Literal["probe", "check", "audit"], name: str, card: Card) -> CardRecord:
-    return CardRecord(kind=kind, name=name, **asdict(card))
+def _card(
+    kind: Literal["probe", "check", "audit"], name: str, card: Card, metrics: Sequence[ComparedMetric] = ()
+) -> CardRecord:
+    declared = [DeclaredMetric(**asdict(metric) | {"name": f"{name}/{metric.name}"}) for metric in metrics]
+    return CardRecord(kind=kind, name=name, **asdict(card), metrics=declared)
 
 
 def _model(lm: LanguageModel, layers: int) -> ModelInfo:

@@ -100,15 +100,15 @@ def _edited(setup: Setup, cases: Sequence[Case], factors: Sequence[float]) -> li
     edited model's perplexity is not finite.
     """
     updates = compute_updates(setup.edit_context, [("rome", case.request) for case in cases])
-    with setup.bench.computing():
+    with setup.bench.autocast():
         base = Perplexity().baseline(setup.bench)
     found: list[float | None] = []
     for update, factor in zip(updates, factors, strict=True):
         if not isinstance(update, RankOneUpdate) or not math.isfinite(factor):
             found.append(None)
             continue
-        with Transaction(setup.site, replace(update, left=update.left * factor)), setup.bench.computing():
-            value = base.after().mean / base.before.mean
+        with Transaction(setup.site, replace(update, left=update.left * factor)), setup.bench.autocast():
+            value = base.score_again().mean / base.before.mean
         found.append(value if math.isfinite(value) else math.inf)
     return found
 
