@@ -1,8 +1,8 @@
 """Where the tokens of a subject lie in a prompt, and which ids a target has after it.
 
-The whole text is tokenised once, special tokens included, and every question is answered from the offsets of that one
-encoding: lengths of separately tokenised pieces count a BOS twice and miss merges across the subject's end. Offsets
-are cleaned first, since tokenizers disagree about the space before a word and about the space that they add themselves.
+The whole text is tokenised once, special tokens included, and the offsets of that encoding answer every question.
+Lengths of pieces that are tokenised separately would count a BOS twice and miss merges across the subject's end.
+Offsets are cleaned first: tokenizers disagree about the space before a word, and about the space that they add themselves.
 Out of scope: slow tokenizers (no offsets), keys and values (`keys`), and whether a position is dangerous (the probes).
 """
 
@@ -32,7 +32,7 @@ __all__ = [
 _SPACE_MARKERS = "Ġ▁ "
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SubjectPosition:
     """The tokens of a subject within a whole text."""
 
@@ -70,9 +70,10 @@ def locate_subject(
 ) -> SubjectPosition:
     """Return the tokens of `subject` in `text`.
 
-    `occurrence_start` is the character at which the meant occurrence begins; it may be left out where the subject
-    stands in the text exactly once. Raises `RequestError` when the subject is absent, ambiguous or covered by no token,
-    `ModelError` when the tokenizer gives no offsets.
+    `occurrence_start` is the index of the character at which the occurrence begins.
+    It may be left out where the subject stands in the text exactly once.
+    Raises `RequestError` when the subject is absent, ambiguous or covered by no token, and `ModelError` when the
+    tokenizer gives no offsets.
     """
     if not subject.strip():
         raise RequestError(f"The subject {subject!r} is empty; it must name something, so take it from the prompt.")
@@ -89,13 +90,13 @@ def locate_subject(
 def locate_span(tokenizer: PreTrainedTokenizerFast, text: str, start: int, end: int) -> SubjectPosition:
     """Return the tokens that cover the characters ``text[start:end]``.
 
-    Spaces at either end of the span are not counted, since whether a token's offsets include them depends on the
-    tokenizer. Raises `RequestError` when the span is empty, outside the text or covered by no token, `ModelError` when
-    the tokenizer gives no offsets.
+    Spaces at either end of the span are not counted: some tokenizers include them in a token's offsets, others do not.
+    Raises `RequestError` when the span is empty, outside the text or covered by no token, and `ModelError` when the
+    tokenizer gives no offsets.
     """
-    wanted = _core(text, start, end)
+    core = _core(text, start, end)
     encoded = _encode(tokenizer, text)
-    inside = [index for index, span in enumerate(encoded.spans) if span.overlaps(wanted)]
+    inside = [index for index, span in enumerate(encoded.spans) if span.overlaps(core)]
     if not inside:
         raise RequestError(
             f"No token covers {text[start:end]!r} in {_short(text)}: this model's tokenizer drops those characters; "
@@ -107,8 +108,8 @@ def locate_span(tokenizer: PreTrainedTokenizerFast, text: str, start: int, end: 
         first=inside[0],
         last=inside[-1],
         first_content=encoded.first_content,
-        merged_end=tail.end > wanted.end or _hides_space(tokenizer, encoded.ids[inside[-1]], text, wanted.end),
-        merged_start=bool(text[head.start : wanted.start].strip()),
+        merged_end=tail.end > core.end or _hides_space(tokenizer, encoded.ids[inside[-1]], text, core.end),
+        merged_start=bool(text[head.start : core.start].strip()),
     )
 
 

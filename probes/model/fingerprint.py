@@ -1,9 +1,9 @@
 """Hashes of tensors and models: the proof that a model is, or is again, the one that was audited.
 
-A tensor's hash covers its dtype, its shape and its bytes; a model's fingerprint covers the hashes of all its
-parameters and buffers by name, so that it changes with any weight. A checksum tells in a fraction of the time whether
-anything was written to a model since; it is for faults, and nobody is kept from forging it. Out of scope: where the
-weights came from.
+A tensor's hash covers its dtype, its shape and its bytes.
+A model's fingerprint covers the hashes of all its parameters and buffers by name, so that it changes with any weight.
+A checksum shows in a fraction of the time whether anything was written to a model since.
+It is meant for faults, and can be forged. Out of scope: where the weights came from.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def hash_tensor(tensor: torch.Tensor) -> str:
 
 def hash_tensors(model: torch.nn.Module) -> dict[str, str]:
     """Return the hash of every parameter and buffer of `model` by name; tied tensors are hashed once each name."""
-    known: dict[tuple[object, ...], str] = {}
+    hash_by_place: dict[tuple[object, ...], str] = {}
     hashes = {}
     for name, tensor in [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]:
         # The place alone is not enough: views of one storage differ in shape, strides or dtype.
         place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
-        if place not in known or tensor.numel() == 0:
-            known[place] = hash_tensor(tensor)
-        hashes[name] = known[place]
+        if place not in hash_by_place or tensor.numel() == 0:
+            hash_by_place[place] = hash_tensor(tensor)
+        hashes[name] = hash_by_place[place]
     return hashes
 
 
@@ -50,14 +50,14 @@ def compute_checksum(model: torch.nn.Module) -> tuple[int, ...]:
     """
     import torch
 
-    found = []
+    sums = []
     for tensor in (*model.parameters(), *model.buffers()):
         raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
         raw = raw.clone() if raw.storage_offset() % 8 else raw
         whole = raw.numel() // 8 * 8
-        # Of the wide integers alone, sums are as fast as the memory.
-        found.append(int(raw[:whole].view(torch.int64).sum() + raw[whole:].sum(dtype=torch.int64)))
-    return tuple(found)
+        # Only sums of wide integers are as fast as the memory.
+        sums.append(int(raw[:whole].view(torch.int64).sum() + raw[whole:].sum(dtype=torch.int64)))
+    return tuple(sums)
 
 
 def compute_fingerprint(model: torch.nn.Module) -> str:

@@ -1,4 +1,4 @@
-"""Is every weight of a model a number? One NaN in a row of the embedding is met by no text that an audit happens to run."""
+"""Is every weight of a model a number? The texts of an audit may never meet a NaN in a row of the embedding."""
 
 from __future__ import annotations
 

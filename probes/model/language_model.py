@@ -1,7 +1,8 @@
 """A language model at hand: weights, fast tokenizer, and where both came from.
 
-`load_model` takes the name of the embedded default, a local folder or a Hugging Face id. Weights come from safetensors
-unless a pickle is asked for by name, and then only through `weights_only=True`; code of the checkpoint never runs.
+`load_model` takes the name of the embedded default, a local folder or a Hugging Face id.
+Weights come from safetensors. A pickle is read only with `allow_pickle`, and then with `weights_only=True`.
+Code of the checkpoint never runs.
 Out of scope: finding the layer to edit (`site`) and hashing beyond the fingerprint (`fingerprint`).
 """
 
@@ -30,7 +31,7 @@ __all__ = ["DTYPES", "LanguageModel", "load_model"]
 
 _ATTENTION = (None, "eager", "sdpa")
 _MOST_LAYERS = 10_000
-"""A configuration that asks for more would take minutes to build; the deepest models have some hundreds."""
+"""A deeper model would take minutes to build; the deepest models have some hundreds of layers."""
 _ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
 
 
@@ -85,8 +86,8 @@ class LanguageModel:
         """Tokens that the model reads at once; infinite where its configuration names no limit."""
         config = self.model.config.get_text_config()
         names = ("max_position_embeddings", "n_positions", "max_sequence_length")
-        found = [value for name in names if isinstance(value := getattr(config, name, None), int) and value > 0]
-        return min(found, default=float("inf"))
+        limits = [value for name in names if isinstance(value := getattr(config, name, None), int) and value > 0]
+        return min(limits, default=float("inf"))
 
     @property
     def parameters(self) -> int:
@@ -94,20 +95,20 @@ class LanguageModel:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     def products(self) -> AbstractContextManager[None]:
-        """Return the context in which the model's matrix products are made the fast way (`probes.forward.onednn`)."""
+        """Return the context in which the model's matrix products are computed the fast way (`probes.forward.onednn`)."""
         from ..forward.onednn import fast_products
 
         return nullcontext() if self.plain else fast_products(self.model)
 
     @property
     def product_library(self) -> str:
-        """What makes the matrix products of `run`."""
+        """The library that computes the matrix products of `run`."""
         from ..forward.onednn import library
 
         return "PyTorch" if self.plain else library(self.model)
 
     def run(self, **inputs: Any) -> Any:
-        """Return what the model gives for `inputs`, in `products`; ``model(...)`` is the plain way in any case."""
+        """Return the model's output for `inputs`, computed in `products`; ``model(...)`` is always the plain way."""
         with self.products():
             return self.model(**inputs)
 
@@ -133,18 +134,18 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise ModelError(f"The dtype {dtype!r} is not known; use one of {', '.join(DTYPES)}.")
-    target = _device(device)
-    source = _source(ref, allow_pickle=allow_pickle)
-    config = _config(source, str(ref))
-    tokenizer = _tokenizer(source, str(ref))
-    model = _weights(source, str(ref), config, dtype, allow_pickle=allow_pickle, encoder=encoder)
+    target = _choose_device(device)
+    source = _locate_source(ref, allow_pickle=allow_pickle)
+    config = _load_config(source, str(ref))
+    tokenizer = _load_tokenizer(source, str(ref))
+    model = _load_weights(source, str(ref), config, dtype, allow_pickle=allow_pickle, encoder=encoder)
     model.to(target)
     model.eval()
     model.requires_grad_(False)
     return LanguageModel(model, tokenizer, str(ref))
 
 
-def _device(name: str) -> torch.device:
+def _choose_device(name: str) -> torch.device:
     import torch
 
     if name == "auto":
@@ -162,7 +163,7 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _source(ref: str | Path, *, allow_pickle: bool) -> str:
+def _locate_source(ref: str | Path, *, allow_pickle: bool) -> str:
     if str(ref) == EMBEDDED_NAME:
         return str(prepare_embedded_folder())
     path = Path(ref).expanduser()
@@ -213,13 +214,13 @@ def _check_folder(path: Path, *, allow_pickle: bool) -> None:
         )
 
 
-def _config(source: str, ref: str) -> Any:
+def _load_config(source: str, ref: str) -> Any:
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # a spoilt file raises anything, and nothing but transformers runs here
-        raise ModelError(_cannot("model", ref, error)) from error
+        raise ModelError(_load_error("model", ref, error)) from error
     if getattr(config, "auto_map", None):
         raise ModelError(
             f"The model {ref!r} wants to run code of its own (auto_map in config.json), which editguard never does; "
@@ -231,22 +232,22 @@ def _config(source: str, ref: str) -> Any:
             f"The config.json of {ref!r} asks for {layers} layers, and a model of more than {_MOST_LAYERS} is not built; correct "
             "num_hidden_layers."
         )
-    if (asked := text._attn_implementation) not in _ATTENTION:
+    if (attention := text._attn_implementation) not in _ATTENTION:
         # Others are fetched as compiled code from a hub.
         raise ModelError(
-            f"The config.json of {ref!r} asks for the attention {asked!r}, and only that of torch and transformers is run; take "
-            "attn_implementation out of it."
+            f"The config.json of {ref!r} asks for the attention {attention!r}, and only that of torch and transformers is "
+            "run; take attn_implementation out of it."
         )
     return config
 
 
-def _tokenizer(source: str, ref: str) -> Any:
+def _load_tokenizer(source: str, ref: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # the tokenizers' own are of no narrower class
-        raise ModelError(_cannot("tokenizer", ref, error)) from error
+        raise ModelError(_load_error("tokenizer", ref, error)) from error
     if not tokenizer.is_fast:
         raise ModelError(
             f"The tokenizer of {ref!r} is {type(tokenizer).__name__}, which gives no character offsets; editguard needs "
@@ -255,7 +256,7 @@ def _tokenizer(source: str, ref: str) -> Any:
     return tokenizer
 
 
-def _weights(source: str, ref: str, config: Any, dtype: str, *, allow_pickle: bool, encoder: bool) -> Any:
+def _load_weights(source: str, ref: str, config: Any, dtype: str, *, allow_pickle: bool, encoder: bool) -> Any:
     import transformers
 
     name = _ENCODERS.get(config.model_type, "AutoModel" if encoder else "AutoModelForCausalLM")
@@ -264,9 +265,13 @@ def _weights(source: str, ref: str, config: Any, dtype: str, *, allow_pickle: bo
     transformers.utils.logging.disable_progress_bar()
     try:
         model, report = getattr(transformers, name).from_pretrained(
-            source, dtype=dtype, trust_remote_code=False, use_safetensors=not pickled, weights_only=True,
+            source,
+            dtype=dtype,
+            trust_remote_code=False,
+            use_safetensors=not pickled,
+            weights_only=True,
             output_loading_info=True,
-        )  # fmt: skip
+        )
     except (pickle.UnpicklingError, EOFError) as error:
         raise ModelError(
             f"The weights of {ref!r} are a pickle that is broken or holds more than tensors, which is never run; convert "
@@ -277,7 +282,7 @@ def _weights(source: str, ref: str, config: Any, dtype: str, *, allow_pickle: bo
             f"The model {ref!r} does not fit into memory; take a smaller one, or --dtype bfloat16."
         ) from error
     except Exception as error:  # as for the configuration, which decides what is built
-        raise ModelError(_cannot("model", ref, error)) from error
+        raise ModelError(_load_error("model", ref, error)) from error
     finally:
         if progress:
             transformers.utils.logging.enable_progress_bar()
@@ -293,7 +298,7 @@ def _weights(source: str, ref: str, config: Any, dtype: str, *, allow_pickle: bo
     return model
 
 
-def _cannot(what: str, ref: str, error: Exception) -> str:
+def _load_error(what: str, ref: str, error: Exception) -> str:
     if Path(ref).expanduser().is_dir() or ref == EMBEDDED_NAME:
         return f"The {what} in {ref!r} cannot be loaded ({first_line(error)}); save it again with save_pretrained."
     return (

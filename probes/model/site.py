@@ -1,8 +1,8 @@
 """The edit site: the down-projection of one transformer layer, found by module class and never by its weight's shape.
 
-Order: `find_site` finds the stack and the map (`anatomy`), refuses what cannot be edited or read truly, and returns an
-`EditSite`; its `matrix` is [d_model, d_ff] whatever the module's own layout, and `write` puts one back in place.
-Out of scope: activations (`capture`), undoing a write (transactions), and whether an edit is a good idea (the probes).
+`find_site` finds the stack and the map (`architecture`), refuses a map that cannot be edited or read truly, and returns
+an `EditSite`. Its `matrix` is [d_model, d_ff] whatever the module's own layout, and `write` puts a matrix back in place.
+Out of scope: activations (`keys`), undoing a write (transactions), and whether an edit is a good idea (the probes).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Orientation(Enum):
     """`transformers.pytorch_utils.Conv1D`: weight [d_ff, d_model]."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EditSite:
     """The linear map from keys [d_ff] to values [d_model] that ends one layer's MLP."""
 
@@ -110,9 +110,9 @@ class EditSite:
 
 
 def count_layers(model: nn.Module, path: str | None = None) -> int:
-    """Return the number of layers in the model's stack of transformer blocks, or in the one on `path` (with ``{layer}``).
+    """Return the number of layers in the model's stack of transformer blocks, or in the stack on `path`.
 
-    Raises `ModelError` where there is none.
+    `path` has ``{layer}`` for the number. Raises `ModelError` where there is no stack.
     """
     return len((find_stack(model) if path is None else find_stack_on_path(model, path, 0)).blocks)
 
@@ -120,10 +120,10 @@ def count_layers(model: nn.Module, path: str | None = None) -> int:
 def find_site(model: nn.Module, layer: int, path: str | None = None) -> EditSite:
     """Return the edit site of `layer`, counted from 0.
 
-    `path` overrides the search, with ``{layer}`` for the number: ``"model.layers.{layer}.mlp.down_proj"``. Raises
-    `ModelError` when the layer does not exist, when the map cannot be told, and when it is of a kind that cannot be
-    edited or read truly: a mixture of experts, quantised, parametrized, on the meta device, or shared with another
-    module. The site of an encoder or an encoder-decoder model is returned with `editable` False, for probing.
+    `path` overrides the search, with ``{layer}`` for the number: ``"model.layers.{layer}.mlp.down_proj"``.
+    Raises `ModelError` when the layer does not exist or the map cannot be identified, and when the map cannot be edited or
+    read truly: a mixture of experts, quantised, parametrized, on the meta device, or shared with another module.
+    The site of an encoder or an encoder-decoder model is returned with `editable` False, for probing.
     """
     stack = find_stack(model) if path is None else find_stack_on_path(model, path, layer)
     if not 0 <= layer < len(stack.blocks):
@@ -134,8 +134,8 @@ def find_site(model: nn.Module, layer: int, path: str | None = None) -> EditSite
     block = stack.blocks[layer]
     _refuse_quantised_config(model)
     _refuse_mixture(block, layer)
-    found = path or f"{stack.path}.{{layer}}.{find_down_projection(block, _hidden_size(model))}"
-    full = found.replace("{layer}", str(layer))
+    pattern = path or f"{stack.path}.{{layer}}.{find_down_projection(block, _hidden_size(model))}"
+    full = pattern.replace("{layer}", str(layer))
     module = _module_at(model, full)
     _refuse_unplain(module, full)
     _refuse_shared(model, cast(nn.Parameter, module.weight), full)
@@ -145,7 +145,16 @@ def find_site(model: nn.Module, layer: int, path: str | None = None) -> EditSite
     d_model, d_ff = (rows, columns) if orientation is Orientation.OUT_IN else (columns, rows)
     reason = _why_read_only(model, block, full)
     return EditSite(
-        layer, full, module, orientation, d_ff, d_model, stack.blocks, stack.path, editable=not reason, reason=reason
+        layer=layer,
+        path=full,
+        module=module,
+        orientation=orientation,
+        d_ff=d_ff,
+        d_model=d_model,
+        blocks=stack.blocks,
+        blocks_path=stack.path,
+        editable=not reason,
+        reason=reason,
     )
 
 
@@ -203,8 +212,8 @@ def _refuse_unplain(module: nn.Module, path: str) -> None:
             "offloading this layer."
         )
     if type(weight) is not nn.Parameter or weight.dtype not in _DTYPES:
-        held = f"{weight.dtype} in a {type(weight).__name__}"
-        raise ModelError(f"{path} holds {held}, and an edit needs a plain floating-point parameter; {_LOAD_FULL}.")
+        contents = f"{weight.dtype} in a {type(weight).__name__}"
+        raise ModelError(f"{path} holds {contents}, and an edit needs a plain floating-point parameter; {_LOAD_FULL}.")
 
 
 def _refuse_shared(model: nn.Module, weight: nn.Parameter, path: str) -> None:
@@ -242,12 +251,12 @@ def _hidden_size(model: nn.Module) -> int | None:
 
 def _why_read_only(model: nn.Module, block: nn.Module, path: str) -> str:
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        what = f"belongs to an encoder-decoder model ({type(model).__name__})"
+        owner = f"belongs to an encoder-decoder model ({type(model).__name__})"
     elif attends_causally(block) is False:
-        what = f"belongs to an encoder ({type(block).__name__}), whose attention looks both ways"
+        owner = f"belongs to an encoder ({type(block).__name__}), whose attention looks both ways"
     else:
         return ""
     return (
-        f"{path} {what}, and edits are defined for causal decoders; read it with the probes, or take a causal "
+        f"{path} {owner}, and edits are defined for causal decoders; read it with the probes, or take a causal "
         "language model to edit."
     )
