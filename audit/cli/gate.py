@@ -288,7 +288,7 @@ def override(
 
     evaluation = _evaluate_gate(log, baseline, baselines, max_regress, accept)
     record = make_override(evaluation, author if author is not None else _default_author(), reason)
-    _store_in(baselines).override(record)
+    _store_in(baselines).append_override(record)
     _announce(record, describe_override(record))
 
 

@@ -1,13 +1,12 @@
 """The store of baselines: numbered JSON files, ``NAME/0001.json``, ``NAME/0002.json``, and ``overrides.jsonl`` beside them.
 
-A number is given once: the file is written whole under another name and then linked to its own, which fails where that is
-taken, so two savers at once get two numbers and nothing is written over. An override is a line that is appended and synced.
-Out of scope: what a baseline or an override means (`reports.baseline`, `reports.gate`).
+Each number is given once. The file is written whole under another name and then linked to its own name, which fails where
+that is taken. So two savers at once get two numbers, and nothing is written over. An override is a line that is appended
+and synced. Out of scope: the meaning of a baseline or an override (`reports.gate`).
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import re
@@ -18,6 +17,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from ...probes.wording import suggest
 from ...reports.errors import BaselineError
 from ...reports.gate.baseline import Baseline, Git, parse_baseline
 from ...reports.gate.result import Override
@@ -33,7 +33,7 @@ _GIT_SECONDS = 5.0
 
 
 class StoredBaseline(NamedTuple):
-    """A baseline as read: `name` is NAME@N or a path, `sha256` that of the file's bytes."""
+    """A baseline as read; `name` is NAME@N or a path, and `sha256` is the hash of the file's bytes."""
 
     name: str
     sha256: str
@@ -41,30 +41,30 @@ class StoredBaseline(NamedTuple):
 
 
 class BaselineStore:
-    """The baselines in one folder, which need not be there before one is saved."""
+    """The baselines in one folder, which need not exist before the first one is saved."""
 
     def __init__(self, folder: Path) -> None:
-        """Look at nothing yet."""
+        """Remember the folder; nothing is read yet."""
         self.folder = folder
 
-    def numbers(self, name: str) -> list[int]:
+    def list_numbers(self, name: str) -> list[int]:
         """Return the numbers that `name` has, ascending."""
         check_name(name)
-        matches = (_NUMBERED.fullmatch(path.name) for path in _listed(self.folder / name))
+        matches = (_NUMBERED.fullmatch(path.name) for path in _list_folder(self.folder / name))
         return sorted(int(match[1]) for match in matches if match)
 
-    def names(self) -> list[str]:
+    def list_names(self) -> list[str]:
         """Return the names that hold a baseline."""
-        inside = (path.name for path in _listed(self.folder) if _NAME.fullmatch(path.name) and path.is_dir())
-        return sorted(name for name in inside if self.numbers(name))
+        inside = (path.name for path in _list_folder(self.folder) if _NAME.fullmatch(path.name) and path.is_dir())
+        return sorted(name for name in inside if self.list_numbers(name))
 
-    def references(self, reference: str | None = None) -> list[str]:
-        """Return ``NAME@N`` of every baseline, of those of a name, or of the one; raises `BaselineError` where there is none."""
+    def list_references(self, reference: str | None = None) -> list[str]:
+        """Return ``NAME@N`` of every baseline, or of those that `reference` names; raises `BaselineError` where it names none."""
         if reference is None:
-            return [f"{name}@{number}" for name in self.names() for number in self.numbers(name)]
+            return [f"{name}@{number}" for name in self.list_names() for number in self.list_numbers(name)]
         name, number = _split(reference)
-        self.expect(reference)
-        return [f"{name}@{one}" for one in self.numbers(name) if number in (None, one)]
+        self.require(reference)
+        return [f"{name}@{existing}" for existing in self.list_numbers(name) if number in (None, existing)]
 
     def save(self, name: str, baseline: Baseline) -> Path:
         """Write `baseline` under the next number of `name` and return the file; raises `BaselineError` and `OutputError`."""
@@ -87,7 +87,7 @@ class BaselineStore:
 
     def _link(self, temporary: Path, name: str) -> Path:
         while True:
-            number = max(self.numbers(name), default=0) + 1
+            number = max(self.list_numbers(name), default=0) + 1
             target = self.folder / name / f"{number:04d}.json"
             try:
                 os.link(temporary, target)
@@ -95,26 +95,26 @@ class BaselineStore:
                 continue
             return target
 
-    def find(self, reference: str) -> StoredBaseline:
+    def load(self, reference: str) -> StoredBaseline:
         """Read ``NAME`` (its latest), ``NAME@N`` or the path of a baseline's file; raises `BaselineError` and its relatives."""
-        self.expect(reference)
+        self.require(reference)
         if _is_path(reference):
             return _read(Path(reference), reference)
         name, number = _split(reference)
-        chosen = number or self.numbers(name)[-1]
+        chosen = number or self.list_numbers(name)[-1]
         return _read(self.folder / name / f"{chosen:04d}.json", f"{name}@{chosen}")
 
-    def holds(self, reference: str) -> bool:
+    def exists(self, reference: str) -> bool:
         """Return whether there is a file for `reference`, readable or not."""
         if _is_path(reference):
             return Path(reference).is_file()
         name, number = _split(reference)
-        numbers = self.numbers(name)
+        numbers = self.list_numbers(name)
         return bool(numbers) if number is None else number in numbers
 
-    def expect(self, reference: str) -> None:
-        """Raise `BaselineError` where there is no file for `reference`, with what may have been meant."""
-        if self.holds(reference):
+    def require(self, reference: str) -> None:
+        """Raise `BaselineError` where there is no file for `reference`; the message suggests another reference."""
+        if self.exists(reference):
             return
         if _is_path(reference):
             raise BaselineError(f"There is no file {reference!r}; give NAME, NAME@3 or the path of a baseline's file.")
@@ -122,17 +122,17 @@ class BaselineStore:
 
     def _hint(self, reference: str) -> str:
         name, _ = _split(reference)
-        there = self.names()
-        if name in there:
-            numbers = self.numbers(name)
+        names = self.list_names()
+        if name in names:
+            numbers = self.list_numbers(name)
             return f"{name} has the numbers {numbers[0]} to {numbers[-1]}."
-        if not there:
+        if not names:
             return "save one with 'editguard baseline save LOG NAME', or name another folder with --baselines."
-        near = difflib.get_close_matches(name, there, n=1)
-        return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(there)}."
+        suggestion = suggest(name, names)
+        return f"there are {', '.join(names)}." if suggestion is None else f"did you mean {suggestion!r}?"
 
-    def overrides(self) -> list[Override]:
-        """Return all overrides, oldest first; raises `BaselineError` for a line that is none."""
+    def read_overrides(self) -> list[Override]:
+        """Return all overrides, oldest first; raises `BaselineError` for a line that is not an override."""
         path = self.folder / _OVERRIDES
         if not path.exists():
             return []
@@ -142,16 +142,20 @@ class BaselineStore:
             raise BaselineError(
                 f"The overrides {str(path)!r} cannot be read ({error.strerror}); check the file."
             ) from error
-        torn = lines.pop()  # what a killed writer left is no override
-        if torn:
-            lines += [torn] if _override(torn) else []
-        found = [_override(line) for line in lines]
-        for number, one in enumerate(found, start=1):
-            if one is None:
-                raise BaselineError(f"{path}, line {number}: this is no override; restore the file as it was written.")
-        return [one for one in found if one is not None]
+        unfinished = lines.pop()  # a killed writer left no override
+        if unfinished and _parse_override(unfinished):
+            lines.append(unfinished)
+        overrides = []
+        for number, line in enumerate(lines, start=1):
+            override = _parse_override(line)
+            if override is None:
+                raise BaselineError(
+                    f"Line {number} of {str(path)!r} is not an override; restore the file as it was written."
+                )
+            overrides.append(override)
+        return overrides
 
-    def override(self, record: Override) -> None:
+    def append_override(self, record: Override) -> None:
         """Append one override and return when it is on the disk; raises `LogError`."""
         append_line(self.folder / _OVERRIDES, record.model_dump_json())
 
@@ -160,7 +164,7 @@ def check_name(name: str) -> None:
     """Raise `BaselineError` for a name that a baseline may not have."""
     if not _NAME.fullmatch(name):
         raise BaselineError(
-            f"The name {name!r} cannot be a baseline's; use up to 64 letters, digits, '.', '_' and '-', a letter or digit first."
+            f"The baseline name {name!r} is not valid; use up to 64 letters, digits, '.', '_' and '-', a letter or digit first."
         )
 
 
@@ -170,9 +174,9 @@ def sha256_of(data: bytes) -> str:
 
 
 def git_state(folder: Path | None = None) -> Git | None:
-    """Return commit and dirty flag of the working directory; None outside git, without git, and where git takes too long.
+    """Return commit and dirty flag of the working directory; None outside git, without git, or where git takes too long.
 
-    Dirty means that tracked files differ; what git does not track (an audit's own files, say) does not count.
+    Dirty means that tracked files differ. Files that git does not track, such as an audit's own, do not count.
     """
     commit = git_output(folder, "rev-parse", "HEAD")
     status = git_output(folder, "status", "--porcelain", "--untracked-files=no")
@@ -180,23 +184,23 @@ def git_state(folder: Path | None = None) -> Git | None:
 
 
 def git_output(folder: Path | None, *arguments: str) -> str | None:
-    """Return what git says in `folder`; None where it fails, is not there or takes too long."""
+    """Return the output of git in `folder`; None where git fails, is not installed or takes too long."""
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=_GIT_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return process.stdout.strip() if process.returncode == 0 else None
 
 
 def _is_path(reference: str) -> bool:
-    """Return whether `reference` means a file: it has a folder before it, or is there."""
+    """Return whether `reference` is a path: it names a folder, or an existing JSON file."""
     return len(Path(reference).parts) > 1 or (reference.endswith(".json") and Path(reference).is_file())
 
 
 def _split(reference: str) -> tuple[str, int | None]:
-    """Return name and number of ``NAME`` or ``NAME@N``; raises `BaselineError` for what is neither."""
+    """Return name and number of ``NAME`` or ``NAME@N``; raises `BaselineError` for any other text."""
     name, at, given = reference.partition("@")
     check_name(name)
     if at and not re.fullmatch("0*[1-9][0-9]{0,8}", given, re.ASCII):
@@ -204,7 +208,7 @@ def _split(reference: str) -> tuple[str, int | None]:
     return name, int(given) if at else None
 
 
-def _listed(folder: Path) -> list[Path]:
+def _list_folder(folder: Path) -> list[Path]:
     return [*folder.iterdir()] if folder.is_dir() else []
 
 
@@ -216,7 +220,7 @@ def _read(path: Path, name: str) -> StoredBaseline:
     return StoredBaseline(name, sha256_of(data), parse_baseline(data, name))
 
 
-def _override(line: bytes) -> Override | None:
+def _parse_override(line: bytes) -> Override | None:
     try:
         return Override.model_validate_json(line, strict=True)
     except ValidationError:

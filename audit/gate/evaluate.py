@@ -1,7 +1,7 @@
-"""The gate over files: a log and a baseline are read, judged, and looked up among the overrides; nothing is written.
+"""The gate over files: a log and a baseline are read and compared, and the overrides are searched; nothing is written.
 
-What cannot be read closes the gate by its name rather than ending in an error: in a pipeline a gate that is not there must
-not be open. A mistyped option is an error all the same.
+A file that cannot be read closes the gate with a reason instead of an error: in a pipeline a missing file must not open the
+gate. A mistyped option is an error all the same.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class LoadedLog(NamedTuple):
 
 
 class GateEvaluation(NamedTuple):
-    """The gate's verdict with what it was passed on; a side that could not be read is None."""
+    """The gate's verdict with the two sides that it compares; a side that could not be read is None."""
 
     gate: Gate
     audit: LoadedLog | None
@@ -59,9 +59,9 @@ def read_audit(place: Path) -> LoadedLog:
 
 def save_baseline(place: Path, name: str, store: BaselineStore, *, allow_failed: bool = False) -> Path:
     """Save the audit in `place` as the next baseline of `name` and return the file; raises `BaselineRefused`."""
-    found = build_baseline(read_audit(place).log, git_state())
-    require_saveable(found, allow_failed=allow_failed)
-    return store.save(name, found)
+    baseline = build_baseline(read_audit(place).log, git_state())
+    require_saveable(baseline, allow_failed=allow_failed)
+    return store.save(name, baseline)
 
 
 def read_comparison_side(reference: str, store: BaselineStore) -> tuple[str, Baseline]:
@@ -69,95 +69,113 @@ def read_comparison_side(reference: str, store: BaselineStore) -> tuple[str, Bas
     place = Path(reference)
     if (place / LOG).is_file() or (place.is_file() and place.suffix != ".json"):
         return reference, build_baseline(read_audit(place).log, None)
-    found = store.find(reference)
-    return found.name, found.baseline
+    if not store.exists(reference):
+        try:
+            store.require(reference)
+        except BaselineError as error:
+            raise BaselineError(f"{error} A log, or a folder with an audit, can be given as well.") from None
+    stored = store.load(reference)
+    return stored.name, stored.baseline
 
 
 def run_gate(
-    place: Path, reference: str, store: BaselineStore, allowed: Allowances, accepted: frozenset[ReasonCode] = frozenset()
+    place: Path,
+    reference: str,
+    store: BaselineStore,
+    allowed: Allowances,
+    accepted: frozenset[ReasonCode] = frozenset(),
 ) -> GateEvaluation:
-    """Hold the audit in `place` against a baseline and look for an override; raises for a name that none may have."""
-    store.holds(reference)  # a name that no baseline may have is a mistyped option, and raises
-    judged = _judged(place, reference, store, allowed, accepted)
-    if judged.gate.open:
-        return judged
+    """Compare the audit in `place` with a baseline and look for an override; raises `BaselineError` for a mistyped name."""
+    store.exists(reference)  # raises where the name is not one that a baseline may have
+    evaluation = _evaluate(place, reference, store, allowed, accepted)
+    if evaluation.gate.open:
+        return evaluation
     lapsed: list[LapsedOverride] = []
-    for one in _concerned(judged, reference, store.overrides()):
-        why = "; ".join(_why_not(one, judged))
+    for override in _relevant_overrides(evaluation, reference, store.read_overrides()):
+        why = "; ".join(_mismatches(override, evaluation))
         if not why:
-            return judged._replace(gate=judged.gate.model_copy(update={"open": True, "override": one}))
-        lapsed.append(LapsedOverride(override=one, why=why))
-    return judged._replace(gate=judged.gate.model_copy(update={"lapsed": lapsed}))
+            return evaluation._replace(gate=evaluation.gate.model_copy(update={"open": True, "override": override}))
+        lapsed.append(LapsedOverride(override=override, why=why))
+    return evaluation._replace(gate=evaluation.gate.model_copy(update={"lapsed": lapsed}))
 
 
-def _concerned(judged: GateEvaluation, reference: str, overrides: Sequence[Override]) -> list[Override]:
+def _relevant_overrides(evaluation: GateEvaluation, reference: str, overrides: Sequence[Override]) -> list[Override]:
     """Return the overrides of this log, and the last one of another log against a baseline of this name; newest first."""
-    log = None if judged.audit is None else judged.audit.sha256
-    name = (reference if judged.baseline is None else judged.baseline.name).partition("@")[0]
-    same = [one for one in reversed(overrides) if one.log_sha256 == log]
-    other = [one for one in reversed(overrides) if one.log_sha256 != log and one.baseline.partition("@")[0] == name]
-    return [*same, *other[:1]]
+    log = None if evaluation.audit is None else evaluation.audit.sha256
+    name = (reference if evaluation.baseline is None else evaluation.baseline.name).partition("@")[0]
+    newest_first = [*reversed(overrides)]
+    of_this_log = [override for override in newest_first if override.log_sha256 == log]
+    of_this_name = [
+        override
+        for override in newest_first
+        if override.log_sha256 != log and override.baseline.partition("@")[0] == name
+    ]
+    return [*of_this_log, *of_this_name[:1]]
 
 
-def _why_not(one: Override, judged: GateEvaluation) -> Iterator[str]:
-    """Yield why an override does not lift what closes the gate: it must be for these bytes, and name these reasons."""
-    log, baseline = judged.audit, judged.baseline
-    if log is None or one.log_sha256 != log.sha256:
+def _mismatches(override: Override, evaluation: GateEvaluation) -> Iterator[str]:
+    """Yield why an override does not open the gate: it must be for these bytes, and name these reasons."""
+    log, baseline = evaluation.audit, evaluation.baseline
+    if log is None or override.log_sha256 != log.sha256:
         this = "this log cannot be read" if log is None else f"this is {log.sha256[:12]}"
-        yield f"it is for the log {one.log_sha256[:12]}, and {this}"
-    if baseline is None or one.baseline_sha256 != baseline.sha256:
+        yield f"it is for the log {override.log_sha256[:12]}, and {this}"
+    if baseline is None or override.baseline_sha256 != baseline.sha256:
         this = (
             "this baseline cannot be read" if baseline is None else f"this is {baseline.name} ({baseline.sha256[:12]})"
         )
-        yield f"it is against {one.baseline} ({one.baseline_sha256[:12]}), and {this}"
-    keys, names = {closing.key for closing in judged.gate.closings}, {*one.closings}
-    if more := sorted(keys - names):
-        yield f"it does not name {', '.join(more)}"
-    if less := sorted(names - keys):
-        yield f"it names {', '.join(less)}, which {'does' if len(less) == 1 else 'do'} not close the gate now"
-    if firm := _firm(judged.gate):
-        yield f"nobody can answer for {', '.join(firm)}"
+        yield f"it is against {override.baseline} ({override.baseline_sha256[:12]}), and {this}"
+    keys, names = {closing.key for closing in evaluation.gate.closings}, {*override.closings}
+    if unnamed := sorted(keys - names):
+        yield f"it does not name {', '.join(unnamed)}"
+    if obsolete := sorted(names - keys):
+        yield f"it names {', '.join(obsolete)}, which {'does' if len(obsolete) == 1 else 'do'} not close the gate now"
+    if final := _final_reasons(evaluation.gate):
+        yield f"{', '.join(final)} cannot be overridden"
 
 
-def _judged(
+def _evaluate(
     place: Path, reference: str, store: BaselineStore, allowed: Allowances, accepted: frozenset[ReasonCode]
 ) -> GateEvaluation:
     try:
-        baseline = store.find(reference)
+        baseline = store.load(reference)
     except ReportError as error:
-        return GateEvaluation(closed_by(_named(error, store, reference), str(error), reference, allowed), None, None)
+        return GateEvaluation(
+            closed_by(_reason_code(error, store, reference), str(error), reference, allowed), None, None
+        )
     try:
-        read = read_audit(place)
+        loaded = read_audit(place)
     except ReportError as error:
-        return GateEvaluation(closed_by(_named(error), str(error), baseline.name, allowed), None, baseline)
-    audit = build_baseline(read.log, None)
+        return GateEvaluation(closed_by(_reason_code(error), str(error), baseline.name, allowed), None, baseline)
+    audit = build_baseline(loaded.log, None)
     names = baseline.name, str(place)
-    why = summarise(read.log).reasons
+    why = summarise(loaded.log).reasons
     gate = judge_gate(baseline.baseline, audit, names, allowed, why=why, accepted=accepted)
-    return GateEvaluation(gate, read, baseline)
+    return GateEvaluation(gate, loaded, baseline)
 
 
-def _named(error: ReportError, store: BaselineStore | None = None, reference: str = "") -> ReasonCode:
+def _reason_code(error: ReportError, store: BaselineStore | None = None, reference: str = "") -> ReasonCode:
     if isinstance(error, DuplicateRecord):
         return ReasonCode.DUPLICATE_EDITS
     if isinstance(error, NotFiniteRecord):
         return ReasonCode.NOT_FINITE
-    if store is not None and not store.holds(reference):
+    if store is not None and not store.exists(reference):
         return ReasonCode.NO_BASELINE
     return ReasonCode.UNREADABLE
 
 
-def _firm(gate: Gate) -> list[str]:
+def _final_reasons(gate: Gate) -> list[str]:
     return sorted({closing.reason.value for closing in gate.closings if closing.reason not in OVERRIDABLE})
 
 
-def make_override(judged: GateEvaluation, author: str, reason: str) -> Override:
-    """Return the record that lifts what closes the gate now; raises `BaselineError` where that may not be."""
-    if judged.gate.open:
+def make_override(evaluation: GateEvaluation, author: str, reason: str) -> Override:
+    """Return the record that opens the gate despite its present reasons; raises `BaselineError` where that is not allowed."""
+    if evaluation.gate.open:
         raise BaselineError("The gate is open, so there is nothing to override.")
-    firm = _firm(judged.gate)
-    if firm or judged.audit is None or judged.baseline is None:
-        raise BaselineError(f"The gate is closed by {', '.join(firm)}, which nobody can answer for; mend that first.")
+    final = _final_reasons(evaluation.gate)
+    if final or evaluation.audit is None or evaluation.baseline is None:
+        raise BaselineError(
+            f"The gate is closed by {', '.join(final)}, which cannot be overridden; correct that first."
+        )
     if not author.strip():
         raise BaselineError("The override has no author, and somebody must answer for it; add --author.")
     if len(reason.split()) < _FEWEST_WORDS:
@@ -168,8 +186,8 @@ def make_override(judged: GateEvaluation, author: str, reason: str) -> Override:
         time=datetime.now(UTC).isoformat(timespec="seconds"),
         author=author.strip(),
         reason=reason.strip(),
-        baseline=judged.baseline.name,
-        baseline_sha256=judged.baseline.sha256,
-        log_sha256=judged.audit.sha256,
-        closings=sorted(closing.key for closing in judged.gate.closings),
+        baseline=evaluation.baseline.name,
+        baseline_sha256=evaluation.baseline.sha256,
+        log_sha256=evaluation.audit.sha256,
+        closings=sorted(closing.key for closing in evaluation.gate.closings),
     )

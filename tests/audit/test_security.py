@@ -177,6 +177,6 @@ def test_ids_lead_no_delta_file_out_of_its_folder(place: Path, checkpoint: Path,
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_baseline_has_a_name_that_leads_out_of_its_store(tmp_path: Path, name: str) -> None:
-    with pytest.raises(BaselineError, match="cannot be a baseline's; use up to 64 letters"):
+    with pytest.raises(BaselineError, match="is not valid; use up to 64 letters"):
         BaselineStore(tmp_path / "store").save(name, build_baseline(audit(3), None))
     assert not (tmp_path / "store").exists()

@@ -72,7 +72,7 @@ def _readers() -> dict[str, Reader]:
         "policy": Reader("policy.toml", test_policies.SEEDS["policy.toml"], load_policy),
         "log": Reader("audit.jsonl", test_logs.LOGS, lambda path: summarise(read_log(path))),
         "baseline": Reader("baseline.json", [test_logs.BASELINE], lambda path: BaselineStore(path.parent).find(str(path))),
-        "overrides": Reader("overrides.jsonl", [test_logs.OVERRIDES], lambda path: BaselineStore(path.parent).overrides()),
+        "overrides": Reader("overrides.jsonl", [test_logs.OVERRIDES], lambda path: BaselineStore(path.parent).read_overrides()),
         "cases": Reader("cases.json", test_reproductions.CHOICES, test_reproductions.read_choice),
         "layers": Reader("layers.json", test_reproductions.SHIFTS, kept_shifts),
         "reproduction": Reader("reproduction.json", test_reproductions.RESULTS, kept_result),

@@ -81,7 +81,7 @@ def test_logs_that_are_gone_on_with(content: bytes, tmp_path: Path) -> None:
 def test_baselines(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "baseline.json"
     path.write_bytes(content)
-    told_or_read(lambda: BaselineStore(tmp_path).find(str(path)), tmp_path)
+    told_or_read(lambda: BaselineStore(tmp_path).load(str(path)), tmp_path)
 
 
 @FUZZED
@@ -97,4 +97,4 @@ def test_overrides(content: bytes, tmp_path: Path) -> None:
     | st.sampled_from(["main@9999999999", "../main", "a/../../b", "\0", "main@" + "9" * 5000])
 )
 def test_names_of_baselines(reference: str, tmp_path: Path) -> None:
-    told_or_read(lambda: BaselineStore(tmp_path).find(reference), tmp_path)
+    told_or_read(lambda: BaselineStore(tmp_path).load(reference), tmp_path)

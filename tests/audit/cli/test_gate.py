@@ -371,7 +371,7 @@ def test_override_tampered_file_leaves_the_gate_closed(closed: Path, command: Ru
     (closed / ".editguard" / "baselines" / "overrides.jsonl").write_text("{}\n")
     result = command("gate", "now", "--baseline", "main")
     assert result.code == 2
-    assert "Line 1 of " in result.err
+    assert "overrides.jsonl' is not an override" in result.err
 
 
 # --------------------------------------------------------------------------------------------- baseline and compare
