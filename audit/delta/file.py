@@ -67,7 +67,7 @@ def read_delta(path: Path) -> Delta:
         text, stamp = metadata["manifest"], metadata["sha256"]
         manifest = DeltaManifest.model_validate_json(text, strict=True)
     except OSError as error:
-        raise _no_delta(path, error.strerror or "it is not there") from error
+        raise _no_delta(path, error.strerror or "there is no such file") from error
     except (SafetensorError, KeyError) as error:
         raise _no_delta(path, f"it is no delta file, or is cut short or damaged: {error}") from error
     except ValidationError as error:

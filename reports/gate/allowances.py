@@ -77,8 +77,8 @@ def _metric(name: str, text: str) -> str:
     if name in {metric.value for metric in Metric}:
         return name
     near = _meant(name)
-    hint = f"did you mean {_either(near)}?" if near else f"known are {', '.join(Metric)}"
-    raise AllowanceError(f"The allowance {text!r} names no metric that is known: {hint}")
+    hint = f"did you mean {_either(near)}?" if near else f"write one of {', '.join(Metric)}."
+    raise AllowanceError(f"Unknown metric {name!r} in the allowance {text!r}: {hint}")
 
 
 def _meant(name: str) -> list[str]:

@@ -45,7 +45,7 @@ def test_off_leaves_a_metric_out() -> None:
         (["eficcacy:5%"], "did you mean 'efficacy-unprefixed', 'efficacy-prefixed' or 'efficacy-served'\\?"),
         (["anwsers:5%"], "did you mean 'answers-unprefixed' or 'answers-prefixed'\\?"),
         (["perplexity:5%"], "did you mean 'perplexity-ratio' or 'worst-perplexity-ratio'\\?"),
-        (["speed:5%"], "known are perplexity-ratio, "),
+        (["speed:5%"], "Unknown metric 'speed' .*write one of perplexity-ratio, "),
         (["efficacy-prefixed"], "no amount with its unit"),
         (["efficacy-prefixed:0.05"], "no amount with its unit"),
         (["efficacy-prefixed:-5%"], "no amount with its unit"),
