@@ -14,24 +14,24 @@ NAMES = [field.name for field in fields(Card)]
 CARDS = {f"{kind.kind}/{name}": cls for kind in (PROBES, CHECKS) for name, cls in kind}
 
 
-def test_a_whole_card_lacks_nothing() -> None:
+def test_card_that_is_complete_has_no_empty_field() -> None:
     assert WHOLE.incomplete() == ()
 
 
 @pytest.mark.parametrize("empty", ["", " \n"])
 @pytest.mark.parametrize("name", NAMES)
-def test_an_empty_field_is_named(name: str, empty: str) -> None:
+def test_card_with_an_empty_field_names_it(name: str, empty: str) -> None:
     assert replace(WHOLE, **{name: empty}).incomplete() == (name,)
     assert Card(*[empty] * len(NAMES)).incomplete() == tuple(NAMES)
 
 
-def test_the_registries_hold_what_the_house_promises() -> None:
+def test_registries_hold_the_documented_probes_and_checks() -> None:
     assert set(PROBES.names()) >= {"first-token", "key-shift", "denominator", "sink-key", "well-formed"}
     assert set(CHECKS.names()) >= {"perplexity", "efficacy", "generalization", "locality", "degeneracy", "drift"}
 
 
 @pytest.mark.parametrize("name", CARDS)
-def test_every_card_is_complete_and_every_class_knows_its_name(name: str) -> None:
+def test_card_of_every_plugin_is_complete_and_its_class_has_its_name(name: str) -> None:
     cls = CARDS[name]
     assert cls.card.incomplete() == ()
     assert cls.card.question.endswith("?")

@@ -29,7 +29,7 @@ from editguard.probes.errors import (
         (NotFinite, EditRefused, 1),
     ],
 )
-def test_each_class_has_its_base_and_its_exit_code(
+def test_error_class_has_its_base_and_its_exit_code(
     error: type[EditguardError], base: type[Exception], exit_code: int
 ) -> None:
     assert error.__bases__ == (base,)
@@ -37,7 +37,7 @@ def test_each_class_has_its_base_and_its_exit_code(
     assert str(error("what, which rule, way out")) == "what, which rule, way out"
 
 
-def test_no_error_has_the_exit_code_of_a_pass_and_all_are_public() -> None:
+def test_error_classes_are_public_and_none_exits_as_a_pass() -> None:
     classes = [item for item in vars(errors).values() if isinstance(item, type) and issubclass(item, Exception)]
     assert sorted(cls.__name__ for cls in classes) == sorted(errors.__all__)
     assert all(cls.exit_code != 0 for cls in classes)

@@ -34,7 +34,7 @@ def smollm2() -> PreTrainedTokenizerFast:
 
 
 @every_tokenizer
-def test_subject_that_is_the_whole_text(name: str) -> None:
+def test_locate_subject_that_is_the_whole_text_has_its_last_token(name: str) -> None:
     position = locate_subject(ALL[name], "Chicago", "Chicago")
     closing = 1 if name in WORDPIECE else 0
     assert position.last == len(position.input_ids) - 1 - closing
@@ -57,14 +57,16 @@ def test_subject_that_is_the_whole_text(name: str) -> None:
         ("unigram-first-bos", 1, False),
     ],
 )
-def test_first_content_counts_only_added_special_tokens(name: str, first_content: int, starts: bool) -> None:
+def test_locate_subject_first_content_counts_only_added_special_tokens(
+    name: str, first_content: int, starts: bool
+) -> None:
     subject = "Chicago" if name in BYTE_LEVEL else "C"
     position = locate_subject(ALL[name], "Chicago is a twin city of", subject, occurrence_start=0)
     assert position.first_content == first_content
     assert position.starts_text is starts
 
 
-def test_first_token_is_asked_of_ids_so_a_bos_makes_the_difference() -> None:
+def test_is_first_token_after_a_bos_is_false() -> None:
     prompt = "Chicago is a twin city of"
     bare = locate_subject(BYTE_LEVEL["bytes-trimmed"], prompt, "Chicago")
     with_bos = locate_subject(BYTE_LEVEL["bytes-bos"], prompt, "Chicago")
@@ -76,21 +78,21 @@ def test_first_token_is_asked_of_ids_so_a_bos_makes_the_difference() -> None:
     assert with_bos.last == 1
 
 
-def test_subject_of_several_tokens_at_the_start_is_not_the_first_token() -> None:
+def test_is_first_token_of_a_subject_of_several_tokens_is_false() -> None:
     position = locate_subject(BYTE_LEVEL["bytes-trimmed"], "Zagreb is a city", "Zagreb")
     assert position.starts_text
     assert not position.single_token
     assert not position.is_first_token
 
 
-def test_the_space_before_a_word_is_no_merge() -> None:
+def test_locate_subject_space_before_a_word_is_no_merge() -> None:
     for name in ("bytes-trimmed", "bytes-untrimmed", "unigram-always", "unigram-never"):
         position = locate_subject(ALL[name], "The capital of France is", "France")
         assert not position.merged_start, name
         assert not position.merged_end, name
 
 
-def test_one_character_of_several_bytes_spans_several_tokens() -> None:
+def test_locate_subject_of_one_character_spans_its_bytes() -> None:
     tokenizer = byte_level(vocabulary=258)  # bytes only, no merges
     position = locate_subject(tokenizer, "a🙂b", "🙂")
     assert (position.first, position.last) == (1, 4)
@@ -98,7 +100,7 @@ def test_one_character_of_several_bytes_spans_several_tokens() -> None:
     assert not position.merged_start
 
 
-def test_a_suffix_that_merges_into_the_subject_is_reported() -> None:
+def test_locate_subject_merged_with_its_suffix_is_reported() -> None:
     tokenizer = BYTE_LEVEL["bytes-trimmed"]
     inner = locate_subject(tokenizer, "Chicago is", "hica")
     assert pieces(tokenizer, inner) == ["Chicago"]
@@ -111,7 +113,7 @@ def test_a_suffix_that_merges_into_the_subject_is_reported() -> None:
     assert bytes_of_next.merged_end is (len(pieces(ALL["sentencepiece-bpe"], bytes_of_next)[-1].strip("▁")) > 1)
 
 
-def test_a_space_merged_behind_the_subject_is_seen_though_trimmed_offsets_hide_it() -> None:
+def test_locate_subject_merged_space_is_reported_despite_trimmed_offsets() -> None:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: index for index, token in enumerate([*alphabet, "oĠ"])}
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[("o", "Ġ")]))
@@ -138,7 +140,7 @@ def test_a_space_merged_behind_the_subject_is_seen_though_trimmed_offsets_hide_i
     ],
 )
 @every_tokenizer
-def test_last_token_holds_the_subjects_last_visible_character(name: str, text: str, subject: str) -> None:
+def test_locate_subject_last_token_holds_its_last_visible_character(name: str, text: str, subject: str) -> None:
     tokenizer = ALL[name]
     position = locate_subject(tokenizer, text, subject)
     encoding = tokenizer(text, return_offsets_mapping=True)
@@ -151,7 +153,7 @@ def test_last_token_holds_the_subjects_last_visible_character(name: str, text: s
 
 
 @pytest.mark.parametrize("name", ["unigram-always", "sentencepiece-bpe"])
-def test_the_tokenizers_own_space_is_not_the_subject(name: str) -> None:
+def test_locate_subject_leaves_out_the_tokenizers_own_space(name: str) -> None:
     tokenizer = ALL[name]
     position = locate_subject(tokenizer, "Zq is", "Z")
     tokens = tokenizer.convert_ids_to_tokens(list(position.input_ids))
@@ -162,21 +164,21 @@ def test_the_tokenizers_own_space_is_not_the_subject(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "marker"), [("bytes-prefix-untrimmed-bos", "Ġ"), ("bytes-prefix-trimmed", "Ġ"), ("sentencepiece-bpe", "▁")]
 )
-def test_a_text_that_spells_the_space_marker_itself(name: str, marker: str) -> None:
+def test_locate_subject_that_spells_the_space_marker(name: str, marker: str) -> None:
     tokenizer = ALL[name]
     position = locate_subject(tokenizer, f"{marker} is", marker)
     assert tokenizer.convert_ids_to_tokens(position.input_ids[position.first_content]) == marker
     assert position.first == position.first_content + 1
 
 
-def test_a_special_token_spelled_in_the_text_belongs_to_the_text() -> None:
+def test_locate_subject_special_token_in_the_text_is_content() -> None:
     position = locate_subject(BYTE_LEVEL["bytes-trimmed"], "<|im_start|>Chicago is", "Chicago")
     assert position.first_content == 0
     assert position.last == 1
     assert not position.starts_text
 
 
-def test_spaces_at_the_ends_of_a_span_are_not_counted() -> None:
+def test_locate_span_leaves_out_spaces_at_its_ends() -> None:
     text = "The capital of France is Paris"
     for name in ("bytes-trimmed", "bytes-untrimmed"):
         assert locate_span(ALL[name], text, 14, 22) == locate_span(ALL[name], text, 15, 21)
@@ -186,7 +188,7 @@ def test_spaces_at_the_ends_of_a_span_are_not_counted() -> None:
 # What is refused
 
 
-def test_subject_must_stand_in_the_text_once() -> None:
+def test_locate_subject_absent_or_ambiguous_is_refused() -> None:
     tokenizer = BYTE_LEVEL["bytes-trimmed"]
     with pytest.raises(RequestError, match=r"'Lyon' stands 0 times in 'Paris is'; .* correct"):
         locate_subject(tokenizer, "Paris is", "Lyon")
@@ -199,41 +201,41 @@ def test_subject_must_stand_in_the_text_once() -> None:
 
 
 @pytest.mark.parametrize("start", [-4, 1, 40])
-def test_a_wrong_occurrence_is_refused(start: int) -> None:
+def test_locate_subject_at_a_wrong_occurrence_is_refused(start: int) -> None:
     with pytest.raises(RequestError, match=f"does not begin at character {start}"):
         locate_subject(BYTE_LEVEL["bytes-trimmed"], "Lyon or Lyon", "Lyon", occurrence_start=start)
 
 
 @pytest.mark.parametrize("subject", ["", "  "])
-def test_an_empty_subject_is_refused(subject: str) -> None:
+def test_locate_subject_empty_is_refused(subject: str) -> None:
     with pytest.raises(RequestError, match="is empty"):
         locate_subject(BYTE_LEVEL["bytes-trimmed"], "Lyon  or", subject)
 
 
 @pytest.mark.parametrize(("start", "end"), [(-1, 2), (2, 2), (3, 2), (0, 9)])
-def test_a_span_outside_the_text_is_refused(start: int, end: int) -> None:
+def test_locate_span_outside_the_text_is_refused(start: int, end: int) -> None:
     with pytest.raises(RequestError, match=f"The characters {start} to {end} do not lie in"):
         locate_span(BYTE_LEVEL["bytes-trimmed"], "Lyon or", start, end)
 
 
-def test_a_span_of_spaces_is_refused() -> None:
+def test_locate_span_of_spaces_is_refused() -> None:
     with pytest.raises(RequestError, match="only space"):
         locate_span(BYTE_LEVEL["bytes-trimmed"], "Lyon  or", 4, 6)
 
 
-def test_a_subject_that_the_tokenizer_drops_is_refused() -> None:
+def test_locate_subject_that_the_tokenizer_drops_is_refused() -> None:
     with pytest.raises(RequestError, match="No token covers"):
         locate_subject(WORDPIECE["wordpiece"], "Lyon \u200b\x07 is", "\x07")
 
 
-def test_half_a_surrogate_pair_is_refused() -> None:
+def test_tokens_of_half_a_surrogate_pair_are_refused() -> None:
     with pytest.raises(RequestError, match="surrogate pair at character 5"):
         locate_subject(BYTE_LEVEL["bytes-trimmed"], "Lyon \ud83d is", "Lyon")
     with pytest.raises(RequestError, match="surrogate"):
         encode_target(BYTE_LEVEL["bytes-trimmed"], "Lyon is", "\ud83d")
 
 
-def test_a_slow_tokenizer_is_refused() -> None:
+def test_locate_subject_with_a_slow_tokenizer_is_refused() -> None:
     with pytest.raises(ModelError, match="ByT5Tokenizer is a slow one"):
         locate_subject(ByT5Tokenizer(), "Lyon is", "Lyon")
 
@@ -243,7 +245,7 @@ def test_a_slow_tokenizer_is_refused() -> None:
 
 
 @pytest.mark.real
-def test_smollm2_puts_nothing_before_the_subject(smollm2: PreTrainedTokenizerFast) -> None:
+def test_smollm2_adds_no_token_before_the_subject(smollm2: PreTrainedTokenizerFast) -> None:
     position = locate_subject(smollm2, "Chicago is a twin city of", "Chicago")
     assert position.is_first_token
     assert position.single_token
@@ -267,7 +269,9 @@ def test_smollm2_puts_nothing_before_the_subject(smollm2: PreTrainedTokenizerFas
         ("Chicago is", "Chica", True),
     ],
 )
-def test_smollm2_agrees_with_the_bytes(smollm2: PreTrainedTokenizerFast, text: str, subject: str, merged: bool) -> None:
+def test_smollm2_position_agrees_with_the_bytes(
+    smollm2: PreTrainedTokenizerFast, text: str, subject: str, merged: bool
+) -> None:
     start = text.index(subject)
     position = locate_subject(smollm2, text, subject)
     expected = spelled_position(smollm2, text, start, start + len(subject))

@@ -32,7 +32,7 @@ quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCh
 @pytest.mark.parametrize("name", BYTE_LEVEL)
 @quick
 @given(prefix=part, subject=part, suffix=part)
-def test_position_agrees_with_the_bytes_that_the_tokens_spell(
+def test_locate_subject_agrees_with_the_bytes_that_the_tokens_spell(
     name: str, prefix: str, subject: str, suffix: str
 ) -> None:
     subject = subject.strip()
@@ -47,7 +47,7 @@ def test_position_agrees_with_the_bytes_that_the_tokens_spell(
 @pytest.mark.parametrize("name", ALL)
 @quick
 @given(prefix=part, subject=part, suffix=part)
-def test_the_tokens_from_first_to_last_and_no_others_cover_the_subject(
+def test_locate_subject_only_tokens_from_first_to_last_cover_it(
     name: str, prefix: str, subject: str, suffix: str
 ) -> None:
     subject = subject.strip()
@@ -78,7 +78,7 @@ def test_the_tokens_from_first_to_last_and_no_others_cover_the_subject(
 @pytest.mark.parametrize("name", SENTENCEPIECE)
 @quick
 @given(prefix=st.text("abc ", max_size=6), subject=st.text("abcé東", min_size=1, max_size=5), suffix=part)
-def test_last_is_the_token_by_which_the_subject_is_spelled_out(
+def test_locate_span_last_is_the_token_that_completes_the_subject(
     name: str, prefix: str, subject: str, suffix: str
 ) -> None:
     tokenizer = SENTENCEPIECE[name]
@@ -96,7 +96,7 @@ def test_last_is_the_token_by_which_the_subject_is_spelled_out(
 @pytest.mark.real
 @quick
 @given(data=st.data())
-def test_smollm2_agrees_with_the_bytes_under_arbitrary_unicode(
+def test_smollm2_agrees_with_the_bytes_of_arbitrary_unicode(
     smollm2: PreTrainedTokenizerFast, data: st.DataObject
 ) -> None:
     prefix, subject, suffix = (data.draw(part) for _ in range(3))

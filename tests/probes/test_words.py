@@ -47,25 +47,25 @@ ALONE = [
 
 
 @pytest.mark.parametrize(("text", "name", "word"), INSIDE)
-def test_cut_word_inside_a_word_returns_the_word(text: str, name: str, word: str) -> None:
+def test_find_cut_word_inside_a_word_returns_the_word(text: str, name: str, word: str) -> None:
     start = text.index(name)
     assert find_cut_word(text, start, start + len(name)) == word
 
 
 @pytest.mark.parametrize(("text", "name"), ALONE)
-def test_cut_word_of_a_word_of_its_own_returns_none(text: str, name: str) -> None:
+def test_find_cut_word_of_a_whole_word_returns_none(text: str, name: str) -> None:
     start = text.index(name)
     assert find_cut_word(text, start, start + len(name)) is None
 
 
 @given(before=st.text(max_size=5), name=st.text(min_size=1, max_size=8), after=st.text(max_size=5))
-def test_cut_word_between_spaces_returns_none(before: str, name: str, after: str) -> None:
+def test_find_cut_word_between_spaces_returns_none(before: str, name: str, after: str) -> None:
     text = f"{before} {name} {after}"
     assert find_cut_word(text, len(before) + 1, len(before) + 1 + len(name)) is None
 
 
 @given(before=st.from_regex(r"[A-Za-z]", fullmatch=True), name=st.from_regex(r"[A-Za-z]{1,8}", fullmatch=True))
-def test_cut_word_after_a_latin_letter_returns_the_word(before: str, name: str) -> None:
+def test_find_cut_word_after_a_latin_letter_returns_the_word(before: str, name: str) -> None:
     assert find_cut_word(f"a {before}{name} b", 3, 3 + len(name)) == before + name
 
 
@@ -96,5 +96,5 @@ def test_fold_twice_is_fold_once(text: str) -> None:
      ("カ", Writing.EAST_ASIAN), ("ก", Writing.SOUTHEAST_ASIAN), ("ខ", Writing.SOUTHEAST_ASIAN), ("မ", Writing.SOUTHEAST_ASIAN),
      ("1", Writing.SPACED)],
 )  # fmt: skip
-def test_writing_of_a_character_is_its_scripts(character: str, writing: Writing) -> None:
+def test_classify_writing_of_a_character_is_its_scripts(character: str, writing: Writing) -> None:
     assert classify_writing(character) is writing

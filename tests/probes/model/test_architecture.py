@@ -54,7 +54,7 @@ def stacked(*blocks: nn.Module) -> nn.Module:
     ],
     ids=["gated", "fused gate", "misleading name", "known name", "known name, square", "known name, first in order"],
 )
-def test_the_last_map_is_told_by_widths_and_names(maps: dict[str, tuple[int, int]], last: str) -> None:
+def test_find_down_projection_by_widths_and_names(maps: dict[str, tuple[int, int]], last: str) -> None:
     assert find_down_projection(Block(maps), hidden_size=4) == f"ffn.{last}"
 
 
@@ -69,7 +69,7 @@ def test_the_last_map_is_told_by_widths_and_names(maps: dict[str, tuple[int, int
     ],
     ids=["square", "three in a row", "two known names", "one map", "known name, wrong width"],
 )
-def test_what_cannot_be_told_is_refused_with_its_candidates(maps: dict[str, tuple[int, int]]) -> None:
+def test_find_down_projection_ambiguous_is_refused_with_its_candidates(maps: dict[str, tuple[int, int]]) -> None:
     with pytest.raises(ModelError, match="cannot be told") as raised:
         find_down_projection(Block(maps), hidden_size=4)
     message = str(raised.value)
@@ -78,19 +78,19 @@ def test_what_cannot_be_told_is_refused_with_its_candidates(maps: dict[str, tupl
         assert f"ffn.{name} ({into} to {out})" in message
 
 
-def test_two_maps_without_a_known_hidden_size_are_not_guessed() -> None:
+def test_find_down_projection_without_a_hidden_size_is_not_guessed() -> None:
     with pytest.raises(ModelError, match="cannot be told"):
         find_down_projection(Block(TWO))
     assert find_down_projection(Block(TWO), hidden_size=4) == "ffn.z"
     assert find_down_projection(Block(TWO), hidden_size=6) == "ffn.a"
 
 
-def test_a_name_that_speaks_against_the_widths_is_not_guessed() -> None:
+def test_find_down_projection_name_against_the_widths_is_not_guessed() -> None:
     with pytest.raises(ModelError, match="cannot be told"):
         find_down_projection(Block({"fc2": (4, 6), "z": (6, 4), "up": (4, 6)}))
 
 
-def test_a_site_named_by_path_settles_what_cannot_be_told() -> None:
+def test_find_site_by_path_settles_an_ambiguous_map() -> None:
     model = stacked(Block(TWO), Block(TWO))
     with pytest.raises(ModelError, match="cannot be told"):
         find_site(model, 1)
@@ -98,7 +98,7 @@ def test_a_site_named_by_path_settles_what_cannot_be_told() -> None:
     assert (site.path, site.d_ff, site.d_model) == ("body.1.ffn.z", 6, 4)
 
 
-def test_blocks_of_two_classes_are_no_stack_unless_named() -> None:
+def test_find_stack_of_two_block_classes_needs_a_path() -> None:
     model = stacked(Block(TWO), Other(TWO))
     with pytest.raises(ModelError, match="holds no stack"):
         count_layers(model)
@@ -110,12 +110,12 @@ def test_blocks_of_two_classes_are_no_stack_unless_named() -> None:
     [nn.Linear(2, 2), nn.ModuleDict({"body": nn.ModuleList()}), stacked(nn.Linear(2, 2)), stacked(Attention(4))],
     ids=["no list", "empty list", "no attention", "no blocks"],
 )
-def test_a_model_without_a_stack_is_refused(model: nn.Module) -> None:
+def test_find_site_in_a_model_without_a_stack_is_refused(model: nn.Module) -> None:
     with pytest.raises(ModelError, match="holds no stack"):
         find_site(model, 0)
 
 
-def test_a_causal_stack_goes_before_a_longer_tower_that_looks_both_ways() -> None:
+def test_find_stack_prefers_a_causal_stack_to_a_longer_encoder() -> None:
     tower = nn.ModuleList(Block(TWO, causal=False) for _ in range(5))
     model = nn.ModuleDict({"tower": tower, "text": nn.ModuleList(Block(TWO) for _ in range(3))})
     assert find_stack(model).path == "text"
@@ -123,14 +123,14 @@ def test_a_causal_stack_goes_before_a_longer_tower_that_looks_both_ways() -> Non
     assert find_stack(model).path == "text"
 
 
-def test_a_stack_inside_a_block_is_not_the_models_stack() -> None:
+def test_find_stack_ignores_a_stack_inside_a_block() -> None:
     outer = [Block(TWO), Block(TWO)]
     for block in outer:
         block.inner = nn.ModuleList(Other(TWO) for _ in range(5))
     assert find_stack(stacked(*outer)).path == "body"
 
 
-def test_a_norm_named_after_attention_is_no_attention() -> None:
+def test_find_stack_takes_no_norm_for_attention() -> None:
     block = Block(TWO)
     block.mixer = nn.Identity()
     block.post_attention_layernorm = nn.LayerNorm(4)
@@ -138,19 +138,19 @@ def test_a_norm_named_after_attention_is_no_attention() -> None:
         find_stack(stacked(block))
 
 
-def test_a_map_beside_the_mlp_and_a_norm_named_after_it_are_left_out() -> None:
+def test_find_down_projection_ignores_a_map_and_a_norm_beside_the_mlp() -> None:
     block = Block(TWO)
     block.per_layer_gate = nn.Linear(4, 3)
     assert find_down_projection(block, hidden_size=4) == "ffn.z"
 
 
-def test_two_stacks_of_one_length_are_refused() -> None:
+def test_find_stack_of_two_equal_stacks_is_refused() -> None:
     model = nn.ModuleDict({"one": nn.ModuleList([Block(TWO)]), "two": nn.ModuleList([Block(TWO)])})
     with pytest.raises(ModelError, match=r"'one' and 'two'"):
         find_stack(model)
 
 
-def test_causality_is_read_off_the_attention() -> None:
+def test_attends_causally_reads_the_attention_modules() -> None:
     assert attends_causally(FAMILIES["llama"]()) is True
     assert attends_causally(FAMILIES["bloom"]()) is None
     assert attends_causally(OTHERS["bert"]()) is False
@@ -159,7 +159,7 @@ def test_causality_is_read_off_the_attention() -> None:
     assert attends_causally(t5.encoder) is False
 
 
-def test_mixtures_are_told_from_dense_layers() -> None:
+def test_find_mixture_part_is_none_for_dense_layers() -> None:
     mixed = OTHERS["qwen2_moe"]().model.layers
     assert find_mixture_part(mixed[0]) is None
     assert find_mixture_part(mixed[1]) == "mlp.gate"
@@ -168,7 +168,7 @@ def test_mixtures_are_told_from_dense_layers() -> None:
     assert find_mixture_part(beside) == "router"
 
 
-def test_the_search_runs_no_forward_and_changes_nothing() -> None:
+def test_find_site_runs_no_forward_pass_and_changes_nothing() -> None:
     model = FAMILIES["gpt2"]()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     ran: list[object] = []

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.tiny
 
 
 @pytest.mark.parametrize("size", ["1GB", "4kB"])
-def test_every_tensor_of_a_saved_model_is_found(size: str, tmp_path: Path) -> None:
+def test_open_checkpoint_has_every_tensor_of_a_saved_model(size: str, tmp_path: Path) -> None:
     model = FAMILIES["llama"]()
     model.save_pretrained(tmp_path, max_shard_size=size)
     assert (tmp_path / "model.safetensors.index.json").exists() == (size == "4kB")
@@ -26,13 +26,13 @@ def test_every_tensor_of_a_saved_model_is_found(size: str, tmp_path: Path) -> No
     assert all(torch.equal(found.tensor(name), wanted[name]) for name in wanted)
 
 
-def test_what_no_index_names_is_no_part_of_the_model(tmp_path: Path) -> None:
+def test_open_checkpoint_ignores_files_that_the_index_does_not_name(tmp_path: Path) -> None:
     FAMILIES["llama"]().save_pretrained(tmp_path, max_shard_size="4kB")
     save_file({"adapter": torch.ones(2)}, tmp_path / "adapter.safetensors")
     assert "adapter" not in open_checkpoint(str(tmp_path)).files
 
 
-def test_damage_is_one_sentence(tmp_path: Path) -> None:
+def test_open_checkpoint_that_is_damaged_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="has no weights"):
         open_checkpoint(str(tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"not tensors")
@@ -47,7 +47,7 @@ def test_damage_is_one_sentence(tmp_path: Path) -> None:
         open_checkpoint(str(tmp_path))
 
 
-def test_what_is_read_is_what_transformers_loads(tmp_path: Path) -> None:
+def test_open_checkpoint_reads_the_files_that_transformers_loads(tmp_path: Path) -> None:
     one, other = {"a": torch.ones(2)}, {"a": torch.zeros(2)}
     save_file(other, tmp_path / "backup.safetensors")
     assert float(open_checkpoint(str(tmp_path)).tensor("a").sum()) == 0

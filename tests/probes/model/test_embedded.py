@@ -11,7 +11,7 @@ from editguard.probes.model import embedded
 from editguard.probes.model.embedded import EMBEDDED_PACKAGE, cache_folder, find_embedded_gguf, prepare_embedded_folder
 
 
-def test_the_cache_folder_is_the_users_unless_the_environment_names_one(
+def test_cache_folder_is_the_users_unless_the_environment_names_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("EDITGUARD_CACHE", str(tmp_path))
@@ -31,7 +31,7 @@ class _Hollow:
 
 
 @pytest.mark.parametrize("distribution", [_absent, lambda _: _Hollow()], ids=["not-installed", "file-gone"])
-def test_a_missing_wheel_is_named_with_the_command_that_installs_it(
+def test_find_embedded_gguf_without_the_wheel_names_the_install_command(
     monkeypatch: pytest.MonkeyPatch, distribution: object
 ) -> None:
     monkeypatch.setattr(embedded, "distribution", distribution)
@@ -49,7 +49,7 @@ def wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return gguf
 
 
-def test_it_is_converted_once_for_each_file(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prepare_embedded_folder_converts_each_file_once(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Path] = []
 
     def convert(_: Path, folder: Path) -> None:
@@ -65,7 +65,7 @@ def test_it_is_converted_once_for_each_file(wheel: Path, monkeypatch: pytest.Mon
     assert len(made) == 2
 
 
-def test_a_conversion_that_fails_leaves_no_folder(wheel: Path) -> None:
+def test_prepare_embedded_folder_that_fails_leaves_no_folder(wheel: Path) -> None:
     with pytest.raises(ModelError, match=r"model\.gguf.* cannot be converted"):
         prepare_embedded_folder()
     left = [path for path in (cache_folder() / "models").iterdir() if path.suffix != ".lock"]
@@ -73,6 +73,6 @@ def test_a_conversion_that_fails_leaves_no_folder(wheel: Path) -> None:
 
 
 @pytest.mark.real
-def test_the_installed_wheel_holds_a_gguf() -> None:
+def test_find_embedded_gguf_returns_a_gguf_file() -> None:
     with find_embedded_gguf().open("rb") as file:
         assert file.read(4) == b"GGUF"

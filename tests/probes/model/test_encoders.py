@@ -54,7 +54,7 @@ KINDS = {
 
 @pytest.mark.tiny
 @pytest.mark.parametrize("kind", KINDS)
-def test_subject_keys_of_an_encoder_are_those_of_whole_passes(kind: str, tmp_path: Path) -> None:
+def test_encoder_subject_keys_are_those_of_whole_passes(kind: str, tmp_path: Path) -> None:
     lm = load_encoder(save(KINDS[kind](), tmp_path), device="cpu")
     assert not lm.causal
     assert count_layers(lm.model) == LAYERS
@@ -62,7 +62,9 @@ def test_subject_keys_of_an_encoder_are_those_of_whole_passes(kind: str, tmp_pat
         site = find_site(lm.model, layer)
         assert not site.editable
         for found, request in zip(
-            compute_all_subject_keys(lm, site, [TWIN_REQUEST, PROMPT_START_REQUEST], PREFIXES), (TWIN_REQUEST, PROMPT_START_REQUEST), strict=True
+            compute_all_subject_keys(lm, site, [TWIN_REQUEST, PROMPT_START_REQUEST], PREFIXES),
+            (TWIN_REQUEST, PROMPT_START_REQUEST),
+            strict=True,
         ):
             assert isinstance(found, SubjectKeys)
             assert found.position.starts_text is (request is PROMPT_START_REQUEST)
@@ -74,13 +76,13 @@ def test_subject_keys_of_an_encoder_are_those_of_whole_passes(kind: str, tmp_pat
 
 
 @pytest.mark.tiny
-def test_two_loads_of_a_checkpoint_without_a_pooler_are_one_model(tmp_path: Path) -> None:
+def test_load_encoder_without_a_pooler_gives_the_same_model_twice(tmp_path: Path) -> None:
     save(KINDS["masked"](), tmp_path)
     assert load_encoder(tmp_path, device="cpu").fingerprint == load_encoder(tmp_path, device="cpu").fingerprint
 
 
 @pytest.mark.tiny
-def test_a_checkpoint_without_a_weight_of_the_stack_is_refused(tmp_path: Path) -> None:
+def test_load_encoder_without_a_weight_of_the_stack_is_refused(tmp_path: Path) -> None:
     save(KINDS["bert"](), tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     del weights["encoder.layer.1.output.dense.weight"]
@@ -90,13 +92,13 @@ def test_a_checkpoint_without_a_weight_of_the_stack_is_refused(tmp_path: Path) -
 
 
 @pytest.mark.tiny
-def test_a_causal_model_is_no_encoder(tmp_path: Path) -> None:
+def test_load_encoder_of_a_causal_model_is_refused(tmp_path: Path) -> None:
     save_tiny_checkpoint(tmp_path)
     with pytest.raises(ModelError, match=r"LlamaModel in .* is not known to attend both ways"):
         load_encoder(tmp_path, device="cpu")
 
 
-def test_the_wheels_folder_is_found_without_importing_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_find_embedded_encoder_does_not_import_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     package = tmp_path / "some_wheel"
     (package / "model").mkdir(parents=True)
     (package / "__init__.py").write_text("raise ImportError('it must not be run')")
@@ -121,7 +123,7 @@ def minilm() -> LanguageModel:
 
 
 @pytest.mark.real
-def test_a_trained_encoder_has_no_anomaly_of_the_first_token(minilm: LanguageModel) -> None:
+def test_trained_encoder_has_no_anomaly_of_the_first_token(minilm: LanguageModel) -> None:
     subjects = ("Chicago", "Paris", "Canada", "Istanbul", "Germany")
     first = [EditRequest(name, name, f"{name} is a twin city of", "Rome") for name in subjects]
     middle = [EditRequest(name, name, f"The twin city of {name} is", "Rome") for name in subjects]

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.tiny
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=lambda dtype: str(dtype)[6:])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")], ids=str)
-def test_any_one_value_of_any_weight_is_found(value: float, dtype: torch.dtype) -> None:
+def test_require_finite_weights_finds_any_value_of_any_weight(value: float, dtype: torch.dtype) -> None:
     model = tiny_model("llama").to(dtype)
     require_finite_weights(model, "tiny")
     for name, weight in model.named_parameters():
@@ -30,7 +30,7 @@ def test_any_one_value_of_any_weight_is_found(value: float, dtype: torch.dtype) 
     require_finite_weights(model, "tiny")
 
 
-def test_infinities_of_a_mask_are_no_fault() -> None:
+def test_require_finite_weights_accepts_infinities_of_a_mask() -> None:
     model = torch.nn.Linear(2, 2)
     model.register_buffer("mask", torch.full((2, 2), float("-inf")))
     require_finite_weights(model, "masked")

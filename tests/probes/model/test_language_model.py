@@ -62,7 +62,7 @@ def refused(folder: Path, message: str, **options: object) -> None:
 
 
 @pytest.mark.parametrize("as_text", [False, True])
-def test_a_folder_loads_as_it_was_saved(saved: Path, as_text: bool) -> None:
+def test_load_model_from_a_folder_gives_the_saved_weights(saved: Path, as_text: bool) -> None:
     lm = load_model(str(saved) if as_text else saved, device="cpu")
     expected = tiny_language_model("llama")
     assert compute_fingerprint(lm.model) == compute_fingerprint(expected.model)
@@ -76,12 +76,12 @@ def test_a_folder_loads_as_it_was_saved(saved: Path, as_text: bool) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_dtype_is_the_one_asked_for_or_that_of_the_checkpoint(saved: Path, dtype: str) -> None:
+def test_load_model_dtype_is_the_given_one_or_the_checkpoints(saved: Path, dtype: str) -> None:
     found = load(saved, dtype=dtype)
     assert found.dtype == (torch.float32 if dtype == "auto" else getattr(torch, dtype))
 
 
-def test_a_checkpoint_of_low_precision_stays_so(tmp_path: Path) -> None:
+def test_load_model_keeps_low_precision(tmp_path: Path) -> None:
     lm = tiny_language_model("llama")
     lm.model.to(torch.bfloat16)
     lm.model.save_pretrained(tmp_path)
@@ -89,7 +89,7 @@ def test_a_checkpoint_of_low_precision_stays_so(tmp_path: Path) -> None:
     assert load(tmp_path).dtype == torch.bfloat16
 
 
-def test_an_encoder_loads_to_be_read_and_is_not_causal(tmp_path: Path) -> None:
+def test_load_model_of_an_encoder_is_not_causal(tmp_path: Path) -> None:
     OTHERS["t5"]().save_pretrained(tmp_path)
     BYTE_LEVEL["bytes-trimmed"].save_pretrained(tmp_path)
     lm = load(tmp_path)
@@ -98,12 +98,12 @@ def test_an_encoder_loads_to_be_read_and_is_not_causal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_a_bos_is_known_by_what_the_tokenizer_does(kind: str) -> None:
+def test_adds_bos_is_what_the_tokenizer_does(kind: str) -> None:
     lm = LanguageModel(tiny_language_model("llama").model, ALL[kind], kind)
     assert lm.adds_bos == (kind.endswith("bos") or kind in {"sentencepiece-bpe", "wordpiece", "wordpiece-lower"})
 
 
-def test_the_fingerprint_is_that_of_the_first_question() -> None:
+def test_fingerprint_stays_that_of_the_first_access() -> None:
     lm = tiny_language_model("llama")
     before = lm.fingerprint
     with torch.no_grad():
@@ -115,23 +115,23 @@ def test_the_fingerprint_is_that_of_the_first_question() -> None:
 
 
 @pytest.mark.parametrize("ref", ["/no/such/folder", "./nowhere", "a/b/c", "~/no/such/folder", "with space"])
-def test_a_path_that_does_not_exist_is_refused(ref: str) -> None:
+def test_load_model_from_a_missing_path_is_refused(ref: str) -> None:
     with pytest.raises(ModelError, match="There is no model folder"):
         load_model(ref, device="cpu")
 
 
-def test_a_path_object_is_never_a_name_on_a_hub() -> None:
+def test_load_model_takes_no_path_object_for_a_hub_name() -> None:
     with pytest.raises(ModelError, match="There is no model folder 'no-such-model'"):
         load_model(Path("no-such-model"), device="cpu")
 
 
-def test_a_name_that_no_hub_gives_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_model_of_an_unknown_hub_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match="'nobody/no-such-model' is neither a folder here nor to be had"):
         load_model("nobody/no-such-model", device="cpu")
 
 
-def test_a_file_is_refused(saved: Path) -> None:
+def test_load_model_from_a_file_is_refused(saved: Path) -> None:
     refused(saved / "config.json", "is a file; .* name that folder")
 
 
@@ -139,13 +139,13 @@ def test_a_file_is_refused(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float64", "int8", "", "torch.float32"])
-def test_an_unknown_dtype_is_refused_before_anything_is_read(dtype: str) -> None:
+def test_load_model_unknown_dtype_is_refused_before_reading(dtype: str) -> None:
     with pytest.raises(ModelError, match=f"dtype '{dtype}' is not known; use one of auto, float32"):
         load_model("/no/such/folder", dtype=dtype)
 
 
 @pytest.mark.parametrize("device", ["abacus", "cuda:99", "cpu:x", ""])
-def test_an_unknown_or_absent_device_is_refused_before_anything_is_read(device: str) -> None:
+def test_load_model_unavailable_device_is_refused_before_reading(device: str) -> None:
     with pytest.raises(ModelError, match=f"device '{device}' is not available here .* 'cuda:N'") as caught:
         load_model("/no/such/folder", device=device)
     assert "Expected one of" not in str(caught.value), "PyTorch's list of forty kinds of device helps nobody"
@@ -154,29 +154,29 @@ def test_an_unknown_or_absent_device_is_refused_before_anything_is_read(device: 
 # Folders that are no model
 
 
-def test_a_folder_without_config(folder: Path) -> None:
+def test_load_model_without_a_config_is_refused(folder: Path) -> None:
     (folder / "config.json").unlink()
     refused(folder, "no config.json")
 
 
 @pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe", b"[" * 5000], ids=["cut", "empty", "bytes", "deep"])
-def test_a_config_that_cannot_be_read(folder: Path, content: bytes) -> None:
+def test_load_model_with_an_unreadable_config_is_refused(folder: Path, content: bytes) -> None:
     (folder / "config.json").write_bytes(content)
     refused(folder, "config.json .* cannot be read")
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "{}", '{"hidden_size": 16}'])
-def test_a_config_without_a_model_type(folder: Path, content: str) -> None:
+def test_load_model_without_a_model_type_is_refused(folder: Path, content: str) -> None:
     (folder / "config.json").write_text(content)
     refused(folder, "names no model_type")
 
 
-def test_an_architecture_that_transformers_does_not_have(folder: Path) -> None:
+def test_load_model_of_an_unknown_architecture_is_refused(folder: Path) -> None:
     change_config(folder, model_type="abacus")
     refused(folder, "cannot be loaded")
 
 
-def test_code_of_the_checkpoint_is_refused_and_never_run(folder: Path) -> None:
+def test_load_model_never_runs_code_of_the_checkpoint(folder: Path) -> None:
     mark = folder / "ran"
     (folder / "trap.py").write_text(f"import pathlib\npathlib.Path({str(mark)!r}).touch()\nclass M: pass\nC = M\n")
     change_config(folder, auto_map={"AutoConfig": "trap.C", "AutoModelForCausalLM": "trap.M"})
@@ -186,12 +186,12 @@ def test_code_of_the_checkpoint_is_refused_and_never_run(folder: Path) -> None:
     assert not mark.exists()
 
 
-def test_a_folder_without_weights(folder: Path) -> None:
+def test_load_model_without_weights_is_refused(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     refused(folder, "has no weights")
 
 
-def test_a_folder_without_a_tokenizer(folder: Path) -> None:
+def test_load_model_without_a_tokenizer_is_refused(folder: Path) -> None:
     for path in folder.glob("tokenizer*"):
         path.unlink()
     refused(folder, "tokenizer")
@@ -225,19 +225,19 @@ def _one_missing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_cut, _empty, _noise, _other_shape, _one_missing])
-def test_weights_that_are_not_whole_are_refused(folder: Path, damage: Callable[[Path], None]) -> None:
+def test_load_model_with_incomplete_weights_is_refused(folder: Path, damage: Callable[[Path], None]) -> None:
     damage(folder / "model.safetensors")
     refused(folder, "cannot be loaded")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a pickle"], ids=["empty", "text"])
-def test_a_broken_pickle_is_refused(folder: Path, content: bytes) -> None:
+def test_load_model_from_a_broken_pickle_is_refused(folder: Path, content: bytes) -> None:
     to_pickle(folder)
     (folder / "pytorch_model.bin").write_bytes(content)
     refused(folder, "pickle|cannot be loaded", allow_pickle=True)
 
 
-def test_a_head_that_is_tied_need_not_be_in_the_file(tmp_path: Path) -> None:
+def test_load_model_needs_no_tied_head_in_the_file(tmp_path: Path) -> None:
     lm = tiny_language_model("gpt2")
     lm.model.save_pretrained(tmp_path)
     lm.tokenizer.save_pretrained(tmp_path)
@@ -248,13 +248,15 @@ def test_a_head_that_is_tied_need_not_be_in_the_file(tmp_path: Path) -> None:
 # Pickles
 
 
-def test_a_pickle_is_refused_unless_it_is_asked_for(folder: Path) -> None:
+def test_load_model_from_a_pickle_needs_allow_pickle(folder: Path) -> None:
     to_pickle(folder)
     refused(folder, r"a pickle \(pytorch_model.bin\), .* --allow-pickle")
-    assert compute_fingerprint(load(folder, allow_pickle=True).model) == compute_fingerprint(tiny_language_model("llama").model)
+    assert compute_fingerprint(load(folder, allow_pickle=True).model) == compute_fingerprint(
+        tiny_language_model("llama").model
+    )
 
 
-def test_safetensors_are_read_where_both_are_there(folder: Path) -> None:
+def test_load_model_prefers_safetensors_to_a_pickle(folder: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(b"broken")
     for allow_pickle in (False, True):
         assert load(folder, allow_pickle=allow_pickle).parameters > 0
@@ -271,7 +273,7 @@ class _Trap:
 
 
 @pytest.mark.parametrize("bare", [False, True], ids=["torch", "bare"])
-def test_a_pickle_with_code_in_it_is_refused_and_never_run(folder: Path, bare: bool) -> None:
+def test_load_model_never_runs_code_of_a_pickle(folder: Path, bare: bool) -> None:
     to_pickle(folder)
     mark, path = folder / "ran", folder / "pytorch_model.bin"
     if bare:
@@ -282,7 +284,7 @@ def test_a_pickle_with_code_in_it_is_refused_and_never_run(folder: Path, bare: b
     assert not mark.exists()
 
 
-def test_a_model_is_shown_in_a_line_without_its_modules() -> None:
+def test_language_model_repr_is_one_line() -> None:
     lm = tiny_language_model()
     assert repr(lm) == f"<LanguageModel {lm.ref}: LlamaForCausalLM, {lm.parameters} parameters, float32, cpu>"
 
@@ -290,7 +292,7 @@ def test_a_model_is_shown_in_a_line_without_its_modules() -> None:
 # What would fetch more than was asked for
 
 
-def test_code_of_the_tokenizer_is_never_run(folder: Path) -> None:
+def test_load_model_never_runs_code_of_the_tokenizer(folder: Path) -> None:
     mark = folder / "ran"
     (folder / "trap.py").write_text(f"import pathlib\npathlib.Path({str(mark)!r}).touch()\nclass T: pass\n")
     path = folder / "tokenizer_config.json"
@@ -302,17 +304,17 @@ def test_code_of_the_tokenizer_is_never_run(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("attention", ["somebody/kernel", "somebody/kernel@main:attention", "flash_attention_2"])
-def test_attention_out_of_a_hub_is_refused(folder: Path, attention: str) -> None:
+def test_load_model_with_attention_from_a_hub_is_refused(folder: Path, attention: str) -> None:
     change_config(folder, attn_implementation=attention)
     refused(folder, rf"asks for the attention '{attention}', .*; take attn_implementation out of it")
 
 
-def test_an_adapter_is_refused_since_it_may_name_another_model(folder: Path) -> None:
+def test_load_model_from_an_adapter_is_refused(folder: Path) -> None:
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "nobody/no-such-model"}')
     refused(folder, r"holds an adapter .* merge it into the weights")
 
 
-def test_a_configuration_of_a_million_layers_is_refused_unbuilt(folder: Path) -> None:
+def test_load_model_of_a_million_layers_is_refused_unbuilt(folder: Path) -> None:
     change_config(folder, num_hidden_layers=10**6)
     started = time.process_time()
     refused(folder, r"asks for 1000000 layers, and a model of more than 10000 is not built; correct num_hidden_layers")

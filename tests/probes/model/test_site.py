@@ -53,7 +53,7 @@ def bits(tensor: Tensor) -> Tensor:
 
 
 @FAMILIES_AND_SHAPES
-def test_the_site_of_every_layer_lies_where_the_source_says(family: str, square: bool) -> None:
+def test_find_site_of_every_layer_lies_where_the_source_has_it(family: str, square: bool) -> None:
     model = FAMILIES[family](square=square)
     assert count_layers(model) == LAYERS
     for layer in range(LAYERS):
@@ -70,7 +70,7 @@ def test_the_site_of_every_layer_lies_where_the_source_says(family: str, square:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_site_is_the_last_map_outside_attention_that_really_runs(family: str) -> None:
+def test_find_site_is_the_last_map_to_run_outside_attention(family: str) -> None:
     model = FAMILIES[family]()
     site = find_site(model, 1)
     ran: list[str] = []
@@ -88,7 +88,7 @@ def test_the_site_is_the_last_map_outside_attention_that_really_runs(family: str
 
 
 @FAMILIES_AND_SHAPES
-def test_the_matrix_is_what_the_module_computes(family: str, square: bool) -> None:
+def test_matrix_is_the_map_that_the_module_computes(family: str, square: bool) -> None:
     model = FAMILIES[family](square=square).double()
     site = find_site(model, 1)
     with capture(site) as captured, torch.no_grad():
@@ -101,7 +101,7 @@ def test_the_matrix_is_what_the_module_computes(family: str, square: bool) -> No
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)], ids=["fp64", "fp32"])
 @FAMILIES_AND_SHAPES
-def test_a_rank_one_write_gives_the_value_in_a_real_forward(
+def test_write_of_a_rank_one_update_gives_the_value(
     family: str, square: bool, dtype: torch.dtype, tolerance: float
 ) -> None:
     model, ids = FAMILIES[family](square=square).to(dtype), random_ids()
@@ -125,7 +125,7 @@ def test_a_rank_one_write_gives_the_value_in_a_real_forward(
 @pytest.mark.parametrize("family", ["gpt2", "llama", "opt"])
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**31), row=st.integers(0, 1), token=st.integers(0, 6), scale=st.floats(1e-3, 1e3))
-def test_the_identity_holds_for_any_input_value_and_direction(
+def test_write_gives_any_value_for_any_input_and_direction(
     family: str, seed: int, row: int, token: int, scale: float
 ) -> None:
     model, ids = FAMILIES[family](seed=seed % 7).double(), random_ids(seed=seed)
@@ -140,7 +140,7 @@ def test_the_identity_holds_for_any_input_value_and_direction(
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_every_half_precision_number_survives_the_way_through_fp32(family: str, dtype: torch.dtype) -> None:
+def test_matrix_and_write_keep_every_half_precision_number(family: str, dtype: torch.dtype) -> None:
     """All 65 536 bit patterns in one weight; only a NaN's payload may change."""
     every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype).reshape(256, 256)
     model = FAMILIES[family]()
@@ -164,7 +164,7 @@ def test_every_half_precision_number_survives_the_way_through_fp32(family: str, 
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_the_matrix_is_a_copy_and_the_write_is_in_place(family: str) -> None:
+def test_matrix_is_a_copy_and_write_is_in_place(family: str) -> None:
     model = FAMILIES[family]()
     site = find_site(model, 0)
     weight, place = site.weight, site.weight.data_ptr()
@@ -181,7 +181,7 @@ def test_the_matrix_is_a_copy_and_the_write_is_in_place(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_a_matrix_in_the_other_orientation_is_refused_even_if_it_would_fit_the_weight(family: str) -> None:
+def test_write_in_the_other_orientation_is_refused(family: str) -> None:
     site = find_site(FAMILIES[family](), 0)
     before = bits(site.weight)
     with pytest.raises(ModelError, match=re.escape(f"({D_FF}, {D_MODEL}) does not fit")):
@@ -191,7 +191,7 @@ def test_a_matrix_in_the_other_orientation_is_refused_even_if_it_would_fit_the_w
     assert torch.equal(bits(site.weight), before)
 
 
-def test_the_bias_is_detached_and_none_where_there_is_none() -> None:
+def test_bias_is_detached_or_none() -> None:
     assert find_site(FAMILIES["llama"](), 0).bias is None
     site = find_site(FAMILIES["gpt2"](), 0)
     assert site.bias is not None
@@ -203,7 +203,7 @@ def test_the_bias_is_detached_and_none_where_there_is_none() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_site_by_path_is_the_site_found(family: str) -> None:
+def test_find_site_by_path_equals_find_site_by_search(family: str) -> None:
     model = FAMILIES[family]()
     assert find_site(model, 1, SITE_PATHS[family]) == find_site(model, 1)
     assert find_site(model, 1, SITE_PATHS[family].format(layer=1)) == find_site(model, 1)
@@ -220,7 +220,7 @@ def test_the_site_by_path_is_the_site_found(family: str) -> None:
         ("model.layers.{layer}.mlp", "a site is a torch.nn.Linear"),
     ],
 )
-def test_a_path_that_leads_elsewhere_is_refused(path: str, message: str) -> None:
+def test_find_site_by_a_wrong_path_is_refused(path: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         find_site(FAMILIES["llama"](), 1, path)
 
@@ -230,24 +230,24 @@ def test_a_path_that_leads_elsewhere_is_refused(path: str, message: str) -> None
 
 @pytest.mark.parametrize("path", [None, "model.layers.{layer}.mlp.down_proj"])
 @pytest.mark.parametrize("layer", [-1, LAYERS, 99])
-def test_a_layer_out_of_range_is_refused_with_the_legal_range(layer: int, path: str | None) -> None:
+def test_find_site_layer_out_of_range_is_refused_with_the_range(layer: int, path: str | None) -> None:
     with pytest.raises(ModelError, match=re.escape(f"Layer {layer} is not one of the 2 layers")) as raised:
         find_site(FAMILIES["llama"](), layer, path)
     assert "0..1" in str(raised.value)
 
 
 @pytest.mark.parametrize(("model", "layer"), [("mixtral", 0), ("mixtral", 1), ("olmoe", 0), ("qwen2_moe", 1)])
-def test_a_mixture_of_experts_is_refused(model: str, layer: int) -> None:
+def test_find_site_in_a_mixture_of_experts_is_refused(model: str, layer: int) -> None:
     with pytest.raises(ModelError, match="mixture of experts"):
         find_site(OTHERS[model](), layer)
 
 
-def test_a_mixture_is_refused_by_path_too() -> None:
+def test_find_site_in_a_mixture_by_path_is_refused() -> None:
     with pytest.raises(ModelError, match="mixture of experts"):
         find_site(OTHERS["qwen2_moe"](), 1, "model.layers.{layer}.mlp.shared_expert.down_proj")
 
 
-def test_the_dense_layer_of_a_mixed_model_is_a_site() -> None:
+def test_find_site_in_a_dense_layer_of_a_mixed_model() -> None:
     site = find_site(OTHERS["qwen2_moe"](), 0)
     assert site.path == "model.layers.0.mlp.down_proj"
     assert site.editable
@@ -261,7 +261,7 @@ def test_the_dense_layer_of_a_mixed_model_is_a_site() -> None:
         ("bert", "encoder.layer.1.output.dense", "belongs to an encoder "),
     ],
 )
-def test_an_encoder_may_be_read_and_not_written(name: str, path: str, reason: str) -> None:
+def test_find_site_in_an_encoder_is_read_only(name: str, path: str, reason: str) -> None:
     model = OTHERS[name]()
     site = find_site(model, 1)
     assert site.path == path
@@ -276,7 +276,7 @@ def test_an_encoder_may_be_read_and_not_written(name: str, path: str, reason: st
     assert torch.equal(bits(site.weight), before)
 
 
-def test_the_decoder_of_an_encoder_decoder_model_is_not_editable_either() -> None:
+def test_find_site_in_the_decoder_of_an_encoder_decoder_is_read_only() -> None:
     site = find_site(OTHERS["t5"](), 0, "decoder.block.{layer}.layer.2.DenseReluDense.wo")
     assert not site.editable
 
@@ -326,32 +326,32 @@ def with_weight(data: Tensor) -> nn.Linear:
     ],
     ids=["4bit class", "int8", "fp8", "tensor subclass"],
 )
-def test_a_quantised_map_is_refused(module: nn.Module) -> None:
+def test_find_site_quantised_map_is_refused(module: nn.Module) -> None:
     with pytest.raises(ModelError, match="without quantisation"):
         find_site(replaced(module), 1)
 
 
 @pytest.mark.parametrize("config", [{"quant_method": "gptq", "bits": 4}, {"bits": 4}])
-def test_a_quantisation_config_is_refused(config: dict[str, object]) -> None:
+def test_find_site_with_a_quantisation_config_is_refused(config: dict[str, object]) -> None:
     model = FAMILIES["llama"]()
     model.config.quantization_config = config
     with pytest.raises(ModelError, match="quantised"):
         find_site(model, 1)
 
 
-def test_a_gguf_file_that_was_unpacked_while_loading_is_not_quantised() -> None:
+def test_find_site_in_an_unpacked_gguf_is_editable() -> None:
     model = FAMILIES["llama"]()
     model.config.quantization_config = GgufConfig()
     assert find_site(model, 1).editable
 
 
-def test_an_adapter_is_refused() -> None:
+def test_find_site_in_an_adapter_is_refused() -> None:
     with pytest.raises(ModelError, match="merge or unload the adapter"):
         find_site(replaced(Adapter()), 1)
 
 
 @pytest.mark.parametrize("how", ["orthogonal", "prune"])
-def test_a_parametrized_map_is_refused(how: str) -> None:
+def test_find_site_parametrized_map_is_refused(how: str) -> None:
     model = FAMILIES["llama"]()
     module = find_site(model, 1).module
     if how == "orthogonal":
@@ -363,7 +363,7 @@ def test_a_parametrized_map_is_refused(how: str) -> None:
     assert find_site(model, 0).editable
 
 
-def test_weights_on_the_meta_device_are_refused() -> None:
+def test_find_site_on_the_meta_device_is_refused() -> None:
     with torch.device("meta"):
         meta = nn.Linear(D_FF, D_MODEL)
     with pytest.raises(ModelError, match="meta device"):
@@ -371,7 +371,7 @@ def test_weights_on_the_meta_device_are_refused() -> None:
 
 
 @pytest.mark.parametrize("how", ["parameter", "view", "module"])
-def test_a_weight_in_two_places_is_refused_in_both(how: str) -> None:
+def test_find_site_of_a_shared_weight_is_refused_in_both_places(how: str) -> None:
     model = FAMILIES["llama"]()
     first, second = find_site(model, 0), find_site(model, 1)
     if how == "parameter":
@@ -385,7 +385,7 @@ def test_a_weight_in_two_places_is_refused_in_both(how: str) -> None:
             find_site(model, layer)
 
 
-def test_weights_side_by_side_in_one_storage_are_not_shared() -> None:
+def test_find_site_weights_side_by_side_are_not_shared() -> None:
     model = FAMILIES["llama"]()
     file = torch.randn(2 * D_MODEL, D_FF)
     for layer in range(2):
@@ -394,7 +394,7 @@ def test_weights_side_by_side_in_one_storage_are_not_shared() -> None:
     assert torch.equal(find_site(model, 1).matrix(), file[D_MODEL:])
 
 
-def test_a_tied_embedding_does_not_matter() -> None:
+def test_find_site_ignores_a_tied_embedding() -> None:
     model = FAMILIES["gpt2"]()
     assert model.lm_head.weight is model.transformer.wte.weight
     assert find_site(model, 0).editable
