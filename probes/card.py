@@ -1,4 +1,4 @@
-"""The card that every probe and check carries: what it asks, where it comes from, and what a human does about it."""
+"""The card that every probe and check carries: its question, its source, and what a person does about a finding."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields
 __all__ = ["Card"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Card:
     """A complete description of one probe or check, printed in reports and in the documentation.
 
-    Every field must be filled; `incomplete` names those that are not, and a test over the registries
-    refuses a plugin whose card is incomplete.
+    Every field must be filled. `incomplete` names the empty fields, and a test over the registries refuses a plug-in whose
+    card is incomplete.
     """
 
     question: str
@@ -20,15 +20,15 @@ class Card:
     source: str
     """Paper and equation, or the public implementation, that defines it."""
     needs: str
-    """What must be at hand: keys, statistics, logits, generations."""
+    """The inputs that it reads: keys, statistics, logits, generations."""
     unit: str
     """Unit of the value, or "none"."""
     range: str
     """Range of the value."""
     threshold: str
-    """The threshold, how it is found, and its reason."""
+    """The threshold, where it comes from, and its reason."""
     action: str
-    """What a human does about it when it fires."""
+    """What a person does when it fires."""
 
     def incomplete(self) -> tuple[str, ...]:
         """Return the names of the fields that are empty."""

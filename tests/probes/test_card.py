@@ -9,7 +9,15 @@ from editguard.probes.card import Card
 from editguard.probes.probe import PROBES
 from editguard.suites.check import CHECKS
 
-WHOLE = Card("asks?", "paper", "keys", "none", "0 to 1", "0.5, because", "do this")
+WHOLE = Card(
+    question="asks?",
+    source="paper",
+    needs="keys",
+    unit="none",
+    range="0 to 1",
+    threshold="0.5, because",
+    action="do this",
+)
 NAMES = [field.name for field in fields(Card)]
 CARDS = {f"{kind.kind}/{name}": cls for kind in (PROBES, CHECKS) for name, cls in kind}
 
@@ -22,7 +30,7 @@ def test_card_that_is_complete_has_no_empty_field() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_card_with_an_empty_field_names_it(name: str, empty: str) -> None:
     assert replace(WHOLE, **{name: empty}).incomplete() == (name,)
-    assert Card(*[empty] * len(NAMES)).incomplete() == tuple(NAMES)
+    assert Card(**dict.fromkeys(NAMES, empty)).incomplete() == tuple(NAMES)
 
 
 def test_registries_hold_the_documented_probes_and_checks() -> None:

@@ -23,7 +23,7 @@ INSIDE = [
     ("2020年", "20", "2020年"),
     ("กินข้าว", "ก", "กินข้าว"),
 ]
-ALONE = [
+WHOLE = [
     ("Chicago is", "Chicago"),
     ("It is Chicago.", "Chicago"),
     ("Chicago's mayor", "Chicago"),
@@ -52,7 +52,7 @@ def test_find_cut_word_inside_a_word_returns_the_word(text: str, name: str, word
     assert find_cut_word(text, start, start + len(name)) == word
 
 
-@pytest.mark.parametrize(("text", "name"), ALONE)
+@pytest.mark.parametrize(("text", "name"), WHOLE)
 def test_find_cut_word_of_a_whole_word_returns_none(text: str, name: str) -> None:
     start = text.index(name)
     assert find_cut_word(text, start, start + len(name)) is None
@@ -92,9 +92,11 @@ def test_fold_twice_is_fold_once(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("character", "writing"),
-    [("a", Writing.SPACED), ("한", Writing.SPACED), ("国", Writing.EAST_ASIAN), ("：", Writing.EAST_ASIAN),
-     ("カ", Writing.EAST_ASIAN), ("ก", Writing.SOUTHEAST_ASIAN), ("ខ", Writing.SOUTHEAST_ASIAN), ("မ", Writing.SOUTHEAST_ASIAN),
-     ("1", Writing.SPACED)],
-)  # fmt: skip
+    [
+        *((character, Writing.SPACED) for character in "a한1"),
+        *((character, Writing.EAST_ASIAN) for character in "国：カ"),
+        *((character, Writing.SOUTHEAST_ASIAN) for character in "กខမ"),
+    ],
+)
 def test_classify_writing_of_a_character_is_its_scripts(character: str, writing: Writing) -> None:
     assert classify_writing(character) is writing

@@ -20,10 +20,10 @@ def test_open_checkpoint_has_every_tensor_of_a_saved_model(size: str, tmp_path: 
     model = FAMILIES["llama"]()
     model.save_pretrained(tmp_path, max_shard_size=size)
     assert (tmp_path / "model.safetensors.index.json").exists() == (size == "4kB")
-    found = open_checkpoint(str(tmp_path))
-    wanted = model.state_dict()
-    assert set(found.files) == set(wanted)
-    assert all(torch.equal(found.tensor(name), wanted[name]) for name in wanted)
+    checkpoint = open_checkpoint(str(tmp_path))
+    expected = model.state_dict()
+    assert set(checkpoint.files) == set(expected)
+    assert all(torch.equal(checkpoint.tensor(name), expected[name]) for name in expected)
 
 
 def test_open_checkpoint_ignores_files_that_the_index_does_not_name(tmp_path: Path) -> None:
@@ -48,10 +48,10 @@ def test_open_checkpoint_that_is_damaged_is_one_sentence(tmp_path: Path) -> None
 
 
 def test_open_checkpoint_reads_the_files_that_transformers_loads(tmp_path: Path) -> None:
-    one, other = {"a": torch.ones(2)}, {"a": torch.zeros(2)}
-    save_file(other, tmp_path / "backup.safetensors")
+    ones, zeros = {"a": torch.ones(2)}, {"a": torch.zeros(2)}
+    save_file(zeros, tmp_path / "backup.safetensors")
     assert float(open_checkpoint(str(tmp_path)).tensor("a").sum()) == 0
-    save_file(one, tmp_path / "weights.safetensors")
+    save_file(ones, tmp_path / "weights.safetensors")
     with pytest.raises(ModelError, match="2 files of weights"):
         open_checkpoint(str(tmp_path))
     # The index says which file counts, also for a tensor that stands in two of them.

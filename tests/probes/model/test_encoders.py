@@ -27,14 +27,23 @@ PREFIXES = ("", "It is so. ", "France is not a city. ")
 
 def config(kind: type[hf.PreTrainedConfig]) -> hf.PreTrainedConfig:
     return kind(
-        vocab_size=len(WORDPIECE["wordpiece"]), hidden_size=16, dim=16, intermediate_size=24, hidden_dim=24,
-        num_hidden_layers=LAYERS, n_layers=LAYERS, num_attention_heads=2, n_heads=2, max_position_embeddings=128,
-        embedding_size=16, pad_token_id=0,
-    )  # fmt: skip
+        vocab_size=len(WORDPIECE["wordpiece"]),
+        hidden_size=16,
+        dim=16,
+        intermediate_size=24,
+        hidden_dim=24,
+        num_hidden_layers=LAYERS,
+        n_layers=LAYERS,
+        num_attention_heads=2,
+        n_heads=2,
+        max_position_embeddings=128,
+        embedding_size=16,
+        pad_token_id=0,
+    )
 
 
 def save(model: hf.PreTrainedModel, folder: Path) -> Path:
-    """Save `model` with a tokenizer that puts [CLS] before a text and [SEP] behind it."""
+    """Save `model` with a tokenizer that puts [CLS] before a text and [SEP] after it."""
     enlarge(model)
     model.save_pretrained(folder)
     WORDPIECE["wordpiece"].save_pretrained(folder)
@@ -61,18 +70,18 @@ def test_encoder_subject_keys_are_those_of_whole_passes(kind: str, tmp_path: Pat
     for layer in range(LAYERS):
         site = find_site(lm.model, layer)
         assert not site.editable
-        for found, request in zip(
+        for subject_keys, request in zip(
             compute_all_subject_keys(lm, site, [TWIN_REQUEST, PROMPT_START_REQUEST], PREFIXES),
             (TWIN_REQUEST, PROMPT_START_REQUEST),
             strict=True,
         ):
-            assert isinstance(found, SubjectKeys)
-            assert found.position.starts_text is (request is PROMPT_START_REQUEST)
-            for key, prefix in zip((found.no_prefix_key, *found.keys), ("", *PREFIXES), strict=True):
+            assert isinstance(subject_keys, SubjectKeys)
+            assert subject_keys.position.starts_text is (request is PROMPT_START_REQUEST)
+            for key, prefix in zip((subject_keys.no_prefix_key, *subject_keys.keys), ("", *PREFIXES), strict=True):
                 place = locate(lm, request, prefix)
-                with capture(site) as seen, torch.no_grad():
+                with capture(site) as captured, torch.no_grad():
                     lm.model(torch.tensor([place.input_ids]))
-                torch.testing.assert_close(key, seen.input[0, place.last], rtol=1e-4, atol=1e-4)
+                torch.testing.assert_close(key, captured.input[0, place.last], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.tiny
@@ -133,12 +142,13 @@ def test_trained_encoder_has_no_anomaly_of_the_first_token(minilm: LanguageModel
         site = find_site(minilm.model, layer)
         assert site.d_ff == 1536
         at_first, inside = (
-            [cosine(one) for one in compute_all_subject_keys(minilm, site, some, prefixes)] for some in (first, middle)
+            [cosine(keys) for keys in compute_all_subject_keys(minilm, site, requests, prefixes)]
+            for requests in (first, middle)
         )
         assert min(at_first) > 0.85
         assert min(at_first) > min(inside) - 0.05
 
 
-def cosine(found: object) -> float:
-    assert isinstance(found, SubjectKeys)
-    return float(torch.nn.functional.cosine_similarity(found.no_prefix_key, found.mean_key, dim=0))
+def cosine(keys: object) -> float:
+    assert isinstance(keys, SubjectKeys)
+    return float(torch.nn.functional.cosine_similarity(keys.no_prefix_key, keys.mean_key, dim=0))

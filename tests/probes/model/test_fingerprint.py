@@ -88,12 +88,12 @@ def test_fingerprint_changes_with_any_weight_and_returns_with_it() -> None:
     assert compute_fingerprint(FAMILIES["gpt2"]()) == before
     assert compute_fingerprint(FAMILIES["gpt2"](seed=1)) != before
     for parameter in model.parameters():
-        kept = parameter.detach().clone()
+        original = parameter.detach().clone()
         with torch.no_grad():
             parameter.view(-1)[0] += 1.0
         assert compute_fingerprint(model) != before
         with torch.no_grad():
-            parameter.copy_(kept)
+            parameter.copy_(original)
     assert compute_fingerprint(model) == before
 
 
@@ -113,10 +113,10 @@ def test_checksum_changes_with_any_entry_and_returns_with_it(dtype: torch.dtype)
     for tensor in (*model.parameters(), *model.buffers()):
         for place in range(tensor.numel()):
             flat = tensor.data.view(-1)
-            kept = flat[place].clone()
+            original = flat[place].clone()
             flat[place] += 1
             assert compute_checksum(model) != before
-            flat[place] = kept
+            flat[place] = original
     assert compute_checksum(model) == before
 
 

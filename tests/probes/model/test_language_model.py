@@ -77,8 +77,8 @@ def test_load_model_from_a_folder_gives_the_saved_weights(saved: Path, as_text: 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_load_model_dtype_is_the_given_one_or_the_checkpoints(saved: Path, dtype: str) -> None:
-    found = load(saved, dtype=dtype)
-    assert found.dtype == (torch.float32 if dtype == "auto" else getattr(torch, dtype))
+    lm = load(saved, dtype=dtype)
+    assert lm.dtype == (torch.float32 if dtype == "auto" else getattr(torch, dtype))
 
 
 def test_load_model_keeps_low_precision(tmp_path: Path) -> None:
@@ -289,15 +289,15 @@ def test_language_model_repr_is_one_line() -> None:
     assert repr(lm) == f"<LanguageModel {lm.ref}: LlamaForCausalLM, {lm.parameters} parameters, float32, cpu>"
 
 
-# What would fetch more than was asked for
+# What would fetch more than was settings for
 
 
 def test_load_model_never_runs_code_of_the_tokenizer(folder: Path) -> None:
     mark = folder / "ran"
     (folder / "trap.py").write_text(f"import pathlib\npathlib.Path({str(mark)!r}).touch()\nclass T: pass\n")
     path = folder / "tokenizer_config.json"
-    asked = {"auto_map": {"AutoTokenizer": ["trap.T", "trap.T"]}, "tokenizer_class": "T"}
-    path.write_text(json.dumps(json.loads(path.read_text()) | asked))
+    settings = {"auto_map": {"AutoTokenizer": ["trap.T", "trap.T"]}, "tokenizer_class": "T"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
     with suppress(ModelError):
         load(folder)
     assert not mark.exists()

@@ -37,14 +37,14 @@ def rank_one(site: EditSite, key: Tensor, target: Tensor, seed: int) -> Tensor:
 
 def site_output(model: nn.Module, site: EditSite, ids: Tensor, row: int, token: int) -> Tensor:
     """What the module really returns at one token, by a hook of the test's own."""
-    seen: list[Tensor] = []
-    handle = site.module.register_forward_hook(lambda _module, _args, output: seen.append(output.detach().clone()))
+    outputs: list[Tensor] = []
+    handle = site.module.register_forward_hook(lambda _module, _args, output: outputs.append(output.detach().clone()))
     try:
         with torch.no_grad():
             model(ids)
     finally:
         handle.remove()
-    (output,) = seen
+    (output,) = outputs
     return output.reshape(*ids.shape, -1)[row, token]
 
 
@@ -171,9 +171,9 @@ def test_matrix_is_a_copy_and_write_is_in_place(family: str) -> None:
     matrix = site.matrix()
     assert matrix.is_contiguous()
     assert not matrix.requires_grad
-    kept = matrix.clone()
+    original = matrix.clone()
     site.write(torch.ones(site.d_model, site.d_ff))
-    assert torch.equal(matrix, kept)
+    assert torch.equal(matrix, original)
     assert site.weight is weight
     assert weight.data_ptr() == place
     assert weight.requires_grad
