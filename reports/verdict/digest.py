@@ -1,15 +1,15 @@
-"""From a log to its verdict and to plain data for rendering; pure functions, no file and no markup.
+"""From a log to its verdict and to plain data for rendering. Pure functions, without files and markup.
 
 `summarise` computes the one verdict object. In this order:
 
-- **void**: a control is missing, errored or did not show what was expected, or the policy demands controls and the log
-  has none. Checks that were not seen to catch a collapse prove nothing about the edits.
+- **void**: a control is missing, errored or did not have its known result, or the policy demands controls and the log has
+  none. Checks that caught no collapse prove nothing about the edits.
 - **fail**: an edit errored, failed a check, collapsed the model (perplexity ratio over the policy's
   ``collapse_ratio``, or not finite), was applied but not measured, or was not restored; an edit was refused and the
-  policy does not say ``allow_refused``; records are missing; the log has no footer; there is no edit.
+  policy lacks ``allow_refused``; records are missing; the log has no footer; there is no edit.
 - **pass**: none of these.
 
-`digest` adds what a page shows: one story an edit, and efficacy by family and protocol.
+`digest` adds the data of a page: a summary of each edit, and efficacy by prefix family and protocol.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ _POOLED: Final[Mapping[str, tuple[HeadlineCheck, Protocol]]] = {
     HeadlineCheck.LOCALITY.value: (HeadlineCheck.LOCALITY, Protocol.TOKEN_MATCH),
     "neighbour_answers": (HeadlineCheck.LOCALITY, Protocol.EXACT),
 }
-"""What is pooled over all edits, under the name that it has in the summary's counts."""
+"""Check and protocol that are pooled over all edits, under their name in the summary's counts."""
 
 
 @dataclass(frozen=True)
 class FamilyRow:
-    """Efficacy under one condition, by protocol: the counts of whole targets, and the mean share (see `mean_share`)."""
+    """Efficacy under one condition, by protocol: counts of whole targets, and the mean share (see `mean_share`)."""
 
     condition: str
     rates: Mapping[Protocol, Rate]
@@ -63,7 +63,7 @@ class FamilyRow:
 
 @dataclass(frozen=True)
 class Digest:
-    """All that a report shows, as plain data."""
+    """All data of a report."""
 
     summary: Summary
     header: Header
@@ -82,12 +82,12 @@ def summarise(log: Log) -> Summary:
 def digest(log: Log) -> Digest:
     """Return `log` as data for rendering, with its verdict."""
     bound = collapse_bound(log.header)
-    stories = summarise_edits(log.edits, bound, leaks_judged=judges_leaks(log.header))
+    edits = summarise_edits(log.edits, bound, leaks_judged=judges_leaks(log.header))
     controls = summarise_edits(log.controls, bound)
     return Digest(
-        summary=_summary(log, stories, controls, bound),
+        summary=_summary(log, edits, controls, bound),
         header=log.header,
-        edits=stories,
+        edits=edits,
         controls=controls,
         efficacy=tuple(_efficacy_rows(log.edits)),
         seconds=log.footer.seconds if log.footer else None,
@@ -95,37 +95,43 @@ def digest(log: Log) -> Digest:
     )
 
 
-def _summary(log: Log, stories: Sequence[EditSummary], controls: Sequence[EditSummary], bound: float) -> Summary:
+def _summary(log: Log, edits: Sequence[EditSummary], controls: Sequence[EditSummary], bound: float) -> Summary:
     void = list(void_reasons(log, controls))
-    fail = list(fail_reasons(log, stories))
+    fail = list(fail_reasons(log, edits))
     verdict: Literal["void", "fail", "pass"] = "void" if void else "fail" if fail else "pass"
-    shippable = may_ship(log, stories, verdict)
+    shippable = may_ship(log, edits, verdict)
     explained = [
-        ExplainedEdit(id=story.record.id, result=story.result.value, why=one.why, advice=one.advice, leak=one.leak)
-        for story, one in list_explanations(stories, log.header)
+        ExplainedEdit(
+            id=edit.record.id,
+            result=edit.result.value,
+            why=explanation.why,
+            advice=explanation.advice,
+            leak=explanation.leak,
+        )
+        for edit, explanation in list_explanations(edits, log.header)
     ]
-    made = [s for s in stories if s.decision is not EditDecision.REFUSED]
-    ratios = [s.ratio for s in made if s.ratio is not None]
+    applied = [edit for edit in edits if edit.decision is not EditDecision.REFUSED]
+    ratios = [edit.ratio for edit in applied if edit.ratio is not None]
     counts = _counts(log.edits)
     model = log.header.model
     return Summary(
         status="finished" if log.footer else "unfinished",
         verdict=verdict,
         exit_code=0 if verdict == "pass" else 1,
-        reasons=[*void, *fail, *ship_reasons(stories, shippable)] if void or fail else [pass_reason(log, stories)],
+        reasons=[*void, *fail, *ship_reasons(edits, shippable)] if void or fail else [pass_reason(log, edits)],
         model=model.ref,
         model_fingerprint=model.fingerprint,
         layer=log.header.layer,
-        edits=len(stories),
-        allowed=sum(s.decision is EditDecision.ALLOWED for s in stories),
-        rewritten=sum(s.decision is EditDecision.REWRITTEN for s in stories),
-        refused=sum(s.decision is EditDecision.REFUSED for s in stories),
-        failed=sum(bool(s.faults) for s in stories),
-        collapsed=sum(s.collapsed for s in stories),
+        edits=len(edits),
+        allowed=sum(edit.decision is EditDecision.ALLOWED for edit in edits),
+        rewritten=sum(edit.decision is EditDecision.REWRITTEN for edit in edits),
+        refused=sum(edit.decision is EditDecision.REFUSED for edit in edits),
+        failed=sum(bool(edit.faults) for edit in edits),
+        collapsed=sum(edit.collapsed for edit in edits),
         skipped_invalid=len(log.header.skipped_invalid),
-        needs_prefix=sum(s.record.update is not None and s.record.update.needs_prefix for s in made),
+        needs_prefix=sum(edit.record.update is not None and edit.record.update.needs_prefix for edit in applied),
         baseline_perplexity=next((b.value for b in log.header.baseline if b.metric == PERPLEXITY), None),
-        perplexity_not_finite=sum(perplexity_lost(s.record) for s in made),
+        perplexity_not_finite=sum(perplexity_lost(edit.record) for edit in applied),
         worst_perplexity_ratio=max(ratios, default=None),
         median_perplexity_ratio=statistics.median(ratios) if ratios else None,
         collapse_ratio=bound,
@@ -156,22 +162,22 @@ def _summary(log: Log, stories: Sequence[EditSummary], controls: Sequence[EditSu
 def _counts(edits: Sequence[EditRecord]) -> dict[str, Rate]:
     counts = {}
     for name, (check, protocol) in _POOLED.items():
-        without, under = unprefixed_rate(edits, check, protocol), prefixed_rate(edits, check, protocol)
-        counts[f"{name}_unprefixed"] = without
-        counts[f"{name}_prefixed"] = under
+        unprefixed, prefixed = unprefixed_rate(edits, check, protocol), prefixed_rate(edits, check, protocol)
+        counts[f"{name}_unprefixed"] = unprefixed
+        counts[f"{name}_prefixed"] = prefixed
         if check is HeadlineCheck.EFFICACY:
             counts[f"{name}_served"] = served_rate(edits, check, protocol)
         if name in ("generalization", "locality"):
-            counts[name] = without if without.total else under
+            counts[name] = unprefixed if unprefixed.total else prefixed
     return counts
 
 
 def _judged(edits: Sequence[EditRecord]) -> dict[str, int]:
-    """Return for each of the counts in how many edits the policy judges it: what is only shown decides nothing."""
-    asked = [(name, condition) for name in _POOLED for condition in (Condition.UNPREFIXED, Condition.PREFIXED)]
+    """Return for each of the counts how many edits the policy judges by it. A count that is only shown decides nothing."""
+    conditions = [(name, condition) for name in _POOLED for condition in (Condition.UNPREFIXED, Condition.PREFIXED)]
     return {
         f"{name}_{condition.value}": sum(is_judged(edit, *_POOLED[name], condition) for edit in edits)
-        for name, condition in (*asked, (HeadlineCheck.EFFICACY.value, Condition.SERVED))
+        for name, condition in (*conditions, (HeadlineCheck.EFFICACY.value, Condition.SERVED))
     }
 
 
@@ -193,9 +199,9 @@ def _locality(edits: Sequence[EditRecord], rate: Rate) -> float | None:
 
 
 def _efficacy_rows(edits: Sequence[EditRecord]) -> Iterator[FamilyRow]:
-    found = measured_conditions(edits, HeadlineCheck.EFFICACY)
+    conditions = measured_conditions(edits, HeadlineCheck.EFFICACY)
     first = [c.value for c in (Condition.UNPREFIXED, Condition.PREFIXED, Condition.SERVED)]
-    for condition in [*(c for c in first if c in found), *(c for c in found if c not in first)]:
+    for condition in [*(c for c in first if c in conditions), *(c for c in conditions if c not in first)]:
         by_protocol = {p: pool_rate(edits, HeadlineCheck.EFFICACY, p, [condition]) for p in Protocol}
         measured = {protocol: rate for protocol, rate in by_protocol.items() if rate.total}
         shares = {p: mean_share(edits, HeadlineCheck.EFFICACY, p, condition) for p in measured}

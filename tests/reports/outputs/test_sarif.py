@@ -206,4 +206,4 @@ def test_a_fault_that_no_measurement_tells_has_a_result_of_its_own_beside_a_fail
     values = {"weights": None, "outcome": "rolled-back", "verdict": "fail"}
     edit = log.edits[1].model_copy(update=values | {"measurements": [*log.edits[1].measurements, failed]})
     found = json.loads(render_sarif(replace(log, edits=(log.edits[0], edit))))["runs"][0]["results"]
-    assert any("not proved to be again what they were before it" in one["message"]["text"] for one in found)
+    assert any("not proved to be restored" in one["message"]["text"] for one in found)

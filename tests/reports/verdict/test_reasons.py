@@ -185,7 +185,7 @@ def test_each_fail_is_said_and_nothing_else(log: Log) -> None:
     left = {"weights": weights.model_copy(update={"kept": True, "restored": None, "restored_ok": None})}
     kept = tuple(one.model_copy(update=left if n == 3 else {}) for n, one in enumerate(made.edits))
     assert summarise(replace(made, edits=kept)).reasons == [
-        f"Edit {kept[3].id!r} was left in the model, though each was to be made alone."
+        f"Edit {kept[3].id!r} was left in the model, though each edit is undone before the next."
     ]
     for torn in (False, True):
         (reason,) = summarise(replace(made, footer=None, torn=torn)).reasons
@@ -257,7 +257,7 @@ def test_ok_is_never_said_of_what_was_not_seen(log: Log) -> None:
             sighting("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.FIRES, ok=True).model_dump()
             | changes
         )
-        with pytest.raises(ValidationError, match="was expected and not seen"):
+        with pytest.raises(ValidationError, match="was expected and not observed"):
             ControlObservation.model_validate(values)
     missed = sighting("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.SILENT, ok=False)
     with pytest.raises(ValidationError, match="sink-key did not show what it must"):
