@@ -1,4 +1,4 @@
-"""Requested edits: one request, and how files and data sets of them are read."""
+"""Edit requests: one request, and the readers of files and data sets of requests."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""From the bytes of a file to its text: UTF-8, with or without a byte-order mark, and nothing else.
+"""From the bytes of a file to its text: UTF-8, with or without a byte-order mark.
 
-What is no UTF-8 is named where its first bytes tell it: another encoding, or a compression. Out of scope: unpacking it, which a
-bomb would have us do.
+Another encoding, or a compression, is named in the error where the first bytes show it.
+Out of scope: unpacking, because a small archive can unpack to any size.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from ..errors import RequestError
 __all__ = ["COMPRESSION_SUFFIXES", "decode_text"]
 
 COMPRESSION_SUFFIXES = {".gz": "gzip", ".zip": "zip", ".xz": "xz", ".bz2": "bzip2", ".zst": "zstd", ".7z": "7-Zip"}
-"""Compressions by suffix."""
+"""Compression by suffix."""
 _SIGNATURES = (
     (b"\x1f\x8b", "compressed with gzip", "unpack it"),
     (b"PK\x03\x04", "a zip archive (a spreadsheet is one too)", "unpack it, or save the sheet as CSV"),
@@ -22,23 +22,24 @@ _SIGNATURES = (
     (b"\x04\x22\x4d\x18", "compressed with lz4", "unpack it"),
     (b"PAR1", "a Parquet table", "write its rows as JSON Lines"),
 )
-_MARKS = (
+_BYTE_ORDER_MARKS = (
     (b"\xff\xfe\x00\x00", "UTF-32-LE"),
     (b"\x00\x00\xfe\xff", "UTF-32-BE"),
     (b"\xff\xfe", "UTF-16-LE"),
     (b"\xfe\xff", "UTF-16-BE"),
 )
-_LOOKED_AT = 4096
-_SHARE = 0.1
-"""Of the bytes at one place of each character that must be zero: even Chinese text has ASCII in its keys and brackets."""
+_ENCODING_BYTES = 4096
+"""Bytes at a file's start that its encoding is recognised by."""
+_MIN_ZERO_SHARE = 0.1
+"""Share of zeros among the high bytes of characters: even Chinese text has ASCII in its keys and brackets."""
 
 
 def decode_text(content: bytes, source: str) -> str:
-    """Return the text of a file of edits; raises `RequestError` with the encoding or compression where it is no UTF-8."""
-    for signature, what, way_out in _SIGNATURES:
+    """Return the text of a file of edits; raises `RequestError` with the encoding or compression where it is not UTF-8."""
+    for signature, kind, way_out in _SIGNATURES:
         if content.startswith(signature):
-            raise RequestError(f"The file {source!r} is {what}; edits are read as plain text, so {way_out}.")
-    if encoding := _other_encoding(content[:_LOOKED_AT]):
+            raise RequestError(f"The file {source!r} is {kind}; edits are read as plain text, so {way_out}.")
+    if encoding := _other_encoding(content[:_ENCODING_BYTES]):
         raise RequestError(
             f"The file {source!r} is written in {encoding}; edits are read as UTF-8, so convert it: "
             f"iconv -f {encoding} -t UTF-8."
@@ -53,12 +54,12 @@ def decode_text(content: bytes, source: str) -> str:
 
 
 def _other_encoding(start: bytes) -> str:
-    """Return UTF-16 or UTF-32 with its byte order, by the file's mark or the places of its zero bytes; otherwise nothing."""
-    marked = next((name for mark, name in _MARKS if start.startswith(mark)), "")
-    if marked:
-        return marked
-    zeros = [start[place::4].count(0) / max(1, len(start[place::4])) for place in range(4)]
-    often = [share > _SHARE for share in zeros]
+    """Return UTF-16 or UTF-32 with its byte order, by the byte-order mark or the places of zero bytes; empty for all others."""
+    by_mark = next((name for mark, name in _BYTE_ORDER_MARKS if start.startswith(mark)), "")
+    if by_mark:
+        return by_mark
+    zero_shares = [start[place::4].count(0) / max(1, len(start[place::4])) for place in range(4)]
+    often = [share > _MIN_ZERO_SHARE for share in zero_shares]
     return {
         (False, True, True, True): "UTF-32-LE",
         (True, True, True, False): "UTF-32-BE",

@@ -1,8 +1,9 @@
-"""Requested edits from a file or a dataset.
+"""Edit requests from a file or a data set.
 
-Order: the bytes are read and hashed, `request_formats` makes raw records of them by the file's suffix,
-`request_forms` finds each record's layout and faults, ids are checked against each other, and the wrong records are
-reported all at once. Out of scope: writing files, and whether an edit is a good idea (the probes).
+The bytes are read and hashed. `parsers` makes raw records of them, by the file's suffix.
+`record_reader` gives each record's requests or faults, by its layout. Then ids are compared with each other.
+All wrong records are reported at once.
+Out of scope: writing files, and whether an edit is a good idea (the probes).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 from ..errors import RequestError
 from .decoding import COMPRESSION_SUFFIXES, decode_text
-from .layouts.base import ReadingOptions, UnusedKey
+from .layout import ReadingOptions, UnusedKey
 from .parsers import PARSERS
 from .raw_record import Fault, RawRecord, describe, make_raw_record
 from .record_reader import ReadRecord, read_record
@@ -30,7 +31,7 @@ __all__ = ["InvalidRecord", "LoadedRequests", "load_requests"]
 _MAX_BYTES = 256 * 2**20
 _LONGEST_NAME = 80
 _MAX_LISTED, _LONGEST_LIST = 50, 16_000
-"""Records, and characters of them, that one message tells of: nobody reads more of a terminal."""
+"""Records and characters that one message lists: nobody reads more in a terminal."""
 _HUB = "hf://"
 
 
@@ -47,16 +48,16 @@ class InvalidRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class LoadedRequests:
-    """The edits of one file or dataset, in its order."""
+    """The edit requests of one file or data set, in its order."""
 
     requests: tuple[EditRequest, ...]
     invalid: tuple[InvalidRecord, ...]
-    """The records that were left out, one entry each; empty unless ``skip_invalid`` was given."""
+    """The records that were left out, an entry for each; empty without ``skip_invalid``."""
     source: str
     sha256: str
-    """Of the file's bytes; of a dataset, of the canonical JSON of all its records (keys sorted, no spaces, UTF-8)."""
+    """Hash of the file's bytes; of a data set, hash of the canonical JSON of all records (keys sorted, no spaces, UTF-8)."""
     unused: tuple[str, ...] = ()
-    """A sentence for what the records hold and no request uses, identifiers aside: ``loc_ans of 3 records is not used: ...``."""
+    """A sentence for each group of keys that no request uses, without ids: ``loc_ans of 3 records is not used: ...``."""
 
 
 def load_requests(
@@ -67,14 +68,18 @@ def load_requests(
     can_skip: bool = True,
     zsre_target: Literal["alt", "answers"] = "alt",
 ) -> LoadedRequests:
-    """Read the requested edits in `source`: a file, or ``hf://dataset[:split]`` through the `datasets` library.
+    """Read the edit requests in `source`: a file, or ``hf://dataset[:split]`` through the `datasets` library.
 
     Formats by suffix: .json (a list, or an object with the list under "edits"), .jsonl and .ndjson, .yaml and .yml
-    (no tags, no aliases), .csv (lists in a cell as a JSON array or separated by "|"). Layouts: see `layouts`; a record
-    of MQuAKE holds several edits. `limit` takes only the first so many records; later ones are neither checked nor
-    returned. `zsre_target` says what is edited in where a file is zsRE: "alt", as MEND and EasyEdit do, or the first of
-    "answers", as ROME and MEMIT do, without an old answer. With `skip_invalid` the wrong records are returned beside the
-    good ones instead of being an error; the error names that way out where the caller `can_skip`.
+    (no tags, no aliases), .csv (lists in a cell as a JSON array or separated by "|").
+    Layouts: see `layouts`; a record of MQuAKE holds several edits.
+
+    `limit` is the number of records that are read; later ones are neither checked nor returned.
+    `zsre_target` is the new target of a zsRE record: "alt", as MEND and EasyEdit do, or the first of "answers", as ROME
+    and MEMIT do, without an old answer.
+    With `skip_invalid` the wrong records are returned beside the valid ones, and are no error.
+    The error offers that option where some records are valid and the caller `can_skip`.
+
     Raises `RequestError` that names every wrong record and its fields, or the fault of the whole source.
     """
     if limit is not None and limit < 1:
@@ -89,9 +94,10 @@ def load_requests(
     if records[0].fields.get("kind") == "header" and "schema_version" in records[0].fields:
         raise RequestError(f"{name!r} is an audit's log and asks for no edit; give the file of edits that was audited.")
     records = records[:limit]
-    requests, invalid, unused = _sort_out(records, ReadingOptions(zsre_target))
+    requests, invalid, unused = _read_records(records, ReadingOptions(zsre_target))
     if invalid and not (skip_invalid and requests):
-        raise RequestError(_report(name, invalid, len(records), skip_invalid=skip_invalid, can_skip=can_skip))
+        offers_skipping = can_skip and not skip_invalid and bool(requests)
+        raise RequestError(_describe_invalid(name, invalid, len(records), offers_skipping=offers_skipping))
     return LoadedRequests(tuple(requests), tuple(invalid), name, sha256, unused)
 
 
@@ -103,85 +109,86 @@ class _Source(NamedTuple):
 # ------------------------------------------------------------------------------------------------------------- records
 
 
-class _Sorted(NamedTuple):
+class _ReadRecords(NamedTuple):
     requests: list[EditRequest]
     invalid: list[InvalidRecord]
     unused: tuple[str, ...]
 
 
-def _sort_out(records: Iterable[RawRecord], reading: ReadingOptions) -> _Sorted:
+def _read_records(raw_records: Iterable[RawRecord], options: ReadingOptions) -> _ReadRecords:
     requests: list[EditRequest] = []
     invalid: list[InvalidRecord] = []
     owners: dict[str, str] = {}
-    left_out: Counter[UnusedKey] = Counter()
-    for index, record in enumerate(records, start=1):
-        read = _read(record, index, owners, reading)
-        if read.faults:
-            invalid.append(_invalid(record.where, read.faults))
+    unused: Counter[UnusedKey] = Counter()
+    for index, raw in enumerate(raw_records, start=1):
+        record = _read_record(raw, index, owners, options)
+        if record.faults:
+            invalid.append(_make_invalid_record(raw.where, record.faults))
         else:
-            requests += read.requests
-            left_out.update(read.left_out)
-    return _Sorted(requests, invalid, _unused(left_out))
+            requests += record.requests
+            unused.update(record.unused)
+    return _ReadRecords(requests, invalid, _describe_unused(unused))
 
 
-def _unused(left_out: Mapping[UnusedKey, int]) -> tuple[str, ...]:
+def _describe_unused(unused: Mapping[UnusedKey, int]) -> tuple[str, ...]:
     """Return a sentence for each reason and number of records."""
     groups: dict[tuple[str, int], list[str]] = {}
-    for (key, why), count in left_out.items():
-        groups.setdefault((why, count), []).append(key)
-    told = []
-    for (why, count), keys in groups.items():
-        of = f"{count} record" if count == 1 else f"{count} records"
-        told.append(f"{', '.join(keys)} of {of} {'is' if len(keys) == 1 else 'are'} not used: {why}")
-    return tuple(told)
+    for (key, reason), count in unused.items():
+        groups.setdefault((reason, count), []).append(key)
+    sentences = []
+    for (reason, count), keys in groups.items():
+        number = f"{count} record" if count == 1 else f"{count} records"
+        sentences.append(f"{', '.join(keys)} of {number} {'is' if len(keys) == 1 else 'are'} not used: {reason}")
+    return tuple(sentences)
 
 
-def _read(record: RawRecord, index: int, owners: dict[str, str], reading: ReadingOptions) -> ReadRecord:
-    """Return the requests or the faults; `owners` holds the place of each id seen, and gains this record's.
+def _read_record(record: RawRecord, index: int, owners: dict[str, str], options: ReadingOptions) -> ReadRecord:
+    """Return the requests or the faults; `owners` holds the place of each earlier id, and gains this record's.
 
-    A wrong record keeps its id too: once it is mended, it is the other one that must change.
+    A wrong record keeps its id too: after its correction the other record must change.
     """
     faults = list(record.faults)
     if not record.fields:
         return ReadRecord(
             (), "", tuple(faults or [Fault("record", "has no keys; write subject, prompt and target_new.")])
         )
-    known = {_top(fault.field) for fault in faults}
-    read = read_record(record.fields, index, reading)
-    faults += [fault for fault in read.faults if _top(fault.field) not in known]
-    for own in [request.id for request in read.requests] or [read.id]:
-        owner = owners.setdefault(own, record.where)
+    faulty_fields = {_top_field(fault.field) for fault in faults}
+    read = read_record(record.fields, index, options)
+    faults += [fault for fault in read.faults if _top_field(fault.field) not in faulty_fields]
+    for record_id in [request.id for request in read.requests] or [read.id]:
+        owner = owners.setdefault(record_id, record.where)
         if owner != record.where:
             faults.append(
-                Fault("id", f"{describe(own)} is also the id of {owner}; an id must be unique, so change one.")
+                Fault("id", f"{describe(record_id)} is also the id of {owner}; an id must be unique, so change one.")
             )
     return read._replace(faults=tuple(faults))
 
 
-def _top(field: str) -> str:
+def _top_field(field: str) -> str:
     return re.split(r"[.\[]", field, maxsplit=1)[0]
 
 
-def _invalid(where: str, faults: Sequence[Fault]) -> InvalidRecord:
-    shown = [Fault(_shown(name), message) for name, message in faults]
-    fields = dict.fromkeys(fault.field for fault in shown)
-    return InvalidRecord(where, ", ".join(fields), " ".join(f"{name} {message}" for name, message in shown))
+def _make_invalid_record(where: str, faults: Sequence[Fault]) -> InvalidRecord:
+    readable = [Fault(_readable_name(name), message) for name, message in faults]
+    fields = dict.fromkeys(fault.field for fault in readable)
+    return InvalidRecord(where, ", ".join(fields), " ".join(f"{name} {message}" for name, message in readable))
 
 
-def _shown(name: str) -> str:
+def _readable_name(name: str) -> str:
     return name if name.isprintable() and len(name) <= _LONGEST_NAME else describe(name)
 
 
-def _report(source: str, invalid: list[InvalidRecord], total: int, *, skip_invalid: bool, can_skip: bool) -> str:
+def _describe_invalid(source: str, invalid: list[InvalidRecord], total: int, *, offers_skipping: bool) -> str:
+    """Return the message for wrong records: a first line with the way out, then a line for each record.
+
+    The option that skips them is a way out only where some records are valid (`offers_skipping`).
+    """
     them = "it" if len(invalid) == 1 else "them"
-    if skip_invalid:
-        way_out = f"none is left, so correct {them}."
-    elif not can_skip:
-        way_out = f"correct {them}."
-    else:
-        way_out = f"correct {them}, or go on without {them} with --skip-invalid (in Python: skip_invalid=True)."
+    way_out = f"correct {them}"
+    if offers_skipping:
+        way_out += f", or leave {them} out with --skip-invalid (in Python: skip_invalid=True)"
     wrong = f"{len(invalid)} of {total} {'record' if total == 1 else 'records'} in {source!r}"
-    first = f"{wrong} {'is' if len(invalid) == 1 else 'are'} wrong; {way_out}"
+    first = f"{wrong} {'is' if len(invalid) == 1 else 'are'} wrong; {way_out}."
     listed: list[str] = []
     for record in invalid[:_MAX_LISTED]:
         line = f"{record.where}: {record.message}"
@@ -197,11 +204,11 @@ def _report(source: str, invalid: list[InvalidRecord], total: int, *, skip_inval
 
 def _read_file(path: Path) -> _Source:
     try:
-        size = _size(path)
+        size = _file_size(path)
         parse = PARSERS.get(path.suffix.lower())
-        if packed := COMPRESSION_SUFFIXES.get(path.suffix.lower()):
+        if compression := COMPRESSION_SUFFIXES.get(path.suffix.lower()):
             raise RequestError(
-                f"The file {str(path)!r} is named as compressed with {packed}; edits are read as plain text, so unpack it."
+                f"The file {str(path)!r} is named as compressed with {compression}; edits are read as plain text, so unpack it."
             )
         if parse is None:
             raise RequestError(
@@ -214,7 +221,7 @@ def _read_file(path: Path) -> _Source:
                 "read; split it."
             )
         with path.open("rb") as file:
-            content = file.read(_MAX_BYTES)  # and no more, should it grow meanwhile
+            content = file.read(_MAX_BYTES)  # no more, even if it grows meanwhile
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise RequestError(
             f"The file {str(path)!r} cannot be read ({error}); correct its path or its rights."
@@ -225,7 +232,7 @@ def _read_file(path: Path) -> _Source:
     return _Source(parse(text, str(path), path.name), hashlib.sha256(content).hexdigest())
 
 
-def _size(path: Path) -> int:
+def _file_size(path: Path) -> int:
     status = path.stat() if path.exists() else None
     if status is None:
         raise RequestError(f"There is no file {str(path)!r}; requests are read from a file, so correct the path.")

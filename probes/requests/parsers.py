@@ -1,8 +1,8 @@
-"""From the text of a file to raw records, by the file's suffix; CSV and YAML are read here, JSON in `request_json`.
+"""From the text of a file to raw records, by the file's suffix; CSV and YAML are read here, JSON in `json_parser`.
 
-A fault of one record is kept with that record; a fault that leaves the rest of the file unreadable (an open quote, a
-tag in YAML) raises `RequestError`. Out of scope: which keys a record must have (`layouts`), and files, datasets
-and hashes (`request_files`).
+A fault of one record stays with that record.
+A fault that leaves the rest of the file unreadable (an open quote, a tag in YAML) raises `RequestError`.
+Out of scope: the keys that a record must have (`layouts`), and files, data sets and hashes (`loader`).
 """
 
 from __future__ import annotations
@@ -36,27 +36,29 @@ _LIST_COLUMNS = frozenset(
 )
 _ANSWER_COLUMNS = frozenset({"target_true", "target_old", "ground_truth"})
 _TRUTHS = {"true": True, "false": False}
-# Deeper than any form of a record by far; libyaml would follow a bomb of brackets until the stack ends.
 _MAX_DEPTH = 64
-_LONGEST = 60
-# YAML is read at about a megabyte a second, and each text in it takes half a kilobyte of memory meanwhile.
+"""Levels of a YAML file: far more than any layout has. libyaml would follow nested brackets until the stack ends."""
+_MAX_ALIAS_LENGTH = 60
 _MAX_YAML = 16 * 2**20
+"""Characters of a YAML file: it is read at about a megabyte a second, and each text takes half a kilobyte of memory."""
 
 
 def _parse_csv(text: str, source: str, name: str) -> list[RawRecord]:
-    """Read a header and a record a row; an empty cell means that the key is not given."""
+    """Read a header and a record a row; an empty cell means that the record has no such key."""
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = [column.strip() for column in next(rows, [])]
         _check_header(header, source)
-        return collect_records((_csv_record(header, row, f"{name}:{line}") for line, row in _csv_rows(rows)), source)
+        return collect_records(
+            (_make_csv_record(header, row, f"{name}:{line}") for line, row in _iter_csv_rows(rows)), source
+        )
     except csv.Error as error:
         raise RequestError(
             f"The file {source!r} is not valid CSV: {error} at line {rows.line_num}; mend the quotes there."
         ) from error
 
 
-def _csv_rows(rows: Any) -> Iterator[tuple[int, list[str]]]:
+def _iter_csv_rows(rows: Any) -> Iterator[tuple[int, list[str]]]:
     """Yield each row that is not empty with the line that it begins on."""
     line = rows.line_num + 1
     for row in rows:
@@ -76,11 +78,11 @@ def _check_header(header: list[str], source: str) -> None:
         )
     column, times = Counter(header).most_common(1)[0] if header else ("", 1)
     if times > 1 or not all(header):
-        what = "a column without a name" if not all(header) else f"the column {describe(column)} {times} times"
-        raise RequestError(f"The header of {source!r} has {what}; each column needs a name of its own, so correct it.")
+        fault = "a column without a name" if not all(header) else f"the column {describe(column)} {times} times"
+        raise RequestError(f"The header of {source!r} has {fault}; each column needs a name of its own, so correct it.")
 
 
-def _csv_record(header: list[str], row: list[str], where: str) -> RawRecord:
+def _make_csv_record(header: list[str], row: list[str], where: str) -> RawRecord:
     if len(row) != len(header):
         message = f"has {len(row)} cells where the header has {len(header)}; put text that holds commas in quotes."
         return RawRecord(where, {}, (Fault("row", message),))
@@ -88,7 +90,7 @@ def _csv_record(header: list[str], row: list[str], where: str) -> RawRecord:
     if "space" in cells:
         cells["space"] = _TRUTHS.get(str(cells["space"]).strip().lower(), cells["space"])
     for column in _ANSWER_COLUMNS & cells.keys():
-        cells[column] = _aliases(str(cells[column]))
+        cells[column] = _read_answer_cell(str(cells[column]))
     faults = []
     for column in sorted(_LIST_COLUMNS & cells.keys()):
         cell = str(cells[column]).strip()
@@ -104,36 +106,38 @@ def _csv_record(header: list[str], row: list[str], where: str) -> RawRecord:
     return RawRecord(where, record.fields, (*faults, *record.faults))
 
 
-def _aliases(cell: str) -> object:
-    """Return the list of an answer's names where the cell is one as JSON; otherwise the text itself."""
+def _read_answer_cell(cell: str) -> object:
+    """Return the list of an answer's names where the cell is a JSON array; otherwise the text itself."""
+    if not cell.strip().startswith("["):
+        return cell
     try:
-        found = DECODER.decode(cell.strip()) if cell.strip().startswith("[") else cell
+        names: object = DECODER.decode(cell.strip())
     except (ValueError, RecursionError):
         return cell
-    return found
+    return names
 
 
 # --------------------------------------------------------------------------------------------------------------- YAML
 
 
 def _parse_yaml(text: str, source: str, name: str) -> list[RawRecord]:
-    """Read a list of plain mappings; tags and aliases are refused before anything is built."""
+    """Read a list of plain mappings; a tag or an alias is refused before any value is built."""
     if len(text) > _MAX_YAML:
         raise RequestError(
             f"The file {source!r} has more than the {_MAX_YAML // 2**20} MiB that are read as YAML; write it as JSON Lines."
         )
     loader_class = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        for event in _yaml_events(text, loader_class):
-            if refused := _yaml_refused(event):
+        for event in _iter_yaml_events(text, loader_class):
+            if construct := _forbidden_construct(event):
                 raise RequestError(
-                    f"The file {source!r} has {refused} at line {event.start_mark.line + 1}; edits are plain text and "
+                    f"The file {source!r} has {construct} at line {event.start_mark.line + 1}; edits are plain text and "
                     "lists, so write the value out."
                 )
         loader = loader_class(text)
-        root = _yaml_list(loader.get_single_node(), source)
+        root = _yaml_records(loader.get_single_node(), source)
         return collect_records(
-            (_yaml_record(loader, node, name, index) for index, node in enumerate(root, start=1)), source
+            (_make_yaml_record(loader, node, name, index) for index, node in enumerate(root, start=1)), source
         )
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -142,7 +146,7 @@ def _parse_yaml(text: str, source: str, name: str) -> list[RawRecord]:
         raise RequestError(f"The file {source!r} is not valid YAML: {problem}{place}; mend it there.") from error
 
 
-def _yaml_events(text: str, loader_class: Any) -> Iterator[Any]:
+def _iter_yaml_events(text: str, loader_class: Any) -> Iterator[Any]:
     depth = 0
     for event in yaml.parse(text, Loader=loader_class):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -153,13 +157,13 @@ def _yaml_events(text: str, loader_class: Any) -> Iterator[Any]:
         yield event
 
 
-def _yaml_refused(event: Any) -> str:
+def _forbidden_construct(event: Any) -> str:
     if isinstance(event, yaml.AliasEvent):
-        return f"the alias *{event.anchor[:_LONGEST]}"
+        return f"the alias *{event.anchor[:_MAX_ALIAS_LENGTH]}"
     return f"the tag {describe(event.tag)}" if getattr(event, "tag", None) is not None else ""
 
 
-def _yaml_list(root: Any, source: str) -> list[Any]:
+def _yaml_records(root: Any, source: str) -> list[Any]:
     if isinstance(root, yaml.MappingNode) and [key.value for key, _ in root.value] == ["edits"]:
         root = root.value[0][1]
     if isinstance(root, yaml.SequenceNode):
@@ -170,7 +174,7 @@ def _yaml_list(root: Any, source: str) -> list[Any]:
     raise make_list_error(source, describe(root.value) if keys is None else describe_keys(keys))
 
 
-def _yaml_record(loader: Any, node: Any, name: str, index: int) -> RawRecord:
+def _make_yaml_record(loader: Any, node: Any, name: str, index: int) -> RawRecord:
     line = node.start_mark.line + 1
     try:
         value = loader.construct_document(node)
@@ -179,12 +183,12 @@ def _yaml_record(loader: Any, node: Any, name: str, index: int) -> RawRecord:
         message = f"cannot be read ({problem}); put texts that look like dates or numbers in quotes."
         return RawRecord(f"{name}: record {index} (line {line})", {}, (Fault("record", message),))
     record = make_raw_record(name, value, index=index, line=line)
-    twice = islice(_yaml_doubled(node), MAX_FAULTS)
-    doubled = tuple(Fault(key, f"has the key {describe(key)} twice; keep one of them.") for key in twice)
-    return RawRecord(record.where, record.fields, doubled + record.faults)
+    duplicate_keys = islice(_iter_duplicate_keys(node), MAX_FAULTS)
+    faults = tuple(Fault(key, f"has the key {describe(key)} twice; keep one of them.") for key in duplicate_keys)
+    return RawRecord(record.where, record.fields, faults + record.faults)
 
 
-def _yaml_doubled(node: Any) -> Iterator[str]:
+def _iter_duplicate_keys(node: Any) -> Iterator[str]:
     stack = [node]
     while stack:
         node = stack.pop()
@@ -204,4 +208,4 @@ PARSERS: Mapping[str, Callable[[str, str, str], list[RawRecord]]] = {
     ".yml": _parse_yaml,
     ".csv": _parse_csv,
 }
-"""Parser by suffix: (text, source for messages, file name for places) to records; raises `RequestError`."""
+"""Parser by suffix: from (text, source for messages, file name for places) to records; raises `RequestError`."""

@@ -1,7 +1,7 @@
-"""One record of requested edits as it stands in its file, before anybody asks which layout it has.
+"""One record as it stands in its file, before its layout is recognised.
 
-A fault of one record is kept with that record, so that all of them can be reported together. Here are the faults that
-no layout and no format may have; which keys a record needs is asked in `layouts`.
+A fault of a record stays with it, so that all faults can be reported together.
+Faults that no layout and no format may have are recognised here; `layouts` hold the keys that a record needs.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ __all__ = [
 
 MAX_RECORDS = 1_000_000
 MAX_FAULTS = 20
-"""Faults of one record that are told; a record may have a million keys, and each could be wrong."""
+"""Faults of one record that are reported; a record may have a million keys, and each could be wrong."""
 
 
 class Fault(NamedTuple):
-    """What is wrong with one field of a record; the message reads on from the field's name."""
+    """A fault of one field of a record; the message continues the sentence that the field's name begins."""
 
     field: str
     message: str
@@ -50,24 +50,25 @@ class RawRecord:
     fields: Mapping[str, object]
     """The record's keys and values; empty where it could not be read."""
     faults: tuple[Fault, ...] = ()
-    """What is wrong already, before any layout is asked."""
+    """Faults that it has in every layout."""
 
 
 class DuplicateKeys(dict[str, object]):
-    """An object in which a key was given more than once; the last value stands."""
+    """An object in which a key stands more than once; the last value counts."""
 
-    doubled = ""
-    """The first such key."""
+    key = ""
+    """The most frequent key."""
 
 
 def make_raw_record(place: str, value: object, *, index: int = 0, line: int = 0) -> RawRecord:
-    """Return a record with the faults that no layout may have: not an object, a key given twice, NaN, broken Unicode.
+    """Return a record with the faults that no layout may have: not an object, a duplicate key, NaN, broken Unicode.
 
-    `place` is the file's name, or its name and line; with `index` (1-based) the record's number is put after it,
-    with its id and its line where they are known. Keys whose value is null are left out: null says "not given";
-    so are keys that are no text, which are a fault in themselves.
+    `place` is the file's name, or its name and line.
+    With `index` (from 1) the record's number follows it, with its id and its line where it has them.
+    Keys whose value is null are left out, because null means that there is no value.
+    Keys that are not text are left out too, and each is a fault.
     """
-    where = _numbered(place, value, index, line) if index else place
+    where = _place_of_record(place, value, index, line) if index else place
     if not isinstance(value, dict):
         return RawRecord(where, {}, (Fault("record", f"is {describe(value)}; it must be an object with keys."),))
     faults = tuple(islice(_value_faults(value), MAX_FAULTS))
@@ -76,7 +77,7 @@ def make_raw_record(place: str, value: object, *, index: int = 0, line: int = 0)
 
 
 def describe(value: object) -> str:
-    """Return a value for a message: shortened, with its kind where that is not text."""
+    """Return a value for a message: shortened, and with its kind if it is not text."""
     if value is None:
         return "null"
     kinds = ((str, "text"), (bool, "true or false"), ((int, float), "a number"), (list, "a list"), (dict, "an object"))
@@ -89,7 +90,7 @@ def describe(value: object) -> str:
     return shown if isinstance(value, str) else f"{shown} ({kind})"
 
 
-def _numbered(place: str, value: object, index: int, line: int) -> str:
+def _place_of_record(place: str, value: object, index: int, line: int) -> str:
     notes = []
     if isinstance(value, dict):
         for key in ("case_id", "id"):
@@ -108,7 +109,7 @@ def _plain(value: object) -> str:
 
 
 def _value_faults(record: dict[Any, object]) -> Iterator[Fault]:
-    """Find, at any depth, what must not be in a record of any form; without recursion, since depth is the user's."""
+    """Yield the faults that no layout may have, at any depth; without recursion, because a file may be nested deeply."""
     queue: deque[tuple[str, object]] = deque([("", record)])
     while queue:
         field, value = queue.popleft()
@@ -120,7 +121,7 @@ def _value_faults(record: dict[Any, object]) -> Iterator[Fault]:
             queue.extend((field, item) for item in value)
         elif isinstance(value, dict):
             if isinstance(value, DuplicateKeys):
-                yield Fault(field or value.doubled, f"has the key {describe(value.doubled)} twice; keep one of them.")
+                yield Fault(field or value.key, f"has the key {describe(value.key)} twice; keep one of them.")
             for key, item in value.items():
                 if not isinstance(key, str):
                     yield Fault(
@@ -146,26 +147,26 @@ def _surrogate(text: str) -> int:
 
 
 def collect_records(records: Iterable[RawRecord], source: str) -> list[RawRecord]:
-    """Return the records; their number is bounded while they are read, since an empty one takes three bytes of a file.
+    """Return the records as a list; raises `RequestError` where there are more than `MAX_RECORDS`.
 
-    Raises `RequestError` where there are more than `MAX_RECORDS`.
+    Their number is bounded while they are read, because an empty record takes only three bytes of a file.
     """
-    found = list(islice(records, MAX_RECORDS + 1))
-    if len(found) > MAX_RECORDS:
+    bounded = list(islice(records, MAX_RECORDS + 1))
+    if len(bounded) > MAX_RECORDS:
         raise RequestError(f"The file {source!r} holds more than the {MAX_RECORDS} records that are read; split it.")
-    return found
+    return bounded
 
 
-def make_list_error(source: str, found: str) -> RequestError:
-    """Return the error for a file whose top is no list of records."""
+def make_list_error(source: str, content: str) -> RequestError:
+    """Return the error for a file that holds `content` instead of a list of records."""
     return RequestError(
-        f"The file {source!r} holds {found} where a list of edits is needed; write the records in a list, "
+        f"The file {source!r} holds {content} where a list of edits is needed; write the records in a list, "
         '[...], or in {"edits": [...]}.'
     )
 
 
 def describe_keys(value: Collection[object]) -> str:
-    """Return an object for a message by its first keys."""
+    """Return an object for a message: its first keys."""
     keys = [describe(key) for key in list(value)[:4]]
     return (
         f"an object with the keys {', '.join(keys)}{', ...' if len(value) > 4 else ''}" if keys else "an empty object"

@@ -1,6 +1,6 @@
-"""The edit that somebody asks for: one fact, in the field's own terms.
+"""An edit request: the fact to change, and the prompts to judge the edit by.
 
-Out of scope: reading files (`request_files`), tokens (`tokens`), and whether the edit is a good idea (the probes).
+Out of scope: reading files (`loader`), tokens (`tokens`), and whether the edit is a good idea (the probes).
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ from ..errors import RequestError
 __all__ = ["SUFFIXES", "EditRequest"]
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".yaml", ".yml", ".csv")
-"""How the names of files of edits end, by which they are read (`request_files`), collected by pytest and hooked by pre-commit."""
+"""Suffixes of files of edits. The loader chooses a parser by them; pytest and pre-commit collect files by them."""
 
 
 @dataclass(frozen=True)
 class EditRequest:
-    """One requested edit: after it, `prompt` is to be continued by `target_new`.
+    """One edit request: after the edit, the model must continue `prompt` with `target_new`.
 
-    `prompt` is plain text that contains `subject`; targets carry no leading space (`editguard` adds the one that the
-    prompt needs). `paraphrases` ask for the same fact in other words, and `neighbourhood` prompts ask for facts about
-    other subjects, which must not change. Raises `RequestError` where a field is not of its type: a text in place of
-    several texts would be taken letter by letter.
+    `prompt` is plain text that contains `subject`.
+    Targets have no leading space; editguard adds the one that the prompt needs.
+    `paraphrases` ask for the same fact in other words.
+    `neighbourhood` prompts ask for facts about other subjects, which must not change.
+
+    Raises `RequestError` where a field has another type: a text in place of several texts would be read letter by letter.
     """
 
     id: str
@@ -41,12 +43,12 @@ class EditRequest:
     question: str | None = None
     """The fact as a question, whose answer is `target_new` after the edit."""
     space: bool | None = None
-    """Whether a space stands between a prompt and a target; None: as script and punctuation ask for it."""
+    """Whether a space stands between a prompt and a target; None leaves it to script and punctuation."""
     not_judged: tuple[str, ...] = ()
-    """Prompts that the file holds and no check judges (portability, questions over several facts): shown as such."""
+    """Prompts of the file that no check judges (portability, questions over several facts); the report shows them."""
 
     def __post_init__(self) -> None:
-        """Check the types, which Python does not; lists become tuples."""
+        """Check the types, which a dataclass does not; lists become tuples."""
         for name in ("id", "subject", "prompt", "target_new", "group"):
             if not isinstance(value := getattr(self, name), str):
                 raise RequestError(f"{name} = {value!r} of an edit must be a text; write it as a string.")
@@ -58,8 +60,8 @@ class EditRequest:
             raise RequestError(f"space = {self.space!r} of an edit must be True, False or None; write one of them.")
         for name in ("paraphrases", "neighbourhood", "true_aliases", "other_facts", "not_judged"):
             value = getattr(self, name)
-            if not isinstance(value, tuple | list) or not all(isinstance(one, str) for one in value):
+            if not isinstance(value, tuple | list) or not all(isinstance(text, str) for text in value):
                 raise RequestError(
-                    f"{name} = {value!r} of an edit must be a tuple of texts; put it in brackets with a comma behind it."
+                    f"{name} = {value!r} of an edit must be a tuple of texts; put it in brackets with a comma after it."
                 )
             object.__setattr__(self, name, tuple(value))

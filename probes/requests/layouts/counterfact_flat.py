@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from ..request import EditRequest
-from .base import (
+from ..layout import Layout, ReadingOptions, UnusedKey
+from ..layout_fields import (
     NOT_JUDGED,
     OLD_ANSWERS,
     Answers,
-    Layout,
     Neighbour,
-    ReadingOptions,
     Stripped,
     Text,
-    UnusedKey,
     fill_subject,
     first_answer,
     other_answers,
     read_portability_questions,
 )
+from ..request import EditRequest
 
-__all__ = ["LAYOUT"]
+__all__ = ["FlatCounterFact"]
 
 
 class FlatCounterFact(Layout):
     """case_id, subject, prompt, target_new, ground_truth, rephrase_prompt, locality_prompt, locality_ground_truth."""
 
+    name = "counterfact-flat"
     title = "flat CounterFact"
-    marks = frozenset({"ground_truth", "rephrase_prompt", "locality_prompt", "locality_ground_truth"})
+    summary = "CounterFact with one text a key, as the papers on collapse publish it."
+    marker_keys = frozenset({"ground_truth", "rephrase_prompt", "locality_prompt", "locality_ground_truth"})
     order = 40
     unused = (UnusedKey("locality_ground_truth", OLD_ANSWERS), UnusedKey("portability", NOT_JUDGED))
 
@@ -39,8 +39,8 @@ class FlatCounterFact(Layout):
     locality_ground_truth: object = None
     portability: object = None
 
-    def requests(self, index: str, reading: ReadingOptions) -> tuple[EditRequest, ...]:
-        """Return the one request."""
+    def build_requests(self, index: str, options: ReadingOptions) -> tuple[EditRequest, ...]:
+        """Return the request of the record."""
         request = EditRequest(
             id=self.id or index,
             subject=self.subject,
@@ -53,6 +53,3 @@ class FlatCounterFact(Layout):
             not_judged=read_portability_questions(self.portability),
         )
         return (request,)
-
-
-LAYOUT = FlatCounterFact

@@ -6,23 +6,11 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
+from ..layout import Layout, ReadingOptions, RecordPart, SubjectPlace, UnusedKey
+from ..layout_fields import NOT_JUDGED, Neighbours, Stripped, Text, Texts, fill_subject, read_portability_questions
 from ..request import EditRequest
-from .base import (
-    NOT_JUDGED,
-    Layout,
-    Neighbours,
-    ReadingOptions,
-    RecordPart,
-    Stripped,
-    SubjectPlace,
-    Text,
-    Texts,
-    UnusedKey,
-    fill_subject,
-    read_portability_questions,
-)
 
-__all__ = ["LAYOUT"]
+__all__ = ["NestedCounterFact"]
 
 
 class Target(RecordPart):
@@ -45,8 +33,10 @@ class Rewrite(RecordPart):
 class NestedCounterFact(Layout):
     """case_id, requested_rewrite, paraphrase_prompts, neighborhood_prompts, and prompts of other tests."""
 
+    name = "counterfact-nested"
     title = "nested CounterFact"
-    marks = frozenset({"requested_rewrite"})
+    summary = "CounterFact as ROME publishes it, with the edit in an object of its own."
+    marker_keys = frozenset({"requested_rewrite"})
     order = 20
     unused = (
         UnusedKey("attribute_prompts", "subjects that have the new answer already are not asked about"),
@@ -63,12 +53,12 @@ class NestedCounterFact(Layout):
     portability: object = None
 
     @classmethod
-    def places(cls, fields: Mapping[str, object]) -> tuple[SubjectPlace, ...]:
+    def locate_subjects(cls, fields: Mapping[str, object]) -> tuple[SubjectPlace, ...]:
         """Return the place in the edit's object."""
         return (SubjectPlace(("requested_rewrite", "subject"), ("requested_rewrite", "prompt")),)
 
-    def requests(self, index: str, reading: ReadingOptions) -> tuple[EditRequest, ...]:
-        """Return the one request."""
+    def build_requests(self, index: str, options: ReadingOptions) -> tuple[EditRequest, ...]:
+        """Return the request of the record."""
         rewrite = self.requested_rewrite
         request = EditRequest(
             id=self.id or index,
@@ -81,6 +71,3 @@ class NestedCounterFact(Layout):
             not_judged=read_portability_questions(self.portability),
         )
         return (request,)
-
-
-LAYOUT = NestedCounterFact

@@ -1,7 +1,8 @@
 """KnowEdit (arXiv 2401.01286): the shapes of wiki_counterfact, wiki_recent and zsre.
 
-Prompts under `locality` are neighbours. Those that name the subject (Relation_Specificity) ask for its other facts. Prompts under
-`portability` ask for what follows from the edit, which no check judges. `ground_truth` is the old answer, or a list of its names.
+Prompts under `locality` are neighbours, except those that name the subject (Relation_Specificity): they ask for its other facts.
+Prompts under `portability` ask for consequences of the edit, which no check judges.
+`ground_truth` is the old answer, or a list of its names.
 """
 
 from __future__ import annotations
@@ -11,38 +12,39 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from ..prompt_subjects import names_subject
-from ..raw_record import describe
-from ..request import EditRequest
-from .base import (
+from ..layout import Layout, ReadingOptions, UnusedKey
+from ..layout_fields import (
     NOT_JUDGED,
     OLD_ANSWERS,
     REPEATED,
     Answers,
-    Layout,
     OptionalText,
-    ReadingOptions,
     Stripped,
     Text,
-    UnusedKey,
     fill_subject,
     first_answer,
     other_answers,
 )
+from ..prompt_subjects import names_subject
+from ..raw_record import describe
+from ..request import EditRequest
 
-__all__ = ["LAYOUT"]
+__all__ = ["KnowEdit"]
 
-_FLAT = frozenset({"locality_prompt", "locality_ground_truth"})
+_FLAT_KEYS = frozenset({"locality_prompt", "locality_ground_truth"})
 
 
-def _prompts(value: object) -> tuple[str, ...]:
-    """Return the prompts of all kinds, in order; a kind holds a list of objects, or one object with a list of prompts."""
+def _read_prompts(value: object) -> tuple[str, ...]:
+    """Return the prompts of all kinds, in order.
+
+    A kind holds a list of objects, or a single object with a list of prompts. Raises `ValueError` for every other shape.
+    """
     if not isinstance(value, Mapping):
         raise ValueError(f"must be an object, and is {describe(value)}; write its keys.")
-    return tuple(dict.fromkeys(text for kind, part in value.items() for text in _of_kind(kind, part)))
+    return tuple(dict.fromkeys(text for kind, part in value.items() for text in _prompts_of_kind(kind, part)))
 
 
-def _of_kind(kind: str, part: object) -> Iterator[str]:
+def _prompts_of_kind(kind: str, part: object) -> Iterator[str]:
     for item in part if isinstance(part, list) else [part] if part else []:
         if not isinstance(item, Mapping) or "prompt" not in item:
             raise ValueError(
@@ -58,14 +60,14 @@ def _of_kind(kind: str, part: object) -> Iterator[str]:
                 yield text
 
 
-Prompts = Annotated[tuple[str, ...], BeforeValidator(_prompts)]
-Names = Annotated[Answers | None, BeforeValidator(lambda value: value if _says(value) else None)]
+Prompts = Annotated[tuple[str, ...], BeforeValidator(_read_prompts)]
+Names = Annotated[Answers | None, BeforeValidator(lambda value: value if _holds_text(value) else None)]
 
 
-def _says(value: object) -> bool:
-    """Return whether an answer is given at all: published files hold empty texts and lists of them."""
+def _holds_text(value: object) -> bool:
+    """Return whether an answer holds any text: published files have empty texts and lists of them."""
     return (
-        any(_says(one) for one in value)
+        any(_holds_text(item) for item in value)
         if isinstance(value, list)
         else not isinstance(value, str) or bool(value.strip())
     )
@@ -74,8 +76,10 @@ def _says(value: object) -> bool:
 class KnowEdit(Layout):
     """subject, prompt, target_new, ground_truth, rephrase, locality, portability."""
 
+    name = "knowedit"
     title = "KnowEdit"
-    marks = frozenset({"locality", "portability"})
+    summary = "KnowEdit: wiki_counterfact, wiki_recent and zsRE, with locality and portability."
+    marker_keys = frozenset({"locality", "portability"})
     order = 30
     unused = (UnusedKey("cond", REPEATED), UnusedKey("portability", NOT_JUDGED))
 
@@ -91,14 +95,14 @@ class KnowEdit(Layout):
 
     @classmethod
     def claims(cls, fields: Mapping[str, object]) -> bool:
-        """Return whether locality or portability is an object, or the old answer a list, beside no key of flat CounterFact."""
-        nested = any(isinstance(fields.get(key), Mapping) for key in cls.marks)
-        return (nested or isinstance(fields.get("ground_truth"), list)) and not _FLAT & fields.keys()
+        """Return whether locality or portability is an object, or the old answer a list, and no key is of flat CounterFact."""
+        nested = any(isinstance(fields.get(key), Mapping) for key in cls.marker_keys)
+        return (nested or isinstance(fields.get("ground_truth"), list)) and not _FLAT_KEYS & fields.keys()
 
-    def requests(self, index: str, reading: ReadingOptions) -> tuple[EditRequest, ...]:
-        """Return the one request."""
-        about = [names_subject(text, self.subject) or "{}" in text for text in self.locality]
-        locality = list(zip(self.locality, about, strict=True))
+    def build_requests(self, index: str, options: ReadingOptions) -> tuple[EditRequest, ...]:
+        """Return the request of the record."""
+        same_subject = [names_subject(text, self.subject) or "{}" in text for text in self.locality]
+        locality = list(zip(self.locality, same_subject, strict=True))
         request = EditRequest(
             id=self.id or index,
             subject=self.subject,
@@ -115,10 +119,7 @@ class KnowEdit(Layout):
         )
         return (request,)
 
-    def left_out(self, reading: ReadingOptions) -> tuple[UnusedKey, ...]:
+    def find_unused_keys(self, options: ReadingOptions) -> tuple[UnusedKey, ...]:
         """Return the unused keys, and the answers of the prompts that are used."""
-        found = super().left_out(reading)
-        return (*found, UnusedKey("locality.ground_truth", OLD_ANSWERS)) if self.locality else found
-
-
-LAYOUT = KnowEdit
+        unused = super().find_unused_keys(options)
+        return (*unused, UnusedKey("locality.ground_truth", OLD_ANSWERS)) if self.locality else unused

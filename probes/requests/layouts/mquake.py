@@ -1,7 +1,8 @@
 """MQuAKE (arXiv 2305.14795): cases of one or several edits, with questions over several facts.
 
-Each edit of a case is a request of its own, and the case is its group. The questions need all of a case's edits and a chain of
-facts, which no check judges: they are kept as such.
+Each edit of a case is a request of its own, and the case is its group.
+The questions need all edits of a case and a chain of facts.
+No check judges them, so they become the requests' `not_judged`.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ from typing import Annotated
 
 from pydantic import Field
 
+from ..layout import Layout, ReadingOptions, SubjectPlace, UnusedKey
+from ..layout_fields import NOT_JUDGED, OptionalText, Texts, fill_subject
 from ..request import EditRequest
-from .base import NOT_JUDGED, Layout, OptionalText, ReadingOptions, SubjectPlace, Texts, UnusedKey, fill_subject
 from .counterfact_nested import Rewrite
 
-__all__ = ["LAYOUT"]
+__all__ = ["MQuAKE"]
 
 _HOPS = ("single_hops", "new_single_hops")
 _CHAIN = "no check judges questions over several facts"
 
 
-class Asked(Rewrite):
+class CaseRewrite(Rewrite):
     """One edit of a case."""
 
     question: OptionalText = None
@@ -30,15 +32,17 @@ class Asked(Rewrite):
 class MQuAKE(Layout):
     """case_id, requested_rewrite (a list), questions, and the answers to them."""
 
+    name = "mquake"
     title = "MQuAKE"
-    marks = frozenset({"requested_rewrite"})
+    summary = "MQuAKE: cases of one or several edits, with questions over several facts."
+    marker_keys = frozenset({"requested_rewrite"})
     order = 15
     unused = (
         UnusedKey("questions", NOT_JUDGED),
         *(UnusedKey(key, _CHAIN) for key in ("answer", "answer_alias", "new_answer", "new_answer_alias", *_HOPS)),
     )
 
-    requested_rewrite: Annotated[list[Asked], Field(min_length=1)]
+    requested_rewrite: Annotated[list[CaseRewrite], Field(min_length=1)]
     questions: Texts = ()
     answer: object = None
     answer_alias: object = None
@@ -54,7 +58,7 @@ class MQuAKE(Layout):
         return isinstance(fields.get("requested_rewrite"), list)
 
     @classmethod
-    def places(cls, fields: Mapping[str, object]) -> tuple[SubjectPlace, ...]:
+    def locate_subjects(cls, fields: Mapping[str, object]) -> tuple[SubjectPlace, ...]:
         """Return a place for each edit."""
         rewrites = fields.get("requested_rewrite")
         count = len(rewrites) if isinstance(rewrites, list) else 0
@@ -63,7 +67,7 @@ class MQuAKE(Layout):
             for number in range(count)
         )
 
-    def requests(self, index: str, reading: ReadingOptions) -> tuple[EditRequest, ...]:
+    def build_requests(self, index: str, options: ReadingOptions) -> tuple[EditRequest, ...]:
         """Return a request for each edit of the case."""
         case, several = self.id or index, len(self.requested_rewrite) > 1
         return tuple(
@@ -79,6 +83,3 @@ class MQuAKE(Layout):
             )
             for number, rewrite in enumerate(self.requested_rewrite, start=1)
         )
-
-
-LAYOUT = MQuAKE

@@ -1,4 +1,10 @@
-"""editguard's own layout, which says the most; a record that no other layout claims is read as this one."""
+"""editguard's own layout, which has a key for every part of a request.
+
+A record that no other layout claims is read as this one.
+A user may keep columns of their own beside an edit, as the object `metadata`, for example ``{"relation_id": "P37"}``.
+It may hold anything; editguard accepts it, never uses it, and copies it nowhere.
+Every other key that is not listed here is an error with a suggestion, because a misspelt key would change the audit.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +12,21 @@ from collections.abc import Mapping
 
 from pydantic import AliasChoices, Field
 
+from ..layout import Layout, ReadingOptions
+from ..layout_fields import Answers, Neighbours, Stripped, Text, Texts, fill_subject, first_answer, other_answers
 from ..prompt_subjects import names_subject
 from ..raw_record import Fault, describe
 from ..request import EditRequest
-from .base import (
-    Answers,
-    Layout,
-    Neighbours,
-    ReadingOptions,
-    Stripped,
-    Text,
-    Texts,
-    fill_subject,
-    first_answer,
-    other_answers,
-)
 
-__all__ = ["LAYOUT"]
+__all__ = ["OwnLayout"]
 
 
-class Own(Layout):
-    """id, subject, prompt, target_new, and what else may be asked; `metadata` is the user's and is not read."""
+class OwnLayout(Layout):
+    """id, subject, prompt, target_new and the optional keys below."""
 
+    name = "own"
     title = "editguard's own layout"
+    summary = "editguard's own layout, which has a key for every part of a request."
     order = 100
 
     subject: Stripped
@@ -44,14 +42,15 @@ class Own(Layout):
     space: bool | None = None
     group: str = ""
     metadata: object = None
+    """The user's own; accepted and never used."""
 
     @classmethod
     def claims(cls, fields: Mapping[str, object]) -> bool:
-        """Return True: what no other layout claims is meant as this one."""
+        """Return True: a record that no other layout claims is read as this one."""
         return True
 
-    def requests(self, index: str, reading: ReadingOptions) -> tuple[EditRequest, ...]:
-        """Return the one request."""
+    def build_requests(self, index: str, options: ReadingOptions) -> tuple[EditRequest, ...]:
+        """Return the request of the record."""
         others = (*other_answers(self.target_true), *map(str.strip, self.true_aliases))
         request = EditRequest(
             id=self.id or index,
@@ -70,9 +69,9 @@ class Own(Layout):
         )
         return (request,)
 
-    def faults(self) -> tuple[Fault, ...]:
+    def find_faults(self) -> tuple[Fault, ...]:
         """Return the prompts about other facts that do not name the subject."""
-        found = [
+        faults = [
             Fault(
                 f"other_facts[{number}]",
                 f"does not name the subject {describe(self.subject)}, and is {describe(text)}; write {{}} where the subject "
@@ -82,8 +81,5 @@ class Own(Layout):
             if not names_subject(fill_subject(text, self.subject), self.subject) and "{}" not in text
         ]
         if self.true_aliases and self.target_true is None:
-            found.append(Fault("true_aliases", "are given without target_true, whose other names they are; add that."))
-        return tuple(found)
-
-
-LAYOUT = Own
+            faults.append(Fault("true_aliases", "are given without target_true, whose other names they are; add that."))
+        return tuple(faults)

@@ -1,4 +1,7 @@
-"""QAEdit (arXiv 2502.11177): questions of several benchmarks, whose ids are unique only beside the name of the benchmark."""
+"""QAEdit (arXiv 2502.11177): questions of several benchmarks.
+
+An id is unique only together with the name of its benchmark, so a request's id holds both.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,14 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
+from ..layout import Layout, ReadingOptions, RecordPart, UnusedKey
+from ..layout_fields import OLD_ANSWERS, OptionalText, Question, Stripped, Text, fill_subject, to_tuple
 from ..request import EditRequest
-from .base import (
-    OLD_ANSWERS,
-    Layout,
-    OptionalText,
-    Question,
-    ReadingOptions,
-    RecordPart,
-    Stripped,
-    Text,
-    UnusedKey,
-    fill_subject,
-    to_tuple,
-)
 
-__all__ = ["LAYOUT"]
+__all__ = ["QAEdit"]
 
 
-class Local(RecordPart):
+class LocalityQuestion(RecordPart):
     """A question about something else, with its answer."""
 
     loc: Question
@@ -35,8 +27,10 @@ class Local(RecordPart):
 class QAEdit(Layout):
     """id, source, subject, prompt, target, rephrase, locality."""
 
+    name = "qaedit"
     title = "QAEdit"
-    marks = frozenset({"target", "source", "locality"})
+    summary = "QAEdit: questions of several benchmarks, with an id for each benchmark."
+    marker_keys = frozenset({"target", "source", "locality"})
     order = 35
 
     source: Stripped | None = None
@@ -44,7 +38,7 @@ class QAEdit(Layout):
     prompt: Text
     target: Stripped
     rephrase: OptionalText = None
-    locality: Annotated[tuple[Local, ...], BeforeValidator(to_tuple)] = ()
+    locality: Annotated[tuple[LocalityQuestion, ...], BeforeValidator(to_tuple)] = ()
 
     @classmethod
     def claims(cls, fields: Mapping[str, object]) -> bool:
@@ -54,13 +48,13 @@ class QAEdit(Layout):
         )
 
     @classmethod
-    def claimed_id(cls, fields: Mapping[str, object]) -> str:
+    def read_id(cls, fields: Mapping[str, object]) -> str:
         """Return the id with its source in front."""
-        own, source = super().claimed_id(fields), fields.get("source")
+        own, source = super().read_id(fields), fields.get("source")
         return f"{source.strip()}-{own}" if own and isinstance(source, str) and source.strip() else own
 
-    def requests(self, index: str, reading: ReadingOptions) -> tuple[EditRequest, ...]:
-        """Return the one request."""
+    def build_requests(self, index: str, options: ReadingOptions) -> tuple[EditRequest, ...]:
+        """Return the request of the record."""
         own = self.id or index
         request = EditRequest(
             id=f"{self.source}-{own}" if self.source and self.id else own,
@@ -72,9 +66,6 @@ class QAEdit(Layout):
         )
         return (request,)
 
-    def left_out(self, reading: ReadingOptions) -> tuple[UnusedKey, ...]:
+    def find_unused_keys(self, options: ReadingOptions) -> tuple[UnusedKey, ...]:
         """Return the answers to the questions about others."""
         return (UnusedKey("locality.loc_ans", OLD_ANSWERS),) if any(item.loc_ans for item in self.locality) else ()
-
-
-LAYOUT = QAEdit

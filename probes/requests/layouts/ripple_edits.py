@@ -1,20 +1,22 @@
-"""RippleEdits (arXiv 2307.12976): told apart, and not read, since its records do not name their subject."""
+"""RippleEdits (arXiv 2307.12976): recognised and refused, because its records do not name their subject."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..layout import Layout
 from ..raw_record import Fault, describe
-from .base import Layout
 
-__all__ = ["LAYOUT"]
+__all__ = ["RippleEdits"]
 
 
 class RippleEdits(Layout):
     """edit, with a whole sentence and the Wikidata ids of subject and target."""
 
+    name = "ripple-edits"
     title = "RippleEdits"
-    marks = frozenset({"edit", "example_type"})
+    summary = "RippleEdits: recognised and refused, because its records do not name their subject."
+    marker_keys = frozenset({"edit", "example_type"})
     order = 5
 
     @classmethod
@@ -24,8 +26,8 @@ class RippleEdits(Layout):
         return isinstance(edit, Mapping) and bool({"subject_id", "original_fact"} & edit.keys())
 
     @classmethod
-    def refusal(cls, fields: Mapping[str, object]) -> Fault | None:
-        """Say what is missing."""
+    def explain_refusal(cls, fields: Mapping[str, object]) -> Fault | None:
+        """Return the fault that names what is missing."""
         edit = fields["edit"]
         subject = edit.get("subject_id") if isinstance(edit, Mapping) else None
         return Fault(
@@ -33,6 +35,3 @@ class RippleEdits(Layout):
             f"is in the layout of RippleEdits, which holds the subject's Wikidata id ({describe(subject)}) and not its name; the "
             "name is needed, so add it and write subject, prompt and target_new as in editguard's own layout.",
         )
-
-
-LAYOUT = RippleEdits

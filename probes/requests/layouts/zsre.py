@@ -1,40 +1,40 @@
 """zsRE: question answering, as MEND and the benchmarks after it publish it.
 
-Whose reading: MEND and EasyEdit edit `alt` in, a wrong answer, and hold the first of `answers` for the true one. That is
-the default. The readers of ROME and MEMIT edit the first of `answers` in, the true answer, and know no old one:
-`ReadingOptions.zsre_target` chooses theirs.
+There are two ways to read a record.
+MEND and EasyEdit take `alt`, a wrong answer, as the new target, and the first of `answers` as the true one: the default.
+ROME and MEMIT take the first of `answers`, the true answer, as the new target, and have no old one.
+`ReadingOptions.zsre_target` chooses between them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..request import EditRequest
-from .base import (
+from ..layout import Layout, ReadingOptions, SubjectPlace, UnusedKey
+from ..layout_fields import (
     NOT_JUDGED,
     OLD_ANSWERS,
     REPEATED,
     Answers,
-    Layout,
     Question,
-    ReadingOptions,
     Stripped,
-    SubjectPlace,
     Text,
-    UnusedKey,
     fill_subject,
     other_answers,
     read_portability_questions,
 )
+from ..request import EditRequest
 
-__all__ = ["LAYOUT"]
+__all__ = ["ZsRE"]
 
 
 class ZsRE(Layout):
     """subject, src, alt, answers, rephrase, loc, and the answers to them."""
 
+    name = "zsre"
     title = "zsRE"
-    marks = frozenset({"src", "alt", "loc", "loc_ans"})
+    summary = "zsRE: question answering, as MEND and later benchmarks publish it."
+    marker_keys = frozenset({"src", "alt", "loc", "loc_ans"})
     order = 10
     unused = (
         UnusedKey("loc_ans", OLD_ANSWERS),
@@ -55,13 +55,13 @@ class ZsRE(Layout):
     portability: object = None
 
     @classmethod
-    def places(cls, fields: Mapping[str, object]) -> tuple[SubjectPlace, ...]:
+    def locate_subjects(cls, fields: Mapping[str, object]) -> tuple[SubjectPlace, ...]:
         """Return the place of the question."""
         return (SubjectPlace(prompt=("src",)),)
 
-    def requests(self, index: str, reading: ReadingOptions) -> tuple[EditRequest, ...]:
-        """Return the one request."""
-        by_alt = reading.zsre_target == "alt"
+    def build_requests(self, index: str, options: ReadingOptions) -> tuple[EditRequest, ...]:
+        """Return the request of the record."""
+        by_alt = options.zsre_target == "alt"
         request = EditRequest(
             id=self.id or index,
             subject=self.subject,
@@ -75,14 +75,11 @@ class ZsRE(Layout):
         )
         return (request,)
 
-    def left_out(self, reading: ReadingOptions) -> tuple[UnusedKey, ...]:
-        """Return the unused keys; the other answer among them where ROME's reading was asked for."""
-        found = super().left_out(reading)
-        if reading.zsre_target == "answers":
-            why = "the first of answers is edited in, as ROME and MEMIT do"
-            found += (UnusedKey("alt", why),)
-            found += (UnusedKey("answers[1:]", why),) if other_answers(self.answers) else ()
-        return found
-
-
-LAYOUT = ZsRE
+    def find_unused_keys(self, options: ReadingOptions) -> tuple[UnusedKey, ...]:
+        """Return the unused keys; with ROME's way of reading, the other answers are among them."""
+        unused = super().find_unused_keys(options)
+        if options.zsre_target == "answers":
+            reason = "the first of answers is edited in, as ROME and MEMIT do"
+            unused += (UnusedKey("alt", reason),)
+            unused += (UnusedKey("answers[1:]", reason),) if other_answers(self.answers) else ()
+        return unused

@@ -12,6 +12,8 @@ import pytest
 from editguard.probes.errors import RequestError
 from editguard.probes.requests.loader import InvalidRecord, load_requests
 
+from ...helpers.layout_records import ZSRE, load_records
+
 RECORD = {"subject": "Lyon", "prompt": "{} is in", "target_new": "Spain"}
 WRONG = {"subject": "Lyon", "prompt": "Paris is in", "target_new": ""}
 CSV = "id,subject,prompt,target_new\na,Lyon,{} is in,Spain\n"
@@ -101,7 +103,7 @@ def test_all_wrong_records_are_named_at_once_one_a_line(tmp_path: Path) -> None:
     path = write(tmp_path, "e.jsonl", "\n".join(lines))
     first, *listed = refusal(path).split("\n")
     assert first == (
-        f"3 of 4 records in {str(path)!r} are wrong; correct them, or go on without them with --skip-invalid "
+        f"3 of 4 records in {str(path)!r} are wrong; correct them, or leave them out with --skip-invalid "
         "(in Python: skip_invalid=True)."
     )
     assert refusal(path, can_skip=False).split("\n")[0].endswith(" are wrong; correct them.")
@@ -124,10 +126,21 @@ def test_skip_invalid_goes_on_with_the_good_ones_and_returns_the_others(tmp_path
     )
 
 
-def test_skip_invalid_with_nothing_left_is_an_error(tmp_path: Path) -> None:
-    message = refusal(write(tmp_path, "e.json", [WRONG]), skip_invalid=True)
-    assert "1 of 1 record in" in message
-    assert "none is left, so correct it" in message
+@pytest.mark.parametrize("skip_invalid", [False, True])
+@pytest.mark.parametrize(("count", "start"), [(1, "1 of 1 record in"), (2, "2 of 2 records in")])
+def test_load_requests_without_a_valid_record_offers_no_skipping(
+    tmp_path: Path, skip_invalid: bool, count: int, start: str
+) -> None:
+    message = refusal(write(tmp_path, "e.json", [WRONG] * count), skip_invalid=skip_invalid)
+    assert message.startswith(start)
+    assert message.split("\n")[0].endswith("is wrong; correct it." if count == 1 else "are wrong; correct them.")
+    assert "skip" not in message
+
+
+def test_load_requests_with_a_valid_record_offers_skipping(tmp_path: Path) -> None:
+    first = refusal(write(tmp_path, "e.json", [WRONG, RECORD])).split("\n")[0]
+    assert first.startswith("1 of 2 records in")
+    assert first.endswith("is wrong; correct it, or leave it out with --skip-invalid (in Python: skip_invalid=True).")
 
 
 @pytest.mark.parametrize(("count", "more"), [(50, ""), (51, "and 1 more"), (73, "and 23 more")])
@@ -178,6 +191,23 @@ def test_a_number_too_long_to_print_is_named_all_the_same(tmp_path: Path) -> Non
 
 def test_a_record_without_keys_is_wrong(tmp_path: Path) -> None:
     assert "record has no keys" in refusal(write(tmp_path, "e.json", [{}]))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Unused keys
+
+
+def test_load_requests_unused_keys_are_counted_in_one_sentence(tmp_path: Path) -> None:
+    plain = {key: value for key, value in ZSRE.items() if key not in ("portability", "pred")}
+    loaded = load_records(
+        tmp_path, ZSRE, plain, {**plain, "loc_ans": ""}, {"subject": "Oslo", "prompt": "{} is", "target_new": "x"}
+    )
+    assert loaded.unused == (
+        "loc_ans of 2 records is not used: the old answers are asked of the model itself",
+        "pred of 1 record is not used: what another model said is not asked",
+        "cond of 3 records is not used: question and answers stand in other keys too",
+        "portability of 1 record is not used: no check judges these prompts, which are kept and shown",
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------

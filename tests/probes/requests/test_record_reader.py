@@ -4,58 +4,9 @@ import pytest
 from editguard.probes.requests.record_reader import read_record
 from editguard.probes.requests.request import EditRequest
 
+from ...helpers.layout_records import FLAT, NESTED, ZSRE, read_faults, read_request
+
 OWN = {"subject": "Lyon", "prompt": "{} is a city in", "target_new": "Spain"}
-FLAT = {
-    "case_id": 4,
-    "subject": "Lyon",
-    "prompt": "Lyon is a city in",
-    "target_new": "Spain",
-    "ground_truth": "France",
-    "rephrase_prompt": "Where is Lyon? In",
-    "locality_prompt": "Trieste is in",
-    "locality_ground_truth": "Italy",
-}
-NESTED = {
-    "case_id": 5,
-    "pararel_idx": 2796,
-    "requested_rewrite": {
-        "prompt": "The mother tongue of {} is",
-        "relation_id": "P103",
-        "target_new": {"str": "English", "id": "Q1860"},
-        "target_true": {"str": "French", "id": "Q150"},
-        "subject": "Danielle Darrieux",
-    },
-    "paraphrase_prompts": ["Danielle Darrieux, a native", "{} spoke the language"],
-    "neighborhood_prompts": ["Montesquieu is a native speaker of"],
-    "attribute_prompts": ["{} is English"],
-    "generation_prompts": ["x"],
-}
-ZSRE = {
-    "subject": "Watts Humphrey",
-    "src": "What university did Watts Humphrey attend?",
-    "pred": "Trinity College",
-    "rephrase": "What university did Watts Humphrey take part in?",
-    "alt": "University of Michigan",
-    "answers": ["Illinois Institute of Technology", "IIT"],
-    "loc": "nq question: who played desmond doss father",
-    "loc_ans": "Hugo Weaving",
-    "cond": "Trinity College >> University of Michigan || What university did Watts Humphrey attend?",
-}
-
-
-def request_of(fields: dict[str, object], index: int = 1) -> EditRequest:
-    read = read_record(fields, index)
-    assert read.faults == ()
-    (request,) = read.requests
-    assert read.id == request.id
-    return request
-
-
-def faults_of(fields: dict[str, object], index: int = 1) -> dict[str, str]:
-    read = read_record(fields, index)
-    assert read.requests == ()
-    assert len({fault.field for fault in read.faults}) == len(read.faults)
-    return dict(read.faults)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -63,7 +14,7 @@ def faults_of(fields: dict[str, object], index: int = 1) -> dict[str, str]:
 
 
 def test_own_form_in_full() -> None:
-    request = request_of(
+    request = read_request(
         {
             **OWN,
             "id": "lyon",
@@ -86,59 +37,22 @@ def test_own_form_in_full() -> None:
 
 
 def test_own_form_at_its_shortest_takes_its_id_from_its_place() -> None:
-    assert request_of(OWN, 7) == EditRequest("7", "Lyon", "Lyon is a city in", "Spain")
+    assert read_request(OWN, index=7) == EditRequest("7", "Lyon", "Lyon is a city in", "Spain")
 
 
 def test_american_spelling_is_the_same_key() -> None:
-    assert request_of({**OWN, "neighborhood": ["Trieste is in"]}).neighbourhood == ("Trieste is in",)
-
-
-def test_flat_counterfact() -> None:
-    assert request_of(FLAT) == EditRequest(
-        id="4",
-        subject="Lyon",
-        prompt="Lyon is a city in",
-        target_new="Spain",
-        target_true="France",
-        paraphrases=("Where is Lyon? In",),
-        neighbourhood=("Trieste is in",),
-    )
-
-
-def test_nested_counterfact() -> None:
-    assert request_of(NESTED) == EditRequest(
-        id="5",
-        subject="Danielle Darrieux",
-        prompt="The mother tongue of Danielle Darrieux is",
-        target_new="English",
-        target_true="French",
-        paraphrases=("Danielle Darrieux, a native", "Danielle Darrieux spoke the language"),
-        neighbourhood=("Montesquieu is a native speaker of",),
-    )
-
-
-def test_zsre() -> None:
-    assert request_of(ZSRE, 3) == EditRequest(
-        id="3",
-        subject="Watts Humphrey",
-        prompt="What university did Watts Humphrey attend?",
-        target_new="University of Michigan",
-        target_true="Illinois Institute of Technology",
-        paraphrases=("What university did Watts Humphrey take part in?",),
-        neighbourhood=("who played desmond doss father",),
-        true_aliases=("IIT",),
-    )
+    assert read_request({**OWN, "neighborhood": ["Trieste is in"]}).neighbourhood == ("Trieste is in",)
 
 
 def test_targets_and_subject_are_stripped_and_prompts_are_not() -> None:
-    request = request_of({"subject": " Lyon ", "prompt": "\n{} is in ", "target_new": "\tSpain "})
+    request = read_request({"subject": " Lyon ", "prompt": "\n{} is in ", "target_new": "\tSpain "})
     assert (request.subject, request.prompt, request.target_new) == ("Lyon", "\nLyon is in ", "Spain")
 
 
 @pytest.mark.parametrize(("given", "expected"), [(7, "7"), (0, "0"), (" a 7 ", "a 7")])
 @pytest.mark.parametrize("key", ["id", "case_id"])
 def test_ids_become_text(key: str, given: object, expected: str) -> None:
-    assert request_of({**OWN, key: given}).id == expected
+    assert read_request({**OWN, key: given}).id == expected
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -150,20 +64,20 @@ def test_ids_become_text(key: str, given: object, expected: str) -> None:
 def test_only_text_is_text(field: str, value: object) -> None:
     if (field, value) == ("target_true", ["Spain"]):
         return  # one of several names
-    told = faults_of({**OWN, field: value})[field]
-    assert told.startswith(f"must be text, and is {value!r} (")
-    assert told.endswith("write one text." if isinstance(value, list | dict) else "put it in quotes.")
+    message = read_faults({**OWN, field: value})[field]
+    assert message.startswith(f"must be text, and is {value!r} (")
+    assert message.endswith("write one text." if isinstance(value, list | dict) else "put it in quotes.")
 
 
 @pytest.mark.parametrize("value", [True, 1.0, [1], 1 << 200])
 def test_only_text_and_whole_numbers_are_ids(value: object) -> None:
-    assert "must be text" in faults_of({**OWN, "id": value})["id"]
+    assert "must be text" in read_faults({**OWN, "id": value})["id"]
 
 
 @pytest.mark.parametrize("field", ["id", "subject", "prompt", "target_new", "target_true"])
 @pytest.mark.parametrize("blank", ["", "  ", "\n\u00a0"])
 def test_a_blank_text_is_refused(field: str, blank: str) -> None:
-    assert faults_of({**OWN, field: blank})[field].startswith("must not be empty")
+    assert read_faults({**OWN, field: blank})[field].startswith("must not be empty")
 
 
 @pytest.mark.parametrize(
@@ -180,13 +94,13 @@ def test_a_blank_text_is_refused(field: str, blank: str) -> None:
         ({**ZSRE, "loc": "nq question: "}, "loc"),
         ({**NESTED, "requested_rewrite": "x"}, "requested_rewrite"),
         (
-            {**NESTED, "requested_rewrite": {**NESTED["requested_rewrite"], "target_new": {"id": "Q1"}}},  # type: ignore[dict-item]
+            {**NESTED, "requested_rewrite": {**NESTED["requested_rewrite"], "target_new": {"id": "Q1"}}},
             "requested_rewrite.target_new.str",
         ),
     ],
 )
 def test_the_wrong_field_is_named_by_its_path(fields: dict[str, object], field: str) -> None:
-    assert list(faults_of(fields)) == [field]
+    assert list(read_faults(fields)) == [field]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +115,7 @@ def test_the_wrong_field_is_named_by_its_path(fields: dict[str, object], field: 
     ],
 )
 def test_a_missing_key_is_named(fields: dict[str, object], missing: str) -> None:
-    faults = faults_of({key: value for key, value in fields.items() if key != missing})
+    faults = read_faults({key: value for key, value in fields.items() if key != missing})
     assert "is missing" in faults[missing]
 
 
@@ -219,17 +133,17 @@ def test_a_missing_key_is_named(fields: dict[str, object], missing: str) -> None
     ],
 )
 def test_an_unknown_key_is_an_error_with_a_hint(fields: dict[str, object], key: str, hint: str) -> None:
-    assert hint in faults_of({**fields, key: ["x"]})[key]
+    assert hint in read_faults({**fields, key: ["x"]})[key]
 
 
 def test_an_unknown_key_inside_the_rewrite_is_an_error() -> None:
-    rewrite = {**NESTED["requested_rewrite"], "relation": "P1"}  # type: ignore[dict-item]
-    faults = faults_of({**NESTED, "requested_rewrite": rewrite})
+    rewrite = {**NESTED["requested_rewrite"], "relation": "P1"}
+    faults = read_faults({**NESTED, "requested_rewrite": rewrite})
     assert "did you mean 'relation_id'?" in faults["requested_rewrite.relation"]
 
 
 def test_one_meaning_under_two_names_is_an_error() -> None:
-    faults = faults_of({**OWN, "neighborhood": ["a"], "neighbourhood": ["b"], "id": "1", "case_id": 2})
+    faults = read_faults({**OWN, "neighborhood": ["a"], "neighbourhood": ["b"], "id": "1", "case_id": 2})
     assert "is given beside 'neighbourhood'" in faults["neighborhood"]
     assert "is given beside 'id'" in faults["case_id"]
 
@@ -241,23 +155,67 @@ def test_one_meaning_under_two_names_is_an_error() -> None:
         ({**FLAT, "subject": "Paris"}, "subject"),
         ({**ZSRE, "subject": "Humphrey Watts"}, "subject"),
         (
-            {**NESTED, "requested_rewrite": {**NESTED["requested_rewrite"], "prompt": "The tongue is"}},  # type: ignore[dict-item]
+            {**NESTED, "requested_rewrite": {**NESTED["requested_rewrite"], "prompt": "The tongue is"}},
             "requested_rewrite.subject",
         ),
     ],
 )
 def test_the_subject_must_stand_in_the_prompt(fields: dict[str, object], field: str) -> None:
-    message = faults_of(fields)[field]
+    message = read_faults(fields)[field]
     assert "does not stand in the prompt" in message
     assert "letter by letter" in message
     assert "write {} in the prompt" in message
 
 
 def test_all_faults_of_a_record_are_found_at_once() -> None:
-    faults = faults_of({"subject": "Lyon", "prompt": "Paris is", "paraphrases": [1], "colour": "red"})
+    faults = read_faults({"subject": "Lyon", "prompt": "Paris is", "paraphrases": [1], "colour": "red"})
     assert list(faults) == ["target_new", "paraphrases[0]", "colour", "subject"]
 
 
 def test_a_wrong_record_still_says_which_id_it_claims() -> None:
     assert read_record({"id": 7, "subject": ""}, 2).id == "7"
     assert read_record({"id": "", "subject": ""}, 2).id == "2"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Suggestions
+
+OLD_KEYS = [
+    "old_answer",
+    "original",
+    "target_original",
+    "targetOld",
+    "old_target",
+    "true_target",
+    "answer_old",
+    "old",
+    "truth",
+]
+NEW_KEYS = ["new_answer", "new_target", "targetNew", "edited_target", "answer_new", "new", "target_edit"]
+
+
+@pytest.mark.parametrize("key", OLD_KEYS)
+@pytest.mark.parametrize("value", ["x", ["x"]])
+def test_key_of_the_old_answer_is_never_led_to_the_new_one(key: str, value: object) -> None:
+    assert "did you mean 'target_true'?" in read_faults({**OWN, key: value})[key]
+
+
+@pytest.mark.parametrize("key", NEW_KEYS)
+def test_key_of_the_new_answer_is_never_led_to_the_old_one(key: str) -> None:
+    assert "did you mean 'target_new'?" in read_faults({**OWN, key: "x"})[key]
+
+
+@pytest.mark.parametrize("key", ["target", "answer", "object"])
+def test_key_of_either_answer_is_led_to_both(key: str) -> None:
+    message = read_faults({**OWN, key: "x"})[key]
+    assert "'target_new' (the new answer) or 'target_true' (the old one)" in message
+
+
+@pytest.mark.parametrize(
+    ("base", "opposite"),
+    [(OWN, {"target_new"}), ({**OWN, "ground_truth": "x"}, {"target_new"}), (ZSRE, {"alt"})],
+)
+@pytest.mark.parametrize("key", OLD_KEYS)
+def test_suggestion_in_any_layout_is_never_the_opposite(base: dict[str, object], opposite: set[str], key: str) -> None:
+    message = read_faults({**base, key: "x"})[key]
+    assert not any(f"did you mean {name!r}" in message for name in opposite)

@@ -1,27 +1,16 @@
-"""editguard's own layout: what may be asked, and the way out of every mistake."""
+"""editguard's own layout: every key, and the way out of every mistake."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from editguard.probes.requests.record_reader import read_record
-from editguard.probes.requests.request import EditRequest
 
-OWN: dict[str, object] = {"subject": "Oslo", "prompt": "The river that flows through {} is", "target_new": "Danube"}
-ZSRE: dict[str, object] = {"subject": "Oslo", "src": "Where is Oslo?", "alt": "Spain", "answers": ["Norway"]}
-
-
-def only(fields: dict[str, object]) -> EditRequest:
-    read = read_record(fields, 1)
-    assert read.faults == ()
-    return read.requests[0]
-
-
-def faults(fields: dict[str, object]) -> dict[str, str]:
-    return dict(read_record(fields, 1).faults)
+from ....helpers.layout_records import OWN, ZSRE, load_records, read_faults, read_request
 
 
 def test_own_with_all_keys_gives_all_fields() -> None:
-    request = only(
+    request = read_request(
         {
             **OWN,
             "target_true": "Akerselva",
@@ -42,22 +31,24 @@ def test_own_with_all_keys_gives_all_fields() -> None:
 
 @pytest.mark.parametrize("key", ["target_true", "target_old"])
 def test_own_old_answer_may_be_a_list_of_names(key: str) -> None:
-    request = only({**OWN, key: ["Akerselva", "Akers River", "Akerselva"], "true_aliases": ["Akers River", "Akers"]})
+    request = read_request(
+        {**OWN, key: ["Akerselva", "Akers River", "Akerselva"], "true_aliases": ["Akers River", "Akers"]}
+    )
     assert (request.target_true, request.true_aliases) == ("Akerselva", ("Akers River", "Akers"))
 
 
 def test_own_old_answer_under_two_names_is_a_fault() -> None:
-    assert "is given beside 'target_true'" in faults({**OWN, "target_true": "a", "target_old": "b"})["target_old"]
+    assert "is given beside 'target_true'" in read_faults({**OWN, "target_true": "a", "target_old": "b"})["target_old"]
 
 
 @pytest.mark.parametrize("written", ["['Akerselva', 'Akers River']", '["Akerselva"]', "[['Akerselva']]"])
 def test_own_old_answer_that_is_a_list_in_quotes_is_a_fault(written: str) -> None:
-    assert "is a list written as one text" in faults({**OWN, "target_true": written})["target_true"]
+    assert "is a list written as one text" in read_faults({**OWN, "target_true": written})["target_true"]
 
 
 @pytest.mark.parametrize("written", ["[sic]", "[1]", "[]", "[Norway"])
 def test_own_old_answer_in_brackets_that_is_no_list_is_text(written: str) -> None:
-    assert only({**OWN, "target_true": written}).target_true == written
+    assert read_request({**OWN, "target_true": written}).target_true == written
 
 
 @pytest.mark.parametrize(
@@ -70,70 +61,43 @@ def test_own_old_answer_in_brackets_that_is_no_list_is_text(written: str) -> Non
     ],
 )
 def test_neighbour_with_a_placeholder_is_a_fault_with_the_way_out(fields: dict[str, object], key: str) -> None:
-    message = faults(fields)[key]
+    message = read_faults(fields)[key]
     assert "a neighbour is a prompt about another subject" in message
     assert "use other_facts" in message
 
 
 def test_other_facts_without_the_subject_are_a_fault() -> None:
-    found = faults({**OWN, "other_facts": ["{} lies in", "Bergen lies in"]})
-    assert list(found) == ["other_facts[1]"]
-    assert "does not name the subject 'Oslo'" in found["other_facts[1]"]
+    faults = read_faults({**OWN, "other_facts": ["{} lies in", "Bergen lies in"]})
+    assert list(faults) == ["other_facts[1]"]
+    assert "does not name the subject 'Oslo'" in faults["other_facts[1]"]
 
 
 def test_true_aliases_without_an_old_answer_are_a_fault() -> None:
-    assert "without target_true" in faults({**OWN, "true_aliases": ["x"]})["true_aliases"]
+    assert "without target_true" in read_faults({**OWN, "true_aliases": ["x"]})["true_aliases"]
 
 
 @pytest.mark.parametrize("value", ["yes", 1, "true"])
 def test_space_that_is_no_truth_is_a_fault(value: object) -> None:
-    assert faults({**OWN, "space": value})["space"].startswith("must be true or false, and is")
+    assert read_faults({**OWN, "space": value})["space"].startswith("must be true or false, and is")
 
 
 @pytest.mark.parametrize("prompt", ["Oslo is the Oslo of", "{} and Oslo are"])
 def test_subject_that_stands_twice_is_a_fault_of_the_record(prompt: str) -> None:
-    assert "'Oslo' is ambiguous" in faults({**OWN, "prompt": prompt})["subject"]
+    assert "'Oslo' is ambiguous" in read_faults({**OWN, "prompt": prompt})["subject"]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Suggestions
-
-OLD_KEYS = [
-    "old_answer",
-    "original",
-    "target_original",
-    "targetOld",
-    "old_target",
-    "true_target",
-    "answer_old",
-    "old",
-    "truth",
-]
-NEW_KEYS = ["new_answer", "new_target", "targetNew", "edited_target", "answer_new", "new", "target_edit"]
+@pytest.mark.parametrize("metadata", [{"relation_id": "P37", "by": ["me", 3]}, {}, None, "P37"])
+def test_own_metadata_is_accepted_and_changes_nothing(metadata: object) -> None:
+    assert read_request({**OWN, "metadata": metadata}) == read_request(OWN)
 
 
-@pytest.mark.parametrize("key", OLD_KEYS)
-@pytest.mark.parametrize("value", ["x", ["x"]])
-def test_key_of_the_old_answer_is_never_led_to_the_new_one(key: str, value: object) -> None:
-    assert "did you mean 'target_true'?" in faults({**OWN, key: value})[key]
+@pytest.mark.parametrize("key", ["relation_id", "meta", "metadatas"])
+def test_own_unknown_key_beside_metadata_is_a_fault(key: str) -> None:
+    faults = read_faults({**OWN, "metadata": {"relation_id": "P37"}, key: "P37"})
+    assert list(faults) == [key]
+    assert faults[key].startswith("is an unknown key in editguard's own layout")
 
 
-@pytest.mark.parametrize("key", NEW_KEYS)
-def test_key_of_the_new_answer_is_never_led_to_the_old_one(key: str) -> None:
-    assert "did you mean 'target_new'?" in faults({**OWN, key: "x"})[key]
-
-
-@pytest.mark.parametrize("key", ["target", "answer", "object"])
-def test_key_of_either_answer_is_led_to_both(key: str) -> None:
-    message = faults({**OWN, key: "x"})[key]
-    assert "'target_new' (the new answer) or 'target_true' (the old one)" in message
-
-
-@pytest.mark.parametrize(
-    ("base", "opposite"),
-    [(OWN, {"target_new"}), ({**OWN, "ground_truth": "x"}, {"target_new"}), (ZSRE, {"alt"})],
-)
-@pytest.mark.parametrize("key", OLD_KEYS)
-def test_suggestion_in_any_layout_is_never_the_opposite(base: dict[str, object], opposite: set[str], key: str) -> None:
-    message = faults({**base, key: "x"})[key]
-    assert not any(f"did you mean {name!r}" in message for name in opposite)
+def test_own_unused_keys_do_not_include_metadata(tmp_path: Path) -> None:
+    record = {**OWN, "metadata": {"by": ["me", 3]}, "other_facts": ["{} was"]}
+    assert load_records(tmp_path, record).unused == ()
