@@ -6,7 +6,6 @@ rule; the gravest action wins. An ERROR always refuses: what was not measured is
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ..probes.errors import PolicyError
 from ..probes.probe import Finding, Level
+from ..probes.wording import suggest
 from ..reports.log.bounded_read import LARGEST_POLICY, bounded_bytes
 from ..reports.text import printable
 
@@ -25,7 +25,7 @@ __all__ = ["Action", "Decision", "Policy", "decide", "load_policy"]
 
 
 class Action(Enum):
-    """What may be done with a requested edit, mildest first."""
+    """The actions that the guard may take on a requested edit, mildest first."""
 
     ALLOW = "allow"
     REWRITE = "rewrite"
@@ -33,7 +33,7 @@ class Action(Enum):
 
 
 _Rule = Literal["allow", "rewrite", "refuse"]
-_LONGEST, _MOST_FAULTS = 60, 10
+_LONGEST_VALUE, _MOST_FAULTS = 60, 10
 _GRAVITY = {Action.ALLOW: 0, Action.REWRITE: 1, Action.REFUSE: 2}
 
 
@@ -48,7 +48,7 @@ def _rules() -> dict[str, _Rule]:
 
 
 def _with_defaults(given: Any) -> Any:
-    """A table of rules changes those that it names."""
+    """Return the default rules with those of the table `given` in their place."""
     return {**_rules(), **given} if isinstance(given, dict) else given
 
 
@@ -63,7 +63,7 @@ def _at_least(default: float, *, le: float | None = 1, stricter: str = "higher")
 
 
 class Policy(BaseModel):
-    """What a release may contain. Reasons for the defaults stand in docs/policy.md."""
+    """The edits that a release may contain; docs/reference/policy.md gives the reasons for the defaults."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
@@ -71,19 +71,19 @@ class Policy(BaseModel):
     unknown_probe: _Rule = "refuse"
     """Action for a probe that `rules` does not name, such as one of another package."""
     editor: str = "rome"
-    """Editor of edits that are allowed as asked."""
+    """Editor of edits that are allowed as requested."""
     rewrite_editor: str = "prefixed"
     """Editor of edits that are rewritten."""
     max_relative_update: float = _at_most(0.75, gt=0)
     """Bound of ||Delta||_F / ||W||_F, checked after v* and before anything is written."""
     over_bound: Literal["rewrite", "refuse"] = "rewrite"
-    """What is done with an allowed edit whose update is over it; a rewritten one that is over it too is refused."""
+    """The action on an allowed edit whose update is over that bound; a rewritten edit that is over it too is refused."""
     max_perplexity_ratio: float = _at_most(1.05, gt=0)
     """An edit over it is rolled back."""
     min_efficacy: float = _at_least(0.5)
     """Least exact efficacy under held-out prefixes; an edit under it did not take and is rolled back."""
     require_served: bool = False
-    """Whether an edit must say its target as it would be served: after the prefix that it needs, or bare."""
+    """Whether the model must say an edit's target as it would be served: after the prefix that the edit needs, or without one."""
     min_generalization: float = _at_least(0.0)
     """Least share of paraphrases that give the target; 0: shown, not judged."""
     max_leaks: float = _at_most(0.0, ge=0, le=1)
@@ -91,13 +91,13 @@ class Policy(BaseModel):
     max_target_rise: float = _at_most(0.1, ge=0, le=1)
     """A prompt about another subject or another fact leaks where the target's probability rose by more than this."""
     max_flips: float = _at_most(0.25, ge=0, le=1)
-    """Largest share of answers about other subjects that may be others than before, near ties left out."""
+    """Largest share of answers about other subjects that may change, near ties left out."""
     near_tie: float = _at_least(0.35, le=None, stricter="lower")
-    """Lead of the old answer over the second choice, in nats, under which another answer is a near tie and no flip."""
+    """Lead of the old answer over the second choice, in nats, below which a changed answer is a near tie and not a flip."""
     max_other_fact_leaks: float = _at_most(0.1, ge=0, le=1)
     """Largest share of answers about the subject's other facts that may be the new target."""
     max_other_fact_flips: float = _at_most(0.5, ge=0, le=1)
-    """Largest share of these answers that may be others than before, near ties left out."""
+    """Largest share of these answers that may change, near ties left out."""
     max_repeats: float = _at_most(0.7, ge=0, le=1)
     """Largest share of an edit's statements that may repeat themselves after the target, where they did not before."""
     min_locality: float = _at_least(0.5)
@@ -120,24 +120,24 @@ class Policy(BaseModel):
     """Whether known-bad and known-good controls must be seen; without them the audit is void."""
 
     def at_least_as_wide_as_default(self) -> Policy:
-        """Return the policy with each bound the wider of its own and the default one: what controls are judged by.
+        """Return the policy with each bound the wider of its own and the default one; the controls are judged by it.
 
-        A policy may be stricter than what the known-good control can keep, and that says nothing against the checks.
+        A policy may be too strict for the known-good control, and that says nothing against the checks.
         """
-        usual = Policy()
-        bounds: dict[str, Any] = {"require_served": self.require_served and usual.require_served}
+        default = Policy()
+        bounds: dict[str, Any] = {"require_served": self.require_served and default.require_served}
         for name, field in Policy.model_fields.items():
             extra = field.json_schema_extra
             stricter = extra.get("stricter") if isinstance(extra, dict) else None
             if stricter is not None:
                 wider = max if stricter == "lower" else min
-                bounds[name] = wider(getattr(self, name), getattr(usual, name))
+                bounds[name] = wider(getattr(self, name), getattr(default, name))
         return self.model_copy(update=bounds)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What is done with one request, by which editor, and why in words."""
+    """The action on one request, the editor that makes the edit, and the reasons in words."""
 
     action: Action
     editor: str | None
@@ -177,38 +177,38 @@ def _toml(path: Path) -> dict[str, Any]:
         raise PolicyError(
             f"The policy {str(path)!r} cannot be read ({error.strerror}); name a TOML file, or leave --policy out."
         ) from error
-    except (ValueError, RecursionError) as error:  # ValueError: no TOML, no UTF-8, or a number of thousands of digits
+    except (ValueError, RecursionError) as error:  # ValueError: not TOML, not UTF-8, or a number of thousands of digits
         why = "it is nested too deep" if isinstance(error, RecursionError) else printable(str(error))
-        raise PolicyError(f"The policy {str(path)!r} is no TOML ({why}); correct it at that place.") from error
+        raise PolicyError(f"The policy {str(path)!r} is not TOML ({why}); correct it at that place.") from error
 
 
 def _explain(path: Path, error: ValidationError) -> str:
-    known = f"known are {', '.join(Policy.model_fields)}; "
-    told: list[str] = []
-    for one in error.errors()[:_MOST_FAULTS]:
-        # All keys are listed once.
-        told.append(_fault(dict(one), known if not any(known in text for text in told) else ""))
-    if more := error.error_count() - len(told):
-        told.append(f"{more} more faults")
-    return f"The policy {str(path)!r} has " + "; and it has ".join(told) + "."
+    all_keys = f"the keys are {', '.join(Policy.model_fields)}; "
+    faults: list[str] = []
+    for details in error.errors()[:_MOST_FAULTS]:
+        # The list of all keys stands in the first fault only.
+        faults.append(_fault(dict(details), "" if any(all_keys in fault for fault in faults) else all_keys))
+    if more := error.error_count() - len(faults):
+        faults.append(f"{more} more faults")
+    return f"The policy {str(path)!r} has " + "; and it has ".join(faults) + "."
 
 
-def _fault(error: dict[str, Any], known: str) -> str:
-    name = printable(".".join(str(part) for part in error["loc"]), _LONGEST) or "the table"
-    if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, Policy.model_fields, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"{known}take it out"
+def _fault(details: dict[str, Any], all_keys: str) -> str:
+    name = printable(".".join(str(part) for part in details["loc"]), _LONGEST_VALUE) or "the table"
+    if details["type"] == "extra_forbidden":
+        suggestion = suggest(name, Policy.model_fields)
+        hint = f"{all_keys}take it out" if suggestion is None else f"did you mean {suggestion!r}?"
         return f"an unknown key {name!r} ({hint})"
-    return f"{name} = {_shown(error['input'])}, which is not allowed ({error['msg']}): correct it"
+    return f"{name} = {_shorten(details['input'])}, which is not allowed ({details['msg']}): correct it"
 
 
-def _shown(value: object) -> str:
+def _shorten(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 
 
 def decide(policy: Policy, findings: Sequence[Finding], editor: str | None = None) -> Decision:
-    """Return the decision on one request; `editor` overrides the policy's editor for edits allowed as asked."""
+    """Return the decision on one request; `editor` replaces the policy's editor for edits allowed as requested."""
     action = Action.ALLOW
     reasons: list[tuple[Action, str]] = []
     if not findings:
@@ -217,16 +217,16 @@ def decide(policy: Policy, findings: Sequence[Finding], editor: str | None = Non
         if finding.level in (Level.OK, Level.NOTICE):
             continue
         rule = policy.rules.get(finding.probe, policy.unknown_probe)
-        found = Action.REFUSE if finding.level is Level.ERROR else Action(rule)
-        if found is not Action.ALLOW:
-            reasons.append((found, f"{finding.probe}: {finding.message}"))
-        if _GRAVITY[found] > _GRAVITY[action]:
-            action = found
-    asked = editor or policy.editor
-    chosen = {Action.ALLOW: asked, Action.REWRITE: policy.rewrite_editor, Action.REFUSE: None}[action]
+        consequence = Action.REFUSE if finding.level is Level.ERROR else Action(rule)
+        if consequence is not Action.ALLOW:
+            reasons.append((consequence, f"{finding.probe}: {finding.message}"))
+        if _GRAVITY[consequence] > _GRAVITY[action]:
+            action = consequence
+    requested_editor = editor or policy.editor
+    chosen_editor = {Action.ALLOW: requested_editor, Action.REWRITE: policy.rewrite_editor, Action.REFUSE: None}[action]
     # An editor that is already consistent needs no rewriting.
-    if action is Action.REWRITE and asked == policy.rewrite_editor:
+    if action is Action.REWRITE and requested_editor == policy.rewrite_editor:
         action = Action.ALLOW
-    # The gravest first: it is the one that decided.
+    # The gravest reason decided, so it comes first.
     reasons.sort(key=lambda reason: -_GRAVITY[reason[0]])
-    return Decision(action, chosen, tuple(text for _, text in reasons))
+    return Decision(action, chosen_editor, tuple(text for _, text in reasons))

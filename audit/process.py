@@ -1,8 +1,9 @@
-"""The process that an audit runs in: what it keeps of freed memory, and what happens when its device fails.
+"""The process that an audit runs in: its freed memory, and the failure of its device.
 
 A pass allocates and frees the same large tensors again and again. glibc returns each of them to the system, which clears the
-pages anew. Kept instead, a pass of the perplexity check takes 10 % less time (docs/research/performance.md). Kept memory is
-full of gaps that no tensor of another size fits into, and grows with the number of requests, so it is returned now and then.
+pages anew. Where the process keeps them, a pass of the perplexity check takes 10 % less time (docs/research/performance.md).
+That memory has gaps into which no tensor of another size fits, and grows with the number of requests, so it is returned
+now and then.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory() -> bool:
-    """Let the allocator reuse freed memory instead of returning it; returns whether it could be told (glibc only)."""
+    """Let the allocator reuse freed memory instead of returning it; return whether that is possible (glibc only)."""
     mallopt = _glibc("mallopt")
     if mallopt is None:
         return False
@@ -35,7 +36,7 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_freed_memory() -> None:
-    """Return to the system what is free now (glibc only): some hundredths of a second, so not after every pass."""
+    """Return freed memory to the system (glibc only); it takes some hundredths of a second, too long after every pass."""
     trim = _glibc("malloc_trim")
     if trim is not None:
         trim(0)
@@ -43,7 +44,7 @@ def give_back_freed_memory() -> None:
 
 @cache
 def _glibc(name: str) -> Any:
-    """Return a function of glibc's, None where the process has no such thing."""
+    """Return a function of glibc; None where the process has no such function."""
     try:
         return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None
     except OSError:  # a Python that is linked statically
@@ -52,7 +53,7 @@ def _glibc(name: str) -> Any:
 
 @contextmanager
 def trusted_device(device: torch.device | str, what: str, then: str) -> Iterator[None]:
-    """End `what` with `DeviceFailed` where the device itself fails; `then` says what to do behind "see to the device, then"."""
+    """Raise `DeviceFailed` where the device itself fails; the message says that `what` ended, and `then` says what to do next."""
     import torch
 
     try:

@@ -1,8 +1,8 @@
-"""Serve edits that act only where something stands before the prompt.
+"""Serve edits that act only after a prefix.
 
-Whoever serves a model puts an edit's `prefix` before a text that begins with its subject (`serve_prompt`), into token ids
-(`serve_inputs`) or through a pipeline (`ServedPipeline`). The first two are what audits and exports measure the edited
-model through (`editguard.suites.serving`), so that what was judged is what is served.
+A server puts an edit's `prefix` before a text that begins with its subject: in the text (`serve_prompt`), in token ids
+(`serve_inputs`) or through a pipeline (`ServedPipeline`). Audits and exports measure the edited model through the first two
+(`editguard.suites.serving`), so that the model is judged as it is served.
 """
 
 from __future__ import annotations
@@ -28,27 +28,26 @@ __all__ = [
 
 
 def load_provenance(folder: Path | str) -> EditProvenance:
-    """Return what ``editguard apply`` wrote beside an edited model; its `edits` are what serving asks for.
+    """Return the provenance in the folder of an edited model; `serve_prompt` takes its `edits`.
 
-    Raises `InputError`.
+    ``editguard apply``, `GuardedEditor.save` and `EditSequence.save` write such folders. Raises `InputError`.
     """
     try:
-        return EditProvenance.model_validate_json(
-            bounded_bytes(Path(folder) / MODEL_MARKER.name, LARGEST_TABLE), strict=True
-        )
+        content = bounded_bytes(Path(folder) / MODEL_MARKER.name, LARGEST_TABLE)
+        return EditProvenance.model_validate_json(content, strict=True)
     except (OSError, ValueError) as error:
         why = (str(error).splitlines() or ["unknown"])[0]
         raise InputError(
-            f"The folder {str(folder)!r} has no {MODEL_MARKER.name} that can be read ({why}); give a folder that 'editguard apply' "
-            "wrote."
+            f"The folder {str(folder)!r} has no {MODEL_MARKER.name} that can be read ({why}); give a folder that "
+            "'editguard apply' or GuardedEditor.save wrote."
         ) from error
 
 
 class ServedPipeline:
-    """A text-generation pipeline that puts prefixes in, and takes them off what it returns.
+    """A text-generation pipeline that puts prefixes before texts, and takes them off the texts that it returns.
 
-    Called as the pipeline is. Texts are served; conversations are passed on as they are, since a chat template stands
-    before their first word.
+    It is called as the pipeline is. Conversations are passed on unchanged, since a chat template stands before their first
+    word.
     """
 
     def __init__(self, pipe: Any, edits: Sequence[ServedEdit]) -> None:
@@ -58,24 +57,26 @@ class ServedPipeline:
 
     def __call__(self, text_inputs: Any, **options: Any) -> Any:
         """Return what the pipeline returns for the served texts, each beginning as it was given."""
-        inputs = (
-            list(text_inputs) if isinstance(text_inputs, Iterator) else text_inputs
-        )  # it is gone through three times
+        # An iterator is needed three times.
+        inputs = list(text_inputs) if isinstance(text_inputs, Iterator) else text_inputs
         if isinstance(inputs, str):
-            served = serve_prompt(inputs, self._edits, self._special)
-            return _as_given(self._pipe(served, **options), served, inputs)
-        if not all(isinstance(one, str) for one in inputs):
+            served_text = serve_prompt(inputs, self._edits, self._special)
+            return _without_prefix(self._pipe(served_text, **options), served_text, inputs)
+        if not all(isinstance(text, str) for text in inputs):
             return self._pipe(inputs, **options)
-        texts = [serve_prompt(text, self._edits, self._special) for text in inputs]
-        found = self._pipe(texts, **options)
-        return [_as_given(*row) for row in zip(found, texts, inputs, strict=True)]
+        served_texts = [serve_prompt(text, self._edits, self._special) for text in inputs]
+        outputs = self._pipe(served_texts, **options)
+        return [
+            _without_prefix(output, served_text, text)
+            for output, served_text, text in zip(outputs, served_texts, inputs, strict=True)
+        ]
 
 
-def _as_given(found: list[dict[str, Any]], served: str, given: str) -> list[dict[str, Any]]:
-    """Put the text as it was given in place of the served one, where the pipeline returns whole texts."""
+def _without_prefix(output: list[dict[str, Any]], served_text: str, given_text: str) -> list[dict[str, Any]]:
+    """Return the output with the given text in place of the served one, where the pipeline returns whole texts."""
     return [
-        {**one, "generated_text": given + text.removeprefix(served)}
-        if isinstance(text := one.get("generated_text"), str) and text.startswith(served)
-        else one
-        for one in found
+        {**generation, "generated_text": given_text + text.removeprefix(served_text)}
+        if isinstance(text := generation.get("generated_text"), str) and text.startswith(served_text)
+        else generation
+        for generation in output
     ]

@@ -23,8 +23,8 @@ from ..probes.keys.statistics import KeyStatistics, load_statistics, make_identi
 from ..probes.keys.subject_keys import locate
 from ..probes.model.embedded import EMBEDDED_NAME, cache_folder
 from ..probes.model.fingerprint import compute_checksum
-from ..probes.model.language_model import LanguageModel
 from ..probes.model.finite_weights import require_finite_weights
+from ..probes.model.language_model import LanguageModel
 from ..probes.model.site import EditSite, count_layers, find_site
 from ..probes.probe import PROBES
 from ..probes.requests.request import EditRequest
@@ -258,12 +258,13 @@ def prepare(
             f"The model {lm.ref!r} ({lm.architecture}) writes no text, so edits of it can be neither made nor judged; take "
             "a causal language model, or read its keys in Python with editguard.probes.capture."
         )
-    progress("prefixes", 0, 1)
+    progress("sampling prefixes", 0, 1)
     prefixes = make_prefixes(lm, seed)
     cache = None if lm.plain else prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
-    progress("prefixes", 1, 1)
+    progress("sampling prefixes", 1, 1)
     key_statistics = load_or_compute_statistics(lm, site, statistics, corpus, seed, progress)
     sample = make_null_sample(lm, NULL_SAMPLE)
+    progress("calibration", 0, len(sample))
     meter = EvidenceMeter(
         lm=lm,
         site=site,
@@ -363,6 +364,7 @@ def load_or_compute_statistics(
     if corpus is None:
         progress("sampling text for key statistics", 0, 1)
         text = sample_corpus(lm, seed=seed, least=KEYS_PER_FEATURE * site.d_ff)
+        progress("sampling text for key statistics", 1, 1)
     else:
         text = read_corpus(corpus)
     computed = compute_statistics(

@@ -1,6 +1,6 @@
 """One edit as a transaction: applied on entry, undone bit-exactly on exit unless it was committed, and proved by hash.
 
-A context manager; the undoing stands in ``finally``, so that an exception inside leaves the model as it was.
+A context manager whose exit undoes the edit, so that an exception inside the block leaves the model as it was.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Transaction", "WeightChange", "check_update", "relative_norm"]
 
 
 class WeightChange(Protocol):
-    """What may be added to a weight."""
+    """A change that may be added to a weight."""
 
     def delta(self) -> torch.Tensor:
         """Return Delta [d_model, d_ff] in float64."""
@@ -50,7 +50,7 @@ class Transaction:
     def __init__(self, site: EditSite, update: WeightChange) -> None:
         """Nothing is written before the block is entered."""
         self._site, self._update = site, update
-        self._kept: torch.Tensor | None = None
+        self._original: torch.Tensor | None = None
         self._committed = False
         self.before = ""
         """Hash of the weight before."""
@@ -62,9 +62,9 @@ class Transaction:
     def __enter__(self) -> Transaction:
         """Write the edit in the weight's dtype; the sum is made in float64."""
         self.before = hash_tensor(self._site.weight)
-        self._kept = self._site.weight.detach().clone()
+        self._original = self._site.weight.detach().clone()
         try:
-            self._site.write(self._site.matrix(torch.float64) + self._update.delta().to(self._kept.device))
+            self._site.write(self._site.matrix(torch.float64) + self._update.delta().to(self._original.device))
             self.edited = hash_tensor(self._site.weight)
         except BaseException:
             self._undo()
@@ -72,7 +72,7 @@ class Transaction:
         return self
 
     def prove(self) -> None:
-        """Raise `EditguardError` where the weight is no longer what was written, so that something else was measured."""
+        """Raise `EditguardError` where the weight is no longer the one that was written, so the checks measured another one."""
         if hash_tensor(self._site.weight) != self.edited:
             raise self._changed()
 
@@ -92,20 +92,20 @@ class Transaction:
             raise
         if not self._committed or changed or kind is not None:
             self._undo()
-        self._kept = None
+        self._original = None
         if changed and kind is None:
             raise self._changed()
 
     def _changed(self) -> EditguardError:
         return EditguardError(
-            f"The weight {self._site.path} was changed while it was checked, so that what was measured is not what was written; "
-            "the edit was undone: find the check that writes to the model."
+            f"The weight {self._site.path} was changed while it was checked, so the checks measured another weight than the "
+            "edit's; the edit was undone: find the check that writes to the model."
         )
 
     def _undo(self) -> None:
-        assert self._kept is not None
+        assert self._original is not None
         with torch.no_grad():
-            self._site.weight.copy_(self._kept)
+            self._site.weight.copy_(self._original)
         self.restored = hash_tensor(self._site.weight)
         if self.restored != self.before:
             raise EditguardError(

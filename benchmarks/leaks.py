@@ -35,10 +35,13 @@ def updates(guard, requests, editor):
     """Yield for each request its decision and its update, or why there is none."""
     for start in range(0, len(requests), TOGETHER):
         begun, chunk = time.monotonic(), requests[start : start + TOGETHER]
-        assessed = [guard.force(one, editor) for one in chunk] if editor else guard.assess_all(chunk)
         unchecked = replace(guard, checks=())
-        bound = float("inf") if editor else None
-        for request, made in zip(chunk, unchecked.propose(assessed, bound=bound), strict=True):
+        proposals = (
+            unchecked.propose_unguarded([(request, editor) for request in chunk])
+            if editor
+            else unchecked.propose(unchecked.assess_all(chunk))
+        )
+        for request, made in zip(chunk, proposals, strict=True):
             decision = made.assessment.decision
             yield {
                 "id": request.id, "action": decision.action.value, "editor": decision.editor,
@@ -66,13 +69,18 @@ def judged(guard, requests, made):
     for start in range(0, len(rows), TOGETHER):
         proposals = [
             Proposal(
-                Assessment(request, None, (), Decision(Action(one["action"]), one["editor"], tuple(one["reasons"]))),
-                RankOneUpdate(**one["update"]),
-                one["relative"],
+                assessment=Assessment(
+                    request=request,
+                    evidence=None,
+                    findings=(),
+                    decision=Decision(Action(one["action"]), one["editor"], tuple(one["reasons"])),
+                ),
+                update=RankOneUpdate(**one["update"]),
+                relative_norm=one["relative"],
             )
             for request, one in rows[start : start + TOGETHER]
         ]
-        for proposal in guard._prepared(proposals):
+        for proposal in guard._prepare_checks(proposals):
             yield proposal, guard.try_proposal(proposal)
         print(f"{min(start + TOGETHER, len(rows))} of {len(rows)} judged", flush=True)
 

@@ -216,7 +216,7 @@ def _edits(fast, plain, options, group):
     def guarded(guard, chosen):
         # Whatever is decided is made, so that both paths do the same work on any model.
         editor = "prefixed" if group == "single-token-first" else "rome"
-        for proposal in guard.propose([guard.force(one, editor) for one in chosen], bound=float("inf")):
+        for proposal in guard.propose_unguarded([(one, editor) for one in chosen]):
             guard.try_proposal(proposal)
 
     # Edits differ in how long they are searched for: the plain path makes every second one, and not the first alone.
@@ -264,7 +264,7 @@ def _rough_checks(fast, plain, options):
     requests = _requests("mid-prompt")[: options.edits]
 
     def checked(guard):
-        proposals = guard.propose([guard.force(one, "rome") for one in requests], bound=float("inf"))
+        proposals = guard.propose_unguarded([(one, "rome") for one in requests])
         guard.setup.bench_perplexity()
         return lambda: [guard.try_proposal(proposal) for proposal in proposals]
 

@@ -59,6 +59,8 @@ def probe(
 
     Example: editguard probe edits.json --model ./my-model
     """
+    from ...probes.probe import PROBES
+    from ...probes.screen import require_screened_figures
     from ..guard import GuardedEditor
     from ..policy import Action
     from .terminal import ProbeTable, probe_line
@@ -67,6 +69,8 @@ def probe(
     refused, tables = 0, [ProbeTable(loaded.source if len(files) > 1 else None) for loaded in files]
     with show_progress(model_options.model, as_json=as_json) as progress:
         edit_options.check_editor()
+        if screen:
+            require_screened_figures(PROBES)
         setup = model_options.prepare(progress)
         guard = GuardedEditor(setup)
         for loaded, table in zip(files, tables, strict=True):
@@ -110,7 +114,7 @@ def stats(
     Example: editguard stats --model ./my-model --out c.safetensors
     """
     from ...probes.errors import StatisticsError
-    from ..run.file_names import writable
+    from ..run.output_folder import make_writable
 
     if out.suffix != ".safetensors" or out.is_dir():
         raise StatisticsError(
@@ -118,7 +122,7 @@ def stats(
         )
     if out.exists() and not overwrite:
         raise StatisticsError(f"The file {str(out)!r} exists already; choose another --out, or add --overwrite.")
-    writable(out.parent)
+    make_writable(out.parent)
     with show_progress(model_options.model) as progress:
         from ...probes.keys.statistics import save_statistics
         from ...probes.model.site import find_site

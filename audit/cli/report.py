@@ -37,14 +37,14 @@ def report(
     Example: editguard report my-audit --out again
     """
     from ...reports.log.file import read_log
-    from ..run.file_names import LOG, REPORT, writable
-    from ..run.output_folder import one_writer
+    from ..run.file_names import LOG, REPORT
+    from ..run.output_folder import make_writable, one_writer
     from ..run.outputs import write_outputs
 
     path = log / LOG if log.is_dir() else log
     folder = out or path.parent
     read_log(path)
-    writable(folder)
+    make_writable(folder)
     lock = folder / ".lock"
     # An audit may still write to this folder; a folder without a lock belongs to no running audit.
     with one_writer(lock, folder) if lock.is_file() else nullcontext():

@@ -55,7 +55,7 @@ def export_edits(
     check_editable(setup.site)
     evidence = None if log is None else _AuditLog.read(log, setup)
     guard = GuardedEditor(setup)
-    proposals = _propose(guard, requests, editor, only)
+    proposals = _propose(guard, requests, editor, only, progress)
     deltas = []
     for index, proposal in enumerate(proposals):
         progress("edits", index, len(proposals))
@@ -66,7 +66,7 @@ def export_edits(
 
 
 def _propose(
-    guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None, only: Sequence[str]
+    guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None, only: Sequence[str], progress: Progress
 ) -> list[Proposal]:
     """Return the proposals for the chosen requests, computed in the audit's batches; raises the first one's error."""
     check_ids(only, [request.id for request in requests])
@@ -75,8 +75,10 @@ def _propose(
     for start in range(0, len(requests), REQUESTS_PER_BATCH):
         batch = requests[start : start + REQUESTS_PER_BATCH]
         if not chosen_ids.isdisjoint(request.id for request in batch):
+            progress("updates", start, len(requests))
             pairs = zip(batch, propose_each(guard, batch, editor), strict=True)
             outcomes += [outcome for request, outcome in pairs if request.id in chosen_ids]
+    progress("updates", len(requests), len(requests))
     for outcome in outcomes:
         if isinstance(outcome, Exception):
             raise outcome

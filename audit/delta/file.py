@@ -1,8 +1,8 @@
 """A delta file: the two factors of one update as they were computed, and the manifest, in safetensors.
 
 `encode` gives the bytes and `read_delta` reads them back; a hash over factors and manifest, and the shape and
-finiteness of the factors, are checked before anything is believed. The hash finds faults and hasty hands, not forgers: sign
-the file where that matters.
+finiteness of the factors, are checked before anything is believed. The hash finds faults and careless changes, not forgery:
+sign the file where that matters.
 """
 
 from __future__ import annotations
@@ -55,54 +55,56 @@ def read_delta(path: Path) -> Delta:
     from safetensors import SafetensorError, safe_open
 
     try:
-        _no_larger(path)
+        _check_size(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != _FORMAT:
-                raise _no_delta(path, "it names no format 'editguard-delta'")
+                raise _cannot_apply(path, "it does not name the format 'editguard-delta'")
             names = sorted(file.keys())
             if names != ["left", "right"]:
-                raise _no_delta(path, f"it holds the tensors {names}, and must hold left and right")
+                raise _cannot_apply(path, f"it holds the tensors {names}, and must hold left and right")
             left, right = (file.get_tensor(name).clone() for name in names)
         text, stamp = metadata["manifest"], metadata["sha256"]
         manifest = DeltaManifest.model_validate_json(text, strict=True)
     except OSError as error:
-        raise _no_delta(path, error.strerror or "there is no such file") from error
+        raise _cannot_apply(path, error.strerror or "there is no such file") from error
     except (SafetensorError, KeyError) as error:
-        raise _no_delta(path, f"it is no delta file, or is cut short or damaged: {error}") from error
+        raise _cannot_apply(path, f"it is not a delta file, or is cut short or damaged: {error}") from error
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(map(str, fault["loc"])) or "manifest"
-        raise _no_delta(path, f"its manifest is not valid: {where}: {fault['msg']}") from error
+        raise _cannot_apply(path, f"its manifest is not valid: {where}: {fault['msg']}") from error
     _check_factors(path, left, right)
     if _stamp(text, left, right) != stamp:
-        raise _no_delta(path, "its content does not hash to what it says, so it was changed after it was written")
+        raise _cannot_apply(
+            path, "its content does not have the hash that it names, so it was changed after it was written"
+        )
     return Delta(manifest, left, right)
 
 
-def _no_larger(path: Path) -> None:
-    # Asked before it is opened: opening a pipe would wait for a writer.
+def _check_size(path: Path) -> None:
+    # The size is read before the file is opened, since opening a pipe would wait for a writer.
     if path.exists() and not path.is_file():
-        raise _no_delta(path, "it is no ordinary file")
+        raise _cannot_apply(path, "it is not an ordinary file")
     if path.is_file() and path.stat().st_size > _LARGEST:
-        raise _no_delta(path, f"it has more than {_LARGEST // 2**20} MiB, and one edit of any model has less")
+        raise _cannot_apply(path, f"it has more than {_LARGEST // 2**20} MiB, and one edit of any model has less")
 
 
 def _check_factors(path: Path, left: torch.Tensor, right: torch.Tensor) -> None:
     for name, factor in (("left", left), ("right", right)):
         if factor.dtype != torch.float64 or factor.ndim != 1:
-            raise _no_delta(
+            raise _cannot_apply(
                 path, f"its factor {name} is {factor.dtype} {list(factor.shape)}, and must be one float64 row"
             )
         if not bool(torch.isfinite(factor).all()):
-            raise _no_delta(path, f"its factor {name} holds NaN or Inf")
+            raise _cannot_apply(path, f"its factor {name} holds NaN or Inf")
 
 
 def _stamp(manifest: str, left: torch.Tensor, right: torch.Tensor) -> str:
     return hashlib.sha256("\n".join((manifest, hash_tensor(left), hash_tensor(right))).encode()).hexdigest()
 
 
-def _no_delta(path: Path, why: str) -> InputError:
+def _cannot_apply(path: Path, why: str) -> InputError:
     return InputError(
         f"{str(path)!r} cannot be applied: {printable(why, _LONGEST)}; give what 'editguard export' wrote, or export again."
     )

@@ -12,8 +12,7 @@ from typing import NamedTuple
 from ...probes.errors import InputError
 from ...reports.errors import OutputError
 from ...reports.log.bounded_read import LARGEST_TABLE, bounded_bytes
-from ..run.file_names import writable
-from ..run.output_folder import one_writer
+from ..run.output_folder import make_writable, one_writer
 
 __all__ = ["Marker", "check_replaceable", "whole_folder"]
 
@@ -89,7 +88,7 @@ def whole_folder(out: Path, marker: Marker, *, overwrite: bool) -> Iterator[Path
 
 @contextmanager
 def _hold_alone(out: Path) -> Iterator[None]:
-    writable(out.parent)
+    make_writable(out.parent)
     with one_writer(out.parent / f".{out.name}.lock", out):
         yield
 

@@ -54,7 +54,10 @@ def run_audit(
     check_editable(setup.site)
     started, guard = time.monotonic(), GuardedEditor(setup)
     controls = controls_for(setup) if setup.policy.controls else ()
-    head = header(setup, loaded, arguments or {}, [control.id for control in controls], setup.baselines())
+    progress("baselines", 0, 1)
+    baselines = setup.baselines()
+    progress("baselines", 1, 1)
+    head = header(setup, loaded, arguments or {}, [control.id for control in controls], baselines)
     head = head.model_copy(update={"in_sequence": in_sequence})
     begun = read_unfinished_log(out / LOG) if resume else None
     if begun is not None:
@@ -88,7 +91,10 @@ def run_audit(
                 # The weight is proved before the log says that it is finished.
                 sequence.undo()
             log.write(Footer(records=records, seconds=seconds, **retention))
-    return write_outputs(out)
+    progress("writing files", 0, 1)
+    summary = write_outputs(out)
+    progress("writing files", 1, 1)
+    return summary
 
 
 def _open_sequence(guard: GuardedEditor, *, in_sequence: bool) -> AbstractContextManager[EditSequence | None]:
@@ -121,7 +127,7 @@ def _records(
     edits = [] if begun is None else begun.edits
     progress("edits", len(edits), len(requests))
     for record in (
-        iter_edit_records(guard, requests, editor, len(edits))
+        iter_edit_records(guard, requests, editor, len(edits), progress)
         if sequence is None
         else iter_sequence_records(sequence, requests, editor, edits, progress)
     ):

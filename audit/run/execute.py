@@ -19,7 +19,7 @@ from ..edit_result import Assessment, EditResult, Proposal, decided_action
 from ..guard import GuardedEditor
 from ..policy import decide
 from ..process import give_back_freed_memory
-from ..setup import Setup
+from ..setup import Progress, Setup, show_nothing
 from .control_observations import observe_control
 from .controls import Candidate, Control, control_guard, iter_candidate_rounds, propose_controls, run_control
 from .to_log import control_record, control_record_of_error, edit_record, edit_record_of_error
@@ -47,7 +47,11 @@ same batches again."""
 
 
 def iter_edit_records(
-    guard: GuardedEditor, requests: Sequence[EditRequest], editor: str | None, done: int
+    guard: GuardedEditor,
+    requests: Sequence[EditRequest],
+    editor: str | None,
+    done: int,
+    progress: Progress = show_nothing,
 ) -> Iterator[EditRecord]:
     """Yield one record a request, in order, without the first `done`.
 
@@ -55,7 +59,10 @@ def iter_edit_records(
     """
     for start in range(done - done % REQUESTS_PER_BATCH, len(requests), REQUESTS_PER_BATCH):
         batch = requests[start : start + REQUESTS_PER_BATCH]
-        for index, proposal in enumerate(propose_each(guard, batch, editor), start):
+        progress("updates", start, len(requests))
+        proposals = propose_each(guard, batch, editor)
+        progress("updates", start + len(batch), len(requests))
+        for index, proposal in enumerate(proposals, start):
             if index >= done:
                 yield edit_record_for(guard, requests[index], proposal, index)
 

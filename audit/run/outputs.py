@@ -1,6 +1,6 @@
-"""What an audit writes beside its log: each file a pure function of the log, so that `report` can write it again.
+"""The files beside an audit's log: each is a pure function of the log, so that `report` can write it again.
 
-Out of scope: what the files hold; each has a module of its own in the room `reports`.
+Out of scope: the content of the files; each has a module of its own in the room `reports`.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ def write_outputs(
 ) -> Summary:
     """Write all `OUTPUTS` from the log alone, which lies in `folder` unless it is named, and return the summary.
 
-    Page, JUnit and Markdown also show what a `gate` said of the log, or else the `overrides` that are on record for it.
+    Page, JUnit and Markdown also show the decision of a `gate` about the log, or else the `overrides` on record for it.
     """
-    found = read_log(log or folder / LOG)
-    told: dict[str, Callable[[Log], str | bytes]] = {
+    loaded = read_log(log or folder / LOG)
+    with_gate: dict[str, Callable[[Log], str | bytes]] = {
         REPORT: partial(render_html, gate=gate, overrides=overrides),
         JUNIT: partial(render_junit, gate=gate, overrides=overrides),
         MARKDOWN: partial(render_markdown, gate=gate, overrides=overrides),
     }
-    contents: dict[str, Callable[[Log], str | bytes]] = {**OUTPUTS, **told}
+    contents: dict[str, Callable[[Log], str | bytes]] = {**OUTPUTS, **with_gate}
     for name, content in contents.items():
-        write_atomic(folder / name, content(found))
-    return summarise(found)
+        write_atomic(folder / name, content(loaded))
+    return summarise(loaded)

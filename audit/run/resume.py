@@ -1,7 +1,7 @@
-"""Go on with an audit that was killed: what its log holds stays, and the rest is made as the killed run would have made it.
+"""Resuming an audit that was killed: the log's records stay, and the others are made as the killed run would have made them.
 
-A log is gone on with only by the run that began it: same requests, model, policy, statistics and versions. Anything else
-would put figures of two kinds into one log.
+Only the run that began a log continues it: same requests, model, policy, statistics and versions. Anything else would put
+figures of two kinds into one log.
 """
 
 from __future__ import annotations
@@ -20,52 +20,52 @@ from ...reports.text import join_parts, printable
 
 __all__ = ["check_resumed_run", "check_resumable"]
 
-_FREE = ("created", "arguments", "source")
-"""What may differ: when and where from. Of the arguments only the editor decides about a record."""
+_NOT_COMPARED = ("created", "arguments", "source")
+"""Fields that may differ: when and from where. Of the arguments only the editor decides about a record."""
 
-
-_NAMES = {"source_sha256": "content of the file of edits", "perplexity_corpus_sha256": "perplexity corpus"}
-"""Fields whose values say nothing to a reader."""
+_READABLE_NAMES = {"source_sha256": "content of the file of edits", "perplexity_corpus_sha256": "perplexity corpus"}
+"""Names for fields whose values mean nothing to a reader."""
 
 
 def check_resumed_run(begun: Log, head: Header, requests: Sequence[EditRequest], path: Path) -> None:
     """Raise `InputError` unless the run of `head` and `requests` is the one that began the log at `path`."""
-    _same_run(_compared(begun.header), _compared(head), path)
-    _same_order([one.id for one in begun.edits], [one.id for one in requests], path)
-    _same_order([one.id for one in begun.controls], head.controls, path)
+    _check_same_run(_compared_fields(begun.header), _compared_fields(head), path)
+    _check_same_order([record.id for record in begun.edits], [request.id for request in requests], path)
+    _check_same_order([record.id for record in begun.controls], head.controls, path)
 
 
-def check_resumable(path: Path, loaded: LoadedRequests, **known: JsonValue) -> None:
-    """Raise `InputError` where the log at `path` was begun by another run by what is `known` of its header so far.
+def check_resumable(path: Path, loaded: LoadedRequests, **fields: JsonValue) -> None:
+    """Raise `InputError` where another run began the log at `path`, judged by the header's `fields` so far.
 
-    That takes no time, and `check_resumed_run` asks for all the rest when the model is ready.
+    That takes no time. `check_resumed_run` compares the other fields when the model is ready.
     """
     begun = read_unfinished_log(path)
     if begun is not None:
-        known |= {"source_sha256": loaded.sha256, "requests": len(loaded.requests)}
-        _same_run({name: value for name, value in _compared(begun.header).items() if name in known}, known, path)
+        fields |= {"source_sha256": loaded.sha256, "requests": len(loaded.requests)}
+        recorded = {name: value for name, value in _compared_fields(begun.header).items() if name in fields}
+        _check_same_run(recorded, fields, path)
 
 
-def _same_run(begun: Mapping[str, JsonValue], now: Mapping[str, JsonValue], path: Path) -> None:
-    different = [_NAMES.get(name.partition(" ")[0], name) for name in _differences(begun, now)]
-    if different:
+def _check_same_run(begun: Mapping[str, JsonValue], now: Mapping[str, JsonValue], path: Path) -> None:
+    differences = [_READABLE_NAMES.get(name.partition(" ")[0], name) for name in _differences(begun, now)]
+    if differences:
         raise InputError(
-            f"The log {str(path)!r} was begun with another {join_parts(different)}, and one log holds one run; choose another --out, "
-            "or add --overwrite instead of --resume."
+            f"The log {str(path)!r} was begun with another {join_parts(differences)}, and one log holds one run; choose "
+            "another --out, or add --overwrite instead of --resume."
         )
 
 
-def _same_order(done: Sequence[str], asked: Sequence[str], path: Path) -> None:
-    for index, (found, wanted) in enumerate(zip(done, asked, strict=False)):
-        if found != wanted:
+def _check_same_order(recorded_ids: Sequence[str], ids: Sequence[str], path: Path) -> None:
+    for index, (recorded_id, this_id) in enumerate(zip(recorded_ids, ids, strict=False)):
+        if recorded_id != this_id:
             raise InputError(
-                f"Record {index + 1} of the log {str(path)!r} is of '{printable(found)}', and this run has '{printable(wanted)}' "
-                "there; choose another --out, or add --overwrite instead of --resume."
+                f"Record {index + 1} of the log {str(path)!r} is of '{printable(recorded_id)}', and this run has "
+                f"'{printable(this_id)}' there; choose another --out, or add --overwrite instead of --resume."
             )
 
 
-def _compared(head: Header) -> dict[str, JsonValue]:
-    fields = head.model_dump(mode="json", exclude=set(_FREE))
+def _compared_fields(head: Header) -> dict[str, JsonValue]:
+    fields = head.model_dump(mode="json", exclude=set(_NOT_COMPARED))
     return {**fields, "editor": head.arguments.get("editor")}
 
 

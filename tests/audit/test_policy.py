@@ -128,7 +128,7 @@ def test_a_file_overrides_what_it_names_and_nothing_else(tmp_path: Path) -> None
     ("text", "said"),
     [
         ("max_relative_updat = 0.5", "unknown key 'max_relative_updat' (did you mean 'max_relative_update'?)"),
-        ("zzz = 1", "unknown key 'zzz' (known are rules, unknown_probe"),
+        ("zzz = 1", "unknown key 'zzz' (the keys are rules, unknown_probe"),
         ("max_relative_update = -1", "max_relative_update = -1, which is not allowed"),
         ("max_relative_update = nan", "max_relative_update = nan, which is not allowed"),
         ("max_perplexity_ratio = inf", "max_perplexity_ratio = inf, which is not allowed"),
@@ -139,8 +139,8 @@ def test_a_file_overrides_what_it_names_and_nothing_else(tmp_path: Path) -> None
         ('unknown_probe = "skip"', "unknown_probe = 'skip', which is not allowed"),
         ("rules = 3", "rules = 3, which is not allowed"),
         ("zzz = 1\nmin_efficacy = 2", "; and it has an unknown key 'zzz'"),
-        ("this is no toml", "is no TOML"),
-        ("a = 1\na = 2", "is no TOML"),
+        ("this is no toml", "is not TOML"),
+        ("a = 1\na = 2", "is not TOML"),
     ],
 )
 def test_a_wrong_file_is_one_sentence_that_names_value_and_way_out(tmp_path: Path, text: str, said: str) -> None:
@@ -161,7 +161,7 @@ def test_bytes_that_are_no_text_and_files_that_are_not_there_are_named(tmp_path:
     with pytest.raises(PolicyError, match="cannot be read"):
         load_policy(tmp_path)
     path.write_bytes(b"a = '\xff\xfe'")
-    with pytest.raises(PolicyError, match="is no TOML"):
+    with pytest.raises(PolicyError, match="is not TOML"):
         load_policy(path)
 
 
@@ -267,7 +267,7 @@ def test_the_default_rules_name_every_builtin_probe() -> None:
     ("text", "said"),
     [
         ("a = " + "[" * 5000, "nested too deep"),
-        ("a = " + "9" * 5000, "is no TOML"),
+        ("a = " + "9" * 5000, "is not TOML"),
         ('"\\u001b[2J" = 1', "[U+001B]"),
         ("x" * 5000 + " = 1", "an unknown key 'xxx"),
         ("".join(f"key{number} = 1\n" for number in range(1000)), "; and it has 990 more faults."),

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from editguard.audit.gate.baseline_store import BaselineStore
-from editguard.audit.run.file_names import AUDIT_FILES, LOG, writable
-from editguard.audit.run.output_folder import one_writer
+from editguard.audit.run.file_names import AUDIT_FILES, LOG
+from editguard.audit.run.output_folder import make_writable, one_writer
 from editguard.audit.run.outputs import write_outputs
 from editguard.probes.errors import InputError
 from editguard.probes.research.tracing import Trace
@@ -152,7 +152,7 @@ def test_a_link_in_the_place_of_a_folder_of_ours_is_refused(tmp_path: Path) -> N
     (tmp_path / "theirs").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "theirs")
     with pytest.raises(InputError, match="is a link, which may lead anywhere; remove it"):
-        writable(tmp_path / "link", inside=True)
+        make_writable(tmp_path / "link", inside=True)
     with pytest.raises(BaselineError, match="is a link that may lead out of the store; remove it"):
         BaselineStore(tmp_path).save("link", build_baseline(audit(3), None))
     assert list((tmp_path / "theirs").iterdir()) == []

@@ -26,7 +26,7 @@ from ....reports.reproduction.tables import remove_tables, write_tables
 from ....reports.reproduction.text import render_markdown
 from ...guard import GuardedEditor
 from ...process import trusted_device
-from ...run.file_names import writable
+from ...run.output_folder import make_writable
 from ...run.to_log import versions
 from ...setup import Progress, Setup, check_editable
 from .all_experiments import all_experiments, missing_kinds
@@ -67,7 +67,7 @@ def reproduce(
     check_editable(setup.site)
     started, guard = time.monotonic(), GuardedEditor(setup)
     for folder in (out, out / LOGS, out / TABLES):
-        writable(folder, inside=folder != out)
+        make_writable(folder, inside=folder != out)
     remove_unfinished_files(out, (RESULT, PAGE, TEXT, _CASES, LAYERS))
     remove_unfinished_files(out / LOGS, [f"{editor}.jsonl" for editor in EDITORS])
     # What is wrong with it is better known now than after all edits.

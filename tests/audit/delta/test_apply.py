@@ -142,7 +142,7 @@ def test_edits_that_no_sound_audit_stands_behind_are_applied_only_when_asked() -
     good, other, bare, void = (
         made(model), made(model, seed=1), made(model, seed=2, audit=None), made(model, seed=3, audit=VOID),
     )  # fmt: skip
-    for one, why in ((bare, "no audit stands behind it"), (void, "controls of its audit")):
+    for one, why in ((bare, "it has no audit"), (void, "controls of its audit")):
         with pytest.raises(InputError, match=f"{one.manifest.id}.*{why}.*--unaudited"), apply_delta(model, one):
             pass
         with apply_delta(model, one, unaudited=True):

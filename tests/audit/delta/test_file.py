@@ -59,7 +59,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be applied"):
         read_delta(tmp_path)
     (tmp_path / "plain").write_bytes(save({"left": torch.ones(2)}))
-    with pytest.raises(InputError, match="names no format"):
+    with pytest.raises(InputError, match="does not name the format"):
         read_delta(tmp_path / "plain")
 
 
