@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ...helpers.command_line import RunCommand, assert_one_sentence, edit_record, files_below, run_in_process
+from ...helpers.command_line import RunCommand, assert_one_sentence, edit_record, files_below, messages, run_in_process
+from ...helpers.foreign_probes import Undeclared, install_probe
 
 pytestmark = pytest.mark.tiny
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.tiny
 def test_probe_json_prints_one_object_a_line(place: Path, checkpoint: Path) -> None:
     before = files_below(place)
     result = run_in_process("probe", "edits.json", "--model", checkpoint, "--layer", 0, "--stats", "identity", "--json")
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, messages(result.err)) == (0, [])
     first, middle = (json.loads(line) for line in result.out.splitlines())
     wanted = {
         "id", "decision", "first_token", "denominator", "denominator_prefixed", "denominator_ratio", "cosine", "findings",
@@ -54,12 +55,20 @@ def test_probe_skip_invalid_names_the_left_out_record(
     assert "left out" not in result.out
 
 
+def test_probe_screen_with_an_undeclared_probe_is_refused_before_loading(
+    place: Path, command: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_probe(monkeypatch, Undeclared)
+    result = command("probe", "edits.json", "--model", place / "no-model", "--screen")
+    assert_one_sentence(result, "The probe 'key-norm' does not declare the figures", "leave --screen out")
+
+
 def test_stats_writes_a_file_that_probe_reads(place: Path, checkpoint: Path, command: RunCommand) -> None:
     (place / "corpus.txt").write_text("Paris is not Lyon.\nIt is 2024.\n" * 20, encoding="utf-8")
     call = ("stats", "--model", checkpoint, "--layer", 0, "--corpus", "corpus.txt", "--out", "c.safetensors")
     assert command(*call).code == 0
     kept = (place / "c.safetensors").read_bytes()
-    assert_one_sentence(command(*call), "is there already", "--overwrite")
+    assert_one_sentence(command(*call), "exists already", "--overwrite")
     assert (place / "c.safetensors").read_bytes() == kept
     result = command("probe", "edits.json", "--model", checkpoint, "--layer", 0, "--stats", "c.safetensors", "--json")
     assert result.code == 0
