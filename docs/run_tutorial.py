@@ -12,7 +12,8 @@ An HTML comment on the line before it changes the rule:
 A block marked `text` right after it is its output.
 Each shown line must be a line of the real output, in the same order; lines may be left out.
 `...` in a line stands for anything; white space and figures with decimals are not compared.
-The first difference ends the run with exit code 1.
+A wrong exit code ends the run, since later commands need the earlier ones; a wrong line does not.
+Either way all differences are printed at the end, and the exit code is 1.
 
 Out of scope: the screenshots, and whether the prose around the blocks is true.
 """
@@ -86,8 +87,8 @@ def missing_line(shown: Sequence[str], output: str) -> str | None:
     """Return the first shown line that the output does not have after the lines before it, or None."""
     rows = iter([_plain(row) for row in output.splitlines()])
     for row in shown:
-        pattern = ".*".join(re.escape(part.strip()) for part in _plain(row).split("..."))
-        if not any(re.fullmatch(pattern, found) or re.fullmatch(pattern.replace(r"\ ", " ?"), found) for found in rows):
+        pattern = re.compile(r"\s*.*\s*".join(re.escape(part.strip()) for part in _plain(row).split("...")))
+        if not any(pattern.fullmatch(found) for found in rows):
             return row
     return None
 
@@ -97,21 +98,31 @@ def _plain(row: str) -> str:
     return " ".join(DECIMAL.sub("#", row).split())
 
 
-def run(step: Step, folder: Path) -> None:
-    """Run one block in a folder; raises TutorialError where exit code or output differ from the page."""
+def run(step: Step, folder: Path) -> str | None:
+    """Run one block in a folder; return how its output differs from the page, or None.
+
+    Raises TutorialError where the exit code is not the one that the page states.
+    """
     shell = ["bash", "-e", "-o", "pipefail", "-c", step.text]
     command = [sys.executable, "-c", step.text] if step.language == "python" else shell
     variables = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     variables["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), variables.get("PATH", "")])
     done = subprocess.run(
-        command, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", check=False
+        command,
+        cwd=folder,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        check=False,
     )
     if done.returncode != step.exit_code:
         raise TutorialError(
             f"{step.place}: exit code {done.returncode}, and the page says {step.exit_code}\n{step.text}\n{done.stdout}"
         )
     if (lost := missing_line(step.shown, done.stdout)) is not None:
-        raise TutorialError(f"{step.place}: the page shows a line that is not in the output:\n  {lost}\n\n{done.stdout}")
+        return f"{step.place}: the page shows a line that is not in the output:\n  {lost}\n\n{done.stdout}"
+    return None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,6 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="show the blocks, and run none")
     parser.add_argument("--keep", type=Path, help="a new folder to run in, which stays; otherwise a temporary one")
     options = parser.parse_args(arguments)
+    differences: list[str] = []
     try:
         steps = [step for page in PAGES for step in steps_of(page, (FOLDER / page).read_text(encoding="utf-8"))]
         if options.list:
@@ -130,13 +142,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             folder.mkdir(parents=True)
             for step in steps:
                 begun = time.monotonic()
-                run(step, folder)
-                sys.stdout.write(f"{step.place}: as shown, {time.monotonic() - begun:.0f} s\n")
+                if (difference := run(step, folder)) is not None:
+                    differences.append(difference)
+                outcome = "as shown" if difference is None else "DIFFERS"
+                sys.stdout.write(f"{step.place}: {outcome}, {time.monotonic() - begun:.0f} s\n")
                 sys.stdout.flush()
     except TutorialError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+        differences.append(str(error))
+    sys.stderr.write("".join(f"\n{difference}\n" for difference in differences))
+    return 1 if differences else 0
 
 
 if __name__ == "__main__":

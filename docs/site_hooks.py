@@ -29,7 +29,9 @@ PAGES = {**COPIES, "README.md": "index.md"}
 ORIGINS = {page: name for name, page in COPIES.items()}
 
 # A fenced block is matched first and left as it is; then [words](address).
-LINK = re.compile(r"(?P<code>^( *)```.*?^\2```)|(?<!!)\[(?P<words>[^\]]*)\]\((?P<address>[^)\s]+)\)", re.DOTALL | re.MULTILINE)
+LINK = re.compile(
+    r"(?P<code>^( *)```.*?^\2```)|(?<!!)\[(?P<words>[^\]]*)\]\((?P<address>[^)\s]+)\)", re.DOTALL | re.MULTILINE
+)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
