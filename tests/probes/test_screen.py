@@ -46,22 +46,28 @@ def evidence(ratio: float = 1.0, size: float = 1.0, cosine: float = 1.0) -> Evid
 def test_few_contexts_are_the_empty_one_and_every_seventh() -> None:
     key = [Prefix(Family.SENTENCE, str(n), Role.KEY) for n in range(20)]
     prefixes = ContextPrefixes((Prefix(Family.NONE, "", Role.KEY), *key), 0)
-    assert list(prefixes.few()) == [0, 1, 8, 15]
-    assert prefixes.few()[0] == 1 / 21
-    assert sum(prefixes.few().values()) == pytest.approx(1.0)
+    assert list(prefixes.screen_weights()) == [0, 1, 8, 15]
+    assert prefixes.screen_weights()[0] == 1 / 21
+    assert sum(prefixes.screen_weights().values()) == pytest.approx(1.0)
 
 
 def test_few_contexts_of_the_empty_one_are_that_one() -> None:
-    assert ContextPrefixes((Prefix(Family.NONE, "", Role.KEY),), 0).few() == {0: 1.0}
+    assert ContextPrefixes((Prefix(Family.NONE, "", Role.KEY),), 0).screen_weights() == {0: 1.0}
 
 
 def test_mean_under_few_contexts_has_their_weights() -> None:
     keys = torch.arange(12.0).view(4, 3)
-    every_context = SubjectKeys(None, keys[0], keys[0], keys, keys)  # type: ignore[arg-type]  # no position is read here
-    part = every_context.under({0: 0.1, 2: 0.9})
+    every_context = SubjectKeys(
+        position=None,  # type: ignore[arg-type]  # no position is read here
+        no_prefix_key=keys[0],
+        no_prefix_value=keys[0],
+        keys=keys,
+        values=keys,
+    )
+    part = every_context.select_prefixes({0: 0.1, 2: 0.9})
     torch.testing.assert_close(part.mean_key, 0.1 * keys[0] + 0.9 * keys[2])
     torch.testing.assert_close(part.mean_value, part.mean_key)
-    torch.testing.assert_close(every_context.weighted([0.25] * 4).mean_key, every_context.mean_key)
+    torch.testing.assert_close(every_context.with_weights([0.25] * 4).mean_key, every_context.mean_key)
 
 
 def test_margins_are_twice_the_largest_difference_or_a_factor_of_four() -> None:
@@ -110,7 +116,7 @@ def test_screen_measures_what_few_of_all_contexts_give(request_: EditRequest) ->
         assert getattr(few, name) == pytest.approx(getattr(again, name), rel=1e-3, abs=1e-6)
 
 
-def test_screen_accepts_the_builtin_probes_and_one_that_declares_its_figures() -> None:
+def test_screen_accepts_builtin_probes_and_one_that_declares_figures() -> None:
     require_screened_figures([*PROBES, (KeyNorm.name, KeyNorm)])
 
 
