@@ -85,9 +85,12 @@ def main() -> None:
     keep_freed_memory()
     try:
         with _sigterm_raises():
-            code = app(standalone_mode=False)
-        sys.stdout.flush()
-        sys.exit(code if isinstance(code, int) else 0)
+            code = app(standalone_mode=False, prog_name="editguard")
+            sys.stdout.flush()
+    except SystemExit as ended:
+        if _is_without_reader(ended.__context__):  # typer ends with 1 there, which would read as a closed gate
+            _end_without_reader()
+        raise
     except EditguardError as error:
         # A message may repeat a name out of a foreign file.
         _end(visible(f"editguard: {error}"), error.exit_code)
@@ -96,13 +99,14 @@ def main() -> None:
     except _Terminated:
         _end("editguard: ended by SIGTERM; what was logged before is sound.", _SIGTERM)
     except OSError as error:
-        if error.errno == errno.EPIPE:
+        if _is_without_reader(error):
             _end_without_reader()
         if error.errno not in _NO_ROOM:
             _report_own_fault()
         _end(visible(f"editguard: A file cannot be written ({error}); make room, or give another folder."), 2)
     except Exception:  # the outermost frame: Python's own exit code 1 would read as "the gate is closed"
         _report_own_fault()
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 @contextmanager
@@ -134,11 +138,16 @@ def _end_wrong_usage(error: Any) -> NoReturn:
     from ...reports.text import visible
 
     if type(error).__name__ == "NoArgsIsHelpError":
-        _end(error.format_message(), error.exit_code)
+        typer.echo(error.format_message())  # printed already, where rich draws it
+        sys.exit(error.exit_code)
     context = getattr(error, "ctx", None)
     hint = "" if context is None else f" See '{context.command_path} --help'."
     message = " ".join(error.format_message().split())
     _end(visible(f"editguard: {message.rstrip('.')}.{hint}"), error.exit_code)
+
+
+def _is_without_reader(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.EPIPE
 
 
 def _end_without_reader() -> NoReturn:

@@ -90,7 +90,9 @@ class ProgressLines:
     def _say(self, now: float, still: str) -> None:
         self._last, self._written = now, (self._stage, self._done)
         steps = f": {self._done} of {self._total}" if self._total > 1 or not still else ""
-        self._write(f"{now - self._started:6.0f} s  {still}{self._stage}{steps}")
+        # Between the end of a stage and the next one something runs that has no name.
+        text = "working" if still and self._done == self._total > 0 else f"{self._stage}{steps}"
+        self._write(f"{now - self._started:6.0f} s  {still}{text}")
 
 
 @contextmanager

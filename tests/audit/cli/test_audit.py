@@ -10,7 +10,7 @@ import pytest
 from editguard.audit.run.file_names import AUDIT_FILES, LOG, REPORT, SUMMARY
 from editguard.reports.log.file import read_log
 
-from ...helpers.command_line import RunCommand, assert_one_sentence, edit_record, files_below
+from ...helpers.command_line import RunCommand, assert_one_sentence, edit_record, files_below, messages
 
 pytestmark = pytest.mark.tiny
 
@@ -100,7 +100,9 @@ def test_audit_wrong_records_are_listed_one_a_line(place: Path, command: RunComm
     result = command("audit", "edits.jsonl", "--out", "out")
     assert (result.code, result.out) == (2, "")
     first, listed = result.err.splitlines()
-    assert first.startswith("editguard: 1 of 2 records in 'edits.jsonl' is wrong; correct it, or go on without it")
+    assert first.startswith(
+        "editguard: 1 of 2 records in 'edits.jsonl' is wrong; correct it, or leave it out with --skip-invalid"
+    )
     assert listed.startswith("edits.jsonl:2: ")
     assert said in listed
     assert not (place / "out").exists()
@@ -115,8 +117,25 @@ def test_audit_checkpoint_of_nan_never_passes(place: Path, checkpoint: Path, com
     tensors["model.norm.weight"].fill_(float("nan"))
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     result = command("audit", "edits.json", "--model", folder, "--layer", 0, "--stats", "identity", "--out", "out")
-    (line,) = result.err.splitlines()
+    (line,) = messages(result.err)
     assert result.code == 1
     assert line.startswith("editguard: ")
     assert "NaN" in line
     assert not (place / "out" / SUMMARY).exists()
+
+
+def test_audit_without_edits_says_first_that_it_takes_the_builtin_suite(place: Path, command: RunCommand) -> None:
+    result = command("audit", "--model", "./nowhere", "--limit", 3, "--out", "out")
+    first, second, error = result.err.splitlines()
+    assert first == "The 3 edits of the built-in suite are used; name a file of edits for your own."
+    assert second == "Loading the model ./nowhere ..."
+    assert error.startswith("editguard: There is no model folder './nowhere'")
+    assert command("probe", "--model", "./nowhere").err.startswith("The 60 edits of the built-in suite are used; ")
+
+
+def test_audit_all_records_wrong_does_not_offer_to_skip_them(place: Path, command: RunCommand) -> None:
+    (place / "bad.json").write_text(json.dumps([edit_record("Paris", "Nothing")]), encoding="utf-8")
+    result = command("audit", "bad.json", "--out", "out")
+    assert (result.code, result.out) == (2, "")
+    assert "1 of 1 record in 'bad.json' is wrong; correct it." in result.err
+    assert "--skip-invalid" not in result.err

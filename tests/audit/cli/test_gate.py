@@ -483,6 +483,16 @@ def test_compare_missing_side_is_wrong_input(based: Path, command: RunCommand, w
     result = command("compare", "main", wrong)
     assert (result.code, result.out) == (2, "")
     assert len(result.err.splitlines()) == 1
+    assert "A log, or a folder with an audit, can be given as well." in result.err
+
+
+def test_baseline_list_empty_says_where_it_looked(place: Path, command: RunCommand) -> None:
+    result = command("baseline", "list", "--baselines", "nowhere")
+    assert (result.code, result.out) == (0, "")
+    assert result.err.startswith(
+        "There are no baselines in 'nowhere'; save one with 'editguard baseline save LOG NAME'"
+    )
+    assert len(result.err.splitlines()) == 1
 
 
 @pytest.fixture

@@ -49,8 +49,8 @@ CHEAP: list[tuple[Sequence[str], Sequence[str]]] = [
     ),
     (["audit", "edits.json", "--policy", "nowhere.toml"], ["nowhere.toml"]),
     (["audit", "edits.json", "--policy", "editor.toml"], ["'prefixd'", "did you mean 'prefixed'?"]),
-    (["audit", "edits.json", "--engine", "warp"], ["'warp'", "'live' or 'reference'"]),
-    (["audit", "edits.json", "--check-dtype", "int8"], ["'int8'", "auto, bfloat16"]),
+    (["audit", "edits.json", "--engine", "warp"], ["'warp'", "'live', 'reference'"]),
+    (["audit", "edits.json", "--check-dtype", "int8"], ["'int8'", "'auto', 'bfloat16'"]),
     (["probe", "edits.json", "--dtype", "float8"], ["'float8'", "float32"]),
     (["probe", "edits.json", "--device", "gpu0"], ["'gpu0'", "'cpu'"]),
     (["probe", "edits.json", "--model", "folder"], ["folder", "config.json"]),
@@ -104,9 +104,59 @@ def test_main_wrong_call_is_one_sentence_and_changes_nothing(
 )  # fmt: skip
 def test_main_wrong_usage_is_one_line(place: Path, command: RunCommand, arguments: list[str]) -> None:
     name, *rest = arguments
-    result = command(name, "edits.json", *rest)
-    assert (result.code, result.out) == (2, "")
-    assert "Traceback" not in result.err
+    assert_one_sentence(command(name, "edits.json", *rest), f"See 'editguard {name} --help'.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["gate", "out"], ["Missing option '--baseline'"]),
+        (["gate"], ["Missing argument", "log"]),
+        (["baseline", "save", "out"], ["Missing argument", "name", "'editguard baseline save --help'"]),
+        (["adit", "edits.json"], ["No such command 'adit'"]),
+        (["audit", "a.json", "b.json"], ["unexpected extra argument", "b.json"]),
+    ],
+)
+def test_main_missing_or_unknown_part_is_one_line(
+    place: Path, command: RunCommand, arguments: list[str], parts: list[str]
+) -> None:
+    assert_one_sentence(command(*arguments), *parts)
+
+
+@pytest.mark.parametrize("arguments", [[], ["baseline"]])
+def test_main_group_without_a_command_shows_its_help(command: RunCommand, arguments: list[str]) -> None:
+    result = command(*arguments)
+    assert result.code == 2
+    assert "Usage: editguard" in result.out + result.err
+
+
+SLOW = """
+import sys, time
+from editguard.audit.cli.main import main
+from editguard.probes.requests import loader
+def wait(*_, **__):
+    try:
+        print("ready", flush=True)
+        time.sleep(600)
+    finally:
+        print("undone", flush=True)
+loader.load_requests = wait
+sys.argv = ["editguard", "probe", "edits.json"]
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
+def test_main_sigterm_ends_with_one_line_and_143(place: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (143, "undone\n")
+    assert err == "editguard: ended by SIGTERM; what was logged before is sound.\n"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

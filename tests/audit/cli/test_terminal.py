@@ -15,6 +15,7 @@ from editguard.audit.setup import Setup
 from editguard.probes.requests.loader import LoadedRequests
 from editguard.reports.verdict.digest import summarise
 from editguard.reports.verdict.rates import make_rate
+from rich.cells import cell_len
 
 from ...helpers.leak_logs import checked, leaky_log, outcome
 from ...helpers.synthetic_logs import perplexity
@@ -171,3 +172,14 @@ def test_summary_reads_no_markup_of_a_neighbour(tmp_path: Path, capsys: pytest.C
     shown = capsys.readouterr().out
     assert "'[bold]x[/nope]' now says" in shown
     assert not {"\x1b", "\u202e"} & set(shown)
+
+
+def test_probe_table_aligns_columns_after_wide_characters(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:
+    guard, table = GuardedEditor(setup), ProbeTable()
+    assessment = guard.assess(MID_PROMPT_REQUEST)
+    for name in ("東京都", "plain"):
+        table.add(replace(assessment, request=replace(MID_PROMPT_REQUEST, id=name)))
+    table.show(skipped=0)
+    lines = capsys.readouterr().out.splitlines()
+    places = {cell_len(line.partition("allow")[0]) for line in lines if " allow " in line}
+    assert places == {len("東京都") * 2 + 2}
