@@ -77,7 +77,7 @@ def describe_sequence(tally: SequenceTally, edits: int) -> str:
         )
     if tally.retained is None:
         return f"{sentence}; how many still hold at the end was not measured"
-    sentence = f"{sentence}; asked again at the end it gave the targets of {tally.retained.passed} of {tally.retained.total} of them"
+    sentence += f"; at the end it gave the targets of {tally.retained.passed} of {tally.retained.total} of them"
     return f"{sentence}{_unserved(tally.retained)}"
 
 
@@ -127,8 +127,8 @@ def _lost(log: Log, footer: Footer) -> Iterator[str]:
     if kept_count and retained.passed / kept_count < least:
         lost_ids = f"; lost: {quote_names(footer.lost)}" if footer.lost else ""
         yield (
-            f"Only {retained.passed} of {count_noun(kept_count, 'kept edit')} held at the end{_unserved(retained)}, and the policy asks "
-            f"for {least:.0%}{lost_ids}."
+            f"Only {retained.passed} of {count_noun(kept_count, 'kept edit')} held at the end{_unserved(retained)}, "
+            f"and the policy asks for {least:.0%}{lost_ids}."
         )
 
 

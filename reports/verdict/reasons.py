@@ -1,4 +1,4 @@
-"""The verdict over a log, as reasons in words; which class of reason there is decides between void, fail and pass."""
+"""The reasons of a verdict, in words. A reason of one class makes the audit void, one of another makes it fail."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _MUST = {
 
 
 def void_reasons(log: Log, controls: Sequence[EditSummary]) -> Iterator[str]:
-    """Yield why the audit proves nothing: a control is missing, errored, or did not show what was expected."""
+    """Yield why the audit proves nothing: a control is missing, errored, or did not have its known result."""
     if log.header.policy.get("controls") is True and not log.controls:
         yield "No control was recorded, though the policy demands them: nothing proves that the checks see a collapse."
     recorded = {control.id for control in log.controls}
@@ -58,56 +58,62 @@ def void_reasons(log: Log, controls: Sequence[EditSummary]) -> Iterator[str]:
             yield fault
 
 
-def control_fault(story: EditSummary) -> str | None:
-    """Return why a control proves nothing, or None where it showed what it must."""
-    control = story.record
+def control_fault(summary: EditSummary) -> str | None:
+    """Return why a control proves nothing; None if it had its known result."""
+    control = summary.record
     if isinstance(control, EditRecord) or control.ok:
         return None
     if control.outcome == "errored":
         return f"Control {control.id!r} errored: {control.error}"
-    missed = [_missed(one) for one in control.sightings if one.ok is False]
-    if missed and _showed(story, control):
-        return f"Control {control.id!r} shows that {'; '.join(missed)}: the audit proves nothing."
-    seen = _collapse_missed(story) if control.expect == "collapse" else "; ".join(story.faults) or "it was not"
-    also = "".join(f"; {one}" for one in missed)
+    misses = [_missed(observation) for observation in control.sightings if observation.ok is False]
+    if misses and _has_known_result(summary, control):
+        return f"Control {control.id!r} shows that {'; '.join(misses)}: the audit proves nothing."
+    shortfall = _collapse_missed(summary) if control.expect == "collapse" else "; ".join(summary.faults) or "it was not"
+    others = "".join(f"; {observation}" for observation in misses)
+    return f"Control {control.id!r} was to show {_EXPECTED[control.expect]}, but {shortfall}{others}: the checks prove nothing."
+
+
+def _has_known_result(summary: EditSummary, control: ControlRecord) -> bool:
+    """Return whether the control's edit ended as it must, whatever single probes and checks did."""
+    sound = control.verdict == "pass"
+    return sound if control.expect == "sound" else summary.collapsed and not sound
+
+
+def _missed(observation: ControlObservation) -> str:
+    kind = "good" if observation.expected in (ObservedBehaviour.SILENT, ObservedBehaviour.PASSES) else "bad"
+    behaviour, duty = _DID[observation.seen], _MUST[observation.expected]
+    return f"the {observation.kind} {observation.name!r} {behaviour} where it {duty} (known {kind})"
+
+
+def _collapse_missed(summary: EditSummary) -> str:
     return (
-        f"Control {control.id!r} was to show {_EXPECTED[control.expect]}, but {seen}{also}: the checks prove nothing."
+        "no perplexity ratio was measured" if summary.ratio is None else f"the perplexity ratio was {summary.ratio:.4g}"
     )
 
 
-def _showed(story: EditSummary, control: ControlRecord) -> bool:
-    """Whether the control's edit ended as it must, whatever single probes and checks did."""
-    sound = control.verdict == "pass"
-    return sound if control.expect == "sound" else story.collapsed and not sound
-
-
-def _missed(one: ControlObservation) -> str:
-    known = "good" if one.expected in (ObservedBehaviour.SILENT, ObservedBehaviour.PASSES) else "bad"
-    return f"the {one.kind} {one.name!r} {_DID[one.seen]} where it {_MUST[one.expected]} (known {known})"
-
-
-def _collapse_missed(story: EditSummary) -> str:
-    return "no perplexity ratio was measured" if story.ratio is None else f"the perplexity ratio was {story.ratio:.4g}"
-
-
 def not_controlled(controls: Sequence[ControlRecord]) -> list[str]:
-    """Return the probes and checks that no control proves, each once, and why."""
-    found = {f"{one.kind} {one.name}": one.why for control in controls for one in control.sightings if one.ok is None}
-    return [f"{name}: {why}" for name, why in found.items()]
+    """Return the probes and checks that no control proves, each once with the reason."""
+    reasons = {
+        f"{observation.kind} {observation.name}": observation.why
+        for control in controls
+        for observation in control.sightings
+        if observation.ok is None
+    }
+    return [f"{name}: {why}" for name, why in reasons.items()]
 
 
-def fail_reasons(log: Log, stories: Sequence[EditSummary]) -> Iterator[str]:
-    """Yield why the edits may not ship: collapsed, failed or refused ones, none at all, or missing records."""
-    collapsed = [s for s in stories if s.collapsed]
+def fail_reasons(log: Log, edits: Sequence[EditSummary]) -> Iterator[str]:
+    """Yield why the edits may not ship: collapsed, failed or refused edits, no edit, or missing records."""
+    collapsed = [edit for edit in edits if edit.collapsed]
     if collapsed:
         yield f"{count_noun(len(collapsed), 'edit')} collapsed the model: {_ids(collapsed)}."
-    other = [s for s in stories if s.faults and not s.collapsed]
+    other = [edit for edit in edits if edit.faults and not edit.collapsed]
     if len(other) == 1:
         explanation = explain(other[0], log.header)
         yield f"Edit {other[0].record.id!r} failed. {explanation.why if explanation else ''}"
     elif other:
         yield f"{len(other)} edits failed: {_ids(other)}."
-    refused = [s for s in stories if s.decision is EditDecision.REFUSED]
+    refused = [edit for edit in edits if edit.decision is EditDecision.REFUSED]
     if refused and log.header.policy.get("allow_refused") is not True:
         yield (
             f"{count_noun(len(refused), 'edit was', 'edits were')} refused ({_ids(refused)}), and the policy does not "
@@ -118,7 +124,7 @@ def fail_reasons(log: Log, stories: Sequence[EditSummary]) -> Iterator[str]:
 
 
 def incomplete_reasons(log: Log) -> Iterator[str]:
-    """Yield what keeps the log from being that of a whole audit: no edit, records that are missing, no footer."""
+    """Yield why the log is not that of a whole audit: no edit, missing records, no footer."""
     if not log.edits:
         yield "No edit was audited."
     if log.footer is None:
@@ -126,50 +132,51 @@ def incomplete_reasons(log: Log) -> Iterator[str]:
         yield f"The audit did not finish: the log has no footer{torn}."
     missing = log.header.requests - len(log.edits)
     if missing and log.edits:
-        asked = count_noun(log.header.requests, "edit was", "edits were")
-        yield f"{asked} requested and {count_noun(len(log.edits), 'has', 'have')} a record."
+        requested = count_noun(log.header.requests, "edit was", "edits were")
+        yield f"{requested} requested and {count_noun(len(log.edits), 'has', 'have')} a record."
     if log.footer is not None and log.footer.records != len(log.edits) + len(log.controls):
-        yield f"The footer counts {count_noun(log.footer.records, 'record')}, and the log has {len(log.edits) + len(log.controls)}."
+        count = len(log.edits) + len(log.controls)
+        yield f"The footer counts {count_noun(log.footer.records, 'record')}, and the log has {count}."
 
 
-def may_ship(log: Log, stories: Sequence[EditSummary], verdict: Literal["void", "fail", "pass"]) -> list[str]:
-    """Return the ids of the edits that passed and may ship: none of a void audit, nor of one that is not whole.
+def may_ship(log: Log, edits: Sequence[EditSummary], verdict: Literal["void", "fail", "pass"]) -> list[str]:
+    """Return the ids of the edits that passed and may ship: none of a void or incomplete audit.
 
-    Of a failed audit in sequence none may ship either: each was judged on a model with those before it.
+    None of a failed audit in sequence may ship either: each edit was judged in a model with the edits before it.
     """
     whole = not log.header.in_sequence and not any(sequence_reasons(log)) and not any(incomplete_reasons(log))
     if verdict == "void" or (verdict == "fail" and not whole):
         return []
-    return [story.record.id for story in stories if story.result is EditVerdict.PASSED]
+    return [edit.record.id for edit in edits if edit.result is EditVerdict.PASSED]
 
 
-def ship_reasons(stories: Sequence[EditSummary], shippable: Sequence[str]) -> Iterator[str]:
-    """Yield how many edits of an audit that did not pass may ship all the same, with the first ids; nothing for none."""
+def ship_reasons(edits: Sequence[EditSummary], shippable: Sequence[str]) -> Iterator[str]:
+    """Yield how many edits of an audit that did not pass may ship, with the first ids; nothing if none may."""
     if shippable:
-        passed = f"{len(shippable)} of {count_noun(len(stories), 'edit')} passed and may ship by"
+        passed = f"{len(shippable)} of {count_noun(len(edits), 'edit')} passed and may ship by"
         yield f"{passed} {'itself' if len(shippable) == 1 else 'themselves'}: {quote_names(shippable)}."
 
 
-def pass_reason(log: Log, stories: Sequence[EditSummary]) -> str:
-    """Return what a pass rests on, in one sentence."""
-    ratios = [s.ratio for s in stories if s.decision is not EditDecision.REFUSED and s.ratio is not None]
+def pass_reason(log: Log, edits: Sequence[EditSummary]) -> str:
+    """Return the evidence of a pass, in one sentence."""
+    ratios = [edit.ratio for edit in edits if edit.decision is not EditDecision.REFUSED and edit.ratio is not None]
     worst = f"worst perplexity ratio {max(ratios):.4g}" if ratios else "no edit was applied"
     proof = (
         f"{'the control' if len(log.controls) == 1 else f'all {len(log.controls)} controls'} showed what was expected"
         if log.controls
         else "no control was run, so nothing proves that the checks see a collapse"
     )
-    left = []
+    caveats = []
     if skipped := len(log.header.skipped_invalid):
-        left.append(
+        caveats.append(
             f"{count_noun(skipped, 'record')} of the file that {'is' if skipped == 1 else 'are'} not valid left out"
         )
     if limit := log.header.arguments.get("limit"):
-        left.append(f"only the first {limit} looked at (--limit)")
-    if made := sum(judged_by_made_neighbours(story.record) for story in stories):
-        left.append(f"{count_noun(made, 'edit was', 'edits were')} judged by neighbours that the audit made")
-    return "; ".join([f"{count_noun(len(stories), 'edit')} audited, none failed", *left, worst, proof]) + "."
+        caveats.append(f"only the first {limit} audited (--limit)")
+    if made_count := sum(judged_by_made_neighbours(edit.record) for edit in edits):
+        caveats.append(f"{count_noun(made_count, 'edit was', 'edits were')} judged by neighbours that the audit made")
+    return "; ".join([f"{count_noun(len(edits), 'edit')} audited, none failed", *caveats, worst, proof]) + "."
 
 
-def _ids(stories: Sequence[EditSummary]) -> str:
-    return quote_names([story.record.id for story in stories])
+def _ids(edits: Sequence[EditSummary]) -> str:
+    return quote_names([edit.record.id for edit in edits])

@@ -279,7 +279,7 @@ def test_what_still_holds_is_said_everywhere(log: Log) -> None:
     said = describe_sequence(summary.sequence, summary.edits)
     assert said == (
         "6 of 6 edits kept in the model, with perplexity at 1.050 times its first value and the weight moved by 0.5 of "
-        "its norm; asked again at the end it gave the targets of 6 of 6 of them"
+        "its norm; at the end it gave the targets of 6 of 6 of them"
     )
     assert said in render_html(log)
     assert f"In sequence: {said}." in render_markdown(log)

@@ -211,7 +211,7 @@ def test_a_pass_says_what_it_rests_on(log: Log) -> None:
     arguments = {**log.header.arguments, "limit": 60}
     part = replace(log, header=log.header.model_copy(update={"skipped_invalid": skipped, "arguments": arguments}))
     assert (
-        "none failed; 1 record of the file that is not valid left out; only the first 60 looked at (--limit); worst"
+        "none failed; 1 record of the file that is not valid left out; only the first 60 audited (--limit); worst"
     ) in pass_reason(part, stories)
 
 
@@ -260,7 +260,7 @@ def test_ok_is_never_said_of_what_was_not_seen(log: Log) -> None:
         with pytest.raises(ValidationError, match="was expected and not observed"):
             ControlObservation.model_validate(values)
     missed = sighting("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.SILENT, ok=False)
-    with pytest.raises(ValidationError, match="sink-key did not show what it must"):
+    with pytest.raises(ValidationError, match="sink-key did not behave as expected"):
         ControlRecord.model_validate(log.controls[0].model_dump() | {"sightings": [missed]})
 
 
