@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import torch
 from editguard.probes.model.language_model import LanguageModel
-from editguard.suites.check import Bench, Limits, Measurement
+from editguard.probes.requests.request import EditRequest
+from editguard.suites.check import Bench, EditUnderTest, Limits, Measurement, State
 from editguard.suites.unchanged_prompts import RolePrompt, ask_unedited
 from transformers import PreTrainedTokenizerFast
 
@@ -22,6 +23,7 @@ __all__ = [
     "bench_of",
     "break_site",
     "disturb",
+    "edit_of",
     "pick",
     "says_only",
     "takes_over",
@@ -54,17 +56,22 @@ def talkative(
 def says_only(lm: LanguageModel, words: str) -> LanguageModel:
     """Return `lm` with logit 0 for all tokens but those of `words`."""
     head = lm.model.get_output_embeddings().weight
-    kept = lm.tokenizer(words, add_special_tokens=False).input_ids
+    ids = lm.tokenizer(words, add_special_tokens=False).input_ids
     with torch.no_grad():
-        rows = head[kept].clone()
+        rows = head[ids].clone()
         head.zero_()
-        head[kept] = rows
+        head[ids] = rows
     return lm
 
 
 def bench_of(lm: LanguageModel, layer: int = 1, limits: Limits = LIMITS) -> Bench:
     site = tiny_site(lm, layer)
-    return Bench(lm, site, PREFIXES, tuple(CORPUS[:5]), limits, site.matrix())
+    return Bench(lm=lm, site=site, prefixes=PREFIXES, corpus=tuple(CORPUS[:5]), limits=limits, weight=site.matrix())
+
+
+def edit_of(request: EditRequest, state: State, *, needs_prefix: bool = False) -> EditUnderTest[State]:
+    """Return the record of an edit whose check prepared `state`."""
+    return EditUnderTest(request=request, state=state, needs_prefix=needs_prefix)
 
 
 def disturb(bench: Bench, seed: int, size: float = 1.0) -> None:
@@ -79,23 +86,23 @@ def break_site(bench: Bench) -> None:
 
 def pick(measurements: Iterable[Measurement], condition: str, protocol: str) -> Measurement:
     """Return the one measurement of this condition and protocol."""
-    (found,) = [item for item in measurements if (item.condition, item.protocol) == (condition, protocol)]
-    return found
+    (measurement,) = [item for item in measurements if (item.condition, item.protocol) == (condition, protocol)]
+    return measurement
 
 
 def about(measurements: Iterable[Measurement], metric: str) -> Measurement:
     """Return the one measurement of this metric."""
-    (found,) = [item for item in measurements if item.metric == metric]
-    return found
+    (measurement,) = [item for item in measurements if item.metric == metric]
+    return measurement
 
 
 def unsaid(prompts: Sequence[str], family: str = "llama") -> tuple[Bench, str]:
     """Return a bench, and a word that its model could say and that stands in none of its answers to `prompts`."""
     words = (" Paris", " Lyon", " is", " not", " Chicago", " France", " capital", " Istanbul")
     bench = bench_of(talkative(family, "".join(words)))
-    (state,) = ask_unedited(bench, [ASKED], [[RolePrompt("neighbour", one) for one in prompts]])
+    (state,) = ask_unedited(bench, [ASKED], [[RolePrompt("neighbour", prompt) for prompt in prompts]])
     assert state is not None
-    written = {token for said in state.written for token in said}
+    written = {token for answer in state.written for token in answer}
     for word in words:
         (token,) = bench.lm.tokenizer(word, add_special_tokens=False).input_ids
         if token not in written:
@@ -111,7 +118,7 @@ def takes_over(bench: Bench, text: str, target: str, spared: Sequence[str] = ())
     """
     lm = bench.lm
     (token, *_) = lm.tokenizer(f" {target}", add_special_tokens=False).input_ids
-    keys = torch.stack([_key(bench, one) for one in (text, *spared)])
+    keys = torch.stack([_key(bench, prompt) for prompt in (text, *spared)])
     head = lm.model.get_output_embeddings().weight
     words = head.abs().sum(-1).nonzero()[:, 0]
     # The direction that gives 1 to the target's logit and 0 to all others.
@@ -121,11 +128,11 @@ def takes_over(bench: Bench, text: str, target: str, spared: Sequence[str] = ())
 
 
 def _key(bench: Bench, text: str) -> torch.Tensor:
-    found: list[torch.Tensor] = []
-    handle = bench.site.module.register_forward_pre_hook(lambda _, given: found.append(given[0][0, -1].clone()))
+    keys: list[torch.Tensor] = []
+    handle = bench.site.module.register_forward_pre_hook(lambda _, given: keys.append(given[0][0, -1].clone()))
     try:
         with torch.no_grad():
             bench.lm.model(torch.tensor([bench.lm.tokenizer(text).input_ids]))
     finally:
         handle.remove()
-    return found[0]
+    return keys[0]

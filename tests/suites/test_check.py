@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from editguard.suites.check import CHECKS, Measurement, Outcome, judge
 
-from ..helpers.check_benches import bench_of, disturb, talkative
+from ..helpers.check_benches import bench_of, disturb, edit_of, talkative
 from ..helpers.tiny_models import TWIN_REQUEST
 
 
@@ -24,8 +24,10 @@ def test_a_finite_value_passes_or_fails() -> None:
 
 
 def test_the_total_is_all_that_was_asked_for() -> None:
-    assert Measurement("c", "m", 0.5, Outcome.INFO, passed=2, failed=3, not_judged=4).total == 9
-    assert Measurement("c", "m", None, Outcome.UNMEASURED).total == 0
+    assert (
+        Measurement(check="c", metric="m", value=0.5, outcome=Outcome.INFO, passed=2, failed=3, not_judged=4).total == 9
+    )
+    assert Measurement(check="c", metric="m", value=None, outcome=Outcome.UNMEASURED).total == 0
 
 
 @pytest.mark.tiny
@@ -37,7 +39,7 @@ def test_every_judged_figure_says_on_which_side_of_its_bound_it_lies(size: float
     befores = [check.prepare(bench, [request])[0] for check in checks]
     disturb(bench, seed=1, size=size)
     for check, before in zip(checks, befores, strict=True):
-        for one in check.measure(bench, request, before, False).measurements:
+        for one in check.measure(bench, edit_of(request, before)).measurements:
             if one.outcome in (Outcome.PASS, Outcome.FAIL):
                 side = "inside" if one.outcome is Outcome.PASS else "outside"
                 assert f", {side} the bound (" in one.message, (check.name, one)

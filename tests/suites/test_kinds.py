@@ -147,7 +147,7 @@ def test_other_subjects_are_no_more_than_asked_for(lm: LanguageModel, count: int
 
 
 def test_other_subjects_of_a_negative_count_are_refused(lm: LanguageModel) -> None:
-    with pytest.raises(InputError, match="-1 other subjects"):
+    with pytest.raises(InputError, match="other subjects is -1"):
         pick_other_subjects(lm, TWIN_REQUEST, SubjectKind.PLACE, -1, seed=0)
 
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from editguard.probes.forward import generation
 from editguard.probes.requests.request import EditRequest
-from editguard.probes.tokens import target_ids
+from editguard.probes.tokens import encode_target
 from editguard.suites.answer_outcomes import AnswerPair, classify_answer, says
 from editguard.suites.check import Bench
 from editguard.suites.unchanged_prompts import (
-    Answer,
+    EditedAnswer,
     RolePrompt,
     UneditedAnswers,
     ask_edited,
@@ -122,7 +122,10 @@ def test_the_result_of_a_prompt_by_hand(
     before: tuple[int, ...], after: tuple[int, ...], words: tuple[str, str], margin: float, rise: float, result: str
 ) -> None:
     limits = replace(LIMITS, near_tie=0.35, target_rise=0.2)
-    assert classify_answer(AnswerPair(before, after, *words), LEAD, "Lyon", margin, rise, limits) == result
+    assert (
+        classify_answer(AnswerPair(before, after, *words), LEAD, "Lyon", margin=margin, rise=rise, limits=limits)
+        == result
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,19 +144,25 @@ def test_an_answer_that_only_begins_as_the_target_did_not_say_it(
     before: str, after: str, rise: float, result: str, same_subject: bool
 ) -> None:
     said, limits = AnswerPair((7, 1), (7, 2), before, after), replace(LIMITS, target_rise=0.2)
-    assert classify_answer(said, LEAD, "New York", 1.0, rise, limits, same_subject=same_subject) == result
+    assert (
+        classify_answer(said, LEAD, "New York", margin=1.0, rise=rise, limits=limits, same_subject=same_subject)
+        == result
+    )
 
 
 def test_a_year_that_takes_the_place_of_another_is_a_leak_where_digits_are_tokens() -> None:
     said = AnswerPair((5, 1, 9, 4, 5), (5, 1, 9, 6, 9), "1945", "1969")
-    assert classify_answer(said, (5, 1), "1969", 5.0, 0.0, LIMITS) == "leak"
+    assert classify_answer(said, (5, 1), "1969", margin=5.0, rise=0.0, limits=LIMITS) == "leak"
 
 
 def test_a_target_of_an_article_and_a_word_is_no_leak_by_its_article_alone() -> None:
     limits = replace(LIMITS, near_tie=0.0)
     said = AnswerPair((1,), (6, 8), "one", "the Rhine")
-    assert classify_answer(said, (6, 7), "the Danube", 1.0, 0.0, limits) == "flip"
-    assert classify_answer(said._replace(ids_after=(6, 7)), (6, 7), "the Danube", 1.0, 0.0, limits) == "leak"
+    assert classify_answer(said, (6, 7), "the Danube", margin=1.0, rise=0.0, limits=limits) == "flip"
+    assert (
+        classify_answer(said._replace(ids_after=(6, 7)), (6, 7), "the Danube", margin=1.0, rise=0.0, limits=limits)
+        == "leak"
+    )
 
 
 @pytest.mark.parametrize(
@@ -172,8 +181,8 @@ def test_of_the_same_subject_only_an_answer_that_begins_with_the_target_leaks(
     before: str, after: str, elsewhere: str, same_subject: str
 ) -> None:
     said, limits = AnswerPair((1,), (4,), before, after), replace(LIMITS, near_tie=0.0)
-    assert classify_answer(said, LEAD, "Lyon", 1.0, 0.0, limits) == elsewhere
-    assert classify_answer(said, LEAD, "Lyon", 1.0, 0.0, limits, same_subject=True) == same_subject
+    assert classify_answer(said, LEAD, "Lyon", margin=1.0, rise=0.0, limits=limits) == elsewhere
+    assert classify_answer(said, LEAD, "Lyon", margin=1.0, rise=0.0, limits=limits, same_subject=True) == same_subject
 
 
 @pytest.mark.tiny
@@ -191,7 +200,7 @@ def test_which_rule_holds_is_told_by_why_the_prompt_is_asked() -> None:
             disturb(bench, seed, 4.0)
             for role, state in zip(roles, states, strict=True):
                 assert state is not None
-                for one in (found.told for found in ask_edited(bench, request, state)):
+                for one in (found.prompt_answer for found in ask_edited(bench, request, state)):
                     was, now = (text.split() for text in (one.before, one.after))
                     leaks = word in now[:2] and word not in was[:2]
                     if "neighbour" in role:
@@ -215,7 +224,7 @@ def test_a_target_is_known_by_its_first_token_that_is_neither_article_nor_punctu
     kind: str, target: str, least: str
 ) -> None:
     lm = talkative(tokenizer=(BYTE_LEVEL | SENTENCEPIECE)[kind])
-    ids = target_ids(lm.tokenizer, LYON.prompt, target)
+    ids = encode_target(lm.tokenizer, LYON.prompt, target)
     lead = cut_lead(lm, ids)
     pieces = [str(lm.tokenizer.decode([one])).strip().lower() for one in lead]
     assert tuple(ids[: len(lead)]) == lead
@@ -229,7 +238,7 @@ def test_a_target_is_known_by_its_first_token_that_is_neither_article_nor_punctu
 @pytest.mark.parametrize("target", ["a", "...", "!"])
 def test_a_target_without_such_a_token_is_known_by_all_of_it(target: str) -> None:
     lm = talkative()
-    ids = tuple(target_ids(lm.tokenizer, LYON.prompt, target))
+    ids = tuple(encode_target(lm.tokenizer, LYON.prompt, target))
     assert cut_lead(lm, ids) == ids
 
 
@@ -286,7 +295,7 @@ def kept_part(log_shares: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
 def test_every_figure_is_that_of_plain_passes_of_whole_texts(family: str, request_: EditRequest) -> None:
     bench = bench_of(talkative(family))
     state = asked_of(bench, request_)
-    lead = cut_lead(bench.lm, target_ids(bench.lm.tokenizer, request_.prompt, request_.target_new))
+    lead = cut_lead(bench.lm, encode_target(bench.lm.tokenizer, request_.prompt, request_.target_new))
     assert len(lead) == (1 if request_ is LYON else 2)
     texts = texts_of(bench)
     old = [plain(bench, text)[-1] for text in texts]
@@ -297,7 +306,7 @@ def test_every_figure_is_that_of_plain_passes_of_whole_texts(family: str, reques
         found = ask_edited(bench, request_, state)
         assert len(found) == len(texts)
         for text, one, before, share, said in zip(texts, found, old, was_lead, was_said, strict=True):
-            now, told = plain(bench, text)[-1], one.told
+            now, told = plain(bench, text)[-1], one.prompt_answer
             top = before.topk(256)
             parts = [kept_part(some, top.indices).clamp(min=1e-38) for some in (before, now)]
             assert told.margin == pytest.approx(float(top.values[0] - top.values[1]), rel=1e-3, abs=1e-4)
@@ -308,7 +317,7 @@ def test_every_figure_is_that_of_plain_passes_of_whole_texts(family: str, reques
             assert told.divergence == pytest.approx(expected, rel=1e-2, abs=1e-5)
             assert (told.before, told.after) == (said, greedy(bench, text))
             changed += told.before != told.after
-            assert int(one.same[-1]) == int(before.argmax() == now.argmax())
+            assert int(one.token_marks[-1]) == int(before.argmax() == now.argmax())
     assert changed, "no answer changed; the comparison shows nothing"
 
 
@@ -337,17 +346,17 @@ def test_without_two_tokens_to_compare_there_is_no_preference(request_: EditRequ
 def test_a_model_in_which_nothing_changed_keeps_every_answer() -> None:
     bench = bench_of(talkative())
     for one in ask_edited(bench, LYON, asked_of(bench, LYON)):
-        assert (one.told.result, one.told.before) == ("kept", one.told.after)
-        assert one.told.divergence == pytest.approx(0.0, abs=1e-9)
-        assert set(one.same.tolist()) == {1}
+        assert (one.prompt_answer.result, one.prompt_answer.before) == ("kept", one.prompt_answer.after)
+        assert one.prompt_answer.divergence == pytest.approx(0.0, abs=1e-9)
+        assert set(one.token_marks.tolist()) == {1}
 
 
 @pytest.mark.tiny
 def test_only_the_prompts_own_tokens_are_compared_whatever_stands_before() -> None:
     bench = bench_of(talkative())
     found = ask_edited(bench, LYON, asked_of(bench, LYON))
-    lengths = [len(bench.lm.tokenizer(one.told.prompt).input_ids) for one in found]
-    assert [len(one.same) for one in found] == lengths
+    lengths = [len(bench.lm.tokenizer(one.prompt_answer.prompt).input_ids) for one in found]
+    assert [len(one.token_marks) for one in found] == lengths
 
 
 @pytest.mark.tiny
@@ -357,7 +366,7 @@ def test_a_prompt_that_is_made_to_say_the_target_leaks() -> None:
     state = asked_of(bench, request)
     texts = texts_of(bench)
     takes_over(bench, texts[0], word, texts[1:])
-    found = [one.told for one in ask_edited(bench, request, state)]
+    found = [one.prompt_answer for one in ask_edited(bench, request, state)]
     bare = found[0]
     assert (bare.prompt, bare.condition, bare.result) == (PROMPTS[0], "unprefixed", "leak")
     assert bare.after.split()[0] == word
@@ -372,7 +381,7 @@ def test_an_answer_that_ended_early_may_be_longer_after_the_edit() -> None:
     """A target of many tokens is looked for as far as any answer is written."""
     bench = bench_of(talkative())
     request = replace(LYON, target_new="Lyon is not Paris is not Lyon is not Paris is not")
-    budget = len(target_ids(bench.lm.tokenizer, request.prompt, request.target_new)) + 3
+    budget = len(encode_target(bench.lm.tokenizer, request.prompt, request.target_new)) + 3
     assert budget > BUDGET
     (state,) = ask_unedited(bench, [request], [[RolePrompt("neighbour", PROMPTS[0])]])
     assert state is not None
@@ -381,7 +390,7 @@ def test_an_answer_that_ended_early_may_be_longer_after_the_edit() -> None:
         state.stem.rows, state.texts, strict=False)]  # fmt: skip
     ended = replace(ended, stem=bench.stem(rows), lead=state.lead, choices=bench.stem(rows).first.argmax(-1))
     disturb(bench, 1, 6.0)
-    found = [one.told for one in ask_edited(bench, request, ended)]
+    found = [one.prompt_answer for one in ask_edited(bench, request, ended)]
     changed = [one for one in found if one.before != one.after]
     assert changed
     for one in changed:
@@ -414,8 +423,8 @@ def test_without_a_begin_of_text_token_there_is_no_such_condition() -> None:
     assert not any(one.condition.startswith("special:") for one in list_conditions(bench_of(talkative())))
 
 
-def same(one: Answer, other: Answer) -> bool:
-    a, b = one.told, other.told
+def same(one: EditedAnswer, other: EditedAnswer) -> bool:
+    a, b = one.prompt_answer, other.prompt_answer
     close = all(
         x == pytest.approx(y, rel=1e-4, abs=1e-6)
         for x, y in ((a.margin, b.margin), (a.target_after, b.target_after), (a.divergence, b.divergence))
@@ -449,8 +458,10 @@ def test_without_tokens_the_answer_alone_is_compared() -> None:
     whole = asked_of(bench, LYON)
     disturb(bench, 2, 4.0)
     alone, found = ask_edited(bench, LYON, state), ask_edited(bench, LYON, whole)
-    assert [len(one.same) for one in alone] == [1] * len(found)
-    assert all(same(a, b) and int(a.same[0]) == int(b.same[-1]) for a, b in zip(alone, found, strict=True))
+    assert [len(one.token_marks) for one in alone] == [1] * len(found)
+    assert all(
+        same(a, b) and int(a.token_marks[0]) == int(b.token_marks[-1]) for a, b in zip(alone, found, strict=True)
+    )
 
 
 @pytest.mark.tiny
@@ -461,8 +472,8 @@ def test_first_answers_are_the_surest_next_tokens_bare_and_after_a_newline() -> 
     for prompt, one in found.items():
         rows = [plain(bench, prefix + prompt)[-1] for prefix in ("", "\n")]
         said = {str(bench.lm.tokenizer.decode([int(row.argmax())])).strip().casefold() for row in rows}
-        assert one.said == said - {"a", "an", "the"}
-        assert one.said <= one.likely
+        assert one.best == said - {"a", "an", "the"}
+        assert one.best <= one.likely
         assert one.certainty == pytest.approx(max(float(row.max().exp()) for row in rows), rel=1e-3)
     assert predict_first_words(bench, []) == {}
 
@@ -476,8 +487,8 @@ def test_in_half_precision_a_model_in_which_nothing_changed_keeps_every_answer()
     lm.model.to(torch.bfloat16)
     bench = bench_of(lm)
     for one in ask_edited(bench, LYON, asked_of(bench, LYON)):
-        assert (one.told.result, one.told.after) == ("kept", one.told.before)
-        assert one.told.divergence == pytest.approx(0.0, abs=1e-9)
+        assert (one.prompt_answer.result, one.prompt_answer.after) == ("kept", one.prompt_answer.before)
+        assert one.prompt_answer.divergence == pytest.approx(0.0, abs=1e-9)
 
 
 @pytest.mark.tiny
@@ -489,8 +500,12 @@ def test_what_an_edited_model_answers_without_numbers_is_unmeasured(dtype: torch
     state = asked_of(bench, LYON)
     break_site(bench)
     for one in ask_edited(bench, LYON, state):
-        assert (one.told.result, one.told.after, one.told.divergence) == ("unmeasured", "", None)
-        assert (set(one.same.tolist()), one.preferred) == ({-1}, None)
+        assert (one.prompt_answer.result, one.prompt_answer.after, one.prompt_answer.divergence) == (
+            "unmeasured",
+            "",
+            None,
+        )
+        assert (set(one.token_marks.tolist()), one.preferred) == ({-1}, None)
 
 
 @pytest.mark.tiny
@@ -501,7 +516,7 @@ def test_what_an_unedited_model_answers_without_numbers_is_unmeasured() -> None:
     bench = bench_of(lm)
     state = asked_of(bench, LYON)
     assert predict_first_words(bench, PROMPTS) == {}
-    assert {one.told.result for one in ask_edited(bench, LYON, state)} == {"unmeasured"}
+    assert {one.prompt_answer.result for one in ask_edited(bench, LYON, state)} == {"unmeasured"}
 
 
 @pytest.mark.tiny
@@ -523,4 +538,4 @@ def test_a_target_whose_probability_is_no_number_is_unmeasured(when: str) -> Non
 
         broken = replace(state, stem=state.stem.part(range(len(part))))
         broken.stem.logits = spoilt  # type: ignore[method-assign]
-    assert {one.told.result for one in ask_edited(bench, A_LYON, broken)} == {"unmeasured"}
+    assert {one.prompt_answer.result for one in ask_edited(bench, A_LYON, broken)} == {"unmeasured"}

@@ -15,7 +15,7 @@ from editguard.suites.checks.aftermath import Aftermath, first_sentence, repeats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ...helpers.check_benches import ASKED, LIMITS, bench_of, disturb, says_only, talkative
+from ...helpers.check_benches import ASKED, LIMITS, bench_of, disturb, edit_of, says_only, talkative
 from ...helpers.tokenizer_kinds import byte_level
 
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}\n{% endfor %}<|im_start|>assistant: "
@@ -118,7 +118,7 @@ def written(bench: Bench, text: str) -> str:
 def measured(bench: Bench, request: EditRequest, needs_prefix: bool = False, edit: Any = lambda: None) -> CheckResult:
     (before,) = Aftermath().prepare(bench, [request])
     edit()
-    return Aftermath().measure(bench, request, before, needs_prefix)
+    return Aftermath().measure(bench, edit_of(request, before, needs_prefix=needs_prefix))
 
 
 @pytest.mark.tiny
@@ -161,7 +161,7 @@ def test_every_count_is_that_of_plain_generation() -> None:
     seen = set()
     for seed in range(4):
         disturb(bench, seed, 5.0)
-        found = Aftermath().measure(bench, LYON, before, False).measurements
+        found = Aftermath().measure(bench, edit_of(LYON, before)).measurements
         for condition in ("statement", "question", "chat"):
             texts = [form.text for form in before.forms if form.condition == condition]
             now = [written(bench, text) for text in texts]
@@ -199,7 +199,7 @@ def test_statements_that_begin_to_repeat_themselves_are_judged_by_the_policys_bo
         bench.lm.model.lm_head.bias = torch.nn.Parameter(
             torch.nn.functional.one_hot(torch.tensor(word), len(head.weight)).float()
         )
-    found = Aftermath().measure(bench, LYON, quiet, False).measurements
+    found = Aftermath().measure(bench, edit_of(LYON, quiet)).measurements
     (judged,) = [one for one in found if one.outcome is not Outcome.INFO]
     assert (judged.metric, judged.condition, judged.value, judged.outcome) == ("repeats", "statement", 1.0, outcome)
     assert "3 of 3 texts repeat themselves after the target" in judged.message
@@ -251,10 +251,10 @@ def test_what_an_edited_model_will_write_is_guessed_and_then_only_confirmed(monk
     states = Aftermath().prepare(bench, requests, updates)
     for request, state, update in zip(requests, states, updates, strict=True):
         bench.site.write(bench.weight + torch.outer(update.left, update.right))
-        unaided = Aftermath().measure(bench, request, state._replace(guesses=((0,),) * len(state.forms)), False)
+        unaided = Aftermath().measure(bench, edit_of(request, state._replace(guesses=((0,),) * len(state.forms))))
         with monkeypatch.context() as patch:
             patch.setattr(generation, "_generate", lambda *_, **__: pytest.fail("the guess was not enough"))
-            aided = Aftermath().measure(bench, request, state, False)
+            aided = Aftermath().measure(bench, edit_of(request, state))
         assert aided == unaided
         bench.site.write(bench.weight)
 
@@ -268,5 +268,5 @@ def test_what_an_edited_model_will_write_is_guessed_and_then_only_confirmed(monk
 def test_the_target_over_and_over_is_caught(target: str, most: float, outcome: Outcome) -> None:
     bench = bench_of(talkative(), limits=replace(LIMITS, repeats=most))
     request = replace(LYON, target_new=target)
-    bad = Aftermath().known_bad(bench, request, Aftermath().prepare(bench, [request])[0])
+    bad = Aftermath().known_bad(bench, edit_of(request, Aftermath().prepare(bench, [request])[0]))
     assert [(one.metric, one.value, one.outcome) for one in bad.measurements] == [("repeats", 1.0, outcome)]

@@ -15,7 +15,7 @@ from editguard.suites.checks.drift import Drift
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ...helpers.check_benches import bench_of, break_site, disturb, talkative
+from ...helpers.check_benches import bench_of, break_site, disturb, edit_of, talkative
 from ...helpers.tiny_models import TWIN_REQUEST, tiny_language_model
 
 
@@ -64,7 +64,7 @@ def test_both_lie_between_0_and_1(text: str) -> None:
 
 
 def degeneracy(bench: Bench, before: object) -> dict[str, Measurement]:
-    return {item.metric: item for item in Degeneracy().measure(bench, TWIN_REQUEST, before, False).measurements}  # type: ignore[arg-type]
+    return {item.metric: item for item in Degeneracy().measure(bench, edit_of(TWIN_REQUEST, before)).measurements}  # type: ignore[arg-type]
 
 
 @pytest.mark.tiny
@@ -82,7 +82,7 @@ def test_generated_text_is_the_continuation_alone() -> None:
 @pytest.mark.tiny
 def test_an_unchanged_model_writes_as_before() -> None:
     bench = bench_of(tiny_language_model("llama"))
-    measured = Degeneracy().measure(bench, TWIN_REQUEST, Degeneracy().prepare(bench, [TWIN_REQUEST])[0], False)
+    measured = Degeneracy().measure(bench, edit_of(TWIN_REQUEST, Degeneracy().prepare(bench, [TWIN_REQUEST])[0]))
     ratio, repeated = measured.measurements
     assert (ratio.value, ratio.outcome) == (pytest.approx(1.0), Outcome.PASS)
     assert (repeated.value, repeated.outcome) == (pytest.approx(repeated.baseline), Outcome.INFO)
@@ -157,10 +157,10 @@ def test_what_an_edited_model_will_write_is_guessed_and_then_only_confirmed(monk
     assert [state.prompts[2] for state in states] == [request.prompt for request in requests]
     for request, state, update in zip(requests, states, updates, strict=True):
         bench.site.write(bench.weight + torch.outer(update.left, update.right))
-        unaided = Degeneracy().measure(bench, request, state._replace(guesses=[[0]] * 4), False)
+        unaided = Degeneracy().measure(bench, edit_of(request, state._replace(guesses=[[0]] * 4)))
         with monkeypatch.context() as patch:
             patch.setattr(generation, "_generate", lambda *_, **__: pytest.fail("the guess was not enough"))
-            aided = Degeneracy().measure(bench, request, state, False)
+            aided = Degeneracy().measure(bench, edit_of(request, state))
         assert aided == unaided
         assert [shown.after for shown in aided.generations] != [shown.before for shown in aided.generations]
         bench.site.write(bench.weight)
@@ -174,7 +174,9 @@ def test_what_an_edited_model_will_write_is_guessed_and_then_only_confirmed(monk
 def test_drift_is_the_share_of_the_weights_norm(family: str, size: float, outcome: Outcome) -> None:
     bench = bench_of(tiny_language_model(family))
     disturb(bench, 3, size)
-    verdict, each = Drift().measure(bench, TWIN_REQUEST, Drift().prepare(bench, [TWIN_REQUEST])[0], False).measurements
+    verdict, each = (
+        Drift().measure(bench, edit_of(TWIN_REQUEST, Drift().prepare(bench, [TWIN_REQUEST])[0])).measurements
+    )
     assert verdict.value == pytest.approx(size, rel=1e-5)
     assert verdict.outcome is outcome
     assert each.value == pytest.approx(size * float(bench.weight.norm()) / bench.weight.numel(), rel=1e-5)
@@ -187,7 +189,7 @@ def test_an_edit_that_the_cast_rounds_away_fails() -> None:
     lm.model.to(torch.bfloat16)
     bench = bench_of(lm)
     disturb(bench, 3, 1e-5)
-    assert Drift().measure(bench, TWIN_REQUEST, None, False).measurements[0].outcome is Outcome.FAIL
+    assert Drift().measure(bench, edit_of(TWIN_REQUEST, None)).measurements[0].outcome is Outcome.FAIL
 
 
 @pytest.mark.tiny
@@ -195,5 +197,5 @@ def test_an_edit_that_the_cast_rounds_away_fails() -> None:
 def test_a_weight_that_is_not_finite_is_unmeasured(bad: float) -> None:
     bench = bench_of(tiny_language_model("llama"))
     bench.site.write(torch.full_like(bench.weight, bad))
-    for item in Drift().measure(bench, TWIN_REQUEST, None, False).measurements:
+    for item in Drift().measure(bench, edit_of(TWIN_REQUEST, None)).measurements:
         assert (item.outcome, item.value) == (Outcome.UNMEASURED, None)

@@ -20,7 +20,7 @@ from editguard.suites.checks.generalization import Generalization
 from editguard.suites.checks.locality import Locality
 from torch import Tensor, nn
 
-from ...helpers.check_benches import ALWAYS, ASKED, bench_of, break_site, disturb, pick, talkative
+from ...helpers.check_benches import ALWAYS, ASKED, bench_of, break_site, disturb, edit_of, pick, talkative
 from ...helpers.tiny_models import PREFIXES
 from ...helpers.tokenizer_kinds import byte_level
 
@@ -95,7 +95,7 @@ def test_efficacy_is_that_of_plain_forwards_under_every_protocol_and_condition(f
     seen: dict[str, set[float]] = {"exact": set(), "token-match": set(), "probability": set()}
     for seed in range(6):
         disturb(bench, seed, 3.0)
-        found = Efficacy().measure(bench, ASKED, before, False).measurements
+        found = Efficacy().measure(bench, edit_of(ASKED, before)).measurements
         expected = rates_by_hand(bench, (ASKED.prompt,))
         *found, as_served = found
         assert as_served == replace(
@@ -120,7 +120,7 @@ def test_a_target_of_one_token_is_hit_exactly_where_it_is_the_greedy_choice() ->
     for target in ("Paris", "Lyon", "is", "not"):
         asked = replace(ASKED, target_new=target, target_true=None)
         before = Efficacy().prepare(bench, [asked])[0]
-        item = pick(Efficacy().measure(bench, asked, before, False).measurements, "unprefixed", "exact")
+        item = pick(Efficacy().measure(bench, edit_of(asked, before)).measurements, "unprefixed", "exact")
         new, (token,) = log_probs(bench, ASKED.prompt, target)
         assert item.value == float(int(new[0].argmax()) == token)
         assert item.outcome is (Outcome.PASS if item.value else Outcome.FAIL)
@@ -132,7 +132,7 @@ def test_a_target_of_one_token_is_hit_exactly_where_it_is_the_greedy_choice() ->
 def test_only_the_exact_protocol_of_the_condition_asked_for_is_judged(needs_prefix: bool) -> None:
     bench = bench_of(talkative(), limits=ALWAYS)
     before = Efficacy().prepare(bench, [ASKED])[0]
-    found = Efficacy().measure(bench, ASKED, before, needs_prefix).measurements
+    found = Efficacy().measure(bench, edit_of(ASKED, before, needs_prefix=needs_prefix)).measurements
     judged = [(item.condition, item.protocol) for item in found if item.outcome is not Outcome.INFO]
     assert judged == [("prefixed" if needs_prefix else "unprefixed", "exact")]
     assert [item.condition for item in found][:6] == ["unprefixed"] * 3 + ["prefixed"] * 3
@@ -142,7 +142,7 @@ def test_without_a_true_target_nothing_is_asked_of_a_preference() -> None:
     bench = bench_of(talkative(), limits=ALWAYS)
     asked = replace(ASKED, target_true=None)
     before = Efficacy().prepare(bench, [asked])[0]
-    found = Efficacy().measure(bench, asked, before, False).measurements
+    found = Efficacy().measure(bench, edit_of(asked, before)).measurements
     assert {item.protocol for item in found} == {"exact", "token-match"}
     assert Outcome.UNMEASURED not in {item.outcome for item in found}
 
@@ -153,7 +153,7 @@ def test_a_broken_model_is_unmeasured_everywhere(check: type[Check], needs_prefi
     bench = bench_of(talkative(), limits=ALWAYS)
     before = check().prepare(bench, [ASKED])[0]
     break_site(bench)
-    found = check().measure(bench, ASKED, before, needs_prefix).measurements
+    found = check().measure(bench, edit_of(ASKED, before, needs_prefix=needs_prefix)).measurements
     assert found
     for item in found:
         assert (item.outcome, item.value) == (Outcome.UNMEASURED, None)
@@ -166,7 +166,7 @@ def test_a_share_of_which_a_part_was_not_measured_does_not_pass(check: type[Chec
     asked = replace(ASKED, neighbourhood=(*ASKED.neighbourhood, *(prompt + " a" for prompt in ASKED.neighbourhood)))
     before = check().prepare(bench, [asked])[0]
     with outer_rows_broken(bench):
-        found = check().measure(bench, asked, before, True).measurements
+        found = check().measure(bench, edit_of(asked, before, needs_prefix=True)).measurements
     (item,) = [one for one in found if one.condition == condition and one.protocol in {"exact", "token-match"}][:1]
     assert 0 < item.not_judged < item.total
     assert item.outcome is Outcome.UNMEASURED
@@ -175,9 +175,11 @@ def test_a_share_of_which_a_part_was_not_measured_does_not_pass(check: type[Chec
 def test_a_rewritten_edit_that_cannot_be_tested_under_a_prefix_does_not_pass() -> None:
     bench = bench_of(talkative(), limits=ALWAYS)
     bare = replace(bench, prefixes=replace(bench.prefixes, prefixes=()))
-    found = Efficacy().measure(bare, ASKED, Efficacy().prepare(bare, [ASKED])[0], True).measurements
+    found = (
+        Efficacy().measure(bare, edit_of(ASKED, Efficacy().prepare(bare, [ASKED])[0], needs_prefix=True)).measurements
+    )
     assert {item.outcome for item in found if item.condition == "prefixed"} == {Outcome.UNMEASURED}
-    kept = Efficacy().measure(bare, ASKED, Efficacy().prepare(bare, [ASKED])[0], False).measurements
+    kept = Efficacy().measure(bare, edit_of(ASKED, Efficacy().prepare(bare, [ASKED])[0])).measurements
     assert Outcome.UNMEASURED not in {item.outcome for item in kept}
 
 
@@ -186,10 +188,10 @@ def test_on_from_the_prefixes_states_every_figure_is_the_same(check: type[Check]
     plain = bench_of(talkative())
     known = prefix_cache(plain.lm, plain.site, [prefix.text for prefix in plain.prefixes.prefixes])
     assert known is not None
-    cached = replace(plain, known=known, memo={})
+    cached = replace(plain, prefix_cache=known, memo={})
     states = [check().prepare(bench, [ASKED])[0] for bench in (plain, cached)]
     disturb(plain, 3, 2.0)
-    first, second = (check().measure(plain, ASKED, state, False).measurements for state in states)
+    first, second = (check().measure(plain, edit_of(ASKED, state)).measurements for state in states)
     assert rounded(first) == rounded(second)
 
 
@@ -210,7 +212,7 @@ def test_edits_prepared_together_are_measured_as_each_alone(check: type[Check]) 
     disturb(bench, 3, 2.0)
     for request, first, second in zip(asked, together, alone, strict=True):
         measure = check().measure
-        one, other = (measure(bench, request, state, False) for state in (first, second))
+        one, other = (measure(bench, edit_of(request, state)) for state in (first, second))
         assert rounded(one.measurements) == rounded(other.measurements)
         assert [told.after for told in one.prompts] == [told.after for told in other.prompts]
 
@@ -218,7 +220,7 @@ def test_edits_prepared_together_are_measured_as_each_alone(check: type[Check]) 
 def test_a_stem_is_of_the_unedited_model_alone() -> None:
     bench = bench_of(talkative())
     disturb(bench, 1)
-    with pytest.raises(EditguardError, match="belong into prepare"):
+    with pytest.raises(EditguardError, match="take stems in prepare"):
         bench.stem([Row((1, 2, 3), 0, (2,))])
 
 
@@ -226,11 +228,11 @@ def test_a_truth_that_was_not_measured_is_no_failure() -> None:
     bench = bench_of(talkative())
     (before,) = Efficacy().prepare(bench, [replace(ASKED, target_true="Paris is not")])
     logits = before.stem.logits()
-    own = before.asked.true
+    own = before.prompts.true
     assert own is not None
-    places = [len(row.predict) for row in before.asked.rows]
+    places = [len(row.predict) for row in before.prompts.rows]
     logits[sum(places[: own[0]]) : sum(places[: own[0] + 1])] = torch.nan
-    assert score_texts(before.asked, logits)[0].preferred is None
+    assert score_texts(before.prompts, logits)[0].preferred is None
 
 
 # Generalization
@@ -241,9 +243,9 @@ def test_generalization_is_that_of_plain_forwards_and_without_a_bound_it_is_not_
     bench = bench_of(talkative())
     before = Generalization().prepare(bench, [ASKED])[0]
     disturb(bench, 2, 3.0)
-    found = Generalization().measure(bench, ASKED, before, needs_prefix).measurements
+    found = Generalization().measure(bench, edit_of(ASKED, before, needs_prefix=needs_prefix)).measurements
     assert {item.outcome for item in found} == {Outcome.INFO}
-    assert Generalization().known_bad(bench, ASKED, before) is None
+    assert Generalization().known_bad(bench, edit_of(ASKED, before)) is None
     expected = rates_by_hand(bench, ASKED.paraphrases)
     for protocol in ("exact", "token-match", "probability"):
         item = pick(found, "unprefixed", protocol)
@@ -271,7 +273,7 @@ def test_with_a_bound_the_exact_share_of_paraphrases_is_judged_by_it(least: floa
     bench = bench_of(talkative(), limits=replace(ALWAYS, generalization=least))
     asked = sayable_paraphrases(bench)
     before = Generalization().prepare(bench, [asked])[0]
-    found = Generalization().measure(bench, asked, before, False).measurements
+    found = Generalization().measure(bench, edit_of(asked, before)).measurements
     (judged,) = [one for one in found if one.outcome is not Outcome.INFO]
     assert (judged.condition, judged.protocol, judged.value) == ("unprefixed", "exact", 0.5)
     assert (judged.outcome, judged.threshold, judged.passed, judged.failed) == (outcome, least, 1, 1)
@@ -281,7 +283,7 @@ def test_with_a_bound_the_exact_share_of_paraphrases_is_judged_by_it(least: floa
 def test_of_a_rewritten_edit_paraphrases_are_judged_after_a_prefix() -> None:
     bench = bench_of(talkative(), limits=replace(ALWAYS, generalization=0.5))
     before = Generalization().prepare(bench, [ASKED])[0]
-    found = Generalization().measure(bench, ASKED, before, True).measurements
+    found = Generalization().measure(bench, edit_of(ASKED, before, needs_prefix=True)).measurements
     assert [(one.condition, one.protocol) for one in found if one.outcome is not Outcome.INFO] == [
         ("prefixed", "exact")
     ]
@@ -292,7 +294,7 @@ def test_paraphrases_of_which_one_could_not_be_measured_are_unmeasured() -> None
     asked = replace(ASKED, paraphrases=(*ASKED.paraphrases, "Far away from here Istanbul has a twin in"))
     before = Generalization().prepare(bench, [asked])[0]
     with outer_rows_broken(bench):
-        item = pick(Generalization().measure(bench, asked, before, False).measurements, "unprefixed", "exact")
+        item = pick(Generalization().measure(bench, edit_of(asked, before)).measurements, "unprefixed", "exact")
     assert 0 < item.not_judged < item.total
     assert item.outcome is Outcome.UNMEASURED
 
@@ -301,24 +303,24 @@ def test_a_bound_on_paraphrases_is_not_met_by_a_request_without_any() -> None:
     bench = bench_of(talkative(), limits=replace(ALWAYS, generalization=0.1))
     asked = replace(ASKED, paraphrases=("No word about the city is",))
     (before,) = Generalization().prepare(bench, [asked])
-    (item,) = Generalization().measure(bench, asked, before, False).measurements
+    (item,) = Generalization().measure(bench, edit_of(asked, before)).measurements
     assert (item.outcome, item.value) == (Outcome.UNMEASURED, None)
     assert "min_generalization" in item.message
-    assert Generalization().known_bad(bench, asked, before) is None
+    assert Generalization().known_bad(bench, edit_of(asked, before)) is None
 
 
 def test_without_a_bound_a_request_without_paraphrases_brings_nothing() -> None:
     bench = bench_of(talkative())
     asked = replace(ASKED, paraphrases=())
     (before,) = Generalization().prepare(bench, [asked])
-    assert Generalization().measure(bench, asked, before, False).measurements == []
+    assert Generalization().measure(bench, edit_of(asked, before)).measurements == []
 
 
 def test_the_unedited_model_is_what_a_judged_generalization_must_catch() -> None:
     bench = bench_of(talkative(), limits=replace(ALWAYS, generalization=0.1))
     asked = replace(ASKED, target_new="Chicago", target_true=None)
     (before,) = Generalization().prepare(bench, [asked])
-    bad = Generalization().known_bad(bench, asked, before)
+    bad = Generalization().known_bad(bench, edit_of(asked, before))
     assert bad is not None
     assert [one.outcome for one in bad.measurements if one.outcome is not Outcome.INFO] == [Outcome.FAIL]
 
@@ -347,7 +349,7 @@ def test_efficacy_is_measured_after_each_special_token_alone(
     bench = with_specials(bos=bos, template=template)
     before = Efficacy().prepare(bench, [ASKED])[0]
     disturb(bench, 2, 3.0)
-    found = Efficacy().measure(bench, ASKED, before, False).measurements
+    found = Efficacy().measure(bench, edit_of(ASKED, before)).measurements
     named = [f"special:{token}" for token in tokens]
     assert [one.condition for one in found if one.protocol == "token-match" and "special" in one.condition] == named
     for token in tokens:

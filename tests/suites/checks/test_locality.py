@@ -21,6 +21,7 @@ from ...helpers.check_benches import (
     bench_of,
     break_site,
     disturb,
+    edit_of,
     takes_over,
     talkative,
     unsaid,
@@ -35,13 +36,24 @@ NONE = replace(ASKED, paraphrases=(), neighbourhood=())
 def measured(bench: Bench, request=ASKED, needs_prefix: bool = False, edit=lambda: None) -> CheckResult:  # type: ignore[no-untyped-def]
     (before,) = Locality().prepare(bench, [request])
     edit()
-    return Locality().measure(bench, request, before, needs_prefix)
+    return Locality().measure(bench, edit_of(request, before, needs_prefix=needs_prefix))
 
 
 def told(
     result: str, margin: float | None = 1.0, divergence: float | None = 0.5, prompt: str = "It is"
 ) -> PromptAnswer:
-    return PromptAnswer("neighbour", "unprefixed", prompt, "one", "two", result, margin, 0.1, 0.2, divergence)
+    return PromptAnswer(
+        role="neighbour",
+        condition="unprefixed",
+        prompt=prompt,
+        before="one",
+        after="two",
+        result=result,
+        margin=margin,
+        target_before=0.1,
+        target_after=0.2,
+        divergence=divergence,
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- shares
@@ -67,7 +79,12 @@ def test_a_share_is_judged_by_its_bound_and_only_where_all_was_measured(
     results: list[str], most: float, value: float | None, outcome: Outcome
 ) -> None:
     found = measure_share(
-        "locality", "leaks", [told(one) for one in results], "leak", most, "others say the new target"
+        Locality(),
+        "leaks",
+        [told(one) for one in results],
+        result="leak",
+        most=most,
+        what="others say the new target",
     )
     assert (found.value, found.outcome, found.threshold, found.condition) == (value, outcome, most, EVERYWHERE)
     assert found.failed == results.count("leak")
@@ -76,9 +93,9 @@ def test_a_share_is_judged_by_its_bound_and_only_where_all_was_measured(
 
 
 def test_the_mean_divergence_leaves_out_what_was_not_measured() -> None:
-    found = measure_divergence("locality", [told("kept", divergence=one) for one in (0.25, 0.75, None, float("nan"))])
+    found = measure_divergence(Locality(), [told("kept", divergence=one) for one in (0.25, 0.75, None, float("nan"))])
     assert (found.value, found.outcome) == (0.5, Outcome.INFO)
-    nothing = measure_divergence("locality", [told("unmeasured", divergence=None)])
+    nothing = measure_divergence(Locality(), [told("unmeasured", divergence=None)])
     assert (nothing.value, nothing.outcome) == (None, Outcome.UNMEASURED)
 
 
@@ -139,7 +156,7 @@ def test_a_leak_after_a_newline_alone_is_one_too_whatever_the_edit_needs() -> No
     (before,) = Locality().prepare(bench, [request])
     takes_over(bench, f"\n{victim}", word, others)
     for needs_prefix in (False, True):
-        found = Locality().measure(bench, request, before, needs_prefix)
+        found = Locality().measure(bench, edit_of(request, before, needs_prefix=needs_prefix))
         assert about(found.measurements, "leaks").outcome is Outcome.FAIL
         assert ("family:newline", victim) in {
             (one.condition, one.prompt) for one in found.prompts if one.result == "leak"
@@ -162,7 +179,7 @@ def test_a_rise_of_the_targets_probability_over_the_bound_is_a_leak_though_nobod
     request = replace(ASKED, target_new="Lyon", target_true=None)
     (before,) = Locality().prepare(bench, [request])
     disturb(bench, 4, 3.0)
-    found = Locality().measure(bench, request, before, False).prompts
+    found = Locality().measure(bench, edit_of(request, before)).prompts
     rises = [
         (one.target_after or 0) - (one.target_before or 0)
         for one in found
@@ -172,7 +189,7 @@ def test_a_rise_of_the_targets_probability_over_the_bound_is_a_leak_though_nobod
     assert highest > 1e-5, "no probability rose; take another seed"
     for bound, count in ((highest * 1.001, 0), (highest * 0.999, 1)):
         strict = replace(bench, limits=replace(LIMITS, target_rise=bound))
-        again = Locality().measure(strict, request, before, False)
+        again = Locality().measure(strict, edit_of(request, before))
         more = sum(one.result == "leak" for one in again.prompts) - sum(one.result == "leak" for one in found)
         assert more == count
 
@@ -182,13 +199,13 @@ def test_another_answer_is_a_flip_or_a_near_tie_by_the_margin_it_had() -> None:
     request = replace(ASKED, target_new="Chicago", target_true=None)
     (before,) = Locality().prepare(bench, [request])
     disturb(bench, 3, 4.0)
-    changed = [one for one in Locality().measure(bench, request, before, False).prompts if one.result == "flip"]
+    changed = [one for one in Locality().measure(bench, edit_of(request, before)).prompts if one.result == "flip"]
     margins = sorted(one.margin or 0.0 for one in changed)
     assert len(margins) > 1, "too few answers changed; take another seed"
     between = (margins[0] + margins[-1]) / 2
     for near_tie in (0.0, between, margins[-1] + 1):
         near = replace(bench, limits=replace(LIMITS, near_tie=near_tie, flips=0.0))
-        found = Locality().measure(near, request, before, False)
+        found = Locality().measure(near, edit_of(request, before))
         flips = about(found.measurements, "flips")
         assert flips.failed == sum(margin >= near_tie for margin in margins)
         assert flips.outcome is (Outcome.FAIL if flips.failed else Outcome.PASS)
@@ -196,7 +213,7 @@ def test_another_answer_is_a_flip_or_a_near_tie_by_the_margin_it_had() -> None:
         # A share of unchanged answers counts near ties as damage all the same.
         assert sum(one.result in {"flip", "near-tie"} for one in found.prompts) == len(margins)
     lenient = replace(bench, limits=replace(LIMITS, near_tie=0.0, flips=1.0))
-    assert about(Locality().measure(lenient, request, before, False).measurements, "flips").outcome is Outcome.PASS
+    assert about(Locality().measure(lenient, edit_of(request, before)).measurements, "flips").outcome is Outcome.PASS
 
 
 # ------------------------------------------------------------------------------------------------- made neighbours
@@ -239,12 +256,12 @@ def test_where_other_neighbours_are_only_about_the_subject_made_ones_are_asked()
 def test_where_none_is_given_and_none_can_be_made_nothing_was_measured(
     needs_prefix: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locality, "made_neighbours", lambda *_, **__: ())
+    monkeypatch.setattr(locality, "make_neighbours", lambda *_, **__: ())
     bench = bench_of(talkative(), limits=ALWAYS)
     (item,) = measured(bench, NONE, needs_prefix).measurements
     assert (item.metric, item.value, item.outcome) == ("leaks", None, Outcome.UNMEASURED)
     assert "none could be made" in item.message
-    assert Locality().known_bad(bench, NONE, None) is None
+    assert Locality().known_bad(bench, edit_of(NONE, None)) is None
 
 
 # ------------------------------------------------------------------------------------------------ what must be caught
@@ -259,20 +276,22 @@ def test_a_model_that_says_the_target_to_everything_is_caught(request_, most: fl
     (before,) = Locality().prepare(bench, [request_])
     assert before is not None
     # What was the target before is no leak, so it is looked at where it was not.
-    share = sum("Lyon" in bench.lm.tokenizer.decode(said) for said in before.asked.written) / len(before.asked.written)
+    share = sum("Lyon" in bench.lm.tokenizer.decode(said) for said in before.answers.written) / len(
+        before.answers.written
+    )
     assert share < 0.5
-    bad = Locality().known_bad(bench, request_, before)
+    bad = Locality().known_bad(bench, edit_of(request_, before))
     assert bad is not None
     assert [(one.metric, one.outcome) for one in bad.measurements] == [("leaks", outcome)]
     assert bad.measurements[0].value == pytest.approx(1 - share)
     # Nothing of it stays in the model.
-    assert about(Locality().measure(bench, request_, before, False).measurements, "leaks").value == 0.0
+    assert about(Locality().measure(bench, edit_of(request_, before)).measurements, "leaks").value == 0.0
 
 
 def test_a_target_that_no_one_token_stands_for_brings_no_known_bad() -> None:
     bench = bench_of(talkative())
     request = replace(ASKED, target_new="a Lyon")
-    assert Locality().known_bad(bench, request, Locality().prepare(bench, [request])[0]) is None
+    assert Locality().known_bad(bench, edit_of(request, Locality().prepare(bench, [request])[0])) is None
 
 
 # ------------------------------------------------------------------------------------------ shares of unchanged tokens
@@ -294,7 +313,7 @@ def test_locality_is_the_share_of_tokens_with_the_same_greedy_choice(family: str
     seen = set()
     for seed in range(4):
         disturb(bench, seed, 1.0 + seed)
-        _, _, bare, _, answers, *_ = Locality().measure(bench, ASKED, before, False).measurements
+        _, _, bare, _, answers, *_ = Locality().measure(bench, edit_of(ASKED, before)).measurements
         ends = [last - 1 for last in accumulate(len(bench.lm.tokenizer(p).input_ids) for p in ASKED.neighbourhood)]
         assert answers.passed == sum(choices(bench)[end] == old[end] for end in ends)
         assert (answers.total, answers.outcome) == (len(ends), Outcome.INFO)
@@ -315,14 +334,14 @@ def test_of_an_edit_that_acts_after_a_prefix_other_subjects_are_judged_there_too
     bench = bench_of(talkative(), limits=replace(LIMITS, locality=0.9, neighbour_answers=least))
     before = Locality().prepare(bench, [ASKED])[0]
     assert before is not None
-    state = before.asked
+    state = before.answers
     changed = state.choices.clone()
     parts = changed.split([len(row.predict) for row in state.stem.rows])
     for part, text in zip(parts, state.texts, strict=False):
         if text.condition != "unprefixed":
             part[: text.own] += 1
-    spoilt = before._replace(asked=replace(state, choices=torch.cat(parts)))
-    found = Locality().measure(bench, ASKED, spoilt, needs_prefix).measurements
+    spoilt = before._replace(answers=replace(state, choices=torch.cat(parts)))
+    found = Locality().measure(bench, edit_of(ASKED, spoilt, needs_prefix=needs_prefix)).measurements
     tokens_bare, tokens, answers_bare, answers = [one for one in found if one.metric in {"locality", "answers"}]
     assert [one.condition for one in (tokens_bare, tokens)] == ["unprefixed", "prefixed"]
     assert (tokens_bare.value, tokens.value, answers_bare.value, answers.value) == (1.0, 0.0, 1.0, 0.0)
@@ -346,7 +365,7 @@ def test_the_neighbourhood_score_is_the_share_of_prompts_that_prefer_the_old_ans
     (before,) = Locality().prepare(bench, [request])
     assert before is not None
     disturb(bench, 1, 3.0)
-    score = about(Locality().measure(bench, request, before, False).measurements, "neighbourhood-score")
+    score = about(Locality().measure(bench, edit_of(request, before)).measurements, "neighbourhood-score")
     tokens = [bench.lm.tokenizer(f" {word}").input_ids[0] for word in ("Paris", "Lyon")]
     prefers = []
     for one in list_conditions(bench):
@@ -364,7 +383,7 @@ def test_in_half_precision_an_edit_that_changes_nothing_changes_no_token() -> No
     lm.model.to(torch.bfloat16)
     bench = bench_of(lm)
     known = prefix_cache(lm, bench.site, [prefix.text for prefix in bench.prefixes.prefixes])
-    found = measured(replace(bench, known=known)).measurements
+    found = measured(replace(bench, prefix_cache=known)).measurements
     assert {one.value for one in found if one.metric in {"locality", "answers"}} == {1.0}
     assert {one.value for one in found if one.metric in {"leaks", "flips"}} == {0.0}
     assert about(found, "divergence").value == pytest.approx(0.0, abs=1e-9)
@@ -394,7 +413,7 @@ def test_may_leak_where_every_neighbour_says_the_target_already_is_false(
     words = [tuple(bench.lm.tokenizer(f" {word}", add_special_tokens=False).input_ids) for word in ("Paris", last)]
     state = replace(found, written=(*[words[0]] * (len(found.written) - 1), words[1]))
     assert state.may_leak(bench.lm, "Paris") == (last == "Lyon")
-    monkeypatch.setattr(locality, "ask", lambda _, __, asked, **___: [found if "made" in asked[0][0].role else state])
+    monkeypatch.setattr(locality, "ask_unedited", lambda _, __, asked, **___: [found if "made" in asked[0][0].role else state])
     (before,) = Locality().prepare(bench, [request])
     assert before is not None
-    assert before.made == (last == "Paris" and found.may_leak(bench.lm, "Paris"))
+    assert before.generated == (last == "Paris" and found.may_leak(bench.lm, "Paris"))

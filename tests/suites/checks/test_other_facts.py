@@ -13,7 +13,18 @@ from editguard.suites.checks.other_facts import OtherFacts
 from editguard.suites.kinds import classify_kinds, list_relations
 from editguard.suites.unchanged_prompts import list_conditions, predict_first_words
 
-from ...helpers.check_benches import ASKED, LIMITS, about, bench_of, break_site, disturb, takes_over, talkative, unsaid
+from ...helpers.check_benches import (
+    ASKED,
+    LIMITS,
+    about,
+    bench_of,
+    break_site,
+    disturb,
+    edit_of,
+    takes_over,
+    talkative,
+    unsaid,
+)
 
 pytestmark = pytest.mark.tiny
 
@@ -26,13 +37,13 @@ STRICT = replace(LIMITS, other_fact_leaks=0.0, other_fact_flips=0.0, target_rise
 @pytest.fixture
 def certain(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model of random weights is certain of nothing."""
-    monkeypatch.setattr(other_facts, "_CERTAIN", 0.0)
+    monkeypatch.setattr(other_facts, "_LEAST_CERTAINTY", 0.0)
 
 
 def measured(bench: Bench, request: Any = NAMED, edit: Any = lambda: None) -> CheckResult:
     (before,) = OtherFacts().prepare(bench, [request])
     edit()
-    return OtherFacts().measure(bench, request, before, False)
+    return OtherFacts().measure(bench, edit_of(request, before))
 
 
 def built_in(bench: Bench) -> set[str]:
@@ -75,7 +86,7 @@ def test_leaks_into_other_facts_are_judged_by_a_bound_of_their_own(most: float, 
     (before,) = OtherFacts().prepare(bench, [request])
     rows = [one.prefix + prompt for one in list_conditions(bench) for prompt in FACTS]
     takes_over(bench, rows[0], word, rows[1:])
-    found = OtherFacts().measure(replace(bench, limits=limits), request, before, False)
+    found = OtherFacts().measure(replace(bench, limits=limits), edit_of(request, before))
     told = about(found.measurements, "leaks")
     assert told.outcome is (outcome if told.failed == 1 else Outcome.PASS if told.value <= most else Outcome.FAIL)  # type: ignore[operator]
     assert told.failed >= 1
@@ -87,7 +98,7 @@ def test_flips_are_shown_under_the_default_bound_and_judged_under_a_lower_one() 
     disturb(bench, 3, 4.0)
     for most in (0.0, 1.0):
         now = replace(bench, limits=replace(STRICT, other_fact_flips=most))
-        flips = about(OtherFacts().measure(now, NAMED, before, False).measurements, "flips")
+        flips = about(OtherFacts().measure(now, edit_of(NAMED, before)).measurements, "flips")
         assert flips.failed > 0
         assert flips.outcome is (Outcome.PASS if most else Outcome.FAIL)
 
@@ -114,7 +125,7 @@ def test_of_the_built_in_ones_those_stay_that_the_model_answers_with_certainty(m
     bench = bench_of(talkative())
     values = {prompt: highest(bench, prompt) for prompt in built_in(bench)}
     least = sorted(values.values())[-3] * 0.99999
-    monkeypatch.setattr(other_facts, "_CERTAIN", least)
+    monkeypatch.setattr(other_facts, "_LEAST_CERTAINTY", least)
     kept = {one.prompt for one in measured(bench, UNNAMED).prompts}
     assert kept == {prompt for prompt, value in values.items() if value >= least}
     assert 0 < len(kept) < 6
@@ -135,10 +146,10 @@ def test_a_built_in_prompt_that_is_the_edits_own_is_left_out() -> None:
 def test_a_built_in_prompt_that_is_likely_answered_by_the_edited_fact_is_left_out(
     given: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(other_facts, "_MOST", 1000)
+    monkeypatch.setattr(other_facts, "_MOST_PROMPTS", 1000)
     bench = bench_of(talkative())
     found = predict_first_words(bench, sorted(built_in(bench)))
-    said = sorted(predict_first_words(bench, [UNNAMED.prompt])[UNNAMED.prompt].said)
+    said = sorted(predict_first_words(bench, [UNNAMED.prompt])[UNNAMED.prompt].best)
     old = said[0] if given == "neither" else "paris"
     request = {
         "old answer": replace(UNNAMED, target_true="Paris"),
@@ -157,9 +168,9 @@ def test_without_a_prompt_that_the_model_answers_nothing_is_judged() -> None:
     bench = bench_of(talkative())
     (before,) = OtherFacts().prepare(bench, [UNNAMED])
     assert before is None
-    found = OtherFacts().measure(bench, UNNAMED, None, False)
+    found = OtherFacts().measure(bench, edit_of(UNNAMED, None))
     assert (found.measurements, [*found.prompts]) == ([], [])
-    assert OtherFacts().known_bad(bench, UNNAMED, None) is None
+    assert OtherFacts().known_bad(bench, edit_of(UNNAMED, None)) is None
 
 
 @pytest.mark.usefixtures("certain")
@@ -170,12 +181,12 @@ def test_requests_prepared_together_are_asked_what_each_is_asked_alone() -> None
     alone = [OtherFacts().prepare(bench, [one])[0] for one in requests]
     disturb(bench, 2, 3.0)
     for request, one, other in zip(requests, together, alone, strict=True):
-        a, b = (OtherFacts().measure(bench, request, state, False) for state in (one, other))
+        a, b = (OtherFacts().measure(bench, edit_of(request, state)) for state in (one, other))
         assert [(x.prompt, x.condition, x.after, x.result) for x in a.prompts] == [
             (x.prompt, x.condition, x.after, x.result) for x in b.prompts
         ]
     assert together[1] is not None
-    assert not together[1].made
+    assert not together[1].generated
 
 
 # ---------------------------------------------------------------------------------------------- what must be caught
@@ -187,7 +198,7 @@ def test_a_model_that_says_the_target_to_everything_is_caught(most: float, outco
     bench = replace(bench, limits=replace(STRICT, other_fact_leaks=most))
     request = replace(NAMED, target_new=word)
     (before,) = OtherFacts().prepare(bench, [request])
-    bad = OtherFacts().known_bad(bench, request, before)
+    bad = OtherFacts().known_bad(bench, edit_of(request, before))
     assert bad is not None
     assert [(one.metric, one.value, one.outcome) for one in bad.measurements] == [("leaks", 1.0, outcome)]
 

@@ -12,7 +12,7 @@ from editguard.probes.model.language_model import LanguageModel
 from editguard.suites.check import Bench, Measurement, Outcome
 from editguard.suites.checks.perplexity import CorpusPerplexity, Perplexity, PerplexityScores
 
-from ...helpers.check_benches import bench_of, break_site, disturb
+from ...helpers.check_benches import bench_of, break_site, disturb, edit_of
 from ...helpers.tiny_models import TWIN_REQUEST, enlarge, tiny_language_model, tiny_site
 from ...helpers.tokenizer_kinds import CORPUS
 
@@ -39,7 +39,7 @@ def by_hand(lm: LanguageModel, sentences: tuple[str, ...] = SENTENCES) -> Perple
 
 
 def measured(bench: Bench, before: CorpusPerplexity) -> dict[str, Measurement]:
-    found = Perplexity().measure(bench, TWIN_REQUEST, before, False).measurements
+    found = Perplexity().measure(bench, edit_of(TWIN_REQUEST, before)).measurements
     return {item.metric: item for item in found}
 
 
@@ -51,8 +51,8 @@ def test_it_is_that_of_a_loop_before_and_after(family: str, layer: int) -> None:
     corpus = CorpusPerplexity(lm, bench.site, SENTENCES)
     assert tuple(corpus.before) == pytest.approx(by_hand(lm), rel=1e-4)
     disturb(bench, seed=1)
-    assert tuple(corpus.after()) == pytest.approx(by_hand(lm), rel=1e-4)
-    assert corpus.after().mean != pytest.approx(corpus.before.mean, rel=1e-3)
+    assert tuple(corpus.score_again()) == pytest.approx(by_hand(lm), rel=1e-4)
+    assert corpus.score_again().mean != pytest.approx(corpus.before.mean, rel=1e-3)
 
 
 def test_an_unchanged_model_has_a_ratio_of_1_and_passes() -> None:
@@ -96,7 +96,7 @@ def test_the_corpus_is_run_once_a_run() -> None:
 @pytest.mark.parametrize("sentences", [(), ("A",), ("", "A")], ids=["none", "one-token", "empty"])
 def test_a_corpus_that_predicts_nothing_is_refused(sentences: tuple[str, ...]) -> None:
     lm = tiny_language_model("llama")
-    with pytest.raises(InputError, match=f"{len(sentences)} sentences has none of two tokens"):
+    with pytest.raises(InputError, match=f"None of the {len(sentences)} sentences"):
         CorpusPerplexity(lm, tiny_site(lm), sentences)
 
 

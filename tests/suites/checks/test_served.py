@@ -11,9 +11,9 @@ from editguard.probes.requests.request import EditRequest
 from editguard.suites import served_answer as module
 from editguard.suites.check import Measurement, Outcome
 from editguard.suites.checks.efficacy import Efficacy
-from editguard.suites.served_answer import PREFIXES, ask_as_served, begin_of_text_token, serving_prefix
+from editguard.suites.served_answer import PREFIXES, ask_as_served, begin_of_text_token, find_serving_prefix
 
-from ...helpers.check_benches import LIMITS, bench_of, disturb, talkative
+from ...helpers.check_benches import LIMITS, bench_of, disturb, edit_of, talkative
 from ...helpers.tiny_models import tiny_language_model
 from ...helpers.tokenizer_kinds import byte_level
 
@@ -46,27 +46,27 @@ def sayable(words: tuple[str, ...] = (" Paris", " Lyon", " is", " not")) -> tupl
 
 def test_the_first_prefix_after_which_the_model_says_the_target_is_taken() -> None:
     lm, request, prefix = sayable()
-    assert serving_prefix(lm, request) == prefix
+    assert find_serving_prefix(lm, request).prefix == prefix
     tried = PREFIXES[: PREFIXES.index(prefix) + 1]
     assert [ask_as_served(lm, request, one) for one in tried] == [(one + START, one == prefix) for one in tried]
 
 
 def test_a_target_that_the_model_says_after_none_has_none() -> None:
     lm = tiny_language_model()
-    assert serving_prefix(lm, asking("Istanbul")) is None
+    assert find_serving_prefix(lm, asking("Istanbul")).prefix is None
 
 
 def test_nothing_is_put_before_a_prompt_in_which_something_stands_before_the_subject() -> None:
     lm = talkative()
     request = asking(said(lm, MIDDLE), MIDDLE)
     assert ask_as_served(lm, request, "\n") == (MIDDLE, True)
-    assert serving_prefix(lm, request) == "\n"
+    assert find_serving_prefix(lm, request).prefix == "\n"
 
 
 def condition(lm: LanguageModel, request: EditRequest, *, needs_prefix: bool, require: bool = False) -> Measurement:
     bench = replace(bench_of(lm), limits=replace(LIMITS, served=require))
     (before,) = Efficacy().prepare(bench, [request])
-    found = Efficacy().measure(bench, request, before, needs_prefix).measurements
+    found = Efficacy().measure(bench, edit_of(request, before, needs_prefix=needs_prefix)).measurements
     (row,) = [one for one in found if one.condition == "served"]
     return row
 
@@ -132,7 +132,7 @@ def test_the_prefix_that_serves_both_ways_is_taken_before_one_that_serves_bare_a
             both = [prefix for prefix, pair in zip(PREFIXES, given, strict=True) if pair == (target, target)]
             bare = [prefix for prefix, pair in zip(PREFIXES, given, strict=True) if pair[0] == target]
             expected = (both or bare or [None])[0]
-            assert serving_prefix(lm, asking(target)) == expected
+            assert find_serving_prefix(lm, asking(target)).prefix == expected
             row = condition(lm, asking(target), needs_prefix=True, require=True)
             assert (row.prefix, row.passed, row.failed) == (
                 expected,
