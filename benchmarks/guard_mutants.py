@@ -71,7 +71,7 @@ TARGETS = {
     ),
     "accumulated": Target(
         "editguard.suites.checks.accumulated_drift",
-        tuple(f"AccumulatedDrift.{name}" for name in ("measure", "known_bad", "_judged")),
+        tuple(f"AccumulatedDrift.{name}" for name in ("measure", "known_bad", "_judge")),
         ("tests/audit/test_sequence.py",),
     ),
     "controls": Target("editguard.audit.run.controls", ("run_control", "control_guard"), ("tests/audit/test_controls.py",)),

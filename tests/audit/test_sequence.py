@@ -23,9 +23,10 @@ from editguard.probes.requests.request import EditRequest
 from editguard.reports.log.file import Log, read_log
 from editguard.reports.log.schema import EditRecord, MeasurementRecord
 from editguard.reports.verdict.summary import Summary
-from editguard.suites.check import CHECKS, Bench, CheckResult, Outcome
+from editguard.suites.check import CHECKS, Bench, CheckResult, EditUnderTest, Outcome
 from editguard.suites.checks.accumulated_drift import AccumulatedDrift
 
+from ..helpers.check_benches import edit_of
 from ..helpers.tiny_models import tiny_lm
 from ..helpers.tiny_setups import (
     FIRST_TOKEN_REQUEST,
@@ -150,7 +151,7 @@ def test_an_edit_that_is_made_alone_has_no_accumulated_drift(wide: Setup) -> Non
     guard = GuardedEditor(wide)
     assert AccumulatedDrift.name not in guard.checks
     assert AccumulatedDrift.name in CHECKS.names()
-    assert AccumulatedDrift().measure(wide.bench, MID_PROMPT_REQUEST, None, False).measurements == []
+    assert AccumulatedDrift().measure(wide.bench, edit_of(MID_PROMPT_REQUEST, None)).measurements == []
 
 
 # ------------------------------------------------------------------------------------------------------------ it closes
@@ -182,26 +183,26 @@ def test_the_sequence_closes_where_the_drift_leaves_its_bound(
 
 
 def test_a_sequence_alone_has_a_known_bad_that_leaves_both_bounds(wide: Setup) -> None:
-    assert AccumulatedDrift().known_bad(wide.bench, MID_PROMPT_REQUEST, None) is None
+    assert AccumulatedDrift().known_bad(wide.bench, edit_of(MID_PROMPT_REQUEST, None)) is None
     tight = bounded(wide, max_accumulated_ratio=1.1, max_accumulated_update=1.5)
     with EditSequence(GuardedEditor(tight)) as sequence:
-        found = AccumulatedDrift().known_bad(sequence.guard.setup.bench, MID_PROMPT_REQUEST, None)
+        found = AccumulatedDrift().known_bad(sequence.guard.setup.bench, edit_of(MID_PROMPT_REQUEST, None))
     assert found is not None
     assert [(one.metric, one.value, one.baseline, one.outcome) for one in found.measurements] == [
         ("perplexity-ratio", 1000.0, 1.0, Outcome.FAIL), ("relative-norm", 1000.0, 0.0, Outcome.FAIL),
     ]  # fmt: skip
-    at_the_bound = AccumulatedDrift()._judged(sequence.guard.setup.bench, 1.1, 1.5).measurements
+    at_the_bound = AccumulatedDrift()._judge(sequence.guard.setup.bench, 1.1, 1.5).measurements
     assert [one.outcome for one in at_the_bound] == [Outcome.PASS] * 2
     assert all("outside" not in one.message for one in at_the_bound)
-    unmeasured = AccumulatedDrift()._judged(sequence.guard.setup.bench, float("nan"), float("inf")).measurements
+    unmeasured = AccumulatedDrift()._judge(sequence.guard.setup.bench, float("nan"), float("inf")).measurements
     assert [(one.value, one.outcome) for one in unmeasured] == [(None, Outcome.UNMEASURED)] * 2
 
 
 def test_a_drift_that_cannot_be_measured_closes_the_sequence_too(wide: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     sequence = EditSequence(GuardedEditor(wide))
-    judged = AccumulatedDrift._judged
+    judged = AccumulatedDrift._judge
     monkeypatch.setattr(
-        AccumulatedDrift, "_judged", lambda self, bench, ratio, moved: judged(self, bench, ratio, float("nan"))
+        AccumulatedDrift, "_judge", lambda self, bench, ratio, distance: judged(self, bench, ratio, float("nan"))
     )
     result = sequence.edit(MID_PROMPT_REQUEST)
     assert Outcome.UNMEASURED in {one.outcome for one in result.measurements}
@@ -332,12 +333,12 @@ def test_an_audit_that_ends_in_the_middle_leaves_the_model_as_it_was(
     (tmp_path / "ended").mkdir()
     measure, calls = AccumulatedDrift.measure, []
 
-    def ends(self: AccumulatedDrift, bench: Bench, request: EditRequest, *given: Any) -> CheckResult:
-        if request.id == REQUESTS[1].id:
+    def ends(self: AccumulatedDrift, bench: Bench, edit: EditUnderTest[Any]) -> CheckResult:
+        if edit.request.id == REQUESTS[1].id:
             assert hash_tensor(wide.site.weight) != hash_tensor(wide.bench.weight)
-            calls.append(request.id)
+            calls.append(edit.request.id)
             raise error
-        return measure(self, bench, request, *given)
+        return measure(self, bench, edit)
 
     monkeypatch.setattr(AccumulatedDrift, "measure", ends)
     with pytest.raises((type(error), DeviceFailed)):

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import pytest
-from editguard.audit.guard import GuardedEditor, Proposal
+from editguard.audit.edit_result import Proposal
+from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Policy
 from editguard.audit.run.audit import run_audit
 from editguard.audit.run.control_observations import observe_control
@@ -20,7 +21,7 @@ from editguard.audit.setup import Setup
 from editguard.probes.probe import PROBES, Finding, Level, Probe, ProbeInput
 from editguard.reports.log.control_observations import ControlObservation, ObservedBehaviour
 from editguard.reports.log.file import read_log
-from editguard.suites.check import CHECKS, Check, Measured, Outcome
+from editguard.suites.check import CHECKS, Bench, Check, CheckResult, EditUnderTest, Outcome
 from editguard.suites.checks import other_facts
 
 from ...helpers.tiny_setups import MID_PROMPT_REQUEST, lenient
@@ -49,7 +50,8 @@ class Made(NamedTuple):
         """Assess, make and undo one control again, as probes and checks are now."""
         control, proposal = self.controls[index], self.proposals[index]
         first = control.candidates[0]
-        proposal = replace(proposal, assessment=self.guard.force(first.request, first.editor))
+        (again,) = replace(self.guard, checks=()).propose_unguarded([(first.request, first.editor)])
+        proposal = replace(proposal, assessment=again.assessment)
         result, _ = run_control(self.guard, control, proposal)
         return {one.name: one for one in observe_control(self.guard, control.expect, proposal, result)}
 
@@ -64,7 +66,7 @@ class Made(NamedTuple):
 def certain() -> Iterator[None]:
     """A model of random weights answers nothing with certainty, and its subjects have other facts all the same."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(other_facts, "_CERTAIN", 0.0)
+        patch.setattr(other_facts, "_LEAST_CERTAINTY", 0.0)
         yield
 
 
@@ -102,7 +104,7 @@ def always(level: Level, monkeypatch: pytest.MonkeyPatch, probe: type[Probe]) ->
 
 
 def judged_as(outcome: Outcome, monkeypatch: pytest.MonkeyPatch, check: type[Check]) -> None:
-    def now(measured: Measured) -> Measured:
+    def now(measured: CheckResult) -> CheckResult:
         return measured._replace(
             measurements=[
                 m if m.outcome is Outcome.INFO else replace(m, outcome=outcome) for m in measured.measurements
@@ -198,7 +200,7 @@ def test_generalization_is_told_alone_until_the_policy_has_a_bound_for_it(
     # The unedited model gives the target in other words at no bound over 0, and the edit must.
     bound = made.under(lenient(min_generalization=1e-9))
     assert bound.bad()["generalization"].ok is True
-    monkeypatch.setattr(CHECKS.get("generalization"), "measure", lambda *_, **__: Measured([]))
+    monkeypatch.setattr(CHECKS.get("generalization"), "measure", lambda *_, **__: CheckResult([]))
     good = bound.good()["generalization"]
     assert (good.ok, good.expected, good.seen) == (False, ObservedBehaviour.PASSES, ObservedBehaviour.JUDGES_NOTHING)
 
@@ -229,7 +231,7 @@ class Foreign(Probe):
         return Finding(probe=self.name, level=self.level, message="seen")
 
 
-class Judging(Check):
+class Judging(Check[None]):
     """A check of another package that brings no control."""
 
     name: ClassVar[str] = "judging"
@@ -237,9 +239,43 @@ class Judging(Check):
     def prepare(self, bench: Any, requests: Sequence[Any], updates: Sequence[Any] = ()) -> list[None]:
         return [None] * len(requests)
 
-    def measure(self, bench: Any, request: Any, before: Any, needs_prefix: bool) -> Measured:
-        (one, *_) = CHECKS.get("drift")().measure(bench, request, before, needs_prefix).measurements
-        return Measured([replace(one, check=self.name, outcome=Outcome.PASS)])
+    def measure(self, bench: Bench, edit: EditUnderTest[None]) -> CheckResult:
+        return CheckResult([self.measurement("answer", 1.0, Outcome.PASS)])
+
+
+class Silent(Judging):
+    """A check of another package that judges nothing about the sound edit, and brings evidence of both kinds."""
+
+    name: ClassVar[str] = "silent"
+    good: ClassVar[Outcome | None] = Outcome.PASS
+
+    def measure(self, bench: Bench, edit: EditUnderTest[None]) -> CheckResult:
+        return CheckResult([])
+
+    def known_bad(self, bench: Bench, edit: EditUnderTest[None]) -> CheckResult:
+        return CheckResult([self.measurement("answer", 0.0, Outcome.FAIL)])
+
+    def known_good(self, bench: Bench, edit: EditUnderTest[None]) -> CheckResult | None:
+        if self.good is None:
+            return None
+        return CheckResult(
+            [self.measurement("answer", value, outcome) for value, outcome in ((1.0, Outcome.PASS), (0.5, self.good))]
+        )
+
+
+@pytest.mark.parametrize(
+    ("good", "ok"), [(Outcome.PASS, True), (Outcome.FAIL, False), (Outcome.UNMEASURED, False), (None, False)]
+)
+def test_known_good_evidence_of_a_silent_check_must_pass_whole(
+    made: Made, monkeypatch: pytest.MonkeyPatch, good: Outcome | None, ok: bool
+) -> None:
+    CHECKS.names()
+    monkeypatch.setitem(CHECKS._classes, "silent", Silent)
+    monkeypatch.setattr(Silent, "good", good)
+    guard = replace(made.guard, checks=("silent",))
+    proposals = [replace(proposal, before=(None,), checks=("silent",)) for proposal in made.proposals]
+    observation = made._replace(guard=guard, proposals=proposals).good()["silent"]
+    assert (observation.ok, observation.by_edit, observation.by_evidence) == (ok, False, ok)
 
 
 def test_what_brings_no_control_is_called_not_controlled_and_voids_nothing(

@@ -86,7 +86,7 @@ def one_of(request: EditRequest, editor: str, expect: Any) -> Control:
 
 
 def measured(value: float | None, outcome: Outcome, metric: str = "ratio") -> Measurement:
-    return Measurement("perplexity", metric, value, outcome, "corpus")
+    return Measurement(check="perplexity", metric=metric, value=value, outcome=outcome, condition="corpus")
 
 
 RATIO = [
