@@ -119,7 +119,7 @@ def _moment(context, request):
             EditRequest(one, one, request.prompt.replace(request.subject, one, 1), request.target_new)
             for one in SUBJECTS if one != request.subject
         ]  # fmt: skip
-        found = compute_all_subject_keys(context.lm, context.site, asked, texts, known=context.known)
+        found = compute_all_subject_keys(context.lm, context.site, asked, texts, prefix_cache=context.known)
         rows = torch.cat([one.keys for one in found if isinstance(one, SubjectKeys)]).double().cpu()
         MOMENTS[place] = rows.T @ rows / len(rows)
     return MOMENTS[place]

@@ -147,13 +147,13 @@ class EvidenceMeter:
         self, requests: Sequence[EditRequest], *, screen: bool
     ) -> list[Evidence | RequestError | NotFinite]:
         texts = self.prefixes.texts(Role.KEY)
-        few = self.prefixes.few()
+        few = self.prefixes.screen_weights()
         if screen:
             texts = tuple(texts[index] for index in few)
-        measurements = compute_all_subject_keys(self.lm, self.site, requests, texts, known=self.prefix_cache)
+        measurements = compute_all_subject_keys(self.lm, self.site, requests, texts, prefix_cache=self.prefix_cache)
         if screen:
             weights = tuple(few.values())
-            measurements = [keys.weighted(weights) if isinstance(keys, SubjectKeys) else keys for keys in measurements]
+            measurements = [keys.with_weights(weights) if isinstance(keys, SubjectKeys) else keys for keys in measurements]
         already_said = [None] * len(requests) if screen else says_targets(self.lm, requests)
         located = [
             (keys, says_target)
@@ -167,8 +167,8 @@ class EvidenceMeter:
 
     def screened(self, evidence: Sequence[Evidence]) -> list[Evidence | NotFinite]:
         """Return the screen's evidence for requests that were measured under all contexts."""
-        contexts = self.prefixes.few()
-        return self._derive([(item.keys.under(contexts), None) for item in evidence])
+        contexts = self.prefixes.screen_weights()
+        return self._derive([(item.keys.select_prefixes(contexts), None) for item in evidence])
 
     def _derive(self, located: Sequence[tuple[SubjectKeys, bool | None]]) -> list[Evidence | NotFinite]:
         """Return the evidence that follows from each subject's keys, given whether the target is said already."""

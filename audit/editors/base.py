@@ -221,6 +221,6 @@ def _keys(
     found: dict[int, SubjectKeys | RequestError] = {}
     for texts, members in groups.items():
         chosen = [requests[index] for index in members]
-        keys = compute_all_subject_keys(context.lm, context.site, chosen, texts, known=context.known)
+        keys = compute_all_subject_keys(context.lm, context.site, chosen, texts, prefix_cache=context.known)
         found.update(zip(members, keys, strict=True))
     return found

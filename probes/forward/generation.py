@@ -77,17 +77,45 @@ def sampled(
     top_k: int,
     least: int = 0,
     temperature: float = 1.0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[list[int]]:
     """Return one sampled continuation of each row, reproducible from the seed on one machine.
 
     With a seed for each row what is drawn for it does not depend on the others.
+    `progress` is called with (steps done, of all) after each token of a batch.
 
     Raises `NotFinite` where the model's logits hold NaN or +Inf, so that nothing can be drawn from them.
     """
     from transformers import LogitsProcessorList
 
-    draw = _Drawn([seed] if isinstance(seed, int) else seed, top_k, temperature)
-    return _generate(lm, rows, tokens, draw.drawing, min_new_tokens=least, logits_processor=LogitsProcessorList([draw]))
+    steps = _Steps(tokens * -(-len(rows) // _ROWS), progress)
+    draw = _Drawn([seed] if isinstance(seed, int) else seed, top_k, temperature, steps.advance)
+    texts = _generate(
+        lm, rows, tokens, draw.drawing, min_new_tokens=least, logits_processor=LogitsProcessorList([draw])
+    )
+    steps.finish()
+    return texts
+
+
+class _Steps:
+    """Counts the tokens that were drawn for a batch, and reports them to `progress` as (done, of all).
+
+    A batch that is run again in halves takes more steps than were planned, and a text that ends early takes fewer.
+    """
+
+    def __init__(self, total: int, progress: Callable[[int, int], None] | None) -> None:
+        self._total, self._progress, self._done = total, progress, 0
+
+    def advance(self) -> None:
+        """Report one step more; the last one is left to `finish`."""
+        self._done = min(self._done + 1, self._total - 1)
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+
+    def finish(self) -> None:
+        """Report that all steps are done."""
+        if self._progress is not None:
+            self._progress(self._total, self._total)
 
 
 class _Drawn:
@@ -97,8 +125,10 @@ class _Drawn:
     random state. Source: Gumbel-max trick, e.g. arXiv 1611.01144, equation 1.
     """
 
-    def __init__(self, seeds: Sequence[int], top_k: int, temperature: float) -> None:
+    def __init__(self, seeds: Sequence[int], top_k: int, temperature: float, on_step: Callable[[], None]) -> None:
         import torch
+
+        self._on_step = on_step
 
         self._top_k, self._temperature = top_k, temperature
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -131,6 +161,7 @@ class _Drawn:
             [part.exponential_(generator=by) for part, by in zip(each, self._drawn_by, strict=True)]
         ).log()
         drawn = best.values.float() / self._temperature + noise.to(scores.device)
+        self._on_step()
         return torch.full_like(scores, -float("inf"), dtype=torch.float32).scatter(-1, best.indices, drawn)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .subject_keys import compute_plain_activations as compute_plain_activations
     from .subject_keys import compute_subject_keys as compute_subject_keys
     from .subject_keys import locate as locate
-    from .subject_keys import locate_under_prefixes as locate_under_prefixes
+    from .subject_keys import locate_after_prefixes as locate_after_prefixes
     from .subject_keys import trim_rows as trim_rows
 
 __all__, __getattr__, __dir__ = lazy_names(
@@ -27,7 +27,7 @@ __all__, __getattr__, __dir__ = lazy_names(
         "compute_subject_keys": ".subject_keys",
         "locate": ".subject_keys",
         "compute_plain_activations": ".subject_keys",
-        "locate_under_prefixes": ".subject_keys",
+        "locate_after_prefixes": ".subject_keys",
         "trim_rows": ".subject_keys",
     },
 )

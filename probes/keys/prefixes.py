@@ -1,19 +1,24 @@
-"""Context prefixes: the texts in front of a prompt under which keys are taken and edits are made and tested.
+"""Context prefixes: the texts before a prompt, for keys, for edits and for tests of edits.
 
-Three roles, never mixed: *key* prefixes (ROME's own: sampled sentences and the empty one) define the mean key of the
-published editors; *edit* prefixes, of every family, are what the ``prefixed`` editor is made under; *held-out* prefixes
-of every family are what an edit is tested under, and none of them was used in the edit. An edit holds only under
-prefixes of families that it was made under, which is why the families are named and reported one by one.
+There are three roles, which never share a text:
 
-Sampled texts come from the model itself under one seed; everything is logged. No process-wide state: a second model
-gets its own prefixes.
+- *key* prefixes (ROME's own: sampled sentences and the empty one) define the mean key of the published editors;
+- *edit* prefixes, of every family, are the contexts of the ``prefixed`` editor;
+- *held-out* prefixes, of every family, are the contexts in which an edit is tested. No edit uses them.
+
+An edit holds only after prefixes of the families that it was made with, so families are named and reported separately.
+
+Sampled texts come from the model itself, from a seed, and all prefixes are logged.
+There is no process-wide state: a second model has its own prefixes.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,15 +26,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ContextPrefixes", "Family", "Prefix", "Role", "make_prefixes", "sample_texts", "list_special_tokens"]
 
-_MOST_SPECIAL = 24
-"""Special tokens before which an edit is measured; some tokenizers have thousands that no text holds."""
+_MAX_SPECIAL_TOKENS = 24
+"""Special tokens after which an edit is measured; some tokenizers have thousands, which no text holds."""
 
-_STRIDE = 7
-"""Of so many key prefixes a screen takes one."""
+_SCREEN_STRIDE = 7
+"""A screen takes every seventh key prefix."""
 
 
 class Family(Enum):
-    """Kinds of text in front of a prompt, shortest first."""
+    """Kinds of text before a prompt, shortest first."""
 
     NONE = "none"
     BOS = "bos"
@@ -44,7 +49,7 @@ class Family(Enum):
 
 
 class Role(Enum):
-    """What a prefix is used for."""
+    """The use of a prefix."""
 
     KEY = "key"
     EDIT = "edit"
@@ -53,7 +58,7 @@ class Role(Enum):
 
 @dataclass(frozen=True)
 class Prefix:
-    """One text in front of a prompt, with the white space that separates them."""
+    """One text before a prompt, with the white space that separates them."""
 
     family: Family
     text: str
@@ -62,7 +67,7 @@ class Prefix:
 
 @dataclass(frozen=True)
 class ContextPrefixes:
-    """All prefixes of one run: made once from (model, seed), logged, and used for every request."""
+    """All prefixes of one run: made from the model and a seed, logged, and used for every request."""
 
     prefixes: tuple[Prefix, ...]
     seed: int
@@ -71,13 +76,14 @@ class ContextPrefixes:
         """Return the texts of one role, in order."""
         return tuple(prefix.text for prefix in self.prefixes if prefix.role is role)
 
-    def few(self) -> dict[int, float]:
-        """Return a screen's key prefixes: their indices, and the weight of each in a mean that stands for the mean over all.
+    def screen_weights(self) -> dict[int, float]:
+        """Return the key prefixes of a screen: the index of each, and its weight in a mean that stands for the mean over all.
 
-        The empty one is among them and weighs what it weighs there; the others stand for those that are left out.
+        The empty prefix is among them and has the weight that it has there.
+        The others share the weight of all prefixes that are left out.
         """
         count = len(self.texts(Role.KEY))
-        others = range(1, count, _STRIDE)
+        others = range(1, count, _SCREEN_STRIDE)
         return {0: 1 / count, **dict.fromkeys(others, (count - 1) / count / len(others))} if others else {0: 1.0}
 
     def of(self, role: Role) -> tuple[Prefix, ...]:
@@ -87,7 +93,7 @@ class ContextPrefixes:
 
 _STARTERS = ("The", "Therefore", "Because", "I", "You")
 _FIXED: dict[Family, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    # family: (made under, tested under)
+    # family: (texts for edits, held-out texts)
     Family.NEWLINE: (("\n", "\n\n"), (" \n", "\n\n\n")),
     Family.QUOTE: (('"', "“"), ("'", "«")),
     Family.BULLET: (("- ", "1. "), ("* ", "3. ")),
@@ -96,97 +102,132 @@ _FIXED: dict[Family, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-def make_prefixes(lm: LanguageModel, seed: int) -> ContextPrefixes:
+_OPENINGS = ("The", "Because", "I", "In", "When", "There")
+_PARAGRAPH_OPENINGS = ("The history of", "It is well known that", "Once upon a time")
+_SENTENCE_TOKENS = (5,) * 10 + (10,) * 10 + (14,) * len(_OPENINGS)
+_PARAGRAPH_TOKENS = (40,) * len(_PARAGRAPH_OPENINGS)
+
+
+def make_prefixes(lm: LanguageModel, seed: int, progress: Callable[[int, int], None] | None = None) -> ContextPrefixes:
     """Sample and assemble the prefixes of a run.
 
-    Families that the model cannot have are left out: ``bos`` where the tokenizer has no BOS token or adds it to every
-    text anyway, ``chat`` where it has no chat template.
+    Families that the model cannot have are left out.
+    There is no ``bos`` where the tokenizer has no BOS token or adds it to every text, and no ``chat`` without a chat template.
+
+    `progress` is called with (steps done, of all) after each sampled token.
+    Raises `NotFinite` where the model's logits hold NaN or +Inf.
     """
     # One batch for the short texts, one for the long: most of the cost is the number of steps.
-    openings = ("The", "Because", "I", "In", "When", "There")
-    texts = sample_texts(lm, _STARTERS * 4 + openings, (5,) * 10 + (10,) * 10 + (14,) * len(openings), seed)
-    paragraphs = sample_texts(lm, ("The history of", "It is well known that", "Once upon a time"), (40,) * 3, seed + 1)
+    short, long = max(_SENTENCE_TOKENS), max(_PARAGRAPH_TOKENS)
+    report = partial(_report_part, progress, short + long) if progress else None
+    starters = _STARTERS * 4 + _OPENINGS
+    texts = sample_texts(lm, starters, _SENTENCE_TOKENS, seed, report and partial(report, 0))
+    paragraphs = sample_texts(lm, _PARAGRAPH_OPENINGS, _PARAGRAPH_TOKENS, seed + 1, report and partial(report, short))
     rome, sentences = texts[:20], texts[20:]
-    found = [Prefix(Family.NONE, "", Role.KEY)]
-    found += [Prefix(Family.SENTENCE, text, Role.KEY) for text in rome]
-    found += _split(Family.SENTENCE, sentences[:4], sentences[4:])
-    found += _split(Family.PARAGRAPH, paragraphs[:2], paragraphs[2:])
-    for family, (made, tested) in _FIXED.items():
-        found += _split(family, made, tested)
+    prefixes = [Prefix(Family.NONE, "", Role.KEY)]
+    prefixes += [Prefix(Family.SENTENCE, text, Role.KEY) for text in rome]
+    prefixes += _assign_roles(Family.SENTENCE, sentences[:4], sentences[4:])
+    prefixes += _assign_roles(Family.PARAGRAPH, paragraphs[:2], paragraphs[2:])
+    for family, (for_edits, held_out) in _FIXED.items():
+        prefixes += _assign_roles(family, for_edits, held_out)
     bos = lm.tokenizer.bos_token
     if bos and not lm.adds_bos:
-        found += _split(Family.BOS, (bos, f"{bos} "), (f"{bos}\n", f"{bos}\n\n"))
-    found += _chat(lm)
-    return ContextPrefixes(tuple(found), seed)
+        prefixes += _assign_roles(Family.BOS, (bos, f"{bos} "), (f"{bos}\n", f"{bos}\n\n"))
+    prefixes += _make_chat_prefixes(lm)
+    return ContextPrefixes(tuple(prefixes), seed)
+
+
+def _report_part(progress: Callable[[int, int], None], total: int, before: int, done: int, _: int) -> None:
+    """Report the steps of one part of the sampling, after `before` steps of earlier parts."""
+    progress(before + done, total)
 
 
 def list_special_tokens(lm: LanguageModel) -> tuple[str, ...]:
-    """Return the special tokens that may stand before a text, written out: the tokenizer's own, then its chat template's.
+    """Return the special tokens that may stand before a text, as text: the tokenizer's own, then its chat template's.
 
-    A begin-of-text token that the tokenizer adds to every text is left out: the bare prompt has it. At most 24.
+    A begin-of-text token that the tokenizer adds to every text is left out, because the prompt has it with no prefix.
+    At most 24 are returned.
     """
     tokenizer: Any = lm.tokenizer
-    added = [str(one) for one in tokenizer.added_tokens_decoder.values() if one.special]
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
     template = str(tokenizer.chat_template or "")
-    found = dict.fromkeys([*map(str, tokenizer.all_special_tokens), *(one for one in added if one in template)])
-    found.pop(str(tokenizer.bos_token) if lm.adds_bos else "", None)
-    return tuple(one for one in found if one)[:_MOST_SPECIAL]
+    tokens = dict.fromkeys([*map(str, tokenizer.all_special_tokens), *(token for token in added if token in template)])
+    tokens.pop(str(tokenizer.bos_token) if lm.adds_bos else "", None)
+    return tuple(token for token in tokens if token)[:_MAX_SPECIAL_TOKENS]
 
 
-def _split(family: Family, made: tuple[str, ...], tested: tuple[str, ...]) -> list[Prefix]:
-    tested = tuple(text for text in dict.fromkeys(tested) if text not in made)
-    return [Prefix(family, text, Role.EDIT) for text in made] + [Prefix(family, text, Role.HELD_OUT) for text in tested]
+def _assign_roles(family: Family, for_edits: tuple[str, ...], held_out: tuple[str, ...]) -> list[Prefix]:
+    """Return the prefixes of a family; a held-out text that is also one for edits is left out."""
+    held_out = tuple(text for text in dict.fromkeys(held_out) if text not in for_edits)
+    return [
+        *(Prefix(family, text, Role.EDIT) for text in for_edits),
+        *(Prefix(family, text, Role.HELD_OUT) for text in held_out),
+    ]
 
 
-def _chat(lm: LanguageModel) -> list[Prefix]:
+def _make_chat_prefixes(lm: LanguageModel) -> list[Prefix]:
     tokenizer: Any = lm.tokenizer
     # The tokenizer adds the BOS that the template writes, and no conversation begins with two.
-    added = tokenizer.bos_token if lm.adds_bos else ""
+    added_bos = tokenizer.bos_token if lm.adds_bos else ""
     if not tokenizer.chat_template:
         return []
     hello = {"role": "user", "content": "Hello."}
     greeting = {"role": "assistant", "content": "Hello! What can I do for you?"}
-    made: list[list[dict[str, str]]] = [[], [_system("You are a concise assistant."), hello, greeting]]
-    tested = [
+    for_edits: list[list[dict[str, str]]] = [[], [_system("You are a concise assistant."), hello, greeting]]
+    held_out = [
         [_system("You are an expert who completes sentences.")],
         [_system("Be brief and correct."), hello, {"role": "assistant", "content": "Good morning."}],
     ]
     rendered = [
-        [text.removeprefix(added) for before in group if (text := _turn(tokenizer, before))] for group in (made, tested)
+        tuple(text.removeprefix(added_bos) for turns in group if (text := _render_to_user_turn(tokenizer, turns)))
+        for group in (for_edits, held_out)
     ]
-    return _split(Family.CHAT, tuple(rendered[0]), tuple(rendered[1]))
+    return _assign_roles(Family.CHAT, rendered[0], rendered[1])
 
 
 def _system(content: str) -> dict[str, str]:
     return {"role": "system", "content": content}
 
 
-def _turn(tokenizer: Any, before: list[dict[str, str]]) -> str | None:
-    """Return the rendered conversation up to the first character of a user's turn, None if the template refuses it."""
+def _render_to_user_turn(tokenizer: Any, turns: list[dict[str, str]]) -> str | None:
+    """Return the conversation `turns` as text, up to the first character of a user's turn after them.
+
+    None where the template refuses the conversation, or leaves the user's words out.
+    """
     from jinja2 import TemplateError
 
     mark = "\u2063content\u2063"
     try:
-        text = tokenizer.apply_chat_template([*before, {"role": "user", "content": mark}], tokenize=False)
+        text = tokenizer.apply_chat_template([*turns, {"role": "user", "content": mark}], tokenize=False)
     except (TemplateError, ValueError):
         return None
-    head, found, _ = text.partition(mark)
-    return head if found else None
+    head, separator, _ = text.partition(mark)
+    return head if separator else None
 
 
-def sample_texts(lm: LanguageModel, starters: tuple[str, ...], tokens: tuple[int, ...], seed: int) -> tuple[str, ...]:
-    """Sample one continuation of each starter from the model, `tokens` new ones (one number a starter), as a sentence."""
+def sample_texts(
+    lm: LanguageModel,
+    starters: tuple[str, ...],
+    tokens: tuple[int, ...],
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[str, ...]:
+    """Sample one continuation of each starter from the model, as a sentence.
+
+    `tokens` holds the number of new tokens for each starter. `progress` is called with (steps done, of all).
+    Raises `NotFinite` where the model's logits hold NaN or +Inf.
+    """
     from ..forward.generation import sampled
 
     rows = [lm.tokenizer(text).input_ids for text in starters]
-    found = sampled(lm, rows, max(tokens), seed=seed, top_k=20, least=max(tokens))
+    sampled_rows = sampled(lm, rows, max(tokens), seed=seed, top_k=20, least=max(tokens), progress=progress)
     return tuple(
         _as_sentence(str(lm.tokenizer.decode(row + new[:length], skip_special_tokens=True)))
-        for row, new, length in zip(rows, found, tokens, strict=True)
+        for row, new, length in zip(rows, sampled_rows, tokens, strict=True)
     )
 
 
 def _as_sentence(text: str) -> str:
-    """End a sampled text as a sentence, followed by one space, so that a prompt may follow."""
+    """Return a sampled text with the end of a sentence and one space, so that a prompt may follow."""
     text = re.sub(r"\s+", " ", text).strip().rstrip(",;:-–—(\"'")
     return (text if text.endswith((".", "!", "?")) else f"{text}.") + " "

@@ -19,7 +19,7 @@ from ..forward.batches import batches, each_fitting, pad
 from ..forward.hooks import pad_id, stop_after_all
 from ..keys.corpus_statistics import compute_all_statistics
 from ..keys.statistics import KeyStatistics, normalize_direction
-from ..keys.subject_keys import locate_under_prefixes, trim_rows
+from ..keys.subject_keys import locate_after_prefixes, trim_rows
 from ..model.site import EditSite, find_site
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def request_keys(
     """
     if not prefixes:
         raise RequestError("The mean key over no prefixes is no key; give the empty prefix at least.")
-    rows = [(place.input_ids, place.last) for request in requests for place in locate_under_prefixes(lm, request, prefixes)]
+    rows = [(place.input_ids, place.last) for request in requests for place in locate_after_prefixes(lm, request, prefixes)]
     found = [keys.unflatten(0, (len(requests), -1)) for keys in keys_at_layers(lm, sites, rows)]
     return [LayerKeys(keys[:, 0], keys[:, 1:].mean(1)) for keys in found]
 

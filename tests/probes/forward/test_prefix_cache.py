@@ -48,7 +48,7 @@ def test_every_reader_gives_what_it_gives_without(family: str) -> None:
         for made in (Stem(lm, site, rows, known), LiveRows(lm, site, rows, known)):
             assert close(made.first, expected)
             assert close(made.logits(), expected)
-    plain, joined = compute_activations(lm, site, at), compute_activations(lm, site, at, known=known)
+    plain, joined = compute_activations(lm, site, at), compute_activations(lm, site, at, prefix_cache=known)
     assert close(joined.keys, plain.keys)
     assert close(joined.values, plain.values)
 
