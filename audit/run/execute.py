@@ -13,7 +13,9 @@ import torch
 
 from ...probes.errors import EditRefused, InputError
 from ...probes.measurement_faults import fault_finding
+from ...probes.probe import PROBES
 from ...probes.requests.request import EditRequest
+from ...probes.screen import require_screened_figures
 from ...reports.log.schema import ControlRecord, EditRecord
 from ..edit_result import Assessment, EditResult, Proposal, decided_action
 from ..guard import GuardedEditor
@@ -86,7 +88,13 @@ def assess_each(
     screen: bool = False,
     criterion: Callable[[Assessment], object] = decided_action,
 ) -> list[Assessment]:
-    """Assess the requests together, as `GuardedEditor.assess_all` does; a request that ends in an error is refused with it."""
+    """Assess the requests together, as `GuardedEditor.assess_all` does; a request that ends in an error is refused with it.
+
+    Raises `InputError` where a probe decides by figures that a screen does not bound.
+    """
+    if screen:
+        # Raised for the run, not recorded as a fault of each request.
+        require_screened_figures(PROBES)
 
     def assess(guard: GuardedEditor, batch: Sequence[EditRequest]) -> list[Assessment]:
         return guard.assess_all(batch, editor, screen=screen, criterion=criterion)
