@@ -54,10 +54,8 @@ def audit(
 
     Example: editguard audit edits.json --model ./my-model --out my-audit
     """
-    from ..run.audit import run_audit
     from ..run.file_names import LOG, REPORT
     from ..run.output_folder import locked_folder
-    from ..run.resume import check_resumable
 
     check_baseline_name(save_baseline)
     loaded = edit_options.read(edits, in_sequence=in_sequence)
@@ -65,6 +63,9 @@ def audit(
         locked_folder(out, overwrite=overwrite, resume=resume),
         show_progress(model_options.model, as_json=as_json) as progress,
     ):
+        from ..run.audit import run_audit
+        from ..run.resume import check_resumable
+
         edit_options.check_editor()
         if resume:
             check_resumable(

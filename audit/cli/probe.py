@@ -59,15 +59,15 @@ def probe(
 
     Example: editguard probe edits.json --model ./my-model
     """
-    from ...probes.probe import PROBES
-    from ...probes.screen import require_screened_figures
-    from ..guard import GuardedEditor
-    from ..policy import Action
-    from .terminal import ProbeTable, probe_line
-
     files = [edit_options.read(source) for source in edits or [BUILTIN]]
-    refused, tables = 0, [ProbeTable(loaded.source if len(files) > 1 else None) for loaded in files]
     with show_progress(model_options.model, as_json=as_json) as progress:
+        from ...probes.probe import PROBES
+        from ...probes.screen import require_screened_figures
+        from ..guard import GuardedEditor
+        from ..policy import Action
+        from .terminal import ProbeTable, probe_line
+
+        refused, tables = 0, [ProbeTable(loaded.source if len(files) > 1 else None) for loaded in files]
         edit_options.check_editor()
         if screen:
             require_screened_figures(PROBES)

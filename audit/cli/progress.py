@@ -12,7 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -102,11 +103,12 @@ def show_progress(model: str, *, as_json: bool = False) -> Iterator[Progress]:
     Bars are drawn in a terminal only, and not beside JSON, which may go to the same terminal.
     """
     typer.echo(_announcement(model), err=True)
-    if sys.stderr.isatty() and not as_json:
-        with _bars() as show:
+    stream = sys.stderr  # as it is now: the conversion of a model keeps what libraries write from the user
+    if stream.isatty() and not as_json:
+        with _bars(stream) as show:
             yield show
     else:
-        lines = ProgressLines(_write_line)
+        lines = ProgressLines(partial(_write_line, stream))
         with Heartbeat(lines.tick):
             yield lines
 
@@ -119,20 +121,20 @@ def _announcement(model: str) -> str:
     return f"Loading the model {printable(model)} ..."
 
 
-def _write_line(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+def _write_line(stream: TextIO, line: str) -> None:
+    stream.write(f"{line}\n")
+    stream.flush()
 
 
 @contextmanager
-def _bars() -> Iterator[Progress]:
+def _bars(stream: TextIO) -> Iterator[Progress]:
     """Yield a callback that draws a bar for each stage; the first bar moves until the block ends, whatever the stage."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
     columns = (TextColumn("{task.description:>34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bars(*columns, console=Console(stderr=True)) as drawn:
+    with Bars(*columns, console=Console(file=stream)) as drawn:
         drawn.add_task("in all", total=None)
         tasks: dict[str, Any] = {}
 

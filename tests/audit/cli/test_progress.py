@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
 from itertools import pairwise
 from pathlib import Path
 
@@ -114,6 +116,41 @@ def test_show_progress_slow_stage_is_reported_while_it_runs(monkeypatch: pytest.
     first = stderr.getvalue().splitlines()[0]
     assert first == "Loading the model (the first run converts it, about a minute) ..."
     assert alive() == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_show_progress_reaches_the_user_while_a_library_is_kept_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = Stderr("still loading the model")
+    monkeypatch.setattr(sys, "stderr", stderr)
+    with show_progress("smollm2-135m"), redirect_stderr(io.StringIO()):
+        assert stderr.shown.wait(60)
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None
+from editguard.audit.cli.main import main
+sys.argv = ["editguard", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["audit", "edits.json"], ["audit", "edits.json", "--save-baseline", "main", "--editor", "rome"], ["probe"],
+        ["stats", "--out", "c.safetensors"], ["export", "edits.json", "--out", "deltas"],
+        ["apply", "one.delta.safetensors", "--out", "edited"], ["diff", "a", "b"], ["trace", "edits.json"],
+        ["reproduce", "edits.json"],
+    ],
+    ids=lambda arguments: "-".join(arguments[:2]),
+)  # fmt: skip
+def test_command_announces_the_model_before_torch_is_imported(place: Path, arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert "import of torch halted" in done.stderr
+    assert "Loading the model " in done.stderr.partition("Traceback")[0]
 
 
 @pytest.mark.usefixtures("quick")
