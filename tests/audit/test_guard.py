@@ -144,7 +144,7 @@ def test_what_the_screen_cannot_settle_is_measured_exactly(guard: GuardedEditor)
     assert screened.decision == exact.decision
     assert screened.findings == exact.findings
     # Nor where what is asked may be another, though the decision is the same.
-    (asked,) = doubtful.assess_all([FIRST_TOKEN_REQUEST], screen=True, asked=lambda one: [found.level for found in one.findings])
+    (asked,) = doubtful.assess_all([FIRST_TOKEN_REQUEST], screen=True, criterion=lambda assessment: [finding.level for finding in assessment.findings])
     assert asked.evidence is not None
     assert len(asked.evidence.keys.keys) == len(exact.evidence.keys.keys)
     # A subject that is the first token is rewritten whatever the numbers are.
@@ -272,7 +272,7 @@ def test_what_is_refused_takes_no_place_among_what_is_checked(guard: GuardedEdit
 
 
 def test_an_update_that_cannot_be_computed_is_that_requests_refusal_alone(guard: GuardedEditor) -> None:
-    missing, middle = guard.propose([guard.force(MISSING_SUBJECT_REQUEST, "rome"), guard.force(MID_PROMPT_REQUEST, "rome")], bound=float("inf"))
+    missing, middle = guard.propose_unguarded([(MISSING_SUBJECT_REQUEST, "rome"), (MID_PROMPT_REQUEST, "rome")])
     assert missing.update is None
     assert missing.refusal is not None
     assert missing.refusal.endswith(".")
@@ -451,7 +451,7 @@ def test_a_proposal_is_made_by_the_guard_that_prepared_it(guard: GuardedEditor) 
 def test_an_edit_of_the_last_layer_is_refused_unless_the_subject_ends_the_prompt(guard: GuardedEditor) -> None:
     site = find_site(guard.setup.lm.model, len(guard.setup.site.blocks) - 1)
     last = replace(
-        guard, setup=replace(guard.setup, site=site, meter=replace(guard.setup.meter, site=site, known=None))
+        guard, setup=replace(guard.setup, site=site, meter=replace(guard.setup.meter, site=site, prefix_cache=None))
     )
     found = last.assess(MID_PROMPT_REQUEST)
     assert found.decision.action is Action.REFUSE
