@@ -1,8 +1,9 @@
 """A fact in other words, written by the model itself: the same request, asked for in another way.
 
-The model is asked several times to rephrase the sentence that is true, or the one that the edit would make true. Of each
-answer that names the subject and, after it, the object, what stands before the object is a prompt of the same fact. Nothing
-is known of their quality: one in a few is a fragment. They are contexts to seek an edit under, never ones to judge it by.
+The model must rephrase the sentence that is true, or the one that the edit would make true, several times.
+If its answer names the subject and, after it, the object, the text before the object is a prompt of the same fact.
+Their quality is not measured, and some are fragments.
+They are contexts for the search of an edit, never for its judgement.
 """
 
 from __future__ import annotations
@@ -18,81 +19,94 @@ from ..words import find_cut_word
 
 __all__ = ["extract_prompt", "write_rewordings"]
 
-_ASKED = (
+_INSTRUCTIONS = (
     "Rephrase this sentence in other words: {}",
     "Write the same fact differently, in one short sentence: {}",
     'Paraphrase: "{}"',
 )
-_EACH, _TOKENS, _TOP_K, _TEMPERATURE = 8, 24, 40, 0.9
-_LONGEST = 100
-"""Characters of a prompt; what is longer is a digression."""
+_ANSWERS_PER_INSTRUCTION, _TOKENS, _TOP_K, _TEMPERATURE = 8, 24, 40, 0.9
+_LONGEST_PROMPT = 100
+"""Characters of a prompt; a longer one digresses."""
 
 
 def write_rewordings(lm: LanguageModel, requests: Sequence[EditRequest], most: int, seed: int) -> list[tuple[str, ...]]:
-    """Return for each request at most `most` prompts in the model's own words that ask for what it does; there may be none.
+    """Return for each request at most `most` prompts for the same fact in the model's own words; there may be none.
 
-    None of them is the request's prompt or one of its paraphrases, which are there to test with. What is drawn for a
-    request does not depend on the others.
+    None of them is the request's prompt or one of its paraphrases, which are for tests.
+    The draws for one request do not depend on the others.
     """
-    each = len(_ASKED) * _EACH
-    asked = [[_ids(lm, text.format(_sentence(one))) for text in _ASKED for _ in range(_EACH)] for one in requests]
-    # What would be longer than the model reads is not asked.
-    fits = [max(map(len, rows)) + _TOKENS <= lm.context_length for rows in asked]
-    rows = [row for some, fit in zip(asked, fits, strict=True) if fit for row in some]
-    seeds = [seed + index for index in range(each)] * sum(fits)
-    drawn = sampled(lm, rows, _TOKENS, seed=seeds, top_k=_TOP_K, temperature=_TEMPERATURE)
-    written = lm.tokenizer.batch_decode(drawn, skip_special_tokens=True)
-    parts = iter([written[start : start + each] for start in range(0, len(written), each)])
-    return [_prompts(one, next(parts))[:most] if fit else () for one, fit in zip(requests, fits, strict=True)]
+    per_request = len(_INSTRUCTIONS) * _ANSWERS_PER_INSTRUCTION
+    instructions = [
+        [
+            _encode(lm, text.format(_make_sentence(request)))
+            for text in _INSTRUCTIONS
+            for _ in range(_ANSWERS_PER_INSTRUCTION)
+        ]
+        for request in requests
+    ]
+    # A text that is longer than the model reads is left out.
+    fits = [max(map(len, rows)) + _TOKENS <= lm.context_length for rows in instructions]
+    rows = [row for group, fit in zip(instructions, fits, strict=True) if fit for row in group]
+    seeds = [seed + index for index in range(per_request)] * sum(fits)
+    sampled_rows = sampled(lm, rows, _TOKENS, seed=seeds, top_k=_TOP_K, temperature=_TEMPERATURE)
+    texts = lm.tokenizer.batch_decode(sampled_rows, skip_special_tokens=True)
+    groups = iter([texts[start : start + per_request] for start in range(0, len(texts), per_request)])
+    return [
+        _select_prompts(request, next(groups))[:most] if fit else ()
+        for request, fit in zip(requests, fits, strict=True)
+    ]
 
 
-def _sentence(request: EditRequest) -> str:
-    # A fact that the model knows is reworded better than one that it does not.
-    target = _object(request)
+def _make_sentence(request: EditRequest) -> str:
+    # A fact that the model holds is reworded better than one that it does not.
+    target = _object_of(request)
     return f"{request.prompt}{choose_separator(request.prompt, target, request.space)}{target}."
 
 
-def _object(request: EditRequest) -> str:
+def _object_of(request: EditRequest) -> str:
     return request.target_true or request.target_new
 
 
-def _prompts(request: EditRequest, written: Sequence[str]) -> tuple[str, ...]:
-    known = {_plain(prompt) for prompt in (request.prompt, *request.paraphrases)}
-    found = dict.fromkeys(extract_prompt(text, request) for text in written)
-    return tuple(prompt for prompt in found if prompt is not None and _plain(prompt) not in known)
+def _select_prompts(request: EditRequest, texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the prompts in `texts` that are neither the request's prompt nor a paraphrase, each one time."""
+    own_prompts = {_fold(prompt) for prompt in (request.prompt, *request.paraphrases)}
+    prompts = dict.fromkeys(extract_prompt(text, request) for text in texts)
+    return tuple(prompt for prompt in prompts if prompt is not None and _fold(prompt) not in own_prompts)
 
 
-def _ids(lm: LanguageModel, asked: str) -> list[int]:
+def _encode(lm: LanguageModel, instruction: str) -> list[int]:
     tokenizer = lm.tokenizer
-    chat = tokenizer.chat_template is not None
-    # A model that was only trained on text goes on with it.
-    text = f'{asked}\n"'
-    if chat:
-        message = [{"role": "user", "content": asked}]
+    has_chat = tokenizer.chat_template is not None
+    # A model that was trained on text only continues it.
+    text = f'{instruction}\n"'
+    if has_chat:
+        message = [{"role": "user", "content": instruction}]
         text = str(tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
-    ids: list[int] = tokenizer(text, add_special_tokens=not chat).input_ids
+    ids: list[int] = tokenizer(text, add_special_tokens=not has_chat).input_ids
     return ids
 
 
 def extract_prompt(text: str, request: EditRequest) -> str | None:
-    """Return what stands before the object in the first line of `text`, where that names the subject once; else None."""
+    """Return the text before the object in the first line of `text`, if it names the subject exactly once; else None."""
     line = text.strip().partition("\n")[0]
-    said = next(_words(line, _object(request)), None)
-    if said is None:
+    object_start = next(_word_starts(line, _object_of(request)), None)
+    if object_start is None:
         return None
-    # What leads up to a quotation is about the answer, not the fact.
-    part = re.split(r'["“:]', line[:said].rstrip(" \"'“("))[-1].strip()
-    named = list(_words(part, request.subject))
-    rest = part.partition(request.subject)[2].strip()
-    return part if len(named) == 1 == part.count(request.subject) and rest and len(part) <= _LONGEST else None
+    # The text before a quotation is about the answer, not the fact.
+    prompt = re.split(r'["“:]', line[:object_start].rstrip(" \"'“("))[-1].strip()
+    subject_starts = list(_word_starts(prompt, request.subject))
+    rest = prompt.partition(request.subject)[2].strip()
+    names_subject_once = len(subject_starts) == 1 == prompt.count(request.subject)
+    return prompt if names_subject_once and rest and len(prompt) <= _LONGEST_PROMPT else None
 
 
-def _words(text: str, name: str) -> Iterator[int]:
+def _word_starts(text: str, name: str) -> Iterator[int]:
     """Yield where `name` stands in `text` as a word of its own."""
-    for found in re.finditer(re.escape(name), text):
-        if find_cut_word(text, *found.span()) is None:
-            yield found.start()
+    for match in re.finditer(re.escape(name), text):
+        if find_cut_word(text, *match.span()) is None:
+            yield match.start()
 
 
-def _plain(prompt: str) -> str:
+def _fold(prompt: str) -> str:
+    """Return the words of a prompt in small letters."""
     return " ".join(re.findall(r"\w+", prompt.casefold()))

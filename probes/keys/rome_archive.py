@@ -1,7 +1,7 @@
 """A covariance file of the ROME code: an .npz archive of ``mom2.mom2``, a sum [d_ff, d_ff], and ``mom2.count``, its keys.
 
-What an array says of itself is held against what this model needs before it is read, so that a small file cannot ask for
-much memory; nothing is unpacked onto the disk, and no pickle is read.
+The header of an array is compared with this model's sizes before the array is read, so that a small file cannot take much memory.
+Nothing is unpacked onto the disk, and no pickle is read.
 """
 
 from __future__ import annotations
@@ -20,14 +20,29 @@ from ..errors import StatisticsError
 
 __all__ = ["RomeSums", "read_archive"]
 
-_MEMORY = 4
-"""Times the bytes of C in float64 that an archive may have: it may hold more than C."""
-_SMALL = 2**20
+_MAX_SIZE_FACTOR = 4
+"""Size that an archive may have, as a multiple of C in float64: it may hold more arrays than C."""
+_SIZE_ALLOWANCE = 2**20
+"""Bytes that it may have beyond that."""
 _BROKEN = (
-    OSError, KeyError, ValueError, TypeError, EOFError, OverflowError, SyntaxError, RecursionError, NotImplementedError,
-    RuntimeError, struct.error, tokenize.TokenError, zlib.error, zipfile.BadZipFile,
-)  # fmt: skip
-"""What the standard library and numpy raise for an archive, or a header in it, that is not whole."""
+    OSError,
+    KeyError,
+    ValueError,
+    TypeError,
+    EOFError,
+    OverflowError,
+    SyntaxError,
+    RecursionError,
+    NotImplementedError,
+    RuntimeError,
+    struct.error,
+    tokenize.TokenError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+"""Errors of the standard library and numpy for an archive, or a header in it, that is broken."""
+_LONGEST_REASON = 120
+"""Characters of an error that a message repeats."""
 
 
 class RomeSums(NamedTuple):
@@ -38,30 +53,31 @@ class RomeSums(NamedTuple):
 
 
 def read_archive(path: Path, size: int) -> RomeSums:
-    """Read the sum and the count for keys of `size` entries; raises `StatisticsError` for everything else."""
+    """Read the sum and the count of keys with `size` entries; raises `StatisticsError` for every other file."""
     try:
-        _no_larger(path, size)
+        _check_size(path, size)
         with path.open("rb") as opened, zipfile.ZipFile(opened) as archive:
-            total = _array(archive, "mom2.mom2", [(size, size)])
-            (count,) = _array(archive, "mom2.count", [(), (1,)]).reshape(-1)
+            total = _read_array(archive, "mom2.mom2", [(size, size)])
+            (count,) = _read_array(archive, "mom2.count", [(), (1,)]).reshape(-1)
         return RomeSums(total.astype(np.float64), int(count))
     except _BROKEN as error:
-        why = _why(error)
+        reason = _describe(error)
         raise StatisticsError(
-            f"{str(path)!r} is no covariance file of ROME ({why}); it must hold mom2.mom2 and mom2.count for this model's layer."
+            f"{str(path)!r} is no covariance file of ROME ({reason}); it must hold mom2.mom2 and mom2.count for this model's "
+            "layer."
         ) from error
 
 
-def _no_larger(path: Path, size: int) -> None:
-    most = _MEMORY * 8 * size * size + _SMALL
+def _check_size(path: Path, size: int) -> None:
+    max_bytes = _MAX_SIZE_FACTOR * 8 * size * size + _SIZE_ALLOWANCE
     if not path.is_file():
         raise ValueError("there is no such file")
-    if path.stat().st_size > most:
-        raise ValueError(f"it has more than {most / 2**20:.0f} MiB, and C needs {8 * size * size / 2**20:.1f}")
+    if path.stat().st_size > max_bytes:
+        raise ValueError(f"it has more than {max_bytes / 2**20:.0f} MiB, and C needs {8 * size * size / 2**20:.1f}")
 
 
-def _array(archive: zipfile.ZipFile, name: str, shapes: Collection[tuple[int, ...]]) -> np.ndarray[Any, Any]:
-    """Read one array, of real numbers and one of `shapes`, and no byte more; raises one of `_BROKEN`."""
+def _read_array(archive: zipfile.ZipFile, name: str, shapes: Collection[tuple[int, ...]]) -> np.ndarray[Any, Any]:
+    """Read an array of real numbers with one of `shapes`, and no byte beyond it; raises one of `_BROKEN`."""
     member = archive.getinfo(f"{name}.npy")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{name} is compressed as numpy compresses nothing")
@@ -83,6 +99,6 @@ def _array(archive: zipfile.ZipFile, name: str, shapes: Collection[tuple[int, ..
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def _why(error: BaseException) -> str:
-    ours = isinstance(error, ValueError) and type(error) is ValueError and len(str(error)) <= 120
-    return str(error) if ours and str(error).isprintable() else type(error).__name__
+def _describe(error: BaseException) -> str:
+    is_short = type(error) is ValueError and len(str(error)) <= _LONGEST_REASON
+    return str(error) if is_short and str(error).isprintable() else type(error).__name__

@@ -1,4 +1,4 @@
-"""Running sums of key outer products, in memory and in the file by which a killed pass over a corpus resumes."""
+"""Running sums of key outer products, in memory and in the file from which a killed pass over a corpus resumes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ class RunningSums(NamedTuple):
     """Sums of k k^T over some tokens, one a site, after some groups of windows."""
 
     totals: tuple[torch.Tensor, ...]
-    """[d_ff, d_ff] in float64, added to in place."""
+    """[d_ff, d_ff] in float64; later groups are added in place."""
     tokens: int
     groups: int
 
     @classmethod
     def zeros(cls, widths: Sequence[int]) -> RunningSums:
-        """Return the sums of nothing for sites of these d_ff."""
+        """Return empty sums for sites of these d_ff."""
         return cls(tuple(torch.zeros(width, width, dtype=torch.float64) for width in widths), 0, 0)
 
 
 def read_sums(path: Path | None, stamp: str) -> RunningSums | None:
-    """Return the sums in the file; None where there is none that can be read, or it is of another pass than `stamp` says."""
+    """Return the sums in the file; None where it cannot be read, or another pass than that of `stamp` wrote it."""
     from safetensors import SafetensorError, safe_open
 
     if path is None or not path.is_file():
@@ -40,7 +40,7 @@ def read_sums(path: Path | None, stamp: str) -> RunningSums | None:
                 return None
             return RunningSums((file.get_tensor("total"),), int(metadata["tokens"]), int(metadata["groups"]))
     except (OSError, SafetensorError, KeyError, ValueError):
-        # A running sum that cannot be read is only lost work: it is made again from the first document.
+        # A running sum that cannot be read is only lost work: it is computed again from the first document.
         return None
 
 

@@ -1,9 +1,10 @@
 """Key statistics: C = E[k k^T], the uncentred second moment of keys over ordinary text, and its factor.
 
-`KeyStatistics` answers one question, ``C^-1 k``, in float64 whatever the weights' dtype. C is used with a stated
-regularisation, ``ridge`` times its mean diagonal added to its diagonal. `save_statistics` and `load_statistics` keep
-it as safetensors with its provenance; `import_rome_npz` reads the files of the original ROME code.
-Making C from text is in `corpus_statistics`.
+`KeyStatistics` computes ``C^-1 k`` in float64, whatever the weights' dtype.
+C is regularised: ``ridge`` times its mean diagonal is added to its diagonal.
+`save_statistics` and `load_statistics` keep it as safetensors with its provenance.
+`import_rome_npz` reads the files of the original ROME code.
+`corpus_statistics` computes C from text.
 
 Source: ROME (arXiv 2202.05262), section 3.1 and appendix; the ridge of 1e-4 is this project's choice.
 """
@@ -35,12 +36,12 @@ __all__ = [
 ]
 
 RIDGE = 1e-4
-"""Share of C's mean diagonal that is added to its diagonal before it is factored."""
+"""Share of C's mean diagonal that is added to its diagonal before the factorisation."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StatisticsProvenance:
-    """Where a C comes from: enough to make it again, and to refuse it for another model."""
+    """The origin of a C: enough to compute it again, and to refuse it for another model."""
 
     method: Literal["corpus", "identity", "rome-npz"]
     source: str
@@ -49,7 +50,7 @@ class StatisticsProvenance:
     layer: int
     corpus_sha256: str = ""
     tokens: int = 0
-    """Number of keys that were averaged."""
+    """Number of keys in the mean."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class KeyStatistics:
     ridge: float = field(default=RIDGE)
 
     def __post_init__(self) -> None:
-        """Refuse what is not a finite square matrix."""
+        """Raise `StatisticsError` or `NotFinite` unless C is square, finite and symmetric."""
         matrix = self.second_moment
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise StatisticsError(
@@ -91,7 +92,7 @@ class KeyStatistics:
 
     @cached_property
     def condition_number(self) -> float:
-        """Largest by smallest eigenvalue of C as it is used, ridge included."""
+        """The largest eigenvalue of C divided by the smallest, ridge included."""
         if self.provenance.method == "identity":
             return 1.0
         values = torch.linalg.eigvalsh(self.second_moment.double().cpu())
@@ -130,8 +131,10 @@ def normalize_direction(solved: torch.Tensor) -> torch.Tensor:
 
 
 def make_identity_statistics(size: int, model_fingerprint: str, layer: int) -> KeyStatistics:
-    """Return C = identity [size, size], as much published work that says ROME uses (``mom2_adjustment: false``)."""
-    provenance = StatisticsProvenance("identity", "identity matrix", model_fingerprint, layer)
+    """Return C = identity [size, size], which much published work under the name of ROME uses (``mom2_adjustment: false``)."""
+    provenance = StatisticsProvenance(
+        method="identity", source="identity matrix", model_fingerprint=model_fingerprint, layer=layer
+    )
     return KeyStatistics(torch.eye(size, dtype=torch.float64), provenance, ridge=0.0)
 
 
@@ -151,12 +154,12 @@ def write_tensors_atomically(path: Path, tensors: dict[str, torch.Tensor], metad
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A name of its own: another run may be making the same statistics in the same cache folder.
+        # The folder has a name of its own: another run may write the same statistics into the same cache folder.
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".statistics-") as folder:
-            made = Path(folder) / path.name
-            save_file(tensors, made, metadata=metadata)
-            made.chmod(0o600)
-            made.replace(path)
+            temporary = Path(folder) / path.name
+            save_file(tensors, temporary, metadata=metadata)
+            temporary.chmod(0o600)
+            temporary.replace(path)
     except (OSError, SafetensorError) as error:
         raise StatisticsError(
             f"The key statistics {str(path)!r} cannot be written ({error}); give a folder that has room and may be written to."
@@ -166,12 +169,12 @@ def write_tensors_atomically(path: Path, tensors: dict[str, torch.Tensor], metad
 def load_statistics(path: Path, *, size: int, model_fingerprint: str, layer: int) -> KeyStatistics:
     """Read key statistics of this model and layer; raises `StatisticsError` for those of another.
 
-    Shape and dtype are read from the header and compared before the matrix is.
+    Shape and dtype are read from the header and compared before the matrix is read.
     """
     if path.suffix == ".npz":
         return import_rome_npz(path, size=size, model_fingerprint=model_fingerprint, layer=layer)
-    written, matrix = _read(path, size)
-    provenance = written.provenance
+    header, matrix = _read_file(path, size)
+    provenance = header.provenance
     if provenance.model_fingerprint != model_fingerprint or provenance.layer != layer:
         raise StatisticsError(
             f"{str(path)!r} holds statistics of model {provenance.model_fingerprint[:12]!r} at layer {provenance.layer}, not "
@@ -181,11 +184,11 @@ def load_statistics(path: Path, *, size: int, model_fingerprint: str, layer: int
         raise StatisticsError(
             f"{str(path)!r} says that it is the identity, and is not; make the statistics again with 'editguard stats'."
         )
-    return KeyStatistics(matrix, provenance, written.ridge)
+    return KeyStatistics(matrix, provenance, header.ridge)
 
 
-class _Written(BaseModel):
-    """What `save_statistics` puts into the header."""
+class _Header(BaseModel):
+    """The metadata that `save_statistics` writes."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -193,19 +196,19 @@ class _Written(BaseModel):
     ridge: float = Field(ge=0)
 
 
-def _read(path: Path, size: int) -> tuple[_Written, torch.Tensor]:
+def _read_file(path: Path, size: int) -> tuple[_Header, torch.Tensor]:
     from safetensors import SafetensorError, safe_open
 
     try:
         if not path.is_file():
             raise FileNotFoundError
         with safe_open(path, framework="pt") as file:
-            written = _Written.model_validate_json((file.metadata() or {})["editguard"])
-            told = file.get_slice("second_moment")
-            if told.get_dtype() != "F64":
+            header = _Header.model_validate_json((file.metadata() or {})["editguard"])
+            matrix = file.get_slice("second_moment")
+            if matrix.get_dtype() != "F64":
                 raise TypeError
-            _check(path, tuple(told.get_shape()), size)
-            return written, file.get_tensor("second_moment")
+            _check_shape(path, tuple(matrix.get_shape()), size)
+            return header, file.get_tensor("second_moment")
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise StatisticsError(
             f"{str(path)!r} holds no key statistics that editguard wrote ({type(error).__name__}); make them with "
@@ -216,7 +219,8 @@ def _read(path: Path, size: int) -> tuple[_Written, torch.Tensor]:
 def import_rome_npz(path: Path, *, size: int, model_fingerprint: str, layer: int) -> KeyStatistics:
     """Read a covariance file of the original ROME code: ``mom2.mom2`` is the sum, ``mom2.count`` the rows.
 
-    Such a file does not say which model it belongs to; only its size can be checked. No pickle is read.
+    Such a file does not name its model, so only its size can be checked. No pickle is read.
+    Raises `StatisticsError` or `NotFinite`.
     """
     from .rome_archive import read_archive
 
@@ -225,11 +229,18 @@ def import_rome_npz(path: Path, *, size: int, model_fingerprint: str, layer: int
         raise StatisticsError(f"{str(path)!r} counts {sums.keys} rows; mom2.count must be positive: compute it again.")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    provenance = StatisticsProvenance("rome-npz", path.name, model_fingerprint, layer, digest, sums.keys)
+    provenance = StatisticsProvenance(
+        method="rome-npz",
+        source=path.name,
+        model_fingerprint=model_fingerprint,
+        layer=layer,
+        corpus_sha256=digest,
+        tokens=sums.keys,
+    )
     return KeyStatistics(torch.from_numpy(sums.total) / sums.keys, provenance)
 
 
-def _check(path: Path, shape: tuple[int, ...], size: int) -> None:
+def _check_shape(path: Path, shape: tuple[int, ...], size: int) -> None:
     if shape != (size, size):
         raise StatisticsError(
             f"{str(path)!r} holds a matrix {list(shape)}, but keys at this site have {size} entries; use the "

@@ -75,7 +75,7 @@ def statistics_by_pass(
 
     Each is to the bit what `compute_statistics` returns, and raises what that raises. A sum takes 8 bytes times d_ff squared,
     and as much again when it becomes C. `site_path` names the map, with ``{layer}``, where it is not found by itself.
-    `progress` is called with (done, of all) groups of windows, over all passes. Raises `ModelError` for a layer that is not
+    `progress` is called with (windows done, of all), over all passes. Raises `ModelError` for a layer that is not
     there.
     """
     sites = [find_site(lm.model, layer, site_path) for layer in sorted(set(layers))]

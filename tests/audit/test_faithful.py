@@ -35,7 +35,9 @@ def statistics(lm: LanguageModel, written: dict[str, Any], size: int) -> KeyStat
     from safetensors.torch import load_file
 
     second_moment = load_file(SHARED / "covariance-L13.safetensors")["second_moment"].double()
-    return KeyStatistics(second_moment, StatisticsProvenance("corpus", "reference", lm.fingerprint, written["layer"]))
+    return KeyStatistics(second_moment, StatisticsProvenance(
+        method="corpus", source="reference", model_fingerprint=lm.fingerprint, layer=written["layer"]
+    ))
 
 
 def update(lm: LanguageModel, written: dict[str, Any], record: dict[str, Any], engine: Engine) -> RankOneUpdate:

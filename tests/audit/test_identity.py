@@ -43,7 +43,9 @@ def context(family: str, dtype: torch.dtype, engine: Engine = Engine.LIVE, *, la
     # C is not the identity, so that leaving it out would show.
     root = torch.randn(site.d_ff, site.d_ff, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     second_moment = root @ root.T / site.d_ff + torch.eye(site.d_ff, dtype=torch.float64)
-    statistics = KeyStatistics(second_moment, StatisticsProvenance("corpus", "random", lm.fingerprint, layer))
+    statistics = KeyStatistics(second_moment, StatisticsProvenance(
+        method="corpus", source="random", model_fingerprint=lm.fingerprint, layer=layer
+    ))
     return EditContext(lm, site, statistics, few_prefixes(), ValueSettings(steps=4, engine=engine))
 
 

@@ -69,7 +69,9 @@ def headers(draw: st.DrawFn) -> bytes:
 def kept_statistics() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "c.safetensors")
-        save_statistics(KeyStatistics(MATRIX, StatisticsProvenance("corpus", "text", "model", 0, "", 9)), path)
+        save_statistics(KeyStatistics(MATRIX, StatisticsProvenance(
+        method="corpus", source="text", model_fingerprint="model", layer=0, tokens=9
+    )), path)
         return path.read_bytes()
 
 

@@ -21,6 +21,8 @@ from ...helpers.tokenizer_kinds import CORPUS as TEXTS
 pytestmark = pytest.mark.tiny
 
 SHORT = Corpus((*TEXTS[:12], "A", "Paris is not Lyon"), "short")
+GROUP = 32
+"""Windows of one group; each document of `LONG` is one window."""
 LONG = Corpus(tuple(f"{text} {n}" for n in range(60) for text in TEXTS[:3]), "long")
 
 
@@ -67,9 +69,9 @@ class _Killed(Exception):
     pass
 
 
-def killed_after(groups: int, lm: LanguageModel, site: EditSite, partial: Path) -> None:
+def kill_after(windows: int, lm: LanguageModel, site: EditSite, partial: Path) -> None:
     def progress(done: int, _: int) -> None:
-        if done == groups:
+        if done >= windows:
             raise _Killed
 
     with pytest.raises(_Killed):
@@ -80,11 +82,11 @@ def test_a_killed_pass_resumes_to_the_same_bits(tmp_path: Path) -> None:
     lm = tiny_language_model("llama")
     site, partial = tiny_site(lm), tmp_path / "deep" / "sum.partial"
     whole = compute_statistics(lm, site, LONG)
-    killed_after(5, lm, site, partial)
+    kill_after(5 * GROUP, lm, site, partial)
     assert partial.is_file()
     steps: list[tuple[int, int]] = []
     again = compute_statistics(lm, site, LONG, partial=partial, progress=lambda *step: steps.append(step))
-    assert steps == [(5, 6), (6, 6)], "groups that were saved are not run again, and no others are left out"
+    assert steps == [(160, 180), (180, 180)], "groups that were saved are not run again, and no others are left out"
     assert torch.equal(again.second_moment, whole.second_moment)
     assert (again.sha256, again.provenance) == (whole.sha256, whole.provenance)
     assert list(partial.parent.iterdir()) == []
@@ -94,7 +96,7 @@ def test_a_killed_pass_resumes_to_the_same_bits(tmp_path: Path) -> None:
 def test_a_partial_of_another_pass_is_not_taken_up(tmp_path: Path, what: str) -> None:
     lm = tiny_language_model("llama")
     site, partial = tiny_site(lm), tmp_path / "sum.partial"
-    killed_after(5, lm, site, partial)
+    kill_after(5 * GROUP, lm, site, partial)
     corpus = LONG
     if what == "corpus":
         corpus = Corpus((*LONG.documents[:-1], "Another end."), "long")

@@ -29,7 +29,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 SIZE, PRINT, LAYER = 12, "ab" * 32, 3
-ORIGIN = StatisticsProvenance("corpus", "a file", PRINT, LAYER, "cd" * 32, 200)
+ORIGIN = StatisticsProvenance(
+    method="corpus", source="a file", model_fingerprint=PRINT, layer=LAYER, corpus_sha256="cd" * 32, tokens=200
+)
 
 
 def moment(seed: int = 0, rows: int = 200, size: int = SIZE) -> Tensor:

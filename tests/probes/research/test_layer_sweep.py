@@ -99,7 +99,7 @@ def test_the_budget_says_how_many_layers_share_a_pass_and_a_pass_ends_after_the_
     assert passes == [[0, 1], [3]], "the caller's order and what is named twice do not matter"
     assert len(first) == 2 * len(third) > 0, "the pass for layers 0 and 1 ends before layer 2"
     list(statistics_by_pass(lm, range(5), CORPUS, budget_bytes=3 * sums, progress=lambda *step: told.append(step)))
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert told == [(32, 84), (42, 84), (74, 84), (84, 84)]
 
 
 def test_layers_that_are_not_there_and_texts_that_are_too_short_are_refused() -> None:
