@@ -1,5 +1,5 @@
-"""What does this model, and this requested edit, look like? Reads; never changes a weight.
+"""Questions about a model and a requested edit, before the edit: the code here reads and never changes a weight.
 
-Also the ground floor of the house: errors, requests, model access, tokens, keys, statistics. Nothing here imports
-another room, and importing this package loads neither torch nor transformers.
+The other rooms build on this one: errors, requests, model access, tokens, keys, statistics.
+Nothing here imports another room, and importing this package loads neither torch nor transformers.
 """

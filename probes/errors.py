@@ -10,8 +10,9 @@
     │   │   └── OutOfMemory        2   one text alone does not fit into the device's memory
     │   ├── StatisticsError        2   key statistics that are missing, foreign or malformed
     │   └── PolicyError            2   a policy file or table
-    └── EditRefused                1   the guard would not make this edit
-        └── NotFinite              1   NaN or Inf where a number is needed: never a pass
+    ├── EditRefused                1   the guard would not make this edit
+    │   └── NotFinite              1   NaN or Inf where a number is needed: never a pass
+    └── ReportError                2   a log, an output or a baseline; continued in `reports.errors`
 
 Exit codes of the command line: 0 pass, 1 the gate is closed, 2 the input or usage is wrong, 3 our own fault.
 """
@@ -45,7 +46,7 @@ class DeviceFailed(EditguardError):
 
 
 class InputError(EditguardError):
-    """What the user gave cannot be used; the message says which value, which rule, and the way out."""
+    """The user's input cannot be used; the message gives the value, the rule and the way out."""
 
     exit_code = 2
 

@@ -153,7 +153,9 @@ class EvidenceMeter:
         measurements = compute_all_subject_keys(self.lm, self.site, requests, texts, prefix_cache=self.prefix_cache)
         if screen:
             weights = tuple(few.values())
-            measurements = [keys.with_weights(weights) if isinstance(keys, SubjectKeys) else keys for keys in measurements]
+            measurements = [
+                keys.with_weights(weights) if isinstance(keys, SubjectKeys) else keys for keys in measurements
+            ]
         already_said = [None] * len(requests) if screen else says_targets(self.lm, requests)
         located = [
             (keys, says_target)

@@ -54,11 +54,11 @@ class Margins:
     """How far figures from few contexts may lie from those of all."""
 
     ratio: float
-    """Of |u . k_u| / |u . k_bar|: difference of its logarithm."""
+    """Difference of the logarithm of |u . k_u| / |u . k_bar|."""
     size: float
-    """Of the update's upper bound: difference of its logarithm."""
+    """Difference of the logarithm of the update's upper bound."""
     cosine: float
-    """Of cos(k_u, k_bar): difference."""
+    """Difference of cos(k_u, k_bar)."""
 
     @property
     def settle(self) -> bool:

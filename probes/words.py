@@ -73,8 +73,8 @@ def fold(text: str) -> str:
     Hyphens are spaces, and a run of spaces is one.
     """
     decomposed = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text).casefold())
-    bare = "".join(character for character in decomposed if ord(character) not in _ACCENTS)
-    plain = "".join(" " if unicodedata.category(character) == "Pd" else character for character in bare)
+    letters = "".join(character for character in decomposed if ord(character) not in _ACCENTS)
+    plain = "".join(" " if unicodedata.category(character) == "Pd" else character for character in letters)
     return unicodedata.normalize("NFC", " ".join(plain.replace("’", "'").replace("ʼ", "'").split()))
 
 

@@ -129,7 +129,7 @@ def load_model(
 
     `ref` is ``smollm2-135m``, a local folder or a Hugging Face id; `device` is ``auto`` (a GPU where there is one) or
     any torch device; `dtype` is ``auto`` (that of the checkpoint) or one of `DTYPES`. `allow_pickle` admits a
-    ``.bin`` checkpoint, read with ``weights_only=True``; `encoder` loads the bare stack of an encoder, see `encoders`.
+    ``.bin`` checkpoint, read with ``weights_only=True``; `encoder` loads only the stack of an encoder, see `encoders`.
     Raises `ModelError`.
     """
     if dtype not in DTYPES:

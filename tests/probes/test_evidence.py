@@ -30,7 +30,7 @@ def meter(request: pytest.FixtureRequest) -> EvidenceMeter:
 @pytest.mark.parametrize("edit_request", [TWIN_REQUEST, PROMPT_START_REQUEST], ids=["mid-prompt", "first"])
 def test_measure_gives_every_number_by_its_formula(meter: EvidenceMeter, edit_request: EditRequest) -> None:
     keys = compute_subject_keys(meter.lm, meter.site, edit_request, PREFIXES.texts(Role.KEY))
-    bare, every = keys.no_prefix_key.double().numpy(), keys.keys.double().numpy()
+    key, every = keys.no_prefix_key.double().numpy(), keys.keys.double().numpy()
     mean = keys.keys.mean(0).double().numpy()
     c = meter.statistics.second_moment.numpy()
     c = c + meter.statistics.ridge * np.diag(c).mean() * np.eye(len(c))
@@ -45,17 +45,17 @@ def test_measure_gives_every_number_by_its_formula(meter: EvidenceMeter, edit_re
 
     evidence = meter.measure(edit_request)
     about = {"rel": 1e-5}
-    assert evidence.denominator == pytest.approx(abs(u @ bare), **about)
+    assert evidence.denominator == pytest.approx(abs(u @ key), **about)
     assert evidence.denominator_prefixed == pytest.approx(abs(u @ mean), **about)
-    assert evidence.ratio == pytest.approx(abs(u @ bare) / abs(u @ mean), **about)
-    assert evidence.cosine == pytest.approx(cosine(bare, mean), **about)
-    assert evidence.norm_ratio == pytest.approx(np.linalg.norm(bare) / np.linalg.norm(mean), **about)
+    assert evidence.ratio == pytest.approx(abs(u @ key) / abs(u @ mean), **about)
+    assert evidence.cosine == pytest.approx(cosine(key, mean), **about)
+    assert evidence.norm_ratio == pytest.approx(np.linalg.norm(key) / np.linalg.norm(mean), **about)
     # The first context is the empty one: it is not among the prefixed keys; the median is the middle one of three.
     usual = sorted(distance(row) for row in every[1:])[1]
-    assert evidence.distance_ratio == pytest.approx(distance(bare) / usual, **about)
-    assert evidence.sink_similarity == pytest.approx(cosine(bare, meter.sink.double().numpy()), **about)
+    assert evidence.distance_ratio == pytest.approx(distance(key) / usual, **about)
+    assert evidence.sink_similarity == pytest.approx(cosine(key, meter.sink.double().numpy()), **about)
     weight = meter.site.matrix(torch.float64).numpy()
-    bound = 4.0 * float(keys.no_prefix_value.double().norm()) / abs(u @ bare) / np.linalg.norm(weight)
+    bound = 4.0 * float(keys.no_prefix_value.double().norm()) / abs(u @ key) / np.linalg.norm(weight)
     assert evidence.predicted_relative_norm == pytest.approx(bound, **about)
 
 

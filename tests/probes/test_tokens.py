@@ -68,10 +68,10 @@ def test_locate_subject_first_content_counts_only_added_special_tokens(
 
 def test_is_first_token_after_a_bos_is_false() -> None:
     prompt = "Chicago is a twin city of"
-    bare = locate_subject(BYTE_LEVEL["bytes-trimmed"], prompt, "Chicago")
+    without_bos = locate_subject(BYTE_LEVEL["bytes-trimmed"], prompt, "Chicago")
     with_bos = locate_subject(BYTE_LEVEL["bytes-bos"], prompt, "Chicago")
-    assert bare.is_first_token
-    assert bare.single_token
+    assert without_bos.is_first_token
+    assert without_bos.single_token
     assert not with_bos.is_first_token
     assert with_bos.single_token
     assert with_bos.starts_text

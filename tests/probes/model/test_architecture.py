@@ -1,4 +1,4 @@
-"""Unknown architectures: the stack and the last map are told from structure, or the search says that it cannot."""
+"""Unknown architectures: structure identifies the stack and the last map, or the search reports that it cannot."""
 
 from __future__ import annotations
 

@@ -263,7 +263,7 @@ def test_load_model_prefers_safetensors_to_a_pickle(folder: Path) -> None:
 
 
 class _Trap:
-    """Leaves a file behind when it is unpickled."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
