@@ -259,9 +259,8 @@ def prepare(
             "a causal language model, or read its keys in Python with editguard.probes.capture."
         )
     progress("sampling prefixes", 0, 1)
-    prefixes = make_prefixes(lm, seed)
+    prefixes = make_prefixes(lm, seed, lambda done, total: progress("sampling prefixes", done, total))
     cache = None if lm.plain else prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
-    progress("sampling prefixes", 1, 1)
     key_statistics = load_or_compute_statistics(lm, site, statistics, corpus, seed, progress)
     sample = make_null_sample(lm, NULL_SAMPLE)
     progress("calibration", 0, len(sample))
@@ -363,8 +362,12 @@ def load_or_compute_statistics(
         return load_statistics(cached, size=site.d_ff, model_fingerprint=lm.fingerprint, layer=site.layer)
     if corpus is None:
         progress("sampling text for key statistics", 0, 1)
-        text = sample_corpus(lm, seed=seed, least=KEYS_PER_FEATURE * site.d_ff)
-        progress("sampling text for key statistics", 1, 1)
+        text = sample_corpus(
+            lm,
+            seed=seed,
+            least=KEYS_PER_FEATURE * site.d_ff,
+            progress=lambda done, total: progress("sampling text for key statistics", done, total),
+        )
     else:
         text = read_corpus(corpus)
     computed = compute_statistics(

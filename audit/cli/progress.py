@@ -141,6 +141,6 @@ def _bars(stream: TextIO) -> Iterator[Progress]:
         def show(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
                 tasks[stage] = drawn.add_task(stage, total=total)
-            drawn.update(tasks[stage], completed=done)
+            drawn.update(tasks[stage], completed=done, total=total)
 
         yield show

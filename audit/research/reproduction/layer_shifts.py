@@ -53,7 +53,12 @@ def layer_shifts(
     if kept is not None and (kept.stamp, kept.ids) == (full, ids):
         return kept
     if not identity and text is None:
-        text = sample_corpus(setup.lm, seed=setup.seed, least=KEYS_PER_FEATURE * setup.site.d_ff)
+        text = sample_corpus(
+            setup.lm,
+            seed=setup.seed,
+            least=KEYS_PER_FEATURE * setup.site.d_ff,
+            progress=lambda done, total: progress("sampling text for key statistics", done, total),
+        )
     found = LayerShifts(
         stamp=full, source="the identity" if text is None else text.source, ids=ids,
         layers=_measured(setup, cases, text, progress),

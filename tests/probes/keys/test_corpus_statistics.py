@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 import torch
 from editguard.probes.errors import NotFinite, StatisticsError
-from editguard.probes.keys.corpus_statistics import Corpus, compute_statistics, read_corpus, sample_corpus
+from editguard.probes.keys.corpus_statistics import (
+    Corpus,
+    compute_all_statistics,
+    compute_statistics,
+    read_corpus,
+    sample_corpus,
+)
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import EditSite
 
@@ -152,6 +158,24 @@ def test_sampled_text_comes_from_the_seed_alone() -> None:
     assert len(first.documents) == 4
     assert first.documents[0].startswith("T")
     assert "seed 3" in first.source
+
+
+def test_sample_corpus_progress_ends_with_the_last_step_of_all_batches() -> None:
+    lm = tiny_language_model("llama")
+    steps: list[tuple[int, int]] = []
+    corpus = sample_corpus(lm, seed=3, documents=130, tokens=4, progress=lambda *step: steps.append(step))
+    assert corpus == sample_corpus(lm, seed=3, documents=130, tokens=4)
+    # Two batches of at most 128 rows, four tokens each.
+    assert {total for _, total in steps} == {8}
+    assert [done for done, _ in steps][-1] == 8
+    assert len(steps) >= 4
+
+
+def test_compute_all_statistics_progress_counts_windows_of_every_pass() -> None:
+    lm = tiny_language_model("llama")
+    steps: list[tuple[int, int]] = []
+    compute_all_statistics(lm, [tiny_site(lm, 0), tiny_site(lm, 1)], LONG, lambda *step: steps.append(step))
+    assert steps == [(32 * group, 180) for group in range(1, 6)] + [(180, 180)]
 
 
 # Files

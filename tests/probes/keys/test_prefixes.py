@@ -146,3 +146,14 @@ def test_texts_are_sampled_to_the_length_asked_for() -> None:
     short, long = sample_texts(lm, ("The", "The"), (2, 12), 0)
     assert len(lm.tokenizer(short).input_ids) < len(lm.tokenizer(long).input_ids)
     assert short.startswith("The")
+
+
+def test_make_prefixes_progress_counts_every_sampled_token() -> None:
+    steps: list[tuple[int, int]] = []
+    prefixes = make_prefixes(model(), 7, lambda *step: steps.append(step))
+    assert prefixes == make_prefixes(model(), 7), "to be watched changes nothing"
+    # Fourteen tokens of the sentences, then forty of the paragraphs.
+    assert {total for _, total in steps} == {54}
+    done = [count for count, _ in steps]
+    assert done == sorted(done)
+    assert set(done) == set(range(1, 55))
