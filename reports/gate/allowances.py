@@ -1,10 +1,10 @@
 """How much worse a metric may be: ``METRIC:5%``, read and checked.
 
-Of a rate 5 % and 5pp both mean five percentage points; of a perplexity ratio 5 % means that it may be larger by a
-twentieth. ``off`` leaves a metric out. A metric that is not named keeps its default.
+For a rate, 5% and 5pp both mean five percentage points. For a perplexity ratio, 5% means that it may be larger by a twentieth.
+``off`` leaves a metric out. Every other metric keeps its default.
 
-A metric ``CHECK/NAME`` is one that a check of another package declares in the log. Which of them exist is known only when both
-sides are read, so that its amount is checked then (`Allowances.with_declared`).
+A check of another package declares a metric ``CHECK/NAME`` in the log. The declared metrics are known only when both sides are
+read, so such an amount is checked then (`Allowances.with_declared`).
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class Allowances:
     """`limits` by metric, as shares of 1; `asked` are those that the user named, which must then be measured."""
 
     limits: MappingProxyType[str, float]
-    asked: frozenset[str]
+    requested: frozenset[str]
     declared: Mapping[str, str] = field(default_factory=dict)
-    """The texts of those that name a declared metric, by its name."""
+    """The texts of allowances for declared metrics, by metric."""
 
     def with_declared(self, specs: Mapping[str, AnyMetricSpec]) -> Allowances:
-        """Return these allowances with those of the declared metrics, `specs` of both sides.
+        """Return these allowances with those of the declared metrics; `specs` are of both sides.
 
-        Raises `AllowanceError` for an amount that does not suit its metric. A metric that was named and that neither side
-        declares is asked for all the same, so that the gate reports it as not measured.
+        Raises `AllowanceError` for an amount that does not fit its metric. A named metric that neither side declares stays
+        requested, so that the gate reports it as not measured.
         """
         limits = {name: spec.allowed for name, spec in specs.items() if spec.allowed is not None}
         for name, text in self.declared.items():
@@ -46,12 +46,12 @@ class Allowances:
                 limits.pop(name, None)
             else:
                 limits[name] = limit
-        named = self.asked | (self.declared.keys() & limits.keys())
-        return replace(self, limits=MappingProxyType({**self.limits, **limits}), asked=frozenset(named))
+        requested = self.requested | (self.declared.keys() & limits.keys())
+        return replace(self, limits=MappingProxyType({**self.limits, **limits}), requested=frozenset(requested))
 
 
 def read_allowances(given: Iterable[str] = ()) -> Allowances:
-    """Return the allowances in force; raises `AllowanceError` for a wrong one, with what was meant."""
+    """Return the allowances in force; raises `AllowanceError` for a wrong one, with a suggestion."""
     limits: dict[str, float] = {m.value: spec.allowed for m, spec in METRICS.items() if spec.allowed is not None}
     texts: dict[str, str] = {}
     for text in given:
@@ -76,14 +76,14 @@ def read_allowances(given: Iterable[str] = ()) -> Allowances:
 def _metric(name: str, text: str) -> str:
     if name in {metric.value for metric in Metric}:
         return name
-    near = _meant(name)
-    hint = f"did you mean {_either(near)}?" if near else f"write one of {', '.join(Metric)}."
+    near = _suggest(name)
+    hint = f"did you mean {_join_alternatives(near)}?" if near else f"write one of {', '.join(Metric)}."
     raise AllowanceError(f"Unknown metric {name!r} in the allowance {text!r}: {hint}")
 
 
-def _meant(name: str) -> list[str]:
-    """Return what `name` may have meant, also under the other condition: which of the two was wanted nobody can tell."""
-    # Half a name means the usual protocol, which stands before the others.
+def _suggest(name: str) -> list[str]:
+    """Return the nearest metrics to `name`, under every condition: the user may have meant any of them."""
+    # Half a name means the usual protocol, which is first in order.
     names = {re.sub("-(un)?prefixed.*", "", metric): metric for metric in reversed(Metric)} | {
         m.value: m for m in Metric
     }
@@ -91,22 +91,22 @@ def _meant(name: str) -> list[str]:
     return related_metrics(names[near[0]]) if near else []
 
 
-def _either(names: Sequence[str]) -> str:
+def _join_alternatives(names: Sequence[str]) -> str:
     *others, last = map(repr, names)
     return f"{', '.join(others)} or {last}" if others else last
 
 
 def _limit(metric: str, spec: AnyMetricSpec | None, text: str) -> float | None:
-    """Return the amount of `text` as a share of 1; None for ``off``. Without a `spec` its kind is not known yet."""
+    """Return the amount of `text` as a share of 1; None for ``off``. Without `spec`, the kind is not known yet."""
     amount, kind = text.partition(":")[2].strip(), None if spec is None else spec.kind
     if amount == "off":
         return None
-    found = _AMOUNT.fullmatch(amount)
-    if found is None:
+    match = _AMOUNT.fullmatch(amount)
+    if match is None:
         raise AllowanceError(f"The allowance {text!r} has no amount with its unit; {_HINT}.")
-    if found[2] == "pp" and kind not in (None, MetricKind.RATE):
+    if match[2] == "pp" and kind not in (None, MetricKind.RATE):
         raise AllowanceError(f"The allowance {text!r} is in points, but {metric} is compared relatively; use %.")
-    share = float(found[1]) / 100
+    share = float(match[1]) / 100
     if kind is MetricKind.RATE and share > 1:
         raise AllowanceError(f"The allowance {text!r} is more than a rate can fall; give at most 100%.")
     return share

@@ -1,8 +1,8 @@
-"""A baseline: what an audit measured, kept to hold later audits against. Version 1.
+"""A baseline: the figures of an audit, kept for comparison with later audits. Version 1.
 
 A pure function of the log, and of the state of the working directory that the caller looked up. As a file it is JSON with one
-edit a line, keys sorted and all but ASCII escaped, so that a review sees each change and nothing is hidden. Unknown
-fields are errors. Out of scope: numbering and storing files (the audit's store does).
+edit a line, sorted keys, and all but ASCII escaped, so that a review sees each change and nothing is hidden. Unknown
+fields are errors. Out of scope: numbering and storing files (`audit/gate`).
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ class Git(Model):
 
 
 class ModelReference(Model):
-    """A model by the name that the user gave, and the hash over all its weights."""
+    """A model: the user's name for it, and the hash over all its weights."""
 
     ref: str
     fingerprint: str
 
 
 class BaselineControl(Model):
-    """One control: what it was to show, and whether it did."""
+    """One control: its known result, and whether it had it."""
 
     id: str
     expect: Literal["collapse", "sound"]
@@ -67,9 +67,9 @@ class BaselineControl(Model):
 
 
 class BaselineEdit(Model):
-    """One edit: what was decided, what came of it, and its figures.
+    """One edit: its decision, its verdict and its figures.
 
-    `request_sha256` covers all that was asked for; `checks` are those that passed or failed the edit, also ones without a metric.
+    `request_sha256` covers the whole request. `checks` passed or failed the edit, also those without a metric.
     """
 
     id: Annotated[str, Field(min_length=1)]
@@ -88,9 +88,9 @@ class BaselineEdit(Model):
 
 
 class Baseline(Model):
-    """What an audit measured, edit by edit, and under which conditions.
+    """The figures of an audit, edit by edit, and its conditions.
 
-    `engine` and `check_dtype` are empty where the log has none.
+    `engine` and `check_dtype` are empty if the log lacks them.
     """
 
     schema_version: Literal[1] = BASELINE_VERSION
@@ -109,13 +109,13 @@ class Baseline(Model):
     engine: str
     check_dtype: str
     sequence: list[str] = Field(default_factory=list)
-    """Ids of edits that were made one after the other, in that order; none where each was made alone."""
+    """Ids of edits in sequence, in order; empty if each edit was undone before the next."""
     verdict: Literal["pass", "fail", "void"]
     status: Literal["finished", "unfinished"]
     edits: list[BaselineEdit]
     controls: list[BaselineControl]
     declared: list[DeclaredMetric] = Field(default_factory=list)
-    """Metrics of checks of other packages, as the log's header declares them; absent from the file where there are none."""
+    """Metrics of checks of other packages, as the log's header declares them; the file leaves an empty list out."""
 
     @model_validator(mode="after")
     def _coherent(self) -> Baseline:
@@ -133,8 +133,8 @@ class Baseline(Model):
 
 
 def build_baseline(log: Log, git: Git | None) -> Baseline:
-    """Return what `log` measured; it is refused nowhere here, see `require_saveable`."""
-    found = digest(log)
+    """Return the baseline of `log`, sound or not; `require_saveable` refuses an unsound one."""
+    verdict_digest = digest(log)
     header = log.header
     declared = [metric for card in header.cards for metric in card.metrics]
     return Baseline(
@@ -152,44 +152,44 @@ def build_baseline(log: Log, git: Git | None) -> Baseline:
         statistics_sha256=header.statistics.sha256,
         engine=_set(header, "engine"),
         check_dtype=_set(header, "check_dtype"),
-        sequence=[one.id for one in log.edits] if header.in_sequence else [],
-        verdict=found.summary.verdict,
-        status=found.summary.status,
-        edits=sorted((_edit(story, declared) for story in found.edits), key=lambda edit: edit.id),
-        controls=[BaselineControl(id=one.id, expect=one.expect, ok=one.ok) for one in log.controls],
+        sequence=[record.id for record in log.edits] if header.in_sequence else [],
+        verdict=verdict_digest.summary.verdict,
+        status=verdict_digest.summary.status,
+        edits=sorted((_edit(edit, declared) for edit in verdict_digest.edits), key=lambda edit: edit.id),
+        controls=[BaselineControl(id=record.id, expect=record.expect, ok=record.ok) for record in log.controls],
         declared=declared,
     )
 
 
 def require_saveable(baseline: Baseline, *, allow_failed: bool = False) -> None:
-    """Raise `BaselineRefused` where `baseline` is no sound reference: unfinished, void, or failed and not let through."""
+    """Raise `BaselineRefused` if `baseline` is no sound reference: unfinished, void, or failed without `allow_failed`."""
     if baseline.status == "unfinished":
         raise BaselineRefused(
             "The audit is unfinished, and a baseline must hold all edits; finish the audit, then save it."
         )
     if baseline.verdict == "void":
         raise BaselineRefused(
-            "The audit is void: its controls proved nothing, so neither do its figures; run it again, then save it."
+            "The audit is void: its controls proved nothing, so its figures prove nothing; run it again, then save it."
         )
     if baseline.verdict == "fail" and not allow_failed:
         raise BaselineRefused(
-            "The audit failed, and later audits would be held against its figures; save one that passed, or add "
-            "--allow-failed if this state is the one to compare with."
+            "The audit failed, and later audits would be compared with its figures; save one that passed, or add "
+            "--allow-failed if this state is the reference."
         )
 
 
 def parse_baseline(data: bytes, name: str) -> Baseline:
-    """Read a baseline's file content; `name` is for messages.
+    """Read the bytes of a baseline; `name` is for messages.
 
-    Raises `BaselineError` for what is malformed, has other fields or is of a newer editguard, `DuplicateRecord` for an id that
-    is there twice, and `NotFiniteRecord` for a number that is not finite.
+    Raises `BaselineError` for a malformed file, for other fields and for a file of a newer editguard, `DuplicateRecord` for an
+    id that stands there twice, and `NotFiniteRecord` for a number that is not finite.
     """
     try:
         plain = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise BaselineError(f"The baseline {name} is no JSON ({error}); {_RESTORE}.") from error
+        raise BaselineError(f"The baseline {name} is not JSON ({error}); {_RESTORE}.") from error
     if not isinstance(plain, dict):
-        raise BaselineError(f"The baseline {name} is no JSON object, and a baseline is one; {_RESTORE}.")
+        raise BaselineError(f"The baseline {name} must be a JSON object; {_RESTORE}.")
     version = plain.get("schema_version", 0)
     if isinstance(version, int) and version > BASELINE_VERSION:
         raise BaselineError(
@@ -197,15 +197,15 @@ def parse_baseline(data: bytes, name: str) -> Baseline:
             "it with the editguard that wrote it or newer."
         )
     try:
-        found = Baseline.model_validate_json(data, strict=True)
+        baseline = Baseline.model_validate_json(data, strict=True)
     except ValidationError as error:
         raise _malformed(name, error, plain.get("editguard_version")) from error
-    ids = [edit.id for edit in found.edits]
-    if twice := [one for one, count in Counter(ids).items() if count > 1]:
+    ids = [edit.id for edit in baseline.edits]
+    if duplicates := [edit_id for edit_id, count in Counter(ids).items() if count > 1]:
         raise DuplicateRecord(
-            f"The baseline {name} holds the edit {twice[0]!r} twice, and an edit has one record; {_RESTORE}."
+            f"The baseline {name} holds the edit {duplicates[0]!r} twice, and an edit has one record; {_RESTORE}."
         )
-    return found
+    return baseline
 
 
 def _malformed(name: str, error: ValidationError, writer: object) -> BaselineError | NotFiniteRecord:
@@ -230,37 +230,39 @@ def _malformed(name: str, error: ValidationError, writer: object) -> BaselineErr
 
 
 def _fields(faults: Sequence[ErrorDetails], kind: str) -> list[str]:
-    """Return the fields that are at fault in one way, each once, whatever edit they belong to."""
-    found = (
-        printable(".".join(str(part) for part in one["loc"] if isinstance(part, str)))
-        for one in faults
-        if one["type"] == kind
+    """Return the fields with one kind of fault, each once, over all edits."""
+    fields = (
+        printable(".".join(str(part) for part in fault["loc"] if isinstance(part, str)))
+        for fault in faults
+        if fault["type"] == kind
     )
-    return sorted(set(found))
+    return sorted(set(fields))
 
 
 def _set(header: Header, name: str) -> str:
     return str(header.settings.get(name, ""))
 
 
-def _edit(story: EditSummary, declared: Sequence[DeclaredMetric]) -> BaselineEdit:
-    record = story.record
+def _edit(edit: EditSummary, declared: Sequence[DeclaredMetric]) -> BaselineEdit:
+    record = edit.record
     assert isinstance(record, EditRecord)
     return BaselineEdit(
         id=record.id,
         request_sha256=_request(record),
-        decision=story.decision.value,
+        decision=edit.decision.value,
         editor=record.decision.editor,
-        verdict=story.result.value,
-        collapsed=story.collapsed,
-        checks=sorted({one.check for one in record.measurements if one.verdict in ("pass", "fail")}),
+        verdict=edit.result.value,
+        collapsed=edit.collapsed,
+        checks=sorted(
+            {measurement.check for measurement in record.measurements if measurement.verdict in ("pass", "fail")}
+        ),
         metrics=metric_values(record, declared),
     )
 
 
 def _request(record: EditRecord) -> str:
-    asked = {"subject", "prompt", "target_new", "target_true", "paraphrases", "neighbourhood"}
-    return json_sha256(record.model_dump(mode="json", include=asked))[:16]
+    request_fields = {"subject", "prompt", "target_new", "target_true", "paraphrases", "neighbourhood"}
+    return json_sha256(record.model_dump(mode="json", include=request_fields))[:16]
 
 
 def _line(value: object) -> str:
@@ -270,4 +272,4 @@ def _line(value: object) -> str:
 def _rows(value: object) -> str:
     if not isinstance(value, list) or not value:
         return _line(value)
-    return "[\n" + ",\n".join(f"  {_line(one)}" for one in value) + "\n]"
+    return "[\n" + ",\n".join(f"  {_line(item)}" for item in value) + "\n]"

@@ -1,9 +1,9 @@
-"""What changed from one audit to another: each metric over the edits that both made, and the edits that met another end.
+"""The changes from one audit to another: of each metric over the edits that both made, and of each edit's result.
 
-Edits are paired by id, and only where the same was asked of both. Rates are pooled over the pairs and their difference is in
-percentage points; perplexity ratios are compared by their geometric mean, relatively; of the worst ratio there is no interval.
-`worse` is the difference in the direction of damage: positive is worse, whatever the metric. Out of scope: what may be allowed
-(`gate`).
+Edits are paired by id, and only if their requests are the same. Rates are pooled over the pairs, and their difference is in
+percentage points. Perplexity ratios are compared by their geometric mean, relatively. The worst ratio has no interval.
+`worse` is the difference in the direction of damage: positive is worse, whatever the metric. Out of scope: allowances
+(`decision`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["Comparison", "EditChange", "EditPair", "MetricChange", "Side", "comp
 
 
 class Side(Model):
-    """One of the two audits, as a reader knows it."""
+    """One of the two audits, as a reader sees it."""
 
     name: str
     created: str
@@ -49,11 +49,11 @@ class Side(Model):
 class MetricChange(Model):
     """One metric on both sides, over `pairs` edits.
 
-    `before` and `after` are pooled rates, geometric means or maxima; `worse`, `low` and `high` are shares of 1, of points for a
-    rate and relative otherwise. Null where nothing could be paired, and `low` and `high` for the worst ratio.
+    `before` and `after` are pooled rates, geometric means or maxima. `worse`, `low` and `high` are shares of 1: points for a
+    rate, relative otherwise. They are null if nothing could be paired; `low` and `high` also for the worst ratio.
     `worse_edits` are the ids of the edits that became worse, the worst first; for the worst ratio, of those over its old value.
-    `unchanged` is the exact share of bootstrap draws without a changed edit, null where edits changed in both directions or
-    nothing can be said of them one by one.
+    `unchanged` is the exact share of bootstrap draws without a changed edit. It is null if edits changed in both directions, or
+    if their single changes say nothing about the pooled one.
     """
 
     metric: str
@@ -76,7 +76,7 @@ class MetricChange(Model):
 
 
 class EditChange(Model):
-    """An edit that was decided on otherwise, or met another end."""
+    """An edit with another decision or another result than before."""
 
     id: str
     before: str
@@ -85,7 +85,7 @@ class EditChange(Model):
 
 
 class Comparison(Model):
-    """All that changed from `before` to `after`; `notes` name conditions that differ, in sentences."""
+    """All changes from `before` to `after`; `notes` are sentences about conditions that differ."""
 
     before: Side
     after: Side
@@ -106,7 +106,7 @@ class EditPair(NamedTuple):
 
 
 def compare(before: Baseline, after: Baseline, names: tuple[str, str]) -> Comparison:
-    """Return what changed from `before` to `after`, which readers know by `names`."""
+    """Return the changes from `before` to `after`; `names` are theirs for readers."""
     pairs = pair_edits(before, after)
     specs: dict[str, AnyMetricSpec] = {metric.value: spec for metric, spec in METRICS.items()}
     specs |= declared_specs(before.declared, after.declared)
@@ -117,7 +117,7 @@ def compare(before: Baseline, after: Baseline, names: tuple[str, str]) -> Compar
         metrics=[
             change for name, spec in specs.items() if (change := compare_metric(name, pairs, spec=spec)) is not None
         ],
-        edits=[met for pair in pairs if (met := _edit_change(pair)) is not None],
+        edits=[edit_change for pair in pairs if (edit_change := _edit_change(pair)) is not None],
         paired=len(pairs),
         missing=sorted(set(old) - set(new)),
         new=sorted(set(new) - set(old)),
@@ -129,67 +129,74 @@ def compare(before: Baseline, after: Baseline, names: tuple[str, str]) -> Compar
 
 
 def pair_edits(before: Baseline, after: Baseline) -> list[EditPair]:
-    """Return the edits that both hold and that ask for the same, in order of their ids."""
+    """Return the edits that both sides hold with the same request, in order of their ids."""
     old = {edit.id: edit for edit in before.edits}
-    found = (EditPair(old[edit.id], edit) for edit in after.edits if edit.id in old)
-    return sorted((p for p in found if p.before.request_sha256 == p.after.request_sha256), key=lambda p: p.after.id)
+    pairs = (EditPair(old[edit.id], edit) for edit in after.edits if edit.id in old)
+    return sorted(
+        (pair for pair in pairs if pair.before.request_sha256 == pair.after.request_sha256),
+        key=lambda pair: pair.after.id,
+    )
 
 
-def _side(one: Baseline, name: str) -> Side:
+def _side(baseline: Baseline, name: str) -> Side:
     return Side(
         name=name,
-        created=one.created,
-        editguard_version=one.editguard_version,
-        git=one.git,
-        verdict=one.verdict,
-        edits=len(one.edits),
+        created=baseline.created,
+        editguard_version=baseline.editguard_version,
+        git=baseline.git,
+        verdict=baseline.verdict,
+        edits=len(baseline.edits),
     )
 
 
 def compare_metric(
     metric: str, pairs: Sequence[EditPair], resamples: int = RESAMPLES, *, spec: AnyMetricSpec | None = None
 ) -> MetricChange | None:
-    """Return the change of one metric, or None where neither side asked for it; `resamples` draws make its interval.
+    """Return the change of one metric; None if neither side asked for it. `resamples` draws make its interval.
 
     `spec` says how a declared metric is compared.
     """
     spec = METRICS[Metric(metric)] if spec is None else spec
     kind, better = spec.kind, spec.better if isinstance(spec, DeclaredSpec) else None
     source = source_metric(metric)
-    made = [pair for pair in pairs if _made(pair)]
-    both = [(pair.before.metrics.get(source), pair.after.metrics.get(source)) for pair in made]
-    if all(before is None and after is None for before, after in both):
+    made_pairs = [pair for pair in pairs if _made(pair)]
+    values = [(pair.before.metrics.get(source), pair.after.metrics.get(source)) for pair in made_pairs]
+    if all(before is None and after is None for before, after in values):
         return None
-    ids = [pair.after.id for pair, sides in zip(made, both, strict=True) if all(map(is_measured, sides))]
-    known = [sides for sides in both if all(map(is_measured, sides))]
-    if not known:
+    ids = [pair.after.id for pair, sides in zip(made_pairs, values, strict=True) if all(map(is_measured, sides))]
+    measured_values = [sides for sides in values if all(map(is_measured, sides))]
+    if not measured_values:
         return MetricChange(metric=metric, kind=kind, pairs=0, before=None, after=None, worse=None, better=better)
     # With the two sides exchanged, damage in the unusual direction is damage in the usual one.
     exchanged = spec.lower_is_better is (kind is MetricKind.RATE)
-    known = [sides[::-1] for sides in known] if exchanged else known
+    measured_values = [sides[::-1] for sides in measured_values] if exchanged else measured_values
     before, after, worse, interval, unchanged = (
-        _of_rates(known, resamples) if kind is MetricKind.RATE else _of_ratios(known, kind, resamples)
+        _of_rates(measured_values, resamples)
+        if kind is MetricKind.RATE
+        else _of_ratios(measured_values, kind, resamples)
     )
     before, after = (after, before) if exchanged else (before, after)
     low, high = (None, None) if interval is None else interval
     return MetricChange(
         metric=metric,
         kind=kind,
-        pairs=len(known),
+        pairs=len(measured_values),
         before=before,
         after=after,
         worse=worse,
         low=low,
         high=high,
         unchanged=unchanged,
-        worse_edits=_worse_edits(ids, known, kind),
+        worse_edits=_worse_edits(ids, measured_values, kind),
         better=better,
     )
 
 
-def _worse_edits(ids: Sequence[str], known: Sequence[tuple[MetricValue, MetricValue]], kind: MetricKind) -> list[str]:
+def _worse_edits(
+    ids: Sequence[str], measured_values: Sequence[tuple[MetricValue, MetricValue]], kind: MetricKind
+) -> list[str]:
     """Return those of `ids` that became worse, the worst first."""
-    sides = [(_size(before), _size(after)) for before, after in known]
+    sides = [(_size(before), _size(after)) for before, after in measured_values]
     if kind is MetricKind.RATE:
         worse = [before - after for before, after in sides]
     elif kind is MetricKind.RATIO:
@@ -197,11 +204,13 @@ def _worse_edits(ids: Sequence[str], known: Sequence[tuple[MetricValue, MetricVa
     else:
         most = max(before for before, _ in sides)
         worse = [after / most - 1 for _, after in sides]
-    return [name for lost, name in sorted(zip(worse, ids, strict=True), key=lambda one: (-one[0], one[1])) if lost > 0]
+    return [
+        name for lost, name in sorted(zip(worse, ids, strict=True), key=lambda item: (-item[0], item[1])) if lost > 0
+    ]
 
 
 def _size(figure: MetricValue) -> float:
-    """Return a measured figure as one number: of a rate its share."""
+    """Return a measured value as one number: a rate as its share."""
     assert figure is not None
     return figure.passed / figure.total if isinstance(figure, Tally) else figure
 
@@ -211,6 +220,8 @@ def _made(pair: EditPair) -> bool:
 
 
 class _Compared(NamedTuple):
+    """The figures of both sides, the damage, and how sure it is."""
+
     before: float
     after: float
     worse: float
@@ -218,41 +229,54 @@ class _Compared(NamedTuple):
     unchanged: float | None
 
 
-def _of_rates(known: Sequence[tuple[MetricValue, MetricValue]], resamples: int) -> _Compared:
+def _of_rates(measured_values: Sequence[tuple[MetricValue, MetricValue]], resamples: int) -> _Compared:
     import numpy as np
 
-    tallies = [(before, after) for before, after in known if isinstance(before, Tally) and isinstance(after, Tally)]
+    tallies = [
+        (before, after) for before, after in measured_values if isinstance(before, Tally) and isinstance(after, Tally)
+    ]
     columns = np.array([(b.passed, b.total, a.passed, a.total) for b, a in tallies], dtype=float)
 
     def worse(sums: np.ndarray) -> np.ndarray:
-        found: np.ndarray = sums[..., 0] / sums[..., 1] - sums[..., 2] / sums[..., 3]
-        return found
+        differences: np.ndarray = sums[..., 0] / sums[..., 1] - sums[..., 2] / sums[..., 3]
+        return differences
 
     sums = columns.sum(axis=0)
     interval = paired_interval(columns, worse, resamples=resamples)
-    # With other totals an edit moves the pooled rate also where its own share is the same.
+    # If totals differ, an edit moves the pooled rate although its own share is the same.
     alike = bool((columns[:, 1] == columns[:, 3]).all())
     unchanged = unchanged_share(columns[:, 0] - columns[:, 2]) if alike else None
-    return _Compared(float(sums[0] / sums[1]), float(sums[2] / sums[3]), float(worse(sums)), interval, unchanged)
+    return _Compared(
+        before=float(sums[0] / sums[1]),
+        after=float(sums[2] / sums[3]),
+        worse=float(worse(sums)),
+        interval=interval,
+        unchanged=unchanged,
+    )
 
 
-def _of_ratios(known: Sequence[tuple[MetricValue, MetricValue]], kind: MetricKind, resamples: int) -> _Compared:
+def _of_ratios(
+    measured_values: Sequence[tuple[MetricValue, MetricValue]], kind: MetricKind, resamples: int
+) -> _Compared:
     import numpy as np
 
-    ratios = np.array([(before, after) for before, after in known], dtype=float)
+    ratios = np.array([(before, after) for before, after in measured_values], dtype=float)
     if kind is MetricKind.WORST:
         before, after = (float(side) for side in ratios.max(axis=0))
-        return _Compared(before, after, after / before - 1, None, None)
+        return _Compared(before=before, after=after, worse=after / before - 1, interval=None, unchanged=None)
     logs = np.log(ratios)
     columns = np.stack([logs[:, 1] - logs[:, 0], np.ones(len(logs))], axis=1)
 
     def worse(sums: np.ndarray) -> np.ndarray:
-        found: np.ndarray = np.expm1(sums[..., 0] / sums[..., 1])
-        return found
+        increases: np.ndarray = np.expm1(sums[..., 0] / sums[..., 1])
+        return increases
 
     before, after = (float(side) for side in np.exp(logs.mean(axis=0)))
     interval = paired_interval(columns, worse, resamples=resamples)
-    return _Compared(before, after, float(worse(columns.sum(axis=0))), interval, unchanged_share(columns[:, 0]))
+    damage = float(worse(columns.sum(axis=0)))
+    return _Compared(
+        before=before, after=after, worse=damage, interval=interval, unchanged=unchanged_share(columns[:, 0])
+    )
 
 
 _RANK = {"passed": 0, "refused": 1, "failed": 2}
@@ -291,9 +315,9 @@ def _notes(before: Baseline, after: Baseline) -> Iterator[str]:
     ):
         if old != new:
             yield f"The {what} is another: {old}, now {new}."
-    for one in (before, after):
-        if one.git is not None and one.git.dirty:
-            yield f"The commit {one.git.commit[:8]} had uncommitted changes when the audit of {one.created} was saved."
+    for side in (before, after):
+        if side.git is not None and side.git.dirty:
+            yield f"The commit {side.git.commit[:8]} had uncommitted changes when the audit of {side.created} was saved."
 
 
 def _short(sha256: str | None) -> str:

@@ -31,7 +31,7 @@ COLUMNS = ("metric", "before", "now", "difference", "90 % interval", "edits", "a
 class ComparisonRow(NamedTuple):
     """One metric in words.
 
-    `mood` is ``worse``, ``noise`` (over what is allowed, but not more than noise shows), ``within``, ``open`` (not judged) or
+    `mood` is ``worse``, ``noise`` (over the allowance, but within the noise), ``within``, ``open`` (not judged) or
     ``unmeasured`` (not in both).
     """
 
@@ -42,7 +42,7 @@ class ComparisonRow(NamedTuple):
     interval: str
     edits: str
     allowed: str
-    said: str
+    word: str
     mood: str
 
     @property
@@ -51,18 +51,18 @@ class ComparisonRow(NamedTuple):
         return self[: len(COLUMNS)]
 
 
-def comparison_rows(found: Comparison, allowed: Mapping[str, float] | None = None) -> list[ComparisonRow]:
-    """Return a row for each metric that is judged; without `allowed` nothing is, and all are shown."""
+def comparison_rows(comparison: Comparison, allowed: Mapping[str, float] | None = None) -> list[ComparisonRow]:
+    """Return a row for each judged metric; without `allowed`, a row for each metric, not judged."""
     if allowed is None:
-        return [_row(change, None) for change in found.metrics]
-    return [_row(change, allowed[change.metric]) for change in found.metrics if change.metric in allowed]
+        return [_row(change, None) for change in comparison.metrics]
+    return [_row(change, allowed[change.metric]) for change in comparison.metrics if change.metric in allowed]
 
 
 def _row(change: MetricChange, limit: float | None) -> ComparisonRow:
     rate = change.kind is MetricKind.RATE
-    shown = format_percent if rate else format_ratio
+    show = format_percent if rate else format_ratio
     unit = "pp" if rate else "%"
-    # Shown as the metric itself moved, not as damage.
+    # The change of the metric itself, not the damage.
     sign = 1 if change.lower_is_better else -1
     difference = interval = "–"
     if change.worse is not None:
@@ -72,15 +72,15 @@ def _row(change: MetricChange, limit: float | None) -> ComparisonRow:
         interval = f"{_signed(low)} to {_signed(high)}"
     word, mood = _judged(change, limit)
     return ComparisonRow(
-        change.metric,
-        shown(change.before),
-        shown(change.after),
-        difference,
-        interval,
-        str(change.pairs),
-        "–" if limit is None else f"{'+' if change.lower_is_better else '−'}{100 * limit:g} {unit}",
-        word,
-        mood,
+        metric=change.metric,
+        before=show(change.before),
+        now=show(change.after),
+        difference=difference,
+        interval=interval,
+        edits=str(change.pairs),
+        allowed="–" if limit is None else f"{'+' if change.lower_is_better else '−'}{100 * limit:g} {unit}",
+        word=word,
+        mood=mood,
     )
 
 
@@ -100,7 +100,7 @@ def _judged(change: MetricChange, limit: float | None) -> tuple[str, str]:
 
 
 def describe_gate(gate: Gate) -> str:
-    """Return the verdict in one sentence, with the person who opened the gate where one did."""
+    """Return the verdict in one sentence, with the person who overrode the gate, if any."""
     if gate.override is not None:
         return describe_override(gate.override)
     if gate.open:
@@ -109,44 +109,44 @@ def describe_gate(gate: Gate) -> str:
     return f"The gate is closed against {gate.baseline}: {names}."
 
 
-def describe_override(one: Override) -> str:
-    """Return who opened the gate, when, why, and what that lifted."""
+def describe_override(override: Override) -> str:
+    """Return who overrode the gate, when, why, and which grounds that lifted."""
     return (
-        f"The gate against {one.baseline} was closed by {', '.join(one.closings)}, and opened by override of {one.author} at "
-        f"{one.time}: {one.reason}"
+        f"The gate against {override.baseline} was closed by {', '.join(override.closings)}, "
+        f"and opened by override of {override.author} at {override.time}: {override.reason}"
     )
 
 
-def describe_lapsed_override(one: LapsedOverride) -> str:
-    """Return that an override does not hold, whose it is, and why it does not."""
-    said = one.override
-    return f"An override of {said.author} at {said.time} ({said.reason}) does not hold here: {one.why}."
+def describe_lapsed_override(lapsed: LapsedOverride) -> str:
+    """Return whose override does not hold, and why it does not."""
+    override = lapsed.override
+    return f"An override of {override.author} at {override.time} ({override.reason}) does not hold here: {lapsed.why}."
 
 
-def describe_pairing(found: Comparison, most: int | None = NAMED) -> Iterator[str]:
-    """Yield how many edits were paired, then the first `most` of those that were not, by name; None names all."""
+def describe_pairing(comparison: Comparison, most: int | None = NAMED) -> Iterator[str]:
+    """Yield the count of paired edits, then the first `most` names of the others; None is all."""
     yield (
-        f"{count_noun(found.paired, 'edit')} paired, {len(found.missing)} missing, {len(found.new)} new, "
-        f"{len(found.changed_requests)} asking for something else"
+        f"{count_noun(comparison.paired, 'edit')} paired, {len(comparison.missing)} missing, {len(comparison.new)} new, "
+        f"{len(comparison.changed_requests)} asking for something else"
     )
     for what, ids in (
-        ("missing", found.missing),
-        ("new", found.new),
-        ("asking for something else", found.changed_requests),
+        ("missing", comparison.missing),
+        ("new", comparison.new),
+        ("asking for something else", comparison.changed_requests),
     ):
         if ids:
             yield f"{what}: {quote_names(ids, most)}"
 
 
 def gate_markdown(gate: Gate) -> str:
-    """Return the gate's verdict with what it rests on."""
+    """Return the gate's verdict with its grounds and the comparison."""
     return "\n".join(_gate_lines(gate)) + "\n"
 
 
-def compare_markdown(found: Comparison) -> str:
+def compare_markdown(comparison: Comparison) -> str:
     """Return a comparison without a verdict."""
-    title = f"## {escaped(found.before.name)} against {escaped(found.after.name)}"
-    return "\n".join([title, *_comparison_lines(found, None)]) + "\n"
+    title = f"## {escaped(comparison.before.name)} against {escaped(comparison.after.name)}"
+    return "\n".join([title, *_comparison_lines(comparison, None)]) + "\n"
 
 
 def _gate_lines(gate: Gate) -> Iterator[str]:
@@ -160,22 +160,23 @@ def _gate_lines(gate: Gate) -> Iterator[str]:
             yield f"  - all: {escaped(quote_names(closing.edits, None))}"
     for message in gate.accepted:
         yield f"- accepted: {escaped(message)}"
-    for one in gate.lapsed:
-        yield f"- {escaped(describe_lapsed_override(one))}"
+    for lapsed in gate.lapsed:
+        yield f"- {escaped(describe_lapsed_override(lapsed))}"
     if gate.comparison is not None:
         yield from _comparison_lines(gate.comparison, gate.allowed)
 
 
-def _comparison_lines(found: Comparison, allowed: Mapping[str, float] | None) -> Iterator[str]:
+def _comparison_lines(comparison: Comparison, allowed: Mapping[str, float] | None) -> Iterator[str]:
     yield ""
-    yield from grid(COLUMNS, [[*map(escaped, row.cells)] for row in comparison_rows(found, allowed)])
+    yield from grid(COLUMNS, [[*map(escaped, row.cells)] for row in comparison_rows(comparison, allowed)])
     yield ""
-    yield from (f"- {escaped(said)}" for said in describe_pairing(found, None))
-    if found.edits:
+    yield from (f"- {escaped(sentence)}" for sentence in describe_pairing(comparison, None))
+    if comparison.edits:
         yield ""
         yield from grid(
-            ("edit", "before", "now"), [[*map(escaped, (one.id, one.before, one.after))] for one in found.edits]
+            ("edit", "before", "now"),
+            [[*map(escaped, (edit.id, edit.before, edit.after))] for edit in comparison.edits],
         )
-    for note in found.notes:
+    for note in comparison.notes:
         yield ""
         yield escaped(note)

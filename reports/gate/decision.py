@@ -1,12 +1,12 @@
-"""May an audit stand beside its baseline? Counts first, then compares; every ground for closing has a name.
+"""The gate's decision: may this audit stand beside its baseline? Every ground for closing has a name.
 
-What closes the gate, in this order: the audit itself is no pass; it holds no case, lacks some, has more or asks for something
-else; the yardstick is another (model, policy, corpus, arithmetic of the checks); edits that were made are
-refused or collapse; a check no longer judges what it judged; a judged metric was not measured; a metric became worse.
+Grounds, in this order: the audit itself is no pass; it holds no edit, lacks some, has more, or has other requests; the yardstick
+differs (model, policy, corpus, arithmetic of the checks, order); edits that were made are now refused or collapse; a check
+judges fewer edits; a judged metric was not measured; a metric became worse.
 
-A metric is worse when the measured difference exceeds what is allowed *and* the bootstrap interval lies beyond zero: the first
-says that it matters, the second that it is no noise. Where fewer than `FEWEST` edits are paired an interval says little, and
-the difference decides alone; so it does for the worst ratio. The measured error rates of the rule are in docs/guide-gate.md.
+A metric is worse if the measured difference exceeds the allowance *and* the bootstrap interval lies beyond zero: the first
+shows that it matters, the second that it is no noise. With fewer than `FEWEST` paired edits an interval says little, and the
+difference decides alone, as it does for the worst ratio. The measured error rates of the rule are in the pages about the gate.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from .result import ClosingReason, Gate, ReasonCode
 __all__ = ["FEWEST", "closed_by", "judge_gate", "regressed"]
 
 FEWEST: Final = 8
-"""Paired edits from which an interval may excuse a difference."""
+"""From so many paired edits on, an interval may excuse a difference."""
 
 
 def closed_by(reason: ReasonCode, message: str, baseline: str, allowed: Allowances) -> Gate:
-    """Return the gate that something closed before anything could be compared."""
+    """Return a gate that is closed before anything could be compared."""
     closing = ClosingReason(reason=reason, message=message)
     return Gate(open=False, baseline=baseline, closings=[closing], accepted=[], allowed=dict(allowed.limits))
 
@@ -44,54 +44,57 @@ def judge_gate(
     why: Iterable[str] = (),
     accepted: frozenset[ReasonCode] = frozenset(),
 ) -> Gate:
-    """Hold `audit` against `baseline`; `names` are theirs, `why` the reasons of the audit's own verdict."""
+    """Compare `audit` with `baseline`; `names` are theirs in that order, `why` the reasons of the audit's own verdict.
+
+    `accepted` are grounds that the user accepts beforehand. Raises `AllowanceError` for an amount that does not fit its metric.
+    """
     allowed = allowed.with_declared(declared_specs(baseline.declared, audit.declared))
-    found = compare(baseline, audit, names)
+    comparison = compare(baseline, audit, names)
     pairs = pair_edits(baseline, audit)
     closings = [
         *_audit(audit, why),
-        *_counts(baseline, audit, found),
+        *_counts(baseline, audit, comparison),
         *_yardstick(baseline, audit),
         *_ends(baseline, audit, pairs),
         *_unchecked(pairs),
-        *_unmeasured(pairs, found, allowed),
-        *_regressions(found, allowed.limits),
+        *_unmeasured(pairs, comparison, allowed),
+        *_regressions(comparison, allowed.limits),
     ]
-    closing = [one for one in closings if one.reason not in accepted]
+    remaining = [ground for ground in closings if ground.reason not in accepted]
     return Gate(
-        open=not closing,
+        open=not remaining,
         baseline=names[0],
-        closings=closing,
-        accepted=[one.message for one in closings if one.reason in accepted],
+        closings=remaining,
+        accepted=[ground.message for ground in closings if ground.reason in accepted],
         allowed=dict(allowed.limits),
-        comparison=found,
+        comparison=comparison,
     )
 
 
 def _audit(audit: Baseline, why: Iterable[str]) -> Iterator[ClosingReason]:
-    said = " ".join(why)
+    reasons = " ".join(why)
     if audit.status == "unfinished":
-        yield ClosingReason(reason=ReasonCode.AUDIT_UNFINISHED, message=f"The audit did not finish. {said}".strip())
+        yield ClosingReason(reason=ReasonCode.AUDIT_UNFINISHED, message=f"The audit did not finish. {reasons}".strip())
     elif audit.verdict == "void":
-        yield ClosingReason(reason=ReasonCode.AUDIT_VOID, message=f"The audit is void. {said}".strip())
+        yield ClosingReason(reason=ReasonCode.AUDIT_VOID, message=f"The audit is void. {reasons}".strip())
     elif audit.verdict == "fail":
-        yield ClosingReason(reason=ReasonCode.AUDIT_FAILED, message=f"The audit itself failed. {said}".strip())
+        yield ClosingReason(reason=ReasonCode.AUDIT_FAILED, message=f"The audit itself failed. {reasons}".strip())
 
 
-def _counts(baseline: Baseline, audit: Baseline, found: Comparison) -> Iterator[ClosingReason]:
-    for what, one in (("baseline", baseline), ("audit", audit)):
-        if not one.edits:
-            yield ClosingReason(reason=ReasonCode.NO_CASES, message=f"The {what} holds no edit.")
-    if baseline.edits and audit.edits and not found.paired:
+def _counts(baseline: Baseline, audit: Baseline, comparison: Comparison) -> Iterator[ClosingReason]:
+    for side, record in (("baseline", baseline), ("audit", audit)):
+        if not record.edits:
+            yield ClosingReason(reason=ReasonCode.NO_CASES, message=f"The {side} holds no edit.")
+    if baseline.edits and audit.edits and not comparison.paired:
         yield ClosingReason(reason=ReasonCode.NO_CASES, message="Baseline and audit have no edit in common.")
-    for reason, ids, said in (
-        (ReasonCode.MISSING_EDITS, found.missing, "of the baseline {} not in the audit"),
-        (ReasonCode.NEW_EDITS, found.new, "of the audit {} not in the baseline"),
-        (ReasonCode.CHANGED_EDITS, found.changed_requests, "{} asking for something else than in the baseline"),
+    for reason, ids, phrase in (
+        (ReasonCode.MISSING_EDITS, comparison.missing, "of the baseline {} not in the audit"),
+        (ReasonCode.NEW_EDITS, comparison.new, "of the audit {} not in the baseline"),
+        (ReasonCode.CHANGED_EDITS, comparison.changed_requests, "{} asking for something else than in the baseline"),
     ):
         if ids:
             text = (
-                f"{count_noun(len(ids), 'edit')} {said.format('is' if len(ids) == 1 else 'are')}: {quote_names(ids)}."
+                f"{count_noun(len(ids), 'edit')} {phrase.format('is' if len(ids) == 1 else 'are')}: {quote_names(ids)}."
             )
             yield ClosingReason(reason=reason, message=text, edits=ids)
 
@@ -111,30 +114,30 @@ def _yardstick(baseline: Baseline, audit: Baseline) -> Iterator[ClosingReason]:
         )
         yield ClosingReason(reason=ReasonCode.OTHER_POLICY, message=f"The policy is another, in {quote_names(keys)}.")
     if baseline.perplexity_corpus_sha256 != audit.perplexity_corpus_sha256:
-        yield ClosingReason(reason=ReasonCode.OTHER_CORPUS, message="The perplexity was taken on other sentences.")
+        yield ClosingReason(reason=ReasonCode.OTHER_CORPUS, message="The perplexity was measured on other sentences.")
     if baseline.check_dtype != audit.check_dtype:
-        old_dtype, new_dtype = (one.check_dtype or "an unknown dtype" for one in (baseline, audit))
+        old_dtype, new_dtype = (side.check_dtype or "an unknown dtype" for side in (baseline, audit))
         text = f"The checks computed in {old_dtype}, now in {new_dtype}."
         yield ClosingReason(reason=ReasonCode.OTHER_ARITHMETIC, message=text)
     if baseline.sequence != audit.sequence:
-        then, now = ("one after the other" if one.sequence else "each alone" for one in (baseline, audit))
-        told = "in another order" if then == now else now
+        then, now = ("one after the other" if side.sequence else "each alone" for side in (baseline, audit))
+        order = "in another order" if then == now else now
         yield ClosingReason(
             reason=ReasonCode.OTHER_ORDER,
-            message=f"The edits were made {then}, now {told}; give a baseline of such an audit.",
+            message=f"The edits were made {then}, now {order}; give a baseline of such an audit.",
         )
 
 
 def _ends(baseline: Baseline, audit: Baseline, pairs: Iterable[EditPair]) -> Iterator[ClosingReason]:
     refused = [pair.after.id for pair in pairs if pair.before.made and not pair.after.made]
-    known = {edit.id for edit in baseline.edits if edit.collapsed}
-    collapsed = [edit.id for edit in audit.edits if edit.collapsed and edit.id not in known]
-    for reason, ids, said in (
+    collapsed_before = {edit.id for edit in baseline.edits if edit.collapsed}
+    collapsed = [edit.id for edit in audit.edits if edit.collapsed and edit.id not in collapsed_before]
+    for reason, ids, phrase in (
         (ReasonCode.NEW_REFUSALS, refused, "made before and refused now"),
         (ReasonCode.NEW_COLLAPSE, collapsed, "no collapse before and collapsed the model now"),
     ):
         if ids:
-            text = f"{count_noun(len(ids), 'edit was', 'edits were')} {said}: {quote_names(ids)}."
+            text = f"{count_noun(len(ids), 'edit was', 'edits were')} {phrase}: {quote_names(ids)}."
             yield ClosingReason(reason=reason, message=text, edits=ids)
 
 
@@ -143,20 +146,21 @@ def _unchecked(pairs: Iterable[EditPair]) -> Iterator[ClosingReason]:
     for check in sorted({check for pair in pairs for check in pair.before.checks}):
         ids = [pair.after.id for pair in pairs if check in pair.before.checks and check not in pair.after.checks]
         if ids:
-            text = f"The check {check!r} judged {count_noun(len(ids), 'edit')} in the baseline and not now: {quote_names(ids)}."
+            count = count_noun(len(ids), "edit")
+            text = f"The check {check!r} judged {count} in the baseline, but not now: {quote_names(ids)}."
             yield ClosingReason(reason=ReasonCode.MISSING_CHECKS, message=text, edits=ids)
 
 
-def _unmeasured(pairs: Iterable[EditPair], found: Comparison, allowed: Allowances) -> Iterator[ClosingReason]:
+def _unmeasured(pairs: Iterable[EditPair], comparison: Comparison, allowed: Allowances) -> Iterator[ClosingReason]:
     pairs = [pair for pair in pairs if pair.before.made and pair.after.made]
-    known = {change.metric for change in found.metrics if change.pairs}
+    measured = {change.metric for change in comparison.metrics if change.pairs}
     for metric in allowed.limits:
         ids = [pair.after.id for pair in pairs if _lost(pair, source_metric(metric))]
         if ids:
             text = f"{metric} was not measured in {len(ids)} of {count_noun(len(pairs), 'edit')}: {quote_names(ids)}."
             yield ClosingReason(reason=ReasonCode.UNMEASURED, metric=metric, message=text, edits=ids)
-        elif metric in allowed.asked and metric not in known:
-            others = [name for name in related_metrics(metric) if name in known]
+        elif metric in allowed.requested and metric not in measured:
+            others = [name for name in related_metrics(metric) if name in measured]
             text = f"{metric} was asked for, and no edit of both sides has it; " + (
                 f"measured in both: {', '.join(others)}." if others else "nothing of the kind was measured in both."
             )
@@ -164,17 +168,17 @@ def _unmeasured(pairs: Iterable[EditPair], found: Comparison, allowed: Allowance
 
 
 def _lost(pair: EditPair, metric: str) -> bool:
-    """Return whether the audit asked for the metric, or the baseline has it, and it was not measured now."""
+    """Return whether the metric is missing now, though the audit asked for it or the baseline has it."""
     if metric in pair.after.metrics:
         return not is_measured(pair.after.metrics[metric])
     return metric in pair.before.metrics
 
 
-def _regressions(found: Comparison, limits: Mapping[str, float]) -> Iterator[ClosingReason]:
-    for change in found.metrics:
+def _regressions(comparison: Comparison, limits: Mapping[str, float]) -> Iterator[ClosingReason]:
+    for change in comparison.metrics:
         limit = limits.get(change.metric)
         if limit is not None and regressed(change, limit):
-            text = _told(change, limit)
+            text = _describe_regression(change, limit)
             yield ClosingReason(
                 reason=ReasonCode.REGRESSED, metric=change.metric, message=text, edits=change.worse_edits
             )
@@ -183,8 +187,8 @@ def _regressions(found: Comparison, limits: Mapping[str, float]) -> Iterator[Clo
 def regressed(change: MetricChange, limit: float) -> bool:
     """Return whether a metric became worse by more than `limit`, and not by noise alone.
 
-    Where no edit became better, a draw shows no damage only if it holds no edit that became worse; that share is known without
-    drawing, and decides.
+    If no edit became better, a draw shows no damage only if it holds no edit that became worse. The share of such draws is known
+    without drawing, and decides.
     """
     if change.worse is None or change.worse <= limit:
         return False
@@ -193,7 +197,7 @@ def regressed(change: MetricChange, limit: float) -> bool:
     return change.low > 0 if change.unchanged is None else change.unchanged <= 1 - LEVEL
 
 
-def _told(change: MetricChange, limit: float) -> str:
+def _describe_regression(change: MetricChange, limit: float) -> str:
     assert change.worse is not None
     unit = "percentage points" if change.kind is MetricKind.RATE else "per cent"
     sure = ""

@@ -3,8 +3,8 @@
 `METRICS` are those of editguard's own checks. A check of another package declares its own in the log's header, under names
 ``CHECK/NAME`` (`declared_specs`), so that no reader needs that package.
 
-A rate is kept as its counts, a perplexity ratio as a number. Null means that it was asked for and not measured; a metric that is
-not there was not asked for (an edit without paraphrases has no generalization). Two protocols are never pooled.
+A rate is kept as its counts, a perplexity ratio as a number. Null means that it was requested and not measured. A missing metric
+was not requested: an edit without paraphrases has no generalization. Two protocols are never pooled.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
 
 
 class Metric(StrEnum):
-    """What can be held against a baseline; the name says check, condition, and the protocol where it is not the usual one."""
+    """A figure that is compared with a baseline. Its name gives check, condition, and a protocol that is not the usual one."""
 
     PERPLEXITY_RATIO = "perplexity-ratio"
     WORST_PERPLEXITY_RATIO = "worst-perplexity-ratio"
@@ -74,7 +74,7 @@ class MetricKind(StrEnum):
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """Where a metric comes from; `allowed` is how much worse it may be unless the user says otherwise (None: not judged)."""
+    """The source of a metric; `allowed` is its default allowance as a share of 1 (None: not judged)."""
 
     kind: MetricKind
     allowed: float | None
@@ -84,7 +84,7 @@ class MetricSpec:
 
     @property
     def lower_is_better(self) -> bool:
-        """Whether a smaller figure is the better one: of a perplexity ratio it is."""
+        """Whether a smaller figure is the better one, as for a perplexity ratio."""
         return self.kind is not MetricKind.RATE
 
 
@@ -134,7 +134,7 @@ METRICS: dict[Metric, MetricSpec] = {
     Metric.GENERALIZATION_UNPREFIXED_PROBABILITY: _rate(_G, _PROBABILITY, _BARE, None),
     Metric.GENERALIZATION_PREFIXED_PROBABILITY: _rate(_G, _PROBABILITY, _UNDER, None),
 }
-"""Every metric, in the order in which tables show them. Reasons for the allowances: docs/guide-gate.md."""
+"""Every metric, in the order in which tables show them. The pages about the gate give reasons for the allowances."""
 
 
 class Tally(Model):
@@ -154,11 +154,11 @@ class Tally(Model):
 MetricValue: TypeAlias = Tally | float | None
 
 
-def is_measured(figure: MetricValue) -> bool:
-    """Return whether `figure` can be compared: a share of what could be judged says nothing about the rest."""
-    if isinstance(figure, Tally):
-        return figure.total > 0 and figure.not_judged == 0
-    return figure is not None and math.isfinite(figure) and figure > 0
+def is_measured(value: MetricValue) -> bool:
+    """Return whether `value` can be compared; a rate with prompts that were not judged cannot."""
+    if isinstance(value, Tally):
+        return value.total > 0 and value.not_judged == 0
+    return value is not None and math.isfinite(value) and value > 0
 
 
 def is_declared_name(metric: str) -> bool:
@@ -167,7 +167,7 @@ def is_declared_name(metric: str) -> bool:
 
 
 def declared_specs(*sides: Iterable[DeclaredMetric]) -> dict[str, DeclaredSpec]:
-    """Return how each declared metric is compared; of two sides that declare it differently the last one counts."""
+    """Return how each declared metric is compared; if two sides declare it differently, the last one counts."""
     return {
         metric.name: DeclaredSpec(MetricKind(metric.kind), metric.allowance, metric.better)
         for side in sides
@@ -176,7 +176,7 @@ def declared_specs(*sides: Iterable[DeclaredMetric]) -> dict[str, DeclaredSpec]:
 
 
 def related_metrics(metric: str) -> list[str]:
-    """Return `metric`, then what is measured of the same check by the same protocol under the other condition."""
+    """Return `metric`, then the metrics of the same check and protocol under other conditions."""
     if is_declared_name(metric):
         return [metric]
     own = METRICS[Metric(metric)]
@@ -189,25 +189,25 @@ def _family(spec: MetricSpec) -> tuple[HeadlineCheck, Protocol | None]:
 
 
 def source_metric(metric: str) -> str:
-    """Return the metric of single edits that `metric` is computed from: for the worst ratio, the ratio."""
+    """Return the metric of single edits behind `metric`: for the worst ratio, the ratio."""
     return Metric.PERPLEXITY_RATIO.value if metric == Metric.WORST_PERPLEXITY_RATIO else metric
 
 
 def metric_values(record: EditRecord, declared: Sequence[DeclaredMetric] = ()) -> dict[str, MetricValue]:
-    """Return what was measured of one edit; of the worst ratio, which is no edit's own, there is nothing.
+    """Return the measured figures of one edit. The worst ratio is no edit's own and is left out.
 
     `declared` are the metrics that the log's header declares beside `METRICS`.
     """
-    figures: dict[str, MetricValue] = {}
+    values: dict[str, MetricValue] = {}
     for metric, spec in METRICS.items():
-        if spec.kind is MetricKind.RATE and _asked(record, spec):
-            figures[metric.value] = _tally(record, spec)
+        if spec.kind is MetricKind.RATE and _is_requested(record, spec):
+            values[metric.value] = _tally(record, spec)
         elif spec.kind is MetricKind.RATIO and record.outcome in ("committed", "rolled-back"):
-            figures[metric.value] = perplexity_ratio(record)
+            values[metric.value] = perplexity_ratio(record)
     for declaration in declared:
         if rows := _rows(record, declaration):
-            figures[declaration.name] = _declared_figure(declaration, rows)
-    return figures
+            values[declaration.name] = _declared_figure(declaration, rows)
+    return values
 
 
 def _rows(record: EditRecord, declaration: DeclaredMetric) -> list[MeasurementRecord]:
@@ -216,7 +216,7 @@ def _rows(record: EditRecord, declaration: DeclaredMetric) -> list[MeasurementRe
 
 
 def _declared_figure(declaration: DeclaredMetric, rows: Sequence[MeasurementRecord]) -> MetricValue:
-    """Return the counts of all rows together, or the worst of their values; None where one was not measured."""
+    """Return the counts of all rows together, or the worst of their values; None if one was not measured."""
     if declaration.kind == "rate":
         counts = {name: sum(getattr(row, name) for row in rows) for name in ("passed", "failed", "not_judged", "total")}
         return Tally(**counts) if counts["total"] else None
@@ -226,10 +226,10 @@ def _declared_figure(declaration: DeclaredMetric, rows: Sequence[MeasurementReco
     return max(values) if declaration.better == "lower" else min(values)
 
 
-def _asked(record: EditRecord, spec: MetricSpec) -> bool:
+def _is_requested(record: EditRecord, spec: MetricSpec) -> bool:
     return any(
-        (one.check, one.protocol, one.condition) == (spec.check, spec.protocol, spec.condition)
-        for one in record.measurements
+        (measurement.check, measurement.protocol, measurement.condition) == (spec.check, spec.protocol, spec.condition)
+        for measurement in record.measurements
     )
 
 

@@ -1,4 +1,4 @@
-"""The verdict of the gate as data: why it is closed, and who opened it all the same."""
+"""The verdict of the gate as data: why it is closed, and who overrode it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ACCEPTABLE", "OVERRIDABLE", "ClosingReason", "Gate", "LapsedOverride
 
 
 class ReasonCode(StrEnum):
-    """Why the gate is closed."""
+    """Kind of a ground for closing the gate."""
 
     UNREADABLE = "unreadable"
     NO_BASELINE = "no-baseline"
@@ -48,14 +48,14 @@ OVERRIDABLE: Final = frozenset(ReasonCode) - {
     ReasonCode.AUDIT_VOID,
     ReasonCode.NO_CASES,
 }
-"""What a person may answer for; with the others there is no evidence to answer for."""
+"""Grounds that a person may override. With the others there is no evidence to judge."""
 
 ACCEPTABLE: Final = frozenset({ReasonCode.MISSING_EDITS, ReasonCode.NEW_EDITS})
-"""What may be accepted beforehand: a set of edits that shrank or grew on purpose."""
+"""Grounds that may be accepted beforehand: a set of edits that shrank or grew on purpose."""
 
 
 class ClosingReason(Model):
-    """One ground for closing; `metric` where it is about one, `edits` the ids of all edits that it is about."""
+    """One ground for closing, with the `metric` and the ids of all `edits` that it is about."""
 
     reason: ReasonCode
     message: str
@@ -64,12 +64,12 @@ class ClosingReason(Model):
 
     @property
     def key(self) -> str:
-        """The ground's name, with its metric: what an override must name to lift it."""
+        """The ground's name with its metric. An override must list it to lift the ground."""
         return self.reason.value if self.metric is None else f"{self.reason.value}:{self.metric}"
 
 
 class Override(Model):
-    """A person's word that lifts exactly `closings` for exactly one log and one baseline, known by the hashes of their bytes."""
+    """A person's signed decision that lifts exactly `closings` for one log and one baseline, known by their hashes."""
 
     time: str
     author: str
@@ -81,16 +81,16 @@ class Override(Model):
 
 
 class LapsedOverride(Model):
-    """An override on record that lifts nothing here; `why` says in words what it was given for instead."""
+    """A recorded override that lifts nothing here; `why` says in words what it was given for instead."""
 
     override: Override
     why: str
 
 
 class Gate(Model):
-    """The verdict: `closings` say why it is closed, and `override` who opened it all the same; `lapsed` did not.
+    """The verdict: `closings` are the grounds for closing, `override` opened the gate, the `lapsed` overrides did not.
 
-    `comparison` is null where there was nothing to compare; `allowed` holds the allowance of each judged metric.
+    `comparison` is null if there was nothing to compare; `allowed` holds the allowance of each judged metric.
     """
 
     open: bool
@@ -104,10 +104,10 @@ class Gate(Model):
 
     @property
     def standing(self) -> Literal["open", "closed", "override"]:
-        """How the gate stands: one that a person opened is not simply open."""
+        """The gate's state; a gate that a person opened is not simply open."""
         return "closed" if not self.open else "open" if self.override is None else "override"
 
     @property
     def exit_code(self) -> int:
-        """0 where the gate is open."""
+        """0 for an open gate, 1 for a closed one."""
         return 0 if self.open else 1

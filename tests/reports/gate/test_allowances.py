@@ -11,7 +11,7 @@ from editguard.reports.gate.metrics import METRICS, Metric
 def test_defaults_hold_where_nothing_is_said() -> None:
     found = read_allowances()
     assert dict(found.limits) == {m: s.allowed for m, s in METRICS.items() if s.allowed is not None}
-    assert found.asked == frozenset()
+    assert found.requested == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_defaults_hold_where_nothing_is_said() -> None:
 def test_an_allowance_changes_the_metric_that_it_names(text: str, metric: Metric, limit: float) -> None:
     found = read_allowances([text])
     assert found.limits[metric] == pytest.approx(limit)
-    assert found.asked == {metric}
+    assert found.requested == {metric}
     others = {m: s.allowed for m, s in METRICS.items() if s.allowed is not None and m is not metric}
     assert {m: found.limits[m] for m in others} == others
 

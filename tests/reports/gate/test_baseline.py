@@ -98,7 +98,7 @@ def test_an_unknown_field_a_newer_version_and_nonsense_are_errors(kept: Baseline
     ):
         with pytest.raises(BaselineError, match=said):
             parsed(json.dumps(wrong))
-    with pytest.raises(BaselineError, match="no JSON"):
+    with pytest.raises(BaselineError, match="not JSON"):
         parsed("{")
 
 

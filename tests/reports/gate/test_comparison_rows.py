@@ -18,9 +18,9 @@ FOUND = compare(BEFORE, AFTER, ("main@1", "build"))
 def test_a_row_shows_how_the_metric_itself_moved() -> None:
     shown = {row.metric: row for row in comparison_rows(FOUND, read_allowances().limits)}
     rate, ratio = shown["efficacy-prefixed"], shown["perplexity-ratio"]
-    assert (rate.difference, rate.allowed, rate.said) == ("−5.00 pp", "−2 pp", "worse")
+    assert (rate.difference, rate.allowed, rate.word) == ("−5.00 pp", "−2 pp", "worse")
     assert rate.interval.startswith("−")
-    assert (ratio.difference, ratio.allowed, ratio.said) == ("+2.00 %", "+1 %", "worse")
+    assert (ratio.difference, ratio.allowed, ratio.word) == ("+2.00 %", "+1 %", "worse")
     assert shown["answers-unprefixed"].difference == "0.00 pp"
     assert Metric.EFFICACY_PREFIXED_TOKEN_MATCH.value not in shown  # nobody judges it
 

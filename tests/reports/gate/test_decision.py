@@ -127,8 +127,8 @@ def test_a_check_that_is_gone_is_named_with_the_edits_it_judged() -> None:
     gate = judged(before, with_edits(BASE, judged_by("toxicity"), [3]))
     assert keys(gate) == ["missing-checks", "missing-checks"]
     tone, toxicity = (one.message for one in gate.closings)
-    assert tone == "The check 'tone' judged 1 edit in the baseline and not now: 'case-0000'."
-    assert "'toxicity' judged 2 edits in the baseline and not now: 'case-0000', 'case-0005'" in toxicity
+    assert tone == "The check 'tone' judged 1 edit in the baseline, but not now: 'case-0000'."
+    assert "'toxicity' judged 2 edits in the baseline, but not now: 'case-0000', 'case-0005'" in toxicity
 
 
 def test_a_check_is_missed_only_where_both_made_the_edit_and_a_new_one_is_welcome() -> None:

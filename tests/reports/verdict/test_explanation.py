@@ -193,7 +193,7 @@ def test_explain_an_edit_without_judged_locality_is_a_fault_under_a_policy_with_
 def test_explain_a_refusal_gives_the_reason_that_decided() -> None:
     first = explained(ended("refused"))
     assert first.why == "It was refused: its subject is not in the prompt."
-    assert first.advice.startswith("Mend the request")
+    assert first.advice.startswith("Correct the request")
     seen = ended("refused when its update was seen")
     two = seen.model_copy(
         update={"decision": DecisionRecord(action="refuse", reasons=["first-token: it is", "update: too large"])}
