@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from editguard.suites.check import CHECKS, Measurement, Outcome, judge
+from editguard.probes.errors import InputError
+from editguard.suites.check import CHECKS, ComparedMetric, Measurement, Outcome, judge
 
 from ..helpers.check_benches import bench_of, disturb, edit_of, talkative
 from ..helpers.tiny_models import TWIN_REQUEST
@@ -45,3 +47,31 @@ def test_every_judged_figure_says_on_which_side_of_its_bound_it_lies(size: float
                 assert f", {side} the bound (" in one.message, (check.name, one)
                 said.append(check.name)
     assert {"perplexity", "efficacy", "locality", "other-facts", "aftermath", "degeneracy", "drift"} <= {*said}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "Polite"},
+        {"name": "tone/polite"},
+        {"name": ""},
+        {"allowance": -0.1},
+        {"allowance": math.nan},
+        {"allowance": 1.5},
+        {"kind": "ratio", "allowance": math.inf},
+    ],
+    ids=str,
+)
+def test_compared_metric_wrong_field_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="metric"):
+        ComparedMetric(**({"name": "polite", "metric": "polite"} | fields))
+
+
+def test_compared_metric_ratio_may_allow_more_than_its_double() -> None:
+    assert ComparedMetric(name="length", metric="length", kind="ratio", allowance=1.5).allowance == 1.5
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None])
+def test_measurement_helper_without_a_finite_value_has_none(value: float | None) -> None:
+    row = CHECKS.get("drift")().measurement("relative-drift", value, Outcome.UNMEASURED, condition="weights")
+    assert (row.check, row.metric, row.value, row.condition) == ("drift", "relative-drift", None, "weights")

@@ -31,15 +31,15 @@ from editguard.probes.requests.request import EditRequest
 from editguard.reports.log.file import Log, read_log
 from editguard.reports.log.schema import EditRecord
 from editguard.reports.verdict.summary import Summary
-from editguard.suites.check import Bench, CheckResult
-from editguard.suites.checks.perplexity import Perplexity
+from editguard.suites.check import Bench, CheckResult, EditUnderTest
+from editguard.suites.checks.perplexity import CorpusPerplexity, Perplexity
 
 from ...helpers.tiny_models import tiny_lm
 from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST, SENTENCES, lenient
 
 pytestmark = pytest.mark.tiny
 
-Measure = Callable[[Perplexity, Bench, EditRequest, Any, bool], CheckResult]
+Measure = Callable[[Perplexity, Bench, EditUnderTest[CorpusPerplexity]], CheckResult]
 
 
 def test_the_reference_engine_computes_nothing_the_fast_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,10 +198,10 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
     real: Measure = Perplexity.measure
 
     def install(error: BaseException) -> None:
-        def measure(self: Perplexity, bench: Bench, request: EditRequest, before: Any, needs_prefix: bool) -> CheckResult:
-            if request.id == MID_PROMPT_REQUEST.id:
+        def measure(self: Perplexity, bench: Bench, edit: EditUnderTest[CorpusPerplexity]) -> CheckResult:
+            if edit.request.id == MID_PROMPT_REQUEST.id:
                 raise error
-            return real(self, bench, request, before, needs_prefix)
+            return real(self, bench, edit)
 
         monkeypatch.setattr(Perplexity, "measure", measure)
 
