@@ -1,12 +1,12 @@
 """A log as JUnit XML, for every CI system that shows test results.
 
-One test suite an audit, one test case an edit and a control, and a last one, ``verdict``, that fails unless the audit
-passes: so a void or unfinished audit is red in every reader, and there is a failure or an error if and only if the exit
-code is not 0. An edit that errored is an error; one that failed is a failure with its faults; one that was refused is a
-failure, or skipped where the policy says ``allow_refused``.
+An audit is one test suite. Each edit and each control is a test case, and a last case ``verdict`` fails unless the audit
+passes. So a void or unfinished audit is red in every reader: there is a failure or an error if and only if the exit code is
+not 0. An edit that errored is an error. A failed edit is a failure with its faults. A refused edit is a failure, or skipped if
+the policy has ``allow_refused``.
 
-Held against a baseline there is a case ``gate`` after it, a failure where the gate is closed. An override turns nothing
-green: what failed stays a failure though the gate is open, and ``gate`` is skipped, with the override in its message.
+With a baseline a case ``gate`` follows, a failure if the gate is closed. An override turns nothing green: a failed case stays a
+failure although the gate is open, and ``gate`` is skipped, with the override in its message.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from ..verdict.reasons import control_fault
 __all__ = ["render_junit"]
 
 _MOST = 2000
-"""Characters of one text; a reader shows a message in one line, and a log may hold texts of any length."""
+"""Characters of one text: a reader shows a message in one line, and a log may hold texts of any length."""
 _PLURAL = {"failure": "failures", "error": "errors", "skipped": "skipped"}
 
 
 class _End(NamedTuple):
-    """How a test case ended, other than well: the element's name, its type, and what it says."""
+    """A test case's end other than success: the element's name, its type and its text."""
 
     tag: str
     type: str
@@ -53,12 +53,12 @@ class _Case(NamedTuple):
 def render_junit(log: Log, gate: Gate | None = None, overrides: Sequence[Override] = ()) -> bytes:
     """Return the audit as one JUnit XML document, UTF-8; what XML 1.0 cannot hold stands there as ``[U+0000]``.
 
-    With `gate` also what it said; without, the `overrides` that are on record for this log.
+    With `gate` its verdict is included; without, the recorded `overrides` for this log.
     """
-    found = digest(log)
-    cases = [*_edits(found), *_controls(found), _verdict(found), *_gate(gate, overrides)]
+    audit = digest(log)
+    cases = [*_edits(audit), *_controls(audit), _verdict(audit), *_gate(gate, overrides)]
     counts = Counter(case.end.tag for case in cases if case.end)
-    seconds = sum(case.seconds for case in cases) if found.seconds is None else found.seconds
+    seconds = sum(case.seconds for case in cases) if audit.seconds is None else audit.seconds
     totals = {
         "tests": str(len(cases)),
         **{name: str(counts[tag]) for tag, name in _PLURAL.items()},
@@ -69,13 +69,13 @@ def render_junit(log: Log, gate: Gate | None = None, overrides: Sequence[Overrid
         root,
         "testsuite",
         {
-            "name": _text(f"editguard {found.header.source}"),
-            "timestamp": _text(found.header.created),
+            "name": _text(f"editguard {audit.header.source}"),
+            "timestamp": _text(audit.header.created),
             **totals,
         },
     )
     properties = ElementTree.SubElement(suite, "properties")
-    for name, value in (*_properties(found).items(), *_since(gate, overrides)):
+    for name, value in (*_properties(audit).items(), *_gate_properties(gate, overrides)):
         ElementTree.SubElement(properties, "property", name=name, value=_text(value))
     for case in cases:
         _append(suite, case)
@@ -83,8 +83,8 @@ def render_junit(log: Log, gate: Gate | None = None, overrides: Sequence[Overrid
     return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
-def _properties(found: Digest) -> dict[str, str]:
-    header, summary = found.header, found.summary
+def _properties(audit: Digest) -> dict[str, str]:
+    header, summary = audit.header, audit.summary
     return {
         "editguard": header.editguard_version,
         "verdict": summary.verdict,
@@ -99,55 +99,55 @@ def _properties(found: Digest) -> dict[str, str]:
     }
 
 
-def _edits(found: Digest) -> Iterator[_Case]:
-    source = _part(PurePath(found.header.source).name)
-    allowed = found.header.policy.get("allow_refused") is True
-    for story in found.edits:
-        group = _part(story.record.group) or "edits"
-        end = _edit_end(story, explain(story, found.header), allowed)
-        yield _Case(f"{source}.{group}", story.record.id, story.record.seconds, end)
+def _edits(audit: Digest) -> Iterator[_Case]:
+    source = _part(PurePath(audit.header.source).name)
+    allowed = audit.header.policy.get("allow_refused") is True
+    for edit in audit.edits:
+        group = _part(edit.record.group) or "edits"
+        end = _edit_end(edit, explain(edit, audit.header), allowed)
+        yield _Case(f"{source}.{group}", edit.record.id, edit.record.seconds, end)
 
 
-def _edit_end(story: EditSummary, explanation: Explanation | None, refused_is_allowed: bool) -> _End | None:
-    record = story.record
-    if explanation is None or not (story.faults or story.decision is EditDecision.REFUSED):
+def _edit_end(edit: EditSummary, explanation: Explanation | None, refused_is_allowed: bool) -> _End | None:
+    record = edit.record
+    if explanation is None or not (edit.faults or edit.decision is EditDecision.REFUSED):
         return None
-    details = _details(story, explanation)
+    details = _details(edit, explanation)
     if record.outcome == "errored":
         return _End("error", "errored", record.error or "", details)
-    if story.faults:
-        return _End("failure", "collapsed" if story.collapsed else "failed", explanation.why, details)
+    if edit.faults:
+        return _End("failure", "collapsed" if edit.collapsed else "failed", explanation.why, details)
     tag = "skipped" if refused_is_allowed else "failure"
     return _End(tag, "refused", explanation.why, details)
 
 
-def _details(story: EditSummary, explanation: Explanation) -> str:
-    """Return the edit, what was found and decided, why it failed and what to do, a line each."""
-    record = story.record
+def _details(edit: EditSummary, explanation: Explanation) -> str:
+    """Return request, decision, findings, faults, cause and advice of the edit, a line each."""
+    record = edit.record
     lines = [
         f"prompt: {record.prompt}",
         f"subject: {record.subject}",
         f"new target: {record.target_new}",
-        f"decision: {story.decision.value}" + (f", by {record.decision.editor}" if record.decision.editor else ""),
+        f"decision: {edit.decision.value}" + (f", by {record.decision.editor}" if record.decision.editor else ""),
         *(f"reason: {reason}" for reason in record.decision.reasons),
-        *(f"{one.probe}: {one.message}" for one in record.findings if one.level != "ok"),
-        *(f"fault: {fault}" for fault in story.faults),
+        *(f"{finding.probe}: {finding.message}" for finding in record.findings if finding.level != "ok"),
+        *(f"fault: {fault}" for fault in edit.faults),
         f"why: {explanation.why}",
         f"what to do: {explanation.advice}",
     ]
     return "\n".join(_text(line) for line in lines)
 
 
-def _controls(found: Digest) -> Iterator[_Case]:
-    for story in found.controls:
-        fault = control_fault(story)
-        tag = "error" if story.record.outcome == "errored" else "failure"
+def _controls(audit: Digest) -> Iterator[_Case]:
+    for edit in audit.controls:
+        fault = control_fault(edit)
+        tag = "error" if edit.record.outcome == "errored" else "failure"
         end = None if fault is None else _End(tag, "control", fault)
-        yield _Case("controls", story.record.id, story.record.seconds, end)
+        yield _Case("controls", edit.record.id, edit.record.seconds, end)
 
 
-def _verdict(found: Digest) -> _Case:
-    summary = found.summary
+def _verdict(audit: Digest) -> _Case:
+    summary = audit.summary
     if summary.exit_code == 0:
         return _Case("audit", "verdict", 0.0, None)
     message = f"{summary.verdict}: {' '.join(summary.reasons)}"
@@ -156,14 +156,14 @@ def _verdict(found: Digest) -> _Case:
     )
 
 
-def _since(gate: Gate | None, overrides: Sequence[Override]) -> Iterator[tuple[str, str]]:
+def _gate_properties(gate: Gate | None, overrides: Sequence[Override]) -> Iterator[tuple[str, str]]:
     if gate is None:
-        yield from (("override", describe_override(one)) for one in overrides)
+        yield from (("override", describe_override(override)) for override in overrides)
         return
     yield from (("baseline", gate.baseline), ("gate", gate.standing))
     if gate.override is not None:
         yield "override", describe_override(gate.override)
-    yield from (("override-not-in-force", describe_lapsed_override(one)) for one in gate.lapsed)
+    yield from (("override-not-in-force", describe_lapsed_override(override)) for override in gate.lapsed)
 
 
 def _gate(gate: Gate | None, overrides: Sequence[Override]) -> Iterator[_Case]:
@@ -174,22 +174,25 @@ def _gate(gate: Gate | None, overrides: Sequence[Override]) -> Iterator[_Case]:
     if gate.standing == "open":
         yield _Case("audit", "gate", 0.0, None)
         return
-    grounds = [*(f"{one.key}: {one.message}" for one in gate.closings), *map(describe_lapsed_override, gate.lapsed)]
+    grounds = [
+        *(f"{ground.key}: {ground.message}" for ground in gate.closings),
+        *map(describe_lapsed_override, gate.lapsed),
+    ]
     tag, kind = ("failure", "closed") if gate.standing == "closed" else ("skipped", "override")
     yield _Case("audit", "gate", 0.0, _End(tag, kind, describe_gate(gate), "\n".join(map(_text, grounds))))
 
 
 def _append(suite: ElementTree.Element, case: _Case) -> None:
-    found = ElementTree.SubElement(
+    element = ElementTree.SubElement(
         suite, "testcase", classname=_text(case.classname), name=_text(case.name), time=f"{case.seconds:.3f}"
     )
     if case.end is not None:
-        end = ElementTree.SubElement(found, case.end.tag, type=case.end.type, message=_text(case.end.message))
+        end = ElementTree.SubElement(element, case.end.tag, type=case.end.type, message=_text(case.end.message))
         end.text = case.end.text
 
 
 def _part(text: str) -> str:
-    """Return text as one part of a class name, whose parts readers take apart at dots."""
+    """Return text as one part of a class name; readers split class names at dots."""
     return text.replace(".", "_")
 
 

@@ -26,7 +26,7 @@ from ..verdict.summary import Summary
 __all__ = ["MOST_ROWS", "render_markdown"]
 
 MOST_ROWS = 25
-"""A table shows so many rows; the rest is in the report."""
+"""A table shows so many rows; the report shows the others."""
 _MOST = 300
 """Characters of one text."""
 _MOST_OF_GATE = 2000
@@ -36,20 +36,20 @@ _GATES = {"open": "✅ gate open", "closed": "❌ gate closed", "override": "⚠
 
 
 def render_markdown(log: Log, gate: Gate | None = None, overrides: Sequence[Override] = ()) -> str:
-    """Return the summary over `log`; no text of a model, a file or a user is read as Markdown, HTML, link or mention.
+    """Return the summary of `log`; no text of a model, a file or a user is read as Markdown, HTML, link or mention.
 
-    With `gate` its verdict comes first; without, the `overrides` that are on record for this log.
+    With `gate` its verdict comes first; without, the recorded `overrides` for this log.
     """
     return "\n".join(_lines(digest(log), gate, overrides)) + "\n"
 
 
-def _lines(found: Digest, gate: Gate | None, overrides: Sequence[Override]) -> Iterator[str]:
-    summary = found.summary
+def _lines(audit: Digest, gate: Gate | None, overrides: Sequence[Override]) -> Iterator[str]:
+    summary = audit.summary
     standing = gate.standing if gate is not None else "override" if overrides else None
     itself = _MARKS[summary.verdict]
     yield f"## editguard: {itself if standing is None else f'{_GATES[standing]}; the audit itself: {itself}'}"
     yield ""
-    yield from (f"- {escaped(shorten(said, _MOST_OF_GATE))}" for said in _since(gate, overrides))
+    yield from (f"- {escaped(shorten(sentence, _MOST_OF_GATE))}" for sentence in _gate_sentences(gate, overrides))
     yield from (f"- {_text(reason)}" for reason in summary.reasons[:MOST_ROWS])
     yield ""
     yield from grid(
@@ -79,27 +79,27 @@ def _lines(found: Digest, gate: Gate | None, overrides: Sequence[Override]) -> I
         yield ""
         yield f"{count_noun(summary.skipped_invalid, 'wrong record was', 'wrong records were')} left out."
     yield from _leaks(summary)
-    yield from _edits(found.edits, found.header)
+    yield from _edits(audit.edits, audit.header)
     yield from _rates(summary.counts, summary.efficacy_by_family)
-    yield from _controls(found.controls)
-    yield from _provenance(found)
+    yield from _controls(audit.controls)
+    yield from _provenance(audit)
 
 
-def _since(gate: Gate | None, overrides: Sequence[Override]) -> Iterator[str]:
+def _gate_sentences(gate: Gate | None, overrides: Sequence[Override]) -> Iterator[str]:
     if gate is None:
         yield from map(describe_override, overrides[-MOST_ROWS:])
         return
     yield describe_gate(gate)
-    yield from (f"{one.key}: {one.message}" for one in gate.closings)
+    yield from (f"{ground.key}: {ground.message}" for ground in gate.closings)
     yield from (f"accepted: {message}" for message in gate.accepted)
     yield from map(describe_lapsed_override, gate.lapsed[:MOST_ROWS])
 
 
-def _edits(stories: Sequence[EditSummary], header: Header) -> Iterator[str]:
-    failed = [story for story in stories if story.result is EditVerdict.FAILED]
-    refused = [story for story in stories if story.result is EditVerdict.REFUSED]
+def _edits(edits: Sequence[EditSummary], header: Header) -> Iterator[str]:
+    failed = [edit for edit in edits if edit.result is EditVerdict.FAILED]
+    refused = [edit for edit in edits if edit.result is EditVerdict.REFUSED]
     rewritten = [
-        story for story in stories if story.result is EditVerdict.PASSED and story.decision is EditDecision.REWRITTEN
+        edit for edit in edits if edit.result is EditVerdict.PASSED and edit.decision is EditDecision.REWRITTEN
     ]
     yield from _table("Failed", failed, header)
     yield from _table("Refused", refused, header)
@@ -107,36 +107,36 @@ def _edits(stories: Sequence[EditSummary], header: Header) -> Iterator[str]:
 
 
 def _leaks(summary: Summary) -> Iterator[str]:
-    asked = [("about other subjects", summary.leaks), ("about other facts of the subjects", summary.other_fact_leaks)]
-    for what, rate in asked:
+    rates = [("about other subjects", summary.leaks), ("about other facts of the subjects", summary.other_fact_leaks)]
+    for topic, rate in rates:
         if rate.total:
             yield ""
-            yield f"{rate.failed} of {count_noun(rate.total, 'prompt')} {what} {'leaks' if rate.failed == 1 else 'leak'}."
+            yield f"{rate.failed} of {count_noun(rate.total, 'prompt')} {topic} {'leaks' if rate.failed == 1 else 'leak'}."
 
 
-def _table(title: str, stories: Sequence[EditSummary], header: Header) -> Iterator[str]:
-    if not stories:
+def _table(title: str, edits: Sequence[EditSummary], header: Header) -> Iterator[str]:
+    if not edits:
         return
     yield ""
-    yield f"### {title}: {len(stories)}"
+    yield f"### {title}: {len(edits)}"
     yield ""
-    explained = [(one, explain(one, header)) for one in stories[:MOST_ROWS]]
-    advised = any(why is not None and why.advice for _, why in explained)
+    explained = [(edit, explain(edit, header)) for edit in edits[:MOST_ROWS]]
+    advised = any(explanation is not None and explanation.advice for _, explanation in explained)
     yield from grid(
         ["edit", "subject", "new target", "perplexity ratio", "why", *(["what to do"] if advised else [])],
         [
             [
-                _text(one.record.id),
-                _text(one.record.subject),
-                _text(one.record.target_new),
-                format_ratio(one.ratio),
-                _text(why.why if why else ""),
-                *([_text(why.advice if why else "")] if advised else []),
+                _text(edit.record.id),
+                _text(edit.record.subject),
+                _text(edit.record.target_new),
+                format_ratio(edit.ratio),
+                _text(explanation.why if explanation else ""),
+                *([_text(explanation.advice if explanation else "")] if advised else []),
             ]
-            for one, why in explained
+            for edit, explanation in explained
         ],
     )
-    yield from _rest(len(stories), "edit")
+    yield from _rest(len(edits), "edit")
 
 
 def _rates(counts: dict[str, Rate], families: dict[str, Rate]) -> Iterator[str]:
@@ -169,28 +169,30 @@ def _controls(controls: Sequence[EditSummary]) -> Iterator[str]:
         ["control", "to show", "perplexity ratio", "shown"],
         [
             [
-                _text(one.record.id),
-                one.record.expect if isinstance(one.record, ControlRecord) else "",
-                format_ratio(one.ratio),
-                _text(control_fault(one) or "yes"),
+                _text(control.record.id),
+                control.record.expect if isinstance(control.record, ControlRecord) else "",
+                format_ratio(control.ratio),
+                _text(control_fault(control) or "yes"),
             ]
-            for one in controls[:MOST_ROWS]
+            for control in controls[:MOST_ROWS]
         ],
     )
     yield from _rest(len(controls), "control")
-    yield from _sightings([one.record for one in controls if isinstance(one.record, ControlRecord)])
+    yield from _control_observations(
+        [control.record for control in controls if isinstance(control.record, ControlRecord)]
+    )
 
 
-def _sightings(controls: Sequence[ControlRecord]) -> Iterator[str]:
-    seen = [one for control in controls for one in control.sightings]
-    names = {(one.kind, one.name) for one in seen}
+def _control_observations(controls: Sequence[ControlRecord]) -> Iterator[str]:
+    observations = [observation for control in controls for observation in control.sightings]
+    names = {(observation.kind, observation.name) for observation in observations}
     if names:
-        proved = names - {(one.kind, one.name) for one in seen if not one.ok}
+        proved = names - {(observation.kind, observation.name) for observation in observations if not observation.ok}
         yield ""
         yield f"{len(proved)} of {len(names)} probes and checks caught a known bad and let pass a known good."
-    for one in not_controlled(controls):
+    for reason in not_controlled(controls):
         yield ""
-        yield f"Not controlled: {_text(one)}."
+        yield f"Not controlled: {_text(reason)}."
 
 
 def _rest(count: int, what: str) -> Iterator[str]:
@@ -199,9 +201,9 @@ def _rest(count: int, what: str) -> Iterator[str]:
         yield f"{count_noun(count - MOST_ROWS, f'more {what} is', f'more {what}s are')} in the report."
 
 
-def _provenance(found: Digest) -> Iterator[str]:
-    header = found.header
-    said = {
+def _provenance(audit: Digest) -> Iterator[str]:
+    header = audit.header
+    facts = {
         "model": header.model.ref,
         "fingerprint": header.model.fingerprint,
         "layer": str(header.layer),
@@ -214,7 +216,7 @@ def _provenance(found: Digest) -> Iterator[str]:
         "editguard": header.editguard_version,
     }
     yield ""
-    yield "; ".join(f"{name} {_text(value)}" for name, value in said.items()) + "."
+    yield "; ".join(f"{name} {_text(value)}" for name, value in facts.items()) + "."
 
 
 def _text(text: str) -> str:

@@ -1,8 +1,8 @@
 """A log as two tables for notebooks: edits, and measurements in long form; Parquet, written through pandas.
 
-Columns and their types are fixed, whatever is in the log, so that the tables of many audits can be put together. What was
-not measured is null. Controls are left out: a mean over a column is one over edits. Pandas is imported when a table is
-written.
+Columns and their types are fixed, whatever is in the log, so that the tables of many audits can be put together. A missing
+measurement is null. Controls are left out, so that a mean over a column is a mean over edits. Pandas is imported when a table
+is written.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ def edits_table(log: Log) -> bytes:
 def measurements_table(log: Log) -> bytes:
     """Return one row a measurement of an edit, with the columns of `MEASUREMENTS`, as Parquet."""
     rows = [
-        {**_head(story.record), "decision": story.decision.value, **one.model_dump()}
-        for story in digest(log).edits
-        for one in story.record.measurements
+        {**_head(edit.record), "decision": edit.decision.value, **measurement.model_dump()}
+        for edit in digest(log).edits
+        for measurement in edit.record.measurements
     ]
     return _parquet(MEASUREMENTS, rows)
 
@@ -96,24 +96,24 @@ def _head(record: EditBody) -> dict[str, Any]:
     return {"id": record.id, "index": record.index, "group": record.group}
 
 
-def _edit(story: EditSummary) -> dict[str, Any]:
-    record, keys, update = story.record, story.record.keys, story.record.update
-    asked = record.model_dump(
+def _edit(edit: EditSummary) -> dict[str, Any]:
+    record, keys, update = edit.record, edit.record.keys, edit.record.update
+    request_fields = record.model_dump(
         include={"subject", "prompt", "target_new", "target_true", "outcome", "verdict", "seconds"}
     )
-    made = {} if update is None else update.model_dump(exclude={"editor", "denominator", "engine"})
+    update_fields = {} if update is None else update.model_dump(exclude={"editor", "denominator", "engine"})
     return {
         **_head(record),
-        **asked,
+        **request_fields,
         **({} if keys is None else keys.model_dump(include=EDITS.keys() & type(keys).model_fields)),
-        **made,
+        **update_fields,
         "update_denominator": None if update is None else update.denominator,
         "editor": record.decision.editor if update is None else update.editor,
-        "decision": story.decision.value,
-        "perplexity_ratio": story.ratio,
-        "collapsed": None if story.ratio is None and not story.collapsed else story.collapsed,
-        "result": story.result.value,
-        "faults": "; ".join(story.faults) or None,
+        "decision": edit.decision.value,
+        "perplexity_ratio": edit.ratio,
+        "collapsed": None if edit.ratio is None and not edit.collapsed else edit.collapsed,
+        "result": edit.result.value,
+        "faults": "; ".join(edit.faults) or None,
         "restored_ok": None if record.weights is None else record.weights.restored_ok,
         "kept": None if record.weights is None else record.weights.kept,
     }

@@ -1,12 +1,12 @@
 """A log as SARIF 2.1.0, for code scanning and other readers of findings.
 
-One rule a probe and a check, with help text out of the cards in the log's header; four rules of the audit's own stand for
-what no probe or check says. Results: what probes found (``warning`` where the edit was rewritten or made all the same,
-``error`` where it closes the gate, ``note`` for a notice), and measurements that did not pass. A void or unfinished audit
-is a notification of level ``error``. So something is at level ``error`` if and only if the exit code is not 0.
+Each probe and each check is a rule, with help text from the cards in the log's header. Four rules of the audit itself cover the
+rest. Results are the findings of probes (``warning`` if the edit was rewritten or made, ``error`` if it makes the audit fail,
+``note`` for a notice), and measurements that did not pass. A void or unfinished audit is a notification of level ``error``. So
+something is at level ``error`` if and only if the exit code is not 0.
 
-Controls have no results: what they show is about the audit, and stands in the notifications. The log says of which file
-an edit is and not of which line, so a location has no region.
+Controls have no results: they are about the audit, and stand in the notifications. The log names the file of an edit and not its
+line, so a location has no region.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["SCHEMA", "render_sarif"]
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _MOST = 4000
-"""Characters of one text; readers show a few lines, and a log may hold texts of any length."""
+"""Characters of one text: readers show a few lines, and a log may hold texts of any length."""
 _NAMED = 5
 _NOTIFICATIONS = {
     "audit/void": "A control did not show what it must, so the checks prove nothing about the edits.",
@@ -38,43 +38,44 @@ _NOTIFICATIONS = {
 
 def render_sarif(log: Log) -> str:
     """Return the audit as one SARIF log with one run; hidden characters stand there as ``[U+202E]``."""
-    found = digest(log)
-    notifications = [*_notifications(log, found)]
-    ended = not any(one["level"] == "error" for one in notifications)
-    known = rules(log)
+    audit = digest(log)
+    notifications = [*_notifications(log, audit)]
+    ended = not any(notification["level"] == "error" for notification in notifications)
+    audit_rules = rules(log)
     run = {
-        "tool": {"driver": _driver(found, known)},
-        "automationDetails": {"id": f"editguard/{found.header.source}/layer-{found.header.layer}/"},
-        "invocations": [_invocation(found, notifications, ended)],
+        "tool": {"driver": _driver(audit, audit_rules)},
+        "automationDetails": {"id": f"editguard/{audit.header.source}/layer-{audit.header.layer}/"},
+        "invocations": [_invocation(audit, notifications, ended)],
         "artifacts": [
             {
-                "location": location(found.header.source),
+                "location": location(audit.header.source),
                 "roles": ["analysisTarget"],
-                "hashes": {"sha-256": found.header.source_sha256},
+                "hashes": {"sha-256": audit.header.source_sha256},
             }
         ],
         "columnKind": "unicodeCodePoints",
-        "results": [*results(found, {rule["id"]: index for index, rule in enumerate(known)})],
-        "properties": {"policySha256": found.header.policy_sha256, "summary": found.summary.model_dump(mode="json")},
+        "results": [*results(audit, {rule["id"]: index for index, rule in enumerate(audit_rules)})],
+        "properties": {"policySha256": audit.header.policy_sha256, "summary": audit.summary.model_dump(mode="json")},
     }
     return (
-        json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [_shown(run)]}, ensure_ascii=False, indent=1) + "\n"
+        json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [_make_visible(run)]}, ensure_ascii=False, indent=1)
+        + "\n"
     )
 
 
-def _driver(found: Digest, known: list[dict[str, Any]]) -> dict[str, Any]:
-    version = found.header.editguard_version
+def _driver(audit: Digest, audit_rules: list[dict[str, Any]]) -> dict[str, Any]:
+    version = audit.header.editguard_version
     return {
         "name": "editguard",
         "version": version,
-        "rules": known,
+        "rules": audit_rules,
         "notifications": [{"id": name, "shortDescription": {"text": text}} for name, text in _NOTIFICATIONS.items()],
     }
 
 
-def _invocation(found: Digest, notifications: list[dict[str, Any]], ended: bool) -> dict[str, Any]:
-    summary = found.summary
-    started = _utc(found.header.created)
+def _invocation(audit: Digest, notifications: list[dict[str, Any]], ended: bool) -> dict[str, Any]:
+    summary = audit.summary
+    started = _utc(audit.header.created)
     return {
         "executionSuccessful": ended,
         "exitCode": summary.exit_code,
@@ -84,17 +85,17 @@ def _invocation(found: Digest, notifications: list[dict[str, Any]], ended: bool)
     }
 
 
-def _notifications(log: Log, found: Digest) -> Iterator[dict[str, Any]]:
-    for reason in void_reasons(log, found.controls):
+def _notifications(log: Log, audit: Digest) -> Iterator[dict[str, Any]]:
+    for reason in void_reasons(log, audit.controls):
         yield _notification("audit/void", "error", reason)
     for reason in incomplete_reasons(log):
         yield _notification("audit/incomplete", "error", reason)
     skipped = log.header.skipped_invalid
     if skipped:
-        named = "; ".join(f"{one.where}: {one.message}" for one in skipped[:_NAMED])
+        examples = "; ".join(f"{request.where}: {request.message}" for request in skipped[:_NAMED])
         more = f"; and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
         yield _notification(
-            "audit/skipped-records", "warning", f"{count_noun(len(skipped), 'wrong record')} left out: {named}{more}"
+            "audit/skipped-records", "warning", f"{count_noun(len(skipped), 'wrong record')} left out: {examples}{more}"
         )
 
 
@@ -109,10 +110,10 @@ def _utc(created: str) -> str | None:
         return None
 
 
-def _shown(value: Any) -> Any:
+def _make_visible(value: Any) -> Any:
     """Return `value` with each text in it fit to be shown, and no text that a reader takes for a link."""
     if isinstance(value, str):
         return visible(shorten(value, _MOST)).replace("](", "] (")
     if isinstance(value, dict):
-        return {name: _shown(one) for name, one in value.items()}
-    return [_shown(one) for one in value] if isinstance(value, list) else value
+        return {name: _make_visible(item) for name, item in value.items()}
+    return [_make_visible(item) for item in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""The rules of a SARIF run: one for each probe and check that the log knows of, and those of the audit itself."""
+"""The rules of a SARIF run: one for each probe and check of the log, and those of the audit itself."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ def finding_rule_id(source: str) -> str:
 
 def rules(log: Log) -> list[dict[str, Any]]:
     """Return one reporting descriptor for each probe, each check and each way an edit itself can end."""
-    known = {rule_id(card.kind, card.name): card for card in log.header.cards}
-    missing = [name for name in _named(log) if name not in known]
+    cards = {rule_id(card.kind, card.name): card for card in log.header.cards}
+    missing = [name for name in _mentioned_rules(log) if name not in cards]
     return [
-        *(_rule(name, card, _level(log, card)) for name, card in known.items()),
-        *(_own(name, f"{name.partition('/')[2]} has no card in this log.", "", "error") for name in missing),
-        *(_own(name, text, action, "error") for name, (text, action) in _OWN.items()),
+        *(_rule(name, card, _level(log, card)) for name, card in cards.items()),
+        *(_audit_rule(name, f"{name.partition('/')[2]} has no card in this log.", "", "error") for name in missing),
+        *(_audit_rule(name, text, action, "error") for name, (text, action) in _OWN.items()),
     ]
 
 
-def _named(log: Log) -> Iterator[str]:
-    """Yield the rules of all that was found and measured, each once: a log of an older version has no cards."""
-    found: dict[str, None] = {}
+def _mentioned_rules(log: Log) -> Iterator[str]:
+    """Yield the rules of all findings and measurements, each once; a log of an older version has no cards."""
+    names: dict[str, None] = {}
     for record in log.edits:
-        found |= dict.fromkeys(finding_rule_id(one.probe) for one in record.findings)
-        found |= dict.fromkeys(rule_id("check", one.check) for one in record.measurements)
-    yield from found
+        names |= dict.fromkeys(finding_rule_id(finding.probe) for finding in record.findings)
+        names |= dict.fromkeys(rule_id("check", measurement.check) for measurement in record.measurements)
+    yield from names
 
 
 def _level(log: Log, card: CardRecord) -> str:
@@ -96,7 +96,7 @@ def _rule(name: str, card: CardRecord, level: str) -> dict[str, Any]:
     }
 
 
-def _own(name: str, text: str, action: str, level: str) -> dict[str, Any]:
+def _audit_rule(name: str, text: str, action: str, level: str) -> dict[str, Any]:
     return {
         "id": name,
         "name": _pascal(name),
