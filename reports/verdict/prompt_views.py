@@ -1,7 +1,7 @@
 """Prompts that an edit must not change, as a reader meets them: grouped by prompt, worst first, conditions in words.
 
 Pure functions over `PromptOutcome` and measurements. Conditions of one prompt with the same words before and after share a
-row. Out of scope: markup (the templates) and what the outcomes mean for the verdict (`story`, `explain`).
+row. Out of scope: markup (the templates) and the verdict (`edit_summary`, `explanation`).
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class PromptView:
 
     @property
     def kept_conditions(self) -> int:
-        """Under how many conditions the answer is what it was."""
+        """Count of the conditions under which the answer did not change."""
         return sum(len(row.conditions) for row in self.kept)
 
 
@@ -112,51 +112,53 @@ def condition_label(condition: str) -> str:
 
 
 def prompt_groups(prompts: Sequence[PromptOutcome]) -> list[PromptGroup]:
-    """Return the prompts about other subjects and those about the same one, where there are any."""
-    asked = [
+    """Return the group of prompts about other subjects and the one about the same subject; an empty group is left out."""
+    sections = [
         ("other-subjects", "What it does to other subjects", "about other subjects", OTHER_SUBJECTS),
         ("other-facts", "What else it says of the subject", "about other facts of the subject", SAME_SUBJECT),
     ]
     groups = []
-    for name, title, about, roles in asked:
-        if views := sorted(_views([one for one in prompts if one.role in roles]), key=lambda view: _rank(view.worst)):
+    for name, title, about, roles in sections:
+        if views := sorted(
+            _views([prompt for prompt in prompts if prompt.role in roles]), key=lambda view: _rank(view.worst)
+        ):
             changed = tuple(view for view in views if view.changed)
-            kept = tuple(view for view in views if not view.changed)
-            groups.append(PromptGroup(name, title, _said(views, about), changed, kept))
+            unchanged = tuple(view for view in views if not view.changed)
+            groups.append(PromptGroup(name, title, _describe_group(views, about), changed, unchanged))
     return groups
 
 
-def _said(views: Sequence[PromptView], about: str) -> str:
-    """Return the group in one sentence: of how many prompts which result is the worst."""
+def _describe_group(views: Sequence[PromptView], about: str) -> str:
+    """Return the group in one sentence: the count of prompts by their worst result."""
     words = {
         PromptResult.LEAK: ("leaks", "leak"),
         PromptResult.FLIP: ("flips", "flip"),
         PromptResult.NEAR_TIE: ("is a near tie", "are near ties"),
         PromptResult.UNMEASURED: ("was not measured", "were not measured"),
     }
-    found = [(result, sum(view.worst is result for view in views)) for result in _WORST_FIRST[:-1]]
-    parts = [f"{count} {words[result][count != 1]}" for result, count in found if count]
-    asked = f"{count_noun(len(views), 'prompt')} {about}"
-    return f"{asked}: {', '.join(parts)}." if parts else f"{asked}: all keep their answer."
+    counts = [(result, sum(view.worst is result for view in views)) for result in _WORST_FIRST[:-1]]
+    parts = [f"{count} {words[result][count != 1]}" for result, count in counts if count]
+    opening = f"{count_noun(len(views), 'prompt')} {about}"
+    return f"{opening}: {', '.join(parts)}." if parts else f"{opening}: all keep their answer."
 
 
 def _views(prompts: Iterable[PromptOutcome]) -> Iterator[PromptView]:
-    found: dict[tuple[bool, str], list[PromptOutcome]] = {}
-    for one in prompts:
-        found.setdefault((one.role in _MADE, one.prompt), []).append(one)
-    for (made, prompt), outcomes in found.items():
+    outcomes_by_prompt: dict[tuple[bool, str], list[PromptOutcome]] = {}
+    for outcome in prompts:
+        outcomes_by_prompt.setdefault((outcome.role in _MADE, outcome.prompt), []).append(outcome)
+    for (is_made, prompt), outcomes in outcomes_by_prompt.items():
         rows = sorted(_rows(outcomes), key=lambda row: _rank(row.result))
-        kept = tuple(row for row in rows if row.result is PromptResult.KEPT)
-        yield PromptView(prompt, made, rows[0].result, tuple(rows[: len(rows) - len(kept)]), kept)
+        unchanged = tuple(row for row in rows if row.result is PromptResult.KEPT)
+        yield PromptView(prompt, is_made, rows[0].result, tuple(rows[: len(rows) - len(unchanged)]), unchanged)
 
 
 def _rows(outcomes: Iterable[PromptOutcome]) -> Iterator[PromptRow]:
-    found: dict[tuple[PromptResult, str, str], list[PromptOutcome]] = {}
-    for one in outcomes:
-        found.setdefault((one.result, one.before, one.after), []).append(one)
-    for (result, before, after), members in found.items():
+    outcomes_by_text: dict[tuple[PromptResult, str, str], list[PromptOutcome]] = {}
+    for outcome in outcomes:
+        outcomes_by_text.setdefault((outcome.result, outcome.before, outcome.after), []).append(outcome)
+    for (result, before, after), members in outcomes_by_text.items():
         worst = max(members, key=_rise)
-        labels = tuple(dict.fromkeys(condition_label(one.condition) for one in members))
+        labels = tuple(dict.fromkeys(condition_label(outcome.condition) for outcome in members))
         yield PromptRow(result, before, after, labels, worst.target_before, worst.target_after)
 
 
@@ -164,8 +166,8 @@ def _rank(result: PromptResult) -> int:
     return _WORST_FIRST.index(result)
 
 
-def _rise(one: PromptOutcome) -> float:
-    return (one.target_after or 0.0) - (one.target_before or 0.0)
+def _rise(outcome: PromptOutcome) -> float:
+    return (outcome.target_after or 0.0) - (outcome.target_before or 0.0)
 
 
 def worst_outcome(
@@ -173,66 +175,76 @@ def worst_outcome(
 ) -> PromptOutcome | None:
     """Return the outcome that shows `result` best: other words than before, no prefix, the target's largest rise."""
     plain = (Condition.UNPREFIXED.value, Condition.SERVED.value)
-    found = [one for one in prompts if one.role in roles and one.result is result]
+    candidates = [outcome for outcome in prompts if outcome.role in roles and outcome.result is result]
     return max(
-        found,
-        key=lambda one: (one.after.strip() != one.before.strip(), one.condition in plain, _rise(one)),
+        candidates,
+        key=lambda outcome: (
+            outcome.after.strip() != outcome.before.strip(),
+            outcome.condition in plain,
+            _rise(outcome),
+        ),
         default=None,
     )
 
 
 def highlighted(text: str, target: str) -> list[Part]:
-    """Return `text` in parts, in order and complete; those that say `target`, or its first word, are marked."""
+    """Return `text` in parts, in order and complete; parts equal to `target`, or to its first word, are marked."""
     words = target.split()
-    for wanted in (target.strip(), words[0] if words else ""):
-        places = re.split(rf"(?<!\w)({re.escape(wanted)})(?!\w)", text, flags=re.IGNORECASE) if wanted else [text]
+    for phrase in (target.strip(), words[0] if words else ""):
+        places = re.split(rf"(?<!\w)({re.escape(phrase)})(?!\w)", text, flags=re.IGNORECASE) if phrase else [text]
         if len(places) > 1:
             return [Part(part, bool(place % 2)) for place, part in enumerate(places) if part]
     return [Part(text, differs=False)]
 
 
 def prompt_rate(records: Iterable[EditBody], check: str, metric: str) -> Rate:
-    """Return of how many prompts `check` found `metric` under some condition; passed are those without it.
+    """Return the prompts with `metric` under some condition as failed, and those without it as passed.
 
-    A prompt counts once in each edit, whatever the number of its conditions. Where a record holds counts and no prompts,
-    the counts are taken as they stand.
+    A prompt counts once in each edit, whatever the number of its conditions. If a record holds counts and no prompts, its
+    counts are taken as they stand.
     """
     passed = failed = not_judged = 0
     for record in records:
-        found = _prompt_counts(record, check, metric) or _logged_counts(record, check, metric)
-        passed, failed, not_judged = passed + found[0], failed + found[1], not_judged + found[2]
+        counts = _prompt_counts(record, check, metric) or _logged_counts(record, check, metric)
+        passed, failed, not_judged = passed + counts[0], failed + counts[1], not_judged + counts[2]
     return make_rate(passed, failed, not_judged)
 
 
 def _prompt_counts(record: EditBody, check: str, metric: str) -> tuple[int, int, int] | None:
-    """Return passed, failed and not judged prompts of the roles that `check` asks; None without such prompts."""
+    """Return passed, failed and not judged prompts of the roles of `check`; None without such prompts."""
     roles, result = SAME_SUBJECT if check == OTHER_FACTS else OTHER_SUBJECTS, _RESULTS[metric]
     results: dict[tuple[PromptRole, str], set[PromptResult]] = {}
-    for one in record.prompts:
-        if one.role in roles:
-            results.setdefault((one.role, one.prompt), set()).add(one.result)
-    failed = sum(result in found for found in results.values())
-    not_judged = sum(result not in found and PromptResult.UNMEASURED in found for found in results.values())
+    for outcome in record.prompts:
+        if outcome.role in roles:
+            results.setdefault((outcome.role, outcome.prompt), set()).add(outcome.result)
+    failed = sum(result in observed_results for observed_results in results.values())
+    not_judged = sum(
+        result not in observed_results and PromptResult.UNMEASURED in observed_results
+        for observed_results in results.values()
+    )
     return (len(results) - failed - not_judged, failed, not_judged) if results else None
 
 
 def _logged_counts(record: EditBody, check: str, metric: str) -> tuple[int, int, int]:
     logged = [
-        one for one in record.measurements if (one.check, one.metric, one.condition) == (check, metric, EVERYWHERE)
+        measurement
+        for measurement in record.measurements
+        if (measurement.check, measurement.metric, measurement.condition) == (check, metric, EVERYWHERE)
     ]
     return sum(m.passed for m in logged), sum(m.failed for m in logged), sum(m.not_judged for m in logged)
 
 
 def leak_rate(record: EditBody) -> Rate:
-    """Return the prompts about other subjects that leak, as failed, of all that were asked."""
+    """Return the prompts about other subjects: those that leak as failed, the others as passed."""
     return prompt_rate([record], HeadlineCheck.LOCALITY.value, LEAKS)
 
 
 def judged_by_made_neighbours(record: EditBody) -> bool:
-    """Return whether leaks were judged by neighbours that the audit made, and by none from the file."""
+    """Return whether leaks were judged only by neighbours that the audit made."""
     judged = any(
-        (one.check, one.metric) == (HeadlineCheck.LOCALITY, LEAKS) and one.verdict in ("pass", "fail")
-        for one in record.measurements
+        (measurement.check, measurement.metric) == (HeadlineCheck.LOCALITY, LEAKS)
+        and measurement.verdict in ("pass", "fail")
+        for measurement in record.measurements
     )
-    roles = {one.role for one in record.prompts}
+    roles = {measurement.role for measurement in record.prompts}
     return judged and PromptRole.MADE_NEIGHBOUR in roles and PromptRole.NEIGHBOUR not in roles
