@@ -9,12 +9,12 @@ import pytest
 from .guided import READERS, _readers
 
 
-def test_every_reader_has_a_name() -> None:
+def test_readers_all_have_a_name() -> None:
     assert tuple(_readers()) == READERS
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_the_seeds_are_read(name: str, tmp_path: Path) -> None:
+def test_readers_accept_their_seeds(name: str, tmp_path: Path) -> None:
     reader = _readers()[name]
     for file, content in reader.beside.items():
         (tmp_path / file).write_bytes(content)

@@ -48,7 +48,7 @@ OVERRIDES = f"{OVERRIDE.model_dump_json()}\n".encode() * 2
 @FUZZED
 @example(content=LOGS[0].replace(b'"kind":"header"', b'"kind":"\xef\xbb\xbfheader"', 1))
 @given(content=spoilt(LOGS))
-def test_logs(content: bytes, tmp_path: Path) -> None:
+def test_read_log_spoilt_file_is_read_or_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     path.write_bytes(content)
     told_or_read(lambda: read_unfinished_log(path), tmp_path)
@@ -60,7 +60,7 @@ def test_logs(content: bytes, tmp_path: Path) -> None:
 
 @FUZZED
 @given(content=spoilt(LOGS[1:]))
-def test_logs_that_are_gone_on_with(content: bytes, tmp_path: Path) -> None:
+def test_resume_spoilt_log_is_read_or_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     path.write_bytes(content)
 
@@ -78,7 +78,7 @@ def test_logs_that_are_gone_on_with(content: bytes, tmp_path: Path) -> None:
 
 @FUZZED
 @given(content=spoilt([BASELINE]))
-def test_baselines(content: bytes, tmp_path: Path) -> None:
+def test_find_baseline_spoilt_file_is_read_or_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "baseline.json"
     path.write_bytes(content)
     told_or_read(lambda: BaselineStore(tmp_path).load(str(path)), tmp_path)
@@ -86,7 +86,7 @@ def test_baselines(content: bytes, tmp_path: Path) -> None:
 
 @FUZZED
 @given(content=spoilt([OVERRIDES, json.dumps(OVERRIDE.model_dump()).encode()]))
-def test_overrides(content: bytes, tmp_path: Path) -> None:
+def test_overrides_spoilt_file_is_read_or_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "overrides.jsonl").write_bytes(content)
     told_or_read(BaselineStore(tmp_path).overrides, tmp_path)
 
@@ -96,5 +96,5 @@ def test_overrides(content: bytes, tmp_path: Path) -> None:
     reference=st.text(max_size=80)
     | st.sampled_from(["main@9999999999", "../main", "a/../../b", "\0", "main@" + "9" * 5000])
 )
-def test_names_of_baselines(reference: str, tmp_path: Path) -> None:
+def test_find_baseline_any_name_is_read_or_refused(reference: str, tmp_path: Path) -> None:
     told_or_read(lambda: BaselineStore(tmp_path).load(reference), tmp_path)

@@ -31,7 +31,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 # Each takes a tenth of a second, and not a thousandth.
 @settings(FUZZED, max_examples=max(40, EXAMPLES // 10))
 @given(data=st.data())
-def test_models(family: str, name: str, data: st.DataObject, folders: dict[str, Path]) -> None:
+def test_load_model_spoilt_folder_is_read_or_refused(family: str, name: str, data: st.DataObject, folders: dict[str, Path]) -> None:
     path = folders[family] / name
     whole = path.read_bytes()
     path.write_bytes(data.draw(spoilt([whole])))

@@ -24,7 +24,7 @@ SEEDS = {
 @pytest.mark.parametrize("name", SEEDS)
 @FUZZED
 @given(data=st.data())
-def test_policies(name: str, data: st.DataObject, tmp_path: Path) -> None:
+def test_load_policy_spoilt_file_is_read_or_refused(name: str, data: st.DataObject, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(data.draw(spoilt(SEEDS[name])))
     assert isinstance(told_or_read(lambda: load_policy(path), tmp_path), Policy | None)

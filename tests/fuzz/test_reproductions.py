@@ -35,7 +35,7 @@ RESULTS = [RESULT.model_dump_json().encode()]
 
 @FUZZED
 @given(content=spoilt(CHOICES))
-def test_choices_of_cases(content: bytes, tmp_path: Path) -> None:
+def test_cases_spoilt_file_is_read_or_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "cases.json"
     path.write_bytes(content)
     told_or_read(lambda: read_choice(path), tmp_path)
@@ -51,7 +51,7 @@ def read_choice(path: Path) -> Chosen | None:
 
 @FUZZED
 @given(content=spoilt(SHIFTS))
-def test_keys_of_all_layers(content: bytes, tmp_path: Path) -> None:
+def test_layer_shifts_spoilt_file_is_read_or_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "layers.json"
     path.write_bytes(content)
     assert isinstance(told_or_read(lambda: kept_shifts(path), tmp_path), LayerShifts | None)
@@ -59,7 +59,7 @@ def test_keys_of_all_layers(content: bytes, tmp_path: Path) -> None:
 
 @FUZZED
 @given(content=spoilt(RESULTS))
-def test_results_of_an_earlier_run(content: bytes, tmp_path: Path) -> None:
+def test_reproduction_spoilt_file_is_read_or_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "reproduction.json"
     path.write_bytes(content)
     found = told_or_read(lambda: kept_result(path), tmp_path)

@@ -62,7 +62,7 @@ SEEDS = {
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".yaml", ".csv"])
 @FUZZED
 @given(data=st.data(), skip=st.booleans())
-def test_requests(suffix: str, data: st.DataObject, skip: bool, tmp_path: Path) -> None:
+def test_load_requests_spoilt_file_is_read_or_refused(suffix: str, data: st.DataObject, skip: bool, tmp_path: Path) -> None:
     path = tmp_path / f"edits{suffix}"
     path.write_bytes(data.draw(spoilt([seed.encode() for seed in SEEDS[suffix]])))
     found = told_or_read(lambda: load_requests(path, skip_invalid=skip).requests, tmp_path)
@@ -81,14 +81,14 @@ CORPORA = {
 }
 
 
-def test_every_format_is_tried() -> None:
+def test_seeds_cover_every_format() -> None:
     assert SEEDS.keys() == PARSERS.keys()
 
 
 @pytest.mark.parametrize("suffix", CORPORA)
 @FUZZED
 @given(data=st.data())
-def test_corpora(suffix: str, data: st.DataObject, tmp_path: Path) -> None:
+def test_read_corpus_spoilt_file_is_read_or_refused(suffix: str, data: st.DataObject, tmp_path: Path) -> None:
     path = tmp_path / f"corpus{suffix}"
     path.write_bytes(data.draw(spoilt([CORPORA[suffix]])))
     told_or_read(lambda: read_corpus(str(path)).sha256, tmp_path)

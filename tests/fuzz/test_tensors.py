@@ -98,7 +98,7 @@ def statistics(path: Path, folder: Path) -> None:
 
 @FUZZED
 @given(data=st.data())
-def test_statistics(data: st.DataObject, tmp_path: Path) -> None:
+def test_load_statistics_spoilt_file_is_read_or_refused(data: st.DataObject, tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     path.write_bytes(data.draw(spoilt([KEPT]) | headers()))
     statistics(path, tmp_path)
@@ -136,7 +136,7 @@ def archives(draw: st.DrawFn) -> bytes:
 
 @FUZZED
 @given(content=spoilt(NPZ) | archives())
-def test_statistics_of_rome(content: bytes, tmp_path: Path) -> None:
+def test_import_rome_npz_spoilt_file_is_read_or_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "c.npz"
     path.write_bytes(content)
     statistics(path, tmp_path)
@@ -144,7 +144,7 @@ def test_statistics_of_rome(content: bytes, tmp_path: Path) -> None:
 
 @FUZZED
 @given(content=spoilt([DELTA]) | headers())
-def test_deltas(content: bytes, tmp_path: Path) -> None:
+def test_read_delta_spoilt_file_is_read_or_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.delta.safetensors"
     path.write_bytes(content)
     told_or_read(lambda: read_delta(path), tmp_path)
@@ -159,7 +159,7 @@ INDEX = json.dumps({"weight_map": {"a.weight": "one.safetensors", "b.weight": ".
 @example(weights=WEIGHTS, index=INDEX.replace(b"one", b"\\ud800one"))
 @example(weights=WEIGHTS, index=INDEX.replace(b"one", b"\\u0000one"))
 @given(weights=st.just(WEIGHTS) | spoilt([WEIGHTS]), index=st.none() | spoilt([INDEX]))
-def test_checkpoints(weights: bytes, index: bytes | None, tmp_path: Path) -> None:
+def test_open_checkpoint_spoilt_file_is_read_or_refused(weights: bytes, index: bytes | None, tmp_path: Path) -> None:
     (tmp_path / "one.safetensors").write_bytes(weights)
     listed = tmp_path / "model.safetensors.index.json"
     listed.write_bytes(b"" if index is None else index)

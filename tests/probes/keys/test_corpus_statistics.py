@@ -35,40 +35,42 @@ LONG = Corpus(tuple(f"{text} {n}" for n in range(60) for text in TEXTS[:3]), "lo
 def brute_force(lm: LanguageModel, site: EditSite, documents: tuple[str, ...]) -> np.ndarray:
     keys = []
     for document in documents:
-        with capture(site) as seen, torch.no_grad():
+        with capture(site) as captured, torch.no_grad():
             lm.model(torch.tensor([lm.tokenizer(document).input_ids]))
-        keys.append(seen.input[0].double().numpy())
+        keys.append(captured.input[0].double().numpy())
     every = np.concatenate(keys)
     return every.T @ every / len(every)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_c_is_that_of_a_brute_force_in_float64(family: str) -> None:
+def test_compute_statistics_equals_a_brute_force_in_float64(family: str) -> None:
     lm = tiny_language_model(family)
     site = tiny_site(lm)
-    found = compute_statistics(lm, site, SHORT)
+    statistics = compute_statistics(lm, site, SHORT)
     expected = brute_force(lm, site, SHORT.documents)
-    np.testing.assert_allclose(found.second_moment.numpy(), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
-    origin = found.provenance
+    np.testing.assert_allclose(
+        statistics.second_moment.numpy(), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max()
+    )
+    origin = statistics.provenance
     assert (origin.method, origin.source, origin.layer) == ("corpus", "short", 1)
     assert (origin.model_fingerprint, origin.corpus_sha256) == (lm.fingerprint, SHORT.sha256)
     assert origin.tokens == sum(len(lm.tokenizer(text).input_ids) for text in SHORT.documents)
 
 
-def test_a_long_document_is_cut_into_windows_that_do_not_see_each_other() -> None:
+def test_compute_statistics_windows_of_a_document_are_independent() -> None:
     lm = tiny_language_model("llama")
     site, document = tiny_site(lm), " ".join(TEXTS[:40])
     ids = lm.tokenizer(document).input_ids
     assert len(ids) > 256
     keys = []
     for start in range(0, len(ids), 256):
-        with capture(site) as seen, torch.no_grad():
+        with capture(site) as captured, torch.no_grad():
             lm.model(torch.tensor([ids[start : start + 256]]))
-        keys.append(seen.input[0].double().numpy())
+        keys.append(captured.input[0].double().numpy())
     every = np.concatenate(keys)
-    found = compute_statistics(lm, site, Corpus((document,), "one"))
-    np.testing.assert_allclose(found.second_moment.numpy(), every.T @ every / len(every), rtol=1e-4, atol=1e-6)
-    assert found.provenance.tokens == len(ids)
+    statistics = compute_statistics(lm, site, Corpus((document,), "one"))
+    np.testing.assert_allclose(statistics.second_moment.numpy(), every.T @ every / len(every), rtol=1e-4, atol=1e-6)
+    assert statistics.provenance.tokens == len(ids)
 
 
 class _Killed(Exception):
@@ -84,7 +86,7 @@ def kill_after(windows: int, lm: LanguageModel, site: EditSite, partial: Path) -
         compute_statistics(lm, site, LONG, partial=partial, progress=progress)
 
 
-def test_a_killed_pass_resumes_to_the_same_bits(tmp_path: Path) -> None:
+def test_compute_statistics_killed_pass_resumes_to_the_same_bits(tmp_path: Path) -> None:
     lm = tiny_language_model("llama")
     site, partial = tiny_site(lm), tmp_path / "deep" / "sum.partial"
     whole = compute_statistics(lm, site, LONG)
@@ -99,7 +101,7 @@ def test_a_killed_pass_resumes_to_the_same_bits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["corpus", "model", "layer", "garbage"])
-def test_a_partial_of_another_pass_is_not_taken_up(tmp_path: Path, what: str) -> None:
+def test_compute_statistics_partial_of_another_pass_is_ignored(tmp_path: Path, what: str) -> None:
     lm = tiny_language_model("llama")
     site, partial = tiny_site(lm), tmp_path / "sum.partial"
     kill_after(5 * GROUP, lm, site, partial)
@@ -113,11 +115,11 @@ def test_a_partial_of_another_pass_is_not_taken_up(tmp_path: Path, what: str) ->
         site = tiny_site(lm, 0)
     else:
         partial.write_bytes(partial.read_bytes()[:50])
-    found = compute_statistics(lm, site, corpus, partial=partial)
-    assert torch.equal(found.second_moment, compute_statistics(lm, site, corpus).second_moment)
+    statistics = compute_statistics(lm, site, corpus, partial=partial)
+    assert torch.equal(statistics.second_moment, compute_statistics(lm, site, corpus).second_moment)
 
 
-def test_two_passes_agree_to_the_bit_and_the_seed_of_the_process_is_left() -> None:
+def test_compute_statistics_is_deterministic_and_draws_nothing() -> None:
     lm = tiny_language_model("gpt2")
     before = torch.random.get_rng_state()
     first, second = (compute_statistics(lm, tiny_site(lm), SHORT) for _ in range(2))
@@ -125,7 +127,7 @@ def test_two_passes_agree_to_the_bit_and_the_seed_of_the_process_is_left() -> No
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_a_broken_model_is_refused() -> None:
+def test_compute_statistics_broken_model_is_refused() -> None:
     lm = tiny_language_model("llama")
     tiny_site(lm, 0).write(torch.full((16, 24), torch.nan))
     with pytest.raises(NotFinite, match=r"layers\.1\.mlp\.down_proj is NaN"):
@@ -133,13 +135,13 @@ def test_a_broken_model_is_refused() -> None:
 
 
 @pytest.mark.parametrize("documents", [(), ("", "")], ids=["none", "empty"])
-def test_a_corpus_without_tokens_is_refused(documents: tuple[str, ...]) -> None:
+def test_compute_statistics_corpus_without_tokens_is_refused(documents: tuple[str, ...]) -> None:
     lm = tiny_language_model("llama")
     with pytest.raises(StatisticsError, match="holds 0 tokens, fewer than"):
         compute_statistics(lm, tiny_site(lm), Corpus(documents, "nothing"))
 
 
-def test_the_hash_of_a_corpus_tells_its_documents_apart() -> None:
+def test_corpus_hash_depends_on_its_documents() -> None:
     assert Corpus(("ab", "c"), "x").sha256 != Corpus(("a", "bc"), "x").sha256
     assert Corpus(("a", "b"), "x").sha256 != Corpus(("b", "a"), "x").sha256
     assert Corpus(("a",), "x").sha256 == Corpus(("a",), "y").sha256
@@ -149,7 +151,7 @@ def test_the_hash_of_a_corpus_tells_its_documents_apart() -> None:
 # Sampling
 
 
-def test_sampled_text_comes_from_the_seed_alone() -> None:
+def test_sample_corpus_depends_only_on_the_seed() -> None:
     lm = tiny_language_model("llama")
     first = sample_corpus(lm, seed=3, documents=4, tokens=8)
     torch.manual_seed(99)
@@ -160,7 +162,7 @@ def test_sampled_text_comes_from_the_seed_alone() -> None:
     assert "seed 3" in first.source
 
 
-def test_sample_corpus_progress_ends_with_the_last_step_of_all_batches() -> None:
+def test_sample_corpus_progress_ends_with_the_last_step() -> None:
     lm = tiny_language_model("llama")
     steps: list[tuple[int, int]] = []
     corpus = sample_corpus(lm, seed=3, documents=130, tokens=4, progress=lambda *step: steps.append(step))
@@ -171,7 +173,7 @@ def test_sample_corpus_progress_ends_with_the_last_step_of_all_batches() -> None
     assert len(steps) >= 4
 
 
-def test_compute_all_statistics_progress_counts_windows_of_every_pass() -> None:
+def test_compute_all_statistics_progress_counts_windows() -> None:
     lm = tiny_language_model("llama")
     steps: list[tuple[int, int]] = []
     compute_all_statistics(lm, [tiny_site(lm, 0), tiny_site(lm, 1)], LONG, lambda *step: steps.append(step))
@@ -193,19 +195,19 @@ def test_compute_all_statistics_progress_counts_windows_of_every_pass() -> None:
     ],
     ids=["lines", "mark", "json", "jsonl", "ndjson", "csv"],
 )
-def test_documents_are_read_from_files(tmp_path: Path, name: str, content: str) -> None:
+def test_read_corpus_every_format_gives_its_documents(tmp_path: Path, name: str, content: str) -> None:
     path = tmp_path / name
     path.write_text(content, encoding="utf-8")
     assert read_corpus(str(path)) == Corpus(("One.", "Two."), name)
 
 
-def test_a_field_of_csv_may_hold_a_line_break(tmp_path: Path) -> None:
+def test_read_corpus_csv_field_may_hold_a_line_break(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('text\n"One\nand more."\nTwo.\n', encoding="utf-8")
     assert read_corpus(str(path)).documents == ("One\nand more.", "Two.")
 
 
-def test_a_text_of_jsonl_may_hold_a_unicode_line_separator(tmp_path: Path) -> None:
+def test_read_corpus_jsonl_text_may_hold_a_line_separator(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "One\u2028and more."}\n"Two."', encoding="utf-8")
     assert read_corpus(str(path)).documents == ("One\u2028and more.", "Two.")
@@ -226,14 +228,14 @@ def test_a_text_of_jsonl_may_hold_a_unicode_line_separator(tmp_path: Path) -> No
     ],
     ids=["broken", "number", "record", "bare-text", "no-field", "no-column", "bytes", "blank", "empty"],
 )
-def test_a_corpus_that_cannot_be_read_is_refused_by_name(tmp_path: Path, name: str, content: bytes) -> None:
+def test_read_corpus_unreadable_file_is_refused_by_name(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(StatisticsError, match=name):
         read_corpus(str(path))
 
 
-def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
+def test_read_corpus_missing_file_or_folder_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.txt"):
         with pytest.raises(StatisticsError, match="cannot be read"):
             read_corpus(str(path))
@@ -242,7 +244,7 @@ def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content"), [("c.csv", b'text\n"' + b"x" * 2**18), ("c.json", b"[" * 5000), ("c.jsonl", b'"\x1b[2J')]
 )
-def test_a_hostile_corpus_is_one_sentence(tmp_path: Path, name: str, content: bytes) -> None:
+def test_read_corpus_hostile_file_is_one_sentence(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(StatisticsError, match="cannot be read") as caught:
         read_corpus(str(tmp_path / name))

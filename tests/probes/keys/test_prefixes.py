@@ -33,35 +33,36 @@ def model(template: str | None = None, bos: str | None = None) -> LanguageModel:
 
 
 @pytest.fixture(scope="module")
-def made() -> ContextPrefixes:
+def prefixes() -> ContextPrefixes:
     return make_prefixes(model(TEMPLATE, "<s>"), 7)
 
 
-def test_key_prefixes_are_romes_twenty_sentences_and_the_empty_one(made: ContextPrefixes) -> None:
-    keys = made.of(Role.KEY)
+def test_make_prefixes_key_role_has_romes_sentences_and_none(prefixes: ContextPrefixes) -> None:
+    keys = prefixes.of(Role.KEY)
     assert keys[0] == Prefix(Family.NONE, "", Role.KEY)
     assert len(keys) == 21
     assert {prefix.family for prefix in keys[1:]} == {Family.SENTENCE}
-    assert made.texts(Role.KEY) == tuple(prefix.text for prefix in keys)
-    assert made.seed == 7
+    assert prefixes.texts(Role.KEY) == tuple(prefix.text for prefix in keys)
+    assert prefixes.seed == 7
 
 
-def test_every_family_has_texts_to_edit_under_and_others_to_test_under(made: ContextPrefixes) -> None:
+def test_make_prefixes_every_family_has_two_disjoint_roles(prefixes: ContextPrefixes) -> None:
     for family in set(Family) - {Family.NONE}:
         edit, tested = (
-            {prefix.text for prefix in made.of(role) if prefix.family is family} for role in (Role.EDIT, Role.HELD_OUT)
+            {prefix.text for prefix in prefixes.of(role) if prefix.family is family}
+            for role in (Role.EDIT, Role.HELD_OUT)
         )
         assert edit, family
         assert tested, family
         assert not edit & tested
 
 
-def test_no_held_out_text_was_used_in_an_edit(made: ContextPrefixes) -> None:
-    assert not set(made.texts(Role.HELD_OUT)) & {*made.texts(Role.EDIT), *made.texts(Role.KEY)}
-    assert "" not in made.texts(Role.EDIT) + made.texts(Role.HELD_OUT)
+def test_make_prefixes_held_out_texts_are_in_no_other_role(prefixes: ContextPrefixes) -> None:
+    assert not set(prefixes.texts(Role.HELD_OUT)) & {*prefixes.texts(Role.EDIT), *prefixes.texts(Role.KEY)}
+    assert "" not in prefixes.texts(Role.EDIT) + prefixes.texts(Role.HELD_OUT)
 
 
-def test_no_conversation_begins_with_a_second_bos() -> None:
+def test_make_prefixes_no_chat_begins_with_a_second_bos() -> None:
     tokenizer = byte_level(bos=True)
     tokenizer.bos_token, tokenizer.chat_template = "<s>", "{{ bos_token }}" + TEMPLATE
     lm = tiny_language_model("llama", tokenizer)
@@ -72,14 +73,14 @@ def test_no_conversation_begins_with_a_second_bos() -> None:
         assert ids.count(tokenizer.bos_token_id) == 1
 
 
-def test_a_sampled_text_ends_as_a_sentence_with_one_space(made: ContextPrefixes) -> None:
-    for prefix in made.prefixes:
+def test_make_prefixes_sampled_text_ends_as_a_sentence(prefixes: ContextPrefixes) -> None:
+    for prefix in prefixes.prefixes:
         if prefix.family in {Family.SENTENCE, Family.PARAGRAPH}:
             assert prefix.text == " ".join(prefix.text.split()) + " "
             assert prefix.text[-2] in ".!?"
 
 
-def test_the_seed_decides_and_nothing_else() -> None:
+def test_make_prefixes_depend_only_on_the_seed() -> None:
     lm = model()
     first = make_prefixes(lm, 7)
     torch.manual_seed(1)
@@ -87,7 +88,7 @@ def test_the_seed_decides_and_nothing_else() -> None:
     assert make_prefixes(lm, 8).prefixes != first.prefixes
 
 
-def test_families_that_a_model_cannot_have_are_left_out() -> None:
+def test_make_prefixes_impossible_families_are_left_out() -> None:
     def families(lm: LanguageModel) -> set[Family]:
         return {prefix.family for prefix in make_prefixes(lm, 0).prefixes}
 
@@ -97,21 +98,21 @@ def test_families_that_a_model_cannot_have_are_left_out() -> None:
     assert Family.BOS not in families(tiny_language_model("llama", BYTE_LEVEL["bytes-bos"]))
 
 
-def test_a_chat_prefix_ends_where_the_users_words_begin(made: ContextPrefixes) -> None:
-    chat = [prefix for prefix in made.prefixes if prefix.family is Family.CHAT]
+def test_make_prefixes_chat_ends_where_the_users_words_begin(prefixes: ContextPrefixes) -> None:
+    chat = [prefix for prefix in prefixes.prefixes if prefix.family is Family.CHAT]
     assert any("assistant" in prefix.text for prefix in chat), "no prefix holds a conversation"
     assert all(prefix.text.endswith("<|im_start|>user\n") for prefix in chat)
     assert chat[0].text == "<|im_start|>user\n"
     assert "\u2063" not in "".join(prefix.text for prefix in chat)
 
 
-def test_a_template_that_refuses_a_system_turn_still_gives_the_others() -> None:
+def test_make_prefixes_template_without_system_turn_keeps_others() -> None:
     chat = [prefix.text for prefix in make_prefixes(model(NO_SYSTEM), 0).prefixes if prefix.family is Family.CHAT]
     assert chat
     assert not any("system" in text for text in chat)
 
 
-def test_a_template_that_drops_the_users_words_gives_no_chat_family() -> None:
+def test_make_prefixes_template_without_user_words_has_no_chat() -> None:
     lm = model("Hello.")
     assert Family.CHAT not in {prefix.family for prefix in make_prefixes(lm, 0).prefixes}
 
@@ -119,29 +120,29 @@ def test_a_template_that_drops_the_users_words_gives_no_chat_family() -> None:
 # ------------------------------------------------------------------------------------------------------ special tokens
 
 
-def test_special_tokens_are_the_tokenizers_own_and_those_of_its_template_each_once() -> None:
+def test_list_special_tokens_has_tokenizer_and_template() -> None:
     assert list_special_tokens(model()) == ()
     assert list_special_tokens(model(bos="<s>")) == ("<s>",)
     assert list_special_tokens(model(TEMPLATE)) == ("<|im_start|>",)
     assert list_special_tokens(model("<s>" + TEMPLATE, bos="<s>")) == ("<s>", "<|im_start|>")
 
 
-def test_a_begin_of_text_token_that_every_text_has_is_none_that_may_stand_before_it() -> None:
+def test_list_special_tokens_added_bos_is_left_out() -> None:
     tokenizer = byte_level(bos=True)
     tokenizer.bos_token, tokenizer.chat_template = "<s>", "<s>" + TEMPLATE
     assert list_special_tokens(tiny_language_model("llama", tokenizer)) == ("<|im_start|>",)
 
 
-def test_of_very_many_special_tokens_the_first_are_taken() -> None:
+def test_list_special_tokens_of_very_many_takes_the_first() -> None:
     tokenizer = byte_level()
     many = [f"<extra_{number}>" for number in range(100)]
     tokenizer.add_special_tokens({"additional_special_tokens": many})
-    found = list_special_tokens(tiny_language_model("llama", tokenizer))
-    assert len(found) == 24
-    assert {*found} < {*many}
+    tokens = list_special_tokens(tiny_language_model("llama", tokenizer))
+    assert len(tokens) == 24
+    assert {*tokens} < {*many}
 
 
-def test_texts_are_sampled_to_the_length_asked_for() -> None:
+def test_sample_texts_have_the_requested_lengths() -> None:
     lm = model()
     short, long = sample_texts(lm, ("The", "The"), (2, 12), 0)
     assert len(lm.tokenizer(short).input_ids) < len(lm.tokenizer(long).input_ids)

@@ -33,23 +33,23 @@ TWIN = EditRequest("2", "Chicago", "Chicago is a twin city of", "Istanbul", "War
         ("", None),
     ],
 )
-def test_what_stands_before_the_object_is_a_prompt_where_it_names_the_subject(written: str, prompt: str | None) -> None:
+def test_extract_prompt_needs_subject_before_object(written: str, prompt: str | None) -> None:
     assert extract_prompt(written, CAPITAL) == prompt
 
 
-def test_prompt_in_a_text_without_spaces_finds_subject_and_object() -> None:
-    asked = EditRequest("3", "法国", "法国的首都是", "柏林", "巴黎")
-    assert extract_prompt("法国的首府叫做巴黎。", asked) == "法国的首府叫做"
+def test_extract_prompt_text_without_spaces_is_read() -> None:
+    request = EditRequest("3", "法国", "法国的首都是", "柏林", "巴黎")
+    assert extract_prompt("法国的首府叫做巴黎。", request) == "法国的首府叫做"
 
 
-def test_without_a_true_object_the_new_one_is_looked_for() -> None:
+def test_extract_prompt_without_a_true_target_uses_the_new() -> None:
     request = EditRequest("1", "France", "The capital of France is", "Lyon")
     assert extract_prompt("France is ruled from Lyon.", request) == "France is ruled from"
     assert extract_prompt("France is ruled from Paris.", request) is None
 
 
 @pytest.mark.tiny
-def test_what_is_longer_than_the_model_reads_is_not_asked_and_stops_no_other() -> None:
+def test_write_rewordings_too_long_prompt_stops_no_other() -> None:
     lm = tiny_lm("gpt2")
     long = EditRequest("3", "France", "France " + "is and " * lm.context_length, "Lyon")
     assert write_rewordings(lm, [long], 8, 0) == [()]
@@ -58,10 +58,10 @@ def test_what_is_longer_than_the_model_reads_is_not_asked_and_stops_no_other() -
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_the_embedded_model_rewords_and_no_request_changes_the_others() -> None:
+def test_write_rewordings_requests_are_independent() -> None:
     smollm2 = load_model("smollm2-135m")
-    alone, together = write_rewordings(smollm2, [TWIN], 8, 0), write_rewordings(smollm2, [CAPITAL, TWIN], 8, 0)
-    assert alone == together[1:]
+    single, together = write_rewordings(smollm2, [TWIN], 8, 0), write_rewordings(smollm2, [CAPITAL, TWIN], 8, 0)
+    assert single == together[1:]
     assert any(together)
     for request, prompts in zip((CAPITAL, TWIN), together, strict=True):
         assert len(prompts) <= 8

@@ -22,9 +22,9 @@ def member(header: str, content: bytes = bytes(8 * SIZE * SIZE)) -> bytes:
 def archive(path: Path, total: bytes, how: int = zipfile.ZIP_STORED, name: str = "mom2.mom2.npy") -> Path:
     count = io.BytesIO()
     np.save(count, np.array(7))
-    with zipfile.ZipFile(path, "w", how) as made:
-        made.writestr(name, total)
-        made.writestr("mom2.count.npy", count.getvalue())
+    with zipfile.ZipFile(path, "w", how) as written:
+        written.writestr(name, total)
+        written.writestr("mom2.count.npy", count.getvalue())
     return path
 
 
@@ -43,62 +43,62 @@ def refusal(path: Path) -> str:
 
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_what_numpy_wrote_is_read(tmp_path: Path, compressed: bool, order: str) -> None:
+def test_read_archive_of_numpy_is_read(tmp_path: Path, compressed: bool, order: str) -> None:
     matrix = np.asarray(np.arange(16.0).reshape(SIZE, SIZE), order=order, dtype=np.float32)  # type: ignore[call-overload]
     save = np.savez_compressed if compressed else np.savez
     save(tmp_path / "c.npz", **{"mom2.mom2": matrix, "mom2.count": 9, "sample_size": 3})  # type: ignore[arg-type]
-    found = read_archive(tmp_path / "c.npz", SIZE)
-    assert found.keys == 9
-    assert found.total.dtype == np.float64
-    assert (found.total == matrix).all()
+    sums = read_archive(tmp_path / "c.npz", SIZE)
+    assert sums.keys == 9
+    assert sums.total.dtype == np.float64
+    assert (sums.total == matrix).all()
 
 
 @pytest.mark.parametrize("shape", [(10**12, 10**12), (2**62, 4), (SIZE,), (), (SIZE, SIZE, 1), (-1, SIZE)])
-def test_a_header_that_asks_for_more_or_less_than_c_is_refused_unread(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_read_archive_other_shape_than_c_is_refused_unread(tmp_path: Path, shape: tuple[int, ...]) -> None:
     assert "but keys at this site have 4 entries" in refusal(archive(tmp_path / "c.npz", member(header(shape))))
 
 
-def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
+def test_read_archive_bomb_is_not_unpacked(tmp_path: Path) -> None:
     path = archive(tmp_path / "c.npz", member(header(), bytes(2**26)), zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 2**17
     tracemalloc.start()
-    found = read_archive(path, SIZE)  # what is there beyond C is not asked for
+    sums = read_archive(path, SIZE)  # what is there beyond C is not asked for
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert not found.total.any()
+    assert not sums.total.any()
     assert peak < 2**22
 
 
-def test_a_file_larger_than_any_such_archive_is_refused_unread(tmp_path: Path) -> None:
+def test_read_archive_too_large_file_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "c.npz").open("wb") as file:
         file.truncate(2**30)  # sparse: takes no space
     assert "it has more than 1 MiB, and C needs 0.0" in refusal(tmp_path / "c.npz")
 
 
 @pytest.mark.parametrize("how", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_other_compressions_are_refused(tmp_path: Path, how: int) -> None:
+def test_read_archive_other_compressions_are_refused(tmp_path: Path, how: int) -> None:
     assert "compressed as numpy compresses nothing" in refusal(archive(tmp_path / "c.npz", member(header()), how))
 
 
 @pytest.mark.parametrize("dtype", ["|O", "<c16", "<U4", "|V8", "?", [("a", "<f8")]])
-def test_what_is_no_real_number_is_refused(tmp_path: Path, dtype: object) -> None:
+def test_read_archive_other_than_real_numbers_is_refused(tmp_path: Path, dtype: object) -> None:
     assert "no real numbers" in refusal(archive(tmp_path / "c.npz", member(header(dtype=dtype))))
 
 
 @pytest.mark.parametrize(
     "text", ["{'descr': '<f8'", "z}", "[" * 5000, "__import__('os')", "", "{'shape': " + "9" * 5000]
 )
-def test_a_header_that_is_none_is_one_sentence(tmp_path: Path, text: str) -> None:
+def test_read_archive_broken_header_is_one_sentence(tmp_path: Path, text: str) -> None:
     refusal(archive(tmp_path / "c.npz", member(text)))
 
 
-def test_a_member_cut_short_and_a_path_out_of_the_archive_are_refused(tmp_path: Path) -> None:
+def test_read_archive_cut_or_escaping_member_is_refused(tmp_path: Path) -> None:
     refusal(archive(tmp_path / "c.npz", member(header(), bytes(9))))
     refusal(archive(tmp_path / "c.npz", member(header()), name="../mom2.mom2.npy"))
     assert [path.name for path in tmp_path.iterdir()] == ["c.npz"]
 
 
 @pytest.mark.parametrize("count", [float("inf"), float("nan")])
-def test_a_count_that_is_no_number_is_refused(tmp_path: Path, count: float) -> None:
+def test_read_archive_count_without_a_number_is_refused(tmp_path: Path, count: float) -> None:
     np.savez(tmp_path / "c.npz", **{"mom2.mom2": np.eye(SIZE), "mom2.count": count})  # type: ignore[arg-type]
     refusal(tmp_path / "c.npz")

@@ -59,38 +59,38 @@ def load(path: Path, **other: object) -> KeyStatistics:
 
 
 @pytest.mark.parametrize("shape", [(SIZE,), (5, SIZE), (2, 3, SIZE)])
-def test_solve_is_that_of_numpy(shape: tuple[int, ...]) -> None:
+def test_solve_equals_numpy(shape: tuple[int, ...]) -> None:
     keys = random_keys(*shape)
-    found = KeyStatistics(moment(), ORIGIN).solve(keys.float())
+    result = KeyStatistics(moment(), ORIGIN).solve(keys.float())
     expected = np.linalg.solve(used(moment()), keys.float().double().numpy().reshape(-1, SIZE).T).T.reshape(shape)
-    assert found.dtype == torch.float64
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+    assert result.dtype == torch.float64
+    np.testing.assert_allclose(result.numpy(), expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**31), st.floats(1e-6, 1e6))
-def test_the_direction_is_a_unit_vector_along_the_solution(seed: int, scale: float) -> None:
+def test_direction_is_a_unit_vector_along_the_solution(seed: int, scale: float) -> None:
     key = random_keys(SIZE, seed=seed) * scale
-    found = KeyStatistics(moment(), ORIGIN).direction(key).numpy()
+    result = KeyStatistics(moment(), ORIGIN).direction(key).numpy()
     expected = np.linalg.solve(used(moment()), key.numpy())
-    np.testing.assert_allclose(found, expected / np.linalg.norm(expected), rtol=1e-8, atol=1e-8)
-    assert np.linalg.norm(found) == pytest.approx(1.0)
+    np.testing.assert_allclose(result, expected / np.linalg.norm(expected), rtol=1e-8, atol=1e-8)
+    assert np.linalg.norm(result) == pytest.approx(1.0)
 
 
-def test_the_distance_is_that_of_mahalanobis() -> None:
+def test_distance_equals_mahalanobis() -> None:
     keys, origin = random_keys(4, SIZE), random_keys(SIZE, seed=2)
-    found = KeyStatistics(moment(), ORIGIN).distance(keys, origin)
+    result = KeyStatistics(moment(), ORIGIN).distance(keys, origin)
     inverse = np.linalg.inv(used(moment()))
-    for row, value in zip((keys - origin).numpy(), found.tolist(), strict=True):
+    for row, value in zip((keys - origin).numpy(), result.tolist(), strict=True):
         assert value == pytest.approx(float(np.sqrt(row @ inverse @ row)), rel=1e-8)
     assert float(KeyStatistics(moment(), ORIGIN).distance(origin, origin)) == 0.0
 
 
-def test_the_condition_number_is_that_of_the_matrix_that_is_used() -> None:
+def test_condition_number_includes_the_ridge() -> None:
     assert KeyStatistics(moment(), ORIGIN).condition_number == pytest.approx(np.linalg.cond(used(moment())), rel=1e-6)
 
 
-def test_the_identity_changes_nothing() -> None:
+def test_identity_statistics_change_nothing() -> None:
     statistics = make_identity_statistics(SIZE, PRINT, LAYER)
     keys = random_keys(3, SIZE)
     assert torch.equal(statistics.solve(keys), keys)
@@ -100,7 +100,7 @@ def test_the_identity_changes_nothing() -> None:
     assert torch.equal(statistics.second_moment, torch.eye(SIZE, dtype=torch.float64))
 
 
-def test_the_hash_is_of_the_matrix() -> None:
+def test_statistics_hash_depends_only_on_the_matrix() -> None:
     first = KeyStatistics(moment(), ORIGIN)
     assert first.sha256 == KeyStatistics(moment(), replace(ORIGIN, source="another")).sha256
     changed = moment()
@@ -112,12 +112,12 @@ def test_the_hash_is_of_the_matrix() -> None:
 
 
 @pytest.mark.parametrize("shape", [(SIZE, SIZE + 1), (SIZE,), (1, SIZE, SIZE)])
-def test_what_is_not_square_is_refused(shape: tuple[int, ...]) -> None:
+def test_key_statistics_other_than_square_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(StatisticsError, match="square"):
         KeyStatistics(torch.ones(shape, dtype=torch.float64), ORIGIN)
 
 
-def test_what_is_not_symmetric_is_refused() -> None:
+def test_key_statistics_other_than_symmetric_are_refused() -> None:
     matrix = moment()
     matrix[2, 5] += 0.1 * matrix.abs().max()
     with pytest.raises(StatisticsError, match="symmetric"):
@@ -125,25 +125,25 @@ def test_what_is_not_symmetric_is_refused() -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_what_is_not_finite_is_refused(bad: float) -> None:
+def test_key_statistics_other_than_finite_are_refused(bad: float) -> None:
     matrix = moment()
     matrix[2, 5] = bad
     with pytest.raises(NotFinite, match="NaN or Inf"):
         KeyStatistics(matrix, ORIGIN)
 
 
-def test_a_matrix_that_is_not_positive_definite_is_refused_with_the_way_out() -> None:
+def test_solve_indefinite_matrix_is_refused_with_a_way_out() -> None:
     with pytest.raises(StatisticsError, match=r"not positive definite .* use more text"):
         KeyStatistics(-moment(), ORIGIN).solve(random_keys(SIZE))
 
 
-def test_too_few_keys_are_carried_by_the_ridge() -> None:
+def test_direction_of_too_few_keys_uses_the_ridge() -> None:
     statistics = KeyStatistics(moment(rows=3), ORIGIN)
     assert torch.isfinite(statistics.direction(random_keys(SIZE))).all()
 
 
 @pytest.mark.parametrize("key", [torch.zeros(SIZE), torch.full((SIZE,), torch.nan)], ids=["zero", "nan"])
-def test_a_key_without_direction_is_refused(key: Tensor) -> None:
+def test_direction_of_a_key_without_one_is_refused(key: Tensor) -> None:
     for statistics in (KeyStatistics(moment(), ORIGIN), make_identity_statistics(SIZE, PRINT, LAYER)):
         with pytest.raises(NotFinite, match="no direction"):
             statistics.direction(key)
@@ -152,7 +152,7 @@ def test_a_key_without_direction_is_refused(key: Tensor) -> None:
 # Files
 
 
-def test_a_file_comes_back_with_the_same_bits_and_its_provenance(tmp_path: Path) -> None:
+def test_load_statistics_equals_the_saved_bits_and_provenance(tmp_path: Path) -> None:
     path = tmp_path / "new" / "c.safetensors"
     statistics = KeyStatistics(moment(), ORIGIN, ridge=1e-3)
     save_statistics(statistics, path)
@@ -162,7 +162,7 @@ def test_a_file_comes_back_with_the_same_bits_and_its_provenance(tmp_path: Path)
     assert [item.name for item in path.parent.iterdir()] == ["c.safetensors"]
 
 
-def test_a_file_that_could_not_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_save_statistics_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "c.safetensors"
     save_statistics(KeyStatistics(moment(), ORIGIN), path)
 
@@ -185,16 +185,14 @@ def test_a_file_that_could_not_be_written_leaves_the_old_one(tmp_path: Path, mon
     ],
     ids=["model", "layer", "size"],
 )
-def test_statistics_of_another_model_layer_or_width_are_refused(
-    tmp_path: Path, other: dict[str, object], message: str
-) -> None:
+def test_load_statistics_of_another_model_are_refused(tmp_path: Path, other: dict[str, object], message: str) -> None:
     path = tmp_path / "c.safetensors"
     save_statistics(KeyStatistics(moment(), ORIGIN), path)
     with pytest.raises(StatisticsError, match=message):
         load(path, **other)
 
 
-def test_a_file_with_nan_in_it_is_refused(tmp_path: Path) -> None:
+def test_load_statistics_with_nan_are_refused(tmp_path: Path) -> None:
     from dataclasses import asdict
 
     path, matrix = tmp_path / "c.safetensors", moment()
@@ -230,7 +228,7 @@ def _unknown_field(path: Path) -> None:
         _unknown_field,
     ],
 )
-def test_a_file_that_editguard_did_not_write_is_refused(tmp_path: Path, write: Callable[[Path], object]) -> None:
+def test_load_statistics_foreign_file_is_refused(tmp_path: Path, write: Callable[[Path], object]) -> None:
     path = tmp_path / "c.safetensors"
     write(path)
     with pytest.raises(StatisticsError, match="no key statistics that editguard wrote"):
@@ -240,28 +238,28 @@ def test_a_file_that_editguard_did_not_write_is_refused(tmp_path: Path, write: C
 # ROME's own files
 
 
-def test_romes_sum_is_divided_by_its_count(tmp_path: Path) -> None:
+def test_import_rome_npz_divides_the_sum_by_its_count(tmp_path: Path) -> None:
     path = tmp_path / "rome.npz"
     np.savez(path, **{"mom2.mom2": (moment() * 200).numpy().astype(np.float32), "mom2.count": 200})
-    for found in (
+    for result in (
         import_rome_npz(path, size=SIZE, model_fingerprint=PRINT, layer=LAYER),
         load(path),
     ):
-        np.testing.assert_allclose(found.second_moment.numpy(), moment().numpy(), rtol=1e-5, atol=1e-6)
-        origin = found.provenance
+        np.testing.assert_allclose(result.second_moment.numpy(), moment().numpy(), rtol=1e-5, atol=1e-6)
+        origin = result.provenance
         assert (origin.method, origin.source, origin.tokens) == ("rome-npz", "rome.npz", 200)
         assert len(origin.corpus_sha256) == 64
 
 
 @pytest.mark.parametrize("count", [0, -3])
-def test_a_count_that_is_not_positive_is_refused(tmp_path: Path, count: int) -> None:
+def test_import_rome_npz_count_below_one_is_refused(tmp_path: Path, count: int) -> None:
     path = tmp_path / "rome.npz"
     np.savez(path, **{"mom2.mom2": moment().numpy(), "mom2.count": count})
     with pytest.raises(StatisticsError, match=f"counts {count} rows"):
         load(path)
 
 
-def test_a_sum_of_another_width_or_with_nan_is_refused(tmp_path: Path) -> None:
+def test_import_rome_npz_other_width_or_nan_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rome.npz"
     np.savez(path, **{"mom2.mom2": moment(size=8).numpy(), "mom2.count": 5})
     with pytest.raises(StatisticsError, match="have 12 entries"):
@@ -282,7 +280,7 @@ class _Trap:
 
 
 @pytest.mark.parametrize("kind", ["object-array", "bare-pickle"])
-def test_a_pickle_is_refused_and_never_run(tmp_path: Path, kind: str) -> None:
+def test_import_rome_npz_pickle_is_refused_and_never_run(tmp_path: Path, kind: str) -> None:
     path, mark = tmp_path / "rome.npz", tmp_path / "ran"
     if kind == "bare-pickle":
         path.write_bytes(pickle.dumps(_Trap(mark)))
@@ -294,14 +292,14 @@ def test_a_pickle_is_refused_and_never_run(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 broken", b"text"])
-def test_a_broken_npz_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_import_rome_npz_broken_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "rome.npz"
     path.write_bytes(content)
     with pytest.raises(StatisticsError, match="no covariance file of ROME"):
         load(path)
 
 
-def test_an_npz_without_the_sums_is_refused(tmp_path: Path) -> None:
+def test_import_rome_npz_without_the_sums_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rome.npz"
     np.savez(path, mean=np.ones(3))
     with pytest.raises(StatisticsError, match="KeyError"):
@@ -310,7 +308,7 @@ def test_an_npz_without_the_sums_is_refused(tmp_path: Path) -> None:
         load(tmp_path / "missing.npz")
 
 
-def test_a_disk_without_room_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+def test_save_statistics_full_disk_leaves_nothing(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     before, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
@@ -326,7 +324,7 @@ def test_a_disk_without_room_is_one_sentence_and_leaves_nothing(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_statistics_are_their_owners_alone(tmp_path: Path) -> None:
+def test_save_statistics_only_the_owner_may_read(tmp_path: Path) -> None:
     save_statistics(make_identity_statistics(4, "model", 0), tmp_path / "c.safetensors")
     assert stat.S_IMODE((tmp_path / "c.safetensors").stat().st_mode) == 0o600
 
@@ -344,7 +342,7 @@ GOOD = {"method": "corpus", "source": "text", "model_fingerprint": "abab", "laye
         *(json.dumps({"provenance": GOOD, "ridge": ridge}) for ridge in (float("nan"), -1.0, 10**400, "1e-4", None)),
     ],
 )
-def test_a_header_that_editguard_did_not_write_is_one_sentence(tmp_path: Path, header: str) -> None:
+def test_load_statistics_foreign_header_is_one_sentence(tmp_path: Path, header: str) -> None:
     path = tmp_path / "c.safetensors"
     save_file({"second_moment": torch.eye(SIZE, dtype=torch.float64)}, path, metadata={"editguard": header})
     with pytest.raises(StatisticsError, match="holds no key statistics that editguard wrote"):
@@ -352,7 +350,7 @@ def test_a_header_that_editguard_did_not_write_is_one_sentence(tmp_path: Path, h
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float8_e4m3fn, torch.complex64])
-def test_a_matrix_of_another_dtype_is_refused_unread(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_load_statistics_other_dtype_is_refused_unread(tmp_path: Path, dtype: torch.dtype) -> None:
     path = tmp_path / "c.safetensors"
     header = json.dumps({"provenance": GOOD, "ridge": 1e-4})
     save_file({"second_moment": torch.zeros(SIZE, SIZE).to(dtype)}, path, metadata={"editguard": header})
@@ -360,7 +358,7 @@ def test_a_matrix_of_another_dtype_is_refused_unread(tmp_path: Path, dtype: torc
         load_statistics(path, size=SIZE, model_fingerprint="abab", layer=3)
 
 
-def test_what_says_that_it_is_the_identity_must_be(tmp_path: Path) -> None:
+def test_load_statistics_false_identity_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     header = json.dumps({"provenance": GOOD | {"method": "identity"}, "ridge": 0.0})
     save_file({"second_moment": 2 * torch.eye(SIZE, dtype=torch.float64)}, path, metadata={"editguard": header})

@@ -25,7 +25,7 @@ def zipped() -> bytes:
 
 @pytest.mark.parametrize("encoding", ["UTF-16-LE", "UTF-16-BE", "UTF-32-LE", "UTF-32-BE"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_text_of_another_encoding_names_it(encoding: str, mark: str) -> None:
+def test_decode_text_other_encoding_is_named(encoding: str, mark: str) -> None:
     with pytest.raises(RequestError, match=f"is written in {encoding}; .* convert it: iconv -f {encoding} -t UTF-8"):
         decode_text((mark + TEXT).encode(encoding), "edits.json")
 
@@ -39,13 +39,13 @@ def test_text_of_another_encoding_names_it(encoding: str, mark: str) -> None:
         (zipped(), "zip"),
     ],
 )
-def test_text_of_a_compressed_file_names_the_compression(content: bytes, name: str) -> None:
+def test_decode_text_compressed_file_names_the_compression(content: bytes, name: str) -> None:
     with pytest.raises(RequestError, match=f"{name}.*unpack it"):
         decode_text(content, "edits.jsonl")
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zip", ".xz", ".bz2"])
-def test_load_requests_of_a_compressed_suffix_says_to_unpack(suffix: str, tmp_path: Path) -> None:
+def test_load_requests_compressed_suffix_says_to_unpack(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"edits.jsonl{suffix}"
     path.write_bytes(b"x")
     with pytest.raises(
@@ -56,10 +56,10 @@ def test_load_requests_of_a_compressed_suffix_says_to_unpack(suffix: str, tmp_pa
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("text", [TEXT, "", "[]", '["\\u0000"]', "a\x00b"])
-def test_text_of_utf8_is_the_text(mark: str, text: str) -> None:
+def test_decode_text_utf8_is_the_text(mark: str, text: str) -> None:
     assert decode_text((mark + text).encode(), "edits.json") == text
 
 
-def test_text_of_latin_1_names_byte_and_line() -> None:
+def test_decode_text_latin_1_names_byte_and_line() -> None:
     with pytest.raises(RequestError, match="is not UTF-8: byte 0xe9 in line 2"):
         decode_text(b"a\ncaf\xe9 x", "edits.csv")

@@ -58,7 +58,7 @@ def refusal(source: str | Path, **options: bool) -> str:
         ("e.yaml", b"\xef\xbb\xbf" + YAML.encode()),
     ],
 )
-def test_every_format_gives_the_same_request(tmp_path: Path, name: str, content: object) -> None:
+def test_load_requests_every_format_gives_the_same_request(tmp_path: Path, name: str, content: object) -> None:
     path = write(tmp_path, name, content)
     loaded = load_requests(path)
     (request,) = loaded.requests
@@ -69,14 +69,14 @@ def test_every_format_gives_the_same_request(tmp_path: Path, name: str, content:
     assert load_requests(str(path)) == loaded
 
 
-def test_forms_may_be_mixed_and_places_give_the_missing_ids(tmp_path: Path) -> None:
+def test_load_requests_mixed_layouts_take_missing_ids_from_places(tmp_path: Path) -> None:
     zsre = {"subject": "Lyon", "src": "Where is Lyon?", "alt": "Spain", "answers": ["France"]}
     flat = {"case_id": 9, "subject": "Lyon", "prompt": "Lyon is in", "target_new": "Spain", "ground_truth": "France"}
     loaded = load_requests(write(tmp_path, "e.json", [RECORD, zsre, flat]))
     assert [request.id for request in loaded.requests] == ["1", "2", "9"]
 
 
-def test_limit_takes_the_first_records_and_checks_no_others(tmp_path: Path) -> None:
+def test_load_requests_limit_reads_only_the_first_records(tmp_path: Path) -> None:
     path = write(tmp_path, "e.json", [RECORD, RECORD, WRONG])
     assert len(load_requests(path, limit=2).requests) == 2
     assert "1 of 3 records" in refusal(path)
@@ -85,7 +85,7 @@ def test_limit_takes_the_first_records_and_checks_no_others(tmp_path: Path) -> N
             load_requests(path, limit=limit)
 
 
-def test_importing_the_reader_loads_nothing_heavy() -> None:
+def test_loader_import_loads_nothing_heavy() -> None:
     code = (
         "import sys, editguard.probes.requests.loader\n"
         "heavy = {'torch', 'transformers', 'datasets', 'pandas', 'plotly'} & sys.modules.keys()\n"
@@ -98,7 +98,7 @@ def test_importing_the_reader_loads_nothing_heavy() -> None:
 # Wrong records
 
 
-def test_all_wrong_records_are_named_at_once_one_a_line(tmp_path: Path) -> None:
+def test_load_requests_wrong_records_are_all_listed_line_by_line(tmp_path: Path) -> None:
     lines = [json.dumps(RECORD), "", json.dumps(WRONG), '{"subject": "Ly', json.dumps({**RECORD, "subjct": "x"})]
     path = write(tmp_path, "e.jsonl", "\n".join(lines))
     first, *listed = refusal(path).split("\n")
@@ -113,7 +113,7 @@ def test_all_wrong_records_are_named_at_once_one_a_line(tmp_path: Path) -> None:
     assert "did you mean 'subject'?" in listed[2]
 
 
-def test_skip_invalid_goes_on_with_the_good_ones_and_returns_the_others(tmp_path: Path) -> None:
+def test_load_requests_skip_invalid_returns_both_kinds(tmp_path: Path) -> None:
     path = write(tmp_path, "e.json", [WRONG, {**RECORD, "id": 7}, [1]])
     loaded = load_requests(path, skip_invalid=True)
     assert [request.id for request in loaded.requests] == ["7"]
@@ -144,23 +144,23 @@ def test_load_requests_with_a_valid_record_offers_skipping(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("count", "more"), [(50, ""), (51, "and 1 more"), (73, "and 23 more")])
-def test_at_most_fifty_are_listed(tmp_path: Path, count: int, more: str) -> None:
+def test_load_requests_many_wrong_records_lists_fifty(tmp_path: Path, count: int, more: str) -> None:
     lines = refusal(write(tmp_path, "e.json", [WRONG] * count)).split("\n")
     assert lines[0].startswith(f"{count} of {count} records")
     assert len(lines) == 51 + bool(more)
     assert lines[-1] == more or not more
 
 
-def test_records_of_many_faults_make_no_long_message(tmp_path: Path) -> None:
+def test_load_requests_many_faults_make_no_long_message(tmp_path: Path) -> None:
     records = [{f"no such key {n}": 1 for n in range(20)}] * 30
     *lines, more = refusal(write(tmp_path, "e.json", records)).split("\n")
-    told = len(lines) - 1
-    assert 1 <= told < 30
-    assert more == f"and {30 - told} more"
+    listed_count = len(lines) - 1
+    assert 1 <= listed_count < 30
+    assert more == f"and {30 - listed_count} more"
     assert sum(map(len, lines)) < 17_000
 
 
-def test_an_id_that_was_used_is_a_fault_even_if_its_first_owner_is_wrong(tmp_path: Path) -> None:
+def test_load_requests_repeated_id_of_a_wrong_record_is_a_fault(tmp_path: Path) -> None:
     records = [{**RECORD, "id": "x"}, {**RECORD, "case_id": "x"}, {**WRONG, "id": 4}, RECORD]
     lines = refusal(write(tmp_path, "e.json", records)).split("\n")[1:]
     assert len(lines) == 3
@@ -168,7 +168,7 @@ def test_an_id_that_was_used_is_a_fault_even_if_its_first_owner_is_wrong(tmp_pat
     assert "id '4' is also the id of e.json: record 3 (id 4, line 1)" in lines[2]  # 4 by its place
 
 
-def test_a_message_is_one_line_whatever_the_file_holds(tmp_path: Path) -> None:
+def test_load_requests_hostile_values_keep_a_record_on_one_line(tmp_path: Path) -> None:
     records = [{**RECORD, "a\nb\u2028": 1}, {**WRONG, "id": "\n"}, {"\ud800": 1}, {**WRONG, "subject": "x" * 10_000}]
     message = refusal(write(tmp_path, "e.json", records))
     assert len(message.splitlines()) == 5
@@ -176,20 +176,20 @@ def test_a_message_is_one_line_whatever_the_file_holds(tmp_path: Path) -> None:
     message.encode("utf-8")
 
 
-def test_a_field_is_not_blamed_twice_for_one_fault(tmp_path: Path) -> None:
+def test_load_requests_field_with_a_fault_has_no_second_message(tmp_path: Path) -> None:
     path = write(tmp_path, "e.json", json.dumps([RECORD, {**RECORD, "target_new": float("nan")}]))
     (wrong,) = load_requests(path, skip_invalid=True).invalid
     assert wrong.field == "target_new"
     assert wrong.message.count("target_new") == 1
 
 
-def test_a_number_too_long_to_print_is_named_all_the_same(tmp_path: Path) -> None:
+def test_load_requests_number_too_long_to_print_is_described(tmp_path: Path) -> None:
     message = refusal(write(tmp_path, "e.yaml", f"- {{id: 0x{'f' * 5000}, group: [0x{'f' * 5000}]}}\n"))
     assert "id must be text, and is a value too large to show (a number)" in message
     assert "group must be text, and is a value too large to show (a list)" in message
 
 
-def test_a_record_without_keys_is_wrong(tmp_path: Path) -> None:
+def test_load_requests_record_without_keys_is_wrong(tmp_path: Path) -> None:
     assert "record has no keys" in refusal(write(tmp_path, "e.json", [{}]))
 
 
@@ -215,7 +215,7 @@ def test_load_requests_unused_keys_are_counted_in_one_sentence(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "expected"),
     [
         ("e.json", "", "is empty"),
         ("e.jsonl", " \n\n", "is empty"),
@@ -236,13 +236,13 @@ def test_load_requests_unused_keys_are_counted_in_one_sentence(tmp_path: Path) -
         ),
     ],
 )
-def test_a_wrong_file_is_refused(tmp_path: Path, name: str, content: object, said: str) -> None:
+def test_load_requests_wrong_file_is_refused(tmp_path: Path, name: str, content: object, expected: str) -> None:
     message = refusal(write(tmp_path, name, content))
-    assert said in message
+    assert expected in message
     assert name in message
 
 
-def test_a_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_load_requests_path_without_a_file_is_refused(tmp_path: Path) -> None:
     assert "There is no file" in refusal(tmp_path / "none.json")
     (tmp_path / "folder.json").mkdir()
     assert "is a folder" in refusal(tmp_path / "folder.json")
@@ -251,12 +251,12 @@ def test_a_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+def test_load_requests_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.json")
     assert "is no ordinary file" in refusal(tmp_path / "pipe.json")
 
 
-def test_a_file_over_the_bound_is_refused_unread(tmp_path: Path) -> None:
+def test_load_requests_file_over_the_bound_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "big.json"
     with path.open("wb") as file:
         file.truncate(256 * 2**20 + 1)  # sparse: takes no space
@@ -282,7 +282,7 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"hf://{folder}"
 
 
-def test_a_dataset_is_read_by_split(dataset: str) -> None:
+def test_load_requests_dataset_is_read_by_split(dataset: str) -> None:
     loaded = load_requests(f"{dataset}:train", skip_invalid=True)
     assert [(request.id, request.paraphrases, request.group) for request in loaded.requests] == [
         ("a", ("p",), ""),
@@ -301,22 +301,22 @@ def test_a_dataset_is_read_by_split(dataset: str) -> None:
     assert len(load_requests(f"{dataset}:train[:1]").requests) == 1
 
 
-def test_a_dataset_of_several_splits_needs_one_named(dataset: str) -> None:
+def test_load_requests_dataset_of_several_splits_needs_a_name(dataset: str) -> None:
     assert "has 2 splits (train, test); one must be named" in refusal(dataset)
     assert "cannot be loaded (Unknown split" in refusal(f"{dataset}:validation")
 
 
-def test_a_dataset_of_one_split_needs_none(dataset: str) -> None:
+def test_load_requests_dataset_of_one_split_needs_no_name(dataset: str) -> None:
     (Path(dataset.removeprefix("hf://")) / "test.jsonl").unlink()
     assert len(load_requests(dataset, skip_invalid=True).requests) == 2
 
 
 @pytest.mark.parametrize("name", ["hf://", "hf://:train"])
-def test_a_dataset_without_a_name_is_refused(name: str) -> None:
+def test_load_requests_dataset_without_a_name_is_refused(name: str) -> None:
     assert "has no name" in refusal(name)
 
 
-def test_an_unknown_dataset_without_a_connection_is_one_sentence() -> None:
+def test_load_requests_unknown_dataset_offline_is_one_sentence() -> None:
     code = (
         "from editguard.probes.requests.loader import load_requests\n"
         "from editguard.probes.errors import RequestError\n"
@@ -324,19 +324,21 @@ def test_an_unknown_dataset_without_a_connection_is_one_sentence() -> None:
         "except RequestError as error:\n    print(error)\n"
     )
     offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=offline).stdout
-    assert "The dataset 'hf://nobody/nothing:train' cannot be loaded (" in said
-    assert said.count("\n") == 1
+    expected = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=offline
+    ).stdout
+    assert "The dataset 'hf://nobody/nothing:train' cannot be loaded (" in expected
+    assert expected.count("\n") == 1
 
 
-def test_a_missing_library_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_requests_missing_library_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     message = refusal("hf://some/edits:train")
     assert "needs the library 'datasets'" in message
     assert "install it or use a file" in message
 
 
-def test_a_dataset_with_what_json_cannot_hold_is_refused(dataset: str) -> None:
+def test_load_requests_dataset_beyond_json_is_refused(dataset: str) -> None:
     import datasets
 
     folder = Path(dataset.removeprefix("hf://")) / "dates"

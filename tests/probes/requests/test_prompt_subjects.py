@@ -11,7 +11,7 @@ from editguard.probes.requests.prompt_subjects import (
 )
 from editguard.probes.requests.request import EditRequest
 
-ASKED = EditRequest("a", "Chicago", "The city of Chicago is twinned with", "Istanbul")
+REQUEST = EditRequest("a", "Chicago", "The city of Chicago is twinned with", "Istanbul")
 
 
 @pytest.mark.parametrize(
@@ -28,10 +28,10 @@ ASKED = EditRequest("a", "Chicago", "The city of Chicago is twinned with", "Ista
         ("Spider-Man", "who plays spider man"),
     ],
 )
-def test_paraphrases_about_one_that_names_the_subject_keeps_it(subject: str, text: str) -> None:
-    asked = replace(ASKED, subject=subject, prompt=f"{subject} is", paraphrases=(text,))
-    assert select_paraphrases(asked) == (text,)
-    assert find_misplaced_prompts(asked) == ()
+def test_select_paraphrases_with_the_subject_keeps_them(subject: str, text: str) -> None:
+    request = replace(REQUEST, subject=subject, prompt=f"{subject} is", paraphrases=(text,))
+    assert select_paraphrases(request) == (text,)
+    assert find_misplaced_prompts(request) == ()
 
 
 @pytest.mark.parametrize(
@@ -44,20 +44,20 @@ def test_paraphrases_about_one_that_names_the_subject_keeps_it(subject: str, tex
         ("I, Robot", "I was written by"),
     ],
 )
-def test_paraphrases_about_one_of_another_subject_leaves_it_out(subject: str, text: str) -> None:
-    asked = replace(ASKED, subject=subject, prompt=f"{subject} is", paraphrases=(text, f"{subject} was"))
-    assert select_paraphrases(asked) == (f"{subject} was",)
-    (told,) = find_misplaced_prompts(asked)
-    assert text in told
-    assert "does not name the subject" in told
+def test_select_paraphrases_of_another_subject_leaves_them_out(subject: str, text: str) -> None:
+    request = replace(REQUEST, subject=subject, prompt=f"{subject} is", paraphrases=(text, f"{subject} was"))
+    assert select_paraphrases(request) == (f"{subject} was",)
+    (message,) = find_misplaced_prompts(request)
+    assert text in message
+    assert "does not name the subject" in message
 
 
-def test_neighbours_about_others_one_that_holds_the_subject_leaves_it_out() -> None:
-    asked = replace(ASKED, neighbourhood=("Chicago Heights is twinned with", "Boston is twinned with"))
-    assert select_neighbours(asked) == ("Boston is twinned with",)
-    (told,) = find_misplaced_prompts(asked)
-    assert "Chicago Heights" in told
-    assert "use other_facts" in told
+def test_select_neighbours_with_the_subject_leaves_them_out() -> None:
+    request = replace(REQUEST, neighbourhood=("Chicago Heights is twinned with", "Boston is twinned with"))
+    assert select_neighbours(request) == ("Boston is twinned with",)
+    (message,) = find_misplaced_prompts(request)
+    assert "Chicago Heights" in message
+    assert "use other_facts" in message
 
 
 @pytest.mark.parametrize(
@@ -70,13 +70,13 @@ def test_neighbours_about_others_one_that_holds_the_subject_leaves_it_out() -> N
         ("US", "let us say that France is"),
     ],
 )
-def test_neighbours_about_others_one_with_the_letters_alone_keeps_it(subject: str, text: str) -> None:
-    asked = replace(ASKED, subject=subject, prompt=f"{subject} is", neighbourhood=(text,))
-    assert select_neighbours(asked) == (text,)
+def test_select_neighbours_with_only_its_letters_keeps_them(subject: str, text: str) -> None:
+    request = replace(REQUEST, subject=subject, prompt=f"{subject} is", neighbourhood=(text,))
+    assert select_neighbours(request) == (text,)
 
 
-def test_contradictions_of_one_prompt_with_two_targets_names_both_ids() -> None:
-    other = replace(ASKED, id="b", target_new="Warsaw", prompt=ASKED.prompt + " ")
-    (told,) = find_contradictions([ASKED, replace(ASKED, id="c"), other])
-    assert "'a' and 'b'" in told
-    assert find_contradictions([ASKED, replace(ASKED, id="c"), replace(other, prompt="Chicago is")]) == ()
+def test_find_contradictions_two_targets_name_both_ids() -> None:
+    other = replace(REQUEST, id="b", target_new="Warsaw", prompt=REQUEST.prompt + " ")
+    (message,) = find_contradictions([REQUEST, replace(REQUEST, id="c"), other])
+    assert "'a' and 'b'" in message
+    assert find_contradictions([REQUEST, replace(REQUEST, id="c"), replace(other, prompt="Chicago is")]) == ()

@@ -13,7 +13,7 @@ OWN = {"subject": "Lyon", "prompt": "{} is a city in", "target_new": "Spain"}
 # The layouts
 
 
-def test_own_form_in_full() -> None:
+def test_read_record_own_layout_in_full_gives_the_request() -> None:
     request = read_request(
         {
             **OWN,
@@ -36,22 +36,22 @@ def test_own_form_in_full() -> None:
     )
 
 
-def test_own_form_at_its_shortest_takes_its_id_from_its_place() -> None:
+def test_read_record_without_an_id_takes_its_number() -> None:
     assert read_request(OWN, index=7) == EditRequest("7", "Lyon", "Lyon is a city in", "Spain")
 
 
-def test_american_spelling_is_the_same_key() -> None:
+def test_read_record_american_spelling_is_the_same_key() -> None:
     assert read_request({**OWN, "neighborhood": ["Trieste is in"]}).neighbourhood == ("Trieste is in",)
 
 
-def test_targets_and_subject_are_stripped_and_prompts_are_not() -> None:
+def test_read_record_strips_subject_and_target_but_no_prompt() -> None:
     request = read_request({"subject": " Lyon ", "prompt": "\n{} is in ", "target_new": "\tSpain "})
     assert (request.subject, request.prompt, request.target_new) == ("Lyon", "\nLyon is in ", "Spain")
 
 
 @pytest.mark.parametrize(("given", "expected"), [(7, "7"), (0, "0"), (" a 7 ", "a 7")])
 @pytest.mark.parametrize("key", ["id", "case_id"])
-def test_ids_become_text(key: str, given: object, expected: str) -> None:
+def test_read_record_id_becomes_text(key: str, given: object, expected: str) -> None:
     assert read_request({**OWN, key: given}).id == expected
 
 
@@ -61,7 +61,7 @@ def test_ids_become_text(key: str, given: object, expected: str) -> None:
 
 @pytest.mark.parametrize("value", [1984, True, 1.5, ["Spain"], {"str": "Spain"}])
 @pytest.mark.parametrize("field", ["subject", "prompt", "target_new", "target_true", "group"])
-def test_only_text_is_text(field: str, value: object) -> None:
+def test_read_record_other_type_than_text_is_a_fault(field: str, value: object) -> None:
     if (field, value) == ("target_true", ["Spain"]):
         return  # one of several names
     message = read_faults({**OWN, field: value})[field]
@@ -70,13 +70,13 @@ def test_only_text_is_text(field: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("value", [True, 1.0, [1], 1 << 200])
-def test_only_text_and_whole_numbers_are_ids(value: object) -> None:
+def test_read_record_other_type_of_id_is_a_fault(value: object) -> None:
     assert "must be text" in read_faults({**OWN, "id": value})["id"]
 
 
 @pytest.mark.parametrize("field", ["id", "subject", "prompt", "target_new", "target_true"])
 @pytest.mark.parametrize("blank", ["", "  ", "\n\u00a0"])
-def test_a_blank_text_is_refused(field: str, blank: str) -> None:
+def test_read_record_blank_text_is_a_fault(field: str, blank: str) -> None:
     assert read_faults({**OWN, field: blank})[field].startswith("must not be empty")
 
 
@@ -99,7 +99,7 @@ def test_a_blank_text_is_refused(field: str, blank: str) -> None:
         ),
     ],
 )
-def test_the_wrong_field_is_named_by_its_path(fields: dict[str, object], field: str) -> None:
+def test_read_record_wrong_field_is_named_by_its_path(fields: dict[str, object], field: str) -> None:
     assert list(read_faults(fields)) == [field]
 
 
@@ -114,7 +114,7 @@ def test_the_wrong_field_is_named_by_its_path(fields: dict[str, object], field: 
         (ZSRE, "src"),
     ],
 )
-def test_a_missing_key_is_named(fields: dict[str, object], missing: str) -> None:
+def test_read_record_missing_key_is_named(fields: dict[str, object], missing: str) -> None:
     faults = read_faults({key: value for key, value in fields.items() if key != missing})
     assert "is missing" in faults[missing]
 
@@ -132,17 +132,17 @@ def test_a_missing_key_is_named(fields: dict[str, object], missing: str) -> None
         (ZSRE, "target_new", "is a key of editguard's own layout, but 'alt' makes this a record in zsRE"),
     ],
 )
-def test_an_unknown_key_is_an_error_with_a_hint(fields: dict[str, object], key: str, hint: str) -> None:
+def test_read_record_unknown_key_is_a_fault_with_a_suggestion(fields: dict[str, object], key: str, hint: str) -> None:
     assert hint in read_faults({**fields, key: ["x"]})[key]
 
 
-def test_an_unknown_key_inside_the_rewrite_is_an_error() -> None:
+def test_read_record_unknown_inner_key_is_a_fault() -> None:
     rewrite = {**NESTED["requested_rewrite"], "relation": "P1"}
     faults = read_faults({**NESTED, "requested_rewrite": rewrite})
     assert "did you mean 'relation_id'?" in faults["requested_rewrite.relation"]
 
 
-def test_one_meaning_under_two_names_is_an_error() -> None:
+def test_read_record_two_names_of_one_key_are_a_fault() -> None:
     faults = read_faults({**OWN, "neighborhood": ["a"], "neighbourhood": ["b"], "id": "1", "case_id": 2})
     assert "is given beside 'neighbourhood'" in faults["neighborhood"]
     assert "is given beside 'id'" in faults["case_id"]
@@ -160,19 +160,19 @@ def test_one_meaning_under_two_names_is_an_error() -> None:
         ),
     ],
 )
-def test_the_subject_must_stand_in_the_prompt(fields: dict[str, object], field: str) -> None:
+def test_read_record_prompt_without_the_subject_is_a_fault(fields: dict[str, object], field: str) -> None:
     message = read_faults(fields)[field]
     assert "does not stand in the prompt" in message
     assert "letter by letter" in message
     assert "write {} in the prompt" in message
 
 
-def test_all_faults_of_a_record_are_found_at_once() -> None:
+def test_read_record_reports_all_faults_at_once() -> None:
     faults = read_faults({"subject": "Lyon", "prompt": "Paris is", "paraphrases": [1], "colour": "red"})
     assert list(faults) == ["target_new", "paraphrases[0]", "colour", "subject"]
 
 
-def test_a_wrong_record_still_says_which_id_it_claims() -> None:
+def test_read_record_wrong_record_keeps_its_id() -> None:
     assert read_record({"id": 7, "subject": ""}, 2).id == "7"
     assert read_record({"id": "", "subject": ""}, 2).id == "2"
 
@@ -196,17 +196,17 @@ NEW_KEYS = ["new_answer", "new_target", "targetNew", "edited_target", "answer_ne
 
 @pytest.mark.parametrize("key", OLD_KEYS)
 @pytest.mark.parametrize("value", ["x", ["x"]])
-def test_key_of_the_old_answer_is_never_led_to_the_new_one(key: str, value: object) -> None:
+def test_suggestion_key_of_the_old_answer_leads_to_the_old_one(key: str, value: object) -> None:
     assert "did you mean 'target_true'?" in read_faults({**OWN, key: value})[key]
 
 
 @pytest.mark.parametrize("key", NEW_KEYS)
-def test_key_of_the_new_answer_is_never_led_to_the_old_one(key: str) -> None:
+def test_suggestion_key_of_the_new_answer_leads_to_the_new_one(key: str) -> None:
     assert "did you mean 'target_new'?" in read_faults({**OWN, key: "x"})[key]
 
 
 @pytest.mark.parametrize("key", ["target", "answer", "object"])
-def test_key_of_either_answer_is_led_to_both(key: str) -> None:
+def test_suggestion_key_of_either_answer_names_both(key: str) -> None:
     message = read_faults({**OWN, key: "x"})[key]
     assert "'target_new' (the new answer) or 'target_true' (the old one)" in message
 

@@ -8,7 +8,7 @@ import pytest
 from editguard.probes.errors import RequestError
 from editguard.probes.requests.request import EditRequest
 
-ASKED: dict[str, Any] = {"id": "1", "subject": "Chicago", "prompt": "Chicago is in", "target_new": "Texas"}
+FIELDS: dict[str, Any] = {"id": "1", "subject": "Chicago", "prompt": "Chicago is in", "target_new": "Texas"}
 
 
 @pytest.mark.parametrize(
@@ -22,13 +22,13 @@ ASKED: dict[str, Any] = {"id": "1", "subject": "Chicago", "prompt": "Chicago is 
         ("target_true", 3),
     ],
 )
-def test_a_field_of_another_type_is_refused_by_name(field: str, value: object) -> None:
+def test_edit_request_field_of_another_type_is_refused(field: str, value: object) -> None:
     # A text is a sequence of letters, over which locality would be measured without a word.
     with pytest.raises(RequestError, match=field):
-        EditRequest(**{**ASKED, field: value})
+        EditRequest(**{**FIELDS, field: value})
 
 
-def test_lists_become_tuples_so_that_requests_can_be_hashed() -> None:
-    made = EditRequest(**ASKED, paraphrases=["Where is Chicago?"], neighbourhood=[])
-    assert made.paraphrases == ("Where is Chicago?",)
-    assert hash(made) == hash(EditRequest(**ASKED, paraphrases=("Where is Chicago?",)))
+def test_edit_request_lists_become_tuples_and_hash() -> None:
+    request = EditRequest(**FIELDS, paraphrases=["Where is Chicago?"], neighbourhood=[])
+    assert request.paraphrases == ("Where is Chicago?",)
+    assert hash(request) == hash(EditRequest(**FIELDS, paraphrases=("Where is Chicago?",)))

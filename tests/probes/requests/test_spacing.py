@@ -114,42 +114,40 @@ ONE = [
 
 
 @pytest.mark.parametrize(("prompt", "target"), NONE)
-def test_separator_where_the_text_writes_none_is_empty(prompt: str, target: str) -> None:
+def test_choose_separator_attached_characters_have_none(prompt: str, target: str) -> None:
     assert choose_separator(prompt, target) == ""
 
 
 @pytest.mark.parametrize(("prompt", "target"), ONE)
-def test_separator_between_words_is_a_space(prompt: str, target: str) -> None:
+def test_choose_separator_between_words_is_a_space(prompt: str, target: str) -> None:
     assert choose_separator(prompt, target) == " "
 
 
 @pytest.mark.parametrize(("prompt", "target"), [*NONE, *ONE])
-def test_separator_that_is_forced_follows_the_request(prompt: str, target: str) -> None:
+def test_choose_separator_space_of_the_request_decides(prompt: str, target: str) -> None:
     assert choose_separator(prompt, target, False) == ""
     brings = prompt[-1:].isspace() or target[:1].isspace()
     assert choose_separator(prompt, target, True) == ("" if brings else " ")
 
 
 @given(prompt=st.text(max_size=20), target=st.text(max_size=20), space=st.sampled_from([None, True, False]))
-def test_separator_of_any_texts_is_one_space_or_none_and_never_a_second(
-    prompt: str, target: str, space: bool | None
-) -> None:
-    made = choose_separator(prompt, target, space)
-    assert made in ("", " ")
+def test_choose_separator_any_texts_have_at_most_one_space(prompt: str, target: str, space: bool | None) -> None:
+    separator = choose_separator(prompt, target, space)
+    assert separator in ("", " ")
     if prompt[-1:].isspace() or target[:1].isspace():
-        assert made == ""
+        assert separator == ""
 
 
 WORD = st.from_regex(r"[A-Za-z]{1,8}", fullmatch=True)
 
 
 @given(words=st.lists(WORD, min_size=1, max_size=6), target=WORD)
-def test_separator_between_plain_words_is_a_space(words: list[str], target: str) -> None:
+def test_choose_separator_plain_words_have_a_space(words: list[str], target: str) -> None:
     assert choose_separator(" ".join(words), target) == " "
 
 
 @given(prompt=st.text(max_size=20), target=WORD, bracket=st.sampled_from("([{（「『【《〈«„“"))
-def test_separator_after_an_opening_bracket_or_quote_is_empty(prompt: str, target: str, bracket: str) -> None:
+def test_choose_separator_after_an_opening_bracket_is_empty(prompt: str, target: str, bracket: str) -> None:
     assume(not set(prompt) & set("„»«"))
     assert choose_separator(prompt + bracket, target) == ""
 
@@ -160,11 +158,13 @@ def test_separator_after_an_opening_bracket_or_quote_is_empty(prompt: str, targe
     target=WORD,
     quotes=st.sampled_from(['""', "“”", "„“", "«»", "»«", "‘’", "''"]),
 )
-def test_separator_after_a_whole_quotation_is_a_space(words: list[str], inner: str, target: str, quotes: str) -> None:
+def test_choose_separator_after_a_whole_quotation_is_a_space(
+    words: list[str], inner: str, target: str, quotes: str
+) -> None:
     assert choose_separator(f"{' '.join(words)} {quotes[0]}{inner}{quotes[1]}", target) == " "
     assert choose_separator(f"{' '.join(words)} {quotes[0]}", target) == ""
 
 
 @given(st.text(alphabet="的首都是中国法巴黎カナ東京", min_size=1), st.text(alphabet="北京市巴黎トウabc12", min_size=1))
-def test_separator_after_chinese_or_japanese_is_empty(prompt: str, target: str) -> None:
+def test_choose_separator_after_chinese_or_japanese_is_empty(prompt: str, target: str) -> None:
     assert choose_separator(prompt, target) == ""

@@ -20,7 +20,7 @@ def test_flat_counterfact_full_record_gives_the_request() -> None:
     )
 
 
-def test_flatcounterfact_claims_its_own_records() -> None:
+def test_flat_counterfact_claims_its_own_records() -> None:
     assert FlatCounterFact.claims(FLAT)
     assert not FlatCounterFact.claims(OWN)
 

@@ -20,7 +20,7 @@ def test_nested_counterfact_full_record_gives_the_request() -> None:
     )
 
 
-def test_nestedcounterfact_claims_its_own_records() -> None:
+def test_nested_counterfact_claims_its_own_records() -> None:
     assert NestedCounterFact.claims(NESTED)
     assert not NestedCounterFact.claims(OWN)
 

@@ -46,7 +46,7 @@ KNOWEDIT_ZSRE: dict[str, object] = {
 }
 
 
-def test_knowedit_wiki_counterfact_is_read_with_aliases_neighbours_and_other_facts() -> None:
+def test_knowedit_wiki_counterfact_gives_every_field() -> None:
     assert read_request(WIKI_COUNTERFACT) == EditRequest(
         id="1",
         subject="Oslo",
@@ -60,12 +60,12 @@ def test_knowedit_wiki_counterfact_is_read_with_aliases_neighbours_and_other_fac
     )
 
 
-def test_knowedit_wiki_recent_without_an_old_answer_is_read() -> None:
+def test_knowedit_wiki_recent_needs_no_old_answer() -> None:
     request = read_request(WIKI_RECENT)
     assert (request.target_true, request.paraphrases, request.other_facts) == (None, (), ("The country of Oslo is",))
 
 
-def test_knowedit_zsre_is_read_with_its_paraphrase() -> None:
+def test_knowedit_zsre_gives_its_paraphrase() -> None:
     request = read_request(KNOWEDIT_ZSRE)
     assert request.target_true == "Akerselva"
     assert request.paraphrases == ("What river runs through Oslo?",)
@@ -83,14 +83,14 @@ def test_knowedit_zsre_is_read_with_its_paraphrase() -> None:
         ([["Akerselva"], ["Akers River", "Akerselva"]], "Akerselva", ("Akers River",)),
     ],
 )
-def test_knowedit_ground_truth_in_every_shape_is_an_answer_and_its_aliases(
+def test_knowedit_ground_truth_any_shape_is_answer_and_aliases(
     answers: object, true: str | None, others: tuple[str, ...]
 ) -> None:
     request = read_request({**WIKI_COUNTERFACT, "ground_truth": answers})
     assert (request.target_true, request.true_aliases) == (true, others)
 
 
-def test_knowedit_prompts_as_one_object_with_lists_are_read() -> None:
+def test_knowedit_prompts_in_one_object_are_read() -> None:
     locality = {
         "neighborhood": {"prompt": ["Vienna's river is", "Oslo is in"], "ground_truth": ["Danube", "Norway"]},
         "empty": None,
@@ -100,7 +100,7 @@ def test_knowedit_prompts_as_one_object_with_lists_are_read() -> None:
 
 
 @pytest.mark.parametrize("locality", [{"a": ["x"]}, {"a": [{"ground_truth": "x"}]}, {"a": [{"prompt": 3}]}])
-def test_knowedit_prompts_of_no_shape_are_one_fault(locality: object) -> None:
+def test_knowedit_prompts_of_another_shape_are_one_fault(locality: object) -> None:
     (fault,) = read_record({**WIKI_COUNTERFACT, "locality": locality}, 1).faults
     assert fault.field == "locality"
     assert "holds under 'a'" in fault.message

@@ -24,7 +24,7 @@ MQUAKE: dict[str, object] = {
 }
 
 
-def test_mquake_one_rewrite_is_one_request_under_its_case() -> None:
+def test_mquake_single_rewrite_is_a_request_with_its_case() -> None:
     assert read_request(MQUAKE) == EditRequest(
         id="1",
         subject="Thames",
@@ -39,8 +39,8 @@ def test_mquake_one_rewrite_is_one_request_under_its_case() -> None:
 
 def test_mquake_several_rewrites_are_requests_of_one_group(tmp_path: Path) -> None:
     several = {**MQUAKE, "requested_rewrite": [REWRITE, {**REWRITE, "subject": "Seine"}]}
-    found = load_records(tmp_path, several, {**MQUAKE, "case_id": 2})
-    assert [(one.id, one.group, one.subject) for one in found.requests] == [
+    loaded = load_records(tmp_path, several, {**MQUAKE, "case_id": 2})
+    assert [(request.id, request.group, request.subject) for request in loaded.requests] == [
         ("1-1", "1", "Thames"),
         ("1-2", "1", "Seine"),
         ("2", "2", "Thames"),

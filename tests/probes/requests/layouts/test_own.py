@@ -47,7 +47,7 @@ def test_own_old_answer_that_is_a_list_in_quotes_is_a_fault(written: str) -> Non
 
 
 @pytest.mark.parametrize("written", ["[sic]", "[1]", "[]", "[Norway"])
-def test_own_old_answer_in_brackets_that_is_no_list_is_text(written: str) -> None:
+def test_own_old_answer_in_brackets_without_a_list_is_text(written: str) -> None:
     assert read_request({**OWN, "target_true": written}).target_true == written
 
 
@@ -60,29 +60,29 @@ def test_own_old_answer_in_brackets_that_is_no_list_is_text(written: str) -> Non
         ({**ZSRE, "loc": "nq question: who is {}"}, "loc"),
     ],
 )
-def test_neighbour_with_a_placeholder_is_a_fault_with_the_way_out(fields: dict[str, object], key: str) -> None:
+def test_neighbour_with_a_placeholder_is_a_fault_with_a_way_out(fields: dict[str, object], key: str) -> None:
     message = read_faults(fields)[key]
     assert "a neighbour is a prompt about another subject" in message
     assert "use other_facts" in message
 
 
-def test_other_facts_without_the_subject_are_a_fault() -> None:
+def test_own_other_facts_without_the_subject_are_a_fault() -> None:
     faults = read_faults({**OWN, "other_facts": ["{} lies in", "Bergen lies in"]})
     assert list(faults) == ["other_facts[1]"]
     assert "does not name the subject 'Oslo'" in faults["other_facts[1]"]
 
 
-def test_true_aliases_without_an_old_answer_are_a_fault() -> None:
+def test_own_true_aliases_without_an_old_answer_are_a_fault() -> None:
     assert "without target_true" in read_faults({**OWN, "true_aliases": ["x"]})["true_aliases"]
 
 
 @pytest.mark.parametrize("value", ["yes", 1, "true"])
-def test_space_that_is_no_truth_is_a_fault(value: object) -> None:
+def test_own_space_of_another_type_is_a_fault(value: object) -> None:
     assert read_faults({**OWN, "space": value})["space"].startswith("must be true or false, and is")
 
 
 @pytest.mark.parametrize("prompt", ["Oslo is the Oslo of", "{} and Oslo are"])
-def test_subject_that_stands_twice_is_a_fault_of_the_record(prompt: str) -> None:
+def test_own_subject_that_stands_twice_is_a_fault(prompt: str) -> None:
     assert "'Oslo' is ambiguous" in read_faults({**OWN, "prompt": prompt})["subject"]
 
 

@@ -26,7 +26,7 @@ QAEDIT: dict[str, object] = {
 }
 
 
-def test_qaedit_is_read_and_its_id_has_its_source() -> None:
+def test_qaedit_record_has_an_id_with_its_source() -> None:
     assert read_request(QAEDIT) == EditRequest(
         id="NQ-11",
         subject="Oslo",
@@ -37,9 +37,9 @@ def test_qaedit_is_read_and_its_id_has_its_source() -> None:
     )
 
 
-def test_qaedit_one_id_of_two_sources_is_two_ids(tmp_path: Path) -> None:
-    found = load_records(tmp_path, QAEDIT, {**QAEDIT, "source": "TriviaQA"})
-    assert [request.id for request in found.requests] == ["NQ-11", "TriviaQA-11"]
+def test_qaedit_same_id_of_two_sources_is_two_ids(tmp_path: Path) -> None:
+    loaded = load_records(tmp_path, QAEDIT, {**QAEDIT, "source": "TriviaQA"})
+    assert [request.id for request in loaded.requests] == ["NQ-11", "TriviaQA-11"]
     with pytest.raises(RequestError, match="'NQ-11' is also the id of"):
         load_records(tmp_path, QAEDIT, QAEDIT)
 

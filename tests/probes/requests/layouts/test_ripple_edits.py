@@ -19,13 +19,13 @@ RIPPLE: dict[str, object] = {
 }
 
 
-def test_ripple_edits_are_one_sentence_with_the_layout_and_what_is_missing() -> None:
+def test_ripple_edits_are_refused_in_one_sentence() -> None:
     (fault,) = read_record(RIPPLE, 1).faults
     assert "RippleEdits" in fault.message
     assert "the name is needed" in fault.message
     assert fault.message.count(".") == 1
 
 
-def test_rippleedits_claims_its_own_records() -> None:
+def test_ripple_edits_claims_its_own_records() -> None:
     assert RippleEdits.claims(RIPPLE)
     assert not RippleEdits.claims(OWN)

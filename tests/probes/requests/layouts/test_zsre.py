@@ -35,17 +35,17 @@ def test_zsre_default_reading_gives_the_request() -> None:
     )
 
 
-def test_zsre_by_default_edits_the_alternative_in() -> None:
+def test_zsre_default_target_is_the_alternative() -> None:
     request = read_request(ZSRE)
     assert (request.target_new, request.target_true, request.true_aliases) == ("Danube", "Akerselva", ("Akers River",))
     assert request.not_judged == ("Which sea is near?",)
 
 
-def test_zsre_as_rome_reads_it_edits_the_first_answer_in(tmp_path: Path) -> None:
-    found = load_records(tmp_path, ZSRE, zsre_target="answers")
-    (request,) = found.requests
+def test_zsre_target_answers_is_the_first_answer(tmp_path: Path) -> None:
+    loaded = load_records(tmp_path, ZSRE, zsre_target="answers")
+    (request,) = loaded.requests
     assert (request.target_new, request.target_true, request.true_aliases) == ("Akerselva", None, ())
-    assert any(told.startswith("alt, answers[1:] of 1 record are not used") for told in found.unused)
+    assert any(sentence.startswith("alt, answers[1:] of 1 record are not used") for sentence in loaded.unused)
 
 
 def test_zsre_claims_its_own_records() -> None:
