@@ -11,7 +11,7 @@ from editguard.suites.builtin import hash_builtin_edits, load_builtin_corpus, lo
 DATA = files("editguard.suites") / "data"
 
 
-def test_every_edit_is_there_with_every_field() -> None:
+def test_load_builtin_edits_has_every_edit_and_field() -> None:
     records = json.loads((DATA / "edits.json").read_text(encoding="utf-8"))
     edits = load_builtin_edits()
     assert len(edits) == len(records) > 0
@@ -21,16 +21,16 @@ def test_every_edit_is_there_with_every_field() -> None:
     assert load_builtin_edits() == edits
 
 
-def test_the_hash_is_that_of_the_file() -> None:
+def test_hash_builtin_edits_is_that_of_the_file() -> None:
     assert hash_builtin_edits() == hashlib.sha256((DATA / "edits.json").read_bytes()).hexdigest()
 
 
-def test_ordinary_subjects_have_ids_of_their_own_and_no_target() -> None:
+def test_load_ordinary_requests_has_unique_ids_and_no_target() -> None:
     every = load_ordinary_requests()
     assert len({request.id for request in every}) == len(every) == len(json.loads((DATA / "ordinary.json").read_text()))
     assert all(request.subject in request.prompt and not request.target_new for request in every)
     assert load_ordinary_requests(5) == every[:5]
 
 
-def test_the_corpus_is_the_files_lines() -> None:
+def test_load_builtin_corpus_is_the_lines_of_the_file() -> None:
     assert load_builtin_corpus() == tuple((DATA / "corpus.txt").read_text(encoding="utf-8").splitlines())

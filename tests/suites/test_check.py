@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from editguard.probes.errors import InputError
+from editguard.probes.errors import EditguardError, InputError
+from editguard.probes.forward.partial import Row
 from editguard.suites.check import CHECKS, ComparedMetric, Measurement, Outcome, judge
 
 from ..helpers.check_benches import bench_of, disturb, edit_of, talkative
@@ -16,16 +17,16 @@ from ..helpers.tiny_models import TWIN_REQUEST
 
 @pytest.mark.parametrize("passes", [True, False])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_is_not_finite_is_unmeasured(value: float, passes: bool) -> None:
+def test_judge_value_not_finite_is_unmeasured(value: float, passes: bool) -> None:
     assert judge(value, passes) is Outcome.UNMEASURED
 
 
-def test_a_finite_value_passes_or_fails() -> None:
+def test_judge_finite_value_passes_or_fails() -> None:
     assert judge(0.0, True) is Outcome.PASS
     assert judge(0.0, False) is Outcome.FAIL
 
 
-def test_the_total_is_all_that_was_asked_for() -> None:
+def test_measurement_total_is_the_sum_of_the_counts() -> None:
     assert (
         Measurement(check="c", metric="m", value=0.5, outcome=Outcome.INFO, passed=2, failed=3, not_judged=4).total == 9
     )
@@ -34,7 +35,7 @@ def test_the_total_is_all_that_was_asked_for() -> None:
 
 @pytest.mark.tiny
 @pytest.mark.parametrize("size", [0.0, 0.01, 3.0])
-def test_every_judged_figure_says_on_which_side_of_its_bound_it_lies(size: float) -> None:
+def test_checks_judged_figure_says_its_side_of_the_bound(size: float) -> None:
     request = replace(TWIN_REQUEST, neighbourhood=("Paris is not",), other_facts=("Istanbul is a city of",))
     bench, said = bench_of(talkative()), []
     checks = [check() for _, check in CHECKS]
@@ -75,3 +76,11 @@ def test_compared_metric_ratio_may_allow_more_than_its_double() -> None:
 def test_measurement_helper_without_a_finite_value_has_none(value: float | None) -> None:
     row = CHECKS.get("drift")().measurement("relative-drift", value, Outcome.UNMEASURED, condition="weights")
     assert (row.check, row.metric, row.value, row.condition) == ("drift", "relative-drift", None, "weights")
+
+
+@pytest.mark.tiny
+def test_bench_stem_of_an_edited_model_is_refused() -> None:
+    bench = bench_of(talkative())
+    disturb(bench, 1)
+    with pytest.raises(EditguardError, match="take stems in prepare"):
+        bench.stem([Row((1, 2, 3), 0, (2,))])

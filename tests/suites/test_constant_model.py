@@ -34,7 +34,7 @@ def choices(lm: LanguageModel) -> list[int]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_one_word_is_the_greedy_choice_everywhere_and_only_within(family: str, dtype: torch.dtype) -> None:
+def test_answer_constantly_token_is_the_greedy_choice_within(family: str, dtype: torch.dtype) -> None:
     lm = tiny_language_model(family)
     lm.model.to(dtype)
     before, word = choices(lm), token(lm)
@@ -46,7 +46,7 @@ def test_one_word_is_the_greedy_choice_everywhere_and_only_within(family: str, d
     assert set(before) != {word}
 
 
-def test_a_softcapped_head_gives_the_word_at_every_place() -> None:
+def test_answer_constantly_softcapped_head_gives_the_token() -> None:
     lm = tiny_language_model("gemma2")
     assert lm.model.config.final_logit_softcapping
     with answer_constantly(lm, token(lm)):
@@ -54,7 +54,7 @@ def test_a_softcapped_head_gives_the_word_at_every_place() -> None:
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_what_goes_on_from_kept_states_says_it_too(plain: bool) -> None:
+def test_answer_constantly_cached_states_give_the_token(plain: bool) -> None:
     bench = bench_of(tiny_language_model())
     if plain:
         bench = bench_of(LanguageModel(bench.lm.model, bench.lm.tokenizer, bench.lm.ref, plain=True))
@@ -67,7 +67,7 @@ def test_what_goes_on_from_kept_states_says_it_too(plain: bool) -> None:
     assert torch.equal(stem.logits(), was)
 
 
-def test_the_hook_is_gone_after_an_error() -> None:
+def test_answer_constantly_error_removes_the_hook() -> None:
     lm = tiny_language_model()
     before = choices(lm)
     with pytest.raises(KeyError), answer_constantly(lm, token(lm)):
@@ -76,7 +76,7 @@ def test_the_hook_is_gone_after_an_error() -> None:
     assert not lm.model.get_output_embeddings()._forward_hooks
 
 
-def test_one_within_another_leaves_the_outer_ones_word() -> None:
+def test_answer_constantly_nested_leaves_the_outer_token() -> None:
     lm = tiny_language_model()
     with answer_constantly(lm, token(lm)):
         with pytest.raises(RuntimeError), answer_constantly(lm, token(lm, " Paris")):
@@ -84,7 +84,7 @@ def test_one_within_another_leaves_the_outer_ones_word() -> None:
         assert set(choices(lm)) == {token(lm)}
 
 
-def test_a_model_without_an_output_head_is_named() -> None:
+def test_answer_constantly_model_without_head_is_refused() -> None:
     lm = SimpleNamespace(model=SimpleNamespace(get_output_embeddings=lambda: None), ref="headless")
     with pytest.raises(ModelError, match="'headless' has no output head"), answer_constantly(lm, 1):  # type: ignore[arg-type]
         pass

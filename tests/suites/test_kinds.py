@@ -59,7 +59,7 @@ def about(subject: str) -> EditRequest:
 
 
 @pytest.mark.parametrize("kind", SubjectKind)
-def test_relations_for_each_kind_stand_at_both_ends(kind: SubjectKind) -> None:
+def test_list_relations_each_kind_has_both_ends(kind: SubjectKind) -> None:
     found = list_relations(kind)
     own = KINDS[kind]["relations"]
     assert 5 <= len(own) <= 7
@@ -100,31 +100,31 @@ def test_read_a_missing_kind_is_named() -> None:
         _read(json.dumps(data))
 
 
-def test_kinds_of_a_listed_subject_is_that_of_its_list(lm: LanguageModel) -> None:
+def test_classify_kinds_listed_subject_has_its_list(lm: LanguageModel) -> None:
     names = [(name, kind) for kind in SubjectKind for name in KINDS[kind]["subjects"]]
     assert classify_kinds(lm, [about(name) for name, _ in names]) == [kind for _, kind in names]
 
 
-def test_kinds_of_no_requests_is_nothing(lm: LanguageModel) -> None:
+def test_classify_kinds_without_requests_is_empty(lm: LanguageModel) -> None:
     assert classify_kinds(lm, []) == []
 
 
-def test_kinds_of_a_subject_beyond_the_context_is_a_thing(lm: LanguageModel) -> None:
+def test_classify_kinds_subject_beyond_the_context_is_a_thing(lm: LanguageModel) -> None:
     assert classify_kinds(lm, [about("word " * 5000 + "end")]) == [SubjectKind.THING]
 
 
-def test_other_subjects_leave_out_all_that_the_request_names(lm: LanguageModel) -> None:
+def test_pick_other_subjects_leaves_out_names_of_the_request(lm: LanguageModel) -> None:
     found = pick_other_subjects(lm, PARIS, SubjectKind.PLACE, 100, seed=0)
     named = {"Paris", "Rome", "Berlin", "Vienna", "Boston", "London", "Tokyo", "Delhi"}
     assert set(found) == set(KINDS["place"]["subjects"]) - named
 
 
-def test_other_subjects_leave_out_what_holds_the_subject(lm: LanguageModel) -> None:
+def test_pick_other_subjects_leaves_out_names_with_the_subject(lm: LanguageModel) -> None:
     request = replace(PARIS, subject="Africa", prompt="Africa is", paraphrases=())
     assert "South Africa" not in pick_other_subjects(lm, request, SubjectKind.COUNTRY, 100, seed=0)
 
 
-def test_other_subjects_are_decided_by_request_and_seed(lm: LanguageModel) -> None:
+def test_pick_other_subjects_depends_on_request_and_seed(lm: LanguageModel) -> None:
     one = pick_other_subjects(lm, TWIN_REQUEST, SubjectKind.ANIMAL, 30, seed=0)
     assert one[:5] == pick_other_subjects(lm, TWIN_REQUEST, SubjectKind.ANIMAL, 5, seed=0)
     other, third = (
@@ -135,28 +135,28 @@ def test_other_subjects_are_decided_by_request_and_seed(lm: LanguageModel) -> No
     assert set(one) == set(other) == set(third)
 
 
-def test_other_subjects_of_a_noun_written_small_are_small(lm: LanguageModel) -> None:
+def test_pick_other_subjects_of_a_small_noun_are_small(lm: LanguageModel) -> None:
     request = EditRequest(id="wool", subject="wool", prompt="The colour of wool is", target_new="green")
     assert all(name.islower() for name in pick_other_subjects(lm, request, SubjectKind.THING, 30, seed=0))
     assert not any(name.islower() for name in pick_other_subjects(lm, request, SubjectKind.COUNTRY, 30, seed=0))
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_other_subjects_are_no_more_than_asked_for(lm: LanguageModel, count: int) -> None:
+def test_pick_other_subjects_are_at_most_count(lm: LanguageModel, count: int) -> None:
     assert len(pick_other_subjects(lm, PROMPT_START_REQUEST, SubjectKind.PLACE, count, seed=0)) == count
 
 
-def test_other_subjects_of_a_negative_count_are_refused(lm: LanguageModel) -> None:
+def test_pick_other_subjects_negative_count_is_refused(lm: LanguageModel) -> None:
     with pytest.raises(InputError, match="other subjects is -1"):
         pick_other_subjects(lm, TWIN_REQUEST, SubjectKind.PLACE, -1, seed=0)
 
 
-def test_other_subjects_of_an_absent_subject_are_refused(lm: LanguageModel) -> None:
+def test_pick_other_subjects_absent_subject_is_refused(lm: LanguageModel) -> None:
     with pytest.raises(RequestError):
         pick_other_subjects(lm, replace(TWIN_REQUEST, prompt="The twin city is"), SubjectKind.PLACE, 3, seed=0)
 
 
-def test_made_neighbours_hold_the_other_subjects_in_place_of_its_own(lm: LanguageModel) -> None:
+def test_make_neighbours_replaces_the_subject(lm: LanguageModel) -> None:
     names = pick_other_subjects(lm, TWIN_REQUEST, SubjectKind.PLACE, 4, seed=3)
     assert make_neighbours(lm, TWIN_REQUEST, SubjectKind.PLACE, 4, seed=3) == tuple(
         f"The twin city of {name} is" for name in names
@@ -164,7 +164,7 @@ def test_made_neighbours_hold_the_other_subjects_in_place_of_its_own(lm: Languag
 
 
 @pytest.mark.real
-def test_other_subjects_of_a_first_token_are_first_tokens_first(smollm2: LanguageModel) -> None:
+def test_pick_other_subjects_first_tokens_come_first(smollm2: LanguageModel) -> None:
     names = pick_other_subjects(smollm2, PARIS, SubjectKind.PLACE, 30, seed=0)
     prompts = make_neighbours(smollm2, PARIS, SubjectKind.PLACE, 30, seed=0)
     first = [
@@ -177,7 +177,7 @@ def test_other_subjects_of_a_first_token_are_first_tokens_first(smollm2: Languag
 
 @pytest.mark.real
 @pytest.mark.parametrize("plain", [False, True])
-def test_kinds_of_clear_subjects_are_told_by_the_model(smollm2: LanguageModel, plain: bool) -> None:
+def test_classify_kinds_clear_subjects_are_right(smollm2: LanguageModel, plain: bool) -> None:
     clear = {
         "Marie Curie": SubjectKind.PERSON,
         "Carlos Valderrama": SubjectKind.PERSON,

@@ -32,7 +32,7 @@ LONG = Serving("Chicago Hope", "Well, ")
         ("", ""),
     ],
 )
-def test_a_prefix_stands_only_before_a_text_that_begins_with_its_subject(text: str, served: str) -> None:
+def test_serve_prompt_prefix_only_before_its_subject(text: str, served: str) -> None:
     assert serve_prompt(text, [CHICAGO, PARIS, LONG]) == served
 
 
@@ -55,20 +55,20 @@ def test_a_prefix_stands_only_before_a_text_that_begins_with_its_subject(text: s
         ("Chicago<s> is", "\nChicago<s> is"),
     ],
 )
-def test_special_tokens_in_front_count_as_nothing_and_stay_before_the_prefix(text: str, served: str) -> None:
+def test_serve_prompt_special_tokens_stay_before_the_prefix(text: str, served: str) -> None:
     assert serve_prompt(text, [CHICAGO, PARIS], SPECIAL) == served
     if text != served and text.startswith("<"):
         assert serve_prompt(text, [CHICAGO, PARIS]) == text
 
 
 @given(st.lists(st.sampled_from([*SPECIAL, "Chicago", "Paris", " ", "\n", "is", "\t"]), max_size=6).map("".join))
-def test_what_was_served_is_served_already_whatever_stands_in_front(text: str) -> None:
+def test_serve_prompt_with_special_tokens_is_idempotent(text: str) -> None:
     once = serve_prompt(text, [CHICAGO, PARIS, LONG], SPECIAL)
     assert serve_prompt(once, [CHICAGO, PARIS, LONG], SPECIAL) == once
 
 
 @given(st.text())
-def test_what_was_served_is_served_already(text: str) -> None:
+def test_serve_prompt_is_idempotent(text: str) -> None:
     edits = [CHICAGO, PARIS, LONG]
     once = serve_prompt(text, edits)
     assert once.endswith(text.lstrip(" \t")) or once == text
@@ -78,7 +78,7 @@ def test_what_was_served_is_served_already(text: str) -> None:
 @pytest.mark.tiny
 @pytest.mark.parametrize("bos", [False, True])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_ids_are_served_as_texts_are_whatever_the_padding(side: str, bos: bool) -> None:
+def test_serve_inputs_padded_ids_equal_served_texts(side: str, bos: bool) -> None:
     made = byte_level(bos=bos)
     texts = ["Chicago is a twin city of", "The capital of France is not", "Chicago"]
     rows = [made(text).input_ids for text in texts]
@@ -104,7 +104,7 @@ def unpadded(inputs: dict[str, torch.Tensor], side: str) -> list[list[int]]:
 
 
 @pytest.mark.tiny
-def test_rows_without_padding_are_padded_on_the_left_when_one_grows() -> None:
+def test_serve_inputs_longer_row_pads_the_others_on_the_left() -> None:
     made = byte_level()
     rows = [made("Chicago is").input_ids, made("is Chicago").input_ids[:2]]
     served = serve_inputs(made, {"input_ids": torch.tensor(rows)}, [CHICAGO])
@@ -113,7 +113,7 @@ def test_rows_without_padding_are_padded_on_the_left_when_one_grows() -> None:
 
 
 @pytest.mark.tiny
-def test_ids_that_are_not_those_of_their_text_are_refused() -> None:
+def test_serve_inputs_ids_unlike_their_text_are_refused() -> None:
     made = byte_level()
     letters = [made(letter).input_ids[0] for letter in "Chicago"]
     assert letters != made("Chicago").input_ids
@@ -129,7 +129,7 @@ TEMPLATE = (
 
 @pytest.mark.tiny
 @pytest.mark.parametrize("kind", [*BYTE_LEVEL, *SENTENCEPIECE])
-def test_ids_that_begin_with_a_special_token_are_served_as_their_text_is(kind: str) -> None:
+def test_serve_inputs_ids_after_a_special_token_equal_text(kind: str) -> None:
     made = (BYTE_LEVEL | SENTENCEPIECE)[kind]
     special = special_texts(made)
     tokens = [one for one in special if one not in {"<unk>"}]
@@ -149,7 +149,7 @@ def test_ids_that_begin_with_a_special_token_are_served_as_their_text_is(kind: s
 
 @pytest.mark.tiny
 @pytest.mark.parametrize("kind", [*BYTE_LEVEL, *SENTENCEPIECE])
-def test_bare_ids_are_served_as_their_text_is_by_every_kind_of_tokenizer(kind: str) -> None:
+def test_serve_inputs_plain_ids_equal_text_for_every_tokenizer(kind: str) -> None:
     made = (BYTE_LEVEL | SENTENCEPIECE)[kind]
     texts = ["Chicago is a twin city of", "is Chicago"]
     rows = [made(text).input_ids for text in texts]
@@ -159,7 +159,7 @@ def test_bare_ids_are_served_as_their_text_is_by_every_kind_of_tokenizer(kind: s
 
 @pytest.mark.tiny
 @pytest.mark.parametrize("bos", [False, True])
-def test_a_rendered_chat_is_left_alone(bos: bool) -> None:
+def test_serve_prompt_rendered_chat_does_not_change(bos: bool) -> None:
     made = byte_level(bos=bos)
     made.chat_template = TEMPLATE
     text = made.apply_chat_template(
@@ -170,7 +170,7 @@ def test_a_rendered_chat_is_left_alone(bos: bool) -> None:
     assert serve_inputs(made, {"input_ids": torch.tensor([row])}, [CHICAGO])["input_ids"].tolist() == [row]
 
 
-def test_special_texts_are_the_tokenizers_own_and_those_added_each_once() -> None:
+def test_special_texts_own_and_added_tokens_once_each() -> None:
     made = byte_level()
     assert {"<s>", "<|im_start|>"} == {*special_texts(made)}
     made.bos_token = "<s>"

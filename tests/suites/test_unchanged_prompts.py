@@ -118,7 +118,7 @@ OTHER = (1, 2, 3)
         ((), (), ("", ""), 5.0, 0.0, "kept"),
     ],
 )
-def test_the_result_of_a_prompt_by_hand(
+def test_classify_answer_by_hand(
     before: tuple[int, ...], after: tuple[int, ...], words: tuple[str, str], margin: float, rise: float, result: str
 ) -> None:
     limits = replace(LIMITS, near_tie=0.35, target_rise=0.2)
@@ -140,7 +140,7 @@ def test_the_result_of_a_prompt_by_hand(
     ],
 )
 @pytest.mark.parametrize("same_subject", [False, True])
-def test_an_answer_that_only_begins_as_the_target_did_not_say_it(
+def test_classify_answer_shared_lead_may_leak_later(
     before: str, after: str, rise: float, result: str, same_subject: bool
 ) -> None:
     said, limits = AnswerPair((7, 1), (7, 2), before, after), replace(LIMITS, target_rise=0.2)
@@ -150,12 +150,12 @@ def test_an_answer_that_only_begins_as_the_target_did_not_say_it(
     )
 
 
-def test_a_year_that_takes_the_place_of_another_is_a_leak_where_digits_are_tokens() -> None:
+def test_classify_answer_year_of_digit_tokens_leaks() -> None:
     said = AnswerPair((5, 1, 9, 4, 5), (5, 1, 9, 6, 9), "1945", "1969")
     assert classify_answer(said, (5, 1), "1969", margin=5.0, rise=0.0, limits=LIMITS) == "leak"
 
 
-def test_a_target_of_an_article_and_a_word_is_no_leak_by_its_article_alone() -> None:
+def test_classify_answer_article_alone_is_no_leak() -> None:
     limits = replace(LIMITS, near_tie=0.0)
     said = AnswerPair((1,), (6, 8), "one", "the Rhine")
     assert classify_answer(said, (6, 7), "the Danube", margin=1.0, rise=0.0, limits=limits) == "flip"
@@ -177,7 +177,7 @@ def test_a_target_of_an_article_and_a_word_is_no_leak_by_its_article_alone() -> 
         ("Lyon", "Lyon", "flip", "flip"),
     ],
 )
-def test_of_the_same_subject_only_an_answer_that_begins_with_the_target_leaks(
+def test_classify_answer_same_subject_leaks_only_at_the_beginning(
     before: str, after: str, elsewhere: str, same_subject: str
 ) -> None:
     said, limits = AnswerPair((1,), (4,), before, after), replace(LIMITS, near_tie=0.0)
@@ -186,7 +186,7 @@ def test_of_the_same_subject_only_an_answer_that_begins_with_the_target_leaks(
 
 
 @pytest.mark.tiny
-def test_which_rule_holds_is_told_by_why_the_prompt_is_asked() -> None:
+def test_ask_edited_role_decides_the_rule() -> None:
     """A target of which the second word of an answer onwards consists is a leak of a neighbour, and none of another fact."""
     bench = bench_of(talkative())
     roles = ("neighbour", "made-neighbour", "other-fact", "made-other-fact")
@@ -220,9 +220,7 @@ def test_which_rule_holds_is_told_by_why_the_prompt_is_asked() -> None:
     ("target", "least"),
     [("Lyon", "L"), ("a Lyon", "a L"), ("A Lyon is", "A L"), ('"Lyon" is', '"L'), ("- a Lyon", "- a L"), ("2024", "2")],
 )
-def test_a_target_is_known_by_its_first_token_that_is_neither_article_nor_punctuation(
-    kind: str, target: str, least: str
-) -> None:
+def test_cut_lead_ends_at_the_first_real_token(kind: str, target: str, least: str) -> None:
     lm = talkative(tokenizer=(BYTE_LEVEL | SENTENCEPIECE)[kind])
     ids = encode_target(lm.tokenizer, LYON.prompt, target)
     lead = cut_lead(lm, ids)
@@ -236,7 +234,7 @@ def test_a_target_is_known_by_its_first_token_that_is_neither_article_nor_punctu
 
 @pytest.mark.tiny
 @pytest.mark.parametrize("target", ["a", "...", "!"])
-def test_a_target_without_such_a_token_is_known_by_all_of_it(target: str) -> None:
+def test_cut_lead_without_such_a_token_is_the_whole_target(target: str) -> None:
     lm = talkative()
     ids = tuple(encode_target(lm.tokenizer, LYON.prompt, target))
     assert cut_lead(lm, ids) == ids
@@ -292,7 +290,7 @@ def kept_part(log_shares: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
 @pytest.mark.tiny
 @pytest.mark.parametrize("request_", [LYON, A_LYON], ids=["one-token", "article-and-word"])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "bloom", "gemma2"])
-def test_every_figure_is_that_of_plain_passes_of_whole_texts(family: str, request_: EditRequest) -> None:
+def test_ask_edited_figures_equal_plain_passes(family: str, request_: EditRequest) -> None:
     bench = bench_of(talkative(family))
     state = asked_of(bench, request_)
     lead = cut_lead(bench.lm, encode_target(bench.lm.tokenizer, request_.prompt, request_.target_new))
@@ -322,7 +320,7 @@ def test_every_figure_is_that_of_plain_passes_of_whole_texts(family: str, reques
 
 
 @pytest.mark.tiny
-def test_preferences_are_those_of_the_two_first_tokens() -> None:
+def test_ask_edited_preference_is_of_the_two_first_tokens() -> None:
     bench = bench_of(talkative())
     state = asked_of(bench, LYON)
     disturb(bench, 1, 3.0)
@@ -337,13 +335,13 @@ def test_preferences_are_those_of_the_two_first_tokens() -> None:
     "request_", [replace(LYON, target_true=None), A_LYON, replace(LYON, target_true="Lyon")],
     ids=["no-old-answer", "several-tokens", "the-same"],
 )  # fmt: skip
-def test_without_two_tokens_to_compare_there_is_no_preference(request_: EditRequest) -> None:
+def test_ask_unedited_without_two_tokens_has_no_preference(request_: EditRequest) -> None:
     bench = bench_of(talkative())
     assert {one.preferred for one in ask_edited(bench, request_, asked_of(bench, request_))} == {None}
 
 
 @pytest.mark.tiny
-def test_a_model_in_which_nothing_changed_keeps_every_answer() -> None:
+def test_ask_edited_unchanged_model_keeps_every_answer() -> None:
     bench = bench_of(talkative())
     for one in ask_edited(bench, LYON, asked_of(bench, LYON)):
         assert (one.prompt_answer.result, one.prompt_answer.before) == ("kept", one.prompt_answer.after)
@@ -352,7 +350,7 @@ def test_a_model_in_which_nothing_changed_keeps_every_answer() -> None:
 
 
 @pytest.mark.tiny
-def test_only_the_prompts_own_tokens_are_compared_whatever_stands_before() -> None:
+def test_ask_edited_compares_the_prompts_own_tokens() -> None:
     bench = bench_of(talkative())
     found = ask_edited(bench, LYON, asked_of(bench, LYON))
     lengths = [len(bench.lm.tokenizer(one.prompt_answer.prompt).input_ids) for one in found]
@@ -360,7 +358,7 @@ def test_only_the_prompts_own_tokens_are_compared_whatever_stands_before() -> No
 
 
 @pytest.mark.tiny
-def test_a_prompt_that_is_made_to_say_the_target_leaks() -> None:
+def test_ask_edited_prompt_that_says_the_target_leaks() -> None:
     bench, word = unsaid(PROMPTS)
     request = replace(LYON, target_new=word, target_true=None)
     state = asked_of(bench, request)
@@ -377,7 +375,7 @@ def test_a_prompt_that_is_made_to_say_the_target_leaks() -> None:
 
 
 @pytest.mark.tiny
-def test_an_answer_that_ended_early_may_be_longer_after_the_edit() -> None:
+def test_ask_edited_answer_may_become_longer() -> None:
     """A target of many tokens is looked for as far as any answer is written."""
     bench = bench_of(talkative())
     request = replace(LYON, target_new="Lyon is not Paris is not Lyon is not Paris is not")
@@ -404,7 +402,7 @@ def test_an_answer_that_ended_early_may_be_longer_after_the_edit() -> None:
 
 @pytest.mark.tiny
 @pytest.mark.parametrize("bos", [False, True])
-def test_every_prompt_is_asked_bare_and_after_a_line_a_sentence_and_a_begin_of_text_token(bos: bool) -> None:
+def test_list_conditions_has_four_prefixes(bos: bool) -> None:
     made = byte_level(bos=bos)
     made.bos_token = "<s>"
     bench = bench_of(talkative(tokenizer=made))
@@ -419,7 +417,7 @@ def test_every_prompt_is_asked_bare_and_after_a_line_a_sentence_and_a_begin_of_t
 
 
 @pytest.mark.tiny
-def test_without_a_begin_of_text_token_there_is_no_such_condition() -> None:
+def test_list_conditions_without_begin_of_text_token_has_three() -> None:
     assert not any(one.condition.startswith("special:") for one in list_conditions(bench_of(talkative())))
 
 
@@ -433,7 +431,7 @@ def same(one: EditedAnswer, other: EditedAnswer) -> bool:
 
 
 @pytest.mark.tiny
-def test_requests_asked_together_in_several_batches_are_answered_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ask_unedited_requests_together_equal_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = bench_of(talkative())
     requests = [LYON, A_LYON, replace(LYON, target_new="Chicago")]
     prompts = [[RolePrompt("neighbour", one) for one in some] for some in (PROMPTS, PROMPTS[:1], ())]
@@ -451,7 +449,7 @@ def test_requests_asked_together_in_several_batches_are_answered_as_each_alone(m
 
 
 @pytest.mark.tiny
-def test_without_tokens_the_answer_alone_is_compared() -> None:
+def test_ask_unedited_without_tokens_compares_the_answer_alone() -> None:
     bench = bench_of(talkative())
     (state,) = ask_unedited(bench, [LYON], [[RolePrompt("neighbour", one) for one in PROMPTS]])
     assert state is not None
@@ -465,7 +463,7 @@ def test_without_tokens_the_answer_alone_is_compared() -> None:
 
 
 @pytest.mark.tiny
-def test_first_answers_are_the_surest_next_tokens_bare_and_after_a_newline() -> None:
+def test_predict_first_words_are_the_surest_next_tokens() -> None:
     bench = bench_of(talkative())
     found = predict_first_words(bench, PROMPTS)
     assert [*found] == [*PROMPTS]
@@ -482,7 +480,7 @@ def test_first_answers_are_the_surest_next_tokens_bare_and_after_a_newline() -> 
 
 
 @pytest.mark.tiny
-def test_in_half_precision_a_model_in_which_nothing_changed_keeps_every_answer() -> None:
+def test_ask_edited_half_precision_unchanged_keeps_every_answer() -> None:
     lm = talkative()
     lm.model.to(torch.bfloat16)
     bench = bench_of(lm)
@@ -493,7 +491,7 @@ def test_in_half_precision_a_model_in_which_nothing_changed_keeps_every_answer()
 
 @pytest.mark.tiny
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_an_edited_model_answers_without_numbers_is_unmeasured(dtype: torch.dtype) -> None:
+def test_ask_edited_broken_edited_model_is_unmeasured(dtype: torch.dtype) -> None:
     lm = talkative()
     lm.model.to(dtype)
     bench = bench_of(lm)
@@ -509,7 +507,7 @@ def test_what_an_edited_model_answers_without_numbers_is_unmeasured(dtype: torch
 
 
 @pytest.mark.tiny
-def test_what_an_unedited_model_answers_without_numbers_is_unmeasured() -> None:
+def test_ask_edited_broken_unedited_model_is_unmeasured() -> None:
     lm = talkative()
     with torch.no_grad():
         lm.model.get_output_embeddings().weight[5] = torch.nan
@@ -521,7 +519,7 @@ def test_what_an_unedited_model_answers_without_numbers_is_unmeasured() -> None:
 
 @pytest.mark.tiny
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_target_whose_probability_is_no_number_is_unmeasured(when: str) -> None:
+def test_ask_edited_target_probability_nan_is_unmeasured(when: str) -> None:
     """NaN is no rise over any bound, and so would be no leak."""
     bench = bench_of(talkative())
     state = asked_of(bench, A_LYON)

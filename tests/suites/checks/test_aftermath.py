@@ -45,12 +45,12 @@ STATEMENTS = ["", "\n", "Here is a fact. "]
         ("Lyon... and", "Lyon..."),
     ],
 )
-def test_a_sentence_ends_with_its_mark_or_its_line(text: str, first: str) -> None:
+def test_first_sentence_ends_with_its_mark_or_line(text: str, first: str) -> None:
     assert first_sentence(text) == first
 
 
 @given(st.text())
-def test_a_sentence_is_the_begin_of_its_text_and_a_sentence_itself(text: str) -> None:
+def test_first_sentence_is_a_prefix_and_idempotent(text: str) -> None:
     found = first_sentence(text)
     assert text.lstrip().startswith(found)
     assert "\n" not in found
@@ -82,12 +82,12 @@ def test_a_sentence_is_the_begin_of_its_text_and_a_sentence_itself(text: str) ->
         ("the U.S., the U.S. and", "U.S.", True),
     ],
 )
-def test_a_text_repeats_itself_by_the_target_or_by_three_words_in_a_row(text: str, target: str, again: bool) -> None:
+def test_repeats_target_or_three_words_in_a_row(text: str, target: str, again: bool) -> None:
     assert repeats(text, target) is again
 
 
 @given(st.text(), st.text())
-def test_nothing_repeats_itself_in_a_text_without_words(text: str, target: str) -> None:
+def test_repeats_text_without_words_is_false(text: str, target: str) -> None:
     assert not repeats("".join(one for one in text if not (one.isalnum() or one == "_")), "Lyon")
     repeats(text, target)
 
@@ -122,7 +122,7 @@ def measured(bench: Bench, request: EditRequest, needs_prefix: bool = False, edi
 
 
 @pytest.mark.tiny
-def test_the_fact_is_asked_for_in_statements_a_question_and_a_chat() -> None:
+def test_aftermath_asks_in_statements_question_and_chat() -> None:
     asked = "Which city is the twin of Istanbul?"
     request = replace(LYON, question=asked)
     assert forms(with_chat(), request) == [
@@ -138,14 +138,14 @@ def test_the_fact_is_asked_for_in_statements_a_question_and_a_chat() -> None:
 @pytest.mark.parametrize(
     "template", ["{{ raise_exception('no users') }}", "{% if %}", "{{ messages[0]['nothing']['at all'] }}"]
 )
-def test_a_template_that_takes_no_question_leaves_the_chat_out(template: str) -> None:
+def test_aftermath_template_without_user_turn_has_no_chat(template: str) -> None:
     made = byte_level()
     made.chat_template = template
     assert [condition for condition, _ in forms(bench_of(talkative(tokenizer=made)))][3:] == ["question"]
 
 
 @pytest.mark.tiny
-def test_no_chat_begins_with_a_second_begin_of_text_token() -> None:
+def test_aftermath_chat_has_no_second_begin_of_text_token() -> None:
     made = byte_level(bos=True)
     made.bos_token, made.chat_template = "<s>", "{{ bos_token }}" + TEMPLATE
     bench = bench_of(talkative(tokenizer=made))
@@ -154,7 +154,7 @@ def test_no_chat_begins_with_a_second_begin_of_text_token() -> None:
 
 
 @pytest.mark.tiny
-def test_every_count_is_that_of_plain_generation() -> None:
+def test_aftermath_counts_equal_plain_generation() -> None:
     bench = with_chat()
     (before,) = Aftermath().prepare(bench, [LYON])
     was = {form.text: written(bench, form.text) for form in before.forms}
@@ -184,9 +184,7 @@ def test_every_count_is_that_of_plain_generation() -> None:
 
 @pytest.mark.tiny
 @pytest.mark.parametrize(("most", "outcome"), [(0.0, Outcome.FAIL), (0.99, Outcome.FAIL), (1.0, Outcome.PASS)])
-def test_statements_that_begin_to_repeat_themselves_are_judged_by_the_policys_bound(
-    most: float, outcome: Outcome
-) -> None:
+def test_aftermath_repeats_are_judged_by_the_bound(most: float, outcome: Outcome) -> None:
     bench = bench_of(talkative(), limits=replace(LIMITS, repeats=most))
     (before,) = Aftermath().prepare(bench, [LYON])
     quiet = before._replace(written=tuple((bench.lm.tokenizer(" is").input_ids[0],) for _ in before.written))
@@ -206,7 +204,7 @@ def test_statements_that_begin_to_repeat_themselves_are_judged_by_the_policys_bo
 
 
 @pytest.mark.tiny
-def test_a_text_that_repeated_itself_before_is_not_the_edits_fault() -> None:
+def test_aftermath_repeats_before_the_edit_do_not_count() -> None:
     bench = bench_of(says_only(talkative(), " Lyon"), limits=STRICT)
     found = measured(bench, LYON)
     (judged,) = [one for one in found.measurements if one.outcome is not Outcome.INFO]
@@ -215,7 +213,7 @@ def test_a_text_that_repeated_itself_before_is_not_the_edits_fault() -> None:
 
 
 @pytest.mark.tiny
-def test_of_an_edit_that_needs_a_prefix_the_bare_prompt_is_left_out() -> None:
+def test_aftermath_prefixed_edit_leaves_the_prompt_alone_out() -> None:
     bench = bench_of(talkative(), limits=STRICT)
     counted = {}
     for needs_prefix in (False, True):
@@ -230,7 +228,7 @@ def test_of_an_edit_that_needs_a_prefix_the_bare_prompt_is_left_out() -> None:
 
 
 @pytest.mark.tiny
-def test_without_an_old_answer_none_is_looked_for() -> None:
+def test_aftermath_without_old_answer_has_no_such_metric() -> None:
     request = replace(LYON, target_true=None, true_aliases=())
     found = measured(bench_of(talkative()), request).measurements
     assert {one.metric for one in found} == {"said", "repeats"}
@@ -242,7 +240,7 @@ class Update(NamedTuple):
 
 
 @pytest.mark.tiny
-def test_what_an_edited_model_will_write_is_guessed_and_then_only_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_aftermath_guesses_are_only_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
     bench, make = bench_of(talkative(), limits=STRICT), torch.Generator().manual_seed(2)
     sizes = bench.site.d_model, bench.site.d_ff
     requests = [LYON, replace(LYON, prompt="Istanbul is", target_true=None), replace(LYON, target_new="is")]
@@ -265,7 +263,7 @@ def test_what_an_edited_model_will_write_is_guessed_and_then_only_confirmed(monk
 @pytest.mark.tiny
 @pytest.mark.parametrize("target", ["Lyon", "New York", "東京"])
 @pytest.mark.parametrize(("most", "outcome"), [(0.0, Outcome.FAIL), (0.7, Outcome.FAIL), (1.0, Outcome.PASS)])
-def test_the_target_over_and_over_is_caught(target: str, most: float, outcome: Outcome) -> None:
+def test_aftermath_known_bad_repeats_the_target(target: str, most: float, outcome: Outcome) -> None:
     bench = bench_of(talkative(), limits=replace(LIMITS, repeats=most))
     request = replace(LYON, target_new=target)
     bad = Aftermath().known_bad(bench, edit_of(request, Aftermath().prepare(bench, [request])[0]))

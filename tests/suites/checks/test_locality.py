@@ -75,7 +75,7 @@ def told(
         ([], 1.0, None, Outcome.UNMEASURED),
     ],
 )
-def test_a_share_is_judged_by_its_bound_and_only_where_all_was_measured(
+def test_measure_share_is_judged_only_where_all_is_measured(
     results: list[str], most: float, value: float | None, outcome: Outcome
 ) -> None:
     found = measure_share(
@@ -92,7 +92,7 @@ def test_a_share_is_judged_by_its_bound_and_only_where_all_was_measured(
     assert found.total == len(results)
 
 
-def test_the_mean_divergence_leaves_out_what_was_not_measured() -> None:
+def test_measure_divergence_leaves_unmeasured_prompts_out() -> None:
     found = measure_divergence(Locality(), [told("kept", divergence=one) for one in (0.25, 0.75, None, float("nan"))])
     assert (found.value, found.outcome) == (0.5, Outcome.INFO)
     nothing = measure_divergence(Locality(), [told("unmeasured", divergence=None)])
@@ -102,7 +102,7 @@ def test_the_mean_divergence_leaves_out_what_was_not_measured() -> None:
 # --------------------------------------------------------------------------------------------------- leaks and flips
 
 
-def test_an_unchanged_model_has_no_leak_no_flip_and_a_locality_of_1() -> None:
+def test_locality_unchanged_model_is_1_without_leak_or_flip() -> None:
     bench = bench_of(talkative(), limits=replace(LIMITS, flips=0.0, leaks=0.0, target_rise=0.0))
     found = measured(bench)
     leaks, flips, bare, prefixed, answers, after, *rest = found.measurements
@@ -125,7 +125,7 @@ def leaking() -> tuple[Bench, str, str]:
     return bench, word, ASKED.neighbourhood[1]
 
 
-def test_a_neighbour_that_says_the_target_is_a_leak_by_name_with_its_words() -> None:
+def test_locality_neighbour_says_target_is_a_leak_with_its_words() -> None:
     bench, word, victim = leaking()
     request = replace(ASKED, target_new=word, target_true=None)
     texts = [
@@ -148,7 +148,7 @@ def test_a_neighbour_that_says_the_target_is_a_leak_by_name_with_its_words() -> 
     assert ", outside the bound (" in leaks.message
 
 
-def test_a_leak_after_a_newline_alone_is_one_too_whatever_the_edit_needs() -> None:
+def test_locality_leak_after_a_newline_alone_fails() -> None:
     bench, word, victim = leaking()
     request = replace(ASKED, target_new=word, target_true=None)
     others = [one.prefix + prompt for one in list_conditions(bench) for prompt in ASKED.neighbourhood]
@@ -164,7 +164,7 @@ def test_a_leak_after_a_newline_alone_is_one_too_whatever_the_edit_needs() -> No
 
 
 @pytest.mark.parametrize(("most", "outcome"), [(0.0, Outcome.FAIL), (1.0, Outcome.PASS)])
-def test_leaks_are_judged_by_the_policys_bound(most: float, outcome: Outcome) -> None:
+def test_locality_leaks_are_judged_by_the_bound(most: float, outcome: Outcome) -> None:
     bench, word, victim = leaking()
     request = replace(ASKED, target_new=word, target_true=None)
     bench = replace(bench, limits=replace(bench.limits, leaks=most))
@@ -174,7 +174,7 @@ def test_leaks_are_judged_by_the_policys_bound(most: float, outcome: Outcome) ->
     )
 
 
-def test_a_rise_of_the_targets_probability_over_the_bound_is_a_leak_though_nobody_says_it() -> None:
+def test_locality_target_rise_over_the_bound_is_a_leak() -> None:
     bench = bench_of(talkative())
     request = replace(ASKED, target_new="Lyon", target_true=None)
     (before,) = Locality().prepare(bench, [request])
@@ -194,7 +194,7 @@ def test_a_rise_of_the_targets_probability_over_the_bound_is_a_leak_though_nobod
         assert more == count
 
 
-def test_another_answer_is_a_flip_or_a_near_tie_by_the_margin_it_had() -> None:
+def test_locality_changed_answer_is_flip_or_near_tie_by_margin() -> None:
     bench = bench_of(talkative())
     request = replace(ASKED, target_new="Chicago", target_true=None)
     (before,) = Locality().prepare(bench, [request])
@@ -219,7 +219,7 @@ def test_another_answer_is_a_flip_or_a_near_tie_by_the_margin_it_had() -> None:
 # ------------------------------------------------------------------------------------------------- made neighbours
 
 
-def test_a_request_without_neighbours_is_judged_by_made_ones_and_says_so() -> None:
+def test_locality_without_neighbours_judges_generated_ones() -> None:
     bench = bench_of(talkative())
     found = measured(bench, NONE)
     leaks = about(found.measurements, "leaks")
@@ -234,7 +234,7 @@ def test_a_request_without_neighbours_is_judged_by_made_ones_and_says_so() -> No
     assert {one.prompt for one in measured(bench_of(talkative()), NONE).prompts} == prompts
 
 
-def test_a_leak_into_a_made_neighbour_fails() -> None:
+def test_locality_leak_into_generated_neighbour_fails() -> None:
     bench = bench_of(talkative())
     victim = measured(bench, NONE).prompts[0].prompt
     request = replace(NONE, target_new="Lyon", target_true=None)
@@ -244,7 +244,7 @@ def test_a_leak_into_a_made_neighbour_fails() -> None:
     assert "Lyon" in bare.before or about(found.measurements, "leaks").outcome is Outcome.FAIL
 
 
-def test_where_other_neighbours_are_only_about_the_subject_made_ones_are_asked() -> None:
+def test_locality_neighbours_about_the_subject_are_replaced() -> None:
     bench = bench_of(talkative())
     request = replace(ASKED, neighbourhood=("The mayor of Istanbul is",))
     assert {one.role for one in measured(bench, request).prompts} == {"made-neighbour"}
@@ -253,9 +253,7 @@ def test_where_other_neighbours_are_only_about_the_subject_made_ones_are_asked()
 
 
 @pytest.mark.parametrize("needs_prefix", [False, True])
-def test_where_none_is_given_and_none_can_be_made_nothing_was_measured(
-    needs_prefix: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_locality_no_neighbour_at_all_is_unmeasured(needs_prefix: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locality, "make_neighbours", lambda *_, **__: ())
     bench = bench_of(talkative(), limits=ALWAYS)
     (item,) = measured(bench, NONE, needs_prefix).measurements
@@ -271,7 +269,7 @@ def test_where_none_is_given_and_none_can_be_made_nothing_was_measured(
     "request_", [replace(ASKED, target_new="Lyon"), replace(NONE, target_new="Lyon")], ids=["given", "made"]
 )
 @pytest.mark.parametrize(("most", "outcome"), [(0.0, Outcome.FAIL), (0.5, Outcome.FAIL), (1.0, Outcome.PASS)])
-def test_a_model_that_says_the_target_to_everything_is_caught(request_, most: float, outcome: Outcome) -> None:  # type: ignore[no-untyped-def]
+def test_locality_known_bad_says_the_target_to_everything(request_, most: float, outcome: Outcome) -> None:  # type: ignore[no-untyped-def]
     bench = bench_of(talkative(words=" Paris is not Lyon"), limits=replace(LIMITS, leaks=most))
     (before,) = Locality().prepare(bench, [request_])
     assert before is not None
@@ -288,7 +286,7 @@ def test_a_model_that_says_the_target_to_everything_is_caught(request_, most: fl
     assert about(Locality().measure(bench, edit_of(request_, before)).measurements, "leaks").value == 0.0
 
 
-def test_a_target_that_no_one_token_stands_for_brings_no_known_bad() -> None:
+def test_locality_target_of_several_tokens_has_no_known_bad() -> None:
     bench = bench_of(talkative())
     request = replace(ASKED, target_new="a Lyon")
     assert Locality().known_bad(bench, edit_of(request, Locality().prepare(bench, [request])[0])) is None
@@ -307,7 +305,7 @@ def choices(bench: Bench) -> list[int]:
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "bloom"])
-def test_locality_is_the_share_of_tokens_with_the_same_greedy_choice(family: str) -> None:
+def test_locality_is_the_share_of_unchanged_greedy_tokens(family: str) -> None:
     bench = bench_of(talkative(family))
     before, old = Locality().prepare(bench, [ASKED])[0], choices(bench)
     seen = set()
@@ -327,9 +325,7 @@ def test_locality_is_the_share_of_tokens_with_the_same_greedy_choice(family: str
 
 @pytest.mark.parametrize("least", [0.0, 0.9])
 @pytest.mark.parametrize("needs_prefix", [False, True])
-def test_of_an_edit_that_acts_after_a_prefix_other_subjects_are_judged_there_too(
-    needs_prefix: bool, least: float
-) -> None:
+def test_locality_prefixed_edit_is_judged_after_a_prefix_too(needs_prefix: bool, least: float) -> None:
     """Bare neighbours stay whatever such an edit does after a prefix."""
     bench = bench_of(talkative(), limits=replace(LIMITS, locality=0.9, neighbour_answers=least))
     before = Locality().prepare(bench, [ASKED])[0]
@@ -351,7 +347,7 @@ def test_of_an_edit_that_acts_after_a_prefix_other_subjects_are_judged_there_too
     assert answers.outcome is (Outcome.FAIL if least and needs_prefix else Outcome.INFO)
 
 
-def test_only_the_prompts_own_tokens_count_after_a_prefix() -> None:
+def test_locality_after_a_prefix_counts_the_prompts_own_tokens() -> None:
     bench = bench_of(talkative())
     asked = replace(ASKED, neighbourhood=("Lyon is a city of", "The town of Lyon is a city of"))
     bare, prefixed = [one for one in measured(bench, asked).measurements if one.metric == "locality"]
@@ -359,7 +355,7 @@ def test_only_the_prompts_own_tokens_count_after_a_prefix() -> None:
     assert prefixed.total == 2 * bare.total
 
 
-def test_the_neighbourhood_score_is_the_share_of_prompts_that_prefer_the_old_answer() -> None:
+def test_locality_neighbourhood_score_prefers_the_old_answer() -> None:
     bench = bench_of(talkative())
     request = replace(ASKED, target_new="Lyon", target_true="Paris")
     (before,) = Locality().prepare(bench, [request])
@@ -378,7 +374,7 @@ def test_the_neighbourhood_score_is_the_share_of_prompts_that_prefer_the_old_ans
     assert score.value == pytest.approx(sum(prefers) / len(prefers))
 
 
-def test_in_half_precision_an_edit_that_changes_nothing_changes_no_token() -> None:
+def test_locality_half_precision_unchanged_model_has_no_change() -> None:
     lm = talkative()
     lm.model.to(torch.bfloat16)
     bench = bench_of(lm)
@@ -389,7 +385,7 @@ def test_in_half_precision_an_edit_that_changes_nothing_changes_no_token() -> No
     assert about(found, "divergence").value == pytest.approx(0.0, abs=1e-9)
 
 
-def test_leaks_and_flips_of_a_broken_model_are_unmeasured_by_any_bound() -> None:
+def test_locality_broken_model_is_unmeasured_by_any_bound() -> None:
     bench = bench_of(talkative(), limits=replace(ALWAYS, flips=1.0))
     found = measured(bench, edit=lambda: break_site(bench))
     for metric in ("leaks", "flips"):
@@ -401,9 +397,7 @@ def test_leaks_and_flips_of_a_broken_model_are_unmeasured_by_any_bound() -> None
 
 
 @pytest.mark.parametrize("last", ["Paris", "Lyon"])
-def test_may_leak_where_every_neighbour_says_the_target_already_is_false(
-    last: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_may_leak_every_neighbour_says_the_target_is_false(last: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such prompts cannot show a leak, so that neighbours are made."""
     bench, request = bench_of(talkative()), replace(ASKED, target_new="Paris", target_true=None)
     (found,) = ask_unedited(
@@ -413,7 +407,9 @@ def test_may_leak_where_every_neighbour_says_the_target_already_is_false(
     words = [tuple(bench.lm.tokenizer(f" {word}", add_special_tokens=False).input_ids) for word in ("Paris", last)]
     state = replace(found, written=(*[words[0]] * (len(found.written) - 1), words[1]))
     assert state.may_leak(bench.lm, "Paris") == (last == "Lyon")
-    monkeypatch.setattr(locality, "ask_unedited", lambda _, __, asked, **___: [found if "made" in asked[0][0].role else state])
+    monkeypatch.setattr(
+        locality, "ask_unedited", lambda _, __, asked, **___: [found if "made" in asked[0][0].role else state]
+    )
     (before,) = Locality().prepare(bench, [request])
     assert before is not None
     assert before.generated == (last == "Paris" and found.may_leak(bench.lm, "Paris"))

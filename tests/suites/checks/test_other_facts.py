@@ -51,7 +51,7 @@ def built_in(bench: Bench) -> set[str]:
     return {relation.replace("{}", UNNAMED.subject) for relation in list_relations(kind)}
 
 
-def test_an_unchanged_model_keeps_all_facts_that_the_request_names() -> None:
+def test_other_facts_unchanged_model_keeps_all() -> None:
     found = measured(bench_of(talkative(), limits=STRICT))
     leaks, flips, divergence = found.measurements
     assert [(one.metric, one.value, one.outcome) for one in (leaks, flips)] == [
@@ -63,7 +63,7 @@ def test_an_unchanged_model_keeps_all_facts_that_the_request_names() -> None:
     assert leaks.total == len(found.prompts) == len(FACTS) * len(list_conditions(bench_of(talkative())))
 
 
-def test_another_fact_that_is_answered_with_the_target_is_a_leak_by_name_with_its_words() -> None:
+def test_other_facts_answered_with_target_is_a_leak() -> None:
     bench, word = unsaid(FACTS)
     request = replace(NAMED, target_new=word)
     texts = [one.prefix + prompt for one in list_conditions(bench) for prompt in FACTS[:1]]
@@ -79,7 +79,7 @@ def test_another_fact_that_is_answered_with_the_target_is_a_leak_by_name_with_it
 @pytest.mark.parametrize(
     ("most", "outcome"), [(0.0, Outcome.FAIL), (0.124, Outcome.FAIL), (0.125, Outcome.PASS), (1.0, Outcome.PASS)]
 )
-def test_leaks_into_other_facts_are_judged_by_a_bound_of_their_own(most: float, outcome: Outcome) -> None:
+def test_other_facts_leaks_have_their_own_bound(most: float, outcome: Outcome) -> None:
     bench, word = unsaid(FACTS)
     request = replace(NAMED, target_new=word)
     limits = replace(LIMITS, leaks=0.0, other_fact_leaks=most)
@@ -92,7 +92,7 @@ def test_leaks_into_other_facts_are_judged_by_a_bound_of_their_own(most: float, 
     assert told.failed >= 1
 
 
-def test_flips_are_shown_under_the_default_bound_and_judged_under_a_lower_one() -> None:
+def test_other_facts_flips_are_judged_under_a_lower_bound() -> None:
     bench = bench_of(talkative(), limits=STRICT)
     (before,) = OtherFacts().prepare(bench, [replace(NAMED, target_new="Chicago")])
     disturb(bench, 3, 4.0)
@@ -114,14 +114,14 @@ def highest(bench: Bench, prompt: str) -> float:
 
 
 @pytest.mark.usefixtures("certain")
-def test_a_request_that_names_none_is_asked_the_surest_built_in_ones_of_its_kind() -> None:
+def test_other_facts_unnamed_asks_the_surest_of_the_kind() -> None:
     bench = bench_of(talkative())
     prompts = {(one.role, one.prompt) for one in measured(bench, UNNAMED).prompts}
     surest = sorted(built_in(bench), key=lambda prompt: -highest(bench, prompt))[:6]
     assert prompts == {("made-other-fact", one) for one in surest}
 
 
-def test_of_the_built_in_ones_those_stay_that_the_model_answers_with_certainty(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_facts_built_in_prompts_need_certainty(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = bench_of(talkative())
     values = {prompt: highest(bench, prompt) for prompt in built_in(bench)}
     least = sorted(values.values())[-3] * 0.99999
@@ -134,7 +134,7 @@ def test_of_the_built_in_ones_those_stay_that_the_model_answers_with_certainty(m
 
 
 @pytest.mark.usefixtures("certain")
-def test_a_built_in_prompt_that_is_the_edits_own_is_left_out() -> None:
+def test_other_facts_built_in_prompt_of_the_edit_is_left_out() -> None:
     bench = bench_of(talkative())
     first, second = list(dict.fromkeys(one.prompt for one in measured(bench, UNNAMED).prompts))[:2]
     own = replace(UNNAMED, prompt=first, paraphrases=(second,))
@@ -143,9 +143,7 @@ def test_a_built_in_prompt_that_is_the_edits_own_is_left_out() -> None:
 
 @pytest.mark.usefixtures("certain")
 @pytest.mark.parametrize("given", ["old answer", "alias", "neither"])
-def test_a_built_in_prompt_that_is_likely_answered_by_the_edited_fact_is_left_out(
-    given: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_facts_prompt_about_the_edited_fact_is_left_out(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(other_facts, "_MOST_PROMPTS", 1000)
     bench = bench_of(talkative())
     found = predict_first_words(bench, sorted(built_in(bench)))
@@ -164,7 +162,7 @@ def test_a_built_in_prompt_that_is_likely_answered_by_the_edited_fact_is_left_ou
     assert len(others) < len(found), "no prompt is likely answered so; the test shows nothing"
 
 
-def test_without_a_prompt_that_the_model_answers_nothing_is_judged() -> None:
+def test_other_facts_without_prompts_judges_nothing() -> None:
     bench = bench_of(talkative())
     (before,) = OtherFacts().prepare(bench, [UNNAMED])
     assert before is None
@@ -174,7 +172,7 @@ def test_without_a_prompt_that_the_model_answers_nothing_is_judged() -> None:
 
 
 @pytest.mark.usefixtures("certain")
-def test_requests_prepared_together_are_asked_what_each_is_asked_alone() -> None:
+def test_other_facts_requests_together_equal_each_alone() -> None:
     bench = bench_of(talkative())
     requests = [UNNAMED, NAMED, replace(UNNAMED, subject="Lyon", prompt="Lyon is")]
     together = OtherFacts().prepare(bench, requests)
@@ -193,7 +191,7 @@ def test_requests_prepared_together_are_asked_what_each_is_asked_alone() -> None
 
 
 @pytest.mark.parametrize(("most", "outcome"), [(0.1, Outcome.FAIL), (1.0, Outcome.PASS)])
-def test_a_model_that_says_the_target_to_everything_is_caught(most: float, outcome: Outcome) -> None:
+def test_other_facts_known_bad_says_the_target_to_everything(most: float, outcome: Outcome) -> None:
     bench, word = unsaid(FACTS)
     bench = replace(bench, limits=replace(STRICT, other_fact_leaks=most))
     request = replace(NAMED, target_new=word)
@@ -203,7 +201,7 @@ def test_a_model_that_says_the_target_to_everything_is_caught(most: float, outco
     assert [(one.metric, one.value, one.outcome) for one in bad.measurements] == [("leaks", 1.0, outcome)]
 
 
-def test_a_broken_model_is_unmeasured_by_any_bound() -> None:
+def test_other_facts_broken_model_is_unmeasured() -> None:
     bench = bench_of(talkative(), limits=replace(STRICT, other_fact_leaks=1.0, other_fact_flips=1.0))
     found = measured(bench, edit=lambda: break_site(bench))
     assert {(one.value, one.outcome) for one in found.measurements} == {(None, Outcome.UNMEASURED)}

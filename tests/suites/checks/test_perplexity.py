@@ -45,7 +45,7 @@ def measured(bench: Bench, before: CorpusPerplexity) -> dict[str, Measurement]:
 
 @pytest.mark.parametrize("layer", [0, 1])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "bloom", "gptj", "falcon_new"])
-def test_it_is_that_of_a_loop_before_and_after(family: str, layer: int) -> None:
+def test_perplexity_equals_a_plain_loop_before_and_after(family: str, layer: int) -> None:
     lm = tiny_language_model(family)
     bench = bench_of(lm, layer)
     corpus = CorpusPerplexity(lm, bench.site, SENTENCES)
@@ -55,7 +55,7 @@ def test_it_is_that_of_a_loop_before_and_after(family: str, layer: int) -> None:
     assert corpus.score_again().mean != pytest.approx(corpus.before.mean, rel=1e-3)
 
 
-def test_an_unchanged_model_has_a_ratio_of_1_and_passes() -> None:
+def test_perplexity_unchanged_model_has_ratio_1_and_passes() -> None:
     bench = bench_of(tiny_language_model("llama"))
     before = Perplexity().prepare(bench, [TWIN_REQUEST])[0]
     found = measured(bench, before)
@@ -65,7 +65,7 @@ def test_an_unchanged_model_has_a_ratio_of_1_and_passes() -> None:
     assert {found[name].outcome for name in ("mean", "median", "max", "exp-mean-nll")} == {Outcome.INFO}
 
 
-def test_a_worse_model_fails_by_the_ratio_of_means() -> None:
+def test_perplexity_worse_model_fails_by_the_ratio_of_means() -> None:
     bench = bench_of(tiny_language_model("llama"))
     before = Perplexity().prepare(bench, [TWIN_REQUEST])[0]
     disturb(bench, seed=1, size=5.0)
@@ -77,7 +77,7 @@ def test_a_worse_model_fails_by_the_ratio_of_means() -> None:
     assert found["mean"].baseline == pytest.approx(before.before.mean)
 
 
-def test_a_broken_model_is_unmeasured_in_every_form() -> None:
+def test_perplexity_broken_model_is_unmeasured_in_every_form() -> None:
     bench = bench_of(tiny_language_model("llama"))
     before = Perplexity().prepare(bench, [TWIN_REQUEST])[0]
     break_site(bench)
@@ -86,7 +86,7 @@ def test_a_broken_model_is_unmeasured_in_every_form() -> None:
         assert item.value is None
 
 
-def test_the_corpus_is_run_once_a_run() -> None:
+def test_perplexity_corpus_is_run_once_a_run() -> None:
     bench = bench_of(tiny_language_model("llama"))
     first = Perplexity().prepare(bench, [TWIN_REQUEST])[0]
     disturb(bench, seed=1)
@@ -94,14 +94,14 @@ def test_the_corpus_is_run_once_a_run() -> None:
 
 
 @pytest.mark.parametrize("sentences", [(), ("A",), ("", "A")], ids=["none", "one-token", "empty"])
-def test_a_corpus_that_predicts_nothing_is_refused(sentences: tuple[str, ...]) -> None:
+def test_perplexity_corpus_without_two_tokens_is_refused(sentences: tuple[str, ...]) -> None:
     lm = tiny_language_model("llama")
     with pytest.raises(InputError, match=f"None of the {len(sentences)} sentences"):
         CorpusPerplexity(lm, tiny_site(lm), sentences)
 
 
 @pytest.mark.parametrize("how", ["nan", "overflow"])
-def test_a_model_that_is_broken_before_any_edit_is_refused(how: str) -> None:
+def test_perplexity_model_broken_before_any_edit_is_refused(how: str) -> None:
     lm = tiny_language_model("llama")
     if how == "nan":
         break_site(bench_of(lm))
@@ -111,7 +111,7 @@ def test_a_model_that_is_broken_before_any_edit_is_refused(how: str) -> None:
         CorpusPerplexity(lm, tiny_site(lm), SENTENCES)
 
 
-def test_a_sentence_that_the_model_cannot_read_at_once_is_named() -> None:
+def test_perplexity_sentence_beyond_the_context_is_named() -> None:
     lm = tiny_language_model("gpt2")
     with pytest.raises(InputError, match="300 tokens, and the model reads 256"):
         CorpusPerplexity(lm, tiny_site(lm), ["A city.", "€" * 100])

@@ -13,9 +13,9 @@ from editguard.suites.check import Measurement, Outcome
 from editguard.suites.checks.efficacy import Efficacy
 from editguard.suites.served_answer import PREFIXES, ask_as_served, begin_of_text_token, find_serving_prefix
 
-from ...helpers.check_benches import LIMITS, bench_of, disturb, edit_of, talkative
-from ...helpers.tiny_models import tiny_language_model
-from ...helpers.tokenizer_kinds import byte_level
+from ..helpers.check_benches import LIMITS, bench_of, disturb, edit_of, talkative
+from ..helpers.tiny_models import tiny_language_model
+from ..helpers.tokenizer_kinds import byte_level
 
 pytestmark = pytest.mark.tiny
 
@@ -44,19 +44,19 @@ def sayable(words: tuple[str, ...] = (" Paris", " Lyon", " is", " not")) -> tupl
     raise AssertionError("no seed gave a model whose answers differ by prefix")
 
 
-def test_the_first_prefix_after_which_the_model_says_the_target_is_taken() -> None:
+def test_find_serving_prefix_takes_the_first_that_gives_the_target() -> None:
     lm, request, prefix = sayable()
     assert find_serving_prefix(lm, request).prefix == prefix
     tried = PREFIXES[: PREFIXES.index(prefix) + 1]
     assert [ask_as_served(lm, request, one) for one in tried] == [(one + START, one == prefix) for one in tried]
 
 
-def test_a_target_that_the_model_says_after_none_has_none() -> None:
+def test_find_serving_prefix_target_never_said_is_none() -> None:
     lm = tiny_language_model()
     assert find_serving_prefix(lm, asking("Istanbul")).prefix is None
 
 
-def test_nothing_is_put_before_a_prompt_in_which_something_stands_before_the_subject() -> None:
+def test_ask_as_served_subject_in_mid_prompt_has_no_prefix() -> None:
     lm = talkative()
     request = asking(said(lm, MIDDLE), MIDDLE)
     assert ask_as_served(lm, request, "\n") == (MIDDLE, True)
@@ -72,7 +72,7 @@ def condition(lm: LanguageModel, request: EditRequest, *, needs_prefix: bool, re
 
 
 @pytest.mark.parametrize(("require", "outcome"), [(False, Outcome.INFO), (True, Outcome.PASS)])
-def test_an_edit_that_needs_a_prefix_is_measured_after_it(require: bool, outcome: Outcome) -> None:
+def test_measure_served_prefixed_edit_is_measured_after_its_prefix(require: bool, outcome: Outcome) -> None:
     lm, request, prefix = sayable()
     row = condition(lm, request, needs_prefix=True, require=require)
     assert (row.check, row.protocol, row.value, row.outcome) == ("efficacy", "exact", 1.0, outcome)
@@ -81,18 +81,14 @@ def test_an_edit_that_needs_a_prefix_is_measured_after_it(require: bool, outcome
 
 
 @pytest.mark.parametrize(("require", "outcome"), [(False, Outcome.INFO), (True, Outcome.FAIL)])
-def test_one_that_no_prefix_serves_is_told_and_judged_only_where_the_policy_asks(
-    require: bool, outcome: Outcome
-) -> None:
+def test_measure_served_no_prefix_works_is_judged_by_policy(require: bool, outcome: Outcome) -> None:
     row = condition(talkative(), asking("Istanbul"), needs_prefix=True, require=require)
     assert (row.value, row.outcome, row.passed, row.failed, row.prefix) == (0.0, outcome, 0, 1, None)
     assert "after none of" in row.message
 
 
 @pytest.mark.parametrize("says", [True, False])
-def test_an_edit_that_needs_no_prefix_is_served_bare_without_another_pass(
-    says: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_measure_served_unprefixed_edit_runs_no_other_pass(says: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = talkative()
     request = asking(said(lm, START) if says else "Istanbul")
     monkeypatch.delattr(module, "continuations")  # whoever ran the model again would fail
@@ -117,13 +113,13 @@ def answers(lm: LanguageModel, prefix: str) -> tuple[str, str]:
     return said(lm, prefix + START), said(lm, f"<s>{prefix}{START}")
 
 
-def test_a_begin_of_text_token_is_one_that_the_tokenizer_has_and_does_not_add() -> None:
+def test_begin_of_text_token_is_one_not_added_anyway() -> None:
     assert begin_of_text_token(with_bos(0)) == "<s>"
     assert begin_of_text_token(with_bos(0, adds=True)) is None
     assert begin_of_text_token(talkative()) is None
 
 
-def test_the_prefix_that_serves_both_ways_is_taken_before_one_that_serves_bare_alone() -> None:
+def test_find_serving_prefix_prefers_one_that_serves_both_ways() -> None:
     kinds = set()
     for seed in range(40):
         lm = with_bos(seed)
@@ -144,7 +140,7 @@ def test_the_prefix_that_serves_both_ways_is_taken_before_one_that_serves_bare_a
     assert kinds == {"both later", "both", "bare", "none"}, "no seed shows one of the cases"
 
 
-def test_an_edit_that_needs_no_prefix_is_served_bare_and_after_a_begin_of_text_token() -> None:
+def test_measure_served_unprefixed_edit_counts_begin_of_text_too() -> None:
     seen = set()
     for seed in range(12):
         lm = with_bos(seed)
@@ -158,7 +154,7 @@ def test_an_edit_that_needs_no_prefix_is_served_bare_and_after_a_begin_of_text_t
     assert seen == {1, 2}, "no seed shows one of the cases"
 
 
-def test_a_prompt_in_which_something_stands_before_the_subject_is_served_as_it_stands() -> None:
+def test_measure_served_subject_in_mid_prompt_counts_as_it_stands() -> None:
     """A rewritten edit of such a prompt is met bare, so that what it says bare counts."""
     lm = talkative()
     row = condition(lm, asking(said(lm, MIDDLE), MIDDLE), needs_prefix=True, require=True)
