@@ -216,14 +216,13 @@ class EditOptions:
         Raises `InputError` for wrong records, and for requests of a sequence that contradict each other.
         """
         from ...probes.requests.loader import LoadedRequests, load_requests
-        from ...reports.text import printable
+        from ...reports.text import count_noun, printable
         from ...suites.builtin import hash_builtin_edits, load_builtin_edits
 
         if source == BUILTIN:
             edits = load_builtin_edits()[: self.limit]
-            typer.echo(
-                f"The {len(edits)} edits of the built-in suite are used; name a file of edits for your own.", err=True
-            )
+            number = count_noun(len(edits), "edit")
+            typer.echo(f"The built-in suite is used, {number}; name a file of edits for your own.", err=True)
             return LoadedRequests(edits, (), BUILTIN, hash_builtin_edits())
         loaded = load_requests(
             source, skip_invalid=self.skip_invalid, limit=self.limit, zsre_target=self.zsre_target.value

@@ -85,32 +85,33 @@ def diff(
 
     Example: editguard diff ./base ./edited --out my-diff
     """
+    from ..run.file_names import DIFF, DIFF_PAGE
     from ..run.output_folder import locked_folder
 
-    with show_progress(f"{base} and {edited}", as_json=as_json) as progress:
+    with (
+        locked_folder(out, (DIFF, DIFF_PAGE), "a comparison", overwrite=overwrite),
+        show_progress(f"{base} and {edited}", as_json=as_json) as progress,
+    ):
         from ..policy import load_policy
-        from ..research.checkpoint_diff import DIFF, PAGE, run_diff
+        from ..research.checkpoint_diff import run_diff
 
-        policy = load_policy(model_options.policy)
-        candidates = None if subjects is None else _read_candidates(subjects)
-        with locked_folder(out, (DIFF, PAGE), "a comparison", overwrite=overwrite):
-            result = run_diff(
-                base,
-                edited,
-                out,
-                policy=policy,
-                subjects=candidates,
-                statistics=model_options.stats,
-                corpus=model_options.corpus,
-                seed=model_options.seed,
-                device=model_options.device,
-                dtype=model_options.dtype.value,
-                progress=progress,
-            )
+        result = run_diff(
+            base,
+            edited,
+            out,
+            policy=load_policy(model_options.policy),
+            subjects=None if subjects is None else _read_candidates(subjects),
+            statistics=model_options.stats,
+            corpus=model_options.corpus,
+            seed=model_options.seed,
+            device=model_options.device,
+            dtype=model_options.dtype.value,
+            progress=progress,
+        )
     if as_json:
         typer.echo(result.model_dump_json())
     else:
-        print_diff(result, out / PAGE)
+        print_diff(result, out / DIFF_PAGE)
     raise typer.Exit(1 if result.verdict == "fail" else 0)
 
 
@@ -173,29 +174,32 @@ def trace(
 
     Example: editguard trace edits.json --model ./my-model
     """
+    from ..run.file_names import TRACE, TRACE_PAGE
     from ..run.output_folder import locked_folder
 
     loaded = edit_options.read(edits)
-    with show_progress(model_options.model, as_json=as_json) as progress:
-        from ..research.trace import PAGE, TRACE, run_trace
+    with (
+        locked_folder(out, (TRACE, TRACE_PAGE), "a trace", overwrite=overwrite),
+        show_progress(model_options.model, as_json=as_json) as progress,
+    ):
+        from ..research.trace import run_trace
 
-        with locked_folder(out, (TRACE, PAGE), "a trace", overwrite=overwrite):
-            result = run_trace(
-                model_options.load(progress),
-                loaded.requests,
-                loaded.source,
-                out,
-                noise=noise,
-                draws=draws,
-                seed=model_options.seed,
-                site=model_options.site,
-                progress=progress,
-            )
+        result = run_trace(
+            model_options.load(progress),
+            loaded.requests,
+            loaded.source,
+            out,
+            noise=noise,
+            draws=draws,
+            seed=model_options.seed,
+            site=model_options.site,
+            progress=progress,
+        )
     if as_json:
         counts = {"traced": len(result.traces), "skipped": len(result.skipped)}
         typer.echo(json.dumps({"suggested_layer": result.suggested_layer, **counts}))
     else:
-        _print_trace(result, out / PAGE)
+        _print_trace(result, out / TRACE_PAGE)
 
 
 def _print_trace(result: TraceFile, page: Path) -> None:

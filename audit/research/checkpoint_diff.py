@@ -24,15 +24,15 @@ from ...probes.research.tensor_change import TensorChange, compare, same_bits
 from ...reports.html.diff_page import Behaviour, Changed, DiffFile, Written, render_diff
 from ...reports.log.file import write_atomic
 from ...suites.builtin import load_builtin_corpus
-from ...suites.checks.degeneracy import FIXED_PROMPTS, FIXED_PROMPT_TOKENS, generate, word_entropy
+from ...suites.checks.degeneracy import FIXED_PROMPT_TOKENS, FIXED_PROMPTS, generate, word_entropy
 from ...suites.checks.perplexity import CorpusPerplexity
 from ..policy import Policy
+from ..run.file_names import DIFF
+from ..run.file_names import DIFF_PAGE as PAGE
 from ..setup import Progress
 from .subject_search import check_asked, search
 
 __all__ = ["DIFF", "PAGE", "run_diff", "tensor_changes"]
-
-DIFF, PAGE = "diff.json", "diff.html"
 
 
 class _Change(NamedTuple):

@@ -15,11 +15,12 @@ from ...reports.html.trace_page import SkippedTrace, TraceFile, TraceRecord, ren
 from ...reports.log.file import write_atomic
 from ...reports.text import count_noun
 from ..process import trusted_device
+from ..run.file_names import TRACE
+from ..run.file_names import TRACE_PAGE as PAGE
 from ..setup import Progress
 
 __all__ = ["PAGE", "TRACE", "run_trace"]
 
-TRACE, PAGE = "trace.json", "trace.html"
 _SILENT = (
     "noise in the subject leaves {trace.corrupted:.2g} of {trace.clean:.2g} of the answer {trace.answer!r}, so that the rest "
     "of the prompt gives it"

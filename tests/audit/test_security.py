@@ -22,9 +22,7 @@ from editguard.reports.gate.baseline import build_baseline
 from editguard.reports.log.file import LogWriter, append_line
 
 from ..helpers.audit_logs import audit, written
-from .cli.test_main import Command, command, place
-
-__all__ = ["command", "place"]
+from ..helpers.command_line import RunCommand
 
 pytestmark = pytest.mark.tiny
 
@@ -97,7 +95,7 @@ def exposed(folder: Path) -> list[str]:
 
 @pytest.mark.usefixtures("open_umask")
 def test_every_file_that_a_command_writes_is_its_owners_alone(
-    place: Path, checkpoint: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    place: Path, checkpoint: Path, command: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = ("--model", checkpoint)
     options = (*model, *OPTIONS)
@@ -161,7 +159,7 @@ def test_a_link_in_the_place_of_a_folder_of_ours_is_refused(tmp_path: Path) -> N
 NAMES = ["../../out", "/etc/passwd", "..", ".", "a\0b", "x" * 5000, "a/b\\c", "", " ", "é/ü"]
 
 
-def test_ids_lead_no_delta_file_out_of_its_folder(place: Path, checkpoint: Path, command: Command) -> None:
+def test_ids_lead_no_delta_file_out_of_its_folder(place: Path, checkpoint: Path, command: RunCommand) -> None:
     (found,) = [one for one in json.loads((place / "edits.json").read_text()) if one["id"] == "france"]
     edits = [found | {"id": name} for name in NAMES if name.strip()]
     (place / "edits.json").write_text(json.dumps(edits))

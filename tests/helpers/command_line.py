@@ -23,7 +23,7 @@ __all__ = [
     "edit_record",
 ]
 
-_PROGRESS = re.compile(r" *\d+ s  .*|Loading the model .*\.\.\.|The \d+ edits of the built-in suite are used; .*")
+_PROGRESS = re.compile(r" *\d+ s  .*|Loading the model .*\.\.\.|The built-in suite is used, \d+ edits?; .*")
 
 
 class CommandResult(NamedTuple):

@@ -127,10 +127,10 @@ def test_audit_checkpoint_of_nan_never_passes(place: Path, checkpoint: Path, com
 def test_audit_without_edits_says_first_that_it_takes_the_builtin_suite(place: Path, command: RunCommand) -> None:
     result = command("audit", "--model", "./nowhere", "--limit", 3, "--out", "out")
     first, second, error = result.err.splitlines()
-    assert first == "The 3 edits of the built-in suite are used; name a file of edits for your own."
+    assert first == "The built-in suite is used, 3 edits; name a file of edits for your own."
     assert second == "Loading the model ./nowhere ..."
     assert error.startswith("editguard: There is no model folder './nowhere'")
-    assert command("probe", "--model", "./nowhere").err.startswith("The 60 edits of the built-in suite are used; ")
+    assert command("probe", "--model", "./nowhere").err.startswith("The built-in suite is used, 60 edits; ")
 
 
 def test_audit_all_records_wrong_does_not_offer_to_skip_them(place: Path, command: RunCommand) -> None:

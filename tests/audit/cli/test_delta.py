@@ -12,7 +12,7 @@ from editguard.probes.model.fingerprint import hash_tensors
 from editguard.probes.model.language_model import load_model
 
 from ...helpers.command_line import RunCommand, assert_one_sentence, edit_record, files_below, messages
-from ...helpers.delta_files import made
+from ...helpers.delta_files import make_delta
 from ...helpers.tiny_models import tiny_lm
 from ...helpers.tiny_setups import MID_PROMPT_REQUEST
 
@@ -108,7 +108,7 @@ def test_export_and_apply_odd_id_finds_the_edit(place: Path, checkpoint: Path, c
 def test_apply_prints_edits_files_and_serving(
     place: Path, checkpoint: Path, command: RunCommand, prefix: str | None
 ) -> None:
-    delta = made(tiny_lm().model, needs_prefix=prefix is not None, prefix=prefix)
+    delta = make_delta(tiny_lm().model, needs_prefix=prefix is not None, prefix=prefix)
     (place / "one.delta.safetensors").write_bytes(encode(delta))
     result = command("apply", "one.delta.safetensors", "--model", checkpoint, "--out", "my edited")
     found = load_provenance(place / "my edited")

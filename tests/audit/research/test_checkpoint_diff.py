@@ -19,12 +19,10 @@ from editguard.probes.requests.request import EditRequest
 from editguard.reports.html.diff_page import DiffFile
 from safetensors.torch import save_file
 
-from ...helpers.delta_files import made
+from ...helpers.command_line import RunCommand, assert_one_sentence
+from ...helpers.delta_files import make_delta
 from ...helpers.tiny_models import tiny_lm
 from ...helpers.tiny_setups import lenient
-from ..cli.test_main import Command, command, one_sentence, place
-
-__all__ = ["command", "place"]
 
 pytestmark = pytest.mark.tiny
 
@@ -33,7 +31,7 @@ pytestmark = pytest.mark.tiny
 def edited(tmp_path: Path) -> Path:
     """The checkpoint of `saved`, with one edit."""
     lm = tiny_lm()
-    delta = made(lm.model)
+    delta = make_delta(lm.model)
     with Transaction(find_site(lm.model, 0), delta) as transaction:
         transaction.commit()
     lm.model.save_pretrained(tmp_path / "edited")
@@ -77,7 +75,7 @@ def test_every_kind_of_difference_has_its_name(tmp_path: Path) -> None:
 
 
 def test_the_command_fails_for_a_broken_model_and_writes_why(
-    place: Path, checkpoint: Path, edited: Path, command: Command
+    place: Path, checkpoint: Path, edited: Path, command: RunCommand
 ) -> None:
     ran = command("diff", checkpoint, edited, "--policy", "policy.toml", "--out", "fine", "--json")
     found = json.loads(ran.out)
@@ -89,14 +87,14 @@ def test_the_command_fails_for_a_broken_model_and_writes_why(
     assert ran.code == 1
     assert "holds NaN or Inf" in ran.out
     assert "perplexity could not be measured" in ran.out
-    one_sentence(command("diff", checkpoint, edited, "--out", "broken"), "already holds a comparison")
-    one_sentence(command("diff", checkpoint, place, "--out", "other"), "has no weights")
-    one_sentence(
+    assert_one_sentence(command("diff", checkpoint, edited, "--out", "broken"), "already holds a comparison")
+    assert_one_sentence(command("diff", checkpoint, place, "--out", "other"), "has no weights")
+    assert_one_sentence(
         command("diff", checkpoint, edited, "--out", "other", "--subjects", "lost.txt"), "'lost.txt' cannot be read"
     )
 
 
-def test_what_no_search_can_be_made_with_is_refused_before_a_model_is_loaded(place: Path, command: Command) -> None:
+def test_what_no_search_can_be_made_with_is_refused_before_a_model_is_loaded(place: Path, command: RunCommand) -> None:
     names = [f"City{number}" for number in range(LEAST - 1)]
     (place / "few.txt").write_text("\n".join([*names, *names]), encoding="utf-8")
     (place / "none.txt").write_text("\n", encoding="utf-8")
@@ -108,9 +106,9 @@ def test_what_no_search_can_be_made_with_is_refused_before_a_model_is_loaded(pla
         ("enough.txt", ("--corpus", "lost.txt"), "'lost.txt' cannot be read"),
         ("enough.txt", (), "The checkpoint './no'"),
     ):
-        one_sentence(command("diff", "./no", "./no", "--out", "out", "--subjects", subjects, *more), said)
+        assert_one_sentence(command("diff", "./no", "./no", "--out", "out", "--subjects", subjects, *more), said)
         assert not list(place.glob("out/*"))
-    assert f"{LEAST} at least" in " ".join(command("diff", "--help").out.split())
+    assert f"At least {LEAST}" in " ".join(command("diff", "--help").out.split())
 
 
 @pytest.mark.parametrize("inside", [True, False], ids=["measured", "not located"])
