@@ -33,7 +33,7 @@ def read(markup: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]*>", "", markup)).replace("\u200b", "").split())
 
 
-def test_the_renderer_makes_something_of_what_is_not_escaped() -> None:
+def test_renderer_unescaped_text_makes_markup() -> None:
     assert "<a href" in rendered("https://evil.example")
     assert "<img" in rendered("<img src=x>")
     assert "<strong>" in rendered("**a**")
@@ -46,33 +46,33 @@ def test_the_renderer_makes_something_of_what_is_not_escaped() -> None:
 @example(text="1. one")
 @example(text="- item")
 @example(text="===")
-def test_a_paragraph_is_a_paragraph_of_that_text(text: str) -> None:
-    found = rendered(escaped(text))
-    assert set(re.findall(r"<[^>]*>", found)) <= {"<p>", "</p>"}
-    assert read(found) == plain(text)
+def test_escaped_paragraph_is_that_text(text: str) -> None:
+    page = rendered(escaped(text))
+    assert set(re.findall(r"<[^>]*>", page)) <= {"<p>", "</p>"}
+    assert read(page) == plain(text)
 
 
 @given(cells=st.lists(st.one_of(texts, marked), min_size=2, max_size=2))
 @example(cells=["a|b", "\\|"])
 @example(cells=["\\", "`"])
-def test_a_cell_is_a_cell_of_that_text(cells: list[str]) -> None:
-    found = rendered("\n".join(grid(["a", "b"], [[escaped(cell) for cell in cells]])))
-    assert [read(cell) for cell in re.findall(r"<td>(.*?)</td>", found, re.DOTALL)] == [plain(cell) for cell in cells]
-    assert set(re.findall(r"</?(\w+)", found)) <= {"table", "thead", "tbody", "tr", "th", "td"}
+def test_escaped_cell_is_that_text(cells: list[str]) -> None:
+    page = rendered("\n".join(grid(["a", "b"], [[escaped(cell) for cell in cells]])))
+    assert [read(cell) for cell in re.findall(r"<td>(.*?)</td>", page, re.DOTALL)] == [plain(cell) for cell in cells]
+    assert set(re.findall(r"</?(\w+)", page)) <= {"table", "thead", "tbody", "tr", "th", "td"}
 
 
 @pytest.mark.parametrize(
     "text", ["@octocat", "a@octocat", "#1", "owner/name#1", "!2", "%3", "~label", "$4", "&epic", "^alert", ":tada:"]
 )
-def test_signs_that_sites_look_for_do_not_touch_what_follows(text: str) -> None:
+def test_escaped_signs_of_sites_are_set_apart(text: str) -> None:
     assert not re.search(r"[@#!%~$^:][\w]|&amp;\w", escaped(text).replace("\\", ""))
 
 
 @pytest.mark.parametrize("text", ["5 %", "ratio: 1.2, bound 1.5", "a & b", "1.018; all 3", "Q: why? What!"])
-def test_ordinary_sentences_are_left_alone(text: str) -> None:
+def test_escaped_ordinary_sentence_is_unchanged(text: str) -> None:
     assert html.unescape(escaped(text)) == text
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_text_is_text(text: str) -> None:
+def test_escaped_hostile_text_is_text(text: str) -> None:
     assert set(re.findall(r"<[^>]*>", rendered(escaped(text)))) <= {"<p>", "</p>"}

@@ -8,10 +8,10 @@ from editguard.reports.gate.allowances import read_allowances
 from editguard.reports.gate.metrics import METRICS, Metric
 
 
-def test_defaults_hold_where_nothing_is_said() -> None:
-    found = read_allowances()
-    assert dict(found.limits) == {m: s.allowed for m, s in METRICS.items() if s.allowed is not None}
-    assert found.requested == frozenset()
+def test_read_allowances_without_texts_gives_defaults() -> None:
+    allowances = read_allowances()
+    assert dict(allowances.limits) == {m: s.allowed for m, s in METRICS.items() if s.allowed is not None}
+    assert allowances.requested == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -25,20 +25,20 @@ def test_defaults_hold_where_nothing_is_said() -> None:
         ("efficacy-prefixed-probability:1%", Metric.EFFICACY_PREFIXED_PROBABILITY, 0.01),
     ],
 )
-def test_an_allowance_changes_the_metric_that_it_names(text: str, metric: Metric, limit: float) -> None:
-    found = read_allowances([text])
-    assert found.limits[metric] == pytest.approx(limit)
-    assert found.requested == {metric}
+def test_read_allowances_text_changes_its_metric(text: str, metric: Metric, limit: float) -> None:
+    allowances = read_allowances([text])
+    assert allowances.limits[metric] == pytest.approx(limit)
+    assert allowances.requested == {metric}
     others = {m: s.allowed for m, s in METRICS.items() if s.allowed is not None and m is not metric}
-    assert {m: found.limits[m] for m in others} == others
+    assert {m: allowances.limits[m] for m in others} == others
 
 
-def test_off_leaves_a_metric_out() -> None:
+def test_read_allowances_off_leaves_metric_out() -> None:
     assert Metric.ANSWERS_PREFIXED not in read_allowances(["answers-prefixed:off"]).limits
 
 
 @pytest.mark.parametrize(
-    ("texts", "said"),
+    ("texts", "message"),
     [
         (["eficacy-prefixed:5%"], "did you mean 'efficacy-prefixed', 'efficacy-unprefixed' or 'efficacy-served'\\?"),
         (["efficacy:5%"], "did you mean 'efficacy-unprefixed', 'efficacy-prefixed' or 'efficacy-served'\\?"),
@@ -55,7 +55,7 @@ def test_off_leaves_a_metric_out() -> None:
         (["perplexity-ratio:5%", "perplexity-ratio:6%"], "second time"),
     ],
 )
-def test_a_wrong_one_is_an_error_with_the_way_out(texts: list[str], said: str) -> None:
-    with pytest.raises(AllowanceError, match=said) as caught:
+def test_read_allowances_wrong_text_gives_way_out(texts: list[str], message: str) -> None:
+    with pytest.raises(AllowanceError, match=message) as caught:
         read_allowances(texts)
     assert caught.value.exit_code == 2

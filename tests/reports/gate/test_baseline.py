@@ -18,7 +18,7 @@ from ...helpers.audit_logs import audit, lost, ratio, refused, remeasured, saved
 
 
 @pytest.fixture(scope="module")
-def kept() -> Baseline:
+def baseline() -> Baseline:
     return build_baseline(audit(), Git(commit="0" * 40, dirty=True))
 
 
@@ -26,21 +26,21 @@ def parsed(text: str) -> Baseline:
     return parse_baseline(text.encode(), "main@1")
 
 
-def test_it_holds_the_figures_of_each_edit(kept: Baseline) -> None:
-    first = kept.edits[0]
+def test_build_baseline_holds_figures_of_each_edit(baseline: Baseline) -> None:
+    first = baseline.edits[0]
     assert first.metrics[Metric.EFFICACY_PREFIXED] == Tally(passed=17, failed=0, not_judged=0, total=17)
     assert first.metrics[Metric.ANSWERS_UNPREFIXED] == Tally(passed=2, failed=0, not_judged=0, total=2)
     assert isinstance(first.metrics[Metric.PERPLEXITY_RATIO], float)
     assert Metric.GENERALIZATION_PREFIXED not in first.metrics  # nobody asked for it
     assert (first.decision, first.editor, first.verdict, first.collapsed) == ("allowed", "rome", "passed", False)
-    assert (kept.verdict, kept.status, len(kept.controls)) == ("pass", "finished", 3)
+    assert (baseline.verdict, baseline.status, len(baseline.controls)) == ("pass", "finished", 3)
 
 
-def test_a_file_can_be_reviewed_and_read_back(kept: Baseline) -> None:
-    text = kept.to_json()
-    assert parsed(text) == kept
+def test_to_json_is_reviewable_and_reads_back(baseline: Baseline) -> None:
+    text = baseline.to_json()
+    assert parsed(text) == baseline
     lines = text.splitlines()
-    assert sum('"request_sha256"' in line for line in lines) == len(kept.edits)
+    assert sum('"request_sha256"' in line for line in lines) == len(baseline.edits)
     assert text.isascii()
     names = [line.split('"')[1] for line in lines if line.startswith('"')]
     assert names == sorted(Baseline.model_fields.keys() - {"declared"})  # absent where no check declares a metric
@@ -48,7 +48,7 @@ def test_a_file_can_be_reviewed_and_read_back(kept: Baseline) -> None:
 
 @given(st.permutations(range(14)))
 @settings(max_examples=8, deadline=None)
-def test_the_order_of_the_edits_in_the_log_does_not_matter(order: list[int]) -> None:
+def test_to_json_order_of_edits_does_not_matter(order: list[int]) -> None:
     log = audit()
     shuffled = replace(log, edits=tuple(log.edits[place] for place in order))
     assert saved(shuffled).to_json() == saved(log).to_json()
@@ -56,7 +56,7 @@ def test_the_order_of_the_edits_in_the_log_does_not_matter(order: list[int]) -> 
 
 @given(st.text(min_size=1))
 @settings(max_examples=20, deadline=None)
-def test_any_id_comes_back(name: str) -> None:
+def test_parse_baseline_any_id_reads_back(name: str) -> None:
     log = audit(1)
     named = replace(log, edits=(log.edits[0].model_copy(update={"id": name}),))
     try:
@@ -67,7 +67,7 @@ def test_any_id_comes_back(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("log", "said"),
+    ("log", "message"),
     [
         (replace(audit(), footer=None), "unfinished"),
         (replace(audit(), controls=()), "void"),
@@ -75,35 +75,35 @@ def test_any_id_comes_back(name: str) -> None:
     ],
     ids=["unfinished", "void", "failed"],
 )
-def test_what_is_no_sound_reference_is_refused(log: Log, said: str) -> None:
-    with pytest.raises(BaselineRefused, match=said) as caught:
+def test_require_saveable_unsound_reference_is_refused(log: Log, message: str) -> None:
+    with pytest.raises(BaselineRefused, match=message) as caught:
         require_saveable(saved(log))
     assert caught.value.exit_code == 1
 
 
-def test_only_a_failed_audit_can_be_let_through() -> None:
+def test_require_saveable_allow_failed_covers_failed_only() -> None:
     require_saveable(saved(with_edits(audit(), ratio(30.0), [2])), allow_failed=True)
     for log in (replace(audit(), footer=None), replace(audit(), controls=())):
         with pytest.raises(BaselineRefused):
             require_saveable(saved(log), allow_failed=True)
 
 
-def test_an_unknown_field_a_newer_version_and_nonsense_are_errors(kept: Baseline) -> None:
-    plain = json.loads(kept.to_json())
-    for wrong, said in (
+def test_parse_baseline_malformed_is_refused(baseline: Baseline) -> None:
+    plain = json.loads(baseline.to_json())
+    for wrong, message in (
         (plain | {"mood": 1}, "mood"),
         (plain | {"schema_version": 2}, "newer"),
         (plain | {"policy_sha256": "0"}, "policy_sha256"),
         ([], "object|dictionary|valid"),
     ):
-        with pytest.raises(BaselineError, match=said):
+        with pytest.raises(BaselineError, match=message):
             parsed(json.dumps(wrong))
     with pytest.raises(BaselineError, match="not JSON"):
         parsed("{")
 
 
-def test_an_edit_that_is_there_twice_and_nan_have_errors_of_their_own(kept: Baseline) -> None:
-    plain = json.loads(kept.to_json())
+def test_parse_baseline_duplicate_and_nan_have_own_errors(baseline: Baseline) -> None:
+    plain = json.loads(baseline.to_json())
     with pytest.raises(DuplicateRecord, match="case-0000"):
         parsed(json.dumps(plain | {"edits": [plain["edits"][0]] * 2}))
     plain["edits"][0]["metrics"]["perplexity-ratio"] = float("nan")
@@ -111,7 +111,7 @@ def test_an_edit_that_is_there_twice_and_nan_have_errors_of_their_own(kept: Base
         parsed(json.dumps(plain))
 
 
-def test_what_was_not_measured_is_null_and_never_compared() -> None:
+def test_build_baseline_unmeasured_is_null() -> None:
     gone = {"passed": 0, "failed": 0, "total": 0, "value": None, "verdict": "unmeasured"}
 
     def broken(edit: EditRecord) -> EditRecord:
@@ -127,22 +127,22 @@ def test_what_was_not_measured_is_null_and_never_compared() -> None:
     assert edit.metrics[Metric.PERPLEXITY_RATIO] is None
 
 
-def test_an_edit_that_was_not_made_has_no_figures() -> None:
+def test_build_baseline_refused_edit_has_no_figures() -> None:
     (edit,) = saved(with_edits(audit(1), refused, [0])).edits
     assert (edit.metrics, edit.made, edit.decision, edit.editor) == ({}, False, "refused", None)
 
 
-def test_another_wish_under_the_same_id_has_another_hash() -> None:
+def test_build_baseline_other_request_has_other_hash() -> None:
     log = audit(2)
     other = with_edits(log, lambda edit: edit.model_copy(update={"target_new": "Rome"}), [0])
-    hashes = [[edit.request_sha256 for edit in saved(one).edits] for one in (log, other)]
+    hashes = [[edit.request_sha256 for edit in saved(variant).edits] for variant in (log, other)]
     assert hashes[0][0] != hashes[1][0]
     assert hashes[0][1] == hashes[1][1]
     # What was measured is no part of what was asked.
     assert saved(with_edits(log, lost(), [0])).edits[0].request_sha256 == hashes[0][0]
 
 
-def test_a_name_in_a_baseline_says_nothing_to_a_terminal() -> None:
+def test_parse_baseline_error_is_printable() -> None:
     plain = json.loads(build_baseline(audit(3), None).to_json())
     for spoilt in (plain | {"\x1b[2J": 1}, plain | {"policy": 3}, plain | {"editguard_version": "\x1b[2J", "more": 1}):
         with pytest.raises(BaselineError) as caught:

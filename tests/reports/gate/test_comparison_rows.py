@@ -15,7 +15,7 @@ AFTER = saved(with_edits(with_edits(audit(60), lost(), range(3)), times(1.02), r
 FOUND = compare(BEFORE, AFTER, ("main@1", "build"))
 
 
-def test_a_row_shows_how_the_metric_itself_moved() -> None:
+def test_comparison_rows_show_movement_of_the_metric() -> None:
     shown = {row.metric: row for row in comparison_rows(FOUND, read_allowances().limits)}
     rate, ratio = shown["efficacy-prefixed"], shown["perplexity-ratio"]
     assert (rate.difference, rate.allowed, rate.word) == ("−5.00 pp", "−2 pp", "worse")
@@ -25,14 +25,14 @@ def test_a_row_shows_how_the_metric_itself_moved() -> None:
     assert Metric.EFFICACY_PREFIXED_TOKEN_MATCH.value not in shown  # nobody judges it
 
 
-def test_what_may_be_noise_is_told_apart_from_what_is_allowed() -> None:
-    found = compare(BEFORE, saved(with_edits(audit(60), lost(), range(2))), ("main@1", "build"))
-    moods = {row.metric: row.mood for row in comparison_rows(found, read_allowances().limits)}
+def test_comparison_rows_noise_differs_from_within() -> None:
+    comparison = compare(BEFORE, saved(with_edits(audit(60), lost(), range(2))), ("main@1", "build"))
+    moods = {row.metric: row.mood for row in comparison_rows(comparison, read_allowances().limits)}
     assert (moods["efficacy-prefixed"], moods["perplexity-ratio"]) == ("noise", "within")
-    assert {row.mood for row in comparison_rows(found)} <= {"open", "unmeasured"}
+    assert {row.mood for row in comparison_rows(comparison)} <= {"open", "unmeasured"}
 
 
-def test_markdown_escapes_names() -> None:
+def test_compare_markdown_escapes_names() -> None:
     text = compare_markdown(compare(BEFORE, AFTER, ("<b>|x", "[y](z)")))
     assert "&lt;b&gt;\\|x against \\[y\\](z)" in text
     gate = judge_gate(BEFORE, AFTER, ("a|b", "now"), read_allowances())

@@ -97,61 +97,61 @@ CLOSED: list[tuple[str, Log, Log, list[str]]] = [
 
 
 @pytest.mark.parametrize(("before", "after", "names"), [case[1:] for case in CLOSED], ids=[case[0] for case in CLOSED])
-def test_each_ground_closes_the_gate_by_its_name(before: Log, after: Log, names: list[str]) -> None:
+def test_judge_gate_each_ground_closes_by_name(before: Log, after: Log, names: list[str]) -> None:
     gate = judged(before, after)
     assert not gate.open
     assert gate.exit_code == 1
     assert keys(gate) == names
 
 
-def test_no_edit_in_common_is_no_case() -> None:
+def test_judge_gate_no_common_edit_is_no_case() -> None:
     log = audit(4)
     renamed = with_edits(log, lambda edit: edit.model_copy(update={"id": f"new {edit.id}"}), range(4))
     assert keys(judged(log, renamed)) == ["no-cases", "missing-edits", "new-edits"]
 
 
-def test_the_same_audit_opens_it() -> None:
+def test_judge_gate_same_audit_is_open() -> None:
     gate = judged(BASE, BASE)
     assert (gate.open, gate.closings, gate.exit_code) == (True, [], 0)
 
 
 @given(st.lists(st.integers(0, 13), unique=True, max_size=5), st.floats(1, 3), st.sampled_from(range(14)))
 @settings(max_examples=10, deadline=None)
-def test_an_audit_never_regresses_against_itself(collapsed: list[int], factor: float, refusal: int) -> None:
+def test_judge_gate_any_audit_against_itself_never_regresses(collapsed: list[int], factor: float, refusal: int) -> None:
     log = with_edits(with_edits(BASE, times(factor), collapsed), refused, [refusal])
     assert {closing.reason for closing in judged(log, log).closings} <= {ReasonCode.AUDIT_FAILED}
 
 
-def test_a_check_that_is_gone_is_named_with_the_edits_it_judged() -> None:
+def test_judge_gate_missing_check_names_its_edits() -> None:
     before = with_edits(with_edits(BASE, judged_by("toxicity"), [0, 3, 5]), judged_by("tone"), [0])
     gate = judged(before, with_edits(BASE, judged_by("toxicity"), [3]))
     assert keys(gate) == ["missing-checks", "missing-checks"]
-    tone, toxicity = (one.message for one in gate.closings)
+    tone, toxicity = (closing.message for closing in gate.closings)
     assert tone == "The check 'tone' judged 1 edit in the baseline, but not now: 'case-0000'."
     assert "'toxicity' judged 2 edits in the baseline, but not now: 'case-0000', 'case-0005'" in toxicity
 
 
-def test_a_check_is_missed_only_where_both_made_the_edit_and_a_new_one_is_welcome() -> None:
+def test_judge_gate_missing_check_needs_edit_made_in_both() -> None:
     before = with_edits(BASE, judged_by("toxicity"), [0])
     assert keys(judged(before, with_edits(BASE, refused, [0]))) == ["new-refusals"]
     assert judged(BASE, before).open
     info = MeasurementRecord(check="tone", metric="share", value=0.0, verdict="info")
-    told = with_edits(BASE, lambda edit: edit.model_copy(update={"measurements": [*edit.measurements, info]}), [0])
-    assert judged(told, BASE).open
+    informed = with_edits(BASE, lambda edit: edit.model_copy(update={"measurements": [*edit.measurements, info]}), [0])
+    assert judged(informed, BASE).open
 
 
-def test_what_got_better_opens_it() -> None:
+def test_judge_gate_improvement_is_open() -> None:
     better = with_edits(BASE, times(0.97), range(14))
     assert judged(with_edits(BASE, lost(), range(5)), better).open
 
 
-def test_a_set_that_changed_on_purpose_can_be_accepted_and_is_told() -> None:
+def test_judge_gate_accepted_set_change_is_open_and_listed() -> None:
     gate = judged(BASE, counted(replace(BASE, edits=BASE.edits[1:])), accepted=frozenset({ReasonCode.MISSING_EDITS}))
     assert gate.open
     assert "case-0000" in gate.accepted[0]
 
 
-def test_a_collapse_closes_also_where_nothing_else_is_judged_and_in_an_edit_that_is_new() -> None:
+def test_judge_gate_collapse_closes_also_in_new_edit() -> None:
     off = [f"{metric}:off" for metric in read_allowances().limits]
     before = counted(replace(BASE, edits=BASE.edits[1:]))
     gate = judge_gate(
@@ -174,48 +174,50 @@ def lose(edits: int, total: int) -> Gate:
     return judged(audit(total), with_edits(audit(total), lost(), range(edits)))
 
 
-def test_three_of_sixty_that_all_passed_are_no_noise() -> None:
+def test_judge_gate_three_of_sixty_lost_closes() -> None:
     assert keys(lose(3, 60)) == ["regressed:efficacy-prefixed"]
 
 
 def losing(edits: int, total: int) -> MetricChange:
     tally = Tally(passed=1, failed=0, not_judged=0, total=1)
     gone = Tally(passed=0, failed=1, not_judged=0, total=1)
-    one = saved(audit(1)).edits[0]
-    before, after = (one.model_copy(update={"metrics": {Metric.EFFICACY_PREFIXED: t}}) for t in (tally, gone))
-    found = compare_metric(
+    edit = saved(audit(1)).edits[0]
+    before, after = (edit.model_copy(update={"metrics": {Metric.EFFICACY_PREFIXED: t}}) for t in (tally, gone))
+    metric_change = compare_metric(
         Metric.EFFICACY_PREFIXED, [EditPair(before, after if i < edits else before) for i in range(total)], 20
     )
-    assert found is not None
-    return found
+    assert metric_change is not None
+    return metric_change
 
 
-def test_three_lost_edits_close_it_whatever_their_number_and_two_do_not() -> None:
+def test_regressed_three_lost_edits_of_any_number_only() -> None:
     for total in range(FEWEST, 301):
         assert regressed(losing(3, total), 0.0), total
         assert not regressed(losing(2, total), 0.0), total
 
 
-def test_two_of_sixty_may_be_noise() -> None:
+def test_judge_gate_two_of_sixty_may_be_noise() -> None:
     gate = lose(2, 60)
     assert gate.open
-    (change,) = (one for one in gate.comparison.metrics if one.metric == "efficacy-prefixed")  # type: ignore[union-attr]
+    (change,) = (
+        metric_change for metric_change in gate.comparison.metrics if metric_change.metric == "efficacy-prefixed"
+    )  # type: ignore[union-attr]
     assert change.worse == pytest.approx(2 / 60)
     assert change.low == 0
 
 
-def test_damage_that_is_the_same_in_every_edit_is_seen() -> None:
+def test_judge_gate_equal_damage_in_every_edit_closes() -> None:
     one_less = remeasured("efficacy", "prefixed", "exact", passed=16, failed=1, value=16 / 17)
     assert keys(judged(BASE, with_edits(BASE, one_less, range(14)))) == ["regressed:efficacy-prefixed"]
     assert judged(BASE, with_edits(BASE, one_less, range(14)), "efficacy-prefixed:6%").open
 
 
-def test_few_edits_have_no_interval_to_excuse_them() -> None:
+def test_judge_gate_few_edits_have_no_excuse() -> None:
     assert keys(lose(1, FEWEST - 1)) == ["regressed:efficacy-prefixed"]
     assert lose(1, FEWEST).open
 
 
-def test_a_ratio_that_rose_by_what_is_allowed_is_allowed() -> None:
+def test_judge_gate_ratio_within_allowance_is_open() -> None:
     after = with_edits(BASE, times(1.02), range(14))
     assert keys(judged(BASE, after)) == ["regressed:perplexity-ratio"]
     assert judged(BASE, after, "perplexity-ratio:2.1%").open
@@ -225,25 +227,25 @@ def test_a_ratio_that_rose_by_what_is_allowed_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("given", [["generalization-prefixed:5%"], ["efficacy-prefixed-probability:1%"]])
-def test_a_metric_that_was_asked_for_and_is_nowhere_closes(given: Sequence[str]) -> None:
+def test_judge_gate_requested_metric_nowhere_closes(given: Sequence[str]) -> None:
     assert judged(BASE, BASE).open
     assert keys(judged(BASE, BASE, *given)) == [f"unmeasured:{given[0].partition(':')[0]}"]
 
 
-def test_the_message_says_how_much_how_sure_and_what_was_allowed() -> None:
+def test_judge_gate_message_has_damage_interval_and_allowance() -> None:
     (closing,) = lose(3, 60).closings
     assert "worse by 5.00 percentage points (90 % interval" in closing.message
     assert "2 are allowed" in closing.message
     assert "over 60 edits" in closing.message
 
 
-def test_the_dtypes_of_the_checks_are_named() -> None:
+def test_judge_gate_other_dtypes_are_named() -> None:
     before, after = (with_header(BASE, settings={"check_dtype": dtype}) for dtype in ("float32", "bfloat16"))
     (closing,) = judged(before, after).closings
     assert closing.message == "The checks computed in float32, now in bfloat16."
 
 
-def test_another_engine_and_other_statistics_are_told_and_close_nothing() -> None:
+def test_judge_gate_other_engine_and_statistics_close_nothing() -> None:
     other = BASE.header.statistics.model_copy(update={"sha256": "cd" * 32})
     before, after = with_header(BASE, settings={"engine": "live"}), with_header(BASE, settings={"engine": "reference"})
     gate = judged(before, with_header(after, statistics=other))
@@ -255,13 +257,13 @@ def test_another_engine_and_other_statistics_are_told_and_close_nothing() -> Non
     ]
 
 
-def test_the_policy_names_the_keys_that_differ() -> None:
+def test_judge_gate_other_policy_names_keys() -> None:
     after = with_header(BASE, policy=BASE.header.policy | {"min_locality": 0.1})
     (closing,) = judged(BASE, after).closings
     assert "'min_locality'" in closing.message
 
 
-def test_what_no_prefix_serves_any_more_closes_the_gate_only_where_it_is_named() -> None:
+def test_judge_gate_lost_serving_closes_if_requested() -> None:
     every = range(len(BASE.edits))
     before, after = (with_edits(BASE, served(says), every) for says in (True, False))
     assert judged(before, after).open
@@ -271,10 +273,10 @@ def test_what_no_prefix_serves_any_more_closes_the_gate_only_where_it_is_named()
     assert keys(judged(BASE, before, "efficacy-served:5%")) == ["unmeasured:efficacy-served"]
 
 
-def test_a_metric_that_was_asked_for_and_is_not_there_is_told_with_what_is() -> None:
-    asked = read_allowances(["efficacy-prefixed:5%"])
+def test_judge_gate_requested_metric_missing_names_others() -> None:
+    requested = read_allowances(["efficacy-prefixed:5%"])
     bare = with_edits(audit(), without("efficacy", "prefixed", "exact"), range(14))
-    gate = judge_gate(saved(bare), saved(bare), ("main@1", "now"), asked)
+    gate = judge_gate(saved(bare), saved(bare), ("main@1", "now"), requested)
     (closing,) = gate.closings
     assert closing.key == "unmeasured:efficacy-prefixed"
     assert closing.message.endswith("no edit of both sides has it; measured in both: efficacy-unprefixed.")

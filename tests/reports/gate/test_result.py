@@ -27,18 +27,18 @@ OVERRIDE = Override(
         (False, OVERRIDE, "closed", 1),
     ],
 )
-def test_how_a_gate_stands_and_exits(is_open: bool, override: Override | None, standing: str, code: int) -> None:
+def test_gate_standing_and_exit_code(is_open: bool, override: Override | None, standing: str, code: int) -> None:
     gate = Gate(open=is_open, baseline="main", closings=[], accepted=[], override=override, allowed={})
     assert (gate.standing, gate.exit_code) == (standing, code)
 
 
-def test_a_ground_is_named_with_its_metric() -> None:
+def test_closing_reason_key_has_its_metric() -> None:
     assert ClosingReason(reason=ReasonCode.AUDIT_VOID, message="void").key == "audit-void"
-    one = ClosingReason(reason=ReasonCode.REGRESSED, message="worse", metric=Metric.LOCALITY_UNPREFIXED)
-    assert one.key == f"regressed:{Metric.LOCALITY_UNPREFIXED.value}"
+    closing = ClosingReason(reason=ReasonCode.REGRESSED, message="worse", metric=Metric.LOCALITY_UNPREFIXED)
+    assert closing.key == f"regressed:{Metric.LOCALITY_UNPREFIXED.value}"
 
 
-def test_what_has_no_evidence_is_lifted_by_nobody() -> None:
+def test_overridable_reasons_have_evidence() -> None:
     never = {"unreadable", "no-baseline", "duplicate-edits", "not-finite", "audit-unfinished", "audit-void", "no-cases"}
     assert {reason.value for reason in set(ReasonCode) - OVERRIDABLE} == never
     assert {reason.value for reason in ACCEPTABLE} == {"missing-edits", "new-edits"}

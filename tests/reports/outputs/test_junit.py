@@ -18,49 +18,59 @@ from ...helpers.synthetic_logs import header
 
 
 def suite(log: Log) -> TestSuite:
-    (found,) = JUnitXml.fromstring(render_junit(log))
-    assert isinstance(found, TestSuite)
-    return found
+    (audit_suite,) = JUnitXml.fromstring(render_junit(log))
+    assert isinstance(audit_suite, TestSuite)
+    return audit_suite
 
 
 def log_of(*ends: str, shown: str = "ok", finished: bool = True, **policy: bool) -> Log:
-    edits, found = tuple(ended(how, n, id=how) for n, how in enumerate(ends)), controls(shown)
+    edits, control_records = tuple(ended(how, n, id=how) for n, how in enumerate(ends)), controls(shown)
     head = header(len(edits), policy={"collapse_ratio": 1.5, **policy})
-    return Log(head, edits, found, Footer(records=len(edits) + len(found), seconds=9.0) if finished else None)
+    return Log(
+        head,
+        edits,
+        control_records,
+        Footer(records=len(edits) + len(control_records), seconds=9.0) if finished else None,
+    )
 
 
 def kinds(log: Log) -> dict[str, type | None]:
     return {str(case.name): type(case.result[0]) if case.result else None for case in suite(log)}
 
 
-def test_a_log_that_passes_has_a_case_for_each_edit_and_control_and_one_for_the_verdict(log: Log) -> None:
-    found = suite(log)
-    assert (found.tests, found.failures, found.errors, found.skipped) == (64, 0, 0, 6)
-    assert (found.time, found.timestamp) == (241.7, "2025-11-22T21:14:05Z")
-    cases = {str(case.name): case for case in found if isinstance(case, TestCase)}
+def test_junit_pass_has_case_for_edits_controls_verdict(log: Log) -> None:
+    cases_of_suite = suite(log)
+    assert (cases_of_suite.tests, cases_of_suite.failures, cases_of_suite.errors, cases_of_suite.skipped) == (
+        64,
+        0,
+        0,
+        6,
+    )
+    assert (cases_of_suite.time, cases_of_suite.timestamp) == (241.7, "2025-11-22T21:14:05Z")
+    cases = {str(case.name): case for case in cases_of_suite if isinstance(case, TestCase)}
     assert cases["case-0001"].classname == "edits_jsonl.ordinary"
     assert cases["case-0001"].time == pytest.approx(log.edits[1].seconds, abs=0.001)
-    assert {cases[one.id].classname for one in log.controls} == {"controls"}
+    assert {cases[item.id].classname for item in log.controls} == {"controls"}
     assert list(cases)[-1] == "verdict"
-    said = {one.name: one.value for one in found.properties()}
-    assert said["verdict"] == "pass"
-    assert said["model_fingerprint"] == log.header.model.fingerprint
-    assert (said["layer"], said["policy_sha256"]) == ("5", log.header.policy_sha256)
+    properties = {item.name: item.value for item in cases_of_suite.properties()}
+    assert properties["verdict"] == "pass"
+    assert properties["model_fingerprint"] == log.header.model.fingerprint
+    assert (properties["layer"], properties["policy_sha256"]) == ("5", log.header.policy_sha256)
 
 
-def test_each_end_of_an_edit_has_its_kind() -> None:
-    found = kinds(log_of(*ENDS))
-    wanted = {"sound": None, "errored": Error}
-    assert {name: found[name] for name in ENDS} == {name: wanted.get(name, Failure) for name in ENDS}
+def test_junit_each_result_has_its_kind() -> None:
+    observed = kinds(log_of(*ENDS))
+    expected = {"sound": None, "errored": Error}
+    assert {name: observed[name] for name in ENDS} == {name: expected.get(name, Failure) for name in ENDS}
 
 
-def test_a_refused_edit_is_skipped_where_the_policy_allows_it() -> None:
-    found = kinds(log_of("sound", "refused", allow_refused=True))
-    assert (found["refused"], found["verdict"]) == (Skipped, None)
+def test_junit_allowed_refusal_is_skipped() -> None:
+    observed = kinds(log_of("sound", "refused", allow_refused=True))
+    assert (observed["refused"], observed["verdict"]) == (Skipped, None)
     assert kinds(log_of("sound", "refused"))["refused"] is Failure
 
 
-def test_a_failure_says_what_was_measured_what_is_allowed_and_of_which_edit() -> None:
+def test_junit_failure_names_edit_figure_and_bound() -> None:
     (case,) = [case for case in suite(log_of("collapsed")) if case.name == "collapsed"]
     (failure,) = case.result
     assert failure.message == "It collapsed the model: perplexity ratio 4000, over the bound of 1.5."
@@ -73,27 +83,27 @@ def test_a_failure_says_what_was_measured_what_is_allowed_and_of_which_edit() ->
 
 
 @pytest.mark.parametrize("shown", ["wrong", "errored", "missing"])
-def test_a_void_audit_is_red_though_every_edit_is_sound(shown: str) -> None:
-    found = kinds(log_of("sound", shown=shown))
-    assert (found["sound"], found["verdict"]) == (None, Failure)
+def test_junit_void_audit_is_red(shown: str) -> None:
+    observed = kinds(log_of("sound", shown=shown))
+    assert (observed["sound"], observed["verdict"]) == (None, Failure)
     if shown != "missing":
-        assert found["rome-1"] is {"wrong": Failure, "errored": Error}[shown]
+        assert observed["rome-1"] is {"wrong": Failure, "errored": Error}[shown]
 
 
-def test_an_unfinished_audit_is_red_and_says_why() -> None:
-    found = suite(log_of("sound", finished=False))
-    (verdict,) = [case for case in found if case.name == "verdict"]
+def test_junit_unfinished_audit_is_red_with_reason() -> None:
+    audit_suite = suite(log_of("sound", finished=False))
+    (verdict,) = [case for case in audit_suite if case.name == "verdict"]
     assert "did not finish" in verdict.result[0].message
-    assert found.failures == 1
+    assert audit_suite.failures == 1
 
 
 @over_logs
 @given(log=logs())
-def test_there_is_a_failure_or_an_error_if_and_only_if_the_gate_is_closed(log: Log) -> None:
-    found = suite(log)
-    assert (found.failures + found.errors == 0) == (summarise(log).exit_code == 0)
-    ends = [type(one) for case in found for one in case.result]
-    assert (found.tests, found.failures, found.errors, found.skipped) == (
+def test_junit_red_if_and_only_if_exit_code_is_not_0(log: Log) -> None:
+    audit_suite = suite(log)
+    assert (audit_suite.failures + audit_suite.errors == 0) == (summarise(log).exit_code == 0)
+    ends = [type(result) for case in audit_suite for result in case.result]
+    assert (audit_suite.tests, audit_suite.failures, audit_suite.errors, audit_suite.skipped) == (
         len(log.edits) + len(log.controls) + 1,
         ends.count(Failure),
         ends.count(Error),
@@ -103,10 +113,10 @@ def test_there_is_a_failure_or_an_error_if_and_only_if_the_gate_is_closed(log: L
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_text_stays_text_and_what_xml_cannot_hold_is_seen(text: str) -> None:
-    found = suite(hostile_log(text, edits=12))
-    assert found.tests == 16
-    body = next(str(one.text) for case in found for one in case.result if "prompt: " in str(one.text))
+def test_junit_hostile_text_stays_text(text: str) -> None:
+    audit_suite = suite(hostile_log(text, edits=12))
+    assert audit_suite.tests == 16
+    body = next(str(result.text) for case in audit_suite for result in case.result if "prompt: " in str(result.text))
     if "\x00" in text:
         assert "[U+0000]" in body
         assert "[U+FFFE][U+FFFF]" in body
@@ -116,6 +126,6 @@ def test_text_stays_text_and_what_xml_cannot_hold_is_seen(text: str) -> None:
         assert f"prompt: {text[:1900]}" in body
 
 
-def test_a_log_without_edits_is_red() -> None:
+def test_junit_log_without_edits_is_red() -> None:
     empty = replace(log_of(), header=header(0))
     assert kinds(empty)["verdict"] is Failure

@@ -26,7 +26,7 @@ def rows(text: str, title: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")][2:]
 
 
-def test_verdict_and_reason_come_first_and_the_counts_are_the_summarys(log: Log) -> None:
+def test_markdown_starts_with_verdict_reason_and_counts(log: Log) -> None:
     lines = render_markdown(log).splitlines()
     assert lines[0] == "## editguard: ✅ pass"
     assert lines[2].startswith("- 60 edits audited, none failed")
@@ -40,13 +40,13 @@ def test_verdict_and_reason_come_first_and_the_counts_are_the_summarys(log: Log)
         (Log(synthetic.header(1), (ended("sound"),), controls("wrong"), None), "## editguard: ⚠️ void"),
     ],
 )
-def test_what_does_not_pass_says_so_in_the_first_line(log: Log, first: str) -> None:
+def test_markdown_first_line_names_the_verdict(log: Log, first: str) -> None:
     text = render_markdown(log)
     assert text.startswith(first)
     assert "did not finish" in text
 
 
-def test_failed_refused_and_rewritten_edits_are_told_apart_with_their_reasons(log: Log) -> None:
+def test_markdown_tables_by_result_have_reasons(log: Log) -> None:
     edits = (
         ended("collapsed", 1, id="bad"),
         ended("refused", 2, id="no"),
@@ -60,14 +60,14 @@ def test_failed_refused_and_rewritten_edits_are_told_apart_with_their_reasons(lo
     assert rewritten[0] == "new"
 
 
-def test_a_long_table_shows_the_first_rows_and_counts_the_rest(log: Log) -> None:
+def test_markdown_long_table_counts_its_rest(log: Log) -> None:
     edits = tuple(ended("collapsed", 1, id=f"e{n}") for n in range(MOST_ROWS + 3))
     text = render_markdown(replace(log, edits=edits))
     assert [row[0] for row in rows(text, f"Failed: {MOST_ROWS + 3}")] == [f"e{n}" for n in range(MOST_ROWS)]
     assert "3 more edits are in the report." in text
 
 
-def test_families_controls_and_provenance_are_there(log: Log) -> None:
+def test_markdown_has_families_controls_and_provenance(log: Log) -> None:
     text = render_markdown(log)
     assert {f"efficacy after the prefix {family}" for family in synthetic.FAMILIES} <= {
         row[0] for row in rows(text, "Rates")
@@ -78,32 +78,32 @@ def test_families_controls_and_provenance_are_there(log: Log) -> None:
     assert log.header.source_sha256 in last
 
 
-def test_without_controls_it_says_what_that_means(log: Log) -> None:
+def test_markdown_without_controls_warns(log: Log) -> None:
     assert "None was run, so nothing proves" in render_markdown(replace(log, controls=()))
 
 
 @over_logs
 @given(log=logs())
-def test_the_first_line_says_pass_if_and_only_if_the_gate_is_open(log: Log) -> None:
+def test_markdown_pass_if_and_only_if_exit_code_is_0(log: Log) -> None:
     assert ("✅" in render_markdown(log).splitlines()[0]) == (summarise(log).exit_code == 0)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_no_text_is_read_as_markup(text: str) -> None:
-    found = rendered(render_markdown(hostile_log(text)))
+def test_markdown_hostile_text_makes_no_markup(text: str) -> None:
+    page = rendered(render_markdown(hostile_log(text)))
     ours = {"h2", "h3", "ul", "li", "p", "table", "thead", "tbody", "tr", "th", "td"}
-    assert set(re.findall(r"</?([\w!]+)", found)) <= ours
+    assert set(re.findall(r"</?([\w!]+)", page)) <= ours
     assert all(
-        len(re.findall("<td>", row)) in (4, 5, 6, 8) for row in re.findall("<tr>\n<td>.*?</tr>", found, re.DOTALL)
+        len(re.findall("<td>", row)) in (4, 5, 6, 8) for row in re.findall("<tr>\n<td>.*?</tr>", page, re.DOTALL)
     )
 
 
-def test_it_stays_under_what_a_job_may_show() -> None:
+def test_markdown_size_stays_under_limit() -> None:
     log = hostile_log("\U000e0041" * 100_000, edits=400)
     assert len(render_markdown(log).encode()) < MEBIBYTE
 
 
-def test_one_record_is_one_record(log: Log) -> None:
+def test_markdown_single_record_is_singular(log: Log) -> None:
     skipped = [SkippedRequest(where="edits.jsonl:3", field="subject", message="it is empty")]
-    one = synthetic.header(60, skipped_invalid=skipped)
-    assert "1 wrong record was left out." in render_markdown(replace(log, header=one))
+    header = synthetic.header(60, skipped_invalid=skipped)
+    assert "1 wrong record was left out." in render_markdown(replace(log, header=header))

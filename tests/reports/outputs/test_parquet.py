@@ -23,25 +23,25 @@ def frame(content: bytes) -> pandas.DataFrame:
     return pandas.read_parquet(io.BytesIO(content))
 
 
-def kinds(found: pandas.DataFrame) -> dict[str, str]:
-    return {str(name): "string" if str(kind) in ("str", "object") else str(kind) for name, kind in found.dtypes.items()}
+def kinds(table: pandas.DataFrame) -> dict[str, str]:
+    return {str(name): "string" if str(kind) in ("str", "object") else str(kind) for name, kind in table.dtypes.items()}
 
 
-def test_one_row_an_edit_with_what_the_log_says_of_it(log: Log) -> None:
-    found = frame(edits_table(log)).set_index("id")
-    assert len(found) == 60
-    one, edit = found.loc["case-0000"], log.edits[0]
+def test_edits_table_has_one_row_per_edit(log: Log) -> None:
+    table = frame(edits_table(log)).set_index("id")
+    assert len(table) == 60
+    row, edit = table.loc["case-0000"], log.edits[0]
     assert edit.keys is not None
     assert edit.update is not None
-    assert (one["decision"], one["editor"], one["result"]) == ("rewritten", "prefixed", "passed")
-    assert (one["denominator"], one["denominator_ratio"]) == (edit.keys.denominator, edit.keys.denominator_ratio)
-    assert (one["relative_norm"], one["update_denominator"]) == (edit.update.relative_norm, edit.update.denominator)
-    assert one["perplexity_ratio"] == digest(log).edits[0].ratio
-    assert one["needs_prefix"]
-    assert one["seconds"] == edit.seconds
+    assert (row["decision"], row["editor"], row["result"]) == ("rewritten", "prefixed", "passed")
+    assert (row["denominator"], row["denominator_ratio"]) == (edit.keys.denominator, edit.keys.denominator_ratio)
+    assert (row["relative_norm"], row["update_denominator"]) == (edit.update.relative_norm, edit.update.denominator)
+    assert row["perplexity_ratio"] == digest(log).edits[0].ratio
+    assert row["needs_prefix"]
+    assert row["seconds"] == edit.seconds
 
 
-def test_what_was_not_measured_is_null(log: Log) -> None:
+def test_edits_table_unmeasured_is_null(log: Log) -> None:
     refused = frame(edits_table(log)).set_index("id").loc["case-0009"]
     assert refused["decision"] == "refused"
     assert refused[["perplexity_ratio", "collapsed", "relative_norm", "faults", "editor"]].isna().all()
@@ -51,22 +51,22 @@ def test_what_was_not_measured_is_null(log: Log) -> None:
     assert row["value"] is None or row["value"] is pandas.NA
 
 
-def test_one_row_a_measurement_in_the_order_of_the_log(log: Log) -> None:
-    found = frame(measurements_table(log))
-    asked = [(edit.id, one) for edit in log.edits for one in edit.measurements]
-    assert len(found) == len(asked)
+def test_measurements_table_is_in_log_order(log: Log) -> None:
+    table = frame(measurements_table(log))
+    expected = [(edit.id, measurement) for edit in log.edits for measurement in edit.measurements]
+    assert len(table) == len(expected)
     for name in ("check", "metric", "condition", "verdict", "total"):
-        assert found[name].tolist() == [getattr(one, name) for _, one in asked]
-    assert found["id"].tolist() == [name for name, _ in asked]
+        assert table[name].tolist() == [getattr(measurement, name) for _, measurement in expected]
+    assert table["id"].tolist() == [name for name, _ in expected]
     key = ["id", "check", "metric", "condition", "protocol"]
-    assert not found.duplicated(key).any()
-    ratio = found[(found["check"] == "perplexity") & (found["metric"] == "ratio")]
+    assert not table.duplicated(key).any()
+    ratio = table[(table["check"] == "perplexity") & (table["metric"] == "ratio")]
     assert ratio["value"].max() == digest(log).summary.worst_perplexity_ratio
 
 
 @over_logs
 @given(log=logs())
-def test_columns_and_types_are_the_same_whatever_is_in_the_log(log: Log) -> None:
+def test_tables_any_log_has_same_columns_and_types(log: Log) -> None:
     edits, measurements = frame(edits_table(log)), frame(measurements_table(log))
     assert (kinds(edits), kinds(measurements)) == (EDITS, MEASUREMENTS)
     assert edits["id"].tolist() == [edit.id for edit in log.edits]
@@ -74,16 +74,18 @@ def test_columns_and_types_are_the_same_whatever_is_in_the_log(log: Log) -> None
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_text_comes_back_as_it_was(text: str) -> None:
+def test_edits_table_hostile_text_reads_back(text: str) -> None:
     assert set(frame(edits_table(hostile_log(text, edits=12)))["subject"]) == {text}
 
 
 @pytest.mark.parametrize(("title", "columns"), [("edits.parquet", EDITS), ("measurements.parquet", MEASUREMENTS)])
-def test_the_guide_gives_every_column_with_its_type(title: str, columns: dict[str, str]) -> None:
-    part = GUIDE.read_text(encoding="utf-8").partition(f"\n`{title}` has one row")[2].partition(".parquet` has one row")[0]
-    told = {
+def test_tables_reference_lists_every_column_with_type(title: str, columns: dict[str, str]) -> None:
+    part = (
+        GUIDE.read_text(encoding="utf-8").partition(f"\n`{title}` has one row")[2].partition(".parquet` has one row")[0]
+    )
+    documented = {
         name: kind
         for names, kind in re.findall(r"^\| (`.*?) \| (\w+) \|", part, re.MULTILINE)
         for name in re.findall(r"`(\w+)`", names)
     }
-    assert told == columns
+    assert documented == columns

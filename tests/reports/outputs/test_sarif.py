@@ -24,54 +24,59 @@ def run(log: Log) -> dict[str, Any]:
     """Return the run of a log's SARIF, which is valid by the schema that OASIS publishes."""
     sarif = json.loads(render_sarif(log))
     assert validation_errors(sarif) == []
-    (found,) = sarif["runs"]
-    assert isinstance(found, dict)
-    return found
+    (sarif_run,) = sarif["runs"]
+    assert isinstance(sarif_run, dict)
+    return sarif_run
 
 
 def log_of(*ends: str, shown: str = "ok", finished: bool = True, **policy: Any) -> Log:
-    edits, found = tuple(ended(how, n, id=how) for n, how in enumerate(ends)), controls(shown)
+    edits, control_records = tuple(ended(how, n, id=how) for n, how in enumerate(ends)), controls(shown)
     head = header(len(edits), policy={"collapse_ratio": 1.5, **policy}, cards=[CARD])
-    return Log(head, edits, found, Footer(records=len(edits) + len(found), seconds=9.0) if finished else None)
+    return Log(
+        head,
+        edits,
+        control_records,
+        Footer(records=len(edits) + len(control_records), seconds=9.0) if finished else None,
+    )
 
 
-def said(log: Log) -> list[tuple[str, str, str]]:
+def edit_rule_levels(log: Log) -> list[tuple[str, str, str]]:
     """Return edit, rule and level of each result."""
-    return [(one["properties"]["edit"], one["ruleId"], one["level"]) for one in run(log)["results"]]
+    return [(result["properties"]["edit"], result["ruleId"], result["level"]) for result in run(log)["results"]]
 
 
 def with_level(log: Log, level: str) -> Log:
     finding = FindingRecord(probe="denominator", level=level, value=0.5, threshold=0.1, message="a message")
-    return replace(log, edits=tuple(one.model_copy(update={"findings": [finding]}) for one in log.edits))
+    return replace(log, edits=tuple(edit.model_copy(update={"findings": [finding]}) for edit in log.edits))
 
 
-def test_the_validator_refuses_what_is_no_sarif(log: Log) -> None:
+def test_sarif_validator_refuses_other_json(log: Log) -> None:
     sarif = json.loads(render_sarif(log))
     sarif["runs"][0]["results"][0]["level"] = "risk"
     assert validation_errors(sarif)
 
 
-def test_one_rule_a_probe_with_help_and_every_result_finds_its_rule(log: Log) -> None:
-    found = run(replace(log, header=header(60, cards=[CARD])))
-    rules = found["tool"]["driver"]["rules"]
+def test_sarif_rules_have_help_and_cover_results(log: Log) -> None:
+    sarif_run = run(replace(log, header=header(60, cards=[CARD])))
+    rules = sarif_run["tool"]["driver"]["rules"]
     assert len({rule["id"] for rule in rules}) == len(rules)
     probe = next(rule for rule in rules if rule["id"] == "probe/denominator")
     assert probe["shortDescription"]["text"] == CARD.question
     assert all(text in probe["help"]["text"] for text in (CARD.action, CARD.threshold, CARD.source))
     assert f"**What to do**: {CARD.action}" in probe["help"]["markdown"]
-    assert found["results"]
-    assert all(rules[one["ruleIndex"]]["id"] == one["ruleId"] for one in found["results"])
+    assert sarif_run["results"]
+    assert all(rules[result["ruleIndex"]]["id"] == result["ruleId"] for result in sarif_run["results"])
 
 
-def test_an_old_log_without_cards_has_rules_all_the_same(log: Log) -> None:
+def test_sarif_log_without_cards_has_rules(log: Log) -> None:
     names = {rule["id"] for rule in run(log)["tool"]["driver"]["rules"]}
     assert {"probe/denominator", "check/efficacy", "check/locality", "edit/errored"} <= names
 
 
 @pytest.mark.parametrize(("action", "level"), [("refuse", "error"), ("rewrite", "warning"), ("allow", "note")])
-def test_the_level_of_a_rule_is_what_the_policy_makes_of_it(action: str, level: str) -> None:
-    found = run(log_of("sound", rules={"denominator": action}))
-    rule = next(rule for rule in found["tool"]["driver"]["rules"] if rule["id"] == "probe/denominator")
+def test_sarif_rule_level_follows_policy(action: str, level: str) -> None:
+    sarif_run = run(log_of("sound", rules={"denominator": action}))
+    rule = next(rule for rule in sarif_run["tool"]["driver"]["rules"] if rule["id"] == "probe/denominator")
     assert rule["defaultConfiguration"]["level"] == level
 
 
@@ -86,16 +91,16 @@ def test_the_level_of_a_rule_is_what_the_policy_makes_of_it(action: str, level: 
         ("refused", "notice", ["note", "error"]),
     ],
 )
-def test_the_level_of_a_finding_is_what_came_of_it(how: str, finding: str, levels: list[str]) -> None:
-    assert [level for _, _, level in said(with_level(log_of(how), finding))] == levels
+def test_sarif_finding_level_follows_decision(how: str, finding: str, levels: list[str]) -> None:
+    assert [level for _, _, level in edit_rule_levels(with_level(log_of(how), finding))] == levels
 
 
-def test_what_failed_is_named_by_the_rule_that_says_it() -> None:
-    found: dict[str, list[str]] = {name: [] for name in ENDS}
-    for edit, rule, level in said(log_of(*ENDS)):
+def test_sarif_failure_names_its_rule() -> None:
+    rules_by_edit: dict[str, list[str]] = {name: [] for name in ENDS}
+    for edit, rule, level in edit_rule_levels(log_of(*ENDS)):
         if level == "error":
-            found[edit].append(rule)
-    assert found == {
+            rules_by_edit[edit].append(rule)
+    assert rules_by_edit == {
         "sound": [],
         "collapsed": ["check/perplexity"],
         "over a stricter bound": ["check/perplexity"],
@@ -113,27 +118,29 @@ def test_what_failed_is_named_by_the_rule_that_says_it() -> None:
     }
 
 
-def test_a_result_says_edit_figures_and_file_and_invents_no_line() -> None:
-    (one,) = [one for one in run(log_of("over a stricter bound"))["results"] if one["ruleId"] == "check/perplexity"]
-    assert one["message"]["text"] == (
+def test_sarif_result_has_edit_figures_file_and_no_line() -> None:
+    (result,) = [
+        result for result in run(log_of("over a stricter bound"))["results"] if result["ruleId"] == "check/perplexity"
+    ]
+    assert result["message"]["text"] == (
         "Edit 'over a stricter bound', 'Chicago' to 'Istanbul': ratio (unprefixed) is 1.2, allowed is 1.05: "
         "mean over 50 sentences, edited over unedited"
     )
-    assert (one["properties"]["value"], one["properties"]["threshold"]) == (1.2, 1.05)
-    (place,) = one["locations"]
+    assert (result["properties"]["value"], result["properties"]["threshold"]) == (1.2, 1.05)
+    (place,) = result["locations"]
     assert place["physicalLocation"]["artifactLocation"]["uri"] == "edits.jsonl"
     assert "region" not in place["physicalLocation"]
 
 
-def test_fingerprints_are_stable_over_runs_and_each_its_own() -> None:
+def test_sarif_fingerprints_are_stable_and_distinct() -> None:
     def prints(log: Log) -> list[dict[str, str]]:
-        return [one["partialFingerprints"] for one in run(log)["results"]]
+        return [result["partialFingerprints"] for result in run(log)["results"]]
 
     first = log_of("collapsed", "errored", "refused")
     slower = tuple(edit.model_copy(update={"index": edit.index + 9, "seconds": 99.0}) for edit in first.edits)
     again = replace(first, header=header(3, seed=9, created="2027-01-01T00:00:00Z"), edits=slower, footer=None)
     assert prints(first) == prints(again)
-    assert len({json.dumps(one) for one in prints(first)}) == len(prints(first))
+    assert len({json.dumps(fingerprints) for fingerprints in prints(first)}) == len(prints(first))
 
 
 @pytest.mark.parametrize(
@@ -146,38 +153,42 @@ def test_fingerprints_are_stable_over_runs_and_each_its_own() -> None:
     ],
     ids=["wrong control", "missing control", "unfinished", "no edit"],
 )
-def test_a_void_or_unfinished_audit_did_not_execute_successfully(log: Log, descriptor: str) -> None:
+def test_sarif_void_or_unfinished_is_no_success(log: Log, descriptor: str) -> None:
     (invocation,) = run(log)["invocations"]
     assert (invocation["executionSuccessful"], invocation["exitCode"]) == (False, 1)
-    errors = [one for one in invocation["toolExecutionNotifications"] if one["level"] == "error"]
-    assert {one["descriptor"]["id"] for one in errors} == {descriptor}
+    errors = [
+        notification for notification in invocation["toolExecutionNotifications"] if notification["level"] == "error"
+    ]
+    assert {notification["descriptor"]["id"] for notification in errors} == {descriptor}
 
 
-def test_a_gate_that_edits_closed_is_a_successful_execution_with_exit_code_1() -> None:
+def test_sarif_failed_edits_are_success_with_exit_code_1() -> None:
     (invocation,) = run(log_of("collapsed"))["invocations"]
     assert (invocation["executionSuccessful"], invocation["exitCode"]) == (True, 1)
     assert invocation["startTimeUtc"] == "2025-11-22T21:14:05Z"
 
 
-def test_records_that_were_left_out_are_a_warning() -> None:
+def test_sarif_skipped_records_are_a_warning() -> None:
     skipped = [SkippedRequest(where=f"edits.jsonl:{n}", field="subject", message="it is empty") for n in range(7)]
     log = replace(log_of("sound"), header=header(1, skipped_invalid=skipped))
-    (one,) = run(log)["invocations"][0]["toolExecutionNotifications"]
-    assert one["level"] == "warning"
-    assert "edits.jsonl:4: it is empty; and 2 more" in one["message"]["text"]
+    (notification,) = run(log)["invocations"][0]["toolExecutionNotifications"]
+    assert notification["level"] == "warning"
+    assert "edits.jsonl:4: it is empty; and 2 more" in notification["message"]["text"]
 
 
 @over_logs
 @given(log=logs())
-def test_something_is_an_error_if_and_only_if_the_gate_is_closed(log: Log) -> None:
-    found = run(log)
-    (invocation,) = found["invocations"]
-    levels = [one["level"] for one in (*found["results"], *invocation["toolExecutionNotifications"])]
+def test_sarif_error_if_and_only_if_exit_code_is_not_0(log: Log) -> None:
+    sarif_run = run(log)
+    (invocation,) = sarif_run["invocations"]
+    levels = [
+        notification["level"] for notification in (*sarif_run["results"], *invocation["toolExecutionNotifications"])
+    ]
     assert ("error" in levels) == (summarise(log).exit_code != 0) == (invocation["exitCode"] != 0)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_text_makes_no_link_and_hides_nothing(text: str) -> None:
+def test_sarif_hostile_text_makes_no_link(text: str) -> None:
     written = render_sarif(hostile_log(text, edits=12))
     run(hostile_log(text, edits=12))
     assert "](" not in written
@@ -196,14 +207,14 @@ def test_text_makes_no_link_and_hides_nothing(text: str) -> None:
         ("builtin", "builtin"),
     ],
 )
-def test_a_source_is_a_uri(source: str, uri: str) -> None:
+def test_source_uri_examples(source: str, uri: str) -> None:
     assert source_uri(source) == uri
 
 
-def test_a_fault_that_no_measurement_tells_has_a_result_of_its_own_beside_a_failed_check() -> None:
+def test_sarif_own_fault_has_result_beside_failed_check() -> None:
     log = synthetic_log(2)
     failed = MeasurementRecord(check="locality", metric="rate", value=0.2, verdict="fail")
     values = {"weights": None, "outcome": "rolled-back", "verdict": "fail"}
     edit = log.edits[1].model_copy(update=values | {"measurements": [*log.edits[1].measurements, failed]})
-    found = json.loads(render_sarif(replace(log, edits=(log.edits[0], edit))))["runs"][0]["results"]
-    assert any("not proved to be restored" in one["message"]["text"] for one in found)
+    results = json.loads(render_sarif(replace(log, edits=(log.edits[0], edit))))["runs"][0]["results"]
+    assert any("not proved to be restored" in result["message"]["text"] for result in results)

@@ -28,12 +28,12 @@ def with_control(log: Log, **changes: Any) -> Log:
 
 
 def with_failed_good_control(log: Log) -> Log:
-    good = next(one for one in log.controls if one.expect == "sound")
+    good = next(control for control in log.controls if control.expect == "sound")
     share = MeasurementRecord(check="locality", metric="locality", value=0.2, verdict="fail", message="2 of 10 tokens")
     failed = good.model_copy(
         update={"ok": False, "verdict": "fail", "outcome": "rolled-back", "measurements": [*good.measurements, share]}
     )
-    return replace(log, controls=tuple(failed if one is good else one for one in log.controls))
+    return replace(log, controls=tuple(failed if control is good else control for control in log.controls))
 
 
 def with_policy(log: Log, **changes: Any) -> Log:
@@ -49,7 +49,7 @@ def without_controls(log: Log) -> Log:
     return replace(log, controls=(), footer=log.footer.model_copy(update={"records": len(log.edits)}))
 
 
-def test_a_sound_log_passes(log: Log) -> None:
+def test_summarise_sound_log_passes(log: Log) -> None:
     summary = summarise(log)
     assert (summary.verdict, summary.exit_code, summary.status) == ("pass", 0, "finished")
     assert (summary.edits, summary.allowed, summary.rewritten, summary.refused) == (60, 36, 18, 6)
@@ -60,9 +60,9 @@ def test_a_sound_log_passes(log: Log) -> None:
 
 
 def with_endless_update(log: Log) -> Log:
-    made = log.edits[1].update
-    assert made is not None
-    return with_first(log, update=made.model_copy(update={"relative_norm": None}))
+    update = log.edits[1].update
+    assert update is not None
+    return with_first(log, update=update.model_copy(update={"relative_norm": None}))
 
 
 Change = Callable[[Log], Log]
@@ -137,22 +137,22 @@ RULES: dict[str, tuple[str, Change, str]] = {
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_each_rule_alone_closes_the_gate(log: Log, name: str) -> None:
+def test_summarise_each_rule_alone_fails_the_audit(log: Log, name: str) -> None:
     verdict, change, reason = RULES[name]
     summary = summarise(change(log))
     assert summary.verdict == verdict
     assert summary.exit_code == 1
-    assert any(reason.lower() in one.lower() for one in summary.reasons), summary.reasons
-    assert len([one for one in summary.reasons if "may ship" not in one]) == 1
+    assert any(reason.lower() in sentence.lower() for sentence in summary.reasons), summary.reasons
+    assert len([sentence for sentence in summary.reasons if "may ship" not in sentence]) == 1
 
 
-def test_allow_refused_must_be_said(log: Log) -> None:
+def test_summarise_allow_refused_must_be_set(log: Log) -> None:
     policy = {name: value for name, value in log.header.policy.items() if name != "allow_refused"}
     silent = replace(log, header=log.header.model_copy(update={"policy": policy}))
     assert summarise(silent).verdict == "fail"
 
 
-def test_void_wins_over_fail_and_both_are_said(log: Log) -> None:
+def test_summarise_void_wins_over_fail_and_lists_both(log: Log) -> None:
     both = with_first(with_control(log, ok=False), measurements=with_ratio(log.edits[1], 900.0))
     summary = summarise(both)
     assert summary.verdict == "void"
@@ -160,7 +160,7 @@ def test_void_wins_over_fail_and_both_are_said(log: Log) -> None:
     assert any("collapsed" in reason for reason in summary.reasons)
 
 
-def test_a_pass_without_controls_says_so(log: Log) -> None:
+def test_summarise_pass_without_controls_says_so(log: Log) -> None:
     quiet = with_policy(without_controls(log), controls=False)
     summary = summarise(replace(quiet, header=quiet.header.model_copy(update={"controls": []})))
     assert summary.verdict == "pass"
@@ -168,50 +168,50 @@ def test_a_pass_without_controls_says_so(log: Log) -> None:
     assert "no control was run" in summary.reasons[0]
 
 
-def test_a_collapsed_edit_is_counted_and_named(log: Log) -> None:
-    found = digest(with_first(log, measurements=with_ratio(log.edits[1], 4000.0)))
-    assert found.summary.collapsed == found.summary.failed == 1
-    assert found.summary.worst_perplexity_ratio == 4000.0
-    story = found.edits[1]
+def test_summarise_collapsed_edit_is_counted_and_named(log: Log) -> None:
+    log_digest = digest(with_first(log, measurements=with_ratio(log.edits[1], 4000.0)))
+    assert log_digest.summary.collapsed == log_digest.summary.failed == 1
+    assert log_digest.summary.worst_perplexity_ratio == 4000.0
+    story = log_digest.edits[1]
     assert (story.decision, story.result, story.collapsed) == (EditDecision.ALLOWED, EditVerdict.FAILED, True)
     assert "perplexity ratio 4000, over the bound of 1.5" in story.faults[0]
 
 
-def test_an_edit_that_the_guard_stopped_counts_as_refused(log: Log) -> None:
+def test_summarise_edit_stopped_by_guard_is_refused(log: Log) -> None:
     stopped = with_first(log, outcome="refused", verdict="refused", measurements=[])
     summary = summarise(stopped)
     assert (summary.allowed, summary.rewritten, summary.refused) == (35, 18, 7)
 
 
-def test_rates_keep_their_counts_and_protocols_stay_apart(log: Log) -> None:
-    found = digest(log)
-    counts = found.summary.counts["efficacy_unprefixed"]
+def test_summarise_rates_keep_counts_and_protocols(log: Log) -> None:
+    log_digest = digest(log)
+    counts = log_digest.summary.counts["efficacy_unprefixed"]
     assert (counts.passed, counts.failed, counts.not_judged, counts.total) == (36, 18, 0, 54)
-    assert found.summary.efficacy_unprefixed == pytest.approx(36 / 54)
-    assert found.summary.efficacy_prefixed == 1.0
-    assert set(found.summary.efficacy_by_family) == set(synthetic.FAMILIES)
-    assert found.efficacy[0].condition == "unprefixed"
-    assert {p.value for p in found.efficacy[0].rates} == {"exact", "token-match"}
-    assert found.efficacy[0].rates[next(iter(found.efficacy[0].rates))].total == 54
+    assert log_digest.summary.efficacy_unprefixed == pytest.approx(36 / 54)
+    assert log_digest.summary.efficacy_prefixed == 1.0
+    assert set(log_digest.summary.efficacy_by_family) == set(synthetic.FAMILIES)
+    assert log_digest.efficacy[0].condition == "unprefixed"
+    assert {p.value for p in log_digest.efficacy[0].rates} == {"exact", "token-match"}
+    assert log_digest.efficacy[0].rates[next(iter(log_digest.efficacy[0].rates))].total == 54
 
 
-def test_the_models_as_they_would_be_served_are_a_row_of_their_own_and_no_prefix(log: Log) -> None:
+def test_digest_served_efficacy_has_own_row(log: Log) -> None:
     older = digest(log).summary
     assert older.efficacy_served is None
     assert older.counts["efficacy_served"].total == 0
     served = synthetic.measurement("efficacy", "served", 0, 1)
-    found = digest(with_first(log, measurements=[*log.edits[0].measurements, served]))
-    assert [row.condition for row in found.efficacy][:3] == ["unprefixed", "prefixed", "served"]
-    assert (found.summary.efficacy_served, found.summary.counts["efficacy_served"].failed) == (0.0, 1)
-    assert found.summary.counts["efficacy_prefixed"] == older.counts["efficacy_prefixed"]
-    assert found.summary.verdict == older.verdict
-    assert found.summary.judged["efficacy_served"] == 0
+    log_digest = digest(with_first(log, measurements=[*log.edits[0].measurements, served]))
+    assert [row.condition for row in log_digest.efficacy][:3] == ["unprefixed", "prefixed", "served"]
+    assert (log_digest.summary.efficacy_served, log_digest.summary.counts["efficacy_served"].failed) == (0.0, 1)
+    assert log_digest.summary.counts["efficacy_prefixed"] == older.counts["efficacy_prefixed"]
+    assert log_digest.summary.verdict == older.verdict
+    assert log_digest.summary.judged["efficacy_served"] == 0
     held = served.model_copy(update={"verdict": "fail", "threshold": 1.0})
     judged = summarise(with_first(log, measurements=[*log.edits[0].measurements, held])).judged
     assert judged == older.judged | {"efficacy_served": 1}
 
 
-def test_token_match_is_a_share_of_tokens_and_not_of_whole_targets(log: Log) -> None:
+def test_digest_token_match_is_share_of_tokens(log: Log) -> None:
     half = MeasurementRecord(
         check="efficacy",
         metric="efficacy",
@@ -228,7 +228,7 @@ def test_token_match_is_a_share_of_tokens_and_not_of_whole_targets(log: Log) -> 
     assert row.shares[Protocol.TOKEN_MATCH] == 0.25
 
 
-def test_a_check_that_failed_or_was_not_measured_is_named(log: Log) -> None:
+def test_digest_failed_or_unmeasured_check_is_named(log: Log) -> None:
     over = [*(m for m in log.edits[1].measurements if m.check != "perplexity"), synthetic.perplexity(1.2, bound=1.05)]
     unmeasured = MeasurementRecord(check="entropy", metric="ratio", value=None, verdict="unmeasured")
     stopped = with_first(log, outcome="rolled-back", verdict="fail", measurements=[*over, unmeasured])
@@ -238,7 +238,7 @@ def test_a_check_that_failed_or_was_not_measured_is_named(log: Log) -> None:
     assert faults[1] == "entropy ratio (unprefixed) was not measured"
 
 
-def test_what_was_not_judged_never_raises_a_rate(log: Log) -> None:
+def test_summarise_not_judged_never_raises_rate(log: Log) -> None:
     unjudged = MeasurementRecord(
         check="efficacy", metric="rate", protocol="exact", value=1.0, passed=1, not_judged=3, total=4, verdict="info"
     )
@@ -247,7 +247,7 @@ def test_what_was_not_judged_never_raises_a_rate(log: Log) -> None:
     assert counts["efficacy_unprefixed"].rate == pytest.approx(37 / 58)
 
 
-def test_a_perplexity_that_is_not_finite_is_a_collapse_and_one_that_was_not_taken_is_none(log: Log) -> None:
+def test_digest_non_finite_perplexity_is_collapse_missing_is_not(log: Log) -> None:
     lost = digest(with_first(log, outcome="rolled-back", verdict="fail", measurements=with_ratio(log.edits[1], None)))
     story = lost.edits[1]
     assert (story.ratio, story.collapsed) == (None, True)
@@ -260,28 +260,28 @@ def test_a_perplexity_that_is_not_finite_is_a_collapse_and_one_that_was_not_take
     assert (unmeasured.summary.collapsed, unmeasured.summary.perplexity_not_finite) == (0, 0)
 
 
-def test_one_text_that_is_not_finite_is_a_collapse_whatever_the_others_are(log: Log) -> None:
+def test_digest_one_non_finite_text_is_collapse(log: Log) -> None:
     two = [*with_ratio(log.edits[1], 1.0), synthetic.perplexity(None)]
     story = digest(with_first(log, measurements=two)).edits[1]
     assert (story.ratio, story.collapsed) == (None, True)
 
 
-def test_counts_of_one_are_worded_so(log: Log) -> None:
-    one = replace(
+def test_summarise_counts_of_one_are_singular(log: Log) -> None:
+    single_log = replace(
         with_policy(log, controls=False),
         header=log.header.model_copy(update={"requests": 1, "controls": []}),
         edits=log.edits[1:2],
         controls=log.controls[:1],
         footer=Footer(records=2, seconds=1.0),
     )
-    (reason,) = summarise(one).reasons
+    (reason,) = summarise(single_log).reasons
     assert reason.startswith("1 edit audited, none failed; ")
     assert reason.endswith("; the control showed what was expected.")
-    short = summarise(replace(one, footer=Footer(records=1, seconds=1.0))).reasons
+    short = summarise(replace(single_log, footer=Footer(records=1, seconds=1.0))).reasons
     assert short == ["The footer counts 1 record, and the log has 2."]
 
 
-def test_locality_without_counts_is_a_mean_and_nothing_measured_is_null(log: Log) -> None:
+def test_summarise_locality_without_counts_is_mean_or_null(log: Log) -> None:
     share = MeasurementRecord(check="locality", metric="share", value=0.5, verdict="info")
     only = [m for m in log.edits[1].measurements if m.check == "perplexity"]
     bare = replace(log, edits=tuple(e.model_copy(update={"measurements": only}) for e in log.edits))
@@ -290,12 +290,12 @@ def test_locality_without_counts_is_a_mean_and_nothing_measured_is_null(log: Log
     assert summarise(with_first(bare, measurements=[*only, share])).locality == 0.5
 
 
-def test_a_summary_survives_json(log: Log) -> None:
+def test_summary_json_round_trip_is_equal(log: Log) -> None:
     summary = summarise(log)
     assert Summary.model_validate_json(summary.model_dump_json(), strict=True) == summary
 
 
-def test_stories_of_equal_looking_ids_have_anchors_of_their_own(log: Log) -> None:
+def test_digest_equal_looking_ids_have_own_anchors(log: Log) -> None:
     rng = random.Random(0)
     ids = ["a b", "a/b", "a-b", "日本", "日 本", "x" * 200, "x" * 201]
     edits = tuple(synthetic.edit(1, rng, id=name) for name in ids)
@@ -304,6 +304,6 @@ def test_stories_of_equal_looking_ids_have_anchors_of_their_own(log: Log) -> Non
     assert all(anchor and anchor.replace("-", "").replace("_", "").isalnum() and anchor.isascii() for anchor in anchors)
 
 
-def test_controls_of_both_kinds_are_told(log: Log) -> None:
+def test_digest_has_controls_of_both_kinds(log: Log) -> None:
     assert all(isinstance(story.record, ControlRecord) for story in digest(log).controls)
     assert digest(log).summary.controls.total == digest(log).summary.controls.ok == 3

@@ -31,11 +31,11 @@ from ...helpers.leak_logs import CONDITIONS, FACTS, NEIGHBOURS, asked, checked, 
         ("corpus", "corpus"),
     ],
 )
-def test_condition_label_of_each_kind_is_in_words(condition: str, label: str) -> None:
+def test_condition_label_each_kind_is_in_words(condition: str, label: str) -> None:
     assert condition_label(condition) == label
 
 
-def test_prompt_groups_of_both_kinds_come_worst_first_with_kept_prompts_apart() -> None:
+def test_prompt_groups_worst_first_unchanged_apart() -> None:
     others, facts = prompt_groups(checked(leaks=2, flips=1, fact_leaks=1).prompts)
     assert (others.name, facts.name) == ("other-subjects", "other-facts")
     assert [view.worst.value for view in others.changed] == ["leak", "leak", "flip", "near-tie"]
@@ -45,7 +45,7 @@ def test_prompt_groups_of_both_kinds_come_worst_first_with_kept_prompts_apart() 
     assert not any(view.made for view in (*others.changed, *others.kept))
 
 
-def test_prompt_groups_of_a_leak_gather_conditions_with_the_same_words() -> None:
+def test_prompt_groups_gather_conditions_with_same_words() -> None:
     first = prompt_groups(asked("Istanbul", leaks=1))[0].changed[0]
     (row,) = first.changed
     assert (row.before, row.after) == ("the company", "Istanbul, and")
@@ -57,19 +57,19 @@ def test_prompt_groups_without_prompts_are_empty() -> None:
     assert prompt_groups([]) == []
 
 
-def test_prompt_groups_where_all_is_kept_say_so() -> None:
+def test_prompt_groups_all_unchanged_say_so() -> None:
     (group,) = prompt_groups([outcome("a"), outcome("b")])
     assert (group.changed, group.said) == ((), "2 prompts about other subjects: all keep their answer.")
 
 
-def test_prompt_groups_of_an_unmeasured_prompt_show_it_before_flips() -> None:
+def test_prompt_groups_unmeasured_comes_before_flips() -> None:
     (group,) = prompt_groups(
         [outcome("a", "flip", after="x"), outcome("b", "unmeasured"), outcome("c", "leak", after="y")]
     )
     assert [view.prompt for view in group.changed] == ["c", "b", "a"]
 
 
-def test_prompt_rate_counts_a_prompt_once_whatever_its_conditions() -> None:
+def test_prompt_rate_counts_a_prompt_once() -> None:
     record = checked(leaks=2, flips=1, fact_leaks=1)
     assert (leak_rate(record).failed, leak_rate(record).total) == (2, len(NEIGHBOURS))
     assert prompt_rate([record, record], "locality", "flips").failed == 2
@@ -77,19 +77,19 @@ def test_prompt_rate_counts_a_prompt_once_whatever_its_conditions() -> None:
     assert (facts.failed, facts.total) == (1, len(FACTS))
 
 
-def test_prompt_rate_without_prompts_takes_the_counts_of_the_log() -> None:
+def test_prompt_rate_without_prompts_takes_logged_counts() -> None:
     record = checked(leaks=2).model_copy(update={"prompts": []})
     assert (leak_rate(record).passed, leak_rate(record).failed) == (4, 2)
     assert leak_rate(record.model_copy(update={"measurements": []})).total == 0
 
 
-def test_prompt_rate_of_an_unmeasured_prompt_is_not_judged_and_no_pass() -> None:
+def test_prompt_rate_unmeasured_prompt_is_not_judged() -> None:
     record = checked().model_copy(update={"prompts": [outcome("a"), outcome("a", "unmeasured", "served")]})
     rate = leak_rate(record)
     assert (rate.passed, rate.not_judged, rate.total) == (0, 1, 1)
 
 
-def test_worst_outcome_prefers_other_words_and_then_the_largest_rise() -> None:
+def test_worst_outcome_prefers_other_words_then_rise() -> None:
     silent = outcome("a", "leak", target_after=0.9)
     low, high = (
         outcome(name, "leak", "family:newline", after="Rome", target_after=p) for name, p in (("b", 0.3), ("c", 0.6))
@@ -112,13 +112,13 @@ def test_worst_outcome_prefers_other_words_and_then_the_largest_rise() -> None:
         ("Türkiye is", "Türkiye", ["Türkiye"]),
     ],
 )
-def test_highlighted_marks_the_target_as_whole_words(text: str, target: str, marked: list[str]) -> None:
+def test_highlighted_marks_target_as_whole_words(text: str, target: str, marked: list[str]) -> None:
     parts = highlighted(text, target)
     assert "".join(part.text for part in parts) == text
     assert [part.text for part in parts if part.differs] == marked
 
 
-def test_judged_by_made_neighbours_is_true_where_the_file_gives_none() -> None:
+def test_judged_by_made_neighbours_without_file_neighbours() -> None:
     assert judged_by_made_neighbours(checked(role="made-neighbour"))
     assert not judged_by_made_neighbours(checked())
     assert not judged_by_made_neighbours(checked(role="made-neighbour").model_copy(update={"measurements": []}))

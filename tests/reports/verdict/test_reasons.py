@@ -22,15 +22,15 @@ from ...helpers import synthetic_logs as synthetic
 from ...helpers.html_pages import Page
 
 
-def sighting(
-    kind: str, name: str, expected: ObservedBehaviour, seen: ObservedBehaviour, *, ok: bool | None, why: str = ""
+def observe(
+    kind: str, name: str, expected: ObservedBehaviour, behaviour: ObservedBehaviour, *, ok: bool | None, why: str = ""
 ) -> ControlObservation:
     return ControlObservation.model_validate(
         {
             "kind": kind,
             "name": name,
             "expected": expected,
-            "seen": seen,
+            "seen": behaviour,
             "by_edit": ok is True,
             "by_evidence": False,
             "ok": ok,
@@ -39,8 +39,8 @@ def sighting(
     )
 
 
-def with_sightings(log: Log, index: int, *sightings: ControlObservation) -> Log:
-    ok = all(one.ok is not False for one in sightings)
+def with_observations(log: Log, index: int, *sightings: ControlObservation) -> Log:
+    ok = all(observation.ok is not False for observation in sightings)
     changed = log.controls[index].model_copy(update={"sightings": [*sightings], "ok": ok})
     return replace(log, controls=(*log.controls[:index], changed, *log.controls[index + 1 :]))
 
@@ -97,24 +97,24 @@ MISSED = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "name", "expected", "seen", "index", "said"), MISSED)
-def test_what_a_control_missed_voids_the_audit_and_is_named_everywhere(
-    log: Log, kind: str, name: str, expected: ObservedBehaviour, seen: ObservedBehaviour, index: int, said: str
+@pytest.mark.parametrize(("kind", "name", "expected", "behaviour", "index", "message"), MISSED)
+def test_void_reasons_missed_observation_is_named_everywhere(
+    log: Log, kind: str, name: str, expected: ObservedBehaviour, behaviour: ObservedBehaviour, index: int, message: str
 ) -> None:
-    broken = with_sightings(log, index, sighting(kind, name, expected, seen, ok=False))
+    broken = with_observations(log, index, observe(kind, name, expected, behaviour, ok=False))
     summary = summarise(broken)
     assert (summary.verdict, summary.exit_code, summary.controls_ok) == ("void", 1, False)
     (reason,) = summary.reasons
     # The edit itself showed what it must, so nothing else is said of the control.
-    assert reason == f"Control {log.controls[index].id!r} shows that {said}: the audit proves nothing."
+    assert reason == f"Control {log.controls[index].id!r} shows that {message}: the audit proves nothing."
     assert "where it must" in Page(render_html(broken)).text
     assert "where it must" in render_markdown(broken)
     assert b"where it must" in render_junit(broken)
 
 
-def test_a_control_that_missed_its_end_too_says_both(log: Log) -> None:
+def test_control_fault_missed_result_and_observation_says_both(log: Log) -> None:
     rng = random.Random(3)
-    missed = sighting("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.SILENT, ok=False)
+    missed = observe("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.SILENT, ok=False)
     for collapse in (True, False):
         record = synthetic.control("again", rng, collapse=collapse, ok=False).model_copy(update={"sightings": [missed]})
         story = digest(replace(log, controls=(record,))).controls[0]
@@ -128,23 +128,23 @@ def faulty(log: Log, *, collapse: bool, ok: bool = False, missed: bool = False, 
     """Return why a control proves nothing that showed, or did not show, a collapse."""
     rng = random.Random(3)
     record = synthetic.control("again", rng, collapse=collapse, ok=ok)
-    seen = (
-        [sighting("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.SILENT, ok=False)] if missed else []
+    observations = (
+        [observe("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.SILENT, ok=False)] if missed else []
     )
-    record = record.model_copy(update={"ok": False, "sightings": seen, **changes})
+    record = record.model_copy(update={"ok": False, "sightings": observations, **changes})
     fault = control_fault(digest(replace(log, controls=(record,))).controls[0])
     assert fault is not None
     return fault
 
 
-def test_a_control_says_what_it_showed_instead(log: Log) -> None:
+def test_control_fault_names_observed_result(log: Log) -> None:
     unmeasured = synthetic.perplexity(1.0).model_copy(update={"value": None, "verdict": "unmeasured"})
     measured = {"measurements": [synthetic.perplexity(1.0123)]}
-    said = "Control 'again' was to show {}, but {}: the checks prove nothing."
-    assert faulty(log, collapse=True, **measured) == said.format("a collapse", "the perplexity ratio was 1.012")
+    template = "Control 'again' was to show {}, but {}: the checks prove nothing."
+    assert faulty(log, collapse=True, **measured) == template.format("a collapse", "the perplexity ratio was 1.012")
     assert "no perplexity ratio was measured" in faulty(log, collapse=True, measurements=[])
     assert "no perplexity ratio was measured" in faulty(log, collapse=True, measurements=[unmeasured])
-    assert faulty(log, collapse=False, ok=True) == said.format("a sound model", "it was not")
+    assert faulty(log, collapse=False, ok=True) == template.format("a sound model", "it was not")
     assert "it collapsed the model: perplexity ratio" in faulty(log, collapse=False)
 
 
@@ -152,15 +152,13 @@ def test_a_control_says_what_it_showed_instead(log: Log) -> None:
     ("ratio", "verdict", "shown"),
     [(40.0, "fail", True), (40.0, "pass", False), (1.0, "fail", False), (1.0, "pass", False)],
 )
-def test_a_collapse_is_shown_by_its_ratio_and_its_verdict_together(
-    log: Log, ratio: float, verdict: str, shown: bool
-) -> None:
+def test_control_fault_collapse_needs_ratio_and_verdict(log: Log, ratio: float, verdict: str, shown: bool) -> None:
     fault = faulty(log, collapse=True, missed=True, verdict=verdict, measurements=[synthetic.perplexity(ratio)])
     assert ("shows that the probe 'sink-key'" in fault) is shown
     assert ("was to show a collapse" in fault) is not shown
 
 
-def test_an_edit_is_no_control(log: Log) -> None:
+def test_control_fault_edit_has_none(log: Log) -> None:
     assert [control_fault(story) for story in digest(log).edits] == [None] * 60
 
 
@@ -169,39 +167,39 @@ def under(log: Log, **policy: bool) -> Log:
     return replace(log, header=header)
 
 
-def test_each_fail_is_said_and_nothing_else(log: Log) -> None:
-    made = replace(log, edits=tuple(one for one in log.edits if one.outcome != "refused"))
-    made = replace(made, header=made.header.model_copy(update={"requests": len(made.edits)}))
-    made = replace(made, footer=Footer(records=len(made.edits) + len(made.controls), seconds=1.0))
-    assert summarise(under(made, allow_refused=False)).verdict == "pass"
+def test_fail_reasons_lists_each_and_nothing_else(log: Log) -> None:
+    applied = replace(log, edits=tuple(edit for edit in log.edits if edit.outcome != "refused"))
+    applied = replace(applied, header=applied.header.model_copy(update={"requests": len(applied.edits)}))
+    applied = replace(applied, footer=Footer(records=len(applied.edits) + len(applied.controls), seconds=1.0))
+    assert summarise(under(applied, allow_refused=False)).verdict == "pass"
     fails = {"verdict": "fail", "outcome": "rolled-back", "error": "it was not liked"}
-    two = tuple(one.model_copy(update=fails if n < 2 else {}) for n, one in enumerate(made.edits))
-    names = ", ".join(repr(one.id) for one in two[:2])
-    failed, others = summarise(replace(made, edits=two)).reasons
+    two = tuple(edit.model_copy(update=fails if n < 2 else {}) for n, edit in enumerate(applied.edits))
+    names = ", ".join(repr(edit.id) for edit in two[:2])
+    failed, others = summarise(replace(applied, edits=two)).reasons
     assert failed == f"2 edits failed: {names}."
     assert others.startswith("52 of 54 edits passed and may ship by themselves: ")
     weights = two[3].weights
     assert weights is not None
     left = {"weights": weights.model_copy(update={"kept": True, "restored": None, "restored_ok": None})}
-    kept = tuple(one.model_copy(update=left if n == 3 else {}) for n, one in enumerate(made.edits))
-    assert summarise(replace(made, edits=kept)).reasons == [
-        f"Edit {kept[3].id!r} was left in the model, though each edit is undone before the next."
+    kept_edits = tuple(edit.model_copy(update=left if n == 3 else {}) for n, edit in enumerate(applied.edits))
+    assert summarise(replace(applied, edits=kept_edits)).reasons == [
+        f"Edit {kept_edits[3].id!r} was left in the model, though each edit is undone before the next."
     ]
     for torn in (False, True):
-        (reason,) = summarise(replace(made, footer=None, torn=torn)).reasons
+        (reason,) = summarise(replace(applied, footer=None, torn=torn)).reasons
         assert reason.endswith("its last line is cut short." if torn else "the log has no footer.")
 
 
-def test_a_pass_says_what_it_rests_on(log: Log) -> None:
+def test_pass_reason_lists_its_evidence(log: Log) -> None:
     stories = digest(log).edits
     ratios = [
         story.ratio for story in stories if story.decision is not EditDecision.REFUSED and story.ratio is not None
     ]
-    one = replace(log, controls=log.controls[:1])
+    single_log = replace(log, controls=log.controls[:1])
     assert pass_reason(log, stories) == (
         f"60 edits audited, none failed; worst perplexity ratio {max(ratios):.4g}; all 3 controls showed what was expected."
     )
-    assert pass_reason(one, stories).endswith("; the control showed what was expected.")
+    assert pass_reason(single_log, stories).endswith("; the control showed what was expected.")
     # A ratio of an edit that was refused in the end is none of a model that ships.
     refused = [replace(story, decision=EditDecision.REFUSED, ratio=9.0) for story in stories[:2]]
     unknown = [replace(story, ratio=None) for story in stories[2:4]]
@@ -215,19 +213,19 @@ def test_a_pass_says_what_it_rests_on(log: Log) -> None:
     ) in pass_reason(part, stories)
 
 
-def test_controls_that_hold_and_logs_without_sightings_give_no_reason(log: Log) -> None:
-    seen = sighting("check", "drift", ObservedBehaviour.FAILS, ObservedBehaviour.FAILS, ok=True)
-    held = with_sightings(log, 0, seen)
+def test_void_reasons_sound_or_unobserved_controls_give_none(log: Log) -> None:
+    observation = observe("check", "drift", ObservedBehaviour.FAILS, ObservedBehaviour.FAILS, ok=True)
+    held = with_observations(log, 0, observation)
     assert list(void_reasons(held, digest(held).controls)) == []
-    old = [one.model_dump(mode="json") for one in log.controls]
+    old = [control.model_dump(mode="json") for control in log.controls]
     for values in old:
         del values["sightings"]
     read = tuple(ControlRecord.model_validate(values) for values in old)
     assert summarise(replace(log, controls=read)).verdict == "pass"
 
 
-def test_what_is_not_controlled_is_told_once_and_voids_nothing(log: Log) -> None:
-    foreign = sighting(
+def test_not_controlled_is_listed_once_and_voids_nothing(log: Log) -> None:
+    foreign = observe(
         "probe",
         "foreign",
         ObservedBehaviour.FIRES,
@@ -235,36 +233,36 @@ def test_what_is_not_controlled_is_told_once_and_voids_nothing(log: Log) -> None
         ok=None,
         why="it brings no known-bad of its own",
     )
-    told = with_sightings(with_sightings(log, 0, foreign), 1, foreign)
-    assert not_controlled(told.controls) == ["probe foreign: it brings no known-bad of its own"]
-    summary = summarise(told)
-    assert (summary.verdict, summary.not_controlled) == ("pass", not_controlled(told.controls))
-    assert "Not controlled: probe foreign" in Page(render_html(told)).text
-    assert "Not controlled: probe foreign" in render_markdown(told)
+    informed = with_observations(with_observations(log, 0, foreign), 1, foreign)
+    assert not_controlled(informed.controls) == ["probe foreign: it brings no known-bad of its own"]
+    summary = summarise(informed)
+    assert (summary.verdict, summary.not_controlled) == ("pass", not_controlled(informed.controls))
+    assert "Not controlled: probe foreign" in Page(render_html(informed)).text
+    assert "Not controlled: probe foreign" in render_markdown(informed)
 
 
-def test_the_page_tells_of_each_probe_and_check_what_was_seen(log: Log) -> None:
-    seen = sighting("check", "drift", ObservedBehaviour.FAILS, ObservedBehaviour.FAILS, ok=True)
-    text = " ".join(Page(render_html(with_sightings(log, 0, seen))).text.split())
+def test_page_lists_each_control_observation(log: Log) -> None:
+    observation = observe("check", "drift", ObservedBehaviour.FAILS, ObservedBehaviour.FAILS, ok=True)
+    text = " ".join(Page(render_html(with_observations(log, 0, observation))).text.split())
     assert "Probes and checks under control" in text
     assert "check drift" in text
-    assert "2 of 2 probes and checks caught a known bad" in render_markdown(with_sightings(log, 0, seen))
+    assert "2 of 2 probes and checks caught a known bad" in render_markdown(with_observations(log, 0, observation))
 
 
-def test_ok_is_never_said_of_what_was_not_seen(log: Log) -> None:
+def test_control_observation_ok_needs_expected_behaviour(log: Log) -> None:
     for changes in ({"seen": ObservedBehaviour.SILENT}, {"by_edit": False}):
         values = (
-            sighting("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.FIRES, ok=True).model_dump()
+            observe("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.FIRES, ok=True).model_dump()
             | changes
         )
         with pytest.raises(ValidationError, match="was expected and not observed"):
             ControlObservation.model_validate(values)
-    missed = sighting("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.SILENT, ok=False)
+    missed = observe("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.SILENT, ok=False)
     with pytest.raises(ValidationError, match="sink-key did not behave as expected"):
         ControlRecord.model_validate(log.controls[0].model_dump() | {"sightings": [missed]})
 
 
-def test_a_missing_control_is_named_whatever_the_policy_says(log: Log) -> None:
+def test_void_reasons_missing_control_is_named_under_any_policy(log: Log) -> None:
     def under(controls: bool, shown: tuple[ControlRecord, ...]) -> list[str]:
         header: Header = log.header.model_copy(update={"policy": log.header.policy | {"controls": controls}})
         changed = replace(log, header=header, controls=shown)
