@@ -3,8 +3,8 @@
     python -m tests.fuzz.guided                      # every reader, 10 000 files each
     python -m tests.fuzz.guided logs --runs 100000   # one of them, for longer
 
-Hypothesis spoils valid files without looking; this looks which lines of editguard a file has reached. A file that gets past a
-reader, or brings it down, is kept in build/fuzz. Exit code 1 where there is one. Needs atheris (Linux, macOS).
+Hypothesis spoils valid files blindly; atheris observes which lines of editguard a file reaches.
+A file that breaks the rule is kept in build/fuzz, and the exit code is 1. Needs atheris (Linux, macOS).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from .harness import SECONDS
 __all__ = ["READERS", "Reader"]
 
 ROOT = Path(__file__).resolve().parents[2]
-FOUND = ROOT / "build" / "fuzz"
+ARTEFACTS = ROOT / "build" / "fuzz"
 
 
 class Reader(NamedTuple):
-    """The file that is read, what it is spoilt from, and what reads it."""
+    """A reader, with the file that it reads and the valid files that are spoilt."""
 
     file: str
     seeds: Sequence[bytes]
@@ -36,7 +36,7 @@ class Reader(NamedTuple):
 
 
 def _readers() -> dict[str, Reader]:
-    """Return all readers; editguard is imported here, where its code is made to tell what it reaches."""
+    """Return all readers; editguard is imported here, so that atheris can instrument it."""
     from editguard.audit.delta.file import read_delta
     from editguard.audit.gate.baseline_store import BaselineStore
     from editguard.audit.policy import load_policy
@@ -52,44 +52,76 @@ def _readers() -> dict[str, Reader]:
     from . import test_logs, test_policies, test_reproductions, test_requests, test_tensors
 
     def checkpoint(path: Path) -> None:
-        found = open_checkpoint(str(path.parent))
-        for name in found.files:
-            found.tensor(name)
+        checkpoint_files = open_checkpoint(str(path.parent))
+        for name in checkpoint_files.files:
+            checkpoint_files.tensor(name)
 
     def statistics(path: Path) -> object:
         return load_statistics(path, size=test_tensors.SIZE, model_fingerprint="model", layer=0)
 
     edits = {
-        f"edits{suffix}": Reader(f"edits{suffix}", [seed.encode() for seed in test_requests.SEEDS[suffix]],
-                                 lambda path: load_requests(path, skip_invalid=True).requests)
+        f"edits{suffix}": Reader(
+            f"edits{suffix}",
+            [seed.encode() for seed in test_requests.SEEDS[suffix]],
+            lambda path: load_requests(path, skip_invalid=True).requests,
+        )
         for suffix in (".json", ".jsonl", ".yaml", ".csv")
-    }  # fmt: skip
+    }
     corpora = {
         f"corpus{suffix}": Reader(f"corpus{suffix}", [seed], lambda path: read_corpus(str(path)).sha256)
         for suffix, seed in test_requests.CORPORA.items()
     }
-    return edits | corpora | {
-        "policy": Reader("policy.toml", test_policies.SEEDS["policy.toml"], load_policy),
-        "log": Reader("audit.jsonl", test_logs.LOGS, lambda path: summarise(read_log(path))),
-        "baseline": Reader("baseline.json", [test_logs.BASELINE], lambda path: BaselineStore(path.parent).find(str(path))),
-        "overrides": Reader("overrides.jsonl", [test_logs.OVERRIDES], lambda path: BaselineStore(path.parent).read_overrides()),
-        "cases": Reader("cases.json", test_reproductions.CHOICES, test_reproductions.read_choice),
-        "layers": Reader("layers.json", test_reproductions.SHIFTS, kept_shifts),
-        "reproduction": Reader("reproduction.json", test_reproductions.RESULTS, kept_result),
-        "delta": Reader("a.delta.safetensors", [test_tensors.DELTA], read_delta),
-        "statistics": Reader("c.safetensors", [test_tensors.KEPT], statistics),
-        "statistics-of-rome": Reader("c.npz", test_tensors.NPZ, statistics),
-        "weights": Reader("one.safetensors", [test_tensors.WEIGHTS], checkpoint),
-        "index": Reader("model.safetensors.index.json", [test_tensors.INDEX], checkpoint,
-                        {"one.safetensors": test_tensors.WEIGHTS}),
-    }  # fmt: skip
+    return (
+        edits
+        | corpora
+        | {
+            "policy": Reader("policy.toml", test_policies.SEEDS["policy.toml"], load_policy),
+            "log": Reader("audit.jsonl", test_logs.LOGS, lambda path: summarise(read_log(path))),
+            "baseline": Reader(
+                "baseline.json", [test_logs.BASELINE], lambda path: BaselineStore(path.parent).load(str(path))
+            ),
+            "overrides": Reader(
+                "overrides.jsonl", [test_logs.OVERRIDES], lambda path: BaselineStore(path.parent).read_overrides()
+            ),
+            "cases": Reader("cases.json", test_reproductions.CHOICES, test_reproductions.read_choice),
+            "layers": Reader("layers.json", test_reproductions.SHIFTS, kept_shifts),
+            "reproduction": Reader("reproduction.json", test_reproductions.RESULTS, kept_result),
+            "delta": Reader("a.delta.safetensors", [test_tensors.DELTA], read_delta),
+            "statistics": Reader("c.safetensors", [test_tensors.STATISTICS], statistics),
+            "statistics-of-rome": Reader("c.npz", test_tensors.NPZ, statistics),
+            "weights": Reader("one.safetensors", [test_tensors.WEIGHTS], checkpoint),
+            "index": Reader(
+                "model.safetensors.index.json",
+                [test_tensors.INDEX],
+                checkpoint,
+                {"one.safetensors": test_tensors.WEIGHTS},
+            ),
+        }
+    )
 
 
 READERS = (
-    "edits.json", "edits.jsonl", "edits.yaml", "edits.csv", "corpus.txt", "corpus.json", "corpus.jsonl", "corpus.csv", "policy",
-    "log", "baseline", "overrides", "cases", "layers", "reproduction", "delta", "statistics", "statistics-of-rome", "weights",
+    "edits.json",
+    "edits.jsonl",
+    "edits.yaml",
+    "edits.csv",
+    "corpus.txt",
+    "corpus.json",
+    "corpus.jsonl",
+    "corpus.csv",
+    "policy",
+    "log",
+    "baseline",
+    "overrides",
+    "cases",
+    "layers",
+    "reproduction",
+    "delta",
+    "statistics",
+    "statistics-of-rome",
+    "weights",
     "index",
-)  # fmt: skip
+)
 """Names of `_readers`, known before anything is imported."""
 
 
@@ -105,29 +137,36 @@ def _fuzz(name: str, runs: int) -> None:
     with tempfile.TemporaryDirectory() as corpus, tempfile.TemporaryDirectory() as folder:
         with atheris.instrument_imports(include=["editguard"]):
             reader = _readers()[name]
-            from .harness import HOSTILE, told_or_read
+            from .harness import HOSTILE, read_or_refuse
 
             path = Path(folder, reader.file)
 
-            def one(content: bytes) -> None:
+            def fuzz_one(content: bytes) -> None:
                 path.write_bytes(content)
-                told_or_read(lambda: reader.read(path), Path(folder))
+                read_or_refuse(lambda: reader.read(path), Path(folder))
 
             for file, content in reader.beside.items():
                 Path(folder, file).write_bytes(content)
             for number, seed in enumerate(reader.seeds):
-                one(seed)  # what a reader imports only when it runs is to be instrumented as well
+                fuzz_one(seed)  # what a reader imports only when it runs is to be instrumented as well
                 Path(corpus, str(number)).write_bytes(seed)
-        FOUND.mkdir(parents=True, exist_ok=True)
-        words = FOUND / "words"
+        ARTEFACTS.mkdir(parents=True, exist_ok=True)
+        words = ARTEFACTS / "words"
         # libFuzzer takes words of 64 bytes at most.
         words.write_text("\n".join(_word(content) for content in HOSTILE if len(content) <= 64))
         # Its own limit of time rings an alarm that also ends a process which is done; `main` has one, and so has the rule.
         # What is longer is cut, a log's footer say.
         longest = max(1000, 2 * max(map(len, reader.seeds)))
-        options = (f"-atheris_runs={runs}", "-len_control=0", f"-max_len={longest}", "-timeout=100000",
-                   "-rss_limit_mb=4096", f"-dict={words}", f"-artifact_prefix={FOUND}/{name}-")  # fmt: skip
-        atheris.Setup([sys.argv[0], *options, corpus], one)
+        options = (
+            f"-atheris_runs={runs}",
+            "-len_control=0",
+            f"-max_len={longest}",
+            "-timeout=100000",
+            "-rss_limit_mb=4096",
+            f"-dict={words}",
+            f"-artifact_prefix={ARTEFACTS}/{name}-",
+        )
+        atheris.Setup([sys.argv[0], *options, corpus], fuzz_one)
         atheris.Fuzz()
 
 
@@ -145,17 +184,17 @@ def main() -> int:
         command = [sys.executable, "-m", "tests.fuzz.guided", name, "--here", "--runs", str(options.runs)]
         limit = 300 + options.runs * SECONDS / 10
         try:
-            made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=limit)
+            process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=limit)
         except subprocess.TimeoutExpired:
             print(f"{name}: not done after {limit:.0f} s", flush=True)
             failed.append(name)
             continue
-        lines = made.stderr.splitlines()
-        told = [line.strip() for line in lines if "cov: " in line] or ["nothing was run"]
-        done = f"Done {options.runs} in " in made.stderr
-        print(f"{name}: {'done' if done else 'NOT done'}, exit code {made.returncode}; {told[-1]}", flush=True)
-        if made.returncode or not done:
-            print(made.stdout[-3000:], *(line for line in lines if line[:1] != "#" and "INFO" not in line), sep="\n")
+        lines = process.stderr.splitlines()
+        coverage = [line.strip() for line in lines if "cov: " in line] or ["nothing was run"]
+        done = f"Done {options.runs} in " in process.stderr
+        print(f"{name}: {'done' if done else 'NOT done'}, exit code {process.returncode}; {coverage[-1]}", flush=True)
+        if process.returncode or not done:
+            print(process.stdout[-3000:], *(line for line in lines if line[:1] != "#" and "INFO" not in line), sep="\n")
             failed.append(name)
     return 1 if failed else 0
 

@@ -1,7 +1,7 @@
-"""What all fuzzing tests share: how much is tried, how a file is spoilt, and what must hold for whatever comes of it.
+"""Shared by all fuzzing tests: the number of files, how a file is spoilt, and the rule for every reader.
 
-Each test begins with valid files and spoils them, since random bytes are refused at the first one. With
-``HYPOTHESIS_PROFILE=thorough`` each reader gets 10 000 files (`tox -e fuzz`), else a few dozen.
+Each test spoils valid files, because a reader refuses random bytes at the first one.
+With ``HYPOTHESIS_PROFILE=thorough`` each reader gets 10 000 files (`tox -e fuzz`), otherwise a few dozen.
 """
 
 from __future__ import annotations
@@ -15,28 +15,69 @@ from editguard.probes.errors import EditguardError
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-__all__ = ["EXAMPLES", "FUZZED", "HOSTILE", "SECONDS", "spoilt", "told_or_read"]
+__all__ = ["EXAMPLES", "FUZZ_SETTINGS", "HOSTILE", "SECONDS", "spoil", "read_or_refuse"]
 
 EXAMPLES = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 40
 SECONDS = 5.0
-"""Of processor time, for one file of some kilobytes: far more than any takes, and far less than a hang."""
+"""Processor time for one file of some kilobytes: far more than any needs, and far less than a hang."""
 LONGEST = 20_000
 """Characters of a message: it may list many records, and must not hold the file."""
 
-FUZZED = settings(
+FUZZ_SETTINGS = settings(
     max_examples=EXAMPLES,
-    # The short run is the same every time: what a random one found would stop somebody else's commit.
+    # The short run is the same every time: a failure of a random one would stop somebody else's commit.
     derandomize=EXAMPLES < 10_000,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
 )
 
 HOSTILE = (
-    b"NaN", b"-Infinity", b"1e999", b"9" * 5000, b"-0", b"[" * 3000, b'{"a":' * 3000, b"]" * 40, b"\x00", b"\x1b[31m", b"\xff",
-    b"\xef\xbb\xbf", b"\xff\xfe", b"\xc3\x28", b"\\ud800", b"\\u0000", b"null", b"true", b'""', b"[]", b"{}", b"\n", b"\r\n",
-    b"\xe2\x80\xa8", b'"', b"'", b",", b":", b"|", b"#", b"=", b"../../x", b"!!python/object/apply:os.system [id]", b"&a [*a]",
-    b"<<: *a", b"\t", b"? ", b"- ", b"1:" * 300 + b"1.0", b"2024-13-45", b"0x", b"0b", b"18446744073709551616", b"nan", b"inf",
-)  # fmt: skip
+    b"NaN",
+    b"-Infinity",
+    b"1e999",
+    b"9" * 5000,
+    b"-0",
+    b"[" * 3000,
+    b'{"a":' * 3000,
+    b"]" * 40,
+    b"\x00",
+    b"\x1b[31m",
+    b"\xff",
+    b"\xef\xbb\xbf",
+    b"\xff\xfe",
+    b"\xc3\x28",
+    b"\\ud800",
+    b"\\u0000",
+    b"null",
+    b"true",
+    b'""',
+    b"[]",
+    b"{}",
+    b"\n",
+    b"\r\n",
+    b"\xe2\x80\xa8",
+    b'"',
+    b"'",
+    b",",
+    b":",
+    b"|",
+    b"#",
+    b"=",
+    b"../../x",
+    b"!!python/object/apply:os.system [id]",
+    b"&a [*a]",
+    b"<<: *a",
+    b"\t",
+    b"? ",
+    b"- ",
+    b"1:" * 300 + b"1.0",
+    b"2024-13-45",
+    b"0x",
+    b"0b",
+    b"18446744073709551616",
+    b"nan",
+    b"inf",
+)
 
 
 def _change(content: bytes, how: tuple[str, int, int, bytes]) -> bytes:
@@ -46,7 +87,7 @@ def _change(content: bytes, how: tuple[str, int, int, bytes]) -> bytes:
     if kind == "flip":
         flipped = bytes(byte ^ (1 + at % 255) for byte in content[start : start + 1])
         return content[:start] + flipped + content[start + 1 :]
-    made = {
+    changed_content = {
         "cut": content[:start],
         "behead": content[start:],
         "remove": content[:start] + content[end:],
@@ -54,7 +95,7 @@ def _change(content: bytes, how: tuple[str, int, int, bytes]) -> bytes:
         "insert": content[:start] + piece + content[start:],
         "replace": content[:start] + piece + content[end:],
     }
-    return made[kind]
+    return changed_content[kind]
 
 
 _CHANGES = st.tuples(
@@ -65,13 +106,15 @@ _CHANGES = st.tuples(
 )
 
 
-def spoilt(seeds: Sequence[bytes]) -> st.SearchStrategy[bytes]:
-    """Return one of `seeds`, changed in up to six places, or the beginning of one with the end of another behind it."""
+def spoil(seeds: Sequence[bytes]) -> st.SearchStrategy[bytes]:
+    """Return one of `seeds`, changed in up to six places, or the beginning of one followed by the end of another."""
     seed = st.sampled_from(seeds)
     spliced = st.builds(
         lambda first, second, at: first[: at % (len(first) + 1)] + second[at % (len(second) + 1) :],
-        seed, seed, st.integers(0, 2**16),
-    )  # fmt: skip
+        seed,
+        seed,
+        st.integers(0, 2**16),
+    )
 
     def changed(content: bytes, changes: Sequence[tuple[str, int, int, bytes]]) -> bytes:
         for change in changes:
@@ -81,23 +124,24 @@ def spoilt(seeds: Sequence[bytes]) -> st.SearchStrategy[bytes]:
     return st.builds(changed, seed | spliced, st.lists(_CHANGES, min_size=1, max_size=6)) | st.binary(max_size=64)
 
 
-def told_or_read(read: Callable[[], object], folder: Path) -> object:
-    """Return what `read` gives, None where it raises one of our errors; everything else it may do fails the test.
+def read_or_refuse(read: Callable[[], object], folder: Path) -> object:
+    """Return the result of `read`, or None where it raises an error of editguard; every other error fails the test.
 
-    The message is a sentence with a way out, nothing is written beside the file, and it takes no time to speak of.
+    The message must be a sentence with a way out.
+    Nothing may be written beside the file, and the processor time is bounded.
     """
     before, started = sorted(folder.rglob("*")), time.process_time()
-    said: EditguardError | None = None
+    refusal: EditguardError | None = None
     try:
-        found = read()
+        result = read()
     except EditguardError as error:
-        found, said = None, error
-    if said is not None:
-        assert said.exit_code in (1, 2)
-        _is_a_sentence(str(said))
+        result, refusal = None, error
+    if refusal is not None:
+        assert refusal.exit_code in (1, 2)
+        _is_a_sentence(str(refusal))
     assert time.process_time() - started < SECONDS
     assert sorted(folder.rglob("*")) == before
-    return found
+    return result
 
 
 def _is_a_sentence(message: str) -> None:

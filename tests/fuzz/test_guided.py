@@ -1,4 +1,4 @@
-"""What atheris begins with is read whole, so that it spoils something; it runs by `tox -e fuzz` alone."""
+"""The seeds of atheris are valid, so that it has something to spoil; atheris itself runs only in `tox -e fuzz`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logs, baselines and overrides: read, or told in one sentence what is wrong; what is read can be judged and shown."""
+"""Logs, baselines and overrides: read, or refused in one sentence; a log that is read can be judged and shown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ..helpers.audit_logs import audit
-from .harness import FUZZED, spoilt, told_or_read
+from .harness import FUZZ_SETTINGS, read_or_refuse, spoil
 
 # A log is long, and hypothesis shows the one that fails whole.
 pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")
@@ -26,18 +26,23 @@ pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWar
 
 def _lines(log: Log) -> bytes:
     records = [log.header, *log.edits, *log.controls, *([] if log.footer is None else [log.footer])]
-    return b"".join(one.model_dump_json().encode() + b"\n" for one in records)
+    return b"".join(record.model_dump_json().encode() + b"\n" for record in records)
 
 
 AUDIT = audit(3)
 LOGS = [_lines(AUDIT), _lines(Log(AUDIT.header, AUDIT.edits[:1], AUDIT.controls[:1], None))]
 BASELINE = build_baseline(AUDIT, None).to_json().encode()
 OVERRIDE = Override(
-    time="2026-01-01T00:00:00+00:00", author="a", reason="r", baseline="main@1", baseline_sha256="0" * 64, log_sha256="1" * 64,
+    time="2026-01-01T00:00:00+00:00",
+    author="a",
+    reason="r",
+    baseline="main@1",
+    baseline_sha256="0" * 64,
+    log_sha256="1" * 64,
     closings=["regressed:efficacy"],
-)  # fmt: skip
+)
 REQUESTS = LoadedRequests(
-    tuple(EditRequest(one.id, one.subject, one.prompt, one.target_new) for one in AUDIT.edits),
+    tuple(EditRequest(record.id, record.subject, record.prompt, record.target_new) for record in AUDIT.edits),
     (),
     "edits.json",
     "0" * 64,
@@ -45,56 +50,56 @@ REQUESTS = LoadedRequests(
 OVERRIDES = f"{OVERRIDE.model_dump_json()}\n".encode() * 2
 
 
-@FUZZED
+@FUZZ_SETTINGS
 @example(content=LOGS[0].replace(b'"kind":"header"', b'"kind":"\xef\xbb\xbfheader"', 1))
-@given(content=spoilt(LOGS))
+@given(content=spoil(LOGS))
 def test_read_log_spoilt_file_is_read_or_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     path.write_bytes(content)
-    told_or_read(lambda: read_unfinished_log(path), tmp_path)
-    found = told_or_read(lambda: read_log(path), tmp_path)
-    if found is not None:
-        assert isinstance(found, Log)
-        assert summarise(found).exit_code in (0, 1)
+    read_or_refuse(lambda: read_unfinished_log(path), tmp_path)
+    log = read_or_refuse(lambda: read_log(path), tmp_path)
+    if log is not None:
+        assert isinstance(log, Log)
+        assert summarise(log).exit_code in (0, 1)
 
 
-@FUZZED
-@given(content=spoilt(LOGS[1:]))
+@FUZZ_SETTINGS
+@given(content=spoil(LOGS[1:]))
 def test_resume_spoilt_log_is_read_or_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     path.write_bytes(content)
 
-    def go_on() -> None:
+    def resume() -> None:
         with LogWriter(path):
             pass
 
-    told_or_read(go_on, tmp_path)
+    read_or_refuse(resume, tmp_path)
     # As `audit --resume` asks, before the model is ready and after.
-    told_or_read(lambda: check_resumable(path, REQUESTS, in_sequence=False, seed=0, editor=None), tmp_path)
-    begun = told_or_read(lambda: read_unfinished_log(path), tmp_path)
+    read_or_refuse(lambda: check_resumable(path, REQUESTS, in_sequence=False, seed=0, editor=None), tmp_path)
+    begun = read_or_refuse(lambda: read_unfinished_log(path), tmp_path)
     if isinstance(begun, Log):
-        told_or_read(lambda: check_resumed_run(begun, AUDIT.header, REQUESTS.requests, path), tmp_path)
+        read_or_refuse(lambda: check_resumed_run(begun, AUDIT.header, REQUESTS.requests, path), tmp_path)
 
 
-@FUZZED
-@given(content=spoilt([BASELINE]))
-def test_find_baseline_spoilt_file_is_read_or_refused(content: bytes, tmp_path: Path) -> None:
+@FUZZ_SETTINGS
+@given(content=spoil([BASELINE]))
+def test_load_baseline_spoilt_file_is_read_or_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "baseline.json"
     path.write_bytes(content)
-    told_or_read(lambda: BaselineStore(tmp_path).load(str(path)), tmp_path)
+    read_or_refuse(lambda: BaselineStore(tmp_path).load(str(path)), tmp_path)
 
 
-@FUZZED
-@given(content=spoilt([OVERRIDES, json.dumps(OVERRIDE.model_dump()).encode()]))
+@FUZZ_SETTINGS
+@given(content=spoil([OVERRIDES, json.dumps(OVERRIDE.model_dump()).encode()]))
 def test_overrides_spoilt_file_is_read_or_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "overrides.jsonl").write_bytes(content)
-    told_or_read(BaselineStore(tmp_path).overrides, tmp_path)
+    read_or_refuse(BaselineStore(tmp_path).read_overrides, tmp_path)
 
 
-@FUZZED
+@FUZZ_SETTINGS
 @given(
     reference=st.text(max_size=80)
     | st.sampled_from(["main@9999999999", "../main", "a/../../b", "\0", "main@" + "9" * 5000])
 )
-def test_find_baseline_any_name_is_read_or_refused(reference: str, tmp_path: Path) -> None:
-    told_or_read(lambda: BaselineStore(tmp_path).load(reference), tmp_path)
+def test_load_baseline_any_name_is_read_or_refused(reference: str, tmp_path: Path) -> None:
+    read_or_refuse(lambda: BaselineStore(tmp_path).load(reference), tmp_path)

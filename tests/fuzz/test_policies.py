@@ -1,4 +1,4 @@
-"""Policy files: read, or told in one sentence what is wrong."""
+"""Policy files: read, or refused in one sentence."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from editguard.audit.policy import Policy, load_policy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .harness import FUZZED, spoilt, told_or_read
+from .harness import FUZZ_SETTINGS, read_or_refuse, spoil
 
 TABLE = b'editor = "rome"\nmax_relative_update = 0.75\nallow_refused = true\n[rules]\nfirst-token = "refuse"\n'
 SEEDS = {
@@ -22,10 +22,10 @@ SEEDS = {
 
 
 @pytest.mark.parametrize("name", SEEDS)
-@FUZZED
+@FUZZ_SETTINGS
 @given(data=st.data())
 def test_load_policy_spoilt_file_is_read_or_refused(name: str, data: st.DataObject, tmp_path: Path) -> None:
     path = tmp_path / name
-    path.write_bytes(data.draw(spoilt(SEEDS[name])))
-    assert isinstance(told_or_read(lambda: load_policy(path), tmp_path), Policy | None)
-    told_or_read(lambda: load_policy(None, tmp_path), tmp_path)
+    path.write_bytes(data.draw(spoil(SEEDS[name])))
+    assert isinstance(read_or_refuse(lambda: load_policy(path), tmp_path), Policy | None)
+    read_or_refuse(lambda: load_policy(None, tmp_path), tmp_path)

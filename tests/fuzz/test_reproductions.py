@@ -1,4 +1,4 @@
-"""What a reproduction keeps between its runs: read, or told in one sentence what is wrong with it, and never acted on blindly."""
+"""Files that a reproduction keeps between its runs: read, or refused in one sentence, and never trusted blindly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from editguard.reports.reproduction.tables import remove_tables
 from hypothesis import given
 
 from ..helpers.reproduction_data import experiment, reproduction, skipped
-from .harness import FUZZED, spoilt, told_or_read
+from .harness import FUZZ_SETTINGS, read_or_refuse, spoil
 
 STAMP = {"model": "tiny 0123456789ab", "seed": "0", "policy probes": "[]"}
 KINDS = {"first": Kind.FIRST, "ordinary": Kind.ORDINARY}
@@ -33,38 +33,38 @@ RESULT = reproduction(experiment(), skipped())
 RESULTS = [RESULT.model_dump_json().encode()]
 
 
-@FUZZED
-@given(content=spoilt(CHOICES))
+@FUZZ_SETTINGS
+@given(content=spoil(CHOICES))
 def test_cases_spoilt_file_is_read_or_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "cases.json"
     path.write_bytes(content)
-    told_or_read(lambda: read_choice(path), tmp_path)
+    read_or_refuse(lambda: read_choice(path), tmp_path)
 
 
 def read_choice(path: Path) -> Chosen | None:
-    """Read a choice and hold its stamp to that of another run, whose error repeats both."""
-    found = kept_choice(path)
-    if found is not None:
-        refuse_another("The reproduction", found.stamp, STAMP)
-    return found
+    """Read a choice and compare its stamp with that of another run, whose error repeats both."""
+    result = kept_choice(path)
+    if result is not None:
+        refuse_another("The reproduction", result.stamp, STAMP)
+    return result
 
 
-@FUZZED
-@given(content=spoilt(SHIFTS))
+@FUZZ_SETTINGS
+@given(content=spoil(SHIFTS))
 def test_layer_shifts_spoilt_file_is_read_or_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "layers.json"
     path.write_bytes(content)
-    assert isinstance(told_or_read(lambda: kept_shifts(path), tmp_path), LayerShifts | None)
+    assert isinstance(read_or_refuse(lambda: kept_shifts(path), tmp_path), LayerShifts | None)
 
 
-@FUZZED
-@given(content=spoilt(RESULTS))
+@FUZZ_SETTINGS
+@given(content=spoil(RESULTS))
 def test_reproduction_spoilt_file_is_read_or_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "reproduction.json"
     path.write_bytes(content)
-    found = told_or_read(lambda: kept_result(path), tmp_path)
-    assert isinstance(found, Reproduction | None)
-    # Tables that it names and the next run has not are removed; nothing but a table is, whatever it names.
+    result = read_or_refuse(lambda: kept_result(path), tmp_path)
+    assert isinstance(result, Reproduction | None)
+    # Tables that it names and the next run lacks are removed. Nothing but a table is removed, whatever it names.
     (tmp_path / TABLES).mkdir(exist_ok=True)
-    told_or_read(lambda: remove_tables(tmp_path / TABLES, found, RESULT), tmp_path)
+    read_or_refuse(lambda: remove_tables(tmp_path / TABLES, result, RESULT), tmp_path)
     (tmp_path / TABLES).rmdir()

@@ -12,10 +12,10 @@ from editguard.probes.model.fingerprint import compute_fingerprint
 from editguard.probes.model.site import find_site
 from transformers import PreTrainedModel
 
-__all__ = ["made"]
+__all__ = ["make_delta"]
 
 
-def made(model: PreTrainedModel, layer: int = 0, *, scale: float = 1.0, seed: int = 0, **changes: Any) -> Delta:
+def make_delta(model: PreTrainedModel, layer: int = 0, *, scale: float = 1.0, seed: int = 0, **changes: Any) -> Delta:
     """Return a random rank-one delta of `model`, with what an audit of it would have recorded."""
     site = find_site(model, layer)
     draw = torch.Generator().manual_seed(seed)

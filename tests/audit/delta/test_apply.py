@@ -18,7 +18,7 @@ from editguard.probes.model.site import find_site
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ...helpers.delta_files import made
+from ...helpers.delta_files import make_delta
 from ...helpers.tiny_models import tiny_lm, tiny_model
 
 pytestmark = pytest.mark.tiny
@@ -39,7 +39,7 @@ def test_export_then_apply_is_the_audited_model_to_the_bit(
 ) -> None:
     model = tiny_model(family).to(dtype)
     before = hash_tensors(model)
-    delta = made(model, layer, scale=scale, seed=seed)
+    delta = make_delta(model, layer, scale=scale, seed=seed)
     path = tmp_path_factory.getbasetemp() / "edit.delta.safetensors"
     path.write_bytes(encode(delta))
     again = read_delta(path)
@@ -54,7 +54,7 @@ def test_export_then_apply_is_the_audited_model_to_the_bit(
 
 def test_an_exception_undoes_it_and_commit_keeps_it() -> None:
     model = tiny_model("llama")
-    before, delta = compute_fingerprint(model), made(model)
+    before, delta = compute_fingerprint(model), make_delta(model)
     with pytest.raises(KeyError), apply_delta(model, delta):
         raise KeyError
     assert compute_fingerprint(model) == before
@@ -66,7 +66,7 @@ def test_an_exception_undoes_it_and_commit_keeps_it() -> None:
 
 
 def test_a_delta_of_another_model_or_shape_is_refused() -> None:
-    delta = made(tiny_model("llama"))
+    delta = make_delta(tiny_model("llama"))
     with pytest.raises(InputError, match="fingerprint"), apply_delta(tiny_model("llama", seed=1), delta):
         pass
     short = replace(delta, left=delta.left[:-1])
@@ -76,7 +76,7 @@ def test_a_delta_of_another_model_or_shape_is_refused() -> None:
 
 def test_another_result_than_the_audited_one_is_put_back() -> None:
     model = tiny_model("llama")
-    before, delta = compute_fingerprint(model), made(model)
+    before, delta = compute_fingerprint(model), make_delta(model)
     wrong = replace(delta, left=delta.left * (1 + 1e-6))
     with pytest.raises(InputError, match="as audited, and was put back"), apply_delta(model, wrong):
         pass
@@ -85,7 +85,7 @@ def test_another_result_than_the_audited_one_is_put_back() -> None:
 
 def test_several_are_applied_only_when_their_user_says_that_nobody_audited_the_sum() -> None:
     model = tiny_model("llama")
-    before, deltas = compute_fingerprint(model), [made(model, 0), made(model, 0, seed=1), made(model, 1, seed=2)]
+    before, deltas = compute_fingerprint(model), [make_delta(model, 0), make_delta(model, 0, seed=1), make_delta(model, 1, seed=2)]
     with pytest.raises(InputError, match="audited alone"), apply_delta(model, *deltas):
         pass
     site = find_site(model, 0)
@@ -93,7 +93,7 @@ def test_several_are_applied_only_when_their_user_says_that_nobody_audited_the_s
     with apply_delta(model, *deltas, unaudited_together=True):
         assert torch.equal(site.matrix(), wanted)
     assert compute_fingerprint(model) == before
-    other = made(tiny_model("llama", seed=1))
+    other = make_delta(tiny_model("llama", seed=1))
     with (
         pytest.raises(InputError, match="different models"),
         apply_delta(model, deltas[0], other, unaudited_together=True),
@@ -108,7 +108,7 @@ def test_the_saved_folder_loads_as_the_audited_model(family: str, dtype: torch.d
     lm.model.save_pretrained(tmp_path / "base")
     lm.tokenizer.save_pretrained(tmp_path / "base")
     base = load_model(tmp_path / "base", device="cpu", dtype="auto")
-    delta = made(base.model)
+    delta = make_delta(base.model)
     found = save_applied([delta], str(tmp_path / "base"), tmp_path / "out")
     again = load_model(tmp_path / "out", device="cpu", dtype="auto")
     site = f"{find_site(again.model, 0).path}.weight"
@@ -128,10 +128,10 @@ def test_a_folder_of_others_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="did not write"):
-        save_applied([made(tiny_model("llama"))], "x", tmp_path / "mine", overwrite=True)
+        save_applied([make_delta(tiny_model("llama"))], "x", tmp_path / "mine", overwrite=True)
     (tmp_path / MODEL_MARKER.name).write_text("{}")
     with pytest.raises(InputError, match="is a file"):
-        save_applied([made(tiny_model("llama"))], "x", tmp_path / MODEL_MARKER.name, overwrite=True)
+        save_applied([make_delta(tiny_model("llama"))], "x", tmp_path / MODEL_MARKER.name, overwrite=True)
 
 
 VOID = {"log_sha256": "0" * 64, "verdict": "pass", "controls_ok": False}
@@ -140,7 +140,7 @@ VOID = {"log_sha256": "0" * 64, "verdict": "pass", "controls_ok": False}
 def test_edits_that_no_sound_audit_stands_behind_are_applied_only_when_asked() -> None:
     model = tiny_model("llama")
     good, other, bare, void = (
-        made(model), made(model, seed=1), made(model, seed=2, audit=None), made(model, seed=3, audit=VOID),
+        make_delta(model), make_delta(model, seed=1), make_delta(model, seed=2, audit=None), make_delta(model, seed=3, audit=VOID),
     )  # fmt: skip
     for one, why in ((bare, "it has no audit"), (void, "controls of its audit")):
         with pytest.raises(InputError, match=f"{one.manifest.id}.*{why}.*--unaudited"), apply_delta(model, one):
@@ -154,18 +154,18 @@ def test_edits_that_no_sound_audit_stands_behind_are_applied_only_when_asked() -
 
 def test_the_same_edit_is_never_applied_twice() -> None:
     model = tiny_model("llama")
-    one = made(model)
+    one = make_delta(model)
     again = replace(one, manifest=one.manifest.model_copy(update={"id": "renamed"}))
-    for other in (one, again, made(model, 1, id=one.manifest.id)):
+    for other in (one, again, make_delta(model, 1, id=one.manifest.id)):
         with pytest.raises(InputError, match="given twice"), apply_delta(model, one, other, unaudited_together=True):
             pass
 
 
 def test_a_sum_that_is_not_finite_in_the_weight_is_put_back() -> None:
     model = tiny_model("llama").half()
-    before, one = compute_fingerprint(model), made(model)
+    before, one = compute_fingerprint(model), make_delta(model)
     scale = 40_000 / float(one.delta().abs().max())
-    first = made(model, scale=scale)
+    first = make_delta(model, scale=scale)
     second = replace(first, manifest=first.manifest.model_copy(update={"id": "b", "weight_edited": "0" * 64}))
     with apply_delta(model, first):
         assert torch.isfinite(find_site(model, 0).weight).all()

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from ...helpers.delta_files import made
+from ...helpers.delta_files import make_delta
 from ...helpers.tiny_models import tiny_model
 
 pytestmark = pytest.mark.tiny
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.tiny
 
 @pytest.fixture(scope="module")
 def delta() -> Delta:
-    return made(tiny_model("llama"))
+    return make_delta(tiny_model("llama"))
 
 
 @settings(max_examples=60, deadline=None)
@@ -65,5 +65,5 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 def test_a_manifest_without_the_prefix_that_it_needs_is_refused(delta: Delta) -> None:
     with pytest.raises(ValueError, match="prefix must be given"):
-        made(tiny_model("llama"), needs_prefix=True)
-    assert made(tiny_model("llama"), needs_prefix=True, prefix="\n").manifest.prefix == "\n"
+        make_delta(tiny_model("llama"), needs_prefix=True)
+    assert make_delta(tiny_model("llama"), needs_prefix=True, prefix="\n").manifest.prefix == "\n"

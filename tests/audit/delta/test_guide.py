@@ -13,7 +13,7 @@ from editguard.probes.model.fingerprint import hash_tensors
 from editguard.probes.model.language_model import load_model
 from editguard.reports.text import make_slugs
 
-from ...helpers.delta_files import made
+from ...helpers.delta_files import make_delta
 from ...helpers.tiny_models import save_checkpoint
 
 pytestmark = pytest.mark.tiny
@@ -27,7 +27,7 @@ def delta(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Delta:
     """Stand where the guide's commands were run: a base, and an export of an edit that needs a prefix."""
     monkeypatch.chdir(tmp_path)
     save_checkpoint(tmp_path / "base")
-    found = made(load_model("./base", device="cpu").model, needs_prefix=True, prefix="\n")
+    found = make_delta(load_model("./base", device="cpu").model, needs_prefix=True, prefix="\n")
     (tmp_path / "build" / "deltas").mkdir(parents=True)
     (tmp_path / "build" / "deltas" / f"1{SUFFIX}").write_bytes(encode(found))
     return found
