@@ -113,7 +113,9 @@ def _faults(record: EditRecord, policy: Policy) -> Iterator[str]:
 
 def _told_elsewhere(record: EditRecord) -> bool:
     """Whether a check that has an item of its own failed, so that the session fails there."""
-    return any(one.verdict in ("fail", "unmeasured") and one.check in list_single_edit_checks() for one in record.measurements)
+    return any(
+        one.verdict in ("fail", "unmeasured") and one.check in list_single_edit_checks() for one in record.measurements
+    )
 
 
 def _refused(record: EditRecord, policy: Policy) -> Verdict:

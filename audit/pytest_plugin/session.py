@@ -214,7 +214,10 @@ class EditSession:
         from ...probes.model.fingerprint import compute_fingerprint
 
         self._intact()
-        if self._guard is not None and compute_fingerprint(self._guard.setup.lm.model) != self._guard.setup.lm.fingerprint:
+        if (
+            self._guard is not None
+            and compute_fingerprint(self._guard.setup.lm.model) != self._guard.setup.lm.fingerprint
+        ):
             raise EditguardError(
                 "The model's fingerprint is not the one that it had when it was loaded: something wrote to its weights, and no "
                 "result of this session can be trusted; find the test that did."

@@ -97,7 +97,10 @@ def candidate_keys(
     Raises `InputError` where fewer than `LEAST` are left.
     """
     once = list({request.subject: request for request in requests}.values())
-    each = [compute_all_subject_keys(lm, site, once, prefixes.texts(role), prefix_cache=known) for role in (Role.KEY, Role.EDIT)]
+    each = [
+        compute_all_subject_keys(lm, site, once, prefixes.texts(role), prefix_cache=known)
+        for role in (Role.KEY, Role.EDIT)
+    ]
     kept = {
         request.subject: torch.stack([found.mean_key.double().cpu() for found in row if isinstance(found, SubjectKeys)])
         for request, *row in zip(once, *each, strict=True)

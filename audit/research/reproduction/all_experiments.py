@@ -14,10 +14,14 @@ from ....reports.reproduction.schema import Experiment
 from ...setup import Progress, Setup
 from .cases import FEW, Cases, Kind
 from .edits import Edits
-from .experiments import keys, prediction, readings, shares, tables
-from .experiments.encoder import encoder
-from .experiments.heads import experiment
-from .experiments.layers import all_layers
+from .experiments import collapse_prediction as prediction
+from .experiments import edit_success as shares
+from .experiments import first_token_position as readings
+from .experiments import key_clouds as keys
+from .experiments import update_size as tables
+from .experiments.encoder_keys import encoder
+from .experiments.headings import experiment
+from .experiments.layer_denominators import all_layers
 from .layer_shifts import layer_shifts
 from .stamp import Stamp
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ....probes.errors import InputError
 from ....probes.requests.loader import LoadedRequests
-from ....reports.text import printable, join_parts
+from ....reports.text import join_parts, printable
 from ...editors.base import chosen_editor
 from ...setup import Setup
 

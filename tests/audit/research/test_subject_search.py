@@ -40,7 +40,9 @@ def test_the_key_comes_back_from_its_direction_whatever_its_sign(seed: int, whic
     common = torch.randn(SIZE, generator=draw, dtype=torch.float64) * 3
     keys = common + torch.randn(COUNT, 2, SIZE, generator=draw, dtype=torch.float64)
     text = torch.randn(200, SIZE, generator=draw, dtype=torch.float64) + common
-    c = KeyStatistics(text.T @ text / len(text), StatisticsProvenance(method="corpus", source="noise", model_fingerprint="", layer=0))
+    c = KeyStatistics(
+        text.T @ text / len(text), StatisticsProvenance(method="corpus", source="noise", model_fingerprint="", layer=0)
+    )
     ranked = likeness(sign * c.direction(keys[which, role]), c, Candidates(tuple(map(str, range(COUNT))), keys))
     assert ranked[0].subject == str(which)
     # A direction has lost its length, and nothing else: what does not depend on it agrees exactly.
@@ -87,7 +89,11 @@ def test_edits_of_the_embedded_model_are_traced_to_their_subjects(smollm2: Langu
     prefixes = few_prefixes()
     edits = load_builtin_edits()
     chosen = [next(one for one in edits if one.group == group) for group in dict.fromkeys(one.group for one in edits)]
-    identity = KeyStatistics(torch.eye(site.d_ff, dtype=torch.float64), StatisticsProvenance(method="identity", source="", model_fingerprint="", layer=9), 0.0)
+    identity = KeyStatistics(
+        torch.eye(site.d_ff, dtype=torch.float64),
+        StatisticsProvenance(method="identity", source="", model_fingerprint="", layer=9),
+        0.0,
+    )
     context = EditContext(smollm2, site, identity, prefixes, ValueSettings(steps=3))
     candidates = candidate_keys(
         smollm2, site, subject_requests([one.subject for one in edits[::2]] + [one.subject for one in chosen]), prefixes

@@ -15,11 +15,15 @@ from editguard.audit.research.reproduction import published as paper
 from editguard.audit.research.reproduction.cases import Case, Cases, Chosen, Kind, choose
 from editguard.audit.research.reproduction.clouds import apart
 from editguard.audit.research.reproduction.edits import Edits
-from editguard.audit.research.reproduction.experiments import encoder as encoders
-from editguard.audit.research.reproduction.experiments import keys, prediction, readings, shares, tables
-from editguard.audit.research.reproduction.experiments.encoder import encoder
-from editguard.audit.research.reproduction.experiments.layers import all_layers
-from editguard.audit.research.reproduction.in_the_file import estimated
+from editguard.audit.research.reproduction.experiments import collapse_prediction as prediction
+from editguard.audit.research.reproduction.experiments import edit_success as shares
+from editguard.audit.research.reproduction.experiments import encoder_keys as encoders
+from editguard.audit.research.reproduction.experiments import first_token_position as readings
+from editguard.audit.research.reproduction.experiments import key_clouds as keys
+from editguard.audit.research.reproduction.experiments import update_size as tables
+from editguard.audit.research.reproduction.experiments.encoder_keys import encoder
+from editguard.audit.research.reproduction.experiments.layer_denominators import all_layers
+from editguard.audit.research.reproduction.file_estimate import estimated
 from editguard.audit.research.reproduction.layer_shifts import layer_shifts
 from editguard.audit.setup import Setup, prepare
 from editguard.probes.keys.corpus_statistics import compute_statistics, read_corpus

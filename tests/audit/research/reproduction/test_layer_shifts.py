@@ -72,5 +72,9 @@ def test_the_site_that_was_named_is_read_at_every_layer(tmp_path: Path) -> None:
     setup = prepare(lm, layer=0, site_path=named, policy=lenient(), statistics="identity", perplexity_corpus=SENTENCES)
     found = shifts(setup, tmp_path / "layers.json")
     for layer, figures in found.layers.items():
-        keys = compute_subject_keys(lm, find_site(lm.model, layer, named), FIRST_TOKEN_REQUEST, setup.prefixes.texts(Role.KEY))
-        assert figures[0].cosine == pytest.approx(float(cosine_similarity(keys.no_prefix_key, keys.mean_key, 0)), abs=1e-4)
+        keys = compute_subject_keys(
+            lm, find_site(lm.model, layer, named), FIRST_TOKEN_REQUEST, setup.prefixes.texts(Role.KEY)
+        )
+        assert figures[0].cosine == pytest.approx(
+            float(cosine_similarity(keys.no_prefix_key, keys.mean_key, 0)), abs=1e-4
+        )

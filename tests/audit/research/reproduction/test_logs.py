@@ -276,7 +276,9 @@ def test_which_cases_look_otherwise_under_all_contexts_is_settled_once(
 ) -> None:
     requests = [FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, OTHER]
     chosen = choose(guard, requests, MOST, {}).model_copy(
-        update={"kinds": {FIRST_TOKEN_REQUEST.id: Kind.FIRST, MID_PROMPT_REQUEST.id: Kind.ORDINARY, OTHER.id: Kind.OTHER}}
+        update={
+            "kinds": {FIRST_TOKEN_REQUEST.id: Kind.FIRST, MID_PROMPT_REQUEST.id: Kind.ORDINARY, OTHER.id: Kind.OTHER}
+        }
     )
     # Under all contexts the denominator probe fires at every one, and then, on another machine, at none.
     monkeypatch.setattr(cases_module, "fires", lambda _: True)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from editguard.audit.research.reproduction import all_experiments as experiments
 from editguard.audit.research.reproduction import edits, layer_shifts, run, stamp
-from editguard.audit.research.reproduction.experiments import keys
-from editguard.audit.research.reproduction.experiments.heads import HEADS
+from editguard.audit.research.reproduction.experiments import key_clouds as keys
+from editguard.audit.research.reproduction.experiments.headings import HEADS
 from editguard.audit.research.reproduction.run import PAGE, RESULT, TABLES, TEXT, reproduce
 from editguard.audit.setup import Setup
 from editguard.probes.errors import DeviceFailed, EditguardError, InputError

@@ -29,7 +29,7 @@ from ..clouds import (
     separation_table,
     subject_keys_of,
 )
-from .heads import claim, experiment
+from .headings import claim, experiment
 
 __all__ = ["encoder"]
 

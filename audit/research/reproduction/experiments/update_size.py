@@ -6,14 +6,14 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from .....reports.log.types import PERPLEXITY
 from .....reports.log.schema import EditRecord
+from .....reports.log.types import PERPLEXITY
 from .....reports.reproduction.schema import Claim, Experiment, Table
 from .....reports.text import count_noun
 from .. import published
 from ..cases import FEW, Cases, Kind
 from ..edits import EDITORS, Edits
-from ..read import (
+from ..record_figures import (
     collapsed,
     denominator,
     few,
@@ -27,7 +27,7 @@ from ..read import (
     ratio,
     spread,
 )
-from .heads import claim, experiment
+from .headings import claim, experiment
 
 __all__ = ["forms_table", "kept", "perplexities", "perplexity_table", "size_table", "update_sizes"]
 

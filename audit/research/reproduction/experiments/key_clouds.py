@@ -17,8 +17,22 @@ from .....probes.research.interventions import first_token_keys
 from .....reports.reproduction.schema import Claim, Experiment, Scatter, Table
 from ....setup import Setup
 from ..cases import FEW, Case, Cases, Kind
-from ..clouds import KINDS, SUBSTANTIAL, SURE, Pair, apart, bare_and_mean, compared, cosines, group, mutual, one_each, separation_table, subject_keys_of
-from .heads import claim, experiment
+from ..clouds import (
+    KINDS,
+    SUBSTANTIAL,
+    SURE,
+    Pair,
+    apart,
+    bare_and_mean,
+    compared,
+    cosines,
+    group,
+    mutual,
+    one_each,
+    separation_table,
+    subject_keys_of,
+)
+from .headings import claim, experiment
 
 __all__ = ["clusters", "distributions"]
 

@@ -9,8 +9,8 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from ....reports.log.types import PERPLEXITY, PERPLEXITY_RATIO
 from ....reports.log.schema import EditRecord, MeasurementRecord
+from ....reports.log.types import PERPLEXITY, PERPLEXITY_RATIO
 from .cases import FEW, Cases, Kind
 from .edits import Edits
 

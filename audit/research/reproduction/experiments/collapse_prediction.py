@@ -16,9 +16,9 @@ from .....reports.reproduction.schema import Claim, Curves, Experiment, Group, T
 from .....reports.text import count_noun
 from ..cases import Cases, Kind, fires
 from ..edits import Edits
-from ..in_the_file import in_the_file, stands_for
-from ..read import NONE, collapsed, norm, of, ratio
-from .heads import claim, experiment
+from ..file_estimate import in_the_file, stands_for
+from ..record_figures import NONE, collapsed, norm, of, ratio
+from .headings import claim, experiment
 
 __all__ = ["other_cases", "prediction"]
 

@@ -9,9 +9,9 @@ from .....probes.research.layer_sweep import LayerShift
 from .....reports.reproduction.schema import Claim, Experiment, Heat, Table
 from ....setup import Setup
 from ..cases import Cases
-from ..layer_shifts import LayerShifts
 from ..clouds import KINDS, one_each
-from .heads import claim, experiment
+from ..layer_shifts import LayerShifts
+from .headings import claim, experiment
 
 __all__ = ["all_layers"]
 

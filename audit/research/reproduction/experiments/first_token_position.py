@@ -24,7 +24,7 @@ from ....transaction import Transaction
 from .. import published
 from ..cases import FEW, Case, Cases, Kind
 from ..clouds import one_each, subject_keys_of
-from .heads import claim, experiment
+from .headings import claim, experiment
 
 __all__ = ["behind_bos", "shifted_position"]
 

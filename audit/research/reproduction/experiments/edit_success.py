@@ -13,9 +13,9 @@ from .....reports.text import count_noun
 from .. import published
 from ..cases import FEW, Cases, Kind
 from ..edits import Edits
-from ..read import NONE, Share, share
-from .heads import claim, experiment
-from .tables import forms_table, perplexity_table, size_table
+from ..record_figures import NONE, Share, share
+from .headings import claim, experiment
+from .update_size import forms_table, perplexity_table, size_table
 
 __all__ = ["own_editor", "with_prefix", "without_prefix"]
 
