@@ -100,16 +100,7 @@ def _summary(log: Log, edits: Sequence[EditSummary], controls: Sequence[EditSumm
     fail = list(fail_reasons(log, edits))
     verdict: Literal["void", "fail", "pass"] = "void" if void else "fail" if fail else "pass"
     shippable = may_ship(log, edits, verdict)
-    explained = [
-        ExplainedEdit(
-            id=edit.record.id,
-            result=edit.result.value,
-            why=explanation.why,
-            advice=explanation.advice,
-            leak=explanation.leak,
-        )
-        for edit, explanation in list_explanations(edits, log.header)
-    ]
+    explained = _explain_edits(edits, log.header)
     applied = [edit for edit in edits if edit.decision is not EditDecision.REFUSED]
     ratios = [edit.ratio for edit in applied if edit.ratio is not None]
     counts = _counts(log.edits)
@@ -157,6 +148,19 @@ def _summary(log: Log, edits: Sequence[EditSummary], controls: Sequence[EditSumm
         edits_explained=explained[:MOST_EXPLAINED],
         edits_explained_left_out=max(0, len(explained) - MOST_EXPLAINED),
     )
+
+
+def _explain_edits(edits: Sequence[EditSummary], header: Header) -> list[ExplainedEdit]:
+    return [
+        ExplainedEdit(
+            id=edit.record.id,
+            result=edit.result.value,
+            why=explanation.why,
+            advice=explanation.advice,
+            leak=explanation.leak,
+        )
+        for edit, explanation in list_explanations(edits, header)
+    ]
 
 
 def _counts(edits: Sequence[EditRecord]) -> dict[str, Rate]:
