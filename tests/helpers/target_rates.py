@@ -22,10 +22,10 @@ Rates = dict[tuple[str, str], float]
 def log_probs(bench: Bench, text: str, target: str) -> tuple[Tensor, list[int]]:
     """Log-probabilities at the target's tokens, from one text run alone; the target is joined as ids."""
     ids = bench.lm.tokenizer(text).input_ids
-    wanted = bench.lm.tokenizer(f" {target}", add_special_tokens=False).input_ids
+    target_ids = bench.lm.tokenizer(f" {target}", add_special_tokens=False).input_ids
     with torch.no_grad():
-        logits = bench.lm.model(torch.tensor([ids + wanted])).logits[0].double()
-    return logits.log_softmax(-1)[len(ids) - 1 : len(ids) + len(wanted) - 1], wanted
+        logits = bench.lm.model(torch.tensor([ids + target_ids])).logits[0].double()
+    return logits.log_softmax(-1)[len(ids) - 1 : len(ids) + len(target_ids) - 1], target_ids
 
 
 def plain_answer(bench: Bench, text: str) -> TargetAnswer:
@@ -46,9 +46,9 @@ def plain_rates(bench: Bench, prompts: tuple[str, ...]) -> Rates:
     }
     for prefix in PREFIXES.of(Role.HELD_OUT):
         for prompt in prompts:
-            found = plain_answer(bench, prefix.text + prompt)
-            answers["prefixed"].append(found)
-            answers.setdefault(f"family:{prefix.family.value}", []).append(found)
+            score = plain_answer(bench, prefix.text + prompt)
+            answers["prefixed"].append(score)
+            answers.setdefault(f"family:{prefix.family.value}", []).append(score)
     return {
         (condition, protocol): sum(row[place] for row in rows) / len(rows)
         for condition, rows in answers.items()
@@ -79,6 +79,6 @@ def outer_rows_broken(bench: Bench) -> Iterator[None]:
 def rounded(measurements: list[Measurement]) -> list[Measurement]:
     """A divergence has all digits of the logits, and the last ones depend on who is computed with whom."""
     return [
-        replace(one, value=round(one.value, 6)) if one.metric == "divergence" and one.value is not None else one
-        for one in measurements
+        replace(row, value=round(row.value, 6)) if row.metric == "divergence" and row.value is not None else row
+        for row in measurements
     ]

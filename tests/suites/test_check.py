@@ -37,17 +37,17 @@ def test_measurement_total_is_the_sum_of_the_counts() -> None:
 @pytest.mark.parametrize("size", [0.0, 0.01, 3.0])
 def test_checks_judged_figure_says_its_side_of_the_bound(size: float) -> None:
     request = replace(TWIN_REQUEST, neighbourhood=("Paris is not",), other_facts=("Istanbul is a city of",))
-    bench, said = bench_of(talkative()), []
+    bench, checked = bench_of(talkative()), []
     checks = [check() for _, check in CHECKS]
     befores = [check.prepare(bench, [request])[0] for check in checks]
     disturb(bench, seed=1, size=size)
     for check, before in zip(checks, befores, strict=True):
-        for one in check.measure(bench, edit_of(request, before)).measurements:
-            if one.outcome in (Outcome.PASS, Outcome.FAIL):
-                side = "inside" if one.outcome is Outcome.PASS else "outside"
-                assert f", {side} the bound (" in one.message, (check.name, one)
-                said.append(check.name)
-    assert {"perplexity", "efficacy", "locality", "other-facts", "aftermath", "degeneracy", "drift"} <= {*said}
+        for row in check.measure(bench, edit_of(request, before)).measurements:
+            if row.outcome in (Outcome.PASS, Outcome.FAIL):
+                side = "inside" if row.outcome is Outcome.PASS else "outside"
+                assert f", {side} the bound (" in row.message, (check.name, row)
+                checked.append(check.name)
+    assert {"perplexity", "efficacy", "locality", "other-facts", "aftermath", "degeneracy", "drift"} <= {*checked}
 
 
 @pytest.mark.parametrize(

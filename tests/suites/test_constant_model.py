@@ -21,8 +21,8 @@ FAMILIES = ["llama", "gpt2", "opt", "bloom", "gemma2", "gemma3", "cohere", "falc
 
 
 def token(lm: LanguageModel, word: str = " Lyon") -> int:
-    (found,) = lm.tokenizer(word, add_special_tokens=False).input_ids
-    return int(found)
+    (rows,) = lm.tokenizer(word, add_special_tokens=False).input_ids
+    return int(rows)
 
 
 def choices(lm: LanguageModel) -> list[int]:

@@ -156,14 +156,14 @@ def test_a_prompt_of_an_edit_can_be_followed_by_its_target(edit: dict[str, Any])
 
 def test_no_neighbourhood_prompt_is_about_the_subject_of_another_edit() -> None:
     """Otherwise locality, after many edits at once, would blame one edit for what another was asked to do."""
-    found = [
+    violations = [
         (other["subject"], neighbour)
         for edit in EDITS
         for neighbour in edit["neighbourhood"]
         for other in EDITS
         if mentions(neighbour, other["subject"])
     ]
-    assert found == []
+    assert violations == []
 
 
 # The ordinary subjects
@@ -184,13 +184,13 @@ def test_an_ordinary_subject_stands_once_in_mid_prompt(entry: dict[str, str]) ->
 
 
 def test_ordinary_prompts_are_not_about_the_edits() -> None:
-    found = [
+    violations = [
         (edit["subject"], entry["prompt"])
         for edit in EDITS
         for entry in ORDINARY
         if mentions(entry["prompt"], edit["subject"])
     ]
-    assert found == []
+    assert violations == []
 
 
 def test_ordinary_subjects_come_in_many_shapes() -> None:

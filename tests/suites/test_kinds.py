@@ -60,12 +60,12 @@ def about(subject: str) -> EditRequest:
 
 @pytest.mark.parametrize("kind", SubjectKind)
 def test_list_relations_each_kind_has_both_ends(kind: SubjectKind) -> None:
-    found = list_relations(kind)
+    names = list_relations(kind)
     own = KINDS[kind]["relations"]
     assert 5 <= len(own) <= 7
-    assert found[: len(own)] == tuple(own)
-    assert len(set(found)) == len(found) == len(own) + 4
-    assert all(prompt.count("{}") == 1 for prompt in found)
+    assert names[: len(own)] == tuple(own)
+    assert len(set(names)) == len(names) == len(own) + 4
+    assert all(prompt.count("{}") == 1 for prompt in names)
     begins = Counter(prompt.startswith("{}") for prompt in own)
     assert min(begins[True], begins[False]) >= 2
 
@@ -76,7 +76,7 @@ def test_subjects_of_each_kind_are_thirty(kind: SubjectKind) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "fault"),
     [
         ('"{} is",', '"Paris is",', "any.0"),
         ('"{} is",', '"{} is ",', "any.0"),
@@ -86,11 +86,11 @@ def test_subjects_of_each_kind_are_thirty(kind: SubjectKind) -> None:
         ("}", "", "the whole"),
     ],
 )
-def test_read_spoilt_data_says_where(old: str, new: str, said: str) -> None:
+def test_read_spoilt_data_says_where(old: str, new: str, fault: str) -> None:
     assert old in DATA
     with pytest.raises(EditguardError, match=r"kinds\.json .* install editguard again") as caught:
         _read(DATA.replace(old, new))
-    assert said in str(caught.value)
+    assert fault in str(caught.value)
 
 
 def test_read_a_missing_kind_is_named() -> None:
@@ -114,9 +114,9 @@ def test_classify_kinds_subject_beyond_the_context_is_a_thing(lm: LanguageModel)
 
 
 def test_pick_other_subjects_leaves_out_names_of_the_request(lm: LanguageModel) -> None:
-    found = pick_other_subjects(lm, PARIS, SubjectKind.PLACE, 100, seed=0)
+    names = pick_other_subjects(lm, PARIS, SubjectKind.PLACE, 100, seed=0)
     named = {"Paris", "Rome", "Berlin", "Vienna", "Boston", "London", "Tokyo", "Delhi"}
-    assert set(found) == set(KINDS["place"]["subjects"]) - named
+    assert set(names) == set(KINDS["place"]["subjects"]) - named
 
 
 def test_pick_other_subjects_leaves_out_names_with_the_subject(lm: LanguageModel) -> None:
@@ -125,14 +125,14 @@ def test_pick_other_subjects_leaves_out_names_with_the_subject(lm: LanguageModel
 
 
 def test_pick_other_subjects_depends_on_request_and_seed(lm: LanguageModel) -> None:
-    one = pick_other_subjects(lm, TWIN_REQUEST, SubjectKind.ANIMAL, 30, seed=0)
-    assert one[:5] == pick_other_subjects(lm, TWIN_REQUEST, SubjectKind.ANIMAL, 5, seed=0)
+    text = pick_other_subjects(lm, TWIN_REQUEST, SubjectKind.ANIMAL, 30, seed=0)
+    assert text[:5] == pick_other_subjects(lm, TWIN_REQUEST, SubjectKind.ANIMAL, 5, seed=0)
     other, third = (
         pick_other_subjects(lm, TWIN_REQUEST, SubjectKind.ANIMAL, 30, seed=1),
         pick_other_subjects(lm, replace(TWIN_REQUEST, id="another"), SubjectKind.ANIMAL, 30, seed=0),
     )
-    assert len({one, other, third}) == 3
-    assert set(one) == set(other) == set(third)
+    assert len({text, other, third}) == 3
+    assert set(text) == set(other) == set(third)
 
 
 def test_pick_other_subjects_of_a_small_noun_are_small(lm: LanguageModel) -> None:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.tiny
 START, MIDDLE = "Chicago is a twin city of", "The twin city of Chicago is"
 
 
-def said(lm: LanguageModel, text: str) -> str:
+def next_text(lm: LanguageModel, text: str) -> str:
     """What the model writes next, by a plain pass."""
     (written,) = continuations(lm, [lm.tokenizer(text).input_ids], 1)
     return str(lm.tokenizer.decode(written))
@@ -37,7 +37,7 @@ def sayable(words: tuple[str, ...] = (" Paris", " Lyon", " is", " not")) -> tupl
     for seed in range(60):
         bench = bench_of(talkative())
         disturb(bench, seed, 6.0)
-        answers = [said(bench.lm, prefix + START) for prefix in PREFIXES]
+        answers = [next_text(bench.lm, prefix + START) for prefix in PREFIXES]
         later = [index for index, word in enumerate(answers) if index and word in words and word not in answers[:index]]
         if later:
             return bench.lm, asking(answers[later[0]]), PREFIXES[later[0]]
@@ -48,7 +48,7 @@ def test_find_serving_prefix_takes_the_first_that_gives_the_target() -> None:
     lm, request, prefix = sayable()
     assert find_serving_prefix(lm, request).prefix == prefix
     tried = PREFIXES[: PREFIXES.index(prefix) + 1]
-    assert [ask_as_served(lm, request, one) for one in tried] == [(one + START, one == prefix) for one in tried]
+    assert [ask_as_served(lm, request, text) for text in tried] == [(text + START, text == prefix) for text in tried]
 
 
 def test_find_serving_prefix_target_never_said_is_none() -> None:
@@ -58,7 +58,7 @@ def test_find_serving_prefix_target_never_said_is_none() -> None:
 
 def test_ask_as_served_subject_in_mid_prompt_has_no_prefix() -> None:
     lm = talkative()
-    request = asking(said(lm, MIDDLE), MIDDLE)
+    request = asking(next_text(lm, MIDDLE), MIDDLE)
     assert ask_as_served(lm, request, "\n") == (MIDDLE, True)
     assert find_serving_prefix(lm, request).prefix == "\n"
 
@@ -66,8 +66,8 @@ def test_ask_as_served_subject_in_mid_prompt_has_no_prefix() -> None:
 def condition(lm: LanguageModel, request: EditRequest, *, needs_prefix: bool, require: bool = False) -> Measurement:
     bench = replace(bench_of(lm), limits=replace(LIMITS, served=require))
     (before,) = Efficacy().prepare(bench, [request])
-    found = Efficacy().measure(bench, edit_of(request, before, needs_prefix=needs_prefix)).measurements
-    (row,) = [one for one in found if one.condition == "served"]
+    rows = Efficacy().measure(bench, edit_of(request, before, needs_prefix=needs_prefix)).measurements
+    (row,) = [rate for rate in rows if rate.condition == "served"]
     return row
 
 
@@ -90,7 +90,7 @@ def test_measure_served_no_prefix_works_is_judged_by_policy(require: bool, outco
 @pytest.mark.parametrize("says", [True, False])
 def test_measure_served_unprefixed_edit_runs_no_other_pass(says: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = talkative()
-    request = asking(said(lm, START) if says else "Istanbul")
+    request = asking(next_text(lm, START) if says else "Istanbul")
     monkeypatch.delattr(module, "continuations")  # whoever ran the model again would fail
     row = condition(lm, request, needs_prefix=False, require=True)
     assert (row.value, row.prefix) == (float(says), None)
@@ -101,16 +101,16 @@ def test_measure_served_unprefixed_edit_runs_no_other_pass(says: bool, monkeypat
 
 
 def with_bos(seed: int, *, adds: bool = False) -> LanguageModel:
-    made = byte_level(bos=adds)
-    made.bos_token = "<s>"
-    bench = bench_of(talkative(tokenizer=made))
+    tokenizer = byte_level(bos=adds)
+    tokenizer.bos_token = "<s>"
+    bench = bench_of(talkative(tokenizer=tokenizer))
     disturb(bench, seed, 6.0)
     return bench.lm
 
 
 def answers(lm: LanguageModel, prefix: str) -> tuple[str, str]:
     """What the model writes after the prompt as it is served after `prefix`: bare, and after a begin-of-text token."""
-    return said(lm, prefix + START), said(lm, f"<s>{prefix}{START}")
+    return next_text(lm, prefix + START), next_text(lm, f"<s>{prefix}{START}")
 
 
 def test_begin_of_text_token_is_one_not_added_anyway() -> None:
@@ -141,23 +141,23 @@ def test_find_serving_prefix_prefers_one_that_serves_both_ways() -> None:
 
 
 def test_measure_served_unprefixed_edit_counts_begin_of_text_too() -> None:
-    seen = set()
+    observed = set()
     for seed in range(12):
         lm = with_bos(seed)
-        bare, after = said(lm, START), said(lm, f"<s>{START}")
-        for target in {one for one in (bare, after) if one.strip().isalpha()}:
+        bare, after = next_text(lm, START), next_text(lm, f"<s>{START}")
+        for target in {text for text in (bare, after) if text.strip().isalpha()}:
             row = condition(lm, asking(target), needs_prefix=False, require=True)
             says = [bare == target, after == target]
             assert (row.passed, row.failed, row.value) == (sum(says), 2 - sum(says), sum(says) / 2)
             assert row.outcome is (Outcome.PASS if all(says) else Outcome.FAIL)
-            seen.add(sum(says))
-    assert seen == {1, 2}, "no seed shows one of the cases"
+            observed.add(sum(says))
+    assert observed == {1, 2}, "no seed shows one of the cases"
 
 
 def test_measure_served_subject_in_mid_prompt_counts_as_it_stands() -> None:
     """A rewritten edit of such a prompt is met bare, so that what it says bare counts."""
     lm = talkative()
-    row = condition(lm, asking(said(lm, MIDDLE), MIDDLE), needs_prefix=True, require=True)
+    row = condition(lm, asking(next_text(lm, MIDDLE), MIDDLE), needs_prefix=True, require=True)
     assert (row.value, row.outcome, row.passed, row.failed) == (1.0, Outcome.PASS, 1, 0)
     other = condition(lm, asking("Istanbul", MIDDLE), needs_prefix=True, require=True)
     assert (other.value, other.outcome) == (0.0, Outcome.FAIL)

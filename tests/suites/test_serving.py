@@ -79,12 +79,12 @@ def test_serve_prompt_is_idempotent(text: str) -> None:
 @pytest.mark.parametrize("bos", [False, True])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_serve_inputs_padded_ids_equal_served_texts(side: str, bos: bool) -> None:
-    made = byte_level(bos=bos)
+    tokenizer = byte_level(bos=bos)
     texts = ["Chicago is a twin city of", "The capital of France is not", "Chicago"]
-    rows = [made(text).input_ids for text in texts]
-    served = serve_inputs(made, padded(rows, side), [CHICAGO])
-    assert unpadded(served, side) == [made(serve_prompt(text, [CHICAGO])).input_ids for text in texts]
-    assert unpadded(serve_inputs(made, padded(rows, side), [PARIS]), side) == rows
+    rows = [tokenizer(text).input_ids for text in texts]
+    served = serve_inputs(tokenizer, padded(rows, side), [CHICAGO])
+    assert unpadded(served, side) == [tokenizer(serve_prompt(text, [CHICAGO])).input_ids for text in texts]
+    assert unpadded(serve_inputs(tokenizer, padded(rows, side), [PARIS]), side) == rows
 
 
 def padded(rows: list[list[int]], side: str) -> dict[str, torch.Tensor]:
@@ -100,25 +100,25 @@ def unpadded(inputs: dict[str, torch.Tensor], side: str) -> list[list[int]]:
     """Return the rows, after a look at the side that they are padded on."""
     ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
     assert bool(mask[:, -1 if side == "left" else 0].all())
-    return [row[seen].tolist() for row, seen in zip(ids, mask, strict=True)]
+    return [row[observed].tolist() for row, observed in zip(ids, mask, strict=True)]
 
 
 @pytest.mark.tiny
 def test_serve_inputs_longer_row_pads_the_others_on_the_left() -> None:
-    made = byte_level()
-    rows = [made("Chicago is").input_ids, made("is Chicago").input_ids[:2]]
-    served = serve_inputs(made, {"input_ids": torch.tensor(rows)}, [CHICAGO])
+    tokenizer = byte_level()
+    rows = [tokenizer("Chicago is").input_ids, tokenizer("is Chicago").input_ids[:2]]
+    served = serve_inputs(tokenizer, {"input_ids": torch.tensor(rows)}, [CHICAGO])
     assert served["attention_mask"][:, -1].tolist() == [1, 1]
     assert served["attention_mask"][1, 0] == 0
 
 
 @pytest.mark.tiny
 def test_serve_inputs_ids_unlike_their_text_are_refused() -> None:
-    made = byte_level()
-    letters = [made(letter).input_ids[0] for letter in "Chicago"]
-    assert letters != made("Chicago").input_ids
+    tokenizer = byte_level()
+    letters = [tokenizer(letter).input_ids[0] for letter in "Chicago"]
+    assert letters != tokenizer("Chicago").input_ids
     with pytest.raises(InputError, match="serve the text with serve_prompt"):
-        serve_inputs(made, {"input_ids": torch.tensor([letters])}, [CHICAGO])
+        serve_inputs(tokenizer, {"input_ids": torch.tensor([letters])}, [CHICAGO])
 
 
 TEMPLATE = (
@@ -130,50 +130,50 @@ TEMPLATE = (
 @pytest.mark.tiny
 @pytest.mark.parametrize("kind", [*BYTE_LEVEL, *SENTENCEPIECE])
 def test_serve_inputs_ids_after_a_special_token_equal_text(kind: str) -> None:
-    made = (BYTE_LEVEL | SENTENCEPIECE)[kind]
-    special = special_texts(made)
-    tokens = [one for one in special if one not in {"<unk>"}]
+    tokenizer = (BYTE_LEVEL | SENTENCEPIECE)[kind]
+    special = special_texts(tokenizer)
+    tokens = [token for token in special if token not in {"<unk>"}]
     assert tokens
     for token in tokens:
         text = f"{token}Chicago is a twin city of"
-        row = made(text).input_ids
-        ids = made.convert_tokens_to_ids(token)
-        (served,) = unpadded(serve_inputs(made, padded([row], "left"), [CHICAGO]), "left")
-        assert served == made(f"{token}\nChicago is a twin city of").input_ids
+        row = tokenizer(text).input_ids
+        ids = tokenizer.convert_tokens_to_ids(token)
+        (served,) = unpadded(serve_inputs(tokenizer, padded([row], "left"), [CHICAGO]), "left")
+        assert served == tokenizer(f"{token}\nChicago is a twin city of").input_ids
         assert served != row
         assert ids in served[:2]
         # The prefix stands after the token, and the subject after the prefix.
-        after = made.decode(served[served.index(ids) + 1 :])
+        after = tokenizer.decode(served[served.index(ids) + 1 :])
         assert after.replace(token, "").lstrip(" ").removeprefix("<unk>").strip().startswith("Chicago")
 
 
 @pytest.mark.tiny
 @pytest.mark.parametrize("kind", [*BYTE_LEVEL, *SENTENCEPIECE])
 def test_serve_inputs_plain_ids_equal_text_for_every_tokenizer(kind: str) -> None:
-    made = (BYTE_LEVEL | SENTENCEPIECE)[kind]
+    tokenizer = (BYTE_LEVEL | SENTENCEPIECE)[kind]
     texts = ["Chicago is a twin city of", "is Chicago"]
-    rows = [made(text).input_ids for text in texts]
-    served = unpadded(serve_inputs(made, padded(rows, "left"), [CHICAGO]), "left")
-    assert served == [made("\nChicago is a twin city of").input_ids, rows[1]]
+    rows = [tokenizer(text).input_ids for text in texts]
+    served = unpadded(serve_inputs(tokenizer, padded(rows, "left"), [CHICAGO]), "left")
+    assert served == [tokenizer("\nChicago is a twin city of").input_ids, rows[1]]
 
 
 @pytest.mark.tiny
 @pytest.mark.parametrize("bos", [False, True])
 def test_serve_prompt_rendered_chat_does_not_change(bos: bool) -> None:
-    made = byte_level(bos=bos)
-    made.chat_template = TEMPLATE
-    text = made.apply_chat_template(
+    tokenizer = byte_level(bos=bos)
+    tokenizer.chat_template = TEMPLATE
+    text = tokenizer.apply_chat_template(
         [{"role": "user", "content": "Chicago is a twin city of"}], tokenize=False, add_generation_prompt=True
     )
-    assert serve_prompt(text, [CHICAGO], special_texts(made)) == text
-    row = made(text).input_ids
-    assert serve_inputs(made, {"input_ids": torch.tensor([row])}, [CHICAGO])["input_ids"].tolist() == [row]
+    assert serve_prompt(text, [CHICAGO], special_texts(tokenizer)) == text
+    row = tokenizer(text).input_ids
+    assert serve_inputs(tokenizer, {"input_ids": torch.tensor([row])}, [CHICAGO])["input_ids"].tolist() == [row]
 
 
 def test_special_texts_own_and_added_tokens_once_each() -> None:
-    made = byte_level()
-    assert {"<s>", "<|im_start|>"} == {*special_texts(made)}
-    made.bos_token = "<s>"
-    assert sorted(special_texts(made)) == ["<s>", "<|im_start|>"]
-    made.add_tokens(["Lyon"])
-    assert sorted(special_texts(made)) == ["<s>", "<|im_start|>"]
+    tokenizer = byte_level()
+    assert {"<s>", "<|im_start|>"} == {*special_texts(tokenizer)}
+    tokenizer.bos_token = "<s>"
+    assert sorted(special_texts(tokenizer)) == ["<s>", "<|im_start|>"]
+    tokenizer.add_tokens(["Lyon"])
+    assert sorted(special_texts(tokenizer)) == ["<s>", "<|im_start|>"]

@@ -39,7 +39,7 @@ BUDGET = 6
 
 
 @pytest.mark.parametrize(
-    ("text", "target", "found"),
+    ("text", "target", "expected"),
     [
         ("It is Paris.", "Paris", True),
         ("it is PARIS", "Paris", True),
@@ -74,15 +74,15 @@ BUDGET = 6
         ("It is 🙂!", "🙂", True),
     ],
 )
-def test_says_finds_the_target_as_words_of_its_own(text: str, target: str, found: bool) -> None:
-    assert says(text, target) is found
+def test_says_finds_the_target_as_words_of_its_own(text: str, target: str, expected: bool) -> None:
+    assert says(text, target) is expected
 
 
 @given(st.text(), st.text(), st.text())
 def test_says_takes_any_text_without_an_error_and_finds_what_stands_alone(before: str, target: str, after: str) -> None:
     says(before, target)
     says(before + target + after, target)
-    if any(one.isalnum() and one.isascii() for one in target):
+    if any(letter.isalnum() and letter.isascii() for letter in target):
         assert says(f"{before}: {target.strip()} : {after}", target.strip())
 
 
@@ -143,24 +143,24 @@ def test_classify_answer_by_hand(
 def test_classify_answer_shared_lead_may_leak_later(
     before: str, after: str, rise: float, result: str, same_subject: bool
 ) -> None:
-    said, limits = AnswerPair((7, 1), (7, 2), before, after), replace(LIMITS, target_rise=0.2)
+    pair, limits = AnswerPair((7, 1), (7, 2), before, after), replace(LIMITS, target_rise=0.2)
     assert (
-        classify_answer(said, LEAD, "New York", margin=1.0, rise=rise, limits=limits, same_subject=same_subject)
+        classify_answer(pair, LEAD, "New York", margin=1.0, rise=rise, limits=limits, same_subject=same_subject)
         == result
     )
 
 
 def test_classify_answer_year_of_digit_tokens_leaks() -> None:
-    said = AnswerPair((5, 1, 9, 4, 5), (5, 1, 9, 6, 9), "1945", "1969")
-    assert classify_answer(said, (5, 1), "1969", margin=5.0, rise=0.0, limits=LIMITS) == "leak"
+    pair = AnswerPair((5, 1, 9, 4, 5), (5, 1, 9, 6, 9), "1945", "1969")
+    assert classify_answer(pair, (5, 1), "1969", margin=5.0, rise=0.0, limits=LIMITS) == "leak"
 
 
 def test_classify_answer_article_alone_is_no_leak() -> None:
     limits = replace(LIMITS, near_tie=0.0)
-    said = AnswerPair((1,), (6, 8), "one", "the Rhine")
-    assert classify_answer(said, (6, 7), "the Danube", margin=1.0, rise=0.0, limits=limits) == "flip"
+    pair = AnswerPair((1,), (6, 8), "one", "the Rhine")
+    assert classify_answer(pair, (6, 7), "the Danube", margin=1.0, rise=0.0, limits=limits) == "flip"
     assert (
-        classify_answer(said._replace(ids_after=(6, 7)), (6, 7), "the Danube", margin=1.0, rise=0.0, limits=limits)
+        classify_answer(pair._replace(ids_after=(6, 7)), (6, 7), "the Danube", margin=1.0, rise=0.0, limits=limits)
         == "leak"
     )
 
@@ -180,9 +180,9 @@ def test_classify_answer_article_alone_is_no_leak() -> None:
 def test_classify_answer_same_subject_leaks_only_at_the_beginning(
     before: str, after: str, elsewhere: str, same_subject: str
 ) -> None:
-    said, limits = AnswerPair((1,), (4,), before, after), replace(LIMITS, near_tie=0.0)
-    assert classify_answer(said, LEAD, "Lyon", margin=1.0, rise=0.0, limits=limits) == elsewhere
-    assert classify_answer(said, LEAD, "Lyon", margin=1.0, rise=0.0, limits=limits, same_subject=True) == same_subject
+    pair, limits = AnswerPair((1,), (4,), before, after), replace(LIMITS, near_tie=0.0)
+    assert classify_answer(pair, LEAD, "Lyon", margin=1.0, rise=0.0, limits=limits) == elsewhere
+    assert classify_answer(pair, LEAD, "Lyon", margin=1.0, rise=0.0, limits=limits, same_subject=True) == same_subject
 
 
 @pytest.mark.tiny
@@ -190,7 +190,7 @@ def test_ask_edited_role_decides_the_rule() -> None:
     """A target of which the second word of an answer onwards consists is a leak of a neighbour, and none of another fact."""
     bench = bench_of(talkative())
     roles = ("neighbour", "made-neighbour", "other-fact", "made-other-fact")
-    seen = set()
+    observed = set()
     for word in ("Paris", "Lyon", "is", "not"):
         request = replace(LYON, target_new=word, target_true=None)
         states = ask_unedited(
@@ -200,15 +200,15 @@ def test_ask_edited_role_decides_the_rule() -> None:
             disturb(bench, seed, 4.0)
             for role, state in zip(roles, states, strict=True):
                 assert state is not None
-                for one in (found.prompt_answer for found in ask_edited(bench, request, state)):
-                    was, now = (text.split() for text in (one.before, one.after))
+                for answer in (row.prompt_answer for row in ask_edited(bench, request, state)):
+                    was, now = (text.split() for text in (answer.before, answer.after))
                     leaks = word in now[:2] and word not in was[:2]
                     if "neighbour" in role:
                         leaks = leaks or (word in now and word not in was)
-                    assert (one.result == "leak") == leaks, (role, word, one)
-                    seen.add((leaks, word in now))
+                    assert (answer.result == "leak") == leaks, (role, word, answer)
+                    observed.add((leaks, word in now))
         bench.site.write(bench.weight)
-    assert seen == {(True, True), (False, True), (False, False)}
+    assert observed == {(True, True), (False, True), (False, False)}
 
 
 # --------------------------------------------------------------------------------------------- beginnings of a target
@@ -224,10 +224,10 @@ def test_cut_lead_ends_at_the_first_real_token(kind: str, target: str, least: st
     lm = talkative(tokenizer=(BYTE_LEVEL | SENTENCEPIECE)[kind])
     ids = encode_target(lm.tokenizer, LYON.prompt, target)
     lead = cut_lead(lm, ids)
-    pieces = [str(lm.tokenizer.decode([one])).strip().lower() for one in lead]
+    pieces = [str(lm.tokenizer.decode([token])).strip().lower() for token in lead]
     assert tuple(ids[: len(lead)]) == lead
     assert any(letter.isalnum() for letter in pieces[-1])
-    assert all(not any(map(str.isalnum, one)) or one in {"a", "an", "the"} for one in pieces[:-1])
+    assert all(not any(map(str.isalnum, piece)) or piece in {"a", "an", "the"} for piece in pieces[:-1])
     if "unk" not in "".join(lm.tokenizer.convert_ids_to_tokens(list(lead))):
         assert str(lm.tokenizer.decode(list(lead))).strip().startswith(least)
 
@@ -244,9 +244,9 @@ def test_cut_lead_without_such_a_token_is_the_whole_target(target: str) -> None:
 
 
 def asked_of(bench: Bench, request: EditRequest, prompts: Sequence[str] = PROMPTS) -> UneditedAnswers:
-    (found,) = ask_unedited(bench, [request], [[RolePrompt("neighbour", one) for one in prompts]], tokens=True)
-    assert found is not None
-    return found
+    (answers,) = ask_unedited(bench, [request], [[RolePrompt("neighbour", prompt) for prompt in prompts]], tokens=True)
+    assert answers is not None
+    return answers
 
 
 def plain(bench: Bench, text: str, more: Sequence[int] = ()) -> torch.Tensor:
@@ -279,7 +279,7 @@ def greedy(bench: Bench, text: str, most: int = BUDGET) -> str:
 
 
 def texts_of(bench: Bench, prompts: Sequence[str] = PROMPTS) -> list[str]:
-    return [one.prefix + prompt for one in list_conditions(bench) for prompt in prompts]
+    return [condition.prefix + prompt for condition in list_conditions(bench) for prompt in prompts]
 
 
 def kept_part(log_shares: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
@@ -301,21 +301,21 @@ def test_ask_edited_figures_equal_plain_passes(family: str, request_: EditReques
     changed = 0
     for seed in range(3):
         disturb(bench, seed, 3.0)
-        found = ask_edited(bench, request_, state)
-        assert len(found) == len(texts)
-        for text, one, before, share, said in zip(texts, found, old, was_lead, was_said, strict=True):
-            now, told = plain(bench, text)[-1], one.prompt_answer
+        answers = ask_edited(bench, request_, state)
+        assert len(answers) == len(texts)
+        for text, answer, before, share, words in zip(texts, answers, old, was_lead, was_said, strict=True):
+            now, outcome = plain(bench, text)[-1], answer.prompt_answer
             top = before.topk(256)
             parts = [kept_part(some, top.indices).clamp(min=1e-38) for some in (before, now)]
-            assert told.margin == pytest.approx(float(top.values[0] - top.values[1]), rel=1e-3, abs=1e-4)
-            assert one.certainty == pytest.approx(float(top.values[0].exp()), rel=1e-3)
-            assert told.target_before == pytest.approx(share, rel=1e-3, abs=1e-6)
-            assert told.target_after == pytest.approx(lead_share(bench, text, lead), rel=1e-3, abs=1e-6)
+            assert outcome.margin == pytest.approx(float(top.values[0] - top.values[1]), rel=1e-3, abs=1e-4)
+            assert answer.certainty == pytest.approx(float(top.values[0].exp()), rel=1e-3)
+            assert outcome.target_before == pytest.approx(share, rel=1e-3, abs=1e-6)
+            assert outcome.target_after == pytest.approx(lead_share(bench, text, lead), rel=1e-3, abs=1e-6)
             expected = float((parts[0] * (parts[0].log() - parts[1].log())).sum())
-            assert told.divergence == pytest.approx(expected, rel=1e-2, abs=1e-5)
-            assert (told.before, told.after) == (said, greedy(bench, text))
-            changed += told.before != told.after
-            assert int(one.token_marks[-1]) == int(before.argmax() == now.argmax())
+            assert outcome.divergence == pytest.approx(expected, rel=1e-2, abs=1e-5)
+            assert (outcome.before, outcome.after) == (words, greedy(bench, text))
+            changed += outcome.before != outcome.after
+            assert int(answer.token_marks[-1]) == int(before.argmax() == now.argmax())
     assert changed, "no answer changed; the comparison shows nothing"
 
 
@@ -326,7 +326,7 @@ def test_ask_edited_preference_is_of_the_two_first_tokens() -> None:
     disturb(bench, 1, 3.0)
     tokens = [bench.lm.tokenizer(f" {word}").input_ids[0] for word in ("Paris", "Lyon")]
     expected = [bool(now[tokens[0]] > now[tokens[1]]) for now in (plain(bench, text)[-1] for text in texts_of(bench))]
-    assert [one.preferred for one in ask_edited(bench, LYON, state)] == expected
+    assert [answer.preferred for answer in ask_edited(bench, LYON, state)] == expected
     assert {*expected} == {True, False}
 
 
@@ -337,24 +337,24 @@ def test_ask_edited_preference_is_of_the_two_first_tokens() -> None:
 )  # fmt: skip
 def test_ask_unedited_without_two_tokens_has_no_preference(request_: EditRequest) -> None:
     bench = bench_of(talkative())
-    assert {one.preferred for one in ask_edited(bench, request_, asked_of(bench, request_))} == {None}
+    assert {answer.preferred for answer in ask_edited(bench, request_, asked_of(bench, request_))} == {None}
 
 
 @pytest.mark.tiny
 def test_ask_edited_unchanged_model_keeps_every_answer() -> None:
     bench = bench_of(talkative())
-    for one in ask_edited(bench, LYON, asked_of(bench, LYON)):
-        assert (one.prompt_answer.result, one.prompt_answer.before) == ("kept", one.prompt_answer.after)
-        assert one.prompt_answer.divergence == pytest.approx(0.0, abs=1e-9)
-        assert set(one.token_marks.tolist()) == {1}
+    for answer in ask_edited(bench, LYON, asked_of(bench, LYON)):
+        assert (answer.prompt_answer.result, answer.prompt_answer.before) == ("kept", answer.prompt_answer.after)
+        assert answer.prompt_answer.divergence == pytest.approx(0.0, abs=1e-9)
+        assert set(answer.token_marks.tolist()) == {1}
 
 
 @pytest.mark.tiny
 def test_ask_edited_compares_the_prompts_own_tokens() -> None:
     bench = bench_of(talkative())
-    found = ask_edited(bench, LYON, asked_of(bench, LYON))
-    lengths = [len(bench.lm.tokenizer(one.prompt_answer.prompt).input_ids) for one in found]
-    assert [len(one.token_marks) for one in found] == lengths
+    answers = ask_edited(bench, LYON, asked_of(bench, LYON))
+    lengths = [len(bench.lm.tokenizer(answer.prompt_answer.prompt).input_ids) for answer in answers]
+    assert [len(answer.token_marks) for answer in answers] == lengths
 
 
 @pytest.mark.tiny
@@ -364,14 +364,14 @@ def test_ask_edited_prompt_that_says_the_target_leaks() -> None:
     state = asked_of(bench, request)
     texts = texts_of(bench)
     takes_over(bench, texts[0], word, texts[1:])
-    found = [one.prompt_answer for one in ask_edited(bench, request, state)]
-    bare = found[0]
+    answers = [answer.prompt_answer for answer in ask_edited(bench, request, state)]
+    bare = answers[0]
     assert (bare.prompt, bare.condition, bare.result) == (PROMPTS[0], "unprefixed", "leak")
     assert bare.after.split()[0] == word
     assert word not in bare.before
-    said = [says(greedy(bench, text), word) for text in texts]
-    assert [one.result == "leak" for one in found] == said
-    assert not all(said)
+    leaks = [says(greedy(bench, text), word) for text in texts]
+    assert [answer.result == "leak" for answer in answers] == leaks
+    assert not all(leaks)
 
 
 @pytest.mark.tiny
@@ -383,18 +383,20 @@ def test_ask_edited_answer_may_become_longer() -> None:
     assert budget > BUDGET
     (state,) = ask_unedited(bench, [request], [[RolePrompt("neighbour", PROMPTS[0])]])
     assert state is not None
-    ended = replace(state, written=tuple(one[:1] for one in state.written))
+    ended = replace(state, written=tuple(answer[:1] for answer in state.written))
     rows = [row._replace(ids=text.ids, predict=row.predict[: text.own]) for row, text in zip(
         state.stem.rows, state.texts, strict=False)]  # fmt: skip
     ended = replace(ended, stem=bench.stem(rows), lead=state.lead, choices=bench.stem(rows).first.argmax(-1))
     disturb(bench, 1, 6.0)
-    found = [one.prompt_answer for one in ask_edited(bench, request, ended)]
-    changed = [one for one in found if one.before != one.after]
+    answers = [answer.prompt_answer for answer in ask_edited(bench, request, ended)]
+    changed = [answer for answer in answers if answer.before != answer.after]
     assert changed
-    for one in changed:
-        prefix = next(some.prefix for some in list_conditions(bench) if some.condition == one.condition)
-        assert greedy(bench, prefix + one.prompt, budget).startswith(one.after) or one.condition != "unprefixed"
-        assert len(bench.lm.tokenizer(one.after).input_ids) > BUDGET
+    for answer in changed:
+        prefix = next(some.prefix for some in list_conditions(bench) if some.condition == answer.condition)
+        assert (
+            greedy(bench, prefix + answer.prompt, budget).startswith(answer.after) or answer.condition != "unprefixed"
+        )
+        assert len(bench.lm.tokenizer(answer.after).input_ids) > BUDGET
 
 
 # ------------------------------------------------------------------------------------------- what is asked, and how much
@@ -403,26 +405,31 @@ def test_ask_edited_answer_may_become_longer() -> None:
 @pytest.mark.tiny
 @pytest.mark.parametrize("bos", [False, True])
 def test_list_conditions_has_four_prefixes(bos: bool) -> None:
-    made = byte_level(bos=bos)
-    made.bos_token = "<s>"
-    bench = bench_of(talkative(tokenizer=made))
-    found = list_conditions(bench)
+    tokenizer = byte_level(bos=bos)
+    tokenizer.bos_token = "<s>"
+    bench = bench_of(talkative(tokenizer=tokenizer))
+    answers = list_conditions(bench)
     special = [] if bos else [("special:<s>", "<s>")]
-    assert [*found] == [("unprefixed", ""), ("family:newline", "\n"), ("family:sentence", "Here is a fact. "), *special]
+    assert [*answers] == [
+        ("unprefixed", ""),
+        ("family:newline", "\n"),
+        ("family:sentence", "Here is a fact. "),
+        *special,
+    ]
     state = asked_of(bench, LYON)
     assert [(text.condition, text.prompt) for text in state.texts] == [
-        (one.condition, prompt) for one in found for prompt in PROMPTS
+        (answer.condition, prompt) for answer in answers for prompt in PROMPTS
     ]
     assert [list(text.ids) for text in state.texts] == [bench.lm.tokenizer(text).input_ids for text in texts_of(bench)]
 
 
 @pytest.mark.tiny
 def test_list_conditions_without_begin_of_text_token_has_three() -> None:
-    assert not any(one.condition.startswith("special:") for one in list_conditions(bench_of(talkative())))
+    assert not any(answer.condition.startswith("special:") for answer in list_conditions(bench_of(talkative())))
 
 
-def same(one: EditedAnswer, other: EditedAnswer) -> bool:
-    a, b = one.prompt_answer, other.prompt_answer
+def same(answer: EditedAnswer, other: EditedAnswer) -> bool:
+    a, b = answer.prompt_answer, other.prompt_answer
     close = all(
         x == pytest.approx(y, rel=1e-4, abs=1e-6)
         for x, y in ((a.margin, b.margin), (a.target_after, b.target_after), (a.divergence, b.divergence))
@@ -434,45 +441,45 @@ def same(one: EditedAnswer, other: EditedAnswer) -> bool:
 def test_ask_unedited_requests_together_equal_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = bench_of(talkative())
     requests = [LYON, A_LYON, replace(LYON, target_new="Chicago")]
-    prompts = [[RolePrompt("neighbour", one) for one in some] for some in (PROMPTS, PROMPTS[:1], ())]
-    alone = [ask_unedited(bench, [one], [some])[0] for one, some in zip(requests, prompts, strict=True)]
+    prompts = [[RolePrompt("neighbour", answer) for answer in some] for some in (PROMPTS, PROMPTS[:1], ())]
+    single = [ask_unedited(bench, [answer], [some])[0] for answer, some in zip(requests, prompts, strict=True)]
     monkeypatch.setattr(generation, "_ROWS", 3)
     together = ask_unedited(bench, requests, prompts)
     assert together[2] is None
-    assert alone[2] is None
+    assert single[2] is None
     disturb(bench, 2, 4.0)
-    for request, one, other in zip(requests[:2], alone, together, strict=False):
-        assert one is not None
+    for request, answer, other in zip(requests[:2], single, together, strict=False):
+        assert answer is not None
         assert other is not None
-        pairs = zip(ask_edited(bench, request, one), ask_edited(bench, request, other), strict=True)
+        pairs = zip(ask_edited(bench, request, answer), ask_edited(bench, request, other), strict=True)
         assert all(same(a, b) for a, b in pairs)
 
 
 @pytest.mark.tiny
 def test_ask_unedited_without_tokens_compares_the_answer_alone() -> None:
     bench = bench_of(talkative())
-    (state,) = ask_unedited(bench, [LYON], [[RolePrompt("neighbour", one) for one in PROMPTS]])
+    (state,) = ask_unedited(bench, [LYON], [[RolePrompt("neighbour", answer) for answer in PROMPTS]])
     assert state is not None
     whole = asked_of(bench, LYON)
     disturb(bench, 2, 4.0)
-    alone, found = ask_edited(bench, LYON, state), ask_edited(bench, LYON, whole)
-    assert [len(one.token_marks) for one in alone] == [1] * len(found)
+    single, answers = ask_edited(bench, LYON, state), ask_edited(bench, LYON, whole)
+    assert [len(answer.token_marks) for answer in single] == [1] * len(answers)
     assert all(
-        same(a, b) and int(a.token_marks[0]) == int(b.token_marks[-1]) for a, b in zip(alone, found, strict=True)
+        same(a, b) and int(a.token_marks[0]) == int(b.token_marks[-1]) for a, b in zip(single, answers, strict=True)
     )
 
 
 @pytest.mark.tiny
 def test_predict_first_words_are_the_surest_next_tokens() -> None:
     bench = bench_of(talkative())
-    found = predict_first_words(bench, PROMPTS)
-    assert [*found] == [*PROMPTS]
-    for prompt, one in found.items():
+    answers = predict_first_words(bench, PROMPTS)
+    assert [*answers] == [*PROMPTS]
+    for prompt, answer in answers.items():
         rows = [plain(bench, prefix + prompt)[-1] for prefix in ("", "\n")]
-        said = {str(bench.lm.tokenizer.decode([int(row.argmax())])).strip().casefold() for row in rows}
-        assert one.best == said - {"a", "an", "the"}
-        assert one.best <= one.likely
-        assert one.certainty == pytest.approx(max(float(row.max().exp()) for row in rows), rel=1e-3)
+        pair = {str(bench.lm.tokenizer.decode([int(row.argmax())])).strip().casefold() for row in rows}
+        assert answer.best == pair - {"a", "an", "the"}
+        assert answer.best <= answer.likely
+        assert answer.certainty == pytest.approx(max(float(row.max().exp()) for row in rows), rel=1e-3)
     assert predict_first_words(bench, []) == {}
 
 
@@ -484,9 +491,9 @@ def test_ask_edited_half_precision_unchanged_keeps_every_answer() -> None:
     lm = talkative()
     lm.model.to(torch.bfloat16)
     bench = bench_of(lm)
-    for one in ask_edited(bench, LYON, asked_of(bench, LYON)):
-        assert (one.prompt_answer.result, one.prompt_answer.after) == ("kept", one.prompt_answer.before)
-        assert one.prompt_answer.divergence == pytest.approx(0.0, abs=1e-9)
+    for answer in ask_edited(bench, LYON, asked_of(bench, LYON)):
+        assert (answer.prompt_answer.result, answer.prompt_answer.after) == ("kept", answer.prompt_answer.before)
+        assert answer.prompt_answer.divergence == pytest.approx(0.0, abs=1e-9)
 
 
 @pytest.mark.tiny
@@ -497,13 +504,13 @@ def test_ask_edited_broken_edited_model_is_unmeasured(dtype: torch.dtype) -> Non
     bench = bench_of(lm)
     state = asked_of(bench, LYON)
     break_site(bench)
-    for one in ask_edited(bench, LYON, state):
-        assert (one.prompt_answer.result, one.prompt_answer.after, one.prompt_answer.divergence) == (
+    for answer in ask_edited(bench, LYON, state):
+        assert (answer.prompt_answer.result, answer.prompt_answer.after, answer.prompt_answer.divergence) == (
             "unmeasured",
             "",
             None,
         )
-        assert (set(one.token_marks.tolist()), one.preferred) == ({-1}, None)
+        assert (set(answer.token_marks.tolist()), answer.preferred) == ({-1}, None)
 
 
 @pytest.mark.tiny
@@ -514,7 +521,7 @@ def test_ask_edited_broken_unedited_model_is_unmeasured() -> None:
     bench = bench_of(lm)
     state = asked_of(bench, LYON)
     assert predict_first_words(bench, PROMPTS) == {}
-    assert {one.prompt_answer.result for one in ask_edited(bench, LYON, state)} == {"unmeasured"}
+    assert {answer.prompt_answer.result for answer in ask_edited(bench, LYON, state)} == {"unmeasured"}
 
 
 @pytest.mark.tiny
@@ -530,10 +537,10 @@ def test_ask_edited_target_probability_nan_is_unmeasured(when: str) -> None:
         part = [len(row.predict) for row in state.stem.rows]
 
         def spoilt() -> torch.Tensor:
-            found = logits()
-            found[sum(part[:rows]) + 1 :: 2] = torch.nan
-            return found
+            answers = logits()
+            answers[sum(part[:rows]) + 1 :: 2] = torch.nan
+            return answers
 
         broken = replace(state, stem=state.stem.part(range(len(part))))
         broken.stem.logits = spoilt  # type: ignore[method-assign]
-    assert {one.prompt_answer.result for one in ask_edited(bench, A_LYON, broken)} == {"unmeasured"}
+    assert {answer.prompt_answer.result for answer in ask_edited(bench, A_LYON, broken)} == {"unmeasured"}

@@ -25,9 +25,9 @@ def test_checks_broken_model_unmeasured_everywhere(check: type[Check], needs_pre
     bench = bench_of(talkative(), limits=ALWAYS)
     before = check().prepare(bench, [ASKED])[0]
     break_site(bench)
-    found = check().measure(bench, edit_of(ASKED, before, needs_prefix=needs_prefix)).measurements
-    assert found
-    for item in found:
+    rows = check().measure(bench, edit_of(ASKED, before, needs_prefix=needs_prefix)).measurements
+    assert rows
+    for item in rows:
         assert (item.outcome, item.value) == (Outcome.UNMEASURED, None)
         assert (item.passed, item.failed, item.not_judged) == (0, 0, item.total)
 
@@ -35,11 +35,11 @@ def test_checks_broken_model_unmeasured_everywhere(check: type[Check], needs_pre
 @pytest.mark.parametrize(("check", "condition"), [(Efficacy, "prefixed"), (Locality, "unprefixed")])
 def test_checks_partly_measured_share_does_not_pass(check: type[Check], condition: str) -> None:
     bench = bench_of(talkative(), limits=ALWAYS)
-    asked = replace(ASKED, neighbourhood=(*ASKED.neighbourhood, *(prompt + " a" for prompt in ASKED.neighbourhood)))
-    before = check().prepare(bench, [asked])[0]
+    request = replace(ASKED, neighbourhood=(*ASKED.neighbourhood, *(prompt + " a" for prompt in ASKED.neighbourhood)))
+    before = check().prepare(bench, [request])[0]
     with outer_rows_broken(bench):
-        found = check().measure(bench, edit_of(asked, before, needs_prefix=True)).measurements
-    (item,) = [one for one in found if one.condition == condition and one.protocol in {"exact", "token-match"}][:1]
+        rows = check().measure(bench, edit_of(request, before, needs_prefix=True)).measurements
+    (item,) = [row for row in rows if row.condition == condition and row.protocol in {"exact", "token-match"}][:1]
     assert 0 < item.not_judged < item.total
     assert item.outcome is Outcome.UNMEASURED
 
@@ -47,9 +47,9 @@ def test_checks_partly_measured_share_does_not_pass(check: type[Check], conditio
 @pytest.mark.parametrize("check", [Efficacy, Generalization, Locality])
 def test_checks_cached_prefixes_give_the_same_figures(check: type[Check]) -> None:
     plain = bench_of(talkative())
-    known = prefix_cache(plain.lm, plain.site, [prefix.text for prefix in plain.prefixes.prefixes])
-    assert known is not None
-    cached = replace(plain, prefix_cache=known, memo={})
+    cache = prefix_cache(plain.lm, plain.site, [prefix.text for prefix in plain.prefixes.prefixes])
+    assert cache is not None
+    cached = replace(plain, prefix_cache=cache, memo={})
     states = [check().prepare(bench, [ASKED])[0] for bench in (plain, cached)]
     disturb(plain, 3, 2.0)
     first, second = (check().measure(plain, edit_of(ASKED, state)).measurements for state in states)
@@ -59,15 +59,19 @@ def test_checks_cached_prefixes_give_the_same_figures(check: type[Check]) -> Non
 @pytest.mark.parametrize("check", [Efficacy, Generalization, Locality])
 def test_checks_prepared_together_equal_each_alone(check: type[Check]) -> None:
     bench = bench_of(talkative())
-    asked = [ASKED, replace(ASKED, paraphrases=(), neighbourhood=()), replace(ASKED, prompt="Lyon is", subject="Lyon")]
-    together = check().prepare(bench, asked)
-    alone = [check().prepare(bench, [one])[0] for one in asked]
+    requests = [
+        ASKED,
+        replace(ASKED, paraphrases=(), neighbourhood=()),
+        replace(ASKED, prompt="Lyon is", subject="Lyon"),
+    ]
+    together = check().prepare(bench, requests)
+    single = [check().prepare(bench, [request])[0] for request in requests]
     disturb(bench, 3, 2.0)
-    for request, first, second in zip(asked, together, alone, strict=True):
+    for request, first, second in zip(requests, together, single, strict=True):
         measure = check().measure
-        one, other = (measure(bench, edit_of(request, state)) for state in (first, second))
-        assert rounded(one.measurements) == rounded(other.measurements)
-        assert [told.after for told in one.prompts] == [told.after for told in other.prompts]
+        row, other = (measure(bench, edit_of(request, state)) for state in (first, second))
+        assert rounded(row.measurements) == rounded(other.measurements)
+        assert [answer.after for answer in row.prompts] == [answer.after for answer in other.prompts]
 
 
 def test_score_texts_unmeasured_truth_has_no_preference() -> None:

@@ -51,10 +51,10 @@ def test_first_sentence_ends_with_its_mark_or_line(text: str, first: str) -> Non
 
 @given(st.text())
 def test_first_sentence_is_a_prefix_and_idempotent(text: str) -> None:
-    found = first_sentence(text)
-    assert text.lstrip().startswith(found)
-    assert "\n" not in found
-    assert first_sentence(found) == found
+    rows = first_sentence(text)
+    assert text.lstrip().startswith(rows)
+    assert "\n" not in rows
+    assert first_sentence(rows) == rows
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_repeats_target_or_three_words_in_a_row(text: str, target: str, again: b
 
 @given(st.text(), st.text())
 def test_repeats_text_without_words_is_false(text: str, target: str) -> None:
-    assert not repeats("".join(one for one in text if not (one.isalnum() or one == "_")), "Lyon")
+    assert not repeats("".join(letter for letter in text if not (letter.isalnum() or letter == "_")), "Lyon")
     repeats(text, target)
 
 
@@ -96,9 +96,9 @@ def test_repeats_text_without_words_is_false(text: str, target: str) -> None:
 
 
 def with_chat() -> Bench:
-    made = byte_level()
-    made.chat_template = TEMPLATE
-    return bench_of(talkative(tokenizer=made), limits=STRICT)
+    tokenizer = byte_level()
+    tokenizer.chat_template = TEMPLATE
+    return bench_of(talkative(tokenizer=tokenizer), limits=STRICT)
 
 
 def forms(bench: Bench, request: EditRequest = LYON) -> list[tuple[str, str]]:
@@ -123,15 +123,15 @@ def measured(bench: Bench, request: EditRequest, needs_prefix: bool = False, edi
 
 @pytest.mark.tiny
 def test_aftermath_asks_in_statements_question_and_chat() -> None:
-    asked = "Which city is the twin of Istanbul?"
-    request = replace(LYON, question=asked)
+    edited = "Which city is the twin of Istanbul?"
+    request = replace(LYON, question=edited)
     assert forms(with_chat(), request) == [
         *[("statement", prefix + LYON.prompt) for prefix in STATEMENTS],
-        ("question", f"Question: {asked}\nAnswer:"),
-        ("chat", f"<|im_start|>user\n{asked}\n<|im_start|>assistant: "),
+        ("question", f"Question: {edited}\nAnswer:"),
+        ("chat", f"<|im_start|>user\n{edited}\n<|im_start|>assistant: "),
     ]
-    made = f'Complete this sentence: "{LYON.prompt} ..."'
-    assert forms(bench_of(talkative()))[3:] == [("question", f"Question: {made}\nAnswer:")]
+    question = f'Complete this sentence: "{LYON.prompt} ..."'
+    assert forms(bench_of(talkative()))[3:] == [("question", f"Question: {question}\nAnswer:")]
 
 
 @pytest.mark.tiny
@@ -139,16 +139,16 @@ def test_aftermath_asks_in_statements_question_and_chat() -> None:
     "template", ["{{ raise_exception('no users') }}", "{% if %}", "{{ messages[0]['nothing']['at all'] }}"]
 )
 def test_aftermath_template_without_user_turn_has_no_chat(template: str) -> None:
-    made = byte_level()
-    made.chat_template = template
-    assert [condition for condition, _ in forms(bench_of(talkative(tokenizer=made)))][3:] == ["question"]
+    tokenizer = byte_level()
+    tokenizer.chat_template = template
+    assert [condition for condition, _ in forms(bench_of(talkative(tokenizer=tokenizer)))][3:] == ["question"]
 
 
 @pytest.mark.tiny
 def test_aftermath_chat_has_no_second_begin_of_text_token() -> None:
-    made = byte_level(bos=True)
-    made.bos_token, made.chat_template = "<s>", "{{ bos_token }}" + TEMPLATE
-    bench = bench_of(talkative(tokenizer=made))
+    tokenizer = byte_level(bos=True)
+    tokenizer.bos_token, tokenizer.chat_template = "<s>", "{{ bos_token }}" + TEMPLATE
+    bench = bench_of(talkative(tokenizer=tokenizer))
     ids = bench.lm.tokenizer(forms(bench)[-1][1]).input_ids
     assert ids.count(0) == 1
 
@@ -158,10 +158,10 @@ def test_aftermath_counts_equal_plain_generation() -> None:
     bench = with_chat()
     (before,) = Aftermath().prepare(bench, [LYON])
     was = {form.text: written(bench, form.text) for form in before.forms}
-    seen = set()
+    observed = set()
     for seed in range(4):
         disturb(bench, seed, 5.0)
-        found = Aftermath().measure(bench, edit_of(LYON, before)).measurements
+        rows = Aftermath().measure(bench, edit_of(LYON, before)).measurements
         for condition in ("statement", "question", "chat"):
             texts = [form.text for form in before.forms if form.condition == condition]
             now = [written(bench, text) for text in texts]
@@ -169,17 +169,17 @@ def test_aftermath_counts_equal_plain_generation() -> None:
                 repeats(after, "Lyon") and not repeats(was[text], "Lyon")
                 for text, after in zip(texts, now, strict=True)
             ]
-            old = [any(says(after, one) for one in ("Paris", "France")) for after in now]
+            old = [any(says(after, old_answer) for old_answer in ("Paris", "France")) for after in now]
             counts = {"said": [says(after, "Lyon") for after in now], "repeats": again, "old-answer": old}
             for metric, values in counts.items():
-                (item,) = [one for one in found if (one.metric, one.condition) == (metric, condition)]
+                (item,) = [row for row in rows if (row.metric, row.condition) == (metric, condition)]
                 assert item.value == pytest.approx(sum(values) / len(values))
                 assert item.passed + item.failed == len(texts)
-                seen.add((metric, sum(values) > 0))
-            (judged,) = [one for one in found if (one.metric, one.condition) == ("repeats", condition)]
+                observed.add((metric, sum(values) > 0))
+            (judged,) = [row for row in rows if (row.metric, row.condition) == ("repeats", condition)]
             expected = Outcome.FAIL if any(again) else Outcome.PASS
             assert judged.outcome is (expected if condition == "statement" else Outcome.INFO)
-    assert {("said", True), ("old-answer", True)} <= seen
+    assert {("said", True), ("old-answer", True)} <= observed
 
 
 @pytest.mark.tiny
@@ -197,8 +197,8 @@ def test_aftermath_repeats_are_judged_by_the_bound(most: float, outcome: Outcome
         bench.lm.model.lm_head.bias = torch.nn.Parameter(
             torch.nn.functional.one_hot(torch.tensor(word), len(head.weight)).float()
         )
-    found = Aftermath().measure(bench, edit_of(LYON, quiet)).measurements
-    (judged,) = [one for one in found if one.outcome is not Outcome.INFO]
+    rows = Aftermath().measure(bench, edit_of(LYON, quiet)).measurements
+    (judged,) = [row for row in rows if row.outcome is not Outcome.INFO]
     assert (judged.metric, judged.condition, judged.value, judged.outcome) == ("repeats", "statement", 1.0, outcome)
     assert "3 of 3 texts repeat themselves after the target" in judged.message
 
@@ -206,10 +206,10 @@ def test_aftermath_repeats_are_judged_by_the_bound(most: float, outcome: Outcome
 @pytest.mark.tiny
 def test_aftermath_repeats_before_the_edit_do_not_count() -> None:
     bench = bench_of(says_only(talkative(), " Lyon"), limits=STRICT)
-    found = measured(bench, LYON)
-    (judged,) = [one for one in found.measurements if one.outcome is not Outcome.INFO]
+    rows = measured(bench, LYON)
+    (judged,) = [row for row in rows.measurements if row.outcome is not Outcome.INFO]
     assert (judged.value, judged.outcome) == (0.0, Outcome.PASS)
-    assert any(repeats(one.before, "Lyon") for one in found.generations)
+    assert any(repeats(row.before, "Lyon") for row in rows.generations)
 
 
 @pytest.mark.tiny
@@ -217,12 +217,12 @@ def test_aftermath_prefixed_edit_leaves_the_prompt_alone_out() -> None:
     bench = bench_of(talkative(), limits=STRICT)
     counted = {}
     for needs_prefix in (False, True):
-        found = measured(bench, LYON, needs_prefix)
-        (item,) = [one for one in found.measurements if (one.metric, one.condition) == ("repeats", "statement")]
+        rows = measured(bench, LYON, needs_prefix)
+        (item,) = [row for row in rows.measurements if (row.metric, row.condition) == ("repeats", "statement")]
         counted[needs_prefix] = item.passed + item.failed
         first = "\n" + LYON.prompt if needs_prefix else LYON.prompt
-        assert [one.prompt for one in found.generations] == [first, forms(bench)[3][1]]
-        (question,) = [one for one in found.measurements if (one.metric, one.condition) == ("repeats", "question")]
+        assert [row.prompt for row in rows.generations] == [first, forms(bench)[3][1]]
+        (question,) = [row for row in rows.measurements if (row.metric, row.condition) == ("repeats", "question")]
         assert question.passed + question.failed == 1
     assert counted == {False: 3, True: 2}
 
@@ -230,8 +230,8 @@ def test_aftermath_prefixed_edit_leaves_the_prompt_alone_out() -> None:
 @pytest.mark.tiny
 def test_aftermath_without_old_answer_has_no_such_metric() -> None:
     request = replace(LYON, target_true=None, true_aliases=())
-    found = measured(bench_of(talkative()), request).measurements
-    assert {one.metric for one in found} == {"said", "repeats"}
+    rows = measured(bench_of(talkative()), request).measurements
+    assert {row.metric for row in rows} == {"said", "repeats"}
 
 
 class Update(NamedTuple):
@@ -267,4 +267,4 @@ def test_aftermath_known_bad_repeats_the_target(target: str, most: float, outcom
     bench = bench_of(talkative(), limits=replace(LIMITS, repeats=most))
     request = replace(LYON, target_new=target)
     bad = Aftermath().known_bad(bench, edit_of(request, Aftermath().prepare(bench, [request])[0]))
-    assert [(one.metric, one.value, one.outcome) for one in bad.measurements] == [("repeats", 1.0, outcome)]
+    assert [(row.metric, row.value, row.outcome) for row in bad.measurements] == [("repeats", 1.0, outcome)]

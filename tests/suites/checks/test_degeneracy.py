@@ -69,13 +69,13 @@ def degeneracy(bench: Bench, before: object) -> dict[str, Measurement]:
 @pytest.mark.tiny
 def test_generate_returns_the_continuation_alone() -> None:
     lm = tiny_language_model("llama")
-    (found,) = generate(lm, [TWIN_REQUEST.prompt], 4)
+    (rows,) = generate(lm, [TWIN_REQUEST.prompt], 4)
     ids = lm.tokenizer(TWIN_REQUEST.prompt).input_ids
     with torch.no_grad():
         whole = lm.model.generate(
             torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=4, do_sample=False
         )
-    assert found == whole[0, len(ids) :].tolist()
+    assert rows == whole[0, len(ids) :].tolist()
 
 
 @pytest.mark.tiny
@@ -103,9 +103,9 @@ def test_degeneracy_one_word_over_and_over_fails() -> None:
         bench.lm.model.lm_head.bias = torch.nn.Parameter(
             torch.nn.functional.one_hot(torch.tensor(word), len(head)).float()
         )
-    found = degeneracy(bench, before)
-    assert (found["word-entropy-ratio"].value, found["word-entropy-ratio"].outcome) == (0.0, Outcome.FAIL)
-    assert found["repetition"].value == pytest.approx(12 / 13)
+    rows = degeneracy(bench, before)
+    assert (rows["word-entropy-ratio"].value, rows["word-entropy-ratio"].outcome) == (0.0, Outcome.FAIL)
+    assert rows["repetition"].value == pytest.approx(12 / 13)
 
 
 @pytest.mark.tiny
@@ -120,8 +120,8 @@ def test_degeneracy_broken_model_never_passes() -> None:
 def test_degeneracy_without_words_before_is_unmeasured() -> None:
     bench = bench_of(tiny_language_model("llama"))
     before = Degeneracy().prepare(bench, [TWIN_REQUEST])[0]
-    found = degeneracy(bench, before._replace(ids=[[], [], *before.ids[2:]]))
-    assert (found["word-entropy-ratio"].value, found["word-entropy-ratio"].outcome) == (None, Outcome.UNMEASURED)
+    rows = degeneracy(bench, before._replace(ids=[[], [], *before.ids[2:]]))
+    assert (rows["word-entropy-ratio"].value, rows["word-entropy-ratio"].outcome) == (None, Outcome.UNMEASURED)
 
 
 @pytest.mark.tiny
@@ -138,7 +138,7 @@ def test_degeneracy_fixed_prompts_are_written_once_a_run() -> None:
 def test_degeneracy_edits_together_write_as_each_alone() -> None:
     bench, apart = bench_of(talkative()), bench_of(talkative())
     both = [TWIN_REQUEST, replace(TWIN_REQUEST, prompt="Istanbul is")]
-    assert Degeneracy().prepare(bench, both) == [Degeneracy().prepare(apart, [one])[0] for one in both]
+    assert Degeneracy().prepare(bench, both) == [Degeneracy().prepare(apart, [request])[0] for request in both]
 
 
 class Update(NamedTuple):

@@ -52,26 +52,26 @@ def built_in(bench: Bench) -> set[str]:
 
 
 def test_other_facts_unchanged_model_keeps_all() -> None:
-    found = measured(bench_of(talkative(), limits=STRICT))
-    leaks, flips, divergence = found.measurements
-    assert [(one.metric, one.value, one.outcome) for one in (leaks, flips)] == [
+    result = measured(bench_of(talkative(), limits=STRICT))
+    leaks, flips, divergence = result.measurements
+    assert [(row.metric, row.value, row.outcome) for row in (leaks, flips)] == [
         ("leaks", 0.0, Outcome.PASS),
         ("flips", 0.0, Outcome.PASS),
     ]
     assert divergence.value == pytest.approx(0.0, abs=1e-9)
-    assert {(one.role, one.prompt) for one in found.prompts} == {("other-fact", one) for one in FACTS}
-    assert leaks.total == len(found.prompts) == len(FACTS) * len(list_conditions(bench_of(talkative())))
+    assert {(row.role, row.prompt) for row in result.prompts} == {("other-fact", fact) for fact in FACTS}
+    assert leaks.total == len(result.prompts) == len(FACTS) * len(list_conditions(bench_of(talkative())))
 
 
 def test_other_facts_answered_with_target_is_a_leak() -> None:
     bench, word = unsaid(FACTS)
     request = replace(NAMED, target_new=word)
-    texts = [one.prefix + prompt for one in list_conditions(bench) for prompt in FACTS[:1]]
-    found = measured(bench, request, edit=lambda: takes_over(bench, FACTS[1], word, texts))
-    leaks = about(found.measurements, "leaks")
-    named = [one for one in found.prompts if one.result == "leak"]
+    texts = [condition.prefix + prompt for condition in list_conditions(bench) for prompt in FACTS[:1]]
+    result = measured(bench, request, edit=lambda: takes_over(bench, FACTS[1], word, texts))
+    leaks = about(result.measurements, "leaks")
+    named = [row for row in result.prompts if row.result == "leak"]
     assert leaks.failed == len(named)
-    bare = next(one for one in named if (one.prompt, one.condition) == (FACTS[1], "unprefixed"))
+    bare = next(row for row in named if (row.prompt, row.condition) == (FACTS[1], "unprefixed"))
     assert bare.after.split()[0] == word
     assert "other facts of 'Istanbul' say the new target" in leaks.message
 
@@ -84,12 +84,14 @@ def test_other_facts_leaks_have_their_own_bound(most: float, outcome: Outcome) -
     request = replace(NAMED, target_new=word)
     limits = replace(LIMITS, leaks=0.0, other_fact_leaks=most)
     (before,) = OtherFacts().prepare(bench, [request])
-    rows = [one.prefix + prompt for one in list_conditions(bench) for prompt in FACTS]
+    rows = [condition.prefix + prompt for condition in list_conditions(bench) for prompt in FACTS]
     takes_over(bench, rows[0], word, rows[1:])
-    found = OtherFacts().measure(replace(bench, limits=limits), edit_of(request, before))
-    told = about(found.measurements, "leaks")
-    assert told.outcome is (outcome if told.failed == 1 else Outcome.PASS if told.value <= most else Outcome.FAIL)  # type: ignore[operator]
-    assert told.failed >= 1
+    result = OtherFacts().measure(replace(bench, limits=limits), edit_of(request, before))
+    answers = about(result.measurements, "leaks")
+    assert answers.outcome is (
+        outcome if answers.failed == 1 else Outcome.PASS if answers.value <= most else Outcome.FAIL
+    )  # type: ignore[operator]
+    assert answers.failed >= 1
 
 
 def test_other_facts_flips_are_judged_under_a_lower_bound() -> None:
@@ -116,9 +118,9 @@ def highest(bench: Bench, prompt: str) -> float:
 @pytest.mark.usefixtures("certain")
 def test_other_facts_unnamed_asks_the_surest_of_the_kind() -> None:
     bench = bench_of(talkative())
-    prompts = {(one.role, one.prompt) for one in measured(bench, UNNAMED).prompts}
+    prompts = {(row.role, row.prompt) for row in measured(bench, UNNAMED).prompts}
     surest = sorted(built_in(bench), key=lambda prompt: -highest(bench, prompt))[:6]
-    assert prompts == {("made-other-fact", one) for one in surest}
+    assert prompts == {("made-other-fact", prompt) for prompt in surest}
 
 
 def test_other_facts_built_in_prompts_need_certainty(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,19 +128,19 @@ def test_other_facts_built_in_prompts_need_certainty(monkeypatch: pytest.MonkeyP
     values = {prompt: highest(bench, prompt) for prompt in built_in(bench)}
     least = sorted(values.values())[-3] * 0.99999
     monkeypatch.setattr(other_facts, "_LEAST_CERTAINTY", least)
-    kept = {one.prompt for one in measured(bench, UNNAMED).prompts}
-    assert kept == {prompt for prompt, value in values.items() if value >= least}
-    assert 0 < len(kept) < 6
+    unchanged = {row.prompt for row in measured(bench, UNNAMED).prompts}
+    assert unchanged == {prompt for prompt, value in values.items() if value >= least}
+    assert 0 < len(unchanged) < 6
     # What the request names is asked whatever the model is certain of.
-    assert {one.prompt for one in measured(bench, NAMED).prompts} == {*FACTS}
+    assert {row.prompt for row in measured(bench, NAMED).prompts} == {*FACTS}
 
 
 @pytest.mark.usefixtures("certain")
 def test_other_facts_built_in_prompt_of_the_edit_is_left_out() -> None:
     bench = bench_of(talkative())
-    first, second = list(dict.fromkeys(one.prompt for one in measured(bench, UNNAMED).prompts))[:2]
+    first, second = list(dict.fromkeys(row.prompt for row in measured(bench, UNNAMED).prompts))[:2]
     own = replace(UNNAMED, prompt=first, paraphrases=(second,))
-    assert not {first, second} & {one.prompt for one in measured(bench, own).prompts}
+    assert not {first, second} & {row.prompt for row in measured(bench, own).prompts}
 
 
 @pytest.mark.usefixtures("certain")
@@ -146,9 +148,9 @@ def test_other_facts_built_in_prompt_of_the_edit_is_left_out() -> None:
 def test_other_facts_prompt_about_the_edited_fact_is_left_out(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(other_facts, "_MOST_PROMPTS", 1000)
     bench = bench_of(talkative())
-    found = predict_first_words(bench, sorted(built_in(bench)))
-    said = sorted(predict_first_words(bench, [UNNAMED.prompt])[UNNAMED.prompt].best)
-    old = said[0] if given == "neither" else "paris"
+    result = predict_first_words(bench, sorted(built_in(bench)))
+    words = sorted(predict_first_words(bench, [UNNAMED.prompt])[UNNAMED.prompt].best)
+    old = words[0] if given == "neither" else "paris"
     request = {
         "old answer": replace(UNNAMED, target_true="Paris"),
         "alias": replace(UNNAMED, target_true=None, true_aliases=("Paris",)),
@@ -156,18 +158,18 @@ def test_other_facts_prompt_about_the_edited_fact_is_left_out(given: str, monkey
         "neither": replace(UNNAMED, target_true=None),
     }[given]
     others = {
-        prompt for prompt, first in found.items() if first.likely.isdisjoint(said if given == "neither" else {old})
+        prompt for prompt, first in result.items() if first.likely.isdisjoint(words if given == "neither" else {old})
     }
-    assert {one.prompt for one in measured(bench, request).prompts} == others
-    assert len(others) < len(found), "no prompt is likely answered so; the test shows nothing"
+    assert {row.prompt for row in measured(bench, request).prompts} == others
+    assert len(others) < len(result), "no prompt is likely answered so; the test shows nothing"
 
 
 def test_other_facts_without_prompts_judges_nothing() -> None:
     bench = bench_of(talkative())
     (before,) = OtherFacts().prepare(bench, [UNNAMED])
     assert before is None
-    found = OtherFacts().measure(bench, edit_of(UNNAMED, None))
-    assert (found.measurements, [*found.prompts]) == ([], [])
+    result = OtherFacts().measure(bench, edit_of(UNNAMED, None))
+    assert (result.measurements, [*result.prompts]) == ([], [])
     assert OtherFacts().known_bad(bench, edit_of(UNNAMED, None)) is None
 
 
@@ -176,10 +178,10 @@ def test_other_facts_requests_together_equal_each_alone() -> None:
     bench = bench_of(talkative())
     requests = [UNNAMED, NAMED, replace(UNNAMED, subject="Lyon", prompt="Lyon is")]
     together = OtherFacts().prepare(bench, requests)
-    alone = [OtherFacts().prepare(bench, [one])[0] for one in requests]
+    single = [OtherFacts().prepare(bench, [request])[0] for request in requests]
     disturb(bench, 2, 3.0)
-    for request, one, other in zip(requests, together, alone, strict=True):
-        a, b = (OtherFacts().measure(bench, edit_of(request, state)) for state in (one, other))
+    for request, row, other in zip(requests, together, single, strict=True):
+        a, b = (OtherFacts().measure(bench, edit_of(request, state)) for state in (row, other))
         assert [(x.prompt, x.condition, x.after, x.result) for x in a.prompts] == [
             (x.prompt, x.condition, x.after, x.result) for x in b.prompts
         ]
@@ -198,10 +200,10 @@ def test_other_facts_known_bad_says_the_target_to_everything(most: float, outcom
     (before,) = OtherFacts().prepare(bench, [request])
     bad = OtherFacts().known_bad(bench, edit_of(request, before))
     assert bad is not None
-    assert [(one.metric, one.value, one.outcome) for one in bad.measurements] == [("leaks", 1.0, outcome)]
+    assert [(row.metric, row.value, row.outcome) for row in bad.measurements] == [("leaks", 1.0, outcome)]
 
 
 def test_other_facts_broken_model_is_unmeasured() -> None:
     bench = bench_of(talkative(), limits=replace(STRICT, other_fact_leaks=1.0, other_fact_flips=1.0))
-    found = measured(bench, edit=lambda: break_site(bench))
-    assert {(one.value, one.outcome) for one in found.measurements} == {(None, Outcome.UNMEASURED)}
+    result = measured(bench, edit=lambda: break_site(bench))
+    assert {(row.value, row.outcome) for row in result.measurements} == {(None, Outcome.UNMEASURED)}

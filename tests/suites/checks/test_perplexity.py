@@ -39,8 +39,8 @@ def by_hand(lm: LanguageModel, sentences: tuple[str, ...] = SENTENCES) -> Perple
 
 
 def measured(bench: Bench, before: CorpusPerplexity) -> dict[str, Measurement]:
-    found = Perplexity().measure(bench, edit_of(TWIN_REQUEST, before)).measurements
-    return {item.metric: item for item in found}
+    rows = Perplexity().measure(bench, edit_of(TWIN_REQUEST, before)).measurements
+    return {item.metric: item for item in rows}
 
 
 @pytest.mark.parametrize("layer", [0, 1])
@@ -58,11 +58,11 @@ def test_perplexity_equals_a_plain_loop_before_and_after(family: str, layer: int
 def test_perplexity_unchanged_model_has_ratio_1_and_passes() -> None:
     bench = bench_of(tiny_language_model("llama"))
     before = Perplexity().prepare(bench, [TWIN_REQUEST])[0]
-    found = measured(bench, before)
-    assert found["ratio"].value == pytest.approx(1.0, abs=1e-6)
-    assert found["ratio"].outcome is Outcome.PASS
-    assert found["mean"].value == pytest.approx(by_hand(bench.lm, bench.corpus).mean, rel=1e-4)
-    assert {found[name].outcome for name in ("mean", "median", "max", "exp-mean-nll")} == {Outcome.INFO}
+    rows = measured(bench, before)
+    assert rows["ratio"].value == pytest.approx(1.0, abs=1e-6)
+    assert rows["ratio"].outcome is Outcome.PASS
+    assert rows["mean"].value == pytest.approx(by_hand(bench.lm, bench.corpus).mean, rel=1e-4)
+    assert {rows[name].outcome for name in ("mean", "median", "max", "exp-mean-nll")} == {Outcome.INFO}
 
 
 def test_perplexity_worse_model_fails_by_the_ratio_of_means() -> None:
@@ -70,11 +70,11 @@ def test_perplexity_worse_model_fails_by_the_ratio_of_means() -> None:
     before = Perplexity().prepare(bench, [TWIN_REQUEST])[0]
     disturb(bench, seed=1, size=5.0)
     ratio = by_hand(bench.lm, bench.corpus).mean / before.before.mean
-    found = measured(bench, before)
+    rows = measured(bench, before)
     assert ratio > 1.05
-    assert found["ratio"].value == pytest.approx(ratio, rel=1e-3)
-    assert found["ratio"].outcome is Outcome.FAIL
-    assert found["mean"].baseline == pytest.approx(before.before.mean)
+    assert rows["ratio"].value == pytest.approx(ratio, rel=1e-3)
+    assert rows["ratio"].outcome is Outcome.FAIL
+    assert rows["mean"].baseline == pytest.approx(before.before.mean)
 
 
 def test_perplexity_broken_model_is_unmeasured_in_every_form() -> None:
