@@ -332,9 +332,10 @@ def test_ask_edited_preference_is_of_the_two_first_tokens() -> None:
 
 @pytest.mark.tiny
 @pytest.mark.parametrize(
-    "request_", [replace(LYON, target_true=None), A_LYON, replace(LYON, target_true="Lyon")],
+    "request_",
+    [replace(LYON, target_true=None), A_LYON, replace(LYON, target_true="Lyon")],
     ids=["no-old-answer", "several-tokens", "the-same"],
-)  # fmt: skip
+)
 def test_ask_unedited_without_two_tokens_has_no_preference(request_: EditRequest) -> None:
     bench = bench_of(talkative())
     assert {answer.preferred for answer in ask_edited(bench, request_, asked_of(bench, request_))} == {None}
@@ -384,8 +385,10 @@ def test_ask_edited_answer_may_become_longer() -> None:
     (state,) = ask_unedited(bench, [request], [[RolePrompt("neighbour", PROMPTS[0])]])
     assert state is not None
     ended = replace(state, written=tuple(answer[:1] for answer in state.written))
-    rows = [row._replace(ids=text.ids, predict=row.predict[: text.own]) for row, text in zip(
-        state.stem.rows, state.texts, strict=False)]  # fmt: skip
+    rows = [
+        row._replace(ids=text.ids, predict=row.predict[: text.own])
+        for row, text in zip(state.stem.rows, state.texts, strict=False)
+    ]
     ended = replace(ended, stem=bench.stem(rows), lead=state.lead, choices=bench.stem(rows).first.argmax(-1))
     disturb(bench, 1, 6.0)
     answers = [answer.prompt_answer for answer in ask_edited(bench, request, ended)]

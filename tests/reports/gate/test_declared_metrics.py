@@ -52,9 +52,17 @@ def tone_audit(
     """Return an audit of which each edit was measured by a check ``tone`` of another package."""
     log = audit()
     card = CardRecord(
-        kind="check", name="tone", question="?", source="", needs="", unit="", range="", threshold="", action="",
+        kind="check",
+        name="tone",
+        question="?",
+        source="",
+        needs="",
+        unit="",
+        range="",
+        threshold="",
+        action="",
         metrics=list(declared),
-    )  # fmt: skip
+    )
     rows = [counts("polite", polite), counts("insults", insults), value("length", length), value("delay", 2.0)]
 
     def measured(edit: EditRecord) -> EditRecord:

@@ -29,9 +29,13 @@ def test_efficacy_equals_plain_forward_passes(family: str) -> None:
         expected = plain_rates(bench, (ASKED.prompt,))
         *rows, as_served = rows
         assert as_served == replace(
-            pick(rows, "unprefixed", "exact"), condition="served", message=as_served.message, outcome=Outcome.INFO,
-            threshold=None, baseline=None,
-        )  # fmt: skip
+            pick(rows, "unprefixed", "exact"),
+            condition="served",
+            message=as_served.message,
+            outcome=Outcome.INFO,
+            threshold=None,
+            baseline=None,
+        )
         assert rates_of(rows) == pytest.approx(expected)
         for item in rows:
             assert item.baseline == pytest.approx(start[item.condition, str(item.protocol)])
