@@ -1,8 +1,8 @@
 """What happened, for a reader? The versioned log of an audit, and pure functions from it to digest and HTML.
 
-In this order: `LogWriter` writes records of `schema` to a file, `read_log` reads them back, `summarise` gives the one
-verdict over them, `digest.digest` all that a page shows, and `render_html` the page. This room imports nothing else
-of editguard's. Importing it loads nothing; each name loads its module when it is first asked for.
+In this order: `LogWriter` writes records of `log.schema` to a file, `read_log` reads them back, `summarise` gives the one
+verdict over them, `verdict.digest` the data of a page, and `render_html` the page. Of the other rooms it imports
+`probes.errors` alone. Importing it loads nothing; each name loads its module at its first use.
 """
 
 from __future__ import annotations
