@@ -49,7 +49,7 @@ def _readers() -> dict[str, Reader]:
     from editguard.reports.log.file import read_log
     from editguard.reports.verdict.digest import summarise
 
-    from . import test_logs, test_policies, test_reproductions, test_requests, test_tensors
+    from .seeds import logs, policies, reproductions, requests, tensors
 
     def checkpoint(path: Path) -> None:
         checkpoint_files = open_checkpoint(str(path.parent))
@@ -57,44 +57,44 @@ def _readers() -> dict[str, Reader]:
             checkpoint_files.tensor(name)
 
     def statistics(path: Path) -> object:
-        return load_statistics(path, size=test_tensors.SIZE, model_fingerprint="model", layer=0)
+        return load_statistics(path, size=tensors.SIZE, model_fingerprint="model", layer=0)
 
     edits = {
         f"edits{suffix}": Reader(
             f"edits{suffix}",
-            [seed.encode() for seed in test_requests.SEEDS[suffix]],
+            [seed.encode() for seed in requests.SEEDS[suffix]],
             lambda path: load_requests(path, skip_invalid=True).requests,
         )
         for suffix in (".json", ".jsonl", ".yaml", ".csv")
     }
     corpora = {
         f"corpus{suffix}": Reader(f"corpus{suffix}", [seed], lambda path: read_corpus(str(path)).sha256)
-        for suffix, seed in test_requests.CORPORA.items()
+        for suffix, seed in requests.CORPORA.items()
     }
     return (
         edits
         | corpora
         | {
-            "policy": Reader("policy.toml", test_policies.SEEDS["policy.toml"], load_policy),
-            "log": Reader("audit.jsonl", test_logs.LOGS, lambda path: summarise(read_log(path))),
+            "policy": Reader("policy.toml", policies.SEEDS["policy.toml"], load_policy),
+            "log": Reader("audit.jsonl", logs.LOGS, lambda path: summarise(read_log(path))),
             "baseline": Reader(
-                "baseline.json", [test_logs.BASELINE], lambda path: BaselineStore(path.parent).load(str(path))
+                "baseline.json", [logs.BASELINE], lambda path: BaselineStore(path.parent).load(str(path))
             ),
             "overrides": Reader(
-                "overrides.jsonl", [test_logs.OVERRIDES], lambda path: BaselineStore(path.parent).read_overrides()
+                "overrides.jsonl", [logs.OVERRIDES], lambda path: BaselineStore(path.parent).read_overrides()
             ),
-            "cases": Reader("cases.json", test_reproductions.CHOICES, test_reproductions.read_choice),
-            "layers": Reader("layers.json", test_reproductions.SHIFTS, kept_shifts),
-            "reproduction": Reader("reproduction.json", test_reproductions.RESULTS, kept_result),
-            "delta": Reader("a.delta.safetensors", [test_tensors.DELTA], read_delta),
-            "statistics": Reader("c.safetensors", [test_tensors.STATISTICS], statistics),
-            "statistics-of-rome": Reader("c.npz", test_tensors.NPZ, statistics),
-            "weights": Reader("one.safetensors", [test_tensors.WEIGHTS], checkpoint),
+            "cases": Reader("cases.json", reproductions.CHOICES, reproductions.read_choice),
+            "layers": Reader("layers.json", reproductions.SHIFTS, kept_shifts),
+            "reproduction": Reader("reproduction.json", reproductions.RESULTS, kept_result),
+            "delta": Reader("a.delta.safetensors", [tensors.DELTA], read_delta),
+            "statistics": Reader("c.safetensors", [tensors.STATISTICS], statistics),
+            "statistics-of-rome": Reader("c.npz", tensors.NPZ, statistics),
+            "weights": Reader("one.safetensors", [tensors.WEIGHTS], checkpoint),
             "index": Reader(
                 "model.safetensors.index.json",
-                [test_tensors.INDEX],
+                [tensors.INDEX],
                 checkpoint,
-                {"one.safetensors": test_tensors.WEIGHTS},
+                {"one.safetensors": tensors.WEIGHTS},
             ),
         }
     )

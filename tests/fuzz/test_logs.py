@@ -8,46 +8,16 @@ from pathlib import Path
 import pytest
 from editguard.audit.gate.baseline_store import BaselineStore
 from editguard.audit.run.resume import check_resumable, check_resumed_run
-from editguard.probes.requests.loader import LoadedRequests
-from editguard.probes.requests.request import EditRequest
-from editguard.reports.gate.baseline import build_baseline
-from editguard.reports.gate.result import Override
 from editguard.reports.log.file import Log, LogWriter, read_log, read_unfinished_log
 from editguard.reports.verdict.digest import summarise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ..helpers.audit_logs import audit
 from .harness import FUZZ_SETTINGS, read_or_refuse, spoil
+from .seeds.logs import AUDIT, BASELINE, LOGS, OVERRIDE, OVERRIDES, REQUESTS
 
 # A log is long, and hypothesis shows the one that fails whole.
 pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")
-
-
-def _lines(log: Log) -> bytes:
-    records = [log.header, *log.edits, *log.controls, *([] if log.footer is None else [log.footer])]
-    return b"".join(record.model_dump_json().encode() + b"\n" for record in records)
-
-
-AUDIT = audit(3)
-LOGS = [_lines(AUDIT), _lines(Log(AUDIT.header, AUDIT.edits[:1], AUDIT.controls[:1], None))]
-BASELINE = build_baseline(AUDIT, None).to_json().encode()
-OVERRIDE = Override(
-    time="2026-01-01T00:00:00+00:00",
-    author="a",
-    reason="r",
-    baseline="main@1",
-    baseline_sha256="0" * 64,
-    log_sha256="1" * 64,
-    closings=["regressed:efficacy"],
-)
-REQUESTS = LoadedRequests(
-    tuple(EditRequest(record.id, record.subject, record.prompt, record.target_new) for record in AUDIT.edits),
-    (),
-    "edits.json",
-    "0" * 64,
-)
-OVERRIDES = f"{OVERRIDE.model_dump_json()}\n".encode() * 2
 
 
 @FUZZ_SETTINGS

@@ -4,33 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from editguard.audit.research.reproduction.cases import Chosen, Kind
 from editguard.audit.research.reproduction.layer_shifts import LayerShifts, kept_shifts
-from editguard.audit.research.reproduction.run import TABLES, kept_choice, kept_result
-from editguard.audit.research.reproduction.stamp import refuse_another
-from editguard.probes.research.layer_sweep import LayerShift
+from editguard.audit.research.reproduction.run import TABLES, kept_result
 from editguard.reports.reproduction.schema import Reproduction
 from editguard.reports.reproduction.tables import remove_tables
 from hypothesis import given
 
-from ..helpers.reproduction_data import experiment, reproduction, skipped
 from .harness import FUZZ_SETTINGS, read_or_refuse, spoil
-
-STAMP = {"model": "tiny 0123456789ab", "seed": "0", "policy probes": "[]"}
-KINDS = {"first": Kind.FIRST, "ordinary": Kind.ORDINARY}
-CHOICES = [
-    Chosen(stamp=STAMP, probed=2, unusable=0, found={Kind.FIRST: 1}, kinds=KINDS, left_out=left)
-    .model_dump_json()
-    .encode()
-    for left in (None, ["ordinary"])
-]
-SHIFTS = [
-    LayerShifts(stamp=STAMP, source="text", ids=[*KINDS], layers={0: [LayerShift(0.1, 0.2, 0.3)] * 2})
-    .model_dump_json()
-    .encode()
-]
-RESULT = reproduction(experiment(), skipped())
-RESULTS = [RESULT.model_dump_json().encode()]
+from .seeds.reproductions import CHOICES, RESULT, RESULTS, SHIFTS, read_choice
 
 
 @FUZZ_SETTINGS
@@ -39,14 +20,6 @@ def test_cases_spoilt_file_is_read_or_refused(content: bytes, tmp_path: Path) ->
     path = tmp_path / "cases.json"
     path.write_bytes(content)
     read_or_refuse(lambda: read_choice(path), tmp_path)
-
-
-def read_choice(path: Path) -> Chosen | None:
-    """Read a choice and compare its stamp with that of another run, whose error repeats both."""
-    result = kept_choice(path)
-    if result is not None:
-        refuse_another("The reproduction", result.stamp, STAMP)
-    return result
 
 
 @FUZZ_SETTINGS

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import io
 import json
-import tempfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
-from editguard.audit.delta.file import encode, read_delta
-from editguard.probes.keys.statistics import KeyStatistics, StatisticsProvenance, load_statistics, save_statistics
+from editguard.audit.delta.file import read_delta
+from editguard.probes.keys.statistics import KeyStatistics, StatisticsProvenance, load_statistics
 from editguard.probes.model.checkpoint import open_checkpoint
 from hypothesis import example, given
 from hypothesis import strategies as st
-from safetensors.torch import save
 
-from ..helpers.delta_files import make_delta
-from ..helpers.tiny_models import tiny_model
 from .harness import FUZZ_SETTINGS, read_or_refuse, spoil
-
-SIZE = 6
-MATRIX = torch.eye(SIZE, dtype=torch.float64) + 0.5
-DELTA = encode(make_delta(tiny_model("llama")))
+from .seeds.tensors import DELTA, INDEX, NPZ, SIZE, STATISTICS, WEIGHTS
 
 
 def _safetensors(header: object, data: bytes = bytes(8 * SIZE * SIZE)) -> bytes:
@@ -71,28 +62,6 @@ def headers(draw: st.DrawFn) -> bytes:
     return _safetensors({"second_moment": entry, "__metadata__": {"editguard": text}})
 
 
-def save_and_read_statistics() -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "c.safetensors")
-        save_statistics(
-            KeyStatistics(
-                MATRIX,
-                StatisticsProvenance(method="corpus", source="text", model_fingerprint="model", layer=0, tokens=9),
-            ),
-            path,
-        )
-        return path.read_bytes()
-
-
-STATISTICS = save_and_read_statistics()
-
-
-def make_npz(save_them: Callable[..., None] = np.savez, **arrays: object) -> bytes:
-    content = io.BytesIO()
-    save_them(content, **({"mom2.mom2": MATRIX.numpy() * 9, "mom2.count": 9} | arrays))
-    return content.getvalue()
-
-
 def make_member(header: bytes, data: bytes = b"") -> bytes:
     """Return one array's file with the header that is given."""
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + data
@@ -111,14 +80,6 @@ def test_load_statistics_spoilt_file_is_read_or_refused(data: st.DataObject, tmp
     path = tmp_path / "c.safetensors"
     path.write_bytes(data.draw(spoil([STATISTICS]) | headers()))
     check_statistics(path, tmp_path)
-
-
-NPZ = [
-    make_npz(),
-    make_npz(np.savez_compressed),
-    make_npz(**{"mom2.mom2": MATRIX.float().numpy()}),
-    make_npz(**{"mom2.count": np.array([9])}),
-]
 
 
 @st.composite
@@ -157,10 +118,6 @@ def test_read_delta_spoilt_file_is_read_or_refused(content: bytes, tmp_path: Pat
     path = tmp_path / "a.delta.safetensors"
     path.write_bytes(content)
     read_or_refuse(lambda: read_delta(path), tmp_path)
-
-
-WEIGHTS = save({"a.weight": torch.ones(3, 2), "b.weight": torch.ones(2)})
-INDEX = json.dumps({"weight_map": {"a.weight": "one.safetensors", "b.weight": "../one.safetensors"}}).encode()
 
 
 @FUZZ_SETTINGS

@@ -1,0 +1,1 @@
+"""Valid files of every format, which the fuzzing tests and atheris spoil."""
