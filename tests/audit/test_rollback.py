@@ -26,7 +26,7 @@ from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import EditSite, find_site
 from editguard.probes.probe import PROBES
 from editguard.suites.check import CHECKS
-from editguard.suites.checks import condition
+from editguard.suites.checks import degeneracy
 from torch import nn
 
 from ..helpers.families import FAMILIES
@@ -274,7 +274,7 @@ def test_an_error_in_generation_leaves_nothing_behind(
     guard: GuardedEditor, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     (proposal,) = guard.propose([guard.assess(MID_PROMPT_REQUEST)])
-    monkeypatch.setattr(condition, "continuations", failing(error))
+    monkeypatch.setattr(degeneracy, "continuations", failing(error))
     ends(lambda: guard.try_proposal(proposal), error)
     ends(lambda: guard.edit(MID_PROMPT_REQUEST), error)
 
