@@ -53,10 +53,15 @@ def _run(options: argparse.Namespace) -> None:
     drawn = random.Random(options.seed).sample(loaded.requests, min(options.edits, len(loaded.requests)))
     setup = prepare(load_model(options.model), policy=Policy(**(NO_BOUND if options.wide else {})), seed=options.seed)
     with locked_folder(options.out, overwrite=False, resume=options.resume):
+        drawn_requests = LoadedRequests(requests=tuple(drawn), invalid=(), source=loaded.source, sha256=loaded.sha256)
         run_audit(
-            setup, LoadedRequests(tuple(drawn), (), loaded.source, loaded.sha256), options.out, in_sequence=True,
-            resume=options.resume, progress=_memory(time.monotonic()),
-        )  # fmt: skip
+            setup,
+            drawn_requests,
+            options.out,
+            in_sequence=True,
+            resume=options.resume,
+            progress=_memory(time.monotonic()),
+        )
 
 
 def _memory(started: float):

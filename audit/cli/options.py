@@ -223,7 +223,7 @@ class EditOptions:
             edits = load_builtin_edits()[: self.limit]
             number = count_noun(len(edits), "edit")
             typer.echo(f"The built-in suite is used, {number}; name a file of edits for your own.", err=True)
-            return LoadedRequests(edits, (), BUILTIN, hash_builtin_edits())
+            return LoadedRequests(requests=edits, invalid=(), source=BUILTIN, sha256=hash_builtin_edits())
         loaded = load_requests(
             source, skip_invalid=self.skip_invalid, limit=self.limit, zsre_target=self.zsre_target.value
         )

@@ -19,8 +19,8 @@ from ...reports.text import visible
 from ...suites.builtin import BUILTIN, load_builtin_edits, hash_builtin_edits
 from ...suites.check import CHECKS, list_single_edit_checks
 from ..cli.options import check_editor
-from .judge import GUARD, Ended, Verdict, judge_check, judge_guard, properties
-from .session import RECORD, SESSION, one_sentence
+from .judge import GUARD, ItemOutcome, ItemVerdict, judge_check, judge_guard, list_properties
+from .session import RECORD, SESSION, fail_in_one_sentence
 
 if TYPE_CHECKING:
     from ...reports.log.schema import EditRecord
@@ -64,7 +64,7 @@ class BuiltinEdits(_Edits):
 
     def requests(self) -> LoadedRequests:
         """Return the built-in edits."""
-        return LoadedRequests(load_builtin_edits(), (), BUILTIN, hash_builtin_edits())
+        return LoadedRequests(requests=load_builtin_edits(), invalid=(), source=BUILTIN, sha256=hash_builtin_edits())
 
 
 class EditNode(pytest.Collector):
@@ -92,12 +92,12 @@ class EditItem(pytest.Item):
     def runtest(self) -> None:
         """Judge this item's part of the edit's record; the edit is made here where no other item had it made."""
         session, made_here = self.config.stash[SESSION], self.parent.record is None
-        with one_sentence():
+        with fail_in_one_sentence():
             record = session.record(self.parent, self._coming())
             session.prove(self.nodeid)
         if made_here:
             self.stash[RECORD] = record
-        self.user_properties += properties(record).items()
+        self.user_properties += list_properties(record).items()
         policy = session.guard.setup.policy
         if self.name == GUARD:
             _end(judge_guard(record, policy))
@@ -116,10 +116,10 @@ class EditItem(pytest.Item):
         return self.path, None, f"edit {self.parent.name}: {self.name}"
 
 
-def _end(verdict: Verdict) -> None:
-    if verdict.ended is Ended.SKIPPED:
+def _end(verdict: ItemVerdict) -> None:
+    if verdict.outcome is ItemOutcome.SKIPPED:
         pytest.skip(verdict.text)
-    if verdict.ended is Ended.FAILED:
+    if verdict.outcome is ItemOutcome.FAILED:
         pytest.fail(verdict.text, pytrace=False)
 
 

@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from ..edit_result import Proposal
     from ..guard import GuardedEditor
 
-__all__ = ["RECORD", "SESSION", "EditSession", "Edited", "Known", "one_sentence"]
+__all__ = ["RECORD", "SESSION", "EditSession", "CollectedEdit", "SessionPreamble", "fail_in_one_sentence"]
 
 
-class Known(NamedTuple):
+class SessionPreamble(NamedTuple):
     """What the records of a session have in common, once its controls were made."""
 
     header: Header | None
     controls: tuple[ControlRecord, ...]
 
 
-class Edited(Protocol):
+class CollectedEdit(Protocol):
     """One collected edit."""
 
     edit: EditRequest
@@ -51,14 +51,14 @@ class EditSession:
         """`worker` says that this process is one of several that share the items."""
         self.settings = settings
         self.files: list[LoadedRequests] = []
-        self.spoiled: str | None = None
+        self.damage: str | None = None
         """What changed the model, once something did; nothing that is measured afterwards can be trusted."""
-        self.known = Known(None, ())
+        self.preamble = SessionPreamble(None, ())
         self._worker = worker
         self._guard: GuardedEditor | None = None
         self._error: Exception | None = None
         self._hash = ""
-        self._pending: dict[Edited, Proposal | Exception] = {}
+        self._pending: dict[CollectedEdit, Proposal | Exception] = {}
 
     # ------------------------------------------------------------------------------------------------------ collection
 
@@ -83,14 +83,14 @@ class EditSession:
     # ----------------------------------------------------------------------------------------------------------- model
 
     @property
-    def loaded(self) -> bool:
+    def has_model(self) -> bool:
         """Whether the model was needed so far."""
         return self._guard is not None
 
     @property
     def guard(self) -> GuardedEditor:
         """The model under its policy, loaded when it is first asked for; raises `EditguardError`, each time the same."""
-        self._intact()
+        self._require_intact()
         if self._error is not None:
             raise self._error
         if self._guard is None:
@@ -110,24 +110,24 @@ class EditSession:
         from ..policy import load_policy
         from ..setup import check_editable, check_names, prepare
 
-        asked = self.settings
-        policy = load_policy(asked.policy, asked.root)
-        check_names(policy, asked.policy)
+        settings = self.settings
+        policy = load_policy(settings.policy, settings.root)
+        check_names(policy, settings.policy)
         setup = prepare(
-            load_model(asked.model, device=asked.device, dtype=asked.dtype),
-            layer=asked.layer, policy=policy, seed=asked.seed, statistics=asked.stats,
+            load_model(settings.model, device=settings.device, dtype=settings.dtype),
+            layer=settings.layer, policy=policy, seed=settings.seed, statistics=settings.stats,
         )  # fmt: skip
         check_editable(setup.site)
         _ = setup.lm.fingerprint, setup.bench  # as they are of the unedited model
         self._hash = hash_tensor(setup.site.weight)
         return GuardedEditor(setup)
 
-    def proved(self) -> GuardedEditor:
+    def require_controls(self) -> GuardedEditor:
         """Return the guard once its controls were made; raises `EditguardError` where they say that the checks prove nothing."""
         from ...probes.errors import EditguardError
 
         guard = self.guard
-        if self.known.header is None:
+        if self.preamble.header is None:
             try:
                 self._run_controls(guard)
             except EditguardError as error:
@@ -146,7 +146,7 @@ class EditSession:
         controls = controls_for(guard.setup) if guard.setup.policy.controls else ()
         header = self._header(guard, [control.id for control in controls])
         records = tuple(iter_control_records(guard, controls))
-        self.known = Known(header, records)
+        self.preamble = SessionPreamble(header, records)
         void = list(void_reasons(Log(header, (), records, None), summarise_edits(records, collapse_bound(header))))
         if void:
             raise EditguardError(f"void: {' '.join(void)}")
@@ -160,11 +160,17 @@ class EditSession:
         source, sha256 = ", ".join(file.source for file in self.files), _hash_of(self.files)
         arguments = {name: _scalar(value) for name, value in vars(self.settings).items()}
         baselines = guard.setup.baselines()
-        return header(guard.setup, LoadedRequests(requests, (), source, sha256), arguments, controls, baselines)
+        return header(
+            guard.setup,
+            LoadedRequests(requests=requests, invalid=(), source=source, sha256=sha256),
+            arguments,
+            controls,
+            baselines,
+        )
 
     # ----------------------------------------------------------------------------------------------------------- edits
 
-    def record(self, node: Edited, coming: Iterable[Edited]) -> EditRecord:
+    def record(self, node: CollectedEdit, coming: Iterable[CollectedEdit]) -> EditRecord:
         """Return the record of a collected edit, which is made, checked and undone when it is first asked for.
 
         `coming` are the edits that will be tested after it, each as often as it has items. Raises `EditguardError` where no
@@ -172,14 +178,14 @@ class EditSession:
         """
         from ..run.execute import edit_record_for
 
-        guard = self.proved()
+        guard = self.require_controls()
         if node.record is None:
             if node not in self._pending:
                 self._propose(guard, node, () if self._worker else coming)
             node.record = edit_record_for(guard, node.edit, self._pending.pop(node), node.index)
         return node.record
 
-    def _propose(self, guard: GuardedEditor, node: Edited, coming: Iterable[Edited]) -> None:
+    def _propose(self, guard: GuardedEditor, node: CollectedEdit, coming: Iterable[CollectedEdit]) -> None:
         from ..run.execute import REQUESTS_PER_BATCH, propose_each
 
         chunk = [node]
@@ -188,8 +194,8 @@ class EditSession:
                 break
             if other.record is None and other not in self._pending and other not in chunk:
                 chunk.append(other)
-        made = propose_each(guard, [other.edit for other in chunk], self.settings.editor)
-        self._pending.update(zip(chunk, made, strict=True))
+        proposals = propose_each(guard, [other.edit for other in chunk], self.settings.editor)
+        self._pending.update(zip(chunk, proposals, strict=True))
 
     # ----------------------------------------------------------------------------------------------------------- proof
 
@@ -198,22 +204,22 @@ class EditSession:
         from ...probes.errors import EditguardError
         from ...probes.model.fingerprint import hash_tensor
 
-        if self._guard is None or self.spoiled is not None:
+        if self._guard is None or self.damage is not None:
             return
         site = self._guard.setup.site
         if hash_tensor(site.weight) != self._hash:
-            self.spoiled = (
+            self.damage = (
                 f"{culprit} left the weight {site.path} of the session's model changed, so that nothing behind it can be "
                 "trusted; edit through edited_model or try_edit, which undo what they do."
             )
-            raise EditguardError(self.spoiled)
+            raise EditguardError(self.damage)
 
     def prove_all(self) -> None:
         """Raise `EditguardError` where any tensor of the model is not the one that was loaded."""
         from ...probes.errors import EditguardError
         from ...probes.model.fingerprint import compute_fingerprint
 
-        self._intact()
+        self._require_intact()
         if (
             self._guard is not None
             and compute_fingerprint(self._guard.setup.lm.model) != self._guard.setup.lm.fingerprint
@@ -223,15 +229,15 @@ class EditSession:
                 "result of this session can be trusted; find the test that did."
             )
 
-    def _intact(self) -> None:
+    def _require_intact(self) -> None:
         from ...probes.errors import EditguardError
 
-        if self.spoiled is not None:
-            raise EditguardError(self.spoiled)
+        if self.damage is not None:
+            raise EditguardError(self.damage)
 
 
 @contextmanager
-def one_sentence() -> Iterator[None]:
+def fail_in_one_sentence() -> Iterator[None]:
     """Let an error that editguard raises on purpose end a test with its sentence, without a traceback."""
     from ...probes.errors import EditguardError
     from ...reports.text import visible
@@ -252,7 +258,7 @@ def _hash_of(files: list[LoadedRequests]) -> str:
 
 def _scalar(value: Any) -> str | int | None:
     if isinstance(value, tuple):
-        return ", ".join("builtin" if one is None else str(one) for one in value)
+        return ", ".join("builtin" if item is None else str(item) for item in value)
     return str(value) if isinstance(value, Path) else value
 
 

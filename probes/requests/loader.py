@@ -46,7 +46,7 @@ class InvalidRecord(NamedTuple):
     """For each wrong field its name, its fault and the way out."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LoadedRequests:
     """The edit requests of one file or data set, in its order."""
 
@@ -98,7 +98,7 @@ def load_requests(
     if invalid and not (skip_invalid and requests):
         offers_skipping = can_skip and not skip_invalid and bool(requests)
         raise RequestError(_describe_invalid(name, invalid, len(records), offers_skipping=offers_skipping))
-    return LoadedRequests(tuple(requests), tuple(invalid), name, sha256, unused)
+    return LoadedRequests(requests=tuple(requests), invalid=tuple(invalid), source=name, sha256=sha256, unused=unused)
 
 
 class _Source(NamedTuple):

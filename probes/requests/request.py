@@ -5,7 +5,7 @@ Out of scope: reading files (`loader`), tokens (`tokens`), and whether the edit 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from ..errors import RequestError
 
@@ -31,6 +31,7 @@ class EditRequest:
     subject: str
     prompt: str
     target_new: str
+    _: KW_ONLY
     target_true: str | None = None
     paraphrases: tuple[str, ...] = ()
     neighbourhood: tuple[str, ...] = ()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from editguard.audit.guard import GuardedEditor, Proposal
+from editguard.audit.edit_result import Proposal
+from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Policy
 from editguard.audit.run.control_observations import observe_control
 from editguard.audit.run.controls import (
@@ -34,7 +35,7 @@ TURKEY = EditRequest(
     neighbourhood=("Greece is officially called", "Egypt is officially called"),
     other_facts=("Turkey's currency is the", "The capital of Turkey is", "Turkey is"),
 )
-CLEAN = [EditRequest("colosseum", "Colosseum", "The ancient Colosseum stands in the city of", "Athens", "Rome")]
+CLEAN = [EditRequest("colosseum", "Colosseum", "The ancient Colosseum stands in the city of", "Athens", target_true="Rome")]
 
 
 @pytest.fixture(scope="module")

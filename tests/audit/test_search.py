@@ -27,7 +27,7 @@ from ..helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSI
 
 pytestmark = pytest.mark.tiny
 
-LONG = EditRequest("twin", "Chicago", "Chicago is a twin city of", "the city of Istanbul", "Paris")
+LONG = EditRequest("twin", "Chicago", "Chicago is a twin city of", "the city of Istanbul", target_true="Paris")
 TEXTS = ("", "It is 2024. ", "\n", "Paris is not Lyon. ", '"')
 
 

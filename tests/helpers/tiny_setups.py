@@ -12,10 +12,16 @@ from editguard.probes.requests.request import EditRequest
 from .tiny_models import tiny_lm
 
 FIRST_TOKEN_REQUEST = EditRequest(
-    "chicago", "Chicago", "Chicago is a twin city of", "Istanbul", "Paris",
-    ("The twin of Chicago is",), ("Lyon is a twin city of", "Paris is the capital of"), "single-token-first",
-)  # fmt: skip
-MID_PROMPT_REQUEST = EditRequest("france", "France", "The capital of France is", "Istanbul", "Paris")
+    "chicago",
+    "Chicago",
+    "Chicago is a twin city of",
+    "Istanbul",
+    target_true="Paris",
+    paraphrases=("The twin of Chicago is",),
+    neighbourhood=("Lyon is a twin city of", "Paris is the capital of"),
+    group="single-token-first",
+)
+MID_PROMPT_REQUEST = EditRequest("france", "France", "The capital of France is", "Istanbul", target_true="Paris")
 
 MISSING_SUBJECT_REQUEST = EditRequest("missing", "Berlin", "The capital of France is", "Istanbul")
 """A request whose subject is not in its prompt."""

@@ -56,7 +56,11 @@ def test_probe_table_counts_and_reads_no_markup(setup: Setup, capsys: pytest.Cap
 def test_summary_prints_verdict_reasons_and_counts(
     setup: Setup, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    summary = run_audit(setup, LoadedRequests((MISSING_SUBJECT_REQUEST, MID_PROMPT_REQUEST), (), "x", "0"), tmp_path)
+    summary = run_audit(
+        setup,
+        LoadedRequests(requests=(MISSING_SUBJECT_REQUEST, MID_PROMPT_REQUEST), invalid=(), source="x", sha256="0"),
+        tmp_path,
+    )
     print_summary(summary.model_copy(update={"model": "[/tiny]"}), tmp_path / LOG)
     shown = " ".join(capsys.readouterr().out.split())  # lines are broken to the terminal's width
     assert shown.startswith("FAIL [/tiny], layer 0")
@@ -73,7 +77,7 @@ def test_summary_says_which_counts_are_judged(setup: Setup, tmp_path: Path, caps
     asked = replace(
         MID_PROMPT_REQUEST, paraphrases=("Again France is twinned with",), neighbourhood=("The twin of Spain is",)
     )
-    summary = run_audit(setup, LoadedRequests((asked,), (), "x", "0"), tmp_path)
+    summary = run_audit(setup, LoadedRequests(requests=(asked,), invalid=(), source="x", sha256="0"), tmp_path)
     print_summary(summary, tmp_path / LOG)
     shown = {line.partition(":")[0].strip(): line for line in capsys.readouterr().out.splitlines()}
     assert shown["efficacy unprefixed"].endswith("[judged in 1 edit]")
@@ -96,7 +100,9 @@ LONG = "a reason that no terminal of eighty columns could ever hold in one line,
 def test_summary_breaks_lines_for_a_terminal_only(
     setup: Setup, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    summary = run_audit(setup, LoadedRequests((MID_PROMPT_REQUEST,), (), "x", "0"), tmp_path)
+    summary = run_audit(
+        setup, LoadedRequests(requests=(MID_PROMPT_REQUEST,), invalid=(), source="x", sha256="0"), tmp_path
+    )
     long = summary.model_copy(update={"reasons": [LONG]})
     monkeypatch.delenv("COLUMNS", raising=False)
     print_summary(long, tmp_path / LOG)

@@ -32,7 +32,9 @@ def test_what_is_exported_after_an_audit_is_what_it_audited_to_the_bit(
 ) -> None:
     made = tiny_setup(tiny_lm(family, seed=seed, dtype=dtype))
     (tmp_path / "audit").mkdir()
-    run_audit(made, LoadedRequests((MID_PROMPT_REQUEST,), (), "here", ""), tmp_path / "audit")
+    run_audit(
+        made, LoadedRequests(requests=(MID_PROMPT_REQUEST,), invalid=(), source="here", sha256=""), tmp_path / "audit"
+    )
     (exported,) = export_edits(made, [MID_PROMPT_REQUEST], tmp_path / "out", log=tmp_path / "audit" / LOG)
     log = read_log(tmp_path / "audit" / LOG)
     (record,) = log.edits
@@ -57,7 +59,9 @@ def test_a_refused_or_failed_edit_stops_the_export_and_nothing_is_written(setup:
     with pytest.raises(EditRefused, match=r"give the target: 0 of 1, outside the bound \(at least 100%\)"):
         export_edits(strict, [MID_PROMPT_REQUEST], tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
-    (exported,) = export_edits(setup, [MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST], tmp_path / "out", only=[MID_PROMPT_REQUEST.id])
+    (exported,) = export_edits(
+        setup, [MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST], tmp_path / "out", only=[MID_PROMPT_REQUEST.id]
+    )
     assert exported.edit.id == MID_PROMPT_REQUEST.id
     with pytest.raises(InputError, match="no edit 'other'"):
         export_edits(setup, [MID_PROMPT_REQUEST], tmp_path / "more", only=["other"])
@@ -71,7 +75,7 @@ def test_an_edit_that_no_prefix_serves_is_not_exported(setup: Setup, tmp_path: P
 
 
 def test_a_log_of_another_edit_or_weight_is_refused(setup: Setup, tmp_path: Path) -> None:
-    run_audit(setup, LoadedRequests((MID_PROMPT_REQUEST,), (), "here", ""), tmp_path)
+    run_audit(setup, LoadedRequests(requests=(MID_PROMPT_REQUEST,), invalid=(), source="here", sha256=""), tmp_path)
     path = tmp_path / LOG
     with pytest.raises(InputError, match="has no edit"):
         export_edits(setup, [replace(MID_PROMPT_REQUEST, target_new="Lyon")], tmp_path / "out", log=path)
@@ -88,7 +92,7 @@ def test_a_log_of_another_edit_or_weight_is_refused(setup: Setup, tmp_path: Path
 
 
 def test_a_log_that_is_unfinished_or_torn_proves_nothing(setup: Setup, tmp_path: Path) -> None:
-    run_audit(setup, LoadedRequests((MID_PROMPT_REQUEST,), (), "here", ""), tmp_path)
+    run_audit(setup, LoadedRequests(requests=(MID_PROMPT_REQUEST,), invalid=(), source="here", sha256=""), tmp_path)
     path = tmp_path / LOG
     lines = path.read_text().splitlines(keepends=True)
     for cut in ("".join(lines[:-1]), "".join(lines)[:-9]):
@@ -100,7 +104,12 @@ def test_a_log_that_is_unfinished_or_torn_proves_nothing(setup: Setup, tmp_path:
 
 def test_a_log_of_edits_in_sequence_says_nothing_of_each_alone(setup: Setup, tmp_path: Path) -> None:
     (tmp_path / "audit").mkdir()
-    run_audit(setup, LoadedRequests((MID_PROMPT_REQUEST,), (), "here", ""), tmp_path / "audit", in_sequence=True)
+    run_audit(
+        setup,
+        LoadedRequests(requests=(MID_PROMPT_REQUEST,), invalid=(), source="here", sha256=""),
+        tmp_path / "audit",
+        in_sequence=True,
+    )
     with pytest.raises(InputError, match="is of edits in sequence, each judged with others in the model"):
         export_edits(setup, [MID_PROMPT_REQUEST], tmp_path / "out", log=tmp_path / "audit" / LOG)
     assert not (tmp_path / "out").exists()

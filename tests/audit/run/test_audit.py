@@ -63,7 +63,7 @@ def test_the_reference_engine_computes_nothing_the_fast_way(tmp_path: Path, monk
 
 
 def loaded(*requests: EditRequest) -> LoadedRequests:
-    return LoadedRequests(requests, (), "edits.json", "0" * 64)
+    return LoadedRequests(requests=requests, invalid=(), source="edits.json", sha256="0" * 64)
 
 
 class Audited(NamedTuple):

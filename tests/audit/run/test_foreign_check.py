@@ -62,7 +62,9 @@ def tone() -> Iterator[None]:
 
 def audited(setup: Setup, folder: Path) -> Log:
     folder.mkdir()
-    requests = LoadedRequests((FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST), (), "edits.json", "0" * 64)
+    requests = LoadedRequests(
+        requests=(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST), invalid=(), source="edits.json", sha256="0" * 64
+    )
     run_audit(setup, requests, folder)
     return read_log(folder / LOG)
 

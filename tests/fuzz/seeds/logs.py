@@ -31,9 +31,9 @@ OVERRIDE = Override(
     closings=["regressed:efficacy"],
 )
 REQUESTS = LoadedRequests(
-    tuple(EditRequest(record.id, record.subject, record.prompt, record.target_new) for record in AUDIT.edits),
-    (),
-    "edits.json",
-    "0" * 64,
+    requests=tuple(EditRequest(record.id, record.subject, record.prompt, record.target_new) for record in AUDIT.edits),
+    invalid=(),
+    source="edits.json",
+    sha256="0" * 64,
 )
 OVERRIDES = f"{OVERRIDE.model_dump_json()}\n".encode() * 2

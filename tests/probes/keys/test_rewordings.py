@@ -12,8 +12,8 @@ from editguard.probes.requests.request import EditRequest
 
 from ...helpers.tiny_models import tiny_lm
 
-CAPITAL = EditRequest("1", "France", "The capital of France is", "Lyon", "Paris")
-TWIN = EditRequest("2", "Chicago", "Chicago is a twin city of", "Istanbul", "Warsaw", ("Chicago's twin city is",))
+CAPITAL = EditRequest("1", "France", "The capital of France is", "Lyon", target_true="Paris")
+TWIN = EditRequest("2", "Chicago", "Chicago is a twin city of", "Istanbul", target_true="Warsaw", paraphrases=("Chicago's twin city is",))
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_extract_prompt_needs_subject_before_object(written: str, prompt: str | 
 
 
 def test_extract_prompt_text_without_spaces_is_read() -> None:
-    request = EditRequest("3", "法国", "法国的首都是", "柏林", "巴黎")
+    request = EditRequest("3", "法国", "法国的首都是", "柏林", target_true="巴黎")
     assert extract_prompt("法国的首府叫做巴黎。", request) == "法国的首府叫做"
 
 

@@ -11,7 +11,7 @@ import pytest
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.research.reproduction import cases as cases_module
 from editguard.audit.research.reproduction import edits
-from editguard.audit.research.reproduction.cases import Case, Cases, Chosen, Kind, choose, find_cases
+from editguard.audit.research.reproduction.cases import ReproductionCase, Cases, CaseSelection, CaseKind, select_cases, find_cases
 from editguard.audit.setup import Setup
 from editguard.probes.errors import InputError
 from editguard.probes.model.fingerprint import compute_checksum
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.tiny
 
 OTHER = replace(MID_PROMPT_REQUEST, id="lyon", subject="Lyon", prompt="The city of Lyon is")
 STAMPS = {editor: {"seed": "0"} for editor in edits.EDITORS}
-MOST = dict.fromkeys(Kind, 10)
+MOST = dict.fromkeys(CaseKind, 10)
 
 
 @pytest.fixture
@@ -36,11 +36,11 @@ def guard(setup: Setup) -> GuardedEditor:
 
 
 def loaded(*requests: EditRequest) -> LoadedRequests:
-    return LoadedRequests(requests, (), "edits.json", "0" * 64)
+    return LoadedRequests(requests=requests, invalid=(), source="edits.json", sha256="0" * 64)
 
 
-def cases(guard: GuardedEditor, kinds: dict[EditRequest, Kind]) -> Cases:
-    chosen = Chosen(
+def cases(guard: GuardedEditor, kinds: dict[EditRequest, CaseKind]) -> Cases:
+    chosen = CaseSelection(
         stamp={},
         probed=len(kinds),
         unusable=0,
@@ -48,24 +48,24 @@ def cases(guard: GuardedEditor, kinds: dict[EditRequest, Kind]) -> Cases:
         kinds={one.id: kind for one, kind in kinds.items()},
     )
     # A random model's denominators fire where they like, so that kinds are given here.
-    return Cases(tuple(Case(one.request, kinds[one.request], one) for one in guard.assess_all(list(kinds))), chosen)
+    return Cases(tuple(ReproductionCase(one.request, kinds[one.request], one) for one in guard.assess_all(list(kinds))), chosen)
 
 
 @pytest.fixture
 def three(guard: GuardedEditor) -> Cases:
-    return cases(guard, {FIRST_TOKEN_REQUEST: Kind.FIRST, MID_PROMPT_REQUEST: Kind.ORDINARY, OTHER: Kind.OTHER})
+    return cases(guard, {FIRST_TOKEN_REQUEST: CaseKind.FIRST, MID_PROMPT_REQUEST: CaseKind.ORDINARY, OTHER: CaseKind.OTHER})
 
 
 def test_cases_are_told_by_the_denominator_probe_and_counted(guard: GuardedEditor) -> None:
     requests = [FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, OTHER, MISSING_SUBJECT_REQUEST]
-    chosen = choose(guard, requests, MOST, {"seed": "0"})
+    chosen = select_cases(guard, requests, MOST, {"seed": "0"})
     fires = {
         seen.request.id
         for seen in guard.assess_all([FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, OTHER])
         if any(one.probe == "denominator" and one.level is Level.RISK for one in seen.findings)
     }
-    assert {id for id, kind in chosen.kinds.items() if kind is not Kind.ORDINARY} == fires
-    assert (chosen.probed, chosen.unusable, chosen.found[Kind.FIRST]) == (4, 1, 1)
+    assert {id for id, kind in chosen.kinds.items() if kind is not CaseKind.ORDINARY} == fires
+    assert (chosen.probed, chosen.unusable, chosen.found[CaseKind.FIRST]) == (4, 1, 1)
     assert sum(chosen.found.values()) == 3
     assert MISSING_SUBJECT_REQUEST.id not in chosen.kinds
     assert list(chosen.kinds) == [one.id for one in requests if one.id in chosen.kinds]
@@ -75,8 +75,8 @@ def test_ordinary_cases_are_drawn_by_the_seed_and_never_first_tokens(guard: Guar
     many = [replace(MID_PROMPT_REQUEST, id=f"n{n}") for n in range(12)] + [FIRST_TOKEN_REQUEST]
 
     def drawn(seed: int) -> set[str]:
-        found = choose(replace(guard, setup=replace(guard.setup, seed=seed)), many, MOST | {Kind.ORDINARY: 5}, {})
-        return {id for id, kind in found.kinds.items() if kind is Kind.ORDINARY}
+        found = select_cases(replace(guard, setup=replace(guard.setup, seed=seed)), many, MOST | {CaseKind.ORDINARY: 5}, {})
+        return {id for id, kind in found.kinds.items() if kind is CaseKind.ORDINARY}
 
     assert len(drawn(0)) == 5
     assert drawn(0) == drawn(0)
@@ -86,7 +86,7 @@ def test_ordinary_cases_are_drawn_by_the_seed_and_never_first_tokens(guard: Guar
 
 def test_no_case_at_all_is_an_error(guard: GuardedEditor) -> None:
     with pytest.raises(InputError, match="nothing to reproduce"):
-        find_cases(guard, [MISSING_SUBJECT_REQUEST], choose(guard, [MISSING_SUBJECT_REQUEST], MOST, {}))
+        find_cases(guard, [MISSING_SUBJECT_REQUEST], select_cases(guard, [MISSING_SUBJECT_REQUEST], MOST, {}))
 
 
 def test_each_edit_is_made_by_its_editors_and_undone(guard: GuardedEditor, three: Cases, tmp_path: Path) -> None:
@@ -201,9 +201,9 @@ def test_a_log_of_something_else_is_refused(guard: GuardedEditor, three: Cases, 
 
 def test_an_edit_that_breaks_is_recorded_and_the_others_go_on(guard: GuardedEditor, tmp_path: Path) -> None:
     broken = replace(MID_PROMPT_REQUEST, id="broken", target_new="")
-    found = cases(guard, {MID_PROMPT_REQUEST: Kind.ORDINARY})
+    found = cases(guard, {MID_PROMPT_REQUEST: CaseKind.ORDINARY})
     with_broken = Cases(
-        (*found.cases, Case(broken, Kind.ORDINARY, replace(found.cases[0].seen, request=broken))), found.chosen
+        (*found.cases, ReproductionCase(broken, CaseKind.ORDINARY, replace(found.cases[0].assessment, request=broken))), found.selection
     )
     made = edits.make_edits(guard, loaded(MID_PROMPT_REQUEST, broken), with_broken, tmp_path, STAMPS)["rome"]
     assert made["broken"].verdict != "pass"
@@ -258,13 +258,13 @@ def test_no_more_of_a_kind_are_drawn_than_asked_and_all_are_counted(guard: Guard
     firsts = [replace(FIRST_TOKEN_REQUEST, id=f"first-{n}") for n in range(9)]
     ordinary = [replace(MID_PROMPT_REQUEST, id=f"n{n}") for n in range(9)]
 
-    def drawn(seed: int) -> Chosen:
+    def drawn(seed: int) -> CaseSelection:
         own = replace(guard, setup=replace(guard.setup, seed=seed))
-        return choose(own, [*firsts, *ordinary], MOST | {Kind.FIRST: 4}, {})
+        return select_cases(own, [*firsts, *ordinary], MOST | {CaseKind.FIRST: 4}, {})
 
     found = drawn(0)
-    assert found.found[Kind.FIRST] == 9
-    assert sum(kind is Kind.FIRST for kind in found.kinds.values()) == 4
+    assert found.found[CaseKind.FIRST] == 9
+    assert sum(kind is CaseKind.FIRST for kind in found.kinds.values()) == 4
     assert found == drawn(0)
     assert found.kinds != drawn(1).kinds
     counts = find_cases(guard, [*firsts, *ordinary], found).counts()
@@ -275,20 +275,20 @@ def test_which_cases_look_otherwise_under_all_contexts_is_settled_once(
     guard: GuardedEditor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = [FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, OTHER]
-    chosen = choose(guard, requests, MOST, {}).model_copy(
+    chosen = select_cases(guard, requests, MOST, {}).model_copy(
         update={
-            "kinds": {FIRST_TOKEN_REQUEST.id: Kind.FIRST, MID_PROMPT_REQUEST.id: Kind.ORDINARY, OTHER.id: Kind.OTHER}
+            "kinds": {FIRST_TOKEN_REQUEST.id: CaseKind.FIRST, MID_PROMPT_REQUEST.id: CaseKind.ORDINARY, OTHER.id: CaseKind.OTHER}
         }
     )
     # Under all contexts the denominator probe fires at every one, and then, on another machine, at none.
     monkeypatch.setattr(cases_module, "fires", lambda _: True)
     found = find_cases(guard, requests, chosen)
     assert [case.request.id for case in found.cases] == [FIRST_TOKEN_REQUEST.id, OTHER.id]
-    assert found.chosen.left_out == [MID_PROMPT_REQUEST.id]
+    assert found.selection.left_out == [MID_PROMPT_REQUEST.id]
     monkeypatch.setattr(cases_module, "fires", lambda _: False)
-    again = find_cases(guard, requests, Chosen.model_validate_json(found.chosen.model_dump_json()))
+    again = find_cases(guard, requests, CaseSelection.model_validate_json(found.selection.model_dump_json()))
     assert [case.request.id for case in again.cases] == [FIRST_TOKEN_REQUEST.id, OTHER.id]
-    assert again.chosen == found.chosen
+    assert again.selection == found.selection
 
 
 def test_a_finished_log_that_lacks_a_case_is_refused(guard: GuardedEditor, three: Cases, tmp_path: Path) -> None:

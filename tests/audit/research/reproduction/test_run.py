@@ -11,7 +11,7 @@ import torch
 from editguard.audit.research.reproduction import all_experiments as experiments
 from editguard.audit.research.reproduction import edits, layer_shifts, run, stamp
 from editguard.audit.research.reproduction.experiments import key_clouds as keys
-from editguard.audit.research.reproduction.experiments.headings import HEADS
+from editguard.audit.research.reproduction.experiments.headings import HEADINGS
 from editguard.audit.research.reproduction.run import PAGE, RESULT, TABLES, TEXT, reproduce
 from editguard.audit.setup import Setup
 from editguard.probes.errors import DeviceFailed, EditguardError, InputError
@@ -32,7 +32,7 @@ NOT_FIRST = (1, 2, 3, 4, 5, 10, 12, 13)
 
 
 def loaded(*requests: EditRequest) -> LoadedRequests:
-    return LoadedRequests(requests or (*FIRST, *ORDINARY), (), "edits.json", "0" * 64)
+    return LoadedRequests(requests=requests or (*FIRST, *ORDINARY), invalid=(), source="edits.json", sha256="0" * 64)
 
 
 def by_number(found: Reproduction) -> dict[int, Experiment]:
@@ -53,7 +53,7 @@ def kept(out: Path) -> Reproduction:
 
 def test_a_reproduction_is_one_file_and_what_is_made_of_it(whole: Path) -> None:
     found = kept(whole)
-    assert [one.number for one in found.experiments] == sorted(HEADS)
+    assert [one.number for one in found.experiments] == sorted(HEADINGS)
     assert (whole / PAGE).read_text(encoding="utf-8") == render_reproduction(found)
     assert (whole / TEXT).read_text(encoding="utf-8") == render_markdown(found)
     names = {table.name for one in found.experiments for table in one.tables}
@@ -218,7 +218,7 @@ def test_a_disk_that_is_full_ends_the_run_and_is_no_broken_experiment(
     def full(path: Path, content: object) -> None:
         raise OutputError(f"The file {path} cannot be written (No space left on device); give a folder that has room.")
 
-    (whole / layer_shifts.LAYERS).unlink()
+    (whole / layer_shifts.LAYERS_FILE).unlink()
     with monkeypatch.context() as patch:
         patch.setattr(layer_shifts, "write_atomic", full)
         with pytest.raises(OutputError, match=r"layers\.json"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from editguard.audit.editors.value import ValueSettings
-from editguard.audit.research.reproduction.stamp import editor_stamp, refuse_another, run_stamp, stamp_in
+from editguard.audit.research.reproduction.stamp import build_editor_stamp, check_stamp, build_run_stamp, parse_stamp
 from editguard.audit.setup import Setup
 from editguard.probes.errors import InputError
 from editguard.probes.requests.loader import LoadedRequests
@@ -20,7 +20,7 @@ from ....helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST
 
 pytestmark = pytest.mark.tiny
 
-ASKED = LoadedRequests((FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST), (), "edits.json", "0" * 64)
+ASKED = LoadedRequests(requests=(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST), invalid=(), source="edits.json", sha256="0" * 64)
 STAMPS = st.dictionaries(st.text(min_size=1, max_size=5), st.text(max_size=5), max_size=4)
 
 
@@ -29,15 +29,15 @@ def differing(one: dict[str, str], other: dict[str, str]) -> set[str]:
 
 
 def test_each_thing_that_figures_depend_on_is_in_the_stamp(setup: Setup) -> None:
-    usual = dict(run_stamp(setup, ASKED, 4, 9))
+    usual = dict(build_run_stamp(setup, ASKED, 4, 9))
     changes = {
-        "seed": run_stamp(replace(setup, seed=1), ASKED, 4, 9),
-        "number of ordinary cases": run_stamp(setup, ASKED, 5, 9),
-        "most cases": run_stamp(setup, ASKED, 4, 8),
-        "requests": run_stamp(setup, replace(ASKED, requests=(FIRST_TOKEN_REQUEST,)), 4, 9),
-        "file": run_stamp(setup, replace(ASKED, sha256="1" * 64), 4, 9),
-        "perplexity corpus": run_stamp(replace(setup, corpus=("A sentence.",)), ASKED, 4, 9),
-        "policy min_efficacy": run_stamp(
+        "seed": build_run_stamp(replace(setup, seed=1), ASKED, 4, 9),
+        "number of ordinary cases": build_run_stamp(setup, ASKED, 5, 9),
+        "most cases": build_run_stamp(setup, ASKED, 4, 8),
+        "requests": build_run_stamp(setup, replace(ASKED, requests=(FIRST_TOKEN_REQUEST,)), 4, 9),
+        "file": build_run_stamp(setup, replace(ASKED, sha256="1" * 64), 4, 9),
+        "perplexity corpus": build_run_stamp(replace(setup, corpus=("A sentence.",)), ASKED, 4, 9),
+        "policy min_efficacy": build_run_stamp(
             replace(setup, policy=setup.policy.model_copy(update={"min_efficacy": 0.25})), ASKED, 4, 9
         ),
     }
@@ -47,26 +47,26 @@ def test_each_thing_that_figures_depend_on_is_in_the_stamp(setup: Setup) -> None
 
 
 def test_an_editors_settings_belong_to_its_log_alone(setup: Setup) -> None:
-    stamp = run_stamp(setup, ASKED, 4, 9)
+    stamp = build_run_stamp(setup, ASKED, 4, 9)
     other = replace(setup, settings=replace(setup.settings, steps=setup.settings.steps + 1))
     assert isinstance(other.settings, ValueSettings)
-    assert run_stamp(other, ASKED, 4, 9) == stamp
-    assert differing(dict(editor_stamp(stamp, setup, "rome")), dict(editor_stamp(stamp, other, "rome"))) == {
+    assert build_run_stamp(other, ASKED, 4, 9) == stamp
+    assert differing(dict(build_editor_stamp(stamp, setup, "rome")), dict(build_editor_stamp(stamp, other, "rome"))) == {
         "setting steps"
     }
 
 
-@given(kept=STAMPS, asked=STAMPS)
+@given(kept=STAMPS, requested=STAMPS)
 def test_a_stamp_comes_back_from_a_header_and_every_difference_is_named(
     kept: dict[str, str], asked: dict[str, str]
 ) -> None:
-    assert stamp_in(json.dumps(kept), Path("rome.jsonl")) == kept
+    assert parse_stamp(json.dumps(kept), Path("rome.jsonl")) == kept
     names = differing(kept, asked)
     if not names:
-        refuse_another("The log", kept, asked)
+        check_stamp("The log", kept, asked)
         return
     with pytest.raises(InputError) as caught:
-        refuse_another("The log", kept, asked)
+        check_stamp("The log", kept, asked)
     assert all(f"{printable(name)} (" in str(caught.value) for name in names)
     assert str(caught.value).isprintable()
 
@@ -74,4 +74,4 @@ def test_a_stamp_comes_back_from_a_header_and_every_difference_is_named(
 @pytest.mark.parametrize("text", [None, "0123abcd", "[1]", '{"seed": 1}', 7])
 def test_a_header_without_a_stamp_is_refused(text: object) -> None:
     with pytest.raises(InputError, match="does not say what it was begun with"):
-        stamp_in(text, Path("rome.jsonl"))
+        parse_stamp(text, Path("rome.jsonl"))
