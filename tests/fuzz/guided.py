@@ -40,8 +40,8 @@ def _readers() -> dict[str, Reader]:
     from editguard.audit.delta.file import read_delta
     from editguard.audit.gate.baseline_store import BaselineStore
     from editguard.audit.policy import load_policy
-    from editguard.audit.research.reproduction.layer_shifts import kept_shifts
-    from editguard.audit.research.reproduction.run import kept_result
+    from editguard.audit.research.reproduction.layer_shifts import load_kept_shifts
+    from editguard.audit.research.reproduction.run import load_kept_result
     from editguard.probes.keys.corpus_statistics import read_corpus
     from editguard.probes.keys.statistics import load_statistics
     from editguard.probes.model.checkpoint import open_checkpoint
@@ -84,8 +84,8 @@ def _readers() -> dict[str, Reader]:
                 "overrides.jsonl", [logs.OVERRIDES], lambda path: BaselineStore(path.parent).read_overrides()
             ),
             "cases": Reader("cases.json", reproductions.CHOICES, reproductions.read_choice),
-            "layers": Reader("layers.json", reproductions.SHIFTS, kept_shifts),
-            "reproduction": Reader("reproduction.json", reproductions.RESULTS, kept_result),
+            "layers": Reader("layers.json", reproductions.SHIFTS, load_kept_shifts),
+            "reproduction": Reader("reproduction.json", reproductions.RESULTS, load_kept_result),
             "delta": Reader("a.delta.safetensors", [tensors.DELTA], read_delta),
             "statistics": Reader("c.safetensors", [tensors.STATISTICS], statistics),
             "statistics-of-rome": Reader("c.npz", tensors.NPZ, statistics),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from editguard.audit.research.reproduction.layer_shifts import LayerShifts, kept_shifts
-from editguard.audit.research.reproduction.run import TABLES, kept_result
+from editguard.audit.research.reproduction.layer_shifts import LayerShifts, load_kept_shifts
+from editguard.audit.research.reproduction.run import TABLES, load_kept_result
 from editguard.reports.reproduction.schema import Reproduction
 from editguard.reports.reproduction.tables import remove_tables
 from hypothesis import given
@@ -27,7 +27,7 @@ def test_cases_spoilt_file_is_read_or_refused(content: bytes, tmp_path: Path) ->
 def test_layer_shifts_spoilt_file_is_read_or_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "layers.json"
     path.write_bytes(content)
-    assert isinstance(read_or_refuse(lambda: kept_shifts(path), tmp_path), LayerShifts | None)
+    assert isinstance(read_or_refuse(lambda: load_kept_shifts(path), tmp_path), LayerShifts | None)
 
 
 @FUZZ_SETTINGS
@@ -35,7 +35,7 @@ def test_layer_shifts_spoilt_file_is_read_or_refused(content: bytes, tmp_path: P
 def test_reproduction_spoilt_file_is_read_or_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "reproduction.json"
     path.write_bytes(content)
-    result = read_or_refuse(lambda: kept_result(path), tmp_path)
+    result = read_or_refuse(lambda: load_kept_result(path), tmp_path)
     assert isinstance(result, Reproduction | None)
     # Tables that it names and the next run lacks are removed. Nothing but a table is removed, whatever it names.
     (tmp_path / TABLES).mkdir(exist_ok=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from editguard.audit.research.reproduction.cases import Chosen, Kind
+from editguard.audit.research.reproduction.cases import CaseKind, CaseSelection
 from editguard.audit.research.reproduction.layer_shifts import LayerShifts
-from editguard.audit.research.reproduction.run import kept_choice
-from editguard.audit.research.reproduction.stamp import refuse_another
+from editguard.audit.research.reproduction.run import load_kept_selection
+from editguard.audit.research.reproduction.stamp import check_stamp
 from editguard.probes.research.layer_sweep import LayerShift
 
 from ...helpers.reproduction_data import experiment, reproduction, skipped
@@ -15,9 +15,9 @@ from ...helpers.reproduction_data import experiment, reproduction, skipped
 __all__ = ["STAMP", "KINDS", "CHOICES", "SHIFTS", "RESULT", "RESULTS", "read_choice"]
 
 STAMP = {"model": "tiny 0123456789ab", "seed": "0", "policy probes": "[]"}
-KINDS = {"first": Kind.FIRST, "ordinary": Kind.ORDINARY}
+KINDS = {"first": CaseKind.FIRST, "ordinary": CaseKind.ORDINARY}
 CHOICES = [
-    Chosen(stamp=STAMP, probed=2, unusable=0, found={Kind.FIRST: 1}, kinds=KINDS, left_out=left)
+    CaseSelection(stamp=STAMP, probed=2, unusable=0, found={CaseKind.FIRST: 1}, kinds=KINDS, left_out=left)
     .model_dump_json()
     .encode()
     for left in (None, ["ordinary"])
@@ -31,9 +31,9 @@ RESULT = reproduction(experiment(), skipped())
 RESULTS = [RESULT.model_dump_json().encode()]
 
 
-def read_choice(path: Path) -> Chosen | None:
+def read_choice(path: Path) -> CaseSelection | None:
     """Read a choice and compare its stamp with that of another run, whose error repeats both."""
-    result = kept_choice(path)
+    result = load_kept_selection(path)
     if result is not None:
-        refuse_another("The reproduction", result.stamp, STAMP)
+        check_stamp("The reproduction", result.stamp, STAMP)
     return result

@@ -13,7 +13,14 @@ from editguard.probes.requests.request import EditRequest
 from ...helpers.tiny_models import tiny_lm
 
 CAPITAL = EditRequest("1", "France", "The capital of France is", "Lyon", target_true="Paris")
-TWIN = EditRequest("2", "Chicago", "Chicago is a twin city of", "Istanbul", target_true="Warsaw", paraphrases=("Chicago's twin city is",))
+TWIN = EditRequest(
+    "2",
+    "Chicago",
+    "Chicago is a twin city of",
+    "Istanbul",
+    target_true="Warsaw",
+    paraphrases=("Chicago's twin city is",),
+)
 
 
 @pytest.mark.parametrize(
