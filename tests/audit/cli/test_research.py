@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
-from editguard.audit.research.reproduction import all_experiments as experiments
+from editguard.audit.research.reproduction.experiments import update_size
 
 from ...helpers.command_line import RunCommand, assert_one_sentence, files_below
 
@@ -62,7 +62,7 @@ def test_reproduce_broken_experiment_exits_3(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("float division by zero")
 
-    monkeypatch.setattr(experiments.tables, "update_sizes", broken)
+    monkeypatch.setattr(update_size, "compare_update_sizes", broken)
     result = command(
         "reproduce", "edits.json", "--model", checkpoint, "--layer", 0, "--stats", "identity", "--out", "found"
     )
