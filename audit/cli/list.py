@@ -48,7 +48,7 @@ def _editors() -> Iterator[ListedName]:
     from ..editors.base import EDITORS
 
     for name, cls in EDITORS:
-        yield ListedName(name, f"{cls.question} It serves as a control only." if cls.control else cls.question)
+        yield ListedName(name, f"{cls.question}; it serves as a control only." if cls.control else cls.question)
 
 
 def _metrics() -> Iterator[ListedName]:
@@ -56,22 +56,27 @@ def _metrics() -> Iterator[ListedName]:
     from ...suites.check import CHECKS
 
     for metric, spec in METRICS.items():
-        yield _describe_metric(metric.value, spec.kind.value, spec.allowed)
+        source = ""
+        if spec.condition is not None and spec.protocol is not None:
+            source = f" of {spec.check.value}, {_CONDITIONS[spec.condition.value]}, protocol {spec.protocol.value}"
+        yield _describe_metric(metric.value, spec.kind.value, spec.allowed, source)
     for check, cls in CHECKS:
         for figure in cls.metrics:
             yield _describe_metric(f"{check}/{figure.name}", figure.kind, figure.allowance)
 
 
-def _describe_metric(name: str, kind: str, allowance: float | None) -> ListedName:
+def _describe_metric(name: str, kind: str, allowance: float | None, source: str = "") -> ListedName:
     allowed = "not judged by default" if allowance is None else f"may be {allowance:.0%} worse by default"
-    return ListedName(name, f"{_MEASURES[kind]}; {allowed}.")
+    figure, comparison = _MEASURES[kind]
+    return ListedName(name, f"{figure}{source}, {comparison}; {allowed}.")
 
 
 _MEASURES = {
-    "rate": "A rate, compared in percentage points",
-    "ratio": "A ratio, compared relatively",
-    "worst": "The worst ratio of perplexities of all edits, compared relatively",
+    "rate": ("Rate", "compared in percentage points"),
+    "ratio": ("Ratio", "compared relatively"),
+    "worst": ("Worst perplexity ratio of all edits", "compared relatively"),
 }
+_CONDITIONS = {"unprefixed": "no prefix", "prefixed": "after a prefix", "served": "as served"}
 
 
 def _layouts() -> Iterator[ListedName]:

@@ -45,7 +45,7 @@ def test_list_of_one_kind_prints_a_line_for_each_name(command: RunCommand, kind:
 
 def test_list_marks_editors_that_are_controls(command: RunCommand) -> None:
     (line,) = (line for line in command("list", "editors").out.splitlines() if line.startswith("  exploded:"))
-    assert line.endswith("It serves as a control only.")
+    assert line.endswith("; it serves as a control only.")
 
 
 def test_list_shows_the_plugin_of_another_package(command: RunCommand, monkeypatch: pytest.MonkeyPatch) -> None:
