@@ -110,7 +110,9 @@ def closings(pairs: list[EditPair], scenario: Scenario, edits: int, trials: int,
     found = dict.fromkeys(RULES, 0)
     for _ in range(trials):
         drawn = [trial_pair(pair, scenario, rng) for pair in rng.choices(pairs, k=edits)]
-        changes = [change for metric in scenario.metrics if (change := compare_metric(metric, drawn, RESAMPLES)) is not None]
+        changes = [
+            change for metric in scenario.metrics if (change := compare_metric(metric, drawn, RESAMPLES)) is not None
+        ]
         for name, closes in RULES.items():
             found[name] += any(closes(change, METRICS[change.metric].allowed or 0.0) for change in changes)
     return found

@@ -46,22 +46,41 @@ class Target(NamedTuple):
 TARGETS = {
     "policy": Target("editguard.audit.policy", ("decide",), ("tests/audit/test_policy.py",)),
     "transaction": Target("editguard.audit.transaction", (), ("tests/audit/test_transaction.py",)),
-    "verdict": Target("editguard.reports.verdict.reasons", (), ("tests/reports/test_verdict.py", "tests/reports/test_digest.py")),
+    "verdict": Target(
+        "editguard.reports.verdict.reasons", (), ("tests/reports/test_verdict.py", "tests/reports/test_digest.py")
+    ),
     "closings": Target("editguard.reports.gate.result", (), ("tests/reports/test_closings.py",)),
     "guard": Target(
         "editguard.audit.guard",
-        ("Proposal.writable", *(
-            f"GuardedEditor.{name}"
-            for name in ("_run", "_proposal", "_to_rewrite", "_rewritten", "_computed", "_prepared", "_assessment",
-                         "_reaches_the_answer", "propose", "force", "edit", "test")
-        )),
+        (
+            "Proposal.writable",
+            *(
+                f"GuardedEditor.{name}"
+                for name in (
+                    "_run",
+                    "_proposal",
+                    "_to_rewrite",
+                    "_rewritten",
+                    "_computed",
+                    "_prepared",
+                    "_assessment",
+                    "_reaches_the_answer",
+                    "propose",
+                    "force",
+                    "edit",
+                    "test",
+                )
+            ),
+        ),
         ("tests/audit/test_guard.py",),
     ),
     "sequence": Target(
         "editguard.audit.sequence",
-        ("one_after_the_other", "retention", *(
-            f"EditSequence.{name}" for name in ("edit", "_keep", "_close", "_again", "_move_on", "retained", "undo")
-        )),
+        (
+            "one_after_the_other",
+            "retention",
+            *(f"EditSequence.{name}" for name in ("edit", "_keep", "_close", "_again", "_move_on", "retained", "undo")),
+        ),
         ("tests/audit/test_sequence.py",),
     ),
     "chain": Target(
@@ -74,8 +93,10 @@ TARGETS = {
         tuple(f"AccumulatedDrift.{name}" for name in ("measure", "known_bad", "_judge")),
         ("tests/audit/test_sequence.py",),
     ),
-    "controls": Target("editguard.audit.run.controls", ("run_control", "control_guard"), ("tests/audit/test_controls.py",)),
-}  # fmt: skip
+    "controls": Target(
+        "editguard.audit.run.controls", ("run_control", "control_guard"), ("tests/audit/test_controls.py",)
+    ),
+}
 
 EQUIVALENT = {
     "decide: _GRAVITY[found] > _GRAVITY[action] -> _GRAVITY[found] >= _GRAVITY[action]": (
@@ -88,12 +109,23 @@ EQUIVALENT = {
 """Survivors that no test can notice, by their description: why."""
 
 _COMPARE: dict[type[ast.cmpop], type[ast.cmpop]] = {
-    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
-    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
-}  # fmt: skip
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+}
 _ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult,
-}  # fmt: skip
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+}
 
 
 class Mutant(NamedTuple):
@@ -182,8 +214,12 @@ def mutants(target: Target) -> Iterator[Mutant]:
             continue
         nodes = list(_numbered(function))
         # Neither what a signature says nor the decorators run in the changed code.
-        fixed = {id(inner) for part in (function.args, function.returns, *function.decorator_list) if part
-                 for inner in ast.walk(part)}  # fmt: skip
+        fixed = {
+            id(inner)
+            for part in (function.args, function.returns, *function.decorator_list)
+            if part
+            for inner in ast.walk(part)
+        }
         # `zip(strict=True)` states what holds, and nothing can be told from a program that does not state it.
         fixed |= {id(node.value) for node in nodes if isinstance(node, ast.keyword) and node.arg == "strict"}
         for number, node in enumerate(nodes):

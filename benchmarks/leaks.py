@@ -19,8 +19,8 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import torch
-from editguard.audit.editors.base import RankOneUpdate
 from editguard.audit.edit_result import Assessment, Proposal
+from editguard.audit.editors.base import RankOneUpdate
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Action, Decision, Policy
 from editguard.probes.requests.loader import load_requests
@@ -44,10 +44,16 @@ def updates(guard, requests, editor):
         for request, made in zip(chunk, proposals, strict=True):
             decision = made.assessment.decision
             yield {
-                "id": request.id, "action": decision.action.value, "editor": decision.editor,
-                "reasons": list(decision.reasons), "refusal": made.refusal, "relative": made.relative_norm,
-                "update": None if made.update is None else {f.name: getattr(made.update, f.name) for f in fields(RankOneUpdate)},
-            }  # fmt: skip
+                "id": request.id,
+                "action": decision.action.value,
+                "editor": decision.editor,
+                "reasons": list(decision.reasons),
+                "refusal": made.refusal,
+                "relative": made.relative_norm,
+                "update": None
+                if made.update is None
+                else {f.name: getattr(made.update, f.name) for f in fields(RankOneUpdate)},
+            }
         print(f"{start + len(chunk)} of {len(requests)} updates, {time.monotonic() - begun:.0f} s", flush=True)
 
 
@@ -116,12 +122,16 @@ def counted(lm, site, request, update):
     )
     return [
         {
-            "text": text, "before": old[2], "after": new[2], "margin": old[1], "changed": new[0] != old[0],
+            "text": text,
+            "before": old[2],
+            "after": new[2],
+            "margin": old[1],
+            "changed": new[0] != old[0],
             "leak": (new[0] == first != old[0])
             or (new[2].strip().startswith(target) and not old[2].strip().startswith(target)),
         }
         for text, old, new in zip(texts, before, after, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def main():
@@ -147,14 +157,17 @@ def main():
         request = proposal.assessment.request
         rows.append(
             {
-                "request": asdict(request), "action": proposal.assessment.decision.action.value,
-                "editor": proposal.assessment.decision.editor, "relative": proposal.relative_norm, "sound": result.sound,
+                "request": asdict(request),
+                "action": proposal.assessment.decision.action.value,
+                "editor": proposal.assessment.decision.editor,
+                "relative": proposal.relative_norm,
+                "sound": result.sound,
                 "prompts": [one._asdict() for one in result.prompts],
                 "measurements": [{**asdict(one), "outcome": one.outcome.value} for one in result.measurements],
                 "generations": [one._asdict() for one in result.generations],
                 "plain": counted(guard.setup.lm, guard.setup.site, request, proposal.update),
             }
-        )  # fmt: skip
+        )
         if options.out is not None:
             options.out.write_text(json.dumps(rows))
     table(made, rows)

@@ -66,9 +66,15 @@ def _request(index: int) -> dict[str, object]:
     more = index % 39
     prompt = " ".join([*["so"] * more, *[str(index)] * (more > 0), form.format(subject)])
     return {
-        "id": f"edit-{index}", "subject": subject, "prompt": prompt, "target_new": target, "target_true": "Berlin",
-        "paraphrases": [f"Today {prompt}"], "neighbourhood": ["The capital of Lyon is", f"Not {prompt}"], "group": form,
-    }  # fmt: skip
+        "id": f"edit-{index}",
+        "subject": subject,
+        "prompt": prompt,
+        "target_new": target,
+        "target_true": "Berlin",
+        "paraphrases": [f"Today {prompt}"],
+        "neighbourhood": ["The capital of Lyon is", f"Not {prompt}"],
+        "group": form,
+    }
 
 
 def _told(total: int, started: float):

@@ -51,18 +51,23 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     keep_freed_memory()  # as the command does
-    lm = _random(options) if options.model.startswith("random-") else load_model(
-        options.model, device=options.device, dtype=options.dtype
-    )  # fmt: skip
+    lm = (
+        _random(options)
+        if options.model.startswith("random-")
+        else load_model(options.model, device=options.device, dtype=options.dtype)
+    )
     fast = GuardedEditor(prepare(lm, layer=options.layer, statistics=_statistics(lm)))
     plain = _plain(fast)
     table = {"machine": _machine(lm), "layer": fast.setup.site.layer}
     print(json.dumps(table), flush=True)
     stages = {
-        "probing, exact": _exact_probing, "probing, with the screen": _screened_probing,
-        "guarded edit, first token": _first_edits, "guarded edit, mid-prompt": _mid_edits,
-        "statistics": _key_statistics, "checks in bfloat16": _rough_checks,
-    }  # fmt: skip
+        "probing, exact": _exact_probing,
+        "probing, with the screen": _screened_probing,
+        "guarded edit, first token": _first_edits,
+        "guarded edit, mid-prompt": _mid_edits,
+        "statistics": _key_statistics,
+        "checks in bfloat16": _rough_checks,
+    }
     for name, stage in stages.items():
         if not name.startswith(options.only):
             continue
@@ -81,9 +86,13 @@ def _random(options):
 
     tokenizer = load_model("smollm2-135m", device="cpu").tokenizer
     config = GPT2Config(
-        n_embd=1600, n_layer=48, n_head=25, vocab_size=len(tokenizer), bos_token_id=tokenizer.bos_token_id,
+        n_embd=1600,
+        n_layer=48,
+        n_head=25,
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
+    )
     device = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
     dtype = {"auto": torch.float32}.get(options.dtype) or getattr(torch, options.dtype)
     torch.manual_seed(0)
@@ -140,11 +149,15 @@ def _compare(lm, fast, plain, units, rounds):
     flops, each = counter.get_total_flops() / many, statistics.median(quick)
     rate = _machine(lm)["gflops"]
     return {
-        "unit": units, "reference_seconds": round(statistics.median(slow), 4), "fast_seconds": round(each, 4),
-        "ratio": round(statistics.median(ratios), 1), "ratios": [round(ratio, 1) for ratio in ratios],
-        "gflop_each": round(flops / 1e9, 2), "share_of_machine": round(flops / 1e9 / each / rate, 2),
+        "unit": units,
+        "reference_seconds": round(statistics.median(slow), 4),
+        "fast_seconds": round(each, 4),
+        "ratio": round(statistics.median(ratios), 1),
+        "ratios": [round(ratio, 1) for ratio in ratios],
+        "gflop_each": round(flops / 1e9, 2),
+        "share_of_machine": round(flops / 1e9 / each / rate, 2),
         "peak_mib": _peak(lm),
-    }  # fmt: skip
+    }
 
 
 def _operations(given, weight, *_, out_shape, **__):
@@ -197,9 +210,12 @@ def _probing(fast, plain, options, *, screen):
     requests = _requests()
     few = requests[:: len(requests) // 6][:6]
     return _compare(
-        fast.setup.lm, (lambda: fast.assess_all(requests, screen=screen), len(requests)),
-        (lambda: [plain.assess(request) for request in few], len(few)), "request", options.rounds,
-    )  # fmt: skip
+        fast.setup.lm,
+        (lambda: fast.assess_all(requests, screen=screen), len(requests)),
+        (lambda: [plain.assess(request) for request in few], len(few)),
+        "request",
+        options.rounds,
+    )
 
 
 def _first_edits(fast, plain, options):
@@ -224,9 +240,12 @@ def _edits(fast, plain, options, group):
     fast.setup.bench_perplexity()
     plain.setup.bench_perplexity()
     return _compare(
-        fast.setup.lm, (lambda: guarded(fast, requests), len(requests)),
-        (lambda: guarded(plain, some), len(some)), "edit with all checks", options.rounds,
-    )  # fmt: skip
+        fast.setup.lm,
+        (lambda: guarded(fast, requests), len(requests)),
+        (lambda: guarded(plain, some), len(some)),
+        "edit with all checks",
+        options.rounds,
+    )
 
 
 def _key_statistics(fast, plain, options):
@@ -252,9 +271,12 @@ def _key_statistics(fast, plain, options):
         return flat.T @ flat
 
     return _compare(
-        lm, (lambda: compute_statistics(lm, site, corpus), tokens), (reference, sum(map(len, few))), "token",
+        lm,
+        (lambda: compute_statistics(lm, site, corpus), tokens),
+        (reference, sum(map(len, few))),
+        "token",
         options.rounds,
-    )  # fmt: skip
+    )
 
 
 def _rough_checks(fast, plain, options):
@@ -269,8 +291,12 @@ def _rough_checks(fast, plain, options):
         return lambda: [guard.try_proposal(proposal) for proposal in proposals]
 
     found = _compare(
-        fast.setup.lm, (checked(rough), len(requests)), (checked(fast), len(requests)), "edit, its checks alone", options.rounds
-    )  # fmt: skip
+        fast.setup.lm,
+        (checked(rough), len(requests)),
+        (checked(fast), len(requests)),
+        "edit, its checks alone",
+        options.rounds,
+    )
     return {**found, "perplexity": rough.setup.baselines()}
 
 

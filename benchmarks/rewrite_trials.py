@@ -117,8 +117,9 @@ def _moment(context, request):
         texts = ["", *Prefixed().contexts(context.prefixes)[:OTHER_PREFIXES]]
         asked = [
             EditRequest(one, one, request.prompt.replace(request.subject, one, 1), request.target_new)
-            for one in SUBJECTS if one != request.subject
-        ]  # fmt: skip
+            for one in SUBJECTS
+            if one != request.subject
+        ]
         found = compute_all_subject_keys(context.lm, context.site, asked, texts, prefix_cache=context.known)
         rows = torch.cat([one.keys for one in found if isinstance(one, SubjectKeys)]).double().cpu()
         MOMENTS[place] = rows.T @ rows / len(rows)
@@ -166,17 +167,23 @@ def _others(requests, chosen, seed):
 
 def _row(result):
     return {
-        "id": result.assessment.request.id, "refusal": result.refusal, "relative norm": result.relative_norm,
+        "id": result.assessment.request.id,
+        "refusal": result.refusal,
+        "relative norm": result.relative_norm,
         "ratio": next((m.value for m in result.measurements if m.check == "perplexity" and m.metric == "ratio"), None),
         **{name: _counted(result, *where) for name, where in COUNTS.items()},
-    }  # fmt: skip
+    }
 
 
 def _counted(result, metric, condition, protocol):
     return next(
-        ([m.passed, m.total] for m in result.measurements
-         if (m.metric, m.condition, m.protocol) == (metric, condition, protocol)), [0, 0],
-    )  # fmt: skip
+        (
+            [m.passed, m.total]
+            for m in result.measurements
+            if (m.metric, m.condition, m.protocol) == (metric, condition, protocol)
+        ),
+        [0, 0],
+    )
 
 
 def _line(name, rows):
@@ -184,10 +191,16 @@ def _line(name, rows):
     counts = {which: " of ".join(str(sum(row[which][place] for row in made)) for place in (0, 1)) for which in COUNTS}
     ratios = [row["ratio"] for row in made] or [float("nan")]
     norms = [row["relative norm"] for row in made] or [float("nan")]
-    return json.dumps({
-        "trial": name, "made": f"{len(made)} of {len(rows)}", **counts, "ratio, mean": round(statistics.fmean(ratios), 4),
-        "ratio, worst": round(max(ratios), 4), "relative norm": round(statistics.fmean(norms), 3),
-    })  # fmt: skip
+    return json.dumps(
+        {
+            "trial": name,
+            "made": f"{len(made)} of {len(rows)}",
+            **counts,
+            "ratio, mean": round(statistics.fmean(ratios), 4),
+            "ratio, worst": round(max(ratios), 4),
+            "relative norm": round(statistics.fmean(norms), 3),
+        }
+    )
 
 
 if __name__ == "__main__":

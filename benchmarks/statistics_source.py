@@ -46,9 +46,7 @@ def main() -> None:
     }
     found = {}
     for name, statistics in sources.items():
-        meter = EvidenceMeter(
-            lm=lm, site=site, statistics=statistics, prefixes=prefixes, sink=sink, weight_norm=norm
-        )
+        meter = EvidenceMeter(lm=lm, site=site, statistics=statistics, prefixes=prefixes, sink=sink, weight_norm=norm)
         found[name] = {
             group: [(e.denominator, e.denominator_prefixed, e.ratio) for e in map(meter.measure, requests)]
             for group, requests in (("ordinary", null), ("first-token", first))

@@ -118,7 +118,7 @@ def diff(
 def _read_candidates(source: str) -> list[EditRequest]:
     """Read subjects from a text file, or the requests of a file of edits."""
     from ...probes.errors import InputError
-    from ..research.subject_search import subject_requests
+    from ..research.subject_search import build_subject_requests
 
     if not source.endswith(".txt"):
         return list(EditOptions().read(source).requests)
@@ -128,7 +128,7 @@ def _read_candidates(source: str) -> list[EditRequest]:
         raise InputError(
             f"The subjects {source!r} cannot be read ({error}); give a text file with one a line."
         ) from error
-    return subject_requests([line.strip() for line in lines if line.strip()])
+    return build_subject_requests([line.strip() for line in lines if line.strip()])
 
 
 def print_diff(result: DiffFile, page: Path) -> None:

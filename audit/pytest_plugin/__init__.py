@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from .fixtures import collapse_suite, edited_model, guarded_editor
-from .log import Evidence
+from .log import SessionEvidence
 from .options import add_options, is_edits_file, read_settings
 from .session import SESSION, EditSession
 
@@ -29,12 +29,12 @@ def pytest_configure(config: pytest.Config) -> None:
     settings = read_settings(config)
     session = EditSession(settings, worker=hasattr(config, "workerinput"))
     config.stash[SESSION] = session
-    config.pluginmanager.register(Evidence(session), "editguard-evidence")
+    config.pluginmanager.register(SessionEvidence(session), "editguard-evidence")
     if config.getoption("--editguard-editor") is not None:
-        _known_editor(settings.editor)
+        _check_editor_name(settings.editor)
 
 
-def _known_editor(name: str | None) -> None:
+def _check_editor_name(name: str | None) -> None:
     from ...probes.errors import InputError
     from ..cli.options import check_editor
 
@@ -46,10 +46,10 @@ def _known_editor(name: str | None) -> None:
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Collect a file whose name says that it holds edits; what an option names is collected beside the tests."""
-    asked = parent.config.stash[SESSION].settings.edits
-    if not is_edits_file(file_path) and (not asked or file_path.resolve() not in asked):
+    named_edits = parent.config.stash[SESSION].settings.edits
+    if not is_edits_file(file_path) and (not named_edits or file_path.resolve() not in named_edits):
         return None
-    if not _named(parent.session, file_path) and asked and file_path.resolve() in asked:
+    if not _is_named(parent.session, file_path) and named_edits and file_path.resolve() in named_edits:
         return None
     from .nodes import EditsFile
 
@@ -63,21 +63,21 @@ def pytest_make_collect_report(
     """Put what the option ``--editguard-edits`` names beside what the session collects."""
     report = yield
     if isinstance(collector, pytest.Session):
-        report.result += list(_asked(collector))
+        report.result += list(_collect_named_edits(collector))
     return report
 
 
-def _asked(session: pytest.Session) -> Iterator[pytest.Collector]:
+def _collect_named_edits(session: pytest.Session) -> Iterator[pytest.Collector]:
     for path in session.config.stash[SESSION].settings.edits:
         from .nodes import BuiltinEdits, EditsFile
 
         if path is None:
             yield BuiltinEdits.from_parent(session, name="builtin", nodeid="builtin")
-        elif not _named(session, path):
+        elif not _is_named(session, path):
             yield EditsFile.from_parent(session, path=path)
 
 
-def _named(session: pytest.Session, path: Path) -> bool:
+def _is_named(session: pytest.Session, path: Path) -> bool:
     """Whether an argument on the command line names the file, or something in it."""
     start = session.config.invocation_params.dir
     return any((start / str(arg).split("::")[0]).resolve() == path.resolve() for arg in session.config.args)

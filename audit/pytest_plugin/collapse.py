@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CollapseReport", "Suite"]
 
-_OF_THE_MODEL = ("perplexity", "degeneracy")
-_OF_A_FACT = ("efficacy", "generalization", "locality")
+_MODEL_CHECKS = ("perplexity", "degeneracy")
+_FACT_CHECKS = ("efficacy", "generalization", "locality")
 _Model = LanguageModel | Path | str
 
 
@@ -48,22 +48,33 @@ class CollapseReport:
     @property
     def failures(self) -> tuple[Measurement, ...]:
         """The measurements that failed or could not be taken."""
-        return tuple(one for one in self.measurements if one.outcome in (Outcome.FAIL, Outcome.UNMEASURED))
+        return tuple(
+            measurement
+            for measurement in self.measurements
+            if measurement.outcome in (Outcome.FAIL, Outcome.UNMEASURED)
+        )
 
     @property
     def sound(self) -> bool:
         """Whether something was judged and all of it passed."""
-        judged = [one for one in self.measurements if one.outcome is not Outcome.INFO]
-        return self.refusal is None and bool(judged) and all(one.outcome is Outcome.PASS for one in judged)
+        judged = [measurement for measurement in self.measurements if measurement.outcome is not Outcome.INFO]
+        return (
+            self.refusal is None and bool(judged) and all(measurement.outcome is Outcome.PASS for measurement in judged)
+        )
 
     def __repr__(self) -> str:
         if self.refusal is not None:
             return f"<unsound: refused: {self.refusal}>"
-        shown = [one for one in self.measurements if one.outcome is not Outcome.INFO] if self.sound else self.failures
-        told = "; ".join(
-            f"{one.check} {one.metric} ({one.condition}): {one.message or one.outcome.value}" for one in shown
+        shown = (
+            [measurement for measurement in self.measurements if measurement.outcome is not Outcome.INFO]
+            if self.sound
+            else self.failures
         )
-        return f"<{'sound' if self.sound else 'unsound'}: {told or 'nothing was judged'}>"
+        details = "; ".join(
+            f"{measurement.check} {measurement.metric} ({measurement.condition}): {measurement.message or measurement.outcome.value}"
+            for measurement in shown
+        )
+        return f"<{'sound' if self.sound else 'unsound'}: {details or 'nothing was judged'}>"
 
 
 class Suite:
@@ -76,7 +87,7 @@ class Suite:
         self._bench = replace(guard.setup.bench, lm=self._run, prefix_cache=None, memo={})
         guard.setup.check_unedited()
         self._neutral = load_ordinary_requests(1)
-        self._prepared(_OF_THE_MODEL, self._neutral)
+        self._prepare(_MODEL_CHECKS, self._neutral)
 
     def __call__(
         self, model: EditRequest | PreTrainedModel | _Model, requests: Sequence[EditRequest], needs_prefix: bool
@@ -85,72 +96,74 @@ class Suite:
         if isinstance(model, EditRequest):
             result = self._guard.try_edit(model)
             return CollapseReport(result.measurements, {model.id: result.measurements}, result.refusal)
-        other = self._loaded(model, requests)
+        other = self._load(model, requests)
         if other is self._lm.model:
-            with self._as_it_was():
-                states = self._states(requests)
-            return self._measured(states, requests, needs_prefix)
+            with self._without_edit():
+                states = self._prepare_states(requests)
+            return self._measure_states(states, requests, needs_prefix)
         self._guard.setup.check_unedited()
-        states = self._states(requests)
-        with measured_instead(self._run, other):
-            return self._measured(states, requests, needs_prefix)
+        states = self._prepare_states(requests)
+        with substitute_model(self._run, other):
+            return self._measure_states(states, requests, needs_prefix)
 
-    def _loaded(self, model: PreTrainedModel | _Model, requests: Sequence[EditRequest]) -> PreTrainedModel:
+    def _load(self, model: PreTrainedModel | _Model, requests: Sequence[EditRequest]) -> PreTrainedModel:
         if isinstance(model, str | Path):
             name = str(self._lm.dtype).removeprefix("torch.")
             model = load_model(model, device=str(self._lm.device), dtype=name)
         if isinstance(model, LanguageModel):
-            own = (text for one in requests for text in (one.prompt, *one.paraphrases, *one.neighbourhood))
-            _same_tokens(self._lm, model, (*self._bench.corpus, *FIXED_PROMPTS, *own))
+            request_texts = (
+                text for request in requests for text in (request.prompt, *request.paraphrases, *request.neighbourhood)
+            )
+            _check_tokens(self._lm, model, (*self._bench.corpus, *FIXED_PROMPTS, *request_texts))
             model = model.model
-        _comparable(self._lm, model)
+        _check_comparable(self._lm, model)
         return model
 
-    def _prepared(self, checks: Sequence[str], requests: Sequence[EditRequest]) -> list[list[Any]]:
+    def _prepare(self, checks: Sequence[str], requests: Sequence[EditRequest]) -> list[list[Any]]:
         return [CHECKS.get(name)().prepare(self._bench, requests) for name in checks]
 
-    def _states(self, requests: Sequence[EditRequest]) -> tuple[list[list[Any]], list[list[Any]]]:
-        facts = self._prepared(_OF_A_FACT, requests) if requests else []
-        return self._prepared(_OF_THE_MODEL, self._neutral), facts
+    def _prepare_states(self, requests: Sequence[EditRequest]) -> tuple[list[list[Any]], list[list[Any]]]:
+        facts = self._prepare(_FACT_CHECKS, requests) if requests else []
+        return self._prepare(_MODEL_CHECKS, self._neutral), facts
 
-    def _measured(
+    def _measure_states(
         self, states: tuple[list[list[Any]], list[list[Any]]], requests: Sequence[EditRequest], needs_prefix: bool
     ) -> CollapseReport:
         general, facts = states
-        found = _measure(self._bench, _OF_THE_MODEL, self._neutral, general, needs_prefix)[0]
-        rows = _measure(self._bench, _OF_A_FACT, requests, facts, needs_prefix) if requests else []
+        model_measurements = _measure(self._bench, _MODEL_CHECKS, self._neutral, general, needs_prefix)[0]
+        rows = _measure(self._bench, _FACT_CHECKS, requests, facts, needs_prefix) if requests else []
         edits = {request.id: row for request, row in zip(requests, rows, strict=True)}
-        return CollapseReport((*found, *(one for row in rows for one in row)), edits)
+        return CollapseReport((*model_measurements, *(measurement for row in rows for measurement in row)), edits)
 
     @contextmanager
-    def _as_it_was(self) -> Iterator[None]:
+    def _without_edit(self) -> Iterator[None]:
         """Take the edit that is in the session's own model out for the length of the block."""
         site = self._bench.site
-        kept = site.weight.detach().clone()
+        edited_weight = site.weight.detach().clone()
         site.write(self._bench.weight)
         try:
             self._guard.setup.check_unedited()
             yield
         finally:
             with torch.no_grad():
-                site.weight.copy_(kept)
+                site.weight.copy_(edited_weight)
 
 
 def _measure(
     bench: Bench, checks: Sequence[str], requests: Sequence[EditRequest], states: list[list[Any]], needs_prefix: bool
 ) -> list[tuple[Measurement, ...]]:
     """Return the measurements of all checks for each request."""
-    found: list[list[Measurement]] = [[] for _ in requests]
+    rows: list[list[Measurement]] = [[] for _ in requests]
     for name, prepared in zip(checks, states, strict=True):
         check = CHECKS.get(name)()
-        for row, request, state in zip(found, requests, prepared, strict=True):
+        for row, request, state in zip(rows, requests, prepared, strict=True):
             edit = EditUnderTest(request=request, state=state, needs_prefix=needs_prefix)
             row += check.measure(bench, edit).measurements
-    return [tuple(row) for row in found]
+    return [tuple(row) for row in rows]
 
 
 @contextmanager
-def measured_instead(lm: LanguageModel, other: PreTrainedModel) -> Iterator[None]:
+def substitute_model(lm: LanguageModel, other: PreTrainedModel) -> Iterator[None]:
     """Let `lm` stand for `other` for the length of the block: checks then run that model, with its own code and settings.
 
     `lm` must be a copy that nobody else holds. `other` is in evaluation mode meanwhile, as whoever serves it has it.
@@ -165,9 +178,9 @@ def measured_instead(lm: LanguageModel, other: PreTrainedModel) -> Iterator[None
         object.__setattr__(lm, "model", own)
 
 
-def _comparable(lm: LanguageModel, other: PreTrainedModel) -> None:
+def _check_comparable(lm: LanguageModel, other: PreTrainedModel) -> None:
     """Raise `ModelError` where `other` has not the same weights, by name and shape, so that it was not made from `lm`."""
-    own, new = _shapes(lm.model), _shapes(other)
+    own, new = _list_shapes(lm.model), _list_shapes(other)
     for name in sorted({*own} | {*new}):
         if own.get(name) != new.get(name):
             theirs, ours = (str(shapes.get(name, "not there")) for shapes in (new, own))
@@ -178,12 +191,12 @@ def _comparable(lm: LanguageModel, other: PreTrainedModel) -> None:
             )
 
 
-def _shapes(model: PreTrainedModel) -> dict[str, list[int]]:
+def _list_shapes(model: PreTrainedModel) -> dict[str, list[int]]:
     # Tied weights have both their names, as they have where they were saved apart.
     return {name: list(tensor.shape) for name, tensor in model.named_parameters(remove_duplicate=False)}
 
 
-def _same_tokens(lm: LanguageModel, other: LanguageModel, texts: Iterable[str]) -> None:
+def _check_tokens(lm: LanguageModel, other: LanguageModel, texts: Iterable[str]) -> None:
     """Raise `ModelError` where the tokenizer of `other` reads one of `texts` otherwise: figures of other tokens say nothing."""
     if other.tokenizer is lm.tokenizer:
         return

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .session import SESSION, one_sentence
+from .session import SESSION, fail_in_one_sentence
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,8 +35,8 @@ def guarded_editor(pytestconfig: pytest.Config) -> GuardedEditor:
     Use `assess` and `try_edit`, which leave the weights as they were; a test after which they are not ends in an error.
     The controls are made first: what checks say that cannot see a collapse is worth nothing.
     """
-    with one_sentence():
-        return pytestconfig.stash[SESSION].proved()
+    with fail_in_one_sentence():
+        return pytestconfig.stash[SESSION].require_controls()
 
 
 @pytest.fixture
@@ -57,14 +57,15 @@ def edited_model(
 
     @contextmanager
     def edited(request: EditRequest, editor: str | None = None) -> Iterator[EditedModel]:
-        with one_sentence():
-            guard = pytestconfig.stash[SESSION].proved()
+        with fail_in_one_sentence():
+            guard = pytestconfig.stash[SESSION].require_controls()
         result = guard.try_edit(request, editor)
         if result.refusal is not None or result.update is None:
             raise EditRefused(f"The edit {request.id!r} was refused: {result.refusal}")
         if not result.sound:
             failed = "; ".join(
-                f"{one.check} {one.metric} ({one.message or one.outcome.value})" for one in result.failures
+                f"{measurement.check} {measurement.metric} ({measurement.message or measurement.outcome.value})"
+                for measurement in result.failures
             )
             raise EditRefused(f"The edit {request.id!r} was undone, since it did not pass its checks: {failed}")
         lm = guard.setup.lm
@@ -90,8 +91,8 @@ def collapse_suite(pytestconfig: pytest.Config, guarded_editor: GuardedEditor) -
     from .collapse import Suite
     from .edited_model import EditedModel
 
-    with one_sentence():
-        suite = Suite(pytestconfig.stash[SESSION].proved())
+    with fail_in_one_sentence():
+        suite = Suite(pytestconfig.stash[SESSION].require_controls())
 
     def measure(
         model: EditRequest | LanguageModel | PreTrainedModel | Path | str,

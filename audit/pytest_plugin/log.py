@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .session import RECORD, EditSession, one_sentence
+from .session import RECORD, EditSession, fail_in_one_sentence
 
 if TYPE_CHECKING:
     from ...reports.log.schema import ControlRecord, Header
 
-__all__ = ["Evidence"]
+__all__ = ["SessionEvidence"]
 
 _OUR_FIXTURES = {"guarded_editor", "edited_model", "collapse_suite"}
 _SHIPMENT, _RECORD = "editguard", "editguard_record"
 """What a worker hands in, and the attribute of a report, under names that no other plugin will take."""
 
 
-class Evidence:
+class SessionEvidence:
     """Hooks that gather records and proofs; a plugin object of its own, with one session's state."""
 
     def __init__(self, session: EditSession) -> None:
@@ -67,8 +67,8 @@ class Evidence:
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, None, None]:
         """Prove after a test with one of our fixtures that the weights are as before."""
         yield
-        if self._session.loaded and _OUR_FIXTURES & {*getattr(item, "fixturenames", ())}:
-            with one_sentence():
+        if self._session.has_model and _OUR_FIXTURES & {*getattr(item, "fixturenames", ())}:
+            with fail_in_one_sentence():
                 self._session.prove(f"The test {item.nodeid}")
 
     @pytest.hookimpl(optionalhook=True)
@@ -90,15 +90,15 @@ class Evidence:
             finished = True
             return result
         finally:
-            if self._session.loaded:
-                self._shipments.append(self._shipment())
+            if self._session.has_model:
+                self._shipments.append(self._build_shipment())
             if worker is not None:
                 worker[_SHIPMENT] = self._shipments[0] if self._shipments else None
             else:
                 self._close(finished)
                 session.testsfailed += bool(self._problems)
 
-    def _shipment(self) -> dict[str, Any]:
+    def _build_shipment(self) -> dict[str, Any]:
         from ...probes.errors import EditguardError
 
         try:
@@ -106,7 +106,7 @@ class Evidence:
             problem = None
         except EditguardError as error:
             problem = str(error)
-        header, controls = self._session.known
+        header, controls = self._session.preamble
         return {
             "problem": problem,
             "header": None if header is None else header.model_dump_json(),
@@ -114,13 +114,13 @@ class Evidence:
         }
 
     def _close(self, finished: bool) -> None:
-        self._problems += dict.fromkeys(one["problem"] for one in self._shipments if one["problem"])
+        self._problems += dict.fromkeys(shipment["problem"] for shipment in self._shipments if shipment["problem"])
         if self._out is None:
             return
         from ...probes.errors import EditguardError
 
         try:
-            if self._worth_a_log():
+            if self._has_log():
                 self._log = self._write(self._out, finished and not self._unread and not self._problems)
         except EditguardError as error:
             # What locks and makes the folder speaks of the command line's option.
@@ -130,11 +130,11 @@ class Evidence:
                 f"The log cannot be put into --editguard-out {str(self._out)!r} ({error.strerror}); name another folder."
             )
 
-    def _worth_a_log(self) -> bool:
+    def _has_log(self) -> bool:
         """Whether an edit was tested, or none could be since a control failed; an older log stays otherwise."""
-        if not any(one["header"] for one in self._shipments):
+        if not any(shipment["header"] for shipment in self._shipments):
             return False
-        header, controls = self._common()
+        header, controls = self._merge_preambles()
         return bool(self._records) or (header.requests > 0 and not all(control.ok for control in controls))
 
     # ------------------------------------------------------------------------------------------------------------- log
@@ -145,11 +145,11 @@ class Evidence:
         from ..run.file_names import AUDIT_FILES, LOG
         from ..run.output_folder import locked_folder
 
-        found = map(EditRecord.model_validate_json, self._records.values())
+        edit_records = map(EditRecord.model_validate_json, self._records.values())
         # Of an edit that two workers made, the record that did not pass stands: it comes last.
-        worst = {one.id: one for one in sorted(found, key=lambda one: one.verdict != "pass")}
-        edits = sorted(worst.values(), key=lambda one: one.index)
-        header, controls = self._common()
+        worst = {edit.id: edit for edit in sorted(edit_records, key=lambda edit: edit.verdict != "pass")}
+        edits = sorted(worst.values(), key=lambda edit: edit.index)
+        header, controls = self._merge_preambles()
         records: list[ControlRecord | EditRecord] = [*controls, *edits]
         with locked_folder(out, overwrite=True):
             partial = out / f".{LOG}.partial"
@@ -167,20 +167,25 @@ class Evidence:
             partial.replace(out / LOG)
         return out / LOG
 
-    def _common(self) -> tuple[Header, list[ControlRecord]]:
+    def _merge_preambles(self) -> tuple[Header, list[ControlRecord]]:
         """Return the header, and each control as the worker saw it in which it did worst."""
         from ...probes.errors import EditguardError
         from ...reports.log.schema import ControlRecord, Header
 
-        headers = [Header.model_validate_json(one["header"]) for one in self._shipments if one["header"]]
-        if len({(one.model.fingerprint, one.layer, one.source_sha256, one.requests) for one in headers}) > 1:
+        headers = [Header.model_validate_json(shipment["header"]) for shipment in self._shipments if shipment["header"]]
+        if (
+            len({(header.model.fingerprint, header.layer, header.source_sha256, header.requests) for header in headers})
+            > 1
+        ):
             raise EditguardError(
                 "The workers of this session did not test the same edits on the same model, so that their records make no "
                 "log; test where all of them see the same files."
             )
-        controls = [ControlRecord.model_validate_json(one) for handed in self._shipments for one in handed["controls"]]
+        controls = [
+            ControlRecord.model_validate_json(control) for handed in self._shipments for control in handed["controls"]
+        ]
         # The last one of an id stands.
-        worst = {control.id: control for control in sorted(controls, key=lambda one: not one.ok)}
+        worst = {control.id: control for control in sorted(controls, key=lambda control: not control.ok)}
         return headers[0], [worst[name] for name in headers[0].controls if name in worst]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

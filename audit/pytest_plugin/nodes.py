@@ -16,7 +16,7 @@ from ...probes.errors import EditguardError
 from ...probes.requests.loader import LoadedRequests, load_requests
 from ...probes.requests.request import EditRequest
 from ...reports.text import visible
-from ...suites.builtin import BUILTIN, load_builtin_edits, hash_builtin_edits
+from ...suites.builtin import BUILTIN, hash_builtin_edits, load_builtin_edits
 from ...suites.check import CHECKS, list_single_edit_checks
 from ..cli.options import check_editor
 from .judge import GUARD, ItemOutcome, ItemVerdict, judge_check, judge_guard, list_properties
@@ -45,7 +45,7 @@ class _Edits(pytest.Collector):
         except EditguardError as error:
             raise self.CollectError(visible(f"editguard: {error}")) from None
         for index, edit in enumerate(loaded.requests, start):
-            yield EditNode.from_parent(self, name=_name(edit.id), edit=edit, index=index, checks=checks)
+            yield EditNode.from_parent(self, name=_clean_name(edit.id), edit=edit, index=index, checks=checks)
 
 
 class EditsFile(_Edits, pytest.File):
@@ -100,9 +100,9 @@ class EditItem(pytest.Item):
         self.user_properties += list_properties(record).items()
         policy = session.guard.setup.policy
         if self.name == GUARD:
-            _end(judge_guard(record, policy))
+            _report(judge_guard(record, policy))
         else:
-            _end(judge_check(self.name, CHECKS.get(self.name).card.action, record, policy))
+            _report(judge_check(self.name, CHECKS.get(self.name).card.action, record, policy))
 
     def _coming(self) -> Iterator[EditNode]:
         """Yield the edits of the items behind this one, in the order in which they run."""
@@ -116,13 +116,13 @@ class EditItem(pytest.Item):
         return self.path, None, f"edit {self.parent.name}: {self.name}"
 
 
-def _end(verdict: ItemVerdict) -> None:
+def _report(verdict: ItemVerdict) -> None:
     if verdict.outcome is ItemOutcome.SKIPPED:
         pytest.skip(verdict.text)
     if verdict.outcome is ItemOutcome.FAILED:
         pytest.fail(verdict.text, pytrace=False)
 
 
-def _name(text: str) -> str:
+def _clean_name(text: str) -> str:
     """An id as it can stand in a node's name."""
     return " ".join(visible(text).split())

@@ -25,57 +25,57 @@ _EDITS_FILES = tuple(f".edits{suffix}" for suffix in SUFFIXES)
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
-class _Wrong(Exception):
+class _IllegalValue(Exception):
     """What a value must be instead."""
 
 
-def _natural(text: str, _: Path) -> int:
+def _parse_natural(text: str, _: Path) -> int:
     if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) >= 2**32:
-        raise _Wrong("must be a whole number from 0 upwards, under 2^32")
+        raise _IllegalValue("must be a whole number from 0 upwards, under 2^32")
     return int(text)
 
 
-def _dtype(text: str, _: Path) -> str:
+def _parse_dtype(text: str, _: Path) -> str:
     if text not in DTYPES:
-        raise _Wrong(f"must be one of {', '.join(DTYPES)}")
+        raise _IllegalValue(f"must be one of {', '.join(DTYPES)}")
     return text
 
 
-def _device(text: str, _: Path) -> str:
+def _parse_device(text: str, _: Path) -> str:
     if not _DEVICE.fullmatch(text):
-        raise _Wrong("must be one of auto, cpu, mps, cuda, cuda:N")
+        raise _IllegalValue("must be one of auto, cpu, mps, cuda, cuda:N")
     return text
 
 
-def _file(text: str, base: Path) -> Path:
+def _parse_file(text: str, base: Path) -> Path:
     path = base / Path(text).expanduser()
     if not path.is_file():
-        raise _Wrong("must be a file that is there")
+        raise _IllegalValue("must be a file that is there")
     return path
 
 
-def _edits(text: str, base: Path) -> Path | None:
+def _parse_edits(text: str, base: Path) -> Path | None:
     try:
-        return None if text == BUILTIN_EDITS else _file(text, base).resolve()
-    except _Wrong as wrong:
-        raise _Wrong(f"{wrong}, or {BUILTIN_EDITS!r}") from None
+        return None if text == BUILTIN_EDITS else _parse_file(text, base).resolve()
+    except _IllegalValue as wrong:
+        raise _IllegalValue(f"{wrong}, or {BUILTIN_EDITS!r}") from None
 
 
-def _stats(text: str, base: Path) -> str:
+def _parse_statistics(text: str, base: Path) -> str:
     try:
-        return text if text == "identity" else str(_file(text, base))
-    except _Wrong as wrong:
-        raise _Wrong(f"{wrong}, or 'identity'") from None
+        return text if text == "identity" else str(_parse_file(text, base))
+    except _IllegalValue as wrong:
+        raise _IllegalValue(f"{wrong}, or 'identity'") from None
 
 
-def _folder(text: str, base: Path) -> Path:
+def _parse_folder(text: str, base: Path) -> Path:
     path = base / Path(text).expanduser()
     # Asked now, since what comes of a long session is written at its end; nothing is made before there is something.
-    there = next(one for one in (path, *path.absolute().parents) if one.exists())
-    if not there.is_dir():
-        raise _Wrong("must be a folder, or not be there yet and lie in one")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise _Wrong("must be a folder that can be written to")
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise _IllegalValue("must be a folder, or not be there yet and lie in one")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise _IllegalValue("must be a folder that can be written to")
     return path
 
 
@@ -106,18 +106,26 @@ class Option(NamedTuple):
 
 
 EDITS = Option(
-    "edits", "FILE", "File of edits to test, whatever its name, or 'builtin'; may be given more than once.", _edits
+    "edits",
+    "FILE",
+    "File of edits to test, whatever its name, or 'builtin'; may be given more than once.",
+    _parse_edits,
 )
 OPTIONS = (
     Option("model", "REF", "Embedded default, local folder or Hugging Face id.", _model, "smollm2-135m"),
-    Option("policy", "FILE", "TOML file; else the table tool.editguard of the root's pyproject.toml.", _file),
-    Option("layer", "N", "Layer to edit, from 0; chosen for the model unless given.", _natural),
+    Option("policy", "FILE", "TOML file; else the table tool.editguard of the root's pyproject.toml.", _parse_file),
+    Option("layer", "N", "Layer to edit, from 0; chosen for the model unless given.", _parse_natural),
     Option("editor", "NAME", "Editor for edits allowed as asked; default: the policy's.", lambda text, _: text),
-    Option("seed", "N", "The one seed of everything random.", _natural, 0),
-    Option("device", "NAME", "auto, cpu, mps, cuda, cuda:N.", _device, "auto"),
-    Option("dtype", "NAME", "auto, float32, bfloat16, float16.", _dtype, "auto"),
-    Option("stats", "FILE", "Key statistics, or 'identity'; default: computed once and kept in the cache.", _stats),
-    Option("out", "DIR", "Folder for the log of the tested edits; without it nothing is written.", _folder),
+    Option("seed", "N", "The one seed of everything random.", _parse_natural, 0),
+    Option("device", "NAME", "auto, cpu, mps, cuda, cuda:N.", _parse_device, "auto"),
+    Option("dtype", "NAME", "auto, float32, bfloat16, float16.", _parse_dtype, "auto"),
+    Option(
+        "stats",
+        "FILE",
+        "Key statistics, or 'identity'; default: computed once and kept in the cache.",
+        _parse_statistics,
+    ),
+    Option("out", "DIR", "Folder for the log of the tested edits; without it nothing is written.", _parse_folder),
 )
 """All that have one value."""
 
@@ -157,23 +165,23 @@ def add_options(parser: pytest.Parser) -> None:
 
 def read_settings(config: pytest.Config) -> Settings:
     """Return the options as parsed; raises `pytest.UsageError` that names the value and the legal ones."""
-    values = {option.name: _value(config, option) for option in OPTIONS}
-    return Settings(edits=_all_edits(config), root=config.rootpath, **values)
+    values = {option.name: _read_value(config, option) for option in OPTIONS}
+    return Settings(edits=_read_edits(config), root=config.rootpath, **values)
 
 
-def _value(config: pytest.Config, option: Option) -> Any:
+def _read_value(config: pytest.Config, option: Option) -> Any:
     given = config.getoption(option.flag)
     if given is not None:
-        return _parsed(option, option.flag, given, config.invocation_params.dir)
+        return _parse(option, option.flag, given, config.invocation_params.dir)
     written = config.getini(option.ini)
-    return _parsed(option, option.ini, str(written).strip(), _ini_folder(config)) if written else option.default
+    return _parse(option, option.ini, str(written).strip(), _ini_folder(config)) if written else option.default
 
 
-def _all_edits(config: pytest.Config) -> tuple[Path | None, ...]:
-    given = [_parsed(EDITS, EDITS.flag, text, config.invocation_params.dir) for text in config.getoption(EDITS.flag)]
+def _read_edits(config: pytest.Config) -> tuple[Path | None, ...]:
+    given = [_parse(EDITS, EDITS.flag, text, config.invocation_params.dir) for text in config.getoption(EDITS.flag)]
     # As with testpaths: who names what to run wants that, and not what the project usually runs.
     if not given and config.args_source is not pytest.Config.ArgsSource.ARGS:
-        given = [_parsed(EDITS, EDITS.ini, text, _ini_folder(config)) for text in config.getini(EDITS.ini)]
+        given = [_parse(EDITS, EDITS.ini, text, _ini_folder(config)) for text in config.getini(EDITS.ini)]
     return tuple(dict.fromkeys(given))
 
 
@@ -181,8 +189,8 @@ def _ini_folder(config: pytest.Config) -> Path:
     return config.inipath.parent if config.inipath is not None else config.rootpath
 
 
-def _parsed(option: Option, name: str, text: str, base: Path) -> Any:
+def _parse(option: Option, name: str, text: str, base: Path) -> Any:
     try:
         return option.parse(text, base)
-    except _Wrong as wrong:
+    except _IllegalValue as wrong:
         raise pytest.UsageError(f"editguard: {name} = {text!r} {wrong}; correct it.") from None

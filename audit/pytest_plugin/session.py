@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..edit_result import Proposal
     from ..guard import GuardedEditor
 
-__all__ = ["RECORD", "SESSION", "EditSession", "CollectedEdit", "SessionPreamble", "fail_in_one_sentence"]
+__all__ = ["RECORD", "SESSION", "CollectedEdit", "EditSession", "SessionPreamble", "fail_in_one_sentence"]
 
 
 class SessionPreamble(NamedTuple):
@@ -115,8 +115,11 @@ class EditSession:
         check_names(policy, settings.policy)
         setup = prepare(
             load_model(settings.model, device=settings.device, dtype=settings.dtype),
-            layer=settings.layer, policy=policy, seed=settings.seed, statistics=settings.stats,
-        )  # fmt: skip
+            layer=settings.layer,
+            policy=policy,
+            seed=settings.seed,
+            statistics=settings.stats,
+        )
         check_editable(setup.site)
         _ = setup.lm.fingerprint, setup.bench  # as they are of the unedited model
         self._hash = hash_tensor(setup.site.weight)
@@ -157,8 +160,8 @@ class EditSession:
         from ..run.to_log import header
 
         requests = tuple(request for file in self.files for request in file.requests)
-        source, sha256 = ", ".join(file.source for file in self.files), _hash_of(self.files)
-        arguments = {name: _scalar(value) for name, value in vars(self.settings).items()}
+        source, sha256 = ", ".join(file.source for file in self.files), _hash_files(self.files)
+        arguments = {name: _to_scalar(value) for name, value in vars(self.settings).items()}
         baselines = guard.setup.baselines()
         return header(
             guard.setup,
@@ -248,7 +251,7 @@ def fail_in_one_sentence() -> Iterator[None]:
         raise pytest.fail.Exception(visible(f"editguard: {error}"), pytrace=False) from None
 
 
-def _hash_of(files: list[LoadedRequests]) -> str:
+def _hash_files(files: list[LoadedRequests]) -> str:
     """The file's own hash; of several files that of their hashes."""
     import hashlib
 
@@ -256,7 +259,7 @@ def _hash_of(files: list[LoadedRequests]) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
-def _scalar(value: Any) -> str | int | None:
+def _to_scalar(value: Any) -> str | int | None:
     if isinstance(value, tuple):
         return ", ".join("builtin" if item is None else str(item) for item in value)
     return str(value) if isinstance(value, Path) else value

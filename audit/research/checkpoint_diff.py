@@ -30,17 +30,17 @@ from ..policy import Policy
 from ..run.file_names import DIFF
 from ..run.file_names import DIFF_PAGE as PAGE
 from ..setup import Progress
-from .subject_search import check_asked, search
+from .subject_search import check_search_inputs, search_subjects
 
-__all__ = ["DIFF", "PAGE", "run_diff", "tensor_changes"]
+__all__ = ["DIFF", "PAGE", "iter_tensor_changes", "run_diff"]
 
 
-class _Change(NamedTuple):
+class _TensorDifference(NamedTuple):
     record: Changed
-    found: TensorChange | None
+    difference: TensorChange | None
 
 
-class _Read(NamedTuple):
+class _ModelReading(NamedTuple):
     """What one model does."""
 
     perplexity: float | None
@@ -70,134 +70,168 @@ def run_diff(
     """
     policy = policy or Policy()
     if subjects is not None:
-        check_asked(subjects, statistics, corpus)
+        check_search_inputs(subjects, statistics, corpus)
     pair = open_checkpoint(base), open_checkpoint(edited)
-    changes = list(tensor_changes(*pair, progress))
+    changes = list(iter_tensor_changes(*pair, progress))
     lm = load_model(base, device=device, dtype=dtype)
-    before = _read(lm, progress, "the base")
-    spectra = {one.record.name: one.found.spectrum for one in changes if one.found and one.found.spectrum}
-    searches = search(lm, spectra, subjects, statistics, corpus, seed, progress) if subjects is not None else []
+    before = _read_model(lm, progress, "the base")
+    spectra = {
+        change.record.name: change.difference.spectrum
+        for change in changes
+        if change.difference and change.difference.spectrum
+    }
+    searches = (
+        search_subjects(lm, spectra, subjects, statistics, corpus, seed, progress) if subjects is not None else []
+    )
     del lm
-    after = _read(load_model(edited, device=device, dtype=dtype), progress, "the edited model")
-    behaviour = _behaviour(before, after, policy)
-    records = [one.record for one in changes]
-    reasons = [*_broken(records), *_misbehaved(behaviour)]
+    after = _read_model(load_model(edited, device=device, dtype=dtype), progress, "the edited model")
+    behaviour = _compare_behaviour(before, after, policy)
+    records = [change.record for change in changes]
+    reasons = [*_list_broken_tensors(records), *_list_behaviour_faults(behaviour)]
     names = set(pair[0].files) & set(pair[1].files)
-    found = DiffFile(
-        editguard_version=version("editguard"), created=datetime.now(UTC).isoformat(timespec="seconds"), base=base,
-        edited=edited, tensors=len(names), unchanged=len(names - {one.name for one in records}), changes=records,
-        behaviour=behaviour, searches=searches, verdict="fail" if reasons else "pass", reasons=reasons,
+    comparison = DiffFile(
+        editguard_version=version("editguard"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        base=base,
+        edited=edited,
+        tensors=len(names),
+        unchanged=len(names - {record.name for record in records}),
+        changes=records,
+        behaviour=behaviour,
+        searches=searches,
+        verdict="fail" if reasons else "pass",
+        reasons=reasons,
         written=[
             Written(prompt=prompt, base=old, edited=new)
             for prompt, old, new in zip(FIXED_PROMPTS, before.texts, after.texts, strict=True)
         ],
-    )  # fmt: skip
-    write_atomic(out / DIFF, found.model_dump_json(indent=2) + "\n")
-    write_atomic(out / PAGE, render_diff(found))
-    return found
+    )
+    write_atomic(out / DIFF, comparison.model_dump_json(indent=2) + "\n")
+    write_atomic(out / PAGE, render_diff(comparison))
+    return comparison
 
 
 # ---------------------------------------------------------------------------------------------------------- weights
 
 
-def tensor_changes(base: Checkpoint, edited: Checkpoint, progress: Progress = lambda *_: None) -> Iterator[_Change]:
+def iter_tensor_changes(
+    base: Checkpoint, edited: Checkpoint, progress: Progress = lambda *_: None
+) -> Iterator[_TensorDifference]:
     """Yield what differs, in order of names; one tensor of each side is in memory at a time."""
     names = sorted(set(base.files) | set(edited.files))
     for index, name in enumerate(names):
         progress("tensors", index, len(names))
-        found = _change(base, edited, name)
-        if found is not None:
-            yield found
+        change = _compare_tensor(base, edited, name)
+        if change is not None:
+            yield change
     progress("tensors", len(names), len(names))
 
 
-def _change(base: Checkpoint, edited: Checkpoint, name: str) -> _Change | None:
+def _compare_tensor(base: Checkpoint, edited: Checkpoint, name: str) -> _TensorDifference | None:
     if name not in edited.files:
-        return _one_sided(base, edited, name, "missing")
+        return _describe_one_sided(base, edited, name, "missing")
     if name not in base.files:
-        return _one_sided(edited, base, name, "new")
+        return _describe_one_sided(edited, base, name, "new")
     old, new = base.tensor(name), edited.tensor(name)
     if same_bits(old, new):
         return None
     shape, dtype = list(new.shape), str(new.dtype).removeprefix("torch.")
     if old.shape != new.shape:
-        return _Change(Changed(name=name, status="shape", shape=shape, dtype=dtype), None)
+        return _TensorDifference(Changed(name=name, status="shape", shape=shape, dtype=dtype), None)
     if old.dtype != new.dtype and same_bits(old.to(new.dtype), new):
-        return _Change(Changed(name=name, status="dtype", shape=shape, dtype=dtype), None)
-    found = compare(old, new)
-    seen = found.spectrum
+        return _TensorDifference(Changed(name=name, status="dtype", shape=shape, dtype=dtype), None)
+    difference = compare(old, new)
+    spectrum = difference.spectrum
     record = Changed(
-        name=name, status="changed", shape=shape, dtype=dtype, norm=_finite(found.norm),
-        relative=_finite(found.relative), largest=_finite(found.largest), share=found.share,
-        effective_rank=None if seen is None else seen.effective, first_share=None if seen is None else seen.first_share,
-        rank=None if seen is None else seen.rank.value, exact=seen is None or seen.exact,
-        finite=math.isfinite(found.norm),
-    )  # fmt: skip
-    return _Change(record, found)
+        name=name,
+        status="changed",
+        shape=shape,
+        dtype=dtype,
+        norm=_finite_or_none(difference.norm),
+        relative=_finite_or_none(difference.relative),
+        largest=_finite_or_none(difference.largest),
+        share=difference.share,
+        effective_rank=None if spectrum is None else spectrum.effective,
+        first_share=None if spectrum is None else spectrum.first_share,
+        rank=None if spectrum is None else spectrum.rank.value,
+        exact=spectrum is None or spectrum.exact,
+        finite=math.isfinite(difference.norm),
+    )
+    return _TensorDifference(record, difference)
 
 
-def _one_sided(here: Checkpoint, there: Checkpoint, name: str, status: str) -> _Change:
+def _describe_one_sided(here: Checkpoint, there: Checkpoint, name: str, status: str) -> _TensorDifference:
     """A tensor of one side: lost or new, unless it is a copy of one that both have, as tied weights are saved."""
     own = here.tensor(name)
     same_shape = (other for other in sorted(set(here.files) & set(there.files)))
     tied = any(same_bits(own, here.tensor(other)) for other in same_shape if own.ndim > 1)
-    return _Change(
+    return _TensorDifference(
         Changed.model_validate(
-            {"name": name, "status": "tied" if tied else status, "shape": list(own.shape),
-             "dtype": str(own.dtype).removeprefix("torch.")}
-        ), None,
-    )  # fmt: skip
+            {
+                "name": name,
+                "status": "tied" if tied else status,
+                "shape": list(own.shape),
+                "dtype": str(own.dtype).removeprefix("torch."),
+            }
+        ),
+        None,
+    )
 
 
-def _finite(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
 # -------------------------------------------------------------------------------------------------------- behaviour
 
 
-def _read(lm: LanguageModel, progress: Progress, what: str) -> _Read:
+def _read_model(lm: LanguageModel, progress: Progress, what: str) -> _ModelReading:
     progress(f"reading {what}", 0, 1)
     try:
         scores = CorpusPerplexity(replace(lm, plain=True), find_site(lm.model, 0), load_builtin_corpus()).before
-        perplexity = _finite(scores.mean)
+        perplexity = _finite_or_none(scores.mean)
     except NotFinite:
         perplexity = None
     texts = lm.tokenizer.batch_decode(generate(lm, FIXED_PROMPTS, FIXED_PROMPT_TOKENS), skip_special_tokens=True)
     progress(f"reading {what}", 1, 1)
-    return _Read(perplexity, list(texts))
+    return _ModelReading(perplexity, list(texts))
 
 
-def _behaviour(before: _Read, after: _Read, policy: Policy) -> Behaviour:
-    old, new = (sum(map(word_entropy, one.texts)) for one in (before, after))
+def _compare_behaviour(before: _ModelReading, after: _ModelReading, policy: Policy) -> Behaviour:
+    old, new = (sum(map(word_entropy, reading.texts)) for reading in (before, after))
     measured = before.perplexity is not None and after.perplexity is not None
     return Behaviour(
-        base_perplexity=before.perplexity, edited_perplexity=after.perplexity,
-        ratio=_finite(after.perplexity / before.perplexity) if measured else None,  # type: ignore[operator]
-        max_ratio=policy.max_perplexity_ratio, collapse_ratio=policy.collapse_ratio,
-        entropy_ratio=new / old if old else None, min_entropy_ratio=policy.min_entropy_ratio,
-    )  # fmt: skip
+        base_perplexity=before.perplexity,
+        edited_perplexity=after.perplexity,
+        ratio=_finite_or_none(after.perplexity / before.perplexity) if measured else None,  # type: ignore[operator]
+        max_ratio=policy.max_perplexity_ratio,
+        collapse_ratio=policy.collapse_ratio,
+        entropy_ratio=new / old if old else None,
+        min_entropy_ratio=policy.min_entropy_ratio,
+    )
 
 
-def _broken(records: Sequence[Changed]) -> list[str]:
-    found = [f"The tensor {one.name} is {one.status}." for one in records if one.status in ("missing", "new")]
-    found += [f"The tensor {one.name} has another shape." for one in records if one.status == "shape"]
-    return found + [f"The tensor {one.name} holds NaN or Inf." for one in records if not one.finite]
+def _list_broken_tensors(records: Sequence[Changed]) -> list[str]:
+    reasons = [
+        f"The tensor {record.name} is {record.status}." for record in records if record.status in ("missing", "new")
+    ]
+    reasons += [f"The tensor {record.name} has another shape." for record in records if record.status == "shape"]
+    return reasons + [f"The tensor {record.name} holds NaN or Inf." for record in records if not record.finite]
 
 
-def _misbehaved(seen: Behaviour) -> list[str]:
-    found = []
-    if seen.ratio is None:
-        found.append("The perplexity could not be measured.")
-    elif seen.ratio > seen.max_ratio:
-        what = "collapsed" if seen.ratio > seen.collapse_ratio else "is damaged"
-        found.append(
-            f"The model {what}: its perplexity is {seen.ratio:.4g} times the base's, bound {seen.max_ratio:g}."
+def _list_behaviour_faults(behaviour: Behaviour) -> list[str]:
+    reasons = []
+    if behaviour.ratio is None:
+        reasons.append("The perplexity could not be measured.")
+    elif behaviour.ratio > behaviour.max_ratio:
+        what = "collapsed" if behaviour.ratio > behaviour.collapse_ratio else "is damaged"
+        reasons.append(
+            f"The model {what}: its perplexity is {behaviour.ratio:.4g} times the base's, bound {behaviour.max_ratio:g}."
         )
-    if seen.entropy_ratio is None:
-        found.append("The word entropy of its text could not be compared, since the base's is 0.")
-    elif seen.entropy_ratio < seen.min_entropy_ratio:
-        found.append(
-            f"The word entropy of its text is {seen.entropy_ratio:.3g} of the base's, least {seen.min_entropy_ratio:g}."
+    if behaviour.entropy_ratio is None:
+        reasons.append("The word entropy of its text could not be compared, since the base's is 0.")
+    elif behaviour.entropy_ratio < behaviour.min_entropy_ratio:
+        reasons.append(
+            f"The word entropy of its text is {behaviour.entropy_ratio:.3g} of the base's, least {behaviour.min_entropy_ratio:g}."
         )
-    return found
+    return reasons

@@ -29,18 +29,18 @@ from ...reports.html.diff_page import Guess, Search
 from ..setup import Progress, check_statistics, load_or_compute_statistics
 
 __all__ = [
-    "LEAST",
+    "FEWEST_CANDIDATES",
     "Candidates",
     "Likeness",
-    "absent",
-    "candidate_keys",
-    "check_asked",
-    "likeness",
-    "search",
-    "subject_requests",
+    "build_subject_requests",
+    "check_search_inputs",
+    "compute_candidate_keys",
+    "compute_null_likeness",
+    "rank_candidates",
+    "search_subjects",
 ]
 
-LEAST = 20
+FEWEST_CANDIDATES = 20
 """Fewest candidates: of fewer nobody can tell whether the best one stands out."""
 
 
@@ -62,12 +62,12 @@ class Candidates(NamedTuple):
     keys: torch.Tensor
 
 
-def check_asked(subjects: Sequence[EditRequest], statistics: str | None, corpus: str | None) -> None:
+def check_search_inputs(subjects: Sequence[EditRequest], statistics: str | None, corpus: str | None) -> None:
     """Raise `InputError` for what no search can be made with, before any model is loaded."""
     different = len({request.subject for request in subjects})
-    if different < LEAST:
+    if different < FEWEST_CANDIDATES:
         raise InputError(
-            f"A search for the edited subject needs at least {LEAST} different subjects, since among fewer nobody can tell "
+            f"A search for the edited subject needs at least {FEWEST_CANDIDATES} different subjects, since among fewer nobody can tell "
             f"whether the best stands out, and {different} were given; give more, such as other subjects of the kind that may "
             "have been edited."
         )
@@ -77,7 +77,7 @@ def check_asked(subjects: Sequence[EditRequest], statistics: str | None, corpus:
         read_corpus(corpus)
 
 
-def subject_requests(subjects: Sequence[str]) -> list[EditRequest]:
+def build_subject_requests(subjects: Sequence[str]) -> list[EditRequest]:
     """Return a request for each subject that is known by name only; what follows a subject does not change its key."""
     return [
         EditRequest(id=str(index), subject=subject, prompt=f"{subject} is", target_new="")
@@ -85,36 +85,38 @@ def subject_requests(subjects: Sequence[str]) -> list[EditRequest]:
     ]
 
 
-def candidate_keys(
+def compute_candidate_keys(
     lm: LanguageModel,
     site: EditSite,
     requests: Sequence[EditRequest],
     prefixes: ContextPrefixes,
-    known: PrefixCache | None = None,
+    prefix_cache: PrefixCache | None = None,
 ) -> Candidates:
     """Return the mean key of each subject; those that cannot be located are left out, and a subject comes once.
 
-    Raises `InputError` where fewer than `LEAST` are left.
+    Raises `InputError` where fewer than `FEWEST_CANDIDATES` are left.
     """
-    once = list({request.subject: request for request in requests}.values())
-    each = [
-        compute_all_subject_keys(lm, site, once, prefixes.texts(role), prefix_cache=known)
+    unique_requests = list({request.subject: request for request in requests}.values())
+    key_rows = [
+        compute_all_subject_keys(lm, site, unique_requests, prefixes.texts(role), prefix_cache=prefix_cache)
         for role in (Role.KEY, Role.EDIT)
     ]
-    kept = {
-        request.subject: torch.stack([found.mean_key.double().cpu() for found in row if isinstance(found, SubjectKeys)])
-        for request, *row in zip(once, *each, strict=True)
-        if all(isinstance(found, SubjectKeys) for found in row)
+    keys_by_subject = {
+        request.subject: torch.stack(
+            [subject_keys.mean_key.double().cpu() for subject_keys in row if isinstance(subject_keys, SubjectKeys)]
+        )
+        for request, *row in zip(unique_requests, *key_rows, strict=True)
+        if all(isinstance(subject_keys, SubjectKeys) for subject_keys in row)
     }
-    if len(kept) < LEAST:
+    if len(keys_by_subject) < FEWEST_CANDIDATES:
         raise InputError(
-            f"Of the candidates {len(kept)} can be located, and with fewer than {LEAST} nobody can tell whether the best stands "
+            f"Of the candidates {len(keys_by_subject)} can be located, and with fewer than {FEWEST_CANDIDATES} nobody can tell whether the best stands "
             "out; give more subjects."
         )
-    return Candidates(tuple(kept), torch.stack([*kept.values()]))
+    return Candidates(tuple(keys_by_subject), torch.stack([*keys_by_subject.values()]))
 
 
-def likeness(right: torch.Tensor, statistics: KeyStatistics, candidates: Candidates) -> list[Likeness]:
+def rank_candidates(right: torch.Tensor, statistics: KeyStatistics, candidates: Candidates) -> list[Likeness]:
     """Return all candidates by their likeness to the key that ``right`` [d_ff] was made for, most alike first.
 
     A candidate counts with the better of its roles. The sign of ``right`` is not known, and is chosen so that the key
@@ -128,56 +130,61 @@ def likeness(right: torch.Tensor, statistics: KeyStatistics, candidates: Candida
         mean = keys.mean(0)
         sign = torch.sign(pointed @ mean)
         # The key's length is lost in a singular vector, and so is how far it lies from the mean along the mean itself.
-        seen = sign * _off(pointed[None], mean)
-        scores.append(torch.nn.functional.cosine_similarity(_off(keys, mean), seen))
+        direction = sign * _remove_mean(pointed[None], mean)
+        scores.append(torch.nn.functional.cosine_similarity(_remove_mean(keys, mean), direction))
     best = torch.stack(scores).amax(0)
     order = best.argsort(descending=True).tolist()
     return [Likeness(candidates.subjects[index], float(best[index])) for index in order]
 
 
-def absent(candidates: Candidates) -> torch.Tensor:
+def compute_null_likeness(candidates: Candidates) -> torch.Tensor:
     """Return for each candidate its likeness to the nearest other one [n]: what the best would have, were it left out."""
-    found = []
+    nearest = []
     for keys in candidates.keys.unbind(1):
-        unit = torch.nn.functional.normalize(_off(keys, keys.mean(0)), dim=1)
-        found.append((unit @ unit.T).fill_diagonal_(-1).amax(1))
-    return torch.stack(found).amax(0)
+        unit = torch.nn.functional.normalize(_remove_mean(keys, keys.mean(0)), dim=1)
+        nearest.append((unit @ unit.T).fill_diagonal_(-1).amax(1))
+    return torch.stack(nearest).amax(0)
 
 
-def _off(keys: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+def _remove_mean(keys: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
     """Return the part of `keys` [n, d_ff] that is orthogonal to `mean` [d_ff]."""
     return keys - torch.outer(keys @ mean / (mean @ mean), mean)
 
 
-def search(
-    lm: LanguageModel, spectra: Mapping[str, Spectrum], subjects: Sequence[EditRequest], statistics: str | None,
-    corpus: str | None, seed: int, progress: Progress,
-) -> list[Search]:  # fmt: skip
+def search_subjects(
+    lm: LanguageModel,
+    spectra: Mapping[str, Spectrum],
+    subjects: Sequence[EditRequest],
+    statistics: str | None,
+    corpus: str | None,
+    seed: int,
+    progress: Progress,
+) -> list[Search]:
     """Return the likely subjects of every change of rank one at a down-projection of `lm`, the unedited base.
 
     `spectra` are by tensor; `statistics`, `corpus` and `seed` as in `editguard.audit.setup.prepare`. A search that cannot be
     made is one that was not measured, and says why: what else is known of the checkpoints is worth a report.
     """
 
-    def one(name: str, site: EditSite) -> Search:
-        seen = spectra[name]
-        right = seen.right if site.orientation is Orientation.OUT_IN else seen.left
+    def search_site(name: str, site: EditSite) -> Search:
+        spectrum = spectra[name]
+        right = spectrum.right if site.orientation is Orientation.OUT_IN else spectrum.left
         c = load_or_compute_statistics(lm, site, statistics, corpus, seed, progress)
-        candidates = candidate_keys(lm, site, subjects, make_prefixes(lm, seed))
-        return _record(name, likeness(right, c, candidates), absent(candidates))
+        candidates = compute_candidate_keys(lm, site, subjects, make_prefixes(lm, seed))
+        return _build_search(name, rank_candidates(right, c, candidates), compute_null_likeness(candidates))
 
-    found = []
-    for site in _sites(lm):
+    searches = []
+    for site in _iter_sites(lm):
         name = f"{site.path}.weight"
         if name in spectra and spectra[name].rank is Rank.ONE:
             try:
-                found.append(one(name, site))
+                searches.append(search_site(name, site))
             except EditguardError as error:
-                found.append(Search(tensor=name, candidates=len(subjects), guesses=[], error=str(error)))
-    return found
+                searches.append(Search(tensor=name, candidates=len(subjects), guesses=[], error=str(error)))
+    return searches
 
 
-def _sites(lm: LanguageModel) -> Iterator[EditSite]:
+def _iter_sites(lm: LanguageModel) -> Iterator[EditSite]:
     for layer in range(count_layers(lm.model)):
         try:
             yield find_site(lm.model, layer)
@@ -185,10 +192,12 @@ def _sites(lm: LanguageModel) -> Iterator[EditSite]:
             continue
 
 
-def _record(name: str, ranked: Sequence[Likeness], null: torch.Tensor) -> Search:
+def _build_search(name: str, ranked: Sequence[Likeness], null: torch.Tensor) -> Search:
     as_alike = int((null >= ranked[0].cosine).sum())
     return Search(
-        tensor=name, candidates=len(ranked), margin=ranked[0].cosine - ranked[1].cosine,
+        tensor=name,
+        candidates=len(ranked),
+        margin=ranked[0].cosine - ranked[1].cosine,
         p_value=(as_alike + 1) / (len(null) + 1),
-        guesses=[Guess(subject=one.subject, cosine=one.cosine) for one in ranked[:_SHOWN]],
-    )  # fmt: skip
+        guesses=[Guess(subject=candidate.subject, cosine=candidate.cosine) for candidate in ranked[:_SHOWN]],
+    )

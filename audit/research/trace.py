@@ -48,26 +48,35 @@ def run_trace(
         raise InputError(f"The noise is {noise:g}, and without any nothing is corrupted; give a number over 0.")
     with trusted_device(lm.device, "the trace", "give the same command again"):
         tracer = Tracer(lm, noise=noise, draws=draws, seed=seed, site=site)
-        traces, skipped = _traced(tracer, requests, progress)
+        traces, skipped = _trace_requests(tracer, requests, progress)
     if not traces:
         why = f" ({skipped[0].id!r}: {skipped[0].why.rstrip('.')})" if skipped else ""
         raise InputError(
             f"None of {count_noun(len(requests), 'request')} of {source!r} could be traced{why}; give prompts whose answer the "
             "model knows by their subject, or more --noise."
         )
-    found = TraceFile(
-        editguard_version=version("editguard"), created=datetime.now(UTC).isoformat(timespec="seconds"), model=lm.ref,
-        model_fingerprint=lm.fingerprint, layers=len(traces[0].windows), window=tracer.window, noise=noise, draws=draws,
-        seed=seed, source=source, considered=considered_layers(len(traces[0].windows), tracer.window),
-        suggested_layer=suggested_layer(traces), traces=[_record(one) for one in traces],
+    trace_file = TraceFile(
+        editguard_version=version("editguard"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        model=lm.ref,
+        model_fingerprint=lm.fingerprint,
+        layers=len(traces[0].windows),
+        window=tracer.window,
+        noise=noise,
+        draws=draws,
+        seed=seed,
+        source=source,
+        considered=considered_layers(len(traces[0].windows), tracer.window),
+        suggested_layer=suggested_layer(traces),
+        traces=[_build_record(trace) for trace in traces],
         skipped=skipped,
-    )  # fmt: skip
-    write_atomic(out / TRACE, found.model_dump_json() + "\n")
-    write_atomic(out / PAGE, render_trace(found))
-    return found
+    )
+    write_atomic(out / TRACE, trace_file.model_dump_json() + "\n")
+    write_atomic(out / PAGE, render_trace(trace_file))
+    return trace_file
 
 
-def _traced(
+def _trace_requests(
     tracer: Tracer, requests: Sequence[EditRequest], progress: Progress
 ) -> tuple[list[Trace], list[SkippedTrace]]:
     """Return what could be traced, and of the others why not."""
@@ -88,10 +97,17 @@ def _traced(
     return traces, skipped
 
 
-def _record(trace: Trace) -> TraceRecord:
+def _build_record(trace: Trace) -> TraceRecord:
     first, last = trace.subject
     return TraceRecord(
-        id=trace.request.id, prompt=trace.request.prompt, tokens=list(trace.tokens), first=first, last=last,
-        answer=trace.answer, clean=trace.clean, corrupted=trace.corrupted, states=trace.states.clamp(0, 1).tolist(),
+        id=trace.request.id,
+        prompt=trace.request.prompt,
+        tokens=list(trace.tokens),
+        first=first,
+        last=last,
+        answer=trace.answer,
+        clean=trace.clean,
+        corrupted=trace.corrupted,
+        states=trace.states.clamp(0, 1).tolist(),
         windows=trace.windows.clamp(0, 1).tolist(),
-    )  # fmt: skip
+    )

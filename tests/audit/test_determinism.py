@@ -29,7 +29,9 @@ REQUESTS = (
     MID_PROMPT_REQUEST,
     MISSING_SUBJECT_REQUEST,
     replace(MID_PROMPT_REQUEST, id="lyon", target_new="Lyon"),
-    replace(FIRST_TOKEN_REQUEST, id="long", paraphrases=(), prompt="In 2024, which is not 1984, Chicago is a twin city of"),
+    replace(
+        FIRST_TOKEN_REQUEST, id="long", paraphrases=(), prompt="In 2024, which is not 1984, Chicago is a twin city of"
+    ),
 )
 
 
@@ -134,9 +136,10 @@ def _users_of_batches() -> list[Any]:
     import sys
 
     return [
-        module for name, module in sys.modules.items()
+        module
+        for name, module in sys.modules.items()
         if name.startswith("editguard.") and getattr(module, "batches", None) is batches.batches
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

@@ -68,15 +68,20 @@ def test_what_does_not_fit_at_once_gives_the_same_audit(tmp_path: Path) -> None:
         assert one.update.relative_norm == pytest.approx(other.update.relative_norm, rel=1e-3)
         for here, there in zip(one.measurements, other.measurements, strict=True):
             assert (here.check, here.metric, here.condition, here.total) == (
-                there.check, there.metric, there.condition, there.total,
-            )  # fmt: skip
+                there.check,
+                there.metric,
+                there.condition,
+                there.total,
+            )
             assert here.value == pytest.approx(there.value, rel=1e-3, abs=1e-6)
 
 
 def test_guesses_that_do_not_fit_at_once_are_each_of_their_own_edit(tmp_path: Path) -> None:
     setup = made_ready(tiny_lm())
     guard = GuardedEditor(setup)
-    requests = [replace(one, id=str(n)) for n, one in enumerate((FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, FIRST_TOKEN_REQUEST))]
+    requests = [
+        replace(one, id=str(n)) for n, one in enumerate((FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, FIRST_TOKEN_REQUEST))
+    ]
     updates = [one.update for one in guard.propose(guard.assess_all(requests), bound=float("inf"))]
     assert all(update is not None for update in updates)
 

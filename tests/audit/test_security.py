@@ -51,9 +51,15 @@ def cut_off(place: Path, *arguments: str | Path, **environment: str) -> subproce
     (place / "cut" / "sitecustomize.py").write_text(NO_NETWORK)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
     return subprocess.run(
-        [sys.executable, "-m", "editguard.audit.cli.main", *map(str, arguments)], cwd=place, capture_output=True, text=True,
-        encoding="utf-8", timeout=300, check=False, env=kept | {"PYTHONPATH": str(place / "cut")} | environment,
-    )  # fmt: skip
+        [sys.executable, "-m", "editguard.audit.cli.main", *map(str, arguments)],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=300,
+        check=False,
+        env=kept | {"PYTHONPATH": str(place / "cut")} | environment,
+    )
 
 
 def test_an_audit_of_a_local_model_asks_no_network(place: Path, checkpoint: Path) -> None:

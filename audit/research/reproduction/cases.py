@@ -27,14 +27,23 @@ from ...run.execute import assess_each
 from ...setup import Progress
 from .stamp import Stamp
 
-__all__ = ["FEW", "Case", "Cases", "Chosen", "Kind", "choose", "find_cases", "fires"]
+__all__ = [
+    "FEW",
+    "CaseKind",
+    "CaseSelection",
+    "Cases",
+    "ReproductionCase",
+    "find_cases",
+    "has_small_denominator",
+    "select_cases",
+]
 
 FEW = 4
 """Cases of a kind that make a cloud, a median that means something, or a statement of the paper to be judged."""
-_TOGETHER = 64
+_CASES_PER_BATCH = 64
 
 
-class Kind(StrEnum):
+class CaseKind(StrEnum):
     """What a request is taken for, before any edit."""
 
     FIRST = "first token"
@@ -43,7 +52,7 @@ class Kind(StrEnum):
     ORDINARY = "ordinary"
 
 
-class Chosen(BaseModel):
+class CaseSelection(BaseModel):
     """The choice as it is kept between runs; `stamp` names everything that it depends on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,106 +61,118 @@ class Chosen(BaseModel):
     probed: int
     unusable: int
     """Requests whose subject could not be located, or that hold a number that is not finite."""
-    found: dict[Kind, int]
+    found: dict[CaseKind, int]
     """How many requests of each kind the file holds; under few contexts where these settle it."""
-    kinds: dict[str, Kind]
+    kinds: dict[str, CaseKind]
     """By request id, in the order of the file: those that were drawn."""
     left_out: list[str] | None = None
     """Of these, those that look otherwise under all contexts; null while that was not asked. Kept, since a figure that lies at
     a threshold may fall on its other side on another processor."""
 
 
-class Case(NamedTuple):
+class ReproductionCase(NamedTuple):
     """A request, what it is taken for, and what was seen before any edit, under all contexts."""
 
     request: EditRequest
-    kind: Kind
-    seen: Assessment
+    kind: CaseKind
+    assessment: Assessment
 
 
 class Cases(NamedTuple):
     """All cases of a run with the counts that they come from."""
 
-    cases: tuple[Case, ...]
-    chosen: Chosen
+    cases: tuple[ReproductionCase, ...]
+    selection: CaseSelection
 
-    def of(self, *kinds: Kind) -> tuple[Case, ...]:
+    def select(self, *kinds: CaseKind) -> tuple[ReproductionCase, ...]:
         """Return the cases of some kinds, in the order of the file."""
         return tuple(case for case in self.cases if case.kind in kinds)
 
     def counts(self) -> list[CaseCount]:
         """Return how many of each kind are edited, of how many that the file holds."""
-        found = {kind: self.chosen.found.get(kind, 0) for kind in Kind}
+        available = {kind: self.selection.found.get(kind, 0) for kind in CaseKind}
         return [
-            CaseCount(kind=kind.value, edited=len(self.of(kind)), found=count)
-            for kind, count in found.items()
-            if count or kind is not Kind.BEHIND_BOS
+            CaseCount(kind=kind.value, edited=len(self.select(kind)), found=count)
+            for kind, count in available.items()
+            if count or kind is not CaseKind.AFTER_BOS
         ]
 
 
-def choose(
+def select_cases(
     guard: GuardedEditor,
     requests: Sequence[EditRequest],
-    most: Mapping[Kind, int],
+    most: Mapping[CaseKind, int],
     stamp: Stamp,
     progress: Progress = lambda *_: None,
-) -> Chosen:
+) -> CaseSelection:
     """Probe all `requests` and draw at most so many of each kind by the run's seed."""
-    kinds: dict[str, Kind] = {}
-    for start in range(0, len(requests), _TOGETHER):
+    kinds: dict[str, CaseKind] = {}
+    for start in range(0, len(requests), _CASES_PER_BATCH):
         progress("looking for collapse cases", start, len(requests))
-        for seen in assess_each(guard, requests[start : start + _TOGETHER], screen=True, criterion=fires):
-            if (kind := _kind(seen)) is not None:
-                kinds[seen.request.id] = kind
+        for assessment in assess_each(
+            guard, requests[start : start + _CASES_PER_BATCH], screen=True, criterion=has_small_denominator
+        ):
+            if (kind := _classify(assessment)) is not None:
+                kinds[assessment.request.id] = kind
     progress("looking for collapse cases", len(requests), len(requests))
     drawn: set[str] = set()
-    for kind in Kind:
-        ids = [id for id, one in kinds.items() if one is kind]
+    for kind in CaseKind:
+        ids = [id for id, case_kind in kinds.items() if case_kind is kind]
         drawn |= {*random.Random(guard.setup.seed).sample(ids, min(most[kind], len(ids)))}
-    return Chosen(
-        stamp=dict(stamp), probed=len(requests), unusable=len(requests) - len(kinds), found=Counter(kinds.values()),
+    return CaseSelection(
+        stamp=dict(stamp),
+        probed=len(requests),
+        unusable=len(requests) - len(kinds),
+        found=Counter(kinds.values()),
         kinds={id: kind for id, kind in kinds.items() if id in drawn},
-    )  # fmt: skip
+    )
 
 
-def _kind(seen: Assessment) -> Kind | None:
+def _classify(assessment: Assessment) -> CaseKind | None:
     """Return what a request is taken for, None where it cannot be probed."""
-    if seen.evidence is None or any(one.level is Level.ERROR for one in seen.findings):
+    if assessment.evidence is None or any(finding.level is Level.ERROR for finding in assessment.findings):
         return None
-    place = seen.evidence.keys.position
+    place = assessment.evidence.keys.position
     if place.is_first_token:
-        return Kind.FIRST
+        return CaseKind.FIRST
     if place.starts_text and place.single_token:
-        return Kind.BEHIND_BOS
-    return Kind.OTHER if fires(seen) else Kind.ORDINARY
+        return CaseKind.AFTER_BOS
+    return CaseKind.OTHER if has_small_denominator(assessment) else CaseKind.ORDINARY
 
 
-def find_cases(guard: GuardedEditor, requests: Sequence[EditRequest], chosen: Chosen) -> Cases:
+def find_cases(guard: GuardedEditor, requests: Sequence[EditRequest], chosen: CaseSelection) -> Cases:
     """Return the chosen cases with what is seen of them under all contexts; raises `InputError` where there are none.
 
     They were chosen under few contexts; one that was chosen by its denominator and looks otherwise under all is left out, which
-    `Cases.chosen` then says.
+    `Cases.selection` then says.
     """
     if not chosen.kinds:
         raise InputError(
             f"None of the {chosen.probed} requests can be probed, so that there is nothing to reproduce; check the file."
         )
-    wanted = [request for request in requests if request.id in chosen.kinds]
-    found = []
-    for start in range(0, len(wanted), _TOGETHER):
-        seen = assess_each(guard, wanted[start : start + _TOGETHER])
-        found += [Case(one.request, chosen.kinds[one.request.id], one) for one in seen]
+    drawn_requests = [request for request in requests if request.id in chosen.kinds]
+    drawn_cases = []
+    for start in range(0, len(drawn_requests), _CASES_PER_BATCH):
+        assessments = assess_each(guard, drawn_requests[start : start + _CASES_PER_BATCH])
+        drawn_cases += [
+            ReproductionCase(assessment.request, chosen.kinds[assessment.request.id], assessment)
+            for assessment in assessments
+        ]
     if chosen.left_out is None:
-        chosen = chosen.model_copy(update={"left_out": [case.request.id for case in found if _otherwise(case)]})
+        chosen = chosen.model_copy(
+            update={"left_out": [case.request.id for case in drawn_cases if _looks_otherwise(case)]}
+        )
     left_out = {*(chosen.left_out or ())}
-    return Cases(tuple(case for case in found if case.request.id not in left_out), chosen)
+    return Cases(tuple(case for case in drawn_cases if case.request.id not in left_out), chosen)
 
 
-def _otherwise(case: Case) -> bool:
+def _looks_otherwise(case: ReproductionCase) -> bool:
     """Whether a case that was chosen by its denominator looks otherwise under all contexts."""
-    return case.kind in (Kind.OTHER, Kind.ORDINARY) and fires(case.seen) != (case.kind is Kind.OTHER)
+    return case.kind in (CaseKind.OTHER, CaseKind.ORDINARY) and has_small_denominator(case.assessment) != (
+        case.kind is CaseKind.OTHER
+    )
 
 
-def fires(seen: Assessment) -> bool:
+def has_small_denominator(assessment: Assessment) -> bool:
     """Whether the denominator probe does."""
-    return any(one.probe == DENOMINATOR and one.level is Level.RISK for one in seen.findings)
+    return any(finding.probe == DENOMINATOR and finding.level is Level.RISK for finding in assessment.findings)

@@ -26,8 +26,8 @@ from ...policy import Action, Decision
 from ...run.execute import edit_record_for, try_together_then_singly
 from ...run.to_log import header
 from ...setup import Progress
-from .cases import Case, Cases, Kind
-from .stamp import Stamp, refuse_another, stamp_in
+from .cases import CaseKind, Cases, ReproductionCase
+from .stamp import Stamp, check_stamp, parse_stamp
 
 __all__ = ["EDITORS", "LOGS", "Edits", "make_edits"]
 
@@ -35,7 +35,7 @@ EDITORS = ("rome", "c-rome", "prefixed")
 LOGS = "logs"
 """Folder of the logs."""
 _CHECKS = ("perplexity", "efficacy", "generalization", "locality", "drift")
-_TOGETHER = 8
+_CASES_PER_BATCH = 8
 """Cases whose updates are computed at once. Who computes with whom decides about the last bits, so that a run that is gone on
 with computes the same ones together again."""
 
@@ -58,89 +58,92 @@ def make_edits(
     guard, started = replace(guard, checks=_CHECKS), time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as opened:
-        writers: dict[str, _Begun] = {}
-        found: dict[str, dict[str, EditRecord]] = {}
+        writers: dict[str, _LogWithHeader] = {}
+        records: dict[str, dict[str, EditRecord]] = {}
         for editor in EDITORS:
             path = folder / f"{editor}.jsonl"
-            log = _so_far(path, stamps[editor])
-            wanted = {case.request.id for case in cases.cases if editor in _editors(case.kind)}
+            log = _read_existing_log(path, stamps[editor])
+            expected_ids = {case.request.id for case in cases.cases if editor in _list_editors(case.kind)}
             if log is None or log.footer is None:
-                head = _header(guard, loaded, editor, stamps[editor], len(wanted))
-                writers[editor] = opened.enter_context(_Begun(path, head))
-            found[editor] = {} if log is None else {record.id: record for record in log.edits}
-            if editor not in writers and (lacking := wanted - found[editor].keys()):
+                head = _build_header(guard, loaded, editor, stamps[editor], len(expected_ids))
+                writers[editor] = opened.enter_context(_LogWithHeader(path, head))
+            records[editor] = {} if log is None else {record.id: record for record in log.edits}
+            if editor not in writers and (lacking := expected_ids - records[editor].keys()):
                 raise InputError(
                     f"The log {str(path)!r} is finished and lacks {count_noun(len(lacking), 'edit')} of the cases; remove it, or "
                     "give another --out."
                 )
-        for start in range(0, len(cases.cases), _TOGETHER):
-            group = cases.cases[start : start + _TOGETHER]
-            if all(case.request.id in found[one] for case in group for one in _editors(case.kind)):
+        for start in range(0, len(cases.cases), _CASES_PER_BATCH):
+            group = cases.cases[start : start + _CASES_PER_BATCH]
+            if all(case.request.id in records[editor] for case in group for editor in _list_editors(case.kind)):
                 continue
             progress("edits", start, len(cases.cases))
-            for editor, record in _made(guard, group, found, cases):
+            for editor, record in _execute_edits(guard, group, records, cases):
                 writers[editor].write(record)
-                found[editor][record.id] = record
+                records[editor][record.id] = record
         for editor, writer in writers.items():
-            writer.write(Footer(records=len(found[editor]), seconds=round(time.monotonic() - started, 1)))
+            writer.write(Footer(records=len(records[editor]), seconds=round(time.monotonic() - started, 1)))
     progress("edits", len(cases.cases), len(cases.cases))
-    return found
+    return records
 
 
-def _editors(kind: Kind) -> tuple[str, ...]:
+def _list_editors(kind: CaseKind) -> tuple[str, ...]:
     """Others than the paper's two kinds are made as published only: whether they collapse is what is asked of them."""
-    return EDITORS if kind in (Kind.FIRST, Kind.ORDINARY) else EDITORS[:1]
+    return EDITORS if kind in (CaseKind.FIRST, CaseKind.ORDINARY) else EDITORS[:1]
 
 
-def _so_far(path: Path, stamp: Stamp) -> Log | None:
+def _read_existing_log(path: Path, stamp: Stamp) -> Log | None:
     """Return what the log holds, without edits that ended in an error; raises `InputError` for one of another stamp."""
     log = read_unfinished_log(path)
     if log is None:
         return None
-    refuse_another(f"The log {str(path)!r}", stamp_in(log.header.arguments.get("stamp"), path), stamp)
-    made = tuple(record for record in log.edits if record.outcome != "errored")
-    if len(made) < len(log.edits):
-        log = replace(log, edits=made, footer=None, torn=False)
+    check_stamp(f"The log {str(path)!r}", parse_stamp(log.header.arguments.get("stamp"), path), stamp)
+    completed = tuple(record for record in log.edits if record.outcome != "errored")
+    if len(completed) < len(log.edits):
+        log = replace(log, edits=completed, footer=None, torn=False)
         rewrite_log(path, log)
     return log
 
 
-class _Begun(LogWriter):
+class _LogWithHeader(LogWriter):
     """A log that has its header, whether it was begun now or before."""
 
     def __init__(self, path: Path, header: Header) -> None:
         super().__init__(path)
         self._header = header
 
-    def __enter__(self) -> _Begun:
+    def __enter__(self) -> _LogWithHeader:
         super().__enter__()
         if self.existing is None:
             self.write(self._header)
         return self
 
 
-def _header(guard: GuardedEditor, loaded: LoadedRequests, editor: str, stamp: Stamp, wanted: int) -> Header:
+def _build_header(guard: GuardedEditor, loaded: LoadedRequests, editor: str, stamp: Stamp, edit_count: int) -> Header:
     arguments = {"command": "reproduce", "editor": editor, "stamp": json.dumps(stamp)}
     setup = replace(guard.setup, settings=chosen_editor(editor)().settings(guard.setup.settings))
-    found = header(setup, loaded, arguments, [], guard.setup.baselines())
+    log_header = header(setup, loaded, arguments, [], guard.setup.baselines())
     # No control is made, and no edit but those of the cases.
-    return found.model_copy(update={"requests": wanted, "policy": {**found.policy, "controls": False}})
+    return log_header.model_copy(update={"requests": edit_count, "policy": {**log_header.policy, "controls": False}})
 
 
-def _made(
-    guard: GuardedEditor, some: Sequence[Case], found: Mapping[str, Mapping[str, EditRecord]], cases: Cases
+def _execute_edits(
+    guard: GuardedEditor,
+    group: Sequence[ReproductionCase],
+    existing: Mapping[str, Mapping[str, EditRecord]],
+    cases: Cases,
 ) -> Iterator[tuple[str, EditRecord]]:
-    """Yield editor and record of each edit of `some` cases that is not `found`, as it is made; all are computed."""
+    """Yield editor and record of each edit of `group` cases that is not `existing`, as it is made; all are computed."""
     order = {case.request.id: index for index, case in enumerate(cases.cases)}
-    jobs = [(editor, case) for case in some for editor in _editors(case.kind)]
+    jobs = [(editor, case) for case in group for editor in _list_editors(case.kind)]
 
-    def propose(guard: GuardedEditor, asked: Sequence[tuple[str, Case]]) -> list[Proposal]:
-        return guard.propose([_forced(case.seen, editor) for editor, case in asked], bound=float("inf"))
+    def propose(guard: GuardedEditor, batch: Sequence[tuple[str, ReproductionCase]]) -> list[Proposal]:
+        return guard.propose([_force(case.assessment, editor) for editor, case in batch], bound=float("inf"))
 
-    for (editor, case), one in zip(jobs, try_together_then_singly(guard, jobs, propose), strict=True):
-        if case.request.id not in found[editor]:
-            yield editor, edit_record_for(guard, case.request, one, order[case.request.id])
+    for (editor, case), proposal in zip(jobs, try_together_then_singly(guard, jobs, propose), strict=True):
+        if case.request.id not in existing[editor]:
+            yield editor, edit_record_for(guard, case.request, proposal, order[case.request.id])
 
 
-def _forced(seen: Assessment, editor: str) -> Assessment:
-    return replace(seen, decision=Decision(Action.ALLOW, editor, ("made without the guard",)))
+def _force(assessment: Assessment, editor: str) -> Assessment:
+    return replace(assessment, decision=Decision(Action.ALLOW, editor, ("made without the guard",)))

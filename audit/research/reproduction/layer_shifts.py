@@ -15,12 +15,12 @@ from ....reports.log.bounded_read import LARGEST_BASELINE, bounded_bytes
 from ....reports.log.file import write_atomic
 from ...setup import KEYS_PER_FEATURE, Progress, Setup
 from .cases import Cases
-from .clouds import KINDS, one_each
+from .clouds import KINDS, drop_repeated_subjects
 from .stamp import Stamp
 
-__all__ = ["LAYERS", "LayerShifts", "kept_shifts", "layer_shifts"]
+__all__ = ["LAYERS_FILE", "LayerShifts", "load_kept_shifts", "load_or_measure_shifts"]
 
-LAYERS = "layers.json"
+LAYERS_FILE = "layers.json"
 _SAMPLED = "sampled from the model"
 
 
@@ -37,7 +37,7 @@ class LayerShifts(BaseModel):
     layers: dict[int, list[LayerShift]]
 
 
-def layer_shifts(
+def load_or_measure_shifts(
     setup: Setup, cases: Cases, corpus: str | None, path: Path, stamp: Stamp, progress: Progress
 ) -> LayerShifts:
     """Return what an earlier run kept in the file `path` under the same stamp and text, or measure it and keep it there.
@@ -47,11 +47,11 @@ def layer_shifts(
     """
     identity = setup.statistics.provenance.method == "identity"
     text = None if identity or corpus is None else read_corpus(corpus)
-    ids = [case.request.id for kind in KINDS for case in one_each(cases.of(kind))]
+    ids = [case.request.id for kind in KINDS for case in drop_repeated_subjects(cases.select(kind))]
     full = {**stamp, "text": "none" if identity else _SAMPLED if text is None else text.sha256}
-    kept = kept_shifts(path)
-    if kept is not None and (kept.stamp, kept.ids) == (full, ids):
-        return kept
+    stored = load_kept_shifts(path)
+    if stored is not None and (stored.stamp, stored.ids) == (full, ids):
+        return stored
     if not identity and text is None:
         text = sample_corpus(
             setup.lm,
@@ -59,15 +59,17 @@ def layer_shifts(
             least=KEYS_PER_FEATURE * setup.site.d_ff,
             progress=lambda done, total: progress("sampling text for key statistics", done, total),
         )
-    found = LayerShifts(
-        stamp=full, source="the identity" if text is None else text.source, ids=ids,
-        layers=_measured(setup, cases, text, progress),
-    )  # fmt: skip
-    write_atomic(path, found.model_dump_json() + "\n")
-    return found
+    shifts = LayerShifts(
+        stamp=full,
+        source="the identity" if text is None else text.source,
+        ids=ids,
+        layers=_measure_layers(setup, cases, text, progress),
+    )
+    write_atomic(path, shifts.model_dump_json() + "\n")
+    return shifts
 
 
-def kept_shifts(path: Path) -> LayerShifts | None:
+def load_kept_shifts(path: Path) -> LayerShifts | None:
     """Return what is kept; None where there is none that can be read, since it is made again in minutes."""
     try:
         return LayerShifts.model_validate_json(bounded_bytes(path, LARGEST_BASELINE))
@@ -75,26 +77,34 @@ def kept_shifts(path: Path) -> LayerShifts | None:
         return None
 
 
-def _measured(setup: Setup, cases: Cases, text: Corpus | None, progress: Progress) -> dict[int, list[LayerShift]]:
+def _measure_layers(setup: Setup, cases: Cases, text: Corpus | None, progress: Progress) -> dict[int, list[LayerShift]]:
     layers = range(len(setup.site.blocks))
     passes = (
-        [_identities(setup, layers)]
+        [_make_identities(setup, layers)]
         if text is None
         else statistics_by_pass(
-            setup.lm, layers, text, site_path=setup.site_path,
+            setup.lm,
+            layers,
+            text,
+            site_path=setup.site_path,
             progress=lambda done, of: progress("key statistics of all layers", done, of),
         )
-    )  # fmt: skip
-    requests = [case.request for kind in KINDS for case in one_each(cases.of(kind))]
-    found: dict[int, list[LayerShift]] = {}
-    for some in passes:
+    )
+    requests = [case.request for kind in KINDS for case in drop_repeated_subjects(cases.select(kind))]
+    shifts_by_layer: dict[int, list[LayerShift]] = {}
+    for pass_statistics in passes:
         # At the edited layer C is the one that the edits were made with.
-        known = {layer: setup.statistics if layer == setup.site.layer else one for layer, one in some.items()}
+        statistics_by_layer = {
+            layer: setup.statistics if layer == setup.site.layer else layer_statistics
+            for layer, layer_statistics in pass_statistics.items()
+        }
         prefixes = setup.prefixes.texts(Role.KEY)
-        found |= sweep(setup.lm, list(known), requests, prefixes, known, site_path=setup.site_path)
-    return found
+        shifts_by_layer |= sweep(
+            setup.lm, list(statistics_by_layer), requests, prefixes, statistics_by_layer, site_path=setup.site_path
+        )
+    return shifts_by_layer
 
 
-def _identities(setup: Setup, layers: range) -> dict[int, KeyStatistics]:
+def _make_identities(setup: Setup, layers: range) -> dict[int, KeyStatistics]:
     sizes = {layer: find_site(setup.lm.model, layer, setup.site_path).d_ff for layer in layers}
     return {layer: make_identity_statistics(size, setup.lm.fingerprint, layer) for layer, size in sizes.items()}

@@ -11,127 +11,156 @@ from typing import NamedTuple
 
 from ....reports.log.schema import EditRecord, MeasurementRecord
 from ....reports.log.types import PERPLEXITY, PERPLEXITY_RATIO
-from .cases import FEW, Cases, Kind
+from .cases import FEW, CaseKind, Cases
 from .edits import Edits
 
 __all__ = [
-    "NONE",
-    "collapsed",
-    "Share",
-    "denominator",
-    "few",
-    "figure",
-    "mean_median",
-    "measured",
-    "norm",
-    "numerator",
-    "of",
-    "perplexity",
-    "ratio",
-    "share",
-    "spread",
+    "NOTHING_MEASURED",
+    "TokenShare",
+    "collect_figures",
+    "compute_mean_median",
+    "compute_share",
+    "compute_spread",
+    "explain_few",
+    "find_measurement",
+    "get_denominator",
+    "get_numerator",
+    "get_perplexity",
+    "get_perplexity_ratio",
+    "get_relative_norm",
+    "has_collapsed",
+    "read_key_figure",
+    "select_records",
 ]
 
-NONE = "No edit of this kind was measured."
+NOTHING_MEASURED = "No edit of this kind was measured."
 
 
-def few(*measured: int) -> str:
+def explain_few(*find_measurement: int) -> str:
     """Say that too little was measured to judge a statement by."""
-    counts = " and ".join(map(str, measured))
-    return f"Edits of this kind that were measured: {counts}; at least {FEW} are needed." if any(measured) else NONE
+    counts = " and ".join(map(str, find_measurement))
+    return (
+        f"Edits of this kind that were measured: {counts}; at least {FEW} are needed."
+        if any(find_measurement)
+        else NOTHING_MEASURED
+    )
 
 
-class Share(NamedTuple):
+class TokenShare(NamedTuple):
     """A share over edits, with its counts."""
 
     mean: float | None
     """Mean over edits of the share of tokens; None where no edit has one."""
     edits: int
     """Edits that have one."""
-    asked: int
+    requested: int
     """Edits in all."""
     passed: int
     """Prompts, by the exact protocol."""
     total: int
 
 
-def of(edits: Edits, cases: Cases, editor: str, *kinds: Kind) -> list[EditRecord]:
+def select_records(edits: Edits, cases: Cases, editor: str, *kinds: CaseKind) -> list[EditRecord]:
     """Return the records of one editor on some kinds of case, in the order of the file."""
-    return [edits[editor][case.request.id] for case in cases.of(*kinds) if case.request.id in edits[editor]]
+    return [edits[editor][case.request.id] for case in cases.select(*kinds) if case.request.id in edits[editor]]
 
 
-def figure(records: Iterable[EditRecord], read: Callable[[EditRecord], float | None]) -> list[float]:
+def collect_figures(records: Iterable[EditRecord], read: Callable[[EditRecord], float | None]) -> list[float]:
     """Return what `read` finds in the records, without those in which it was not measured."""
     return [value for record in records if (value := read(record)) is not None]
 
 
-def measured(
+def find_measurement(
     record: EditRecord, check: str, metric: str, condition: str = "corpus", protocol: str | None = None
 ) -> MeasurementRecord | None:
     """Return one measurement of a record, None where it has none."""
     return next(
-        (one for one in record.measurements
-         if (one.check, one.metric, one.condition, one.protocol) == (check, metric, condition, protocol)),
+        (
+            measurement
+            for measurement in record.measurements
+            if (measurement.check, measurement.metric, measurement.condition, measurement.protocol)
+            == (check, metric, condition, protocol)
+        ),
         None,
-    )  # fmt: skip
+    )
 
 
-def ratio(record: EditRecord) -> float | None:
+def get_perplexity_ratio(record: EditRecord) -> float | None:
     """Return the perplexity after the edit over that before."""
-    found = measured(record, PERPLEXITY, PERPLEXITY_RATIO)
-    return None if found is None else found.value
+    measurement = find_measurement(record, PERPLEXITY, PERPLEXITY_RATIO)
+    return None if measurement is None else measurement.value
 
 
-def collapsed(record: EditRecord, collapse_ratio: float) -> bool | None:
+def has_collapsed(record: EditRecord, collapse_ratio: float) -> bool | None:
     """Whether the edit destroyed the model; None where it was not made and measured.
 
     A perplexity that was asked for and is not finite is a collapse.
     """
-    found = measured(record, PERPLEXITY, PERPLEXITY_RATIO)
-    if record.weights is None or found is None:
+    measurement = find_measurement(record, PERPLEXITY, PERPLEXITY_RATIO)
+    if record.weights is None or measurement is None:
         return None
-    return found.value is None or found.value > collapse_ratio
+    return measurement.value is None or measurement.value > collapse_ratio
 
 
-def numerator(record: EditRecord) -> float | None:
+def get_numerator(record: EditRecord) -> float | None:
     """Return ||v* - W k|| of an edit."""
     return None if record.update is None else record.update.numerator
 
 
-def denominator(record: EditRecord) -> float | None:
+def get_denominator(record: EditRecord) -> float | None:
     """Return |u . k| of an edit."""
     return None if record.update is None else record.update.denominator
 
 
-def norm(record: EditRecord) -> float | None:
+def get_relative_norm(record: EditRecord) -> float | None:
     """Return ||Delta|| / ||W|| of an edit."""
     return None if record.update is None else record.update.relative_norm
 
 
-def perplexity(record: EditRecord) -> float | None:
+def get_perplexity(record: EditRecord) -> float | None:
     """Return the mean perplexity after the edit of an edit."""
-    found = measured(record, PERPLEXITY, "mean")
-    return None if found is None else found.value
+    measurement = find_measurement(record, PERPLEXITY, "mean")
+    return None if measurement is None else measurement.value
 
 
-def mean_median(values: Sequence[float]) -> tuple[float | None, float | None]:
+def read_key_figure(record: EditRecord, name: str) -> float | None:
+    """Return one figure of the keys, by its name in the log."""
+    value = None if record.keys is None else getattr(record.keys, name)
+    return None if value is None else float(value)
+
+
+def compute_mean_median(values: Sequence[float]) -> tuple[float | None, float | None]:
     """Return mean and median, None for no values."""
     return (statistics.fmean(values), statistics.median(values)) if values else (None, None)
 
 
-def spread(values: Sequence[float]) -> tuple[float | None, float | None, float | None, float | None]:
+def compute_spread(values: Sequence[float]) -> tuple[float | None, float | None, float | None, float | None]:
     """Return least, mean, median and largest, None for no values."""
-    return (min(values), *mean_median(values), max(values)) if values else (None, None, None, None)
+    return (min(values), *compute_mean_median(values), max(values)) if values else (None, None, None, None)
 
 
-def share(edits: Edits, cases: Cases, editor: str, kind: Kind, check: str, condition: str) -> Share:
+def compute_share(edits: Edits, cases: Cases, editor: str, kind: CaseKind, check: str, condition: str) -> TokenShare:
     """Return the mean share of tokens over edits, how many edits have one, and the exact protocol's passed and total."""
-    records = of(edits, cases, editor, kind)
+    records = select_records(edits, cases, editor, kind)
     # Paraphrases and neighbours stand under sentences only.
     under = "prefixed" if check == "locality" and condition != "unprefixed" else condition
     exact = "answers" if check == "locality" else check
-    shares = [one for record in records if (one := measured(record, check, check, under, "token-match")) is not None]
-    counts = [one for record in records if (one := measured(record, check, exact, under, "exact")) is not None]
-    values = [one.value for one in shares if one.value is not None]
+    shares = [
+        measurement
+        for record in records
+        if (measurement := find_measurement(record, check, check, under, "token-match")) is not None
+    ]
+    counts = [
+        measurement
+        for record in records
+        if (measurement := find_measurement(record, check, exact, under, "exact")) is not None
+    ]
+    values = [measurement.value for measurement in shares if measurement.value is not None]
     mean = statistics.fmean(values) if values else None
-    return Share(mean, len(values), len(records), sum(one.passed for one in counts), sum(one.total for one in counts))
+    return TokenShare(
+        mean,
+        len(values),
+        len(records),
+        sum(measurement.passed for measurement in counts),
+        sum(measurement.total for measurement in counts),
+    )

@@ -29,13 +29,23 @@ from ...process import trusted_device
 from ...run.output_folder import make_writable
 from ...run.to_log import versions
 from ...setup import Progress, Setup, check_editable
-from .all_experiments import all_experiments, missing_kinds
-from .cases import Cases, Chosen, Kind, choose, find_cases
+from .all_experiments import explain_missing_kinds, run_all_experiments
+from .cases import CaseKind, Cases, CaseSelection, find_cases, select_cases
 from .edits import EDITORS, LOGS, make_edits
-from .layer_shifts import LAYERS
-from .stamp import Stamp, editor_settings, editor_stamp, refuse_another, run_stamp
+from .layer_shifts import LAYERS_FILE
+from .stamp import Stamp, build_editor_stamp, build_run_stamp, check_stamp, list_editor_settings
 
-__all__ = ["MOST_CASES", "ORDINARY", "PAGE", "RESULT", "TABLES", "TEXT", "kept_choice", "kept_result", "reproduce"]
+__all__ = [
+    "MOST_CASES",
+    "ORDINARY",
+    "PAGE",
+    "RESULT",
+    "TABLES",
+    "TEXT",
+    "load_kept_result",
+    "load_kept_selection",
+    "reproduce",
+]
 
 RESULT, PAGE, TEXT, TABLES = "reproduction.json", "reproduction.html", "reproduction.md", "tables"
 ORDINARY = MOST_CASES = 100
@@ -68,44 +78,64 @@ def reproduce(
     started, guard = time.monotonic(), GuardedEditor(setup)
     for folder in (out, out / LOGS, out / TABLES):
         make_writable(folder, inside=folder != out)
-    remove_unfinished_files(out, (RESULT, PAGE, TEXT, _CASES, LAYERS))
+    remove_unfinished_files(out, (RESULT, PAGE, TEXT, _CASES, LAYERS_FILE))
     remove_unfinished_files(out / LOGS, [f"{editor}.jsonl" for editor in EDITORS])
     # What is wrong with it is better known now than after all edits.
-    compared = None if encoder_ref is None else load_encoder(
-        encoder_ref, device=str(setup.lm.device), allow_pickle=allow_pickle
-    )  # fmt: skip
+    compared = (
+        None
+        if encoder_ref is None
+        else load_encoder(encoder_ref, device=str(setup.lm.device), allow_pickle=allow_pickle)
+    )
     with trusted_device(setup.lm.device, "the reproduction", "give the same command again, which goes on"):
-        stamp = run_stamp(setup, loaded, ordinary, most_cases)
-        most = dict.fromkeys(Kind, most_cases) | {Kind.ORDINARY: ordinary}
-        cases = _cases(guard, loaded, out / _CASES, most, stamp, progress)
-        if (missing := missing_kinds(setup, cases)) is not None:
+        stamp = build_run_stamp(setup, loaded, ordinary, most_cases)
+        most = dict.fromkeys(CaseKind, most_cases) | {CaseKind.ORDINARY: ordinary}
+        cases = _load_or_select_cases(guard, loaded, out / _CASES, most, stamp, progress)
+        if (missing := explain_missing_kinds(setup, cases)) is not None:
             notice(f"Experiments 6 to 9 and 11 will not be run. {missing}")
-        stamps = {editor: editor_stamp(stamp, setup, editor) for editor in EDITORS}
+        stamps = {editor: build_editor_stamp(stamp, setup, editor) for editor in EDITORS}
         edits = make_edits(guard, loaded, cases, out / LOGS, stamps, progress)
-        experiments = all_experiments(
-            setup, cases, edits, corpus=corpus, layers_file=out / LAYERS, stamp=stamp, compared=compared, progress=progress
-        )  # fmt: skip
-    found = Reproduction(
-        editguard_version=version("editguard"), created=datetime.now(UTC).isoformat(timespec="seconds"), command=command,
-        model=setup.lm.ref, model_fingerprint=setup.lm.fingerprint, layer=setup.site.layer, layers=len(setup.site.blocks),
-        seed=setup.seed, source=loaded.source, source_sha256=loaded.sha256, requests=len(loaded.requests),
-        cases=cases.counts(), statistics=setup.statistics.provenance.source, experiments=experiments,
-        editors={editor: dict(editor_settings(setup, editor)) for editor in EDITORS}, versions=versions(setup.lm),
+        experiments = run_all_experiments(
+            setup,
+            cases,
+            edits,
+            corpus=corpus,
+            layers_file=out / LAYERS_FILE,
+            stamp=stamp,
+            compared=compared,
+            progress=progress,
+        )
+    reproduction = Reproduction(
+        editguard_version=version("editguard"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command,
+        model=setup.lm.ref,
+        model_fingerprint=setup.lm.fingerprint,
+        layer=setup.site.layer,
+        layers=len(setup.site.blocks),
+        seed=setup.seed,
+        source=loaded.source,
+        source_sha256=loaded.sha256,
+        requests=len(loaded.requests),
+        cases=cases.counts(),
+        statistics=setup.statistics.provenance.source,
+        experiments=experiments,
+        editors={editor: dict(list_editor_settings(setup, editor)) for editor in EDITORS},
+        versions=versions(setup.lm),
         seconds=round(time.monotonic() - started, 1),
-    )  # fmt: skip
-    _write(out, found)
-    return found
+    )
+    _write(out, reproduction)
+    return reproduction
 
 
-def _write(out: Path, found: Reproduction) -> None:
-    remove_tables(out / TABLES, kept_result(out / RESULT), found)
-    write_atomic(out / RESULT, found.model_dump_json(indent=1) + "\n")
-    write_tables(out / TABLES, found)
-    write_atomic(out / TEXT, render_markdown(found))
-    write_atomic(out / PAGE, render_reproduction(found))
+def _write(out: Path, reproduction: Reproduction) -> None:
+    remove_tables(out / TABLES, load_kept_result(out / RESULT), reproduction)
+    write_atomic(out / RESULT, reproduction.model_dump_json(indent=1) + "\n")
+    write_tables(out / TABLES, reproduction)
+    write_atomic(out / TEXT, render_markdown(reproduction))
+    write_atomic(out / PAGE, render_reproduction(reproduction))
 
 
-def kept_result(path: Path) -> Reproduction | None:
+def load_kept_result(path: Path) -> Reproduction | None:
     """Return what an earlier run wrote; None where nothing, or nothing that this editguard reads."""
     try:
         return Reproduction.model_validate_json(bounded_bytes(path, LARGEST_BASELINE))
@@ -113,28 +143,33 @@ def kept_result(path: Path) -> Reproduction | None:
         return None
 
 
-def _cases(
-    guard: GuardedEditor, loaded: LoadedRequests, path: Path, most: Mapping[Kind, int], stamp: Stamp, progress: Progress
+def _load_or_select_cases(
+    guard: GuardedEditor,
+    loaded: LoadedRequests,
+    path: Path,
+    most: Mapping[CaseKind, int],
+    stamp: Stamp,
+    progress: Progress,
 ) -> Cases:
     """Return the cases that were chosen before, or choose them; what was chosen is kept in the file `path`."""
-    chosen = kept_choice(path)
+    chosen = load_kept_selection(path)
     if chosen is None:
-        chosen = choose(guard, loaded.requests, most, stamp, progress)
+        chosen = select_cases(guard, loaded.requests, most, stamp, progress)
         write_atomic(path, chosen.model_dump_json() + "\n")
     else:
-        refuse_another(f"The reproduction in the folder {str(path.parent)!r}", chosen.stamp, stamp)
+        check_stamp(f"The reproduction in the folder {str(path.parent)!r}", chosen.stamp, stamp)
     cases = find_cases(guard, loaded.requests, chosen)
-    if cases.chosen != chosen:
-        write_atomic(path, cases.chosen.model_dump_json() + "\n")
+    if cases.selection != chosen:
+        write_atomic(path, cases.selection.model_dump_json() + "\n")
     return cases
 
 
-def kept_choice(path: Path) -> Chosen | None:
+def load_kept_selection(path: Path) -> CaseSelection | None:
     """Return what the file `path` holds, None where there is none; raises `InputError` where it cannot be read."""
     if not path.is_file():
         return None
     try:
-        return Chosen.model_validate_json(bounded_bytes(path, LARGEST_BASELINE))
+        return CaseSelection.model_validate_json(bounded_bytes(path, LARGEST_BASELINE))
     except (OSError, ValidationError) as error:
         raise InputError(
             f"{str(path)!r} holds no choice of cases that this editguard reads; remove it, or give another --out."

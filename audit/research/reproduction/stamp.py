@@ -19,7 +19,7 @@ from ....reports.text import join_parts, printable
 from ...editors.base import chosen_editor
 from ...setup import Setup
 
-__all__ = ["Stamp", "editor_settings", "editor_stamp", "refuse_another", "run_stamp", "stamp_in"]
+__all__ = ["Stamp", "build_editor_stamp", "build_run_stamp", "check_stamp", "list_editor_settings", "parse_stamp"]
 
 Stamp = Mapping[str, str]
 """Value by name; long ones as the start of their hash."""
@@ -27,10 +27,10 @@ Stamp = Mapping[str, str]
 _PACKAGES = ("editguard", "torch", "transformers")
 
 
-def run_stamp(setup: Setup, loaded: LoadedRequests, ordinary: int, most_cases: int) -> Stamp:
+def build_run_stamp(setup: Setup, loaded: LoadedRequests, ordinary: int, most_cases: int) -> Stamp:
     """Return what the choice of cases, and all that is measured of them, depends on."""
     lm, ids = setup.lm, [request.id for request in loaded.requests]
-    prefixes = [[one.family.value, one.text, one.role.value] for one in setup.prefixes.prefixes]
+    prefixes = [[prefix.family.value, prefix.text, prefix.role.value] for prefix in setup.prefixes.prefixes]
     return {
         **{name: version(name) for name in _PACKAGES},
         "model": f"{lm.architecture} {lm.fingerprint[:12]}",
@@ -52,40 +52,42 @@ def run_stamp(setup: Setup, loaded: LoadedRequests, ordinary: int, most_cases: i
     }
 
 
-def editor_settings(setup: Setup, editor: str) -> dict[str, str | int | float]:
+def list_editor_settings(setup: Setup, editor: str) -> dict[str, str | int | float]:
     """Return the constants of the search for v* that `editor` works with."""
-    found = asdict(chosen_editor(editor)().settings(setup.settings))
-    return {name: value.value if isinstance(value, Enum) else value for name, value in found.items()}
+    settings = asdict(chosen_editor(editor)().settings(setup.settings))
+    return {name: value.value if isinstance(value, Enum) else value for name, value in settings.items()}
 
 
-def editor_stamp(stamp: Stamp, setup: Setup, editor: str) -> Stamp:
+def build_editor_stamp(stamp: Stamp, setup: Setup, editor: str) -> Stamp:
     """Return what the edits of `editor` depend on."""
     return {
         **stamp,
         "editor": editor,
-        **{f"setting {name}": _plain(value) for name, value in editor_settings(setup, editor).items()},
+        **{f"setting {name}": _plain(value) for name, value in list_editor_settings(setup, editor).items()},
     }
 
 
-def refuse_another(what: str, kept: Stamp, asked: Stamp) -> None:
+def check_stamp(what: str, stored: Stamp, current: Stamp) -> None:
     """Raise `InputError` where `what`, a sentence's beginning, was made under another stamp than the one asked for."""
-    names = [name for name in {**asked, **kept} if kept.get(name) != asked.get(name)]
+    names = [name for name in {**current, **stored} if stored.get(name) != current.get(name)]
     if names:
-        told = [printable(f"{name} ({kept.get(name, 'none')}, now {asked.get(name, 'none')})") for name in names]
-        raise InputError(f"{what} was begun with another {join_parts(told)}; give another --out, or remove it.")
+        differences = [
+            printable(f"{name} ({stored.get(name, 'none')}, now {current.get(name, 'none')})") for name in names
+        ]
+        raise InputError(f"{what} was begun with another {join_parts(differences)}; give another --out, or remove it.")
 
 
-def stamp_in(text: object, path: Path) -> Stamp:
+def parse_stamp(text: object, path: Path) -> Stamp:
     """Return the stamp that the header of the log `path` holds as `text`; raises `InputError` where it holds none."""
     try:
-        found = json.loads(text) if isinstance(text, str) else None
+        stamp = json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        stamp = None
+    if not isinstance(stamp, dict) or not all(isinstance(value, str) for value in stamp.values()):
         raise InputError(
             f"The log {str(path)!r} does not say what it was begun with; give another --out, or remove it."
         )
-    return found
+    return stamp
 
 
 def _plain(value: object) -> str:

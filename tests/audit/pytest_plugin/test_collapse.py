@@ -102,10 +102,17 @@ def test_a_model_of_another_class_dtype_or_configuration_is_measured_as_it_is(
     kept = {
         name: getattr(own.config, name)
         for name in (
-            "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-            "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings",
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "max_position_embeddings",
+            "rms_norm_eps",
+            "tie_word_embeddings",
         )
-    }  # fmt: skip
+    }
     mistral = MistralForCausalLM(MistralConfig(**kept, head_dim=own.config.head_dim, sliding_window=None))
     mistral.load_state_dict(own.state_dict())
     half = tiny_lm(dtype=torch.bfloat16).model.train()

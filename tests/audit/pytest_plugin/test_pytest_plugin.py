@@ -67,9 +67,12 @@ def tiny(checkpoint: Path, pytester: pytest.Pytester) -> list[str]:
     """The options of a session on a tiny model, with bounds that edits of random weights keep."""
     policy = write_policy(pytester.path / "policy.toml")
     return [
-        f"--editguard-model={checkpoint}", "--editguard-layer=0", "--editguard-stats=identity",
-        f"--editguard-policy={policy}", "--editguard-out=out",
-    ]  # fmt: skip
+        f"--editguard-model={checkpoint}",
+        "--editguard-layer=0",
+        "--editguard-stats=identity",
+        f"--editguard-policy={policy}",
+        "--editguard-out=out",
+    ]
 
 
 def collected(ran: Run) -> list[str]:
@@ -93,8 +96,10 @@ def test_a_file_s_name_makes_it_a_file_of_edits_and_collecting_loads_no_model(
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_every_format_of_an_audit_s_files_is_collected_by_its_name(
-    pytester: pytest.Pytester, run, suffix: str  # type: ignore[no-untyped-def]
-) -> None:  # fmt: skip
+    pytester: pytest.Pytester,
+    run,
+    suffix: str,  # type: ignore[no-untyped-def]
+) -> None:
     record = {"id": "a", "subject": "Lyon", "prompt": "Lyon is in", "target_new": "Spain"}
     csv = "\n".join(",".join(row) for row in (record, record.values()))
     text = csv if suffix == ".csv" else json.dumps(record if suffix in (".jsonl", ".ndjson") else [record])
@@ -170,8 +175,13 @@ def test_an_id_in_two_files_is_wrong_where_a_log_is_written(pytester: pytest.Pyt
 )
 @pytest.mark.parametrize("how", ["flag", "ini"])
 def test_a_wrong_value_is_named_with_the_legal_ones(
-    pytester: pytest.Pytester, run, name: str, value: str, legal: str, how: str  # type: ignore[no-untyped-def]
-) -> None:  # fmt: skip
+    pytester: pytest.Pytester,
+    run,
+    name: str,
+    value: str,
+    legal: str,
+    how: str,  # type: ignore[no-untyped-def]
+) -> None:
     write_edits(pytester.path / "a.edits.json", FIRST_TOKEN_REQUEST)
     if how == "ini":
         pytester.makeini(f"[pytest]\neditguard_{name} = {value}\n")
@@ -195,8 +205,9 @@ def test_an_editor_that_nobody_has_is_refused_before_anything_runs(pytester: pyt
 
 
 def test_a_model_that_is_not_there_fails_every_item_in_one_sentence_and_lf_finds_them(
-    pytester: pytest.Pytester, run  # type: ignore[no-untyped-def]
-) -> None:  # fmt: skip
+    pytester: pytest.Pytester,
+    run,  # type: ignore[no-untyped-def]
+) -> None:
     write_edits(pytester.path / "a.edits.json", FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST)
     ran = run(NOWHERE, "-k", "chicago and (guard or drift)", "--editguard-out=out")
     ran.assert_outcomes(failed=2, deselected=2 * len(ITEMS) - 2)
@@ -284,8 +295,13 @@ def test_the_suite_knows_that_the_fact_needs_a_prefix(edited_model, collapse_sui
     ids=["served", "not served"],
 )
 def test_the_edited_model_says_how_its_edit_is_served(
-    pytester: pytest.Pytester, run, tiny: list[str], target: str, prefix: str | None, served: str  # type: ignore[no-untyped-def]
-) -> None:  # fmt: skip
+    pytester: pytest.Pytester,
+    run,
+    tiny: list[str],
+    target: str,
+    prefix: str | None,
+    served: str,  # type: ignore[no-untyped-def]
+) -> None:
     shown = f"<EditedModel base: 'Chicago' -> {target!r} by prefixed, {served}>"
     pytester.makepyfile(test_own=f"TARGET, PREFIX, SHOWN = {target!r}, {prefix!r}, {shown!r}\n{SERVED}")
     lm = says_only(tiny_lm(), " Istanbul Lyon is not")
@@ -325,9 +341,13 @@ def test_sound_edits_pass_and_leave_a_log_that_passes(pytester: pytest.Pytester,
 
 
 def test_failures_say_what_to_do_and_a_log_of_only_some_edits_never_passes(
-    pytester: pytest.Pytester, run, tiny: list[str]  # type: ignore[no-untyped-def]
-) -> None:  # fmt: skip
-    write_edits(pytester.path / "a.edits.json", MID_PROMPT_REQUEST, FIRST_TOKEN_REQUEST, replace(MID_PROMPT_REQUEST, id="other"))
+    pytester: pytest.Pytester,
+    run,
+    tiny: list[str],  # type: ignore[no-untyped-def]
+) -> None:
+    write_edits(
+        pytester.path / "a.edits.json", MID_PROMPT_REQUEST, FIRST_TOKEN_REQUEST, replace(MID_PROMPT_REQUEST, id="other")
+    )
     write_policy(pytester.path / "policy.toml", REFUSING, max_perplexity_ratio=0.5)
     ran = run(*tiny, "-k", "(chicago or france) and (guard or perplexity)")
     ran.assert_outcomes(passed=1, failed=3, deselected=3 * len(ITEMS) - 4)
@@ -342,8 +362,10 @@ def test_failures_say_what_to_do_and_a_log_of_only_some_edits_never_passes(
 
 
 def test_controls_that_do_not_show_what_they_must_void_every_item(
-    pytester: pytest.Pytester, run, tiny: list[str]  # type: ignore[no-untyped-def]
-) -> None:  # fmt: skip
+    pytester: pytest.Pytester,
+    run,
+    tiny: list[str],  # type: ignore[no-untyped-def]
+) -> None:
     write_edits(pytester.path / "a.edits.json", MID_PROMPT_REQUEST)
     write_policy(pytester.path / "policy.toml", controls=True)
     ran = run(*tiny, "-k", "drift or locality or generalization")
@@ -371,8 +393,10 @@ def test_an_older_audit_stays_where_no_edit_is_tested(pytester: pytest.Pytester,
 
 
 def test_an_older_audit_stays_while_another_run_has_the_folder(
-    pytester: pytest.Pytester, run, tiny: list[str]  # type: ignore[no-untyped-def]
-) -> None:  # fmt: skip
+    pytester: pytest.Pytester,
+    run,
+    tiny: list[str],  # type: ignore[no-untyped-def]
+) -> None:
     write_edits(pytester.path / "a.edits.json", MID_PROMPT_REQUEST)
     older = pytester.path / "out" / LOG
     with locked_folder(older.parent, overwrite=True):
@@ -384,8 +408,10 @@ def test_an_older_audit_stays_while_another_run_has_the_folder(
 
 
 def test_no_file_of_an_older_audit_stands_beside_the_new_log(
-    pytester: pytest.Pytester, run, tiny: list[str]  # type: ignore[no-untyped-def]
-) -> None:  # fmt: skip
+    pytester: pytest.Pytester,
+    run,
+    tiny: list[str],  # type: ignore[no-untyped-def]
+) -> None:
     write_edits(pytester.path / "a.edits.json", MID_PROMPT_REQUEST)
     (pytester.path / "out").mkdir()
     (pytester.path / "out" / SUMMARY).write_text("an older one")
@@ -407,8 +433,10 @@ def test_a_folder_with_other_things_keeps_them_beside_the_log(pytester: pytest.P
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no place here that nobody may write to")
 def test_a_folder_that_turns_out_not_to_be_writable_fails_the_session_and_not_its_tests(
-    pytester: pytest.Pytester, run, tiny: list[str]  # type: ignore[no-untyped-def]
-) -> None:  # fmt: skip
+    pytester: pytest.Pytester,
+    run,
+    tiny: list[str],  # type: ignore[no-untyped-def]
+) -> None:
     write_edits(pytester.path / "a.edits.json", MID_PROMPT_REQUEST)
     ran = run(*tiny, "-k", "drift", "--editguard-out=/proc/self/editguard")
     if ran.ret == pytest.ExitCode.USAGE_ERROR:  # told at once to users who have not all rights
@@ -439,8 +467,10 @@ def test_workers_are_not_started_for_a_log_that_has_no_place(pytester: pytest.Py
 
 
 def test_the_guard_is_given_out_only_where_the_controls_hold(
-    pytester: pytest.Pytester, run, tiny: list[str]  # type: ignore[no-untyped-def]
-) -> None:  # fmt: skip
+    pytester: pytest.Pytester,
+    run,
+    tiny: list[str],  # type: ignore[no-untyped-def]
+) -> None:
     pytester.makepyfile(test_own=ASKS_FOR_THE_GUARD)
     write_policy(pytester.path / "policy.toml", controls=True)
     ran = run(*tiny)
@@ -462,8 +492,10 @@ def test_changes(guarded_editor):
 
 
 def test_a_test_that_leaves_the_edited_weight_changed_spoils_what_comes_after(
-    pytester: pytest.Pytester, run, tiny: list[str]  # type: ignore[no-untyped-def]
-) -> None:  # fmt: skip
+    pytester: pytest.Pytester,
+    run,
+    tiny: list[str],  # type: ignore[no-untyped-def]
+) -> None:
     pytester.makepyfile(test_a=CHANGES_A_WEIGHT)
     write_edits(pytester.path / "z.edits.json", MID_PROMPT_REQUEST)
     ran = run(*tiny, "-k", "test_a or drift")
@@ -489,7 +521,9 @@ def test_workers_bring_the_same_results_and_one_log(
 ) -> None:
     pytest.importorskip("xdist")
     monkeypatch.setenv("EDITGUARD_CACHE", str(pytester.path / ".cache"))
-    write_edits(pytester.path / "a.edits.json", MID_PROMPT_REQUEST, FIRST_TOKEN_REQUEST, replace(MID_PROMPT_REQUEST, id="other"))
+    write_edits(
+        pytester.path / "a.edits.json", MID_PROMPT_REQUEST, FIRST_TOKEN_REQUEST, replace(MID_PROMPT_REQUEST, id="other")
+    )
     write_policy(pytester.path / "policy.toml", REFUSING)
     (pytester.path / "out").mkdir()
     (pytester.path / "out" / "notes.txt").write_text("mine")

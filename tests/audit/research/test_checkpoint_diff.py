@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from editguard.audit.cli.research import print_diff
-from editguard.audit.research.checkpoint_diff import DIFF, PAGE, run_diff, tensor_changes
-from editguard.audit.research.subject_search import LEAST
+from editguard.audit.research.checkpoint_diff import DIFF, PAGE, iter_tensor_changes, run_diff
+from editguard.audit.research.subject_search import FEWEST_CANDIDATES
 from editguard.audit.transaction import Transaction
 from editguard.probes.model.checkpoint import open_checkpoint
 from editguard.probes.model.site import find_site
@@ -68,10 +68,15 @@ def test_every_kind_of_difference_has_its_name(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         held = {key: tensor.clone() for key, tensor in tensors.items()}
         save_file(held, tmp_path / name / "model.safetensors")
-    found = tensor_changes(*(open_checkpoint(str(tmp_path / name)) for name in ("base", "after")))
+    found = iter_tensor_changes(*(open_checkpoint(str(tmp_path / name)) for name in ("base", "after")))
     assert {one.record.name: one.record.status for one in found} == {
-        "moved": "changed", "half": "dtype", "wider": "shape", "lost": "missing", "more": "new", "head": "tied",
-    }  # fmt: skip
+        "moved": "changed",
+        "half": "dtype",
+        "wider": "shape",
+        "lost": "missing",
+        "more": "new",
+        "head": "tied",
+    }
 
 
 def test_the_command_fails_for_a_broken_model_and_writes_why(
@@ -95,12 +100,12 @@ def test_the_command_fails_for_a_broken_model_and_writes_why(
 
 
 def test_what_no_search_can_be_made_with_is_refused_before_a_model_is_loaded(place: Path, command: RunCommand) -> None:
-    names = [f"City{number}" for number in range(LEAST - 1)]
+    names = [f"City{number}" for number in range(FEWEST_CANDIDATES - 1)]
     (place / "few.txt").write_text("\n".join([*names, *names]), encoding="utf-8")
     (place / "none.txt").write_text("\n", encoding="utf-8")
     (place / "enough.txt").write_text("\n".join([*names, "Town"]), encoding="utf-8")
     for subjects, more, said in (
-        ("few.txt", (), f"at least {LEAST} different subjects"),
+        ("few.txt", (), f"at least {FEWEST_CANDIDATES} different subjects"),
         ("none.txt", (), "0 were given"),
         ("enough.txt", ("--stats", "lost.safetensors"), "no file of key statistics"),
         ("enough.txt", ("--corpus", "lost.txt"), "'lost.txt' cannot be read"),
@@ -108,14 +113,14 @@ def test_what_no_search_can_be_made_with_is_refused_before_a_model_is_loaded(pla
     ):
         assert_one_sentence(command("diff", "./no", "./no", "--out", "out", "--subjects", subjects, *more), said)
         assert not list(place.glob("out/*"))
-    assert f"At least {LEAST}" in " ".join(command("diff", "--help").out.split())
+    assert f"At least {FEWEST_CANDIDATES}" in " ".join(command("diff", "--help").out.split())
 
 
 @pytest.mark.parametrize("inside", [True, False], ids=["measured", "not located"])
 def test_a_search_that_fails_late_is_told_in_the_report_and_judges_nothing(
     checkpoint: Path, edited: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], inside: bool
 ) -> None:
-    names = [f"Lyon{number}" for number in range(LEAST)]
+    names = [f"Lyon{number}" for number in range(FEWEST_CANDIDATES)]
     asked = [EditRequest(name, name, f"{name} is" if inside else "Paris is", "") for name in names]
     found = run_diff(
         str(checkpoint), str(edited), tmp_path, policy=lenient(), device="cpu", subjects=asked, statistics="identity"
@@ -134,12 +139,12 @@ def test_a_search_that_fails_late_is_told_in_the_report_and_judges_nothing(
 
 STREAM = """
 import resource, sys, torch
-from editguard.audit.research.checkpoint_diff import tensor_changes
+from editguard.audit.research.checkpoint_diff import iter_tensor_changes
 from editguard.probes.model.checkpoint import open_checkpoint
 pair = [open_checkpoint(folder) for folder in sys.argv[1:]]
 torch.linalg.svd(torch.eye(64, dtype=torch.float64))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-changes = list(tensor_changes(*pair))
+changes = list(iter_tensor_changes(*pair))
 print(len(changes), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 

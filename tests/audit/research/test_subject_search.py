@@ -7,13 +7,13 @@ import torch
 from editguard.audit.editors.base import EditContext, compute_updates
 from editguard.audit.editors.value import ValueSettings
 from editguard.audit.research.subject_search import (
-    LEAST,
+    FEWEST_CANDIDATES,
     Candidates,
-    absent,
-    candidate_keys,
-    likeness,
-    search,
-    subject_requests,
+    build_subject_requests,
+    compute_candidate_keys,
+    compute_null_likeness,
+    rank_candidates,
+    search_subjects,
 )
 from editguard.audit.transaction import Transaction
 from editguard.probes.errors import InputError
@@ -43,7 +43,7 @@ def test_the_key_comes_back_from_its_direction_whatever_its_sign(seed: int, whic
     c = KeyStatistics(
         text.T @ text / len(text), StatisticsProvenance(method="corpus", source="noise", model_fingerprint="", layer=0)
     )
-    ranked = likeness(sign * c.direction(keys[which, role]), c, Candidates(tuple(map(str, range(COUNT))), keys))
+    ranked = rank_candidates(sign * c.direction(keys[which, role]), c, Candidates(tuple(map(str, range(COUNT))), keys))
     assert ranked[0].subject == str(which)
     # A direction has lost its length, and nothing else: what does not depend on it agrees exactly.
     assert ranked[0].cosine == pytest.approx(1)
@@ -54,7 +54,7 @@ def test_the_key_comes_back_from_its_direction_whatever_its_sign(seed: int, whic
 def test_the_null_is_what_each_candidate_would_leave_behind() -> None:
     keys = torch.randn(COUNT, 1, SIZE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     keys[1] = keys[0] * 1.5
-    null = absent(Candidates(tuple(map(str, range(COUNT))), keys))
+    null = compute_null_likeness(Candidates(tuple(map(str, range(COUNT))), keys))
     assert null.shape == (COUNT,)
     assert null[:2].min() > 0.95
     assert null[2:].max() < 0.8
@@ -64,12 +64,12 @@ def test_the_null_is_what_each_candidate_would_leave_behind() -> None:
 def test_candidates_come_once_and_too_few_are_refused() -> None:
     lm = tiny_lm()
     site = find_site(lm.model, 0)
-    names = [f"Paris{number}" for number in range(LEAST)]
-    found = candidate_keys(lm, site, subject_requests([*names, *names]), few_prefixes())
+    names = [f"Paris{number}" for number in range(FEWEST_CANDIDATES)]
+    found = compute_candidate_keys(lm, site, build_subject_requests([*names, *names]), few_prefixes())
     assert found.subjects == tuple(names)
-    assert found.keys.shape == (LEAST, 2, site.d_ff)
+    assert found.keys.shape == (FEWEST_CANDIDATES, 2, site.d_ff)
     with pytest.raises(InputError, match="can be located, and with fewer than"):
-        candidate_keys(lm, site, subject_requests(names[1:]), few_prefixes())
+        compute_candidate_keys(lm, site, build_subject_requests(names[1:]), few_prefixes())
 
 
 @pytest.mark.tiny
@@ -78,7 +78,7 @@ def test_changes_elsewhere_are_not_searched() -> None:
     base = torch.zeros(4, 4)
     found = compare(base, torch.ones(4, 4)).spectrum
     assert found is not None
-    assert search(lm, {"lm_head.weight": found}, [], "identity", None, 0, lambda *_: None) == []
+    assert search_subjects(lm, {"lm_head.weight": found}, [], "identity", None, 0, lambda *_: None) == []
 
 
 @pytest.mark.real
@@ -95,8 +95,11 @@ def test_edits_of_the_embedded_model_are_traced_to_their_subjects(smollm2: Langu
         0.0,
     )
     context = EditContext(smollm2, site, identity, prefixes, ValueSettings(steps=3))
-    candidates = candidate_keys(
-        smollm2, site, subject_requests([one.subject for one in edits[::2]] + [one.subject for one in chosen]), prefixes
+    candidates = compute_candidate_keys(
+        smollm2,
+        site,
+        build_subject_requests([one.subject for one in edits[::2]] + [one.subject for one in chosen]),
+        prefixes,
     )
     base = site.weight.detach().clone()
     for request, update in zip(chosen, compute_updates(context, [(editor, one) for one in chosen]), strict=True):
@@ -104,4 +107,4 @@ def test_edits_of_the_embedded_model_are_traced_to_their_subjects(smollm2: Langu
         with Transaction(site, update):
             seen = compare(base, site.weight.detach()).spectrum
         assert seen is not None
-        assert likeness(seen.right, identity, candidates)[0].subject == request.subject
+        assert rank_candidates(seen.right, identity, candidates)[0].subject == request.subject

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from .....reports.reproduction.schema import Claim, Experiment, Table
 from .....reports.text import count_noun
 from .. import published
-from ..cases import FEW, Cases, Kind
+from ..cases import FEW, CaseKind, Cases
 from ..edits import Edits
-from ..record_figures import NONE, Share, share
-from .headings import claim, experiment
-from .update_size import forms_table, perplexity_table, size_table
+from ..record_figures import NOTHING_MEASURED, TokenShare, compute_share
+from .headings import build_claim, build_experiment
+from .perplexity_after import build_forms_table, build_perplexity_table
+from .update_size import build_size_table
 
-__all__ = ["own_editor", "with_prefix", "without_prefix"]
+__all__ = ["measure_own_editor", "measure_with_prefix", "measure_without_prefix"]
 
 _CONDITIONS = ("unprefixed", "family:sentence", "prefixed")
 """No prefix; a held-out sentence, which is nearest to the paper's prefixes; held-out prefixes of every family."""
@@ -30,95 +31,109 @@ _NAMES = {
 }
 
 
-def without_prefix(cases: Cases, edits: Edits) -> Experiment:
+def measure_without_prefix(cases: Cases, edits: Edits) -> Experiment:
     """Experiment 3: C-ROME on collapse cases, bare."""
-    shares = [share(edits, cases, "c-rome", Kind.FIRST, "efficacy", condition) for condition in _CONDITIONS[:1]]
-    return experiment(
+    shares = [
+        compute_share(edits, cases, "c-rome", CaseKind.FIRST, "efficacy", condition) for condition in _CONDITIONS[:1]
+    ]
+    return build_experiment(
         3,
-        claims=[_efficacy_claim("Hardly: efficacy 5.19 %, 30.59 %, 18.65 %.", shares[0], high=False)],
+        claims=[_judge_efficacy("Hardly: efficacy 5.19 %, 30.59 %, 18.65 %.", shares[0], high=False)],
         tables=[
-            _shares(cases, edits, ("c-rome",), (Kind.FIRST,), _CONDITIONS[:1], "c-rome-without-prefix-shares"),
-            _paper_shares("c-rome-without-prefix-published", [("unprefixed", "collapse")]),
+            _build_share_table(
+                cases, edits, ("c-rome",), (CaseKind.FIRST,), _CONDITIONS[:1], "c-rome-without-prefix-shares"
+            ),
+            _build_paper_table("c-rome-without-prefix-published", [("unprefixed", "collapse")]),
         ],
     )
 
 
-def with_prefix(cases: Cases, edits: Edits) -> Experiment:
+def measure_with_prefix(cases: Cases, edits: Edits) -> Experiment:
     """Experiment 4: C-ROME behind a prefix, on both kinds of case."""
-    found = {
-        kind: share(edits, cases, "c-rome", kind, "efficacy", _CONDITIONS[1]) for kind in (Kind.FIRST, Kind.ORDINARY)
+    efficacy = {
+        kind: compute_share(edits, cases, "c-rome", kind, "efficacy", _CONDITIONS[1])
+        for kind in (CaseKind.FIRST, CaseKind.ORDINARY)
     }
-    return experiment(
+    return build_experiment(
         4,
         claims=[
-            _efficacy_claim("On collapse cases it does: 100 %, 100 %, 91.27 %.", found[Kind.FIRST], high=True),
-            _efficacy_claim("On ordinary ones too: 96.16 %, 99.77 %, 91.95 %.", found[Kind.ORDINARY], high=True),
+            _judge_efficacy("On collapse cases it does: 100 %, 100 %, 91.27 %.", efficacy[CaseKind.FIRST], high=True),
+            _judge_efficacy("On ordinary ones too: 96.16 %, 99.77 %, 91.95 %.", efficacy[CaseKind.ORDINARY], high=True),
         ],
         tables=[
-            _shares(cases, edits, ("c-rome", "rome"), (Kind.FIRST, Kind.ORDINARY), _CONDITIONS, "c-rome-with-prefix-shares"),
-            _paper_shares("c-rome-with-prefix-published", [("prefixed", "collapse"), ("prefixed", "ordinary")]),
+            _build_share_table(
+                cases,
+                edits,
+                ("c-rome", "rome"),
+                (CaseKind.FIRST, CaseKind.ORDINARY),
+                _CONDITIONS,
+                "c-rome-with-prefix-shares",
+            ),
+            _build_paper_table("c-rome-with-prefix-published", [("prefixed", "collapse"), ("prefixed", "ordinary")]),
         ],
-        notes=["In rome and c-rome v* starts from the value that the subject has in the bare prompt, and is clamped to a "
-               "multiple of its norm, which for a first token may be too little for the target."],
-    )  # fmt: skip
+        notes=[
+            "In rome and c-rome v* starts from the value that the subject has in the bare prompt, and is clamped to a "
+            "multiple of its norm, which for a first token may be too little for the target."
+        ],
+    )
 
 
-def own_editor(cases: Cases, edits: Edits, collapse_ratio: float) -> Experiment:
+def measure_own_editor(cases: Cases, edits: Edits, collapse_ratio: float) -> Experiment:
     """Experiment 5: the same figures for `prefixed`, beside rome."""
-    kinds = (Kind.FIRST, Kind.ORDINARY)
-    return experiment(
+    kinds = (CaseKind.FIRST, CaseKind.ORDINARY)
+    return build_experiment(
         5,
         tables=[
-            _shares(cases, edits, ("prefixed", "rome"), kinds, _CONDITIONS, "prefixed-shares"),
-            perplexity_table(cases, edits, ("prefixed", "rome"), collapse_ratio, "prefixed-perplexity"),
-            forms_table(cases, edits, ("prefixed",), "prefixed-perplexity-forms"),
-            size_table(cases, edits, ("prefixed",), "prefixed-update-size"),
+            _build_share_table(cases, edits, ("prefixed", "rome"), kinds, _CONDITIONS, "prefixed-shares"),
+            build_perplexity_table(cases, edits, ("prefixed", "rome"), collapse_ratio, "prefixed-perplexity"),
+            build_forms_table(cases, edits, ("prefixed",), "prefixed-perplexity-forms"),
+            build_size_table(cases, edits, ("prefixed",), "prefixed-update-size"),
         ],
-    )  # fmt: skip
+    )
 
 
-def _efficacy_claim(paper: str, found: Share, *, high: bool) -> Claim:
-    if found.mean is None:
-        return claim(paper, NONE, None)
-    of = f" of {found.asked}" if found.edits < found.asked else ""
-    return claim(
+def _judge_efficacy(paper: str, efficacy: TokenShare, *, high: bool) -> Claim:
+    if efficacy.mean is None:
+        return build_claim(paper, NOTHING_MEASURED, None)
+    of = f" of {efficacy.requested}" if efficacy.edits < efficacy.requested else ""
+    return build_claim(
         paper,
-        f"{found.mean:.1%} of target tokens over {count_noun(found.edits, 'edit')}{of}; the whole target in {found.passed} of "
-        f"{count_noun(found.total, 'prompt')}.",
-        _agrees(found.mean * found.edits, found.edits, found.asked, high=high),
+        f"{efficacy.mean:.1%} of target tokens over {count_noun(efficacy.edits, 'edit')}{of}; the whole target in {efficacy.passed} of "
+        f"{count_noun(efficacy.total, 'prompt')}.",
+        _is_high_or_low(efficacy.mean * efficacy.edits, efficacy.edits, efficacy.requested, high=high),
         f"{'At least 90 %' if high else 'At most 50 %'} of the tokens, whatever edits that were not measured would have given.",
     )
 
 
-def _agrees(tokens: float, measured: int, asked: int, *, high: bool) -> bool | None:
+def _is_high_or_low(tokens: float, measured: int, requested: int, *, high: bool) -> bool | None:
     """Whether a mean share is high, or low; None where that hangs on the edits that were not measured."""
     if measured < FEW:
         return None
-    least, most = tokens / asked, (tokens + asked - measured) / asked
+    least, most = tokens / requested, (tokens + requested - measured) / requested
     ends = {share >= 0.9 if high else share <= 0.5 for share in (least, most)}
     return ends.pop() if len(ends) == 1 else None
 
 
-def _shares(
-    cases: Cases, edits: Edits, editors: Sequence[str], kinds: Sequence[Kind], conditions: Sequence[str], name: str
+def _build_share_table(
+    cases: Cases, edits: Edits, editors: Sequence[str], kinds: Sequence[CaseKind], conditions: Sequence[str], name: str
 ) -> Table:
     rows: list[list[str | int | float | bool | None]] = []
     for editor in editors:
         for kind in kinds:
             for condition in conditions:
                 for check in ("efficacy", "generalization", "locality"):
-                    found = share(edits, cases, editor, kind, check, condition)
-                    if found.edits and (check == "efficacy" or condition != "prefixed"):
+                    tokens = compute_share(edits, cases, editor, kind, check, condition)
+                    if tokens.edits and (check == "efficacy" or condition != "prefixed"):
                         rows.append(
                             [
                                 editor,
                                 kind.value,
                                 _NAMES[condition],
                                 check,
-                                found.edits,
-                                found.mean,
-                                found.passed,
-                                found.total,
+                                tokens.edits,
+                                tokens.mean,
+                                tokens.passed,
+                                tokens.total,
                             ]
                         )
     return Table(
@@ -130,7 +145,7 @@ def _shares(
     )
 
 
-def _paper_shares(name: str, keys: Sequence[tuple[str, str]]) -> Table:
+def _build_paper_table(name: str, keys: Sequence[tuple[str, str]]) -> Table:
     return Table(
         name=name,
         title="The paper's C-ROME, per cent of tokens",

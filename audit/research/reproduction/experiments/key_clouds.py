@@ -16,25 +16,25 @@ from .....probes.research.geometry import Projection, Separation, directions, fl
 from .....probes.research.interventions import first_token_keys
 from .....reports.reproduction.schema import Claim, Experiment, Scatter, Table
 from ....setup import Setup
-from ..cases import FEW, Case, Cases, Kind
+from ..cases import FEW, CaseKind, Cases, ReproductionCase
 from ..clouds import (
     KINDS,
-    SUBSTANTIAL,
-    SURE,
-    Pair,
-    apart,
-    bare_and_mean,
-    compared,
-    cosines,
-    group,
-    mutual,
-    one_each,
-    separation_table,
-    subject_keys_of,
+    SIGNIFICANCE,
+    SUBSTANTIAL_SILHOUETTE,
+    CloudPair,
+    build_group,
+    build_separation_table,
+    compare_clouds,
+    compute_cosines,
+    compute_mutual_cosine,
+    drop_repeated_subjects,
+    get_subject_keys,
+    lie_apart,
+    stack_key_pairs,
 )
-from .headings import claim, experiment
+from .headings import build_claim, build_experiment
 
-__all__ = ["clusters", "distributions"]
+__all__ = ["compare_distributions", "place_first_tokens"]
 
 _MOST = 0.9
 """Share from which "they join" or "they leave" counts as seen."""
@@ -47,27 +47,29 @@ _CAPTIONS = {
     Projection.PCA: "Each mark is one request, in the two directions of largest variance.",
 }
 
-Clouds = Mapping[str, Mapping[Kind, Pair]]
+Clouds = Mapping[str, Mapping[CaseKind, CloudPair]]
 
 
-def distributions(setup: Setup, cases: Cases) -> Experiment:
+def compare_distributions(setup: Setup, cases: Cases) -> Experiment:
     """Experiment 6: C^-1 k_bar against k_u, and k_bar against k_u, for both kinds of case."""
-    chosen = {kind: one_each(cases.of(kind)) for kind in KINDS}
-    clouds: dict[str, dict[Kind, Pair]] = {_WHITENED: {}, _PLAIN: {}}
-    for kind, some in chosen.items():
-        bare, mean = bare_and_mean([subject_keys_of(case) for case in some])
-        clouds[_WHITENED][kind] = Pair(directions(setup.statistics.solve(mean)), directions(bare))
-        clouds[_PLAIN][kind] = Pair(directions(mean), directions(bare))
+    chosen = {kind: drop_repeated_subjects(cases.select(kind)) for kind in KINDS}
+    clouds: dict[str, dict[CaseKind, CloudPair]] = {_WHITENED: {}, _PLAIN: {}}
+    for kind, kind_cases in chosen.items():
+        no_prefix, mean = stack_key_pairs([get_subject_keys(case) for case in kind_cases])
+        clouds[_WHITENED][kind] = CloudPair(directions(setup.statistics.solve(mean)), directions(no_prefix))
+        clouds[_PLAIN][kind] = CloudPair(directions(mean), directions(no_prefix))
     if setup.statistics.provenance.method == "identity":
         # C^-1 changes nothing then.
         del clouds[_WHITENED]
-    found = {(what, kind): compared(pair, setup.seed) for what, kinds in clouds.items() for kind, pair in kinds.items()}
-    return experiment(
+    separations = {
+        (what, kind): compare_clouds(pair, setup.seed) for what, kinds in clouds.items() for kind, pair in kinds.items()
+    }
+    return build_experiment(
         6,
-        claims=[_apart(what, found) for what in clouds],
-        tables=[separation_table("key-separation", found), _likeness(clouds[_PLAIN])],
+        claims=[_judge_apart(what, separations) for what in clouds],
+        tables=[build_separation_table("key-separation", separations), _build_likeness_table(clouds[_PLAIN])],
         pictures=[
-            _picture(what, method, clouds[what], chosen, setup.seed)
+            _draw_clouds(what, method, clouds[what], chosen, setup.seed)
             for what in clouds
             for method in (Projection.TSNE, Projection.PCA)
         ],
@@ -75,32 +77,47 @@ def distributions(setup: Setup, cases: Cases) -> Experiment:
     )
 
 
-def _apart(what: str, found: Mapping[tuple[str, Kind], Separation]) -> Claim:
-    first, ordinary = found[what, Kind.FIRST], found[what, Kind.ORDINARY]
-    return claim(
+def _judge_apart(what: str, separations: Mapping[tuple[str, CaseKind], Separation]) -> Claim:
+    first, ordinary = separations[what, CaseKind.FIRST], separations[what, CaseKind.ORDINARY]
+    return build_claim(
         f"{what} lie apart in collapse cases, and not in ordinary ones.",
         f"Silhouette {first.silhouette:.3f} (p = {first.p_value:.3g}, {first.first} cases) against "
         f"{ordinary.silhouette:.3f} (p = {ordinary.p_value:.3g}, {ordinary.first} cases).",
-        apart(first, ordinary),
-        f"Collapse cases apart with p ≤ {SURE:g} and a silhouette over {SUBSTANTIAL}, ordinary ones with none over it.",
+        lie_apart(first, ordinary),
+        f"Collapse cases apart with p ≤ {SIGNIFICANCE:g} and a silhouette over {SUBSTANTIAL_SILHOUETTE}, ordinary ones with none over it.",
     )
 
 
-def _likeness(clouds: Mapping[Kind, Pair]) -> Table:
+def _build_likeness_table(clouds: Mapping[CaseKind, CloudPair]) -> Table:
     return Table(
         name="key-likeness",
         title="How like one another keys are",
-        columns=["cases", "requests", "k_u of two requests: mean cosine", "k̄ of two requests: mean cosine",
-                 "k_u and k̄ of one request: mean cosine"],
+        columns=[
+            "cases",
+            "requests",
+            "k_u of two requests: mean cosine",
+            "k̄ of two requests: mean cosine",
+            "k_u and k̄ of one request: mean cosine",
+        ],
         rows=[
-            [kind.value, len(pair.first), mutual(pair.second), mutual(pair.first), float(cosines(pair).mean())]
+            [
+                kind.value,
+                len(pair.first),
+                compute_mutual_cosine(pair.second),
+                compute_mutual_cosine(pair.first),
+                float(compute_cosines(pair).mean()),
+            ]
             for kind, pair in clouds.items()
         ],
-    )  # fmt: skip
+    )
 
 
-def _picture(
-    what: str, method: Projection, clouds: Mapping[Kind, Pair], cases: Mapping[Kind, Sequence[Case]], seed: int
+def _draw_clouds(
+    what: str,
+    method: Projection,
+    clouds: Mapping[CaseKind, CloudPair],
+    cases: Mapping[CaseKind, Sequence[ReproductionCase]],
+    seed: int,
 ) -> Scatter:
     parts = [
         (kind, name, cloud)
@@ -114,19 +131,19 @@ def _picture(
         title=f"{what}, {'t-SNE' if method is Projection.TSNE else 'PCA'}",
         caption=_CAPTIONS[method],
         groups=[
-            group(f"{kind.value}: {name}", some, [case.request.subject for case in cases[kind]])
+            build_group(f"{kind.value}: {name}", some, [case.request.subject for case in cases[kind]])
             for (kind, name, _), some in zip(parts, split, strict=True)
         ],
     )
 
 
-def clusters(setup: Setup, cases: Cases) -> Experiment:
+def place_first_tokens(setup: Setup, cases: Cases) -> Experiment:
     """Experiment 7: first tokens of ordinary prompts, and collapse subjects behind a prefix, between the two clouds."""
-    chosen = {kind: one_each(cases.of(kind)) for kind in KINDS}
-    abnormal, ordinary = (bare_and_mean([subject_keys_of(case) for case in chosen[kind]]).first for kind in KINDS)
-    firsts = first_token_keys(setup.lm, setup.site, _one_each_beginning(setup, chosen[Kind.ORDINARY]))
+    chosen = {kind: drop_repeated_subjects(cases.select(kind)) for kind in KINDS}
+    abnormal, ordinary = (stack_key_pairs([get_subject_keys(case) for case in chosen[kind]]).first for kind in KINDS)
+    firsts = first_token_keys(setup.lm, setup.site, _drop_repeated_beginnings(setup, chosen[CaseKind.ORDINARY]))
     # The first context is the empty one.
-    behind = torch.cat([subject_keys_of(case).keys[1:] for case in chosen[Kind.FIRST]])
+    behind = torch.cat([get_subject_keys(case).keys[1:] for case in chosen[CaseKind.FIRST]])
     clouds = {
         "collapse subjects, bare": abnormal,
         "ordinary subjects, bare": ordinary,
@@ -136,11 +153,13 @@ def clusters(setup: Setup, cases: Cases) -> Experiment:
     nearer = {name: nearest_share(cloud, abnormal, ordinary) for name, cloud in clouds.items()}
     joined, stayed = "first tokens of ordinary prompts", "collapse subjects behind a prefix"
     left = len(behind) - nearer[stayed]
-    return experiment(
+    return build_experiment(
         7,
         claims=[
-            _share("First tokens of ordinary prompts lie with the abnormal keys.", nearer[joined], len(firsts)),
-            _share("Behind a prefix, the keys of collapse subjects lie with the ordinary ones.", left, len(behind)),
+            _judge_share("First tokens of ordinary prompts lie with the abnormal keys.", nearer[joined], len(firsts)),
+            _judge_share(
+                "Behind a prefix, the keys of collapse subjects lie with the ordinary ones.", left, len(behind)
+            ),
         ],
         tables=[
             Table(
@@ -151,22 +170,22 @@ def clusters(setup: Setup, cases: Cases) -> Experiment:
                 note="By cosine. A subject counts once, and so does a token that several ordinary prompts begin with.",
             )
         ],
-        pictures=[_clusters_picture(clouds, setup.seed)],
+        pictures=[_draw_first_tokens(clouds, setup.seed)],
     )
 
 
-def _one_each_beginning(setup: Setup, cases: Sequence[Case]) -> list[EditRequest]:
+def _drop_repeated_beginnings(setup: Setup, cases: Sequence[ReproductionCase]) -> list[EditRequest]:
     """Return a request for each first token: in a causal model its key depends on nothing else."""
     begins = {tuple(setup.lm.tokenizer(case.request.prompt).input_ids[:1]): case.request for case in reversed(cases)}
     return [*begins.values()][::-1]
 
 
-def _share(paper: str, passed: int, total: int) -> Claim:
+def _judge_share(paper: str, passed: int, total: int) -> Claim:
     agrees = passed >= _MOST * total if total >= FEW else None
-    return claim(paper, f"{passed} of {total} do.", agrees, f"At least {_MOST:.0%}, of {FEW} keys or more.")
+    return build_claim(paper, f"{passed} of {total} do.", agrees, f"At least {_MOST:.0%}, of {FEW} keys or more.")
 
 
-def _clusters_picture(clouds: Mapping[str, Tensor], seed: int) -> Scatter:
+def _draw_first_tokens(clouds: Mapping[str, Tensor], seed: int) -> Scatter:
     drawn = {name: cloud[:: -(-len(cloud) // _DRAWN)] for name, cloud in clouds.items()}
     points = flat(directions(torch.cat(list(drawn.values()))), method=Projection.PCA, seed=seed)
     split = points.split([len(cloud) for cloud in drawn.values()])
@@ -174,5 +193,5 @@ def _clusters_picture(clouds: Mapping[str, Tensor], seed: int) -> Scatter:
         name="first-token-keys",
         title="First tokens and prefixed subjects, PCA",
         caption="Keys at length 1, at most a hundred of each kind. Tokens at the start of a text share nearly one key.",
-        groups=[group(name, some) for name, some in zip(drawn, split, strict=True)],
+        groups=[build_group(name, some) for name, some in zip(drawn, split, strict=True)],
     )

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.research.reproduction import layer_shifts as module
-from editguard.audit.research.reproduction.cases import Case, Cases, Chosen, Kind
-from editguard.audit.research.reproduction.layer_shifts import LayerShifts, layer_shifts
+from editguard.audit.research.reproduction.cases import CaseKind, Cases, CaseSelection, ReproductionCase
+from editguard.audit.research.reproduction.layer_shifts import LayerShifts, load_or_measure_shifts
 from editguard.audit.setup import Setup, prepare
 from editguard.probes.keys.corpus_statistics import compute_statistics, read_corpus
 from editguard.probes.keys.prefixes import Role
@@ -26,16 +26,21 @@ STAMP = {"seed": "0"}
 
 
 def cases(setup: Setup) -> Cases:
-    kinds = {FIRST_TOKEN_REQUEST: Kind.FIRST, MID_PROMPT_REQUEST: Kind.ORDINARY}
-    chosen = Chosen(stamp=STAMP, probed=2, unusable=0, found={}, kinds={one.id: kind for one, kind in kinds.items()})
+    kinds = {FIRST_TOKEN_REQUEST: CaseKind.FIRST, MID_PROMPT_REQUEST: CaseKind.ORDINARY}
+    chosen = CaseSelection(
+        stamp=STAMP, probed=2, unusable=0, found={}, kinds={request.id: kind for request, kind in kinds.items()}
+    )
     return Cases(
-        tuple(Case(one.request, kinds[one.request], one) for one in GuardedEditor(setup).assess_all(list(kinds))),
+        tuple(
+            ReproductionCase(assessment.request, kinds[assessment.request], assessment)
+            for assessment in GuardedEditor(setup).assess_all(list(kinds))
+        ),
         chosen,
     )
 
 
 def shifts(setup: Setup, path: Path, corpus: str | None = None, stamp: dict[str, str] | None = None) -> LayerShifts:
-    return layer_shifts(setup, cases(setup), corpus, path, STAMP if stamp is None else stamp, lambda *_: None)
+    return load_or_measure_shifts(setup, cases(setup), corpus, path, STAMP if stamp is None else stamp, lambda *_: None)
 
 
 def test_what_is_kept_is_not_measured_again_but_under_another_stamp_or_text(
@@ -70,8 +75,8 @@ def test_the_site_that_was_named_is_read_at_every_layer(tmp_path: Path) -> None:
     named = "model.layers.{layer}.mlp.up_proj"
     lm = tiny_lm()
     setup = prepare(lm, layer=0, site_path=named, policy=lenient(), statistics="identity", perplexity_corpus=SENTENCES)
-    found = shifts(setup, tmp_path / "layers.json")
-    for layer, figures in found.layers.items():
+    shift_file = shifts(setup, tmp_path / "layers.json")
+    for layer, figures in shift_file.layers.items():
         keys = compute_subject_keys(
             lm, find_site(lm.model, layer, named), FIRST_TOKEN_REQUEST, setup.prefixes.texts(Role.KEY)
         )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from editguard.audit.research.reproduction import all_experiments as experiments
 from editguard.audit.research.reproduction import edits, layer_shifts, run, stamp
-from editguard.audit.research.reproduction.experiments import key_clouds as keys
+from editguard.audit.research.reproduction.experiments import key_clouds
 from editguard.audit.research.reproduction.experiments.headings import HEADINGS
 from editguard.audit.research.reproduction.run import PAGE, RESULT, TABLES, TEXT, reproduce
 from editguard.audit.setup import Setup
@@ -22,9 +22,9 @@ from editguard.reports.reproduction.page import render_reproduction
 from editguard.reports.reproduction.schema import Experiment, Reproduction
 from editguard.reports.reproduction.text import render_markdown
 
+from ....helpers.reproduction_logs import FIRST, ORDINARY
 from ....helpers.tiny_models import tiny_lm
 from ....helpers.tiny_setups import tiny_setup
-from .test_all_experiments import FIRST, ORDINARY
 
 pytestmark = pytest.mark.tiny
 
@@ -35,8 +35,8 @@ def loaded(*requests: EditRequest) -> LoadedRequests:
     return LoadedRequests(requests=requests or (*FIRST, *ORDINARY), invalid=(), source="edits.json", sha256="0" * 64)
 
 
-def by_number(found: Reproduction) -> dict[int, Experiment]:
-    return {one.number: one for one in found.experiments}
+def index_experiments(reproduction: Reproduction) -> dict[int, Experiment]:
+    return {experiment.number: experiment for experiment in reproduction.experiments}
 
 
 @pytest.fixture(scope="module")
@@ -47,29 +47,29 @@ def whole(setup: Setup, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def kept(out: Path) -> Reproduction:
+def read_result(out: Path) -> Reproduction:
     return Reproduction.model_validate_json((out / RESULT).read_bytes())
 
 
 def test_a_reproduction_is_one_file_and_what_is_made_of_it(whole: Path) -> None:
-    found = kept(whole)
-    assert [one.number for one in found.experiments] == sorted(HEADINGS)
-    assert (whole / PAGE).read_text(encoding="utf-8") == render_reproduction(found)
-    assert (whole / TEXT).read_text(encoding="utf-8") == render_markdown(found)
-    names = {table.name for one in found.experiments for table in one.tables}
+    reproduction = read_result(whole)
+    assert [experiment.number for experiment in reproduction.experiments] == sorted(HEADINGS)
+    assert (whole / PAGE).read_text(encoding="utf-8") == render_reproduction(reproduction)
+    assert (whole / TEXT).read_text(encoding="utf-8") == render_markdown(reproduction)
+    names = {table.name for experiment in reproduction.experiments for table in experiment.tables}
     assert {path.name for path in (whole / TABLES).iterdir()} == {
-        f"{one}.{kind}" for one in names for kind in ("csv", "parquet")
+        f"{name}.{kind}" for name in names for kind in ("csv", "parquet")
     }
 
 
 def test_provenance_holds_what_was_drawn_of_how_many_and_how_each_editor_searched(whole: Path) -> None:
-    found = kept(whole)
-    first = found.cases[0]
+    reproduction = read_result(whole)
+    first = reproduction.cases[0]
     assert (first.kind, first.edited, first.found) == ("first token", 5, 5)
-    assert sum(one.found for one in found.cases) == len(FIRST) + len(ORDINARY)
-    assert found.editors["rome"]["descent"] == "adam"
-    assert found.editors["prefixed"]["descent"] == "steepest"
-    assert {"torch", "transformers"} <= set(found.versions)
+    assert sum(case_count.found for case_count in reproduction.cases) == len(FIRST) + len(ORDINARY)
+    assert reproduction.editors["rome"]["descent"] == "adam"
+    assert reproduction.editors["prefixed"]["descent"] == "steepest"
+    assert {"torch", "transformers"} <= set(reproduction.versions)
     page = (whole / PAGE).read_text(encoding="utf-8")
     assert "Search of prefixed" in page
     assert "descent: steepest" in page
@@ -80,11 +80,13 @@ def test_a_second_run_finds_its_logs_and_its_layers(setup: Setup, whole: Path, m
         raise AssertionError("the layers are kept")
 
     monkeypatch.setattr(layer_shifts, "sweep", again)
-    before, logs = kept(whole), {path: path.read_bytes() for path in (whole / "logs").iterdir()}
-    found = reproduce(setup, loaded(), whole, ordinary=4, command="editguard reproduce edits.json")
+    before, logs = read_result(whole), {path: path.read_bytes() for path in (whole / "logs").iterdir()}
+    reproduction = reproduce(setup, loaded(), whole, ordinary=4, command="editguard reproduce edits.json")
     assert {path: path.read_bytes() for path in logs} == logs
-    assert [one.claims for one in found.experiments] == [one.claims for one in before.experiments]
-    assert by_number(found)[8].skipped is None
+    assert [experiment.claims for experiment in reproduction.experiments] == [
+        experiment.claims for experiment in before.experiments
+    ]
+    assert index_experiments(reproduction)[8].skipped is None
 
 
 def test_what_a_killed_run_left_half_written_is_gone(setup: Setup, whole: Path) -> None:
@@ -107,14 +109,21 @@ def test_another_reproduction_is_refused_and_each_difference_named(
     monkeypatch.setattr(stamp, "version", lambda name: "9.9" if name == "torch" else "1")
     with pytest.raises(InputError) as caught:
         reproduce(other, loaded(*FIRST, *ORDINARY[:5]), whole, ordinary=5, most_cases=50)
-    said = str(caught.value)
+    message = str(caught.value)
     for part in (
-        repr(str(whole)), ", now 9.9)", "seed (0, now 1)", "policy min_efficacy (0.0, now 0.25)", "most cases (100, now 50)",
-        "number of ordinary cases (4, now 5)", "requests (11 with ids ", ", now 10 with ids ", "another --out",
-    ):  # fmt: skip
-        assert part in said
-    assert "key statistics" not in said
-    assert said.count(". ") == 0
+        repr(str(whole)),
+        ", now 9.9)",
+        "seed (0, now 1)",
+        "policy min_efficacy (0.0, now 0.25)",
+        "most cases (100, now 50)",
+        "number of ordinary cases (4, now 5)",
+        "requests (11 with ids ",
+        ", now 10 with ids ",
+        "another --out",
+    ):
+        assert part in message
+    assert "key statistics" not in message
+    assert message.count(". ") == 0
 
 
 def test_requests_that_were_chosen_otherwise_from_one_file_are_another_reproduction(setup: Setup, whole: Path) -> None:
@@ -134,7 +143,7 @@ def test_tables_of_experiments_that_are_not_run_any_more_are_gone(
     (whole / TABLES / "mine.csv").touch()
     assert (whole / TABLES / "key-separation.csv").is_file()
     with monkeypatch.context() as patch:
-        patch.setattr(experiments.keys, "distributions", broken)
+        patch.setattr(experiments.key_clouds, "compare_distributions", broken)
         reproduce(setup, loaded(), whole, ordinary=4)
     assert not (whole / TABLES / "key-separation.csv").exists()
     assert not (whole / TABLES / "key-separation.parquet").exists()
@@ -149,21 +158,34 @@ def broken(*_: object, **__: object) -> Experiment:
 
 @pytest.mark.parametrize(
     ("number", "module", "name"),
-    [(1, experiments.tables, "update_sizes"), (2, experiments.tables, "perplexities"),
-     (3, experiments.shares, "without_prefix"), (4, experiments.shares, "with_prefix"), (5, experiments.shares, "own_editor"),
-     (7, experiments.keys, "clusters"), (10, experiments.readings, "behind_bos"), (12, experiments.prediction, "other_cases"),
-     (13, experiments.prediction, "prediction")],
-)  # fmt: skip
+    [
+        (1, experiments.update_size, "compare_update_sizes"),
+        (2, experiments.perplexity_after, "compare_perplexities"),
+        (3, experiments.edit_success, "measure_without_prefix"),
+        (4, experiments.edit_success, "measure_with_prefix"),
+        (5, experiments.edit_success, "measure_own_editor"),
+        (7, experiments.key_clouds, "place_first_tokens"),
+        (10, experiments.bos_token, "compare_bos"),
+        (12, experiments.other_denominators, "list_other_cases"),
+        (13, experiments.collapse_prediction, "measure_prediction"),
+    ],
+)
 def test_an_experiment_that_breaks_is_told_in_its_place(
     setup: Setup, whole: Path, monkeypatch: pytest.MonkeyPatch, number: int, module: object, name: str
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(module, name, broken)
-        found = by_number(reproduce(setup, loaded(), whole, ordinary=4))
-    assert found[number].skipped is not None
-    assert found[number].skipped.startswith("ZeroDivisionError: float division by zero (test_run.py, line ")
-    assert [one for one, experiment in found.items() if experiment.broken] == [number]
-    others = {one: experiment.skipped for one, experiment in found.items() if one not in (number, 10, 11, 13)}
+        experiments_by_number = index_experiments(reproduce(setup, loaded(), whole, ordinary=4))
+    assert experiments_by_number[number].skipped is not None
+    assert experiments_by_number[number].skipped.startswith(
+        "ZeroDivisionError: float division by zero (test_run.py, line "
+    )
+    assert [other for other, experiment in experiments_by_number.items() if experiment.broken] == [number]
+    others = {
+        other: experiment.skipped
+        for other, experiment in experiments_by_number.items()
+        if other not in (number, 10, 11, 13)
+    }
     assert set(others.values()) == {None}
     assert "float division by zero" in (whole / PAGE).read_text(encoding="utf-8")
 
@@ -181,12 +203,14 @@ def test_a_model_that_cannot_be_trusted_any_more_ends_the_run(
     def failing(*_: object, **__: object) -> Experiment:
         raise error
 
-    monkeypatch.setattr(experiments.prediction, "prediction", failing)
+    monkeypatch.setattr(experiments.collapse_prediction, "measure_prediction", failing)
     with pytest.raises(ends):
         reproduce(setup, loaded(), whole, ordinary=4)
 
 
-@pytest.mark.parametrize("where", [(edits, "recorded"), (run, "choose"), (keys, "clusters")])
+@pytest.mark.parametrize(
+    "where", [(edits, "edit_record_for"), (run, "select_cases"), (key_clouds, "place_first_tokens")]
+)
 def test_a_device_that_fails_is_named_wherever_it_does(
     setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: tuple[object, str]
 ) -> None:
@@ -207,9 +231,9 @@ def test_what_a_model_cannot_be_asked_is_no_fault_of_ours(
         raise InputError("This model has no such thing; take another.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(experiments.prediction, "prediction", refusing)
-        found = by_number(reproduce(setup, loaded(), whole, ordinary=4))[13]
-    assert (found.skipped, found.broken) == ("This model has no such thing; take another.", False)
+        patch.setattr(experiments.collapse_prediction, "measure_prediction", refusing)
+        experiment = index_experiments(reproduce(setup, loaded(), whole, ordinary=4))[13]
+    assert (experiment.skipped, experiment.broken) == ("This model has no such thing; take another.", False)
 
 
 def test_a_disk_that_is_full_ends_the_run_and_is_no_broken_experiment(
@@ -228,14 +252,14 @@ def test_a_disk_that_is_full_ends_the_run_and_is_no_broken_experiment(
 
 def test_a_model_that_adds_a_bos_is_not_said_to_have_a_poor_file(tmp_path: Path) -> None:
     setup = tiny_setup(tiny_lm(bos=True), steps=2)
-    told: list[str] = []
-    found = by_number(reproduce(setup, loaded(), tmp_path, ordinary=4, notice=told.append))
-    assert "puts a BOS before every text" in str(found[6].skipped)
-    assert "The file" not in str(found[6].skipped)
-    assert [one for one in told if "Experiments 6 to 9 and 11 will not be run" in one] == told != []
+    notices: list[str] = []
+    experiments_by_number = index_experiments(reproduce(setup, loaded(), tmp_path, ordinary=4, notice=notices.append))
+    assert "puts a BOS before every text" in str(experiments_by_number[6].skipped)
+    assert "The file" not in str(experiments_by_number[6].skipped)
+    assert [notice for notice in notices if "Experiments 6 to 9 and 11 will not be run" in notice] == notices != []
     # What can be asked is asked: without the BOS the subjects behind it are first tokens.
-    assert found[10].skipped is None or "ordinary: " in found[10].skipped
-    sizes = next(table for table in found[1].tables if table.name == "update-sizes")
+    assert experiments_by_number[10].skipped is None or "ordinary: " in experiments_by_number[10].skipped
+    sizes = next(table for table in experiments_by_number[1].tables if table.name == "update-sizes")
     assert ["rome", "first token behind the BOS", 5] in [row[:3] for row in sizes.rows]
 
 
@@ -245,10 +269,10 @@ def test_a_file_without_first_tokens_is_told_so_before_any_edit(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    told: list[str] = []
+    notices: list[str] = []
     monkeypatch.setattr(run, "make_edits", stop)
     with pytest.raises(KeyboardInterrupt):
-        reproduce(setup, loaded(*ORDINARY), tmp_path, ordinary=4, notice=told.append)
-    assert len(told) == 1
-    assert "first tokens: 0" in told[0]
-    assert "prompts that begin with a subject of one token" in told[0]
+        reproduce(setup, loaded(*ORDINARY), tmp_path, ordinary=4, notice=notices.append)
+    assert len(notices) == 1
+    assert "first tokens: 0" in notices[0]
+    assert "prompts that begin with a subject of one token" in notices[0]

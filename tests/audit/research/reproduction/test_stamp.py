@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from editguard.audit.editors.value import ValueSettings
-from editguard.audit.research.reproduction.stamp import build_editor_stamp, check_stamp, build_run_stamp, parse_stamp
+from editguard.audit.research.reproduction.stamp import build_editor_stamp, build_run_stamp, check_stamp, parse_stamp
 from editguard.audit.setup import Setup
 from editguard.probes.errors import InputError
 from editguard.probes.requests.loader import LoadedRequests
@@ -20,12 +20,14 @@ from ....helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST
 
 pytestmark = pytest.mark.tiny
 
-ASKED = LoadedRequests(requests=(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST), invalid=(), source="edits.json", sha256="0" * 64)
+ASKED = LoadedRequests(
+    requests=(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST), invalid=(), source="edits.json", sha256="0" * 64
+)
 STAMPS = st.dictionaries(st.text(min_size=1, max_size=5), st.text(max_size=5), max_size=4)
 
 
-def differing(one: dict[str, str], other: dict[str, str]) -> set[str]:
-    return {name for name in {*one, *other} if one.get(name) != other.get(name)}
+def list_differences(first: dict[str, str], second: dict[str, str]) -> set[str]:
+    return {name for name in {*first, *second} if first.get(name) != second.get(name)}
 
 
 def test_each_thing_that_figures_depend_on_is_in_the_stamp(setup: Setup) -> None:
@@ -42,7 +44,7 @@ def test_each_thing_that_figures_depend_on_is_in_the_stamp(setup: Setup) -> None
         ),
     }
     for name, changed in changes.items():
-        assert differing(usual, dict(changed)) == {name}
+        assert list_differences(usual, dict(changed)) == {name}
     assert {"editguard", "torch", "transformers", "model", "key statistics", "prefixes"} <= set(usual)
 
 
@@ -51,22 +53,22 @@ def test_an_editors_settings_belong_to_its_log_alone(setup: Setup) -> None:
     other = replace(setup, settings=replace(setup.settings, steps=setup.settings.steps + 1))
     assert isinstance(other.settings, ValueSettings)
     assert build_run_stamp(other, ASKED, 4, 9) == stamp
-    assert differing(dict(build_editor_stamp(stamp, setup, "rome")), dict(build_editor_stamp(stamp, other, "rome"))) == {
-        "setting steps"
-    }
+    assert list_differences(
+        dict(build_editor_stamp(stamp, setup, "rome")), dict(build_editor_stamp(stamp, other, "rome"))
+    ) == {"setting steps"}
 
 
-@given(kept=STAMPS, requested=STAMPS)
+@given(stored=STAMPS, current=STAMPS)
 def test_a_stamp_comes_back_from_a_header_and_every_difference_is_named(
-    kept: dict[str, str], asked: dict[str, str]
+    stored: dict[str, str], current: dict[str, str]
 ) -> None:
-    assert parse_stamp(json.dumps(kept), Path("rome.jsonl")) == kept
-    names = differing(kept, asked)
+    assert parse_stamp(json.dumps(stored), Path("rome.jsonl")) == stored
+    names = list_differences(stored, current)
     if not names:
-        check_stamp("The log", kept, asked)
+        check_stamp("The log", stored, current)
         return
     with pytest.raises(InputError) as caught:
-        check_stamp("The log", kept, asked)
+        check_stamp("The log", stored, current)
     assert all(f"{printable(name)} (" in str(caught.value) for name in names)
     assert str(caught.value).isprintable()
 
