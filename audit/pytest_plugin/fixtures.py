@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ...probes.requests.request import EditRequest
     from ..guard import GuardedEditor
     from .collapse import CollapseReport
-    from .edited_model import EditedModel
+    from .edited_language_model import EditedModel
 
 __all__ = ["collapse_suite", "edited_model", "guarded_editor"]
 
@@ -53,7 +53,7 @@ def edited_model(
     """
     from ...probes.errors import EditRefused
     from ..transaction import Transaction
-    from .edited_model import EditedModel
+    from .edited_language_model import EditedModel
 
     @contextmanager
     def edited(request: EditRequest, editor: str | None = None) -> Iterator[EditedModel]:
@@ -89,7 +89,7 @@ def collapse_suite(pytestconfig: pytest.Config, guarded_editor: GuardedEditor) -
     for a tokenizer that reads the measured texts otherwise.
     """
     from .collapse import Suite
-    from .edited_model import EditedModel
+    from .edited_language_model import EditedModel
 
     with fail_in_one_sentence():
         suite = Suite(pytestconfig.stash[SESSION].require_controls())

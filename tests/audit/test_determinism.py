@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from editguard.audit.run import execute as making
+from editguard.audit.run import execute
 from editguard.audit.run.audit import run_audit
 from editguard.audit.run.file_names import LOG
 from editguard.audit.setup import Setup
@@ -18,9 +18,8 @@ from editguard.probes.requests.request import EditRequest
 from editguard.reports.log.file import read_log
 from editguard.reports.log.schema import EditRecord
 
+from ..helpers.tiny_audits import drop_times, load_edits
 from ..helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST, lenient, tiny_setup
-from .run.test_audit import loaded
-from .run.test_resume import timeless
 
 pytestmark = pytest.mark.tiny
 
@@ -35,19 +34,19 @@ REQUESTS = (
 )
 
 
-def prepared() -> Setup:
+def prepare() -> Setup:
     return tiny_setup(policy=lenient(controls=True))
 
 
-def audited(out: Path, *requests: EditRequest) -> bytes:
-    run_audit(prepared(), loaded(*requests or REQUESTS), out)
+def run_to_log(out: Path, *requests: EditRequest) -> bytes:
+    run_audit(prepare(), load_edits(*requests or REQUESTS), out)
     return (out / LOG).read_bytes()
 
 
 @pytest.fixture(scope="module")
 def usual(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("usual")
-    audited(out)
+    run_to_log(out)
     return out
 
 
@@ -58,63 +57,74 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def decided(folder: Path) -> dict[str, dict[str, Any]]:
+def read_decisions(folder: Path) -> dict[str, dict[str, Any]]:
     """All of each edit that is a decision, a verdict or a count."""
-    return {one.id: _decisions(one) for one in read_log(folder / LOG).edits}
+    return {record.id: _list_decisions(record) for record in read_log(folder / LOG).edits}
 
 
-def _decisions(record: EditRecord) -> dict[str, Any]:
+def _list_decisions(record: EditRecord) -> dict[str, Any]:
     return {
         "decision": (record.decision.action, record.decision.editor),
         "outcome": (record.outcome, record.verdict),
-        "findings": [(one.probe, one.level) for one in record.findings],
+        "findings": [(finding.probe, finding.level) for finding in record.findings],
         "measurements": [
-            (one.check, one.metric, one.condition, one.protocol, one.verdict, one.passed, one.failed, one.not_judged)
-            for one in record.measurements
+            (
+                measurement.check,
+                measurement.metric,
+                measurement.condition,
+                measurement.protocol,
+                measurement.verdict,
+                measurement.passed,
+                measurement.failed,
+                measurement.not_judged,
+            )
+            for measurement in record.measurements
         ],
         "generations": record.generations,
     }
 
 
-def figures(folder: Path) -> dict[tuple[str, ...], float]:
+def read_figures(folder: Path) -> dict[tuple[str, ...], float]:
     """All figures of all edits."""
-    found: dict[tuple[str, ...], float] = {}
+    values: dict[tuple[str, ...], float] = {}
     for record in read_log(folder / LOG).edits:
-        for one in record.measurements:
-            if one.value is not None:
-                found[record.id, one.check, one.metric, one.condition, str(one.protocol)] = one.value
+        for measurement in record.measurements:
+            if measurement.value is not None:
+                values[
+                    record.id, measurement.check, measurement.metric, measurement.condition, str(measurement.protocol)
+                ] = measurement.value
         if record.update is not None and record.update.relative_norm is not None:
-            found[record.id, "update"] = record.update.relative_norm
+            values[record.id, "update"] = record.update.relative_norm
         if record.keys is not None and record.keys.denominator is not None:
-            found[record.id, "denominator"] = record.keys.denominator
-    return found
+            values[record.id, "denominator"] = record.keys.denominator
+    return values
 
 
-def same(folder: Path, usual: Path) -> None:
-    assert decided(folder) == decided(usual)
-    assert figures(folder) == pytest.approx(figures(usual), rel=2e-3, abs=1e-6)
+def assert_same(folder: Path, usual: Path) -> None:
+    assert read_decisions(folder) == read_decisions(usual)
+    assert read_figures(folder) == pytest.approx(read_figures(usual), rel=2e-3, abs=1e-6)
 
 
-def test_two_runs_agree_to_the_bit(usual: Path, tmp_path: Path) -> None:
-    assert timeless(audited(tmp_path)) == timeless((usual / LOG).read_bytes())
+def test_audit_second_run_gives_the_same_bits(usual: Path, tmp_path: Path) -> None:
+    assert drop_times(run_to_log(tmp_path)) == drop_times((usual / LOG).read_bytes())
 
 
-def test_the_order_of_the_requests_changes_no_decision(usual: Path, tmp_path: Path) -> None:
-    audited(tmp_path, *reversed(REQUESTS))
-    same(tmp_path, usual)
+def test_audit_order_of_requests_changes_no_decision(usual: Path, tmp_path: Path) -> None:
+    run_to_log(tmp_path, *reversed(REQUESTS))
+    assert_same(tmp_path, usual)
 
 
 @pytest.mark.parametrize("together", [1, 2])
-def test_who_is_computed_with_whom_changes_no_decision(
+def test_audit_requests_per_batch_change_no_decision(
     usual: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int
 ) -> None:
-    monkeypatch.setattr(making, "TOGETHER", together)
-    audited(tmp_path)
-    same(tmp_path, usual)
+    monkeypatch.setattr(execute, "REQUESTS_PER_BATCH", together)
+    run_to_log(tmp_path)
+    assert_same(tmp_path, usual)
 
 
 @pytest.mark.parametrize("tokens", [1, 200])
-def test_the_size_of_batches_changes_no_decision(
+def test_audit_tokens_per_batch_change_no_decision(
     usual: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens: int
 ) -> None:
     """At one token a batch every row is run alone."""
@@ -127,9 +137,9 @@ def test_the_size_of_batches_changes_no_decision(
 
     for module in _users_of_batches():
         monkeypatch.setattr(module, "batches", small)
-    audited(tmp_path)
+    run_to_log(tmp_path)
     assert calls
-    same(tmp_path, usual)
+    assert_same(tmp_path, usual)
 
 
 def _users_of_batches() -> list[Any]:
@@ -143,7 +153,7 @@ def _users_of_batches() -> list[Any]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_the_number_of_threads_changes_no_decision(usual: Path, tmp_path: Path, threads: None, count: int) -> None:
+def test_audit_number_of_threads_changes_no_decision(usual: Path, tmp_path: Path, threads: None, count: int) -> None:
     torch.set_num_threads(count)
-    audited(tmp_path)
-    same(tmp_path, usual)
+    run_to_log(tmp_path)
+    assert_same(tmp_path, usual)

@@ -49,7 +49,7 @@ def context(lm: LanguageModel, engine: Engine = Engine.LIVE) -> EditContext:
 
 @pytest.mark.parametrize("engine", Engine)
 @pytest.mark.parametrize("family", CAUSAL)
-def test_the_update_is_the_cpus(family: str, engine: Engine) -> None:
+def test_gpu_update_equals_that_of_the_cpu(family: str, engine: Engine) -> None:
     jobs = [("rome", FIRST_TOKEN_REQUEST), ("prefixed", MID_PROMPT_REQUEST)]
     here = compute_updates(context(on("cpu", family), Engine.REFERENCE), jobs)
     there = compute_updates(context(on("cuda", family), engine), jobs)
@@ -62,36 +62,41 @@ def test_the_update_is_the_cpus(family: str, engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_a_transaction_leaves_nothing_behind(dtype: torch.dtype) -> None:
+def test_gpu_transaction_restores_every_bit(dtype: torch.dtype) -> None:
     lm = on("cuda", "llama", dtype)
-    made = context(lm)
-    (update,) = compute_updates(made, [("prefixed", MID_PROMPT_REQUEST)])
+    edit_context = context(lm)
+    (update,) = compute_updates(edit_context, [("prefixed", MID_PROMPT_REQUEST)])
     assert isinstance(update, RankOneUpdate)
     before = hash_tensors(lm.model)
-    with Transaction(made.site, update):
+    with Transaction(edit_context.site, update):
         assert hash_tensors(lm.model) != before
     assert hash_tensors(lm.model) == before
 
 
 @pytest.mark.parametrize("family", CAUSAL)
-def test_a_guarded_edit_is_measured_on_the_gpu(family: str) -> None:
+def test_gpu_guarded_edit_is_measured_and_undone(family: str) -> None:
     setup = tiny_setup(on("cuda", family))
     before = hash_tensors(setup.lm.model)
     result = GuardedEditor(setup).try_edit(MID_PROMPT_REQUEST)
-    assert {found.check for found in result.measurements} >= {"perplexity", "efficacy", "degeneracy", "drift"}
-    assert not [found for found in result.measurements if found.outcome is Outcome.UNMEASURED]
+    assert {measurement.check for measurement in result.measurements} >= {
+        "perplexity",
+        "efficacy",
+        "degeneracy",
+        "drift",
+    }
+    assert not [measurement for measurement in result.measurements if measurement.outcome is Outcome.UNMEASURED]
     assert hash_tensors(setup.lm.model) == before
 
 
-def test_keys_and_statistics_are_the_cpus() -> None:
+def test_gpu_keys_and_statistics_equal_those_of_the_cpu() -> None:
     corpus = Corpus(SENTENCES * 20, "sentences")
-    found = []
+    pairs = []
     for device in ("cpu", "cuda"):
         lm = on(device, "llama")
         site = find_site(lm.model, 1)
         keys = compute_subject_keys(lm, site, MID_PROMPT_REQUEST, ["", "It is 2024. "])
-        found.append((keys.keys.cpu(), compute_statistics(lm, site, corpus).second_moment.cpu()))
-    for own, other in zip(*found, strict=True):
+        pairs.append((keys.keys.cpu(), compute_statistics(lm, site, corpus).second_moment.cpu()))
+    for own, other in zip(*pairs, strict=True):
         torch.testing.assert_close(other, own, rtol=1e-3, atol=1e-4)
 
 
@@ -103,7 +108,7 @@ def smollm2_on_gpu(smollm2: LanguageModel) -> Setup:
 
 
 @pytest.mark.real
-def test_the_embedded_model_collapses_unguarded_and_holds_guarded(smollm2_on_gpu: Setup) -> None:
+def test_gpu_smollm2_collapses_unguarded_and_not_guarded(smollm2_on_gpu: Setup) -> None:
     guard, before = GuardedEditor(smollm2_on_gpu), hash_tensors(smollm2_on_gpu.lm.model)
     edit = next(edit for edit in load_builtin_edits() if edit.group == "single-token-first")
     bad, good = guard.try_unguarded(edit, "rome"), guard.try_edit(edit)

@@ -49,7 +49,9 @@ def cut_off(place: Path, *arguments: str | Path, **environment: str) -> subproce
     """Run a command in a process in which any connection to another machine, or look-up of its name, is an error."""
     (place / "cut").mkdir(exist_ok=True)
     (place / "cut" / "sitecustomize.py").write_text(NO_NETWORK)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
+    environment_kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))
+    }
     return subprocess.run(
         [sys.executable, "-m", "editguard.audit.cli.main", *map(str, arguments)],
         cwd=place,
@@ -58,11 +60,11 @@ def cut_off(place: Path, *arguments: str | Path, **environment: str) -> subproce
         encoding="utf-8",
         timeout=300,
         check=False,
-        env=kept | {"PYTHONPATH": str(place / "cut")} | environment,
+        env=environment_kept | {"PYTHONPATH": str(place / "cut")} | environment,
     )
 
 
-def test_an_audit_of_a_local_model_asks_no_network(place: Path, checkpoint: Path) -> None:
+def test_audit_local_model_uses_no_network(place: Path, checkpoint: Path) -> None:
     done = cut_off(place, "audit", "edits.json", "--limit", "1", "--model", checkpoint, *OPTIONS, "--out", "found")
     assert "CONNECTS" not in done.stdout + done.stderr
     assert "LOOKS UP" not in done.stdout + done.stderr
@@ -70,14 +72,14 @@ def test_an_audit_of_a_local_model_asks_no_network(place: Path, checkpoint: Path
     assert {path.name for path in (place / "found").iterdir()} == {*AUDIT_FILES, ".lock"}
 
 
-def test_a_hub_id_asks_the_network_and_not_when_offline(place: Path) -> None:
+def test_hub_id_uses_the_network_unless_offline(place: Path) -> None:
     call = ("probe", "edits.json", "--model", "nobody/no-such-model", *OPTIONS)
     assert "LOOKS UP" in cut_off(place, *call).stdout
     for arguments in (call, ("probe", "hf://nobody/nothing:train", *OPTIONS)):
         done = cut_off(place, *arguments, HF_HUB_OFFLINE="1", HF_HOME=str(place / "hub"))
         assert done.returncode == 2, done.stderr
-        (said,) = [line for line in done.stderr.splitlines() if line.startswith("editguard:")]
-        assert said.endswith("or use a local folder or 'smollm2-135m'.") or said.endswith("or use a file.")
+        (message,) = [line for line in done.stderr.splitlines() if line.startswith("editguard:")]
+        assert message.endswith("or use a local folder or 'smollm2-135m'.") or message.endswith("or use a file.")
         assert "LOOKS UP" not in done.stdout
         assert "Traceback" not in done.stderr
 
@@ -95,12 +97,12 @@ def open_umask() -> Iterator[None]:
 
 def exposed(folder: Path) -> list[str]:
     """Return what others than the owner may read or enter."""
-    found = [folder, *folder.rglob("*")]
-    return [f"{path.name} {stat.S_IMODE(path.stat().st_mode):o}" for path in found if path.stat().st_mode & 0o077]
+    paths = [folder, *folder.rglob("*")]
+    return [f"{path.name} {stat.S_IMODE(path.stat().st_mode):o}" for path in paths if path.stat().st_mode & 0o077]
 
 
 @pytest.mark.usefixtures("open_umask")
-def test_every_file_that_a_command_writes_is_its_owners_alone(
+def test_commands_write_files_readable_by_their_owner_only(
     place: Path, checkpoint: Path, command: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = ("--model", checkpoint)
@@ -128,7 +130,7 @@ def test_every_file_that_a_command_writes_is_its_owners_alone(
 
 
 @pytest.mark.parametrize("name", [name for name in AUDIT_FILES if name != LOG])
-def test_a_link_in_the_place_of_an_output_is_replaced_and_not_followed(tmp_path: Path, name: str) -> None:
+def test_write_outputs_link_is_replaced_and_not_followed(tmp_path: Path, name: str) -> None:
     theirs, out = tmp_path / "theirs", tmp_path / "out"
     theirs.write_text("precious")
     written(audit(), out / LOG)
@@ -138,7 +140,7 @@ def test_a_link_in_the_place_of_an_output_is_replaced_and_not_followed(tmp_path:
     assert not (out / name).is_symlink()
 
 
-def test_a_link_in_the_place_of_a_log_or_a_lock_is_refused(tmp_path: Path) -> None:
+def test_log_or_lock_that_is_a_link_is_refused(tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     theirs.write_text("")
     for link in (tmp_path / LOG, tmp_path / "overrides.jsonl", tmp_path / ".lock"):
@@ -152,7 +154,7 @@ def test_a_link_in_the_place_of_a_log_or_a_lock_is_refused(tmp_path: Path) -> No
     assert theirs.read_text() == ""
 
 
-def test_a_link_in_the_place_of_a_folder_of_ours_is_refused(tmp_path: Path) -> None:
+def test_output_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "theirs")
     with pytest.raises(InputError, match="is a link, which may lead anywhere; remove it"):
@@ -165,14 +167,14 @@ def test_a_link_in_the_place_of_a_folder_of_ours_is_refused(tmp_path: Path) -> N
 NAMES = ["../../out", "/etc/passwd", "..", ".", "a\0b", "x" * 5000, "a/b\\c", "", " ", "é/ü"]
 
 
-def test_ids_lead_no_delta_file_out_of_its_folder(place: Path, checkpoint: Path, command: RunCommand) -> None:
-    (found,) = [one for one in json.loads((place / "edits.json").read_text()) if one["id"] == "france"]
-    edits = [found | {"id": name} for name in NAMES if name.strip()]
+def test_export_ids_never_lead_out_of_the_folder(place: Path, checkpoint: Path, command: RunCommand) -> None:
+    (france,) = [edit for edit in json.loads((place / "edits.json").read_text()) if edit["id"] == "france"]
+    edits = [france | {"id": name} for name in NAMES if name.strip()]
     (place / "edits.json").write_text(json.dumps(edits))
     before = set(place.parent.iterdir())
     ran = command("export", "edits.json", "--model", checkpoint, *OPTIONS, "--out", "deltas", "--json")
     assert ran.code == 0, ran.err
-    files = [one["file"] for one in json.loads(ran.out)]
+    files = [row["file"] for row in json.loads(ran.out)]
     assert len(set(files)) == len(edits)
     assert {path.name for path in (place / "deltas").iterdir()} == {*files, "editguard-export.json"}
     assert all(Path(name).name == name and len(name) < 100 and name.isascii() for name in files)
@@ -180,7 +182,7 @@ def test_ids_lead_no_delta_file_out_of_its_folder(place: Path, checkpoint: Path,
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_baseline_has_a_name_that_leads_out_of_its_store(tmp_path: Path, name: str) -> None:
+def test_baseline_name_never_leads_out_of_the_store(tmp_path: Path, name: str) -> None:
     with pytest.raises(BaselineError, match="is not valid; use up to 64 letters"):
         BaselineStore(tmp_path / "store").save(name, build_baseline(audit(3), None))
     assert not (tmp_path / "store").exists()

@@ -47,7 +47,7 @@ class CaseKind(StrEnum):
     """What a request is taken for, before any edit."""
 
     FIRST = "first token"
-    BEHIND_BOS = "first token behind the BOS"
+    AFTER_BOS = "first token behind the BOS"
     OTHER = "other small denominator"
     ORDINARY = "ordinary"
 

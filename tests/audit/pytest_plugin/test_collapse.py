@@ -35,10 +35,14 @@ def suite(guard: GuardedEditor) -> Suite:
 
 
 def ratio(report: CollapseReport) -> float | None:
-    return next(one.value for one in report.measurements if (one.check, one.metric) == ("perplexity", "ratio"))
+    return next(
+        measurement.value
+        for measurement in report.measurements
+        if (measurement.check, measurement.metric) == ("perplexity", "ratio")
+    )
 
 
-def test_an_unedited_checkpoint_is_sound(suite: Suite, checkpoint: Path) -> None:
+def test_suite_unedited_checkpoint_is_sound(suite: Suite, checkpoint: Path) -> None:
     report = suite(checkpoint, (), False)
     assert report.sound
     assert ratio(report) == pytest.approx(1.0)
@@ -46,26 +50,26 @@ def test_an_unedited_checkpoint_is_sound(suite: Suite, checkpoint: Path) -> None
 
 
 @pytest.mark.parametrize("layer", [0, 1])
-def test_a_destroyed_model_is_not_whatever_layer_was_edited(suite: Suite, guard: GuardedEditor, layer: int) -> None:
+def test_suite_destroyed_layer_is_unsound_whichever_it_is(suite: Suite, guard: GuardedEditor, layer: int) -> None:
     before = compute_fingerprint(guard.setup.lm.model)
     other = tiny_lm()
     with torch.no_grad():
         other.model.model.layers[layer].mlp.down_proj.weight.mul_(300)
     report = suite(other, (), False)
     assert not report.sound
-    assert {one.check for one in report.failures} >= {"perplexity"}
+    assert {measurement.check for measurement in report.failures} >= {"perplexity"}
     assert "outside the bound (at most 1.1)" in repr(report)
     assert compute_fingerprint(guard.setup.lm.model) == before
 
 
-def test_a_model_with_nan_in_its_weights_is_not_sound(suite: Suite) -> None:
+def test_suite_model_with_nan_weights_is_unsound(suite: Suite) -> None:
     other = tiny_lm()
     with torch.no_grad():
         other.model.model.layers[0].mlp.down_proj.weight.fill_(float("nan"))
     assert not suite(other.model, (), False).sound
 
 
-def test_the_session_s_own_model_is_measured_with_the_edit_in_it(suite: Suite, guard: GuardedEditor) -> None:
+def test_suite_own_model_is_measured_with_its_edit(suite: Suite, guard: GuardedEditor) -> None:
     (proposal,) = guard.propose([guard.assess(MID_PROMPT_REQUEST)])
     assert proposal.update is not None
     assert ratio(suite(guard.setup.lm, (), False)) == pytest.approx(1.0)
@@ -75,13 +79,19 @@ def test_the_session_s_own_model_is_measured_with_the_edit_in_it(suite: Suite, g
         with pytest.raises(InputError):
             Suite(guard)
     assert set(edited.edits) == {FIRST_TOKEN_REQUEST.id}
-    assert {one.check for one in edited.edits[FIRST_TOKEN_REQUEST.id]} == {"efficacy", "generalization", "locality"}
+    assert {measurement.check for measurement in edited.edits[FIRST_TOKEN_REQUEST.id]} == {
+        "efficacy",
+        "generalization",
+        "locality",
+    }
     # The plain way and the guard's own agree.
-    by_guard = next(one for one in guard.try_proposal(proposal).measurements if one.metric == "ratio")
+    by_guard = next(
+        measurement for measurement in guard.try_proposal(proposal).measurements if measurement.metric == "ratio"
+    )
     assert ratio(edited) == pytest.approx(by_guard.value, rel=1e-4)
 
 
-def test_a_request_in_place_of_a_model_is_edited_checked_and_undone_by_the_guard(suite: Suite) -> None:
+def test_suite_request_is_edited_by_the_guard_and_undone(suite: Suite) -> None:
     assert suite(MID_PROMPT_REQUEST, (), False).edits.keys() == {MID_PROMPT_REQUEST.id}
     report = suite(MISSING_SUBJECT_REQUEST, (), False)
     assert not report.sound
@@ -89,17 +99,15 @@ def test_a_request_in_place_of_a_model_is_edited_checked_and_undone_by_the_guard
 
 
 @pytest.mark.parametrize("way_out", ["--editguard-model", "editguard diff"])
-def test_another_architecture_is_refused_by_what_differs(suite: Suite, way_out: str) -> None:
+def test_suite_other_architecture_is_refused_by_its_difference(suite: Suite, way_out: str) -> None:
     with pytest.raises(ModelError, match=f"GPT2LMHeadModel.*its weight .* is not there, and there .*{way_out}"):
         suite(tiny_lm("gpt2"), (), False)
 
 
-def test_a_model_of_another_class_dtype_or_configuration_is_measured_as_it_is(
-    suite: Suite, guard: GuardedEditor
-) -> None:
+def test_suite_other_class_dtype_or_config_is_measured_as_it_is(suite: Suite, guard: GuardedEditor) -> None:
     """As other tools save and load what they edited: nothing that leaves the model as good speaks against it."""
     before, own = compute_fingerprint(guard.setup.lm.model), guard.setup.lm.model
-    kept = {
+    settings = {
         name: getattr(own.config, name)
         for name in (
             "vocab_size",
@@ -113,20 +121,24 @@ def test_a_model_of_another_class_dtype_or_configuration_is_measured_as_it_is(
             "tie_word_embeddings",
         )
     }
-    mistral = MistralForCausalLM(MistralConfig(**kept, head_dim=own.config.head_dim, sliding_window=None))
+    mistral = MistralForCausalLM(MistralConfig(**settings, head_dim=own.config.head_dim, sliding_window=None))
     mistral.load_state_dict(own.state_dict())
     half = tiny_lm(dtype=torch.bfloat16).model.train()
     half.config.use_cache, half.config.pad_token_id = False, 0
     for other, near in ((mistral, 1e-5), (half, 0.05)):
         report = suite(other, (FIRST_TOKEN_REQUEST,), False)
         assert ratio(report) == pytest.approx(1.0, abs=near)
-        assert {one.check for one in report.edits[FIRST_TOKEN_REQUEST.id]} == {"efficacy", "generalization", "locality"}
+        assert {measurement.check for measurement in report.edits[FIRST_TOKEN_REQUEST.id]} == {
+            "efficacy",
+            "generalization",
+            "locality",
+        }
     assert half.training
     assert ratio(suite(own, (), False)) == 1.0
     assert compute_fingerprint(own) == before
 
 
-def test_what_is_no_weight_counts_as_part_of_the_edit(suite: Suite) -> None:
+def test_suite_changes_beside_the_weights_count_as_the_edit(suite: Suite) -> None:
     config, damaged, inactive, hooked = (tiny_lm().model for _ in range(4))
     damaged.model.norm.variance_epsilon = 1e9
     inactive.model.layers[0].mlp.act_fn = torch.nn.Identity()
@@ -148,7 +160,7 @@ def with_normalizer(checkpoint: Path, folder: Path, normalizer: dict[str, object
     return folder
 
 
-def test_a_tokenizer_that_reads_otherwise_is_refused(suite: Suite, checkpoint: Path, tmp_path: Path) -> None:
+def test_suite_tokenizer_with_other_tokens_is_refused(suite: Suite, checkpoint: Path, tmp_path: Path) -> None:
     lower = with_normalizer(checkpoint, tmp_path / "lower", {"type": "Lowercase"})
     with pytest.raises(ModelError, match=r"The tokenizer of .* makes other tokens of 'Lyon is not.*editguard diff"):
         suite(lower, (), False)
@@ -161,6 +173,6 @@ def test_a_tokenizer_that_reads_otherwise_is_refused(suite: Suite, checkpoint: P
         suite(rare, (replace(FIRST_TOKEN_REQUEST, paraphrases=("Q is Chicago",)),), False)
 
 
-def test_a_report_in_which_nothing_was_judged_is_not_sound() -> None:
+def test_collapse_report_without_judgement_is_unsound() -> None:
     assert not CollapseReport(()).sound
     assert repr(CollapseReport(())) == "<unsound: nothing was judged>"

@@ -39,37 +39,37 @@ def edited(tmp_path: Path) -> Path:
     return tmp_path / "edited"
 
 
-def test_an_edit_is_seen_as_one_change_of_rank_one(checkpoint: Path, edited: Path, tmp_path: Path) -> None:
-    found = run_diff(str(checkpoint), str(edited), tmp_path, policy=lenient(), device="cpu")
-    (change,) = found.changes
+def test_run_diff_one_edit_is_one_change_of_rank_one(checkpoint: Path, edited: Path, tmp_path: Path) -> None:
+    comparison = run_diff(str(checkpoint), str(edited), tmp_path, policy=lenient(), device="cpu")
+    (change,) = comparison.changes
     assert change.name == "model.layers.0.mlp.down_proj.weight"
     assert (change.status, change.rank, change.finite) == ("changed", "one", True)
     assert change.effective_rank == pytest.approx(1, abs=0.01)
-    assert found.unchanged == found.tensors - 1
-    assert found.behaviour.ratio is not None
-    assert DiffFile.model_validate_json((tmp_path / DIFF).read_text()) == found
+    assert comparison.unchanged == comparison.tensors - 1
+    assert comparison.behaviour.ratio is not None
+    assert DiffFile.model_validate_json((tmp_path / DIFF).read_text()) == comparison
     assert "model.layers.0.mlp.down_proj.weight" in (tmp_path / PAGE).read_text()
     same = run_diff(str(checkpoint), str(checkpoint), tmp_path, policy=lenient(), device="cpu")
     assert (same.changes, same.behaviour.ratio) == ([], 1.0)
 
 
-def test_every_kind_of_difference_has_its_name(tmp_path: Path) -> None:
-    one, matrix = torch.ones(3), torch.eye(4)
-    base = {"same": one, "moved": one, "half": one, "wider": one, "lost": one * 2, "embed": matrix}
+def test_iter_tensor_changes_names_every_kind_of_difference(tmp_path: Path) -> None:
+    vector, matrix = torch.ones(3), torch.eye(4)
+    base = {"same": vector, "moved": vector, "half": vector, "wider": vector, "lost": vector * 2, "embed": matrix}
     after = {
-        "same": one,
-        "moved": one + 1,
-        "half": one.half(),
+        "same": vector,
+        "moved": vector + 1,
+        "half": vector.half(),
         "wider": torch.ones(4),
-        "more": one * 3,
+        "more": vector * 3,
         "embed": matrix,
     }
     for name, tensors in (("base", base), ("after", {**after, "head": matrix.clone()})):
         (tmp_path / name).mkdir()
         held = {key: tensor.clone() for key, tensor in tensors.items()}
         save_file(held, tmp_path / name / "model.safetensors")
-    found = iter_tensor_changes(*(open_checkpoint(str(tmp_path / name)) for name in ("base", "after")))
-    assert {one.record.name: one.record.status for one in found} == {
+    changes = iter_tensor_changes(*(open_checkpoint(str(tmp_path / name)) for name in ("base", "after")))
+    assert {change.record.name: change.record.status for change in changes} == {
         "moved": "changed",
         "half": "dtype",
         "wider": "shape",
@@ -79,12 +79,13 @@ def test_every_kind_of_difference_has_its_name(tmp_path: Path) -> None:
     }
 
 
-def test_the_command_fails_for_a_broken_model_and_writes_why(
-    place: Path, checkpoint: Path, edited: Path, command: RunCommand
-) -> None:
+def test_diff_broken_model_fails_and_says_why(place: Path, checkpoint: Path, edited: Path, command: RunCommand) -> None:
     ran = command("diff", checkpoint, edited, "--policy", "policy.toml", "--out", "fine", "--json")
-    found = json.loads(ran.out)
-    assert (ran.code, found["verdict"]) == (1 if found["reasons"] else 0, "fail" if found["reasons"] else "pass")
+    comparison = json.loads(ran.out)
+    assert (ran.code, comparison["verdict"]) == (
+        1 if comparison["reasons"] else 0,
+        "fail" if comparison["reasons"] else "pass",
+    )
     lm = tiny_lm()
     lm.model.model.layers[0].mlp.down_proj.weight.data[0, 0] = float("nan")
     lm.model.save_pretrained(edited)
@@ -99,37 +100,37 @@ def test_the_command_fails_for_a_broken_model_and_writes_why(
     )
 
 
-def test_what_no_search_can_be_made_with_is_refused_before_a_model_is_loaded(place: Path, command: RunCommand) -> None:
+def test_diff_unusable_search_is_refused_before_a_model_is_loaded(place: Path, command: RunCommand) -> None:
     names = [f"City{number}" for number in range(FEWEST_CANDIDATES - 1)]
     (place / "few.txt").write_text("\n".join([*names, *names]), encoding="utf-8")
     (place / "none.txt").write_text("\n", encoding="utf-8")
     (place / "enough.txt").write_text("\n".join([*names, "Town"]), encoding="utf-8")
-    for subjects, more, said in (
+    for subjects, more, message in (
         ("few.txt", (), f"at least {FEWEST_CANDIDATES} different subjects"),
         ("none.txt", (), "0 were given"),
         ("enough.txt", ("--stats", "lost.safetensors"), "no file of key statistics"),
         ("enough.txt", ("--corpus", "lost.txt"), "'lost.txt' cannot be read"),
         ("enough.txt", (), "The checkpoint './no'"),
     ):
-        assert_one_sentence(command("diff", "./no", "./no", "--out", "out", "--subjects", subjects, *more), said)
+        assert_one_sentence(command("diff", "./no", "./no", "--out", "out", "--subjects", subjects, *more), message)
         assert not list(place.glob("out/*"))
     assert f"At least {FEWEST_CANDIDATES}" in " ".join(command("diff", "--help").out.split())
 
 
 @pytest.mark.parametrize("inside", [True, False], ids=["measured", "not located"])
-def test_a_search_that_fails_late_is_told_in_the_report_and_judges_nothing(
+def test_run_diff_failed_search_is_reported_and_judges_nothing(
     checkpoint: Path, edited: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], inside: bool
 ) -> None:
     names = [f"Lyon{number}" for number in range(FEWEST_CANDIDATES)]
-    asked = [EditRequest(name, name, f"{name} is" if inside else "Paris is", "") for name in names]
-    found = run_diff(
-        str(checkpoint), str(edited), tmp_path, policy=lenient(), device="cpu", subjects=asked, statistics="identity"
+    requests = [EditRequest(name, name, f"{name} is" if inside else "Paris is", "") for name in names]
+    comparison = run_diff(
+        str(checkpoint), str(edited), tmp_path, policy=lenient(), device="cpu", subjects=requests, statistics="identity"
     )
-    (search,) = found.searches
+    (search,) = comparison.searches
     assert (search.error is None, len(search.guesses) > 0) == (inside, inside)
     plain = run_diff(str(checkpoint), str(edited), tmp_path, policy=lenient(), device="cpu")
-    assert (found.verdict, found.reasons) == (plain.verdict, plain.reasons)
-    print_diff(found, tmp_path / PAGE)
+    assert (comparison.verdict, comparison.reasons) == (plain.verdict, plain.reasons)
+    print_diff(comparison, tmp_path / PAGE)
     shown = capsys.readouterr().out
     assert ("was made for, of 20" in shown, "was not measured: Of the candidates 0 can be located" in shown) == (
         inside,
@@ -149,7 +150,7 @@ print(len(changes), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 """
 
 
-def test_memory_stays_near_two_tensors(tmp_path: Path) -> None:
+def test_iter_tensor_changes_holds_about_two_tensors(tmp_path: Path) -> None:
     pytest.importorskip("resource")
     size, count = 8, 24  # MiB a tensor, tensors a side: 384 MiB in all
     tensors = {f"layer.{index}": torch.full((size * 1024, 256), float(index)) for index in range(count)}

@@ -35,7 +35,7 @@ SIZE, COUNT = 32, 40
 @given(
     seed=st.integers(0, 10**6), which=st.integers(0, COUNT - 1), role=st.integers(0, 1), sign=st.sampled_from([-1, 1])
 )
-def test_the_key_comes_back_from_its_direction_whatever_its_sign(seed: int, which: int, role: int, sign: int) -> None:
+def test_rank_candidates_names_the_key_for_either_sign(seed: int, which: int, role: int, sign: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     common = torch.randn(SIZE, generator=draw, dtype=torch.float64) * 3
     keys = common + torch.randn(COUNT, 2, SIZE, generator=draw, dtype=torch.float64)
@@ -51,7 +51,7 @@ def test_the_key_comes_back_from_its_direction_whatever_its_sign(seed: int, whic
     assert len(ranked) == COUNT
 
 
-def test_the_null_is_what_each_candidate_would_leave_behind() -> None:
+def test_null_likeness_is_that_to_the_nearest_other_candidate() -> None:
     keys = torch.randn(COUNT, 1, SIZE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     keys[1] = keys[0] * 1.5
     null = compute_null_likeness(Candidates(tuple(map(str, range(COUNT))), keys))
@@ -61,34 +61,36 @@ def test_the_null_is_what_each_candidate_would_leave_behind() -> None:
 
 
 @pytest.mark.tiny
-def test_candidates_come_once_and_too_few_are_refused() -> None:
+def test_candidate_keys_come_once_and_too_few_are_refused() -> None:
     lm = tiny_lm()
     site = find_site(lm.model, 0)
     names = [f"Paris{number}" for number in range(FEWEST_CANDIDATES)]
-    found = compute_candidate_keys(lm, site, build_subject_requests([*names, *names]), few_prefixes())
-    assert found.subjects == tuple(names)
-    assert found.keys.shape == (FEWEST_CANDIDATES, 2, site.d_ff)
+    candidates = compute_candidate_keys(lm, site, build_subject_requests([*names, *names]), few_prefixes())
+    assert candidates.subjects == tuple(names)
+    assert candidates.keys.shape == (FEWEST_CANDIDATES, 2, site.d_ff)
     with pytest.raises(InputError, match="can be located, and with fewer than"):
         compute_candidate_keys(lm, site, build_subject_requests(names[1:]), few_prefixes())
 
 
 @pytest.mark.tiny
-def test_changes_elsewhere_are_not_searched() -> None:
+def test_search_subjects_skips_changes_at_other_tensors() -> None:
     lm = tiny_lm()
     base = torch.zeros(4, 4)
-    found = compare(base, torch.ones(4, 4)).spectrum
-    assert found is not None
-    assert search_subjects(lm, {"lm_head.weight": found}, [], "identity", None, 0, lambda *_: None) == []
+    spectrum = compare(base, torch.ones(4, 4)).spectrum
+    assert spectrum is not None
+    assert search_subjects(lm, {"lm_head.weight": spectrum}, [], "identity", None, 0, lambda *_: None) == []
 
 
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.parametrize("editor", ["rome", "c-rome", "r-rome", "prefixed"])
-def test_edits_of_the_embedded_model_are_traced_to_their_subjects(smollm2: LanguageModel, editor: str) -> None:
+def test_rank_candidates_smollm2_edits_lead_to_their_subjects(smollm2: LanguageModel, editor: str) -> None:
     site = find_site(smollm2.model, 9)
     prefixes = few_prefixes()
     edits = load_builtin_edits()
-    chosen = [next(one for one in edits if one.group == group) for group in dict.fromkeys(one.group for one in edits)]
+    chosen = [
+        next(edit for edit in edits if edit.group == group) for group in dict.fromkeys(edit.group for edit in edits)
+    ]
     identity = KeyStatistics(
         torch.eye(site.d_ff, dtype=torch.float64),
         StatisticsProvenance(method="identity", source="", model_fingerprint="", layer=9),
@@ -98,13 +100,13 @@ def test_edits_of_the_embedded_model_are_traced_to_their_subjects(smollm2: Langu
     candidates = compute_candidate_keys(
         smollm2,
         site,
-        build_subject_requests([one.subject for one in edits[::2]] + [one.subject for one in chosen]),
+        build_subject_requests([edit.subject for edit in edits[::2]] + [edit.subject for edit in chosen]),
         prefixes,
     )
     base = site.weight.detach().clone()
-    for request, update in zip(chosen, compute_updates(context, [(editor, one) for one in chosen]), strict=True):
+    for request, update in zip(chosen, compute_updates(context, [(editor, edit) for edit in chosen]), strict=True):
         assert not isinstance(update, Exception)
         with Transaction(site, update):
-            seen = compare(base, site.weight.detach()).spectrum
-        assert seen is not None
-        assert rank_candidates(seen.right, identity, candidates)[0].subject == request.subject
+            spectrum = compare(base, site.weight.detach()).spectrum
+        assert spectrum is not None
+        assert rank_candidates(spectrum.right, identity, candidates)[0].subject == request.subject

@@ -30,18 +30,20 @@ def telling(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("telling")
-def test_a_trace_is_two_files_and_the_page_is_made_of_the_other_alone(setup: Setup, tmp_path: Path) -> None:
-    found = run(setup, tmp_path, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST, FIRST_TOKEN_REQUEST)
-    kept = TraceFile.model_validate_json((tmp_path / TRACE).read_text(encoding="utf-8"))
-    assert kept == found
-    assert (tmp_path / PAGE).read_text(encoding="utf-8") == render_trace(kept)
-    assert [trace.id for trace in kept.traces] == [MID_PROMPT_REQUEST.id]
-    assert kept.suggested_layer == kept.peak(kept.traces[0])
-    assert {one.id for one in kept.skipped} == {MISSING_SUBJECT_REQUEST.id, FIRST_TOKEN_REQUEST.id}
+def test_run_trace_page_is_rendered_from_the_json_file_only(setup: Setup, tmp_path: Path) -> None:
+    trace_file = run(setup, tmp_path, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST, FIRST_TOKEN_REQUEST)
+    stored = TraceFile.model_validate_json((tmp_path / TRACE).read_text(encoding="utf-8"))
+    assert stored == trace_file
+    assert (tmp_path / PAGE).read_text(encoding="utf-8") == render_trace(stored)
+    assert [trace.id for trace in stored.traces] == [MID_PROMPT_REQUEST.id]
+    assert stored.suggested_layer == stored.peak(stored.traces[0])
+    assert {skipped.id for skipped in stored.skipped} == {MISSING_SUBJECT_REQUEST.id, FIRST_TOKEN_REQUEST.id}
     assert {path.name for path in tmp_path.iterdir()} == {TRACE, PAGE}
 
 
-def test_a_device_that_fails_ends_the_trace(setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_trace_failing_device_raises_and_writes_nothing(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def failing(*_: object) -> None:
         raise torch.AcceleratorError("CUDA error: unspecified launch failure")
 
@@ -53,7 +55,7 @@ def test_a_device_that_fails_ends_the_trace(setup: Setup, tmp_path: Path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_answer_that_the_subject_does_not_give_is_skipped_with_its_figures(setup: Setup, tmp_path: Path) -> None:
+def test_run_trace_answer_without_the_subject_is_skipped(setup: Setup, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="noise in the subject leaves"):
         run(setup, tmp_path, MID_PROMPT_REQUEST, noise=1e-6)
     with pytest.raises(InputError, match="noise is 0, and without any nothing is corrupted; give a number over 0"):
@@ -62,7 +64,7 @@ def test_an_answer_that_the_subject_does_not_give_is_skipped_with_its_figures(se
 
 
 @pytest.mark.usefixtures("telling")
-def test_text_of_a_model_or_a_user_is_shown_and_never_run(setup: Setup, tmp_path: Path) -> None:
+def test_render_trace_text_of_a_user_is_escaped(setup: Setup, tmp_path: Path) -> None:
     nasty = replace(MID_PROMPT_REQUEST, id="</script><script>alert(1)</script>")
     page = render_trace(run(setup, tmp_path, nasty))
     assert "<script>alert(1)" not in page

@@ -18,12 +18,12 @@ from editguard.audit.research.reproduction.cases import (
 from editguard.audit.setup import Setup
 from editguard.probes.errors import InputError
 from editguard.probes.model.fingerprint import compute_checksum
-from editguard.probes.requests.loader import LoadedRequests
 from editguard.probes.requests.request import EditRequest
 from editguard.reports.log.file import read_log, rewrite_log
 from editguard.reports.log.schema import EditRecord
 
 from ....helpers.reproduction_logs import LYON, build_cases
+from ....helpers.tiny_audits import load_edits
 from ....helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST
 
 pytestmark = pytest.mark.tiny
@@ -34,10 +34,6 @@ STAMPS = {editor: {"seed": "0"} for editor in edits.EDITORS}
 @pytest.fixture
 def guard(setup: Setup) -> GuardedEditor:
     return GuardedEditor(setup)
-
-
-def loaded(*requests: EditRequest) -> LoadedRequests:
-    return LoadedRequests(requests=requests, invalid=(), source="edits.json", sha256="0" * 64)
 
 
 @pytest.fixture
@@ -89,7 +85,7 @@ def test_make_edits_each_case_is_edited_by_its_editors_and_undone(
 ) -> None:
     before = compute_checksum(guard.setup.lm.model)
     records_by_editor = edits.make_edits(
-        guard, loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, LYON), three, tmp_path, STAMPS
+        guard, load_edits(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, LYON), three, tmp_path, STAMPS
     )
     assert compute_checksum(guard.setup.lm.model) == before
     assert {editor: set(records) for editor, records in records_by_editor.items()} == {
@@ -110,7 +106,7 @@ def test_make_edits_each_case_is_edited_by_its_editors_and_undone(
 
 def test_make_edits_rome_and_c_rome_share_v_star_only(guard: GuardedEditor, three: Cases, tmp_path: Path) -> None:
     records_by_editor = edits.make_edits(
-        guard, loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, LYON), three, tmp_path, STAMPS
+        guard, load_edits(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, LYON), three, tmp_path, STAMPS
     )
     rome, other = (
         records_by_editor["rome"][FIRST_TOKEN_REQUEST.id].update,
@@ -126,7 +122,7 @@ def test_make_edits_rome_and_c_rome_share_v_star_only(guard: GuardedEditor, thre
 def test_make_edits_interrupted_run_resumes_with_the_same_records(
     guard: GuardedEditor, three: Cases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int
 ) -> None:
-    requests = loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, LYON)
+    requests = load_edits(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, LYON)
     # Who is computed together decides about the last bits, so that the same ones are computed together again.
     monkeypatch.setattr(edits, "_CASES_PER_BATCH", together)
     whole = edits.make_edits(guard, requests, three, tmp_path / "whole", STAMPS)
@@ -149,7 +145,7 @@ def test_make_edits_interrupted_run_resumes_with_the_same_records(
 
 
 def test_make_edits_log_without_footer_gets_it(guard: GuardedEditor, three: Cases, tmp_path: Path) -> None:
-    requests = loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, LYON)
+    requests = load_edits(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, LYON)
     edits.make_edits(guard, requests, three, tmp_path, STAMPS)
     log = tmp_path / "rome.jsonl"
     whole = log.read_bytes()
@@ -163,7 +159,7 @@ def test_make_edits_log_without_footer_gets_it(guard: GuardedEditor, three: Case
 def test_make_edits_log_cut_in_its_header_is_written_again(
     guard: GuardedEditor, three: Cases, tmp_path: Path, length: int
 ) -> None:
-    requests = loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, LYON)
+    requests = load_edits(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, LYON)
     edits.make_edits(guard, requests, three, tmp_path, STAMPS)
     log = tmp_path / "prefixed.jsonl"
     log.write_bytes(log.read_bytes()[:length])
@@ -172,7 +168,7 @@ def test_make_edits_log_cut_in_its_header_is_written_again(
 
 
 def test_make_edits_header_says_what_the_log_holds(guard: GuardedEditor, three: Cases, tmp_path: Path) -> None:
-    edits.make_edits(guard, loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, LYON), three, tmp_path, STAMPS)
+    edits.make_edits(guard, load_edits(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, LYON), three, tmp_path, STAMPS)
     rome, own = (read_log(tmp_path / f"{editor}.jsonl").header for editor in ("rome", "prefixed"))
     assert (rome.requests, own.requests) == (3, 2)
     assert rome.policy["controls"] is False
@@ -180,7 +176,7 @@ def test_make_edits_header_says_what_the_log_holds(guard: GuardedEditor, three: 
 
 
 def test_make_edits_finished_run_changes_no_log(guard: GuardedEditor, three: Cases, tmp_path: Path) -> None:
-    requests = loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, LYON)
+    requests = load_edits(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, LYON)
     edits.make_edits(guard, requests, three, tmp_path, STAMPS)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     edits.make_edits(guard, requests, three, tmp_path, STAMPS)
@@ -188,7 +184,7 @@ def test_make_edits_finished_run_changes_no_log(guard: GuardedEditor, three: Cas
 
 
 def test_make_edits_log_of_another_stamp_raises_input_error(guard: GuardedEditor, three: Cases, tmp_path: Path) -> None:
-    requests = loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, LYON)
+    requests = load_edits(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, LYON)
     edits.make_edits(guard, requests, three, tmp_path, STAMPS)
     other = {"seed": "1", "setting steps": "20"}
     with pytest.raises(
@@ -211,7 +207,7 @@ def test_make_edits_broken_request_is_recorded_and_others_are_made(guard: Guarde
         ),
         sound_cases.selection,
     )
-    records = edits.make_edits(guard, loaded(MID_PROMPT_REQUEST, broken), with_broken, tmp_path, STAMPS)["rome"]
+    records = edits.make_edits(guard, load_edits(MID_PROMPT_REQUEST, broken), with_broken, tmp_path, STAMPS)["rome"]
     assert records["broken"].verdict != "pass"
     assert records["broken"].update is None
     assert records[MID_PROMPT_REQUEST.id].update is not None
@@ -220,7 +216,7 @@ def test_make_edits_broken_request_is_recorded_and_others_are_made(guard: Guarde
 def test_make_edits_errored_edit_alone_is_made_again(
     guard: GuardedEditor, three: Cases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    requests = loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, LYON)
+    requests = load_edits(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, LYON)
     monkeypatch.setattr(edits, "_CASES_PER_BATCH", 1)
     real = edits.edit_record_for
 
@@ -252,7 +248,7 @@ def test_make_edits_errored_edit_alone_is_made_again(
 def test_make_edits_another_stamp_is_refused_before_errors_are_removed(
     guard: GuardedEditor, three: Cases, tmp_path: Path
 ) -> None:
-    requests = loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, LYON)
+    requests = load_edits(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, LYON)
     edits.make_edits(guard, requests, three, tmp_path, STAMPS)
     log = read_log(tmp_path / "rome.jsonl")
     broken = log.edits[0].model_copy(update={"outcome": "errored", "verdict": "fail", "error": "boom"})
@@ -266,7 +262,7 @@ def test_make_edits_another_stamp_is_refused_before_errors_are_removed(
 def test_make_edits_finished_log_without_a_case_raises_input_error(
     guard: GuardedEditor, three: Cases, tmp_path: Path
 ) -> None:
-    requests = loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, LYON)
+    requests = load_edits(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, LYON)
     edits.make_edits(guard, requests, three._replace(cases=three.cases[:2]), tmp_path, STAMPS)
     with pytest.raises(InputError, match=r"rome\.jsonl' is finished and lacks 1 edit of the cases; remove it"):
         edits.make_edits(guard, requests, three, tmp_path, STAMPS)

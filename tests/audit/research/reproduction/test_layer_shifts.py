@@ -43,7 +43,7 @@ def shifts(setup: Setup, path: Path, corpus: str | None = None, stamp: dict[str,
     return load_or_measure_shifts(setup, cases(setup), corpus, path, STAMP if stamp is None else stamp, lambda *_: None)
 
 
-def test_what_is_kept_is_not_measured_again_but_under_another_stamp_or_text(
+def test_layer_shifts_are_reused_under_the_same_stamp_and_text(
     setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text, path = tmp_path / "text.txt", tmp_path / "layers.json"
@@ -71,7 +71,7 @@ def test_what_is_kept_is_not_measured_again_but_under_another_stamp_or_text(
     assert len(runs) == 3
 
 
-def test_the_site_that_was_named_is_read_at_every_layer(tmp_path: Path) -> None:
+def test_layer_shifts_named_site_is_read_at_every_layer(tmp_path: Path) -> None:
     named = "model.layers.{layer}.mlp.up_proj"
     lm = tiny_lm()
     setup = prepare(lm, layer=0, site_path=named, policy=lenient(), statistics="identity", perplexity_corpus=SENTENCES)

@@ -15,24 +15,19 @@ from editguard.audit.research.reproduction.experiments.headings import HEADINGS
 from editguard.audit.research.reproduction.run import PAGE, RESULT, TABLES, TEXT, reproduce
 from editguard.audit.setup import Setup
 from editguard.probes.errors import DeviceFailed, EditguardError, InputError
-from editguard.probes.requests.loader import LoadedRequests
-from editguard.probes.requests.request import EditRequest
 from editguard.reports.errors import OutputError
 from editguard.reports.reproduction.page import render_reproduction
 from editguard.reports.reproduction.schema import Experiment, Reproduction
 from editguard.reports.reproduction.text import render_markdown
 
 from ....helpers.reproduction_logs import FIRST, ORDINARY
+from ....helpers.tiny_audits import load_edits
 from ....helpers.tiny_models import tiny_lm
 from ....helpers.tiny_setups import tiny_setup
 
 pytestmark = pytest.mark.tiny
 
 NOT_FIRST = (1, 2, 3, 4, 5, 10, 12, 13)
-
-
-def loaded(*requests: EditRequest) -> LoadedRequests:
-    return LoadedRequests(requests=requests or (*FIRST, *ORDINARY), invalid=(), source="edits.json", sha256="0" * 64)
 
 
 def index_experiments(reproduction: Reproduction) -> dict[int, Experiment]:
@@ -43,7 +38,7 @@ def index_experiments(reproduction: Reproduction) -> dict[int, Experiment]:
 def whole(setup: Setup, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished reproduction, that tests read and go on with, and leave as it was."""
     out = tmp_path_factory.mktemp("whole")
-    reproduce(setup, loaded(), out, ordinary=4, command="editguard reproduce edits.json")
+    reproduce(setup, load_edits(*FIRST, *ORDINARY), out, ordinary=4, command="editguard reproduce edits.json")
     return out
 
 
@@ -51,7 +46,7 @@ def read_result(out: Path) -> Reproduction:
     return Reproduction.model_validate_json((out / RESULT).read_bytes())
 
 
-def test_a_reproduction_is_one_file_and_what_is_made_of_it(whole: Path) -> None:
+def test_reproduce_writes_page_text_and_tables_from_one_file(whole: Path) -> None:
     reproduction = read_result(whole)
     assert [experiment.number for experiment in reproduction.experiments] == sorted(HEADINGS)
     assert (whole / PAGE).read_text(encoding="utf-8") == render_reproduction(reproduction)
@@ -62,7 +57,7 @@ def test_a_reproduction_is_one_file_and_what_is_made_of_it(whole: Path) -> None:
     }
 
 
-def test_provenance_holds_what_was_drawn_of_how_many_and_how_each_editor_searched(whole: Path) -> None:
+def test_reproduce_provenance_holds_counts_and_editor_settings(whole: Path) -> None:
     reproduction = read_result(whole)
     first = reproduction.cases[0]
     assert (first.kind, first.edited, first.found) == ("first token", 5, 5)
@@ -75,13 +70,17 @@ def test_provenance_holds_what_was_drawn_of_how_many_and_how_each_editor_searche
     assert "descent: steepest" in page
 
 
-def test_a_second_run_finds_its_logs_and_its_layers(setup: Setup, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reproduce_second_run_reuses_logs_and_layers(
+    setup: Setup, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def again(*_: object, **__: object) -> None:
         raise AssertionError("the layers are kept")
 
     monkeypatch.setattr(layer_shifts, "sweep", again)
     before, logs = read_result(whole), {path: path.read_bytes() for path in (whole / "logs").iterdir()}
-    reproduction = reproduce(setup, loaded(), whole, ordinary=4, command="editguard reproduce edits.json")
+    reproduction = reproduce(
+        setup, load_edits(*FIRST, *ORDINARY), whole, ordinary=4, command="editguard reproduce edits.json"
+    )
     assert {path: path.read_bytes() for path in logs} == logs
     assert [experiment.claims for experiment in reproduction.experiments] == [
         experiment.claims for experiment in before.experiments
@@ -89,7 +88,7 @@ def test_a_second_run_finds_its_logs_and_its_layers(setup: Setup, whole: Path, m
     assert index_experiments(reproduction)[8].skipped is None
 
 
-def test_what_a_killed_run_left_half_written_is_gone(setup: Setup, whole: Path) -> None:
+def test_reproduce_removes_unfinished_files_of_a_killed_run(setup: Setup, whole: Path) -> None:
     left = [
         whole / f".{PAGE}.x1.tmp",
         whole / "logs" / ".rome.jsonl.x2.tmp",
@@ -97,18 +96,18 @@ def test_what_a_killed_run_left_half_written_is_gone(setup: Setup, whole: Path) 
     ]
     for path in (*left, whole / ".mine.x4.tmp"):
         path.touch()
-    reproduce(setup, loaded(), whole, ordinary=4, command="editguard reproduce edits.json")
+    reproduce(setup, load_edits(*FIRST, *ORDINARY), whole, ordinary=4, command="editguard reproduce edits.json")
     assert not [path for path in left if path.exists()]
     (whole / ".mine.x4.tmp").unlink()
 
 
-def test_another_reproduction_is_refused_and_each_difference_named(
+def test_reproduce_folder_of_another_run_is_refused_by_difference(
     setup: Setup, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = replace(setup, seed=1, policy=setup.policy.model_copy(update={"min_efficacy": 0.25}))
     monkeypatch.setattr(stamp, "version", lambda name: "9.9" if name == "torch" else "1")
     with pytest.raises(InputError) as caught:
-        reproduce(other, loaded(*FIRST, *ORDINARY[:5]), whole, ordinary=5, most_cases=50)
+        reproduce(other, load_edits(*FIRST, *ORDINARY[:5]), whole, ordinary=5, most_cases=50)
     message = str(caught.value)
     for part in (
         repr(str(whole)),
@@ -126,30 +125,30 @@ def test_another_reproduction_is_refused_and_each_difference_named(
     assert message.count(". ") == 0
 
 
-def test_requests_that_were_chosen_otherwise_from_one_file_are_another_reproduction(setup: Setup, whole: Path) -> None:
+def test_reproduce_other_requests_of_one_file_are_refused(setup: Setup, whole: Path) -> None:
     with pytest.raises(InputError, match=r"another requests \(11 with ids \w+, now 11 with ids \w+\)"):
-        reproduce(setup, loaded(*ORDINARY, *FIRST), whole, ordinary=4)
+        reproduce(setup, load_edits(*ORDINARY, *FIRST), whole, ordinary=4)
 
 
-def test_a_choice_of_cases_that_cannot_be_read_is_refused(setup: Setup, tmp_path: Path) -> None:
+def test_reproduce_unreadable_cases_file_is_refused(setup: Setup, tmp_path: Path) -> None:
     (tmp_path / "cases.json").write_text(json.dumps({"stamp": "1"}), encoding="utf-8")
     with pytest.raises(InputError, match="holds no choice of cases that this editguard reads"):
-        reproduce(setup, loaded(), tmp_path, ordinary=4)
+        reproduce(setup, load_edits(*FIRST, *ORDINARY), tmp_path, ordinary=4)
 
 
-def test_tables_of_experiments_that_are_not_run_any_more_are_gone(
+def test_reproduce_removes_tables_of_experiments_not_run(
     setup: Setup, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (whole / TABLES / "mine.csv").touch()
     assert (whole / TABLES / "key-separation.csv").is_file()
     with monkeypatch.context() as patch:
         patch.setattr(experiments.key_clouds, "compare_distributions", broken)
-        reproduce(setup, loaded(), whole, ordinary=4)
+        reproduce(setup, load_edits(*FIRST, *ORDINARY), whole, ordinary=4)
     assert not (whole / TABLES / "key-separation.csv").exists()
     assert not (whole / TABLES / "key-separation.parquet").exists()
     assert (whole / TABLES / "mine.csv").is_file()
     (whole / TABLES / "mine.csv").unlink()
-    reproduce(setup, loaded(), whole, ordinary=4, command="editguard reproduce edits.json")
+    reproduce(setup, load_edits(*FIRST, *ORDINARY), whole, ordinary=4, command="editguard reproduce edits.json")
 
 
 def broken(*_: object, **__: object) -> Experiment:
@@ -170,12 +169,12 @@ def broken(*_: object, **__: object) -> Experiment:
         (13, experiments.collapse_prediction, "measure_prediction"),
     ],
 )
-def test_an_experiment_that_breaks_is_told_in_its_place(
+def test_reproduce_broken_experiment_is_reported_in_its_place(
     setup: Setup, whole: Path, monkeypatch: pytest.MonkeyPatch, number: int, module: object, name: str
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(module, name, broken)
-        experiments_by_number = index_experiments(reproduce(setup, loaded(), whole, ordinary=4))
+        experiments_by_number = index_experiments(reproduce(setup, load_edits(*FIRST, *ORDINARY), whole, ordinary=4))
     assert experiments_by_number[number].skipped is not None
     assert experiments_by_number[number].skipped.startswith(
         "ZeroDivisionError: float division by zero (test_run.py, line "
@@ -197,7 +196,7 @@ def test_an_experiment_that_breaks_is_told_in_its_place(
         (torch.AcceleratorError("CUDA error: unspecified launch failure"), DeviceFailed),
     ],
 )
-def test_a_model_that_cannot_be_trusted_any_more_ends_the_run(
+def test_reproduce_untrusted_model_ends_the_run(
     setup: Setup, whole: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, ends: type[Exception]
 ) -> None:
     def failing(*_: object, **__: object) -> Experiment:
@@ -205,13 +204,13 @@ def test_a_model_that_cannot_be_trusted_any_more_ends_the_run(
 
     monkeypatch.setattr(experiments.collapse_prediction, "measure_prediction", failing)
     with pytest.raises(ends):
-        reproduce(setup, loaded(), whole, ordinary=4)
+        reproduce(setup, load_edits(*FIRST, *ORDINARY), whole, ordinary=4)
 
 
 @pytest.mark.parametrize(
     "where", [(edits, "edit_record_for"), (run, "select_cases"), (key_clouds, "place_first_tokens")]
 )
-def test_a_device_that_fails_is_named_wherever_it_does(
+def test_reproduce_failing_device_is_named(
     setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: tuple[object, str]
 ) -> None:
     def failing(*_: object, **__: object) -> None:
@@ -221,10 +220,10 @@ def test_a_device_that_fails_is_named_wherever_it_does(
     with pytest.raises(
         DeviceFailed, match=r"The device cpu failed \(CUDA error: unspecified launch failure\), .* which goes on"
     ):
-        reproduce(setup, loaded(), tmp_path, ordinary=4)
+        reproduce(setup, load_edits(*FIRST, *ORDINARY), tmp_path, ordinary=4)
 
 
-def test_what_a_model_cannot_be_asked_is_no_fault_of_ours(
+def test_reproduce_experiment_that_does_not_apply_is_skipped(
     setup: Setup, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refusing(*_: object, **__: object) -> Experiment:
@@ -232,13 +231,11 @@ def test_what_a_model_cannot_be_asked_is_no_fault_of_ours(
 
     with monkeypatch.context() as patch:
         patch.setattr(experiments.collapse_prediction, "measure_prediction", refusing)
-        experiment = index_experiments(reproduce(setup, loaded(), whole, ordinary=4))[13]
+        experiment = index_experiments(reproduce(setup, load_edits(*FIRST, *ORDINARY), whole, ordinary=4))[13]
     assert (experiment.skipped, experiment.broken) == ("This model has no such thing; take another.", False)
 
 
-def test_a_disk_that_is_full_ends_the_run_and_is_no_broken_experiment(
-    setup: Setup, whole: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reproduce_full_disk_ends_the_run(setup: Setup, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, content: object) -> None:
         raise OutputError(f"The file {path} cannot be written (No space left on device); give a folder that has room.")
 
@@ -246,14 +243,16 @@ def test_a_disk_that_is_full_ends_the_run_and_is_no_broken_experiment(
     with monkeypatch.context() as patch:
         patch.setattr(layer_shifts, "write_atomic", full)
         with pytest.raises(OutputError, match=r"layers\.json"):
-            reproduce(setup, loaded(), whole, ordinary=4)
-    reproduce(setup, loaded(), whole, ordinary=4)
+            reproduce(setup, load_edits(*FIRST, *ORDINARY), whole, ordinary=4)
+    reproduce(setup, load_edits(*FIRST, *ORDINARY), whole, ordinary=4)
 
 
-def test_a_model_that_adds_a_bos_is_not_said_to_have_a_poor_file(tmp_path: Path) -> None:
+def test_reproduce_tokenizer_with_bos_is_named_as_the_reason(tmp_path: Path) -> None:
     setup = tiny_setup(tiny_lm(bos=True), steps=2)
     notices: list[str] = []
-    experiments_by_number = index_experiments(reproduce(setup, loaded(), tmp_path, ordinary=4, notice=notices.append))
+    experiments_by_number = index_experiments(
+        reproduce(setup, load_edits(*FIRST, *ORDINARY), tmp_path, ordinary=4, notice=notices.append)
+    )
     assert "puts a BOS before every text" in str(experiments_by_number[6].skipped)
     assert "The file" not in str(experiments_by_number[6].skipped)
     assert [notice for notice in notices if "Experiments 6 to 9 and 11 will not be run" in notice] == notices != []
@@ -263,7 +262,7 @@ def test_a_model_that_adds_a_bos_is_not_said_to_have_a_poor_file(tmp_path: Path)
     assert ["rome", "first token behind the BOS", 5] in [row[:3] for row in sizes.rows]
 
 
-def test_a_file_without_first_tokens_is_told_so_before_any_edit(
+def test_reproduce_file_without_first_tokens_is_noticed_before_edits(
     setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object, **__: object) -> None:
@@ -272,7 +271,7 @@ def test_a_file_without_first_tokens_is_told_so_before_any_edit(
     notices: list[str] = []
     monkeypatch.setattr(run, "make_edits", stop)
     with pytest.raises(KeyboardInterrupt):
-        reproduce(setup, loaded(*ORDINARY), tmp_path, ordinary=4, notice=notices.append)
+        reproduce(setup, load_edits(*ORDINARY), tmp_path, ordinary=4, notice=notices.append)
     assert len(notices) == 1
     assert "first tokens: 0" in notices[0]
     assert "prompts that begin with a subject of one token" in notices[0]

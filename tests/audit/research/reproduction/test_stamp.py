@@ -30,7 +30,7 @@ def list_differences(first: dict[str, str], second: dict[str, str]) -> set[str]:
     return {name for name in {*first, *second} if first.get(name) != second.get(name)}
 
 
-def test_each_thing_that_figures_depend_on_is_in_the_stamp(setup: Setup) -> None:
+def test_run_stamp_differs_for_everything_that_figures_depend_on(setup: Setup) -> None:
     usual = dict(build_run_stamp(setup, ASKED, 4, 9))
     changes = {
         "seed": build_run_stamp(replace(setup, seed=1), ASKED, 4, 9),
@@ -48,7 +48,7 @@ def test_each_thing_that_figures_depend_on_is_in_the_stamp(setup: Setup) -> None
     assert {"editguard", "torch", "transformers", "model", "key statistics", "prefixes"} <= set(usual)
 
 
-def test_an_editors_settings_belong_to_its_log_alone(setup: Setup) -> None:
+def test_editor_stamp_adds_the_settings_of_that_editor(setup: Setup) -> None:
     stamp = build_run_stamp(setup, ASKED, 4, 9)
     other = replace(setup, settings=replace(setup.settings, steps=setup.settings.steps + 1))
     assert isinstance(other.settings, ValueSettings)
@@ -59,9 +59,7 @@ def test_an_editors_settings_belong_to_its_log_alone(setup: Setup) -> None:
 
 
 @given(stored=STAMPS, current=STAMPS)
-def test_a_stamp_comes_back_from_a_header_and_every_difference_is_named(
-    stored: dict[str, str], current: dict[str, str]
-) -> None:
+def test_check_stamp_names_every_difference(stored: dict[str, str], current: dict[str, str]) -> None:
     assert parse_stamp(json.dumps(stored), Path("rome.jsonl")) == stored
     names = list_differences(stored, current)
     if not names:
@@ -74,6 +72,6 @@ def test_a_stamp_comes_back_from_a_header_and_every_difference_is_named(
 
 
 @pytest.mark.parametrize("text", [None, "0123abcd", "[1]", '{"seed": 1}', 7])
-def test_a_header_without_a_stamp_is_refused(text: object) -> None:
+def test_parse_stamp_other_text_raises_input_error(text: object) -> None:
     with pytest.raises(InputError, match="does not say what it was begun with"):
         parse_stamp(text, Path("rome.jsonl"))
