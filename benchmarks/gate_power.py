@@ -2,10 +2,11 @@
 
     python benchmarks/gate_power.py FIRST.jsonl SECOND.jsonl --trials 300
 
-FIRST and SECOND audit the same edits and differ only by what is to be called noise, such as another seed. For each trial
-edits are drawn with replacement and the two figures of each are swapped with probability one half, so that neither side is
-better. Damage is then done to the second side. Printed for each size: the share of trials in which the gate closes by the rule
-in force, by the difference alone, and where the whole interval must lie beyond what is allowed. docs/guide-gate.md quotes it.
+FIRST and SECOND audit the same edits and differ only by what counts as noise, such as another seed. For each trial edits
+are drawn with replacement. The two values of each are swapped with probability one half, so that neither side is better.
+Damage is then done to the second side. For each size the share of trials in which the gate closes is printed: by the rule
+in force, by the difference only, and where the whole interval must lie beyond the allowance.
+docs/explanation/gate-statistics.md quotes it.
 """
 
 from __future__ import annotations
@@ -107,15 +108,15 @@ def main() -> None:
 def closings(pairs: list[EditPair], scenario: Scenario, edits: int, trials: int, seed: int) -> dict[str, int]:
     """Return in how many trials each rule closes the gate."""
     rng = random.Random(f"{seed} {scenario.name} {edits}")
-    found = dict.fromkeys(RULES, 0)
+    closings_by_rule = dict.fromkeys(RULES, 0)
     for _ in range(trials):
         drawn = [trial_pair(pair, scenario, rng) for pair in rng.choices(pairs, k=edits)]
         changes = [
             change for metric in scenario.metrics if (change := compare_metric(metric, drawn, RESAMPLES)) is not None
         ]
         for name, closes in RULES.items():
-            found[name] += any(closes(change, METRICS[change.metric].allowed or 0.0) for change in changes)
-    return found
+            closings_by_rule[name] += any(closes(change, METRICS[change.metric].allowed or 0.0) for change in changes)
+    return closings_by_rule
 
 
 def trial_pair(pair: EditPair, scenario: Scenario, rng: random.Random) -> EditPair:

@@ -103,12 +103,12 @@ def _ratio(result):
 
 
 def _share(result, check, condition):
-    wanted = {"token-match"} if check == "locality" else {"exact"}
+    protocols = {"token-match"} if check == "locality" else {"exact"}
     return next(
         (
             [m.passed, m.total]
             for m in result.measurements
-            if m.check == check and m.condition == condition and m.protocol in wanted
+            if m.check == check and m.condition == condition and m.protocol in protocols
         ),
         None,
     )

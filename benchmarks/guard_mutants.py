@@ -1,14 +1,15 @@
-"""Would the tests notice if the guard's decision code said something else? Its functions are changed one place at a time.
+"""Mutation test of the code that decides: would the tests notice if one place of it said something else?
 
     python benchmarks/guard_mutants.py [NAME ...]
 
-NAME picks targets of `TARGETS`; none is all. Each mutant is one change of one operator, constant, condition or statement of a
-function that decides. A forked child takes the changed code on and runs the target's test files; a child whose tests pass
-let the mutant survive. What survives is printed with its line; docs/research/reliability.md explains each. Exit code 1 where one survived
-that is not in `EQUIVALENT`.
+NAME picks targets of `TARGETS`; without a name all of them run. Each mutant is one change of one operator, constant,
+condition or statement of a function that decides. A forked child runs the target's test files with the changed code. A
+mutant survives where these tests pass. Survivors are printed with their line, and docs/research/reliability.md explains
+each. The exit code is 1 where a survivor is not in `EQUIVALENT`, and 2 where a target names a module, function or test
+file that does not exist.
 
-mutmut and cosmic-ray start an interpreter with torch for every mutant, which is most of a minute each on two cores; a fork of one
-that has loaded everything takes a second. Needs a system with fork.
+mutmut and cosmic-ray start an interpreter with torch for every mutant, which is most of a minute each on two cores. A fork
+of one that has loaded everything takes a second. Needs a system with fork.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ import ast
 import contextlib
 import copy
 import importlib
+import importlib.util
 import inspect
 import io
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import NamedTuple, NoReturn
@@ -36,7 +38,7 @@ LIMIT_S = 240
 
 
 class Target(NamedTuple):
-    """Functions of one module, by qualified name, and the test files that hold them; no names are all functions."""
+    """Functions of one module by qualified name, and their test files; without names all functions of the module."""
 
     module: str
     names: tuple[str, ...]
@@ -47,46 +49,49 @@ TARGETS = {
     "policy": Target("editguard.audit.policy", ("decide",), ("tests/audit/test_policy.py",)),
     "transaction": Target("editguard.audit.transaction", (), ("tests/audit/test_transaction.py",)),
     "verdict": Target(
-        "editguard.reports.verdict.reasons", (), ("tests/reports/test_verdict.py", "tests/reports/test_digest.py")
+        "editguard.reports.verdict.reasons",
+        (),
+        ("tests/reports/verdict/test_reasons.py", "tests/reports/verdict/test_digest.py"),
     ),
-    "closings": Target("editguard.reports.gate.result", (), ("tests/reports/test_closings.py",)),
+    "gate": Target("editguard.reports.gate.result", (), ("tests/reports/gate/test_result.py",)),
+    "proposal": Target("editguard.audit.edit_result", ("Proposal.writable",), ("tests/audit/test_guard.py",)),
     "guard": Target(
         "editguard.audit.guard",
-        (
-            "Proposal.writable",
-            *(
-                f"GuardedEditor.{name}"
-                for name in (
-                    "_run",
-                    "_proposal",
-                    "_to_rewrite",
-                    "_rewritten",
-                    "_computed",
-                    "_prepared",
-                    "_assessment",
-                    "_reaches_the_answer",
-                    "propose",
-                    "force",
-                    "edit",
-                    "test",
-                )
-            ),
+        tuple(
+            f"GuardedEditor.{name}"
+            for name in (
+                "_run",
+                "_proposal",
+                "_is_to_rewrite",
+                "_rewrite",
+                "_compute",
+                "_prepare_checks",
+                "_assessment",
+                "_check_reaches_answer",
+                "propose",
+                "propose_unguarded",
+                "edit",
+                "try_edit",
+            )
         ),
         ("tests/audit/test_guard.py",),
     ),
     "sequence": Target(
         "editguard.audit.sequence",
         (
-            "one_after_the_other",
-            "retention",
-            *(f"EditSequence.{name}" for name in ("edit", "_keep", "_close", "_again", "_move_on", "retained", "undo")),
+            "iter_sequence_records",
+            "retention_rate",
+            *(
+                f"EditSequence.{name}"
+                for name in ("edit", "_commit", "_close", "_repeat", "_advance", "retained", "undo")
+            ),
         ),
         ("tests/audit/test_sequence.py",),
     ),
     "chain": Target(
         "editguard.reports.verdict.edit_sequence",
-        ("sequence_reasons", "_broken_chain", "_lost", "sequence_of", "closes", "_closing", "_kept"),
-        ("tests/reports/test_sequence.py",),
+        ("sequence_reasons", "_broken_chain", "_lost", "tally_sequence", "closes_sequence", "_closing", "_kept"),
+        ("tests/reports/verdict/test_edit_sequence.py",),
     ),
     "accumulated": Target(
         "editguard.suites.checks.accumulated_drift",
@@ -94,15 +99,17 @@ TARGETS = {
         ("tests/audit/test_sequence.py",),
     ),
     "controls": Target(
-        "editguard.audit.run.controls", ("run_control", "control_guard"), ("tests/audit/test_controls.py",)
+        "editguard.audit.run.controls", ("run_control", "control_guard"), ("tests/audit/run/test_controls.py",)
     ),
 }
 
 EQUIVALENT = {
-    "decide: _GRAVITY[found] > _GRAVITY[action] -> _GRAVITY[found] >= _GRAVITY[action]": (
+    "decide: _GRAVITY[consequence] > _GRAVITY[action] -> _GRAVITY[consequence] >= _GRAVITY[action]": (
         "of two findings of one gravity the later gives the same action as the earlier"
     ),
-    "GuardedEditor._prepared: if not made -> if False": "of no edit nothing is prepared either way, at the price of time",
+    "GuardedEditor._prepare_checks: if not pairs -> if False": (
+        "without edits nothing is prepared either way, at the price of time"
+    ),
     "Transaction._undo: 12 -> 13": "a message shows thirteen digits of a hash instead of twelve",
     "EditSequence.undo: 12 -> 13": "the same",
 }
@@ -137,7 +144,7 @@ class Mutant(NamedTuple):
     code: CodeType
 
 
-def changed(node: ast.AST) -> Iterator[ast.AST]:
+def iter_changes(node: ast.AST) -> Iterator[ast.AST]:
     """Yield what may stand in the place of `node`."""
     if isinstance(node, ast.Compare):
         for index, operator in enumerate(node.ops):
@@ -180,39 +187,45 @@ class _Replace(ast.NodeTransformer):
         return self._new if self._left == -1 else self.generic_visit(node)
 
 
-def _numbered(node: ast.AST) -> Iterator[ast.AST]:
+def _iter_nodes(node: ast.AST) -> Iterator[ast.AST]:
     """Yield nodes in the order in which `_Replace` meets them."""
     yield node
     for child in ast.iter_child_nodes(node):
-        yield from _numbered(child)
+        yield from _iter_nodes(child)
 
 
-def functions(tree: ast.AST, within: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
+def iter_functions(tree: ast.AST, within: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
     """Yield the functions and methods of a module with their qualified names."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.ClassDef):
-            yield from functions(node, f"{within}{node.name}.")
+            yield from iter_functions(node, f"{within}{node.name}.")
         elif isinstance(node, ast.FunctionDef):
             yield f"{within}{node.name}", node
 
 
-def _code(module: CodeType, name: str) -> CodeType:
-    found = module
+def _find_code(module: CodeType, name: str) -> CodeType:
+    code = module
     for part in name.split("."):
-        found = next(one for one in found.co_consts if isinstance(one, CodeType) and one.co_name == part)
-    return found
+        code = next(
+            constant for constant in code.co_consts if isinstance(constant, CodeType) and constant.co_name == part
+        )
+    return code
 
 
-def mutants(target: Target) -> Iterator[Mutant]:
-    """Yield every mutant of a target's functions."""
-    module = importlib.import_module(target.module)
-    file = inspect.getsourcefile(module)
+def _find_source(module: str) -> Path:
+    file = inspect.getsourcefile(importlib.import_module(module))
     assert file is not None
-    tree = ast.parse(Path(file).read_text(encoding="utf-8"))
-    for name, function in functions(tree):
+    return Path(file)
+
+
+def iter_mutants(target: Target) -> Iterator[Mutant]:
+    """Yield every mutant of a target's functions."""
+    file = _find_source(target.module)
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for name, function in iter_functions(tree):
         if target.names and name not in target.names:
             continue
-        nodes = list(_numbered(function))
+        nodes = list(_iter_nodes(function))
         # Neither what a signature says nor the decorators run in the changed code.
         fixed = {
             id(inner)
@@ -223,8 +236,8 @@ def mutants(target: Target) -> Iterator[Mutant]:
         # `zip(strict=True)` states what holds, and nothing can be told from a program that does not state it.
         fixed |= {id(node.value) for node in nodes if isinstance(node, ast.keyword) and node.arg == "strict"}
         for number, node in enumerate(nodes):
-            for new in () if id(node) in fixed else changed(node):
-                yield _mutant(tree, name, function, number, node, new, file)
+            for new in () if id(node) in fixed else iter_changes(node):
+                yield _mutant(tree, name, function, number, node, new, str(file))
 
 
 def _mutant(
@@ -235,27 +248,52 @@ def _mutant(
     other = _Replace(number, ast.copy_location(copy.deepcopy(new), node)).visit(copy.deepcopy(function))
     function.body = other.body
     try:
-        code = _code(compile(ast.fix_missing_locations(copy.deepcopy(tree)), file, "exec"), name)
+        code = _find_code(compile(ast.fix_missing_locations(copy.deepcopy(tree)), file, "exec"), name)
     finally:
         function.body = body
-    return Mutant(name, getattr(node, "lineno", 0), f"{_said(node)} -> {_said(new)}", code)
+    return Mutant(name, getattr(node, "lineno", 0), f"{_describe(node)} -> {_describe(new)}", code)
 
 
-def _said(node: ast.AST) -> str:
+def _describe(node: ast.AST) -> str:
     if isinstance(node, ast.If):
         return f"if {ast.unparse(node.test)}"
     return " ".join(ast.unparse(ast.fix_missing_locations(copy.deepcopy(node))).split())[:110]
 
 
-def live(module: str, name: str) -> FunctionType:
+def find_function(module: str, name: str) -> FunctionType:
     """Return the function that runs under a qualified name, out of its property or class method."""
-    found = importlib.import_module(module)
+    attribute = importlib.import_module(module)
     for part in name.split("."):
-        found = inspect.getattr_static(found, part)
-    found = getattr(found, "fget", None) or getattr(found, "__func__", None) or found
-    found = inspect.unwrap(found)
-    assert isinstance(found, FunctionType)
-    return found
+        attribute = inspect.getattr_static(attribute, part)
+    attribute = getattr(attribute, "fget", None) or getattr(attribute, "__func__", None) or attribute
+    attribute = inspect.unwrap(attribute)
+    assert isinstance(attribute, FunctionType)
+    return attribute
+
+
+def list_missing(targets: Mapping[str, Target] = TARGETS) -> list[str]:
+    """Return a sentence for each module, function, test file and equivalent mutant that does not exist any more."""
+    missing: list[str] = []
+    changes: set[str] = set()
+    explained_functions = {change.partition(":")[0] for change in EQUIVALENT}
+    for name, target in targets.items():
+        missing += [
+            f"{name}: the test file {path} does not exist." for path in target.tests if not (ROOT / path).is_file()
+        ]
+        if importlib.util.find_spec(target.module) is None:
+            missing.append(f"{name}: the module {target.module} does not exist.")
+            continue
+        functions = dict(iter_functions(ast.parse(_find_source(target.module).read_text(encoding="utf-8"))))
+        missing += [f"{name}: {target.module} has no function {own}." for own in target.names if own not in functions]
+        explained = explained_functions & (set(target.names) or functions.keys())
+        if explained:
+            mutants = iter_mutants(target._replace(names=tuple(explained)))
+            changes |= {f"{mutant.name}: {mutant.change}" for mutant in mutants}
+    if targets is TARGETS:
+        missing += [
+            f"No mutant is '{change}', which EQUIVALENT explains." for change in EQUIVALENT if change not in changes
+        ]
+    return missing
 
 
 class Forking:
@@ -263,25 +301,25 @@ class Forking:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self.made = 0
-        self.left: list[Mutant] = []
+        self.count = 0
+        self.survivors: list[Mutant] = []
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Take the place of pytest's own loop."""
-        if not _pass(session):
+        if not _tests_pass(session):
             sys.exit(
                 f"The tests of {self._target.module} fail with the code as it is, so they notice nothing: mend them first."
             )
-        for mutant in mutants(self._target):
-            self.made += 1
+        for mutant in iter_mutants(self._target):
+            self.count += 1
             if self._survives(mutant, session):
-                self.left.append(mutant)
-                print(f"{self.made}. {mutant.line} {mutant.name}: {mutant.change}", file=sys.__stderr__, flush=True)
+                self.survivors.append(mutant)
+                print(f"{self.count}. {mutant.line} {mutant.name}: {mutant.change}", file=sys.__stderr__, flush=True)
         return True
 
     def _survives(self, mutant: Mutant, session: pytest.Session) -> bool:
-        function = live(self._target.module, mutant.name)
+        function = find_function(self._target.module, mutant.name)
         code = function.__code__
         # Code that does not fit raises here, and is not taken for a mutant that was noticed.
         function.__code__ = mutant.code
@@ -300,11 +338,11 @@ def _end_with(session: pytest.Session) -> NoReturn:
     signal.alarm(LIMIT_S)
     end = 1
     with contextlib.suppress(BaseException):
-        end = 0 if _pass(session) else 1
+        end = 0 if _tests_pass(session) else 1
     os._exit(end)
 
 
-def _pass(session: pytest.Session) -> bool:
+def _tests_pass(session: pytest.Session) -> bool:
     """Run the tests up to the first that fails; what modules and the session share stays ready for the next time."""
     items = session.items
     for item, following in zip(items, [*items[1:], items[0]], strict=True):
@@ -315,32 +353,38 @@ def _pass(session: pytest.Session) -> bool:
 
 
 def main() -> int:
-    """Run the targets that were named, print what survived, and return the exit code."""
+    """Run the named targets, print their survivors, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[*TARGETS, []], metavar="NAME")
-    asked = parser.parse_args().names or list(TARGETS)
+    names = parser.parse_args().names or list(TARGETS)
     os.chdir(ROOT)
-    return 1 if sum(run(name) for name in asked) else 0
+    if missing := list_missing():
+        print(*missing, sep="\n", file=sys.stderr)
+        return 2
+    return 1 if sum(run(name) for name in names) else 0
 
 
 def run(name: str) -> int:
-    """Run one target, print what survived, and return how many of those nobody has explained."""
+    """Run one target, print its survivors, and return how many of them are not explained."""
     forking, silence = Forking(TARGETS[name]), io.StringIO()
     arguments = ["-q", "-s", "-p", "no:cacheprovider", "-m", "not slow and not real and not gpu", *TARGETS[name].tests]
     # What this script had imported before pytest keeps its plain assertions.
     arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
     with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
         pytest.main([*arguments, "--tb=no", "--no-header"], plugins=[forking])
-    bad = 0
-    for one in forking.left:
-        known = f"{one.name}: {one.change}" in EQUIVALENT
-        bad += not known
-        print(f"{'equivalent' if known else 'SURVIVED'} {name}:{one.line} {one.name}: {one.change}", flush=True)
+    unexplained = 0
+    for mutant in forking.survivors:
+        is_equivalent = f"{mutant.name}: {mutant.change}" in EQUIVALENT
+        unexplained += not is_equivalent
+        print(
+            f"{'equivalent' if is_equivalent else 'SURVIVED'} {name}:{mutant.line} {mutant.name}: {mutant.change}",
+            flush=True,
+        )
     print(
-        f"{name}: {forking.made} mutants, {forking.made - len(forking.left)} noticed, {len(forking.left)} left",
+        f"{name}: {forking.count} mutants, {forking.count - len(forking.survivors)} noticed, {len(forking.survivors)} left",
         flush=True,
     )
-    return bad + (forking.made == 0)
+    return unexplained + (forking.count == 0)
 
 
 if __name__ == "__main__":

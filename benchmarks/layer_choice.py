@@ -52,8 +52,8 @@ def main() -> None:
     rows = []
     for layer in options.layers:
         site = find_site(lm.model, layer)
-        known = prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
-        context = EditContext(lm, site, compute_statistics(lm, site, corpus), prefixes, ValueSettings(), known)
+        cache = prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
+        context = EditContext(lm, site, compute_statistics(lm, site, corpus), prefixes, ValueSettings(), cache)
         bench = Bench(
             lm=lm,
             site=site,
@@ -61,7 +61,7 @@ def main() -> None:
             corpus=load_builtin_corpus(),
             limits=_LIMITS,
             weight=site.matrix(),
-            prefix_cache=known,
+            prefix_cache=cache,
         )
         for editor in options.editors:
             group = _GROUPS[editor]
@@ -73,26 +73,32 @@ def main() -> None:
 
 
 def _measure(context, bench, editor, edits):
-    found: dict[str, list[float]] = {}
+    values_by_name: dict[str, list[float]] = {}
     started = time.monotonic()
     updates = compute_updates(context, [(editor, edit) for edit in edits])
     seconds = (time.monotonic() - started) / len(edits)
     for edit, update in zip(edits, updates, strict=True):
         if not isinstance(update, RankOneUpdate):
             raise update
-        found.setdefault("relative_norm", []).append(float(update.norm / bench.weight.norm()))
-        found.setdefault("loss", []).append(update.loss)
+        values_by_name.setdefault("relative_norm", []).append(float(update.norm / bench.weight.norm()))
+        values_by_name.setdefault("loss", []).append(update.loss)
         checks = [CHECKS.get(name)() for name in _CHECKS]
         before = [check.prepare(bench, [edit])[0] for check in checks]
         with Transaction(bench.site, update):
             for check, state in zip(checks, before, strict=True):
                 under_test = EditUnderTest(request=edit, state=state, needs_prefix=update.needs_prefix)
-                for one in check.measure(bench, under_test).measurements:
-                    wanted = one.protocol == "exact" or check.name == "locality" or one.metric == "ratio"
-                    if wanted and not one.condition.startswith("family:") and one.value is not None:
-                        found.setdefault(f"{check.name}_{one.condition}", []).append(one.value)
-    means = {name: round(statistics.fmean(values), 4) for name, values in found.items()}
-    worst = round(max(found["perplexity_corpus"]), 4)
+                for measurement in check.measure(bench, under_test).measurements:
+                    is_measured = (
+                        measurement.protocol == "exact" or check.name == "locality" or measurement.metric == "ratio"
+                    )
+                    if (
+                        is_measured
+                        and not measurement.condition.startswith("family:")
+                        and measurement.value is not None
+                    ):
+                        values_by_name.setdefault(f"{check.name}_{measurement.condition}", []).append(measurement.value)
+    means = {name: round(statistics.fmean(values), 4) for name, values in values_by_name.items()}
+    worst = round(max(values_by_name["perplexity_corpus"]), 4)
     return {"edits": len(edits), "seconds_update": round(seconds, 2), **means, "perplexity_worst": worst}
 
 

@@ -31,7 +31,7 @@ PREFIXES = ("", "\n", "Here is something to read. ")
 WORDS = 6
 
 
-def updates(guard, requests, editor):
+def iter_updates(guard, requests, editor):
     """Yield for each request its decision and its update, or why there is none."""
     for start in range(0, len(requests), TOGETHER):
         begun, chunk = time.monotonic(), requests[start : start + TOGETHER]
@@ -41,37 +41,37 @@ def updates(guard, requests, editor):
             if editor
             else unchecked.propose(unchecked.assess_all(chunk))
         )
-        for request, made in zip(chunk, proposals, strict=True):
-            decision = made.assessment.decision
+        for request, proposal in zip(chunk, proposals, strict=True):
+            decision = proposal.assessment.decision
             yield {
                 "id": request.id,
                 "action": decision.action.value,
                 "editor": decision.editor,
                 "reasons": list(decision.reasons),
-                "refusal": made.refusal,
-                "relative": made.relative_norm,
+                "refusal": proposal.refusal,
+                "relative": proposal.relative_norm,
                 "update": None
-                if made.update is None
-                else {f.name: getattr(made.update, f.name) for f in fields(RankOneUpdate)},
+                if proposal.update is None
+                else {f.name: getattr(proposal.update, f.name) for f in fields(RankOneUpdate)},
             }
         print(f"{start + len(chunk)} of {len(requests)} updates, {time.monotonic() - begun:.0f} s", flush=True)
 
 
-def kept_updates(guard, requests, editor, path):
+def load_or_compute_updates(guard, requests, editor, path):
     """Return the updates, from the file where it has them all."""
     if path is not None and path.is_file():
-        found = torch.load(path, weights_only=True)
-        if [one["id"] for one in found] == [one.id for one in requests]:
-            return found
-    found = list(updates(guard, requests, editor))
+        rows = torch.load(path, weights_only=True)
+        if [row["id"] for row in rows] == [request.id for request in requests]:
+            return rows
+    rows = list(iter_updates(guard, requests, editor))
     if path is not None:
-        torch.save(found, path)
-    return found
+        torch.save(rows, path)
+    return rows
 
 
-def judged(guard, requests, made):
+def iter_results(guard, requests, rows_of_updates):
     """Yield each made edit's result by all checks."""
-    rows = [(request, one) for request, one in zip(requests, made, strict=True) if one["refusal"] is None]
+    rows = [(request, row) for request, row in zip(requests, rows_of_updates, strict=True) if row["refusal"] is None]
     for start in range(0, len(rows), TOGETHER):
         proposals = [
             Proposal(
@@ -79,12 +79,12 @@ def judged(guard, requests, made):
                     request=request,
                     evidence=None,
                     findings=(),
-                    decision=Decision(Action(one["action"]), one["editor"], tuple(one["reasons"])),
+                    decision=Decision(Action(row["action"]), row["editor"], tuple(row["reasons"])),
                 ),
-                update=RankOneUpdate(**one["update"]),
-                relative_norm=one["relative"],
+                update=RankOneUpdate(**row["update"]),
+                relative_norm=row["relative"],
             )
-            for request, one in rows[start : start + TOGETHER]
+            for request, row in rows[start : start + TOGETHER]
         ]
         for proposal in guard._prepare_checks(proposals):
             yield proposal, guard.try_proposal(proposal)
@@ -92,28 +92,28 @@ def judged(guard, requests, made):
 
 
 @torch.no_grad()
-def plain_words(lm, texts):
+def read_plain_words(lm, texts):
     """Return for each text the next token, its lead in log-probability, and the greedy words, by ordinary calls."""
-    found = []
+    answers = []
     for text in texts:
         ids = lm.tokenizer(text, return_tensors="pt").input_ids
         top = lm.model(ids).logits[0, -1].log_softmax(-1).topk(2)
         out = lm.model.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=WORDS, do_sample=False, pad_token_id=0
         )
-        found.append(
+        answers.append(
             (int(top.indices[0]), float(top.values[0] - top.values[1]), lm.tokenizer.decode(out[0, len(ids[0]) :]))
         )
-    return found
+    return answers
 
 
-def counted(lm, site, request, update):
+def count_changes(lm, site, request, update):
     """Return what became of each neighbour in the plain model with the update in its weights."""
     texts = [prefix + prompt for prefix in PREFIXES for prompt in request.neighbourhood]
-    before, weight = plain_words(lm, texts), site.matrix(torch.float64)
+    before, weight = read_plain_words(lm, texts), site.matrix(torch.float64)
     site.write((weight + update.delta()).float())
     try:
-        after = plain_words(lm, texts)
+        after = read_plain_words(lm, texts)
     finally:
         site.write(weight.float())
     first, target = (
@@ -146,14 +146,14 @@ def main():
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     requests = list(load_builtin_edits() if options.edits == BUILTIN else load_requests(options.edits).requests)
-    requests = [one for one in requests if one.group.startswith(options.group or "")]
+    requests = [request for request in requests if request.group.startswith(options.group or "")]
     if options.limit:
         random.Random(options.seed).shuffle(requests)
         requests = requests[: options.limit]
     guard = GuardedEditor.load(options.model, policy=Policy())
-    made = kept_updates(guard, requests, options.editor, options.updates)
+    update_rows = load_or_compute_updates(guard, requests, options.editor, options.updates)
     rows = []
-    for proposal, result in judged(guard, requests, made):
+    for proposal, result in iter_results(guard, requests, update_rows):
         request = proposal.assessment.request
         rows.append(
             {
@@ -162,30 +162,30 @@ def main():
                 "editor": proposal.assessment.decision.editor,
                 "relative": proposal.relative_norm,
                 "sound": result.sound,
-                "prompts": [one._asdict() for one in result.prompts],
-                "measurements": [{**asdict(one), "outcome": one.outcome.value} for one in result.measurements],
-                "generations": [one._asdict() for one in result.generations],
-                "plain": counted(guard.setup.lm, guard.setup.site, request, proposal.update),
+                "prompts": [part._asdict() for part in result.prompts],
+                "measurements": [{**asdict(part), "outcome": part.outcome.value} for part in result.measurements],
+                "generations": [part._asdict() for part in result.generations],
+                "plain": count_changes(guard.setup.lm, guard.setup.site, request, proposal.update),
             }
         )
         if options.out is not None:
             options.out.write_text(json.dumps(rows))
-    table(made, rows)
+    print_table(update_rows, rows)
 
 
-def table(made, rows):
+def print_table(update_rows, rows):
     """Print the counts."""
-    print(
-        f"{len(made)} edits: {Counter(one['action'] for one in made)}, {sum(one['refusal'] is not None for one in made)} refused"
-    )
+    actions = Counter(row["action"] for row in update_rows)
+    refused = sum(row["refusal"] is not None for row in update_rows)
+    print(f"{len(update_rows)} edits: {actions}, {refused} refused")
     print("made    edits  leak  prompts  leaks  changed  near ties")
-    for name, some in (("all", rows), ("passed", [one for one in rows if one["sound"]])):
-        plain = [one for row in some for one in row["plain"]]
-        leaking = sum(any(one["leak"] for one in row["plain"]) for row in some)
-        ties = sum(one["changed"] and one["margin"] < 0.35 for one in plain)
+    for name, group_rows in (("all", rows), ("passed", [row for row in rows if row["sound"]])):
+        neighbours = [answer for row in group_rows for answer in row["plain"]]
+        leaking = sum(any(answer["leak"] for answer in row["plain"]) for row in group_rows)
+        ties = sum(answer["changed"] and answer["margin"] < 0.35 for answer in neighbours)
         print(
-            f"{name:7} {len(some):5} {leaking:5} {len(plain):8} {sum(one['leak'] for one in plain):6} "
-            f"{sum(one['changed'] for one in plain):8} {ties:10}"
+            f"{name:7} {len(group_rows):5} {leaking:5} {len(neighbours):8} {sum(answer['leak'] for answer in neighbours):6} "
+            f"{sum(answer['changed'] for answer in neighbours):8} {ties:10}"
         )
     causes = Counter()
     for row in rows:

@@ -24,7 +24,8 @@ from editguard.probes.requests.loader import load_requests
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.audit.tiny_lm import saved, tiny_setup
+from tests.helpers.tiny_models import save_checkpoint
+from tests.helpers.tiny_setups import tiny_setup
 
 SUBJECTS = ("Chicago", "France", "Paris", "Lyon", "Istanbul", "the capital of France")
 FORMS = (
@@ -45,14 +46,14 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     edits = options.out / "edits.jsonl"
     edits.write_text("".join(json.dumps(_request(index)) + "\n" for index in range(options.requests)))
-    lm = load_model(str(saved(options.out / "model")), device="cpu", dtype="float32")
+    lm = load_model(str(save_checkpoint(options.out / "model")), device="cpu", dtype="float32")
     setup = tiny_setup(lm)
     started, audit = time.monotonic(), options.out / "audit"
     with locked_folder(audit, overwrite=True):
         summary = run_audit(
-            setup, load_requests(edits), audit, overwrite=True, progress=_told(options.requests, started)
+            setup, load_requests(edits), audit, overwrite=True, progress=_report_tenths(options.requests, started)
         )
-    _tell("the outputs", started)
+    _print_memory("the outputs", started)
     for name in AUDIT_FILES:
         if (audit / name).is_file():
             print(f"{name}: {(audit / name).stat().st_size / 2**20:.1f} MiB")
@@ -77,17 +78,17 @@ def _request(index: int) -> dict[str, object]:
     }
 
 
-def _told(total: int, started: float):
+def _report_tenths(total: int, started: float):
     marks = {total * part // 10 for part in range(1, 11)}
 
     def progress(what: str, done: int, _: int) -> None:
         if what == "edits" and done in marks:
-            _tell(f"{done} edits", started)
+            _print_memory(f"{done} edits", started)
 
     return progress
 
 
-def _tell(what: str, started: float) -> None:
+def _print_memory(what: str, started: float) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{what}: peak memory {peak:.0f} MiB, {time.monotonic() - started:.0f} s", flush=True)
 

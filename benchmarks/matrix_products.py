@@ -35,27 +35,27 @@ def main() -> None:
     print("tokens    in   out  PyTorch  oneDNN")
     for tokens, size, out in SHAPES:
         given, weight = torch.randn(tokens, size), torch.randn(out, size)
-        rates = [_rate(made, given, weight) for made in (linear, product)]
+        rates = [_rate(multiply, given, weight) for multiply in (linear, product)]
         print(f"{tokens:>6} {size:>5} {out:>5} {rates[0]:>8.0f} {rates[1]:>7.0f}", flush=True)
     weights = [torch.randn(48, 32), torch.randn(32, 48)]
-    made = {
+    products = {
         "rounded up": product,
         "as they come": lambda given, weight: torch.ops.mkldnn._linear_pointwise(given, weight, None, "none", [], ""),
         "as they come, bfloat16 by PyTorch": lambda given, weight: linear(given.bfloat16(), weight.bfloat16()),
     }
-    for how, make in made.items():
+    for how, multiply in products.items():
         for tokens in range(1, NEW_SHAPES + 1):
             for weight in weights:
-                make(torch.ones(tokens, weight.shape[1]), weight)
+                multiply(torch.ones(tokens, weight.shape[1]), weight)
             if tokens in (1, 100, 250, 500, 1000, 2000, NEW_SHAPES):
                 print(f"rows {how}, {2 * tokens} products: {_memory():.0f} MiB", flush=True)
 
 
-def _rate(made, given, weight):
+def _rate(multiply, given, weight):
     seconds = []
     for _ in range(11):
         started = time.perf_counter()
-        made(given, weight)
+        multiply(given, weight)
         seconds.append(time.perf_counter() - started)
     return 2e-9 * given.numel() * len(weight) / statistics.median(seconds[2:])
 

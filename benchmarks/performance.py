@@ -171,11 +171,11 @@ _PRODUCTS = {torch.ops.mkldnn._linear_pointwise: _operations} if torch.backends.
 @contextmanager
 def _unrounded():
     """Make products of the rows that there are, so that rows of zeros are not counted as work."""
-    kept, products._BITS = products._BITS, 64
+    bits, products._BITS = products._BITS, 64
     try:
         yield
     finally:
-        products._BITS = kept
+        products._BITS = bits
 
 
 def _forget_peak(lm):
@@ -190,8 +190,8 @@ def _peak(lm):
     """Most memory since `_forget_peak`, in MiB: of the device, or resident on Linux."""
     if lm.device.type == "cuda":
         return round(torch.cuda.max_memory_allocated() / 2**20)
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return round(int(found[1]) / 1024)
+    match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return round(int(match[1]) / 1024)
 
 
 def _requests(group=None):
@@ -232,7 +232,7 @@ def _edits(fast, plain, options, group):
     def guarded(guard, chosen):
         # Whatever is decided is made, so that both paths do the same work on any model.
         editor = "prefixed" if group == "single-token-first" else "rome"
-        for proposal in guard.propose_unguarded([(one, editor) for one in chosen]):
+        for proposal in guard.propose_unguarded([(request, editor) for request in chosen]):
             guard.try_proposal(proposal)
 
     # Edits differ in how long they are searched for: the plain path makes every second one, and not the first alone.
@@ -286,18 +286,18 @@ def _rough_checks(fast, plain, options):
     requests = _requests("mid-prompt")[: options.edits]
 
     def checked(guard):
-        proposals = guard.propose_unguarded([(one, "rome") for one in requests])
+        proposals = guard.propose_unguarded([(request, "rome") for request in requests])
         guard.setup.bench_perplexity()
         return lambda: [guard.try_proposal(proposal) for proposal in proposals]
 
-    found = _compare(
+    comparison = _compare(
         fast.setup.lm,
         (checked(rough), len(requests)),
         (checked(fast), len(requests)),
         "edit, its checks alone",
         options.rounds,
     )
-    return {**found, "perplexity": rough.setup.baselines()}
+    return {**comparison, "perplexity": rough.setup.baselines()}
 
 
 def _many(file, count):

@@ -53,8 +53,8 @@ class Searched(Prefixed):
 
     other: ClassVar[dict[str, object]] = {}
 
-    def settings(self, asked):
-        return replace(super().settings(asked), **self.other)
+    def settings(self, requested):
+        return replace(super().settings(requested), **self.other)
 
 
 class LeftAlone(Prefixed):
@@ -84,9 +84,9 @@ class EachHeld(Prefixed):
         inner = keys @ solved.T
         inner += self.ridge * inner.diagonal().mean() * torch.eye(len(keys), dtype=inner.dtype)
         along = solved.T @ torch.linalg.solve(inner, torch.ones(len(keys), dtype=inner.dtype))
-        made, size = super().finish(plan, value, statistics), along.norm()
-        delta = made.left * float(made.right @ plan.insertion.key.double().cpu())
-        return replace(made, left=delta * size, right=along / size, denominator=float(1 / size))
+        update, size = super().finish(plan, value, statistics), along.norm()
+        delta = update.left * float(update.right @ plan.insertion.key.double().cpu())
+        return replace(update, left=delta * size, right=along / size, denominator=float(1 / size))
 
 
 def _made(base, **others):
@@ -115,13 +115,13 @@ def _moment(context, request):
     place = (request.subject, request.prompt)
     if place not in MOMENTS:
         texts = ["", *Prefixed().contexts(context.prefixes)[:OTHER_PREFIXES]]
-        asked = [
-            EditRequest(one, one, request.prompt.replace(request.subject, one, 1), request.target_new)
-            for one in SUBJECTS
-            if one != request.subject
+        requests = [
+            EditRequest(subject, subject, request.prompt.replace(request.subject, subject, 1), request.target_new)
+            for subject in SUBJECTS
+            if subject != request.subject
         ]
-        found = compute_all_subject_keys(context.lm, context.site, asked, texts, prefix_cache=context.known)
-        rows = torch.cat([one.keys for one in found if isinstance(one, SubjectKeys)]).double().cpu()
+        all_keys = compute_all_subject_keys(context.lm, context.site, requests, texts, prefix_cache=context.known)
+        rows = torch.cat([keys.keys for keys in all_keys if isinstance(keys, SubjectKeys)]).double().cpu()
         MOMENTS[place] = rows.T @ rows / len(rows)
     return MOMENTS[place]
 
@@ -148,8 +148,12 @@ def main() -> None:
     rows = {name: [] for name in names}
     for start in range(0, len(chosen), TOGETHER):
         part = guard.assess_all(chosen[start : start + TOGETHER])
-        jobs = [(name, replace(one, decision=Decision(Action.ALLOW, name, ()))) for name in names for one in part]
-        proposals = guard.propose([one for _, one in jobs], bound=float("inf"))
+        jobs = [
+            (name, replace(assessment, decision=Decision(Action.ALLOW, name, ())))
+            for name in names
+            for assessment in part
+        ]
+        proposals = guard.propose([assessment for _, assessment in jobs], bound=float("inf"))
         for (name, _), proposal in zip(jobs, proposals, strict=True):
             rows[name].append(_row(guard.try_proposal(proposal)))
         options.out.write_text(json.dumps(rows, indent=1))
@@ -160,8 +164,8 @@ def main() -> None:
 
 def _others(requests, chosen, seed):
     """Return subjects of the file that stand in no prompt that will be tested."""
-    tested = [text for one in chosen for text in (one.prompt, *one.paraphrases, *one.neighbourhood)]
-    free = sorted({one.subject for one in requests if not any(one.subject in text for text in tested)})
+    tested = [text for request in chosen for text in (request.prompt, *request.paraphrases, *request.neighbourhood)]
+    free = sorted({request.subject for request in requests if not any(request.subject in text for text in tested)})
     return random.Random(seed).sample(free, min(OTHERS, len(free)))
 
 
@@ -187,14 +191,16 @@ def _counted(result, metric, condition, protocol):
 
 
 def _line(name, rows):
-    made = [row for row in rows if row["ratio"] is not None]
-    counts = {which: " of ".join(str(sum(row[which][place] for row in made)) for place in (0, 1)) for which in COUNTS}
-    ratios = [row["ratio"] for row in made] or [float("nan")]
-    norms = [row["relative norm"] for row in made] or [float("nan")]
+    measured_rows = [row for row in rows if row["ratio"] is not None]
+    counts = {
+        which: " of ".join(str(sum(row[which][place] for row in measured_rows)) for place in (0, 1)) for which in COUNTS
+    }
+    ratios = [row["ratio"] for row in measured_rows] or [float("nan")]
+    norms = [row["relative norm"] for row in measured_rows] or [float("nan")]
     return json.dumps(
         {
             "trial": name,
-            "made": f"{len(made)} of {len(rows)}",
+            "made": f"{len(measured_rows)} of {len(rows)}",
             **counts,
             "ratio, mean": round(statistics.fmean(ratios), 4),
             "ratio, worst": round(max(ratios), 4),

@@ -45,8 +45,8 @@ def main() -> None:
 
 def _timed(run):
     started = time.perf_counter()
-    found = run()
-    return found, time.perf_counter() - started
+    outcome = run()
+    return outcome, time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -75,23 +75,29 @@ def _memory(started: float):
 
 def _tell(path: Path) -> None:
     """Print the drift at every tenth edit, where a default bound is first left, and at the last one, and what became of all."""
-    log, bounds, kept = read_log(path), Policy(), 0
+    log, bounds, kept_edits = read_log(path), Policy(), 0
     waiting = {"perplexity-ratio": bounds.max_accumulated_ratio, "relative-norm": bounds.max_accumulated_update}
     for record in log.edits:
-        drift = {one.metric: one.value for one in record.measurements if one.check == "accumulated-drift"}
-        kept += record.weights is not None and record.weights.kept
+        drift = {
+            measurement.metric: measurement.value
+            for measurement in record.measurements
+            if measurement.check == "accumulated-drift"
+        }
+        kept_edits += record.weights is not None and record.weights.kept
         left = [name for name, bound in waiting.items() if not (drift.get(name, 0.0) or 0.0) <= bound]
         if left or record.index % 10 == 0 or record is log.edits[-1]:
-            said = "  ".join(
+            figures = "  ".join(
                 "not measured" if value is None else f"{name} {value:.4f}" for name, value in drift.items()
             )
             beyond = f"  leaves the default bound of {', '.join(left)}" if left else ""
-            print(f"{record.index + 1:>4} tried {kept:>4} kept  {said or 'not measured'}  {record.outcome}{beyond}")
+            print(
+                f"{record.index + 1:>4} tried {kept_edits:>4} kept  {figures or 'not measured'}  {record.outcome}{beyond}"
+            )
         for name in left:
             del waiting[name]
     outcomes = Counter(record.outcome for record in log.edits)
-    told = "unfinished" if log.footer is None else f"said at the end: {log.footer.retained}"
-    print(f"{kept} of {len(log.edits)} kept; {dict(outcomes)}; {told}")
+    ending = "unfinished" if log.footer is None else f"said at the end: {log.footer.retained}"
+    print(f"{kept_edits} of {len(log.edits)} kept; {dict(outcomes)}; {ending}")
 
 
 if __name__ == "__main__":

@@ -44,10 +44,10 @@ def main() -> None:
         "corpus": compute_statistics(lm, site, Corpus(real.documents[: options.documents], real.source)),
         "identity": make_identity_statistics(site.d_ff, lm.fingerprint, site.layer),
     }
-    found = {}
+    results = {}
     for name, statistics in sources.items():
         meter = EvidenceMeter(lm=lm, site=site, statistics=statistics, prefixes=prefixes, sink=sink, weight_norm=norm)
-        found[name] = {
+        results[name] = {
             group: [(e.denominator, e.denominator_prefixed, e.ratio) for e in map(meter.measure, requests)]
             for group, requests in (("ordinary", null), ("first-token", first))
         }
@@ -55,7 +55,9 @@ def main() -> None:
             f"{name}: {statistics.provenance.tokens} tokens, condition number {statistics.condition_number:.4g}",
             flush=True,
         )
-    rows = [_row(name, group, found[name][group], found["corpus"][group]) for name in found for group in found[name]]
+    rows = [
+        _row(name, group, results[name][group], results["corpus"][group]) for name in results for group in results[name]
+    ]
     options.out.write_text(json.dumps(rows, indent=1))
     for row in rows:
         print(json.dumps(row))

@@ -34,8 +34,8 @@ def guards(lm):
 @pytest.mark.benchmark(group="probing, 4 requests")
 def test_probing(benchmark, guards, engine, screen):
     requests = [*FIRST[:2], *MIDDLE[:2]]
-    found = benchmark.pedantic(guards[engine].assess_all, (requests,), {"screen": screen}, rounds=3)
-    assert all(one.evidence is not None for one in found)
+    assessments = benchmark.pedantic(guards[engine].assess_all, (requests,), {"screen": screen}, rounds=3)
+    assert all(assessment.evidence is not None for assessment in assessments)
 
 
 @pytest.mark.parametrize("engine", [Engine.REFERENCE, Engine.LIVE])
@@ -50,5 +50,5 @@ def test_a_guarded_edit(benchmark, guards, engine):
 @pytest.mark.benchmark(group="key statistics")
 def test_statistics(benchmark, lm, guards):
     corpus = Corpus(tuple(load_builtin_corpus() * 4), "benchmark")
-    found = benchmark.pedantic(compute_statistics, (lm, guards[Engine.LIVE].setup.site, corpus), rounds=3)
-    assert found.provenance.tokens
+    statistics = benchmark.pedantic(compute_statistics, (lm, guards[Engine.LIVE].setup.site, corpus), rounds=3)
+    assert statistics.provenance.tokens
