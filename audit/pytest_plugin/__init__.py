@@ -1,7 +1,8 @@
-"""The pytest plugin: files of edits are tests, each edit a node with one item a check and one for the guard.
+"""The pytest plug-in: a file of edits is a file of tests.
 
-Loaded in every session of pytest in which editguard is installed, so that it imports nothing heavy and does nothing
-until a file of edits is collected or one of its fixtures is asked for. The parts are in `editguard.audit.pytesting`.
+Each edit is a node with one item for the guard and one for each check. The plug-in is loaded in every session of pytest in
+which editguard is installed. It imports nothing heavy, and does nothing until a file of edits is collected or one of its
+fixtures is used.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def _check_editor_name(name: str | None) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """Collect a file whose name says that it holds edits; what an option names is collected beside the tests."""
+    """Collect a file whose name says that it holds edits; files that an option names are collected beside the tests."""
     named_edits = parent.config.stash[SESSION].settings.edits
     if not is_edits_file(file_path) and (not named_edits or file_path.resolve() not in named_edits):
         return None
@@ -60,7 +61,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Put what the option ``--editguard-edits`` names beside what the session collects."""
+    """Add the files that the option ``--editguard-edits`` names to the collected tests."""
     report = yield
     if isinstance(collector, pytest.Session):
         report.result += list(_collect_named_edits(collector))

@@ -1,9 +1,8 @@
-"""The suite on a model that was edited by whomever: has it collapsed, beside the session's unedited model?
+"""The checks on a model that any tool edited: has it collapsed, compared with the session's unedited model?
 
-The base figures are taken from the session's model, and the model in question is run as it is, with its own class,
-configuration, dtype and hooks: whatever differs counts as part of what was done to it. The checks run the plain way (whole
-texts through the whole model, since any layer may have been edited). A check of the edited weight alone (`drift`) has no
-place here: nobody says which weight it was.
+The baselines are measured on the session's model. The edited model runs as it is, with its own class, configuration, dtype
+and hooks; every difference counts as part of the edit. The checks run whole texts through the whole model, since any layer
+may have been edited. A check of the edited weight (`drift`) does not run, because that weight is not known.
 """
 
 from __future__ import annotations
@@ -36,14 +35,14 @@ _Model = LanguageModel | Path | str
 
 @dataclass(frozen=True, repr=False)
 class CollapseReport:
-    """What the suite found; an assertion that fails shows it as text."""
+    """The measurements of the suite; an assertion that fails shows them as text."""
 
     measurements: tuple[Measurement, ...]
-    """All of them, in the order in which they were taken."""
+    """All measurements, in the order in which they were taken."""
     edits: Mapping[str, tuple[Measurement, ...]] = field(default_factory=dict)
-    """Those about one requested fact, by its id."""
+    """Measurements about one requested fact, by its id."""
     refusal: str | None = None
-    """Why the guard did not make an edit that was asked for."""
+    """Why the guard did not make a requested edit."""
 
     @property
     def failures(self) -> tuple[Measurement, ...]:
@@ -71,7 +70,8 @@ class CollapseReport:
             else self.failures
         )
         details = "; ".join(
-            f"{measurement.check} {measurement.metric} ({measurement.condition}): {measurement.message or measurement.outcome.value}"
+            f"{measurement.check} {measurement.metric} ({measurement.condition}): "
+            f"{measurement.message or measurement.outcome.value}"
             for measurement in shown
         )
         return f"<{'sound' if self.sound else 'unsound'}: {details or 'nothing was judged'}>"
@@ -81,7 +81,7 @@ class Suite:
     """The checks against one guard's unedited model."""
 
     def __init__(self, guard: GuardedEditor) -> None:
-        """Raises `InputError` where the model is edited now: its baselines are taken here."""
+        """Take the baselines; raises `InputError` where the model is edited now."""
         self._guard, self._lm = guard, guard.setup.lm
         self._run = replace(self._lm, plain=True)
         self._bench = replace(guard.setup.bench, lm=self._run, prefix_cache=None, memo={})
@@ -92,7 +92,7 @@ class Suite:
     def __call__(
         self, model: EditRequest | PreTrainedModel | _Model, requests: Sequence[EditRequest], needs_prefix: bool
     ) -> CollapseReport:
-        """Measure `model`; of an `EditRequest` the edit is made by the guard and undone."""
+        """Measure `model`; for an `EditRequest` the guard makes the edit, measures it and undoes it."""
         if isinstance(model, EditRequest):
             result = self._guard.try_edit(model)
             return CollapseReport(result.measurements, {model.id: result.measurements}, result.refusal)
@@ -137,7 +137,7 @@ class Suite:
 
     @contextmanager
     def _without_edit(self) -> Iterator[None]:
-        """Take the edit that is in the session's own model out for the length of the block."""
+        """Take the edit out of the session's own model for the length of the block."""
         site = self._bench.site
         edited_weight = site.weight.detach().clone()
         site.write(self._bench.weight)
@@ -164,9 +164,9 @@ def _measure(
 
 @contextmanager
 def substitute_model(lm: LanguageModel, other: PreTrainedModel) -> Iterator[None]:
-    """Let `lm` stand for `other` for the length of the block: checks then run that model, with its own code and settings.
+    """Put the model `other` into `lm` for the length of the block, so that checks run it with its own code and settings.
 
-    `lm` must be a copy that nobody else holds. `other` is in evaluation mode meanwhile, as whoever serves it has it.
+    `lm` must be a copy that no other object refers to. `other` is in evaluation mode meanwhile, as when it is served.
     """
     own, training = lm.model, other.training
     object.__setattr__(lm, "model", other)
@@ -197,7 +197,7 @@ def _list_shapes(model: PreTrainedModel) -> dict[str, list[int]]:
 
 
 def _check_tokens(lm: LanguageModel, other: LanguageModel, texts: Iterable[str]) -> None:
-    """Raise `ModelError` where the tokenizer of `other` reads one of `texts` otherwise: figures of other tokens say nothing."""
+    """Raise `ModelError` where the tokenizer of `other` makes other tokens of one of `texts`."""
     if other.tokenizer is lm.tokenizer:
         return
     for text in texts:

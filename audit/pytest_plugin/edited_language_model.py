@@ -1,4 +1,4 @@
-"""The model with one edit in it, as the fixture `edited_model` gives it: what was done, and how the edit is served."""
+"""The model with one edit in it, as the fixture `edited_model` gives it: the result, and how the edit is served."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class EditedModel(LanguageModel):
     """A `LanguageModel` with a guarded edit in its weights; valid for the length of the fixture's block."""
 
     result: EditResult
-    """What the guard did and measured."""
+    """The result of the guard: decision, update and measurements."""
 
     @property
     def decision(self) -> Decision:
-        """What the guard decided, and why: ``action``, ``editor``, ``reasons``."""
+        """The decision of the guard: ``action``, ``editor``, ``reasons``."""
         return self.result.decision
 
     @property
@@ -34,12 +34,12 @@ class EditedModel(LanguageModel):
 
     @property
     def needs_prefix(self) -> bool:
-        """Whether the edit acts only where something stands before its subject, so that a bare prompt does not show it."""
+        """Whether the edit acts only after a prefix, so that a prompt without one does not show it."""
         return self.update.needs_prefix
 
     @property
     def prefix(self) -> str | None:
-        """What `serve` puts before a text that begins with the subject; None where the edit needs nothing."""
+        """The text that `serve` puts before a prompt that begins with the subject; None where the edit needs none."""
         return self.result.prefix
 
     def serve(self, text: str) -> str:
@@ -49,14 +49,14 @@ class EditedModel(LanguageModel):
         """
         if self.needs_prefix and self.prefix is None:
             raise EditRefused(
-                f"The edit {self.result.assessment.request.id!r} acts only behind a prefix, and served behind none of those that "
-                "were tried does the model say the target; edit another layer, or reword the prompt."
+                f"The edit {self.result.assessment.request.id!r} acts only after a prefix, and after none of the prefixes "
+                "that were tried does the model say the target; edit another layer, or reword the prompt."
             )
         return serve_prompt(text, [Serving(self.result.assessment.request.subject, self.prefix)])
 
     def __repr__(self) -> str:
         request = self.result.assessment.request
-        served = f", served behind {self.prefix!r}" if self.prefix else ", needs a prefix" if self.needs_prefix else ""
+        served = f", served after {self.prefix!r}" if self.prefix else ", needs a prefix" if self.needs_prefix else ""
         return (
             f"<{type(self).__name__} {self.ref}: {request.subject!r} -> {request.target_new!r} by {self.update.editor}"
             f"{served}>"

@@ -1,7 +1,7 @@
-"""Fixtures for people's own tests: the guarded editor, a model with one edit in it, and the suite on a model as it is.
+"""Fixtures for tests of your own: the guarded editor, a model with one edit in it, and the checks on a model as it is.
 
-What goes wrong on purpose (no model, a failed control) ends a test with one sentence; a refused edit raises
-`EditRefused`, which a test may expect.
+An expected error (no model, a failed control) ends a test with one sentence. A refused edit raises `EditRefused`, which a
+test may expect.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ __all__ = ["collapse_suite", "edited_model", "guarded_editor"]
 def guarded_editor(pytestconfig: pytest.Config) -> GuardedEditor:
     """The session's `editguard.audit.GuardedEditor`: the model of ``--editguard-model`` under its policy, loaded once.
 
-    Its controls were made: where they do not show what they must, the test ends in an error.
-    Use `assess` and `try_edit`, which leave the weights as they were; a test after which they are not ends in an error.
-    The controls are made first: what checks say that cannot see a collapse is worth nothing.
+    Its controls run first: where one of them fails, the test ends in an error.
+    Use `assess` and `try_edit`, which leave the weights as they were.
+    A test that leaves the weights changed ends in an error.
     """
     with fail_in_one_sentence():
         return pytestconfig.stash[SESSION].require_controls()
@@ -45,11 +45,11 @@ def edited_model(
 ) -> Callable[..., AbstractContextManager[EditedModel]]:
     """A context manager, ``with edited_model(request) as edited``: the model with one guarded edit in it.
 
-    The edit is made by the guard and checked; then it is put in for the length of the block, and undone bit for bit,
-    which is proved. `model` and `tokenizer` are those of transformers; `decision`, `update`, `needs_prefix` and `prefix`
-    say what was done, and `serve` puts before a text what the edit needs there. ``editor="rome"`` names another editor for
-    an edit that is allowed as asked. Raises `editguard.probes.errors.EditRefused` for an edit that the guard refuses or
-    that does not pass its checks. One edit at a time.
+    The guard makes and checks the edit. The edit is then in the model for the length of the block, and is undone bit for
+    bit, which a hash proves. `model` and `tokenizer` are those of transformers. `decision`, `update`, `needs_prefix` and
+    `prefix` describe the edit, and `serve` puts the prefix that the edit needs before a text. ``editor="rome"`` names
+    another editor for an edit that is allowed as requested. Raises `editguard.probes.errors.EditRefused` for an edit that
+    the guard refuses or that does not pass its checks. One edit at a time.
     """
     from ...probes.errors import EditRefused
     from ..transaction import Transaction
@@ -80,13 +80,12 @@ def collapse_suite(pytestconfig: pytest.Config, guarded_editor: GuardedEditor) -
     """A function, ``collapse_suite(model).sound``: has an edited model collapsed, beside that of ``--editguard-model``?
 
     `model` is a checkpoint's folder or Hugging Face id, a model of transformers, a `LanguageModel` (what `edited_model`
-    yields), or an `EditRequest`, which is then made by the guard, checked and undone. For a model perplexity and
-    degeneracy are measured; with ``requests=[...]`` also whether each of these facts took, generalises, and left its
-    neighbours alone; ``needs_prefix=True`` says that they are meant to act under a prefix only, which of the fact in
-    what `edited_model` yields is known. Returns a
-    `editguard.audit.pytest_plugin.collapse.CollapseReport` with `sound`, `failures` and `measurements`. A model is
-    run as it is, whatever its class, dtype and configuration; raises `ModelError` for other weights by name or shape, and
-    for a tokenizer that reads the measured texts otherwise.
+    yields), or an `EditRequest`, which the guard makes, checks and undoes. For a model perplexity and degeneracy are
+    measured. With ``requests=[...]`` efficacy, generalization and locality of these facts are measured too.
+    ``needs_prefix=True`` says that these edits act after a prefix only; for the model that `edited_model` yields this is
+    known. Returns a `editguard.audit.pytest_plugin.collapse.CollapseReport` with `sound`, `failures` and `measurements`. A
+    model runs as it is, with its own class, dtype and configuration. Raises `ModelError` for weights of other names or
+    shapes, and for a tokenizer that makes other tokens of the measured texts.
     """
     from .collapse import Suite
     from .edited_language_model import EditedModel

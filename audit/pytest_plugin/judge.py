@@ -1,7 +1,7 @@
 """From an edit's record to the verdict of one of its items, and to a text that says what to do; pure functions.
 
-A record is judged as the log's verdict judges it, so that a session passes where `editguard report` on its log does.
-What was asked for and not measured fails; what nobody judges, or the request does not ask for, is skipped, not passed.
+A record is judged as in the verdict of the log, so that a session passes where `editguard report` on its log does. A check
+that was requested and not measured fails. A check without a bound, or without prompts in the request, is skipped.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ..policy import Policy
 __all__ = ["GUARD", "ItemOutcome", "ItemVerdict", "judge_check", "judge_guard", "list_properties"]
 
 GUARD = "guard"
-"""Name of the item that judges the decision and what was made of it."""
+"""Name of the item that judges the decision and the edit as a whole."""
 _MOST_WORDS = 3
 """Leaking prompts that a failure quotes."""
 _ALLOWED = "the edit was refused, which the policy allows"
 
 
 class ItemOutcome(Enum):
-    """What comes of an item."""
+    """The outcome of an item."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -35,7 +35,7 @@ class ItemOutcome(Enum):
 
 
 class ItemVerdict(NamedTuple):
-    """How an item ended, and why in words."""
+    """The outcome of an item, and its reason in words."""
 
     outcome: ItemOutcome
     text: str = ""
@@ -53,7 +53,7 @@ def judge_guard(record: EditRecord, policy: Policy) -> ItemVerdict:
 
 
 def judge_check(check: str, action: str, record: EditRecord, policy: Policy) -> ItemVerdict:
-    """Judge what one check measured; `action` is what its card says to do about a failure."""
+    """Judge the measurements of one check; `action` is the advice of its card on a failure."""
     if record.outcome == "refused":
         return (
             ItemVerdict(ItemOutcome.SKIPPED, _ALLOWED)
@@ -82,7 +82,7 @@ def judge_check(check: str, action: str, record: EditRecord, policy: Policy) -> 
 
 
 def _quote_leaks(check: str, record: EditRecord) -> Iterator[tuple[str, str]]:
-    """Yield the words of the prompts that leak, as a check of other prompts found them."""
+    """Yield the prompts that leak, with their answers before and after the edit."""
     about = {"locality": "neighbour", "other-facts": "fact"}.get(check)
     if about is None:
         return
@@ -94,7 +94,7 @@ def _quote_leaks(check: str, record: EditRecord) -> Iterator[tuple[str, str]]:
 
 
 def list_properties(record: EditRecord) -> Mapping[str, str]:
-    """Return what a machine may want to know of an edit: decision, editor, and the perplexity ratio."""
+    """Return properties of an edit for machines: decision, editor, and the perplexity ratio."""
     ratio = next(
         (
             measurement.value
@@ -117,7 +117,7 @@ def _summarise(record: EditRecord, policy: Policy) -> EditSummary:
 
 
 def _find_faults(record: EditRecord, policy: Policy) -> Iterator[str]:
-    """What the guard's item has to say; what a check found stands with the check's own item."""
+    """Yield the faults for the item of the guard; faults of a check stand with the item of that check."""
     story, bound = _summarise(record, policy), policy.max_relative_update
     relative = record.update.relative_norm if record.update else None
     if relative is not None and relative > bound:
@@ -144,7 +144,7 @@ def _judge_refusal(record: EditRecord, policy: Policy) -> ItemVerdict:
 
 
 def _fail_unmeasured(check: str, ended: str, record: EditRecord) -> ItemVerdict:
-    """One line, since the item of the guard says the rest; but with the reason, as that item may not be selected."""
+    """Return one line with the reason; the item of the guard has the details, and may not be selected."""
     reason = record.error or record.decision.reasons[0]
     return ItemVerdict(
         ItemOutcome.FAILED,
@@ -168,7 +168,10 @@ def _list_details(failures: Sequence[MeasurementRecord]) -> list[tuple[str, str]
             )
         )
         if measurement.total:
-            counts = f"{measurement.passed} passed, {measurement.failed} failed, {measurement.not_judged} not judged, {measurement.total} in all"
+            counts = (
+                f"{measurement.passed} passed, {measurement.failed} failed, {measurement.not_judged} not judged, "
+                f"{measurement.total} in all"
+            )
             rows.append(("counts", counts))
         rows.append(("allowed", _format_value(measurement.threshold)))
         rows.append(("why", measurement.message))
@@ -176,7 +179,7 @@ def _list_details(failures: Sequence[MeasurementRecord]) -> list[tuple[str, str]
 
 
 def _fail(check: str, record: EditRecord, headline: str, rows: Sequence[tuple[str, str]]) -> ItemVerdict:
-    """A text of which the first line says it all, for the summary."""
+    """Return a failure; the first line of its text stands in pytest's summary."""
     edit = f"{record.prompt!r} -> {record.target_new!r}, subject {record.subject!r}"
     action = [f"{record.decision.action} by {record.decision.editor}"] if record.decision.editor else []
     details = [*rows, ("edit", edit)]

@@ -1,8 +1,8 @@
-"""What a session leaves behind: the proof that the model is as it was, and the log of the edits that were tested.
+"""The end of a session: the proof that the model is unchanged, and the log of the edits that were tested.
 
-Reports carry records as plain data, workers of pytest-xdist hand in header, controls and proof when they end, and the
-process that pytest was called in writes one log, in the order of the edits, whole or not at all. A log gets its footer
-only where the session came to its end and every proof held; edits without a record are missing in it, which never passes.
+Reports carry records as plain data. Workers of pytest-xdist hand in header, controls and proof when they end. The process
+in which pytest was called writes one log, in the order of the edits, whole or not at all. A log gets its footer only where
+the session ended and every proof held. Edits without a record are missing in it, and such a log never passes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["SessionEvidence"]
 
 _OUR_FIXTURES = {"guarded_editor", "edited_model", "collapse_suite"}
 _SHIPMENT, _RECORD = "editguard", "editguard_record"
-"""What a worker hands in, and the attribute of a report, under names that no other plugin will take."""
+"""Names of a worker's shipment and of the attribute of a report; no other plug-in uses them."""
 
 
 class SessionEvidence:
@@ -51,13 +51,13 @@ class SessionEvidence:
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep the record: of each item that had an edit made, in whatever worker."""
+        """Keep the record of each item for which an edit was made, in any worker."""
         record: str | None = getattr(report, _RECORD, None)
         if record is not None:
             self._records[report.nodeid] = record
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Note what could not be collected: a log without it has no end."""
+        """Note a file that could not be collected: the log gets no footer then."""
         if report.failed:
             self._unread.append(report.nodeid)
 
@@ -73,10 +73,10 @@ class SessionEvidence:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
-        """Take what a worker hands in when it ends."""
-        handed = getattr(node, "workeroutput", {}).get(_SHIPMENT)
-        if handed is not None:
-            self._shipments.append(handed)
+        """Take the shipment of a worker when it ends."""
+        shipment = getattr(node, "workeroutput", {}).get(_SHIPMENT)
+        if shipment is not None:
+            self._shipments.append(shipment)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -131,7 +131,7 @@ class SessionEvidence:
             )
 
     def _has_log(self) -> bool:
-        """Whether an edit was tested, or none could be since a control failed; an older log stays otherwise."""
+        """Whether an edit was tested, or a control failed before any; otherwise an older log stays."""
         if not any(shipment["header"] for shipment in self._shipments):
             return False
         header, controls = self._merge_preambles()
@@ -146,7 +146,7 @@ class SessionEvidence:
         from ..run.output_folder import locked_folder
 
         edit_records = map(EditRecord.model_validate_json, self._records.values())
-        # Of an edit that two workers made, the record that did not pass stands: it comes last.
+        # Two workers may have made one edit: the record that did not pass comes last and is kept.
         worst = {edit.id: edit for edit in sorted(edit_records, key=lambda edit: edit.verdict != "pass")}
         edits = sorted(worst.values(), key=lambda edit: edit.index)
         header, controls = self._merge_preambles()
@@ -168,7 +168,7 @@ class SessionEvidence:
         return out / LOG
 
     def _merge_preambles(self) -> tuple[Header, list[ControlRecord]]:
-        """Return the header, and each control as the worker saw it in which it did worst."""
+        """Return the header, and each control with its worst result among the workers."""
         from ...probes.errors import EditguardError
         from ...reports.log.schema import ControlRecord, Header
 
@@ -182,14 +182,16 @@ class SessionEvidence:
                 "log; test where all of them see the same files."
             )
         controls = [
-            ControlRecord.model_validate_json(control) for handed in self._shipments for control in handed["controls"]
+            ControlRecord.model_validate_json(control)
+            for shipment in self._shipments
+            for control in shipment["controls"]
         ]
-        # The last one of an id stands.
+        # The last record of an id is kept.
         worst = {control.id: control for control in sorted(controls, key=lambda control: not control.ok)}
         return headers[0], [worst[name] for name in headers[0].controls if name in worst]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say where the log is, and what speaks against the session as a whole."""
+        """Print the place of the log, and the problems of the session as a whole."""
         if self._problems:
             terminalreporter.section("editguard", red=True, bold=True)
             for problem in self._problems:

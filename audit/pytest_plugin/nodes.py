@@ -1,4 +1,4 @@
-"""What pytest collects: a file of edits, one node for each edit in it, and under it one item a check and one ``guard``.
+"""The collected nodes: a file of edits, one node for each edit, and in it one item for each check and one for the guard.
 
 Collecting reads the file and asks for the names of the checks; no model is loaded. An item asks the session for the
 edit's record, which is made once, proves that the weights are as before, and judges its part of the record.
@@ -36,7 +36,7 @@ class _Edits(pytest.Collector):
         raise NotImplementedError
 
     def collect(self) -> Iterator[EditNode]:
-        """Yield one node for each request; what is wrong with the file is one collection error that names all of it."""
+        """Yield one node for each request; all faults of a file are one collection error."""
         session = self.config.stash[SESSION]
         try:
             loaded, checks = self.requests(), list_single_edit_checks()
@@ -60,7 +60,7 @@ class EditsFile(_Edits, pytest.File):
 
 
 class BuiltinEdits(_Edits):
-    """The built-in suite, which is no file of the project's."""
+    """The built-in suite of edits."""
 
     def requests(self) -> LoadedRequests:
         """Return the built-in edits."""
@@ -68,7 +68,7 @@ class BuiltinEdits(_Edits):
 
 
 class EditNode(pytest.Collector):
-    """One requested edit; `record` is there once the edit was made."""
+    """One requested edit; `record` is None until the edit is made."""
 
     def __init__(self, *, edit: EditRequest, index: int, checks: Sequence[str], **node: Any) -> None:
         """`index` is the edit's place among all that were collected."""
@@ -90,7 +90,7 @@ class EditItem(pytest.Item):
     parent: EditNode
 
     def runtest(self) -> None:
-        """Judge this item's part of the edit's record; the edit is made here where no other item had it made."""
+        """Judge this item's part of the edit's record; the first item of an edit has the edit made."""
         session, made_here = self.config.stash[SESSION], self.parent.record is None
         with fail_in_one_sentence():
             record = session.record(self.parent, self._coming())
@@ -105,7 +105,7 @@ class EditItem(pytest.Item):
             _report(judge_check(self.name, CHECKS.get(self.name).card.action, record, policy))
 
     def _coming(self) -> Iterator[EditNode]:
-        """Yield the edits of the items behind this one, in the order in which they run."""
+        """Yield the edits of the items after this one, in the order in which they run."""
         items = self.session.items
         for item in items[items.index(self) + 1 :]:
             if isinstance(item, EditItem):
@@ -124,5 +124,5 @@ def _report(verdict: ItemVerdict) -> None:
 
 
 def _clean_name(text: str) -> str:
-    """An id as it can stand in a node's name."""
+    """Return an id as it can stand in the name of a node."""
     return " ".join(visible(text).split())

@@ -1,6 +1,6 @@
 """Options of the pytest plugin and their ini equivalents, parsed where they come in.
 
-Loaded in every session of pytest, so that nothing heavy is imported here. The command line goes before the ini file;
+Every session of pytest loads this module, so that it imports nothing heavy. The command line goes before the ini file;
 its paths are relative to where pytest was called, those of the ini file to the file.
 """
 
@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -26,7 +26,7 @@ _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
 class _IllegalValue(Exception):
-    """What a value must be instead."""
+    """The rule that a value breaks, in words."""
 
 
 def _parse_natural(text: str, _: Path) -> int:
@@ -70,7 +70,7 @@ def _parse_statistics(text: str, base: Path) -> str:
 
 def _parse_folder(text: str, base: Path) -> Path:
     path = base / Path(text).expanduser()
-    # Asked now, since what comes of a long session is written at its end; nothing is made before there is something.
+    # Checked now, since a long session writes its log at its end; the folder is made with the log.
     nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not nearest.is_dir():
         raise _IllegalValue("must be a folder, or not be there yet and lie in one")
@@ -79,13 +79,14 @@ def _parse_folder(text: str, base: Path) -> Path:
     return path
 
 
-def _model(text: str, base: Path) -> str:
+def _parse_model(text: str, base: Path) -> str:
     """A folder of that name, or else whatever the model's loader makes of it."""
     folder = base / Path(text).expanduser()
     return str(folder) if folder.is_dir() else text
 
 
-class Option(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Option:
     """One option: ``--editguard-NAME`` and ``editguard_NAME``."""
 
     name: str
@@ -106,31 +107,63 @@ class Option(NamedTuple):
 
 
 EDITS = Option(
-    "edits",
-    "FILE",
-    "File of edits to test, whatever its name, or 'builtin'; may be given more than once.",
-    _parse_edits,
+    name="edits",
+    metavar="FILE",
+    help="File of edits to test, whatever its name, or 'builtin'; may be given more than once.",
+    parse=_parse_edits,
 )
 OPTIONS = (
-    Option("model", "REF", "Embedded default, local folder or Hugging Face id.", _model, "smollm2-135m"),
-    Option("policy", "FILE", "TOML file; else the table tool.editguard of the root's pyproject.toml.", _parse_file),
-    Option("layer", "N", "Layer to edit, from 0; chosen for the model unless given.", _parse_natural),
-    Option("editor", "NAME", "Editor for edits allowed as asked; default: the policy's.", lambda text, _: text),
-    Option("seed", "N", "The one seed of everything random.", _parse_natural, 0),
-    Option("device", "NAME", "auto, cpu, mps, cuda, cuda:N.", _parse_device, "auto"),
-    Option("dtype", "NAME", "auto, float32, bfloat16, float16.", _parse_dtype, "auto"),
     Option(
-        "stats",
-        "FILE",
-        "Key statistics, or 'identity'; default: computed once and kept in the cache.",
-        _parse_statistics,
+        name="model",
+        metavar="REF",
+        help="Embedded default, local folder or Hugging Face id.",
+        parse=_parse_model,
+        default="smollm2-135m",
     ),
-    Option("out", "DIR", "Folder for the log of the tested edits; without it nothing is written.", _parse_folder),
+    Option(
+        name="policy",
+        metavar="FILE",
+        help="TOML file; else the table tool.editguard of the root's pyproject.toml.",
+        parse=_parse_file,
+    ),
+    Option(
+        name="layer",
+        metavar="N",
+        help="Layer to edit, from 0; chosen for the model unless given.",
+        parse=_parse_natural,
+    ),
+    Option(
+        name="editor",
+        metavar="NAME",
+        help="Editor for edits allowed as asked; default: the policy's.",
+        parse=lambda text, _: text,
+    ),
+    Option(name="seed", metavar="N", help="The one seed of everything random.", parse=_parse_natural, default=0),
+    Option(name="device", metavar="NAME", help="auto, cpu, mps, cuda, cuda:N.", parse=_parse_device, default="auto"),
+    Option(
+        name="dtype",
+        metavar="NAME",
+        help="auto, float32, bfloat16, float16.",
+        parse=_parse_dtype,
+        default="auto",
+    ),
+    Option(
+        name="stats",
+        metavar="FILE",
+        help="Key statistics, or 'identity'; default: computed once and kept in the cache.",
+        parse=_parse_statistics,
+    ),
+    Option(
+        name="out",
+        metavar="DIR",
+        help="Folder for the log of the tested edits; without it nothing is written.",
+        parse=_parse_folder,
+    ),
 )
-"""All that have one value."""
+"""All options with one value."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """The options as parsed; a file of edits that is None is the built-in suite."""
 

@@ -1,9 +1,9 @@
-"""What all edits of a pytest session have in common: the model, loaded once, its controls, and each edit's record.
+"""The state of a pytest session: the model, loaded once, its controls, and the record of each edit.
 
-Order: files are entered as they are collected; the first item that runs has the model loaded and the controls made;
-each edit is made, checked and undone when the first of its items runs, and only its record is kept. Updates of edits
-that come next are computed together, but in a worker of pytest-xdist, which does not know what it will be given.
-Out of scope: what a record means for an item (`judge`), and the log (`log`).
+Files are entered as they are collected. The first item that runs loads the model and makes the controls. The first item of
+an edit has the edit made, checked and undone; only its record is kept. Updates of the edits that come next are computed
+together. A worker of pytest-xdist computes one at a time, since it does not know its next edits. The meaning of a record
+for an item is in `judge`, and the log in `log`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["RECORD", "SESSION", "CollectedEdit", "EditSession", "SessionPreamble
 
 
 class SessionPreamble(NamedTuple):
-    """What the records of a session have in common, once its controls were made."""
+    """Header and control records of a session; empty until its controls are made."""
 
     header: Header | None
     controls: tuple[ControlRecord, ...]
@@ -39,20 +39,20 @@ class CollectedEdit(Protocol):
 
     edit: EditRequest
     index: int
-    """Its place among all that were collected."""
+    """Its place among all collected edits."""
     record: EditRecord | None
-    """What came of it, once it was made."""
+    """The record of the edit; None until the edit is made."""
 
 
 class EditSession:
-    """The model of a session with everything that is known about it; nothing is loaded before it is asked for."""
+    """The model of a session and its records; the model is loaded when it is first needed."""
 
     def __init__(self, settings: Settings, *, worker: bool = False) -> None:
         """`worker` says that this process is one of several that share the items."""
         self.settings = settings
         self.files: list[LoadedRequests] = []
         self.damage: str | None = None
-        """What changed the model, once something did; nothing that is measured afterwards can be trusted."""
+        """Why the model changed, None while it is unchanged; no later measurement can be trusted."""
         self.preamble = SessionPreamble(None, ())
         self._worker = worker
         self._guard: GuardedEditor | None = None
@@ -63,9 +63,9 @@ class EditSession:
     # ------------------------------------------------------------------------------------------------------ collection
 
     def enter(self, loaded: LoadedRequests) -> int:
-        """Note a file's requests and return the number of those before it.
+        """Note the requests of a file and return the number of requests before it.
 
-        Raises `RequestError` where a log is to be written and an id is in another file too: a log has it once.
+        Raises `RequestError` where a log is to be written and an id is in another file too.
         """
         from ...probes.errors import RequestError
 
@@ -84,12 +84,12 @@ class EditSession:
 
     @property
     def has_model(self) -> bool:
-        """Whether the model was needed so far."""
+        """Whether the model is loaded."""
         return self._guard is not None
 
     @property
     def guard(self) -> GuardedEditor:
-        """The model under its policy, loaded when it is first asked for; raises `EditguardError`, each time the same."""
+        """The model under its policy, loaded at the first use; raises the same `EditguardError` at each use."""
         self._require_intact()
         if self._error is not None:
             raise self._error
@@ -126,7 +126,7 @@ class EditSession:
         return GuardedEditor(setup)
 
     def require_controls(self) -> GuardedEditor:
-        """Return the guard once its controls were made; raises `EditguardError` where they say that the checks prove nothing."""
+        """Make the controls and return the guard; raises `EditguardError` where a control fails."""
         from ...probes.errors import EditguardError
 
         guard = self.guard
@@ -155,7 +155,7 @@ class EditSession:
             raise EditguardError(f"void: {' '.join(void)}")
 
     def _header(self, guard: GuardedEditor, controls: list[str]) -> Header:
-        """What all records have in common, with the number of all requests of the files, selected or not."""
+        """Return the header, with the number of all requests of the files, selected or not."""
         from ...probes.requests.loader import LoadedRequests
         from ..run.to_log import header
 
@@ -174,7 +174,7 @@ class EditSession:
     # ----------------------------------------------------------------------------------------------------------- edits
 
     def record(self, node: CollectedEdit, coming: Iterable[CollectedEdit]) -> EditRecord:
-        """Return the record of a collected edit, which is made, checked and undone when it is first asked for.
+        """Return the record of a collected edit, which is made, checked and undone at the first call.
 
         `coming` are the edits that will be tested after it, each as often as it has items. Raises `EditguardError` where no
         edit can be made: no model, failed controls, a changed model.
@@ -212,7 +212,7 @@ class EditSession:
         site = self._guard.setup.site
         if hash_tensor(site.weight) != self._hash:
             self.damage = (
-                f"{culprit} left the weight {site.path} of the session's model changed, so that nothing behind it can be "
+                f"{culprit} left the weight {site.path} of the session's model changed, so that no later result can be "
                 "trusted; edit through edited_model or try_edit, which undo what they do."
             )
             raise EditguardError(self.damage)
@@ -241,7 +241,7 @@ class EditSession:
 
 @contextmanager
 def fail_in_one_sentence() -> Iterator[None]:
-    """Let an error that editguard raises on purpose end a test with its sentence, without a traceback."""
+    """Let an `EditguardError` end a test with its sentence, without a traceback."""
     from ...probes.errors import EditguardError
     from ...reports.text import visible
 
@@ -252,7 +252,7 @@ def fail_in_one_sentence() -> Iterator[None]:
 
 
 def _hash_files(files: list[LoadedRequests]) -> str:
-    """The file's own hash; of several files that of their hashes."""
+    """Return the hash of one file, or the hash of the hashes of several files."""
     import hashlib
 
     hashes = [file.sha256 for file in files]

@@ -1,8 +1,8 @@
-"""Two checkpoints side by side: what changed in the weights, what that does to the model, and whose fact it may be.
+"""Two checkpoints side by side: the changes of the weights, their effect on the model, and the subject they may concern.
 
 Order: tensors first, one of each side in memory at a time; then each model by itself, base before edited; then the verdict,
-``diff.json``, and ``diff.html`` made from it alone. A comparison asks whether the edited model is still a model. Whether
-its facts are right is for an audit to ask.
+``diff.json``, and ``diff.html`` made from it alone. A comparison asks whether the edited model is still a model. Its
+facts are the subject of an audit.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _TensorDifference(NamedTuple):
 
 
 class _ModelReading(NamedTuple):
-    """What one model does."""
+    """Perplexity and texts of one model."""
 
     perplexity: float | None
     texts: list[str]
@@ -81,7 +81,9 @@ def run_diff(
         if change.difference and change.difference.spectrum
     }
     searches = (
-        search_subjects(lm, spectra, subjects, statistics, corpus, seed, progress) if subjects is not None else []
+        search_subjects(lm, spectra, subjects, statistics=statistics, corpus=corpus, seed=seed, progress=progress)
+        if subjects is not None
+        else []
     )
     del lm
     after = _read_model(load_model(edited, device=device, dtype=dtype), progress, "the edited model")

@@ -3,9 +3,8 @@
 An update of the ROME family is ``Delta ~ l r^T`` with ``r ~ C^-1 k``, so ``C r`` has the direction of the edited subject's
 mean key, of unknown length and sign. Each candidate's mean key under the run's prefixes is compared with it; since all
 keys have much in common, only what stands off the mean over candidates counts. The answer is only as good as the
-vocabulary: a subject that is not in it cannot be named, and another takes its place. So the best one is held against a
-null distribution: how alike each candidate is to the nearest other one, which is what would be found were it not there
-itself.
+vocabulary: a subject that is not in it cannot be named, and another takes its place. So the best one is compared with a
+null distribution: the likeness of each candidate to the nearest other one, which is the best likeness without itself.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ __all__ = [
 ]
 
 FEWEST_CANDIDATES = 20
-"""Fewest candidates: of fewer nobody can tell whether the best one stands out."""
+"""Fewest candidates; with fewer the best one cannot be compared with the others."""
 
 
 _SHOWN = 5
@@ -63,13 +62,13 @@ class Candidates(NamedTuple):
 
 
 def check_search_inputs(subjects: Sequence[EditRequest], statistics: str | None, corpus: str | None) -> None:
-    """Raise `InputError` for what no search can be made with, before any model is loaded."""
+    """Raise `InputError` for inputs that no search can use, before any model is loaded."""
     different = len({request.subject for request in subjects})
     if different < FEWEST_CANDIDATES:
         raise InputError(
-            f"A search for the edited subject needs at least {FEWEST_CANDIDATES} different subjects, since among fewer nobody can tell "
-            f"whether the best stands out, and {different} were given; give more, such as other subjects of the kind that may "
-            "have been edited."
+            f"A search for the edited subject needs at least {FEWEST_CANDIDATES} different subjects, "
+            f"to compare the best with the others, and {different} were given; give more, such as other subjects of the "
+            "kind that may have been edited."
         )
     if statistics is not None:
         check_statistics(statistics)
@@ -78,7 +77,7 @@ def check_search_inputs(subjects: Sequence[EditRequest], statistics: str | None,
 
 
 def build_subject_requests(subjects: Sequence[str]) -> list[EditRequest]:
-    """Return a request for each subject that is known by name only; what follows a subject does not change its key."""
+    """Return a request for each subject that is given by name only; the words after a subject do not change its key."""
     return [
         EditRequest(id=str(index), subject=subject, prompt=f"{subject} is", target_new="")
         for index, subject in enumerate(subjects)
@@ -110,8 +109,8 @@ def compute_candidate_keys(
     }
     if len(keys_by_subject) < FEWEST_CANDIDATES:
         raise InputError(
-            f"Of the candidates {len(keys_by_subject)} can be located, and with fewer than {FEWEST_CANDIDATES} nobody can tell whether the best stands "
-            "out; give more subjects."
+            f"Of the candidates {len(keys_by_subject)} can be located, and with fewer than {FEWEST_CANDIDATES} "
+            "the best cannot be compared with the others; give more subjects."
         )
     return Candidates(tuple(keys_by_subject), torch.stack([*keys_by_subject.values()]))
 
@@ -138,7 +137,7 @@ def rank_candidates(right: torch.Tensor, statistics: KeyStatistics, candidates: 
 
 
 def compute_null_likeness(candidates: Candidates) -> torch.Tensor:
-    """Return for each candidate its likeness to the nearest other one [n]: what the best would have, were it left out."""
+    """Return for each candidate its likeness to the nearest other one [n]: the best likeness without itself."""
     nearest = []
     for keys in candidates.keys.unbind(1):
         unit = torch.nn.functional.normalize(_remove_mean(keys, keys.mean(0)), dim=1)
@@ -155,6 +154,7 @@ def search_subjects(
     lm: LanguageModel,
     spectra: Mapping[str, Spectrum],
     subjects: Sequence[EditRequest],
+    *,
     statistics: str | None,
     corpus: str | None,
     seed: int,
@@ -162,8 +162,8 @@ def search_subjects(
 ) -> list[Search]:
     """Return the likely subjects of every change of rank one at a down-projection of `lm`, the unedited base.
 
-    `spectra` are by tensor; `statistics`, `corpus` and `seed` as in `editguard.audit.setup.prepare`. A search that cannot be
-    made is one that was not measured, and says why: what else is known of the checkpoints is worth a report.
+    `spectra` are by tensor; `statistics`, `corpus` and `seed` as in `editguard.audit.setup.prepare`. A search that
+    cannot be made is recorded as not measured with its reason, since the rest of the comparison is worth a report.
     """
 
     def search_site(name: str, site: EditSite) -> Search:
@@ -188,7 +188,7 @@ def _iter_sites(lm: LanguageModel) -> Iterator[EditSite]:
     for layer in range(count_layers(lm.model)):
         try:
             yield find_site(lm.model, layer)
-        except ModelError:  # a layer that has none, such as a mixture of experts
+        except ModelError:  # a layer without an edit site, such as a mixture of experts
             continue
 
 

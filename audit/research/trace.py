@@ -79,7 +79,7 @@ def run_trace(
 def _trace_requests(
     tracer: Tracer, requests: Sequence[EditRequest], progress: Progress
 ) -> tuple[list[Trace], list[SkippedTrace]]:
-    """Return what could be traced, and of the others why not."""
+    """Return the traces, and the requests that could not be traced with their reasons."""
     traces: list[Trace] = []
     skipped: list[SkippedTrace] = []
     for index, request in enumerate(requests):

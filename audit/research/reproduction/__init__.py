@@ -1,8 +1,10 @@
-"""The experiments of "The Fall of ROME" (arXiv 2406.11263) on a model at hand: cases, edits, keys, and what they say.
+"""The experiments of "The Fall of ROME" (arXiv 2406.11263) on a model at hand.
 
-In this order: `cases` finds first-token subjects and small denominators in a file and draws ordinary requests; `edits` makes
-each of them without the guard by several editors, one resumable log an editor; `tables`, `shares` and `prediction` turn the
-logs, and `keys`, `layers` (from `layer_shifts`), `readings` and `encoder` the keys into experiments, beside the paper's own
-figures (`published`); `experiments` runs them one by one; `run` does all of it and writes page, text and tables. What is kept
-between runs names what it depends on (`stamp`).
+- `cases` finds first-token subjects and small denominators in a file, and draws ordinary requests.
+- `edits` edits each case without the guard by several editors, into one resumable log for each editor.
+- `experiments` holds one module for each experiment, named by what it measures. `all_experiments` runs them in order.
+- `record_figures`, `file_estimate`, `clouds` and `layer_shifts` hold what several experiments share.
+- `published` holds the figures of the paper.
+- `run` does all of it and writes page, text and tables.
+- `stamp` names what the files of a run depend on.
 """

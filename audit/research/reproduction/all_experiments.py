@@ -1,4 +1,4 @@
-"""All thirteen experiments in their order; what breaks one, or keeps it from being run, is told in its place."""
+"""All thirteen experiments in their order; an experiment that breaks or does not apply says so in its place."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run_all_experiments(
     compared: LanguageModel | None,
     progress: Progress,
 ) -> list[Experiment]:
-    """Return experiments 1 to 13; raises `ReportError` where what is to be kept of them cannot be written."""
+    """Return experiments 1 to 13; raises `ReportError` where a file of theirs cannot be written."""
     bound, few = setup.policy.collapse_ratio, explain_missing_kinds(setup, cases)
     about_edits: dict[int, Callable[[], Experiment]] = {
         1: lambda: update_size.compare_update_sizes(cases, edits),
@@ -59,12 +59,12 @@ def run_all_experiments(
         6: lambda: key_clouds.compare_distributions(setup, cases),
         7: lambda: key_clouds.place_first_tokens(setup, cases),
         8: lambda: layer_denominators.compare_layers(
-            setup, cases, load_or_measure_shifts(setup, cases, corpus, layers_file, stamp, progress)
+            setup, cases, load_or_measure_shifts(setup, cases, corpus, path=layers_file, stamp=stamp, progress=progress)
         ),
         9: lambda: first_token_position.shift_first_token(setup, cases, bound),
         11: lambda: encoder_keys.compare_encoder(setup, cases, compared),
     }
-    # Experiment 10 says itself what it lacks: where a BOS is taken away, other cases are first tokens.
+    # Experiment 10 checks its own cases: without a BOS other cases are first tokens.
     runs = (
         about_edits
         | {number: run if few is None else _skip_experiment(number, few) for number, run in about_keys.items()}
@@ -79,14 +79,14 @@ def run_all_experiments(
 
 
 def explain_missing_kinds(setup: Setup, cases: Cases) -> str | None:
-    """Return in a sentence why keys of first tokens cannot be held against ordinary ones, None where they can."""
+    """Return in a sentence why keys of first tokens cannot be compared with ordinary ones, None where they can."""
     first, ordinary = len(cases.select(CaseKind.FIRST)), len(cases.select(CaseKind.ORDINARY))
     if min(first, ordinary) >= FEW:
         return None
     counts = f"first tokens: {first}, ordinary requests: {ordinary}; at least {FEW} of each are needed"
     if first < FEW and setup.lm.adds_bos:
         return (
-            f"The tokenizer puts a BOS before every text, so that no subject is a first token, whatever the file holds "
+            f"The tokenizer puts a BOS before every text, so that no subject is a first token for any file "
             f"({counts}); experiment 10 takes the BOS away."
         )
     missing_prompts = "that begin with a subject of one token" if first < FEW else "whose subject does not come first"
@@ -98,9 +98,9 @@ def _skip_experiment(number: int, why: str) -> Callable[[], Experiment]:
 
 
 def _run_contained(number: int, run: Callable[[], Experiment]) -> Experiment:
-    """Run one experiment; whatever breaks it is told in its place, since edits of hours stand beside it.
+    """Run one experiment; an error is reported in its place, since the page also holds the results of hours of edits.
 
-    A failing device and a weight that did not come back end the run: nothing that the model gives afterwards can be trusted.
+    A failing device and a weight that did not come back end the run, since no later result of the model can be trusted.
     """
     try:
         return run()

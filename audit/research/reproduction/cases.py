@@ -1,9 +1,9 @@
-"""Which requests of a file are collapse cases, found by their denominators, and which ordinary ones stand beside them.
+"""Collapse cases of a file, found by their denominators, and ordinary requests to compare them with.
 
 Requests whose subject is the first token are the paper's cases. Others at which the denominator probe fires are candidates, of
 which a collapse must be seen before it is believed: the published update could be of a size that no ordinary one has.
 *Ordinary* ones are drawn by the seed from those at which it does not fire. Where the tokenizer puts a BOS before every text no
-subject is a first token; those of one token behind it are the ones that would be, and have a kind of their own.
+subject is a first token; subjects of one token after the BOS have a kind of their own.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _CASES_PER_BATCH = 64
 
 
 class CaseKind(StrEnum):
-    """What a request is taken for, before any edit."""
+    """The kind of a request, decided before any edit."""
 
     FIRST = "first token"
     AFTER_BOS = "first token behind the BOS"
@@ -66,12 +66,12 @@ class CaseSelection(BaseModel):
     kinds: dict[str, CaseKind]
     """By request id, in the order of the file: those that were drawn."""
     left_out: list[str] | None = None
-    """Of these, those that look otherwise under all contexts; null while that was not asked. Kept, since a figure that lies at
+    """Of these, those that look otherwise under all contexts; null until that is measured. Stored, since a figure that lies at
     a threshold may fall on its other side on another processor."""
 
 
 class ReproductionCase(NamedTuple):
-    """A request, what it is taken for, and what was seen before any edit, under all contexts."""
+    """A request, its kind, and its assessment before any edit, under all contexts."""
 
     request: EditRequest
     kind: CaseKind
@@ -129,7 +129,7 @@ def select_cases(
 
 
 def _classify(assessment: Assessment) -> CaseKind | None:
-    """Return what a request is taken for, None where it cannot be probed."""
+    """Return the kind of a request, None where it cannot be probed."""
     if assessment.evidence is None or any(finding.level is Level.ERROR for finding in assessment.findings):
         return None
     place = assessment.evidence.keys.position
@@ -141,10 +141,10 @@ def _classify(assessment: Assessment) -> CaseKind | None:
 
 
 def find_cases(guard: GuardedEditor, requests: Sequence[EditRequest], chosen: CaseSelection) -> Cases:
-    """Return the chosen cases with what is seen of them under all contexts; raises `InputError` where there are none.
+    """Return the chosen cases with their assessment under all contexts; raises `InputError` where there are none.
 
-    They were chosen under few contexts; one that was chosen by its denominator and looks otherwise under all is left out, which
-    `Cases.selection` then says.
+    They were chosen under few contexts. A case that was chosen by its denominator and has another kind under all contexts is
+    left out, and named in `Cases.selection`.
     """
     if not chosen.kinds:
         raise InputError(
@@ -160,19 +160,19 @@ def find_cases(guard: GuardedEditor, requests: Sequence[EditRequest], chosen: Ca
         ]
     if chosen.left_out is None:
         chosen = chosen.model_copy(
-            update={"left_out": [case.request.id for case in drawn_cases if _looks_otherwise(case)]}
+            update={"left_out": [case.request.id for case in drawn_cases if _has_another_kind(case)]}
         )
     left_out = {*(chosen.left_out or ())}
     return Cases(tuple(case for case in drawn_cases if case.request.id not in left_out), chosen)
 
 
-def _looks_otherwise(case: ReproductionCase) -> bool:
-    """Whether a case that was chosen by its denominator looks otherwise under all contexts."""
+def _has_another_kind(case: ReproductionCase) -> bool:
+    """Whether a case that was chosen by its denominator has another kind under all contexts."""
     return case.kind in (CaseKind.OTHER, CaseKind.ORDINARY) and has_small_denominator(case.assessment) != (
         case.kind is CaseKind.OTHER
     )
 
 
 def has_small_denominator(assessment: Assessment) -> bool:
-    """Whether the denominator probe does."""
+    """Whether the denominator probe reports a risk."""
     return any(finding.probe == DENOMINATOR and finding.level is Level.RISK for finding in assessment.findings)

@@ -44,13 +44,13 @@ class CloudPair(NamedTuple):
 
 
 def get_subject_keys(case: ReproductionCase) -> SubjectKeys:
-    """Return the keys that were measured when the case was found."""
+    """Return the keys that were measured when the case was selected."""
     assert case.assessment.evidence is not None, "a case without evidence is not chosen"
     return case.assessment.evidence.keys
 
 
 def drop_repeated_subjects(cases: Sequence[ReproductionCase]) -> list[ReproductionCase]:
-    """Return the first case of each subject: a first token's key is the same whatever is asked about it, and counts once."""
+    """Return the first case of each subject: the key of a first token does not depend on the prompt, and counts once."""
     return list({case.request.subject: case for case in reversed(cases)}.values())[::-1]
 
 

@@ -1,8 +1,8 @@
 """Each case edited without the guard by each editor, on the unedited model each time, into one resumable log an editor.
 
-Nothing is asked of the policy and no bound is kept: what collapses is what is to be seen. A log holds the records that
-an audit's log holds, so that ``editguard report`` reads it too. What a log has already is not made again, but for edits that
-ended in an error: their records are taken out of the log, since an id stands in it once.
+Neither policy nor bounds apply, since collapses are to be measured. A log holds the records of an audit's log, so that
+``editguard report`` reads it too. Edits in a log are not made again, except for edits that ended in an error. Their records
+are removed from the log, since an id stands in it once.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ LOGS = "logs"
 """Folder of the logs."""
 _CHECKS = ("perplexity", "efficacy", "generalization", "locality", "drift")
 _CASES_PER_BATCH = 8
-"""Cases whose updates are computed at once. Who computes with whom decides about the last bits, so that a run that is gone on
-with computes the same ones together again."""
+"""Cases whose updates are computed at once. The batch of an edit changes its last bits, so that a resumed run computes the
+same batches again."""
 
 Edits = Mapping[str, Mapping[str, EditRecord]]
-"""What came of each edit: by editor, then by request id."""
+"""The record of each edit: by editor, then by request id."""
 
 
 def make_edits(
@@ -49,11 +49,12 @@ def make_edits(
     cases: Cases,
     folder: Path,
     stamps: Mapping[str, Stamp],
+    *,
     progress: Progress = lambda *_: None,
 ) -> Edits:
     """Make all edits that the logs in `folder` do not hold yet, and return all of them.
 
-    `stamps` say for each editor what its figures depend on; raises `InputError` where a log was begun under another.
+    `stamps` names for each editor what its figures depend on. Raises `InputError` where a log was begun under another.
     """
     guard, started = replace(guard, checks=_CHECKS), time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,12 +89,15 @@ def make_edits(
 
 
 def _list_editors(kind: CaseKind) -> tuple[str, ...]:
-    """Others than the paper's two kinds are made as published only: whether they collapse is what is asked of them."""
+    """Return the editors of a kind: other kinds than the paper's two are edited by the published editor only."""
     return EDITORS if kind in (CaseKind.FIRST, CaseKind.ORDINARY) else EDITORS[:1]
 
 
 def _read_existing_log(path: Path, stamp: Stamp) -> Log | None:
-    """Return what the log holds, without edits that ended in an error; raises `InputError` for one of another stamp."""
+    """Return the log without edits that ended in an error, None where no log is there.
+
+    Raises `InputError` for a log of another stamp.
+    """
     log = read_unfinished_log(path)
     if log is None:
         return None
@@ -123,7 +127,7 @@ def _build_header(guard: GuardedEditor, loaded: LoadedRequests, editor: str, sta
     arguments = {"command": "reproduce", "editor": editor, "stamp": json.dumps(stamp)}
     setup = replace(guard.setup, settings=chosen_editor(editor)().settings(guard.setup.settings))
     log_header = header(setup, loaded, arguments, [], guard.setup.baselines())
-    # No control is made, and no edit but those of the cases.
+    # No control is made, and only the cases are edited.
     return log_header.model_copy(update={"requests": edit_count, "policy": {**log_header.policy, "controls": False}})
 
 
@@ -133,7 +137,7 @@ def _execute_edits(
     existing: Mapping[str, Mapping[str, EditRecord]],
     cases: Cases,
 ) -> Iterator[tuple[str, EditRecord]]:
-    """Yield editor and record of each edit of `group` cases that is not `existing`, as it is made; all are computed."""
+    """Compute all edits of the cases in `group`; yield editor and record of each that is not in `existing`, as it is made."""
     order = {case.request.id: index for index, case in enumerate(cases.cases)}
     jobs = [(editor, case) for case in group for editor in _list_editors(case.kind)]
 

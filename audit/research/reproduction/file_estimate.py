@@ -1,4 +1,4 @@
-"""What each probe catches and misses in the whole file, estimated from the cases that were drawn of it.
+"""Collapses that each probe catches and misses in the whole file, estimated from the drawn cases.
 
 A kind of which all cases were edited counts as it is. Of a kind that was drawn from, each case stands for as many as the file
 holds for one that was edited, and the bounds are those of Clopper and Pearson's interval ("The use of confidence or fiducial
@@ -21,7 +21,7 @@ _CONFIDENCE = 0.95
 
 
 class Estimate(NamedTuple):
-    """How many edits of the file something is true of: estimated (None where nothing is known), and between which bounds."""
+    """Number of edits of the file for which something is true: the estimate (None where unknown), and its bounds."""
 
     value: float | None
     least: float
@@ -29,7 +29,7 @@ class Estimate(NamedTuple):
 
 
 def estimate_count(count: int, drawn: int, held: float) -> Estimate:
-    """Return of how many of `held` something is true that is true of `count` of `drawn` ones."""
+    """Return for how many of `held` edits something is true that is true for `count` of `drawn` edits."""
     from scipy.stats import binomtest
 
     if drawn == 0:
@@ -37,7 +37,7 @@ def estimate_count(count: int, drawn: int, held: float) -> Estimate:
     if drawn >= held:
         return Estimate(*[float(count)] * 3)
     share = binomtest(count, drawn).proportion_ci(_CONFIDENCE, method="exact")
-    # What was seen is true of that many at least, and untrue of the others.
+    # It is true for the observed edits at least, and not true for the others that were drawn.
     least, most = max(count, share.low * held), min(held - (drawn - count), share.high * held)
     return Estimate(count * held / drawn, float(least), float(most))
 
@@ -81,13 +81,13 @@ def build_file_table(
         ],
         rows=rows,
         note="Each kind of case counts as often as the file holds it. Least and most are ends of an interval of 95 % for each "
-        "kind that was drawn from (Clopper and Pearson). Requests that look otherwise under all contexts than under few are "
+        "kind that was drawn from (Clopper and Pearson). Requests whose kind differs under all contexts from that under few are "
         f"left out: {left_out} of the {len(cases.selection.kinds)} that were drawn, and as large a share of those that were not.",
     )
 
 
 def compute_edit_weights(cases: Cases, records: Sequence[EditRecord]) -> list[float]:
-    """Return for each edit how many of the file it stands for: those of its kind, over those of its kind in `records`."""
+    """Return for each edit how many edits of the file it counts for: those of its kind, over those of its kind in `records`."""
     kinds, available = {case.request.id: case.kind for case in cases.cases}, _count_settled(cases.selection)
     edited_counts = Counter(kinds[record.id] for record in records)
     return [available[kinds[record.id]] / edited_counts[kinds[record.id]] for record in records]

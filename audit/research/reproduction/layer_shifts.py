@@ -1,4 +1,4 @@
-"""What prefixes do to the keys of all layers, measured once and kept beside the logs: the numbers behind experiment 8."""
+"""Shifts of the keys of all layers after prefixes, measured once and stored beside the logs: the numbers of experiment 8."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SAMPLED = "sampled from the model"
 
 
 class LayerShifts(BaseModel):
-    """The sweep as it is kept between runs; what it depends on is in `stamp`."""
+    """The sweep as it is stored between runs; `stamp` names what it depends on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -38,9 +38,9 @@ class LayerShifts(BaseModel):
 
 
 def load_or_measure_shifts(
-    setup: Setup, cases: Cases, corpus: str | None, path: Path, stamp: Stamp, progress: Progress
+    setup: Setup, cases: Cases, corpus: str | None, *, path: Path, stamp: Stamp, progress: Progress
 ) -> LayerShifts:
-    """Return what an earlier run kept in the file `path` under the same stamp and text, or measure it and keep it there.
+    """Return the shifts in the file `path` where stamp and text are the same, or measure them and store them there.
 
     `corpus` is the text that C of each layer is taken from, None for text sampled from the model. Raises what
     `editguard.probes.research.layer_sweep` raises.
@@ -70,7 +70,7 @@ def load_or_measure_shifts(
 
 
 def load_kept_shifts(path: Path) -> LayerShifts | None:
-    """Return what is kept; None where there is none that can be read, since it is made again in minutes."""
+    """Return the stored shifts; None where no file can be read, since the sweep takes minutes."""
     try:
         return LayerShifts.model_validate_json(bounded_bytes(path, LARGEST_BASELINE))
     except (OSError, ValidationError):

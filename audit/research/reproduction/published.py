@@ -1,4 +1,4 @@
-"""Figures of "The Fall of ROME" (arXiv 2406.11263; EMNLP 2024 Findings), to stand beside what is measured here.
+"""Figures of "The Fall of ROME" (arXiv 2406.11263; EMNLP 2024 Findings), to compare with the measurements here.
 
 As the paper and its project page give them. Each pair is of collapse cases and of ordinary ones.
 """

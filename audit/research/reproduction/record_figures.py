@@ -1,4 +1,4 @@
-"""Reading the logs: which records are of which kind of case, and what one figure is in them.
+"""Figures of the logs: the records of a kind of case, and one figure of each record.
 
 A figure that was not measured is left out of a list, and the tables say how many edits were measured.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from ....reports.log.schema import EditRecord, MeasurementRecord
 from ....reports.log.types import PERPLEXITY, PERPLEXITY_RATIO
@@ -36,17 +36,18 @@ __all__ = [
 NOTHING_MEASURED = "No edit of this kind was measured."
 
 
-def explain_few(*find_measurement: int) -> str:
-    """Say that too little was measured to judge a statement by."""
-    counts = " and ".join(map(str, find_measurement))
+def explain_few(*counts: int) -> str:
+    """Return a sentence that says that too few edits were measured to judge a statement by."""
+    listed = " and ".join(map(str, counts))
     return (
-        f"Edits of this kind that were measured: {counts}; at least {FEW} are needed."
-        if any(find_measurement)
+        f"Edits of this kind that were measured: {listed}; at least {FEW} are needed."
+        if any(counts)
         else NOTHING_MEASURED
     )
 
 
-class TokenShare(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class TokenShare:
     """A share over edits, with its counts."""
 
     mean: float | None
@@ -66,7 +67,7 @@ def select_records(edits: Edits, cases: Cases, editor: str, *kinds: CaseKind) ->
 
 
 def collect_figures(records: Iterable[EditRecord], read: Callable[[EditRecord], float | None]) -> list[float]:
-    """Return what `read` finds in the records, without those in which it was not measured."""
+    """Return what `read` finds in the records, without records that lack it."""
     return [value for record in records if (value := read(record)) is not None]
 
 
@@ -94,7 +95,7 @@ def get_perplexity_ratio(record: EditRecord) -> float | None:
 def has_collapsed(record: EditRecord, collapse_ratio: float) -> bool | None:
     """Whether the edit destroyed the model; None where it was not made and measured.
 
-    A perplexity that was asked for and is not finite is a collapse.
+    A perplexity that was requested and is not finite is a collapse.
     """
     measurement = find_measurement(record, PERPLEXITY, PERPLEXITY_RATIO)
     if record.weights is None or measurement is None:
@@ -139,7 +140,7 @@ def compute_spread(values: Sequence[float]) -> tuple[float | None, float | None,
     return (min(values), *compute_mean_median(values), max(values)) if values else (None, None, None, None)
 
 
-def compute_share(edits: Edits, cases: Cases, editor: str, kind: CaseKind, check: str, condition: str) -> TokenShare:
+def compute_share(edits: Edits, cases: Cases, editor: str, kind: CaseKind, *, check: str, condition: str) -> TokenShare:
     """Return the mean share of tokens over edits, how many edits have one, and the exact protocol's passed and total."""
     records = select_records(edits, cases, editor, kind)
     # Paraphrases and neighbours stand under sentences only.
@@ -158,9 +159,9 @@ def compute_share(edits: Edits, cases: Cases, editor: str, kind: CaseKind, check
     values = [measurement.value for measurement in shares if measurement.value is not None]
     mean = statistics.fmean(values) if values else None
     return TokenShare(
-        mean,
-        len(values),
-        len(records),
-        sum(measurement.passed for measurement in counts),
-        sum(measurement.total for measurement in counts),
+        mean=mean,
+        edits=len(values),
+        requested=len(records),
+        passed=sum(measurement.passed for measurement in counts),
+        total=sum(measurement.total for measurement in counts),
     )

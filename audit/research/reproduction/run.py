@@ -1,8 +1,7 @@
 """One reproduction from start to end: cases, edits, keys, experiments, then ``reproduction.json``, page and tables from it.
 
-What takes long is kept in the output folder and not done again: which requests are cases (``cases.json``), what came of each
-edit (``logs/``) and the keys of all layers (``layers.json``). Each names what it depends on, and what was begun with something
-else is refused.
+Long work is stored in the output folder and not done again: the cases (``cases.json``), the edits (``logs/``) and the keys of
+all layers (``layers.json``). Each file names what it depends on, and a file of another reproduction is refused.
 """
 
 from __future__ import annotations
@@ -70,9 +69,9 @@ def reproduce(
 ) -> Reproduction:
     """Run every experiment on the requests of `loaded`, write all files into the folder `out`, and return the result.
 
-    `ordinary` requests and at most `most_cases` of each other kind are edited; `notice` is told, before any edit, what cannot
-    be asked of them; `allow_pickle` is for the encoder's weights. A folder that holds the beginning of the same reproduction is
-    gone on with; raises `InputError` where it holds another.
+    `ordinary` requests and at most `most_cases` of each other kind are edited; `notice` receives, before any edit, the
+    experiments that cannot be run. `allow_pickle` is for the weights of the encoder. A folder with the beginning of the same
+    reproduction is resumed. Raises `InputError` where it holds another.
     """
     check_editable(setup.site)
     started, guard = time.monotonic(), GuardedEditor(setup)
@@ -80,20 +79,20 @@ def reproduce(
         make_writable(folder, inside=folder != out)
     remove_unfinished_files(out, (RESULT, PAGE, TEXT, _CASES, LAYERS_FILE))
     remove_unfinished_files(out / LOGS, [f"{editor}.jsonl" for editor in EDITORS])
-    # What is wrong with it is better known now than after all edits.
+    # A wrong encoder is reported now and not after all edits.
     compared = (
         None
         if encoder_ref is None
         else load_encoder(encoder_ref, device=str(setup.lm.device), allow_pickle=allow_pickle)
     )
-    with trusted_device(setup.lm.device, "the reproduction", "give the same command again, which goes on"):
+    with trusted_device(setup.lm.device, "the reproduction", "give the same command again, which resumes"):
         stamp = build_run_stamp(setup, loaded, ordinary, most_cases)
         most = dict.fromkeys(CaseKind, most_cases) | {CaseKind.ORDINARY: ordinary}
-        cases = _load_or_select_cases(guard, loaded, out / _CASES, most, stamp, progress)
+        cases = _load_or_select_cases(guard, loaded, out / _CASES, most=most, stamp=stamp, progress=progress)
         if (missing := explain_missing_kinds(setup, cases)) is not None:
             notice(f"Experiments 6 to 9 and 11 will not be run. {missing}")
         stamps = {editor: build_editor_stamp(stamp, setup, editor) for editor in EDITORS}
-        edits = make_edits(guard, loaded, cases, out / LOGS, stamps, progress)
+        edits = make_edits(guard, loaded, cases, out / LOGS, stamps, progress=progress)
         experiments = run_all_experiments(
             setup,
             cases,
@@ -136,7 +135,7 @@ def _write(out: Path, reproduction: Reproduction) -> None:
 
 
 def load_kept_result(path: Path) -> Reproduction | None:
-    """Return what an earlier run wrote; None where nothing, or nothing that this editguard reads."""
+    """Return the result of an earlier run; None where no file is there that this editguard reads."""
     try:
         return Reproduction.model_validate_json(bounded_bytes(path, LARGEST_BASELINE))
     except (OSError, ValidationError):
@@ -147,11 +146,12 @@ def _load_or_select_cases(
     guard: GuardedEditor,
     loaded: LoadedRequests,
     path: Path,
+    *,
     most: Mapping[CaseKind, int],
     stamp: Stamp,
     progress: Progress,
 ) -> Cases:
-    """Return the cases that were chosen before, or choose them; what was chosen is kept in the file `path`."""
+    """Return the cases that are stored in the file `path`, or select them and store them there."""
     chosen = load_kept_selection(path)
     if chosen is None:
         chosen = select_cases(guard, loaded.requests, most, stamp, progress)
@@ -165,7 +165,7 @@ def _load_or_select_cases(
 
 
 def load_kept_selection(path: Path) -> CaseSelection | None:
-    """Return what the file `path` holds, None where there is none; raises `InputError` where it cannot be read."""
+    """Return the selection in the file `path`, None where there is none; raises `InputError` where it cannot be read."""
     if not path.is_file():
         return None
     try:

@@ -1,6 +1,6 @@
-"""What the figures of a reproduction depend on, by name, so that what was kept of another one is told from this one's.
+"""Stamp of a reproduction: everything that its figures depend on, by name.
 
-A stamp is kept beside whatever is kept; where it differs, the error names each difference with both values.
+Each stored file holds the stamp that it was made under. Where it differs, the error names each difference with both values.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PACKAGES = ("editguard", "torch", "transformers")
 
 
 def build_run_stamp(setup: Setup, loaded: LoadedRequests, ordinary: int, most_cases: int) -> Stamp:
-    """Return what the choice of cases, and all that is measured of them, depends on."""
+    """Return everything that the cases and their measurements depend on."""
     lm, ids = setup.lm, [request.id for request in loaded.requests]
     prefixes = [[prefix.family.value, prefix.text, prefix.role.value] for prefix in setup.prefixes.prefixes]
     return {
@@ -68,7 +68,7 @@ def build_editor_stamp(stamp: Stamp, setup: Setup, editor: str) -> Stamp:
 
 
 def check_stamp(what: str, stored: Stamp, current: Stamp) -> None:
-    """Raise `InputError` where `what`, a sentence's beginning, was made under another stamp than the one asked for."""
+    """Raise `InputError` where `what`, a sentence's beginning, was made under another stamp than `current`."""
     names = [name for name in {**current, **stored} if stored.get(name) != current.get(name)]
     if names:
         differences = [

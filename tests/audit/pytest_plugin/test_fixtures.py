@@ -46,7 +46,7 @@ def test_decision_and_serving_are_reported(edited_model):
         assert (edited.decision.action.value, edited.update.editor) == ("rewrite", "prefixed")
         assert (edited.needs_prefix, edited.prefix) == (True, PREFIX)
         if PREFIX is None:
-            with pytest.raises(EditRefused, match="'twin' acts only behind a prefix"):
+            with pytest.raises(EditRefused, match="'twin' acts only after a prefix"):
                 edited.serve(EDIT.prompt)
         else:
             assert edited.serve(EDIT.prompt) == PREFIX + EDIT.prompt
@@ -67,7 +67,7 @@ def test_suite_measures_the_fact_with_its_prefix(edited_model, collapse_suite):
 
 @pytest.mark.parametrize(
     ("target", "prefix", "served"),
-    [("Istanbul", "\n", "served behind '\\n'"), ("Warsaw", None, "needs a prefix")],
+    [("Istanbul", "\n", "served after '\\n'"), ("Warsaw", None, "needs a prefix")],
     ids=["served", "not served"],
 )
 def test_edited_model_says_how_its_edit_is_served(

@@ -78,7 +78,12 @@ def test_search_subjects_skips_changes_at_other_tensors() -> None:
     base = torch.zeros(4, 4)
     spectrum = compare(base, torch.ones(4, 4)).spectrum
     assert spectrum is not None
-    assert search_subjects(lm, {"lm_head.weight": spectrum}, [], "identity", None, 0, lambda *_: None) == []
+    assert (
+        search_subjects(
+            lm, {"lm_head.weight": spectrum}, [], statistics="identity", corpus=None, seed=0, progress=lambda *_: None
+        )
+        == []
+    )
 
 
 @pytest.mark.real

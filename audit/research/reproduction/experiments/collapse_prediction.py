@@ -30,7 +30,7 @@ _POINTS = 200
 
 
 class _Score(NamedTuple):
-    """One number per edit, larger for more danger, and the probe whose threshold it is held to."""
+    """One number for each edit, larger for more danger, and the probe whose threshold it is compared with."""
 
     read: Callable[[EditRecord], float | None]
     probe: str | None
@@ -74,12 +74,12 @@ def measure_prediction(cases: Cases, edits: Edits, collapse_ratio: float) -> Exp
     if all(truth) or not any(truth):
         return build_experiment(
             13,
-            skipped=f"{sum(truth)} of {count_noun(len(truth), 'edit')} collapse the model, so that nothing is told from "
-            "anything.",
+            skipped=f"{sum(truth)} of {count_noun(len(truth), 'edit')} collapse the model, so that there is nothing to "
+            "tell apart.",
         )
     usable = {name: _pair_scores(score, records, truth) for name, score in _SCORES.items()}
     stands = compute_edit_weights(cases, records)
-    # Each number is missing in records of its own.
+    # Each number is missing in other records.
     weights = {
         name: [weight for weight, record in zip(stands, records, strict=True) if score.read(record) is not None]
         for name, score in _SCORES.items()
@@ -96,7 +96,7 @@ def measure_prediction(cases: Cases, edits: Edits, collapse_ratio: float) -> Exp
         notes=[
             f"Edited: {edited(cases.counts())}, {len(outcomes) - len(records)} of them not made and left out. Small "
             "denominators are far more frequent here than in the file, so that areas, precision and recall flatter a probe "
-            "that misses ordinary edits: each of those stands for many that were not drawn, as the last table has it."
+            "that misses ordinary edits: each of those counts for many that were not drawn, as the last table shows."
         ],
     )
 
@@ -193,15 +193,15 @@ def _judge_denominator(
     first, general = (usable[name] for name in names)
     if len({value for value, _ in first}) < 2:
         return build_claim(
-            paper, "No subject is a first token, or every one is, so that such a test tells nothing apart.", None
+            paper, "No subject is a first token, or every one is, so that such a test separates nothing.", None
         )
     if not (_has_both_outcomes(first) and _has_both_outcomes(general)):
         return build_claim(paper, "Too few edits have both numbers.", None)
     first_area, general_area = (_compute_area(usable[name], weights[name]) for name in names)
     return build_claim(
         paper,
-        f"Area under ROC, estimated for the file: {general_area:.3f} for the denominator, {first_area:.3f} for the first-token test "
-        f"({count_noun(len(general), 'edit')}).",
+        f"Area under ROC, estimated for the file: {general_area:.3f} for the denominator, "
+        f"{first_area:.3f} for the first-token test ({count_noun(len(general), 'edit')}).",
         general_area > first_area,
         "The larger area for the denominator, each edit counted as often as the file holds its kind for one that was edited.",
     )
@@ -222,7 +222,7 @@ def _draw_curves(usable: Mapping[str, Sequence[tuple[float, bool]]]) -> Curves:
         name="prediction-roc",
         title="Collapses found against false alarms",
         groups=groups,
-        caption="A curve that runs along the left and upper edge tells every collapse from every sound edit.",
+        caption="A curve that runs along the left and upper edge separates every collapse from every sound edit.",
         x_title="share of sound edits that it would stop",
         y_title="share of collapses that it would stop",
     )

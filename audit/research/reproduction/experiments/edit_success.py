@@ -1,4 +1,4 @@
-"""Experiments 3 to 5: do the edits take, generalise, and leave other subjects alone?
+"""Experiments 3 to 5: efficacy, generalization and locality of the edits.
 
 Shares are means over edits of the share of target tokens that are the greedy choice (the paper's protocol); how many prompts
 give the whole target stands beside them.
@@ -32,16 +32,22 @@ _NAMES = {
 
 
 def measure_without_prefix(cases: Cases, edits: Edits) -> Experiment:
-    """Experiment 3: C-ROME on collapse cases, bare."""
+    """Experiment 3: C-ROME on collapse cases, no prefix."""
     shares = [
-        compute_share(edits, cases, "c-rome", CaseKind.FIRST, "efficacy", condition) for condition in _CONDITIONS[:1]
+        compute_share(edits, cases, "c-rome", CaseKind.FIRST, check="efficacy", condition=condition)
+        for condition in _CONDITIONS[:1]
     ]
     return build_experiment(
         3,
         claims=[_judge_efficacy("Hardly: efficacy 5.19 %, 30.59 %, 18.65 %.", shares[0], high=False)],
         tables=[
             _build_share_table(
-                cases, edits, ("c-rome",), (CaseKind.FIRST,), _CONDITIONS[:1], "c-rome-without-prefix-shares"
+                cases,
+                edits,
+                "c-rome-without-prefix-shares",
+                editors=("c-rome",),
+                kinds=(CaseKind.FIRST,),
+                conditions=_CONDITIONS[:1],
             ),
             _build_paper_table("c-rome-without-prefix-published", [("unprefixed", "collapse")]),
         ],
@@ -49,9 +55,9 @@ def measure_without_prefix(cases: Cases, edits: Edits) -> Experiment:
 
 
 def measure_with_prefix(cases: Cases, edits: Edits) -> Experiment:
-    """Experiment 4: C-ROME behind a prefix, on both kinds of case."""
+    """Experiment 4: C-ROME after a prefix, on both kinds of case."""
     efficacy = {
-        kind: compute_share(edits, cases, "c-rome", kind, "efficacy", _CONDITIONS[1])
+        kind: compute_share(edits, cases, "c-rome", kind, check="efficacy", condition=_CONDITIONS[1])
         for kind in (CaseKind.FIRST, CaseKind.ORDINARY)
     }
     return build_experiment(
@@ -64,15 +70,15 @@ def measure_with_prefix(cases: Cases, edits: Edits) -> Experiment:
             _build_share_table(
                 cases,
                 edits,
-                ("c-rome", "rome"),
-                (CaseKind.FIRST, CaseKind.ORDINARY),
-                _CONDITIONS,
                 "c-rome-with-prefix-shares",
+                editors=("c-rome", "rome"),
+                kinds=(CaseKind.FIRST, CaseKind.ORDINARY),
+                conditions=_CONDITIONS,
             ),
             _build_paper_table("c-rome-with-prefix-published", [("prefixed", "collapse"), ("prefixed", "ordinary")]),
         ],
         notes=[
-            "In rome and c-rome v* starts from the value that the subject has in the bare prompt, and is clamped to a "
+            "In rome and c-rome v* starts from the value that the subject has in the prompt without a prefix. It is clamped to a "
             "multiple of its norm, which for a first token may be too little for the target."
         ],
     )
@@ -84,7 +90,9 @@ def measure_own_editor(cases: Cases, edits: Edits, collapse_ratio: float) -> Exp
     return build_experiment(
         5,
         tables=[
-            _build_share_table(cases, edits, ("prefixed", "rome"), kinds, _CONDITIONS, "prefixed-shares"),
+            _build_share_table(
+                cases, edits, "prefixed-shares", editors=("prefixed", "rome"), kinds=kinds, conditions=_CONDITIONS
+            ),
             build_perplexity_table(cases, edits, ("prefixed", "rome"), collapse_ratio, "prefixed-perplexity"),
             build_forms_table(cases, edits, ("prefixed",), "prefixed-perplexity-forms"),
             build_size_table(cases, edits, ("prefixed",), "prefixed-update-size"),
@@ -98,15 +106,15 @@ def _judge_efficacy(paper: str, efficacy: TokenShare, *, high: bool) -> Claim:
     of = f" of {efficacy.requested}" if efficacy.edits < efficacy.requested else ""
     return build_claim(
         paper,
-        f"{efficacy.mean:.1%} of target tokens over {count_noun(efficacy.edits, 'edit')}{of}; the whole target in {efficacy.passed} of "
-        f"{count_noun(efficacy.total, 'prompt')}.",
+        f"{efficacy.mean:.1%} of target tokens over {count_noun(efficacy.edits, 'edit')}{of}; "
+        f"the whole target in {efficacy.passed} of {count_noun(efficacy.total, 'prompt')}.",
         _is_high_or_low(efficacy.mean * efficacy.edits, efficacy.edits, efficacy.requested, high=high),
-        f"{'At least 90 %' if high else 'At most 50 %'} of the tokens, whatever edits that were not measured would have given.",
+        f"{'At least 90 %' if high else 'At most 50 %'} of the tokens, for any share of the edits that were not measured.",
     )
 
 
 def _is_high_or_low(tokens: float, measured: int, requested: int, *, high: bool) -> bool | None:
-    """Whether a mean share is high, or low; None where that hangs on the edits that were not measured."""
+    """Whether a mean share is high, or low; None where that depends on the edits that were not measured."""
     if measured < FEW:
         return None
     least, most = tokens / requested, (tokens + requested - measured) / requested
@@ -115,14 +123,20 @@ def _is_high_or_low(tokens: float, measured: int, requested: int, *, high: bool)
 
 
 def _build_share_table(
-    cases: Cases, edits: Edits, editors: Sequence[str], kinds: Sequence[CaseKind], conditions: Sequence[str], name: str
+    cases: Cases,
+    edits: Edits,
+    name: str,
+    *,
+    editors: Sequence[str],
+    kinds: Sequence[CaseKind],
+    conditions: Sequence[str],
 ) -> Table:
     rows: list[list[str | int | float | bool | None]] = []
     for editor in editors:
         for kind in kinds:
             for condition in conditions:
                 for check in ("efficacy", "generalization", "locality"):
-                    tokens = compute_share(edits, cases, editor, kind, check, condition)
+                    tokens = compute_share(edits, cases, editor, kind, check=check, condition=condition)
                     if tokens.edits and (check == "efficacy" or condition != "prefixed"):
                         rows.append(
                             [

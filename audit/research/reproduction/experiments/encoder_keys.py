@@ -1,4 +1,4 @@
-"""Experiment 11: the same keys in a bidirectional encoder, where a first token sees all that follows."""
+"""Experiment 11: the same keys in a bidirectional encoder, where a first token attends to all that follows."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _compare(setup: Setup, cases: Cases, clouds: Mapping[CaseKind, CloudPair], n
             ),
         ],
         pictures=[_draw_clouds(clouds, setup.seed)],
-        notes=[f"{name}. Its first token is the one behind the special tokens that it puts before a text."],
+        notes=[f"{name}. Its first token is the one after the special tokens that it puts before a text."],
     )
 
 
@@ -128,8 +128,9 @@ def _judge_anomaly(there: Mapping[CaseKind, Separation], here: Mapping[CaseKind,
     )
     return build_claim(
         "T5-3B's encoder shows no anomaly of first tokens.",
-        f"Silhouette of k̄ against k_u: {_describe_separation(there)} in the encoder; {_describe_separation(here)} in the language model.",
-        # Where the language model has no anomaly, that the encoder has none says nothing of attention.
+        f"Silhouette of k̄ against k_u: {_describe_separation(there)} in the encoder; "
+        f"{_describe_separation(here)} in the language model.",
+        # Without an anomaly in the language model, its absence in the encoder says nothing about attention.
         None if not in_model or in_encoder is None else not in_encoder,
         "By the rule of experiment 6, collapse cases lie apart in the language model and not in the encoder.",
     )

@@ -74,7 +74,7 @@ def shift_first_token(setup: Setup, cases: Cases, collapse_ratio: float) -> Expe
         claims=[_judge_collapse(ratios, collapse_ratio)],
         tables=[table, _build_ratio_table(ratios), _build_paper_table()],
         notes=[
-            "The denominator alone is taken at the second position: v* and the perplexity are those of ordinary positions."
+            "Only the denominator is taken at the second position: v* and the perplexity are those of ordinary positions."
         ],
     )
 
@@ -87,7 +87,7 @@ def compute_denominator(setup: Setup, case: ReproductionCase, key: torch.Tensor)
 def _report_unmoved(chosen: Sequence[ReproductionCase]) -> Claim:
     return build_claim(
         _PAPER,
-        f"None of {count_noun(len(chosen), 'denominator')} moves by a thousandth, so that nothing is told.",
+        f"None of {count_noun(len(chosen), 'denominator')} moves by a thousandth, so that the claim stays open.",
         None,
         _RULE,
     )
@@ -147,5 +147,6 @@ def _build_paper_table() -> Table:
 
 
 def summarise_sizes(values: Sequence[float]) -> tuple[int, float, float, float]:
+    """Return the number of the values and their least, mean and largest size."""
     sizes = [abs(value) for value in values]
     return len(sizes), min(sizes), statistics.fmean(sizes), max(sizes)

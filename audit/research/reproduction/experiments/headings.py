@@ -1,4 +1,4 @@
-"""What each experiment asks, and where the paper answers it; the one list of all thirteen."""
+"""Question of each experiment, and its source in the paper; the only list of all thirteen."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ HEADINGS = {
     3: Heading(
         "c-rome-without-prefix",
         "C-ROME on collapse cases, no prefix at test",
-        "Does an edit made with prefixed keys act on the bare prompt?",
+        "Does an edit made with prefixed keys act on the prompt without a prefix?",
         "efficacy of C-ROME in the paper",
     ),
     4: Heading(
         "c-rome-with-prefix",
         "C-ROME with a prefix at test",
-        "Does it act behind a prefix?",
+        "Does it act after a prefix?",
         "efficacy of C-ROME in the paper",
     ),
     5: Heading(
@@ -52,13 +52,13 @@ HEADINGS = {
     6: Heading(
         "key-distributions",
         "Where keys lie",
-        "Do the bare key and the mean prefixed key of a subject lie in one cloud?",
+        "Do the key without a prefix and the mean prefixed key of a subject lie in one cloud?",
         "the paper's pictures of keys",
     ),
     7: Heading(
         "first-tokens",
-        "First tokens, whatever they are",
-        "Do first tokens of ordinary prompts lie with the abnormal keys, and do collapse subjects leave them behind a prefix?",
+        "First tokens of any subject",
+        "Do first tokens of ordinary prompts lie with the abnormal keys, and do collapse subjects leave them after a prefix?",
         "the paper's pictures of keys",
     ),
     8: Heading(
@@ -94,18 +94,18 @@ HEADINGS = {
     13: Heading(
         "prediction",
         "What each probe predicts",
-        "How well does each probe tell, before the edit, that it will collapse the model?",
+        "How well does each probe predict, before the edit, that it collapses the model?",
         "not in the paper: the evidence for the default policy",
     ),
 }
 
 
 def build_experiment(number: int, **fields: Any) -> Experiment:
-    """Return an experiment with its head."""
+    """Return an experiment with its heading."""
     return Experiment(number=number, **HEADINGS[number]._asdict(), **fields)
 
 
 def build_claim(paper: str, here: str, agrees: bool | None, rule: str = "") -> Claim:
-    """Return a statement of the paper beside what was seen; `rule` says what counts as the same, whether or not it is."""
+    """Return a statement of the paper beside the result here; `rule` says when the two count as the same."""
     agreement = Agreement.OPEN if agrees is None else Agreement.YES if agrees else Agreement.NO
     return Claim(paper=paper, here=here, agreement=agreement, rule=rule)

@@ -1,6 +1,6 @@
 """Experiments 6 and 7: where the keys of collapse and ordinary cases lie.
 
-Pictures show two projections; what is claimed rests on distances in all dimensions, with a permutation test. Points are
+Pictures show two projections; the claims rest on distances in all dimensions, with a permutation test. Points are
 compared by direction, since C^-1 k_bar and k_u have no common scale.
 """
 
@@ -84,7 +84,8 @@ def _judge_apart(what: str, separations: Mapping[tuple[str, CaseKind], Separatio
         f"Silhouette {first.silhouette:.3f} (p = {first.p_value:.3g}, {first.first} cases) against "
         f"{ordinary.silhouette:.3f} (p = {ordinary.p_value:.3g}, {ordinary.first} cases).",
         lie_apart(first, ordinary),
-        f"Collapse cases apart with p ≤ {SIGNIFICANCE:g} and a silhouette over {SUBSTANTIAL_SILHOUETTE}, ordinary ones with none over it.",
+        f"Collapse cases apart with p ≤ {SIGNIFICANCE:g} and a silhouette over {SUBSTANTIAL_SILHOUETTE}, "
+        "ordinary ones with none over it.",
     )
 
 
@@ -138,27 +139,27 @@ def _draw_clouds(
 
 
 def place_first_tokens(setup: Setup, cases: Cases) -> Experiment:
-    """Experiment 7: first tokens of ordinary prompts, and collapse subjects behind a prefix, between the two clouds."""
+    """Experiment 7: first tokens of ordinary prompts, and collapse subjects after a prefix, between the two clouds."""
     chosen = {kind: drop_repeated_subjects(cases.select(kind)) for kind in KINDS}
     abnormal, ordinary = (stack_key_pairs([get_subject_keys(case) for case in chosen[kind]]).first for kind in KINDS)
     firsts = first_token_keys(setup.lm, setup.site, _drop_repeated_beginnings(setup, chosen[CaseKind.ORDINARY]))
     # The first context is the empty one.
-    behind = torch.cat([get_subject_keys(case).keys[1:] for case in chosen[CaseKind.FIRST]])
+    after_prefix = torch.cat([get_subject_keys(case).keys[1:] for case in chosen[CaseKind.FIRST]])
     clouds = {
         "collapse subjects, bare": abnormal,
         "ordinary subjects, bare": ordinary,
         "first tokens of ordinary prompts": firsts.double().cpu(),
-        "collapse subjects behind a prefix": behind.double().cpu(),
+        "collapse subjects after a prefix": after_prefix.double().cpu(),
     }
     nearer = {name: nearest_share(cloud, abnormal, ordinary) for name, cloud in clouds.items()}
-    joined, stayed = "first tokens of ordinary prompts", "collapse subjects behind a prefix"
-    left = len(behind) - nearer[stayed]
+    joined, stayed = "first tokens of ordinary prompts", "collapse subjects after a prefix"
+    left = len(after_prefix) - nearer[stayed]
     return build_experiment(
         7,
         claims=[
             _judge_share("First tokens of ordinary prompts lie with the abnormal keys.", nearer[joined], len(firsts)),
             _judge_share(
-                "Behind a prefix, the keys of collapse subjects lie with the ordinary ones.", left, len(behind)
+                "After a prefix, the keys of collapse subjects lie with the ordinary ones.", left, len(after_prefix)
             ),
         ],
         tables=[

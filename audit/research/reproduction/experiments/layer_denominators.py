@@ -78,7 +78,7 @@ def compare_layers(setup: Setup, cases: Cases, shifts: LayerShifts) -> Experimen
                 x_title="layer",
                 z=[list(values) for values in cosines.values()],
                 z_title="cosine",
-                caption="How much of the bare key is left behind a prefix.",
+                caption="How much of the key without a prefix is left after one.",
             ),
         ],
         notes=[

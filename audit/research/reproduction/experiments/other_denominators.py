@@ -81,12 +81,8 @@ def _describe_selection(cases: Cases) -> str:
         cases.selection,
         sum(has_small_denominator(case.assessment) for case in cases.select(CaseKind.FIRST)),
     )
-    otherwise = len(chosen.kinds) - len(cases.cases)
-    left_out = (
-        f" Drawn, and left out since all contexts say otherwise than the screen's few: {otherwise}."
-        if otherwise
-        else ""
-    )
+    other_kind = len(chosen.kinds) - len(cases.cases)
+    left_out = f" Drawn, and left out since their kind differs under all contexts: {other_kind}." if other_kind else ""
     return (
         f"Requests probed: {chosen.probed}, of which {chosen.unusable} could not be. Edited: {edited(cases.counts())}; where "
         f"not all were, the seed drew them.{left_out} Of the first tokens the denominator probe fires at {fired}."
@@ -107,7 +103,7 @@ def _judge_other_cases(records: Sequence[EditRecord], collapse_ratio: float, cas
         "Subjects that are no first tokens collapse Llama2-7b, names that end in a period among them, so that a first-token test "
         "alone is not enough."
     )
-    rule = "One that collapses the model."
+    rule = "One of them that collapses the model."
     if not records:
         return build_claim(paper, NOTHING_MEASURED, None, rule)
     measured_records = [record for record in records if has_collapsed(record, collapse_ratio) is not None]
@@ -115,8 +111,9 @@ def _judge_other_cases(records: Sequence[EditRecord], collapse_ratio: float, cas
     shapes = [shape for record in collapse_records if (shape := _describe_shape(record.subject))]
     return build_claim(
         paper,
-        f"{len(collapse_records)} of {count_noun(len(measured_records), 'such request')} with a small denominator collapse the model, {len(shapes)} of them "
-        f"of a listed shape; edits not made: {len(records) - len(measured_records)}; requests probed: {cases.selection.probed}.",
+        f"{len(collapse_records)} of {count_noun(len(measured_records), 'such request')} with a small denominator collapse the "
+        f"model, {len(shapes)} of them of a listed shape; edits not made: {len(records) - len(measured_records)}; requests "
+        f"probed: {cases.selection.probed}.",
         bool(collapse_records) if measured_records else None,
         rule,
     )

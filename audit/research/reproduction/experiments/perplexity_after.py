@@ -175,15 +175,15 @@ def _judge_collapse(records: Sequence[EditRecord], collapse_ratio: float) -> Cla
         return build_claim(paper, explain_few(len(collapses)), None)
     return build_claim(
         paper,
-        f"{sum(collapses)} of {count_noun(len(collapses), 'model')} collapse, perplexity up to {_describe_largest(records, '.5g')}; "
-        f"edits not made: {len(records) - len(collapses)}.",
+        f"{sum(collapses)} of {count_noun(len(collapses), 'model')} collapse, "
+        f"perplexity up to {_describe_largest(records, '.5g')}; edits not made: {len(records) - len(collapses)}.",
         _holds_for_all(collapses, len(records)),
-        f"The ratio of every edit that was asked for is over {collapse_ratio:g}, or not finite.",
+        f"The ratio of every requested edit is over {collapse_ratio:g}, or not finite.",
     )
 
 
 def _judge_kept(paper: str, records: Sequence[EditRecord]) -> Claim:
-    """Hold "perplexity is kept" to the largest ratio of some edits."""
+    """Return the claim that perplexity is kept, judged by the largest ratio of the edits."""
     over = [collapse for record in records if (collapse := has_collapsed(record, _KEPT)) is not None]
     if len(over) < FEW:
         return build_claim(paper, explain_few(len(over)), None)
@@ -192,12 +192,12 @@ def _judge_kept(paper: str, records: Sequence[EditRecord]) -> Claim:
         f"At most {_describe_largest(records, '.4f')}; over {_KEPT:g}: {sum(over)} of {count_noun(len(over), 'edit')}, "
         f"not made: {len(records) - len(over)}.",
         _holds_for_all([not is_over for is_over in over], len(records)),
-        f"The ratio of every edit that was asked for is finite, and not over {_KEPT:g}.",
+        f"The ratio of every requested edit is finite, and not over {_KEPT:g}.",
     )
 
 
 def _holds_for_all(holds: Sequence[bool], requested: int) -> bool | None:
-    """Whether something holds of all edits that were asked for; None where it does of all that were made, and some were not."""
+    """Whether something holds for all requested edits; None where it holds for all made edits, and some were not made."""
     if not all(holds):
         return False
     return True if len(holds) == requested else None

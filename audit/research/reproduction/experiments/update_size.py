@@ -45,7 +45,7 @@ def compare_update_sizes(cases: Cases, edits: Edits) -> Experiment:
         ],
         notes=[
             "First tokens are chosen by their place, the other small denominators by the probe, the ordinary ones at random "
-            "from those at which it does not fire. The other small denominators are edited by rome alone; experiment 12 lists "
+            "from those at which it does not fire. The other small denominators are edited by rome only; experiment 12 lists "
             "them."
         ],
     )
@@ -97,6 +97,7 @@ def build_size_table(cases: Cases, edits: Edits, editors: Sequence[str], name: s
 def build_paper_table(
     name: str, title: str, first: str, figures: Mapping[str, Sequence[published.PublishedPair]]
 ) -> Table:
+    """Return figures of the paper by model, on collapse and on ordinary cases."""
     return Table(
         name=name,
         title=f"{title}, collapse / ordinary cases",

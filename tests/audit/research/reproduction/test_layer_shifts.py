@@ -40,7 +40,9 @@ def cases(setup: Setup) -> Cases:
 
 
 def shifts(setup: Setup, path: Path, corpus: str | None = None, stamp: dict[str, str] | None = None) -> LayerShifts:
-    return load_or_measure_shifts(setup, cases(setup), corpus, path, STAMP if stamp is None else stamp, lambda *_: None)
+    return load_or_measure_shifts(
+        setup, cases(setup), corpus, path=path, stamp=STAMP if stamp is None else stamp, progress=lambda *_: None
+    )
 
 
 def test_layer_shifts_are_reused_under_the_same_stamp_and_text(

@@ -218,7 +218,7 @@ def test_reproduce_failing_device_is_named(
 
     monkeypatch.setattr(*where, failing)
     with pytest.raises(
-        DeviceFailed, match=r"The device cpu failed \(CUDA error: unspecified launch failure\), .* which goes on"
+        DeviceFailed, match=r"The device cpu failed \(CUDA error: unspecified launch failure\), .* which resumes"
     ):
         reproduce(setup, load_edits(*FIRST, *ORDINARY), tmp_path, ordinary=4)
 

@@ -39,7 +39,7 @@ def test_first_tokens_are_counted_between_the_clouds(setup: Setup, cases: Cases)
         "collapse subjects, bare": 5,
         "ordinary subjects, bare": 6,
         "first tokens of ordinary prompts": 1,
-        "collapse subjects behind a prefix": 5 * contexts,
+        "collapse subjects after a prefix": 5 * contexts,
     }
     assert (table["nearer"] <= table["of"]).all()
     # All ordinary prompts begin with "The", whose key is one key, and one is too few to judge by.

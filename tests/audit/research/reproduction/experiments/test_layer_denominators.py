@@ -25,7 +25,7 @@ def test_compare_layers_every_layer_has_its_medians(setup: Setup, cases: Cases, 
     corpus = read_corpus(str(tmp_path / "text.txt"))
     own = replace(setup, statistics=compute_statistics(setup.lm, setup.site, corpus))
     shifts = load_or_measure_shifts(
-        own, cases, str(tmp_path / "text.txt"), tmp_path / "layers.json", {}, lambda *_: None
+        own, cases, str(tmp_path / "text.txt"), path=tmp_path / "layers.json", stamp={}, progress=lambda *_: None
     )
     experiment = compare_layers(own, cases, shifts)
     table = read_table(experiment, "layer-medians")
