@@ -20,7 +20,7 @@ from ...probes.model.checkpoint import Checkpoint, open_checkpoint
 from ...probes.model.language_model import LanguageModel, load_model
 from ...probes.model.site import find_site
 from ...probes.requests.request import EditRequest
-from ...probes.research.tensor_change import TensorChange, compare, same_bits
+from ...probes.research.tensor_change import Spectrum, TensorChange, compare, same_bits
 from ...reports.html.diff_page import Behaviour, Changed, DiffFile, Written, render_diff
 from ...reports.log.file import write_atomic
 from ...suites.builtin import load_builtin_corpus
@@ -75,38 +75,30 @@ def run_diff(
     changes = list(iter_tensor_changes(*pair, progress))
     lm = load_model(base, device=device, dtype=dtype)
     before = _read_model(lm, progress, "the base")
-    spectra = {
-        change.record.name: change.difference.spectrum
-        for change in changes
-        if change.difference and change.difference.spectrum
-    }
-    searches = (
-        search_subjects(lm, spectra, subjects, statistics=statistics, corpus=corpus, seed=seed, progress=progress)
-        if subjects is not None
-        else []
-    )
+    searches = []
+    if subjects is not None:
+        searches = search_subjects(
+            lm, _list_spectra(changes), subjects, statistics=statistics, corpus=corpus, seed=seed, progress=progress
+        )
     del lm
     after = _read_model(load_model(edited, device=device, dtype=dtype), progress, "the edited model")
     behaviour = _compare_behaviour(before, after, policy)
     records = [change.record for change in changes]
     reasons = [*_list_broken_tensors(records), *_list_behaviour_faults(behaviour)]
-    names = set(pair[0].files) & set(pair[1].files)
+    common = set(pair[0].files) & set(pair[1].files)
     comparison = DiffFile(
         editguard_version=version("editguard"),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         base=base,
         edited=edited,
-        tensors=len(names),
-        unchanged=len(names - {record.name for record in records}),
+        tensors=len(common),
+        unchanged=len(common - {record.name for record in records}),
         changes=records,
         behaviour=behaviour,
         searches=searches,
         verdict="fail" if reasons else "pass",
         reasons=reasons,
-        written=[
-            Written(prompt=prompt, base=old, edited=new)
-            for prompt, old, new in zip(FIXED_PROMPTS, before.texts, after.texts, strict=True)
-        ],
+        written=_pair_texts(before, after),
     )
     write_atomic(out / DIFF, comparison.model_dump_json(indent=2) + "\n")
     write_atomic(out / PAGE, render_diff(comparison))
@@ -180,6 +172,15 @@ def _describe_one_sided(here: Checkpoint, there: Checkpoint, name: str, status: 
     )
 
 
+def _list_spectra(changes: Sequence[_TensorDifference]) -> dict[str, Spectrum]:
+    """Return the spectrum of each changed matrix, by the name of its tensor."""
+    return {
+        change.record.name: change.difference.spectrum
+        for change in changes
+        if change.difference and change.difference.spectrum
+    }
+
+
 def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
@@ -199,13 +200,22 @@ def _read_model(lm: LanguageModel, progress: Progress, what: str) -> _ModelReadi
     return _ModelReading(perplexity, list(texts))
 
 
+def _pair_texts(before: _ModelReading, after: _ModelReading) -> list[Written]:
+    return [
+        Written(prompt=prompt, base=old, edited=new)
+        for prompt, old, new in zip(FIXED_PROMPTS, before.texts, after.texts, strict=True)
+    ]
+
+
 def _compare_behaviour(before: _ModelReading, after: _ModelReading, policy: Policy) -> Behaviour:
     old, new = (sum(map(word_entropy, reading.texts)) for reading in (before, after))
-    measured = before.perplexity is not None and after.perplexity is not None
+    ratio = None
+    if before.perplexity is not None and after.perplexity is not None:
+        ratio = _finite_or_none(after.perplexity / before.perplexity)
     return Behaviour(
         base_perplexity=before.perplexity,
         edited_perplexity=after.perplexity,
-        ratio=_finite_or_none(after.perplexity / before.perplexity) if measured else None,  # type: ignore[operator]
+        ratio=ratio,
         max_ratio=policy.max_perplexity_ratio,
         collapse_ratio=policy.collapse_ratio,
         entropy_ratio=new / old if old else None,

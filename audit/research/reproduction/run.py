@@ -20,7 +20,7 @@ from ....probes.requests.loader import LoadedRequests
 from ....reports.log.bounded_read import LARGEST_BASELINE, bounded_bytes
 from ....reports.log.file import remove_unfinished_files, write_atomic
 from ....reports.reproduction.page import render_reproduction
-from ....reports.reproduction.schema import Reproduction
+from ....reports.reproduction.schema import Experiment, Reproduction
 from ....reports.reproduction.tables import remove_tables, write_tables
 from ....reports.reproduction.text import render_markdown
 from ...guard import GuardedEditor
@@ -75,16 +75,11 @@ def reproduce(
     """
     check_editable(setup.site)
     started, guard = time.monotonic(), GuardedEditor(setup)
-    for folder in (out, out / LOGS, out / TABLES):
-        make_writable(folder, inside=folder != out)
-    remove_unfinished_files(out, (RESULT, PAGE, TEXT, _CASES, LAYERS_FILE))
-    remove_unfinished_files(out / LOGS, [f"{editor}.jsonl" for editor in EDITORS])
+    _prepare_folders(out)
     # A wrong encoder is reported now and not after all edits.
-    compared = (
-        None
-        if encoder_ref is None
-        else load_encoder(encoder_ref, device=str(setup.lm.device), allow_pickle=allow_pickle)
-    )
+    compared = None
+    if encoder_ref is not None:
+        compared = load_encoder(encoder_ref, device=str(setup.lm.device), allow_pickle=allow_pickle)
     with trusted_device(setup.lm.device, "the reproduction", "give the same command again, which resumes"):
         stamp = build_run_stamp(setup, loaded, ordinary, most_cases)
         most = dict.fromkeys(CaseKind, most_cases) | {CaseKind.ORDINARY: ordinary}
@@ -103,7 +98,22 @@ def reproduce(
             compared=compared,
             progress=progress,
         )
-    reproduction = Reproduction(
+    reproduction = _build_result(setup, loaded, cases, experiments, command=command, started=started)
+    _write(out, reproduction)
+    return reproduction
+
+
+def _build_result(
+    setup: Setup,
+    loaded: LoadedRequests,
+    cases: Cases,
+    experiments: list[Experiment],
+    *,
+    command: str,
+    started: float,
+) -> Reproduction:
+    """Return the result; `started` is the monotonic time at which the run began."""
+    return Reproduction(
         editguard_version=version("editguard"),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command,
@@ -122,8 +132,13 @@ def reproduce(
         versions=versions(setup.lm),
         seconds=round(time.monotonic() - started, 1),
     )
-    _write(out, reproduction)
-    return reproduction
+
+
+def _prepare_folders(out: Path) -> None:
+    for folder in (out, out / LOGS, out / TABLES):
+        make_writable(folder, inside=folder != out)
+    remove_unfinished_files(out, (RESULT, PAGE, TEXT, _CASES, LAYERS_FILE))
+    remove_unfinished_files(out / LOGS, [f"{editor}.jsonl" for editor in EDITORS])
 
 
 def _write(out: Path, reproduction: Reproduction) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from editguard.audit.editors.builtin.exploded import Exploded
-from editguard.audit.pytest_plugin import collapse, nodes
+from editguard.audit.pytest_plugin.collapse import CollapseReport
+from editguard.audit.pytest_plugin.nodes import EditsFile
 
 from ...helpers.plugin_sessions import (
     Run,
@@ -21,7 +22,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> RunPytest
     """Run pytest in this process, in an empty folder."""
     monkeypatch.setenv("EDITGUARD_CACHE", str(pytester.path / ".cache"))
     assert Exploded.control
-    assert {nodes.__name__, collapse.__name__} <= {*sys.modules}
+    assert {EditsFile.__module__, CollapseReport.__module__} <= {*sys.modules}
 
     def inner(*arguments: str | Path) -> Run:
         return pytester.runpytest_inprocess("-p", "no:xdist", *map(str, arguments))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from .....probes.research.layer_sweep import LayerShift
 from .....reports.reproduction.schema import Claim, Experiment, Heat, Table
 from ....setup import Setup
-from ..cases import Cases
+from ..cases import CaseKind, Cases
 from ..clouds import KINDS, drop_repeated_subjects
 from ..layer_shifts import LayerShifts
 from .headings import build_claim, build_experiment
@@ -58,34 +58,43 @@ def compare_layers(setup: Setup, cases: Cases, shifts: LayerShifts) -> Experimen
                 note=f"Over {first} first-token and {ordinary} ordinary subjects.",
             )
         ],
-        pictures=[
-            Heat(
-                name="layer-denominators",
-                title="Median |u·k_u| by layer",
-                x=layers,
-                y=names,
-                x_title="layer",
-                z=[list(values) for values in denominators.values()],
-                z_title="|u·k_u|",
-                log=True,
-                caption="Where the upper row is far paler or darker than the lower one, published edits explode.",
-            ),
-            Heat(
-                name="layer-shift",
-                title="Median cos(k_u, k̄) by layer",
-                x=layers,
-                y=names,
-                x_title="layer",
-                z=[list(values) for values in cosines.values()],
-                z_title="cosine",
-                caption="How much of the key without a prefix is left after one.",
-            ),
-        ],
+        pictures=_draw_layers(layers, names, denominators, cosines),
         notes=[
             f"C of layer {setup.site.layer} from {setup.statistics.provenance.source}, of the others from "
             f"{shifts.source}."
         ],
     )
+
+
+def _draw_layers(
+    layers: list[str],
+    names: list[str],
+    denominators: Mapping[CaseKind, Sequence[float]],
+    cosines: Mapping[CaseKind, Sequence[float]],
+) -> list[Heat]:
+    return [
+        Heat(
+            name="layer-denominators",
+            title="Median |u·k_u| by layer",
+            x=layers,
+            y=names,
+            x_title="layer",
+            z=[list(values) for values in denominators.values()],
+            z_title="|u·k_u|",
+            log=True,
+            caption="Where the upper row is far paler or darker than the lower one, published edits explode.",
+        ),
+        Heat(
+            name="layer-shift",
+            title="Median cos(k_u, k̄) by layer",
+            x=layers,
+            y=names,
+            x_title="layer",
+            z=[list(values) for values in cosines.values()],
+            z_title="cosine",
+            caption="How much of the key without a prefix is left after one.",
+        ),
+    ]
 
 
 def _compute_median(layer_shifts: Sequence[LayerShift], field: int) -> float:

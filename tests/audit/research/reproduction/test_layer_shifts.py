@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from editguard.audit.guard import GuardedEditor
@@ -15,6 +16,7 @@ from editguard.probes.keys.corpus_statistics import compute_statistics, read_cor
 from editguard.probes.keys.prefixes import Role
 from editguard.probes.keys.subject_keys import compute_subject_keys
 from editguard.probes.model.site import find_site
+from editguard.probes.research.layer_sweep import LayerShift
 from torch.nn.functional import cosine_similarity
 
 from ....helpers.tiny_models import tiny_lm
@@ -25,7 +27,7 @@ pytestmark = pytest.mark.tiny
 STAMP = {"seed": "0"}
 
 
-def cases(setup: Setup) -> Cases:
+def build_cases(setup: Setup) -> Cases:
     kinds = {FIRST_TOKEN_REQUEST: CaseKind.FIRST, MID_PROMPT_REQUEST: CaseKind.ORDINARY}
     chosen = CaseSelection(
         stamp=STAMP, probed=2, unusable=0, found={}, kinds={request.id: kind for request, kind in kinds.items()}
@@ -39,9 +41,11 @@ def cases(setup: Setup) -> Cases:
     )
 
 
-def shifts(setup: Setup, path: Path, corpus: str | None = None, stamp: dict[str, str] | None = None) -> LayerShifts:
+def measure_shifts(
+    setup: Setup, path: Path, corpus: str | None = None, stamp: dict[str, str] | None = None
+) -> LayerShifts:
     return load_or_measure_shifts(
-        setup, cases(setup), corpus, path=path, stamp=STAMP if stamp is None else stamp, progress=lambda *_: None
+        setup, build_cases(setup), corpus, path=path, stamp=STAMP if stamp is None else stamp, progress=lambda *_: None
     )
 
 
@@ -51,25 +55,25 @@ def test_layer_shifts_are_reused_under_the_same_stamp_and_text(
     text, path = tmp_path / "text.txt", tmp_path / "layers.json"
     text.write_text("\n".join(SENTENCES * 40), encoding="utf-8")
     own = replace(setup, statistics=compute_statistics(setup.lm, setup.site, read_corpus(str(text))))
-    first = shifts(own, path, str(text))
+    first = measure_shifts(own, path, str(text))
     assert set(first.layers) == set(range(len(setup.site.blocks)))
     runs: list[int] = []
     real = module.sweep
 
-    def counted(*arguments: object, **options: object) -> object:
+    def count_sweeps(*arguments: Any, **options: Any) -> dict[int, list[LayerShift]]:
         runs.append(1)
-        return real(*arguments, **options)  # type: ignore[arg-type]
+        return real(*arguments, **options)
 
-    monkeypatch.setattr(module, "sweep", counted)
-    assert shifts(own, path, str(text)) == first
+    monkeypatch.setattr(module, "sweep", count_sweeps)
+    assert measure_shifts(own, path, str(text)) == first
     assert not runs
-    assert shifts(own, path, str(text), {"seed": "1"}).layers == first.layers
+    assert measure_shifts(own, path, str(text), {"seed": "1"}).layers == first.layers
     assert len(runs) == 1
     text.write_text("\n".join(SENTENCES * 41), encoding="utf-8")
-    assert shifts(own, path, str(text), {"seed": "1"}).layers != first.layers
+    assert measure_shifts(own, path, str(text), {"seed": "1"}).layers != first.layers
     assert len(runs) == 2
     path.write_text("{", encoding="utf-8")
-    shifts(own, path, str(text))
+    measure_shifts(own, path, str(text))
     assert len(runs) == 3
 
 
@@ -77,7 +81,7 @@ def test_layer_shifts_named_site_is_read_at_every_layer(tmp_path: Path) -> None:
     named = "model.layers.{layer}.mlp.up_proj"
     lm = tiny_lm()
     setup = prepare(lm, layer=0, site_path=named, policy=lenient(), statistics="identity", perplexity_corpus=SENTENCES)
-    shift_file = shifts(setup, tmp_path / "layers.json")
+    shift_file = measure_shifts(setup, tmp_path / "layers.json")
     for layer, figures in shift_file.layers.items():
         keys = compute_subject_keys(
             lm, find_site(lm.model, layer, named), FIRST_TOKEN_REQUEST, setup.prefixes.texts(Role.KEY)
