@@ -233,7 +233,7 @@ def iter_mutants(target: Target) -> Iterator[Mutant]:
             if part
             for inner in ast.walk(part)
         }
-        # `zip(strict=True)` states what holds, and nothing can be told from a program that does not state it.
+        # `zip(strict=True)` states an invariant; a program without it behaves the same.
         fixed |= {id(node.value) for node in nodes if isinstance(node, ast.keyword) and node.arg == "strict"}
         for number, node in enumerate(nodes):
             for new in () if id(node) in fixed else iter_changes(node):

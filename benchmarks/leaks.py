@@ -32,7 +32,7 @@ WORDS = 6
 
 
 def iter_updates(guard, requests, editor):
-    """Yield for each request its decision and its update, or why there is none."""
+    """Yield for each request its decision and its update, or the reason of its refusal."""
     for start in range(0, len(requests), TOGETHER):
         begun, chunk = time.monotonic(), requests[start : start + TOGETHER]
         unchecked = replace(guard, checks=())

@@ -304,7 +304,7 @@ def _many(file, count):
     """Return `count` requests: the first of the file's, or the suite's under ever new ids."""
     if file is not None:
         requests = load_requests(file).requests[:count]
-        assert len(requests) == count, f"{file} has {len(requests)} requests, and {count} were asked for"
+        assert len(requests) == count, f"{file} has {len(requests)} requests, and {count} are needed"
         return requests
     base = _requests()
     return [replace(base[n % len(base)], id=str(n)) for n in range(count)]

@@ -1,12 +1,12 @@
-"""What a better rewrite of first-token edits costs and brings: other searches and other directions, on the same requests.
+"""Cost and gain of a better rewrite of first-token edits: other searches and other directions, on the same requests.
 
     python benchmarks/rewrite_trials.py counterfact-dev.json --out trials.json
     python benchmarks/rewrite_trials.py counterfact-dev.json --only "Adam, rate 1.0" --layer 5 --out layer5.json
 
 Each trial is an editor that differs from `prefixed` in one thing. Trials with the same search share its v*, so that directions
 are compared for one delta. Every edit is written, checked under the held-out prefixes of every family, and undone. Prints one row
-a trial: how many prompts gave the target behind a prefix and bare, paraphrases behind a sentence and bare, tokens and answers of
-neighbours, the perplexity's ratio and the update's size. docs/research/reproduction.md quotes it.
+for each trial: prompts that gave the target after a prefix and without one, paraphrases after a sentence and without one,
+tokens and answers of neighbours, the perplexity ratio and the size of the update. docs/research/reproduction.md quotes it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ COUNTS = {
     "neighbours' answers, bare": ("answers", "unprefixed", "exact"),
     "neighbours' answers": ("answers", "prefixed", "exact"),
 }
-"""Metric, condition and protocol of what is counted; where nothing is said, behind the prefixes of the check."""
+"""Metric, condition and protocol of what is counted; without a condition, after the prefixes of the check."""
 SUBJECTS: list[str] = []
 """Subjects whose keys are left alone: they stand in no prompt that is tested."""
 MOMENTS: dict[tuple[str, str], torch.Tensor] = {}
@@ -111,7 +111,7 @@ TRIALS = {
 
 
 def _moment(context, request):
-    """Return G [d_ff, d_ff]: keys of other subjects in the prompt's place, bare and behind a few prefixes."""
+    """Return G [d_ff, d_ff]: keys of other subjects in the prompt's place, without a prefix and after a few."""
     place = (request.subject, request.prompt)
     if place not in MOMENTS:
         texts = ["", *Prefixed().contexts(context.prefixes)[:OTHER_PREFIXES]]

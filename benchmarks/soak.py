@@ -1,11 +1,11 @@
-"""What do hundreds of guarded edits add up to when each sound one is kept? Drift, and memory, edit by edit.
+"""Drift and memory of hundreds of guarded edits when each sound one is kept.
 
     python benchmarks/soak.py counterfact-dev.json --edits 300 --out build/soak
 
 An audit in sequence of edits drawn from the file. With --wide the accumulated drift has no bound, so that the sequence never
-closes and all edits are tried; each is still held to the policy's other bounds. Prints a line every ten edits and where the
-default bounds would have closed; with --tell that alone, of a run that may have been killed. The folder holds the audit, whose
-report draws the drift. docs/research/reliability.md quotes it.
+closes and all edits are tried; each is still compared with the policy's other bounds. Every ten edits a line is printed, and
+the place where the default bounds would have closed. With --tell only these lines are printed, of a run that may have been
+killed. The folder holds the audit, whose report draws the drift. docs/research/reliability.md quotes it.
 """
 
 from __future__ import annotations
