@@ -242,22 +242,14 @@ def prepare(
 
     Raises `ModelError`, `PolicyError`, `StatisticsError` and `NotFinite`.
     """
-    policy = policy or Policy()
+    policy, settings = policy or Policy(), settings or ValueSettings()
     check_names(policy)
-    if any(module.training for module in lm.model.modules()):
-        raise ModelError(
-            f"The model {lm.ref!r} is in training mode, where dropout makes every measurement random; call model.eval()."
-        )
+    _check_evaluation_mode(lm)
     require_finite_weights(lm.model, lm.ref)
-    settings = settings or ValueSettings()
     # A copy forgets the fingerprint, which may have been taken before an edit.
     lm = replace(lm, plain=lm.plain or settings.engine is Engine.REFERENCE)
     site = find_site(lm.model, default_layer(lm, site_path) if layer is None else layer, site_path)
-    if not lm.causal:
-        raise ModelError(
-            f"The model {lm.ref!r} ({lm.architecture}) writes no text, so edits of it can be neither made nor judged; take "
-            "a causal language model, or read its keys in Python with editguard.probes.capture."
-        )
+    _check_causal(lm)
     progress("sampling prefixes", 0, 1)
     prefixes = make_prefixes(lm, seed, lambda done, total: progress("sampling prefixes", done, total))
     cache = None if lm.plain else prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
@@ -291,6 +283,21 @@ def prepare(
         check_dtype=check_dtype,
         site_path=site_path,
     )
+
+
+def _check_evaluation_mode(lm: LanguageModel) -> None:
+    if any(module.training for module in lm.model.modules()):
+        raise ModelError(
+            f"The model {lm.ref!r} is in training mode, where dropout makes every measurement random; call model.eval()."
+        )
+
+
+def _check_causal(lm: LanguageModel) -> None:
+    if not lm.causal:
+        raise ModelError(
+            f"The model {lm.ref!r} ({lm.architecture}) writes no text, so edits of it can be neither made nor judged; take "
+            "a causal language model, or read its keys in Python with editguard.probes.capture."
+        )
 
 
 def check_names(policy: Policy, path: Path | None = None) -> None:

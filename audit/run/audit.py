@@ -81,16 +81,7 @@ def run_audit(
                 progress=progress,
             ):
                 log.write(record)
-            records, seconds = len(controls) + len(loaded.requests), round(time.monotonic() - started, 3)
-            retention: dict[str, Any] = {}
-            if sequence is not None:
-                retained = sequence.retained()
-                pairs = zip(sequence.kept, retained, strict=True)
-                lost = [edit.request.id for edit, is_retained in pairs if is_retained is False]
-                retention = {"retained": retention_rate(retained), "lost": lost}
-                # The weight is proved before the log says that it is finished.
-                sequence.undo()
-            log.write(Footer(records=records, seconds=seconds, **retention))
+            log.write(_close(sequence, records=len(controls) + len(loaded.requests), started=started))
     progress("writing files", 0, 1)
     summary = write_outputs(out)
     progress("writing files", 1, 1)
@@ -100,6 +91,18 @@ def run_audit(
 def _open_sequence(guard: GuardedEditor, *, in_sequence: bool) -> AbstractContextManager[EditSequence | None]:
     """Return a sequence, which leaves the model as it was, or None where edits are made alone."""
     return EditSequence(guard) if in_sequence else nullcontext()
+
+
+def _close(sequence: EditSequence | None, *, records: int, started: float) -> Footer:
+    """Return the footer; the edits of a sequence are asked for a last time and taken out, which proves the weight."""
+    seconds = round(time.monotonic() - started, 3)
+    if sequence is None:
+        return Footer(records=records, seconds=seconds)
+    retained = sequence.retained()
+    pairs = zip(sequence.kept, retained, strict=True)
+    lost = [edit.request.id for edit, is_retained in pairs if is_retained is False]
+    sequence.undo()
+    return Footer(records=records, seconds=seconds, retained=retention_rate(retained), lost=lost)
 
 
 def _records(

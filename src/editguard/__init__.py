@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from .audit.delta.apply import apply_delta as apply_delta
     from .audit.delta.export import export_edits as export_edits
     from .audit.delta.file import read_delta as read_delta
-    from .audit.editors.base import Editor as Editor
-    from .audit.editors.base import RankOneUpdate as RankOneUpdate
     from .audit.edit_result import Assessment as Assessment
     from .audit.edit_result import EditResult as EditResult
+    from .audit.editors.base import Editor as Editor
+    from .audit.editors.base import RankOneUpdate as RankOneUpdate
     from .audit.guard import GuardedEditor as GuardedEditor
     from .audit.policy import Decision as Decision
     from .audit.policy import Policy as Policy

@@ -137,14 +137,21 @@ def test_margins_that_say_nothing_leave_every_edit_to_the_exact_measurement(guar
 
 def test_what_the_screen_cannot_settle_is_measured_exactly(guard: GuardedEditor) -> None:
     doubtful = with_margins(guard, Margins(50.0, 50.0, 2.0))
-    (exact,), (screened,) = guard.assess_all([MID_PROMPT_REQUEST]), doubtful.assess_all([MID_PROMPT_REQUEST], screen=True)
+    (exact,), (screened,) = (
+        guard.assess_all([MID_PROMPT_REQUEST]),
+        doubtful.assess_all([MID_PROMPT_REQUEST], screen=True),
+    )
     assert exact.evidence is not None
     assert screened.evidence is not None
     assert len(screened.evidence.keys.keys) == len(exact.evidence.keys.keys)
     assert screened.decision == exact.decision
     assert screened.findings == exact.findings
     # Nor where what is asked may be another, though the decision is the same.
-    (asked,) = doubtful.assess_all([FIRST_TOKEN_REQUEST], screen=True, criterion=lambda assessment: [finding.level for finding in assessment.findings])
+    (asked,) = doubtful.assess_all(
+        [FIRST_TOKEN_REQUEST],
+        screen=True,
+        criterion=lambda assessment: [finding.level for finding in assessment.findings],
+    )
     assert asked.evidence is not None
     assert len(asked.evidence.keys.keys) == len(exact.evidence.keys.keys)
     # A subject that is the first token is rewritten whatever the numbers are.
@@ -216,7 +223,10 @@ def test_an_update_over_the_bound_is_refused_with_its_size(guard: GuardedEditor)
 def test_an_allowed_update_over_the_bound_is_rewritten_and_held_to_it_again(guard: GuardedEditor) -> None:
     before = hashes(guard)
     allowed = dict.fromkeys(("first-token", "denominator", "key-shift", "sink-key"), "allow")
-    published, rewritten = guard.try_unguarded(FIRST_TOKEN_REQUEST, "rome"), guard.try_unguarded(FIRST_TOKEN_REQUEST, "prefixed")
+    published, rewritten = (
+        guard.try_unguarded(FIRST_TOKEN_REQUEST, "rome"),
+        guard.try_unguarded(FIRST_TOKEN_REQUEST, "prefixed"),
+    )
     assert published.relative_norm is not None
     assert rewritten.relative_norm is not None
     between = (published.relative_norm * rewritten.relative_norm) ** 0.5
@@ -227,7 +237,9 @@ def test_an_allowed_update_over_the_bound_is_rewritten_and_held_to_it_again(guar
     assert result.relative_norm == pytest.approx(rewritten.relative_norm, rel=1e-3)
     assert result.sound
     for changes in ({"over_bound": "refuse"}, {"max_relative_update": rewritten.relative_norm / 2}):
-        strict = under(guard, **({"rules": allowed, "max_relative_update": between} | changes)).try_edit(FIRST_TOKEN_REQUEST)
+        strict = under(guard, **({"rules": allowed, "max_relative_update": between} | changes)).try_edit(
+            FIRST_TOKEN_REQUEST
+        )
         assert strict.refusal is not None
         assert strict.measurements == ()
     assert hashes(guard) == before
@@ -242,7 +254,10 @@ def test_an_update_at_the_bound_is_none_over_it_and_one_that_is_not_finite_is_re
 
 
 def test_what_the_rewriter_made_is_not_rewritten_again(guard: GuardedEditor) -> None:
-    for request, editor, action in ((MID_PROMPT_REQUEST, "prefixed", Action.ALLOW), (FIRST_TOKEN_REQUEST, None, Action.REWRITE)):
+    for request, editor, action in (
+        (MID_PROMPT_REQUEST, "prefixed", Action.ALLOW),
+        (FIRST_TOKEN_REQUEST, None, Action.REWRITE),
+    ):
         result = under(guard, max_relative_update=1e-6).try_edit(request, editor)
         assert (result.decision.action, result.decision.editor) == (action, "prefixed")
         assert not any("over the bound" in reason for reason in result.decision.reasons)
@@ -364,7 +379,11 @@ def test_a_change_anywhere_in_the_model_is_noticed_before_an_edit_is_judged(guar
     try:
         with torch.no_grad():
             elsewhere[0] += 1e-3
-        for act in (lambda: guard.try_proposal(proposal), lambda: guard.try_edit(MID_PROMPT_REQUEST), guard.setup.bench_perplexity):
+        for act in (
+            lambda: guard.try_proposal(proposal),
+            lambda: guard.try_edit(MID_PROMPT_REQUEST),
+            guard.setup.bench_perplexity,
+        ):
             with pytest.raises(InputError, match="prepare the model again"):
                 act()
     finally:
@@ -456,7 +475,12 @@ def test_an_edit_of_the_last_layer_is_refused_unless_the_subject_ends_the_prompt
     found = last.assess(MID_PROMPT_REQUEST)
     assert found.decision.action is Action.REFUSE
     assert "edit a lower layer" in found.findings[0].message
-    ending = replace(MID_PROMPT_REQUEST, prompt=MID_PROMPT_REQUEST.prompt[: MID_PROMPT_REQUEST.prompt.index(MID_PROMPT_REQUEST.subject) + len(MID_PROMPT_REQUEST.subject)])
+    ending = replace(
+        MID_PROMPT_REQUEST,
+        prompt=MID_PROMPT_REQUEST.prompt[
+            : MID_PROMPT_REQUEST.prompt.index(MID_PROMPT_REQUEST.subject) + len(MID_PROMPT_REQUEST.subject)
+        ],
+    )
     assert not any("edit a lower layer" in finding.message for finding in last.assess(ending).findings)
 
 

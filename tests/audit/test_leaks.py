@@ -35,7 +35,9 @@ TURKEY = EditRequest(
     neighbourhood=("Greece is officially called", "Egypt is officially called"),
     other_facts=("Turkey's currency is the", "The capital of Turkey is", "Turkey is"),
 )
-CLEAN = [EditRequest("colosseum", "Colosseum", "The ancient Colosseum stands in the city of", "Athens", target_true="Rome")]
+CLEAN = [
+    EditRequest("colosseum", "Colosseum", "The ancient Colosseum stands in the city of", "Athens", target_true="Rome")
+]
 
 
 @pytest.fixture(scope="module")

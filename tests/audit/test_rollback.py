@@ -222,7 +222,11 @@ def test_a_model_in_training_mode_is_refused_and_comes_back_in_it(guard: Guarded
     model.get_submodule(part).train()
     try:
         before = of_model(model)
-        for act in (lambda: guard.edit(MID_PROMPT_REQUEST), lambda: guard.try_proposal(proposal), lambda: guard.try_edit(MID_PROMPT_REQUEST)):
+        for act in (
+            lambda: guard.edit(MID_PROMPT_REQUEST),
+            lambda: guard.try_proposal(proposal),
+            lambda: guard.try_edit(MID_PROMPT_REQUEST),
+        ):
             with pytest.raises(InputError, match="training mode"):
                 act()
         with pytest.raises(ModelError, match="training mode"):
@@ -360,4 +364,6 @@ def test_a_whole_audit_leaves_nothing_behind(
         return measure(*given, **named)
 
     monkeypatch.setattr(CHECKS.get("locality"), "measure", interrupted)
-    ends(lambda: run_audit(setup, loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST), tmp_path / "half"), KeyboardInterrupt)
+    ends(
+        lambda: run_audit(setup, loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST), tmp_path / "half"), KeyboardInterrupt
+    )

@@ -85,7 +85,10 @@ def test_another_result_than_the_audited_one_is_put_back() -> None:
 
 def test_several_are_applied_only_when_their_user_says_that_nobody_audited_the_sum() -> None:
     model = tiny_model("llama")
-    before, deltas = compute_fingerprint(model), [make_delta(model, 0), make_delta(model, 0, seed=1), make_delta(model, 1, seed=2)]
+    before, deltas = (
+        compute_fingerprint(model),
+        [make_delta(model, 0), make_delta(model, 0, seed=1), make_delta(model, 1, seed=2)],
+    )
     with pytest.raises(InputError, match="audited alone"), apply_delta(model, *deltas):
         pass
     site = find_site(model, 0)

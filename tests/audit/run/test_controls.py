@@ -148,7 +148,10 @@ def candidates(*names: tuple[EditRequest, str]) -> Control:
 def test_the_first_candidates_are_computed_together_and_then_some_of_the_others_at_a_time() -> None:
     bad = candidates((FIRST_TOKEN_REQUEST, "exploded"))
     good = candidates(*((replace(MID_PROMPT_REQUEST, target_new=str(number)), "rome") for number in range(8)))
-    chunks = [[(control is good, one.request.target_new) for control, one in some] for some in iter_candidate_rounds([bad, good])]
+    chunks = [
+        [(control is good, one.request.target_new) for control, one in some]
+        for some in iter_candidate_rounds([bad, good])
+    ]
     assert chunks == [
         [(False, FIRST_TOKEN_REQUEST.target_new), (True, "0")],
         [(True, str(number)) for number in range(1, 5)],
@@ -188,12 +191,16 @@ def test_the_first_sound_candidate_is_the_control_and_those_before_it_are_named(
 
 
 def test_where_no_candidate_is_sound_the_first_one_stands_for_all_and_all_are_named(bounded: GuardedEditor) -> None:
-    (record,) = making.iter_control_records(bounded, [candidates((MID_PROMPT_REQUEST, "exploded"), (MISSING_SUBJECT_REQUEST, "rome"))])
+    (record,) = making.iter_control_records(
+        bounded, [candidates((MID_PROMPT_REQUEST, "exploded"), (MISSING_SUBJECT_REQUEST, "rome"))]
+    )
     assert (record.ok, record.verdict, record.subject) == (False, "fail", "France")
     assert record.tried == ["France by exploded", "Berlin by rome"]
     assert any(one.check == "drift" and one.verdict == "fail" for one in record.measurements)
     # One that ended in an error is a control that did not show what it must, too.
-    (record,) = making.iter_control_records(bounded, [candidates((MISSING_SUBJECT_REQUEST, "rome"), (MID_PROMPT_REQUEST, "exploded"))])
+    (record,) = making.iter_control_records(
+        bounded, [candidates((MISSING_SUBJECT_REQUEST, "rome"), (MID_PROMPT_REQUEST, "exploded"))]
+    )
     assert (record.ok, record.outcome, record.tried) == (False, "errored", ["Berlin by rome", "France by exploded"])
 
 

@@ -24,14 +24,19 @@ from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.requests.request import EditRequest
 from editguard.reports.log.file import read_log
 from editguard.reports.verdict.summary import Summary
-from editguard.suites.builtin import builtin_edits, control_candidates
+from editguard.suites.builtin import load_builtin_edits, load_control_candidates
 
 from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST, lenient, tiny_setup
 from .test_audit import loaded
 
 pytestmark = pytest.mark.tiny
 
-REQUESTS = (FIRST_TOKEN_REQUEST, MISSING_SUBJECT_REQUEST, MID_PROMPT_REQUEST, *(replace(MID_PROMPT_REQUEST, id=f"more-{n}", target_new="Lyon") for n in range(2)))
+REQUESTS = (
+    FIRST_TOKEN_REQUEST,
+    MISSING_SUBJECT_REQUEST,
+    MID_PROMPT_REQUEST,
+    *(replace(MID_PROMPT_REQUEST, id=f"more-{n}", target_new="Lyon") for n in range(2)),
+)
 _TIMES = ("seconds", "created")
 
 
@@ -95,7 +100,7 @@ def test_a_control_whose_first_candidate_was_not_sound_is_found_again(
 ) -> None:
     """The candidates are tried anew, and end at the same one."""
     monkeypatch.setattr("editguard.audit.run.controls._EDITORS", ("exploded", "rome"))
-    monkeypatch.setattr("editguard.audit.run.controls.control_candidates", lambda: control_candidates()[:2])
+    monkeypatch.setattr("editguard.audit.run.controls.control_candidates", lambda: load_control_candidates()[:2])
     bounded = replace(controlled, policy=lenient(controls=True, max_relative_update=10))
     (tmp_path / "whole").mkdir()
     run_audit(bounded, loaded(MID_PROMPT_REQUEST), tmp_path / "whole")
@@ -230,7 +235,7 @@ def test_an_audit_of_the_embedded_model_killed_a_few_times(
     one_thread: None, smollm2: LanguageModel, tmp_path: Path
 ) -> None:
     (tmp_path / "whole").mkdir()
-    edits = builtin_edits()
+    edits = load_builtin_edits()
     requests = [edits[0], *[edit for edit in edits if edit.group == "mid-prompt"][:2]]
     setup = prepare(smollm2, policy=Policy(controls=False))
     assert killed_and_resumed(setup, tmp_path, kills=4, seed=2, requests=requests) > 0

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from editguard.audit.guard import EditResult, GuardedEditor
-from editguard.audit.run.to_log import control_record, edit_record, errored
+from editguard.audit.edit_result import EditResult
+from editguard.audit.guard import GuardedEditor
+from editguard.audit.run.to_log import control_record, control_record_of_error, edit_record, edit_record_of_error
 from editguard.audit.setup import Setup
-from editguard.reports.log.schema import ControlRecord, EditRecord
+from editguard.reports.log.schema import ControlRecord
 from editguard.suites.check import Measurement, Outcome
 
 from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST
@@ -23,7 +24,7 @@ def made(setup: Setup) -> EditResult:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")], ids=str)
 def test_a_number_that_is_not_finite_is_null_and_no_pass(setup: Setup, made: EditResult, value: float) -> None:
-    bad = Measurement("efficacy", "efficacy", value, Outcome.UNMEASURED, baseline=value)
+    bad = Measurement(check="efficacy", metric="efficacy", value=value, outcome=Outcome.UNMEASURED, baseline=value)
     assert made.update is not None
     update = replace(made.update, loss=value, numerator=value, denominator=value)
     found = edit_record(setup, replace(made, measurements=(bad,), update=update, relative_norm=value, sound=False), 0)
@@ -35,7 +36,7 @@ def test_a_number_that_is_not_finite_is_null_and_no_pass(setup: Setup, made: Edi
 
 
 def test_a_measurement_without_a_value_is_unmeasured_whatever_it_says(setup: Setup, made: EditResult) -> None:
-    lying = Measurement("efficacy", "efficacy", None, Outcome.PASS)
+    lying = Measurement(check="efficacy", metric="efficacy", value=None, outcome=Outcome.PASS)
     (found,) = edit_record(setup, replace(made, measurements=(lying,), sound=False), 0).measurements
     assert found.verdict == "unmeasured"
 
@@ -65,7 +66,11 @@ def test_the_prefix_to_serve_behind_is_in_the_record(setup: Setup, made: EditRes
 
 def test_the_whole_request_is_in_its_record(setup: Setup, made: EditResult) -> None:
     found = edit_record(setup, made, 0)
-    assert (found.id, found.subject, found.prompt) == (FIRST_TOKEN_REQUEST.id, FIRST_TOKEN_REQUEST.subject, FIRST_TOKEN_REQUEST.prompt)
+    assert (found.id, found.subject, found.prompt) == (
+        FIRST_TOKEN_REQUEST.id,
+        FIRST_TOKEN_REQUEST.subject,
+        FIRST_TOKEN_REQUEST.prompt,
+    )
     assert (found.target_new, found.target_true, found.group) == ("Istanbul", "Paris", "single-token-first")
     assert tuple(found.paraphrases) == FIRST_TOKEN_REQUEST.paraphrases
     assert tuple(found.neighbourhood) == FIRST_TOKEN_REQUEST.neighbourhood
@@ -81,15 +86,17 @@ def test_a_refused_edit_says_why_and_has_no_weights(setup: Setup) -> None:
 
 
 def test_an_error_is_a_failure_with_its_kind_and_text(setup: Setup) -> None:
-    found = EditRecord(**errored(setup, MID_PROMPT_REQUEST, 2, ValueError("boom"), None))
+    found = edit_record_of_error(setup, MID_PROMPT_REQUEST, 2, ValueError("boom"), None)
     assert (found.outcome, found.verdict, found.error, found.index) == ("errored", "fail", "ValueError: boom", 2)
+    control = control_record_of_error(setup, MID_PROMPT_REQUEST, 2, ValueError("boom"), None, expect="collapse")
+    assert (control.outcome, control.ok, control.error) == ("errored", False, "ValueError: boom")
     with pytest.raises(ValueError, match="proves nothing"):
-        ControlRecord(**errored(setup, MID_PROMPT_REQUEST, 2, ValueError("boom"), None), expect="collapse", ok=True)
+        ControlRecord.model_validate(control.model_dump() | {"ok": True})
 
 
 def test_an_error_after_the_decision_keeps_what_was_known(setup: Setup) -> None:
-    (proposal,) = GuardedEditor(setup).propose([GuardedEditor(setup).force(MID_PROMPT_REQUEST, "rome")])
-    found = EditRecord(**errored(setup, MID_PROMPT_REQUEST, 2, RuntimeError("no memory"), proposal))
+    (proposal,) = GuardedEditor(setup).propose_unguarded([(MID_PROMPT_REQUEST, "rome")])
+    found = edit_record_of_error(setup, MID_PROMPT_REQUEST, 2, RuntimeError("no memory"), proposal)
     assert (found.outcome, found.verdict, found.decision.action) == ("errored", "fail", "allow")
     assert found.update is not None
     assert found.keys is not None
@@ -97,5 +104,5 @@ def test_an_error_after_the_decision_keeps_what_was_known(setup: Setup) -> None:
 
 
 def test_a_control_says_what_it_was_to_show(setup: Setup, made: EditResult) -> None:
-    found = control_record(setup, made, 0, "collapse", False, [])
+    found = control_record(setup, made, 0, expect="collapse", as_expected=False, observations=[])
     assert (found.kind, found.expect, found.ok) == ("control", "collapse", False)
