@@ -60,7 +60,7 @@ class Plan(NamedTuple):
     problem: ValueProblem
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RankOneUpdate:
     """``Delta = left right^T``: left [d_model], right [d_ff], float64 on the CPU, with the numbers that explain it."""
 

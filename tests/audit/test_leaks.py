@@ -23,7 +23,7 @@ from editguard.probes.requests.request import EditRequest
 from editguard.suites.answer_outcomes import says
 from editguard.suites.check import Outcome
 
-from .test_policy import NO_BOUND, legal, numbers, side
+from ..helpers.policy_bounds import NUMBERS_WITHOUT_BOUND, legal_range, number_fields, stricter_side
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -89,9 +89,9 @@ def test_no_bound_however_strict_voids_the_known_good_control(
     """Bounds that end at the same ones for controls are judged once: the check of one edit takes seconds."""
     control, proposal = good
     judged: dict[str, str] = {}
-    for name in (name for name in numbers() if name not in NO_BOUND):
-        least, most = legal(name)
-        policy = Policy.model_validate({name: least if side(name) == "lower" else most})
+    for name in (name for name in number_fields() if name not in NUMBERS_WITHOUT_BOUND):
+        least, most = legal_range(name)
+        policy = Policy.model_validate({name: least if stricter_side(name) == "lower" else most})
         strict = control_guard(GuardedEditor(replace(guard.setup, policy=policy)))
         wide = strict.setup.policy.model_dump_json()
         if wide in judged:

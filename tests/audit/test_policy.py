@@ -12,6 +12,8 @@ from editguard.probes.probe import Finding, Level
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ..helpers.policy_bounds import NUMBERS_WITHOUT_BOUND, legal_range, number_fields, stricter_side
+
 BUILTIN = ("denominator", "first-token", "key-shift", "sink-key", "well-formed")
 GRAVITY = (Action.ALLOW, Action.REWRITE, Action.REFUSE)
 
@@ -40,7 +42,7 @@ TABLE = [
 ]
 
 
-def test_a_finding_that_the_policy_allows_is_no_reason() -> None:
+def test_decide_allowed_finding_gives_no_reason() -> None:
     policy = Policy.model_validate({"rules": {"sink-key": "allow"}})
     assert decide(policy, [found("sink-key"), found("denominator")]).reasons == (
         "denominator: denominator saw something",
@@ -49,26 +51,26 @@ def test_a_finding_that_the_policy_allows_is_no_reason() -> None:
 
 
 @pytest.mark.parametrize(("findings", "action"), TABLE)
-def test_findings_lead_to_the_decision(findings: list[Finding], action: Action) -> None:
+def test_decide_findings_lead_to_the_action(findings: list[Finding], action: Action) -> None:
     decision = decide(Policy(), findings)
     assert decision.action is action
     assert decision.editor == {Action.ALLOW: "rome", Action.REWRITE: "prefixed", Action.REFUSE: None}[action]
     assert bool(decision.reasons) is (action is not Action.ALLOW)
 
 
-def test_an_editor_asked_for_makes_what_is_allowed_and_not_what_is_rewritten() -> None:
+def test_decide_requested_editor_makes_only_allowed_edits() -> None:
     assert decide(Policy(), [found(level=Level.OK)], "c-rome").editor == "c-rome"
     assert decide(Policy(), [found()], "c-rome").editor == "prefixed"
 
 
-def test_an_edit_asked_for_with_the_rewriting_editor_needs_no_rewriting() -> None:
+def test_decide_rewriting_editor_requested_is_allowed() -> None:
     decision = decide(Policy(), [found()], "prefixed")
     assert (decision.action, decision.editor) == (Action.ALLOW, "prefixed")
     assert decide(Policy(), [found("well-formed")], "prefixed").action is Action.REFUSE
     assert decide(Policy(), [found(level=Level.ERROR)], "prefixed").action is Action.REFUSE
 
 
-def test_every_finding_that_counts_is_a_reason_in_words() -> None:
+def test_decide_each_counting_finding_is_a_reason() -> None:
     decision = decide(Policy(), [found("denominator"), found("key-shift", Level.OK), found("well-formed")])
     # The one that decided comes first.
     assert decision.reasons == ("well-formed: well-formed saw something", "denominator: denominator saw something")
@@ -81,28 +83,28 @@ editors = st.sampled_from([None, "rome", "c-rome", "prefixed"])
 
 
 @given(policies, findings, editors)
-def test_an_error_is_refused_under_any_policy(policy: Policy, seen: list[Finding], editor: str | None) -> None:
+def test_decide_error_is_refused_under_any_policy(policy: Policy, seen: list[Finding], editor: str | None) -> None:
     decision = decide(policy, [*seen, found(level=Level.ERROR)], editor)
     assert decision.action is Action.REFUSE
     assert decision.editor is None
 
 
 @given(policies, findings, editors)
-def test_more_findings_never_make_a_decision_milder(policy: Policy, seen: list[Finding], editor: str | None) -> None:
+def test_decide_more_findings_are_never_milder(policy: Policy, seen: list[Finding], editor: str | None) -> None:
     for index in range(1, len(seen)):
         fewer, more = decide(policy, seen[:index], editor).action, decide(policy, seen, editor).action
         assert GRAVITY.index(more) >= GRAVITY.index(fewer)
 
 
 @given(policies, findings.filter(bool))
-def test_the_gravest_wins_in_any_order(policy: Policy, seen: list[Finding]) -> None:
+def test_decide_gravest_action_wins_in_any_order(policy: Policy, seen: list[Finding]) -> None:
     actions = [decide(policy, [one]).action for one in seen]
     assert decide(policy, seen).action is max(actions, key=GRAVITY.index)
     assert decide(policy, seen[::-1]).action is decide(policy, seen).action
 
 
 @given(st.text().filter(lambda name: name not in BUILTIN), findings)
-def test_a_risk_of_an_unknown_probe_is_never_allowed_by_default(probe: str, seen: list[Finding]) -> None:
+def test_decide_unknown_probe_is_refused_by_default(probe: str, seen: list[Finding]) -> None:
     assert decide(Policy(), [*seen, found(probe)]).action is Action.REFUSE
 
 
@@ -115,7 +117,7 @@ def written(folder: Path, text: str, name: str = "policy.toml") -> Path:
     return path
 
 
-def test_a_file_overrides_what_it_names_and_nothing_else(tmp_path: Path) -> None:
+def test_load_policy_file_changes_only_what_it_names(tmp_path: Path) -> None:
     policy = load_policy(written(tmp_path, 'max_relative_update = 0.5\n[rules]\ndenominator = "refuse"\n'))
     assert policy.max_relative_update == 0.5
     assert policy.rules == Policy().rules | {"denominator": "refuse"}
@@ -143,7 +145,7 @@ def test_a_file_overrides_what_it_names_and_nothing_else(tmp_path: Path) -> None
         ("a = 1\na = 2", "is not TOML"),
     ],
 )
-def test_a_wrong_file_is_one_sentence_that_names_value_and_way_out(tmp_path: Path, text: str, said: str) -> None:
+def test_load_policy_wrong_file_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
     path = written(tmp_path, text)
     with pytest.raises(PolicyError) as caught:
         load_policy(path)
@@ -154,7 +156,7 @@ def test_a_wrong_file_is_one_sentence_that_names_value_and_way_out(tmp_path: Pat
     assert caught.value.exit_code == 2
 
 
-def test_bytes_that_are_no_text_and_files_that_are_not_there_are_named(tmp_path: Path) -> None:
+def test_load_policy_unreadable_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
     with pytest.raises(PolicyError, match="cannot be read"):
         load_policy(path)
@@ -165,7 +167,7 @@ def test_bytes_that_are_no_text_and_files_that_are_not_there_are_named(tmp_path:
         load_policy(path)
 
 
-def test_without_a_file_the_projects_table_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_policy_without_file_reads_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert load_policy(None) == Policy()
     written(tmp_path, "[tool.other]\na = 1\n", "pyproject.toml")
@@ -181,42 +183,23 @@ def test_without_a_file_the_projects_table_counts(tmp_path: Path, monkeypatch: p
 
 # --------------------------------------------------------------------------------------------- bounds and their sides
 
-NO_BOUND = {"collapse_ratio"}
-"""Numbers that say what a word means and forbid nothing: by neither side would more edits pass."""
 
-
-def numbers() -> list[str]:
-    return [name for name, field in Policy.model_fields.items() if field.annotation is float]
-
-
-def side(name: str) -> str | None:
-    extra = Policy.model_fields[name].json_schema_extra
-    return str(extra["stricter"]) if isinstance(extra, dict) else None
-
-
-def legal(name: str) -> tuple[float, float]:
-    """Return the least and the greatest value that the policy takes for a bound."""
-    rules = {type(rule).__name__: rule for rule in Policy.model_fields[name].metadata}
-    least = rules["Ge"].ge if "Ge" in rules else rules["Gt"].gt + 1e-9
-    return least, rules["Le"].le if "Le" in rules else 1e9
-
-
-def test_every_bound_says_on_which_side_it_is_stricter() -> None:
+def test_policy_each_bound_names_its_stricter_side() -> None:
     """A bound that does not would be kept as strict as it is for the controls, and void audits."""
-    sides = {name: side(name) for name in numbers() if name not in NO_BOUND}
+    sides = {name: stricter_side(name) for name in number_fields() if name not in NUMBERS_WITHOUT_BOUND}
     expected = {name: "lower" if name.startswith("max_") or name == "near_tie" else "higher" for name in sides}
     assert sides == expected
     assert len(sides) > 15
-    assert {side(name) for name in NO_BOUND} == {None}
+    assert {stricter_side(name) for name in NUMBERS_WITHOUT_BOUND} == {None}
     # Numbers in any other dress would be missed here.
-    kinds = {str(field.annotation) for name, field in Policy.model_fields.items() if name not in numbers()}
+    kinds = {str(field.annotation) for name, field in Policy.model_fields.items() if name not in number_fields()}
     assert not any("float" in kind or "int" in kind for kind in kinds)
 
 
-@pytest.mark.parametrize("name", [name for name in numbers() if name not in NO_BOUND])
-def test_controls_are_judged_by_the_wider_of_the_two_bounds(name: str) -> None:
-    least, most = legal(name)
-    strictest, widest = (least, most) if side(name) == "lower" else (most, least)
+@pytest.mark.parametrize("name", [name for name in number_fields() if name not in NUMBERS_WITHOUT_BOUND])
+def test_policy_for_controls_has_the_wider_bounds(name: str) -> None:
+    least, most = legal_range(name)
+    strictest, widest = (least, most) if stricter_side(name) == "lower" else (most, least)
     usual = getattr(Policy(), name)
     for value, wider in ((strictest, usual), (widest, widest), (usual, usual)):
         asked = Policy.model_validate({name: value})
@@ -224,31 +207,42 @@ def test_controls_are_judged_by_the_wider_of_the_two_bounds(name: str) -> None:
         assert asked.at_least_as_wide_as_default() == Policy().model_copy(update={name: wider})
 
 
-def test_what_is_no_bound_stays_the_policys_own_for_controls() -> None:
+def test_policy_for_controls_keeps_what_is_not_a_bound() -> None:
     asked = Policy(
-        rules={"sink-key": "refuse"}, unknown_probe="allow", editor="c-rome", rewrite_editor="rome", over_bound="refuse",
-        collapse_ratio=3.0, allow_refused=True, controls=False, require_served=True,
-    )  # fmt: skip
+        rules={"sink-key": "refuse"},
+        unknown_probe="allow",
+        editor="c-rome",
+        rewrite_editor="rome",
+        over_bound="refuse",
+        collapse_ratio=3.0,
+        allow_refused=True,
+        controls=False,
+        require_served=True,
+    )
     assert asked.at_least_as_wide_as_default() == asked.model_copy(update={"require_served": False})
 
 
-def test_every_bound_that_checks_judge_by_comes_from_the_policy() -> None:
+def test_check_limits_all_come_from_the_policy() -> None:
     from editguard.audit.setup import check_limits
 
-    widest = {name: legal(name)[side(name) == "lower"] for name in numbers() if name not in NO_BOUND}
-    strictest = {name: legal(name)[side(name) != "lower"] for name in widest}
+    widest = {
+        name: legal_range(name)[stricter_side(name) == "lower"]
+        for name in number_fields()
+        if name not in NUMBERS_WITHOUT_BOUND
+    }
+    strictest = {name: legal_range(name)[stricter_side(name) != "lower"] for name in widest}
     one, other = (asdict(check_limits(Policy.model_validate(table))) for table in (widest, strictest))
     same = {name for name, value in one.items() if other[name] == value and name != "served"}
     assert same == set()
     assert asdict(check_limits(Policy(require_served=True)))["served"] is True
 
 
-def test_a_projects_table_may_be_named_by_path(tmp_path: Path) -> None:
+def test_load_policy_reads_a_pyproject_by_path(tmp_path: Path) -> None:
     path = written(tmp_path, "[tool.editguard]\nmin_locality = 0.9\n", "pyproject.toml")
     assert load_policy(path) == Policy(min_locality=0.9)
 
 
-def test_a_table_that_is_no_table_is_named(tmp_path: Path) -> None:
+def test_load_policy_value_in_place_of_table_is_named(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="which is not allowed"):
         load_policy(written(tmp_path, "[tool]\neditguard = 3\n", "pyproject.toml"))
     for text in ("tool = 3\n", "[tool.editgaurd]\nmin_locality = 0.9\n"):
@@ -256,7 +250,7 @@ def test_a_table_that_is_no_table_is_named(tmp_path: Path) -> None:
             load_policy(written(tmp_path, text, "pyproject.toml"))
 
 
-def test_the_default_rules_name_every_builtin_probe() -> None:
+def test_policy_default_rules_name_every_builtin_probe() -> None:
     from editguard.probes.probe import PROBES
 
     assert set(BUILTIN) <= set(Policy().rules)
@@ -274,7 +268,7 @@ def test_the_default_rules_name_every_builtin_probe() -> None:
         ("#" * 2**20 + "\n", "more than the 1 MiB that are read"),
     ],
 )
-def test_a_hostile_file_is_one_short_sentence(tmp_path: Path, text: str, said: str) -> None:
+def test_load_policy_hostile_file_is_one_short_sentence(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(PolicyError) as caught:
         load_policy(written(tmp_path, text))
     message = str(caught.value)

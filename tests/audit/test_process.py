@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from editguard.audit import memory
+from editguard.audit import process
 
 PROGRAM = """
 import resource, sys
@@ -51,14 +51,14 @@ def faults(mode: str) -> str:
     return done.stdout.strip()
 
 
-def test_the_same_memory_is_used_again() -> None:
+def test_keep_freed_memory_reuses_pages() -> None:
     kept = faults("keep")
     if kept == "cannot":
         pytest.skip("the allocator of this system is not glibc's")
     assert int(kept) * 5 < int(faults("usual"))
 
 
-def test_what_is_free_between_others_is_given_back() -> None:
+def test_give_back_freed_memory_returns_gaps() -> None:
     done = subprocess.run([sys.executable, "-c", GAPS], capture_output=True, text=True, timeout=120, check=True)
     if done.stdout.strip() == "cannot":
         pytest.skip("the allocator of this system is not glibc's")
@@ -67,15 +67,15 @@ def test_what_is_free_between_others_is_given_back() -> None:
     assert left < 100
 
 
-def test_a_python_that_cannot_look_into_itself_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keep_freed_memory_with_static_python_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: object) -> None:
         raise OSError
 
-    monkeypatch.setattr(memory.ctypes, "CDLL", fail)
-    assert memory._glibc.__wrapped__("malloc_trim") is None
+    monkeypatch.setattr(process.ctypes, "CDLL", fail)
+    assert process._glibc.__wrapped__("malloc_trim") is None
 
 
-def test_without_glibc_nothing_is_given_back_and_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_glibc", lambda _: None)
-    memory.give_back_freed_memory()
-    assert not memory.keep_freed_memory()
+def test_freed_memory_without_glibc_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_glibc", lambda _: None)
+    process.give_back_freed_memory()
+    assert not process.keep_freed_memory()

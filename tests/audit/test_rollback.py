@@ -30,18 +30,27 @@ from editguard.suites.checks import degeneracy
 from torch import nn
 
 from ..helpers.families import FAMILIES
+from ..helpers.rank_one_updates import DTYPES, Stopped, rank_one
+from ..helpers.tiny_audits import load_edits
 from ..helpers.tiny_models import tiny_lm, tiny_model
 from ..helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST, lenient, tiny_setup
-from .run.test_audit import loaded
-from .test_transaction import DTYPES, Stopped, rank_one
 
 pytestmark = pytest.mark.tiny
 
 _HOOKS = (
-    "_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs",
-    "_forward_hooks_always_called", "_backward_hooks", "_backward_pre_hooks", "_non_full_backward_hooks",
-    "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
-)  # fmt: skip
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_non_full_backward_hooks",
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
 _GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks")
 _ERRORS = (RuntimeError, KeyboardInterrupt, Stopped)
 
@@ -119,7 +128,7 @@ def under(guard: GuardedEditor, **changes: object) -> GuardedEditor:
     return replace(guard, setup=replace(guard.setup, policy=lenient(**changes)))
 
 
-def test_the_comparison_sees_what_it_is_there_for() -> None:
+def test_rollback_comparison_notices_changes() -> None:
     lm = tiny_lm(seed=3)
     before, linear = found(lm), lm.model.get_submodule("model.layers.0.mlp.down_proj")
     changes: list[tuple[str, str, Callable[[], object]]] = [
@@ -142,7 +151,7 @@ def test_the_comparison_sees_what_it_is_there_for() -> None:
 
 @pytest.mark.parametrize("editor", EDITORS.names())
 @pytest.mark.parametrize("request_", [FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST], ids=lambda one: one.id)
-def test_every_editor_is_undone(guard: GuardedEditor, editor: str, request_: Any) -> None:
+def test_rollback_every_editor_is_undone(guard: GuardedEditor, editor: str, request_: Any) -> None:
     result = guard.try_unguarded(request_, editor)
     assert result.hashes is not None
     assert result.hashes[0] == result.hashes[2] != result.hashes[1]
@@ -150,7 +159,7 @@ def test_every_editor_is_undone(guard: GuardedEditor, editor: str, request_: Any
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype)[6:])
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_every_family_and_dtype_is_undone_in_every_layer(family: str, dtype: torch.dtype) -> None:
+def test_rollback_every_family_dtype_and_layer(family: str, dtype: torch.dtype) -> None:
     model = tiny_model(family).to(dtype)
     before = of_model(model)
     for layer in range(2):
@@ -174,7 +183,7 @@ def commit_and_interrupt(site: EditSite) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype)[6:])
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_a_guarded_edit_of_every_family_and_dtype_is_undone(family: str, dtype: torch.dtype) -> None:
+def test_rollback_guarded_edit_of_every_family_and_dtype(family: str, dtype: torch.dtype) -> None:
     lm = tiny_lm(family, dtype=dtype)
     before = found(lm)
     made = tiny_setup(lm, steps=2)
@@ -184,7 +193,7 @@ def test_a_guarded_edit_of_every_family_and_dtype_is_undone(family: str, dtype: 
     assert {key for part in before for key in before[part] if before[part][key] != after[part][key]} == set()
 
 
-def test_tied_weights_shared_modules_and_buffers_stay_tied_and_shared() -> None:
+def test_rollback_tied_weights_stay_tied() -> None:
     model = tiny_model("gpt2")
     model.transformer.h[1].ln_1 = model.transformer.h[0].ln_1
     model.register_buffer("mark", torch.arange(3.0), persistent=False)
@@ -203,7 +212,7 @@ def test_tied_weights_shared_modules_and_buffers_stay_tied_and_shared() -> None:
     assert model.mark is model.transformer.mark
 
 
-def test_a_site_that_two_layers_share_is_not_edited() -> None:
+def test_rollback_site_shared_by_layers_is_not_edited() -> None:
     model = tiny_model("llama")
     model.model.layers[1].mlp = model.model.layers[0].mlp
     before = of_model(model)
@@ -216,7 +225,7 @@ def test_a_site_that_two_layers_share_is_not_edited() -> None:
 
 
 @pytest.mark.parametrize("part", ["", "model.layers.1.mlp"])
-def test_a_model_in_training_mode_is_refused_and_comes_back_in_it(guard: GuardedEditor, part: str) -> None:
+def test_rollback_model_in_training_mode_stays_in_it(guard: GuardedEditor, part: str) -> None:
     model = guard.setup.lm.model
     (proposal,) = guard.propose([guard.assess(MID_PROMPT_REQUEST)])
     model.get_submodule(part).train()
@@ -255,7 +264,7 @@ def ends(act: Callable[[], Any], error: type[BaseException]) -> None:
 @pytest.mark.parametrize("error", _ERRORS)
 @pytest.mark.parametrize("method", ["prepare", "measure"])
 @pytest.mark.parametrize("check", CHECKS.names())
-def test_an_error_in_a_check_leaves_nothing_behind(
+def test_rollback_error_in_a_check(
     guard: GuardedEditor, monkeypatch: pytest.MonkeyPatch, check: str, method: str, error: type[BaseException]
 ) -> None:
     monkeypatch.setattr(CHECKS.get(check), method, failing(error))
@@ -265,7 +274,7 @@ def test_an_error_in_a_check_leaves_nothing_behind(
 
 @pytest.mark.parametrize("error", _ERRORS)
 @pytest.mark.parametrize("probe", PROBES.names())
-def test_an_error_in_a_probe_leaves_nothing_behind(
+def test_rollback_error_in_a_probe(
     guard: GuardedEditor, monkeypatch: pytest.MonkeyPatch, probe: str, error: type[BaseException]
 ) -> None:
     monkeypatch.setattr(PROBES.get(probe), "examine", failing(error))
@@ -274,7 +283,7 @@ def test_an_error_in_a_probe_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("error", _ERRORS)
-def test_an_error_in_generation_leaves_nothing_behind(
+def test_rollback_error_in_generation(
     guard: GuardedEditor, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     (proposal,) = guard.propose([guard.assess(MID_PROMPT_REQUEST)])
@@ -284,7 +293,7 @@ def test_an_error_in_generation_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("error", _ERRORS)
-def test_an_error_in_the_middle_of_the_search_leaves_nothing_behind(
+def test_rollback_error_in_the_search(
     guard: GuardedEditor, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     grad, steps = torch.autograd.grad, []
@@ -317,9 +326,7 @@ def counting(monkeypatch: pytest.MonkeyPatch, counter: Counting) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
-def test_an_error_at_a_random_place_of_the_models_passes_leaves_nothing_behind(
-    guard: GuardedEditor, error: type[BaseException]
-) -> None:
+def test_rollback_error_at_a_random_pass(guard: GuardedEditor, error: type[BaseException]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         whole = Counting(float("inf"))
         counting(patch, whole)
@@ -336,7 +343,7 @@ def test_an_error_at_a_random_place_of_the_models_passes_leaves_nothing_behind(
 # -------------------------------------------------------------------------------------------- refusals and whole audits
 
 
-def test_what_is_refused_at_each_stage_leaves_nothing_behind(guard: GuardedEditor) -> None:
+def test_rollback_refusal_at_each_stage(guard: GuardedEditor) -> None:
     assert guard.edit(MISSING_SUBJECT_REQUEST).refusal
     assert under(guard, rules={"first-token": "refuse"}).edit(FIRST_TOKEN_REQUEST).refusal
     assert under(guard, max_relative_update=1e-6).edit(MID_PROMPT_REQUEST).refusal
@@ -347,14 +354,12 @@ def test_what_is_refused_at_each_stage_leaves_nothing_behind(guard: GuardedEdito
     assert broken.edit(MID_PROMPT_REQUEST).refusal
 
 
-def test_a_whole_audit_leaves_nothing_behind(
-    guard: GuardedEditor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rollback_whole_audit(guard: GuardedEditor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = lenient(controls=True)
     setup = replace(guard.setup, policy=policy)
     for name in ("whole", "half"):
         (tmp_path / name).mkdir()
-    run_audit(setup, loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST), tmp_path / "whole")
+    run_audit(setup, load_edits(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST), tmp_path / "whole")
     measure, calls = CHECKS.get("locality").measure, []
 
     def interrupted(*given: Any, **named: Any) -> Any:
@@ -365,5 +370,6 @@ def test_a_whole_audit_leaves_nothing_behind(
 
     monkeypatch.setattr(CHECKS.get("locality"), "measure", interrupted)
     ends(
-        lambda: run_audit(setup, loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST), tmp_path / "half"), KeyboardInterrupt
+        lambda: run_audit(setup, load_edits(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST), tmp_path / "half"),
+        KeyboardInterrupt,
     )

@@ -27,6 +27,7 @@ from editguard.suites.check import CHECKS, Bench, CheckResult, EditUnderTest, Ou
 from editguard.suites.checks.accumulated_drift import AccumulatedDrift
 
 from ..helpers.check_benches import edit_of
+from ..helpers.tiny_audits import drop_times, load_edits
 from ..helpers.tiny_models import tiny_lm
 from ..helpers.tiny_setups import (
     FIRST_TOKEN_REQUEST,
@@ -36,14 +37,14 @@ from ..helpers.tiny_setups import (
     lenient,
     tiny_setup,
 )
-from .run.test_audit import loaded
-from .run.test_resume import timeless
 
 pytestmark = pytest.mark.tiny
 
 REQUESTS = (
-    *(replace(MID_PROMPT_REQUEST, id=f"middle-{target}", target_new=target) for target in ("Lyon", "Istanbul")), MISSING_SUBJECT_REQUEST, FIRST_TOKEN_REQUEST,
-)  # fmt: skip
+    *(replace(MID_PROMPT_REQUEST, id=f"middle-{target}", target_new=target) for target in ("Lyon", "Istanbul")),
+    MISSING_SUBJECT_REQUEST,
+    FIRST_TOKEN_REQUEST,
+)
 WIDE = {"max_accumulated_ratio": 100, "max_accumulated_update": 100, "min_retained": 0}
 
 
@@ -73,11 +74,15 @@ def whole(wide: Setup, tmp_path_factory: pytest.TempPathFactory) -> Log:
 
 
 def audited(
-    setup: Setup, out: Path, *, resume: bool = False, requests: tuple[EditRequest, ...] = REQUESTS,
+    setup: Setup,
+    out: Path,
+    *,
+    resume: bool = False,
+    requests: tuple[EditRequest, ...] = REQUESTS,
     progress: Progress = lambda *_: None,
-) -> tuple[Log, Summary]:  # fmt: skip
+) -> tuple[Log, Summary]:
     with locked_folder(out, overwrite=False, resume=True):
-        summary = run_audit(setup, loaded(*requests), out, in_sequence=True, resume=resume, progress=progress)
+        summary = run_audit(setup, load_edits(*requests), out, in_sequence=True, resume=resume, progress=progress)
     return read_log(out / LOG), summary
 
 
@@ -88,7 +93,7 @@ def accumulated(record: EditRecord) -> dict[str, MeasurementRecord]:
 # ----------------------------------------------------------------------------------------------------- what is in the log
 
 
-def test_each_edit_is_made_on_the_model_with_all_that_was_kept_before(whole: Log) -> None:
+def test_sequence_edit_is_made_on_the_model_with_kept_edits(whole: Log) -> None:
     made = [record.weights for record in whole.edits if record.weights is not None]
     assert [one.kept for one in made] == [True, True, True]
     assert [one.before for one in made[1:]] == [one.edited for one in made[:-1]]
@@ -96,7 +101,7 @@ def test_each_edit_is_made_on_the_model_with_all_that_was_kept_before(whole: Log
     assert {record.id: record.outcome for record in whole.edits}["missing"] == "refused"
 
 
-def test_what_accumulates_is_measured_against_the_model_before_the_first_edit(wide: Setup, whole: Log) -> None:
+def test_sequence_drift_is_measured_from_the_origin(wide: Setup, whole: Log) -> None:
     """Computed again by hand: updates added up in float64, and the corpus run plainly through the whole model."""
     site, sequence = wide.site, EditSequence(GuardedEditor(wide))
     first, origin = site.matrix(torch.float64), plain_perplexity(wide)
@@ -124,7 +129,7 @@ def plain_perplexity(setup: Setup) -> float:
     return sum(found) / len(found)
 
 
-def test_the_end_says_how_many_of_the_kept_edits_still_hold(whole: Log) -> None:
+def test_sequence_end_counts_retained_edits(whole: Log) -> None:
     assert whole.footer is not None
     assert whole.footer.retained is not None
     assert whole.footer.retained.total == 3
@@ -133,12 +138,12 @@ def test_the_end_says_how_many_of_the_kept_edits_still_hold(whole: Log) -> None:
     assert whole.header.in_sequence
 
 
-def test_the_controls_show_that_the_drift_is_seen(whole: Log) -> None:
+def test_sequence_controls_observe_the_drift(whole: Log) -> None:
     seen = [one for control in whole.controls for one in control.sightings if one.name == AccumulatedDrift.name]
     assert [(one.expected.value, one.ok) for one in seen] == [("fails", True), ("passes", True)]
 
 
-def test_that_the_drift_is_small_keeps_no_edit_of_which_nothing_else_was_judged(wide: Setup) -> None:
+def test_sequence_edit_judged_by_drift_only_is_not_kept(wide: Setup) -> None:
     with EditSequence(GuardedEditor(wide, checks=())) as sequence:
         result = sequence.edit(MID_PROMPT_REQUEST)
         assert {one.check for one in result.measurements} == {AccumulatedDrift.name}
@@ -147,7 +152,7 @@ def test_that_the_drift_is_small_keeps_no_edit_of_which_nothing_else_was_judged(
         assert not sequence.kept
 
 
-def test_an_edit_that_is_made_alone_has_no_accumulated_drift(wide: Setup) -> None:
+def test_single_edit_has_no_accumulated_drift(wide: Setup) -> None:
     guard = GuardedEditor(wide)
     assert AccumulatedDrift.name not in guard.checks
     assert AccumulatedDrift.name in CHECKS.names()
@@ -158,9 +163,7 @@ def test_an_edit_that_is_made_alone_has_no_accumulated_drift(wide: Setup) -> Non
 
 
 @pytest.mark.parametrize("bound", ["max_accumulated_ratio", "max_accumulated_update"])
-def test_the_sequence_closes_where_the_drift_leaves_its_bound(
-    wide: Setup, whole: Log, tmp_path: Path, bound: str
-) -> None:
+def test_sequence_closes_where_drift_leaves_its_bound(wide: Setup, whole: Log, tmp_path: Path, bound: str) -> None:
     """The bound lies between the first edit and the second: the second is undone, and all behind it are refused."""
     metric = {"max_accumulated_ratio": "perplexity-ratio", "max_accumulated_update": "relative-norm"}[bound]
     first, second = (accumulated(whole.edits[index])[metric].value for index in range(2))
@@ -182,15 +185,16 @@ def test_the_sequence_closes_where_the_drift_leaves_its_bound(
     assert summary.verdict != "pass"
 
 
-def test_a_sequence_alone_has_a_known_bad_that_leaves_both_bounds(wide: Setup) -> None:
+def test_accumulated_drift_known_bad_leaves_both_bounds(wide: Setup) -> None:
     assert AccumulatedDrift().known_bad(wide.bench, edit_of(MID_PROMPT_REQUEST, None)) is None
     tight = bounded(wide, max_accumulated_ratio=1.1, max_accumulated_update=1.5)
     with EditSequence(GuardedEditor(tight)) as sequence:
         found = AccumulatedDrift().known_bad(sequence.guard.setup.bench, edit_of(MID_PROMPT_REQUEST, None))
     assert found is not None
     assert [(one.metric, one.value, one.baseline, one.outcome) for one in found.measurements] == [
-        ("perplexity-ratio", 1000.0, 1.0, Outcome.FAIL), ("relative-norm", 1000.0, 0.0, Outcome.FAIL),
-    ]  # fmt: skip
+        ("perplexity-ratio", 1000.0, 1.0, Outcome.FAIL),
+        ("relative-norm", 1000.0, 0.0, Outcome.FAIL),
+    ]
     at_the_bound = AccumulatedDrift()._judge(sequence.guard.setup.bench, 1.1, 1.5).measurements
     assert [one.outcome for one in at_the_bound] == [Outcome.PASS] * 2
     assert all("outside" not in one.message for one in at_the_bound)
@@ -198,7 +202,7 @@ def test_a_sequence_alone_has_a_known_bad_that_leaves_both_bounds(wide: Setup) -
     assert [(one.value, one.outcome) for one in unmeasured] == [(None, Outcome.UNMEASURED)] * 2
 
 
-def test_a_drift_that_cannot_be_measured_closes_the_sequence_too(wide: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sequence_closes_where_drift_is_not_measured(wide: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     sequence = EditSequence(GuardedEditor(wide))
     judged = AccumulatedDrift._judge
     monkeypatch.setattr(
@@ -214,7 +218,7 @@ def test_a_drift_that_cannot_be_measured_closes_the_sequence_too(wide: Setup, mo
 @pytest.mark.parametrize(
     "bounds", [{}, {"max_accumulated_update": 1e-6, "max_accumulated_ratio": 1e-6}], ids=["alone", "both"]
 )
-def test_an_edit_that_fails_by_itself_closes_nothing(wide: Setup, bounds: dict[str, float]) -> None:
+def test_sequence_stays_open_after_an_edit_that_fails_by_itself(wide: Setup, bounds: dict[str, float]) -> None:
     """It is undone, and the drift with it; the next one may be better."""
     sequence = EditSequence(GuardedEditor(bounded(wide, max_perplexity_ratio=1e-6, **bounds)))
     result = sequence.edit(MID_PROMPT_REQUEST)
@@ -224,7 +228,7 @@ def test_an_edit_that_fails_by_itself_closes_nothing(wide: Setup, bounds: dict[s
     assert not sequence.kept
 
 
-def test_all_that_left_its_bound_is_told(wide: Setup) -> None:
+def test_sequence_closed_names_every_bound_that_was_left(wide: Setup) -> None:
     sequence = EditSequence(GuardedEditor(bounded(wide, max_accumulated_update=1e-6, max_accumulated_ratio=1e-6)))
     sequence.edit(MID_PROMPT_REQUEST)
     assert sequence.closed is not None
@@ -232,20 +236,18 @@ def test_all_that_left_its_bound_is_told(wide: Setup) -> None:
     assert "of ||W_0|| from the first weight" in sequence.closed
 
 
-def test_the_way_out_is_told(wide: Setup) -> None:
+def test_sequence_closed_names_the_way_out(wide: Setup) -> None:
     sequence = EditSequence(GuardedEditor(bounded(wide, max_accumulated_update=1e-6)))
     sequence.edit(MID_PROMPT_REQUEST)
     assert sequence.closed is not None
-    assert sequence.closed.endswith("ship what was kept, or raise the bound in the policy if you can justify it")
+    assert sequence.closed.endswith("ship the kept edits, or raise the bound in the policy if you can justify it")
 
 
 # ---------------------------------------------------------------------------------------------------- the model in between
 
 
 @pytest.mark.parametrize(("family", "seed"), [("llama", 0), ("gpt2", 1), ("gptj", 0)])  # gptj: attention beside the MLP
-def test_what_is_measured_after_a_kept_edit_is_what_plain_passes_of_the_edited_model_give(
-    family: str, seed: int
-) -> None:
+def test_sequence_after_kept_edit_measures_as_plain_passes(family: str, seed: int) -> None:
     sequence = EditSequence(GuardedEditor(tiny_setup(tiny_lm(family, seed=seed), policy=lenient(**WIDE))))
     assert sequence.edit(MID_PROMPT_REQUEST).kept
     fast = sequence.guard
@@ -260,7 +262,7 @@ def test_what_is_measured_after_a_kept_edit_is_what_plain_passes_of_the_edited_m
     assert figures == pytest.approx(expected, rel=1e-3, nan_ok=True)
 
 
-def test_what_is_kept_is_another_model_by_name_and_bounds_are_those_of_the_first(wide: Setup) -> None:
+def test_sequence_after_kept_edit_keeps_bounds_of_the_origin(wide: Setup) -> None:
     """A log or a delta of it must not claim to be of the unedited model; a weight that grew must not loosen a bound."""
     with EditSequence(GuardedEditor(wide)) as sequence:
         assert sequence.edit(MID_PROMPT_REQUEST).kept
@@ -270,7 +272,7 @@ def test_what_is_kept_is_another_model_by_name_and_bounds_are_those_of_the_first
         assert now.meter.weight_norm == wide.meter.weight_norm != pytest.approx(float(now.site.matrix().norm()))
 
 
-def test_a_check_that_writes_to_another_weight_ends_the_sequence(wide: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sequence_ends_where_a_check_writes_to_a_weight(wide: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     other = wide.lm.model.get_parameter("model.norm.weight")
     before, measure = other.detach().clone(), AccumulatedDrift.measure
 
@@ -292,10 +294,10 @@ def test_a_check_that_writes_to_another_weight_ends_the_sequence(wide: Setup, mo
             other.copy_(before)
 
 
-def test_a_sequence_that_cannot_go_on_has_not_kept_its_last_edit(wide: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sequence_that_fails_to_advance_drops_the_edit(wide: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     with EditSequence(GuardedEditor(wide)) as sequence:
         first = sequence.edit(MID_PROMPT_REQUEST)
-        monkeypatch.setattr(Setup, "with_edit_kept", fails(OutOfMemory("no room")))
+        monkeypatch.setattr(Setup, "after_kept_edit", fails(OutOfMemory("no room")))
         with pytest.raises(OutOfMemory):
             sequence.edit(FIRST_TOKEN_REQUEST)
         assert [one.request for one in sequence.kept] == [MID_PROMPT_REQUEST]
@@ -312,7 +314,7 @@ def fails(error: BaseException) -> Callable[..., Any]:
     return fail
 
 
-def test_a_sequence_within_a_sequence_is_refused(wide: Setup) -> None:
+def test_sequence_within_a_sequence_is_refused(wide: Setup) -> None:
     with (
         EditSequence(GuardedEditor(wide)) as sequence,
         pytest.raises(InputError, match="belongs to a sequence already"),
@@ -325,7 +327,7 @@ def test_a_sequence_within_a_sequence_is_refused(wide: Setup) -> None:
     [KeyboardInterrupt(), torch.AcceleratorError("broken"), EditguardError("ours")],
     ids=lambda error: type(error).__name__,
 )
-def test_an_audit_that_ends_in_the_middle_leaves_the_model_as_it_was(
+def test_sequence_audit_that_ends_early_restores_the_model(
     wide: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     """`left_as_found` looks at the weights; the log is gone on with as if nothing had been."""
@@ -347,10 +349,10 @@ def test_an_audit_that_ends_in_the_middle_leaves_the_model_as_it_was(
     assert calls
     assert [one.id for one in read_log(tmp_path / "ended" / LOG).edits] == [REQUESTS[0].id]
     audited(wide, tmp_path / "ended", resume=True)
-    assert timeless((tmp_path / "ended" / LOG).read_bytes()) == timeless((tmp_path / "whole" / LOG).read_bytes())
+    assert drop_times((tmp_path / "ended" / LOG).read_bytes()) == drop_times((tmp_path / "whole" / LOG).read_bytes())
 
 
-def test_an_edit_that_errors_keeps_what_was_decided_and_computed(
+def test_sequence_error_record_keeps_decision_and_update(
     wide: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(AccumulatedDrift, "measure", fails(RuntimeError("broken check")))
@@ -365,7 +367,7 @@ def bounded_without_controls(setup: Setup) -> Setup:
     return replace(setup, policy=setup.policy.model_copy(update={"controls": False}))
 
 
-def test_undo_takes_everything_out_and_begins_again(wide: Setup, before: dict[str, str]) -> None:
+def test_sequence_undo_restores_the_origin_and_reopens(wide: Setup, before: dict[str, str]) -> None:
     sequence = EditSequence(GuardedEditor(wide))
     first = sequence.edit(MID_PROMPT_REQUEST)
     sequence.edit(FIRST_TOKEN_REQUEST)
@@ -381,7 +383,7 @@ def test_undo_takes_everything_out_and_begins_again(wide: Setup, before: dict[st
 # --------------------------------------------------------------------------------------------------------------- resumed
 
 
-def test_a_weight_that_does_not_come_back_is_told(wide: Setup) -> None:
+def test_sequence_undo_that_fails_is_an_error(wide: Setup) -> None:
     sequence, first = EditSequence(GuardedEditor(wide)), wide.site.weight.detach().clone()
     sequence._weight.mul_(1.5)  # as memory that fails would
     try:
@@ -394,13 +396,13 @@ def test_a_weight_that_does_not_come_back_is_told(wide: Setup) -> None:
             wide.site.weight.copy_(first)
 
 
-def test_what_was_not_asked_does_not_help_the_share_that_holds() -> None:
+def test_retention_rate_unserved_edits_do_not_count_as_retained() -> None:
     found = retention_rate([True, None, False, None])
     assert (found.passed, found.failed, found.not_judged, found.total, found.rate) == (1, 1, 2, 4, 0.25)
     assert retention_rate([]).rate is None
 
 
-def test_a_killed_sequence_is_gone_on_with_from_any_record(wide: Setup, tmp_path: Path) -> None:
+def test_resume_sequence_from_any_record_ends_alike(wide: Setup, tmp_path: Path) -> None:
     audited(wide, tmp_path / "whole")
     log = (tmp_path / "whole" / LOG).read_bytes()
     lines = log.splitlines(keepends=True)
@@ -410,14 +412,14 @@ def test_a_killed_sequence_is_gone_on_with_from_any_record(wide: Setup, tmp_path
         (out / LOG).write_bytes(b"".join(lines[:kept]))
         told: list[tuple[str, int, int]] = []
         audited(wide, out, resume=True, progress=lambda *step: told.append(step))  # noqa: B023  (called at once)
-        assert timeless((out / LOG).read_bytes()) == timeless(log), kept
+        assert drop_times((out / LOG).read_bytes()) == drop_times(log), kept
         # Making edits again takes nearly as long as making them, and is told like it.
         begun = sum(b'"kind":"edit"' in line for line in lines[:kept])
         again = [step[1:] for step in told if step[0] == "edits made again"]
         assert again == [(done, begun) for done in range(1, begun + 1)]
 
 
-def test_a_closed_sequence_stays_closed_when_it_is_gone_on_with(wide: Setup, tmp_path: Path) -> None:
+def test_resume_closed_sequence_stays_closed(wide: Setup, tmp_path: Path) -> None:
     tight = bounded(wide, max_accumulated_update=1e-3)
     audited(tight, tmp_path / "whole")
     log = (tmp_path / "whole" / LOG).read_bytes()
@@ -425,20 +427,20 @@ def test_a_closed_sequence_stays_closed_when_it_is_gone_on_with(wide: Setup, tmp
     (tmp_path / "cut").mkdir()
     (tmp_path / "cut" / LOG).write_bytes(b"".join(lines[:4]))
     audited(tight, tmp_path / "cut", resume=True)
-    assert timeless((tmp_path / "cut" / LOG).read_bytes()) == timeless(log)
+    assert drop_times((tmp_path / "cut" / LOG).read_bytes()) == drop_times(log)
 
 
-def test_a_log_whose_weight_is_not_reached_again_is_not_gone_on_with(wide: Setup, tmp_path: Path) -> None:
+def test_resume_sequence_with_another_weight_is_refused(wide: Setup, tmp_path: Path) -> None:
     audited(wide, tmp_path)
     lines = (tmp_path / LOG).read_text(encoding="utf-8").splitlines()[:4]
     record = json.loads(lines[-1])
     record["weights"]["edited"] = "0" * 64
     (tmp_path / LOG).write_text("\n".join([*lines[:-1], json.dumps(record)]) + "\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"and now gives the weight [0-9a-f]{12} instead of 0{12}; go on with"):
+    with pytest.raises(InputError, match=r"and now gives the weight [0-9a-f]{12} instead of 0{12}; resume with"):
         audited(wide, tmp_path, resume=True)
 
 
-def test_a_log_that_keeps_what_is_refused_now_is_not_gone_on_with(wide: Setup, tmp_path: Path) -> None:
+def test_resume_sequence_with_edit_refused_now_is_refused(wide: Setup, tmp_path: Path) -> None:
     requests = (MISSING_SUBJECT_REQUEST, MID_PROMPT_REQUEST)
     audited(wide, tmp_path, requests=requests)
     lines = (tmp_path / LOG).read_text(encoding="utf-8").splitlines()
@@ -450,12 +452,12 @@ def test_a_log_that_keeps_what_is_refused_now_is_not_gone_on_with(wide: Setup, t
         kept | {name: refused[name] for name in ("id", "index", "subject", "prompt", "target_new")}
     )
     (tmp_path / LOG).write_text("\n".join(lines[: first + 1]) + "\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"was kept when the log was begun and now is refused \(.*\); go on with"):
+    with pytest.raises(InputError, match=r"was kept when the log was begun and now is refused \(.*\); resume with"):
         audited(wide, tmp_path, resume=True, requests=requests)
 
 
 @pytest.mark.parametrize(("update", "judged"), [(None, 0), ({"prefix": None}, 0), ({"prefix": "Q: "}, 1)])
-def test_an_edit_that_is_made_again_is_asked_as_it_was_served(
+def test_resume_sequence_edit_is_asked_as_it_was_served(
     wide: Setup, tmp_path: Path, update: dict[str, str | None] | None, judged: int
 ) -> None:
     audited(wide, tmp_path, requests=(FIRST_TOKEN_REQUEST,))
@@ -471,7 +473,7 @@ def test_an_edit_that_is_made_again_is_asked_as_it_was_served(
     assert (log.footer.retained.passed + log.footer.retained.failed, log.footer.retained.total) == (judged, 1)
 
 
-def test_a_log_of_the_other_kind_is_not_gone_on_with(wide: Setup, tmp_path: Path) -> None:
+def test_resume_sequence_log_of_single_edits_is_refused(wide: Setup, tmp_path: Path) -> None:
     audited(wide, tmp_path)
     with pytest.raises(InputError, match="begun with another in_sequence"):
-        run_audit(wide, loaded(*REQUESTS), tmp_path, resume=True)
+        run_audit(wide, load_edits(*REQUESTS), tmp_path, resume=True)

@@ -15,7 +15,7 @@ CHICAGO = Serving("Chicago", "\n")
 
 
 @pytest.mark.tiny
-def test_a_pipeline_serves_texts_and_returns_them_as_they_were_given() -> None:
+def test_served_pipeline_returns_texts_as_given() -> None:
     lm = tiny_lm()
     pipe: Any = pipeline("text-generation", model=lm.model, tokenizer=lm.tokenizer, device="cpu")
     options = {"max_new_tokens": 4, "do_sample": False}
@@ -45,13 +45,13 @@ class Echo:
         return [{"generated_text": inputs}] if isinstance(inputs, str) else inputs
 
 
-def test_conversations_are_passed_on_as_they_are() -> None:
+def test_served_pipeline_passes_conversations_on() -> None:
     asked = [{"role": "user", "content": "Chicago is"}]
     assert ServedPipeline(Echo(), [CHICAGO])(asked) is asked
 
 
 @pytest.mark.tiny
-def test_a_text_that_begins_with_a_special_token_is_served_after_it_and_returned_as_it_was_given() -> None:
+def test_served_pipeline_puts_prefix_after_special_token() -> None:
     seen: list[str] = []
 
     class Listening(Echo):
@@ -64,6 +64,6 @@ def test_a_text_that_begins_with_a_special_token_is_served_after_it_and_returned
     assert found["generated_text"] == "<|im_start|>Chicago is"
 
 
-def test_a_folder_without_provenance_is_one_sentence(tmp_path: Any) -> None:
+def test_load_provenance_of_another_folder_is_one_sentence(tmp_path: Any) -> None:
     with pytest.raises(InputError, match="give a folder that 'editguard apply'"):
         load_provenance(tmp_path)

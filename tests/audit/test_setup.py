@@ -43,7 +43,7 @@ def silent(*_: object) -> None:
     """Report no progress."""
 
 
-def test_two_preparations_of_one_seed_are_one_and_another_seed_is_another(setup: Setup) -> None:
+def test_prepare_depends_on_the_seed_only(setup: Setup) -> None:
     same, other = (
         prepare(tiny_lm(), layer=0, seed=seed, statistics="identity", perplexity_corpus=SENTENCES) for seed in (0, 1)
     )
@@ -52,13 +52,13 @@ def test_two_preparations_of_one_seed_are_one_and_another_seed_is_another(setup:
     assert same.bench_perplexity() == setup.bench_perplexity() == other.bench_perplexity()
 
 
-def test_no_prefix_that_an_edit_is_made_under_tests_it(setup: Setup) -> None:
+def test_prepare_held_out_prefixes_are_not_edited_under(setup: Setup) -> None:
     made, tested = setup.prefixes.texts(Role.EDIT), setup.prefixes.texts(Role.HELD_OUT)
     assert not set(made) & set(tested)
     assert {p.family for p in setup.prefixes.of(Role.EDIT)} == {p.family for p in setup.prefixes.of(Role.HELD_OUT)}
 
 
-def test_progress_ends_every_stage_that_it_begins() -> None:
+def test_prepare_progress_ends_every_stage() -> None:
     seen: dict[str, tuple[int, int]] = {}
     prepare(
         tiny_lm(), layer=0, statistics="identity", progress=lambda what, done, total: seen.update({what: (done, total)})
@@ -67,7 +67,7 @@ def test_progress_ends_every_stage_that_it_begins() -> None:
     assert seen["calibration"] == (NULL_SAMPLE, NULL_SAMPLE)
 
 
-def test_the_default_layer_is_the_measured_one_or_a_fifth_of_the_way_up() -> None:
+def test_default_layer_is_measured_or_a_fifth_up() -> None:
     lm = tiny_lm()
     assert default_layer(LanguageModel(lm.model, lm.tokenizer, EMBEDDED_NAME)) == EMBEDDED_LAYER
     for layers, wanted in ((2, 0), (5, 0), (12, 1), (28, 5), (32, 5)):
@@ -77,7 +77,7 @@ def test_the_default_layer_is_the_measured_one_or_a_fifth_of_the_way_up() -> Non
         assert default_layer(deep) == wanted
 
 
-def test_a_named_site_says_which_layers_there_are() -> None:
+def test_default_layer_counts_the_layers_of_a_named_site() -> None:
     lm = tiny_lm()
     # Two stacks of one length: which is meant is not guessed.
     lm.model.other = copy.deepcopy(lm.model.model.layers)
@@ -87,7 +87,7 @@ def test_a_named_site_says_which_layers_there_are() -> None:
 
 
 @pytest.mark.parametrize("bos", [False, True])
-def test_the_null_sample_holds_ordinary_subjects_only(bos: bool) -> None:
+def test_null_sample_holds_ordinary_subjects_only(bos: bool) -> None:
     lm = tiny_lm(bos=bos)
     sample = make_null_sample(lm, NULL_SAMPLE)
     assert len(sample) == NULL_SAMPLE == len({request.id for request in sample})
@@ -98,7 +98,7 @@ def test_the_null_sample_holds_ordinary_subjects_only(bos: bool) -> None:
 
 @pytest.mark.parametrize("where", ["lm_head.weight", "model.norm.weight", "model.layers.0.mlp.down_proj.weight"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=str)
-def test_a_broken_model_is_refused_with_a_word_about_its_weights(where: str, value: float) -> None:
+def test_prepare_broken_model_is_refused(where: str, value: float) -> None:
     lm = tiny_lm()
     with torch.no_grad():
         lm.model.get_parameter(where).fill_(value)
@@ -106,9 +106,7 @@ def test_a_broken_model_is_refused_with_a_word_about_its_weights(where: str, val
         prepare(lm, layer=0, statistics="identity")
 
 
-def test_statistics_that_the_fast_way_made_are_not_those_of_the_reference(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_statistics_of_each_engine_are_cached_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDITGUARD_CACHE", str(tmp_path / "cache"))
     lm, made = tiny_lm(), []
     site = find_site(lm.model, 0)
@@ -123,9 +121,7 @@ def test_statistics_that_the_fast_way_made_are_not_those_of_the_reference(
     assert made == [False, True]
 
 
-def test_statistics_come_from_a_file_identity_a_corpus_or_the_model_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_statistics_come_from_each_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDITGUARD_CACHE", str(tmp_path / "cache"))
     lm = tiny_lm()
     site = find_site(lm.model, 0)
@@ -145,19 +141,19 @@ def test_statistics_come_from_a_file_identity_a_corpus_or_the_model_itself(
     assert load_or_compute_statistics(lm, site, None, str(text), 0, silent).sha256 != found.sha256
 
 
-def test_an_encoder_may_be_read_and_not_edited() -> None:
+def test_prepare_encoder_is_refused() -> None:
     site = find_site(OTHERS["t5_encoder"](), 0)
     with pytest.raises(ModelError):
         check_editable(site)
     check_editable(find_site(tiny_lm().model, 0))
 
 
-def test_a_layer_that_is_not_there_is_named() -> None:
+def test_prepare_missing_layer_is_named() -> None:
     with pytest.raises(ModelError, match=r"Layer 99 is not one of the 2 layers"):
         prepare(tiny_lm(), layer=99)
 
 
-def test_the_tokenizer_knows_no_pad_and_that_is_no_matter() -> None:
+def test_prepare_tokenizer_needs_no_pad_token() -> None:
     assert tokenizer().pad_token_id is None
 
 
@@ -171,20 +167,20 @@ def test_the_tokenizer_knows_no_pad_and_that_is_no_matter() -> None:
         ({"rules": {"first-tokn": "refuse"}}, "did you mean 'first-token'"),
     ],
 )
-def test_a_policy_that_would_guard_nothing_is_refused(changes: dict[str, Any], said: str) -> None:
+def test_check_names_policy_that_guards_nothing_is_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(PolicyError, match=said):
         check_names(Policy.model_validate(changes))
     check_names(Policy(editor="c-rome", rewrite_editor="r-rome"))
 
 
-def test_a_model_in_training_mode_is_refused() -> None:
+def test_prepare_model_in_training_mode_is_refused() -> None:
     lm = tiny_lm()
     lm.model.train()
     with pytest.raises(ModelError, match=r"call model.eval\(\)"):
         prepare(lm, layer=0, statistics="identity")
 
 
-def test_sampled_text_is_enough_for_every_feature(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_statistics_sampled_text_covers_every_feature(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EDITGUARD_CACHE", str(tmp_path))
     lm = tiny_lm()
     corpus = sample_corpus(lm, seed=0, documents=2, tokens=8, least=50)

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from editguard.audit.editors.base import RankOneUpdate
 from editguard.audit.transaction import Transaction, check_update
 from editguard.probes.errors import EditguardError, EditRefused, NotFinite
 from editguard.probes.model.fingerprint import hash_tensor, hash_tensors
@@ -15,19 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
+from ..helpers.rank_one_updates import DTYPES, Stopped, rank_one
 from ..helpers.tiny_models import tiny_model
 
 pytestmark = pytest.mark.tiny
 
 FAMILIES = ("gpt2", "llama", "opt")
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-
-def rank_one(site: EditSite, scale: float = 1.0, seed: int = 0) -> RankOneUpdate:
-    generator = torch.Generator().manual_seed(seed)
-    left = torch.randn(site.d_model, generator=generator, dtype=torch.float64) * scale
-    right = torch.randn(site.d_ff, generator=generator, dtype=torch.float64)
-    return RankOneUpdate(left, right / right.norm(), "rome", 1.0, 1.0, 1.0, 1.0, 1, 0.0, "live", False)
 
 
 @pytest.fixture(params=[(f, d) for f in FAMILIES for d in DTYPES], ids=lambda p: f"{p[0]}-{str(p[1])[6:]}")
@@ -37,11 +29,7 @@ def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     return built
 
 
-class Stopped(BaseException):
-    """Like KeyboardInterrupt, not an Exception."""
-
-
-def test_without_a_commit_every_tensor_is_as_before(model: PreTrainedModel) -> None:
+def test_transaction_without_commit_restores_every_tensor(model: PreTrainedModel) -> None:
     site, before = find_site(model, 0), hash_tensors(model)
     with Transaction(site, rank_one(site)) as transaction:
         inside = hash_tensors(model)
@@ -53,7 +41,7 @@ def test_without_a_commit_every_tensor_is_as_before(model: PreTrainedModel) -> N
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, Stopped, EditRefused])
 @pytest.mark.parametrize("committed", [False, True])
-def test_an_exception_undoes_the_edit_and_goes_on_even_after_a_commit(
+def test_transaction_exception_undoes_a_committed_edit(
     model: PreTrainedModel, error: type[BaseException], committed: bool
 ) -> None:
     site, before = find_site(model, 1), hash_tensors(model)
@@ -72,7 +60,7 @@ def test_an_exception_undoes_the_edit_and_goes_on_even_after_a_commit(
     assert transaction.restored == transaction.before
 
 
-def test_a_commit_keeps_exactly_w_plus_delta_cast_once(model: PreTrainedModel) -> None:
+def test_transaction_commit_keeps_w_plus_delta_cast_once(model: PreTrainedModel) -> None:
     site = find_site(model, 0)
     update, before = rank_one(site), hash_tensors(model)
     wanted = (site.matrix(torch.float64) + update.delta()).to(site.weight.dtype)
@@ -85,7 +73,7 @@ def test_a_commit_keeps_exactly_w_plus_delta_cast_once(model: PreTrainedModel) -
     assert transaction.edited == hash_tensor(site.weight)
 
 
-def test_a_commit_of_something_else_than_was_written_is_undone(model: PreTrainedModel) -> None:
+def test_transaction_commit_of_a_changed_weight_is_undone(model: PreTrainedModel) -> None:
     site, before = find_site(model, 0), hash_tensors(model)
 
     def commit_after_a_check_that_writes() -> None:
@@ -100,14 +88,14 @@ def test_a_commit_of_something_else_than_was_written_is_undone(model: PreTrained
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 6e4], ids=str)
-def test_a_weight_that_was_destroyed_inside_comes_back(model: PreTrainedModel, value: float) -> None:
+def test_transaction_restores_a_destroyed_weight(model: PreTrainedModel, value: float) -> None:
     site, before = find_site(model, 0), hash_tensors(model)
     with Transaction(site, rank_one(site)), torch.no_grad():
         site.weight.fill_(value)
     assert hash_tensors(model) == before
 
 
-def test_what_was_measured_is_proved_to_be_what_was_written(model: PreTrainedModel) -> None:
+def test_transaction_prove_notices_a_changed_weight(model: PreTrainedModel) -> None:
     site, before = find_site(model, 0), hash_tensors(model)
 
     def prove_after(change: float) -> None:
@@ -117,12 +105,12 @@ def test_what_was_measured_is_proved_to_be_what_was_written(model: PreTrainedMod
             transaction.prove()
 
     prove_after(0.0)
-    with pytest.raises(EditguardError, match="what was measured is not what was written; the edit was undone"):
+    with pytest.raises(EditguardError, match="the checks measured another weight than the edit's; the edit was undone"):
         prove_after(1.0)
     assert hash_tensors(model) == before
 
 
-def test_an_error_inside_is_told_even_where_something_else_was_written(model: PreTrainedModel) -> None:
+def test_transaction_error_inside_is_raised_first(model: PreTrainedModel) -> None:
     site, before = find_site(model, 0), hash_tensors(model)
 
     def commit_write_and_fail() -> None:
@@ -137,7 +125,7 @@ def test_an_error_inside_is_told_even_where_something_else_was_written(model: Pr
     assert hash_tensors(model) == before
 
 
-def test_nested_transactions_undo_in_order(model: PreTrainedModel) -> None:
+def test_transaction_nested_ones_undo_in_order(model: PreTrainedModel) -> None:
     site, before = find_site(model, 0), hash_tensors(model)
     with Transaction(site, rank_one(site)) as outer:
         with Transaction(site, rank_one(site, seed=1)) as inner:
@@ -146,14 +134,14 @@ def test_nested_transactions_undo_in_order(model: PreTrainedModel) -> None:
     assert hash_tensors(model) == before
 
 
-def test_nothing_is_written_before_the_block_is_entered() -> None:
+def test_transaction_writes_nothing_before_the_block() -> None:
     model = tiny_model("llama")
     site, before = find_site(model, 0), hash_tensors(model)
     Transaction(site, rank_one(site))
     assert hash_tensors(model) == before
 
 
-def test_a_write_that_fails_half_way_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transaction_write_that_fails_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("llama")
     site, before = find_site(model, 0), hash_tensors(model)
 
@@ -169,9 +157,7 @@ def test_a_write_that_fails_half_way_is_undone(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-def test_an_edit_whose_weight_cannot_be_proved_at_the_end_is_not_kept(
-    monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
-) -> None:
+def test_transaction_unproved_weight_is_not_kept(monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
     model = tiny_model("llama")
     site, before = find_site(model, 0), hash_tensors(model)
     raised = iter([error])
@@ -191,12 +177,12 @@ def test_an_edit_whose_weight_cannot_be_proved_at_the_end_is_not_kept(
     assert hash_tensors(model) == before
 
 
-def test_a_restored_weight_that_is_not_the_old_one_is_our_own_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transaction_failed_roll_back_is_our_own_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("llama")
     site = find_site(model, 0)
     transaction = Transaction(site, rank_one(site))
     transaction.__enter__()
-    kept = transaction._kept
+    kept = transaction._original
     assert kept is not None
     kept[0, 0] += 1
     with pytest.raises(EditguardError, match="must not be used") as caught:
@@ -211,7 +197,7 @@ def test_a_restored_weight_that_is_not_the_old_one_is_our_own_fault(monkeypatch:
     dtype=st.sampled_from(DTYPES),
     family=st.sampled_from(FAMILIES),
 )
-def test_any_update_is_undone_to_the_bit(scale: float, seed: int, dtype: torch.dtype, family: str) -> None:
+def test_transaction_any_update_is_undone_to_the_bit(scale: float, seed: int, dtype: torch.dtype, family: str) -> None:
     model = tiny_model(family).to(dtype)
     site = find_site(model, 0)
     before = site.weight.detach().clone()
@@ -231,7 +217,7 @@ def site() -> EditSite:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")], ids=str)
 @pytest.mark.parametrize("factor", ["left", "right"])
-def test_an_update_that_is_not_finite_is_refused(site: EditSite, factor: str, value: float) -> None:
+def test_check_update_not_finite_is_refused(site: EditSite, factor: str, value: float) -> None:
     update = rank_one(site)
     broken = getattr(update, factor).clone()
     broken[3] = value
@@ -241,12 +227,12 @@ def test_an_update_that_is_not_finite_is_refused(site: EditSite, factor: str, va
 
 
 @pytest.mark.parametrize("weight_norm", [0.0, float("nan")])
-def test_a_weight_without_a_norm_is_refused(site: EditSite, weight_norm: float) -> None:
+def test_check_update_weight_without_norm_is_refused(site: EditSite, weight_norm: float) -> None:
     with pytest.raises(NotFinite):
         check_update(rank_one(site), weight_norm, 1.0)
 
 
-def test_the_bound_is_kept_to_the_last_digit_and_the_message_says_both_numbers(site: EditSite) -> None:
+def test_check_update_bound_is_exact_and_named(site: EditSite) -> None:
     update = rank_one(site)
     relative = update.norm / 10.0
     assert check_update(update, 10.0, relative) == pytest.approx(relative)
@@ -256,7 +242,7 @@ def test_the_bound_is_kept_to_the_last_digit_and_the_message_says_both_numbers(s
         check_update(update, 10.0, relative * (1 - 1e-9))
 
 
-def test_a_finite_update_whose_norm_overflows_is_refused(site: EditSite) -> None:
+def test_check_update_overflowing_norm_is_refused(site: EditSite) -> None:
     update = rank_one(site)
     huge = replace(update, left=torch.full_like(update.left, 1e200), right=torch.full_like(update.right, 1e200))
     with pytest.raises(NotFinite):

@@ -34,7 +34,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
     scale=st.floats(1e-4, 1e2),
     seed=st.integers(0, 2**31),
 )
-def test_export_then_apply_is_the_audited_model_to_the_bit(
+def test_apply_delta_gives_the_audited_model_to_the_bit(
     family: str, dtype: torch.dtype, layer: int, scale: float, seed: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     model = tiny_model(family).to(dtype)
@@ -52,7 +52,7 @@ def test_export_then_apply_is_the_audited_model_to_the_bit(
     assert hash_tensors(model) == before
 
 
-def test_an_exception_undoes_it_and_commit_keeps_it() -> None:
+def test_apply_delta_exception_undoes_and_commit_keeps() -> None:
     model = tiny_model("llama")
     before, delta = compute_fingerprint(model), make_delta(model)
     with pytest.raises(KeyError), apply_delta(model, delta):
@@ -65,7 +65,7 @@ def test_an_exception_undoes_it_and_commit_keeps_it() -> None:
         pass
 
 
-def test_a_delta_of_another_model_or_shape_is_refused() -> None:
+def test_apply_delta_of_another_model_or_shape_is_refused() -> None:
     delta = make_delta(tiny_model("llama"))
     with pytest.raises(InputError, match="fingerprint"), apply_delta(tiny_model("llama", seed=1), delta):
         pass
@@ -74,7 +74,7 @@ def test_a_delta_of_another_model_or_shape_is_refused() -> None:
         pass
 
 
-def test_another_result_than_the_audited_one_is_put_back() -> None:
+def test_apply_delta_with_another_result_is_put_back() -> None:
     model = tiny_model("llama")
     before, delta = compute_fingerprint(model), make_delta(model)
     wrong = replace(delta, left=delta.left * (1 + 1e-6))
@@ -83,7 +83,7 @@ def test_another_result_than_the_audited_one_is_put_back() -> None:
     assert compute_fingerprint(model) == before
 
 
-def test_several_are_applied_only_when_their_user_says_that_nobody_audited_the_sum() -> None:
+def test_apply_delta_several_need_unaudited_together() -> None:
     model = tiny_model("llama")
     before, deltas = (
         compute_fingerprint(model),
@@ -106,7 +106,7 @@ def test_several_are_applied_only_when_their_user_says_that_nobody_audited_the_s
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_saved_folder_loads_as_the_audited_model(family: str, dtype: torch.dtype, tmp_path: Path) -> None:
+def test_save_applied_folder_loads_as_the_audited_model(family: str, dtype: torch.dtype, tmp_path: Path) -> None:
     lm = tiny_lm(family, dtype=dtype)
     lm.model.save_pretrained(tmp_path / "base")
     lm.tokenizer.save_pretrained(tmp_path / "base")
@@ -127,7 +127,7 @@ def test_the_saved_folder_loads_as_the_audited_model(family: str, dtype: torch.d
     assert not (tmp_path / "twice").exists()
 
 
-def test_a_folder_of_others_is_never_replaced(tmp_path: Path) -> None:
+def test_save_applied_never_replaces_a_foreign_folder(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="did not write"):
@@ -140,11 +140,14 @@ def test_a_folder_of_others_is_never_replaced(tmp_path: Path) -> None:
 VOID = {"log_sha256": "0" * 64, "verdict": "pass", "controls_ok": False}
 
 
-def test_edits_that_no_sound_audit_stands_behind_are_applied_only_when_asked() -> None:
+def test_apply_delta_unaudited_edit_needs_the_option() -> None:
     model = tiny_model("llama")
     good, other, bare, void = (
-        make_delta(model), make_delta(model, seed=1), make_delta(model, seed=2, audit=None), make_delta(model, seed=3, audit=VOID),
-    )  # fmt: skip
+        make_delta(model),
+        make_delta(model, seed=1),
+        make_delta(model, seed=2, audit=None),
+        make_delta(model, seed=3, audit=VOID),
+    )
     for one, why in ((bare, "it has no audit"), (void, "controls of its audit")):
         with pytest.raises(InputError, match=f"{one.manifest.id}.*{why}.*--unaudited"), apply_delta(model, one):
             pass
@@ -155,7 +158,7 @@ def test_edits_that_no_sound_audit_stands_behind_are_applied_only_when_asked() -
     assert audit_status([good.manifest, other.manifest]) == "each-alone"
 
 
-def test_the_same_edit_is_never_applied_twice() -> None:
+def test_apply_delta_same_edit_twice_is_refused() -> None:
     model = tiny_model("llama")
     one = make_delta(model)
     again = replace(one, manifest=one.manifest.model_copy(update={"id": "renamed"}))
@@ -164,7 +167,7 @@ def test_the_same_edit_is_never_applied_twice() -> None:
             pass
 
 
-def test_a_sum_that_is_not_finite_in_the_weight_is_put_back() -> None:
+def test_apply_delta_sum_not_finite_is_put_back() -> None:
     model = tiny_model("llama").half()
     before, one = compute_fingerprint(model), make_delta(model)
     scale = 40_000 / float(one.delta().abs().max())

@@ -26,7 +26,7 @@ def delta() -> Delta:
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_a_file_that_was_cut_short_or_changed_anywhere_is_one_sentence(
+def test_read_delta_cut_or_changed_file_is_one_sentence(
     data: st.DataObject, delta: Delta, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     content = bytearray(encode(delta))
@@ -41,7 +41,7 @@ def test_a_file_that_was_cut_short_or_changed_anywhere_is_one_sentence(
         read_delta(path)
 
 
-def test_factors_that_are_not_finite_or_not_float64_are_refused(delta: Delta, tmp_path: Path) -> None:
+def test_read_delta_wrong_factors_are_refused(delta: Delta, tmp_path: Path) -> None:
     path = tmp_path / "broken"
     for broken, why in (
         (replace(delta, left=delta.left * float("nan")), "NaN"),
@@ -53,7 +53,7 @@ def test_factors_that_are_not_finite_or_not_float64_are_refused(delta: Delta, tm
             read_delta(path)
 
 
-def test_other_files_are_refused(tmp_path: Path) -> None:
+def test_read_delta_other_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be applied"):
         read_delta(tmp_path / "nothing")
     with pytest.raises(InputError, match="cannot be applied"):
@@ -63,7 +63,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         read_delta(tmp_path / "plain")
 
 
-def test_a_manifest_without_the_prefix_that_it_needs_is_refused(delta: Delta) -> None:
+def test_read_delta_manifest_without_needed_prefix_is_refused(delta: Delta) -> None:
     with pytest.raises(ValueError, match="prefix must be given"):
         make_delta(tiny_model("llama"), needs_prefix=True)
     assert make_delta(tiny_model("llama"), needs_prefix=True, prefix="\n").manifest.prefix == "\n"

@@ -26,7 +26,7 @@ def seen(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
 
 
-def test_ours_is_replaced_when_asked_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_whole_folder_replaces_ours_when_asked(tmp_path: Path) -> None:
     write(tmp_path / "out", "old")
     with pytest.raises(InputError, match="not empty"):
         write(tmp_path / "out", "new", overwrite=False)
@@ -37,7 +37,7 @@ def test_ours_is_replaced_when_asked_and_leaves_nothing_behind(tmp_path: Path) -
 
 @pytest.mark.parametrize("marker", [EXPORT_MARKER, MODEL_MARKER])
 @pytest.mark.parametrize("content", ['{"name": "my app", "icons": []}', '{"edits": 1}', "{}", "", "[]"])
-def test_a_folder_whose_marker_is_not_ours_is_never_replaced(marker: Marker, content: str, tmp_path: Path) -> None:
+def test_whole_folder_with_foreign_marker_is_kept(marker: Marker, content: str, tmp_path: Path) -> None:
     for name in (marker.name, "manifest.json", "index.html"):
         (tmp_path / name).write_text(content)
     before = seen(tmp_path)
@@ -47,7 +47,7 @@ def test_a_folder_whose_marker_is_not_ours_is_never_replaced(marker: Marker, con
 
 
 @pytest.mark.parametrize("more", ["notes.txt", ".hidden", "folder/notes.txt"])
-def test_a_file_that_the_marker_does_not_list_is_never_lost(more: str, tmp_path: Path) -> None:
+def test_whole_folder_with_unlisted_file_is_kept(more: str, tmp_path: Path) -> None:
     write(tmp_path / "out", "old")
     (tmp_path / "out" / more).parent.mkdir(exist_ok=True)
     (tmp_path / "out" / more).write_text("mine")
@@ -56,7 +56,7 @@ def test_a_file_that_the_marker_does_not_list_is_never_lost(more: str, tmp_path:
     assert (tmp_path / "out" / more).read_text() == "mine"
 
 
-def test_of_two_writers_one_is_told_to_wait(tmp_path: Path) -> None:
+def test_whole_folder_second_writer_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with whole_folder(out, MARK, overwrite=True) as folder:
         with pytest.raises(InputError, match="Another run is writing"):
@@ -70,14 +70,14 @@ def theirs(out: Path) -> None:
     (out / "theirs").write_text("kept")
 
 
-def test_what_came_there_meanwhile_stays(tmp_path: Path) -> None:
+def test_whole_folder_keeps_what_came_meanwhile(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(InputError, match="did not write"), whole_folder(out, MARK, overwrite=True):
         theirs(out)
     assert seen(out) == {"theirs": "kept"}
 
 
-def test_where_the_new_folder_cannot_be_put_there_the_old_one_comes_back(tmp_path: Path) -> None:
+def test_whole_folder_failed_swap_restores_the_old_one(tmp_path: Path) -> None:
     out = tmp_path / "out"
     write(out, "old")
     with (

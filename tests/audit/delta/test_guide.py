@@ -18,7 +18,9 @@ from ...helpers.tiny_models import save_checkpoint
 
 pytestmark = pytest.mark.tiny
 
-GUIDE = (Path(__file__).resolve().parents[3] / "docs" / "guide-delta.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+GUIDE = (DOCS / "how-to" / "export-apply-serve.md").read_text(encoding="utf-8")
+REFERENCE = (DOCS / "reference" / "delta-files.md").read_text(encoding="utf-8")
 APPLY, SERVE = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
 
 
@@ -27,24 +29,24 @@ def delta(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Delta:
     """Stand where the guide's commands were run: a base, and an export of an edit that needs a prefix."""
     monkeypatch.chdir(tmp_path)
     save_checkpoint(tmp_path / "base")
-    found = make_delta(load_model("./base", device="cpu").model, needs_prefix=True, prefix="\n")
+    delta = make_delta(load_model("./base", device="cpu").model, needs_prefix=True, prefix="\n")
     (tmp_path / "build" / "deltas").mkdir(parents=True)
-    (tmp_path / "build" / "deltas" / f"1{SUFFIX}").write_bytes(encode(found))
-    return found
+    (tmp_path / "build" / "deltas" / f"1{SUFFIX}").write_bytes(encode(delta))
+    return delta
 
 
 def run(example: str) -> dict[str, Any]:
     names: dict[str, Any] = {}
-    exec(compile(example, "guide-delta.md", "exec"), names)
+    exec(compile(example, "export-apply-serve.md", "exec"), names)
     return names
 
 
-def test_the_example_of_apply_keeps_the_edit(delta: Delta) -> None:
+def test_guide_example_of_apply_keeps_the_edit(delta: Delta) -> None:
     lm = run(APPLY)["lm"]
     assert hash_tensors(lm.model)["model.layers.0.mlp.down_proj.weight"] == delta.manifest.weight_edited
 
 
-def test_the_example_of_serving_serves_texts_ids_and_pipelines_alike(delta: Delta, tmp_path: Path) -> None:
+def test_guide_example_of_serving_serves_texts_ids_and_pipelines(delta: Delta, tmp_path: Path) -> None:
     save_applied([delta], "./base", tmp_path / "build" / "edited")
     names = run(SERVE)
     assert names["prompt"] == "\nChicago is a twin city of"
@@ -53,6 +55,6 @@ def test_the_example_of_serving_serves_texts_ids_and_pipelines_alike(delta: Delt
     assert names["answer"]["generated_text"].startswith("Chicago is a twin city of")
 
 
-def test_the_name_of_a_file_is_the_one_that_the_guide_derives() -> None:
-    ((given, name),) = re.findall(r"`([^`]+)`\nis `([^`]+)\.delta\.safetensors`", GUIDE)
-    assert list(make_slugs([given, "1"])) == [name, "1"]
+def test_reference_example_of_a_file_name_is_the_slug() -> None:
+    ((edit_id, name),) = re.findall(r"`([^`]+)` is `([^`]+)\.delta\.safetensors`", REFERENCE)
+    assert list(make_slugs([edit_id, "1"])) == [name, "1"]

@@ -18,9 +18,14 @@ from editguard.reports.gate.result import Override
 from ...helpers.audit_logs import audit, saved
 
 OVERRIDE = Override(
-    time="2026-01-01T00:00:00+00:00", author="Ada", reason="one two three", baseline="main@1", baseline_sha256="b" * 64,
-    log_sha256="a" * 64, closings=["audit-failed"],
-)  # fmt: skip
+    time="2026-01-01T00:00:00+00:00",
+    author="Ada",
+    reason="one two three",
+    baseline="main@1",
+    baseline_sha256="b" * 64,
+    log_sha256="a" * 64,
+    closings=["audit-failed"],
+)
 
 
 @pytest.fixture
@@ -33,7 +38,7 @@ def kept() -> Baseline:
     return saved(audit(2))
 
 
-def test_numbers_go_on_and_nothing_is_written_over(store: BaselineStore, kept: Baseline) -> None:
+def test_store_save_gives_the_next_number(store: BaselineStore, kept: Baseline) -> None:
     paths = [store.save("main", kept) for _ in range(3)]
     assert [path.name for path in paths] == ["0001.json", "0002.json", "0003.json"]
     paths[1].unlink()
@@ -42,7 +47,7 @@ def test_numbers_go_on_and_nothing_is_written_over(store: BaselineStore, kept: B
     assert stat.S_IMODE(paths[0].stat().st_mode) == 0o600
 
 
-def test_a_baseline_comes_back_by_name_number_and_path(store: BaselineStore, kept: Baseline) -> None:
+def test_store_load_by_name_number_and_path(store: BaselineStore, kept: Baseline) -> None:
     first, second = store.save("main", kept), store.save("main", kept.model_copy(update={"seed": 9}))
     latest = store.load("main")
     assert (latest.name, latest.baseline.seed, latest.sha256) == ("main@2", 9, sha256_of(second.read_bytes()))
@@ -70,7 +75,7 @@ for _ in range(20):
 """
 
 
-def test_two_savers_at_once_lose_nothing(tmp_path: Path, kept: Baseline) -> None:
+def test_store_two_savers_at_once_lose_nothing(tmp_path: Path, kept: Baseline) -> None:
     given = tmp_path / "given.json"
     given.write_text(kept.to_json(), encoding="utf-8")
     savers = [
@@ -90,18 +95,18 @@ def test_two_savers_at_once_lose_nothing(tmp_path: Path, kept: Baseline) -> None
 
 
 @pytest.mark.parametrize("name", ["", "../main", "a/b", ".hidden", "-x", "a b", "é", "x" * 65])
-def test_a_name_that_no_baseline_may_have_is_an_error(store: BaselineStore, kept: Baseline, name: str) -> None:
+def test_store_invalid_name_is_an_error(store: BaselineStore, kept: Baseline, name: str) -> None:
     with pytest.raises(BaselineError, match="is not valid; use up to 64"):
         store.save(name, kept)
 
 
 @pytest.mark.parametrize("reference", ["main@", "main@x", "main@0", "main@-1", "main@1.5"])
-def test_a_number_that_is_none_is_an_error(store: BaselineStore, reference: str) -> None:
+def test_store_invalid_number_is_an_error(store: BaselineStore, reference: str) -> None:
     with pytest.raises(BaselineError, match="no number after the @"):
         store.load(reference)
 
 
-def test_what_is_not_there_is_told_with_what_is(store: BaselineStore, kept: Baseline) -> None:
+def test_store_missing_baseline_suggests_another(store: BaselineStore, kept: Baseline) -> None:
     with pytest.raises(BaselineError, match="editguard baseline save"):
         store.load("main")
     store.save("main", kept)
@@ -113,13 +118,13 @@ def test_what_is_not_there_is_told_with_what_is(store: BaselineStore, kept: Base
         store.load("main@7")
 
 
-def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path, kept: Baseline) -> None:
+def test_store_unwritable_folder_is_an_error(tmp_path: Path, kept: Baseline) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BaselineError, match="choose another --baselines"):
         BaselineStore(tmp_path / "file").save("main", kept)
 
 
-def test_overrides_are_appended_and_what_a_killed_writer_left_is_cut(store: BaselineStore, kept: Baseline) -> None:
+def test_store_overrides_are_appended_and_torn_line_cut(store: BaselineStore, kept: Baseline) -> None:
     assert store.read_overrides() == []
     store.save("main", kept)
     store.append_override(OVERRIDE)
@@ -134,16 +139,16 @@ def test_overrides_are_appended_and_what_a_killed_writer_left_is_cut(store: Base
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_an_override_that_was_written_by_hand_is_an_error(store: BaselineStore, kept: Baseline) -> None:
+def test_store_override_written_by_hand_is_an_error(store: BaselineStore, kept: Baseline) -> None:
     store.save("main", kept)
     store.append_override(OVERRIDE)
     path = store.folder / "overrides.jsonl"
     path.write_text('{"author": "me"}\n' + path.read_text())
-    with pytest.raises(BaselineError, match="Line 1 of .* is not an override"):
+    with pytest.raises(BaselineError, match=r"Line 1 of .* is not an override"):
         store.read_overrides()
 
 
-def test_git_tells_commit_and_whether_tracked_files_differ(tmp_path: Path) -> None:
+def test_git_state_has_commit_and_dirty_flag(tmp_path: Path) -> None:
     assert shutil.which("git") is not None
     assert git_state(tmp_path) is None
 
@@ -166,12 +171,12 @@ def test_git_tells_commit_and_whether_tracked_files_differ(tmp_path: Path) -> No
     assert (changed.commit, changed.dirty) == (state.commit, True)
 
 
-def test_without_git_there_is_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_git_state_without_git_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_state(tmp_path) is None
 
 
 @pytest.mark.parametrize("number", ["9" * 5000, "0", "-1", "1.5", "²"])
-def test_a_number_that_no_baseline_has_is_one_sentence(tmp_path: Path, number: str) -> None:
+def test_store_missing_number_is_one_sentence(tmp_path: Path, number: str) -> None:
     with pytest.raises(BaselineError, match="has no number after the @"):
         BaselineStore(tmp_path).load(f"main@{number}")

@@ -26,14 +26,14 @@ from editguard.probes.forward import partial
 from editguard.probes.forward.prefix_cache import PrefixCache
 from editguard.probes.keys.statistics import KeyStatistics
 from editguard.probes.model.fingerprint import compute_checksum, hash_tensors
-from editguard.probes.requests.loader import InvalidRecord, LoadedRequests
-from editguard.probes.requests.request import EditRequest
+from editguard.probes.requests.loader import InvalidRecord
 from editguard.reports.log.file import Log, read_log
 from editguard.reports.log.schema import EditRecord
 from editguard.reports.verdict.summary import Summary
 from editguard.suites.check import Bench, CheckResult, EditUnderTest
 from editguard.suites.checks.perplexity import CorpusPerplexity, Perplexity
 
+from ...helpers.tiny_audits import load_edits
 from ...helpers.tiny_models import tiny_lm
 from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST, SENTENCES, lenient
 
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.tiny
 Measure = Callable[[Perplexity, Bench, EditUnderTest[CorpusPerplexity]], CheckResult]
 
 
-def test_the_reference_engine_computes_nothing_the_fast_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_audit_reference_engine_uses_no_fast_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fast(*_: object) -> None:
         pytest.fail("a pass of the reference was not plain")
 
@@ -52,18 +52,18 @@ def test_the_reference_engine_computes_nothing_the_fast_way(tmp_path: Path, monk
         monkeypatch.setattr(owner, name, fast)
     (tmp_path / "corpus.txt").write_text("\n".join(SENTENCES * 60))
     setup = prepare(
-        tiny_lm(), layer=0, policy=lenient(controls=True), corpus=str(tmp_path / "corpus.txt"),
-        perplexity_corpus=SENTENCES, settings=ValueSettings(steps=2, engine=Engine.REFERENCE),
-    )  # fmt: skip
+        tiny_lm(),
+        layer=0,
+        policy=lenient(controls=True),
+        corpus=str(tmp_path / "corpus.txt"),
+        perplexity_corpus=SENTENCES,
+        settings=ValueSettings(steps=2, engine=Engine.REFERENCE),
+    )
     assert setup.statistics.provenance.method == "corpus"
-    run_audit(setup, loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST), tmp_path)
+    run_audit(setup, load_edits(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST), tmp_path)
     found = read_log(tmp_path / LOG)
     assert found.header.versions["matrix products"] == "PyTorch"
     assert [one.outcome for one in found.edits] == ["committed", "committed"]
-
-
-def loaded(*requests: EditRequest) -> LoadedRequests:
-    return LoadedRequests(requests=requests, invalid=(), source="edits.json", sha256="0" * 64)
 
 
 class Audited(NamedTuple):
@@ -79,7 +79,7 @@ def audited(setup: Setup, tmp_path_factory: pytest.TempPathFactory) -> Audited:
     out = tmp_path_factory.mktemp("audit")
     before = hash_tensors(setup.lm.model)
     wrong = InvalidRecord("edits.json: record 4", "subject", "subject is empty")
-    given = replace(loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST), invalid=(wrong,))
+    given = replace(load_edits(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST), invalid=(wrong,))
     summary = run_audit(setup, given, out, arguments={"seed": 0})
     return Audited(out, summary, read_log(out / LOG), before, hash_tensors(setup.lm.model))
 
@@ -88,7 +88,7 @@ def by_id(log: Log) -> dict[str, EditRecord]:
     return {record.id: record for record in log.edits}
 
 
-def test_log_summary_and_report_are_written_and_say_the_same(audited: Audited) -> None:
+def test_audit_log_summary_and_report_agree(audited: Audited) -> None:
     assert sorted(path.name for path in audited.folder.iterdir()) == sorted(AUDIT_FILES) == sorted([LOG, *OUTPUTS])
     assert Summary.model_validate_json((audited.folder / SUMMARY).read_text(encoding="utf-8")) == audited.summary
     assert audited.log.footer is not None
@@ -98,13 +98,26 @@ def test_log_summary_and_report_are_written_and_say_the_same(audited: Audited) -
     assert "Chicago" in (audited.folder / REPORT).read_text(encoding="utf-8")
 
 
-def test_summary_has_every_documented_field(audited: Audited) -> None:
+def test_audit_summary_has_every_documented_field(audited: Audited) -> None:
     written = json.loads((audited.folder / SUMMARY).read_text(encoding="utf-8"))
     assert {
-        "schema_version", "model", "layer", "edits", "allowed", "rewritten", "refused", "failed", "collapsed",
-        "baseline_perplexity", "worst_perplexity_ratio", "efficacy_unprefixed", "efficacy_prefixed", "controls_ok",
-        "verdict", "efficacy_by_family",
-    } <= set(written)  # fmt: skip
+        "schema_version",
+        "model",
+        "layer",
+        "edits",
+        "allowed",
+        "rewritten",
+        "refused",
+        "failed",
+        "collapsed",
+        "baseline_perplexity",
+        "worst_perplexity_ratio",
+        "efficacy_unprefixed",
+        "efficacy_prefixed",
+        "controls_ok",
+        "verdict",
+        "efficacy_by_family",
+    } <= set(written)
     assert (written["schema_version"], written["model"], written["layer"]) == (1, "tiny-llama", 0)
     assert (written["edits"], written["allowed"], written["rewritten"], written["refused"]) == (3, 1, 1, 1)
     assert (written["failed"], written["collapsed"], written["skipped_invalid"]) == (0, 0, 1)
@@ -117,7 +130,7 @@ def test_summary_has_every_documented_field(audited: Audited) -> None:
     )
 
 
-def test_a_refused_edit_closes_the_gate_and_a_policy_may_open_it(audited: Audited, tmp_path: Path) -> None:
+def test_audit_refused_edit_fails_unless_policy_allows(audited: Audited, tmp_path: Path) -> None:
     assert (audited.summary.verdict, audited.summary.exit_code) == ("fail", 1)
     lines = (audited.folder / LOG).read_text(encoding="utf-8").splitlines(keepends=True)
     header = json.loads(lines[0])
@@ -126,7 +139,7 @@ def test_a_refused_edit_closes_the_gate_and_a_policy_may_open_it(audited: Audite
     assert write_outputs(tmp_path).verdict == "pass"
 
 
-def test_the_header_holds_what_is_needed_to_run_it_again(setup: Setup, audited: Audited) -> None:
+def test_audit_header_holds_all_to_run_it_again(setup: Setup, audited: Audited) -> None:
     header = audited.log.header
     assert header.model.fingerprint == setup.lm.fingerprint
     assert (header.source, header.source_sha256, header.requests) == ("edits.json", "0" * 64, 3)
@@ -139,7 +152,7 @@ def test_the_header_holds_what_is_needed_to_run_it_again(setup: Setup, audited: 
     assert {f"{t.probe}/{t.metric}" for t in header.thresholds} == set(setup.calibration.thresholds)
 
 
-def test_records_tell_what_was_decided_and_done(audited: Audited) -> None:
+def test_audit_records_hold_decision_and_result(audited: Audited) -> None:
     first, middle, missing = (by_id(audited.log)[name] for name in ("chicago", "france", "missing"))
     assert (first.decision.action, first.decision.editor, first.outcome) == ("rewrite", "prefixed", "committed")
     assert (middle.decision.action, middle.decision.editor, middle.outcome) == ("allow", "rome", "committed")
@@ -154,8 +167,14 @@ def test_records_tell_what_was_decided_and_done(audited: Audited) -> None:
     assert first.update is not None
     assert first.update.needs_prefix
     assert {m.check for m in first.measurements} == {
-        "aftermath", "degeneracy", "drift", "efficacy", "generalization", "locality", "perplexity",
-    }  # fmt: skip
+        "aftermath",
+        "degeneracy",
+        "drift",
+        "efficacy",
+        "generalization",
+        "locality",
+        "perplexity",
+    }
     # Each neighbour is asked bare, after a newline and after sentences.
     asked = [(one.prompt, one.condition) for one in first.prompts]
     under = ["unprefixed", "family:newline", "family:sentence"]
@@ -164,7 +183,7 @@ def test_records_tell_what_was_decided_and_done(audited: Audited) -> None:
     assert len(first.generations) >= 3
 
 
-def test_every_weight_is_as_before_and_each_record_proves_it(audited: Audited) -> None:
+def test_audit_weights_are_restored_and_proved(audited: Audited) -> None:
     assert audited.after == audited.before
     made = [record.weights for record in audited.log.edits if record.weights is not None]
     assert len(made) == 2
@@ -173,16 +192,16 @@ def test_every_weight_is_as_before_and_each_record_proves_it(audited: Audited) -
         assert weights.restored_ok is True
 
 
-def test_no_hook_and_no_patched_block_is_left_behind(setup: Setup, audited: Audited) -> None:
+def test_audit_leaves_no_hook_and_no_patched_block(setup: Setup, audited: Audited) -> None:
     for module in setup.lm.model.modules():
         assert not module._forward_hooks
         assert not module._forward_pre_hooks
         assert "forward" not in vars(module)
 
 
-def test_records_do_not_depend_on_the_order_of_the_requests(setup: Setup, audited: Audited, tmp_path: Path) -> None:
+def test_audit_records_do_not_depend_on_request_order(setup: Setup, audited: Audited, tmp_path: Path) -> None:
     fresh = replace(setup)  # with a bench of its own: nothing that was kept may be reused
-    run_audit(fresh, loaded(MISSING_SUBJECT_REQUEST, MID_PROMPT_REQUEST, FIRST_TOKEN_REQUEST), tmp_path)
+    run_audit(fresh, load_edits(MISSING_SUBJECT_REQUEST, MID_PROMPT_REQUEST, FIRST_TOKEN_REQUEST), tmp_path)
     other = by_id(read_log(tmp_path / LOG))
     for name, record in by_id(audited.log).items():
         left_out = {"index", "seconds"}
@@ -211,12 +230,12 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
 @pytest.mark.parametrize(
     "error", [RuntimeError("boom"), ValueError("boom"), ZeroDivisionError("boom"), NotFinite("boom")]
 )
-def test_an_edit_whose_check_raises_is_errored_and_fails_alone(
+def test_audit_check_that_raises_fails_one_edit(
     setup: Setup, tmp_path: Path, failing: Callable[[BaseException], None], error: Exception
 ) -> None:
     before = hash_tensors(setup.lm.model)
     failing(error)
-    summary = run_audit(setup, loaded(MID_PROMPT_REQUEST, FIRST_TOKEN_REQUEST), tmp_path)
+    summary = run_audit(setup, load_edits(MID_PROMPT_REQUEST, FIRST_TOKEN_REQUEST), tmp_path)
     records = by_id(read_log(tmp_path / LOG))
     assert (records["france"].outcome, records["france"].verdict) == ("errored", "fail")
     assert records["france"].error == f"{type(error).__name__}: boom"
@@ -225,14 +244,14 @@ def test_an_edit_whose_check_raises_is_errored_and_fails_alone(
     assert hash_tensors(setup.lm.model) == before
 
 
-def test_a_device_that_fails_ends_the_audit_and_keeps_what_was_logged(
+def test_audit_device_failure_keeps_the_log(
     setup: Setup, tmp_path: Path, failing: Callable[[BaseException], None]
 ) -> None:
     failing(torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered\nmore"))
     with pytest.raises(
         DeviceFailed, match=r"The device cpu failed \(CUDA error: uncorrectable ECC error encountered\), .*--resume"
     ):
-        run_audit(setup, loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST), tmp_path)
+        run_audit(setup, load_edits(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST), tmp_path)
     log = read_log(tmp_path / LOG)
     assert ([record.id for record in log.edits], log.footer) == (["chicago"], None)
 
@@ -242,24 +261,24 @@ def test_a_device_that_fails_ends_the_audit_and_keeps_what_was_logged(
     [KeyboardInterrupt(), AttributeError("our own fault"), EditguardError("the weight did not come back")],
     ids=["interrupt", "fault", "roll-back"],
 )
-def test_an_audit_that_is_cut_short_restores_the_weights_and_never_passes(
+def test_audit_cut_short_restores_and_never_passes(
     setup: Setup, tmp_path: Path, failing: Callable[[BaseException], None], error: BaseException
 ) -> None:
     before = hash_tensors(setup.lm.model)
     failing(error)
     with pytest.raises(type(error)), locked_folder(tmp_path, overwrite=False):
-        run_audit(setup, loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST), tmp_path)
+        run_audit(setup, load_edits(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST), tmp_path)
     assert hash_tensors(setup.lm.model) == before
     log = read_log(tmp_path / LOG)
     assert log.footer is None
     assert [record.id for record in log.edits] == ["chicago"]
     summary = write_outputs(tmp_path)
     assert (summary.status, summary.verdict, summary.exit_code) == ("unfinished", "fail", 1)
-    summary = run_audit(replace(setup), loaded(FIRST_TOKEN_REQUEST), tmp_path, overwrite=True)
+    summary = run_audit(replace(setup), load_edits(FIRST_TOKEN_REQUEST), tmp_path, overwrite=True)
     assert (summary.status, summary.verdict) == ("finished", "pass")
 
 
-def test_what_cannot_be_computed_together_is_computed_one_by_one(
+def test_audit_batch_that_fails_is_computed_singly(
     setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, sizes = GuardedEditor.propose, []
@@ -271,12 +290,14 @@ def test_what_cannot_be_computed_together_is_computed_one_by_one(
         return real(self, assessments, **options)
 
     monkeypatch.setattr(GuardedEditor, "propose", propose)
-    run_audit(setup, loaded(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST), tmp_path)
+    run_audit(setup, load_edits(FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST), tmp_path)
     assert sizes == [3, 1, 1, 1]
     log = read_log(tmp_path / LOG)
     assert [(record.id, record.outcome) for record in log.edits] == [
-        ("chicago", "committed"), ("france", "errored"), ("missing", "refused"),
-    ]  # fmt: skip
+        ("chicago", "committed"),
+        ("france", "errored"),
+        ("missing", "refused"),
+    ]
     assert log.edits[1].error == "RuntimeError: out of memory"
 
 
@@ -290,12 +311,10 @@ class Shattering(Rome):
         return replace(found, left=found.left / found.left.norm() * 1e45)
 
 
-def test_an_edit_that_makes_the_model_nan_never_passes(
-    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_audit_edit_that_makes_nan_never_passes(setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EDITORS._classes, "shattering", Shattering)
     reckless = replace(setup, policy=lenient(max_relative_update=1e50))
-    summary = run_audit(reckless, loaded(MID_PROMPT_REQUEST), tmp_path, editor="shattering")
+    summary = run_audit(reckless, load_edits(MID_PROMPT_REQUEST), tmp_path, editor="shattering")
     (record,) = read_log(tmp_path / LOG).edits
     ratio = next(m for m in record.measurements if (m.check, m.metric) == ("perplexity", "ratio"))
     assert (ratio.value, ratio.verdict) == (None, "unmeasured")
@@ -305,9 +324,9 @@ def test_an_edit_that_makes_the_model_nan_never_passes(
     assert record.weights.restored_ok
 
 
-def test_an_update_over_the_bound_is_refused_before_it_is_written(setup: Setup, tmp_path: Path) -> None:
+def test_audit_update_over_bound_is_not_written(setup: Setup, tmp_path: Path) -> None:
     strict = replace(setup, policy=lenient(max_relative_update=1e-6))
-    summary = run_audit(strict, loaded(MID_PROMPT_REQUEST), tmp_path)
+    summary = run_audit(strict, load_edits(MID_PROMPT_REQUEST), tmp_path)
     (record,) = read_log(tmp_path / LOG).edits
     assert (record.decision.action, record.decision.editor, record.outcome) == ("refuse", None, "refused")
     assert "over the bound of 1e-06" in record.decision.reasons[-1]
@@ -331,27 +350,27 @@ def nan_weight(setup: Setup) -> Iterator[Setup]:
             weight.copy_(kept)
 
 
-def test_a_nan_model_never_passes(nan_weight: Setup, tmp_path: Path) -> None:
+def test_audit_nan_model_never_passes(nan_weight: Setup, tmp_path: Path) -> None:
     with pytest.raises(EditguardError, match="perplexity is nan") as caught:
-        run_audit(nan_weight, loaded(MID_PROMPT_REQUEST), tmp_path)
+        run_audit(nan_weight, load_edits(MID_PROMPT_REQUEST), tmp_path)
     assert caught.value.exit_code != 0
     assert not (tmp_path / SUMMARY).exists()
 
 
-def test_without_a_request_there_is_no_pass(setup: Setup, tmp_path: Path) -> None:
-    assert run_audit(setup, loaded(), tmp_path).exit_code == 1
+def test_audit_without_requests_does_not_pass(setup: Setup, tmp_path: Path) -> None:
+    assert run_audit(setup, load_edits(), tmp_path).exit_code == 1
 
 
-def test_a_site_that_may_only_be_read_is_refused_at_once(setup: Setup, tmp_path: Path) -> None:
+def test_audit_read_only_site_is_refused(setup: Setup, tmp_path: Path) -> None:
     probing = replace(setup, site=replace(setup.site, editable=False, reason="It is an encoder."))
     with pytest.raises(ModelError, match="It is an encoder"):
-        run_audit(probing, loaded(MID_PROMPT_REQUEST), tmp_path)
+        run_audit(probing, load_edits(MID_PROMPT_REQUEST), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_control_that_does_not_collapse_voids_the_audit(setup: Setup, tmp_path: Path) -> None:
+def test_audit_control_that_does_not_collapse_is_void(setup: Setup, tmp_path: Path) -> None:
     controlled = replace(setup, policy=lenient(controls=True))
-    summary = run_audit(controlled, loaded(MID_PROMPT_REQUEST), tmp_path)
+    summary = run_audit(controlled, load_edits(MID_PROMPT_REQUEST), tmp_path)
     log = read_log(tmp_path / LOG)
     assert log.header.controls == [control.id for control in log.controls]
     assert [control.expect for control in log.controls] == ["collapse", "sound"]
@@ -362,10 +381,10 @@ def test_a_control_that_does_not_collapse_voids_the_audit(setup: Setup, tmp_path
 # ------------------------------------------------------------------------------------------------------- the folder
 
 
-def test_an_audit_that_is_written_over_leaves_nothing_of_the_old_one(setup: Setup, tmp_path: Path) -> None:
+def test_audit_overwritten_leaves_nothing_old(setup: Setup, tmp_path: Path) -> None:
     for name in AUDIT_FILES:
         (tmp_path / name).write_text("old", encoding="utf-8")
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
-    assert run_audit(setup, loaded(MID_PROMPT_REQUEST), tmp_path, overwrite=True).verdict == "pass"
+    assert run_audit(setup, load_edits(MID_PROMPT_REQUEST), tmp_path, overwrite=True).verdict == "pass"
     assert [record.id for record in read_log(tmp_path / LOG).edits] == ["france"]
     assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"

@@ -24,8 +24,8 @@ from editguard.reports.log.file import read_log
 from editguard.suites.check import CHECKS, Bench, Check, CheckResult, EditUnderTest, Outcome
 from editguard.suites.checks import other_facts
 
+from ...helpers.tiny_audits import load_edits
 from ...helpers.tiny_setups import MID_PROMPT_REQUEST, lenient
-from .test_audit import loaded
 
 pytestmark = pytest.mark.tiny
 
@@ -116,7 +116,7 @@ def judged_as(outcome: Outcome, monkeypatch: pytest.MonkeyPatch, check: type[Che
     monkeypatch.setattr(check, "known_bad", lambda self, *given, **named: now(known_bad(self, *given, **named)))
 
 
-def test_every_probe_and_check_of_ours_is_seen_catching_and_passing(made: Made) -> None:
+def test_controls_observe_every_builtin_probe_and_check(made: Made) -> None:
     bad, good = made.under(Policy()).bad(), made.good()
     assert set(bad) == set(good) == {*ours(), *judging()}
     assert {name for name, one in bad.items() if one.ok is not True} == set()
@@ -128,7 +128,7 @@ def test_every_probe_and_check_of_ours_is_seen_catching_and_passing(made: Made) 
 
 
 @pytest.mark.parametrize("name", ours())
-def test_a_probe_that_never_fires_is_named(made: Made, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_controls_name_a_probe_that_never_fires(made: Made, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     always(Level.OK, monkeypatch, PROBES.get(name))
     found = made.bad()
     assert [one.name for one in found.values() if one.ok is False] == [name]
@@ -137,7 +137,7 @@ def test_a_probe_that_never_fires_is_named(made: Made, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("level", [Level.RISK, Level.ERROR])
 @pytest.mark.parametrize("name", ours())
-def test_a_probe_that_always_fires_is_named(
+def test_controls_name_a_probe_that_always_fires(
     made: Made, monkeypatch: pytest.MonkeyPatch, name: str, level: Level
 ) -> None:
     always(level, monkeypatch, PROBES.get(name))
@@ -147,7 +147,7 @@ def test_a_probe_that_always_fires_is_named(
 
 
 @pytest.mark.parametrize(("name", "value"), BROKEN_THRESHOLDS)
-def test_a_calibration_that_ended_in_no_number_is_found(made: Made, name: str, value: float) -> None:
+def test_controls_notice_a_threshold_that_is_not_finite(made: Made, name: str, value: float) -> None:
     calibration = made.guard.setup.calibration
     thresholds = {**calibration.thresholds, name: replace(calibration.thresholds[name], value=value)}
     setup = replace(made.guard.setup, calibration=replace(calibration, thresholds=thresholds))
@@ -161,7 +161,7 @@ def without_checks(proposals: Sequence[Proposal]) -> list[Proposal]:
 
 
 @pytest.mark.parametrize("name", judging())
-def test_a_check_that_passes_everything_is_named(made: Made, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_controls_name_a_check_that_passes_everything(made: Made, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     strict = made.under(Policy())
     judged_as(Outcome.PASS, monkeypatch, CHECKS.get(name))
     found = strict.bad()
@@ -171,7 +171,7 @@ def test_a_check_that_passes_everything_is_named(made: Made, monkeypatch: pytest
 
 @pytest.mark.parametrize("outcome", [Outcome.FAIL, Outcome.UNMEASURED, Outcome.INFO])
 @pytest.mark.parametrize("name", judging())
-def test_a_check_that_passes_nothing_is_named(
+def test_controls_name_a_check_that_passes_nothing(
     made: Made, monkeypatch: pytest.MonkeyPatch, name: str, outcome: Outcome
 ) -> None:
     judged_as(outcome, monkeypatch, CHECKS.get(name))
@@ -181,21 +181,19 @@ def test_a_check_that_passes_nothing_is_named(
 
 
 @pytest.mark.parametrize("name", judging())
-def test_a_check_that_judges_no_more_is_named(made: Made, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_controls_name_a_check_that_judges_nothing(made: Made, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     judged_as(Outcome.INFO, monkeypatch, CHECKS.get(name))
     found = made.bad()[name]
     assert (found.ok, found.seen) == (False, ObservedBehaviour.JUDGES_NOTHING)
 
 
-def test_a_bound_that_lets_everything_pass_is_no_fault_of_the_check_and_is_told(made: Made) -> None:
+def test_controls_lenient_bound_is_reported_and_not_void(made: Made) -> None:
     found = made.under(lenient(max_leaks=1)).bad()["locality"]
     assert (found.ok, found.seen) == (None, ObservedBehaviour.PASSES)
     assert "the policy's bound" in found.why
 
 
-def test_generalization_is_told_alone_until_the_policy_has_a_bound_for_it(
-    made: Made, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_controls_generalization_needs_a_bound_to_be_judged(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "generalization" not in {**made.bad(), **made.good()}
     # The unedited model gives the target in other words at no bound over 0, and the edit must.
     bound = made.under(lenient(min_generalization=1e-9))
@@ -205,7 +203,7 @@ def test_generalization_is_told_alone_until_the_policy_has_a_bound_for_it(
     assert (good.ok, good.expected, good.seen) == (False, ObservedBehaviour.PASSES, ObservedBehaviour.JUDGES_NOTHING)
 
 
-def test_a_target_of_several_tokens_leaves_leaks_uncontrolled_and_voids_nothing(setup: Setup) -> None:
+def test_controls_long_target_leaves_leaks_uncontrolled(setup: Setup) -> None:
     guard = GuardedEditor(replace(setup, policy=lenient(controls=True)))
     controls = controls_for(guard.setup)
     several = Made(guard, controls, propose_controls(guard, [one.candidates[0] for one in controls])).bad()
@@ -213,7 +211,7 @@ def test_a_target_of_several_tokens_leaves_leaks_uncontrolled_and_voids_nothing(
     assert (several["locality"].ok, several["locality"].why) == (None, "it brings no known-bad of its own")
 
 
-def test_a_check_that_finds_nothing_to_ask_about_the_controls_is_called_not_controlled(made: Made) -> None:
+def test_controls_check_with_nothing_to_ask_is_not_controlled(made: Made) -> None:
     place = made.guard.checks.index("other-facts")
     empty = [replace(one, before=(*one.before[:place], None, *one.before[place + 1 :])) for one in made.proposals]
     for found in (made._replace(proposals=empty).bad(), made._replace(proposals=empty).good()):
@@ -278,9 +276,7 @@ def test_known_good_evidence_of_a_silent_check_must_pass_whole(
     assert (observation.ok, observation.by_edit, observation.by_evidence) == (ok, False, ok)
 
 
-def test_what_brings_no_control_is_called_not_controlled_and_voids_nothing(
-    made: Made, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_controls_part_without_evidence_is_not_controlled(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     PROBES.names()
     monkeypatch.setitem(PROBES._classes, "foreign", Foreign)
     monkeypatch.setitem(CHECKS._classes, "judging", Judging)
@@ -296,14 +292,14 @@ def test_what_brings_no_control_is_called_not_controlled_and_voids_nothing(
 
 
 @pytest.mark.parametrize(("kind", "name"), [("probe", "sink-key"), ("check", "drift")])
-def test_an_audit_with_a_broken_part_is_void_and_names_it(
+def test_controls_broken_part_voids_the_audit(
     setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, name: str
 ) -> None:
     if kind == "probe":
         always(Level.RISK, monkeypatch, PROBES.get(name))
     else:
         judged_as(Outcome.FAIL, monkeypatch, CHECKS.get(name))
-    summary = run_audit(replace(setup, policy=lenient(controls=True)), loaded(MID_PROMPT_REQUEST), tmp_path)
+    summary = run_audit(replace(setup, policy=lenient(controls=True)), load_edits(MID_PROMPT_REQUEST), tmp_path)
     assert (summary.verdict, summary.exit_code) == ("void", 1)
     assert any(f"the {kind} {name!r}" in reason for reason in summary.reasons)
     good = read_log(tmp_path / LOG).controls[1]

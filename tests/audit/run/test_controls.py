@@ -33,14 +33,14 @@ from editguard.reports.log.file import read_log
 from editguard.suites.builtin import load_control_candidates
 from editguard.suites.check import Measurement, Outcome
 
+from ...helpers.tiny_audits import load_edits
 from ...helpers.tiny_models import long_tokenizer as tokenizer
 from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST, lenient
-from .test_audit import loaded
 
 pytestmark = pytest.mark.tiny
 
 
-def test_the_bad_control_is_rome_on_a_first_token_and_the_good_ones_are_ordinary_edits(setup: Setup) -> None:
+def test_controls_for_first_token_model_are_rome_and_ordinary(setup: Setup) -> None:
     bad, good = controls_for(setup)
     (broken,) = bad.candidates
     assert (broken.editor, bad.expect) == ("rome", "collapse")
@@ -57,7 +57,7 @@ def test_the_bad_control_is_rome_on_a_first_token_and_the_good_ones_are_ordinary
         assert {one.request.id for one in control.candidates} == {control.id}
 
 
-def test_where_a_bos_stands_first_the_bad_control_is_blown_up(setup: Setup) -> None:
+def test_controls_for_model_with_bos_use_the_exploded_editor(setup: Setup) -> None:
     with_bos = replace(setup, lm=replace(setup.lm, tokenizer=tokenizer(bos=True)))
     bad, good = controls_for(with_bos)
     assert [(control.candidates[0].editor, control.expect) for control in (bad, good)] == [
@@ -67,14 +67,14 @@ def test_where_a_bos_stands_first_the_bad_control_is_blown_up(setup: Setup) -> N
     assert bad.id != good.id
 
 
-def test_the_candidates_of_the_good_control_can_be_judged_by_every_check() -> None:
+def test_good_control_candidates_suit_every_check() -> None:
     for one in load_control_candidates():
         assert one.target_true
         assert select_neighbours(one)
         assert select_paraphrases(one)
 
 
-def test_the_exploded_update_is_the_published_one_300_times(setup: Setup) -> None:
+def test_exploded_update_is_the_published_one_300_times(setup: Setup) -> None:
     plain, blown = compute_updates(setup.edit_context, [("rome", MID_PROMPT_REQUEST), ("exploded", MID_PROMPT_REQUEST)])
     assert isinstance(plain, RankOneUpdate)
     assert isinstance(blown, RankOneUpdate)
@@ -109,24 +109,24 @@ RATIO = [
 
 
 @pytest.mark.parametrize(("expect", "measurements", "sound", "ok"), RATIO)
-def test_a_control_is_ok_only_if_what_it_must_show_was_measured(
+def test_run_control_is_ok_only_if_measured(
     setup: Setup, expect: Any, measurements: list[Measurement], sound: bool, ok: bool
 ) -> None:
     strict = replace(setup, policy=lenient(collapse_ratio=1.5))
     result = SimpleNamespace(measurements=measurements, sound=sound)
-    guard = SimpleNamespace(setup=strict, test=lambda proposal: result)
+    guard = SimpleNamespace(setup=strict, try_proposal=lambda proposal: result)
     made = cast("Proposal", None)
     assert run_control(cast("GuardedEditor", guard), one_of(FIRST_TOKEN_REQUEST, "rome", expect), made) == (result, ok)
 
 
-def test_controls_are_judged_by_the_wider_of_the_policys_and_the_usual_bounds(setup: Setup) -> None:
+def test_control_guard_has_the_wider_bounds(setup: Setup) -> None:
     asked = Policy(min_locality=1.0, max_relative_update=0.01, max_perplexity_ratio=1.2, collapse_ratio=3.0)
     policy = control_guard(GuardedEditor(replace(setup, policy=asked))).setup.policy
     assert (policy.min_locality, policy.max_relative_update) == (Policy().min_locality, Policy().max_relative_update)
     assert (policy.max_perplexity_ratio, policy.collapse_ratio) == (1.2, 3.0)
 
 
-def test_running_a_control_leaves_the_weights_alone(setup: Setup) -> None:
+def test_run_control_restores_the_weights(setup: Setup) -> None:
     before = hash_tensors(setup.lm.model)
     guard, control = GuardedEditor(setup), one_of(FIRST_TOKEN_REQUEST, "exploded", "collapse")
     (made,) = propose_controls(guard, control.candidates)
@@ -145,7 +145,7 @@ def candidates(*names: tuple[EditRequest, str]) -> Control:
     )
 
 
-def test_the_first_candidates_are_computed_together_and_then_some_of_the_others_at_a_time() -> None:
+def test_candidate_rounds_begin_with_the_first_of_each() -> None:
     bad = candidates((FIRST_TOKEN_REQUEST, "exploded"))
     good = candidates(*((replace(MID_PROMPT_REQUEST, target_new=str(number)), "rome") for number in range(8)))
     chunks = [
@@ -172,13 +172,17 @@ def bounded(setup: Setup) -> GuardedEditor:
         ([(MID_PROMPT_REQUEST, "exploded")], ["France by exploded"]),
         ([(MISSING_SUBJECT_REQUEST, "rome")], ["Berlin by rome"]),
         (
-            [(MISSING_SUBJECT_REQUEST, "rome"), (MID_PROMPT_REQUEST, "exploded"), (MISSING_SUBJECT_REQUEST, "prefixed")],
+            [
+                (MISSING_SUBJECT_REQUEST, "rome"),
+                (MID_PROMPT_REQUEST, "exploded"),
+                (MISSING_SUBJECT_REQUEST, "prefixed"),
+            ],
             ["Berlin by rome", "France by exploded", "Berlin by prefixed"],
         ),
         ([], []),
     ],
-)  # fmt: skip
-def test_the_first_sound_candidate_is_the_control_and_those_before_it_are_named(
+)
+def test_control_records_first_sound_candidate_is_taken(
     bounded: GuardedEditor, unfit: list[tuple[EditRequest, str]], named: list[str]
 ) -> None:
     before = hash_tensors(bounded.setup.lm.model)
@@ -190,7 +194,7 @@ def test_the_first_sound_candidate_is_the_control_and_those_before_it_are_named(
     assert hash_tensors(bounded.setup.lm.model) == before
 
 
-def test_where_no_candidate_is_sound_the_first_one_stands_for_all_and_all_are_named(bounded: GuardedEditor) -> None:
+def test_control_records_without_sound_candidate_name_all(bounded: GuardedEditor) -> None:
     (record,) = making.iter_control_records(
         bounded, [candidates((MID_PROMPT_REQUEST, "exploded"), (MISSING_SUBJECT_REQUEST, "rome"))]
     )
@@ -204,7 +208,7 @@ def test_where_no_candidate_is_sound_the_first_one_stands_for_all_and_all_are_na
     assert (record.ok, record.outcome, record.tried) == (False, "errored", ["Berlin by rome", "France by exploded"])
 
 
-def test_controls_come_in_their_order_whichever_shows_it_first(bounded: GuardedEditor) -> None:
+def test_control_records_keep_the_order_of_controls(bounded: GuardedEditor) -> None:
     bad = Control("control-bad", (Candidate(replace(FIRST_TOKEN_REQUEST, id="control-bad"), "exploded"),), "collapse")
     good = candidates((MISSING_SUBJECT_REQUEST, "rome"), (MID_PROMPT_REQUEST, "rome"))
     records = [*making.iter_control_records(bounded, [good, bad])]
@@ -219,12 +223,12 @@ def test_controls_come_in_their_order_whichever_shows_it_first(bounded: GuardedE
 def unfit_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first candidate's update is far over any bound."""
     monkeypatch.setattr("editguard.audit.run.controls._EDITORS", ("exploded", "rome"))
-    monkeypatch.setattr("editguard.audit.run.controls.control_candidates", lambda: load_control_candidates()[:1])
+    monkeypatch.setattr("editguard.audit.run.controls.load_control_candidates", lambda: load_control_candidates()[:1])
 
 
 @pytest.mark.usefixtures("unfit_first")
-def test_an_audit_says_which_candidates_were_tried(bounded: GuardedEditor, tmp_path: Path) -> None:
-    summary = run_audit(bounded.setup, loaded(MID_PROMPT_REQUEST), tmp_path)
+def test_audit_names_the_candidates_that_were_tried(bounded: GuardedEditor, tmp_path: Path) -> None:
+    summary = run_audit(bounded.setup, load_edits(MID_PROMPT_REQUEST), tmp_path)
     good = read_log(tmp_path / LOG).controls[1]
     (subject,) = {one.subject for one in load_control_candidates()[:1]}
     assert (good.ok, good.decision.editor, good.tried) == (True, "rome", [f"{subject} by exploded"])
@@ -232,11 +236,11 @@ def test_an_audit_says_which_candidates_were_tried(bounded: GuardedEditor, tmp_p
 
 
 @pytest.mark.usefixtures("unfit_first")
-def test_an_audit_on_a_model_on_which_no_candidate_is_sound_is_void_and_says_so(
+def test_audit_without_sound_candidate_is_void(
     bounded: GuardedEditor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("editguard.audit.run.controls._EDITORS", ("exploded",))
-    summary = run_audit(bounded.setup, loaded(MID_PROMPT_REQUEST), tmp_path)
+    summary = run_audit(bounded.setup, load_edits(MID_PROMPT_REQUEST), tmp_path)
     assert (summary.verdict, summary.exit_code) == ("void", 1)
     (subject,) = {one.subject for one in load_control_candidates()[:1]}
     assert any("control-good" in reason for reason in summary.reasons)

@@ -11,6 +11,7 @@ from editguard.audit.run.execute import assess_each
 from editguard.audit.setup import Setup
 from editguard.probes.errors import OutOfMemory
 from editguard.probes.evidence import EvidenceMeter
+from editguard.probes.probe import MEASUREMENT_SOURCE
 from editguard.probes.requests.request import EditRequest
 
 from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST
@@ -21,7 +22,7 @@ TOO_LONG = replace(MID_PROMPT_REQUEST, id="too-long", subject="Lyon", prompt="Th
 
 
 @pytest.mark.parametrize("error", [OutOfMemory("a text of 9 tokens does not fit"), ValueError("a plugin's fault")])
-def test_a_request_that_ends_in_an_error_is_refused_with_it_and_the_others_go_on(
+def test_assess_each_error_refuses_only_its_request(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     guard, measure = GuardedEditor(setup), EvidenceMeter.measure_all
@@ -39,9 +40,10 @@ def test_a_request_that_ends_in_an_error_is_refused_with_it_and_the_others_go_on
     assert bad.evidence is None
     assert bad.decision.action is Action.REFUSE
     assert str(error) in bad.decision.reasons[0]
+    assert [finding.probe for finding in bad.findings] == [MEASUREMENT_SOURCE]
 
 
-def test_a_fault_that_is_our_own_ends_it(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_assess_each_own_fault_is_raised(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*_: object, **__: object) -> None:
         raise AssertionError
 

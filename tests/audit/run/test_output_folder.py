@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from ...helpers.audit_logs import audit, written
 from ...helpers.tiny_setups import MID_PROMPT_REQUEST
 
 
-def test_a_second_audit_of_one_folder_is_refused_by_the_lock(tmp_path: Path) -> None:
+def test_locked_folder_second_audit_is_refused(tmp_path: Path) -> None:
     with locked_folder(tmp_path, overwrite=False):
         for overwrite in (False, True):
             with (
@@ -28,7 +29,7 @@ def test_a_second_audit_of_one_folder_is_refused_by_the_lock(tmp_path: Path) -> 
         assert again == tmp_path
 
 
-def test_an_audit_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
+def test_locked_folder_unused_is_removed(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), locked_folder(tmp_path / "out" / "below", overwrite=False):
         raise RuntimeError
     assert not (tmp_path / "out" / "below").exists()
@@ -39,7 +40,7 @@ def test_an_audit_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", AUDIT_FILES)
-def test_an_existing_audit_is_not_written_over_unasked(tmp_path: Path, name: str) -> None:
+def test_locked_folder_existing_audit_is_kept(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("precious", encoding="utf-8")
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(InputError, match="--overwrite"), locked_folder(tmp_path, overwrite=False):
@@ -51,7 +52,7 @@ def test_an_existing_audit_is_not_written_over_unasked(tmp_path: Path, name: str
     assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
 
 
-def test_an_output_that_cannot_be_a_folder_is_named(tmp_path: Path) -> None:
+def test_locked_folder_unusable_output_is_named(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("mine", encoding="utf-8")
     for out, said in ((file, "is a file"), (file / "below", "cannot be written to")):
@@ -76,7 +77,8 @@ COMMANDS = {
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A folder to stand in, with a file of edits and an audit."""
-    edit = f'{{"id": "1", "subject": "{MID_PROMPT_REQUEST.subject}", "prompt": "{MID_PROMPT_REQUEST.prompt}", "target_new": "Lyon"}}'
+    request = MID_PROMPT_REQUEST
+    edit = json.dumps({"id": "1", "subject": request.subject, "prompt": request.prompt, "target_new": "Lyon"})
     (tmp_path / "edits.json").write_text(f"[{edit}]")
     (tmp_path / "policy.toml").write_text("min_efficacy = 0.0\n")
     written(audit(), tmp_path / "base" / LOG)
@@ -85,15 +87,21 @@ def place(tmp_path: Path) -> Path:
 
 def run(place: Path, *arguments: str) -> tuple[int, str]:
     done = subprocess.run(
-        [sys.executable, "-m", "editguard.audit.cli.main", *arguments, "--out", "out"], cwd=place, capture_output=True,
-        text=True, encoding="utf-8", timeout=240, check=False, env=os.environ | {"HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
+        [sys.executable, "-m", "editguard.audit.cli.main", *arguments, "--out", "out"],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=240,
+        check=False,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
     assert done.stdout == ""
     return done.returncode, done.stderr
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_waits_for_no_other_and_writes_over_nothing(place: Path, name: str) -> None:
+def test_commands_respect_lock_and_existing_files(place: Path, name: str) -> None:
     arguments, own = COMMANDS[name]
     with locked_folder(place / "out", overwrite=True):
         code, said = run(place, *arguments)
@@ -110,7 +118,7 @@ def test_a_command_waits_for_no_other_and_writes_over_nothing(place: Path, name:
     assert (place / "out" / own).read_text() == "precious"
 
 
-def test_a_report_waits_for_the_audit_that_is_still_written(place: Path) -> None:
+def test_report_of_a_locked_audit_is_refused(place: Path) -> None:
     (place / "out").mkdir()
     written(audit(), place / "out" / LOG)
     with one_writer(place / "out" / ".lock", place / "out"):
@@ -121,7 +129,7 @@ def test_a_report_waits_for_the_audit_that_is_still_written(place: Path) -> None
 
 
 @pytest.mark.tiny
-def test_an_export_takes_the_same_lock_and_writes_over_nothing(place: Path, checkpoint: Path) -> None:
+def test_export_respects_lock_and_existing_files(place: Path, checkpoint: Path) -> None:
     export = ("export", "edits.json", "--model", str(checkpoint), *TINY, "--only", "1")
     with one_writer(place / ".out.lock", place / "out"):
         code, said = run(place, *export)
@@ -135,7 +143,7 @@ def test_an_export_takes_the_same_lock_and_writes_over_nothing(place: Path, chec
     assert (place / "out" / "notes.txt").read_text() == "precious"
 
 
-def test_a_gate_replaces_its_page_where_it_is_told_to(place: Path) -> None:
+def test_gate_replaces_its_own_page(place: Path) -> None:
     folder = place / "out"
     folder.mkdir()
     (folder / "gate.json").write_text("old")

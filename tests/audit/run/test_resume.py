@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -26,8 +25,8 @@ from editguard.reports.log.file import read_log
 from editguard.reports.verdict.summary import Summary
 from editguard.suites.builtin import load_builtin_edits, load_control_candidates
 
+from ...helpers.tiny_audits import drop_times, load_edits
 from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST, lenient, tiny_setup
-from .test_audit import loaded
 
 pytestmark = pytest.mark.tiny
 
@@ -43,7 +42,7 @@ _TIMES = ("seconds", "created")
 @pytest.fixture(scope="module", autouse=True)
 def chunks_of_two() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(making, "TOGETHER", 2)
+        patch.setattr(making, "REQUESTS_PER_BATCH", 2)
         yield
 
 
@@ -66,44 +65,36 @@ def controlled(one_thread: None) -> Setup:
 def whole(controlled: Setup, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The log of an audit that nobody killed."""
     out = tmp_path_factory.mktemp("whole")
-    run_audit(controlled, loaded(*REQUESTS), out)
+    run_audit(controlled, load_edits(*REQUESTS), out)
     return (out / LOG).read_bytes()
-
-
-def timeless(log: bytes) -> list[str]:
-    """The lines of a log as they stand, but for times."""
-    lines = [json.loads(line) for line in log.splitlines()]
-    return [json.dumps({name: value for name, value in line.items() if name not in _TIMES}) for line in lines]
 
 
 def resumed(setup: Setup, out: Path, *requests: EditRequest) -> Summary:
     with locked_folder(out, overwrite=False, resume=True):
         # A new process knows nothing of what the killed one had measured.
-        return run_audit(replace(setup), loaded(*requests or REQUESTS), out, resume=True)
+        return run_audit(replace(setup), load_edits(*requests or REQUESTS), out, resume=True)
 
 
-def test_a_log_cut_behind_any_record_ends_as_if_it_had_not_been(
-    controlled: Setup, whole: bytes, tmp_path: Path
-) -> None:
+def test_resume_log_cut_after_any_record_ends_alike(controlled: Setup, whole: bytes, tmp_path: Path) -> None:
     lines = whole.splitlines(keepends=True)
     for kept in range(len(lines) + 1):
         out = tmp_path / str(kept)
         out.mkdir()
         (out / LOG).write_bytes(b"".join(lines[:kept]))
         resumed(controlled, out)
-        assert timeless((out / LOG).read_bytes()) == timeless(whole), kept
+        assert drop_times((out / LOG).read_bytes()) == drop_times(whole), kept
         assert sorted(path.name for path in out.iterdir() if path.name != ".lock") == sorted(AUDIT_FILES)
 
 
-def test_a_control_whose_first_candidate_was_not_sound_is_found_again(
+def test_resume_control_with_later_candidate_ends_alike(
     controlled: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The candidates are tried anew, and end at the same one."""
     monkeypatch.setattr("editguard.audit.run.controls._EDITORS", ("exploded", "rome"))
-    monkeypatch.setattr("editguard.audit.run.controls.control_candidates", lambda: load_control_candidates()[:2])
+    monkeypatch.setattr("editguard.audit.run.controls.load_control_candidates", lambda: load_control_candidates()[:2])
     bounded = replace(controlled, policy=lenient(controls=True, max_relative_update=10))
     (tmp_path / "whole").mkdir()
-    run_audit(bounded, loaded(MID_PROMPT_REQUEST), tmp_path / "whole")
+    run_audit(bounded, load_edits(MID_PROMPT_REQUEST), tmp_path / "whole")
     log = (tmp_path / "whole" / LOG).read_bytes()
     good = read_log(tmp_path / "whole" / LOG).controls[1]
     assert (good.ok, len(good.tried)) == (True, 2)
@@ -113,26 +104,24 @@ def test_a_control_whose_first_candidate_was_not_sound_is_found_again(
         out.mkdir()
         (out / LOG).write_bytes(b"".join(lines[:kept]))
         resumed(bounded, out, MID_PROMPT_REQUEST)
-        assert timeless((out / LOG).read_bytes()) == timeless(log), kept
+        assert drop_times((out / LOG).read_bytes()) == drop_times(log), kept
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_log_torn_anywhere_ends_as_if_it_had_not_been(
-    controlled: Setup, whole: bytes, tmp_path: Path, seed: int
-) -> None:
+def test_resume_log_torn_anywhere_ends_alike(controlled: Setup, whole: bytes, tmp_path: Path, seed: int) -> None:
     (tmp_path / LOG).write_bytes(whole[: random.Random(seed).randrange(len(whole))])
     resumed(controlled, tmp_path)
-    assert timeless((tmp_path / LOG).read_bytes()) == timeless(whole)
+    assert drop_times((tmp_path / LOG).read_bytes()) == drop_times(whole)
 
 
-def test_records_that_are_there_are_not_made_again(controlled: Setup, whole: bytes, tmp_path: Path) -> None:
+def test_resume_makes_no_record_twice(controlled: Setup, whole: bytes, tmp_path: Path) -> None:
     lines = whole.splitlines(keepends=True)
     (tmp_path / LOG).write_bytes(b"".join(lines[:5]))
     resumed(controlled, tmp_path)
     assert (tmp_path / LOG).read_bytes().splitlines(keepends=True)[:5] == lines[:5]
 
 
-def test_a_finished_audit_keeps_its_log_and_gets_its_outputs(controlled: Setup, whole: bytes, tmp_path: Path) -> None:
+def test_resume_finished_audit_writes_outputs_only(controlled: Setup, whole: bytes, tmp_path: Path) -> None:
     (tmp_path / LOG).write_bytes(whole)
     (tmp_path / ".report.html.x1y2.tmp").write_text("<p>half", encoding="utf-8")
     resumed(controlled, tmp_path)
@@ -140,12 +129,12 @@ def test_a_finished_audit_keeps_its_log_and_gets_its_outputs(controlled: Setup, 
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".lock") == sorted(AUDIT_FILES)
 
 
-def test_nothing_to_go_on_with_is_begun(controlled: Setup, whole: bytes, tmp_path: Path) -> None:
+def test_resume_without_log_begins_one(controlled: Setup, whole: bytes, tmp_path: Path) -> None:
     resumed(controlled, tmp_path)
-    assert timeless((tmp_path / LOG).read_bytes()) == timeless(whole)
+    assert drop_times((tmp_path / LOG).read_bytes()) == drop_times(whole)
 
 
-def test_another_run_does_not_go_on_with_it(controlled: Setup, whole: bytes, tmp_path: Path) -> None:
+def test_resume_by_another_run_is_refused(controlled: Setup, whole: bytes, tmp_path: Path) -> None:
     begun = b"".join(whole.splitlines(keepends=True)[:5])
     (tmp_path / LOG).write_bytes(begun)
     with pytest.raises(InputError, match=r"policy\.min_efficacy \(0\.0, now 0\.5\)"):
@@ -159,12 +148,12 @@ def test_another_run_does_not_go_on_with_it(controlled: Setup, whole: bytes, tmp
     assert (tmp_path / LOG).read_bytes() == begun
 
 
-def test_removing_and_going_on_exclude_each_other(tmp_path: Path) -> None:
+def test_resume_and_overwrite_exclude_each_other(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="leave one of them out"), locked_folder(tmp_path, overwrite=True, resume=True):
         pass
 
 
-def test_results_without_a_log_are_not_written_over(tmp_path: Path) -> None:
+def test_resume_results_without_log_are_kept(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("mine", encoding="utf-8")
     with (
         pytest.raises(InputError, match="already holds an audit"),
@@ -183,7 +172,7 @@ def killed(setup: Setup, out: Path, after: float, requests: Sequence[EditRequest
         status = 1
         try:
             with locked_folder(out, overwrite=False, resume=True):
-                run_audit(setup, loaded(*requests), out, resume=True)
+                run_audit(setup, load_edits(*requests), out, resume=True)
             status = 0
         finally:
             os._exit(status)
@@ -199,7 +188,7 @@ def killed_and_resumed(
 ) -> int:
     """Kill the audit `kills` times at random moments, each time going on with it; return how often it was running."""
     started = time.monotonic()
-    run_audit(replace(setup), loaded(*requests), out / "whole")
+    run_audit(replace(setup), load_edits(*requests), out / "whole")
     length, draw, hit, number = time.monotonic() - started, random.Random(seed), 0, 0
     whole = (out / "whole" / LOG).read_bytes()
     while kills:
@@ -211,19 +200,19 @@ def killed_and_resumed(
             if (folder / LOG).exists() and b"\n" in (folder / LOG).read_bytes():
                 read_log(folder / LOG)
         resumed(setup, folder, *requests)
-        assert timeless((folder / LOG).read_bytes()) == timeless(whole), (seed, number)
+        assert drop_times((folder / LOG).read_bytes()) == drop_times(whole), (seed, number)
         assert sorted(path.name for path in folder.iterdir() if path.name != ".lock") == sorted(AUDIT_FILES)
     return hit
 
 
-def test_an_audit_killed_at_random_moments_ends_as_if_it_had_not_been(controlled: Setup, tmp_path: Path) -> None:
+def test_resume_after_random_kills_ends_alike(controlled: Setup, tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     assert killed_and_resumed(controlled, tmp_path, kills=5, seed=0) > 0
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_two_hundred_kills(controlled: Setup, tmp_path: Path) -> None:
+def test_resume_after_two_hundred_kills_ends_alike(controlled: Setup, tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     assert killed_and_resumed(controlled, tmp_path, kills=200, seed=1) > 100
 
@@ -231,9 +220,7 @@ def test_two_hundred_kills(controlled: Setup, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.timeout(3600)
-def test_an_audit_of_the_embedded_model_killed_a_few_times(
-    one_thread: None, smollm2: LanguageModel, tmp_path: Path
-) -> None:
+def test_resume_embedded_model_after_kills_ends_alike(one_thread: None, smollm2: LanguageModel, tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     edits = load_builtin_edits()
     requests = [edits[0], *[edit for edit in edits if edit.group == "mid-prompt"][:2]]
@@ -241,7 +228,7 @@ def test_an_audit_of_the_embedded_model_killed_a_few_times(
     assert killed_and_resumed(setup, tmp_path, kills=4, seed=2, requests=requests) > 0
 
 
-def test_a_lock_is_not_held_by_the_dead(controlled: Setup, tmp_path: Path) -> None:
+def test_resume_lock_of_a_dead_run_is_free(controlled: Setup, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     out = tmp_path / "out"
     child = os.fork()

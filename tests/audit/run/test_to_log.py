@@ -9,7 +9,7 @@ from editguard.audit.edit_result import EditResult
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.run.to_log import control_record, control_record_of_error, edit_record, edit_record_of_error
 from editguard.audit.setup import Setup
-from editguard.reports.log.schema import ControlRecord
+from editguard.reports.log.schema import ControlRecord, EditRecord
 from editguard.suites.check import Measurement, Outcome
 
 from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST
@@ -23,7 +23,7 @@ def made(setup: Setup) -> EditResult:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")], ids=str)
-def test_a_number_that_is_not_finite_is_null_and_no_pass(setup: Setup, made: EditResult, value: float) -> None:
+def test_edit_record_number_not_finite_is_null(setup: Setup, made: EditResult, value: float) -> None:
     bad = Measurement(check="efficacy", metric="efficacy", value=value, outcome=Outcome.UNMEASURED, baseline=value)
     assert made.update is not None
     update = replace(made.update, loss=value, numerator=value, denominator=value)
@@ -35,19 +35,21 @@ def test_a_number_that_is_not_finite_is_null_and_no_pass(setup: Setup, made: Edi
     assert EditRecord.model_validate_json(found.model_dump_json()) == found
 
 
-def test_a_measurement_without_a_value_is_unmeasured_whatever_it_says(setup: Setup, made: EditResult) -> None:
+def test_edit_record_measurement_without_value_is_unmeasured(setup: Setup, made: EditResult) -> None:
     lying = Measurement(check="efficacy", metric="efficacy", value=None, outcome=Outcome.PASS)
     (found,) = edit_record(setup, replace(made, measurements=(lying,), sound=False), 0).measurements
     assert found.verdict == "unmeasured"
 
 
 @pytest.mark.parametrize(("sound", "outcome", "verdict"), [(True, "committed", "pass"), (False, "rolled-back", "fail")])
-def test_only_a_sound_edit_passes(setup: Setup, made: EditResult, sound: bool, outcome: str, verdict: str) -> None:
+def test_edit_record_only_sound_edit_passes(
+    setup: Setup, made: EditResult, sound: bool, outcome: str, verdict: str
+) -> None:
     found = edit_record(setup, replace(made, sound=sound), 3)
     assert (found.outcome, found.verdict, found.index) == (outcome, verdict, 3)
 
 
-def test_a_weight_that_did_not_come_back_is_told(setup: Setup, made: EditResult) -> None:
+def test_edit_record_weight_not_restored_is_reported(setup: Setup, made: EditResult) -> None:
     weights = edit_record(setup, replace(made, hashes=("a", "b", "c")), 0).weights
     assert weights is not None
     assert weights.restored_ok is False
@@ -56,7 +58,7 @@ def test_a_weight_that_did_not_come_back_is_told(setup: Setup, made: EditResult)
     assert kept.restored_ok is None
 
 
-def test_the_prefix_to_serve_behind_is_in_the_record(setup: Setup, made: EditResult) -> None:
+def test_edit_record_holds_the_prefix_to_serve(setup: Setup, made: EditResult) -> None:
     served = [one for one in made.measurements if one.condition == "served"]
     assert [one.prefix for one in served] == [None]  # a random model's edit takes behind none
     assert (made.prefix, edit_record(setup, made, 0).update.prefix) == (None, None)  # type: ignore[union-attr]
@@ -64,7 +66,7 @@ def test_the_prefix_to_serve_behind_is_in_the_record(setup: Setup, made: EditRes
     assert (found.prefix, edit_record(setup, found, 0).update.prefix) == ("\n", "\n")  # type: ignore[union-attr]
 
 
-def test_the_whole_request_is_in_its_record(setup: Setup, made: EditResult) -> None:
+def test_edit_record_holds_the_whole_request(setup: Setup, made: EditResult) -> None:
     found = edit_record(setup, made, 0)
     assert (found.id, found.subject, found.prompt) == (
         FIRST_TOKEN_REQUEST.id,
@@ -79,13 +81,13 @@ def test_the_whole_request_is_in_its_record(setup: Setup, made: EditResult) -> N
     assert 1 <= len(found.keys.prefixed_points) <= 8
 
 
-def test_a_refused_edit_says_why_and_has_no_weights(setup: Setup) -> None:
+def test_edit_record_refused_edit_has_reasons_and_no_weights(setup: Setup) -> None:
     found = edit_record(setup, GuardedEditor(setup).try_edit(MISSING_SUBJECT_REQUEST), 0)
     assert (found.outcome, found.verdict, found.weights, found.update) == ("refused", "refused", None, None)
     assert found.decision.reasons
 
 
-def test_an_error_is_a_failure_with_its_kind_and_text(setup: Setup) -> None:
+def test_record_of_error_is_a_failure_with_kind_and_text(setup: Setup) -> None:
     found = edit_record_of_error(setup, MID_PROMPT_REQUEST, 2, ValueError("boom"), None)
     assert (found.outcome, found.verdict, found.error, found.index) == ("errored", "fail", "ValueError: boom", 2)
     control = control_record_of_error(setup, MID_PROMPT_REQUEST, 2, ValueError("boom"), None, expect="collapse")
@@ -94,7 +96,7 @@ def test_an_error_is_a_failure_with_its_kind_and_text(setup: Setup) -> None:
         ControlRecord.model_validate(control.model_dump() | {"ok": True})
 
 
-def test_an_error_after_the_decision_keeps_what_was_known(setup: Setup) -> None:
+def test_record_of_error_keeps_the_proposal(setup: Setup) -> None:
     (proposal,) = GuardedEditor(setup).propose_unguarded([(MID_PROMPT_REQUEST, "rome")])
     found = edit_record_of_error(setup, MID_PROMPT_REQUEST, 2, RuntimeError("no memory"), proposal)
     assert (found.outcome, found.verdict, found.decision.action) == ("errored", "fail", "allow")
@@ -103,6 +105,6 @@ def test_an_error_after_the_decision_keeps_what_was_known(setup: Setup) -> None:
     assert found.findings
 
 
-def test_a_control_says_what_it_was_to_show(setup: Setup, made: EditResult) -> None:
+def test_control_record_holds_the_expected_result(setup: Setup, made: EditResult) -> None:
     found = control_record(setup, made, 0, expect="collapse", as_expected=False, observations=[])
     assert (found.kind, found.expect, found.ok) == ("control", "collapse", False)
