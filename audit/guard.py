@@ -80,7 +80,8 @@ class GuardedEditor:
             corpus: Text file or data set to compute key statistics from. None samples text from the model.
             perplexity_corpus: Texts for the perplexity check. None takes the built-in ones.
             settings: Settings of the search for v*.
-            check_dtype: Dtype of the checks' matrix products. None takes that of the weights.
+            check_dtype: Dtype of the checks' matrix products: faster where the processor has it, and less exact. None takes
+                that of the weights.
             progress: Called with the name of the stage, the steps done and the number of steps.
 
         Raises:

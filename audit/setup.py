@@ -238,8 +238,6 @@ def prepare(
 ) -> Setup:
     """Make a model ready. `GuardedEditor.load` describes each parameter; here no policy means the defaults.
 
-    With `check_dtype` the checks' matrix products are made in that dtype: faster where the processor has it, and less exact.
-
     Raises `ModelError`, `PolicyError`, `StatisticsError` and `NotFinite`.
     """
     policy, settings = policy or Policy(), settings or ValueSettings()
