@@ -27,12 +27,12 @@ from ..probes.probe import PROBES, ProbeInput, run_probes
 from ..probes.requests.request import EditRequest
 from ..probes.screen import bracket_evidence, require_screened_figures
 from ..suites.check import CHECKS, Check, CheckResult, EditUnderTest, Outcome, list_single_edit_checks
-from .delta.manifest import EditProvenance
-from .delta.saved_model import save_edited_model
 from .edit_result import Assessment, EditResult, Proposal, decided_action
 from .editors.base import RankOneUpdate, chosen_editor, compute_updates
 from .editors.value import ValueSettings
 from .policy import Action, Decision, Policy, decide, load_policy
+from .saved_model.manifest import EditProvenance
+from .saved_model.save import save_edited_model
 from .setup import Progress, Setup, prepare, show_nothing
 from .transaction import Transaction, check_update, relative_norm
 

@@ -15,9 +15,8 @@ scope: undoing one edit of several.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -27,18 +26,15 @@ from ..probes.errors import EditguardError, InputError
 from ..probes.model.fingerprint import hash_tensor
 from ..probes.requests.request import EditRequest
 from ..reports.log.schema import EditRecord
-from ..reports.log.types import Rate
 from ..reports.text import printable
 from ..reports.verdict.edit_sequence import closes_sequence
 from ..suites.checks.accumulated_drift import AccumulatedDrift
 from ..suites.served_answer import ask_as_served
-from .delta.manifest import EditProvenance
-from .delta.saved_model import save_edited_model
 from .edit_result import Assessment, EditResult, Proposal
 from .guard import GuardedEditor
 from .policy import Action, Decision
-from .run.execute import proposal_or_none, propose_each, record_or_error
-from .setup import Progress, show_nothing
+from .saved_model.manifest import EditProvenance
+from .saved_model.save import save_edited_model
 from .transaction import Transaction
 
 __all__ = ["EditSequence", "KeptEdit", "iter_sequence_records", "retention_rate"]
@@ -101,9 +97,9 @@ class EditSequence:
         """
         if self.closed is not None:
             return _refuse(request, self.closed)
-        return self._commit(*self._guard.propose([self._guard.assess(request, editor)]))
+        return self.commit(*self._guard.propose([self._guard.assess(request, editor)]))
 
-    def _commit(self, proposal: Proposal) -> EditResult:
+    def commit(self, proposal: Proposal) -> EditResult:
         """Make an edit that the guard of the model as it is now proposed."""
         before = self._guard.setup.site.weight.detach().clone()
         result = self._guard.commit_proposal(proposal)
@@ -111,10 +107,10 @@ class EditSequence:
         if result.kept:
             assert result.update is not None  # it was written
             self._advance(KeptEdit(request, result.prefix, result.update.needs_prefix, result), before)
-        self._close(request.id, [(failure.check, failure.message) for failure in result.failures])
+        self.close_after(request.id, [(failure.check, failure.message) for failure in result.failures])
         return result
 
-    def _close(self, name: str, failures: Sequence[tuple[str, str]]) -> None:
+    def close_after(self, name: str, failures: Sequence[tuple[str, str]]) -> None:
         """Close the sequence where the edit `name` was sound by itself; one that is not is undone, and the next may be better."""
         if closes_sequence(check for check, _ in failures):
             self.closed = (
@@ -122,7 +118,7 @@ class EditSequence:
                 "edits, or raise the bound in the policy if you can justify it"
             )
 
-    def _repeat(self, request: EditRequest, editor: str | None, record: EditRecord) -> None:
+    def repeat_edit(self, request: EditRequest, editor: str | None, record: EditRecord) -> None:
         """Make an edit again that `record` holds as sound and kept, and check nothing but the hash of its weight.
 
         Raises `InputError` where the weight is another one now.
@@ -192,46 +188,6 @@ class EditSequence:
         return [
             ask_as_served(lm, edit.request, edit.prefix).says if edit.is_served else None for edit in self._kept_edits
         ]
-
-
-def retention_rate(retained: Sequence[bool | None]) -> Rate:
-    """Return the values of `EditSequence.retained` as counts."""
-    passed, failed = retained.count(True), retained.count(False)
-    rate = passed / len(retained) if retained else None
-    return Rate(passed=passed, failed=failed, not_judged=retained.count(None), total=len(retained), rate=rate)
-
-
-def iter_sequence_records(
-    sequence: EditSequence,
-    requests: Sequence[EditRequest],
-    editor: str | None,
-    begun: Sequence[EditRecord],
-    progress: Progress = show_nothing,
-) -> Iterator[EditRecord]:
-    """Yield one record a request, in order.
-
-    The edits that `begun` records as kept are made again first, and not recorded twice.
-    """
-    for index, (request, record) in enumerate(zip(requests, begun, strict=False)):
-        if record.weights is not None and record.weights.kept:
-            sequence._repeat(request, editor, record)
-        failures = [(row.check, row.message) for row in record.measurements if row.verdict in ("fail", "unmeasured")]
-        sequence._close(record.id, failures)
-        progress("edits made again", index + 1, len(begun))
-    for index in range(len(begun), len(requests)):
-        request = requests[index]
-        if sequence.closed is not None:
-            yield record_or_error(sequence.guard.setup, request, index, partial(sequence.edit, request))
-            continue
-        (proposal,) = propose_each(sequence.guard, [request], editor)
-        make_edit = partial(_commit_or_raise, sequence, proposal)
-        yield record_or_error(sequence.guard.setup, request, index, make_edit, proposal_or_none(proposal))
-
-
-def _commit_or_raise(sequence: EditSequence, proposal: Proposal | Exception) -> EditResult:
-    if isinstance(proposal, Exception):
-        raise proposal
-    return sequence._commit(proposal)
 
 
 def _differs(request: EditRequest, what: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from ..probes.errors import InputError
 from ..reports.log.bounded_read import LARGEST_TABLE, bounded_bytes
 from ..suites.serving import ServedEdit, Serving, serve_inputs, serve_prompt, special_texts
-from .delta.manifest import MODEL_MARKER, EditProvenance
+from .saved_model.manifest import MODEL_MARKER, EditProvenance
 
 __all__ = [
     "ServedEdit",

@@ -54,8 +54,8 @@ def audit(
 
     Example: editguard audit edits.json --model ./my-model --out my-audit
     """
-    from ..run.file_names import LOG, REPORT
-    from ..run.output_folder import locked_folder
+    from ..folders.file_names import LOG, REPORT
+    from ..folders.output_folder import locked_folder
 
     check_baseline_name(save_baseline)
     loaded = edit_options.read(edits, in_sequence=in_sequence)

@@ -14,7 +14,7 @@ from .options import EditOptions, Edits, Json, ModelOptions, Overwrite, Panel, t
 from .progress import show_progress
 
 if TYPE_CHECKING:
-    from ..delta.manifest import EditProvenance, ExportedEdit
+    from ..saved_model.manifest import EditProvenance, ExportedEdit
 
 __all__ = ["apply", "export"]
 
@@ -56,8 +56,8 @@ def export(
 
     Example: editguard export edits.json --log my-audit/audit.jsonl --out deltas
     """
-    from ..delta.folder import check_replaceable
-    from ..delta.manifest import EXPORT_MARKER
+    from ..folders.whole_folder import check_replaceable
+    from ..saved_model.manifest import EXPORT_MARKER
 
     loaded = edit_options.read(edits)
     check_replaceable(out, EXPORT_MARKER, overwrite=overwrite)

@@ -236,8 +236,8 @@ def gate(
     Example: editguard gate my-audit --baseline main --max-regress efficacy-prefixed:2%
     """
     from ...reports.gate.comparison_rows import gate_markdown
-    from ..run.file_names import REPORT
-    from ..run.output_folder import locked_folder
+    from ..folders.file_names import REPORT
+    from ..folders.output_folder import locked_folder
     from .terminal_gate import print_gate
 
     _check_one_output(as_json, markdown)
@@ -387,7 +387,7 @@ def gate_json(verdict: Gate) -> dict[str, Any]:
 def _write(out: Path, evaluation: GateEvaluation) -> None:
     from ...reports.html.report_page import render_html
     from ...reports.log.file import write_atomic
-    from ..run.file_names import REPORT
+    from ..folders.file_names import REPORT
 
     write_atomic(out / GATE, json.dumps(gate_json(evaluation.gate)) + "\n")
     if evaluation.audit is not None:

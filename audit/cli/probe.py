@@ -114,7 +114,7 @@ def stats(
     Example: editguard stats --model ./my-model --out c.safetensors
     """
     from ...probes.errors import StatisticsError
-    from ..run.output_folder import make_writable
+    from ..folders.output_folder import make_writable
 
     if out.suffix != ".safetensors" or out.is_dir():
         raise StatisticsError(

@@ -37,8 +37,8 @@ def report(
     Example: editguard report my-audit --out again
     """
     from ...reports.log.file import read_log
-    from ..run.file_names import LOG, REPORT
-    from ..run.output_folder import make_writable, one_writer
+    from ..folders.file_names import LOG, REPORT
+    from ..folders.output_folder import make_writable, one_writer
     from ..run.outputs import write_outputs
 
     path = log / LOG if log.is_dir() else log

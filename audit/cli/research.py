@@ -85,8 +85,8 @@ def diff(
 
     Example: editguard diff ./base ./edited --out my-diff
     """
-    from ..run.file_names import DIFF, DIFF_PAGE
-    from ..run.output_folder import locked_folder
+    from ..folders.file_names import DIFF, DIFF_PAGE
+    from ..folders.output_folder import locked_folder
 
     with (
         locked_folder(out, (DIFF, DIFF_PAGE), "a comparison", overwrite=overwrite),
@@ -174,8 +174,8 @@ def trace(
 
     Example: editguard trace edits.json --model ./my-model
     """
-    from ..run.file_names import TRACE, TRACE_PAGE
-    from ..run.output_folder import locked_folder
+    from ..folders.file_names import TRACE, TRACE_PAGE
+    from ..folders.output_folder import locked_folder
 
     loaded = edit_options.read(edits)
     with (
@@ -249,7 +249,7 @@ def reproduce(
 
     Example: editguard reproduce counterfact.json --model ./my-model --out found
     """
-    from ..run.output_folder import locked_folder
+    from ..folders.output_folder import locked_folder
 
     loaded = edit_options.read(edits)
     # Files of the same run are continued; files of another run are refused by their stamp.

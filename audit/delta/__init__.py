@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from ..._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ..saved_model.manifest import DeltaManifest as DeltaManifest
     from .apply import apply_delta as apply_delta
     from .apply import save_applied as save_applied
     from .export import export_edits as export_edits
     from .file import Delta as Delta
     from .file import read_delta as read_delta
-    from .manifest import DeltaManifest as DeltaManifest
 
 __all__, __getattr__, __dir__ = lazy_names(
     __name__,

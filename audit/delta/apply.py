@@ -18,11 +18,11 @@ from ...probes.errors import InputError
 from ...probes.model.fingerprint import compute_fingerprint
 from ...probes.model.language_model import load_model
 from ...probes.model.site import EditSite, find_site
+from ..folders.whole_folder import whole_folder
+from ..saved_model.manifest import MODEL_MARKER, DeltaManifest, EditProvenance, audit_status
+from ..saved_model.save import check_savable, write_provenance, write_weights
 from ..transaction import Transaction
 from .file import Delta
-from .folder import whole_folder
-from .manifest import MODEL_MARKER, DeltaManifest, EditProvenance, audit_status
-from .saved_model import check_savable, write_provenance, write_weights
 
 __all__ = ["AppliedDeltas", "apply_delta", "save_applied"]
 

@@ -18,14 +18,14 @@ from ...reports.log.schema import EditRecord
 from ...reports.text import make_slugs
 from ...reports.verdict.digest import summarise
 from ..edit_result import Proposal
+from ..folders.whole_folder import check_replaceable, whole_folder
 from ..gate.evaluate import LoadedLog, read_audit
 from ..guard import GuardedEditor
 from ..run.execute import REQUESTS_PER_BATCH, propose_each
+from ..saved_model.manifest import EXPORT_MARKER, AuditEvidence, ExportedEdit, ExportIndex
+from ..saved_model.save import edit_manifest
 from ..setup import Progress, Setup, check_editable, show_nothing
 from .file import SUFFIX, Delta, encode
-from .folder import check_replaceable, whole_folder
-from .manifest import EXPORT_MARKER, AuditEvidence, ExportedEdit, ExportIndex
-from .saved_model import edit_manifest
 from .selection import check_ids
 
 __all__ = ["read_evidence", "export_edits"]

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from ...probes.errors import InputError
 from ...probes.model.fingerprint import hash_tensor
 from ...reports.text import printable
-from .manifest import DeltaManifest
+from ..saved_model.manifest import DeltaManifest
 
 __all__ = ["SUFFIX", "Delta", "encode", "read_delta"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ...probes.errors import InputError
 from ...reports.text import quote_names
+from ..saved_model.manifest import EXPORT_MARKER, ExportIndex
 from .file import Delta, read_delta
-from .manifest import EXPORT_MARKER, ExportIndex
 
 __all__ = ["select_deltas", "check_ids"]
 

@@ -18,7 +18,7 @@ from ...reports.gate.decision import closed_by, judge_gate
 from ...reports.gate.result import OVERRIDABLE, Gate, LapsedOverride, Override, ReasonCode
 from ...reports.log.file import Log, log_bytes, parse_log
 from ...reports.verdict.digest import summarise
-from ..run.file_names import LOG
+from ..folders.file_names import LOG
 from .baseline_store import BaselineStore, StoredBaseline, git_state, sha256_of
 
 __all__ = [

@@ -142,8 +142,8 @@ class SessionEvidence:
     def _write(self, out: Path, finished: bool) -> Path:
         from ...reports.log.file import LogWriter
         from ...reports.log.schema import EditRecord, Footer
-        from ..run.file_names import AUDIT_FILES, LOG
-        from ..run.output_folder import locked_folder
+        from ..folders.file_names import AUDIT_FILES, LOG
+        from ..folders.output_folder import locked_folder
 
         edit_records = map(EditRecord.model_validate_json, self._records.values())
         # Two workers may have made one edit: the record that did not pass comes last and is kept.

@@ -26,9 +26,9 @@ from ...reports.log.file import write_atomic
 from ...suites.builtin import load_builtin_corpus
 from ...suites.checks.degeneracy import FIXED_PROMPT_TOKENS, FIXED_PROMPTS, generate, word_entropy
 from ...suites.checks.perplexity import CorpusPerplexity
+from ..folders.file_names import DIFF
+from ..folders.file_names import DIFF_PAGE as PAGE
 from ..policy import Policy
-from ..run.file_names import DIFF
-from ..run.file_names import DIFF_PAGE as PAGE
 from ..setup import Progress
 from .subject_search import check_search_inputs, search_subjects
 

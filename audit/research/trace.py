@@ -14,9 +14,9 @@ from ...probes.research.tracing import Trace, Tracer, considered_layers, suggest
 from ...reports.html.trace_page import SkippedTrace, TraceFile, TraceRecord, render_trace
 from ...reports.log.file import write_atomic
 from ...reports.text import count_noun
+from ..folders.file_names import TRACE
+from ..folders.file_names import TRACE_PAGE as PAGE
 from ..process import trusted_device
-from ..run.file_names import TRACE
-from ..run.file_names import TRACE_PAGE as PAGE
 from ..setup import Progress
 
 __all__ = ["PAGE", "TRACE", "run_trace"]

@@ -16,15 +16,16 @@ from ...probes.requests.loader import LoadedRequests
 from ...reports.log.file import Log, LogWriter, read_unfinished_log
 from ...reports.log.schema import ControlRecord, EditRecord, Footer, Header
 from ...reports.verdict.summary import Summary
+from ..folders.file_names import AUDIT_FILES, LOG
 from ..guard import GuardedEditor
 from ..process import trusted_device
-from ..sequence import EditSequence, iter_sequence_records, retention_rate
+from ..sequence import EditSequence
 from ..setup import Progress, Setup, check_editable, show_nothing
 from .controls import Control, controls_for
 from .execute import iter_control_records, iter_edit_records
-from .file_names import AUDIT_FILES, LOG
 from .outputs import write_outputs
 from .resume import check_resumed_run
+from .sequence_records import iter_sequence_records, retention_rate
 from .to_log import header
 
 __all__ = ["run_audit"]

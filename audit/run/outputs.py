@@ -19,7 +19,7 @@ from ...reports.outputs.parquet import edits_table, measurements_table
 from ...reports.outputs.sarif import render_sarif
 from ...reports.verdict.digest import summarise
 from ...reports.verdict.summary import Summary
-from .file_names import EDITS, JUNIT, LOG, MARKDOWN, MEASUREMENTS, REPORT, SARIF, SUMMARY
+from ..folders.file_names import EDITS, JUNIT, LOG, MARKDOWN, MEASUREMENTS, REPORT, SARIF, SUMMARY
 
 __all__ = ["OUTPUTS", "write_outputs"]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from editguard.audit.folders.file_names import LOG
 from editguard.audit.run import execute
 from editguard.audit.run.audit import run_audit
-from editguard.audit.run.file_names import LOG
 from editguard.audit.setup import Setup
 from editguard.probes.forward import batches
 from editguard.probes.requests.request import EditRequest

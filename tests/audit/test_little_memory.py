@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from editguard.audit.folders.file_names import LOG
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.run.audit import run_audit
-from editguard.audit.run.file_names import LOG
 from editguard.audit.setup import Setup
 from editguard.probes.errors import OutOfMemory
 from editguard.probes.model.language_model import LanguageModel

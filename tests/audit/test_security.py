@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from editguard.audit.folders.file_names import AUDIT_FILES, LOG
+from editguard.audit.folders.output_folder import make_writable, one_writer
 from editguard.audit.gate.baseline_store import BaselineStore
-from editguard.audit.run.file_names import AUDIT_FILES, LOG
-from editguard.audit.run.output_folder import make_writable, one_writer
 from editguard.audit.run.outputs import write_outputs
 from editguard.probes.errors import InputError
 from editguard.probes.research.tracing import Trace

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from editguard.audit.folders.file_names import LOG
+from editguard.audit.folders.output_folder import locked_folder
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Action
 from editguard.audit.run.audit import run_audit
-from editguard.audit.run.file_names import LOG
-from editguard.audit.run.output_folder import locked_folder
-from editguard.audit.sequence import EditSequence, retention_rate
+from editguard.audit.run.sequence_records import retention_rate
+from editguard.audit.sequence import EditSequence
 from editguard.audit.setup import Progress, Setup
 from editguard.probes.errors import DeviceFailed, EditguardError, InputError, OutOfMemory
 from editguard.probes.model.fingerprint import compute_fingerprint, hash_tensor, hash_tensors

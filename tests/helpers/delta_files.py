@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from editguard.audit.delta.file import Delta
-from editguard.audit.delta.manifest import DeltaManifest
+from editguard.audit.saved_model.manifest import DeltaManifest
 from editguard.audit.transaction import Transaction
 from editguard.probes.model.fingerprint import compute_fingerprint
 from editguard.probes.model.site import find_site

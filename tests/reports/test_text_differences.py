@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 def test_the_words_that_changed_are_told_apart_on_both_sides() -> None:
     before, after = " Warsaw, the capital of Poland.", " Istanbul, the capital of Turkey."
     assert differences(before, after) == [
-        Part(" Warsaw, ", differs=True), Part("the capital of ", differs=False), Part("Poland.", differs=True)
-    ]  # fmt: skip
+        Part(" Warsaw, ", differs=True),
+        Part("the capital of ", differs=False),
+        Part("Poland.", differs=True),
+    ]
     assert [part.text for part in differences(after, before) if part.differs] == [" Istanbul, ", "Turkey."]
 
 

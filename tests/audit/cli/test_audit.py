@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from editguard.audit.run.file_names import AUDIT_FILES, LOG, REPORT, SUMMARY
+from editguard.audit.folders.file_names import AUDIT_FILES, LOG, REPORT, SUMMARY
 from editguard.reports.log.file import read_log
 
 from ...helpers.command_line import RunCommand, assert_one_sentence, edit_record, files_below, messages

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from editguard.audit.run.file_names import LOG
+from editguard.audit.folders.file_names import LOG
 from editguard.reports.log.file import rewrite_log
 
 from ...helpers.audit_logs import audit

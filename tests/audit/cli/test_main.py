@@ -163,7 +163,7 @@ def test_main_sigterm_ends_with_one_line_and_143(place: Path) -> None:
 def test_main_full_disk_is_one_sentence(
     place: Path, command: RunCommand, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    from editguard.audit.run import output_folder as folders
+    from editguard.audit.folders import output_folder as folders
 
     def full(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number), "model.safetensors")

@@ -13,8 +13,8 @@ import typer
 from editguard.audit.cli.main import app
 from editguard.audit.cli.options import EditOptions, ModelOptions, Panel, takes_records
 from editguard.audit.editors.value import Engine
+from editguard.audit.folders.file_names import LOG
 from editguard.audit.pytest_plugin.options import OPTIONS
-from editguard.audit.run.file_names import LOG
 from editguard.probes.model.dtypes import DTYPES, Dtype
 from editguard.reports.log.file import read_log
 

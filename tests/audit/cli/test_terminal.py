@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from editguard.audit.cli.terminal import ProbeTable, print_summary, probe_line
+from editguard.audit.folders.file_names import LOG
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.run.audit import run_audit
-from editguard.audit.run.file_names import LOG
 from editguard.audit.setup import Setup
 from editguard.probes.requests.loader import LoadedRequests
 from editguard.reports.verdict.digest import summarise

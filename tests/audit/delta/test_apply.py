@@ -9,7 +9,7 @@ import pytest
 import torch
 from editguard.audit.delta.apply import apply_delta, save_applied
 from editguard.audit.delta.file import encode, read_delta
-from editguard.audit.delta.manifest import MODEL_MARKER, audit_status
+from editguard.audit.saved_model.manifest import MODEL_MARKER, audit_status
 from editguard.audit.serving import load_provenance
 from editguard.probes.errors import InputError
 from editguard.probes.model.fingerprint import compute_fingerprint, hash_tensors

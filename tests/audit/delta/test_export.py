@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from editguard.audit.delta import apply_delta, export_edits, read_delta
+from editguard.audit.folders.file_names import LOG
 from editguard.audit.run.audit import run_audit
-from editguard.audit.run.file_names import LOG
 from editguard.audit.setup import Setup
 from editguard.probes.errors import EditRefused, InputError
 from editguard.probes.keys.prefixes import Role

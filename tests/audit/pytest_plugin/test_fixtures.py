@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from editguard.audit.run.file_names import LOG
+from editguard.audit.folders.file_names import LOG
 from editguard.reports.log.file import read_log
 from editguard.reports.verdict.digest import summarise
 from editguard.suites.builtin import load_builtin_edits

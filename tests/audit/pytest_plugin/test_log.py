@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from editguard.audit.run.file_names import LOG, SUMMARY
-from editguard.audit.run.output_folder import locked_folder
+from editguard.audit.folders.file_names import LOG, SUMMARY
+from editguard.audit.folders.output_folder import locked_folder
 from editguard.reports.log.file import read_log
 
 from ...helpers.plugin_sessions import (

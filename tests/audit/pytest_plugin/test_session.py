@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from editguard.audit.run.file_names import LOG
+from editguard.audit.folders.file_names import LOG
 from editguard.reports.log.file import read_log
 from editguard.reports.verdict.digest import summarise
 

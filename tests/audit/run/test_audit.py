@@ -14,10 +14,10 @@ from editguard.audit.edit_result import Assessment, Proposal
 from editguard.audit.editors.base import EDITORS, Plan, RankOneUpdate
 from editguard.audit.editors.builtin.rome import Rome
 from editguard.audit.editors.value import Engine, OptimisedValue, ValueSettings
+from editguard.audit.folders.file_names import AUDIT_FILES, LOG, REPORT, SUMMARY
+from editguard.audit.folders.output_folder import locked_folder
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.run.audit import run_audit
-from editguard.audit.run.file_names import AUDIT_FILES, LOG, REPORT, SUMMARY
-from editguard.audit.run.output_folder import locked_folder
 from editguard.audit.run.outputs import OUTPUTS, write_outputs
 from editguard.audit.setup import Setup, prepare
 from editguard.probes.errors import DeviceFailed, EditguardError, ModelError, NotFinite

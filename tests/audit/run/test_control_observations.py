@@ -10,12 +10,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import pytest
 from editguard.audit.edit_result import Proposal
+from editguard.audit.folders.file_names import LOG
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Policy
 from editguard.audit.run.audit import run_audit
 from editguard.audit.run.control_observations import observe_control
 from editguard.audit.run.controls import Control, controls_for, propose_controls, run_control
-from editguard.audit.run.file_names import LOG
 from editguard.audit.sequence import EditSequence
 from editguard.audit.setup import Setup
 from editguard.probes.probe import PROBES, Finding, Level, Probe, ProbeInput

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 from editguard.audit.edit_result import Proposal
 from editguard.audit.editors.base import RankOneUpdate, compute_updates
+from editguard.audit.folders.file_names import LOG
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Policy
 from editguard.audit.run import execute as making
@@ -23,7 +24,6 @@ from editguard.audit.run.controls import (
     propose_controls,
     run_control,
 )
-from editguard.audit.run.file_names import LOG
 from editguard.audit.setup import Setup
 from editguard.probes.keys.subject_keys import locate
 from editguard.probes.model.fingerprint import hash_tensors

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from editguard.audit.folders.file_names import LOG
 from editguard.audit.run.audit import run_audit
-from editguard.audit.run.file_names import LOG
 from editguard.audit.setup import Setup
 from editguard.probes.card import Card
 from editguard.probes.forward.low_rank import RankOne

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from editguard.audit.folders.file_names import LOG, REPORT, SARIF
 from editguard.audit.run.audit import run_audit
-from editguard.audit.run.file_names import LOG, REPORT, SARIF
 from editguard.audit.setup import Setup
 from editguard.probes.errors import NotFinite
 from editguard.probes.evidence import Evidence, EvidenceMeter

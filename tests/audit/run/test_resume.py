@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from editguard.audit.folders.file_names import AUDIT_FILES, LOG
+from editguard.audit.folders.output_folder import locked_folder
 from editguard.audit.policy import Policy
 from editguard.audit.run import execute as making
 from editguard.audit.run.audit import run_audit
-from editguard.audit.run.file_names import AUDIT_FILES, LOG
-from editguard.audit.run.output_folder import locked_folder
 from editguard.audit.setup import Setup, prepare
 from editguard.probes.errors import InputError
 from editguard.probes.model.language_model import LanguageModel

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from ...reports.log.types import Count, Model, Rate
-from .folder import Marker
+from ..folders.whole_folder import Marker
 
 __all__ = [
     "EXPORT_MARKER",

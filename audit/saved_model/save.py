@@ -21,8 +21,8 @@ from ...reports.log.file import write_atomic
 from ...reports.log.types import Rate, json_sha256
 from ...suites.served_answer import PREFIXES
 from ..edit_result import EditResult
+from ..folders.whole_folder import check_replaceable, whole_folder
 from ..setup import Setup
-from .folder import check_replaceable, whole_folder
 from .manifest import MODEL_MARKER, AuditEvidence, DeltaManifest, EditProvenance, audit_status
 
 __all__ = ["check_savable", "edit_manifest", "save_edited_model", "write_provenance", "write_weights"]

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from editguard.audit.delta.folder import Marker, whole_folder
-from editguard.audit.delta.manifest import EXPORT_MARKER, MODEL_MARKER
+from editguard.audit.folders.whole_folder import Marker, whole_folder
+from editguard.audit.saved_model.manifest import EXPORT_MARKER, MODEL_MARKER
 from editguard.probes.errors import InputError
 from editguard.reports.errors import OutputError
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ...probes.errors import InputError
 from ...reports.errors import OutputError
 from ...reports.log.bounded_read import LARGEST_TABLE, bounded_bytes
-from ..run.output_folder import make_writable, one_writer
+from .output_folder import make_writable, one_writer
 
 __all__ = ["Marker", "check_replaceable", "whole_folder"]
 

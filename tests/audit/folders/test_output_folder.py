@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from editguard.audit.run.file_names import AUDIT_FILES, LOG
-from editguard.audit.run.output_folder import locked_folder, one_writer
+from editguard.audit.folders.file_names import AUDIT_FILES, LOG
+from editguard.audit.folders.output_folder import locked_folder, one_writer
 from editguard.probes.errors import InputError
 
 from ...helpers.audit_logs import audit, written

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from editguard.audit.delta.manifest import MODEL_MARKER
 from editguard.audit.edit_result import EditResult
+from editguard.audit.saved_model.manifest import MODEL_MARKER
 from editguard.audit.setup import Setup
 from editguard.probes.errors import EditRefused, ModelError
 from editguard.probes.model.fingerprint import compute_fingerprint, hash_tensors
