@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..probes.calibration import Calibration, calibrate
 from ..probes.errors import EditguardError, InputError, ModelError, PolicyError, StatisticsError
 from ..probes.evidence import EvidenceMeter, compute_sink_key
-from ..probes.forward.prefix_cache import PrefixCache, prefix_cache
+from ..probes.forward.prefix_cache import PrefixCache, build_prefix_cache
 from ..probes.keys.corpus_statistics import DEFAULT_CORPUS, compute_statistics, read_corpus, sample_corpus
 from ..probes.keys.prefixes import ContextPrefixes, make_prefixes
 from ..probes.keys.statistics import KeyStatistics, load_statistics, make_identity_statistics, save_statistics
@@ -145,7 +145,9 @@ class Setup:
         weights = self.check_edited()
         # A copy forgets the fingerprint, which is that of the unedited model.
         lm = replace(self.lm)
-        cache = self.prefix_cache and prefix_cache(lm, self.site, [prefix.text for prefix in self.prefixes.prefixes])
+        cache = self.prefix_cache and build_prefix_cache(
+            lm, self.site, [prefix.text for prefix in self.prefixes.prefixes]
+        )
         meter = replace(self.meter, lm=lm, prefix_cache=cache)
         return replace(self, lm=lm, prefix_cache=cache, meter=meter, weights=weights, memo={})
 
@@ -250,7 +252,7 @@ def prepare(
     _check_causal(lm)
     progress("sampling prefixes", 0, 1)
     prefixes = make_prefixes(lm, seed, lambda done, total: progress("sampling prefixes", done, total))
-    cache = None if lm.plain else prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
+    cache = None if lm.plain else build_prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
     key_statistics = load_or_compute_statistics(lm, site, statistics, corpus, seed, progress)
     sample = make_null_sample(lm, NULL_SAMPLE)
     progress("calibration", 0, len(sample))

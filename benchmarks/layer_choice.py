@@ -18,7 +18,7 @@ from pathlib import Path
 from editguard.audit.editors.base import EditContext, RankOneUpdate, compute_updates
 from editguard.audit.editors.value import ValueSettings
 from editguard.audit.transaction import Transaction
-from editguard.probes.forward.prefix_cache import prefix_cache
+from editguard.probes.forward.prefix_cache import build_prefix_cache
 from editguard.probes.keys.corpus_statistics import compute_statistics, sample_corpus
 from editguard.probes.keys.prefixes import make_prefixes
 from editguard.probes.model.language_model import load_model
@@ -52,7 +52,7 @@ def main() -> None:
     rows = []
     for layer in options.layers:
         site = find_site(lm.model, layer)
-        cache = prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
+        cache = build_prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
         context = EditContext(lm, site, compute_statistics(lm, site, corpus), prefixes, ValueSettings(), cache)
         bench = Bench(
             lm=lm,

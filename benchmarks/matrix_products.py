@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import torch
-from editguard.probes.forward.onednn import product
+from editguard.probes.forward.onednn import multiply
 from torch.nn.functional import linear
 
 SHAPES = [
@@ -35,11 +35,11 @@ def main() -> None:
     print("tokens    in   out  PyTorch  oneDNN")
     for tokens, size, out in SHAPES:
         given, weight = torch.randn(tokens, size), torch.randn(out, size)
-        rates = [_rate(multiply, given, weight) for multiply in (linear, product)]
+        rates = [_rate(multiply, given, weight) for multiply in (linear, multiply)]
         print(f"{tokens:>6} {size:>5} {out:>5} {rates[0]:>8.0f} {rates[1]:>7.0f}", flush=True)
     weights = [torch.randn(48, 32), torch.randn(32, 48)]
     products = {
-        "rounded up": product,
+        "rounded up": multiply,
         "as they come": lambda given, weight: torch.ops.mkldnn._linear_pointwise(given, weight, None, "none", [], ""),
         "as they come, bfloat16 by PyTorch": lambda given, weight: linear(given.bfloat16(), weight.bfloat16()),
     }

@@ -28,8 +28,8 @@ from editguard.audit.run.execute import assess_each
 from editguard.audit.setup import prepare
 from editguard.probes.forward import onednn as products
 from editguard.probes.forward.batches import pad
-from editguard.probes.forward.hooks import pad_id
-from editguard.probes.forward.onednn import fast_products
+from editguard.probes.forward.hooks import get_pad_id
+from editguard.probes.forward.onednn import use_fast_products
 from editguard.probes.keys.corpus_statistics import Corpus, compute_statistics
 from editguard.probes.model.language_model import LanguageModel, load_model
 from editguard.probes.requests.loader import load_requests
@@ -114,7 +114,7 @@ def _machine(lm):
     size = 4096 if lm.device.type == "cuda" else 2048
     square = torch.nn.Sequential(torch.nn.Linear(size, size, bias=False, device=lm.device, dtype=lm.dtype))
     a = torch.randn(size, size, device=lm.device, dtype=lm.dtype)
-    with torch.no_grad(), fast_products(square):
+    with torch.no_grad(), use_fast_products(square):
         _timed(lm, lambda: square(a))
         seconds = min(_timed(lm, lambda: square(a)) for _ in range(5))
     name = torch.cuda.get_device_name() if lm.device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
@@ -259,7 +259,7 @@ def _key_statistics(fast, plain, options):
 
     def reference():
         # Documents as they come, in one padded batch through the whole model, summed in float64.
-        batch = pad(few, pad_id(lm), lm.device)
+        batch = pad(few, get_pad_id(lm), lm.device)
         keys = []
         handle = site.module.register_forward_hook(lambda _, args, __: keys.append(args[0]))
         try:

@@ -19,8 +19,8 @@ from functools import cached_property
 import torch
 
 from .errors import NotFinite, RequestError
-from .forward.batches import batches, each_fitting
-from .forward.partial import Row, full_logits, plain_logits
+from .forward.batches import run_fitting, split_batches
+from .forward.partial import Row, compute_full_logits, compute_plain_logits
 from .forward.prefix_cache import PrefixCache
 from .keys.prefixes import ContextPrefixes, Role
 from .keys.statistics import KeyStatistics, normalize_direction
@@ -237,14 +237,14 @@ def says_targets(lm: LanguageModel, requests: Sequence[EditRequest]) -> list[boo
             rows[index] = Row(ids + target[:-1], 0, places)
     answers: list[bool | None] = [None] * len(requests)
     order = list(rows)
-    lengths, run = [len(rows[index].ids) for index in order], plain_logits if lm.plain else full_logits
+    lengths, run = [len(rows[index].ids) for index in order], compute_plain_logits if lm.plain else compute_full_logits
 
     def choose_tokens(members: Sequence[int]) -> torch.Tensor:
         with torch.no_grad():
             return run(lm, [rows[order[place]] for place in members]).argmax(-1)
 
-    groups = [[place] for place in range(len(order))] if lm.plain else batches(lengths)
-    for members, tokens in each_fitting(groups, choose_tokens):
+    groups = [[place] for place in range(len(order))] if lm.plain else split_batches(lengths)
+    for members, tokens in run_fitting(groups, choose_tokens):
         indices = [order[place] for place in members]
         sizes = [len(rows[index].predict) for index in indices]
         for index, continuation in zip(indices, tokens.split(sizes), strict=True):

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from ..probes.errors import EditguardError, InputError, ModelError
-from ..probes.forward.batches import batches, each_fitting
+from ..probes.forward.batches import run_fitting, split_batches
 from ..probes.keys.subject_keys import locate
 from ..probes.tokens import encode_target, locate_subject
 
@@ -249,8 +249,8 @@ def _scores(lm: LanguageModel, texts: Sequence[str], words: Sequence[_Words]) ->
     # Cached tokens of a row cost no products, but memory.
     leads = [0 if cache is None else cache.lead(ids[n], len(ids[n]) - 1)[1] for n in read]
     sizes = [max(len(ids[n]) - lead, len(ids[n]) // 8) for n, lead in zip(read, leads, strict=True)]
-    for members, part in each_fitting(
-        batches(sizes, _TOKENS_PER_PASS), lambda members: _next(lm, [ids[read[n]] for n in members], words, cache)
+    for members, part in run_fitting(
+        split_batches(sizes, _TOKENS_PER_PASS), lambda members: _next(lm, [ids[read[n]] for n in members], words, cache)
     ):
         scores.update(zip((texts[read[n]] for n in members), part.tolist(), strict=True))
     return scores
@@ -258,14 +258,14 @@ def _scores(lm: LanguageModel, texts: Sequence[str], words: Sequence[_Words]) ->
 
 def _front_cache(lm: LanguageModel) -> PrefixCache | None:
     """Return the states of the text before every subject; None where each text must be run whole."""
-    from ..probes.forward.prefix_cache import prefix_cache
+    from ..probes.forward.prefix_cache import build_prefix_cache
     from ..probes.model.site import find_site
 
     try:
         return (
             None
             if lm.plain
-            else prefix_cache(
+            else build_prefix_cache(
                 lm, find_site(lm.model, 0), [text.partition("{}")[0].rstrip(" ") for text in _KIND_PROMPTS]
             )
         )
@@ -280,12 +280,12 @@ def _next(
     import torch
 
     from ..probes.forward.hooks import select_logits
-    from ..probes.forward.partial import Row, plain_logits
+    from ..probes.forward.partial import Row, compute_plain_logits
     from ..probes.forward.prefix_cache import join
 
     with torch.no_grad():
         if lm.plain:
-            logits = plain_logits(lm, [Row(ids, 0, (len(ids) - 1,)) for ids in rows])
+            logits = compute_plain_logits(lm, [Row(ids, 0, (len(ids) - 1,)) for ids in rows])
         else:
             joined = join(lm, rows, cache, [len(ids) - 1 for ids in rows])
             ends = [len(ids) - 1 - lead for ids, lead in zip(rows, joined.leads, strict=True)]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..probes.errors import InputError
-from ..probes.forward.generation import continuations
+from ..probes.forward.generation import continue_greedily
 from ..probes.model.language_model import LanguageModel
 from ..probes.requests.request import EditRequest
 from ..probes.tokens import encode_target
@@ -73,7 +73,7 @@ def _ask_after_tokens(
         ids = torch.tensor([lm.tokenizer(text).input_ids])
         rows.append(serve_inputs(lm.tokenizer, {"input_ids": ids}, edits)["input_ids"][0].tolist())
     target = list(encode_target(lm.tokenizer, request.prompt, request.target_new, request.space))
-    written = continuations(lm, rows, len(target), None if lm.plain else [target] * len(rows))
+    written = continue_greedily(lm, rows, len(target), None if lm.plain else [target] * len(rows))
     return [
         ServedAnswer(serve_prompt(text, edits, special), ids == target)
         for text, ids in zip(texts, written, strict=True)

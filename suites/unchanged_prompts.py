@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..probes.forward.generation import continuations
+from ..probes.forward.generation import continue_greedily
 from ..probes.forward.partial import PlainRows, Row, Stem
 from ..probes.keys.prefixes import Family
 from ..probes.model.language_model import LanguageModel
@@ -188,7 +188,7 @@ def ask_unedited(
     budgets = [_budget(bench.lm, request) for request in requests]
     rows = [text.ids for some in texts for text in some]
     counts = [budget for budget, some in zip(budgets, texts, strict=True) for _ in some]
-    written = iter(continuations(bench.lm, rows, counts) if rows else ())
+    written = iter(continue_greedily(bench.lm, rows, counts) if rows else ())
     return [
         _state(bench, request, some, [tuple(next(written)) for _ in some], budget) if some else None
         for request, some, budget in zip(requests, texts, budgets, strict=True)
@@ -326,7 +326,7 @@ def _rewrite(bench: Bench, state: UneditedAnswers, marks: Sequence[torch.Tensor]
     if changes:
         rows = [[*state.texts[index].ids, *state.written[index][:step]] for index, step in changes]
         counts = [state.budget - step for _, step in changes]
-        for (index, step), new in zip(changes, continuations(bench.lm, rows, counts), strict=True):
+        for (index, step), new in zip(changes, continue_greedily(bench.lm, rows, counts), strict=True):
             answers[index] = (*state.written[index][:step], *new)
     return answers
 

@@ -20,8 +20,8 @@ from typing import Protocol
 import torch
 
 from ...probes.errors import NotFinite
-from ...probes.forward.batches import each_fitting
-from ...probes.forward.partial import LiveRows, Row, plain_logits
+from ...probes.forward.batches import run_fitting
+from ...probes.forward.partial import LiveRows, Row, compute_plain_logits
 from ...probes.forward.prefix_cache import PrefixCache
 from ...probes.model.language_model import LanguageModel
 from ...probes.model.site import EditSite
@@ -69,11 +69,11 @@ class _Whole:
     @cached_property
     def first(self) -> torch.Tensor:
         with torch.no_grad():
-            return plain_logits(self._lm, self._rows)
+            return compute_plain_logits(self._lm, self._rows)
 
     def logits(self, deltas: torch.Tensor) -> torch.Tensor:
         with _added(self._site, deltas, self._at):
-            return plain_logits(self._lm, self._rows)
+            return compute_plain_logits(self._lm, self._rows)
 
     def only(self, kept: Sequence[int]) -> _Whole:
         return _Whole(self._lm, self._site, [self._rows[row] for row in kept])
@@ -187,7 +187,7 @@ def optimise_values(
     def run(members: Sequence[int]) -> list[Outcome]:
         return _solved(lm, site, [problems[index] for index in members], known)
 
-    for members, answers in each_fitting(_together(problems), run):
+    for members, answers in run_fitting(_together(problems), run):
         found.update(zip(members, answers, strict=True))
     return [found[index] for index in range(len(problems))]
 

@@ -20,7 +20,7 @@ from ...probes.model.checkpoint import Checkpoint, open_checkpoint
 from ...probes.model.language_model import LanguageModel, load_model
 from ...probes.model.site import find_site
 from ...probes.requests.request import EditRequest
-from ...probes.research.tensor_change import Spectrum, TensorChange, compare, same_bits
+from ...probes.research.tensor_change import Spectrum, TensorChange, compare_tensors, has_same_bits
 from ...reports.html.diff_page import Behaviour, Changed, DiffFile, Written, render_diff
 from ...reports.log.file import write_atomic
 from ...suites.builtin import load_builtin_corpus
@@ -127,14 +127,14 @@ def _compare_tensor(base: Checkpoint, edited: Checkpoint, name: str) -> _TensorD
     if name not in base.files:
         return _describe_one_sided(edited, base, name, "new")
     old, new = base.tensor(name), edited.tensor(name)
-    if same_bits(old, new):
+    if has_same_bits(old, new):
         return None
     shape, dtype = list(new.shape), str(new.dtype).removeprefix("torch.")
     if old.shape != new.shape:
         return _TensorDifference(Changed(name=name, status="shape", shape=shape, dtype=dtype), None)
-    if old.dtype != new.dtype and same_bits(old.to(new.dtype), new):
+    if old.dtype != new.dtype and has_same_bits(old.to(new.dtype), new):
         return _TensorDifference(Changed(name=name, status="dtype", shape=shape, dtype=dtype), None)
-    difference = compare(old, new)
+    difference = compare_tensors(old, new)
     spectrum = difference.spectrum
     record = Changed(
         name=name,
@@ -158,7 +158,7 @@ def _describe_one_sided(here: Checkpoint, there: Checkpoint, name: str, status: 
     """A tensor of one side: lost or new, unless it is a copy of one that both have, as tied weights are saved."""
     own = here.tensor(name)
     same_shape = (other for other in sorted(set(here.files) & set(there.files)))
-    tied = any(same_bits(own, here.tensor(other)) for other in same_shape if own.ndim > 1)
+    tied = any(has_same_bits(own, here.tensor(other)) for other in same_shape if own.ndim > 1)
     return _TensorDifference(
         Changed.model_validate(
             {

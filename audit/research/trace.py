@@ -10,7 +10,7 @@ from pathlib import Path
 from ...probes.errors import InputError, NotFinite, RequestError
 from ...probes.model.language_model import LanguageModel
 from ...probes.requests.request import EditRequest
-from ...probes.research.tracing import Trace, Tracer, considered_layers, suggested_layer
+from ...probes.research.tracing import Trace, Tracer, list_considered_layers, suggest_layer
 from ...reports.html.trace_page import SkippedTrace, TraceFile, TraceRecord, render_trace
 from ...reports.log.file import write_atomic
 from ...reports.text import count_noun
@@ -66,8 +66,8 @@ def run_trace(
         draws=draws,
         seed=seed,
         source=source,
-        considered=considered_layers(len(traces[0].windows), tracer.window),
-        suggested_layer=suggested_layer(traces),
+        considered=list_considered_layers(len(traces[0].windows), tracer.window),
+        suggested_layer=suggest_layer(traces),
         traces=[_build_record(trace) for trace in traces],
         skipped=skipped,
     )

@@ -10,7 +10,7 @@ from ..errors import OutOfMemory
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TOKEN_BUDGET", "Padded", "batches", "each_fitting", "pad", "similar"]
+__all__ = ["TOKEN_BUDGET", "Padded", "pad", "run_fitting", "split_batches", "split_similar"]
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ def pad(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> Pad
     return Padded(ids.to(device), mask.to(device))
 
 
-def batches(lengths: Sequence[int], budget: int = TOKEN_BUDGET) -> Iterator[list[int]]:
+def split_batches(lengths: Sequence[int], budget: int = TOKEN_BUDGET) -> Iterator[list[int]]:
     """Yield lists of row indices, sorted by length, each of at most `budget` padded tokens (one row at least)."""
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     chunk: list[int] = []
@@ -52,13 +52,13 @@ def batches(lengths: Sequence[int], budget: int = TOKEN_BUDGET) -> Iterator[list
         yield chunk
 
 
-def similar(lengths: Sequence[int], budget: int = TOKEN_BUDGET, waste: float = 0.3) -> Iterator[list[int]]:
-    """Yield batches as `batches` does, cut also where a row would be padded by more than `waste` of its width.
+def split_similar(lengths: Sequence[int], budget: int = TOKEN_BUDGET, waste: float = 0.3) -> Iterator[list[int]]:
+    """Yield batches as `split_batches` does, cut also where a row would be padded by more than `waste` of its width.
 
     For texts of very different lengths most of a common width would be padding; for rows that are few, a batch of its
     own costs less than that.
     """
-    for chunk in batches(lengths, budget):
+    for chunk in split_batches(lengths, budget):
         part: list[int] = []
         for index in chunk:
             if part and lengths[index] < (1 - waste) * lengths[part[0]]:
@@ -68,7 +68,7 @@ def similar(lengths: Sequence[int], budget: int = TOKEN_BUDGET, waste: float = 0
         yield part
 
 
-def each_fitting(groups: Iterable[Sequence[int]], run: Callable[[list[int]], T]) -> Iterator[tuple[list[int], T]]:
+def run_fitting(groups: Iterable[Sequence[int]], run: Callable[[list[int]], T]) -> Iterator[tuple[list[int], T]]:
     """Yield each group of row indices with what `run` gives for it; one that does not fit into memory is run in halves.
 
     `run` must have no effect unless it returns. Raises `OutOfMemory` where a group of one does not fit.

@@ -9,21 +9,21 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NotFinite
-from .batches import each_fitting, pad
-from .hooks import pad_id, select_logits
+from .batches import pad, run_fitting
+from .hooks import get_pad_id, select_logits
 
 if TYPE_CHECKING:
     import torch
 
     from ..model.language_model import LanguageModel
 
-__all__ = ["continuations", "guessed", "sampled"]
+__all__ = ["continue_greedily", "guess_continuations", "sample_continuations"]
 
 _ROWS = 128
 """Rows that are written at once."""
 
 
-def continuations(
+def continue_greedily(
     lm: LanguageModel,
     rows: Sequence[Sequence[int]],
     tokens: int | Sequence[int],
@@ -53,7 +53,7 @@ def _agreed(lm: LanguageModel, rows: Sequence[Sequence[int]], drafts: Sequence[S
     import torch
 
     joined = [[*row, *draft] for row, draft in zip(rows, drafts, strict=True)]
-    batch = pad(joined, pad_id(lm), lm.device)
+    batch = pad(joined, get_pad_id(lm), lm.device)
     width = batch.input_ids.shape[1]
     places = [n * width + len(row) - 1 + step for n, row in enumerate(rows) for step in range(len(drafts[n]))]
     with torch.no_grad(), select_logits(lm, torch.tensor(places, dtype=torch.long)):
@@ -68,7 +68,7 @@ def _agreed(lm: LanguageModel, rows: Sequence[Sequence[int]], drafts: Sequence[S
     ]
 
 
-def sampled(
+def sample_continuations(
     lm: LanguageModel,
     rows: Sequence[Sequence[int]],
     tokens: int,
@@ -165,7 +165,7 @@ class _Drawn:
         return torch.full_like(scores, -float("inf"), dtype=torch.float32).scatter(-1, best.indices, drawn)
 
 
-def guessed(
+def guess_continuations(
     lm: LanguageModel,
     rows: Sequence[Sequence[int]],
     tokens: int,
@@ -191,14 +191,14 @@ def _generate(
         with during(members):
             return _generate_chunk(lm, [rows[index] for index in members], tokens, **options)
 
-    return [row for _, found in each_fitting(chunks, run) for row in found]
+    return [row for _, found in run_fitting(chunks, run) for row in found]
 
 
 def _generate_chunk(lm: LanguageModel, rows: Sequence[Sequence[int]], tokens: int, **options: Any) -> list[list[int]]:
     import torch
 
     generate: Any = lm.model.generate
-    width, fill = max(len(row) for row in rows), pad_id(lm)
+    width, fill = max(len(row) for row in rows), get_pad_id(lm)
     ids = torch.tensor([[fill] * (width - len(row)) + list(row) for row in rows], device=lm.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=lm.device)
     # A checkpoint's own generation settings may forbid repetition, which would hide a model that repeats itself.

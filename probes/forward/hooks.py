@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from ..model.language_model import LanguageModel
     from ..model.site import EditSite
 
-__all__ = ["Entry", "cache_of", "pad_id", "record_entry", "select_logits", "stop_after", "stop_after_all"]
+__all__ = ["Entry", "build_cache", "get_pad_id", "record_entry", "select_logits", "stop_after", "stop_after_all"]
 
 
-def pad_id(lm: LanguageModel) -> int:
+def get_pad_id(lm: LanguageModel) -> int:
     """Return an id to fill padded places with; masked out, so any will do."""
     found = lm.tokenizer.pad_token_id
     return int(found) if found is not None else 0
@@ -102,7 +102,7 @@ def record_entry(site: EditSite) -> Iterator[list[Entry]]:
             handle.remove()
 
 
-def cache_of(
+def build_cache(
     layers: Sequence[tuple[torch.Tensor, torch.Tensor]], kind: type[DynamicLayer] = DynamicLayer
 ) -> DynamicCache:
     """Return a cache that holds each layer's (keys, values) [rows, heads, tokens, features]."""

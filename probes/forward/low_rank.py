@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ..model.site import EditSite
 
-__all__ = ["RankOne", "as_if_edited"]
+__all__ = ["RankOne", "apply_updates"]
 
 
 class RankOne(Protocol):
@@ -31,7 +31,7 @@ class RankOne(Protocol):
 
 
 @contextmanager
-def as_if_edited(site: EditSite, updates: Sequence[RankOne]) -> Iterator[None]:
+def apply_updates(site: EditSite, updates: Sequence[RankOne]) -> Iterator[None]:
     """Let row ``n`` of every batch be computed as if ``updates[n]`` were written; batches must have that many rows."""
     import torch
 

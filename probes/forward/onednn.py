@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear, pad
 from transformers.pytorch_utils import Conv1D
 
-__all__ = ["fast_products", "gram", "library", "prefers_onednn", "product", "rounded"]
+__all__ = ["compute_gram", "multiply", "name_library", "prefers_onednn", "round_rows", "use_fast_products"]
 
 _PROCESSORS = Path("/proc/cpuinfo")
 _BITS = 4
@@ -70,7 +70,7 @@ def _works() -> bool:
             return False
 
 
-def rounded(rows: int) -> int:
+def round_rows(rows: int) -> int:
     """Return the least number from `rows` on that is computed: one of eight between a power of two and the next."""
     step = 1 << max(rows.bit_length() - _BITS, 0)
     return -(-rows // step) * step
@@ -78,7 +78,7 @@ def rounded(rows: int) -> int:
 
 def _onednn(given: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     rows = given.reshape(-1, given.shape[-1])
-    missing = rounded(len(rows)) - len(rows)
+    missing = round_rows(len(rows)) - len(rows)
     whole = pad(rows, (0, 0, 0, missing)) if missing else rows
     # What torch.compile makes of a linear layer; it has no gradient of its own.
     found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(whole, weight, bias, "none", [], "")
@@ -100,7 +100,7 @@ class _Product(torch.autograd.Function):
         return _onednn(gradients[0], weight.t(), None), None, None
 
 
-def product(given: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+def multiply(given: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """Return ``given weight^T + bias`` [..., out] by oneDNN, `given` being [..., in] and `weight` [out, in]; all of them fp32."""
     if torch.is_grad_enabled() and given.requires_grad:
         found: torch.Tensor = _Product.apply(given, weight, bias)  # type: ignore[no-untyped-call]
@@ -108,7 +108,7 @@ def product(given: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     return _onednn(given, weight, bias)
 
 
-def gram(rows: torch.Tensor, block: int = 512, *, plain: bool = False) -> torch.Tensor:
+def compute_gram(rows: torch.Tensor, block: int = 512, *, plain: bool = False) -> torch.Tensor:
     """Return ``rows^T rows`` [features, features] of `rows` [n, features]; of features in different blocks each pair once.
 
     By oneDNN where linear layers are, unless `plain`.
@@ -117,7 +117,7 @@ def gram(rows: torch.Tensor, block: int = 512, *, plain: bool = False) -> torch.
     by_onednn = in_fp32 and not plain and _in_use()
     found, columns = rows.new_empty(rows.shape[1], rows.shape[1]), rows.t().contiguous()
     if by_onednn:  # zeros add nothing to the sums
-        columns = pad(columns, (0, rounded(len(rows)) - len(rows)))
+        columns = pad(columns, (0, round_rows(len(rows)) - len(rows)))
     for begin in range(0, len(columns), block):
         left, right = columns[begin : begin + block], columns[begin:]
         part = _onednn(left, right, None) if by_onednn else left @ right.t()
@@ -134,7 +134,7 @@ def _forward(
     trained = torch.is_grad_enabled() and (weight.requires_grad or (bias is not None and bias.requires_grad))
     if trained or given.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
         return plain(*inputs, **named)
-    return product(given, weight.t() if transposed else weight, bias)
+    return multiply(given, weight.t() if transposed else weight, bias)
 
 
 def _is_plain(layer: torch.nn.Module) -> bool:
@@ -156,13 +156,13 @@ def _chosen(model: torch.nn.Module) -> list[torch.nn.Module]:
     return [layer for layer in model.modules() if _is_plain(layer) and _in_fp32(layer)] if _in_use() else []
 
 
-def library(model: torch.nn.Module) -> str:
-    """Return what makes the model's products in `fast_products`, for a log: figures of two libraries differ by rounding."""
+def name_library(model: torch.nn.Module) -> str:
+    """Return what makes the model's products in `use_fast_products`, for a log: figures of two libraries differ by rounding."""
     return "oneDNN" if _chosen(model) else "PyTorch"
 
 
 @contextmanager
-def fast_products(model: torch.nn.Module) -> Iterator[None]:
+def use_fast_products(model: torch.nn.Module) -> Iterator[None]:
     """Compute the model's fp32 linear layers on a CPU by oneDNN where that is the faster one; undone in any case."""
     chosen = _chosen(model)
     try:

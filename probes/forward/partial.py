@@ -20,15 +20,15 @@ import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from ..errors import EditguardError, ModelError
-from .batches import each_fitting, pad, similar
-from .hooks import Entry, cache_of, pad_id, record_entry, select_logits
+from .batches import pad, run_fitting, split_similar
+from .hooks import Entry, build_cache, get_pad_id, record_entry, select_logits
 from .prefix_cache import PrefixCache, join
 
 if TYPE_CHECKING:
     from ..model.language_model import LanguageModel
     from ..model.site import EditSite
 
-__all__ = ["LiveRows", "PlainRows", "Row", "Stem", "full_logits", "plain_logits", "run_from"]
+__all__ = ["LiveRows", "PlainRows", "Row", "Stem", "compute_full_logits", "compute_plain_logits", "run_from"]
 
 
 class Row(NamedTuple):
@@ -78,17 +78,17 @@ def _flat_places(rows: Sequence[Row], width: int, shift: Sequence[int]) -> torch
     return torch.tensor([n * width + place - shift[n] for n, row in enumerate(rows) for place in row.predict])
 
 
-def plain_logits(lm: LanguageModel, rows: Sequence[Row]) -> torch.Tensor:
-    """Return what `full_logits` does by a call of the model that nothing was hooked into: logits at every place."""
-    batch = pad([row.ids for row in rows], pad_id(lm), lm.device)
+def compute_plain_logits(lm: LanguageModel, rows: Sequence[Row]) -> torch.Tensor:
+    """Return what `compute_full_logits` does by a call of the model that nothing was hooked into: logits at every place."""
+    batch = pad([row.ids for row in rows], get_pad_id(lm), lm.device)
     places = _flat_places(rows, batch.input_ids.shape[1], [0] * len(rows))
     logits: torch.Tensor = lm.model(**batch._asdict(), use_cache=False).logits
     return logits.flatten(0, 1)[places.to(logits.device)].float()
 
 
-def full_logits(lm: LanguageModel, rows: Sequence[Row]) -> torch.Tensor:
+def compute_full_logits(lm: LanguageModel, rows: Sequence[Row]) -> torch.Tensor:
     """Return the logits at all wanted places [places, vocabulary] in fp32, from an ordinary forward of whole rows."""
-    batch = pad([row.ids for row in rows], pad_id(lm), lm.device)
+    batch = pad([row.ids for row in rows], get_pad_id(lm), lm.device)
     places = _flat_places(rows, batch.input_ids.shape[1], [0] * len(rows))
     with select_logits(lm, places):
         logits: torch.Tensor = lm.run(**batch._asdict(), use_cache=False).logits
@@ -113,7 +113,7 @@ class PlainRows:
     def logits(self) -> torch.Tensor:
         """Return the logits at all wanted places [places, vocabulary], fp32, with the weights as they are now."""
         with torch.no_grad():
-            return plain_logits(self._lm, self.rows)
+            return compute_plain_logits(self._lm, self.rows)
 
 
 class Stem:
@@ -140,8 +140,9 @@ class Stem:
         hidden: dict[int, torch.Tensor] = {}
         parts = []
         groups = []
-        for members, (logits, states) in each_fitting(
-            similar([len(row.ids) for row in rows]), lambda members: self._begin([rows[n] for n in members], known)
+        for members, (logits, states) in run_fitting(
+            split_similar([len(row.ids) for row in rows]),
+            lambda members: self._begin([rows[n] for n in members], known),
         ):
             groups.append(members)
             parts.append(logits)
@@ -196,12 +197,12 @@ class Stem:
 
         Places come in the order of the rows, and within a row in the order of its `predict`.
         """
-        found = list(each_fitting(similar([len(row.ids) for row in self.rows]), self._run))
+        found = list(run_fitting(split_similar([len(row.ids) for row in self.rows]), self._run))
         return self._ordered([members for members, _ in found], [logits for _, logits in found])
 
     def _run(self, members: Sequence[int]) -> torch.Tensor:
         chosen = [self.rows[index] for index in members]
-        batch = pad([row.ids for row in chosen], pad_id(self._lm), self._lm.device)
+        batch = pad([row.ids for row in chosen], get_pad_id(self._lm), self._lm.device)
         hidden = torch.nn.utils.rnn.pad_sequence([self._hidden[index] for index in members], batch_first=True)
         places = _flat_places(chosen, hidden.shape[1], [0] * len(chosen))
         with torch.no_grad(), run_from(self._site, Entry(hidden, self._returned)), select_logits(self._lm, places):
@@ -245,7 +246,9 @@ class LiveRows:
         self.width = max(len(row.ids) - row.at for row in rows)
         self._places = _flat_places(rows, self.width, [row.at for row in rows])
         found = list(
-            each_fitting(similar([len(row.ids) for row in rows]), lambda members: self._run([rows[n] for n in members]))
+            run_fitting(
+                split_similar([len(row.ids) for row in rows]), lambda members: self._run([rows[n] for n in members])
+            )
         )
         runs = [run for _, run in found]
         order = torch.tensor([index for members, _ in found for index in members]).argsort()
@@ -257,7 +260,7 @@ class LiveRows:
         self._mask = ordered([run.mask for run in runs])
         self._positions = ordered([run.positions for run in runs])
         self._entry = Entry(ordered([run.entry.hidden for run in runs]), runs[0].entry.returned)
-        self._cache = cache_of(
+        self._cache = build_cache(
             [
                 (ordered([keys for keys, _ in layer]), ordered([values for _, values in layer]))
                 for layer in zip(*(run.kept for run in runs), strict=True)
@@ -279,7 +282,7 @@ class LiveRows:
         length = torch.tensor([len(row.ids) for row in rows])[:, None]
         live, kept = at + torch.arange(self.width), at - self.past + torch.arange(self.past)
         inside = live.clamp(max=length - 1)
-        batch = pad([row.ids for row in rows], pad_id(self._lm), self._lm.device)
+        batch = pad([row.ids for row in rows], get_pad_id(self._lm), self._lm.device)
         positions, device = inside.to(hidden.device), hidden.device
         states: list[Any] = inputs["past_key_values"].layers  # of a causal stack, so each of them keeps keys and values
         from_past = joined.places(kept, joined.past + joined.width).to(device)
@@ -302,7 +305,7 @@ class LiveRows:
         part._ids, part._mask, part._positions = self._ids[index], self._mask[index], self._positions[index]
         part._entry = self._entry._replace(hidden=self._entry.hidden[index])
         layers: list[Any] = self._cache.layers
-        part._cache = cache_of([(layer.keys[index], layer.values[index]) for layer in layers], _KeptLayer)
+        part._cache = build_cache([(layer.keys[index], layer.values[index]) for layer in layers], _KeptLayer)
         pieces = self.first.split([len(row.predict) for row in self.rows])
         part.first = torch.cat([pieces[row] for row in kept])
         return part

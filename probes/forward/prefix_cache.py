@@ -1,6 +1,6 @@
 """Prefixes run once: rows that begin with a known prefix go on from its attention keys and values.
 
-`prefix_cache` runs every prefix through the unedited model, compares one row that goes on from it with an ordinary
+`build_prefix_cache` runs every prefix through the unedited model, compares one row that goes on from it with an ordinary
 pass, and gives up (None) where the two differ, so that an architecture with a cache of its own kind is only slower.
 `join` lays rows out for one forward pass: what is known of a row stands on the right of ``past`` places, the rest of it
 right-padded behind, so that token ``t`` of a row lies at place ``past - lead + t`` in every row.
@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from transformers.cache_utils import DynamicCache
 
-from .batches import batches, each_fitting, pad
-from .hooks import cache_of, pad_id, record_entry, select_logits
+from .batches import pad, run_fitting, split_batches
+from .hooks import build_cache, get_pad_id, record_entry, select_logits
 
 if TYPE_CHECKING:
     from ..model.language_model import LanguageModel
     from ..model.site import EditSite
 
-__all__ = ["Joined", "PrefixCache", "join", "prefix_cache"]
+__all__ = ["Joined", "PrefixCache", "build_prefix_cache", "join"]
 
 _AGREEMENT = 1e-3
 """Largest difference of a logit from the ordinary pass, relative to the largest logit, in fp32; measured: under 1e-5."""
@@ -65,13 +65,13 @@ class PrefixCache:
 
         def run(members: Sequence[int]) -> tuple[torch.Tensor, list[Any]]:
             cache = DynamicCache()
-            inputs = pad([self.rows[index] for index in members], pad_id(lm), lm.device)._asdict()
+            inputs = pad([self.rows[index] for index in members], get_pad_id(lm), lm.device)._asdict()
             # The logits are not wanted, so the head sees one place.
             with torch.no_grad(), record_entry(site) as seen, select_logits(lm, torch.tensor([0])):
                 lm.run(**inputs, use_cache=True, past_key_values=cache)
             return seen[0].hidden, cache.layers
 
-        for members, (hidden, layers) in each_fitting(batches([len(row) for row in self.rows]), run):
+        for members, (hidden, layers) in run_fitting(split_batches([len(row) for row in self.rows]), run):
             for place, index in enumerate(members):
                 length = len(self.rows[index])
                 states = [(layer.keys[place, :, :length], layer.values[place, :, :length]) for layer in layers]
@@ -119,7 +119,7 @@ def join(
     leads = [known.lead(row, least) if known is not None else (0, 0) for row, least in zip(rows, most, strict=True)]
     lengths = [length for _, length in leads]
     past = max(lengths)
-    batch = pad([row[length:] for row, length in zip(rows, lengths, strict=True)], pad_id(lm), lm.device)
+    batch = pad([row[length:] for row, length in zip(rows, lengths, strict=True)], get_pad_id(lm), lm.device)
     if known is None or past == 0:
         return Joined({**batch._asdict(), **({"use_cache": False} if lm.causal else {})}, lengths, 0, None)
     length = torch.tensor(lengths)[:, None]
@@ -128,11 +128,11 @@ def join(
     mask = torch.cat([(place >= 0).long().to(lm.device), batch.attention_mask], 1)
     positions = (length + torch.arange(batch.input_ids.shape[1])).to(lm.device)
     inputs = {"input_ids": batch.input_ids, "attention_mask": mask, "position_ids": positions,
-              "past_key_values": cache_of(states), "use_cache": True}  # fmt: skip
+              "past_key_values": build_cache(states), "use_cache": True}  # fmt: skip
     return Joined(inputs, lengths, past, hidden)
 
 
-def prefix_cache(lm: LanguageModel, site: EditSite, texts: Sequence[str]) -> PrefixCache | None:
+def build_prefix_cache(lm: LanguageModel, site: EditSite, texts: Sequence[str]) -> PrefixCache | None:
     """Return the states of the prefixes `texts`; None where the model cannot go on from them as if it had read them."""
     if not lm.causal or not any(texts):
         return None

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import NotFinite, StatisticsError
-from ..forward.batches import batches, each_fitting, pad
-from ..forward.hooks import pad_id, stop_after_all
-from ..forward.onednn import gram
+from ..forward.batches import pad, run_fitting, split_batches
+from ..forward.hooks import get_pad_id, stop_after_all
+from ..forward.onednn import compute_gram
 from ..wording import first_line
 from .running_sums import RunningSums, read_sums, write_sums
 from .statistics import KeyStatistics, StatisticsProvenance
@@ -121,12 +121,12 @@ def sample_corpus(
     `progress` is called with (steps done, of all) after each sampled token of a batch.
     Raises `NotFinite` where the model's logits hold NaN or +Inf.
     """
-    from ..forward.generation import sampled
+    from ..forward.generation import sample_continuations
 
     documents = max(documents, math.ceil(least / tokens))
     special = 1 if lm.adds_bos else 0
     starts = [lm.tokenizer(_OPENINGS[index % len(_OPENINGS)]).input_ids[: special + 1] for index in range(documents)]
-    continuations = sampled(lm, starts, tokens, seed=seed, top_k=_TOP_K, progress=progress)
+    continuations = sample_continuations(lm, starts, tokens, seed=seed, top_k=_TOP_K, progress=progress)
     texts = lm.tokenizer.batch_decode(
         [start + new for start, new in zip(starts, continuations, strict=True)], skip_special_tokens=True
     )
@@ -261,7 +261,7 @@ def _iter_sums(
     windows_done, windows = sum(map(len, groups[:groups_done])), sum(map(len, groups))
     for group in groups[initial.groups :]:
         multiply = functools.partial(_multiply_keys, lm, sites, group)
-        for members, products in each_fitting(batches([len(row) for row in group]), multiply):
+        for members, products in run_fitting(split_batches([len(row) for row in group]), multiply):
             for index, product in products.items():
                 totals[index].add_(product)
             tokens += sum(len(group[index]) for index in members)
@@ -280,7 +280,7 @@ def _multiply_keys(
     The sums are [d_ff, d_ff], fp32, on the CPU. Raises `NotFinite`.
     """
     products: dict[int, torch.Tensor] = {}
-    batch = pad([group[index] for index in members], pad_id(lm), lm.device)
+    batch = pad([group[index] for index in members], get_pad_id(lm), lm.device)
     add = functools.partial(_add_product, sites, products, lm.plain, batch.attention_mask.bool().flatten())
     with torch.no_grad(), stop_after_all([site.module for site in sites], add):
         lm.run(**batch._asdict(), **({"use_cache": False} if lm.causal else {}))
@@ -304,7 +304,7 @@ def _add_product(
             f"A key at {sites[index].path} is NaN or Inf on ordinary text, so the model is broken before any edit; check "
             "its weights and dtype."
         )
-    products[index] = gram(keys, plain=plain or inputs.dtype != keys.dtype).cpu()
+    products[index] = compute_gram(keys, plain=plain or inputs.dtype != keys.dtype).cpu()
 
 
 def _divide_sums(

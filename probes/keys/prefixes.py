@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..model.language_model import LanguageModel
 
-__all__ = ["ContextPrefixes", "Family", "Prefix", "Role", "make_prefixes", "sample_texts", "list_special_tokens"]
+__all__ = ["ContextPrefixes", "Family", "Prefix", "Role", "list_special_tokens", "make_prefixes", "sample_texts"]
 
 _MAX_SPECIAL_TOKENS = 24
 """Special tokens after which an edit is measured; some tokenizers have thousands, which no text holds."""
@@ -217,10 +217,12 @@ def sample_texts(
     `tokens` holds the number of new tokens for each starter. `progress` is called with (steps done, of all).
     Raises `NotFinite` where the model's logits hold NaN or +Inf.
     """
-    from ..forward.generation import sampled
+    from ..forward.generation import sample_continuations
 
     rows = [lm.tokenizer(text).input_ids for text in starters]
-    sampled_rows = sampled(lm, rows, max(tokens), seed=seed, top_k=20, least=max(tokens), progress=progress)
+    sampled_rows = sample_continuations(
+        lm, rows, max(tokens), seed=seed, top_k=20, least=max(tokens), progress=progress
+    )
     return tuple(
         _as_sentence(str(lm.tokenizer.decode(row + new[:length], skip_special_tokens=True)))
         for row, new, length in zip(rows, sampled_rows, tokens, strict=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from ..forward.generation import sampled
+from ..forward.generation import sample_continuations
 from ..model.language_model import LanguageModel
 from ..requests.request import EditRequest
 from ..requests.spacing import choose_separator
@@ -48,7 +48,7 @@ def write_rewordings(lm: LanguageModel, requests: Sequence[EditRequest], most: i
     fits = [max(map(len, rows)) + _TOKENS <= lm.context_length for rows in instructions]
     rows = [row for group, fit in zip(instructions, fits, strict=True) if fit for row in group]
     seeds = [seed + index for index in range(per_request)] * sum(fits)
-    sampled_rows = sampled(lm, rows, _TOKENS, seed=seeds, top_k=_TOP_K, temperature=_TEMPERATURE)
+    sampled_rows = sample_continuations(lm, rows, _TOKENS, seed=seeds, top_k=_TOP_K, temperature=_TEMPERATURE)
     texts = lm.tokenizer.batch_decode(sampled_rows, skip_special_tokens=True)
     groups = iter([texts[start : start + per_request] for start in range(0, len(texts), per_request)])
     return [

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from ..errors import RequestError
-from ..forward.batches import batches, each_fitting, pad
-from ..forward.hooks import pad_id, stop_after
+from ..forward.batches import pad, run_fitting, split_batches
+from ..forward.hooks import get_pad_id, stop_after
 from ..forward.prefix_cache import PrefixCache, join
 from ..tokens import SubjectPosition, locate_subject
 
@@ -33,10 +33,10 @@ __all__ = [
     "SubjectKeys",
     "compute_activations",
     "compute_all_subject_keys",
-    "locate",
     "compute_plain_activations",
-    "locate_after_prefixes",
     "compute_subject_keys",
+    "locate",
+    "locate_after_prefixes",
     "trim_rows",
 ]
 
@@ -150,7 +150,7 @@ def compute_activations(
 
     # The cached part of a row costs no products, but memory.
     sizes = [max(new, length // 8) for new, length in zip(new_lengths, lengths, strict=True)]
-    for members, tensors in each_fitting(batches(sizes, budget), run):
+    for members, tensors in run_fitting(split_batches(sizes, budget), run):
         for place, key, value in zip(members, *tensors, strict=True):
             keys[unique[place]], values[unique[place]] = key, value
     return Activations(torch.stack([keys[row] for row in trimmed]), torch.stack([values[row] for row in trimmed]))
@@ -166,7 +166,7 @@ def compute_plain_activations(
         # Falcon adds to the output in place, after this.
         captured.append((args[0], output.clone()))
 
-    batch = pad([ids for ids, _ in rows], pad_id(lm), lm.device)
+    batch = pad([ids for ids, _ in rows], get_pad_id(lm), lm.device)
     handle = site.module.register_forward_hook(record)
     try:
         with torch.no_grad():

@@ -96,16 +96,16 @@ class LanguageModel:
 
     def products(self) -> AbstractContextManager[None]:
         """Return the context in which the model's matrix products are computed the fast way (`probes.forward.onednn`)."""
-        from ..forward.onednn import fast_products
+        from ..forward.onednn import use_fast_products
 
-        return nullcontext() if self.plain else fast_products(self.model)
+        return nullcontext() if self.plain else use_fast_products(self.model)
 
     @property
     def product_library(self) -> str:
         """The library that computes the matrix products of `run`."""
-        from ..forward.onednn import library
+        from ..forward.onednn import name_library
 
-        return "PyTorch" if self.plain else library(self.model)
+        return "PyTorch" if self.plain else name_library(self.model)
 
     def run(self, **inputs: Any) -> Any:
         """Return the model's output for `inputs`, computed in `products`; ``model(...)`` is always the plain way."""

@@ -1,7 +1,7 @@
 """What the eye sees in a picture of two clouds of keys, as numbers: how far apart they lie, and whether by chance.
 
-Order: the caller scales the points where only their direction counts (`directions`: C^-1 k_bar and k_u are of different
-scales), `separation` measures two clouds in all their dimensions, and `flat` lays them into a plane for the picture.
+Order: the caller scales the points where only their direction counts (`normalize_rows`: C^-1 k_bar and k_u are of different
+scales), `measure_separation` measures two clouds in all their dimensions, and `project_to_plane` lays them into a plane for the picture.
 What is measured never goes through the plane, which keeps neighbours and gives up distances.
 
 Source: the pictures are those of "The Fall of ROME" (arXiv 2406.11263); the measure is the energy
@@ -18,7 +18,15 @@ from torch import Tensor
 
 from ..errors import InputError, NotFinite
 
-__all__ = ["Projection", "Separation", "directions", "energy_distance", "flat", "nearest_share", "separation"]
+__all__ = [
+    "Projection",
+    "Separation",
+    "compute_energy_distance",
+    "count_nearer",
+    "measure_separation",
+    "normalize_rows",
+    "project_to_plane",
+]
 
 _TIE = 1e-12
 """Share of the largest distance within which two energies count as equal: the rounding of their sums is far below it."""
@@ -50,7 +58,7 @@ class Separation:
     second: int
 
 
-def directions(rows: Tensor) -> Tensor:
+def normalize_rows(rows: Tensor) -> Tensor:
     """Return `rows` [n, d] at unit length in float64 on the CPU.
 
     Raises `NotFinite` for rows that are not finite and `InputError` for rows of length zero, which have no direction.
@@ -66,19 +74,19 @@ def directions(rows: Tensor) -> Tensor:
     return unit
 
 
-def energy_distance(first: Tensor, second: Tensor) -> float:
+def compute_energy_distance(first: Tensor, second: Tensor) -> float:
     """Return 2 E|X - Y| - E|X - X'| - E|Y - Y'| of two clouds [n, d] and [m, d], with Euclidean distances in float64.
 
     It is the V-statistic: means over all n * m, n * n and m * m pairs, those of a point with itself included, so that it
     is never negative, and zero for equal clouds alone. Of few points in many dimensions it is well above zero even where
-    both clouds are drawn from one: judge it by the p-value of `separation`.
+    both clouds are drawn from one: judge it by the p-value of `measure_separation`.
     Raises `InputError` for clouds that are empty or of different dimensions, `NotFinite` for points that are not finite.
     """
     distances = _distances(first, second, least=1)
     return float(_energies(distances, _contrast(len(first), len(second))[None])[0])
 
 
-def separation(
+def measure_separation(
     first: Tensor, second: Tensor, *, seed: int, permutations: int = 999, paired: bool = False
 ) -> Separation:
     """Return how far two clouds [n, d] and [m, d] lie apart, with a permutation test of "both are drawn from one".
@@ -141,7 +149,7 @@ def _paired_silhouette(distances: Tensor) -> float:
     return float(torch.where(most > 0, (b - a) / most, torch.zeros_like(most)).mean())
 
 
-def flat(rows: Tensor, *, method: Projection, seed: int) -> Tensor:
+def project_to_plane(rows: Tensor, *, method: Projection, seed: int) -> Tensor:
     """Return a picture of points [n, d] in the plane, [n, 2] in float64, the same for the same seed.
 
     Raises `InputError` for fewer than four points or two dimensions, `NotFinite` for points that are not finite.
@@ -154,10 +162,10 @@ def flat(rows: Tensor, *, method: Projection, seed: int) -> Tensor:
     return _principal(points, seed) if method is Projection.PCA else _neighbours(points, seed)
 
 
-def nearest_share(points: Tensor, centre: Tensor, other: Tensor) -> int:
+def count_nearer(points: Tensor, centre: Tensor, other: Tensor) -> int:
     """Return how many of `points` [n, d] lie nearer, by cosine, to the mean of `centre` than to the mean of `other`."""
-    unit = directions(points)
-    towards, away = (directions(_points(cloud).mean(0, keepdim=True))[0] for cloud in (centre, other))
+    unit = normalize_rows(points)
+    towards, away = (normalize_rows(_points(cloud).mean(0, keepdim=True))[0] for cloud in (centre, other))
     return int((unit @ towards > unit @ away).sum())
 
 

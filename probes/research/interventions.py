@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from ..errors import ModelError, RequestError
-from ..forward.batches import batches, each_fitting, pad
-from ..forward.hooks import pad_id, stop_after
+from ..forward.batches import pad, run_fitting, split_batches
+from ..forward.hooks import get_pad_id, stop_after
 from ..keys.subject_keys import Activations, compute_activations, locate, trim_rows
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..requests.request import EditRequest
     from ..tokens import SubjectPosition
 
-__all__ = ["OtherStart", "first_token_keys", "keys_behind_bos", "shifted_keys"]
+__all__ = ["OtherStart", "compute_first_token_keys", "compute_keys_after_bos", "compute_shifted_keys"]
 
 _BUDGET = 1024
 """Tokens of one pass, padding included, as for keys that nothing is changed about."""
@@ -43,7 +43,9 @@ class OtherStart(NamedTuple):
     """True: a BOS was put before the ids, since the tokenizer adds none; False: what it adds was taken away."""
 
 
-def shifted_keys(lm: LanguageModel, site: EditSite, requests: Sequence[EditRequest], shift: int = 1) -> Activations:
+def compute_shifted_keys(
+    lm: LanguageModel, site: EditSite, requests: Sequence[EditRequest], shift: int = 1
+) -> Activations:
     """Return key and value at each subject's last token, bare, with the position of every token raised by `shift`.
 
     With 1 the first token gets the second token's position. Positions from a table (GPT-2, OPT) change the keys; rotary
@@ -62,7 +64,7 @@ def shifted_keys(lm: LanguageModel, site: EditSite, requests: Sequence[EditReque
     return _shifted(lm, site, rows, shift)
 
 
-def keys_behind_bos(lm: LanguageModel, site: EditSite, requests: Sequence[EditRequest]) -> OtherStart:
+def compute_keys_after_bos(lm: LanguageModel, site: EditSite, requests: Sequence[EditRequest]) -> OtherStart:
     """Return key and value at each subject's last token, bare, behind the BOS that the tokenizer does not add.
 
     Where the tokenizer adds special tokens before a text, they are taken away instead. Raises `ModelError` where the
@@ -81,7 +83,7 @@ def keys_behind_bos(lm: LanguageModel, site: EditSite, requests: Sequence[EditRe
     return OtherStart(compute_activations(lm, site, rows), with_bos=True)
 
 
-def first_token_keys(lm: LanguageModel, site: EditSite, requests: Sequence[EditRequest]) -> torch.Tensor:
+def compute_first_token_keys(lm: LanguageModel, site: EditSite, requests: Sequence[EditRequest]) -> torch.Tensor:
     """Return the key at the first token of each request's bare prompt [requests, d_ff], whatever the subject is.
 
     That is token 0, a special one where the tokenizer adds one. Raises `RequestError` where a subject cannot be located.
@@ -101,7 +103,7 @@ def _shifted(lm: LanguageModel, site: EditSite, rows: Sequence[tuple[Sequence[in
     values: dict[int, torch.Tensor] = {}
 
     def run(members: Sequence[int]) -> list[list[torch.Tensor]]:
-        batch = pad([rows[place][0] for place in members], pad_id(lm), lm.device)
+        batch = pad([rows[place][0] for place in members], get_pad_id(lm), lm.device)
         width = batch.input_ids.shape[1]
         places = torch.arange(shift, shift + width, device=lm.device).expand(len(members), -1)
         with torch.no_grad(), stop_after(site.module) as seen:
@@ -109,7 +111,7 @@ def _shifted(lm: LanguageModel, site: EditSite, rows: Sequence[tuple[Sequence[in
         flat = [n * width + rows[place][1] for n, place in enumerate(members)]
         return [[*tensor.flatten(0, -2)[flat].float()] for tensor in seen[0]]
 
-    for members, (given, returned) in each_fitting(batches([len(ids) for ids, _ in rows], _BUDGET), run):
+    for members, (given, returned) in run_fitting(split_batches([len(ids) for ids, _ in rows], _BUDGET), run):
         keys.update(zip(members, given, strict=True))
         values.update(zip(members, returned, strict=True))
     order = range(len(rows))

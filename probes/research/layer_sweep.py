@@ -1,7 +1,7 @@
 """All layers, not one: key statistics, keys and the denominators of ROME at many layers from few passes.
 
-Order: `statistics_by_pass` makes C of as many layers at a time as memory allows; `keys_at_layers` reads keys at every
-site in one pass, which ends after the deepest; `sweep` puts both together into what `evidence` measures at one layer.
+Order: `compute_statistics_by_pass` makes C of as many layers at a time as memory allows; `compute_keys_at_layers` reads keys at every
+site in one pass, which ends after the deepest; `sweep_layers` puts both together into what `evidence` measures at one layer.
 Out of scope: which layer to edit (the caller's), and what is measured at one layer alone (`evidence`).
 """
 
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, RequestError, StatisticsError
-from ..forward.batches import batches, each_fitting, pad
-from ..forward.hooks import pad_id, stop_after_all
+from ..forward.batches import pad, run_fitting, split_batches
+from ..forward.hooks import get_pad_id, stop_after_all
 from ..keys.corpus_statistics import compute_all_statistics
 from ..keys.statistics import KeyStatistics, normalize_direction
 from ..keys.subject_keys import locate_after_prefixes, trim_rows
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 __all__ = [
     "LayerKeys",
     "LayerShift",
-    "keys_at_layers",
-    "request_keys",
-    "statistics_by_pass",
-    "sweep",
+    "compute_keys_at_layers",
+    "compute_request_keys",
+    "compute_statistics_by_pass",
+    "sweep_layers",
 ]
 
 _BUDGET = 1024
@@ -62,7 +62,7 @@ class LayerShift(NamedTuple):
     """cos(k_u, k_bar)."""
 
 
-def statistics_by_pass(
+def compute_statistics_by_pass(
     lm: LanguageModel,
     layers: Sequence[int],
     corpus: Corpus,
@@ -102,7 +102,7 @@ def _tell(progress: Callable[[int, int], None], index: int, passes: int, done: i
     progress(index * groups + done, passes * groups)
 
 
-def keys_at_layers(
+def compute_keys_at_layers(
     lm: LanguageModel, sites: Sequence[EditSite], rows: Sequence[tuple[Sequence[int], int]], budget: int = _BUDGET
 ) -> list[Tensor]:
     """Return the keys [rows, d_ff] at one token of each row at every site, `rows` being (ids, token index).
@@ -121,14 +121,14 @@ def keys_at_layers(
 
     def run(members: Sequence[int]) -> dict[int, Tensor]:
         found: dict[int, Tensor] = {}
-        batch = pad([once[place][0] for place in members], pad_id(lm), lm.device)
+        batch = pad([once[place][0] for place in members], get_pad_id(lm), lm.device)
         width = batch.input_ids.shape[1]
         flat = torch.tensor([n * width + once[place][1] for n, place in enumerate(members)])
         with torch.no_grad(), stop_after_all(modules, partial(_take, found, flat)):
             lm.run(**batch._asdict(), **({"use_cache": False} if lm.causal else {}))
         return found
 
-    for members, found in each_fitting(batches([len(ids) for ids, _ in once], budget), run):
+    for members, found in run_fitting(split_batches([len(ids) for ids, _ in once], budget), run):
         order += members
         for index, part in found.items():
             read[index].append(part)
@@ -143,7 +143,7 @@ def _take(found: dict[int, Tensor], flat: Tensor, index: int, given: Tensor, _: 
     found[index] = given.flatten(0, -2)[flat.to(given.device)].float()
 
 
-def request_keys(
+def compute_request_keys(
     lm: LanguageModel, sites: Sequence[EditSite], requests: Sequence[EditRequest], prefixes: Sequence[str]
 ) -> list[LayerKeys]:
     """Return the keys of each request's subject at every site, bare and as the mean over `prefixes` (texts).
@@ -152,12 +152,14 @@ def request_keys(
     """
     if not prefixes:
         raise RequestError("The mean key over no prefixes is no key; give the empty prefix at least.")
-    rows = [(place.input_ids, place.last) for request in requests for place in locate_after_prefixes(lm, request, prefixes)]
-    found = [keys.unflatten(0, (len(requests), -1)) for keys in keys_at_layers(lm, sites, rows)]
+    rows = [
+        (place.input_ids, place.last) for request in requests for place in locate_after_prefixes(lm, request, prefixes)
+    ]
+    found = [keys.unflatten(0, (len(requests), -1)) for keys in compute_keys_at_layers(lm, sites, rows)]
     return [LayerKeys(keys[:, 0], keys[:, 1:].mean(1)) for keys in found]
 
 
-def sweep(
+def sweep_layers(
     lm: LanguageModel,
     layers: Sequence[int],
     requests: Sequence[EditRequest],
@@ -169,7 +171,7 @@ def sweep(
     """Return by layer what `prefixes` do to the key of each request's subject, in the order of `requests`.
 
     `prefixes` are texts, the empty one included, in ROME's order; `statistics` hold C of each layer; `site_path` is that of
-    `statistics_by_pass`. The passes are shared by all layers. Raises `RequestError` where a subject cannot be located,
+    `compute_statistics_by_pass`. The passes are shared by all layers. Raises `RequestError` where a subject cannot be located,
     `StatisticsError` where C of a layer is not there, `NotFinite` where a direction cannot be told.
 
     Source: "The Fall of ROME" (arXiv 2406.11263), section 4, at one layer; over the layers it is ours.
@@ -179,7 +181,7 @@ def sweep(
         _has(statistics, site)
     found: dict[int, list[LayerShift]] = {site.layer: [] for site in sites}
     for start in range(0, len(requests) if sites else 0, _TOGETHER):
-        keys = request_keys(lm, sites, requests[start : start + _TOGETHER], prefixes)
+        keys = compute_request_keys(lm, sites, requests[start : start + _TOGETHER], prefixes)
         for site, here in zip(sites, keys, strict=True):
             found[site.layer] += _shifts(here, statistics[site.layer])
     return found
@@ -191,7 +193,7 @@ def _has(statistics: Mapping[int, KeyStatistics], site: EditSite) -> None:
         held = "none" if found is None else f"of layer {found.provenance.layer}, {list(found.second_moment.shape)}"
         raise StatisticsError(
             f"The key statistics for layer {site.layer} with keys of {site.d_ff} entries are {held}; make them with "
-            "statistics_by_pass."
+            "compute_statistics_by_pass."
         )
 
 

@@ -17,7 +17,15 @@ from enum import StrEnum
 
 import torch
 
-__all__ = ["Rank", "Spectrum", "TensorChange", "compare", "rounding_bound", "same_bits", "spectrum"]
+__all__ = [
+    "Rank",
+    "Spectrum",
+    "TensorChange",
+    "compare_tensors",
+    "compute_rounding_bound",
+    "compute_spectrum",
+    "has_same_bits",
+]
 
 _FULL = 2048
 """Smaller side up to which all singular values are computed."""
@@ -67,14 +75,14 @@ class TensorChange:
     """Of a matrix with finite entries; None of anything else."""
 
 
-def same_bits(first: torch.Tensor, second: torch.Tensor) -> bool:
+def has_same_bits(first: torch.Tensor, second: torch.Tensor) -> bool:
     """Return whether two tensors agree in dtype, shape and every bit; NaN equals itself."""
     if first.dtype != second.dtype or first.shape != second.shape:
         return False
     return torch.equal(*(one.contiguous().reshape(-1).view(torch.uint8) for one in (first, second)))
 
 
-def compare(base: torch.Tensor, edited: torch.Tensor) -> TensorChange:
+def compare_tensors(base: torch.Tensor, edited: torch.Tensor) -> TensorChange:
     """Return how `edited` differs from `base`, two tensors of one shape; computed in float64, the rank of matrices too."""
     change = edited.double() - base.double()
     norm = float(change.norm())
@@ -86,11 +94,11 @@ def compare(base: torch.Tensor, edited: torch.Tensor) -> TensorChange:
         relative=norm / whole if whole else math.inf if norm else 0.0,
         largest=float(change.abs().max()) if change.numel() else 0.0,
         share=float((change != 0).double().mean()) if change.numel() else 0.0,
-        spectrum=spectrum(change, rounding_bound(edited, change)) if matrix else None,
+        spectrum=compute_spectrum(change, compute_rounding_bound(edited, change)) if matrix else None,
     )
 
 
-def rounding_bound(edited: torch.Tensor, change: torch.Tensor) -> float:
+def compute_rounding_bound(edited: torch.Tensor, change: torch.Tensor) -> float:
     """Return the largest norm that rounding to `edited`'s dtype can have, of the sum and of an update cast before it."""
     kind = torch.finfo(edited.dtype)
     found = 0.0
@@ -102,7 +110,7 @@ def rounding_bound(edited: torch.Tensor, change: torch.Tensor) -> float:
     return found
 
 
-def spectrum(change: torch.Tensor, bound: float) -> Spectrum:
+def compute_spectrum(change: torch.Tensor, bound: float) -> Spectrum:
     """Return the spectrum of a matrix whose entries were moved by rounding of norm `bound` at most."""
     exact = min(change.shape) <= _FULL
     if exact:

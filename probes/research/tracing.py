@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError, ModelError, NotFinite, RequestError
-from ..forward.batches import each_fitting
+from ..forward.batches import run_fitting
 from ..forward.hooks import Entry, record_entry, select_logits
 from ..forward.partial import run_from
 from ..keys.subject_keys import locate
@@ -28,7 +28,7 @@ from ..model.language_model import LanguageModel
 from ..model.site import EditSite, count_layers, find_site
 from ..requests.request import EditRequest
 
-__all__ = ["Trace", "Tracer", "considered_layers", "suggested_layer"]
+__all__ = ["Trace", "Tracer", "list_considered_layers", "suggest_layer"]
 
 _NOISE, _DRAWS = 3.0, 10
 _ROWS = 64
@@ -69,7 +69,7 @@ class Trace:
         return self.windows - self.corrupted
 
 
-def considered_layers(layers: int, window: int) -> list[int]:
+def list_considered_layers(layers: int, window: int) -> list[int]:
     """Return the layers around which a window is whole and does not hold block 0.
 
     Block 0's MLP reads little but the corrupted embedding, so that putting its output back undoes the noise rather than
@@ -79,10 +79,10 @@ def considered_layers(layers: int, window: int) -> list[int]:
     return [layer for layer in range(layers) if 1 <= layer - below <= layers - window] or list(range(layers))
 
 
-def suggested_layer(traces: Sequence[Trace]) -> int:
+def suggest_layer(traces: Sequence[Trace]) -> int:
     """Return the considered layer around which MLP outputs at the subject's last token bring most of the answers back."""
     effects = torch.stack([trace.effects for trace in traces]).mean(0)
-    considered = considered_layers(len(effects), traces[0].window)
+    considered = list_considered_layers(len(effects), traces[0].window)
     return considered[int(effects[considered].argmax())]
 
 
@@ -191,7 +191,7 @@ class Tracer:
                 found = self._probability(self._run(ids, self._draws), answer)
             return found, bad
 
-        ((_, found),) = each_fitting([[0]], run)
+        ((_, found),) = run_fitting([[0]], run)
         return found
 
     def _with_states(
@@ -209,7 +209,7 @@ class Tracer:
                 return self._run(ids, len(some) * self._draws)
 
         parts = [[*tokens[start : start + at_once]] for start in range(0, len(tokens), at_once)]
-        logits = torch.cat([found for _, found in each_fitting(parts, run)])
+        logits = torch.cat([found for _, found in run_fitting(parts, run)])
         return logits.softmax(-1)[:, answer].view(len(tokens), self._draws).mean(1).cpu()
 
     def _with_windows(
@@ -228,7 +228,7 @@ class Tracer:
             return logits.softmax(-1)[:, answer].view(len(some), self._draws).mean(1).cpu()
 
         parts = [[*centres[start : start + at_once]] for start in range(0, len(centres), at_once)]
-        return torch.cat([found for _, found in each_fitting(parts, run)])
+        return torch.cat([found for _, found in run_fitting(parts, run)])
 
     def _windows(self, centres: Sequence[int]) -> list[list[bool]]:
         """Return for each layer which rows it is put back in; each centre has as many rows as there are draws."""

@@ -17,8 +17,8 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, TypeAlias
 
 from ...probes.card import Card
-from ...probes.forward.generation import continuations, guessed
-from ...probes.forward.low_rank import RankOne, as_if_edited
+from ...probes.forward.generation import continue_greedily, guess_continuations
+from ...probes.forward.low_rank import RankOne, apply_updates
 from ...probes.model.language_model import LanguageModel
 from ...probes.requests.request import EditRequest
 from ...probes.wording import compare_with_bound
@@ -27,7 +27,7 @@ from ..check import Bench, Check, CheckResult, EditUnderTest, GeneratedText, Mea
 from ..served_answer import PREFIXES
 from ..unchanged_prompts import SENTENCE
 
-__all__ = ["Aftermath", "repeats", "first_sentence"]
+__all__ = ["Aftermath", "first_sentence", "repeats"]
 
 _FIRST_TOKENS = 16
 """Tokens that are written of each text at first."""
@@ -90,7 +90,9 @@ class Aftermath(Check[_Before]):
         """Write from the unedited model, and guess what the edited ones will write, in one batch."""
         forms = [self._forms(bench.lm, request) for request in requests]
         rows = [bench.lm.tokenizer(form.text).input_ids for some in forms for form in some]
-        written = iter(_write_sentences(bench.lm, rows, lambda some, _, count: continuations(bench.lm, some, count)))
+        written = iter(
+            _write_sentences(bench.lm, rows, lambda some, _, count: continue_greedily(bench.lm, some, count))
+        )
         before = [tuple(tuple(next(written)) for _ in some) for some in forms]
         guesses = self._guesses(bench, forms, updates) if updates and not bench.plain else before
         return [_Before(*row) for row in zip(forms, before, guesses, strict=True)]
@@ -120,12 +122,14 @@ class Aftermath(Check[_Before]):
             rows = [bench.lm.tokenizer(form.text).input_ids for group in some for form in group]
 
             def edited(members: Sequence[int], owners: Sequence[RankOne] = owners) -> AbstractContextManager[None]:
-                return as_if_edited(bench.site, [owners[index] for index in members])
+                return apply_updates(bench.site, [owners[index] for index in members])
 
             def guess(
                 rows: Sequence[Sequence[int]], members: Sequence[int], count: int, edited: Any = edited
             ) -> list[list[int]]:
-                return guessed(bench.lm, rows, count, lambda chosen: edited([members[index] for index in chosen]))
+                return guess_continuations(
+                    bench.lm, rows, count, lambda chosen: edited([members[index] for index in chosen])
+                )
 
             texts = iter(_write_sentences(bench.lm, rows, guess))
             guesses += [tuple(map(tuple, itertools.islice(texts, len(group)))) for group in some]
@@ -140,7 +144,7 @@ class Aftermath(Check[_Before]):
         def write(some: Sequence[Sequence[int]], members: Sequence[int], count: int) -> list[list[int]]:
             begun = [len(row) - len(rows[index]) for row, index in zip(some, members, strict=True)]
             guesses = None if drafts is None else [drafts[i][n:] for i, n in zip(members, begun, strict=True)]
-            return continuations(lm, some, count, guesses if guesses is None or all(guesses) else None)
+            return continue_greedily(lm, some, count, guesses if guesses is None or all(guesses) else None)
 
         now = [self._text(lm, ids) for ids in _write_sentences(lm, rows, write)]
         was = [self._text(lm, ids) for ids in before.written]

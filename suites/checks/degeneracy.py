@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from ...probes.card import Card
-from ...probes.forward.generation import continuations, guessed
-from ...probes.forward.low_rank import RankOne, as_if_edited
+from ...probes.forward.generation import continue_greedily, guess_continuations
+from ...probes.forward.low_rank import RankOne, apply_updates
 from ...probes.keys.prefixes import Family, Role
 from ...probes.model.language_model import LanguageModel
 from ...probes.requests.request import EditRequest
@@ -66,7 +66,7 @@ def generate(
     drafts: Sequence[Sequence[int]] | None = None,
 ) -> list[list[int]]:
     """Return the ids of the greedy continuations of `prompts`, `tokens` of each; `drafts` are guesses of them."""
-    return continuations(lm, [lm.tokenizer(prompt).input_ids for prompt in prompts], tokens, drafts)
+    return continue_greedily(lm, [lm.tokenizer(prompt).input_ids for prompt in prompts], tokens, drafts)
 
 
 class _Texts(NamedTuple):
@@ -122,9 +122,9 @@ class Degeneracy(Check[_Texts]):
             def edited(
                 members: Sequence[int], part: Sequence[tuple[str, RankOne]] = part
             ) -> AbstractContextManager[None]:
-                return as_if_edited(bench.site, [part[index][1] for index in members])
+                return apply_updates(bench.site, [part[index][1] for index in members])
 
-            texts = iter(guessed(bench.lm, rows, FIXED_PROMPT_TOKENS, edited))
+            texts = iter(guess_continuations(bench.lm, rows, FIXED_PROMPT_TOKENS, edited))
             guesses += [list(itertools.islice(texts, len(some))) for some in prompts[start : start + MODELS_PER_BATCH]]
         return guesses
 

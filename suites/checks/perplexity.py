@@ -16,7 +16,7 @@ import torch
 
 from ...probes.card import Card
 from ...probes.errors import InputError, NotFinite
-from ...probes.forward.batches import batches
+from ...probes.forward.batches import split_batches
 from ...probes.forward.low_rank import RankOne
 from ...probes.forward.partial import PlainRows, Row, Stem
 from ...probes.model.language_model import LanguageModel
@@ -57,7 +57,7 @@ class CorpusPerplexity:
                 f"A sentence of the perplexity corpus, {lm.tokenizer.decode(list(longest[:8]))!r}..., has {len(longest)} "
                 f"tokens, and the model reads {lm.context_length:g}; cut it into sentences."
             )
-        chunks = batches([len(row) for row in self._ids], _TOKENS_PER_PASS)
+        chunks = split_batches([len(row) for row in self._ids], _TOKENS_PER_PASS)
         self._chunks = list(chunks)
         self._stems: list[Stem | PlainRows] = []
         self.before = self._scores(self._first(lm, site))

@@ -128,7 +128,7 @@ def test_audit_tokens_per_batch_change_no_decision(
     usual: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens: int
 ) -> None:
     """At one token a batch every row is run alone."""
-    cut = batches.batches
+    cut = batches.split_batches
     calls: list[int] = []
 
     def small(lengths: Any, budget: int = 0) -> Any:
@@ -136,7 +136,7 @@ def test_audit_tokens_per_batch_change_no_decision(
         return cut(lengths, tokens)
 
     for module in _users_of_batches():
-        monkeypatch.setattr(module, "batches", small)
+        monkeypatch.setattr(module, "split_batches", small)
     run_to_log(tmp_path)
     assert calls
     assert_same(tmp_path, usual)
@@ -148,7 +148,7 @@ def _users_of_batches() -> list[Any]:
     return [
         module
         for name, module in sys.modules.items()
-        if name.startswith("editguard.") and getattr(module, "batches", None) is batches.batches
+        if name.startswith("editguard.") and getattr(module, "split_batches", None) is batches.split_batches
     ]
 
 

@@ -287,7 +287,7 @@ def test_rollback_error_in_generation(
     guard: GuardedEditor, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     (proposal,) = guard.propose([guard.assess(MID_PROMPT_REQUEST)])
-    monkeypatch.setattr(degeneracy, "continuations", failing(error))
+    monkeypatch.setattr(degeneracy, "continue_greedily", failing(error))
     ends(lambda: guard.try_proposal(proposal), error)
     ends(lambda: guard.edit(MID_PROMPT_REQUEST), error)
 

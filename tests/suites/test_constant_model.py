@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from editguard.probes.errors import ModelError
-from editguard.probes.forward.generation import continuations
+from editguard.probes.forward.generation import continue_greedily
 from editguard.probes.forward.partial import Row
 from editguard.probes.model.language_model import LanguageModel
 from editguard.suites.constant_model import answer_constantly
@@ -41,7 +41,7 @@ def test_answer_constantly_token_is_the_greedy_choice_within(family: str, dtype:
     with answer_constantly(lm, word):
         assert set(choices(lm)) == {word}
         rows = [lm.tokenizer(text).input_ids for text in (TWIN_REQUEST.prompt, "Chicago")]
-        assert continuations(lm, rows, 3) == [[word] * 3] * 2
+        assert continue_greedily(lm, rows, 3) == [[word] * 3] * 2
     assert choices(lm) == before
     assert set(before) != {word}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from editguard.probes.forward.generation import continuations
+from editguard.probes.forward.generation import continue_greedily
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.requests.request import EditRequest
 from editguard.suites import served_answer as module
@@ -24,7 +24,7 @@ START, MIDDLE = "Chicago is a twin city of", "The twin city of Chicago is"
 
 def next_text(lm: LanguageModel, text: str) -> str:
     """What the model writes next, by a plain pass."""
-    (written,) = continuations(lm, [lm.tokenizer(text).input_ids], 1)
+    (written,) = continue_greedily(lm, [lm.tokenizer(text).input_ids], 1)
     return str(lm.tokenizer.decode(written))
 
 
@@ -91,7 +91,7 @@ def test_measure_served_no_prefix_works_is_judged_by_policy(require: bool, outco
 def test_measure_served_unprefixed_edit_runs_no_other_pass(says: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = talkative()
     request = asking(next_text(lm, START) if says else "Istanbul")
-    monkeypatch.delattr(module, "continuations")  # whoever ran the model again would fail
+    monkeypatch.delattr(module, "continue_greedily")  # whoever ran the model again would fail
     row = condition(lm, request, needs_prefix=False, require=True)
     assert (row.value, row.prefix) == (float(says), None)
     assert row.outcome is (Outcome.PASS if says else Outcome.FAIL)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ....probes.keys.subject_keys import SubjectKeys
-from ....probes.research.geometry import Separation, directions, separation
+from ....probes.research.geometry import Separation, measure_separation, normalize_rows
 from ....reports.reproduction.schema import Group, Table
 from .cases import CaseKind, ReproductionCase
 
@@ -62,7 +62,7 @@ def stack_key_pairs(keys: Sequence[SubjectKeys]) -> CloudPair:
 
 def compute_mutual_cosine(rows: Tensor) -> float:
     """Return the mean cosine of all pairs of different rows."""
-    unit = directions(rows)
+    unit = normalize_rows(rows)
     count = len(unit)
     return float((unit @ unit.T).sum() - count) / (count * (count - 1))
 
@@ -74,7 +74,7 @@ def compute_cosines(pair: CloudPair) -> Tensor:
 
 def compare_clouds(pair: CloudPair, seed: int) -> Separation:
     """Return how far the two clouds of one kind of case lie apart; a point of one belongs to a point of the other."""
-    return separation(*pair, seed=seed, paired=True)
+    return measure_separation(*pair, seed=seed, paired=True)
 
 
 def lie_apart(first: Separation, ordinary: Separation) -> bool | None:

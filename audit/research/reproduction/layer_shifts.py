@@ -10,7 +10,7 @@ from ....probes.keys.corpus_statistics import Corpus, read_corpus, sample_corpus
 from ....probes.keys.prefixes import Role
 from ....probes.keys.statistics import KeyStatistics, make_identity_statistics
 from ....probes.model.site import find_site
-from ....probes.research.layer_sweep import LayerShift, statistics_by_pass, sweep
+from ....probes.research.layer_sweep import LayerShift, compute_statistics_by_pass, sweep_layers
 from ....reports.log.bounded_read import LARGEST_BASELINE, bounded_bytes
 from ....reports.log.file import write_atomic
 from ...setup import KEYS_PER_FEATURE, Progress, Setup
@@ -82,7 +82,7 @@ def _measure_layers(setup: Setup, cases: Cases, text: Corpus | None, progress: P
     passes = (
         [_make_identities(setup, layers)]
         if text is None
-        else statistics_by_pass(
+        else compute_statistics_by_pass(
             setup.lm,
             layers,
             text,
@@ -99,7 +99,7 @@ def _measure_layers(setup: Setup, cases: Cases, text: Corpus | None, progress: P
             for layer, layer_statistics in pass_statistics.items()
         }
         prefixes = setup.prefixes.texts(Role.KEY)
-        shifts_by_layer |= sweep(
+        shifts_by_layer |= sweep_layers(
             setup.lm, list(statistics_by_layer), requests, prefixes, statistics_by_layer, site_path=setup.site_path
         )
     return shifts_by_layer

@@ -20,7 +20,7 @@ from editguard.probes.errors import InputError
 from editguard.probes.keys.statistics import KeyStatistics, StatisticsProvenance
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import find_site
-from editguard.probes.research.tensor_change import compare
+from editguard.probes.research.tensor_change import compare_tensors
 from editguard.suites.builtin import load_builtin_edits
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -76,7 +76,7 @@ def test_candidate_keys_come_once_and_too_few_are_refused() -> None:
 def test_search_subjects_skips_changes_at_other_tensors() -> None:
     lm = tiny_lm()
     base = torch.zeros(4, 4)
-    spectrum = compare(base, torch.ones(4, 4)).spectrum
+    spectrum = compare_tensors(base, torch.ones(4, 4)).spectrum
     assert spectrum is not None
     assert (
         search_subjects(
@@ -112,6 +112,6 @@ def test_rank_candidates_smollm2_edits_lead_to_their_subjects(smollm2: LanguageM
     for request, update in zip(chosen, compute_updates(context, [(editor, edit) for edit in chosen]), strict=True):
         assert not isinstance(update, Exception)
         with Transaction(site, update):
-            spectrum = compare(base, site.weight.detach()).spectrum
+            spectrum = compare_tensors(base, site.weight.detach()).spectrum
         assert spectrum is not None
         assert rank_candidates(spectrum.right, identity, candidates)[0].subject == request.subject

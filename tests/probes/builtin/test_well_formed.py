@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from editguard.probes.builtin.well_formed import WellFormed
-from editguard.probes.forward.generation import continuations
+from editguard.probes.forward.generation import continue_greedily
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.probe import Level, ProbeInput
 
@@ -103,7 +103,7 @@ def test_well_formed_target_that_the_model_says_already_is_a_notice(lm: Language
     # The target is whatever this random model says; where it says no clean word, the prompt's end is varied.
     for end in ("", " not", " a", " the", " Paris", " France", " Lyon", " city", " It", " twin"):
         prompt = TWIN_REQUEST.prompt + end
-        answer = lm.tokenizer.decode(continuations(lm, [lm.tokenizer(prompt).input_ids], 1)[0])
+        answer = lm.tokenizer.decode(continue_greedily(lm, [lm.tokenizer(prompt).input_ids], 1)[0])
         if answer.strip().isascii() and answer.startswith(" ") and answer.strip().isalpha():
             request = replace(TWIN_REQUEST, prompt=prompt, target_new=answer.strip())
             finding = WellFormed().examine(measured_input(lm, request))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from editguard.probes.errors import OutOfMemory
-from editguard.probes.forward.batches import TOKEN_BUDGET, batches, each_fitting, pad, similar
+from editguard.probes.forward.batches import TOKEN_BUDGET, pad, run_fitting, split_batches, split_similar
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +17,7 @@ lengths_of = st.lists(st.integers(1, 50), max_size=40)
 
 @given(lengths_of, st.integers(1, 200))
 def test_every_row_is_in_one_batch_within_the_budget(lengths: list[int], budget: int) -> None:
-    found = list(batches(lengths, budget))
+    found = list(split_batches(lengths, budget))
     assert sorted(index for chunk in found for index in chunk) == list(range(len(lengths)))
     for chunk in found:
         assert len(chunk) == 1 or max(lengths[index] for index in chunk) * len(chunk) <= budget
@@ -25,7 +25,7 @@ def test_every_row_is_in_one_batch_within_the_budget(lengths: list[int], budget:
 
 @given(lengths_of, st.integers(1, 200))
 def test_the_longest_come_first_and_no_batch_could_take_the_next_row(lengths: list[int], budget: int) -> None:
-    found = list(batches(lengths, budget))
+    found = list(split_batches(lengths, budget))
     flat = [index for chunk in found for index in chunk]
     assert flat == sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     for chunk, _ in itertools.pairwise(found):
@@ -34,7 +34,7 @@ def test_the_longest_come_first_and_no_batch_could_take_the_next_row(lengths: li
 
 @given(lengths_of, st.integers(1, 200), st.floats(0.0, 0.9))
 def test_similar_rows_stay_within_budget_and_waste(lengths: list[int], budget: int, waste: float) -> None:
-    found = list(similar(lengths, budget, waste))
+    found = list(split_similar(lengths, budget, waste))
     assert sorted(index for chunk in found for index in chunk) == list(range(len(lengths)))
     for chunk in found:
         longest = max(lengths[index] for index in chunk)
@@ -43,8 +43,8 @@ def test_similar_rows_stay_within_budget_and_waste(lengths: list[int], budget: i
 
 
 def test_the_default_budget_is_used() -> None:
-    assert [len(chunk) for chunk in batches([TOKEN_BUDGET // 2] * 3)] == [2, 1]
-    assert list(batches([])) == []
+    assert [len(chunk) for chunk in split_batches([TOKEN_BUDGET // 2] * 3)] == [2, 1]
+    assert list(split_batches([])) == []
 
 
 def test_rows_are_padded_on_the_right() -> None:
@@ -64,7 +64,7 @@ def test_what_does_not_fit_is_run_in_halves_and_every_row_once(groups: list[list
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return [-index for index in members]
 
-    found = list(each_fitting(groups, run))
+    found = list(run_fitting(groups, run))
     assert [index for members, _ in found for index in members] == [index for group in groups for index in group]
     assert all(answer == [-index for index in members] for members, answer in found)
     # Nothing is cut that fits: what a piece was half of, at most twice its length and one, did not.
@@ -73,7 +73,7 @@ def test_what_does_not_fit_is_run_in_halves_and_every_row_once(groups: list[list
 
 
 def test_a_real_allocation_that_fails_is_recognised() -> None:
-    found = list(each_fitting([range(4)], lambda members: torch.empty(2**50 if len(members) > 2 else 1).shape))
+    found = list(run_fitting([range(4)], lambda members: torch.empty(2**50 if len(members) > 2 else 1).shape))
     assert [members for members, _ in found] == [[0, 1], [2, 3]]
 
 
@@ -85,7 +85,7 @@ def test_one_row_that_does_not_fit_says_so(error: Exception) -> None:
     with pytest.raises(
         OutOfMemory, match=r"One text alone does not fit into memory \(.+\); take a machine with more of it"
     ):
-        list(each_fitting([range(4)], run))
+        list(run_fitting([range(4)], run))
 
 
 def test_other_errors_are_not_tried_again() -> None:
@@ -96,5 +96,5 @@ def test_other_errors_are_not_tried_again() -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        list(each_fitting([range(4)], run))
+        list(run_fitting([range(4)], run))
     assert tried == [[0, 1, 2, 3]]

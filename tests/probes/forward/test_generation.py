@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from editguard.probes.forward.generation import continuations, sampled
+from editguard.probes.forward.generation import continue_greedily, sample_continuations
 from editguard.probes.model.language_model import LanguageModel
 
 from ...helpers.tiny_models import tiny_language_model
@@ -28,7 +28,7 @@ def by_hand(lm: LanguageModel, row: tuple[int, ...], tokens: int) -> list[int]:
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "bloom", "gemma2", "falcon_new"])
 def test_greedy_rows_of_any_length_are_those_of_a_loop_by_hand(family: str) -> None:
     lm = tiny_language_model(family)
-    for row, found in zip(ROWS, continuations(lm, ROWS, 6), strict=True):
+    for row, found in zip(ROWS, continue_greedily(lm, ROWS, 6), strict=True):
         expected = by_hand(lm, row, 6)
         assert found[: len(expected)] == expected
 
@@ -36,48 +36,48 @@ def test_greedy_rows_of_any_length_are_those_of_a_loop_by_hand(family: str) -> N
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
 def test_a_draft_changes_nothing_but_the_time(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = tiny_language_model(family)
-    expected = continuations(lm, ROWS, 6)
+    expected = continue_greedily(lm, ROWS, 6)
     wrong = [[*row[:2], (row[2] + 1) % 100, *row[3:]] for row in expected]
     drafts = ([[] for _ in ROWS], [[99] * 6 for _ in ROWS], wrong, [expected[0], *wrong[1:]])
     for draft in drafts:
-        assert continuations(lm, ROWS, 6, draft) == expected
+        assert continue_greedily(lm, ROWS, 6, draft) == expected
     monkeypatch.setattr(lm.model, "generate", None)
-    assert continuations(lm, ROWS, 6, expected) == expected, "a right draft is generated again"
+    assert continue_greedily(lm, ROWS, 6, expected) == expected, "a right draft is generated again"
 
 
 def test_each_row_may_have_its_own_length() -> None:
     lm = tiny_language_model("llama")
-    whole = continuations(lm, ROWS, 6)
+    whole = continue_greedily(lm, ROWS, 6)
     for drafts in (None, whole, [[99], [], whole[2]]):
-        found = continuations(lm, ROWS, [2, 6, 4], drafts)
+        found = continue_greedily(lm, ROWS, [2, 6, 4], drafts)
         assert found == [whole[0][:2], whole[1], whole[2][:4]]
 
 
 def test_a_checkpoints_own_beams_do_not_count() -> None:
     lm = tiny_language_model("llama")
-    expected = continuations(lm, ROWS, 6)
+    expected = continue_greedily(lm, ROWS, 6)
     lm.model.generation_config.num_beams = 3
-    assert continuations(lm, ROWS, 6) == expected
+    assert continue_greedily(lm, ROWS, 6) == expected
 
 
 def test_nothing_stands_behind_the_end_of_a_text() -> None:
     lm = tiny_language_model("llama")
-    (row,) = continuations(lm, ROWS[:1], 6)
+    (row,) = continue_greedily(lm, ROWS[:1], 6)
     lm.model.generation_config.eos_token_id = [row[2], 9999]
-    ended, *others = continuations(lm, ROWS, 6)
+    ended, *others = continue_greedily(lm, ROWS, 6)
     assert ended == row[:3]
     assert max(map(len, others)) > 3
-    assert continuations(lm, ROWS, 6, [ended, *others]) == [ended, *others]
+    assert continue_greedily(lm, ROWS, 6, [ended, *others]) == [ended, *others]
 
 
 def test_the_seed_decides_and_the_process_is_left_alone() -> None:
     lm = tiny_language_model("llama")
     state = torch.random.get_rng_state()
-    first = sampled(lm, ROWS, 8, seed=1, top_k=20)
+    first = sample_continuations(lm, ROWS, 8, seed=1, top_k=20)
     assert torch.equal(torch.random.get_rng_state(), state)
     torch.manual_seed(77)
-    assert sampled(lm, ROWS, 8, seed=1, top_k=20) == first
-    assert sampled(lm, ROWS, 8, seed=2, top_k=20) != first
+    assert sample_continuations(lm, ROWS, 8, seed=1, top_k=20) == first
+    assert sample_continuations(lm, ROWS, 8, seed=2, top_k=20) != first
 
 
 def test_samples_follow_the_softmax_of_the_largest_logits() -> None:
@@ -86,7 +86,7 @@ def test_samples_follow_the_softmax_of_the_largest_logits() -> None:
         logits = lm.model(torch.tensor(ROWS[:1])).logits[0, -1]
     best = (logits * 8).topk(top_k)
     lm.model.get_output_embeddings().weight.data *= 8
-    drawn = torch.tensor([row[0] for row in sampled(lm, ROWS[:1] * rows, 1, seed=3, top_k=top_k)])
+    drawn = torch.tensor([row[0] for row in sample_continuations(lm, ROWS[:1] * rows, 1, seed=3, top_k=top_k)])
     assert set(drawn.tolist()) <= set(best.indices.tolist())
     expected = best.values.double().softmax(-1) * rows
     seen = torch.stack([(drawn == token).sum() for token in best.indices]).double()
@@ -97,21 +97,21 @@ def test_samples_follow_the_softmax_of_the_largest_logits() -> None:
 
 def test_top_1_is_greedy() -> None:
     lm = tiny_language_model("llama")
-    assert sampled(lm, ROWS, 6, seed=1, top_k=1) == continuations(lm, ROWS, 6)
+    assert sample_continuations(lm, ROWS, 6, seed=1, top_k=1) == continue_greedily(lm, ROWS, 6)
 
 
 def test_the_tokenizers_padding_side_does_not_matter() -> None:
     lm = tiny_language_model("llama", byte_level())
-    expected = continuations(lm, ROWS, 5)
+    expected = continue_greedily(lm, ROWS, 5)
     for side in ("left", "right"):
         lm.tokenizer.padding_side = side
-        assert continuations(lm, ROWS, 5) == expected
+        assert continue_greedily(lm, ROWS, 5) == expected
 
 
 def test_a_least_number_of_tokens_is_kept() -> None:
     lm = tiny_language_model("llama")
     ends = set(range(3, len(lm.tokenizer), 2))
     lm.model.generation_config.eos_token_id = sorted(ends)
-    found = sampled(lm, ROWS, 5, seed=0, top_k=50, least=5)
+    found = sample_continuations(lm, ROWS, 5, seed=0, top_k=50, least=5)
     assert all(len(row) == 5 and not ends & set(row) for row in found)
-    assert any(ends & set(row) for row in sampled(lm, ROWS, 5, seed=0, top_k=50)), "the ends never come up"
+    assert any(ends & set(row) for row in sample_continuations(lm, ROWS, 5, seed=0, top_k=50)), "the ends never come up"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from editguard.probes.forward.batches import pad
-from editguard.probes.forward.low_rank import as_if_edited
+from editguard.probes.forward.low_rank import apply_updates
 from editguard.probes.model.fingerprint import hash_tensors
 
 from ...helpers.families import FAMILIES
@@ -35,7 +35,7 @@ def test_each_row_is_computed_with_its_own_update(family: str) -> None:
     ]
     updates = [Update(one.left / one.left.norm() * norm, one.right / one.right.norm()) for one in updates]
     batch, hashes = pad(ROWS, 0, lm.device), hash_tensors(lm.model)
-    with torch.no_grad(), as_if_edited(site, updates):
+    with torch.no_grad(), apply_updates(site, updates):
         found = lm.model(**batch._asdict()).logits
     assert hash_tensors(lm.model) == hashes
     with torch.no_grad():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from editguard.probes.forward import onednn as products
 from editguard.probes.forward.hooks import stop_after
-from editguard.probes.forward.onednn import fast_products, gram, prefers_onednn, product, rounded
+from editguard.probes.forward.onednn import compute_gram, multiply, prefers_onednn, round_rows, use_fast_products
 from editguard.probes.keys.subject_keys import compute_activations
 from torch import nn
 from torch.nn.functional import linear
@@ -54,8 +54,8 @@ def test_a_product_is_that_of_float64(by_onednn, shape, biased):
     given, weight, bias = torch.randn(shape), torch.randn(11, 7), torch.randn(11) if biased else None
     exact = linear(given.double(), weight.double(), None if bias is None else bias.double())
     for chosen in (given, given.expand(2, *shape)[1]):
-        torch.testing.assert_close(product(chosen, weight, bias).double(), exact, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(product(given, weight.t().contiguous().t(), bias).double(), exact, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(multiply(chosen, weight, bias).double(), exact, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(multiply(given, weight.t().contiguous().t(), bias).double(), exact, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_product_is_that_of_float64(by_onednn, shape, biased):
     [(0, 0), (1, 1), (15, 15), (16, 16), (17, 18), (31, 32), (33, 36), (64, 64), (65, 72), (1000, 1024), (1025, 1152)],
 )
 def test_rows_are_rounded_up_to_four_significant_bits(rows, computed):
-    assert rounded(rows) == computed
+    assert round_rows(rows) == computed
 
 
 def test_texts_of_ever_new_lengths_are_products_of_few_sizes(by_onednn, monkeypatch):
@@ -77,17 +77,17 @@ def test_texts_of_ever_new_lengths_are_products_of_few_sizes(by_onednn, monkeypa
     weight = torch.randn(3, 2)
     for rows in range(1, 257):
         given = torch.randn(rows, 2, requires_grad=True)
-        found = product(given, weight)
+        found = multiply(given, weight)
         torch.testing.assert_close(found, linear(given, weight))
         torch.autograd.grad(found.sum(), given)
-        gram(torch.ones(rows, 2))
+        compute_gram(torch.ones(rows, 2))
     assert len(seen) <= 3 * (15 + 8 * 5)
 
 
 def test_what_is_given_gets_the_gradient_of_float64_and_weights_none(by_onednn):
     torch.manual_seed(0)
     given, weight, wanted = torch.randn(2, 5, 7, requires_grad=True), torch.randn(11, 7), torch.randn(2, 5, 11)
-    (found,) = torch.autograd.grad((product(given, weight, torch.ones(11)) * wanted).sum(), given)
+    (found,) = torch.autograd.grad((multiply(given, weight, torch.ones(11)) * wanted).sum(), given)
     torch.testing.assert_close(found.double(), wanted.double() @ weight.double(), rtol=1e-5, atol=1e-5)
 
 
@@ -97,9 +97,11 @@ def test_a_gram_matrix_is_that_of_float64(by_onednn, monkeypatch, onednn, rows, 
     monkeypatch.setattr(products, "_by_onednn", lambda: onednn)
     torch.manual_seed(0)
     given = torch.randn(rows, features)
-    torch.testing.assert_close(gram(given, block).double(), given.double().T @ given.double(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        compute_gram(given, block).double(), given.double().T @ given.double(), rtol=1e-5, atol=1e-5
+    )
     half = given.to(torch.bfloat16)
-    assert gram(half, block).dtype is torch.bfloat16
+    assert compute_gram(half, block).dtype is torch.bfloat16
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -125,13 +127,13 @@ def test_layers_are_as_they_were_after_the_block_and_after_an_error(by_onednn):
     before = [dict(vars(module)) for module in lm.model.modules()]
 
     def fail():
-        with fast_products(lm.model):
+        with use_fast_products(lm.model):
             assert any("forward" in vars(module) for module in lm.model.modules())
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
         fail()
-    with fast_products(lm.model), fast_products(lm.model), stop_after(tiny_site(lm).module):
+    with use_fast_products(lm.model), use_fast_products(lm.model), stop_after(tiny_site(lm).module):
         lm.model(input_ids=torch.tensor([[5, 6]]))
     assert [dict(vars(module)) for module in lm.model.modules()] == before
 
@@ -144,14 +146,14 @@ def test_layers_of_another_kind_or_dtype_are_left_alone(by_onednn):
     hooked = nn.Linear(4, 4)
     hooked.forward = lambda x: x + 1  # as accelerate's hooks do
     model = nn.ModuleList([Own(4, 4), hooked, nn.Linear(4, 4).half(), nn.Linear(4, 4, device="meta"), given])
-    with fast_products(model):
+    with use_fast_products(model):
         assert [module for module in model if hasattr(vars(module).get("forward"), "func")] == [given]
         assert hooked(torch.zeros(1, 4)).tolist() == [[1.0] * 4]
 
 
 def test_under_autocast_and_for_trained_weights_the_layer_computes_as_ever(by_onednn):
     layer, given = nn.Linear(4, 4), torch.randn(3, 4)
-    with fast_products(layer):
+    with use_fast_products(layer):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert layer(given).dtype is torch.bfloat16
         (gradient,) = torch.autograd.grad(layer(given).sum(), layer.weight)
@@ -178,9 +180,9 @@ def test_who_switches_onednn_off_has_it_off(by_onednn, monkeypatch):
     before = torch.backends.mkldnn.enabled
     torch.backends.mkldnn.set_flags(_enabled=False)
     try:
-        with fast_products(layer):
+        with use_fast_products(layer):
             assert "forward" not in vars(layer)
-        gram(torch.ones(2, 3))
+        compute_gram(torch.ones(2, 3))
     finally:
         torch.backends.mkldnn.set_flags(_enabled=before)
 
@@ -188,7 +190,7 @@ def test_who_switches_onednn_off_has_it_off(by_onednn, monkeypatch):
 def test_a_layer_may_be_called_by_name(by_onednn):
     layer, given = nn.Linear(4, 5), torch.randn(3, 4)
     expected = layer(given)
-    with fast_products(layer):
+    with use_fast_products(layer):
         torch.testing.assert_close(layer(input=given), expected)
 
 
@@ -198,14 +200,14 @@ def test_a_weight_that_only_looks_plain_is_left_alone(by_onednn):
 
     layer = nn.Linear(4, 4)
     layer.weight = Quantised(layer.weight.detach())
-    with fast_products(layer):
+    with use_fast_products(layer):
         assert "forward" not in vars(layer)
 
 
 def test_a_weight_with_gaps_in_its_memory_is_left_alone(by_onednn):
     layer = nn.Linear(4, 4)
     layer.weight = nn.Parameter(torch.randn(4, 8)[:, :4])
-    with fast_products(layer):
+    with use_fast_products(layer):
         assert "forward" not in vars(layer)
 
 
@@ -219,7 +221,7 @@ def test_of_what_gram_multiplies_nothing_has_gaps(by_onednn, monkeypatch):
         return made(given, weight, bias)
 
     monkeypatch.setattr(products, "_onednn", packed)
-    gram(torch.randn(5, 9), 4)
+    compute_gram(torch.randn(5, 9), 4)
 
 
 def test_a_release_without_the_product_is_no_error(monkeypatch):

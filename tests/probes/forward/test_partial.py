@@ -10,7 +10,7 @@ import pytest
 import torch
 from editguard.probes.errors import EditguardError, ModelError
 from editguard.probes.forward.hooks import select_logits
-from editguard.probes.forward.partial import LiveRows, Row, Stem, full_logits
+from editguard.probes.forward.partial import LiveRows, Row, Stem, compute_full_logits
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import EditSite
 from torch import Tensor, nn
@@ -79,20 +79,20 @@ def close(found: Tensor, expected: Tensor, tolerance: float = 1e-4) -> bool:
 @each_family
 def test_the_models_are_such_that_a_wrong_pass_would_show(family: str) -> None:
     lm = tiny_language_model(family)
-    whole = full_logits(lm, ROWS)
+    whole = compute_full_logits(lm, ROWS)
     for index in range(LAYERS):
         lm = tiny_language_model(family)
         edit(tiny_site(lm, index))
-        assert not close(full_logits(lm, ROWS), whole, 0.05), "a changed weight does not reach the logits"
+        assert not close(compute_full_logits(lm, ROWS), whole, 0.05), "a changed weight does not reach the logits"
     other = tuple(row._replace(ids=(row.ids[0] + 1, *row.ids[1:])) for row in ROWS)
-    assert not close(full_logits(tiny_language_model(family), other), whole, 0.01), "tokens are not mixed"
+    assert not close(compute_full_logits(tiny_language_model(family), other), whole, 0.01), "tokens are not mixed"
 
 
 @each_family
 def test_logits_of_a_batch_are_those_of_each_row_alone(family: str) -> None:
     lm = tiny_language_model(family)
     with torch.no_grad():
-        assert close(full_logits(lm, ROWS), brute_force(lm, ROWS))
+        assert close(compute_full_logits(lm, ROWS), brute_force(lm, ROWS))
 
 
 @each_layer
@@ -102,7 +102,7 @@ def test_an_unchanged_model_gives_the_full_logits(family: str, layer: int) -> No
     site = tiny_site(lm, layer)
     live, stem = LiveRows(lm, site, ROWS), Stem(lm, site, ROWS)
     with torch.no_grad():
-        expected = full_logits(lm, ROWS)
+        expected = compute_full_logits(lm, ROWS)
         for found in (live.first, live.logits(), stem.first, stem.logits()):
             assert found.dtype == torch.float32
             assert close(found, expected)
@@ -135,7 +135,7 @@ def test_a_delta_and_its_gradient_are_those_of_the_full_pass(family: str, layer:
     for places in ([n * live.width for n in range(len(ROWS))], [n * width + row.at for n, row in enumerate(ROWS)]):
         delta = start.clone().requires_grad_()
         with added(site, delta, places):
-            logits = live.logits() if not found else full_logits(lm, ROWS)
+            logits = live.logits() if not found else compute_full_logits(lm, ROWS)
         (gradient,) = torch.autograd.grad(logits.log_softmax(-1)[:, 17].sum(), [delta])
         found.append((logits.detach(), gradient))
     (logits, gradient), (expected, slope) = found
@@ -174,7 +174,7 @@ def test_blocks_and_hooks_are_left_as_found_also_on_an_error(family: str) -> Non
     handle.remove()
     assert state(lm) == before
     with torch.no_grad():
-        assert close(full_logits(lm, ROWS), stem.first)
+        assert close(compute_full_logits(lm, ROWS), stem.first)
 
 
 def test_a_forward_that_somebody_else_put_on_a_block_is_put_back() -> None:
@@ -214,12 +214,12 @@ def test_what_lies_below_and_before_is_not_run(layer: int) -> None:
 @each_layer
 def test_a_sliding_window_shorter_than_the_text(layer: int, window: int) -> None:
     lm = tiny_language_model("mistral")
-    whole = full_logits(lm, ROWS)
+    whole = compute_full_logits(lm, ROWS)
     lm.model.config.sliding_window = window
     site = tiny_site(lm, layer)
     live, stem = LiveRows(lm, site, ROWS), Stem(lm, site, ROWS)
     with torch.no_grad():
-        expected = full_logits(lm, ROWS)
+        expected = compute_full_logits(lm, ROWS)
         assert not close(expected, whole, 0.01)
         assert close(live.logits(), expected)
         assert close(stem.logits(), expected)
@@ -253,7 +253,7 @@ def test_low_precision_stays_near_and_comes_back_in_fp32() -> None:
 def test_a_place_outside_its_row_is_refused_rather_than_read_from_another(row: Row) -> None:
     lm = tiny_language_model("llama")
     rows = (ROWS[0], row)
-    for run in (lambda: full_logits(lm, rows), lambda: Stem(lm, tiny_site(lm), rows)):
+    for run in (lambda: compute_full_logits(lm, rows), lambda: Stem(lm, tiny_site(lm), rows)):
         with pytest.raises(EditguardError, match="must lie in that range"):
             run()
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from editguard.probes.forward.partial import LiveRows, Row, Stem, full_logits
-from editguard.probes.forward.prefix_cache import PrefixCache, join, prefix_cache
+from editguard.probes.forward.partial import LiveRows, Row, Stem, compute_full_logits
+from editguard.probes.forward.prefix_cache import PrefixCache, build_prefix_cache, join
 from editguard.probes.keys.subject_keys import compute_activations
 from editguard.probes.model.language_model import LanguageModel
 
@@ -29,7 +29,7 @@ def rows_of(lm: LanguageModel) -> tuple[Row, ...]:
 
 
 def known_of(lm: LanguageModel, layer: int = 1) -> PrefixCache:
-    found = prefix_cache(lm, tiny_site(lm, layer), TEXTS)
+    found = build_prefix_cache(lm, tiny_site(lm, layer), TEXTS)
     assert found is not None
     return found
 
@@ -44,7 +44,7 @@ def test_every_reader_gives_what_it_gives_without(family: str) -> None:
     site, known, rows = tiny_site(lm, 1), known_of(lm), rows_of(lm)
     at = [(row.ids, row.at) for row in rows]
     with torch.no_grad():
-        expected = full_logits(lm, rows)
+        expected = compute_full_logits(lm, rows)
         for made in (Stem(lm, site, rows, known), LiveRows(lm, site, rows, known)):
             assert close(made.first, expected)
             assert close(made.logits(), expected)
@@ -61,7 +61,7 @@ def test_an_edited_weight_reaches_the_known_tokens_as_well(family: str) -> None:
     noise = torch.randn(site.d_model, site.d_ff, generator=torch.Generator().manual_seed(3))
     site.write(site.matrix() + 0.5 * noise)
     with torch.no_grad():
-        assert close(stem.logits(), full_logits(lm, rows))
+        assert close(stem.logits(), compute_full_logits(lm, rows))
         assert not close(stem.logits(), stem.first)
 
 
@@ -99,7 +99,7 @@ def test_a_prefix_that_begins_another_is_not_kept_twice() -> None:
 
 def test_nothing_is_kept_of_no_text() -> None:
     lm = tiny_lm()
-    assert prefix_cache(lm, tiny_site(lm), ["", ""]) is None
+    assert build_prefix_cache(lm, tiny_site(lm), ["", ""]) is None
 
 
 def test_a_model_that_cannot_go_on_is_left_to_ordinary_passes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +114,7 @@ def test_a_model_that_cannot_go_on_is_left_to_ordinary_passes(monkeypatch: pytes
         return forward(self, *args, **kwargs)
 
     monkeypatch.setattr(type(lm.model), "forward", forgetful)
-    assert prefix_cache(lm, tiny_site(lm), TEXTS) is None
+    assert build_prefix_cache(lm, tiny_site(lm), TEXTS) is None
 
 
 def test_logits_that_are_not_finite_are_no_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +128,7 @@ def test_logits_that_are_not_finite_are_no_agreement(monkeypatch: pytest.MonkeyP
         return found
 
     monkeypatch.setattr(type(lm.model), "forward", breaking)
-    assert prefix_cache(lm, tiny_site(lm), TEXTS) is None
+    assert build_prefix_cache(lm, tiny_site(lm), TEXTS) is None
 
 
 @pytest.mark.parametrize("error", [TypeError, ValueError, RuntimeError, AttributeError])
@@ -141,4 +141,4 @@ def test_a_model_without_such_a_cache_is_left_to_ordinary_passes(
         raise error("no cache")
 
     monkeypatch.setattr(type(lm.model), "forward", refusing)
-    assert prefix_cache(lm, tiny_site(lm), TEXTS) is None
+    assert build_prefix_cache(lm, tiny_site(lm), TEXTS) is None

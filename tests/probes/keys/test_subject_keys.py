@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from editguard.probes.errors import ModelError, RequestError
-from editguard.probes.forward.hooks import pad_id, stop_after
+from editguard.probes.forward.hooks import get_pad_id, stop_after
 from editguard.probes.keys.subject_keys import (
     Activations,
     compute_activations,
@@ -159,9 +159,9 @@ def test_pad_id_is_the_tokenizers_or_zero() -> None:
     tokenizer: PreTrainedTokenizerFast = byte_level()
     lm = tiny_language_model("llama", tokenizer)
     assert tokenizer.pad_token_id is None
-    assert pad_id(lm) == 0
+    assert get_pad_id(lm) == 0
     tokenizer.pad_token = "<|im_start|>"
-    assert pad_id(lm) == tokenizer.convert_tokens_to_ids("<|im_start|>") != 0
+    assert get_pad_id(lm) == tokenizer.convert_tokens_to_ids("<|im_start|>") != 0
 
 
 class _Idle(nn.Module):

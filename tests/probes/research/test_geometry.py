@@ -11,11 +11,11 @@ from editguard.probes.errors import InputError, NotFinite
 from editguard.probes.research.geometry import (
     Projection,
     Separation,
-    directions,
-    energy_distance,
-    flat,
-    nearest_share,
-    separation,
+    compute_energy_distance,
+    count_nearer,
+    measure_separation,
+    normalize_rows,
+    project_to_plane,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,8 +42,8 @@ def by_hand(first: Tensor, second: Tensor) -> float:
 
 def test_the_energy_distance_is_that_of_a_double_loop() -> None:
     first, second = cloud(7), cloud(11, seed=1, at=0.5)
-    assert energy_distance(first, second) == pytest.approx(by_hand(first, second), rel=1e-12)
-    assert energy_distance(second, first) == pytest.approx(energy_distance(first, second), rel=1e-12)
+    assert compute_energy_distance(first, second) == pytest.approx(by_hand(first, second), rel=1e-12)
+    assert compute_energy_distance(second, first) == pytest.approx(compute_energy_distance(first, second), rel=1e-12)
 
 
 numbers = st.lists(st.floats(-1e3, 1e3, allow_subnormal=False), min_size=1, max_size=8)
@@ -54,16 +54,16 @@ numbers = st.lists(st.floats(-1e3, 1e3, allow_subnormal=False), min_size=1, max_
 def test_on_a_line_it_is_the_square_of_scipys(first: list[float], second: list[float]) -> None:
     # In one dimension 2 E|X - Y| - E|X - X'| - E|Y - Y'| = 2 times the integral of (F - G)^2 over the two distribution
     # functions; scipy returns the square root of that.
-    ours = energy_distance(*(torch.tensor(values, dtype=torch.float64)[:, None] for values in (first, second)))
+    ours = compute_energy_distance(*(torch.tensor(values, dtype=torch.float64)[:, None] for values in (first, second)))
     assert ours == pytest.approx(stats.energy_distance(first, second) ** 2, rel=1e-9, abs=1e-9)
 
 
 def test_it_is_zero_for_equal_clouds_and_keeps_its_digits_where_points_lie_close() -> None:
     points = cloud(40)
-    assert energy_distance(points, points.flip(0)) == pytest.approx(0, abs=1e-12)
+    assert compute_energy_distance(points, points.flip(0)) == pytest.approx(0, abs=1e-12)
     # 40 points far from the origin, a millionth apart: a distance through a matrix product would be all rounding.
     near = 1e4 + 1e-6 * points.double()
-    assert energy_distance(near, near + 1e-6) == pytest.approx(1e-6 * by_hand(points, points + 1), rel=1e-3)
+    assert compute_energy_distance(near, near + 1e-6) == pytest.approx(1e-6 * by_hand(points, points + 1), rel=1e-3)
 
 
 # Separation
@@ -71,15 +71,16 @@ def test_it_is_zero_for_equal_clouds_and_keeps_its_digits_where_points_lie_close
 
 def test_clouds_that_are_shifted_are_apart_and_not_by_chance() -> None:
     first, second = cloud(30), cloud(20, seed=1, at=3.0)
-    found = separation(first, second, seed=0)
-    assert found == Separation(energy_distance(first, second), 1 / 1000, 999, found.silhouette, 30, 20)
+    found = measure_separation(first, second, seed=0)
+    assert found == Separation(compute_energy_distance(first, second), 1 / 1000, 999, found.silhouette, 30, 20)
     assert found.silhouette > 0.5
-    assert separation(first, second, seed=0) == found
+    assert measure_separation(first, second, seed=0) == found
 
 
 def test_the_p_value_of_clouds_drawn_from_one_is_roughly_uniform() -> None:
     found = [
-        separation(cloud(12, seed=2 * n), cloud(9, seed=2 * n + 1), seed=n, permutations=99).p_value for n in range(200)
+        measure_separation(cloud(12, seed=2 * n), cloud(9, seed=2 * n + 1), seed=n, permutations=99).p_value
+        for n in range(200)
     ]
     # 99 permutations: the hundredths 0.01 ... 1, each as likely.
     assert stats.kstest(found, "uniform").pvalue > 0.01
@@ -90,39 +91,39 @@ def test_the_p_value_of_clouds_drawn_from_one_is_roughly_uniform() -> None:
 def test_the_p_value_counts_what_it_says() -> None:
     # Of two points each on a line there are 6 ways to choose the first two, 2 of which give the observed distance: a
     # third of all permutations is as far apart.
-    found = separation(torch.tensor([[0.0], [1.0]]), torch.tensor([[10.0], [11.0]]), seed=0, permutations=6000)
+    found = measure_separation(torch.tensor([[0.0], [1.0]]), torch.tensor([[10.0], [11.0]]), seed=0, permutations=6000)
     assert found.p_value == pytest.approx(1 / 3, abs=0.03)
     # Where all points are one point, every permutation is as far apart.
-    assert separation(torch.ones(4, 3), torch.ones(5, 3), seed=0, permutations=99).p_value == 1.0
+    assert measure_separation(torch.ones(4, 3), torch.ones(5, 3), seed=0, permutations=99).p_value == 1.0
 
 
 def test_of_pairs_only_partners_change_places() -> None:
     # Subjects lie far from each other, partners close together, and each partner a step to the same side.
     subjects = 100 * cloud(12)
     moved = subjects + torch.tensor([1.0, *[0.0] * (subjects.shape[1] - 1)])
-    assert separation(subjects, moved, seed=0).p_value > 0.5
-    assert separation(subjects, moved, seed=0, paired=True).p_value < 0.01
+    assert measure_separation(subjects, moved, seed=0).p_value > 0.5
+    assert measure_separation(subjects, moved, seed=0, paired=True).p_value < 0.01
     # On a line, 4 pairs can be swapped in 16 ways; only none and all of them are as far apart.
     first = torch.tensor([[0.0], [10.0], [20.0], [30.0]])
-    found = separation(first, first + 1, seed=0, permutations=8000, paired=True)
+    found = measure_separation(first, first + 1, seed=0, permutations=8000, paired=True)
     assert found.p_value == pytest.approx(_share_as_far(first, first + 1), abs=0.02)
     with pytest.raises(InputError, match="Clouds of 4 and 5 points are no pairs"):
-        separation(cloud(4), cloud(5), seed=0, paired=True)
+        measure_separation(cloud(4), cloud(5), seed=0, paired=True)
 
 
 def _share_as_far(first: Tensor, second: Tensor) -> float:
     """Of all ways to swap partners, the share that is as far apart, one by one."""
-    observed = energy_distance(first, second)
+    observed = compute_energy_distance(first, second)
     ways = [torch.tensor(swap)[:, None] for swap in itertools.product([True, False], repeat=len(first))]
-    found = [energy_distance(torch.where(way, second, first), torch.where(way, first, second)) for way in ways]
+    found = [compute_energy_distance(torch.where(way, second, first), torch.where(way, first, second)) for way in ways]
     return sum(one >= observed - 1e-12 for one in found) / len(ways)
 
 
 def test_the_silhouette_is_below_zero_where_points_are_nearer_to_the_other_cloud() -> None:
     left, right = torch.tensor([[0.0, 0.0]]), torch.tensor([[9.0, 0.0]])
     mixed = torch.cat([left, right])
-    assert separation(mixed, mixed, seed=0, permutations=9).silhouette < 0
-    pure = separation(left.repeat(3, 1), right.repeat(3, 1), seed=0, permutations=9)
+    assert measure_separation(mixed, mixed, seed=0, permutations=9).silhouette < 0
+    pure = measure_separation(left.repeat(3, 1), right.repeat(3, 1), seed=0, permutations=9)
     assert pure.silhouette == 1.0
 
 
@@ -139,27 +140,27 @@ def test_a_partner_is_neither_for_nor_against_the_silhouette() -> None:
         return sum(found) / len(found)
 
     first, second = cloud(9), cloud(9, seed=1, at=0.4)
-    assert separation(first, second, seed=0, paired=True, permutations=9).silhouette == pytest.approx(
+    assert measure_separation(first, second, seed=0, paired=True, permutations=9).silhouette == pytest.approx(
         by_hand(first, second)
     )
     # Pairs that differ by noise alone are one cloud, however few they are.
     for points in (6, 13, 60):
         many = [cloud(points, 50, seed=seed) for seed in range(20)]
         found = [
-            separation(
+            measure_separation(
                 some, some + 0.3 * cloud(points, 50, seed=99 - n), seed=0, paired=True, permutations=1
             ).silhouette
             for n, some in enumerate(many)
         ]
         assert abs(sum(found) / len(found)) < 0.005
     same = torch.zeros(3, 2)
-    assert separation(same, same, seed=0, paired=True, permutations=9).silhouette == 0.0
+    assert measure_separation(same, same, seed=0, paired=True, permutations=9).silhouette == 0.0
 
 
 def test_scale_is_left_to_the_caller() -> None:
     first = cloud(20, at=1.0)
-    assert separation(first, 50 * first, seed=0).p_value < 0.01
-    assert separation(directions(first), directions(50 * first), seed=0).p_value == 1.0
+    assert measure_separation(first, 50 * first, seed=0).p_value < 0.01
+    assert measure_separation(normalize_rows(first), normalize_rows(50 * first), seed=0).p_value == 1.0
 
 
 @pytest.mark.parametrize(
@@ -174,12 +175,12 @@ def test_scale_is_left_to_the_caller() -> None:
 )
 def test_what_is_no_pair_of_clouds_is_refused(first: Tensor, second: Tensor, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        separation(first, second, seed=0)
+        measure_separation(first, second, seed=0)
 
 
 def test_without_permutations_there_is_no_p_value() -> None:
     with pytest.raises(InputError, match="0 permutations"):
-        separation(cloud(3), cloud(3), seed=0, permutations=0)
+        measure_separation(cloud(3), cloud(3), seed=0, permutations=0)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -187,12 +188,12 @@ def test_points_that_are_not_finite_are_never_measured(value: float) -> None:
     broken = cloud(6)
     broken[2, 1] = value
     for measure in (
-        lambda: separation(broken, cloud(6), seed=0),
-        lambda: separation(cloud(6), broken, seed=0),
-        lambda: energy_distance(broken, cloud(6)),
-        lambda: directions(broken),
-        lambda: flat(broken, method=Projection.PCA, seed=0),
-        lambda: nearest_share(broken, cloud(6), cloud(6)),
+        lambda: measure_separation(broken, cloud(6), seed=0),
+        lambda: measure_separation(cloud(6), broken, seed=0),
+        lambda: compute_energy_distance(broken, cloud(6)),
+        lambda: normalize_rows(broken),
+        lambda: project_to_plane(broken, method=Projection.PCA, seed=0),
+        lambda: count_nearer(broken, cloud(6), cloud(6)),
     ):
         with pytest.raises(NotFinite, match="1 of 6 points"):
             measure()
@@ -203,7 +204,7 @@ def test_points_that_are_not_finite_are_never_measured(value: float) -> None:
 
 def test_directions_have_length_one_and_point_the_same_way() -> None:
     rows = cloud(6) * torch.logspace(-6, 6, 6)[:, None]
-    found = directions(rows)
+    found = normalize_rows(rows)
     assert found.dtype == torch.float64
     torch.testing.assert_close(found.norm(dim=1), torch.ones(6, dtype=torch.float64))
     torch.testing.assert_close(found * rows.double().norm(dim=1, keepdim=True), rows.double())
@@ -213,15 +214,15 @@ def test_a_zero_row_has_no_direction_and_is_named() -> None:
     rows = cloud(4)
     rows[2] = 0
     with pytest.raises(InputError, match="Row 2 of 4 is zero"):
-        directions(rows)
+        normalize_rows(rows)
 
 
 def test_points_are_counted_at_the_mean_that_is_nearer_by_cosine() -> None:
     east, north = torch.tensor([[1.0, 0.1], [1.0, -0.1]]), torch.tensor([[0.1, 5.0], [-0.1, 5.0]])
     points = torch.tensor([[100.0, 1.0], [0.01, 0.0], [0.0, 3.0]])
-    assert nearest_share(points, east, north) == 2
-    assert nearest_share(points, north, east) == 1
-    assert nearest_share(points, east, east) == 0, "as near is not nearer"
+    assert count_nearer(points, east, north) == 2
+    assert count_nearer(points, north, east) == 1
+    assert count_nearer(points, east, east) == 0, "as near is not nearer"
 
 
 # Pictures
@@ -232,7 +233,7 @@ def test_the_principal_plane_is_that_of_a_singular_value_decomposition() -> None
     centred = rows.double() - rows.double().mean(0)
     axes = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
     expected = centred @ axes.T
-    found = flat(rows, method=Projection.PCA, seed=0)
+    found = project_to_plane(rows, method=Projection.PCA, seed=0)
     assert found.shape == (30, 2)
     torch.testing.assert_close(found.abs(), expected.abs())
     # The largest entry of an axis points upwards, so that the same axes never come out mirrored.
@@ -242,15 +243,15 @@ def test_the_principal_plane_is_that_of_a_singular_value_decomposition() -> None
 
 def test_neighbours_are_drawn_alike_from_one_seed_and_groups_stay_apart() -> None:
     rows = torch.cat([cloud(12), cloud(12, seed=1, at=20.0)])
-    found = flat(rows, method=Projection.TSNE, seed=3)
-    assert torch.equal(flat(rows, method=Projection.TSNE, seed=3), found)
+    found = project_to_plane(rows, method=Projection.TSNE, seed=3)
+    assert torch.equal(project_to_plane(rows, method=Projection.TSNE, seed=3), found)
     assert (found.shape, found.dtype) == ((24, 2), torch.float64)
-    assert separation(found[:12], found[12:], seed=0, permutations=99).silhouette > 0.5
+    assert measure_separation(found[:12], found[12:], seed=0, permutations=99).silhouette > 0.5
 
 
 @pytest.mark.parametrize("method", Projection)
 def test_four_points_make_a_picture_and_three_do_not(method: Projection) -> None:
-    assert flat(cloud(4), method=method, seed=0).shape == (4, 2)
+    assert project_to_plane(cloud(4), method=method, seed=0).shape == (4, 2)
     for few in (cloud(3), cloud(9, 1)):
         with pytest.raises(InputError, match="make no picture"):
-            flat(few, method=method, seed=0)
+            project_to_plane(few, method=method, seed=0)

@@ -12,7 +12,11 @@ from editguard.probes.keys.subject_keys import Activations, compute_activations,
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import EditSite
 from editguard.probes.requests.request import EditRequest
-from editguard.probes.research.interventions import first_token_keys, keys_behind_bos, shifted_keys
+from editguard.probes.research.interventions import (
+    compute_first_token_keys,
+    compute_keys_after_bos,
+    compute_shifted_keys,
+)
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
@@ -23,7 +27,11 @@ from ...helpers.tokenizer_kinds import BYTE_LEVEL, SENTENCEPIECE, WORDPIECE, byt
 
 pytestmark = pytest.mark.tiny
 
-REQUESTS = (TWIN_REQUEST, PROMPT_START_REQUEST, replace(PROMPT_START_REQUEST, id="long", prompt=f"{PROMPT_START_REQUEST.prompt} a city of"))
+REQUESTS = (
+    TWIN_REQUEST,
+    PROMPT_START_REQUEST,
+    replace(PROMPT_START_REQUEST, id="long", prompt=f"{PROMPT_START_REQUEST.prompt} a city of"),
+)
 TABLES = {"gpt2": "transformer.wpe", "gpt_neo": "transformer.wpe", "opt": "model.decoder.embed_positions"}
 ROTARY = ("llama", "gptj", "gpt_neox", "qwen2", "falcon_new")
 
@@ -31,7 +39,9 @@ ROTARY = ("llama", "gptj", "gpt_neox", "qwen2", "falcon_new")
 def plain(lm: LanguageModel, site: EditSite, requests: Sequence[EditRequest] = REQUESTS) -> Activations:
     """Key and value of each subject in its bare prompt, with nothing changed."""
     found = [compute_subject_keys(lm, site, request, ()) for request in requests]
-    return Activations(torch.stack([one.no_prefix_key for one in found]), torch.stack([one.no_prefix_value for one in found]))
+    return Activations(
+        torch.stack([one.no_prefix_key for one in found]), torch.stack([one.no_prefix_value for one in found])
+    )
 
 
 def same(found: Tensor, expected: Tensor) -> None:
@@ -53,7 +63,7 @@ def bert() -> LanguageModel:
 def test_with_a_table_the_shifted_keys_are_those_of_a_shifted_table(family: str, shift: int) -> None:
     lm = tiny_language_model(family)
     site = tiny_site(lm)
-    found, before = shifted_keys(lm, site, REQUESTS, shift), plain(lm, site)
+    found, before = compute_shifted_keys(lm, site, REQUESTS, shift), plain(lm, site)
     table = lm.model.get_submodule(TABLES[family]).weight
     table.copy_(table.roll(-shift, 0))
     expected = plain(lm, site)
@@ -67,7 +77,7 @@ def test_with_a_table_the_shifted_keys_are_those_of_a_shifted_table(family: str,
 def test_rotary_positions_are_relative_so_that_a_shift_is_only_rounding(family: str) -> None:
     lm = tiny_language_model(family)
     site = tiny_site(lm)
-    found, expected = shifted_keys(lm, site, REQUESTS, 5), plain(lm, site)
+    found, expected = compute_shifted_keys(lm, site, REQUESTS, 5), plain(lm, site)
     same(found.keys, expected.keys)
     same(found.values, expected.values)
 
@@ -75,13 +85,13 @@ def test_rotary_positions_are_relative_so_that_a_shift_is_only_rounding(family: 
 @pytest.mark.parametrize("family", [*TABLES, *ROTARY])
 def test_a_shift_of_0_changes_nothing(family: str) -> None:
     lm = tiny_language_model(family)
-    same(shifted_keys(lm, tiny_site(lm), REQUESTS, 0).keys, plain(lm, tiny_site(lm)).keys)
+    same(compute_shifted_keys(lm, tiny_site(lm), REQUESTS, 0).keys, plain(lm, tiny_site(lm)).keys)
 
 
 def test_an_encoder_is_shifted_in_whole_rows() -> None:
     lm = bert()
     site = tiny_site(lm)
-    found = shifted_keys(lm, site, REQUESTS, 2)
+    found = compute_shifted_keys(lm, site, REQUESTS, 2)
     table = lm.model.get_submodule("embeddings.position_embeddings").weight
     with torch.no_grad():
         table.copy_(table.roll(-2, 0))
@@ -91,7 +101,7 @@ def test_an_encoder_is_shifted_in_whole_rows() -> None:
 def test_a_model_that_takes_no_positions_is_refused() -> None:
     lm = tiny_language_model("bloom")
     with pytest.raises(ModelError, match="BloomForCausalLM takes no position_ids"):
-        shifted_keys(lm, tiny_site(lm), REQUESTS)
+        compute_shifted_keys(lm, tiny_site(lm), REQUESTS)
 
 
 def test_a_model_that_does_not_count_positions_from_0_is_refused() -> None:
@@ -103,16 +113,16 @@ def test_a_model_that_does_not_count_positions_from_0_is_refused() -> None:
     enlarge(model)
     lm = LanguageModel(model, tokenizer, "encoder")
     with pytest.raises(ModelError, match="RobertaModel does not read a prompt alike"):
-        shifted_keys(lm, tiny_site(lm), REQUESTS)
+        compute_shifted_keys(lm, tiny_site(lm), REQUESTS)
 
 
 def test_a_shift_behind_the_last_position_is_refused() -> None:
     lm = tiny_language_model("gpt2")
     longest = max(locate(lm, request).last + 1 for request in REQUESTS)
-    shifted_keys(lm, tiny_site(lm), REQUESTS, 256 - longest)
+    compute_shifted_keys(lm, tiny_site(lm), REQUESTS, 256 - longest)
     for shift in (257 - longest, -1):
         with pytest.raises(RequestError, match=f"of {longest} tokens cannot be shifted by {shift}: .* 0 to 255"):
-            shifted_keys(lm, tiny_site(lm), REQUESTS, shift)
+            compute_shifted_keys(lm, tiny_site(lm), REQUESTS, shift)
 
 
 # BOS
@@ -126,7 +136,7 @@ def declared(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
 def test_a_bos_is_put_before_the_ids_where_the_tokenizer_adds_none() -> None:
     lm = tiny_language_model("llama", declared(byte_level()))
     site = tiny_site(lm)
-    found = keys_behind_bos(lm, site, REQUESTS)
+    found = compute_keys_after_bos(lm, site, REQUESTS)
     assert found.with_bos
     for row, request in enumerate(REQUESTS):
         place = locate(lm, request)
@@ -143,7 +153,7 @@ def test_a_bos_that_the_tokenizer_adds_is_taken_away(kind: str) -> None:
     tokenizer = (BYTE_LEVEL | SENTENCEPIECE)[kind]
     lm = tiny_language_model("llama", tokenizer)
     site = tiny_site(lm)
-    found = keys_behind_bos(lm, site, REQUESTS)
+    found = compute_keys_after_bos(lm, site, REQUESTS)
     assert not found.with_bos
     for row, request in enumerate(REQUESTS):
         ids, last = tokenizer(request.prompt, add_special_tokens=False).input_ids, locate(lm, request).last - 1
@@ -158,7 +168,7 @@ def test_a_tokenizer_without_a_bos_is_refused_by_name() -> None:
     lm = tiny_language_model("llama", byte_level())
     assert lm.tokenizer.bos_token_id is None
     with pytest.raises(ModelError, match="tokenizer of 'tiny-llama' has no BOS token"):
-        keys_behind_bos(lm, tiny_site(lm), REQUESTS)
+        compute_keys_after_bos(lm, tiny_site(lm), REQUESTS)
 
 
 # First tokens
@@ -167,7 +177,7 @@ def test_a_tokenizer_without_a_bos_is_refused_by_name() -> None:
 def test_first_tokens_are_those_of_the_prompts_whatever_the_subjects_are() -> None:
     lm = tiny_language_model("gpt2")
     site = tiny_site(lm)
-    found = first_token_keys(lm, site, REQUESTS)
+    found = compute_first_token_keys(lm, site, REQUESTS)
     firsts = [lm.tokenizer(request.prompt).input_ids[0] for request in REQUESTS]
     assert firsts[0] != firsts[1] == firsts[2]
     same(found, compute_activations(lm, site, [((token,), 0) for token in firsts]).keys)
@@ -177,14 +187,14 @@ def test_first_tokens_are_those_of_the_prompts_whatever_the_subjects_are() -> No
 def test_a_first_token_is_the_special_one_where_the_tokenizer_adds_one() -> None:
     lm = bert()
     site = tiny_site(lm)
-    found = first_token_keys(lm, site, REQUESTS)
+    found = compute_first_token_keys(lm, site, REQUESTS)
     for row, request in enumerate(REQUESTS):
         with capture(site) as seen, torch.no_grad():
             lm.model(torch.tensor([lm.tokenizer(request.prompt).input_ids]))
         same(found[row], seen.input[0, 0])
 
 
-@pytest.mark.parametrize("read", [shifted_keys, keys_behind_bos, first_token_keys])
+@pytest.mark.parametrize("read", [compute_shifted_keys, compute_keys_after_bos, compute_first_token_keys])
 def test_subjects_that_cannot_be_located_and_no_requests_are_refused(read: object) -> None:
     lm = tiny_language_model("llama", declared(byte_level()))
     for requests, message in (([replace(TWIN_REQUEST, subject="Ankara")], "Ankara"), ([], "0 requests")):

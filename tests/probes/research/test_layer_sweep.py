@@ -18,7 +18,13 @@ from editguard.probes.keys.subject_keys import compute_activations, compute_subj
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import EditSite, find_site
 from editguard.probes.requests.request import EditRequest
-from editguard.probes.research.layer_sweep import LayerShift, keys_at_layers, request_keys, statistics_by_pass, sweep
+from editguard.probes.research.layer_sweep import (
+    LayerShift,
+    compute_keys_at_layers,
+    compute_request_keys,
+    compute_statistics_by_pass,
+    sweep_layers,
+)
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -75,7 +81,9 @@ def same(found: Tensor, expected: Tensor) -> None:
 
 
 def statistics_of(lm: LanguageModel, layers: Sequence[int], corpus: Corpus, **options: Any) -> dict[int, KeyStatistics]:
-    return {layer: one for some in statistics_by_pass(lm, layers, corpus, **options) for layer, one in some.items()}
+    return {
+        layer: one for some in compute_statistics_by_pass(lm, layers, corpus, **options) for layer, one in some.items()
+    }
 
 
 @pytest.mark.parametrize("budget", [1, 1 << 30], ids=["a-pass-a-layer", "one-pass"])
@@ -95,10 +103,16 @@ def test_the_budget_says_how_many_layers_share_a_pass_and_a_pass_ends_after_the_
     lm, told = deep_llama(), []
     sums = 8 * 24 * 24
     with runs(find_site(lm.model, 0)) as first, runs(find_site(lm.model, 2)) as third:
-        passes = [list(some) for some in statistics_by_pass(lm, [3, 1, 0, 1], CORPUS, budget_bytes=2 * sums + 1)]
+        passes = [
+            list(some) for some in compute_statistics_by_pass(lm, [3, 1, 0, 1], CORPUS, budget_bytes=2 * sums + 1)
+        ]
     assert passes == [[0, 1], [3]], "the caller's order and what is named twice do not matter"
     assert len(first) == 2 * len(third) > 0, "the pass for layers 0 and 1 ends before layer 2"
-    list(statistics_by_pass(lm, range(5), CORPUS, budget_bytes=3 * sums, progress=lambda *step: told.append(step)))
+    list(
+        compute_statistics_by_pass(
+            lm, range(5), CORPUS, budget_bytes=3 * sums, progress=lambda *step: told.append(step)
+        )
+    )
     assert told == [(32, 84), (42, 84), (74, 84), (84, 84)]
 
 
@@ -127,7 +141,7 @@ def test_keys_at_all_layers_are_those_at_each(family: str, budget: int) -> None:
     lm = tiny_language_model(family)
     # The deepest first: the order asked for is not that of the pass.
     sites = [tiny_site(lm, layer) for layer in reversed(range(LAYERS))]
-    found = keys_at_layers(lm, sites, ROWS, budget)
+    found = compute_keys_at_layers(lm, sites, ROWS, budget)
     for site, keys in zip(sites, found, strict=True):
         assert keys.shape == (len(ROWS), site.d_ff)
         assert keys.dtype == torch.float32
@@ -139,7 +153,7 @@ def test_an_encoder_is_read_in_whole_rows() -> None:
     enlarge(model)
     lm = LanguageModel(model, BYTE_LEVEL["bytes-trimmed"], "encoder")
     sites = [tiny_site(lm, layer) for layer in range(LAYERS)]
-    for site, keys in zip(sites, keys_at_layers(lm, sites, ROWS), strict=True):
+    for site, keys in zip(sites, compute_keys_at_layers(lm, sites, ROWS), strict=True):
         same(keys, compute_activations(lm, site, ROWS).keys)
     # Rows 0 and 2 differ behind the token alone.
     assert (keys[0] - keys[2]).norm() > 1e-3 * keys[0].norm()
@@ -151,7 +165,7 @@ def test_equal_rows_and_what_follows_the_token_are_not_run() -> None:
         lambda _, __, kwargs: given.append(kwargs["attention_mask"].sum(1).tolist()), with_kwargs=True
     )
     with runs(tiny_site(lm, 1)) as deeper:
-        keys_at_layers(lm, [tiny_site(lm, 0)], ROWS)
+        compute_keys_at_layers(lm, [tiny_site(lm, 0)], ROWS)
     handle.remove()
     assert given == [[5, 3, 2, 1]]
     assert deeper == []
@@ -161,20 +175,20 @@ def test_equal_rows_and_what_follows_the_token_are_not_run() -> None:
 def test_keys_of_nothing_are_refused(nothing: str) -> None:
     lm = tiny_language_model("llama")
     with pytest.raises(InputError, match="give no keys"):
-        keys_at_layers(lm, [] if nothing == "sites" else [tiny_site(lm)], [] if nothing == "rows" else ROWS)
+        compute_keys_at_layers(lm, [] if nothing == "sites" else [tiny_site(lm)], [] if nothing == "rows" else ROWS)
 
 
 def test_the_keys_of_requests_are_those_of_each_bare_and_in_the_mean() -> None:
     lm = tiny_language_model("gpt2")
     sites = [tiny_site(lm, layer) for layer in range(LAYERS)]
-    found = request_keys(lm, sites, [TWIN_REQUEST, PROMPT_START_REQUEST], KEY_TEXTS)
+    found = compute_request_keys(lm, sites, [TWIN_REQUEST, PROMPT_START_REQUEST], KEY_TEXTS)
     for site, keys in zip(sites, found, strict=True):
         for row, request in enumerate((TWIN_REQUEST, PROMPT_START_REQUEST)):
             alone = compute_subject_keys(lm, site, request, KEY_TEXTS)
             same(keys.bare[row], alone.no_prefix_key)
             same(keys.mean[row], alone.mean_key)
     with pytest.raises(RequestError, match="no prefixes"):
-        request_keys(lm, sites, [TWIN_REQUEST], [])
+        compute_request_keys(lm, sites, [TWIN_REQUEST], [])
 
 
 # Denominators
@@ -186,7 +200,7 @@ def test_the_sweep_agrees_with_the_evidence_at_every_layer(family: str) -> None:
     gauges = {layer: tiny_meter(lm, layer) for layer in range(LAYERS)}
     statistics = {layer: meter.statistics for layer, meter in gauges.items()}
     requests = [TWIN_REQUEST, PROMPT_START_REQUEST] * 10
-    found = sweep(lm, range(LAYERS), requests, KEY_TEXTS, statistics)
+    found = sweep_layers(lm, range(LAYERS), requests, KEY_TEXTS, statistics)
     assert list(found) == list(range(LAYERS))
     for layer, shifts in found.items():
         assert len(shifts) == len(requests)
@@ -199,7 +213,7 @@ def test_the_sweep_agrees_with_the_evidence_at_every_layer(family: str) -> None:
 def test_without_a_prefix_nothing_shifts() -> None:
     lm = tiny_language_model("llama")
     statistics = statistics_of(lm, range(LAYERS), CORPUS)
-    for shifts in sweep(lm, range(LAYERS), [TWIN_REQUEST], [""], statistics).values():
+    for shifts in sweep_layers(lm, range(LAYERS), [TWIN_REQUEST], [""], statistics).values():
         (shift,) = shifts
         assert shift == LayerShift(shift.denominator, pytest.approx(shift.denominator), pytest.approx(1.0))
 
@@ -209,7 +223,7 @@ def test_a_layer_needs_statistics_of_its_own() -> None:
     statistics = statistics_of(lm, [0], CORPUS)
     for held, message in (({0: statistics[0]}, "are none"), ({0: statistics[0], 1: statistics[0]}, "are of layer 0")):
         with pytest.raises(StatisticsError, match=message):
-            sweep(lm, [0, 1], [TWIN_REQUEST], KEY_TEXTS, held)
+            sweep_layers(lm, [0, 1], [TWIN_REQUEST], KEY_TEXTS, held)
 
 
 def test_a_subject_that_cannot_be_located_is_refused_and_no_requests_are_no_error() -> None:
@@ -217,9 +231,9 @@ def test_a_subject_that_cannot_be_located_is_refused_and_no_requests_are_no_erro
     statistics = statistics_of(lm, [1], CORPUS)
     lost: EditRequest = replace(TWIN_REQUEST, subject="Ankara")
     with pytest.raises(RequestError, match="'Ankara' stands 0 times"):
-        sweep(lm, [1], [lost], KEY_TEXTS, statistics)
-    assert sweep(lm, [1], [], KEY_TEXTS, statistics) == {1: []}
-    assert sweep(lm, [], [TWIN_REQUEST], KEY_TEXTS, statistics) == {}
+        sweep_layers(lm, [1], [lost], KEY_TEXTS, statistics)
+    assert sweep_layers(lm, [1], [], KEY_TEXTS, statistics) == {1: []}
+    assert sweep_layers(lm, [], [TWIN_REQUEST], KEY_TEXTS, statistics) == {}
 
 
 def test_a_site_that_was_named_is_read_at_every_layer() -> None:
@@ -228,7 +242,7 @@ def test_a_site_that_was_named_is_read_at_every_layer() -> None:
     for layer, one in found.items():
         named = find_site(lm.model, layer, path)
         assert torch.equal(one.second_moment, compute_statistics(lm, named, CORPUS).second_moment)
-    shifts = sweep(lm, range(LAYERS), [TWIN_REQUEST], KEY_TEXTS, found, site_path=path)
+    shifts = sweep_layers(lm, range(LAYERS), [TWIN_REQUEST], KEY_TEXTS, found, site_path=path)
     keys = compute_subject_keys(lm, find_site(lm.model, 0, path), TWIN_REQUEST, KEY_TEXTS)
     assert shifts[0][0].cosine == pytest.approx(
         float(torch.nn.functional.cosine_similarity(keys.no_prefix_key, keys.mean_key, 0)), abs=1e-5

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from editguard.probes.research import tensor_change
-from editguard.probes.research.tensor_change import Rank, compare, rounding_bound, same_bits
+from editguard.probes.research.tensor_change import Rank, compare_tensors, compute_rounding_bound, has_same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,7 +29,7 @@ def test_a_rank_one_edit_is_of_rank_one_in_every_dtype(dtype: torch.dtype, seed:
     base, update = weight(seed).to(dtype), outer(seed, scale)
     # Some editors cast the update before they add it.
     edited = (base.double() + (update.to(dtype).double() if cast else update)).to(dtype)
-    found = compare(base, edited).spectrum
+    found = compare_tensors(base, edited).spectrum
     assert found is not None
     assert found.rank is Rank.ONE
     assert found.first_share > 0.99
@@ -42,7 +42,7 @@ def test_a_rank_one_edit_is_of_rank_one_in_every_dtype(dtype: torch.dtype, seed:
 def test_a_change_of_higher_rank_is_not_taken_for_one(dtype: torch.dtype, seed: int, rank: int) -> None:
     base = weight(seed).to(dtype)
     edited = (base.double() + outer(seed, 30.0, rank)).to(dtype)
-    found = compare(base, edited).spectrum
+    found = compare_tensors(base, edited).spectrum
     assert found is not None
     assert found.rank is Rank.MORE
     assert 1.0 < found.effective <= 24
@@ -55,7 +55,7 @@ def test_of_rounding_alone_no_rank_is_told(dtype: torch.dtype) -> None:
     unit = torch.where(base > 0, 1.0, -1.0).to(dtype)
     moved = torch.nextafter(base, unit * float("inf"))
     some = torch.rand(base.shape, generator=torch.Generator().manual_seed(0)) < 0.2
-    found = compare(base, torch.where(some, moved, base)).spectrum
+    found = compare_tensors(base, torch.where(some, moved, base)).spectrum
     assert found is not None
     assert found.rank is Rank.UNTOLD
 
@@ -65,15 +65,15 @@ def test_of_rounding_alone_no_rank_is_told(dtype: torch.dtype) -> None:
 def test_rounding_keeps_to_its_bound(dtype: torch.dtype, seed: int, scale: float) -> None:
     base, update = weight(seed).to(dtype), outer(seed, scale)
     edited = (base.double() + update).to(dtype)
-    assert float((edited.double() - base.double() - update).norm()) <= 1.01 * rounding_bound(edited, update)
+    assert float((edited.double() - base.double() - update).norm()) <= 1.01 * compute_rounding_bound(edited, update)
 
 
 def test_effective_rank_is_that_of_roy_and_vetterli() -> None:
     base = torch.zeros(6, 6, dtype=torch.float64)
-    equal = compare(base, torch.eye(6, dtype=torch.float64) * 3).spectrum
+    equal = compare_tensors(base, torch.eye(6, dtype=torch.float64) * 3).spectrum
     assert equal is not None
     assert equal.effective == pytest.approx(6)
-    two = compare(base, torch.diag(torch.tensor([3.0, 1.0, 0, 0, 0, 0], dtype=torch.float64))).spectrum
+    two = compare_tensors(base, torch.diag(torch.tensor([3.0, 1.0, 0, 0, 0, 0], dtype=torch.float64))).spectrum
     assert two is not None
     entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
     assert two.effective == pytest.approx(math.exp(entropy))
@@ -84,10 +84,10 @@ def test_large_matrices_are_read_by_their_leading_values(monkeypatch: pytest.Mon
     base = weight(0, 64, 80).float()
     update = torch.outer(weight(1, 1, 64)[0], weight(2, 1, 80)[0])
     edited = (base.double() + update).float()
-    full = compare(base, edited).spectrum
+    full = compare_tensors(base, edited).spectrum
     monkeypatch.setattr(tensor_change, "_FULL", 32)
     state = torch.random.get_rng_state()
-    few = compare(base, edited).spectrum
+    few = compare_tensors(base, edited).spectrum
     assert torch.equal(torch.random.get_rng_state(), state)
     assert full is not None
     assert few is not None
@@ -99,15 +99,15 @@ def test_large_matrices_are_read_by_their_leading_values(monkeypatch: pytest.Mon
 
 def test_figures_of_a_change() -> None:
     base = torch.tensor([3.0, 4.0])
-    found = compare(base, torch.tensor([3.0, 4.5]))
+    found = compare_tensors(base, torch.tensor([3.0, 4.5]))
     assert (found.norm, found.relative, found.largest, found.share, found.spectrum) == (0.5, 0.1, 0.5, 0.5, None)
-    assert math.isnan(compare(base, torch.tensor([3.0, float("nan")])).norm)
-    assert compare(base * 0, base).relative == math.inf
+    assert math.isnan(compare_tensors(base, torch.tensor([3.0, float("nan")])).norm)
+    assert compare_tensors(base * 0, base).relative == math.inf
 
 
 def test_bits_are_compared_and_not_numbers() -> None:
     broken = torch.tensor([float("nan"), 0.0])
-    assert same_bits(broken, broken.clone())
-    assert not same_bits(torch.tensor([0.0]), torch.tensor([-0.0]))
-    assert not same_bits(torch.zeros(2), torch.zeros(2, dtype=torch.float16))
-    assert not same_bits(torch.zeros(2), torch.zeros(1, 2))
+    assert has_same_bits(broken, broken.clone())
+    assert not has_same_bits(torch.tensor([0.0]), torch.tensor([-0.0]))
+    assert not has_same_bits(torch.zeros(2), torch.zeros(2, dtype=torch.float16))
+    assert not has_same_bits(torch.zeros(2), torch.zeros(1, 2))

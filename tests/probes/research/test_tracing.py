@@ -12,7 +12,7 @@ from editguard.probes.model.fingerprint import compute_checksum
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.requests.request import EditRequest
 from editguard.probes.research import tracing
-from editguard.probes.research.tracing import Trace, Tracer, considered_layers, suggested_layer
+from editguard.probes.research.tracing import Trace, Tracer, list_considered_layers, suggest_layer
 
 from ...helpers.families import FAMILIES, LAYERS, OTHERS
 from ...helpers.tiny_models import TWIN_REQUEST, enlarge, tiny_language_model, tiny_site
@@ -118,7 +118,7 @@ def test_a_fact_that_one_layer_reads_off_the_subject_is_traced_to_it() -> None:
     tracer.window = 1
     # Where the subject ends the prompt, its own MLP output decides.
     trace = tracer.trace(EditRequest("end", "Istanbul", "The twin city is Istanbul", "Paris"))
-    assert suggested_layer([trace]) == 1
+    assert suggest_layer([trace]) == 1
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_fact_that_one_layer_reads_off_the_subject_is_traced_to_it() -> None:
 def test_windows_that_are_cut_off_or_hold_block_0_are_not_considered(
     layers: int, window: int, considered: list[int]
 ) -> None:
-    assert considered_layers(layers, window) == considered
+    assert list_considered_layers(layers, window) == considered
 
 
 def test_the_same_seed_gives_the_same_trace_and_the_model_is_left_as_it_was() -> None:

@@ -7,7 +7,7 @@ from itertools import accumulate
 
 import pytest
 import torch
-from editguard.probes.forward.prefix_cache import prefix_cache
+from editguard.probes.forward.prefix_cache import build_prefix_cache
 from editguard.suites.check import Bench, CheckResult, Outcome, PromptAnswer
 from editguard.suites.checks import locality
 from editguard.suites.checks.locality import EVERYWHERE, Locality, measure_divergence, measure_share
@@ -383,7 +383,7 @@ def test_locality_half_precision_unchanged_model_has_no_change() -> None:
     lm = talkative()
     lm.model.to(torch.bfloat16)
     bench = bench_of(lm)
-    cache = prefix_cache(lm, bench.site, [prefix.text for prefix in bench.prefixes.prefixes])
+    cache = build_prefix_cache(lm, bench.site, [prefix.text for prefix in bench.prefixes.prefixes])
     result = measured(replace(bench, prefix_cache=cache)).measurements
     assert {row.value for row in result if row.metric in {"locality", "answers"}} == {1.0}
     assert {row.value for row in result if row.metric in {"leaks", "flips"}} == {0.0}

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from .....probes.errors import ModelError, RequestError
-from .....probes.research.interventions import keys_behind_bos
+from .....probes.research.interventions import compute_keys_after_bos
 from .....reports.reproduction.schema import Claim, Experiment, Table
 from ....setup import Setup
 from ..cases import FEW, CaseKind, Cases
@@ -30,7 +30,7 @@ def compare_bos(setup: Setup, cases: Cases) -> Experiment:
     try:
         for kind in compared:
             chosen = drop_repeated_subjects(cases.select(kind))
-            (keys, _), with_bos = keys_behind_bos(setup.lm, setup.site, [case.request for case in chosen])
+            (keys, _), with_bos = compute_keys_after_bos(setup.lm, setup.site, [case.request for case in chosen])
             usual = [abs(compute_denominator(setup, case, get_subject_keys(case).no_prefix_key)) for case in chosen]
             other = [abs(compute_denominator(setup, case, key)) for case, key in zip(chosen, keys, strict=True)]
             for has, values in ((not with_bos, usual), (with_bos, other)):

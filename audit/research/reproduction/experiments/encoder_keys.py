@@ -12,7 +12,7 @@ from .....probes.keys.subject_keys import SubjectKeys, compute_all_subject_keys
 from .....probes.model.encoders import ENCODER_PACKAGE, find_embedded_encoder, load_encoder
 from .....probes.model.language_model import LanguageModel
 from .....probes.model.site import EditSite, count_layers, find_site
-from .....probes.research.geometry import Projection, Separation, directions, flat
+from .....probes.research.geometry import Projection, Separation, normalize_rows, project_to_plane
 from .....reports.reproduction.schema import Claim, Experiment, Scatter, Table
 from ....setup import Setup
 from ..cases import FEW, CaseKind, Cases
@@ -81,7 +81,7 @@ def _build_cloud(setup: Setup, lm: LanguageModel, site: EditSite, cases: Cases, 
     if len(usable_keys) < FEW:
         return None
     no_prefix, mean = stack_key_pairs(usable_keys)
-    return CloudPair(directions(mean), directions(no_prefix))
+    return CloudPair(normalize_rows(mean), normalize_rows(no_prefix))
 
 
 def _compare(setup: Setup, cases: Cases, clouds: Mapping[CaseKind, CloudPair], name: str) -> Experiment:
@@ -91,7 +91,7 @@ def _compare(setup: Setup, cases: Cases, clouds: Mapping[CaseKind, CloudPair], n
         no_prefix, mean = stack_key_pairs(
             [get_subject_keys(case) for case in drop_repeated_subjects(cases.select(kind))]
         )
-        here[kind] = compare_clouds(CloudPair(directions(mean), directions(no_prefix)), setup.seed)
+        here[kind] = compare_clouds(CloudPair(normalize_rows(mean), normalize_rows(no_prefix)), setup.seed)
     return build_experiment(
         11,
         claims=[_judge_anomaly({kind: there[_KEYS, kind] for kind in KINDS}, here)],
@@ -150,7 +150,7 @@ def _draw_clouds(clouds: Mapping[CaseKind, CloudPair], seed: int) -> Scatter:
         for kind, pair in clouds.items()
         for what, cloud in zip(_KEYS.split(" and "), pair, strict=True)
     ]
-    points = flat(torch.cat([cloud for _, cloud in parts]), method=Projection.PCA, seed=seed)
+    points = project_to_plane(torch.cat([cloud for _, cloud in parts]), method=Projection.PCA, seed=seed)
     return Scatter(
         name="encoder-keys",
         title="k̄ and k_u in the encoder, PCA",

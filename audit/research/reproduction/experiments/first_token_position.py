@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 
 from .....probes.errors import ModelError, RequestError
-from .....probes.research.interventions import shifted_keys
+from .....probes.research.interventions import compute_shifted_keys
 from .....reports.reproduction.schema import Claim, Experiment, Table
 from .....reports.text import count_noun
 from .....suites.checks.perplexity import Perplexity
@@ -46,7 +46,7 @@ def shift_first_token(setup: Setup, cases: Cases, collapse_ratio: float) -> Expe
     """Experiment 9: denominators, and perplexity of the edits, with the first token at the second position."""
     chosen = cases.select(CaseKind.FIRST)
     try:
-        keys, _ = shifted_keys(setup.lm, setup.site, [case.request for case in chosen])
+        keys, _ = compute_shifted_keys(setup.lm, setup.site, [case.request for case in chosen])
     except (ModelError, RequestError) as error:
         return build_experiment(9, skipped=str(error))
     before = [compute_denominator(setup, case, get_subject_keys(case).no_prefix_key) for case in chosen]

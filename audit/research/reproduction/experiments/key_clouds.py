@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from .....probes.requests.request import EditRequest
-from .....probes.research.geometry import Projection, Separation, directions, flat, nearest_share
-from .....probes.research.interventions import first_token_keys
+from .....probes.research.geometry import Projection, Separation, count_nearer, normalize_rows, project_to_plane
+from .....probes.research.interventions import compute_first_token_keys
 from .....reports.reproduction.schema import Claim, Experiment, Scatter, Table
 from ....setup import Setup
 from ..cases import FEW, CaseKind, Cases, ReproductionCase
@@ -56,8 +56,8 @@ def compare_distributions(setup: Setup, cases: Cases) -> Experiment:
     clouds: dict[str, dict[CaseKind, CloudPair]] = {_WHITENED: {}, _PLAIN: {}}
     for kind, kind_cases in chosen.items():
         no_prefix, mean = stack_key_pairs([get_subject_keys(case) for case in kind_cases])
-        clouds[_WHITENED][kind] = CloudPair(directions(setup.statistics.solve(mean)), directions(no_prefix))
-        clouds[_PLAIN][kind] = CloudPair(directions(mean), directions(no_prefix))
+        clouds[_WHITENED][kind] = CloudPair(normalize_rows(setup.statistics.solve(mean)), normalize_rows(no_prefix))
+        clouds[_PLAIN][kind] = CloudPair(normalize_rows(mean), normalize_rows(no_prefix))
     if setup.statistics.provenance.method == "identity":
         # C^-1 changes nothing then.
         del clouds[_WHITENED]
@@ -125,7 +125,7 @@ def _draw_clouds(
         for kind, pair in clouds.items()
         for name, cloud in zip(what.split(" and "), pair, strict=True)
     ]
-    points = flat(torch.cat([cloud for _, _, cloud in parts]), method=method, seed=seed)
+    points = project_to_plane(torch.cat([cloud for _, _, cloud in parts]), method=method, seed=seed)
     split = points.split([len(cloud) for _, _, cloud in parts])
     return Scatter(
         name=f"keys-{_SLUGS[what]}-{_SLUGS[method]}",
@@ -142,7 +142,7 @@ def place_first_tokens(setup: Setup, cases: Cases) -> Experiment:
     """Experiment 7: first tokens of ordinary prompts, and collapse subjects after a prefix, between the two clouds."""
     chosen = {kind: drop_repeated_subjects(cases.select(kind)) for kind in KINDS}
     abnormal, ordinary = (stack_key_pairs([get_subject_keys(case) for case in chosen[kind]]).first for kind in KINDS)
-    firsts = first_token_keys(setup.lm, setup.site, _drop_repeated_beginnings(setup, chosen[CaseKind.ORDINARY]))
+    firsts = compute_first_token_keys(setup.lm, setup.site, _drop_repeated_beginnings(setup, chosen[CaseKind.ORDINARY]))
     # The first context is the empty one.
     after_prefix = torch.cat([get_subject_keys(case).keys[1:] for case in chosen[CaseKind.FIRST]])
     clouds = {
@@ -151,7 +151,7 @@ def place_first_tokens(setup: Setup, cases: Cases) -> Experiment:
         "first tokens of ordinary prompts": firsts.double().cpu(),
         "collapse subjects after a prefix": after_prefix.double().cpu(),
     }
-    nearer = {name: nearest_share(cloud, abnormal, ordinary) for name, cloud in clouds.items()}
+    nearer = {name: count_nearer(cloud, abnormal, ordinary) for name, cloud in clouds.items()}
     joined, stayed = "first tokens of ordinary prompts", "collapse subjects after a prefix"
     left = len(after_prefix) - nearer[stayed]
     return build_experiment(
@@ -188,7 +188,7 @@ def _judge_share(paper: str, passed: int, total: int) -> Claim:
 
 def _draw_first_tokens(clouds: Mapping[str, Tensor], seed: int) -> Scatter:
     drawn = {name: cloud[:: -(-len(cloud) // _DRAWN)] for name, cloud in clouds.items()}
-    points = flat(directions(torch.cat(list(drawn.values()))), method=Projection.PCA, seed=seed)
+    points = project_to_plane(normalize_rows(torch.cat(list(drawn.values()))), method=Projection.PCA, seed=seed)
     split = points.split([len(cloud) for cloud in drawn.values()])
     return Scatter(
         name="first-token-keys",
