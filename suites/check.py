@@ -20,7 +20,7 @@ import torch
 from ..probes.card import Card
 from ..probes.errors import EditguardError, InputError
 from ..probes.forward.low_rank import RankOne
-from ..probes.forward.partial import PlainRows, Row, Stem
+from ..probes.forward.partial import PlainRows, Row, Rows, Stem, get_first_logits
 from ..probes.forward.prefix_cache import PrefixCache
 from ..probes.keys.prefixes import ContextPrefixes
 from ..probes.model.language_model import LanguageModel
@@ -204,7 +204,7 @@ class Bench:
         """Whether two ways to compute the same figure round alike, to fp32."""
         return self.dtype is None and self.lm.dtype in (torch.float32, torch.float64)
 
-    def stem(self, rows: Sequence[Row]) -> Stem | PlainRows:
+    def stem(self, rows: Sequence[Row]) -> Rows:
         """Return the stem of `rows` in the unedited model, for `prepare`.
 
         It continues from the cached states of the prefixes. The first stem of a run proves that the model's upper layers can
@@ -220,7 +220,7 @@ class Bench:
         # In half precision the two ways round differently, and an edit that changes nothing would seem to change tokens.
         cache = self.prefix_cache if self.exact else None
         stem = Stem(self.lm, self.site, rows, cache, verify="stem" not in self.memo)
-        if bool(torch.isfinite(stem.first).all()):
+        if bool(torch.isfinite(get_first_logits(stem)).all()):
             self.memo["stem"] = True
         return stem
 

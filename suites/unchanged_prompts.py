@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 
 from ..probes.forward.generation import continue_greedily
-from ..probes.forward.partial import PlainRows, Row, Stem
+from ..probes.forward.partial import Row, Rows, get_first_logits
 from ..probes.keys.prefixes import Family
 from ..probes.model.language_model import LanguageModel
 from ..probes.requests.request import EditRequest
@@ -93,7 +93,7 @@ class UneditedAnswers:
     """Ids of each text's answer."""
     budget: int
     """Tokens of an answer, where the text does not end before."""
-    stem: Stem | PlainRows
+    stem: Rows
     choices: torch.Tensor
     """Greedy choices at all places of all rows."""
     places: tuple[_Place | None, ...]
@@ -157,7 +157,8 @@ def predict_first_words(bench: Bench, prompts: Sequence[str]) -> dict[str, First
         return {}
     before, tokenizer = ("", "\n"), bench.lm.tokenizer
     ids = [tuple(tokenizer(prefix + prompt).input_ids) for prompt in prompts for prefix in before]
-    shares = bench.stem([Row(row, 0, (len(row) - 1,)) for row in ids]).first.softmax(-1)
+    stem = bench.stem([Row(row, 0, (len(row) - 1,)) for row in ids])
+    shares = get_first_logits(stem).softmax(-1)
     best = shares.topk(min(_LIKELY_TOKENS, shares.shape[-1]))
     first_words = {}
     for index, prompt in enumerate(prompts):
@@ -230,7 +231,8 @@ def _state(
             for text in texts
         ]
     stem = bench.stem(rows)
-    parts = stem.first.split([len(row.predict) for row in rows])
+    first = get_first_logits(stem)
+    parts = first.split([len(row.predict) for row in rows])
     places = [part[text.own - 1] for part, text in zip(parts, texts, strict=False)]
     truth = _truth(bench.lm, request, lead)
     return UneditedAnswers(
@@ -238,7 +240,7 @@ def _state(
         written=tuple(written),
         budget=budget,
         stem=stem.part(range(len(rows))),
-        choices=stem.first.argmax(-1),
+        choices=first.argmax(-1),
         places=tuple(map(_place, places)),
         lead=lead,
         leads=tuple(_leads(parts, texts, lead)),

@@ -79,13 +79,13 @@ def run_fitting(groups: Iterable[Sequence[int]], run: Callable[[list[int]], T]) 
             members = waiting.pop()
             failed = ""
             try:
-                found = run(members)
+                result = run(members)
             except (MemoryError, RuntimeError) as error:
                 if not _no_memory(error):
                     raise
                 failed = str(error).strip().partition("\n")[0] or type(error).__name__
             if not failed:
-                yield members, found
+                yield members, result
             elif len(members) == 1:
                 raise OutOfMemory(
                     f"One text alone does not fit into memory ({failed[:120]}); take a machine with more of it, a smaller dtype, "
@@ -101,8 +101,8 @@ def _no_memory(error: Exception) -> bool:
     import torch
 
     # The allocator of the CPU has no class of its own for it.
-    told = ("can't allocate memory", "not enough memory", "out of memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in told)
+    messages = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in messages)
 
 
 def _release() -> None:

@@ -34,18 +34,18 @@ def continue_greedily(
     `drafts` are guesses of them. One pass over all of a row's draft tells how much of it is the
     greedy choice; only from there on is generated, so that a good guess saves time and a bad one changes nothing.
     """
-    wanted = [tokens] * len(rows) if isinstance(tokens, int) else list(tokens)
-    drafts = None if drafts is None else [draft[:most] for draft, most in zip(drafts, wanted, strict=True)]
+    lengths = [tokens] * len(rows) if isinstance(tokens, int) else list(tokens)
+    drafts = None if drafts is None else [draft[:most] for draft, most in zip(drafts, lengths, strict=True)]
     agreed = [0] * len(rows) if drafts is None else _agreed(lm, rows, drafts)
-    found = [list(draft) for draft in drafts] if drafts is not None else [[] for _ in rows]
+    texts = [list(draft) for draft in drafts] if drafts is not None else [[] for _ in rows]
     # A draft that is shorter has ended, and agrees that it does.
-    left = [index for index, count in enumerate(agreed) if count < max(len(found[index]), 1)]
+    left = [index for index, count in enumerate(agreed) if count < max(len(texts[index]), 1)]
     if left:
-        begun = [[*rows[index], *found[index][: agreed[index]]] for index in left]
-        most = max(wanted[index] - agreed[index] for index in left)
+        begun = [[*rows[index], *texts[index][: agreed[index]]] for index in left]
+        most = max(lengths[index] - agreed[index] for index in left)
         for index, new in zip(left, _generate(lm, begun, most), strict=True):
-            found[index] = [*found[index][: agreed[index]], *new][: wanted[index]]
-    return found
+            texts[index] = [*texts[index][: agreed[index]], *new][: lengths[index]]
+    return texts
 
 
 def _agreed(lm: LanguageModel, rows: Sequence[Sequence[int]], drafts: Sequence[Sequence[int]]) -> list[int]:
@@ -89,7 +89,7 @@ def sample_continuations(
     from transformers import LogitsProcessorList
 
     steps = _Steps(tokens * -(-len(rows) // _ROWS), progress)
-    draw = _Drawn([seed] if isinstance(seed, int) else seed, top_k, temperature, steps.advance)
+    draw = _GumbelSampler([seed] if isinstance(seed, int) else seed, top_k, temperature, steps.advance)
     texts = _generate(
         lm, rows, tokens, draw.drawing, min_new_tokens=least, logits_processor=LogitsProcessorList([draw])
     )
@@ -118,7 +118,7 @@ class _Steps:
             self._progress(self._total, self._total)
 
 
-class _Drawn:
+class _GumbelSampler:
     """Adds Gumbel noise to the `top_k` largest logits and forbids the others: the greedy choice is then a sample.
 
     The same distribution as drawing from their softmax, without a pass over the vocabulary and without the process's
@@ -138,12 +138,12 @@ class _Drawn:
     def drawing(self, members: Sequence[int]) -> Iterator[None]:
         """Draw for the rows of these indices; what was drawn is taken back where the block raises."""
         chosen = self._generators if len(self._generators) == 1 else [self._generators[index] for index in members]
-        before, self._drawn_by = [one.get_state() for one in chosen], chosen
+        before, self._drawn_by = [generator.get_state() for generator in chosen], chosen
         try:
             yield
         except BaseException:
-            for one, state in zip(chosen, before, strict=True):
-                one.set_state(state)
+            for generator, state in zip(chosen, before, strict=True):
+                generator.set_state(state)
             raise
 
     def __call__(self, _: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -191,7 +191,7 @@ def _generate(
         with during(members):
             return _generate_chunk(lm, [rows[index] for index in members], tokens, **options)
 
-    return [row for _, found in run_fitting(chunks, run) for row in found]
+    return [row for _, texts in run_fitting(chunks, run) for row in texts]
 
 
 def _generate_chunk(lm: LanguageModel, rows: Sequence[Sequence[int]], tokens: int, **options: Any) -> list[list[int]]:
@@ -216,8 +216,8 @@ def _generate_chunk(lm: LanguageModel, rows: Sequence[Sequence[int]], tokens: in
 
 
 def _ends(lm: LanguageModel) -> set[int]:
-    found = lm.model.generation_config.eos_token_id
-    return set(found if isinstance(found, list) else [found])
+    token_id = lm.model.generation_config.eos_token_id
+    return set(token_id if isinstance(token_id, list) else [token_id])
 
 
 def _until_end(row: list[int], ends: set[int]) -> list[int]:

@@ -20,8 +20,8 @@ __all__ = ["Entry", "build_cache", "get_pad_id", "record_entry", "select_logits"
 
 def get_pad_id(lm: LanguageModel) -> int:
     """Return an id to fill padded places with; masked out, so any will do."""
-    found = lm.tokenizer.pad_token_id
-    return int(found) if found is not None else 0
+    token_id = lm.tokenizer.pad_token_id
+    return int(token_id) if token_id is not None else 0
 
 
 class _Reached(Exception):
@@ -66,9 +66,9 @@ def stop_after(module: torch.nn.Module) -> Iterator[list[tuple[torch.Tensor, tor
 
     Raises `ModelError` when the body ends without the module having run.
     """
-    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-    with stop_after_all([module], lambda _, given, returned: seen.append((given, returned))):
-        yield seen
+    records: list[tuple[torch.Tensor, torch.Tensor]] = []
+    with stop_after_all([module], lambda _, given, returned: records.append((given, returned))):
+        yield records
 
 
 class Entry(NamedTuple):
@@ -83,20 +83,20 @@ class Entry(NamedTuple):
 def record_entry(site: EditSite) -> Iterator[list[Entry]]:
     """Record how each forward enters the site's block."""
     hidden: list[torch.Tensor] = []
-    seen: list[Entry] = []
+    entries: list[Entry] = []
 
     def enter(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         hidden.append((args[0] if args else kwargs["hidden_states"]).detach())
 
     def leave(_: torch.nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        seen.append(Entry(hidden.pop(), len(output) if isinstance(output, tuple) else None))
+        entries.append(Entry(hidden.pop(), len(output) if isinstance(output, tuple) else None))
 
     handles = [
         site.block.register_forward_pre_hook(enter, with_kwargs=True),
         site.block.register_forward_hook(leave),
     ]
     try:
-        yield seen
+        yield entries
     finally:
         for handle in handles:
             handle.remove()

@@ -36,8 +36,8 @@ def apply_updates(site: EditSite, updates: Sequence[RankOne]) -> Iterator[None]:
     import torch
 
     weight = site.weight
-    left = torch.stack([one.left for one in updates]).to(weight.device, torch.float32)
-    right = torch.stack([one.right for one in updates]).to(weight.device, torch.float32)
+    left = torch.stack([update.left for update in updates]).to(weight.device, torch.float32)
+    right = torch.stack([update.right for update in updates]).to(weight.device, torch.float32)
 
     def add(_: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         # Some families flatten their batch before the MLP.

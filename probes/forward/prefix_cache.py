@@ -67,9 +67,9 @@ class PrefixCache:
             cache = DynamicCache()
             inputs = pad([self.rows[index] for index in members], get_pad_id(lm), lm.device)._asdict()
             # The logits are not wanted, so the head sees one place.
-            with torch.no_grad(), record_entry(site) as seen, select_logits(lm, torch.tensor([0])):
+            with torch.no_grad(), record_entry(site) as entries, select_logits(lm, torch.tensor([0])):
                 lm.run(**inputs, use_cache=True, past_key_values=cache)
-            return seen[0].hidden, cache.layers
+            return entries[0].hidden, cache.layers
 
         for members, (hidden, layers) in run_fitting(split_batches([len(row) for row in self.rows]), run):
             for place, index in enumerate(members):
@@ -98,17 +98,17 @@ class PrefixCache:
         self, places: torch.Tensor, layers: int | None
     ) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], torch.Tensor]:
         """Return keys and values [rows, heads, past, features] of the lowest `layers`, and hidden states, at `places`."""
-        found = [
+        layer_states = [
             (keys[:, places].transpose(0, 1), values[:, places].transpose(0, 1))
             for keys, values in self._layers[:layers]
         ]
-        return found, self._hidden[places]
+        return layer_states, self._hidden[places]
 
 
 def join(
     lm: LanguageModel,
     rows: Sequence[Sequence[int]],
-    known: PrefixCache | None,
+    prefixes: PrefixCache | None,
     most: Sequence[int],
     layers: int | None = None,
 ) -> Joined:
@@ -116,15 +116,19 @@ def join(
 
     With `layers` the pass must end below that layer.
     """
-    leads = [known.lead(row, least) if known is not None else (0, 0) for row, least in zip(rows, most, strict=True)]
+    leads = [
+        prefixes.lead(row, least) if prefixes is not None else (0, 0) for row, least in zip(rows, most, strict=True)
+    ]
     lengths = [length for _, length in leads]
     past = max(lengths)
     batch = pad([row[length:] for row, length in zip(rows, lengths, strict=True)], get_pad_id(lm), lm.device)
-    if known is None or past == 0:
+    if prefixes is None or past == 0:
         return Joined({**batch._asdict(), **({"use_cache": False} if lm.causal else {})}, lengths, 0, None)
     length = torch.tensor(lengths)[:, None]
     place = torch.arange(past) - past + length
-    states, hidden = known.states((torch.tensor([begin for begin, _ in leads])[:, None] + place).clamp(min=0), layers)
+    states, hidden = prefixes.states(
+        (torch.tensor([begin for begin, _ in leads])[:, None] + place).clamp(min=0), layers
+    )
     mask = torch.cat([(place >= 0).long().to(lm.device), batch.attention_mask], 1)
     positions = (length + torch.arange(batch.input_ids.shape[1])).to(lm.device)
     inputs = {"input_ids": batch.input_ids, "attention_mask": mask, "position_ids": positions,
@@ -137,26 +141,26 @@ def build_prefix_cache(lm: LanguageModel, site: EditSite, texts: Sequence[str]) 
     if not lm.causal or not any(texts):
         return None
     try:
-        found = PrefixCache(lm, site, texts)
-        return found if found.rows and _agrees(lm, found) else None
+        prefixes = PrefixCache(lm, site, texts)
+        return prefixes if prefixes.rows and _agrees(lm, prefixes) else None
     except (TypeError, ValueError, IndexError, AttributeError, RuntimeError, NotImplementedError):
         # A cache of another kind; every pass is then an ordinary one.
         return None
 
 
-def _agrees(lm: LanguageModel, known: PrefixCache) -> bool:
+def _agrees(lm: LanguageModel, prefixes: PrefixCache) -> bool:
     """Whether rows that go on from a long and from a short prefix give the logits of an ordinary pass."""
-    tail, tolerance = known.rows[0][:3], _AGREEMENT if lm.dtype in (torch.float32, torch.float64) else 0.05
-    rows = [known.rows[0] + tail, known.rows[-1] + tail]
-    joined = join(lm, rows, known, [len(row) - 1 for row in rows])
+    tail, tolerance = prefixes.rows[0][:3], _AGREEMENT if lm.dtype in (torch.float32, torch.float64) else 0.05
+    rows = [prefixes.rows[0] + tail, prefixes.rows[-1] + tail]
+    joined = join(lm, rows, prefixes, [len(row) - 1 for row in rows])
     with torch.no_grad():
         apart = [
             lm.model(input_ids=torch.tensor([row], device=lm.device), use_cache=False).logits[0, -1] for row in rows
         ]
         together = lm.run(**joined.inputs).logits
     for index, (row, logits) in enumerate(zip(rows, apart, strict=True)):
-        found = together[index, len(row) - joined.leads[index] - 1]
+        last_logits = together[index, len(row) - joined.leads[index] - 1]
         # NaN is no agreement.
-        if not float((found - logits).abs().max() / logits.abs().max()) <= tolerance:
+        if not float((last_logits - logits).abs().max() / logits.abs().max()) <= tolerance:
             return False
     return True

@@ -213,10 +213,10 @@ def _principal(points: Tensor, seed: int) -> Tensor:
     from sklearn.decomposition import PCA
 
     fitted = PCA(n_components=2, svd_solver="full", random_state=seed)
-    found = torch.from_numpy(fitted.fit_transform(points.numpy()))
+    coordinates = torch.from_numpy(fitted.fit_transform(points.numpy()))
     axes = torch.from_numpy(fitted.components_)
     # The sign of a singular vector is arbitrary; fix it so that two runs draw the same picture.
-    return found * torch.sign(axes.gather(1, axes.abs().argmax(1, keepdim=True)))[:, 0]
+    return coordinates * torch.sign(axes.gather(1, axes.abs().argmax(1, keepdim=True)))[:, 0]
 
 
 def _neighbours(points: Tensor, seed: int) -> Tensor:

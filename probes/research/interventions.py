@@ -38,7 +38,7 @@ _AGREEMENT = 1e-2
 class OtherStart(NamedTuple):
     """Keys and values where the prompt starts in the other way than the tokenizer lets it start."""
 
-    found: Activations
+    activations: Activations
     with_bos: bool
     """True: a BOS was put before the ids, since the tokenizer adds none; False: what it adds was taken away."""
 
@@ -58,7 +58,7 @@ def compute_shifted_keys(
             f"{lm.architecture} takes no position_ids, so its tokens cannot be given other positions; leave this experiment "
             "out for it."
         )
-    rows = trim_rows(lm, [(place.input_ids, place.last) for place in _bare(lm, requests)])
+    rows = trim_rows(lm, [(place.input_ids, place.last) for place in _locate_all(lm, requests)])
     _check_room(lm, max(len(ids) for ids, _ in rows), shift)
     _check_counting(lm, site, rows[0])
     return _shifted(lm, site, rows, shift)
@@ -70,16 +70,16 @@ def compute_keys_after_bos(lm: LanguageModel, site: EditSite, requests: Sequence
     Where the tokenizer adds special tokens before a text, they are taken away instead. Raises `ModelError` where the
     tokenizer adds none and has no BOS, `RequestError` where a subject cannot be located.
     """
-    found = _bare(lm, requests)
+    positions = _locate_all(lm, requests)
     if lm.adds_bos:
-        rows = [(place.input_ids[place.first_content :], place.last - place.first_content) for place in found]
+        rows = [(place.input_ids[place.first_content :], place.last - place.first_content) for place in positions]
         return OtherStart(compute_activations(lm, site, rows), with_bos=False)
     bos = lm.tokenizer.bos_token_id
     if bos is None:
         raise ModelError(
             f"The tokenizer of {lm.ref!r} has no BOS token to put before a prompt; leave this experiment out for it."
         )
-    rows = [((int(bos), *place.input_ids), place.last + 1) for place in found]
+    rows = [((int(bos), *place.input_ids), place.last + 1) for place in positions]
     return OtherStart(compute_activations(lm, site, rows), with_bos=True)
 
 
@@ -88,11 +88,11 @@ def compute_first_token_keys(lm: LanguageModel, site: EditSite, requests: Sequen
 
     That is token 0, a special one where the tokenizer adds one. Raises `RequestError` where a subject cannot be located.
     """
-    rows = [(place.input_ids, 0) for place in _bare(lm, requests)]
+    rows = [(place.input_ids, 0) for place in _locate_all(lm, requests)]
     return compute_activations(lm, site, rows).keys
 
 
-def _bare(lm: LanguageModel, requests: Sequence[EditRequest]) -> list[SubjectPosition]:
+def _locate_all(lm: LanguageModel, requests: Sequence[EditRequest]) -> list[SubjectPosition]:
     if not requests:
         raise RequestError("0 requests have no keys; give one at least.")
     return [locate(lm, request) for request in requests]
@@ -106,10 +106,10 @@ def _shifted(lm: LanguageModel, site: EditSite, rows: Sequence[tuple[Sequence[in
         batch = pad([rows[place][0] for place in members], get_pad_id(lm), lm.device)
         width = batch.input_ids.shape[1]
         places = torch.arange(shift, shift + width, device=lm.device).expand(len(members), -1)
-        with torch.no_grad(), stop_after(site.module) as seen:
+        with torch.no_grad(), stop_after(site.module) as records:
             lm.run(**batch._asdict(), position_ids=places, **({"use_cache": False} if lm.causal else {}))
         flat = [n * width + rows[place][1] for n, place in enumerate(members)]
-        return [[*tensor.flatten(0, -2)[flat].float()] for tensor in seen[0]]
+        return [[*tensor.flatten(0, -2)[flat].float()] for tensor in records[0]]
 
     for members, (given, returned) in run_fitting(split_batches([len(ids) for ids, _ in rows], _BUDGET), run):
         keys.update(zip(members, given, strict=True))

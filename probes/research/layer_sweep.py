@@ -81,16 +81,16 @@ def compute_statistics_by_pass(
     sites = [find_site(lm.model, layer, site_path) for layer in sorted(set(layers))]
     passes = list(_within(sites, budget_bytes))
     for index, some in enumerate(passes):
-        told = None if progress is None else partial(_tell, progress, index, len(passes))
-        found = compute_all_statistics(lm, some, corpus, told)
-        yield {site.layer: statistics for site, statistics in zip(some, found, strict=True)}
+        report = None if progress is None else partial(_report, progress, index, len(passes))
+        moments = compute_all_statistics(lm, some, corpus, report)
+        yield {site.layer: statistics for site, statistics in zip(some, moments, strict=True)}
 
 
 def _within(sites: Sequence[EditSite], budget: int) -> Iterator[list[EditSite]]:
     """Cut `sites` into runs whose sums fit into `budget` bytes together."""
     some: list[EditSite] = []
     for site in sites:
-        if some and 8 * sum(one.d_ff**2 for one in (*some, site)) > budget:
+        if some and 8 * sum(member.d_ff**2 for member in (*some, site)) > budget:
             yield some
             some = []
         some.append(site)
@@ -98,7 +98,7 @@ def _within(sites: Sequence[EditSite], budget: int) -> Iterator[list[EditSite]]:
         yield some
 
 
-def _tell(progress: Callable[[int, int], None], index: int, passes: int, done: int, groups: int) -> None:
+def _report(progress: Callable[[int, int], None], index: int, passes: int, done: int, groups: int) -> None:
     progress(index * groups + done, passes * groups)
 
 
@@ -120,27 +120,27 @@ def compute_keys_at_layers(
     order: list[int] = []
 
     def run(members: Sequence[int]) -> dict[int, Tensor]:
-        found: dict[int, Tensor] = {}
+        keys: dict[int, Tensor] = {}
         batch = pad([once[place][0] for place in members], get_pad_id(lm), lm.device)
         width = batch.input_ids.shape[1]
         flat = torch.tensor([n * width + once[place][1] for n, place in enumerate(members)])
-        with torch.no_grad(), stop_after_all(modules, partial(_take, found, flat)):
+        with torch.no_grad(), stop_after_all(modules, partial(_take, keys, flat)):
             lm.run(**batch._asdict(), **({"use_cache": False} if lm.causal else {}))
-        return found
+        return keys
 
-    for members, found in run_fitting(split_batches([len(ids) for ids, _ in once], budget), run):
+    for members, keys in run_fitting(split_batches([len(ids) for ids, _ in once], budget), run):
         order += members
-        for index, part in found.items():
+        for index, part in keys.items():
             read[index].append(part)
     place_of = {once[place]: n for n, place in enumerate(order)}
     back = torch.tensor([place_of[row] for row in cut])
     return [torch.cat(parts)[back.to(parts[0].device)] for parts in read]
 
 
-def _take(found: dict[int, Tensor], flat: Tensor, index: int, given: Tensor, _: Tensor) -> None:
+def _take(keys: dict[int, Tensor], flat: Tensor, index: int, given: Tensor, _: Tensor) -> None:
     """Keep one site's keys at the places `flat` (row * tokens + token) of one batch."""
     # Some models (OPT) run their MLP on [rows * tokens, features].
-    found[index] = given.flatten(0, -2)[flat.to(given.device)].float()
+    keys[index] = given.flatten(0, -2)[flat.to(given.device)].float()
 
 
 def compute_request_keys(
@@ -155,8 +155,8 @@ def compute_request_keys(
     rows = [
         (place.input_ids, place.last) for request in requests for place in locate_after_prefixes(lm, request, prefixes)
     ]
-    found = [keys.unflatten(0, (len(requests), -1)) for keys in compute_keys_at_layers(lm, sites, rows)]
-    return [LayerKeys(keys[:, 0], keys[:, 1:].mean(1)) for keys in found]
+    site_keys = [keys.unflatten(0, (len(requests), -1)) for keys in compute_keys_at_layers(lm, sites, rows)]
+    return [LayerKeys(keys[:, 0], keys[:, 1:].mean(1)) for keys in site_keys]
 
 
 def sweep_layers(
@@ -178,19 +178,27 @@ def sweep_layers(
     """
     sites = [find_site(lm.model, layer, site_path) for layer in dict.fromkeys(layers)]
     for site in sites:
-        _has(statistics, site)
-    found: dict[int, list[LayerShift]] = {site.layer: [] for site in sites}
+        _require_statistics(statistics, site)
+    shifts: dict[int, list[LayerShift]] = {site.layer: [] for site in sites}
     for start in range(0, len(requests) if sites else 0, _TOGETHER):
         keys = compute_request_keys(lm, sites, requests[start : start + _TOGETHER], prefixes)
         for site, here in zip(sites, keys, strict=True):
-            found[site.layer] += _shifts(here, statistics[site.layer])
-    return found
+            shifts[site.layer] += _shifts(here, statistics[site.layer])
+    return shifts
 
 
-def _has(statistics: Mapping[int, KeyStatistics], site: EditSite) -> None:
-    found = statistics.get(site.layer)
-    if found is None or found.provenance.layer != site.layer or len(found.second_moment) != site.d_ff:
-        held = "none" if found is None else f"of layer {found.provenance.layer}, {list(found.second_moment.shape)}"
+def _require_statistics(statistics: Mapping[int, KeyStatistics], site: EditSite) -> None:
+    layer_statistics = statistics.get(site.layer)
+    if (
+        layer_statistics is None
+        or layer_statistics.provenance.layer != site.layer
+        or len(layer_statistics.second_moment) != site.d_ff
+    ):
+        held = (
+            "none"
+            if layer_statistics is None
+            else f"of layer {layer_statistics.provenance.layer}, {list(layer_statistics.second_moment.shape)}"
+        )
         raise StatisticsError(
             f"The key statistics for layer {site.layer} with keys of {site.d_ff} entries are {held}; make them with "
             "compute_statistics_by_pass."

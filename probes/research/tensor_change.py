@@ -79,7 +79,7 @@ def has_same_bits(first: torch.Tensor, second: torch.Tensor) -> bool:
     """Return whether two tensors agree in dtype, shape and every bit; NaN equals itself."""
     if first.dtype != second.dtype or first.shape != second.shape:
         return False
-    return torch.equal(*(one.contiguous().reshape(-1).view(torch.uint8) for one in (first, second)))
+    return torch.equal(*(tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (first, second)))
 
 
 def compare_tensors(base: torch.Tensor, edited: torch.Tensor) -> TensorChange:
@@ -101,13 +101,13 @@ def compare_tensors(base: torch.Tensor, edited: torch.Tensor) -> TensorChange:
 def compute_rounding_bound(edited: torch.Tensor, change: torch.Tensor) -> float:
     """Return the largest norm that rounding to `edited`'s dtype can have, of the sum and of an update cast before it."""
     kind = torch.finfo(edited.dtype)
-    found = 0.0
-    for one in (edited, change):
+    bound = 0.0
+    for tensor in (edited, change):
         # frexp writes x = m 2^e with m in [0.5, 1), so that 2^(e-1) is the power of two below x; 0 has none.
-        exponent = torch.frexp(one.double()).exponent - 1
+        exponent = torch.frexp(tensor.double()).exponent - 1
         unit = (torch.exp2(exponent.double()) * kind.eps).clamp(min=kind.tiny * kind.eps)
-        found += float(torch.where(one == 0, kind.tiny * kind.eps, unit).norm()) / 2
-    return found
+        bound += float(torch.where(tensor == 0, kind.tiny * kind.eps, unit).norm()) / 2
+    return bound
 
 
 def compute_spectrum(change: torch.Tensor, bound: float) -> Spectrum:

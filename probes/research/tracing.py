@@ -128,7 +128,7 @@ class Tracer:
             with _inputs(self._sites) as clean, _outputs(self._sites) as values:
                 logits = self._run(ids, 1)
             answer = int(logits[0].argmax())
-            found = float(logits[0].softmax(-1)[answer])
+            probability = float(logits[0].softmax(-1)[answer])
             if not bool(torch.isfinite(logits).all()):
                 raise NotFinite(f"The logits behind {request.prompt!r} hold NaN or Inf; check the model's weights.")
             corrupted, bad = self._with_nothing(ids, answer, place.first, noise)
@@ -138,12 +138,12 @@ class Tracer:
                     ids, answer, layer + 1, clean[layer + 1].hidden, bad[layer + 1], place.first
                 )
             # What leaves the last block at the last token is all that the head sees.
-            states[-1, last] = found
+            states[-1, last] = probability
             windows = self._with_windows(ids, answer, place.first, place.last, noise, values)
         tokenizer: Any = self._lm.tokenizer
         return Trace(
             request, tuple(tokenizer.decode([token]) for token in ids), (place.first, place.last),
-            tokenizer.decode([answer]), found, corrupted, states, windows, self.window,
+            tokenizer.decode([answer]), probability, corrupted, states, windows, self.window,
         )  # fmt: skip
 
     def _noise(self, tokens: int) -> torch.Tensor:
@@ -188,11 +188,11 @@ class Tracer:
 
         def run(_: Sequence[int]) -> tuple[float, list[Entry]]:
             with self._corrupted(noise, first, self._draws), _inputs(self._sites) as bad:
-                found = self._probability(self._run(ids, self._draws), answer)
-            return found, bad
+                probability = self._probability(self._run(ids, self._draws), answer)
+            return probability, bad
 
-        ((_, found),) = run_fitting([[0]], run)
-        return found
+        ((_, result),) = run_fitting([[0]], run)
+        return result
 
     def _with_states(
         self, ids: Sequence[int], answer: int, layer: int, clean: torch.Tensor, bad: Entry, first: int
@@ -209,7 +209,7 @@ class Tracer:
                 return self._run(ids, len(some) * self._draws)
 
         parts = [[*tokens[start : start + at_once]] for start in range(0, len(tokens), at_once)]
-        logits = torch.cat([found for _, found in run_fitting(parts, run)])
+        logits = torch.cat([part for _, part in run_fitting(parts, run)])
         return logits.softmax(-1)[:, answer].view(len(tokens), self._draws).mean(1).cpu()
 
     def _with_windows(
@@ -228,7 +228,7 @@ class Tracer:
             return logits.softmax(-1)[:, answer].view(len(some), self._draws).mean(1).cpu()
 
         parts = [[*centres[start : start + at_once]] for start in range(0, len(centres), at_once)]
-        return torch.cat([found for _, found in run_fitting(parts, run)])
+        return torch.cat([part for _, part in run_fitting(parts, run)])
 
     def _windows(self, centres: Sequence[int]) -> list[list[bool]]:
         """Return for each layer which rows it is put back in; each centre has as many rows as there are draws."""
@@ -257,25 +257,25 @@ def _spread(embedding: torch.nn.Module, device: torch.device) -> float:
 @contextmanager
 def _inputs(sites: Sequence[EditSite]) -> Iterator[list[Entry]]:
     """Record what enters each block, in the blocks' order."""
-    found: list[Entry] = []
+    entries: list[Entry] = []
     with ExitStack() as stack:
         parts = [stack.enter_context(record_entry(site)) for site in sites]
-        yield found
-    found += [part[0] for part in parts]
+        yield entries
+    entries += [part[0] for part in parts]
 
 
 @contextmanager
 def _outputs(sites: Sequence[EditSite]) -> Iterator[list[torch.Tensor]]:
     """Record what each site puts out."""
-    found: list[torch.Tensor] = []
+    outputs: list[torch.Tensor] = []
 
     def keep(_: torch.nn.Module, __: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         # Falcon adds to the output in place, after this.
-        found.append(output.detach().clone())
+        outputs.append(output.detach().clone())
 
     handles = [site.module.register_forward_hook(keep) for site in sites]
     try:
-        yield found
+        yield outputs
     finally:
         for handle in handles:
             handle.remove()
@@ -288,12 +288,12 @@ def _restored(
     """Put each site's clean output at `token` into the rows that it is wanted in."""
 
     def restore(layer: int) -> Any:
-        wanted = torch.tensor([row * width + token for row, yes in enumerate(rows[layer]) if yes], dtype=torch.long)
+        places = torch.tensor([row * width + token for row, yes in enumerate(rows[layer]) if yes], dtype=torch.long)
 
         def put(_: torch.nn.Module, __: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
             # Some models (OPT) run their MLP on [rows * tokens, features], so the places are counted flat.
             changed = output.clone()
-            changed.view(-1, output.shape[-1])[wanted] = values[layer].reshape(-1, output.shape[-1])[token]
+            changed.view(-1, output.shape[-1])[places] = values[layer].reshape(-1, output.shape[-1])[token]
             return changed
 
         return put

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ...probes.forward.partial import PlainRows, Row, Stem
+from ...probes.forward.partial import Row, Rows, get_first_logits
 from ...probes.keys.prefixes import Family, Role
 from ...probes.requests.request import EditRequest
 from ...probes.tokens import encode_target
@@ -88,12 +88,12 @@ def build_target_rows(bench: Bench, texts: Sequence[ConditionText], request: Edi
     return TargetRows(texts=tuple(texts), rows=tuple(rows), new=new, true=true, targets=tuple(targets))
 
 
-def _stems(bench: Bench, rows: Sequence[Sequence[Row]]) -> list[tuple[Stem | PlainRows, torch.Tensor]]:
+def _stems(bench: Bench, rows: Sequence[Sequence[Row]]) -> list[tuple[Rows, torch.Tensor]]:
     """Run all `rows` together; return for each of their lists its own stem and the unedited model's logits."""
     whole = bench.stem([row for part in rows for row in part])
     ends = list(accumulate(len(part) for part in rows))
     parts = [whole.part(range(end - len(part), end)) for part, end in zip(rows, ends, strict=True)]
-    logits = whole.first.split([sum(len(row.predict) for row in part) for part in rows])
+    logits = get_first_logits(whole).split([sum(len(row.predict) for row in part) for part in rows])
     return list(zip(parts, logits, strict=True))
 
 
@@ -137,7 +137,7 @@ class UneditedScores(NamedTuple):
     """What the unedited model says to all prompts of one request."""
 
     prompts: TargetRows
-    stem: Stem | PlainRows
+    stem: Rows
     before: list[TextScore]
 
     def score_again(self) -> list[TextScore]:

@@ -18,7 +18,7 @@ from ...probes.card import Card
 from ...probes.errors import InputError, NotFinite
 from ...probes.forward.batches import split_batches
 from ...probes.forward.low_rank import RankOne
-from ...probes.forward.partial import PlainRows, Row, Stem
+from ...probes.forward.partial import PlainRows, Row, Rows, Stem, get_first_logits
 from ...probes.model.language_model import LanguageModel
 from ...probes.model.site import EditSite
 from ...probes.requests.request import EditRequest
@@ -59,7 +59,7 @@ class CorpusPerplexity:
             )
         chunks = split_batches([len(row) for row in self._ids], _TOKENS_PER_PASS)
         self._chunks = list(chunks)
-        self._stems: list[Stem | PlainRows] = []
+        self._stems: list[Rows] = []
         self.before = self._scores(self._first(lm, site))
         if not all(math.isfinite(value) for value in self.before):
             raise NotFinite(
@@ -74,9 +74,9 @@ class CorpusPerplexity:
         """Yield each chunk's logits and keep its stem alone: a large corpus's logits would fill the memory."""
         for chunk in self._chunks:
             rows = [self._row(index) for index in chunk]
-            stem = PlainRows(lm, rows) if lm.plain else Stem(lm, site, rows, verify=not self._stems)
+            stem: Rows = PlainRows(lm, rows) if lm.plain else Stem(lm, site, rows, verify=not self._stems)
             self._stems.append(stem.part(range(len(chunk))))
-            yield stem.first
+            yield get_first_logits(stem)
 
     def _row(self, index: int) -> Row:
         ids = self._ids[index]

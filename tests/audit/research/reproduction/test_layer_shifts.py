@@ -64,7 +64,7 @@ def test_layer_shifts_are_reused_under_the_same_stamp_and_text(
         runs.append(1)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(module, "sweep", count_sweeps)
+    monkeypatch.setattr(module, "sweep_layers", count_sweeps)
     assert measure_shifts(own, path, str(text)) == first
     assert not runs
     assert measure_shifts(own, path, str(text), {"seed": "1"}).layers == first.layers

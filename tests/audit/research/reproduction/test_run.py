@@ -76,7 +76,7 @@ def test_reproduce_second_run_reuses_logs_and_layers(
     def again(*_: object, **__: object) -> None:
         raise AssertionError("the layers are kept")
 
-    monkeypatch.setattr(layer_shifts, "sweep", again)
+    monkeypatch.setattr(layer_shifts, "sweep_layers", again)
     before, logs = read_result(whole), {path: path.read_bytes() for path in (whole / "logs").iterdir()}
     reproduction = reproduce(
         setup, load_edits(*FIRST, *ORDINARY), whole, ordinary=4, command="editguard reproduce edits.json"
