@@ -1,11 +1,15 @@
-"""What the eye sees in a picture of two clouds of keys, as numbers: how far apart they lie, and whether by chance.
+"""Measures of how far two clouds of keys lie apart, with a test of chance, and the plane for their picture.
 
-Order: the caller scales the points where only their direction counts (`normalize_rows`: C^-1 k_bar and k_u are of different
-scales), `measure_separation` measures two clouds in all their dimensions, and `project_to_plane` lays them into a plane for the picture.
-What is measured never goes through the plane, which keeps neighbours and gives up distances.
+1. The caller normalizes the points where only their direction counts (`normalize_rows`).
+   C^-1 k_bar and k_u have different scales.
+2. `measure_separation` measures two clouds in all their dimensions.
+3. `project_to_plane` projects them for the picture.
 
-Source: the pictures are those of "The Fall of ROME" (arXiv 2406.11263); the measure is the energy
-statistic of Székely and Rizzo, "Energy statistics: A class of statistics based on distances" (2013), section 2.
+No measure uses the plane: it keeps neighbours and loses distances.
+
+Source: the pictures are those of "The Fall of ROME" (arXiv 2406.11263).
+The measure is the energy statistic of Székely and Rizzo, "Energy statistics: A class of statistics based on distances"
+(2013), section 2.
 """
 
 from __future__ import annotations
@@ -77,9 +81,10 @@ def normalize_rows(rows: Tensor) -> Tensor:
 def compute_energy_distance(first: Tensor, second: Tensor) -> float:
     """Return 2 E|X - Y| - E|X - X'| - E|Y - Y'| of two clouds [n, d] and [m, d], with Euclidean distances in float64.
 
-    It is the V-statistic: means over all n * m, n * n and m * m pairs, those of a point with itself included, so that it
-    is never negative, and zero for equal clouds alone. Of few points in many dimensions it is well above zero even where
-    both clouds are drawn from one: judge it by the p-value of `measure_separation`.
+    It is the V-statistic: means over all n * m, n * n and m * m pairs, each point with itself included.
+    So it is never negative, and zero only for equal clouds.
+    For few points in many dimensions it is well above zero even where both clouds come from one distribution.
+    Judge it by the p-value of `measure_separation`.
     Raises `InputError` for clouds that are empty or of different dimensions, `NotFinite` for points that are not finite.
     """
     distances = _distances(first, second, least=1)
@@ -91,15 +96,17 @@ def measure_separation(
 ) -> Separation:
     """Return how far two clouds [n, d] and [m, d] lie apart, with a permutation test of "both are drawn from one".
 
-    With `paired` point i of one cloud belongs to point i of the other, and only these two change places: what the two have in
-    common then says nothing for or against. Nor does it in the silhouette, where a point is held against the others of its own
-    cloud and the others of the other: with its partner among these, small clouds would look nearer than large ones.
+    With `paired`, point i of one cloud belongs to point i of the other, and only these two change places.
+    The test then ignores what the two have in common.
+    The silhouette ignores it as well: it leaves a point's partner out of the other cloud.
+    With the partner, small clouds would look nearer than large ones.
 
-    Distances are Euclidean and computed once. Raises `InputError` for fewer than two points in a cloud, fewer than one
+    Distances are Euclidean and computed once.
+    Raises `InputError` for fewer than two points in a cloud, fewer than one
     permutation, or pairs of clouds of two sizes, `NotFinite` for points that are not finite.
     """
     if permutations < 1:
-        raise InputError(f"{permutations} permutations give no p-value; ask for one at least, better 999.")
+        raise InputError(f"{permutations} permutations give no p-value; give one at least, better 999.")
     distances = _distances(first, second, least=2)
     contrast = _contrast(len(first), len(second))
     observed = float(_energies(distances, contrast[None])[0])

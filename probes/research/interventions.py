@@ -1,10 +1,11 @@
-"""The same bare prompt read in another way: at other positions, behind a BOS or without one, at its first token.
+"""Keys of the same prompt read in another way: at other positions, after a BOS or without one, at its first token.
 
-Each function takes the prompts of requests as they are and changes one thing about how the model reads them, so that
-the difference to the keys of `keys.compute_subject_keys` is that thing's effect. Weights and texts stay as they are.
+Each function takes the prompts of requests and changes one thing about how the model reads them.
+The difference to the keys of `keys.compute_subject_keys` is the effect of that change.
+Weights and texts stay as they are.
 
-Source: "The Fall of ROME" (arXiv 2406.11263): the first token given the second token's position, and
-Llama2-7b with ``<s>`` taken away.
+Source: "The Fall of ROME" (arXiv 2406.11263): the first token with the second token's position, and Llama2-7b without
+``<s>``.
 """
 
 from __future__ import annotations
@@ -29,33 +30,33 @@ if TYPE_CHECKING:
 __all__ = ["OtherStart", "compute_first_token_keys", "compute_keys_after_bos", "compute_shifted_keys"]
 
 _BUDGET = 1024
-"""Tokens of one pass, padding included, as for keys that nothing is changed about."""
+"""Tokens of one pass, padding included, as for unchanged keys."""
 
 _AGREEMENT = 1e-2
 """Largest relative difference of a key that is read twice alike, in half precision too."""
 
 
 class OtherStart(NamedTuple):
-    """Keys and values where the prompt starts in the other way than the tokenizer lets it start."""
+    """Keys and values of prompts that start with a BOS where the tokenizer adds none, or without what it adds."""
 
     activations: Activations
     with_bos: bool
-    """True: a BOS was put before the ids, since the tokenizer adds none; False: what it adds was taken away."""
+    """True: a BOS stands before the ids, because the tokenizer adds none; False: what it adds was removed."""
 
 
 def compute_shifted_keys(
     lm: LanguageModel, site: EditSite, requests: Sequence[EditRequest], shift: int = 1
 ) -> Activations:
-    """Return key and value at each subject's last token, bare, with the position of every token raised by `shift`.
+    """Return key and value at each subject's last token, with no prefix and every position raised by `shift`.
 
-    With 1 the first token gets the second token's position. Positions from a table (GPT-2, OPT) change the keys; rotary
-    ones are relative, so that nothing changes but the rounding.
-    Raises `ModelError` for a model that takes no position_ids or does not count them from 0, `RequestError` where a
-    subject cannot be located or a prompt would reach behind the model's last position.
+    With a shift of 1 the first token gets the second token's position.
+    Positions from a table (GPT-2, OPT) change the keys; rotary positions are relative and change only the rounding.
+    Raises `ModelError` for a model that takes no position_ids or does not count them from 0.
+    Raises `RequestError` where a subject cannot be located or a prompt would pass the model's last position.
     """
     if "position_ids" not in inspect.signature(lm.model.forward).parameters:
         raise ModelError(
-            f"{lm.architecture} takes no position_ids, so its tokens cannot be given other positions; leave this experiment "
+            f"{lm.architecture} takes no position_ids, so its tokens cannot have other positions; leave this experiment "
             "out for it."
         )
     rows = trim_rows(lm, [(place.input_ids, place.last) for place in _locate_all(lm, requests)])
@@ -65,9 +66,10 @@ def compute_shifted_keys(
 
 
 def compute_keys_after_bos(lm: LanguageModel, site: EditSite, requests: Sequence[EditRequest]) -> OtherStart:
-    """Return key and value at each subject's last token, bare, behind the BOS that the tokenizer does not add.
+    """Return key and value at each subject's last token, with no prefix, after a BOS that the tokenizer does not add.
 
-    Where the tokenizer adds special tokens before a text, they are taken away instead. Raises `ModelError` where the
+    Where the tokenizer adds special tokens before a text, they are removed instead.
+    Raises `ModelError` where the
     tokenizer adds none and has no BOS, `RequestError` where a subject cannot be located.
     """
     positions = _locate_all(lm, requests)
@@ -84,9 +86,10 @@ def compute_keys_after_bos(lm: LanguageModel, site: EditSite, requests: Sequence
 
 
 def compute_first_token_keys(lm: LanguageModel, site: EditSite, requests: Sequence[EditRequest]) -> torch.Tensor:
-    """Return the key at the first token of each request's bare prompt [requests, d_ff], whatever the subject is.
+    """Return the key at the first token of each request's prompt [requests, d_ff], whatever the subject is.
 
-    That is token 0, a special one where the tokenizer adds one. Raises `RequestError` where a subject cannot be located.
+    That is token 0, which is a special token where the tokenizer adds one.
+    Raises `RequestError` where a subject cannot be located.
     """
     rows = [(place.input_ids, 0) for place in _locate_all(lm, requests)]
     return compute_activations(lm, site, rows).keys

@@ -1,8 +1,10 @@
-"""All layers, not one: key statistics, keys and the denominators of ROME at many layers from few passes.
+"""Key statistics, keys and the denominators of ROME at many layers from few passes.
 
-Order: `compute_statistics_by_pass` makes C of as many layers at a time as memory allows; `compute_keys_at_layers` reads keys at every
-site in one pass, which ends after the deepest; `sweep_layers` puts both together into what `evidence` measures at one layer.
-Out of scope: which layer to edit (the caller's), and what is measured at one layer alone (`evidence`).
+1. `compute_statistics_by_pass` computes C of as many layers at a time as memory allows.
+2. `compute_keys_at_layers` reads keys at every site in one pass, which ends after the deepest site.
+3. `sweep_layers` combines both into the figures that `evidence` measures at one layer.
+
+Out of scope: which layer to edit, and what is measured at one layer (`evidence`).
 """
 
 from __future__ import annotations
@@ -71,12 +73,14 @@ def compute_statistics_by_pass(
     budget_bytes: int = 1 << 30,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[dict[int, KeyStatistics]]:
-    """Yield C of `layers` by layer, as many from one pass over `corpus` as have sums within `budget_bytes`, one at least.
+    """Yield C by layer for each pass over `corpus`; a pass serves as many layers as have sums within `budget_bytes`.
 
-    Each is to the bit what `compute_statistics` returns, and raises what that raises. A sum takes 8 bytes times d_ff squared,
-    and as much again when it becomes C. `site_path` names the map, with ``{layer}``, where it is not found by itself.
-    `progress` is called with (windows done, of all), over all passes. Raises `ModelError` for a layer that is not
-    there.
+    A pass serves one layer at least.
+    Each C equals to the bit what `compute_statistics` returns, and the errors are the same.
+    A sum takes 8 bytes times d_ff squared, and as much again when it becomes C.
+    `site_path` names the map, with ``{layer}``, where it is not recognised.
+    `progress` is called with (windows done, windows of all passes).
+    Raises `ModelError` for a layer that the model does not have.
     """
     sites = [find_site(lm.model, layer, site_path) for layer in sorted(set(layers))]
     passes = list(_within(sites, budget_bytes))
@@ -107,12 +111,13 @@ def compute_keys_at_layers(
 ) -> list[Tensor]:
     """Return the keys [rows, d_ff] at one token of each row at every site, `rows` being (ids, token index).
 
-    fp32, on each site's device, in the order of `sites`. Rows are run whole, in padded batches of at most `budget`
-    tokens; of a causal model without what follows the token. Rows that are alike are run once. Raises `InputError`
-    without sites or rows.
+    The keys are fp32, on each site's device, in the order of `sites`.
+    Rows run in padded batches of at most `budget` tokens; equal rows run once.
+    In a causal model a row ends at its token.
+    Raises `InputError` without sites or rows.
     """
     if not sites or not rows:
-        raise InputError(f"{len(rows)} rows at {len(sites)} sites give no keys; ask for one row and one site at least.")
+        raise InputError(f"{len(rows)} rows at {len(sites)} sites give no keys; give one row and one site at least.")
     cut = trim_rows(lm, rows)
     once = list(dict.fromkeys(cut))
     modules = [site.module for site in sites]
@@ -138,7 +143,7 @@ def compute_keys_at_layers(
 
 
 def _take(keys: dict[int, Tensor], flat: Tensor, index: int, given: Tensor, _: Tensor) -> None:
-    """Keep one site's keys at the places `flat` (row * tokens + token) of one batch."""
+    """Store one site's keys at the places `flat` (row * tokens + token) of one batch."""
     # Some models (OPT) run their MLP on [rows * tokens, features].
     keys[index] = given.flatten(0, -2)[flat.to(given.device)].float()
 
@@ -146,7 +151,7 @@ def _take(keys: dict[int, Tensor], flat: Tensor, index: int, given: Tensor, _: T
 def compute_request_keys(
     lm: LanguageModel, sites: Sequence[EditSite], requests: Sequence[EditRequest], prefixes: Sequence[str]
 ) -> list[LayerKeys]:
-    """Return the keys of each request's subject at every site, bare and as the mean over `prefixes` (texts).
+    """Return the keys of each request's subject at every site, with no prefix and as the mean over `prefixes` (texts).
 
     Raises `RequestError` where a subject cannot be located, or without prefixes.
     """
@@ -170,11 +175,13 @@ def sweep_layers(
 ) -> dict[int, list[LayerShift]]:
     """Return by layer what `prefixes` do to the key of each request's subject, in the order of `requests`.
 
-    `prefixes` are texts, the empty one included, in ROME's order; `statistics` hold C of each layer; `site_path` is that of
-    `compute_statistics_by_pass`. The passes are shared by all layers. Raises `RequestError` where a subject cannot be located,
-    `StatisticsError` where C of a layer is not there, `NotFinite` where a direction cannot be told.
+    `prefixes` are texts, the empty one included, in ROME's order.
+    `statistics` hold C of each layer; `site_path` is that of `compute_statistics_by_pass`.
+    All layers share the passes.
+    Raises `RequestError` where a subject cannot be located, `StatisticsError` where C of a layer is missing, and
+    `NotFinite` where a direction cannot be computed.
 
-    Source: "The Fall of ROME" (arXiv 2406.11263), section 4, at one layer; over the layers it is ours.
+    Source: "The Fall of ROME" (arXiv 2406.11263), section 4, at one layer; the sweep over layers is ours.
     """
     sites = [find_site(lm.model, layer, site_path) for layer in dict.fromkeys(layers)]
     for site in sites:
@@ -188,19 +195,13 @@ def sweep_layers(
 
 
 def _require_statistics(statistics: Mapping[int, KeyStatistics], site: EditSite) -> None:
-    layer_statistics = statistics.get(site.layer)
-    if (
-        layer_statistics is None
-        or layer_statistics.provenance.layer != site.layer
-        or len(layer_statistics.second_moment) != site.d_ff
-    ):
-        held = (
-            "none"
-            if layer_statistics is None
-            else f"of layer {layer_statistics.provenance.layer}, {list(layer_statistics.second_moment.shape)}"
+    moments = statistics.get(site.layer)
+    if moments is None or moments.provenance.layer != site.layer or len(moments.second_moment) != site.d_ff:
+        description = (
+            "none" if moments is None else f"of layer {moments.provenance.layer}, {list(moments.second_moment.shape)}"
         )
         raise StatisticsError(
-            f"The key statistics for layer {site.layer} with keys of {site.d_ff} entries are {held}; make them with "
+            f"The key statistics for layer {site.layer} with keys of {site.d_ff} entries are {description}; make them with "
             "compute_statistics_by_pass."
         )
 

@@ -1,10 +1,12 @@
-"""What happened to one tensor between two checkpoints: how far it moved, and of what rank the change is.
+"""Measures of how one tensor differs between two checkpoints: how far it moved, and the rank of the change.
 
-An edit of the ROME family adds a matrix of rank one, in some precision, and what is left of it in the file is
-``round(W + Delta)``. Rounding moves each entry by half a unit in the last place of the sum at most, and of the update itself
-where that was cast first; so does the best matrix of rank one miss the change by no more than the norm of those halves
-(Eckart and Young 1936). A change that keeps to this bound is of rank one as far as anybody can tell; one that is itself
-within the bound could be rounding alone, and its rank is not told.
+An edit of the ROME family adds a matrix of rank one, in some precision.
+The file then holds ``round(W + Delta)``.
+Rounding moves each entry by at most half a unit in the last place of the sum.
+It moves the update by as much again where the update was cast first.
+The best matrix of rank one misses the change by no more than the norm of those halves (Eckart and Young 1936).
+A change within this bound of rank one counts as rank one.
+A change that is itself within the bound could be rounding, and its rank is not determined.
 
 Source of the effective rank: Roy and Vetterli, "The effective rank" (2007): exp of the entropy of the singular values.
 """
@@ -35,7 +37,7 @@ _SLACK = 1.01
 
 
 class Rank(StrEnum):
-    """What can be told of a change's rank."""
+    """The rank of a change as far as rounding lets it be determined."""
 
     ONE = "one"
     MORE = "more"

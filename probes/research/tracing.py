@@ -1,12 +1,15 @@
-"""Causal tracing: which hidden state, put back into a run whose subject was corrupted, brings the answer back?
+"""Causal tracing: which hidden state brings the answer back when it is restored in a run with a corrupted subject?
 
-The clean run gives the answer (the model's own greedy next token) and its probability. The corrupted runs add Gaussian
-noise to the embeddings of the subject's tokens, several draws of it. Then, in the corrupted runs, one state of the clean
-run is put back: what leaves block l at token t (`Trace.states`), or what the MLPs of a window of layers put out at the
-subject's last token (`Trace.windows`). The answer's probability, a mean over the draws, says what that state carries.
+The clean run gives the answer (the model's own greedy next token) and its probability.
+The corrupted runs add several draws of Gaussian noise to the embeddings of the subject's tokens.
+Then one state of the clean run is restored in the corrupted runs.
+It is what leaves block l at token t (`Trace.states`), or the MLP outputs of a window of layers at the subject's last token
+(`Trace.windows`).
+The answer's probability, a mean over the draws, says what that state carries.
 
-Source: ROME (arXiv 2202.05262), section 2: noise of three times the standard deviation of the embeddings, ten draws
-there, windows of ten layers of GPT-2 XL's 48. Out of scope: attention outputs, and models that are not causal.
+Source: ROME (arXiv 2202.05262), section 2: noise of three times the standard deviation of the embeddings, ten draws,
+windows of ten layers of GPT-2 XL's 48.
+Out of scope: attention outputs, and models that are not causal.
 """
 
 from __future__ import annotations
@@ -34,12 +37,12 @@ _NOISE, _DRAWS = 3.0, 10
 _ROWS = 64
 """Corrupted runs that go through the model at once."""
 _TABLE = 4096
-"""Tokens whose embeddings are looked at at once."""
+"""Tokens whose embeddings are read at once."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trace:
-    """What each state carries; probabilities of the answer, means over the draws of noise."""
+    """The answer's probability with each state restored, as means over the draws of noise."""
 
     request: EditRequest
     tokens: tuple[str, ...]
@@ -50,17 +53,17 @@ class Trace:
     clean: float
     """In the clean run."""
     corrupted: float
-    """With the subject corrupted and nothing put back."""
+    """With the subject corrupted and nothing restored."""
     states: torch.Tensor
-    """[layers, tokens]: with what leaves the block at that token put back."""
+    """[layers, tokens]: with the block's output at that token restored."""
     windows: torch.Tensor
-    """[layers]: with the MLP outputs of a window around the layer put back, at the subject's last token."""
+    """[layers]: with the MLP outputs of a window around the layer restored, at the subject's last token."""
     window: int
     """Layers of a window."""
 
     @property
     def tells(self) -> bool:
-        """Whether noise in the subject takes at least half of the answer away; what it leaves, the prompt alone gives."""
+        """Whether noise in the subject removes at least half of the answer; the rest comes from the prompt."""
         return self.corrupted <= self.clean / 2
 
     @property
@@ -72,8 +75,8 @@ class Trace:
 def list_considered_layers(layers: int, window: int) -> list[int]:
     """Return the layers around which a window is whole and does not hold block 0.
 
-    Block 0's MLP reads little but the corrupted embedding, so that putting its output back undoes the noise rather than
-    finds the fact. All layers where no window is so.
+    Block 0's MLP reads little but the corrupted embedding, so restoring its output undoes the noise and locates no fact.
+    Where no window qualifies, all layers are returned.
     """
     below = window // 2
     return [layer for layer in range(layers) if 1 <= layer - below <= layers - window] or list(range(layers))
@@ -87,17 +90,18 @@ def suggest_layer(traces: Sequence[Trace]) -> int:
 
 
 class Tracer:
-    """Traces facts in one model; what does not change with the request is made once."""
+    """Traces facts in one model; what does not depend on the request is computed once."""
 
     def __init__(
         self, lm: LanguageModel, *, noise: float = _NOISE, draws: int = _DRAWS, seed: int = 0, site: str | None = None
     ) -> None:
-        """`noise` is in standard deviations of the model's embeddings, all tokens of the vocabulary taken together; `site` as
-        in `find_site`. Raises `ModelError` for a model that is not causal, `InputError` for more draws than run at once."""
+        """Prepare the traces of one model.
+
+        `noise` is in standard deviations of the embeddings of the whole vocabulary; `site` is as in `find_site`.
+        Raises `ModelError` for a model that is not causal, `InputError` for more draws than run at once.
+        """
         if not 1 <= draws <= _ROWS:
-            raise InputError(
-                f"{draws} draws of noise were asked for, and 1 to {_ROWS} can be run at once; give such a number."
-            )
+            raise InputError(f"{draws} draws of noise cannot be run at once; give a number from 1 to {_ROWS}.")
         if not lm.causal:
             raise ModelError(
                 f"The model {lm.ref!r} ({lm.architecture}) writes no text, so no answer can be traced in it; take a causal "
@@ -112,14 +116,15 @@ class Tracer:
     def trace(self, request: EditRequest) -> Trace:
         """Trace the fact that `request` would change.
 
-        Raises `RequestError` where the subject cannot be located or ends at the prompt's first token, whose states are the
-        attention sink's before they are the subject's; `NotFinite` where the model's answer is not finite.
+        Raises `RequestError` where the subject cannot be located or ends at the prompt's first token.
+        The states of that token are the attention sink's before they are the subject's.
+        Raises `NotFinite` where the model's answer is not finite.
         """
         place = locate(self._lm, request)
         if place.is_first_token:
             raise RequestError(
                 f"The subject {request.subject!r} ends at the first token of {request.prompt!r}, which is an attention sink "
-                "whatever it says, so that what is put back there restores the sink and not the fact; trace a prompt in which "
+                "whatever it says, so a state restored there restores the sink and not the fact; trace a prompt in which "
                 "something stands before it."
             )
         ids, last = place.input_ids, len(place.input_ids) - 1
@@ -130,7 +135,7 @@ class Tracer:
             answer = int(logits[0].argmax())
             probability = float(logits[0].softmax(-1)[answer])
             if not bool(torch.isfinite(logits).all()):
-                raise NotFinite(f"The logits behind {request.prompt!r} hold NaN or Inf; check the model's weights.")
+                raise NotFinite(f"The logits after {request.prompt!r} hold NaN or Inf; check the model's weights.")
             corrupted, bad = self._with_nothing(ids, answer, place.first, noise)
             states = torch.full((len(self._sites), len(ids)), corrupted)
             for layer in range(len(self._sites) - 1):
@@ -142,9 +147,16 @@ class Tracer:
             windows = self._with_windows(ids, answer, place.first, place.last, noise, values)
         tokenizer: Any = self._lm.tokenizer
         return Trace(
-            request, tuple(tokenizer.decode([token]) for token in ids), (place.first, place.last),
-            tokenizer.decode([answer]), probability, corrupted, states, windows, self.window,
-        )  # fmt: skip
+            request=request,
+            tokens=tuple(tokenizer.decode([token]) for token in ids),
+            subject=(place.first, place.last),
+            answer=tokenizer.decode([answer]),
+            clean=probability,
+            corrupted=corrupted,
+            states=states,
+            windows=windows,
+            window=self.window,
+        )
 
     def _noise(self, tokens: int) -> torch.Tensor:
         """Noise [draws, tokens, features], the same for every request with as many subject tokens."""
@@ -154,7 +166,7 @@ class Tracer:
         return drawn.to(self._lm.device, self._lm.dtype)
 
     def _run(self, ids: Sequence[int], rows: int) -> torch.Tensor:
-        """Return the logits [rows, vocabulary] behind the last token of `rows` copies of one text, fp32."""
+        """Return the logits [rows, vocabulary] after the last token of `rows` copies of one text, fp32."""
         batch = torch.tensor([list(ids)] * rows, device=self._lm.device)
         places = torch.arange(rows) * len(ids) + len(ids) - 1
         with select_logits(self._lm, places):
@@ -184,7 +196,7 @@ class Tracer:
     def _with_nothing(
         self, ids: Sequence[int], answer: int, first: int, noise: torch.Tensor
     ) -> tuple[float, list[Entry]]:
-        """Return the answer's probability where nothing is put back, and what enters each block then."""
+        """Return the answer's probability where nothing is restored, and what enters each block then."""
 
         def run(_: Sequence[int]) -> tuple[float, list[Entry]]:
             with self._corrupted(noise, first, self._draws), _inputs(self._sites) as bad:
@@ -197,8 +209,8 @@ class Tracer:
     def _with_states(
         self, ids: Sequence[int], answer: int, layer: int, clean: torch.Tensor, bad: Entry, first: int
     ) -> torch.Tensor:
-        """Return the answer's probability [tokens from `first` on] with what enters block `layer` put back there."""
-        # What stands before the subject is not corrupted, so there is nothing to put back.
+        """Return the answer's probability [tokens from `first` on] with what enters block `layer` restored there."""
+        # What stands before the subject is not corrupted, so there is nothing to restore.
         tokens, at_once = range(first, len(ids)), max(1, _ROWS // self._draws)
 
         def run(some: Sequence[int]) -> torch.Tensor:
@@ -215,7 +227,7 @@ class Tracer:
     def _with_windows(
         self, ids: Sequence[int], answer: int, first: int, last: int, noise: torch.Tensor, values: list[torch.Tensor]
     ) -> torch.Tensor:
-        """Return the answer's probability [layers] with a window of MLP outputs put back at the subject's last token."""
+        """Return the answer's probability [layers] with a window of MLP outputs restored at the subject's last token."""
         centres, at_once = range(len(self._sites)), max(1, _ROWS // self._draws)
 
         def run(some: Sequence[int]) -> torch.Tensor:
@@ -231,7 +243,7 @@ class Tracer:
         return torch.cat([part for _, part in run_fitting(parts, run)])
 
     def _windows(self, centres: Sequence[int]) -> list[list[bool]]:
-        """Return for each layer which rows it is put back in; each centre has as many rows as there are draws."""
+        """Return for each layer the rows in which it is restored; each centre has as many rows as there are draws."""
         below = self.window // 2
         return [
             [centre - below <= layer < centre - below + self.window for centre in centres for _ in range(self._draws)]
@@ -240,7 +252,7 @@ class Tracer:
 
 
 def _spread(embedding: torch.nn.Module, device: torch.device) -> float:
-    """Return the standard deviation of what the embedding gives, over all tokens: Gemma's scales its table."""
+    """Return the standard deviation of the embedding's output over all tokens; Gemma scales its table."""
     table: Any = embedding.weight
     count = total = squares = 0.0
     with torch.no_grad():
@@ -266,7 +278,7 @@ def _inputs(sites: Sequence[EditSite]) -> Iterator[list[Entry]]:
 
 @contextmanager
 def _outputs(sites: Sequence[EditSite]) -> Iterator[list[torch.Tensor]]:
-    """Record what each site puts out."""
+    """Record the output of each site."""
     outputs: list[torch.Tensor] = []
 
     def keep(_: torch.nn.Module, __: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -285,7 +297,7 @@ def _outputs(sites: Sequence[EditSite]) -> Iterator[list[torch.Tensor]]:
 def _restored(
     sites: Sequence[EditSite], rows: Sequence[Sequence[bool]], values: Sequence[torch.Tensor], token: int, width: int
 ) -> Iterator[None]:
-    """Put each site's clean output at `token` into the rows that it is wanted in."""
+    """Put each site's clean output at `token` into the rows that `rows` selects."""
 
     def restore(layer: int) -> Any:
         places = torch.tensor([row * width + token for row, yes in enumerate(rows[layer]) if yes], dtype=torch.long)
