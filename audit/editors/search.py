@@ -97,7 +97,7 @@ class _Live:
             return self._live.logits()
 
     def only(self, kept: Sequence[int]) -> _Live:
-        return _Live(self._site, self._live.only(kept))
+        return _Live(self._site, self._live.part(kept))
 
     def agrees(self, *, exact: bool) -> bool:
         """Whether the live pass gives the full pass's probabilities; half precision is held to less."""
