@@ -1,4 +1,4 @@
-"""Right-padded batches under a token budget, longest rows together; halved where they do not fit into memory."""
+"""Right-padded batches under a token budget, longest rows together; a batch that does not fit into memory is halved."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def split_batches(lengths: Sequence[int], budget: int = TOKEN_BUDGET) -> Iterato
 
 
 def split_similar(lengths: Sequence[int], budget: int = TOKEN_BUDGET, waste: float = 0.3) -> Iterator[list[int]]:
-    """Yield batches as `split_batches` does, cut also where a row would be padded by more than `waste` of its width.
+    """Yield batches as `split_batches` does, split also where padding would exceed `waste` of a row's width.
 
-    For texts of very different lengths most of a common width would be padding; for rows that are few, a batch of its
-    own costs less than that.
+    For texts of very different lengths most of a common width would be padding.
+    For few rows, a separate batch costs less than that.
     """
     for chunk in split_batches(lengths, budget):
         part: list[int] = []
@@ -69,9 +69,10 @@ def split_similar(lengths: Sequence[int], budget: int = TOKEN_BUDGET, waste: flo
 
 
 def run_fitting(groups: Iterable[Sequence[int]], run: Callable[[list[int]], T]) -> Iterator[tuple[list[int], T]]:
-    """Yield each group of row indices with what `run` gives for it; one that does not fit into memory is run in halves.
+    """Yield each group of row indices with the result of `run`; a group that does not fit into memory runs in halves.
 
-    `run` must have no effect unless it returns. Raises `OutOfMemory` where a group of one does not fit.
+    `run` must have no effect unless it returns.
+    Raises `OutOfMemory` where a group of one row does not fit.
     """
     for group in groups:
         waiting = [list(group)]
@@ -88,7 +89,7 @@ def run_fitting(groups: Iterable[Sequence[int]], run: Callable[[list[int]], T]) 
                 yield members, result
             elif len(members) == 1:
                 raise OutOfMemory(
-                    f"One text alone does not fit into memory ({failed[:120]}); take a machine with more of it, a smaller dtype, "
+                    f"A single text does not fit into memory ({failed[:120]}); take a machine with more of it, a smaller dtype, "
                     "or a shorter text."
                 )
             else:
@@ -106,7 +107,7 @@ def _no_memory(error: Exception) -> bool:
 
 
 def _release() -> None:
-    """Give the device back what the failed pass held and the allocator keeps."""
+    """Return the failed pass's memory, which the allocator still holds, to the device."""
     import torch
 
     if torch.cuda.is_available():

@@ -1,5 +1,7 @@
-"""Text written by the model itself: sampled under a seed, or greedy. One batch, padded on the left, whatever the
-tokenizer's own padding side is; the process's random state is neither used nor moved.
+"""Text written by the model itself: sampled under a seed, or greedy.
+
+A batch is padded on the left, whatever the tokenizer's own padding side is.
+The process's random state is neither used nor changed.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["continue_greedily", "guess_continuations", "sample_continuations"]
 
 _ROWS = 128
-"""Rows that are written at once."""
+"""Rows of one batch."""
 
 
 def continue_greedily(
@@ -29,10 +31,12 @@ def continue_greedily(
     tokens: int | Sequence[int],
     drafts: Sequence[Sequence[int]] | None = None,
 ) -> list[list[int]]:
-    """Return the greedy continuation of each row of ids: `tokens` new ids (one number a row), fewer where the text ends.
+    """Return the greedy continuation of each row of ids: `tokens` new ids (one number, or one a row).
 
-    `drafts` are guesses of them. One pass over all of a row's draft tells how much of it is the
-    greedy choice; only from there on is generated, so that a good guess saves time and a bad one changes nothing.
+    A continuation is shorter where the text ends.
+    `drafts` are guesses of the continuations.
+    A single pass over a row's draft shows how much of it is the greedy choice; only the rest is generated.
+    A good guess saves time, and a bad one changes nothing.
     """
     lengths = [tokens] * len(rows) if isinstance(tokens, int) else list(tokens)
     drafts = None if drafts is None else [draft[:most] for draft, most in zip(drafts, lengths, strict=True)]
@@ -49,7 +53,7 @@ def continue_greedily(
 
 
 def _agreed(lm: LanguageModel, rows: Sequence[Sequence[int]], drafts: Sequence[Sequence[int]]) -> list[int]:
-    """Return how many ids of each draft, counted from its begin, are the model's greedy choice."""
+    """Return how many ids of each draft, counted from its start, are the model's greedy choice."""
     import torch
 
     joined = [[*row, *draft] for row, draft in zip(rows, drafts, strict=True)]
@@ -81,10 +85,10 @@ def sample_continuations(
 ) -> list[list[int]]:
     """Return one sampled continuation of each row, reproducible from the seed on one machine.
 
-    With a seed for each row what is drawn for it does not depend on the others.
-    `progress` is called with (steps done, of all) after each token of a batch.
+    With a seed for each row, the sample of a row does not depend on the other rows.
+    `progress` is called with (steps done, all steps) after each token of a batch.
 
-    Raises `NotFinite` where the model's logits hold NaN or +Inf, so that nothing can be drawn from them.
+    Raises `NotFinite` where the model's logits hold NaN or +Inf.
     """
     from transformers import LogitsProcessorList
 
@@ -98,16 +102,16 @@ def sample_continuations(
 
 
 class _Steps:
-    """Counts the tokens that were drawn for a batch, and reports them to `progress` as (done, of all).
+    """Counts the tokens sampled for a batch, and reports them to `progress` as (done, all).
 
-    A batch that is run again in halves takes more steps than were planned, and a text that ends early takes fewer.
+    A batch that runs again in halves takes more steps than planned; a text that ends early takes fewer.
     """
 
     def __init__(self, total: int, progress: Callable[[int, int], None] | None) -> None:
         self._total, self._progress, self._done = total, progress, 0
 
     def advance(self) -> None:
-        """Report one step more; the last one is left to `finish`."""
+        """Report one more step; `finish` reports the last one."""
         self._done = min(self._done + 1, self._total - 1)
         if self._progress is not None:
             self._progress(self._done, self._total)
@@ -121,8 +125,9 @@ class _Steps:
 class _GumbelSampler:
     """Adds Gumbel noise to the `top_k` largest logits and forbids the others: the greedy choice is then a sample.
 
-    The same distribution as drawing from their softmax, without a pass over the vocabulary and without the process's
-    random state. Source: Gumbel-max trick, e.g. arXiv 1611.01144, equation 1.
+    The distribution equals sampling from their softmax.
+    It needs no pass over the vocabulary and no random state of the process.
+    Source: Gumbel-max trick, e.g. arXiv 1611.01144, equation 1.
     """
 
     def __init__(self, seeds: Sequence[int], top_k: int, temperature: float, on_step: Callable[[], None]) -> None:
@@ -136,7 +141,7 @@ class _GumbelSampler:
 
     @contextmanager
     def drawing(self, members: Sequence[int]) -> Iterator[None]:
-        """Draw for the rows of these indices; what was drawn is taken back where the block raises."""
+        """Sample for the rows of these indices; the generators are reset where the block raises."""
         chosen = self._generators if len(self._generators) == 1 else [self._generators[index] for index in members]
         before, self._drawn_by = [generator.get_state() for generator in chosen], chosen
         try:
@@ -171,9 +176,9 @@ def guess_continuations(
     tokens: int,
     during: Callable[[Sequence[int]], AbstractContextManager[None]],
 ) -> list[list[int]]:
-    """Return the greedy continuation of each row of ids, the rows of each batch being written in the context `during` gives.
+    """Return the greedy continuation of each row of ids, written in the context that `during` returns.
 
-    It is called with the indices of those rows, of which a batch that does not fit into memory holds fewer.
+    `during` is called with the indices of a batch's rows; a batch that does not fit into memory is split.
     """
     return _generate(lm, rows, tokens, during)
 
@@ -221,5 +226,5 @@ def _ends(lm: LanguageModel) -> set[int]:
 
 
 def _until_end(row: list[int], ends: set[int]) -> list[int]:
-    """Cut what fills a row up behind the end of its text; the id of the end stays."""
+    """Return the row up to the end of its text, without padding; the id of the end stays."""
     return row[: next((index + 1 for index, token in enumerate(row) if token in ends), len(row))]

@@ -1,4 +1,4 @@
-"""Parts of a forward pass that several modules need: ids of padding, what enters a block, which logits, kept caches."""
+"""Parts of a forward pass that several modules share: padding ids, block inputs, selected logits, attention caches."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["Entry", "build_cache", "get_pad_id", "record_entry", "select_logits"
 
 
 def get_pad_id(lm: LanguageModel) -> int:
-    """Return an id to fill padded places with; masked out, so any will do."""
+    """Return an id for padded places; they are masked, so any id serves."""
     token_id = lm.tokenizer.pad_token_id
     return int(token_id) if token_id is not None else 0
 
 
 class _Reached(Exception):
-    """Raised by our own hook once the site has run, caught by `stop_after_all` alone."""
+    """Raised by our own hook once the site has run; only `stop_after_all` catches it."""
 
 
 @contextmanager
@@ -34,8 +34,9 @@ def stop_after_all(
 ) -> Iterator[None]:
     """Call `see` with (index, input, output) as each of `modules` runs, and end the forward pass once all have.
 
-    What is wanted must be taken there and then: nothing is kept, and Falcon changes an output in place later on. The
-    hooks are removed in any case. Raises `ModelError` when the body ends without all of them having run.
+    `see` must copy the tensors it needs: nothing is stored, and Falcon changes an output in place later.
+    The hooks are removed in any case.
+    Raises `ModelError` when the body ends before all of them have run.
     """
     left = set(range(len(modules)))
 
@@ -64,15 +65,15 @@ def stop_after_all(
 def stop_after(module: torch.nn.Module) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
     """Record the (input, output) of `module` and end the forward pass there; the hook is removed in any case.
 
-    Raises `ModelError` when the body ends without the module having run.
+    Raises `ModelError` when the body ends before the module has run.
     """
     records: list[tuple[torch.Tensor, torch.Tensor]] = []
-    with stop_after_all([module], lambda _, given, returned: records.append((given, returned))):
+    with stop_after_all([module], lambda _, inputs, output: records.append((inputs, output))):
         yield records
 
 
 class Entry(NamedTuple):
-    """How one forward enters the site's block: hidden state [rows, tokens, d_model], and what a block returns."""
+    """What enters the site's block in one forward pass: the hidden state [rows, tokens, d_model]."""
 
     hidden: torch.Tensor
     returned: int | None
@@ -81,7 +82,7 @@ class Entry(NamedTuple):
 
 @contextmanager
 def record_entry(site: EditSite) -> Iterator[list[Entry]]:
-    """Record how each forward enters the site's block."""
+    """Record what enters the site's block in each forward pass."""
     hidden: list[torch.Tensor] = []
     entries: list[Entry] = []
 
@@ -118,7 +119,7 @@ def build_cache(
 
 @contextmanager
 def select_logits(lm: LanguageModel, places: torch.Tensor) -> Iterator[None]:
-    """Let the head see only the flat `places` (row * tokens + token): its logits are [1, places, vocabulary]."""
+    """Give the head only the flat `places` (row * tokens + token): its logits are [1, places, vocabulary]."""
     head = lm.model.get_output_embeddings()
 
     def choose(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:

@@ -1,7 +1,8 @@
-"""A forward pass as if a rank-one update were in the weights: another one for each row of a batch, and nothing written.
+"""A forward pass with a rank-one update for each row of a batch, without writing any weight.
 
-``(W + left right^T) k = W k + left (right . k)``, so a hook on the site's module is enough. What comes out differs from
-the written edit by rounding, so it may guide and never judge: checks measure the weights themselves.
+``(W + left right^T) k = W k + left (right . k)``, so a hook on the site's module is enough.
+The result differs from the written edit by rounding.
+So it may guide a search or a guess, and never judge: checks measure the weights themselves.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class RankOne(Protocol):
 
 @contextmanager
 def apply_updates(site: EditSite, updates: Sequence[RankOne]) -> Iterator[None]:
-    """Let row ``n`` of every batch be computed as if ``updates[n]`` were written; batches must have that many rows."""
+    """Compute row ``n`` of every batch as if ``updates[n]`` were written; a batch must have as many rows as there are updates."""
     import torch
 
     weight = site.weight

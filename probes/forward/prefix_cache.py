@@ -1,11 +1,13 @@
-"""Prefixes run once: rows that begin with a known prefix go on from its attention keys and values.
+"""Prefixes run once: rows that begin with a cached prefix continue from its attention keys and values.
 
-`build_prefix_cache` runs every prefix through the unedited model, compares one row that goes on from it with an ordinary
-pass, and gives up (None) where the two differ, so that an architecture with a cache of its own kind is only slower.
-`join` lays rows out for one forward pass: what is known of a row stands on the right of ``past`` places, the rest of it
-right-padded behind, so that token ``t`` of a row lies at place ``past - lead + t`` in every row.
+`build_prefix_cache` runs every prefix through the unedited model.
+It compares rows that continue from a prefix with an ordinary pass, and returns None where the two differ.
+An architecture with a cache of its own kind is then only slower.
+`join` lays rows out for one forward pass.
+The cached part of a row is aligned on the right of ``past`` places; the rest of the row follows, padded on the right.
+So token ``t`` of a row lies at place ``past - lead + t`` in every row.
 
-Only the unedited model's states are kept; who edits must not join above the edited layer.
+The cache holds only the unedited model's states; a pass of an edited model must not join above the edited layer.
 """
 
 from __future__ import annotations
@@ -33,17 +35,17 @@ class Joined(NamedTuple):
     """Rows laid out for one forward pass; token ``t`` of row ``n`` lies at place ``past - leads[n] + t``."""
 
     inputs: dict[str, Any]
-    """What the model is called with; its cache, where there is one, grows by the rest of the rows."""
+    """Arguments of the model; its attention cache, if any, grows by the rest of the rows."""
     leads: list[int]
-    """How many tokens of each row are known."""
+    """Number of cached tokens of each row."""
     past: int
     """Places before the rest of the rows: the longest lead."""
     hidden: torch.Tensor | None
-    """What enters the site's block at those places [rows, past, d_model]; None where nothing is known."""
+    """What enters the site's block at those places [rows, past, d_model]; None where nothing is cached."""
 
     @property
     def width(self) -> int:
-        """Tokens that are run in each row, padding included."""
+        """Tokens that run in each row, padding included."""
         return int(self.inputs["input_ids"].shape[1])
 
     def places(self, tokens: torch.Tensor, size: int) -> torch.Tensor:
@@ -55,7 +57,7 @@ class PrefixCache:
     """The states of some prefixes' tokens in the unedited model."""
 
     def __init__(self, lm: LanguageModel, site: EditSite, texts: Sequence[str]) -> None:
-        """Run the prefixes once, in batches; of those that begin another, the other is enough."""
+        """Run the prefixes once, in batches; a prefix that begins another one is served by it."""
         rows = sorted({tuple(lm.tokenizer(text).input_ids) for text in texts}, key=lambda row: (-len(row), row))
         self.rows: list[tuple[int, ...]] = []
         for row in rows:
@@ -66,7 +68,7 @@ class PrefixCache:
         def run(members: Sequence[int]) -> tuple[torch.Tensor, list[Any]]:
             cache = DynamicCache()
             inputs = pad([self.rows[index] for index in members], get_pad_id(lm), lm.device)._asdict()
-            # The logits are not wanted, so the head sees one place.
+            # The logits are not used, so the head gets one place.
             with torch.no_grad(), record_entry(site) as entries, select_logits(lm, torch.tensor([0])):
                 lm.run(**inputs, use_cache=True, past_key_values=cache)
             return entries[0].hidden, cache.layers
@@ -90,7 +92,7 @@ class PrefixCache:
             begin += len(row)
 
     def lead(self, ids: Sequence[int], most: int) -> tuple[int, int]:
-        """Return the longest known beginning of `ids`, at most `most` tokens: (place of its first token, length)."""
+        """Return the longest cached beginning of `ids`, at most `most` tokens: (place of its first token, length)."""
         row = tuple(ids[: min(most, max(map(len, self.rows), default=0))])
         return next(((self._begins[row[:n]], n) for n in range(len(row), 0, -1) if row[:n] in self._begins), (0, 0))
 
@@ -112,9 +114,10 @@ def join(
     most: Sequence[int],
     layers: int | None = None,
 ) -> Joined:
-    """Lay `rows` of ids out to go on from what is known of them, at most `most` tokens of each (less than its length).
+    """Lay `rows` of ids out to continue from their cached tokens.
 
-    With `layers` the pass must end below that layer.
+    At most `most` tokens of each row, fewer than its length, come from the cache.
+    With `layers`, the pass must end below that layer.
     """
     leads = [
         prefixes.lead(row, least) if prefixes is not None else (0, 0) for row, least in zip(rows, most, strict=True)
@@ -131,13 +134,18 @@ def join(
     )
     mask = torch.cat([(place >= 0).long().to(lm.device), batch.attention_mask], 1)
     positions = (length + torch.arange(batch.input_ids.shape[1])).to(lm.device)
-    inputs = {"input_ids": batch.input_ids, "attention_mask": mask, "position_ids": positions,
-              "past_key_values": build_cache(states), "use_cache": True}  # fmt: skip
+    inputs = {
+        "input_ids": batch.input_ids,
+        "attention_mask": mask,
+        "position_ids": positions,
+        "past_key_values": build_cache(states),
+        "use_cache": True,
+    }
     return Joined(inputs, lengths, past, hidden)
 
 
 def build_prefix_cache(lm: LanguageModel, site: EditSite, texts: Sequence[str]) -> PrefixCache | None:
-    """Return the states of the prefixes `texts`; None where the model cannot go on from them as if it had read them."""
+    """Return the states of the prefixes `texts`; None where the model cannot continue from them."""
     if not lm.causal or not any(texts):
         return None
     try:
@@ -149,7 +157,7 @@ def build_prefix_cache(lm: LanguageModel, site: EditSite, texts: Sequence[str]) 
 
 
 def _agrees(lm: LanguageModel, prefixes: PrefixCache) -> bool:
-    """Whether rows that go on from a long and from a short prefix give the logits of an ordinary pass."""
+    """Return whether rows that continue from a long and from a short prefix give the logits of an ordinary pass."""
     tail, tolerance = prefixes.rows[0][:3], _AGREEMENT if lm.dtype in (torch.float32, torch.float64) else 0.05
     rows = [prefixes.rows[0] + tail, prefixes.rows[-1] + tail]
     joined = join(lm, rows, prefixes, [len(row) - 1 for row in rows])

@@ -46,7 +46,7 @@ def test_audit_reference_engine_uses_no_fast_way(tmp_path: Path, monkeypatch: py
     def fast(*_: object) -> None:
         pytest.fail("a pass of the reference was not plain")
 
-    monkeypatch.setattr(products, "_by_onednn", lambda: True)
+    monkeypatch.setattr(products, "_selects_onednn", lambda: True)
     monkeypatch.setattr(products, "_onednn", fast)
     for owner, name in ((partial.LiveRows, "__init__"), (partial.Stem, "__init__"), (PrefixCache, "__init__")):
         monkeypatch.setattr(owner, name, fast)

@@ -28,7 +28,7 @@ def by_onednn(monkeypatch):
     """Products by oneDNN whatever the processor, so that they are tested on every machine that has it."""
     if not products._works():
         pytest.skip("this PyTorch was built without oneDNN")
-    monkeypatch.setattr(products, "_by_onednn", lambda: True)
+    monkeypatch.setattr(products, "_selects_onednn", lambda: True)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_what_is_given_gets_the_gradient_of_float64_and_weights_none(by_onednn):
 @pytest.mark.parametrize("onednn", [True, False])
 @pytest.mark.parametrize(("rows", "features", "block"), [(5, 7, 3), (9, 8, 4), (3, 4, 16), (1, 1, 1), (0, 3, 2)])
 def test_a_gram_matrix_is_that_of_float64(by_onednn, monkeypatch, onednn, rows, features, block):
-    monkeypatch.setattr(products, "_by_onednn", lambda: onednn)
+    monkeypatch.setattr(products, "_selects_onednn", lambda: onednn)
     torch.manual_seed(0)
     given = torch.randn(rows, features)
     torch.testing.assert_close(
@@ -242,5 +242,5 @@ def test_the_plain_model_runs_plainly_and_the_log_can_tell(by_onednn, monkeypatc
     assert not calls
     compute_activations(lm, site, [((5, 6, 7), 1)])
     assert calls
-    monkeypatch.setattr(products, "_by_onednn", lambda: False)
+    monkeypatch.setattr(products, "_selects_onednn", lambda: False)
     assert lm.product_library == "PyTorch"
