@@ -89,7 +89,7 @@ def run_fitting(groups: Iterable[Sequence[int]], run: Callable[[list[int]], T]) 
                 yield members, result
             elif len(members) == 1:
                 raise OutOfMemory(
-                    f"A single text does not fit into memory ({failed[:120]}); take a machine with more of it, a smaller dtype, "
+                    f"One text alone does not fit into memory ({failed[:120]}); take a machine with more of it, a smaller dtype, "
                     "or a shorter text."
                 )
             else:

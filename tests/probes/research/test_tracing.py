@@ -157,7 +157,7 @@ def test_what_cannot_be_traced_is_refused() -> None:
 
 @pytest.mark.parametrize("draws", [0, 65])
 def test_more_draws_than_run_at_once_are_refused(draws: int) -> None:
-    with pytest.raises(InputError, match=f"{draws} draws of noise were asked for, and 1 to 64"):
+    with pytest.raises(InputError, match=f"{draws} draws of noise cannot be run at once; give a number from 1 to 64"):
         Tracer(tiny_language_model("llama"), draws=draws)
 
 
