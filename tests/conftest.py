@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,20 +12,45 @@ pytest_plugins = ["pytester"]
 REPRESENTATIVE_FAMILIES = frozenset({"llama", "gpt2", "opt"})
 """Rotary positions, a table of positions with Conv1D, and a table of positions with linear layers."""
 
+END_TO_END = (
+    "audit/cli",
+    "audit/delta",
+    "audit/folders",
+    "audit/pytest_plugin",
+    "audit/research",
+    "audit/run",
+    "audit/saved_model",
+    "audit/test_determinism.py",
+    "audit/test_little_memory.py",
+    "audit/test_process.py",
+    "audit/test_rollback.py",
+    "audit/test_security.py",
+    "audit/test_sequence.py",
+    "ci",
+    "fuzz",
+    "reports/html/test_accessible.py",
+    "reports/html/test_hostile.py",
+    "reports/html/test_leaks_shown.py",
+    "reports/html/test_page_in_browser.py",
+    "reports/html/test_report_page.py",
+)
+"""Folders and files whose tests run whole commands, audits or a browser: seconds each."""
+
+HERE = Path(__file__).parent
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the cases of all other model families as slow, except where a test is marked ``all_families``."""
+    """Mark whole runs as end_to_end, and all but three model families as slow where a test is not ``all_families``."""
     helper = sys.modules.get("tests.helpers.families")
-    if helper is None:
-        return
-    others = set(helper.FAMILIES) - REPRESENTATIVE_FAMILIES
+    others = set(helper.FAMILIES) - REPRESENTATIVE_FAMILIES if helper is not None else set()
     for item in items:
+        place = item.path.relative_to(HERE).as_posix() if item.path.is_relative_to(HERE) else ""
+        if any(place == prefix or place.startswith(f"{prefix}/") for prefix in END_TO_END):
+            item.add_marker(pytest.mark.end_to_end)
         callspec = getattr(item, "callspec", None)
         if callspec is None or item.get_closest_marker("all_families"):
             continue
-        values = [
-            part for value in callspec.params.values() for part in (value if isinstance(value, tuple) else (value,))
-        ]
+        values = [part for value in callspec.params.values() for part in (value if isinstance(value, tuple) else (value,))]
         if any(isinstance(value, str) and value in others for value in values):
             item.add_marker(pytest.mark.slow)
