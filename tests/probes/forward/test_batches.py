@@ -16,7 +16,7 @@ lengths_of = st.lists(st.integers(1, 50), max_size=40)
 
 
 @given(lengths_of, st.integers(1, 200))
-def test_every_row_is_in_one_batch_within_the_budget(lengths: list[int], budget: int) -> None:
+def test_split_batches_any_lengths_place_each_row_once_within_budget(lengths: list[int], budget: int) -> None:
     found = list(split_batches(lengths, budget))
     assert sorted(index for chunk in found for index in chunk) == list(range(len(lengths)))
     for chunk in found:
@@ -24,7 +24,7 @@ def test_every_row_is_in_one_batch_within_the_budget(lengths: list[int], budget:
 
 
 @given(lengths_of, st.integers(1, 200))
-def test_the_longest_come_first_and_no_batch_could_take_the_next_row(lengths: list[int], budget: int) -> None:
+def test_split_batches_longest_rows_first_and_batches_full(lengths: list[int], budget: int) -> None:
     found = list(split_batches(lengths, budget))
     flat = [index for chunk in found for index in chunk]
     assert flat == sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
@@ -33,7 +33,7 @@ def test_the_longest_come_first_and_no_batch_could_take_the_next_row(lengths: li
 
 
 @given(lengths_of, st.integers(1, 200), st.floats(0.0, 0.9))
-def test_similar_rows_stay_within_budget_and_waste(lengths: list[int], budget: int, waste: float) -> None:
+def test_split_similar_rows_stay_within_budget_and_waste(lengths: list[int], budget: int, waste: float) -> None:
     found = list(split_similar(lengths, budget, waste))
     assert sorted(index for chunk in found for index in chunk) == list(range(len(lengths)))
     for chunk in found:
@@ -42,12 +42,12 @@ def test_similar_rows_stay_within_budget_and_waste(lengths: list[int], budget: i
         assert all(lengths[index] >= (1 - waste) * longest for index in chunk)
 
 
-def test_the_default_budget_is_used() -> None:
+def test_split_batches_without_budget_use_the_default() -> None:
     assert [len(chunk) for chunk in split_batches([TOKEN_BUDGET // 2] * 3)] == [2, 1]
     assert list(split_batches([])) == []
 
 
-def test_rows_are_padded_on_the_right() -> None:
+def test_pad_rows_are_padded_on_the_right() -> None:
     ids, mask = pad([[5, 6, 7], [8], [9, 10]], 3, torch.device("cpu"))
     assert ids.tolist() == [[5, 6, 7], [8, 3, 3], [9, 10, 3]]
     assert mask.tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
@@ -58,7 +58,7 @@ def test_rows_are_padded_on_the_right() -> None:
 
 
 @given(st.lists(st.lists(st.integers(), min_size=1, max_size=20), max_size=5), st.integers(1, 20))
-def test_what_does_not_fit_is_run_in_halves_and_every_row_once(groups: list[list[int]], most: int) -> None:
+def test_run_fitting_large_group_runs_in_halves_and_each_row_once(groups: list[list[int]], most: int) -> None:
     def run(members: Sequence[int]) -> list[int]:
         if len(members) > most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
@@ -72,13 +72,13 @@ def test_what_does_not_fit_is_run_in_halves_and_every_row_once(groups: list[list
     assert all(len(members) <= most for members, _ in found)
 
 
-def test_a_real_allocation_that_fails_is_recognised() -> None:
+def test_run_fitting_failed_allocation_is_recognised() -> None:
     found = list(run_fitting([range(4)], lambda members: torch.empty(2**50 if len(members) > 2 else 1).shape))
     assert [members for members, _ in found] == [[0, 1], [2, 3]]
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")])
-def test_one_row_that_does_not_fit_says_so(error: Exception) -> None:
+def test_run_fitting_single_row_that_does_not_fit_raises(error: Exception) -> None:
     def run(_: Sequence[int]) -> None:
         raise error
 
@@ -88,7 +88,7 @@ def test_one_row_that_does_not_fit_says_so(error: Exception) -> None:
         list(run_fitting([range(4)], run))
 
 
-def test_other_errors_are_not_tried_again() -> None:
+def test_run_fitting_other_errors_are_not_retried() -> None:
     tried = []
 
     def run(members: Sequence[int]) -> None:

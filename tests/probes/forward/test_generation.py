@@ -26,7 +26,7 @@ def by_hand(lm: LanguageModel, row: tuple[int, ...], tokens: int) -> list[int]:
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "bloom", "gemma2", "falcon_new"])
-def test_greedy_rows_of_any_length_are_those_of_a_loop_by_hand(family: str) -> None:
+def test_continue_greedily_any_length_equals_a_token_loop(family: str) -> None:
     lm = tiny_language_model(family)
     for row, found in zip(ROWS, continue_greedily(lm, ROWS, 6), strict=True):
         expected = by_hand(lm, row, 6)
@@ -34,7 +34,7 @@ def test_greedy_rows_of_any_length_are_those_of_a_loop_by_hand(family: str) -> N
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
-def test_a_draft_changes_nothing_but_the_time(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_continue_greedily_draft_does_not_change_the_text(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = tiny_language_model(family)
     expected = continue_greedily(lm, ROWS, 6)
     wrong = [[*row[:2], (row[2] + 1) % 100, *row[3:]] for row in expected]
@@ -45,7 +45,7 @@ def test_a_draft_changes_nothing_but_the_time(family: str, monkeypatch: pytest.M
     assert continue_greedily(lm, ROWS, 6, expected) == expected, "a right draft is generated again"
 
 
-def test_each_row_may_have_its_own_length() -> None:
+def test_continue_greedily_rows_may_have_own_lengths() -> None:
     lm = tiny_language_model("llama")
     whole = continue_greedily(lm, ROWS, 6)
     for drafts in (None, whole, [[99], [], whole[2]]):
@@ -53,14 +53,14 @@ def test_each_row_may_have_its_own_length() -> None:
         assert found == [whole[0][:2], whole[1], whole[2][:4]]
 
 
-def test_a_checkpoints_own_beams_do_not_count() -> None:
+def test_continue_greedily_ignores_beams_of_the_checkpoint() -> None:
     lm = tiny_language_model("llama")
     expected = continue_greedily(lm, ROWS, 6)
     lm.model.generation_config.num_beams = 3
     assert continue_greedily(lm, ROWS, 6) == expected
 
 
-def test_nothing_stands_behind_the_end_of_a_text() -> None:
+def test_continue_greedily_stops_at_the_end_of_the_text() -> None:
     lm = tiny_language_model("llama")
     (row,) = continue_greedily(lm, ROWS[:1], 6)
     lm.model.generation_config.eos_token_id = [row[2], 9999]
@@ -70,7 +70,7 @@ def test_nothing_stands_behind_the_end_of_a_text() -> None:
     assert continue_greedily(lm, ROWS, 6, [ended, *others]) == [ended, *others]
 
 
-def test_the_seed_decides_and_the_process_is_left_alone() -> None:
+def test_sample_seed_decides_and_process_state_is_unchanged() -> None:
     lm = tiny_language_model("llama")
     state = torch.random.get_rng_state()
     first = sample_continuations(lm, ROWS, 8, seed=1, top_k=20)
@@ -80,7 +80,7 @@ def test_the_seed_decides_and_the_process_is_left_alone() -> None:
     assert sample_continuations(lm, ROWS, 8, seed=2, top_k=20) != first
 
 
-def test_samples_follow_the_softmax_of_the_largest_logits() -> None:
+def test_sample_follows_the_softmax_of_the_largest_logits() -> None:
     lm, rows, top_k = tiny_language_model("llama"), 4000, 5
     with torch.no_grad():
         logits = lm.model(torch.tensor(ROWS[:1])).logits[0, -1]
@@ -95,12 +95,12 @@ def test_samples_follow_the_softmax_of_the_largest_logits() -> None:
     assert float(seen.min()) > 0
 
 
-def test_top_1_is_greedy() -> None:
+def test_sample_top_1_is_greedy() -> None:
     lm = tiny_language_model("llama")
     assert sample_continuations(lm, ROWS, 6, seed=1, top_k=1) == continue_greedily(lm, ROWS, 6)
 
 
-def test_the_tokenizers_padding_side_does_not_matter() -> None:
+def test_sample_padding_side_of_the_tokenizer_is_ignored() -> None:
     lm = tiny_language_model("llama", byte_level())
     expected = continue_greedily(lm, ROWS, 5)
     for side in ("left", "right"):
@@ -108,7 +108,7 @@ def test_the_tokenizers_padding_side_does_not_matter() -> None:
         assert continue_greedily(lm, ROWS, 5) == expected
 
 
-def test_a_least_number_of_tokens_is_kept() -> None:
+def test_sample_least_number_of_tokens_is_respected() -> None:
     lm = tiny_language_model("llama")
     ends = set(range(3, len(lm.tokenizer), 2))
     lm.model.generation_config.eos_token_id = sorted(ends)

@@ -25,7 +25,7 @@ class Update(NamedTuple):
 
 
 @pytest.mark.parametrize("family", CAUSAL)
-def test_each_row_is_computed_with_its_own_update(family: str) -> None:
+def test_apply_updates_each_row_has_its_own_update(family: str) -> None:
     lm = tiny_language_model(family)
     site, make = tiny_site(lm, 1), torch.Generator().manual_seed(4)
     norm = float(site.matrix().norm())

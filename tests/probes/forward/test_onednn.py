@@ -43,13 +43,13 @@ def by_onednn(monkeypatch):
         ("", "AVX512", False),
     ],
 )
-def test_the_processor_alone_decides(processors, capability, chosen):
+def test_prefers_onednn_depends_on_the_processor_only(processors, capability, chosen):
     assert prefers_onednn(processors, capability) is chosen
 
 
 @pytest.mark.parametrize("shape", [(7,), (1, 7), (5, 7), (2, 3, 7), (0, 7), (2, 0, 7)])
 @pytest.mark.parametrize("biased", [True, False])
-def test_a_product_is_that_of_float64(by_onednn, shape, biased):
+def test_multiply_equals_float64(by_onednn, shape, biased):
     torch.manual_seed(0)
     given, weight, bias = torch.randn(shape), torch.randn(11, 7), torch.randn(11) if biased else None
     exact = linear(given.double(), weight.double(), None if bias is None else bias.double())
@@ -62,11 +62,11 @@ def test_a_product_is_that_of_float64(by_onednn, shape, biased):
     ("rows", "computed"),
     [(0, 0), (1, 1), (15, 15), (16, 16), (17, 18), (31, 32), (33, 36), (64, 64), (65, 72), (1000, 1024), (1025, 1152)],
 )
-def test_rows_are_rounded_up_to_four_significant_bits(rows, computed):
+def test_round_rows_rounds_up_to_four_significant_bits(rows, computed):
     assert round_rows(rows) == computed
 
 
-def test_texts_of_ever_new_lengths_are_products_of_few_sizes(by_onednn, monkeypatch):
+def test_multiply_new_lengths_use_few_sizes(by_onednn, monkeypatch):
     seen, made = set(), torch.ops.mkldnn._linear_pointwise
 
     def recorded(given, *others):
@@ -84,7 +84,7 @@ def test_texts_of_ever_new_lengths_are_products_of_few_sizes(by_onednn, monkeypa
     assert len(seen) <= 3 * (15 + 8 * 5)
 
 
-def test_what_is_given_gets_the_gradient_of_float64_and_weights_none(by_onednn):
+def test_multiply_gradient_of_inputs_equals_float64(by_onednn):
     torch.manual_seed(0)
     given, weight, wanted = torch.randn(2, 5, 7, requires_grad=True), torch.randn(11, 7), torch.randn(2, 5, 11)
     (found,) = torch.autograd.grad((multiply(given, weight, torch.ones(11)) * wanted).sum(), given)
@@ -93,7 +93,7 @@ def test_what_is_given_gets_the_gradient_of_float64_and_weights_none(by_onednn):
 
 @pytest.mark.parametrize("onednn", [True, False])
 @pytest.mark.parametrize(("rows", "features", "block"), [(5, 7, 3), (9, 8, 4), (3, 4, 16), (1, 1, 1), (0, 3, 2)])
-def test_a_gram_matrix_is_that_of_float64(by_onednn, monkeypatch, onednn, rows, features, block):
+def test_compute_gram_equals_float64(by_onednn, monkeypatch, onednn, rows, features, block):
     monkeypatch.setattr(products, "_selects_onednn", lambda: onednn)
     torch.manual_seed(0)
     given = torch.randn(rows, features)
@@ -105,7 +105,7 @@ def test_a_gram_matrix_is_that_of_float64(by_onednn, monkeypatch, onednn, rows, 
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_every_family_gives_the_same_logits_and_gradients(by_onednn, family):
+def test_use_fast_products_keeps_logits_and_gradients_of_each_family(by_onednn, family):
     lm = tiny_language_model(family)
     ids = torch.tensor([[11, 42, 7, 99, 23]])
 
@@ -122,7 +122,7 @@ def test_every_family_gives_the_same_logits_and_gradients(by_onednn, family):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_layers_are_as_they_were_after_the_block_and_after_an_error(by_onednn):
+def test_use_fast_products_restores_layers_after_block_and_error(by_onednn):
     lm = tiny_language_model("llama")
     before = [dict(vars(module)) for module in lm.model.modules()]
 
@@ -138,7 +138,7 @@ def test_layers_are_as_they_were_after_the_block_and_after_an_error(by_onednn):
     assert [dict(vars(module)) for module in lm.model.modules()] == before
 
 
-def test_layers_of_another_kind_or_dtype_are_left_alone(by_onednn):
+def test_use_fast_products_skips_layers_of_other_kind_or_dtype(by_onednn):
     class Own(nn.Linear):
         pass
 
@@ -151,7 +151,7 @@ def test_layers_of_another_kind_or_dtype_are_left_alone(by_onednn):
         assert hooked(torch.zeros(1, 4)).tolist() == [[1.0] * 4]
 
 
-def test_under_autocast_and_for_trained_weights_the_layer_computes_as_ever(by_onednn):
+def test_use_fast_products_autocast_and_training_use_plain_products(by_onednn):
     layer, given = nn.Linear(4, 4), torch.randn(3, 4)
     with use_fast_products(layer):
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -160,7 +160,7 @@ def test_under_autocast_and_for_trained_weights_the_layer_computes_as_ever(by_on
     torch.testing.assert_close(gradient, given.sum(0).expand(4, 4))
 
 
-def test_what_a_process_has_set_does_not_decide():
+def test_works_process_settings_do_not_decide():
     found = []
     for setting in (torch.autocast("cpu", dtype=torch.bfloat16), torch.device("meta")):
         with setting:
@@ -174,7 +174,7 @@ def test_what_a_process_has_set_does_not_decide():
     assert found == [products._works()] * 3
 
 
-def test_who_switches_onednn_off_has_it_off(by_onednn, monkeypatch):
+def test_use_fast_products_onednn_switched_off_is_off(by_onednn, monkeypatch):
     layer = nn.Linear(4, 4)
     monkeypatch.setattr(products, "_onednn", None)
     before = torch.backends.mkldnn.enabled
@@ -187,14 +187,14 @@ def test_who_switches_onednn_off_has_it_off(by_onednn, monkeypatch):
         torch.backends.mkldnn.set_flags(_enabled=before)
 
 
-def test_a_layer_may_be_called_by_name(by_onednn):
+def test_use_fast_products_layer_accepts_keyword_input(by_onednn):
     layer, given = nn.Linear(4, 5), torch.randn(3, 4)
     expected = layer(given)
     with use_fast_products(layer):
         torch.testing.assert_close(layer(input=given), expected)
 
 
-def test_a_weight_that_only_looks_plain_is_left_alone(by_onednn):
+def test_use_fast_products_skips_weights_of_derived_classes(by_onednn):
     class Quantised(nn.Parameter):
         pass
 
@@ -204,14 +204,14 @@ def test_a_weight_that_only_looks_plain_is_left_alone(by_onednn):
         assert "forward" not in vars(layer)
 
 
-def test_a_weight_with_gaps_in_its_memory_is_left_alone(by_onednn):
+def test_use_fast_products_skips_weights_with_gaps_in_memory(by_onednn):
     layer = nn.Linear(4, 4)
     layer.weight = nn.Parameter(torch.randn(4, 8)[:, :4])
     with use_fast_products(layer):
         assert "forward" not in vars(layer)
 
 
-def test_of_what_gram_multiplies_nothing_has_gaps(by_onednn, monkeypatch):
+def test_compute_gram_multiplies_contiguous_matrices(by_onednn, monkeypatch):
     """oneDNN takes a thousand times as long for such a matrix, and says nothing."""
     made = products._onednn
 
@@ -224,14 +224,14 @@ def test_of_what_gram_multiplies_nothing_has_gaps(by_onednn, monkeypatch):
     compute_gram(torch.randn(5, 9), 4)
 
 
-def test_a_release_without_the_product_is_no_error(monkeypatch):
+def test_works_op_that_raises_or_disagrees_is_refused(monkeypatch):
     monkeypatch.setattr(products, "_onednn", lambda *_: (_ for _ in ()).throw(AttributeError("_linear_pointwise")))
     assert products._works() is False
     monkeypatch.setattr(products, "_onednn", lambda *_: torch.zeros(2, 4))
     assert products._works() is False
 
 
-def test_the_plain_model_runs_plainly_and_the_log_can_tell(by_onednn, monkeypatch):
+def test_products_plain_model_uses_pytorch_and_names_it(by_onednn, monkeypatch):
     lm = tiny_language_model("llama")
     plain = replace(lm, plain=True)
     assert (lm.product_library, plain.product_library) == ("oneDNN", "PyTorch")

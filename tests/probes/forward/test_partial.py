@@ -77,7 +77,7 @@ def close(found: Tensor, expected: Tensor, tolerance: float = 1e-4) -> bool:
 
 
 @each_family
-def test_the_models_are_such_that_a_wrong_pass_would_show(family: str) -> None:
+def test_tiny_models_wrong_pass_would_show(family: str) -> None:
     lm = tiny_language_model(family)
     whole = compute_full_logits(lm, ROWS)
     for index in range(LAYERS):
@@ -89,7 +89,7 @@ def test_the_models_are_such_that_a_wrong_pass_would_show(family: str) -> None:
 
 
 @each_family
-def test_logits_of_a_batch_are_those_of_each_row_alone(family: str) -> None:
+def test_full_logits_batch_equals_single_rows(family: str) -> None:
     lm = tiny_language_model(family)
     with torch.no_grad():
         assert close(compute_full_logits(lm, ROWS), brute_force(lm, ROWS))
@@ -97,7 +97,7 @@ def test_logits_of_a_batch_are_those_of_each_row_alone(family: str) -> None:
 
 @each_layer
 @each_family
-def test_an_unchanged_model_gives_the_full_logits(family: str, layer: int) -> None:
+def test_partial_passes_unchanged_model_give_full_logits(family: str, layer: int) -> None:
     lm = tiny_language_model(family)
     site = tiny_site(lm, layer)
     live, stem = LiveRows(lm, site, ROWS), Stem(lm, site, ROWS)
@@ -110,7 +110,7 @@ def test_an_unchanged_model_gives_the_full_logits(family: str, layer: int) -> No
 
 @each_layer
 @each_family
-def test_a_changed_weight_is_seen_by_the_stem(family: str, layer: int) -> None:
+def test_stem_changed_weight_changes_logits(family: str, layer: int) -> None:
     lm = tiny_language_model(family)
     site = tiny_site(lm, layer)
     stem = Stem(lm, site, ROWS)
@@ -125,7 +125,7 @@ def test_a_changed_weight_is_seen_by_the_stem(family: str, layer: int) -> None:
 
 @each_layer
 @each_family
-def test_a_delta_and_its_gradient_are_those_of_the_full_pass(family: str, layer: int) -> None:
+def test_live_rows_delta_and_gradient_equal_full_pass(family: str, layer: int) -> None:
     lm = tiny_language_model(family)
     site = tiny_site(lm, layer)
     width = max(len(row.ids) for row in ROWS)
@@ -146,7 +146,7 @@ def test_a_delta_and_its_gradient_are_those_of_the_full_pass(family: str, layer:
 
 
 @each_family
-def test_it_can_be_run_again_and_again(family: str) -> None:
+def test_partial_passes_repeated_runs_agree(family: str) -> None:
     lm = tiny_language_model(family)
     site = tiny_site(lm)
     live, stem = LiveRows(lm, site, ROWS), Stem(lm, site, ROWS)
@@ -157,7 +157,7 @@ def test_it_can_be_run_again_and_again(family: str) -> None:
 
 
 @each_family
-def test_blocks_and_hooks_are_left_as_found_also_on_an_error(family: str) -> None:
+def test_partial_passes_restore_blocks_and_hooks_after_error(family: str) -> None:
     lm = tiny_language_model(family)
     site = tiny_site(lm)
     before = state(lm)
@@ -177,7 +177,7 @@ def test_blocks_and_hooks_are_left_as_found_also_on_an_error(family: str) -> Non
         assert close(compute_full_logits(lm, ROWS), stem.first)
 
 
-def test_a_forward_that_somebody_else_put_on_a_block_is_put_back() -> None:
+def test_run_from_foreign_forward_is_restored() -> None:
     lm = tiny_language_model("llama")
     site, block = tiny_site(lm), tiny_site(lm).blocks[0]
     calls: list[int] = []
@@ -195,7 +195,7 @@ def test_a_forward_that_somebody_else_put_on_a_block_is_put_back() -> None:
 
 
 @each_layer
-def test_what_lies_below_and_before_is_not_run(layer: int) -> None:
+def test_partial_passes_skip_layers_below_and_tokens_before(layer: int) -> None:
     lm = tiny_language_model("llama")
     site = tiny_site(lm, layer)
     live, stem = LiveRows(lm, site, ROWS), Stem(lm, site, ROWS)
@@ -212,7 +212,7 @@ def test_what_lies_below_and_before_is_not_run(layer: int) -> None:
 
 @pytest.mark.parametrize("window", [2, 3, 5])
 @each_layer
-def test_a_sliding_window_shorter_than_the_text(layer: int, window: int) -> None:
+def test_partial_passes_short_sliding_window_equals_full_pass(layer: int, window: int) -> None:
     lm = tiny_language_model("mistral")
     whole = compute_full_logits(lm, ROWS)
     lm.model.config.sliding_window = window
@@ -226,14 +226,14 @@ def test_a_sliding_window_shorter_than_the_text(layer: int, window: int) -> None
 
 
 @each_layer
-def test_one_row_edited_at_its_only_token(layer: int) -> None:
+def test_live_rows_single_token_row_equals_full_pass(layer: int) -> None:
     lm = tiny_language_model("gpt2")
     rows = (Row((17,), 0, (0,)),)
     with torch.no_grad():
         assert close(LiveRows(lm, tiny_site(lm, layer), rows).logits(), brute_force(lm, rows))
 
 
-def test_low_precision_stays_near_and_comes_back_in_fp32() -> None:
+def test_partial_passes_bfloat16_stay_near_and_return_fp32() -> None:
     lm = tiny_language_model("llama")
     lm.model.to(torch.bfloat16)
     live, stem = LiveRows(lm, tiny_site(lm), ROWS), Stem(lm, tiny_site(lm), ROWS)
@@ -250,7 +250,7 @@ def test_low_precision_stays_near_and_comes_back_in_fp32() -> None:
         pytest.param(Row((3, 4, 5, 6), 0, (-1,)), id="negative"),
     ],
 )
-def test_a_place_outside_its_row_is_refused_rather_than_read_from_another(row: Row) -> None:
+def test_flat_places_outside_the_row_are_refused(row: Row) -> None:
     lm = tiny_language_model("llama")
     rows = (ROWS[0], row)
     for run in (lambda: compute_full_logits(lm, rows), lambda: Stem(lm, tiny_site(lm), rows)):
@@ -258,13 +258,13 @@ def test_a_place_outside_its_row_is_refused_rather_than_read_from_another(row: R
             run()
 
 
-def test_a_place_before_the_edited_token_cannot_be_had_live() -> None:
+def test_live_rows_place_before_edited_token_is_refused() -> None:
     lm = tiny_language_model("llama")
     with pytest.raises(EditguardError, match="run from token 2"):
         LiveRows(lm, tiny_site(lm), (ROWS[0], Row((3, 4, 5, 6), 2, (1, 3))))
 
 
-def test_a_model_that_is_broken_at_the_site_gives_nan_and_not_old_logits() -> None:
+def test_stem_broken_weight_gives_nan() -> None:
     lm = tiny_language_model("llama")
     site = tiny_site(lm)
     stem = Stem(lm, site, ROWS)
@@ -272,7 +272,7 @@ def test_a_model_that_is_broken_at_the_site_gives_nan_and_not_old_logits() -> No
     assert torch.isnan(stem.logits()).all()
 
 
-def test_an_architecture_whose_upper_layers_need_more_than_the_hidden_state_is_refused() -> None:
+def test_stem_upper_layers_with_other_inputs_are_refused() -> None:
     lm = tiny_language_model("llama")
     site = tiny_site(lm)
     left: list[Tensor] = []
@@ -283,7 +283,7 @@ def test_an_architecture_whose_upper_layers_need_more_than_the_hidden_state_is_r
         Stem(lm, site, ROWS)
 
 
-def test_select_logits_gives_the_head_only_the_chosen_places() -> None:
+def test_select_logits_head_gets_only_selected_places() -> None:
     lm = tiny_language_model("llama")
     ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
     with torch.no_grad():

@@ -39,7 +39,7 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
 
 
 @each_family
-def test_every_reader_gives_what_it_gives_without(family: str) -> None:
+def test_prefix_cache_every_reader_agrees_with_an_ordinary_pass(family: str) -> None:
     lm = tiny_lm(family)
     site, known, rows = tiny_site(lm, 1), known_of(lm), rows_of(lm)
     at = [(row.ids, row.at) for row in rows]
@@ -54,7 +54,7 @@ def test_every_reader_gives_what_it_gives_without(family: str) -> None:
 
 
 @each_family
-def test_an_edited_weight_reaches_the_known_tokens_as_well(family: str) -> None:
+def test_stem_with_cache_edited_weight_reaches_cached_tokens(family: str) -> None:
     lm = tiny_lm(family)
     site, rows = tiny_site(lm, 0), rows_of(lm)
     stem = Stem(lm, site, rows, known_of(lm, 0))
@@ -65,7 +65,7 @@ def test_an_edited_weight_reaches_the_known_tokens_as_well(family: str) -> None:
         assert not close(stem.logits(), stem.first)
 
 
-def test_only_what_is_not_known_is_run() -> None:
+def test_join_runs_only_uncached_tokens() -> None:
     lm = tiny_lm()
     known, rows = known_of(lm), rows_of(lm)
     joined = join(lm, [row.ids for row in rows[:3]], known, [row.at for row in rows[:3]])
@@ -76,33 +76,33 @@ def test_only_what_is_not_known_is_run() -> None:
     assert joined.inputs["attention_mask"].sum(1).tolist() == [len(row.ids) for row in rows[:3]]
 
 
-def test_a_lead_is_never_longer_than_allowed() -> None:
+def test_lead_is_never_longer_than_allowed() -> None:
     lm = tiny_lm()
     row = rows_of(lm)[2].ids
     for most in (0, 1, 5):
         assert join(lm, [row], known_of(lm), [most]).leads == [most]
 
 
-def test_without_prefixes_an_ordinary_pass_is_laid_out() -> None:
+def test_join_without_prefixes_gives_an_ordinary_pass() -> None:
     lm = tiny_lm()
     joined = join(lm, [(1, 2, 3), (4,)], None, [2, 0])
     assert (joined.leads, joined.past, joined.hidden, joined.width) == ([0, 0], 0, None, 3)
     assert joined.inputs["use_cache"] is False
 
 
-def test_a_prefix_that_begins_another_is_not_kept_twice() -> None:
+def test_prefix_cache_prefix_of_another_is_stored_once() -> None:
     lm = tiny_lm()
     rows = known_of(lm).rows
     assert tuple(lm.tokenizer("It is 2024").input_ids) not in rows
     assert len(rows) == len(set(rows))
 
 
-def test_nothing_is_kept_of_no_text() -> None:
+def test_build_prefix_cache_without_text_returns_none() -> None:
     lm = tiny_lm()
     assert build_prefix_cache(lm, tiny_site(lm), ["", ""]) is None
 
 
-def test_a_model_that_cannot_go_on_is_left_to_ordinary_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_prefix_cache_model_that_cannot_continue_returns_none(monkeypatch: pytest.MonkeyPatch) -> None:
     lm = tiny_lm()
     forward = type(lm.model).forward
 
@@ -117,7 +117,7 @@ def test_a_model_that_cannot_go_on_is_left_to_ordinary_passes(monkeypatch: pytes
     assert build_prefix_cache(lm, tiny_site(lm), TEXTS) is None
 
 
-def test_logits_that_are_not_finite_are_no_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_prefix_cache_logits_not_finite_returns_none(monkeypatch: pytest.MonkeyPatch) -> None:
     lm = tiny_lm()
     forward = type(lm.model).forward
 
@@ -132,7 +132,7 @@ def test_logits_that_are_not_finite_are_no_agreement(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("error", [TypeError, ValueError, RuntimeError, AttributeError])
-def test_a_model_without_such_a_cache_is_left_to_ordinary_passes(
+def test_build_prefix_cache_foreign_cache_returns_none(
     monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     lm = tiny_lm()

@@ -40,7 +40,7 @@ def by_hand(first: Tensor, second: Tensor) -> float:
 # Energy distance
 
 
-def test_the_energy_distance_is_that_of_a_double_loop() -> None:
+def test_energy_distance_equals_a_double_loop() -> None:
     first, second = cloud(7), cloud(11, seed=1, at=0.5)
     assert compute_energy_distance(first, second) == pytest.approx(by_hand(first, second), rel=1e-12)
     assert compute_energy_distance(second, first) == pytest.approx(compute_energy_distance(first, second), rel=1e-12)
@@ -51,14 +51,14 @@ numbers = st.lists(st.floats(-1e3, 1e3, allow_subnormal=False), min_size=1, max_
 
 @settings(max_examples=60, deadline=None)
 @given(numbers, numbers)
-def test_on_a_line_it_is_the_square_of_scipys(first: list[float], second: list[float]) -> None:
+def test_energy_distance_on_a_line_is_the_square_of_scipys(first: list[float], second: list[float]) -> None:
     # In one dimension 2 E|X - Y| - E|X - X'| - E|Y - Y'| = 2 times the integral of (F - G)^2 over the two distribution
     # functions; scipy returns the square root of that.
     ours = compute_energy_distance(*(torch.tensor(values, dtype=torch.float64)[:, None] for values in (first, second)))
     assert ours == pytest.approx(stats.energy_distance(first, second) ** 2, rel=1e-9, abs=1e-9)
 
 
-def test_it_is_zero_for_equal_clouds_and_keeps_its_digits_where_points_lie_close() -> None:
+def test_energy_distance_close_points_keep_their_digits() -> None:
     points = cloud(40)
     assert compute_energy_distance(points, points.flip(0)) == pytest.approx(0, abs=1e-12)
     # 40 points far from the origin, a millionth apart: a distance through a matrix product would be all rounding.
@@ -69,7 +69,7 @@ def test_it_is_zero_for_equal_clouds_and_keeps_its_digits_where_points_lie_close
 # Separation
 
 
-def test_clouds_that_are_shifted_are_apart_and_not_by_chance() -> None:
+def test_separation_shifted_clouds_are_apart_and_not_by_chance() -> None:
     first, second = cloud(30), cloud(20, seed=1, at=3.0)
     found = measure_separation(first, second, seed=0)
     assert found == Separation(compute_energy_distance(first, second), 1 / 1000, 999, found.silhouette, 30, 20)
@@ -77,7 +77,7 @@ def test_clouds_that_are_shifted_are_apart_and_not_by_chance() -> None:
     assert measure_separation(first, second, seed=0) == found
 
 
-def test_the_p_value_of_clouds_drawn_from_one_is_roughly_uniform() -> None:
+def test_separation_p_value_of_equal_distributions_is_uniform() -> None:
     found = [
         measure_separation(cloud(12, seed=2 * n), cloud(9, seed=2 * n + 1), seed=n, permutations=99).p_value
         for n in range(200)
@@ -88,7 +88,7 @@ def test_the_p_value_of_clouds_drawn_from_one_is_roughly_uniform() -> None:
     assert max(found) <= 1.0
 
 
-def test_the_p_value_counts_what_it_says() -> None:
+def test_separation_p_value_counts_permutations() -> None:
     # Of two points each on a line there are 6 ways to choose the first two, 2 of which give the observed distance: a
     # third of all permutations is as far apart.
     found = measure_separation(torch.tensor([[0.0], [1.0]]), torch.tensor([[10.0], [11.0]]), seed=0, permutations=6000)
@@ -97,7 +97,7 @@ def test_the_p_value_counts_what_it_says() -> None:
     assert measure_separation(torch.ones(4, 3), torch.ones(5, 3), seed=0, permutations=99).p_value == 1.0
 
 
-def test_of_pairs_only_partners_change_places() -> None:
+def test_separation_paired_only_partners_change_places() -> None:
     # Subjects lie far from each other, partners close together, and each partner a step to the same side.
     subjects = 100 * cloud(12)
     moved = subjects + torch.tensor([1.0, *[0.0] * (subjects.shape[1] - 1)])
@@ -119,7 +119,7 @@ def _share_as_far(first: Tensor, second: Tensor) -> float:
     return sum(one >= observed - 1e-12 for one in found) / len(ways)
 
 
-def test_the_silhouette_is_below_zero_where_points_are_nearer_to_the_other_cloud() -> None:
+def test_separation_silhouette_of_nearer_other_cloud_is_negative() -> None:
     left, right = torch.tensor([[0.0, 0.0]]), torch.tensor([[9.0, 0.0]])
     mixed = torch.cat([left, right])
     assert measure_separation(mixed, mixed, seed=0, permutations=9).silhouette < 0
@@ -127,7 +127,7 @@ def test_the_silhouette_is_below_zero_where_points_are_nearer_to_the_other_cloud
     assert pure.silhouette == 1.0
 
 
-def test_a_partner_is_neither_for_nor_against_the_silhouette() -> None:
+def test_separation_paired_silhouette_leaves_partners_out() -> None:
     def by_hand(one: Tensor, two: Tensor) -> float:
         found = []
         for own, other in ((one.tolist(), two.tolist()), (two.tolist(), one.tolist())):
@@ -157,7 +157,7 @@ def test_a_partner_is_neither_for_nor_against_the_silhouette() -> None:
     assert measure_separation(same, same, seed=0, paired=True, permutations=9).silhouette == 0.0
 
 
-def test_scale_is_left_to_the_caller() -> None:
+def test_separation_scale_is_the_callers() -> None:
     first = cloud(20, at=1.0)
     assert measure_separation(first, 50 * first, seed=0).p_value < 0.01
     assert measure_separation(normalize_rows(first), normalize_rows(50 * first), seed=0).p_value == 1.0
@@ -173,18 +173,18 @@ def test_scale_is_left_to_the_caller() -> None:
     ],
     ids=["one", "none", "dimensions", "flat"],
 )
-def test_what_is_no_pair_of_clouds_is_refused(first: Tensor, second: Tensor, message: str) -> None:
+def test_separation_invalid_clouds_are_refused(first: Tensor, second: Tensor, message: str) -> None:
     with pytest.raises(InputError, match=message):
         measure_separation(first, second, seed=0)
 
 
-def test_without_permutations_there_is_no_p_value() -> None:
+def test_separation_without_permutations_is_refused() -> None:
     with pytest.raises(InputError, match="0 permutations"):
         measure_separation(cloud(3), cloud(3), seed=0, permutations=0)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_points_that_are_not_finite_are_never_measured(value: float) -> None:
+def test_geometry_points_not_finite_are_refused(value: float) -> None:
     broken = cloud(6)
     broken[2, 1] = value
     for measure in (
@@ -202,7 +202,7 @@ def test_points_that_are_not_finite_are_never_measured(value: float) -> None:
 # Directions
 
 
-def test_directions_have_length_one_and_point_the_same_way() -> None:
+def test_normalize_rows_have_length_one_and_same_direction() -> None:
     rows = cloud(6) * torch.logspace(-6, 6, 6)[:, None]
     found = normalize_rows(rows)
     assert found.dtype == torch.float64
@@ -210,14 +210,14 @@ def test_directions_have_length_one_and_point_the_same_way() -> None:
     torch.testing.assert_close(found * rows.double().norm(dim=1, keepdim=True), rows.double())
 
 
-def test_a_zero_row_has_no_direction_and_is_named() -> None:
+def test_normalize_rows_zero_row_is_refused_by_number() -> None:
     rows = cloud(4)
     rows[2] = 0
     with pytest.raises(InputError, match="Row 2 of 4 is zero"):
         normalize_rows(rows)
 
 
-def test_points_are_counted_at_the_mean_that_is_nearer_by_cosine() -> None:
+def test_count_nearer_counts_by_cosine_to_the_means() -> None:
     east, north = torch.tensor([[1.0, 0.1], [1.0, -0.1]]), torch.tensor([[0.1, 5.0], [-0.1, 5.0]])
     points = torch.tensor([[100.0, 1.0], [0.01, 0.0], [0.0, 3.0]])
     assert count_nearer(points, east, north) == 2
@@ -228,7 +228,7 @@ def test_points_are_counted_at_the_mean_that_is_nearer_by_cosine() -> None:
 # Pictures
 
 
-def test_the_principal_plane_is_that_of_a_singular_value_decomposition() -> None:
+def test_project_to_plane_pca_equals_singular_value_decomposition() -> None:
     rows = cloud(30, 8) * torch.tensor([9.0, 5, 2, 1, 1, 1, 1, 1])
     centred = rows.double() - rows.double().mean(0)
     axes = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
@@ -241,7 +241,7 @@ def test_the_principal_plane_is_that_of_a_singular_value_decomposition() -> None
     torch.testing.assert_close(found, centred @ towards.T)
 
 
-def test_neighbours_are_drawn_alike_from_one_seed_and_groups_stay_apart() -> None:
+def test_project_to_plane_tsne_same_seed_agrees_and_groups_separate() -> None:
     rows = torch.cat([cloud(12), cloud(12, seed=1, at=20.0)])
     found = project_to_plane(rows, method=Projection.TSNE, seed=3)
     assert torch.equal(project_to_plane(rows, method=Projection.TSNE, seed=3), found)
@@ -250,7 +250,7 @@ def test_neighbours_are_drawn_alike_from_one_seed_and_groups_stay_apart() -> Non
 
 
 @pytest.mark.parametrize("method", Projection)
-def test_four_points_make_a_picture_and_three_do_not(method: Projection) -> None:
+def test_project_to_plane_three_points_are_refused(method: Projection) -> None:
     assert project_to_plane(cloud(4), method=method, seed=0).shape == (4, 2)
     for few in (cloud(3), cloud(9, 1)):
         with pytest.raises(InputError, match="make no picture"):

@@ -60,7 +60,7 @@ def bert() -> LanguageModel:
 
 @pytest.mark.parametrize("shift", [1, 3])
 @pytest.mark.parametrize("family", TABLES)
-def test_with_a_table_the_shifted_keys_are_those_of_a_shifted_table(family: str, shift: int) -> None:
+def test_shifted_keys_position_table_equals_a_shifted_table(family: str, shift: int) -> None:
     lm = tiny_language_model(family)
     site = tiny_site(lm)
     found, before = compute_shifted_keys(lm, site, REQUESTS, shift), plain(lm, site)
@@ -74,7 +74,7 @@ def test_with_a_table_the_shifted_keys_are_those_of_a_shifted_table(family: str,
 
 
 @pytest.mark.parametrize("family", ROTARY)
-def test_rotary_positions_are_relative_so_that_a_shift_is_only_rounding(family: str) -> None:
+def test_shifted_keys_rotary_positions_change_only_rounding(family: str) -> None:
     lm = tiny_language_model(family)
     site = tiny_site(lm)
     found, expected = compute_shifted_keys(lm, site, REQUESTS, 5), plain(lm, site)
@@ -83,12 +83,12 @@ def test_rotary_positions_are_relative_so_that_a_shift_is_only_rounding(family: 
 
 
 @pytest.mark.parametrize("family", [*TABLES, *ROTARY])
-def test_a_shift_of_0_changes_nothing(family: str) -> None:
+def test_shifted_keys_shift_of_0_changes_nothing(family: str) -> None:
     lm = tiny_language_model(family)
     same(compute_shifted_keys(lm, tiny_site(lm), REQUESTS, 0).keys, plain(lm, tiny_site(lm)).keys)
 
 
-def test_an_encoder_is_shifted_in_whole_rows() -> None:
+def test_shifted_keys_encoder_runs_whole_rows() -> None:
     lm = bert()
     site = tiny_site(lm)
     found = compute_shifted_keys(lm, site, REQUESTS, 2)
@@ -98,13 +98,13 @@ def test_an_encoder_is_shifted_in_whole_rows() -> None:
     same(found.keys, plain(lm, site).keys)
 
 
-def test_a_model_that_takes_no_positions_is_refused() -> None:
+def test_shifted_keys_model_without_positions_is_refused() -> None:
     lm = tiny_language_model("bloom")
     with pytest.raises(ModelError, match="BloomForCausalLM takes no position_ids"):
         compute_shifted_keys(lm, tiny_site(lm), REQUESTS)
 
 
-def test_a_model_that_does_not_count_positions_from_0_is_refused() -> None:
+def test_shifted_keys_positions_not_from_0_are_refused() -> None:
     tokenizer = WORDPIECE["wordpiece"]
     config = RobertaConfig(
         vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2
@@ -116,7 +116,7 @@ def test_a_model_that_does_not_count_positions_from_0_is_refused() -> None:
         compute_shifted_keys(lm, tiny_site(lm), REQUESTS)
 
 
-def test_a_shift_behind_the_last_position_is_refused() -> None:
+def test_shifted_keys_shift_past_the_last_position_is_refused() -> None:
     lm = tiny_language_model("gpt2")
     longest = max(locate(lm, request).last + 1 for request in REQUESTS)
     compute_shifted_keys(lm, tiny_site(lm), REQUESTS, 256 - longest)
@@ -133,7 +133,7 @@ def declared(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def test_a_bos_is_put_before_the_ids_where_the_tokenizer_adds_none() -> None:
+def test_keys_after_bos_tokenizer_without_bos_gets_one() -> None:
     lm = tiny_language_model("llama", declared(byte_level()))
     site = tiny_site(lm)
     found = compute_keys_after_bos(lm, site, REQUESTS)
@@ -149,7 +149,7 @@ def test_a_bos_is_put_before_the_ids_where_the_tokenizer_adds_none() -> None:
 
 
 @pytest.mark.parametrize("kind", ["bytes-bos", "sentencepiece-bpe"])
-def test_a_bos_that_the_tokenizer_adds_is_taken_away(kind: str) -> None:
+def test_keys_after_bos_added_bos_is_removed(kind: str) -> None:
     tokenizer = (BYTE_LEVEL | SENTENCEPIECE)[kind]
     lm = tiny_language_model("llama", tokenizer)
     site = tiny_site(lm)
@@ -164,7 +164,7 @@ def test_a_bos_that_the_tokenizer_adds_is_taken_away(kind: str) -> None:
     assert (found.found.keys - plain(lm, site).keys).norm(dim=1).min() > 1e-2
 
 
-def test_a_tokenizer_without_a_bos_is_refused_by_name() -> None:
+def test_keys_after_bos_no_bos_token_is_refused_by_name() -> None:
     lm = tiny_language_model("llama", byte_level())
     assert lm.tokenizer.bos_token_id is None
     with pytest.raises(ModelError, match="tokenizer of 'tiny-llama' has no BOS token"):
@@ -174,7 +174,7 @@ def test_a_tokenizer_without_a_bos_is_refused_by_name() -> None:
 # First tokens
 
 
-def test_first_tokens_are_those_of_the_prompts_whatever_the_subjects_are() -> None:
+def test_first_token_keys_any_subject_read_token_0() -> None:
     lm = tiny_language_model("gpt2")
     site = tiny_site(lm)
     found = compute_first_token_keys(lm, site, REQUESTS)
@@ -184,7 +184,7 @@ def test_first_tokens_are_those_of_the_prompts_whatever_the_subjects_are() -> No
     assert torch.equal(found[1], found[2]), "a causal first token sees nothing of what follows"
 
 
-def test_a_first_token_is_the_special_one_where_the_tokenizer_adds_one() -> None:
+def test_first_token_keys_added_special_token_is_token_0() -> None:
     lm = bert()
     site = tiny_site(lm)
     found = compute_first_token_keys(lm, site, REQUESTS)
@@ -195,7 +195,7 @@ def test_a_first_token_is_the_special_one_where_the_tokenizer_adds_one() -> None
 
 
 @pytest.mark.parametrize("read", [compute_shifted_keys, compute_keys_after_bos, compute_first_token_keys])
-def test_subjects_that_cannot_be_located_and_no_requests_are_refused(read: object) -> None:
+def test_interventions_missing_subject_or_no_request_is_refused(read: object) -> None:
     lm = tiny_language_model("llama", declared(byte_level()))
     for requests, message in (([replace(TWIN_REQUEST, subject="Ankara")], "Ankara"), ([], "0 requests")):
         with pytest.raises(RequestError, match=message):

@@ -88,7 +88,7 @@ def statistics_of(lm: LanguageModel, layers: Sequence[int], corpus: Corpus, **op
 
 @pytest.mark.parametrize("budget", [1, 1 << 30], ids=["a-pass-a-layer", "one-pass"])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "falcon_parallel", "bloom"])
-def test_c_of_every_layer_is_to_the_bit_that_of_its_own_pass(family: str, budget: int) -> None:
+def test_statistics_by_pass_each_layer_equals_its_own_pass_bit_for_bit(family: str, budget: int) -> None:
     lm = tiny_language_model(family)
     found = statistics_of(lm, range(LAYERS), CORPUS, budget_bytes=budget)
     assert list(found) == list(range(LAYERS))
@@ -99,7 +99,7 @@ def test_c_of_every_layer_is_to_the_bit_that_of_its_own_pass(family: str, budget
     assert not torch.equal(found[0].second_moment, found[1].second_moment)
 
 
-def test_the_budget_says_how_many_layers_share_a_pass_and_a_pass_ends_after_the_deepest() -> None:
+def test_statistics_by_pass_budget_limits_layers_of_a_pass() -> None:
     lm, told = deep_llama(), []
     sums = 8 * 24 * 24
     with runs(find_site(lm.model, 0)) as first, runs(find_site(lm.model, 2)) as third:
@@ -116,7 +116,7 @@ def test_the_budget_says_how_many_layers_share_a_pass_and_a_pass_ends_after_the_
     assert told == [(32, 84), (42, 84), (74, 84), (84, 84)]
 
 
-def test_layers_that_are_not_there_and_texts_that_are_too_short_are_refused() -> None:
+def test_statistics_by_pass_missing_layer_or_short_text_is_refused() -> None:
     lm = tiny_language_model("llama")
     with pytest.raises(ModelError, match="Layer 2 is not one of the 2"):
         statistics_of(lm, [0, 2], CORPUS)
@@ -125,7 +125,7 @@ def test_layers_that_are_not_there_and_texts_that_are_too_short_are_refused() ->
     assert statistics_of(lm, [], CORPUS) == {}
 
 
-def test_a_layer_that_is_broken_is_named() -> None:
+def test_statistics_by_pass_broken_layer_is_named() -> None:
     lm = deep_llama()
     find_site(lm.model, 1).write(torch.full((16, 24), torch.nan))
     with pytest.raises(NotFinite, match=r"layers\.2\.mlp\.down_proj is NaN"):
@@ -137,7 +137,7 @@ def test_a_layer_that_is_broken_is_named() -> None:
 
 @pytest.mark.parametrize("budget", [1, 7, 1024])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_keys_at_all_layers_are_those_at_each(family: str, budget: int) -> None:
+def test_keys_at_layers_equal_keys_of_each_layer(family: str, budget: int) -> None:
     lm = tiny_language_model(family)
     # The deepest first: the order asked for is not that of the pass.
     sites = [tiny_site(lm, layer) for layer in reversed(range(LAYERS))]
@@ -148,7 +148,7 @@ def test_keys_at_all_layers_are_those_at_each(family: str, budget: int) -> None:
         same(keys, compute_activations(lm, site, ROWS).keys)
 
 
-def test_an_encoder_is_read_in_whole_rows() -> None:
+def test_keys_at_layers_encoder_runs_whole_rows() -> None:
     model = OTHERS["t5_encoder"]()
     enlarge(model)
     lm = LanguageModel(model, BYTE_LEVEL["bytes-trimmed"], "encoder")
@@ -159,7 +159,7 @@ def test_an_encoder_is_read_in_whole_rows() -> None:
     assert (keys[0] - keys[2]).norm() > 1e-3 * keys[0].norm()
 
 
-def test_equal_rows_and_what_follows_the_token_are_not_run() -> None:
+def test_keys_at_layers_equal_rows_and_later_tokens_do_not_run() -> None:
     lm, given = tiny_language_model("llama"), []
     handle = lm.model.register_forward_pre_hook(
         lambda _, __, kwargs: given.append(kwargs["attention_mask"].sum(1).tolist()), with_kwargs=True
@@ -172,13 +172,13 @@ def test_equal_rows_and_what_follows_the_token_are_not_run() -> None:
 
 
 @pytest.mark.parametrize("nothing", ["rows", "sites"])
-def test_keys_of_nothing_are_refused(nothing: str) -> None:
+def test_keys_at_layers_without_rows_or_sites_are_refused(nothing: str) -> None:
     lm = tiny_language_model("llama")
     with pytest.raises(InputError, match="give no keys"):
         compute_keys_at_layers(lm, [] if nothing == "sites" else [tiny_site(lm)], [] if nothing == "rows" else ROWS)
 
 
-def test_the_keys_of_requests_are_those_of_each_bare_and_in_the_mean() -> None:
+def test_request_keys_equal_single_requests_and_their_mean() -> None:
     lm = tiny_language_model("gpt2")
     sites = [tiny_site(lm, layer) for layer in range(LAYERS)]
     found = compute_request_keys(lm, sites, [TWIN_REQUEST, PROMPT_START_REQUEST], KEY_TEXTS)
@@ -195,7 +195,7 @@ def test_the_keys_of_requests_are_those_of_each_bare_and_in_the_mean() -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
-def test_the_sweep_agrees_with_the_evidence_at_every_layer(family: str) -> None:
+def test_sweep_layers_agrees_with_evidence_at_every_layer(family: str) -> None:
     lm = tiny_language_model(family)
     gauges = {layer: tiny_meter(lm, layer) for layer in range(LAYERS)}
     statistics = {layer: meter.statistics for layer, meter in gauges.items()}
@@ -210,7 +210,7 @@ def test_the_sweep_agrees_with_the_evidence_at_every_layer(family: str) -> None:
     assert found[0][0] != found[1][0]
 
 
-def test_without_a_prefix_nothing_shifts() -> None:
+def test_sweep_layers_without_prefix_nothing_shifts() -> None:
     lm = tiny_language_model("llama")
     statistics = statistics_of(lm, range(LAYERS), CORPUS)
     for shifts in sweep_layers(lm, range(LAYERS), [TWIN_REQUEST], [""], statistics).values():
@@ -218,7 +218,7 @@ def test_without_a_prefix_nothing_shifts() -> None:
         assert shift == LayerShift(shift.denominator, pytest.approx(shift.denominator), pytest.approx(1.0))
 
 
-def test_a_layer_needs_statistics_of_its_own() -> None:
+def test_sweep_layers_statistics_of_another_layer_are_refused() -> None:
     lm = tiny_language_model("llama")
     statistics = statistics_of(lm, [0], CORPUS)
     for held, message in (({0: statistics[0]}, "are none"), ({0: statistics[0], 1: statistics[0]}, "are of layer 0")):
@@ -226,7 +226,7 @@ def test_a_layer_needs_statistics_of_its_own() -> None:
             sweep_layers(lm, [0, 1], [TWIN_REQUEST], KEY_TEXTS, held)
 
 
-def test_a_subject_that_cannot_be_located_is_refused_and_no_requests_are_no_error() -> None:
+def test_sweep_layers_missing_subject_is_refused() -> None:
     lm = tiny_language_model("llama")
     statistics = statistics_of(lm, [1], CORPUS)
     lost: EditRequest = replace(TWIN_REQUEST, subject="Ankara")
@@ -236,7 +236,7 @@ def test_a_subject_that_cannot_be_located_is_refused_and_no_requests_are_no_erro
     assert sweep_layers(lm, [], [TWIN_REQUEST], KEY_TEXTS, statistics) == {}
 
 
-def test_a_site_that_was_named_is_read_at_every_layer() -> None:
+def test_sweep_layers_site_path_serves_every_layer() -> None:
     lm, path = tiny_language_model("llama"), "model.layers.{layer}.mlp.up_proj"
     found = statistics_of(lm, range(LAYERS), CORPUS, site_path=path)
     for layer, one in found.items():
@@ -252,7 +252,7 @@ def test_a_site_that_was_named_is_read_at_every_layer() -> None:
 # Stopping after several
 
 
-def test_every_module_is_seen_once_and_the_hooks_are_gone() -> None:
+def test_stop_after_all_records_each_module_once_and_removes_hooks() -> None:
     lm, seen = deep_llama(), []
     sites = [find_site(lm.model, layer) for layer in (3, 1)]
 
@@ -265,7 +265,7 @@ def test_every_module_is_seen_once_and_the_hooks_are_gone() -> None:
     assert not any(site.module._forward_hooks for site in sites)
 
 
-def test_a_module_that_does_not_run_is_an_error_although_another_did() -> None:
+def test_stop_after_all_module_that_never_runs_raises() -> None:
     lm = deep_llama()
     modules: Sequence[nn.Module] = [find_site(lm.model, 1).module, nn.Identity()]
     with pytest.raises(ModelError, match="Identity never ran"), torch.no_grad():  # noqa: SIM117

@@ -25,7 +25,7 @@ def outer(seed: int, scale: float, rank: int = 1) -> torch.Tensor:
 
 @settings(max_examples=80, deadline=None)
 @given(dtype=st.sampled_from(DTYPES), seed=st.integers(0, 10**6), scale=st.floats(1.0, 1e3), cast=st.booleans())
-def test_a_rank_one_edit_is_of_rank_one_in_every_dtype(dtype: torch.dtype, seed: int, scale: float, cast: bool) -> None:
+def test_compare_rank_one_edit_has_rank_one_in_every_dtype(dtype: torch.dtype, seed: int, scale: float, cast: bool) -> None:
     base, update = weight(seed).to(dtype), outer(seed, scale)
     # Some editors cast the update before they add it.
     edited = (base.double() + (update.to(dtype).double() if cast else update)).to(dtype)
@@ -39,7 +39,7 @@ def test_a_rank_one_edit_is_of_rank_one_in_every_dtype(dtype: torch.dtype, seed:
 
 @settings(max_examples=40, deadline=None)
 @given(dtype=st.sampled_from(DTYPES), seed=st.integers(0, 10**6), rank=st.integers(2, 5))
-def test_a_change_of_higher_rank_is_not_taken_for_one(dtype: torch.dtype, seed: int, rank: int) -> None:
+def test_compare_change_of_higher_rank_is_not_rank_one(dtype: torch.dtype, seed: int, rank: int) -> None:
     base = weight(seed).to(dtype)
     edited = (base.double() + outer(seed, 30.0, rank)).to(dtype)
     found = compare_tensors(base, edited).spectrum
@@ -49,7 +49,7 @@ def test_a_change_of_higher_rank_is_not_taken_for_one(dtype: torch.dtype, seed: 
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_of_rounding_alone_no_rank_is_told(dtype: torch.dtype) -> None:
+def test_compare_rounding_only_has_no_determined_rank(dtype: torch.dtype) -> None:
     exact = weight(3)
     base = exact.to(dtype)
     unit = torch.where(base > 0, 1.0, -1.0).to(dtype)
@@ -62,13 +62,13 @@ def test_of_rounding_alone_no_rank_is_told(dtype: torch.dtype) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(dtype=st.sampled_from(DTYPES), seed=st.integers(0, 10**6), scale=st.floats(1e-6, 1e4))
-def test_rounding_keeps_to_its_bound(dtype: torch.dtype, seed: int, scale: float) -> None:
+def test_rounding_bound_covers_rounding(dtype: torch.dtype, seed: int, scale: float) -> None:
     base, update = weight(seed).to(dtype), outer(seed, scale)
     edited = (base.double() + update).to(dtype)
     assert float((edited.double() - base.double() - update).norm()) <= 1.01 * compute_rounding_bound(edited, update)
 
 
-def test_effective_rank_is_that_of_roy_and_vetterli() -> None:
+def test_spectrum_effective_rank_equals_roy_and_vetterli() -> None:
     base = torch.zeros(6, 6, dtype=torch.float64)
     equal = compare_tensors(base, torch.eye(6, dtype=torch.float64) * 3).spectrum
     assert equal is not None
@@ -80,7 +80,7 @@ def test_effective_rank_is_that_of_roy_and_vetterli() -> None:
     assert two.first_share == pytest.approx(0.9)
 
 
-def test_large_matrices_are_read_by_their_leading_values(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spectrum_large_matrix_uses_leading_values(monkeypatch: pytest.MonkeyPatch) -> None:
     base = weight(0, 64, 80).float()
     update = torch.outer(weight(1, 1, 64)[0], weight(2, 1, 80)[0])
     edited = (base.double() + update).float()
@@ -97,7 +97,7 @@ def test_large_matrices_are_read_by_their_leading_values(monkeypatch: pytest.Mon
     assert abs(float(few.right @ full.right)) == pytest.approx(1)
 
 
-def test_figures_of_a_change() -> None:
+def test_compare_figures_of_a_change_are_exact() -> None:
     base = torch.tensor([3.0, 4.0])
     found = compare_tensors(base, torch.tensor([3.0, 4.5]))
     assert (found.norm, found.relative, found.largest, found.share, found.spectrum) == (0.5, 0.1, 0.5, 0.5, None)
@@ -105,7 +105,7 @@ def test_figures_of_a_change() -> None:
     assert compare_tensors(base * 0, base).relative == math.inf
 
 
-def test_bits_are_compared_and_not_numbers() -> None:
+def test_has_same_bits_compares_bits_and_not_numbers() -> None:
     broken = torch.tensor([float("nan"), 0.0])
     assert has_same_bits(broken, broken.clone())
     assert not has_same_bits(torch.tensor([0.0]), torch.tensor([-0.0]))

@@ -58,7 +58,7 @@ def brute_force(lm: LanguageModel, tracer: Tracer, trace: Trace, layer: int, tok
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_state_is_what_hooks_on_whole_passes_give(family: str) -> None:
+def test_trace_every_state_equals_hooks_on_whole_passes(family: str) -> None:
     lm = tiny_language_model(family)
     tracer = Tracer(lm, draws=DRAWS)
     trace = tracer.trace(TWIN_REQUEST)
@@ -70,13 +70,13 @@ def test_every_state_is_what_hooks_on_whole_passes_give(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "bloom", "falcon_sequential", "gptj"])
-def test_without_noise_nothing_is_lost(family: str) -> None:
+def test_trace_without_noise_keeps_the_answer(family: str) -> None:
     trace = Tracer(tiny_language_model(family), noise=0.0, draws=2).trace(TWIN_REQUEST)
     for found in (torch.tensor(trace.corrupted), trace.states, trace.windows):
         torch.testing.assert_close(found, torch.full_like(found, trace.clean), rtol=1e-3, atol=1e-6)
 
 
-def test_putting_every_layers_output_back_at_a_subject_of_one_token_undoes_the_last_of_it() -> None:
+def test_trace_restored_one_token_subject_undoes_the_last_noise() -> None:
     lm = tiny_language_model("llama")
     tracer = Tracer(lm, draws=DRAWS)
     tracer.window = LAYERS * 2
@@ -88,7 +88,7 @@ def test_putting_every_layers_output_back_at_a_subject_of_one_token_undoes_the_l
     assert not torch.allclose(one.windows[0], one.windows[1], rtol=1e-4)
 
 
-def test_how_many_runs_go_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trace_number_of_simultaneous_runs_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     lm = tiny_language_model("llama")
     tracer = Tracer(lm, draws=DRAWS)
     tracer.window = 1
@@ -99,7 +99,7 @@ def test_how_many_runs_go_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(apart.windows, together.windows, rtol=1e-4, atol=1e-6)
 
 
-def test_no_pass_holds_more_corrupted_runs_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trace_pass_never_exceeds_the_bound_of_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     lm, rows = tiny_language_model("llama"), []
     monkeypatch.setattr(tracing, "_ROWS", 2 * DRAWS)
     handle = lm.model.register_forward_pre_hook(
@@ -110,7 +110,7 @@ def test_no_pass_holds_more_corrupted_runs_than_the_bound(monkeypatch: pytest.Mo
     assert max(rows) == 2 * DRAWS
 
 
-def test_a_fact_that_one_layer_reads_off_the_subject_is_traced_to_it() -> None:
+def test_suggest_layer_single_layer_fact_is_traced_to_it() -> None:
     lm = tiny_language_model("llama")
     enlarge(tiny_site(lm, 1).module, 40.0)
     enlarge(tiny_site(lm, 0).module, 0.01)
@@ -125,13 +125,13 @@ def test_a_fact_that_one_layer_reads_off_the_subject_is_traced_to_it() -> None:
     ("layers", "window", "considered"),
     [(30, 6, [*range(4, 28)]), (2, 1, [1]), (12, 2, [*range(2, 12)]), (2, 5, [0, 1])],
 )
-def test_windows_that_are_cut_off_or_hold_block_0_are_not_considered(
+def test_list_considered_layers_excludes_cut_windows_and_block_0(
     layers: int, window: int, considered: list[int]
 ) -> None:
     assert list_considered_layers(layers, window) == considered
 
 
-def test_the_same_seed_gives_the_same_trace_and_the_model_is_left_as_it_was() -> None:
+def test_trace_same_seed_agrees_and_leaves_the_model_unchanged() -> None:
     lm = tiny_language_model("llama")
     before = compute_checksum(lm.model)
     first, again = (Tracer(lm, draws=DRAWS, seed=3).trace(TWIN_REQUEST) for _ in range(2))
@@ -143,7 +143,7 @@ def test_the_same_seed_gives_the_same_trace_and_the_model_is_left_as_it_was() ->
     assert not any("forward" in vars(module) for module in lm.model.modules())
 
 
-def test_what_cannot_be_traced_is_refused() -> None:
+def test_trace_untraceable_request_is_refused() -> None:
     lm = tiny_language_model("llama")
     with pytest.raises(RequestError, match="attention sink"):
         Tracer(lm, draws=1).trace(EditRequest("x", "Chicago", "Chicago is", "Paris"))
@@ -156,12 +156,12 @@ def test_what_cannot_be_traced_is_refused() -> None:
 
 
 @pytest.mark.parametrize("draws", [0, 65])
-def test_more_draws_than_run_at_once_are_refused(draws: int) -> None:
+def test_tracer_too_many_draws_are_refused(draws: int) -> None:
     with pytest.raises(InputError, match=f"{draws} draws of noise cannot be run at once; give a number from 1 to 64"):
         Tracer(tiny_language_model("llama"), draws=draws)
 
 
-def test_noise_is_measured_by_what_the_embedding_gives() -> None:
+def test_tracer_noise_scale_uses_embedding_outputs() -> None:
     for family in ("llama", "gemma3"):
         lm = tiny_language_model(family)
         embedding = lm.model.get_input_embeddings()
@@ -172,7 +172,7 @@ def test_noise_is_measured_by_what_the_embedding_gives() -> None:
     assert tracer._scale > 3 * 2.0 * float(embedding.weight.std())
 
 
-def test_runs_that_do_not_fit_into_memory_are_made_in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trace_runs_that_do_not_fit_run_in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
     lm = tiny_language_model("llama")
     whole = Tracer(lm, draws=DRAWS).trace(TWIN_REQUEST)
     run = Tracer._run
@@ -195,7 +195,7 @@ def test_runs_that_do_not_fit_into_memory_are_made_in_halves(monkeypatch: pytest
         Tracer(lm, draws=DRAWS).trace(TWIN_REQUEST)
 
 
-def test_an_encoder_has_no_answer_to_trace() -> None:
+def test_tracer_encoder_is_refused() -> None:
     model = OTHERS["t5_encoder"]()
     with pytest.raises(ModelError, match="writes no text"):
         Tracer(LanguageModel(model, tiny_language_model("llama").tokenizer, "t5"))
