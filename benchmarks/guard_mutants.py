@@ -78,14 +78,15 @@ TARGETS = {
     ),
     "sequence": Target(
         "editguard.audit.sequence",
-        (
-            "iter_sequence_records",
-            "retention_rate",
-            *(
-                f"EditSequence.{name}"
-                for name in ("edit", "_commit", "_close", "_repeat", "_advance", "retained", "undo")
-            ),
+        tuple(
+            f"EditSequence.{name}"
+            for name in ("edit", "commit", "close_after", "repeat_edit", "_advance", "retained", "undo")
         ),
+        ("tests/audit/test_sequence.py",),
+    ),
+    "sequence records": Target(
+        "editguard.audit.run.sequence_records",
+        ("iter_sequence_records", "retention_rate"),
         ("tests/audit/test_sequence.py",),
     ),
     "chain": Target(
