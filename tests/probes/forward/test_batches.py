@@ -17,26 +17,26 @@ lengths_of = st.lists(st.integers(1, 50), max_size=40)
 
 @given(lengths_of, st.integers(1, 200))
 def test_split_batches_any_lengths_place_each_row_once_within_budget(lengths: list[int], budget: int) -> None:
-    found = list(split_batches(lengths, budget))
-    assert sorted(index for chunk in found for index in chunk) == list(range(len(lengths)))
-    for chunk in found:
+    chunks = list(split_batches(lengths, budget))
+    assert sorted(index for chunk in chunks for index in chunk) == list(range(len(lengths)))
+    for chunk in chunks:
         assert len(chunk) == 1 or max(lengths[index] for index in chunk) * len(chunk) <= budget
 
 
 @given(lengths_of, st.integers(1, 200))
 def test_split_batches_longest_rows_first_and_batches_full(lengths: list[int], budget: int) -> None:
-    found = list(split_batches(lengths, budget))
-    flat = [index for chunk in found for index in chunk]
+    chunks = list(split_batches(lengths, budget))
+    flat = [index for chunk in chunks for index in chunk]
     assert flat == sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
-    for chunk, _ in itertools.pairwise(found):
+    for chunk, _ in itertools.pairwise(chunks):
         assert lengths[chunk[0]] * (len(chunk) + 1) > budget
 
 
 @given(lengths_of, st.integers(1, 200), st.floats(0.0, 0.9))
 def test_split_similar_rows_stay_within_budget_and_waste(lengths: list[int], budget: int, waste: float) -> None:
-    found = list(split_similar(lengths, budget, waste))
-    assert sorted(index for chunk in found for index in chunk) == list(range(len(lengths)))
-    for chunk in found:
+    chunks = list(split_similar(lengths, budget, waste))
+    assert sorted(index for chunk in chunks for index in chunk) == list(range(len(lengths)))
+    for chunk in chunks:
         longest = max(lengths[index] for index in chunk)
         assert len(chunk) == 1 or longest * len(chunk) <= budget
         assert all(lengths[index] >= (1 - waste) * longest for index in chunk)
@@ -64,17 +64,17 @@ def test_run_fitting_large_group_runs_in_halves_and_each_row_once(groups: list[l
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return [-index for index in members]
 
-    found = list(run_fitting(groups, run))
-    assert [index for members, _ in found for index in members] == [index for group in groups for index in group]
-    assert all(answer == [-index for index in members] for members, answer in found)
+    results = list(run_fitting(groups, run))
+    assert [index for members, _ in results for index in members] == [index for group in groups for index in group]
+    assert all(answer == [-index for index in members] for members, answer in results)
     # Nothing is cut that fits: what a piece was half of, at most twice its length and one, did not.
-    assert all(members in groups or 2 * len(members) + 1 > most for members, _ in found)
-    assert all(len(members) <= most for members, _ in found)
+    assert all(members in groups or 2 * len(members) + 1 > most for members, _ in results)
+    assert all(len(members) <= most for members, _ in results)
 
 
 def test_run_fitting_failed_allocation_is_recognised() -> None:
-    found = list(run_fitting([range(4)], lambda members: torch.empty(2**50 if len(members) > 2 else 1).shape))
-    assert [members for members, _ in found] == [[0, 1], [2, 3]]
+    results = list(run_fitting([range(4)], lambda members: torch.empty(2**50 if len(members) > 2 else 1).shape))
+    assert [members for members, _ in results] == [[0, 1], [2, 3]]
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")])

@@ -28,9 +28,9 @@ def by_hand(lm: LanguageModel, row: tuple[int, ...], tokens: int) -> list[int]:
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "bloom", "gemma2", "falcon_new"])
 def test_continue_greedily_any_length_equals_a_token_loop(family: str) -> None:
     lm = tiny_language_model(family)
-    for row, found in zip(ROWS, continue_greedily(lm, ROWS, 6), strict=True):
+    for row, continuation in zip(ROWS, continue_greedily(lm, ROWS, 6), strict=True):
         expected = by_hand(lm, row, 6)
-        assert found[: len(expected)] == expected
+        assert continuation[: len(expected)] == expected
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
@@ -49,8 +49,8 @@ def test_continue_greedily_rows_may_have_own_lengths() -> None:
     lm = tiny_language_model("llama")
     whole = continue_greedily(lm, ROWS, 6)
     for drafts in (None, whole, [[99], [], whole[2]]):
-        found = continue_greedily(lm, ROWS, [2, 6, 4], drafts)
-        assert found == [whole[0][:2], whole[1], whole[2][:4]]
+        continuations = continue_greedily(lm, ROWS, [2, 6, 4], drafts)
+        assert continuations == [whole[0][:2], whole[1], whole[2][:4]]
 
 
 def test_continue_greedily_ignores_beams_of_the_checkpoint() -> None:
@@ -89,10 +89,10 @@ def test_sample_follows_the_softmax_of_the_largest_logits() -> None:
     drawn = torch.tensor([row[0] for row in sample_continuations(lm, ROWS[:1] * rows, 1, seed=3, top_k=top_k)])
     assert set(drawn.tolist()) <= set(best.indices.tolist())
     expected = best.values.double().softmax(-1) * rows
-    seen = torch.stack([(drawn == token).sum() for token in best.indices]).double()
+    counts = torch.stack([(drawn == token).sum() for token in best.indices]).double()
     # Chi-square with 4 degrees of freedom is under 18.5 with probability 0.999.
-    assert float(((seen - expected) ** 2 / expected).sum()) < 18.5
-    assert float(seen.min()) > 0
+    assert float(((counts - expected) ** 2 / expected).sum()) < 18.5
+    assert float(counts.min()) > 0
 
 
 def test_sample_top_1_is_greedy() -> None:
@@ -112,6 +112,6 @@ def test_sample_least_number_of_tokens_is_respected() -> None:
     lm = tiny_language_model("llama")
     ends = set(range(3, len(lm.tokenizer), 2))
     lm.model.generation_config.eos_token_id = sorted(ends)
-    found = sample_continuations(lm, ROWS, 5, seed=0, top_k=50, least=5)
-    assert all(len(row) == 5 and not ends & set(row) for row in found)
+    continuations = sample_continuations(lm, ROWS, 5, seed=0, top_k=50, least=5)
+    assert all(len(row) == 5 and not ends & set(row) for row in continuations)
     assert any(ends & set(row) for row in sample_continuations(lm, ROWS, 5, seed=0, top_k=50)), "the ends never come up"

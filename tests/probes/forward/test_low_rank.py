@@ -33,16 +33,18 @@ def test_apply_updates_each_row_has_its_own_update(family: str) -> None:
         Update(*(torch.randn(size, generator=make, dtype=torch.float64) for size in (site.d_model, site.d_ff)))
         for _ in ROWS
     ]
-    updates = [Update(one.left / one.left.norm() * norm, one.right / one.right.norm()) for one in updates]
+    updates = [
+        Update(update.left / update.left.norm() * norm, update.right / update.right.norm()) for update in updates
+    ]
     batch, hashes = pad(ROWS, 0, lm.device), hash_tensors(lm.model)
     with torch.no_grad(), apply_updates(site, updates):
-        found = lm.model(**batch._asdict()).logits
+        logits = lm.model(**batch._asdict()).logits
     assert hash_tensors(lm.model) == hashes
     with torch.no_grad():
-        plain, kept = lm.model(**batch._asdict()).logits, site.matrix(torch.float64)
+        plain, original = lm.model(**batch._asdict()).logits, site.matrix(torch.float64)
         for index, (row, update) in enumerate(zip(ROWS, updates, strict=True)):
-            site.write(kept + torch.outer(update.left, update.right))
+            site.write(original + torch.outer(update.left, update.right))
             expected = lm.model(**batch._asdict()).logits[index, : len(row)]
-            torch.testing.assert_close(found[index, : len(row)], expected, rtol=1e-3, atol=1e-3)
+            torch.testing.assert_close(logits[index, : len(row)], expected, rtol=1e-3, atol=1e-3)
             assert not torch.allclose(plain[index, : len(row)], expected, rtol=1e-2, atol=1e-2)
     assert not site.module._forward_hooks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -67,28 +68,28 @@ def test_round_rows_rounds_up_to_four_significant_bits(rows, computed):
 
 
 def test_multiply_new_lengths_use_few_sizes(by_onednn, monkeypatch):
-    seen, made = set(), torch.ops.mkldnn._linear_pointwise
+    shapes, operator = set(), torch.ops.mkldnn._linear_pointwise
 
     def recorded(given, *others):
-        seen.add(tuple(given.shape))
-        return made(given, *others)
+        shapes.add(tuple(given.shape))
+        return operator(given, *others)
 
     monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", recorded)
     weight = torch.randn(3, 2)
     for rows in range(1, 257):
         given = torch.randn(rows, 2, requires_grad=True)
-        found = multiply(given, weight)
-        torch.testing.assert_close(found, linear(given, weight))
-        torch.autograd.grad(found.sum(), given)
+        result = multiply(given, weight)
+        torch.testing.assert_close(result, linear(given, weight))
+        torch.autograd.grad(result.sum(), given)
         compute_gram(torch.ones(rows, 2))
-    assert len(seen) <= 3 * (15 + 8 * 5)
+    assert len(shapes) <= 3 * (15 + 8 * 5)
 
 
 def test_multiply_gradient_of_inputs_equals_float64(by_onednn):
     torch.manual_seed(0)
-    given, weight, wanted = torch.randn(2, 5, 7, requires_grad=True), torch.randn(11, 7), torch.randn(2, 5, 11)
-    (found,) = torch.autograd.grad((multiply(given, weight, torch.ones(11)) * wanted).sum(), given)
-    torch.testing.assert_close(found.double(), wanted.double() @ weight.double(), rtol=1e-5, atol=1e-5)
+    given, weight, direction = torch.randn(2, 5, 7, requires_grad=True), torch.randn(11, 7), torch.randn(2, 5, 11)
+    (gradient,) = torch.autograd.grad((multiply(given, weight, torch.ones(11)) * direction).sum(), given)
+    torch.testing.assert_close(gradient.double(), direction.double() @ weight.double(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("onednn", [True, False])
@@ -118,8 +119,8 @@ def test_use_fast_products_keeps_logits_and_gradients_of_each_family(by_onednn, 
             handle.remove()
         return logits.detach(), torch.autograd.grad(logits.log_softmax(-1)[0, -1, 5], delta)[0]
 
-    for found, expected in zip(answers(plain=False), answers(plain=True), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    for actual, expected in zip(answers(plain=False), answers(plain=True), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_use_fast_products_restores_layers_after_block_and_error(by_onednn):
@@ -161,17 +162,17 @@ def test_use_fast_products_autocast_and_training_use_plain_products(by_onednn):
 
 
 def test_works_process_settings_do_not_decide():
-    found = []
+    answers = []
     for setting in (torch.autocast("cpu", dtype=torch.bfloat16), torch.device("meta")):
         with setting:
-            found.append(products._works())
+            answers.append(products._works())
     before = torch.get_default_dtype()
     try:
         torch.set_default_dtype(torch.float64)
-        found.append(products._works())
+        answers.append(products._works())
     finally:
         torch.set_default_dtype(before)
-    assert found == [products._works()] * 3
+    assert answers == [products._works()] * 3
 
 
 def test_use_fast_products_onednn_switched_off_is_off(by_onednn, monkeypatch):
@@ -213,12 +214,12 @@ def test_use_fast_products_skips_weights_with_gaps_in_memory(by_onednn):
 
 def test_compute_gram_multiplies_contiguous_matrices(by_onednn, monkeypatch):
     """oneDNN takes a thousand times as long for such a matrix, and says nothing."""
-    made = products._onednn
+    operator = products._onednn
 
     def packed(given, weight, bias):
         assert given.is_contiguous()
         assert weight.is_contiguous()
-        return made(given, weight, bias)
+        return operator(given, weight, bias)
 
     monkeypatch.setattr(products, "_onednn", packed)
     compute_gram(torch.randn(5, 9), 4)
@@ -244,3 +245,45 @@ def test_products_plain_model_uses_pytorch_and_names_it(by_onednn, monkeypatch):
     assert calls
     monkeypatch.setattr(products, "_selects_onednn", lambda: False)
     assert lm.product_library == "PyTorch"
+
+
+@pytest.fixture
+def amd_processor(monkeypatch):
+    """A process on a processor for which oneDNN is preferred, with the selection of oneDNN not yet made."""
+    monkeypatch.setattr(products, "prefers_onednn", lambda *_: True)
+    products._selects_onednn.cache_clear()
+    yield
+    products._selects_onednn.cache_clear()
+
+
+def _raise(*_):
+    raise RuntimeError("unknown argument")
+
+
+@pytest.mark.parametrize(
+    "operators",
+    [
+        pytest.param(SimpleNamespace(), id="missing"),
+        pytest.param(SimpleNamespace(_linear_pointwise=_raise), id="raises"),
+        pytest.param(SimpleNamespace(_linear_pointwise=lambda rows, *_: rows.new_zeros(len(rows), 4)), id="disagrees"),
+    ],
+)
+def test_use_fast_products_without_the_private_op_keeps_plain_layers(amd_processor, monkeypatch, operators):
+    monkeypatch.setattr(torch.ops, "mkldnn", operators)
+    lm = tiny_language_model("llama")
+    ids = torch.tensor([[11, 42, 7]])
+    assert lm.product_library == "PyTorch"
+    with use_fast_products(lm.model):
+        assert not any("forward" in vars(module) for module in lm.model.modules())
+    with torch.no_grad():
+        assert torch.equal(lm.run(input_ids=ids).logits, replace(lm, plain=True).run(input_ids=ids).logits)
+        rows = torch.arange(6.0).reshape(2, 3)
+        assert torch.equal(compute_gram(rows), compute_gram(rows, plain=True))
+
+
+def test_use_fast_products_preferring_processor_uses_the_op(amd_processor):
+    if not products._works():
+        pytest.skip("this PyTorch was built without oneDNN")
+    lm = tiny_language_model("llama")
+    assert lm.product_library == "oneDNN"
+    assert replace(lm, plain=True).product_library == "PyTorch"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from editguard.probes.errors import EditguardError, ModelError
 from editguard.probes.forward.hooks import select_logits
-from editguard.probes.forward.partial import LiveRows, Row, Stem, compute_full_logits
+from editguard.probes.forward.partial import LiveRows, PlainRows, Row, Stem, compute_full_logits, get_first_logits
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import EditSite
 from torch import Tensor, nn
@@ -34,11 +34,11 @@ ROWS = (
 
 def brute_force(lm: LanguageModel, rows: Sequence[Row]) -> Tensor:
     """The logits of each row run alone, whole and unpadded, by an ordinary call of the model."""
-    found = []
+    pieces = []
     for row in rows:
         logits = lm.model(input_ids=torch.tensor([row.ids]), use_cache=False).logits[0]
-        found.append(logits[list(row.predict)])
-    return torch.cat(found).float()
+        pieces.append(logits[list(row.predict)])
+    return torch.cat(pieces).float()
 
 
 @contextmanager
@@ -71,9 +71,9 @@ def state(lm: LanguageModel) -> list[tuple[int, int, bool]]:
     ]
 
 
-def close(found: Tensor, expected: Tensor, tolerance: float = 1e-4) -> bool:
+def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-4) -> bool:
     # The scale of the logits differs by family (Cohere divides them by 16), so the bound is relative to it.
-    return float((found - expected).abs().max()) < tolerance * float(expected.std())
+    return float((actual - expected).abs().max()) < tolerance * float(expected.std())
 
 
 @each_family
@@ -103,9 +103,9 @@ def test_partial_passes_unchanged_model_give_full_logits(family: str, layer: int
     live, stem = LiveRows(lm, site, ROWS), Stem(lm, site, ROWS)
     with torch.no_grad():
         expected = compute_full_logits(lm, ROWS)
-        for found in (live.first, live.logits(), stem.first, stem.logits()):
-            assert found.dtype == torch.float32
-            assert close(found, expected)
+        for logits in (live.first, live.logits(), stem.first, stem.logits()):
+            assert logits.dtype == torch.float32
+            assert close(logits, expected)
 
 
 @each_layer
@@ -131,14 +131,14 @@ def test_live_rows_delta_and_gradient_equal_full_pass(family: str, layer: int) -
     width = max(len(row.ids) for row in ROWS)
     live = LiveRows(lm, site, ROWS)
     start = torch.randn(site.d_model, generator=torch.Generator().manual_seed(9))
-    found = []
+    actual = []
     for places in ([n * live.width for n in range(len(ROWS))], [n * width + row.at for n, row in enumerate(ROWS)]):
         delta = start.clone().requires_grad_()
         with added(site, delta, places):
-            logits = live.logits() if not found else compute_full_logits(lm, ROWS)
+            logits = live.logits() if not actual else compute_full_logits(lm, ROWS)
         (gradient,) = torch.autograd.grad(logits.log_softmax(-1)[:, 17].sum(), [delta])
-        found.append((logits.detach(), gradient))
-    (logits, gradient), (expected, slope) = found
+        actual.append((logits.detach(), gradient))
+    (logits, gradient), (expected, slope) = actual
     assert not close(logits, live.first, 0.01)
     assert close(logits, expected)
     assert float(slope.norm()) > 0
@@ -199,15 +199,15 @@ def test_partial_passes_skip_layers_below_and_tokens_before(layer: int) -> None:
     lm = tiny_language_model("llama")
     site = tiny_site(lm, layer)
     live, stem = LiveRows(lm, site, ROWS), Stem(lm, site, ROWS)
-    seen: list[tuple[int, torch.Size]] = []
+    calls: list[tuple[int, torch.Size]] = []
     for index, block in enumerate(site.blocks):
-        block.mlp.register_forward_hook(lambda _, args, __, index=index: seen.append((index, args[0].shape[:2])))
+        block.mlp.register_forward_hook(lambda _, args, __, index=index: calls.append((index, args[0].shape[:2])))
     stem.logits()
-    assert {index for index, _ in seen} == set(range(layer, LAYERS))
-    assert sum(shape[0] for index, shape in seen if index == LAYERS - 1) == len(ROWS), "a row is run more than once"
-    seen.clear()
+    assert {index for index, _ in calls} == set(range(layer, LAYERS))
+    assert sum(shape[0] for index, shape in calls if index == LAYERS - 1) == len(ROWS), "a row is run more than once"
+    calls.clear()
     live.logits()
-    assert seen == [(index, (len(ROWS), live.width)) for index in range(layer, LAYERS)]
+    assert calls == [(index, (len(ROWS), live.width)) for index in range(layer, LAYERS)]
 
 
 @pytest.mark.parametrize("window", [2, 3, 5])
@@ -238,9 +238,9 @@ def test_partial_passes_bfloat16_stay_near_and_return_fp32() -> None:
     lm.model.to(torch.bfloat16)
     live, stem = LiveRows(lm, tiny_site(lm), ROWS), Stem(lm, tiny_site(lm), ROWS)
     with torch.no_grad():
-        for found in (live.logits(), stem.logits()):
-            assert found.dtype == torch.float32
-            assert close(found, live.first, 0.1)
+        for logits in (live.logits(), stem.logits()):
+            assert logits.dtype == torch.float32
+            assert close(logits, live.first, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -292,3 +292,34 @@ def test_select_logits_head_gets_only_selected_places() -> None:
             chosen = lm.model(ids).logits
     assert chosen.shape[:2] == (1, 2)
     assert close(chosen[0], torch.stack([whole[1, 1], whole[0, 0]]))
+
+
+@pytest.mark.parametrize("indices", [(2,), (3, 0), (1, 2, 3)])
+def test_part_of_rows_gives_the_logits_of_these_rows(indices: Sequence[int]) -> None:
+    lm = tiny_language_model("llama")
+    site = tiny_site(lm)
+    stem, live, plain = Stem(lm, site, ROWS), LiveRows(lm, site, ROWS), PlainRows(lm, ROWS)
+    edit(site)
+    chosen = [ROWS[index] for index in indices]
+    with torch.no_grad():
+        expected = brute_force(lm, chosen)
+        for rows in (stem, live, plain):
+            part = rows.part(indices)
+            assert list(part.rows) == chosen
+            assert close(part.logits(), expected)
+
+
+def test_part_of_live_rows_retains_the_first_logits_of_these_rows() -> None:
+    lm = tiny_language_model("llama")
+    live = LiveRows(lm, tiny_site(lm), ROWS)
+    pieces = live.first.split([len(row.predict) for row in ROWS])
+    assert torch.equal(live.part([3, 0]).first, torch.cat([pieces[3], pieces[0]]))
+
+
+def test_part_of_stem_or_plain_rows_has_no_first_logits() -> None:
+    lm = tiny_language_model("llama")
+    for rows in (Stem(lm, tiny_site(lm), ROWS), PlainRows(lm, ROWS)):
+        assert get_first_logits(rows) is rows.first
+        assert rows.part([0]).first is None
+        with pytest.raises(EditguardError, match="first run of 1 rows were not retained"):
+            get_first_logits(rows.part([0]))

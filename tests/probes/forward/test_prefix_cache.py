@@ -1,4 +1,4 @@
-"""Rows that go on from a known prefix give what an ordinary pass gives, in every family and to every reader."""
+"""Rows that continue from a cached prefix give what an ordinary pass gives, in every family and to every reader."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ def rows_of(lm: LanguageModel) -> tuple[Row, ...]:
     return (*rows, Row(ids[2], 2, (2, 5)), Row(ids[0], 0, (0,)))
 
 
-def known_of(lm: LanguageModel, layer: int = 1) -> PrefixCache:
-    found = build_prefix_cache(lm, tiny_site(lm, layer), TEXTS)
-    assert found is not None
-    return found
+def build_test_cache(lm: LanguageModel, layer: int = 1) -> PrefixCache:
+    cache = build_prefix_cache(lm, tiny_site(lm, layer), TEXTS)
+    assert cache is not None
+    return cache
 
 
-def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    return float((found - expected).abs().max()) < 1e-4 * float(expected.std())
+def close(actual: torch.Tensor, expected: torch.Tensor) -> bool:
+    return float((actual - expected).abs().max()) < 1e-4 * float(expected.std())
 
 
 @each_family
 def test_prefix_cache_every_reader_agrees_with_an_ordinary_pass(family: str) -> None:
     lm = tiny_lm(family)
-    site, known, rows = tiny_site(lm, 1), known_of(lm), rows_of(lm)
+    site, cache, rows = tiny_site(lm, 1), build_test_cache(lm), rows_of(lm)
     at = [(row.ids, row.at) for row in rows]
     with torch.no_grad():
         expected = compute_full_logits(lm, rows)
-        for made in (Stem(lm, site, rows, known), LiveRows(lm, site, rows, known)):
-            assert close(made.first, expected)
-            assert close(made.logits(), expected)
-    plain, joined = compute_activations(lm, site, at), compute_activations(lm, site, at, prefix_cache=known)
+        for reader in (Stem(lm, site, rows, cache), LiveRows(lm, site, rows, cache)):
+            assert close(reader.first, expected)
+            assert close(reader.logits(), expected)
+    plain, joined = compute_activations(lm, site, at), compute_activations(lm, site, at, prefix_cache=cache)
     assert close(joined.keys, plain.keys)
     assert close(joined.values, plain.values)
 
@@ -57,7 +57,7 @@ def test_prefix_cache_every_reader_agrees_with_an_ordinary_pass(family: str) -> 
 def test_stem_with_cache_edited_weight_reaches_cached_tokens(family: str) -> None:
     lm = tiny_lm(family)
     site, rows = tiny_site(lm, 0), rows_of(lm)
-    stem = Stem(lm, site, rows, known_of(lm, 0))
+    stem = Stem(lm, site, rows, build_test_cache(lm, 0))
     noise = torch.randn(site.d_model, site.d_ff, generator=torch.Generator().manual_seed(3))
     site.write(site.matrix() + 0.5 * noise)
     with torch.no_grad():
@@ -67,8 +67,8 @@ def test_stem_with_cache_edited_weight_reaches_cached_tokens(family: str) -> Non
 
 def test_join_runs_only_uncached_tokens() -> None:
     lm = tiny_lm()
-    known, rows = known_of(lm), rows_of(lm)
-    joined = join(lm, [row.ids for row in rows[:3]], known, [row.at for row in rows[:3]])
+    cache, rows = build_test_cache(lm), rows_of(lm)
+    joined = join(lm, [row.ids for row in rows[:3]], cache, [row.at for row in rows[:3]])
     # The space that ends a prefix becomes part of the next word.
     assert joined.leads == [0, *(len(lm.tokenizer(text).input_ids) - 1 for text in TEXTS[1:3])]
     assert joined.past == joined.leads[2]
@@ -80,7 +80,7 @@ def test_lead_is_never_longer_than_allowed() -> None:
     lm = tiny_lm()
     row = rows_of(lm)[2].ids
     for most in (0, 1, 5):
-        assert join(lm, [row], known_of(lm), [most]).leads == [most]
+        assert join(lm, [row], build_test_cache(lm), [most]).leads == [most]
 
 
 def test_join_without_prefixes_gives_an_ordinary_pass() -> None:
@@ -92,7 +92,7 @@ def test_join_without_prefixes_gives_an_ordinary_pass() -> None:
 
 def test_prefix_cache_prefix_of_another_is_stored_once() -> None:
     lm = tiny_lm()
-    rows = known_of(lm).rows
+    rows = build_test_cache(lm).rows
     assert tuple(lm.tokenizer("It is 2024").input_ids) not in rows
     assert len(rows) == len(set(rows))
 
@@ -122,19 +122,17 @@ def test_build_prefix_cache_logits_not_finite_returns_none(monkeypatch: pytest.M
     forward = type(lm.model).forward
 
     def breaking(self: Any, *args: Any, **kwargs: Any) -> Any:
-        found = forward(self, *args, **kwargs)
+        output = forward(self, *args, **kwargs)
         if kwargs.get("past_key_values") is not None:
-            found.logits = found.logits * torch.nan
-        return found
+            output.logits = output.logits * torch.nan
+        return output
 
     monkeypatch.setattr(type(lm.model), "forward", breaking)
     assert build_prefix_cache(lm, tiny_site(lm), TEXTS) is None
 
 
 @pytest.mark.parametrize("error", [TypeError, ValueError, RuntimeError, AttributeError])
-def test_build_prefix_cache_foreign_cache_returns_none(
-    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
-) -> None:
+def test_build_prefix_cache_foreign_cache_returns_none(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
     lm = tiny_lm()
 
     def refusing(self: Any, *_: Any, **__: Any) -> Any:

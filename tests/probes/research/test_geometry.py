@@ -71,28 +71,28 @@ def test_energy_distance_close_points_keep_their_digits() -> None:
 
 def test_separation_shifted_clouds_are_apart_and_not_by_chance() -> None:
     first, second = cloud(30), cloud(20, seed=1, at=3.0)
-    found = measure_separation(first, second, seed=0)
-    assert found == Separation(compute_energy_distance(first, second), 1 / 1000, 999, found.silhouette, 30, 20)
-    assert found.silhouette > 0.5
-    assert measure_separation(first, second, seed=0) == found
+    result = measure_separation(first, second, seed=0)
+    assert result == Separation(compute_energy_distance(first, second), 1 / 1000, 999, result.silhouette, 30, 20)
+    assert result.silhouette > 0.5
+    assert measure_separation(first, second, seed=0) == result
 
 
 def test_separation_p_value_of_equal_distributions_is_uniform() -> None:
-    found = [
+    p_values = [
         measure_separation(cloud(12, seed=2 * n), cloud(9, seed=2 * n + 1), seed=n, permutations=99).p_value
         for n in range(200)
     ]
     # 99 permutations: the hundredths 0.01 ... 1, each as likely.
-    assert stats.kstest(found, "uniform").pvalue > 0.01
-    assert min(found) >= 0.01
-    assert max(found) <= 1.0
+    assert stats.kstest(p_values, "uniform").pvalue > 0.01
+    assert min(p_values) >= 0.01
+    assert max(p_values) <= 1.0
 
 
 def test_separation_p_value_counts_permutations() -> None:
     # Of two points each on a line there are 6 ways to choose the first two, 2 of which give the observed distance: a
     # third of all permutations is as far apart.
-    found = measure_separation(torch.tensor([[0.0], [1.0]]), torch.tensor([[10.0], [11.0]]), seed=0, permutations=6000)
-    assert found.p_value == pytest.approx(1 / 3, abs=0.03)
+    result = measure_separation(torch.tensor([[0.0], [1.0]]), torch.tensor([[10.0], [11.0]]), seed=0, permutations=6000)
+    assert result.p_value == pytest.approx(1 / 3, abs=0.03)
     # Where all points are one point, every permutation is as far apart.
     assert measure_separation(torch.ones(4, 3), torch.ones(5, 3), seed=0, permutations=99).p_value == 1.0
 
@@ -105,8 +105,8 @@ def test_separation_paired_only_partners_change_places() -> None:
     assert measure_separation(subjects, moved, seed=0, paired=True).p_value < 0.01
     # On a line, 4 pairs can be swapped in 16 ways; only none and all of them are as far apart.
     first = torch.tensor([[0.0], [10.0], [20.0], [30.0]])
-    found = measure_separation(first, first + 1, seed=0, permutations=8000, paired=True)
-    assert found.p_value == pytest.approx(_share_as_far(first, first + 1), abs=0.02)
+    result = measure_separation(first, first + 1, seed=0, permutations=8000, paired=True)
+    assert result.p_value == pytest.approx(_share_as_far(first, first + 1), abs=0.02)
     with pytest.raises(InputError, match="Clouds of 4 and 5 points are no pairs"):
         measure_separation(cloud(4), cloud(5), seed=0, paired=True)
 
@@ -115,8 +115,10 @@ def _share_as_far(first: Tensor, second: Tensor) -> float:
     """Of all ways to swap partners, the share that is as far apart, one by one."""
     observed = compute_energy_distance(first, second)
     ways = [torch.tensor(swap)[:, None] for swap in itertools.product([True, False], repeat=len(first))]
-    found = [compute_energy_distance(torch.where(way, second, first), torch.where(way, first, second)) for way in ways]
-    return sum(one >= observed - 1e-12 for one in found) / len(ways)
+    energies = [
+        compute_energy_distance(torch.where(way, second, first), torch.where(way, first, second)) for way in ways
+    ]
+    return sum(energy >= observed - 1e-12 for energy in energies) / len(ways)
 
 
 def test_separation_silhouette_of_nearer_other_cloud_is_negative() -> None:
@@ -128,16 +130,16 @@ def test_separation_silhouette_of_nearer_other_cloud_is_negative() -> None:
 
 
 def test_separation_paired_silhouette_leaves_partners_out() -> None:
-    def by_hand(one: Tensor, two: Tensor) -> float:
-        found = []
-        for own, other in ((one.tolist(), two.tolist()), (two.tolist(), one.tolist())):
+    def by_hand(left: Tensor, right: Tensor) -> float:
+        silhouettes = []
+        for own, other in ((left.tolist(), right.tolist()), (right.tolist(), left.tolist())):
             for n, point in enumerate(own):
                 a, b = (
                     sum(math.dist(point, far) for m, far in enumerate(some) if m != n) / (len(own) - 1)
                     for some in (own, other)
                 )
-                found.append((b - a) / max(a, b))
-        return sum(found) / len(found)
+                silhouettes.append((b - a) / max(a, b))
+        return sum(silhouettes) / len(silhouettes)
 
     first, second = cloud(9), cloud(9, seed=1, at=0.4)
     assert measure_separation(first, second, seed=0, paired=True, permutations=9).silhouette == pytest.approx(
@@ -146,13 +148,13 @@ def test_separation_paired_silhouette_leaves_partners_out() -> None:
     # Pairs that differ by noise alone are one cloud, however few they are.
     for points in (6, 13, 60):
         many = [cloud(points, 50, seed=seed) for seed in range(20)]
-        found = [
+        silhouettes = [
             measure_separation(
                 some, some + 0.3 * cloud(points, 50, seed=99 - n), seed=0, paired=True, permutations=1
             ).silhouette
             for n, some in enumerate(many)
         ]
-        assert abs(sum(found) / len(found)) < 0.005
+        assert abs(sum(silhouettes) / len(silhouettes)) < 0.005
     same = torch.zeros(3, 2)
     assert measure_separation(same, same, seed=0, paired=True, permutations=9).silhouette == 0.0
 
@@ -204,10 +206,10 @@ def test_geometry_points_not_finite_are_refused(value: float) -> None:
 
 def test_normalize_rows_have_length_one_and_same_direction() -> None:
     rows = cloud(6) * torch.logspace(-6, 6, 6)[:, None]
-    found = normalize_rows(rows)
-    assert found.dtype == torch.float64
-    torch.testing.assert_close(found.norm(dim=1), torch.ones(6, dtype=torch.float64))
-    torch.testing.assert_close(found * rows.double().norm(dim=1, keepdim=True), rows.double())
+    unit = normalize_rows(rows)
+    assert unit.dtype == torch.float64
+    torch.testing.assert_close(unit.norm(dim=1), torch.ones(6, dtype=torch.float64))
+    torch.testing.assert_close(unit * rows.double().norm(dim=1, keepdim=True), rows.double())
 
 
 def test_normalize_rows_zero_row_is_refused_by_number() -> None:
@@ -233,20 +235,20 @@ def test_project_to_plane_pca_equals_singular_value_decomposition() -> None:
     centred = rows.double() - rows.double().mean(0)
     axes = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
     expected = centred @ axes.T
-    found = project_to_plane(rows, method=Projection.PCA, seed=0)
-    assert found.shape == (30, 2)
-    torch.testing.assert_close(found.abs(), expected.abs())
+    plane = project_to_plane(rows, method=Projection.PCA, seed=0)
+    assert plane.shape == (30, 2)
+    torch.testing.assert_close(plane.abs(), expected.abs())
     # The largest entry of an axis points upwards, so that the same axes never come out mirrored.
     towards = axes * torch.sign(axes.gather(1, axes.abs().argmax(1, keepdim=True)))
-    torch.testing.assert_close(found, centred @ towards.T)
+    torch.testing.assert_close(plane, centred @ towards.T)
 
 
 def test_project_to_plane_tsne_same_seed_agrees_and_groups_separate() -> None:
     rows = torch.cat([cloud(12), cloud(12, seed=1, at=20.0)])
-    found = project_to_plane(rows, method=Projection.TSNE, seed=3)
-    assert torch.equal(project_to_plane(rows, method=Projection.TSNE, seed=3), found)
-    assert (found.shape, found.dtype) == ((24, 2), torch.float64)
-    assert measure_separation(found[:12], found[12:], seed=0, permutations=99).silhouette > 0.5
+    plane = project_to_plane(rows, method=Projection.TSNE, seed=3)
+    assert torch.equal(project_to_plane(rows, method=Projection.TSNE, seed=3), plane)
+    assert (plane.shape, plane.dtype) == ((24, 2), torch.float64)
+    assert measure_separation(plane[:12], plane[12:], seed=0, permutations=99).silhouette > 0.5
 
 
 @pytest.mark.parametrize("method", Projection)

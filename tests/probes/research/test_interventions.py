@@ -38,14 +38,15 @@ ROTARY = ("llama", "gptj", "gpt_neox", "qwen2", "falcon_new")
 
 def plain(lm: LanguageModel, site: EditSite, requests: Sequence[EditRequest] = REQUESTS) -> Activations:
     """Key and value of each subject in its bare prompt, with nothing changed."""
-    found = [compute_subject_keys(lm, site, request, ()) for request in requests]
+    subject_keys = [compute_subject_keys(lm, site, request, ()) for request in requests]
     return Activations(
-        torch.stack([one.no_prefix_key for one in found]), torch.stack([one.no_prefix_value for one in found])
+        torch.stack([item.no_prefix_key for item in subject_keys]),
+        torch.stack([item.no_prefix_value for item in subject_keys]),
     )
 
 
-def same(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+def same(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
 def bert() -> LanguageModel:
@@ -63,23 +64,23 @@ def bert() -> LanguageModel:
 def test_shifted_keys_position_table_equals_a_shifted_table(family: str, shift: int) -> None:
     lm = tiny_language_model(family)
     site = tiny_site(lm)
-    found, before = compute_shifted_keys(lm, site, REQUESTS, shift), plain(lm, site)
+    actual, before = compute_shifted_keys(lm, site, REQUESTS, shift), plain(lm, site)
     table = lm.model.get_submodule(TABLES[family]).weight
     table.copy_(table.roll(-shift, 0))
     expected = plain(lm, site)
-    same(found.keys, expected.keys)
-    same(found.values, expected.values)
+    same(actual.keys, expected.keys)
+    same(actual.values, expected.values)
     # Also that of the subject which is the first token.
-    assert bool(((found.keys - before.keys).norm(dim=1) > 1e-2 * before.keys.norm(dim=1)).all())
+    assert bool(((actual.keys - before.keys).norm(dim=1) > 1e-2 * before.keys.norm(dim=1)).all())
 
 
 @pytest.mark.parametrize("family", ROTARY)
 def test_shifted_keys_rotary_positions_change_only_rounding(family: str) -> None:
     lm = tiny_language_model(family)
     site = tiny_site(lm)
-    found, expected = compute_shifted_keys(lm, site, REQUESTS, 5), plain(lm, site)
-    same(found.keys, expected.keys)
-    same(found.values, expected.values)
+    actual, expected = compute_shifted_keys(lm, site, REQUESTS, 5), plain(lm, site)
+    same(actual.keys, expected.keys)
+    same(actual.values, expected.values)
 
 
 @pytest.mark.parametrize("family", [*TABLES, *ROTARY])
@@ -91,11 +92,11 @@ def test_shifted_keys_shift_of_0_changes_nothing(family: str) -> None:
 def test_shifted_keys_encoder_runs_whole_rows() -> None:
     lm = bert()
     site = tiny_site(lm)
-    found = compute_shifted_keys(lm, site, REQUESTS, 2)
+    actual = compute_shifted_keys(lm, site, REQUESTS, 2)
     table = lm.model.get_submodule("embeddings.position_embeddings").weight
     with torch.no_grad():
         table.copy_(table.roll(-2, 0))
-    same(found.keys, plain(lm, site).keys)
+    same(actual.keys, plain(lm, site).keys)
 
 
 def test_shifted_keys_model_without_positions_is_refused() -> None:
@@ -136,16 +137,16 @@ def declared(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
 def test_keys_after_bos_tokenizer_without_bos_gets_one() -> None:
     lm = tiny_language_model("llama", declared(byte_level()))
     site = tiny_site(lm)
-    found = compute_keys_after_bos(lm, site, REQUESTS)
-    assert found.with_bos
+    result = compute_keys_after_bos(lm, site, REQUESTS)
+    assert result.with_bos
     for row, request in enumerate(REQUESTS):
         place = locate(lm, request)
-        with capture(site) as seen, torch.no_grad():
+        with capture(site) as capture_record, torch.no_grad():
             lm.model(torch.tensor([[lm.tokenizer.convert_tokens_to_ids("<s>"), *place.input_ids]]))
-        same(found.found.keys[row], seen.input[0, place.last + 1])
-        same(found.found.values[row], seen.output[0, place.last + 1])
+        same(result.activations.keys[row], capture_record.input[0, place.last + 1])
+        same(result.activations.values[row], capture_record.output[0, place.last + 1])
     # Nothing stood before these subjects; now a BOS does.
-    assert (found.found.keys - plain(lm, site).keys).norm(dim=1).min() > 1e-2
+    assert (result.activations.keys - plain(lm, site).keys).norm(dim=1).min() > 1e-2
 
 
 @pytest.mark.parametrize("kind", ["bytes-bos", "sentencepiece-bpe"])
@@ -153,15 +154,15 @@ def test_keys_after_bos_added_bos_is_removed(kind: str) -> None:
     tokenizer = (BYTE_LEVEL | SENTENCEPIECE)[kind]
     lm = tiny_language_model("llama", tokenizer)
     site = tiny_site(lm)
-    found = compute_keys_after_bos(lm, site, REQUESTS)
-    assert not found.with_bos
+    result = compute_keys_after_bos(lm, site, REQUESTS)
+    assert not result.with_bos
     for row, request in enumerate(REQUESTS):
         ids, last = tokenizer(request.prompt, add_special_tokens=False).input_ids, locate(lm, request).last - 1
-        with capture(site) as seen, torch.no_grad():
+        with capture(site) as capture_record, torch.no_grad():
             lm.model(torch.tensor([ids]))
-        same(found.found.keys[row], seen.input[0, last])
-        same(found.found.values[row], seen.output[0, last])
-    assert (found.found.keys - plain(lm, site).keys).norm(dim=1).min() > 1e-2
+        same(result.activations.keys[row], capture_record.input[0, last])
+        same(result.activations.values[row], capture_record.output[0, last])
+    assert (result.activations.keys - plain(lm, site).keys).norm(dim=1).min() > 1e-2
 
 
 def test_keys_after_bos_no_bos_token_is_refused_by_name() -> None:
@@ -177,21 +178,21 @@ def test_keys_after_bos_no_bos_token_is_refused_by_name() -> None:
 def test_first_token_keys_any_subject_read_token_0() -> None:
     lm = tiny_language_model("gpt2")
     site = tiny_site(lm)
-    found = compute_first_token_keys(lm, site, REQUESTS)
+    keys = compute_first_token_keys(lm, site, REQUESTS)
     firsts = [lm.tokenizer(request.prompt).input_ids[0] for request in REQUESTS]
     assert firsts[0] != firsts[1] == firsts[2]
-    same(found, compute_activations(lm, site, [((token,), 0) for token in firsts]).keys)
-    assert torch.equal(found[1], found[2]), "a causal first token sees nothing of what follows"
+    same(keys, compute_activations(lm, site, [((token,), 0) for token in firsts]).keys)
+    assert torch.equal(keys[1], keys[2]), "a causal first token sees nothing of what follows"
 
 
 def test_first_token_keys_added_special_token_is_token_0() -> None:
     lm = bert()
     site = tiny_site(lm)
-    found = compute_first_token_keys(lm, site, REQUESTS)
+    keys = compute_first_token_keys(lm, site, REQUESTS)
     for row, request in enumerate(REQUESTS):
-        with capture(site) as seen, torch.no_grad():
+        with capture(site) as capture_record, torch.no_grad():
             lm.model(torch.tensor([lm.tokenizer(request.prompt).input_ids]))
-        same(found[row], seen.input[0, 0])
+        same(keys[row], capture_record.input[0, 0])
 
 
 @pytest.mark.parametrize("read", [compute_shifted_keys, compute_keys_after_bos, compute_first_token_keys])

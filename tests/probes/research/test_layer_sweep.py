@@ -65,16 +65,16 @@ def deep_llama(layers: int = 5) -> LanguageModel:
 @contextmanager
 def runs(site: EditSite) -> object:
     """Count how often the site's module runs."""
-    seen: list[int] = []
-    handle = site.module.register_forward_hook(lambda *_: seen.append(1))
+    calls: list[int] = []
+    handle = site.module.register_forward_hook(lambda *_: calls.append(1))
     try:
-        yield seen
+        yield calls
     finally:
         handle.remove()
 
 
-def same(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+def same(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
 # Statistics
@@ -82,7 +82,9 @@ def same(found: Tensor, expected: Tensor) -> None:
 
 def statistics_of(lm: LanguageModel, layers: Sequence[int], corpus: Corpus, **options: Any) -> dict[int, KeyStatistics]:
     return {
-        layer: one for some in compute_statistics_by_pass(lm, layers, corpus, **options) for layer, one in some.items()
+        layer: statistics
+        for some in compute_statistics_by_pass(lm, layers, corpus, **options)
+        for layer, statistics in some.items()
     }
 
 
@@ -90,17 +92,17 @@ def statistics_of(lm: LanguageModel, layers: Sequence[int], corpus: Corpus, **op
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "falcon_parallel", "bloom"])
 def test_statistics_by_pass_each_layer_equals_its_own_pass_bit_for_bit(family: str, budget: int) -> None:
     lm = tiny_language_model(family)
-    found = statistics_of(lm, range(LAYERS), CORPUS, budget_bytes=budget)
-    assert list(found) == list(range(LAYERS))
-    for layer, statistics in found.items():
-        alone = compute_statistics(lm, tiny_site(lm, layer), CORPUS)
-        assert torch.equal(statistics.second_moment, alone.second_moment)
-        assert statistics.provenance == alone.provenance
-    assert not torch.equal(found[0].second_moment, found[1].second_moment)
+    by_layer = statistics_of(lm, range(LAYERS), CORPUS, budget_bytes=budget)
+    assert list(by_layer) == list(range(LAYERS))
+    for layer, statistics in by_layer.items():
+        expected = compute_statistics(lm, tiny_site(lm, layer), CORPUS)
+        assert torch.equal(statistics.second_moment, expected.second_moment)
+        assert statistics.provenance == expected.provenance
+    assert not torch.equal(by_layer[0].second_moment, by_layer[1].second_moment)
 
 
 def test_statistics_by_pass_budget_limits_layers_of_a_pass() -> None:
-    lm, told = deep_llama(), []
+    lm, progress_steps = deep_llama(), []
     sums = 8 * 24 * 24
     with runs(find_site(lm.model, 0)) as first, runs(find_site(lm.model, 2)) as third:
         passes = [
@@ -110,10 +112,10 @@ def test_statistics_by_pass_budget_limits_layers_of_a_pass() -> None:
     assert len(first) == 2 * len(third) > 0, "the pass for layers 0 and 1 ends before layer 2"
     list(
         compute_statistics_by_pass(
-            lm, range(5), CORPUS, budget_bytes=3 * sums, progress=lambda *step: told.append(step)
+            lm, range(5), CORPUS, budget_bytes=3 * sums, progress=lambda *step: progress_steps.append(step)
         )
     )
-    assert told == [(32, 84), (42, 84), (74, 84), (84, 84)]
+    assert progress_steps == [(32, 84), (42, 84), (74, 84), (84, 84)]
 
 
 def test_statistics_by_pass_missing_layer_or_short_text_is_refused() -> None:
@@ -141,8 +143,8 @@ def test_keys_at_layers_equal_keys_of_each_layer(family: str, budget: int) -> No
     lm = tiny_language_model(family)
     # The deepest first: the order asked for is not that of the pass.
     sites = [tiny_site(lm, layer) for layer in reversed(range(LAYERS))]
-    found = compute_keys_at_layers(lm, sites, ROWS, budget)
-    for site, keys in zip(sites, found, strict=True):
+    site_keys = compute_keys_at_layers(lm, sites, ROWS, budget)
+    for site, keys in zip(sites, site_keys, strict=True):
         assert keys.shape == (len(ROWS), site.d_ff)
         assert keys.dtype == torch.float32
         same(keys, compute_activations(lm, site, ROWS).keys)
@@ -181,12 +183,12 @@ def test_keys_at_layers_without_rows_or_sites_are_refused(nothing: str) -> None:
 def test_request_keys_equal_single_requests_and_their_mean() -> None:
     lm = tiny_language_model("gpt2")
     sites = [tiny_site(lm, layer) for layer in range(LAYERS)]
-    found = compute_request_keys(lm, sites, [TWIN_REQUEST, PROMPT_START_REQUEST], KEY_TEXTS)
-    for site, keys in zip(sites, found, strict=True):
+    site_keys = compute_request_keys(lm, sites, [TWIN_REQUEST, PROMPT_START_REQUEST], KEY_TEXTS)
+    for site, keys in zip(sites, site_keys, strict=True):
         for row, request in enumerate((TWIN_REQUEST, PROMPT_START_REQUEST)):
-            alone = compute_subject_keys(lm, site, request, KEY_TEXTS)
-            same(keys.bare[row], alone.no_prefix_key)
-            same(keys.mean[row], alone.mean_key)
+            expected = compute_subject_keys(lm, site, request, KEY_TEXTS)
+            same(keys.bare[row], expected.no_prefix_key)
+            same(keys.mean[row], expected.mean_key)
     with pytest.raises(RequestError, match="no prefixes"):
         compute_request_keys(lm, sites, [TWIN_REQUEST], [])
 
@@ -200,14 +202,16 @@ def test_sweep_layers_agrees_with_evidence_at_every_layer(family: str) -> None:
     gauges = {layer: tiny_meter(lm, layer) for layer in range(LAYERS)}
     statistics = {layer: meter.statistics for layer, meter in gauges.items()}
     requests = [TWIN_REQUEST, PROMPT_START_REQUEST] * 10
-    found = sweep_layers(lm, range(LAYERS), requests, KEY_TEXTS, statistics)
-    assert list(found) == list(range(LAYERS))
-    for layer, shifts in found.items():
+    shifts_by_layer = sweep_layers(lm, range(LAYERS), requests, KEY_TEXTS, statistics)
+    assert list(shifts_by_layer) == list(range(LAYERS))
+    for layer, shifts in shifts_by_layer.items():
         assert len(shifts) == len(requests)
         for shift, request in zip(shifts, requests, strict=True):
-            seen = gauges[layer].measure(request)
-            assert shift == pytest.approx((seen.denominator, seen.denominator_prefixed, seen.cosine), rel=1e-4)
-    assert found[0][0] != found[1][0]
+            evidence = gauges[layer].measure(request)
+            assert shift == pytest.approx(
+                (evidence.denominator, evidence.denominator_prefixed, evidence.cosine), rel=1e-4
+            )
+    assert shifts_by_layer[0][0] != shifts_by_layer[1][0]
 
 
 def test_sweep_layers_without_prefix_nothing_shifts() -> None:
@@ -238,11 +242,11 @@ def test_sweep_layers_missing_subject_is_refused() -> None:
 
 def test_sweep_layers_site_path_serves_every_layer() -> None:
     lm, path = tiny_language_model("llama"), "model.layers.{layer}.mlp.up_proj"
-    found = statistics_of(lm, range(LAYERS), CORPUS, site_path=path)
-    for layer, one in found.items():
+    by_layer = statistics_of(lm, range(LAYERS), CORPUS, site_path=path)
+    for layer, statistics in by_layer.items():
         named = find_site(lm.model, layer, path)
-        assert torch.equal(one.second_moment, compute_statistics(lm, named, CORPUS).second_moment)
-    shifts = sweep_layers(lm, range(LAYERS), [TWIN_REQUEST], KEY_TEXTS, found, site_path=path)
+        assert torch.equal(statistics.second_moment, compute_statistics(lm, named, CORPUS).second_moment)
+    shifts = sweep_layers(lm, range(LAYERS), [TWIN_REQUEST], KEY_TEXTS, by_layer, site_path=path)
     keys = compute_subject_keys(lm, find_site(lm.model, 0, path), TWIN_REQUEST, KEY_TEXTS)
     assert shifts[0][0].cosine == pytest.approx(
         float(torch.nn.functional.cosine_similarity(keys.no_prefix_key, keys.mean_key, 0)), abs=1e-5
@@ -253,15 +257,15 @@ def test_sweep_layers_site_path_serves_every_layer() -> None:
 
 
 def test_stop_after_all_records_each_module_once_and_removes_hooks() -> None:
-    lm, seen = deep_llama(), []
+    lm, records = deep_llama(), []
     sites = [find_site(lm.model, layer) for layer in (3, 1)]
 
     def see(index: int, given: Tensor, returned: Tensor) -> None:
-        seen.append((index, given.shape[-1], returned.shape[-1]))
+        records.append((index, given.shape[-1], returned.shape[-1]))
 
     with torch.no_grad(), stop_after_all([site.module for site in sites], see):
         lm.model(torch.tensor([[5, 6]]))
-    assert seen == [(1, 24, 16), (0, 24, 16)]
+    assert records == [(1, 24, 16), (0, 24, 16)]
     assert not any(site.module._forward_hooks for site in sites)
 
 

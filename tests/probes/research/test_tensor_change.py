@@ -1,4 +1,4 @@
-"""A change of rank one is told from others whatever the precision, and from rounding alone."""
+"""A change of rank one is distinguished from others in every precision, and from rounding."""
 
 from __future__ import annotations
 
@@ -19,22 +19,24 @@ def weight(seed: int, rows: int = 24, columns: int = 40) -> torch.Tensor:
 
 
 def outer(seed: int, scale: float, rank: int = 1) -> torch.Tensor:
-    made = weight(seed + 1, 24, rank) @ weight(seed + 2, rank, 40)
-    return made * scale / made.norm()
+    matrix = weight(seed + 1, 24, rank) @ weight(seed + 2, rank, 40)
+    return matrix * scale / matrix.norm()
 
 
 @settings(max_examples=80, deadline=None)
 @given(dtype=st.sampled_from(DTYPES), seed=st.integers(0, 10**6), scale=st.floats(1.0, 1e3), cast=st.booleans())
-def test_compare_rank_one_edit_has_rank_one_in_every_dtype(dtype: torch.dtype, seed: int, scale: float, cast: bool) -> None:
+def test_compare_rank_one_edit_has_rank_one_in_every_dtype(
+    dtype: torch.dtype, seed: int, scale: float, cast: bool
+) -> None:
     base, update = weight(seed).to(dtype), outer(seed, scale)
     # Some editors cast the update before they add it.
     edited = (base.double() + (update.to(dtype).double() if cast else update)).to(dtype)
-    found = compare_tensors(base, edited).spectrum
-    assert found is not None
-    assert found.rank is Rank.ONE
-    assert found.first_share > 0.99
+    spectrum = compare_tensors(base, edited).spectrum
+    assert spectrum is not None
+    assert spectrum.rank is Rank.ONE
+    assert spectrum.first_share > 0.99
     pointed = update[0] / update[0].norm()
-    assert abs(float(found.right @ pointed)) > 0.99
+    assert abs(float(spectrum.right @ pointed)) > 0.99
 
 
 @settings(max_examples=40, deadline=None)
@@ -42,10 +44,10 @@ def test_compare_rank_one_edit_has_rank_one_in_every_dtype(dtype: torch.dtype, s
 def test_compare_change_of_higher_rank_is_not_rank_one(dtype: torch.dtype, seed: int, rank: int) -> None:
     base = weight(seed).to(dtype)
     edited = (base.double() + outer(seed, 30.0, rank)).to(dtype)
-    found = compare_tensors(base, edited).spectrum
-    assert found is not None
-    assert found.rank is Rank.MORE
-    assert 1.0 < found.effective <= 24
+    spectrum = compare_tensors(base, edited).spectrum
+    assert spectrum is not None
+    assert spectrum.rank is Rank.MORE
+    assert 1.0 < spectrum.effective <= 24
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -55,9 +57,9 @@ def test_compare_rounding_only_has_no_determined_rank(dtype: torch.dtype) -> Non
     unit = torch.where(base > 0, 1.0, -1.0).to(dtype)
     moved = torch.nextafter(base, unit * float("inf"))
     some = torch.rand(base.shape, generator=torch.Generator().manual_seed(0)) < 0.2
-    found = compare_tensors(base, torch.where(some, moved, base)).spectrum
-    assert found is not None
-    assert found.rank is Rank.UNTOLD
+    spectrum = compare_tensors(base, torch.where(some, moved, base)).spectrum
+    assert spectrum is not None
+    assert spectrum.rank is Rank.UNTOLD
 
 
 @settings(max_examples=40, deadline=None)
@@ -99,8 +101,8 @@ def test_spectrum_large_matrix_uses_leading_values(monkeypatch: pytest.MonkeyPat
 
 def test_compare_figures_of_a_change_are_exact() -> None:
     base = torch.tensor([3.0, 4.0])
-    found = compare_tensors(base, torch.tensor([3.0, 4.5]))
-    assert (found.norm, found.relative, found.largest, found.share, found.spectrum) == (0.5, 0.1, 0.5, 0.5, None)
+    change = compare_tensors(base, torch.tensor([3.0, 4.5]))
+    assert (change.norm, change.relative, change.largest, change.share, change.spectrum) == (0.5, 0.1, 0.5, 0.5, None)
     assert math.isnan(compare_tensors(base, torch.tensor([3.0, float("nan")])).norm)
     assert compare_tensors(base * 0, base).relative == math.inf
 

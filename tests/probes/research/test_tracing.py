@@ -27,16 +27,16 @@ def brute_force(lm: LanguageModel, tracer: Tracer, trace: Trace, layer: int, tok
     ids = torch.tensor([lm.tokenizer(trace.request.prompt).input_ids])
     first, last = trace.subject
     block: Any = tiny_site(lm, layer).block
-    kept: list[torch.Tensor] = []
+    clean_states: list[torch.Tensor] = []
 
     def states(output: Any) -> torch.Tensor:
         return output[0] if isinstance(output, tuple) else output
 
     with torch.no_grad():
-        handle = block.register_forward_hook(lambda _, __, output: kept.append(states(output).clone()))
+        handle = block.register_forward_hook(lambda _, __, output: clean_states.append(states(output).clone()))
         answer = int(lm.model(ids).logits[0, -1].argmax())
         handle.remove()
-        noise, found = tracer._noise(last + 1 - first), []
+        noise, probabilities = tracer._noise(last + 1 - first), []
         for draw in noise:
 
             def corrupt(_: Any, __: Any, output: torch.Tensor, draw: torch.Tensor = draw) -> torch.Tensor:
@@ -45,16 +45,16 @@ def brute_force(lm: LanguageModel, tracer: Tracer, trace: Trace, layer: int, tok
                 return changed
 
             def restore(_: Any, __: Any, output: Any) -> Any:
-                states(output)[:, token] = kept[0][:, token]
+                states(output)[:, token] = clean_states[0][:, token]
                 return output
 
             handles = [
                 lm.model.get_input_embeddings().register_forward_hook(corrupt), block.register_forward_hook(restore)
             ]  # fmt: skip
-            found.append(float(lm.model(ids).logits[0, -1].float().softmax(-1)[answer]))
+            probabilities.append(float(lm.model(ids).logits[0, -1].float().softmax(-1)[answer]))
             for handle in handles:
                 handle.remove()
-    return sum(found) / len(found)
+    return sum(probabilities) / len(probabilities)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -72,8 +72,8 @@ def test_trace_every_state_equals_hooks_on_whole_passes(family: str) -> None:
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "bloom", "falcon_sequential", "gptj"])
 def test_trace_without_noise_keeps_the_answer(family: str) -> None:
     trace = Tracer(tiny_language_model(family), noise=0.0, draws=2).trace(TWIN_REQUEST)
-    for found in (torch.tensor(trace.corrupted), trace.states, trace.windows):
-        torch.testing.assert_close(found, torch.full_like(found, trace.clean), rtol=1e-3, atol=1e-6)
+    for values in (torch.tensor(trace.corrupted), trace.states, trace.windows):
+        torch.testing.assert_close(values, torch.full_like(values, trace.clean), rtol=1e-3, atol=1e-6)
 
 
 def test_trace_restored_one_token_subject_undoes_the_last_noise() -> None:
@@ -84,8 +84,8 @@ def test_trace_restored_one_token_subject_undoes_the_last_noise() -> None:
     # A window that holds all layers is the same around each of them.
     torch.testing.assert_close(trace.windows, trace.windows[:1].expand(LAYERS), rtol=1e-4, atol=1e-6)
     tracer.window = 1
-    one = tracer.trace(TWIN_REQUEST)
-    assert not torch.allclose(one.windows[0], one.windows[1], rtol=1e-4)
+    trace = tracer.trace(TWIN_REQUEST)
+    assert not torch.allclose(trace.windows[0], trace.windows[1], rtol=1e-4)
 
 
 def test_trace_number_of_simultaneous_runs_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
