@@ -14,7 +14,6 @@ For many edits `assess_all` and `propose` work in batches, and `try_proposal` or
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,20 +23,23 @@ from ..probes.evidence import Evidence
 from ..probes.measurement_faults import fault_finding
 from ..probes.model.language_model import LanguageModel, load_model
 from ..probes.probe import PROBES, ProbeInput, run_probes
-from ..probes.requests.request import EditRequest
 from ..probes.screen import bracket_evidence, require_screened_figures
 from ..suites.check import CHECKS, Check, CheckResult, EditUnderTest, Outcome, list_single_edit_checks
 from .edit_result import Assessment, EditResult, Proposal, decided_action
-from .editors.base import RankOneUpdate, chosen_editor, compute_updates
-from .editors.value import ValueSettings
+from .editors.base import RankOneUpdate, compute_updates, find_editor
 from .policy import Action, Decision, Policy, decide, load_policy
-from .saved_model.manifest import EditProvenance
 from .saved_model.save import save_edited_model
 from .setup import Progress, Setup, prepare, show_nothing
 from .transaction import Transaction, check_update, relative_norm
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import torch
+
+    from ..probes.requests.request import EditRequest
+    from .editors.value import ValueSettings
+    from .saved_model.manifest import EditProvenance
 
 __all__ = ["GuardedEditor"]
 
@@ -128,7 +130,7 @@ class GuardedEditor:
         An assessment holds its keys under all contexts, some 200 kB in a small model.
         """
         if editor is not None:
-            chosen_editor(editor)
+            find_editor(editor)
         if screen:
             require_screened_figures(PROBES)
         started = time.monotonic()

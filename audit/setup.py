@@ -24,20 +24,21 @@ from ..probes.keys.subject_keys import locate
 from ..probes.model.embedded import EMBEDDED_NAME, cache_folder
 from ..probes.model.fingerprint import compute_checksum
 from ..probes.model.finite_weights import require_finite_weights
-from ..probes.model.language_model import LanguageModel
 from ..probes.model.site import EditSite, count_layers, find_site
 from ..probes.probe import PROBES
-from ..probes.requests.request import EditRequest
 from ..reports.log.types import EXACT_PERPLEXITY, PERPLEXITY
 from ..suites.builtin import load_builtin_corpus, load_ordinary_requests
 from ..suites.check import Bench, Limits, Origin
 from ..suites.checks.perplexity import Perplexity
-from .editors.base import EditContext, chosen_editor
+from .editors.base import EditContext, find_editor
 from .editors.value import Engine, ValueSettings
 from .policy import Policy
 
 if TYPE_CHECKING:
     import torch
+
+    from ..probes.model.language_model import LanguageModel
+    from ..probes.requests.request import EditRequest
 
 __all__ = [
     "EMBEDDED_LAYER",
@@ -104,7 +105,14 @@ class Setup:
     @property
     def edit_context(self) -> EditContext:
         """The part of the setup that editors work with."""
-        return EditContext(self.lm, self.site, self.statistics, self.prefixes, self.settings, self.prefix_cache)
+        return EditContext(
+            lm=self.lm,
+            site=self.site,
+            statistics=self.statistics,
+            prefixes=self.prefixes,
+            settings=self.settings,
+            prefix_cache=self.prefix_cache,
+        )
 
     @cached_property
     def bench(self) -> Bench:
@@ -307,8 +315,8 @@ def check_names(policy: Policy, path: Path | None = None) -> None:
         for name in policy.rules:
             # A rule that is about no probe would leave the probe that was meant to its default.
             PROBES.get(name)
-        chosen_editor(policy.editor)
-        consistent = chosen_editor(policy.rewrite_editor).consistent
+        find_editor(policy.editor)
+        consistent = find_editor(policy.rewrite_editor).consistent
     except InputError as error:
         raise PolicyError(f"{subject} is not valid: {error}") from error
     if not consistent:

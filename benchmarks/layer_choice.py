@@ -53,7 +53,14 @@ def main() -> None:
     for layer in options.layers:
         site = find_site(lm.model, layer)
         cache = build_prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
-        context = EditContext(lm, site, compute_statistics(lm, site, corpus), prefixes, ValueSettings(), cache)
+        context = EditContext(
+            lm=lm,
+            site=site,
+            statistics=compute_statistics(lm, site, corpus),
+            prefixes=prefixes,
+            settings=ValueSettings(),
+            prefix_cache=cache,
+        )
         bench = Bench(
             lm=lm,
             site=site,

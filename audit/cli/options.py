@@ -255,9 +255,9 @@ def _check_contradictions(requests: Sequence[EditRequest]) -> None:
 def check_editor(editor: str | None) -> None:
     """Raise `InputError` for an editor that nobody may choose."""
     if editor is not None:
-        from ..editors.base import chosen_editor
+        from ..editors.base import find_editor
 
-        chosen_editor(editor)
+        find_editor(editor)
 
 
 def given_arguments(context: typer.Context) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""What every editor is: keys and a value in, one update out. The size of the update is known before it is written.
+"""The base class of editors: from keys and a value it computes one update, whose size is clear before it is written.
 
-An editor decides three things: under which prefixes it takes keys, which key it inserts at (``key``) and from which
-value it starts (``start``). The rest is common: ``u = C^-1 k_bar / ||C^-1 k_bar||`` and
+An editor decides three things: the prefixes under which it takes keys, the key that it inserts at (``key``) and the
+value that it starts from (``start``). The rest is common: ``u = C^-1 k_bar / ||C^-1 k_bar||`` and
 ``Delta = (v* - W k) u^T / (u . k)``, computed in float64.
 
 Source: "The Fall of ROME" (arXiv 2406.11263), equations 3 and 4.
@@ -27,25 +27,29 @@ from ...probes.model.site import EditSite
 from ...probes.registry import Registry
 from ...probes.requests.request import EditRequest
 from .search import optimise_values
-from .value import Engine, OptimisedValue, ValueProblem, ValueSettings, value_problem
+from .value import Engine, OptimisedValue, ValueProblem, ValueSettings, build_value_problem
 
-__all__ = ["EDITORS", "EditContext", "Editor", "Insertion", "Plan", "RankOneUpdate", "chosen_editor", "compute_updates"]
+__all__ = ["EDITORS", "EditContext", "Editor", "Insertion", "Plan", "RankOneUpdate", "find_editor", "compute_updates"]
 
 
-class EditContext(NamedTuple):
-    """What an editor works with; the same for every request of a run."""
+@dataclass(frozen=True, kw_only=True)
+class EditContext:
+    """The model, the statistics and the settings that an editor works with. They are the same for every request of a run."""
 
     lm: LanguageModel
     site: EditSite
     statistics: KeyStatistics
     prefixes: ContextPrefixes
     settings: ValueSettings
-    known: PrefixCache | None = None
+    prefix_cache: PrefixCache | None = None
     """States of the prefixes in the unedited model, so that they are not run for every request."""
 
 
 class Insertion(NamedTuple):
-    """Where an editor puts the fact: the key it divides by, the output there now, and the value v* starts from."""
+    """The place where an editor puts the fact.
+
+    These are the key that it divides by, the present output there, and the value that v* starts from.
+    """
 
     key: torch.Tensor
     output: torch.Tensor
@@ -53,7 +57,7 @@ class Insertion(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """All of an update but its v*."""
+    """The parts of an update that are settled before its v* is."""
 
     keys: SubjectKeys
     insertion: Insertion
@@ -62,7 +66,10 @@ class Plan(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RankOneUpdate:
-    """``Delta = left right^T``: left [d_model], right [d_ff], float64 on the CPU, with the numbers that explain it."""
+    """A change of a weight by ``Delta = left right^T``, with the numbers that explain it.
+
+    ``left`` is [d_model] and ``right`` is [d_ff], both float64 on the CPU.
+    """
 
     left: torch.Tensor
     right: torch.Tensor
@@ -92,16 +99,16 @@ class RankOneUpdate:
 
 
 class Editor(ABC):
-    """Computes the update of one request; reads the model, never writes."""
+    """A method that computes the update of one request. It reads the model and never writes to it."""
 
     name: ClassVar[str]
     question: ClassVar[str]
-    """One line for the documentation: what is consistent with what."""
+    """One line for the documentation: which key and value are consistent with each other."""
     needs_prefix: ClassVar[bool] = False
     consistent: ClassVar[bool] = True
     """Whether key and denominator come from the same contexts, so that it may rewrite an edit to be safe."""
     control: ClassVar[bool] = False
-    """Whether it is made to break models, and nobody may choose it for an edit."""
+    """Whether it serves to break models, so that nobody may choose it for an edit."""
 
     @abstractmethod
     def contexts(self, prefixes: ContextPrefixes) -> Sequence[str]:
@@ -111,16 +118,19 @@ class Editor(ABC):
     def insertion(self, keys: SubjectKeys) -> Insertion:
         """Return the key, the present output and the start of v*."""
 
-    def settings(self, asked: ValueSettings) -> ValueSettings:
-        """Return the constants of the search for v*; an editor may have its own."""
-        return asked
+    def settings(self, general: ValueSettings) -> ValueSettings:
+        """Return the constants of the search for v*. An editor may replace those of `general` by its own."""
+        return general
 
     def plan(self, context: EditContext, request: EditRequest, keys: SubjectKeys, reworded: Sequence[str] = ()) -> Plan:
-        """Return insertion and search for v* of `request`, `keys` being those under its contexts; raises `RequestError`."""
+        """Return the insertion and the search for v* of `request`. `keys` are those under the editor's contexts.
+
+        Raises `RequestError`.
+        """
         insertion = self.insertion(keys)
         start_norm, settings = float(insertion.start.norm()), self.settings(context.settings)
         texts = self.contexts(context.prefixes)
-        problem = value_problem(context.lm, request, texts, start_norm, settings, reworded)
+        problem = build_value_problem(context.lm, request, texts, start_norm, settings, reworded)
         return Plan(keys, insertion, problem)
 
     def finish(self, plan: Plan, value: OptimisedValue, statistics: KeyStatistics) -> RankOneUpdate:
@@ -155,72 +165,79 @@ class Editor(ABC):
 EDITORS: Registry[Editor] = Registry("editors", f"{__package__}.builtin")
 
 
-def chosen_editor(name: str) -> type[Editor]:
-    """Return the editor called `name`, for edits; raises `InputError` for an unknown one and for a control."""
-    found = EDITORS.get(name)
-    if found.control:
+def find_editor(name: str) -> type[Editor]:
+    """Return the editor called `name`, for edits.
+
+    Raises `InputError` for an unknown editor and for a control.
+    """
+    editor = EDITORS.get(name)
+    if editor.control:
         raise InputError(f"The editor {name!r} is a control, made to break models; use 'rome' or 'prefixed'.")
-    return found
+    return editor
 
 
 def compute_updates(
     context: EditContext, jobs: Sequence[tuple[str, EditRequest]]
 ) -> list[RankOneUpdate | RequestError | NotFinite]:
-    """Return the update of each (editor's name, request), or the error that it ended in; their searches share batches.
+    """Return the update of each (editor's name, request), or the error that it ended in.
 
-    An error is returned, not raised, since it says nothing about the other jobs.
+    The searches share batches. An error is returned, not raised, since it says nothing about the other jobs.
     """
     if context.settings.engine is Engine.REFERENCE:
-        context = context._replace(lm=replace(context.lm, plain=True), known=None)
+        context = replace(context, lm=replace(context.lm, plain=True), prefix_cache=None)
     editors = [EDITORS.get(name)() for name, _ in jobs]
-    found: list[RankOneUpdate | RequestError | NotFinite | None] = [None] * len(jobs)
+    outcomes: list[RankOneUpdate | RequestError | NotFinite | None] = [None] * len(jobs)
     plans: dict[int, Plan] = {}
-    reworded = _reworded(context, editors, [request for _, request in jobs])
-    for index, keys in _keys(context, editors, [request for _, request in jobs]).items():
+    reworded = _write_rewordings(context, editors, [request for _, request in jobs])
+    for index, keys in _compute_keys(context, editors, [request for _, request in jobs]).items():
         try:
             if isinstance(keys, RequestError):
                 raise keys
             plans[index] = editors[index].plan(context, jobs[index][1], keys, reworded.get(index, ()))
         except (RequestError, NotFinite) as error:
-            found[index] = error
+            outcomes[index] = error
     # Editors that differ only in the key they insert at (rome, c-rome) seek the same v*.
     problems = list(dict.fromkeys(plan.problem for plan in plans.values()))
-    values = dict(zip(problems, optimise_values(context.lm, context.site, problems, context.known), strict=True))
+    values = dict(zip(problems, optimise_values(context.lm, context.site, problems, context.prefix_cache), strict=True))
     for index, plan in plans.items():
         value = values[plan.problem]
         try:
-            found[index] = (
+            outcomes[index] = (
                 value if isinstance(value, NotFinite) else editors[index].finish(plan, value, context.statistics)
             )
         except NotFinite as error:
-            found[index] = error
-    return [one for one in found if one is not None]
+            outcomes[index] = error
+    return [outcome for outcome in outcomes if outcome is not None]
 
 
-def _reworded(
+def _write_rewordings(
     context: EditContext, editors: Sequence[Editor], requests: Sequence[EditRequest]
 ) -> dict[int, tuple[str, ...]]:
-    """Return the rewordings of the requests whose editors seek v* under some; the model writes them together."""
-    most = {index: editor.settings(context.settings).rewordings for index, editor in enumerate(editors)}
-    asked = [index for index, count in most.items() if count]
+    """Return the rewordings of the requests whose editors seek v* under some. The model writes them together."""
+    counts = {index: editor.settings(context.settings).rewordings for index, editor in enumerate(editors)}
+    indices = [index for index, count in counts.items() if count]
     written = (
-        write_rewordings(context.lm, [requests[index] for index in asked], max(most.values()), context.prefixes.seed)
-        if asked
+        write_rewordings(
+            context.lm, [requests[index] for index in indices], max(counts.values()), context.prefixes.seed
+        )
+        if indices
         else []
     )
-    return {index: texts[: most[index]] for index, texts in zip(asked, written, strict=True)}
+    return {index: texts[: counts[index]] for index, texts in zip(indices, written, strict=True)}
 
 
-def _keys(
+def _compute_keys(
     context: EditContext, editors: Sequence[Editor], requests: Sequence[EditRequest]
 ) -> dict[int, SubjectKeys | RequestError]:
-    """Return each request's keys under its editor's contexts; those with the same contexts are run together."""
+    """Return each request's keys under its editor's contexts. Requests with the same contexts are run together."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for index, editor in enumerate(editors):
         groups.setdefault(tuple(editor.contexts(context.prefixes)), []).append(index)
-    found: dict[int, SubjectKeys | RequestError] = {}
+    keys_by_index: dict[int, SubjectKeys | RequestError] = {}
     for texts, members in groups.items():
-        chosen = [requests[index] for index in members]
-        keys = compute_all_subject_keys(context.lm, context.site, chosen, texts, prefix_cache=context.known)
-        found.update(zip(members, keys, strict=True))
-    return found
+        group_requests = [requests[index] for index in members]
+        keys = compute_all_subject_keys(
+            context.lm, context.site, group_requests, texts, prefix_cache=context.prefix_cache
+        )
+        keys_by_index.update(zip(members, keys, strict=True))
+    return keys_by_index

@@ -1,4 +1,4 @@
-"""The names of the two ways in which an update's value is sought; loads nothing heavy, for the command line."""
+"""The names of the two engines of the search for a value. The module loads nothing heavy, for the command line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Engine"]
 
 
 class Engine(Enum):
-    """How logits are computed while v* is sought."""
+    """The way in which logits are computed during the search for v*."""
 
     LIVE = "live"
     REFERENCE = "reference"

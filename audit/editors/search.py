@@ -1,17 +1,17 @@
 """The search for v*: descent on one delta for each problem, many problems in one batch, finished ones dropped.
 
-Problems are independent: the loss is a sum over them, so each delta gets the gradient of its own loss alone, and a
-problem that breaks (NaN) leaves the others as they are. The last evaluation is never followed by a step.
+Problems are independent: the loss is a sum over them, so each delta gets the gradient of its own loss only. A problem
+that breaks (NaN) leaves the others as they are. No step follows the last evaluation.
 
-Two engines compute the same logits: ``reference`` runs each problem's whole texts through the whole model; ``live`` runs
-only the tokens and layers that delta can reach (`editguard.probes.forward.partial`), problems of similar width together, and is
-compared with the full pass before it is trusted.
+Two engines compute the same logits. The engine ``reference`` runs each problem's whole texts through the whole model. The
+engine ``live`` runs only the tokens and layers that delta can reach (`editguard.probes.forward.partial`), with problems of
+similar width together. It is compared with the full pass before it is trusted.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import accumulate, chain
@@ -32,10 +32,11 @@ __all__ = ["optimise_values"]
 _AGREEMENT = 5e-3
 """Largest relative difference of a probability between the live and the full pass, in fp32; measured: under 1e-4."""
 _LIVE_TOKENS, _KEPT_TOKENS = 512, 16384
-"""Live tokens of one step, padding included, with which matrix products are at full speed on two cores; and tokens whose
-attention states one batch keeps, which bounds its memory."""
+"""Two bounds of one batch. The first is on the live tokens of one step, padding included: with so many, matrix products
+are at full speed on two cores. The second is on the tokens whose attention states it keeps, which bounds its memory."""
 
 _MOMENTUM = 0.5
+"""Weight of earlier directions in that of a step of steepest descent."""
 
 Outcome = OptimisedValue | NotFinite
 
@@ -52,12 +53,12 @@ class _Forward(Protocol):
     def logits(self, deltas: torch.Tensor) -> torch.Tensor:
         """Return the logits [places, vocabulary] with `deltas` [rows, d_model] added."""
 
-    def only(self, kept: Sequence[int]) -> _Forward:
-        """Return the forward of the rows of these indices alone."""
+    def part(self, indices: Sequence[int]) -> _Forward:
+        """Return the forward of the rows with these indices only."""
 
 
 class _Whole:
-    """The reference: whole texts through the whole model."""
+    """The engine ``reference``: whole texts through the whole model."""
 
     engine = Engine.REFERENCE
 
@@ -72,15 +73,15 @@ class _Whole:
             return compute_plain_logits(self._lm, self._rows)
 
     def logits(self, deltas: torch.Tensor) -> torch.Tensor:
-        with _added(self._site, deltas, self._at):
+        with _add_deltas(self._site, deltas, self._at):
             return compute_plain_logits(self._lm, self._rows)
 
-    def only(self, kept: Sequence[int]) -> _Whole:
-        return _Whole(self._lm, self._site, [self._rows[row] for row in kept])
+    def part(self, indices: Sequence[int]) -> _Whole:
+        return _Whole(self._lm, self._site, [self._rows[row] for row in indices])
 
 
 class _Live:
-    """Only what delta can reach."""
+    """The engine ``live``: only the tokens and layers that delta can reach."""
 
     engine = Engine.LIVE
 
@@ -93,17 +94,57 @@ class _Live:
         return self._live.first
 
     def logits(self, deltas: torch.Tensor) -> torch.Tensor:
-        with _added(self._site, deltas, self._at):
+        with _add_deltas(self._site, deltas, self._at):
             return self._live.logits()
 
-    def only(self, kept: Sequence[int]) -> _Live:
-        return _Live(self._site, self._live.part(kept))
+    def part(self, indices: Sequence[int]) -> _Live:
+        return _Live(self._site, self._live.part(indices))
 
     def agrees(self, *, exact: bool) -> bool:
-        """Whether the live pass gives the full pass's probabilities; half precision is held to less."""
+        """Return whether the live pass gives the full pass's probabilities. Half precision has a wider tolerance."""
         with torch.no_grad():
             worst = float((self._live.logits().log_softmax(-1) - self.first.log_softmax(-1)).exp().sub(1).abs().max())
         return worst <= (_AGREEMENT if exact else 0.5)
+
+
+class _Optimiser(Protocol):
+    """Moves a delta in place, down one gradient after the other."""
+
+    def step(self, delta: torch.Tensor, gradient: torch.Tensor) -> None:
+        """Move `delta` [d_model] in place by one step down `gradient` [d_model]."""
+
+
+class _Adam:
+    """Adam as published, over the one delta that it is built for."""
+
+    def __init__(self, delta: torch.Tensor, learning_rate: float) -> None:
+        self._adam = torch.optim.Adam([delta], lr=learning_rate)
+
+    def step(self, delta: torch.Tensor, gradient: torch.Tensor) -> None:
+        delta.grad = gradient
+        self._adam.step()
+
+
+class _SteepestDescent:
+    """Steps of one length along the running mean of the directions of the gradients."""
+
+    def __init__(self, length: float) -> None:
+        self._length = length
+        self._direction: torch.Tensor | None = None
+
+    def step(self, delta: torch.Tensor, gradient: torch.Tensor) -> None:
+        before = torch.zeros_like(delta) if self._direction is None else self._direction
+        unit = torch.nn.functional.normalize(gradient, dim=0)
+        self._direction = _MOMENTUM * before + (1 - _MOMENTUM) * unit
+        with torch.no_grad():
+            delta.sub_(self._length * torch.nn.functional.normalize(self._direction, dim=0))
+
+
+def _build_optimiser(problem: ValueProblem, delta: torch.Tensor) -> _Optimiser:
+    rate = problem.settings.learning_rate
+    if problem.settings.descent is Descent.ADAM:
+        return _Adam(delta, rate)
+    return _SteepestDescent(rate * problem.start_norm)
 
 
 class _Search:
@@ -112,25 +153,25 @@ class _Search:
     def __init__(self, problem: ValueProblem, unedited: torch.Tensor, start: torch.Tensor, engine: Engine) -> None:
         self.problem, self._unedited, self._engine = problem, unedited, engine
         self.delta = start.requires_grad_()
-        self._step = _adam(self) if problem.settings.descent is Descent.ADAM else _steepest(self)
+        self._optimiser = _build_optimiser(problem, self.delta)
         self._steps = 0
         self._recent: deque[float] = deque(maxlen=problem.parts)
 
     @property
     def rows(self) -> list[int]:
-        """The rows that the next evaluation looks at."""
+        """The rows that the next evaluation computes."""
         return self.problem.rows_at(self._steps)
 
     @property
     def places(self) -> int:
-        """How many rows of logits they have."""
+        """The number of rows of logits that they have."""
         return sum(len(self.problem.rows[row].predict) for row in self.rows)
 
     def loss(self, log_probs: torch.Tensor) -> torch.Tensor:
         return self.problem.loss(self._steps, log_probs, self._unedited, self.delta)
 
     def end(self, loss: float) -> Outcome | None:
-        """Return how the search ended with this evaluation, None where it goes on."""
+        """Return the outcome of a search that ends with this evaluation, None for a search that continues."""
         self._steps += 1
         settings = self.problem.settings
         # A comparison with NaN is false, so that it cannot pass for a small loss.
@@ -141,71 +182,54 @@ class _Search:
             )
         self._recent.append(loss)
         mean = sum(self._recent) / len(self._recent)
-        seen = len(self._recent) == self.problem.parts
-        if (seen and mean < settings.stop_loss) or self._steps >= settings.steps:
+        complete = len(self._recent) == self.problem.parts
+        if (complete and mean < settings.stop_loss) or self._steps >= settings.steps:
             return OptimisedValue(self.delta.detach(), self._steps, mean, self._engine)
         return None
 
     def step(self, gradient: torch.Tensor) -> None:
-        self._step(gradient)
+        self._optimiser.step(self.delta, gradient)
         limit = self.problem.settings.clamp * self.problem.start_norm
         with torch.no_grad():
             if float(self.delta.norm()) > limit:
                 self.delta.mul_(limit / self.delta.norm())
 
 
-def _adam(search: _Search) -> Callable[[torch.Tensor], None]:
-    optimiser = torch.optim.Adam([search.delta], lr=search.problem.settings.learning_rate)
-
-    def step(gradient: torch.Tensor) -> None:
-        search.delta.grad = gradient
-        optimiser.step()
-
-    return step
-
-
-def _steepest(search: _Search) -> Callable[[torch.Tensor], None]:
-    """Return steps of one length along the mean of recent directions."""
-    length = search.problem.settings.learning_rate * search.problem.start_norm
-    towards = torch.zeros_like(search.delta)
-
-    def step(gradient: torch.Tensor) -> None:
-        nonlocal towards
-        towards = _MOMENTUM * towards + (1 - _MOMENTUM) * torch.nn.functional.normalize(gradient, dim=0)
-        with torch.no_grad():
-            search.delta.sub_(length * torch.nn.functional.normalize(towards, dim=0))
-
-    return step
-
-
 def optimise_values(
-    lm: LanguageModel, site: EditSite, problems: Sequence[ValueProblem], known: PrefixCache | None = None
+    lm: LanguageModel, site: EditSite, problems: Sequence[ValueProblem], prefix_cache: PrefixCache | None = None
 ) -> list[Outcome]:
-    """Return what each search found, in order: a value, or the `NotFinite` that ended it (not raised: others go on)."""
-    found: dict[int, Outcome] = {}
+    """Return the outcome of each search, in order: a value, or the `NotFinite` that ended it.
+
+    The error is not raised, since the other searches continue. `prefix_cache` holds the states of prefixes in the unedited
+    model.
+    """
+    outcomes: dict[int, Outcome] = {}
 
     def run(members: Sequence[int]) -> list[Outcome]:
-        return _solved(lm, site, [problems[index] for index in members], known)
+        return _solve(lm, site, [problems[index] for index in members], prefix_cache)
 
-    for members, answers in run_fitting(_together(problems), run):
-        found.update(zip(members, answers, strict=True))
-    return [found[index] for index in range(len(problems))]
+    for members, values in run_fitting(_iter_batches(problems), run):
+        outcomes.update(zip(members, values, strict=True))
+    return [outcomes[index] for index in range(len(problems))]
 
 
-def _solved(
-    lm: LanguageModel, site: EditSite, problems: Sequence[ValueProblem], known: PrefixCache | None
+def _solve(
+    lm: LanguageModel, site: EditSite, problems: Sequence[ValueProblem], prefix_cache: PrefixCache | None
 ) -> list[Outcome]:
-    """Return what the searches of one batch found."""
+    """Return the outcomes of the searches of one batch."""
     rows = list(chain.from_iterable(problem.rows for problem in problems))
-    found: dict[int, Outcome] = {}
+    outcomes: dict[int, Outcome] = {}
     with torch.enable_grad():
-        for part, forward in _forwards(lm, site, rows, problems, known):
-            found.update(zip(part, _descend(forward, [problems[index] for index in part], site), strict=True))
-    return [found[index] for index in range(len(problems))]
+        for part, forward in _choose_forwards(lm, site, rows, problems, prefix_cache):
+            outcomes.update(zip(part, _descend(forward, [problems[index] for index in part], site), strict=True))
+    return [outcomes[index] for index in range(len(problems))]
 
 
-def _together(problems: Sequence[ValueProblem]) -> Iterator[list[int]]:
-    """Yield batches of problems, of similar width first, within the budget of live tokens; the reference's one by one."""
+def _iter_batches(problems: Sequence[ValueProblem]) -> Iterator[list[int]]:
+    """Yield batches of indices of problems, the widest first, each within the budget of tokens.
+
+    A problem of the engine ``reference`` is a batch by itself.
+    """
 
     def width(index: int) -> int:
         return max(len(row.ids) - row.at for row in problems[index].rows)
@@ -216,9 +240,9 @@ def _together(problems: Sequence[ValueProblem]) -> Iterator[list[int]]:
     part: list[int] = []
     for index in sorted(range(len(problems)), key=lambda index: (-width(index), index)):
         rows = sum(len(problems[member].rows_at(0)) for member in (*part, index))
-        alone = problems[index].settings.engine is Engine.REFERENCE
-        kept = sum(tokens(member) for member in (*part, index))
-        if part and (alone or rows * width(part[0]) > _LIVE_TOKENS or kept > _KEPT_TOKENS):
+        single = problems[index].settings.engine is Engine.REFERENCE
+        kept_tokens = sum(tokens(member) for member in (*part, index))
+        if part and (single or rows * width(part[0]) > _LIVE_TOKENS or kept_tokens > _KEPT_TOKENS):
             yield part
             part = []
         part.append(index)
@@ -226,16 +250,16 @@ def _together(problems: Sequence[ValueProblem]) -> Iterator[list[int]]:
         yield part
 
 
-def _forwards(
+def _choose_forwards(
     lm: LanguageModel,
     site: EditSite,
     rows: Sequence[Row],
     problems: Sequence[ValueProblem],
-    known: PrefixCache | None,
+    prefix_cache: PrefixCache | None,
 ) -> list[tuple[list[int], _Forward]]:
-    """Return forwards with the problems that each is for: one live for all, or the reference for each."""
+    """Return forwards with the indices of their problems: one live forward for all, or a reference for each."""
     if problems[0].settings.engine is Engine.LIVE:
-        live = _Live(site, LiveRows(lm, site, rows, known))
+        live = _Live(site, LiveRows(lm, site, rows, prefix_cache))
         if live.agrees(exact=lm.dtype in (torch.float32, torch.float64)):
             return [(list(range(len(problems))), live)]
     return [([index], _Whole(lm, site, problem.rows)) for index, problem in enumerate(problems)]
@@ -254,38 +278,41 @@ def _descend(forward: _Forward, problems: Sequence[ValueProblem], site: EditSite
     ]
     begins = [0, *accumulate(len(problem.rows) for problem in problems)]
     views: dict[tuple[int, ...], _Forward] = {}
-    found: dict[int, Outcome] = {}
+    outcomes: dict[int, Outcome] = {}
     active = list(range(len(problems)))
     while active:
-        # The parts come round again, so that each selection of rows is made once.
+        # The parts recur, so that each selection of rows is built once.
         rows = tuple(begins[index] + row for index in active for row in searches[index].rows)
         if rows not in views:
-            views[rows] = forward if len(rows) == begins[-1] else forward.only(rows)
+            views[rows] = forward if len(rows) == begins[-1] else forward.part(rows)
         ended = _advance(views[rows], [searches[index] for index in active])
-        found.update({index: outcome for index, outcome in zip(active, ended, strict=True) if outcome is not None})
-        if len(found) + len(active) > len(problems):
-            active = [index for index in active if index not in found]
+        outcomes.update({index: outcome for index, outcome in zip(active, ended, strict=True) if outcome is not None})
+        if len(outcomes) + len(active) > len(problems):
+            active = [index for index in active if index not in outcomes]
             views.clear()
-    return [found[index] for index in range(len(problems))]
+    return [outcomes[index] for index in range(len(problems))]
 
 
 def _advance(view: _Forward, searches: Sequence[_Search]) -> list[Outcome | None]:
-    """Evaluate all searches in one pass, and take a step in those that go on; return how the others ended."""
+    """Evaluate all searches in one pass, and take a step in those that continue.
+
+    Returns the outcome of each search that ended, None for the others.
+    """
     deltas = torch.stack([search.delta for search in searches for _ in search.rows])
     parts = view.logits(deltas).log_softmax(-1).split([search.places for search in searches])
     losses = [search.loss(part) for search, part in zip(searches, parts, strict=True)]
     ended = [search.end(loss.item()) for search, loss in zip(searches, losses, strict=True)]
-    going = [index for index, outcome in enumerate(ended) if outcome is None]
-    if going:
-        total = torch.stack([losses[index] for index in going]).sum()
-        gradients = torch.autograd.grad(total, [searches[index].delta for index in going])
-        for index, gradient in zip(going, gradients, strict=True):
+    open_indices = [index for index, outcome in enumerate(ended) if outcome is None]
+    if open_indices:
+        total = torch.stack([losses[index] for index in open_indices]).sum()
+        gradients = torch.autograd.grad(total, [searches[index].delta for index in open_indices])
+        for index, gradient in zip(open_indices, gradients, strict=True):
             searches[index].step(gradient)
     return ended
 
 
 @contextmanager
-def _added(site: EditSite, deltas: torch.Tensor, places: Sequence[int]) -> Iterator[None]:
+def _add_deltas(site: EditSite, deltas: torch.Tensor, places: Sequence[int]) -> Iterator[None]:
     """Add `deltas` [rows, d_model] to the site's output at the flat `places` (row * tokens + token)."""
 
     def add(_: torch.nn.Module, __: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:

@@ -1,11 +1,11 @@
-"""The value v*: what the site must put out at the subject's last token for the model to say the new target.
+"""The search for the value v*: the output of the site at the subject's last token that makes the model say the new target.
 
-`ValueProblem` states one search: the contexts, the target, the objective; `audit.editors.search` solves many at once.
-The objective is that of the public ROME code, with the constants of its authors: the mean negative log-likelihood of the
-target, plus ``kl_factor`` times the divergence of the next-token distribution at the subject in "{subject} is a", plus
-``weight_decay * ||delta|| / ||v_init||^2``; the search stops below ``stop_loss``, and ``||delta||`` is clamped to
-``clamp * ||v_init||``. An editor may also seek the target under rewordings of the prompt, whose mean negative
-log-likelihood is added, and hold the subject's distribution under prefixes; published editors do neither.
+`ValueProblem` states one search: the contexts, the target, the objective. `audit.editors.search` solves many at once.
+The objective is that of the public ROME code, with the constants of its authors. It is a sum of three terms: the mean
+negative log-likelihood of the target; ``kl_factor`` times the divergence of the next-token distribution at the subject in
+"{subject} is a"; and ``weight_decay * ||delta|| / ||v_init||^2``. The search stops below ``stop_loss``, and ``||delta||``
+is clamped to ``clamp * ||v_init||``. An editor may also seek the target under rewordings of the prompt: their mean
+negative log-likelihood is added. It may hold the subject's distribution under prefixes. Published editors do neither.
 
 Source: ROME (arXiv 2202.05262), section 3.1, equations 3 and 4.
 """
@@ -29,11 +29,11 @@ from ...probes.requests.spacing import choose_separator
 from ...probes.tokens import encode_target, locate_subject
 from .engine import Engine
 
-__all__ = ["Descent", "Engine", "OptimisedValue", "ValueProblem", "ValueSettings", "value_problem"]
+__all__ = ["Descent", "Engine", "OptimisedValue", "ValueProblem", "ValueSettings", "build_value_problem"]
 
 
 class Descent(Enum):
-    """How delta goes down its gradient."""
+    """The optimiser that moves delta down its gradient."""
 
     ADAM = "adam"
     """As published: each entry by about the learning rate, whatever its gradient, so that the first step alone is long."""
@@ -43,7 +43,10 @@ class Descent(Enum):
 
 @dataclass(frozen=True)
 class ValueSettings:
-    """Constants of the search for v*; near the paper's for Llama-2-7b (arXiv 2406.11263), with the 20 steps of its GPT models."""
+    """Constants of the search for v*.
+
+    They are near the paper's for Llama-2-7b (arXiv 2406.11263), with the 20 steps of its GPT models.
+    """
 
     steps: int = 20
     learning_rate: float = 0.5
@@ -64,36 +67,36 @@ class ValueSettings:
 
 @dataclass(frozen=True)
 class OptimisedValue:
-    """What the search found."""
+    """The delta that a search ended with, and how it ended."""
 
     delta: torch.Tensor
     """[d_model], fp32: v* minus the value that it started from."""
     steps: int
     """Evaluations of the loss."""
     loss: float
-    """The last loss, all three terms, the mean over the parts of the contexts."""
+    """The last loss with all its terms: the mean over the parts of the contexts."""
     engine: Engine
     """The engine that was used in the end."""
 
 
 class _Rows(NamedTuple):
-    """The rows of one step, by what they are for."""
+    """The rows of one step, by their purpose."""
 
     contexts: Sequence[int]
     rewordings: Sequence[int]
     essences: Sequence[int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ValueProblem:
     """One search for v*: its texts and its objective. Delta acts at each row's ``at``."""
 
     contexts: tuple[Row, ...]
-    """The target behind the prompt under every prefix."""
+    """The target after the prompt, under every prefix."""
     rewordings: tuple[Row, ...]
-    """The target behind the prompt in other words; there may be none."""
+    """The target after the prompt in other words; may be empty."""
     essences: tuple[Row, ...]
-    """ "{subject} is a", bare first."""
+    """ "{subject} is a", first with no prefix."""
     target: tuple[int, ...]
     start_norm: float
     """||v_init||, the norm of the value that delta is added to."""
@@ -106,7 +109,7 @@ class ValueProblem:
 
     @property
     def parts(self) -> int:
-        """In how many parts the contexts are taken: no more than there are contexts."""
+        """The number of parts in which the contexts are taken: no more than there are contexts."""
         return max(1, min(self.settings.parts, len(self.contexts)))
 
     def rows_at(self, step: int) -> list[int]:
@@ -114,36 +117,36 @@ class ValueProblem:
         return [index for part in self._rows_at(step) for index in part]
 
     def _rows_at(self, step: int) -> _Rows:
-        """Each kind gives one part in turn; what is fewer than the parts is looked at in every step."""
-        begin, found = 0, []
+        """Return one part of each kind in turn. A kind with fewer rows than parts takes part in every step."""
+        begin, kinds = 0, []
         for rows in (self.contexts, self.rewordings, self.essences):
-            all_of_them, begin = range(begin, begin + len(rows)), begin + len(rows)
-            found.append(all_of_them[step % self.parts :: self.parts] if len(rows) >= self.parts else all_of_them)
-        return _Rows(*found)
+            indices, begin = range(begin, begin + len(rows)), begin + len(rows)
+            kinds.append(indices[step % self.parts :: self.parts] if len(rows) >= self.parts else indices)
+        return _Rows(*kinds)
 
     def loss(self, step: int, log_probs: torch.Tensor, unedited: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
         """Return the objective over the rows of one step.
 
-        `log_probs` [places, vocabulary] of those rows with delta, `unedited` [essences, vocabulary] of all of the essences
+        `log_probs` is [places, vocabulary] of those rows with delta. `unedited` is [essences, vocabulary] of all essences
         without it.
         """
         rows, target = self._rows_at(step), len(self.target)
         sizes = [len(rows.contexts) * target, len(rows.rewordings) * target, len(rows.essences)]
         contexts, rewordings, essences = log_probs.split(sizes)
         first = len(self.contexts) + len(self.rewordings)
-        held = unedited[[index - first for index in rows.essences]]
-        divergence = torch.nn.functional.kl_div(held, essences, log_target=True, reduction="batchmean")
+        reference = unedited[[index - first for index in rows.essences]]
+        divergence = torch.nn.functional.kl_div(reference, essences, log_target=True, reduction="batchmean")
         decay = self.settings.weight_decay * delta.norm() / self.start_norm**2
-        loss: torch.Tensor = self._unlikelihood(contexts) + self.settings.kl_factor * divergence + decay
-        return loss + self._unlikelihood(rewordings) if len(rewordings) else loss
+        loss: torch.Tensor = self._mean_nll(contexts) + self.settings.kl_factor * divergence + decay
+        return loss + self._mean_nll(rewordings) if len(rewordings) else loss
 
-    def _unlikelihood(self, log_probs: torch.Tensor) -> torch.Tensor:
+    def _mean_nll(self, log_probs: torch.Tensor) -> torch.Tensor:
         """Return the mean negative log-likelihood of the target over rows [rows * target, vocabulary]."""
-        wanted = torch.tensor(self.target * (len(log_probs) // len(self.target)), device=log_probs.device)
-        return -log_probs.gather(1, wanted[:, None]).mean()
+        targets = torch.tensor(self.target * (len(log_probs) // len(self.target)), device=log_probs.device)
+        return -log_probs.gather(1, targets[:, None]).mean()
 
 
-def value_problem(
+def build_value_problem(
     lm: LanguageModel,
     request: EditRequest,
     prefixes: Sequence[str],
@@ -151,34 +154,35 @@ def value_problem(
     settings: ValueSettings,
     reworded: Sequence[str] = (),
 ) -> ValueProblem:
-    """State the search for the delta that makes `request` true under `prefixes` (texts; the empty one where wanted).
+    """Return the search for the delta that makes `request` true under `prefixes` (texts, one of which may be empty).
 
     `reworded` are prompts that ask for the same. Raises `RequestError` where the subject or the target cannot be placed.
     """
     target = encode_target(lm.tokenizer, request.prompt, request.target_new, request.space)
+    held_prefixes = ("", *_select_spread(prefixes, settings.essences))
     return ValueProblem(
-        tuple(_context_row(lm, request, prefix, target) for prefix in prefixes),
-        tuple(_reworded_rows(lm, request, prefixes, reworded, target)),
-        tuple(_essence_row(lm, request, prefix) for prefix in ("", *_spread(prefixes, settings.essences))),
-        target,
-        start_norm,
-        settings,
+        contexts=tuple(_make_context_row(lm, request, prefix, target) for prefix in prefixes),
+        rewordings=tuple(_make_reworded_rows(lm, request, prefixes, reworded, target)),
+        essences=tuple(_make_essence_row(lm, request, prefix) for prefix in held_prefixes),
+        target=target,
+        start_norm=start_norm,
+        settings=settings,
     )
 
 
-def _context_row(lm: LanguageModel, request: EditRequest, prefix: str, target: tuple[int, ...]) -> Row:
+def _make_context_row(lm: LanguageModel, request: EditRequest, prefix: str, target: tuple[int, ...]) -> Row:
     position = locate(lm, request, prefix)
-    # Ids are joined, not texts: text glued to the prompt may be tokenised another way.
+    # Ids are joined, not texts: a text joined to the prompt may be tokenised another way.
     ids = position.input_ids + target[:-1]
     start = len(position.input_ids) - 1
     return Row(ids, position.last, tuple(range(start, start + len(target))))
 
 
 _STRIDE = 3
-"""Apart lie the prefixes of rewordings that follow each other, so that they meet other families."""
+"""The distance between the prefixes of consecutive rewordings, so that they meet other families."""
 
 
-def _reworded_rows(
+def _make_reworded_rows(
     lm: LanguageModel, request: EditRequest, prefixes: Sequence[str], reworded: Sequence[str], target: tuple[int, ...]
 ) -> Iterator[Row]:
     seam = choose_separator(request.prompt, request.target_new, request.space)
@@ -187,16 +191,16 @@ def _reworded_rows(
     for index, prompt in enumerate(fitting):
         for begin in (0, len(prefixes) // 2):
             prefix = prefixes[(begin + _STRIDE * index) % len(prefixes)]
-            # What a model writes may hold the subject in a way that cannot be located, and is left out then.
+            # A model's text may hold the subject in a way that cannot be located; such a rewording is left out.
             with suppress(RequestError):
-                yield _context_row(lm, replace(request, prompt=prompt), prefix, target)
+                yield _make_context_row(lm, replace(request, prompt=prompt), prefix, target)
 
 
-def _spread(prefixes: Sequence[str], count: int) -> Sequence[str]:
+def _select_spread(prefixes: Sequence[str], count: int) -> Sequence[str]:
     return prefixes[:: max(1, len(prefixes) // count)][:count] if count else ()
 
 
-def _essence_row(lm: LanguageModel, request: EditRequest, prefix: str) -> Row:
+def _make_essence_row(lm: LanguageModel, request: EditRequest, prefix: str) -> Row:
     text = f"{prefix}{request.subject} is a"
     position = locate_subject(lm.tokenizer, text, request.subject, occurrence_start=len(prefix))
     return Row(position.input_ids, position.last, (position.last,))

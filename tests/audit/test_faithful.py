@@ -35,9 +35,12 @@ def statistics(lm: LanguageModel, written: dict[str, Any], size: int) -> KeyStat
     from safetensors.torch import load_file
 
     second_moment = load_file(SHARED / "covariance-L13.safetensors")["second_moment"].double()
-    return KeyStatistics(second_moment, StatisticsProvenance(
-        method="corpus", source="reference", model_fingerprint=lm.fingerprint, layer=written["layer"]
-    ))
+    return KeyStatistics(
+        second_moment,
+        StatisticsProvenance(
+            method="corpus", source="reference", model_fingerprint=lm.fingerprint, layer=written["layer"]
+        ),
+    )
 
 
 def update(lm: LanguageModel, written: dict[str, Any], record: dict[str, Any], engine: Engine) -> RankOneUpdate:
@@ -48,7 +51,13 @@ def update(lm: LanguageModel, written: dict[str, Any], record: dict[str, Any], e
         tuple(Prefix(Family.SENTENCE if text else Family.NONE, text, Role.KEY) for text in texts), 0
     )
     request = EditRequest("reference", record["subject"], record["prompt"], record["target_new"])
-    context = EditContext(lm, site, statistics(lm, written, site.d_ff), prefixes, ValueSettings(engine=engine))
+    context = EditContext(
+        lm=lm,
+        site=site,
+        statistics=statistics(lm, written, site.d_ff),
+        prefixes=prefixes,
+        settings=ValueSettings(engine=engine),
+    )
     (found,) = compute_updates(context, [(record["method"].lower(), request)])
     assert isinstance(found, RankOneUpdate)
     return found

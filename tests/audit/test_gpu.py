@@ -44,7 +44,9 @@ def on(device: str, family: str, dtype: torch.dtype = torch.float32) -> Language
 def context(lm: LanguageModel, engine: Engine = Engine.LIVE) -> EditContext:
     site = find_site(lm.model, 0)
     statistics = make_identity_statistics(site.d_ff, lm.fingerprint, site.layer)
-    return EditContext(lm, site, statistics, few_prefixes(), ValueSettings(steps=4, engine=engine))
+    return EditContext(
+        lm=lm, site=site, statistics=statistics, prefixes=few_prefixes(), settings=ValueSettings(steps=4, engine=engine)
+    )
 
 
 @pytest.mark.parametrize("engine", Engine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from editguard.audit.editors.base import EDITORS, EditContext, Editor, RankOneUpdate, compute_updates
 from editguard.audit.editors.search import optimise_values
-from editguard.audit.editors.value import Engine, OptimisedValue, ValueSettings, value_problem
+from editguard.audit.editors.value import Engine, OptimisedValue, ValueSettings, build_value_problem
 from editguard.audit.transaction import Transaction
 from editguard.probes.keys.statistics import KeyStatistics, StatisticsProvenance, make_identity_statistics
 from editguard.probes.keys.subject_keys import SubjectKeys, compute_subject_keys
@@ -43,10 +44,13 @@ def context(family: str, dtype: torch.dtype, engine: Engine = Engine.LIVE, *, la
     # C is not the identity, so that leaving it out would show.
     root = torch.randn(site.d_ff, site.d_ff, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     second_moment = root @ root.T / site.d_ff + torch.eye(site.d_ff, dtype=torch.float64)
-    statistics = KeyStatistics(second_moment, StatisticsProvenance(
-        method="corpus", source="random", model_fingerprint=lm.fingerprint, layer=layer
-    ))
-    return EditContext(lm, site, statistics, few_prefixes(), ValueSettings(steps=4, engine=engine))
+    statistics = KeyStatistics(
+        second_moment,
+        StatisticsProvenance(method="corpus", source="random", model_fingerprint=lm.fingerprint, layer=layer),
+    )
+    return EditContext(
+        lm=lm, site=site, statistics=statistics, prefixes=few_prefixes(), settings=ValueSettings(steps=4, engine=engine)
+    )
 
 
 def update_of(name: str, given: EditContext, request: EditRequest) -> RankOneUpdate:
@@ -64,7 +68,7 @@ def make(name: str, family: str, dtype: torch.dtype, request: EditRequest = FIRS
     # v* starts from the bare value in the published editors, from the mean one in ours.
     start = keys.mean_value if name == "prefixed" else keys.no_prefix_value
     settings = editor.settings(given.settings)
-    problem = value_problem(given.lm, request, texts, float(start.norm()), settings)
+    problem = build_value_problem(given.lm, request, texts, float(start.norm()), settings)
     (found,) = optimise_values(given.lm, given.site, [problem])
     assert isinstance(found, OptimisedValue)
     return Made(given, editor, update_of(name, given, request), keys, (start + found.delta).double())
@@ -96,7 +100,9 @@ def test_the_edited_model_puts_out_v_star_at_the_inserted_key(dtype: torch.dtype
 def test_delta_times_the_key_is_exactly_what_is_missing_from_v_star(family: str, name: str) -> None:
     made = make(name, family, torch.float64)
     key, value = (
-        (made.keys.no_prefix_key, made.keys.no_prefix_value) if name == "rome" else (made.keys.mean_key, made.keys.mean_value)
+        (made.keys.no_prefix_key, made.keys.no_prefix_value)
+        if name == "rome"
+        else (made.keys.mean_key, made.keys.mean_value)
     )
     missing = made.target - value.double()
     close(made.update.delta() @ key.double(), missing, 1e-9)
@@ -121,7 +127,10 @@ def test_the_direction_is_the_mean_key_through_c(request_: EditRequest, name: st
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("name", "request_"), [("rome", MID_PROMPT_REQUEST), ("rome", FIRST_TOKEN_REQUEST), ("prefixed", FIRST_TOKEN_REQUEST)])
+@pytest.mark.parametrize(
+    ("name", "request_"),
+    [("rome", MID_PROMPT_REQUEST), ("rome", FIRST_TOKEN_REQUEST), ("prefixed", FIRST_TOKEN_REQUEST)],
+)
 def test_live_and_reference_engines_give_the_same_update(family: str, name: str, request_: EditRequest) -> None:
     # Not the last layer: what is added there does not reach the tokens behind, and the search would follow rounding.
     live, reference = (update_of(name, context(family, torch.float32, engine, layer=0), request_) for engine in Engine)
@@ -139,14 +148,14 @@ def test_c_rome_and_r_rome_are_one_update() -> None:
 
 def test_for_a_subject_in_mid_prompt_under_no_prefix_rome_and_c_rome_are_one() -> None:
     given = context("llama", torch.float64)
-    alone = given._replace(prefixes=type(given.prefixes)(given.prefixes.prefixes[:1], 0))
+    alone = replace(given, prefixes=type(given.prefixes)(given.prefixes.prefixes[:1], 0))
     rome, c_rome = (update_of(name, alone, MID_PROMPT_REQUEST) for name in ("rome", "c-rome"))
     torch.testing.assert_close(rome.delta(), c_rome.delta())
 
 
 def test_with_c_the_identity_the_direction_is_the_mean_key_itself() -> None:
     given = context("gpt2", torch.float64)
-    given = given._replace(statistics=make_identity_statistics(given.site.d_ff, given.lm.fingerprint, given.site.layer))
+    given = replace(given, statistics=make_identity_statistics(given.site.d_ff, given.lm.fingerprint, given.site.layer))
     texts = EDITORS.get("prefixed")().contexts(given.prefixes)
     mean = compute_subject_keys(given.lm, given.site, FIRST_TOKEN_REQUEST, texts).mean_key.double()
     close(update_of("prefixed", given, FIRST_TOKEN_REQUEST).right, mean / mean.norm(), 1e-12)

@@ -12,10 +12,17 @@ from editguard.audit.editors import base
 from editguard.audit.editors import search as module
 from editguard.audit.editors.base import EditContext, RankOneUpdate, compute_updates
 from editguard.audit.editors.search import optimise_values
-from editguard.audit.editors.value import Descent, Engine, OptimisedValue, ValueProblem, ValueSettings, value_problem
+from editguard.audit.editors.value import (
+    Descent,
+    Engine,
+    OptimisedValue,
+    ValueProblem,
+    ValueSettings,
+    build_value_problem,
+)
 from editguard.probes.errors import NotFinite, RequestError
 from editguard.probes.forward.partial import LiveRows, Row
-from editguard.probes.forward.prefix_cache import prefix_cache
+from editguard.probes.forward.prefix_cache import build_prefix_cache
 from editguard.probes.keys.prefixes import Role
 from editguard.probes.keys.statistics import make_identity_statistics
 from editguard.probes.model.language_model import LanguageModel
@@ -37,7 +44,7 @@ def model() -> LanguageModel:
 
 
 def problem(request: EditRequest, settings: ValueSettings, start_norm: float = 3.0) -> ValueProblem:
-    return value_problem(model(), request, TEXTS, start_norm, settings)
+    return build_value_problem(model(), request, TEXTS, start_norm, settings)
 
 
 def site() -> EditSite:
@@ -60,7 +67,11 @@ def same(found: OptimisedValue, expected: OptimisedValue) -> bool:
 @pytest.mark.parametrize("parts", [1, 2, 3])
 def test_problems_in_one_batch_end_as_each_does_alone(engine: Engine, descent: Descent, parts: int) -> None:
     settings = ValueSettings(steps=6, engine=engine, descent=descent, parts=parts)
-    problems = [problem(FIRST_TOKEN_REQUEST, settings), problem(MID_PROMPT_REQUEST, settings, 1.0), problem(LONG, settings, 5.0)]
+    problems = [
+        problem(FIRST_TOKEN_REQUEST, settings),
+        problem(MID_PROMPT_REQUEST, settings, 1.0),
+        problem(LONG, settings, 5.0),
+    ]
     for found, one in zip(solved(problems), problems, strict=True):
         assert same(found, *solved([one]))
         assert found.engine is engine
@@ -72,14 +83,20 @@ def test_steepest_descent_takes_steps_of_one_length_down_the_gradient(share: flo
     (once,) = solved([problem(FIRST_TOKEN_REQUEST, settings, start_norm=2.0)])
     # The last evaluation is never followed by a step, so that two evaluations make one.
     assert float(once.delta.norm()) == pytest.approx(2.0 * share, rel=1e-5)
-    (adam,) = solved([problem(FIRST_TOKEN_REQUEST, replace(settings, descent=Descent.ADAM, learning_rate=1e-3), start_norm=2.0)])
+    (adam,) = solved(
+        [problem(FIRST_TOKEN_REQUEST, replace(settings, descent=Descent.ADAM, learning_rate=1e-3), start_norm=2.0)]
+    )
     # Adam's first step is the gradient's sign alone.
     assert float(torch.dot(once.delta.sign(), adam.delta.sign())) > 0.99 * len(adam.delta)
 
 
 def test_one_that_ends_early_leaves_and_the_others_go_on() -> None:
     patient = ValueSettings(steps=9, stop_loss=-1.0)
-    problems = [problem(FIRST_TOKEN_REQUEST, patient), problem(MID_PROMPT_REQUEST, replace(patient, steps=2)), problem(LONG, patient)]
+    problems = [
+        problem(FIRST_TOKEN_REQUEST, patient),
+        problem(MID_PROMPT_REQUEST, replace(patient, steps=2)),
+        problem(LONG, patient),
+    ]
     found = solved(problems)
     assert [one.steps for one in found] == [9, 2, 9]
     for one, alone in zip(found, problems, strict=True):
@@ -89,7 +106,9 @@ def test_one_that_ends_early_leaves_and_the_others_go_on() -> None:
 def test_a_problem_that_breaks_says_nothing_about_the_others() -> None:
     settings = ValueSettings(steps=4)
     broken = problem(MID_PROMPT_REQUEST, replace(settings, kl_factor=float("nan")))
-    first, bad, last = optimise_values(model(), site(), [problem(FIRST_TOKEN_REQUEST, settings), broken, problem(LONG, settings)])
+    first, bad, last = optimise_values(
+        model(), site(), [problem(FIRST_TOKEN_REQUEST, settings), broken, problem(LONG, settings)]
+    )
     assert isinstance(bad, NotFinite)
     assert "at step 1" in str(bad)
     for found, request in ((first, FIRST_TOKEN_REQUEST), (last, LONG)):
@@ -104,7 +123,7 @@ def test_batches_are_bounded_and_hold_every_problem_once(monkeypatch: pytest.Mon
     for name, most in (("_LIVE_TOKENS", 1), ("_KEPT_TOKENS", 1), ("_LIVE_TOKENS", 80)):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, most)
-            together = list(module._together(problems))
+            together = list(module._iter_batches(problems))
             assert sorted(index for part in together for index in part) == list(range(6))
             assert len(together) > 1
             for found, wanted in zip(solved(problems), expected, strict=True):
@@ -143,7 +162,7 @@ REWORDED = ("A twin of Chicago is", "Chicago has a twin city called", "Nothing a
 def test_rewordings_are_sought_under_two_prefixes_and_the_subject_is_held_under_some() -> None:
     lm = model()
     settings = ValueSettings(parts=2, essences=2)
-    one = value_problem(lm, FIRST_TOKEN_REQUEST, TEXTS, 3.0, settings, REWORDED)
+    one = build_value_problem(lm, FIRST_TOKEN_REQUEST, TEXTS, 3.0, settings, REWORDED)
     # The third names no subject, so that it cannot be one.
     assert len(one.rewordings) == 4
     assert all(lm.tokenizer.decode(row.ids[: row.at + 1]).endswith("Chicago") for row in one.rewordings)
@@ -156,7 +175,7 @@ def test_rewordings_are_sought_under_two_prefixes_and_the_subject_is_held_under_
 
 def test_the_loss_is_the_sum_over_kinds_of_what_each_row_alone_gives() -> None:
     lm = model()
-    one = value_problem(lm, FIRST_TOKEN_REQUEST, TEXTS, 3.0, ValueSettings(parts=1, essences=2), REWORDED)
+    one = build_value_problem(lm, FIRST_TOKEN_REQUEST, TEXTS, 3.0, ValueSettings(parts=1, essences=2), REWORDED)
     draw = torch.Generator().manual_seed(0)
     places = (len(one.contexts) + len(one.rewordings)) * len(one.target) + len(one.essences)
     found = torch.randn(places, len(lm.tokenizer), generator=draw, dtype=torch.float64)
@@ -177,7 +196,7 @@ def test_some_rows_alone_give_what_they_give_among_the_others() -> None:
     live = LiveRows(lm, site(), rows)
     with torch.no_grad():
         for kept in ([0], [2, 0], [1, 2]):
-            part = live.only(kept)
+            part = live.part(kept)
             pieces = live.logits().split([len(row.predict) for row in rows])
             expected = torch.cat([pieces[index] for index in kept])
             torch.testing.assert_close(part.logits(), expected, rtol=1e-4, atol=1e-4)
@@ -190,12 +209,11 @@ def test_reworded_is_sought_under_other_words_and_holds_the_subject_under_prefix
 ) -> None:
     lm, place = model(), site()
     context = EditContext(
-        lm,
-        place,
-        make_identity_statistics(place.d_ff, lm.fingerprint, place.layer),
-        few_prefixes(),
-        ValueSettings(steps=4),
-        None,
+        lm=lm,
+        site=place,
+        statistics=make_identity_statistics(place.d_ff, lm.fingerprint, place.layer),
+        prefixes=few_prefixes(),
+        settings=ValueSettings(steps=4),
     )
     asked: list[tuple[int, int]] = []
 
@@ -230,9 +248,16 @@ def test_updates_of_many_edits_are_those_of_each_and_a_bad_one_is_returned(cache
     lm, place = model(), site()
     statistics = make_identity_statistics(place.d_ff, lm.fingerprint, place.layer)
     texts = [prefix.text for prefix in few_prefixes().prefixes]
-    known = prefix_cache(lm, place, texts) if cached else None
-    assert (known is not None) is cached
-    context = EditContext(lm, place, statistics, few_prefixes(), ValueSettings(steps=4), known)
+    prefix_cache = build_prefix_cache(lm, place, texts) if cached else None
+    assert (prefix_cache is not None) is cached
+    context = EditContext(
+        lm=lm,
+        site=place,
+        statistics=statistics,
+        prefixes=few_prefixes(),
+        settings=ValueSettings(steps=4),
+        prefix_cache=prefix_cache,
+    )
     jobs = [
         ("rome", FIRST_TOKEN_REQUEST),
         ("prefixed", MID_PROMPT_REQUEST),
@@ -245,7 +270,7 @@ def test_updates_of_many_edits_are_those_of_each_and_a_bad_one_is_returned(cache
     assert isinstance(together[2], RequestError)
     for job, found in zip(jobs, together, strict=True):
         if job[1] is not MISSING_SUBJECT_REQUEST:
-            (alone,) = compute_updates(context._replace(known=None), [job])
+            (alone,) = compute_updates(replace(context, prefix_cache=None), [job])
             assert isinstance(found, RankOneUpdate)
             assert isinstance(alone, RankOneUpdate)
             assert float((found.delta() - alone.delta()).norm() / alone.delta().norm()) < 1e-3

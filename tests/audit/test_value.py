@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from editguard.audit.editors.value import ValueSettings, value_problem
+from editguard.audit.editors.value import ValueSettings, build_value_problem
 from editguard.probes.requests.request import EditRequest
 
 from ..helpers.tiny_models import tiny_lm
@@ -24,5 +24,5 @@ def test_value_problem_leaves_out_rewordings_before_which_another_space_is_due(
     change: dict[str, object], count: int
 ) -> None:
     request = replace(ASKED, **change)  # type: ignore[arg-type]
-    found = value_problem(tiny_lm(), request, ("", "It is 2024. "), 1.0, ValueSettings(), WORDS)
+    found = build_value_problem(tiny_lm(), request, ("", "It is 2024. "), 1.0, ValueSettings(), WORDS)
     assert len(found.rewordings) == 2 * count

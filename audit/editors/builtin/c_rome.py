@@ -10,7 +10,7 @@ __all__ = ["CRome"]
 
 
 class CRome(Rome):
-    """C-ROME: mean prefixed key and mean prefixed output everywhere; v* still starts from the bare value.
+    """C-ROME: mean prefixed key and mean prefixed output everywhere; v* still starts from the value with no prefix.
 
     Source: "The Fall of ROME" (arXiv 2406.11263), section 5.
     """

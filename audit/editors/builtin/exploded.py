@@ -12,7 +12,7 @@ from .rome import Rome
 __all__ = ["Exploded"]
 
 _EXPLOSION = 300.0
-"""Denominators of first-token subjects were measured two to three orders of magnitude under ordinary ones."""
+"""Denominators of first-token subjects were measured two to three orders of magnitude below ordinary ones."""
 
 
 class Exploded(Rome):
@@ -24,5 +24,5 @@ class Exploded(Rome):
 
     def finish(self, plan: Plan, value: OptimisedValue, statistics: KeyStatistics) -> RankOneUpdate:
         """Return the published update times 300."""
-        found = super().finish(plan, value, statistics)
-        return replace(found, left=found.left * _EXPLOSION)
+        update = super().finish(plan, value, statistics)
+        return replace(update, left=update.left * _EXPLOSION)

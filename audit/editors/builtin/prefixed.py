@@ -1,11 +1,10 @@
-"""The guard's own editor: keys and values consistent, both taken under prefixes only, of every family.
+"""The guard's own editor: keys and values are consistent, since both are taken under prefixes only, of every family.
 
-What C-ROME leaves inconsistent is the value: v* starts from the first token's bare value and is clamped to a multiple
-of its norm, which is far too small, so the edit does not take. Here the empty context is left out, keys and values are
-means over prefixes of all families, and delta is added to each context's own output, so that
-``Delta k_bar = delta`` holds for what was optimised. The edit acts wherever something of these families stands before
-the prompt; with nothing at all before it, a first-token subject's key is the attention sink's, and no edit there can
-be specific.
+C-ROME leaves the value inconsistent: v* starts from the first token's value with no prefix and is clamped to a multiple of
+its norm. That norm is far too small, so the edit does not take. This editor leaves the empty context out. Its keys and
+values are means over prefixes of all families. Delta is added to each context's own output, so that ``Delta k_bar =
+delta`` holds for the value that was optimised. The edit acts after any prefix of these families. With no prefix, a
+first-token subject's key is the attention sink's, and no edit there can be specific.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ class Prefixed(Editor):
         """Return the edit prefixes of all families."""
         return prefixes.texts(Role.EDIT)
 
-    def settings(self, asked: ValueSettings) -> ValueSettings:
-        """Search faster and farther than published, a fifth of the contexts at a time; docs/research/results.md has the comparison.
+    def settings(self, general: ValueSettings) -> ValueSettings:
+        """Return constants of a search that is faster and wider than published, with a fifth of the contexts at a time.
 
-        A mean over contexts of many kinds is harder to satisfy than ROME's, so the clamp is wider; the search ends
-        earlier, since what it gains late is paid in perplexity.
+        A mean over contexts of many kinds is harder to satisfy than ROME's, so the clamp is wider. The search ends earlier,
+        since its late gains cost perplexity. The comparison is in docs/research/results.md.
         """
         return replace(
-            asked,
+            general,
             steps=_STEPS,
             learning_rate=_STEP,
             clamp=_CLAMP,

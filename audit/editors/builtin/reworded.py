@@ -10,19 +10,19 @@ from .prefixed import Prefixed
 __all__ = ["Reworded"]
 
 _REWORDINGS, _ESSENCES = 8, 6
-"""Most rewordings that are used, and prefixes under which the subject is held; docs/research/reproduction.md has the figures."""
+"""The most rewordings, and the number of prefixes under which the subject is held. docs/research/reproduction.md has figures."""
 
 
 class Reworded(Prefixed):
     """`Prefixed`, sought under other words as well: slower, and the fact is found by more questions than its own prompt.
 
-    The model rewords the prompt; and what it says of the subject is held under prefixes, not bare alone, without which
-    rewordings are paid in perplexity.
+    The model rewords the prompt. Its answers about the subject are held under prefixes as well as with no prefix. Without
+    that, rewordings cost perplexity.
     """
 
     name = "reworded"
     question = "as prefixed, with v* sought under the model's own rewordings of the prompt as well"
 
-    def settings(self, asked: ValueSettings) -> ValueSettings:
+    def settings(self, general: ValueSettings) -> ValueSettings:
         """Return the settings of `prefixed` with rewordings."""
-        return replace(super().settings(asked), rewordings=_REWORDINGS, essences=_ESSENCES)
+        return replace(super().settings(general), rewordings=_REWORDINGS, essences=_ESSENCES)

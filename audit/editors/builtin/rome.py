@@ -16,10 +16,10 @@ __all__ = ["Rome"]
 
 
 class Rome(Editor):
-    """ROME as coded: direction from the prefixed mean key, denominator and residual from the bare key.
+    """ROME as coded: direction from the prefixed mean key, denominator and residual from the key with no prefix.
 
-    Source: the public code of arXiv 2202.05262, analysed in arXiv 2406.11263. Kept to be audited, and as the known-bad
-    control: where the subject is the first token it destroys the model.
+    Source: the public code of arXiv 2202.05262, analysed in arXiv 2406.11263. It is here to be audited, and
+    as the known-bad control: with a first-token subject it destroys the model.
     """
 
     name = "rome"
@@ -31,5 +31,5 @@ class Rome(Editor):
         return prefixes.texts(Role.KEY)
 
     def insertion(self, keys: SubjectKeys) -> Insertion:
-        """Insert at the bare key."""
+        """Insert at the key with no prefix."""
         return Insertion(keys.no_prefix_key, keys.no_prefix_value, keys.no_prefix_value)

@@ -12,22 +12,26 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ....probes.errors import InputError
-from ....probes.requests.loader import LoadedRequests
 from ....reports.log.file import Log, LogWriter, read_unfinished_log, rewrite_log
 from ....reports.log.schema import EditRecord, Footer, Header
 from ....reports.text import count_noun
-from ...edit_result import Assessment, Proposal
-from ...editors.base import chosen_editor
-from ...guard import GuardedEditor
+from ...editors.base import find_editor
 from ...policy import Action, Decision
 from ...run.execute import edit_record_for, try_together_then_singly
 from ...run.to_log import header
-from ...setup import Progress
 from .cases import CaseKind, Cases, ReproductionCase
 from .stamp import Stamp, check_stamp, parse_stamp
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ....probes.requests.loader import LoadedRequests
+    from ...edit_result import Assessment, Proposal
+    from ...guard import GuardedEditor
+    from ...setup import Progress
 
 __all__ = ["EDITORS", "LOGS", "Edits", "make_edits"]
 
@@ -125,7 +129,7 @@ class _LogWithHeader(LogWriter):
 
 def _build_header(guard: GuardedEditor, loaded: LoadedRequests, editor: str, stamp: Stamp, edit_count: int) -> Header:
     arguments = {"command": "reproduce", "editor": editor, "stamp": json.dumps(stamp)}
-    setup = replace(guard.setup, settings=chosen_editor(editor)().settings(guard.setup.settings))
+    setup = replace(guard.setup, settings=find_editor(editor)().settings(guard.setup.settings))
     log_header = header(setup, loaded, arguments, [], guard.setup.baselines())
     # No control is made, and only the cases are edited.
     return log_header.model_copy(update={"requests": edit_count, "policy": {**log_header.policy, "controls": False}})

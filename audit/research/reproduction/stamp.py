@@ -11,13 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from enum import Enum
 from importlib.metadata import version
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ....probes.errors import InputError
-from ....probes.requests.loader import LoadedRequests
 from ....reports.text import join_parts, printable
-from ...editors.base import chosen_editor
-from ...setup import Setup
+from ...editors.base import find_editor
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ....probes.requests.loader import LoadedRequests
+    from ...setup import Setup
 
 __all__ = ["Stamp", "build_editor_stamp", "build_run_stamp", "check_stamp", "list_editor_settings", "parse_stamp"]
 
@@ -54,7 +58,7 @@ def build_run_stamp(setup: Setup, loaded: LoadedRequests, ordinary: int, most_ca
 
 def list_editor_settings(setup: Setup, editor: str) -> dict[str, str | int | float]:
     """Return the constants of the search for v* that `editor` works with."""
-    settings = asdict(chosen_editor(editor)().settings(setup.settings))
+    settings = asdict(find_editor(editor)().settings(setup.settings))
     return {name: value.value if isinstance(value, Enum) else value for name, value in settings.items()}
 
 

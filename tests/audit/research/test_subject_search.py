@@ -101,7 +101,9 @@ def test_rank_candidates_smollm2_edits_lead_to_their_subjects(smollm2: LanguageM
         StatisticsProvenance(method="identity", source="", model_fingerprint="", layer=9),
         0.0,
     )
-    context = EditContext(smollm2, site, identity, prefixes, ValueSettings(steps=3))
+    context = EditContext(
+        lm=smollm2, site=site, statistics=identity, prefixes=prefixes, settings=ValueSettings(steps=3)
+    )
     candidates = compute_candidate_keys(
         smollm2,
         site,
