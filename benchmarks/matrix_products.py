@@ -1,10 +1,10 @@
-"""How fast are the products of a language model's linear layers, as PyTorch makes them and by oneDNN; and what oneDNN keeps.
+"""Measures the products of a language model's linear layers, by PyTorch and by oneDNN, and the memory that oneDNN keeps.
 
     python benchmarks/matrix_products.py
 
-Rates in GFLOP/s, medians of nine, of [tokens, in] times [in, out] in the shapes of the embedded model, rows of zeros not counted;
-then the memory of the process while products of ever new numbers of tokens are made, since oneDNN keeps code for each: with
-their rows rounded up, as they are made here, and after that as they come.
+Rates are in GFLOP/s: medians of nine, of [tokens, in] times [in, out] in the shapes of the embedded model, rows of zeros
+not counted. The memory of the process follows, during products of ever new numbers of tokens, since oneDNN keeps code for
+each: first with their rows rounded up, as in the library, and then as they come.
 docs/research/performance.md and docs/research/reliability.md quote it.
 """
 
@@ -35,7 +35,7 @@ def main() -> None:
     print("tokens    in   out  PyTorch  oneDNN")
     for tokens, size, out in SHAPES:
         given, weight = torch.randn(tokens, size), torch.randn(out, size)
-        rates = [_rate(multiply, given, weight) for multiply in (linear, multiply)]
+        rates = [_rate(product, given, weight) for product in (linear, multiply)]
         print(f"{tokens:>6} {size:>5} {out:>5} {rates[0]:>8.0f} {rates[1]:>7.0f}", flush=True)
     weights = [torch.randn(48, 32), torch.randn(32, 48)]
     products = {
@@ -43,19 +43,19 @@ def main() -> None:
         "as they come": lambda given, weight: torch.ops.mkldnn._linear_pointwise(given, weight, None, "none", [], ""),
         "as they come, bfloat16 by PyTorch": lambda given, weight: linear(given.bfloat16(), weight.bfloat16()),
     }
-    for how, multiply in products.items():
+    for how, product in products.items():
         for tokens in range(1, NEW_SHAPES + 1):
             for weight in weights:
-                multiply(torch.ones(tokens, weight.shape[1]), weight)
+                product(torch.ones(tokens, weight.shape[1]), weight)
             if tokens in (1, 100, 250, 500, 1000, 2000, NEW_SHAPES):
                 print(f"rows {how}, {2 * tokens} products: {_memory():.0f} MiB", flush=True)
 
 
-def _rate(multiply, given, weight):
+def _rate(product, given, weight):
     seconds = []
     for _ in range(11):
         started = time.perf_counter()
-        multiply(given, weight)
+        product(given, weight)
         seconds.append(time.perf_counter() - started)
     return 2e-9 * given.numel() * len(weight) / statistics.median(seconds[2:])
 

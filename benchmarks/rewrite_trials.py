@@ -120,7 +120,9 @@ def _moment(context, request):
             for subject in SUBJECTS
             if subject != request.subject
         ]
-        all_keys = compute_all_subject_keys(context.lm, context.site, requests, texts, prefix_cache=context.prefix_cache)
+        all_keys = compute_all_subject_keys(
+            context.lm, context.site, requests, texts, prefix_cache=context.prefix_cache
+        )
         rows = torch.cat([keys.keys for keys in all_keys if isinstance(keys, SubjectKeys)]).double().cpu()
         MOMENTS[place] = rows.T @ rows / len(rows)
     return MOMENTS[place]
