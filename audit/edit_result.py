@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..probes.evidence import Evidence
-from ..probes.probe import Finding
-from ..probes.requests.request import EditRequest
 from ..suites.check import GeneratedText, Measurement, Outcome, PromptAnswer
-from .editors.base import RankOneUpdate
-from .policy import Action, Decision
+
+if TYPE_CHECKING:
+    from ..probes.evidence import Evidence
+    from ..probes.probe import Finding
+    from ..probes.requests.request import EditRequest
+    from .editors.base import RankOneUpdate
+    from .policy import Action, Decision
 
 __all__ = ["Assessment", "EditResult", "Proposal", "decided_action"]
 

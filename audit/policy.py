@@ -7,11 +7,10 @@ rule; the gravest action wins. An ERROR always refuses: what was not measured is
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -20,6 +19,9 @@ from ..probes.probe import Finding, Level
 from ..probes.wording import suggest
 from ..reports.log.bounded_read import LARGEST_POLICY, bounded_bytes
 from ..reports.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["Action", "Decision", "Policy", "decide", "load_policy"]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,8 @@ from ..probes.errors import DeviceFailed
 from ..probes.wording import first_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
 
 __all__ = ["give_back_freed_memory", "keep_freed_memory", "trusted_device"]

@@ -15,29 +15,32 @@ scope: undoing one edit of several.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
 
 from ..probes.errors import EditguardError, InputError
 from ..probes.model.fingerprint import hash_tensor
-from ..probes.requests.request import EditRequest
-from ..reports.log.schema import EditRecord
 from ..reports.text import printable
 from ..reports.verdict.edit_sequence import closes_sequence
 from ..suites.checks.accumulated_drift import AccumulatedDrift
 from ..suites.served_answer import ask_as_served
 from .edit_result import Assessment, EditResult, Proposal
-from .guard import GuardedEditor
 from .policy import Action, Decision
-from .saved_model.manifest import EditProvenance
 from .saved_model.save import save_edited_model
 from .transaction import Transaction
 
-__all__ = ["EditSequence", "KeptEdit", "iter_sequence_records", "retention_rate"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..probes.requests.request import EditRequest
+    from ..reports.log.schema import EditRecord
+    from .guard import GuardedEditor
+    from .saved_model.manifest import EditProvenance
+
+__all__ = ["EditSequence", "KeptEdit"]
 
 
 class KeptEdit(NamedTuple):

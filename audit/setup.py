@@ -261,7 +261,7 @@ def prepare(
     progress("sampling prefixes", 0, 1)
     prefixes = make_prefixes(lm, seed, lambda done, total: progress("sampling prefixes", done, total))
     cache = None if lm.plain else build_prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
-    key_statistics = load_or_compute_statistics(lm, site, statistics, corpus, seed, progress)
+    key_statistics = load_or_compute_statistics(lm, site, statistics, corpus, seed=seed, progress=progress)
     sample = make_null_sample(lm, NULL_SAMPLE)
     progress("calibration", 0, len(sample))
     meter = EvidenceMeter(
@@ -351,7 +351,13 @@ def check_statistics(statistics: str) -> None:
 
 
 def load_or_compute_statistics(
-    lm: LanguageModel, site: EditSite, statistics: str | None, corpus: str | None, seed: int, progress: Progress
+    lm: LanguageModel,
+    site: EditSite,
+    statistics: str | None,
+    corpus: str | None,
+    *,
+    seed: int,
+    progress: Progress,
 ) -> KeyStatistics:
     """Return key statistics: from a file, ``identity``, a corpus, or by default text sampled from the model itself."""
     if statistics == "identity":

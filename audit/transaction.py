@@ -5,15 +5,18 @@ A context manager whose exit undoes the edit, so that an exception inside the bl
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from ..probes.errors import EditguardError, EditRefused, NotFinite
 from ..probes.model.fingerprint import hash_tensor
-from ..probes.model.site import EditSite
-from .editors.base import RankOneUpdate
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ..probes.model.site import EditSite
+    from .editors.base import RankOneUpdate
 
 __all__ = ["Transaction", "WeightChange", "check_update", "relative_norm"]
 

@@ -11,16 +11,20 @@ A plane for pictures of keys is fitted on the same sample.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from .errors import InputError, NotFinite
 from .evidence import Evidence, EvidenceMeter
 from .probe import PROBES, CalibrationRule, Threshold
-from .requests.request import EditRequest
 from .screen import Margins, measure_margins
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from .requests.request import EditRequest
 
 __all__ = ["QUANTILES", "Calibration", "KeyPlane", "calibrate"]
 

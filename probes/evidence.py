@@ -11,17 +11,16 @@ The bound on the update is this project's. v* is clamped to ``clamp * ||v_u||`` 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 
 from .errors import NotFinite, RequestError
 from .forward.batches import run_fitting, split_batches
 from .forward.partial import Row, compute_full_logits, compute_plain_logits
-from .forward.prefix_cache import PrefixCache
 from .keys.prefixes import ContextPrefixes, Role
 from .keys.statistics import KeyStatistics, normalize_direction
 from .keys.subject_keys import (
@@ -31,10 +30,15 @@ from .keys.subject_keys import (
     compute_plain_activations,
     locate,
 )
-from .model.language_model import LanguageModel
-from .model.site import EditSite
-from .requests.request import EditRequest
 from .tokens import count_tokens, encode_target
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .forward.prefix_cache import PrefixCache
+    from .model.language_model import LanguageModel
+    from .model.site import EditSite
+    from .requests.request import EditRequest
 
 __all__ = ["Evidence", "EvidenceMeter", "compute_sink_key", "says_targets"]
 

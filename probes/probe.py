@@ -28,16 +28,19 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from .card import Card
-from .evidence import Evidence
-from .model.language_model import LanguageModel
 from .registry import Registry
-from .requests.request import EditRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from .card import Card
+    from .evidence import Evidence
+    from .model.language_model import LanguageModel
+    from .requests.request import EditRequest
 
 __all__ = [
     "MEASUREMENT_SOURCE",

@@ -10,13 +10,15 @@ A clash, or a plug-in that fails to load, is an error and never a warning: a mis
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Collection, Iterator
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .errors import EditguardError, InputError
 from .wording import suggest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
 
 __all__ = ["Registry"]
 

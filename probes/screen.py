@@ -16,13 +16,14 @@ refused. The screen does not ask whether the model says the target already, whic
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from .evidence import Evidence
     from .probe import Probe
 

@@ -8,7 +8,6 @@ Out of scope: slow tokenizers (no offsets), keys and values (`keys`), and whethe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +15,8 @@ from .errors import ModelError, RequestError
 from .requests.spacing import choose_separator
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transformers import PreTrainedTokenizerFast
 
 __all__ = [

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from .log.types import Rate
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .log.types import Rate
 
 __all__ = ["UNMEASURED", "format_counts", "format_number", "format_percent", "format_ratio"]
 

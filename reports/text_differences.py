@@ -6,7 +6,7 @@ import re
 from difflib import SequenceMatcher
 from typing import NamedTuple
 
-__all__ = ["Part", "differences"]
+__all__ = ["Part", "find_differences"]
 
 _MOST_WORDS = 2000
 """Comparing takes time that grows with the square; longer texts are shown without marks."""
@@ -19,16 +19,16 @@ class Part(NamedTuple):
     differs: bool
 
 
-def differences(text: str, other: str) -> list[Part]:
+def find_differences(text: str, other: str) -> list[Part]:
     """Return `text` in parts, in order and complete, told apart by whether `other` has the same words there.
 
     Words are runs of anything but blanks; the blanks behind a word belong to it. Where either text is very long, one part
     that does not differ is returned.
     """
-    words, others = (re.findall(r"\s*\S+\s*|\s+", one) for one in (text, other))
+    words, others = (re.findall(r"\s*\S+\s*|\s+", side) for side in (text, other))
     if max(len(words), len(others)) > _MOST_WORDS:
         return [Part(text, differs=False)]
-    plain, against = ([word.strip() for word in some] for some in (words, others))
+    plain, against = ([word.strip() for word in side] for side in (words, others))
     steps = SequenceMatcher(None, plain, against, autojunk=False).get_opcodes()
-    found = [Part("".join(words[start:end]), kind != "equal") for kind, start, end, _, _ in steps]
-    return [part for part in found if part.text]
+    parts = [Part("".join(words[start:end]), kind != "equal") for kind, start, end, _, _ in steps]
+    return [part for part in parts if part.text]

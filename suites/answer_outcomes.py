@@ -12,11 +12,14 @@ The words of a target identify it anywhere in the answer, and its first tokens (
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..probes.words import find_cut_word, fold
-from .check import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from .check import Limits
 
 __all__ = ["AnswerPair", "classify_answer", "count_mentions", "says", "take_beginning"]
 

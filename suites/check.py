@@ -9,24 +9,27 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import torch
 
-from ..probes.card import Card
 from ..probes.errors import EditguardError, InputError
-from ..probes.forward.low_rank import RankOne
 from ..probes.forward.partial import PlainRows, Row, Rows, Stem, get_first_logits
-from ..probes.forward.prefix_cache import PrefixCache
-from ..probes.keys.prefixes import ContextPrefixes
-from ..probes.model.language_model import LanguageModel
-from ..probes.model.site import EditSite
 from ..probes.registry import Registry
-from ..probes.requests.request import EditRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..probes.card import Card
+    from ..probes.forward.low_rank import RankOne
+    from ..probes.forward.prefix_cache import PrefixCache
+    from ..probes.keys.prefixes import ContextPrefixes
+    from ..probes.model.language_model import LanguageModel
+    from ..probes.model.site import EditSite
+    from ..probes.requests.request import EditRequest
 
 __all__ = [
     "CHECKS",

@@ -6,14 +6,17 @@ and over. No weight is written, and the hook is removed in ``finally``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ..probes.errors import ModelError
-from ..probes.model.language_model import LanguageModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+
+    from ..probes.model.language_model import LanguageModel
 
 __all__ = ["answer_constantly"]
 

@@ -14,7 +14,6 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -29,6 +28,8 @@ from ..probes.keys.subject_keys import locate
 from ..probes.tokens import encode_target, locate_subject
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import torch
 
     from ..probes.forward.prefix_cache import PrefixCache

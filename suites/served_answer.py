@@ -7,19 +7,22 @@ without a prefix has the answer already.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from ..probes.errors import InputError
 from ..probes.forward.generation import continue_greedily
-from ..probes.model.language_model import LanguageModel
-from ..probes.requests.request import EditRequest
 from ..probes.tokens import encode_target
 from .check import Bench, EditUnderTest, Measurement, Outcome
 from .serving import Serving, serve_inputs, serve_prompt, special_texts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..probes.model.language_model import LanguageModel
+    from ..probes.requests.request import EditRequest
 
 __all__ = [
     "PREFIXES",

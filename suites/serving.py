@@ -11,12 +11,13 @@ a text about other subjects. Programs that serve use this through `editguard.aud
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..probes.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import torch
     from transformers import PreTrainedTokenizerFast
 

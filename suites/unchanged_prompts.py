@@ -10,20 +10,23 @@ The field reports shares of unchanged tokens as locality. These count near ties 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from ..probes.forward.generation import continue_greedily
 from ..probes.forward.partial import Row, Rows, get_first_logits
 from ..probes.keys.prefixes import Family
-from ..probes.model.language_model import LanguageModel
-from ..probes.requests.request import EditRequest
 from ..probes.tokens import encode_target
 from .answer_outcomes import AnswerPair, classify_answer, says, take_beginning
 from .check import Bench, PromptAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ..probes.model.language_model import LanguageModel
+    from ..probes.requests.request import EditRequest
 
 __all__ = [
     "SENTENCE",

@@ -131,7 +131,9 @@ def stats(
         lm = model_options.load(progress)
         layer = default_layer(lm, model_options.site) if model_options.layer is None else model_options.layer
         site = find_site(lm.model, layer, model_options.site)
-        statistics = load_or_compute_statistics(lm, site, None, model_options.corpus, model_options.seed, progress)
+        statistics = load_or_compute_statistics(
+            lm, site, None, model_options.corpus, seed=model_options.seed, progress=progress
+        )
     save_statistics(statistics, out)
     typer.echo(
         f"{out}: C [{site.d_ff}, {site.d_ff}] of {site.path}, {statistics.provenance.tokens} tokens of "

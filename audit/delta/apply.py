@@ -7,10 +7,9 @@ Nobody has audited the sum: each edit was audited by itself, and whoever applies
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,7 +21,12 @@ from ..folders.whole_folder import whole_folder
 from ..saved_model.manifest import MODEL_MARKER, DeltaManifest, EditProvenance, audit_status
 from ..saved_model.save import check_savable, write_provenance, write_weights
 from ..transaction import Transaction
-from .file import Delta
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from .file import Delta
 
 __all__ = ["AppliedDeltas", "apply_delta", "save_applied"]
 

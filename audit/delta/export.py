@@ -7,14 +7,10 @@ The folder is written, whole, only when every edit is sound, and served where it
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ...probes.errors import EditRefused, InputError
-from ...probes.requests.request import EditRequest
 from ...reports.log.file import Log, write_atomic
-from ...reports.log.schema import EditRecord
 from ...reports.text import make_slugs
 from ...reports.verdict.digest import summarise
 from ..edit_result import Proposal
@@ -27,6 +23,13 @@ from ..saved_model.save import edit_manifest
 from ..setup import Progress, Setup, check_editable, show_nothing
 from .file import SUFFIX, Delta, encode
 from .selection import check_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from ...probes.requests.request import EditRequest
+    from ...reports.log.schema import EditRecord
 
 __all__ = ["read_evidence", "export_edits"]
 

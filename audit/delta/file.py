@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from pydantic import ValidationError
@@ -18,6 +18,9 @@ from ...probes.errors import InputError
 from ...probes.model.fingerprint import hash_tensor
 from ...reports.text import printable
 from ..saved_model.manifest import DeltaManifest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["SUFFIX", "Delta", "encode", "read_delta"]
 

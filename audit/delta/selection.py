@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...probes.errors import InputError
 from ...reports.text import quote_names
 from ..saved_model.manifest import EXPORT_MARKER, ExportIndex
 from .file import Delta, read_delta
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 __all__ = ["select_deltas", "check_ids"]
 

@@ -6,14 +6,17 @@ made beside its place, and shares the lock. Out of scope: the files (`file_names
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
 
 from ...probes.errors import InputError
 from ...reports.log.file import remove_unfinished_files
 from .file_names import AUDIT_FILES, LOG
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from pathlib import Path
 
 __all__ = ["locked_folder", "make_writable", "one_writer"]
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...probes.errors import InputError
 from ...reports.errors import OutputError
 from ...reports.log.bounded_read import LARGEST_TABLE, bounded_bytes
 from .output_folder import make_writable, one_writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
 
 __all__ = ["Marker", "check_replaceable", "whole_folder"]
 

@@ -6,13 +6,11 @@ gate. A mistyped option is an error all the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...reports.errors import BaselineError, DuplicateRecord, NotFiniteRecord, ReportError
-from ...reports.gate.allowances import Allowances
 from ...reports.gate.baseline import Baseline, build_baseline, require_saveable
 from ...reports.gate.decision import closed_by, judge_gate
 from ...reports.gate.result import OVERRIDABLE, Gate, LapsedOverride, Override, ReasonCode
@@ -20,6 +18,11 @@ from ...reports.log.file import Log, log_bytes, parse_log
 from ...reports.verdict.digest import summarise
 from ..folders.file_names import LOG
 from .baseline_store import BaselineStore, StoredBaseline, git_state, sha256_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ...reports.gate.allowances import Allowances
 
 __all__ = [
     "GateEvaluation",

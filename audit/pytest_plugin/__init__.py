@@ -7,8 +7,7 @@ fixtures is used.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +15,10 @@ from .fixtures import collapse_suite, edited_model, guarded_editor
 from .log import SessionEvidence
 from .options import add_options, is_edits_file, read_settings
 from .session import SESSION, EditSession
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+    from pathlib import Path
 
 __all__ = ["collapse_suite", "edited_model", "guarded_editor"]
 

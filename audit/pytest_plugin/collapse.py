@@ -7,7 +7,6 @@ may have been edited. A check of the edited weight (`drift`) does not run, becau
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,10 +20,13 @@ from ...probes.requests.request import EditRequest
 from ...suites.builtin import load_ordinary_requests
 from ...suites.check import CHECKS, Bench, EditUnderTest, Measurement, Outcome
 from ...suites.checks.degeneracy import FIXED_PROMPTS
-from ..guard import GuardedEditor
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
     from transformers import PreTrainedModel
+
+    from ..guard import GuardedEditor
 
 __all__ = ["CollapseReport", "Suite"]
 

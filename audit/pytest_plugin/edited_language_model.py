@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ...probes.errors import EditRefused
 from ...probes.model.language_model import LanguageModel
 from ...suites.serving import Serving, serve_prompt
-from ..edit_result import EditResult
-from ..editors.base import RankOneUpdate
-from ..policy import Decision
+
+if TYPE_CHECKING:
+    from ..edit_result import EditResult
+    from ..editors.base import RankOneUpdate
+    from ..policy import Decision
 
 __all__ = ["EditedModel"]
 

@@ -6,9 +6,7 @@ test may expect.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +14,9 @@ import pytest
 from .session import SESSION, fail_in_one_sentence
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
     from transformers import PreTrainedModel
 
     from ...probes.model.language_model import LanguageModel

@@ -6,16 +6,19 @@ that was requested and not measured fails. A check without a bound, or without p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ...reports.log.schema import EditRecord, MeasurementRecord
 from ...reports.log.types import HeadlineCheck
 from ...reports.text import visible
 from ...reports.verdict.edit_summary import EditSummary, summarise_edits
 from ...suites.check import list_single_edit_checks
-from ..policy import Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from ...reports.log.schema import EditRecord, MeasurementRecord
+    from ..policy import Policy
 
 __all__ = ["GUARD", "ItemOutcome", "ItemVerdict", "judge_check", "judge_guard", "list_properties"]
 

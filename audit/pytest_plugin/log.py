@@ -7,8 +7,6 @@ the session ended and every proof held. Edits without a record are missing in it
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +14,9 @@ import pytest
 from .session import RECORD, EditSession, fail_in_one_sentence
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
     from ...reports.log.schema import ControlRecord, Header
 
 __all__ = ["SessionEvidence"]

@@ -6,15 +6,12 @@ edit's record, which is made once, proves that the weights are as before, and ju
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ...probes.errors import EditguardError
 from ...probes.requests.loader import LoadedRequests, load_requests
-from ...probes.requests.request import EditRequest
 from ...reports.text import visible
 from ...suites.builtin import BUILTIN, hash_builtin_edits, load_builtin_edits
 from ...suites.check import CHECKS, list_single_edit_checks
@@ -23,6 +20,10 @@ from .judge import GUARD, ItemOutcome, ItemVerdict, judge_check, judge_guard, li
 from .session import RECORD, SESSION, fail_in_one_sentence
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from ...probes.requests.request import EditRequest
     from ...reports.log.schema import EditRecord
 
 __all__ = ["BuiltinEdits", "EditItem", "EditNode", "EditsFile"]

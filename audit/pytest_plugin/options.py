@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ...probes.model.dtypes import DTYPES
 from ...probes.requests.request import SUFFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["BUILTIN_EDITS", "OPTIONS", "Settings", "add_options", "is_edits_file", "read_settings"]
 

@@ -8,21 +8,21 @@ for an item is in `judge`, and the log in `log`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pytest
 
-from .options import Settings
-
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from ...probes.requests.loader import LoadedRequests
     from ...probes.requests.request import EditRequest
     from ...reports.log.schema import ControlRecord, EditRecord, Header
     from ..edit_result import Proposal
     from ..guard import GuardedEditor
+    from .options import Settings
 
 __all__ = ["RECORD", "SESSION", "CollectedEdit", "EditSession", "SessionPreamble", "fail_in_one_sentence"]
 

@@ -8,20 +8,17 @@ facts are the subject of an audit.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...probes.errors import NotFinite
 from ...probes.model.checkpoint import Checkpoint, open_checkpoint
 from ...probes.model.language_model import LanguageModel, load_model
 from ...probes.model.site import find_site
-from ...probes.requests.request import EditRequest
 from ...probes.research.tensor_change import Spectrum, TensorChange, compare_tensors, has_same_bits
-from ...reports.html.diff_page import Behaviour, Changed, DiffFile, Written, render_diff
+from ...reports.html.diff_page import Behaviour, TensorChange, DiffFile, TextPair, render_diff
 from ...reports.log.file import write_atomic
 from ...suites.builtin import load_builtin_corpus
 from ...suites.checks.degeneracy import FIXED_PROMPT_TOKENS, FIXED_PROMPTS, generate, word_entropy
@@ -29,14 +26,20 @@ from ...suites.checks.perplexity import CorpusPerplexity
 from ..folders.file_names import DIFF
 from ..folders.file_names import DIFF_PAGE as PAGE
 from ..policy import Policy
-from ..setup import Progress
 from .subject_search import check_search_inputs, search_subjects
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from ...probes.requests.request import EditRequest
+    from ..setup import Progress
 
 __all__ = ["DIFF", "PAGE", "iter_tensor_changes", "run_diff"]
 
 
 class _TensorDifference(NamedTuple):
-    record: Changed
+    record: TensorChange
     difference: TensorChange | None
 
 
@@ -131,12 +134,12 @@ def _compare_tensor(base: Checkpoint, edited: Checkpoint, name: str) -> _TensorD
         return None
     shape, dtype = list(new.shape), str(new.dtype).removeprefix("torch.")
     if old.shape != new.shape:
-        return _TensorDifference(Changed(name=name, status="shape", shape=shape, dtype=dtype), None)
+        return _TensorDifference(TensorChange(name=name, status="shape", shape=shape, dtype=dtype), None)
     if old.dtype != new.dtype and has_same_bits(old.to(new.dtype), new):
-        return _TensorDifference(Changed(name=name, status="dtype", shape=shape, dtype=dtype), None)
+        return _TensorDifference(TensorChange(name=name, status="dtype", shape=shape, dtype=dtype), None)
     difference = compare_tensors(old, new)
     spectrum = difference.spectrum
-    record = Changed(
+    record = TensorChange(
         name=name,
         status="changed",
         shape=shape,
@@ -160,7 +163,7 @@ def _describe_one_sided(here: Checkpoint, there: Checkpoint, name: str, status: 
     same_shape = (other for other in sorted(set(here.files) & set(there.files)))
     tied = any(has_same_bits(own, here.tensor(other)) for other in same_shape if own.ndim > 1)
     return _TensorDifference(
-        Changed.model_validate(
+        TensorChange.model_validate(
             {
                 "name": name,
                 "status": "tied" if tied else status,
@@ -200,9 +203,9 @@ def _read_model(lm: LanguageModel, progress: Progress, what: str) -> _ModelReadi
     return _ModelReading(perplexity, list(texts))
 
 
-def _pair_texts(before: _ModelReading, after: _ModelReading) -> list[Written]:
+def _pair_texts(before: _ModelReading, after: _ModelReading) -> list[TextPair]:
     return [
-        Written(prompt=prompt, base=old, edited=new)
+        TextPair(prompt=prompt, base=old, edited=new)
         for prompt, old, new in zip(FIXED_PROMPTS, before.texts, after.texts, strict=True)
     ]
 
@@ -223,7 +226,7 @@ def _compare_behaviour(before: _ModelReading, after: _ModelReading, policy: Poli
     )
 
 
-def _list_broken_tensors(records: Sequence[Changed]) -> list[str]:
+def _list_broken_tensors(records: Sequence[TensorChange]) -> list[str]:
     reasons = [
         f"The tensor {record.name} is {record.status}." for record in records if record.status in ("missing", "new")
     ]

@@ -9,23 +9,26 @@ null distribution: the likeness of each candidate to the nearest other one, whic
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from ...probes.errors import EditguardError, InputError, ModelError
-from ...probes.forward.prefix_cache import PrefixCache
 from ...probes.keys.corpus_statistics import read_corpus
 from ...probes.keys.prefixes import ContextPrefixes, Role, make_prefixes
-from ...probes.keys.statistics import KeyStatistics
 from ...probes.keys.subject_keys import SubjectKeys, compute_all_subject_keys
-from ...probes.model.language_model import LanguageModel
 from ...probes.model.site import EditSite, Orientation, count_layers, find_site
 from ...probes.requests.request import EditRequest
 from ...probes.research.tensor_change import Rank, Spectrum
 from ...reports.html.diff_page import Guess, Search
 from ..setup import Progress, check_statistics, load_or_compute_statistics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from ...probes.forward.prefix_cache import PrefixCache
+    from ...probes.keys.statistics import KeyStatistics
+    from ...probes.model.language_model import LanguageModel
 
 __all__ = [
     "FEWEST_CANDIDATES",
@@ -169,7 +172,7 @@ def search_subjects(
     def search_site(name: str, site: EditSite) -> Search:
         spectrum = spectra[name]
         right = spectrum.right if site.orientation is Orientation.OUT_IN else spectrum.left
-        c = load_or_compute_statistics(lm, site, statistics, corpus, seed, progress)
+        c = load_or_compute_statistics(lm, site, statistics, corpus, seed=seed, progress=progress)
         candidates = compute_candidate_keys(lm, site, subjects, make_prefixes(lm, seed))
         return _build_search(name, rank_candidates(right, c, candidates), compute_null_likeness(candidates))
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...probes.errors import InputError, NotFinite, RequestError
-from ...probes.model.language_model import LanguageModel
-from ...probes.requests.request import EditRequest
 from ...probes.research.tracing import Trace, Tracer, list_considered_layers, suggest_layer
 from ...reports.html.trace_page import SkippedTrace, TraceFile, TraceRecord, render_trace
 from ...reports.log.file import write_atomic
@@ -17,7 +14,14 @@ from ...reports.text import count_noun
 from ..folders.file_names import TRACE
 from ..folders.file_names import TRACE_PAGE as PAGE
 from ..process import trusted_device
-from ..setup import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from ...probes.model.language_model import LanguageModel
+    from ...probes.requests.request import EditRequest
+    from ..setup import Progress
 
 __all__ = ["PAGE", "TRACE", "run_trace"]
 

@@ -7,15 +7,11 @@ Everything that is printed later (summary, report, exit code) is computed from t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ...probes.requests.loader import LoadedRequests
 from ...reports.log.file import Log, LogWriter, read_unfinished_log
 from ...reports.log.schema import ControlRecord, EditRecord, Footer, Header
-from ...reports.verdict.summary import Summary
 from ..folders.file_names import AUDIT_FILES, LOG
 from ..guard import GuardedEditor
 from ..process import trusted_device
@@ -27,6 +23,13 @@ from .outputs import write_outputs
 from .resume import check_resumed_run
 from .sequence_records import iter_sequence_records, retention_rate
 from .to_log import header
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from ...probes.requests.loader import LoadedRequests
+    from ...reports.verdict.summary import Summary
 
 __all__ = ["run_audit"]
 

@@ -10,17 +10,20 @@ nothing is void. A check that judged nothing and has no evidence is only shown, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ...probes.probe import PROBES, Level, Probe, ProbeInput
 from ...reports.log.control_observations import ControlObservation, ObservedBehaviour
 from ...suites.check import CHECKS, Check, CheckResult, EditUnderTest, Measurement, Outcome
-from ..edit_result import EditResult, Proposal
-from ..guard import GuardedEditor
 from ..policy import Policy
 from ..setup import check_limits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ..edit_result import EditResult, Proposal
+    from ..guard import GuardedEditor
 
 __all__ = ["observe_control"]
 

@@ -9,17 +9,20 @@ result, or a model on which no candidate is sound, voids the audit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ...probes.keys.subject_keys import locate
-from ...probes.requests.request import EditRequest
 from ...suites.builtin import load_builtin_edits, load_control_candidates
-from ..edit_result import EditResult, Proposal
 from ..editors.builtin.exploded import Exploded
-from ..guard import GuardedEditor
-from ..setup import Setup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ...probes.requests.request import EditRequest
+    from ..edit_result import EditResult, Proposal
+    from ..guard import GuardedEditor
+    from ..setup import Setup
 
 __all__ = [
     "Candidate",

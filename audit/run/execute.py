@@ -6,25 +6,28 @@ everything: nothing that it computes afterwards can be trusted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from ...probes.errors import EditRefused, InputError
 from ...probes.measurement_faults import fault_finding
 from ...probes.probe import PROBES
-from ...probes.requests.request import EditRequest
 from ...probes.screen import require_screened_figures
-from ...reports.log.schema import ControlRecord, EditRecord
 from ..edit_result import Assessment, EditResult, Proposal, decided_action
-from ..guard import GuardedEditor
 from ..policy import decide
 from ..process import give_back_freed_memory
 from ..setup import Progress, Setup, show_nothing
 from .control_observations import observe_control
 from .controls import Candidate, Control, control_guard, iter_candidate_rounds, propose_controls, run_control
 from .to_log import control_record, control_record_of_error, edit_record, edit_record_of_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from ...probes.requests.request import EditRequest
+    from ...reports.log.schema import ControlRecord, EditRecord
+    from ..guard import GuardedEditor
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")

@@ -5,12 +5,9 @@ Out of scope: the content of the files; each has a module of its own in the room
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from ...reports.gate.result import Gate, Override
 from ...reports.html.report_page import render_html
 from ...reports.log.file import Log, read_log, write_atomic
 from ...reports.outputs.junit import render_junit
@@ -18,8 +15,14 @@ from ...reports.outputs.markdown import render_markdown
 from ...reports.outputs.parquet import edits_table, measurements_table
 from ...reports.outputs.sarif import render_sarif
 from ...reports.verdict.digest import summarise
-from ...reports.verdict.summary import Summary
 from ..folders.file_names import EDITS, JUNIT, LOG, MARKDOWN, MEASUREMENTS, REPORT, SARIF, SUMMARY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from ...reports.gate.result import Gate, Override
+    from ...reports.verdict.summary import Summary
 
 __all__ = ["OUTPUTS", "write_outputs"]
 

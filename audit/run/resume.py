@@ -6,17 +6,21 @@ figures of two kinds into one log.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-
-from pydantic import JsonValue
+from typing import TYPE_CHECKING
 
 from ...probes.errors import InputError
-from ...probes.requests.loader import LoadedRequests
-from ...probes.requests.request import EditRequest
 from ...reports.log.file import Log, read_unfinished_log
-from ...reports.log.schema import Header
 from ...reports.text import join_parts, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from pydantic import JsonValue
+
+    from ...probes.requests.loader import LoadedRequests
+    from ...probes.requests.request import EditRequest
+    from ...reports.log.schema import Header
 
 __all__ = ["check_resumed_run", "check_resumable"]
 

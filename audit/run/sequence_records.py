@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
-from ...probes.requests.request import EditRequest
-from ...reports.log.schema import EditRecord
 from ...reports.log.types import Rate
-from ..edit_result import EditResult, Proposal
-from ..sequence import EditSequence
 from ..setup import Progress, show_nothing
 from .execute import proposal_or_none, propose_each, record_or_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ...probes.requests.request import EditRequest
+    from ...reports.log.schema import EditRecord
+    from ..edit_result import EditResult, Proposal
+    from ..sequence import EditSequence
 
 __all__ = ["iter_sequence_records", "retention_rate"]
 

@@ -8,23 +8,15 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
-from ...probes.card import Card
 from ...probes.measurement_faults import MEASUREMENT_CARD
-from ...probes.model.language_model import LanguageModel
 from ...probes.probe import MEASUREMENT_SOURCE, PROBES, Finding
-from ...probes.requests.loader import LoadedRequests
-from ...probes.requests.request import EditRequest
 from ...probes.requests.spacing import choose_separator
 from ...reports.log import schema
-from ...reports.log.control_observations import ControlObservation
 from ...reports.log.header import (
     BaselineValue,
     CardRecord,
@@ -40,7 +32,18 @@ from ...reports.log.types import Point
 from ...suites.check import CHECKS, ComparedMetric, Measurement, Outcome, PromptAnswer
 from ..edit_result import Assessment, EditResult, Proposal
 from ..policy import Action, Decision
-from ..setup import Setup
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from ...probes.card import Card
+    from ...probes.model.language_model import LanguageModel
+    from ...probes.requests.loader import LoadedRequests
+    from ...probes.requests.request import EditRequest
+    from ...reports.log.control_observations import ControlObservation
+    from ..setup import Setup
 
 __all__ = [
     "control_record",

@@ -6,13 +6,15 @@ All are closed to unknown fields, as the log is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
 from ...reports.log.types import Count, Model, Rate
 from ..folders.whole_folder import Marker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "EXPORT_MARKER",

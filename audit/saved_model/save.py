@@ -6,13 +6,9 @@ so that the model that ships is the model that was judged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ...probes.errors import EditRefused, InputError, ModelError
 from ...probes.model.fingerprint import compute_fingerprint, hash_tensor
@@ -20,10 +16,17 @@ from ...probes.model.language_model import load_model
 from ...reports.log.file import write_atomic
 from ...reports.log.types import Rate, json_sha256
 from ...suites.served_answer import PREFIXES
-from ..edit_result import EditResult
 from ..folders.whole_folder import check_replaceable, whole_folder
-from ..setup import Setup
 from .manifest import MODEL_MARKER, AuditEvidence, DeltaManifest, EditProvenance, audit_status
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import torch
+
+    from ..edit_result import EditResult
+    from ..setup import Setup
 
 __all__ = ["check_savable", "edit_manifest", "save_edited_model", "write_provenance", "write_weights"]
 

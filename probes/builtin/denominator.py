@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ..card import Card
 from ..probe import CalibrationRule, Finding, Probe, ProbeInput
 from ..wording import compare_with_bound
 from ._known_bad import SPOILING_FACTOR
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["Denominator"]
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..card import Card
 from ..probe import Finding, Probe, ProbeInput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["FirstToken"]
 

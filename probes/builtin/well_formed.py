@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..card import Card
 from ..probe import Finding, Level, Probe, ProbeInput
@@ -11,6 +11,9 @@ from ..requests.prompt_subjects import find_misplaced_prompts
 from ..requests.spacing import choose_separator
 from ..tokens import encode_target, has_special, round_trips
 from ..words import find_cut_word
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["WellFormed"]
 

@@ -293,10 +293,10 @@ def _add_product(
     plain: bool,
     is_real: torch.Tensor,
     index: int,
-    inputs: torch.Tensor,
-    _: torch.Tensor,
+    *activations: torch.Tensor,
 ) -> None:
     """Enter the sum of outer products of one batch's keys at the site `index`, without padding (`is_real`)."""
+    inputs, _ = activations
     # Some models (OPT) run their MLP on [rows * tokens, features].
     keys = inputs.flatten(0, -2)[is_real.to(inputs.device)].float()
     if not bool(torch.isfinite(keys).all()):

@@ -15,13 +15,14 @@ There is no process-wide state: a second model has its own prefixes.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..model.language_model import LanguageModel
 
 __all__ = ["ContextPrefixes", "Family", "Prefix", "Role", "list_special_tokens", "make_prefixes", "sample_texts"]

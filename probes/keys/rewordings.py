@@ -9,13 +9,17 @@ They are contexts for the search of an edit, never for its judgement.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from ..forward.generation import sample_continuations
-from ..model.language_model import LanguageModel
-from ..requests.request import EditRequest
 from ..requests.spacing import choose_separator
 from ..words import find_cut_word
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ..model.language_model import LanguageModel
+    from ..requests.request import EditRequest
 
 __all__ = ["extract_prompt", "write_rewordings"]
 

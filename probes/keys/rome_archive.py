@@ -10,13 +10,15 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Collection
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..errors import StatisticsError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
 
 __all__ = ["RomeSums", "read_archive"]
 

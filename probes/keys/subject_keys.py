@@ -11,7 +11,6 @@ distinction between ``k_u`` (no prefix) and the mean prefixed key.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,6 +23,8 @@ from ..forward.prefix_cache import PrefixCache, join
 from ..tokens import SubjectPosition, locate_subject
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from ..model.language_model import LanguageModel
     from ..model.site import EditSite
     from ..requests.request import EditRequest

@@ -10,13 +10,15 @@ Out of scope: whether the map may be edited (`site`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = [
     "LinearMap",

@@ -12,14 +12,16 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["EMBEDDED_NAME", "EMBEDDED_PACKAGE", "cache_folder", "find_embedded_gguf", "prepare_embedded_folder"]
 

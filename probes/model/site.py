@@ -72,7 +72,7 @@ class EditSite:
     @property
     def weight(self) -> nn.Parameter:
         """The module's own parameter, in its own layout and dtype."""
-        return cast(nn.Parameter, self.module.weight)
+        return cast("nn.Parameter", self.module.weight)
 
     @property
     def bias(self) -> Tensor | None:
@@ -138,10 +138,10 @@ def find_site(model: nn.Module, layer: int, path: str | None = None) -> EditSite
     full = pattern.replace("{layer}", str(layer))
     module = _module_at(model, full)
     _refuse_unplain(module, full)
-    _refuse_shared(model, cast(nn.Parameter, module.weight), full)
+    _refuse_shared(model, cast("nn.Parameter", module.weight), full)
 
     orientation = Orientation.OUT_IN if isinstance(module, nn.Linear) else Orientation.IN_OUT
-    rows, columns = cast(Tensor, module.weight).shape
+    rows, columns = cast("Tensor", module.weight).shape
     d_model, d_ff = (rows, columns) if orientation is Orientation.OUT_IN else (columns, rows)
     reason = _why_read_only(model, block, full)
     return EditSite(
@@ -205,7 +205,7 @@ def _refuse_unplain(module: nn.Module, path: str) -> None:
             f"{path} is parametrized: its weight is computed anew in each forward pass, and a write to it would be "
             "lost; remove the parametrization first (torch.nn.utils.parametrize.remove_parametrizations)."
         )
-    weight = cast(nn.Parameter, module.weight)
+    weight = cast("nn.Parameter", module.weight)
     if weight.is_meta:
         raise ModelError(
             f"{path} is on the meta device, where there are no numbers to read; load the model's weights, without "

@@ -11,7 +11,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ..errors import RequestError
 from .raw_record import (
@@ -24,6 +24,9 @@ from .raw_record import (
     make_list_error,
     make_raw_record,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["DECODER", "parse_json", "parse_lines"]
 

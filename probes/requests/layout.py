@@ -9,15 +9,18 @@ Out of scope: formats of files (`parsers`), and the words for a record's faults 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from ..registry import Registry
 from .layout_fields import Id, normalize_id
-from .raw_record import Fault
-from .request import EditRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .raw_record import Fault
+    from .request import EditRequest
 
 __all__ = ["LAYOUTS", "Layout", "ReadingOptions", "RecordPart", "SubjectPlace", "UnusedKey", "layouts_in_order"]
 

@@ -13,10 +13,9 @@ import json
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..errors import RequestError
 from .decoding import COMPRESSION_SUFFIXES, decode_text
@@ -24,7 +23,11 @@ from .layout import ReadingOptions, UnusedKey
 from .parsers import PARSERS
 from .raw_record import Fault, RawRecord, describe, make_raw_record
 from .record_reader import ReadRecord, read_record
-from .request import EditRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from .request import EditRequest
 
 __all__ = ["InvalidRecord", "LoadedRequests", "load_requests"]
 

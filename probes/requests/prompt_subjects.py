@@ -8,10 +8,14 @@ Out of scope: pronouns, and other names of the same thing (Big Apple).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from ..words import find_cut_word, fold
-from .request import EditRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from .request import EditRequest
 
 __all__ = ["find_contradictions", "find_misplaced_prompts", "names_subject", "select_neighbours", "select_paraphrases"]
 

@@ -10,16 +10,19 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import islice
-from typing import Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from pydantic import AliasChoices, BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 
 from ..wording import suggest
 from .layout import Layout, ReadingOptions, SubjectPlace, UnusedKey, layouts_in_order
 from .layout_fields import fill_subject
 from .raw_record import MAX_FAULTS, Fault, describe
-from .request import EditRequest
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from .request import EditRequest
 
 __all__ = ["ReadRecord", "read_record"]
 

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from ..errors import AllowanceError
 from .metrics import METRICS, AnyMetricSpec, Metric, MetricKind, is_declared_name, related_metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = ["Allowances", "read_allowances"]
 

@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from ..errors import BaselineError, BaselineRefused, DuplicateRecord, NotFiniteRecord
-from ..log.file import Log
 from ..log.header import DeclaredMetric
 from ..log.schema import EditRecord, Header
 from ..log.types import Count, Model, json_sha256
 from ..text import printable, quote_names
 from ..verdict.digest import digest
-from ..verdict.edit_summary import EditSummary
 from .metrics import METRICS, MetricValue, metric_values
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pydantic_core import ErrorDetails
+
+    from ..log.file import Log
+    from ..verdict.edit_summary import EditSummary
 
 __all__ = [
     "BASELINE_VERSION",

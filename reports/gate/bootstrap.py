@@ -8,10 +8,11 @@ give the same interval.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
 
 __all__ = ["LEVEL", "RESAMPLES", "Interval", "paired_interval", "unchanged_share"]

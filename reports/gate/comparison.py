@@ -8,7 +8,6 @@ percentage points. Perplexity ratios are compared by their geometric mean, relat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import Field
@@ -30,6 +29,8 @@ from .metrics import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     import numpy as np
 
 __all__ = ["Comparison", "EditChange", "EditPair", "MetricChange", "Side", "compare", "compare_metric", "pair_edits"]

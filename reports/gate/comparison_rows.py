@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..markdown_escaping import escaped, grid
 from ..numbers import format_percent, format_ratio
 from ..text import NAMED, count_noun, quote_names
-from .comparison import Comparison, MetricChange
 from .decision import regressed
 from .metrics import MetricKind
-from .result import Gate, LapsedOverride, Override
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from .comparison import Comparison, MetricChange
+    from .result import Gate, LapsedOverride, Override
 
 __all__ = [
     "COLUMNS",

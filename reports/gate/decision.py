@@ -11,17 +11,20 @@ difference decides alone, as it does for the worst ratio. The measured error rat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..numbers import format_percent
 from ..text import count_noun, quote_names
-from .allowances import Allowances
-from .baseline import Baseline
 from .bootstrap import LEVEL
 from .comparison import Comparison, EditPair, MetricChange, compare, pair_edits
 from .metrics import MetricKind, declared_specs, is_measured, related_metrics, source_metric
 from .result import ClosingReason, Gate, ReasonCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from .allowances import Allowances
+    from .baseline import Baseline
 
 __all__ = ["FEWEST", "closed_by", "judge_gate", "regressed"]
 

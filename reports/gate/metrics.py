@@ -10,17 +10,20 @@ was not requested: an edit without paraphrases has no generalization. Two protoc
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pydantic import model_validator
 
-from ..log.header import DeclaredMetric
-from ..log.schema import EditRecord, MeasurementRecord
 from ..log.types import Condition, Count, HeadlineCheck, Model, Protocol, check_counts
 from ..verdict.rates import perplexity_ratio, prefixed_rate, served_rate, unprefixed_rate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ..log.header import DeclaredMetric
+    from ..log.schema import EditRecord, MeasurementRecord
 
 __all__ = [
     "METRICS",

@@ -17,11 +17,9 @@ import glob
 import json
 import os
 import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from pydantic import ValidationError
 
@@ -30,6 +28,10 @@ from ..text import count_noun, printable
 from .bounded_read import LARGEST_LOG, bounded_bytes
 from .schema import RECORD, ControlRecord, EditRecord, Footer, Header
 from .types import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
 
 __all__ = [
     "Log",

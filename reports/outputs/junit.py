@@ -12,20 +12,23 @@ failure although the gate is open, and ``gate`` is skipped, with the override in
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from pathlib import PurePath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree
 
 from ..gate.comparison_rows import describe_gate, describe_lapsed_override, describe_override
-from ..gate.result import Gate, Override
-from ..log.file import Log
 from ..text import shorten, visible
 from ..verdict.digest import Digest, digest
 from ..verdict.edit_sequence import describe_sequence
 from ..verdict.edit_summary import EditDecision, EditSummary
 from ..verdict.explanation import Explanation, explain
 from ..verdict.reasons import control_fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ..gate.result import Gate, Override
+    from ..log.file import Log
 
 __all__ = ["render_junit"]
 

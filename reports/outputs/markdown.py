@@ -6,13 +6,10 @@ and says how many more there are, and a text is cut where it is long.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from ..gate.comparison_rows import describe_gate, describe_lapsed_override, describe_override
-from ..gate.result import Gate, Override
-from ..log.file import Log
 from ..log.schema import ControlRecord, Header
-from ..log.types import Rate
 from ..markdown_escaping import escaped, grid
 from ..numbers import format_percent, format_ratio
 from ..text import count_noun, shorten
@@ -21,7 +18,14 @@ from ..verdict.edit_sequence import describe_sequence
 from ..verdict.edit_summary import EditDecision, EditSummary, EditVerdict
 from ..verdict.explanation import explain
 from ..verdict.reasons import control_fault, not_controlled
-from ..verdict.summary import Summary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ..gate.result import Gate, Override
+    from ..log.file import Log
+    from ..log.types import Rate
+    from ..verdict.summary import Summary
 
 __all__ = ["MOST_ROWS", "render_markdown"]
 

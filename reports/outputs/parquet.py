@@ -8,14 +8,17 @@ is written.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from ..log.file import Log
-from ..log.schema import EditBody
 from ..reproduction.tables import encodable
 from ..verdict.digest import digest
-from ..verdict.edit_summary import EditSummary
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..log.file import Log
+    from ..log.schema import EditBody
+    from ..verdict.edit_summary import EditSummary
 
 __all__ = ["EDITS", "MEASUREMENTS", "edits_table", "measurements_table"]
 

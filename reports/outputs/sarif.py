@@ -12,16 +12,19 @@ line, so a location has no region.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..log.file import Log
 from ..text import count_noun, shorten, visible
 from ..verdict.digest import Digest, digest
 from ..verdict.reasons import incomplete_reasons, void_reasons
 from .sarif_results import location, results
 from .sarif_rules import rules
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..log.file import Log
 
 __all__ = ["SCHEMA", "render_sarif"]
 

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
-from ..log.schema import FindingRecord, MeasurementRecord
 from ..log.types import HeadlineCheck
 from ..numbers import format_number
-from ..verdict.digest import Digest
 from ..verdict.edit_summary import EditDecision, EditSummary
 from ..verdict.explanation import Explanation, explain
 from .sarif_rules import ERRORED, FAILED, NOT_RESTORED, REFUSED, finding_rule_id, rule_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from ..log.schema import FindingRecord, MeasurementRecord
+    from ..verdict.digest import Digest
 
 __all__ = ["location", "results", "source_uri"]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..log.file import Log
 from ..log.header import MEASUREMENT_SOURCE, CardRecord
 from ..markdown_escaping import escaped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..log.file import Log
 
 __all__ = ["ERRORED", "FAILED", "NOT_RESTORED", "REFUSED", "finding_rule_id", "rule_id", "rules"]
 

@@ -15,17 +15,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from ..log.file import Log
-from ..log.schema import EditRecord, Header
 from ..log.types import PERPLEXITY, Condition, HeadlineCheck, Protocol, Rate
 from .edit_sequence import tally_sequence
 from .edit_summary import HEADLINE_PROTOCOL, EditDecision, EditSummary, collapse_bound, judges_leaks, summarise_edits
 from .explanation import list_explanations
-from .prompt_views import FLIPS, LEAKS, OTHER_FACTS, judged_by_made_neighbours, prompt_rate
+from .prompt_views import FLIPS, LEAKS, OTHER_FACTS, judged_by_made_neighbours, count_prompts
 from .rates import (
     is_judged,
     mean_share,
@@ -40,6 +37,12 @@ from .rates import (
 )
 from .reasons import fail_reasons, may_ship, not_controlled, pass_reason, ship_reasons, void_reasons
 from .summary import MOST_EXPLAINED, ControlTally, ExplainedEdit, Summary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from ..log.file import Log
+    from ..log.schema import EditRecord, Header
 
 __all__ = ["Digest", "FamilyRow", "digest", "summarise"]
 
@@ -140,10 +143,10 @@ def _summary(log: Log, edits: Sequence[EditSummary], controls: Sequence[EditSumm
         not_controlled=not_controlled(log.controls),
         sequence=tally_sequence(log),
         may_ship=shippable,
-        leaks=prompt_rate(log.edits, HeadlineCheck.LOCALITY.value, LEAKS),
-        flips=prompt_rate(log.edits, HeadlineCheck.LOCALITY.value, FLIPS),
-        other_fact_leaks=prompt_rate(log.edits, OTHER_FACTS, LEAKS),
-        other_fact_flips=prompt_rate(log.edits, OTHER_FACTS, FLIPS),
+        leaks=count_prompts(log.edits, HeadlineCheck.LOCALITY.value, LEAKS),
+        flips=count_prompts(log.edits, HeadlineCheck.LOCALITY.value, FLIPS),
+        other_fact_leaks=count_prompts(log.edits, OTHER_FACTS, LEAKS),
+        other_fact_flips=count_prompts(log.edits, OTHER_FACTS, FLIPS),
         judged_by_made_neighbours=sum(map(judged_by_made_neighbours, log.edits)),
         edits_explained=explained[:MOST_EXPLAINED],
         edits_explained_left_out=max(0, len(explained) - MOST_EXPLAINED),

@@ -5,14 +5,17 @@ The log's own hashes must agree: each edit starts from the weight that the edit 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..log.file import Log
-from ..log.schema import EditRecord, Footer, MeasurementRecord
 from ..log.types import DRIFT, DRIFT_NORM, DRIFT_RATIO, Count, Model, Rate
 from ..numbers import format_number, format_ratio
 from ..text import count_noun, quote_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ..log.file import Log
+    from ..log.schema import EditRecord, Footer, MeasurementRecord
 
 __all__ = [
     "SequenceDrift",

@@ -9,15 +9,18 @@ policies of older logs have no such key, and there only neighbours of the file w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from ..log.schema import ControlRecord, EditRecord, Header
 from ..log.types import HeadlineCheck, Protocol, Rate
 from ..text import make_slugs
 from .prompt_views import LEAKS
 from .rates import perplexity_lost, perplexity_ratio, prefixed_rate, unprefixed_rate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 __all__ = [
     "DEFAULT_COLLAPSE_RATIO",

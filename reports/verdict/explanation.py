@@ -23,9 +23,9 @@ from .prompt_views import (
     OTHER_FACTS,
     OTHER_SUBJECTS,
     SAME_SUBJECT,
-    condition_label,
-    prompt_rate,
-    worst_outcome,
+    label_condition,
+    count_prompts,
+    select_worst_outcome,
 )
 from .rates import perplexity_lost
 
@@ -176,18 +176,18 @@ def _leaks(measurement: MeasurementRecord, record: EditRecord | ControlRecord) -
 
 
 def _leaks_to_facts(measurement: MeasurementRecord, record: EditRecord | ControlRecord) -> str:
-    shown = _shown(worst_outcome(record.prompts, SAME_SUBJECT, PromptResult.LEAK), record.target_new)
+    shown = _shown(select_worst_outcome(record.prompts, SAME_SUBJECT, PromptResult.LEAK), record.target_new)
     subject = shorten(record.subject.strip(), _LONGEST)
     return f"{subject} says the target to other questions: {_with_share(shown, record, measurement, 'prompts about it do')}"
 
 
 def _flips(measurement: MeasurementRecord, record: EditRecord | ControlRecord) -> str:
-    shown = _shown(worst_outcome(record.prompts, OTHER_SUBJECTS, PromptResult.FLIP), record.target_new)
+    shown = _shown(select_worst_outcome(record.prompts, OTHER_SUBJECTS, PromptResult.FLIP), record.target_new)
     return f"Answers about other subjects changed: {_with_share(shown, record, measurement, 'prompts do so')}"
 
 
 def _flips_of_facts(measurement: MeasurementRecord, record: EditRecord | ControlRecord) -> str:
-    shown = _shown(worst_outcome(record.prompts, SAME_SUBJECT, PromptResult.FLIP), record.target_new)
+    shown = _shown(select_worst_outcome(record.prompts, SAME_SUBJECT, PromptResult.FLIP), record.target_new)
     return f"Other facts of the subject changed: {_with_share(shown, record, measurement, 'prompts do so')}"
 
 
@@ -198,7 +198,7 @@ def _did_not_take(measurement: MeasurementRecord, record: EditRecord | ControlRe
     share = (
         f"{measurement.passed} of {count_noun(measurement.total, 'prompt')}" if measurement.total else "too few prompts"
     )
-    return f"It did not take: {share} gave the target ({condition_label(measurement.condition)}){allowed}"
+    return f"It did not take: {share} gave the target ({label_condition(measurement.condition)}){allowed}"
 
 
 def _perplexity(measurement: MeasurementRecord, record: EditRecord | ControlRecord) -> str:
@@ -212,7 +212,7 @@ def _repeats(measurement: MeasurementRecord, record: EditRecord | ControlRecord)
         if measurement.total
         else _clause(measurement.message)
     )
-    return f"The model repeats itself after the target: {share or condition_label(measurement.condition)}"
+    return f"The model repeats itself after the target: {share or label_condition(measurement.condition)}"
 
 
 def _generalization(measurement: MeasurementRecord, record: EditRecord | ControlRecord) -> str:
@@ -221,7 +221,7 @@ def _generalization(measurement: MeasurementRecord, record: EditRecord | Control
         if measurement.total
         else _clause(measurement.message)
     )
-    return f"It does not hold for other wordings: {share} ({condition_label(measurement.condition)})"
+    return f"It does not hold for other wordings: {share} ({label_condition(measurement.condition)})"
 
 
 def _tokens_changed(measurement: MeasurementRecord, record: EditRecord | ControlRecord) -> str:
@@ -246,7 +246,7 @@ _DESCRIBED: Mapping[tuple[str, str], tuple[Ground, _Words]] = {
 
 def _leak(record: EditRecord | ControlRecord) -> str:
     """Return the worst leak to another subject in words, with the count of prompts that leak; empty without a leak."""
-    shown = _shown(worst_outcome(record.prompts, OTHER_SUBJECTS, PromptResult.LEAK), record.target_new)
+    shown = _shown(select_worst_outcome(record.prompts, OTHER_SUBJECTS, PromptResult.LEAK), record.target_new)
     share = _share(record, HeadlineCheck.LOCALITY.value, LEAKS, "prompts about other subjects do")
     return f"{shown}; {share}" if shown else ""
 
@@ -257,7 +257,7 @@ def _with_share(shown: str, record: EditRecord | ControlRecord, measurement: Mea
 
 
 def _share(record: EditRecord | ControlRecord, check: str, metric: str, ending: str) -> str:
-    rate = prompt_rate([record], check, metric)
+    rate = count_prompts([record], check, metric)
     return f"{rate.failed} of {rate.total} {ending}"
 
 

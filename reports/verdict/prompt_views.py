@@ -7,16 +7,19 @@ row. Out of scope: markup (the templates) and the verdict (`edit_summary`, `expl
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..log.prompt_outcomes import PromptOutcome, PromptResult, PromptRole
-from ..log.schema import EditBody
 from ..log.types import Condition, HeadlineCheck, Rate
 from ..text import count_noun
 from ..text_differences import Part
 from .rates import make_rate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from ..log.schema import EditBody
 
 __all__ = [
     "EVERYWHERE",
@@ -26,13 +29,13 @@ __all__ = [
     "PromptGroup",
     "PromptRow",
     "PromptView",
-    "condition_label",
-    "highlighted",
+    "label_condition",
+    "highlight",
     "judged_by_made_neighbours",
-    "leak_rate",
-    "prompt_groups",
-    "prompt_rate",
-    "worst_outcome",
+    "count_leaks",
+    "group_prompts",
+    "count_prompts",
+    "select_worst_outcome",
 ]
 
 OTHER_FACTS: Final = "other-facts"
@@ -101,7 +104,7 @@ class PromptGroup:
     kept: tuple[PromptView, ...]
 
 
-def condition_label(condition: str) -> str:
+def label_condition(condition: str) -> str:
     """Return a condition in words: ``family:newline`` is "after a prefix: newline"."""
     if condition.startswith(SPECIAL):
         return f"after the token {condition.removeprefix(SPECIAL)}"
@@ -111,7 +114,7 @@ def condition_label(condition: str) -> str:
     return _LABELS.get(condition, condition)
 
 
-def prompt_groups(prompts: Sequence[PromptOutcome]) -> list[PromptGroup]:
+def group_prompts(prompts: Sequence[PromptOutcome]) -> list[PromptGroup]:
     """Return the group of prompts about other subjects and the one about the same subject; an empty group is left out."""
     sections = [
         ("other-subjects", "What it does to other subjects", "about other subjects", OTHER_SUBJECTS),
@@ -158,7 +161,7 @@ def _rows(outcomes: Iterable[PromptOutcome]) -> Iterator[PromptRow]:
         outcomes_by_text.setdefault((outcome.result, outcome.before, outcome.after), []).append(outcome)
     for (result, before, after), members in outcomes_by_text.items():
         worst = max(members, key=_rise)
-        labels = tuple(dict.fromkeys(condition_label(outcome.condition) for outcome in members))
+        labels = tuple(dict.fromkeys(label_condition(outcome.condition) for outcome in members))
         yield PromptRow(result, before, after, labels, worst.target_before, worst.target_after)
 
 
@@ -170,7 +173,7 @@ def _rise(outcome: PromptOutcome) -> float:
     return (outcome.target_after or 0.0) - (outcome.target_before or 0.0)
 
 
-def worst_outcome(
+def select_worst_outcome(
     prompts: Iterable[PromptOutcome], roles: frozenset[PromptRole], result: PromptResult
 ) -> PromptOutcome | None:
     """Return the outcome that shows `result` best: other words than before, no prefix, the target's largest rise."""
@@ -187,7 +190,7 @@ def worst_outcome(
     )
 
 
-def highlighted(text: str, target: str) -> list[Part]:
+def highlight(text: str, target: str) -> list[Part]:
     """Return `text` in parts, in order and complete; parts equal to `target`, or to its first word, are marked."""
     words = target.split()
     for phrase in (target.strip(), words[0] if words else ""):
@@ -197,7 +200,7 @@ def highlighted(text: str, target: str) -> list[Part]:
     return [Part(text, differs=False)]
 
 
-def prompt_rate(records: Iterable[EditBody], check: str, metric: str) -> Rate:
+def count_prompts(records: Iterable[EditBody], check: str, metric: str) -> Rate:
     """Return the prompts with `metric` under some condition as failed, and those without it as passed.
 
     A prompt counts once in each edit, whatever the number of its conditions. If a record holds counts and no prompts, its
@@ -234,9 +237,9 @@ def _logged_counts(record: EditBody, check: str, metric: str) -> tuple[int, int,
     return sum(m.passed for m in logged), sum(m.failed for m in logged), sum(m.not_judged for m in logged)
 
 
-def leak_rate(record: EditBody) -> Rate:
+def count_leaks(record: EditBody) -> Rate:
     """Return the prompts about other subjects: those that leak as failed, the others as passed."""
-    return prompt_rate([record], HeadlineCheck.LOCALITY.value, LEAKS)
+    return count_prompts([record], HeadlineCheck.LOCALITY.value, LEAKS)
 
 
 def judged_by_made_neighbours(record: EditBody) -> bool:

@@ -6,10 +6,14 @@ Two protocols are never pooled together. Prompts that were not judged stay in th
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from ..log.schema import EditBody, MeasurementRecord
 from ..log.types import DRIFT, DRIFT_RATIO, PERPLEXITY_RATIO, Condition, HeadlineCheck, Protocol, Rate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ..log.schema import EditBody, MeasurementRecord
 
 __all__ = [
     "is_judged",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..log.control_observations import ControlObservation, ObservedBehaviour
-from ..log.file import Log
 from ..log.schema import ControlRecord, EditRecord
 from ..text import count_noun, quote_names
 from .edit_sequence import sequence_reasons
 from .edit_summary import EditDecision, EditSummary, EditVerdict
 from .explanation import explain
 from .prompt_views import judged_by_made_neighbours
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ..log.file import Log
 
 __all__ = [
     "control_fault",

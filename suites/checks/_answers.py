@@ -11,19 +11,22 @@ Source: definitions of arXiv 2202.05262 section 3.2 and 2406.11263 section 5.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from ...probes.forward.partial import Row, Rows, get_first_logits
 from ...probes.keys.prefixes import Family, Role
-from ...probes.requests.request import EditRequest
 from ...probes.tokens import encode_target
 from ...probes.wording import compare_with_bound
 from ..check import Bench, Check, Measurement, Outcome, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...probes.requests.request import EditRequest
 
 __all__ = [
     "FEW_FAMILIES",

@@ -6,14 +6,18 @@ Their sum is judged here: the corpus perplexity, and the norm of all that was ad
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ...probes.card import Card
-from ...probes.forward.low_rank import RankOne
-from ...probes.requests.request import EditRequest
 from ...probes.wording import compare_with_bound
 from ..check import Bench, Check, CheckResult, EditUnderTest, judge
 from .perplexity import CorpusPerplexity, Perplexity
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...probes.forward.low_rank import RankOne
+    from ...probes.requests.request import EditRequest
 
 __all__ = ["AccumulatedDrift"]
 

@@ -13,19 +13,22 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ...probes.card import Card
 from ...probes.forward.generation import continue_greedily, guess_continuations
 from ...probes.forward.low_rank import RankOne, apply_updates
-from ...probes.model.language_model import LanguageModel
-from ...probes.requests.request import EditRequest
 from ...probes.wording import compare_with_bound
 from ..answer_outcomes import count_mentions, says
 from ..check import Bench, Check, CheckResult, EditUnderTest, GeneratedText, Measurement, Outcome, judge
 from ..served_answer import PREFIXES
 from ..unchanged_prompts import SENTENCE
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from ...probes.model.language_model import LanguageModel
+    from ...probes.requests.request import EditRequest
 
 __all__ = ["Aftermath", "first_sentence", "repeats"]
 

@@ -6,18 +6,21 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...probes.card import Card
 from ...probes.forward.generation import continue_greedily, guess_continuations
 from ...probes.forward.low_rank import RankOne, apply_updates
 from ...probes.keys.prefixes import Family, Role
-from ...probes.model.language_model import LanguageModel
-from ...probes.requests.request import EditRequest
 from ...probes.wording import compare_with_bound
 from ..check import Bench, Check, CheckResult, EditUnderTest, GeneratedText, Measurement, Outcome, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+
+    from ...probes.model.language_model import LanguageModel
+    from ...probes.requests.request import EditRequest
 
 __all__ = [
     "EDIT_PROMPT_TOKENS",

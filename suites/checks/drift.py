@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from ...probes.card import Card
-from ...probes.forward.low_rank import RankOne
-from ...probes.requests.request import EditRequest
 from ...probes.wording import compare_with_bound
 from ..check import Bench, Check, CheckResult, EditUnderTest, Measurement, Outcome, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...probes.forward.low_rank import RankOne
+    from ...probes.requests.request import EditRequest
 
 __all__ = ["Drift"]
 

@@ -10,21 +10,24 @@ subjects of the same kind in the same prompt.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from ...probes.card import Card
-from ...probes.forward.low_rank import RankOne
 from ...probes.requests.prompt_subjects import select_neighbours
-from ...probes.requests.request import EditRequest
 from ...probes.wording import compare_with_bound
 from ..check import Bench, Check, CheckResult, EditUnderTest, Measurement, Outcome, PromptAnswer, State, judge
 from ..constant_model import answer_constantly
 from ..kinds import classify_kinds, make_neighbours
 from ..unchanged_prompts import EditedAnswer, RolePrompt, UneditedAnswers, ask_edited, ask_unedited
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ...probes.forward.low_rank import RankOne
+    from ...probes.requests.request import EditRequest
 
 __all__ = ["EVERYWHERE", "Locality", "measure_constant_leaks", "measure_divergence", "measure_share"]
 

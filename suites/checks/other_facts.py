@@ -8,12 +8,9 @@ conditions, leaks and flips are those of neighbours: see `editguard.suites.uncha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...probes.card import Card
-from ...probes.forward.low_rank import RankOne
-from ...probes.requests.request import EditRequest
 from ...probes.tokens import encode_target
 from ..check import Bench, Check, CheckResult, EditUnderTest
 from ..kinds import classify_kinds, list_relations
@@ -27,6 +24,12 @@ from ..unchanged_prompts import (
     predict_first_words,
 )
 from .locality import measure_constant_leaks, measure_divergence, measure_share
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...probes.forward.low_rank import RankOne
+    from ...probes.requests.request import EditRequest
 
 __all__ = ["OtherFacts"]
 

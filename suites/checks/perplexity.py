@@ -9,21 +9,24 @@ log-likelihood stand beside it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from ...probes.card import Card
 from ...probes.errors import InputError, NotFinite
 from ...probes.forward.batches import split_batches
-from ...probes.forward.low_rank import RankOne
 from ...probes.forward.partial import PlainRows, Row, Rows, Stem, get_first_logits
-from ...probes.model.language_model import LanguageModel
-from ...probes.model.site import EditSite
-from ...probes.requests.request import EditRequest
 from ...probes.wording import compare_with_bound
 from ..check import Bench, Check, CheckResult, EditUnderTest, Measurement, Outcome, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from ...probes.forward.low_rank import RankOne
+    from ...probes.model.language_model import LanguageModel
+    from ...probes.model.site import EditSite
+    from ...probes.requests.request import EditRequest
 
 __all__ = ["CorpusPerplexity", "Perplexity", "PerplexityScores"]
 

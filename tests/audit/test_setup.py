@@ -117,7 +117,7 @@ def test_statistics_of_each_engine_are_cached_apart(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(audit_setup, "sample_corpus", sampled)
     for plain in (False, True, False, True):
-        load_or_compute_statistics(replace(lm, plain=plain), site, None, None, 0, silent)
+        load_or_compute_statistics(replace(lm, plain=plain), site, None, None, seed=0, progress=silent)
     assert made == [False, True]
 
 
@@ -125,20 +125,27 @@ def test_statistics_come_from_each_source(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("EDITGUARD_CACHE", str(tmp_path / "cache"))
     lm = tiny_lm()
     site = find_site(lm.model, 0)
-    assert load_or_compute_statistics(lm, site, "identity", None, 0, silent).provenance.method == "identity"
+    assert (
+        load_or_compute_statistics(lm, site, "identity", None, seed=0, progress=silent).provenance.method == "identity"
+    )
     text = tmp_path / "corpus.txt"
     text.write_text("\n".join(SENTENCES * 20), encoding="utf-8")
-    found = load_or_compute_statistics(lm, site, None, str(text), 0, silent)
+    found = load_or_compute_statistics(lm, site, None, str(text), seed=0, progress=silent)
     assert (found.provenance.method, found.provenance.source) == ("corpus", "corpus.txt")
     save_statistics(found, tmp_path / "c.safetensors")
-    assert load_or_compute_statistics(lm, site, str(tmp_path / "c.safetensors"), None, 0, silent).sha256 == found.sha256
+    assert (
+        load_or_compute_statistics(lm, site, str(tmp_path / "c.safetensors"), None, seed=0, progress=silent).sha256
+        == found.sha256
+    )
     with pytest.raises(StatisticsError):
-        load_or_compute_statistics(tiny_lm(seed=1), site, str(tmp_path / "c.safetensors"), None, 0, silent)
+        load_or_compute_statistics(
+            tiny_lm(seed=1), site, str(tmp_path / "c.safetensors"), None, seed=0, progress=silent
+        )
     with pytest.raises(StatisticsError, match="--stats identity"):
-        load_or_compute_statistics(lm, site, str(tmp_path / "missing.safetensors"), None, 0, silent)
+        load_or_compute_statistics(lm, site, str(tmp_path / "missing.safetensors"), None, seed=0, progress=silent)
     # A corpus is a file that may change under its name: it is never taken from the cache.
     text.write_text("\n".join(SENTENCES[:1] * 20), encoding="utf-8")
-    assert load_or_compute_statistics(lm, site, None, str(text), 0, silent).sha256 != found.sha256
+    assert load_or_compute_statistics(lm, site, None, str(text), seed=0, progress=silent).sha256 != found.sha256
 
 
 def test_prepare_encoder_is_refused() -> None:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from ....probes.errors import EditguardError, EditRefused, InputError
-from ....probes.model.language_model import LanguageModel
-from ....reports.reproduction.schema import Experiment
-from ...setup import Progress, Setup
 from .cases import FEW, CaseKind, Cases
-from .edits import Edits
 from .experiments import (
     bos_token,
     collapse_prediction,
@@ -28,7 +24,15 @@ from .experiments import (
 )
 from .experiments.headings import build_experiment
 from .layer_shifts import load_or_measure_shifts
-from .stamp import Stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ....probes.model.language_model import LanguageModel
+    from ....reports.reproduction.schema import Experiment
+    from ...setup import Progress, Setup
+    from .edits import Edits
+    from .stamp import Stamp
 
 __all__ = ["explain_missing_kinds", "run_all_experiments"]
 

@@ -10,22 +10,25 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from ....probes.errors import InputError
 from ....probes.probe import Level
-from ....probes.requests.request import EditRequest
 from ....reports.log.types import DENOMINATOR
 from ....reports.reproduction.schema import CaseCount
-from ...edit_result import Assessment
-from ...guard import GuardedEditor
 from ...run.execute import assess_each
-from ...setup import Progress
-from .stamp import Stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ....probes.requests.request import EditRequest
+    from ...edit_result import Assessment
+    from ...guard import GuardedEditor
+    from ...setup import Progress
+    from .stamp import Stamp
 
 __all__ = [
     "FEW",

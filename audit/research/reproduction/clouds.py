@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ....probes.keys.subject_keys import SubjectKeys
 from ....probes.research.geometry import Separation, measure_separation, normalize_rows
 from ....reports.reproduction.schema import Group, Table
 from .cases import CaseKind, ReproductionCase
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ....probes.keys.subject_keys import SubjectKeys
 
 __all__ = [
     "KINDS",

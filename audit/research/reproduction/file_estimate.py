@@ -8,12 +8,15 @@ limits illustrated in the case of the binomial", Biometrika 26, 1934) for its sh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ....reports.log.schema import EditRecord
 from ....reports.reproduction.schema import Table
 from .cases import CaseKind, Cases, CaseSelection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ....reports.log.schema import EditRecord
 
 __all__ = ["Estimate", "build_file_table", "compute_edit_weights", "estimate_count"]
 

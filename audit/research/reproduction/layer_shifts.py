@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -14,9 +14,13 @@ from ....probes.research.layer_sweep import LayerShift, compute_statistics_by_pa
 from ....reports.log.bounded_read import LARGEST_BASELINE, bounded_bytes
 from ....reports.log.file import write_atomic
 from ...setup import KEYS_PER_FEATURE, Progress, Setup
-from .cases import Cases
 from .clouds import KINDS, drop_repeated_subjects
-from .stamp import Stamp
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .cases import Cases
+    from .stamp import Stamp
 
 __all__ = ["LAYERS_FILE", "LayerShifts", "load_kept_shifts", "load_or_measure_shifts"]
 

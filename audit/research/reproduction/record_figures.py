@@ -6,13 +6,17 @@ A figure that was not measured is left out of a list, and the tables say how man
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ....reports.log.schema import EditRecord, MeasurementRecord
 from ....reports.log.types import PERPLEXITY, PERPLEXITY_RATIO
 from .cases import FEW, CaseKind, Cases
-from .edits import Edits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ....reports.log.schema import EditRecord, MeasurementRecord
+    from .edits import Edits
 
 __all__ = [
     "NOTHING_MEASURED",

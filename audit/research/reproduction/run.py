@@ -7,16 +7,14 @@ all layers (``layers.json``). Each file names what it depends on, and a file of 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from ....probes.errors import InputError
 from ....probes.model.encoders import load_encoder
-from ....probes.requests.loader import LoadedRequests
 from ....reports.log.bounded_read import LARGEST_BASELINE, bounded_bytes
 from ....reports.log.file import remove_unfinished_files, write_atomic
 from ....reports.reproduction.page import render_reproduction
@@ -33,6 +31,12 @@ from .cases import CaseKind, Cases, CaseSelection, find_cases, select_cases
 from .edits import EDITORS, LOGS, make_edits
 from .layer_shifts import LAYERS_FILE
 from .stamp import Stamp, build_editor_stamp, build_run_stamp, check_stamp, list_editor_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from ....probes.requests.loader import LoadedRequests
 
 __all__ = [
     "MOST_CASES",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from ..layout import Layout, ReadingOptions, RecordPart, SubjectPlace, UnusedKey
 from ..layout_fields import NOT_JUDGED, Neighbours, Stripped, Text, Texts, fill_subject, read_portability_questions
 from ..request import EditRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["NestedCounterFact"]
 

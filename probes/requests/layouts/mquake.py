@@ -7,8 +7,7 @@ No check judges them, so they become the requests' `not_judged`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -16,6 +15,9 @@ from ..layout import Layout, ReadingOptions, SubjectPlace, UnusedKey
 from ..layout_fields import NOT_JUDGED, OptionalText, Texts, fill_subject
 from ..request import EditRequest
 from .counterfact_nested import Rewrite
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["MQuAKE"]
 

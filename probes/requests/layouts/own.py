@@ -8,7 +8,7 @@ Every other key that is not listed here is an error with a suggestion, because a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from pydantic import AliasChoices, Field
 
@@ -17,6 +17,9 @@ from ..layout_fields import Answers, Neighbours, Stripped, Text, Texts, fill_sub
 from ..prompt_subjects import names_subject
 from ..raw_record import Fault, describe
 from ..request import EditRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["OwnLayout"]
 

@@ -5,14 +5,16 @@ An id is unique only together with the name of its benchmark, so a request's id 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BeforeValidator
 
 from ..layout import Layout, ReadingOptions, RecordPart, UnusedKey
 from ..layout_fields import OLD_ANSWERS, OptionalText, Question, Stripped, Text, fill_subject, to_tuple
 from ..request import EditRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["QAEdit"]
 

@@ -8,7 +8,7 @@ ROME and MEMIT take the first of `answers`, the true answer, as the new target, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from ..layout import Layout, ReadingOptions, SubjectPlace, UnusedKey
 from ..layout_fields import (
@@ -24,6 +24,9 @@ from ..layout_fields import (
     read_portability_questions,
 )
 from ..request import EditRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["ZsRE"]
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from .....probes.errors import ModelError, RequestError
 from .....probes.research.interventions import compute_keys_after_bos
 from .....reports.reproduction.schema import Claim, Experiment, Table
-from ....setup import Setup
 from ..cases import FEW, CaseKind, Cases
 from ..clouds import drop_repeated_subjects, get_subject_keys
 from .first_token_position import compute_denominator, summarise_sizes
 from .headings import build_claim, build_experiment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ....setup import Setup
 
 __all__ = ["compare_bos"]
 

@@ -6,14 +6,11 @@ outcome. The requests were chosen by their denominators: collapse is far more fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from .....reports.log.schema import EditRecord
 from .....reports.reproduction.schema import Claim, Curves, Experiment, Group, Table, edited
 from .....reports.text import count_noun
 from ..cases import CaseKind, Cases
-from ..edits import Edits
 from ..file_estimate import build_file_table, compute_edit_weights
 from ..record_figures import (
     get_relative_norm,
@@ -22,6 +19,12 @@ from ..record_figures import (
     select_records,
 )
 from .headings import build_claim, build_experiment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from .....reports.log.schema import EditRecord
+    from ..edits import Edits
 
 __all__ = ["measure_prediction"]
 

@@ -6,17 +6,21 @@ give the whole target stands beside them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from .....reports.reproduction.schema import Claim, Experiment, Table
 from .....reports.text import count_noun
 from .. import published
 from ..cases import FEW, CaseKind, Cases
-from ..edits import Edits
 from ..record_figures import NOTHING_MEASURED, TokenShare, compute_share
 from .headings import build_claim, build_experiment
 from .perplexity_after import build_forms_table, build_perplexity_table
 from .update_size import build_size_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..edits import Edits
 
 __all__ = ["measure_own_editor", "measure_with_prefix", "measure_without_prefix"]
 

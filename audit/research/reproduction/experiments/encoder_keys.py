@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from .....probes.keys.prefixes import Role
 from .....probes.keys.subject_keys import SubjectKeys, compute_all_subject_keys
 from .....probes.model.encoders import ENCODER_PACKAGE, find_embedded_encoder, load_encoder
-from .....probes.model.language_model import LanguageModel
 from .....probes.model.site import EditSite, count_layers, find_site
 from .....probes.research.geometry import Projection, Separation, normalize_rows, project_to_plane
 from .....reports.reproduction.schema import Claim, Experiment, Scatter, Table
-from ....setup import Setup
 from ..cases import FEW, CaseKind, Cases
 from ..clouds import (
     KINDS,
@@ -30,6 +28,12 @@ from ..clouds import (
     stack_key_pairs,
 )
 from .headings import build_claim, build_experiment
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .....probes.model.language_model import LanguageModel
+    from ....setup import Setup
 
 __all__ = ["compare_encoder"]
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
 from dataclasses import replace
-
-import torch
+from typing import TYPE_CHECKING
 
 from .....probes.errors import ModelError, RequestError
 from .....probes.research.interventions import compute_shifted_keys
@@ -20,12 +18,18 @@ from .....reports.reproduction.schema import Claim, Experiment, Table
 from .....reports.text import count_noun
 from .....suites.checks.perplexity import Perplexity
 from ....editors.base import RankOneUpdate, compute_updates
-from ....setup import Setup
 from ....transaction import Transaction
 from .. import published
 from ..cases import FEW, CaseKind, Cases, ReproductionCase
 from ..clouds import get_subject_keys
 from .headings import build_claim, build_experiment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from ....setup import Setup
 
 __all__ = ["compute_denominator", "shift_first_token", "summarise_sizes"]
 

@@ -7,15 +7,14 @@ compared by direction, since C^-1 k_bar and k_u have no common scale.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .....probes.requests.request import EditRequest
 from .....probes.research.geometry import Projection, Separation, count_nearer, normalize_rows, project_to_plane
 from .....probes.research.interventions import compute_first_token_keys
 from .....reports.reproduction.schema import Claim, Experiment, Scatter, Table
-from ....setup import Setup
 from ..cases import FEW, CaseKind, Cases, ReproductionCase
 from ..clouds import (
     KINDS,
@@ -33,6 +32,10 @@ from ..clouds import (
     stack_key_pairs,
 )
 from .headings import build_claim, build_experiment
+
+if TYPE_CHECKING:
+    from .....probes.requests.request import EditRequest
+    from ....setup import Setup
 
 __all__ = ["compare_distributions", "place_first_tokens"]
 

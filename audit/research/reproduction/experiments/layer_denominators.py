@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from .....probes.research.layer_sweep import LayerShift
 from .....reports.reproduction.schema import Claim, Experiment, Heat, Table
-from ....setup import Setup
-from ..cases import CaseKind, Cases
 from ..clouds import KINDS, drop_repeated_subjects
-from ..layer_shifts import LayerShifts
 from .headings import build_claim, build_experiment
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .....probes.research.layer_sweep import LayerShift
+    from ....setup import Setup
+    from ..cases import CaseKind, Cases
+    from ..layer_shifts import LayerShifts
 
 __all__ = ["compare_layers"]
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from .....reports.log.schema import EditRecord
 from .....reports.reproduction.schema import Claim, Experiment, Table, edited
 from .....reports.text import count_noun
 from ..cases import CaseKind, Cases, has_small_denominator
-from ..edits import Edits
 from ..record_figures import (
     NOTHING_MEASURED,
     get_perplexity_ratio,
@@ -20,6 +18,12 @@ from ..record_figures import (
     select_records,
 )
 from .headings import build_claim, build_experiment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .....reports.log.schema import EditRecord
+    from ..edits import Edits
 
 __all__ = ["list_other_cases"]
 

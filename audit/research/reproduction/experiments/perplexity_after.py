@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from .....reports.log.schema import EditRecord
 from .....reports.log.types import PERPLEXITY
 from .....reports.reproduction.schema import Claim, Experiment, Table
 from .....reports.text import count_noun
@@ -24,6 +23,11 @@ from ..record_figures import (
 )
 from .headings import build_claim, build_experiment
 from .update_size import build_paper_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .....reports.log.schema import EditRecord
 
 __all__ = ["build_forms_table", "build_perplexity_table", "compare_perplexities"]
 

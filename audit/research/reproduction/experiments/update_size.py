@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from .....reports.log.schema import EditRecord
 from .....reports.reproduction.schema import Claim, Experiment, Table
 from .....reports.text import count_noun
 from .. import published
 from ..cases import FEW, CaseKind, Cases
-from ..edits import Edits
 from ..record_figures import (
     collect_figures,
     compute_mean_median,
@@ -21,6 +19,12 @@ from ..record_figures import (
     select_records,
 )
 from .headings import build_claim, build_experiment
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .....reports.log.schema import EditRecord
+    from ..edits import Edits
 
 __all__ = ["build_paper_table", "build_size_table", "compare_update_sizes"]
 
