@@ -18,7 +18,7 @@ from ...probes.model.checkpoint import Checkpoint, open_checkpoint
 from ...probes.model.language_model import LanguageModel, load_model
 from ...probes.model.site import find_site
 from ...probes.research.tensor_change import Spectrum, TensorChange, compare_tensors, has_same_bits
-from ...reports.html.diff_page import Behaviour, TensorChange, DiffFile, TextPair, render_diff
+from ...reports.html.diff_page import Behaviour, DiffFile, TensorRecord, TextPair, render_diff
 from ...reports.log.file import write_atomic
 from ...suites.builtin import load_builtin_corpus
 from ...suites.checks.degeneracy import FIXED_PROMPT_TOKENS, FIXED_PROMPTS, generate, word_entropy
@@ -39,7 +39,7 @@ __all__ = ["DIFF", "PAGE", "iter_tensor_changes", "run_diff"]
 
 
 class _TensorDifference(NamedTuple):
-    record: TensorChange
+    record: TensorRecord
     difference: TensorChange | None
 
 
@@ -134,12 +134,12 @@ def _compare_tensor(base: Checkpoint, edited: Checkpoint, name: str) -> _TensorD
         return None
     shape, dtype = list(new.shape), str(new.dtype).removeprefix("torch.")
     if old.shape != new.shape:
-        return _TensorDifference(TensorChange(name=name, status="shape", shape=shape, dtype=dtype), None)
+        return _TensorDifference(TensorRecord(name=name, status="shape", shape=shape, dtype=dtype), None)
     if old.dtype != new.dtype and has_same_bits(old.to(new.dtype), new):
-        return _TensorDifference(TensorChange(name=name, status="dtype", shape=shape, dtype=dtype), None)
+        return _TensorDifference(TensorRecord(name=name, status="dtype", shape=shape, dtype=dtype), None)
     difference = compare_tensors(old, new)
     spectrum = difference.spectrum
-    record = TensorChange(
+    record = TensorRecord(
         name=name,
         status="changed",
         shape=shape,
@@ -163,7 +163,7 @@ def _describe_one_sided(here: Checkpoint, there: Checkpoint, name: str, status: 
     same_shape = (other for other in sorted(set(here.files) & set(there.files)))
     tied = any(has_same_bits(own, here.tensor(other)) for other in same_shape if own.ndim > 1)
     return _TensorDifference(
-        TensorChange.model_validate(
+        TensorRecord.model_validate(
             {
                 "name": name,
                 "status": "tied" if tied else status,
@@ -226,7 +226,7 @@ def _compare_behaviour(before: _ModelReading, after: _ModelReading, policy: Poli
     )
 
 
-def _list_broken_tensors(records: Sequence[TensorChange]) -> list[str]:
+def _list_broken_tensors(records: Sequence[TensorRecord]) -> list[str]:
     reasons = [
         f"The tensor {record.name} is {record.status}." for record in records if record.status in ("missing", "new")
     ]

@@ -13,10 +13,20 @@ from ..log.types import SCHEMA_VERSION, Count, Model
 from ..numbers import format_number
 from .page import render_page
 
-__all__ = ["Behaviour", "Changed", "DiffFile", "Guess", "Judged", "Search", "Written", "judged", "render_diff"]
+__all__ = [
+    "Behaviour",
+    "BehaviourRow",
+    "DiffFile",
+    "Guess",
+    "Search",
+    "TensorRecord",
+    "TextPair",
+    "judge_behaviour",
+    "render_diff",
+]
 
 
-class Changed(Model):
+class TensorRecord(Model):
     """One tensor that is not the same in both; figures are null where they could not be measured."""
 
     name: str
@@ -47,7 +57,7 @@ class Behaviour(Model):
     min_entropy_ratio: float
 
 
-class Written(Model):
+class TextPair(Model):
     """What both models wrote after one prompt."""
 
     prompt: str
@@ -94,9 +104,9 @@ class DiffFile(Model):
     tensors: Count
     """In both checkpoints."""
     unchanged: Count
-    changes: list[Changed]
+    changes: list[TensorRecord]
     behaviour: Behaviour
-    written: list[Written]
+    written: list[TextPair]
     searches: list[Search]
     verdict: Literal["pass", "fail"]
     reasons: list[str]
@@ -105,12 +115,14 @@ class DiffFile(Model):
     def _honest(self) -> DiffFile:
         if (self.verdict == "fail") != bool(self.reasons):
             raise ValueError("a comparison fails exactly where there are reasons")
-        if self.verdict == "pass" and (self.behaviour.ratio is None or not all(one.finite for one in self.changes)):
+        if self.verdict == "pass" and (
+            self.behaviour.ratio is None or not all(change.finite for change in self.changes)
+        ):
             raise ValueError("what was not measured never passes")
         return self
 
 
-class Judged(NamedTuple):
+class BehaviourRow(NamedTuple):
     """One measure of behaviour as a row of the page; a dash stands where only the ratio is kept."""
 
     name: str
@@ -121,40 +133,40 @@ class Judged(NamedTuple):
     verdict: Literal["pass", "fail", "unmeasured"]
 
 
-def judged(seen: Behaviour) -> tuple[Judged, ...]:
+def judge_behaviour(behaviour: Behaviour) -> tuple[BehaviourRow, ...]:
     """Return each measure of behaviour beside its bound."""
-    over = None if seen.ratio is None else seen.ratio > seen.max_ratio
-    under = None if seen.entropy_ratio is None else seen.entropy_ratio < seen.min_entropy_ratio
+    over = None if behaviour.ratio is None else behaviour.ratio > behaviour.max_ratio
+    under = None if behaviour.entropy_ratio is None else behaviour.entropy_ratio < behaviour.min_entropy_ratio
     return (
-        Judged(
+        BehaviourRow(
             "Perplexity",
-            format_number(seen.base_perplexity),
-            format_number(seen.edited_perplexity),
-            seen.ratio,
-            f"up to {format_number(seen.max_ratio)}; over {format_number(seen.collapse_ratio)} a collapse",
-            _verdict(over),
+            format_number(behaviour.base_perplexity),
+            format_number(behaviour.edited_perplexity),
+            behaviour.ratio,
+            f"up to {format_number(behaviour.max_ratio)}; over {format_number(behaviour.collapse_ratio)} a collapse",
+            _judge_bound(over),
         ),
-        Judged(
+        BehaviourRow(
             "Word entropy of its texts",
             "–",
             "–",
-            seen.entropy_ratio,
-            f"at least {format_number(seen.min_entropy_ratio)}",
-            _verdict(under),
+            behaviour.entropy_ratio,
+            f"at least {format_number(behaviour.min_entropy_ratio)}",
+            _judge_bound(under),
         ),
     )
 
 
-def _verdict(beyond: bool | None) -> Literal["pass", "fail", "unmeasured"]:
+def _judge_bound(beyond: bool | None) -> Literal["pass", "fail", "unmeasured"]:
     return "unmeasured" if beyond is None else "fail" if beyond else "pass"
 
 
-def render_diff(found: DiffFile) -> str:
+def render_diff(comparison: DiffFile) -> str:
     """Return the comparison as one self-contained HTML page."""
     return render_page(
         "diff.html.j2",
         [],
-        d=found,
-        judged=judged(found.behaviour),
-        alike=all(o.base == o.edited for o in found.written),
+        d=comparison,
+        judged=judge_behaviour(comparison.behaviour),
+        alike=all(pair.base == pair.edited for pair in comparison.written),
     )

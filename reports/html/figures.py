@@ -7,40 +7,44 @@ did. Out of scope: how marks are drawn (`plotting`) and coloured (the page's scr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from ..log.schema import ControlRecord
 from ..log.types import DENOMINATOR, Point
 from ..numbers import format_number, format_ratio
 from ..text import count_noun
-from ..verdict.digest import Digest
 from ..verdict.edit_summary import EditDecision, EditSummary
 from .plotting import (
     Figure,
     Mark,
-    decades,
-    figure_json,
-    left_out,
-    line,
-    line_label,
-    mark,
-    spread,
-    thin_note,
-    thinned,
-    trace,
-    whole,
+    describe_omissions,
+    describe_thinning,
+    draw_line,
+    label_line,
+    make_count_axis,
+    make_log_axis,
+    make_mark,
+    make_trace,
+    render_figure,
+    summarise_groups,
+    thin,
 )
 
-__all__ = ["MOST_PREFIXED_POINTS", "figures"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ..verdict.digest import Digest
+
+__all__ = ["MOST_PREFIXED_POINTS", "draw_figures"]
 
 MOST_PREFIXED_POINTS = 1000
 _SYMBOLS = {EditDecision.ALLOWED: "circle", EditDecision.REWRITTEN: "diamond", EditDecision.REFUSED: "x"}
 
 
-def figures(digest: Digest) -> list[Figure]:
+def draw_figures(digest: Digest) -> list[Figure]:
     """Return the figures that `digest` has data for: denominators, keys, perplexity ratios."""
-    found = [_denominators(digest), _keys(digest), _perplexity(digest)]
-    return [figure for figure in found if figure is not None]
+    pictures = [_draw_denominators(digest), _draw_keys(digest), _draw_perplexity(digest)]
+    return [figure for figure in pictures if figure is not None]
 
 
 # --------------------------------------------------------------------------------------------------- denominators
@@ -50,111 +54,124 @@ _SIZE = "predicted_relative_norm"
 """The denominator probe's second metric."""
 
 
-class _Bare(NamedTuple):
+class _DenominatorMark(NamedTuple):
+    """The denominator of one edit with no prefix, and the value under which its probe fires."""
+
     story: EditSummary
     value: float
     threshold: float | None
 
 
-def _denominators(digest: Digest) -> Figure | None:
-    bare = _bare_denominators(digest)
-    if not bare:
+def _draw_denominators(digest: Digest) -> Figure | None:
+    measured = _read_denominators(digest)
+    if not measured:
         return None
-    groups = {decided: [one for one in bare if one.story.decision is decided] for decided in EditDecision}
-    bounds = {one.threshold for one in bare}
+    groups = {decision: [entry for entry in measured if entry.story.decision is decision] for decision in EditDecision}
+    bounds = {entry.threshold for entry in measured}
     common = next(iter(bounds)) if len(bounds) == 1 else None
-    each = [] if common else [_placed(one.story, one.threshold, "its threshold") for one in bare if one.threshold]
-    traces = [trace("threshold of each edit", "failed", each, "line-ew-open", size=8)]
-    for decided, members in groups.items():
-        marks = [_placed(one.story, one.value, "|u·k_u|") for one in members]
-        name = f"{decided.value}, as asked" if decided is EditDecision.REWRITTEN else decided.value
-        traces.append(trace(name, decided.value, marks, _SYMBOLS[decided]))
-    rewritten = [(one.story, _prefixed_denominator(one.story)) for one in groups[EditDecision.REWRITTEN]]
-    lifted = [_placed(story, value, "under prefixes") for story, value in rewritten if value]
-    traces.append(trace("rewritten, under prefixes", EditDecision.REWRITTEN.value, lifted, "diamond-open"))
+    each = (
+        []
+        if common
+        else [_mark_denominator(entry.story, entry.threshold, "its threshold") for entry in measured if entry.threshold]
+    )
+    traces = [make_trace("threshold of each edit", "failed", each, "line-ew-open", size=8)]
+    for decision, members in groups.items():
+        marks = [_mark_denominator(entry.story, entry.value, "|u·k_u|") for entry in members]
+        name = f"{decision.value}, as asked" if decision is EditDecision.REWRITTEN else decision.value
+        traces.append(make_trace(name, decision.value, marks, _SYMBOLS[decision]))
+    rewritten = [(entry.story, _read_prefixed_denominator(entry.story)) for entry in groups[EditDecision.REWRITTEN]]
+    lifted = [_mark_denominator(story, value, "under prefixes") for story, value in rewritten if value]
+    traces.append(make_trace("rewritten, under prefixes", EditDecision.REWRITTEN.value, lifted, "diamond-open"))
     heights = [height for drawn in traces for height in drawn["y"]]
-    last = max(one.story.record.index for one in bare) + 1
+    last = max(entry.story.record.index for entry in measured) + 1
     layout = {
-        "xaxis": {"title": {"text": "Edit, in the order of the file"}, "zeroline": False} | whole(last),
-        "yaxis": {"title": {"text": "|u · k_u|, denominator of the update"}, "zeroline": False} | decades(heights),
-        "shapes": [line("y", common)] if common else [],
-        "annotations": [line_label("y", common, f"threshold {format_number(common)}")] if common else [],
+        "xaxis": {"title": {"text": "Edit, in the order of the file"}, "zeroline": False} | make_count_axis(last),
+        "yaxis": {"title": {"text": "|u · k_u|, denominator of the update"}, "zeroline": False}
+        | make_log_axis(heights),
+        "shapes": [draw_line("y", common)] if common else [],
+        "annotations": [label_line("y", common, f"threshold {format_number(common)}")] if common else [],
     }
-    missing = left_out(len(digest.edits) - len(bare), "no denominator")
+    missing = describe_omissions(len(digest.edits) - len(measured), "no denominator")
     return Figure(
         name="denominators",
         title="How large would each update be? The denominators",
-        caption=_denominator_caption(bare) + missing + thin_note(traces),
-        data=figure_json(traces, layout),
+        caption=_caption_denominators(measured) + missing + describe_thinning(traces),
+        data=render_figure(traces, layout),
         columns=("Decision", "Edits", "Smallest |u · k_u|", "Median", "Largest"),
-        rows=spread([(decided.value, [one.value for one in members]) for decided, members in groups.items()]),
+        rows=summarise_groups(
+            [(decision.value, [entry.value for entry in members]) for decision, members in groups.items()]
+        ),
     )
 
 
-def _placed(story: EditSummary, value: float, what: str) -> Mark:
-    return mark(story, story.record.index + 1, value, f"{what} {format_number(value)}")
+def _mark_denominator(story: EditSummary, value: float, what: str) -> Mark:
+    return make_mark(story, story.record.index + 1, value, f"{what} {format_number(value)}")
 
 
-def _bare_denominators(digest: Digest) -> list[_Bare]:
+def _read_denominators(digest: Digest) -> list[_DenominatorMark]:
     """Return |u . k_u| of each edit with the value under which its probe fires, both as seen on the axis."""
-    known = {t.metric: t.value for t in digest.header.thresholds if t.probe == DENOMINATOR and t.value}
-    found = []
+    thresholds = {t.metric: t.value for t in digest.header.thresholds if t.probe == DENOMINATOR and t.value}
+    marks = []
     for story in digest.edits:
         keys = story.record.keys
         if keys and keys.denominator:
-            value, under, size = abs(keys.denominator), _prefixed_denominator(story), keys.predicted_relative_norm
+            value, under, size = abs(keys.denominator), _read_prefixed_denominator(story), keys.predicted_relative_norm
             # The update's size is inversely proportional to the denominator.
             rules = (
-                known.get(DENOMINATOR),
-                known["ratio"] * under if "ratio" in known and under else None,
-                value * size / known[_SIZE] if _SIZE in known and size else None,
+                thresholds.get(DENOMINATOR),
+                thresholds["ratio"] * under if "ratio" in thresholds and under else None,
+                value * size / thresholds[_SIZE] if _SIZE in thresholds and size else None,
             )
-            found.append(_Bare(story, value, max((rule for rule in rules if rule), default=None)))
-    return found
+            marks.append(_DenominatorMark(story, value, max((rule for rule in rules if rule), default=None)))
+    return marks
 
 
-def _prefixed_denominator(story: EditSummary) -> float | None:
+def _read_prefixed_denominator(story: EditSummary) -> float | None:
     keys = story.record.keys
     return abs(keys.denominator_prefixed) if keys and keys.denominator_prefixed else None
 
 
-def _denominator_caption(bare: Sequence[_Bare]) -> str:
+def _caption_denominators(measured: Sequence[_DenominatorMark]) -> str:
     meaning = (
         "An edit adds an update to the weights, and |u · k_u| is what the update is divided by: a mark ten times lower is an "
         "edit ten times larger."
     )
-    if not any(one.threshold for one in bare):
+    if not any(entry.threshold for entry in measured):
         return meaning
-    low = [one.story for one in bare if one.threshold and one.value < one.threshold]
-    kept = sum(story.decision is EditDecision.ALLOWED for story in low)
-    were, lie = "was" if kept == 1 else "were", "lies" if len(low) == 1 else "lie"
-    ending = f"{kept} of them {were} made as asked" if kept else "none of them was made as asked"
+    low = [entry.story for entry in measured if entry.threshold and entry.value < entry.threshold]
+    allowed_count = sum(story.decision is EditDecision.ALLOWED for story in low)
+    were, lie = "was" if allowed_count == 1 else "were", "lies" if len(low) == 1 else "lie"
+    ending = f"{allowed_count} of them {were} made as asked" if allowed_count else "none of them was made as asked"
     if not low:
         return f"{meaning} Under the red threshold it would be too large for the model; no edit lies there."
     return (
         f"{meaning} Under the red threshold it would be too large for the model: {len(low)} of "
-        f"{count_noun(len(bare), 'edit')} {lie} there, and {ending}."
+        f"{count_noun(len(measured), 'edit')} {lie} there, and {ending}."
     )
 
 
 # ----------------------------------------------------------------------------------------------------------- keys
 
 
-def _keys(digest: Digest) -> Figure | None:
-    known = [(s, s.record.keys) for s in digest.edits if s.record.keys is not None]
-    subjects = [(s, k.subject_point) for s, k in known if k.subject_point is not None]
+def _draw_keys(digest: Digest) -> Figure | None:
+    keyed = [(s, s.record.keys) for s in digest.edits if s.record.keys is not None]
+    subjects = [(s, k.subject_point) for s, k in keyed if k.subject_point is not None]
     if not subjects:
         return None
-    prefixed = [(s, point) for s, k in known for point in k.prefixed_points]
-    means = [(s, k.mean_point) for s, k in known if k.mean_point is not None]
-    drawn = thinned(prefixed, MOST_PREFIXED_POINTS)
+    prefixed = [(s, point) for s, k in keyed for point in k.prefixed_points]
+    means = [(s, k.mean_point) for s, k in keyed if k.mean_point is not None]
+    drawn = thin(prefixed, MOST_PREFIXED_POINTS)
     traces = [
-        trace("after prefixes", "prefixed", [_at(s, p, "under a prefix") for s, p in drawn], "circle", size=4),
-        trace("their means", "mean", [_at(s, p, "mean under prefixes") for s, p in means], "cross-thin-open", size=7),
+        make_trace(
+            "after prefixes", "prefixed", [_mark_key(s, p, "under a prefix") for s, p in drawn], "circle", size=4
+        ),
+        make_trace(
+            "their means", "mean", [_mark_key(s, p, "mean under prefixes") for s, p in means], "cross-thin-open", size=7
+        ),
     ]
-    for decided in EditDecision:
-        marks = [_at(s, p, "bare prompt") for s, p in subjects if s.decision is decided]
-        traces.append(trace(f"bare, {decided.value}", decided.value, marks, _SYMBOLS[decided]))
+    for decision in EditDecision:
+        marks = [_mark_key(s, p, "bare prompt") for s, p in subjects if s.decision is decision]
+        traces.append(make_trace(f"bare, {decision.value}", decision.value, marks, _SYMBOLS[decision]))
     plain = {"showticklabels": False, "zeroline": False, "showgrid": False}
     layout = {
         "xaxis": plain | {"title": {"text": "first principal direction"}},
@@ -169,14 +186,14 @@ def _keys(digest: Digest) -> Figure | None:
         "mark from the grey ones is the shift of the key: how far it moves when nothing stands before the prompt. "
         "A far mark does not mean that an edit collapses the model, and a near one does not mean that it is sound: the "
         "denominators say how large an edit is, and the perplexity what it did. A far mark means that an edit made for "
-        "the bare prompt may not act after a text." + note + thin_note(traces),
-        data=figure_json(traces, layout),
+        "the bare prompt may not act after a text." + note + describe_thinning(traces),
+        data=render_figure(traces, layout),
         columns=("Bare-prompt keys", "Edits", "Smallest distance to the edit's own mean key", "Median", "Largest"),
-        rows=spread(_distances(digest)),
+        rows=summarise_groups(_measure_distances(digest)),
     )
 
 
-def _distances(digest: Digest) -> list[tuple[str, list[float]]]:
+def _measure_distances(digest: Digest) -> list[tuple[str, list[float]]]:
     groups: dict[str, list[float]] = {"subject is the first token": [], "subject is further on": []}
     for story in digest.edits:
         keys = story.record.keys
@@ -186,14 +203,14 @@ def _distances(digest: Digest) -> list[tuple[str, list[float]]]:
     return list(groups.items())
 
 
-def _at(story: EditSummary, point: Point, what: str) -> Mark:
-    return mark(story, point.x, point.y, what)
+def _mark_key(story: EditSummary, point: Point, what: str) -> Mark:
+    return make_mark(story, point.x, point.y, what)
 
 
 # ----------------------------------------------------------------------------------------------------- perplexity
 
 
-class _Row(NamedTuple):
+class _PerplexityRow(NamedTuple):
     label: str
     role: str
     symbol: str
@@ -201,17 +218,17 @@ class _Row(NamedTuple):
     edits: list[EditSummary]
 
 
-def _perplexity(digest: Digest) -> Figure | None:
-    rows = [row for row in _rows(digest) if row.edits]
-    ratios = [_known(story.ratio) for row in rows for story in row.edits]
+def _draw_perplexity(digest: Digest) -> Figure | None:
+    rows = [row for row in _group_rows(digest) if row.edits]
+    ratios = [_require_ratio(story.ratio) for row in rows for story in row.edits]
     if not ratios:
         return None
     bounds = {"collapse": digest.summary.collapse_ratio} | (
-        {} if (most := allowed(digest)) is None else {"allowed": most}
+        {} if (most := read_allowed_ratio(digest)) is None else {"allowed": most}
     )
     log = max(*ratios, *bounds.values()) / min(*ratios, *bounds.values()) > 10 and min(ratios) > 0
     traces = [
-        trace(row.label, row.role, list(_strip(row.edits, place)), row.symbol, row.size)
+        make_trace(row.label, row.role, list(_mark_row(row.edits, place)), row.symbol, row.size)
         for place, row in enumerate(rows)
     ]
     places = list(range(len(rows)))
@@ -220,7 +237,7 @@ def _perplexity(digest: Digest) -> Figure | None:
             "title": {"text": "perplexity, edited over unedited"},
             "zeroline": False,
         }
-        | (decades(ratios) if log else {}),
+        | (make_log_axis(ratios) if log else {}),
         "yaxis": {
             "tickvals": places,
             "ticktext": [row.label for row in rows],
@@ -228,90 +245,104 @@ def _perplexity(digest: Digest) -> Figure | None:
             "zeroline": False,
             "showgrid": False,
         },
-        "shapes": [line("x", bound) for bound in bounds.values()],
+        "shapes": [draw_line("x", bound) for bound in bounds.values()],
         "annotations": [
             # One label on either side, since the lines may lie close together.
-            line_label("x", math.log10(bound) if log else bound, f"{what} {format_number(bound)}")
+            label_line("x", math.log10(bound) if log else bound, f"{what} {format_number(bound)}")
             | {"xanchor": "left" if what == "collapse" else "right"}
             for what, bound in bounds.items()
         ],
         "showlegend": False,
     }
-    made = [s for s in digest.edits if s.decision is not EditDecision.REFUSED]
+    applied = [s for s in digest.edits if s.decision is not EditDecision.REFUSED]
     return Figure(
         name="perplexity",
         title="Perplexity after the edit",
-        caption=_perplexity_caption(digest)
-        + left_out(len(made) - sum(s.ratio is not None for s in made), "no ratio")
-        + thin_note(traces),
-        data=figure_json(traces, layout),
+        caption=_caption_perplexity(digest)
+        + describe_omissions(len(applied) - sum(s.ratio is not None for s in applied), "no ratio")
+        + describe_thinning(traces),
+        data=render_figure(traces, layout),
         columns=("Group", "Measured", "Smallest ratio", "Median", "Largest"),
-        rows=spread([(row.label, [_known(s.ratio) for s in row.edits]) for row in rows], format_ratio),
+        rows=summarise_groups(
+            [(row.label, [_require_ratio(s.ratio) for s in row.edits]) for row in rows], format_ratio
+        ),
     )
 
 
-def _rows(digest: Digest) -> list[_Row]:
+def _group_rows(digest: Digest) -> list[_PerplexityRow]:
     edits = [s for s in digest.edits if s.ratio is not None]
     controls = [s for s in digest.controls if s.ratio is not None]
     return [
-        _Row("edits within bound", "allowed", "circle", 7, [s for s in edits if not (s.collapsed or _over(digest, s))]),
-        _Row(
+        _PerplexityRow(
+            "edits within bound",
+            "allowed",
+            "circle",
+            7,
+            [s for s in edits if not (s.collapsed or _is_over_allowed(digest, s))],
+        ),
+        _PerplexityRow(
             "edits over the allowed",
             "refused",
             "diamond",
             9,
-            [s for s in edits if _over(digest, s) and not s.collapsed],
+            [s for s in edits if _is_over_allowed(digest, s) and not s.collapsed],
         ),
-        _Row("edits collapsed", "failed", "x", 10, [s for s in edits if s.collapsed]),
-        _Row("controls: sound", "control", "square", 11, [s for s in controls if _expect(s) == "sound"]),
-        _Row("controls: collapse", "control", "triangle-up", 13, [s for s in controls if _expect(s) == "collapse"]),
+        _PerplexityRow("edits collapsed", "failed", "x", 10, [s for s in edits if s.collapsed]),
+        _PerplexityRow("controls: sound", "control", "square", 11, [s for s in controls if _is_control(s, "sound")]),
+        _PerplexityRow(
+            "controls: collapse", "control", "triangle-up", 13, [s for s in controls if _is_control(s, "collapse")]
+        ),
     ]
 
 
-def allowed(digest: Digest) -> float | None:
+def read_allowed_ratio(digest: Digest) -> float | None:
     """Return the ratio that the policy allows a sound edit; None where the log does not say."""
-    found = digest.header.policy.get("max_perplexity_ratio")
-    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) and found > 0 else None
+    ratio = digest.header.policy.get("max_perplexity_ratio")
+    return float(ratio) if isinstance(ratio, int | float) and not isinstance(ratio, bool) and ratio > 0 else None
 
 
-def _over(digest: Digest, story: EditSummary) -> bool:
-    most = allowed(digest)
+def _is_over_allowed(digest: Digest, story: EditSummary) -> bool:
+    most = read_allowed_ratio(digest)
     return most is not None and story.ratio is not None and story.ratio > most
 
 
-def _expect(story: EditSummary) -> str:
-    return getattr(story.record, "expect", "")
+def _is_control(story: EditSummary, expect: Literal["sound", "collapse"]) -> bool:
+    return isinstance(story.record, ControlRecord) and story.record.expect == expect
 
 
-def _strip(stories: Sequence[EditSummary], place: int) -> Iterable[Mark]:
+def _mark_row(stories: Sequence[EditSummary], place: int) -> Iterable[Mark]:
     for order, story in enumerate(stories):
         # The golden ratio spreads neighbours evenly; the same log always gives the same picture.
         jitter = 0.5 * ((order * 0.618034) % 1 - 0.5) if len(stories) > 3 else 0.0
-        seen = _known(story.ratio)
-        yield mark(story, seen, place + jitter, f"ratio {format_ratio(seen)}")
+        ratio = _require_ratio(story.ratio)
+        yield make_mark(story, ratio, place + jitter, f"ratio {format_ratio(ratio)}")
 
 
-def _perplexity_caption(digest: Digest) -> str:
+def _caption_perplexity(digest: Digest) -> str:
     edits = [s.ratio for s in digest.edits if s.ratio is not None]
-    collapse = [s.ratio for s in digest.controls if s.ratio is not None and _expect(s) == "collapse"]
+    collapse = [s.ratio for s in digest.controls if s.ratio is not None and _is_control(s, "collapse")]
     bound = digest.summary.collapse_ratio
-    said = (
+    caption = (
         "Perplexity says how badly the model predicts plain text: at 1 it writes as well as before the edit, and over "
         f"{format_number(bound)} the edit is called a collapse."
     )
     if edits:
-        over = sum(one > bound for one in edits)
+        over = sum(ratio > bound for ratio in edits)
         where = f"of which {over} {'is' if over == 1 else 'are'} over" if over else "none over it"
-        if (most := allowed(digest)) is not None and (failed := sum(most < one <= bound for one in edits)):
+        if (most := read_allowed_ratio(digest)) is not None and (
+            failed := sum(most < ratio <= bound for ratio in edits)
+        ):
             where += f", and {failed} over the {format_number(most)} that the policy allows a sound edit"
-        said += f" After the edits it lies between {format_ratio(min(edits))} and {format_ratio(max(edits))}, {where}."
+        caption += (
+            f" After the edits it lies between {format_ratio(min(edits))} and {format_ratio(max(edits))}, {where}."
+        )
     else:
-        said += " No edit was measured."
+        caption += " No edit was measured."
     if not collapse:
-        return f"{said} No control shows what a collapse looks like."
-    return f"{said} Controls, made on purpose to collapse the model, reach {format_ratio(max(collapse))}."
+        return f"{caption} No control shows what a collapse looks like."
+    return f"{caption} Controls, made on purpose to collapse the model, reach {format_ratio(max(collapse))}."
 
 
-def _known(value: float | None) -> float:
+def _require_ratio(value: float | None) -> float:
     assert value is not None
     return value

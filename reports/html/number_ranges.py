@@ -1,38 +1,41 @@
-"""Sentences that differ in their numbers alone, told as one: each number that differs becomes a range."""
+"""Sentences that differ in their numbers alone become one: each number that differs becomes a range."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-__all__ = ["shape", "told_as_one"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["merge_sentences", "read_shape"]
 
 _NUMBER = re.compile(r"(?<![\w.])(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?!\w)", re.ASCII)
 _QUOTED = re.compile(r"('[^']*'|\"[^\"]*\")")
 
 
-def shape(text: str) -> tuple[str, ...]:
-    """Return what stands around the numbers of `text`; what stands in quotes is a name and no number."""
-    return tuple(_parts(text)[0::2])
+def read_shape(text: str) -> tuple[str, ...]:
+    """Return the words around the numbers of `text`; a number in quotes is a name."""
+    return tuple(_split_numbers(text)[0::2])
 
 
-def told_as_one(texts: Sequence[str]) -> str:
+def merge_sentences(texts: Sequence[str]) -> str:
     """Return one sentence for `texts` of one shape, with "least to most" where a number is not the same in all."""
-    told = []
-    for place, column in enumerate(zip(*map(_parts, texts), strict=True)):
+    words = []
+    for place, column in enumerate(zip(*map(_split_numbers, texts), strict=True)):
         if place % 2:
             least, most = min(column, key=float), max(column, key=float)
-            told.append(least if float(least) == float(most) else f"{least} to {most}")
+            words.append(least if float(least) == float(most) else f"{least} to {most}")
         else:
-            told.append(column[0])
-    return "".join(told)
+            words.append(column[0])
+    return "".join(words)
 
 
-def _parts(text: str) -> list[str]:
+def _split_numbers(text: str) -> list[str]:
     """Return words and numbers by turns, words first and last."""
-    found = [""]
+    parts = [""]
     for index, part in enumerate(_QUOTED.split(text)):
         words, *others = [part] if index % 2 else _NUMBER.split(part)
-        found[-1] += words
-        found += others
-    return found
+        parts[-1] += words
+        parts += others
+    return parts

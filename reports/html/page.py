@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..numbers import format_counts, format_number, format_percent, format_ratio
 from ..text import reads_from_right, shorten, split_hidden, visible
-from ..text_differences import Part, differences
-from ..verdict.prompt_views import highlighted
-from .plotting import Figure
+from ..text_differences import Part, find_differences
+from ..verdict.prompt_views import highlight
 
 if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
+
+    from .plotting import Figure
 
 __all__ = ["LONGEST", "render_page", "show", "show_breaks", "show_breaks_part", "show_part"]
 
@@ -40,53 +41,53 @@ def render_page(
     **context: Any,
 ) -> str:
     """Return `template` with its figures drawn, `scripts` run and `context` filled in."""
-    library = _plotly() if figures else ""
+    library = _read_plotly() if figures else ""
     own = [(_TEMPLATES / name).read_text(encoding="utf-8") for name in ("figures.js", *scripts)]
     return (
-        _environment(filters or {})
+        _make_environment(filters or {})
         .get_template(template)
         .render(
             figures=figures,
-            policy=_security_policy([library, *own]),
-            library=_raw(library),
-            scripts=[_raw(text) for text in own],
-            style=_raw((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
+            policy=_write_security_policy([library, *own]),
+            library=_mark_safe(library),
+            scripts=[_mark_safe(text) for text in own],
+            style=_mark_safe((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
             **context,
         )
     )
 
 
-def _plotly() -> str:
+def _read_plotly() -> str:
     from plotly.offline import get_plotlyjs
 
     text: str = get_plotlyjs()
     return text
 
 
-def _security_policy(scripts: Sequence[str]) -> str:
+def _write_security_policy(scripts: Sequence[str]) -> str:
     """Return the policy under which `scripts`, known by their SHA-256, run and nothing is fetched."""
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
-    allowed = " ".join(f"'sha256-{one}'" for one in hashes)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
     return (
         f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}; "
         "base-uri 'none'; form-action 'none'"
     )
 
 
-def _environment(more: Mapping[str, Callable[..., Any]]) -> Environment:
+def _make_environment(more: Mapping[str, Callable[..., Any]]) -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_spelled_out,
+        finalize=_spell_out_hidden,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "differences": _differences,
-        "highlighted": highlighted,
+        "differences": _find_short_differences,
+        "highlighted": highlight,
         "show": show,
         "show_breaks": show_breaks,
         "show_breaks_part": show_breaks_part,
@@ -96,16 +97,16 @@ def _environment(more: Mapping[str, Callable[..., Any]]) -> Environment:
         "percent": format_percent,
         "ratio": format_ratio,
         "counts": format_counts,
-        "raw_json": _raw,
-        "value": _value,
-        "width": _width,
-        "place": _place,
+        "raw_json": _mark_safe,
+        "value": _format_value,
+        "width": _format_width,
+        "place": _format_place,
         **more,
     }
     return environment
 
 
-def _spelled_out(value: object) -> object:
+def _spell_out_hidden(value: object) -> object:
     """Spell out hidden characters also where a template forgot to `show` its text."""
     return visible(shorten(value, LONGEST)) if type(value) is str else value
 
@@ -117,13 +118,13 @@ def show(text: str, most: int = LONGEST) -> Markup:
     """
     from markupsafe import Markup
 
-    shown = _boxed(shorten(text, most))
+    shown = _box_hidden(shorten(text, most))
     return Markup("<bdi>{}</bdi>").format(shown) if reads_from_right(text[:most]) else shown
 
 
 def show_part(text: str) -> Markup:
     """Like `show`, for a part of a text that is a block of its own: its parts must be laid out together."""
-    return _boxed(shorten(text, LONGEST))
+    return _box_hidden(shorten(text, LONGEST))
 
 
 def show_breaks_part(text: str) -> Markup:
@@ -131,7 +132,7 @@ def show_breaks_part(text: str) -> Markup:
     from markupsafe import Markup
 
     mark = Markup('<span class="hidden-char" title="line break">↵</span>')
-    return mark.join(_boxed(line) for line in shorten(text, LONGEST).split("\n"))
+    return mark.join(_box_hidden(line) for line in shorten(text, LONGEST).split("\n"))
 
 
 def show_breaks(text: str) -> Markup:
@@ -142,18 +143,18 @@ def show_breaks(text: str) -> Markup:
     return mark.join(show(line) for line in shorten(text, LONGEST).split("\n"))
 
 
-def _boxed(text: str) -> Markup:
+def _box_hidden(text: str) -> Markup:
     from markupsafe import Markup, escape
 
     boxed = Markup('<span class="hidden-char">{}</span>').format
     return Markup("").join(boxed(piece.text) if piece.hidden else escape(piece.text) for piece in split_hidden(text))
 
 
-def _differences(text: str, other: str) -> list[Part]:
-    return differences(shorten(text, LONGEST), shorten(other, LONGEST))
+def _find_short_differences(text: str, other: str) -> list[Part]:
+    return find_differences(shorten(text, LONGEST), shorten(other, LONGEST))
 
 
-def _value(value: object) -> str:
+def _format_value(value: object) -> str:
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -161,21 +162,21 @@ def _value(value: object) -> str:
     if isinstance(value, float):
         return format_number(value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {_value(one)}" for name, one in value.items()) or "–"
+        return ", ".join(f"{name}: {_format_value(item)}" for name, item in value.items()) or "–"
     if isinstance(value, list):
-        return ", ".join(_value(one) for one in value) or "–"
+        return ", ".join(_format_value(item) for item in value) or "–"
     return str(value)
 
 
-def _width(share: float | None) -> str:
+def _format_width(share: float | None) -> str:
     return f"{100 * min(1.0, max(0.0, share or 0.0)):.1f}%"
 
 
-def _place(per_cent: float) -> str:
+def _format_place(per_cent: float) -> str:
     return f"{per_cent:.1f}%"
 
 
-def _raw(text: str) -> Markup:
+def _mark_safe(text: str) -> Markup:
     from markupsafe import Markup
 
     return Markup(text)

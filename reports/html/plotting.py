@@ -3,7 +3,7 @@
 Traces, lines and labels carry a role (`meta` of a trace, `name` of a line) and no colour; the page's script gives each
 role the colour of the reader's theme. Points are drawn as SVG: plotly's WebGL traces compile code at run time, which
 the page's content security policy forbids. Thousands of those take seconds and hide each other: a trace draws at most
-`MOST_POINTS`, the outermost always among them, and `thin_note` says so.
+`MOST_POINTS`, the outermost always among them, and `describe_thinning` says so.
 Plotly is imported when a figure is made.
 """
 
@@ -13,32 +13,35 @@ import html
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..log.schema import ControlRecord
 from ..numbers import format_number
 from ..text import count_noun, reads_from_right, visible
-from ..verdict.edit_summary import EditSummary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ..verdict.edit_summary import EditSummary
 
 __all__ = [
     "LONGEST_HOVER",
     "MOST_POINTS",
     "Figure",
     "Mark",
-    "decades",
-    "figure_json",
-    "hover",
-    "left_out",
-    "line",
-    "line_label",
-    "mark",
-    "spread",
-    "thin_note",
-    "thinned",
-    "trace",
-    "whole",
+    "describe_omissions",
+    "describe_thinning",
+    "draw_line",
+    "hover_text",
+    "label_line",
+    "make_count_axis",
+    "make_log_axis",
+    "make_mark",
+    "make_trace",
+    "render_figure",
+    "summarise_groups",
+    "thin",
 ]
 
 MOST_POINTS = 1000
@@ -46,7 +49,7 @@ LONGEST_HOVER = 70
 _CROWD = 300
 _OUTERMOST = 10
 _MOST_TICKS = 10
-_BY_MARK = ("x", "y", "text", "customdata")
+_PER_MARK = ("x", "y", "text", "customdata")
 
 T = TypeVar("T")
 
@@ -76,15 +79,15 @@ class Mark(NamedTuple):
     anchor: str
 
 
-def mark(story: EditSummary, x: float, y: float, said: str) -> Mark:
-    """Return the mark of `story` at (x, y); hovering says its id, its edit and `said`."""
+def make_mark(story: EditSummary, x: float, y: float, message: str) -> Mark:
+    """Return the mark of `story` at (x, y); hovering says its id, its edit and `message`."""
     record = story.record
-    asked = " → ".join(hover(text, LONGEST_HOVER // 2) for text in (record.subject, record.target_new))
+    change = " → ".join(hover_text(text, LONGEST_HOVER // 2) for text in (record.subject, record.target_new))
     kind = "control" if isinstance(record, ControlRecord) else "edit"
-    return Mark(x, y, "<br>".join((hover(record.id), asked, hover(said))), f"{kind}-{story.slug}")
+    return Mark(x, y, "<br>".join((hover_text(record.id), change, hover_text(message))), f"{kind}-{story.slug}")
 
 
-def hover(text: str, longest: int = LONGEST_HOVER) -> str:
+def hover_text(text: str, longest: int = LONGEST_HOVER) -> str:
     """Return `text` as one line that plotly shows as it is written, in hover text, names, titles and ticks."""
     # Plotly reads a few tags, links among them, unless they are escaped; it knows no &quot;, and would show that.
     shown = visible(text[: longest + 1]).replace("\n", " ")
@@ -93,7 +96,7 @@ def hover(text: str, longest: int = LONGEST_HOVER) -> str:
     return html.escape(f"\u2068{cut}\u2069" if reads_from_right(cut) else cut, quote=False)
 
 
-def trace(name: str, role: str, marks: Sequence[Mark], symbol: str, size: int = 9) -> dict[str, Any]:
+def make_trace(name: str, role: str, marks: Sequence[Mark], symbol: str, size: int = 9) -> dict[str, Any]:
     """Return plotly's scatter trace of `marks`; the page gives it the colour of `role`."""
     many = len(marks) > _CROWD
     size = max(3, round(size * 0.6)) if many else size
@@ -102,54 +105,54 @@ def trace(name: str, role: str, marks: Sequence[Mark], symbol: str, size: int = 
         "mode": "markers",
         "name": name,
         "meta": {"role": role},
-        "x": [mark.x for mark in marks],
-        "y": [mark.y for mark in marks],
-        "text": [mark.text for mark in marks],
-        "customdata": [mark.anchor for mark in marks],
+        "x": [point.x for point in marks],
+        "y": [point.y for point in marks],
+        "text": [point.text for point in marks],
+        "customdata": [point.anchor for point in marks],
         "hoverinfo": "text",
-        "marker": {"symbol": symbol, "size": size, "opacity": _opacity(role, many)},
+        "marker": {"symbol": symbol, "size": size, "opacity": _choose_opacity(role, many)},
         "visible": bool(marks),
     }
 
 
-def _opacity(role: str, many: bool) -> float:
+def _choose_opacity(role: str, many: bool) -> float:
     return 0.45 if role == "prefixed" else 0.6 if many else 0.85
 
 
-def thinned(items: Sequence[T], most: int) -> list[T]:
+def thin(items: Sequence[T], most: int) -> list[T]:
     """Return at most `most` of `items`, evenly chosen."""
     if len(items) <= most:
         return list(items)
     return [items[index * len(items) // most] for index in range(most)]
 
 
-def thin_note(traces: Sequence[dict[str, Any]]) -> str:
+def describe_thinning(traces: Sequence[dict[str, Any]]) -> str:
     """Say how many marks are drawn, where they are too many to draw all."""
-    whole = sum(len(trace["x"]) for trace in traces)
-    drawn = sum(min(len(trace["x"]), MOST_POINTS) for trace in traces)
-    return f" Drawn are {drawn} of {whole} marks." if drawn < whole else ""
+    total = sum(len(drawn["x"]) for drawn in traces)
+    count = sum(min(len(drawn["x"]), MOST_POINTS) for drawn in traces)
+    return f" Drawn are {count} of {total} marks." if count < total else ""
 
 
-def whole(most: int) -> dict[str, Any]:
+def make_count_axis(most: int) -> dict[str, Any]:
     """Return an axis that counts from 1 to `most`: its ticks are whole numbers, and few enough to be read."""
     steps = (nice * 10**power for power in range(12) for nice in (1, 2, 5))
     return {"tick0": 0, "dtick": next(step for step in steps if most / step <= _MOST_TICKS), "tickformat": "d"}
 
 
-def decades(values: Sequence[float]) -> dict[str, Any]:
+def make_log_axis(values: Sequence[float]) -> dict[str, Any]:
     """Return a logarithmic axis for `values` over 0: a tick a power of ten, and more where they span little over one."""
     wide = max(values) > 30 * min(values)
     return {"type": "log", "dtick": 1 if wide else "D2", "tickformat": ",~g"}
 
 
-def line(axis: str, at: float) -> dict[str, Any]:
+def draw_line(axis: str, at: float) -> dict[str, Any]:
     """Return a dashed line across the figure at the value `at` of `axis`."""
     other = "x" if axis == "y" else "y"
-    line = {"type": "line", "name": "bound", f"{axis}0": at, f"{axis}1": at, f"{other}0": 0, f"{other}1": 1}
-    return line | {f"{other}ref": "paper", "line": {"dash": "dash", "width": 1.5}}
+    segment = {"type": "line", "name": "bound", f"{axis}0": at, f"{axis}1": at, f"{other}0": 0, f"{other}1": 1}
+    return segment | {f"{other}ref": "paper", "line": {"dash": "dash", "width": 1.5}}
 
 
-def line_label(axis: str, at: float, text: str) -> dict[str, Any]:
+def label_line(axis: str, at: float, text: str) -> dict[str, Any]:
     """Return the label of that line."""
     label: dict[str, Any] = {"name": "bound", "text": text, "showarrow": False}
     if axis == "y":
@@ -158,7 +161,7 @@ def line_label(axis: str, at: float, text: str) -> dict[str, Any]:
     return label | {"yref": "paper", "y": 1, "x": at, "xanchor": "left", "yanchor": "bottom"}
 
 
-def spread(
+def summarise_groups(
     groups: Iterable[tuple[str, Sequence[float]]], shown: Callable[[float], str] = format_number
 ) -> tuple[tuple[str, ...], ...]:
     """Return one row a group: name, number, smallest, median and largest."""
@@ -168,7 +171,7 @@ def spread(
     )
 
 
-def left_out(many: int, why: str) -> str:
+def describe_omissions(many: int, why: str) -> str:
     """Say how many edits are missing from a figure, and why."""
     return (
         f" {count_noun(many, 'edit has', 'edits have')} {why} and {'is' if many == 1 else 'are'} not drawn."
@@ -177,28 +180,28 @@ def left_out(many: int, why: str) -> str:
     )
 
 
-def _thin(trace: dict[str, Any]) -> dict[str, Any]:
-    places = range(len(trace["x"]))
+def _thin_trace(drawn: dict[str, Any]) -> dict[str, Any]:
+    places = range(len(drawn["x"]))
     if len(places) <= MOST_POINTS:
         return {}
-    outer = {place for axis in ("x", "y") for place in _outermost(trace[axis])}
-    inner = thinned([place for place in places if place not in outer], MOST_POINTS - len(outer))
-    kept = sorted([*outer, *inner])
-    return {axis: [trace[axis][place] for place in kept] for axis in _BY_MARK if axis in trace}
+    outer = {place for axis in ("x", "y") for place in _find_outermost(drawn[axis])}
+    inner = thin([place for place in places if place not in outer], MOST_POINTS - len(outer))
+    places_drawn = sorted([*outer, *inner])
+    return {axis: [drawn[axis][place] for place in places_drawn] for axis in _PER_MARK if axis in drawn}
 
 
-def _outermost(values: Sequence[float | None]) -> list[int]:
+def _find_outermost(values: Sequence[float | None]) -> list[int]:
     """Return where the lowest and the highest of `values` stand: what a reader looks for must not be thinned out."""
     ranked = sorted((value, place) for place, value in enumerate(values) if value is not None)
     return [place for _, place in (*ranked[:_OUTERMOST], *ranked[-_OUTERMOST:])]
 
 
-def figure_json(traces: Sequence[dict[str, Any]], layout: dict[str, Any]) -> str:
+def render_figure(traces: Sequence[dict[str, Any]], layout: dict[str, Any]) -> str:
     """Return the figure as JSON that is safe inside a script element, marks thinned to `MOST_POINTS` a trace."""
     import plotly.graph_objects as go
 
-    drawn = [trace | _thin(trace) if trace["type"] == "scatter" else trace for trace in traces]
+    thin_traces = [drawn | _thin_trace(drawn) if drawn["type"] == "scatter" else drawn for drawn in traces]
     # Through plotly's own classes, which refuse an attribute that does not exist.
-    plain = go.Figure(data=drawn, layout=layout).to_plotly_json()
+    plain = go.Figure(data=thin_traces, layout=layout).to_plotly_json()
     plain["layout"].pop("template", None)
     return json.dumps(plain, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e")

@@ -1,22 +1,26 @@
-"""The key picture of one edit: its figures on scales, beside where ordinary subjects lie and where a probe fires.
+"""The figures of one edit on scales, beside the band of ordinary subjects and the threshold of a probe.
 
-Three scales where the log holds them: the size of the update, the two denominators that it follows from, and the cosine of
-the bare key with those after prefixes. Each comes with the same in words; places are per cent of the scale's length. Out
-of scope: how they are drawn (the templates).
+Three scales where the log holds them: the size of the update, the two denominators that it follows from, and the cosine
+of the key with no prefix and those after prefixes. Each comes with the same in words. Places are per cent of the scale's
+length. Out of scope: how they are drawn (the templates).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..log.header import ThresholdRecord
-from ..log.schema import ControlRecord, EditRecord, Keys
 from ..log.types import DENOMINATOR
 from ..numbers import format_number
 
-__all__ = ["Gauge", "Spot", "gauges"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from ..log.schema import ControlRecord, EditRecord, Keys
+
+__all__ = ["Scale", "Spot", "build_scales"]
 
 _SIZE, _RATIO, _COSINE = "predicted_relative_norm", "ratio", "cosine"
 _SHIFT = "key-shift"
@@ -26,17 +30,21 @@ _MARGIN, _FAR = math.log(1.5), 700.0
 
 
 class Spot(NamedTuple):
-    """A value on the scale: `made` is false for the edit as asked, and true for what was done about it."""
+    """A value on the scale.
 
-    made: bool
+    `applied` is false for the edit as asked, and true for the update that was applied or for keys after a prefix.
+    """
+
+    applied: bool
     place: float
-    said: str
+    text: str
 
 
-class Gauge(NamedTuple):
-    """One scale: ends, spots, the band of ordinary subjects and the threshold, where they are known.
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """One scale: ends, spots, the band of ordinary subjects and the threshold, where the log holds them.
 
-    `beyond` says whether the edit as asked lies on the threshold's wrong side; null without one.
+    `beyond` says whether the edit as asked lies on the threshold's wrong side; null without a threshold.
     """
 
     name: str
@@ -44,117 +52,158 @@ class Gauge(NamedTuple):
     spots: tuple[Spot, ...]
     band: tuple[float, float] | None
     bound: float | None
-    said: str
+    text: str
     beyond: bool | None
 
 
-class _Seen(NamedTuple):
-    """What a gauge is made of, in the scale's own terms."""
+@dataclass(frozen=True, kw_only=True)
+class _Reading:
+    """The values of one scale, in its own unit, with the words for each."""
 
     name: str
-    asked: float
-    asked_said: str
-    made: float | None
-    made_said: str
+    requested: float
+    requested_label: str
+    applied: float | None = None
+    applied_label: str = ""
     bound: float | None
     ordinary: tuple[float, float] | None
     too_high: bool
 
 
-def gauges(record: EditRecord | ControlRecord, thresholds: Sequence[ThresholdRecord]) -> list[Gauge]:
-    """Return the scales that `record` has figures for; what was not measured, or has no place on a scale, has none."""
+def build_scales(record: EditRecord | ControlRecord, thresholds: Sequence[ThresholdRecord]) -> list[Scale]:
+    """Return the scales that `record` has figures for.
+
+    A figure that was not measured, or has no place on a scale, gets none.
+    """
     if record.keys is None:
         return []
-    known = {(one.probe, one.metric): one for one in thresholds}
-    made = record.update.relative_norm if record.update else None
-    found = [_size(record.keys, made, known), _denominators(record.keys, known)]
-    return [*(_logarithmic(seen) for seen in found if seen), *_cosines(record.keys, known)]
+    rules = {(rule.probe, rule.metric): rule for rule in thresholds}
+    update_norm = record.update.relative_norm if record.update else None
+    readings = [_read_size(record.keys, update_norm, rules), _read_denominators(record.keys, rules)]
+    return [
+        *(_make_logarithmic_scale(reading) for reading in readings if reading),
+        *_make_cosine_scale(record.keys, rules),
+    ]
 
 
-_Known = dict[tuple[str, str], ThresholdRecord]
+_Rules = dict[tuple[str, str], ThresholdRecord]
 
 
-def _size(keys: Keys, made: float | None, known: _Known) -> _Seen | None:
+def _read_size(keys: Keys, update_norm: float | None, rules: _Rules) -> _Reading | None:
     if not keys.predicted_relative_norm or keys.predicted_relative_norm < 0:
         return None
-    rule = known.get((DENOMINATOR, _SIZE))
-    return _Seen(
-        "Size of the update, ‖Δ‖ / ‖W‖", keys.predicted_relative_norm, "as published, at most", made or None,
-        "the update itself", rule.value if rule else None, _ordinary(rule), too_high=True,
-    )  # fmt: skip
+    rule = rules.get((DENOMINATOR, _SIZE))
+    return _Reading(
+        name="Size of the update, ‖Δ‖ / ‖W‖",
+        requested=keys.predicted_relative_norm,
+        requested_label="as published, at most",
+        applied=update_norm or None,
+        applied_label="the update itself",
+        bound=rule.value if rule else None,
+        ordinary=_read_ordinary_band(rule),
+        too_high=True,
+    )
 
 
-def _denominators(keys: Keys, known: _Known) -> _Seen | None:
+def _read_denominators(keys: Keys, rules: _Rules) -> _Reading | None:
     if not keys.denominator:
         return None
-    plain, rule = known.get((DENOMINATOR, DENOMINATOR)), known.get((DENOMINATOR, _RATIO))
+    plain, rule = rules.get((DENOMINATOR, DENOMINATOR)), rules.get((DENOMINATOR, _RATIO))
     under = abs(keys.denominator_prefixed) if keys.denominator_prefixed else None
     bounds = [plain.value if plain else None, rule.value * under if rule and rule.value and under else None]
-    ordinary = _ordinary(rule)
-    return _Seen(
-        "Denominator, |u · k_u|", abs(keys.denominator), "bare prompt", under, "after prefixes",
-        max((bound for bound in bounds if bound), default=None),
-        (ordinary[0] * under, ordinary[1] * under) if ordinary and under else _ordinary(plain), too_high=False,
-    )  # fmt: skip
+    ordinary = _read_ordinary_band(rule)
+    return _Reading(
+        name="Denominator, |u · k_u|",
+        requested=abs(keys.denominator),
+        requested_label="no prefix",
+        applied=under,
+        applied_label="after prefixes",
+        bound=max((bound for bound in bounds if bound), default=None),
+        ordinary=(ordinary[0] * under, ordinary[1] * under) if ordinary and under else _read_ordinary_band(plain),
+        too_high=False,
+    )
 
 
-def _cosines(keys: Keys, known: _Known) -> Iterator[Gauge]:
+def _make_cosine_scale(keys: Keys, rules: _Rules) -> Iterator[Scale]:
     if keys.cosine is not None and -1.001 < keys.cosine < 1.001:
-        rule = known.get((_SHIFT, _COSINE))
-        seen = _Seen(
-            "Cosine of the bare key with those after prefixes", keys.cosine, "bare prompt", None, "",
-            rule.value if rule else None, _ordinary(rule), too_high=False,
-        )  # fmt: skip
-        yield _gauge(seen, lambda value: min(100.0, max(0.0, 50 * (value + 1))), ("−1", "1"))
+        rule = rules.get((_SHIFT, _COSINE))
+        reading = _Reading(
+            name="Cosine of the key with no prefix and those after prefixes",
+            requested=keys.cosine,
+            requested_label="no prefix",
+            bound=rule.value if rule else None,
+            ordinary=_read_ordinary_band(rule),
+            too_high=False,
+        )
+        yield _make_scale(reading, lambda value: min(100.0, max(0.0, 50 * (value + 1))), ("−1", "1"))
 
 
-def _ordinary(rule: ThresholdRecord | None) -> tuple[float, float] | None:
+def _read_ordinary_band(rule: ThresholdRecord | None) -> tuple[float, float] | None:
     if rule is None or not set(_ORDINARY) <= set(rule.quantiles):
         return None
     low, high = (rule.quantiles[name] for name in _ORDINARY)
     return low, high
 
 
-def _logarithmic(seen: _Seen) -> Gauge:
-    """Return the gauge on a logarithmic scale that reaches a little beyond all that is shown on it."""
-    seen = seen._replace(
-        made=seen.made if _fits(seen.made) else None,
-        bound=seen.bound if _fits(seen.bound) else None,
-        ordinary=seen.ordinary if seen.ordinary and all(map(_fits, seen.ordinary)) else None,
+def _make_logarithmic_scale(reading: _Reading) -> Scale:
+    """Return a logarithmic scale that reaches a little beyond every value on it."""
+    reading = replace(
+        reading,
+        applied=reading.applied if _has_place(reading.applied) else None,
+        bound=reading.bound if _has_place(reading.bound) else None,
+        ordinary=reading.ordinary if reading.ordinary and all(map(_has_place, reading.ordinary)) else None,
     )
-    shown = [math.log(one) for one in (seen.asked, seen.made, seen.bound, *(seen.ordinary or ())) if one is not None]
+    shown = [
+        math.log(value)
+        for value in (reading.requested, reading.applied, reading.bound, *(reading.ordinary or ()))
+        if value is not None
+    ]
     low, high = max(min(shown) - _MARGIN, -_FAR), min(max(shown) + _MARGIN, _FAR)
 
     def place(value: float) -> float:
         return min(100.0, max(0.0, 100 * (math.log(value) - low) / (high - low)))
 
-    return _gauge(seen, place, (format_number(math.exp(low), 2), format_number(math.exp(high), 2)))
+    return _make_scale(reading, place, (format_number(math.exp(low), 2), format_number(math.exp(high), 2)))
 
 
-def _fits(value: float | None) -> bool:
+def _has_place(value: float | None) -> bool:
     return value is not None and 0 < value < math.inf
 
 
-def _gauge(seen: _Seen, place: Callable[[float], float], ends: tuple[str, str]) -> Gauge:
-    spots = [Spot(False, place(seen.asked), f"{seen.asked_said} {format_number(seen.asked, 3)}")]
-    if seen.made is not None:
-        spots.append(Spot(True, place(seen.made), f"{seen.made_said} {format_number(seen.made, 3)}"))
-    beyond = None if seen.bound is None else seen.asked > seen.bound if seen.too_high else seen.asked < seen.bound
+def _make_scale(reading: _Reading, place: Callable[[float], float], ends: tuple[str, str]) -> Scale:
+    spots = [Spot(False, place(reading.requested), f"{reading.requested_label} {format_number(reading.requested, 3)}")]
+    if reading.applied is not None:
+        spots.append(Spot(True, place(reading.applied), f"{reading.applied_label} {format_number(reading.applied, 3)}"))
+    beyond = (
+        None
+        if reading.bound is None
+        else reading.requested > reading.bound
+        if reading.too_high
+        else reading.requested < reading.bound
+    )
     band = None
-    if seen.ordinary:
-        start, end = map(place, seen.ordinary)
+    if reading.ordinary:
+        start, end = map(place, reading.ordinary)
         band = (start, end - start)
-    return Gauge(
-        seen.name, ends, tuple(spots), band, None if seen.bound is None else place(seen.bound), _said(seen, spots, beyond), beyond
-    )  # fmt: skip
+    return Scale(
+        name=reading.name,
+        ends=ends,
+        spots=tuple(spots),
+        band=band,
+        bound=None if reading.bound is None else place(reading.bound),
+        text=_describe(reading, spots, beyond),
+        beyond=beyond,
+    )
 
 
-def _said(seen: _Seen, spots: Sequence[Spot], beyond: bool | None) -> str:
-    said = ", ".join(spot.said for spot in spots)
-    if seen.bound is not None:
-        side = "at most" if seen.too_high else "at least"
-        verdict = ("too large" if seen.too_high else "too small") if beyond else "within"
-        said += f"; as asked {verdict}, threshold {side} {format_number(seen.bound, 3)}"
-    if seen.ordinary:
-        said += f"; ordinary subjects {format_number(seen.ordinary[0], 3)} to {format_number(seen.ordinary[1], 3)}"
-    return said
+def _describe(reading: _Reading, spots: Sequence[Spot], beyond: bool | None) -> str:
+    words = ", ".join(spot.text for spot in spots)
+    if reading.bound is not None:
+        side = "at most" if reading.too_high else "at least"
+        verdict = ("too large" if reading.too_high else "too small") if beyond else "within"
+        words += f"; as asked {verdict}, threshold {side} {format_number(reading.bound, 3)}"
+    if reading.ordinary:
+        words += (
+            f"; ordinary subjects {format_number(reading.ordinary[0], 3)} to {format_number(reading.ordinary[1], 3)}"
+        )
+    return words

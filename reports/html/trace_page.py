@@ -7,9 +7,8 @@ part in the prompt, as in ROME (arXiv 2202.05262), figure 2.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,9 +16,12 @@ from ..log.types import SCHEMA_VERSION, Count, Model
 from ..numbers import format_number
 from ..text import count_noun
 from .page import render_page
-from .plotting import Figure, figure_json
+from .plotting import Figure, render_figure
 
-__all__ = ["Part", "SkippedTrace", "TraceFile", "TraceRecord", "effect_by_part", "render_trace"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Part", "SkippedTrace", "TraceFile", "TraceRecord", "average_effects", "render_trace"]
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -31,7 +33,7 @@ class Part(StrEnum):
     FIRST = "first subject token"
     MIDDLE = "middle subject tokens"
     LAST = "last subject token"
-    NEXT = "first token behind"
+    NEXT = "first token after it"
     FURTHER = "further tokens"
     END = "last token"
 
@@ -111,9 +113,9 @@ class TraceFile(Model):
         return max(self.considered, key=trace.windows.__getitem__)
 
 
-def effect_by_part(traces: Sequence[TraceRecord]) -> dict[Part, list[float]]:
+def average_effects(traces: Sequence[TraceRecord]) -> dict[Part, list[float]]:
     """Return for each part of a prompt and each layer the mean gain in probability; parts that no prompt has are left out."""
-    found: dict[Part, list[float]] = {}
+    effects: dict[Part, list[float]] = {}
     for part in Part:
         columns = [
             [row[token] - trace.corrupted for row in trace.states]
@@ -122,22 +124,22 @@ def effect_by_part(traces: Sequence[TraceRecord]) -> dict[Part, list[float]]:
             if trace.part(token) is part
         ]
         if columns:
-            found[part] = [statistics.fmean(values) for values in zip(*columns, strict=True)]
-    return found
+            effects[part] = [statistics.fmean(values) for values in zip(*columns, strict=True)]
+    return effects
 
 
-def render_trace(found: TraceFile) -> str:
+def render_trace(file: TraceFile) -> str:
     """Return the trace as one self-contained HTML page."""
-    figures = [_windows(found), _states(found)] if found.traces else []
-    return render_page("trace.html.j2", figures, t=found)
+    figures = [_draw_windows(file), _draw_states(file)] if file.traces else []
+    return render_page("trace.html.j2", figures, t=file)
 
 
-def _windows(found: TraceFile) -> Figure:
+def _draw_windows(file: TraceFile) -> Figure:
     means = [
-        statistics.fmean(trace.windows[layer] - trace.corrupted for trace in found.traces)
-        for layer in range(found.layers)
+        statistics.fmean(trace.windows[layer] - trace.corrupted for trace in file.traces)
+        for layer in range(file.layers)
     ]
-    layers = list(range(found.layers))
+    layers = list(range(file.layers))
     drawn: dict[str, Any] = {
         "type": "scatter", "mode": "lines+markers", "name": "mean over facts", "meta": {"role": "allowed"}, "x": layers,
         "y": means, "text": [f"layer {layer}: {format_number(mean)}" for layer, mean in zip(layers, means, strict=True)],
@@ -147,31 +149,31 @@ def _windows(found: TraceFile) -> Figure:
         "xaxis": {"title": {"text": "Layer in the middle of the window"}, "zeroline": False, "dtick": 5},
         "yaxis": {"title": {"text": "Gain in probability"}, "rangemode": "tozero"},
     }
-    peaks = [found.peak(trace) for trace in found.traces]
+    peaks = [file.peak(trace) for trace in file.traces]
     return Figure(
         name="windows",
         title="Where MLPs at the subject's last token bring the answer back",
-        caption=f"MLP outputs of {found.window} layers at once, put back at the subject's last token of corrupted runs; the mean "
-        f"over {count_noun(len(found.traces), 'fact')}. Around layers {found.considered[0]} to {found.considered[-1]} a window is "
+        caption=f"MLP outputs of {file.window} layers at once, put back at the subject's last token of corrupted runs; the mean "
+        f"over {count_noun(len(file.traces), 'fact')}. Around layers {file.considered[0]} to {file.considered[-1]} a window is "
         "whole and without block 0, which would undo the noise; of those the gain is largest around layer "
-        f"{found.suggested_layer}.",
-        data=figure_json([drawn], layout),
+        f"{file.suggested_layer}.",
+        data=render_figure([drawn], layout),
         columns=("Layer", "Mean gain", "Facts that gain most here"),
         rows=tuple((str(layer), format_number(means[layer]), str(peaks.count(layer))) for layer in layers),
     )
 
 
-def _states(found: TraceFile) -> Figure:
-    effects = effect_by_part(found.traces)
+def _draw_states(file: TraceFile) -> Figure:
+    effects = average_effects(file.traces)
     parts = [part.value for part in reversed(effects)]
     drawn: dict[str, Any] = {
-        "type": "heatmap", "name": "gain", "meta": {"role": "allowed"}, "x": list(range(found.layers)), "y": parts,
+        "type": "heatmap", "name": "gain", "meta": {"role": "allowed"}, "x": list(range(file.layers)), "y": parts,
         "z": [effects[part] for part in reversed(effects)], "zmin": 0,
         "hovertemplate": "layer %{x}, %{y}: %{z:.3f}<extra></extra>",
     }  # fmt: skip
     layout = {"xaxis": {"title": {"text": "Layer whose output is put back"}, "dtick": 5}, "yaxis": {"ticks": ""}}
     rows = tuple(
-        (part.value, format_number(max(values)), str(values.index(max(values))), str(_having(found, part)))
+        (part.value, format_number(max(values)), str(values.index(max(values))), str(_count_facts(file, part)))
         for part, values in effects.items()
     )
     return Figure(
@@ -179,12 +181,12 @@ def _states(found: TraceFile) -> Figure:
         title="Where one hidden state brings the answer back",
         caption="One state of the clean run put back into the corrupted ones. What the subject carries moves from its own "
         "tokens to the prompt's last one as it goes up.",
-        data=figure_json([drawn], layout),
+        data=render_figure([drawn], layout),
         columns=("Token", "Largest mean gain", "at layer", "Facts that have it"),
         rows=rows,
     )
 
 
-def _having(found: TraceFile, part: Part) -> int:
-    """How many facts have a token of this part."""
-    return sum(any(trace.part(n) is part for n in range(len(trace.tokens))) for trace in found.traces)
+def _count_facts(file: TraceFile, part: Part) -> int:
+    """Return the count of facts that have a token of `part`."""
+    return sum(any(trace.part(n) is part for n in range(len(trace.tokens))) for trace in file.traces)

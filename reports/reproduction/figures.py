@@ -2,7 +2,7 @@
 
 A group's role (``group-1`` to ``group-6``) names its colour in the page's style sheet; symbols and dashes differ as well
 and repeat at other steps, so that two groups of one colour still look different. Names, labels and titles come from
-models and files, and plotly reads markup in them: they all go through `hover`.
+models and files, and plotly reads markup in them: they all go through `hover_text`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ..html.plotting import Figure, Mark, figure_json, hover, spread, thin_note, trace
+from ..html.plotting import Figure, Mark, describe_thinning, hover_text, make_trace, render_figure, summarise_groups
 from ..numbers import format_number
 from ..text import count_noun
 from .schema import Curves, Group, Heat, Scatter
@@ -59,26 +59,26 @@ def _drawable(picture: Scatter | Curves, group: Group) -> _Drawable:
 
 
 def _said(picture: Scatter | Curves, group: Group, label: str, x: float, y: float) -> Iterator[str]:
-    yield hover(group.name)
+    yield hover_text(group.name)
     if label:
-        yield hover(label)
+        yield hover_text(label)
     for title, value in ((picture.x_title, x), (picture.y_title, y)):
         if title:
-            yield f"{hover(title)}: {format_number(value)}"
+            yield f"{hover_text(title)}: {format_number(value)}"
 
 
 def _scatter(picture: Scatter) -> Figure:
     found = [_drawable(picture, group) for group in picture.groups]
     traces = [
-        trace(hover(group.name, _LONGEST_NAME), _role(index), one.marks, _SYMBOLS[index % len(_SYMBOLS)])
+        make_trace(hover_text(group.name, _LONGEST_NAME), _role(index), one.marks, _SYMBOLS[index % len(_SYMBOLS)])
         for index, (group, one) in enumerate(zip(picture.groups, found, strict=True))
     ]
     layout = {"xaxis": _axis(picture.x_title, picture.log_x), "yaxis": _axis(picture.y_title, picture.log_y)}
     return Figure(
         name=picture.name,
         title=picture.title,
-        caption=picture.caption + _undrawable(found) + thin_note(traces),
-        data=figure_json(traces, layout | {"showlegend": True}),
+        caption=picture.caption + _undrawable(found) + describe_thinning(traces),
+        data=render_figure(traces, layout | {"showlegend": True}),
         columns=("Group", "Points", f"{picture.x_title or 'x'}, mean", f"{picture.y_title or 'y'}, mean"),
         rows=tuple((group.name, str(len(group.x)), _mean(group.x), _mean(group.y)) for group in picture.groups),
         high=len(picture.groups) >= _MANY_GROUPS,
@@ -93,16 +93,18 @@ def _curves(picture: Curves) -> Figure:
     return Figure(
         name=picture.name,
         title=picture.title,
-        caption=picture.caption + _undrawable(found) + thin_note(traces),
-        data=figure_json(traces, layout | {"showlegend": True}),
+        caption=picture.caption + _undrawable(found) + describe_thinning(traces),
+        data=render_figure(traces, layout | {"showlegend": True}),
         columns=("Group", "Points", f"{y}, smallest", "median", "largest"),
-        rows=spread((group.name, group.y) for group in picture.groups),
+        rows=summarise_groups((group.name, group.y) for group in picture.groups),
         high=len(picture.groups) >= _MANY_GROUPS,
     )
 
 
 def _curve(group: Group, marks: Sequence[Mark], index: int) -> dict[str, Any]:
-    drawn = trace(hover(group.name, _LONGEST_NAME), _role(index), marks, _SYMBOLS[index % len(_SYMBOLS)], size=7)
+    drawn = make_trace(
+        hover_text(group.name, _LONGEST_NAME), _role(index), marks, _SYMBOLS[index % len(_SYMBOLS)], size=7
+    )
     mode = "lines+markers" if len(marks) <= _FEW_POINTS else "lines"
     return drawn | {"mode": mode, "line": {"dash": _DASHES[index % len(_DASHES)]}}
 
@@ -114,7 +116,7 @@ def _role(index: int) -> str:
 def _axis(title: str, log: bool = False) -> dict[str, Any]:
     if not title:
         return {"showticklabels": False, "zeroline": False, "showgrid": False, "ticks": ""}
-    axis = {"title": {"text": hover(title)}, "zeroline": False, "exponentformat": "power"}
+    axis = {"title": {"text": hover_text(title)}, "zeroline": False, "exponentformat": "power"}
     return axis | ({"type": "log"} if log else {})
 
 
@@ -147,7 +149,7 @@ def _heat(picture: Heat) -> Figure:
         name=picture.name,
         title=picture.title,
         caption=picture.caption + notes,
-        data=figure_json([_grid(picture), *(one for one in (gaps, zeros) if one["x"])], layout),
+        data=render_figure([_grid(picture), *(one for one in (gaps, zeros) if one["x"])], layout),
         columns=(picture.y_title or "Row", "Measured", "Smallest", "at", "Largest", "at"),
         rows=tuple(_extremes(picture, label, row) for label, row in zip(picture.y, picture.z, strict=True)),
         high=len(picture.y) >= _HIGH,
@@ -187,7 +189,7 @@ def _colour(picture: Heat, value: float | None) -> float | None:
 
 def _bar(picture: Heat, colours: list[list[float | None]]) -> dict[str, Any]:
     """Return the scale beside the grid; of logarithms it names the values."""
-    title = {"title": {"text": hover(picture.z_title, _LONGEST_NAME)}}
+    title = {"title": {"text": hover_text(picture.z_title, _LONGEST_NAME)}}
     logarithms = [one for row in colours for one in row if one is not None]
     if not picture.log or not logarithms:
         return title
@@ -201,20 +203,20 @@ def _bar(picture: Heat, colours: list[list[float | None]]) -> dict[str, Any]:
 
 def _crosses(picture: Heat, name: str, symbol: str, cells: Sequence[_Cell]) -> dict[str, Any]:
     marks = [Mark(one.column, one.row, _told(picture, *one), "") for one in cells]
-    return trace(name, "dim", marks, symbol, size=6) | {"marker": {"symbol": symbol, "size": 6}}
+    return make_trace(name, "dim", marks, symbol, size=6) | {"marker": {"symbol": symbol, "size": 6}}
 
 
 def _told(picture: Heat, row: int, column: int, value: float | None) -> str:
     places = ((picture.y_title, picture.y[row]), (picture.x_title, picture.x[column]))
-    lines = [f"{hover(title)}: {hover(label)}" if title else hover(label) for title, label in places]
-    return "<br>".join([*lines, f"{hover(picture.z_title)}: {format_number(value)}"])
+    lines = [f"{hover_text(title)}: {hover_text(label)}" if title else hover_text(label) for title, label in places]
+    return "<br>".join([*lines, f"{hover_text(picture.z_title)}: {format_number(value)}"])
 
 
 def _labelled(title: str, labels: Sequence[str]) -> dict[str, Any]:
     # By position, and not by label: plotly would merge equal labels, and read some as numbers or dates.
     ticks = {"tickmode": "array", "tickvals": list(range(len(labels)))}
-    axis = {"title": {"text": hover(title)}, "zeroline": False, "showgrid": False, "ticks": ""}
-    return axis | ticks | {"ticktext": [hover(label, _LONGEST_TICK) for label in labels]}
+    axis = {"title": {"text": hover_text(title)}, "zeroline": False, "showgrid": False, "ticks": ""}
+    return axis | ticks | {"ticktext": [hover_text(label, _LONGEST_TICK) for label in labels]}
 
 
 def _extremes(picture: Heat, label: str, row: Sequence[float | None]) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from ..log.types import PERPLEXITY, Condition, HeadlineCheck, Protocol, Rate
 from .edit_sequence import tally_sequence
 from .edit_summary import HEADLINE_PROTOCOL, EditDecision, EditSummary, collapse_bound, judges_leaks, summarise_edits
 from .explanation import list_explanations
-from .prompt_views import FLIPS, LEAKS, OTHER_FACTS, judged_by_made_neighbours, count_prompts
+from .prompt_views import FLIPS, LEAKS, OTHER_FACTS, count_prompts, judged_by_made_neighbours
 from .rates import (
     is_judged,
     mean_share,

@@ -23,8 +23,8 @@ from .prompt_views import (
     OTHER_FACTS,
     OTHER_SUBJECTS,
     SAME_SUBJECT,
-    label_condition,
     count_prompts,
+    label_condition,
     select_worst_outcome,
 )
 from .rates import perplexity_lost

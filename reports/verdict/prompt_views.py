@@ -29,12 +29,12 @@ __all__ = [
     "PromptGroup",
     "PromptRow",
     "PromptView",
-    "label_condition",
+    "count_leaks",
+    "count_prompts",
+    "group_prompts",
     "highlight",
     "judged_by_made_neighbours",
-    "count_leaks",
-    "group_prompts",
-    "count_prompts",
+    "label_condition",
     "select_worst_outcome",
 ]
 
@@ -65,7 +65,7 @@ _LABELS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PromptRow:
     """The words before and after under the `conditions` that share them; probabilities are of the worst of these."""
 
@@ -77,31 +77,31 @@ class PromptRow:
     target_after: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PromptView:
     """One prompt: its `worst` result, the rows that changed, worst first, and the rows that kept the answer."""
 
     prompt: str
-    made: bool
+    is_made_by_audit: bool
     worst: PromptResult
     changed: tuple[PromptRow, ...]
-    kept: tuple[PromptRow, ...]
+    unchanged: tuple[PromptRow, ...]
 
     @property
-    def kept_conditions(self) -> int:
+    def unchanged_conditions(self) -> int:
         """Count of the conditions under which the answer did not change."""
-        return sum(len(row.conditions) for row in self.kept)
+        return sum(len(row.conditions) for row in self.unchanged)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PromptGroup:
     """Prompts about other subjects, or about the same one: those with a change, worst first, and those without."""
 
     name: str
     title: str
-    said: str
+    description: str
     changed: tuple[PromptView, ...]
-    kept: tuple[PromptView, ...]
+    unchanged: tuple[PromptView, ...]
 
 
 def label_condition(condition: str) -> str:
@@ -123,11 +123,19 @@ def group_prompts(prompts: Sequence[PromptOutcome]) -> list[PromptGroup]:
     groups = []
     for name, title, about, roles in sections:
         if views := sorted(
-            _views([prompt for prompt in prompts if prompt.role in roles]), key=lambda view: _rank(view.worst)
+            _make_views([prompt for prompt in prompts if prompt.role in roles]), key=lambda view: _rank(view.worst)
         ):
             changed = tuple(view for view in views if view.changed)
             unchanged = tuple(view for view in views if not view.changed)
-            groups.append(PromptGroup(name, title, _describe_group(views, about), changed, unchanged))
+            groups.append(
+                PromptGroup(
+                    name=name,
+                    title=title,
+                    description=_describe_group(views, about),
+                    changed=changed,
+                    unchanged=unchanged,
+                )
+            )
     return groups
 
 
@@ -145,24 +153,37 @@ def _describe_group(views: Sequence[PromptView], about: str) -> str:
     return f"{opening}: {', '.join(parts)}." if parts else f"{opening}: all keep their answer."
 
 
-def _views(prompts: Iterable[PromptOutcome]) -> Iterator[PromptView]:
+def _make_views(prompts: Iterable[PromptOutcome]) -> Iterator[PromptView]:
     outcomes_by_prompt: dict[tuple[bool, str], list[PromptOutcome]] = {}
     for outcome in prompts:
         outcomes_by_prompt.setdefault((outcome.role in _MADE, outcome.prompt), []).append(outcome)
     for (is_made, prompt), outcomes in outcomes_by_prompt.items():
-        rows = sorted(_rows(outcomes), key=lambda row: _rank(row.result))
+        rows = sorted(_make_rows(outcomes), key=lambda row: _rank(row.result))
         unchanged = tuple(row for row in rows if row.result is PromptResult.KEPT)
-        yield PromptView(prompt, is_made, rows[0].result, tuple(rows[: len(rows) - len(unchanged)]), unchanged)
+        yield PromptView(
+            prompt=prompt,
+            is_made_by_audit=is_made,
+            worst=rows[0].result,
+            changed=tuple(rows[: len(rows) - len(unchanged)]),
+            unchanged=unchanged,
+        )
 
 
-def _rows(outcomes: Iterable[PromptOutcome]) -> Iterator[PromptRow]:
+def _make_rows(outcomes: Iterable[PromptOutcome]) -> Iterator[PromptRow]:
     outcomes_by_text: dict[tuple[PromptResult, str, str], list[PromptOutcome]] = {}
     for outcome in outcomes:
         outcomes_by_text.setdefault((outcome.result, outcome.before, outcome.after), []).append(outcome)
     for (result, before, after), members in outcomes_by_text.items():
         worst = max(members, key=_rise)
         labels = tuple(dict.fromkeys(label_condition(outcome.condition) for outcome in members))
-        yield PromptRow(result, before, after, labels, worst.target_before, worst.target_after)
+        yield PromptRow(
+            result=result,
+            before=before,
+            after=after,
+            conditions=labels,
+            target_before=worst.target_before,
+            target_after=worst.target_after,
+        )
 
 
 def _rank(result: PromptResult) -> int:

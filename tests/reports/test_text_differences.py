@@ -1,29 +1,29 @@
 from __future__ import annotations
 
-from editguard.reports.text_differences import Part, differences
+from editguard.reports.text_differences import Part, find_differences
 from hypothesis import given
 from hypothesis import strategies as st
 
 
 def test_the_words_that_changed_are_told_apart_on_both_sides() -> None:
     before, after = " Warsaw, the capital of Poland.", " Istanbul, the capital of Turkey."
-    assert differences(before, after) == [
+    assert find_differences(before, after) == [
         Part(" Warsaw, ", differs=True),
         Part("the capital of ", differs=False),
         Part("Poland.", differs=True),
     ]
-    assert [part.text for part in differences(after, before) if part.differs] == [" Istanbul, ", "Turkey."]
+    assert [part.text for part in find_differences(after, before) if part.differs] == [" Istanbul, ", "Turkey."]
 
 
 def test_blanks_alone_are_no_difference() -> None:
-    assert [part.differs for part in differences("a  b\nc", "a b c")] == [False]
+    assert [part.differs for part in find_differences("a  b\nc", "a b c")] == [False]
 
 
 def test_very_long_texts_are_left_as_they_are() -> None:
-    assert differences("word " * 3000, "other") == [Part("word " * 3000, differs=False)]
+    assert find_differences("word " * 3000, "other") == [Part("word " * 3000, differs=False)]
 
 
 @given(st.text(max_size=200), st.text(max_size=200))
 def test_the_parts_are_the_whole_text_and_a_text_does_not_differ_from_itself(text: str, other: str) -> None:
-    assert "".join(part.text for part in differences(text, other)) == text
-    assert not any(part.differs for part in differences(text, text))
+    assert "".join(part.text for part in find_differences(text, other)) == text
+    assert not any(part.differs for part in find_differences(text, text))

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from editguard.reports import render_html
-from editguard.reports.html.diff_page import Written, render_diff
+from editguard.reports.html.diff_page import TextPair, render_diff
 from editguard.reports.html.page import LONGEST
-from editguard.reports.html.plotting import hover
+from editguard.reports.html.plotting import hover_text
 from editguard.reports.html.trace_page import render_trace
 from editguard.reports.log.file import Log
 from editguard.reports.outputs.junit import render_junit
@@ -74,7 +74,7 @@ def in_every_field(text: str, log: Log) -> list[str]:
         render_html(poisoned(log, text), opened),
         render_html(poisoned(log, text), gate(text)),
         render_diff(
-            comparison(base=text, edited=text, created=text, written=[Written(prompt=text, base=text, edited=text)])
+            comparison(base=text, edited=text, created=text, written=[TextPair(prompt=text, base=text, edited=text)])
         ),
         render_trace(file(record(id=text, answer=text), model=text, source=text, created=text)),
     ]
@@ -108,8 +108,8 @@ def test_letters_from_right_to_left_are_kept_apart(text: str, few: Log) -> None:
 
 
 def test_marks_of_a_figure_keep_their_order_too() -> None:
-    assert hover(HEBREW) == f"\u2068{HEBREW}\u2069"
-    assert hover("Chicago") == "Chicago"
+    assert hover_text(HEBREW) == f"\u2068{HEBREW}\u2069"
+    assert hover_text("Chicago") == "Chicago"
 
 
 def test_characters_that_turn_the_direction_are_spelled_out_in_every_field(few: Log) -> None:

@@ -6,13 +6,13 @@ import pytest
 from editguard.reports.html.plotting import (
     MOST_POINTS,
     Mark,
-    decades,
-    figure_json,
-    mark,
-    thin_note,
-    thinned,
-    trace,
-    whole,
+    describe_thinning,
+    make_count_axis,
+    make_log_axis,
+    make_mark,
+    make_trace,
+    render_figure,
+    thin,
 )
 from editguard.reports.log.file import Log
 from editguard.reports.verdict.digest import digest
@@ -21,7 +21,9 @@ from hypothesis import strategies as st
 
 
 def test_figure_json_cannot_close_its_element() -> None:
-    data = figure_json([trace("</script>", "allowed", [Mark(1.0, 2.0, "</script><!--", "edit-a")], "circle")], {})
+    data = render_figure(
+        [make_trace("</script>", "allowed", [Mark(1.0, 2.0, "</script><!--", "edit-a")], "circle")], {}
+    )
     assert "<" not in data
     assert ">" not in data
     assert json.loads(data)["data"][0]["name"] == "</script>"
@@ -29,44 +31,44 @@ def test_figure_json_cannot_close_its_element() -> None:
 
 def test_an_attribute_that_plotly_does_not_know_is_refused() -> None:
     with pytest.raises(ValueError, match="colour"):
-        figure_json([trace("a", "allowed", [], "circle") | {"colour": "red"}], {})
+        render_figure([make_trace("a", "allowed", [], "circle") | {"colour": "red"}], {})
 
 
 def test_a_trace_is_thinned_evenly_and_the_note_counts_it() -> None:
     marks = [Mark(float(n), 1.0, str(n), "edit-a") for n in range(MOST_POINTS + 1000)]
-    crowded = trace("a", "allowed", marks, "circle")
-    drawn = json.loads(figure_json([crowded], {}))["data"][0]
+    crowded = make_trace("a", "allowed", marks, "circle")
+    drawn = json.loads(render_figure([crowded], {}))["data"][0]
     assert len(drawn["x"]) == MOST_POINTS
     assert [str(int(x)) for x in drawn["x"]] == drawn["text"]
-    assert thin_note([crowded]) == f" Drawn are {MOST_POINTS} of {MOST_POINTS + 1000} marks."
-    assert thin_note([trace("a", "allowed", marks[:10], "circle")]) == ""
-    assert thinned(list(range(10)), 4) == [0, 2, 5, 7]
+    assert describe_thinning([crowded]) == f" Drawn are {MOST_POINTS} of {MOST_POINTS + 1000} marks."
+    assert describe_thinning([make_trace("a", "allowed", marks[:10], "circle")]) == ""
+    assert thin(list(range(10)), 4) == [0, 2, 5, 7]
 
 
 def test_the_outermost_marks_are_never_thinned_out() -> None:
     heights = [1.0] * (20 * MOST_POINTS)
     heights[1234], heights[4321] = 9.0, -9.0
     marks = [Mark(float(n), height, "", "edit-a") for n, height in enumerate(heights)]
-    drawn = json.loads(figure_json([trace("a", "allowed", marks, "circle")], {}))["data"][0]
+    drawn = json.loads(render_figure([make_trace("a", "allowed", marks, "circle")], {}))["data"][0]
     assert len(drawn["x"]) == MOST_POINTS
     assert {(1234, 9.0), (4321, -9.0)} <= set(zip(drawn["x"], drawn["y"], strict=True))
 
 
 @given(st.integers(1, 10**9))
 def test_an_axis_of_counts_has_whole_ticks_and_not_many(most: int) -> None:
-    step = whole(most)["dtick"]
+    step = make_count_axis(most)["dtick"]
     assert isinstance(step, int)
     assert step >= 1
     assert most / step <= 10
     assert step == 1 or most / step > 3
 
 
-def test_a_log_axis_of_little_more_than_a_decade_has_ticks_within_it() -> None:
-    assert decades([1.6, 4.8])["dtick"] == "D2"
-    assert decades([0.01, 4.8])["dtick"] == 1
+def test_a_make_log_axis_of_little_more_than_a_decade_has_ticks_within_it() -> None:
+    assert make_log_axis([1.6, 4.8])["dtick"] == "D2"
+    assert make_log_axis([0.01, 4.8])["dtick"] == 1
 
 
 def test_hover_text_names_the_edit_in_short(log: Log) -> None:
     story = digest(log).edits[0]
-    assert mark(story, 0.0, 0.0, "x" * 100).text.split("<br>")[:2] == ["case-0000", "Chicago → Istanbul"]
-    assert len(mark(story, 0.0, 0.0, "x" * 100).text.split("<br>")[2]) == 70
+    assert make_mark(story, 0.0, 0.0, "x" * 100).text.split("<br>")[:2] == ["case-0000", "Chicago → Istanbul"]
+    assert len(make_mark(story, 0.0, 0.0, "x" * 100).text.split("<br>")[2]) == 70

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from editguard.reports import render_html
-from editguard.reports.html.report_page import PACK, SHOWN, TOLD
+from editguard.reports.html.report_page import FIRST_ROWS, MOST_UNPACKED, PACK_SIZE
 from editguard.reports.log.file import Log
 from editguard.reports.log.header import SkippedRequest
 from editguard.reports.log.schema import Footer, MeasurementRecord
@@ -157,7 +157,9 @@ def test_a_story_tells_all_that_the_record_says(log: Log) -> None:
 
 
 def test_unmeasured_is_named_and_never_blank(log: Log) -> None:
-    measured = [MeasurementRecord(check="perplexity", metric="ratio", value=None, verdict="unmeasured", message="NaN loss")]
+    measured = [
+        MeasurementRecord(check="perplexity", metric="ratio", value=None, verdict="unmeasured", message="NaN loss")
+    ]
     edit = log.edits[1].model_copy(update={"measurements": measured})
     text = Page(render_html(replace(log, edits=(log.edits[0], edit, *log.edits[2:])))).text
     assert "After 1 of 54 edits, perplexity is over 1.5 times the unedited model's, or not finite." in text
@@ -266,24 +268,24 @@ def test_two_thousand_edits_render_in_under_twenty_seconds_and_open_without_thei
     source = render_html(log)
     assert time.process_time() - started < 20
     page = Page(source)
-    assert source.count("<tr data-story=") == SHOWN
+    assert source.count("<tr data-story=") == FIRST_ROWS
     assert source.count('<details class="story"') == len(log.controls)
-    assert len(unpacked(page, "rows")) == 2000 - SHOWN
+    assert len(unpacked(page, "rows")) == 2000 - FIRST_ROWS
 
 
 def test_a_page_of_many_edits_holds_what_a_page_of_few_does(log: Log) -> None:
-    some = TOLD + 1
+    some = MOST_UNPACKED + 1
     many = replace(
         log, edits=tuple(log.edits[n % len(log.edits)].model_copy(update={"id": f"e{n}"}) for n in range(some))
     )
     page, few = Page(render_html(many)), render_html(replace(many, edits=many.edits[:1]))
     places: list[str] = json.loads(next(c for a, c in page.scripts if a.get("id") == "places"))
     assert places == [f"edit-e{n}" for n in range(some)]
-    stories = [story for n in range(-(-some // PACK)) for story in unpacked(page, f"pack-{n}")]
+    stories = [story for n in range(-(-some // PACK_SIZE)) for story in unpacked(page, f"pack-{n}")]
     assert [Page(story).ids[0] for story in stories] == places
     assert stories[0].strip() in few
     rows = unpacked(page, "rows")
-    assert [re.findall('data-story="(.*?)"', row) for row in rows] == [[place] for place in places[SHOWN:]]
+    assert [re.findall('data-story="(.*?)"', row) for row in rows] == [[place] for place in places[FIRST_ROWS:]]
 
 
 @pytest.mark.slow
@@ -301,7 +303,10 @@ def test_a_browser_draws_every_figure_and_runs_nothing_else(tmp_path: Path, log:
 @needs_browser
 def test_a_browser_unpacks_the_story_that_is_linked_to_and_runs_nothing_in_it(tmp_path: Path, log: Log) -> None:
     many = replace(
-        log, edits=tuple(log.edits[n % len(log.edits)].model_copy(update={"id": f"e{n}"}) for n in range(TOLD + 20))
+        log,
+        edits=tuple(
+            log.edits[n % len(log.edits)].model_copy(update={"id": f"e{n}"}) for n in range(MOST_UNPACKED + 20)
+        ),
     )
     hostile = replace(poisoned(many), edits=tuple(
         one.model_copy(update={"id": f"e{n}"}) for n, one in enumerate(poisoned(many).edits)

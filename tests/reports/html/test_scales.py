@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from editguard.reports import render_html
-from editguard.reports.html.scales import Gauge, gauges
+from editguard.reports.html.scales import Scale, build_scales
 from editguard.reports.log.file import Log
 from editguard.reports.log.header import ThresholdRecord
 from editguard.reports.log.schema import EditRecord, Keys
@@ -35,7 +35,7 @@ def keyed(**changes: object) -> EditRecord:
 
 
 def test_an_edit_that_must_not_be_made_as_asked_is_beyond_its_thresholds() -> None:
-    size, denominators, cosine = gauges(keyed(), RULES)
+    size, denominators, cosine = build_scales(keyed(), RULES)
     assert (size.beyond, denominators.beyond, cosine.beyond) == (True, True, False)
     assert size.said.startswith("as published, at most 90, the update itself ")
     assert "as asked too large, threshold at most 3; ordinary subjects 0.15 to 1.6" in size.said
@@ -47,7 +47,7 @@ def test_an_edit_that_must_not_be_made_as_asked_is_beyond_its_thresholds() -> No
 
 
 def test_places_keep_the_order_of_the_values() -> None:
-    size, denominators, cosine = gauges(keyed(), RULES)
+    size, denominators, cosine = build_scales(keyed(), RULES)
     assert size.bound is not None
     assert size.band is not None
     assert size.band[0] < sum(size.band) < size.bound < size.spots[0].place
@@ -57,10 +57,10 @@ def test_places_keep_the_order_of_the_values() -> None:
 
 
 def test_what_was_not_measured_has_no_scale_and_without_thresholds_nothing_is_judged() -> None:
-    assert gauges(edit(0, random.Random(1), keys=None), RULES) == []
+    assert build_scales(edit(0, random.Random(1), keys=None), RULES) == []
     bare = keyed(denominator=None, predicted_relative_norm=None, cosine=None)
-    assert gauges(bare, RULES) == []
-    alone = gauges(keyed(denominator_prefixed=None), [])
+    assert build_scales(bare, RULES) == []
+    alone = build_scales(keyed(denominator_prefixed=None), [])
     assert [(one.beyond, one.bound, one.band) for one in alone] == [(None, None, None)] * 3
 
 
@@ -75,11 +75,11 @@ def test_every_place_is_on_the_scale(
     record = keyed(
         denominator=denominator, denominator_prefixed=under, cosine=cosine, predicted_relative_norm=size
     )  # fmt: skip
-    for one in gauges(record, known):
+    for one in build_scales(record, known):
         assert all(-0.001 <= place <= 100.001 for place in places(one))
 
 
-def places(one: Gauge) -> list[float]:
+def places(one: Scale) -> list[float]:
     band = [one.band[0], sum(one.band)] if one.band else []
     return [*(spot.place for spot in one.spots), *band, *([] if one.bound is None else [one.bound])]
 

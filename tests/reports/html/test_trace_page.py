@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from editguard.reports.html.trace_page import Part, TraceFile, TraceRecord, effect_by_part, render_trace
+from editguard.reports.html.trace_page import Part, TraceFile, TraceRecord, average_effects, render_trace
 from pydantic import ValidationError
 
 from ...helpers.html_pages import Page
@@ -44,7 +44,7 @@ def test_a_subject_that_ends_the_prompt_is_the_subject_first() -> None:
 
 def test_effects_are_means_of_gains_over_the_corrupted_run() -> None:
     other = record(corrupted=0.0, states=[[0.0] * 10, [0.0] * 10])
-    effects = effect_by_part([record(), other])
+    effects = average_effects([record(), other])
     assert effects[Part.LAST] == pytest.approx([0.3, 0.0])
     assert effects[Part.END] == pytest.approx([0.0, 0.4])
     assert Part.MIDDLE in effects

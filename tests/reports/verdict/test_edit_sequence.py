@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from editguard.reports.html.drift_figures import drift_figures
+from editguard.reports.html.drift_figures import draw_drift
 from editguard.reports.html.report_page import render_html
 from editguard.reports.log.file import Log
 from editguard.reports.log.schema import ControlRecord, EditRecord, Footer, MeasurementRecord, Weights
@@ -310,7 +310,7 @@ def test_describe_sequence_unfinished_says_so(log: Log) -> None:
 
 
 def test_drift_figure_has_edits_and_bound(log: Log) -> None:
-    perplexity, weight = drift_figures(digest(log))
+    perplexity, weight = draw_drift(digest(log))
     drawn = json.loads(perplexity.data)
     assert drawn["data"][0]["y"] == pytest.approx([1.0, 1.01, 1.02, 1.03, 1.04, 1.05])
     assert drawn["layout"]["shapes"][0]["y0"] == BOUND
@@ -327,14 +327,14 @@ def test_drift_figure_ends_at_closing_edit(log: Log) -> None:
         for n in range(294)
         for edit in log.edits[:1]
     ]
-    figures = drift_figures(digest(replace(log, edits=(*log.edits, *refused))))
+    figures = draw_drift(digest(replace(log, edits=(*log.edits, *refused))))
     assert [json.loads(edit.data)["layout"]["xaxis"]["dtick"] for edit in figures] == [1, 1]
 
 
 def test_drift_figure_single_edits_have_none() -> None:
-    assert drift_figures(digest(audit(6))) == []
+    assert draw_drift(digest(audit(6))) == []
 
 
 def test_drift_figure_unmeasured_sequence_has_none(log: Log) -> None:
     none = replace(log, edits=(), footer=Footer(records=len(log.controls), seconds=1.0))
-    assert drift_figures(digest(none)) == []
+    assert draw_drift(digest(none)) == []

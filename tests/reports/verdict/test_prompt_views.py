@@ -6,13 +6,13 @@ import pytest
 from editguard.reports.log.prompt_outcomes import PromptResult
 from editguard.reports.verdict.prompt_views import (
     OTHER_SUBJECTS,
-    condition_label,
-    highlighted,
+    count_leaks,
+    count_prompts,
+    group_prompts,
+    highlight,
     judged_by_made_neighbours,
-    leak_rate,
-    prompt_groups,
-    prompt_rate,
-    worst_outcome,
+    label_condition,
+    select_worst_outcome,
 )
 
 from ...helpers.leak_logs import CONDITIONS, FACTS, NEIGHBOURS, asked, checked, outcome
@@ -32,11 +32,11 @@ from ...helpers.leak_logs import CONDITIONS, FACTS, NEIGHBOURS, asked, checked, 
     ],
 )
 def test_condition_label_each_kind_is_in_words(condition: str, label: str) -> None:
-    assert condition_label(condition) == label
+    assert label_condition(condition) == label
 
 
 def test_prompt_groups_worst_first_unchanged_apart() -> None:
-    others, facts = prompt_groups(checked(leaks=2, flips=1, fact_leaks=1).prompts)
+    others, facts = group_prompts(checked(leaks=2, flips=1, fact_leaks=1).prompts)
     assert (others.name, facts.name) == ("other-subjects", "other-facts")
     assert [view.worst.value for view in others.changed] == ["leak", "leak", "flip", "near-tie"]
     assert len(others.kept) == len(NEIGHBOURS) - 4
@@ -46,7 +46,7 @@ def test_prompt_groups_worst_first_unchanged_apart() -> None:
 
 
 def test_prompt_groups_gather_conditions_with_same_words() -> None:
-    first = prompt_groups(asked("Istanbul", leaks=1))[0].changed[0]
+    first = group_prompts(asked("Istanbul", leaks=1))[0].changed[0]
     (row,) = first.changed
     assert (row.before, row.after) == ("the company", "Istanbul, and")
     assert row.conditions == ("no prefix", "after a prefix: sentence")
@@ -54,16 +54,16 @@ def test_prompt_groups_gather_conditions_with_same_words() -> None:
 
 
 def test_prompt_groups_without_prompts_are_empty() -> None:
-    assert prompt_groups([]) == []
+    assert group_prompts([]) == []
 
 
 def test_prompt_groups_all_unchanged_say_so() -> None:
-    (group,) = prompt_groups([outcome("a"), outcome("b")])
+    (group,) = group_prompts([outcome("a"), outcome("b")])
     assert (group.changed, group.said) == ((), "2 prompts about other subjects: all keep their answer.")
 
 
 def test_prompt_groups_unmeasured_comes_before_flips() -> None:
-    (group,) = prompt_groups(
+    (group,) = group_prompts(
         [outcome("a", "flip", after="x"), outcome("b", "unmeasured"), outcome("c", "leak", after="y")]
     )
     assert [view.prompt for view in group.changed] == ["c", "b", "a"]
@@ -71,21 +71,21 @@ def test_prompt_groups_unmeasured_comes_before_flips() -> None:
 
 def test_prompt_rate_counts_a_prompt_once() -> None:
     record = checked(leaks=2, flips=1, fact_leaks=1)
-    assert (leak_rate(record).failed, leak_rate(record).total) == (2, len(NEIGHBOURS))
-    assert prompt_rate([record, record], "locality", "flips").failed == 2
-    facts = prompt_rate([record], "other-facts", "leaks")
+    assert (count_leaks(record).failed, count_leaks(record).total) == (2, len(NEIGHBOURS))
+    assert count_prompts([record, record], "locality", "flips").failed == 2
+    facts = count_prompts([record], "other-facts", "leaks")
     assert (facts.failed, facts.total) == (1, len(FACTS))
 
 
 def test_prompt_rate_without_prompts_takes_logged_counts() -> None:
     record = checked(leaks=2).model_copy(update={"prompts": []})
-    assert (leak_rate(record).passed, leak_rate(record).failed) == (4, 2)
-    assert leak_rate(record.model_copy(update={"measurements": []})).total == 0
+    assert (count_leaks(record).passed, count_leaks(record).failed) == (4, 2)
+    assert count_leaks(record.model_copy(update={"measurements": []})).total == 0
 
 
 def test_prompt_rate_unmeasured_prompt_is_not_judged() -> None:
     record = checked().model_copy(update={"prompts": [outcome("a"), outcome("a", "unmeasured", "served")]})
-    rate = leak_rate(record)
+    rate = count_leaks(record)
     assert (rate.passed, rate.not_judged, rate.total) == (0, 1, 1)
 
 
@@ -95,9 +95,9 @@ def test_worst_outcome_prefers_other_words_then_rise() -> None:
         outcome(name, "leak", "family:newline", after="Rome", target_after=p) for name, p in (("b", 0.3), ("c", 0.6))
     )
     bare = outcome("d", "leak", after="Rome", target_after=0.2)
-    assert worst_outcome([silent, low, high], OTHER_SUBJECTS, PromptResult.LEAK) is high
-    assert worst_outcome([silent, low, high, bare], OTHER_SUBJECTS, PromptResult.LEAK) is bare
-    assert worst_outcome([silent], OTHER_SUBJECTS, PromptResult.FLIP) is None
+    assert select_worst_outcome([silent, low, high], OTHER_SUBJECTS, PromptResult.LEAK) is high
+    assert select_worst_outcome([silent, low, high, bare], OTHER_SUBJECTS, PromptResult.LEAK) is bare
+    assert select_worst_outcome([silent], OTHER_SUBJECTS, PromptResult.FLIP) is None
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_worst_outcome_prefers_other_words_then_rise() -> None:
     ],
 )
 def test_highlighted_marks_target_as_whole_words(text: str, target: str, marked: list[str]) -> None:
-    parts = highlighted(text, target)
+    parts = highlight(text, target)
     assert "".join(part.text for part in parts) == text
     assert [part.text for part in parts if part.differs] == marked
 
