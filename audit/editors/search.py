@@ -21,7 +21,8 @@ import torch
 
 from ...probes.errors import NotFinite
 from ...probes.forward.batches import run_fitting
-from ...probes.forward.partial import LiveRows, Row, compute_plain_logits
+from ...probes.forward.live_rows import LiveRows
+from ...probes.forward.partial import Row, compute_plain_logits
 from ...probes.forward.prefix_cache import PrefixCache
 from ...probes.model.language_model import LanguageModel
 from ...probes.model.site import EditSite

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ..errors import OutOfMemory
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
     import torch
 
 __all__ = ["TOKEN_BUDGET", "Padded", "pad", "run_fitting", "split_batches", "split_similar"]

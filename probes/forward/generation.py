@@ -6,7 +6,6 @@ The process's random state is neither used nor changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,8 @@ from .batches import pad, run_fitting
 from .hooks import get_pad_id, select_logits
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     import torch
 
     from ..model.language_model import LanguageModel
@@ -144,12 +145,14 @@ class _GumbelSampler:
         """Sample for the rows of these indices; the generators are reset where the block raises."""
         chosen = self._generators if len(self._generators) == 1 else [self._generators[index] for index in members]
         before, self._drawn_by = [generator.get_state() for generator in chosen], chosen
+        finished = False
         try:
             yield
-        except BaseException:
-            for generator, state in zip(chosen, before, strict=True):
-                generator.set_state(state)
-            raise
+            finished = True
+        finally:
+            if not finished:
+                for generator, state in zip(chosen, before, strict=True):
+                    generator.set_state(state)
 
     def __call__(self, _: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         import torch

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from ..errors import ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import torch
+
     from ..model.language_model import LanguageModel
     from ..model.site import EditSite
 
@@ -110,7 +112,7 @@ def build_cache(
     cache = DynamicCache()
     cache.layers = []
     for keys, values in layers:
-        layer: Any = cast(Any, kind)()  # its constructor has no types
+        layer: Any = cast("Any", kind)()  # its constructor has no types
         layer.keys, layer.values = keys, values
         layer.dtype, layer.device, layer.is_initialized = keys.dtype, keys.device, True
         cache.layers.append(layer)

@@ -7,11 +7,12 @@ So it may guide a search or a guess, and never judge: checks measure the weights
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     import torch
 
     from ..model.site import EditSite

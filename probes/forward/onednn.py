@@ -27,16 +27,18 @@ Passes of one model in several threads at once are sound; either library may rou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear, pad
 from transformers.pytorch_utils import Conv1D
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 __all__ = ["compute_gram", "multiply", "name_library", "prefers_onednn", "round_rows", "use_fast_products"]
 

@@ -12,7 +12,6 @@ The cache holds only the unedited model's states; a pass of an edited model must
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -22,6 +21,8 @@ from .batches import pad, run_fitting, split_batches
 from .hooks import build_cache, get_pad_id, record_entry, select_logits
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..model.language_model import LanguageModel
     from ..model.site import EditSite
 

@@ -46,7 +46,7 @@ class Projection(Enum):
     """Neighbours stay neighbours; distances between groups mean nothing."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Separation:
     """How far two clouds lie apart."""
 

@@ -11,7 +11,6 @@ Source: "The Fall of ROME" (arXiv 2406.11263): the first token with the second t
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -22,6 +21,8 @@ from ..forward.hooks import get_pad_id, stop_after
 from ..keys.subject_keys import Activations, compute_activations, locate, trim_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..model.language_model import LanguageModel
     from ..model.site import EditSite
     from ..requests.request import EditRequest

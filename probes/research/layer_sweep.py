@@ -9,7 +9,6 @@ Out of scope: which layer to edit, and what is measured at one layer (`evidence`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,6 +24,8 @@ from ..keys.subject_keys import locate_after_prefixes, trim_rows
 from ..model.site import EditSite, find_site
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
     from ..keys.corpus_statistics import Corpus
     from ..model.language_model import LanguageModel
     from ..requests.request import EditRequest

@@ -44,7 +44,7 @@ class Rank(StrEnum):
     UNTOLD = "within rounding"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Spectrum:
     """Singular values of a change, in short."""
 
@@ -61,7 +61,7 @@ class Spectrum:
     """First right singular vector [columns]."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TensorChange:
     """How one tensor moved."""
 
@@ -128,4 +128,11 @@ def compute_spectrum(change: torch.Tensor, bound: float) -> Spectrum:
     rank = Rank.UNTOLD if norm <= _SLACK * bound else Rank.ONE if rest <= _SLACK * bound else Rank.MORE
     shares = values[values > 0] / values.sum()
     effective = float(torch.exp(-(shares * shares.log()).sum()))
-    return Spectrum(effective, float(values[0] / norm) ** 2, rank, exact, u[:, 0].clone(), right.clone())
+    return Spectrum(
+        effective=effective,
+        first_share=float(values[0] / norm) ** 2,
+        rank=rank,
+        exact=exact,
+        left=u[:, 0].clone(),
+        right=right.clone(),
+    )

@@ -15,10 +15,9 @@ Out of scope: attention outputs, and models that are not causal.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -27,9 +26,13 @@ from ..forward.batches import run_fitting
 from ..forward.hooks import Entry, record_entry, select_logits
 from ..forward.partial import run_from
 from ..keys.subject_keys import locate
-from ..model.language_model import LanguageModel
 from ..model.site import EditSite, count_layers, find_site
-from ..requests.request import EditRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ..model.language_model import LanguageModel
+    from ..requests.request import EditRequest
 
 __all__ = ["Trace", "Tracer", "list_considered_layers", "suggest_layer"]
 
@@ -89,6 +92,21 @@ def suggest_layer(traces: Sequence[Trace]) -> int:
     return considered[int(effects[considered].argmax())]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Fact:
+    """One prompt whose answer is traced."""
+
+    ids: Sequence[int]
+    answer: int
+    """Token id of the clean run's answer."""
+    first: int
+    """First token of the subject."""
+    last: int
+    """Last token of the subject."""
+    noise: torch.Tensor
+    """Noise of the subject's embeddings [draws, tokens, features]."""
+
+
 class Tracer:
     """Traces facts in one model; what does not depend on the request is computed once."""
 
@@ -128,7 +146,6 @@ class Tracer:
                 "something stands before it."
             )
         ids, last = place.input_ids, len(place.input_ids) - 1
-        noise = self._noise(place.last + 1 - place.first)
         with torch.no_grad():
             with _inputs(self._sites) as clean, _outputs(self._sites) as values:
                 logits = self._run(ids, 1)
@@ -136,15 +153,17 @@ class Tracer:
             probability = float(logits[0].softmax(-1)[answer])
             if not bool(torch.isfinite(logits).all()):
                 raise NotFinite(f"The logits after {request.prompt!r} hold NaN or Inf; check the model's weights.")
-            corrupted, bad = self._with_nothing(ids, answer, place.first, noise)
+            noise = self._noise(place.last + 1 - place.first)
+            fact = _Fact(ids=ids, answer=answer, first=place.first, last=place.last, noise=noise)
+            corrupted, bad = self._with_nothing(fact)
             states = torch.full((len(self._sites), len(ids)), corrupted)
             for layer in range(len(self._sites) - 1):
                 states[layer, place.first :] = self._with_states(
-                    ids, answer, layer + 1, clean[layer + 1].hidden, bad[layer + 1], place.first
+                    fact, layer + 1, clean[layer + 1].hidden, bad[layer + 1]
                 )
             # What leaves the last block at the last token is all that the head sees.
             states[-1, last] = probability
-            windows = self._with_windows(ids, answer, place.first, place.last, noise, values)
+            windows = self._with_windows(fact, values)
         tokenizer: Any = self._lm.tokenizer
         return Trace(
             request=request,
@@ -178,13 +197,13 @@ class Tracer:
         return float(logits.softmax(-1)[:, answer].mean())
 
     @contextmanager
-    def _corrupted(self, noise: torch.Tensor, first: int, rows: int) -> Iterator[None]:
+    def _corrupted(self, fact: _Fact, rows: int) -> Iterator[None]:
         """Add the noise, draw after draw, to the subject's embeddings in rows that repeat the draws."""
-        repeated = noise.repeat(rows // len(noise), 1, 1)
+        repeated = fact.noise.repeat(rows // len(fact.noise), 1, 1)
 
         def add(_: torch.nn.Module, __: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
             changed = output.clone()
-            changed[:, first : first + noise.shape[1]] += repeated
+            changed[:, fact.first : fact.first + fact.noise.shape[1]] += repeated
             return changed
 
         handle = self._embedding.register_forward_hook(add)
@@ -193,51 +212,45 @@ class Tracer:
         finally:
             handle.remove()
 
-    def _with_nothing(
-        self, ids: Sequence[int], answer: int, first: int, noise: torch.Tensor
-    ) -> tuple[float, list[Entry]]:
+    def _with_nothing(self, fact: _Fact) -> tuple[float, list[Entry]]:
         """Return the answer's probability where nothing is restored, and what enters each block then."""
 
         def run(_: Sequence[int]) -> tuple[float, list[Entry]]:
-            with self._corrupted(noise, first, self._draws), _inputs(self._sites) as bad:
-                probability = self._probability(self._run(ids, self._draws), answer)
+            with self._corrupted(fact, self._draws), _inputs(self._sites) as bad:
+                probability = self._probability(self._run(fact.ids, self._draws), fact.answer)
             return probability, bad
 
         ((_, result),) = run_fitting([[0]], run)
         return result
 
-    def _with_states(
-        self, ids: Sequence[int], answer: int, layer: int, clean: torch.Tensor, bad: Entry, first: int
-    ) -> torch.Tensor:
-        """Return the answer's probability [tokens from `first` on] with what enters block `layer` restored there."""
+    def _with_states(self, fact: _Fact, layer: int, clean: torch.Tensor, bad: Entry) -> torch.Tensor:
+        """Return the answer's probability [tokens from the subject's first on] with what enters block `layer` restored there."""
         # What stands before the subject is not corrupted, so there is nothing to restore.
-        tokens, at_once = range(first, len(ids)), max(1, _ROWS // self._draws)
+        tokens, at_once = range(fact.first, len(fact.ids)), max(1, _ROWS // self._draws)
 
         def run(some: Sequence[int]) -> torch.Tensor:
             rows = bad.hidden.repeat(len(some), 1, 1).view(len(some), self._draws, *bad.hidden.shape[1:])
             for row, token in enumerate(some):
                 rows[row, :, token] = clean[0, token]
             with run_from(self._sites[layer], Entry(rows.flatten(0, 1), bad.returned)):
-                return self._run(ids, len(some) * self._draws)
+                return self._run(fact.ids, len(some) * self._draws)
 
         parts = [[*tokens[start : start + at_once]] for start in range(0, len(tokens), at_once)]
         logits = torch.cat([part for _, part in run_fitting(parts, run)])
-        return logits.softmax(-1)[:, answer].view(len(tokens), self._draws).mean(1).cpu()
+        return logits.softmax(-1)[:, fact.answer].view(len(tokens), self._draws).mean(1).cpu()
 
-    def _with_windows(
-        self, ids: Sequence[int], answer: int, first: int, last: int, noise: torch.Tensor, values: list[torch.Tensor]
-    ) -> torch.Tensor:
+    def _with_windows(self, fact: _Fact, values: list[torch.Tensor]) -> torch.Tensor:
         """Return the answer's probability [layers] with a window of MLP outputs restored at the subject's last token."""
         centres, at_once = range(len(self._sites)), max(1, _ROWS // self._draws)
 
         def run(some: Sequence[int]) -> torch.Tensor:
             rows = len(some) * self._draws
             with (
-                self._corrupted(noise, first, rows),
-                _restored(self._sites, self._windows(some), values, last, len(ids)),
+                self._corrupted(fact, rows),
+                _restored(self._sites, self._windows(some), values, fact.last, len(fact.ids)),
             ):
-                logits = self._run(ids, rows)
-            return logits.softmax(-1)[:, answer].view(len(some), self._draws).mean(1).cpu()
+                logits = self._run(fact.ids, rows)
+            return logits.softmax(-1)[:, fact.answer].view(len(some), self._draws).mean(1).cpu()
 
         parts = [[*centres[start : start + at_once]] for start in range(0, len(centres), at_once)]
         return torch.cat([part for _, part in run_fitting(parts, run)])

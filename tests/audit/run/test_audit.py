@@ -21,8 +21,8 @@ from editguard.audit.run.audit import run_audit
 from editguard.audit.run.outputs import OUTPUTS, write_outputs
 from editguard.audit.setup import Setup, prepare
 from editguard.probes.errors import DeviceFailed, EditguardError, ModelError, NotFinite
+from editguard.probes.forward import live_rows, partial
 from editguard.probes.forward import onednn as products
-from editguard.probes.forward import partial
 from editguard.probes.forward.prefix_cache import PrefixCache
 from editguard.probes.keys.statistics import KeyStatistics
 from editguard.probes.model.fingerprint import compute_checksum, hash_tensors
@@ -48,7 +48,7 @@ def test_audit_reference_engine_uses_no_fast_way(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(products, "_selects_onednn", lambda: True)
     monkeypatch.setattr(products, "_onednn", fast)
-    for owner, name in ((partial.LiveRows, "__init__"), (partial.Stem, "__init__"), (PrefixCache, "__init__")):
+    for owner, name in ((live_rows.LiveRows, "__init__"), (partial.Stem, "__init__"), (PrefixCache, "__init__")):
         monkeypatch.setattr(owner, name, fast)
     (tmp_path / "corpus.txt").write_text("\n".join(SENTENCES * 60))
     setup = prepare(

@@ -10,7 +10,8 @@ import pytest
 import torch
 from editguard.probes.errors import EditguardError, ModelError
 from editguard.probes.forward.hooks import select_logits
-from editguard.probes.forward.partial import LiveRows, PlainRows, Row, Stem, compute_full_logits, get_first_logits
+from editguard.probes.forward.live_rows import LiveRows
+from editguard.probes.forward.partial import PlainRows, Row, Stem, compute_full_logits, get_first_logits
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import EditSite
 from torch import Tensor, nn

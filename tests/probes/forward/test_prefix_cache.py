@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from editguard.probes.forward.partial import LiveRows, Row, Stem, compute_full_logits
+from editguard.probes.forward.live_rows import LiveRows
+from editguard.probes.forward.partial import Row, Stem, compute_full_logits
 from editguard.probes.forward.prefix_cache import PrefixCache, build_prefix_cache, join
 from editguard.probes.keys.subject_keys import compute_activations
 from editguard.probes.model.language_model import LanguageModel

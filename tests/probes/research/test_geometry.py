@@ -72,7 +72,14 @@ def test_energy_distance_close_points_keep_their_digits() -> None:
 def test_separation_shifted_clouds_are_apart_and_not_by_chance() -> None:
     first, second = cloud(30), cloud(20, seed=1, at=3.0)
     result = measure_separation(first, second, seed=0)
-    assert result == Separation(compute_energy_distance(first, second), 1 / 1000, 999, result.silhouette, 30, 20)
+    assert result == Separation(
+        energy_distance=compute_energy_distance(first, second),
+        p_value=1 / 1000,
+        permutations=999,
+        silhouette=result.silhouette,
+        first=30,
+        second=20,
+    )
     assert result.silhouette > 0.5
     assert measure_separation(first, second, seed=0) == result
 

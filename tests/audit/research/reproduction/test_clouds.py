@@ -11,7 +11,14 @@ pytestmark = pytest.mark.tiny
 
 def test_lie_apart_needs_enough_pairs_a_p_value_and_a_silhouette() -> None:
     def cloud(p_value: float, silhouette: float, points: int = 13) -> Separation:
-        return Separation(1.0, p_value, 999, silhouette, points, points)
+        return Separation(
+            energy_distance=1.0,
+            p_value=p_value,
+            permutations=999,
+            silhouette=silhouette,
+            first=points,
+            second=points,
+        )
 
     ordinary = cloud(0.5, 0.02, 100)
     assert lie_apart(cloud(0.001, 0.5), ordinary) is True

@@ -17,6 +17,17 @@ from .....helpers.reproduction_logs import (
 pytestmark = pytest.mark.tiny
 
 
+def _separation(p_value: float, silhouette: float, points: int) -> Separation:
+    return Separation(
+        energy_distance=1.0,
+        p_value=p_value,
+        permutations=999,
+        silhouette=silhouette,
+        first=points,
+        second=points,
+    )
+
+
 @pytest.mark.parametrize(
     ("there", "here", "agreement"),
     [(0.01, 0.5, Agreement.YES), (0.44, 0.9, Agreement.NO), (0.005, 0.02, Agreement.OPEN), (0.4, 0.02, Agreement.OPEN)],
@@ -24,8 +35,8 @@ pytestmark = pytest.mark.tiny
 def test_judge_anomaly_needs_an_anomaly_in_the_language_model(there: float, here: float, agreement: Agreement) -> None:
     def clouds(silhouette: float) -> dict[CaseKind, Separation]:
         far = silhouette > 0.1
-        first = Separation(1.0, 0.001 if far else 0.4, 999, silhouette, 13, 13)
-        return {CaseKind.FIRST: first, CaseKind.ORDINARY: Separation(1.0, 0.5, 999, 0.002, 100, 100)}
+        first = _separation(0.001 if far else 0.4, silhouette, 13)
+        return {CaseKind.FIRST: first, CaseKind.ORDINARY: _separation(0.5, 0.002, 100)}
 
     assert _judge_anomaly(clouds(there), clouds(here)).agreement is agreement
 
