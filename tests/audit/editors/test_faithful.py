@@ -18,18 +18,18 @@ from editguard.probes.requests.request import EditRequest
 
 pytestmark = pytest.mark.real
 
-OWN = Path(__file__).parent / "data" / "rome-L13-own-requests.json"
-REPOSITORY = Path(__file__).parents[2]
+OWN = Path(__file__).parents[1] / "data" / "rome-L13-own-requests.json"
+REPOSITORY = Path(__file__).parents[3]
 SHARED = Path(os.environ.get("EDITGUARD_SHARED") or REPOSITORY.parent / "shared") / "reference"
 FILES = ("rome-L13-own-requests", "rome-L13-covariance", "rome-L5-identity")
 
 
-def table(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+def load_table(path: Path) -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return table
 
 
-def statistics(lm: LanguageModel, written: dict[str, Any], size: int) -> KeyStatistics:
+def make_statistics(lm: LanguageModel, written: dict[str, Any], size: int) -> KeyStatistics:
     if written["covariance"] == "identity":
         return make_identity_statistics(size, lm.fingerprint, written["layer"])
     from safetensors.torch import load_file
@@ -43,8 +43,8 @@ def statistics(lm: LanguageModel, written: dict[str, Any], size: int) -> KeyStat
     )
 
 
-def update(lm: LanguageModel, written: dict[str, Any], record: dict[str, Any], engine: Engine) -> RankOneUpdate:
-    """Make the record's update under the table's own contexts, of which "{}" is the empty one."""
+def compute_update(lm: LanguageModel, written: dict[str, Any], record: dict[str, Any], engine: Engine) -> RankOneUpdate:
+    """Return the record's update under the table's own contexts, of which "{}" is the empty one."""
     site = find_site(lm.model, written["layer"])
     texts = [template.removesuffix("{}") for template in written["templates"]]
     prefixes = ContextPrefixes(
@@ -54,58 +54,60 @@ def update(lm: LanguageModel, written: dict[str, Any], record: dict[str, Any], e
     context = EditContext(
         lm=lm,
         site=site,
-        statistics=statistics(lm, written, site.d_ff),
+        statistics=make_statistics(lm, written, site.d_ff),
         prefixes=prefixes,
         settings=ValueSettings(engine=engine),
     )
-    (found,) = compute_updates(context, [(record["method"].lower(), request)])
-    assert isinstance(found, RankOneUpdate)
-    return found
+    (update,) = compute_updates(context, [(record["method"].lower(), request)])
+    assert isinstance(update, RankOneUpdate)
+    return update
 
 
-def agrees(found: RankOneUpdate, record: dict[str, Any], engine: Engine) -> None:
-    assert found.engine == engine.value
-    assert found.numerator == pytest.approx(record["numerator"], rel=2e-3)
-    assert found.denominator == pytest.approx(record["denominator"], rel=2e-3)
-    assert found.norm == pytest.approx(record["update_norm"], rel=2e-3)
-    assert found.start_norm == pytest.approx(record["target_init_norm"], rel=2e-3)
-    assert found.target_norm == pytest.approx(record["target_norm"], rel=2e-3)
-    assert found.steps == record["grad_steps"]
+def assert_agrees(update: RankOneUpdate, record: dict[str, Any], engine: Engine) -> None:
+    assert update.engine == engine.value
+    assert update.numerator == pytest.approx(record["numerator"], rel=2e-3)
+    assert update.denominator == pytest.approx(record["denominator"], rel=2e-3)
+    assert update.norm == pytest.approx(record["update_norm"], rel=2e-3)
+    assert update.start_norm == pytest.approx(record["target_init_norm"], rel=2e-3)
+    assert update.target_norm == pytest.approx(record["target_norm"], rel=2e-3)
+    assert update.steps == record["grad_steps"]
     # The printed loss has three decimals.
-    assert found.loss == pytest.approx(record["final_loss"], rel=2e-3, abs=1e-3)
+    assert update.loss == pytest.approx(record["final_loss"], rel=2e-3, abs=1e-3)
 
 
 @pytest.mark.parametrize("engine", Engine)
 @pytest.mark.parametrize("method", ["ROME", "C-ROME"])
-def test_germany_agrees_with_the_papers_own_code(smollm2: LanguageModel, method: str, engine: Engine) -> None:
-    written = table(OWN)
+def test_compute_updates_germany_agrees_with_the_papers_code(
+    smollm2: LanguageModel, method: str, engine: Engine
+) -> None:
+    written = load_table(OWN)
     record = next(r for r in written["records"] if r["subject"] == "Germany" and r["method"] == method)
-    agrees(update(smollm2, written, record, engine), record, engine)
+    assert_agrees(compute_update(smollm2, written, record, engine), record, engine)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", Engine)
 @pytest.mark.parametrize("index", range(8))
-def test_the_whole_table_agrees(smollm2: LanguageModel, index: int, engine: Engine) -> None:
-    written = table(OWN)
+def test_compute_updates_whole_table_agrees(smollm2: LanguageModel, index: int, engine: Engine) -> None:
+    written = load_table(OWN)
     record = written["records"][index]
-    agrees(update(smollm2, written, record, engine), record, engine)
+    assert_agrees(compute_update(smollm2, written, record, engine), record, engine)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("index", range(4))
 @pytest.mark.parametrize("name", FILES)
-def test_the_first_records_of_every_reference_file_agree(smollm2: LanguageModel, name: str, index: int) -> None:
+def test_compute_updates_first_records_of_reference_files_agree(smollm2: LanguageModel, name: str, index: int) -> None:
     path = SHARED / f"{name}.json"
     if not path.is_file():
-        pytest.skip(f"the reference file {name}.json is not at hand; EDITGUARD_SHARED names the folder above it")
-    written = table(path)
+        pytest.skip(f"the reference file {name}.json is not there; EDITGUARD_SHARED names the folder above it")
+    written = load_table(path)
     record = written["records"][index]
-    agrees(update(smollm2, written, record, Engine.LIVE), record, Engine.LIVE)
+    assert_agrees(compute_update(smollm2, written, record, Engine.LIVE), record, Engine.LIVE)
 
 
-def test_the_fixture_names_both_editors_and_the_empty_context() -> None:
-    written = table(OWN)
+def test_reference_table_holds_both_editors_and_the_empty_context() -> None:
+    written = load_table(OWN)
     assert len(written["records"]) == 8
     assert {record["method"] for record in written["records"]} == {"ROME", "C-ROME"}
     assert written["templates"][0] == "{}"
