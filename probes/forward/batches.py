@@ -83,7 +83,7 @@ def run_fitting(groups: Iterable[Sequence[int]], run: Callable[[list[int]], T]) 
             try:
                 result = run(members)
             except (MemoryError, RuntimeError) as error:
-                if not _no_memory(error):
+                if not _is_out_of_memory(error):
                     raise
                 failed = str(error).strip().partition("\n")[0] or type(error).__name__
             if not failed:
@@ -99,7 +99,7 @@ def run_fitting(groups: Iterable[Sequence[int]], run: Callable[[list[int]], T]) 
                 waiting += [members[half:], members[:half]]
 
 
-def _no_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
     import torch
 
     # The allocator of the CPU has no class of its own for it.

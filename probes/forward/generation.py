@@ -41,7 +41,7 @@ def continue_greedily(
     """
     lengths = [tokens] * len(rows) if isinstance(tokens, int) else list(tokens)
     drafts = None if drafts is None else [draft[:most] for draft, most in zip(drafts, lengths, strict=True)]
-    agreed = [0] * len(rows) if drafts is None else _agreed(lm, rows, drafts)
+    agreed = [0] * len(rows) if drafts is None else _count_agreed(lm, rows, drafts)
     texts = [list(draft) for draft in drafts] if drafts is not None else [[] for _ in rows]
     # A draft that is shorter has ended, and agrees that it does.
     left = [index for index, count in enumerate(agreed) if count < max(len(texts[index]), 1)]
@@ -53,7 +53,7 @@ def continue_greedily(
     return texts
 
 
-def _agreed(lm: LanguageModel, rows: Sequence[Sequence[int]], drafts: Sequence[Sequence[int]]) -> list[int]:
+def _count_agreed(lm: LanguageModel, rows: Sequence[Sequence[int]], drafts: Sequence[Sequence[int]]) -> list[int]:
     """Return how many ids of each draft, counted from its start, are the model's greedy choice."""
     import torch
 
@@ -220,14 +220,14 @@ def _generate_chunk(lm: LanguageModel, rows: Sequence[Sequence[int]], tokens: in
     chosen = {**plain, **options, "max_new_tokens": tokens, "pad_token_id": fill}
     with torch.no_grad(), lm.products():
         out = generate(input_ids=ids, attention_mask=mask, **chosen)
-    return [_until_end(row, _ends(lm)) for row in out[:, width:].tolist()]
+    return [_cut_at_end(row, _get_end_ids(lm)) for row in out[:, width:].tolist()]
 
 
-def _ends(lm: LanguageModel) -> set[int]:
+def _get_end_ids(lm: LanguageModel) -> set[int]:
     token_id = lm.model.generation_config.eos_token_id
     return set(token_id if isinstance(token_id, list) else [token_id])
 
 
-def _until_end(row: list[int], ends: set[int]) -> list[int]:
+def _cut_at_end(row: list[int], ends: set[int]) -> list[int]:
     """Return the row up to the end of its text, without padding; the id of the end stays."""
     return row[: next((index + 1 for index, token in enumerate(row) if token in ends), len(row))]

@@ -159,7 +159,7 @@ def _is_plain(layer: torch.nn.Module) -> bool:
     return type(layer) in (torch.nn.Linear, Conv1D) and "forward" not in vars(layer)
 
 
-def _in_fp32(layer: torch.nn.Module) -> bool:
+def _is_in_fp32(layer: torch.nn.Module) -> bool:
     # Quantised weights, and weights spread over devices, have other classes. For a weight with gaps in its memory oneDNN has
     # only code that is a thousand times slower.
     parts = list(layer.parameters(recurse=False))
@@ -170,7 +170,7 @@ def _in_fp32(layer: torch.nn.Module) -> bool:
 
 
 def _select_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
-    return [layer for layer in model.modules() if _is_plain(layer) and _in_fp32(layer)] if _is_in_use() else []
+    return [layer for layer in model.modules() if _is_plain(layer) and _is_in_fp32(layer)] if _is_in_use() else []
 
 
 def name_library(model: torch.nn.Module) -> str:

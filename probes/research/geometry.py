@@ -67,7 +67,7 @@ def normalize_rows(rows: Tensor) -> Tensor:
 
     Raises `NotFinite` for rows that are not finite and `InputError` for rows of length zero, which have no direction.
     """
-    points = _points(rows)
+    points = _to_points(rows)
     lengths = points.norm(dim=1, keepdim=True)
     if not bool((lengths > 0).all()):
         raise InputError(
@@ -87,8 +87,8 @@ def compute_energy_distance(first: Tensor, second: Tensor) -> float:
     Judge it by the p-value of `measure_separation`.
     Raises `InputError` for clouds that are empty or of different dimensions, `NotFinite` for points that are not finite.
     """
-    distances = _distances(first, second, least=1)
-    return float(_energies(distances, _contrast(len(first), len(second))[None])[0])
+    distances = _compute_distances(first, second, least=1)
+    return float(_compute_energies(distances, _compute_contrast(len(first), len(second))[None])[0])
 
 
 def measure_separation(
@@ -107,9 +107,9 @@ def measure_separation(
     """
     if permutations < 1:
         raise InputError(f"{permutations} permutations give no p-value; give one at least, better 999.")
-    distances = _distances(first, second, least=2)
-    contrast = _contrast(len(first), len(second))
-    observed = float(_energies(distances, contrast[None])[0])
+    distances = _compute_distances(first, second, least=2)
+    contrast = _compute_contrast(len(first), len(second))
+    observed = float(_compute_energies(distances, contrast[None])[0])
     generator = torch.Generator().manual_seed(seed)
     if paired:
         if len(first) != len(second):
@@ -118,29 +118,29 @@ def measure_separation(
             )
         # Two points that change places change the signs of their weights.
         swapped = torch.rand(permutations, len(first), generator=generator, dtype=torch.float64) < 0.5
-        permuted = _energies(distances, contrast * torch.where(torch.cat([swapped, swapped], 1), -1.0, 1.0))
+        permuted = _compute_energies(distances, contrast * torch.where(torch.cat([swapped, swapped], 1), -1.0, 1.0))
     else:
         # argsort of random numbers: one permutation a row.
         noise = torch.rand(permutations, len(contrast), generator=generator, dtype=torch.float64)
-        permuted = _energies(distances, contrast[noise.argsort(1)])
+        permuted = _compute_energies(distances, contrast[noise.argsort(1)])
     as_far = int((permuted >= observed - _TIE * float(distances.max())).sum())
     return Separation(
         energy_distance=observed,
         p_value=(as_far + 1) / (permutations + 1),
         permutations=permutations,
-        silhouette=_paired_silhouette(distances) if paired else _silhouette(distances, contrast < 0),
+        silhouette=_compute_paired_silhouette(distances) if paired else _compute_silhouette(distances, contrast < 0),
         first=len(first),
         second=len(second),
     )
 
 
-def _silhouette(distances: Tensor, second: Tensor) -> float:
+def _compute_silhouette(distances: Tensor, second: Tensor) -> float:
     from sklearn.metrics import silhouette_score
 
     return float(silhouette_score(distances.numpy(), second.long().numpy(), metric="precomputed"))
 
 
-def _paired_silhouette(distances: Tensor) -> float:
+def _compute_paired_silhouette(distances: Tensor) -> float:
     """Return the mean of (b - a) / max(a, b) for 2n points, the partner of point i being point i + n, or i - n.
 
     a is the mean distance to the n - 1 others of the point's cloud, b to the n - 1 others of the other cloud.
@@ -161,22 +161,22 @@ def project_to_plane(rows: Tensor, *, method: Projection, seed: int) -> Tensor:
 
     Raises `InputError` for fewer than four points or two dimensions, `NotFinite` for points that are not finite.
     """
-    points = _points(rows)
+    points = _to_points(rows)
     if len(points) < 4 or points.shape[1] < 2:
         raise InputError(
             f"Points of shape {list(points.shape)} make no picture; at least 4 points of 2 dimensions are needed: give more."
         )
-    return _principal(points, seed) if method is Projection.PCA else _neighbours(points, seed)
+    return _project_by_pca(points, seed) if method is Projection.PCA else _project_by_tsne(points, seed)
 
 
 def count_nearer(points: Tensor, centre: Tensor, other: Tensor) -> int:
     """Return how many of `points` [n, d] lie nearer, by cosine, to the mean of `centre` than to the mean of `other`."""
     unit = normalize_rows(points)
-    towards, away = (normalize_rows(_points(cloud).mean(0, keepdim=True))[0] for cloud in (centre, other))
+    towards, away = (normalize_rows(_to_points(cloud).mean(0, keepdim=True))[0] for cloud in (centre, other))
     return int((unit @ towards > unit @ away).sum())
 
 
-def _points(rows: Tensor) -> Tensor:
+def _to_points(rows: Tensor) -> Tensor:
     if rows.ndim != 2 or 0 in rows.shape:
         raise InputError(f"Points of shape {list(rows.shape)} are no cloud; give [points, dimensions].")
     points = rows.detach().double().cpu()
@@ -186,13 +186,13 @@ def _points(rows: Tensor) -> Tensor:
     return points
 
 
-def _distances(first: Tensor, second: Tensor, least: int) -> Tensor:
+def _compute_distances(first: Tensor, second: Tensor, least: int) -> Tensor:
     """Distances [n + m, n + m] between all points of both clouds."""
     if min(len(first), len(second)) < least:
         raise InputError(
             f"Clouds of {len(first)} and {len(second)} points cannot be compared; at least {least} in each are needed."
         )
-    clouds = _points(first), _points(second)
+    clouds = _to_points(first), _to_points(second)
     if clouds[0].shape[1] != clouds[1].shape[1]:
         raise InputError(
             f"Points of {clouds[0].shape[1]} and of {clouds[1].shape[1]} dimensions have no distance; take both clouds from "
@@ -203,7 +203,7 @@ def _distances(first: Tensor, second: Tensor, least: int) -> Tensor:
     return torch.cdist(pooled, pooled, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def _contrast(first: int, second: int) -> Tensor:
+def _compute_contrast(first: int, second: int) -> Tensor:
     """Weights w [n + m], 1/n and -1/m, for which the energy distance is -w^T D w."""
     weights = (
         torch.full((first,), 1 / first, dtype=torch.float64),
@@ -212,11 +212,11 @@ def _contrast(first: int, second: int) -> Tensor:
     return torch.cat(weights)
 
 
-def _energies(distances: Tensor, contrasts: Tensor) -> Tensor:
+def _compute_energies(distances: Tensor, contrasts: Tensor) -> Tensor:
     return -((contrasts @ distances) * contrasts).sum(1)
 
 
-def _principal(points: Tensor, seed: int) -> Tensor:
+def _project_by_pca(points: Tensor, seed: int) -> Tensor:
     from sklearn.decomposition import PCA
 
     fitted = PCA(n_components=2, svd_solver="full", random_state=seed)
@@ -226,7 +226,7 @@ def _principal(points: Tensor, seed: int) -> Tensor:
     return coordinates * torch.sign(axes.gather(1, axes.abs().argmax(1, keepdim=True)))[:, 0]
 
 
-def _neighbours(points: Tensor, seed: int) -> Tensor:
+def _project_by_tsne(points: Tensor, seed: int) -> Tensor:
     from sklearn.manifold import TSNE
 
     perplexity = min(_PERPLEXITY, (len(points) - 1) / 3)

@@ -63,7 +63,7 @@ def compute_shifted_keys(
     rows = trim_rows(lm, [(place.input_ids, place.last) for place in _locate_all(lm, requests)])
     _check_room(lm, max(len(ids) for ids, _ in rows), shift)
     _check_counting(lm, site, rows[0])
-    return _shifted(lm, site, rows, shift)
+    return _read_shifted(lm, site, rows, shift)
 
 
 def compute_keys_after_bos(lm: LanguageModel, site: EditSite, requests: Sequence[EditRequest]) -> OtherStart:
@@ -102,7 +102,9 @@ def _locate_all(lm: LanguageModel, requests: Sequence[EditRequest]) -> list[Subj
     return [locate(lm, request) for request in requests]
 
 
-def _shifted(lm: LanguageModel, site: EditSite, rows: Sequence[tuple[Sequence[int], int]], shift: int) -> Activations:
+def _read_shifted(
+    lm: LanguageModel, site: EditSite, rows: Sequence[tuple[Sequence[int], int]], shift: int
+) -> Activations:
     keys: dict[int, torch.Tensor] = {}
     values: dict[int, torch.Tensor] = {}
 
@@ -132,7 +134,7 @@ def _check_room(lm: LanguageModel, longest: int, shift: int) -> None:
 
 def _check_counting(lm: LanguageModel, site: EditSite, row: tuple[Sequence[int], int]) -> None:
     """Refuse a model for which positions from 0 are not the ordinary ones: RoBERTa counts from the pad id on."""
-    usual, counted = compute_activations(lm, site, [row]).keys, _shifted(lm, site, [row], 0).keys
+    usual, counted = compute_activations(lm, site, [row]).keys, _read_shifted(lm, site, [row], 0).keys
     # NaN is no agreement.
     if not float((counted - usual).norm()) <= _AGREEMENT * float(usual.norm()):
         raise ModelError(

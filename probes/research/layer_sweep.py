@@ -84,14 +84,14 @@ def compute_statistics_by_pass(
     Raises `ModelError` for a layer that the model does not have.
     """
     sites = [find_site(lm.model, layer, site_path) for layer in sorted(set(layers))]
-    passes = list(_within(sites, budget_bytes))
+    passes = list(_split_within(sites, budget_bytes))
     for index, some in enumerate(passes):
         report = None if progress is None else partial(_report, progress, index, len(passes))
         moments = compute_all_statistics(lm, some, corpus, report)
         yield {site.layer: statistics for site, statistics in zip(some, moments, strict=True)}
 
 
-def _within(sites: Sequence[EditSite], budget: int) -> Iterator[list[EditSite]]:
+def _split_within(sites: Sequence[EditSite], budget: int) -> Iterator[list[EditSite]]:
     """Cut `sites` into runs whose sums fit into `budget` bytes together."""
     some: list[EditSite] = []
     for site in sites:
@@ -191,7 +191,7 @@ def sweep_layers(
     for start in range(0, len(requests) if sites else 0, _TOGETHER):
         keys = compute_request_keys(lm, sites, requests[start : start + _TOGETHER], prefixes)
         for site, here in zip(sites, keys, strict=True):
-            shifts[site.layer] += _shifts(here, statistics[site.layer])
+            shifts[site.layer] += _compute_shifts(here, statistics[site.layer])
     return shifts
 
 
@@ -207,7 +207,7 @@ def _require_statistics(statistics: Mapping[int, KeyStatistics], site: EditSite)
         )
 
 
-def _shifts(keys: LayerKeys, statistics: KeyStatistics) -> list[LayerShift]:
+def _compute_shifts(keys: LayerKeys, statistics: KeyStatistics) -> list[LayerShift]:
     bare, mean = (rows.double().cpu() for rows in keys)
     cosines = torch.nn.functional.cosine_similarity(bare, mean)
     return [

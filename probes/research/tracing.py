@@ -128,7 +128,7 @@ class Tracer:
         self._lm, self._draws, self._seed = lm, draws, seed
         self._sites = [find_site(lm.model, layer, site) for layer in range(count_layers(lm.model, site))]
         self._embedding: torch.nn.Module = lm.model.get_input_embeddings()
-        self._scale = noise * _spread(self._embedding, lm.device)
+        self._scale = noise * _measure_spread(self._embedding, lm.device)
         self.window = max(1, round(len(self._sites) / 5))
 
     def trace(self, request: EditRequest) -> Trace:
@@ -147,23 +147,23 @@ class Tracer:
             )
         ids, last = place.input_ids, len(place.input_ids) - 1
         with torch.no_grad():
-            with _inputs(self._sites) as clean, _outputs(self._sites) as values:
+            with _record_inputs(self._sites) as clean, _record_outputs(self._sites) as values:
                 logits = self._run(ids, 1)
             answer = int(logits[0].argmax())
             probability = float(logits[0].softmax(-1)[answer])
             if not bool(torch.isfinite(logits).all()):
                 raise NotFinite(f"The logits after {request.prompt!r} hold NaN or Inf; check the model's weights.")
-            noise = self._noise(place.last + 1 - place.first)
+            noise = self._draw_noise(place.last + 1 - place.first)
             fact = _Fact(ids=ids, answer=answer, first=place.first, last=place.last, noise=noise)
-            corrupted, bad = self._with_nothing(fact)
+            corrupted, bad = self._run_corrupted(fact)
             states = torch.full((len(self._sites), len(ids)), corrupted)
             for layer in range(len(self._sites) - 1):
-                states[layer, place.first :] = self._with_states(
+                states[layer, place.first :] = self._restore_states(
                     fact, layer + 1, clean[layer + 1].hidden, bad[layer + 1]
                 )
             # What leaves the last block at the last token is all that the head sees.
             states[-1, last] = probability
-            windows = self._with_windows(fact, values)
+            windows = self._restore_windows(fact, values)
         tokenizer: Any = self._lm.tokenizer
         return Trace(
             request=request,
@@ -177,7 +177,7 @@ class Tracer:
             window=self.window,
         )
 
-    def _noise(self, tokens: int) -> torch.Tensor:
+    def _draw_noise(self, tokens: int) -> torch.Tensor:
         """Noise [draws, tokens, features], the same for every request with as many subject tokens."""
         width = int(torch.as_tensor(self._embedding.weight).shape[-1])
         generator = torch.Generator().manual_seed(self._seed)
@@ -193,11 +193,11 @@ class Tracer:
         return logits.float()
 
     @staticmethod
-    def _probability(logits: torch.Tensor, answer: int) -> float:
+    def _mean_probability(logits: torch.Tensor, answer: int) -> float:
         return float(logits.softmax(-1)[:, answer].mean())
 
     @contextmanager
-    def _corrupted(self, fact: _Fact, rows: int) -> Iterator[None]:
+    def _corrupt(self, fact: _Fact, rows: int) -> Iterator[None]:
         """Add the noise, draw after draw, to the subject's embeddings in rows that repeat the draws."""
         repeated = fact.noise.repeat(rows // len(fact.noise), 1, 1)
 
@@ -212,18 +212,18 @@ class Tracer:
         finally:
             handle.remove()
 
-    def _with_nothing(self, fact: _Fact) -> tuple[float, list[Entry]]:
+    def _run_corrupted(self, fact: _Fact) -> tuple[float, list[Entry]]:
         """Return the answer's probability where nothing is restored, and what enters each block then."""
 
         def run(_: Sequence[int]) -> tuple[float, list[Entry]]:
-            with self._corrupted(fact, self._draws), _inputs(self._sites) as bad:
-                probability = self._probability(self._run(fact.ids, self._draws), fact.answer)
+            with self._corrupt(fact, self._draws), _record_inputs(self._sites) as bad:
+                probability = self._mean_probability(self._run(fact.ids, self._draws), fact.answer)
             return probability, bad
 
         ((_, result),) = run_fitting([[0]], run)
         return result
 
-    def _with_states(self, fact: _Fact, layer: int, clean: torch.Tensor, bad: Entry) -> torch.Tensor:
+    def _restore_states(self, fact: _Fact, layer: int, clean: torch.Tensor, bad: Entry) -> torch.Tensor:
         """Return the answer's probability [tokens from the subject's first on] with what enters block `layer` restored there."""
         # What stands before the subject is not corrupted, so there is nothing to restore.
         tokens, at_once = range(fact.first, len(fact.ids)), max(1, _ROWS // self._draws)
@@ -239,15 +239,15 @@ class Tracer:
         logits = torch.cat([part for _, part in run_fitting(parts, run)])
         return logits.softmax(-1)[:, fact.answer].view(len(tokens), self._draws).mean(1).cpu()
 
-    def _with_windows(self, fact: _Fact, values: list[torch.Tensor]) -> torch.Tensor:
+    def _restore_windows(self, fact: _Fact, values: list[torch.Tensor]) -> torch.Tensor:
         """Return the answer's probability [layers] with a window of MLP outputs restored at the subject's last token."""
         centres, at_once = range(len(self._sites)), max(1, _ROWS // self._draws)
 
         def run(some: Sequence[int]) -> torch.Tensor:
             rows = len(some) * self._draws
             with (
-                self._corrupted(fact, rows),
-                _restored(self._sites, self._windows(some), values, fact.last, len(fact.ids)),
+                self._corrupt(fact, rows),
+                _restore_outputs(self._sites, self._select_windows(some), values, fact.last, len(fact.ids)),
             ):
                 logits = self._run(fact.ids, rows)
             return logits.softmax(-1)[:, fact.answer].view(len(some), self._draws).mean(1).cpu()
@@ -255,7 +255,7 @@ class Tracer:
         parts = [[*centres[start : start + at_once]] for start in range(0, len(centres), at_once)]
         return torch.cat([part for _, part in run_fitting(parts, run)])
 
-    def _windows(self, centres: Sequence[int]) -> list[list[bool]]:
+    def _select_windows(self, centres: Sequence[int]) -> list[list[bool]]:
         """Return for each layer the rows in which it is restored; each centre has as many rows as there are draws."""
         below = self.window // 2
         return [
@@ -264,7 +264,7 @@ class Tracer:
         ]
 
 
-def _spread(embedding: torch.nn.Module, device: torch.device) -> float:
+def _measure_spread(embedding: torch.nn.Module, device: torch.device) -> float:
     """Return the standard deviation of the embedding's output over all tokens; Gemma scales its table."""
     table: Any = embedding.weight
     count = total = squares = 0.0
@@ -280,7 +280,7 @@ def _spread(embedding: torch.nn.Module, device: torch.device) -> float:
 
 
 @contextmanager
-def _inputs(sites: Sequence[EditSite]) -> Iterator[list[Entry]]:
+def _record_inputs(sites: Sequence[EditSite]) -> Iterator[list[Entry]]:
     """Record what enters each block, in the blocks' order."""
     entries: list[Entry] = []
     with ExitStack() as stack:
@@ -290,7 +290,7 @@ def _inputs(sites: Sequence[EditSite]) -> Iterator[list[Entry]]:
 
 
 @contextmanager
-def _outputs(sites: Sequence[EditSite]) -> Iterator[list[torch.Tensor]]:
+def _record_outputs(sites: Sequence[EditSite]) -> Iterator[list[torch.Tensor]]:
     """Record the output of each site."""
     outputs: list[torch.Tensor] = []
 
@@ -307,7 +307,7 @@ def _outputs(sites: Sequence[EditSite]) -> Iterator[list[torch.Tensor]]:
 
 
 @contextmanager
-def _restored(
+def _restore_outputs(
     sites: Sequence[EditSite], rows: Sequence[Sequence[bool]], values: Sequence[torch.Tensor], token: int, width: int
 ) -> Iterator[None]:
     """Put each site's clean output at `token` into the rows that `rows` selects."""

@@ -36,7 +36,7 @@ def brute_force(lm: LanguageModel, tracer: Tracer, trace: Trace, layer: int, tok
         handle = block.register_forward_hook(lambda _, __, output: clean_states.append(states(output).clone()))
         answer = int(lm.model(ids).logits[0, -1].argmax())
         handle.remove()
-        noise, probabilities = tracer._noise(last + 1 - first), []
+        noise, probabilities = tracer._draw_noise(last + 1 - first), []
         for draw in noise:
 
             def corrupt(_: Any, __: Any, output: torch.Tensor, draw: torch.Tensor = draw) -> torch.Tensor:

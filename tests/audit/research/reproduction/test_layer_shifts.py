@@ -58,7 +58,7 @@ def test_layer_shifts_are_reused_under_the_same_stamp_and_text(
     first = measure_shifts(own, path, str(text))
     assert set(first.layers) == set(range(len(setup.site.blocks)))
     runs: list[int] = []
-    real = module.sweep
+    real = module.sweep_layers
 
     def count_sweeps(*arguments: Any, **options: Any) -> dict[int, list[LayerShift]]:
         runs.append(1)
