@@ -42,13 +42,13 @@ __all__ = [
 _BUDGET = 1024
 """Tokens of one pass, padding included, as for the keys of one layer."""
 _TOGETHER = 16
-"""Requests whose keys at all layers are held at once."""
+"""Requests whose keys at all layers are in memory at once."""
 
 
 class LayerKeys(NamedTuple):
     """Keys of some requests' subjects at one layer, fp32."""
 
-    bare: Tensor
+    no_prefix: Tensor
     """k_u of each request [requests, d_ff]."""
     mean: Tensor
     """k_bar of each request [requests, d_ff], the mean over the prefixes."""
@@ -208,9 +208,9 @@ def _require_statistics(statistics: Mapping[int, KeyStatistics], site: EditSite)
 
 
 def _compute_shifts(keys: LayerKeys, statistics: KeyStatistics) -> list[LayerShift]:
-    bare, mean = (rows.double().cpu() for rows in keys)
-    cosines = torch.nn.functional.cosine_similarity(bare, mean)
+    no_prefix, mean = (rows.double().cpu() for rows in keys)
+    cosines = torch.nn.functional.cosine_similarity(no_prefix, mean)
     return [
-        LayerShift(abs(float(unit @ bare[n])), abs(float(unit @ mean[n])), float(cosines[n]))
+        LayerShift(abs(float(unit @ no_prefix[n])), abs(float(unit @ mean[n])), float(cosines[n]))
         for n, unit in enumerate(normalize_direction(solved) for solved in statistics.solve(mean))
     ]

@@ -187,7 +187,7 @@ def test_request_keys_equal_single_requests_and_their_mean() -> None:
     for site, keys in zip(sites, site_keys, strict=True):
         for row, request in enumerate((TWIN_REQUEST, PROMPT_START_REQUEST)):
             expected = compute_subject_keys(lm, site, request, KEY_TEXTS)
-            same(keys.bare[row], expected.no_prefix_key)
+            same(keys.no_prefix[row], expected.no_prefix_key)
             same(keys.mean[row], expected.mean_key)
     with pytest.raises(RequestError, match="no prefixes"):
         compute_request_keys(lm, sites, [TWIN_REQUEST], [])
