@@ -146,20 +146,26 @@ class Mutant(NamedTuple):
 
 
 def iter_changes(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield what may stand in the place of `node`."""
+    """Yield the changed nodes that may stand in the place of `node`."""
+    if isinstance(node, ast.expr):
+        yield from _iter_expression_changes(node)
+    elif isinstance(node, ast.If):
+        for value in (True, False):
+            yield ast.If(ast.Constant(value), node.body, node.orelse)
+    elif isinstance(node, ast.Continue | ast.Raise | ast.AugAssign) or (
+        isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant)
+    ):
+        yield ast.Pass()
+
+
+def _iter_expression_changes(node: ast.expr) -> Iterator[ast.AST]:
     if isinstance(node, ast.Compare):
         for index, operator in enumerate(node.ops):
             other = copy.deepcopy(node)
             other.ops[index] = _COMPARE[type(operator)]()
             yield other
     elif isinstance(node, ast.BoolOp):
-        other = copy.deepcopy(node)
-        other.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
-        yield other
-        for index in range(len(node.values)):
-            less = copy.deepcopy(node)
-            del less.values[index]
-            yield less if len(less.values) > 1 else less.values[0]
+        yield from _iter_bool_changes(node)
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
         yield node.operand
     elif isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
@@ -168,13 +174,16 @@ def iter_changes(node: ast.AST) -> Iterator[ast.AST]:
         yield ast.Constant(not node.value if isinstance(node.value, bool) else node.value + 1)
     elif isinstance(node, ast.IfExp):
         yield from (node.body, node.orelse)
-    elif isinstance(node, ast.If):
-        for value in (True, False):
-            yield ast.If(ast.Constant(value), node.body, node.orelse)
-    elif isinstance(node, ast.Continue | ast.Raise | ast.AugAssign) or (
-        isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant)
-    ):
-        yield ast.Pass()
+
+
+def _iter_bool_changes(node: ast.BoolOp) -> Iterator[ast.expr]:
+    other = copy.deepcopy(node)
+    other.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
+    yield other
+    for index in range(len(node.values)):
+        less = copy.deepcopy(node)
+        del less.values[index]
+        yield less if len(less.values) > 1 else less.values[0]
 
 
 class _Replace(ast.NodeTransformer):
@@ -227,7 +236,7 @@ def iter_mutants(target: Target) -> Iterator[Mutant]:
         if target.names and name not in target.names:
             continue
         nodes = list(_iter_nodes(function))
-        # Neither what a signature says nor the decorators run in the changed code.
+        # Neither the signature nor the decorators run in the changed code.
         fixed = {
             id(inner)
             for part in (function.args, function.returns, *function.decorator_list)
@@ -238,21 +247,21 @@ def iter_mutants(target: Target) -> Iterator[Mutant]:
         fixed |= {id(node.value) for node in nodes if isinstance(node, ast.keyword) and node.arg == "strict"}
         for number, node in enumerate(nodes):
             for new in () if id(node) in fixed else iter_changes(node):
-                yield _mutant(tree, name, function, number, node, new, str(file))
+                other = _Replace(number, ast.copy_location(copy.deepcopy(new), node)).visit(copy.deepcopy(function))
+                code = _compile_changed(tree, function, other.body, str(file), name)
+                yield Mutant(name, getattr(node, "lineno", 0), f"{_describe(node)} -> {_describe(new)}", code)
 
 
-def _mutant(
-    tree: ast.Module, name: str, function: ast.FunctionDef, number: int, node: ast.AST, new: ast.AST, file: str
-) -> Mutant:
-    # `tree` is put right again below: only the function's body is another for the moment.
-    body = function.body
-    other = _Replace(number, ast.copy_location(copy.deepcopy(new), node)).visit(copy.deepcopy(function))
-    function.body = other.body
+def _compile_changed(
+    tree: ast.Module, function: ast.FunctionDef, body: list[ast.stmt], file: str, name: str
+) -> CodeType:
+    """Return the code of `function` with another body. `tree` is as before afterwards."""
+    original = function.body
+    function.body = body
     try:
-        code = _find_code(compile(ast.fix_missing_locations(copy.deepcopy(tree)), file, "exec"), name)
+        return _find_code(compile(ast.fix_missing_locations(copy.deepcopy(tree)), file, "exec"), name)
     finally:
-        function.body = body
-    return Mutant(name, getattr(node, "lineno", 0), f"{_describe(node)} -> {_describe(new)}", code)
+        function.body = original
 
 
 def _describe(node: ast.AST) -> str:

@@ -10,24 +10,27 @@ Source: "The Fall of ROME" (arXiv 2406.11263), equations 3 and 4.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 
 from ...probes.errors import InputError, NotFinite, RequestError
-from ...probes.forward.prefix_cache import PrefixCache
-from ...probes.keys.prefixes import ContextPrefixes
 from ...probes.keys.rewordings import write_rewordings
-from ...probes.keys.statistics import KeyStatistics
 from ...probes.keys.subject_keys import SubjectKeys, compute_all_subject_keys
-from ...probes.model.language_model import LanguageModel
-from ...probes.model.site import EditSite
 from ...probes.registry import Registry
-from ...probes.requests.request import EditRequest
 from .search import optimise_values
 from .value import Engine, OptimisedValue, ValueProblem, ValueSettings, build_value_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...probes.forward.prefix_cache import PrefixCache
+    from ...probes.keys.prefixes import ContextPrefixes
+    from ...probes.keys.statistics import KeyStatistics
+    from ...probes.model.language_model import LanguageModel
+    from ...probes.model.site import EditSite
+    from ...probes.requests.request import EditRequest
 
 __all__ = ["EDITORS", "EditContext", "Editor", "Insertion", "Plan", "RankOneUpdate", "find_editor", "compute_updates"]
 
@@ -130,7 +133,9 @@ class Editor(ABC):
         insertion = self.insertion(keys)
         start_norm, settings = float(insertion.start.norm()), self.settings(context.settings)
         texts = self.contexts(context.prefixes)
-        problem = build_value_problem(context.lm, request, texts, start_norm, settings, reworded)
+        problem = build_value_problem(
+            context.lm, request, texts, start_norm=start_norm, settings=settings, reworded=reworded
+        )
         return Plan(keys, insertion, problem)
 
     def finish(self, plan: Plan, value: OptimisedValue, statistics: KeyStatistics) -> RankOneUpdate:

@@ -11,11 +11,10 @@ similar width together. It is compared with the full pass before it is trusted.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import accumulate, chain
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -23,10 +22,14 @@ from ...probes.errors import NotFinite
 from ...probes.forward.batches import run_fitting
 from ...probes.forward.live_rows import LiveRows
 from ...probes.forward.partial import Row, compute_plain_logits
-from ...probes.forward.prefix_cache import PrefixCache
-from ...probes.model.language_model import LanguageModel
-from ...probes.model.site import EditSite
 from .value import Descent, Engine, OptimisedValue, ValueProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ...probes.forward.prefix_cache import PrefixCache
+    from ...probes.model.language_model import LanguageModel
+    from ...probes.model.site import EditSite
 
 __all__ = ["optimise_values"]
 

@@ -12,22 +12,25 @@ Source: ROME (arXiv 2202.05262), section 3.1, equations 3 and 4.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from ...probes.errors import RequestError
 from ...probes.forward.partial import Row
 from ...probes.keys.subject_keys import locate
-from ...probes.model.language_model import LanguageModel
-from ...probes.requests.request import EditRequest
 from ...probes.requests.spacing import choose_separator
 from ...probes.tokens import encode_target, locate_subject
 from .engine import Engine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ...probes.model.language_model import LanguageModel
+    from ...probes.requests.request import EditRequest
 
 __all__ = ["Descent", "Engine", "OptimisedValue", "ValueProblem", "ValueSettings", "build_value_problem"]
 
@@ -150,6 +153,7 @@ def build_value_problem(
     lm: LanguageModel,
     request: EditRequest,
     prefixes: Sequence[str],
+    *,
     start_norm: float,
     settings: ValueSettings,
     reworded: Sequence[str] = (),

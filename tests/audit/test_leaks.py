@@ -45,60 +45,69 @@ def guard(smollm2: LanguageModel) -> GuardedEditor:
     return GuardedEditor(prepare(smollm2, policy=Policy()))
 
 
-def test_an_edit_after_which_others_say_its_target_fails_and_names_them(guard: GuardedEditor) -> None:
+def test_try_edit_that_leaks_fails_and_names_the_leaks(guard: GuardedEditor) -> None:
     result = guard.try_edit(TURKEY)
     assert result.refusal is None
     assert not result.sound
-    leaks = [one for one in result.prompts if one.result == "leak"]
+    leaks = [answer for answer in result.prompts if answer.result == "leak"]
     assert leaks
-    failed = {(one.check, one.metric) for one in result.failures}
+    failed = {(answer.check, answer.metric) for answer in result.failures}
     assert failed & {("locality", "leaks"), ("other-facts", "leaks")}
-    # Each is told by its prompt and its words, and what it said before was something else.
-    assert any(says(one.after, "Türkiye") for one in leaks)
-    assert not any(says(one.before, "Türkiye") for one in leaks)
-    assert {one.prompt for one in leaks} <= {*TURKEY.neighbourhood, *TURKEY.other_facts}
+    # Each leak is named by its prompt and its words. Its answer before the edit was another.
+    assert any(says(answer.after, "Türkiye") for answer in leaks)
+    assert not any(says(answer.before, "Türkiye") for answer in leaks)
+    assert {answer.prompt for answer in leaks} <= {*TURKEY.neighbourhood, *TURKEY.other_facts}
 
 
-@pytest.mark.parametrize("request_", CLEAN, ids=lambda one: one.id)
-def test_a_clean_edit_passes_though_it_brings_no_neighbour_of_its_own(
-    guard: GuardedEditor, request_: EditRequest
-) -> None:
+@pytest.mark.parametrize("request_", CLEAN, ids=lambda answer: answer.id)
+def test_try_edit_clean_one_without_neighbours_passes(guard: GuardedEditor, request_: EditRequest) -> None:
     result = guard.try_edit(request_)
-    assert [(one.check, one.metric, one.message) for one in result.failures] == []
+    assert [(answer.check, answer.metric, answer.message) for answer in result.failures] == []
     assert result.sound
-    assert {one.role for one in result.prompts} >= {"made-neighbour"}
-    assert not any(one.result == "leak" and one.role == "made-neighbour" for one in result.prompts)
+    assert {answer.role for answer in result.prompts} >= {"made-neighbour"}
+    assert not any(answer.result == "leak" and answer.role == "made-neighbour" for answer in result.prompts)
 
 
 @pytest.fixture(scope="module")
 def good(guard: GuardedEditor) -> tuple[Control, Proposal]:
     """The known-good control of this model and its update, computed once."""
     control = controls_for(guard.setup)[1]
-    for some in iter_candidate_rounds([control]):
+    for candidate_round in iter_candidate_rounds([control]):
         for (_, candidate), proposal in zip(
-            some, propose_controls(control_guard(guard), [one for _, one in some]), strict=True
+            candidate_round,
+            propose_controls(control_guard(guard), [request for _, request in candidate_round]),
+            strict=True,
         ):
             if run_control(control_guard(guard), control, proposal)[1]:
                 return replace(control, candidates=(candidate,)), proposal
     raise AssertionError("no candidate is sound on the embedded model, and every audit of it is void")
 
 
-def test_no_bound_however_strict_voids_the_known_good_control(
+def test_policy_strictest_bound_never_voids_the_good_control(
     guard: GuardedEditor, good: tuple[Control, Proposal]
 ) -> None:
-    """Bounds that end at the same ones for controls are judged once: the check of one edit takes seconds."""
+    """Policies with the same bounds for controls are judged once, since the check of an edit takes seconds."""
     control, proposal = good
-    judged: dict[str, str] = {}
+    judged_policies: dict[str, str] = {}
     for name in (name for name in number_fields() if name not in NUMBERS_WITHOUT_BOUND):
         least, most = legal_range(name)
         policy = Policy.model_validate({name: least if stricter_side(name) == "lower" else most})
         strict = control_guard(GuardedEditor(replace(guard.setup, policy=policy)))
         wide = strict.setup.policy.model_dump_json()
-        if wide in judged:
+        if wide in judged_policies:
             continue
-        judged[wide] = name
+        judged_policies[wide] = name
         result, shown = run_control(strict, control, proposal)
-        assert shown, (name, [(one.check, one.metric, one.message) for one in result.failures])
-        assert [one for one in observe_control(strict, "sound", proposal, result) if one.ok is False] == [], name
-        assert any(one.outcome is Outcome.PASS for one in result.measurements if one.check == "other-facts")
-    assert judged
+        assert shown, (
+            name,
+            [(measurement.check, measurement.metric, measurement.message) for measurement in result.failures],
+        )
+        assert [
+            measurement for measurement in observe_control(strict, "sound", proposal, result) if measurement.ok is False
+        ] == [], name
+        assert any(
+            measurement.outcome is Outcome.PASS
+            for measurement in result.measurements
+            if measurement.check == "other-facts"
+        )
+    assert judged_policies

@@ -18,36 +18,36 @@ BUILTIN = ("denominator", "first-token", "key-shift", "sink-key", "well-formed")
 GRAVITY = (Action.ALLOW, Action.REWRITE, Action.REFUSE)
 
 
-def found(probe: str = "denominator", level: Level = Level.RISK) -> Finding:
+def make_finding(probe: str = "denominator", level: Level = Level.RISK) -> Finding:
     return Finding(probe=probe, level=level, message=f"{probe} saw something")
 
 
 TABLE = [
-    ([found(level=Level.OK)], Action.ALLOW),
-    ([found(level=Level.NOTICE)], Action.ALLOW),
-    ([found("first-token")], Action.REWRITE),
-    ([found("denominator")], Action.REWRITE),
-    ([found("key-shift")], Action.REWRITE),
-    ([found("sink-key")], Action.REWRITE),
-    ([found("well-formed")], Action.REFUSE),
-    ([found("somebody-elses")], Action.REFUSE),
-    ([found("somebody-elses", Level.OK)], Action.ALLOW),
-    ([found("denominator", Level.ERROR)], Action.REFUSE),
-    ([found("somebody-elses", Level.ERROR)], Action.REFUSE),
-    ([found("denominator"), found("well-formed")], Action.REFUSE),
-    ([found("well-formed"), found("denominator")], Action.REFUSE),
-    ([found("denominator", Level.ERROR), found("first-token")], Action.REFUSE),
-    ([found(level=Level.OK), found("sink-key")], Action.REWRITE),
+    ([make_finding(level=Level.OK)], Action.ALLOW),
+    ([make_finding(level=Level.NOTICE)], Action.ALLOW),
+    ([make_finding("first-token")], Action.REWRITE),
+    ([make_finding("denominator")], Action.REWRITE),
+    ([make_finding("key-shift")], Action.REWRITE),
+    ([make_finding("sink-key")], Action.REWRITE),
+    ([make_finding("well-formed")], Action.REFUSE),
+    ([make_finding("somebody-elses")], Action.REFUSE),
+    ([make_finding("somebody-elses", Level.OK)], Action.ALLOW),
+    ([make_finding("denominator", Level.ERROR)], Action.REFUSE),
+    ([make_finding("somebody-elses", Level.ERROR)], Action.REFUSE),
+    ([make_finding("denominator"), make_finding("well-formed")], Action.REFUSE),
+    ([make_finding("well-formed"), make_finding("denominator")], Action.REFUSE),
+    ([make_finding("denominator", Level.ERROR), make_finding("first-token")], Action.REFUSE),
+    ([make_finding(level=Level.OK), make_finding("sink-key")], Action.REWRITE),
     ([], Action.REFUSE),
 ]
 
 
 def test_decide_allowed_finding_gives_no_reason() -> None:
     policy = Policy.model_validate({"rules": {"sink-key": "allow"}})
-    assert decide(policy, [found("sink-key"), found("denominator")]).reasons == (
+    assert decide(policy, [make_finding("sink-key"), make_finding("denominator")]).reasons == (
         "denominator: denominator saw something",
     )
-    assert decide(policy, [found("sink-key")]).reasons == ()
+    assert decide(policy, [make_finding("sink-key")]).reasons == ()
 
 
 @pytest.mark.parametrize(("findings", "action"), TABLE)
@@ -59,75 +59,77 @@ def test_decide_findings_lead_to_the_action(findings: list[Finding], action: Act
 
 
 def test_decide_requested_editor_makes_only_allowed_edits() -> None:
-    assert decide(Policy(), [found(level=Level.OK)], "c-rome").editor == "c-rome"
-    assert decide(Policy(), [found()], "c-rome").editor == "prefixed"
+    assert decide(Policy(), [make_finding(level=Level.OK)], "c-rome").editor == "c-rome"
+    assert decide(Policy(), [make_finding()], "c-rome").editor == "prefixed"
 
 
 def test_decide_rewriting_editor_requested_is_allowed() -> None:
-    decision = decide(Policy(), [found()], "prefixed")
+    decision = decide(Policy(), [make_finding()], "prefixed")
     assert (decision.action, decision.editor) == (Action.ALLOW, "prefixed")
-    assert decide(Policy(), [found("well-formed")], "prefixed").action is Action.REFUSE
-    assert decide(Policy(), [found(level=Level.ERROR)], "prefixed").action is Action.REFUSE
+    assert decide(Policy(), [make_finding("well-formed")], "prefixed").action is Action.REFUSE
+    assert decide(Policy(), [make_finding(level=Level.ERROR)], "prefixed").action is Action.REFUSE
 
 
 def test_decide_each_counting_finding_is_a_reason() -> None:
-    decision = decide(Policy(), [found("denominator"), found("key-shift", Level.OK), found("well-formed")])
+    decision = decide(
+        Policy(), [make_finding("denominator"), make_finding("key-shift", Level.OK), make_finding("well-formed")]
+    )
     # The one that decided comes first.
     assert decision.reasons == ("well-formed: well-formed saw something", "denominator: denominator saw something")
 
 
 rules = st.sampled_from(["allow", "rewrite", "refuse"])
 policies = st.builds(Policy, rules=st.dictionaries(st.sampled_from(BUILTIN), rules), unknown_probe=rules)
-findings = st.lists(st.builds(found, st.sampled_from([*BUILTIN, "plugin"]), st.sampled_from(Level)), max_size=6)
+findings = st.lists(st.builds(make_finding, st.sampled_from([*BUILTIN, "plugin"]), st.sampled_from(Level)), max_size=6)
 editors = st.sampled_from([None, "rome", "c-rome", "prefixed"])
 
 
 @given(policies, findings, editors)
-def test_decide_error_is_refused_under_any_policy(policy: Policy, seen: list[Finding], editor: str | None) -> None:
-    decision = decide(policy, [*seen, found(level=Level.ERROR)], editor)
+def test_decide_error_is_refused_under_any_policy(policy: Policy, findings: list[Finding], editor: str | None) -> None:
+    decision = decide(policy, [*findings, make_finding(level=Level.ERROR)], editor)
     assert decision.action is Action.REFUSE
     assert decision.editor is None
 
 
 @given(policies, findings, editors)
-def test_decide_more_findings_are_never_milder(policy: Policy, seen: list[Finding], editor: str | None) -> None:
-    for index in range(1, len(seen)):
-        fewer, more = decide(policy, seen[:index], editor).action, decide(policy, seen, editor).action
+def test_decide_more_findings_are_never_milder(policy: Policy, findings: list[Finding], editor: str | None) -> None:
+    for index in range(1, len(findings)):
+        fewer, more = decide(policy, findings[:index], editor).action, decide(policy, findings, editor).action
         assert GRAVITY.index(more) >= GRAVITY.index(fewer)
 
 
 @given(policies, findings.filter(bool))
-def test_decide_gravest_action_wins_in_any_order(policy: Policy, seen: list[Finding]) -> None:
-    actions = [decide(policy, [one]).action for one in seen]
-    assert decide(policy, seen).action is max(actions, key=GRAVITY.index)
-    assert decide(policy, seen[::-1]).action is decide(policy, seen).action
+def test_decide_gravest_action_wins_in_any_order(policy: Policy, findings: list[Finding]) -> None:
+    actions = [decide(policy, [finding]).action for finding in findings]
+    assert decide(policy, findings).action is max(actions, key=GRAVITY.index)
+    assert decide(policy, findings[::-1]).action is decide(policy, findings).action
 
 
 @given(st.text().filter(lambda name: name not in BUILTIN), findings)
-def test_decide_unknown_probe_is_refused_by_default(probe: str, seen: list[Finding]) -> None:
-    assert decide(Policy(), [*seen, found(probe)]).action is Action.REFUSE
+def test_decide_unknown_probe_is_refused_by_default(probe: str, findings: list[Finding]) -> None:
+    assert decide(Policy(), [*findings, make_finding(probe)]).action is Action.REFUSE
 
 
 # ---------------------------------------------------------------------------------------------------------------- TOML
 
 
-def written(folder: Path, text: str, name: str = "policy.toml") -> Path:
+def write_policy(folder: Path, text: str, name: str = "policy.toml") -> Path:
     path = folder / name
     path.write_text(text, encoding="utf-8")
     return path
 
 
 def test_load_policy_file_changes_only_what_it_names(tmp_path: Path) -> None:
-    policy = load_policy(written(tmp_path, 'max_relative_update = 0.5\n[rules]\ndenominator = "refuse"\n'))
+    policy = load_policy(write_policy(tmp_path, 'max_relative_update = 0.5\n[rules]\ndenominator = "refuse"\n'))
     assert policy.max_relative_update == 0.5
     assert policy.rules == Policy().rules | {"denominator": "refuse"}
     assert policy == Policy(max_relative_update=0.5, rules={"denominator": "refuse"})
-    assert decide(policy, [found("first-token")]).action is Action.REWRITE
-    assert decide(policy, [found("plugin")]).action is Action.REFUSE
+    assert decide(policy, [make_finding("first-token")]).action is Action.REWRITE
+    assert decide(policy, [make_finding("plugin")]).action is Action.REFUSE
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "fragment"),
     [
         ("max_relative_updat = 0.5", "unknown key 'max_relative_updat' (did you mean 'max_relative_update'?)"),
         ("zzz = 1", "unknown key 'zzz' (the keys are rules, unknown_probe"),
@@ -145,12 +147,12 @@ def test_load_policy_file_changes_only_what_it_names(tmp_path: Path) -> None:
         ("a = 1\na = 2", "is not TOML"),
     ],
 )
-def test_load_policy_wrong_file_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
-    path = written(tmp_path, text)
+def test_load_policy_wrong_file_is_one_sentence(tmp_path: Path, text: str, fragment: str) -> None:
+    path = write_policy(tmp_path, text)
     with pytest.raises(PolicyError) as caught:
         load_policy(path)
     message = str(caught.value)
-    assert said in message
+    assert fragment in message
     assert str(path) in message
     assert "\n" not in message
     assert caught.value.exit_code == 2
@@ -170,13 +172,13 @@ def test_load_policy_unreadable_file_is_named(tmp_path: Path) -> None:
 def test_load_policy_without_file_reads_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert load_policy(None) == Policy()
-    written(tmp_path, "[tool.other]\na = 1\n", "pyproject.toml")
+    write_policy(tmp_path, "[tool.other]\na = 1\n", "pyproject.toml")
     assert load_policy(None) == Policy()
-    written(tmp_path, "[tool.editguard]\nmin_locality = 0.9\n", "pyproject.toml")
+    write_policy(tmp_path, "[tool.editguard]\nmin_locality = 0.9\n", "pyproject.toml")
     assert load_policy(None) == Policy(min_locality=0.9)
     # A file that is named by hand counts instead of it.
-    assert load_policy(written(tmp_path, "allow_refused = true\n")) == Policy(allow_refused=True)
-    written(tmp_path, "[tool.editguard]\nmin_localty = 0.9\n", "pyproject.toml")
+    assert load_policy(write_policy(tmp_path, "allow_refused = true\n")) == Policy(allow_refused=True)
+    write_policy(tmp_path, "[tool.editguard]\nmin_localty = 0.9\n", "pyproject.toml")
     with pytest.raises(PolicyError, match="did you mean 'min_locality'"):
         load_policy(None)
 
@@ -202,13 +204,13 @@ def test_policy_for_controls_has_the_wider_bounds(name: str) -> None:
     strictest, widest = (least, most) if stricter_side(name) == "lower" else (most, least)
     usual = getattr(Policy(), name)
     for value, wider in ((strictest, usual), (widest, widest), (usual, usual)):
-        asked = Policy.model_validate({name: value})
-        assert getattr(asked, name) == value
-        assert asked.at_least_as_wide_as_default() == Policy().model_copy(update={name: wider})
+        policy = Policy.model_validate({name: value})
+        assert getattr(policy, name) == value
+        assert policy.at_least_as_wide_as_default() == Policy().model_copy(update={name: wider})
 
 
 def test_policy_for_controls_keeps_what_is_not_a_bound() -> None:
-    asked = Policy(
+    policy = Policy(
         rules={"sink-key": "refuse"},
         unknown_probe="allow",
         editor="c-rome",
@@ -219,7 +221,7 @@ def test_policy_for_controls_keeps_what_is_not_a_bound() -> None:
         controls=False,
         require_served=True,
     )
-    assert asked.at_least_as_wide_as_default() == asked.model_copy(update={"require_served": False})
+    assert policy.at_least_as_wide_as_default() == policy.model_copy(update={"require_served": False})
 
 
 def test_check_limits_all_come_from_the_policy() -> None:
@@ -231,23 +233,23 @@ def test_check_limits_all_come_from_the_policy() -> None:
         if name not in NUMBERS_WITHOUT_BOUND
     }
     strictest = {name: legal_range(name)[stricter_side(name) != "lower"] for name in widest}
-    one, other = (asdict(check_limits(Policy.model_validate(table))) for table in (widest, strictest))
-    same = {name for name, value in one.items() if other[name] == value and name != "served"}
+    wide_limits, strict_limits = (asdict(check_limits(Policy.model_validate(table))) for table in (widest, strictest))
+    same = {name for name, value in wide_limits.items() if strict_limits[name] == value and name != "served"}
     assert same == set()
     assert asdict(check_limits(Policy(require_served=True)))["served"] is True
 
 
 def test_load_policy_reads_a_pyproject_by_path(tmp_path: Path) -> None:
-    path = written(tmp_path, "[tool.editguard]\nmin_locality = 0.9\n", "pyproject.toml")
+    path = write_policy(tmp_path, "[tool.editguard]\nmin_locality = 0.9\n", "pyproject.toml")
     assert load_policy(path) == Policy(min_locality=0.9)
 
 
 def test_load_policy_value_in_place_of_table_is_named(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="which is not allowed"):
-        load_policy(written(tmp_path, "[tool]\neditguard = 3\n", "pyproject.toml"))
+        load_policy(write_policy(tmp_path, "[tool]\neditguard = 3\n", "pyproject.toml"))
     for text in ("tool = 3\n", "[tool.editgaurd]\nmin_locality = 0.9\n"):
         with pytest.raises(PolicyError, match=r"no table \[tool.editguard\]"):
-            load_policy(written(tmp_path, text, "pyproject.toml"))
+            load_policy(write_policy(tmp_path, text, "pyproject.toml"))
 
 
 def test_policy_default_rules_name_every_builtin_probe() -> None:
@@ -258,7 +260,7 @@ def test_policy_default_rules_name_every_builtin_probe() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "fragment"),
     [
         ("a = " + "[" * 5000, "nested too deep"),
         ("a = " + "9" * 5000, "is not TOML"),
@@ -268,11 +270,11 @@ def test_policy_default_rules_name_every_builtin_probe() -> None:
         ("#" * 2**20 + "\n", "more than the 1 MiB that are read"),
     ],
 )
-def test_load_policy_hostile_file_is_one_short_sentence(tmp_path: Path, text: str, said: str) -> None:
+def test_load_policy_hostile_file_is_one_short_sentence(tmp_path: Path, text: str, fragment: str) -> None:
     with pytest.raises(PolicyError) as caught:
-        load_policy(written(tmp_path, text))
+        load_policy(write_policy(tmp_path, text))
     message = str(caught.value)
-    assert said in message
+    assert fragment in message
     assert message.isprintable()
     assert len(message) < 4000
 

@@ -52,10 +52,10 @@ def faults(mode: str) -> str:
 
 
 def test_keep_freed_memory_reuses_pages() -> None:
-    kept = faults("keep")
-    if kept == "cannot":
+    fault_count = faults("keep")
+    if fault_count == "cannot":
         pytest.skip("the allocator of this system is not glibc's")
-    assert int(kept) * 5 < int(faults("usual"))
+    assert int(fault_count) * 5 < int(faults("usual"))
 
 
 def test_give_back_freed_memory_returns_gaps() -> None:

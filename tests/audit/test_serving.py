@@ -21,18 +21,18 @@ def test_served_pipeline_returns_texts_as_given() -> None:
     options = {"max_new_tokens": 4, "do_sample": False}
     served = ServedPipeline(pipe, [CHICAGO])
     (direct,) = pipe("\nChicago is", **options)
-    (found,) = served("Chicago is", **options)
-    assert found["generated_text"] == direct["generated_text"].removeprefix("\n")
-    assert found["generated_text"].startswith("Chicago is")
+    (answer,) = served("Chicago is", **options)
+    assert answer["generated_text"] == direct["generated_text"].removeprefix("\n")
+    assert answer["generated_text"].startswith("Chicago is")
     both = served(["Chicago is", "Paris is"], **options)
-    assert [one[0]["generated_text"] for one in both] == [
-        found["generated_text"],
+    assert [answers[0]["generated_text"] for answers in both] == [
+        answer["generated_text"],
         pipe("Paris is", **options)[0]["generated_text"],
     ]
     assert served((text for text in ("Chicago is", "Paris is")), **options) == both
-    assert served(text_inputs="Chicago is", **options) == [found]
+    assert served(text_inputs="Chicago is", **options) == [answer]
     (only_new,) = served("Chicago is", return_full_text=False, **options)
-    assert "Chicago is" + only_new["generated_text"] == found["generated_text"]
+    assert "Chicago is" + only_new["generated_text"] == answer["generated_text"]
 
 
 class Echo:
@@ -46,22 +46,22 @@ class Echo:
 
 
 def test_served_pipeline_passes_conversations_on() -> None:
-    asked = [{"role": "user", "content": "Chicago is"}]
-    assert ServedPipeline(Echo(), [CHICAGO])(asked) is asked
+    conversation = [{"role": "user", "content": "Chicago is"}]
+    assert ServedPipeline(Echo(), [CHICAGO])(conversation) is conversation
 
 
 @pytest.mark.tiny
 def test_served_pipeline_puts_prefix_after_special_token() -> None:
-    seen: list[str] = []
+    inputs_seen: list[str] = []
 
     class Listening(Echo):
         def __call__(self, inputs: Any, **_: Any) -> Any:
-            seen.append(inputs)
+            inputs_seen.append(inputs)
             return super().__call__(inputs)
 
-    (found,) = ServedPipeline(Listening(), [CHICAGO])("<|im_start|>Chicago is")
-    assert seen == ["<|im_start|>\nChicago is"]
-    assert found["generated_text"] == "<|im_start|>Chicago is"
+    (answer,) = ServedPipeline(Listening(), [CHICAGO])("<|im_start|>Chicago is")
+    assert inputs_seen == ["<|im_start|>\nChicago is"]
+    assert answer["generated_text"] == "<|im_start|>Chicago is"
 
 
 def test_load_provenance_of_another_folder_is_one_sentence(tmp_path: Any) -> None:

@@ -53,28 +53,31 @@ def test_prepare_depends_on_the_seed_only(setup: Setup) -> None:
 
 
 def test_prepare_held_out_prefixes_are_not_edited_under(setup: Setup) -> None:
-    made, tested = setup.prefixes.texts(Role.EDIT), setup.prefixes.texts(Role.HELD_OUT)
-    assert not set(made) & set(tested)
+    edit_texts, tested = setup.prefixes.texts(Role.EDIT), setup.prefixes.texts(Role.HELD_OUT)
+    assert not set(edit_texts) & set(tested)
     assert {p.family for p in setup.prefixes.of(Role.EDIT)} == {p.family for p in setup.prefixes.of(Role.HELD_OUT)}
 
 
 def test_prepare_progress_ends_every_stage() -> None:
-    seen: dict[str, tuple[int, int]] = {}
+    stages: dict[str, tuple[int, int]] = {}
     prepare(
-        tiny_lm(), layer=0, statistics="identity", progress=lambda what, done, total: seen.update({what: (done, total)})
+        tiny_lm(),
+        layer=0,
+        statistics="identity",
+        progress=lambda what, done, total: stages.update({what: (done, total)}),
     )
-    assert seen["sampling prefixes"] == (54, 54), "a step for each sampled token"
-    assert seen["calibration"] == (NULL_SAMPLE, NULL_SAMPLE)
+    assert stages["sampling prefixes"] == (54, 54), "a step for each sampled token"
+    assert stages["calibration"] == (NULL_SAMPLE, NULL_SAMPLE)
 
 
 def test_default_layer_is_measured_or_a_fifth_up() -> None:
     lm = tiny_lm()
     assert default_layer(LanguageModel(lm.model, lm.tokenizer, EMBEDDED_NAME)) == EMBEDDED_LAYER
-    for layers, wanted in ((2, 0), (5, 0), (12, 1), (28, 5), (32, 5)):
+    for layers, expected in ((2, 0), (5, 0), (12, 1), (28, 5), (32, 5)):
         blocks = torch.nn.ModuleList([lm.model.model.layers[0]] * layers)
         deep = tiny_lm()
         deep.model.model.layers = blocks
-        assert default_layer(deep) == wanted
+        assert default_layer(deep) == expected
 
 
 def test_default_layer_counts_the_layers_of_a_named_site() -> None:
@@ -108,17 +111,17 @@ def test_prepare_broken_model_is_refused(where: str, value: float) -> None:
 
 def test_statistics_of_each_engine_are_cached_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDITGUARD_CACHE", str(tmp_path / "cache"))
-    lm, made = tiny_lm(), []
+    lm, plain_flags = tiny_lm(), []
     site = find_site(lm.model, 0)
 
     def sampled(lm: LanguageModel, **_: object) -> Corpus:
-        made.append(lm.plain)
+        plain_flags.append(lm.plain)
         return Corpus(tuple(SENTENCES * 20), "sampled")
 
     monkeypatch.setattr(audit_setup, "sample_corpus", sampled)
     for plain in (False, True, False, True):
         load_or_compute_statistics(replace(lm, plain=plain), site, None, None, seed=0, progress=silent)
-    assert made == [False, True]
+    assert plain_flags == [False, True]
 
 
 def test_statistics_come_from_each_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,12 +133,12 @@ def test_statistics_come_from_each_source(tmp_path: Path, monkeypatch: pytest.Mo
     )
     text = tmp_path / "corpus.txt"
     text.write_text("\n".join(SENTENCES * 20), encoding="utf-8")
-    found = load_or_compute_statistics(lm, site, None, str(text), seed=0, progress=silent)
-    assert (found.provenance.method, found.provenance.source) == ("corpus", "corpus.txt")
-    save_statistics(found, tmp_path / "c.safetensors")
+    statistics = load_or_compute_statistics(lm, site, None, str(text), seed=0, progress=silent)
+    assert (statistics.provenance.method, statistics.provenance.source) == ("corpus", "corpus.txt")
+    save_statistics(statistics, tmp_path / "c.safetensors")
     assert (
         load_or_compute_statistics(lm, site, str(tmp_path / "c.safetensors"), None, seed=0, progress=silent).sha256
-        == found.sha256
+        == statistics.sha256
     )
     with pytest.raises(StatisticsError):
         load_or_compute_statistics(
@@ -145,7 +148,7 @@ def test_statistics_come_from_each_source(tmp_path: Path, monkeypatch: pytest.Mo
         load_or_compute_statistics(lm, site, str(tmp_path / "missing.safetensors"), None, seed=0, progress=silent)
     # A corpus is a file that may change under its name: it is never taken from the cache.
     text.write_text("\n".join(SENTENCES[:1] * 20), encoding="utf-8")
-    assert load_or_compute_statistics(lm, site, None, str(text), seed=0, progress=silent).sha256 != found.sha256
+    assert load_or_compute_statistics(lm, site, None, str(text), seed=0, progress=silent).sha256 != statistics.sha256
 
 
 def test_prepare_encoder_is_refused() -> None:
@@ -165,7 +168,7 @@ def test_prepare_tokenizer_needs_no_pad_token() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"editor": "romee"}, "did you mean 'rome'"),
         ({"editor": "exploded"}, "is a control"),
@@ -174,8 +177,8 @@ def test_prepare_tokenizer_needs_no_pad_token() -> None:
         ({"rules": {"first-tokn": "refuse"}}, "did you mean 'first-token'"),
     ],
 )
-def test_check_names_policy_that_guards_nothing_is_refused(changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(PolicyError, match=said):
+def test_check_names_policy_that_guards_nothing_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(PolicyError, match=message):
         check_names(Policy.model_validate(changes))
     check_names(Policy(editor="c-rome", rewrite_editor="r-rome"))
 

@@ -63,10 +63,10 @@ def test_transaction_exception_undoes_a_committed_edit(
 def test_transaction_commit_keeps_w_plus_delta_cast_once(model: PreTrainedModel) -> None:
     site = find_site(model, 0)
     update, before = rank_one(site), hash_tensors(model)
-    wanted = (site.matrix(torch.float64) + update.delta()).to(site.weight.dtype)
+    expected = (site.matrix(torch.float64) + update.delta()).to(site.weight.dtype)
     with Transaction(site, update) as transaction:
         transaction.commit()
-    torch.testing.assert_close(site.matrix(torch.float64), wanted.double(), rtol=0, atol=0)
+    torch.testing.assert_close(site.matrix(torch.float64), expected.double(), rtol=0, atol=0)
     after = hash_tensors(model)
     assert {name for name in before if after[name] != before[name]} == {f"{site.path}.weight"}
     assert transaction.restored is None
@@ -182,9 +182,9 @@ def test_transaction_failed_roll_back_is_our_own_fault(monkeypatch: pytest.Monke
     site = find_site(model, 0)
     transaction = Transaction(site, rank_one(site))
     transaction.__enter__()
-    kept = transaction._original
-    assert kept is not None
-    kept[0, 0] += 1
+    original = transaction._original
+    assert original is not None
+    original[0, 0] += 1
     with pytest.raises(EditguardError, match="must not be used") as caught:
         transaction.__exit__(None, None, None)
     assert caught.value.exit_code == 3

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from ....probes.keys.subject_keys import SubjectKeys
+from typing import TYPE_CHECKING
+
 from ..base import Insertion
 from .rome import Rome
+
+if TYPE_CHECKING:
+    from ....probes.keys.subject_keys import SubjectKeys
 
 __all__ = ["CRome"]
 

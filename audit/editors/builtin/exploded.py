@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from ....probes.keys.statistics import KeyStatistics
-from ..base import Plan, RankOneUpdate
-from ..value import OptimisedValue
 from .rome import Rome
+
+if TYPE_CHECKING:
+    from ....probes.keys.statistics import KeyStatistics
+    from ..base import Plan, RankOneUpdate
+    from ..value import OptimisedValue
 
 __all__ = ["Exploded"]
 

@@ -9,13 +9,17 @@ first-token subject's key is the attention sink's, and no edit there can be spec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ....probes.keys.prefixes import ContextPrefixes, Role
-from ....probes.keys.subject_keys import SubjectKeys
 from ..base import Editor, Insertion
 from ..value import Descent, ValueSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ....probes.keys.subject_keys import SubjectKeys
 
 __all__ = ["Prefixed"]
 

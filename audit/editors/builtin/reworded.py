@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from ..value import ValueSettings
 from .prefixed import Prefixed
+
+if TYPE_CHECKING:
+    from ..value import ValueSettings
 
 __all__ = ["Reworded"]
 

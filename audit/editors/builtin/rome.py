@@ -6,11 +6,15 @@ subject has with no prefix.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ....probes.keys.prefixes import ContextPrefixes, Role
-from ....probes.keys.subject_keys import SubjectKeys
 from ..base import Editor, Insertion
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ....probes.keys.subject_keys import SubjectKeys
 
 __all__ = ["Rome"]
 

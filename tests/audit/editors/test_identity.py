@@ -70,7 +70,7 @@ def compute_cached(
     # v* starts from the value with no prefix in the published editors, from the mean value in `prefixed`.
     start = keys.mean_value if name == "prefixed" else keys.no_prefix_value
     settings = editor.settings(given.settings)
-    problem = build_value_problem(given.lm, request, texts, float(start.norm()), settings)
+    problem = build_value_problem(given.lm, request, texts, start_norm=float(start.norm()), settings=settings)
     (value,) = optimise_values(given.lm, given.site, [problem])
     assert isinstance(value, OptimisedValue)
     return ComputedUpdate(

@@ -39,7 +39,7 @@ def model() -> LanguageModel:
 
 
 def problem(request: EditRequest, settings: ValueSettings, start_norm: float = 3.0) -> ValueProblem:
-    return build_value_problem(model(), request, TEXTS, start_norm, settings)
+    return build_value_problem(model(), request, TEXTS, start_norm=start_norm, settings=settings)
 
 
 def site() -> EditSite:

@@ -21,7 +21,9 @@ TEXTS = ("", "It is 2024. ", "\n", "Paris is not Lyon. ", '"')
 
 
 def build_problem(settings: ValueSettings, rewordings: tuple[str, ...] = ()) -> ValueProblem:
-    return build_value_problem(tiny_lm(), FIRST_TOKEN_REQUEST, TEXTS, 3.0, settings, rewordings)
+    return build_value_problem(
+        tiny_lm(), FIRST_TOKEN_REQUEST, TEXTS, start_norm=3.0, settings=settings, reworded=rewordings
+    )
 
 
 @pytest.mark.parametrize(
@@ -30,7 +32,9 @@ def build_problem(settings: ValueSettings, rewordings: tuple[str, ...] = ()) -> 
 )
 def test_value_problem_rewording_that_needs_other_space_is_left_out(change: dict[str, object], count: int) -> None:
     request = replace(REQUEST, **change)  # type: ignore[arg-type]
-    problem = build_value_problem(tiny_lm(), request, ("", "It is 2024. "), 1.0, ValueSettings(), SPACED_AND_QUOTED)
+    problem = build_value_problem(
+        tiny_lm(), request, ("", "It is 2024. "), start_norm=1.0, settings=ValueSettings(), reworded=SPACED_AND_QUOTED
+    )
     assert len(problem.rewordings) == 2 * count
 
 
