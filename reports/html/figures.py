@@ -80,8 +80,8 @@ def _draw_denominators(digest: Digest) -> Figure | None:
         name = f"{decision.value}, as asked" if decision is EditDecision.REWRITTEN else decision.value
         traces.append(make_trace(name, decision.value, marks, _SYMBOLS[decision]))
     rewritten = [(entry.story, _read_prefixed_denominator(entry.story)) for entry in groups[EditDecision.REWRITTEN]]
-    lifted = [_mark_denominator(story, value, "under prefixes") for story, value in rewritten if value]
-    traces.append(make_trace("rewritten, under prefixes", EditDecision.REWRITTEN.value, lifted, "diamond-open"))
+    lifted = [_mark_denominator(story, value, "after prefixes") for story, value in rewritten if value]
+    traces.append(make_trace("rewritten, after prefixes", EditDecision.REWRITTEN.value, lifted, "diamond-open"))
     heights = [height for drawn in traces for height in drawn["y"]]
     last = max(entry.story.record.index for entry in measured) + 1
     layout = {
@@ -163,32 +163,32 @@ def _draw_keys(digest: Digest) -> Figure | None:
     drawn = thin(prefixed, MOST_PREFIXED_POINTS)
     traces = [
         make_trace(
-            "after prefixes", "prefixed", [_mark_key(s, p, "under a prefix") for s, p in drawn], "circle", size=4
+            "after prefixes", "prefixed", [_mark_key(s, p, "after a prefix") for s, p in drawn], "circle", size=4
         ),
         make_trace(
-            "their means", "mean", [_mark_key(s, p, "mean under prefixes") for s, p in means], "cross-thin-open", size=7
+            "their means", "mean", [_mark_key(s, p, "mean after prefixes") for s, p in means], "cross-thin-open", size=7
         ),
     ]
     for decision in EditDecision:
-        marks = [_mark_key(s, p, "bare prompt") for s, p in subjects if s.decision is decision]
-        traces.append(make_trace(f"bare, {decision.value}", decision.value, marks, _SYMBOLS[decision]))
+        marks = [_mark_key(s, p, "no prefix") for s, p in subjects if s.decision is decision]
+        traces.append(make_trace(f"no prefix, {decision.value}", decision.value, marks, _SYMBOLS[decision]))
     plain = {"showticklabels": False, "zeroline": False, "showgrid": False}
     layout = {
         "xaxis": plain | {"title": {"text": "first principal direction"}},
         "yaxis": plain | {"title": {"text": "second principal direction"}},
     }
-    note = f" Drawn are {len(drawn)} of {len(prefixed)} keys under prefixes." if len(drawn) < len(prefixed) else ""
+    note = f" Drawn are {len(drawn)} of {len(prefixed)} keys after prefixes." if len(drawn) < len(prefixed) else ""
     return Figure(
         name="keys",
         title="Where does the layer look each subject up? The keys",
-        caption="A key is what the edited layer knows a subject by; all keys are seen here on one plane. Coloured: bare, "
-        "with nothing before the prompt. Grey: the same subjects with a text before the prompt. The distance of a coloured "
-        "mark from the grey ones is the shift of the key: how far it moves when nothing stands before the prompt. "
+        caption="A key is how the edited layer looks a subject up. The figure shows all keys on one plane. Coloured: keys with "
+        "no prefix. Grey: keys of the same subjects after a prefix. The distance of a coloured mark "
+        "from the grey ones is the shift of the key: how far it moves if the prompt has no prefix. "
         "A far mark does not mean that an edit collapses the model, and a near one does not mean that it is sound: the "
-        "denominators say how large an edit is, and the perplexity what it did. A far mark means that an edit made for "
-        "the bare prompt may not act after a text." + note + describe_thinning(traces),
+        "denominators say how large an edit is, and the perplexity what it did. A far mark means that an edit made "
+        "with no prefix may not act after a prefix." + note + describe_thinning(traces),
         data=render_figure(traces, layout),
-        columns=("Bare-prompt keys", "Edits", "Smallest distance to the edit's own mean key", "Median", "Largest"),
+        columns=("Keys with no prefix", "Edits", "Smallest distance to the edit's own mean key", "Median", "Largest"),
         rows=summarise_groups(_measure_distances(digest)),
     )
 

@@ -141,10 +141,16 @@ def _draw_windows(file: TraceFile) -> Figure:
     ]
     layers = list(range(file.layers))
     drawn: dict[str, Any] = {
-        "type": "scatter", "mode": "lines+markers", "name": "mean over facts", "meta": {"role": "allowed"}, "x": layers,
-        "y": means, "text": [f"layer {layer}: {format_number(mean)}" for layer, mean in zip(layers, means, strict=True)],
-        "hoverinfo": "text", "marker": {"symbol": "circle", "size": 7, "opacity": 1},
-    }  # fmt: skip
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": "mean over facts",
+        "meta": {"role": "allowed"},
+        "x": layers,
+        "y": means,
+        "text": [f"layer {layer}: {format_number(mean)}" for layer, mean in zip(layers, means, strict=True)],
+        "hoverinfo": "text",
+        "marker": {"symbol": "circle", "size": 7, "opacity": 1},
+    }
     layout = {
         "xaxis": {"title": {"text": "Layer in the middle of the window"}, "zeroline": False, "dtick": 5},
         "yaxis": {"title": {"text": "Gain in probability"}, "rangemode": "tozero"},
@@ -167,10 +173,15 @@ def _draw_states(file: TraceFile) -> Figure:
     effects = average_effects(file.traces)
     parts = [part.value for part in reversed(effects)]
     drawn: dict[str, Any] = {
-        "type": "heatmap", "name": "gain", "meta": {"role": "allowed"}, "x": list(range(file.layers)), "y": parts,
-        "z": [effects[part] for part in reversed(effects)], "zmin": 0,
+        "type": "heatmap",
+        "name": "gain",
+        "meta": {"role": "allowed"},
+        "x": list(range(file.layers)),
+        "y": parts,
+        "z": [effects[part] for part in reversed(effects)],
+        "zmin": 0,
         "hovertemplate": "layer %{x}, %{y}: %{z:.3f}<extra></extra>",
-    }  # fmt: skip
+    }
     layout = {"xaxis": {"title": {"text": "Layer whose output is put back"}, "dtick": 5}, "yaxis": {"ticks": ""}}
     rows = tuple(
         (part.value, format_number(max(values)), str(values.index(max(values))), str(_count_facts(file, part)))

@@ -18,12 +18,16 @@ from editguard.reports.reproduction.page import render_reproduction
 from ...helpers.audit_logs import audit, refused, with_edits
 from ...helpers.browser import dumped, needs_browser, with_script
 from ...helpers.leak_logs import leaky_log
-from ..reproduction.test_page import whole
-from .test_baseline_section import gate, override
-from .test_diff_page import comparison
-from .test_trace_page import file, record
+from ...helpers.page_records import (
+    sample_comparison,
+    sample_gate,
+    sample_override,
+    sample_trace,
+    sample_trace_file,
+)
+from ...helpers.reproduction_data import claim, experiment, reproduction, skipped
 
-# Found and not imported: it would import playwright, which the tests have no use for.
+# Located, not imported: the import would load playwright, which the tests do not use.
 _PACKAGE = find_spec("axe_playwright_python")
 AXE = Path(_PACKAGE.origin).with_name("axe.min.js") if _PACKAGE and _PACKAGE.origin else None
 
@@ -36,43 +40,54 @@ RUN = """
 for (const part of document.querySelectorAll("details")) part.open = true;
 // Stories out of sight have an estimated size: laid out while axe looks, they would move under its eyes.
 for (const part of document.querySelectorAll(".story")) part.style.contentVisibility = "visible";
-const told = document.createElement("pre");
+const report = document.createElement("pre");
 axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) => {
-  told.id = "axe";
-  told.textContent = JSON.stringify(violations.map(({ id, impact, nodes }) =>
+  report.id = "axe";
+  report.textContent = JSON.stringify(violations.map(({ id, impact, nodes }) =>
     [id, impact, nodes.slice(0, 3).map((node) => `${node.html.slice(0, 200)} ${node.failureSummary}`)]));
-  document.body.append(told);
+  document.body.append(report);
 });
 """
 
+CLAIMS = [
+    claim(),
+    claim(here="None does.", agreement="differs", rule="A smaller model."),
+    claim(agreement="cannot be compared"),
+]
+
+
+def render_sample_reproduction() -> str:
+    return render_reproduction(reproduction(experiment(claims=CLAIMS), skipped()))
+
+
 PAGES: dict[str, Callable[[], str]] = {
-    "audit with a comparison": lambda: render_html(with_edits(audit(), refused, [3]), gate()),
+    "audit with a comparison": lambda: render_html(with_edits(audit(), refused, [3]), sample_gate()),
     "audit with leaks": lambda: render_html(leaky_log(12)),
-    "audit with an override": lambda: render_html(audit(4), None, [override()]),
-    "comparison of checkpoints": lambda: render_diff(comparison()),
-    "trace": lambda: render_trace(file(record())),
-    "reproduction": lambda: render_reproduction(whole()),
+    "audit with an override": lambda: render_html(audit(4), None, [sample_override()]),
+    "comparison of checkpoints": lambda: render_diff(sample_comparison()),
+    "trace": lambda: render_trace(sample_trace_file(sample_trace())),
+    "reproduction": render_sample_reproduction,
 }
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("name", PAGES)
-def test_axe_finds_nothing(tmp_path: Path, name: str, dark: bool) -> None:
-    assert violations(PAGES[name](), tmp_path, dark=dark) == []
+def test_pages_axe_finds_no_violation(tmp_path: Path, name: str, dark: bool) -> None:
+    assert find_violations(PAGES[name](), tmp_path, dark=dark) == []
 
 
-def test_axe_is_seen_to_find_what_is_wrong(tmp_path: Path) -> None:
+def test_axe_page_without_language_is_a_violation(tmp_path: Path) -> None:
     broken = PAGES["comparison of checkpoints"]().replace('<html lang="en">', "<html>")
-    assert [name for name, *_ in violations(broken, tmp_path, dark=False)] == ["html-has-lang"]
+    assert [name for name, *_ in find_violations(broken, tmp_path, dark=False)] == ["html-has-lang"]
 
 
-def violations(source: str, folder: Path, *, dark: bool) -> list[list[object]]:
+def find_violations(source: str, folder: Path, *, dark: bool) -> list[list[object]]:
     assert AXE is not None
     page = folder / "page.html"
     page.write_text(with_script(source, f"{AXE.read_text(encoding='utf-8')}\n{RUN}"), encoding="utf-8")
     scheme = ["--blink-settings=preferredColorScheme=0"] if dark else []
     shown = dumped(page.as_uri(), folder, *scheme, wait=60_000)
-    told = re.search(r'<pre id="axe">(.*?)</pre>', shown, re.DOTALL)
-    assert told is not None, "axe did not come to an end"
-    found: list[list[object]] = json.loads(unescape(told.group(1)))
-    return found
+    report = re.search(r'<pre id="axe">(.*?)</pre>', shown, re.DOTALL)
+    assert report is not None, "axe reported nothing"
+    violations_found: list[list[object]] = json.loads(unescape(report.group(1)))
+    return violations_found

@@ -5,25 +5,11 @@ from __future__ import annotations
 import pytest
 from editguard.reports.gate.allowances import read_allowances
 from editguard.reports.gate.decision import judge_gate
-from editguard.reports.gate.result import Gate, Override
 from editguard.reports.html.report_page import render_html
 
-from ...helpers.audit_logs import audit, lost, refused, saved, with_edits
+from ...helpers.audit_logs import saved
 from ...helpers.html_pages import PAYLOAD, Page
-
-BASE = audit()
-WORSE = with_edits(with_edits(BASE, lost(), range(5)), refused, [7])
-
-
-def gate(name: str = "main@1") -> Gate:
-    return judge_gate(saved(BASE), saved(WORSE), (name, "build"), read_allowances())
-
-
-def override(text: str = "nobody asks for these") -> Override:
-    return Override(
-        time="2026-01-01T00:00:00+00:00", author="Ada", reason=text, baseline="main@1", baseline_sha256="b" * 64,
-        log_sha256="a" * 64, closings=[one.key for one in gate().closings],
-    )  # fmt: skip
+from ...helpers.page_records import BASE, WORSE, sample_gate, sample_override
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +17,13 @@ def plain() -> Page:
     return Page(render_html(BASE))
 
 
-def test_without_a_baseline_there_is_no_section(plain: Page) -> None:
+def test_baseline_section_no_gate_is_absent(plain: Page) -> None:
     assert "since" not in plain.ids
     assert "Since the baseline" not in plain.text
     assert "Each of these edits may ship by itself" in plain.text
 
 
-def test_an_open_gate_says_what_changed() -> None:
+def test_baseline_section_open_gate_lists_changes() -> None:
     opened = judge_gate(saved(BASE), saved(BASE), ("main@1", "build"), read_allowances())
     page = Page(render_html(BASE, opened))
     assert "since" in page.ids
@@ -45,8 +31,8 @@ def test_an_open_gate_says_what_changed() -> None:
     assert "Each of these edits may ship by itself" in page.text
 
 
-def test_a_closed_gate_turns_the_verdict_and_names_its_grounds() -> None:
-    page = Page(render_html(WORSE, gate()))
+def test_baseline_section_closed_gate_turns_verdict() -> None:
+    page = Page(render_html(WORSE, sample_gate()))
     assert "Each of these edits may ship by itself" not in page.text
     assert "The gate is closed." in page.text
     assert "Do not ship these edits." in page.text
@@ -57,24 +43,32 @@ def test_a_closed_gate_turns_the_verdict_and_names_its_grounds() -> None:
     assert set(page.links) <= {*page.ids, "main"}
 
 
-def test_an_override_is_loud_with_and_without_its_gate() -> None:
-    lifted = gate().model_copy(update={"open": True, "override": override()})
-    for page in (Page(render_html(WORSE, lifted)), Page(render_html(WORSE, overrides=[override()]))):
+def test_baseline_section_override_is_shown_twice() -> None:
+    lifted = sample_gate().model_copy(update={"open": True, "override": sample_override()})
+    for page in (Page(render_html(WORSE, lifted)), Page(render_html(WORSE, overrides=[sample_override()]))):
         assert "A person answers for shipping these edits." in page.text
         assert page.text.count("opened by override of Ada at 2026-01-01T00:00:00+00:00: nobody asks for these") == 2
         assert "Each of these edits may ship by itself" not in page.text
 
 
-def test_text_of_users_is_shown_and_never_run(plain: Page) -> None:
-    hostile = gate(PAYLOAD)
+def test_baseline_section_hostile_text_stays_text(plain: Page) -> None:
+    hostile = sample_gate(PAYLOAD)
     hostile = hostile.model_copy(update={"accepted": [PAYLOAD]})
-    known = Page(render_html(WORSE, gate(), [])).shapes | Page(render_html(WORSE, overrides=[override()])).shapes
+    plain_shapes = (
+        Page(render_html(WORSE, sample_gate(), [])).shapes
+        | Page(render_html(WORSE, overrides=[sample_override()])).shapes
+    )
     pages = [
         Page(render_html(WORSE, hostile)),
-        Page(render_html(WORSE, gate().model_copy(update={"open": True, "override": override(PAYLOAD)}))),
-        Page(render_html(WORSE, overrides=[override(PAYLOAD)])),
+        Page(render_html(WORSE, sample_gate().model_copy(update={"open": True, "override": sample_override(PAYLOAD)}))),
+        Page(render_html(WORSE, overrides=[sample_override(PAYLOAD)])),
     ]
     for page in pages:
         assert "onerror=" in page.text
         assert "\u202e" not in page.text
-        assert page.shapes <= known | {("p", ("class",)), ("span", ("class",)), ("div", ("class",)), ("strong", ())}
+        assert page.shapes <= plain_shapes | {
+            ("p", ("class",)),
+            ("span", ("class",)),
+            ("div", ("class",)),
+            ("strong", ()),
+        }

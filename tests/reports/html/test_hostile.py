@@ -1,4 +1,4 @@
-"""Text of others is shown and does nothing: no script runs, nothing beside it is turned, and long texts are cut visibly."""
+"""Text of others does nothing on a page: no script runs, nothing beside it turns, and long texts are cut visibly."""
 
 from __future__ import annotations
 
@@ -23,10 +23,14 @@ from ...helpers.browser import dumped, needs_browser, root, with_script
 from ...helpers.generated_logs import hostile_log
 from ...helpers.html_pages import PAYLOAD, Page, poisoned
 from ...helpers.leak_logs import checked
+from ...helpers.page_records import (
+    sample_comparison,
+    sample_gate,
+    sample_override,
+    sample_trace,
+    sample_trace_file,
+)
 from ...helpers.synthetic_logs import synthetic_log
-from .test_baseline_section import gate, override
-from .test_diff_page import comparison
-from .test_trace_page import file, record
 
 MEGABYTE = "A" * 1_000_000
 HEBREW, ARABIC = "\u05e9\u05dc\u05d5\u05dd", "\u0645\u0631\u062d\u0628\u0627"
@@ -46,7 +50,7 @@ class Isolated(HTMLParser):
     def __init__(self, source: str) -> None:
         super().__init__()
         self.loose: list[str] = []
-        self.kept = 0
+        self.isolated = 0
         self._open: list[tuple[str, str]] = []
         self.feed(source)
 
@@ -62,25 +66,27 @@ class Isolated(HTMLParser):
         if not re.search("[\u0590-\u06ff]", data) or any(tag in ("script", "title") for tag, _ in self._open):
             return
         if any(tag == "bdi" or "text" in classes.split() for tag, classes in self._open):
-            self.kept += 1
+            self.isolated += 1
         else:
             self.loose.append(data)
 
 
 def in_every_field(text: str, log: Log) -> list[str]:
     """Return the pages that have text of others in them, with `text` in every field of each."""
-    opened = gate(text).model_copy(update={"accepted": [text], "open": True, "override": override(text)})
+    opened = sample_gate(text).model_copy(update={"accepted": [text], "open": True, "override": sample_override(text)})
     return [
         render_html(poisoned(log, text), opened),
-        render_html(poisoned(log, text), gate(text)),
+        render_html(poisoned(log, text), sample_gate(text)),
         render_diff(
-            comparison(base=text, edited=text, created=text, written=[TextPair(prompt=text, base=text, edited=text)])
+            sample_comparison(
+                base=text, edited=text, created=text, written=[TextPair(prompt=text, base=text, edited=text)]
+            )
         ),
-        render_trace(file(record(id=text, answer=text), model=text, source=text, created=text)),
+        render_trace(sample_trace_file(sample_trace(id=text, answer=text), model=text, source=text, created=text)),
     ]
 
 
-def test_a_megabyte_in_every_field_is_cut_and_its_length_said(few: Log) -> None:
+def test_pages_megabyte_in_every_field_is_cut_with_length(few: Log) -> None:
     plain = [len(page) for page in in_every_field("short", few)]
     for page, usual in zip(in_every_field(MEGABYTE, few), plain, strict=True):
         assert len(page) < usual + 3_000_000
@@ -93,26 +99,26 @@ def test_a_megabyte_in_every_field_is_cut_and_its_length_said(few: Log) -> None:
     ("render", "most"),
     [(lambda log: render_junit(log).decode(), 400_000), (render_markdown, 60_000), (render_sarif, 1_500_000)],
 )
-def test_files_for_machines_cut_a_megabyte_too(render: Callable[[Log], str], most: int) -> None:
+def test_machine_files_megabyte_is_cut(render: Callable[[Log], str], most: int) -> None:
     written = render(hostile_log(MEGABYTE, edits=12))
     assert len(written) < most
     assert re.search(r"A… ?\(100\d{4} characters\)", written.replace("\\", ""))
 
 
 @pytest.mark.parametrize("text", [HEBREW, ARABIC, f"{HEBREW} 12", "\u0661\u0662"])
-def test_letters_from_right_to_left_are_kept_apart(text: str, few: Log) -> None:
+def test_pages_right_to_left_letters_are_isolated(text: str, few: Log) -> None:
     for page in in_every_field(text, few):
-        found = Isolated(page)
-        assert found.loose == []
-        assert found.kept
+        letters = Isolated(page)
+        assert letters.loose == []
+        assert letters.isolated
 
 
-def test_marks_of_a_figure_keep_their_order_too() -> None:
+def test_hover_text_right_to_left_is_isolated() -> None:
     assert hover_text(HEBREW) == f"\u2068{HEBREW}\u2069"
     assert hover_text("Chicago") == "Chicago"
 
 
-def test_characters_that_turn_the_direction_are_spelled_out_in_every_field(few: Log) -> None:
+def test_pages_direction_characters_are_spelled_out(few: Log) -> None:
     for page in in_every_field("a\u202eb\u2066c\u200fd", few):
         assert not re.search(
             "[\u202a-\u202e\u2066-\u2069\u200e\u200f]", page[page.index("<body") : page.index("<script")]
@@ -122,7 +128,7 @@ def test_characters_that_turn_the_direction_are_spelled_out_in_every_field(few: 
 
 @needs_browser
 @pytest.mark.slow
-def test_nothing_runs_in_a_browser_even_without_the_policy(tmp_path: Path, few: Log) -> None:
+def test_pages_in_browser_without_policy_run_nothing(tmp_path: Path, few: Log) -> None:
     for number, page in enumerate(in_every_field(PAYLOAD, few)):
         place = tmp_path / f"{number}.html"
         script = """
@@ -138,7 +144,7 @@ def test_nothing_runs_in_a_browser_even_without_the_policy(tmp_path: Path, few: 
 
 
 @needs_browser
-def test_a_subject_from_right_to_left_stays_before_its_target(tmp_path: Path, few: Log) -> None:
+def test_story_right_to_left_subject_stays_before_target(tmp_path: Path, few: Log) -> None:
     place = tmp_path / "page.html"
     script = """
     const left = [...document.querySelectorAll(".story-what")].map((story) => [...story.querySelectorAll("bdi")].map(

@@ -42,14 +42,14 @@ def words(page: Page) -> str:
 # --------------------------------------------------------------------------------------------------------- summary
 
 
-def test_summary_of_a_fail_names_the_edits_that_may_ship(leaky: Log) -> None:
+def test_summary_fail_names_edits_that_may_ship(leaky: Log) -> None:
     summary = summarise(leaky)
     passed = [f"case-{n:04d}" for n in (0, 3, 5, 6, 7, 8, 10, 11)]
     assert (summary.verdict, summary.may_ship) == ("fail", passed)
     assert summary.reasons[-1].startswith("8 of 12 edits passed and may ship by themselves: 'case-0000', ")
 
 
-def test_summary_of_a_pass_may_ship_all_that_passed(log: Log) -> None:
+def test_summary_pass_may_ship_all_passed_edits(log: Log) -> None:
     summary = summarise(log)
     assert len(summary.may_ship) == summary.edits - summary.refused
     assert len(summary.reasons) == 1
@@ -68,54 +68,54 @@ def incomplete(log: Log) -> Log:
 
 
 @pytest.mark.parametrize("change", [not_finished, void, incomplete, in_sequence])
-def test_summary_of_an_audit_that_is_void_or_not_whole_or_in_sequence_names_none(leaky: Log, change: Any) -> None:
+def test_summary_void_unfinished_or_sequence_may_ship_none(leaky: Log, change: Any) -> None:
     summary = summarise(change(leaky))
     assert summary.verdict != "pass"
     assert summary.may_ship == []
     assert not any("may ship" in reason for reason in summary.reasons)
 
 
-def test_summary_counts_prompts_once_for_each_edit(leaky: Log) -> None:
+def test_summary_prompts_count_once_for_each_edit(leaky: Log) -> None:
     summary = summarise(leaky)
-    made = 11
-    assert (summary.leaks.failed, summary.leaks.total) == (2, made * len(NEIGHBOURS))
-    assert (summary.flips.failed, summary.flips.total) == (5, made * len(NEIGHBOURS))
-    assert (summary.other_fact_leaks.failed, summary.other_fact_leaks.total) == (2, made * len(FACTS))
+    applied = 11
+    assert (summary.leaks.failed, summary.leaks.total) == (2, applied * len(NEIGHBOURS))
+    assert (summary.flips.failed, summary.flips.total) == (5, applied * len(NEIGHBOURS))
+    assert (summary.other_fact_leaks.failed, summary.other_fact_leaks.total) == (2, applied * len(FACTS))
     assert summary.judged_by_made_neighbours == 1
 
 
-def test_summary_explains_each_edit_that_did_not_simply_pass(leaky: Log) -> None:
-    found = {one.id: one for one in summarise(leaky).edits_explained}
-    assert [*found][:4] == ["case-0001", "case-0002", "case-0004", "case-0009"]
-    assert found["case-0001"].why.startswith("It leaks: 'Facebook is owned by' now says 'Italy, and'")
-    assert found["case-0001"].leak
-    assert found["case-0009"].result == "refused"
-    rewritten = found["case-0000"]
+def test_summary_explains_edits_that_did_not_pass(leaky: Log) -> None:
+    explained = {edit.id: edit for edit in summarise(leaky).edits_explained}
+    assert [*explained][:4] == ["case-0001", "case-0002", "case-0004", "case-0009"]
+    assert explained["case-0001"].why.startswith("It leaks: 'Facebook is owned by' now says 'Italy, and'")
+    assert explained["case-0001"].leak
+    assert explained["case-0009"].result == "refused"
+    rewritten = explained["case-0000"]
     assert (rewritten.result, rewritten.advice) == ("passed", "")
 
 
-def test_summary_of_thousands_of_failed_edits_is_bounded_and_counts_the_rest() -> None:
+def test_summary_thousands_of_failures_are_bounded() -> None:
     edits = tuple(ended("collapsed", n, id=f"e{n}") for n in range(MOST_EXPLAINED + 7))
     summary = summarise(Log(header(len(edits)), edits, controls("ok"), None))
     assert len(summary.edits_explained) == MOST_EXPLAINED
     assert summary.edits_explained_left_out == 7
 
 
-def test_summary_written_before_these_fields_is_still_read(log: Log) -> None:
+def test_summary_without_newer_fields_is_read(log: Log) -> None:
     values = summarise(log).model_dump(mode="json")
     for name in ("may_ship", "leaks", "flips", "other_fact_leaks", "judged_by_made_neighbours", "edits_explained"):
         del values[name]
     assert Summary.model_validate(values).leaks.total == 0
 
 
-def test_summary_of_special_tokens_and_leaks_raises_no_headline_count(leaky: Log, log: Log) -> None:
+def test_summary_special_tokens_raise_no_headline_count(leaky: Log, log: Log) -> None:
     judged = summarise(leaky).judged
     assert judged["neighbour_answers_prefixed"] == judged["neighbour_answers_unprefixed"] == 0
     assert judged["efficacy_prefixed"] == 0
     assert summarise(leaky).counts["neighbour_answers_prefixed"].total == 0
 
 
-def test_a_pass_says_how_many_edits_were_judged_by_made_neighbours(leaky: Log) -> None:
+def test_summary_pass_counts_edits_judged_by_made_neighbours(leaky: Log) -> None:
     sound = replace(leaky, edits=(checked(7, role="made-neighbour"), checked(8)))
     sound = replace(
         sound, header=leaky.header.model_copy(update={"requests": 2}), footer=Footer(records=5, seconds=1.0)
@@ -127,14 +127,14 @@ def test_a_pass_says_how_many_edits_were_judged_by_made_neighbours(leaky: Log) -
 # ------------------------------------------------------------------------------------------------------------ page
 
 
-def test_page_of_a_fail_says_which_edits_may_ship_and_links_them(page: Page) -> None:
+def test_page_fail_links_edits_that_may_ship(page: Page) -> None:
     text = words(page)
     assert "Fail. Do not ship all of these edits: 8 of 12 passed and may ship by themselves." in text
     assert "May ship: case-0000, case-0003," in text
     assert page.links.count("edit-case-0010") == 2  # there, and in the table; a failed or rewritten one is in "why" too
 
 
-def test_page_of_a_void_audit_says_that_none_may_ship(leaky: Log) -> None:
+def test_page_void_says_no_edit_may_ship(leaky: Log) -> None:
     text = words(Page(render_html(void(leaky))))
     assert "This audit proves nothing; run it again. No edit may ship." in text
     assert "May ship:" not in text
@@ -148,7 +148,7 @@ def test_page_counts_leaks_and_flips_and_made_neighbours(page: Page) -> None:
     assert "1 edit was judged by neighbours that the audit made" in text
 
 
-def test_page_tells_why_and_what_to_do_in_the_story_and_in_the_section(leaky: Log) -> None:
+def test_page_story_and_section_give_reason_and_advice(leaky: Log) -> None:
     source = render_html(leaky)
     why = "It leaks: &#39;Facebook is owned by&#39; now says &#39;Italy, and&#39; (before: &#39;the company&#39;)"
     assert source.count(why) == 2
@@ -159,13 +159,13 @@ def test_page_tells_why_and_what_to_do_in_the_story_and_in_the_section(leaky: Lo
     assert "What to do:" in section
 
 
-def test_page_gathers_edits_that_leak_though_their_words_differ(leaky: Log) -> None:
+def test_page_leaking_edits_share_a_group(leaky: Log) -> None:
     edits = tuple(checked(n, id=f"e{n}", leaks=1) for n in (1, 2, 4))
     text = words(Page(render_html(replace(leaky, edits=edits))))
     assert "failed 3 edits They leak: prompts about other subjects now say the new target. The first: It leaks:" in text
 
 
-def test_page_shows_prompts_before_and_after_with_chips_and_marks(leaky: Log) -> None:
+def test_page_prompts_have_chips_and_marks(leaky: Log) -> None:
     source = render_html(leaky)
     story = source[source.index('id="edit-case-0001"') : source.index('id="edit-case-0002"')]
     assert '<mark class="says">Italy</mark>' in story
@@ -174,13 +174,13 @@ def test_page_shows_prompts_before_and_after_with_chips_and_marks(leaky: Log) ->
     assert "Facebook is owned by leak the company → Italy , and no prefix; after a prefix: sentence" in text
     assert "Kept in 5 conditions kept the company as before after a prefix: newline;" in text
     assert "2 prompts keep their answers" in text
-    made = source[source.index('id="edit-case-0007"') : source.index('id="edit-case-0008"')]
-    assert "Facebook is owned by made by the audit" in words(Page(made))
+    story = source[source.index('id="edit-case-0007"') : source.index('id="edit-case-0008"')]
+    assert "Facebook is owned by made by the audit" in words(Page(story))
 
 
-def test_page_has_a_column_of_leaks_in_the_table_of_edits(leaky: Log) -> None:
+def test_page_table_of_edits_has_leaks_column(leaky: Log) -> None:
     source = render_html(leaky)
-    row = next(one for one in re.findall("<tr data-story.*?</tr>", source) if "edit-case-0001" in one)
+    row = next(row for row in re.findall("<tr data-story.*?</tr>", source) if "edit-case-0001" in row)
     assert '<td class="n bad" data-v="0.333' in row
     assert ">2 of 6</td>" in row
     table = source[source.index('<table id="edits-table">') :]
@@ -188,7 +188,7 @@ def test_page_has_a_column_of_leaks_in_the_table_of_edits(leaky: Log) -> None:
     assert head.count("<th ") == row.count("<td") + 1
 
 
-def test_page_shows_what_is_not_judged_and_not_used_with_plain_labels(page: Page) -> None:
+def test_page_unjudged_and_unused_texts_have_labels(page: Page) -> None:
     text = words(page)
     assert "What do people say of it? shown, not judged by any check" in text
     assert "What the file holds and the audit does not use The field 'portability' of 3 records is not used." in text
@@ -196,19 +196,19 @@ def test_page_shows_what_is_not_judged_and_not_used_with_plain_labels(page: Page
     assert "Turkey's currency is the other fact of the subject" in text
 
 
-def test_page_of_an_old_log_without_prompts_has_no_block_of_them(log: Log) -> None:
+def test_page_log_without_prompts_has_no_prompt_block(log: Log) -> None:
     source = render_html(log)
     assert "What it does to other subjects" not in source
     assert "Leaks and flips" not in source
 
 
-def test_page_says_that_a_far_key_is_a_shift_and_no_collapse(page: Page) -> None:
+def test_page_far_key_is_a_shift_not_a_collapse(page: Page) -> None:
     text = words(page)
     assert "is the shift of the key" in text
     assert "A far mark does not mean that an edit collapses the model" in text
 
 
-def test_page_of_thousands_of_edits_with_prompts_opens_without_them() -> None:
+def test_page_thousands_of_edits_packs_prompts() -> None:
     log = synthetic_log(1500)
     sample = [checked(n, leaks=n % 3, flips=1) for n in range(1, 9)]
     edits = tuple(sample[n % 8].model_copy(update={"id": f"e{n}", "index": n}) for n in range(1500))
@@ -221,7 +221,7 @@ def test_page_of_thousands_of_edits_with_prompts_opens_without_them() -> None:
 
 @needs_browser
 @pytest.mark.parametrize("width", [1280, 390])
-def test_page_with_prompts_is_no_wider_than_the_screen(tmp_path: Path, leaky: Log, width: int) -> None:
+def test_page_prompts_fit_the_screen(tmp_path: Path, leaky: Log, width: int) -> None:
     hard = checked(1, id="hard", leaks=1).model_copy(
         update={"prompts": [outcome("x" * 300, "leak", "family:" + "y" * 90, before="b" * 200, after="a" * 200)]}
     )
@@ -247,7 +247,7 @@ def test_page_with_prompts_is_no_wider_than_the_screen(tmp_path: Path, leaky: Lo
 # ----------------------------------------------------------------------------------------------- Markdown and JUnit
 
 
-def test_markdown_says_why_and_what_to_do_and_how_many_prompts_leak(leaky: Log) -> None:
+def test_markdown_gives_reason_advice_and_leak_count(leaky: Log) -> None:
     text = render_markdown(leaky)
     assert "| edit | subject | new target | perplexity ratio | why | what to do |" in text
     assert "It leaks: 'Facebook is owned by' now says 'Italy, and'" in text
@@ -258,9 +258,9 @@ def test_markdown_says_why_and_what_to_do_and_how_many_prompts_leak(leaky: Log) 
     assert "what to do" not in rewritten[: rewritten.index("###", 5)]
 
 
-def test_junit_says_why_in_the_message_and_what_to_do_in_the_text(leaky: Log) -> None:
-    found = render_junit(leaky).decode()
-    assert "message=\"It leaks: 'Facebook is owned by' now says" in found
-    assert "what to do: Do not ship this edit." in found
-    assert "fault: locality leaks (everywhere) failed" in found
-    assert 'message="It was refused: ' in found
+def test_junit_message_has_reason_and_text_advice(leaky: Log) -> None:
+    text = render_junit(leaky).decode()
+    assert "message=\"It leaks: 'Facebook is owned by' now says" in text
+    assert "what to do: Do not ship this edit." in text
+    assert "fault: locality leaks (everywhere) failed" in text
+    assert 'message="It was refused: ' in text

@@ -8,24 +8,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 
-def test_numbers_that_differ_become_ranges() -> None:
+def test_merge_sentences_differing_numbers_become_ranges() -> None:
     texts = ["ratio 0.02702, threshold 0.0228; layer 9 of k_u", "ratio 1e-05, threshold 0.0228; layer 9 of k_u"]
     assert read_shape(texts[0]) == read_shape(texts[1])
     assert merge_sentences(texts) == "ratio 1e-05 to 0.02702, threshold 0.0228; layer 9 of k_u"
 
 
-@pytest.mark.parametrize(("one", "other"), [("'Route 66' is it", "'Route 67' is it"), ("v2 is it", "v3 is it")])
-def test_names_are_not_numbers(one: str, other: str) -> None:
-    assert read_shape(one) != read_shape(other)
+@pytest.mark.parametrize(("text", "other"), [("'Route 66' is it", "'Route 67' is it"), ("v2 is it", "v3 is it")])
+def test_read_shape_numbers_in_names_differ(text: str, other: str) -> None:
+    assert read_shape(text) != read_shape(other)
 
 
 @given(st.text())
-def test_one_sentence_is_told_as_it_is(text: str) -> None:
+def test_merge_sentences_equal_texts_stay(text: str) -> None:
     assert merge_sentences([text, text]) == text
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
-def test_every_value_lies_in_the_range(values: list[float]) -> None:
+def test_merge_sentences_range_holds_every_value(values: list[float]) -> None:
     (least, *most) = (
         merge_sentences([f"it is {value!r}!" for value in values]).removeprefix("it is ").rstrip("!").split(" to ")
     )

@@ -1,4 +1,4 @@
-"""Figures are there when a page has loaded, in a screenshot, on paper, and told without scripts."""
+"""Figures are there when a page has loaded, in a screenshot and on paper; without scripts the page names their tables."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ const say = (name, value) => document.documentElement.setAttribute(`data-${name}
 """
 
 
-def said(shown: str, name: str) -> str:
-    found = re.search(rf'data-{name}="(.*?)"', root(shown))
-    assert found is not None, f"nothing was said of {name}"
-    return found.group(1)
+def read_attribute(shown: str, name: str) -> str:
+    match = re.search(rf'data-{name}="(.*?)"', root(shown))
+    assert match is not None, f"the page has no attribute {name}"
+    return match.group(1)
 
 
-def marks(shown: str, name: str) -> list[int]:
-    return list(map(int, said(shown, name).split()))
+def count_marks(shown: str, name: str) -> list[int]:
+    return list(map(int, read_attribute(shown, name).split()))
 
 
 @pytest.fixture(scope="module")
@@ -41,37 +41,35 @@ def many() -> str:
     return render_html(synthetic_log(MANY))
 
 
-def test_every_figure_is_drawn_when_the_page_has_loaded(tmp_path: Path, log: Log) -> None:
+def test_figures_loaded_page_draws_all(tmp_path: Path, log: Log) -> None:
     source = render_html(log)
     file = tmp_path / "report.html"
     file.write_text(with_script(source, f'{COUNT} addEventListener("load", () => say("marks", marks()));'))
     expected = [sum(len(trace["x"]) for trace in figure["data"]) for figure in Page(source).figures().values()]
-    assert marks(dumped(file.as_uri(), tmp_path, wait=0), "marks") == expected
+    assert count_marks(dumped(file.as_uri(), tmp_path, wait=0), "marks") == expected
 
 
 @pytest.mark.slow
-def test_figures_of_thousands_of_marks_wait_until_the_page_has_loaded_and_no_longer(tmp_path: Path, many: str) -> None:
+def test_figures_thousands_of_marks_wait_until_page_loaded(tmp_path: Path, many: str) -> None:
     file = tmp_path / "report.html"
     script = (
         'addEventListener("load", () => { say("marks", marks()); setInterval(() => say("later", marks()), 100); });'
     )
     file.write_text(with_script(many, COUNT + script))
     shown = dumped(file.as_uri(), tmp_path, "--window-size=1280,800")
-    assert marks(shown, "marks") == [0, 0, 0]
-    assert min(marks(shown, "later")) > 300
+    assert count_marks(shown, "marks") == [0, 0, 0]
+    assert min(count_marks(shown, "later")) > 300
 
 
 @pytest.mark.slow
-def test_figures_in_sight_are_drawn_before_the_page_has_loaded_however_many_their_marks(
-    tmp_path: Path, many: str
-) -> None:
+def test_figures_in_view_are_drawn_before_page_loaded(tmp_path: Path, many: str) -> None:
     file = tmp_path / "report.html"
     file.write_text(with_script(many, f'{COUNT} addEventListener("load", () => say("marks", marks()));'))
-    assert min(marks(dumped(file.as_uri(), tmp_path, "--window-size=1280,6000"), "marks")) > 300
+    assert min(count_marks(dumped(file.as_uri(), tmp_path, "--window-size=1280,6000"), "marks")) > 300
 
 
 @pytest.mark.slow
-def test_for_print_all_figures_are_drawn_light_and_as_wide_as_the_paper(tmp_path: Path, many: str) -> None:
+def test_figures_print_are_light_and_as_wide_as_paper(tmp_path: Path, many: str) -> None:
     file = tmp_path / "report.html"
     script = """
     say("before", marks());
@@ -82,15 +80,15 @@ def test_for_print_all_figures_are_drawn_light_and_as_wide_as_the_paper(tmp_path
     """
     file.write_text(with_script(many, COUNT + script))
     shown = dumped(file.as_uri(), tmp_path, "--window-size=1280,800", "--blink-settings=preferredColorScheme=0")
-    assert marks(shown, "before") == [0, 0, 0]
-    assert min(marks(shown, "marks")) > 300
-    assert set(said(shown, "inks").split()) == {"rgb(90,99,112)"}
-    assert all(600 < width < 660 for width in marks(shown, "widths"))
-    assert set(said(shown, "again").split()) == {"rgb(163,171,181)"}
+    assert count_marks(shown, "before") == [0, 0, 0]
+    assert min(count_marks(shown, "marks")) > 300
+    assert set(read_attribute(shown, "inks").split()) == {"rgb(90,99,112)"}
+    assert all(600 < width < 660 for width in count_marks(shown, "widths"))
+    assert set(read_attribute(shown, "again").split()) == {"rgb(163,171,181)"}
 
 
 @pytest.mark.slow
-def test_a_printed_page_holds_the_marks(tmp_path: Path, log: Log) -> None:
+def test_figures_printed_page_holds_marks(tmp_path: Path, log: Log) -> None:
     source = render_html(log)
     curves = {}
     for name, page in (
@@ -106,7 +104,7 @@ def test_a_printed_page_holds_the_marks(tmp_path: Path, log: Log) -> None:
     assert curves["whole"] > curves["bare"] + 4 * 600
 
 
-def test_without_scripts_each_figure_says_where_its_numbers_are(log: Log) -> None:
+def test_figures_without_scripts_name_their_table(log: Log) -> None:
     source = render_html(log)
-    told = re.findall(r"<noscript>(.*?)</noscript>", source)
-    assert told.count("The picture needs scripts. Its numbers stand below, under “As a table”.") == 3
+    messages = re.findall(r"<noscript>(.*?)</noscript>", source)
+    assert messages.count("The picture needs scripts. Its numbers stand below, under “As a table”.") == 3

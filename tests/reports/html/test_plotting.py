@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 
-def test_figure_json_cannot_close_its_element() -> None:
+def test_render_figure_cannot_close_its_element() -> None:
     data = render_figure(
         [make_trace("</script>", "allowed", [Mark(1.0, 2.0, "</script><!--", "edit-a")], "circle")], {}
     )
@@ -29,12 +29,12 @@ def test_figure_json_cannot_close_its_element() -> None:
     assert json.loads(data)["data"][0]["name"] == "</script>"
 
 
-def test_an_attribute_that_plotly_does_not_know_is_refused() -> None:
+def test_render_figure_unknown_attribute_raises() -> None:
     with pytest.raises(ValueError, match="colour"):
         render_figure([make_trace("a", "allowed", [], "circle") | {"colour": "red"}], {})
 
 
-def test_a_trace_is_thinned_evenly_and_the_note_counts_it() -> None:
+def test_render_figure_crowded_trace_is_thinned_evenly() -> None:
     marks = [Mark(float(n), 1.0, str(n), "edit-a") for n in range(MOST_POINTS + 1000)]
     crowded = make_trace("a", "allowed", marks, "circle")
     drawn = json.loads(render_figure([crowded], {}))["data"][0]
@@ -45,7 +45,7 @@ def test_a_trace_is_thinned_evenly_and_the_note_counts_it() -> None:
     assert thin(list(range(10)), 4) == [0, 2, 5, 7]
 
 
-def test_the_outermost_marks_are_never_thinned_out() -> None:
+def test_render_figure_outermost_marks_stay() -> None:
     heights = [1.0] * (20 * MOST_POINTS)
     heights[1234], heights[4321] = 9.0, -9.0
     marks = [Mark(float(n), height, "", "edit-a") for n, height in enumerate(heights)]
@@ -55,7 +55,7 @@ def test_the_outermost_marks_are_never_thinned_out() -> None:
 
 
 @given(st.integers(1, 10**9))
-def test_an_axis_of_counts_has_whole_ticks_and_not_many(most: int) -> None:
+def test_make_count_axis_has_few_whole_ticks(most: int) -> None:
     step = make_count_axis(most)["dtick"]
     assert isinstance(step, int)
     assert step >= 1
@@ -63,12 +63,12 @@ def test_an_axis_of_counts_has_whole_ticks_and_not_many(most: int) -> None:
     assert step == 1 or most / step > 3
 
 
-def test_a_make_log_axis_of_little_more_than_a_decade_has_ticks_within_it() -> None:
+def test_make_log_axis_short_range_has_inner_ticks() -> None:
     assert make_log_axis([1.6, 4.8])["dtick"] == "D2"
     assert make_log_axis([0.01, 4.8])["dtick"] == 1
 
 
-def test_hover_text_names_the_edit_in_short(log: Log) -> None:
+def test_make_mark_hover_text_is_short(log: Log) -> None:
     story = digest(log).edits[0]
     assert make_mark(story, 0.0, 0.0, "x" * 100).text.split("<br>")[:2] == ["case-0000", "Chicago → Istanbul"]
     assert len(make_mark(story, 0.0, 0.0, "x" * 100).text.split("<br>")[2]) == 70

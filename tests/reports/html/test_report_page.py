@@ -43,7 +43,7 @@ def collapsed(log: Log) -> Log:
     return replace(log, edits=(log.edits[0], bad, *log.edits[2:]))
 
 
-def test_the_verdict_comes_first_with_its_numbers(page: Page) -> None:
+def test_report_pass_puts_verdict_first(page: Page) -> None:
     text = " ".join(page.text.split())
     assert (
         text.index("Pass. Each of these edits may ship by itself, 18 of them only after a prefix.")
@@ -56,14 +56,14 @@ def test_the_verdict_comes_first_with_its_numbers(page: Page) -> None:
     assert "18 edits work only after a prefix." in text
 
 
-def test_of_one_edit_the_page_speaks_as_of_one(log: Log) -> None:
+def test_report_single_edit_uses_singular(log: Log) -> None:
     assert log.footer is not None
     header = log.header.model_copy(update={"requests": 1})
-    one = replace(log, header=header, edits=log.edits[:1], footer=log.footer.model_copy(update={"records": 4}))
-    assert "Pass. This edit may ship" in " ".join(Page(render_html(one)).text.split())
+    single = replace(log, header=header, edits=log.edits[:1], footer=log.footer.model_copy(update={"records": 4}))
+    assert "Pass. This edit may ship" in " ".join(Page(render_html(single)).text.split())
 
 
-def test_a_failed_and_a_void_audit_say_so(log: Log) -> None:
+def test_report_fail_and_void_say_so(log: Log) -> None:
     failed = " ".join(Page(render_html(collapsed(log))).text.split())
     assert "Fail. Do not ship all of these edits: 53 of 60 passed and may ship by themselves." in failed
     assert "Did an edit collapse the model? Yes" in failed
@@ -74,7 +74,7 @@ def test_a_failed_and_a_void_audit_say_so(log: Log) -> None:
     assert "Did an edit collapse the model? Not known" in void
 
 
-def test_every_figure_is_there_with_caption_and_table(page: Page) -> None:
+def test_report_figures_have_caption_and_table(page: Page) -> None:
     figures = page.figures()
     assert list(figures) == FIGURES
     for name, figure in figures.items():
@@ -87,7 +87,7 @@ def test_every_figure_is_there_with_caption_and_table(page: Page) -> None:
     assert page.text.count("As a table ") == 3
 
 
-def test_the_threshold_is_drawn_in_the_denominators_own_terms(log: Log, page: Page) -> None:
+def test_denominators_ratio_threshold_is_scaled_per_edit(log: Log, page: Page) -> None:
     relative = page.figures()["figure-denominators"]
     assert "shapes" not in relative["layout"]
     keys = log.edits[4].keys
@@ -103,7 +103,7 @@ def test_the_threshold_is_drawn_in_the_denominators_own_terms(log: Log, page: Pa
     assert absolute["data"][0]["x"] == []
 
 
-def test_where_the_size_of_the_update_fires_first_its_threshold_is_drawn(log: Log) -> None:
+def test_denominators_size_threshold_first_is_drawn(log: Log) -> None:
     keys, thresholds = log.edits[4].keys, log.header.thresholds
     assert keys is not None
     assert keys.denominator is not None
@@ -115,34 +115,34 @@ def test_where_the_size_of_the_update_fires_first_its_threshold_is_drawn(log: Lo
     assert drawn["data"][0]["y"][4] == pytest.approx(2000 * keys.denominator)
 
 
-def test_marks_lead_to_the_story_of_their_edit(page: Page) -> None:
+def test_figures_marks_link_to_stories(page: Page) -> None:
     for figure in page.figures().values():
         assert {anchor for trace in figure["data"] for anchor in trace["customdata"]} <= set(page.ids)
 
 
-def test_a_figure_without_data_is_left_out(log: Log) -> None:
+def test_figures_without_data_are_left_out(log: Log) -> None:
     bare = replace(log, edits=tuple(edit.model_copy(update={"keys": None}) for edit in log.edits))
     assert list(Page(render_html(bare)).figures()) == ["figure-perplexity"]
 
 
-def test_many_points_are_thinned_and_the_caption_says_so(log: Log) -> None:
-    found = Page(render_html(synthetic.synthetic_log(200)))
-    prefixed = found.figures()["figure-keys"]["data"][0]
+def test_keys_many_points_are_thinned_with_note(log: Log) -> None:
+    crowded = Page(render_html(synthetic.synthetic_log(200)))
+    prefixed = crowded.figures()["figure-keys"]["data"][0]
     assert len(prefixed["x"]) == len(prefixed["text"]) == 1000
-    assert "Drawn are 1000 of 2000 keys under prefixes." in found.text
+    assert "Drawn are 1000 of 2000 keys after prefixes." in crowded.text
 
 
-def test_every_edit_has_its_story_and_every_link_its_target(page: Page, log: Log) -> None:
+def test_report_every_link_has_its_target(page: Page, log: Log) -> None:
     assert {f"edit-{edit.id}" for edit in log.edits} <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
     assert set(page.links) <= set(page.ids)
 
 
-def test_a_story_tells_all_that_the_record_says(log: Log) -> None:
+def test_story_shows_every_text_of_the_record(log: Log) -> None:
     text = Page(render_html(replace(log, edits=log.edits[:1]))).text
     edit = log.edits[0]
     assert edit.update is not None
-    for said in (
+    for text_of_record in (
         edit.findings[0].message,
         edit.decision.reasons[0],
         edit.generations[0].before,
@@ -152,11 +152,11 @@ def test_a_story_tells_all_that_the_record_says(log: Log) -> None:
         "restored bit for bit",
         f"{edit.update.update_norm:.4g}",
     ):
-        assert said is not None
-        assert said in text
+        assert text_of_record is not None
+        assert text_of_record in text
 
 
-def test_unmeasured_is_named_and_never_blank(log: Log) -> None:
+def test_report_unmeasured_perplexity_is_named(log: Log) -> None:
     measured = [
         MeasurementRecord(check="perplexity", metric="ratio", value=None, verdict="unmeasured", message="NaN loss")
     ]
@@ -170,7 +170,7 @@ def test_unmeasured_is_named_and_never_blank(log: Log) -> None:
     assert "After 1 of 54 edits the perplexity was not measured." in text
 
 
-def test_edits_that_ask_nothing_about_other_subjects_are_named(log: Log, page: Page) -> None:
+def test_report_edits_without_neighbours_are_named(log: Log, page: Page) -> None:
     assert "Other subjects were not asked about" not in page.text
     edit = log.edits[1]
     silent = edit.model_copy(update={"measurements": [m for m in edit.measurements if m.check != "locality"]})
@@ -178,14 +178,14 @@ def test_edits_that_ask_nothing_about_other_subjects_are_named(log: Log, page: P
     assert f"Other subjects were not asked about in 1 of 60 edits without neighbourhood prompts: {edit.id!r}" in text
 
 
-def test_without_controls_no_collapse_was_seen_and_nothing_is_proved(log: Log) -> None:
+def test_report_no_controls_proves_no_soundness(log: Log) -> None:
     header = log.header.model_copy(update={"controls": [], "policy": {**log.header.policy, "controls": False}})
     text = " ".join(Page(render_html(replace(log, header=header, controls=()))).text.split())
     assert "Did an edit collapse the model? None seen" in text
     assert "no control was made to prove that a collapse would be seen" in text
 
 
-def test_an_edit_over_what_the_policy_allows_is_not_drawn_as_within(log: Log) -> None:
+def test_perplexity_edit_over_bound_has_own_row(log: Log) -> None:
     edit, policy = log.edits[1], {**log.header.policy, "max_perplexity_ratio": 1.05}
     over = [*(m for m in edit.measurements if m.check != "perplexity"), synthetic.perplexity(1.2)]
     edits = (log.edits[0], edit.model_copy(update={"measurements": over}), *log.edits[2:])
@@ -193,11 +193,11 @@ def test_an_edit_over_what_the_policy_allows_is_not_drawn_as_within(log: Log) ->
     figure = page.figures()["figure-perplexity"]
     counts = {trace["name"]: len(trace["x"]) for trace in figure["data"]}
     assert counts["edits over the allowed"] == 1
-    assert {one["text"] for one in figure["layout"]["annotations"]} == {"allowed 1.05", "collapse 1.5"}
+    assert {label["text"] for label in figure["layout"]["annotations"]} == {"allowed 1.05", "collapse 1.5"}
     assert "and 1 over the 1.05 that the policy allows a sound edit" in page.text
 
 
-def test_skipped_requests_and_an_empty_log_are_shown(log: Log) -> None:
+def test_report_empty_log_shows_skipped_requests(log: Log) -> None:
     skipped = [SkippedRequest(where="edits.jsonl:7", field="prompt", message="does not contain the subject")]
     header = log.header.model_copy(
         update={"skipped_invalid": skipped, "prefixes": [], "thresholds": [], "baseline": []}
@@ -208,24 +208,24 @@ def test_skipped_requests_and_an_empty_log_are_shown(log: Log) -> None:
     assert "None was run." in text
 
 
-def test_text_from_outside_never_becomes_markup(log: Log, page: Page) -> None:
+def test_report_hostile_text_never_becomes_markup(log: Log, page: Page) -> None:
     source = render_html(poisoned(collapsed(log)))
-    found = Page(source)
+    hostile = Page(source)
     allowed = page.shapes | Page(render_html(collapsed(log))).shapes | {("span", ("class",)), ("b", ())}
-    assert found.shapes <= allowed
-    assert len(found.scripts) == len(page.scripts)
-    assert "pwned=1" in found.text  # it is shown, as text
-    assert "U+202E" in found.text
+    assert hostile.shapes <= allowed
+    assert len(hostile.scripts) == len(page.scripts)
+    assert "pwned=1" in hostile.text  # it is shown, as text
+    assert "U+202E" in hostile.text
     assert "\u202e" not in source
-    assert "{{ 7*7 }}" in found.text
-    own = [content for attributes, content in found.scripts if "data-for" not in attributes]
+    assert "{{ 7*7 }}" in hostile.text
+    own = [content for attributes, content in hostile.scripts if "data-for" not in attributes]
     assert not any("pwned" in content for content in own)
-    for figure in found.figures().values():
+    for figure in hostile.figures().values():
         for trace in figure["data"]:
             assert all("<" not in text.replace("<br>", "") for text in trace["text"])
 
 
-def test_the_page_asks_no_network_for_anything(source: str, page: Page) -> None:
+def test_report_has_no_network_address(source: str, page: Page) -> None:
     assert page.addresses
     assert all(address.startswith("#") for address in page.addresses)
     style = source[source.index("<style>") : source.index("</style>")]
@@ -234,7 +234,7 @@ def test_the_page_asks_no_network_for_anything(source: str, page: Page) -> None:
     assert not re.search(r"https?:|fetch|XMLHttpRequest|import\(", own)
 
 
-def test_the_policy_admits_these_scripts_alone(page: Page) -> None:
+def test_report_security_policy_admits_own_scripts_only(page: Page) -> None:
     assert page.policy.startswith("default-src 'none';")
     # The library of the figures is text until one is drawn.
     runnable = [content for attributes, content in page.scripts if attributes.get("type") in (None, "text/plain")]
@@ -246,7 +246,7 @@ def test_the_policy_admits_these_scripts_alone(page: Page) -> None:
     assert "unsafe" not in script_rule
 
 
-def test_importing_the_room_loads_nothing_heavy() -> None:
+def test_reports_import_loads_nothing_heavy() -> None:
     code = (
         "import sys, editguard.reports as r; assert 'pydantic' not in sys.modules; r.read_log; r.render_html;"
         "bad = {'plotly', 'pandas', 'torch', 'jinja2'} & set(sys.modules); assert not bad, bad;"
@@ -255,14 +255,14 @@ def test_importing_the_room_loads_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-def unpacked(page: Page, name: str) -> list[str]:
+def read_pack(page: Page, name: str) -> list[str]:
     """Read one pack of a page of many edits back."""
     (content,) = [content for attributes, content in page.scripts if attributes.get("id") == name]
-    found: list[str] = json.loads(gzip.decompress(base64.b64decode(json.loads(content))))
-    return found
+    parts: list[str] = json.loads(gzip.decompress(base64.b64decode(json.loads(content))))
+    return parts
 
 
-def test_two_thousand_edits_render_in_under_twenty_seconds_and_open_without_their_stories() -> None:
+def test_report_2000_edits_packs_stories_in_20_cpu_seconds() -> None:
     log = synthetic.synthetic_log(2000)
     started = time.process_time()
     source = render_html(log)
@@ -270,10 +270,10 @@ def test_two_thousand_edits_render_in_under_twenty_seconds_and_open_without_thei
     page = Page(source)
     assert source.count("<tr data-story=") == FIRST_ROWS
     assert source.count('<details class="story"') == len(log.controls)
-    assert len(unpacked(page, "rows")) == 2000 - FIRST_ROWS
+    assert len(read_pack(page, "rows")) == 2000 - FIRST_ROWS
 
 
-def test_a_page_of_many_edits_holds_what_a_page_of_few_does(log: Log) -> None:
+def test_report_packed_stories_equal_plain_ones(log: Log) -> None:
     some = MOST_UNPACKED + 1
     many = replace(
         log, edits=tuple(log.edits[n % len(log.edits)].model_copy(update={"id": f"e{n}"}) for n in range(some))
@@ -281,16 +281,16 @@ def test_a_page_of_many_edits_holds_what_a_page_of_few_does(log: Log) -> None:
     page, few = Page(render_html(many)), render_html(replace(many, edits=many.edits[:1]))
     places: list[str] = json.loads(next(c for a, c in page.scripts if a.get("id") == "places"))
     assert places == [f"edit-e{n}" for n in range(some)]
-    stories = [story for n in range(-(-some // PACK_SIZE)) for story in unpacked(page, f"pack-{n}")]
+    stories = [story for n in range(-(-some // PACK_SIZE)) for story in read_pack(page, f"pack-{n}")]
     assert [Page(story).ids[0] for story in stories] == places
     assert stories[0].strip() in few
-    rows = unpacked(page, "rows")
+    rows = read_pack(page, "rows")
     assert [re.findall('data-story="(.*?)"', row) for row in rows] == [[place] for place in places[FIRST_ROWS:]]
 
 
 @pytest.mark.slow
 @needs_browser
-def test_a_browser_draws_every_figure_and_runs_nothing_else(tmp_path: Path, log: Log) -> None:
+def test_report_in_browser_runs_no_hostile_script(tmp_path: Path, log: Log) -> None:
     file = tmp_path / "report.html"
     file.write_text(render_html(poisoned(log)), encoding="utf-8")
     shown = dumped(file.as_uri(), tmp_path)
@@ -301,16 +301,17 @@ def test_a_browser_draws_every_figure_and_runs_nothing_else(tmp_path: Path, log:
 
 @pytest.mark.slow
 @needs_browser
-def test_a_browser_unpacks_the_story_that_is_linked_to_and_runs_nothing_in_it(tmp_path: Path, log: Log) -> None:
+def test_report_in_browser_unpacks_linked_story_as_text(tmp_path: Path, log: Log) -> None:
     many = replace(
         log,
         edits=tuple(
             log.edits[n % len(log.edits)].model_copy(update={"id": f"e{n}"}) for n in range(MOST_UNPACKED + 20)
         ),
     )
-    hostile = replace(poisoned(many), edits=tuple(
-        one.model_copy(update={"id": f"e{n}"}) for n, one in enumerate(poisoned(many).edits)
-    ))  # fmt: skip
+    hostile = replace(
+        poisoned(many),
+        edits=tuple(edit.model_copy(update={"id": f"e{n}"}) for n, edit in enumerate(poisoned(many).edits)),
+    )
     file = tmp_path / "report.html"
     file.write_text(render_html(hostile), encoding="utf-8")
     shown = dumped(f"{file.as_uri()}#edit-e310", tmp_path)

@@ -39,10 +39,10 @@ def test_prompt_groups_worst_first_unchanged_apart() -> None:
     others, facts = group_prompts(checked(leaks=2, flips=1, fact_leaks=1).prompts)
     assert (others.name, facts.name) == ("other-subjects", "other-facts")
     assert [view.worst.value for view in others.changed] == ["leak", "leak", "flip", "near-tie"]
-    assert len(others.kept) == len(NEIGHBOURS) - 4
-    assert others.said == "6 prompts about other subjects: 2 leak, 1 flips, 1 is a near tie."
-    assert all(view.made for view in (*facts.changed, *facts.kept))
-    assert not any(view.made for view in (*others.changed, *others.kept))
+    assert len(others.unchanged) == len(NEIGHBOURS) - 4
+    assert others.description == "6 prompts about other subjects: 2 leak, 1 flips, 1 is a near tie."
+    assert all(view.is_made_by_audit for view in (*facts.changed, *facts.unchanged))
+    assert not any(view.is_made_by_audit for view in (*others.changed, *others.unchanged))
 
 
 def test_prompt_groups_gather_conditions_with_same_words() -> None:
@@ -50,7 +50,7 @@ def test_prompt_groups_gather_conditions_with_same_words() -> None:
     (row,) = first.changed
     assert (row.before, row.after) == ("the company", "Istanbul, and")
     assert row.conditions == ("no prefix", "after a prefix: sentence")
-    assert first.kept_conditions == len(CONDITIONS) - 2
+    assert first.unchanged_conditions == len(CONDITIONS) - 2
 
 
 def test_prompt_groups_without_prompts_are_empty() -> None:
@@ -59,7 +59,7 @@ def test_prompt_groups_without_prompts_are_empty() -> None:
 
 def test_prompt_groups_all_unchanged_say_so() -> None:
     (group,) = group_prompts([outcome("a"), outcome("b")])
-    assert (group.changed, group.said) == ((), "2 prompts about other subjects: all keep their answer.")
+    assert (group.changed, group.description) == ((), "2 prompts about other subjects: all keep their answer.")
 
 
 def test_prompt_groups_unmeasured_comes_before_flips() -> None:
