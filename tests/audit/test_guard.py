@@ -33,12 +33,12 @@ pytestmark = pytest.mark.tiny
 @pytest.fixture
 def guard(setup: Setup) -> Iterator[GuardedEditor]:
     """A guard over the shared tiny model, whose weight is put back if a test keeps an edit."""
-    kept = setup.site.weight.detach().clone()
+    original = setup.site.weight.detach().clone()
     try:
         yield GuardedEditor(setup)
     finally:
         with torch.no_grad():
-            setup.site.weight.copy_(kept)
+            setup.site.weight.copy_(original)
 
 
 def under(guard: GuardedEditor, **changes: object) -> GuardedEditor:
@@ -116,7 +116,9 @@ def test_screen_decides_alike_under_few_contexts(guard: GuardedEditor) -> None:
     requests = [FIRST_TOKEN_REQUEST, MISSING_SUBJECT_REQUEST, MID_PROMPT_REQUEST]
     exact = guard.assess_all(requests)
     screened = with_margins(guard, Margins(0.0, 0.0, 0.0)).assess_all(requests, screen=True)
-    assert [one.decision.action for one in screened] == [one.decision.action for one in exact]
+    assert [assessment.decision.action for assessment in screened] == [
+        assessment.decision.action for assessment in exact
+    ]
     for few, full in ((screened[0], exact[0]), (screened[2], exact[2])):
         assert few.evidence is not None
         assert full.evidence is not None
@@ -135,8 +137,8 @@ def test_screen_useless_margins_measure_exactly(guard: GuardedEditor, wide: floa
         Margins(wide, wide, wide),
     ):
         screened = with_margins(guard, margins).assess_all(requests, screen=True)
-        assert [one.findings for one in screened] == [one.findings for one in exact]
-        assert [one.decision for one in screened] == [one.decision for one in exact]
+        assert [assessment.findings for assessment in screened] == [assessment.findings for assessment in exact]
+        assert [assessment.decision for assessment in screened] == [assessment.decision for assessment in exact]
 
 
 def test_screen_unsettled_case_is_measured_exactly(guard: GuardedEditor) -> None:
@@ -150,14 +152,14 @@ def test_screen_unsettled_case_is_measured_exactly(guard: GuardedEditor) -> None
     assert len(screened.evidence.keys.keys) == len(exact.evidence.keys.keys)
     assert screened.decision == exact.decision
     assert screened.findings == exact.findings
-    # Nor where what is asked may be another, though the decision is the same.
-    (asked,) = doubtful.assess_all(
+    # The same holds for another criterion, though the decision is the same.
+    (assessment,) = doubtful.assess_all(
         [FIRST_TOKEN_REQUEST],
         screen=True,
         criterion=lambda assessment: [finding.level for finding in assessment.findings],
     )
-    assert asked.evidence is not None
-    assert len(asked.evidence.keys.keys) == len(exact.evidence.keys.keys)
+    assert assessment.evidence is not None
+    assert len(assessment.evidence.keys.keys) == len(exact.evidence.keys.keys)
     # A subject that is the first token is rewritten whatever the numbers are.
     (first,) = doubtful.assess_all([FIRST_TOKEN_REQUEST], screen=True)
     assert first.evidence is not None
@@ -185,11 +187,11 @@ def test_edit_sound_one_is_kept_with_its_hash(guard: GuardedEditor) -> None:
 
 def test_edit_after_a_kept_edit_is_refused(guard: GuardedEditor) -> None:
     assert guard.edit(MID_PROMPT_REQUEST).kept
-    kept = hashes(guard)
+    kept_hashes = hashes(guard)
     for make in (guard.edit, guard.try_edit, lambda request: guard.try_unguarded(request, "rome")):
         with pytest.raises(InputError, match="prepare the model again"):
             make(FIRST_TOKEN_REQUEST)
-    assert hashes(guard) == kept
+    assert hashes(guard) == kept_hashes
 
 
 def test_edit_unsound_one_is_undone_and_names_failures(guard: GuardedEditor) -> None:
@@ -270,7 +272,9 @@ def test_propose_rewritten_update_is_not_rewritten_again(guard: GuardedEditor) -
 
 
 def test_propose_refused_edit_is_not_checked(guard: GuardedEditor) -> None:
-    large, small = (guard.try_unguarded(one, "rome").relative_norm for one in (FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST))
+    large, small = (
+        guard.try_unguarded(request, "rome").relative_norm for request in (FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST)
+    )
     assert large is not None
     assert small is not None
     assert small < large
@@ -278,20 +282,28 @@ def test_propose_refused_edit_is_not_checked(guard: GuardedEditor) -> None:
     strict = under(guard, rules=allowed, over_bound="refuse", max_relative_update=(small * large) ** 0.5)
     first, second = strict.propose(strict.assess_all([FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST]))
     assert (first.refusal is None, second.refusal is None) == (False, True)
-    together, alone = strict.try_proposal(second), strict.try_edit(MID_PROMPT_REQUEST)
-    assert together.generations
-    assert [one.before for one in together.generations] == [one.before for one in alone.generations]
-    for one, other in zip(together.measurements, alone.measurements, strict=True):
-        assert (one.check, one.metric, one.condition, one.passed, one.failed) == (
+    in_batch, single = strict.try_proposal(second), strict.try_edit(MID_PROMPT_REQUEST)
+    assert in_batch.generations
+    assert [generation.before for generation in in_batch.generations] == [
+        generation.before for generation in single.generations
+    ]
+    for measurement, other in zip(in_batch.measurements, single.measurements, strict=True):
+        assert (
+            measurement.check,
+            measurement.metric,
+            measurement.condition,
+            measurement.passed,
+            measurement.failed,
+        ) == (
             other.check,
             other.metric,
             other.condition,
             other.passed,
             other.failed,
         )
-        assert one.value == pytest.approx(other.value, rel=1e-3)
-        assert (one.baseline is None) == (other.baseline is None)
-        assert one.baseline is None or one.baseline == pytest.approx(other.baseline, rel=1e-3)
+        assert measurement.value == pytest.approx(other.value, rel=1e-3)
+        assert (measurement.baseline is None) == (other.baseline is None)
+        assert measurement.baseline is None or measurement.baseline == pytest.approx(other.baseline, rel=1e-3)
 
 
 def test_propose_failed_update_refuses_its_request_only(guard: GuardedEditor) -> None:
@@ -339,24 +351,28 @@ def test_public_names_are_the_classes() -> None:
 
 
 def test_batch_is_assessed_and_proposed_as_singly(guard: GuardedEditor) -> None:
-    asked = [FIRST_TOKEN_REQUEST, MISSING_SUBJECT_REQUEST, MID_PROMPT_REQUEST]
-    together = guard.assess_all(asked)
-    for found, request in zip(together, asked, strict=True):
-        alone = guard.assess(request)
-        assert (found.request, found.decision, len(found.findings)) == (request, alone.decision, len(alone.findings))
-        assert (found.evidence is None) == (request is MISSING_SUBJECT_REQUEST)
+    requests = [FIRST_TOKEN_REQUEST, MISSING_SUBJECT_REQUEST, MID_PROMPT_REQUEST]
+    assessments = guard.assess_all(requests)
+    for assessment, request in zip(assessments, requests, strict=True):
+        single = guard.assess(request)
+        assert (assessment.request, assessment.decision, len(assessment.findings)) == (
+            request,
+            single.decision,
+            len(single.findings),
+        )
+        assert (assessment.evidence is None) == (request is MISSING_SUBJECT_REQUEST)
     before = hashes(guard)
-    proposals = guard.propose(together)
+    proposals = guard.propose(assessments)
     assert hashes(guard) == before
-    assert [one.refusal is None for one in proposals] == [True, False, True]
-    assert [one.update is None for one in proposals] == [False, True, False]
-    for proposal, request in zip(proposals, asked, strict=True):
-        result, alone_ = guard.try_proposal(proposal), guard.try_edit(request)
-        assert (result.sound, result.refusal) == (alone_.sound, alone_.refusal)
+    assert [proposal.refusal is None for proposal in proposals] == [True, False, True]
+    assert [proposal.update is None for proposal in proposals] == [False, True, False]
+    for proposal, request in zip(proposals, requests, strict=True):
+        result, single_result = guard.try_proposal(proposal), guard.try_edit(request)
+        assert (result.sound, result.refusal) == (single_result.sound, single_result.refusal)
         if result.relative_norm is not None:
-            assert result.relative_norm == pytest.approx(alone_.relative_norm, rel=1e-3)
+            assert result.relative_norm == pytest.approx(single_result.relative_norm, rel=1e-3)
         assert [(m.metric, m.outcome) for m in result.measurements] == [
-            (m.metric, m.outcome) for m in alone_.measurements
+            (m.metric, m.outcome) for m in single_result.measurements
         ]
     assert hashes(guard) == before
 
@@ -383,7 +399,7 @@ def test_prepare_edited_model_has_its_own_fingerprint(guard: GuardedEditor) -> N
 def test_guard_notices_a_changed_model(guard: GuardedEditor) -> None:
     (proposal,) = guard.propose([guard.assess(MID_PROMPT_REQUEST)])
     elsewhere = guard.setup.lm.model.get_parameter("model.norm.weight")
-    kept = elsewhere.detach().clone()
+    original = elsewhere.detach().clone()
     try:
         with torch.no_grad():
             elsewhere[0] += 1e-3
@@ -396,7 +412,7 @@ def test_guard_notices_a_changed_model(guard: GuardedEditor) -> None:
                 act()
     finally:
         with torch.no_grad():
-            elsewhere.copy_(kept)
+            elsewhere.copy_(original)
     assert guard.try_proposal(proposal).measurements
 
 
@@ -414,23 +430,23 @@ def test_guard_check_that_writes_to_the_model_is_an_error(
         return measure(self, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Drift, "measure", writing)
-    kept = elsewhere.detach().clone()
+    original = elsewhere.detach().clone()
     try:
         with pytest.raises(EditguardError, match="find the check that writes to the model"):
             (guard.edit if keep else guard.try_edit)(MID_PROMPT_REQUEST)
     finally:
         with torch.no_grad():
-            elsewhere.copy_(kept)
+            elsewhere.copy_(original)
     assert hashes(guard) == before
 
 
 def test_assess_text_over_the_context_is_refused(guard: GuardedEditor) -> None:
     limit = int(guard.setup.lm.context_length)
     for changed in ({"prompt": MID_PROMPT_REQUEST.prompt + " a" * limit}, {"neighbourhood": ("no " * limit,)}):
-        found = guard.assess(replace(MID_PROMPT_REQUEST, **changed))
-        assert found.decision.action is Action.REFUSE
-        assert f"the model reads {limit}" in found.findings[0].message
-        assert found.evidence is None
+        assessment = guard.assess(replace(MID_PROMPT_REQUEST, **changed))
+        assert assessment.decision.action is Action.REFUSE
+        assert f"the model reads {limit}" in assessment.findings[0].message
+        assert assessment.evidence is None
 
 
 def test_load_takes_the_policy_of_the_project(setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -455,11 +471,15 @@ def test_load_with_policy_does_not_read_the_project(
 def test_accumulated_drift_alone_does_not_judge_an_edit(guard: GuardedEditor, checks: tuple[str, ...]) -> None:
     drift = AccumulatedDrift.name
     for order in ((drift, *checks), (*checks, drift)):
-        found = replace(guard, setup=guard.setup.with_origin(), checks=order).try_edit(MID_PROMPT_REQUEST)
-        judged = {one.check for one in found.measurements if one.outcome is not Outcome.INFO}
-        assert judged == {*order}
-        assert all(one.outcome is Outcome.PASS for one in found.measurements if one.check == drift)
-        assert found.sound is bool(checks)
+        result = replace(guard, setup=guard.setup.with_origin(), checks=order).try_edit(MID_PROMPT_REQUEST)
+        judging_checks = {
+            measurement.check for measurement in result.measurements if measurement.outcome is not Outcome.INFO
+        }
+        assert judging_checks == {*order}
+        assert all(
+            measurement.outcome is Outcome.PASS for measurement in result.measurements if measurement.check == drift
+        )
+        assert result.sound is bool(checks)
 
 
 def test_try_proposal_of_another_guard_is_refused(guard: GuardedEditor) -> None:
@@ -468,8 +488,8 @@ def test_try_proposal_of_another_guard_is_refused(guard: GuardedEditor) -> None:
     for given, named in ((proposal, ", ".join(guard.checks)), (replace(proposal, before=(), checks=()), "of no guard")):
         with pytest.raises(InputError) as caught:
             other.try_proposal(given)
-        said = str(caught.value)
-        assert f"prepared for the checks {named}, and this guard makes efficacy; let this guard propose it" in said
+        message = str(caught.value)
+        assert f"prepared for the checks {named}, and this guard makes efficacy; let this guard propose it" in message
     assert hashes(guard) == before
 
 
@@ -478,9 +498,9 @@ def test_assess_last_layer_needs_subject_at_the_end(guard: GuardedEditor) -> Non
     last = replace(
         guard, setup=replace(guard.setup, site=site, meter=replace(guard.setup.meter, site=site, prefix_cache=None))
     )
-    found = last.assess(MID_PROMPT_REQUEST)
-    assert found.decision.action is Action.REFUSE
-    assert "edit a lower layer" in found.findings[0].message
+    assessment = last.assess(MID_PROMPT_REQUEST)
+    assert assessment.decision.action is Action.REFUSE
+    assert "edit a lower layer" in assessment.findings[0].message
     ending = replace(
         MID_PROMPT_REQUEST,
         prompt=MID_PROMPT_REQUEST.prompt[
@@ -493,16 +513,19 @@ def test_assess_last_layer_needs_subject_at_the_end(guard: GuardedEditor) -> Non
 def test_checks_in_bfloat16_are_near_the_exact_ones(guard: GuardedEditor) -> None:
     rough = replace(guard, setup=replace(guard.setup, check_dtype=torch.bfloat16, memo={}))
     before = hashes(guard)
-    exact, found = guard.try_unguarded(MID_PROMPT_REQUEST, "rome"), rough.try_unguarded(MID_PROMPT_REQUEST, "rome")
+    exact, rough_result = (
+        guard.try_unguarded(MID_PROMPT_REQUEST, "rome"),
+        rough.try_unguarded(MID_PROMPT_REQUEST, "rome"),
+    )
     assert hashes(guard) == before
-    assert found.hashes == exact.hashes  # the edit itself is the same to the bit
+    assert rough_result.hashes == exact.hashes  # the edit itself is the same to the bit
     pairs = [
-        (one.value, other.value)
-        for one, other in zip(exact.measurements, found.measurements, strict=True)
-        if one.check == "perplexity"
+        (measurement.value, other.value)
+        for measurement, other in zip(exact.measurements, rough_result.measurements, strict=True)
+        if measurement.check == "perplexity"
     ]
-    assert pairs == [(one, pytest.approx(one, rel=0.02)) for one, _ in pairs]
-    assert [other for _, other in pairs] != [one for one, _ in pairs]
+    assert pairs == [(measurement, pytest.approx(measurement, rel=0.02)) for measurement, _ in pairs]
+    assert [other for _, other in pairs] != [measurement for measurement, _ in pairs]
 
     assert set(guard.setup.baselines()) == {"perplexity"}
     baselines = rough.setup.baselines()

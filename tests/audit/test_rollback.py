@@ -96,13 +96,13 @@ def of_process() -> dict[str, Any]:
     }
 
 
-def found(lm: LanguageModel) -> dict[str, Any]:
+def record_state(lm: LanguageModel) -> dict[str, Any]:
     return {"model": of_model(lm.model), "tokenizer": of_tokenizer(lm.tokenizer), "process": of_process()}
 
 
 @pytest.fixture
 def guard(setup: Setup) -> Iterator[GuardedEditor]:
-    """The guard of the shared tiny model; what is found when the test ends is what was there when it began."""
+    """The guard of the shared tiny model; its state when the test ends is that when it began."""
     # States that a fresh process does not have, so that resetting to the usual ones is noticed.
     random.seed(11)
     np.random.seed(12)
@@ -114,10 +114,10 @@ def guard(setup: Setup) -> Iterator[GuardedEditor]:
     for index, parameter in enumerate(setup.lm.model.parameters()):
         parameter.requires_grad_(index % 2 == 0)
     setup.site.weight.requires_grad_(True)
-    before = found(setup.lm)
+    before = record_state(setup.lm)
     try:
         yield GuardedEditor(setup)
-        after = found(setup.lm)
+        after = record_state(setup.lm)
         assert {key for part in before for key in before[part] if before[part][key] != after[part][key]} == set()
     finally:
         tokenizer.padding_side, tokenizer.truncation_side = sides
@@ -130,7 +130,7 @@ def under(guard: GuardedEditor, **changes: object) -> GuardedEditor:
 
 def test_rollback_comparison_notices_changes() -> None:
     lm = tiny_lm(seed=3)
-    before, linear = found(lm), lm.model.get_submodule("model.layers.0.mlp.down_proj")
+    before, linear = record_state(lm), lm.model.get_submodule("model.layers.0.mlp.down_proj")
     changes: list[tuple[str, str, Callable[[], object]]] = [
         ("model", "hooks", lambda: linear.register_forward_hook(lambda *_: None)),
         ("model", "modules", lambda: setattr(linear, "forward", linear.forward)),
@@ -143,14 +143,14 @@ def test_rollback_comparison_notices_changes() -> None:
     ]
     for part, key, change in changes:
         change()
-        assert found(lm)[part][key] != before[part][key], key
+        assert record_state(lm)[part][key] != before[part][key], key
 
 
 # ------------------------------------------------------------------------------------------- editors, families, dtypes
 
 
 @pytest.mark.parametrize("editor", EDITORS.names())
-@pytest.mark.parametrize("request_", [FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST], ids=lambda one: one.id)
+@pytest.mark.parametrize("request_", [FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST], ids=lambda request: request.id)
 def test_rollback_every_editor_is_undone(guard: GuardedEditor, editor: str, request_: Any) -> None:
     result = guard.try_unguarded(request_, editor)
     assert result.hashes is not None
@@ -185,11 +185,11 @@ def commit_and_interrupt(site: EditSite) -> None:
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_rollback_guarded_edit_of_every_family_and_dtype(family: str, dtype: torch.dtype) -> None:
     lm = tiny_lm(family, dtype=dtype)
-    before = found(lm)
-    made = tiny_setup(lm, steps=2)
-    GuardedEditor(made).try_edit(MID_PROMPT_REQUEST)
-    GuardedEditor(made).try_unguarded(FIRST_TOKEN_REQUEST, "exploded")
-    after = found(lm)
+    before = record_state(lm)
+    setup = tiny_setup(lm, steps=2)
+    GuardedEditor(setup).try_edit(MID_PROMPT_REQUEST)
+    GuardedEditor(setup).try_unguarded(FIRST_TOKEN_REQUEST, "exploded")
+    after = record_state(lm)
     assert {key for part in before for key in before[part] if before[part][key] != after[part][key]} == set()
 
 

@@ -88,17 +88,21 @@ def audited(
 
 
 def accumulated(record: EditRecord) -> dict[str, MeasurementRecord]:
-    return {one.metric: one for one in record.measurements if one.check == AccumulatedDrift.name}
+    return {
+        measurement.metric: measurement
+        for measurement in record.measurements
+        if measurement.check == AccumulatedDrift.name
+    }
 
 
 # ----------------------------------------------------------------------------------------------------- what is in the log
 
 
 def test_sequence_edit_is_made_on_the_model_with_kept_edits(whole: Log) -> None:
-    made = [record.weights for record in whole.edits if record.weights is not None]
-    assert [one.kept for one in made] == [True, True, True]
-    assert [one.before for one in made[1:]] == [one.edited for one in made[:-1]]
-    assert all(one.restored is None and one.restored_ok is None for one in made)
+    weights = [record.weights for record in whole.edits if record.weights is not None]
+    assert [record.kept for record in weights] == [True, True, True]
+    assert [record.before for record in weights[1:]] == [record.edited for record in weights[:-1]]
+    assert all(record.restored is None and record.restored_ok is None for record in weights)
     assert {record.id: record.outcome for record in whole.edits}["missing"] == "refused"
 
 
@@ -111,23 +115,23 @@ def test_sequence_drift_is_measured_from_the_origin(wide: Setup, whole: Log) -> 
         if not result.kept:
             assert not accumulated(record)
             continue
-        found = accumulated(record)
-        assert found["relative-norm"].value == pytest.approx(
+        measurements = accumulated(record)
+        assert measurements["relative-norm"].value == pytest.approx(
             float((site.matrix(torch.float64) - first).norm() / first.norm()), rel=1e-6
         )
-        assert found["perplexity-ratio"].value == pytest.approx(plain_perplexity(wide) / origin, rel=1e-4)
+        assert measurements["perplexity-ratio"].value == pytest.approx(plain_perplexity(wide) / origin, rel=1e-4)
     assert len(sequence.kept) == 3
     sequence.undo()
 
 
 def plain_perplexity(setup: Setup) -> float:
-    found = []
+    losses = []
     for sentence in SENTENCES:
         ids = torch.tensor([setup.lm.tokenizer(sentence).input_ids])
         with torch.no_grad():
             logits = setup.lm.model(input_ids=ids).logits[0, :-1].double()
-        found.append(float(torch.nn.functional.cross_entropy(logits, ids[0, 1:]).exp()))
-    return sum(found) / len(found)
+        losses.append(float(torch.nn.functional.cross_entropy(logits, ids[0, 1:]).exp()))
+    return sum(losses) / len(losses)
 
 
 def test_sequence_end_counts_retained_edits(whole: Log) -> None:
@@ -140,15 +144,23 @@ def test_sequence_end_counts_retained_edits(whole: Log) -> None:
 
 
 def test_sequence_controls_observe_the_drift(whole: Log) -> None:
-    seen = [one for control in whole.controls for one in control.sightings if one.name == AccumulatedDrift.name]
-    assert [(one.expected.value, one.ok) for one in seen] == [("fails", True), ("passes", True)]
+    observations = [
+        observation
+        for control in whole.controls
+        for observation in control.sightings
+        if observation.name == AccumulatedDrift.name
+    ]
+    assert [(observation.expected.value, observation.ok) for observation in observations] == [
+        ("fails", True),
+        ("passes", True),
+    ]
 
 
 def test_sequence_edit_judged_by_drift_only_is_not_kept(wide: Setup) -> None:
     with EditSequence(GuardedEditor(wide, checks=())) as sequence:
         result = sequence.edit(MID_PROMPT_REQUEST)
-        assert {one.check for one in result.measurements} == {AccumulatedDrift.name}
-        assert all(one.outcome is Outcome.PASS for one in result.measurements)
+        assert {measurement.check for measurement in result.measurements} == {AccumulatedDrift.name}
+        assert all(measurement.outcome is Outcome.PASS for measurement in result.measurements)
         assert not result.sound
         assert not sequence.kept
 
@@ -173,11 +185,11 @@ def test_sequence_closes_where_drift_leaves_its_bound(wide: Setup, whole: Log, t
     assert first < second
     log, summary = audited(bounded(wide, **{bound: (first + second) / 2}), tmp_path)
     assert [record.outcome for record in log.edits] == ["committed", "rolled-back", "refused", "refused"]
-    one, two, *after = log.edits
-    assert one.weights is not None
-    assert two.weights is not None
-    assert two.weights.restored == one.weights.edited
-    assert accumulated(two)[metric].verdict == "fail"
+    first_record, second_record, *after = log.edits
+    assert first_record.weights is not None
+    assert second_record.weights is not None
+    assert second_record.weights.restored == first_record.weights.edited
+    assert accumulated(second_record)[metric].verdict == "fail"
     for record in after:
         assert "the sequence of edits is closed since 'middle-Istanbul'" in record.decision.reasons[0]
         assert "outside the bound" in record.decision.reasons[0]
@@ -190,17 +202,20 @@ def test_accumulated_drift_known_bad_leaves_both_bounds(wide: Setup) -> None:
     assert AccumulatedDrift().known_bad(wide.bench, edit_of(MID_PROMPT_REQUEST, None)) is None
     tight = bounded(wide, max_accumulated_ratio=1.1, max_accumulated_update=1.5)
     with EditSequence(GuardedEditor(tight)) as sequence:
-        found = AccumulatedDrift().known_bad(sequence.guard.setup.bench, edit_of(MID_PROMPT_REQUEST, None))
-    assert found is not None
-    assert [(one.metric, one.value, one.baseline, one.outcome) for one in found.measurements] == [
+        known_bad = AccumulatedDrift().known_bad(sequence.guard.setup.bench, edit_of(MID_PROMPT_REQUEST, None))
+    assert known_bad is not None
+    assert [
+        (measurement.metric, measurement.value, measurement.baseline, measurement.outcome)
+        for measurement in known_bad.measurements
+    ] == [
         ("perplexity-ratio", 1000.0, 1.0, Outcome.FAIL),
         ("relative-norm", 1000.0, 0.0, Outcome.FAIL),
     ]
     at_the_bound = AccumulatedDrift()._judge(sequence.guard.setup.bench, 1.1, 1.5).measurements
-    assert [one.outcome for one in at_the_bound] == [Outcome.PASS] * 2
-    assert all("outside" not in one.message for one in at_the_bound)
+    assert [measurement.outcome for measurement in at_the_bound] == [Outcome.PASS] * 2
+    assert all("outside" not in measurement.message for measurement in at_the_bound)
     unmeasured = AccumulatedDrift()._judge(sequence.guard.setup.bench, float("nan"), float("inf")).measurements
-    assert [(one.value, one.outcome) for one in unmeasured] == [(None, Outcome.UNMEASURED)] * 2
+    assert [(measurement.value, measurement.outcome) for measurement in unmeasured] == [(None, Outcome.UNMEASURED)] * 2
 
 
 def test_sequence_closes_where_drift_is_not_measured(wide: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +225,7 @@ def test_sequence_closes_where_drift_is_not_measured(wide: Setup, monkeypatch: p
         AccumulatedDrift, "_judge", lambda self, bench, ratio, distance: judged(self, bench, ratio, float("nan"))
     )
     result = sequence.edit(MID_PROMPT_REQUEST)
-    assert Outcome.UNMEASURED in {one.outcome for one in result.measurements}
+    assert Outcome.UNMEASURED in {measurement.outcome for measurement in result.measurements}
     assert not result.kept
     assert sequence.edit(FIRST_TOKEN_REQUEST).decision.action is Action.REFUSE
     assert sequence.closed is not None
@@ -223,7 +238,10 @@ def test_sequence_stays_open_after_an_edit_that_fails_by_itself(wide: Setup, bou
     """It is undone, and the drift with it; the next one may be better."""
     sequence = EditSequence(GuardedEditor(bounded(wide, max_perplexity_ratio=1e-6, **bounds)))
     result = sequence.edit(MID_PROMPT_REQUEST)
-    assert {one.check for one in result.failures} == {"perplexity", *([AccumulatedDrift.name] if bounds else [])}
+    assert {measurement.check for measurement in result.failures} == {
+        "perplexity",
+        *([AccumulatedDrift.name] if bounds else []),
+    }
     assert not result.kept
     assert sequence.closed is None
     assert not sequence.kept
@@ -258,7 +276,11 @@ def test_sequence_after_kept_edit_measures_as_plain_passes(family: str, seed: in
     assert there.update is not None
     assert here.update.norm == pytest.approx(there.update.norm, rel=1e-3)
     figures, expected = (
-        {(one.check, one.metric, one.condition): one.value for one in made.measurements} for made in (here, there)
+        {
+            (measurement.check, measurement.metric, measurement.condition): measurement.value
+            for measurement in result.measurements
+        }
+        for result in (here, there)
     )
     assert figures == pytest.approx(expected, rel=1e-3, nan_ok=True)
 
@@ -301,7 +323,7 @@ def test_sequence_that_fails_to_advance_drops_the_edit(wide: Setup, monkeypatch:
         monkeypatch.setattr(Setup, "after_kept_edit", fails(OutOfMemory("no room")))
         with pytest.raises(OutOfMemory):
             sequence.edit(FIRST_TOKEN_REQUEST)
-        assert [one.request for one in sequence.kept] == [MID_PROMPT_REQUEST]
+        assert [proposal.request for proposal in sequence.kept] == [MID_PROMPT_REQUEST]
         assert first.hashes is not None
         assert hash_tensor(wide.site.weight) == first.hashes[1]
         monkeypatch.undo()
@@ -348,7 +370,7 @@ def test_sequence_audit_that_ends_early_restores_the_model(
         audited(wide, tmp_path / "ended")
     monkeypatch.undo()
     assert calls
-    assert [one.id for one in read_log(tmp_path / "ended" / LOG).edits] == [REQUESTS[0].id]
+    assert [record.id for record in read_log(tmp_path / "ended" / LOG).edits] == [REQUESTS[0].id]
     audited(wide, tmp_path / "ended", resume=True)
     assert drop_times((tmp_path / "ended" / LOG).read_bytes()) == drop_times((tmp_path / "whole" / LOG).read_bytes())
 
@@ -398,8 +420,8 @@ def test_sequence_undo_that_fails_is_an_error(wide: Setup) -> None:
 
 
 def test_retention_rate_unserved_edits_do_not_count_as_retained() -> None:
-    found = retention_rate([True, None, False, None])
-    assert (found.passed, found.failed, found.not_judged, found.total, found.rate) == (1, 1, 2, 4, 0.25)
+    rate = retention_rate([True, None, False, None])
+    assert (rate.passed, rate.failed, rate.not_judged, rate.total, rate.rate) == (1, 1, 2, 4, 0.25)
     assert retention_rate([]).rate is None
 
 
@@ -407,16 +429,16 @@ def test_resume_sequence_from_any_record_ends_alike(wide: Setup, tmp_path: Path)
     audited(wide, tmp_path / "whole")
     log = (tmp_path / "whole" / LOG).read_bytes()
     lines = log.splitlines(keepends=True)
-    for kept in range(1, len(lines)):
-        out = tmp_path / str(kept)
+    for count in range(1, len(lines)):
+        out = tmp_path / str(count)
         out.mkdir()
-        (out / LOG).write_bytes(b"".join(lines[:kept]))
-        told: list[tuple[str, int, int]] = []
-        audited(wide, out, resume=True, progress=lambda *step: told.append(step))  # noqa: B023  (called at once)
-        assert drop_times((out / LOG).read_bytes()) == drop_times(log), kept
+        (out / LOG).write_bytes(b"".join(lines[:count]))
+        steps: list[tuple[str, int, int]] = []
+        audited(wide, out, resume=True, progress=lambda *step: steps.append(step))  # noqa: B023  (called at once)
+        assert drop_times((out / LOG).read_bytes()) == drop_times(log), count
         # Making edits again takes nearly as long as making them, and is told like it.
-        begun = sum(b'"kind":"edit"' in line for line in lines[:kept])
-        again = [step[1:] for step in told if step[0] == "edits made again"]
+        begun = sum(b'"kind":"edit"' in line for line in lines[:count])
+        again = [step[1:] for step in steps if step[0] == "edits made again"]
         assert again == [(done, begun) for done in range(1, begun + 1)]
 
 
@@ -446,11 +468,11 @@ def test_resume_sequence_with_edit_refused_now_is_refused(wide: Setup, tmp_path:
     audited(wide, tmp_path, requests=requests)
     lines = (tmp_path / LOG).read_text(encoding="utf-8").splitlines()
     first, second = (
-        next(n for n, line in enumerate(lines) if json.loads(line).get("id") == one.id) for one in requests
+        next(n for n, line in enumerate(lines) if json.loads(line).get("id") == request.id) for request in requests
     )
-    refused, kept = json.loads(lines[first]), json.loads(lines[second])
+    refused, kept_record = json.loads(lines[first]), json.loads(lines[second])
     lines[first] = json.dumps(
-        kept | {name: refused[name] for name in ("id", "index", "subject", "prompt", "target_new")}
+        kept_record | {name: refused[name] for name in ("id", "index", "subject", "prompt", "target_new")}
     )
     (tmp_path / LOG).write_text("\n".join(lines[: first + 1]) + "\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"was kept when the log was begun and now is refused \(.*\); resume with"):
