@@ -6,22 +6,18 @@ longest. They stay in the cache folder under (model, site, corpus, seed).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..probes.calibration import Calibration, calibrate
-from ..probes.errors import EditguardError, InputError, ModelError, PolicyError, StatisticsError
+from ..probes.errors import EditguardError, InputError, ModelError, PolicyError
 from ..probes.evidence import EvidenceMeter, compute_sink_key
 from ..probes.forward.prefix_cache import PrefixCache, build_prefix_cache
-from ..probes.keys.corpus_statistics import DEFAULT_CORPUS, compute_statistics, read_corpus, sample_corpus
 from ..probes.keys.prefixes import ContextPrefixes, make_prefixes
-from ..probes.keys.statistics import KeyStatistics, load_statistics, make_identity_statistics, save_statistics
 from ..probes.keys.subject_keys import locate
-from ..probes.model.embedded import EMBEDDED_NAME, cache_folder
+from ..probes.model.embedded import EMBEDDED_NAME
 from ..probes.model.fingerprint import compute_checksum
 from ..probes.model.finite_weights import require_finite_weights
 from ..probes.model.site import EditSite, count_layers, find_site
@@ -32,26 +28,27 @@ from ..suites.check import Bench, Limits, Origin
 from ..suites.checks.perplexity import Perplexity
 from .editors.base import EditContext, find_editor
 from .editors.value import Engine, ValueSettings
+from .key_statistics import load_or_compute_statistics
 from .policy import Policy
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
+    from ..probes.keys.statistics import KeyStatistics
     from ..probes.model.language_model import LanguageModel
     from ..probes.requests.request import EditRequest
 
 __all__ = [
     "EMBEDDED_LAYER",
-    "KEYS_PER_FEATURE",
     "NULL_SAMPLE",
     "Progress",
     "Setup",
     "check_editable",
     "check_limits",
     "check_names",
-    "check_statistics",
     "default_layer",
-    "load_or_compute_statistics",
     "make_null_sample",
     "prepare",
     "show_nothing",
@@ -62,8 +59,6 @@ EMBEDDED_LAYER = 9
 NULL_SAMPLE = 64
 """Ordinary subjects that thresholds are calibrated on."""
 
-KEYS_PER_FEATURE = 4
-"""Keys of sampled text for each dimension of a key: with fewer than one C has not even full rank."""
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the stage, the steps done and the number of steps."""
@@ -339,68 +334,6 @@ def make_null_sample(lm: LanguageModel, size: int) -> tuple[EditRequest, ...]:
     half = min(size // 2, len(of_several_tokens))
     # Subjects at the start come from the end of the list, so that few subjects are in the sample twice.
     return (*requests[: size - half], *of_several_tokens[len(of_several_tokens) - half :])
-
-
-def check_statistics(statistics: str) -> None:
-    """Raise `StatisticsError` where `statistics` names neither a file that is there nor ``identity``."""
-    if statistics != "identity" and not Path(statistics).is_file():
-        raise StatisticsError(
-            f"There is no file of key statistics {statistics!r}; make one with 'editguard stats --out {statistics}', or say "
-            "--stats identity."
-        )
-
-
-def load_or_compute_statistics(
-    lm: LanguageModel,
-    site: EditSite,
-    statistics: str | None,
-    corpus: str | None,
-    *,
-    seed: int,
-    progress: Progress,
-) -> KeyStatistics:
-    """Return key statistics: from a file, ``identity``, a corpus, or by default text sampled from the model itself."""
-    if statistics == "identity":
-        return make_identity_statistics(site.d_ff, lm.fingerprint, site.layer)
-    if statistics is not None:
-        check_statistics(statistics)
-        return load_statistics(Path(statistics), size=site.d_ff, model_fingerprint=lm.fingerprint, layer=site.layer)
-    # The same text is sampled on one kind of machine only, in one dtype, and by one library.
-    origin = (
-        lm.fingerprint,
-        site.path,
-        corpus or DEFAULT_CORPUS,
-        seed,
-        lm.device.type,
-        lm.dtype,
-        lm.product_library,
-        lm.plain,
-    )
-    stamp = hashlib.sha256(":".join(map(str, origin)).encode()).hexdigest()[:24]
-    cached = cache_folder() / "statistics" / f"{stamp}.safetensors"
-    # A corpus is a file that may change under its name, so only sampled text is looked up by name.
-    if corpus is None and cached.is_file():
-        return load_statistics(cached, size=site.d_ff, model_fingerprint=lm.fingerprint, layer=site.layer)
-    if corpus is None:
-        progress("sampling text for key statistics", 0, 1)
-        text = sample_corpus(
-            lm,
-            seed=seed,
-            least=KEYS_PER_FEATURE * site.d_ff,
-            progress=lambda done, total: progress("sampling text for key statistics", done, total),
-        )
-    else:
-        text = read_corpus(corpus)
-    computed = compute_statistics(
-        lm,
-        site,
-        text,
-        partial=cached.with_suffix(".partial"),
-        progress=lambda done, total: progress("key statistics", done, total),
-    )
-    if corpus is None:
-        save_statistics(computed, cached)
-    return computed
 
 
 def check_editable(site: EditSite) -> None:

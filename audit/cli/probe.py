@@ -126,7 +126,8 @@ def stats(
     with show_progress(model_options.model) as progress:
         from ...probes.keys.statistics import save_statistics
         from ...probes.model.site import find_site
-        from ..setup import default_layer, load_or_compute_statistics
+        from ..key_statistics import load_or_compute_statistics
+        from ..setup import default_layer
 
         lm = model_options.load(progress)
         layer = default_layer(lm, model_options.site) if model_options.layer is None else model_options.layer

@@ -21,7 +21,7 @@ from ...probes.model.site import EditSite, Orientation, count_layers, find_site
 from ...probes.requests.request import EditRequest
 from ...probes.research.tensor_change import Rank, Spectrum
 from ...reports.html.diff_page import Guess, Search
-from ..setup import Progress, check_statistics, load_or_compute_statistics
+from ..key_statistics import check_statistics, load_or_compute_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ...probes.forward.prefix_cache import PrefixCache
     from ...probes.keys.statistics import KeyStatistics
     from ...probes.model.language_model import LanguageModel
+    from ..setup import Progress
 
 __all__ = [
     "FEWEST_CANDIDATES",

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from editguard.audit import setup as audit_setup
+from editguard.audit import key_statistics
+from editguard.audit.key_statistics import load_or_compute_statistics
 from editguard.audit.policy import Policy
 from editguard.audit.setup import (
     EMBEDDED_LAYER,
@@ -18,7 +19,6 @@ from editguard.audit.setup import (
     check_editable,
     check_names,
     default_layer,
-    load_or_compute_statistics,
     make_null_sample,
     prepare,
 )
@@ -118,7 +118,7 @@ def test_statistics_of_each_engine_are_cached_apart(tmp_path: Path, monkeypatch:
         plain_flags.append(lm.plain)
         return Corpus(tuple(SENTENCES * 20), "sampled")
 
-    monkeypatch.setattr(audit_setup, "sample_corpus", sampled)
+    monkeypatch.setattr(key_statistics, "sample_corpus", sampled)
     for plain in (False, True, False, True):
         load_or_compute_statistics(replace(lm, plain=plain), site, None, None, seed=0, progress=silent)
     assert plain_flags == [False, True]

@@ -13,12 +13,13 @@ from ....probes.model.site import find_site
 from ....probes.research.layer_sweep import LayerShift, compute_statistics_by_pass, sweep_layers
 from ....reports.log.bounded_read import LARGEST_BASELINE, bounded_bytes
 from ....reports.log.file import write_atomic
-from ...setup import KEYS_PER_FEATURE, Progress, Setup
+from ...key_statistics import KEYS_PER_FEATURE
 from .clouds import KINDS, drop_repeated_subjects
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ...setup import Progress, Setup
     from .cases import Cases
     from .stamp import Stamp
 
