@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from editguard.audit.run.file_names import AUDIT_FILES, LOG
+from editguard.audit.folders.file_names import AUDIT_FILES, LOG
 from editguard.probes.requests.request import SUFFIXES
 from junitparser import JUnitXml
 
@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ACTION = ROOT / "ci" / "github" / "action.yml"
 GITLAB = ROOT / "ci" / "editguard.gitlab-ci.yml"
 HOOKS = ROOT / ".pre-commit-hooks.yaml"
-GUIDE = ROOT / "docs" / "guide-ci.md"
+GUIDE = ROOT / "docs" / "how-to" / "ci.md"
 NASTY = """$(touch pwned);touch pwned;"$(touch pwned)"'$(touch pwned)'\nEOF\ntouch pwned"""
 """What a shell would run if it were pasted into a script."""
 OPTIONS = "--layer=0\n--stats=identity\n\n--seed=3"
