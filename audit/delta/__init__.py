@@ -27,6 +27,6 @@ __all__, __getattr__, __dir__ = lazy_names(
         "export_edits": ".export",
         "Delta": ".file",
         "read_delta": ".file",
-        "DeltaManifest": ".manifest",
+        "DeltaManifest": "..saved_model.manifest",
     },
 )
