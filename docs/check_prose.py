@@ -157,14 +157,10 @@ def blocks(markdown: str) -> Iterator[Block]:
 
 def _prose(markdown: str) -> Iterator[tuple[int, str, bool]]:
     """Yield (number, text, begins a block) of each line; lines that are no prose are empty."""
-    fence, off, comment, nested, blank, front = "", False, False, False, True, False
-    for number, line in enumerate(markdown.splitlines(), 1):
+    fence, off, comment, nested, blank = "", False, False, False, True
+    for number, line in enumerate(_without_front_matter(markdown.splitlines()), 1):
         stripped = line.strip()
-        if number == 1 and stripped == "---":
-            front = True
-        elif front:
-            front = stripped != "---"
-        elif fence:
+        if fence:
             fence = "" if stripped.startswith(fence) and not stripped.strip(fence[0]) else fence
         elif comment:
             comment = "-->" not in line
@@ -185,6 +181,14 @@ def _prose(markdown: str) -> Iterator[tuple[int, str, bool]]:
             nested = True
         blank = True
         yield number, "", True
+
+
+def _without_front_matter(lines: list[str]) -> list[str]:
+    """Return `lines` with those of a leading block between two ``---`` emptied."""
+    if not lines or lines[0].strip() != "---":
+        return lines
+    end = next((number for number, line in enumerate(lines[1:], 1) if line.strip() == "---"), len(lines) - 1)
+    return [""] * (end + 1) + lines[end + 1 :]
 
 
 def _skipped(line: str, nested: bool, blank: bool) -> bool:

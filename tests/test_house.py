@@ -71,7 +71,11 @@ def test_test_modules_import_no_other_test_module() -> None:
     imports = []
     for path in (ROOT / "tests").rglob("test_*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.level and (node.module or "").split(".")[-1].startswith("test_"):
+            if (
+                isinstance(node, ast.ImportFrom)
+                and node.level
+                and (node.module or "").split(".")[-1].startswith("test_")
+            ):
                 imports.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert imports == []
 

@@ -11,8 +11,8 @@ from functools import cache
 from types import MappingProxyType
 from typing import get_args
 
-from editguard.audit.saved_model.manifest import DeltaManifest, EditProvenance
 from editguard.audit.policy import Policy
+from editguard.audit.saved_model.manifest import DeltaManifest, EditProvenance
 from editguard.reports.gate.baseline import Baseline
 from editguard.reports.gate.result import Gate, Override
 from editguard.reports.html.diff_page import DiffFile
