@@ -244,7 +244,7 @@ def test_not_controlled_is_listed_once_and_voids_nothing(log: Log) -> None:
 def test_page_lists_each_control_observation(log: Log) -> None:
     observation = observe("check", "drift", ObservedBehaviour.FAILS, ObservedBehaviour.FAILS, ok=True)
     text = " ".join(Page(render_html(with_observations(log, 0, observation))).text.split())
-    assert "Probes and checks under control" in text
+    assert "Control observations" in text
     assert "check drift" in text
     assert "2 of 2 probes and checks caught a known bad" in render_markdown(with_observations(log, 0, observation))
 
