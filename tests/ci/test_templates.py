@@ -55,7 +55,8 @@ def work(tmp_path: Path) -> Path:
     folder = tmp_path / "check out"
     folder.mkdir()
     edits = [
-        {"id": r.id, "subject": r.subject, "prompt": r.prompt, "target_new": r.target_new} for r in (FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST)
+        {"id": r.id, "subject": r.subject, "prompt": r.prompt, "target_new": r.target_new}
+        for r in (FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST)
     ]
     for name, some in {"my.edits.json": edits, "one.edits.json": edits[1:]}.items():
         (folder / name).write_text(json.dumps(some), encoding="utf-8")
