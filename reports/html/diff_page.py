@@ -5,7 +5,8 @@ A pure function of `DiffFile`, which is what ``diff.json`` holds.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import model_validator
 
@@ -122,7 +123,8 @@ class DiffFile(Model):
         return self
 
 
-class BehaviourRow(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class BehaviourRow:
     """One measure of behaviour as a row of the page; a dash stands where only the ratio is kept."""
 
     name: str
@@ -139,20 +141,20 @@ def judge_behaviour(behaviour: Behaviour) -> tuple[BehaviourRow, ...]:
     under = None if behaviour.entropy_ratio is None else behaviour.entropy_ratio < behaviour.min_entropy_ratio
     return (
         BehaviourRow(
-            "Perplexity",
-            format_number(behaviour.base_perplexity),
-            format_number(behaviour.edited_perplexity),
-            behaviour.ratio,
-            f"up to {format_number(behaviour.max_ratio)}; over {format_number(behaviour.collapse_ratio)} a collapse",
-            _judge_bound(over),
+            name="Perplexity",
+            base=format_number(behaviour.base_perplexity),
+            edited=format_number(behaviour.edited_perplexity),
+            ratio=behaviour.ratio,
+            allowed=f"up to {format_number(behaviour.max_ratio)}; over {format_number(behaviour.collapse_ratio)} a collapse",
+            verdict=_judge_bound(over),
         ),
         BehaviourRow(
-            "Word entropy of its texts",
-            "–",
-            "–",
-            behaviour.entropy_ratio,
-            f"at least {format_number(behaviour.min_entropy_ratio)}",
-            _judge_bound(under),
+            name="Word entropy of its texts",
+            base="–",
+            edited="–",
+            ratio=behaviour.entropy_ratio,
+            allowed=f"at least {format_number(behaviour.min_entropy_ratio)}",
+            verdict=_judge_bound(under),
         ),
     )
 

@@ -7,6 +7,7 @@ did. Out of scope: how marks are drawn (`plotting`) and coloured (the page's scr
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ..log.schema import ControlRecord
@@ -210,7 +211,10 @@ def _mark_key(story: EditSummary, point: Point, what: str) -> Mark:
 # ----------------------------------------------------------------------------------------------------- perplexity
 
 
-class _PerplexityRow(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class _PerplexityRow:
+    """Edits that share a row of the figure, with the role, the symbol and the size of their marks."""
+
     label: str
     role: str
     symbol: str
@@ -274,23 +278,35 @@ def _group_rows(digest: Digest) -> list[_PerplexityRow]:
     controls = [s for s in digest.controls if s.ratio is not None]
     return [
         _PerplexityRow(
-            "edits within bound",
-            "allowed",
-            "circle",
-            7,
-            [s for s in edits if not (s.collapsed or _is_over_allowed(digest, s))],
+            label="edits within bound",
+            role="allowed",
+            symbol="circle",
+            size=7,
+            edits=[s for s in edits if not (s.collapsed or _is_over_allowed(digest, s))],
         ),
         _PerplexityRow(
-            "edits over the allowed",
-            "refused",
-            "diamond",
-            9,
-            [s for s in edits if _is_over_allowed(digest, s) and not s.collapsed],
+            label="edits over the allowed",
+            role="refused",
+            symbol="diamond",
+            size=9,
+            edits=[s for s in edits if _is_over_allowed(digest, s) and not s.collapsed],
         ),
-        _PerplexityRow("edits collapsed", "failed", "x", 10, [s for s in edits if s.collapsed]),
-        _PerplexityRow("controls: sound", "control", "square", 11, [s for s in controls if _is_control(s, "sound")]),
         _PerplexityRow(
-            "controls: collapse", "control", "triangle-up", 13, [s for s in controls if _is_control(s, "collapse")]
+            label="edits collapsed", role="failed", symbol="x", size=10, edits=[s for s in edits if s.collapsed]
+        ),
+        _PerplexityRow(
+            label="controls: sound",
+            role="control",
+            symbol="square",
+            size=11,
+            edits=[s for s in controls if _is_control(s, "sound")],
+        ),
+        _PerplexityRow(
+            label="controls: collapse",
+            role="control",
+            symbol="triangle-up",
+            size=13,
+            edits=[s for s in controls if _is_control(s, "collapse")],
         ),
     ]
 

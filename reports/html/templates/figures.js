@@ -89,7 +89,7 @@
   // What is in sight, and all of a page with few marks, is drawn before the page has loaded, so that whoever waits for that
   // has the pictures too. Thousands of marks wait until it can be read and used, and then come one figure after the other.
   const few = islands.reduce((size, island) => size + island.textContent.length, 0) < 5e5;
-  const seen = (island) => document.getElementById(island.dataset.for).getBoundingClientRect().top < innerHeight;
+  const inView = (island) => document.getElementById(island.dataset.for).getBoundingClientRect().top < innerHeight;
   function rest() {
     const waiting = islands.find((island) => !island.dataset.drawn);
     if (!waiting) return;
@@ -98,7 +98,7 @@
   }
   const again = () => islands.forEach(draw);
 
-  // On paper the sheet is narrower and light, which the style sheet is told before the browser lays the print out.
+  // On paper the sheet is narrower and light, which the style sheet learns before the browser lays the print out.
   function print(begins) {
     printing = begins;
     document.documentElement.toggleAttribute("data-print", begins);
@@ -106,7 +106,7 @@
     if (!begins) islands.forEach((island) => library().Plots.resize(island.dataset.for));
   }
   if (islands.length) {
-    islands.filter((island) => few || seen(island)).forEach(draw);
+    islands.filter((island) => few || inView(island)).forEach(draw);
     addEventListener("load", () => setTimeout(rest));
     dark.addEventListener("change", again);
     matchMedia("print").addEventListener("change", (paper) => print(paper.matches));

@@ -2,15 +2,15 @@
 "use strict";
 (() => {
   // ---- what is packed: JSON, gzipped, in base64; it was escaped when the page was made
-  const known = new Map();
+  const packs = new Map();
   function unpacked(id) {
-    if (!known.has(id)) {
+    if (!packs.has(id)) {
       const packed = JSON.parse(document.getElementById(id).textContent);
       const bytes = Uint8Array.from(atob(packed), (character) => character.charCodeAt(0));
       const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-      known.set(id, new Response(stream).json());
+      packs.set(id, new Response(stream).json());
     }
-    return known.get(id);
+    return packs.get(id);
   }
   function elements(html) {
     const template = document.createElement("template");
@@ -33,24 +33,24 @@
   let complete = null;
 
   function all() {
-    complete ??= more ? unpacked("rows").then((found) => rows.push(...elements(found.join("")))) : Promise.resolve();
+    complete ??= more ? unpacked("rows").then((parts) => rows.push(...elements(parts.join("")))) : Promise.resolve();
     return complete;
   }
-  function said(row) {
+  function rowWords(row) {
     if (!words.has(row)) words.set(row, row.textContent.toLowerCase());
     return words.get(row);
   }
   async function show() {
     await all();
-    const asked = text.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const terms = text.value.toLowerCase().split(/\s+/).filter(Boolean);
     const fits = (row) =>
       (!decision.value || row.dataset.decision === decision.value) &&
       (!result.value || row.dataset.result === result.value) &&
-      asked.every((word) => said(row).includes(word));
+      terms.every((word) => rowWords(row).includes(word));
     const fitting = rows.filter(fits);
     body.replaceChildren(...fitting.slice(0, limit));
-    const kept = new Set(fitting.map((row) => row.dataset.story));
-    for (const story of document.querySelectorAll("details[data-edit]")) story.hidden = !kept.has(story.id);
+    const fittingIds = new Set(fitting.map((row) => row.dataset.story));
+    for (const story of document.querySelectorAll("details[data-edit]")) story.hidden = !fittingIds.has(story.id);
     const part = fitting.length > limit ? `, the first ${limit} of them are shown` : "";
     count.textContent = more ? `${fitting.length} of ${rows.length} found${part}` : `${fitting.length} of ${rows.length} shown`;
     if (more) more.hidden = fitting.length <= limit;
@@ -97,7 +97,7 @@
   if (opened) {
     JSON.parse(document.getElementById("places").textContent).forEach((id, place) => places.set(id, place));
   }
-  async function found(id) {
+  async function findStory(id) {
     const there = document.getElementById(id);
     if (there || !places.has(id)) return there;
     const size = Number(opened.dataset.pack);
@@ -107,7 +107,7 @@
     return document.getElementById(id);
   }
   async function open() {
-    const story = location.hash.length > 1 && (await found(decodeURIComponent(location.hash.slice(1))));
+    const story = location.hash.length > 1 && (await findStory(decodeURIComponent(location.hash.slice(1))));
     if (!story || !story.classList.contains("story")) return;
     story.hidden = false;
     story.open = true;
