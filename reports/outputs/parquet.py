@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any, Final
 
-from ..reproduction.tables import encodable
+from ..reproduction.tables import escape_surrogates
 from ..verdict.digest import digest
 
 if TYPE_CHECKING:
@@ -134,4 +134,4 @@ def _parquet(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> b
 
 
 def _cell(value: Any) -> Any:
-    return encodable(value) if isinstance(value, str) else value
+    return escape_surrogates(value) if isinstance(value, str) else value

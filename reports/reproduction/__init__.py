@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .schema import Reproduction as Reproduction
     from .schema import Scatter as Scatter
     from .schema import Table as Table
-    from .schema import edited as edited
+    from .schema import describe_cases as describe_cases
 
 __all__, __getattr__, __dir__ = lazy_names(
     __name__,
@@ -34,6 +34,6 @@ __all__, __getattr__, __dir__ = lazy_names(
         "Reproduction": ".schema",
         "Scatter": ".schema",
         "Table": ".schema",
-        "edited": ".schema",
+        "describe_cases": ".schema",
     },
 )

@@ -1,45 +1,50 @@
-"""The page of a reproduction: what the paper says, what was seen here, and the numbers and pictures behind it.
+"""The page of a reproduction: statements of the paper, the results here, and their numbers and pictures.
 
-A pure function of `Reproduction`, which is what ``reproduction.json`` holds. How pictures are drawn is in
-`reproduction_figures`; the same tables as files are written by `tables`.
+A pure function of `Reproduction`, the content of ``reproduction.json``. The module `figures` draws the pictures.
+The module `tables` writes the same tables as files.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..html.page import render_page
-from ..html.plotting import Figure
 from ..numbers import format_number
 from .figures import draw
-from .schema import Agreement, Cell, Claim, Experiment, Reproduction, Table, edited
+from .schema import Agreement, Cell, Claim, Experiment, Reproduction, Table, describe_cases
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ..html.plotting import Figure
 
 __all__ = ["MOST_ROWS", "render_reproduction"]
 
 MOST_ROWS = 1000
-"""A table shows so many rows; the rest is in its files."""
+"""The most rows of a table on the page. The rest is in its files."""
 
-_LONG = 25
-"""A table with more rows than that is folded."""
+_MOST_UNFOLDED_ROWS = 25
+"""A table with more rows is folded."""
 
-_PROSE = 24
-"""A column with a text longer than that may break its lines."""
+_LONGEST_SHORT_TEXT = 24
+"""A column with a longer text may break its lines."""
 
 
-def render_reproduction(found: Reproduction) -> str:
+def render_reproduction(reproduction: Reproduction) -> str:
     """Return the reproduction as one self-contained HTML page."""
-    sections = [_section(one) for one in found.experiments]
+    sections = [_build_section(experiment) for experiment in reproduction.experiments]
     return render_page(
         "reproduction.html.j2",
         [figure for section in sections for figure in section.figures],
-        filters={"duration": _duration},
-        r=found,
-        edited=edited(found.cases),
+        filters={"duration": _format_duration},
+        r=reproduction,
+        edited=describe_cases(reproduction.cases),
         sections=sections,
-        tally=_tally(claim for one in found.experiments for claim in one.claims),
-        without=Counter(one.standing for one in found.experiments if one.skipped is not None),
+        tally=_count_agreements(claim for experiment in reproduction.experiments for claim in experiment.claims),
+        without=Counter(
+            experiment.standing for experiment in reproduction.experiments if experiment.skipped is not None
+        ),
     )
 
 
@@ -58,7 +63,7 @@ class _Column(NamedTuple):
     kind: str
 
 
-class _Shown(NamedTuple):
+class _TableView(NamedTuple):
     table: Table
     columns: list[_Column]
     rows: list[list[str]]
@@ -68,35 +73,42 @@ class _Shown(NamedTuple):
 class _Section(NamedTuple):
     experiment: Experiment
     tally: _Tally
-    tables: list[_Shown]
+    tables: list[_TableView]
     figures: list[Figure]
 
 
-def _section(experiment: Experiment) -> _Section:
-    tables = [_shown(table) for table in experiment.tables]
-    return _Section(experiment, _tally(experiment.claims), tables, [draw(one) for one in experiment.pictures])
+def _build_section(experiment: Experiment) -> _Section:
+    return _Section(
+        experiment,
+        _count_agreements(experiment.claims),
+        tables=[_format_table(table) for table in experiment.tables],
+        figures=[draw(picture) for picture in experiment.pictures],
+    )
 
 
-def _tally(claims: Iterable[Claim]) -> _Tally:
-    seen = [claim.agreement for claim in claims]
-    return _Tally(*(seen.count(one) for one in (Agreement.YES, Agreement.NO, Agreement.OPEN)))
+def _count_agreements(claims: Iterable[Claim]) -> _Tally:
+    counts = Counter(claim.agreement for claim in claims)
+    return _Tally(agree=counts[Agreement.YES], differ=counts[Agreement.NO], open=counts[Agreement.OPEN])
 
 
-def _shown(table: Table) -> _Shown:
-    columns = [_Column(title, _kind([row[index] for row in table.rows])) for index, title in enumerate(table.columns)]
-    rows = [[_cell(one) for one in row] for row in table.rows[:MOST_ROWS]]
-    return _Shown(table, columns, rows, folded=len(table.rows) > _LONG)
+def _format_table(table: Table) -> _TableView:
+    columns = [
+        _Column(title, _choose_column_class([row[index] for row in table.rows]))
+        for index, title in enumerate(table.columns)
+    ]
+    rows = [[_format_cell(cell) for cell in row] for row in table.rows[:MOST_ROWS]]
+    return _TableView(table, columns, rows, folded=len(table.rows) > _MOST_UNFOLDED_ROWS)
 
 
-def _kind(cells: Sequence[Cell]) -> str:
+def _choose_column_class(cells: Sequence[Cell]) -> str:
     """Return the class of a column: ``n`` for numbers, ``prose`` for long texts."""
-    texts = [one for one in cells if isinstance(one, str | bool)]
+    texts = [cell for cell in cells if isinstance(cell, str | bool)]
     if not texts:
         return "n"
-    return "prose" if any(isinstance(one, str) and len(one) > _PROSE for one in texts) else ""
+    return "prose" if any(isinstance(text, str) and len(text) > _LONGEST_SHORT_TEXT for text in texts) else ""
 
 
-def _cell(value: Cell) -> str:
+def _format_cell(value: Cell) -> str:
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -104,7 +116,7 @@ def _cell(value: Cell) -> str:
     return value if isinstance(value, str) else format_number(value)
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

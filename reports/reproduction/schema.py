@@ -1,18 +1,20 @@
-"""What a reproduction of "The Fall of ROME" found: the schema of ``reproduction.json``, from which page and tables are made.
+"""The schema of ``reproduction.json``, the result of reproducing "The Fall of ROME". Page and tables are made from it.
 
-One `Experiment` is one question of the paper (arXiv 2406.11263): what it says and what was seen here (`Claim`), the
-numbers (`Table`) and pictures of them. An experiment that could not be run is there too, and says why.
+An `Experiment` is a question of the paper (arXiv 2406.11263). It holds statements of the paper with the result here
+(`Claim`), numbers (`Table`) and pictures. An experiment that could not be run is listed too, with the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from ..log.types import SCHEMA_VERSION, Count, Model, Scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "Agreement",
@@ -26,16 +28,16 @@ __all__ = [
     "Reproduction",
     "Scatter",
     "Table",
-    "edited",
+    "describe_cases",
 ]
 
 Cell = str | bool | int | float | None
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=100)]
-"""An anchor of the page, and of a table the name of its files."""
+"""The anchor on the page. A table's files have the same name."""
 
 
 class Agreement(StrEnum):
-    """How what was seen here stands to what the paper says."""
+    """Whether the result here agrees with the paper."""
 
     YES = "agrees"
     NO = "differs"
@@ -43,7 +45,7 @@ class Agreement(StrEnum):
 
 
 class Claim(Model):
-    """One statement of the paper, what was seen here, whether they agree, and the `rule` by which that is told."""
+    """A statement of the paper, the result here, and whether they agree by the `rule`."""
 
     paper: str
     here: str
@@ -52,7 +54,7 @@ class Claim(Model):
 
 
 class Table(Model):
-    """Numbers with their counts: one file ``tables/<name>.csv`` and ``.parquet``."""
+    """Numbers with their counts. They are written as ``tables/<name>.csv`` and ``.parquet``."""
 
     name: Name
     title: str
@@ -61,7 +63,7 @@ class Table(Model):
     note: str = ""
 
     @model_validator(mode="after")
-    def _fits(self) -> Table:
+    def _check_shape(self) -> Table:
         if any(len(row) != len(self.columns) for row in self.rows):
             raise ValueError(f"every row of table {self.name!r} must have {len(self.columns)} cells")
         if len(set(self.columns)) != len(self.columns):
@@ -70,7 +72,7 @@ class Table(Model):
 
 
 class Group(Model):
-    """Points of one kind, or one curve; `labels` say what each point is, and may be left out."""
+    """Points of one kind, or one curve. `labels` name the points, and may be left out."""
 
     name: str
     x: list[float]
@@ -78,13 +80,13 @@ class Group(Model):
     labels: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
-    def _fits(self) -> Group:
+    def _check_shape(self) -> Group:
         if len(self.x) != len(self.y) or (self.labels and len(self.labels) != len(self.x)):
             raise ValueError(f"group {self.name!r} has {len(self.x)} x, {len(self.y)} y and {len(self.labels)} labels")
         return self
 
 
-class _Drawn(Model):
+class _PictureBase(Model):
     name: Name
     title: str
     caption: str
@@ -92,8 +94,8 @@ class _Drawn(Model):
     y_title: str = ""
 
 
-class Scatter(_Drawn):
-    """Points of several groups; without axis titles the axes have no meaning of their own (a projection)."""
+class Scatter(_PictureBase):
+    """Points of several groups. Without axis titles the axes have no unit, as in a projection."""
 
     kind: Literal["scatter"] = "scatter"
     groups: list[Group]
@@ -101,7 +103,7 @@ class Scatter(_Drawn):
     log_y: bool = False
 
 
-class Curves(_Drawn):
+class Curves(_PictureBase):
     """Lines of several groups."""
 
     kind: Literal["curves"] = "curves"
@@ -109,8 +111,11 @@ class Curves(_Drawn):
     log_y: bool = False
 
 
-class Heat(_Drawn):
-    """A grid `z` [len(y), len(x)]; None is not measured. With `log` the colour follows the logarithm, the hover the value."""
+class Heat(_PictureBase):
+    """A grid `z` [len(y), len(x)], in which None means not measured.
+
+    With `log` the colour follows the logarithm. The text under the pointer gives the value.
+    """
 
     kind: Literal["heat"] = "heat"
     x: list[str]
@@ -120,7 +125,7 @@ class Heat(_Drawn):
     log: bool = False
 
     @model_validator(mode="after")
-    def _fits(self) -> Heat:
+    def _check_shape(self) -> Heat:
         if len(self.z) != len(self.y) or any(len(row) != len(self.x) for row in self.z):
             raise ValueError(f"the grid of {self.name!r} must have {len(self.y)} rows of {len(self.x)}")
         return self
@@ -130,7 +135,10 @@ Picture = Annotated[Scatter | Curves | Heat, Field(discriminator="kind")]
 
 
 class Experiment(Model):
-    """One question with what answers it; `skipped` says why it was not run, and `broken` that this is editguard's own fault."""
+    """A question of the paper with its answer.
+
+    `skipped` gives the reason why it was not run. `broken` means that the reason is a fault of editguard.
+    """
 
     number: Count
     name: Name
@@ -146,18 +154,18 @@ class Experiment(Model):
 
     @property
     def standing(self) -> str:
-        """What to call an experiment that gave nothing: "not run", or "broken" by a fault of editguard's own."""
+        """The words for an experiment without a result: "not run", or "broken" by a fault of editguard."""
         return "broken" if self.broken else "not run"
 
     @model_validator(mode="after")
-    def _says(self) -> Experiment:
+    def _check_content(self) -> Experiment:
         if self.skipped is None and not (self.claims or self.tables):
             raise ValueError(f"experiment {self.number} has neither a claim nor a table, and does not say why")
         return self
 
 
 class CaseCount(Model):
-    """How many requests of one kind were edited, of how many that the file holds; which ones was drawn by the seed."""
+    """The number of requests of one kind that were edited, of all that the file holds. The seed chose them."""
 
     kind: str
     edited: Count
@@ -165,7 +173,7 @@ class CaseCount(Model):
 
 
 class Reproduction(Model):
-    """All experiments, with what they were run on."""
+    """All experiments, with the model, the requests and the settings of the run."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     editguard_version: str
@@ -180,7 +188,7 @@ class Reproduction(Model):
     source_sha256: str
     requests: Count
     cases: list[CaseCount]
-    """What was edited, by kind of case."""
+    """Counts of edited requests, by kind of case."""
     statistics: str
     editors: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
     """Constants of the search for v*, by editor."""
@@ -189,20 +197,20 @@ class Reproduction(Model):
     experiments: list[Experiment]
 
     @model_validator(mode="after")
-    def _has_its_own_anchor(self) -> Reproduction:
+    def _check_anchors(self) -> Reproduction:
         taken = {"main", "experiments", "provenance"}
-        taken |= {f"figure-{picture.name}" for one in self.experiments for picture in one.pictures}
-        taken |= {f"table-{table.name}" for one in self.experiments for table in one.tables}
-        clash = sorted(taken & {one.name for one in self.experiments})
+        taken |= {f"figure-{picture.name}" for experiment in self.experiments for picture in experiment.pictures}
+        taken |= {f"table-{table.name}" for experiment in self.experiments for table in experiment.tables}
+        clash = sorted(taken & {experiment.name for experiment in self.experiments})
         if clash:
             raise ValueError(f"an experiment's name is its anchor on the page, which has one {clash[0]!r} already")
         return self
 
     @model_validator(mode="after")
-    def _once(self) -> Reproduction:
-        names = [table.name for one in self.experiments for table in one.tables]
-        names += [picture.name for one in self.experiments for picture in one.pictures]
-        names += [one.name for one in self.experiments]
+    def _check_unique_names(self) -> Reproduction:
+        names = [table.name for experiment in self.experiments for table in experiment.tables]
+        names += [picture.name for experiment in self.experiments for picture in experiment.pictures]
+        names += [experiment.name for experiment in self.experiments]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(
@@ -211,6 +219,6 @@ class Reproduction(Model):
         return self
 
 
-def edited(cases: Sequence[CaseCount]) -> str:
-    """Return what was edited in words: "18 of 20 (first token), 100 of 5020 (ordinary)"."""
-    return ", ".join(f"{one.edited} of {one.found} ({one.kind})" for one in cases) or "nothing"
+def describe_cases(cases: Sequence[CaseCount]) -> str:
+    """Return the counts of edited requests in words: "18 of 20 (first token), 100 of 5020 (ordinary)"."""
+    return ", ".join(f"{count.edited} of {count.found} ({count.kind})" for count in cases) or "nothing"

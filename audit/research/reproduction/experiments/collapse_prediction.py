@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from .....reports.reproduction.schema import Claim, Curves, Experiment, Group, Table, edited
+from .....reports.reproduction.schema import Claim, Curves, Experiment, Group, Table, describe_cases
 from .....reports.text import count_noun
 from ..cases import CaseKind, Cases
 from ..file_estimate import build_file_table, compute_edit_weights
@@ -97,7 +97,8 @@ def measure_prediction(cases: Cases, edits: Edits, collapse_ratio: float) -> Exp
         claims=[_judge_denominator(usable, weights)],
         pictures=[_draw_curves(usable)],
         notes=[
-            f"Edited: {edited(cases.counts())}, {len(outcomes) - len(records)} of them not made and left out. Small "
+            f"Edited: {describe_cases(cases.counts())}, "
+            f"{len(outcomes) - len(records)} of them not made and left out. Small "
             "denominators are far more frequent here than in the file, so that areas, precision and recall flatter a probe "
             "that misses ordinary edits: each of those counts for many that were not drawn, as the last table shows."
         ],

@@ -6,7 +6,7 @@ import itertools
 import re
 from typing import TYPE_CHECKING
 
-from .....reports.reproduction.schema import Claim, Experiment, Table, edited
+from .....reports.reproduction.schema import Claim, Experiment, Table, describe_cases
 from .....reports.text import count_noun
 from ..cases import CaseKind, Cases, has_small_denominator
 from ..record_figures import (
@@ -88,7 +88,8 @@ def _describe_selection(cases: Cases) -> str:
     other_kind = len(chosen.kinds) - len(cases.cases)
     left_out = f" Drawn, and left out since their kind differs under all contexts: {other_kind}." if other_kind else ""
     return (
-        f"Requests probed: {chosen.probed}, of which {chosen.unusable} could not be. Edited: {edited(cases.counts())}; where "
+        f"Requests probed: {chosen.probed}, of which {chosen.unusable} could not be. "
+        f"Edited: {describe_cases(cases.counts())}; where "
         f"not all were, the seed drew them.{left_out} Of the first tokens the denominator probe fires at {fired}."
     )
 
