@@ -20,9 +20,9 @@ class Part(NamedTuple):
 
 
 def find_differences(text: str, other: str) -> list[Part]:
-    """Return `text` in parts, in order and complete, told apart by whether `other` has the same words there.
+    """Return `text` in parts, in order and complete. A part differs if `other` has other words there.
 
-    Words are runs of anything but blanks; the blanks behind a word belong to it. Where either text is very long, one part
+    Words are runs of anything but blanks; the blanks after a word belong to it. If either text is very long, one part
     that does not differ is returned.
     """
     words, others = (re.findall(r"\s*\S+\s*|\s+", side) for side in (text, other))

@@ -27,9 +27,9 @@ __all__ = ["BaselineSection", "build_baseline_section"]
 _MOST_EDITS = 50
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BaselineSection:
-    """What the section shows, and what the page's verdict says of it.
+    """The content of the section, and the words of the page's verdict about it.
 
     `mood` is ``open``, ``closed`` or ``override``; `slugs` lead from an edit's id to its story.
     """
@@ -49,7 +49,7 @@ class BaselineSection:
 
 
 def build_baseline_section(digest: Digest, gate: Gate | None, overrides: Sequence[Override]) -> BaselineSection | None:
-    """Return what the section shows; None where no gate was run and nobody overrode one."""
+    """Return the section's content; None if no gate was run and nobody overrode one."""
     if gate is None and not overrides:
         return None
     messages = tuple(map(describe_override, overrides if gate is None else ()))
@@ -73,7 +73,7 @@ def build_baseline_section(digest: Digest, gate: Gate | None, overrides: Sequenc
 
 
 def _write_headline(gate: Gate) -> str:
-    """Return what the word rests on, in a sentence; the grounds stand below it."""
+    """Return the reason for the gate's word, in one sentence; the page lists the grounds below it."""
     if gate.override is not None:
         return describe_override(gate.override)
     if gate.open:

@@ -1,4 +1,4 @@
-"""The page of a comparison of two checkpoints: what changed, whether the model still writes, and whose fact it may be.
+"""The page of a comparison of two checkpoints: changed tensors, behaviour, and the likely subjects of a change.
 
 A pure function of `DiffFile`, which is what ``diff.json`` holds.
 """
@@ -47,7 +47,7 @@ class TensorRecord(Model):
 
 
 class Behaviour(Model):
-    """What both models do; null where it could not be measured."""
+    """Perplexity and word entropy of both models; null if it could not be measured."""
 
     base_perplexity: float | None
     edited_perplexity: float | None
@@ -59,7 +59,7 @@ class Behaviour(Model):
 
 
 class TextPair(Model):
-    """What both models wrote after one prompt."""
+    """The texts of both models after one prompt."""
 
     prompt: str
     base: str
@@ -125,7 +125,7 @@ class DiffFile(Model):
 
 @dataclass(frozen=True, kw_only=True)
 class BehaviourRow:
-    """One measure of behaviour as a row of the page; a dash stands where only the ratio is kept."""
+    """One measure of behaviour as a row of the page; a dash replaces a value if the file holds the ratio alone."""
 
     name: str
     base: str

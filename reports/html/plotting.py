@@ -54,7 +54,7 @@ _PER_MARK = ("x", "y", "text", "customdata")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Figure:
     """One picture: plotly's JSON (safe inside a script element), what to see in it, and the same as a table.
 
@@ -127,7 +127,7 @@ def thin(items: Sequence[T], most: int) -> list[T]:
 
 
 def describe_thinning(traces: Sequence[dict[str, Any]]) -> str:
-    """Say how many marks are drawn, where they are too many to draw all."""
+    """Return a note with the count of marks that are drawn, if not all are; otherwise an empty text."""
     total = sum(len(drawn["x"]) for drawn in traces)
     count = sum(min(len(drawn["x"]), MOST_POINTS) for drawn in traces)
     return f" Drawn are {count} of {total} marks." if count < total else ""
@@ -153,7 +153,7 @@ def draw_line(axis: str, at: float) -> dict[str, Any]:
 
 
 def label_line(axis: str, at: float, text: str) -> dict[str, Any]:
-    """Return the label of that line."""
+    """Return the label of the line that `draw_line` returns."""
     label: dict[str, Any] = {"name": "bound", "text": text, "showarrow": False}
     if axis == "y":
         # Annotations on a log axis are placed by the logarithm, lines by the value.
@@ -172,7 +172,7 @@ def summarise_groups(
 
 
 def describe_omissions(many: int, why: str) -> str:
-    """Say how many edits are missing from a figure, and why."""
+    """Return a note with the count of edits that a figure leaves out, and why; an empty text for none."""
     return (
         f" {count_noun(many, 'edit has', 'edits have')} {why} and {'is' if many == 1 else 'are'} not drawn."
         if many
@@ -191,7 +191,7 @@ def _thin_trace(drawn: dict[str, Any]) -> dict[str, Any]:
 
 
 def _find_outermost(values: Sequence[float | None]) -> list[int]:
-    """Return where the lowest and the highest of `values` stand: what a reader looks for must not be thinned out."""
+    """Return the places of the lowest and the highest of `values`. A reader looks for these, so they stay."""
     ranked = sorted((value, place) for place, value in enumerate(values) if value is not None)
     return [place for _, place in (*ranked[:_OUTERMOST], *ranked[-_OUTERMOST:])]
 

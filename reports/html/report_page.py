@@ -142,7 +142,7 @@ def pack(parts: Sequence[str]) -> Markup:
 
 
 def judge_soundness(audit: Digest) -> GlanceAnswer:
-    """Answer whether an edit collapsed the model, as far as it was measured and a control proves that it would be seen."""
+    """Answer whether an edit collapsed the model, as far as measurements and controls can tell."""
     summary = audit.summary
     applied = [story for story in audit.edits if story.decision is not EditDecision.REFUSED]
     unknown = sum(story.ratio is None and not story.collapsed for story in applied)
@@ -180,7 +180,7 @@ def list_without_neighbours(stories: Sequence[EditSummary]) -> list[str]:
 
 
 def group_edits(stories: Sequence[EditSummary], header: Header) -> list[EditGroup]:
-    """Gather what failed, was refused or was rewritten by its reason, whatever the numbers in it; the gravest first."""
+    """Group failed, refused and rewritten edits by their reason, whatever the numbers in it; the gravest first."""
     members_by_reason: dict[tuple[str, Ground | tuple[str, ...], str], list[tuple[str, EditSummary]]] = {}
     for story in stories:
         kind = EditVerdict.FAILED.value if story.result is EditVerdict.FAILED else story.decision.value
@@ -203,14 +203,17 @@ def group_edits(stories: Sequence[EditSummary], header: Header) -> list[EditGrou
 
 
 def _word_reason(alike: Ground | tuple[str, ...], whys: Sequence[str]) -> str:
-    """Return what several edits share in one sentence; of those that have the ground alone in common the first follows."""
+    """Return the reason that several edits share, in one sentence.
+
+    If they share the ground alone, the first edit's reason follows.
+    """
     if isinstance(alike, Ground) and len(whys) > 1:
         return f"{_ALIKE[alike]} The first: {whys[0]}"
     return whys[0] if isinstance(alike, Ground) else merge_sentences(whys)
 
 
 def group_lines(measurements: Sequence[MeasurementRecord]) -> list[MeasurementLine]:
-    """Gather the families of one check, with one verdict and message, on one line; all else has a line of its own."""
+    """Group the prefix families of one check, verdict and message on one line; other measurements have their own."""
     members_by_line: dict[object, list[MeasurementRecord]] = {}
     for place, measurement in enumerate(measurements):
         shared = measurement.condition.startswith(Condition.FAMILY.value) and measurement.total > 0

@@ -1,4 +1,4 @@
-"""The page of a causal trace: what each state carries, averaged over facts, and each fact by itself.
+"""The page of a causal trace: the mean effect of each state over facts, and each fact by itself.
 
 A pure function of `TraceFile`, which is what ``trace.json`` holds. Tokens of different prompts are compared by their
 part in the prompt, as in ROME (arXiv 2202.05262), figure 2.
@@ -27,7 +27,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Part(StrEnum):
-    """Where in its prompt a token stands."""
+    """The part of its prompt that a token belongs to."""
 
     BEFORE = "before the subject"
     FIRST = "first subject token"
@@ -81,7 +81,7 @@ class SkippedTrace(Model):
 
 
 class TraceFile(Model):
-    """What a trace found, with what it was found with; `noise` is in standard deviations of the embeddings.
+    """The results of a trace and its settings; `noise` is in standard deviations of the embeddings.
 
     `considered` are the layers whose windows hold no block 0, of which one is suggested.
     """
