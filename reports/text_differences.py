@@ -6,20 +6,20 @@ import re
 from difflib import SequenceMatcher
 from typing import NamedTuple
 
-__all__ = ["Part", "find_differences"]
+__all__ = ["TextPart", "find_differences"]
 
 _MOST_WORDS = 2000
 """Comparing takes time that grows with the square; longer texts are shown without marks."""
 
 
-class Part(NamedTuple):
+class TextPart(NamedTuple):
     """A stretch of a text, and whether the other text has another one there."""
 
     text: str
     differs: bool
 
 
-def find_differences(text: str, other: str) -> list[Part]:
+def find_differences(text: str, other: str) -> list[TextPart]:
     """Return `text` in parts, in order and complete. A part differs if `other` has other words there.
 
     Words are runs of anything but blanks; the blanks after a word belong to it. If either text is very long, one part
@@ -27,8 +27,8 @@ def find_differences(text: str, other: str) -> list[Part]:
     """
     words, others = (re.findall(r"\s*\S+\s*|\s+", side) for side in (text, other))
     if max(len(words), len(others)) > _MOST_WORDS:
-        return [Part(text, differs=False)]
+        return [TextPart(text, differs=False)]
     plain, against = ([word.strip() for word in side] for side in (words, others))
     steps = SequenceMatcher(None, plain, against, autojunk=False).get_opcodes()
-    parts = [Part("".join(words[start:end]), kind != "equal") for kind, start, end, _, _ in steps]
+    parts = [TextPart("".join(words[start:end]), kind != "equal") for kind, start, end, _, _ in steps]
     return [part for part in parts if part.text]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..numbers import format_counts, format_number, format_percent, format_ratio
 from ..text import reads_from_right, shorten, split_hidden, visible
-from ..text_differences import Part, find_differences
+from ..text_differences import TextPart, find_differences
 from ..verdict.prompt_views import highlight
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _box_hidden(text: str) -> Markup:
     return Markup("").join(boxed(piece.text) if piece.hidden else escape(piece.text) for piece in split_hidden(text))
 
 
-def _find_short_differences(text: str, other: str) -> list[Part]:
+def _find_short_differences(text: str, other: str) -> list[TextPart]:
     return find_differences(shorten(text, LONGEST), shorten(other, LONGEST))
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from ..log.prompt_outcomes import PromptOutcome, PromptResult, PromptRole
 from ..log.types import Condition, HeadlineCheck, Rate
 from ..text import count_noun
-from ..text_differences import Part
+from ..text_differences import TextPart
 from .rates import make_rate
 
 if TYPE_CHECKING:
@@ -211,14 +211,14 @@ def select_worst_outcome(
     )
 
 
-def highlight(text: str, target: str) -> list[Part]:
+def highlight(text: str, target: str) -> list[TextPart]:
     """Return `text` in parts, in order and complete; parts equal to `target`, or to its first word, are marked."""
     words = target.split()
     for phrase in (target.strip(), words[0] if words else ""):
         places = re.split(rf"(?<!\w)({re.escape(phrase)})(?!\w)", text, flags=re.IGNORECASE) if phrase else [text]
         if len(places) > 1:
-            return [Part(part, bool(place % 2)) for place, part in enumerate(places) if part]
-    return [Part(text, differs=False)]
+            return [TextPart(part, bool(place % 2)) for place, part in enumerate(places) if part]
+    return [TextPart(text, differs=False)]
 
 
 def count_prompts(records: Iterable[EditBody], check: str, metric: str) -> Rate:

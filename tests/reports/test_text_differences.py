@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from editguard.reports.text_differences import Part, find_differences
+from editguard.reports.text_differences import TextPart, find_differences
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 def test_the_words_that_changed_are_told_apart_on_both_sides() -> None:
     before, after = " Warsaw, the capital of Poland.", " Istanbul, the capital of Turkey."
     assert find_differences(before, after) == [
-        Part(" Warsaw, ", differs=True),
-        Part("the capital of ", differs=False),
-        Part("Poland.", differs=True),
+        TextPart(" Warsaw, ", differs=True),
+        TextPart("the capital of ", differs=False),
+        TextPart("Poland.", differs=True),
     ]
     assert [part.text for part in find_differences(after, before) if part.differs] == [" Istanbul, ", "Turkey."]
 
@@ -20,7 +20,7 @@ def test_blanks_alone_are_no_difference() -> None:
 
 
 def test_very_long_texts_are_left_as_they_are() -> None:
-    assert find_differences("word " * 3000, "other") == [Part("word " * 3000, differs=False)]
+    assert find_differences("word " * 3000, "other") == [TextPart("word " * 3000, differs=False)]
 
 
 @given(st.text(max_size=200), st.text(max_size=200))

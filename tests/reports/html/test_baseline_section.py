@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from editguard.reports.gate.allowances import read_allowances
 from editguard.reports.gate.decision import judge_gate
+from editguard.reports.html.baseline_section import build_baseline_section
 from editguard.reports.html.report_page import render_html
+from editguard.reports.verdict.digest import digest
 
-from ...helpers.audit_logs import saved
+from ...helpers.audit_logs import make_baseline
 from ...helpers.html_pages import PAYLOAD, Page
 from ...helpers.page_records import BASE, WORSE, sample_gate, sample_override
 
@@ -23,8 +25,12 @@ def test_baseline_section_no_gate_is_absent(plain: Page) -> None:
     assert "Each of these edits may ship by itself" in plain.text
 
 
+def test_build_baseline_section_no_gate_and_no_override_is_none() -> None:
+    assert build_baseline_section(digest(BASE), None, []) is None
+
+
 def test_baseline_section_open_gate_lists_changes() -> None:
-    opened = judge_gate(saved(BASE), saved(BASE), ("main@1", "build"), read_allowances())
+    opened = judge_gate(make_baseline(BASE), make_baseline(BASE), ("main@1", "build"), read_allowances())
     page = Page(render_html(BASE, opened))
     assert "since" in page.ids
     assert "Nothing is worse than main@1" in page.text
