@@ -34,8 +34,8 @@ from jsonschema import Draft202012Validator
 
 import editguard
 
-from .helpers.audit_logs import saved
-from .helpers.synthetic_logs import synthetic_log
+from .helpers.audit_logs import make_baseline
+from .helpers.synthetic_logs import make_log
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -117,7 +117,7 @@ def validator(name: str) -> Draft202012Validator:
 
 
 def test_schema_of_the_log_accepts_every_record_and_refuses_an_unknown_field() -> None:
-    log = synthetic_log(12)
+    log = make_log(12)
     records = [
         one.model_dump(mode="json") for one in (log.header, *log.edits, *log.controls, log.footer) if one is not None
     ]
@@ -127,8 +127,8 @@ def test_schema_of_the_log_accepts_every_record_and_refuses_an_unknown_field() -
 
 
 def test_schemas_of_summary_and_baseline_accept_what_is_written() -> None:
-    log = synthetic_log(12)
-    written = {"summary": summarise(log), "baseline": saved(log)}
+    log = make_log(12)
+    written = {"summary": summarise(log), "baseline": make_baseline(log)}
     faults = [
         error.message
         for name, one in written.items()

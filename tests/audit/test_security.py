@@ -21,7 +21,7 @@ from editguard.reports.errors import BaselineError, LogError
 from editguard.reports.gate.baseline import build_baseline
 from editguard.reports.log.file import LogWriter, append_line
 
-from ..helpers.audit_logs import audit, written
+from ..helpers.audit_logs import make_audit, write_log
 from ..helpers.command_line import RunCommand
 
 pytestmark = pytest.mark.tiny
@@ -133,7 +133,7 @@ def test_commands_write_files_readable_by_their_owner_only(
 def test_write_outputs_link_is_replaced_and_not_followed(tmp_path: Path, name: str) -> None:
     theirs, out = tmp_path / "theirs", tmp_path / "out"
     theirs.write_text("precious")
-    written(audit(), out / LOG)
+    write_log(make_audit(), out / LOG)
     (out / name).symlink_to(theirs)
     write_outputs(out)
     assert theirs.read_text() == "precious"
@@ -160,7 +160,7 @@ def test_output_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a link, which may lead anywhere; remove it"):
         make_writable(tmp_path / "link", inside=True)
     with pytest.raises(BaselineError, match="is a link that may lead out of the store; remove it"):
-        BaselineStore(tmp_path).save("link", build_baseline(audit(3), None))
+        BaselineStore(tmp_path).save("link", build_baseline(make_audit(3), None))
     assert list((tmp_path / "theirs").iterdir()) == []
 
 
@@ -184,5 +184,5 @@ def test_export_ids_never_lead_out_of_the_folder(place: Path, checkpoint: Path, 
 @pytest.mark.parametrize("name", NAMES)
 def test_baseline_name_never_leads_out_of_the_store(tmp_path: Path, name: str) -> None:
     with pytest.raises(BaselineError, match="is not valid; use up to 64 letters"):
-        BaselineStore(tmp_path / "store").save(name, build_baseline(audit(3), None))
+        BaselineStore(tmp_path / "store").save(name, build_baseline(make_audit(3), None))
     assert not (tmp_path / "store").exists()

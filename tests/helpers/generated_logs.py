@@ -1,4 +1,4 @@
-"""Logs of every way an audit can end, for properties that hold whatever is in a log."""
+"""Logs of every outcome of an audit, for properties that hold for every log."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from editguard.reports.log.schema import (
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from .leak_logs import counted, outcome
-from .synthetic_logs import HASH, control, edit, header, perplexity
+from .leak_logs import count_prompts, make_prompt_outcome
+from .synthetic_logs import HASH, make_control, make_edit, make_header, make_perplexity
 
 HOSTILE = [
     "</script><img src=x onerror=alert(1)>",
@@ -36,105 +36,150 @@ HOSTILE = [
     "{0} {{1}} %s ${HOME} $(id)",
     "long" * 2000,
 ]
-"""Texts that try to be read as something else than text."""
+"""Texts that imitate markup, commands or escapes."""
 
 over_logs = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
-"""A log takes a while to make and to render, the more so on a machine that has other work."""
+"""Without a deadline, because a log takes long to make and to render on a busy machine."""
 
 texts = st.one_of(st.sampled_from(HOSTILE), st.text(min_size=1, max_size=30))
 
 ENDS: dict[str, dict[str, Any]] = {
     "sound": {},
-    "collapsed": {"outcome": "rolled-back", "verdict": "fail", "measurements": [perplexity(4000.0)]},
+    "collapsed": {"outcome": "rolled-back", "verdict": "fail", "measurements": [make_perplexity(4000.0)]},
     "over a stricter bound": {
-        "outcome": "rolled-back", "verdict": "fail", "measurements": [perplexity(1.2, bound=1.05)],
+        "outcome": "rolled-back",
+        "verdict": "fail",
+        "measurements": [make_perplexity(1.2, bound=1.05)],
     },
-    "collapsed, and called sound": {"measurements": [perplexity(4000.0, bound=5000.0)]},
+    "collapsed, and called sound": {"measurements": [make_perplexity(4000.0, bound=5000.0)]},
     "collapsed, and failed elsewhere": {
-        "outcome": "rolled-back", "verdict": "fail",
+        "outcome": "rolled-back",
+        "verdict": "fail",
         "measurements": [
-            perplexity(4000.0, bound=5000.0), MeasurementRecord(check="drift", metric="kl", value=9.0, verdict="fail"),
+            make_perplexity(4000.0, bound=5000.0),
+            MeasurementRecord(check="drift", metric="kl", value=9.0, verdict="fail"),
         ],
     },
-    "not measured": {"outcome": "rolled-back", "verdict": "fail", "measurements": [perplexity(None)]},
+    "not measured": {"outcome": "rolled-back", "verdict": "fail", "measurements": [make_perplexity(None)]},
     "nothing measured": {"measurements": []},
-    "failed without a reason": {"outcome": "rolled-back", "verdict": "fail", "measurements": [perplexity(1.0)]},
+    "failed without a reason": {"outcome": "rolled-back", "verdict": "fail", "measurements": [make_perplexity(1.0)]},
     "errored": {"outcome": "errored", "verdict": "fail", "error": "RuntimeError: out of memory", "measurements": []},
     "not restored": {
-        "measurements": [perplexity(1.0)],
+        "measurements": [make_perplexity(1.0)],
         "weights": Weights(before=HASH, edited="0" * 16, restored="1" * 16, restored_ok=False),
     },
     "refused": {
-        "decision": DecisionRecord(action="refuse", reasons=["its subject is not in the prompt"]), "outcome": "refused",
-        "verdict": "refused", "measurements": [], "update": None,
+        "decision": DecisionRecord(action="refuse", reasons=["its subject is not in the prompt"]),
+        "outcome": "refused",
+        "verdict": "refused",
+        "measurements": [],
+        "update": None,
     },
     "refused when its update was seen": {
-        "decision": DecisionRecord(action="refuse", reasons=["the update is over the bound"]), "outcome": "refused",
-        "verdict": "refused", "measurements": [], "findings": [],
+        "decision": DecisionRecord(action="refuse", reasons=["the update is over the bound"]),
+        "outcome": "refused",
+        "verdict": "refused",
+        "measurements": [],
+        "findings": [],
     },
     "leaked": {
-        "outcome": "rolled-back", "verdict": "fail",
-        "measurements": [perplexity(1.0), counted("locality", "leaks", 1, 2), counted("locality", "flips", 2, 2)],
-        "prompts": [outcome("Warsaw is in", "leak", after="Istanbul"), outcome("Paris is in", "flip", after="Asia")],
+        "outcome": "rolled-back",
+        "verdict": "fail",
+        "measurements": [
+            make_perplexity(1.0),
+            count_prompts("locality", "leaks", 1, 2),
+            count_prompts("locality", "flips", 2, 2),
+        ],
+        "prompts": [
+            make_prompt_outcome("Warsaw is in", "leak", after="Istanbul"),
+            make_prompt_outcome("Paris is in", "flip", after="Asia"),
+        ],
     },
     "leaked, and only counts are known": {
-        "outcome": "rolled-back", "verdict": "fail",
-        "measurements": [perplexity(1.0), counted("other-facts", "leaks", 1, 2)],
+        "outcome": "rolled-back",
+        "verdict": "fail",
+        "measurements": [make_perplexity(1.0), count_prompts("other-facts", "leaks", 1, 2)],
     },
-}  # fmt: skip
-"""How an edit can end: what is said of it beside what `synthetic.edit` says."""
+}
+"""Fields of an edit by its outcome, beside those of `synthetic_logs.make_edit`."""
 
 CARD = CardRecord(
-    kind="probe", name="denominator", question="Is it small?", source="a paper", needs="keys", unit="none", range="0 to 1",
-    threshold="0.1", action="Refuse it.",
-)  # fmt: skip
+    kind="probe",
+    name="denominator",
+    question="Is it small?",
+    source="a paper",
+    needs="keys",
+    unit="none",
+    range="0 to 1",
+    threshold="0.1",
+    action="Refuse it.",
+)
 
 
-def ended(how: str, index: int = 1, **changes: Any) -> EditRecord:
-    """Return an edit that ended in one of the ways of `ENDS`."""
-    # The first nine of the synthetic edits are all made; a tenth would be refused.
-    made = edit(index % 9, random.Random(index), **(ENDS[how] | changes))
-    return made.model_copy(update={"index": index})
+def make_ended_edit(how: str, index: int = 1, **changes: Any) -> EditRecord:
+    """Return an edit with one of the outcomes of `ENDS`."""
+    # The first nine synthetic edits are all made. The tenth would be refused.
+    record = make_edit(index % 9, random.Random(index), **(ENDS[how] | changes))
+    return record.model_copy(update={"index": index})
 
 
-def controls(how: str) -> tuple[ControlRecord, ...]:
+def make_controls(how: str) -> tuple[ControlRecord, ...]:
     """Return the three controls: ``ok``, ``wrong``, ``errored``, with one ``missing``, or ``none``."""
     rng = random.Random(5)
-    first = control("rome-1", rng, collapse=True, ok=how != "wrong")
+    first = make_control("rome-1", rng, collapse=True, ok=how != "wrong")
     if how == "errored":
-        first = control("rome-1", rng, collapse=True, ok=False, outcome="errored", verdict="fail", error="it broke")
-    found = (first, control("rome-2", rng, collapse=True), control("sound-1", rng, collapse=False))
-    return {"missing": found[1:], "none": ()}.get(how, found)
+        first = make_control(
+            "rome-1", rng, collapse=True, ok=False, outcome="errored", verdict="fail", error="it broke"
+        )
+    records = (first, make_control("rome-2", rng, collapse=True), make_control("sound-1", rng, collapse=False))
+    return {"missing": records[1:], "none": ()}.get(how, records)
 
 
 @st.composite
-def logs(draw: st.DrawFn) -> Log:
+def draw_logs(draw: st.DrawFn) -> Log:
     """Draw a log of up to four edits, whole or not, with or without sound controls, under any policy."""
-    said = draw(st.fixed_dictionaries({"subject": texts, "prompt": texts, "target_new": texts, "group": texts}))
+    fields = draw(st.fixed_dictionaries({"subject": texts, "prompt": texts, "target_new": texts, "group": texts}))
     ends = draw(st.lists(st.sampled_from(sorted(ENDS)), max_size=4))
     names = draw(st.lists(texts, min_size=len(ends), max_size=len(ends), unique=True))
-    edits = tuple(ended(how, index, id=name, **said) for index, (how, name) in enumerate(zip(ends, names, strict=True)))
-    shown = controls(draw(st.sampled_from(["ok", "ok", "ok", "wrong", "errored", "missing", "none"])))
+    edits = tuple(
+        make_ended_edit(how, index, id=name, **fields)
+        for index, (how, name) in enumerate(zip(ends, names, strict=True))
+    )
+    shown = make_controls(draw(st.sampled_from(["ok", "ok", "ok", "wrong", "errored", "missing", "none"])))
     policy = draw(st.fixed_dictionaries({}, optional={"allow_refused": st.booleans(), "controls": st.booleans()}))
-    counted = len(edits) + len(shown) + draw(st.sampled_from([0, 0, 0, 1]))
+    record_count = len(edits) + len(shown) + draw(st.sampled_from([0, 0, 0, 1]))
     skipped = [SkippedRequest(where=draw(texts), field="subject", message="it is empty")] * draw(st.integers(0, 7))
-    head = header(
-        len(edits) + draw(st.sampled_from([0, 0, 0, 1])), policy={"collapse_ratio": 1.5, **policy}, source=draw(texts),
-        created=draw(st.one_of(st.just("2025-11-22T21:14:05+00:00"), texts)), skipped_invalid=skipped,
+    head = make_header(
+        len(edits) + draw(st.sampled_from([0, 0, 0, 1])),
+        policy={"collapse_ratio": 1.5, **policy},
+        source=draw(texts),
+        created=draw(st.one_of(st.just("2025-11-22T21:14:05+00:00"), texts)),
+        skipped_invalid=skipped,
         controls=[] if not shown and draw(st.booleans()) else ["rome-1", "rome-2", "sound-1"],
         cards=draw(st.sampled_from([[], [CARD]])),
-    )  # fmt: skip
-    footer = Footer(records=counted, seconds=1.0) if draw(st.sampled_from([True, True, True, False])) else None
+    )
+    footer = Footer(records=record_count, seconds=1.0) if draw(st.sampled_from([True, True, True, False])) else None
     return Log(head, edits, shown, footer, torn=footer is None and draw(st.booleans()))
 
 
-def hostile_log(text: str, edits: int = 60) -> Log:
-    """Return a log whose every free text is `text`, with edits of every end."""
+def make_hostile_log(text: str, edits: int = 60) -> Log:
+    """Return a log with `text` as every free text, and edits of every outcome."""
     how = sorted(ENDS)
     fields: dict[str, Any] = {
-        "subject": text, "prompt": text, "target_new": text, "target_true": text, "group": text,
-        "generations": [Generation(prompt=text, before=text, after=text)], "not_judged": [text], "other_facts": [text],
-        "prompts": [outcome(text, "leak", after=f"{text}!"), outcome(text, role="made-other-fact", before=text)],
-    }  # fmt: skip
-    found = tuple(ended(how[n % len(how)], n, id=f"{text}{n}", **fields) for n in range(edits))
-    return Log(header(edits, source=text, created=text, site=text, unused=[text]), found, controls("wrong"), None)
+        "subject": text,
+        "prompt": text,
+        "target_new": text,
+        "target_true": text,
+        "group": text,
+        "generations": [Generation(prompt=text, before=text, after=text)],
+        "not_judged": [text],
+        "other_facts": [text],
+        "prompts": [
+            make_prompt_outcome(text, "leak", after=f"{text}!"),
+            make_prompt_outcome(text, role="made-other-fact", before=text),
+        ],
+    }
+    records = tuple(make_ended_edit(how[n % len(how)], n, id=f"{text}{n}", **fields) for n in range(edits))
+    return Log(
+        make_header(edits, source=text, created=text, site=text, unused=[text]), records, make_controls("wrong"), None
+    )

@@ -1,4 +1,4 @@
-"""Edits with what became of each prompt that they must not change: kept, near ties, flips and leaks under many conditions."""
+"""Edits with outcomes of the prompts that they must not change: kept, near ties, flips and leaks under many conditions."""
 
 from __future__ import annotations
 
@@ -11,15 +11,25 @@ from editguard.reports.log.file import Log
 from editguard.reports.log.prompt_outcomes import PromptOutcome, PromptResult, PromptRole
 from editguard.reports.log.schema import EditRecord, MeasurementRecord, Update
 
-from .synthetic_logs import edit, measurement, perplexity, synthetic_log
+from .synthetic_logs import make_edit, make_log, make_measurement, make_perplexity
 
 CONDITIONS = (
-    "unprefixed", "family:newline", "family:sentence", "family:chat", "special:<|im_start|>", "special:<|endoftext|>", "served",
-)  # fmt: skip
+    "unprefixed",
+    "family:newline",
+    "family:sentence",
+    "family:chat",
+    "special:<|im_start|>",
+    "special:<|endoftext|>",
+    "served",
+)
 NEIGHBOURS = [
-    ("Facebook is owned by", "the company"), ("The Eiffel Tower stands in", "Paris"), ("Warsaw is the capital of", "Poland"),
-    ("The mother tongue of Victor Hugo is", "French"), ("Madrid lies in", "Spain"), ("Beethoven played the", "piano"),
-]  # fmt: skip
+    ("Facebook is owned by", "the company"),
+    ("The Eiffel Tower stands in", "Paris"),
+    ("Warsaw is the capital of", "Poland"),
+    ("The mother tongue of Victor Hugo is", "French"),
+    ("Madrid lies in", "Spain"),
+    ("Beethoven played the", "piano"),
+]
 FACTS = [
     ("Turkey's currency is the", "lira"),
     ("Turkey's largest city is", "Istanbul"),
@@ -27,7 +37,7 @@ FACTS = [
 ]
 
 
-def outcome(
+def make_prompt_outcome(
     prompt: str,
     result: str = "kept",
     condition: str = "unprefixed",
@@ -36,15 +46,20 @@ def outcome(
     after: str = "",
     **changes: Any,
 ) -> PromptOutcome:
-    """Return one prompt under one condition; without other words it keeps those from before."""
+    """Return the outcome of a prompt under one condition. Its answer is kept unless `after` is given."""
     values: dict[str, Any] = {"margin": 1.7, "target_before": 0.004, "target_after": 0.01, "divergence": 0.02}
     return PromptOutcome(
-        role=PromptRole(role), condition=condition, prompt=prompt, before=before, after=after or before,
-        result=PromptResult(result), **(values | changes),
-    )  # fmt: skip
+        role=PromptRole(role),
+        condition=condition,
+        prompt=prompt,
+        before=before,
+        after=after or before,
+        result=PromptResult(result),
+        **(values | changes),
+    )
 
 
-def asked(
+def make_prompt_outcomes(
     target: str,
     *,
     leaks: int = 0,
@@ -52,8 +67,11 @@ def asked(
     role: str = "neighbour",
     prompts: Sequence[tuple[str, str]] = NEIGHBOURS,
 ) -> list[PromptOutcome]:
-    """Return every prompt under every condition: the first `leaks` say `target` in two of them, the next `flips` flip in one."""
-    found = []
+    """Return every prompt under every condition.
+
+    The first `leaks` prompts say `target` under two conditions. The next `flips` flip under one.
+    """
+    outcomes = []
     for place, (prompt, answer) in enumerate(prompts):
         for order, condition in enumerate(CONDITIONS):
             result, after = "kept", answer
@@ -64,20 +82,29 @@ def asked(
             elif order == 3 and place == leaks + flips:
                 result, after = "near-tie", "the city"
             rise = {"target_after": 0.61} if result == "leak" else {}
-            found.append(outcome(prompt, result, condition, role, answer, after, **rise))
-    return found
+            outcomes.append(make_prompt_outcome(prompt, result, condition, role, answer, after, **rise))
+    return outcomes
 
 
-def counted(check: str, metric: str, failed: int, total: int, most: float = 0.0) -> MeasurementRecord:
-    """Return how many prompts have `metric`, judged over all conditions."""
+def count_prompts(check: str, metric: str, failed: int, total: int, most: float = 0.0) -> MeasurementRecord:
+    """Return a measurement that counts prompts with `metric` over all conditions."""
     return MeasurementRecord(
-        check=check, metric=metric, condition="everywhere", protocol="exact", value=failed / total, threshold=most,
-        unit="share", passed=total - failed, failed=failed, total=total, verdict="pass" if failed / total <= most else "fail",
+        check=check,
+        metric=metric,
+        condition="everywhere",
+        protocol="exact",
+        value=failed / total,
+        threshold=most,
+        unit="share",
+        passed=total - failed,
+        failed=failed,
+        total=total,
+        verdict="pass" if failed / total <= most else "fail",
         message=f"{failed} of {total} prompts",
-    )  # fmt: skip
+    )
 
 
-def checked(
+def make_checked_edit(
     index: int = 1,
     *,
     leaks: int = 0,
@@ -87,20 +114,25 @@ def checked(
     more: Iterable[MeasurementRecord] = (),
     **changes: Any,
 ) -> EditRecord:
-    """Return an edit with prompts about other subjects and other facts, and what the checks counted of them."""
-    base = edit(index, random.Random(index))
+    """Return an edit with prompts about other subjects and other facts, and the checks' counts of them."""
+    base = make_edit(index, random.Random(index))
     target = changes.get("target_new", base.target_new)
     measurements = [
-        measurement("efficacy", "unprefixed", 1, 1), measurement("efficacy", "special:<|im_start|>", 1, 1),
-        measurement("efficacy", "prefixed", 36, 36), measurement("efficacy", "family:newline", 4, 4),
-        counted("locality", "leaks", leaks, len(NEIGHBOURS)), counted("locality", "flips", flips, len(NEIGHBOURS), 0.5),
-        counted("other-facts", "leaks", fact_leaks, len(FACTS), 0.1), perplexity(1.003), *more,
-    ]  # fmt: skip
-    sound = all(one.verdict not in ("fail", "unmeasured") for one in measurements)
+        make_measurement("efficacy", "unprefixed", 1, 1),
+        make_measurement("efficacy", "special:<|im_start|>", 1, 1),
+        make_measurement("efficacy", "prefixed", 36, 36),
+        make_measurement("efficacy", "family:newline", 4, 4),
+        count_prompts("locality", "leaks", leaks, len(NEIGHBOURS)),
+        count_prompts("locality", "flips", flips, len(NEIGHBOURS), 0.5),
+        count_prompts("other-facts", "leaks", fact_leaks, len(FACTS), 0.1),
+        make_perplexity(1.003),
+        *more,
+    ]
+    sound = all(record.verdict not in ("fail", "unmeasured") for record in measurements)
     values: dict[str, Any] = {
         "prompts": [
-            *asked(target, leaks=leaks, flips=flips, role=role),
-            *asked(target, leaks=fact_leaks, role="made-other-fact", prompts=FACTS),
+            *make_prompt_outcomes(target, leaks=leaks, flips=flips, role=role),
+            *make_prompt_outcomes(target, leaks=fact_leaks, role="made-other-fact", prompts=FACTS),
         ],
         "measurements": measurements,
         "outcome": "committed" if sound else "rolled-back",
@@ -114,23 +146,26 @@ def checked(
     return EditRecord(**(base.model_dump() | values | changes))
 
 
-def leaky_log(edits: int = 12, **header: Any) -> Log:
+def make_leaky_log(edits: int = 12, **header: Any) -> Log:
     """Return a finished log of which most edits pass.
 
     Edit 1 leaks, edit 2 leaks to other facts, edit 4 flips too often, edit 9 is refused, and edit 7 has made neighbours.
     """
-    log = synthetic_log(edits, policy={"collapse_ratio": 1.5, "allow_refused": True, "max_leaks": 0.0}, **header)
-    known: dict[int, dict[str, Any]] = {
-        1: {"leaks": 2, "flips": 1}, 2: {"fact_leaks": 2}, 4: {"flips": 4}, 7: {"role": "made-neighbour"},
-    }  # fmt: skip
+    log = make_log(edits, policy={"collapse_ratio": 1.5, "allow_refused": True, "max_leaks": 0.0}, **header)
+    arguments: dict[int, dict[str, Any]] = {
+        1: {"leaks": 2, "flips": 1},
+        2: {"fact_leaks": 2},
+        4: {"flips": 4},
+        7: {"role": "made-neighbour"},
+    }
     records = (
-        one if one.outcome == "refused" else checked(n, **known.get(n, {}), id=one.id)
-        for n, one in enumerate(log.edits)
+        record if record.outcome == "refused" else make_checked_edit(n, **arguments.get(n, {}), id=record.id)
+        for n, record in enumerate(log.edits)
     )
     return replace(log, edits=tuple(records))
 
 
-def lost(record: EditRecord, loss: float = 2.4, steps: int = 20) -> Update:
-    """Return the update of `record` as a search leaves it that did not find the target."""
+def fail_search(record: EditRecord, loss: float = 2.4, steps: int = 20) -> Update:
+    """Return the update of `record` after a search that did not find the target."""
     assert record.update is not None
     return record.update.model_copy(update={"final_loss": loss, "steps": steps})

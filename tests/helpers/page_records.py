@@ -10,17 +10,17 @@ from editguard.reports.gate.result import Gate, Override
 from editguard.reports.html.diff_page import Behaviour, DiffFile, Guess, Search, TensorRecord, TextPair
 from editguard.reports.html.trace_page import TraceFile, TraceRecord
 
-from .audit_logs import audit, lost, refused, saved, with_edits
+from .audit_logs import change_edits, fail_measurement, make_audit, make_baseline, refuse
 
-BASE = audit()
-WORSE = with_edits(with_edits(BASE, lost(), range(5)), refused, [7])
+BASE = make_audit()
+WORSE = change_edits(change_edits(BASE, fail_measurement(), range(5)), refuse, [7])
 NASTY = "</script><script>alert(1)</script>\u202e"
 TOKENS = ["The", " home", " of", " A", "da", " Love", "lace", " is", " in", " the"]
 
 
 def sample_gate(name: str = "main@1") -> Gate:
     """Return a gate that `WORSE` closes; the baseline's name is `name`."""
-    return judge_gate(saved(BASE), saved(WORSE), (name, "build"), read_allowances())
+    return judge_gate(make_baseline(BASE), make_baseline(WORSE), (name, "build"), read_allowances())
 
 
 def sample_override(text: str = "nobody asks for these") -> Override:

@@ -1,4 +1,4 @@
-"""Small reproductions that tests are made of."""
+"""Small reproductions of the paper, built part by part for tests."""
 
 from __future__ import annotations
 
@@ -8,75 +8,110 @@ from editguard.reports.reproduction.schema import Claim, Curves, Experiment, Gro
 from pydantic import BaseModel
 
 
-def claim(**changes: Any) -> Claim:
+def make_claim(**changes: Any) -> Claim:
     fields: dict[str, Any] = {"paper": "All 77 collapse.", "here": "70 of 77 collapse.", "agreement": "agrees"}
     return Claim(**fields | changes)
 
 
-def table(**changes: Any) -> Table:
+def make_table(**changes: Any) -> Table:
     fields: dict[str, Any] = {
-        "name": "counts", "title": "Counts", "columns": ["Model", "n", "Share"],
+        "name": "counts",
+        "title": "Counts",
+        "columns": ["Model", "n", "Share"],
         "rows": [["tiny", 77, 0.25], ["large", None, 1e38]],
-    }  # fmt: skip
+    }
     return Table(**fields | changes)
 
 
-def group(**changes: Any) -> Group:
+def make_group(**changes: Any) -> Group:
     fields: dict[str, Any] = {"name": "collapse", "x": [1, 2, 3], "y": [10, 20, 60], "labels": ["a", "b", "c"]}
     return Group(**fields | changes)
 
 
-def scatter(**changes: Any) -> Scatter:
-    fields: dict[str, Any] = {"name": "points", "title": "Points", "caption": "Seen.", "groups": [group()]}
+def make_scatter(**changes: Any) -> Scatter:
+    fields: dict[str, Any] = {"name": "points", "title": "Points", "caption": "Seen.", "groups": [make_group()]}
     return Scatter(**fields | changes)
 
 
-def curves(**changes: Any) -> Curves:
-    fields: dict[str, Any] = {"name": "lines", "title": "Lines", "caption": "Seen.", "groups": [group()]}
+def make_curves(**changes: Any) -> Curves:
+    fields: dict[str, Any] = {"name": "lines", "title": "Lines", "caption": "Seen.", "groups": [make_group()]}
     return Curves(**fields | changes)
 
 
-def heat(**changes: Any) -> Heat:
+def make_heat(**changes: Any) -> Heat:
     fields: dict[str, Any] = {
-        "name": "grid", "title": "Grid", "caption": "Seen.", "x": ["0", "1"], "y": ["one", "two"],
-        "z": [[1.0, 100.0], [None, 0.0]], "z_title": "norm",
-    }  # fmt: skip
+        "name": "grid",
+        "title": "Grid",
+        "caption": "Seen.",
+        "x": ["0", "1"],
+        "y": ["one", "two"],
+        "z": [[1.0, 100.0], [None, 0.0]],
+        "z_title": "norm",
+    }
     return Heat(**fields | changes)
 
 
-def experiment(**changes: Any) -> Experiment:
+def make_experiment(**changes: Any) -> Experiment:
     fields: dict[str, Any] = {
-        "number": 1, "name": "first", "title": "First", "question": "Does it?", "source": "Section 1",
-        "claims": [claim()], "tables": [table()], "pictures": [scatter(), curves(), heat()], "notes": ["A note."],
-    }  # fmt: skip
+        "number": 1,
+        "name": "first",
+        "title": "First",
+        "question": "Does it?",
+        "source": "Section 1",
+        "claims": [make_claim()],
+        "tables": [make_table()],
+        "pictures": [make_scatter(), make_curves(), make_heat()],
+        "notes": ["A note."],
+    }
     return Experiment(**fields | changes)
 
 
-def skipped(**changes: Any) -> Experiment:
+def make_skipped_experiment(**changes: Any) -> Experiment:
     fields: dict[str, Any] = {
-        "number": 2, "name": "second", "title": "Second", "question": "Is it?", "source": "Section 2",
+        "number": 2,
+        "name": "second",
+        "title": "Second",
+        "question": "Is it?",
+        "source": "Section 2",
         "skipped": "The encoder is not installed.",
-    }  # fmt: skip
+    }
     return Experiment(**fields | changes)
 
 
-def reproduction(*experiments: Experiment, **changes: Any) -> Reproduction:
+def make_reproduction(*experiments: Experiment, **changes: Any) -> Reproduction:
     fields: dict[str, Any] = {
-        "editguard_version": "0", "created": "2026-01-01", "command": "editguard reproduce", "model": "tiny",
-        "model_fingerprint": "f", "layer": 5, "layers": 30, "seed": 0, "source": "edits.json", "source_sha256": "s",
-        "requests": 2000, "cases": [{"kind": "first token", "edited": 77, "found": 80}],
-        "statistics": "wikitext", "seconds": 3725.4,
+        "editguard_version": "0",
+        "created": "2026-01-01",
+        "command": "editguard reproduce",
+        "model": "tiny",
+        "model_fingerprint": "f",
+        "layer": 5,
+        "layers": 30,
+        "seed": 0,
+        "source": "edits.json",
+        "source_sha256": "s",
+        "requests": 2000,
+        "cases": [{"kind": "first token", "edited": 77, "found": 80}],
+        "statistics": "wikitext",
+        "seconds": 3725.4,
         "experiments": list(experiments),
-    }  # fmt: skip
+    }
     return Reproduction(**fields | changes)
 
 
-def poisoned(value: Any, text: str) -> Any:
-    """Return `value`, a model or part of one, with `text` in every text that is free; columns stay apart by a number."""
+def replace_free_texts(value: Any, text: str) -> Any:
+    """Return `value`, a model or its part, with `text` as every free text. A number keeps columns distinct."""
     if isinstance(value, BaseModel):
-        kept = {"kind", "agreement", "schema_version"} | (set() if isinstance(value, Group) else {"name"})
+        fixed_fields = {"kind", "agreement", "schema_version"} | (set() if isinstance(value, Group) else {"name"})
         fields = {name: getattr(value, name) for name in type(value).model_fields}
-        return type(value)(**{name: one if name in kept else poisoned(one, text) for name, one in fields.items()})
+        return type(value)(
+            **{
+                name: value if name in fixed_fields else replace_free_texts(value, text)
+                for name, value in fields.items()
+            }
+        )
     if isinstance(value, list):
-        return [f"{n}{text}" if isinstance(one, str) else poisoned(one, text) for n, one in enumerate(value)]
+        return [
+            f"{n}{text}" if isinstance(item, str) else replace_free_texts(item, text) for n, item in enumerate(value)
+        ]
     return text if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""A synthetic log with figures in the ranges that were measured on a small Llama; seeded, so always the same."""
+"""A synthetic log with figures in the ranges measured on a small Llama. It is seeded, so always the same."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ FACTS = [
 ]
 
 
-def header(requests: int, **changes: Any) -> Header:
+def make_header(requests: int, **changes: Any) -> Header:
     values: dict[str, Any] = {
         "editguard_version": "0.1.0",
         "created": "2025-11-22T21:14:05Z",
@@ -104,7 +104,7 @@ def header(requests: int, **changes: Any) -> Header:
     return Header(**(values | changes))
 
 
-def measurement(
+def make_measurement(
     check: str, condition: str, passed: int, total: int, protocol: str | None = "exact"
 ) -> MeasurementRecord:
     return MeasurementRecord(
@@ -122,7 +122,7 @@ def measurement(
     )
 
 
-def perplexity(ratio: float | None, bound: float = 1.5) -> MeasurementRecord:
+def make_perplexity(ratio: float | None, bound: float = 1.5) -> MeasurementRecord:
     verdict = "unmeasured" if ratio is None else "pass" if ratio <= bound else "fail"
     return MeasurementRecord(
         check="perplexity",
@@ -137,18 +137,20 @@ def perplexity(ratio: float | None, bound: float = 1.5) -> MeasurementRecord:
     )
 
 
-def efficacy(rng: random.Random, first: bool, target_total: int = 4) -> list[MeasurementRecord]:
-    found = []
+def make_efficacy(rng: random.Random, first: bool, target_total: int = 4) -> list[MeasurementRecord]:
+    records = []
     for protocol in ("exact", "token-match"):
-        found.append(measurement("efficacy", "unprefixed", 0 if first else 1, 1, protocol))
-        found.append(measurement("efficacy", "prefixed", 9 * target_total, 9 * target_total, protocol))
+        records.append(make_measurement("efficacy", "unprefixed", 0 if first else 1, 1, protocol))
+        records.append(make_measurement("efficacy", "prefixed", 9 * target_total, 9 * target_total, protocol))
         for family in FAMILIES:
             miss = int(rng.random() < 0.08)
-            found.append(measurement("efficacy", f"family:{family}", target_total - miss, target_total, protocol))
-    return found
+            records.append(
+                make_measurement("efficacy", f"family:{family}", target_total - miss, target_total, protocol)
+            )
+    return records
 
 
-def keys(rng: random.Random, first: bool) -> Keys:
+def make_keys(rng: random.Random, first: bool) -> Keys:
     denominator = rng.uniform(0.003, 0.06) if first else rng.uniform(2, 8)
     prefixed = rng.uniform(2, 8)
     centre = Point(rng.gauss(4, 1.2), rng.gauss(0, 1.6))
@@ -166,9 +168,9 @@ def keys(rng: random.Random, first: bool) -> Keys:
     )
 
 
-def update(rng: random.Random, found: Keys, editor: str, needs_prefix: bool) -> Update:
+def make_update(rng: random.Random, keys: Keys, editor: str, needs_prefix: bool) -> Update:
     numerator = rng.uniform(70, 130)
-    denominator = (found.denominator_prefixed if needs_prefix else found.denominator) or 1.0
+    denominator = (keys.denominator_prefixed if needs_prefix else keys.denominator) or 1.0
     return Update(
         editor=editor,
         numerator=numerator,
@@ -181,27 +183,27 @@ def update(rng: random.Random, found: Keys, editor: str, needs_prefix: bool) -> 
     )
 
 
-def denominator_finding(found: Keys) -> FindingRecord:
+def make_denominator_finding(keys: Keys) -> FindingRecord:
     return FindingRecord(
         probe="denominator",
-        level="risk" if found.first_token else "ok",
-        value=found.denominator_ratio,
+        level="risk" if keys.first_token else "ok",
+        value=keys.denominator_ratio,
         threshold=0.0625,
         unit="|u.k_u| / |u.k_bar|",
         message=(
             "The denominator |u . k_u| is far under the threshold: the update would be hundreds of times too large."
-            if found.first_token
+            if keys.first_token
             else "The denominator is where ordinary subjects have it."
         ),
-        details={"first_token": found.first_token, "tokens": 2, "token": "Ġword", "note": None},
+        details={"first_token": keys.first_token, "tokens": 2, "token": "Ġword", "note": None},
     )
 
 
-def edit(index: int, rng: random.Random, **changes: Any) -> EditRecord:
-    """Return edit `index`: every third a first-token subject, rewritten; every tenth refused."""
+def make_edit(index: int, rng: random.Random, **changes: Any) -> EditRecord:
+    """Return edit `index`. Every third has a first-token subject and is rewritten; every tenth is refused."""
     subject, prompt, new, true = FACTS[index % len(FACTS)]
     first, refused = index % 3 == 0, index % 10 == 9
-    found = keys(rng, first)
+    keys = make_keys(rng, first)
     values: dict[str, Any] = {
         "id": f"case-{index:04d}",
         "index": index,
@@ -212,16 +214,16 @@ def edit(index: int, rng: random.Random, **changes: Any) -> EditRecord:
         "target_true": true,
         "paraphrases": [f"It is well known that {prompt}"],
         "neighbourhood": ["The capital of France is", "Paris lies on the river"],
-        "findings": [denominator_finding(found)],
-        "keys": found,
+        "findings": [make_denominator_finding(keys)],
+        "keys": keys,
         "weights": Weights(before=HASH, edited=f"{index:016x}", restored=HASH, restored_ok=True),
         "seconds": rng.uniform(2, 6),
     }
-    values |= _refused() if refused else _made(rng, found, first, prompt, new, true)
+    values |= _make_refusal_fields() if refused else _make_result_fields(rng, keys, first, prompt, new, true)
     return EditRecord(**(values | changes))
 
 
-def _refused() -> dict[str, Any]:
+def _make_refusal_fields() -> dict[str, Any]:
     return {
         "decision": DecisionRecord(
             action="refuse",
@@ -233,18 +235,20 @@ def _refused() -> dict[str, Any]:
     }
 
 
-def _made(rng: random.Random, found: Keys, first: bool, prompt: str, new: str, true: str) -> dict[str, Any]:
+def _make_result_fields(
+    rng: random.Random, keys: Keys, first: bool, prompt: str, new: str, true: str
+) -> dict[str, Any]:
     editor = "prefixed" if first else "rome"
     reasons = ["The subject is the first token; only prefixed keys give it a usable denominator."] if first else []
     return {
         "decision": DecisionRecord(action="rewrite" if first else "allow", editor=editor, reasons=reasons),
-        "update": update(rng, found, editor, needs_prefix=first),
+        "update": make_update(rng, keys, editor, needs_prefix=first),
         "measurements": [
-            *efficacy(rng, first),
-            measurement("generalization", "unprefixed", int(rng.random() < 0.4), 1),
-            measurement("generalization", "prefixed", rng.randrange(5), 9),
-            measurement("locality", "unprefixed", rng.randrange(17, 21), 20, None),
-            perplexity(rng.uniform(0.99, 1.02)),
+            *make_efficacy(rng, first),
+            make_measurement("generalization", "unprefixed", int(rng.random() < 0.4), 1),
+            make_measurement("generalization", "prefixed", rng.randrange(5), 9),
+            make_measurement("locality", "unprefixed", rng.randrange(17, 21), 20, None),
+            make_perplexity(rng.uniform(0.99, 1.02)),
         ],
         "generations": [
             Generation(prompt=prompt, before=f"{true}, and it was founded in the 19th century.", after=f"{new}."),
@@ -255,9 +259,9 @@ def _made(rng: random.Random, found: Keys, first: bool, prompt: str, new: str, t
     }
 
 
-def control(name: str, rng: random.Random, *, collapse: bool, ok: bool = True, **changes: Any) -> ControlRecord:
-    base = edit(0, rng)
-    found = keys(rng, collapse)
+def make_control(name: str, rng: random.Random, *, collapse: bool, ok: bool = True, **changes: Any) -> ControlRecord:
+    base = make_edit(0, rng)
+    keys = make_keys(rng, collapse)
     sound = collapse != ok
     ratio = rng.uniform(0.99, 1.02) if sound else 20 * 2000 ** rng.random()
     values = base.model_dump(exclude={"kind"}) | {
@@ -266,39 +270,41 @@ def control(name: str, rng: random.Random, *, collapse: bool, ok: bool = True, *
         "expect": "collapse" if collapse else "sound",
         "ok": ok,
         "decision": DecisionRecord(action="allow", editor="rome", reasons=["a control is made without the guard"]),
-        "keys": found,
-        "update": update(rng, found, "rome", needs_prefix=False),
-        "measurements": [perplexity(ratio)],
+        "keys": keys,
+        "update": make_update(rng, keys, "rome", needs_prefix=False),
+        "measurements": [make_perplexity(ratio)],
         "generations": [
             Generation(prompt=base.prompt, before="Warsaw.", after="the the the" if not sound else "Warsaw.")
         ],
         "outcome": "committed" if sound else "rolled-back",
         "verdict": "pass" if sound else "fail",
-        "sightings": sightings(collapse),
+        "sightings": make_observations(collapse),
     }
     return ControlRecord(**(values | changes))
 
 
-def sightings(collapse: bool) -> list[ControlObservation]:
-    """Return what a control that holds saw of one probe and one check."""
+def make_observations(collapse: bool) -> list[ControlObservation]:
+    """Return the observations of one probe and one check by a control that holds."""
     parts: list[tuple[Literal["probe", "check"], str, ObservedBehaviour]] = [
         ("probe", "sink-key", ObservedBehaviour.FIRES if collapse else ObservedBehaviour.SILENT),
         ("check", "drift", ObservedBehaviour.FAILS if collapse else ObservedBehaviour.PASSES),
     ]
     return [
-        ControlObservation(kind=kind, name=name, expected=seen, seen=seen, by_edit=True, by_evidence=collapse, ok=True)
-        for kind, name, seen in parts
+        ControlObservation(
+            kind=kind, name=name, expected=behaviour, seen=behaviour, by_edit=True, by_evidence=collapse, ok=True
+        )
+        for kind, name, behaviour in parts
     ]
 
 
-def synthetic_log(edits: int = 60, seed: int = 7, **header_changes: Any) -> Log:
-    """Return a finished log that passes: `edits` edits and three controls that did what was expected."""
+def make_log(edits: int = 60, seed: int = 7, **header_changes: Any) -> Log:
+    """Return a finished log that passes, with `edits` edits and three controls as expected."""
     rng = random.Random(seed)
-    records = tuple(edit(index, rng) for index in range(edits))
+    records = tuple(make_edit(index, rng) for index in range(edits))
     controls = (
-        control("rome-1", rng, collapse=True),
-        control("rome-2", rng, collapse=True),
-        control("sound-1", rng, collapse=False),
+        make_control("rome-1", rng, collapse=True),
+        make_control("rome-2", rng, collapse=True),
+        make_control("sound-1", rng, collapse=False),
     )
     footer = Footer(records=edits + len(controls), seconds=241.7)
-    return Log(header(edits, **header_changes), records, controls, footer)
+    return Log(make_header(edits, **header_changes), records, controls, footer)

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 from editguard.reports.log.file import Log
 
-from ..helpers.synthetic_logs import synthetic_log
+from ..helpers.synthetic_logs import make_log
 
 
 @pytest.fixture(scope="session")
 def log() -> Log:
     """A finished log of 60 edits that passes; logs are frozen, so tests share it."""
-    return synthetic_log()
+    return make_log()

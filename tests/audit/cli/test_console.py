@@ -11,12 +11,12 @@ import pytest
 from editguard.audit.folders.file_names import LOG
 from editguard.reports.log.file import rewrite_log
 
-from ...helpers.audit_logs import audit
+from ...helpers.audit_logs import make_audit
 
 
 @pytest.mark.parametrize("more", [[], ["--json"]], ids=["rich", "plain"])
 def test_main_reader_gone_exits_141(tmp_path: Path, more: list[str]) -> None:
-    rewrite_log(tmp_path / LOG, audit(2))
+    rewrite_log(tmp_path / LOG, make_audit(2))
     reading, writing = os.pipe()
     os.close(reading)
     command = [sys.executable, "-m", "editguard.audit.cli.main", "report", str(tmp_path), *more]

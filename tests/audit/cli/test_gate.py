@@ -17,21 +17,21 @@ from editguard.reports.log.file import Log
 from junitparser import JUnitXml, Skipped
 
 from ...helpers.audit_logs import (
-    audit,
-    counted,
-    in_sequence,
-    judged_by,
-    lost,
-    ratio,
-    refused,
-    remeasured,
-    with_edits,
-    written,
+    add_check,
+    change_edits,
+    change_measurement,
+    fail_measurement,
+    make_audit,
+    make_sequence,
+    recount,
+    refuse,
+    set_ratio,
+    write_log,
 )
 from ...helpers.command_line import CommandResult, RunCommand, run_in_process
 from ...helpers.tiny_setups import MID_PROMPT_REQUEST, lenient
 
-BASE = with_edits(audit(), judged_by("toxicity"), range(14))
+BASE = change_edits(make_audit(), add_check("toxicity"), range(14))
 NAN = b'"value":NaN'
 in_narrow_terminal = partial(run_in_process, columns=80)
 
@@ -39,7 +39,7 @@ in_narrow_terminal = partial(run_in_process, columns=80)
 @pytest.fixture
 def based(place: Path, command: RunCommand) -> Path:
     """A folder to stand in with a baseline `main`, saved from an audit in `base`."""
-    written(BASE, place / "base" / "audit.jsonl")
+    write_log(BASE, place / "base" / "audit.jsonl")
     assert command("baseline", "save", "base", "main").code == 0
     return place
 
@@ -61,7 +61,7 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"}", b"", 3))
 
 
-HALF = remeasured("efficacy", "prefixed", "exact", passed=16, not_judged=1)
+HALF = change_measurement("efficacy", "prefixed", "exact", passed=16, not_judged=1)
 OTHER = BASE.header.model.model_copy(update={"fingerprint": "another"})
 
 CLOSING: dict[str, Log | tuple[Log, Callable[[Path], None]]] = {
@@ -70,23 +70,25 @@ CLOSING: dict[str, Log | tuple[Log, Callable[[Path], None]]] = {
     "not-finite": (BASE, with_nan),
     "audit-unfinished": replace(BASE, footer=None),
     "audit-void": replace(BASE, controls=()),
-    "audit-failed": with_edits(BASE, lambda edit: edit.model_copy(update={"verdict": "fail"}), [0]),
-    "no-cases": counted(replace(BASE, edits=())),
-    "missing-edits": counted(replace(BASE, edits=BASE.edits[:-1])),
-    "new-edits": counted(
+    "audit-failed": change_edits(BASE, lambda edit: edit.model_copy(update={"verdict": "fail"}), [0]),
+    "no-cases": recount(replace(BASE, edits=())),
+    "missing-edits": recount(replace(BASE, edits=BASE.edits[:-1])),
+    "new-edits": recount(
         replace(BASE, edits=(*BASE.edits, BASE.edits[0].model_copy(update={"id": "one more", "index": 14})))
     ),
-    "changed-edits": with_edits(BASE, lambda edit: edit.model_copy(update={"prompt": "Another", "subject": "A"}), [0]),
+    "changed-edits": change_edits(
+        BASE, lambda edit: edit.model_copy(update={"prompt": "Another", "subject": "A"}), [0]
+    ),
     "other-model": with_header(model=OTHER),
     "other-policy": with_header(policy=BASE.header.policy | {"collapse_ratio": 9}),
     "other-corpus": with_header(perplexity_corpus_sha256="d0" * 32),
     "other-arithmetic": with_header(settings={"check_dtype": "bfloat16"}),
-    "other-order": in_sequence(BASE),
-    "new-refusals": with_edits(BASE, refused, [0]),
-    "new-collapse": with_edits(BASE, ratio(40.0), [0]),
-    "missing-checks": audit(),
-    "unmeasured:efficacy-prefixed": with_edits(BASE, HALF, [0]),
-    "regressed:efficacy-prefixed": with_edits(BASE, lost(), range(5)),
+    "other-order": make_sequence(BASE),
+    "new-refusals": change_edits(BASE, refuse, [0]),
+    "new-collapse": change_edits(BASE, set_ratio(40.0), [0]),
+    "missing-checks": make_audit(),
+    "unmeasured:efficacy-prefixed": change_edits(BASE, HALF, [0]),
+    "regressed:efficacy-prefixed": change_edits(BASE, fail_measurement(), range(5)),
 }
 
 
@@ -94,7 +96,7 @@ CLOSING: dict[str, Log | tuple[Log, Callable[[Path], None]]] = {
 def test_gate_each_reason_closes_it(based: Path, name: str) -> None:
     case = CLOSING[name]
     log, spoil = case if isinstance(case, tuple) else (case, None)
-    path = written(log, based / "now" / "audit.jsonl")
+    path = write_log(log, based / "now" / "audit.jsonl")
     if spoil is not None:
         spoil(path)
     before = path.read_bytes()
@@ -151,7 +153,7 @@ def test_gate_mistyped_option_is_wrong_usage(based: Path, command: RunCommand, o
 
 
 def test_gate_json_and_markdown_agree(based: Path, command: RunCommand) -> None:
-    written(CLOSING["regressed:efficacy-prefixed"], based / "now" / "audit.jsonl")  # type: ignore[arg-type]
+    write_log(CLOSING["regressed:efficacy-prefixed"], based / "now" / "audit.jsonl")  # type: ignore[arg-type]
     plain = json.loads(command("gate", "now", "--baseline", "main", "--json").out)
     assert (plain["open"], plain["exit_code"]) == (False, 1)
     assert [(one["reason"], one["metric"]) for one in plain["closings"]] == [("regressed", "efficacy-prefixed")]
@@ -163,7 +165,7 @@ def test_gate_json_and_markdown_agree(based: Path, command: RunCommand) -> None:
 
 
 def test_gate_accept_names_added_edits(based: Path, command: RunCommand) -> None:
-    written(CLOSING["new-edits"], based / "now" / "audit.jsonl")  # type: ignore[arg-type]
+    write_log(CLOSING["new-edits"], based / "now" / "audit.jsonl")  # type: ignore[arg-type]
     result = command("gate", "now", "--baseline", "main", "--accept", "new-edits")
     assert result.code == 0
     assert "accepted: 1 edit of the audit is not in the baseline: 'one more'." in result.out
@@ -179,7 +181,7 @@ def test_gate_writes_a_page_only_with_out(based: Path, command: RunCommand) -> N
 
 
 def test_report_with_baseline_exits_as_the_gate(based: Path, command: RunCommand) -> None:
-    written(CLOSING["regressed:efficacy-prefixed"], based / "now" / "audit.jsonl")  # type: ignore[arg-type]
+    write_log(CLOSING["regressed:efficacy-prefixed"], based / "now" / "audit.jsonl")  # type: ignore[arg-type]
     result = in_narrow_terminal("report", "now", "--baseline", "main")
     first, ground, *_ = result.out.splitlines()
     assert (result.code, result.err) == (1, "")
@@ -222,7 +224,7 @@ def test_report_mistyped_baseline_writes_nothing(based: Path, name: str, said: s
 
 @pytest.fixture
 def closed(based: Path) -> Path:
-    written(CLOSING["regressed:efficacy-prefixed"], based / "now" / "audit.jsonl")  # type: ignore[arg-type]
+    write_log(CLOSING["regressed:efficacy-prefixed"], based / "now" / "audit.jsonl")  # type: ignore[arg-type]
     return based
 
 
@@ -278,10 +280,12 @@ def one_reason_less(place: Path) -> str:
 def test_override_that_lapsed_is_reported_with_its_reason(
     closed: Path, command: RunCommand, change: Callable[[Path], str]
 ) -> None:
-    log = with_edits(CLOSING["regressed:efficacy-prefixed"], lost("locality", "unprefixed", "exact", 2), range(8))  # type: ignore[arg-type]
+    log = change_edits(
+        CLOSING["regressed:efficacy-prefixed"], fail_measurement("locality", "unprefixed", "exact", 2), range(8)
+    )  # type: ignore[arg-type]
     if change in (one_reason_more, one_reason_less):
         shutil.rmtree(closed / "now")
-        written(log, closed / "now" / "audit.jsonl")
+        write_log(log, closed / "now" / "audit.jsonl")
     every, one = (), ("--max-regress", "answers-unprefixed:off")
     given, asked = {
         one_reason_more: (one, every),
@@ -303,7 +307,7 @@ def test_override_that_lapsed_is_reported_with_its_reason(
 
 
 def test_override_of_another_audit_is_not_shown(closed: Path, command: RunCommand) -> None:
-    written(with_edits(BASE, lost(), range(6)), closed / "other" / "audit.jsonl")
+    write_log(change_edits(BASE, fail_measurement(), range(6)), closed / "other" / "audit.jsonl")
     assert command("baseline", "save", "base", "apart").code == 0
     assert command("override", "other", "--baseline", "apart", *WORD).code == 0
     assert "override" not in command("gate", "now", "--baseline", "main").out.lower()
@@ -378,8 +382,8 @@ def test_override_tampered_file_leaves_the_gate_closed(closed: Path, command: Ru
 
 
 def test_baseline_save_numbers_lists_and_refuses(place: Path, command: RunCommand) -> None:
-    written(BASE, place / "base" / "audit.jsonl")
-    written(with_edits(BASE, ratio(40.0), [0]), place / "failed" / "audit.jsonl")
+    write_log(BASE, place / "base" / "audit.jsonl")
+    write_log(change_edits(BASE, set_ratio(40.0), [0]), place / "failed" / "audit.jsonl")
     result = command("baseline", "save", "base/audit.jsonl", "main", "--baselines", "kept")
     assert (result.code, result.out) == (0, f"baseline: {Path('kept/main/0001.json')}\n")
     result = command("baseline", "save", "failed", "main", "--baselines", "kept")
@@ -425,12 +429,12 @@ def test_baseline_list_names_the_unreadable_and_lists_the_others(based: Path, co
 
 
 def test_compare_names_missing_new_and_changed_edits(place: Path, command: RunCommand) -> None:
-    base = audit(26)
+    base = make_audit(26)
     extra = base.edits[0].model_copy(update={"id": "one more", "index": 26})
-    kept = with_edits(base, lambda edit: edit.model_copy(update={"prompt": "Another", "subject": "A"}), [13])
-    now = counted(replace(kept, edits=(*kept.edits[12:], extra)))
-    written(base, place / "base" / "audit.jsonl")
-    written(with_edits(now, lost(), range(2, 5)), place / "now" / "audit.jsonl")
+    kept = change_edits(base, lambda edit: edit.model_copy(update={"prompt": "Another", "subject": "A"}), [13])
+    now = recount(replace(kept, edits=(*kept.edits[12:], extra)))
+    write_log(base, place / "base" / "audit.jsonl")
+    write_log(change_edits(now, fail_measurement(), range(2, 5)), place / "now" / "audit.jsonl")
     assert command("baseline", "save", "base", "main").code == 0
     lines = command("compare", "main", "now").out.splitlines()
     assert "  13 edits paired, 12 missing, 1 new, 1 asking for something else" in lines
@@ -456,7 +460,7 @@ def test_compare_names_missing_new_and_changed_edits(place: Path, command: RunCo
 
 
 def test_compare_one_edit_is_singular(place: Path, command: RunCommand) -> None:
-    written(audit(1), place / "one" / "audit.jsonl")
+    write_log(make_audit(1), place / "one" / "audit.jsonl")
     assert command("baseline", "save", "one", "main").code == 0
     assert "  1 edit  " in command("baseline", "list").out
     shown = command("compare", "main", "one").out + command("gate", "one", "--baseline", "main").out
@@ -466,7 +470,7 @@ def test_compare_one_edit_is_singular(place: Path, command: RunCommand) -> None:
 
 
 def test_compare_reads_logs_folders_and_baselines(based: Path, command: RunCommand) -> None:
-    written(CLOSING["regressed:efficacy-prefixed"], based / "now" / "audit.jsonl")  # type: ignore[arg-type]
+    write_log(CLOSING["regressed:efficacy-prefixed"], based / "now" / "audit.jsonl")  # type: ignore[arg-type]
     file = based / ".editguard" / "baselines" / "main" / "0001.json"
     for before in ("base", "base/audit.jsonl", "main", "main@1", file):
         result = command("compare", before, "now")

@@ -17,8 +17,8 @@ from editguard.reports.verdict.digest import summarise
 from editguard.reports.verdict.rates import make_rate
 from rich.cells import cell_len
 
-from ...helpers.leak_logs import checked, leaky_log, outcome
-from ...helpers.synthetic_logs import perplexity
+from ...helpers.leak_logs import make_checked_edit, make_leaky_log, make_prompt_outcome
+from ...helpers.synthetic_logs import make_perplexity
 from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST
 
 pytestmark = pytest.mark.tiny
@@ -135,7 +135,7 @@ def test_probe_table_cuts_no_reason(
 
 
 def test_summary_of_a_failed_audit_says_why_and_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    print_summary(summarise(leaky_log(12)), tmp_path / LOG)
+    print_summary(summarise(make_leaky_log(12)), tmp_path / LOG)
     shown = capsys.readouterr().out
     assert "8 of 12 edits passed and may ship by themselves: 'case-0000'" in shown
     first = shown.index("- case-0001: It leaks: 'Facebook is owned by' now says 'Italy, and' (before: 'the company')")
@@ -151,8 +151,8 @@ def test_summary_of_a_failed_audit_says_why_and_what_to_do(tmp_path: Path, capsy
 
 
 def test_summary_explains_ten_edits_and_counts_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    edits = tuple(checked(n % 9, leaks=1, id=f"e{n}") for n in range(13))
-    summary = summarise(replace(leaky_log(12), edits=edits))
+    edits = tuple(make_checked_edit(n % 9, leaks=1, id=f"e{n}") for n in range(13))
+    summary = summarise(replace(make_leaky_log(12), edits=edits))
     print_summary(summary, tmp_path / LOG)
     shown = capsys.readouterr().out
     assert shown.count("now says") == 10
@@ -162,19 +162,19 @@ def test_summary_explains_ten_edits_and_counts_the_rest(tmp_path: Path, capsys: 
 
 
 def test_summary_shows_a_leak_beside_a_collapse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    record = checked(1, leaks=1)
-    collapsed = [*(one for one in record.measurements if one.check != "perplexity"), perplexity(40.0)]
+    record = make_checked_edit(1, leaks=1)
+    collapsed = [*(one for one in record.measurements if one.check != "perplexity"), make_perplexity(40.0)]
     both = record.model_copy(update={"measurements": collapsed})
-    print_summary(summarise(replace(leaky_log(12), edits=(both,))), tmp_path / LOG)
+    print_summary(summarise(replace(make_leaky_log(12), edits=(both,))), tmp_path / LOG)
     shown = capsys.readouterr().out
     assert "It collapsed the model: perplexity ratio 40, over the bound of 1.5; 1 other check failed." in shown
     assert "It leaks too: 'Facebook is owned by' now says 'Italy, and' (before: 'the company')" in shown
 
 
 def test_summary_reads_no_markup_of_a_neighbour(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = outcome("[bold]x[/nope]", "leak", after="\x1b[31m\u202egnp\nnext")
-    record = checked(1, leaks=1).model_copy(update={"prompts": [words]})
-    print_summary(summarise(replace(leaky_log(12), edits=(record,))), tmp_path / LOG)
+    words = make_prompt_outcome("[bold]x[/nope]", "leak", after="\x1b[31m\u202egnp\nnext")
+    record = make_checked_edit(1, leaks=1).model_copy(update={"prompts": [words]})
+    print_summary(summarise(replace(make_leaky_log(12), edits=(record,))), tmp_path / LOG)
     shown = capsys.readouterr().out
     assert "'[bold]x[/nope]' now says" in shown
     assert not {"\x1b", "\u202e"} & set(shown)

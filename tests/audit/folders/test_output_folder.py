@@ -13,7 +13,7 @@ from editguard.audit.folders.file_names import AUDIT_FILES, LOG
 from editguard.audit.folders.output_folder import locked_folder, one_writer
 from editguard.probes.errors import InputError
 
-from ...helpers.audit_logs import audit, written
+from ...helpers.audit_logs import make_audit, write_log
 from ...helpers.tiny_setups import MID_PROMPT_REQUEST
 
 
@@ -81,7 +81,7 @@ def place(tmp_path: Path) -> Path:
     edit = json.dumps({"id": "1", "subject": request.subject, "prompt": request.prompt, "target_new": "Lyon"})
     (tmp_path / "edits.json").write_text(f"[{edit}]")
     (tmp_path / "policy.toml").write_text("min_efficacy = 0.0\n")
-    written(audit(), tmp_path / "base" / LOG)
+    write_log(make_audit(), tmp_path / "base" / LOG)
     return tmp_path
 
 
@@ -120,7 +120,7 @@ def test_commands_respect_lock_and_existing_files(place: Path, name: str) -> Non
 
 def test_report_of_a_locked_audit_is_refused(place: Path) -> None:
     (place / "out").mkdir()
-    written(audit(), place / "out" / LOG)
+    write_log(make_audit(), place / "out" / LOG)
     with one_writer(place / "out" / ".lock", place / "out"):
         code, said = run(place, "report", "out")
         assert (code, len(said.splitlines())) == (2, 1), said

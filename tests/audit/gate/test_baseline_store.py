@@ -15,7 +15,7 @@ from editguard.reports.errors import BaselineError
 from editguard.reports.gate.baseline import Baseline
 from editguard.reports.gate.result import Override
 
-from ...helpers.audit_logs import audit, saved
+from ...helpers.audit_logs import make_audit, make_baseline
 
 OVERRIDE = Override(
     time="2026-01-01T00:00:00+00:00",
@@ -35,7 +35,7 @@ def store(tmp_path: Path) -> BaselineStore:
 
 @pytest.fixture(scope="module")
 def kept() -> Baseline:
-    return saved(audit(2))
+    return make_baseline(make_audit(2))
 
 
 def test_store_save_gives_the_next_number(store: BaselineStore, kept: Baseline) -> None:

@@ -8,7 +8,7 @@ from editguard.reports.gate.baseline import build_baseline
 from editguard.reports.gate.result import Override
 from editguard.reports.log.file import Log
 
-from ...helpers.audit_logs import audit
+from ...helpers.audit_logs import make_audit
 
 __all__ = ["AUDIT", "LOGS", "BASELINE", "OVERRIDE", "REQUESTS", "OVERRIDES"]
 
@@ -18,7 +18,7 @@ def _lines(log: Log) -> bytes:
     return b"".join(record.model_dump_json().encode() + b"\n" for record in records)
 
 
-AUDIT = audit(3)
+AUDIT = make_audit(3)
 LOGS = [_lines(AUDIT), _lines(Log(AUDIT.header, AUDIT.edits[:1], AUDIT.controls[:1], None))]
 BASELINE = build_baseline(AUDIT, None).to_json().encode()
 OVERRIDE = Override(

@@ -10,7 +10,7 @@ from editguard.audit.research.reproduction.run import load_kept_selection
 from editguard.audit.research.reproduction.stamp import check_stamp
 from editguard.probes.research.layer_sweep import LayerShift
 
-from ...helpers.reproduction_data import experiment, reproduction, skipped
+from ...helpers.reproduction_data import make_experiment, make_reproduction, make_skipped_experiment
 
 __all__ = ["STAMP", "KINDS", "CHOICES", "SHIFTS", "RESULT", "RESULTS", "read_choice"]
 
@@ -27,7 +27,7 @@ SHIFTS = [
     .model_dump_json()
     .encode()
 ]
-RESULT = reproduction(experiment(), skipped())
+RESULT = make_reproduction(make_experiment(), make_skipped_experiment())
 RESULTS = [RESULT.model_dump_json().encode()]
 
 

@@ -14,12 +14,20 @@ from editguard.reports.log.schema import EditRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ...helpers.audit_logs import audit, lost, ratio, refused, remeasured, saved, with_edits
+from ...helpers.audit_logs import (
+    change_edits,
+    change_measurement,
+    fail_measurement,
+    make_audit,
+    make_baseline,
+    refuse,
+    set_ratio,
+)
 
 
 @pytest.fixture(scope="module")
 def baseline() -> Baseline:
-    return build_baseline(audit(), Git(commit="0" * 40, dirty=True))
+    return build_baseline(make_audit(), Git(commit="0" * 40, dirty=True))
 
 
 def parsed(text: str) -> Baseline:
@@ -49,43 +57,43 @@ def test_to_json_is_reviewable_and_reads_back(baseline: Baseline) -> None:
 @given(st.permutations(range(14)))
 @settings(max_examples=8, deadline=None)
 def test_to_json_order_of_edits_does_not_matter(order: list[int]) -> None:
-    log = audit()
+    log = make_audit()
     shuffled = replace(log, edits=tuple(log.edits[place] for place in order))
-    assert saved(shuffled).to_json() == saved(log).to_json()
+    assert make_baseline(shuffled).to_json() == make_baseline(log).to_json()
 
 
 @given(st.text(min_size=1))
 @settings(max_examples=20, deadline=None)
 def test_parse_baseline_any_id_reads_back(name: str) -> None:
-    log = audit(1)
+    log = make_audit(1)
     named = replace(log, edits=(log.edits[0].model_copy(update={"id": name}),))
     try:
         name.encode()
     except UnicodeEncodeError:
         return
-    assert parsed(saved(named).to_json()).edits[0].id == name
+    assert parsed(make_baseline(named).to_json()).edits[0].id == name
 
 
 @pytest.mark.parametrize(
     ("log", "message"),
     [
-        (replace(audit(), footer=None), "unfinished"),
-        (replace(audit(), controls=()), "void"),
-        (with_edits(audit(), ratio(30.0), [2]), "failed"),
+        (replace(make_audit(), footer=None), "unfinished"),
+        (replace(make_audit(), controls=()), "void"),
+        (change_edits(make_audit(), set_ratio(30.0), [2]), "failed"),
     ],
     ids=["unfinished", "void", "failed"],
 )
 def test_require_saveable_unsound_reference_is_refused(log: Log, message: str) -> None:
     with pytest.raises(BaselineRefused, match=message) as caught:
-        require_saveable(saved(log))
+        require_saveable(make_baseline(log))
     assert caught.value.exit_code == 1
 
 
 def test_require_saveable_allow_failed_covers_failed_only() -> None:
-    require_saveable(saved(with_edits(audit(), ratio(30.0), [2])), allow_failed=True)
-    for log in (replace(audit(), footer=None), replace(audit(), controls=())):
+    require_saveable(make_baseline(change_edits(make_audit(), set_ratio(30.0), [2])), allow_failed=True)
+    for log in (replace(make_audit(), footer=None), replace(make_audit(), controls=())):
         with pytest.raises(BaselineRefused):
-            require_saveable(saved(log), allow_failed=True)
+            require_saveable(make_baseline(log), allow_failed=True)
 
 
 def test_parse_baseline_malformed_is_refused(baseline: Baseline) -> None:
@@ -116,34 +124,34 @@ def test_build_baseline_unmeasured_is_null() -> None:
 
     def broken(edit: EditRecord) -> EditRecord:
         failed = edit.model_copy(update={"outcome": "rolled-back", "verdict": "fail"})
-        return remeasured("efficacy", "prefixed", "exact", **gone)(failed)
+        return change_measurement("efficacy", "prefixed", "exact", **gone)(failed)
 
-    half = remeasured("efficacy", "prefixed", "exact", passed=16, not_judged=1)
+    half = change_measurement("efficacy", "prefixed", "exact", passed=16, not_judged=1)
     for change in (broken, half):
-        (edit,) = saved(with_edits(audit(1), change, [0])).edits
+        (edit,) = make_baseline(change_edits(make_audit(1), change, [0])).edits
         assert Metric.EFFICACY_PREFIXED in edit.metrics
         assert not is_measured(edit.metrics[Metric.EFFICACY_PREFIXED])
-    (edit,) = saved(with_edits(audit(1), ratio(None), [0])).edits
+    (edit,) = make_baseline(change_edits(make_audit(1), set_ratio(None), [0])).edits
     assert edit.metrics[Metric.PERPLEXITY_RATIO] is None
 
 
 def test_build_baseline_refused_edit_has_no_figures() -> None:
-    (edit,) = saved(with_edits(audit(1), refused, [0])).edits
+    (edit,) = make_baseline(change_edits(make_audit(1), refuse, [0])).edits
     assert (edit.metrics, edit.made, edit.decision, edit.editor) == ({}, False, "refused", None)
 
 
 def test_build_baseline_other_request_has_other_hash() -> None:
-    log = audit(2)
-    other = with_edits(log, lambda edit: edit.model_copy(update={"target_new": "Rome"}), [0])
-    hashes = [[edit.request_sha256 for edit in saved(variant).edits] for variant in (log, other)]
+    log = make_audit(2)
+    other = change_edits(log, lambda edit: edit.model_copy(update={"target_new": "Rome"}), [0])
+    hashes = [[edit.request_sha256 for edit in make_baseline(variant).edits] for variant in (log, other)]
     assert hashes[0][0] != hashes[1][0]
     assert hashes[0][1] == hashes[1][1]
     # What was measured is no part of what was asked.
-    assert saved(with_edits(log, lost(), [0])).edits[0].request_sha256 == hashes[0][0]
+    assert make_baseline(change_edits(log, fail_measurement(), [0])).edits[0].request_sha256 == hashes[0][0]
 
 
 def test_parse_baseline_error_is_printable() -> None:
-    plain = json.loads(build_baseline(audit(3), None).to_json())
+    plain = json.loads(build_baseline(make_audit(3), None).to_json())
     for spoilt in (plain | {"\x1b[2J": 1}, plain | {"policy": 3}, plain | {"editguard_version": "\x1b[2J", "more": 1}):
         with pytest.raises(BaselineError) as caught:
             parse_baseline(json.dumps(spoilt).encode(), "main@1")

@@ -11,11 +11,19 @@ from editguard.reports.log.file import Log
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ...helpers.audit_logs import audit, lost, ratio, refused, saved, times, with_edits
+from ...helpers.audit_logs import (
+    change_edits,
+    fail_measurement,
+    make_audit,
+    make_baseline,
+    refuse,
+    scale_ratio,
+    set_ratio,
+)
 
 
 def against(before: Log, after: Log) -> Comparison:
-    return compare(saved(before), saved(after), ("main@1", "build"))
+    return compare(make_baseline(before), make_baseline(after), ("main@1", "build"))
 
 
 def change(comparison: Comparison, metric: Metric) -> MetricChange:
@@ -24,7 +32,7 @@ def change(comparison: Comparison, metric: Metric) -> MetricChange:
 
 
 def test_compare_audit_with_itself_changes_nothing() -> None:
-    comparison = against(audit(), audit())
+    comparison = against(make_audit(), make_audit())
     assert len(comparison.metrics) >= 8
     for metric_change in comparison.metrics:
         assert metric_change.worse == 0
@@ -43,7 +51,7 @@ def test_compare_audit_with_itself_changes_nothing() -> None:
 @given(st.permutations(range(14)), st.permutations(range(14)))
 @settings(max_examples=4, deadline=None)
 def test_compare_order_of_edits_does_not_matter(first: list[int], second: list[int]) -> None:
-    before, after = audit(), with_edits(audit(), times(1.03), range(0, 14, 3))
+    before, after = make_audit(), change_edits(make_audit(), scale_ratio(1.03), range(0, 14, 3))
     shuffled = against(
         replace(before, edits=tuple(before.edits[i] for i in first)),
         replace(after, edits=tuple(after.edits[i] for i in second)),
@@ -52,7 +60,9 @@ def test_compare_order_of_edits_does_not_matter(first: list[int], second: list[i
 
 
 def test_compare_metric_rate_is_pooled_in_points() -> None:
-    rate = change(against(audit(), with_edits(audit(), lost(), [0, 1])), Metric.EFFICACY_PREFIXED)
+    rate = change(
+        against(make_audit(), change_edits(make_audit(), fail_measurement(), [0, 1])), Metric.EFFICACY_PREFIXED
+    )
     assert (rate.before, rate.pairs) == (1.0, 14)
     assert rate.after == pytest.approx(12 / 14)
     assert rate.worse == pytest.approx(2 / 14)
@@ -62,7 +72,7 @@ def test_compare_metric_rate_is_pooled_in_points() -> None:
 
 
 def test_compare_metric_ratio_is_relative_and_worst_lacks_interval() -> None:
-    comparison = against(audit(), with_edits(audit(), times(1.1), range(14)))
+    comparison = against(make_audit(), change_edits(make_audit(), scale_ratio(1.1), range(14)))
     mean, worst = (change(comparison, metric) for metric in (Metric.PERPLEXITY_RATIO, Metric.WORST_PERPLEXITY_RATIO))
     assert mean.worse == pytest.approx(0.1)
     assert (mean.low, mean.high) == (pytest.approx(0.1), pytest.approx(0.1))
@@ -71,34 +81,34 @@ def test_compare_metric_ratio_is_relative_and_worst_lacks_interval() -> None:
 
 
 def test_pair_edits_same_request_in_both_only() -> None:
-    log = audit()
+    log = make_audit()
     after = replace(log, edits=log.edits[2:])
-    other = with_edits(after, lambda edit: edit.model_copy(update={"target_new": "Rome"}), [0])
+    other = change_edits(after, lambda edit: edit.model_copy(update={"target_new": "Rome"}), [0])
     comparison = against(replace(log, edits=log.edits[:-1]), other)
     assert (comparison.missing, comparison.new) == (["case-0000", "case-0001"], ["case-0013"])
     assert (comparison.changed_requests, comparison.paired) == (["case-0002"], 10)
 
 
 def test_compare_other_result_has_its_direction() -> None:
-    comparison = against(audit(), with_edits(with_edits(audit(), refused, [1]), ratio(30.0), [2]))
+    comparison = against(make_audit(), change_edits(change_edits(make_audit(), refuse, [1]), set_ratio(30.0), [2]))
     assert [(edit_change.id, edit_change.kind, edit_change.after) for edit_change in comparison.edits] == [
         ("case-0001", "worse", "refused"),
         ("case-0002", "worse", "allowed (rome), collapsed"),
     ]
-    back = against(with_edits(audit(), ratio(30.0), [2]), audit())
+    back = against(change_edits(make_audit(), set_ratio(30.0), [2]), make_audit())
     assert [(edit_change.id, edit_change.kind) for edit_change in back.edits] == [("case-0002", "better")]
 
 
 def test_compare_other_conditions_are_noted() -> None:
-    after = audit(layer=6, editguard_version="0.2.0")
+    after = make_audit(layer=6, editguard_version="0.2.0")
     after = replace(after, header=after.header.model_copy(update={"seed": 1}))
-    notes = " ".join(against(audit(), after).notes)
+    notes = " ".join(against(make_audit(), after).notes)
     assert "seed is another: 0, now 1" in notes
     assert "layer is another: 5, now 6" in notes
     assert "0.2.0" in notes
 
 
 def test_compare_metric_without_pairs_has_no_figures() -> None:
-    after = with_edits(audit(), ratio(None), range(14))
-    mean = change(against(audit(), after), Metric.PERPLEXITY_RATIO)
+    after = change_edits(make_audit(), set_ratio(None), range(14))
+    mean = change(against(make_audit(), after), Metric.PERPLEXITY_RATIO)
     assert (mean.pairs, mean.before, mean.after, mean.worse) == (0, None, None, None)

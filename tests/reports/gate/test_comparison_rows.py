@@ -8,10 +8,12 @@ from editguard.reports.gate.comparison_rows import compare_markdown, comparison_
 from editguard.reports.gate.decision import judge_gate
 from editguard.reports.gate.metrics import Metric
 
-from ...helpers.audit_logs import audit, lost, saved, times, with_edits
+from ...helpers.audit_logs import change_edits, fail_measurement, make_audit, make_baseline, scale_ratio
 
-BEFORE = saved(audit(60))
-AFTER = saved(with_edits(with_edits(audit(60), lost(), range(3)), times(1.02), range(60)))
+BEFORE = make_baseline(make_audit(60))
+AFTER = make_baseline(
+    change_edits(change_edits(make_audit(60), fail_measurement(), range(3)), scale_ratio(1.02), range(60))
+)
 FOUND = compare(BEFORE, AFTER, ("main@1", "build"))
 
 
@@ -26,7 +28,9 @@ def test_comparison_rows_show_movement_of_the_metric() -> None:
 
 
 def test_comparison_rows_noise_differs_from_within() -> None:
-    comparison = compare(BEFORE, saved(with_edits(audit(60), lost(), range(2))), ("main@1", "build"))
+    comparison = compare(
+        BEFORE, make_baseline(change_edits(make_audit(60), fail_measurement(), range(2))), ("main@1", "build")
+    )
     moods = {row.metric: row.mood for row in comparison_rows(comparison, read_allowances().limits)}
     assert (moods["efficacy-prefixed"], moods["perplexity-ratio"]) == ("noise", "within")
     assert {row.mood for row in comparison_rows(comparison)} <= {"open", "unmeasured"}

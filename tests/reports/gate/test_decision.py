@@ -18,24 +18,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ...helpers.audit_logs import (
-    audit,
-    counted,
-    in_sequence,
-    judged_by,
-    lost,
-    ratio,
-    refused,
-    remeasured,
-    saved,
-    served,
-    times,
-    with_edits,
-    without,
+    add_check,
+    add_served_efficacy,
+    change_edits,
+    change_measurement,
+    drop_measurement,
+    fail_measurement,
+    make_audit,
+    make_baseline,
+    make_sequence,
+    recount,
+    refuse,
+    scale_ratio,
+    set_ratio,
 )
 
 
 def judged(before: Log, after: Log, *given: str, accepted: frozenset[ReasonCode] = frozenset()) -> Gate:
-    return judge_gate(saved(before), saved(after), ("main@1", "build"), read_allowances(given), accepted=accepted)
+    return judge_gate(
+        make_baseline(before), make_baseline(after), ("main@1", "build"), read_allowances(given), accepted=accepted
+    )
 
 
 def keys(gate: Gate) -> list[str]:
@@ -46,41 +48,46 @@ def with_header(log: Log, **changes: Any) -> Log:
     return replace(log, header=log.header.model_copy(update=changes))
 
 
-HALF = remeasured("efficacy", "prefixed", "exact", passed=16, not_judged=1)
-BASE = audit()
+HALF = change_measurement("efficacy", "prefixed", "exact", passed=16, not_judged=1)
+BASE = make_audit()
 MODEL = BASE.header.model.model_copy(update={"fingerprint": "another"})
 
 CLOSED: list[tuple[str, Log, Log, list[str]]] = [
-    ("missing", BASE, counted(replace(BASE, edits=BASE.edits[1:])), ["missing-edits"]),
-    ("new", counted(replace(BASE, edits=BASE.edits[1:])), BASE, ["new-edits"]),
-    ("changed", BASE, with_edits(BASE, lambda e: e.model_copy(update={"target_new": "Rome"}), [0]), ["changed-edits"]),
+    ("missing", BASE, recount(replace(BASE, edits=BASE.edits[1:])), ["missing-edits"]),
+    ("new", recount(replace(BASE, edits=BASE.edits[1:])), BASE, ["new-edits"]),
+    (
+        "changed",
+        BASE,
+        change_edits(BASE, lambda e: e.model_copy(update={"target_new": "Rome"}), [0]),
+        ["changed-edits"],
+    ),
     ("model", BASE, with_header(BASE, model=MODEL), ["other-model"]),
     ("policy", BASE, with_header(BASE, policy=BASE.header.policy | {"collapse_ratio": 2}), ["other-policy"]),
     ("corpus", BASE, with_header(BASE, perplexity_corpus_sha256="d0" * 32), ["other-corpus"]),
     ("arithmetic", BASE, with_header(BASE, settings={"check_dtype": "bfloat16"}), ["other-arithmetic"]),
-    ("order", BASE, in_sequence(BASE), ["other-order"]),
-    ("shuffled", in_sequence(BASE), in_sequence(replace(BASE, edits=BASE.edits[::-1])), ["other-order"]),
+    ("order", BASE, make_sequence(BASE), ["other-order"]),
+    ("shuffled", make_sequence(BASE), make_sequence(replace(BASE, edits=BASE.edits[::-1])), ["other-order"]),
     ("unfinished", BASE, replace(BASE, footer=None), ["audit-unfinished"]),
     ("void", BASE, replace(BASE, controls=()), ["audit-void"]),
-    ("failed", BASE, with_edits(BASE, lambda e: e.model_copy(update={"verdict": "fail"}), [0]), ["audit-failed"]),
-    ("refused", BASE, with_edits(BASE, refused, [0]), ["new-refusals"]),
+    ("failed", BASE, change_edits(BASE, lambda e: e.model_copy(update={"verdict": "fail"}), [0]), ["audit-failed"]),
+    ("refused", BASE, change_edits(BASE, refuse, [0]), ["new-refusals"]),
     (
         "collapse",
         BASE,
-        with_edits(BASE, ratio(30.0), [0]),
+        change_edits(BASE, set_ratio(30.0), [0]),
         ["audit-failed", "new-collapse", "regressed:worst-perplexity-ratio"],
     ),
-    ("half judged", BASE, with_edits(BASE, HALF, [0]), ["unmeasured:efficacy-prefixed"]),
+    ("half judged", BASE, change_edits(BASE, HALF, [0]), ["unmeasured:efficacy-prefixed"]),
     (
         "not taken",
         BASE,
-        with_edits(BASE, without("locality", "unprefixed", "exact"), [0]),
+        change_edits(BASE, drop_measurement("locality", "unprefixed", "exact"), [0]),
         ["unmeasured:answers-unprefixed"],
     ),
     (
         "ratio not finite",
         BASE,
-        with_edits(BASE, ratio(None), [0]),
+        change_edits(BASE, set_ratio(None), [0]),
         [
             "audit-failed",
             "new-collapse",
@@ -89,10 +96,10 @@ CLOSED: list[tuple[str, Log, Log, list[str]]] = [
             "unmeasured:worst-perplexity-ratio",
         ],
     ),
-    ("another's check", with_edits(BASE, judged_by("toxicity"), range(14)), BASE, ["missing-checks"]),
-    ("regressed", BASE, with_edits(BASE, lost(), range(5)), ["regressed:efficacy-prefixed"]),
-    ("worst", BASE, with_edits(BASE, times(1.2), [0]), ["regressed:worst-perplexity-ratio"]),
-    ("no cases", BASE, counted(replace(BASE, edits=())), ["audit-failed", "no-cases", "missing-edits"]),
+    ("another's check", change_edits(BASE, add_check("toxicity"), range(14)), BASE, ["missing-checks"]),
+    ("regressed", BASE, change_edits(BASE, fail_measurement(), range(5)), ["regressed:efficacy-prefixed"]),
+    ("worst", BASE, change_edits(BASE, scale_ratio(1.2), [0]), ["regressed:worst-perplexity-ratio"]),
+    ("no cases", BASE, recount(replace(BASE, edits=())), ["audit-failed", "no-cases", "missing-edits"]),
 ]
 
 
@@ -105,8 +112,8 @@ def test_judge_gate_each_ground_closes_by_name(before: Log, after: Log, names: l
 
 
 def test_judge_gate_no_common_edit_is_no_case() -> None:
-    log = audit(4)
-    renamed = with_edits(log, lambda edit: edit.model_copy(update={"id": f"new {edit.id}"}), range(4))
+    log = make_audit(4)
+    renamed = change_edits(log, lambda edit: edit.model_copy(update={"id": f"new {edit.id}"}), range(4))
     assert keys(judged(log, renamed)) == ["no-cases", "missing-edits", "new-edits"]
 
 
@@ -118,13 +125,13 @@ def test_judge_gate_same_audit_is_open() -> None:
 @given(st.lists(st.integers(0, 13), unique=True, max_size=5), st.floats(1, 3), st.sampled_from(range(14)))
 @settings(max_examples=10, deadline=None)
 def test_judge_gate_any_audit_against_itself_never_regresses(collapsed: list[int], factor: float, refusal: int) -> None:
-    log = with_edits(with_edits(BASE, times(factor), collapsed), refused, [refusal])
+    log = change_edits(change_edits(BASE, scale_ratio(factor), collapsed), refuse, [refusal])
     assert {closing.reason for closing in judged(log, log).closings} <= {ReasonCode.AUDIT_FAILED}
 
 
 def test_judge_gate_missing_check_names_its_edits() -> None:
-    before = with_edits(with_edits(BASE, judged_by("toxicity"), [0, 3, 5]), judged_by("tone"), [0])
-    gate = judged(before, with_edits(BASE, judged_by("toxicity"), [3]))
+    before = change_edits(change_edits(BASE, add_check("toxicity"), [0, 3, 5]), add_check("tone"), [0])
+    gate = judged(before, change_edits(BASE, add_check("toxicity"), [3]))
     assert keys(gate) == ["missing-checks", "missing-checks"]
     tone, toxicity = (closing.message for closing in gate.closings)
     assert tone == "The check 'tone' judged 1 edit in the baseline, but not now: 'case-0000'."
@@ -132,38 +139,40 @@ def test_judge_gate_missing_check_names_its_edits() -> None:
 
 
 def test_judge_gate_missing_check_needs_edit_made_in_both() -> None:
-    before = with_edits(BASE, judged_by("toxicity"), [0])
-    assert keys(judged(before, with_edits(BASE, refused, [0]))) == ["new-refusals"]
+    before = change_edits(BASE, add_check("toxicity"), [0])
+    assert keys(judged(before, change_edits(BASE, refuse, [0]))) == ["new-refusals"]
     assert judged(BASE, before).open
     info = MeasurementRecord(check="tone", metric="share", value=0.0, verdict="info")
-    informed = with_edits(BASE, lambda edit: edit.model_copy(update={"measurements": [*edit.measurements, info]}), [0])
+    informed = change_edits(
+        BASE, lambda edit: edit.model_copy(update={"measurements": [*edit.measurements, info]}), [0]
+    )
     assert judged(informed, BASE).open
 
 
 def test_judge_gate_improvement_is_open() -> None:
-    better = with_edits(BASE, times(0.97), range(14))
-    assert judged(with_edits(BASE, lost(), range(5)), better).open
+    better = change_edits(BASE, scale_ratio(0.97), range(14))
+    assert judged(change_edits(BASE, fail_measurement(), range(5)), better).open
 
 
 def test_judge_gate_accepted_set_change_is_open_and_listed() -> None:
-    gate = judged(BASE, counted(replace(BASE, edits=BASE.edits[1:])), accepted=frozenset({ReasonCode.MISSING_EDITS}))
+    gate = judged(BASE, recount(replace(BASE, edits=BASE.edits[1:])), accepted=frozenset({ReasonCode.MISSING_EDITS}))
     assert gate.open
     assert "case-0000" in gate.accepted[0]
 
 
 def test_judge_gate_collapse_closes_also_in_new_edit() -> None:
     off = [f"{metric}:off" for metric in read_allowances().limits]
-    before = counted(replace(BASE, edits=BASE.edits[1:]))
+    before = recount(replace(BASE, edits=BASE.edits[1:]))
     gate = judge_gate(
-        saved(before),
-        saved(with_edits(BASE, ratio(30.0), [0])),
+        make_baseline(before),
+        make_baseline(change_edits(BASE, set_ratio(30.0), [0])),
         ("a", "b"),
         read_allowances(off),
         accepted=frozenset({ReasonCode.NEW_EDITS}),
     )
     assert keys(gate) == ["audit-failed", "new-collapse"]
     # One that collapsed before is nothing new, and the audit's own verdict says enough.
-    both = with_edits(BASE, ratio(30.0), [0])
+    both = change_edits(BASE, set_ratio(30.0), [0])
     assert keys(judged(both, both)) == ["audit-failed"]
 
 
@@ -171,7 +180,7 @@ def test_judge_gate_collapse_closes_also_in_new_edit() -> None:
 
 
 def lose(edits: int, total: int) -> Gate:
-    return judged(audit(total), with_edits(audit(total), lost(), range(edits)))
+    return judged(make_audit(total), change_edits(make_audit(total), fail_measurement(), range(edits)))
 
 
 def test_judge_gate_three_of_sixty_lost_closes() -> None:
@@ -181,7 +190,7 @@ def test_judge_gate_three_of_sixty_lost_closes() -> None:
 def losing(edits: int, total: int) -> MetricChange:
     tally = Tally(passed=1, failed=0, not_judged=0, total=1)
     gone = Tally(passed=0, failed=1, not_judged=0, total=1)
-    edit = saved(audit(1)).edits[0]
+    edit = make_baseline(make_audit(1)).edits[0]
     before, after = (edit.model_copy(update={"metrics": {Metric.EFFICACY_PREFIXED: t}}) for t in (tally, gone))
     metric_change = compare_metric(
         Metric.EFFICACY_PREFIXED, [EditPair(before, after if i < edits else before) for i in range(total)], 20
@@ -207,9 +216,9 @@ def test_judge_gate_two_of_sixty_may_be_noise() -> None:
 
 
 def test_judge_gate_equal_damage_in_every_edit_closes() -> None:
-    one_less = remeasured("efficacy", "prefixed", "exact", passed=16, failed=1, value=16 / 17)
-    assert keys(judged(BASE, with_edits(BASE, one_less, range(14)))) == ["regressed:efficacy-prefixed"]
-    assert judged(BASE, with_edits(BASE, one_less, range(14)), "efficacy-prefixed:6%").open
+    one_less = change_measurement("efficacy", "prefixed", "exact", passed=16, failed=1, value=16 / 17)
+    assert keys(judged(BASE, change_edits(BASE, one_less, range(14)))) == ["regressed:efficacy-prefixed"]
+    assert judged(BASE, change_edits(BASE, one_less, range(14)), "efficacy-prefixed:6%").open
 
 
 def test_judge_gate_few_edits_have_no_excuse() -> None:
@@ -218,7 +227,7 @@ def test_judge_gate_few_edits_have_no_excuse() -> None:
 
 
 def test_judge_gate_ratio_within_allowance_is_open() -> None:
-    after = with_edits(BASE, times(1.02), range(14))
+    after = change_edits(BASE, scale_ratio(1.02), range(14))
     assert keys(judged(BASE, after)) == ["regressed:perplexity-ratio"]
     assert judged(BASE, after, "perplexity-ratio:2.1%").open
     assert keys(judged(BASE, after, "perplexity-ratio:off", "worst-perplexity-ratio:1%")) == [
@@ -265,7 +274,7 @@ def test_judge_gate_other_policy_names_keys() -> None:
 
 def test_judge_gate_lost_serving_closes_if_requested() -> None:
     every = range(len(BASE.edits))
-    before, after = (with_edits(BASE, served(says), every) for says in (True, False))
+    before, after = (change_edits(BASE, add_served_efficacy(says), every) for says in (True, False))
     assert judged(before, after).open
     assert keys(judged(before, after, "efficacy-served:5%")) == ["regressed:efficacy-served"]
     # An audit from before it was measured: what was asked for and is not there never passes.
@@ -275,8 +284,8 @@ def test_judge_gate_lost_serving_closes_if_requested() -> None:
 
 def test_judge_gate_requested_metric_missing_names_others() -> None:
     requested = read_allowances(["efficacy-prefixed:5%"])
-    bare = with_edits(audit(), without("efficacy", "prefixed", "exact"), range(14))
-    gate = judge_gate(saved(bare), saved(bare), ("main@1", "now"), requested)
+    bare = change_edits(make_audit(), drop_measurement("efficacy", "prefixed", "exact"), range(14))
+    gate = judge_gate(make_baseline(bare), make_baseline(bare), ("main@1", "now"), requested)
     (closing,) = gate.closings
     assert closing.key == "unmeasured:efficacy-prefixed"
     assert closing.message.endswith("no edit of both sides has it; measured in both: efficacy-unprefixed.")

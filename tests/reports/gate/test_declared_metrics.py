@@ -18,7 +18,7 @@ from editguard.reports.log.header import CardRecord, DeclaredMetric
 from editguard.reports.log.schema import EditRecord, MeasurementRecord
 from pydantic import ValidationError
 
-from ...helpers.audit_logs import audit, saved, written
+from ...helpers.audit_logs import make_audit, make_baseline, write_log
 
 POLITE = DeclaredMetric(
     name="tone/polite", metric="polite", condition="unprefixed", kind="rate", better="higher", allowance=0.05
@@ -50,7 +50,7 @@ def tone_audit(
     polite: int = 9, insults: int = 1, length: float | None = 0.8, declared: tuple[DeclaredMetric, ...] = ALL
 ) -> Log:
     """Return an audit of which each edit was measured by a check ``tone`` of another package."""
-    log = audit()
+    log = make_audit()
     card = CardRecord(
         kind="check",
         name="tone",
@@ -73,16 +73,18 @@ def tone_audit(
 
 
 def gate(before: Log, after: Log, *allowances: str) -> Gate:
-    return judge_gate(saved(before), saved(after), ("main@1", "build"), read_allowances(allowances))
+    return judge_gate(make_baseline(before), make_baseline(after), ("main@1", "build"), read_allowances(allowances))
 
 
 def change(before: Log, after: Log, name: str) -> MetricChange:
-    changes = {row.metric: row for row in compare(saved(before), saved(after), ("main@1", "build")).metrics}
+    changes = {
+        row.metric: row for row in compare(make_baseline(before), make_baseline(after), ("main@1", "build")).metrics
+    }
     return changes[name]
 
 
 def test_baseline_holds_declared_figures_and_reads_back() -> None:
-    baseline = saved(tone_audit())
+    baseline = make_baseline(tone_audit())
     figures = baseline.edits[0].metrics
     assert figures["tone/polite"] == Tally(passed=9, failed=1, not_judged=0, total=10)
     assert figures["tone/length"] == 0.8
@@ -91,18 +93,18 @@ def test_baseline_holds_declared_figures_and_reads_back() -> None:
 
 
 def test_baseline_without_declared_metrics_has_no_such_key() -> None:
-    assert "declared" not in saved(audit()).to_json()
+    assert "declared" not in make_baseline(make_audit()).to_json()
 
 
 def test_baseline_with_an_undeclared_metric_is_refused() -> None:
-    text = saved(tone_audit()).to_json().replace("tone/polite", "tone/other", 1)
+    text = make_baseline(tone_audit()).to_json().replace("tone/polite", "tone/other", 1)
     with pytest.raises(BaselineError, match="tone/"):
         parse_baseline(text.encode(), "b")
 
 
 def test_declared_metrics_survive_the_log_file(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    log = read_log(written(tone_audit(), tmp_path / "audit.jsonl"))
-    assert saved(log) == saved(tone_audit())
+    log = read_log(write_log(tone_audit(), tmp_path / "audit.jsonl"))
+    assert make_baseline(log) == make_baseline(tone_audit())
 
 
 def test_gate_same_declared_figures_open() -> None:
@@ -153,11 +155,11 @@ def test_gate_unmeasured_declared_figure_closes() -> None:
 
 
 def test_gate_baseline_of_before_the_check_compares_nothing() -> None:
-    assert gate(audit(), tone_audit(polite=0)).open
+    assert gate(make_audit(), tone_audit(polite=0)).open
 
 
 def test_gate_check_that_is_gone_closes() -> None:
-    assert {closing.reason for closing in gate(tone_audit(), audit()).closings} == {ReasonCode.UNMEASURED}
+    assert {closing.reason for closing in gate(tone_audit(), make_audit()).closings} == {ReasonCode.UNMEASURED}
 
 
 def test_allowance_of_a_declared_metric_is_used() -> None:
@@ -202,4 +204,4 @@ def test_declaration_with_a_wrong_field_is_refused(fields: dict[str, object]) ->
 def test_metric_names_of_our_own_checks_have_no_slash() -> None:
     assert not [metric for metric in Metric if "/" in metric]
     assert {metric.kind for metric in ALL} <= {MetricKind.RATE, MetricKind.RATIO}
-    assert isinstance(saved(tone_audit()), Baseline)
+    assert isinstance(make_baseline(tone_audit()), Baseline)

@@ -15,9 +15,9 @@ from editguard.reports.html.diff_page import render_diff
 from editguard.reports.html.trace_page import render_trace
 from editguard.reports.reproduction.page import render_reproduction
 
-from ...helpers.audit_logs import audit, refused, with_edits
+from ...helpers.audit_logs import change_edits, make_audit, refuse
 from ...helpers.browser import dumped, needs_browser, with_script
-from ...helpers.leak_logs import leaky_log
+from ...helpers.leak_logs import make_leaky_log
 from ...helpers.page_records import (
     sample_comparison,
     sample_gate,
@@ -25,7 +25,7 @@ from ...helpers.page_records import (
     sample_trace,
     sample_trace_file,
 )
-from ...helpers.reproduction_data import claim, experiment, reproduction, skipped
+from ...helpers.reproduction_data import make_claim, make_experiment, make_reproduction, make_skipped_experiment
 
 # Located, not imported: the import would load playwright, which the tests do not use.
 _PACKAGE = find_spec("axe_playwright_python")
@@ -50,20 +50,20 @@ axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) => {
 """
 
 CLAIMS = [
-    claim(),
-    claim(here="None does.", agreement="differs", rule="A smaller model."),
-    claim(agreement="cannot be compared"),
+    make_claim(),
+    make_claim(here="None does.", agreement="differs", rule="A smaller model."),
+    make_claim(agreement="cannot be compared"),
 ]
 
 
 def render_sample_reproduction() -> str:
-    return render_reproduction(reproduction(experiment(claims=CLAIMS), skipped()))
+    return render_reproduction(make_reproduction(make_experiment(claims=CLAIMS), make_skipped_experiment()))
 
 
 PAGES: dict[str, Callable[[], str]] = {
-    "audit with a comparison": lambda: render_html(with_edits(audit(), refused, [3]), sample_gate()),
-    "audit with leaks": lambda: render_html(leaky_log(12)),
-    "audit with an override": lambda: render_html(audit(4), None, [sample_override()]),
+    "audit with a comparison": lambda: render_html(change_edits(make_audit(), refuse, [3]), sample_gate()),
+    "audit with leaks": lambda: render_html(make_leaky_log(12)),
+    "audit with an override": lambda: render_html(make_audit(4), None, [sample_override()]),
     "comparison of checkpoints": lambda: render_diff(sample_comparison()),
     "trace": lambda: render_trace(sample_trace_file(sample_trace())),
     "reproduction": render_sample_reproduction,

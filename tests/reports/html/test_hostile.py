@@ -20,9 +20,9 @@ from editguard.reports.outputs.markdown import render_markdown
 from editguard.reports.outputs.sarif import render_sarif
 
 from ...helpers.browser import dumped, needs_browser, root, with_script
-from ...helpers.generated_logs import hostile_log
+from ...helpers.generated_logs import make_hostile_log
 from ...helpers.html_pages import PAYLOAD, Page, poisoned
-from ...helpers.leak_logs import checked
+from ...helpers.leak_logs import make_checked_edit
 from ...helpers.page_records import (
     sample_comparison,
     sample_gate,
@@ -30,7 +30,7 @@ from ...helpers.page_records import (
     sample_trace,
     sample_trace_file,
 )
-from ...helpers.synthetic_logs import synthetic_log
+from ...helpers.synthetic_logs import make_log
 
 MEGABYTE = "A" * 1_000_000
 HEBREW, ARABIC = "\u05e9\u05dc\u05d5\u05dd", "\u0645\u0631\u062d\u0628\u0627"
@@ -39,8 +39,13 @@ HEBREW, ARABIC = "\u05e9\u05dc\u05d5\u05dd", "\u0645\u0631\u062d\u0628\u0627"
 @pytest.fixture(scope="module")
 def few() -> Log:
     """Four edits with prompts of every result: text of others stands in their words too."""
-    log = synthetic_log(4, unused=["The field 'x' is not used."])
-    edits = (checked(0, leaks=2), checked(1, flips=2, fact_leaks=1), checked(2, role="made-neighbour"), log.edits[3])
+    log = make_log(4, unused=["The field 'x' is not used."])
+    edits = (
+        make_checked_edit(0, leaks=2),
+        make_checked_edit(1, flips=2, fact_leaks=1),
+        make_checked_edit(2, role="made-neighbour"),
+        log.edits[3],
+    )
     return replace(log, edits=edits)
 
 
@@ -100,7 +105,7 @@ def test_pages_megabyte_in_every_field_is_cut_with_length(few: Log) -> None:
     [(lambda log: render_junit(log).decode(), 400_000), (render_markdown, 60_000), (render_sarif, 1_500_000)],
 )
 def test_machine_files_megabyte_is_cut(render: Callable[[Log], str], most: int) -> None:
-    written = render(hostile_log(MEGABYTE, edits=12))
+    written = render(make_hostile_log(MEGABYTE, edits=12))
     assert len(written) < most
     assert re.search(r"A… ?\(100\d{4} characters\)", written.replace("\\", ""))
 

@@ -17,17 +17,17 @@ from editguard.reports.outputs.markdown import render_markdown
 from editguard.reports.verdict.digest import summarise
 from editguard.reports.verdict.summary import MOST_EXPLAINED, Summary
 
-from ...helpers.audit_logs import in_sequence
+from ...helpers.audit_logs import make_sequence
 from ...helpers.browser import dumped, needs_browser, root, with_script
-from ...helpers.generated_logs import controls, ended
+from ...helpers.generated_logs import make_controls, make_ended_edit
 from ...helpers.html_pages import Page
-from ...helpers.leak_logs import FACTS, NEIGHBOURS, checked, leaky_log, outcome
-from ...helpers.synthetic_logs import header, synthetic_log
+from ...helpers.leak_logs import FACTS, NEIGHBOURS, make_checked_edit, make_leaky_log, make_prompt_outcome
+from ...helpers.synthetic_logs import make_header, make_log
 
 
 @pytest.fixture(scope="module")
 def leaky() -> Log:
-    return leaky_log(12, unused=["The field 'portability' of 3 records is not used."])
+    return make_leaky_log(12, unused=["The field 'portability' of 3 records is not used."])
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +60,14 @@ def not_finished(log: Log) -> Log:
 
 
 def void(log: Log) -> Log:
-    return replace(log, controls=controls("wrong"))
+    return replace(log, controls=make_controls("wrong"))
 
 
 def incomplete(log: Log) -> Log:
     return replace(log, edits=log.edits[:-1], footer=Footer(records=len(log.edits) + 2, seconds=1.0))
 
 
-@pytest.mark.parametrize("change", [not_finished, void, incomplete, in_sequence])
+@pytest.mark.parametrize("change", [not_finished, void, incomplete, make_sequence])
 def test_summary_void_unfinished_or_sequence_may_ship_none(leaky: Log, change: Any) -> None:
     summary = summarise(change(leaky))
     assert summary.verdict != "pass"
@@ -95,8 +95,8 @@ def test_summary_explains_edits_that_did_not_pass(leaky: Log) -> None:
 
 
 def test_summary_thousands_of_failures_are_bounded() -> None:
-    edits = tuple(ended("collapsed", n, id=f"e{n}") for n in range(MOST_EXPLAINED + 7))
-    summary = summarise(Log(header(len(edits)), edits, controls("ok"), None))
+    edits = tuple(make_ended_edit("collapsed", n, id=f"e{n}") for n in range(MOST_EXPLAINED + 7))
+    summary = summarise(Log(make_header(len(edits)), edits, make_controls("ok"), None))
     assert len(summary.edits_explained) == MOST_EXPLAINED
     assert summary.edits_explained_left_out == 7
 
@@ -116,7 +116,7 @@ def test_summary_special_tokens_raise_no_headline_count(leaky: Log, log: Log) ->
 
 
 def test_summary_pass_counts_edits_judged_by_made_neighbours(leaky: Log) -> None:
-    sound = replace(leaky, edits=(checked(7, role="made-neighbour"), checked(8)))
+    sound = replace(leaky, edits=(make_checked_edit(7, role="made-neighbour"), make_checked_edit(8)))
     sound = replace(
         sound, header=leaky.header.model_copy(update={"requests": 2}), footer=Footer(records=5, seconds=1.0)
     )
@@ -160,7 +160,7 @@ def test_page_story_and_section_give_reason_and_advice(leaky: Log) -> None:
 
 
 def test_page_leaking_edits_share_a_group(leaky: Log) -> None:
-    edits = tuple(checked(n, id=f"e{n}", leaks=1) for n in (1, 2, 4))
+    edits = tuple(make_checked_edit(n, id=f"e{n}", leaks=1) for n in (1, 2, 4))
     text = words(Page(render_html(replace(leaky, edits=edits))))
     assert "failed 3 edits They leak: prompts about other subjects now say the new target. The first: It leaks:" in text
 
@@ -209,8 +209,8 @@ def test_page_far_key_is_a_shift_not_a_collapse(page: Page) -> None:
 
 
 def test_page_thousands_of_edits_packs_prompts() -> None:
-    log = synthetic_log(1500)
-    sample = [checked(n, leaks=n % 3, flips=1) for n in range(1, 9)]
+    log = make_log(1500)
+    sample = [make_checked_edit(n, leaks=n % 3, flips=1) for n in range(1, 9)]
     edits = tuple(sample[n % 8].model_copy(update={"id": f"e{n}", "index": n}) for n in range(1500))
     started = time.process_time()
     source = render_html(replace(log, edits=edits))
@@ -222,8 +222,10 @@ def test_page_thousands_of_edits_packs_prompts() -> None:
 @needs_browser
 @pytest.mark.parametrize("width", [1280, 390])
 def test_page_prompts_fit_the_screen(tmp_path: Path, leaky: Log, width: int) -> None:
-    hard = checked(1, id="hard", leaks=1).model_copy(
-        update={"prompts": [outcome("x" * 300, "leak", "family:" + "y" * 90, before="b" * 200, after="a" * 200)]}
+    hard = make_checked_edit(1, id="hard", leaks=1).model_copy(
+        update={
+            "prompts": [make_prompt_outcome("x" * 300, "leak", "family:" + "y" * 90, before="b" * 200, after="a" * 200)]
+        }
     )
     source = render_html(replace(leaky, edits=(hard, *leaky.edits[1:])))
     script = """

@@ -11,7 +11,7 @@ from editguard.reports.log.file import Log
 
 from ...helpers.browser import dumped, needs_browser, printed, root, with_script
 from ...helpers.html_pages import Page
-from ...helpers.synthetic_logs import synthetic_log
+from ...helpers.synthetic_logs import make_log
 
 pytestmark = needs_browser
 
@@ -38,7 +38,7 @@ def count_marks(shown: str, name: str) -> list[int]:
 @pytest.fixture(scope="module")
 def many() -> str:
     """A page of so many marks that its figures wait until it has loaded."""
-    return render_html(synthetic_log(MANY))
+    return render_html(make_log(MANY))
 
 
 def test_figures_loaded_page_draws_all(tmp_path: Path, log: Log) -> None:

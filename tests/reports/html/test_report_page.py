@@ -38,7 +38,7 @@ def page(source: str) -> Page:
 def collapsed(log: Log) -> Log:
     """Return the log with edit 1 collapsed."""
     edit = log.edits[1]
-    measured = [*(m for m in edit.measurements if m.check != "perplexity"), synthetic.perplexity(3812.4)]
+    measured = [*(m for m in edit.measurements if m.check != "perplexity"), synthetic.make_perplexity(3812.4)]
     bad = edit.model_copy(update={"outcome": "rolled-back", "verdict": "fail", "measurements": measured})
     return replace(log, edits=(log.edits[0], bad, *log.edits[2:]))
 
@@ -126,7 +126,7 @@ def test_figures_without_data_are_left_out(log: Log) -> None:
 
 
 def test_keys_many_points_are_thinned_with_note(log: Log) -> None:
-    crowded = Page(render_html(synthetic.synthetic_log(200)))
+    crowded = Page(render_html(synthetic.make_log(200)))
     prefixed = crowded.figures()["figure-keys"]["data"][0]
     assert len(prefixed["x"]) == len(prefixed["text"]) == 1000
     assert "Drawn are 1000 of 2000 keys after prefixes." in crowded.text
@@ -187,7 +187,7 @@ def test_report_no_controls_proves_no_soundness(log: Log) -> None:
 
 def test_perplexity_edit_over_bound_has_own_row(log: Log) -> None:
     edit, policy = log.edits[1], {**log.header.policy, "max_perplexity_ratio": 1.05}
-    over = [*(m for m in edit.measurements if m.check != "perplexity"), synthetic.perplexity(1.2)]
+    over = [*(m for m in edit.measurements if m.check != "perplexity"), synthetic.make_perplexity(1.2)]
     edits = (log.edits[0], edit.model_copy(update={"measurements": over}), *log.edits[2:])
     page = Page(render_html(replace(log, header=log.header.model_copy(update={"policy": policy}), edits=edits)))
     figure = page.figures()["figure-perplexity"]
@@ -263,7 +263,7 @@ def read_pack(page: Page, name: str) -> list[str]:
 
 
 def test_report_2000_edits_packs_stories_in_20_cpu_seconds() -> None:
-    log = synthetic.synthetic_log(2000)
+    log = synthetic.make_log(2000)
     started = time.process_time()
     source = render_html(log)
     assert time.process_time() - started < 20

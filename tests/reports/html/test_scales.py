@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ...helpers.html_pages import Page
-from ...helpers.synthetic_logs import edit
+from ...helpers.synthetic_logs import make_edit
 
 RULES = [
     ThresholdRecord(
@@ -44,7 +44,7 @@ def edit_with_keys(**changes: object) -> EditRecord:
         "norm_ratio": 13.0,
         "predicted_relative_norm": 90.0,
     }
-    return edit(0, random.Random(1)).model_copy(update={"keys": Keys.model_validate(fields | changes)})
+    return make_edit(0, random.Random(1)).model_copy(update={"keys": Keys.model_validate(fields | changes)})
 
 
 def test_build_scales_first_token_edit_is_beyond_thresholds() -> None:
@@ -70,7 +70,7 @@ def test_build_scales_places_keep_order_of_values() -> None:
 
 
 def test_build_scales_unmeasured_or_no_threshold_judges_nothing() -> None:
-    assert build_scales(edit(0, random.Random(1), keys=None), RULES) == []
+    assert build_scales(make_edit(0, random.Random(1), keys=None), RULES) == []
     bare = edit_with_keys(denominator=None, predicted_relative_norm=None, cosine=None)
     assert build_scales(bare, RULES) == []
     unjudged = build_scales(edit_with_keys(denominator_prefixed=None), [])

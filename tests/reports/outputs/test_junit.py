@@ -13,8 +13,16 @@ from editguard.reports.verdict.digest import summarise
 from hypothesis import given
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
-from ...helpers.generated_logs import ENDS, HOSTILE, controls, ended, hostile_log, logs, over_logs
-from ...helpers.synthetic_logs import header
+from ...helpers.generated_logs import (
+    ENDS,
+    HOSTILE,
+    draw_logs,
+    make_controls,
+    make_ended_edit,
+    make_hostile_log,
+    over_logs,
+)
+from ...helpers.synthetic_logs import make_header
 
 
 def suite(log: Log) -> TestSuite:
@@ -24,8 +32,8 @@ def suite(log: Log) -> TestSuite:
 
 
 def log_of(*ends: str, shown: str = "ok", finished: bool = True, **policy: bool) -> Log:
-    edits, control_records = tuple(ended(how, n, id=how) for n, how in enumerate(ends)), controls(shown)
-    head = header(len(edits), policy={"collapse_ratio": 1.5, **policy})
+    edits, control_records = tuple(make_ended_edit(how, n, id=how) for n, how in enumerate(ends)), make_controls(shown)
+    head = make_header(len(edits), policy={"collapse_ratio": 1.5, **policy})
     return Log(
         head,
         edits,
@@ -98,7 +106,7 @@ def test_junit_unfinished_audit_is_red_with_reason() -> None:
 
 
 @over_logs
-@given(log=logs())
+@given(log=draw_logs())
 def test_junit_red_if_and_only_if_exit_code_is_not_0(log: Log) -> None:
     audit_suite = suite(log)
     assert (audit_suite.failures + audit_suite.errors == 0) == (summarise(log).exit_code == 0)
@@ -114,7 +122,7 @@ def test_junit_red_if_and_only_if_exit_code_is_not_0(log: Log) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_junit_hostile_text_stays_text(text: str) -> None:
-    audit_suite = suite(hostile_log(text, edits=12))
+    audit_suite = suite(make_hostile_log(text, edits=12))
     assert audit_suite.tests == 16
     body = next(str(result.text) for case in audit_suite for result in case.result if "prompt: " in str(result.text))
     if "\x00" in text:
@@ -127,5 +135,5 @@ def test_junit_hostile_text_stays_text(text: str) -> None:
 
 
 def test_junit_log_without_edits_is_red() -> None:
-    empty = replace(log_of(), header=header(0))
+    empty = replace(log_of(), header=make_header(0))
     assert kinds(empty)["verdict"] is Failure

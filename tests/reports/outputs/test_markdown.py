@@ -14,7 +14,7 @@ from editguard.reports.verdict.digest import summarise
 from hypothesis import given
 
 from ...helpers import synthetic_logs as synthetic
-from ...helpers.generated_logs import HOSTILE, controls, ended, hostile_log, logs, over_logs
+from ...helpers.generated_logs import HOSTILE, draw_logs, make_controls, make_ended_edit, make_hostile_log, over_logs
 from ...helpers.github_markdown import to_html
 
 MEBIBYTE = 2**20
@@ -36,8 +36,14 @@ def test_markdown_starts_with_verdict_reason_and_counts(log: Log) -> None:
 @pytest.mark.parametrize(
     ("log", "first"),
     [
-        (Log(synthetic.header(1), (ended("collapsed"),), controls("ok"), None), "## editguard: ❌ fail"),
-        (Log(synthetic.header(1), (ended("sound"),), controls("wrong"), None), "## editguard: ⚠️ void"),
+        (
+            Log(synthetic.make_header(1), (make_ended_edit("collapsed"),), make_controls("ok"), None),
+            "## editguard: ❌ fail",
+        ),
+        (
+            Log(synthetic.make_header(1), (make_ended_edit("sound"),), make_controls("wrong"), None),
+            "## editguard: ⚠️ void",
+        ),
     ],
 )
 def test_markdown_first_line_names_the_verdict(log: Log, first: str) -> None:
@@ -48,9 +54,9 @@ def test_markdown_first_line_names_the_verdict(log: Log, first: str) -> None:
 
 def test_markdown_tables_by_result_have_reasons(log: Log) -> None:
     edits = (
-        ended("collapsed", 1, id="bad"),
-        ended("refused", 2, id="no"),
-        synthetic.edit(3, random.Random(3), id="new"),
+        make_ended_edit("collapsed", 1, id="bad"),
+        make_ended_edit("refused", 2, id="no"),
+        synthetic.make_edit(3, random.Random(3), id="new"),
     )
     text = render_markdown(replace(log, edits=edits))
     (failed,), (refused,), (rewritten,) = rows(text, "Failed: 1"), rows(text, "Refused: 1"), rows(text, "Rewritten: 1")
@@ -61,7 +67,7 @@ def test_markdown_tables_by_result_have_reasons(log: Log) -> None:
 
 
 def test_markdown_long_table_counts_its_rest(log: Log) -> None:
-    edits = tuple(ended("collapsed", 1, id=f"e{n}") for n in range(MOST_ROWS + 3))
+    edits = tuple(make_ended_edit("collapsed", 1, id=f"e{n}") for n in range(MOST_ROWS + 3))
     text = render_markdown(replace(log, edits=edits))
     assert [row[0] for row in rows(text, f"Failed: {MOST_ROWS + 3}")] == [f"e{n}" for n in range(MOST_ROWS)]
     assert "3 more edits are in the report." in text
@@ -83,14 +89,14 @@ def test_markdown_without_controls_warns(log: Log) -> None:
 
 
 @over_logs
-@given(log=logs())
+@given(log=draw_logs())
 def test_markdown_pass_if_and_only_if_exit_code_is_0(log: Log) -> None:
     assert ("✅" in render_markdown(log).splitlines()[0]) == (summarise(log).exit_code == 0)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_markdown_hostile_text_makes_no_markup(text: str) -> None:
-    page = to_html(render_markdown(hostile_log(text)))
+    page = to_html(render_markdown(make_hostile_log(text)))
     ours = {"h2", "h3", "ul", "li", "p", "table", "thead", "tbody", "tr", "th", "td"}
     assert set(re.findall(r"</?([\w!]+)", page)) <= ours
     assert all(
@@ -99,11 +105,11 @@ def test_markdown_hostile_text_makes_no_markup(text: str) -> None:
 
 
 def test_markdown_size_stays_under_limit() -> None:
-    log = hostile_log("\U000e0041" * 100_000, edits=400)
+    log = make_hostile_log("\U000e0041" * 100_000, edits=400)
     assert len(render_markdown(log).encode()) < MEBIBYTE
 
 
 def test_markdown_single_record_is_singular(log: Log) -> None:
     skipped = [SkippedRequest(where="edits.jsonl:3", field="subject", message="it is empty")]
-    header = synthetic.header(60, skipped_invalid=skipped)
+    header = synthetic.make_header(60, skipped_invalid=skipped)
     assert "1 wrong record was left out." in render_markdown(replace(log, header=header))

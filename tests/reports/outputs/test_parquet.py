@@ -11,8 +11,8 @@ from editguard.reports.outputs.parquet import EDITS, MEASUREMENTS, edits_table, 
 from editguard.reports.verdict.digest import digest
 from hypothesis import given
 
-from ...helpers.generated_logs import HOSTILE, ended, hostile_log, logs, over_logs
-from ...helpers.synthetic_logs import header
+from ...helpers.generated_logs import HOSTILE, draw_logs, make_ended_edit, make_hostile_log, over_logs
+from ...helpers.synthetic_logs import make_header
 
 
 def frame(content: bytes) -> pandas.DataFrame:
@@ -41,7 +41,7 @@ def test_edits_table_unmeasured_is_null(log: Log) -> None:
     refused = frame(edits_table(log)).set_index("id").loc["case-0009"]
     assert refused["decision"] == "refused"
     assert refused[["perplexity_ratio", "collapsed", "relative_norm", "faults", "editor"]].isna().all()
-    bare = Log(header(1), (ended("not measured"),), (), None)
+    bare = Log(make_header(1), (make_ended_edit("not measured"),), (), None)
     (row,) = frame(measurements_table(bare)).to_dict("records")
     assert (row["check"], row["verdict"]) == ("perplexity", "unmeasured")
     assert row["value"] is None or row["value"] is pandas.NA
@@ -61,7 +61,7 @@ def test_measurements_table_is_in_log_order(log: Log) -> None:
 
 
 @over_logs
-@given(log=logs())
+@given(log=draw_logs())
 def test_tables_any_log_has_same_columns_and_types(log: Log) -> None:
     edits, measurements = frame(edits_table(log)), frame(measurements_table(log))
     assert (kinds(edits), kinds(measurements)) == (EDITS, MEASUREMENTS)
@@ -71,4 +71,4 @@ def test_tables_any_log_has_same_columns_and_types(log: Log) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_edits_table_hostile_text_reads_back(text: str) -> None:
-    assert set(frame(edits_table(hostile_log(text, edits=12)))["subject"]) == {text}
+    assert set(frame(edits_table(make_hostile_log(text, edits=12)))["subject"]) == {text}

@@ -16,8 +16,17 @@ from editguard.reports.verdict.digest import summarise
 from hypothesis import given
 from sarif_kit.validate import validation_errors
 
-from ...helpers.generated_logs import CARD, ENDS, HOSTILE, controls, ended, hostile_log, logs, over_logs
-from ...helpers.synthetic_logs import header, synthetic_log
+from ...helpers.generated_logs import (
+    CARD,
+    ENDS,
+    HOSTILE,
+    draw_logs,
+    make_controls,
+    make_ended_edit,
+    make_hostile_log,
+    over_logs,
+)
+from ...helpers.synthetic_logs import make_header, make_log
 
 
 def run(log: Log) -> dict[str, Any]:
@@ -30,8 +39,8 @@ def run(log: Log) -> dict[str, Any]:
 
 
 def log_of(*ends: str, shown: str = "ok", finished: bool = True, **policy: Any) -> Log:
-    edits, control_records = tuple(ended(how, n, id=how) for n, how in enumerate(ends)), controls(shown)
-    head = header(len(edits), policy={"collapse_ratio": 1.5, **policy}, cards=[CARD])
+    edits, control_records = tuple(make_ended_edit(how, n, id=how) for n, how in enumerate(ends)), make_controls(shown)
+    head = make_header(len(edits), policy={"collapse_ratio": 1.5, **policy}, cards=[CARD])
     return Log(
         head,
         edits,
@@ -57,7 +66,7 @@ def test_sarif_validator_refuses_other_json(log: Log) -> None:
 
 
 def test_sarif_rules_have_help_and_cover_results(log: Log) -> None:
-    sarif_run = run(replace(log, header=header(60, cards=[CARD])))
+    sarif_run = run(replace(log, header=make_header(60, cards=[CARD])))
     rules = sarif_run["tool"]["driver"]["rules"]
     assert len({rule["id"] for rule in rules}) == len(rules)
     probe = next(rule for rule in rules if rule["id"] == "probe/denominator")
@@ -138,7 +147,7 @@ def test_sarif_fingerprints_are_stable_and_distinct() -> None:
 
     first = log_of("collapsed", "errored", "refused")
     slower = tuple(edit.model_copy(update={"index": edit.index + 9, "seconds": 99.0}) for edit in first.edits)
-    again = replace(first, header=header(3, seed=9, created="2027-01-01T00:00:00Z"), edits=slower, footer=None)
+    again = replace(first, header=make_header(3, seed=9, created="2027-01-01T00:00:00Z"), edits=slower, footer=None)
     assert prints(first) == prints(again)
     assert len({json.dumps(fingerprints) for fingerprints in prints(first)}) == len(prints(first))
 
@@ -170,14 +179,14 @@ def test_sarif_failed_edits_are_success_with_exit_code_1() -> None:
 
 def test_sarif_skipped_records_are_a_warning() -> None:
     skipped = [SkippedRequest(where=f"edits.jsonl:{n}", field="subject", message="it is empty") for n in range(7)]
-    log = replace(log_of("sound"), header=header(1, skipped_invalid=skipped))
+    log = replace(log_of("sound"), header=make_header(1, skipped_invalid=skipped))
     (notification,) = run(log)["invocations"][0]["toolExecutionNotifications"]
     assert notification["level"] == "warning"
     assert "edits.jsonl:4: it is empty; and 2 more" in notification["message"]["text"]
 
 
 @over_logs
-@given(log=logs())
+@given(log=draw_logs())
 def test_sarif_error_if_and_only_if_exit_code_is_not_0(log: Log) -> None:
     sarif_run = run(log)
     (invocation,) = sarif_run["invocations"]
@@ -189,8 +198,8 @@ def test_sarif_error_if_and_only_if_exit_code_is_not_0(log: Log) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_sarif_hostile_text_makes_no_link(text: str) -> None:
-    written = render_sarif(hostile_log(text, edits=12))
-    run(hostile_log(text, edits=12))
+    written = render_sarif(make_hostile_log(text, edits=12))
+    run(make_hostile_log(text, edits=12))
     assert "](" not in written
     assert not {"\u202e", "\u2066", "\x1b", "\uffff"} & set(written)
 
@@ -212,7 +221,7 @@ def test_source_uri_examples(source: str, uri: str) -> None:
 
 
 def test_sarif_own_fault_has_result_beside_failed_check() -> None:
-    log = synthetic_log(2)
+    log = make_log(2)
     failed = MeasurementRecord(check="locality", metric="rate", value=0.2, verdict="fail")
     values = {"weights": None, "outcome": "rolled-back", "verdict": "fail"}
     edit = log.edits[1].model_copy(update=values | {"measurements": [*log.edits[1].measurements, failed]})

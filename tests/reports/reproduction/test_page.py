@@ -14,27 +14,27 @@ from editguard.reports.reproduction.schema import Curves, Heat, Reproduction, Sc
 
 from ...helpers.html_pages import PAYLOAD, Page
 from ...helpers.reproduction_data import (
-    claim,
-    curves,
-    experiment,
-    group,
-    heat,
-    poisoned,
-    reproduction,
-    scatter,
-    skipped,
-    table,
+    make_claim,
+    make_curves,
+    make_experiment,
+    make_group,
+    make_heat,
+    make_reproduction,
+    make_scatter,
+    make_skipped_experiment,
+    make_table,
+    replace_free_texts,
 )
 
 CLAIMS = [
-    claim(),
-    claim(here="None does.", agreement="differs", rule="A smaller model."),
-    claim(agreement="cannot be compared"),
+    make_claim(),
+    make_claim(here="None does.", agreement="differs", rule="A smaller model."),
+    make_claim(agreement="cannot be compared"),
 ]
 
 
 def whole() -> Reproduction:
-    return reproduction(experiment(claims=CLAIMS), skipped())
+    return make_reproduction(make_experiment(claims=CLAIMS), make_skipped_experiment())
 
 
 @pytest.fixture(scope="module")
@@ -83,29 +83,35 @@ def test_an_experiment_tells_everything_that_it_holds(page: Page) -> None:
 
 
 def test_an_experiment_that_broke_is_no_experiment_that_was_left_out() -> None:
-    agreeing = experiment(claims=[claim()])
-    source = render_reproduction(reproduction(agreeing, skipped(), skipped(number=3, name="third", broken=True)))
+    agreeing = make_experiment(claims=[make_claim()])
+    source = render_reproduction(
+        make_reproduction(
+            agreeing, make_skipped_experiment(), make_skipped_experiment(number=3, name="third", broken=True)
+        )
+    )
     text = " ".join(Page(source).text.split())
     assert "Experiments run 1 of 3 1 not run, 1 broken, and the page says why" in text
     assert "3 Second broken" in text
     assert "Broken, a fault of editguard itself: please report it. The encoder is not installed." in text
     assert '<section class="verdict void"' in source
-    assert '<section class="verdict pass"' in render_reproduction(reproduction(agreeing, skipped()))
+    assert '<section class="verdict pass"' in render_reproduction(
+        make_reproduction(agreeing, make_skipped_experiment())
+    )
 
 
 def test_reasons_have_a_column_only_where_there_are_some(page: Page) -> None:
     assert "Agreement The same if" in " ".join(page.text.split())
-    assert "Agreement The same if" not in text_of(reproduction(experiment()))
+    assert "Agreement The same if" not in text_of(make_reproduction(make_experiment()))
 
 
 def test_anchors_are_there_once_and_every_link_has_its_target() -> None:
     names = ["a", "a-title", "a-caption", "figure", "table"]
-    found = reproduction(
+    found = make_reproduction(
         *(
-            experiment(number=n, name=f"e-{name}", tables=[], pictures=[scatter(name=name)])
+            make_experiment(number=n, name=f"e-{name}", tables=[], pictures=[make_scatter(name=name)])
             for n, name in enumerate(names)
         ),
-        experiment(number=9, name="e", tables=[table(name="title")], pictures=[]),
+        make_experiment(number=9, name="e", tables=[make_table(name="title")], pictures=[]),
     )
     page = Page(render_reproduction(found))
     assert len(page.ids) == len(set(page.ids))
@@ -117,14 +123,16 @@ def test_anchors_are_there_once_and_every_link_has_its_target() -> None:
 
 
 def test_a_reproduction_without_anything_to_compare_says_so() -> None:
-    assert "No statement of the paper was compared" in text_of(reproduction())
-    assert "No statement of the paper was compared" in text_of(reproduction(experiment(claims=[])))
+    assert "No statement of the paper was compared" in text_of(make_reproduction())
+    assert "No statement of the paper was compared" in text_of(make_reproduction(make_experiment(claims=[])))
 
 
 def test_a_long_table_is_folded_and_a_very_long_one_cut() -> None:
     def of(rows: int) -> str:
         return render_reproduction(
-            reproduction(experiment(pictures=[], tables=[table(columns=["n"], rows=[[n] for n in range(rows)])]))
+            make_reproduction(
+                make_experiment(pictures=[], tables=[make_table(columns=["n"], rows=[[n] for n in range(rows)])])
+            )
         )
 
     assert "<details" not in of(25)
@@ -153,7 +161,7 @@ def strings(value: Any) -> Iterator[str]:
 
 
 def test_text_from_outside_never_becomes_markup(page: Page) -> None:
-    source = render_reproduction(poisoned(whole(), f"{PAYLOAD}\ud800"))
+    source = render_reproduction(replace_free_texts(whole(), f"{PAYLOAD}\ud800"))
     found = Page(source)
     assert found.shapes <= page.shapes | {("span", ("class",)), ("td", ("class",)), ("th", ("class", "scope"))}
     assert len(found.scripts) == len(page.scripts)
@@ -172,16 +180,20 @@ def test_text_from_outside_never_becomes_markup(page: Page) -> None:
 
 def test_no_free_text_is_left_out_of_the_page() -> None:
     mark = "free-text-mark"
-    shown = render_reproduction(poisoned(whole(), mark)).count(mark)
-    assert shown > render_reproduction(poisoned(reproduction(skipped()), mark)).count(mark) > 12
+    shown = render_reproduction(replace_free_texts(whole(), mark)).count(mark)
+    assert (
+        shown
+        > render_reproduction(replace_free_texts(make_reproduction(make_skipped_experiment()), mark)).count(mark)
+        > 12
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- pictures
 
 
 def test_groups_differ_in_colour_symbol_and_dash() -> None:
-    groups = [group(name=str(n)) for n in range(12)]
-    data = plotted(curves(groups=groups))["data"]
+    groups = [make_group(name=str(n)) for n in range(12)]
+    data = plotted(make_curves(groups=groups))["data"]
     looks = [(one["meta"]["role"], one["marker"]["symbol"], one["line"]["dash"]) for one in data]
     assert len(set(looks)) == 12
     assert all(one != other for one, other in pairwise(role for role, _, _ in looks))
@@ -189,52 +201,52 @@ def test_groups_differ_in_colour_symbol_and_dash() -> None:
 
 
 def test_a_point_says_what_it_is() -> None:
-    named = plotted(scatter(x_title="Layer", y_title="Norm"))["data"][0]
+    named = plotted(make_scatter(x_title="Layer", y_title="Norm"))["data"][0]
     assert named["text"][0] == "collapse<br>a<br>Layer: 1<br>Norm: 10"
-    projected = plotted(scatter(groups=[group(labels=[])]))
+    projected = plotted(make_scatter(groups=[make_group(labels=[])]))
     assert projected["data"][0]["text"][0] == "collapse"
     assert projected["layout"]["xaxis"]["showticklabels"] is False
 
 
 def test_quotes_are_shown_as_quotes() -> None:
     # Plotly knows &lt; and &amp;, and would show &quot; as it stands.
-    assert plotted(scatter(groups=[group(name='"a" & <b>')]))["data"][0]["name"] == '"a" &amp; &lt;b&gt;'
+    assert plotted(make_scatter(groups=[make_group(name='"a" & <b>')]))["data"][0]["name"] == '"a" &amp; &lt;b&gt;'
 
 
 def test_what_has_no_place_on_a_logarithmic_axis_is_counted() -> None:
-    picture = scatter(groups=[group(x=[0, 1, 2], y=[1, -1, 3])], log_x=True, log_y=True, y_title="Norm")
+    picture = make_scatter(groups=[make_group(x=[0, 1, 2], y=[1, -1, 3])], log_x=True, log_y=True, y_title="Norm")
     assert plotted(picture)["data"][0]["x"] == [2]
     assert "2 points are zero or below and not drawn" in draw(picture).caption
     assert draw(picture).rows == (("collapse", "3", "1", "1"),)
-    lost = curves(groups=[group(x=[1], y=[0], labels=[])], log_y=True)
+    lost = make_curves(groups=[make_group(x=[1], y=[0], labels=[])], log_y=True)
     assert "1 point is zero or below" in draw(lost).caption
     assert plotted(lost)["data"][0]["visible"] is False
 
 
 def test_a_picture_without_points_is_drawn_empty() -> None:
-    empty = group(x=[], y=[], labels=[])
-    assert draw(scatter(groups=[empty])).rows == (("collapse", "0", "–", "–"),)
-    assert draw(curves(groups=[empty])).rows == (("collapse", "0", "–", "–", "–"),)
-    assert plotted(scatter(groups=[]))["data"] == []
-    assert draw(heat(x=[], y=[], z=[])).rows == ()
+    empty = make_group(x=[], y=[], labels=[])
+    assert draw(make_scatter(groups=[empty])).rows == (("collapse", "0", "–", "–"),)
+    assert draw(make_curves(groups=[empty])).rows == (("collapse", "0", "–", "–", "–"),)
+    assert plotted(make_scatter(groups=[]))["data"] == []
+    assert draw(make_heat(x=[], y=[], z=[])).rows == ()
 
 
 def test_means_of_the_largest_numbers_do_not_overflow() -> None:
-    assert draw(scatter(groups=[group(y=[1.7e308] * 3)])).rows[0][3] == "1.70×10³⁰⁸"
+    assert draw(make_scatter(groups=[make_group(y=[1.7e308] * 3)])).rows[0][3] == "1.70×10³⁰⁸"
 
 
 def test_a_grid_shows_its_values_and_where_there_are_none() -> None:
-    grid, gaps = plotted(heat(x_title="Layer"))["data"]
+    grid, gaps = plotted(make_heat(x_title="Layer"))["data"]
     assert grid["z"] == [[1.0, 100.0], [None, 0.0]]
     assert grid["text"][0][1] == "one<br>Layer: 1<br>norm: 100"
     assert (gaps["x"], gaps["y"]) == ([0], [1])
     assert gaps["text"] == ["two<br>Layer: 0<br>norm: not measured"]
-    assert draw(heat()).rows == (("one", "2", "1", "0", "100", "1"), ("two", "1", "0", "1", "0", "1"))
-    assert draw(heat(z=[[None, None]] * 2)).rows[0] == ("one", "0", "–", "–", "–", "–")
+    assert draw(make_heat()).rows == (("one", "2", "1", "0", "100", "1"), ("two", "1", "0", "1", "0", "1"))
+    assert draw(make_heat(z=[[None, None]] * 2)).rows[0] == ("one", "0", "–", "–", "–", "–")
 
 
 def test_logarithmic_colours_leave_out_zero_and_what_was_not_measured() -> None:
-    picture = heat(log=True)
+    picture = make_heat(log=True)
     grid, gaps, zeros = plotted(picture)["data"]
     assert grid["z"] == [[0.0, 2.0], [None, None]]
     assert "norm: 100" in grid["text"][0][1]
@@ -255,25 +267,25 @@ def test_logarithmic_colours_leave_out_zero_and_what_was_not_measured() -> None:
     ],
 )
 def test_the_scale_of_logarithmic_colours_names_values(values: list[float | None], ticks: Any) -> None:
-    bar = plotted(heat(y=["one"], z=[values], log=True))["data"][0]["colorbar"]
+    bar = plotted(make_heat(y=["one"], z=[values], log=True))["data"][0]["colorbar"]
     shown = bar.get("ticktext")
     assert len(shown) == ticks if isinstance(ticks, int) else shown == ticks
 
 
 def test_values_on_both_sides_of_zero_get_two_colours() -> None:
-    grid = plotted(heat(z=[[-1.0, 4.0], [0.0, 2.0]]))["data"][0]
+    grid = plotted(make_heat(z=[[-1.0, 4.0], [0.0, 2.0]]))["data"][0]
     assert (grid["zmin"], grid["zmax"]) == (-4.0, 4.0)
     assert grid["meta"]["role"] != grid["meta"]["below"]
 
 
 def test_equal_labels_stay_apart_and_none_is_read_as_a_date() -> None:
-    drawn = plotted(heat(x=["2024-01-01", "2024-01-01"], y=["7", "7"]))
+    drawn = plotted(make_heat(x=["2024-01-01", "2024-01-01"], y=["7", "7"]))
     assert (drawn["data"][0]["x"], drawn["data"][0]["y"]) == ([0, 1], [0, 1])
     assert drawn["layout"]["xaxis"]["ticktext"] == ["2024-01-01", "2024-01-01"]
 
 
 def test_many_points_are_thinned_and_the_caption_says_so() -> None:
     many = list(map(float, range(6000)))
-    figure = draw(scatter(groups=[group(x=many, y=many, labels=[])]))
+    figure = draw(make_scatter(groups=[make_group(x=many, y=many, labels=[])]))
     assert "Drawn are 1000 of 6000 marks." in figure.caption
     assert figure.rows[0][1] == "6000"

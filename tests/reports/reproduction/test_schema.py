@@ -9,12 +9,24 @@ import pytest
 from editguard.reports.reproduction.schema import Experiment, Reproduction
 from pydantic import ValidationError
 
-from ...helpers.reproduction_data import claim, curves, experiment, group, heat, reproduction, scatter, skipped, table
+from ...helpers.reproduction_data import (
+    make_claim,
+    make_curves,
+    make_experiment,
+    make_group,
+    make_heat,
+    make_reproduction,
+    make_scatter,
+    make_skipped_experiment,
+    make_table,
+)
 
 
 def test_what_fits_together_survives_its_own_json() -> None:
     cells: list[list[Any]] = [["a", True], [1, 1.0], [None, 2**70], ["1", False]]
-    found = reproduction(experiment(tables=[table(columns=["x", "y"], rows=cells)]), skipped())
+    found = make_reproduction(
+        make_experiment(tables=[make_table(columns=["x", "y"], rows=cells)]), make_skipped_experiment()
+    )
     again = Reproduction.model_validate_json(found.model_dump_json())
     assert again == found
     assert [[type(cell) for cell in row] for row in again.experiments[0].tables[0].rows] == [
@@ -25,21 +37,21 @@ def test_what_fits_together_survives_its_own_json() -> None:
 @pytest.mark.parametrize(
     ("make", "changes", "said"),
     [
-        (table, {"rows": [["tiny", 1]]}, "every row of table 'counts' must have 3 cells"),
-        (table, {"columns": ["a", "a", "b"]}, "names a column twice"),
-        (table, {"name": "Two Words"}, "pattern"),
-        (table, {"name": "../up"}, "pattern"),
-        (table, {"rows": [["a", float("nan"), 1]]}, "finite"),
-        (group, {"y": [1.0]}, "3 x, 1 y and 3 labels"),
-        (group, {"labels": ["a"]}, "3 x, 3 y and 1 labels"),
-        (group, {"x": [1, 2, float("inf")]}, "finite"),
-        (heat, {"z": [[1.0, 2.0]]}, "must have 2 rows of 2"),
-        (heat, {"z": [[1.0, 2.0], [3.0]]}, "must have 2 rows of 2"),
-        (claim, {"agreement": "perhaps"}, "agrees"),
-        (scatter, {"kind": "curves"}, "scatter"),
-        (experiment, {"claims": [], "tables": []}, "neither a claim nor a table"),
-        (experiment, {"number": -1}, "greater than or equal"),
-        (experiment, {"colour": "red"}, "Extra inputs"),
+        (make_table, {"rows": [["tiny", 1]]}, "every row of table 'counts' must have 3 cells"),
+        (make_table, {"columns": ["a", "a", "b"]}, "names a column twice"),
+        (make_table, {"name": "Two Words"}, "pattern"),
+        (make_table, {"name": "../up"}, "pattern"),
+        (make_table, {"rows": [["a", float("nan"), 1]]}, "finite"),
+        (make_group, {"y": [1.0]}, "3 x, 1 y and 3 labels"),
+        (make_group, {"labels": ["a"]}, "3 x, 3 y and 1 labels"),
+        (make_group, {"x": [1, 2, float("inf")]}, "finite"),
+        (make_heat, {"z": [[1.0, 2.0]]}, "must have 2 rows of 2"),
+        (make_heat, {"z": [[1.0, 2.0], [3.0]]}, "must have 2 rows of 2"),
+        (make_claim, {"agreement": "perhaps"}, "agrees"),
+        (make_scatter, {"kind": "curves"}, "scatter"),
+        (make_experiment, {"claims": [], "tables": []}, "neither a claim nor a table"),
+        (make_experiment, {"number": -1}, "greater than or equal"),
+        (make_experiment, {"colour": "red"}, "Extra inputs"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(make: Callable[..., Any], changes: dict[str, Any], said: str) -> None:
@@ -50,24 +62,24 @@ def test_what_does_not_fit_together_is_refused(make: Callable[..., Any], changes
 
 def test_a_name_is_used_once() -> None:
     with pytest.raises(ValidationError, match="points is there twice"):
-        reproduction(experiment(tables=[table(name="points")]))
+        make_reproduction(make_experiment(tables=[make_table(name="points")]))
     with pytest.raises(ValidationError, match="first is there twice"):
-        reproduction(experiment(), skipped(name="first"))
+        make_reproduction(make_experiment(), make_skipped_experiment(name="first"))
 
 
 @pytest.mark.parametrize("name", ["main", "experiments", "provenance", "figure-points", "table-counts"])
 def test_an_experiment_leaves_the_pages_own_anchors_alone(name: str) -> None:
     with pytest.raises(ValidationError, match=f"has one '{name}' already"):
-        reproduction(experiment(name=name))
+        make_reproduction(make_experiment(name=name))
 
 
 def test_an_experiment_that_was_not_run_needs_nothing_but_the_reason() -> None:
-    assert skipped().claims == []
+    assert make_skipped_experiment().claims == []
     with pytest.raises(ValidationError, match="does not say why"):
         Experiment(number=1, name="a", title="", question="", source="")
 
 
 def test_pictures_are_told_apart_by_their_kind() -> None:
-    found = reproduction(experiment(pictures=[heat(), curves(), scatter()]))
+    found = make_reproduction(make_experiment(pictures=[make_heat(), make_curves(), make_scatter()]))
     again = Reproduction.model_validate_json(found.model_dump_json())
     assert [picture.kind for picture in again.experiments[0].pictures] == ["heat", "curves", "scatter"]

@@ -15,13 +15,13 @@ from editguard.reports.reproduction.tables import remove_tables, write_tables
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ...helpers.reproduction_data import experiment, reproduction, skipped, table
+from ...helpers.reproduction_data import make_experiment, make_reproduction, make_skipped_experiment, make_table
 
 
 def written(folder: Path, rows: list[list[Cell]], columns: list[str] | None = None) -> Path:
     """Write one table, and return its path without the suffix."""
     names = columns or [f"c{n}" for n in range(len(rows[0]))]
-    write_tables(folder, reproduction(experiment(tables=[table(name="t", columns=names, rows=rows)])))
+    write_tables(folder, make_reproduction(make_experiment(tables=[make_table(name="t", columns=names, rows=rows)])))
     return folder / "t"
 
 
@@ -37,7 +37,9 @@ def lines(path: Path) -> list[list[str]]:
 
 
 def test_each_table_has_two_files_and_nothing_else_is_left(tmp_path: Path) -> None:
-    found = reproduction(experiment(tables=[table(), table(name="more")]), skipped())
+    found = make_reproduction(
+        make_experiment(tables=[make_table(), make_table(name="more")]), make_skipped_experiment()
+    )
     paths = write_tables(tmp_path / "new" / "tables", found)
     assert [path.name for path in paths] == ["counts.csv", "counts.parquet", "more.csv", "more.parquet"]
     assert sorted((tmp_path / "new" / "tables").iterdir()) == sorted(paths)
@@ -64,8 +66,8 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
 
 
 def test_tables_that_a_run_has_no_more_are_removed_and_nothing_else_is(tmp_path: Path) -> None:
-    before = reproduction(experiment(tables=[table(), table(name="gone")]))
-    now = reproduction(experiment(tables=[table(), table(name="new")]))
+    before = make_reproduction(make_experiment(tables=[make_table(), make_table(name="gone")]))
+    now = make_reproduction(make_experiment(tables=[make_table(), make_table(name="new")]))
     write_tables(tmp_path, before)
     (tmp_path / "mine.csv").touch()
     remove_tables(tmp_path, before, now)
@@ -111,8 +113,8 @@ def test_a_text_that_a_spreadsheet_would_run_is_defused_in_csv_alone(tmp_path: P
 
 
 def test_a_table_without_rows_or_columns_is_written(tmp_path: Path) -> None:
-    nothing = table(name="nothing", columns=[], rows=[])
-    write_tables(tmp_path, reproduction(experiment(tables=[table(rows=[]), nothing])))
+    nothing = make_table(name="nothing", columns=[], rows=[])
+    write_tables(tmp_path, make_reproduction(make_experiment(tables=[make_table(rows=[]), nothing])))
     assert lines(tmp_path / "counts") == [["Model", "n", "Share"]]
     assert list(pandas.read_parquet(tmp_path / "counts.parquet").columns) == ["Model", "n", "Share"]
     assert pandas.read_parquet(tmp_path / "nothing.parquet").shape == (0, 0)

@@ -41,7 +41,7 @@ def with_policy(log: Log, **changes: Any) -> Log:
 
 
 def with_ratio(record: EditBody, ratio: float | None) -> list[MeasurementRecord]:
-    return [*(m for m in record.measurements if m.check != "perplexity"), synthetic.perplexity(ratio)]
+    return [*(m for m in record.measurements if m.check != "perplexity"), synthetic.make_perplexity(ratio)]
 
 
 def without_controls(log: Log) -> Log:
@@ -199,7 +199,7 @@ def test_digest_served_efficacy_has_own_row(log: Log) -> None:
     older = digest(log).summary
     assert older.efficacy_served is None
     assert older.counts["efficacy_served"].total == 0
-    served = synthetic.measurement("efficacy", "served", 0, 1)
+    served = synthetic.make_measurement("efficacy", "served", 0, 1)
     log_digest = digest(with_first(log, measurements=[*log.edits[0].measurements, served]))
     assert [row.condition for row in log_digest.efficacy][:3] == ["unprefixed", "prefixed", "served"]
     assert (log_digest.summary.efficacy_served, log_digest.summary.counts["efficacy_served"].failed) == (0.0, 1)
@@ -229,7 +229,10 @@ def test_digest_token_match_is_share_of_tokens(log: Log) -> None:
 
 
 def test_digest_failed_or_unmeasured_check_is_named(log: Log) -> None:
-    over = [*(m for m in log.edits[1].measurements if m.check != "perplexity"), synthetic.perplexity(1.2, bound=1.05)]
+    over = [
+        *(m for m in log.edits[1].measurements if m.check != "perplexity"),
+        synthetic.make_perplexity(1.2, bound=1.05),
+    ]
     unmeasured = MeasurementRecord(check="entropy", metric="ratio", value=None, verdict="unmeasured")
     stopped = with_first(log, outcome="rolled-back", verdict="fail", measurements=[*over, unmeasured])
     faults = digest(stopped).edits[1].faults
@@ -261,7 +264,7 @@ def test_digest_non_finite_perplexity_is_collapse_missing_is_not(log: Log) -> No
 
 
 def test_digest_one_non_finite_text_is_collapse(log: Log) -> None:
-    two = [*with_ratio(log.edits[1], 1.0), synthetic.perplexity(None)]
+    two = [*with_ratio(log.edits[1], 1.0), synthetic.make_perplexity(None)]
     story = digest(with_first(log, measurements=two)).edits[1]
     assert (story.ratio, story.collapsed) == (None, True)
 
@@ -298,7 +301,7 @@ def test_summary_json_round_trip_is_equal(log: Log) -> None:
 def test_digest_equal_looking_ids_have_own_anchors(log: Log) -> None:
     rng = random.Random(0)
     ids = ["a b", "a/b", "a-b", "日本", "日 本", "x" * 200, "x" * 201]
-    edits = tuple(synthetic.edit(1, rng, id=name) for name in ids)
+    edits = tuple(synthetic.make_edit(1, rng, id=name) for name in ids)
     anchors = [story.slug for story in digest(replace(log, edits=edits)).edits]
     assert len(set(anchors)) == len(ids)
     assert all(anchor and anchor.replace("-", "").replace("_", "").isalnum() and anchor.isascii() for anchor in anchors)

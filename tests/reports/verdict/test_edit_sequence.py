@@ -17,7 +17,7 @@ from editguard.reports.verdict.edit_sequence import _lost, describe_sequence, se
 from editguard.suites.checks.accumulated_drift import AccumulatedDrift
 from pydantic import ValidationError
 
-from ...helpers.audit_logs import audit, refused
+from ...helpers.audit_logs import make_audit, refuse
 from ...helpers.synthetic_logs import HASH
 
 BOUND = 1.1
@@ -49,7 +49,7 @@ def keep_edit(edit: EditRecord, place: int, bound: float = BOUND) -> EditRecord:
 
 @pytest.fixture
 def log() -> Log:
-    audit_log = audit(6, in_sequence=True)
+    audit_log = make_audit(6, in_sequence=True)
     edits = tuple(keep_edit(edit, place) for place, edit in enumerate(audit_log.edits))
     retained = Rate(passed=6, failed=0, not_judged=0, total=6, rate=1.0)
     assert audit_log.footer is not None
@@ -214,7 +214,7 @@ def test_sequence_closing_edit_is_named(log: Log) -> None:
             "verdict": "fail",
         }
     )
-    edits[4:] = [refused(edit) for edit in edits[4:]]
+    edits[4:] = [refuse(edit) for edit in edits[4:]]
     summary = summarise(all_held(replace(log, edits=tuple(edits))))
     assert (
         "The sequence is closed since 'case-0003': with it the accumulated drift would pass its bound."
@@ -249,7 +249,7 @@ def test_sequence_undone_edit_leaves_weight(log: Log) -> None:
 
 def test_sequence_refused_edit_leaves_weight(log: Log) -> None:
     edits = [*log.edits]
-    edits[2] = refused(edits[2])
+    edits[2] = refuse(edits[2])
     assert edits[2].weights is None
     edits[3] = edits[3].model_copy(update={"weights": Weights(before="state 2", edited="state 4", kept=True)})
     assert not [*sequence_reasons(all_held(replace(log, edits=tuple(edits))))]
@@ -263,7 +263,7 @@ def test_sequence_with_few_controls_is_a_chain(log: Log, controls: int) -> None:
 
 
 def test_sequence_reasons_single_edits_need_no_chain(log: Log) -> None:
-    single = audit(6)
+    single = make_audit(6)
     assert summarise(single).verdict == "pass"
     other = Weights(before="other", edited="x", restored="other", restored_ok=True)
     assert not [*sequence_reasons(with_weights(single, 3, other))]
@@ -322,17 +322,17 @@ def test_drift_figure_has_edits_and_bound(log: Log) -> None:
 
 
 def test_drift_figure_ends_at_closing_edit(log: Log) -> None:
-    refused = [
+    late_edits = [
         edit.model_copy(update={"id": f"late-{n}", "index": 6 + n, "measurements": []})
         for n in range(294)
         for edit in log.edits[:1]
     ]
-    figures = draw_drift(digest(replace(log, edits=(*log.edits, *refused))))
+    figures = draw_drift(digest(replace(log, edits=(*log.edits, *late_edits))))
     assert [json.loads(edit.data)["layout"]["xaxis"]["dtick"] for edit in figures] == [1, 1]
 
 
 def test_drift_figure_single_edits_have_none() -> None:
-    assert draw_drift(digest(audit(6))) == []
+    assert draw_drift(digest(make_audit(6))) == []
 
 
 def test_drift_figure_unmeasured_sequence_has_none(log: Log) -> None:

@@ -18,15 +18,15 @@ from editguard.reports.verdict.edit_summary import (
 from editguard.reports.verdict.explanation import Explanation, Ground, explain, list_explanations
 
 from ...helpers import synthetic_logs as synthetic
-from ...helpers.generated_logs import ENDS, ended
-from ...helpers.leak_logs import checked, counted, lost, outcome
-from ...helpers.synthetic_logs import HASH, perplexity
+from ...helpers.generated_logs import ENDS, make_ended_edit
+from ...helpers.leak_logs import count_prompts, fail_search, make_checked_edit, make_prompt_outcome
+from ...helpers.synthetic_logs import HASH, make_perplexity
 
 NEW = {"collapse_ratio": 1.5, "max_leaks": 0.0}
 
 
 def head(**changes: Any) -> Header:
-    return synthetic.header(1, **({"policy": NEW, "settings": {"steps": 20}} | changes))
+    return synthetic.make_header(1, **({"policy": NEW, "settings": {"steps": 20}} | changes))
 
 
 def summarise_record(record: EditRecord | ControlRecord, header: Header) -> EditSummary:
@@ -42,7 +42,7 @@ def explained(record: EditRecord, **changes: Any) -> Explanation:
 
 def failing(*measurements: MeasurementRecord, **changes: Any) -> EditRecord:
     """Return an edit that has `measurements` beside those that pass, and failed."""
-    return checked(more=measurements, **changes)
+    return make_checked_edit(more=measurements, **changes)
 
 
 def failed(
@@ -53,7 +53,7 @@ def failed(
 
 
 def test_explain_leak_quotes_words_and_counts_prompts() -> None:
-    explanation = explained(checked(leaks=2, target_new="Elon Musk"))
+    explanation = explained(make_checked_edit(leaks=2, target_new="Elon Musk"))
     assert explanation.ground is Ground.LEAK
     assert explanation.why == (
         "It leaks: 'Facebook is owned by' now says 'Elon Musk, and' (before: 'the company'); "
@@ -67,23 +67,26 @@ def test_explain_leak_quotes_words_and_counts_prompts() -> None:
 
 def test_explain_leak_of_made_neighbour_names_its_origin() -> None:
     assert (
-        "'Facebook is owned by' (made by the audit) now says" in explained(checked(leaks=1, role="made-neighbour")).why
+        "'Facebook is owned by' (made by the audit) now says"
+        in explained(make_checked_edit(leaks=1, role="made-neighbour")).why
     )
 
 
 def test_explain_leak_with_same_words_gives_probability() -> None:
-    record = checked(leaks=1).model_copy(update={"prompts": [outcome("Bay is in", "leak", target_after=0.34)]})
+    record = make_checked_edit(leaks=1).model_copy(
+        update={"prompts": [make_prompt_outcome("Bay is in", "leak", target_after=0.34)]}
+    )
     assert "'Bay is in' now gives 'Italy' the probability 0.34 (before: 0.004); 1 of 1 prompts" in explained(record).why
 
 
 def test_explain_leak_without_prompts_gives_counts() -> None:
-    record = checked(leaks=2).model_copy(update={"prompts": []})
+    record = make_checked_edit(leaks=2).model_copy(update={"prompts": []})
     explanation = explained(record)
     assert (explanation.why, explanation.leak) == ("It leaks: 2 of 6 prompts about other subjects do.", "")
 
 
 def test_explain_other_facts_names_the_subject() -> None:
-    explanation = explained(checked(fact_leaks=2, subject="Turkey", target_new="Türkiye"))
+    explanation = explained(make_checked_edit(fact_leaks=2, subject="Turkey", target_new="Türkiye"))
     assert explanation.ground is Ground.OTHER_FACT_LEAK
     assert explanation.why == (
         'Turkey says the target to other questions: "Turkey\'s currency is the" (made by the audit) now says '
@@ -92,15 +95,15 @@ def test_explain_other_facts_names_the_subject() -> None:
 
 
 GRAVITY: Sequence[tuple[Ground, MeasurementRecord | None, dict[str, Any]]] = [
-    (Ground.COLLAPSE, None, {"measurements": [perplexity(40.0)]}),
+    (Ground.COLLAPSE, None, {"measurements": [make_perplexity(40.0)]}),
     (Ground.NOT_RESTORED, None, {"weights": Weights(before=HASH, edited="1", restored="2", restored_ok=False)}),
-    (Ground.LEAK, counted("locality", "leaks", 1, 6), {}),
-    (Ground.OTHER_FACT_LEAK, counted("other-facts", "leaks", 1, 3), {}),
+    (Ground.LEAK, count_prompts("locality", "leaks", 1, 6), {}),
+    (Ground.OTHER_FACT_LEAK, count_prompts("other-facts", "leaks", 1, 3), {}),
     (Ground.NOT_MEASURED, failed("drift", "relative-drift", value=None), {}),
     (Ground.DID_NOT_TAKE, failed("efficacy", "efficacy", "prefixed", passed=3, failed=33, total=36), {}),
-    (Ground.PERPLEXITY, perplexity(1.2, bound=1.05), {}),
-    (Ground.FLIP, counted("locality", "flips", 5, 6, 0.5), {}),
-    (Ground.OTHER_FACT_FLIP, counted("other-facts", "flips", 3, 3, 0.5), {}),
+    (Ground.PERPLEXITY, make_perplexity(1.2, bound=1.05), {}),
+    (Ground.FLIP, count_prompts("locality", "flips", 5, 6, 0.5), {}),
+    (Ground.OTHER_FACT_FLIP, count_prompts("other-facts", "flips", 3, 3, 0.5), {}),
     (Ground.REPEATS, failed("aftermath", "repeats", "chat", passed=1, failed=3, total=4), {}),
     (Ground.GENERALIZATION, failed("generalization", "rate", passed=0, failed=5, total=5), {}),
     (Ground.OTHER, failed("degeneracy", "word-entropy-ratio", message="entropy is 0.2, at least 0.5"), {}),
@@ -154,7 +157,7 @@ def test_explain_failed_efficacy_has_counts_condition_and_bound() -> None:
 )
 def test_explain_search_without_success_says_so(target: str, reason: str, advice: str) -> None:
     record = failing(failed("efficacy", "efficacy", "prefixed"), target_new=target)
-    explanation = explained(record.model_copy(update={"update": lost(record)}))
+    explanation = explained(record.model_copy(update={"update": fail_search(record)}))
     assert explanation.why == f"It did not take: the search did not reach {reason} in 20 steps (loss 2.4)."
     assert explanation.advice == f"Do not ship this edit. Choose {advice}."
 
@@ -164,12 +167,12 @@ def test_explain_search_without_success_says_so(target: str, reason: str, advice
 )
 def test_explain_search_ended_well_or_early_is_not_blamed(loss: float, steps: int, settings: dict[str, Any]) -> None:
     record = failing(failed("efficacy", "efficacy", "prefixed"))
-    record = record.model_copy(update={"update": lost(record, loss, steps)})
+    record = record.model_copy(update={"update": fail_search(record, loss, steps)})
     assert "the search" not in explained(record, settings=settings).why
 
 
 def test_explain_does_not_offer_the_used_editor() -> None:
-    record = checked(leaks=1)
+    record = make_checked_edit(leaks=1)
     assert record.update is not None
     same = record.model_copy(update={"update": record.update.model_copy(update={"editor": "prefixed"})})
     assert "--editor" not in explained(same).advice
@@ -177,7 +180,7 @@ def test_explain_does_not_offer_the_used_editor() -> None:
 
 
 def test_explain_missing_locality_is_fault_with_max_leaks() -> None:
-    record = synthetic.edit(1, random.Random(1))
+    record = synthetic.make_edit(1, random.Random(1))
     assert summarise_record(record, head()).own_faults == (LOCALITY_MISSING,)
     explanation = explained(record)
     assert explanation.why == "What it does to other subjects was not measured, and unmeasured is never a pass."
@@ -185,24 +188,26 @@ def test_explain_missing_locality_is_fault_with_max_leaks() -> None:
     old = head(policy={"collapse_ratio": 1.5})
     assert summarise_record(record, old).result is EditVerdict.PASSED
     assert explain(summarise_record(record, old), old) is None
-    assert summarise_record(checked(), head()).result is EditVerdict.PASSED
+    assert summarise_record(make_checked_edit(), head()).result is EditVerdict.PASSED
 
 
 def test_explain_refusal_gives_deciding_reason() -> None:
-    first = explained(ended("refused"))
+    first = explained(make_ended_edit("refused"))
     assert first.why == "It was refused: its subject is not in the prompt."
     assert first.advice.startswith("Correct the request")
-    stopped = ended("refused when its update was seen")
+    stopped = make_ended_edit("refused when its update was seen")
     two = stopped.model_copy(
         update={"decision": DecisionRecord(action="refuse", reasons=["first-token: it is", "update: too large"])}
     )
     assert explained(two).why == "It was refused: update: too large."
-    closed = ended("refused", decision=DecisionRecord(action="refuse", reasons=["the sequence is closed since 'a'"]))
+    closed = make_ended_edit(
+        "refused", decision=DecisionRecord(action="refuse", reasons=["the sequence is closed since 'a'"])
+    )
     assert explained(closed).advice == "Ship the edits before it, or audit this one by itself."
 
 
 def test_explain_rewritten_edit_has_prefix_and_no_advice() -> None:
-    record = synthetic.edit(0, random.Random(1))
+    record = synthetic.make_edit(0, random.Random(1))
     assert record.update is not None
     served = record.model_copy(update={"update": record.update.model_copy(update={"prefix": "\n"})})
     old = {"policy": {"collapse_ratio": 1.5}}
@@ -216,12 +221,14 @@ def test_explain_rewritten_edit_has_prefix_and_no_advice() -> None:
 
 
 def test_explain_passed_edit_is_none_unless_it_leaks() -> None:
-    assert explain(summarise_record(checked(), head()), head()) is None
-    allowed = checked().model_copy(update={"prompts": [outcome("Warsaw is in", "leak", after="Italy")]})
+    assert explain(summarise_record(make_checked_edit(), head()), head()) is None
+    allowed = make_checked_edit().model_copy(
+        update={"prompts": [make_prompt_outcome("Warsaw is in", "leak", after="Italy")]}
+    )
     explanation = explained(allowed)
     assert (explanation.ground, explanation.advice) == (Ground.ALLOWED_LEAK, "")
     assert explanation.why.startswith("It leaks as far as the policy allows: 'Warsaw is in' now says 'Italy'")
-    rewritten = checked(0).model_copy(update={"prompts": allowed.prompts})
+    rewritten = make_checked_edit(0).model_copy(update={"prompts": allowed.prompts})
     why = explained(rewritten).why
     assert why.startswith("It was rewritten: ")
     assert "It leaks as far as the policy allows: 'Warsaw is in' now says 'Italy'" in why
@@ -240,21 +247,21 @@ def test_explain_drift_over_bound_advises_earlier_end() -> None:
 
 @pytest.mark.parametrize("how", sorted(set(ENDS) - {"sound"}))
 def test_explain_every_failure_has_cause_and_advice(how: str) -> None:
-    explanation = explained(ended(how), policy={"collapse_ratio": 1.5})
+    explanation = explained(make_ended_edit(how), policy={"collapse_ratio": 1.5})
     assert explanation.why.endswith(".")
     assert explanation.why[0].isupper()
     assert explanation.advice.endswith(".")
 
 
 def test_explain_error_quotes_it_and_advises() -> None:
-    explanation = explained(ended("errored"))
+    explanation = explained(make_ended_edit("errored"))
     assert (explanation.ground, explanation.why) == (Ground.ERROR, "It ended in an error: RuntimeError: out of memory.")
     assert "Remove the cause" in explanation.advice
 
 
 def test_explain_long_and_hidden_text_is_cut_and_named() -> None:
-    record = checked(leaks=1).model_copy(
-        update={"prompts": [outcome("a" * 999, "leak", after="\u202eb\x1b[31m" + "c" * 999)]}
+    record = make_checked_edit(leaks=1).model_copy(
+        update={"prompts": [make_prompt_outcome("a" * 999, "leak", after="\u202eb\x1b[31m" + "c" * 999)]}
     )
     why = explained(record).why
     assert len(why) < 500
@@ -263,7 +270,12 @@ def test_explain_long_and_hidden_text_is_cut_and_named() -> None:
 
 
 def test_list_explanations_failed_first_passed_last() -> None:
-    records = [synthetic.edit(0, random.Random(1)), ended("refused"), checked(leaks=1), checked()]
+    records = [
+        synthetic.make_edit(0, random.Random(1)),
+        make_ended_edit("refused"),
+        make_checked_edit(leaks=1),
+        make_checked_edit(),
+    ]
     listing = list_explanations(
         [summarise_record(item, head(policy={"collapse_ratio": 1.5})) for item in records], head()
     )

@@ -15,7 +15,14 @@ from editguard.reports.verdict.prompt_views import (
     select_worst_outcome,
 )
 
-from ...helpers.leak_logs import CONDITIONS, FACTS, NEIGHBOURS, asked, checked, outcome
+from ...helpers.leak_logs import (
+    CONDITIONS,
+    FACTS,
+    NEIGHBOURS,
+    make_checked_edit,
+    make_prompt_outcome,
+    make_prompt_outcomes,
+)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +43,7 @@ def test_condition_label_each_kind_is_in_words(condition: str, label: str) -> No
 
 
 def test_prompt_groups_worst_first_unchanged_apart() -> None:
-    others, facts = group_prompts(checked(leaks=2, flips=1, fact_leaks=1).prompts)
+    others, facts = group_prompts(make_checked_edit(leaks=2, flips=1, fact_leaks=1).prompts)
     assert (others.name, facts.name) == ("other-subjects", "other-facts")
     assert [view.worst.value for view in others.changed] == ["leak", "leak", "flip", "near-tie"]
     assert len(others.unchanged) == len(NEIGHBOURS) - 4
@@ -46,7 +53,7 @@ def test_prompt_groups_worst_first_unchanged_apart() -> None:
 
 
 def test_prompt_groups_gather_conditions_with_same_words() -> None:
-    first = group_prompts(asked("Istanbul", leaks=1))[0].changed[0]
+    first = group_prompts(make_prompt_outcomes("Istanbul", leaks=1))[0].changed[0]
     (row,) = first.changed
     assert (row.before, row.after) == ("the company", "Istanbul, and")
     assert row.conditions == ("no prefix", "after a prefix: sentence")
@@ -58,19 +65,23 @@ def test_prompt_groups_without_prompts_are_empty() -> None:
 
 
 def test_prompt_groups_all_unchanged_say_so() -> None:
-    (group,) = group_prompts([outcome("a"), outcome("b")])
+    (group,) = group_prompts([make_prompt_outcome("a"), make_prompt_outcome("b")])
     assert (group.changed, group.description) == ((), "2 prompts about other subjects: all keep their answer.")
 
 
 def test_prompt_groups_unmeasured_comes_before_flips() -> None:
     (group,) = group_prompts(
-        [outcome("a", "flip", after="x"), outcome("b", "unmeasured"), outcome("c", "leak", after="y")]
+        [
+            make_prompt_outcome("a", "flip", after="x"),
+            make_prompt_outcome("b", "unmeasured"),
+            make_prompt_outcome("c", "leak", after="y"),
+        ]
     )
     assert [view.prompt for view in group.changed] == ["c", "b", "a"]
 
 
 def test_prompt_rate_counts_a_prompt_once() -> None:
-    record = checked(leaks=2, flips=1, fact_leaks=1)
+    record = make_checked_edit(leaks=2, flips=1, fact_leaks=1)
     assert (count_leaks(record).failed, count_leaks(record).total) == (2, len(NEIGHBOURS))
     assert count_prompts([record, record], "locality", "flips").failed == 2
     facts = count_prompts([record], "other-facts", "leaks")
@@ -78,23 +89,26 @@ def test_prompt_rate_counts_a_prompt_once() -> None:
 
 
 def test_prompt_rate_without_prompts_takes_logged_counts() -> None:
-    record = checked(leaks=2).model_copy(update={"prompts": []})
+    record = make_checked_edit(leaks=2).model_copy(update={"prompts": []})
     assert (count_leaks(record).passed, count_leaks(record).failed) == (4, 2)
     assert count_leaks(record.model_copy(update={"measurements": []})).total == 0
 
 
 def test_prompt_rate_unmeasured_prompt_is_not_judged() -> None:
-    record = checked().model_copy(update={"prompts": [outcome("a"), outcome("a", "unmeasured", "served")]})
+    record = make_checked_edit().model_copy(
+        update={"prompts": [make_prompt_outcome("a"), make_prompt_outcome("a", "unmeasured", "served")]}
+    )
     rate = count_leaks(record)
     assert (rate.passed, rate.not_judged, rate.total) == (0, 1, 1)
 
 
 def test_worst_outcome_prefers_other_words_then_rise() -> None:
-    silent = outcome("a", "leak", target_after=0.9)
+    silent = make_prompt_outcome("a", "leak", target_after=0.9)
     low, high = (
-        outcome(name, "leak", "family:newline", after="Rome", target_after=p) for name, p in (("b", 0.3), ("c", 0.6))
+        make_prompt_outcome(name, "leak", "family:newline", after="Rome", target_after=p)
+        for name, p in (("b", 0.3), ("c", 0.6))
     )
-    bare = outcome("d", "leak", after="Rome", target_after=0.2)
+    bare = make_prompt_outcome("d", "leak", after="Rome", target_after=0.2)
     assert select_worst_outcome([silent, low, high], OTHER_SUBJECTS, PromptResult.LEAK) is high
     assert select_worst_outcome([silent, low, high, bare], OTHER_SUBJECTS, PromptResult.LEAK) is bare
     assert select_worst_outcome([silent], OTHER_SUBJECTS, PromptResult.FLIP) is None
@@ -119,8 +133,12 @@ def test_highlighted_marks_target_as_whole_words(text: str, target: str, marked:
 
 
 def test_judged_by_made_neighbours_without_file_neighbours() -> None:
-    assert judged_by_made_neighbours(checked(role="made-neighbour"))
-    assert not judged_by_made_neighbours(checked())
-    assert not judged_by_made_neighbours(checked(role="made-neighbour").model_copy(update={"measurements": []}))
-    both = checked().model_copy(update={"prompts": [*asked("x"), *asked("x", role="made-neighbour")]})
+    assert judged_by_made_neighbours(make_checked_edit(role="made-neighbour"))
+    assert not judged_by_made_neighbours(make_checked_edit())
+    assert not judged_by_made_neighbours(
+        make_checked_edit(role="made-neighbour").model_copy(update={"measurements": []})
+    )
+    both = make_checked_edit().model_copy(
+        update={"prompts": [*make_prompt_outcomes("x"), *make_prompt_outcomes("x", role="made-neighbour")]}
+    )
     assert not judged_by_made_neighbours(both)

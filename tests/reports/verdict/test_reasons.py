@@ -116,7 +116,9 @@ def test_control_fault_missed_result_and_observation_says_both(log: Log) -> None
     rng = random.Random(3)
     missed = observe("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.SILENT, ok=False)
     for collapse in (True, False):
-        record = synthetic.control("again", rng, collapse=collapse, ok=False).model_copy(update={"sightings": [missed]})
+        record = synthetic.make_control("again", rng, collapse=collapse, ok=False).model_copy(
+            update={"sightings": [missed]}
+        )
         story = digest(replace(log, controls=(record,))).controls[0]
         fault = control_fault(story)
         assert fault is not None
@@ -127,7 +129,7 @@ def test_control_fault_missed_result_and_observation_says_both(log: Log) -> None
 def faulty(log: Log, *, collapse: bool, ok: bool = False, missed: bool = False, **changes: object) -> str:
     """Return why a control proves nothing that showed, or did not show, a collapse."""
     rng = random.Random(3)
-    record = synthetic.control("again", rng, collapse=collapse, ok=ok)
+    record = synthetic.make_control("again", rng, collapse=collapse, ok=ok)
     observations = (
         [observe("probe", "sink-key", ObservedBehaviour.FIRES, ObservedBehaviour.SILENT, ok=False)] if missed else []
     )
@@ -138,8 +140,8 @@ def faulty(log: Log, *, collapse: bool, ok: bool = False, missed: bool = False, 
 
 
 def test_control_fault_names_observed_result(log: Log) -> None:
-    unmeasured = synthetic.perplexity(1.0).model_copy(update={"value": None, "verdict": "unmeasured"})
-    measured = {"measurements": [synthetic.perplexity(1.0123)]}
+    unmeasured = synthetic.make_perplexity(1.0).model_copy(update={"value": None, "verdict": "unmeasured"})
+    measured = {"measurements": [synthetic.make_perplexity(1.0123)]}
     template = "Control 'again' was to show {}, but {}: the checks prove nothing."
     assert faulty(log, collapse=True, **measured) == template.format("a collapse", "the perplexity ratio was 1.012")
     assert "no perplexity ratio was measured" in faulty(log, collapse=True, measurements=[])
@@ -153,7 +155,7 @@ def test_control_fault_names_observed_result(log: Log) -> None:
     [(40.0, "fail", True), (40.0, "pass", False), (1.0, "fail", False), (1.0, "pass", False)],
 )
 def test_control_fault_collapse_needs_ratio_and_verdict(log: Log, ratio: float, verdict: str, shown: bool) -> None:
-    fault = faulty(log, collapse=True, missed=True, verdict=verdict, measurements=[synthetic.perplexity(ratio)])
+    fault = faulty(log, collapse=True, missed=True, verdict=verdict, measurements=[synthetic.make_perplexity(ratio)])
     assert ("shows that the probe 'sink-key'" in fault) is shown
     assert ("was to show a collapse" in fault) is not shown
 
