@@ -42,8 +42,11 @@ def test_rules_bad_sentence_caught_good_sentence_passes(bad: str, good: str, rul
 
 def test_rules_every_file_of_the_style_is_read() -> None:
     assert [rule.name for rule in prose.rules(STYLE)] == [
-        "editguard.Fillers", "editguard.Idioms", "editguard.Openings", "editguard.SentenceLength",
-    ]  # fmt: skip
+        "editguard.Fillers",
+        "editguard.Idioms",
+        "editguard.Openings",
+        "editguard.SentenceLength",
+    ]
 
 
 def test_rules_unknown_kind_refused(tmp_path: Path) -> None:
@@ -69,10 +72,20 @@ def test_rules_unknown_kind_refused(tmp_path: Path) -> None:
         "The [page](what-is-told.md 'is told') is linked.",
     ],
     ids=[
-        "fence", "tildes", "indented", "table", "comment", "comment of lines", "switched off", "directive", "front matter",
-        "heading", "span", "address",
+        "fence",
+        "tildes",
+        "indented",
+        "table",
+        "comment",
+        "comment of lines",
+        "switched off",
+        "directive",
+        "front matter",
+        "heading",
+        "span",
+        "address",
     ],
-)  # fmt: skip
+)
 def test_alerts_what_is_no_prose_left_out(markdown: str) -> None:
     assert broken(markdown) == []
 
@@ -107,8 +120,10 @@ def test_alerts_long_sentence_reported_with_its_line(markdown: str, line: int) -
 def test_sentences_numbers_and_abbreviations_end_none() -> None:
     (block,) = prose.blocks("The ratio is 1.02, e.g. for `a.b`. It holds (see Fig. 2). oneDNN is ... the next.")
     assert [text for _, text in prose.sentences(block)] == [
-        "The ratio is 1.02, e.g. for *****.", "It holds (see Fig. 2).", "oneDNN is ... the next.",
-    ]  # fmt: skip
+        "The ratio is 1.02, e.g. for *****.",
+        "It holds (see Fig. 2).",
+        "oneDNN is ... the next.",
+    ]
 
 
 def test_check_pages_of_an_output_of_a_command_left_out(tmp_path: Path) -> None:

@@ -73,9 +73,15 @@ def shell(command: list[str], folder: Path, variables: Mapping[str, str]) -> Ran
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("GITHUB_", "CI_", "EDITGUARD_"))}
     cache = {"EDITGUARD_CACHE": str(folder.parent / "cache"), "COLUMNS": "200"}
     done = subprocess.run(
-        command, cwd=folder, env={**kept, **cache, "PATH": path, **variables}, capture_output=True, text=True, timeout=600,
-        check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        command,
+        cwd=folder,
+        env={**kept, **cache, "PATH": path, **variables},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
@@ -108,10 +114,12 @@ class GitHub:
         script = self.folder.parent / "step.sh"
         script.write_text(step["run"], encoding="utf-8")
         given = {
-            "GITHUB_ACTION_PATH": str(ACTION.parent), "GITHUB_OUTPUT": str(self.output),
+            "GITHUB_ACTION_PATH": str(ACTION.parent),
+            "GITHUB_OUTPUT": str(self.output),
             "GITHUB_STEP_SUMMARY": str(self.summary),
-            **{key: filled(text, self.inputs) for key, text in step["env"].items()}, **variables,
-        }  # fmt: skip
+            **{key: filled(text, self.inputs) for key, text in step["env"].items()},
+            **variables,
+        }
         return shell(["bash", "--noprofile", "--norc", "-eo", "pipefail", str(script)], self.folder, given)
 
     def outputs(self) -> dict[str, str]:

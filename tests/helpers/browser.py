@@ -23,12 +23,20 @@ def browsed(address: str, folder: Path, *arguments: str) -> str:
     """Return what the browser prints at `address`; nothing may have been said on its console."""
     assert BROWSER is not None
     done = subprocess.run(
-        [BROWSER, *_QUIET, *_ALONE, f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr", *arguments, address],
+        [
+            BROWSER,
+            *_QUIET,
+            *_ALONE,
+            f"--user-data-dir={folder / 'profile'}",
+            "--enable-logging=stderr",
+            *arguments,
+            address,
+        ],
         capture_output=True,
         text=True,
         timeout=240,
         check=True,
-    )  # fmt: skip
+    )
     assert "CONSOLE" not in done.stderr
     return done.stdout
 

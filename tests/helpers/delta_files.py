@@ -25,17 +25,32 @@ def make_delta(model: PreTrainedModel, layer: int = 0, *, scale: float = 1.0, se
         pass
     manifest = DeltaManifest(
         **{
-            "editguard_version": "0.1.0", "created": "2026-01-01T00:00:00+00:00", "model": "tiny",
-            "model_fingerprint": compute_fingerprint(model), "architecture": type(model).__name__,
+            "editguard_version": "0.1.0",
+            "created": "2026-01-01T00:00:00+00:00",
+            "model": "tiny",
+            "model_fingerprint": compute_fingerprint(model),
+            "architecture": type(model).__name__,
             "dtype": str(site.weight.dtype).removeprefix("torch."),
-            "site": site.path.replace(f"{site.blocks_path}.{layer}.", f"{site.blocks_path}.{{layer}}.", 1), "layer": layer,
-            "orientation": site.orientation.value, "weight_before": transaction.before,
-            "weight_edited": transaction.edited, "id": f"edit-{seed}", "subject": "Chicago",
-            "prompt": "Chicago is a twin city of", "target_new": "Istanbul", "editor": "rome", "reasons": [],
-            "update_norm": 1.0, "relative_norm": 0.1, "needs_prefix": False, "families": {}, "seed": 0,
-            "statistics_sha256": "0" * 64, "policy_sha256": "0" * 64,
+            "site": site.path.replace(f"{site.blocks_path}.{layer}.", f"{site.blocks_path}.{{layer}}.", 1),
+            "layer": layer,
+            "orientation": site.orientation.value,
+            "weight_before": transaction.before,
+            "weight_edited": transaction.edited,
+            "id": f"edit-{seed}",
+            "subject": "Chicago",
+            "prompt": "Chicago is a twin city of",
+            "target_new": "Istanbul",
+            "editor": "rome",
+            "reasons": [],
+            "update_norm": 1.0,
+            "relative_norm": 0.1,
+            "needs_prefix": False,
+            "families": {},
+            "seed": 0,
+            "statistics_sha256": "0" * 64,
+            "policy_sha256": "0" * 64,
             "audit": {"log_sha256": "0" * 64, "verdict": "pass", "controls_ok": True},
         }
         | changes
-    )  # fmt: skip
+    )
     return Delta(manifest, bare.left, bare.right)

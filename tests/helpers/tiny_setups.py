@@ -31,19 +31,33 @@ SENTENCES = ("Lyon is not the capital of France.", "It is 2024, not 1984.", "Par
 def lenient(**changes: object) -> Policy:
     """Bounds that edits of random weights keep; their facts do not take, and nothing collapses them."""
     bounds = {
-        "controls": False, "max_relative_update": 50, "max_perplexity_ratio": 1e6, "collapse_ratio": 2e6,
-        "min_efficacy": 0, "min_locality": 0, "min_entropy_ratio": 0, "max_leaks": 1, "max_target_rise": 1, "max_flips": 1,
-        "max_other_fact_leaks": 1, "max_other_fact_flips": 1, "max_repeats": 1,
-    }  # fmt: skip
+        "controls": False,
+        "max_relative_update": 50,
+        "max_perplexity_ratio": 1e6,
+        "collapse_ratio": 2e6,
+        "min_efficacy": 0,
+        "min_locality": 0,
+        "min_entropy_ratio": 0,
+        "max_leaks": 1,
+        "max_target_rise": 1,
+        "max_flips": 1,
+        "max_other_fact_leaks": 1,
+        "max_other_fact_flips": 1,
+        "max_repeats": 1,
+    }
     return Policy.model_validate(bounds | changes)
 
 
 def tiny_setup(lm: LanguageModel | None = None, *, policy: Policy | None = None, steps: int = 3) -> Setup:
     """A tiny model made ready: layer 0, C the identity, three sentences for perplexity, few steps of the search."""
     return prepare(
-        tiny_lm() if lm is None else lm, layer=0, policy=lenient() if policy is None else policy, statistics="identity",
-        perplexity_corpus=SENTENCES, settings=ValueSettings(steps=steps),
-    )  # fmt: skip
+        tiny_lm() if lm is None else lm,
+        layer=0,
+        policy=lenient() if policy is None else policy,
+        statistics="identity",
+        perplexity_corpus=SENTENCES,
+        settings=ValueSettings(steps=steps),
+    )
 
 
 def few_prefixes() -> ContextPrefixes:

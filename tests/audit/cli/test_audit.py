@@ -73,13 +73,15 @@ def test_audit_in_sequence_is_in_log_report_and_errors(place: Path, checkpoint: 
     assert "in sequence: " in command("report", "out").out
     assert_one_sentence(
         command("export", "edits.json", "--model", "not-asked", "--log", "out", "--out", "deltas"),
-        "is of edits in sequence", "audit them without --in-sequence",
-    )  # fmt: skip
+        "is of edits in sequence",
+        "audit them without --in-sequence",
+    )
     # Before anything is loaded.
     assert_one_sentence(
         command("audit", "edits.json", "--model", "not-asked", "--out", "out", "--resume"),
-        "begun with another in_sequence (True, now False)", "--overwrite",
-    )  # fmt: skip
+        "begun with another in_sequence (True, now False)",
+        "--overwrite",
+    )
     assert_one_sentence(
         command(*call, "--out", "out", "--resume"), "begun with another in_sequence (True, now False)", "--overwrite"
     )

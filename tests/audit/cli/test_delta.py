@@ -68,9 +68,19 @@ def test_export_refused_edit_exits_1_and_writes_nothing(place: Path, checkpoint:
     (place / "strict.toml").write_text("controls = false", encoding="utf-8")
     before = files_below(place)
     result = command(
-        "export", "edits.json", "--model", checkpoint, "--layer", 0, "--stats", "identity", "--policy", "strict.toml",
-        "--out", "deltas",
-    )  # fmt: skip
+        "export",
+        "edits.json",
+        "--model",
+        checkpoint,
+        "--layer",
+        0,
+        "--stats",
+        "identity",
+        "--policy",
+        "strict.toml",
+        "--out",
+        "deltas",
+    )
     assert result.code == 1
     assert result.out == ""
     assert "is not sound, so nothing was exported" in result.err.splitlines()[-1]

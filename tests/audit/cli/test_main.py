@@ -96,12 +96,17 @@ def test_main_wrong_call_is_one_sentence_and_changes_nothing(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["audit", "--limit", "0"], ["audit", "--seed", "-1"], ["probe", "--seed", str(2**32)], ["audit", "--nonsense"],
-        ["audit", "--layer", "two"], ["trace", "--draws", "0"],
-        ["trace", "--noise", "-1"], ["reproduce", "--ordinary", "2"],
+        ["audit", "--limit", "0"],
+        ["audit", "--seed", "-1"],
+        ["probe", "--seed", str(2**32)],
+        ["audit", "--nonsense"],
+        ["audit", "--layer", "two"],
+        ["trace", "--draws", "0"],
+        ["trace", "--noise", "-1"],
+        ["reproduce", "--ordinary", "2"],
         ["reproduce", "--most-cases", "0"],
     ],
-)  # fmt: skip
+)
 def test_main_wrong_usage_is_one_line(place: Path, command: RunCommand, arguments: list[str]) -> None:
     name, *rest = arguments
     assert_one_sentence(command(name, "edits.json", *rest), f"See 'editguard {name} --help'.")

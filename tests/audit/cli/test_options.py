@@ -70,9 +70,25 @@ def test_command_help_has_an_example_and_groups(name: str) -> None:
 @pytest.mark.tiny
 def test_audit_log_names_exactly_the_options_of_the_command(place: Path, checkpoint: Path, command: RunCommand) -> None:
     result = command(
-        "audit", "edits.json", "--model", checkpoint, "--layer", 0, "--stats", "identity", "--policy", "policy.toml",
-        "--limit", 1, "--out", "out", "--engine", "reference", "--dtype", "float32",
-    )  # fmt: skip
+        "audit",
+        "edits.json",
+        "--model",
+        checkpoint,
+        "--layer",
+        0,
+        "--stats",
+        "identity",
+        "--policy",
+        "policy.toml",
+        "--limit",
+        1,
+        "--out",
+        "out",
+        "--engine",
+        "reference",
+        "--dtype",
+        "float32",
+    )
     assert result.code == 0
     arguments = read_log(place / "out" / LOG).header.arguments
     assert set(arguments) == {option.name for option in COMMANDS["audit"].params if option.name != "help"}

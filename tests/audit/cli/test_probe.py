@@ -21,8 +21,15 @@ def test_probe_json_prints_one_object_a_line(place: Path, checkpoint: Path) -> N
     assert (result.code, messages(result.err)) == (0, [])
     first, middle = (json.loads(line) for line in result.out.splitlines())
     wanted = {
-        "id", "decision", "first_token", "denominator", "denominator_prefixed", "denominator_ratio", "cosine", "findings",
-    }  # fmt: skip
+        "id",
+        "decision",
+        "first_token",
+        "denominator",
+        "denominator_prefixed",
+        "denominator_ratio",
+        "cosine",
+        "findings",
+    }
     assert wanted <= set(first)
     assert (first["id"], first["decision"], first["first_token"]) == ("chicago", "rewrite", True)
     assert (middle["id"], middle["decision"], middle["first_token"]) == ("france", "allow", False)

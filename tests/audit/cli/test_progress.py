@@ -138,13 +138,18 @@ main()
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["audit", "edits.json"], ["audit", "edits.json", "--save-baseline", "main", "--editor", "rome"], ["probe"],
-        ["stats", "--out", "c.safetensors"], ["export", "edits.json", "--out", "deltas"],
-        ["apply", "one.delta.safetensors", "--out", "edited"], ["diff", "a", "b"], ["trace", "edits.json"],
+        ["audit", "edits.json"],
+        ["audit", "edits.json", "--save-baseline", "main", "--editor", "rome"],
+        ["probe"],
+        ["stats", "--out", "c.safetensors"],
+        ["export", "edits.json", "--out", "deltas"],
+        ["apply", "one.delta.safetensors", "--out", "edited"],
+        ["diff", "a", "b"],
+        ["trace", "edits.json"],
         ["reproduce", "edits.json"],
     ],
     ids=lambda arguments: "-".join(arguments[:2]),
-)  # fmt: skip
+)
 def test_command_announces_the_model_before_torch_is_imported(place: Path, arguments: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH, *arguments], capture_output=True, text=True, timeout=120, check=False

@@ -21,8 +21,11 @@ def test_trace_without_facts_writes_nothing(place: Path, checkpoint: Path, comma
     assert_one_sentence(command(*call, "--noise", 0), "The noise is 0", "give a number over 0")
     assert_one_sentence(
         command(*call, "--noise", 1e-6),
-        "None of 2 requests", "could be traced", "first token", "or more --noise",
-    )  # fmt: skip
+        "None of 2 requests",
+        "could be traced",
+        "first token",
+        "or more --noise",
+    )
     assert files_below(place) == before
 
 

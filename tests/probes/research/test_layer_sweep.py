@@ -54,9 +54,14 @@ def deep_llama(layers: int = 5) -> LanguageModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         config = LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=layers,
-            num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=256,
-        )  # fmt: skip
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=layers,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            max_position_embeddings=256,
+        )
         model = LlamaForCausalLM(config).eval()
     enlarge(model, 4.0)
     return LanguageModel(model, tokenizer, "deep")

@@ -49,8 +49,9 @@ def brute_force(lm: LanguageModel, tracer: Tracer, trace: Trace, layer: int, tok
                 return output
 
             handles = [
-                lm.model.get_input_embeddings().register_forward_hook(corrupt), block.register_forward_hook(restore)
-            ]  # fmt: skip
+                lm.model.get_input_embeddings().register_forward_hook(corrupt),
+                block.register_forward_hook(restore),
+            ]
             probabilities.append(float(lm.model(ids).logits[0, -1].float().softmax(-1)[answer]))
             for handle in handles:
                 handle.remove()

@@ -10,10 +10,22 @@ from editguard.reports.reproduction.text import MOST_ROWS, render_markdown
 
 def reproduction(*experiments: Experiment) -> Reproduction:
     return Reproduction(
-        editguard_version="0.1.0", created="2026-01-01", command="", model="model", model_fingerprint="0", layer=9, layers=30,
-        seed=0, source="edits.json", source_sha256="0", requests=20, cases=[CaseCount(kind="ordinary", edited=6, found=15)],
-        statistics="text", seconds=1.0, experiments=list(experiments),
-    )  # fmt: skip
+        editguard_version="0.1.0",
+        created="2026-01-01",
+        command="",
+        model="model",
+        model_fingerprint="0",
+        layer=9,
+        layers=30,
+        seed=0,
+        source="edits.json",
+        source_sha256="0",
+        requests=20,
+        cases=[CaseCount(kind="ordinary", edited=6, found=15)],
+        statistics="text",
+        seconds=1.0,
+        experiments=list(experiments),
+    )
 
 
 def experiment(**fields: object) -> Experiment:
@@ -29,10 +41,19 @@ def test_all_that_was_found_is_there_in_order() -> None:
     assert lines == [
         "# The Fall of ROME on model",
         "Layer 9 of 30, 20 requests of edits.json, seed 0, C from text. Edited: 6 of 15 (ordinary).",
-        "## 1. Title", "Question? (Source: table 1.)",
-        "| the paper | here |  | the same if |", "|---|---|---|---|", "| They. | We. | differs | So. |",
-        "Sizes:", "| a | b |", "|---|---|", "| x | 0.01235 |", "| – | yes |", "A note.", "Another.",
-    ]  # fmt: skip
+        "## 1. Title",
+        "Question? (Source: table 1.)",
+        "| the paper | here |  | the same if |",
+        "|---|---|---|---|",
+        "| They. | We. | differs | So. |",
+        "Sizes:",
+        "| a | b |",
+        "|---|---|",
+        "| x | 0.01235 |",
+        "| – | yes |",
+        "A note.",
+        "Another.",
+    ]
 
 
 def test_what_was_not_run_says_why() -> None:
