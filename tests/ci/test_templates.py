@@ -1,6 +1,6 @@
-"""The templates for CI systems, tried as a CI machine would: their steps run in a shell, on a tiny model.
+"""The templates for CI systems: their steps run in a shell on a tiny model, as on a CI machine.
 
-Actions that others wrote (checkout, upload) are not run; what they are given is compared with what was written.
+Actions of other authors (checkout, upload) are not run. Their inputs are compared with the files that were written.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ GITLAB = ROOT / "ci" / "editguard.gitlab-ci.yml"
 HOOKS = ROOT / ".pre-commit-hooks.yaml"
 GUIDE = ROOT / "docs" / "how-to" / "ci.md"
 NASTY = """$(touch pwned);touch pwned;"$(touch pwned)"'$(touch pwned)'\nEOF\ntouch pwned"""
-"""What a shell would run if it were pasted into a script."""
+"""A shell runs commands of this text if it is pasted into a script."""
 OPTIONS = "--layer=0\n--stats=identity\n\n--seed=3"
 
 
-class Ran(NamedTuple):
+class ShellResult(NamedTuple):
     code: int
     out: str
     err: str
@@ -51,7 +51,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
-    """A checkout: edits, a policy that they pass, and one that refuses the first of them."""
+    """A checkout: edits, a policy that they pass, and a policy that refuses the first of them."""
     folder = tmp_path / "check out"
     folder.mkdir()
     edits = [
@@ -67,22 +67,24 @@ def work(tmp_path: Path) -> Path:
     return folder
 
 
-def shell(command: list[str], folder: Path, variables: Mapping[str, str]) -> Ran:
+def shell(command: list[str], folder: Path, variables: Mapping[str, str]) -> ShellResult:
     """Run a command with the installed `editguard` first on the path, as a CI machine has it after the installation."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GITHUB_", "CI_", "EDITGUARD_"))}
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("GITHUB_", "CI_", "EDITGUARD_"))
+    }
     cache = {"EDITGUARD_CACHE": str(folder.parent / "cache"), "COLUMNS": "200"}
-    done = subprocess.run(
+    process = subprocess.run(
         command,
         cwd=folder,
-        env={**kept, **cache, "PATH": path, **variables},
+        env={**inherited, **cache, "PATH": path, **variables},
         capture_output=True,
         text=True,
         timeout=600,
         check=False,
         stdin=subprocess.DEVNULL,
     )
-    return Ran(done.returncode, done.stdout, done.stderr)
+    return ShellResult(process.returncode, process.stdout, process.stderr)
 
 
 def parsed(path: Path) -> Any:
@@ -94,7 +96,7 @@ def parsed(path: Path) -> Any:
 
 def filled(text: str, inputs: Mapping[str, str]) -> str:
     """Fill in the inputs, as the runner does."""
-    return re.sub(r"\$\{\{ inputs\.([\w-]+) \}\}", lambda found: inputs[found[1]], text)
+    return re.sub(r"\$\{\{ inputs\.([\w-]+) \}\}", lambda match: inputs[match[1]], text)
 
 
 class GitHub:
@@ -104,10 +106,10 @@ class GitHub:
         self.folder = folder
         declared = parsed(ACTION)["inputs"]
         assert set(inputs) <= set(declared)
-        self.inputs = {name: str(one.get("default", "")) for name, one in declared.items()} | inputs
+        self.inputs = {name: str(entry.get("default", "")) for name, entry in declared.items()} | inputs
         self.summary, self.output = folder.parent / "summary.md", folder.parent / "output.txt"
 
-    def run(self, name: str, **variables: str) -> Ran:
+    def run(self, name: str, **variables: str) -> ShellResult:
         """Run the step called `name`, as the runner runs `shell: bash`."""
         (step,) = [step for step in parsed(ACTION)["runs"]["steps"] if step["name"] == name]
         assert step["shell"] == "bash"
@@ -126,19 +128,19 @@ class GitHub:
         return dict(line.split("=", 1) for line in self.output.read_text(encoding="utf-8").splitlines())
 
 
-def test_the_action_audits_keeps_everything_and_then_shows_no_stale_audit(work: Path, model: Path) -> None:
+def test_action_keeps_all_files_and_shows_no_stale_audit(work: Path, model: Path) -> None:
     runner = GitHub(
         work, edits="my.edits.json", model=str(model), policy="policy.toml", out="my out", arguments=OPTIONS
     )
-    ran = runner.run("Audit")
-    assert ran.code == 0, ran.err
+    result = runner.run("Audit")
+    assert result.code == 0, result.err
     assert runner.outputs() == {"exit-code": "0", "verdict": "pass"}
     assert runner.summary.read_text(encoding="utf-8").startswith("## editguard: ✅ pass\n")
     header = json.loads((work / "my out" / LOG).read_text(encoding="utf-8").splitlines()[0])
     assert (header["seed"], header["layer"], header["arguments"]["stats"]) == (3, 0, "identity")
     given = [step.get("with", {}) for step in parsed(ACTION)["runs"]["steps"]]
-    kept = {filled(str(value), runner.inputs) for one in given for value in one.values()}
-    assert {"my out", "my out/results.sarif"} <= kept
+    uploads = {filled(str(value), runner.inputs) for inputs in given for value in inputs.values()}
+    assert {"my out", "my out/results.sarif"} <= uploads
     assert {path.name for path in (work / "my out").iterdir()} - {".lock"} == {*AUDIT_FILES}
 
     runner.summary.unlink()
@@ -150,7 +152,7 @@ def test_the_action_audits_keeps_everything_and_then_shows_no_stale_audit(work: 
     assert "pass" not in shown
 
 
-def test_the_action_closes_the_gate_and_writes_all_the_same(work: Path, model: Path) -> None:
+def test_action_failed_audit_writes_all_files(work: Path, model: Path) -> None:
     runner = GitHub(work, edits="my.edits.json", model=str(model), policy="strict.toml", arguments=OPTIONS)
     assert runner.run("Audit").code == 1
     assert runner.outputs() == {"exit-code": "1", "verdict": "fail"}
@@ -158,20 +160,20 @@ def test_the_action_closes_the_gate_and_writes_all_the_same(work: Path, model: P
     assert {path.name for path in (work / "editguard-audit").iterdir()} >= {*AUDIT_FILES}
 
 
-def test_inputs_are_never_run(work: Path) -> None:
+def test_action_inputs_are_never_run(work: Path) -> None:
     inputs = dict.fromkeys(("edits", "model", "policy", "out", "arguments"), NASTY)
     assert GitHub(work, **inputs).run("Audit").code == 2
     assert not (work / "pwned").exists()
 
 
-def test_edits_that_look_like_an_option_are_a_file(work: Path) -> None:
-    ran = GitHub(work, edits="--help", model="nowhere").run("Audit")
-    assert ran.code == 2
-    assert "--help" in ran.err
+def test_action_edits_like_an_option_are_a_file(work: Path) -> None:
+    result = GitHub(work, edits="--help", model="nowhere").run("Audit")
+    assert result.code == 2
+    assert "--help" in result.err
 
 
 @pytest.mark.skipif(find_spec("pip") is None, reason="this environment has no pip")
-def test_the_action_installs_what_it_is_told_or_itself(work: Path) -> None:
+def test_action_installs_the_given_package_or_itself(work: Path) -> None:
     wheel = work / "tiny_thing-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as file:
         file.writestr("tiny_thing.py", "")
@@ -181,26 +183,26 @@ def test_the_action_installs_what_it_is_told_or_itself(work: Path) -> None:
         )
         file.writestr("tiny_thing-1.0.dist-info/RECORD", "")
     runner, where = GitHub(work, package=f"./{wheel.name}"), work / "installed"
-    ran = runner.run("Install editguard", PIP_TARGET=str(where), PIP_NO_INDEX="1")
-    assert ran.code == 0, ran.err
+    result = runner.run("Install editguard", PIP_TARGET=str(where), PIP_NO_INDEX="1")
+    assert result.code == 0, result.err
     assert (where / "tiny_thing.py").exists()
-    # Without a package it is the root of the repository that the action came with.
+    # Without a package the action installs the root of its own repository.
     (step,) = [step for step in parsed(ACTION)["runs"]["steps"] if step["name"] == "Install editguard"]
     assert "$GITHUB_ACTION_PATH/../.." in step["run"]
     assert (ACTION.parent / ".." / ".." / "pyproject.toml").exists()
 
 
-def test_no_expression_stands_in_a_script_and_every_action_has_a_version() -> None:
+def test_action_scripts_have_no_expression_and_uses_have_versions() -> None:
     steps = parsed(ACTION)["runs"]["steps"]
     scripts = [step["run"] for step in steps if "run" in step]
     assert len(scripts) == 2
     assert not [script for script in scripts if "${{" in script]
     used = [step["uses"] for step in steps if "uses" in step]
     assert len(used) == 3
-    assert all(re.fullmatch(r"[\w-]+(/[\w-]+)+@v\d+\.\d+\.\d+", one) for one in used)
+    assert all(re.fullmatch(r"[\w-]+(/[\w-]+)+@v\d+\.\d+\.\d+", name) for name in used)
 
 
-def test_what_was_written_is_kept_also_when_the_gate_is_closed() -> None:
+def test_action_uploads_run_also_after_a_failure() -> None:
     uploads = [step for step in parsed(ACTION)["runs"]["steps"] if "upload" in step.get("uses", "")]
     assert len(uploads) == 2
     assert all(step["if"].startswith("always()") for step in uploads)
@@ -209,7 +211,7 @@ def test_what_was_written_is_kept_also_when_the_gate_is_closed() -> None:
 # -------------------------------------------------------------------------------------------------------------- GitLab
 
 
-def gitlab(folder: Path, **variables: str) -> Ran:
+def gitlab(folder: Path, **variables: str) -> ShellResult:
     """Run the job's script as GitLab's shell executor does: all lines in one POSIX shell that stops at an error."""
     job = parsed(GITLAB)[".editguard"]
     assert set(variables) <= set(job["variables"])
@@ -217,10 +219,10 @@ def gitlab(folder: Path, **variables: str) -> Ran:
     return shell(["sh", "-c", script], folder, {**job["variables"], **variables})
 
 
-def test_the_gitlab_job_audits_and_carries_the_exit_code(work: Path, model: Path) -> None:
+def test_gitlab_job_audits_and_has_the_exit_code(work: Path, model: Path) -> None:
     given = {"EDITGUARD_EDITS": "my.edits.json", "EDITGUARD_MODEL": str(model), "EDITGUARD_ARGUMENTS": OPTIONS}
-    ran = gitlab(work, **given, EDITGUARD_POLICY="strict.toml", EDITGUARD_OUT="out")
-    assert ran.code == 1, ran.err
+    result = gitlab(work, **given, EDITGUARD_POLICY="strict.toml", EDITGUARD_OUT="out")
+    assert result.code == 1, result.err
     artifacts = parsed(GITLAB)[".editguard"]["artifacts"]
     assert artifacts["when"] == "always"
     junit = work / artifacts["reports"]["junit"].replace("$EDITGUARD_OUT", "out")
@@ -231,7 +233,7 @@ def test_the_gitlab_job_audits_and_carries_the_exit_code(work: Path, model: Path
     assert gitlab(work, **given, EDITGUARD_OUT="out").code == 2
 
 
-def test_variables_are_never_run(work: Path) -> None:
+def test_gitlab_variables_are_never_run(work: Path) -> None:
     names = ("EDITS", "MODEL", "POLICY", "OUT", "ARGUMENTS")
     assert gitlab(work, **dict.fromkeys((f"EDITGUARD_{name}" for name in names), NASTY)).code == 2
     assert not (work / "pwned").exists()
@@ -241,12 +243,12 @@ def test_variables_are_never_run(work: Path) -> None:
 
 
 def hook() -> dict[str, Any]:
-    (found,) = parsed(HOOKS)
-    assert isinstance(found, dict)
-    return found
+    (entry,) = parsed(HOOKS)
+    assert isinstance(entry, dict)
+    return entry
 
 
-def test_the_hook_takes_files_of_edits_alone() -> None:
+def test_hook_takes_only_files_of_edits() -> None:
     (listed,) = re.findall(r"\(([a-z|]+)\)", hook()["files"])
     assert [f".{name}" for name in listed.split("|")] == [*SUFFIXES]
     assert all(re.search(hook()["files"], f"sub/a.edits{suffix}") for suffix in SUFFIXES)
@@ -254,15 +256,15 @@ def test_the_hook_takes_files_of_edits_alone() -> None:
     assert not [name for name in others if re.search(hook()["files"], name)]
 
 
-def test_the_hook_probes_all_files_at_once_and_stops_a_commit_with_a_refused_edit(work: Path, model: Path) -> None:
+def test_hook_probes_all_files_and_stops_a_refused_edit(work: Path, model: Path) -> None:
     assert hook()["require_serial"]
     before = {path.name: path.read_bytes() for path in work.iterdir()}
     arguments = ["--model", str(model), "--layer", "0", "--stats", "identity", "--policy"]
     call = [*shlex.split(hook()["entry"]), *arguments]
-    ran = shell([*call, "policy.toml", "my.edits.json", "one.edits.json"], work, {})
-    assert ran.code == 0, ran.err
-    assert ran.out.index("my.edits.json") < ran.out.index("2 edits: 1 allow, 1 rewrite, 0 refuse")
-    assert ran.out.index("one.edits.json") < ran.out.index("1 edit: 1 allow, 0 rewrite, 0 refuse")
+    result = shell([*call, "policy.toml", "my.edits.json", "one.edits.json"], work, {})
+    assert result.code == 0, result.err
+    assert result.out.index("my.edits.json") < result.out.index("2 edits: 1 allow, 1 rewrite, 0 refuse")
+    assert result.out.index("one.edits.json") < result.out.index("1 edit: 1 allow, 0 rewrite, 0 refuse")
     assert shell([*call, "strict.toml", "one.edits.json", "my.edits.json"], work, {}).code == 1
     assert shell([*call, "strict.toml", "one.edits.json", "gone.edits.json"], work, {}).code == 2
     assert {path.name: path.read_bytes() for path in work.iterdir()} == before
@@ -271,25 +273,25 @@ def test_the_hook_probes_all_files_at_once_and_stops_a_commit_with_a_refused_edi
 # ---------------------------------------------------------------------------------------------------------- the formats
 
 
-def valid(schema: str, path: Path) -> Ran:
+def valid(schema: str, path: Path) -> ShellResult:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return Ran(done.returncode, done.stdout, done.stderr)
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ShellResult(process.returncode, process.stdout, process.stderr)
 
 
 @pytest.mark.parametrize(
     ("schema", "path"), [("vendor.github-actions", ACTION), ("vendor.gitlab-ci", GITLAB)], ids=["action", "gitlab"]
 )
-def test_templates_are_valid_by_the_systems_own_schemas(schema: str, path: Path) -> None:
-    ran = valid(schema, path)
-    assert ran.code == 0, ran.out
+def test_templates_are_valid_by_the_vendors_schemas(schema: str, path: Path) -> None:
+    result = valid(schema, path)
+    assert result.code == 0, result.out
 
 
 def example(title: str) -> str:
     """Return the configuration that the guide shows under a title."""
     part = GUIDE.read_text(encoding="utf-8").partition(f"\n## {title}\n")[2].partition("\n## ")[0]
-    (found,) = re.findall(r"```yaml\n(.*?)```", part, re.DOTALL)
-    return str(found)
+    (block,) = re.findall(r"```yaml\n(.*?)```", part, re.DOTALL)
+    return str(block)
 
 
 @pytest.mark.parametrize(
@@ -297,18 +299,16 @@ def example(title: str) -> str:
     [("vendor.github-workflows", "GitHub", "on: push\n"), ("vendor.gitlab-ci", "GitLab", "")],
     ids=["workflow", "pipeline"],
 )
-def test_what_the_guide_shows_is_valid_and_asks_for_what_there_is(
-    schema: str, title: str, more: str, tmp_path: Path
-) -> None:
+def test_guide_example_is_valid_by_the_vendors_schema(schema: str, title: str, more: str, tmp_path: Path) -> None:
     (path := tmp_path / "shown.yml").write_text(more + example(title), encoding="utf-8")
-    ran = valid(schema, path)
-    assert ran.code == 0, ran.out
+    result = valid(schema, path)
+    assert result.code == 0, result.out
     path.write_text("jobs:\n  edits:\n    script: {}\n", encoding="utf-8")
     assert valid(schema, path).code == 1, "the schema refuses nothing"
 
 
-def test_the_guide_s_inputs_variables_and_hook_are_those_of_the_templates() -> None:
-    (step,) = [one for one in yaml.safe_load(example("GitHub"))["jobs"]["edits"]["steps"] if "with" in one]
+def test_guide_inputs_variables_and_hook_are_in_the_templates() -> None:
+    (step,) = [step for step in yaml.safe_load(example("GitHub"))["jobs"]["edits"]["steps"] if "with" in step]
     assert set(step["with"]) <= set(parsed(ACTION)["inputs"])
     job = yaml.safe_load(example("GitLab"))["edits"]
     assert job["extends"] in parsed(GITLAB)

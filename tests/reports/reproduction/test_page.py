@@ -1,4 +1,4 @@
-"""The page of a reproduction says what agrees and what does not, and shows hostile text as text."""
+"""The page of a reproduction: agreement with the paper, pictures, and hostile text shown as text."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def page(source: str) -> Page:
     return Page(source)
 
 
-def text_of(found: Reproduction) -> str:
-    return " ".join(Page(render_reproduction(found)).text.split())
+def text_of(reproduction: Reproduction) -> str:
+    return " ".join(Page(render_reproduction(reproduction)).text.split())
 
 
 def plotted(picture: Scatter | Curves | Heat) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def plotted(picture: Scatter | Curves | Heat) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------- the page
 
 
-def test_the_page_opens_with_what_was_found_on_what(page: Page) -> None:
+def test_page_begins_with_result_and_model(page: Page) -> None:
     text = " ".join(page.text.split())
     assert "tiny · layer 5 of 30 layers · edits.json" in text
     assert "1 of 3 statements of the paper agree with this run" in text
@@ -71,7 +71,7 @@ def test_the_page_opens_with_what_was_found_on_what(page: Page) -> None:
     assert text.index("Experiments run") < text.index("Does it?") < text.index("Provenance What was run")
 
 
-def test_an_experiment_tells_everything_that_it_holds(page: Page) -> None:
+def test_page_experiment_shows_all_its_fields(page: Page) -> None:
     text = " ".join(page.text.split())
     assert "All 77 collapse. None does. differs A smaller model." in text
     assert "Source: Section 1" in text
@@ -82,7 +82,7 @@ def test_an_experiment_tells_everything_that_it_holds(page: Page) -> None:
     assert "1 h 2 min" in text
 
 
-def test_an_experiment_that_broke_is_no_experiment_that_was_left_out() -> None:
+def test_page_broken_experiment_differs_from_skipped() -> None:
     agreeing = make_experiment(claims=[make_claim()])
     source = render_reproduction(
         make_reproduction(
@@ -99,21 +99,21 @@ def test_an_experiment_that_broke_is_no_experiment_that_was_left_out() -> None:
     )
 
 
-def test_reasons_have_a_column_only_where_there_are_some(page: Page) -> None:
+def test_page_column_of_rules_only_where_a_rule_is(page: Page) -> None:
     assert "Agreement The same if" in " ".join(page.text.split())
     assert "Agreement The same if" not in text_of(make_reproduction(make_experiment()))
 
 
-def test_anchors_are_there_once_and_every_link_has_its_target() -> None:
+def test_page_anchors_are_unique_and_links_resolve() -> None:
     names = ["a", "a-title", "a-caption", "figure", "table"]
-    found = make_reproduction(
+    reproduction = make_reproduction(
         *(
             make_experiment(number=n, name=f"e-{name}", tables=[], pictures=[make_scatter(name=name)])
             for n, name in enumerate(names)
         ),
         make_experiment(number=9, name="e", tables=[make_table(name="title")], pictures=[]),
     )
-    page = Page(render_reproduction(found))
+    page = Page(render_reproduction(reproduction))
     assert len(page.ids) == len(set(page.ids))
     assert set(page.links) <= set(page.ids)
     assert {"e", "table-title", *(f"e-{name}" for name in names), *(f"figure-{name}" for name in names)} <= set(
@@ -122,12 +122,12 @@ def test_anchors_are_there_once_and_every_link_has_its_target() -> None:
     assert set(page.figures()) == {f"figure-{name}" for name in names}
 
 
-def test_a_reproduction_without_anything_to_compare_says_so() -> None:
+def test_page_without_claims_says_nothing_was_compared() -> None:
     assert "No statement of the paper was compared" in text_of(make_reproduction())
     assert "No statement of the paper was compared" in text_of(make_reproduction(make_experiment(claims=[])))
 
 
-def test_a_long_table_is_folded_and_a_very_long_one_cut() -> None:
+def test_page_long_table_is_folded_or_cut() -> None:
     def of(rows: int) -> str:
         return render_reproduction(
             make_reproduction(
@@ -142,7 +142,7 @@ def test_a_long_table_is_folded_and_a_very_long_one_cut() -> None:
     assert cut.count('<th scope="row" class="n">') == MOST_ROWS
 
 
-def test_tables_can_be_scrolled_by_keyboard_and_have_a_name(source: str) -> None:
+def test_page_table_scrolls_by_keyboard_and_has_a_name(source: str) -> None:
     assert '<div class="scroll" role="region" aria-label="Counts" tabindex="0">' in source
 
 
@@ -153,32 +153,32 @@ def strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
-        for one in value.values():
-            yield from strings(one)
+        for item in value.values():
+            yield from strings(item)
     elif isinstance(value, list):
-        for one in value:
-            yield from strings(one)
+        for item in value:
+            yield from strings(item)
 
 
-def test_text_from_outside_never_becomes_markup(page: Page) -> None:
+def test_page_hostile_text_makes_no_markup(page: Page) -> None:
     source = render_reproduction(replace_free_texts(whole(), f"{PAYLOAD}\ud800"))
-    found = Page(source)
-    assert found.shapes <= page.shapes | {("span", ("class",)), ("td", ("class",)), ("th", ("class", "scope"))}
-    assert len(found.scripts) == len(page.scripts)
-    assert "pwned=1" in found.text
-    assert "U+202E" in found.text
-    assert "U+D800" in found.text
+    hostile_page = Page(source)
+    assert hostile_page.shapes <= page.shapes | {("span", ("class",)), ("td", ("class",)), ("th", ("class", "scope"))}
+    assert len(hostile_page.scripts) == len(page.scripts)
+    assert "pwned=1" in hostile_page.text
+    assert "U+202E" in hostile_page.text
+    assert "U+D800" in hostile_page.text
     assert not {"\u202e", "\ud800"} & set(source)
-    assert all(address.startswith("#") for address in found.addresses)
-    own = [content for attributes, content in found.scripts if "data-for" not in attributes]
+    assert all(address.startswith("#") for address in hostile_page.addresses)
+    own = [content for attributes, content in hostile_page.scripts if "data-for" not in attributes]
     assert not any("pwned" in content for content in own)
-    for figure in found.figures().values():
+    for figure in hostile_page.figures().values():
         assert all(
             "<" not in text.replace("<br>", "").replace("<sup>", "").replace("</sup>", "") for text in strings(figure)
         )
 
 
-def test_no_free_text_is_left_out_of_the_page() -> None:
+def test_page_shows_every_free_text() -> None:
     mark = "free-text-mark"
     shown = render_reproduction(replace_free_texts(whole(), mark)).count(mark)
     assert (
@@ -191,16 +191,16 @@ def test_no_free_text_is_left_out_of_the_page() -> None:
 # ------------------------------------------------------------------------------------------------------- pictures
 
 
-def test_groups_differ_in_colour_symbol_and_dash() -> None:
+def test_draw_groups_differ_in_colour_symbol_and_dash() -> None:
     groups = [make_group(name=str(n)) for n in range(12)]
     data = plotted(make_curves(groups=groups))["data"]
-    looks = [(one["meta"]["role"], one["marker"]["symbol"], one["line"]["dash"]) for one in data]
+    looks = [(trace["meta"]["role"], trace["marker"]["symbol"], trace["line"]["dash"]) for trace in data]
     assert len(set(looks)) == 12
-    assert all(one != other for one, other in pairwise(role for role, _, _ in looks))
-    assert {one["type"] for one in data} == {"scatter"}
+    assert all(role != following for role, following in pairwise(role for role, _, _ in looks))
+    assert {trace["type"] for trace in data} == {"scatter"}
 
 
-def test_a_point_says_what_it_is() -> None:
+def test_draw_point_hover_names_group_label_and_values() -> None:
     named = plotted(make_scatter(x_title="Layer", y_title="Norm"))["data"][0]
     assert named["text"][0] == "collapse<br>a<br>Layer: 1<br>Norm: 10"
     projected = plotted(make_scatter(groups=[make_group(labels=[])]))
@@ -208,12 +208,12 @@ def test_a_point_says_what_it_is() -> None:
     assert projected["layout"]["xaxis"]["showticklabels"] is False
 
 
-def test_quotes_are_shown_as_quotes() -> None:
+def test_draw_quotes_stay_quotes() -> None:
     # Plotly knows &lt; and &amp;, and would show &quot; as it stands.
     assert plotted(make_scatter(groups=[make_group(name='"a" & <b>')]))["data"][0]["name"] == '"a" &amp; &lt;b&gt;'
 
 
-def test_what_has_no_place_on_a_logarithmic_axis_is_counted() -> None:
+def test_draw_logarithmic_axis_counts_omitted_points() -> None:
     picture = make_scatter(groups=[make_group(x=[0, 1, 2], y=[1, -1, 3])], log_x=True, log_y=True, y_title="Norm")
     assert plotted(picture)["data"][0]["x"] == [2]
     assert "2 points are zero or below and not drawn" in draw(picture).caption
@@ -223,7 +223,7 @@ def test_what_has_no_place_on_a_logarithmic_axis_is_counted() -> None:
     assert plotted(lost)["data"][0]["visible"] is False
 
 
-def test_a_picture_without_points_is_drawn_empty() -> None:
+def test_draw_picture_without_points_is_empty() -> None:
     empty = make_group(x=[], y=[], labels=[])
     assert draw(make_scatter(groups=[empty])).rows == (("collapse", "0", "–", "–"),)
     assert draw(make_curves(groups=[empty])).rows == (("collapse", "0", "–", "–", "–"),)
@@ -231,11 +231,11 @@ def test_a_picture_without_points_is_drawn_empty() -> None:
     assert draw(make_heat(x=[], y=[], z=[])).rows == ()
 
 
-def test_means_of_the_largest_numbers_do_not_overflow() -> None:
+def test_draw_mean_of_largest_floats_does_not_overflow() -> None:
     assert draw(make_scatter(groups=[make_group(y=[1.7e308] * 3)])).rows[0][3] == "1.70×10³⁰⁸"
 
 
-def test_a_grid_shows_its_values_and_where_there_are_none() -> None:
+def test_draw_grid_shows_values_and_gaps() -> None:
     grid, gaps = plotted(make_heat(x_title="Layer"))["data"]
     assert grid["z"] == [[1.0, 100.0], [None, 0.0]]
     assert grid["text"][0][1] == "one<br>Layer: 1<br>norm: 100"
@@ -245,7 +245,7 @@ def test_a_grid_shows_its_values_and_where_there_are_none() -> None:
     assert draw(make_heat(z=[[None, None]] * 2)).rows[0] == ("one", "0", "–", "–", "–", "–")
 
 
-def test_logarithmic_colours_leave_out_zero_and_what_was_not_measured() -> None:
+def test_draw_logarithmic_grid_leaves_out_zeros_and_gaps() -> None:
     picture = make_heat(log=True)
     grid, gaps, zeros = plotted(picture)["data"]
     assert grid["z"] == [[0.0, 2.0], [None, None]]
@@ -266,25 +266,25 @@ def test_logarithmic_colours_leave_out_zero_and_what_was_not_measured() -> None:
         ([2.0, 12.0], ["2", "12"]),
     ],
 )
-def test_the_scale_of_logarithmic_colours_names_values(values: list[float | None], ticks: Any) -> None:
+def test_draw_logarithmic_scale_is_labelled_with_values(values: list[float | None], ticks: Any) -> None:
     bar = plotted(make_heat(y=["one"], z=[values], log=True))["data"][0]["colorbar"]
     shown = bar.get("ticktext")
     assert len(shown) == ticks if isinstance(ticks, int) else shown == ticks
 
 
-def test_values_on_both_sides_of_zero_get_two_colours() -> None:
+def test_draw_grid_around_zero_has_two_colours() -> None:
     grid = plotted(make_heat(z=[[-1.0, 4.0], [0.0, 2.0]]))["data"][0]
     assert (grid["zmin"], grid["zmax"]) == (-4.0, 4.0)
     assert grid["meta"]["role"] != grid["meta"]["below"]
 
 
-def test_equal_labels_stay_apart_and_none_is_read_as_a_date() -> None:
+def test_draw_grid_equal_labels_and_dates_stay_labels() -> None:
     drawn = plotted(make_heat(x=["2024-01-01", "2024-01-01"], y=["7", "7"]))
     assert (drawn["data"][0]["x"], drawn["data"][0]["y"]) == ([0, 1], [0, 1])
     assert drawn["layout"]["xaxis"]["ticktext"] == ["2024-01-01", "2024-01-01"]
 
 
-def test_many_points_are_thinned_and_the_caption_says_so() -> None:
+def test_draw_many_points_are_thinned_and_counted() -> None:
     many = list(map(float, range(6000)))
     figure = draw(make_scatter(groups=[make_group(x=many, y=many, labels=[])]))
     assert "Drawn are 1000 of 6000 marks." in figure.caption

@@ -1,4 +1,4 @@
-"""The schema of a reproduction refuses what does not fit together, and says what."""
+"""The schema of a reproduction refuses parts that do not fit together, with a message that names them."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from ...helpers.reproduction_data import (
 )
 
 
-def test_what_fits_together_survives_its_own_json() -> None:
+def test_reproduction_json_round_trip_keeps_types() -> None:
     cells: list[list[Any]] = [["a", True], [1, 1.0], [None, 2**70], ["1", False]]
-    found = make_reproduction(
+    reproduction = make_reproduction(
         make_experiment(tables=[make_table(columns=["x", "y"], rows=cells)]), make_skipped_experiment()
     )
-    again = Reproduction.model_validate_json(found.model_dump_json())
-    assert again == found
+    again = Reproduction.model_validate_json(reproduction.model_dump_json())
+    assert again == reproduction
     assert [[type(cell) for cell in row] for row in again.experiments[0].tables[0].rows] == [
         [type(cell) for cell in row] for row in cells
     ]
 
 
 @pytest.mark.parametrize(
-    ("make", "changes", "said"),
+    ("make", "changes", "message"),
     [
         (make_table, {"rows": [["tiny", 1]]}, "every row of table 'counts' must have 3 cells"),
         (make_table, {"columns": ["a", "a", "b"]}, "names a column twice"),
@@ -54,13 +54,13 @@ def test_what_fits_together_survives_its_own_json() -> None:
         (make_experiment, {"colour": "red"}, "Extra inputs"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(make: Callable[..., Any], changes: dict[str, Any], said: str) -> None:
+def test_reproduction_invalid_part_raises(make: Callable[..., Any], changes: dict[str, Any], message: str) -> None:
     make()
-    with pytest.raises(ValidationError, match=said):
+    with pytest.raises(ValidationError, match=message):
         make(**changes)
 
 
-def test_a_name_is_used_once() -> None:
+def test_reproduction_duplicate_name_raises() -> None:
     with pytest.raises(ValidationError, match="points is there twice"):
         make_reproduction(make_experiment(tables=[make_table(name="points")]))
     with pytest.raises(ValidationError, match="first is there twice"):
@@ -68,18 +68,18 @@ def test_a_name_is_used_once() -> None:
 
 
 @pytest.mark.parametrize("name", ["main", "experiments", "provenance", "figure-points", "table-counts"])
-def test_an_experiment_leaves_the_pages_own_anchors_alone(name: str) -> None:
+def test_reproduction_experiment_with_anchor_of_the_page_raises(name: str) -> None:
     with pytest.raises(ValidationError, match=f"has one '{name}' already"):
         make_reproduction(make_experiment(name=name))
 
 
-def test_an_experiment_that_was_not_run_needs_nothing_but_the_reason() -> None:
+def test_experiment_skipped_needs_only_the_reason() -> None:
     assert make_skipped_experiment().claims == []
     with pytest.raises(ValidationError, match="does not say why"):
         Experiment(number=1, name="a", title="", question="", source="")
 
 
-def test_pictures_are_told_apart_by_their_kind() -> None:
-    found = make_reproduction(make_experiment(pictures=[make_heat(), make_curves(), make_scatter()]))
-    again = Reproduction.model_validate_json(found.model_dump_json())
+def test_experiment_pictures_are_read_by_kind() -> None:
+    reproduction = make_reproduction(make_experiment(pictures=[make_heat(), make_curves(), make_scatter()]))
+    again = Reproduction.model_validate_json(reproduction.model_dump_json())
     assert [picture.kind for picture in again.experiments[0].pictures] == ["heat", "curves", "scatter"]

@@ -1,4 +1,4 @@
-"""Tables come back from their files as they were, types included, and no cell of a CSV file runs as a formula."""
+"""Tables read back from their files unchanged, types included, and no cell of a CSV file runs as a formula."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ...helpers.reproduction_data import make_experiment, make_reproduction, make_skipped_experiment, make_table
 
 
-def written(folder: Path, rows: list[list[Cell]], columns: list[str] | None = None) -> Path:
+def write_table(folder: Path, rows: list[list[Cell]], columns: list[str] | None = None) -> Path:
     """Write one table, and return its path without the suffix."""
     names = columns or [f"c{n}" for n in range(len(rows[0]))]
     write_tables(folder, make_reproduction(make_experiment(tables=[make_table(name="t", columns=names, rows=rows)])))
@@ -36,36 +36,36 @@ def lines(path: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-def test_each_table_has_two_files_and_nothing_else_is_left(tmp_path: Path) -> None:
-    found = make_reproduction(
+def test_write_tables_writes_two_private_files_each(tmp_path: Path) -> None:
+    reproduction = make_reproduction(
         make_experiment(tables=[make_table(), make_table(name="more")]), make_skipped_experiment()
     )
-    paths = write_tables(tmp_path / "new" / "tables", found)
+    paths = write_tables(tmp_path / "new" / "tables", reproduction)
     assert [path.name for path in paths] == ["counts.csv", "counts.parquet", "more.csv", "more.parquet"]
     assert sorted((tmp_path / "new" / "tables").iterdir()) == sorted(paths)
     assert {stat.S_IMODE(path.stat().st_mode) for path in paths} == {0o600}
 
 
-def test_writing_again_replaces_the_files(tmp_path: Path) -> None:
-    written(tmp_path, [["old"]])
-    path = written(tmp_path, [["new"]])
+def test_write_tables_again_replaces_the_files(tmp_path: Path) -> None:
+    write_table(tmp_path, [["old"]])
+    path = write_table(tmp_path, [["new"]])
     assert (lines(path), parquet(path)) == ([["c0"], ["new"]], [["new"]])
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = written(tmp_path, [["old"]])
+def test_write_tables_failure_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_table(tmp_path, [["old"]])
 
     def full(self: Path, target: Path) -> Path:
         raise OSError("no room")
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OutputError, match=r"t\.csv cannot be written \(no room\)"):
-        written(tmp_path, [["new"]])
+        write_table(tmp_path, [["new"]])
     assert lines(path) == [["c0"], ["old"]]
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_tables_that_a_run_has_no_more_are_removed_and_nothing_else_is(tmp_path: Path) -> None:
+def test_remove_tables_removes_only_files_of_dropped_tables(tmp_path: Path) -> None:
     before = make_reproduction(make_experiment(tables=[make_table(), make_table(name="gone")]))
     now = make_reproduction(make_experiment(tables=[make_table(), make_table(name="new")]))
     write_tables(tmp_path, before)
@@ -91,28 +91,30 @@ def test_tables_that_a_run_has_no_more_are_removed_and_nothing_else_is(tmp_path:
         (["\ud800", "é\u202e"], "string", ["\\ud800", "é\u202e"]),
     ],
 )
-def test_a_column_keeps_its_type_in_parquet(tmp_path: Path, cells: list[Cell], kind: str, back: list[Any]) -> None:
-    path = written(tmp_path, [[cell] for cell in cells])
+def test_write_tables_parquet_column_keeps_its_type(
+    tmp_path: Path, cells: list[Cell], kind: str, back: list[Any]
+) -> None:
+    path = write_table(tmp_path, [[cell] for cell in cells])
     assert [row[0] for row in parquet(path)] == back
     types = pandas.read_parquet(path.with_suffix(".parquet")).dtypes
     assert str(types.iloc[0]) in {kind, "str", "object"} if kind == "string" else str(types.iloc[0]) == kind
 
 
-def test_numbers_come_back_from_csv_with_every_digit(tmp_path: Path) -> None:
-    path = written(tmp_path, [[0.1 + 0.2, 21919], [1e-300, None], [-2.5, -7]])
+def test_write_tables_csv_numbers_keep_every_digit(tmp_path: Path) -> None:
+    path = write_table(tmp_path, [[0.1 + 0.2, 21919], [1e-300, None], [-2.5, -7]])
     assert lines(path) == [["c0", "c1"], ["0.30000000000000004", "21919"], ["1e-300", ""], ["-2.5", "-7"]]
     assert pandas.read_csv(path.with_suffix(".csv"))["c0"].tolist() == pytest.approx([0.3, 1e-300, -2.5])
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"])
-def test_a_text_that_a_spreadsheet_would_run_is_defused_in_csv_alone(tmp_path: Path, start: str) -> None:
+def test_write_tables_formula_is_defused_only_in_csv(tmp_path: Path, start: str) -> None:
     text = f"{start}HYPERLINK(A1)"
-    path = written(tmp_path, [[text, -1], ["plain =1+1", -2.5]], [f"{start}c0", "c1"])
+    path = write_table(tmp_path, [[text, -1], ["plain =1+1", -2.5]], [f"{start}c0", "c1"])
     assert lines(path) == [[f"'{start}c0", "c1"], [f"'{text}", "-1"], ["plain =1+1", "-2.5"]]
     assert parquet(path) == [[text, -1.0], ["plain =1+1", -2.5]]
 
 
-def test_a_table_without_rows_or_columns_is_written(tmp_path: Path) -> None:
+def test_write_tables_without_rows_or_columns(tmp_path: Path) -> None:
     nothing = make_table(name="nothing", columns=[], rows=[])
     write_tables(tmp_path, make_reproduction(make_experiment(tables=[make_table(rows=[]), nothing])))
     assert lines(tmp_path / "counts") == [["Model", "n", "Share"]]
@@ -126,8 +128,8 @@ CELLS = st.one_of(
 
 
 @given(rows=st.lists(st.tuples(CELLS, CELLS).map(list), min_size=1, max_size=6))
-def test_any_cells_can_be_written(tmp_path_factory: pytest.TempPathFactory, rows: list[list[Cell]]) -> None:
-    path = written(tmp_path_factory.mktemp("any"), rows)
+def test_write_tables_any_cells_read_back(tmp_path_factory: pytest.TempPathFactory, rows: list[list[Cell]]) -> None:
+    path = write_table(tmp_path_factory.mktemp("any"), rows)
     back = parquet(path)
     assert len(back) == len(lines(path)) - 1 == len(rows)
     for row, read in zip(rows, back, strict=True):
