@@ -160,7 +160,7 @@ class Experiment(Model):
     @model_validator(mode="after")
     def _check_content(self) -> Experiment:
         if self.skipped is None and not (self.claims or self.tables):
-            raise ValueError(f"experiment {self.number} has neither a claim nor a table, and does not say why")
+            raise ValueError(f"experiment {self.number} has neither a claim nor a table; give the reason in `skipped`")
         return self
 
 
@@ -203,7 +203,9 @@ class Reproduction(Model):
         taken |= {f"table-{table.name}" for experiment in self.experiments for table in experiment.tables}
         clash = sorted(taken & {experiment.name for experiment in self.experiments})
         if clash:
-            raise ValueError(f"an experiment's name is its anchor on the page, which has one {clash[0]!r} already")
+            raise ValueError(
+                f"the name {clash[0]!r} of an experiment is already an anchor of the page; choose another name"
+            )
         return self
 
     @model_validator(mode="after")
@@ -211,10 +213,10 @@ class Reproduction(Model):
         names = [table.name for experiment in self.experiments for table in experiment.tables]
         names += [picture.name for experiment in self.experiments for picture in experiment.pictures]
         names += [experiment.name for experiment in self.experiments]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        if duplicates:
             raise ValueError(
-                f"names of experiments, tables and pictures must differ, and {', '.join(twice)} is there twice"
+                f"names of experiments, tables and pictures must differ; rename the duplicates of {', '.join(duplicates)}"
             )
         return self
 

@@ -61,21 +61,21 @@ def test_reproduction_invalid_part_raises(make: Callable[..., Any], changes: dic
 
 
 def test_reproduction_duplicate_name_raises() -> None:
-    with pytest.raises(ValidationError, match="points is there twice"):
+    with pytest.raises(ValidationError, match="rename the duplicates of points"):
         make_reproduction(make_experiment(tables=[make_table(name="points")]))
-    with pytest.raises(ValidationError, match="first is there twice"):
+    with pytest.raises(ValidationError, match="rename the duplicates of first"):
         make_reproduction(make_experiment(), make_skipped_experiment(name="first"))
 
 
 @pytest.mark.parametrize("name", ["main", "experiments", "provenance", "figure-points", "table-counts"])
 def test_reproduction_experiment_with_anchor_of_the_page_raises(name: str) -> None:
-    with pytest.raises(ValidationError, match=f"has one '{name}' already"):
+    with pytest.raises(ValidationError, match=f"the name '{name}' of an experiment is already an anchor"):
         make_reproduction(make_experiment(name=name))
 
 
 def test_experiment_skipped_needs_only_the_reason() -> None:
     assert make_skipped_experiment().claims == []
-    with pytest.raises(ValidationError, match="does not say why"):
+    with pytest.raises(ValidationError, match="give the reason in `skipped`"):
         Experiment(number=1, name="a", title="", question="", source="")
 
 
