@@ -51,6 +51,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         callspec = getattr(item, "callspec", None)
         if callspec is None or item.get_closest_marker("all_families"):
             continue
-        values = [part for value in callspec.params.values() for part in (value if isinstance(value, tuple) else (value,))]
+        values = [
+            part for value in callspec.params.values() for part in (value if isinstance(value, tuple) else (value,))
+        ]
         if any(isinstance(value, str) and value in others for value in values):
             item.add_marker(pytest.mark.slow)
