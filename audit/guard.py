@@ -28,8 +28,9 @@ from ..suites.check import CHECKS, Check, CheckResult, EditUnderTest, Outcome, l
 from .edit_result import Assessment, EditResult, Proposal, decided_action
 from .editors.base import RankOneUpdate, compute_updates, find_editor
 from .policy import Action, Decision, Policy, decide, load_policy
+from .progress import Progress, show_nothing
 from .saved_model.save import save_edited_model
-from .setup import Progress, Setup, prepare, show_nothing
+from .setup import Setup, prepare
 from .transaction import Transaction, check_update, relative_norm
 
 if TYPE_CHECKING:

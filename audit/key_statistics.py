@@ -12,12 +12,9 @@ from ..probes.keys.statistics import KeyStatistics, load_statistics, make_identi
 from ..probes.model.embedded import cache_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..probes.model.language_model import LanguageModel
     from ..probes.model.site import EditSite
-
-    Progress = Callable[[str, int, int], None]
+    from .progress import Progress
 
 __all__ = ["KEYS_PER_FEATURE", "check_statistics", "load_or_compute_statistics"]
 

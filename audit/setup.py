@@ -6,7 +6,6 @@ longest. They stay in the cache folder under (model, site, corpus, seed).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -30,6 +29,7 @@ from .editors.base import EditContext, find_editor
 from .editors.value import Engine, ValueSettings
 from .key_statistics import load_or_compute_statistics
 from .policy import Policy
+from .progress import Progress, show_nothing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 __all__ = [
     "EMBEDDED_LAYER",
     "NULL_SAMPLE",
-    "Progress",
     "Setup",
     "check_editable",
     "check_limits",
@@ -51,21 +50,12 @@ __all__ = [
     "default_layer",
     "make_null_sample",
     "prepare",
-    "show_nothing",
 ]
 
 EMBEDDED_LAYER = 9
 """Edit layer of the embedded model; the measurement behind it stands in docs/research/layer.md."""
 NULL_SAMPLE = 64
 """Ordinary subjects that thresholds are calibrated on."""
-
-
-Progress = Callable[[str, int, int], None]
-"""Called with the name of the stage, the steps done and the number of steps."""
-
-
-def show_nothing(stage: str, done: int, total: int) -> None:
-    """Take progress and show nothing of it."""
 
 
 @dataclass(frozen=True, kw_only=True)

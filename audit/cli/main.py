@@ -142,7 +142,8 @@ def _end_wrong_usage(error: Any) -> NoReturn:
         sys.exit(error.exit_code)
     context = getattr(error, "ctx", None)
     hint = "" if context is None else f" See '{context.command_path} --help'."
-    message = " ".join(error.format_message().split())
+    # Typer puts the kind of Python's exception before what a choice says.
+    message = " ".join(error.format_message().split()).replace(": Value error, ", ": ")
     _end(visible(f"editguard: {message.rstrip('.')}.{hint}"), error.exit_code)
 
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from ...probes.model.language_model import LanguageModel
     from ...probes.requests.loader import LoadedRequests
     from ...probes.requests.request import EditRequest
-    from ..setup import Progress, Setup
+    from ..progress import Progress
+    from ..setup import Setup
 
 __all__ = [
     "BUILTIN",

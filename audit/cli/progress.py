@@ -20,7 +20,7 @@ import typer
 from ...probes.model.embedded import EMBEDDED_NAME
 
 if TYPE_CHECKING:
-    from ..setup import Progress
+    from ..progress import Progress
 
 __all__ = ["Heartbeat", "ProgressLines", "show_progress"]
 

@@ -17,10 +17,11 @@ from ..edit_result import Proposal
 from ..folders.whole_folder import check_replaceable, whole_folder
 from ..gate.evaluate import LoadedLog, read_audit
 from ..guard import GuardedEditor
+from ..progress import Progress, show_nothing
 from ..run.execute import REQUESTS_PER_BATCH, propose_each
 from ..saved_model.manifest import EXPORT_MARKER, AuditEvidence, ExportedEdit, ExportIndex
 from ..saved_model.save import edit_manifest
-from ..setup import Progress, Setup, check_editable, show_nothing
+from ..setup import Setup, check_editable
 from .file import SUFFIX, Delta, encode
 from .selection import check_ids
 

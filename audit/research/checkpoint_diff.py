@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ...probes.requests.request import EditRequest
-    from ..setup import Progress
+    from ..progress import Progress
 
 __all__ = ["DIFF", "PAGE", "iter_tensor_changes", "run_diff"]
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ...probes.forward.prefix_cache import PrefixCache
     from ...probes.keys.statistics import KeyStatistics
     from ...probes.model.language_model import LanguageModel
-    from ..setup import Progress
+    from ..progress import Progress
 
 __all__ = [
     "FEWEST_CANDIDATES",

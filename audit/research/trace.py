@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ...probes.model.language_model import LanguageModel
     from ...probes.requests.request import EditRequest
-    from ..setup import Progress
+    from ..progress import Progress
 
 __all__ = ["PAGE", "TRACE", "run_trace"]
 

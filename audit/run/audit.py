@@ -15,8 +15,9 @@ from ...reports.log.schema import ControlRecord, EditRecord, Footer, Header
 from ..folders.file_names import AUDIT_FILES, LOG
 from ..guard import GuardedEditor
 from ..process import trusted_device
+from ..progress import Progress, show_nothing
 from ..sequence import EditSequence
-from ..setup import Progress, Setup, check_editable, show_nothing
+from ..setup import Setup, check_editable
 from .controls import Control, controls_for
 from .execute import iter_control_records, iter_edit_records
 from .outputs import write_outputs

@@ -17,7 +17,7 @@ from ...probes.screen import require_screened_figures
 from ..edit_result import Assessment, EditResult, Proposal, decided_action
 from ..policy import decide
 from ..process import give_back_freed_memory
-from ..setup import Progress, Setup, show_nothing
+from ..progress import Progress, show_nothing
 from .control_observations import observe_control
 from .controls import Candidate, Control, control_guard, iter_candidate_rounds, propose_controls, run_control
 from .to_log import control_record, control_record_of_error, edit_record, edit_record_of_error
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ...probes.requests.request import EditRequest
     from ...reports.log.schema import ControlRecord, EditRecord
     from ..guard import GuardedEditor
+    from ..setup import Setup
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ...reports.log.types import Rate
-from ..setup import Progress, show_nothing
+from ..progress import Progress, show_nothing
 from .execute import proposal_or_none, propose_each, record_or_error
 
 if TYPE_CHECKING:

@@ -14,10 +14,11 @@ from editguard.audit.folders.file_names import LOG
 from editguard.audit.folders.output_folder import locked_folder
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Action
+from editguard.audit.progress import Progress
 from editguard.audit.run.audit import run_audit
 from editguard.audit.run.sequence_records import retention_rate
 from editguard.audit.sequence import EditSequence
-from editguard.audit.setup import Progress, Setup
+from editguard.audit.setup import Setup
 from editguard.probes.errors import DeviceFailed, EditguardError, InputError, OutOfMemory
 from editguard.probes.model.fingerprint import compute_fingerprint, hash_tensor, hash_tensors
 from editguard.probes.requests.request import EditRequest

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from ....probes.model.language_model import LanguageModel
     from ....reports.reproduction.schema import Experiment
-    from ...setup import Progress, Setup
+    from ...progress import Progress
+    from ...setup import Setup
     from .edits import Edits
     from .stamp import Stamp
 

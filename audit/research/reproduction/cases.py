@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ....probes.requests.request import EditRequest
     from ...edit_result import Assessment
     from ...guard import GuardedEditor
-    from ...setup import Progress
+    from ...progress import Progress
     from .stamp import Stamp
 
 __all__ = [

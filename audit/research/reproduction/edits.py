@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ....probes.requests.loader import LoadedRequests
     from ...edit_result import Assessment, Proposal
     from ...guard import GuardedEditor
-    from ...setup import Progress
+    from ...progress import Progress
 
 __all__ = ["EDITORS", "LOGS", "Edits", "make_edits"]
 

@@ -19,7 +19,8 @@ from .clouds import KINDS, drop_repeated_subjects
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ...setup import Progress, Setup
+    from ...progress import Progress
+    from ...setup import Setup
     from .cases import Cases
     from .stamp import Stamp
 

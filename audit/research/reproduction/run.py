@@ -25,7 +25,7 @@ from ...folders.output_folder import make_writable
 from ...guard import GuardedEditor
 from ...process import trusted_device
 from ...run.to_log import versions
-from ...setup import Progress, Setup, check_editable
+from ...setup import Setup, check_editable
 from .all_experiments import explain_missing_kinds, run_all_experiments
 from .cases import CaseKind, Cases, CaseSelection, find_cases, select_cases
 from .edits import EDITORS, LOGS, make_edits
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ....probes.requests.loader import LoadedRequests
+    from ...progress import Progress
 
 __all__ = [
     "MOST_CASES",

@@ -58,4 +58,6 @@ def test_list_shows_the_plugin_of_another_package(command: RunCommand, monkeypat
 
 
 def test_list_unknown_kind_names_the_kinds(command: RunCommand) -> None:
-    assert_one_sentence(command("list", "probs"), "'probs'", *(kind.value for kind in ListKind))
+    result = command("list", "probs")
+    assert_one_sentence(result, "'probs'", *(kind.value for kind in ListKind))
+    assert "Value error" not in result.err
