@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("fast", settings.get_profile("ci"), max_examples=25)
 
 pytest_plugins = ["pytester"]
 
@@ -21,6 +25,7 @@ END_TO_END = (
     "audit/run",
     "audit/saved_model",
     "audit/test_determinism.py",
+    "audit/test_foreign_probe.py",
     "audit/test_little_memory.py",
     "audit/test_process.py",
     "audit/test_rollback.py",
@@ -29,14 +34,28 @@ END_TO_END = (
     "ci",
     "fuzz",
     "reports/html/test_accessible.py",
+    "reports/html/test_baseline_section.py",
     "reports/html/test_hostile.py",
     "reports/html/test_leaks_shown.py",
     "reports/html/test_page_in_browser.py",
     "reports/html/test_report_page.py",
+    "suites/test_served_answer.py",
+    "test_benchmarks.py",
 )
 """Folders and files whose tests run whole commands, audits or a browser: seconds each."""
 
 HERE = Path(__file__).parent
+
+
+def is_end_to_end(path: Path) -> bool:
+    """Say whether the tests under this path run whole commands, audits or a browser."""
+    place = path.relative_to(HERE).as_posix() if path.is_relative_to(HERE) else ""
+    return any(place == prefix or place.startswith(f"{prefix}/") for prefix in END_TO_END)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the modules of whole runs unread where none of their tests was asked for: imports cost seconds."""
+    return True if "not end_to_end" in config.option.markexpr and is_end_to_end(collection_path) else None
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -45,8 +64,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     helper = sys.modules.get("tests.helpers.families")
     others = set(helper.FAMILIES) - REPRESENTATIVE_FAMILIES if helper is not None else set()
     for item in items:
-        place = item.path.relative_to(HERE).as_posix() if item.path.is_relative_to(HERE) else ""
-        if any(place == prefix or place.startswith(f"{prefix}/") for prefix in END_TO_END):
+        if is_end_to_end(item.path):
             item.add_marker(pytest.mark.end_to_end)
         callspec = getattr(item, "callspec", None)
         if callspec is None or item.get_closest_marker("all_families"):
@@ -56,3 +74,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         ]
         if any(isinstance(value, str) and value in others for value in values):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what the imports made out of the garbage collector's sight: it would look through it again and again."""
+    gc.collect()
+    gc.freeze()

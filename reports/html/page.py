@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ def render_page(
     library = _read_plotly() if figures else ""
     own = [(_TEMPLATES / name).read_text(encoding="utf-8") for name in ("figures.js", *scripts)]
     return (
-        _make_environment(filters or {})
+        _make_environment(tuple((filters or {}).items()))
         .get_template(template)
         .render(
             figures=figures,
@@ -57,6 +58,7 @@ def render_page(
     )
 
 
+@cache
 def _read_plotly() -> str:
     from plotly.offline import get_plotlyjs
 
@@ -74,7 +76,9 @@ def _write_security_policy(scripts: Sequence[str]) -> str:
     )
 
 
-def _make_environment(more: Mapping[str, Callable[..., Any]]) -> Environment:
+@lru_cache(maxsize=8)
+def _make_environment(more: tuple[tuple[str, Callable[..., Any]], ...]) -> Environment:
+    """Return the environment with the filters `more`; kept, because its templates take longer to compile than to fill."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -101,7 +105,7 @@ def _make_environment(more: Mapping[str, Callable[..., Any]]) -> Environment:
         "value": _format_value,
         "width": _format_width,
         "place": _format_place,
-        **more,
+        **dict(more),
     }
     return environment
 

@@ -271,6 +271,7 @@ def test_propose_rewritten_update_is_not_rewritten_again(guard: GuardedEditor) -
         assert "over the bound" in result.refusal
 
 
+@pytest.mark.end_to_end
 def test_propose_refused_edit_is_not_checked(guard: GuardedEditor) -> None:
     large, small = (
         guard.try_unguarded(request, "rome").relative_norm for request in (FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST)
@@ -326,6 +327,7 @@ def test_try_unguarded_ignores_policy_and_undoes(guard: GuardedEditor) -> None:
     assert hashes(guard) == before
 
 
+@pytest.mark.end_to_end
 def test_rewritten_edit_is_smaller_than_the_published_one(guard: GuardedEditor) -> None:
     published, rewritten = guard.try_unguarded(FIRST_TOKEN_REQUEST, "rome"), guard.try_edit(FIRST_TOKEN_REQUEST)
     assert published.update is not None
@@ -350,6 +352,7 @@ def test_public_names_are_the_classes() -> None:
 # ----------------------------------------------------------------------------------------------------- many at once
 
 
+@pytest.mark.end_to_end
 def test_batch_is_assessed_and_proposed_as_singly(guard: GuardedEditor) -> None:
     requests = [FIRST_TOKEN_REQUEST, MISSING_SUBJECT_REQUEST, MID_PROMPT_REQUEST]
     assessments = guard.assess_all(requests)
@@ -386,6 +389,7 @@ def test_control_editor_is_refused_for_edits(guard: GuardedEditor) -> None:
         guard.try_edit(MID_PROMPT_REQUEST, "exploded")
 
 
+@pytest.mark.end_to_end
 def test_prepare_edited_model_has_its_own_fingerprint(guard: GuardedEditor) -> None:
     old = guard.setup
     assert guard.edit(MID_PROMPT_REQUEST).kept
@@ -449,6 +453,7 @@ def test_assess_text_over_the_context_is_refused(guard: GuardedEditor) -> None:
         assert assessment.evidence is None
 
 
+@pytest.mark.end_to_end
 def test_load_takes_the_policy_of_the_project(setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.editguard]\nmin_locality = 0.9\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -510,6 +515,7 @@ def test_assess_last_layer_needs_subject_at_the_end(guard: GuardedEditor) -> Non
     assert not any("edit a lower layer" in finding.message for finding in last.assess(ending).findings)
 
 
+@pytest.mark.end_to_end
 def test_checks_in_bfloat16_are_near_the_exact_ones(guard: GuardedEditor) -> None:
     rough = replace(guard, setup=replace(guard.setup, check_dtype=torch.bfloat16, memo={}))
     before = hashes(guard)

@@ -43,6 +43,7 @@ def silent(*_: object) -> None:
     """Report no progress."""
 
 
+@pytest.mark.end_to_end
 def test_prepare_depends_on_the_seed_only(setup: Setup) -> None:
     same, other = (
         prepare(tiny_lm(), layer=0, seed=seed, statistics="identity", perplexity_corpus=SENTENCES) for seed in (0, 1)
@@ -58,6 +59,7 @@ def test_prepare_held_out_prefixes_are_not_edited_under(setup: Setup) -> None:
     assert {p.family for p in setup.prefixes.of(Role.EDIT)} == {p.family for p in setup.prefixes.of(Role.HELD_OUT)}
 
 
+@pytest.mark.end_to_end
 def test_prepare_progress_ends_every_stage() -> None:
     stages: dict[str, tuple[int, int]] = {}
     prepare(

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
+from ..helpers.examples import count_examples
 from ..helpers.rank_one_updates import DTYPES, Stopped, rank_one
 from ..helpers.tiny_models import tiny_model
 
@@ -190,7 +191,7 @@ def test_transaction_failed_roll_back_is_our_own_fault(monkeypatch: pytest.Monke
     assert caught.value.exit_code == 3
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=count_examples(50), deadline=None)
 @given(
     scale=st.floats(min_value=1e-12, max_value=1e12),
     seed=st.integers(0, 2**32),

@@ -19,6 +19,7 @@ from editguard.reports.log.schema import (
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from .examples import count_examples
 from .leak_logs import count_prompts, make_prompt_outcome
 from .synthetic_logs import HASH, make_control, make_edit, make_header, make_perplexity
 
@@ -38,7 +39,7 @@ HOSTILE = [
 ]
 """Texts that imitate markup, commands or escapes."""
 
-over_logs = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+over_logs = settings(deadline=None, max_examples=count_examples(60), suppress_health_check=[HealthCheck.too_slow])
 """Without a deadline, because a log takes long to make and to render on a busy machine."""
 
 texts = st.one_of(st.sampled_from(HOSTILE), st.text(min_size=1, max_size=30))

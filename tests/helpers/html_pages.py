@@ -28,12 +28,13 @@ class Page(HTMLParser):
         self.addresses: list[str] = []
         self.ids: list[str] = []
         self.links: list[str] = []
-        self.text = ""
+        self._text: list[str] = []
         self.scripts: list[tuple[dict[str, str | None], str]] = []
         self.policy = ""
         self._inside: str | None = None
         self.feed(source)
         self.close()
+        self.text = "".join(self._text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         named = dict(attrs)
@@ -53,14 +54,14 @@ class Page(HTMLParser):
         if tag == self._inside:
             self._inside = None
         if tag not in ("a", "b", "i", "span", "strong"):
-            self.text += " "
+            self._text.append(" ")
 
     def handle_data(self, data: str) -> None:
         if self._inside == "script":
             attributes, content = self.scripts[-1]
             self.scripts[-1] = (attributes, content + data)
         elif self._inside is None:
-            self.text += data
+            self._text.append(data)
 
     def figures(self) -> dict[str, Any]:
         return {str(a["data-for"]): json.loads(content) for a, content in self.scripts if "data-for" in a}

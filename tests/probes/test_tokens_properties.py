@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from ..helpers.examples import count_examples
 from ..helpers.tokenizer_kinds import ALL, BYTE_LEVEL, SENTENCEPIECE, smollm2_tokenizer, spelled_position
 
 
@@ -26,7 +27,7 @@ TRICKY = (
 )
 tricky = st.lists(st.sampled_from(TRICKY), max_size=5).map("".join)
 part = st.one_of(tricky, anything)
-quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=count_examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize("name", BYTE_LEVEL)

@@ -185,6 +185,7 @@ def test_classify_answer_same_subject_leaks_only_at_the_beginning(
     assert classify_answer(pair, LEAD, "Lyon", margin=1.0, rise=0.0, limits=limits, same_subject=True) == same_subject
 
 
+@pytest.mark.end_to_end
 @pytest.mark.tiny
 def test_ask_edited_role_decides_the_rule() -> None:
     """A target of which the second word of an answer onwards consists is a leak of a neighbour, and none of another fact."""

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ...helpers.delta_files import make_delta
+from ...helpers.examples import count_examples
 from ...helpers.tiny_models import tiny_lm, tiny_model
 
 pytestmark = pytest.mark.tiny
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.tiny
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=count_examples(40), deadline=None)
 @given(
     family=st.sampled_from(["gpt2", "llama"]),
     dtype=st.sampled_from(DTYPES),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from ...helpers.delta_files import make_delta
+from ...helpers.examples import count_examples
 from ...helpers.tiny_models import tiny_model
 
 pytestmark = pytest.mark.tiny
@@ -24,7 +25,7 @@ def delta() -> Delta:
     return make_delta(tiny_model("llama"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=count_examples(60), deadline=None)
 @given(data=st.data())
 def test_read_delta_cut_or_changed_file_is_one_sentence(
     data: st.DataObject, delta: Delta, tmp_path_factory: pytest.TempPathFactory

@@ -25,13 +25,14 @@ from editguard.suites.builtin import load_builtin_edits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ...helpers.examples import count_examples
 from ...helpers.tiny_models import tiny_lm
 from ...helpers.tiny_setups import few_prefixes
 
 SIZE, COUNT = 32, 40
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=count_examples(40), deadline=None)
 @given(
     seed=st.integers(0, 10**6), which=st.integers(0, COUNT - 1), role=st.integers(0, 1), sign=st.sampled_from([-1, 1])
 )

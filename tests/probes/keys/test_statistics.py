@@ -28,6 +28,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ...helpers.examples import count_examples
+
 SIZE, PRINT, LAYER = 12, "ab" * 32, 3
 ORIGIN = StatisticsProvenance(
     method="corpus", source="a file", model_fingerprint=PRINT, layer=LAYER, corpus_sha256="cd" * 32, tokens=200
@@ -67,7 +69,7 @@ def test_solve_equals_numpy(shape: tuple[int, ...]) -> None:
     np.testing.assert_allclose(result.numpy(), expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=count_examples(40), deadline=None)
 @given(st.integers(0, 2**31), st.floats(1e-6, 1e6))
 def test_direction_is_a_unit_vector_along_the_solution(seed: int, scale: float) -> None:
     key = random_keys(SIZE, seed=seed) * scale

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from ...helpers.examples import count_examples
 from ...helpers.families import FAMILIES
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool]
@@ -36,7 +37,7 @@ def test_hash_tensor_depends_on_dtype_and_shape() -> None:
     assert len({hash_tensor(item) for item in [tensor, *others]}) == 6
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=count_examples(50), deadline=None)
 @given(st.integers(0, 15), st.integers(0, 31))
 def test_hash_tensor_changes_with_any_single_bit(place: int, bit: int) -> None:
     tensor = torch.randn(16, generator=torch.Generator().manual_seed(0))

@@ -16,6 +16,7 @@ from transformers import GgufConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ...helpers.capture import capture
+from ...helpers.examples import count_examples
 from ...helpers.families import D_FF, D_MODEL, FAMILIES, LAYERS, OTHERS, SITE_PATHS, SQUARE_FAMILIES, random_ids
 
 pytestmark = pytest.mark.tiny
@@ -123,7 +124,7 @@ def test_write_of_a_rank_one_update_gives_the_value(
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "opt"])
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=count_examples(15), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**31), row=st.integers(0, 1), token=st.integers(0, 6), scale=st.floats(1e-3, 1e3))
 def test_write_gives_any_value_for_any_input_and_direction(
     family: str, seed: int, row: int, token: int, scale: float

@@ -316,6 +316,7 @@ def test_load_requests_dataset_without_a_name_is_refused(name: str) -> None:
     assert "has no name" in refusal(name)
 
 
+@pytest.mark.end_to_end
 def test_load_requests_unknown_dataset_offline_is_one_sentence() -> None:
     code = (
         "from editguard.probes.requests.loader import load_requests\n"

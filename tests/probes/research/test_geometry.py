@@ -22,6 +22,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
+from ...helpers.examples import count_examples
+
 
 def cloud(points: int, dimensions: int = 5, *, seed: int = 0, at: float = 0.0) -> Tensor:
     """Normal points around `at` in every dimension, fp32 as keys are."""
@@ -49,7 +51,7 @@ def test_energy_distance_equals_a_double_loop() -> None:
 numbers = st.lists(st.floats(-1e3, 1e3, allow_subnormal=False), min_size=1, max_size=8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=count_examples(60), deadline=None)
 @given(numbers, numbers)
 def test_energy_distance_on_a_line_is_the_square_of_scipys(first: list[float], second: list[float]) -> None:
     # In one dimension 2 E|X - Y| - E|X - X'| - E|Y - Y'| = 2 times the integral of (F - G)^2 over the two distribution

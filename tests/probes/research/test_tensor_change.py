@@ -11,6 +11,8 @@ from editguard.probes.research.tensor_change import Rank, compare_tensors, compu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ...helpers.examples import count_examples
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -23,7 +25,7 @@ def outer(seed: int, scale: float, rank: int = 1) -> torch.Tensor:
     return matrix * scale / matrix.norm()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=count_examples(80), deadline=None)
 @given(dtype=st.sampled_from(DTYPES), seed=st.integers(0, 10**6), scale=st.floats(1.0, 1e3), cast=st.booleans())
 def test_compare_rank_one_edit_has_rank_one_in_every_dtype(
     dtype: torch.dtype, seed: int, scale: float, cast: bool
@@ -39,7 +41,7 @@ def test_compare_rank_one_edit_has_rank_one_in_every_dtype(
     assert abs(float(spectrum.right @ pointed)) > 0.99
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=count_examples(40), deadline=None)
 @given(dtype=st.sampled_from(DTYPES), seed=st.integers(0, 10**6), rank=st.integers(2, 5))
 def test_compare_change_of_higher_rank_is_not_rank_one(dtype: torch.dtype, seed: int, rank: int) -> None:
     base = weight(seed).to(dtype)
@@ -62,7 +64,7 @@ def test_compare_rounding_only_has_no_determined_rank(dtype: torch.dtype) -> Non
     assert spectrum.rank is Rank.UNTOLD
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=count_examples(40), deadline=None)
 @given(dtype=st.sampled_from(DTYPES), seed=st.integers(0, 10**6), scale=st.floats(1e-6, 1e4))
 def test_rounding_bound_covers_rounding(dtype: torch.dtype, seed: int, scale: float) -> None:
     base, update = weight(seed).to(dtype), outer(seed, scale)

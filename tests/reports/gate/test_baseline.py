@@ -23,6 +23,7 @@ from ...helpers.audit_logs import (
     refuse,
     set_ratio,
 )
+from ...helpers.examples import count_examples
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_to_json_order_of_edits_does_not_matter(order: list[int]) -> None:
 
 
 @given(st.text(min_size=1))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=count_examples(20), deadline=None)
 def test_parse_baseline_any_id_reads_back(name: str) -> None:
     log = make_audit(1)
     named = replace(log, edits=(log.edits[0].model_copy(update={"id": name}),))

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from ...helpers.examples import count_examples
+
 
 def share(sums: np.ndarray) -> np.ndarray:
     shares: np.ndarray = sums[..., 0] / sums[..., 1]
@@ -44,7 +46,7 @@ def test_paired_interval_agrees_with_every_possible_draw() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), min_size=1, max_size=30))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=count_examples(40), deadline=None)
 def test_paired_interval_holds_middle_and_repeats(rows: list[tuple[int, int]]) -> None:
     columns = np.array(rows, dtype=float)
     low, high = paired_interval(columns, share, resamples=400)

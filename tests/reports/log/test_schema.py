@@ -21,6 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from ...helpers.examples import count_examples
+
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 NUMBER = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 COUNT = st.integers(0, 10_000)
@@ -108,7 +110,7 @@ def edits(draw: st.DrawFn) -> EditRecord:
     )
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=count_examples(60), suppress_health_check=[HealthCheck.too_slow])
 @given(edits())
 def test_edit_record_round_trip_is_strict_and_equal(record: EditRecord) -> None:
     line = record.model_dump_json()

@@ -104,6 +104,7 @@ def test_markdown_hostile_text_makes_no_markup(text: str) -> None:
     )
 
 
+@pytest.mark.end_to_end
 def test_markdown_size_stays_under_limit() -> None:
     log = make_hostile_log("\U000e0041" * 100_000, edits=400)
     assert len(render_markdown(log).encode()) < MEBIBYTE

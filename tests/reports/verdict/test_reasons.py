@@ -98,7 +98,7 @@ MISSED = [
 
 
 @pytest.mark.parametrize(("kind", "name", "expected", "behaviour", "index", "message"), MISSED)
-def test_void_reasons_missed_observation_is_named_everywhere(
+def test_void_reasons_missed_observation_is_named(
     log: Log, kind: str, name: str, expected: ObservedBehaviour, behaviour: ObservedBehaviour, index: int, message: str
 ) -> None:
     broken = with_observations(log, index, observe(kind, name, expected, behaviour, ok=False))
@@ -107,9 +107,15 @@ def test_void_reasons_missed_observation_is_named_everywhere(
     (reason,) = summary.reasons
     # The edit itself showed what it must, so nothing else is said of the control.
     assert reason == f"Control {log.controls[index].id!r} shows that {message}: the audit proves nothing."
-    assert "where it must" in Page(render_html(broken)).text
-    assert "where it must" in render_markdown(broken)
-    assert b"where it must" in render_junit(broken)
+
+
+def test_void_reason_of_a_missed_observation_stands_in_every_output(log: Log) -> None:
+    missed = observe("check", "drift", ObservedBehaviour.FAILS, ObservedBehaviour.PASSES, ok=False)
+    broken = with_observations(log, 0, missed)
+    (reason,) = summarise(broken).reasons
+    for text in (Page(render_html(broken)).text, render_markdown(broken), render_junit(broken).decode()):
+        assert "where it must" in reason
+        assert "where it must" in text
 
 
 def test_control_fault_missed_result_and_observation_says_both(log: Log) -> None:

@@ -153,6 +153,7 @@ def test_aftermath_chat_has_no_second_begin_of_text_token() -> None:
     assert ids.count(0) == 1
 
 
+@pytest.mark.end_to_end
 @pytest.mark.tiny
 def test_aftermath_counts_equal_plain_generation() -> None:
     bench = with_chat()
