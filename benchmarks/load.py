@@ -17,7 +17,7 @@ from pathlib import Path
 
 from editguard.audit.folders.file_names import AUDIT_FILES
 from editguard.audit.folders.output_folder import locked_folder
-from editguard.audit.process import keep_freed_memory
+from editguard.audit.freed_memory import keep_freed_memory
 from editguard.audit.run.audit import run_audit
 from editguard.probes.model.language_model import load_model
 from editguard.probes.requests.loader import load_requests

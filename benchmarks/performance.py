@@ -22,8 +22,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from editguard.audit.freed_memory import keep_freed_memory
 from editguard.audit.guard import GuardedEditor
-from editguard.audit.process import keep_freed_memory
 from editguard.audit.run.execute import assess_each
 from editguard.audit.setup import prepare
 from editguard.probes.forward import onednn as products

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from editguard.audit.folders.file_names import LOG
 from editguard.audit.folders.output_folder import locked_folder
+from editguard.audit.freed_memory import keep_freed_memory
 from editguard.audit.policy import Policy
-from editguard.audit.process import keep_freed_memory
 from editguard.audit.run.audit import run_audit
 from editguard.audit.setup import prepare
 from editguard.probes.model.language_model import load_model

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..probes.words import find_cut_word, fold
+from ..probes.word_boundaries import find_cut_word, fold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -27,7 +27,7 @@ END_TO_END = (
     "audit/test_determinism.py",
     "audit/test_foreign_probe.py",
     "audit/test_little_memory.py",
-    "audit/test_process.py",
+    "audit/test_freed_memory.py",
     "audit/test_rollback.py",
     "audit/test_security.py",
     "audit/test_sequence.py",

@@ -80,7 +80,7 @@ def main() -> None:
     """Run the command line; errors that editguard raises on purpose are one sentence on standard error."""
     from ...probes.errors import EditguardError
     from ...reports.text import visible
-    from ..process import keep_freed_memory
+    from ..freed_memory import keep_freed_memory
 
     keep_freed_memory()
     try:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...reports.errors import BaselineError, DuplicateRecord, NotFiniteRecord, ReportError
 from ...reports.gate.baseline import Baseline, build_baseline, require_saveable
-from ...reports.gate.decision import closed_by, judge_gate
-from ...reports.gate.result import OVERRIDABLE, Gate, LapsedOverride, Override, ReasonCode
+from ...reports.gate.decision import close_unread, judge_gate
+from ...reports.gate.result import OVERRIDABLE, ClosingReason, Gate, LapsedOverride, Override, ReasonCode
 from ...reports.log.file import Log, log_bytes, parse_log
 from ...reports.verdict.digest import summarise
 from ..folders.file_names import LOG
@@ -139,16 +139,19 @@ def _mismatches(override: Override, evaluation: GateEvaluation) -> Iterator[str]
 def _evaluate(
     place: Path, reference: str, store: BaselineStore, allowed: Allowances, accepted: frozenset[ReasonCode]
 ) -> GateEvaluation:
+    closings: list[ClosingReason] = []
+    baseline, loaded = None, None
     try:
         baseline = store.load(reference)
     except ReportError as error:
-        return GateEvaluation(
-            closed_by(_reason_code(error, store, reference), str(error), reference, allowed), None, None
-        )
+        closings.append(ClosingReason(reason=_reason_code(error, store, reference), message=str(error)))
     try:
         loaded = read_audit(place)
     except ReportError as error:
-        return GateEvaluation(closed_by(_reason_code(error), str(error), baseline.name, allowed), None, baseline)
+        closings.append(ClosingReason(reason=_reason_code(error), message=str(error)))
+    if baseline is None or loaded is None:
+        name = reference if baseline is None else baseline.name
+        return GateEvaluation(close_unread(closings, name, allowed), loaded, baseline)
     audit = build_baseline(loaded.log, None)
     names = baseline.name, str(place)
     why = summarise(loaded.log).reasons

@@ -11,9 +11,9 @@ from ...probes.research.tracing import Trace, Tracer, list_considered_layers, su
 from ...reports.html.trace_page import SkippedTrace, TraceFile, TraceRecord, render_trace
 from ...reports.log.file import write_atomic
 from ...reports.text import count_noun
+from ..device_failure import trusted_device
 from ..folders.file_names import TRACE
 from ..folders.file_names import TRACE_PAGE as PAGE
-from ..process import trusted_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

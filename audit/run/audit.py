@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...reports.log.file import Log, LogWriter, read_unfinished_log
 from ...reports.log.schema import ControlRecord, EditRecord, Footer, Header
+from ..device_failure import trusted_device
 from ..folders.file_names import AUDIT_FILES, LOG
 from ..guard import GuardedEditor
-from ..process import trusted_device
 from ..progress import Progress, show_nothing
 from ..sequence import EditSequence
 from ..setup import Setup, check_editable

@@ -15,8 +15,8 @@ from ...probes.measurement_faults import fault_finding
 from ...probes.probe import PROBES
 from ...probes.screen import require_screened_figures
 from ..edit_result import Assessment, EditResult, Proposal, decided_action
+from ..freed_memory import give_back_freed_memory
 from ..policy import decide
-from ..process import give_back_freed_memory
 from ..progress import Progress, show_nothing
 from .control_observations import observe_control
 from .controls import Candidate, Control, control_guard, iter_candidate_rounds, propose_controls, run_control

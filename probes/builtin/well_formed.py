@@ -10,7 +10,7 @@ from ..probe import Finding, Level, Probe, ProbeInput
 from ..requests.prompt_subjects import find_misplaced_prompts
 from ..requests.spacing import choose_separator
 from ..tokens import encode_target, has_special, round_trips
-from ..words import find_cut_word
+from ..word_boundaries import find_cut_word
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..forward.generation import sample_continuations
 from ..requests.spacing import choose_separator
-from ..words import find_cut_word
+from ..word_boundaries import find_cut_word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ..words import find_cut_word, fold
+from ..word_boundaries import find_cut_word, fold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from ..words import Writing, classify_writing
+from ..word_boundaries import Writing, classify_writing
 
 __all__ = ["choose_separator"]
 

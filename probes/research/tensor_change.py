@@ -41,7 +41,7 @@ class Rank(StrEnum):
 
     ONE = "one"
     MORE = "more"
-    UNTOLD = "within rounding"
+    WITHIN_ROUNDING = "within rounding"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ def compute_spectrum(change: torch.Tensor, bound: float) -> Spectrum:
         right = v[:, 0]
         rest = float((change - values[0] * torch.outer(u[:, 0], right)).norm())
     norm = float(change.norm())
-    rank = Rank.UNTOLD if norm <= _SLACK * bound else Rank.ONE if rest <= _SLACK * bound else Rank.MORE
+    rank = Rank.WITHIN_ROUNDING if norm <= _SLACK * bound else Rank.ONE if rest <= _SLACK * bound else Rank.MORE
     shares = values[values > 0] / values.sum()
     effective = float(torch.exp(-(shares * shares.log()).sum()))
     return Spectrum(

@@ -8,7 +8,7 @@ from ..._lazy import lazy_names
 
 if TYPE_CHECKING:
     from .decision import FEWEST as FEWEST
-    from .decision import closed_by as closed_by
+    from .decision import close_unread as close_unread
     from .decision import judge_gate as judge_gate
     from .decision import regressed as regressed
 
@@ -16,7 +16,7 @@ __all__, __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "FEWEST": ".decision",
-        "closed_by": ".decision",
+        "close_unread": ".decision",
         "judge_gate": ".decision",
         "regressed": ".decision",
     },

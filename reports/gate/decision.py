@@ -26,16 +26,15 @@ if TYPE_CHECKING:
     from .allowances import Allowances
     from .baseline import Baseline
 
-__all__ = ["FEWEST", "closed_by", "judge_gate", "regressed"]
+__all__ = ["FEWEST", "close_unread", "judge_gate", "regressed"]
 
 FEWEST: Final = 8
 """From so many paired edits on, an interval may excuse a difference."""
 
 
-def closed_by(reason: ReasonCode, message: str, baseline: str, allowed: Allowances) -> Gate:
-    """Return a gate that is closed before anything could be compared."""
-    closing = ClosingReason(reason=reason, message=message)
-    return Gate(open=False, baseline=baseline, closings=[closing], accepted=[], allowed=dict(allowed.limits))
+def close_unread(closings: list[ClosingReason], baseline: str, allowed: Allowances) -> Gate:
+    """Return a gate that `closings` close before anything could be compared: a side could not be read."""
+    return Gate(open=False, baseline=baseline, closings=closings, accepted=[], allowed=dict(allowed.limits))
 
 
 def judge_gate(

@@ -43,7 +43,7 @@ EXACT_PERPLEXITY = "perplexity-exact"
 """Metric in `Header.baseline`: the same in the weights' own dtype, where the checks computed in another one."""
 
 DENOMINATOR = "denominator"
-"""Probe in `Header.thresholds` whose threshold is held against |u . k_u| (metric ``denominator``), or against that over
+"""Probe in `Header.thresholds` whose threshold is compared with |u . k_u| (metric ``denominator``), or against that over
 its value under prefixes, |u . k_bar| (metric ``ratio``)."""
 
 Scalar: TypeAlias = bool | int | float | str | None

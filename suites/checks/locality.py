@@ -20,7 +20,7 @@ from ...probes.requests.prompt_subjects import select_neighbours
 from ...probes.wording import compare_with_bound
 from ..check import Bench, Check, CheckResult, EditUnderTest, Measurement, Outcome, PromptAnswer, State, judge
 from ..constant_model import answer_constantly
-from ..kinds import classify_kinds, make_neighbours
+from ..subject_kinds import classify_kinds, make_neighbours
 from ..unchanged_prompts import EditedAnswer, RolePrompt, UneditedAnswers, ask_edited, ask_unedited
 
 if TYPE_CHECKING:

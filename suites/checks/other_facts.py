@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ...probes.card import Card
 from ...probes.tokens import encode_target
 from ..check import Bench, Check, CheckResult, EditUnderTest
-from ..kinds import classify_kinds, list_relations
+from ..subject_kinds import classify_kinds, list_relations
 from ..unchanged_prompts import (
     RolePrompt,
     UneditedAnswers,

@@ -21,9 +21,9 @@ from ....reports.reproduction.page import render_reproduction
 from ....reports.reproduction.schema import Experiment, Reproduction
 from ....reports.reproduction.tables import remove_tables, write_tables
 from ....reports.reproduction.text import render_markdown
+from ...device_failure import trusted_device
 from ...folders.output_folder import make_writable
 from ...guard import GuardedEditor
-from ...process import trusted_device
 from ...run.to_log import versions
 from ...setup import Setup, check_editable
 from .all_experiments import explain_missing_kinds, run_all_experiments

@@ -124,6 +124,10 @@ def test_gate_missing_log_closes_it(based: Path, command: RunCommand) -> None:
     result = command("gate", "nowhere", "--baseline", "main")
     assert (result.code, result.err) == (1, "")
     assert "unreadable: The log nowhere cannot be read" in result.out
+    result = command("gate", "nowhere", "--baseline", "release")
+    assert result.code == 1
+    assert "no-baseline: There is no baseline 'release'" in result.out
+    assert "unreadable: The log nowhere cannot be read" in result.out
 
 
 def test_gate_same_audit_opens_it(based: Path) -> None:

@@ -53,7 +53,7 @@ def test_page_begins_with_result_and_model(page: Page) -> None:
     assert "tiny · layer 5 of 30 layers · edits.json" in text
     assert "1 of 3 statements of the paper agree with this run" in text
     assert "Edited: 77 of 80 (first token)." in text
-    assert "Agree 1 seen here as there Differ 1" in text
+    assert "Agree 1 measured here as in the paper Differ 1" in text
     assert "Experiments run 1 of 2 1 not run, and the page says why" in text
     assert "1 First 1 1 1" in text
     assert "2 Second not run" in text

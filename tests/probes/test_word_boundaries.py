@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from editguard.probes.words import Writing, classify_writing, find_cut_word, fold
+from editguard.probes.word_boundaries import Writing, classify_writing, find_cut_word, fold
 from hypothesis import given
 from hypothesis import strategies as st
 

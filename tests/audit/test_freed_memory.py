@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from editguard.audit import process
+from editguard.audit import freed_memory
 
 PROGRAM = """
 import resource, sys
-from editguard.audit.process import keep_freed_memory
+from editguard.audit.freed_memory import keep_freed_memory
 if sys.argv[1] == "keep" and not keep_freed_memory():
     print("cannot")
     raise SystemExit
@@ -24,7 +24,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 GAPS = """
 from pathlib import Path
-from editguard.audit.process import give_back_freed_memory, keep_freed_memory
+from editguard.audit.freed_memory import give_back_freed_memory, keep_freed_memory
 if not keep_freed_memory():
     print("cannot")
     raise SystemExit
@@ -71,11 +71,11 @@ def test_keep_freed_memory_with_static_python_does_nothing(monkeypatch: pytest.M
     def fail(_: object) -> None:
         raise OSError
 
-    monkeypatch.setattr(process.ctypes, "CDLL", fail)
-    assert process._glibc.__wrapped__("malloc_trim") is None
+    monkeypatch.setattr(freed_memory.ctypes, "CDLL", fail)
+    assert freed_memory._glibc.__wrapped__("malloc_trim") is None
 
 
 def test_freed_memory_without_glibc_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "_glibc", lambda _: None)
-    process.give_back_freed_memory()
-    assert not process.keep_freed_memory()
+    monkeypatch.setattr(freed_memory, "_glibc", lambda _: None)
+    freed_memory.give_back_freed_memory()
+    assert not freed_memory.keep_freed_memory()

@@ -1,4 +1,4 @@
-"""The process that an audit runs in: its freed memory, and the failure of its device.
+"""What becomes of the memory that an audit frees.
 
 A pass allocates and frees the same large tensors again and again. glibc returns each of them to the system, which clears the
 pages anew. Where the process keeps them, a pass of the perplexity check takes 10 % less time (docs/research/performance.md).
@@ -10,19 +10,10 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..probes.errors import DeviceFailed
-from ..probes.wording import first_line
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import torch
-
-__all__ = ["give_back_freed_memory", "keep_freed_memory", "trusted_device"]
+__all__ = ["give_back_freed_memory", "keep_freed_memory"]
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Numbers of glibc's ``mallopt`` parameters."""
@@ -50,16 +41,3 @@ def _glibc(name: str) -> Any:
         return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None
     except OSError:  # a Python that is linked statically
         return None
-
-
-@contextmanager
-def trusted_device(device: torch.device | str, what: str, then: str) -> Iterator[None]:
-    """Raise `DeviceFailed` where the device itself fails; the message says that `what` ended, and `then` says what to do next."""
-    import torch
-
-    try:
-        yield
-    except torch.AcceleratorError as error:
-        raise DeviceFailed(
-            f"The device {device} failed ({first_line(error)}), and {what} ended there; see to the device, then {then}."
-        ) from error

@@ -13,7 +13,7 @@ from editguard.probes.errors import EditguardError, InputError, RequestError
 from editguard.probes.keys.subject_keys import locate
 from editguard.probes.model.language_model import LanguageModel, load_model
 from editguard.probes.requests.request import EditRequest
-from editguard.suites.kinds import (
+from editguard.suites.subject_kinds import (
     SubjectKind,
     _read,
     classify_kinds,
