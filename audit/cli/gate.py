@@ -389,6 +389,9 @@ def _write(out: Path, evaluation: GateEvaluation) -> None:
     from ...reports.log.file import write_atomic
     from ..folders.file_names import REPORT
 
+    if evaluation.audit is None:
+        # The page of an earlier gate, perhaps an open one, must not stand beside this verdict.
+        (out / REPORT).unlink(missing_ok=True)
     write_atomic(out / GATE, json.dumps(gate_json(evaluation.gate)) + "\n")
     if evaluation.audit is not None:
         write_atomic(out / REPORT, render_html(evaluation.audit.log, evaluation.gate))
