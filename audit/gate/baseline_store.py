@@ -18,7 +18,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from ...probes.wording import suggest
-from ...reports.errors import BaselineError
+from ...reports.errors import BaselineError, LogError
 from ...reports.gate.baseline import Baseline, Git, parse_baseline
 from ...reports.gate.result import Override
 from ...reports.log.bounded_read import LARGEST_BASELINE, LARGEST_TABLE, bounded_bytes
@@ -156,8 +156,17 @@ class BaselineStore:
         return overrides
 
     def append_override(self, record: Override) -> None:
-        """Append one override and return when it is on the disk; raises `LogError`."""
-        append_line(self.folder / _OVERRIDES, record.model_dump_json())
+        """Append one override and return when it is on the disk; raises `BaselineError` where it cannot be written."""
+        path = self.folder / _OVERRIDES
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            append_line(path, record.model_dump_json())
+        except (OSError, LogError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            why = cause.strerror if isinstance(cause, OSError) else str(error).rstrip(".")
+            raise BaselineError(
+                f"The overrides {str(path)!r} cannot be written ({why}); choose another folder with --baselines."
+            ) from error
 
 
 def check_name(name: str) -> None:

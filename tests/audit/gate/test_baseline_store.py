@@ -139,6 +139,25 @@ def test_store_overrides_are_appended_and_torn_line_cut(store: BaselineStore, ke
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_append_override_without_a_folder_creates_it_for_its_owner(store: BaselineStore) -> None:
+    store.append_override(OVERRIDE)
+    assert store.read_overrides() == [OVERRIDE]
+    assert stat.S_IMODE(store.folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("inside", ["", "overrides.jsonl"], ids=["folder-is-a-file", "file-is-a-folder"])
+def test_append_override_unwritable_place_is_an_error(tmp_path: Path, inside: str) -> None:
+    place = tmp_path / "store"
+    if inside:
+        (place / inside).mkdir(parents=True)
+    else:
+        place.write_text("")
+    with pytest.raises(
+        BaselineError, match=r"The overrides .* cannot be written \(.+\); choose another folder with --baselines\."
+    ):
+        BaselineStore(place).append_override(OVERRIDE)
+
+
 def test_store_override_written_by_hand_is_an_error(store: BaselineStore, kept: Baseline) -> None:
     store.save("main", kept)
     store.append_override(OVERRIDE)
