@@ -1,7 +1,7 @@
 """The gate over files: a log and a baseline are read and compared, and the overrides are searched; nothing is written.
 
-A file that cannot be read closes the gate with a reason instead of an error: in a pipeline a missing file must not open the
-gate. A mistyped option is an error all the same.
+A file that cannot be read, the overrides among them, closes the gate with a reason instead of an error: in a pipeline a
+missing file must not open the gate. A mistyped option is an error all the same.
 """
 
 from __future__ import annotations
@@ -93,8 +93,15 @@ def run_gate(
     evaluation = _evaluate(place, reference, store, allowed, accepted)
     if evaluation.gate.open:
         return evaluation
+    try:
+        overrides = store.read_overrides()
+    except BaselineError as error:
+        # The reasons for which the gate is closed are shown all the same.
+        unread = ClosingReason(reason=ReasonCode.UNREADABLE, message=str(error))
+        closings = [*evaluation.gate.closings, unread]
+        return evaluation._replace(gate=evaluation.gate.model_copy(update={"closings": closings}))
     lapsed: list[LapsedOverride] = []
-    for override in _relevant_overrides(evaluation, reference, store.read_overrides()):
+    for override in _relevant_overrides(evaluation, reference, overrides):
         why = "; ".join(_mismatches(override, evaluation))
         if not why:
             return evaluation._replace(gate=evaluation.gate.model_copy(update={"open": True, "override": override}))

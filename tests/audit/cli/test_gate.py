@@ -184,6 +184,14 @@ def test_gate_writes_a_page_only_with_out(based: Path, command: RunCommand) -> N
     assert json.loads((based / "page" / "gate.json").read_text())["open"] is True
 
 
+def test_gate_overwrite_with_unreadable_log_removes_the_old_page(based: Path, command: RunCommand) -> None:
+    assert command("gate", "base", "--baseline", "main", "--out", "page").code == 0
+    (based / "base" / "audit.jsonl").write_text("{\n{\n")
+    assert command("gate", "base", "--baseline", "main", "--out", "page", "--overwrite").code == 1
+    assert json.loads((based / "page" / "gate.json").read_text())["open"] is False
+    assert not (based / "page" / "report.html").exists(), "the page of an open gate stands beside a closed one"
+
+
 def test_report_with_baseline_exits_as_the_gate(based: Path, command: RunCommand) -> None:
     write_log(CLOSING["regressed:efficacy-prefixed"], based / "now" / "audit.jsonl")  # type: ignore[arg-type]
     result = in_narrow_terminal("report", "now", "--baseline", "main")
@@ -378,8 +386,18 @@ def test_override_author_defaults_to_git_then_user(
 def test_override_tampered_file_leaves_the_gate_closed(closed: Path, command: RunCommand) -> None:
     (closed / ".editguard" / "baselines" / "overrides.jsonl").write_text("{}\n")
     result = command("gate", "now", "--baseline", "main")
-    assert result.code == 2
-    assert "overrides.jsonl' is not an override" in result.err
+    assert (result.code, result.err) == (1, "")
+    assert "regressed:efficacy-prefixed: " in result.out
+    assert "unreadable: Line 1 of " in result.out
+    assert "overrides.jsonl' is not an override" in result.out
+    result = command("override", "now", "--baseline", "main", *WORD)
+    assert (result.code, result.out) == (2, "")
+    assert "closed by unreadable, which cannot be overridden" in result.err
+
+
+def test_override_tampered_file_is_not_read_where_the_gate_is_open(based: Path, command: RunCommand) -> None:
+    (based / ".editguard" / "baselines" / "overrides.jsonl").write_text("{}\n")
+    assert command("gate", "base", "--baseline", "main").code == 0
 
 
 # --------------------------------------------------------------------------------------------- baseline and compare
