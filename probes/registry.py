@@ -80,10 +80,11 @@ class Registry(Generic[T]):
         for entry in entry_points(group=f"editguard.{self.kind}"):
             try:
                 cls = entry.load()
-            except (ImportError, AttributeError, SyntaxError) as error:
+            except Exception as error:  # the import runs another package's code, which may raise anything
+                fault = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
                 raise InputError(
                     f"The entry point {entry.name!r} ({entry.value}) in group 'editguard.{self.kind}' does not load "
-                    f"({error}); a plugin that is installed must load, so mend it or uninstall its package."
+                    f"({fault}); a plugin that is installed must load, so mend it or uninstall its package."
                 ) from error
             own_name = getattr(cls, "name", entry.name)
             if own_name != entry.name:

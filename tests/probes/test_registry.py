@@ -165,9 +165,23 @@ def test_load_reads_no_other_group(install: Install) -> None:
     assert Registry[object]("others").names() == []
 
 
-@pytest.mark.parametrize("value", ["no_such_module:Thing", "collections:NoSuchThing"])
-def test_load_plugin_that_does_not_import_is_an_error_each_time(install: Install, value: str) -> None:
-    install(broken=value)
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "class Thing:",
+        "import no_such_module",
+        "no_such_name",
+        "'text' + 1",
+        "raise OSError('no disk')",
+        "raise ValueError",
+    ],
+)
+def test_load_plugin_that_does_not_import_is_an_error_each_time(
+    install: Install, package: Callable[..., str], text: str | None
+) -> None:
+    install(broken="no_such_module:Thing" if text is None else f"{package(broken=text)}.broken:Thing")
     things: Registry[object] = Registry("things")
     for read in (things.load, things.names, lambda: things.get("one"), lambda: list(things)):
         with pytest.raises(InputError, match=r"'broken' .* in group 'editguard.things' does not load"):
