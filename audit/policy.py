@@ -226,7 +226,7 @@ def decide(policy: Policy, findings: Sequence[Finding], editor: str | None = Non
             action = consequence
     requested_editor = editor or policy.editor
     chosen_editor = {Action.ALLOW: requested_editor, Action.REWRITE: policy.rewrite_editor, Action.REFUSE: None}[action]
-    # An editor that is already consistent needs no rewriting.
+    # The rewriter's own edit needs no rewriting.
     if action is Action.REWRITE and requested_editor == policy.rewrite_editor:
         action = Action.ALLOW
     # The gravest reason decided, so it comes first.
