@@ -166,6 +166,21 @@ def test_links_of_a_page_resolve(page: Path) -> None:
     assert not lost
 
 
+ROOMS = ("audit", "benchmarks", "changelog.d", "docs", "probes", "reports", "src", "styles", "suites", "tests")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if page.name != "CHANGELOG.md" and DOCS / "research" not in page.parents],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_page_paths_of_the_repository_exist(page: Path) -> None:
+    # A user's own folder may be called audit too, so only modules and folders are looked up.
+    prose = re.sub(r"```.*?```", "", text(page), flags=re.DOTALL)
+    names = re.findall(rf"`((?:{'|'.join(map(re.escape, ROOMS))})/(?:[\w./-]*(?:/|\.py))?)(?:::\w+)?`", prose)
+    assert [name for name in names if not (ROOT / name).exists()] == []
+
+
 # ------------------------------------------------------------------------------------------------ commands and examples
 
 
@@ -254,7 +269,7 @@ def test_page_on_files_of_edits_names_every_key_of_the_own_layout() -> None:
 
 
 def test_statistics_page_gives_the_fewest_edits_of_an_interval() -> None:
-    assert f"Under {FEWEST} edits in common" in text(DOCS / "explanation" / "gate-statistics.md")
+    assert f"With fewer than {FEWEST} edits in common" in text(DOCS / "explanation" / "gate-statistics.md")
 
 
 def test_page_on_prefixes_describes_every_family() -> None:

@@ -1,6 +1,6 @@
 """A folder that a command writes into: one writer at a time, and nothing is written over unasked. Loads nothing heavy.
 
-Every command with ``--out`` for a folder goes through `locked_folder`. A folder that must appear whole (`delta.folder`) is
+Every command with ``--out`` for a folder goes through `locked_folder`. A folder that must appear whole (`whole_folder`) is
 made beside its place, and shares the lock. Out of scope: the files (`file_names`) and their content.
 """
 
