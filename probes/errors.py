@@ -4,7 +4,7 @@
 
     EditguardError                 3   our own fault: a broken promise of the program itself
     ├── DeviceFailed               2   the GPU, not the program: what it computes can no longer be trusted
-    ├── InputError                 2   what the user gave is wrong: value, rule and way out in one sentence
+    ├── InputError                 2   what the user gave is wrong: value, rule and way out
     │   ├── RequestError           2   a file of edits, or one edit in it
     │   ├── ModelError             2   a model, a tokenizer or an edit site
     │   │   └── OutOfMemory        2   one text alone does not fit into the device's memory
@@ -14,7 +14,8 @@
     │   └── NotFinite              1   NaN or Inf where a number is needed: never a pass
     └── ReportError                2   a log, an output or a baseline; continued in `reports.errors`
 
-Exit codes of the command line: 0 pass, 1 the gate is closed, 2 the input or usage is wrong, 3 our own fault.
+Exit codes of the command line. 0: pass. 1: the audit, an edit or the gate did not pass. 2: the input or usage is wrong, or
+the device failed. 3: our own fault.
 """
 
 from __future__ import annotations

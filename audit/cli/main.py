@@ -2,8 +2,9 @@
 
 Each command has its own module. Nothing heavy is imported before a command really runs, so that ``--help`` is quick.
 
-Exit codes belong to the class of an error. 0: pass. 1: a gate is closed, or an edit is not sound. 2: wrong input or usage.
-3: a fault of editguard. 130 and 143: ended by an interrupt or by SIGTERM. 141: the reader of the output is gone.
+Exit codes belong to the class of an error. 0: pass. 1: the audit, an edit or the gate did not pass. 2: wrong input or usage,
+or the device failed. 3: a fault of editguard. 130 and 143: ended by an interrupt or by SIGTERM. 141: the reader of the output
+is gone.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class _Terminated(BaseException):
 
 
 def main() -> None:
-    """Run the command line; errors that editguard raises on purpose are one sentence on standard error."""
+    """Run the command line; errors that editguard raises on purpose are one line on standard error."""
     from ...probes.errors import EditguardError
     from ...reports.text import visible
     from ..freed_memory import keep_freed_memory
