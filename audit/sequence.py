@@ -19,9 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-import torch
-
-from ..probes.errors import EditguardError, InputError
+from ..probes.errors import InputError
 from ..probes.model.fingerprint import hash_tensor
 from ..reports.text import printable
 from ..reports.verdict.edit_sequence import closes_sequence
@@ -30,10 +28,12 @@ from ..suites.served_answer import ask_as_served
 from .edit_result import Assessment, EditResult, Proposal
 from .policy import Action, Decision
 from .saved_model.save import save_edited_model
-from .transaction import Transaction
+from .transaction import Transaction, restore_weight
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import torch
 
     from ..probes.requests.request import EditRequest
     from ..reports.log.schema import EditRecord
@@ -109,7 +109,9 @@ class EditSequence:
         request = proposal.assessment.request
         if result.kept:
             assert result.update is not None  # it was written
-            self._advance(KeptEdit(request, result.prefix, result.update.needs_prefix, result), before)
+            assert result.hashes is not None
+            kept_edit = KeptEdit(request, result.prefix, result.update.needs_prefix, result)
+            self._advance(kept_edit, before, result.hashes[0])
         self.close_after(request.id, [(failure.check, failure.message) for failure in result.failures])
         return result
 
@@ -139,15 +141,16 @@ class EditSequence:
                 raise InputError(_differs(request, f"gives the weight {transaction.edited[:12]} instead of {recorded}"))
             transaction.commit()
         prefix = None if record.update is None else record.update.prefix
-        self._advance(KeptEdit(request, prefix, update.needs_prefix), before)
+        self._advance(KeptEdit(request, prefix, update.needs_prefix), before, transaction.before)
 
-    def _advance(self, edit: KeptEdit, before: torch.Tensor) -> None:
-        """Prepare the guard for the next edit; where that fails, `before` is the weight again."""
+    def _advance(self, edit: KeptEdit, before: torch.Tensor, before_hash: str) -> None:
+        """Prepare the guard for the next edit; where that fails, `before` is the weight again, proved by its hash."""
         try:
             setup = self._guard.setup.after_kept_edit()
         except BaseException:
-            with torch.no_grad():
-                self._guard.setup.site.weight.copy_(before)
+            # Another guard, since this one remembers the edit as kept.
+            self._guard = replace(self._guard)
+            restore_weight(self._guard.setup.site, before, before_hash, "the roll-back")
             raise
         self._guard = replace(self._guard, setup=setup)
         self._kept_edits.append(edit)
@@ -172,15 +175,10 @@ class EditSequence:
 
     def undo(self) -> None:
         """Take all kept edits out again; the weight is proved to be that of the origin. Raises `EditguardError`."""
-        site = self._first.setup.site
-        with torch.no_grad():
-            site.weight.copy_(self._weight)
-        self._guard, self._kept_edits, self.closed = self._first, [], None
-        if (now := hash_tensor(site.weight)) != self._hash:
-            raise EditguardError(
-                f"The weight {site.path} hashes to {now[:12]} after the sequence was undone instead of {self._hash[:12]}; the "
-                "model in memory must not be used: load it again."
-            )
+        # Another guard, since the first one may remember edits as kept.
+        self._guard = self._first = replace(self._first)
+        self._kept_edits, self.closed = [], None
+        restore_weight(self._first.setup.site, self._weight, self._hash, "the sequence was undone")
 
     def retained(self) -> list[bool | None]:
         """Return for each kept edit whether the model as it is now says its target as it was served then.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..probes.model.site import EditSite
     from .editors.base import RankOneUpdate
 
-__all__ = ["Transaction", "WeightChange", "check_update", "relative_norm"]
+__all__ = ["Transaction", "WeightChange", "check_update", "relative_norm", "restore_weight"]
 
 
 class WeightChange(Protocol):
@@ -45,6 +45,22 @@ def check_update(update: RankOneUpdate, weight_norm: float, bound: float) -> flo
             "written; use another editor, or raise max_relative_update in the policy if you can justify it."
         )
     return relative
+
+
+def restore_weight(site: EditSite, original: torch.Tensor, original_hash: str, when: str) -> str:
+    """Write `original` back, and return the weight's hash; raises `EditguardError` where it is not `original_hash`.
+
+    `when` names what has taken place, e.g. "the roll-back".
+    """
+    with torch.no_grad():
+        site.weight.copy_(original)
+    restored_hash = hash_tensor(site.weight)
+    if restored_hash != original_hash:
+        raise EditguardError(
+            f"The weight {site.path} hashes to {restored_hash[:12]} after {when} instead of {original_hash[:12]}; the model in "
+            "memory must not be used: load it again."
+        )
+    return restored_hash
 
 
 class Transaction:
@@ -107,11 +123,4 @@ class Transaction:
 
     def _undo(self) -> None:
         assert self._original is not None
-        with torch.no_grad():
-            self._site.weight.copy_(self._original)
-        self.restored = hash_tensor(self._site.weight)
-        if self.restored != self.before:
-            raise EditguardError(
-                f"The weight {self._site.path} hashes to {self.restored[:12]} after the roll-back instead of "
-                f"{self.before[:12]}; the model in memory must not be used: load it again."
-            )
+        self.restored = restore_weight(self._site, self._original, self.before, "the roll-back")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ...probes.errors import EditRefused, InputError, ModelError
@@ -36,7 +37,7 @@ def save_edited_model(
 ) -> EditProvenance:
     """Save the model of `setup`, in which the edits of `results` are kept, as the folder `out`.
 
-    Raises `InputError` where the last edit is not in the model or nothing can be written, `EditRefused` where an edit needs
+    Raises `InputError` where an edit is not in the model or nothing can be written, `EditRefused` where an edit needs
     a prefix and none serves it or the saved model is another one, and `ModelError` for a dtype that cannot be saved.
     """
     manifests = [edit_manifest(setup, result) for result in results]
@@ -47,6 +48,12 @@ def save_edited_model(
             f"The weight {setup.site.path} is not the one that the edit {manifests[-1].id!r} left, so the edit is no longer in "
             "the model; make the edit again before it is saved."
         )
+    for earlier, later in pairwise(manifests):
+        if earlier.weight_edited != later.weight_before:
+            raise InputError(
+                f"The edit {earlier.id!r} is not in the model: the edit {later.id!r} was made on another weight than it left; "
+                "make the edits again with a new guard before the model is saved."
+            )
     with whole_folder(out, MODEL_MARKER, overwrite=overwrite) as folder:
         saved_fingerprint = write_weights(setup.lm.model, setup.lm.tokenizer, folder)
         return write_provenance(folder, base=setup.lm.ref, manifests=manifests, saved_fingerprint=saved_fingerprint)

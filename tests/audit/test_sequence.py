@@ -17,7 +17,7 @@ from editguard.audit.policy import Action
 from editguard.audit.progress import Progress
 from editguard.audit.run.audit import run_audit
 from editguard.audit.run.sequence_records import retention_rate
-from editguard.audit.sequence import EditSequence
+from editguard.audit.sequence import EditSequence, KeptEdit
 from editguard.audit.setup import Setup
 from editguard.probes.errors import DeviceFailed, EditguardError, InputError, OutOfMemory
 from editguard.probes.model.fingerprint import compute_fingerprint, hash_tensor, hash_tensors
@@ -338,6 +338,16 @@ def fails(error: BaseException) -> Callable[..., Any]:
     return fail
 
 
+def test_sequence_that_fails_to_advance_proves_the_weight(wide: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = wide.site.weight.detach().clone()
+    with EditSequence(GuardedEditor(wide)) as sequence:
+        monkeypatch.setattr(Setup, "after_kept_edit", fails(OutOfMemory("no room")))
+        spoilt = before * 1.5  # as memory that fails would
+        with pytest.raises(EditguardError, match=r"after the roll-back instead of .*; the model in memory must not"):
+            sequence._advance(KeptEdit(MID_PROMPT_REQUEST, None, False), spoilt, hash_tensor(before))
+        assert not sequence.kept
+
+
 def test_sequence_within_a_sequence_is_refused(wide: Setup) -> None:
     with (
         EditSequence(GuardedEditor(wide)) as sequence,
@@ -404,9 +414,6 @@ def test_sequence_undo_restores_the_origin_and_reopens(wide: Setup, before: dict
     sequence.undo()
 
 
-# --------------------------------------------------------------------------------------------------------------- resumed
-
-
 def test_sequence_undo_that_fails_is_an_error(wide: Setup) -> None:
     sequence, first = EditSequence(GuardedEditor(wide)), wide.site.weight.detach().clone()
     sequence._weight.mul_(1.5)  # as memory that fails would
@@ -424,6 +431,9 @@ def test_retention_rate_unserved_edits_do_not_count_as_retained() -> None:
     rate = retention_rate([True, None, False, None])
     assert (rate.passed, rate.failed, rate.not_judged, rate.total, rate.rate) == (1, 1, 2, 4, 0.25)
     assert retention_rate([]).rate is None
+
+
+# --------------------------------------------------------------------------------------------------------------- resumed
 
 
 def test_resume_sequence_from_any_record_ends_alike(wide: Setup, tmp_path: Path) -> None:

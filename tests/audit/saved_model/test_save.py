@@ -113,6 +113,35 @@ def test_save_of_a_weight_that_was_put_back_is_refused(guard: GuardedEditor, tmp
     assert not (tmp_path / "edited").exists()
 
 
+def test_save_after_an_edit_on_a_weight_that_was_put_back_is_refused(guard: GuardedEditor, tmp_path: Path) -> None:
+    original = guard.setup.site.weight.detach().clone()
+    first = keep(guard)
+    with torch.no_grad():
+        guard.setup.site.weight.copy_(original)
+    second = guard.edit(replace(SERVED_REQUEST, id="second"))
+    assert second.kept
+    assert (first.hashes, second.hashes) != (None, None)
+    with pytest.raises(
+        InputError, match=rf"The edit '{SERVED_REQUEST.id}' is not in the model: .* 'second' .*; make the edits again"
+    ):
+        guard.save(tmp_path / "edited")
+    assert not (tmp_path / "edited").exists()
+
+
+def test_sequence_undone_guard_saves_only_what_is_in_the_model(guard: GuardedEditor, tmp_path: Path) -> None:
+    wide = lenient(max_accumulated_update=1e6, max_accumulated_ratio=1e6)
+    with EditSequence(replace(guard, setup=replace(guard.setup, policy=wide))) as sequence:
+        held = sequence.guard
+        assert sequence.edit(SERVED_REQUEST).kept
+        sequence.undo()
+        now = sequence.guard
+        assert sequence.edit(MID_PROMPT_REQUEST).kept
+        with pytest.raises(InputError, match="is no longer in the model"):
+            held.save(tmp_path / "held")
+        assert [edit.id for edit in now.save(tmp_path / "now").edits] == [MID_PROMPT_REQUEST.id]
+        assert [edit.id for edit in sequence.save(tmp_path / "edited").edits] == [MID_PROMPT_REQUEST.id]
+
+
 def test_save_of_an_edit_that_no_prefix_serves_is_refused(guard: GuardedEditor, tmp_path: Path) -> None:
     unserved = replace(FIRST_TOKEN_REQUEST, id="unserved")
     result = guard.edit(unserved)
