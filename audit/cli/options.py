@@ -46,7 +46,7 @@ __all__ = [
 BUILTIN = "builtin"
 """The name of the built-in suite of edits on the command line."""
 _MOST_NAMED = 20
-"""Records that are named one by one as left out."""
+"""Records that are named one by one as left out, notes on a file, and contradictions of a sequence."""
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -228,12 +228,11 @@ class EditOptions:
         loaded = load_requests(
             source, skip_invalid=self.skip_invalid, limit=self.limit, zsre_target=self.zsre_target.value
         )
-        for record in loaded.invalid[:_MOST_NAMED]:
-            typer.echo(f"left out {printable(record.where)}: {printable(record.message, 300)}", err=True)
-        if (more := len(loaded.invalid) - _MOST_NAMED) > 0:
-            typer.echo(f"and {more} more records were left out", err=True)
-        for sentence in loaded.unused[:_MOST_NAMED]:
-            typer.echo(f"note: {printable(sentence, 300)}", err=True)
+        left_out = [
+            f"left out {printable(record.where)}: {printable(record.message, 300)}" for record in loaded.invalid
+        ]
+        _name_first(left_out, "more record was left out", "more records were left out")
+        _name_first([f"note: {printable(sentence, 300)}" for sentence in loaded.unused], "more note", "more notes")
         if in_sequence:
             _check_contradictions(loaded.requests)
         return loaded
@@ -241,6 +240,16 @@ class EditOptions:
     def check_editor(self) -> None:
         """Raise `InputError` for an editor that nobody may choose, before a model is loaded."""
         check_editor(self.editor)
+
+
+def _name_first(lines: Sequence[str], singular: str, plural: str) -> None:
+    """Print the first lines on standard error, and how many more there are in the words `singular` or `plural`."""
+    from ...reports.text import count_noun
+
+    for line in lines[:_MOST_NAMED]:
+        typer.echo(line, err=True)
+    if (more := len(lines) - _MOST_NAMED) > 0:
+        typer.echo(f"and {count_noun(more, singular, plural)}", err=True)
 
 
 def _check_contradictions(requests: Sequence[EditRequest]) -> None:

@@ -16,6 +16,8 @@ from editguard.audit.editors.value import Engine
 from editguard.audit.folders.file_names import LOG
 from editguard.audit.pytest_plugin.options import OPTIONS
 from editguard.probes.model.dtypes import DTYPES, Dtype
+from editguard.probes.requests import loader
+from editguard.probes.requests.loader import InvalidRecord, LoadedRequests
 from editguard.reports.log.file import read_log
 
 from ...helpers.command_line import RunCommand, assert_one_sentence
@@ -134,6 +136,32 @@ def test_takes_records_fills_a_record_and_keeps_defaults_of_fields_left_out() ->
     assert received == [(ModelOptions(seed=5), EditOptions(limit=2), 3)]
     with pytest.raises(typer.BadParameter.__mro__[1]):
         small(["--layer", "5"], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("number", "ends"),
+    [
+        (20, ["left out place 19: wrong", "note: key 19 is not used"]),
+        (21, ["and 1 more record was left out", "and 1 more note"]),
+        (23, ["and 3 more records were left out", "and 3 more notes"]),
+    ],
+)
+def test_read_many_left_out_records_and_notes_names_the_first_and_counts_the_rest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, ends: list[str]
+) -> None:
+    loaded = LoadedRequests(
+        requests=(),
+        invalid=tuple(InvalidRecord(f"place {index}", "subject", "wrong") for index in range(number)),
+        source="edits.json",
+        sha256="0" * 64,
+        unused=tuple(f"key {index} is not used" for index in range(number)),
+    )
+    monkeypatch.setattr(loader, "load_requests", lambda *_, **__: loaded)
+    assert EditOptions().read("edits.json") is loaded
+    lines = capsys.readouterr().err.splitlines()
+    half = len(lines) // 2
+    assert [lines[half - 1], lines[-1]] == ends
+    assert len(lines) == 2 * min(number, 21)
 
 
 def test_options_load_without_torch() -> None:
