@@ -192,8 +192,8 @@ class GuardedEditor:
         site, position = self.setup.site, evidence.keys.position
         if site.layer == len(site.blocks) - 1 and position.last < len(position.input_ids) - 1:
             raise RequestError(
-                f"Layer {site.layer} is the last one, from which nothing reaches a later token, and the prompt goes on after "
-                "the subject, so that no edit there can take; edit a lower layer."
+                f"From layer {site.layer}, the last one, nothing reaches a later token, and the prompt goes on after the "
+                "subject. No edit there can change the answer; edit a lower layer."
             )
 
     def propose(self, assessments: Sequence[Assessment], *, bound: float | None = None) -> list[Proposal]:

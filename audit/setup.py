@@ -44,8 +44,8 @@ __all__ = [
     "EMBEDDED_LAYER",
     "NULL_SAMPLE",
     "Setup",
+    "build_limits",
     "check_editable",
-    "check_limits",
     "check_names",
     "default_layer",
     "make_null_sample",
@@ -107,7 +107,7 @@ class Setup:
             site=self.site,
             prefixes=self.prefixes,
             corpus=self.corpus,
-            limits=check_limits(self.policy),
+            limits=build_limits(self.policy),
             weight=self.site.matrix(),
             prefix_cache=self.prefix_cache,
             memo=self.memo,
@@ -151,22 +151,19 @@ class Setup:
         for tensor, before, now in zip(tensors, self.weights, weights, strict=True):
             if before != now and tensor is not self.site.weight:
                 raise EditguardError(
-                    "Another tensor than the edited weight was written to while an edit was checked, so that the next edit would "
-                    "be judged on a wrong model; load it again, and find the check that writes to the model."
+                    "A tensor other than the edited weight was written to while an edit was checked. Load the model again, and "
+                    "find the check that writes to the model."
                 )
         return weights
 
     def check_unedited(self) -> None:
         """Raise `InputError` where the model is not the one that baselines and statistics were taken from, as it was then."""
-        if any(module.training for module in self.lm.model.modules()):
-            raise InputError(
-                f"The model {self.lm.ref!r} is in training mode, where dropout makes every measurement random, and this guard "
-                "was prepared with it in evaluation mode; call model.eval()."
-            )
+        if self.lm.is_training:
+            raise InputError(_training_mode(self.lm))
         if compute_checksum(self.lm.model) != self.weights:
             raise InputError(
-                f"The weights of {self.lm.ref!r} are not those that this guard was prepared with (an edit was kept, or they "
-                "were written to), so an edit would be judged by another model's baselines; prepare the model again."
+                f"The weights of {self.lm.ref!r} are not those that this guard was prepared with: an edit was kept, or they "
+                "were written to. An edit would be judged by another model's baselines; prepare the model again."
             )
 
     def bench_perplexity(self) -> float:
@@ -186,7 +183,7 @@ class Setup:
         return figures
 
 
-def check_limits(policy: Policy) -> Limits:
+def build_limits(policy: Policy) -> Limits:
     """Return the bounds of `policy` that checks judge by."""
     return Limits(
         perplexity_ratio=policy.max_perplexity_ratio,
@@ -279,10 +276,12 @@ def prepare(
 
 
 def _check_evaluation_mode(lm: LanguageModel) -> None:
-    if any(module.training for module in lm.model.modules()):
-        raise ModelError(
-            f"The model {lm.ref!r} is in training mode, where dropout makes every measurement random; call model.eval()."
-        )
+    if lm.is_training:
+        raise ModelError(_training_mode(lm))
+
+
+def _training_mode(lm: LanguageModel) -> str:
+    return f"The model {lm.ref!r} is in training mode, where dropout makes every measurement random; call model.eval()."
 
 
 def _check_causal(lm: LanguageModel) -> None:

@@ -206,6 +206,6 @@ def _check_tokens(lm: LanguageModel, other: LanguageModel, texts: Iterable[str])
         if lm.tokenizer(text).input_ids != other.tokenizer(text).input_ids:
             raise ModelError(
                 f"The tokenizer of {other.ref!r} makes other tokens of {text!r} than that of the session's model {lm.ref!r}, so "
-                "that figures of the two cannot be compared; put the session's tokenizer beside it if it was saved with a wrong "
-                "one, name the model that it was made from with --editguard-model, or compare the two with 'editguard diff'."
+                "their figures cannot be compared. Save the model with the session's tokenizer, name its base model with "
+                "--editguard-model, or use 'editguard diff'."
             )

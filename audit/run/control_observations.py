@@ -17,7 +17,7 @@ from ...probes.probe import PROBES, Level, Probe, ProbeInput
 from ...reports.log.control_observations import ControlObservation, ObservedBehaviour
 from ...suites.check import CHECKS, Check, CheckResult, EditUnderTest, Measurement, Outcome
 from ..policy import Policy
-from ..setup import check_limits
+from ..setup import build_limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -117,7 +117,7 @@ def _examine_check(
             # Unlike evidence that must fail, all that is judged must pass.
             at_evidence = [] if known_good is None else [_judge(known_good.measurements)]
             return _Behaviours(at_edit, at_evidence, has_evidence=True)
-        by_default = _judge_evidence(check.known_bad(replace(bench, limits=check_limits(Policy())), edit))
+        by_default = _judge_evidence(check.known_bad(replace(bench, limits=build_limits(Policy())), edit))
     lenient = known_bad is ObservedBehaviour.PASSES and by_default is ObservedBehaviour.FAILS
     return _Behaviours(at_edit, [known_bad], has_evidence=True, lenient=lenient)
 

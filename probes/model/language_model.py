@@ -69,6 +69,11 @@ class LanguageModel:
         """Whether the model has a language-model head over a causal stack, so that it can be edited and scored."""
         return self.model.get_output_embeddings() is not None and not self.model.config.is_encoder_decoder
 
+    @property
+    def is_training(self) -> bool:
+        """Whether a module is in training mode, where dropout makes every measurement random."""
+        return any(module.training for module in self.model.modules())
+
     @cached_property
     def adds_bos(self) -> bool:
         """Whether the tokenizer puts a special token before every text."""

@@ -142,8 +142,8 @@ class Tracer:
         if place.is_first_token:
             raise RequestError(
                 f"The subject {request.subject!r} ends at the first token of {request.prompt!r}, which is an attention sink "
-                "whatever it says, so a state restored there restores the sink and not the fact; trace a prompt in which "
-                "something stands before it."
+                "whatever it says. A state restored there restores the sink and not the fact; trace a prompt in which something "
+                "stands before the subject."
             )
         ids, last = place.input_ids, len(place.input_ids) - 1
         with torch.no_grad():

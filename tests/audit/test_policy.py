@@ -224,8 +224,8 @@ def test_policy_for_controls_keeps_what_is_not_a_bound() -> None:
     assert policy.at_least_as_wide_as_default() == policy.model_copy(update={"require_served": False})
 
 
-def test_check_limits_all_come_from_the_policy() -> None:
-    from editguard.audit.setup import check_limits
+def test_build_limits_all_come_from_the_policy() -> None:
+    from editguard.audit.setup import build_limits
 
     widest = {
         name: legal_range(name)[stricter_side(name) == "lower"]
@@ -233,10 +233,10 @@ def test_check_limits_all_come_from_the_policy() -> None:
         if name not in NUMBERS_WITHOUT_BOUND
     }
     strictest = {name: legal_range(name)[stricter_side(name) != "lower"] for name in widest}
-    wide_limits, strict_limits = (asdict(check_limits(Policy.model_validate(table))) for table in (widest, strictest))
+    wide_limits, strict_limits = (asdict(build_limits(Policy.model_validate(table))) for table in (widest, strictest))
     same = {name for name, value in wide_limits.items() if strict_limits[name] == value and name != "served"}
     assert same == set()
-    assert asdict(check_limits(Policy(require_served=True)))["served"] is True
+    assert asdict(build_limits(Policy(require_served=True)))["served"] is True
 
 
 def test_load_policy_reads_a_pyproject_by_path(tmp_path: Path) -> None:

@@ -84,8 +84,8 @@ def build_file_table(
         ],
         rows=rows,
         note="Each kind of case counts as often as the file holds it. Least and most are ends of an interval of 95 % for each "
-        "kind that was drawn from (Clopper and Pearson). Requests whose kind differs under all contexts from that under few are "
-        f"left out: {left_out} of the {len(cases.selection.kinds)} that were drawn, and as large a share of those that were not.",
+        "kind that was drawn from (Clopper and Pearson). Requests whose kind differs between few contexts and all of them are "
+        f"left out: {left_out} of the {len(cases.selection.kinds)} that were drawn, and as large a share of the others.",
     )
 
 

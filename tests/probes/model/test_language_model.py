@@ -103,6 +103,14 @@ def test_adds_bos_is_what_the_tokenizer_does(kind: str) -> None:
     assert lm.adds_bos == (kind.endswith("bos") or kind in {"sentencepiece-bpe", "wordpiece", "wordpiece-lower"})
 
 
+def test_is_training_where_a_single_module_is() -> None:
+    lm = tiny_language_model("llama")
+    lm.model.eval()
+    assert not lm.is_training
+    lm.model.get_submodule("model.layers.1.mlp").train()
+    assert lm.is_training
+
+
 def test_fingerprint_stays_that_of_the_first_access() -> None:
     lm = tiny_language_model("llama")
     before = lm.fingerprint

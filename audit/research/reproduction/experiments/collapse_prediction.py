@@ -99,8 +99,8 @@ def measure_prediction(cases: Cases, edits: Edits, collapse_ratio: float) -> Exp
         notes=[
             f"Edited: {describe_cases(cases.counts())}, "
             f"{len(outcomes) - len(records)} of them not made and left out. Small "
-            "denominators are far more frequent here than in the file, so that areas, precision and recall flatter a probe "
-            "that misses ordinary edits: each of those counts for many that were not drawn, as the last table shows."
+            "denominators are far more frequent here than in the file. So areas, precision and recall flatter a probe that "
+            "misses ordinary edits. Each of those counts for many that were not drawn, as the last table shows."
         ],
     )
 
