@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..setup import Setup
 
 Item = TypeVar("Item")
-Outcome = TypeVar("Outcome")
+Handled = TypeVar("Handled")
 
 __all__ = [
     "REQUESTS_PER_BATCH",
@@ -148,8 +148,8 @@ def record_or_error(
 def try_together_then_singly(
     guard: GuardedEditor,
     items: Sequence[Item],
-    handle: Callable[[GuardedEditor, Sequence[Item]], Sequence[Outcome]],
-) -> list[Outcome | Exception]:
+    handle: Callable[[GuardedEditor, Sequence[Item]], Sequence[Handled]],
+) -> list[Handled | Exception]:
     """Return what `handle` gives for each item, or the item's error; items that fail together are handled one by one."""
     if not items:
         return []
