@@ -458,8 +458,6 @@ def test_load_takes_the_policy_of_the_project(setup: Setup, tmp_path: Path, monk
     (tmp_path / "pyproject.toml").write_text("[tool.editguard]\nmin_locality = 0.9\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     assert GuardedEditor.load(setup.lm, statistics="identity").setup.policy.min_locality == 0.9
-    given = GuardedEditor.load(setup.lm, statistics="identity", policy=Policy(min_locality=0.3))
-    assert given.setup.policy.min_locality == 0.3
 
 
 def test_load_with_policy_does_not_read_the_project(

@@ -62,7 +62,7 @@ def with_level(log: Log, level: str) -> Log:
 def test_sarif_validator_refuses_other_json(log: Log) -> None:
     sarif = json.loads(render_sarif(log))
     sarif["runs"][0]["results"][0]["level"] = "risk"
-    assert validation_errors(sarif)
+    assert any("level" in message for message in validation_errors(sarif))
 
 
 def test_sarif_rules_have_help_and_cover_results(log: Log) -> None:
