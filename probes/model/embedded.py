@@ -56,7 +56,7 @@ def find_embedded_gguf() -> Path:
 def prepare_embedded_folder() -> Path:
     """Return the folder of the converted model, and convert it first where the folder does not exist.
 
-    The first call takes about half a minute and half a gigabyte of disk; later calls only hash the GGUF file. Raises
+    The first call takes up to a minute and half a gigabyte of disk; later calls only hash the GGUF file. Raises
     `ModelError` when the wheel is missing or cannot be converted.
     """
     from filelock import FileLock
