@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NAMED",
     "Piece",
+    "capitalise",
     "count_noun",
     "join_parts",
     "make_slugs",
@@ -66,6 +67,14 @@ def printable(text: str, most: int = 120) -> str:
 def visible(text: str) -> str:
     """Return `text` with each hidden character as ``[U+202E]``."""
     return "".join(f"[{piece.text}]" if piece.hidden else piece.text for piece in split_hidden(text))
+
+
+def capitalise(sentence: str) -> str:
+    """Return `sentence` with a capital first letter; a first word that has one already, such as ``iPhone``, stays."""
+    first_word = sentence.split(maxsplit=1)[:1]
+    if any(character.isupper() for word in first_word for character in word):
+        return sentence
+    return sentence[:1].upper() + sentence[1:]
 
 
 def count_noun(number: int, singular: str, plural: str = "") -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..log.types import Condition, Rate
 from ..numbers import format_number, format_ratio
-from ..text import count_noun, quote_names
+from ..text import capitalise, count_noun, quote_names
 from ..verdict.digest import Digest, digest
 from ..verdict.edit_sequence import describe_sequence
 from ..verdict.edit_summary import EditDecision, EditSummary, EditVerdict
@@ -193,7 +193,7 @@ def group_edits(stories: Sequence[EditSummary], header: Header) -> list[EditGrou
             why = explanation.why
             alike = explanation.ground if explanation.ground in _ALIKE else read_shape(why)
         advice = explanation.advice if explanation is not None else ""
-        members_by_reason.setdefault((kind, alike, advice), []).append((why[:1].upper() + why[1:], story))
+        members_by_reason.setdefault((kind, alike, advice), []).append((capitalise(why), story))
     order = [EditVerdict.FAILED.value, EditDecision.REFUSED.value, EditDecision.REWRITTEN.value]
     gathered = [
         EditGroup(kind, _word_reason(alike, [why for why, _ in members]), tuple(story for _, story in members), advice)

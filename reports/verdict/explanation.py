@@ -15,7 +15,7 @@ from ..log.prompt_outcomes import PromptOutcome, PromptResult, PromptRole
 from ..log.schema import ControlRecord, EditRecord, Header, MeasurementRecord
 from ..log.types import DRIFT, HeadlineCheck
 from ..numbers import format_number, format_percent
-from ..text import count_noun, shorten
+from ..text import capitalise, count_noun, shorten
 from .edit_summary import LOCALITY_MISSING, NOT_RESTORED, EditDecision, EditSummary, EditVerdict, collapse_bound
 from .prompt_views import (
     FLIPS,
@@ -295,8 +295,7 @@ def _clause(text: str) -> str:
 
 
 def _sentence(text: str) -> str:
-    clause = _clause(text)
-    return clause[:1].upper() + clause[1:]
+    return capitalise(_clause(text))
 
 
 # ---------------------------------------------------------------------------------------------------------- advice

@@ -7,7 +7,7 @@ import re
 import pytest
 from editguard.reports.html.page import show, show_breaks
 from editguard.reports.numbers import format_number, format_percent, format_ratio
-from editguard.reports.text import count_noun, make_slugs, quote_names, visible
+from editguard.reports.text import capitalise, count_noun, make_slugs, quote_names, visible
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +20,21 @@ def test_visible_hidden_characters_are_named() -> None:
 def test_visible_ordinary_writing_is_unchanged() -> None:
     text = "Wien – Ελλάδα, ישראל, می‌خواهم, 日本\tfamily 👨‍👩‍👧\n"
     assert visible(text) == text
+
+
+@pytest.mark.parametrize(
+    ("sentence", "shown"),
+    [
+        ("answers about it changed", "Answers about it changed"),
+        ("iPhone says the target", "iPhone says the target"),
+        ("eBay", "eBay"),
+        ("wool is not an iPhone", "Wool is not an iPhone"),
+        ("", ""),
+        (" ", " "),
+    ],
+)
+def test_capitalise_first_word_with_a_capital_inside_stays(sentence: str, shown: str) -> None:
+    assert capitalise(sentence) == shown
 
 
 def test_show_escapes_and_boxes_hidden_characters() -> None:

@@ -13,14 +13,16 @@ from pathlib import Path
 
 import pytest
 from editguard.reports import render_html
-from editguard.reports.html.report_page import FIRST_ROWS, MOST_UNPACKED, PACK_SIZE
+from editguard.reports.html.report_page import FIRST_ROWS, MOST_UNPACKED, PACK_SIZE, group_edits
 from editguard.reports.log.file import Log
 from editguard.reports.log.header import SkippedRequest
 from editguard.reports.log.schema import Footer, MeasurementRecord
+from editguard.reports.verdict.edit_summary import summarise_edits
 
 from ...helpers import synthetic_logs as synthetic
 from ...helpers.browser import dumped, needs_browser, root
 from ...helpers.html_pages import PAYLOAD, Page, poisoned
+from ...helpers.leak_logs import make_checked_edit
 
 FIGURES = ["figure-denominators", "figure-keys", "figure-perplexity"]
 
@@ -54,6 +56,13 @@ def test_report_pass_puts_verdict_first(page: Page) -> None:
     assert "Refused 6" in text
     assert "Did an edit collapse the model? No" in text
     assert "18 edits work only after a prefix." in text
+
+
+@pytest.mark.parametrize(("subject", "beginning"), [("iPhone", "iPhone says"), ("wool", "Wool says")])
+def test_group_edits_reason_with_a_subject_first_keeps_its_spelling(subject: str, beginning: str) -> None:
+    record = make_checked_edit(fact_leaks=2, subject=subject)
+    (group,) = group_edits(summarise_edits([record], 1.5, leaks_judged=True), synthetic.make_header(1))
+    assert group.reason.startswith(f"{beginning} the target to other questions")
 
 
 def test_report_single_edit_uses_singular(log: Log) -> None:
