@@ -317,7 +317,19 @@ def _advice(fault: _Fault, record: EditRecord | ControlRecord, header: Header) -
         return "Do not ship this edit with those before it. End the sequence before it, or audit it by itself."
     if fault.ground is Ground.UNEXPLAINED:
         return "Do not ship this edit. The report and the log hold all that was measured."
-    return f"Do not ship this edit. Try {_other_ways(record, header)}."
+    return f"Do not ship this edit. Try {_other_ways(record, header)}.{_own_neighbours(fault, record)}"
+
+
+def _own_neighbours(fault: _Fault, record: EditRecord | ControlRecord) -> str:
+    """Return how other neighbours come to be asked, where the audit made the one that the fault shows; else nothing."""
+    result = {Ground.LEAK: PromptResult.LEAK, Ground.FLIP: PromptResult.FLIP}.get(fault.ground)
+    worst = None if result is None else select_worst_outcome(record.prompts, OTHER_SUBJECTS, result)
+    if worst is None or worst.role is not PromptRole.MADE_NEIGHBOUR:
+        return ""
+    return (
+        " Prompts about neighbours of your own can be given as neighbourhood in the request; where they can show a leak, "
+        "they are asked instead."
+    )
 
 
 def _other_ways(record: EditRecord | ControlRecord, header: Header) -> str:

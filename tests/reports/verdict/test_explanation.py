@@ -72,6 +72,15 @@ def test_explain_leak_of_made_neighbour_names_its_origin() -> None:
     )
 
 
+@pytest.mark.parametrize("changed", [{"leaks": 1}, {"flips": 4}])
+def test_explain_fault_in_made_neighbours_says_that_own_ones_can_be_asked(changed: dict[str, int]) -> None:
+    made, own = (explained(make_checked_edit(role=role, **changed)).advice for role in ("made-neighbour", "neighbour"))
+    assert made.removeprefix(own) == (
+        " Prompts about neighbours of your own can be given as neighbourhood in the request; where they can show a leak, "
+        "they are asked instead."
+    )
+
+
 def test_explain_leak_with_same_words_gives_probability() -> None:
     record = make_checked_edit(leaks=1).model_copy(
         update={"prompts": [make_prompt_outcome("Bay is in", "leak", target_after=0.34)]}
