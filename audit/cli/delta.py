@@ -22,6 +22,15 @@ Only = Annotated[
     list[str] | None,
     typer.Option(help="Id of an edit to take. Repeat it for more. Default: all.", rich_help_panel=Panel.EDITS),
 ]
+OnlyExported = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only",
+        help="Id of an edit to take. Repeat it for more. Default: all. It hardly saves time: updates are computed in the "
+        "audit's batches, so that the last bits agree.",
+        rich_help_panel=Panel.EDITS,
+    ),
+]
 
 _AUDITED = {
     "no": "no, nothing stands behind this model; see 'editguard diff'",
@@ -39,7 +48,7 @@ def export(
         Path,
         typer.Option(help="Folder for the delta files and editguard-export.json.", rich_help_panel=Panel.OUTPUT),
     ],
-    only: Only = None,
+    only: OnlyExported = None,
     log: Annotated[
         Path | None,
         typer.Option(
