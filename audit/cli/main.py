@@ -145,7 +145,8 @@ def _end_wrong_usage(error: Any) -> NoReturn:
     hint = "" if context is None else f" See '{context.command_path} --help'."
     # Typer puts the kind of Python's exception before what a choice says.
     message = " ".join(error.format_message().split()).replace(": Value error, ", ": ")
-    _end(visible(f"editguard: {message.rstrip('.')}.{hint}"), error.exit_code)
+    stop = "" if message.endswith("?") else "."
+    _end(visible(f"editguard: {message.rstrip('.')}{stop}{hint}"), error.exit_code)
 
 
 def _is_without_reader(error: BaseException | None) -> bool:

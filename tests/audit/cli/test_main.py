@@ -118,7 +118,8 @@ def test_main_wrong_usage_is_one_line(place: Path, command: RunCommand, argument
         (["gate", "out"], ["Missing option '--baseline'"]),
         (["gate"], ["Missing argument", "log"]),
         (["baseline", "save", "out"], ["Missing argument", "name", "'editguard baseline save --help'"]),
-        (["adit", "edits.json"], ["No such command 'adit'"]),
+        (["nonsense", "edits.json"], ["No such command 'nonsense'. See 'editguard --help'."]),
+        (["aduit", "edits.json"], ["No such command 'aduit'. Did you mean 'audit'? See 'editguard --help'."]),
         (["audit", "a.json", "b.json"], ["unexpected extra argument", "b.json"]),
     ],
 )
