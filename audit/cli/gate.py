@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .options import Json, Panel, takes_records
+from .plain_help import PlainCommand, PlainGroup
 
 if TYPE_CHECKING:
     from ...reports.gate.allowances import Allowances
@@ -47,7 +48,6 @@ Baselines = Annotated[
     typer.Option(
         "--baselines",
         help="Folder in which all baselines are saved.",
-        show_default=str(STORE),
         rich_help_panel=Panel.OUTPUT,
     ),
 ]
@@ -100,10 +100,10 @@ Markdown = Annotated[
     bool, typer.Option("--markdown", help="Print Markdown, for the summary of a CI job.", rich_help_panel=Panel.OUTPUT)
 ]
 
-app = typer.Typer(no_args_is_help=True, help="Save audits as baselines, and list them.")
+app = typer.Typer(cls=PlainGroup, no_args_is_help=True, help="Save audits as baselines, and list them.")
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 @takes_records()
 def save(
     log: LogPlace,
@@ -130,7 +130,7 @@ def save(
     typer.echo(f"baseline: {save_baseline(log, name, store, allow_failed=allow_failed)}")
 
 
-@app.command("list")
+@app.command("list", cls=PlainCommand)
 @takes_records()
 def list_baselines(
     reference: Annotated[str | None, typer.Argument(metavar="NAME", help="NAME or NAME@3. Default: all.")] = None,

@@ -25,6 +25,7 @@ from .delta import apply, export
 from .gate import app as baseline_app
 from .gate import compare, gate, override
 from .list import list_names
+from .plain_help import PlainCommand, PlainGroup
 from .probe import probe, stats
 from .report import report
 from .research import diff, reproduce, trace
@@ -39,6 +40,7 @@ _USAGE_ERROR: type[Any] = next(cls for cls in typer.BadParameter.__mro__ if cls.
 """Base of typer's errors of usage; newer versions of typer bring a click of their own."""
 
 app = typer.Typer(
+    cls=PlainGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -68,8 +70,8 @@ def _options(
 
 
 for _command in (audit, probe, stats, report, export, apply, diff, trace, reproduce, compare, gate, override):
-    app.command()(_command)
-app.command("list")(list_names)
+    app.command(cls=PlainCommand)(_command)
+app.command("list", cls=PlainCommand)(list_names)
 app.add_typer(baseline_app, name="baseline")
 
 

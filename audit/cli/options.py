@@ -84,7 +84,7 @@ Edits = Annotated[
 ]
 EditFiles = Annotated[
     list[str] | None,
-    typer.Argument(help="Files of edits, hf://dataset[:split], or 'builtin'.", show_default=BUILTIN),
+    typer.Argument(help=f"Files of edits, hf://dataset[:split], or 'builtin'. Default: {BUILTIN!r}."),
 ]
 Json = Annotated[bool, _option(Panel.OUTPUT, "Print one JSON object instead of text.", "--json")]
 Overwrite = Annotated[bool, _option(Panel.OUTPUT, "Replace the results that the folder already holds.", "--overwrite")]

@@ -103,8 +103,6 @@ def _type(one: Any) -> str:
 def _default(one: Any) -> str:
     if one.required:
         return "required"
-    if isinstance(shown := getattr(one, "show_default", None), str):
-        return f"`{shown}`"
     value = one.default
     if isinstance(value, Enum):
         value = value.value

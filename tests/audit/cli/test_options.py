@@ -69,6 +69,15 @@ def test_command_help_has_an_example_and_groups(name: str) -> None:
     assert all(option.help for option in command.params if option.name != "help")
 
 
+@pytest.mark.parametrize("name", ["", "baseline", *COMMANDS])
+def test_command_help_names_no_type_of_flags_and_no_default_in_parentheses(command: RunCommand, name: str) -> None:
+    result = command(*name.split(), "--help")
+    assert (result.code, result.err) == (0, "")
+    assert "--help" in result.out
+    assert "<bool>" not in result.out
+    assert "default: (" not in result.out
+
+
 @pytest.mark.tiny
 def test_audit_log_names_exactly_the_options_of_the_command(place: Path, checkpoint: Path, command: RunCommand) -> None:
     result = command(
