@@ -17,7 +17,7 @@ from ...helpers.command_line import RunCommand, assert_one_sentence
 NAMES = {
     "probes": PROBES.names(),
     "checks": CHECKS.names(),
-    "editors": EDITORS.names(),
+    "editors": [name for name, cls in EDITORS if not cls.control],
     "metrics": [metric.value for metric in METRICS],
     "layouts": LAYOUTS.names(),
 }
@@ -43,9 +43,9 @@ def test_list_of_one_kind_prints_a_line_for_each_name(command: RunCommand, kind:
     assert [line.partition(":")[0].strip() for line in lines] == [entry.name for entry in KINDS[kind]()]
 
 
-def test_list_marks_editors_that_are_controls(command: RunCommand) -> None:
-    (line,) = (line for line in command("list", "editors").out.splitlines() if line.startswith("  exploded:"))
-    assert line.endswith("; it serves as a control only.")
+def test_list_editors_leaves_out_controls_which_nobody_may_choose(command: RunCommand) -> None:
+    assert "exploded" in EDITORS.names()
+    assert "exploded" not in command("list", "editors").out
 
 
 def test_list_shows_the_plugin_of_another_package(command: RunCommand, monkeypatch: pytest.MonkeyPatch) -> None:
