@@ -306,7 +306,10 @@ def _load_weights(source: str, ref: str, config: Any, dtype: str, *, allow_pickl
 def _load_error(what: str, ref: str, error: Exception) -> str:
     if Path(ref).expanduser().is_dir() or ref == EMBEDDED_NAME:
         return f"The {what} in {ref!r} cannot be loaded ({first_line(error)}); save it again with save_pretrained."
+    from huggingface_hub import constants
+
+    wait = "" if constants.HF_HUB_OFFLINE else " Without a network, HF_HUB_OFFLINE=1 saves the wait for it."
     return (
         f"The {what} {ref!r} is neither a folder here nor to be had from the model hub ({first_line(error)}); check the "
-        f"name and the connection, or use a local folder or {EMBEDDED_NAME!r}."
+        f"name and the connection, or use a local folder or {EMBEDDED_NAME!r}.{wait}"
     )

@@ -139,6 +139,26 @@ def test_load_model_of_an_unknown_hub_name_is_refused(monkeypatch: pytest.Monkey
         load_model("nobody/no-such-model", device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("offline", "end"),
+    [
+        (False, "or 'smollm2-135m'. Without a network, HF_HUB_OFFLINE=1 saves the wait for it."),
+        (True, "or 'smollm2-135m'."),
+    ],
+)
+def test_load_model_of_an_unreachable_hub_names_the_variable_that_saves_the_wait(
+    monkeypatch: pytest.MonkeyPatch, offline: bool, end: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no connection")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", fail)
+    with pytest.raises(ModelError) as caught:
+        load_model("gpt3", device="cpu")
+    assert str(caught.value).endswith(end)
+
+
 def test_load_model_from_a_file_is_refused(saved: Path) -> None:
     refused(saved / "config.json", "is a file; .* name that folder")
 
