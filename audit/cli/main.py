@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Annotated, Any, NoReturn
 
@@ -36,6 +36,8 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _SIGPIPE = 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 128 + 13
 """What a shell shows for a program that ended because the reader of its output was gone."""
 _SIGTERM = 128 + signal.SIGTERM
+_WITH_LOG = ("audit", "reproduce")
+"""Commands that log each edit as it ends; all others write what they made at the end, whole."""
 _USAGE_ERROR: type[Any] = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
 """Base of typer's errors of usage; newer versions of typer bring a click of their own."""
 
@@ -100,7 +102,7 @@ def main() -> None:
     except _USAGE_ERROR as error:
         _end_wrong_usage(error)
     except _Terminated:
-        _end("editguard: ended by SIGTERM; what was logged before is sound.", _SIGTERM)
+        _end(f"editguard: ended by SIGTERM; {_describe_rest(sys.argv[1:])}.", _SIGTERM)
     except OSError as error:
         if _is_without_reader(error):
             _end_without_reader()
@@ -129,6 +131,12 @@ def _sigterm_raises() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _describe_rest(arguments: Sequence[str]) -> str:
+    """Say what a command that was ended leaves; the arguments before the command's name are flags."""
+    name = next((argument for argument in arguments if not argument.startswith("-")), "")
+    return "what was logged before is sound" if name in _WITH_LOG else "nothing unfinished was written; start again"
 
 
 def _end(message: str, code: int) -> NoReturn:

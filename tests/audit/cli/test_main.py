@@ -147,22 +147,30 @@ def wait(*_, **__):
     finally:
         print("undone", flush=True)
 loader.load_requests = wait
-sys.argv = ["editguard", "probe", "edits.json"]
+sys.argv[0] = "editguard"
 main()
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
-def test_main_sigterm_ends_with_one_line_and_143(place: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "rest"),
+    [
+        (["audit", "edits.json"], "what was logged before is sound"),
+        (["export", "edits.json", "--out", "audit"], "nothing unfinished was written; start again"),
+    ],
+    ids=["audit", "export"],
+)
+def test_main_sigterm_ends_with_one_line_and_143(place: Path, arguments: Sequence[str], rest: str) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", SLOW], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", SLOW, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.terminate()
         out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (143, "undone\n")
-    assert err == "editguard: ended by SIGTERM; what was logged before is sound.\n"
+    assert err == f"editguard: ended by SIGTERM; {rest}.\n"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
