@@ -105,7 +105,9 @@ class Registry(Generic[T]):
         choices = [other for other in self.names() if not getattr(self._classes[other], "control", False)]
         suggestion = suggest(name, choices)
         hint = f"known are {', '.join(choices)}." if suggestion is None else f"did you mean {suggestion!r}?"
-        raise InputError(f"There is no {name!r} among the {self.kind}; {hint}")
+        raise InputError(
+            f"There is no {name!r} among the {self.kind}; {hint} 'editguard list {self.kind}' describes them."
+        )
 
     def names(self) -> list[str]:
         """Return all names, sorted."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,20 +65,22 @@ def export(
 
     Example: editguard export edits.json --log my-audit/audit.jsonl --out deltas
     """
+    from ..delta.evidence import read_evidence
     from ..folders.whole_folder import check_replaceable
     from ..saved_model.manifest import EXPORT_MARKER
 
+    model_options.check_device()
+    edit_options.check_editor()
+    if log is not None:
+        read_evidence(log)
     loaded = edit_options.read(edits)
     check_replaceable(out, EXPORT_MARKER, overwrite=overwrite)
     with show_progress(model_options.model, as_json=as_json) as progress:
-        from ..delta.export import export_edits, read_evidence
+        from ..delta.export import export_edits
         from ..delta.selection import check_ids
 
-        edit_options.check_editor()
-        # Wrong ids and a wrong log are reported before the model is prepared, which takes longer.
+        # Wrong ids are reported before the model is prepared, which takes longer.
         check_ids(only or (), [request.id for request in loaded.requests])
-        if log is not None:
-            read_evidence(log)
         exported = export_edits(
             model_options.prepare(progress),
             loaded.requests,
@@ -133,6 +135,7 @@ def apply(
 
     Example: editguard apply deltas --model ./my-model --out edited
     """
+    _check_paths(deltas)
     with show_progress(model_options.model, as_json=as_json):
         from ..delta.apply import save_applied
         from ..delta.selection import select_deltas
@@ -151,6 +154,14 @@ def apply(
         return
     for line in _describe_applied(provenance, out):
         typer.echo(visible(line))
+
+
+def _check_paths(paths: Sequence[Path]) -> None:
+    from ...probes.errors import InputError
+
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"There is no delta file or folder {str(path)!r}; name one that 'editguard export' wrote.")
 
 
 def _describe_applied(provenance: EditProvenance, out: Path) -> Iterator[str]:

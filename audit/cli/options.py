@@ -149,6 +149,13 @@ class ModelOptions:
         ),
     ] = Engine.LIVE
 
+    def check_device(self) -> None:
+        """Raise `ModelError` for a device that is not here, before a model is loaded."""
+        if self.device not in ("auto", "cpu"):  # torch is imported to ask it of any other
+            from ...probes.model.language_model import choose_device
+
+            choose_device(self.device)
+
     def load(self, progress: Progress) -> LanguageModel:
         """Load the model; raises `ModelError`."""
         from ...probes.model.language_model import load_model

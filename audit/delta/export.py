@@ -15,13 +15,13 @@ from ...reports.text import make_slugs
 from ...reports.verdict.digest import summarise
 from ..edit_result import Proposal
 from ..folders.whole_folder import check_replaceable, whole_folder
-from ..gate.evaluate import LoadedLog, read_audit
 from ..guard import GuardedEditor
 from ..progress import Progress, show_nothing
 from ..run.execute import REQUESTS_PER_BATCH, propose_each
 from ..saved_model.manifest import EXPORT_MARKER, AuditEvidence, ExportedEdit, ExportIndex
 from ..saved_model.save import edit_manifest
 from ..setup import Setup, check_editable
+from .evidence import read_evidence
 from .file import SUFFIX, Delta, encode
 from .selection import check_ids
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ...probes.requests.request import EditRequest
     from ...reports.log.schema import EditRecord
 
-__all__ = ["read_evidence", "export_edits"]
+__all__ = ["export_edits"]
 
 
 def export_edits(
@@ -87,25 +87,6 @@ def _propose(
         if isinstance(outcome, Exception):
             raise outcome
     return [outcome for outcome in outcomes if isinstance(outcome, Proposal)]
-
-
-def read_evidence(path: Path) -> LoadedLog:
-    """Read the log of a finished, sound audit of edits made alone; raises `EditRefused`, `InputError` and `ReportError`."""
-    loaded = read_audit(path)
-    log = loaded.log
-    if log.footer is None or log.torn:
-        raise EditRefused(
-            f"The log {str(path)!r} is unfinished (it has no footer), so it proves nothing about any edit; finish the audit "
-            "by running it again into its folder."
-        )
-    if log.header.in_sequence:
-        raise InputError(
-            f"The log {str(path)!r} is of edits in sequence, each judged with others in the model, and an export holds each "
-            "alone; audit them without --in-sequence, or keep and save them with EditSequence in Python."
-        )
-    if summarise(log).verdict not in ("pass", "fail"):
-        raise EditRefused(f"The audit {str(path)!r} is void, so it proves nothing about any edit; audit again.")
-    return loaded
 
 
 class _AuditLog(NamedTuple):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-__all__ = ["DTYPES", "LanguageModel", "load_model"]
+__all__ = ["DTYPES", "LanguageModel", "choose_device", "load_model"]
 
 _ATTENTION = (None, "eager", "sdpa")
 _MOST_LAYERS = 10_000
@@ -139,7 +139,7 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise ModelError(f"The dtype {dtype!r} is not known; use one of {', '.join(DTYPES)}.")
-    target = _choose_device(device)
+    target = choose_device(device)
     source = _locate_source(ref, allow_pickle=allow_pickle)
     config = _load_config(source, str(ref))
     tokenizer = _load_tokenizer(source, str(ref))
@@ -150,7 +150,11 @@ def load_model(
     return LanguageModel(model, tokenizer, str(ref))
 
 
-def _choose_device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """Return the device called `name`, with which torch can work here; raises `ModelError`.
+
+    ``auto`` is a GPU where there is one.
+    """
     import torch
 
     if name == "auto":

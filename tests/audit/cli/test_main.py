@@ -40,7 +40,10 @@ CHEAP: list[tuple[Sequence[str], Sequence[str]]] = [
     (["probe", "none.json"], ["none.json", "no records"]),
     (["probe", "edits.xyz"], ["edits.xyz"]),
     (["probe", "folder"], ["folder"]),
-    (["probe", "edits.json", "--editor", "romee"], ["'romee'", "did you mean 'rome'?"]),
+    (
+        ["probe", "edits.json", "--editor", "romee"],
+        ["'romee'", "did you mean 'rome'? 'editguard list editors' describes them."],
+    ),
     (["audit", "edits.json", "--editor", "exploded"], ["'exploded' is a control", "use 'rome' or 'prefixed'"]),
     (["audit", "edits.json", "--editor", "zzz"], ["'zzz'", "known are c-rome"]),
     (
@@ -91,6 +94,34 @@ def test_main_wrong_call_is_one_sentence_and_changes_nothing(
     assert_one_sentence(command(*arguments), *said)
     assert files_below(place) == before
     assert [*place.rglob("*/")] == folders, "an empty folder is left behind"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wrong"),
+    [
+        (["audit", "edits.json", "--editor", "romee"], "'romee'"),
+        (["probe", "edits.json", "--editor", "romee"], "'romee'"),
+        (["export", "edits.json", "--out", "new", "--editor", "romee"], "'romee'"),
+        (["audit", "edits.json", "--device", "gpu0"], "'gpu0'"),
+        (["probe", "edits.json", "--device", "gpu0"], "'gpu0'"),
+        (["export", "edits.json", "--out", "new", "--device", "gpu0"], "'gpu0'"),
+        (["stats", "--out", "c.safetensors", "--device", "gpu0"], "'gpu0'"),
+        (["trace", "edits.json", "--device", "gpu0"], "'gpu0'"),
+        (["reproduce", "edits.json", "--device", "gpu0"], "'gpu0'"),
+        (["diff", "before", "after", "--device", "gpu0"], "'gpu0'"),
+        (["export", "edits.json", "--out", "new", "--log", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["apply", "nowhere.delta.safetensors", "--out", "new"], "no delta file or folder 'nowhere.delta.safetensors'"),
+    ],
+    ids=lambda part: "-".join(part[::3]) if isinstance(part, list) else part,
+)
+def test_main_wrong_name_is_reported_before_the_model_is_loaded(
+    place: Path, command: RunCommand, arguments: Sequence[str], wrong: str
+) -> None:
+    before = files_below(place)
+    result = command(*arguments)
+    assert_one_sentence(result, wrong)
+    assert "Loading the model" not in result.err
+    assert files_below(place) == before
 
 
 @pytest.mark.parametrize(
