@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Json, Panel, takes_records
-from .plain_help import PlainCommand, PlainGroup
+from .options import Json, Panel, PlainCommand, PlainGroup, takes_records
 
 if TYPE_CHECKING:
     from ...reports.gate.allowances import Allowances

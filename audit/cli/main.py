@@ -25,7 +25,7 @@ from .delta import apply, export
 from .gate import app as baseline_app
 from .gate import compare, gate, override
 from .list import list_names
-from .plain_help import PlainCommand, PlainGroup
+from .options import PlainCommand, PlainGroup
 from .probe import probe, stats
 from .report import report
 from .research import diff, reproduce, trace

@@ -1,7 +1,8 @@
 """The options that several commands share, as frozen records that are filled once.
 
 `takes_records` spreads the fields of a record over the signature that typer reads, and hands the command the filled record.
-Option groups of ``--help`` are named in `Panel`. Nothing heavy is imported before a command really runs.
+Option groups of ``--help`` are named in `Panel`; `PlainCommand` and `PlainGroup` name no type beside a flag, since it takes
+no value. Nothing heavy is imported before a command really runs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from ...probes.model.dtypes import Dtype
 from ..editors.engine import Engine
@@ -37,6 +39,8 @@ __all__ = [
     "ModelOptions",
     "Overwrite",
     "Panel",
+    "PlainCommand",
+    "PlainGroup",
     "ZsreTarget",
     "check_editor",
     "given_arguments",
@@ -286,6 +290,32 @@ def _plain(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
     return value.value if isinstance(value, Enum) else value
+
+
+# ------------------------------------------------------------------------------------------------ flags in the help
+
+
+class PlainCommand(TyperCommand):
+    """A command whose flags are shown without a type."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters, ``--help`` included."""
+        return _without_flag_types(super().get_params(ctx))
+
+
+class PlainGroup(TyperGroup):
+    """A group of commands whose flags are shown without a type."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters of the group itself, ``--help`` included."""
+        return _without_flag_types(super().get_params(ctx))
+
+
+def _without_flag_types(parameters: list[Any]) -> list[Any]:
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""  # typer writes it in place of the type
+    return parameters
 
 
 # ------------------------------------------------------------------------------------------- records in a signature
