@@ -19,8 +19,9 @@ from .wording import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
+    from types import ModuleType
 
-__all__ = ["Registry"]
+__all__ = ["Registry", "is_installed"]
 
 T = TypeVar("T")
 
@@ -118,6 +119,15 @@ class Registry(Generic[T]):
         """Iterate over (name, class), sorted by name."""
         self.load()
         return iter(sorted(self._classes.items()))
+
+
+def is_installed(name: str, kind: str, builtin: ModuleType) -> bool:
+    """Return whether a module of the package `builtin` or an entry point has the name of a plug-in; none is imported.
+
+    A built-in plug-in is named like its module, with hyphens for underscores.
+    """
+    modules = {module.name.replace("_", "-") for module in pkgutil.iter_modules(builtin.__path__)}
+    return name in modules or any(entry.name == name for entry in entry_points(group=f"editguard.{kind}"))
 
 
 def _classes_in(package: str) -> Iterator[type[Any]]:

@@ -58,8 +58,8 @@ def audit(
     from ..folders.output_folder import locked_folder
 
     check_baseline_name(save_baseline)
-    model_options.check_device()
-    edit_options.check_editor()
+    model_options.check_device_name()
+    edit_options.check_editor_name()
     loaded = edit_options.read(edits, in_sequence=in_sequence)
     with (
         locked_folder(out, overwrite=overwrite, resume=resume),
@@ -68,6 +68,7 @@ def audit(
         from ..run.audit import run_audit
         from ..run.resume import check_resumable
 
+        edit_options.check_editor()
         if resume:
             check_resumable(
                 out / LOG, loaded, in_sequence=in_sequence, seed=model_options.seed, editor=edit_options.editor

@@ -69,8 +69,8 @@ def export(
     from ..folders.whole_folder import check_replaceable
     from ..saved_model.manifest import EXPORT_MARKER
 
-    model_options.check_device()
-    edit_options.check_editor()
+    model_options.check_device_name()
+    edit_options.check_editor_name()
     if log is not None:
         read_evidence(log)
     loaded = edit_options.read(edits)
@@ -79,6 +79,7 @@ def export(
         from ..delta.export import export_edits
         from ..delta.selection import check_ids
 
+        edit_options.check_editor()
         # Wrong ids are reported before the model is prepared, which takes longer.
         check_ids(only or (), [request.id for request in loaded.requests])
         exported = export_edits(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -51,6 +52,8 @@ BUILTIN = "builtin"
 """The name of the built-in suite of edits on the command line."""
 _MOST_NAMED = 20
 """Records that are named one by one as left out, notes on a file, and contradictions of a sequence."""
+
+_USUAL_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -153,9 +156,9 @@ class ModelOptions:
         ),
     ] = Engine.LIVE
 
-    def check_device(self) -> None:
-        """Raise `ModelError` for a device that is not here, before a model is loaded."""
-        if self.device not in ("auto", "cpu"):  # torch is imported to ask it of any other
+    def check_device_name(self) -> None:
+        """Raise `ModelError` for a device that torch does not know; torch is not imported for a usual one."""
+        if _USUAL_DEVICE.fullmatch(self.device) is None:
             from ...probes.model.language_model import choose_device
 
             choose_device(self.device)
@@ -247,6 +250,14 @@ class EditOptions:
         if in_sequence:
             _check_contradictions(loaded.requests)
         return loaded
+
+    def check_editor_name(self) -> None:
+        """Raise `InputError` for an editor that is not installed; torch is not imported for one that is."""
+        from ...probes.registry import is_installed
+        from ..editors import builtin
+
+        if self.editor is not None and not is_installed(self.editor, "editors", builtin):
+            self.check_editor()
 
     def check_editor(self) -> None:
         """Raise `InputError` for an editor that nobody may choose, before a model is loaded."""

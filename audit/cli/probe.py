@@ -59,8 +59,8 @@ def probe(
 
     Example: editguard probe edits.json --model ./my-model
     """
-    model_options.check_device()
-    edit_options.check_editor()
+    model_options.check_device_name()
+    edit_options.check_editor_name()
     files = [edit_options.read(source) for source in edits or [BUILTIN]]
     with show_progress(model_options.model, as_json=as_json) as progress:
         from ...probes.probe import PROBES
@@ -70,6 +70,7 @@ def probe(
         from .terminal import ProbeTable, probe_line
 
         refused, tables = 0, [ProbeTable(loaded.source if len(files) > 1 else None) for loaded in files]
+        edit_options.check_editor()
         if screen:
             require_screened_figures(PROBES)
         setup = model_options.prepare(progress)
@@ -117,7 +118,7 @@ def stats(
     from ...probes.errors import StatisticsError
     from ..folders.output_folder import make_writable
 
-    model_options.check_device()
+    model_options.check_device_name()
     if out.suffix != ".safetensors" or out.is_dir():
         raise StatisticsError(
             f"The output {str(out)!r} must be a file that ends in .safetensors; choose another --out."

@@ -88,7 +88,7 @@ def diff(
     from ..folders.file_names import DIFF, DIFF_PAGE
     from ..folders.output_folder import locked_folder
 
-    model_options.check_device()
+    model_options.check_device_name()
     with (
         locked_folder(out, (DIFF, DIFF_PAGE), "a comparison", overwrite=overwrite),
         show_progress(f"{base} and {edited}", as_json=as_json) as progress,
@@ -178,7 +178,7 @@ def trace(
     from ..folders.file_names import TRACE, TRACE_PAGE
     from ..folders.output_folder import locked_folder
 
-    model_options.check_device()
+    model_options.check_device_name()
     loaded = edit_options.read(edits)
     with (
         locked_folder(out, (TRACE, TRACE_PAGE), "a trace", overwrite=overwrite),
@@ -253,7 +253,7 @@ def reproduce(
     """
     from ..folders.output_folder import locked_folder
 
-    model_options.check_device()
+    model_options.check_device_name()
     loaded = edit_options.read(edits)
     # Files of the same run are continued; files of another run are refused by their stamp.
     with (

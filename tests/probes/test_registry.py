@@ -8,9 +8,11 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+from editguard.probes import builtin
 from editguard.probes import registry as module
 from editguard.probes.errors import EditguardError, InputError
-from editguard.probes.registry import Registry
+from editguard.probes.probe import PROBES
+from editguard.probes.registry import Registry, is_installed
 
 
 class Thing:
@@ -98,6 +100,12 @@ def test_get_unknown_name_suggests_the_nearest_or_lists_all() -> None:
         things.get("denominater")
     with pytest.raises(InputError, match="known are denominator"):
         things.get("zzz")
+
+
+def test_is_installed_asks_modules_and_entry_points_and_imports_none(install: Install) -> None:
+    install(foreign="no.such.module:Probe")
+    assert all(is_installed(name, "things", builtin) for name in [*PROBES.names(), "foreign"])
+    assert not any(is_installed(name, "things", builtin) for name in ("first_token", "denominater", "foreig", ""))
 
 
 def test_two_registries_share_no_classes() -> None:

@@ -151,6 +151,7 @@ main()
     ids=lambda arguments: "-".join(arguments[:2]),
 )
 def test_command_announces_the_model_before_torch_is_imported(place: Path, arguments: list[str]) -> None:
+    (place / "one.delta.safetensors").touch()
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH, *arguments], capture_output=True, text=True, timeout=120, check=False
     )
