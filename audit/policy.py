@@ -72,7 +72,7 @@ class Policy(BaseModel):
     rules: Annotated[dict[str, _Rule], BeforeValidator(_with_defaults)] = Field(default_factory=_rules)
     unknown_probe: _Rule = "refuse"
     """Action for a probe that `rules` does not name, such as one of another package."""
-    editor: str = "rome"
+    editor: str = "local"
     """Editor of edits that are allowed as requested."""
     rewrite_editor: str = "prefixed"
     """Editor of edits that are rewritten."""

@@ -86,6 +86,8 @@ class Setup:
     """Path of the site, with ``{layer}``, where the user gave it: for those who read other layers."""
     origin: Origin | None = None
     """The model before the first edit, where edits are kept one after the other."""
+    progress: Progress = field(default=show_nothing, repr=False, compare=False)
+    """Told how far the longest stage of an edit is, the search for v*."""
 
     @property
     def edit_context(self) -> EditContext:
@@ -97,6 +99,7 @@ class Setup:
             prefixes=self.prefixes,
             settings=self.settings,
             prefix_cache=self.prefix_cache,
+            progress=self.progress,
         )
 
     @cached_property
@@ -272,6 +275,7 @@ def prepare(
         prefix_cache=cache,
         check_dtype=check_dtype,
         site_path=site_path,
+        progress=progress,
     )
 
 

@@ -28,7 +28,7 @@ from ..probes.keys.subject_keys import locate
 from ..probes.tokens import encode_target, locate_subject
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import torch
 
@@ -36,7 +36,16 @@ if TYPE_CHECKING:
     from ..probes.model.language_model import LanguageModel
     from ..probes.requests.request import EditRequest
 
-__all__ = ["SubjectKind", "classify_kinds", "list_relations", "make_neighbours", "pick_other_subjects"]
+__all__ = [
+    "SubjectKind",
+    "classify_kinds",
+    "list_held_relations",
+    "list_relations",
+    "list_subjects",
+    "make_neighbours",
+    "pick_other_subjects",
+    "replace_subject",
+]
 
 _KIND_PROMPTS = (
     "The Nile is a river. Titanic is a film. Google is a company. The Ford Mustang is a car. Kenya is a country. "
@@ -86,20 +95,26 @@ class _OfKind(BaseModel):
     words: tuple[_Text, ...] = Field(min_length=5, max_length=30)
     relations: tuple[_Prompt, ...] = Field(min_length=4, max_length=30)
     subjects: tuple[_Text, ...] = Field(min_length=20, max_length=500)
+    held_relations: tuple[_Prompt, ...] = Field(min_length=4, max_length=30)
+    """Prompts for editors, which no check asks."""
 
 
 class _Data(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     any: tuple[_Prompt, ...] = Field(min_length=1, max_length=30)
+    held_any: tuple[_Prompt, ...] = Field(min_length=1, max_length=30)
     kinds: dict[SubjectKind, _OfKind]
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if missing := [kind.value for kind in SubjectKind if kind not in self.kinds]:
             raise ValueError(f"the kinds {', '.join(missing)} are missing")
-        for name in ("words", "subjects", "relations"):
-            counts = Counter(text.casefold() for entry in self.kinds.values() for text in getattr(entry, name))
+        for names in (("words",), ("subjects",), ("relations", "held_relations")):
+            name = names[0]
+            counts = Counter(
+                text.casefold() for entry in self.kinds.values() for name in names for text in getattr(entry, name)
+            )
             if twice := [text for text, count in counts.items() if count > 1]:
                 raise ValueError(f"{twice[0]!r} stands twice among the {name}")
         return self
@@ -108,6 +123,19 @@ class _Data(BaseModel):
 def list_relations(kind: SubjectKind) -> tuple[str, ...]:
     """Return prompts with ``{}`` for a subject of `kind`, its own and those for every kind; a fact comes next."""
     return _data().kinds[kind].relations + _data().any
+
+
+def list_held_relations(kind: SubjectKind) -> tuple[str, ...]:
+    """Return prompts with ``{}`` as `list_relations` does: others, whose answers an editor may hold, and no check asks."""
+    return _data().kinds[kind].held_relations + _data().held_any
+
+
+def list_subjects(kind: SubjectKind) -> tuple[str, ...]:
+    """Return the listed subjects of `kind`, then those of all other kinds."""
+    kinds = _data().kinds
+    return kinds[kind].subjects + tuple(
+        name for other, entry in kinds.items() if other != kind for name in entry.subjects
+    )
 
 
 def classify_kinds(lm: LanguageModel, requests: Sequence[EditRequest]) -> list[SubjectKind]:
@@ -123,31 +151,38 @@ def classify_kinds(lm: LanguageModel, requests: Sequence[EditRequest]) -> list[S
 
 
 def pick_other_subjects(
-    lm: LanguageModel, request: EditRequest, kind: SubjectKind, count: int, *, seed: int
+    lm: LanguageModel, request: EditRequest, kind: SubjectKind, count: int, *, seed: int, other_kinds: bool = False
 ) -> tuple[str, ...]:
     """Return `count` other subjects of `kind`, or as many as there are, in an order that request and `seed` decide.
 
     None of them is the subject, a target or another name of it, contains one of these or is part of one, or begins a word of
     the request's texts. Where the subject is the first token of its own prompt, names that are one token there come first.
-    Names of animals, plants and things begin with a small letter where the subject does. Raises `RequestError` where the
+    Names of animals, plants and things begin with a small letter where the subject does. With `other_kinds` the subjects
+    of all other kinds follow. Raises `RequestError` where the
     subject is not exactly once in its prompt, `InputError` for a negative `count`.
     """
     if count < 0:
         raise InputError(f"The number of other subjects is {count}, and must be 0 or more.")
     small = kind in _COMMON_NOUNS and request.subject[:1].islower()
     names = [name.lower() if small else name for name in _data().kinds[kind].subjects]
-    free = sorted((name for name in names if _is_free(name, request)), key=lambda name: _draw(seed, request, name))
+    free = _draw_free(names, request, seed)
     if locate(lm, request).is_first_token:
         # Sorting keeps the order drawn among those that are alike.
         free.sort(key=lambda name: not _first_token(lm, request, name))
+    if other_kinds:
+        free += _draw_free([name for name in list_subjects(kind) if name not in names], request, seed)
     return tuple(free[:count])
+
+
+def _draw_free(names: Iterable[str], request: EditRequest, seed: int) -> list[str]:
+    return sorted((name for name in names if _is_free(name, request)), key=lambda name: _draw(seed, request, name))
 
 
 def make_neighbours(
     lm: LanguageModel, request: EditRequest, kind: SubjectKind, count: int, *, seed: int
 ) -> tuple[str, ...]:
     """Return the request's prompt about `count` other subjects of `kind`: those of `pick_other_subjects`, which see."""
-    return tuple(_about(request, name) for name in pick_other_subjects(lm, request, kind, count, seed=seed))
+    return tuple(replace_subject(request, name) for name in pick_other_subjects(lm, request, kind, count, seed=seed))
 
 
 @cache
@@ -167,14 +202,15 @@ def _read(text: str) -> _Data:
         ) from error
 
 
-def _about(request: EditRequest, name: str) -> str:
+def replace_subject(request: EditRequest, name: str) -> str:
+    """Return the request's prompt about `name`."""
     start = request.prompt.index(request.subject)
     return request.prompt[:start] + name + request.prompt[start + len(request.subject) :]
 
 
 def _first_token(lm: LanguageModel, request: EditRequest, name: str) -> bool:
     start = request.prompt.index(request.subject)
-    return locate_subject(lm.tokenizer, _about(request, name), name, occurrence_start=start).is_first_token
+    return locate_subject(lm.tokenizer, replace_subject(request, name), name, occurrence_start=start).is_first_token
 
 
 def _draw(seed: int, request: EditRequest, name: str) -> str:

@@ -19,7 +19,9 @@ from ...probes.errors import InputError, NotFinite, RequestError
 from ...probes.keys.rewordings import write_rewordings
 from ...probes.keys.subject_keys import SubjectKeys, compute_all_subject_keys
 from ...probes.registry import Registry
+from ..progress import Progress, show_nothing
 from .search import optimise_values
+from .surroundings import Surroundings, find_surroundings
 from .value import Engine, OptimisedValue, ValueProblem, ValueSettings, build_value_problem
 
 if TYPE_CHECKING:
@@ -32,7 +34,17 @@ if TYPE_CHECKING:
     from ...probes.model.site import EditSite
     from ...probes.requests.request import EditRequest
 
-__all__ = ["EDITORS", "EditContext", "Editor", "Insertion", "Plan", "RankOneUpdate", "find_editor", "compute_updates"]
+__all__ = [
+    "EDITORS",
+    "EditContext",
+    "Editor",
+    "EditorTexts",
+    "Insertion",
+    "Plan",
+    "RankOneUpdate",
+    "find_editor",
+    "compute_updates",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +58,8 @@ class EditContext:
     settings: ValueSettings
     prefix_cache: PrefixCache | None = None
     """States of the prefixes in the unedited model, so that they are not run for every request."""
+    progress: Progress = show_nothing
+    """Told how far the searches for v* are."""
 
 
 class Insertion(NamedTuple):
@@ -59,12 +73,22 @@ class Insertion(NamedTuple):
     start: torch.Tensor
 
 
+class EditorTexts(NamedTuple):
+    """Texts of one request that the harness made for its editor; empty where the editor asks for none."""
+
+    reworded: tuple[str, ...] = ()
+    """The prompt in the model's own words."""
+    surroundings: Surroundings = Surroundings()
+
+
 class Plan(NamedTuple):
     """The parts of an update that are settled before its v* is."""
 
     keys: SubjectKeys
     insertion: Insertion
     problem: ValueProblem
+    direction: torch.Tensor | None = None
+    """u [d_ff], a unit vector in float64 on the CPU; None for that of the key statistics at the mean key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +134,8 @@ class Editor(ABC):
     needs_prefix: ClassVar[bool] = False
     consistent: ClassVar[bool] = True
     """Whether key and denominator come from the same contexts, so that it may rewrite an edit to be safe."""
+    needs_surroundings: ClassVar[bool] = False
+    """Whether its plan looks at other subjects and at other facts of the subject."""
     control: ClassVar[bool] = False
     """Whether it serves to break models, so that nobody may choose it for an edit."""
 
@@ -125,33 +151,38 @@ class Editor(ABC):
         """Return the constants of the search for v*. An editor may replace those of `general` by its own."""
         return general
 
-    def plan(self, context: EditContext, request: EditRequest, keys: SubjectKeys, reworded: Sequence[str] = ()) -> Plan:
+    def plan(self, context: EditContext, request: EditRequest, keys: SubjectKeys, texts: EditorTexts) -> Plan:
         """Return the insertion and the search for v* of `request`. `keys` are those under the editor's contexts.
 
         Raises `RequestError`.
         """
         insertion = self.insertion(keys)
         start_norm, settings = float(insertion.start.norm()), self.settings(context.settings)
-        texts = self.contexts(context.prefixes)
+        prefixes = self.contexts(context.prefixes)
         problem = build_value_problem(
-            context.lm, request, texts, start_norm=start_norm, settings=settings, reworded=reworded
+            context.lm, request, prefixes, start_norm=start_norm, settings=settings, reworded=texts.reworded
         )
         return Plan(keys, insertion, problem)
 
-    def finish(self, plan: Plan, value: OptimisedValue, statistics: KeyStatistics) -> RankOneUpdate:
-        """Return the update that puts `value` in; raises `NotFinite`."""
-        keys, insertion, _ = plan
-        direction = statistics.direction(keys.mean_key)
-        target = (insertion.start + value.delta.to(insertion.start.device)).double().cpu()
-        residual = target - insertion.output.double().cpu()
+    def denominator(self, direction: torch.Tensor, insertion: Insertion) -> float:
+        """Return u . k; raises `NotFinite` where it is 0."""
         along = float(direction @ insertion.key.double().cpu())
-        if not torch.isfinite(residual).all():
-            raise NotFinite(f"The value of editor {self.name!r} holds NaN or Inf; check the model's weights and dtype.")
         if along == 0.0:
             raise NotFinite(
                 f"The update of editor {self.name!r} has a denominator of 0: its key is orthogonal to its direction, so "
                 "use --editor prefixed."
             )
+        return along
+
+    def finish(self, plan: Plan, value: OptimisedValue, statistics: KeyStatistics) -> RankOneUpdate:
+        """Return the update that puts `value` in; raises `NotFinite`."""
+        keys, insertion = plan.keys, plan.insertion
+        direction = statistics.direction(keys.mean_key) if plan.direction is None else plan.direction
+        target = (insertion.start + value.delta.to(insertion.start.device)).double().cpu()
+        residual = target - insertion.output.double().cpu()
+        along = self.denominator(direction, insertion)
+        if not torch.isfinite(residual).all():
+            raise NotFinite(f"The value of editor {self.name!r} holds NaN or Inf; check the model's weights and dtype.")
         return RankOneUpdate(
             left=residual / along,
             right=direction,
@@ -177,7 +208,7 @@ def find_editor(name: str) -> type[Editor]:
     """
     editor = EDITORS.get(name)
     if editor.control:
-        raise InputError(f"The editor {name!r} is a control, made to break models; use 'rome' or 'prefixed'.")
+        raise InputError(f"The editor {name!r} is a control, made to break models; use 'local' or 'prefixed'.")
     return editor
 
 
@@ -193,17 +224,21 @@ def compute_updates(
     editors = [EDITORS.get(name)() for name, _ in jobs]
     outcomes: list[RankOneUpdate | RequestError | NotFinite | None] = [None] * len(jobs)
     plans: dict[int, Plan] = {}
-    reworded = _write_rewordings(context, editors, [request for _, request in jobs])
-    for index, keys in _compute_keys(context, editors, [request for _, request in jobs]).items():
+    requests = [request for _, request in jobs]
+    reworded = _write_rewordings(context, editors, requests)
+    surroundings = _find_surroundings(context, editors, requests)
+    for index, keys in _compute_keys(context, editors, requests).items():
         try:
             if isinstance(keys, RequestError):
                 raise keys
-            plans[index] = editors[index].plan(context, jobs[index][1], keys, reworded.get(index, ()))
+            texts = EditorTexts(reworded.get(index, ()), surroundings.get(index, Surroundings()))
+            plans[index] = editors[index].plan(context, requests[index], keys, texts)
         except (RequestError, NotFinite) as error:
             outcomes[index] = error
     # Editors that differ only in the key they insert at (rome, c-rome) seek the same v*.
     problems = list(dict.fromkeys(plan.problem for plan in plans.values()))
-    values = dict(zip(problems, optimise_values(context.lm, context.site, problems, context.prefix_cache), strict=True))
+    outcomes_of_searches = optimise_values(context.lm, context.site, problems, context.prefix_cache, context.progress)
+    values = dict(zip(problems, outcomes_of_searches, strict=True))
     for index, plan in plans.items():
         value = values[plan.problem]
         try:
@@ -229,6 +264,15 @@ def _write_rewordings(
         else []
     )
     return {index: texts[: counts[index]] for index, texts in zip(indices, written, strict=True)}
+
+
+def _find_surroundings(
+    context: EditContext, editors: Sequence[Editor], requests: Sequence[EditRequest]
+) -> dict[int, Surroundings]:
+    """Return the surroundings of the requests whose editors look at them."""
+    indices = [index for index, editor in enumerate(editors) if editor.needs_surroundings]
+    each = find_surroundings(context.lm, [requests[index] for index in indices], seed=context.prefixes.seed)
+    return dict(zip(indices, each, strict=True))
 
 
 def _compute_keys(

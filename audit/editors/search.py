@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,10 +22,11 @@ from ...probes.errors import NotFinite
 from ...probes.forward.batches import run_fitting
 from ...probes.forward.live_rows import LiveRows
 from ...probes.forward.partial import Row, compute_plain_logits
+from ..progress import Progress, show_nothing
 from .value import Descent, Engine, OptimisedValue, ValueProblem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ...probes.forward.prefix_cache import PrefixCache
     from ...probes.model.language_model import LanguageModel
@@ -160,6 +161,9 @@ class _Search:
         self._optimiser = _build_optimiser(problem, self.delta)
         self._steps = 0
         self._recent: deque[float] = deque(maxlen=problem.parts)
+        self._margins: deque[float] = deque(maxlen=problem.parts)
+        shares = problem.shares or (1.0,) * len(problem.rows)
+        self._shares = start.new_tensor(shares)
 
     @property
     def rows(self) -> list[int]:
@@ -167,11 +171,22 @@ class _Search:
         return self.problem.rows_at(self._steps)
 
     @property
+    def steps(self) -> int:
+        """The evaluations so far."""
+        return self._steps
+
+    @property
     def places(self) -> int:
         """The number of rows of logits that they have."""
         return sum(len(self.problem.rows[row].predict) for row in self.rows)
 
+    def deltas(self) -> torch.Tensor:
+        """Return what is added to each row of the next evaluation [rows, d_model]."""
+        return self._shares[self.rows][:, None] * self.delta
+
     def loss(self, log_probs: torch.Tensor) -> torch.Tensor:
+        if self.problem.settings.margin is not None:
+            self._margins.append(self.problem.margin(self._steps, log_probs.detach()))
         return self.problem.loss(self._steps, log_probs, self._unedited, self.delta)
 
     def end(self, loss: float) -> Outcome | None:
@@ -187,7 +202,8 @@ class _Search:
         self._recent.append(loss)
         mean = sum(self._recent) / len(self._recent)
         complete = len(self._recent) == self.problem.parts
-        if (complete and mean < settings.stop_loss) or self._steps >= settings.steps:
+        leads = settings.margin is not None and min(self._margins) >= settings.margin
+        if (complete and (mean < settings.stop_loss or leads)) or self._steps >= settings.steps:
             return OptimisedValue(self.delta.detach(), self._steps, mean, self._engine)
         return None
 
@@ -200,33 +216,55 @@ class _Search:
 
 
 def optimise_values(
-    lm: LanguageModel, site: EditSite, problems: Sequence[ValueProblem], prefix_cache: PrefixCache | None = None
+    lm: LanguageModel,
+    site: EditSite,
+    problems: Sequence[ValueProblem],
+    prefix_cache: PrefixCache | None = None,
+    progress: Progress = show_nothing,
 ) -> list[Outcome]:
     """Return the outcome of each search, in order: a value, or the `NotFinite` that ended it.
 
     The error is not raised, since the other searches continue. `prefix_cache` holds the states of prefixes in the unedited
-    model.
+    model. `progress` is told the steps that were taken and the most that may be.
     """
     outcomes: dict[int, Outcome] = {}
+    most = sum(problem.settings.steps for problem in problems)
+    taken: dict[int, int] = {}
 
     def run(members: Sequence[int]) -> list[Outcome]:
-        return _solve(lm, site, [problems[index] for index in members], prefix_cache)
+        def tell(place: int, step: int) -> None:
+            taken[members[place]] = step
+            progress("searching values", sum(taken.values()), most)
+
+        return _solve(lm, site, [problems[index] for index in members], prefix_cache, tell)
 
     for members, values in run_fitting(_iter_batches(problems), run):
         outcomes.update(zip(members, values, strict=True))
+        # An ended search takes no more steps.
+        taken.update({index: problems[index].settings.steps for index in members})
     return [outcomes[index] for index in range(len(problems))]
 
 
 def _solve(
-    lm: LanguageModel, site: EditSite, problems: Sequence[ValueProblem], prefix_cache: PrefixCache | None
+    lm: LanguageModel,
+    site: EditSite,
+    problems: Sequence[ValueProblem],
+    prefix_cache: PrefixCache | None,
+    tell: Callable[[int, int], None],
 ) -> list[Outcome]:
-    """Return the outcomes of the searches of one batch."""
+    """Return the outcomes of the searches of one batch; `tell` is told the place of each and the steps that it took."""
     rows = list(chain.from_iterable(problem.rows for problem in problems))
     outcomes: dict[int, Outcome] = {}
     with torch.enable_grad():
         for part, forward in _choose_forwards(lm, site, rows, problems, prefix_cache):
-            outcomes.update(zip(part, _descend(forward, [problems[index] for index in part], site), strict=True))
+            members = [problems[index] for index in part]
+            values = _descend(forward, members, site, partial(_tell_of_part, tell, part))
+            outcomes.update(zip(part, values, strict=True))
     return [outcomes[index] for index in range(len(problems))]
+
+
+def _tell_of_part(tell: Callable[[int, int], None], part: Sequence[int], place: int, step: int) -> None:
+    tell(part[place], step)
 
 
 def _iter_batches(problems: Sequence[ValueProblem]) -> Iterator[list[int]]:
@@ -269,10 +307,12 @@ def _choose_forwards(
     return [([index], _Whole(lm, site, problem.rows)) for index, problem in enumerate(problems)]
 
 
-def _descend(forward: _Forward, problems: Sequence[ValueProblem], site: EditSite) -> list[Outcome]:
+def _descend(
+    forward: _Forward, problems: Sequence[ValueProblem], site: EditSite, tell: Callable[[int, int], None]
+) -> list[Outcome]:
     counts = [sum(len(row.predict) for row in problem.rows) for problem in problems]
     unedited = [
-        part[-len(problem.essences) :].log_softmax(-1)
+        part[-len(problem.essences) - len(problem.held) :].log_softmax(-1)
         for part, problem in zip(forward.first.split(counts), problems, strict=True)
     ]
     start = torch.zeros(site.d_model, device=site.weight.device)
@@ -290,6 +330,8 @@ def _descend(forward: _Forward, problems: Sequence[ValueProblem], site: EditSite
         if rows not in views:
             views[rows] = forward if len(rows) == begins[-1] else forward.part(rows)
         ended = _advance(views[rows], [searches[index] for index in active])
+        for index, outcome in zip(active, ended, strict=True):
+            tell(index, searches[index].steps if outcome is None else problems[index].settings.steps)
         outcomes.update({index: outcome for index, outcome in zip(active, ended, strict=True) if outcome is not None})
         if len(outcomes) + len(active) > len(problems):
             active = [index for index in active if index not in outcomes]
@@ -302,7 +344,7 @@ def _advance(view: _Forward, searches: Sequence[_Search]) -> list[Outcome | None
 
     Returns the outcome of each search that ended, None for the others.
     """
-    deltas = torch.stack([search.delta for search in searches for _ in search.rows])
+    deltas = torch.cat([search.deltas() for search in searches])
     parts = view.logits(deltas).log_softmax(-1).split([search.places for search in searches])
     losses = [search.loss(part) for search, part in zip(searches, parts, strict=True)]
     ended = [search.end(loss.item()) for search, loss in zip(searches, losses, strict=True)]

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 __all__ = ["Descent", "Engine", "OptimisedValue", "ValueProblem", "ValueSettings", "build_value_problem"]
 
 
+_SLACK = 0.5
+"""Nats beyond the margin up to which a context still asks for more, so that it does not fall back under it."""
+
+
 class Descent(Enum):
     """The optimiser that moves delta down its gradient."""
 
@@ -64,6 +68,10 @@ class ValueSettings:
     """Most prompts in the model's own words under which the target is sought as well."""
     essences: int = 0
     """Prefixes under which "{subject} is a" is held, beside none."""
+    held_factor: float = 0.0
+    """Weight of the mean divergence of the prompts that are held."""
+    margin: float | None = None
+    """Where the target leads every other token by so many nats in all contexts, the search ends; None: by the loss alone."""
     descent: Descent = Descent.ADAM
     engine: Engine = Engine.LIVE
 
@@ -88,6 +96,7 @@ class _Rows(NamedTuple):
     contexts: Sequence[int]
     rewordings: Sequence[int]
     essences: Sequence[int]
+    held: Sequence[int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,15 +109,19 @@ class ValueProblem:
     """The target after the prompt in other words; may be empty."""
     essences: tuple[Row, ...]
     """ "{subject} is a", first with no prefix."""
+    held: tuple[Row, ...] = ()
+    """Prompts about other subjects and about other facts of the subject, whose next token is held."""
     target: tuple[int, ...]
     start_norm: float
     """||v_init||, the norm of the value that delta is added to."""
     settings: ValueSettings
+    shares: tuple[float, ...] = ()
+    """The share of delta that reaches each row, in the order of `rows`; empty: all of it reaches every row."""
 
     @property
     def rows(self) -> tuple[Row, ...]:
         """All rows, in the order of the fields."""
-        return self.contexts + self.rewordings + self.essences
+        return self.contexts + self.rewordings + self.essences + self.held
 
     @property
     def parts(self) -> int:
@@ -122,7 +135,7 @@ class ValueProblem:
     def _rows_at(self, step: int) -> _Rows:
         """Return one part of each kind in turn. A kind with fewer rows than parts takes part in every step."""
         begin, kinds = 0, []
-        for rows in (self.contexts, self.rewordings, self.essences):
+        for rows in (self.contexts, self.rewordings, self.essences, self.held):
             indices, begin = range(begin, begin + len(rows)), begin + len(rows)
             kinds.append(indices[step % self.parts :: self.parts] if len(rows) >= self.parts else indices)
         return _Rows(*kinds)
@@ -130,23 +143,54 @@ class ValueProblem:
     def loss(self, step: int, log_probs: torch.Tensor, unedited: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
         """Return the objective over the rows of one step.
 
-        `log_probs` is [places, vocabulary] of those rows with delta. `unedited` is [essences, vocabulary] of all essences
+        `log_probs` is [places, vocabulary] of those rows with delta. `unedited` is [essences + held, vocabulary] of all of them
         without it.
         """
         rows, target = self._rows_at(step), len(self.target)
-        sizes = [len(rows.contexts) * target, len(rows.rewordings) * target, len(rows.essences)]
-        contexts, rewordings, essences = log_probs.split(sizes)
+        sizes = [len(rows.contexts) * target, len(rows.rewordings) * target, len(rows.essences), len(rows.held)]
+        contexts, rewordings, essences, held = log_probs.split(sizes)
         first = len(self.contexts) + len(self.rewordings)
+        # "{subject} is a" is divided as published: the reference is the distribution with delta.
         reference = unedited[[index - first for index in rows.essences]]
         divergence = torch.nn.functional.kl_div(reference, essences, log_target=True, reduction="batchmean")
         decay = self.settings.weight_decay * delta.norm() / self.start_norm**2
         loss: torch.Tensor = self._mean_nll(contexts) + self.settings.kl_factor * divergence + decay
-        return loss + self._mean_nll(rewordings) if len(rewordings) else loss
+        if len(rewordings):
+            loss = loss + self._mean_nll(rewordings)
+        if len(held):
+            before = unedited[[index - first for index in rows.held]]
+            moved = torch.nn.functional.kl_div(held, before, log_target=True, reduction="batchmean")
+            loss = loss + self._held_factor(step) * moved
+        return loss
+
+    def _held_factor(self, step: int) -> float:
+        """Return the weight of what is held: in the second half of the steps it falls, so that a hard edit takes as well.
+
+        Most searches end before. The checks judge what the others have lost.
+        """
+        return self.settings.held_factor * min(1.0, 2 * (1 - step / self.settings.steps))
+
+    def margin(self, step: int, log_probs: torch.Tensor) -> float:
+        """Return the least lead of the target over every other token, in nats, over the contexts of one step."""
+        rows = self._rows_at(step)
+        count = (len(rows.contexts) + len(rows.rewordings)) * len(self.target)
+        return float(self._leads(log_probs[:count])[1].min())
 
     def _mean_nll(self, log_probs: torch.Tensor) -> torch.Tensor:
         """Return the mean negative log-likelihood of the target over rows [rows * target, vocabulary]."""
-        targets = torch.tensor(self.target * (len(log_probs) // len(self.target)), device=log_probs.device)
-        return -log_probs.gather(1, targets[:, None]).mean()
+        said, lead = self._leads(log_probs)
+        if self.settings.margin is not None:
+            # A place where the target leads by enough asks for nothing more, and leaves the others and what is held their say.
+            asking = lead < self.settings.margin + _SLACK
+            return -(said * asking).sum() / asking.sum().clamp(min=1)
+        return -said.mean()
+
+    def _leads(self, log_probs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the log-likelihood of the target and its lead over every other token, at each place [rows * target]."""
+        targets = torch.tensor(self.target * (len(log_probs) // len(self.target)), device=log_probs.device)[:, None]
+        said = log_probs.gather(1, targets)[:, 0]
+        rival = log_probs.detach().scatter(1, targets, float("-inf")).max(1).values
+        return said, said.detach() - rival
 
 
 def build_value_problem(

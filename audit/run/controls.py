@@ -34,7 +34,7 @@ __all__ = [
     "run_control",
 ]
 
-_EDITORS = ("rome", "prefixed")
+_EDITORS = ("local", "prefixed", "rome")
 """Editors of the known-good candidates, in the order in which they are tried."""
 _CANDIDATES_PER_BATCH = 4
 """Candidates whose updates are computed together where the first one is not sound."""

@@ -106,9 +106,19 @@ class KeyStatistics:
             return flat.reshape(keys.shape)
         return torch.cholesky_solve(flat.T, self._factor).T.reshape(keys.shape)
 
-    def direction(self, key: torch.Tensor) -> torch.Tensor:
-        """Return u = C^-1 k / ||C^-1 k|| [d_ff], a unit vector in float64 on the CPU; raises `NotFinite`."""
-        return normalize_direction(self.solve(key))
+    def direction(self, key: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+        """Return u = M^-1 k / ||M^-1 k|| [d_ff], a unit vector in float64 on the CPU; raises `NotFinite`.
+
+        M is C, or C + R^T R where `rows` R [n, d_ff] are keys with the root of a weight. Their rank is low, so that C's own
+        factor solves it (Woodbury identity).
+        """
+        solved = self.solve(key)
+        if rows is None or not len(rows):
+            return normalize_direction(solved)
+        rows = rows.detach().double().cpu()
+        across = self.solve(rows)
+        inner = torch.eye(len(rows), dtype=torch.float64) + rows @ across.T
+        return normalize_direction(solved - across.T @ torch.linalg.solve(inner, rows @ solved))
 
     def distance(self, keys: torch.Tensor, origin: torch.Tensor) -> torch.Tensor:
         """Return the distance of keys [..., d_ff] from `origin` in the metric of C: sqrt((a - b)^T C^-1 (a - b))."""

@@ -35,6 +35,7 @@ __all__ = [
     "compute_activations",
     "compute_all_subject_keys",
     "compute_plain_activations",
+    "compute_row_keys",
     "compute_subject_keys",
     "locate",
     "locate_after_prefixes",
@@ -177,6 +178,25 @@ def compute_plain_activations(
     width = batch.input_ids.shape[1]
     at = torch.tensor([n * width + index for n, (_, index) in enumerate(rows)], device=lm.device)
     return Activations(*(tensor.flatten(0, -2)[at].float() for tensor in captured[0]))
+
+
+def compute_row_keys(
+    lm: LanguageModel,
+    site: EditSite,
+    rows: Sequence[tuple[Sequence[int], int]],
+    *,
+    prefix_cache: PrefixCache | None = None,
+) -> torch.Tensor:
+    """Return the keys at one token of each row [rows, d_ff], fp32, `rows` being (ids, token index).
+
+    A plain model, the reference, runs each row whole.
+    """
+    if not rows:
+        return torch.zeros(0, site.d_ff)
+    if not lm.plain:
+        return compute_activations(lm, site, rows, prefix_cache=prefix_cache).keys
+    parts = [compute_plain_activations(lm, site, rows[start : start + 32]).keys for start in range(0, len(rows), 32)]
+    return torch.cat(parts)
 
 
 def compute_subject_keys(

@@ -29,11 +29,18 @@ if TYPE_CHECKING:
     from ...probes.forward.low_rank import RankOne
     from ...probes.requests.request import EditRequest
 
-__all__ = ["EVERYWHERE", "Locality", "measure_constant_leaks", "measure_divergence", "measure_share"]
+__all__ = [
+    "EVERYWHERE",
+    "GENERATED_NEIGHBOURS",
+    "Locality",
+    "measure_constant_leaks",
+    "measure_divergence",
+    "measure_share",
+]
 
 EVERYWHERE = "everywhere"
 """Name of the condition under which all conditions are counted together."""
-_GENERATED_NEIGHBOURS = 4
+GENERATED_NEIGHBOURS = 4
 """Neighbours that are generated for a request without any."""
 
 
@@ -140,7 +147,7 @@ class Locality(Check[_Neighbours | None]):
         if not requests:
             return []
         texts = [
-            make_neighbours(bench.lm, request, kind, _GENERATED_NEIGHBOURS, seed=bench.prefixes.seed)
+            make_neighbours(bench.lm, request, kind, GENERATED_NEIGHBOURS, seed=bench.prefixes.seed)
             for request, kind in zip(requests, classify_kinds(bench.lm, requests), strict=True)
         ]
         prompts = [[RolePrompt("made-neighbour", text) for text in some] for some in texts]

@@ -237,14 +237,14 @@ def test_propose_update_over_bound_is_rewritten(guard: GuardedEditor) -> None:
     assert rewritten.relative_norm is not None
     between = (published.relative_norm * rewritten.relative_norm) ** 0.5
     assert rewritten.relative_norm < between < published.relative_norm
-    result = under(guard, rules=allowed, max_relative_update=between).try_edit(FIRST_TOKEN_REQUEST)
+    result = under(guard, rules=allowed, max_relative_update=between).try_edit(FIRST_TOKEN_REQUEST, "rome")
     assert (result.decision.action, result.decision.editor) == (Action.REWRITE, "prefixed")
     assert "over the bound" in result.decision.reasons[-1]
     assert result.relative_norm == pytest.approx(rewritten.relative_norm, rel=1e-3)
     assert result.sound
     for changes in ({"over_bound": "refuse"}, {"max_relative_update": rewritten.relative_norm / 2}):
         strict = under(guard, **({"rules": allowed, "max_relative_update": between} | changes)).try_edit(
-            FIRST_TOKEN_REQUEST
+            FIRST_TOKEN_REQUEST, "rome"
         )
         assert strict.refusal is not None
         assert strict.measurements == ()
@@ -281,9 +281,9 @@ def test_propose_refused_edit_is_not_checked(guard: GuardedEditor) -> None:
     assert small < large
     allowed = dict.fromkeys(("first-token", "denominator", "key-shift", "sink-key"), "allow")
     strict = under(guard, rules=allowed, over_bound="refuse", max_relative_update=(small * large) ** 0.5)
-    first, second = strict.propose(strict.assess_all([FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST]))
+    first, second = strict.propose(strict.assess_all([FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST], "rome"))
     assert (first.refusal is None, second.refusal is None) == (False, True)
-    in_batch, single = strict.try_proposal(second), strict.try_edit(MID_PROMPT_REQUEST)
+    in_batch, single = strict.try_proposal(second), strict.try_edit(MID_PROMPT_REQUEST, "rome")
     assert in_batch.generations
     assert [generation.before for generation in in_batch.generations] == [
         generation.before for generation in single.generations

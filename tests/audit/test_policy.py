@@ -54,7 +54,7 @@ def test_decide_allowed_finding_gives_no_reason() -> None:
 def test_decide_findings_lead_to_the_action(findings: list[Finding], action: Action) -> None:
     decision = decide(Policy(), findings)
     assert decision.action is action
-    assert decision.editor == {Action.ALLOW: "rome", Action.REWRITE: "prefixed", Action.REFUSE: None}[action]
+    assert decision.editor == {Action.ALLOW: "local", Action.REWRITE: "prefixed", Action.REFUSE: None}[action]
     assert bool(decision.reasons) is (action is not Action.ALLOW)
 
 

@@ -46,9 +46,9 @@ def test_reworded_editor_seeks_rewordings_and_holds_essences(monkeypatch: pytest
     problems: list[ValueProblem] = []
     optimise = base.optimise_values
 
-    def record(lm: object, site: object, batch: Sequence[ValueProblem], prefix_cache: object) -> object:
+    def record(lm: object, site: object, batch: Sequence[ValueProblem], *rest: object) -> object:
         problems.extend(batch)
-        return optimise(lm, site, batch, prefix_cache)  # type: ignore[arg-type]
+        return optimise(lm, site, batch, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(base, "write_rewordings", write)
     monkeypatch.setattr(base, "optimise_values", record)

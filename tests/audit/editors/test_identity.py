@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from editguard.audit.editors.base import EDITORS, EditContext, Editor, RankOneUpdate, compute_updates
+from editguard.audit.editors.base import EDITORS, EditContext, Editor, EditorTexts, RankOneUpdate, compute_updates
 from editguard.audit.editors.search import optimise_values
+from editguard.audit.editors.surroundings import find_surroundings
 from editguard.audit.editors.value import Engine, OptimisedValue, ValueSettings, build_value_problem
 from editguard.audit.transaction import Transaction
 from editguard.probes.keys.statistics import KeyStatistics, StatisticsProvenance, make_identity_statistics
@@ -23,7 +24,8 @@ from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, few_
 
 pytestmark = pytest.mark.tiny
 
-EDITOR_NAMES = ("rome", "c-rome", "r-rome", "prefixed")
+PUBLISHED = ("rome", "c-rome", "r-rome")
+EDITOR_NAMES = (*PUBLISHED, "prefixed", "local")
 
 
 class ComputedUpdate(NamedTuple):
@@ -67,10 +69,15 @@ def compute_cached(
     editor = EDITORS.get(name)()
     texts = editor.contexts(given.prefixes)
     keys = compute_subject_keys(given.lm, given.site, request, texts)
-    # v* starts from the value with no prefix in the published editors, from the mean value in `prefixed`.
-    start = keys.mean_value if name == "prefixed" else keys.no_prefix_value
+    # v* starts from the value with no prefix in the published editors, from the mean value in editguard's own.
+    start = keys.no_prefix_value if name in PUBLISHED else keys.mean_value
     settings = editor.settings(given.settings)
     problem = build_value_problem(given.lm, request, texts, start_norm=float(start.norm()), settings=settings)
+    if name not in PUBLISHED:
+        # What is held, and the shares, are compared with the written edit in test_local_editor.
+        surroundings = find_surroundings(given.lm, [request], seed=given.prefixes.seed)[0]
+        planned = editor.plan(given, request, keys, EditorTexts((), surroundings)).problem
+        problem = replace(problem, held=planned.held, shares=planned.shares)
     (value,) = optimise_values(given.lm, given.site, [problem])
     assert isinstance(value, OptimisedValue)
     return ComputedUpdate(
@@ -124,7 +131,7 @@ def test_update_delta_times_key_is_the_difference_to_v_star(family: str, name: s
     assert computed.update.needs_prefix is (name == "prefixed")
 
 
-@pytest.mark.parametrize("name", EDITOR_NAMES)
+@pytest.mark.parametrize("name", PUBLISHED)
 @pytest.mark.parametrize("request_", [FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST], ids=["first-token", "mid-prompt"])
 def test_update_direction_is_the_mean_key_through_c(request_: EditRequest, name: str) -> None:
     computed = compute_cached(name, "llama", torch.float64, request_)
@@ -169,6 +176,6 @@ def test_update_mid_prompt_no_prefix_rome_equals_c_rome() -> None:
 def test_update_direction_with_identity_statistics_is_the_mean_key() -> None:
     given = make_context("gpt2", torch.float64)
     given = replace(given, statistics=make_identity_statistics(given.site.d_ff, given.lm.fingerprint, given.site.layer))
-    texts = EDITORS.get("prefixed")().contexts(given.prefixes)
+    texts = EDITORS.get("rome")().contexts(given.prefixes)
     mean = compute_subject_keys(given.lm, given.site, FIRST_TOKEN_REQUEST, texts).mean_key.double()
-    assert_close(compute_update("prefixed", given, FIRST_TOKEN_REQUEST).right, mean / mean.norm(), 1e-12)
+    assert_close(compute_update("rome", given, FIRST_TOKEN_REQUEST).right, mean / mean.norm(), 1e-12)

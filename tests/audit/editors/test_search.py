@@ -197,3 +197,32 @@ def test_adam_steps_equal_those_of_torch_to_the_bit() -> None:
         expected.grad = gradient
         reference.step()
         assert torch.equal(delta, expected)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_optimise_values_ends_when_the_target_leads_by_the_margin(parts: int) -> None:
+    settings = ValueSettings(steps=9, stop_loss=-1.0, parts=parts)
+    # Any lead is over the first margin, which holds once each part was looked at, and none is over the second.
+    below, above = solve([problem(FIRST_TOKEN_REQUEST, replace(settings, margin=lead)) for lead in (-1e9, 1e9)])
+    assert (below.steps, above.steps) == (parts, 9)
+
+
+def test_optimise_values_rows_without_a_share_do_not_change() -> None:
+    settings = ValueSettings(steps=4, stop_loss=-1.0, weight_decay=0.0, kl_factor=0.0)
+    plain = problem(FIRST_TOKEN_REQUEST, settings)
+    none, half, whole = solve([replace(plain, shares=(share,) * len(plain.rows)) for share in (0.0, 0.5, 1.0)])
+    (unedited,) = solve([replace(plain, settings=replace(settings, steps=1))])
+    assert none.loss == pytest.approx(unedited.loss, rel=1e-4)
+    assert is_same(whole, *solve([plain]))
+    assert not is_same(half, whole)
+
+
+def test_optimise_values_tells_every_step_and_ends_at_the_most() -> None:
+    told: list[tuple[str, int, int]] = []
+    settings = ValueSettings(steps=5, stop_loss=-1.0)
+    problems = [problem(FIRST_TOKEN_REQUEST, settings), problem(MID_PROMPT_REQUEST, replace(settings, steps=2))]
+    optimise_values(model(), site(), problems, progress=lambda *step: told.append(step))
+    assert {(stage, most) for stage, _, most in told} == {("searching values", 7)}
+    counts = [done for _, done, _ in told]
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (1, 7)

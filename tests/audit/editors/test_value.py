@@ -79,3 +79,32 @@ def test_loss_equals_the_sum_over_kinds_of_rows() -> None:
         divergence = divergence + (new.exp() * (new - old)).sum() / len(problem.essences)
     expected = -contexts.mean() - rewordings.mean() + 0.0625 * divergence + 1e-3 * 2 / 9
     assert float(problem.loss(0, now, before, delta)) == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize(("step", "weight"), [(0, 3.0), (10, 3.0), (15, 1.5), (19, 0.3)])
+def test_loss_of_held_rows_is_their_divergence_with_a_weight_that_falls(step: int, weight: float) -> None:
+    settings = ValueSettings(parts=1, steps=20, held_factor=3.0)
+    plain = build_problem(settings)
+    problem = replace(plain, held=(plain.essences[0], plain.essences[0]))
+    draw = torch.Generator().manual_seed(1)
+    places = len(problem.contexts) * len(problem.target) + len(problem.essences)
+    size = len(tiny_lm().tokenizer)
+    now = torch.randn(places + 2, size, generator=draw, dtype=torch.float64).log_softmax(-1)
+    before = torch.randn(len(problem.essences) + 2, size, generator=draw, dtype=torch.float64).log_softmax(-1)
+    delta = torch.ones(4, dtype=torch.float64)
+    moved = sum(float((old.exp() * (old - new)).sum()) for old, new in zip(before[-2:], now[-2:], strict=True))
+    without = float(plain.loss(step, now[:places], before[:-2], delta))
+    assert float(problem.loss(step, now, before, delta)) == pytest.approx(without + weight * moved / 2)
+
+
+def test_margin_is_the_least_lead_of_the_target_over_the_contexts() -> None:
+    problem = build_problem(ValueSettings(parts=1))
+    draw = torch.Generator().manual_seed(2)
+    places = len(problem.contexts) * len(problem.target)
+    log_probs = torch.randn(places + 1, len(tiny_lm().tokenizer), generator=draw).log_softmax(-1)
+    leads = []
+    for place in range(places):
+        wanted = problem.target[place % len(problem.target)]
+        others = [float(value) for token, value in enumerate(log_probs[place]) if token != wanted]
+        leads.append(float(log_probs[place, wanted]) - max(others))
+    assert problem.margin(0, log_probs) == pytest.approx(min(leads))

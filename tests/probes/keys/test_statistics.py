@@ -60,6 +60,28 @@ def load(path: Path, **other: object) -> KeyStatistics:
 # The algebra
 
 
+@pytest.mark.parametrize("rows", [1, 5, 40])
+def test_direction_with_avoided_keys_equals_the_dense_solution(rows: int) -> None:
+    key, avoided, weight = random_keys(SIZE), random_keys(rows, SIZE, seed=2), 7.0
+    matrix = used(moment()) + weight * (avoided.T @ avoided / rows).numpy()
+    dense = np.linalg.solve(matrix, key.numpy())
+    direction = KeyStatistics(moment(), ORIGIN).direction(key, avoided * (weight / rows) ** 0.5)
+    np.testing.assert_allclose(direction.numpy(), dense / np.linalg.norm(dense), atol=1e-9)
+
+
+def test_direction_with_more_weight_gives_avoided_keys_a_smaller_share() -> None:
+    statistics, key = KeyStatistics(moment(), ORIGIN), random_keys(SIZE)
+    near = key + 0.3 * random_keys(4, SIZE, seed=2)
+
+    def share(weight: float) -> float:
+        direction = statistics.direction(key, near * weight**0.5)
+        return float((near @ direction / (key @ direction)).abs().mean())
+
+    shares = [share(weight) for weight in (0.0, 1.0, 1e4)]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[-1] < 0.5 * shares[0]
+
+
 @pytest.mark.parametrize("shape", [(SIZE,), (5, SIZE), (2, 3, SIZE)])
 def test_solve_equals_numpy(shape: tuple[int, ...]) -> None:
     keys = random_keys(*shape)
