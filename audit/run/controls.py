@@ -34,7 +34,7 @@ __all__ = [
     "run_control",
 ]
 
-_EDITORS = ("local", "prefixed", "rome")
+_EDITORS = ("local", "prefixed")
 """Editors of the known-good candidates, in the order in which they are tried."""
 _CANDIDATES_PER_BATCH = 4
 """Candidates whose updates are computed together where the first one is not sound."""

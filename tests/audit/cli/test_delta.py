@@ -101,8 +101,8 @@ def test_export_and_apply_odd_id_finds_the_edit(place: Path, checkpoint: Path, c
     assert [name.partition("-2-")[0] for name in files] == [f"plain{SUFFIX}", "the-capital"]
     assert "\u202e" not in result.out
     shown = dict(line.split(" in ", 1) for line in result.out.splitlines()[:-1])
-    assert shown["'plain'"].startswith(f"deltas/plain{SUFFIX}: by rome")
-    assert shown["'the capital\\u202e (2)'"].startswith(f"deltas/{files[1]}: by rome")
+    assert shown["'plain'"].startswith(f"deltas/plain{SUFFIX}: by local")
+    assert shown["'the capital\\u202e (2)'"].startswith(f"deltas/{files[1]}: by local")
     apply = ("apply", "deltas", "--model", checkpoint, "--out", "edited")
     assert_one_sentence(command(*apply, "--only", "other", "--unaudited"), "no edit 'other'", "'plain'")
     assert_one_sentence(command(*apply, "--unaudited"), "--unaudited-together")

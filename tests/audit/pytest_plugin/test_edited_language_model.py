@@ -37,7 +37,7 @@ def test_edited_model_without_prefix_serves_texts_unchanged(setup: Setup) -> Non
     assert edited.update is result.update
     assert (edited.needs_prefix, edited.prefix) == (False, None)
     assert edited.serve("France is") == "France is"
-    assert repr(edited).endswith("'France' -> 'Istanbul' by rome>")
+    assert repr(edited).endswith("'France' -> 'Istanbul' by local>")
 
 
 def test_edited_model_with_prefix_serves_its_subject_after_it(setup: Setup) -> None:

@@ -56,7 +56,7 @@ def test_decision_and_serving_are_reported(edited_model):
 def test_edit_without_prefix_is_served_unchanged(edited_model):
     with edited_model(MIDDLE) as edited:
         assert (edited.needs_prefix, edited.prefix, edited.serve("France is")) == (False, None, "France is")
-        assert repr(edited).replace(edited.ref, "base") == "<EditedModel base: 'France' -> 'Istanbul' by rome>"
+        assert repr(edited).replace(edited.ref, "base") == "<EditedModel base: 'France' -> 'Istanbul' by local>"
 
 def test_suite_measures_the_fact_with_its_prefix(edited_model, collapse_suite):
     with edited_model(EDIT) as edited:

@@ -155,7 +155,7 @@ def test_audit_header_holds_all_to_run_it_again(setup: Setup, audited: Audited) 
 def test_audit_records_hold_decision_and_result(audited: Audited) -> None:
     first, middle, missing = (by_id(audited.log)[name] for name in ("chicago", "france", "missing"))
     assert (first.decision.action, first.decision.editor, first.outcome) == ("rewrite", "prefixed", "committed")
-    assert (middle.decision.action, middle.decision.editor, middle.outcome) == ("allow", "rome", "committed")
+    assert (middle.decision.action, middle.decision.editor, middle.outcome) == ("allow", "local", "committed")
     assert (missing.decision.action, missing.decision.editor, missing.outcome) == ("refuse", None, "refused")
     assert missing.keys is missing.update is missing.weights is None
     assert missing.measurements == []

@@ -51,7 +51,7 @@ def test_controls_for_first_token_model_are_rome_and_ordinary(setup: Setup) -> N
     assert not any(locate(setup.lm, one.request).is_first_token for one in good.candidates)
     # The published editor is tried on all of them before another one is.
     half = len(good.candidates) // 2
-    assert [one.editor for one in good.candidates] == ["rome"] * half + ["prefixed"] * half
+    assert [one.editor for one in good.candidates] == ["local"] * half + ["prefixed"] * half
     assert [one.request for one in good.candidates[:half]] == [one.request for one in good.candidates[half:]]
     for control in (bad, good):
         assert {one.request.id for one in control.candidates} == {control.id}
@@ -62,7 +62,7 @@ def test_controls_for_model_with_bos_use_the_exploded_editor(setup: Setup) -> No
     bad, good = controls_for(with_bos)
     assert [(control.candidates[0].editor, control.expect) for control in (bad, good)] == [
         ("exploded", "collapse"),
-        ("rome", "sound"),
+        ("local", "sound"),
     ]
     assert bad.id != good.id
 
