@@ -162,7 +162,7 @@ def main():
                 "editor": proposal.assessment.decision.editor,
                 "relative": proposal.relative_norm,
                 "sound": result.sound,
-                "prompts": [part._asdict() for part in result.prompts],
+                "prompts": [asdict(part) for part in result.prompts],
                 "measurements": [{**asdict(part), "outcome": part.outcome.value} for part in result.measurements],
                 "generations": [part._asdict() for part in result.generations],
                 "plain": count_changes(guard.setup.lm, guard.setup.site, request, proposal.update),

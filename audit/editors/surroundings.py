@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Surroundings", "find_surroundings"]
 
+_ALL = 1000
+"""More than there are listed subjects."""
+
 
 class Surroundings(NamedTuple):
     """Texts about what an edit must leave alone."""
@@ -38,12 +41,12 @@ class Surroundings(NamedTuple):
 
 def find_surroundings(lm: LanguageModel, requests: Sequence[EditRequest], *, seed: int) -> list[Surroundings]:
     """Return the surroundings of each request; empty for a request whose subject is not exactly once in its prompt."""
-    found = []
+    each = []
     for request, kind in zip(requests, classify_kinds(lm, requests), strict=True):
         try:
-            names = pick_other_subjects(lm, request, kind, 1000, seed=seed, other_kinds=True)
+            names = pick_other_subjects(lm, request, kind, _ALL, seed=seed, other_kinds=True)
         except RequestError:
-            found.append(Surroundings())
+            each.append(Surroundings())
             continue
         # The first ones are those that the check makes its neighbours of, where the request has none.
         others = tuple(
@@ -51,7 +54,7 @@ def find_surroundings(lm: LanguageModel, requests: Sequence[EditRequest], *, see
             for name in names[GENERATED_NEIGHBOURS:]
         )
         prompts = [relation.replace("{}", request.subject) for relation in list_held_relations(kind)]
-        asked = {request.prompt, *request.paraphrases, *request.other_facts}
-        facts = tuple(replace(request, prompt=prompt) for prompt in prompts if prompt not in asked)
-        found.append(Surroundings(others, facts))
-    return found
+        own_prompts = {request.prompt, *request.paraphrases, *request.other_facts}
+        facts = tuple(replace(request, prompt=prompt) for prompt in prompts if prompt not in own_prompts)
+        each.append(Surroundings(others, facts))
+    return each

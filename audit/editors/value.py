@@ -178,19 +178,19 @@ class ValueProblem:
 
     def _mean_nll(self, log_probs: torch.Tensor) -> torch.Tensor:
         """Return the mean negative log-likelihood of the target over rows [rows * target, vocabulary]."""
-        said, lead = self._leads(log_probs)
+        log_likelihood, lead = self._leads(log_probs)
         if self.settings.margin is not None:
             # A place where the target leads by enough asks for nothing more, and leaves the others and what is held their say.
             asking = lead < self.settings.margin + _SLACK
-            return -(said * asking).sum() / asking.sum().clamp(min=1)
-        return -said.mean()
+            return -(log_likelihood * asking).sum() / asking.sum().clamp(min=1)
+        return -log_likelihood.mean()
 
     def _leads(self, log_probs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the log-likelihood of the target and its lead over every other token, at each place [rows * target]."""
         targets = torch.tensor(self.target * (len(log_probs) // len(self.target)), device=log_probs.device)[:, None]
-        said = log_probs.gather(1, targets)[:, 0]
+        log_likelihood = log_probs.gather(1, targets)[:, 0]
         rival = log_probs.detach().scatter(1, targets, float("-inf")).max(1).values
-        return said, said.detach() - rival
+        return log_likelihood, log_likelihood.detach() - rival
 
 
 def build_value_problem(
