@@ -5,7 +5,9 @@ The objective is that of the public ROME code, with the constants of its authors
 negative log-likelihood of the target; ``kl_factor`` times the divergence of the next-token distribution at the subject in
 "{subject} is a"; and ``weight_decay * ||delta|| / ||v_init||^2``. The search stops below ``stop_loss``, and ``||delta||``
 is clamped to ``clamp * ||v_init||``. An editor may also seek the target under rewordings of the prompt: their mean
-negative log-likelihood is added. It may hold the subject's distribution under prefixes. Published editors do neither.
+negative log-likelihood is added. It may hold the subject's distribution under prefixes, and the next token of
+prompts about other facts and other subjects; each row then gets the share of delta that the written edit gives it.
+Published editors do none of this.
 
 Source: ROME (arXiv 2202.05262), section 3.1, equations 3 and 4.
 """
