@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..probes.model.site_change import combine_norms
 from ..suites.check import GeneratedText, Measurement, Outcome, PromptAnswer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..probes.evidence import Evidence
     from ..probes.probe import Finding
     from ..probes.requests.request import EditRequest
-    from .editors.base import RankOneUpdate
+    from .editors.update import WeightUpdate
     from .policy import Action, Decision
+    from .transaction import WeightHashes
 
 __all__ = ["Assessment", "EditResult", "Proposal", "decided_action"]
 
@@ -40,9 +44,9 @@ class Proposal:
     """An update that was computed and not written, or the reason why there is none."""
 
     assessment: Assessment
-    update: RankOneUpdate | None = None
-    relative_norm: float | None = None
-    """||Delta||_F / ||W||_F."""
+    update: WeightUpdate | None = None
+    relative_norms: Mapping[str, float] = field(default_factory=dict)
+    """||Delta||_F / ||W||_F of each changed site, by path; empty where there is no update."""
     refusal: str | None = None
     before: tuple[Any, ...] = ()
     """The state of each check, measured on the unedited model."""
@@ -52,7 +56,12 @@ class Proposal:
     """Time of probing, and this edit's share of the time of its batch."""
 
     @property
-    def writable(self) -> RankOneUpdate | None:
+    def relative_norm(self) -> float | None:
+        """The size of the whole update: the root of the sum of the squares of `relative_norms`; None without an update."""
+        return combine_norms(self.relative_norms.values()) if self.relative_norms else None
+
+    @property
+    def writable(self) -> WeightUpdate | None:
         """The update, where nothing speaks against writing it so far."""
         return self.update if self.refusal is None else None
 
@@ -62,9 +71,9 @@ class EditResult:
     """The end of a request; nothing is left in the model unless `kept`."""
 
     assessment: Assessment
-    update: RankOneUpdate | None = None
-    relative_norm: float | None = None
-    """||Delta||_F / ||W||_F."""
+    update: WeightUpdate | None = None
+    relative_norms: Mapping[str, float] = field(default_factory=dict)
+    """||Delta||_F / ||W||_F of each changed site, by path; empty where there is no update."""
     measurements: tuple[Measurement, ...] = ()
     generations: tuple[GeneratedText, ...] = ()
     prompts: tuple[PromptAnswer, ...] = ()
@@ -75,10 +84,15 @@ class EditResult:
     """Whether the edit is in the model now."""
     refusal: str | None = None
     """Why nothing was written, where the guard refused after the decision."""
-    hashes: tuple[str, str, str | None] | None = None
-    """The weight's hash before, with the edit, and after the roll-back (None where the edit was kept)."""
+    hashes: Mapping[str, WeightHashes] | None = None
+    """The hashes of each changed weight, by the path of its site: before, with the edit, and after the roll-back."""
     seconds: float = 0.0
     """Time of probing, computing (a share of the batch), applying, checking and undoing."""
+
+    @property
+    def relative_norm(self) -> float | None:
+        """The size of the whole update, as `Proposal.relative_norm` gives it."""
+        return combine_norms(self.relative_norms.values()) if self.relative_norms else None
 
     @property
     def decision(self) -> Decision:

@@ -26,12 +26,12 @@ from ..probes.probe import PROBES, ProbeInput, run_probes
 from ..probes.screen import bracket_evidence, require_screened_figures
 from ..suites.check import CHECKS, Check, CheckResult, EditUnderTest, Outcome, list_single_edit_checks
 from .edit_result import Assessment, EditResult, Proposal, decided_action
-from .editors.base import RankOneUpdate, compute_updates, find_editor
+from .editors.base import compute_updates, find_editor
 from .policy import Action, Decision, Policy, decide, load_policy
 from .progress import Progress, show_nothing
 from .saved_model.save import save_edited_model
 from .setup import Setup, prepare
-from .transaction import Transaction, check_update, relative_norm
+from .transaction import Transaction, check_update, relative_norms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..probes.requests.request import EditRequest
+    from .editors.update import WeightUpdate
     from .editors.value import ValueSettings
     from .saved_model.manifest import EditProvenance
 
@@ -254,34 +255,42 @@ class GuardedEditor:
         return replace(assessment, decision=Decision(Action.REWRITE, self.setup.policy.rewrite_editor, reasons))
 
     def _prepare_checks(self, proposals: Sequence[Proposal]) -> list[Proposal]:
-        """Return the proposals, each writable one with the state of the checks on the unedited model."""
-        pairs = [
-            (proposal.assessment.request, update) for proposal in proposals if (update := proposal.writable) is not None
-        ]
-        if not pairs:
-            return [*proposals]
-        requests, updates = [request for request, _ in pairs], [update for _, update in pairs]
-        with self.setup.bench.autocast():
-            states = [check.prepare(self.setup.bench, requests, updates) for check in self._new_checks()]
-        rows = iter(zip(*states, strict=True) if states else [() for _ in requests])
-        return [
-            proposal if proposal.writable is None else replace(proposal, before=next(rows), checks=tuple(self.checks))
-            for proposal in proposals
-        ]
+        """Return the proposals, each writable one with the state of the checks on the unedited model.
+
+        Edits of the same sites are prepared together, on the bench of these sites.
+        """
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for index, proposal in enumerate(proposals):
+            if (update := proposal.writable) is not None:
+                groups.setdefault(tuple(site.path for site in update.sites), []).append(index)
+        prepared = [*proposals]
+        for members in groups.values():
+            for index, before in zip(members, self._prepare_states([proposals[n] for n in members]), strict=True):
+                prepared[index] = replace(proposals[index], before=before, checks=tuple(self.checks))
+        return prepared
+
+    def _prepare_states(self, proposals: Sequence[Proposal]) -> list[tuple[Any, ...]]:
+        """Return for each of these writable proposals, which edit the same sites, the state of each check."""
+        updates = [update for proposal in proposals if (update := proposal.writable) is not None]
+        requests = [proposal.assessment.request for proposal in proposals]
+        bench = self.setup.bench_for(updates[0].sites)
+        with bench.autocast():
+            states = [check.prepare(bench, requests, updates) for check in self._new_checks()]
+        return list(zip(*states, strict=True)) if states else [()] * len(proposals)
 
     def _new_checks(self) -> list[Check[Any]]:
         return [CHECKS.get(name)() for name in self.checks]
 
-    def _proposal(self, assessment: Assessment, update: RankOneUpdate | EditguardError, limit: float) -> Proposal:
+    def _proposal(self, assessment: Assessment, update: WeightUpdate | EditguardError, limit: float) -> Proposal:
         if isinstance(update, EditguardError):
             return Proposal(assessment=assessment, refusal=str(update))
-        weight_norm, refusal = self.setup.meter.weight_norm, None
+        weight_norms, refusal = self.setup.weight_norms(update.sites), None
         try:
-            check_update(update, weight_norm, limit)
+            check_update(update, weight_norms, limit)
         except EditRefused as error:
             refusal = str(error)
-        relative = relative_norm(update, weight_norm)
-        return Proposal(assessment=assessment, update=update, relative_norm=relative, refusal=refusal)
+        by_site = relative_norms(update, weight_norms)
+        return Proposal(assessment=assessment, update=update, relative_norms=by_site, refusal=refusal)
 
     def try_proposal(self, proposal: Proposal) -> EditResult:
         """Make the edit, check the model, and undo the edit in any case."""
@@ -308,7 +317,7 @@ class GuardedEditor:
         unwritten = EditResult(
             assessment=assessment,
             update=proposal.update,
-            relative_norm=proposal.relative_norm,
+            relative_norms=proposal.relative_norms,
             refusal=proposal.refusal,
             seconds=proposal.seconds,
         )
@@ -320,14 +329,14 @@ class GuardedEditor:
                 f"{', '.join(self.checks)}; let this guard propose it."
             )
         self.setup.check_unedited()
-        started = time.monotonic()
+        started, bench = time.monotonic(), self.setup.bench_for(update.sites)
         measured: list[tuple[Check[Any], CheckResult]] = []
-        with Transaction(self.setup.site, update) as transaction, self.setup.bench.autocast():
+        with Transaction(update) as transaction, bench.autocast():
             for check, state in zip(self._new_checks(), proposal.before, strict=True):
                 edit = EditUnderTest(request=assessment.request, state=state, needs_prefix=update.needs_prefix)
-                answer = check.measure(self.setup.bench, edit)
+                answer = check.measure(bench, edit)
                 measured.append((check, answer))
-            self.setup.check_edited()
+            self.setup.check_edited(update.sites)
             transaction.prove()
             sound = _is_sound(measured)
             if keep and sound:
@@ -339,7 +348,7 @@ class GuardedEditor:
             prompts=tuple(row for _, answer in measured for row in answer.prompts),
             sound=sound,
             kept=keep and sound,
-            hashes=(transaction.before, transaction.edited, transaction.restored),
+            hashes=transaction.hashes,
             seconds=proposal.seconds + time.monotonic() - started,
         )
         if result.kept:
@@ -355,7 +364,7 @@ class GuardedEditor:
         With `overwrite` a folder that editguard wrote is replaced, and no other.
 
         Raises:
-            InputError: No edit is kept, the weight is not the kept one, or nothing can be written to `folder`.
+            InputError: No edit is kept, a weight is not the kept one, or nothing can be written to `folder`.
             EditRefused: The kept edit needs a prefix and none serves it, or the saved model differs from the one in memory.
             ModelError: The model is in float64, which cannot be saved and loaded again as it is.
         """
@@ -364,7 +373,9 @@ class GuardedEditor:
                 "No edit is kept in this guard's model, so there is nothing to save; keep a sound one with edit(), or export "
                 "delta files with editguard.export_edits()."
             )
-        self.setup.check_edited()
+        self.setup.check_edited(
+            site for result in self._kept_results if result.update is not None for site in result.update.sites
+        )
         return save_edited_model(self.setup, self._kept_results, Path(folder), overwrite=overwrite)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,24 @@ if TYPE_CHECKING:
     from ..probes.model.site import EditSite
     from .progress import Progress
 
-__all__ = ["KEYS_PER_FEATURE", "check_statistics", "load_or_compute_statistics"]
+__all__ = ["KEYS_PER_FEATURE", "StatisticsSource", "check_statistics", "load_or_compute_statistics"]
 
 KEYS_PER_FEATURE = 4
 """Keys of sampled text for each dimension of a key: with fewer than one C has not even full rank."""
+
+
+@dataclass(frozen=True)
+class StatisticsSource:
+    """Where the key statistics of a run come from: the same for each layer that is edited."""
+
+    statistics: str | None = None
+    """A file, which holds one layer, or ``identity``; None for a corpus."""
+    corpus: str | None = None
+    """A text file or data set; None for text sampled from the model."""
+
+    def load(self, lm: LanguageModel, site: EditSite, seed: int, progress: Progress) -> KeyStatistics:
+        """Return the key statistics of `site`, as `load_or_compute_statistics` does."""
+        return load_or_compute_statistics(lm, site, self.statistics, self.corpus, seed=seed, progress=progress)
 
 
 def check_statistics(statistics: str) -> None:

@@ -1,7 +1,7 @@
 """Edits kept one after the other in one model, until what they add up to leaves the policy's bounds.
 
 Each edit is probed, computed, bounded and checked on the model with all edits kept before it. An edit that is sound by
-itself and leads the accumulated perplexity or the accumulated norm of the weight over its bound is rolled back. It closes
+itself and leads the accumulated perplexity or the accumulated norm of the weights over its bound is rolled back. It closes
 the sequence: every later edit is refused. Public Python API::
 
     with EditSequence(GuardedEditor.load("smollm2-135m")) as sequence:
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from ..probes.errors import InputError
-from ..probes.model.fingerprint import hash_tensor
+from ..probes.model.stored_weight import StoredWeight, store_weight
 from ..reports.text import printable
 from ..reports.verdict.edit_sequence import closes_sequence
 from ..suites.checks.accumulated_drift import AccumulatedDrift
@@ -28,15 +28,14 @@ from ..suites.served_answer import ask_as_served
 from .edit_result import Assessment, EditResult, Proposal
 from .policy import Action, Decision
 from .saved_model.save import save_edited_model
-from .transaction import Transaction, restore_weight
+from .transaction import Transaction, restore_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import torch
-
     from ..probes.requests.request import EditRequest
     from ..reports.log.schema import EditRecord
+    from .editors.update import WeightUpdate
     from .guard import GuardedEditor
     from .saved_model.manifest import EditProvenance
 
@@ -68,8 +67,8 @@ class EditSequence:
                 "This guard belongs to a sequence already, whose origin would be forgotten; give the guard that it began with."
             )
         setup = guard.setup.with_origin()
-        self._weight = setup.site.weight.detach().clone()
-        self._hash = hash_tensor(setup.site.weight)
+        assert setup.origin is not None
+        self._origin = setup.origin
         self._guard = self._first = replace(guard, setup=setup, checks=(*guard.checks, AccumulatedDrift.name))
         self._kept_edits: list[KeptEdit] = []
         self.closed: str | None = None
@@ -104,14 +103,12 @@ class EditSequence:
 
     def commit(self, proposal: Proposal) -> EditResult:
         """Make an edit that the guard of the model as it is now proposed."""
-        before = self._guard.setup.site.weight.detach().clone()
+        before = _store_weights(proposal.writable)
         result = self._guard.commit_proposal(proposal)
         request = proposal.assessment.request
         if result.kept:
             assert result.update is not None  # it was written
-            assert result.hashes is not None
-            kept_edit = KeptEdit(request, result.prefix, result.update.needs_prefix, result)
-            self._advance(kept_edit, before, result.hashes[0])
+            self._advance(KeptEdit(request, result.prefix, result.update.needs_prefix, result), before)
         self.close_after(request.id, [(failure.check, failure.message) for failure in result.failures])
         return result
 
@@ -124,9 +121,9 @@ class EditSequence:
             )
 
     def repeat_edit(self, request: EditRequest, editor: str | None, record: EditRecord) -> None:
-        """Make an edit again that `record` holds as sound and kept, and check nothing but the hash of its weight.
+        """Make an edit again that `record` holds as sound and kept, and check nothing but the hashes of its weights.
 
-        Raises `InputError` where the weight is another one now.
+        Raises `InputError` where a weight is another one now.
         """
         unchecked = replace(self._guard, checks=())
         (proposal,) = unchecked.propose([unchecked.assess(request, editor)])
@@ -134,23 +131,26 @@ class EditSequence:
         update = proposal.writable
         if update is None:
             raise InputError(_differs(request, f"is refused ({proposal.refusal})"))
-        before = self._guard.setup.site.weight.detach().clone()
-        with Transaction(self._guard.setup.site, update) as transaction:
-            if transaction.edited != record.weights.edited:
-                recorded = printable(str(record.weights.edited)[:12])
-                raise InputError(_differs(request, f"gives the weight {transaction.edited[:12]} instead of {recorded}"))
+        before, recorded = _store_weights(update), record.weights.edited
+        with Transaction(update) as transaction:
+            if transaction.edited != recorded:
+                now, then = (
+                    ", ".join(printable(str(value)[:12]) for value in hashes.values())
+                    for hashes in (transaction.edited, recorded)
+                )
+                raise InputError(_differs(request, f"gives the weight {now} instead of {then}"))
             transaction.commit()
         prefix = None if record.update is None else record.update.prefix
-        self._advance(KeptEdit(request, prefix, update.needs_prefix), before, transaction.before)
+        self._advance(KeptEdit(request, prefix, update.needs_prefix), before)
 
-    def _advance(self, edit: KeptEdit, before: torch.Tensor, before_hash: str) -> None:
-        """Prepare the guard for the next edit; where that fails, `before` is the weight again, proved by its hash."""
+    def _advance(self, edit: KeptEdit, before: Sequence[StoredWeight]) -> None:
+        """Prepare the guard for the next edit; where that fails, the weights are those of `before` again, proved by hash."""
         try:
-            setup = self._guard.setup.after_kept_edit()
+            setup = self._guard.setup.after_kept_edit([weight.site for weight in before])
         except BaseException:
             # Another guard, since this one remembers the edit as kept.
             self._guard = replace(self._guard)
-            restore_weight(self._guard.setup.site, before, before_hash, "the roll-back")
+            restore_weights(before, "the roll-back")
             raise
         self._guard = replace(self._guard, setup=setup)
         self._kept_edits.append(edit)
@@ -170,15 +170,17 @@ class EditSequence:
                 "No edit of this sequence is kept in the model with its result, so there is nothing to save; make the edits "
                 "with edit(), and save before the end of the with block."
             )
-        self._guard.setup.check_edited()
+        self._guard.setup.check_edited(
+            site for result in results if result.update is not None for site in result.update.sites
+        )
         return save_edited_model(self._guard.setup, results, Path(folder), overwrite=overwrite)
 
     def undo(self) -> None:
-        """Take all kept edits out again; the weight is proved to be that of the origin. Raises `EditguardError`."""
+        """Take all kept edits out again; the weights are proved to be those of the origin. Raises `EditguardError`."""
         # Another guard, since the first one may remember edits as kept.
         self._guard = self._first = replace(self._first)
         self._kept_edits, self.closed = [], None
-        restore_weight(self._first.setup.site, self._weight, self._hash, "the sequence was undone")
+        restore_weights(tuple(self._origin.weights.values()), "the sequence was undone")
 
     def retained(self) -> list[bool | None]:
         """Return for each kept edit whether the model as it is now says its target as it was served then.
@@ -189,6 +191,11 @@ class EditSequence:
         return [
             ask_as_served(lm, edit.request, edit.prefix).says if edit.is_served else None for edit in self._kept_edits
         ]
+
+
+def _store_weights(update: WeightUpdate | None) -> tuple[StoredWeight, ...]:
+    """Return the weights that `update` changes, as they are now; none without an update."""
+    return () if update is None else tuple(map(store_weight, update.sites))
 
 
 def _differs(request: EditRequest, what: str) -> str:

@@ -34,7 +34,7 @@ def load_provenance(folder: Path | str) -> EditProvenance:
     """
     try:
         content = bounded_bytes(Path(folder) / MODEL_MARKER.name, LARGEST_TABLE)
-        return EditProvenance.model_validate_json(content, strict=True)
+        return EditProvenance.from_json(content)
     except (OSError, ValueError) as error:
         why = (str(error).splitlines() or ["unknown"])[0]
         raise InputError(

@@ -1,13 +1,13 @@
 """Everything that is the same for all requests of a run, prepared once: site, prefixes, statistics, calibration, bench.
 
 The order is fixed: site, prefixes, key statistics, sink key, null sample. Key statistics from the default corpus take
-longest. They stay in the cache folder under (model, site, corpus, seed).
+longest. They stay in the cache folder under (model, site, corpus, seed). All this belongs to the main site, where requests
+are probed. What an edit of other sites needs is made when such an edit is first computed, of the unedited model, and kept.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..probes.calibration import Calibration, calibrate
@@ -20,18 +20,20 @@ from ..probes.model.embedded import EMBEDDED_NAME
 from ..probes.model.fingerprint import compute_checksum
 from ..probes.model.finite_weights import require_finite_weights
 from ..probes.model.site import EditSite, count_layers, find_site
+from ..probes.model.stored_weight import StoredWeight, store_weight
 from ..probes.probe import PROBES
 from ..reports.log.types import EXACT_PERPLEXITY, PERPLEXITY
 from ..suites.builtin import load_builtin_corpus, load_ordinary_requests
 from ..suites.check import Bench, Limits, Origin
 from ..suites.checks.perplexity import Perplexity
-from .editors.base import EditContext, find_editor
+from .editors.base import EditContext, SiteState, find_editor
 from .editors.value import Engine, ValueSettings
-from .key_statistics import load_or_compute_statistics
+from .key_statistics import StatisticsSource
 from .policy import Policy
 from .progress import Progress, show_nothing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     import torch
@@ -58,12 +60,23 @@ NULL_SAMPLE = 64
 """Ordinary subjects that thresholds are calibrated on."""
 
 
+@dataclass(frozen=True)
+class UneditedStates:
+    """What was computed of the unedited model for sites and benches, by the paths of their sites; the same under any policy."""
+
+    prefix_caches: dict[str, PrefixCache | None] = field(default_factory=dict)
+    """States of the prefixes that enter a layer."""
+    memos: dict[tuple[str, ...], dict[str, Any]] = field(default_factory=dict)
+    """Values that checks computed once, of each bench."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setup:
     """A model made ready for audits. The log holds all of it, and a request that is undone changes none of it."""
 
     lm: LanguageModel
     site: EditSite
+    """The main site: where requests are probed, and where an editor edits that names no other layer."""
     statistics: KeyStatistics
     prefixes: ContextPrefixes
     meter: EvidenceMeter
@@ -78,8 +91,14 @@ class Setup:
     """Fingerprint of the model before the first edit."""
     prefix_cache: PrefixCache | None = None
     """States of the prefixes in the unedited model; None where the model cannot continue from them."""
-    memo: dict[str, Any] = field(default_factory=dict)
-    """Values that checks computed once of the unedited model; the same under another policy."""
+    states: UneditedStates = field(default_factory=UneditedStates, repr=False, compare=False)
+    """States of the unedited model that are made when they are needed."""
+    statistics_source: StatisticsSource = field(default_factory=StatisticsSource)
+    """Where the key statistics of other layers come from."""
+    further_statistics: dict[str, KeyStatistics] = field(default_factory=dict, repr=False, compare=False)
+    """Key statistics of other sites, by path."""
+    further_norms: dict[str, float] = field(default_factory=dict, repr=False, compare=False)
+    """||W||_F of other sites before their first edit, by path."""
     check_dtype: torch.dtype | None = None
     """Dtype of the checks' matrix products; None for that of the weights."""
     site_path: str | None = None
@@ -88,6 +107,7 @@ class Setup:
     """The model before the first edit, where edits are kept one after the other."""
     progress: Progress = field(default=show_nothing, repr=False, compare=False)
     """Told how far the longest stage of an edit is, the search for v*."""
+    _benches: dict[tuple[str, ...], Bench] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def edit_context(self) -> EditContext:
@@ -100,23 +120,85 @@ class Setup:
             settings=self.settings,
             prefix_cache=self.prefix_cache,
             progress=self.progress,
+            state_at=self.state_at,
         )
 
-    @cached_property
+    @property
     def bench(self) -> Bench:
-        """The part of the setup that checks work with; its baselines are taken when a check first needs them."""
+        """The bench of edits at the main site."""
+        return self.bench_for((self.site,))
+
+    def bench_for(self, sites: Sequence[EditSite]) -> Bench:
+        """Return the part of the setup with which checks measure an edit of `sites`, from the lowest layer up.
+
+        It is made once, while the model is unedited, and its baselines are taken when a check first needs them. Raises
+        `InputError` where the model is edited while it is made.
+        """
+        paths = tuple(site.path for site in sites)
+        if paths not in self._benches:
+            if paths != (self.site.path,):
+                self.check_unedited()
+            self._benches[paths] = self._make_bench(sites)
+        return self._benches[paths]
+
+    def _make_bench(self, sites: Sequence[EditSite]) -> Bench:
+        weights = tuple(store_weight(site) for site in sites)
+        if self.origin is not None:
+            self.origin.add(weights)
         return Bench(
             lm=self.lm,
-            site=self.site,
             prefixes=self.prefixes,
             corpus=self.corpus,
             limits=build_limits(self.policy),
-            weight=self.site.matrix(),
-            prefix_cache=self.prefix_cache,
-            memo=self.memo,
+            weights=weights,
+            prefix_cache=self._prefix_cache_at(sites[0]),
+            memo=self.states.memos.setdefault(tuple(site.path for site in sites), {}),
             dtype=self.check_dtype,
             origin=self.origin,
         )
+
+    @property
+    def stored_weights(self) -> tuple[StoredWeight, ...]:
+        """The unedited weights of all sites for which a bench was made; an edit is only made at these."""
+        return tuple(
+            {weight.site.path: weight for bench in self._benches.values() for weight in bench.weights}.values()
+        )
+
+    def state_at(self, layer: int) -> SiteState:
+        """Return the site of `layer` with its key statistics and the states of the prefixes, made once.
+
+        The statistics are those of the model before its first edit. Raises `ModelError` where the layer cannot be edited, and
+        `StatisticsError` where the statistics came from a file, which holds one layer.
+        """
+        if layer == self.site.layer:
+            return SiteState(self.site, self.statistics, self.prefix_cache)
+        site = find_site(self.lm.model, layer, self.site_path)
+        check_editable(site)
+        if site.path not in self.further_statistics:
+            self.check_unedited()
+            self.further_statistics[site.path] = self.statistics_source.load(self.lm, site, self.seed, self.progress)
+        return SiteState(site, self.further_statistics[site.path], self._prefix_cache_at(site))
+
+    def _prefix_cache_at(self, site: EditSite) -> PrefixCache | None:
+        """Return the states of the prefixes that enter the layer of `site` in the unedited model; None where there are none."""
+        if self.prefix_cache is None or site.path == self.site.path:
+            return self.prefix_cache
+        if site.path not in self.states.prefix_caches:
+            self.states.prefix_caches[site.path] = self._build_prefix_cache(site)
+        return self.states.prefix_caches[site.path]
+
+    def _build_prefix_cache(self, site: EditSite, lm: LanguageModel | None = None) -> PrefixCache | None:
+        return build_prefix_cache(lm or self.lm, site, [prefix.text for prefix in self.prefixes.prefixes])
+
+    def weight_norms(self, sites: Iterable[EditSite]) -> dict[str, float]:
+        """Return ||W||_F of the weight at each of `sites` before its first edit, by path."""
+        norms = {self.site.path: self.meter.weight_norm}
+        for site in sites:
+            if site.path not in norms:
+                if site.path not in self.further_norms:
+                    self.further_norms[site.path] = float(site.matrix().norm())
+                norms[site.path] = self.further_norms[site.path]
+        return norms
 
     def with_reference_engine(self) -> Setup:
         """Return the setup of the reference engine for the same model: no pass continues from a stored state.
@@ -125,36 +207,42 @@ class Setup:
         """
         lm, settings = replace(self.lm, plain=True), replace(self.settings, engine=Engine.REFERENCE)
         meter = replace(self.meter, lm=lm, prefix_cache=None)
-        return replace(self, lm=lm, settings=settings, meter=meter, prefix_cache=None, memo={})
+        return replace(self, lm=lm, settings=settings, meter=meter, prefix_cache=None, states=UneditedStates())
 
     def with_origin(self) -> Setup:
         """Return the setup for edits that are kept one after the other; the model as it is now is their origin."""
-        return replace(self, origin=Origin(self.bench_perplexity(), self.site.matrix()))
+        origin = Origin(perplexity=self.bench_perplexity())
+        origin.add(self.bench.weights)
+        return replace(self, origin=origin)
 
-    def after_kept_edit(self) -> Setup:
-        """Return the setup for the model as it is now that an edit at the site was kept.
+    def after_kept_edit(self, sites: Iterable[EditSite]) -> Setup:
+        """Return the setup for the model as it is now that an edit of `sites` was kept.
 
-        The site's input does not depend on its weight, so keys, statistics and the thresholds on keys hold. Updates are still
-        measured by the norm of the weight before the first edit, as the threshold on their size was. The states of the
-        prefixes above the site are taken anew. Raises `EditguardError` where another tensor was written to as well.
+        A site's input does not depend on its own weight, so keys, statistics and the thresholds on keys hold at the lowest
+        edited site. Above it keys are measured anew with each request; statistics and thresholds stay those from before the
+        first edit. Updates are still measured by the norms of the weights before the first edit, as the threshold on their
+        size was. The states of the prefixes are taken anew, as are all benches. Raises `EditguardError` where another tensor
+        was written to as well.
         """
-        weights = self.check_edited()
+        weights = self.check_edited(sites)
         # A copy forgets the fingerprint, which is that of the unedited model.
         lm = replace(self.lm)
-        cache = self.prefix_cache and build_prefix_cache(
-            lm, self.site, [prefix.text for prefix in self.prefixes.prefixes]
-        )
+        cache = self.prefix_cache and self._build_prefix_cache(self.site, lm)
         meter = replace(self.meter, lm=lm, prefix_cache=cache)
-        return replace(self, lm=lm, prefix_cache=cache, meter=meter, weights=weights, memo={})
+        return replace(self, lm=lm, prefix_cache=cache, meter=meter, weights=weights, states=UneditedStates())
 
-    def check_edited(self) -> tuple[int, ...]:
-        """Return the checksum of all weights, an edit at the site included; raises `EditguardError` where another one changed."""
+    def check_edited(self, sites: Iterable[EditSite]) -> tuple[int, ...]:
+        """Return the checksum of all weights, with an edit of `sites` in them.
+
+        Raises `EditguardError` where another tensor changed.
+        """
         weights = compute_checksum(self.lm.model)
+        edited = [site.weight for site in sites]
         tensors = [*self.lm.model.parameters(), *self.lm.model.buffers()]
         for tensor, before, now in zip(tensors, self.weights, weights, strict=True):
-            if before != now and tensor is not self.site.weight:
+            if before != now and not any(tensor is weight for weight in edited):
                 raise EditguardError(
-                    "A tensor other than the edited weight was written to while an edit was checked. Load the model again, and "
+                    "A tensor other than the edited weights was written to while an edit was checked. Load the model again, and "
                     "find the check that writes to the model."
                 )
         return weights
@@ -182,7 +270,7 @@ class Setup:
         """
         figures = {PERPLEXITY: self.bench_perplexity()}
         if self.check_dtype is not None:
-            figures[EXACT_PERPLEXITY] = replace(self, check_dtype=None, memo={}).bench_perplexity()
+            figures[EXACT_PERPLEXITY] = replace(self, check_dtype=None, states=UneditedStates()).bench_perplexity()
         return figures
 
 
@@ -246,7 +334,8 @@ def prepare(
     progress("sampling prefixes", 0, 1)
     prefixes = make_prefixes(lm, seed, lambda done, total: progress("sampling prefixes", done, total))
     cache = None if lm.plain else build_prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
-    key_statistics = load_or_compute_statistics(lm, site, statistics, corpus, seed=seed, progress=progress)
+    source = StatisticsSource(statistics, corpus)
+    key_statistics = source.load(lm, site, seed, progress)
     sample = make_null_sample(lm, NULL_SAMPLE)
     progress("calibration", 0, len(sample))
     meter = EvidenceMeter(
@@ -273,6 +362,7 @@ def prepare(
         weights=compute_checksum(lm.model),
         base_fingerprint=lm.fingerprint,
         prefix_cache=cache,
+        statistics_source=source,
         check_dtype=check_dtype,
         site_path=site_path,
         progress=progress,

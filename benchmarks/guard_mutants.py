@@ -111,7 +111,7 @@ EQUIVALENT = {
     "GuardedEditor._prepare_checks: if not pairs -> if False": (
         "without edits nothing is prepared either way, at the price of time"
     ),
-    "restore_weight: 12 -> 13": "a message shows thirteen digits of a hash instead of twelve",
+    "_prove_restored: 12 -> 13": "a message shows thirteen digits of a hash instead of twelve",
 }
 """Survivors that no test can notice, by their description: why."""
 

@@ -15,7 +15,8 @@ import statistics
 import time
 from pathlib import Path
 
-from editguard.audit.editors.base import EditContext, RankOneUpdate, compute_updates
+from editguard.audit.editors.base import EditContext, compute_updates
+from editguard.audit.editors.update import WeightUpdate
 from editguard.audit.editors.value import ValueSettings
 from editguard.audit.transaction import Transaction
 from editguard.probes.forward.prefix_cache import build_prefix_cache
@@ -23,6 +24,7 @@ from editguard.probes.keys.corpus_statistics import compute_statistics, sample_c
 from editguard.probes.keys.prefixes import make_prefixes
 from editguard.probes.model.language_model import load_model
 from editguard.probes.model.site import find_site
+from editguard.probes.model.stored_weight import store_weight
 from editguard.suites.builtin import load_builtin_corpus, load_builtin_edits
 from editguard.suites.check import CHECKS, Bench, EditUnderTest, Limits
 
@@ -63,11 +65,10 @@ def main() -> None:
         )
         bench = Bench(
             lm=lm,
-            site=site,
             prefixes=prefixes,
             corpus=load_builtin_corpus(),
             limits=_LIMITS,
-            weight=site.matrix(),
+            weights=(store_weight(site),),
             prefix_cache=cache,
         )
         for editor in options.editors:
@@ -85,13 +86,13 @@ def _measure(context, bench, editor, edits):
     updates = compute_updates(context, [(editor, edit) for edit in edits])
     seconds = (time.monotonic() - started) / len(edits)
     for edit, update in zip(edits, updates, strict=True):
-        if not isinstance(update, RankOneUpdate):
+        if not isinstance(update, WeightUpdate):
             raise update
-        values_by_name.setdefault("relative_norm", []).append(float(update.norm / bench.weight.norm()))
-        values_by_name.setdefault("loss", []).append(update.loss)
+        values_by_name.setdefault("relative_norm", []).append(update.norm / float(bench.weights[0].matrix().norm()))
+        values_by_name.setdefault("loss", []).append(update.figures[0].loss)
         checks = [CHECKS.get(name)() for name in _CHECKS]
         before = [check.prepare(bench, [edit])[0] for check in checks]
-        with Transaction(bench.site, update):
+        with Transaction(update):
             for check, state in zip(checks, before, strict=True):
                 under_test = EditUnderTest(request=edit, state=state, needs_prefix=update.needs_prefix)
                 for measurement in check.measure(bench, under_test).measurements:

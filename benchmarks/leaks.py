@@ -15,14 +15,16 @@ import json
 import random
 import time
 from collections import Counter
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from editguard.audit.edit_result import Assessment, Proposal
-from editguard.audit.editors.base import RankOneUpdate
+from editguard.audit.editors.update import InsertionFigures, WeightUpdate
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Action, Decision, Policy
+from editguard.audit.transaction import Transaction
+from editguard.probes.model.site_change import SiteChange
 from editguard.probes.requests.loader import load_requests
 from editguard.suites.builtin import BUILTIN, load_builtin_edits
 
@@ -49,12 +51,33 @@ def iter_updates(guard, requests, editor):
                 "editor": decision.editor,
                 "reasons": list(decision.reasons),
                 "refusal": proposal.refusal,
-                "relative": proposal.relative_norm,
-                "update": None
-                if proposal.update is None
-                else {f.name: getattr(proposal.update, f.name) for f in fields(RankOneUpdate)},
+                "relative": dict(proposal.relative_norms),
+                "update": None if proposal.update is None else update_to_plain(proposal.update),
             }
         print(f"{start + len(chunk)} of {len(requests)} updates, {time.monotonic() - begun:.0f} s", flush=True)
+
+
+def update_to_plain(update):
+    """Return an update as a file holds it, its sites by their layers."""
+    return {
+        "editor": update.editor,
+        "needs_prefix": update.needs_prefix,
+        "changes": [(change.site.layer, change.left, change.right) for change in update.changes],
+        "figures": [asdict(figures) for figures in update.figures],
+    }
+
+
+def update_from_plain(guard, plain):
+    """Return the update that `update_to_plain` was given."""
+    return WeightUpdate(
+        editor=plain["editor"],
+        needs_prefix=plain["needs_prefix"],
+        changes=tuple(
+            SiteChange(site=guard.setup.state_at(layer).site, left=left, right=right)
+            for layer, left, right in plain["changes"]
+        ),
+        figures=tuple(InsertionFigures(**figures) for figures in plain["figures"]),
+    )
 
 
 def load_or_compute_updates(guard, requests, editor, path):
@@ -81,8 +104,8 @@ def iter_results(guard, requests, rows_of_updates):
                     findings=(),
                     decision=Decision(Action(row["action"]), row["editor"], tuple(row["reasons"])),
                 ),
-                update=RankOneUpdate(**row["update"]),
-                relative_norm=row["relative"],
+                update=update_from_plain(guard, row["update"]),
+                relative_norms=row["relative"],
             )
             for request, row in rows[start : start + TOGETHER]
         ]
@@ -107,15 +130,12 @@ def read_plain_words(lm, texts):
     return answers
 
 
-def count_changes(lm, site, request, update):
+def count_changes(lm, request, update):
     """Return what became of each neighbour in the plain model with the update in its weights."""
     texts = [prefix + prompt for prefix in PREFIXES for prompt in request.neighbourhood]
-    before, weight = read_plain_words(lm, texts), site.matrix(torch.float64)
-    site.write((weight + update.delta()).float())
-    try:
+    before = read_plain_words(lm, texts)
+    with Transaction(update):
         after = read_plain_words(lm, texts)
-    finally:
-        site.write(weight.float())
     first, target = (
         lm.tokenizer(f" {request.target_new}", add_special_tokens=False).input_ids[0],
         request.target_new.strip(),
@@ -165,7 +185,7 @@ def main():
                 "prompts": [asdict(part) for part in result.prompts],
                 "measurements": [{**asdict(part), "outcome": part.outcome.value} for part in result.measurements],
                 "generations": [part._asdict() for part in result.generations],
-                "plain": count_changes(guard.setup.lm, guard.setup.site, request, proposal.update),
+                "plain": count_changes(guard.setup.lm, request, proposal.update),
             }
         )
         if options.out is not None:

@@ -25,7 +25,7 @@ import torch
 from editguard.audit.freed_memory import keep_freed_memory
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.run.execute import assess_each
-from editguard.audit.setup import prepare
+from editguard.audit.setup import UneditedStates, prepare
 from editguard.probes.forward import onednn as products
 from editguard.probes.forward.batches import pad
 from editguard.probes.forward.hooks import get_pad_id
@@ -282,7 +282,7 @@ def _key_statistics(fast, plain, options):
 def _rough_checks(fast, plain, options):
     """The checks alone, in bfloat16 beside those in the weights' dtype, and what that makes of the unedited perplexity."""
     del plain
-    rough = GuardedEditor(replace(fast.setup, check_dtype=torch.bfloat16, memo={}))
+    rough = GuardedEditor(replace(fast.setup, check_dtype=torch.bfloat16, states=UneditedStates()))
     requests = _requests("mid-prompt")[: options.edits]
 
     def checked(guard):

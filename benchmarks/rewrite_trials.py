@@ -85,8 +85,13 @@ class EachHeld(Prefixed):
         inner += self.ridge * inner.diagonal().mean() * torch.eye(len(keys), dtype=inner.dtype)
         along = solved.T @ torch.linalg.solve(inner, torch.ones(len(keys), dtype=inner.dtype))
         update, size = super().finish(plan, value, statistics), along.norm()
-        delta = update.left * float(update.right @ plan.insertion.key.double().cpu())
-        return replace(update, left=delta * size, right=along / size, denominator=float(1 / size))
+        (change,), (figures,) = update.changes, update.figures
+        delta = change.left * float(change.right[:, 0] @ plan.insertion.key.double().cpu())
+        return replace(
+            update,
+            changes=(replace(change, left=delta * size, right=(along / size)[:, None]),),
+            figures=(replace(figures, denominator=float(1 / size)),),
+        )
 
 
 def _made(base, **others):

@@ -18,17 +18,19 @@ import torch
 
 from ..probes.errors import EditguardError, InputError
 from ..probes.forward.partial import PlainRows, Row, Rows, Stem, get_first_logits
+from ..probes.model.site_change import combine_norms
 from ..probes.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from ..probes.card import Card
-    from ..probes.forward.low_rank import RankOne
+    from ..probes.forward.low_rank import LowRankUpdate
     from ..probes.forward.prefix_cache import PrefixCache
     from ..probes.keys.prefixes import ContextPrefixes
     from ..probes.model.language_model import LanguageModel
     from ..probes.model.site import EditSite
+    from ..probes.model.stored_weight import StoredWeight
     from ..probes.requests.request import EditRequest
 
 __all__ = [
@@ -98,13 +100,23 @@ class Limits:
     """Largest share of texts that may repeat themselves after the target, where they did not before."""
 
 
-class Origin(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Origin:
     """The model before the first edit of a sequence, with which the model is compared after each edit."""
 
     perplexity: float
     """Mean over the corpus."""
-    weight: torch.Tensor
-    """W [d_model, d_ff] at the site, fp32."""
+    weights: dict[str, StoredWeight] = field(default_factory=dict)
+    """The weight of each site that an edit was computed for, as it was before the first edit, by path."""
+
+    def add(self, weights: Iterable[StoredWeight]) -> None:
+        """Add the weights of sites that no edit was written to so far; those that are there stay as they are."""
+        for weight in weights:
+            self.weights.setdefault(weight.site.path, weight)
+
+    def distance(self) -> float:
+        """Return how far the model is from here: the root of the sum of the squares of each site's ||W - W_0|| / ||W_0||."""
+        return combine_norms(weight.relative_distance() for weight in self.weights.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,23 +187,32 @@ class CheckResult(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """The model and the settings that checks work with: the same for every request of a run."""
+    """The model and the settings that checks work with: the same for every request of a run that edits the same sites."""
 
     lm: LanguageModel
-    site: EditSite
     prefixes: ContextPrefixes
     corpus: tuple[str, ...]
     limits: Limits
-    weight: torch.Tensor
-    """The unedited W [d_model, d_ff], fp32."""
+    weights: tuple[StoredWeight, ...]
+    """The unedited weights of the sites that are edited, from the lowest layer up."""
     prefix_cache: PrefixCache | None = None
-    """States of the prefixes in the unedited model, so that they are not run for every request."""
+    """States of the prefixes that enter the lowest edited layer in the unedited model, so that they are run once."""
     memo: dict[str, Any] = field(default_factory=dict)
     """What checks compute once in a run."""
     dtype: torch.dtype | None = None
     """Dtype of the checks' matrix products, with sums in fp32; None for the dtype of the weights."""
     origin: Origin | None = None
     """The model before the first edit of a sequence; None where each edit is undone."""
+
+    @property
+    def sites(self) -> tuple[EditSite, ...]:
+        """The sites that are edited, from the lowest layer up."""
+        return tuple(weight.site for weight in self.weights)
+
+    @property
+    def lowest_site(self) -> EditSite:
+        """The site from which partial passes run: no edit of `sites` changes anything below it."""
+        return self.weights[0].site
 
     @property
     def plain(self) -> bool:
@@ -208,21 +229,22 @@ class Bench:
         return self.dtype is None and self.lm.dtype in (torch.float32, torch.float64)
 
     def stem(self, rows: Sequence[Row]) -> Rows:
-        """Return the stem of `rows` in the unedited model, for `prepare`.
+        """Return the stem of `rows` in the unedited model, for `prepare`. Its later passes run from the lowest edited site.
 
         It continues from the cached states of the prefixes. The first stem of a run proves that the model's upper layers can
         run alone. Raises `EditguardError` where the model is edited.
         """
-        if not torch.equal(self.site.matrix(), self.weight):
-            raise EditguardError(
-                f"A check asks for a stem of {self.site.path} while an edit is in it; take stems in prepare, where the model is "
-                "unedited."
-            )
+        for weight in self.weights:
+            if not weight.is_current:
+                raise EditguardError(
+                    f"A check asks for a stem while an edit is in {weight.site.path}; take stems in prepare, where the model is "
+                    "unedited."
+                )
         if self.plain:
             return PlainRows(self.lm, rows)
         # In half precision the two ways round differently, and an edit that changes nothing would seem to change tokens.
         cache = self.prefix_cache if self.exact else None
-        stem = Stem(self.lm, self.site, rows, cache, verify="stem" not in self.memo)
+        stem = Stem(self.lm, self.lowest_site, rows, cache, verify="stem" not in self.memo)
         if bool(torch.isfinite(get_first_logits(stem)).all()):
             self.memo["stem"] = True
         return stem
@@ -309,7 +331,9 @@ class Check(ABC, Generic[State]):
     """Whether it asks about edits that were kept before, and has nothing to say about a single edit."""
 
     @abstractmethod
-    def prepare(self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()) -> list[State]:
+    def prepare(
+        self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[LowRankUpdate] = ()
+    ) -> list[State]:
         """Measure the unedited model, before any edit is applied: return one state for each request.
 
         `updates` are what will be written for them, where that is already computed. They may make `measure` faster, and must

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...reports.text import count_noun, visible
+from ...reports.text import count_noun, join_parts, visible
 from .options import EditOptions, Edits, Json, ModelOptions, Overwrite, Panel, takes_records
 from .progress import show_progress
 
@@ -103,7 +103,11 @@ def export(
 def _describe_export(file: ExportedEdit, out: Path) -> str:
     edit = file.edit
     served = f"served after the prefix {edit.prefix!r}" if edit.prefix else "served as it stands"
-    origin = f"by {edit.editor}, {edit.relative_norm:.3g} of the weight's norm, {served}"
+    sizes = f"{edit.relative_norm:.3g} of the weight's norm"
+    if len(edit.sites) > 1:
+        each = ", ".join(f"layer {site.layer}: {site.relative_norm:.3g}" for site in edit.sites)
+        sizes = f"{edit.relative_norm:.3g} of the weights' norms ({each})"
+    origin = f"by {edit.editor}, {sizes}, {served}"
     return f"{edit.id!r} in {out / file.file}: {origin}"
 
 
@@ -168,7 +172,9 @@ def _check_paths(paths: Sequence[Path]) -> None:
 def _describe_applied(provenance: EditProvenance, out: Path) -> Iterator[str]:
     yield f"Put {count_noun(len(provenance.edits), 'edit')} onto {provenance.base}:"
     for edit in provenance.edits:
-        yield f"  {edit.id!r}: {edit.subject!r} -> {edit.target_new!r}, by {edit.editor} at layer {edit.layer}"
+        layers = [str(site.layer) for site in edit.sites]
+        where = f"layer {layers[0]}" if len(layers) == 1 else f"layers {join_parts(layers)}"
+        yield f"  {edit.id!r}: {edit.subject!r} -> {edit.target_new!r}, by {edit.editor} at {where}"
     yield f"  checked: the base has the fingerprint that they were made on, {provenance.base_fingerprint[:12]}"
     yield f"  written: {out}, which loads again with the fingerprint {provenance.fingerprint[:12]}"
     yield f"  audited: {_AUDITED[provenance.audited]}"

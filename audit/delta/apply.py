@@ -1,15 +1,16 @@
 """Put delta files onto the model that they belong to, and prove that what comes out is what was audited.
 
-The base is known by its fingerprint, the weight by its hash before and after; anything else is refused before or undone
-after. One edit gives the audited model to the bit. Several edits on one weight are summed in float64 and cast once.
+The base is known by its fingerprint, each weight by its hash before and after; anything else is refused before or undone
+after. All weights are written or none. One edit gives the audited model to the bit. Several edits on one weight are summed in
+float64 and cast once.
 Nobody has audited the sum: each edit was audited by itself, and whoever applies them together must say that they know.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -18,7 +19,7 @@ from ...probes.model.fingerprint import compute_fingerprint
 from ...probes.model.language_model import load_model
 from ...probes.model.site import EditSite, find_site
 from ..folders.whole_folder import whole_folder
-from ..saved_model.manifest import MODEL_MARKER, DeltaManifest, EditProvenance, audit_status
+from ..saved_model.manifest import MODEL_MARKER, DeltaManifest, DeltaSite, EditProvenance, audit_status
 from ..saved_model.save import check_savable, write_provenance, write_weights
 from ..transaction import Transaction
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from .file import Delta
+    from .file import Delta, Factors
 
 __all__ = ["AppliedDeltas", "apply_delta", "save_applied"]
 
@@ -35,24 +36,39 @@ __all__ = ["AppliedDeltas", "apply_delta", "save_applied"]
 class AppliedDeltas:
     """Deltas in a model's weights; they are taken out at the end of the block unless they are committed."""
 
-    transactions: tuple[Transaction, ...]
+    transaction: Transaction
 
     def commit(self) -> None:
         """Keep the edits in the model."""
-        for transaction in self.transactions:
-            transaction.commit()
+        self.transaction.commit()
+
+
+class _Part(NamedTuple):
+    """What one delta changes at one site."""
+
+    manifest: DeltaManifest
+    place: DeltaSite
+    factors: Factors
 
 
 @dataclass(frozen=True)
-class _DeltaSum:
-    deltas: tuple[Delta, ...]
+class _SummedChange:
+    """The sum of all changes of one site."""
+
+    site: EditSite
+    parts: tuple[_Part, ...]
 
     def delta(self) -> torch.Tensor:
         """Return the sum of all deltas [d_model, d_ff], in the order given."""
-        total, *others = (delta.delta() for delta in self.deltas)
+        total, *others = (part.factors.delta() for part in self.parts)
         for other in others:
             total += other
         return total
+
+
+@dataclass(frozen=True)
+class _SummedDeltas:
+    changes: tuple[_SummedChange, ...]
 
 
 @contextmanager
@@ -69,12 +85,21 @@ def apply_delta(
     """
     _check_applicable([delta.manifest for delta in deltas], unaudited=unaudited, unaudited_together=unaudited_together)
     _check_base(compute_fingerprint(model), deltas[0].manifest)
-    deltas_by_site: dict[tuple[str, int], list[Delta]] = {}
+    update = _SummedDeltas(tuple(_iter_changes(model, deltas)))
+    with Transaction(update) as transaction:
+        for change in update.changes:
+            _check_written(change, transaction)
+        yield AppliedDeltas(transaction)
+
+
+def _iter_changes(model: torch.nn.Module, deltas: Sequence[Delta]) -> Iterator[_SummedChange]:
+    """Yield the change of each site, with all that the deltas add there."""
+    parts_by_place: dict[tuple[str, int], list[_Part]] = {}
     for delta in deltas:
-        deltas_by_site.setdefault((delta.manifest.site, delta.manifest.layer), []).append(delta)
-    with ExitStack() as stack:
-        transactions = [stack.enter_context(_apply_at_site(model, group)) for group in deltas_by_site.values()]
-        yield AppliedDeltas(tuple(transactions))
+        for place, factors in zip(delta.manifest.sites, delta.factors, strict=True):
+            parts_by_place.setdefault((place.path, place.layer), []).append(_Part(delta.manifest, place, factors))
+    for parts in parts_by_place.values():
+        yield _SummedChange(_find_site(model, parts), tuple(parts))
 
 
 def _check_applicable(manifests: Sequence[DeltaManifest], *, unaudited: bool, unaudited_together: bool) -> None:
@@ -99,7 +124,7 @@ def _check_applicable(manifests: Sequence[DeltaManifest], *, unaudited: bool, un
 def _check_distinct(manifests: Sequence[DeltaManifest]) -> None:
     given: set[object] = set()
     for manifest in manifests:
-        keys = {manifest.id, (manifest.layer, manifest.site, manifest.weight_edited)}
+        keys = {manifest.id, tuple((site.layer, site.path, site.weight_edited) for site in manifest.sites)}
         if given & keys:
             raise InputError(
                 f"The edit {manifest.id!r} is given twice, and an edit is applied once; leave one of its files out."
@@ -125,35 +150,34 @@ def _check_base(model_fingerprint: str, manifest: DeltaManifest) -> None:
         )
 
 
-@contextmanager
-def _apply_at_site(model: torch.nn.Module, deltas: Sequence[Delta]) -> Iterator[Transaction]:
-    site, manifest = _find_site(model, deltas), deltas[0].manifest
-    with Transaction(site, _DeltaSum(tuple(deltas))) as transaction:
-        # The hash of a sum is in no manifest.
-        differs = transaction.edited != manifest.weight_edited and len(deltas) == 1
-        if transaction.before != manifest.weight_before or differs:
-            raise InputError(
-                f"The weight {site.path} hashes to {transaction.before[:12]} before the edit {manifest.id!r} and to "
-                f"{transaction.edited[:12]} with it, instead of {manifest.weight_before[:12]} and "
-                f"{manifest.weight_edited[:12]} as audited, and was put back; export the edit again."
-            )
-        if not bool(torch.isfinite(site.weight).all()):
-            raise InputError(
-                f"The {len(deltas)} edits together take {site.path} out of the range of {manifest.dtype}, and a weight must be "
-                "finite; it was put back: apply fewer."
-            )
-        yield transaction
+def _check_written(change: _SummedChange, transaction: Transaction) -> None:
+    """Raise `InputError` where the weight of `change` is not the one that was audited, before the edit or with it."""
+    site, (manifest, place, _) = change.site, change.parts[0]
+    before, edited = transaction.before[site.path], transaction.edited[site.path]
+    # The hash of a sum is in no manifest.
+    differs = edited != place.weight_edited and len(change.parts) == 1
+    if before != place.weight_before or differs:
+        raise InputError(
+            f"The weight {site.path} hashes to {before[:12]} before the edit {manifest.id!r} and to {edited[:12]} with it, "
+            f"instead of {place.weight_before[:12]} and {place.weight_edited[:12]} as audited, and was put back; export the edit "
+            "again."
+        )
+    if not bool(torch.isfinite(site.weight).all()):
+        raise InputError(
+            f"The {len(change.parts)} edits together take {site.path} out of the range of {manifest.dtype}, and a weight must be "
+            "finite; it was put back: apply fewer."
+        )
 
 
-def _find_site(model: torch.nn.Module, deltas: Sequence[Delta]) -> EditSite:
-    manifest = deltas[0].manifest
-    site = find_site(model, manifest.layer, manifest.site)
+def _find_site(model: torch.nn.Module, parts: Sequence[_Part]) -> EditSite:
+    place = parts[0].place
+    site = find_site(model, place.layer, place.path)
     shape = (site.d_model, site.d_ff, site.orientation.value)
-    for delta in deltas:
-        delta_shape = (len(delta.left), len(delta.right), delta.manifest.orientation)
-        if delta_shape != shape:
+    for part in parts:
+        part_shape = (len(part.factors.left), len(part.factors.right), part.place.orientation)
+        if part_shape != shape:
             raise InputError(
-                f"The factors of the edit {delta.manifest.id!r} make a change {list(delta_shape[:2])} ({delta_shape[2]}), and "
+                f"The factors of the edit {part.manifest.id!r} make a change {list(part_shape[:2])} ({part_shape[2]}), and "
                 f"{site.path} is {list(shape[:2])} ({shape[2]}); export the edit again."
             )
     return site

@@ -22,11 +22,11 @@ from ..saved_model.manifest import EXPORT_MARKER, AuditEvidence, ExportedEdit, E
 from ..saved_model.save import edit_manifest
 from ..setup import Setup, check_editable
 from .evidence import read_evidence
-from .file import SUFFIX, Delta, encode
+from .file import SUFFIX, Delta, Factors, encode
 from .selection import check_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from ...probes.requests.request import EditRequest
@@ -108,8 +108,8 @@ class _AuditLog(NamedTuple):
             )
         return cls(path, loaded.log, loaded.sha256)
 
-    def evidence_for(self, request: EditRequest, edited: str) -> AuditEvidence:
-        """Return the evidence for `request`, if it passed there with the same weight, whose hash is `edited`."""
+    def evidence_for(self, request: EditRequest, edited: Mapping[str, str]) -> AuditEvidence:
+        """Return the evidence for `request`, if it passed there with the same weights; `edited` are their hashes by path."""
         record = next((record for record in self.log.edits if _is_of(record, request)), None)
         if record is None:
             raise InputError(
@@ -120,10 +120,11 @@ class _AuditLog(NamedTuple):
             raise EditRefused(
                 f"The edit {request.id!r} did not pass its audit ({record.verdict}); nothing was exported."
             )
-        audited = None if record.weights is None else record.weights.edited
+        audited = {} if record.weights is None else record.weights.edited
         if audited != edited:
+            now, then = (", ".join(str(value)[:12] for value in hashes.values()) for hashes in (edited, audited))
             raise InputError(
-                f"The edit {request.id!r} gives a weight that hashes to {edited[:12]}, and {str(audited)[:12]} was audited; "
+                f"The edit {request.id!r} gives a weight that hashes to {now}, and {then or None} was audited; "
                 "export with the audit's options and versions, on the machine that it ran on, or audit again."
             )
         summary = summarise(self.log)
@@ -144,8 +145,10 @@ def _delta(guard: GuardedEditor, proposal: Proposal, log: _AuditLog | None) -> D
         raise EditRefused(
             f"The edit {request.id!r} is not sound, so nothing was exported: {why.rstrip('.')}; --only takes sound ones alone."
         )
-    audit = None if log is None else log.evidence_for(request, result.hashes[1])
-    return Delta(edit_manifest(guard.setup, result, audit), result.update.left, result.update.right)
+    edited = {path: hashes.edited for path, hashes in result.hashes.items()}
+    audit = None if log is None else log.evidence_for(request, edited)
+    factors = tuple(Factors(change.left, change.right) for change in result.update.changes)
+    return Delta(edit_manifest(guard.setup, result, audit), factors)
 
 
 def _write(folder: Path, deltas: Sequence[Delta]) -> list[ExportedEdit]:

@@ -39,7 +39,7 @@ def select_deltas(paths: Sequence[Path], only: Sequence[str] = ()) -> list[Delta
 def _read_export(folder: Path) -> list[Delta]:
     index = folder / EXPORT_MARKER.name
     try:
-        exported = ExportIndex.model_validate_json(index.read_text(encoding="utf-8"), strict=True).edits
+        exported = ExportIndex.from_json(index.read_text(encoding="utf-8")).edits
     except (OSError, ValueError) as error:
         why = (str(error).splitlines() or ["unknown"])[0]
         raise InputError(

@@ -1,8 +1,11 @@
-"""The base class of editors: from keys and a value it computes one update, whose size is clear before it is written.
+"""The base class of editors: from keys and values it computes one update, whose size is clear before it is written.
 
 An editor decides three things: the prefixes under which it takes keys, the key that it inserts at (``key``) and the
 value that it starts from (``start``). The rest is common: ``u = C^-1 k_bar / ||C^-1 k_bar||`` and
 ``Delta = (v* - W k) u^T / (u . k)``, computed in float64.
+
+An editor of several layers names them in `layers`, in the order in which their values are sought. Each later value is sought
+in the model with the earlier changes in place, so that it puts in what these leave over.
 
 Source: "The Fall of ROME" (arXiv 2406.11263), equations 3 and 4.
 """
@@ -11,21 +14,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
 
 import torch
 
 from ...probes.errors import InputError, NotFinite, RequestError
 from ...probes.keys.rewordings import write_rewordings
 from ...probes.keys.subject_keys import SubjectKeys, compute_all_subject_keys
+from ...probes.model.site_change import SiteChange
 from ...probes.registry import Registry
 from ..progress import Progress, show_nothing
+from ..transaction import Transaction
 from .search import optimise_values
 from .surroundings import Surroundings, find_surroundings
+from .update import InsertionFigures, WeightUpdate, join_updates
 from .value import Engine, OptimisedValue, ValueProblem, ValueSettings, build_value_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ...probes.forward.prefix_cache import PrefixCache
     from ...probes.keys.prefixes import ContextPrefixes
@@ -41,10 +47,18 @@ __all__ = [
     "EditorTexts",
     "Insertion",
     "Plan",
-    "RankOneUpdate",
-    "find_editor",
+    "SiteState",
     "compute_updates",
+    "find_editor",
 ]
+
+
+class SiteState(NamedTuple):
+    """The parts of an editor's context that belong to one site."""
+
+    site: EditSite
+    statistics: KeyStatistics
+    prefix_cache: PrefixCache | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +74,19 @@ class EditContext:
     """States of the prefixes in the unedited model, so that they are not run for every request."""
     progress: Progress = show_nothing
     """Told how far the searches for v* are."""
+    state_at: Callable[[int], SiteState] | None = None
+    """Gives site, statistics and states of the unedited model at another layer; None where only `site` is edited."""
+
+    def at_layer(self, layer: int) -> EditContext:
+        """Return the context for the site of `layer`; raises `InputError` where edits are made at `site` alone."""
+        if layer == self.site.layer:
+            return self
+        if self.state_at is None:
+            raise InputError(
+                f"The editor edits layer {layer}, and only layer {self.site.layer} is prepared; prepare the model with "
+                "GuardedEditor.load, which prepares other layers when they are needed."
+            )
+        return replace(self, **self.state_at(layer)._asdict())
 
 
 class Insertion(NamedTuple):
@@ -82,47 +109,14 @@ class EditorTexts(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The parts of an update that are settled before its v* is."""
+    """The parts of the change of one site that are settled before its v* is."""
 
+    site: EditSite
     keys: SubjectKeys
     insertion: Insertion
     problem: ValueProblem
     direction: torch.Tensor | None = None
     """u [d_ff], a unit vector in float64 on the CPU; None for that of the key statistics at the mean key."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RankOneUpdate:
-    """A change of a weight by ``Delta = left right^T``, with the numbers that explain it.
-
-    ``left`` is [d_model] and ``right`` is [d_ff], both float64 on the CPU.
-    """
-
-    left: torch.Tensor
-    right: torch.Tensor
-    editor: str
-    numerator: float
-    """||v* - W k||."""
-    denominator: float
-    """|u . k|, u of unit length."""
-    start_norm: float
-    """||v|| before the optimisation."""
-    target_norm: float
-    """||v*||."""
-    steps: int
-    loss: float
-    engine: str
-    needs_prefix: bool
-    """Whether the edit was made under prefixes only, so that it is not expected to act without one."""
-
-    @property
-    def norm(self) -> float:
-        """||Delta||_F, from the factors alone."""
-        return float(self.left.norm() * self.right.norm())
-
-    def delta(self) -> torch.Tensor:
-        """Return Delta [d_model, d_ff] in float64."""
-        return torch.outer(self.left, self.right)
 
 
 class Editor(ABC):
@@ -147,14 +141,19 @@ class Editor(ABC):
     def insertion(self, keys: SubjectKeys) -> Insertion:
         """Return the key, the present output and the start of v*."""
 
+    def layers(self, context: EditContext) -> Sequence[int]:
+        """Return the layers that the edit changes, in the order in which their values are sought."""
+        return (context.site.layer,)
+
     def settings(self, general: ValueSettings) -> ValueSettings:
         """Return the constants of the search for v*. An editor may replace those of `general` by its own."""
         return general
 
     def plan(self, context: EditContext, request: EditRequest, keys: SubjectKeys, texts: EditorTexts) -> Plan:
-        """Return the insertion and the search for v* of `request`. `keys` are those under the editor's contexts.
+        """Return the insertion and the search for v* of `request` at `context.site`.
 
-        Raises `RequestError`.
+        `keys` are those under the editor's contexts. An editor of several layers is asked once for each, with the earlier
+        changes in the model. Raises `RequestError`.
         """
         insertion = self.insertion(keys)
         start_norm, settings = float(insertion.start.norm()), self.settings(context.settings)
@@ -162,7 +161,7 @@ class Editor(ABC):
         problem = build_value_problem(
             context.lm, request, prefixes, start_norm=start_norm, settings=settings, reworded=texts.reworded
         )
-        return Plan(keys, insertion, problem)
+        return Plan(context.site, keys, insertion, problem)
 
     def denominator(self, direction: torch.Tensor, insertion: Insertion) -> float:
         """Return u . k; raises `NotFinite` where it is 0."""
@@ -174,8 +173,8 @@ class Editor(ABC):
             )
         return along
 
-    def finish(self, plan: Plan, value: OptimisedValue, statistics: KeyStatistics) -> RankOneUpdate:
-        """Return the update that puts `value` in; raises `NotFinite`."""
+    def finish(self, plan: Plan, value: OptimisedValue, statistics: KeyStatistics) -> WeightUpdate:
+        """Return the update of the plan's site that puts `value` in; raises `NotFinite`."""
         keys, insertion = plan.keys, plan.insertion
         direction = statistics.direction(keys.mean_key) if plan.direction is None else plan.direction
         target = (insertion.start + value.delta.to(insertion.start.device)).double().cpu()
@@ -183,10 +182,8 @@ class Editor(ABC):
         along = self.denominator(direction, insertion)
         if not torch.isfinite(residual).all():
             raise NotFinite(f"The value of editor {self.name!r} holds NaN or Inf; check the model's weights and dtype.")
-        return RankOneUpdate(
-            left=residual / along,
-            right=direction,
-            editor=self.name,
+        change = SiteChange(site=plan.site, left=(residual / along)[:, None], right=direction[:, None])
+        figures = InsertionFigures(
             numerator=float(residual.norm()),
             denominator=abs(along),
             start_norm=float(insertion.start.norm()),
@@ -194,8 +191,8 @@ class Editor(ABC):
             steps=value.steps,
             loss=value.loss,
             engine=value.engine.value,
-            needs_prefix=self.needs_prefix,
         )
+        return WeightUpdate(changes=(change,), editor=self.name, needs_prefix=self.needs_prefix, figures=(figures,))
 
 
 EDITORS: Registry[Editor] = Registry("editors", f"{__package__}.builtin")
@@ -212,27 +209,69 @@ def find_editor(name: str) -> type[Editor]:
     return editor
 
 
-def compute_updates(
-    context: EditContext, jobs: Sequence[tuple[str, EditRequest]]
-) -> list[RankOneUpdate | RequestError | NotFinite]:
+_Outcome: TypeAlias = WeightUpdate | RequestError | NotFinite
+
+
+def compute_updates(context: EditContext, jobs: Sequence[tuple[str, EditRequest]]) -> list[_Outcome]:
     """Return the update of each (editor's name, request), or the error that it ended in.
 
-    The searches share batches. An error is returned, not raised, since it says nothing about the other jobs.
+    The searches at the first layer of each editor share batches. Those at a further layer are made one by one, with the
+    job's earlier changes written for as long as it takes; they are undone, and proved by hash. An error is returned, not
+    raised, since it says nothing about the other jobs.
     """
     if context.settings.engine is Engine.REFERENCE:
         context = replace(context, lm=replace(context.lm, plain=True), prefix_cache=None)
     editors = [EDITORS.get(name)() for name, _ in jobs]
-    outcomes: list[RankOneUpdate | RequestError | NotFinite | None] = [None] * len(jobs)
-    plans: dict[int, Plan] = {}
     requests = [request for _, request in jobs]
+    # The states of other layers are taken before anything is written.
+    contexts = [[context.at_layer(layer) for layer in editor.layers(context)] for editor in editors]
     reworded = _write_rewordings(context, editors, requests)
     surroundings = _find_surroundings(context, editors, requests)
-    for index, keys in _compute_keys(context, editors, requests).items():
+    all_jobs = [
+        _Job(editor, request, EditorTexts(reworded.get(index, ()), surroundings.get(index, Surroundings())))
+        for index, (editor, request) in enumerate(zip(editors, requests, strict=True))
+    ]
+    outcomes: dict[int, _Outcome] = {}
+    groups: dict[str, list[int]] = {}
+    for index, (first, *_) in enumerate(contexts):
+        groups.setdefault(first.site.path, []).append(index)
+    for members in groups.values():
+        computed = _compute_at_site(contexts[members[0]][0], [all_jobs[index] for index in members])
+        outcomes.update(zip(members, computed, strict=True))
+    for index, (_, *further) in enumerate(contexts):
+        for site_context in further:
+            outcomes[index] = _extend_update(site_context, all_jobs[index], outcomes[index])
+    return [outcomes[index] for index in range(len(jobs))]
+
+
+class _Job(NamedTuple):
+    """One request, its editor, and the texts that were made for it."""
+
+    editor: Editor
+    request: EditRequest
+    texts: EditorTexts
+
+
+def _extend_update(context: EditContext, job: _Job, update: _Outcome) -> _Outcome:
+    """Return `update` with the change of one more site, computed with `update` in the model; an error stays one."""
+    if not isinstance(update, WeightUpdate):
+        return update
+    with Transaction(update):
+        # The stored states of the prefixes are those of the unedited model.
+        (further,) = _compute_at_site(replace(context, prefix_cache=None), [job])
+    return join_updates([update, further]) if isinstance(further, WeightUpdate) else further
+
+
+def _compute_at_site(context: EditContext, jobs: Sequence[_Job]) -> list[_Outcome]:
+    """Return the update of each job at the site of `context`, or its error. The searches share batches."""
+    outcomes: dict[int, _Outcome] = {}
+    plans: dict[int, Plan] = {}
+    for index, keys in _compute_keys(context, jobs).items():
+        editor, request, texts = jobs[index]
         try:
             if isinstance(keys, RequestError):
                 raise keys
-            texts = EditorTexts(reworded.get(index, ()), surroundings.get(index, Surroundings()))
-            plans[index] = editors[index].plan(context, requests[index], keys, texts)
+            plans[index] = editor.plan(context, request, keys, texts)
         except (RequestError, NotFinite) as error:
             outcomes[index] = error
     # Editors that differ only in the key they insert at (rome, c-rome) seek the same v*.
@@ -243,11 +282,11 @@ def compute_updates(
         value = values[plan.problem]
         try:
             outcomes[index] = (
-                value if isinstance(value, NotFinite) else editors[index].finish(plan, value, context.statistics)
+                value if isinstance(value, NotFinite) else jobs[index].editor.finish(plan, value, context.statistics)
             )
         except NotFinite as error:
             outcomes[index] = error
-    return [outcome for outcome in outcomes if outcome is not None]
+    return [outcomes[index] for index in range(len(jobs))]
 
 
 def _write_rewordings(
@@ -275,16 +314,14 @@ def _find_surroundings(
     return dict(zip(indices, each, strict=True))
 
 
-def _compute_keys(
-    context: EditContext, editors: Sequence[Editor], requests: Sequence[EditRequest]
-) -> dict[int, SubjectKeys | RequestError]:
+def _compute_keys(context: EditContext, jobs: Sequence[_Job]) -> dict[int, SubjectKeys | RequestError]:
     """Return each request's keys under its editor's contexts. Requests with the same contexts are run together."""
     groups: dict[tuple[str, ...], list[int]] = {}
-    for index, editor in enumerate(editors):
-        groups.setdefault(tuple(editor.contexts(context.prefixes)), []).append(index)
+    for index, job in enumerate(jobs):
+        groups.setdefault(tuple(job.editor.contexts(context.prefixes)), []).append(index)
     keys_by_index: dict[int, SubjectKeys | RequestError] = {}
     for texts, members in groups.items():
-        group_requests = [requests[index] for index in members]
+        group_requests = [jobs[index].request for index in members]
         keys = compute_all_subject_keys(
             context.lm, context.site, group_requests, texts, prefix_cache=context.prefix_cache
         )

@@ -2,7 +2,7 @@
 
 The baselines are measured on the session's model. The edited model runs as it is, with its own class, configuration, dtype
 and hooks; every difference counts as part of the edit. The checks run whole texts through the whole model, since any layer
-may have been edited. A check of the edited weight (`drift`) does not run, because that weight is not known.
+may have been edited. A check of the edited weights (`drift`) does not run, because these weights are not known.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from ...probes.errors import ModelError
 from ...probes.model.language_model import LanguageModel, load_model
+from ...probes.model.stored_weight import store_weight
 from ...probes.requests.request import EditRequest
 from ...suites.builtin import load_ordinary_requests
 from ...suites.check import CHECKS, Bench, EditUnderTest, Measurement, Outcome
 from ...suites.checks.degeneracy import FIXED_PROMPTS
+from ..transaction import restore_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -140,15 +140,14 @@ class Suite:
     @contextmanager
     def _without_edit(self) -> Iterator[None]:
         """Take the edit out of the session's own model for the length of the block."""
-        site = self._bench.site
-        edited_weight = site.weight.detach().clone()
-        site.write(self._bench.weight)
+        unedited = self._guard.setup.stored_weights
+        edited = [store_weight(weight.site) for weight in unedited]
         try:
+            restore_weights(unedited, "the edit was taken out")
             self._guard.setup.check_unedited()
             yield
         finally:
-            with torch.no_grad():
-                site.weight.copy_(edited_weight)
+            restore_weights(edited, "the edit was put back")
 
 
 def _measure(

@@ -11,7 +11,7 @@ from ...suites.serving import Serving, serve_prompt
 
 if TYPE_CHECKING:
     from ..edit_result import EditResult
-    from ..editors.base import RankOneUpdate
+    from ..editors.update import WeightUpdate
     from ..policy import Decision
 
 __all__ = ["EditedModel"]
@@ -30,7 +30,7 @@ class EditedModel(LanguageModel):
         return self.result.decision
 
     @property
-    def update(self) -> RankOneUpdate:
+    def update(self) -> WeightUpdate:
         """The update that is in the weights."""
         assert self.result.update is not None
         return self.result.update

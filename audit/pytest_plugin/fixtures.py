@@ -70,7 +70,7 @@ def edited_model(
             )
             raise EditRefused(f"The edit {request.id!r} was undone, since it did not pass its checks: {failed}")
         lm = guard.setup.lm
-        with Transaction(guard.setup.site, result.update):
+        with Transaction(result.update):
             yield EditedModel(lm.model, lm.tokenizer, lm.ref, result)
 
     return edited

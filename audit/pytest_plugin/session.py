@@ -57,7 +57,6 @@ class EditSession:
         self._worker = worker
         self._guard: GuardedEditor | None = None
         self._error: Exception | None = None
-        self._hash = ""
         self._pending: dict[CollectedEdit, Proposal | Exception] = {}
 
     # ------------------------------------------------------------------------------------------------------ collection
@@ -104,7 +103,6 @@ class EditSession:
         return self._guard
 
     def _load(self) -> GuardedEditor:
-        from ...probes.model.fingerprint import hash_tensor
         from ...probes.model.language_model import load_model
         from ..guard import GuardedEditor
         from ..policy import load_policy
@@ -122,7 +120,6 @@ class EditSession:
         )
         check_editable(setup.site)
         _ = setup.lm.fingerprint, setup.bench  # as they are of the unedited model
-        self._hash = hash_tensor(setup.site.weight)
         return GuardedEditor(setup)
 
     def require_controls(self) -> GuardedEditor:
@@ -203,16 +200,17 @@ class EditSession:
     # ----------------------------------------------------------------------------------------------------------- proof
 
     def prove(self, culprit: str) -> None:
-        """Raise `EditguardError` where the edited weight is not the one that was loaded; `culprit` was run last."""
+        """Raise `EditguardError` where a weight that edits change is not the one that was loaded; `culprit` was run last."""
         from ...probes.errors import EditguardError
         from ...probes.model.fingerprint import hash_tensor
 
         if self._guard is None or self.damage is not None:
             return
-        site = self._guard.setup.site
-        if hash_tensor(site.weight) != self._hash:
+        stored = self._guard.setup.stored_weights
+        changed = [weight.site.path for weight in stored if hash_tensor(weight.site.weight) != weight.sha256]
+        if changed:
             self.damage = (
-                f"{culprit} left the weight {site.path} of the session's model changed, so that no later result can be "
+                f"{culprit} left the weight {changed[0]} of the session's model changed, so that no later result can be "
                 "trusted; edit through edited_model or try_edit, which undo what they do."
             )
             raise EditguardError(self.damage)

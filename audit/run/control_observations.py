@@ -106,7 +106,8 @@ def _examine_check(
     controlled = type(check).known_bad is not Check.known_bad
     if not bad and (not controlled or at_edit is not ObservedBehaviour.JUDGES_NOTHING):
         return _Behaviours(at_edit, [], has_evidence=controlled)
-    bench, edit = guard.setup.bench, EditUnderTest(request=proposal.assessment.request, state=state)
+    setup, edit = guard.setup, EditUnderTest(request=proposal.assessment.request, state=state)
+    bench = setup.bench if proposal.update is None else setup.bench_for(proposal.update.sites)
     with bench.autocast():
         known_bad = _judge_evidence(check.known_bad(bench, edit))
         if known_bad is None:

@@ -40,9 +40,11 @@ if TYPE_CHECKING:
 
     from ...probes.card import Card
     from ...probes.model.language_model import LanguageModel
+    from ...probes.model.site_change import SiteChange
     from ...probes.requests.loader import LoadedRequests
     from ...probes.requests.request import EditRequest
     from ...reports.log.control_observations import ControlObservation
+    from ..editors.update import InsertionFigures
     from ..setup import Setup
 
 __all__ = [
@@ -176,7 +178,7 @@ def edit_record_of_error(
         result = EditResult(assessment=assessment)
     else:
         result = EditResult(
-            assessment=proposal.assessment, update=proposal.update, relative_norm=proposal.relative_norm
+            assessment=proposal.assessment, update=proposal.update, relative_norms=proposal.relative_norms
         )
     text = f"{type(error).__name__}: {error}"
     return _record(setup, result, index, outcome="errored", verdict="fail", error=text)
@@ -315,15 +317,29 @@ def _update(result: EditResult) -> schema.Update | None:
         return None
     return schema.Update(
         editor=update.editor,
-        numerator=_finite(update.numerator),
-        denominator=_finite(update.denominator),
         update_norm=_finite(update.norm),
         relative_norm=_finite(result.relative_norm),
-        steps=update.steps,
-        final_loss=_finite(update.loss),
+        changes=[
+            _site_update(change, update.get_figures(index), result.relative_norms.get(change.site.path))
+            for index, change in enumerate(update.changes)
+        ],
         needs_prefix=update.needs_prefix,
         prefix=result.prefix,
-        engine=update.engine,
+    )
+
+
+def _site_update(change: SiteChange, figures: InsertionFigures | None, relative: float | None) -> schema.SiteUpdate:
+    return schema.SiteUpdate(
+        layer=change.site.layer,
+        path=change.site.path,
+        rank=change.rank,
+        numerator=None if figures is None else _finite(figures.numerator),
+        denominator=None if figures is None else _finite(figures.denominator),
+        update_norm=_finite(change.norm),
+        relative_norm=_finite(relative),
+        steps=None if figures is None else figures.steps,
+        final_loss=None if figures is None else _finite(figures.loss),
+        engine="" if figures is None else figures.engine,
     )
 
 
@@ -370,9 +386,15 @@ def _rounded(value: float | None) -> float | None:
 def _weights(result: EditResult) -> schema.Weights | None:
     if result.hashes is None:
         return None
-    before, edited, restored = result.hashes
-    restored_ok = None if restored is None else restored == before
-    return schema.Weights(before=before, edited=edited, restored=restored, restored_ok=restored_ok, kept=result.kept)
+    return schema.Weights(
+        sites={
+            path: schema.SiteHashes(
+                **hashes._asdict(), restored_ok=None if hashes.restored is None else hashes.restored == hashes.before
+            )
+            for path, hashes in result.hashes.items()
+        },
+        kept=result.kept,
+    )
 
 
 def _finite(value: float | None) -> float | None:

@@ -1,12 +1,14 @@
 """The records beside an edit that leaves the machine: the model it belongs to, and the evidence for it.
 
 `DeltaManifest` lies in each delta file's metadata, `ExportIndex` beside the files, `EditProvenance` beside an edited model.
-All are closed to unknown fields, as the log is.
+All are closed to unknown fields, as the log is. Each is read by its `from_json`, which converts what version 1 wrote: there an
+edit had one site.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+import json
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -14,13 +16,14 @@ from ...reports.log.types import Count, Model, Rate
 from ..folders.whole_folder import Marker
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = [
     "EXPORT_MARKER",
     "MODEL_MARKER",
     "AuditEvidence",
     "DeltaManifest",
+    "DeltaSite",
     "ExportIndex",
     "ExportedEdit",
     "EditProvenance",
@@ -39,10 +42,27 @@ class AuditEvidence(Model):
     controls_ok: bool
 
 
-class DeltaManifest(Model):
-    """One edit of one weight: where it belongs, how it was made, and how it must be served."""
+class DeltaSite(Model):
+    """The change of the weight at one site."""
 
-    schema_version: Literal[1] = 1
+    layer: Count
+    path: str
+    """Path of the down-projection, with ``{layer}``."""
+    orientation: Literal["out_in", "in_out"]
+    rank: Annotated[int, Field(ge=1)]
+    """Columns of each of the two factors."""
+    weight_before: Sha256
+    weight_edited: Sha256
+    """Hash of the weight as it was audited: what applying the file must give, to the bit."""
+    update_norm: float
+    relative_norm: float
+    """||Delta|| / ||W||."""
+
+
+class DeltaManifest(Model):
+    """One edit of one or more weights: where it belongs, how it was made, and how it must be served."""
+
+    schema_version: Literal[2] = 2
     editguard_version: str
     created: str
     model: str
@@ -50,13 +70,8 @@ class DeltaManifest(Model):
     model_fingerprint: Sha256
     architecture: str
     dtype: Literal["float16", "bfloat16", "float32", "float64"]
-    site: str
-    """Path of the down-projection, with ``{layer}``."""
-    layer: Count
-    orientation: Literal["out_in", "in_out"]
-    weight_before: Sha256
-    weight_edited: Sha256
-    """Hash of the weight as it was audited: what applying the file must give, to the bit."""
+    sites: Annotated[list[DeltaSite], Field(min_length=1)]
+    """The changed weights, from the lowest layer up."""
     id: Annotated[str, Field(min_length=1)]
     subject: Annotated[str, Field(min_length=1)]
     prompt: str
@@ -65,7 +80,9 @@ class DeltaManifest(Model):
     reasons: list[str]
     """Why the guard made the edit as it did."""
     update_norm: float
+    """||Delta|| over all sites: the root of the sum of their squares."""
     relative_norm: float
+    """The root of the sum of the squares of the sites' ||Delta|| / ||W||."""
     needs_prefix: bool
     prefix: str | None = None
     """The text to put before a prompt that begins with the subject; measured with the edit in place."""
@@ -84,6 +101,18 @@ class DeltaManifest(Model):
             raise ValueError("a prefix must be given where the edit needs one, and nowhere else")
         return self
 
+    @model_validator(mode="after")
+    def _has_distinct_sites(self) -> DeltaManifest:
+        places = [(site.layer, site.path) for site in self.sites]
+        if places != sorted(set(places)):
+            raise ValueError("sites must be distinct and sorted by layer")
+        return self
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Return the manifest of a delta file of any version; raises `ValidationError`."""
+        return cls.model_validate_json(_convert(text, _upgrade_manifest), strict=True)
+
 
 class ExportedEdit(Model):
     """One delta file of an export."""
@@ -96,8 +125,13 @@ class ExportedEdit(Model):
 class ExportIndex(Model):
     """What an export wrote; each edit was audited alone, on the unedited model."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     edits: list[ExportedEdit]
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Return the index of an export of any version; raises `ValidationError`."""
+        return cls.model_validate_json(_convert(text, _upgrade_index), strict=True)
 
 
 AuditStatus: TypeAlias = Literal["no", "alone", "each-alone"]
@@ -113,7 +147,7 @@ def audit_status(edits: Sequence[DeltaManifest]) -> AuditStatus:
 class EditProvenance(Model):
     """Where an edited model comes from."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     editguard_version: str
     created: str
     base: str
@@ -126,13 +160,63 @@ class EditProvenance(Model):
     files: list[str]
     """Paths of all files beside this one; a folder that holds others is not replaced."""
 
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Return the provenance of a saved model of any version; raises `ValidationError`."""
+        return cls.model_validate_json(_convert(text, _upgrade_provenance), strict=True)
+
+
+_OF_SITE = ("layer", "orientation", "weight_before", "weight_edited")
+
+
+def _convert(text: str | bytes, upgrade: Callable[[dict[str, Any]], dict[str, Any]]) -> str | bytes:
+    """Return JSON of version 1 as this version has it; whatever else it is, it stays, and is judged as it is."""
+    try:
+        plain = json.loads(text)
+        return json.dumps(upgrade(plain)) if _is_first_version(plain) else text
+    except (ValueError, RecursionError):
+        return text
+
+
+def _is_first_version(plain: Any) -> bool:
+    return isinstance(plain, dict) and type(plain.get("schema_version")) is int and plain["schema_version"] == 1
+
+
+def _upgrade_manifest(plain: Any) -> Any:
+    """Return a manifest of version 1 as one of this version. What is missing stays missing, and is refused as it would be."""
+    if not _is_first_version(plain) or "sites" in plain:
+        return plain
+    site = {name: plain[name] for name in (*_OF_SITE, "update_norm", "relative_norm") if name in plain}
+    if "site" in plain:
+        site["path"] = plain["site"]
+    rest = {name: value for name, value in plain.items() if name not in (*_OF_SITE, "site")}
+    return {**rest, "schema_version": 2, "sites": [{**site, "rank": 1}]}
+
+
+def _upgrade_index(plain: dict[str, Any]) -> dict[str, Any]:
+    entries = plain.get("edits")
+    if not isinstance(entries, list):
+        return plain
+    upgraded = [
+        {**entry, "edit": _upgrade_manifest(entry.get("edit"))} if isinstance(entry, dict) else entry
+        for entry in entries
+    ]
+    return {**plain, "schema_version": 2, "edits": upgraded}
+
+
+def _upgrade_provenance(plain: dict[str, Any]) -> dict[str, Any]:
+    edits = plain.get("edits")
+    if not isinstance(edits, list):
+        return plain
+    return {**plain, "schema_version": 2, "edits": [_upgrade_manifest(edit) for edit in edits]}
+
 
 def _files_of_export(content: bytes) -> list[str]:
-    return [entry.file for entry in ExportIndex.model_validate_json(content, strict=True).edits]
+    return [entry.file for entry in ExportIndex.from_json(content).edits]
 
 
 def _files_of_model(content: bytes) -> list[str]:
-    return EditProvenance.model_validate_json(content, strict=True).files
+    return EditProvenance.from_json(content).files
 
 
 EXPORT_MARKER = Marker("editguard-export.json", _files_of_export)

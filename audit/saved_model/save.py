@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...probes.errors import EditRefused, InputError, ModelError
 from ...probes.model.fingerprint import compute_fingerprint, hash_tensor
@@ -18,7 +17,7 @@ from ...reports.log.file import write_atomic
 from ...reports.log.types import Rate, json_sha256
 from ...suites.served_answer import PREFIXES
 from ..folders.whole_folder import check_replaceable, whole_folder
-from .manifest import MODEL_MARKER, AuditEvidence, DeltaManifest, EditProvenance, audit_status
+from .manifest import MODEL_MARKER, AuditEvidence, DeltaManifest, DeltaSite, EditProvenance, audit_status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,8 +25,11 @@ if TYPE_CHECKING:
 
     import torch
 
+    from ...probes.model.site import EditSite
+    from ...probes.model.site_change import SiteChange
     from ..edit_result import EditResult
     from ..setup import Setup
+    from ..transaction import WeightHashes
 
 __all__ = ["check_savable", "edit_manifest", "save_edited_model", "write_provenance", "write_weights"]
 
@@ -43,25 +45,46 @@ def save_edited_model(
     manifests = [edit_manifest(setup, result) for result in results]
     check_replaceable(out, MODEL_MARKER, overwrite=overwrite)
     check_savable(manifests[-1].dtype)
-    if hash_tensor(setup.site.weight) != manifests[-1].weight_edited:
-        raise InputError(
-            f"The weight {setup.site.path} is not the one that the edit {manifests[-1].id!r} left, so the edit is no longer in "
-            "the model; make the edit again before it is saved."
-        )
-    for earlier, later in pairwise(manifests):
-        if earlier.weight_edited != later.weight_before:
-            raise InputError(
-                f"The edit {earlier.id!r} is not in the model: the edit {later.id!r} was made on another weight than it left; "
-                "make the edits again with a new guard before the model is saved."
-            )
+    _check_in_model(results)
     with whole_folder(out, MODEL_MARKER, overwrite=overwrite) as folder:
         saved_fingerprint = write_weights(setup.lm.model, setup.lm.tokenizer, folder)
         return write_provenance(folder, base=setup.lm.ref, manifests=manifests, saved_fingerprint=saved_fingerprint)
 
 
+class _LastEdit(NamedTuple):
+    """The last edit of one site, and the hash of the weight that it left."""
+
+    id: str
+    site: EditSite
+    sha256: str
+
+
+def _check_in_model(results: Sequence[EditResult]) -> None:
+    """Raise `InputError` unless each edit began with the weights that the earlier ones left, and the last ones are there."""
+    last_edits: dict[str, _LastEdit] = {}
+    for result in results:
+        assert result.update is not None
+        assert result.hashes is not None
+        name = result.assessment.request.id
+        for site in result.update.sites:
+            hashes, earlier = result.hashes[site.path], last_edits.get(site.path)
+            if earlier is not None and earlier.sha256 != hashes.before:
+                raise InputError(
+                    f"The edit {earlier.id!r} is not in the model: the edit {name!r} was made on another weight than it left; "
+                    "make the edits again with a new guard before the model is saved."
+                )
+            last_edits[site.path] = _LastEdit(name, site, hashes.edited)
+    for edit in last_edits.values():
+        if hash_tensor(edit.site.weight) != edit.sha256:
+            raise InputError(
+                f"The weight {edit.site.path} is not the one that the edit {edit.id!r} left, so the edit is no longer in the "
+                "model; make the edit again before it is saved."
+            )
+
+
 def edit_manifest(setup: Setup, result: EditResult, audit: AuditEvidence | None = None) -> DeltaManifest:
     """Return the manifest of a sound edit; raises `EditRefused` where the edit needs a prefix and none serves it."""
-    request, update, site, lm = result.assessment.request, result.update, setup.site, setup.lm
+    request, update, lm = result.assessment.request, result.update, setup.lm
     assert update is not None
     assert result.hashes is not None
     assert result.relative_norm is not None
@@ -76,12 +99,11 @@ def edit_manifest(setup: Setup, result: EditResult, audit: AuditEvidence | None 
         model=lm.ref,
         model_fingerprint=setup.base_fingerprint,
         architecture=lm.architecture,
-        dtype=str(site.weight.dtype).removeprefix("torch."),  # type: ignore[arg-type]  # pydantic checks it
-        site=site.path.replace(f"{site.blocks_path}.{site.layer}.", f"{site.blocks_path}.{{layer}}.", 1),
-        layer=site.layer,
-        orientation=site.orientation.value,
-        weight_before=result.hashes[0],
-        weight_edited=result.hashes[1],
+        dtype=str(update.sites[0].weight.dtype).removeprefix("torch."),  # type: ignore[arg-type]  # pydantic checks it
+        sites=[
+            _describe_site(change, result.hashes[change.site.path], result.relative_norms[change.site.path])
+            for change in update.changes
+        ],
         id=request.id,
         subject=request.subject,
         prompt=request.prompt,
@@ -97,6 +119,20 @@ def edit_manifest(setup: Setup, result: EditResult, audit: AuditEvidence | None 
         statistics_sha256=setup.statistics.sha256,
         policy_sha256=json_sha256(setup.policy.model_dump(mode="json")),
         audit=audit,
+    )
+
+
+def _describe_site(change: SiteChange, hashes: WeightHashes, relative_norm: float) -> DeltaSite:
+    site = change.site
+    return DeltaSite(
+        layer=site.layer,
+        path=site.path.replace(f"{site.blocks_path}.{site.layer}.", f"{site.blocks_path}.{{layer}}.", 1),
+        orientation=site.orientation.value,
+        rank=change.rank,
+        weight_before=hashes.before,
+        weight_edited=hashes.edited,
+        update_norm=change.norm,
+        relative_norm=relative_norm,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from ..log.types import SCHEMA_VERSION, Count, Model
+from ..log.types import Count, Model
 from ..numbers import format_number
 from .page import render_page
 
@@ -97,7 +97,7 @@ class Search(Model):
 class DiffFile(Model):
     """A comparison of two checkpoints."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     editguard_version: str
     created: str
     base: str

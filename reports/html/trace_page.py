@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ..log.types import SCHEMA_VERSION, Count, Model
+from ..log.types import Count, Model
 from ..numbers import format_number
 from ..text import count_noun
 from .page import render_page
@@ -86,7 +86,7 @@ class TraceFile(Model):
     `considered` are the layers whose windows hold no block 0, of which one is suggested.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     editguard_version: str
     created: str
     model: str

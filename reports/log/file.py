@@ -19,7 +19,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pydantic import ValidationError
 
@@ -28,6 +28,7 @@ from ..text import count_noun, printable
 from .bounded_read import LARGEST_LOG, bounded_bytes
 from .schema import RECORD, ControlRecord, EditRecord, Footer, Header
 from .types import SCHEMA_VERSION
+from .upgrade import upgrade_header, upgrade_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,13 +54,17 @@ _AnyRecord = Header | EditRecord | ControlRecord | Footer
 
 @dataclass(frozen=True)
 class Log:
-    """A log as read. `torn`: a killed writer cut its last line short, and that line is left out."""
+    """A log as read, converted to the version of the schema that this editguard writes.
+
+    `torn`: a killed writer cut its last line short, and that line is left out. `version`: that of the file.
+    """
 
     header: Header
     edits: tuple[EditRecord, ...]
     controls: tuple[ControlRecord, ...]
     footer: Footer | None
     torn: bool = False
+    version: int = SCHEMA_VERSION
 
 
 class LogWriter:
@@ -139,6 +144,11 @@ class LogWriter:
                 f"The log {self.path} is finished ({count_noun(log.footer.records, 'record')}), and a finished log is never "
                 "changed; give another output folder, or move this one."
             )
+        if log.version != SCHEMA_VERSION:
+            raise LogError(
+                f"The log {self.path} has schema version {log.version}, and one log holds one version, which is {SCHEMA_VERSION} "
+                "now; finish it with the editguard that began it, or give another output folder."
+            )
         self.existing = log
         self._started = True
         self._ids = {(record.kind, record.id) for record in (*log.edits, *log.controls)}
@@ -201,13 +211,19 @@ def parse_log(data: bytes, path: Path) -> Log:
     torn = bool(tail) and not _is_json(tail)
     if tail and not torn:
         lines.append(tail)
-    records = [_parse_line(line, path, number) for number, line in enumerate(lines, start=1)]
-    if not records:
+    if not lines:
         raise LogError(f"The log {path} has no complete line, but must begin with a header; run the audit again.")
-    return _assemble(records, path, torn)
+    first = _load_line(lines[0], path, 1)
+    version = first.get("schema_version") if isinstance(first, dict) else None
+    older = version if type(version) is int and 0 < version < SCHEMA_VERSION else None
+    if older is not None:
+        # Such a log says once, in its header, where all its edits are.
+        lines = [_upgrade_line(line, first, path, number) for number, line in enumerate(lines, start=1)]
+    records = [_parse_line(line, path, number) for number, line in enumerate(lines, start=1)]
+    return _assemble(records, path, torn, version=SCHEMA_VERSION if older is None else older)
 
 
-def _assemble(records: list[_AnyRecord], path: Path, torn: bool) -> Log:
+def _assemble(records: list[_AnyRecord], path: Path, torn: bool, *, version: int) -> Log:
     edits: list[EditRecord] = []
     controls: list[ControlRecord] = []
     header, footer = records[0], None
@@ -232,14 +248,30 @@ def _assemble(records: list[_AnyRecord], path: Path, torn: bool) -> Log:
             controls.append(record)
     if footer is not None and torn:
         raise _malformed(path, len(records) + 1, "nothing may follow the footer")
-    return Log(header, tuple(edits), tuple(controls), footer, torn)
+    return Log(header, tuple(edits), tuple(controls), footer, torn, version)
+
+
+def _load_line(line: bytes, path: Path, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _malformed(path, number, f"each line is one JSON object, and this one is not ({error})") from error
+
+
+def _upgrade_line(line: bytes, header: dict[str, Any], path: Path, number: int) -> bytes:
+    """Return a line of an older log as this version has it; what is not as that log must be stays as it is."""
+    plain = _load_line(line, path, number)
+    if not isinstance(plain, dict):
+        return line
+    upgraded = upgrade_header(plain) if plain.get("kind") == "header" else upgrade_record(plain, header)
+    try:
+        return json.dumps(upgraded).encode()
+    except RecursionError as error:
+        raise _malformed(path, number, "it is nested too deeply to be read") from error
 
 
 def _parse_line(line: bytes, path: Path, number: int) -> _AnyRecord:
-    try:
-        plain = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise _malformed(path, number, f"each line is one JSON object, and this one is not ({error})") from error
+    plain = _load_line(line, path, number)
     version = plain.get("schema_version", 0) if isinstance(plain, dict) else 0
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise LogError(

@@ -1,4 +1,4 @@
-"""The log of an audit, version 1: one JSON object a line, told apart by `kind`.
+"""The log of an audit, version 2: one JSON object a line, told apart by `kind`.
 
 Order in a file: one `Header`, then an `EditRecord` for each request and a `ControlRecord` for each control, in any
 order, then one `Footer`. A log without a footer is unfinished, and an unfinished audit never passes.
@@ -9,7 +9,7 @@ refused. Counts come as passed / failed / not judged / total, and add up.
 
 The digest looks for the names in `types`: `HeadlineCheck`, `PERPLEXITY`, `PERPLEXITY_RATIO`, `DENOMINATOR`, `Condition`.
 Other checks, metrics and conditions are printed as they stand. Out of scope: reading and writing files (`file`), verdicts
-over a log (`digest`).
+over a log (`digest`), and logs of older versions (`upgrade`).
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ __all__ = [
     "Keys",
     "MeasurementRecord",
     "Record",
+    "SiteHashes",
+    "SiteUpdate",
     "Update",
     "Weights",
 ]
@@ -62,14 +64,16 @@ class Header(Model):
     """
 
     kind: Literal["header"] = "header"
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     editguard_version: str
     created: str
     seed: int
     arguments: dict[str, Scalar]
     model: ModelInfo
     layer: Count
+    """Layer of the main site, where requests are probed and edits are made unless their editor names other layers."""
     site: str
+    """Path of the main site."""
     source: str
     source_sha256: str
     requests: Count
@@ -155,22 +159,47 @@ class Keys(Model):
     mean_point: Point | None = None
 
 
-class Update(Model):
-    """Size of the rank-one update; `relative_norm` is ||Delta|| / ||W||."""
+class SiteUpdate(Model):
+    """The change of the weight at one site; `relative_norm` is ||Delta|| / ||W||.
 
-    editor: str
+    Figures of the value that was put in are null where no value explains the change.
+    """
+
+    layer: Count
+    path: str
+    """Path of the site in the model."""
+    rank: Annotated[int, Field(ge=1)]
+    """Rank of the change, as its factors have it."""
     numerator: float | None
     denominator: float | None
     update_norm: float | None
     relative_norm: float | None
-    steps: Count
+    steps: Count | None
     final_loss: float | None
+    engine: str = ""
+    """The engine that the search for v* used in the end."""
+
+
+class Update(Model):
+    """Size of the update: the whole, and each site that it changes, from the lowest layer up."""
+
+    editor: str
+    update_norm: float | None
+    """||Delta|| over all sites: the root of the sum of their squares."""
+    relative_norm: float | None
+    """The root of the sum of the squares of the sites' ||Delta|| / ||W||; the policy's bound is compared with it."""
+    changes: Annotated[list[SiteUpdate], Field(min_length=1)]
+    """Of each site, from the lowest layer up."""
     needs_prefix: bool
     prefix: str | None = None
     """Prefix of a text that begins with the subject when the edit is served. Null: none is needed, none of the tried prefixes
     serves it, or the log was written before this was measured."""
-    engine: str = ""
-    """The engine that the search for v* used in the end."""
+
+    @property
+    def hardest_search(self) -> SiteUpdate | None:
+        """The site whose search for v* ended with the largest loss; None where no loss is known."""
+        searched = [change for change in self.changes if change.final_loss is not None]
+        return max(searched, key=lambda change: change.final_loss or 0.0, default=None)
 
 
 class MeasurementRecord(Model):
@@ -211,19 +240,45 @@ class Generation(Model):
     after: str | None = None
 
 
-class Weights(Model):
-    """Hashes of the edit site's weights: before, edited, and after the roll-back (null for a kept edit)."""
+class SiteHashes(Model):
+    """Hashes of the weight at one site: before, edited, and after the roll-back (null for a kept edit)."""
 
     before: str
     edited: str | None = None
     restored: str | None = None
     restored_ok: bool | None = None
+
+
+class Weights(Model):
+    """Hashes of the weights that an edit changed."""
+
+    sites: Annotated[dict[str, SiteHashes], Field(min_length=1)]
+    """By the path of the site."""
     kept: bool = False
     """True: the edit stayed in the model for the edits after it, in an audit in sequence."""
 
+    @property
+    def before(self) -> dict[str, str]:
+        """The hash of each weight before the edit, by path."""
+        return {path: hashes.before for path, hashes in self.sites.items()}
+
+    @property
+    def edited(self) -> dict[str, str | None]:
+        """The hash of each weight with the edit, by path."""
+        return {path: hashes.edited for path, hashes in self.sites.items()}
+
+    @property
+    def restored_ok(self) -> bool | None:
+        """Whether every weight was proved to be restored: false where one was not, null where one is not known."""
+        each = [hashes.restored_ok for hashes in self.sites.values()]
+        return False if False in each else None if None in each else True
+
     @model_validator(mode="after")
     def _one_or_the_other(self) -> Weights:
-        if self.kept and (self.restored is not None or self.restored_ok is not None or self.edited is None):
+        if self.kept and any(
+            hashes.restored is not None or hashes.restored_ok is not None or hashes.edited is None
+            for hashes in self.sites.values()
+        ):
             raise ValueError("kept is true, but the weights were rolled back or no edit was in them")
         return self
 

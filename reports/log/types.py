@@ -27,8 +27,8 @@ __all__ = [
     "json_sha256",
 ]
 
-SCHEMA_VERSION: Final = 1
-"""Version of the log; it grows when a reader of the older one would misread the newer."""
+SCHEMA_VERSION: Final = 2
+"""Version of the log; it grows when a reader of the older one would misread the newer. Older logs are read (`upgrade`)."""
 
 DRIFT = "accumulated-drift"
 """Check of edits in sequence, and its two metrics: perplexity over that before the first edit, ||W - W_0|| / ||W_0||."""

@@ -8,6 +8,7 @@ is written.
 from __future__ import annotations
 
 import io
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 from ..reproduction.tables import escape_surrogates
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..log.file import Log
-    from ..log.schema import EditBody
+    from ..log.schema import EditBody, Update
     from ..verdict.edit_summary import EditSummary
 
 __all__ = ["EDITS", "MEASUREMENTS", "edits_table", "measurements_table"]
@@ -44,6 +45,7 @@ EDITS: Final[Mapping[str, str]] = {
     "relative_norm": "Float64",
     "steps": "Int64",
     "final_loss": "Float64",
+    "changes": "string",
     "needs_prefix": "boolean",
     "perplexity_ratio": "Float64",
     "collapsed": "boolean",
@@ -104,13 +106,11 @@ def _edit(edit: EditSummary) -> dict[str, Any]:
     request_fields = record.model_dump(
         include={"subject", "prompt", "target_new", "target_true", "outcome", "verdict", "seconds"}
     )
-    update_fields = {} if update is None else update.model_dump(exclude={"editor", "denominator", "engine"})
     return {
         **_head(record),
         **request_fields,
         **({} if keys is None else keys.model_dump(include=EDITS.keys() & type(keys).model_fields)),
-        **update_fields,
-        "update_denominator": None if update is None else update.denominator,
+        **({} if update is None else _update(update)),
         "editor": record.decision.editor if update is None else update.editor,
         "decision": edit.decision.value,
         "perplexity_ratio": edit.ratio,
@@ -119,6 +119,19 @@ def _edit(edit: EditSummary) -> dict[str, Any]:
         "faults": "; ".join(edit.faults) or None,
         "restored_ok": None if record.weights is None else record.weights.restored_ok,
         "kept": None if record.weights is None else record.weights.kept,
+    }
+
+
+def _update(update: Update) -> dict[str, Any]:
+    """Return the columns of an update; figures of one value are empty where an edit has several sites, each with its own."""
+    figures = update.changes[0].model_dump() if len(update.changes) == 1 else {}
+    return {
+        **{name: figures.get(name) for name in ("numerator", "steps", "final_loss")},
+        "update_denominator": figures.get("denominator"),
+        "update_norm": update.update_norm,
+        "relative_norm": update.relative_norm,
+        "needs_prefix": update.needs_prefix,
+        "changes": json.dumps([change.model_dump() for change in update.changes]),
     }
 
 

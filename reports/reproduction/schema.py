@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ..log.types import SCHEMA_VERSION, Count, Model, Scalar
+from ..log.types import Count, Model, Scalar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -175,7 +175,7 @@ class CaseCount(Model):
 class Reproduction(Model):
     """All experiments, with the model, the requests and the settings of the run."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     editguard_version: str
     created: str
     command: str

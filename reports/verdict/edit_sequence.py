@@ -104,18 +104,21 @@ def sequence_reasons(log: Log) -> Iterator[str]:
 
 def _broken_chain(log: Log) -> Iterator[str]:
     """Yield the first edit that does not start from the weight before it, or that was kept outside a sequence."""
-    starts = [control.weights.before for control in log.controls if control.weights is not None]
-    left = starts[0] if starts else None
+    left: dict[str, str | None] = {}
+    for control in log.controls:
+        if control.weights is not None:
+            left = {**control.weights.before, **left}
     for record in log.edits:
         if record.weights is None:
             continue
         if _kept(record) and not log.header.in_sequence:
             yield f"Edit {record.id!r} was left in the model, though each edit is undone before the next."
             return
-        if log.header.in_sequence and left is not None and record.weights.before != left:
+        before = record.weights.before
+        if log.header.in_sequence and any(left.get(path, value) != value for path, value in before.items()):
             yield f"Edit {record.id!r} does not start from the weight that the edit before it left."
             return
-        left = record.weights.edited if _kept(record) else record.weights.before
+        left |= record.weights.edited if _kept(record) else before
 
 
 def _lost(log: Log, footer: Footer) -> Iterator[str]:

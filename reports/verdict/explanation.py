@@ -345,14 +345,15 @@ def _other_ways(record: EditRecord | ControlRecord, header: Header) -> str:
 
 def _lost_search(record: EditRecord | ControlRecord, header: Header) -> str:
     """Return in words that the search used all its steps and missed the target; empty if it reached it."""
-    update, most = record.update, header.settings.get("steps")
-    if update is None or update.final_loss is None or update.final_loss <= _HIGH_LOSS:
+    search = None if record.update is None else record.update.hardest_search
+    most = header.settings.get("steps")
+    if search is None or search.final_loss is None or search.final_loss <= _HIGH_LOSS:
         return ""
-    if not isinstance(most, int) or update.steps < most:
+    if not isinstance(most, int) or search.steps is None or search.steps < most:
         return ""
     words = len(record.target_new.split())
     target = f"the target of {words} words" if words >= _MANY_WORDS else f"the target {quote_text(record.target_new)}"
-    steps, loss = count_noun(update.steps, "step"), format_number(update.final_loss, 2)
+    steps, loss = count_noun(search.steps, "step"), format_number(search.final_loss, 2)
     return f"the search did not reach {target} in {steps} (loss {loss})"
 
 

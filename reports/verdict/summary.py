@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ..log.types import SCHEMA_VERSION, Count, Model, Rate
+from ..log.types import Count, Model, Rate
 from .edit_sequence import SequenceTally
 
 __all__ = ["MOST_EXPLAINED", "ControlTally", "ExplainedEdit", "Summary"]
@@ -57,7 +57,7 @@ class Summary(Model):
     failed, were refused, leak or were rewritten, failed ones first, and `edits_explained_left_out` counts the rest.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     status: Literal["finished", "unfinished"]
     verdict: Literal["pass", "fail", "void"]
     exit_code: Literal[0, 1]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .audit.edit_result import Assessment as Assessment
     from .audit.edit_result import EditResult as EditResult
     from .audit.editors.base import Editor as Editor
-    from .audit.editors.base import RankOneUpdate as RankOneUpdate
+    from .audit.editors.update import WeightUpdate as WeightUpdate
     from .audit.guard import GuardedEditor as GuardedEditor
     from .audit.policy import Decision as Decision
     from .audit.policy import Policy as Policy
@@ -68,9 +68,9 @@ __all__, __getattr__, __dir__ = lazy_names(
         "Policy": ".audit.policy",
         "Probe": ".probes.probe",
         "ProbeInput": ".probes.probe",
-        "RankOneUpdate": ".audit.editors.base",
         "ServedPipeline": ".audit.serving",
         "Summary": ".reports.verdict.summary",
+        "WeightUpdate": ".audit.editors.update",
         "apply_delta": ".audit.delta.apply",
         "export_edits": ".audit.delta.export",
         "load_model": ".probes.model.language_model",

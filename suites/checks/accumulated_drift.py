@@ -1,7 +1,7 @@
 """How far a sequence of kept edits has moved the model from where it was before the first of them.
 
 Each edit of a sequence is judged against the model that it is made on, so that a hundred small damages pass one by one.
-Their sum is judged here: the corpus perplexity, and the norm of all that was added to the weight.
+Their sum is judged here: the corpus perplexity, and the norm of all that was added to the weights of all sites.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .perplexity import CorpusPerplexity, Perplexity
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ...probes.forward.low_rank import RankOne
+    from ...probes.forward.low_rank import LowRankUpdate
     from ...probes.requests.request import EditRequest
 
 __all__ = ["AccumulatedDrift"]
@@ -33,7 +33,7 @@ class AccumulatedDrift(Check[CorpusPerplexity]):
     card = Card(
         question="How far have all edits that were kept, with this one, moved the model from where it was before the first?",
         source="sequences of edits collapse models whose single edits do not: arXiv 2402.09656 and 2401.07453",
-        needs="logits of the corpus, and the site's weight before the first edit",
+        needs="logits of the corpus, and the weights before the first edit; the squares of several sites add up",
         unit="perplexity ratio, and ||W - W_0||_F / ||W_0||_F",
         range="0 upwards, 1 and 0 for no change",
         threshold="max_accumulated_ratio (1.1) and max_accumulated_update (1.5) of the policy; the sequence ends there",
@@ -41,7 +41,7 @@ class AccumulatedDrift(Check[CorpusPerplexity]):
     )
 
     def prepare(
-        self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
+        self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[LowRankUpdate] = ()
     ) -> list[CorpusPerplexity]:
         """Return the corpus as it is run for the perplexity check."""
         return [Perplexity().baseline(bench)] * len(requests)
@@ -50,9 +50,8 @@ class AccumulatedDrift(Check[CorpusPerplexity]):
         """Judge both figures against the origin; a single edit has none, and nothing is judged."""
         if bench.origin is None:
             return CheckResult([])
-        weight = bench.origin.weight
-        distance = float((bench.site.matrix().double() - weight.double()).norm() / weight.double().norm())
-        return self._judge(bench, edit.state.score_again().mean / bench.origin.perplexity, distance)
+        ratio = edit.state.score_again().mean / bench.origin.perplexity
+        return self._judge(bench, ratio, bench.origin.distance())
 
     def known_bad(self, bench: Bench, edit: EditUnderTest[CorpusPerplexity]) -> CheckResult | None:
         """A thousand times the perplexity of the origin, and a weight moved by a thousand times its norm."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ...probes.card import Card
 from ...probes.forward.generation import continue_greedily, guess_continuations
-from ...probes.forward.low_rank import RankOne, apply_updates
+from ...probes.forward.low_rank import LowRankUpdate, apply_updates
 from ...probes.wording import compare_with_bound
 from ..answer_outcomes import count_mentions, says
 from ..check import Bench, Check, CheckResult, EditUnderTest, GeneratedText, Measurement, Outcome, judge
@@ -89,7 +89,9 @@ class Aftermath(Check[_Before]):
         action="Read the texts in the report; shorten the target, or stop the search earlier.",
     )
 
-    def prepare(self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()) -> list[_Before]:
+    def prepare(
+        self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[LowRankUpdate] = ()
+    ) -> list[_Before]:
         """Write from the unedited model, and guess what the edited ones will write, in one batch."""
         forms = [self._forms(bench.lm, request) for request in requests]
         rows = [bench.lm.tokenizer(form.text).input_ids for some in forms for form in some]
@@ -115,7 +117,7 @@ class Aftermath(Check[_Before]):
 
     @staticmethod
     def _guesses(
-        bench: Bench, forms: Sequence[tuple[_Form, ...]], updates: Sequence[RankOne]
+        bench: Bench, forms: Sequence[tuple[_Form, ...]], updates: Sequence[LowRankUpdate]
     ) -> list[tuple[tuple[int, ...], ...]]:
         guesses: list[tuple[tuple[int, ...], ...]] = []
         for start in range(0, len(forms), MODELS_PER_BATCH):
@@ -124,8 +126,10 @@ class Aftermath(Check[_Before]):
             owners = [update for group, update in zip(some, part, strict=True) for _ in group]
             rows = [bench.lm.tokenizer(form.text).input_ids for group in some for form in group]
 
-            def edited(members: Sequence[int], owners: Sequence[RankOne] = owners) -> AbstractContextManager[None]:
-                return apply_updates(bench.site, [owners[index] for index in members])
+            def edited(
+                members: Sequence[int], owners: Sequence[LowRankUpdate] = owners
+            ) -> AbstractContextManager[None]:
+                return apply_updates([owners[index] for index in members])
 
             def guess(
                 rows: Sequence[Sequence[int]], members: Sequence[int], count: int, edited: Any = edited

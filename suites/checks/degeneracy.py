@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...probes.card import Card
 from ...probes.forward.generation import continue_greedily, guess_continuations
-from ...probes.forward.low_rank import RankOne, apply_updates
+from ...probes.forward.low_rank import LowRankUpdate, apply_updates
 from ...probes.keys.prefixes import Family, Role
 from ...probes.wording import compare_with_bound
 from ..check import Bench, Check, CheckResult, EditUnderTest, GeneratedText, Measurement, Outcome, judge
@@ -93,7 +93,9 @@ class Degeneracy(Check[_Texts]):
         action="Read the generations in the report; do not ship a model that repeats itself.",
     )
 
-    def prepare(self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()) -> list[_Texts]:
+    def prepare(
+        self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[LowRankUpdate] = ()
+    ) -> list[_Texts]:
         """Generate from the unedited model, for all requests in one batch; after the fixed prompts once a run.
 
         A step takes nearly the same time for one row as for many. The texts of the edited models are therefore guessed in
@@ -110,7 +112,7 @@ class Degeneracy(Check[_Texts]):
         return [_Texts(*row) for row in zip(prompts, before, guesses, strict=True)]
 
     @staticmethod
-    def _guesses(bench: Bench, prompts: Sequence[list[str]], updates: Sequence[RankOne]) -> list[list[list[int]]]:
+    def _guesses(bench: Bench, prompts: Sequence[list[str]], updates: Sequence[LowRankUpdate]) -> list[list[list[int]]]:
         guesses: list[list[list[int]]] = []
         for start in range(0, len(prompts), MODELS_PER_BATCH):
             part = [
@@ -123,9 +125,9 @@ class Degeneracy(Check[_Texts]):
             rows = [bench.lm.tokenizer(prompt).input_ids for prompt, _ in part]
 
             def edited(
-                members: Sequence[int], part: Sequence[tuple[str, RankOne]] = part
+                members: Sequence[int], part: Sequence[tuple[str, LowRankUpdate]] = part
             ) -> AbstractContextManager[None]:
-                return apply_updates(bench.site, [part[index][1] for index in members])
+                return apply_updates([part[index][1] for index in members])
 
             texts = iter(guess_continuations(bench.lm, rows, FIXED_PROMPT_TOKENS, edited))
             guesses += [list(itertools.islice(texts, len(some))) for some in prompts[start : start + MODELS_PER_BATCH]]

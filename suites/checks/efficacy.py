@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ...probes.card import Card
-from ...probes.forward.low_rank import RankOne
+from ...probes.forward.low_rank import LowRankUpdate
 from ...probes.keys.prefixes import list_special_tokens
 from ...probes.requests.request import EditRequest
 from ..check import Bench, Check, CheckResult, EditUnderTest, Measurement, Outcome
@@ -38,7 +38,7 @@ class Efficacy(Check[UneditedScores]):
     )
 
     def prepare(
-        self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
+        self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[LowRankUpdate] = ()
     ) -> list[UneditedScores]:
         """Run the prompts after every held-out prefix, and after every special token, once."""
         texts = [

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ...probes.card import Card
-from ...probes.forward.low_rank import RankOne
+from ...probes.forward.low_rank import LowRankUpdate
 from ...probes.requests.prompt_subjects import select_paraphrases
 from ...probes.requests.request import EditRequest
 from ..check import Bench, Check, CheckResult, EditUnderTest, Measurement, Outcome
@@ -36,7 +36,7 @@ class Generalization(Check[UneditedScores | None]):
     )
 
     def prepare(
-        self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
+        self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[LowRankUpdate] = ()
     ) -> list[UneditedScores | None]:
         """Run the paraphrases, without a prefix and after one held-out prefix of some families; None where there are none."""
         texts = [add_held_out_prefixes(bench, select_paraphrases(request), FEW_FAMILIES) for request in requests]

@@ -26,7 +26,7 @@ from ..unchanged_prompts import EditedAnswer, RolePrompt, UneditedAnswers, ask_e
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ...probes.forward.low_rank import RankOne
+    from ...probes.forward.low_rank import LowRankUpdate
     from ...probes.requests.request import EditRequest
 
 __all__ = [
@@ -109,7 +109,7 @@ class Locality(Check[_Neighbours | None]):
     )
 
     def prepare(
-        self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
+        self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[LowRankUpdate] = ()
     ) -> list[_Neighbours | None]:
         """Ask all neighbours once; None where a request has none and none can be generated."""
         own = ask_unedited(

@@ -28,7 +28,7 @@ from .locality import measure_constant_leaks, measure_divergence, measure_share
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ...probes.forward.low_rank import RankOne
+    from ...probes.forward.low_rank import LowRankUpdate
     from ...probes.requests.request import EditRequest
 
 __all__ = ["OtherFacts"]
@@ -59,7 +59,7 @@ class OtherFacts(Check[_Facts | None]):
     )
 
     def prepare(
-        self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
+        self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[LowRankUpdate] = ()
     ) -> list[_Facts | None]:
         """Choose the built-in prompts that the model answers, and ask all once; None where none is left."""
         lacking = [request for request in requests if not request.other_facts]

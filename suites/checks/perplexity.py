@@ -23,7 +23,7 @@ from ..check import Bench, Check, CheckResult, EditUnderTest, Measurement, Outco
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from ...probes.forward.low_rank import RankOne
+    from ...probes.forward.low_rank import LowRankUpdate
     from ...probes.model.language_model import LanguageModel
     from ...probes.model.site import EditSite
     from ...probes.requests.request import EditRequest
@@ -120,7 +120,7 @@ class Perplexity(Check[CorpusPerplexity]):
     )
 
     def prepare(
-        self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()
+        self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[LowRankUpdate] = ()
     ) -> list[CorpusPerplexity]:
         """Run the corpus once a run."""
         return [self.baseline(bench)] * len(requests)
@@ -128,7 +128,7 @@ class Perplexity(Check[CorpusPerplexity]):
     def baseline(self, bench: Bench) -> CorpusPerplexity:
         """Return the corpus as the unedited model sees it."""
         if self.name not in bench.memo:
-            bench.memo[self.name] = CorpusPerplexity(bench.lm, bench.site, bench.corpus)
+            bench.memo[self.name] = CorpusPerplexity(bench.lm, bench.lowest_site, bench.corpus)
         corpus: CorpusPerplexity = bench.memo[self.name]
         return corpus
 

@@ -14,7 +14,7 @@ import torch
 from editguard.audit import GuardedEditor as Public
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Action, Policy
-from editguard.audit.setup import Setup
+from editguard.audit.setup import Setup, UneditedStates
 from editguard.probes.errors import EditguardError, InputError, PolicyError
 from editguard.probes.model.fingerprint import hash_tensor, hash_tensors
 from editguard.probes.model.site import find_site
@@ -26,6 +26,7 @@ from editguard.suites.checks.accumulated_drift import AccumulatedDrift
 from editguard.suites.checks.drift import Drift
 
 from ..helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST, lenient
+from ..helpers.weight_updates import get_only_hashes
 
 pytestmark = pytest.mark.tiny
 
@@ -172,17 +173,17 @@ def test_try_edit_always_undoes(guard: GuardedEditor) -> None:
     assert result.sound
     assert not result.kept
     assert hashes(guard) == before
-    assert result.hashes is not None
-    assert result.hashes[0] == result.hashes[2] != result.hashes[1]
+    weight = get_only_hashes(result)
+    assert weight.before == weight.restored != weight.edited
 
 
 def test_edit_sound_one_is_kept_with_its_hash(guard: GuardedEditor) -> None:
     result = guard.edit(MID_PROMPT_REQUEST)
     assert result.sound
     assert result.kept
-    assert result.hashes is not None
-    assert result.hashes[1] == hash_tensor(guard.setup.site.weight) != result.hashes[0]
-    assert result.hashes[2] is None
+    weight = get_only_hashes(result)
+    assert weight.edited == hash_tensor(guard.setup.site.weight) != weight.before
+    assert weight.restored is None
 
 
 def test_edit_after_a_kept_edit_is_refused(guard: GuardedEditor) -> None:
@@ -256,7 +257,7 @@ def test_propose_update_at_the_bound_is_allowed(guard: GuardedEditor) -> None:
     assert proposal.relative_norm is not None
     (again,) = guard.propose([guard.assess(MID_PROMPT_REQUEST)], bound=proposal.relative_norm)
     assert (again.assessment.decision.action, again.refusal) == (Action.ALLOW, None)
-    assert not guard._is_to_rewrite(replace(proposal, relative_norm=math.inf), 1.0)
+    assert not guard._is_to_rewrite(replace(proposal, relative_norms={guard.setup.site.path: math.inf}), 1.0)
 
 
 def test_propose_rewritten_update_is_not_rewritten_again(guard: GuardedEditor) -> None:
@@ -515,7 +516,7 @@ def test_assess_last_layer_needs_subject_at_the_end(guard: GuardedEditor) -> Non
 
 @pytest.mark.end_to_end
 def test_checks_in_bfloat16_are_near_the_exact_ones(guard: GuardedEditor) -> None:
-    rough = replace(guard, setup=replace(guard.setup, check_dtype=torch.bfloat16, memo={}))
+    rough = replace(guard, setup=replace(guard.setup, check_dtype=torch.bfloat16, states=UneditedStates()))
     before = hashes(guard)
     exact, rough_result = (
         guard.try_unguarded(MID_PROMPT_REQUEST, "rome"),

@@ -21,6 +21,7 @@ from editguard.audit.sequence import EditSequence, KeptEdit
 from editguard.audit.setup import Setup
 from editguard.probes.errors import DeviceFailed, EditguardError, InputError, OutOfMemory
 from editguard.probes.model.fingerprint import compute_fingerprint, hash_tensor, hash_tensors
+from editguard.probes.model.stored_weight import store_weight
 from editguard.probes.requests.request import EditRequest
 from editguard.reports.log.file import Log, read_log
 from editguard.reports.log.schema import EditRecord, MeasurementRecord
@@ -39,6 +40,7 @@ from ..helpers.tiny_setups import (
     lenient,
     tiny_setup,
 )
+from ..helpers.weight_updates import get_only_hashes
 
 pytestmark = pytest.mark.tiny
 
@@ -103,7 +105,8 @@ def test_sequence_edit_is_made_on_the_model_with_kept_edits(whole: Log) -> None:
     weights = [record.weights for record in whole.edits if record.weights is not None]
     assert [record.kept for record in weights] == [True, True, True]
     assert [record.before for record in weights[1:]] == [record.edited for record in weights[:-1]]
-    assert all(record.restored is None and record.restored_ok is None for record in weights)
+    assert all(hashes.restored is None for record in weights for hashes in record.sites.values())
+    assert all(record.restored_ok is None for record in weights)
     assert {record.id: record.outcome for record in whole.edits}["missing"] == "refused"
 
 
@@ -189,7 +192,8 @@ def test_sequence_closes_where_drift_leaves_its_bound(wide: Setup, whole: Log, t
     first_record, second_record, *after = log.edits
     assert first_record.weights is not None
     assert second_record.weights is not None
-    assert second_record.weights.restored == first_record.weights.edited
+    restored = {path: hashes.restored for path, hashes in second_record.weights.sites.items()}
+    assert restored == first_record.weights.edited
     assert accumulated(second_record)[metric].verdict == "fail"
     for record in after:
         assert "the sequence of edits is closed since 'middle-Istanbul'" in record.decision.reasons[0]
@@ -325,8 +329,7 @@ def test_sequence_that_fails_to_advance_drops_the_edit(wide: Setup, monkeypatch:
         with pytest.raises(OutOfMemory):
             sequence.edit(FIRST_TOKEN_REQUEST)
         assert [proposal.request for proposal in sequence.kept] == [MID_PROMPT_REQUEST]
-        assert first.hashes is not None
-        assert hash_tensor(wide.site.weight) == first.hashes[1]
+        assert hash_tensor(wide.site.weight) == get_only_hashes(first).edited
         monkeypatch.undo()
         assert sequence.edit(FIRST_TOKEN_REQUEST).kept
 
@@ -339,12 +342,12 @@ def fails(error: BaseException) -> Callable[..., Any]:
 
 
 def test_sequence_that_fails_to_advance_proves_the_weight(wide: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = wide.site.weight.detach().clone()
+    before = store_weight(wide.site)
     with EditSequence(GuardedEditor(wide)) as sequence:
         monkeypatch.setattr(Setup, "after_kept_edit", fails(OutOfMemory("no room")))
-        spoilt = before * 1.5  # as memory that fails would
+        spoilt = replace(before, tensor=before.tensor * 1.5)  # as memory that fails would
         with pytest.raises(EditguardError, match=r"after the roll-back instead of .*; the model in memory must not"):
-            sequence._advance(KeptEdit(MID_PROMPT_REQUEST, None, False), spoilt, hash_tensor(before))
+            sequence._advance(KeptEdit(MID_PROMPT_REQUEST, None, False), [spoilt])
         assert not sequence.kept
 
 
@@ -371,7 +374,7 @@ def test_sequence_audit_that_ends_early_restores_the_model(
 
     def ends(self: AccumulatedDrift, bench: Bench, edit: EditUnderTest[Any]) -> CheckResult:
         if edit.request.id == REQUESTS[1].id:
-            assert hash_tensor(wide.site.weight) != hash_tensor(wide.bench.weight)
+            assert hash_tensor(wide.site.weight) != wide.bench.weights[0].sha256
             calls.append(edit.request.id)
             raise error
         return measure(self, bench, edit)

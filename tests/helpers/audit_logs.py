@@ -11,9 +11,10 @@ from typing import Any
 
 from editguard.reports.gate.baseline import Baseline, build_baseline
 from editguard.reports.log.file import Log, LogWriter
-from editguard.reports.log.schema import DecisionRecord, EditRecord, Footer, MeasurementRecord, Weights
+from editguard.reports.log.schema import DecisionRecord, EditRecord, Footer, MeasurementRecord
 from editguard.reports.log.types import Rate
 
+from .log_updates import make_weights
 from .synthetic_logs import HASH, make_keys, make_log, make_measurement, make_perplexity, make_update
 
 Change = Callable[[EditRecord], EditRecord]
@@ -32,7 +33,7 @@ def _measure_all(edit: EditRecord, rng: random.Random) -> EditRecord:
     values = edit.model_dump() | {
         "decision": DecisionRecord(action="allow", editor="rome"),
         "update": make_update(own, make_keys(own, False), "rome", needs_prefix=False),
-        "weights": Weights(before=HASH, edited="edited", restored=HASH, restored_ok=True),
+        "weights": make_weights(before=HASH, edited="edited", restored=HASH, restored_ok=True),
         "measurements": [
             make_measurement("efficacy", "unprefixed", 1, 1),
             make_measurement("efficacy", "prefixed", 17, 17),

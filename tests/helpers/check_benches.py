@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 from editguard.probes.model.language_model import LanguageModel
+from editguard.probes.model.stored_weight import store_weight
 from editguard.probes.requests.request import EditRequest
 from editguard.suites.check import Bench, EditUnderTest, Limits, Measurement, State
 from editguard.suites.unchanged_prompts import RolePrompt, ask_unedited
@@ -28,6 +29,7 @@ __all__ = [
     "says_only",
     "takes_over",
     "talkative",
+    "unedited",
     "unsaid",
 ]
 
@@ -64,9 +66,15 @@ def says_only(lm: LanguageModel, words: str) -> LanguageModel:
     return lm
 
 
-def bench_of(lm: LanguageModel, layer: int = 1, limits: Limits = LIMITS) -> Bench:
-    site = tiny_site(lm, layer)
-    return Bench(lm=lm, site=site, prefixes=PREFIXES, corpus=tuple(CORPUS[:5]), limits=limits, weight=site.matrix())
+def bench_of(lm: LanguageModel, layer: int = 1, limits: Limits = LIMITS, *, further: Sequence[int] = ()) -> Bench:
+    """Return the bench of edits at `layer`, and at the `further` layers above it."""
+    weights = tuple(store_weight(tiny_site(lm, each)) for each in (layer, *further))
+    return Bench(lm=lm, prefixes=PREFIXES, corpus=tuple(CORPUS[:5]), limits=limits, weights=weights)
+
+
+def unedited(bench: Bench) -> torch.Tensor:
+    """Return the unedited W of the lowest site [d_model, d_ff]."""
+    return bench.weights[0].matrix()
 
 
 def edit_of(request: EditRequest, state: State, *, needs_prefix: bool = False) -> EditUnderTest[State]:
@@ -76,12 +84,13 @@ def edit_of(request: EditRequest, state: State, *, needs_prefix: bool = False) -
 
 def disturb(bench: Bench, seed: int, size: float = 1.0) -> None:
     """Add noise to the site, `size` times as large as its weight."""
-    noise = torch.randn(bench.weight.shape, generator=torch.Generator().manual_seed(seed))
-    bench.site.write(bench.weight + size * noise / noise.norm() * bench.weight.norm())
+    noise = torch.randn(unedited(bench).shape, generator=torch.Generator().manual_seed(seed))
+    weight = unedited(bench)
+    bench.lowest_site.write(weight + size * noise / noise.norm() * weight.norm())
 
 
 def break_site(bench: Bench) -> None:
-    bench.site.write(torch.full_like(bench.weight, torch.nan))
+    bench.lowest_site.write(torch.full_like(unedited(bench), torch.nan))
 
 
 def pick(measurements: Iterable[Measurement], condition: str, protocol: str) -> Measurement:
@@ -124,12 +133,12 @@ def takes_over(bench: Bench, text: str, target: str, spared: Sequence[str] = ())
     # The direction that gives 1 to the target's logit and 0 to all others.
     value = torch.linalg.pinv(head[words]) @ (words == token).float()
     key = torch.linalg.pinv(keys)[:, 0]
-    bench.site.write(bench.weight + 1e4 * torch.outer(value, key))
+    bench.lowest_site.write(unedited(bench) + 1e4 * torch.outer(value, key))
 
 
 def _key(bench: Bench, text: str) -> torch.Tensor:
     keys: list[torch.Tensor] = []
-    handle = bench.site.module.register_forward_pre_hook(lambda _, given: keys.append(given[0][0, -1].clone()))
+    handle = bench.lowest_site.module.register_forward_pre_hook(lambda _, given: keys.append(given[0][0, -1].clone()))
     try:
         with torch.no_grad():
             bench.lm.model(torch.tensor([bench.lm.tokenizer(text).input_ids]))

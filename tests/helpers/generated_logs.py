@@ -14,13 +14,13 @@ from editguard.reports.log.schema import (
     Footer,
     Generation,
     MeasurementRecord,
-    Weights,
 )
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from .examples import count_examples
 from .leak_logs import count_prompts, make_prompt_outcome
+from .log_updates import make_weights
 from .synthetic_logs import HASH, make_control, make_edit, make_header, make_perplexity
 
 HOSTILE = [
@@ -67,7 +67,7 @@ ENDS: dict[str, dict[str, Any]] = {
     "errored": {"outcome": "errored", "verdict": "fail", "error": "RuntimeError: out of memory", "measurements": []},
     "not restored": {
         "measurements": [make_perplexity(1.0)],
-        "weights": Weights(before=HASH, edited="0" * 16, restored="1" * 16, restored_ok=False),
+        "weights": make_weights(before=HASH, edited="0" * 16, restored="1" * 16, restored_ok=False),
     },
     "refused": {
         "decision": DecisionRecord(action="refuse", reasons=["its subject is not in the prompt"]),

@@ -168,4 +168,7 @@ def make_leaky_log(edits: int = 12, **header: Any) -> Log:
 def fail_search(record: EditRecord, loss: float = 2.4, steps: int = 20) -> Update:
     """Return the update of `record` after a search that did not find the target."""
     assert record.update is not None
-    return record.update.model_copy(update={"final_loss": loss, "steps": steps})
+    (change,) = record.update.changes
+    return record.update.model_copy(
+        update={"changes": [change.model_copy(update={"final_loss": loss, "steps": steps})]}
+    )

@@ -17,11 +17,10 @@ from editguard.reports.log.schema import (
     FindingRecord,
     Keys,
     MeasurementRecord,
-    Update,
-    Weights,
 )
 from editguard.reports.reproduction.schema import Agreement, Experiment, Table
 
+from .log_updates import make_one_site_update, make_weights
 from .tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST
 
 LYON = replace(MID_PROMPT_REQUEST, id="lyon", subject="Lyon", prompt="The city of Lyon is")
@@ -97,7 +96,7 @@ def build_record(
         outcome="committed",
         verdict="pass" if ratio is not None else "fail",
         seconds=0.0,
-        weights=Weights(before="0", edited="1", restored="0", restored_ok=True),
+        weights=make_weights(before="0", edited="1", restored="0", restored_ok=True),
         keys=Keys(
             first_token=first,
             denominator=denominator,
@@ -107,7 +106,7 @@ def build_record(
             norm_ratio=1.0,
             predicted_relative_norm=1 / denominator,
         ),
-        update=Update(
+        update=make_one_site_update(
             editor="rome",
             numerator=numerator,
             denominator=denominator,

@@ -19,9 +19,10 @@ from editguard.reports.log.schema import (
     Keys,
     MeasurementRecord,
     Update,
-    Weights,
 )
 from editguard.reports.log.types import Point
+
+from .log_updates import make_one_site_update, make_weights
 
 HASH = "9f2c61d0b7a84e5f"
 FAMILIES = {
@@ -171,7 +172,7 @@ def make_keys(rng: random.Random, first: bool) -> Keys:
 def make_update(rng: random.Random, keys: Keys, editor: str, needs_prefix: bool) -> Update:
     numerator = rng.uniform(70, 130)
     denominator = (keys.denominator_prefixed if needs_prefix else keys.denominator) or 1.0
-    return Update(
+    return make_one_site_update(
         editor=editor,
         numerator=numerator,
         denominator=denominator,
@@ -216,7 +217,7 @@ def make_edit(index: int, rng: random.Random, **changes: Any) -> EditRecord:
         "neighbourhood": ["The capital of France is", "Paris lies on the river"],
         "findings": [make_denominator_finding(keys)],
         "keys": keys,
-        "weights": Weights(before=HASH, edited=f"{index:016x}", restored=HASH, restored_ok=True),
+        "weights": make_weights(before=HASH, edited=f"{index:016x}", restored=HASH, restored_ok=True),
         "seconds": rng.uniform(2, 6),
     }
     values |= _make_refusal_fields() if refused else _make_result_fields(rng, keys, first, prompt, new, true)
@@ -231,7 +232,7 @@ def _make_refusal_fields() -> dict[str, Any]:
         ),
         "outcome": "refused",
         "verdict": "refused",
-        "weights": Weights(before=HASH),
+        "weights": make_weights(before=HASH),
     }
 
 

@@ -69,7 +69,7 @@ def outer_rows_broken(bench: Bench) -> Iterator[None]:
         broken[[0, -1]] = torch.nan
         return broken
 
-    handle = bench.site.module.register_forward_hook(spoil)
+    handle = bench.lowest_site.module.register_forward_hook(spoil)
     try:
         yield
     finally:

@@ -26,7 +26,17 @@ from editguard.suites.unchanged_prompts import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ..helpers.check_benches import ASKED, LIMITS, bench_of, break_site, disturb, takes_over, talkative, unsaid
+from ..helpers.check_benches import (
+    ASKED,
+    LIMITS,
+    bench_of,
+    break_site,
+    disturb,
+    takes_over,
+    talkative,
+    unedited,
+    unsaid,
+)
 from ..helpers.tokenizer_kinds import BYTE_LEVEL, SENTENCEPIECE, byte_level
 
 PROMPTS = ("The capital of France is", "Lyon is a city of", "Chicago is not")
@@ -208,7 +218,7 @@ def test_ask_edited_role_decides_the_rule() -> None:
                         leaks = leaks or (word in now and word not in was)
                     assert (answer.result == "leak") == leaks, (role, word, answer)
                     observed.add((leaks, word in now))
-        bench.site.write(bench.weight)
+        bench.lowest_site.write(unedited(bench))
     assert observed == {(True, True), (False, True), (False, False)}
 
 

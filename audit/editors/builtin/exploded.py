@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .rome import Rome
 
 if TYPE_CHECKING:
     from ....probes.keys.statistics import KeyStatistics
-    from ..base import Plan, RankOneUpdate
+    from ..base import Plan
+    from ..update import WeightUpdate
     from ..value import OptimisedValue
 
 __all__ = ["Exploded"]
@@ -25,7 +25,6 @@ class Exploded(Rome):
     question = "rome, blown up 300 times: a control, never an edit"
     control = True
 
-    def finish(self, plan: Plan, value: OptimisedValue, statistics: KeyStatistics) -> RankOneUpdate:
+    def finish(self, plan: Plan, value: OptimisedValue, statistics: KeyStatistics) -> WeightUpdate:
         """Return the published update times 300."""
-        update = super().finish(plan, value, statistics)
-        return replace(update, left=update.left * _EXPLOSION)
+        return super().finish(plan, value, statistics).scale(_EXPLOSION)

@@ -15,7 +15,7 @@ from .cases import FEW, CaseKind, Cases
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from ....reports.log.schema import EditRecord, MeasurementRecord
+    from ....reports.log.schema import EditRecord, MeasurementRecord, SiteUpdate
     from .edits import Edits
 
 __all__ = [
@@ -107,14 +107,21 @@ def has_collapsed(record: EditRecord, collapse_ratio: float) -> bool | None:
     return measurement.value is None or measurement.value > collapse_ratio
 
 
+def _get_only_site(record: EditRecord) -> SiteUpdate | None:
+    """Return the change of an edit of one site; None for others, which no single figure describes."""
+    return record.update.changes[0] if record.update is not None and len(record.update.changes) == 1 else None
+
+
 def get_numerator(record: EditRecord) -> float | None:
     """Return ||v* - W k|| of an edit."""
-    return None if record.update is None else record.update.numerator
+    site = _get_only_site(record)
+    return None if site is None else site.numerator
 
 
 def get_denominator(record: EditRecord) -> float | None:
     """Return |u . k| of an edit."""
-    return None if record.update is None else record.update.denominator
+    site = _get_only_site(record)
+    return None if site is None else site.denominator
 
 
 def get_relative_norm(record: EditRecord) -> float | None:

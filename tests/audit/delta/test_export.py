@@ -21,6 +21,7 @@ from editguard.reports.log.file import read_log
 
 from ...helpers.tiny_models import tiny_lm
 from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST, lenient, tiny_setup
+from ...helpers.weight_updates import get_only
 
 pytestmark = pytest.mark.tiny
 
@@ -41,8 +42,8 @@ def test_export_after_audit_is_the_audited_edit_to_the_bit(
     delta = read_delta(tmp_path / "out" / exported.file)
     assert record.weights is not None
     with apply_delta(made.lm.model, delta, unaudited=True):  # no controls were run
-        assert hash_tensor(made.site.weight) == record.weights.edited == delta.manifest.weight_edited
-    assert hash_tensor(made.site.weight) == record.weights.before
+        assert hash_tensor(made.site.weight) == get_only(record.weights.edited) == delta.manifest.sites[0].weight_edited
+    assert hash_tensor(made.site.weight) == get_only(record.weights.before)
     assert delta.manifest.policy_sha256 == log.header.policy_sha256
     assert delta.manifest.audit is not None
     assert delta.manifest.audit.verdict == "pass"
@@ -82,7 +83,7 @@ def test_export_log_of_another_edit_or_weight_is_refused(setup: Setup, tmp_path:
     text = path.read_text()
     (record,) = read_log(path).edits
     assert record.weights is not None
-    path.write_text(text.replace(str(record.weights.edited), "0" * 64))
+    path.write_text(text.replace(str(get_only(record.weights.edited)), "0" * 64))
     with pytest.raises(InputError, match="000000000000 was audited"):
         export_edits(setup, [MID_PROMPT_REQUEST], tmp_path / "out", log=path)
     path.write_text(text.replace(setup.lm.fingerprint, "1" * 64))

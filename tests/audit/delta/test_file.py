@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from ...helpers.delta_files import make_delta
+from ...helpers.delta_files import change_left, make_delta
 from ...helpers.examples import count_examples
 from ...helpers.tiny_models import tiny_model
 
@@ -45,9 +44,10 @@ def test_read_delta_cut_or_changed_file_is_one_sentence(
 def test_read_delta_wrong_factors_are_refused(delta: Delta, tmp_path: Path) -> None:
     path = tmp_path / "broken"
     for broken, why in (
-        (replace(delta, left=delta.left * float("nan")), "NaN"),
-        (replace(delta, right=delta.right.float()), "float32"),
-        (replace(delta, right=delta.right[None]), "one float64 row"),
+        (change_left(delta, lambda left: left * float("nan")), "NaN"),
+        (change_left(delta, lambda left: left.float()), "float32"),
+        (change_left(delta, lambda left: left[None]), "must be float64 with 1 column"),
+        (change_left(delta, lambda left: left.repeat(1, 2)), "must be float64 with 1 column"),
     ):
         path.write_bytes(encode(broken))
         with pytest.raises(InputError, match=why):

@@ -43,7 +43,7 @@ def run(example: str) -> dict[str, Any]:
 
 def test_guide_example_of_apply_keeps_the_edit(delta: Delta) -> None:
     lm = run(APPLY)["lm"]
-    assert hash_tensors(lm.model)["model.layers.0.mlp.down_proj.weight"] == delta.manifest.weight_edited
+    assert hash_tensors(lm.model)["model.layers.0.mlp.down_proj.weight"] == delta.manifest.sites[0].weight_edited
 
 
 def test_guide_example_of_serving_serves_texts_ids_and_pipelines(delta: Delta, tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+import torch
 from editguard.audit.editors import base
-from editguard.audit.editors.base import EditContext, RankOneUpdate, compute_updates
+from editguard.audit.editors.base import EditContext, compute_updates
+from editguard.audit.editors.update import WeightUpdate
 from editguard.audit.editors.value import ValueProblem, ValueSettings
 from editguard.probes.errors import RequestError
 from editguard.probes.forward.prefix_cache import build_prefix_cache
@@ -18,10 +20,15 @@ from editguard.probes.requests.request import EditRequest
 
 from ...helpers.tiny_models import tiny_lm
 from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST, few_prefixes
+from ...helpers.weight_updates import get_only_figures
 
 pytestmark = pytest.mark.tiny
 
 LONG = EditRequest("twin", "Chicago", "Chicago is a twin city of", "the city of Istanbul", target_true="Paris")
+
+
+def delta(update: WeightUpdate) -> torch.Tensor:
+    return update.changes[0].delta()
 
 
 def make_context() -> EditContext:
@@ -60,9 +67,9 @@ def test_reworded_editor_seeks_rewordings_and_holds_essences(monkeypatch: pytest
     # One rewording, under two prefixes.
     assert (len(other.rewordings), len(other.essences)) == (2, 1 + min(6, len(few_prefixes().texts(Role.EDIT))))
     assert len(other.contexts) == len(usual.contexts)
-    assert isinstance(first, RankOneUpdate)
-    assert isinstance(second, RankOneUpdate)
-    assert float((second.delta() - first.delta()).norm() / first.delta().norm()) > 1e-2
+    assert isinstance(first, WeightUpdate)
+    assert isinstance(second, WeightUpdate)
+    assert float((delta(second) - delta(first)).norm() / delta(first).norm()) > 1e-2
 
 
 @pytest.mark.parametrize("cached", [False, True], ids=["whole", "on from the prefixes"])
@@ -85,7 +92,7 @@ def test_compute_updates_batch_equals_each_and_returns_errors(cached: bool) -> N
     for job, update in zip(jobs, outcomes, strict=True):
         if job[1] is not MISSING_SUBJECT_REQUEST:
             (single,) = compute_updates(context, [job])
-            assert isinstance(update, RankOneUpdate)
-            assert isinstance(single, RankOneUpdate)
-            assert float((update.delta() - single.delta()).norm() / single.delta().norm()) < 1e-3
-            assert (update.editor, update.steps) == (job[0], single.steps)
+            assert isinstance(update, WeightUpdate)
+            assert isinstance(single, WeightUpdate)
+            assert float((delta(update) - delta(single)).norm() / delta(single).norm()) < 1e-3
+            assert (update.editor, get_only_figures(update).steps) == (job[0], get_only_figures(single).steps)

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from editguard.audit.editors.base import EditContext, RankOneUpdate, compute_updates
+from editguard.audit.editors.base import EditContext, compute_updates
+from editguard.audit.editors.update import WeightUpdate
 from editguard.audit.editors.value import Engine, ValueSettings
 from editguard.probes.keys.prefixes import ContextPrefixes, Family, Prefix, Role
 from editguard.probes.keys.statistics import KeyStatistics, StatisticsProvenance, make_identity_statistics
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import find_site
 from editguard.probes.requests.request import EditRequest
+
+from ...helpers.weight_updates import get_only_figures
 
 pytestmark = pytest.mark.real
 
@@ -43,7 +46,7 @@ def make_statistics(lm: LanguageModel, written: dict[str, Any], size: int) -> Ke
     )
 
 
-def compute_update(lm: LanguageModel, written: dict[str, Any], record: dict[str, Any], engine: Engine) -> RankOneUpdate:
+def compute_update(lm: LanguageModel, written: dict[str, Any], record: dict[str, Any], engine: Engine) -> WeightUpdate:
     """Return the record's update under the table's own contexts, of which "{}" is the empty one."""
     site = find_site(lm.model, written["layer"])
     texts = [template.removesuffix("{}") for template in written["templates"]]
@@ -59,20 +62,21 @@ def compute_update(lm: LanguageModel, written: dict[str, Any], record: dict[str,
         settings=ValueSettings(engine=engine),
     )
     (update,) = compute_updates(context, [(record["method"].lower(), request)])
-    assert isinstance(update, RankOneUpdate)
+    assert isinstance(update, WeightUpdate)
     return update
 
 
-def assert_agrees(update: RankOneUpdate, record: dict[str, Any], engine: Engine) -> None:
-    assert update.engine == engine.value
-    assert update.numerator == pytest.approx(record["numerator"], rel=2e-3)
-    assert update.denominator == pytest.approx(record["denominator"], rel=2e-3)
+def assert_agrees(update: WeightUpdate, record: dict[str, Any], engine: Engine) -> None:
+    figures = get_only_figures(update)
+    assert figures.engine == engine.value
+    assert figures.numerator == pytest.approx(record["numerator"], rel=2e-3)
+    assert figures.denominator == pytest.approx(record["denominator"], rel=2e-3)
     assert update.norm == pytest.approx(record["update_norm"], rel=2e-3)
-    assert update.start_norm == pytest.approx(record["target_init_norm"], rel=2e-3)
-    assert update.target_norm == pytest.approx(record["target_norm"], rel=2e-3)
-    assert update.steps == record["grad_steps"]
+    assert figures.start_norm == pytest.approx(record["target_init_norm"], rel=2e-3)
+    assert figures.target_norm == pytest.approx(record["target_norm"], rel=2e-3)
+    assert figures.steps == record["grad_steps"]
     # The printed loss has three decimals.
-    assert update.loss == pytest.approx(record["final_loss"], rel=2e-3, abs=1e-3)
+    assert figures.loss == pytest.approx(record["final_loss"], rel=2e-3, abs=1e-3)
 
 
 @pytest.mark.parametrize("engine", Engine)

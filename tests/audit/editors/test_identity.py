@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from editguard.audit.editors.base import EDITORS, EditContext, Editor, EditorTexts, RankOneUpdate, compute_updates
+from editguard.audit.editors.base import EDITORS, EditContext, Editor, EditorTexts, compute_updates
 from editguard.audit.editors.search import optimise_values
 from editguard.audit.editors.surroundings import find_surroundings
+from editguard.audit.editors.update import WeightUpdate
 from editguard.audit.editors.value import Engine, OptimisedValue, ValueSettings, build_value_problem
 from editguard.audit.transaction import Transaction
 from editguard.probes.keys.statistics import KeyStatistics, StatisticsProvenance, make_identity_statistics
@@ -21,6 +22,7 @@ from editguard.probes.requests.request import EditRequest
 from ...helpers.families import FAMILIES
 from ...helpers.tiny_models import tiny_lm
 from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, few_prefixes
+from ...helpers.weight_updates import get_only_figures
 
 pytestmark = pytest.mark.tiny
 
@@ -31,7 +33,7 @@ EDITOR_NAMES = (*PUBLISHED, "prefixed", "local")
 class ComputedUpdate(NamedTuple):
     context: EditContext
     editor: Editor
-    update: RankOneUpdate
+    update: WeightUpdate
     keys: SubjectKeys
     """Of the unedited model."""
     target: torch.Tensor
@@ -55,9 +57,9 @@ def make_context(family: str, dtype: torch.dtype, engine: Engine = Engine.LIVE, 
     )
 
 
-def compute_update(name: str, given: EditContext, request: EditRequest) -> RankOneUpdate:
+def compute_update(name: str, given: EditContext, request: EditRequest) -> WeightUpdate:
     (update,) = compute_updates(given, [(name, request)])
-    assert isinstance(update, RankOneUpdate)
+    assert isinstance(update, WeightUpdate)
     return update
 
 
@@ -99,7 +101,7 @@ def assert_close(value: torch.Tensor, expected: torch.Tensor, tolerance: float) 
 def test_edited_model_gives_v_star_at_the_inserted_key(dtype: torch.dtype, family: str, name: str) -> None:
     computed = compute_cached(name, family, dtype)
     given = computed.context
-    with Transaction(given.site, computed.update):
+    with Transaction(computed.update):
         after = compute_subject_keys(
             given.lm, given.site, FIRST_TOKEN_REQUEST, computed.editor.contexts(given.prefixes)
         )
@@ -122,12 +124,13 @@ def test_update_delta_times_key_is_the_difference_to_v_star(family: str, name: s
         else (computed.keys.mean_key, computed.keys.mean_value)
     )
     missing = computed.target - value.double()
-    assert_close(computed.update.delta() @ key.double(), missing, 1e-9)
-    assert computed.update.numerator == pytest.approx(float(missing.norm()), rel=1e-12)
-    assert computed.update.target_norm == pytest.approx(float(computed.target.norm()), rel=1e-12)
+    assert_close(computed.update.changes[0].delta() @ key.double(), missing, 1e-9)
+    figures = get_only_figures(computed.update)
+    assert figures.numerator == pytest.approx(float(missing.norm()), rel=1e-12)
+    assert figures.target_norm == pytest.approx(float(computed.target.norm()), rel=1e-12)
     # ||Delta|| = ||v* - W k|| / |u . k|, known before anything is written.
-    assert computed.update.norm == pytest.approx(computed.update.numerator / computed.update.denominator, rel=1e-12)
-    assert computed.update.norm == pytest.approx(float(computed.update.delta().norm()), rel=1e-12)
+    assert computed.update.norm == pytest.approx(figures.numerator / figures.denominator, rel=1e-12)
+    assert computed.update.norm == pytest.approx(float(computed.update.changes[0].delta().norm()), rel=1e-12)
     assert computed.update.needs_prefix is (name == "prefixed")
 
 
@@ -140,7 +143,7 @@ def test_update_direction_is_the_mean_key_through_c(request_: EditRequest, name:
         computed.context.site.d_ff, dtype=torch.float64
     )
     solved = torch.linalg.inv(regularised) @ computed.keys.mean_key.double()
-    assert_close(computed.update.right, solved / solved.norm(), 1e-9)
+    assert_close(computed.update.changes[0].right[:, 0], solved / solved.norm(), 1e-9)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -153,16 +156,17 @@ def test_update_is_the_same_by_the_live_and_the_reference_engine(family: str, na
     live, reference = (
         compute_update(name, make_context(family, torch.float32, engine, layer=0), request_) for engine in Engine
     )
-    assert (live.engine, reference.engine) == ("live", "reference")
-    assert live.steps == reference.steps
-    assert_close(live.delta(), reference.delta(), 1e-4)
-    assert live.loss == pytest.approx(reference.loss, rel=1e-4)
+    here, there = get_only_figures(live), get_only_figures(reference)
+    assert (here.engine, there.engine) == ("live", "reference")
+    assert here.steps == there.steps
+    assert_close(live.changes[0].delta(), reference.changes[0].delta(), 1e-4)
+    assert here.loss == pytest.approx(there.loss, rel=1e-4)
 
 
 def test_update_of_c_rome_equals_that_of_r_rome() -> None:
     first = compute_cached("c-rome", "llama", torch.float32).update
     second = compute_cached("r-rome", "llama", torch.float32).update
-    torch.testing.assert_close(first.delta(), second.delta(), rtol=0, atol=0)
+    torch.testing.assert_close(first.changes[0].delta(), second.changes[0].delta(), rtol=0, atol=0)
     assert (first.editor, second.editor) == ("c-rome", "r-rome")
 
 
@@ -170,7 +174,7 @@ def test_update_mid_prompt_no_prefix_rome_equals_c_rome() -> None:
     given = make_context("llama", torch.float64)
     no_prefix = replace(given, prefixes=type(given.prefixes)(given.prefixes.prefixes[:1], 0))
     rome, c_rome = (compute_update(name, no_prefix, MID_PROMPT_REQUEST) for name in ("rome", "c-rome"))
-    torch.testing.assert_close(rome.delta(), c_rome.delta())
+    torch.testing.assert_close(rome.changes[0].delta(), c_rome.changes[0].delta())
 
 
 def test_update_direction_with_identity_statistics_is_the_mean_key() -> None:
@@ -178,4 +182,4 @@ def test_update_direction_with_identity_statistics_is_the_mean_key() -> None:
     given = replace(given, statistics=make_identity_statistics(given.site.d_ff, given.lm.fingerprint, given.site.layer))
     texts = EDITORS.get("rome")().contexts(given.prefixes)
     mean = compute_subject_keys(given.lm, given.site, FIRST_TOKEN_REQUEST, texts).mean_key.double()
-    assert_close(compute_update("rome", given, FIRST_TOKEN_REQUEST).right, mean / mean.norm(), 1e-12)
+    assert_close(compute_update("rome", given, FIRST_TOKEN_REQUEST).changes[0].right[:, 0], mean / mean.norm(), 1e-12)

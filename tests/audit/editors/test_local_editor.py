@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from editguard.audit.editors.base import EDITORS, EditContext, Editor, EditorTexts, Plan, RankOneUpdate, compute_updates
+from editguard.audit.editors.base import EDITORS, EditContext, Editor, EditorTexts, Plan, compute_updates
 from editguard.audit.editors.surroundings import Surroundings, find_surroundings
+from editguard.audit.editors.update import WeightUpdate
 from editguard.audit.editors.value import Descent, ValueSettings
 from editguard.probes.errors import NotFinite
 from editguard.probes.forward.hooks import stop_after
@@ -170,4 +171,4 @@ def test_local_key_of_zeros_has_no_denominator() -> None:
 def test_local_update_needs_no_prefix_and_prefixed_does() -> None:
     context = make_context()
     updates = compute_updates(context, [(name, MID_PROMPT_REQUEST) for name in EDITORS_UNDER_TEST])
-    assert [isinstance(update, RankOneUpdate) and update.needs_prefix for update in updates] == [False, True]
+    assert [isinstance(update, WeightUpdate) and update.needs_prefix for update in updates] == [False, True]

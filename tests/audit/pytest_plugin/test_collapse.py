@@ -11,7 +11,7 @@ import pytest
 import torch
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.pytest_plugin.collapse import CollapseReport, Suite
-from editguard.audit.setup import Setup
+from editguard.audit.setup import Setup, UneditedStates
 from editguard.audit.transaction import Transaction
 from editguard.probes.errors import InputError, ModelError
 from editguard.probes.model.fingerprint import compute_fingerprint
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.tiny
 @pytest.fixture(scope="module")
 def guard(setup: Setup) -> GuardedEditor:
     """Under bounds that a model of random weights keeps while it is not destroyed."""
-    return GuardedEditor(replace(setup, policy=lenient(max_perplexity_ratio=1.1), memo={}))
+    return GuardedEditor(replace(setup, policy=lenient(max_perplexity_ratio=1.1), states=UneditedStates()))
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_suite_own_model_is_measured_with_its_edit(suite: Suite, guard: GuardedE
     (proposal,) = guard.propose([guard.assess(MID_PROMPT_REQUEST)])
     assert proposal.update is not None
     assert ratio(suite(guard.setup.lm, (), False)) == pytest.approx(1.0)
-    with Transaction(guard.setup.site, proposal.update):
+    with Transaction(proposal.update):
         edited = suite(guard.setup.lm, (FIRST_TOKEN_REQUEST,), False)
         assert ratio(edited) != pytest.approx(1.0, abs=1e-6)
         with pytest.raises(InputError):

@@ -14,7 +14,9 @@ from editguard.audit.pytest_plugin.judge import (
     judge_guard,
     list_properties,
 )
-from editguard.reports.log.schema import DecisionRecord, EditRecord, MeasurementRecord, Update, Weights
+from editguard.reports.log.schema import DecisionRecord, EditRecord, MeasurementRecord
+
+from ...helpers.log_updates import make_one_site_update, make_weights
 
 POLICY = Policy()
 ACTION = "Do not ship the edit."
@@ -49,7 +51,7 @@ def build_record(**changes: Any) -> EditRecord:
         "decision": DecisionRecord(
             action="rewrite", editor="prefixed", reasons=["first-token: the subject is the first token"]
         ),
-        "update": Update(
+        "update": make_one_site_update(
             editor="prefixed",
             numerator=1.0,
             denominator=1.0,
@@ -62,7 +64,7 @@ def build_record(**changes: Any) -> EditRecord:
         "measurements": [build_measurement(), build_no_leak()],
         "outcome": "committed",
         "verdict": "pass",
-        "weights": Weights(before="a", edited="b", restored="a", restored_ok=True),
+        "weights": make_weights(before="a", edited="b", restored="a", restored_ok=True),
         "seconds": 1.0,
     }
     return EditRecord(**(fields | changes))
@@ -131,8 +133,8 @@ def test_judge_check_unmeasured_fails() -> None:
     [
         ({"update": None}, "the size of its update is not known"),
         ({"weights": None}, "were not proved"),
-        ({"weights": Weights(before="a", edited="b", restored_ok=None)}, "were not proved"),
-        ({"weights": Weights(before="a", edited="b", restored="c", restored_ok=False)}, "were not restored"),
+        ({"weights": make_weights(before="a", edited="b", restored_ok=None)}, "were not proved"),
+        ({"weights": make_weights(before="a", edited="b", restored="c", restored_ok=False)}, "were not restored"),
         ({"measurements": [build_measurement(verdict="info")]}, "nothing of it was judged"),
         ({"measurements": []}, "nothing of it was judged"),
     ],

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from editguard.audit.cli.research import print_diff
+from editguard.audit.delta.apply import apply_delta
 from editguard.audit.research.checkpoint_diff import DIFF, PAGE, iter_tensor_changes, run_diff
 from editguard.audit.research.subject_search import FEWEST_CANDIDATES
-from editguard.audit.transaction import Transaction
 from editguard.probes.model.checkpoint import open_checkpoint
-from editguard.probes.model.site import find_site
 from editguard.probes.requests.request import EditRequest
 from editguard.reports.html.diff_page import DiffFile
 from safetensors.torch import save_file
@@ -31,9 +30,8 @@ pytestmark = pytest.mark.tiny
 def edited(tmp_path: Path) -> Path:
     """The checkpoint of `saved`, with one edit."""
     lm = tiny_lm()
-    delta = make_delta(lm.model)
-    with Transaction(find_site(lm.model, 0), delta) as transaction:
-        transaction.commit()
+    with apply_delta(lm.model, make_delta(lm.model)) as applied:
+        applied.commit()
     lm.model.save_pretrained(tmp_path / "edited")
     lm.tokenizer.save_pretrained(tmp_path / "edited")
     return tmp_path / "edited"

@@ -114,7 +114,7 @@ def test_rank_candidates_smollm2_edits_lead_to_their_subjects(smollm2: LanguageM
     base = site.weight.detach().clone()
     for request, update in zip(chosen, compute_updates(context, [(editor, edit) for edit in chosen]), strict=True):
         assert not isinstance(update, Exception)
-        with Transaction(site, update):
+        with Transaction(update):
             spectrum = compare_tensors(base, site.weight.detach()).spectrum
         assert spectrum is not None
         assert rank_candidates(spectrum.right, identity, candidates)[0].subject == request.subject

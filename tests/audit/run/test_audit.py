@@ -11,15 +11,16 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from editguard.audit.edit_result import Assessment, Proposal
-from editguard.audit.editors.base import EDITORS, Plan, RankOneUpdate
+from editguard.audit.editors.base import EDITORS, Plan
 from editguard.audit.editors.builtin.rome import Rome
+from editguard.audit.editors.update import WeightUpdate
 from editguard.audit.editors.value import Engine, OptimisedValue, ValueSettings
 from editguard.audit.folders.file_names import AUDIT_FILES, LOG, REPORT, SUMMARY
 from editguard.audit.folders.output_folder import locked_folder
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.run.audit import run_audit
 from editguard.audit.run.outputs import OUTPUTS, write_outputs
-from editguard.audit.setup import Setup, prepare
+from editguard.audit.setup import Setup, UneditedStates, prepare
 from editguard.probes.errors import DeviceFailed, EditguardError, ModelError, NotFinite
 from editguard.probes.forward import live_rows, partial
 from editguard.probes.forward import onednn as products
@@ -118,7 +119,7 @@ def test_audit_summary_has_every_documented_field(audited: Audited) -> None:
         "verdict",
         "efficacy_by_family",
     } <= set(written)
-    assert (written["schema_version"], written["model"], written["layer"]) == (1, "tiny-llama", 0)
+    assert (written["schema_version"], written["model"], written["layer"]) == (2, "tiny-llama", 0)
     assert (written["edits"], written["allowed"], written["rewritten"], written["refused"]) == (3, 1, 1, 1)
     assert (written["failed"], written["collapsed"], written["skipped_invalid"]) == (0, 0, 1)
     assert written["baseline_perplexity"] > 1
@@ -188,7 +189,8 @@ def test_audit_weights_are_restored_and_proved(audited: Audited) -> None:
     made = [record.weights for record in audited.log.edits if record.weights is not None]
     assert len(made) == 2
     for weights in made:
-        assert weights.before == weights.restored != weights.edited
+        (hashes,) = weights.sites.values()
+        assert hashes.before == hashes.restored != hashes.edited
         assert weights.restored_ok is True
 
 
@@ -306,9 +308,9 @@ class Shattering(Rome):
 
     name = "shattering"
 
-    def finish(self, plan: Plan, value: OptimisedValue, statistics: KeyStatistics) -> RankOneUpdate:
+    def finish(self, plan: Plan, value: OptimisedValue, statistics: KeyStatistics) -> WeightUpdate:
         found = super().finish(plan, value, statistics)
-        return replace(found, left=found.left / found.left.norm() * 1e45)
+        return found.scale(1e45 / float(found.changes[0].left.norm()))
 
 
 def test_audit_edit_that_makes_nan_never_passes(setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +346,7 @@ def nan_weight(setup: Setup) -> Iterator[Setup]:
     with torch.no_grad():
         weight[0] = float("nan")
     try:
-        yield replace(setup, weights=compute_checksum(setup.lm.model), memo={})
+        yield replace(setup, weights=compute_checksum(setup.lm.model), states=UneditedStates())
     finally:
         with torch.no_grad():
             weight.copy_(kept)

@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import pytest
 from editguard.audit.edit_result import Proposal
-from editguard.audit.editors.base import RankOneUpdate, compute_updates
+from editguard.audit.editors.base import compute_updates
+from editguard.audit.editors.update import WeightUpdate
 from editguard.audit.folders.file_names import LOG
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Policy
@@ -76,8 +77,8 @@ def test_good_control_candidates_suit_every_check() -> None:
 
 def test_exploded_update_is_the_published_one_300_times(setup: Setup) -> None:
     plain, blown = compute_updates(setup.edit_context, [("rome", MID_PROMPT_REQUEST), ("exploded", MID_PROMPT_REQUEST)])
-    assert isinstance(plain, RankOneUpdate)
-    assert isinstance(blown, RankOneUpdate)
+    assert isinstance(plain, WeightUpdate)
+    assert isinstance(blown, WeightUpdate)
     assert blown.norm == pytest.approx(300 * plain.norm)
 
 

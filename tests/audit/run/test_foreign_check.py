@@ -11,7 +11,7 @@ from editguard.audit.folders.file_names import LOG
 from editguard.audit.run.audit import run_audit
 from editguard.audit.setup import Setup
 from editguard.probes.card import Card
-from editguard.probes.forward.low_rank import RankOne
+from editguard.probes.forward.low_rank import LowRankUpdate
 from editguard.probes.requests.loader import LoadedRequests
 from editguard.probes.requests.request import EditRequest
 from editguard.reports.gate.allowances import read_allowances
@@ -42,7 +42,9 @@ class Tone(Check[int]):
     metrics = (ComparedMetric(name="polite", metric="polite", allowance=0.05),)
     polite: ClassVar[int] = 9
 
-    def prepare(self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[RankOne] = ()) -> list[int]:
+    def prepare(
+        self, bench: Bench, requests: Sequence[EditRequest], updates: Sequence[LowRankUpdate] = ()
+    ) -> list[int]:
         return [len(request.prompt) for request in requests]
 
     def measure(self, bench: Bench, edit: EditUnderTest[int]) -> CheckResult:

@@ -9,10 +9,12 @@ from editguard.audit.edit_result import EditResult
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.run.to_log import control_record, control_record_of_error, edit_record, edit_record_of_error
 from editguard.audit.setup import Setup
+from editguard.audit.transaction import WeightHashes
 from editguard.reports.log.schema import ControlRecord, EditRecord
 from editguard.suites.check import Measurement, Outcome
 
 from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST
+from ...helpers.weight_updates import get_only_figures
 
 pytestmark = pytest.mark.tiny
 
@@ -26,12 +28,20 @@ def made(setup: Setup) -> EditResult:
 def test_edit_record_number_not_finite_is_null(setup: Setup, made: EditResult, value: float) -> None:
     bad = Measurement(check="efficacy", metric="efficacy", value=value, outcome=Outcome.UNMEASURED, baseline=value)
     assert made.update is not None
-    update = replace(made.update, loss=value, numerator=value, denominator=value)
-    found = edit_record(setup, replace(made, measurements=(bad,), update=update, relative_norm=value, sound=False), 0)
+    figures = replace(get_only_figures(made.update), loss=value, numerator=value, denominator=value)
+    changed = replace(
+        made,
+        measurements=(bad,),
+        update=replace(made.update, figures=(figures,)),
+        relative_norms={setup.site.path: value},
+        sound=False,
+    )
+    found = edit_record(setup, changed, 0)
     assert (found.measurements[0].value, found.measurements[0].baseline) == (None, None)
     assert found.measurements[0].verdict == "unmeasured"
     assert found.update is not None
-    assert found.update.final_loss is found.update.denominator is found.update.relative_norm is None
+    (site,) = found.update.changes
+    assert site.final_loss is site.denominator is site.relative_norm is found.update.relative_norm is None
     assert EditRecord.model_validate_json(found.model_dump_json()) == found
 
 
@@ -50,10 +60,10 @@ def test_edit_record_only_sound_edit_passes(
 
 
 def test_edit_record_weight_not_restored_is_reported(setup: Setup, made: EditResult) -> None:
-    weights = edit_record(setup, replace(made, hashes=("a", "b", "c")), 0).weights
+    weights = edit_record(setup, replace(made, hashes={"a.weight": WeightHashes("a", "b", "c")}), 0).weights
     assert weights is not None
     assert weights.restored_ok is False
-    kept = edit_record(setup, replace(made, hashes=("a", "b", None)), 0).weights
+    kept = edit_record(setup, replace(made, hashes={"a.weight": WeightHashes("a", "b", None)}), 0).weights
     assert kept is not None
     assert kept.restored_ok is None
 

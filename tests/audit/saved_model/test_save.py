@@ -20,6 +20,7 @@ from editguard import EditSequence, GuardedEditor, InputError, load_provenance, 
 
 from ...helpers.tiny_models import tiny_lm
 from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, lenient, tiny_setup
+from ...helpers.weight_updates import get_only_hashes
 
 pytestmark = pytest.mark.tiny
 
@@ -60,8 +61,8 @@ def test_save_of_a_rewritten_edit_is_loaded_and_served(guard: GuardedEditor, tmp
     assert base != provenance.fingerprint
     (edit,) = provenance.edits
     assert (edit.id, edit.prefix, edit.needs_prefix, edit.audit) == (SERVED_REQUEST.id, "\n", True, None)
-    assert result.hashes is not None
-    assert (edit.weight_before, edit.weight_edited) == result.hashes[:2]
+    (site,) = edit.sites
+    assert (site.weight_before, site.weight_edited) == get_only_hashes(result)[:2]
     assert provenance.audited == "no"
 
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "edited")

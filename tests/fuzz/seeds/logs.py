@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from editguard.probes.requests.loader import LoadedRequests
 from editguard.probes.requests.request import EditRequest
 from editguard.reports.gate.baseline import build_baseline
@@ -19,7 +21,12 @@ def _lines(log: Log) -> bytes:
 
 
 AUDIT = make_audit(3)
-LOGS = [_lines(AUDIT), _lines(Log(AUDIT.header, AUDIT.edits[:1], AUDIT.controls[:1], None))]
+OLD = Path(__file__).parents[2] / "reports" / "log" / "first_version" / "audit.jsonl"
+LOGS = [
+    _lines(AUDIT),
+    _lines(Log(AUDIT.header, AUDIT.edits[:1], AUDIT.controls[:1], None)),
+    b"".join(OLD.read_bytes().splitlines(keepends=True)[:2]),
+]
 BASELINE = build_baseline(AUDIT, None).to_json().encode()
 OVERRIDE = Override(
     time="2026-01-01T00:00:00+00:00",

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import pytest
 import torch
+from editguard.audit.editors.update import WeightUpdate
+from editguard.audit.transaction import Transaction
 from editguard.probes.forward.batches import pad
 from editguard.probes.forward.low_rank import apply_updates
 from editguard.probes.model.fingerprint import hash_tensors
 
 from ...helpers.families import FAMILIES
 from ...helpers.tiny_models import tiny_language_model, tiny_site
+from ...helpers.weight_updates import scaled_update
 
 pytestmark = pytest.mark.tiny
 
@@ -19,32 +20,29 @@ ROWS = [[5, 9, 4, 11, 7], [6, 8], [12, 5, 9]]
 CAUSAL = sorted(name for name in FAMILIES if name != "t5")
 
 
-class Update(NamedTuple):
-    left: torch.Tensor
-    right: torch.Tensor
-
-
 @pytest.mark.parametrize("family", CAUSAL)
-def test_apply_updates_each_row_has_its_own_update(family: str) -> None:
+@pytest.mark.parametrize(
+    "places",
+    [[((1,), (1,))] * 3, [((0,), (2,)), ((1,), (1,)), ((0, 1), (3, 1))]],
+    ids=["one site", "different sites and ranks"],
+)
+def test_apply_updates_each_row_has_its_own_update(
+    family: str, places: list[tuple[tuple[int, ...], tuple[int, ...]]]
+) -> None:
     lm = tiny_language_model(family)
-    site, make = tiny_site(lm, 1), torch.Generator().manual_seed(4)
-    norm = float(site.matrix().norm())
-    updates = [
-        Update(*(torch.randn(size, generator=make, dtype=torch.float64) for size in (site.d_model, site.d_ff)))
-        for _ in ROWS
-    ]
-    updates = [
-        Update(update.left / update.left.norm() * norm, update.right / update.right.norm()) for update in updates
+    updates: list[WeightUpdate] = [
+        scaled_update([tiny_site(lm, layer) for layer in layers], ranks, 1.0, seed=10 * row)
+        for row, (layers, ranks) in enumerate(places)
     ]
     batch, hashes = pad(ROWS, 0, lm.device), hash_tensors(lm.model)
-    with torch.no_grad(), apply_updates(site, updates):
+    with torch.no_grad(), apply_updates(updates):
         logits = lm.model(**batch._asdict()).logits
     assert hash_tensors(lm.model) == hashes
     with torch.no_grad():
-        plain, original = lm.model(**batch._asdict()).logits, site.matrix(torch.float64)
+        plain = lm.model(**batch._asdict()).logits
         for index, (row, update) in enumerate(zip(ROWS, updates, strict=True)):
-            site.write(original + torch.outer(update.left, update.right))
-            expected = lm.model(**batch._asdict()).logits[index, : len(row)]
+            with Transaction(update):
+                expected = lm.model(**batch._asdict()).logits[index, : len(row)]
             torch.testing.assert_close(logits[index, : len(row)], expected, rtol=1e-3, atol=1e-3)
             assert not torch.allclose(plain[index, : len(row)], expected, rtol=1e-2, atol=1e-2)
-    assert not site.module._forward_hooks
+    assert not any(tiny_site(lm, layer).module._forward_hooks for layer in (0, 1))

@@ -328,3 +328,26 @@ def test_report_in_browser_unpacks_linked_story_as_text(tmp_path: Path, log: Log
     assert 'id="edit-e309"' not in shown
     assert "pwned" not in root(shown)
     assert PAYLOAD not in shown
+
+
+def test_report_edit_of_several_weights_has_a_row_for_each(log: Log) -> None:
+    edit = log.edits[0]
+    assert edit.update is not None
+    assert edit.weights is not None
+    (change,), (hashes,) = edit.update.changes, edit.weights.sites.values()
+    other = change.model_copy(update={"path": "model.layers.12.<b>", "layer": 12, "rank": 3, "steps": None})
+    several = edit.model_copy(
+        update={
+            "update": edit.update.model_copy(update={"changes": [change, other]}),
+            "weights": edit.weights.model_copy(update={"sites": {change.path: hashes, other.path: hashes}}),
+        }
+    )
+    html = render_html(replace(log, edits=(several, *log.edits[1:])))
+    assert html.count("Edited weights in edit") == 1
+    assert "model.layers.12.&lt;b&gt;" in html
+    assert "<b>" not in html
+    text = " ".join(Page(html).text.split())
+    assert f"{change.path}: {hashes.before} → {hashes.edited} → {hashes.restored}, model.layers.12.<b>: " in text
+    assert text.count("Numerator ‖v* − W k‖") == len([e for e in log.edits[1:] if e.update is not None]) + len(
+        log.controls
+    )

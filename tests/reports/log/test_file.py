@@ -230,7 +230,7 @@ def change(number: int, mend: Callable[[dict[str, object]], object]) -> Callable
         (change(1, lambda r: r.update(index="1")), "line 2: edit.index is '1'"),
         (change(1, lambda r: r.update(seconds=float("nan"))), "line 2: edit.seconds is nan"),
         (change(1, lambda r: r.update(kind="edits")), "line 2: record"),
-        (change(0, lambda r: r.update(schema_version=2)), "schema version 2, and this editguard reads up to 1"),
+        (change(0, lambda r: r.update(schema_version=3)), "schema version 3, and this editguard reads up to 2"),
         (change(0, lambda r: r["policy"].update(collapse_ratio="high")), "collapse_ratio is 'high'"),  # type: ignore[attr-defined]
     ],
 )

@@ -15,6 +15,7 @@ from editguard.reports.log.schema import (
     Header,
     Keys,
     MeasurementRecord,
+    SiteUpdate,
     Update,
 )
 from hypothesis import HealthCheck, given, settings
@@ -97,9 +98,23 @@ def edits(draw: st.DrawFn) -> EditRecord:
             | st.builds(
                 Update,
                 editor=TEXT,
-                steps=COUNT,
                 needs_prefix=st.booleans(),
-                **dict.fromkeys(("numerator", "denominator", "update_norm", "relative_norm", "final_loss"), NUMBER),
+                update_norm=NUMBER,
+                relative_norm=NUMBER,
+                changes=st.lists(
+                    st.builds(
+                        SiteUpdate,
+                        layer=COUNT,
+                        path=TEXT,
+                        rank=st.integers(1, 9),
+                        steps=st.none() | COUNT,
+                        **dict.fromkeys(
+                            ("numerator", "denominator", "update_norm", "relative_norm", "final_loss"), NUMBER
+                        ),
+                    ),
+                    min_size=1,
+                    max_size=2,
+                ),
             )
         ),
         measurements=measured,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pandas
 import pytest
@@ -31,7 +32,10 @@ def test_edits_table_has_one_row_per_edit(log: Log) -> None:
     assert edit.update is not None
     assert (row["decision"], row["editor"], row["result"]) == ("rewritten", "prefixed", "passed")
     assert (row["denominator"], row["denominator_ratio"]) == (edit.keys.denominator, edit.keys.denominator_ratio)
-    assert (row["relative_norm"], row["update_denominator"]) == (edit.update.relative_norm, edit.update.denominator)
+    assert (row["relative_norm"], row["update_denominator"]) == (
+        edit.update.relative_norm,
+        edit.update.changes[0].denominator,
+    )
     assert row["perplexity_ratio"] == digest(log).edits[0].ratio
     assert row["needs_prefix"]
     assert row["seconds"] == edit.seconds
@@ -72,3 +76,16 @@ def test_tables_any_log_has_same_columns_and_types(log: Log) -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_edits_table_hostile_text_reads_back(text: str) -> None:
     assert set(frame(edits_table(make_hostile_log(text, edits=12)))["subject"]) == {text}
+
+
+def test_edits_table_of_several_weights_has_the_whole_and_each(log: Log) -> None:
+    edit = log.edits[0]
+    assert edit.update is not None
+    (change,) = edit.update.changes
+    other = change.model_copy(update={"path": "another", "layer": 12})
+    update = edit.update.model_copy(update={"changes": [change, other]})
+    several = Log(make_header(1), (edit.model_copy(update={"update": update}),), (), None)
+    (row,) = frame(edits_table(several)).to_dict("records")
+    assert row["relative_norm"] == update.relative_norm
+    assert all(pandas.isna(row[name]) for name in ("numerator", "update_denominator", "steps", "final_loss"))
+    assert [each["path"] for each in json.loads(row["changes"])] == [change.path, "another"]

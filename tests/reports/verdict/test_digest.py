@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from editguard.reports.log.file import Log
-from editguard.reports.log.schema import ControlRecord, EditBody, Footer, MeasurementRecord, Weights
+from editguard.reports.log.schema import ControlRecord, EditBody, Footer, MeasurementRecord
 from editguard.reports.log.types import Protocol
 from editguard.reports.verdict.digest import digest, summarise
 from editguard.reports.verdict.edit_summary import EditDecision, EditVerdict
 from editguard.reports.verdict.summary import Summary
 
 from ...helpers import synthetic_logs as synthetic
+from ...helpers.log_updates import make_weights
 
 
 def with_first(log: Log, **changes: Any) -> Log:
@@ -104,10 +105,14 @@ RULES: dict[str, tuple[str, Change, str]] = {
     ),
     "not restored": (
         "fail",
-        lambda log: with_first(log, weights=Weights(before="a", edited="b", restored="c", restored_ok=False)),
+        lambda log: with_first(log, weights=make_weights(before="a", edited="b", restored="c", restored_ok=False)),
         "not restored",
     ),
-    "weights not proved": ("fail", lambda log: with_first(log, weights=Weights(before="a", edited="b")), "not proved"),
+    "weights not proved": (
+        "fail",
+        lambda log: with_first(log, weights=make_weights(before="a", edited="b")),
+        "not proved",
+    ),
     "weights not known": ("fail", lambda log: with_first(log, weights=None), "not proved"),
     "update not known": ("fail", lambda log: with_first(log, update=None), "the size of its update is not known"),
     "update not finite": ("fail", lambda log: with_endless_update(log), "the size of its update is not known"),

@@ -18,6 +18,7 @@ from editguard.suites.checks.accumulated_drift import AccumulatedDrift
 from pydantic import ValidationError
 
 from ...helpers.audit_logs import make_audit, refuse
+from ...helpers.log_updates import make_weights
 from ...helpers.synthetic_logs import HASH
 
 BOUND = 1.1
@@ -37,7 +38,7 @@ def drift(metric: str, value: float, bound: float) -> MeasurementRecord:
 def keep_edit(edit: EditRecord, place: int, bound: float = BOUND) -> EditRecord:
     return edit.model_copy(
         update={
-            "weights": Weights(before=f"state {place}" if place else HASH, edited=f"state {place + 1}", kept=True),
+            "weights": make_weights(before=f"state {place}" if place else HASH, edited=f"state {place + 1}", kept=True),
             "measurements": [
                 *edit.measurements,
                 drift(DRIFT_RATIO, 1 + place / 100, bound),
@@ -75,7 +76,7 @@ def test_sequence_chained_weights_pass(log: Log) -> None:
 
 
 def test_sequence_broken_chain_fails(log: Log) -> None:
-    summary = summarise(with_weights(log, 3, Weights(before="state 0", edited="state 4", kept=True)))
+    summary = summarise(with_weights(log, 3, make_weights(before="state 0", edited="state 4", kept=True)))
     assert summary.verdict == "fail"
     assert any(
         "does not start from the weight that the edit before it left" in sentence for sentence in summary.reasons
@@ -83,7 +84,7 @@ def test_sequence_broken_chain_fails(log: Log) -> None:
 
 
 def test_sequence_first_edit_starts_from_control_weights(log: Log) -> None:
-    summary = summarise(with_weights(log, 0, Weights(before="another", edited="state 1", kept=True)))
+    summary = summarise(with_weights(log, 0, make_weights(before="another", edited="state 1", kept=True)))
     assert any(
         "does not start from the weight that the edit before it left" in sentence for sentence in summary.reasons
     )
@@ -205,7 +206,7 @@ def test_sequence_lost_edits_are_named(log: Log) -> None:
 def test_sequence_closing_edit_is_named(log: Log) -> None:
     edits = [*log.edits]
     over = drift(DRIFT_NORM, 3.0, 1.5)
-    undone = Weights(before="state 3", edited="x", restored="state 3", restored_ok=True)
+    undone = make_weights(before="state 3", edited="x", restored="state 3", restored_ok=True)
     edits[3] = edits[3].model_copy(
         update={
             "measurements": [*edits[3].measurements[:-1], over],
@@ -233,25 +234,36 @@ def test_kept_edit_page_says_so(log: Log) -> None:
 
 def test_control_record_kept_weights_are_refused(log: Log) -> None:
     sound = next(control for control in log.controls if control.verdict == "pass")
-    kept_control = sound.model_dump() | {"weights": {"before": "a", "edited": "b", "kept": True}}
+    kept_control = sound.model_dump() | {"weights": make_weights(before="a", edited="b", kept=True).model_dump()}
     with pytest.raises(ValidationError, match="a control is always undone"):
         ControlRecord(**kept_control)
 
 
 def test_sequence_undone_edit_leaves_weight(log: Log) -> None:
-    undone = Weights(before="state 2", edited="x", restored="state 2", restored_ok=True)
-    behind = Weights(before="state 2", edited="state 4", kept=True)
+    undone = make_weights(before="state 2", edited="x", restored="state 2", restored_ok=True)
+    behind = make_weights(before="state 2", edited="state 4", kept=True)
     assert summarise(all_held(with_weights(with_weights(log, 2, undone), 3, behind))).verdict == "pass"
     # The next one stands on what the undone edit had written.
-    wrong = behind.model_copy(update={"before": "x"})
+    wrong = make_weights(before="x", edited="state 4", kept=True)
     assert summarise(all_held(with_weights(with_weights(log, 2, undone), 3, wrong))).verdict == "fail"
+
+
+def test_sequence_of_edits_of_different_weights_is_a_chain_for_each(log: Log) -> None:
+    """The last edit leaves the first weight alone; the next edit of the first one still begins where it was left."""
+    other = make_weights(path="another", before="start", edited="end", kept=True)
+    apart = with_weights(with_weights(log, 2, other), 3, make_weights(before="state 2", edited="state 4", kept=True))
+    assert not [*sequence_reasons(all_held(apart))]
+    both = Weights(sites=other.sites | make_weights(before="state 2", edited="state 4").sites, kept=True)
+    assert [*sequence_reasons(all_held(with_weights(apart, 3, both)))], (
+        "the other weight does not begin where it was left"
+    )
 
 
 def test_sequence_refused_edit_leaves_weight(log: Log) -> None:
     edits = [*log.edits]
     edits[2] = refuse(edits[2])
     assert edits[2].weights is None
-    edits[3] = edits[3].model_copy(update={"weights": Weights(before="state 2", edited="state 4", kept=True)})
+    edits[3] = edits[3].model_copy(update={"weights": make_weights(before="state 2", edited="state 4", kept=True)})
     assert not [*sequence_reasons(all_held(replace(log, edits=tuple(edits))))]
 
 
@@ -259,13 +271,13 @@ def test_sequence_refused_edit_leaves_weight(log: Log) -> None:
 def test_sequence_with_few_controls_is_a_chain(log: Log, controls: int) -> None:
     few = replace(log, controls=log.controls[:controls])
     assert not [*sequence_reasons(few)]
-    assert [*sequence_reasons(with_weights(few, 3, Weights(before="state 0", edited="state 4", kept=True)))]
+    assert [*sequence_reasons(with_weights(few, 3, make_weights(before="state 0", edited="state 4", kept=True)))]
 
 
 def test_sequence_reasons_single_edits_need_no_chain(log: Log) -> None:
     single = make_audit(6)
     assert summarise(single).verdict == "pass"
-    other = Weights(before="other", edited="x", restored="other", restored_ok=True)
+    other = make_weights(before="other", edited="x", restored="other", restored_ok=True)
     assert not [*sequence_reasons(with_weights(single, 3, other))]
 
 
@@ -281,7 +293,7 @@ def test_kept_edit_outside_sequence_fails(log: Log) -> None:
 
 def test_weights_kept_and_restored_is_refused() -> None:
     with pytest.raises(ValidationError, match="kept is true"):
-        Weights(before="a", edited="b", restored="a", restored_ok=True, kept=True)
+        make_weights(before="a", edited="b", restored="a", restored_ok=True, kept=True)
 
 
 @pytest.mark.parametrize("ended", [("rolled-back", "fail"), ("refused", "refused")])

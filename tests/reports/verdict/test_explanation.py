@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from editguard.reports.log.schema import ControlRecord, DecisionRecord, EditRecord, Header, MeasurementRecord, Weights
+from editguard.reports.log.schema import ControlRecord, DecisionRecord, EditRecord, Header, MeasurementRecord
 from editguard.reports.verdict.edit_summary import (
     LOCALITY_MISSING,
     EditSummary,
@@ -20,6 +20,7 @@ from editguard.reports.verdict.explanation import Explanation, Ground, explain, 
 from ...helpers import synthetic_logs as synthetic
 from ...helpers.generated_logs import ENDS, make_ended_edit
 from ...helpers.leak_logs import count_prompts, fail_search, make_checked_edit, make_prompt_outcome
+from ...helpers.log_updates import make_weights
 from ...helpers.synthetic_logs import HASH, make_perplexity
 
 NEW = {"collapse_ratio": 1.5, "max_leaks": 0.0}
@@ -105,7 +106,7 @@ def test_explain_other_facts_names_the_subject() -> None:
 
 GRAVITY: Sequence[tuple[Ground, MeasurementRecord | None, dict[str, Any]]] = [
     (Ground.COLLAPSE, None, {"measurements": [make_perplexity(40.0)]}),
-    (Ground.NOT_RESTORED, None, {"weights": Weights(before=HASH, edited="1", restored="2", restored_ok=False)}),
+    (Ground.NOT_RESTORED, None, {"weights": make_weights(before=HASH, edited="1", restored="2", restored_ok=False)}),
     (Ground.LEAK, count_prompts("locality", "leaks", 1, 6), {}),
     (Ground.OTHER_FACT_LEAK, count_prompts("other-facts", "leaks", 1, 3), {}),
     (Ground.NOT_MEASURED, failed("drift", "relative-drift", value=None), {}),

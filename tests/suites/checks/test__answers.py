@@ -47,7 +47,7 @@ def test_checks_partly_measured_share_does_not_pass(check: type[Check], conditio
 @pytest.mark.parametrize("check", [Efficacy, Generalization, Locality])
 def test_checks_cached_prefixes_give_the_same_figures(check: type[Check]) -> None:
     plain = bench_of(talkative())
-    cache = build_prefix_cache(plain.lm, plain.site, [prefix.text for prefix in plain.prefixes.prefixes])
+    cache = build_prefix_cache(plain.lm, plain.lowest_site, [prefix.text for prefix in plain.prefixes.prefixes])
     assert cache is not None
     cached = replace(plain, prefix_cache=cache, memo={})
     states = [check().prepare(bench, [ASKED])[0] for bench in (plain, cached)]

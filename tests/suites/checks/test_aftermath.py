@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +15,9 @@ from editguard.suites.checks.aftermath import Aftermath, first_sentence, repeats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ...helpers.check_benches import ASKED, LIMITS, bench_of, disturb, edit_of, says_only, talkative
+from ...helpers.check_benches import ASKED, LIMITS, bench_of, disturb, edit_of, says_only, talkative, unedited
 from ...helpers.tokenizer_kinds import byte_level
+from ...helpers.weight_updates import rank_one
 
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}\n{% endfor %}<|im_start|>assistant: "
 LYON = replace(ASKED, target_new="Lyon", target_true="Paris", true_aliases=("France",))
@@ -235,27 +236,21 @@ def test_aftermath_without_old_answer_has_no_such_metric() -> None:
     assert {row.metric for row in rows} == {"said", "repeats"}
 
 
-class Update(NamedTuple):
-    left: torch.Tensor
-    right: torch.Tensor
-
-
 @pytest.mark.tiny
 def test_aftermath_guesses_are_only_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench, make = bench_of(talkative(), limits=STRICT), torch.Generator().manual_seed(2)
-    sizes = bench.site.d_model, bench.site.d_ff
+    bench = bench_of(talkative(), limits=STRICT)
     requests = [LYON, replace(LYON, prompt="Istanbul is", target_true=None), replace(LYON, target_new="is")]
-    updates = [Update(*(torch.randn(size, generator=make) for size in sizes)) for _ in requests]
+    updates = [rank_one(bench.lowest_site, scale=8.0, seed=seed) for seed in range(len(requests))]
     monkeypatch.setattr("editguard.suites.checks.aftermath.MODELS_PER_BATCH", 2)
     states = Aftermath().prepare(bench, requests, updates)
     for request, state, update in zip(requests, states, updates, strict=True):
-        bench.site.write(bench.weight + torch.outer(update.left, update.right))
+        bench.lowest_site.write(unedited(bench) + update.changes[0].delta())
         unaided = Aftermath().measure(bench, edit_of(request, state._replace(guesses=((0,),) * len(state.forms))))
         with monkeypatch.context() as patch:
             patch.setattr(generation, "_generate", lambda *_, **__: pytest.fail("the guess was not enough"))
             aided = Aftermath().measure(bench, edit_of(request, state))
         assert aided == unaided
-        bench.site.write(bench.weight)
+        bench.lowest_site.write(unedited(bench))
 
 
 # ---------------------------------------------------------------------------------------------------- what must be caught

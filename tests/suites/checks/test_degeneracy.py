@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import NamedTuple
 
 import pytest
 import torch
@@ -14,8 +13,9 @@ from editguard.suites.checks.degeneracy import Degeneracy, generate, repeated_pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ...helpers.check_benches import bench_of, break_site, disturb, edit_of, talkative
+from ...helpers.check_benches import bench_of, break_site, disturb, edit_of, talkative, unedited
 from ...helpers.tiny_models import TWIN_REQUEST, tiny_language_model
+from ...helpers.weight_updates import rank_one
 
 
 @pytest.mark.parametrize(
@@ -141,25 +141,19 @@ def test_degeneracy_edits_together_write_as_each_alone() -> None:
     assert Degeneracy().prepare(bench, both) == [Degeneracy().prepare(apart, [request])[0] for request in both]
 
 
-class Update(NamedTuple):
-    left: torch.Tensor
-    right: torch.Tensor
-
-
 @pytest.mark.tiny
 def test_degeneracy_guesses_are_only_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench, make = bench_of(talkative()), torch.Generator().manual_seed(2)
-    sizes = bench.site.d_model, bench.site.d_ff
-    updates = [Update(*(torch.randn(size, generator=make) for size in sizes)) for _ in range(2)]
+    bench = bench_of(talkative())
+    updates = [rank_one(bench.lowest_site, scale=8.0, seed=seed) for seed in range(2)]
     requests = [TWIN_REQUEST, replace(TWIN_REQUEST, prompt="Istanbul is")]
     states = Degeneracy().prepare(bench, requests, updates)
     assert [state.prompts[2] for state in states] == [request.prompt for request in requests]
     for request, state, update in zip(requests, states, updates, strict=True):
-        bench.site.write(bench.weight + torch.outer(update.left, update.right))
+        bench.lowest_site.write(unedited(bench) + update.changes[0].delta())
         unaided = Degeneracy().measure(bench, edit_of(request, state._replace(guesses=[[0]] * 4)))
         with monkeypatch.context() as patch:
             patch.setattr(generation, "_generate", lambda *_, **__: pytest.fail("the guess was not enough"))
             aided = Degeneracy().measure(bench, edit_of(request, state))
         assert aided == unaided
         assert [shown.after for shown in aided.generations] != [shown.before for shown in aided.generations]
-        bench.site.write(bench.weight)
+        bench.lowest_site.write(unedited(bench))

@@ -383,7 +383,7 @@ def test_locality_half_precision_unchanged_model_has_no_change() -> None:
     lm = talkative()
     lm.model.to(torch.bfloat16)
     bench = bench_of(lm)
-    cache = build_prefix_cache(lm, bench.site, [prefix.text for prefix in bench.prefixes.prefixes])
+    cache = build_prefix_cache(lm, bench.lowest_site, [prefix.text for prefix in bench.prefixes.prefixes])
     result = measured(replace(bench, prefix_cache=cache)).measurements
     assert {row.value for row in result if row.metric in {"locality", "answers"}} == {1.0}
     assert {row.value for row in result if row.metric in {"leaks", "flips"}} == {0.0}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .....probes.errors import ModelError, RequestError
@@ -17,7 +16,8 @@ from .....probes.research.interventions import compute_shifted_keys
 from .....reports.reproduction.schema import Claim, Experiment, Table
 from .....reports.text import count_noun
 from .....suites.checks.perplexity import Perplexity
-from ....editors.base import RankOneUpdate, compute_updates
+from ....editors.base import compute_updates
+from ....editors.update import WeightUpdate
 from ....transaction import Transaction
 from .. import published
 from ..cases import FEW, CaseKind, Cases, ReproductionCase
@@ -122,10 +122,10 @@ def _measure_edits(setup: Setup, cases: Sequence[ReproductionCase], factors: Seq
         base = Perplexity().baseline(setup.bench)
     ratios: list[float | None] = []
     for update, factor in zip(updates, factors, strict=True):
-        if not isinstance(update, RankOneUpdate) or not math.isfinite(factor):
+        if not isinstance(update, WeightUpdate) or not math.isfinite(factor):
             ratios.append(None)
             continue
-        with Transaction(setup.site, replace(update, left=update.left * factor)), setup.bench.autocast():
+        with Transaction(update.scale(factor)), setup.bench.autocast():
             value = base.score_again().mean / base.before.mean
         ratios.append(value if math.isfinite(value) else math.inf)
     return ratios
