@@ -167,8 +167,9 @@ class Setup:
     def state_at(self, layer: int) -> SiteState:
         """Return the site of `layer` with its key statistics and the states of the prefixes, made once.
 
-        The statistics are those of the model before its first edit. Raises `ModelError` where the layer cannot be edited, and
-        `StatisticsError` where the statistics came from a file, which holds one layer.
+        The statistics are those of the model as it is when they are first needed, and no kept edit changes them. Raises
+        `ModelError` where the layer cannot be edited, `StatisticsError` where the statistics came from a file, which holds one
+        layer, and `InputError` where the model is edited while something is made.
         """
         if layer == self.site.layer:
             return SiteState(self.site, self.statistics, self.prefix_cache)
@@ -184,6 +185,7 @@ class Setup:
         if self.prefix_cache is None or site.path == self.site.path:
             return self.prefix_cache
         if site.path not in self.states.prefix_caches:
+            self.check_unedited()
             self.states.prefix_caches[site.path] = self._build_prefix_cache(site)
         return self.states.prefix_caches[site.path]
 

@@ -66,6 +66,7 @@ TARGETS = {
                 "_rewrite",
                 "_compute",
                 "_prepare_checks",
+                "_prepare_states",
                 "_assessment",
                 "_check_reaches_answer",
                 "propose",
@@ -107,9 +108,6 @@ TARGETS = {
 EQUIVALENT = {
     "decide: _GRAVITY[consequence] > _GRAVITY[action] -> _GRAVITY[consequence] >= _GRAVITY[action]": (
         "of two findings of one gravity the later gives the same action as the earlier"
-    ),
-    "GuardedEditor._prepare_checks: if not pairs -> if False": (
-        "without edits nothing is prepared either way, at the price of time"
     ),
     "_prove_restored: 12 -> 13": "a message shows thirteen digits of a hash instead of twelve",
 }

@@ -116,7 +116,7 @@ class Origin:
 
     def distance(self) -> float:
         """Return how far the model is from here: the root of the sum of the squares of each site's ||W - W_0|| / ||W_0||."""
-        return combine_norms(weight.relative_distance() for weight in self.weights.values())
+        return combine_norms(weight.relate(weight.distance()) for weight in self.weights.values())
 
 
 @dataclass(frozen=True, kw_only=True)

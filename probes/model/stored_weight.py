@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,13 +38,20 @@ class StoredWeight:
         tensor = self.tensor.T if self.site.orientation is Orientation.IN_OUT else self.tensor
         return tensor.to(dtype, copy=True, memory_format=torch.contiguous_format)
 
+    @cached_property
+    def norm(self) -> float:
+        """||W||_F."""
+        return float(self.matrix(torch.float64).norm())
+
     def distance(self) -> float:
         """Return ||W' - W||_F, W' being the weight now."""
         return float((self.site.matrix(torch.float64) - self.matrix(torch.float64)).norm())
 
-    def relative_distance(self) -> float:
-        """Return ||W' - W||_F / ||W||_F; NaN or infinite for a weight of zeros."""
-        return float(torch.tensor(self.distance(), dtype=torch.float64) / self.matrix(torch.float64).norm().cpu())
+    def relate(self, distance: float) -> float:
+        """Return `distance` over ||W||_F; NaN or infinite for a weight of zeros."""
+        if self.norm:
+            return distance / self.norm
+        return math.inf if distance else math.nan
 
 
 def store_weight(site: EditSite) -> StoredWeight:

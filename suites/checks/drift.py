@@ -41,9 +41,12 @@ class Drift(Check[None]):
 
     def measure(self, bench: Bench, edit: EditUnderTest[None]) -> CheckResult:
         """Judge the drift of the weights as they are written; show that of each site where several are edited."""
-        by_site = {weight.site.path: weight.relative_distance() for weight in bench.weights}
+        distances = [weight.distance() for weight in bench.weights]
+        by_site = {
+            weight.site.path: weight.relate(distance) for weight, distance in zip(bench.weights, distances, strict=True)
+        }
         entries = sum(weight.tensor.numel() for weight in bench.weights)
-        per_entry = combine_norms(weight.distance() for weight in bench.weights) / entries
+        per_entry = combine_norms(distances) / entries
         shown = [self._show("drift-per-entry", per_entry, "weights", "||W'-W||_F / entries")]
         if len(by_site) > 1:
             shown += [

@@ -19,6 +19,7 @@ from editguard.audit.editors.update import WeightUpdate
 from editguard.audit.folders.file_names import LOG, REPORT
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.policy import Action, Decision
+from editguard.audit.pytest_plugin.collapse import Suite
 from editguard.audit.run.audit import run_audit
 from editguard.audit.sequence import EditSequence
 from editguard.audit.serving import load_provenance
@@ -257,6 +258,21 @@ def test_edit_of_several_sites_is_kept_and_saved(tmp_path: Path) -> None:
         find_site(guard.setup.lm.model, 1).weight.mul_(1.01)
     with pytest.raises(InputError, match="the edit is no longer in the model"):
         guard.save(tmp_path / "again")
+
+
+def test_suite_takes_an_edit_of_several_sites_out_and_back(setup: Setup) -> None:
+    guard = GuardedEditor(setup)
+    suite, before = Suite(guard), hash_tensors(setup.lm.model)
+    (proposal,) = guard.propose_unguarded([(MID_PROMPT_REQUEST, NAME)])
+    assert proposal.update is not None
+    with Transaction(proposal.update):
+        edited = hash_tensors(setup.lm.model)
+        report = suite(setup.lm, (FIRST_TOKEN_REQUEST,), False)
+        assert hash_tensors(setup.lm.model) == edited
+    assert hash_tensors(setup.lm.model) == before
+    by_guard = figures(guard.try_proposal(proposal))
+    ratio = next(row.value for row in report.measurements if (row.check, row.metric) == ("perplexity", "ratio"))
+    assert ratio == pytest.approx(by_guard["perplexity", "ratio", "corpus", "None"], rel=1e-4)
 
 
 # ------------------------------------------------------------------------------------------------------------ sequence

@@ -22,7 +22,7 @@ def test_stored_weight_is_the_weight_as_it_was(family: str, dtype: torch.dtype) 
     site = find_site(tiny_model(family).to(dtype), 0)
     before, stored = site.matrix(torch.float64), store_weight(site)
     assert stored.is_current
-    assert (stored.distance(), stored.relative_distance()) == (0.0, 0.0)
+    assert (stored.distance(), stored.relate(0.0)) == (0.0, 0.0)
     site.write(1.5 * before)
     moved = site.matrix(torch.float64) - before
     assert not stored.is_current
@@ -30,13 +30,13 @@ def test_stored_weight_is_the_weight_as_it_was(family: str, dtype: torch.dtype) 
     assert stored.matrix().shape == (site.d_model, site.d_ff)
     assert hash_tensor(stored.tensor) == stored.sha256 != hash_tensor(site.weight)
     assert stored.distance() == pytest.approx(float(moved.norm()))
-    assert stored.relative_distance() == pytest.approx(float(moved.norm() / before.norm()))
+    assert stored.relate(stored.distance()) == pytest.approx(float(moved.norm() / before.norm()))
 
 
 def test_stored_weight_of_zeros_has_no_relative_distance() -> None:
     site = find_site(tiny_model("llama"), 0)
     site.write(torch.zeros(site.d_model, site.d_ff))
     stored = store_weight(site)
-    assert math.isnan(stored.relative_distance())
+    assert math.isnan(stored.relate(stored.distance()))
     site.write(torch.ones(site.d_model, site.d_ff))
-    assert stored.relative_distance() == math.inf
+    assert stored.relate(stored.distance()) == math.inf
