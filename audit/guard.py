@@ -26,7 +26,7 @@ from ..probes.probe import PROBES, ProbeInput, run_probes
 from ..probes.screen import bracket_evidence, require_screened_figures
 from ..suites.check import CHECKS, Check, CheckResult, EditUnderTest, Outcome, list_single_edit_checks
 from .edit_result import Assessment, EditResult, Proposal, decided_action
-from .editors.base import compute_updates, find_editor
+from .editors.base import EDITORS, compute_updates, find_editor
 from .policy import Action, Decision, Policy, decide, load_policy
 from .progress import Progress, show_nothing
 from .saved_model.save import save_edited_model
@@ -184,9 +184,19 @@ class GuardedEditor:
             request=request,
             evidence=evidence,
             findings=findings,
-            decision=decide(setup.policy, findings, editor),
+            decision=self._take_alternative(decide(setup.policy, findings, editor)),
             seconds=seconds + time.monotonic() - started,
         )
+
+    def _take_alternative(self, decision: Decision) -> Decision:
+        """Return the decision with another editor where its own can make no edit in this model, and say why."""
+        if decision.editor is None:
+            return decision
+        alternative = EDITORS.get(decision.editor)().find_alternative(self.setup.edit_context)
+        if alternative is None:
+            return decision
+        reason = f"editor {decision.editor!r} gives way to {alternative.editor!r}: {alternative.reason}"
+        return replace(decision, editor=alternative.editor, reasons=(*decision.reasons, reason))
 
     def _check_reaches_answer(self, evidence: Evidence) -> None:
         """Raise `RequestError` where a change at the subject cannot change the answer."""
@@ -246,13 +256,14 @@ class GuardedEditor:
         relative, policy = proposal.relative_norm, self.setup.policy
         too_large = relative is not None and limit < relative < float("inf")
         # An edit that the policy rewrote has the rewriter's update already.
-        by_another_editor = proposal.assessment.decision.editor != policy.rewrite_editor
+        by_another_editor = proposal.assessment.decision.editor != self._rewrite(proposal).decision.editor
         return too_large and by_another_editor and policy.over_bound == "rewrite"
 
     def _rewrite(self, proposal: Proposal) -> Assessment:
         assessment = proposal.assessment
         reasons = (*assessment.decision.reasons, f"update: {proposal.refusal}")
-        return replace(assessment, decision=Decision(Action.REWRITE, self.setup.policy.rewrite_editor, reasons))
+        decision = Decision(Action.REWRITE, self.setup.policy.rewrite_editor, reasons)
+        return replace(assessment, decision=self._take_alternative(decision))
 
     def _prepare_checks(self, proposals: Sequence[Proposal]) -> list[Proposal]:
         """Return the proposals, each writable one with the state of the checks on the unedited model.

@@ -97,6 +97,8 @@ class Setup:
     """Where the key statistics of other layers come from."""
     further_statistics: dict[str, KeyStatistics] = field(default_factory=dict, repr=False, compare=False)
     """Key statistics of other sites, by path."""
+    editor_memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What editors computed once of the model before its first edit."""
     further_norms: dict[str, float] = field(default_factory=dict, repr=False, compare=False)
     """||W||_F of other sites before their first edit, by path."""
     check_dtype: torch.dtype | None = None
@@ -121,6 +123,7 @@ class Setup:
             prefix_cache=self.prefix_cache,
             progress=self.progress,
             state_at=self.state_at,
+            memo=self.editor_memo,
         )
 
     @property

@@ -4,8 +4,9 @@ An editor decides three things: the prefixes under which it takes keys, the key 
 value that it starts from (``start``). The rest is common: ``u = C^-1 k_bar / ||C^-1 k_bar||`` and
 ``Delta = (v* - W k) u^T / (u . k)``, computed in float64.
 
-An editor of several layers names them in `layers`, in the order in which their values are sought. Each later value is sought
-in the model with the earlier changes in place, so that it puts in what these leave over.
+An editor of several sites names its `stages`: the layers in the order in which their values are sought, and the editor that
+does so at each. A later value is sought in the model with the earlier changes in place, so that it puts in what these leave
+over.
 
 Source: "The Fall of ROME" (arXiv 2406.11263), equations 3 and 4.
 """
@@ -13,8 +14,8 @@ Source: "The Fall of ROME" (arXiv 2406.11263), equations 3 and 4.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
 
@@ -42,12 +43,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EDITORS",
+    "Alternative",
     "EditContext",
     "Editor",
     "EditorTexts",
     "Insertion",
     "Plan",
     "SiteState",
+    "Stage",
     "compute_updates",
     "find_editor",
 ]
@@ -76,6 +79,8 @@ class EditContext:
     """Told how far the searches for v* are."""
     state_at: Callable[[int], SiteState] | None = None
     """Gives site, statistics and states of the unedited model at another layer; None where only `site` is edited."""
+    memo: dict[str, Any] = field(default_factory=dict)
+    """What editors compute once of the unedited model, by a name of their own."""
 
     def at_layer(self, layer: int) -> EditContext:
         """Return the context for the site of `layer`; raises `InputError` where edits are made at `site` alone."""
@@ -119,6 +124,21 @@ class Plan(NamedTuple):
     """u [d_ff], a unit vector in float64 on the CPU; None for that of the key statistics at the mean key."""
 
 
+class Stage(NamedTuple):
+    """One site of an edit, and the editor that computes its change."""
+
+    layer: int
+    editor: Editor
+
+
+class Alternative(NamedTuple):
+    """An editor that is taken instead of another one."""
+
+    editor: str
+    reason: str
+    """Why, as a clause."""
+
+
 class Editor(ABC):
     """A method that computes the update of one request. It reads the model and never writes to it."""
 
@@ -141,9 +161,13 @@ class Editor(ABC):
     def insertion(self, keys: SubjectKeys) -> Insertion:
         """Return the key, the present output and the start of v*."""
 
-    def layers(self, context: EditContext) -> Sequence[int]:
-        """Return the layers that the edit changes, in the order in which their values are sought."""
-        return (context.site.layer,)
+    def stages(self, context: EditContext) -> Sequence[Stage]:
+        """Return the sites that the edit changes, in the order in which their values are sought; one by default."""
+        return (Stage(context.site.layer, self),)
+
+    def find_alternative(self, context: EditContext) -> Alternative | None:
+        """Return the editor to take instead where this one can make no edit in the model of `context`; None where it can."""
+        return None
 
     def settings(self, general: ValueSettings) -> ValueSettings:
         """Return the constants of the search for v*. An editor may replace those of `general` by its own."""
@@ -152,8 +176,8 @@ class Editor(ABC):
     def plan(self, context: EditContext, request: EditRequest, keys: SubjectKeys, texts: EditorTexts) -> Plan:
         """Return the insertion and the search for v* of `request` at `context.site`.
 
-        `keys` are those under the editor's contexts. An editor of several layers is asked once for each, with the earlier
-        changes in the model. Raises `RequestError`.
+        `keys` are those under the editor's contexts. At a later stage of an edit the earlier changes are in the model. Raises
+        `RequestError`.
         """
         insertion = self.insertion(keys)
         start_norm, settings = float(insertion.start.norm()), self.settings(context.settings)
@@ -215,7 +239,7 @@ _Outcome: TypeAlias = WeightUpdate | RequestError | NotFinite
 def compute_updates(context: EditContext, jobs: Sequence[tuple[str, EditRequest]]) -> list[_Outcome]:
     """Return the update of each (editor's name, request), or the error that it ended in.
 
-    The searches at the first layer of each editor share batches. Those at a further layer are made one by one, with the
+    The searches of the first stage of each edit share batches. Those of a further stage are made one by one, with the
     job's earlier changes written for as long as it takes; they are undone, and proved by hash. An error is returned, not
     raised, since it says nothing about the other jobs.
     """
@@ -224,24 +248,46 @@ def compute_updates(context: EditContext, jobs: Sequence[tuple[str, EditRequest]
     editors = [EDITORS.get(name)() for name, _ in jobs]
     requests = [request for _, request in jobs]
     # The states of other layers are taken before anything is written.
-    contexts = [[context.at_layer(layer) for layer in editor.layers(context)] for editor in editors]
+    faults = {index: fault for index, editor in enumerate(editors) if (fault := _find_fault(context, editor))}
+    stages = {
+        index: [(context.at_layer(stage.layer), stage.editor) for stage in editor.stages(context)]
+        for index, editor in enumerate(editors)
+        if index not in faults
+    }
     reworded = _write_rewordings(context, editors, requests)
     surroundings = _find_surroundings(context, editors, requests)
-    all_jobs = [
-        _Job(editor, request, EditorTexts(reworded.get(index, ()), surroundings.get(index, Surroundings())))
-        for index, (editor, request) in enumerate(zip(editors, requests, strict=True))
+    texts = [
+        EditorTexts(reworded.get(index, ()), surroundings.get(index, Surroundings())) for index in range(len(jobs))
     ]
-    outcomes: dict[int, _Outcome] = {}
+    outcomes: dict[int, _Outcome] = {**faults}
     groups: dict[str, list[int]] = {}
-    for index, (first, *_) in enumerate(contexts):
+    for index, ((first, _), *_) in stages.items():
         groups.setdefault(first.site.path, []).append(index)
     for members in groups.values():
-        computed = _compute_at_site(contexts[members[0]][0], [all_jobs[index] for index in members])
-        outcomes.update(zip(members, computed, strict=True))
-    for index, (_, *further) in enumerate(contexts):
-        for site_context in further:
-            outcomes[index] = _extend_update(site_context, all_jobs[index], outcomes[index])
-    return [outcomes[index] for index in range(len(jobs))]
+        together = [_Job(stages[index][0][1], requests[index], texts[index]) for index in members]
+        outcomes.update(zip(members, _compute_at_site(stages[members[0]][0][0], together), strict=True))
+    for index, (_, *further) in stages.items():
+        for site_context, editor in further:
+            job = _Job(editor, requests[index], texts[index])
+            outcomes[index] = _extend_update(site_context, job, outcomes[index])
+    return [_name_editor(outcomes[index], editor) for index, editor in enumerate(editors)]
+
+
+def _find_fault(context: EditContext, editor: Editor) -> RequestError | None:
+    """Return the error of an editor that can make no edit in this model, None for one that can."""
+    alternative = editor.find_alternative(context)
+    if alternative is None:
+        return None
+    return RequestError(
+        f"The editor {editor.name!r} makes no edit of this model: {alternative.reason}; use --editor {alternative.editor}."
+    )
+
+
+def _name_editor(outcome: _Outcome, editor: Editor) -> _Outcome:
+    """Return the outcome as that of `editor`, and not of the editors of its stages."""
+    if isinstance(outcome, WeightUpdate):
+        return replace(outcome, editor=editor.name, needs_prefix=editor.needs_prefix)
+    return outcome
 
 
 class _Job(NamedTuple):

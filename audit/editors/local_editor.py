@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .base import EditContext, EditorTexts, Plan
     from .value import ValueSettings
 
-__all__ = ["LocalEditor"]
+__all__ = ["LocalEditor", "compute_keys", "end_rows", "pick_spread"]
 
 _OTHERS, _CONTEXTS = 60, 4
 """Other subjects in the equation, and the prefixes under which each is, beside none."""
@@ -77,14 +77,14 @@ class LocalEditor(Editor):
         Raises `RequestError` and `NotFinite`.
         """
         plan = super().plan(context, request, keys, texts)
-        prefixes = ["", *_spread([text for text in self.contexts(context.prefixes) if text], _CONTEXTS)]
-        others = [*_end_rows(context, texts.surroundings.others[:_OTHERS], prefixes)]
+        prefixes = ["", *pick_spread([text for text in self.contexts(context.prefixes) if text], _CONTEXTS)]
+        others = [*end_rows(context, texts.surroundings.others[:_OTHERS], prefixes)]
         facts = [
             row
             for index, fact in enumerate(texts.surroundings.facts)
-            for row in _end_rows(context, [fact], [prefixes[index % len(prefixes)]])
+            for row in end_rows(context, [fact], [prefixes[index % len(prefixes)]])
         ]
-        avoided = _compute_keys(context, others)
+        avoided = compute_keys(context, others)
         own = keys.keys.double().cpu()
         weighted = [own * (_OWN_WEIGHT / len(own)) ** 0.5]
         if len(avoided):
@@ -95,15 +95,16 @@ class LocalEditor(Editor):
         most = [index for index in reached.argsort(descending=True).tolist() if reached[index] > _LEAST_SHARE_HELD]
         held = (*(others[index] for index in most[:_MOST_OTHERS_HELD]), *facts)
         problem = replace(plan.problem, held=held)
-        shares = (_compute_keys(context, problem.rows) @ reach).tolist()
+        shares = (compute_keys(context, problem.rows) @ reach).tolist()
         return plan._replace(problem=replace(problem, shares=tuple(shares)), direction=direction)
 
 
-def _spread(texts: Sequence[str], count: int) -> Sequence[str]:
+def pick_spread(texts: Sequence[str], count: int) -> Sequence[str]:
+    """Return at most `count` of `texts`, spread over all of them."""
     return texts[:: max(1, len(texts) // count)][:count]
 
 
-def _end_rows(context: EditContext, requests: Sequence[EditRequest], prefixes: Sequence[str]) -> Iterator[Row]:
+def end_rows(context: EditContext, requests: Sequence[EditRequest], prefixes: Sequence[str]) -> Iterator[Row]:
     """Yield each prompt under each prefix, to predict what follows it; one whose subject cannot be placed is left out."""
     for request in requests:
         for prefix in prefixes:
@@ -112,7 +113,7 @@ def _end_rows(context: EditContext, requests: Sequence[EditRequest], prefixes: S
                 yield Row(position.input_ids, position.last, (len(position.input_ids) - 1,))
 
 
-def _compute_keys(context: EditContext, rows: Sequence[Row]) -> torch.Tensor:
+def compute_keys(context: EditContext, rows: Sequence[Row]) -> torch.Tensor:
     """Return the keys at the edited token of each row [rows, d_ff], in float64 on the CPU."""
     places = [(row.ids, row.at) for row in rows]
     keys = compute_row_keys(context.lm, context.site, places, prefix_cache=context.prefix_cache)

@@ -1,0 +1,136 @@
+"""The editor of a site where first tokens still have keys of their own: it makes an edit act with no prefix.
+
+With no prefix a first-token subject's key is the attention sink's from some layer on, so that nothing specific can be written
+there. Below that layer its key is its own. What is written there is passed on before the sink closes. Three things keep such
+a change at its subject.
+
+1. The second moment of the keys of all first tokens is in the direction, and so are the subject's own keys after prefixes,
+   where another change acts already.
+2. The search for v* holds the next token of the prompt with other words in the subject's place, those with the largest
+   share of the update among them, and of prompts for other facts of the subject.
+3. The search also asks for the target after prefixes, so that the two changes together give it there as well.
+
+What was measured is in docs/research/two-sites.md.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from ...probes.forward.partial import Row
+from ...probes.keys.first_token_keys import FirstTokenKeys, compute_first_token_keys
+from ...probes.keys.prefixes import Role
+from ...probes.keys.subject_keys import locate
+from .base import Plan
+from .local_editor import LocalEditor, compute_keys, end_rows, pick_spread
+from .value import build_value_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ...probes.keys.prefixes import ContextPrefixes
+    from ...probes.keys.statistics import KeyStatistics
+    from ...probes.keys.subject_keys import SubjectKeys
+    from ...probes.requests.request import EditRequest
+    from .base import EditContext, EditorTexts
+    from .value import ValueSettings
+
+__all__ = ["StartEditor"]
+
+_VOCABULARY_WEIGHT, _PREFIXED_WEIGHT, _OWN_WEIGHT = 3.0, 3.0, 0.1
+"""Weights of the keys of all first tokens, of the subject after prefixes, and of its own keys under the contexts."""
+_PARTS, _PREFIXES, _WORDS, _OTHERS = 4, 8, 8, 8
+"""Parts of the contexts; prefixes after which the target is sought; words with the largest share, and as many at random."""
+
+
+class StartEditor(LocalEditor):
+    """Key and value are means over no prefix and the special tokens `starts`, after which a subject is nearly first."""
+
+    name = "start"
+    question = "key and value with no prefix, where first tokens have keys of their own: consistent"
+
+    def __init__(self, starts: Sequence[str]) -> None:
+        """`starts` are texts of one special token each."""
+        self._starts = tuple(starts)
+
+    def contexts(self, prefixes: ContextPrefixes) -> Sequence[str]:
+        """Return no prefix, and the special tokens."""
+        return ("", *self._starts)
+
+    def settings(self, general: ValueSettings) -> ValueSettings:
+        """Return the constants of `LocalEditor`. Facts are held, so "{subject} is a" has no term."""
+        return replace(super().settings(general), parts=_PARTS, kl_factor=0.0)
+
+    def plan(self, context: EditContext, request: EditRequest, keys: SubjectKeys, texts: EditorTexts) -> Plan:
+        """Return the plan; raises `RequestError` and `NotFinite`."""
+        insertion, lm = self.insertion(keys), context.lm
+        own, known = self.contexts(context.prefixes), _look_up_first_tokens(context)
+        prefixes = [text for text in context.prefixes.texts(Role.EDIT) if text not in own]
+        positions = [locate(lm, request, prefix) for prefix in prefixes]
+        prefixed = compute_keys(context, [Row(at.input_ids, at.last, ()) for at in positions])
+        direction = _weigh_in_vocabulary(context, known).direction(
+            insertion.key, torch.cat([_weigh(prefixed, _PREFIXED_WEIGHT), _weigh(keys.keys, _OWN_WEIGHT)])
+        )
+        reach = direction / self.denominator(direction, insertion)
+        # Each part of the contexts begins with no prefix, which asks for most.
+        problem = build_value_problem(
+            lm,
+            request,
+            (*[""] * _PARTS, *self._starts, *pick_spread(prefixes, _PREFIXES)),
+            start_norm=float(insertion.start.norm()),
+            settings=self.settings(context.settings),
+        )
+        held = (
+            *_word_rows(context, request, known, reach),
+            *end_rows(context, texts.surroundings.others[:_OTHERS], [""]),
+            *end_rows(context, texts.surroundings.facts, [""]),
+        )
+        problem = replace(problem, held=held)
+        shares = (compute_keys(context, problem.rows) @ reach).tolist()
+        return Plan(context.site, keys, insertion, replace(problem, shares=tuple(shares)), direction)
+
+
+def _look_up_first_tokens(context: EditContext) -> FirstTokenKeys:
+    """Return the keys of first tokens at the site; they do not depend on its own weight, so they are computed once."""
+    name = f"first-token keys of {context.site.path}"
+    if name not in context.memo:
+        context.memo[name] = compute_first_token_keys(context.lm, context.site)
+    found: FirstTokenKeys = context.memo[name]
+    return found
+
+
+def _weigh_in_vocabulary(context: EditContext, known: FirstTokenKeys) -> KeyStatistics:
+    name = f"statistics with first tokens of {context.site.path}"
+    if name not in context.memo:
+        moment = context.statistics.second_moment.double().cpu() + _VOCABULARY_WEIGHT * known.second_moment
+        context.memo[name] = replace(context.statistics, second_moment=moment)
+    found: KeyStatistics = context.memo[name]
+    return found
+
+
+def _weigh(keys: torch.Tensor, weight: float) -> torch.Tensor:
+    """Return rows R with R^T R = `weight` times the second moment of `keys`."""
+    return keys.double().cpu() * (weight / max(1, len(keys))) ** 0.5
+
+
+def _word_rows(context: EditContext, request: EditRequest, known: FirstTokenKeys, reach: torch.Tensor) -> Iterator[Row]:
+    """Yield the prompt with other words in the subject's place: those with the largest share of the update, and some at random.
+
+    None where the subject is not the first token, so that no single word stands in its place.
+    """
+    position = locate(context.lm, request)
+    if not position.is_first_token:
+        return
+    rest = position.input_ids[position.last + 1 :]
+    shares = (known.keys.double() @ reach).abs()
+    most = [known.words[index] for index in shares.argsort(descending=True)[: _WORDS + 1].tolist()]
+    drawn = random.Random(f"{context.prefixes.seed} {request.prompt}").sample(
+        known.words, min(_WORDS, len(known.words))
+    )
+    own = position.input_ids[position.last]
+    for word in dict.fromkeys([*[word for word in most if word != own][:_WORDS], *(w for w in drawn if w != own)]):
+        yield Row((word, *rest), 0, (len(rest),))
