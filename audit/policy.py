@@ -96,6 +96,8 @@ class Policy(BaseModel):
     """Largest share of answers about other subjects that may change, near ties left out."""
     near_tie: float = _at_least(0.35, le=None, stricter="lower")
     """Lead of the old answer over the second choice, in nats, below which a changed answer is a near tie and not a flip."""
+    max_first_word_leaks: float = _at_most(0.02, ge=0, le=1)
+    """Largest share of other words in a first-token subject's place that may say the new target."""
     max_other_fact_leaks: float = _at_most(0.1, ge=0, le=1)
     """Largest share of answers about the subject's other facts that may be the new target."""
     max_other_fact_flips: float = _at_most(0.5, ge=0, le=1)

@@ -291,6 +291,7 @@ def build_limits(policy: Policy) -> Limits:
         target_rise=policy.max_target_rise,
         flips=policy.max_flips,
         near_tie=policy.near_tie,
+        first_word_leaks=policy.max_first_word_leaks,
         other_fact_leaks=policy.max_other_fact_leaks,
         other_fact_flips=policy.max_other_fact_flips,
         repeats=policy.max_repeats,

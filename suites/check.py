@@ -92,6 +92,8 @@ class Limits:
     """Largest share of prompts about other subjects whose answer may change, near ties left out."""
     near_tie: float = 0.0
     """Lead of the old answer over the second choice, in nats, under which another answer is a near tie."""
+    first_word_leaks: float = 1.0
+    """Largest share of other words at the start of the prompt that may say the new target."""
     other_fact_leaks: float = 1.0
     """Largest share of prompts about the subject's other facts that may say the new target."""
     other_fact_flips: float = 1.0

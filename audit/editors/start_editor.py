@@ -106,15 +106,15 @@ def _look_up_first_tokens(context: EditContext) -> FirstTokenKeys:
 def _weigh_in_vocabulary(context: EditContext, known: FirstTokenKeys) -> KeyStatistics:
     name = f"statistics with first tokens of {context.site.path}"
     if name not in context.memo:
-        moment = context.statistics.second_moment.double().cpu() + _VOCABULARY_WEIGHT * known.second_moment
-        context.memo[name] = replace(context.statistics, second_moment=moment)
+        context.memo[name] = context.statistics.add_moment(_VOCABULARY_WEIGHT * known.second_moment)
     found: KeyStatistics = context.memo[name]
     return found
 
 
 def _weigh(keys: torch.Tensor, weight: float) -> torch.Tensor:
     """Return rows R with R^T R = `weight` times the second moment of `keys`."""
-    return keys.double().cpu() * (weight / max(1, len(keys))) ** 0.5
+    rows: torch.Tensor = keys.double().cpu() * (weight / max(1, len(keys))) ** 0.5
+    return rows
 
 
 def _word_rows(context: EditContext, request: EditRequest, known: FirstTokenKeys, reach: torch.Tensor) -> Iterator[Row]:

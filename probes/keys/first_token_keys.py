@@ -60,7 +60,7 @@ def list_check_words(lm: LanguageModel) -> tuple[int, ...]:
 
 def list_words(lm: LanguageModel) -> tuple[int, ...]:
     """Return the ids of tokens that are a capitalised word of at least three letters, with no space before it."""
-    texts = [lm.tokenizer.decode([token]) for token in range(len(lm.tokenizer))]
+    texts = [str(lm.tokenizer.decode([token])) for token in range(len(lm.tokenizer))]
     return tuple(
         token
         for token, text in enumerate(texts)

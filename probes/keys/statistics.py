@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -76,6 +76,17 @@ class KeyStatistics:
                 f"Key statistics differ from their transpose by {skew:.3g}; C is symmetric: compute it again."
             )
 
+    def add_moment(self, moment: torch.Tensor) -> KeyStatistics:
+        """Return the statistics with C + `moment` [d_ff, d_ff] for C, of the same provenance."""
+        return replace(self, second_moment=self.second_moment.double().cpu() + moment)
+
+    @cached_property
+    def _is_identity(self) -> bool:
+        # What began as the identity may have had keys added.
+        return self.provenance.method == "identity" and bool(
+            torch.equal(self.second_moment, torch.eye(len(self.second_moment), dtype=self.second_moment.dtype))
+        )
+
     @cached_property
     def _factor(self) -> torch.Tensor:
         size = self.second_moment.shape[0]
@@ -93,7 +104,7 @@ class KeyStatistics:
     @cached_property
     def condition_number(self) -> float:
         """The largest eigenvalue of C divided by the smallest, ridge included."""
-        if self.provenance.method == "identity":
+        if self._is_identity:
             return 1.0
         values = torch.linalg.eigvalsh(self.second_moment.double().cpu())
         shift = self.ridge * float(values.mean())
@@ -102,7 +113,7 @@ class KeyStatistics:
     def solve(self, keys: torch.Tensor) -> torch.Tensor:
         """Return C^-1 k for keys [..., d_ff], in float64 on the CPU."""
         flat = keys.detach().double().cpu().reshape(-1, keys.shape[-1])
-        if self.provenance.method == "identity":
+        if self._is_identity:
             return flat.reshape(keys.shape)
         return torch.cholesky_solve(flat.T, self._factor).T.reshape(keys.shape)
 

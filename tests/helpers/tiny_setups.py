@@ -41,6 +41,7 @@ def lenient(**changes: object) -> Policy:
         "max_leaks": 1,
         "max_target_rise": 1,
         "max_flips": 1,
+        "max_first_word_leaks": 1,
         "max_other_fact_leaks": 1,
         "max_other_fact_flips": 1,
         "max_repeats": 1,

@@ -388,3 +388,14 @@ def test_load_statistics_false_identity_is_refused(tmp_path: Path) -> None:
     save_file({"second_moment": 2 * torch.eye(SIZE, dtype=torch.float64)}, path, metadata={"editguard": header})
     with pytest.raises(StatisticsError, match="says that it is the identity, and is not"):
         load_statistics(path, size=SIZE, model_fingerprint="abab", layer=3)
+
+
+def test_add_moment_to_the_identity_is_no_identity_any_more() -> None:
+    rows = torch.randn(9, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    key = torch.randn(6, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    identity = make_identity_statistics(6, "ab" * 32, 0)
+    summed = identity.add_moment(rows.T @ rows)
+    expected = torch.linalg.solve(torch.eye(6, dtype=torch.float64) + rows.T @ rows, key)
+    assert torch.allclose(summed.solve(key), expected)
+    assert summed.condition_number > 1
+    assert torch.equal(identity.solve(key), key)
