@@ -419,7 +419,8 @@ def test_sequence_undo_restores_the_origin_and_reopens(wide: Setup, before: dict
 
 def test_sequence_undo_that_fails_is_an_error(wide: Setup) -> None:
     sequence, first = EditSequence(GuardedEditor(wide)), wide.site.weight.detach().clone()
-    sequence._weight.mul_(1.5)  # as memory that fails would
+    stored = sequence._origin.weights[wide.site.path]
+    sequence._origin.weights[wide.site.path] = replace(stored, tensor=stored.tensor * 1.5)  # as memory that fails would
     try:
         with pytest.raises(
             EditguardError, match=r"after the sequence was undone instead of .*; the model in memory must not"
@@ -471,7 +472,7 @@ def test_resume_sequence_with_another_weight_is_refused(wide: Setup, tmp_path: P
     audited(wide, tmp_path)
     lines = (tmp_path / LOG).read_text(encoding="utf-8").splitlines()[:4]
     record = json.loads(lines[-1])
-    record["weights"]["edited"] = "0" * 64
+    record["weights"]["sites"][wide.site.path]["edited"] = "0" * 64
     (tmp_path / LOG).write_text("\n".join([*lines[:-1], json.dumps(record)]) + "\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"and now gives the weight [0-9a-f]{12} instead of 0{12}; resume with"):
         audited(wide, tmp_path, resume=True)

@@ -119,7 +119,7 @@ def test_audit_summary_has_every_documented_field(audited: Audited) -> None:
         "verdict",
         "efficacy_by_family",
     } <= set(written)
-    assert (written["schema_version"], written["model"], written["layer"]) == (2, "tiny-llama", 0)
+    assert (written["schema_version"], written["model"], written["layer"]) == (1, "tiny-llama", 0)
     assert (written["edits"], written["allowed"], written["rewritten"], written["refused"]) == (3, 1, 1, 1)
     assert (written["failed"], written["collapsed"], written["skipped_invalid"]) == (0, 0, 1)
     assert written["baseline_perplexity"] > 1

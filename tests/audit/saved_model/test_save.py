@@ -185,7 +185,7 @@ def test_sequence_saves_all_kept_edits_with_their_prefixes(guard: GuardedEditor,
         (MID_PROMPT_REQUEST.id, None),
     ]
     first, second = provenance.edits
-    assert first.weight_edited == second.weight_before
+    assert first.sites[0].weight_edited == second.sites[0].weight_before
     assert {edit.model_fingerprint for edit in provenance.edits} == {provenance.base_fingerprint} == {base}
     assert hash_tensors(load_model(tmp_path / "edited", device="cpu").model) == edited
     assert load_provenance(tmp_path / "edited") == provenance
