@@ -13,7 +13,7 @@ from editguard.audit.delta.apply import apply_delta
 from editguard.audit.delta.export import export_edits
 from editguard.audit.delta.file import read_delta
 from editguard.audit.edit_result import Assessment, EditResult, Proposal
-from editguard.audit.editors.base import EDITORS, EditContext
+from editguard.audit.editors.base import EDITORS, EditContext, Stage
 from editguard.audit.editors.builtin.c_rome import CRome
 from editguard.audit.editors.update import WeightUpdate
 from editguard.audit.folders.file_names import LOG, REPORT
@@ -49,8 +49,8 @@ class TwoLayers(CRome):
 
     name = NAME
 
-    def layers(self, context: EditContext) -> Sequence[int]:
-        return (0, 1)
+    def stages(self, context: EditContext) -> Sequence[Stage]:
+        return (Stage(0, self), Stage(1, self))
 
 
 @pytest.fixture(autouse=True)
