@@ -4,11 +4,11 @@ With no prefix a first-token subject's key is the attention sink's from some lay
 there. Below that layer its key is its own. What is written there is passed on before the sink closes. Three things keep such
 a change at its subject.
 
-1. The second moment of the keys of all first tokens is in the direction, and so are the subject's own keys after prefixes,
-   where another change acts already.
+1. The second moment of the keys of all first tokens is in the direction.
 2. The search for v* holds the next token of the prompt with other words in the subject's place, those with the largest
    share of the update among them, and of prompts for other facts of the subject.
-3. The search also asks for the target after prefixes, so that the two changes together give it there as well.
+3. The search also asks for the target after prefixes. Their keys share a part of the key with none, so that the change acts
+   there as well, beside that of the main site.
 
 What was measured is in docs/research/two-sites.md.
 """
@@ -18,8 +18,6 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import torch
 
 from ...probes.forward.partial import Row
 from ...probes.keys.first_token_keys import FirstTokenKeys, compute_first_token_keys
@@ -32,6 +30,8 @@ from .value import build_value_problem
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import torch
+
     from ...probes.keys.prefixes import ContextPrefixes
     from ...probes.keys.statistics import KeyStatistics
     from ...probes.keys.subject_keys import SubjectKeys
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["StartEditor"]
 
-_VOCABULARY_WEIGHT, _PREFIXED_WEIGHT, _OWN_WEIGHT = 3.0, 3.0, 0.1
-"""Weights of the keys of all first tokens, of the subject after prefixes, and of its own keys under the contexts."""
+_VOCABULARY_WEIGHT, _OWN_WEIGHT = 3.0, 0.1
+"""Weights of the keys of all first tokens, and of the subject's own keys under the contexts."""
 _PARTS, _PREFIXES, _WORDS, _OTHERS = 4, 8, 8, 8
 """Parts of the contexts; prefixes after which the target is sought; words with the largest share, and as many at random."""
 
@@ -70,11 +70,7 @@ class StartEditor(LocalEditor):
         insertion, lm = self.insertion(keys), context.lm
         own, known = self.contexts(context.prefixes), _look_up_first_tokens(context)
         prefixes = [text for text in context.prefixes.texts(Role.EDIT) if text not in own]
-        positions = [locate(lm, request, prefix) for prefix in prefixes]
-        prefixed = compute_keys(context, [Row(at.input_ids, at.last, ()) for at in positions])
-        direction = _weigh_in_vocabulary(context, known).direction(
-            insertion.key, torch.cat([_weigh(prefixed, _PREFIXED_WEIGHT), _weigh(keys.keys, _OWN_WEIGHT)])
-        )
+        direction = _weigh_in_vocabulary(context, known).direction(insertion.key, _weigh(keys.keys, _OWN_WEIGHT))
         reach = direction / self.denominator(direction, insertion)
         # Each part of the contexts begins with no prefix, which asks for most.
         problem = build_value_problem(
@@ -88,10 +84,17 @@ class StartEditor(LocalEditor):
             *_word_rows(context, request, known, reach),
             *end_rows(context, texts.surroundings.others[:_OTHERS], [""]),
             *end_rows(context, texts.surroundings.facts, [""]),
+            *_after_prefixes(context, texts.surroundings.facts, pick_spread(prefixes, _PREFIXES)),
         )
         problem = replace(problem, held=held)
         shares = (compute_keys(context, problem.rows) @ reach).tolist()
         return Plan(context.site, keys, insertion, replace(problem, shares=tuple(shares)), direction)
+
+
+def _after_prefixes(context: EditContext, facts: Sequence[EditRequest], prefixes: Sequence[str]) -> Iterator[Row]:
+    """Yield every second of `facts` after one of `prefixes`, which take turns."""
+    for index, fact in enumerate(facts[::2]):
+        yield from end_rows(context, [fact], [prefixes[index % len(prefixes)]] if prefixes else [])
 
 
 def _look_up_first_tokens(context: EditContext) -> FirstTokenKeys:

@@ -105,4 +105,6 @@ def compute_mean_cosine(keys: torch.Tensor) -> float:
 
 
 def _compute_keys(lm: LanguageModel, site: EditSite, tokens: Sequence[int]) -> torch.Tensor:
-    return compute_row_keys(lm, site, [((token,), 0) for token in tokens]).cpu()
+    # Where the tokenizer begins every text with a token of its own, a word is first after it.
+    lead = tuple(lm.tokenizer("").input_ids) if lm.adds_bos else ()
+    return compute_row_keys(lm, site, [((*lead, token), len(lead)) for token in tokens]).cpu()

@@ -22,7 +22,6 @@ from editguard.audit.transaction import Transaction
 from editguard.probes.errors import RequestError, StatisticsError
 from editguard.probes.forward.hooks import stop_after
 from editguard.probes.keys.first_token_keys import list_check_words
-from editguard.probes.keys.prefixes import Role
 from editguard.probes.keys.subject_keys import compute_row_keys, compute_subject_keys, locate
 from editguard.probes.model.fingerprint import hash_tensors
 from editguard.probes.requests.request import EditRequest
@@ -124,13 +123,10 @@ def test_start_plan_direction_equals_the_dense_solution(setup: Setup) -> None:
     plan, early = plan_start(context, FIRST_TOKEN_REQUEST), context.at_layer(0)
     lm, site = early.lm, early.site
     vocabulary = compute_row_keys(lm, site, [((token,), 0) for token in range(len(lm.tokenizer))]).double()
-    prefixes = [text for text in context.prefixes.texts(Role.EDIT) if text]
-    positions = [locate(lm, FIRST_TOKEN_REQUEST, prefix) for prefix in prefixes]
-    prefixed = compute_row_keys(lm, site, [(at.input_ids, at.last) for at in positions]).double()
     own = plan.keys.keys.double()
     matrix = early.statistics.second_moment.double() + 3 * vocabulary.T @ vocabulary / len(vocabulary)
     matrix += early.statistics.ridge * matrix.diagonal().mean() * torch.eye(len(matrix), dtype=torch.float64)
-    matrix += 3 * prefixed.T @ prefixed / len(prefixed) + 0.1 * own.T @ own / len(own)
+    matrix += 0.1 * own.T @ own / len(own)
     solved = torch.linalg.solve(matrix, own.mean(0))
     assert plan.direction is not None
     assert torch.allclose(plan.direction, solved / solved.norm(), atol=1e-6)
