@@ -44,7 +44,7 @@ _OTHERS_WEIGHT, _OWN_WEIGHT = 10.0, 0.1
 """w and l."""
 _MOST_OTHERS_HELD, _LEAST_SHARE_HELD = 8, 0.05
 """Other subjects whose next token is held, and the share from which one is."""
-_TIMES_STEPS, _STEP, _CLAMP, _PARTS, _HELD_FACTOR, _MARGIN = 2, 0.1, 6.0, 5, 3.0, 1.5
+_TIMES_STEPS, _STEP, _CLAMP, _PARTS, _HELD_FACTOR, _MARGIN = 3, 0.1, 6.0, 5, 8.0, 1.0
 
 
 class LocalEditor(Editor):

@@ -155,7 +155,7 @@ def test_surroundings_of_a_missing_subject_are_empty() -> None:
 
 def test_local_settings_scale_with_the_general_steps() -> None:
     settings = EDITORS.get("local")().settings(ValueSettings(steps=7))
-    assert (settings.steps, settings.descent, settings.stop_loss) == (14, Descent.STEEPEST, 0.0)
+    assert (settings.steps, settings.descent, settings.stop_loss) == (21, Descent.STEEPEST, 0.0)
     assert settings.margin is not None
 
 
