@@ -184,9 +184,16 @@ class GuardedEditor:
             request=request,
             evidence=evidence,
             findings=findings,
-            decision=self._take_alternative(decide(setup.policy, findings, editor)),
+            decision=self._take_alternative(decide(self._policy_for(editor), findings, editor)),
             seconds=seconds + time.monotonic() - started,
         )
+
+    def _policy_for(self, editor: str | None) -> Policy:
+        """Return the policy; a requested `editor` that can rewrite makes the edit itself."""
+        policy = self.setup.policy
+        if editor is None or not find_editor(editor).rewrites:
+            return policy
+        return policy.model_copy(update={"rewrite_editor": editor})
 
     def _take_alternative(self, decision: Decision) -> Decision:
         """Return the decision with another editor where its own can make no edit in this model, and say why."""
@@ -199,7 +206,12 @@ class GuardedEditor:
         return replace(decision, editor=alternative.editor, reasons=(*decision.reasons, reason))
 
     def _check_reaches_answer(self, evidence: Evidence) -> None:
-        """Raise `RequestError` where a change at the subject cannot change the answer."""
+        """Raise `RequestError` where a change at the subject cannot change the answer.
+
+        The main site is asked about, whatever sites the editor changes. The probes' figures are its figures, and a part of the
+        fact is put in there: from the last layer that part cannot act. Of an editor of several layers the others are checked
+        with the edit: a change that cannot act fails efficacy.
+        """
         site, position = self.setup.site, evidence.keys.position
         if site.layer == len(site.blocks) - 1 and position.last < len(position.input_ids) - 1:
             raise RequestError(

@@ -74,7 +74,7 @@ class Policy(BaseModel):
     """Action for a probe that `rules` does not name, such as one of another package."""
     editor: str = "local"
     """Editor of edits that are allowed as requested."""
-    rewrite_editor: str = "prefixed"
+    rewrite_editor: str = "everywhere"
     """Editor of edits that are rewritten."""
     max_relative_update: float = _at_most(0.75, gt=0)
     """Bound of ||Delta||_F / ||W||_F, checked after v* and before anything is written."""

@@ -183,6 +183,11 @@ class Setup:
             self.further_statistics[site.path] = self.statistics_source.load(self.lm, site, self.seed, self.progress)
         return SiteState(site, self.further_statistics[site.path], self._prefix_cache_at(site))
 
+    def hash_statistics(self, site: EditSite) -> str | None:
+        """Return the hash of the key statistics of `site`; None where no edit has needed them."""
+        statistics = self.statistics if site.path == self.site.path else self.further_statistics.get(site.path)
+        return None if statistics is None else statistics.sha256
+
     def _prefix_cache_at(self, site: EditSite) -> PrefixCache | None:
         """Return the states of the prefixes that enter the layer of `site` in the unedited model; None where there are none."""
         if self.prefix_cache is None or site.path == self.site.path:
@@ -406,7 +411,7 @@ def check_names(policy: Policy, path: Path | None = None) -> None:
     if not consistent:
         raise PolicyError(
             f"{subject} rewrites edits with {policy.rewrite_editor!r}, whose keys are inconsistent, so that nothing would be "
-            "guarded; set rewrite_editor to 'prefixed'."
+            "guarded; set rewrite_editor to 'everywhere'."
         )
 
 

@@ -148,6 +148,8 @@ class Editor(ABC):
     needs_prefix: ClassVar[bool] = False
     consistent: ClassVar[bool] = True
     """Whether key and denominator come from the same contexts, so that it may rewrite an edit to be safe."""
+    rewrites: ClassVar[bool] = False
+    """Whether it is made for subjects whose key with no prefix is a sink's, so that an edit asked of it needs no rewriting."""
     needs_surroundings: ClassVar[bool] = False
     """Whether its plan looks at other subjects and at other facts of the subject."""
     control: ClassVar[bool] = False
@@ -229,7 +231,7 @@ def find_editor(name: str) -> type[Editor]:
     """
     editor = EDITORS.get(name)
     if editor.control:
-        raise InputError(f"The editor {name!r} is a control, made to break models; use 'local' or 'prefixed'.")
+        raise InputError(f"The editor {name!r} is a control, made to break models; use 'local' or 'everywhere'.")
     return editor
 
 

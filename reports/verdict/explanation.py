@@ -335,7 +335,7 @@ def _own_neighbours(fault: _Fault, record: EditRecord | ControlRecord) -> str:
 def _other_ways(record: EditRecord | ControlRecord, header: Header) -> str:
     """Return other ways to try; the editor that made the edit is not offered again."""
     safer = header.policy.get("rewrite_editor")
-    safer = safer if isinstance(safer, str) else "prefixed"
+    safer = safer if isinstance(safer, str) else "everywhere"
     used = record.update.editor if record.update else record.decision.editor
     ways = [] if used == safer else [f"--editor {shorten(safer, _LONGEST)}"]
     ways.append("another layer (--layer)")

@@ -54,20 +54,20 @@ def test_decide_allowed_finding_gives_no_reason() -> None:
 def test_decide_findings_lead_to_the_action(findings: list[Finding], action: Action) -> None:
     decision = decide(Policy(), findings)
     assert decision.action is action
-    assert decision.editor == {Action.ALLOW: "local", Action.REWRITE: "prefixed", Action.REFUSE: None}[action]
+    assert decision.editor == {Action.ALLOW: "local", Action.REWRITE: "everywhere", Action.REFUSE: None}[action]
     assert bool(decision.reasons) is (action is not Action.ALLOW)
 
 
 def test_decide_requested_editor_makes_only_allowed_edits() -> None:
     assert decide(Policy(), [make_finding(level=Level.OK)], "c-rome").editor == "c-rome"
-    assert decide(Policy(), [make_finding()], "c-rome").editor == "prefixed"
+    assert decide(Policy(), [make_finding()], "c-rome").editor == "everywhere"
 
 
 def test_decide_rewriting_editor_requested_is_allowed() -> None:
-    decision = decide(Policy(), [make_finding()], "prefixed")
-    assert (decision.action, decision.editor) == (Action.ALLOW, "prefixed")
-    assert decide(Policy(), [make_finding("well-formed")], "prefixed").action is Action.REFUSE
-    assert decide(Policy(), [make_finding(level=Level.ERROR)], "prefixed").action is Action.REFUSE
+    decision = decide(Policy(), [make_finding()], "everywhere")
+    assert (decision.action, decision.editor) == (Action.ALLOW, "everywhere")
+    assert decide(Policy(), [make_finding("well-formed")], "everywhere").action is Action.REFUSE
+    assert decide(Policy(), [make_finding(level=Level.ERROR)], "everywhere").action is Action.REFUSE
 
 
 def test_decide_each_counting_finding_is_a_reason() -> None:

@@ -39,6 +39,7 @@ class Everywhere(Editor):
     question = (
         "two sites: `prefixed` at the main one, and no prefix where first tokens have keys of their own: consistent"
     )
+    rewrites = True
     needs_surroundings = True
 
     def contexts(self, prefixes: ContextPrefixes) -> Sequence[str]:

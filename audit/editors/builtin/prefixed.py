@@ -26,6 +26,7 @@ class Prefixed(LocalEditor):
     name = "prefixed"
     question = "keys and values both means over prefixes, with other subjects and other facts held: consistent"
     needs_prefix = True
+    rewrites = True
 
     def contexts(self, prefixes: ContextPrefixes) -> Sequence[str]:
         """Return the edit prefixes of all families."""

@@ -142,6 +142,16 @@ def test_start_plan_holds_no_word_that_the_check_asks(setup: Setup) -> None:
     assert own not in held
 
 
+def test_guard_editor_that_rewrites_is_taken_where_it_is_asked_for() -> None:
+    guard = GuardedEditor(setup_at(0))
+    decisions = {name: guard.assess(FIRST_TOKEN_REQUEST, name).decision for name in ("prefixed", "reworded", "local")}
+    assert {name: (decision.action.value, decision.editor) for name, decision in decisions.items()} == {
+        "prefixed": ("allow", "prefixed"),
+        "reworded": ("allow", "reworded"),
+        "local": ("rewrite", "prefixed"),
+    }
+
+
 def test_everywhere_main_site_among_the_early_layers_gives_way_to_prefixed() -> None:
     guard = GuardedEditor(setup_at(0))
     assessment = guard.assess(FIRST_TOKEN_REQUEST)

@@ -61,7 +61,7 @@ def test_explain_leak_quotes_words_and_counts_prompts() -> None:
         "2 of 6 prompts about other subjects do."
     )
     assert explanation.advice == (
-        "Do not ship this edit. Try --editor prefixed, another layer (--layer) or a shorter target."
+        "Do not ship this edit. Try --editor everywhere, another layer (--layer) or a shorter target."
     )
     assert explanation.leak in explanation.why
 
@@ -154,7 +154,7 @@ def test_explain_failed_efficacy_has_counts_condition_and_bound() -> None:
     assert explanation.why == (
         "It did not take: 3 of 36 prompts gave the target (after a prefix), and the policy asks for 50\u202f%."
     )
-    assert "Try --editor prefixed" in explanation.advice
+    assert "Try --editor everywhere" in explanation.advice
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_explain_search_ended_well_or_early_is_not_blamed(loss: float, steps: in
 def test_explain_does_not_offer_the_used_editor() -> None:
     record = make_checked_edit(leaks=1)
     assert record.update is not None
-    same = record.model_copy(update={"update": record.update.model_copy(update={"editor": "prefixed"})})
+    same = record.model_copy(update={"update": record.update.model_copy(update={"editor": "everywhere"})})
     assert "--editor" not in explained(same).advice
     assert "--editor careful" in explained(same, policy=NEW | {"rewrite_editor": "careful"}).advice
 
