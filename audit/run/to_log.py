@@ -255,7 +255,7 @@ def _record(
         findings=[_finding(finding) for finding in assessment.findings],
         decision=_decision(assessment, result),
         keys=_keys(setup, assessment),
-        update=_update(result),
+        update=_update(setup, result),
         measurements=[_measurement(measurement) for measurement in result.measurements],
         generations=[schema.Generation(**generation._asdict()) for generation in result.generations],
         outcome=outcome,
@@ -311,7 +311,7 @@ def _point(place: list[float]) -> Point | None:
     return Point(*place) if all(map(math.isfinite, place)) else None
 
 
-def _update(result: EditResult) -> schema.Update | None:
+def _update(setup: Setup, result: EditResult) -> schema.Update | None:
     update = result.update
     if update is None:
         return None
@@ -320,7 +320,7 @@ def _update(result: EditResult) -> schema.Update | None:
         update_norm=_finite(update.norm),
         relative_norm=_finite(result.relative_norm),
         changes=[
-            _site_update(change, update.get_figures(index), result.relative_norms.get(change.site.path))
+            _site_update(setup, change, update.get_figures(index), result.relative_norms.get(change.site.path))
             for index, change in enumerate(update.changes)
         ],
         needs_prefix=update.needs_prefix,
@@ -328,7 +328,9 @@ def _update(result: EditResult) -> schema.Update | None:
     )
 
 
-def _site_update(change: SiteChange, figures: InsertionFigures | None, relative: float | None) -> schema.SiteUpdate:
+def _site_update(
+    setup: Setup, change: SiteChange, figures: InsertionFigures | None, relative: float | None
+) -> schema.SiteUpdate:
     return schema.SiteUpdate(
         layer=change.site.layer,
         path=change.site.path,
@@ -340,6 +342,7 @@ def _site_update(change: SiteChange, figures: InsertionFigures | None, relative:
         steps=None if figures is None else figures.steps,
         final_loss=None if figures is None else _finite(figures.loss),
         engine="" if figures is None else figures.engine,
+        statistics_sha256=setup.hash_statistics(change.site),
     )
 
 

@@ -57,6 +57,8 @@ class DeltaSite(Model):
     update_norm: float
     relative_norm: float
     """||Delta|| / ||W||."""
+    statistics_sha256: Sha256 | None = None
+    """Hash of C of this site; None where its change was made without, or before this was recorded."""
 
 
 class DeltaManifest(Model):
@@ -90,7 +92,7 @@ class DeltaManifest(Model):
     """Exact efficacy under held-out prefixes, by family."""
     seed: int
     statistics_sha256: Sha256
-    """Of C, by which the update was made."""
+    """Of C at the main site; each site has its own."""
     policy_sha256: Sha256
     audit: AuditEvidence | None = None
     """None where no log was given: then no control shows that the edit's checks work."""

@@ -101,7 +101,7 @@ def edit_manifest(setup: Setup, result: EditResult, audit: AuditEvidence | None 
         architecture=lm.architecture,
         dtype=str(update.sites[0].weight.dtype).removeprefix("torch."),  # type: ignore[arg-type]  # pydantic checks it
         sites=[
-            _describe_site(change, result.hashes[change.site.path], result.relative_norms[change.site.path])
+            _describe_site(setup, change, result.hashes[change.site.path], result.relative_norms[change.site.path])
             for change in update.changes
         ],
         id=request.id,
@@ -122,7 +122,7 @@ def edit_manifest(setup: Setup, result: EditResult, audit: AuditEvidence | None 
     )
 
 
-def _describe_site(change: SiteChange, hashes: WeightHashes, relative_norm: float) -> DeltaSite:
+def _describe_site(setup: Setup, change: SiteChange, hashes: WeightHashes, relative_norm: float) -> DeltaSite:
     site = change.site
     return DeltaSite(
         layer=site.layer,
@@ -133,6 +133,7 @@ def _describe_site(change: SiteChange, hashes: WeightHashes, relative_norm: floa
         weight_edited=hashes.edited,
         update_norm=change.norm,
         relative_norm=relative_norm,
+        statistics_sha256=setup.hash_statistics(site),
     )
 
 

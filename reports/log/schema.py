@@ -178,6 +178,9 @@ class SiteUpdate(Model):
     final_loss: float | None
     engine: str = ""
     """The engine that the search for v* used in the end."""
+    statistics_sha256: str | None = None
+    """Hash of the key statistics of this site, which for the main site are those of the header. Null: none were used, or the log
+    was written before this was recorded."""
 
 
 class Update(Model):
