@@ -34,7 +34,7 @@ class Denominator(Probe):
             "calibrated: a quarter of the ordinary subjects' 1 % quantile; and the update's upper bound may be at most "
             "twice their 99 % quantile"
         ),
-        action="Never make this edit as published; let the guard rewrite it with prefixed keys.",
+        action="Never make this edit as published; let the guard rewrite it with consistent keys.",
     )
     calibrated: ClassVar[Mapping[str, CalibrationRule]] = {
         "ratio": CalibrationRule(

@@ -27,7 +27,8 @@ class FirstToken(Probe):
         unit="token index",
         range="0 to the prompt's length",
         threshold="index 0; no calibration, since the first token sees nothing but itself in causal attention",
-        action="Let the edit be made under prefixes, and serve it with one; or word the prompt so that something precedes.",
+        action="Let the guard rewrite the edit, and serve it with a prefix where it needs one; or word the prompt so that "
+        "something precedes.",
     )
     figures = frozenset({"keys.position"})
 

@@ -36,7 +36,7 @@ class KeyShift(Probe):
             "calibrated: the ordinary subjects' 1 % quantile, lowered by half its distance from their median, but to -0.9 at "
             "most, so that it can fire"
         ),
-        action="Make the edit with keys from one side only (prefixed), or reword the prompt.",
+        action="Let the guard rewrite the edit with keys from one side at each site, or reword the prompt.",
     )
 
     calibrated: ClassVar[Mapping[str, CalibrationRule]] = {

@@ -27,7 +27,7 @@ class SinkKey(Probe):
         unit="cosine",
         range="-1 to 1",
         threshold="calibrated: half-way from the ordinary subjects' 99 % quantile to 1",
-        action="Do not edit this key: every other first token shares it. Let the guard rewrite the edit under prefixes.",
+        action="Do not edit this key: every other first token shares it. Let the guard rewrite the edit.",
     )
 
     calibrated: ClassVar[Mapping[str, CalibrationRule]] = {

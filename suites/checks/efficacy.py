@@ -32,8 +32,8 @@ class Efficacy(Check[UneditedScores]):
         needs="logits of the prompt: bare, after held-out prefixes of each family, after each special token, and as served",
         unit="share",
         range="0 to 1",
-        threshold="min_efficacy of the policy, exact: unprefixed for edits made so, prefixed for rewritten ones; served is "
-        "shown, and judged where the policy has require_served",
+        threshold="min_efficacy of the policy, exact: prefixed for edits that need a prefix, unprefixed for others; served "
+        "is shown, and judged where the policy has require_served",
         action="An edit that does not take is not safe but useless; reword the prompt or edit another layer.",
     )
 

@@ -30,7 +30,7 @@ class Generalization(Check[UneditedScores | None]):
         needs="paraphrases in the request that name its subject",
         unit="share",
         range="0 to 1",
-        threshold="min_generalization of the policy, exact: unprefixed for edits made so, prefixed for rewritten ones; 0, the "
+        threshold="min_generalization of the policy, exact: prefixed for edits that need a prefix, unprefixed for others; 0, the "
         "default, shows and does not judge: the published figures for these edits are 13 % to 50 %",
         action="Where it matters, edit with paraphrases, or tell users that only the given wording was changed.",
     )

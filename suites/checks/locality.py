@@ -104,7 +104,7 @@ class Locality(Check[_Neighbours | None]):
         unit="share of prompts",
         range="0 to 1",
         threshold="max_leaks (with max_target_rise) and max_flips (with near_tie) of the policy, over all conditions; "
-        "min_locality and min_neighbour_answers, without a prefix, and after one too for rewritten edits",
+        "min_locality and min_neighbour_answers, without a prefix, and after one too for edits that need one",
         action="Do not ship an edit that leaks: shorten its target, word its prompt otherwise, or edit another layer.",
     )
 
