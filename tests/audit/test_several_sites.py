@@ -214,6 +214,9 @@ def test_audit_of_several_sites_logs_each_and_shows_them(setup: Setup, tmp_path:
     assert record.weights is not None
     paths = [find_site(setup.lm.model, layer).path for layer in (0, 1)]
     assert [(change.layer, change.path) for change in record.update.changes] == list(enumerate(paths))
+    assert [change.statistics_sha256 for change in record.update.changes] == [
+        setup.state_at(layer).statistics.sha256 for layer in (0, 1)
+    ]
     parts = [change.relative_norm for change in record.update.changes]
     assert record.update.relative_norm == pytest.approx(sum(part**2 for part in parts if part is not None) ** 0.5)
     assert [*record.weights.sites] == paths

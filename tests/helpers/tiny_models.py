@@ -18,7 +18,7 @@ from editguard.probes.model.site import EditSite, find_site
 from editguard.probes.requests.request import EditRequest
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from .families import FAMILIES
+from .families import FAMILIES, LAYERS
 from .tokenizer_kinds import BYTE_LEVEL, CORPUS, byte_level
 
 POSITIONS = 2048
@@ -80,22 +80,30 @@ def long_tokenizer(*, bos: bool = False) -> PreTrainedTokenizerFast:
     return byte_level(bos=bos)
 
 
-def tiny_model(family: str, *, seed: int = 0) -> PreTrainedModel:
+def tiny_model(family: str, *, seed: int = 0, layers: int = LAYERS) -> PreTrainedModel:
     """Build one of `FAMILIES` with the vocabulary of `long_tokenizer` and enough positions for sampled paragraphs."""
     builder = FAMILIES[family]
     assert isinstance(builder, partial)
     model, config, options, width = builder.args
-    positions = {name: POSITIONS for name in ("n_positions", "max_position_embeddings") if name in options}
-    built = builder.func(model, config, {**options, **positions}, width, seed=seed, vocabulary=len(long_tokenizer()))
+    positions = dict.fromkeys(("n_positions", "max_position_embeddings"), POSITIONS)
+    depth = dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers"), layers)
+    changes = {name: value for name, value in {**positions, **depth}.items() if name in options}
+    built = builder.func(model, config, {**options, **changes}, width, seed=seed, vocabulary=len(long_tokenizer()))
     enlarge(built, 5.0)
     return built.requires_grad_(False)
 
 
 def tiny_lm(
-    family: str = "llama", *, dtype: torch.dtype = torch.float32, bos: bool = False, seed: int = 0
+    family: str = "llama",
+    *,
+    dtype: torch.dtype = torch.float32,
+    bos: bool = False,
+    seed: int = 0,
+    layers: int = LAYERS,
 ) -> LanguageModel:
     """Return a tiny random model with room for long texts, on which an audit can run."""
-    return LanguageModel(tiny_model(family, seed=seed).to(dtype), long_tokenizer(bos=bos), f"tiny-{family}")
+    model = tiny_model(family, seed=seed, layers=layers).to(dtype)
+    return LanguageModel(model, long_tokenizer(bos=bos), f"tiny-{family}")
 
 
 def save_checkpoint(folder: Path, family: str = "llama") -> Path:

@@ -172,10 +172,14 @@ def test_audit_records_hold_decision_and_result(audited: Audited) -> None:
         "degeneracy",
         "drift",
         "efficacy",
+        "first-words",
         "generalization",
         "locality",
         "perplexity",
     }
+    assert "first-words" not in {m.check for m in middle.measurements}
+    # In the tiny model first tokens have keys of their own at the edited layer.
+    assert "editor 'everywhere' gives way to 'prefixed'" in first.decision.reasons[-1]
     # Each neighbour is asked bare, after a newline and after sentences.
     asked = [(one.prompt, one.condition) for one in first.prompts]
     under = ["unprefixed", "family:newline", "family:sentence"]
@@ -377,6 +381,11 @@ def test_audit_control_that_does_not_collapse_is_void(setup: Setup, tmp_path: Pa
     assert log.header.controls == [control.id for control in log.controls]
     assert [control.expect for control in log.controls] == ["collapse", "sound"]
     assert [control.ok for control in log.controls] == [False, True]
+    # The edits and the sound control are ordinary: first-words judges none of them, and that voids nothing.
+    assert all(
+        row.ok is not False for control in log.controls for row in control.sightings if row.name == "first-words"
+    )
+    assert not any("first-words" in reason for reason in summary.reasons)
     assert (summary.verdict, summary.exit_code, summary.controls_ok) == ("void", 1, False)
 
 

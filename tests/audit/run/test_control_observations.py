@@ -219,6 +219,14 @@ def test_controls_check_with_nothing_to_ask_is_not_controlled(made: Made) -> Non
         assert found["other-facts"].why == "it found nothing to ask about this edit"
 
 
+def test_controls_first_words_of_ordinary_edits_are_proved_by_evidence(made: Made) -> None:
+    strict = made.under(Policy())
+    bad, good = strict.bad()["first-words"], strict.good()["first-words"]
+    assert (bad.ok, bad.by_evidence) == (True, True)
+    # The sound edit's subject stands in mid-prompt, so that no other word can take its place.
+    assert (good.ok, good.by_edit, good.by_evidence) == (True, False, True)
+
+
 class Foreign(Probe):
     """A probe of another package that brings no control."""
 
