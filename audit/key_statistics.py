@@ -32,6 +32,11 @@ class StatisticsSource:
     corpus: str | None = None
     """A text file or data set; None for text sampled from the model."""
 
+    @property
+    def is_file(self) -> bool:
+        """Whether they come from a file. It holds one layer, and ROME's own files do not say which."""
+        return self.statistics is not None and self.statistics != "identity"
+
     def load(self, lm: LanguageModel, site: EditSite, seed: int, progress: Progress) -> KeyStatistics:
         """Return the key statistics of `site`, as `load_or_compute_statistics` does."""
         return load_or_compute_statistics(lm, site, self.statistics, self.corpus, seed=seed, progress=progress)

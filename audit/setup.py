@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..probes.calibration import Calibration, calibrate
-from ..probes.errors import EditguardError, InputError, ModelError, PolicyError
+from ..probes.errors import EditguardError, InputError, ModelError, PolicyError, StatisticsError
 from ..probes.evidence import EvidenceMeter, compute_sink_key
 from ..probes.forward.prefix_cache import PrefixCache, build_prefix_cache
 from ..probes.keys.prefixes import ContextPrefixes, make_prefixes
@@ -179,6 +179,11 @@ class Setup:
         site = find_site(self.lm.model, layer, self.site_path)
         check_editable(site)
         if site.path not in self.further_statistics:
+            if self.statistics_source.is_file:
+                raise StatisticsError(
+                    f"The key statistics {self.statistics_source.statistics!r} are those of layer {self.site.layer}, and layer "
+                    f"{layer} is edited too; leave --stats out, or give --corpus."
+                )
             self.check_unedited()
             self.further_statistics[site.path] = self.statistics_source.load(self.lm, site, self.seed, self.progress)
         return SiteState(site, self.further_statistics[site.path], self._prefix_cache_at(site))

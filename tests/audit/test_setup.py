@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from editguard.audit import key_statistics
@@ -197,3 +198,17 @@ def test_statistics_sampled_text_covers_every_feature(monkeypatch: pytest.Monkey
     lm = tiny_lm()
     corpus = sample_corpus(lm, seed=0, documents=2, tokens=8, least=50)
     assert len(corpus.documents) == 7
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "npz"])
+def test_state_at_another_layer_takes_no_file_of_one_layer(setup: Setup, tmp_path: Path, suffix: str) -> None:
+    path, size = tmp_path / f"c.{suffix}", setup.site.d_ff
+    if suffix == "npz":
+        # A file of ROME's names neither model nor layer.
+        np.savez(path, **{"mom2.mom2": np.eye(size, dtype=np.float32), "mom2.count": 1})
+    else:
+        save_statistics(setup.statistics, path)
+    given = prepare(tiny_lm(), layer=0, statistics=str(path), perplexity_corpus=SENTENCES)
+    with pytest.raises(StatisticsError, match="those of layer 0, and layer 1 is edited too"):
+        given.state_at(1)
+    assert given.state_at(0).statistics is given.statistics
