@@ -153,6 +153,12 @@ def test_rollback_comparison_notices_changes() -> None:
 @pytest.mark.parametrize("request_", [FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST], ids=lambda request: request.id)
 def test_rollback_every_editor_is_undone(guard: GuardedEditor, editor: str, request_: Any) -> None:
     result = guard.try_unguarded(request_, editor)
+    if (instead := EDITORS.get(editor)().find_alternative(guard.setup.edit_context)) is not None:
+        # An editor of an early site makes no edit where the main site is one; nothing is written.
+        assert result.refusal is not None
+        assert instead.reason in result.refusal
+        assert result.hashes is None
+        return
     hashes = get_only_hashes(result)
     assert hashes.before == hashes.restored != hashes.edited
 

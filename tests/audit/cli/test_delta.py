@@ -36,7 +36,7 @@ def test_export_then_apply_gives_the_edited_model(place: Path, checkpoint: Path,
     result = command("apply", file, "--model", checkpoint, "--out", "edited", "--unaudited", "--overwrite", "--json")
     assert (result.code, messages(result.err)) == (0, [])
     hashes = hash_tensors(load_model(place / "edited", device="cpu").model)
-    assert hashes["model.layers.0.mlp.down_proj.weight"] == exported["edit"]["weight_edited"]
+    assert hashes["model.layers.0.mlp.down_proj.weight"] == exported["edit"]["sites"][0]["weight_edited"]
     assert json.loads(result.out) == json.loads((place / "edited" / "editguard.json").read_text())
     before = files_below(place)
     assert_one_sentence(

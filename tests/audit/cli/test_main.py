@@ -44,7 +44,7 @@ CHEAP: list[tuple[Sequence[str], Sequence[str]]] = [
         ["probe", "edits.json", "--editor", "romee"],
         ["'romee'", "did you mean 'rome'? 'editguard list editors' describes them."],
     ),
-    (["audit", "edits.json", "--editor", "exploded"], ["'exploded' is a control", "use 'local' or 'prefixed'"]),
+    (["audit", "edits.json", "--editor", "exploded"], ["'exploded' is a control", "use 'local' or 'everywhere'"]),
     (["audit", "edits.json", "--editor", "zzz"], ["'zzz'", "known are c-rome"]),
     (
         ["probe", "edits.json", "--policy", "bad.toml"],
