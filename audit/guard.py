@@ -267,9 +267,13 @@ class GuardedEditor:
     def _is_to_rewrite(self, proposal: Proposal, limit: float) -> bool:
         relative, policy = proposal.relative_norm, self.setup.policy
         too_large = relative is not None and limit < relative < float("inf")
-        # An edit that the policy rewrote has the rewriter's update already.
-        by_another_editor = proposal.assessment.decision.editor != self._rewrite(proposal).decision.editor
-        return too_large and by_another_editor and policy.over_bound == "rewrite"
+        if not too_large or policy.over_bound != "rewrite":
+            return False
+        # An edit that the policy rewrote has the rewriter's update already. One by an editor that can rewrite gains nothing: the
+        # update of `everywhere` is that of `prefixed` and more.
+        editor = proposal.assessment.decision.editor
+        able = editor is not None and EDITORS.get(editor).rewrites
+        return not able and editor != self._rewrite(proposal).decision.editor
 
     def _rewrite(self, proposal: Proposal) -> Assessment:
         assessment = proposal.assessment
@@ -381,7 +385,7 @@ class GuardedEditor:
     def save(self, folder: Path | str, *, overwrite: bool = False) -> EditProvenance:
         """Save model, tokenizer and ``editguard.json`` as `folder`, whole or not at all, and return the provenance.
 
-        ``editguard.json`` holds the prefix without which a rewritten edit does not act; `editguard.load_provenance` reads it
+        ``editguard.json`` holds the prefix of an edit that does not act without one; `editguard.load_provenance` reads it
         and `editguard.serve_prompt` puts the prefix before a prompt. The saved model is loaded again and compared.
 
         With `overwrite` a folder that editguard wrote is replaced, and no other.

@@ -128,6 +128,17 @@ def test_propose_update_over_the_bound_is_rewritten_at_two_sites(setup: Setup) -
     assert [site.layer for site in proposal.writable.sites] == [0, 1]
 
 
+@pytest.mark.parametrize("editor", ["prefixed", "everywhere"])
+def test_propose_update_of_an_editor_that_can_rewrite_is_refused_over_the_bound(setup: Setup, editor: str) -> None:
+    guard = under(setup, max_relative_update=1e-6)
+    (proposal,) = guard.propose([guard.assess(FIRST_TOKEN_REQUEST, editor)])
+    decision = proposal.assessment.decision
+    assert (decision.action, decision.editor) == (Action.ALLOW, editor)
+    assert proposal.update is not None
+    assert (proposal.update.editor, proposal.writable) == (editor, None)
+    assert "over the bound" in str(proposal.refusal)
+
+
 # ------------------------------------------------------------------------------------------------------------ the log
 
 
