@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--ordinary", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--guarded-only", action="store_true", help="leave the unguarded edits out")
-    parser.add_argument("--rewriter", default="prefixed", help="the editor that unsafe edits are rewritten with")
+    parser.add_argument("--rewriter", default="everywhere", help="the editor that unsafe edits are rewritten with")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     guard = GuardedEditor.load(
