@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ...probes.model.site_change import SiteChange
     from ...probes.requests.request import EditRequest
 
-__all__ = ["FirstWords"]
+__all__ = ["OtherFirstWords"]
 
 _MOST_WORDS = 200
 
@@ -49,7 +49,7 @@ class _Words(NamedTuple):
     """The largest share of the update that a word receives; None where no update was given."""
 
 
-class FirstWords(Check[_Words | None]):
+class OtherFirstWords(Check[_Words | None]):
     """Do other words at the start of the prompt say the new target?"""
 
     name = "first-words"

@@ -23,7 +23,7 @@ from editguard.probes.model.fingerprint import hash_tensors
 from editguard.reports.log.file import read_log
 from editguard.reports.log.schema import EditRecord
 from editguard.suites.check import Bench, CheckResult, EditUnderTest
-from editguard.suites.checks.first_words import FirstWords
+from editguard.suites.checks.first_words import OtherFirstWords
 from editguard.suites.constant_model import answer_constantly
 
 from ..helpers.tiny_audits import load_edits
@@ -200,13 +200,13 @@ def test_audit_edit_that_other_first_words_take_fails(
 ) -> None:
     request = replace(FIRST_TOKEN_REQUEST, target_new="Lyon")
     (target,) = setup.lm.tokenizer(" Lyon", add_special_tokens=False).input_ids
-    measure = FirstWords.measure
+    measure = OtherFirstWords.measure
 
-    def measure_constant(check: FirstWords, bench: Bench, edit: EditUnderTest[Any]) -> CheckResult:
+    def measure_constant(check: OtherFirstWords, bench: Bench, edit: EditUnderTest[Any]) -> CheckResult:
         with answer_constantly(bench.lm, target):
             return measure(check, bench, edit)
 
-    monkeypatch.setattr(FirstWords, "measure", measure_constant)
+    monkeypatch.setattr(OtherFirstWords, "measure", measure_constant)
     strict = replace(setup, policy=lenient(max_first_word_leaks=0.5))
     assert run_audit(strict, load_edits(request), tmp_path).failed == 1
     (record,) = read_log(tmp_path / LOG).edits

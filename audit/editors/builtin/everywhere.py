@@ -51,12 +51,11 @@ class Everywhere(Editor):
         return Prefixed().insertion(keys)
 
     def stages(self, context: EditContext) -> Sequence[Stage]:
-        """Return the main site, and then the early one."""
+        """Return the main site, and then the early one; `find_alternative` has said that there is one."""
         early = _find_early_layer(context)
-        main = Stage(context.site.layer, Prefixed())
-        if early is None or early >= context.site.layer:
-            return (main,)
-        return (main, Stage(early, StartEditor(list_special_tokens(context.lm)[:_MOST_STARTS])))
+        assert early is not None
+        starts = list_special_tokens(context.lm)[:_MOST_STARTS]
+        return (Stage(context.site.layer, Prefixed()), Stage(early, StartEditor(starts)))
 
     def find_alternative(self, context: EditContext) -> Alternative | None:
         """Return `prefixed` where no layer under the main site has keys of its own for first tokens, or no statistics."""

@@ -10,7 +10,7 @@ from editguard.audit.transaction import Transaction
 from editguard.probes.keys.first_token_keys import list_check_words
 from editguard.probes.keys.subject_keys import compute_row_keys
 from editguard.suites.check import Outcome
-from editguard.suites.checks.first_words import FirstWords
+from editguard.suites.checks.first_words import OtherFirstWords
 
 from ...helpers.check_benches import LIMITS, about, bench_of, break_site, edit_of, talkative
 from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST
@@ -23,15 +23,15 @@ STRICT = replace(LIMITS, first_word_leaks=0.02)
 
 def test_first_words_subject_in_mid_prompt_is_not_asked() -> None:
     bench = bench_of(talkative(), limits=STRICT)
-    (state,) = FirstWords().prepare(bench, [MID_PROMPT_REQUEST])
+    (state,) = OtherFirstWords().prepare(bench, [MID_PROMPT_REQUEST])
     assert state is None
-    assert FirstWords().measure(bench, edit_of(MID_PROMPT_REQUEST, state)).measurements == []
+    assert OtherFirstWords().measure(bench, edit_of(MID_PROMPT_REQUEST, state)).measurements == []
 
 
 def test_first_words_unchanged_model_leaks_nothing() -> None:
     bench = bench_of(talkative(), limits=STRICT)
-    (state,) = FirstWords().prepare(bench, [FIRST_TOKEN_REQUEST])
-    (leaks,) = FirstWords().measure(bench, edit_of(FIRST_TOKEN_REQUEST, state)).measurements
+    (state,) = OtherFirstWords().prepare(bench, [FIRST_TOKEN_REQUEST])
+    (leaks,) = OtherFirstWords().measure(bench, edit_of(FIRST_TOKEN_REQUEST, state)).measurements
     assert (leaks.value, leaks.outcome) == (0.0, Outcome.PASS)
     own = bench.lm.tokenizer(FIRST_TOKEN_REQUEST.subject, add_special_tokens=False).input_ids[0]
     assert leaks.total == len(set(list_check_words(bench.lm)) - {own})
@@ -58,9 +58,9 @@ def test_first_words_counts_those_that_say_the_target_now_as_plain_calls_do() ->
             break
     token = min(gained)
     request = replace(FIRST_TOKEN_REQUEST, target_new=lm.tokenizer.decode([token]).strip())
-    (state,) = FirstWords().prepare(bench, [request], [update])
+    (state,) = OtherFirstWords().prepare(bench, [request], [update])
     with Transaction(update):
-        result = FirstWords().measure(bench, edit_of(request, state))
+        result = OtherFirstWords().measure(bench, edit_of(request, state))
     leaks = about(result.measurements, "leaks")
     assert (leaks.failed, leaks.total) == (after.count(token), len(words))
     assert leaks.outcome is Outcome.FAIL
@@ -73,9 +73,10 @@ def test_first_words_counts_those_that_say_the_target_now_as_plain_calls_do() ->
 @pytest.mark.parametrize("request_", [FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST], ids=["first-token", "mid-prompt"])
 def test_first_words_controls_fail_and_pass_even_where_no_edit_is_judged(request_) -> None:
     bench = bench_of(talkative(), limits=STRICT)
-    (state,) = FirstWords().prepare(bench, [request_])
+    (state,) = OtherFirstWords().prepare(bench, [request_])
     bad, good = (
-        control(bench, edit_of(request_, state)) for control in (FirstWords().known_bad, FirstWords().known_good)
+        control(bench, edit_of(request_, state))
+        for control in (OtherFirstWords().known_bad, OtherFirstWords().known_good)
     )
     assert bad is not None
     assert good is not None
@@ -85,8 +86,8 @@ def test_first_words_controls_fail_and_pass_even_where_no_edit_is_judged(request
 
 def test_first_words_broken_model_is_unmeasured() -> None:
     bench = bench_of(talkative(), limits=STRICT)
-    (state,) = FirstWords().prepare(bench, [FIRST_TOKEN_REQUEST])
+    (state,) = OtherFirstWords().prepare(bench, [FIRST_TOKEN_REQUEST])
     break_site(bench)
-    (leaks,) = FirstWords().measure(bench, edit_of(FIRST_TOKEN_REQUEST, state)).measurements
+    (leaks,) = OtherFirstWords().measure(bench, edit_of(FIRST_TOKEN_REQUEST, state)).measurements
     assert leaks.outcome is Outcome.UNMEASURED
     assert leaks.value is None
