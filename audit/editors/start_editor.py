@@ -68,9 +68,9 @@ class StartEditor(LocalEditor):
     def plan(self, context: EditContext, request: EditRequest, keys: SubjectKeys, texts: EditorTexts) -> Plan:
         """Return the plan; raises `RequestError` and `NotFinite`."""
         insertion, lm = self.insertion(keys), context.lm
-        own, known = self.contexts(context.prefixes), _look_up_first_tokens(context)
+        own, first_tokens = self.contexts(context.prefixes), _look_up_first_tokens(context)
         prefixes = [text for text in context.prefixes.texts(Role.EDIT) if text not in own]
-        direction = _weigh_in_vocabulary(context, known).direction(insertion.key, _weigh(keys.keys, _OWN_WEIGHT))
+        direction = _weigh_in_vocabulary(context, first_tokens).direction(insertion.key, _weigh(keys.keys, _OWN_WEIGHT))
         reach = direction / self.denominator(direction, insertion)
         # Each part of the contexts begins with no prefix, which asks for most.
         problem = build_value_problem(
@@ -81,7 +81,7 @@ class StartEditor(LocalEditor):
             settings=self.settings(context.settings),
         )
         held = (
-            *_word_rows(context, request, known, reach),
+            *_word_rows(context, request, first_tokens, reach),
             *end_rows(context, texts.surroundings.others[:_OTHERS], [""]),
             *end_rows(context, texts.surroundings.facts, [""]),
             *_after_prefixes(context, texts.surroundings.facts, pick_spread(prefixes, _PREFIXES)),
@@ -102,16 +102,16 @@ def _look_up_first_tokens(context: EditContext) -> FirstTokenKeys:
     name = f"first-token keys of {context.site.path}"
     if name not in context.memo:
         context.memo[name] = compute_first_token_keys(context.lm, context.site)
-    found: FirstTokenKeys = context.memo[name]
-    return found
+    keys: FirstTokenKeys = context.memo[name]
+    return keys
 
 
-def _weigh_in_vocabulary(context: EditContext, known: FirstTokenKeys) -> KeyStatistics:
+def _weigh_in_vocabulary(context: EditContext, first_tokens: FirstTokenKeys) -> KeyStatistics:
     name = f"statistics with first tokens of {context.site.path}"
     if name not in context.memo:
-        context.memo[name] = context.statistics.add_moment(_VOCABULARY_WEIGHT * known.second_moment)
-    found: KeyStatistics = context.memo[name]
-    return found
+        context.memo[name] = context.statistics.add_moment(_VOCABULARY_WEIGHT * first_tokens.second_moment)
+    statistics: KeyStatistics = context.memo[name]
+    return statistics
 
 
 def _weigh(keys: torch.Tensor, weight: float) -> torch.Tensor:
@@ -120,7 +120,9 @@ def _weigh(keys: torch.Tensor, weight: float) -> torch.Tensor:
     return rows
 
 
-def _word_rows(context: EditContext, request: EditRequest, known: FirstTokenKeys, reach: torch.Tensor) -> Iterator[Row]:
+def _word_rows(
+    context: EditContext, request: EditRequest, first_tokens: FirstTokenKeys, reach: torch.Tensor
+) -> Iterator[Row]:
     """Yield the prompt with other words in the subject's place: those with the largest share of the update, and some at random.
 
     None where the subject is not the first token, so that no single word stands in its place.
@@ -129,10 +131,10 @@ def _word_rows(context: EditContext, request: EditRequest, known: FirstTokenKeys
     if not position.is_first_token:
         return
     rest = position.input_ids[position.last + 1 :]
-    shares = (known.keys.double() @ reach).abs()
-    most = [known.words[index] for index in shares.argsort(descending=True)[: _WORDS + 1].tolist()]
+    shares = (first_tokens.keys.double() @ reach).abs()
+    most = [first_tokens.words[index] for index in shares.argsort(descending=True)[: _WORDS + 1].tolist()]
     drawn = random.Random(f"{context.prefixes.seed} {request.prompt}").sample(
-        known.words, min(_WORDS, len(known.words))
+        first_tokens.words, min(_WORDS, len(first_tokens.words))
     )
     own = position.input_ids[position.last]
     for word in dict.fromkeys([*[word for word in most if word != own][:_WORDS], *(w for w in drawn if w != own)]):

@@ -87,12 +87,12 @@ def find_early_layer(lm: LanguageModel, sites: Iterable[EditSite]) -> int | None
     """
     words = list_words(lm)
     sample = words[:: max(1, len(words) // _SAMPLE)][:_SAMPLE]
-    found = None
+    early = None
     for site in sites:
         if compute_mean_cosine(_compute_keys(lm, site, sample)) > _MOST_COSINE:
             break
-        found = site.layer
-    return found
+        early = site.layer
+    return early
 
 
 def compute_mean_cosine(keys: torch.Tensor) -> float:

@@ -41,7 +41,7 @@ class _Words(NamedTuple):
     """The prompt with each word in the subject's place, and what the unedited model says to it."""
 
     rows: Rows
-    said: torch.Tensor
+    said_target: torch.Tensor
     """Whether it says the target [words]."""
     lead: tuple[int, ...]
     """The first tokens of the target, up to the one that tells it apart."""
@@ -88,10 +88,10 @@ class OtherFirstWords(Check[_Words | None]):
 
     def _judge(self, bench: Bench, state: _Words) -> CheckResult:
         logits, most = state.rows.logits(), bench.limits.first_word_leaks
-        total = len(state.said)
+        total = len(state.said_target)
         finite = torch.isfinite(logits).all(-1).reshape(total, -1).all(-1)
         broken = total - int(finite.sum())
-        leaks = int((_says(logits, state.lead) & ~state.said & finite).sum())
+        leaks = int((_says(logits, state.lead) & ~state.said_target & finite).sum())
         value = None if broken else leaks / total
         message = f"{broken} of {total} words have logits that are not finite"
         outcome = Outcome.UNMEASURED
@@ -168,8 +168,8 @@ def _find_lead(bench: Bench, request: EditRequest) -> tuple[int, ...]:
 def _run(bench: Bench, texts: Sequence[tuple[int, ...]], lead: tuple[int, ...]) -> _Words:
     places = range(len(lead))
     rows = bench.stem([Row(ids + lead[:-1], 0, tuple(len(ids) - 1 + place for place in places)) for ids in texts])
-    said = _says(get_first_logits(rows), lead)
-    return _Words(rows.part(range(len(texts))), said, lead)
+    said_target = _says(get_first_logits(rows), lead)
+    return _Words(rows.part(range(len(texts))), said_target, lead)
 
 
 def _says(logits: torch.Tensor, lead: tuple[int, ...]) -> torch.Tensor:

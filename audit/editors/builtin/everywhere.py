@@ -83,5 +83,5 @@ def _find_early_layer(context: EditContext) -> int | None:
         pattern = site.path.replace(f"{site.blocks_path}.{site.layer}.", f"{site.blocks_path}.{{layer}}.", 1)
         sites = (find_site(lm.model, layer, pattern) for layer in range(len(site.blocks)))
         context.memo["early layer"] = find_early_layer(lm, sites)
-    found: int | None = context.memo["early layer"]
-    return found
+    layer: int | None = context.memo["early layer"]
+    return layer
