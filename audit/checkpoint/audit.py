@@ -22,6 +22,7 @@ from ...suites.checks.degeneracy import Degeneracy
 from ...suites.checks.perplexity import Perplexity
 from ..device_failure import trusted_device
 from ..folders.file_names import AUDIT_FILES, LOG
+from ..folders.output_folder import locked_folder
 from ..guard import GuardedEditor
 from ..progress import Progress, show_nothing
 from ..run.outputs import write_outputs
@@ -36,12 +37,14 @@ from .side_effects import SideEffects
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from ...probes.model.language_model import LanguageModel
     from ...probes.requests.request import EditRequest
     from ...reports.log.schema import EditRecord
     from ...reports.verdict.summary import Summary
+    from ..policy import Policy
     from ..setup import Setup
 
-__all__ = ["NO_EDITS", "run_checkpoint_audit"]
+__all__ = ["NO_EDITS", "audit_checkpoint", "run_checkpoint_audit"]
 
 _EDITS_PER_BATCH = 20
 _MOST_TENSORS = 64
@@ -95,6 +98,42 @@ def run_checkpoint_audit(
     summary = write_outputs(out)
     progress("writing files", 1, 1)
     return summary
+
+
+def audit_checkpoint(
+    base: str | LanguageModel,
+    edited: str,
+    edits: LoadedRequests = NO_EDITS,
+    *,
+    out: Path | str,
+    policy: Policy | None = None,
+    layer: int | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Progress = show_nothing,
+) -> Summary:
+    """Audit the checkpoint `edited` against its `base` into the folder `out`, and return the verdict.
+
+    Args:
+        base: Name or folder of the unedited model, or the model that is loaded already.
+        edited: Name or folder of the checkpoint that another tool edited.
+        edits: Edits that it should hold, from `load_requests`. Without them the model as a whole is judged alone.
+        out: Folder for the log and all files beside it.
+        policy: Rules and bounds, as `GuardedEditor.load` takes them.
+        layer: Layer at which the probes look, from 0. None takes that of the base.
+        seed: Seed of everything random, from 0.
+        overwrite: Whether an audit that `out` holds is replaced.
+        progress: Called with the name of the stage, the steps done and the number of steps.
+
+    Raises:
+        ModelError: A model cannot be loaded, or the checkpoint was not made from the base.
+        InputError: The folder holds other results.
+    """
+    guard = GuardedEditor.load(base, policy=policy, layer=layer, seed=seed, progress=progress)
+    with locked_folder(Path(out), overwrite=overwrite):
+        return run_checkpoint_audit(
+            guard.setup, edits, edited, Path(out), overwrite=overwrite, progress=progress, arguments={"edited": edited}
+        )
 
 
 def _list_prefixed(edited: str, requests: Sequence[EditRequest]) -> frozenset[str]:

@@ -35,6 +35,7 @@ OnlyExported = Annotated[
 _AUDITED = {
     "no": "no, nothing stands behind this model; see 'editguard diff'",
     "alone": "alone, this model to the bit",
+    "together": "together, in this order, this model to the bit",
     "each-alone": "each alone, and nobody has audited them together; see 'editguard diff'",
 }
 
@@ -49,6 +50,14 @@ def export(
         typer.Option(help="Folder for the delta files and editguard-export.json.", rich_help_panel=Panel.OUTPUT),
     ],
     only: OnlyExported = None,
+    in_sequence: Annotated[
+        bool,
+        typer.Option(
+            "--in-sequence",
+            help="Make all edits one after the other, so that they ship together. --log takes an audit in sequence.",
+            rich_help_panel=Panel.EDITS,
+        ),
+    ] = False,
     log: Annotated[
         Path | None,
         typer.Option(
@@ -72,8 +81,8 @@ def export(
     model_options.check_device_name()
     edit_options.check_editor_name()
     if log is not None:
-        read_evidence(log)
-    loaded = edit_options.read(edits)
+        read_evidence(log, in_sequence=in_sequence)
+    loaded = edit_options.read(edits, in_sequence=in_sequence)
     check_replaceable(out, EXPORT_MARKER, overwrite=overwrite)
     with show_progress(model_options.model, as_json=as_json) as progress:
         from ..delta.export import export_edits
@@ -89,6 +98,7 @@ def export(
             editor=edit_options.editor,
             only=only or (),
             log=log,
+            in_sequence=in_sequence,
             overwrite=overwrite,
             progress=progress,
         )
@@ -97,7 +107,8 @@ def export(
         return
     for file in exported:
         typer.echo(visible(_describe_export(file, out)))
-    typer.echo(f"To apply one: editguard apply {out} --only ID --model {model_options.model} --out FOLDER")
+    what, only_one = ("all", "") if in_sequence else ("one", " --only ID")
+    typer.echo(f"To apply {what}: editguard apply {out}{only_one} --model {model_options.model} --out FOLDER")
 
 
 def _describe_export(file: ExportedEdit, out: Path) -> str:

@@ -150,12 +150,22 @@ def _print_explained_edit(edit: ExplainedEdit) -> None:
         print_indented(console, f"  What to do: {_line(edit.advice)}")
 
 
-def _counts(summary: Summary) -> Iterator[str]:
-    yield (
-        f"{count_noun(summary.edits, 'edit')}: {summary.allowed} allowed, {summary.rewritten} rewritten, "
-        f"{summary.refused} refused; {summary.failed} failed, {summary.collapsed} collapsed; "
-        f"{count_noun(summary.skipped_invalid, 'invalid record')} skipped"
+def _count_edits(summary: Summary) -> str:
+    edits, skipped = count_noun(summary.edits, "edit"), count_noun(summary.skipped_invalid, "invalid record")
+    if summary.edited is not None:
+        held = summary.edits - summary.failed - summary.refused
+        return (
+            f"{edits} in {summary.edited}: {held} hold, {summary.failed} failed, {summary.refused} could not be judged; "
+            f"{skipped} skipped"
+        )
+    return (
+        f"{edits}: {summary.allowed} allowed, {summary.rewritten} rewritten, "
+        f"{summary.refused} refused; {summary.failed} failed, {summary.collapsed} collapsed; {skipped} skipped"
     )
+
+
+def _counts(summary: Summary) -> Iterator[str]:
+    yield _count_edits(summary)
     shown = f"{summary.controls.ok} of {summary.controls.total} showed what they must"
     yield f"controls: {shown if summary.controls.total else 'none was made, so nothing proves that the checks see a collapse'}"
     if summary.not_controlled:
@@ -176,6 +186,8 @@ def _rates(summary: Summary) -> Iterator[str]:
             mark = f"judged in {count_noun(judged, 'edit')}" if judged else "shown, not judged"
             yield f"{name.replace('_', ' ')}: {_rate(rate)} [{mark}]"
     worst = summary.worst_perplexity_ratio
+    if summary.edited is not None and worst is None:
+        return  # without edits the reasons name it
     ratio = "not measured" if worst is None else f"{worst:.4f}"
     if summary.perplexity_not_finite:
         ratio = f"not finite after {count_noun(summary.perplexity_not_finite, 'edit')}; after the others {ratio}"

@@ -3,12 +3,14 @@
 The base is known by its fingerprint, each weight by its hash before and after; anything else is refused before or undone
 after. All weights are written or none. One edit gives the audited model to the bit. Several edits on one weight are summed in
 float64 and cast once.
-Nobody has audited the sum: each edit was audited by itself, and whoever applies them together must say that they know.
+Nobody has audited the sum: each edit was audited by itself, and whoever applies them together must say that they know. The
+edits of a sequence were audited together. They are written one after the other, and each must leave the weights that it left
+in the audit.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +21,14 @@ from ...probes.model.fingerprint import compute_fingerprint
 from ...probes.model.language_model import load_model
 from ...probes.model.site import EditSite, find_site
 from ..folders.whole_folder import whole_folder
-from ..saved_model.manifest import MODEL_MARKER, DeltaManifest, DeltaSite, EditProvenance, audit_status
+from ..saved_model.manifest import (
+    MODEL_MARKER,
+    DeltaManifest,
+    DeltaSite,
+    EditProvenance,
+    audit_status,
+    is_whole_sequence,
+)
 from ..saved_model.save import check_savable, write_provenance, write_weights
 from ..transaction import Transaction
 
@@ -36,11 +45,13 @@ __all__ = ["AppliedDeltas", "apply_delta", "save_applied"]
 class AppliedDeltas:
     """Deltas in a model's weights; they are taken out at the end of the block unless they are committed."""
 
-    transaction: Transaction
+    transactions: tuple[Transaction, ...]
+    """One for all edits that were made alone, and one for each edit of a sequence."""
 
     def commit(self) -> None:
         """Keep the edits in the model."""
-        self.transaction.commit()
+        for transaction in self.transactions:
+            transaction.commit()
 
 
 class _Part(NamedTuple):
@@ -85,11 +96,15 @@ def apply_delta(
     """
     _check_applicable([delta.manifest for delta in deltas], unaudited=unaudited, unaudited_together=unaudited_together)
     _check_base(compute_fingerprint(model), deltas[0].manifest)
-    update = _SummedDeltas(tuple(_iter_changes(model, deltas)))
-    with Transaction(update) as transaction:
-        for change in update.changes:
-            _check_written(change, transaction)
-        yield AppliedDeltas(transaction)
+    together = [[delta] for delta in deltas] if deltas[0].manifest.sequence is not None else [deltas]
+    with ExitStack() as stack:
+        transactions = []
+        for part in together:
+            update = _SummedDeltas(tuple(_iter_changes(model, part)))
+            transactions.append(stack.enter_context(Transaction(update)))
+            for change in update.changes:
+                _check_written(change, transactions[-1])
+        yield AppliedDeltas(tuple(transactions))
 
 
 def _iter_changes(model: torch.nn.Module, deltas: Sequence[Delta]) -> Iterator[_SummedChange]:
@@ -114,10 +129,21 @@ def _check_applicable(manifests: Sequence[DeltaManifest], *, unaudited: bool, un
     _check_distinct(manifests)
     if not unaudited:
         _check_audited(manifests)
-    if len(manifests) > 1 and not unaudited_together:
+    if any(manifest.sequence is not None for manifest in manifests):
+        _check_sequence(manifests)
+    elif len(manifests) > 1 and not unaudited_together:
         raise InputError(
             f"The {len(manifests)} edits were audited alone, each on the unedited model, and nobody knows what they do "
             "together; apply one, or add --unaudited-together and compare the result with its base by 'editguard diff'."
+        )
+
+
+def _check_sequence(manifests: Sequence[DeltaManifest]) -> None:
+    if not is_whole_sequence(manifests):
+        places = ", ".join("alone" if each.sequence is None else str(each.sequence) for each in manifests)
+        raise InputError(
+            f"The edits were made in a sequence, each on the weights that the one before left, and the files hold the places "
+            f"{places}; give the whole folder that 'editguard export --in-sequence' wrote, without --only."
         )
 
 

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 __all__ = ["read_evidence"]
 
 
-def read_evidence(path: Path) -> LoadedLog:
-    """Read the log of a finished, sound audit of edits made alone; raises `EditRefused`, `InputError` and `ReportError`."""
+def read_evidence(path: Path, *, in_sequence: bool = False) -> LoadedLog:
+    """Read the log of a finished, sound audit of edits made alone, or `in_sequence`.
+
+    Raises `EditRefused`, `InputError` and `ReportError`.
+    """
     loaded = read_audit(path)
     log = loaded.log
     if log.footer is None or log.torn:
@@ -23,10 +26,20 @@ def read_evidence(path: Path) -> LoadedLog:
             f"The log {str(path)!r} is unfinished (it has no footer), so it proves nothing about any edit; finish the audit "
             "by running it again into its folder."
         )
-    if log.header.in_sequence:
+    if log.header.edited is not None:
         raise InputError(
-            f"The log {str(path)!r} is of edits in sequence, each judged with others in the model, and an export holds each "
-            "alone; audit them without --in-sequence, or keep and save them with EditSequence in Python."
+            f"The log {str(path)!r} is of a checkpoint, and an export holds edits that editguard made; give the log of an audit "
+            "without --edited."
+        )
+    if log.header.in_sequence and not in_sequence:
+        raise InputError(
+            f"The log {str(path)!r} is of edits in sequence, each judged with others in the model; add --in-sequence to export "
+            "all of them together, or audit them without it."
+        )
+    if in_sequence and not log.header.in_sequence:
+        raise InputError(
+            f"The log {str(path)!r} is of edits that were made alone, and nobody has judged them in sequence; audit them with "
+            "--in-sequence, or export them without it."
         )
     if summarise(log).verdict not in ("pass", "fail"):
         raise EditRefused(f"The audit {str(path)!r} is void, so it proves nothing about any edit; audit again.")

@@ -13,13 +13,14 @@ from ...probes.errors import EditRefused, InputError
 from ...reports.log.file import Log, write_atomic
 from ...reports.text import make_slugs
 from ...reports.verdict.digest import summarise
-from ..edit_result import Proposal
+from ..edit_result import EditResult, Proposal
 from ..folders.whole_folder import check_replaceable, whole_folder
 from ..guard import GuardedEditor
 from ..progress import Progress, show_nothing
 from ..run.execute import REQUESTS_PER_BATCH, propose_each
 from ..saved_model.manifest import EXPORT_MARKER, AuditEvidence, ExportedEdit, ExportIndex
 from ..saved_model.save import edit_manifest
+from ..sequence import EditSequence
 from ..setup import Setup, check_editable
 from .evidence import read_evidence
 from .file import SUFFIX, Delta, Factors, encode
@@ -43,6 +44,7 @@ def export_edits(
     editor: str | None = None,
     only: Sequence[str] = (),
     log: Path | None = None,
+    in_sequence: bool = False,
     overwrite: bool = False,
     progress: Progress = show_nothing,
 ) -> list[ExportedEdit]:
@@ -50,23 +52,53 @@ def export_edits(
 
     With `only` the edits of these ids alone are made. Their updates are still computed in the batches of the audit of all
     `requests`, since the batch decides about the last bits. With `log` each edit must be one that this audit passed, with
-    the same edited weight to the bit.
+    the same edited weight to the bit. With `in_sequence` all of them are made one after the other, as an audit in sequence
+    does, and taken out again at the end.
 
     Raises `EditRefused` where an edit is refused or fails, and `InputError` where the log is about other edits or nothing can
     be written. The folder is then as it was.
     """
     check_replaceable(out, EXPORT_MARKER, overwrite=overwrite)
     check_editable(setup.site)
-    evidence = None if log is None else _AuditLog.read(log, setup)
+    evidence = None if log is None else _AuditLog.read(log, setup, in_sequence=in_sequence)
     guard = GuardedEditor(setup)
-    proposals = _propose(guard, requests, editor, only, progress)
+    if in_sequence:
+        if only:
+            raise InputError("The edits of a sequence are exported together, and --only takes some; leave it out.")
+        deltas = _make_sequence(guard, requests, editor, evidence, progress)
+    else:
+        deltas = _make_alone(guard, _propose(guard, requests, editor, only, progress), evidence, progress)
+    with whole_folder(out, EXPORT_MARKER, overwrite=overwrite) as folder:
+        return _write(folder, deltas)
+
+
+def _make_alone(
+    guard: GuardedEditor, proposals: Sequence[Proposal], evidence: _AuditLog | None, progress: Progress
+) -> list[Delta]:
     deltas = []
     for index, proposal in enumerate(proposals):
         progress("edits", index, len(proposals))
-        deltas.append(_delta(guard, proposal, evidence))
+        deltas.append(_delta(guard.setup, guard.try_proposal(proposal), evidence))
     progress("edits", len(proposals), len(proposals))
-    with whole_folder(out, EXPORT_MARKER, overwrite=overwrite) as folder:
-        return _write(folder, deltas)
+    return deltas
+
+
+def _make_sequence(
+    guard: GuardedEditor,
+    requests: Sequence[EditRequest],
+    editor: str | None,
+    evidence: _AuditLog | None,
+    progress: Progress,
+) -> list[Delta]:
+    """Make all edits one after the other, and take them out; raises `EditRefused` for the first one that is not kept."""
+    deltas = []
+    with EditSequence(guard) as sequence:
+        for index, request in enumerate(requests):
+            progress("edits", index, len(requests))
+            result = sequence.edit(request, editor)
+            deltas.append(_delta(sequence.guard.setup, result, evidence, sequence=index + 1))
+    progress("edits", len(requests), len(requests))
+    return deltas
 
 
 def _propose(
@@ -97,8 +129,8 @@ class _AuditLog(NamedTuple):
     sha256: str
 
     @classmethod
-    def read(cls, path: Path, setup: Setup) -> _AuditLog:
-        loaded = read_evidence(path)
+    def read(cls, path: Path, setup: Setup, *, in_sequence: bool) -> _AuditLog:
+        loaded = read_evidence(path, in_sequence=in_sequence)
         audited_model = (loaded.log.header.model.fingerprint, loaded.log.header.site)
         this_model = (setup.lm.fingerprint, setup.site.path)
         if audited_model != this_model:
@@ -137,18 +169,19 @@ def _is_of(record: EditRecord, request: EditRequest) -> bool:
     return all(getattr(record, name) == getattr(request, name) for name in names)
 
 
-def _delta(guard: GuardedEditor, proposal: Proposal, log: _AuditLog | None) -> Delta:
-    result, request = guard.try_proposal(proposal), proposal.assessment.request
+def _delta(setup: Setup, result: EditResult, log: _AuditLog | None, *, sequence: int | None = None) -> Delta:
+    request = result.assessment.request
     if not result.sound or result.update is None or result.hashes is None:
         faults = [measurement.message for measurement in result.failures]
         why = result.refusal or "; ".join(faults) or "nothing was judged"
+        way_out = "--only takes sound ones alone" if sequence is None else "leave it out of the file"
         raise EditRefused(
-            f"The edit {request.id!r} is not sound, so nothing was exported: {why.rstrip('.')}; --only takes sound ones alone."
+            f"The edit {request.id!r} is not sound, so nothing was exported: {why.rstrip('.')}; {way_out}."
         )
     edited = {path: hashes.edited for path, hashes in result.hashes.items()}
     audit = None if log is None else log.evidence_for(request, edited)
     factors = tuple(Factors(change.left, change.right) for change in result.update.changes)
-    return Delta(edit_manifest(guard.setup, result, audit), factors)
+    return Delta(edit_manifest(setup, result, audit, sequence=sequence), factors)
 
 
 def _write(folder: Path, deltas: Sequence[Delta]) -> list[ExportedEdit]:

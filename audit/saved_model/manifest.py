@@ -28,6 +28,7 @@ __all__ = [
     "ExportedEdit",
     "EditProvenance",
     "audit_status",
+    "is_whole_sequence",
 ]
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -94,6 +95,8 @@ class DeltaManifest(Model):
     statistics_sha256: Sha256
     """Of C at the main site; each site has its own."""
     policy_sha256: Sha256
+    sequence: Annotated[int, Field(ge=1)] | None = None
+    """Its place, from 1, in the sequence that it was audited in, on the weights that the edits before it left; None: alone."""
     audit: AuditEvidence | None = None
     """None where no log was given: then no control shows that the edit's checks work."""
 
@@ -125,7 +128,7 @@ class ExportedEdit(Model):
 
 
 class ExportIndex(Model):
-    """What an export wrote; each edit was audited alone, on the unedited model."""
+    """What an export wrote: edits that were made alone, on the unedited model, or all those of one sequence."""
 
     schema_version: Literal[2] = 2
     edits: list[ExportedEdit]
@@ -136,14 +139,21 @@ class ExportIndex(Model):
         return cls.model_validate_json(_convert(text, _upgrade_index), strict=True)
 
 
-AuditStatus: TypeAlias = Literal["no", "alone", "each-alone"]
+AuditStatus: TypeAlias = Literal["no", "alone", "each-alone", "together"]
 
 
 def audit_status(edits: Sequence[DeltaManifest]) -> AuditStatus:
     """Return how far these edits, together in one model, were audited."""
     if any(edit.audit is None or not edit.audit.controls_ok for edit in edits):
         return "no"
+    if is_whole_sequence(edits):
+        return "together"
     return "alone" if len(edits) == 1 else "each-alone"
+
+
+def is_whole_sequence(edits: Sequence[DeltaManifest]) -> bool:
+    """Return whether `edits` are the first edits of one sequence, in order and without a gap."""
+    return bool(edits) and [edit.sequence for edit in edits] == [*range(1, len(edits) + 1)]
 
 
 class EditProvenance(Model):
@@ -157,7 +167,7 @@ class EditProvenance(Model):
     fingerprint: Sha256
     """Of the edited model as it was saved and loaded again."""
     audited: AuditStatus
-    """``no``: an edit has no audit whose controls held; ``each-alone``: nobody has audited the sum."""
+    """``no``: an edit has no audit whose controls held; ``each-alone``: nobody has audited the sum; ``together``: in sequence."""
     edits: list[DeltaManifest]
     files: list[str]
     """Paths of all files beside this one; a folder that holds others is not replaced."""

@@ -82,8 +82,13 @@ def _check_in_model(results: Sequence[EditResult]) -> None:
             )
 
 
-def edit_manifest(setup: Setup, result: EditResult, audit: AuditEvidence | None = None) -> DeltaManifest:
-    """Return the manifest of a sound edit; raises `EditRefused` where the edit needs a prefix and none serves it."""
+def edit_manifest(
+    setup: Setup, result: EditResult, audit: AuditEvidence | None = None, *, sequence: int | None = None
+) -> DeltaManifest:
+    """Return the manifest of a sound edit; raises `EditRefused` where the edit needs a prefix and none serves it.
+
+    `sequence` is its place, from 1, where it was made in a sequence.
+    """
     request, update, lm = result.assessment.request, result.update, setup.lm
     assert update is not None
     assert result.hashes is not None
@@ -118,6 +123,7 @@ def edit_manifest(setup: Setup, result: EditResult, audit: AuditEvidence | None 
         seed=setup.seed,
         statistics_sha256=setup.statistics.sha256,
         policy_sha256=json_sha256(setup.policy.model_dump(mode="json")),
+        sequence=sequence,
         audit=audit,
     )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .audit.checkpoint.audit import audit_checkpoint as audit_checkpoint
     from .audit.delta.apply import apply_delta as apply_delta
     from .audit.delta.export import export_edits as export_edits
     from .audit.delta.file import read_delta as read_delta
@@ -72,6 +73,7 @@ __all__, __getattr__, __dir__ = lazy_names(
         "Summary": ".reports.verdict.summary",
         "WeightUpdate": ".audit.editors.update",
         "apply_delta": ".audit.delta.apply",
+        "audit_checkpoint": ".audit.checkpoint.audit",
         "export_edits": ".audit.delta.export",
         "load_model": ".probes.model.language_model",
         "load_policy": ".audit.policy",

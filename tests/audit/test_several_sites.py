@@ -245,7 +245,7 @@ def test_export_of_several_sites_is_applied_to_the_bit(setup: Setup, tmp_path: P
     delta = read_delta(tmp_path / "out" / exported.file)
     assert record.weights is not None
     with apply_delta(setup.lm.model, delta, unaudited=True) as applied:
-        assert applied.transaction.edited == record.weights.edited
+        assert applied.transactions[0].edited == record.weights.edited
 
 
 def test_edit_of_several_sites_is_kept_and_saved(tmp_path: Path) -> None:
