@@ -76,10 +76,18 @@ def diff(
             rich_help_panel=Panel.EDITS,
         ),
     ] = None,
+    require_change: Annotated[
+        bool,
+        typer.Option(
+            "--require-change",
+            help="Fail where the edited checkpoint is the base, a cast of it, or differs within rounding alone.",
+            rich_help_panel=Panel.CHECKS,
+        ),
+    ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Compare two checkpoints: which tensors changed, of what rank, and whether the model still writes text.
+    """Compare two checkpoints: what changed and how, and whether the model still writes text.
 
     Exit code 0: pass. 1: fail.
 
@@ -107,6 +115,7 @@ def diff(
             seed=model_options.seed,
             device=model_options.device,
             dtype=model_options.dtype.value,
+            require_change=require_change,
             progress=progress,
         )
     if as_json:
@@ -134,13 +143,19 @@ def _read_candidates(source: str) -> list[EditRequest]:
 
 def print_diff(result: DiffFile, page: Path) -> None:
     """Print the verdict, the changed tensors and the subjects that they may have been made for; `page` shows the same."""
+    from ...reports.html.diff_page import TensorState
     from ...reports.text import count_noun, visible
 
-    tensors = count_noun(len(result.changes) + result.unchanged, "tensor")
-    typer.echo(f"{result.verdict.upper()}: {len(result.changes)} of {tensors} changed")
+    if result.state is not TensorState.CHANGED:
+        typer.echo(result.summary)
+    counts = f"{result.changed} changed, {result.cast} cast, of {count_noun(result.tensors, 'tensor')}"
+    typer.echo(f"{result.verdict.upper()}: {counts}")
     for reason in result.reasons:
         typer.echo(visible(f"  {reason}"))
-    for change in result.changes:
+    if result.state is TensorState.CHANGED:
+        typer.echo(visible(f"  kind: {result.kind_sentence}"))
+    # A cast is no change, and a whole checkpoint is cast at once.
+    for change in result.list_shown():
         size = "" if change.relative is None else f" by {change.relative:.3g} of its norm"
         rank = "" if change.rank is None else f", rank {change.rank}, effective rank {change.effective_rank:.3g}"
         typer.echo(visible(f"  {change.name}: {change.status}{size}{rank}"))

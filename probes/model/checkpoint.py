@@ -42,6 +42,20 @@ class Checkpoint:
         except (OSError, SafetensorError) as error:
             raise _damage_error(self.files[name], error) from error
 
+    def count_matrices(self) -> int:
+        """Return the number of tensors with two axes, by the headers alone; raises `ModelError` for a damaged file."""
+        from safetensors import SafetensorError, safe_open
+
+        matrices = 0
+        for path in sorted({*self.files.values()}):
+            try:
+                with safe_open(path, framework="pt") as file:
+                    names = [name for name in file.keys() if self.files.get(name) == path]  # noqa: SIM118
+                    matrices += sum(len(file.get_slice(name).get_shape()) == 2 for name in names)
+            except (OSError, SafetensorError) as error:
+                raise _damage_error(path, error) from error
+        return matrices
+
 
 def open_checkpoint(ref: str) -> Checkpoint:
     """Return the tensors of ``smollm2-135m``, a local folder or a Hugging Face id; raises `ModelError`."""

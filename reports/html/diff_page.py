@@ -6,6 +6,7 @@ A pure function of `DiffFile`, which is what ``diff.json`` holds.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Literal
 
 from pydantic import model_validator
@@ -18,23 +19,36 @@ __all__ = [
     "Behaviour",
     "BehaviourRow",
     "DiffFile",
+    "Difference",
     "Guess",
     "Search",
     "TensorRecord",
+    "TensorState",
     "TextPair",
     "judge_behaviour",
     "render_diff",
 ]
 
 
+class TensorState(StrEnum):
+    """What all differences of tensors are together."""
+
+    IDENTICAL = "identical"
+    CAST = "cast"
+    WITHIN_ROUNDING = "within rounding"
+    CHANGED = "changed"
+
+
 class TensorRecord(Model):
     """One tensor that is not the same in both; figures are null where they could not be measured."""
 
     name: str
-    status: Literal["changed", "dtype", "shape", "missing", "new", "tied"]
-    """``dtype``: the same numbers in another dtype. ``tied``: on one side only, as a copy of another tensor there."""
+    status: Literal["changed", "cast", "shape", "missing", "new", "tied"]
+    """``cast``: the base's numbers, rounded to another dtype. ``tied``: on one side only, as a copy of another tensor there."""
     shape: list[int]
     dtype: str
+    base_dtype: str | None = None
+    """Null of a tensor on one side only."""
     norm: float | None = None
     relative: float | None = None
     largest: float | None = None
@@ -42,8 +56,22 @@ class TensorRecord(Model):
     effective_rank: float | None = None
     first_share: float | None = None
     rank: Literal["one", "more", "within rounding"] | None = None
+    determined_rank: Count | None = None
+    """The smallest rank that explains the change but for rounding."""
+    within_rounding: bool = False
+    """Whether rounding alone could have made the change."""
     exact: bool = True
     finite: bool = True
+
+
+class Difference(Model):
+    """One thing beside the weights that differs: of the tokenizer or of the configuration."""
+
+    file: str
+    field: str
+    base: str
+    edited: str
+    sentence: str
 
 
 class Behaviour(Model):
@@ -97,14 +125,28 @@ class Search(Model):
 class DiffFile(Model):
     """A comparison of two checkpoints."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     editguard_version: str
     created: str
     base: str
     edited: str
+    base_fingerprint: str
+    edited_fingerprint: str
+    state: TensorState
+    summary: str
+    """What is said first: whether there is a change at all."""
+    kind: str
+    """What the changes look like together, as `probes.research.change_kind` names it."""
+    kind_sentence: str
+    differences: list[Difference]
+    """Of tokenizer and configuration."""
     tensors: Count
     """In both checkpoints."""
     unchanged: Count
+    cast: Count
+    """Those of `changes` that are equal but for their dtype."""
+    changed: Count
+    """Those of `changes` with other numbers."""
     changes: list[TensorRecord]
     behaviour: Behaviour
     written: list[TextPair]
@@ -112,10 +154,16 @@ class DiffFile(Model):
     verdict: Literal["pass", "fail"]
     reasons: list[str]
 
+    def list_shown(self) -> list[TensorRecord]:
+        """Return the tensors that are shown one by one: all but casts, which are counted, unless one is not finite."""
+        return [record for record in self.changes if record.status != "cast" or not record.finite]
+
     @model_validator(mode="after")
     def _honest(self) -> DiffFile:
         if (self.verdict == "fail") != bool(self.reasons):
             raise ValueError("a comparison fails exactly where there are reasons")
+        if self.differences and self.verdict == "pass":
+            raise ValueError("another tokenizer or configuration is a reason to fail")
         if self.verdict == "pass" and (
             self.behaviour.ratio is None or not all(change.finite for change in self.changes)
         ):
