@@ -107,9 +107,11 @@ def compare_tensors(base: torch.Tensor, edited: torch.Tensor) -> TensorChange:
     Both have one shape.
     """
     rounded = round_to(base, edited.dtype)
-    change = edited.double() - rounded.double()
+    before = rounded.double()
+    whole = float(before.norm())
+    change = edited.double() - before
+    del before
     norm = float(change.norm())
-    whole = float(torch.linalg.vector_norm(rounded, dtype=torch.float64))
     rounds = math.isfinite(norm) and edited.is_floating_point()
     measured = rounds and norm > 0
     cast = [] if base.dtype == edited.dtype else [rounded]
