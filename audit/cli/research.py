@@ -1,16 +1,21 @@
-"""Commands that examine models: ``diff`` of two checkpoints, ``trace`` of facts, ``reproduce`` for a paper's experiments."""
+"""Commands that examine models.
+
+``diff`` compares two checkpoints, ``fingerprint`` hashes one, ``trace`` asks where facts are, and ``reproduce`` runs a paper's
+experiments.
+"""
 
 from __future__ import annotations
 
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import EditOptions, Edits, Json, ModelOptions, Overwrite, Panel, takes_records
+from .options import EditOptions, Edits, Json, ModelOptions, Overwrite, Panel, announce_conversions, takes_records
 from .progress import show_progress
 
 if TYPE_CHECKING:
@@ -19,7 +24,7 @@ if TYPE_CHECKING:
     from ...reports.html.trace_page import TraceFile
     from ...reports.reproduction.schema import Reproduction
 
-__all__ = ["diff", "print_diff", "reproduce", "trace"]
+__all__ = ["diff", "fingerprint", "print_diff", "reproduce", "trace"]
 
 Noise = Annotated[
     float,
@@ -63,7 +68,8 @@ RunFolder = Annotated[
 def diff(
     model_options: ModelOptions,
     base: Annotated[
-        str, typer.Argument(help="The checkpoint before: the embedded model, a Hugging Face id, or a folder.")
+        str,
+        typer.Argument(help="The checkpoint before: the embedded model, a Hugging Face id, a folder or a GGUF file."),
     ],
     edited: Annotated[str, typer.Argument(help="The checkpoint after.")],
     out: Annotated[Path, typer.Option(help="Folder for diff.json and diff.html.", rich_help_panel=Panel.OUTPUT)] = Path(
@@ -93,10 +99,14 @@ def diff(
 
     Example: editguard diff ./base ./edited --out my-diff
     """
+    from ...probes.model.folders.refusals import refuse_other_weights
     from ..folders.file_names import DIFF, DIFF_PAGE
     from ..folders.output_folder import locked_folder
 
     model_options.check_device_name()
+    for side in (base, edited):
+        refuse_other_weights(side)
+    announce_conversions(base, edited)
     with (
         locked_folder(out, (DIFF, DIFF_PAGE), "a comparison", overwrite=overwrite),
         show_progress(f"{base} and {edited}", as_json=as_json) as progress,
@@ -170,6 +180,30 @@ def print_diff(result: DiffFile, page: Path) -> None:
     typer.echo(f"  page: {page}")
 
 
+@takes_records(model_options=("dtype", "allow_pickle"))
+def fingerprint(
+    model_options: ModelOptions,
+    model: Annotated[
+        str, typer.Argument(help="The embedded model, a Hugging Face id, a folder that holds a model, or a GGUF file.")
+    ] = "smollm2-135m",
+    as_json: Json = False,
+) -> None:
+    """Print the hash over all weights of a model, by which logs, delta files and comparisons name it.
+
+    It changes with any weight and with the type of the weights, and not with the tokenizer.
+
+    Example: editguard fingerprint ./my-model
+    """
+    # A hash is the same wherever the weights lie.
+    with show_progress(model, as_json=as_json) as progress:
+        lm = replace(model_options, model=model, device="cpu").load(progress)
+    if as_json:
+        dtype = str(lm.dtype).removeprefix("torch.")
+        typer.echo(json.dumps({"model": model, "fingerprint": lm.fingerprint, "dtype": dtype}))
+    else:
+        typer.echo(lm.fingerprint)
+
+
 @takes_records(
     model_options=("model", "site", "device", "dtype", "allow_pickle", "seed"),
     edit_options=("limit", "skip_invalid"),
@@ -194,6 +228,7 @@ def trace(
     from ..folders.output_folder import locked_folder
 
     model_options.check_device_name()
+    model_options.check_weights()
     loaded = edit_options.read(edits)
     with (
         locked_folder(out, (TRACE, TRACE_PAGE), "a trace", overwrite=overwrite),
@@ -269,6 +304,7 @@ def reproduce(
     from ..folders.output_folder import locked_folder
 
     model_options.check_device_name()
+    model_options.check_weights()
     loaded = edit_options.read(edits)
     # Files of the same run are continued; files of another run are refused by their stamp.
     with (

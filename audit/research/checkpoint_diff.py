@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...probes.errors import NotFinite
 from ...probes.model.checkpoint import open_checkpoint
-from ...probes.model.folder_differences import compare_folders
+from ...probes.model.folders.differences import compare_folders
+from ...probes.model.folders.gguf_file import describe_conversion, is_gguf_file
 from ...probes.model.language_model import LanguageModel, load_model
 from ...probes.model.site import find_site
 from ...reports.html.diff_page import Behaviour, Difference, DiffFile, TensorState, TextPair, render_diff
@@ -112,6 +113,7 @@ def run_diff(
         edited=edited,
         base_fingerprint=before.fingerprint,
         edited_fingerprint=after.fingerprint,
+        notes=[describe_conversion(side) for side in (base, edited) if is_gguf_file(side)],
         state=find_state(records),
         summary=summary,
         kind=kind.kind.value,

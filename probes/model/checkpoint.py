@@ -1,6 +1,7 @@
 """The tensors of a checkpoint on disk, one at a time: names and shapes from the headers, numbers only when asked for.
 
-Only safetensors are read. A file is opened anew for each tensor, so that tensors read before can leave the memory.
+Only safetensors are read, and a GGUF file after its conversion to them.
+A file is opened anew for each tensor, so that tensors read before can leave the memory.
 Out of scope: models (`language_model`), and the comparison of two checkpoints (`research.tensor_change`).
 """
 
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING
 from ..errors import ModelError
 from ..wording import first_line
 from .embedded import EMBEDDED_NAME, prepare_embedded_folder
+from .folders.gguf_file import is_gguf_file, prepare_gguf_folder
+from .folders.refusals import refuse_other_weights
 
 if TYPE_CHECKING:
     import torch
@@ -58,10 +61,11 @@ class Checkpoint:
 
 
 def open_checkpoint(ref: str) -> Checkpoint:
-    """Return the tensors of ``smollm2-135m``, a local folder or a Hugging Face id; raises `ModelError`."""
+    """Return the tensors of ``smollm2-135m``, a local folder, a GGUF file or a Hugging Face id; raises `ModelError`."""
     from safetensors import SafetensorError, safe_open
 
     folder = _locate_folder(ref)
+    refuse_other_weights(folder)
     index = folder / _INDEX
     named = {} if (folder / _WHOLE).is_file() or not index.is_file() else _read_weight_map(index)
     files: dict[str, Path] = {}
@@ -86,6 +90,8 @@ def _locate_folder(ref: str) -> Path:
         return prepare_embedded_folder()
     if (path := Path(ref).expanduser()).is_dir():
         return path
+    if is_gguf_file(path):
+        return prepare_gguf_folder(path)
     from huggingface_hub import snapshot_download
 
     try:

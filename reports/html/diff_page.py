@@ -132,6 +132,8 @@ class DiffFile(Model):
     edited: str
     base_fingerprint: str
     edited_fingerprint: str
+    notes: list[str]
+    """What was done to read them: a GGUF file is dequantised."""
     state: TensorState
     summary: str
     """What is said first: whether there is a change at all."""

@@ -45,6 +45,7 @@ def sample_comparison(**changes: object) -> DiffFile:
         "edited": "edited",
         "base_fingerprint": "0" * 64,
         "edited_fingerprint": "1" * 64,
+        "notes": [],
         "state": "changed",
         "summary": "1 changed, 0 cast.",
         "kind": "rank one",

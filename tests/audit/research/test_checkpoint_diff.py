@@ -229,3 +229,15 @@ def test_run_diff_holds_the_fingerprints_of_both(checkpoint: Path, edited: Path,
     comparison = run_diff(str(checkpoint), str(edited), tmp_path, policy=lenient(), device="cpu")
     assert comparison.base_fingerprint == load_model(checkpoint, device="cpu").fingerprint
     assert comparison.edited_fingerprint == load_model(edited, device="cpu").fingerprint
+
+
+def test_fingerprint_is_the_one_of_the_loaded_model(place: Path, checkpoint: Path, command: RunCommand) -> None:
+    ran = command("fingerprint", checkpoint)
+    assert (ran.code, ran.out) == (0, f"{load_model(checkpoint, device='cpu').fingerprint}\n")
+    shown = json.loads(command("fingerprint", checkpoint, "--dtype", "bfloat16", "--json").out)
+    assert shown == {
+        "model": str(checkpoint),
+        "fingerprint": load_model(checkpoint, device="cpu", dtype="bfloat16").fingerprint,
+        "dtype": "bfloat16",
+    }
+    assert_one_sentence(command("fingerprint", place), "no config.json")

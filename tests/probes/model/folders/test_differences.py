@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from editguard.probes.errors import ModelError
-from editguard.probes.model.folder_differences import FolderDifference, compare_folders
+from editguard.probes.model.folders.differences import FolderDifference, compare_folders
 
-from ...helpers.tiny_models import save_tiny_checkpoint
-from ...helpers.tokenizer_kinds import ALL, byte_level
+from ....helpers.tiny_models import save_tiny_checkpoint
+from ....helpers.tokenizer_kinds import ALL, byte_level
 
 pytestmark = pytest.mark.tiny
 

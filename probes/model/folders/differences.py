@@ -15,8 +15,8 @@ from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelError
-from ..wording import first_line
+from ...errors import ModelError
+from ...wording import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
