@@ -153,7 +153,7 @@ def _read_candidates(source: str) -> list[EditRequest]:
 
 def print_diff(result: DiffFile, page: Path) -> None:
     """Print the verdict, the changed tensors and the subjects that they may have been made for; `page` shows the same."""
-    from ...reports.html.diff_page import TensorState
+    from ...reports.html.diff_page import TensorState, describe_object_search, describe_search
     from ...reports.text import count_noun, visible
 
     if result.state is not TensorState.CHANGED:
@@ -170,11 +170,12 @@ def print_diff(result: DiffFile, page: Path) -> None:
         rank = "" if change.rank is None else f", rank {change.rank}, effective rank {change.effective_rank:.3g}"
         typer.echo(visible(f"  {change.name}: {change.status}{size}{rank}"))
     for search in result.searches:
-        if search.error is not None:
-            typer.echo(visible(f"  {search.tensor}: the search for its subject was not measured: {search.error}"))
-            continue
-        best = ", ".join(f"{guess.subject} {guess.cosine:.3f}" for guess in search.guesses[:3])
-        typer.echo(visible(f"  {search.tensor} was made for, of {search.candidates}: {best} (p {search.p_value:.2g})"))
+        typer.echo(visible(f"  {search.tensor}: {describe_search(search)}"))
+    for object_search in result.objects:
+        typer.echo(visible(f"  {object_search.tensor}: {describe_object_search(object_search)}"))
+    for what, why in (("subjects", result.not_searched), ("objects", result.objects_not_searched)):
+        if why is not None:
+            typer.echo(f"  {what} not searched: {why}")
     if result.behaviour.ratio is not None:
         typer.echo(f"  perplexity {result.behaviour.ratio:.4g} times the base's")
     typer.echo(f"  page: {page}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,21 +28,16 @@ from ...suites.checks.perplexity import CorpusPerplexity
 from ..folders.file_names import DIFF
 from ..folders.file_names import DIFF_PAGE as PAGE
 from ..policy import Policy
+from .object_search import search_objects
 from .subject_search import check_search_inputs, search_subjects
-from .weight_comparison import (
-    classify_differences,
-    find_state,
-    iter_tensor_changes,
-    list_broken_tensors,
-    list_spectra,
-    summarise_tensors,
-)
+from .weight_comparison import iter_tensor_changes, list_broken_tensors, spectra_by_site, summarise_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from ...probes.requests.request import EditRequest
+    from ...probes.research.tensor_change import Spectrum
     from ..progress import Progress
 
 __all__ = ["DIFF", "PAGE", "run_diff"]
@@ -72,11 +68,10 @@ def run_diff(
 ) -> DiffFile:
     """Compare two checkpoints and write both files into the folder `out`.
 
-    With `subjects` each change of rank one at a down-projection is searched for the subject that it was made for, by the
+    With `subjects` each change of low rank at a down-projection is searched for the subjects that it was made for, by the
     base's key statistics; a search that cannot be made is in the report as not measured, and judges nothing. With
-    `require_change` a comparison fails where no tensor changed by more than rounding. Raises
-    `InputError` where there are too few of them, before anything is read, and `ModelError` where a checkpoint cannot be read
-    or is no causal language model.
+    `require_change` a comparison fails where no tensor changed by more than rounding. Raises `InputError` where there are too
+    few subjects, before anything is read, and `ModelError` where a checkpoint cannot be read or is no causal language model.
     """
     policy = policy or Policy()
     if subjects is not None:
@@ -88,24 +83,20 @@ def run_diff(
     changes = list(iter_tensor_changes(*pair, progress))
     lm = load_model(base, device=device, dtype=dtype)
     before = _read_model(lm, progress, "the base")
-    searches = []
-    if subjects is not None:
-        searches = search_subjects(
-            lm, list_spectra(changes), subjects, statistics=statistics, corpus=corpus, seed=seed, progress=progress
-        )
+    spectra = spectra_by_site(lm, changes)
+    search = partial(search_subjects, statistics=statistics, corpus=corpus, seed=seed, progress=progress)
+    searches = [] if subjects is None else search(lm, spectra, subjects)
+    objects = search_objects(lm, spectra)
     del lm
     after = _read_model(load_model(edited, device=device, dtype=dtype), progress, "the edited model")
+    weights = summarise_weights(pair, changes, folders_differ=bool(differences))
     behaviour = _compare_behaviour(before, after, policy)
-    records = [change.record for change in changes]
-    summary = summarise_tensors(records, bool(differences))
     reasons = [
-        *([summary] if require_change and find_state(records) is not TensorState.CHANGED else []),
+        *([weights.summary] if require_change and weights.state is not TensorState.CHANGED else []),
         *(f"{difference.file}: {difference.sentence}." for difference in differences),
-        *list_broken_tensors(records),
+        *list_broken_tensors(weights.changes),
         *_list_behaviour_faults(behaviour),
     ]
-    kind = classify_differences(records, pair[0])
-    common = set(pair[0].files) & set(pair[1].files)
     comparison = DiffFile(
         editguard_version=version("editguard"),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -114,25 +105,28 @@ def run_diff(
         base_fingerprint=before.fingerprint,
         edited_fingerprint=after.fingerprint,
         notes=[describe_conversion(side) for side in (base, edited) if is_gguf_file(side)],
-        state=find_state(records),
-        summary=summary,
-        kind=kind.kind.value,
-        kind_sentence=kind.sentence,
         differences=differences,
-        tensors=len(common),
-        unchanged=len(common - {record.name for record in records}),
-        cast=sum(record.status == "cast" for record in records),
-        changed=sum(record.status == "changed" for record in records),
-        changes=records,
         behaviour=behaviour,
         searches=searches,
+        not_searched=_explain_no_search(spectra, wanted=subjects is not None) if not searches else None,
+        objects=objects,
+        objects_not_searched=None if objects else _explain_no_search(spectra, wanted=True),
         verdict="fail" if reasons else "pass",
         reasons=reasons,
         written=_pair_texts(before, after),
+        **weights._asdict(),
     )
     write_atomic(out / DIFF, comparison.model_dump_json(indent=2) + "\n")
     write_atomic(out / PAGE, render_diff(comparison))
     return comparison
+
+
+def _explain_no_search(spectra: Mapping[str, Spectrum], *, wanted: bool) -> str:
+    """Say why nothing was searched; `wanted` is whether there was anything to search among."""
+    if not spectra:
+        return "No down-projection changed."
+    assert not wanted, "a changed down-projection is searched, or has its own reason"
+    return "No candidates were given; add --subjects."
 
 
 # -------------------------------------------------------------------------------------------------------- behaviour

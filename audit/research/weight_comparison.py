@@ -10,9 +10,11 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ...probes.research.change_kind import ChangedTensor, Classification, classify_changes
+from ...probes.research.change_kind import ChangedTensor, classify_changes
 from ...probes.research.tensor_change import Spectrum, TensorChange, compare_tensors, has_same_bits, round_to
 from ...reports.html.diff_page import TensorRecord, TensorState
+from ...reports.text import count_noun
+from .subject_search import iter_sites
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,17 +22,32 @@ if TYPE_CHECKING:
     import torch
 
     from ...probes.model.checkpoint import Checkpoint
+    from ...probes.model.language_model import LanguageModel
     from ..progress import Progress
 
 __all__ = [
     "TensorDifference",
-    "classify_differences",
+    "WeightSummary",
     "find_state",
     "iter_tensor_changes",
     "list_broken_tensors",
-    "list_spectra",
-    "summarise_tensors",
+    "spectra_by_site",
+    "summarise_weights",
 ]
+
+
+class WeightSummary(NamedTuple):
+    """What the tensors of two checkpoints come to, as `DiffFile` holds it."""
+
+    state: TensorState
+    summary: str
+    kind: str
+    kind_sentence: str
+    tensors: int
+    unchanged: int
+    cast: int
+    changed: int
+    changes: list[TensorRecord]
 
 
 class TensorDifference(NamedTuple):
@@ -114,13 +131,18 @@ def _describe_one_sided(here: Checkpoint, there: Checkpoint, name: str, status: 
     )
 
 
-def list_spectra(changes: Sequence[TensorDifference]) -> dict[str, Spectrum]:
-    """Return the spectrum of each changed matrix, by the name of its tensor."""
-    return {
+def spectra_by_site(lm: LanguageModel, changes: Sequence[TensorDifference]) -> dict[str, Spectrum]:
+    """Return the spectrum of each changed down-projection of `lm`, by the name of its tensor in the model."""
+    spectra = {
         change.record.name: change.difference.spectrum
         for change in changes
         if change.difference and change.difference.spectrum
     }
+    # Some files leave out the prefix that the model with a head has, such as those of GPT-2.
+    prefix = f"{lm.model.base_model_prefix}."
+    names = [f"{site.path}.weight" for site in iter_sites(lm)]
+    pairs = ((name, spectra.get(name) or spectra.get(name.removeprefix(prefix))) for name in names)
+    return {name: spectrum for name, spectrum in pairs if spectrum is not None}
 
 
 def _finite_or_none(value: float) -> float | None:
@@ -134,43 +156,53 @@ def find_state(records: Sequence[TensorRecord]) -> TensorState:
         return TensorState.IDENTICAL
     if all(record.status == "cast" for record in apart):
         return TensorState.CAST
-    # A norm of 0 is a zero of the other sign.
     if all(record.status == "cast" or record.within_rounding for record in apart):
         return TensorState.WITHIN_ROUNDING
     return TensorState.CHANGED
 
 
-def classify_differences(records: Sequence[TensorRecord], base: Checkpoint) -> Classification:
-    """Return the kind of all changes, with tensors of one side or of another shape left out."""
-    changed = [
-        ChangedTensor(
-            name=record.name,
-            shape=tuple(record.shape),
-            rank=record.determined_rank,
-            within_rounding=record.within_rounding,
-        )
-        for record in records
-        if record.status == "changed"
-    ]
-    return classify_changes(changed, base.count_matrices())
+def summarise_weights(
+    pair: tuple[Checkpoint, Checkpoint], changes: Sequence[TensorDifference], *, folders_differ: bool
+) -> WeightSummary:
+    """Return counts, kind and sentence of all `changes`; `folders_differ` is of tokenizers and configurations."""
+    records = [change.record for change in changes]
+    common = set(pair[0].files) & set(pair[1].files)
+    state, statuses = find_state(records), Counter(record.status for record in records)
+    changed = [record for record in records if record.status == "changed"]
+    kind = classify_changes([_as_changed_tensor(record) for record in changed], pair[0].count_matrices())
+    counts = f"{statuses['changed']} changed, {statuses['cast']} cast, of {count_noun(len(common), 'tensor')}"
+    return WeightSummary(
+        state=state,
+        summary=f"{counts}." if state is TensorState.CHANGED else _describe_no_change(state, records, folders_differ),
+        kind=kind.kind.value,
+        kind_sentence=kind.sentence,
+        tensors=len(common),
+        unchanged=len(common - {record.name for record in records}),
+        cast=statuses["cast"],
+        changed=statuses["changed"],
+        changes=records,
+    )
 
 
-def summarise_tensors(records: Sequence[TensorRecord], folders_differ: bool) -> str:
-    """Return the sentence about the weights that is said first; `folders_differ` is of tokenizers and configurations."""
-    state = find_state(records)
-    casts = Counter(record.dtype for record in records if record.status == "cast")
-    dtype = next(iter(casts), "")
+def _as_changed_tensor(record: TensorRecord) -> ChangedTensor:
+    return ChangedTensor(
+        name=record.name,
+        shape=tuple(record.shape),
+        rank=record.determined_rank,
+        within_rounding=record.within_rounding,
+    )
+
+
+def _describe_no_change(state: TensorState, records: Sequence[TensorRecord], folders_differ: bool) -> str:
+    """Return the sentence that is said first where no tensor differs by more than rounding."""
     if state is TensorState.IDENTICAL:
         return "No tensor differs." if folders_differ else "This is the base: no tensor differs."
     if state is TensorState.CAST:
-        if folders_differ:
-            return f"No tensor differs but for a cast to {dtype}."
-        return f"This is the base, cast to {dtype}: no tensor differs otherwise."
-    if state is TensorState.WITHIN_ROUNDING:
-        rounded = next(record.dtype for record in records if record.within_rounding)
-        return f"No tensor differs by more than rounding to {rounded} could make: an edit was rounded away, or none was made."
-    changed = sum(record.status == "changed" for record in records)
-    return f"{changed} changed, {sum(casts.values())} cast."
+        dtype = next(record.dtype for record in records if record.status == "cast")
+        owner = "No tensor differs but for" if folders_differ else "This is the base, and no tensor differs but for"
+        return f"{owner} a cast to {dtype}."
+    dtype = next(record.dtype for record in records if record.within_rounding)
+    return f"No tensor differs by more than rounding to {dtype} could make: an edit was rounded away, or none was made."
 
 
 def list_broken_tensors(records: Sequence[TensorRecord]) -> list[str]:

@@ -24,6 +24,7 @@ from enum import StrEnum
 import torch
 
 __all__ = [
+    "MOST_VECTORS",
     "Rank",
     "Spectrum",
     "TensorChange",
@@ -36,8 +37,8 @@ __all__ = [
 
 _FULL = 2048
 """Smaller side up to which all singular values are computed."""
-_LEADING = 32
-"""Singular values that are computed of larger matrices."""
+MOST_VECTORS = 32
+"""Singular values that are computed of larger matrices, and vectors that are kept of any."""
 _SLACK = 1.01
 
 
@@ -69,6 +70,8 @@ class Spectrum:
     """First right singular vector [columns]."""
     row_space: torch.Tensor
     """Leading right singular vectors [n, columns], as many as the determined rank; the first alone where that is over 32."""
+    column_space: torch.Tensor
+    """As many leading left singular vectors [n, rows]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,14 +150,14 @@ def compute_spectrum(change: torch.Tensor, bound: float) -> Spectrum:
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            u, values, v = torch.svd_lowrank(change, q=_LEADING, niter=4)
+            u, values, v = torch.svd_lowrank(change, q=MOST_VECTORS, niter=4)
         rows = v.T
         missed = float((change - (u * values) @ rows).norm())
     norm = float(change.norm())
     determined = _determine_rank(values, missed, norm, _SLACK * bound)
     shares = values[values > 0] / values.sum()
     effective = float(torch.exp(-(shares * shares.log()).sum()))
-    few = determined if determined is not None and determined <= _LEADING else 1
+    few = determined if determined is not None and determined <= MOST_VECTORS else 1
     return Spectrum(
         effective=effective,
         first_share=float(values[0] / norm) ** 2,
@@ -164,6 +167,7 @@ def compute_spectrum(change: torch.Tensor, bound: float) -> Spectrum:
         left=u[:, 0].clone(),
         right=rows[0].clone(),
         row_space=rows[: max(few, 1)].clone(),
+        column_space=u[:, : max(few, 1)].T.clone(),
     )
 
 

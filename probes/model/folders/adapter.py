@@ -66,10 +66,7 @@ def read_adapter(folder: Path) -> Adapter:
     """Return the adapter in `folder`, on the CPU; raises `ModelError` for a damaged one, or another than plain LoRA."""
     config = _read_config(folder)
     _check_plain(folder, config)
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    for name, value in (("r", rank), ("lora_alpha", alpha)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-            raise _damage_error(folder, f"{name} must be a number over 0, and is {str(value)[:40]}")
+    rank, alpha = (_read_positive(folder, config, name) for name in ("r", "lora_alpha"))
     tensors = _read_tensors(folder)
     factors = {}
     for name in sorted(tensors):
@@ -78,12 +75,12 @@ def read_adapter(folder: Path) -> Adapter:
             raise _refuse(folder, f"it holds the tensor {name[:120]!r}")
         pair = [tensors.get(f"{path}{end}") for end in _FACTORS]
         if pair[0] is None or pair[1] is None or not _fit(pair[0], pair[1], rank):
-            raise _damage_error(folder, f"the factors of {path[:120]!r} do not fit each other or r = {rank}")
+            raise _damage_error(folder, f"the factors of {path[:120]!r} do not fit each other or r = {rank:g}")
         factors[path.removeprefix(_PREFIX)] = pair[0], pair[1]
     if not factors:
         raise _damage_error(folder, "it holds no factors")
     base = str(config.get("base_model_name_or_path") or "")
-    return Adapter(folder=folder, base=base, scale=float(alpha) / float(rank), factors=factors)
+    return Adapter(folder=folder, base=base, scale=alpha / rank, factors=factors)
 
 
 def merge_adapter(model: torch.nn.Module, adapter: Adapter) -> list[str]:
@@ -135,6 +132,13 @@ def _check_plain(folder: Path, config: Mapping[str, Any]) -> None:
     for name in _UNSET:
         if config.get(name):
             raise _refuse(folder, f"{name} is set")
+
+
+def _read_positive(folder: Path, config: Mapping[str, Any], name: str) -> float:
+    value = config.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise _damage_error(folder, f"{name} must be a number over 0, and is {str(value)[:40]}")
+    return float(value)
 
 
 def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:

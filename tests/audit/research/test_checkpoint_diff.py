@@ -47,6 +47,7 @@ def test_run_diff_one_edit_is_one_change_of_rank_one(checkpoint: Path, edited: P
     assert "model.layers.0.mlp.down_proj.weight" in (tmp_path / PAGE).read_text()
     same = run_diff(str(checkpoint), str(checkpoint), tmp_path, policy=lenient(), device="cpu")
     assert (same.changes, same.behaviour.ratio) == ([], 1.0)
+    assert (same.not_searched, same.objects_not_searched) == ("No down-projection changed.",) * 2
 
 
 def test_diff_broken_model_fails_and_says_why(place: Path, checkpoint: Path, edited: Path, command: RunCommand) -> None:
@@ -97,15 +98,19 @@ def test_run_diff_failed_search_is_reported_and_judges_nothing(
         str(checkpoint), str(edited), tmp_path, policy=lenient(), device="cpu", subjects=requests, statistics="identity"
     )
     (search,) = comparison.searches
-    assert (search.error is None, len(search.guesses) > 0) == (inside, inside)
+    assert (search.error is None, search.p_value is not None, comparison.not_searched) == (inside, inside, None)
     plain = run_diff(str(checkpoint), str(edited), tmp_path, policy=lenient(), device="cpu")
     assert (comparison.verdict, comparison.reasons) == (plain.verdict, plain.reasons)
     print_diff(comparison, tmp_path / PAGE)
     shown = capsys.readouterr().out
-    assert ("was made for, of 20" in shown, "was not measured: Of the candidates 0 can be located" in shown) == (
+    assert ("no candidate of 20 stands out" in shown, "Of the candidates 0 can be located" in shown) == (
         inside,
         not inside,
     )
+    assert f"subjects not searched: {plain.not_searched}" not in shown
+    print_diff(plain, tmp_path / PAGE)
+    assert "subjects not searched: No candidates were given; add --subjects." in capsys.readouterr().out
+    assert plain.objects_not_searched is None
 
 
 # What is no change is said first
@@ -140,7 +145,7 @@ def test_diff_own_cast_of_the_base_is_no_change(
     comparison = DiffFile.model_validate_json((place / "out" / DIFF).read_text())
     name = str(dtype).removeprefix("torch.")
     first, counts, *rest = ran.out.splitlines()
-    assert first == f"This is the base, cast to {name}: no tensor differs otherwise."
+    assert first == f"This is the base, and no tensor differs but for a cast to {name}."
     assert f"0 changed, {comparison.tensors} cast, of {comparison.tensors} tensors" in counts
     assert not [line for line in rest if "down_proj" in line]
     assert comparison.state == "cast"

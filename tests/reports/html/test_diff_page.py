@@ -33,7 +33,7 @@ def test_search_with_error_shows_no_figures() -> None:
     assert "<script>alert" not in page
     assert "The best of" not in page
     assert DiffFile.model_validate_json(sample_comparison(searches=[failed]).model_dump_json()).searches == [failed]
-    for changes in ({"error": None}, {"margin": 0.1}, {"guesses": [Guess(subject="a", cosine=0.9)]}):
+    for changes in ({"error": None}, {"margin": 0.1}, {"guesses": [Guess(subject="a", cosine=0.9, p_value=0.01)]}):
         with pytest.raises(ValidationError, match="or an error that says why"):
             Search.model_validate(failed.model_dump() | changes)
 
