@@ -181,7 +181,7 @@ def test_search_subjects_edited_subjects_stand_out_and_others_are_not_named(rank
     assert {guess.subject for guess in named.guesses} == set(names[:rank])
     without = search(requests[rank:])
     assert (without.guesses, without.error) == ([], None)
-    assert describe_search(without).startswith(f"no candidate of {len(names) - rank} stands out as the subject (p = ")
+    assert describe_search(without).startswith(f"no candidate of {without.candidates} stands out as the subject (p = ")
 
 
 @pytest.mark.real
