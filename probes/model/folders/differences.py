@@ -384,7 +384,11 @@ def _show_value(value: object) -> str:
 
 
 def _shorten(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+    """Return the beginning of `text` on one line; a name out of a file may hold anything."""
+    line = "".join(
+        character if character.isprintable() else f"[U+{ord(character):04X}]" for character in text[:_LONGEST]
+    )
+    return line if len(text) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
 
 
 def _count(number: int, noun: str) -> str:

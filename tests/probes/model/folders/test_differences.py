@@ -177,6 +177,11 @@ def test_compare_folders_added_token_and_its_flags_are_named(saved: Path, edited
     )
 
 
+def test_compare_folders_name_with_a_line_break_stays_on_one_line(saved: Path, edited: Path) -> None:
+    difference = compare_after(saved, edited, "config.json", lambda config: config.update({"two\nlines": 1}))
+    assert difference.sentence == "two[U+000A]lines is 1 in the edited configuration and not set in the base's"
+
+
 @pytest.mark.parametrize("kind", ALL)
 def test_compare_folders_every_kind_of_tokenizer_equals_its_copy_and_no_other(
     saved: Path, tmp_path: Path, kind: str
