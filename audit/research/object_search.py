@@ -1,9 +1,10 @@
 """What was the model made to say? A change of rank one writes its left factor, which the unembedding reads as tokens.
 
 An update of the ROME family is ``Delta = l r^T``, and l is what the edited layer adds for the subject. Its tokens are read as
-the model reads its last state: through the final norm and the unembedding (arXiv 2505.20819). The sign of a singular vector is
-not known, and the sign whose best token scores higher is taken. What later layers make of l is left out, so the result is a
-guess. The null distribution is the best score of random directions of the same space, of the better sign as well.
+the model reads its last state: by the rows of the unembedding as the final norm scales them (arXiv 2505.20819). A token's score
+is the cosine between l and its row, once the mean of all rows is taken away: a logit alone would favour tokens with long rows.
+The sign of a singular vector is not known, and the sign whose best token scores higher is taken. What later layers make of l is
+left out, so the result is a guess. The null distribution is the best score of random directions, of the better sign as well.
 Out of scope: a change of higher rank, whose columns mix the objects of several edits.
 """
 
@@ -31,41 +32,47 @@ __all__ = ["Unembedding", "find_unembedding", "score_tokens", "search_objects"]
 
 _DRAWS = 199
 _SHOWN = 5
+_ROWS = 1 << 14
+"""Rows of the unembedding in float32 at once; a vocabulary may have a quarter of a million."""
 _FINAL_NORM = re.compile(r"norm|ln_f|final_(layer_?)?norm|final_layernorm")
 
 
 class Unembedding(NamedTuple):
-    """How a model reads its last state: the final norm, then a matrix [vocabulary, d_model]."""
+    """How a model reads its last state: what the final norm multiplies it by [d_model], then a matrix [vocabulary, d_model]."""
 
-    norm: torch.nn.Module
+    gain: torch.Tensor
     matrix: torch.Tensor
 
 
 def find_unembedding(lm: LanguageModel) -> Unembedding:
-    """Return the final norm and the unembedding; raises `ModelError` where their names do not tell which they are."""
+    """Return the gain of the final norm and the unembedding; raises `ModelError` where names do not tell which they are."""
     path = find_stack(lm.model).path.rpartition(".")[0]
     norms = [module for name, module in lm.model.get_submodule(path).named_children() if _FINAL_NORM.fullmatch(name)]
     head = lm.model.get_output_embeddings()
     if len(norms) != 1 or head is None:
         raise ModelError(f"the final norm of {lm.architecture} is not known by its name")
     matrix: torch.Tensor = head.weight
-    return Unembedding(norms[0], matrix)
+    # Of mean 0 and variance 1, so that every kind of norm does nothing to it but multiply and shift.
+    signs = torch.ones(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
+    signs[1::2] = -1
+    gain = (norms[0](signs[None]) - norms[0](-signs[None]))[0] / 2 * signs
+    return Unembedding(gain.float(), matrix)
 
 
 def score_tokens(unembedding: Unembedding, directions: torch.Tensor) -> torch.Tensor:
-    """Return the score of each token for `directions` [n, d_model], in standard deviations over the vocabulary [n, vocabulary].
+    """Return the score of each token for `directions` [n, d_model]: a cosine [n, vocabulary].
 
     Of both signs of a direction the one with the higher best score is taken.
     """
-    norm, matrix = unembedding
-    size = directions.shape[1]
-    states = torch.nn.functional.normalize(directions.to(matrix.device, torch.float32), dim=1) * size**0.5
-    scores = []
-    for sign in (1, -1):
-        logits = (norm((sign * states).to(matrix.dtype)) @ matrix.T).float()
-        scores.append((logits - logits.mean(1, keepdim=True)) / logits.std(1, keepdim=True))
-    first, second = scores
-    return torch.where(first.amax(1, keepdim=True) >= second.amax(1, keepdim=True), first, second)
+    gain, matrix = unembedding
+    units = torch.nn.functional.normalize(directions.to(matrix.device, torch.float32), dim=1)
+    mean = matrix.mean(0, dtype=torch.float32)
+    scores = torch.cat(
+        [units @ torch.nn.functional.normalize((rows.float() - mean) * gain, dim=1).T for rows in matrix.split(_ROWS)],
+        dim=1,
+    )
+    turned = -scores.amin(1, keepdim=True) > scores.amax(1, keepdim=True)
+    return torch.where(turned, -scores, scores)
 
 
 def search_objects(lm: LanguageModel, spectra: Mapping[str, Spectrum]) -> list[ObjectSearch]:
@@ -105,8 +112,7 @@ def _draw_null_scores(unembedding: Unembedding, size: int) -> torch.Tensor:
     """Return the best score of each of `_DRAWS` random directions."""
     draw = torch.Generator().manual_seed(0)
     directions = torch.randn(_DRAWS, size, generator=draw)
-    # A few at a time: a vocabulary may have a quarter of a million tokens.
-    return torch.cat([score_tokens(unembedding, part).amax(1) for part in directions.split(16)])
+    return score_tokens(unembedding, directions).amax(1)
 
 
 def _build_search(lm: LanguageModel, name: str, scores: torch.Tensor, null: torch.Tensor) -> ObjectSearch:

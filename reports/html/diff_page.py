@@ -135,7 +135,7 @@ class TokenGuess(Model):
 
     token: str
     score: float
-    """Standard deviations of its logit above the mean over the vocabulary."""
+    """Cosine between the left factor and its row of the unembedding, as the final norm scales it."""
 
 
 class ObjectSearch(Model):
