@@ -43,7 +43,6 @@ __all__ = [
     "PlainCommand",
     "PlainGroup",
     "ZsreTarget",
-    "announce_conversions",
     "check_editor",
     "given_arguments",
     "takes_records",
@@ -96,16 +95,6 @@ EditFiles = Annotated[
 ]
 Json = Annotated[bool, _option(Panel.OUTPUT, "Print one JSON object instead of text.", "--json")]
 Overwrite = Annotated[bool, _option(Panel.OUTPUT, "Replace the results that the folder already holds.", "--overwrite")]
-
-
-def announce_conversions(*refs: str) -> None:
-    """Say on standard error of each model that is a GGUF file what is read of it."""
-    from ...probes.model.folders.gguf_file import describe_conversion, is_gguf_file
-    from ...reports.text import visible
-
-    for ref in refs:
-        if is_gguf_file(ref):
-            typer.echo(visible(describe_conversion(ref)), err=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +173,7 @@ class ModelOptions:
         """Load the model; raises `ModelError`."""
         self.check_weights()
         from ...probes.model.language_model import load_model
+        from .progress import announce_conversions
 
         announce_conversions(self.model)
         progress("loading the model", 0, 1)

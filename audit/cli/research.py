@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import EditOptions, Edits, Json, ModelOptions, Overwrite, Panel, announce_conversions, takes_records
-from .progress import show_progress
+from .options import EditOptions, Edits, Json, ModelOptions, Overwrite, Panel, takes_records
+from .progress import announce_conversions, show_progress
 
 if TYPE_CHECKING:
     from ...probes.requests.request import EditRequest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -16,9 +17,10 @@ from editguard.probes.model.language_model import load_model
 from editguard.probes.requests.request import EditRequest
 from editguard.reports.html.diff_page import DiffFile
 
-from ...helpers.command_line import RunCommand, assert_one_sentence
+from ...helpers.command_line import RunCommand, assert_one_sentence, messages
 from ...helpers.delta_files import make_delta
-from ...helpers.tiny_models import tiny_lm
+from ...helpers.gguf_files import write_llama
+from ...helpers.tiny_models import save_tiny_checkpoint, tiny_lm
 from ...helpers.tiny_setups import lenient
 
 pytestmark = pytest.mark.tiny
@@ -246,3 +248,26 @@ def test_fingerprint_is_the_one_of_the_loaded_model(place: Path, checkpoint: Pat
         "dtype": "bfloat16",
     }
     assert_one_sentence(command("fingerprint", place), "no config.json")
+
+
+def test_diff_gguf_side_is_said_to_be_dequantised(place: Path, command: RunCommand) -> None:
+    path = place / "tiny.gguf"
+    write_llama(path)
+    save_tiny_checkpoint(place / "base")
+    ran = command("diff", place / "base", path, "--policy", "policy.toml", "--out", "out")
+    sentence = f"The GGUF file {str(path)!r} is dequantised to float32, and all that is measured is of these weights."
+    assert messages(ran.err).count(sentence) == 1
+    comparison = DiffFile.model_validate_json((place / "out" / DIFF).read_text())
+    assert (comparison.notes, comparison.state) == ([sentence], "identical")
+    assert sentence in html.unescape((place / "out" / PAGE).read_text())
+    assert messages(command("fingerprint", path).err) == [sentence]
+
+
+def test_diff_adapter_or_quantised_side_is_refused_at_once(place: Path, checkpoint: Path, command: RunCommand) -> None:
+    (place / "adapter").mkdir()
+    (place / "adapter" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    assert_one_sentence(command("diff", checkpoint, place / "adapter"), "LORA adapter", "merge_and_unload")
+    copy = shutil.copytree(checkpoint, place / "copy")
+    change_json(copy / "config.json", quantization_config={"quant_method": "gptq"})
+    assert_one_sentence(command("diff", checkpoint, copy), "quantised by gptq")
+    assert not (place / "editguard-diff").exists()
