@@ -116,8 +116,8 @@ def _classify_real(real: Sequence[ChangedTensor], matrices: int) -> Classificati
     places = {tensor.name: place_tensor(tensor.name) for tensor in real}
     flat = all(len(tensor.shape) == 2 for tensor in real)
     parts = {place.part for place in places.values()}
-    # A rank beyond what was computed is no sign of fine-tuning where nothing but down-projections changed.
-    if flat and parts == {Part.DOWN_PROJECTION} and not all(tensor.rank and _is_full(tensor) for tensor in real):
+    # A batch of many edits may have more than a low rank, and a rank beyond what was computed.
+    if flat and parts == {Part.DOWN_PROJECTION} and not all(tensor.rank == min(tensor.shape) for tensor in real):
         return _classify_down_projections(real, sorted(place.layer or 0 for place in places.values()))
     if flat and Part.OTHER not in parts and all(map(_is_low, real)):
         layers = len({place.layer for place in places.values()})

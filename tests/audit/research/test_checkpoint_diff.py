@@ -271,3 +271,31 @@ def test_diff_adapter_or_quantised_side_is_refused_at_once(place: Path, checkpoi
     change_json(copy / "config.json", quantization_config={"quant_method": "gptq"})
     assert_one_sentence(command("diff", checkpoint, copy), "quantised by gptq")
     assert not (place / "editguard-diff").exists()
+
+
+def test_diff_batch_of_edits_is_named_and_searched(place: Path, command: RunCommand) -> None:
+    rank, layers = 10, 5
+    lm = tiny_lm(layers=layers + 2)
+    lm.model.save_pretrained(place / "base")
+    lm.tokenizer.save_pretrained(place / "base")
+    shutil.copytree(place / "base", place / "edited")
+    names = [f"{first}{second}" for first in "ABCDE" for second in "vwxyz"]
+    (place / "names.txt").write_text("\n".join(names), encoding="utf-8")
+    draw = torch.Generator().manual_seed(0)
+    for layer in range(1, layers + 1):
+        weight = lm.model.model.layers[layer].mlp.down_proj.weight.data
+        update = torch.randn(len(weight), rank, generator=draw) @ torch.randn(rank, weight.shape[1], generator=draw)
+        weight += update * weight.norm() / update.norm()
+    lm.model.save_pretrained(place / "edited")
+    options = ("--policy", "policy.toml", "--stats", "identity", "--subjects", "names.txt")
+    ran = command("diff", "base", "edited", *options, "--out", "out")
+    comparison = DiffFile.model_validate_json((place / "out" / DIFF).read_text())
+    assert comparison.kind_sentence == (
+        "changes of rank 10 in the down-projections of layers 1 to 5 (as MEMIT or AlphaEdit make them)"
+    )
+    assert f"kind: {comparison.kind_sentence}" in ran.out
+    assert [(search.rank, search.error) for search in comparison.searches] == [(rank, None)] * layers
+    assert comparison.not_searched is None
+    assert ran.out.count("stands out as the subject (p = ") + ran.out.count("was made for, of 25: ") == layers
+    few = command("diff", "base", "edited", "--policy", "policy.toml", "--out", "other")
+    assert "subjects not searched: No candidates were given; add --subjects." in few.out

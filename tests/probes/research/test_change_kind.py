@@ -60,6 +60,16 @@ def change(
             "one change of rank 3 in layer 5's down-projection (as several edits of one layer leave it)",
         ),
         (
+            [change(DOWN.format(layer), 24, dtype=torch.float32) for layer in (3, 5)],
+            ChangeKind.BATCH,
+            "changes of rank 24 in the down-projections of layers 3 and 5 (as MEMIT or AlphaEdit make them)",
+        ),
+        (
+            [change(DOWN.format(5), ROWS, dtype=torch.float32)],
+            ChangeKind.OTHER,
+            "changes of rank 32 in 1 tensor, of no known kind",
+        ),
+        (
             [change(name, 8) for name in NAMES],
             ChangeKind.LOW_RANK,
             "low-rank changes (rank <= 8) in attention/MLP projections of 10 layers, as a merged LoRA adapter leaves them",
