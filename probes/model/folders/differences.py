@@ -131,9 +131,8 @@ def _read_tokenizer(folder: Path, *, as_loaded: bool) -> Tokenizer:
         raise ModelError(
             f"The tokenizer in {str(folder)!r} cannot be read ({first_line(error)}); save it again with save_pretrained."
         ) from error
-    # A batch's own settings, which act on no single text.
+    # A setting of batches, which would stand around a single text as special tokens do.
     tokenizer.no_padding()
-    tokenizer.no_truncation()
     return tokenizer
 
 

@@ -66,7 +66,8 @@ def test_compare_folders_bookkeeping_is_no_difference(saved: Path, edited: Path)
 def test_compare_folders_older_writing_is_no_difference(saved: Path, edited: Path) -> None:
     def write_as_before(state: dict[str, Any]) -> None:
         state["model"]["merges"] = [" ".join(merge) for merge in state["model"]["merges"]]
-        state["padding"] = None
+        pad = {"pad_id": 0, "pad_type_id": 0, "pad_token": "<s>", "pad_to_multiple_of": None}
+        state["padding"] = {"strategy": {"Fixed": 8}, "direction": "Right", **pad}
         state["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
 
     change_file(edited / "tokenizer.json", write_as_before)
