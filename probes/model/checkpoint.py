@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Checkpoint", "open_checkpoint"]
 
+_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
+"""Files of a hub's checkpoint that are fetched: weights, configuration, and all that tokenizers are made of."""
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -95,7 +97,7 @@ def _locate_folder(ref: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(ref, allow_patterns=["*.safetensors", "*.json"]))
+        return Path(snapshot_download(ref, allow_patterns=_PATTERNS))
     except (OSError, ValueError) as error:  # the hub's own errors are of both kinds
         raise ModelError(
             f"The checkpoint {ref!r} is neither a folder here nor to be had from the model hub; check the name and the "
