@@ -52,6 +52,8 @@ class Proposal:
     """The state of each check, measured on the unedited model."""
     checks: tuple[str, ...] = ()
     """The names of these checks."""
+    tries_left: int = 0
+    """How often the edit may be made again, by the editor that its own names for that, where it fails its checks."""
     seconds: float = 0.0
     """Time of probing, and this edit's share of the time of its batch."""
 

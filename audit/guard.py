@@ -236,8 +236,10 @@ class GuardedEditor:
         proposals = self._prepare_checks(proposals)
         computed = [proposal.assessment.decision.editor is not None for proposal in proposals]
         share = (time.monotonic() - started) / max(sum(computed), 1)
+        # A bound of the caller's own is for experiments, which ask what one editor does.
+        tries_left = policy.tries - 1 if bound is None else 0
         return [
-            replace(proposal, seconds=proposal.assessment.seconds + share * is_computed)
+            replace(proposal, seconds=proposal.assessment.seconds + share * is_computed, tries_left=tries_left)
             for proposal, is_computed in zip(proposals, computed, strict=True)
         ]
 
@@ -320,12 +322,47 @@ class GuardedEditor:
         return Proposal(assessment=assessment, update=update, relative_norms=by_site, refusal=refusal)
 
     def try_proposal(self, proposal: Proposal) -> EditResult:
-        """Make the edit, check the model, and undo the edit in any case."""
-        return self._run(proposal, keep=False)
+        """Make the edit, check the model, and undo the edit in any case.
+
+        An edit that fails is made again as often as the policy's `tries` says, each time by the editor that the last one
+        names (`Editor.next_try`). The first try that passes counts, else the one with the fewest failures.
+        """
+        return self._run_tries(proposal, keep=False)
 
     def commit_proposal(self, proposal: Proposal) -> EditResult:
-        """Make the edit, check the model, and keep the edit if every check passes; otherwise the weights are as before."""
-        return self._run(proposal, keep=True)
+        """Do what `try_proposal` does, and keep the edit if every check passes; otherwise the weights are as before."""
+        return self._run_tries(proposal, keep=True)
+
+    def _run_tries(self, proposal: Proposal, *, keep: bool) -> EditResult:
+        result = self._run(proposal, keep=keep)
+        results = [result]
+        while not result.sound and (again := self._propose_again(proposal, result)) is not None:
+            proposal = again
+            result = self._run(proposal, keep=keep)
+            results.append(result)
+        best = result if result.sound else min(results, key=lambda each: (each.update is None, len(each.failures)))
+        return replace(best, seconds=sum(each.seconds for each in results))
+
+    def _propose_again(self, proposal: Proposal, failed: EditResult) -> Proposal | None:
+        """Return the proposal of the next try; None where there is none, or where nothing was written in the last one."""
+        editor = failed.decision.editor
+        if failed.hashes is None or proposal.tries_left < 1 or editor is None:
+            return None
+        following = EDITORS.get(editor).next_try
+        return None if following is None else self.propose_with(proposal, following, _describe_failures(failed))
+
+    def propose_with(self, proposal: Proposal, editor: str, reason: str) -> Proposal:
+        """Return the proposal of the same edit by another editor, with one try less; `reason` is added to the decision's.
+
+        It is computed by itself, so that its last bits do not depend on what else was proposed.
+        """
+        started, decision = time.monotonic(), proposal.assessment.decision
+        decision = replace(decision, editor=editor, reasons=(*decision.reasons, reason))
+        computed = self._compute(
+            [replace(proposal.assessment, decision=decision)], self.setup.policy.max_relative_update
+        )
+        (again,) = self._prepare_checks(computed)
+        return replace(again, tries_left=proposal.tries_left - 1, seconds=time.monotonic() - started)
 
     def try_edit(self, request: EditRequest, editor: str | None = None) -> EditResult:
         """Make the edit as the guard would, check the model, and undo the edit in any case."""
@@ -404,6 +441,11 @@ class GuardedEditor:
             site for result in self._kept_results if result.update is not None for site in result.update.sites
         )
         return save_edited_model(self.setup, self._kept_results, Path(folder), overwrite=overwrite)
+
+
+def _describe_failures(result: EditResult) -> str:
+    names = ", ".join(dict.fromkeys(f"{failure.check} ({failure.metric})" for failure in result.failures))
+    return f"the edit of editor {result.decision.editor!r} failed {names or 'its checks'}, and was made again"
 
 
 def _is_sound(measured: Sequence[tuple[Check[Any], CheckResult]]) -> bool:

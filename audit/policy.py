@@ -76,6 +76,8 @@ class Policy(BaseModel):
     """Editor of edits that are allowed as requested."""
     rewrite_editor: str = "everywhere"
     """Editor of edits that are rewritten."""
+    tries: int = Field(default=2, ge=1, le=5)
+    """Tries of one edit: one that fails its checks is made again by the editor that its own names for that."""
     max_relative_update: float = _at_most(0.75, gt=0)
     """Bound of ||Delta||_F / ||W||_F, checked after v* and before anything is written."""
     over_bound: Literal["rewrite", "refuse"] = "rewrite"
@@ -102,6 +104,8 @@ class Policy(BaseModel):
     """Largest share of answers about the subject's other facts that may be the new target."""
     max_other_fact_flips: float = _at_most(0.5, ge=0, le=1)
     """Largest share of these answers that may change, near ties left out."""
+    max_side_effects: float = _at_most(0.1, ge=0, le=1)
+    """Largest share of an edited checkpoint's answers about subjects that nobody edited that may change, near ties left out."""
     max_repeats: float = _at_most(0.7, ge=0, le=1)
     """Largest share of an edit's statements that may repeat themselves after the target, where they did not before."""
     min_locality: float = _at_least(0.5)

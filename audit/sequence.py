@@ -128,6 +128,9 @@ class EditSequence:
         unchecked = replace(self._guard, checks=())
         (proposal,) = unchecked.propose([unchecked.assess(request, editor)])
         assert record.weights is not None  # it was kept
+        kept_by = record.decision.editor
+        if kept_by is not None and kept_by != proposal.assessment.decision.editor:
+            proposal = unchecked.propose_with(proposal, kept_by, "the edit was kept in a later try")
         update = proposal.writable
         if update is None:
             raise InputError(_differs(request, f"is refused ({proposal.refusal})"))

@@ -154,7 +154,7 @@ class Setup:
             corpus=self.corpus,
             limits=build_limits(self.policy),
             weights=weights,
-            prefix_cache=self._prefix_cache_at(sites[0]),
+            prefix_cache=self.prefix_cache_at(sites[0]),
             memo=self.states.memos.setdefault(tuple(site.path for site in sites), {}),
             dtype=self.check_dtype,
             origin=self.origin,
@@ -186,14 +186,14 @@ class Setup:
                 )
             self.check_unedited()
             self.further_statistics[site.path] = self.statistics_source.load(self.lm, site, self.seed, self.progress)
-        return SiteState(site, self.further_statistics[site.path], self._prefix_cache_at(site))
+        return SiteState(site, self.further_statistics[site.path], self.prefix_cache_at(site))
 
     def hash_statistics(self, site: EditSite) -> str | None:
         """Return the hash of the key statistics of `site`; None where no edit has needed them."""
         statistics = self.statistics if site.path == self.site.path else self.further_statistics.get(site.path)
         return None if statistics is None else statistics.sha256
 
-    def _prefix_cache_at(self, site: EditSite) -> PrefixCache | None:
+    def prefix_cache_at(self, site: EditSite) -> PrefixCache | None:
         """Return the states of the prefixes that enter the layer of `site` in the unedited model; None where there are none."""
         if self.prefix_cache is None or site.path == self.site.path:
             return self.prefix_cache

@@ -35,7 +35,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "gate-reasons": tables.gate_reasons,
     "gate-fields": lambda: described("gate", elsewhere=["override"]),
     "override-fields": lambda: described("override"),
-    "log-fields": lambda: described("header", "edit", "control", "footer"),
+    "log-fields": lambda: described("header", "edit", "control", "model", "footer"),
     "summary-fields": lambda: described("summary"),
     "diff-fields": lambda: described("diff"),
     "delta-fields": lambda: described("delta-manifest"),

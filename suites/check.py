@@ -329,6 +329,8 @@ class Check(ABC, Generic[State]):
     card: ClassVar[Card]
     metrics: ClassVar[tuple[ComparedMetric, ...]] = ()
     """Figures that the gate compares. Those of editguard's own checks stand in `editguard.reports.gate.metrics` instead."""
+    of_model: ClassVar[bool] = False
+    """Whether it asks about the model alone, so that edits that are in it together share one answer."""
     of_sequence: ClassVar[bool] = False
     """Whether it asks about edits that were kept before, and has nothing to say about a single edit."""
 

@@ -150,6 +150,8 @@ class Editor(ABC):
     """Whether key and denominator come from the same contexts, so that it may rewrite an edit to be safe."""
     rewrites: ClassVar[bool] = False
     """Whether it is made for subjects whose key with no prefix is a sink's, so that an edit asked of it needs no rewriting."""
+    next_try: ClassVar[str | None] = None
+    """The editor that makes an edit again where this one's failed its checks; it changes the same sites."""
     needs_surroundings: ClassVar[bool] = False
     """Whether its plan looks at other subjects and at other facts of the subject."""
     control: ClassVar[bool] = False

@@ -17,7 +17,7 @@ What was measured for each of these is in docs/research/locality.md.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,21 +36,38 @@ if TYPE_CHECKING:
     from .base import EditContext, EditorTexts, Plan
     from .value import ValueSettings
 
-__all__ = ["LocalEditor", "compute_keys", "end_rows", "pick_spread"]
+__all__ = ["FIRM", "Hold", "LocalEditor", "compute_keys", "end_rows", "pick_spread"]
 
 _OTHERS, _CONTEXTS = 60, 4
 """Other subjects in the equation, and the prefixes under which each is, beside none."""
 _OTHERS_WEIGHT, _OWN_WEIGHT = 10.0, 0.1
 """w and l."""
-_MOST_OTHERS_HELD, _LEAST_SHARE_HELD = 8, 0.05
-"""Other subjects whose next token is held, and the share from which one is."""
-_TIMES_STEPS, _STEP, _CLAMP, _PARTS, _HELD_FACTOR, _MARGIN = 3, 0.1, 6.0, 5, 8.0, 1.0
+_TIMES_STEPS, _STEP, _CLAMP, _PARTS, _MARGIN = 3, 0.1, 6.0, 5, 1.0
+
+
+@dataclass(frozen=True)
+class Hold:
+    """How firmly a search holds what an edit must leave alone."""
+
+    factor: float = 8.0
+    """Weight of the divergence of what is held."""
+    others: int = 8
+    """Most other subjects whose next token is held at the main site."""
+    least_share: float = 0.05
+    """Share of the update from which another subject is held."""
+    words: int = 8
+    """At the early site: words with the largest share, as many at random, and as many other subjects."""
+
+
+FIRM = Hold(factor=24.0, others=16, least_share=0.02, words=16)
+"""For a second try: slower, and the target is reached in fewer contexts."""
 
 
 class LocalEditor(Editor):
     """Keys and values are means over the editor's contexts, and both sides of the equation use them."""
 
     needs_surroundings = True
+    hold: Hold = Hold()
 
     def settings(self, general: ValueSettings) -> ValueSettings:
         """Return constants of a search with short steps that ends when the target leads everywhere."""
@@ -63,7 +80,7 @@ class LocalEditor(Editor):
             stop_loss=0.0,
             parts=_PARTS,
             descent=Descent.STEEPEST,
-            held_factor=_HELD_FACTOR,
+            held_factor=self.hold.factor,
             margin=_MARGIN,
         )
 
@@ -92,8 +109,8 @@ class LocalEditor(Editor):
         direction = context.statistics.direction(plan.insertion.key, torch.cat(weighted))
         reach = direction / self.denominator(direction, plan.insertion)
         reached = (avoided @ reach).abs()
-        most = [index for index in reached.argsort(descending=True).tolist() if reached[index] > _LEAST_SHARE_HELD]
-        held = (*(others[index] for index in most[:_MOST_OTHERS_HELD]), *facts)
+        most = [index for index in reached.argsort(descending=True).tolist() if reached[index] > self.hold.least_share]
+        held = (*(others[index] for index in most[: self.hold.others]), *facts)
         problem = replace(plan.problem, held=held)
         shares = (compute_keys(context, problem.rows) @ reach).tolist()
         return plan._replace(problem=replace(problem, shares=tuple(shares)), direction=direction)

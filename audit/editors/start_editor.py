@@ -24,7 +24,7 @@ from ...probes.keys.first_token_keys import FirstTokenKeys, compute_first_token_
 from ...probes.keys.prefixes import Role
 from ...probes.keys.subject_keys import locate
 from .base import Plan
-from .local_editor import LocalEditor, compute_keys, end_rows, pick_spread
+from .local_editor import Hold, LocalEditor, compute_keys, end_rows, pick_spread
 from .value import build_value_problem
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ __all__ = ["StartEditor"]
 
 _VOCABULARY_WEIGHT, _OWN_WEIGHT = 3.0, 0.1
 """Weights of the keys of all first tokens, and of the subject's own keys under the contexts."""
-_PARTS, _PREFIXES, _WORDS, _OTHERS = 4, 8, 8, 8
-"""Parts of the contexts; prefixes after which the target is sought; words with the largest share, and as many at random."""
+_PARTS, _PREFIXES = 4, 8
+"""Parts of the contexts; prefixes after which the target is sought."""
 
 
 class StartEditor(LocalEditor):
@@ -53,9 +53,9 @@ class StartEditor(LocalEditor):
     name = "start"
     question = "key and value with no prefix, where first tokens have keys of their own: consistent"
 
-    def __init__(self, starts: Sequence[str]) -> None:
+    def __init__(self, starts: Sequence[str], hold: Hold = Hold()) -> None:  # noqa: B008  # frozen
         """`starts` are texts of one special token each."""
-        self._starts = tuple(starts)
+        self._starts, self.hold = tuple(starts), hold
 
     def contexts(self, prefixes: ContextPrefixes) -> Sequence[str]:
         """Return no prefix, and the special tokens."""
@@ -81,8 +81,8 @@ class StartEditor(LocalEditor):
             settings=self.settings(context.settings),
         )
         held = (
-            *_word_rows(context, request, first_tokens, reach),
-            *end_rows(context, texts.surroundings.others[:_OTHERS], [""]),
+            *_word_rows(context, request, first_tokens, reach, self.hold.words),
+            *end_rows(context, texts.surroundings.others[: self.hold.words], [""]),
             *end_rows(context, texts.surroundings.facts, [""]),
             *_after_prefixes(context, texts.surroundings.facts, pick_spread(prefixes, _PREFIXES)),
         )
@@ -121,9 +121,9 @@ def _weigh(keys: torch.Tensor, weight: float) -> torch.Tensor:
 
 
 def _word_rows(
-    context: EditContext, request: EditRequest, first_tokens: FirstTokenKeys, reach: torch.Tensor
+    context: EditContext, request: EditRequest, first_tokens: FirstTokenKeys, reach: torch.Tensor, count: int
 ) -> Iterator[Row]:
-    """Yield the prompt with other words in the subject's place: those with the largest share of the update, and some at random.
+    """Yield the prompt with other words in the subject's place: `count` with the largest share, and as many at random.
 
     None where the subject is not the first token, so that no single word stands in its place.
     """
@@ -132,10 +132,10 @@ def _word_rows(
         return
     rest = position.input_ids[position.last + 1 :]
     shares = (first_tokens.keys.double() @ reach).abs()
-    most = [first_tokens.words[index] for index in shares.argsort(descending=True)[: _WORDS + 1].tolist()]
+    most = [first_tokens.words[index] for index in shares.argsort(descending=True)[: count + 1].tolist()]
     drawn = random.Random(f"{context.prefixes.seed} {request.prompt}").sample(
-        first_tokens.words, min(_WORDS, len(first_tokens.words))
+        first_tokens.words, min(count, len(first_tokens.words))
     )
     own = position.input_ids[position.last]
-    for word in dict.fromkeys([*[word for word in most if word != own][:_WORDS], *(w for w in drawn if w != own)]):
+    for word in dict.fromkeys([*[word for word in most if word != own][:count], *(w for w in drawn if w != own)]):
         yield Row((word, *rest), 0, (len(rest),))

@@ -29,7 +29,7 @@ from ...reports.log.header import (
 )
 from ...reports.log.prompt_outcomes import PromptOutcome, PromptResult, PromptRole
 from ...reports.log.types import Point
-from ...suites.check import CHECKS, ComparedMetric, Measurement, Outcome, PromptAnswer
+from ...suites.check import CHECKS, ComparedMetric, GeneratedText, Measurement, Outcome, PromptAnswer
 from ..edit_result import Assessment, EditResult, Proposal
 from ..policy import Action, Decision
 
@@ -52,12 +52,15 @@ __all__ = [
     "control_record_of_error",
     "edit_record",
     "edit_record_of_error",
+    "generation_record",
     "header",
+    "measurement_record",
+    "prompt_record",
     "versions",
 ]
 
 _MOST_POINTS = 8
-_Outcome = Literal["committed", "rolled-back", "refused", "errored"]
+_Outcome = Literal["committed", "rolled-back", "judged", "refused", "errored"]
 _Verdict = Literal["pass", "fail", "refused"]
 
 
@@ -152,12 +155,17 @@ def _dtype(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def edit_record(setup: Setup, result: EditResult, index: int) -> schema.EditRecord:
-    """Return the record of one requested edit; `index` is the request's place in its source."""
+def edit_record(setup: Setup, result: EditResult, index: int, *, made: bool = True) -> schema.EditRecord:
+    """Return the record of one requested edit; `index` is the request's place in its source.
+
+    Without `made` it was found in a checkpoint, and judged there.
+    """
     outcome: _Outcome
     verdict: _Verdict
     if result.refusal is not None:
         outcome, verdict = "refused", "refused"
+    elif not made:
+        outcome, verdict = "judged", "pass" if result.sound else "fail"
     elif result.sound:
         outcome, verdict = "committed", "pass"
     else:
@@ -189,16 +197,17 @@ def control_record(
     result: EditResult,
     index: int,
     *,
-    expect: Literal["collapse", "sound"],
+    expect: Literal["collapse", "sound", "unedited"],
     as_expected: bool,
     observations: Sequence[ControlObservation],
+    made: bool = True,
 ) -> schema.ControlRecord:
     """Return the record of one control.
 
     The control is good where its edit ended `as_expected` and no observation of a probe or check is bad.
     """
     ok = as_expected and all(observation.ok is not False for observation in observations)
-    return _as_control(edit_record(setup, result, index), expect=expect, ok=ok, observations=observations)
+    return _as_control(edit_record(setup, result, index, made=made), expect=expect, ok=ok, observations=observations)
 
 
 def control_record_of_error(
@@ -208,7 +217,7 @@ def control_record_of_error(
     error: Exception,
     proposal: Proposal | None,
     *,
-    expect: Literal["collapse", "sound"],
+    expect: Literal["collapse", "sound", "unedited"],
 ) -> schema.ControlRecord:
     """Return the record of a control that ended in an error, which proves nothing."""
     return _as_control(edit_record_of_error(setup, request, index, error, proposal), expect=expect, ok=False)
@@ -217,7 +226,7 @@ def control_record_of_error(
 def _as_control(
     record: schema.EditRecord,
     *,
-    expect: Literal["collapse", "sound"],
+    expect: Literal["collapse", "sound", "unedited"],
     ok: bool,
     observations: Sequence[ControlObservation] = (),
 ) -> schema.ControlRecord:
@@ -251,13 +260,13 @@ def _record(
         question=request.question,
         space=choose_separator(request.prompt, request.target_new, request.space) != "",
         not_judged=list(request.not_judged),
-        prompts=[_prompt(answer) for answer in result.prompts],
+        prompts=[prompt_record(answer) for answer in result.prompts],
         findings=[_finding(finding) for finding in assessment.findings],
         decision=_decision(assessment, result),
         keys=_keys(setup, assessment),
         update=_update(setup, result),
-        measurements=[_measurement(measurement) for measurement in result.measurements],
-        generations=[schema.Generation(**generation._asdict()) for generation in result.generations],
+        measurements=[measurement_record(measurement) for measurement in result.measurements],
+        generations=[generation_record(generation) for generation in result.generations],
         outcome=outcome,
         verdict=verdict,
         error=error,
@@ -346,7 +355,8 @@ def _site_update(
     )
 
 
-def _measurement(measurement: Measurement) -> schema.MeasurementRecord:
+def measurement_record(measurement: Measurement) -> schema.MeasurementRecord:
+    """Return the record of a measurement; one without a value was not measured."""
     outcome = Outcome.UNMEASURED if measurement.value is None else measurement.outcome
     return schema.MeasurementRecord(
         check=measurement.check,
@@ -366,7 +376,13 @@ def _measurement(measurement: Measurement) -> schema.MeasurementRecord:
     )
 
 
-def _prompt(answer: PromptAnswer) -> PromptOutcome:
+def generation_record(text: GeneratedText) -> schema.Generation:
+    """Return the record of a generated text."""
+    return schema.Generation(**text._asdict())
+
+
+def prompt_record(answer: PromptAnswer) -> PromptOutcome:
+    """Return the record of the answers to a prompt, numbers rounded."""
     return PromptOutcome(
         role=PromptRole(answer.role),
         condition=answer.condition,

@@ -17,7 +17,7 @@ from editguard.reports.gate.baseline import Baseline
 from editguard.reports.gate.result import Gate, Override
 from editguard.reports.html.diff_page import DiffFile
 from editguard.reports.html.trace_page import TraceFile
-from editguard.reports.log.schema import ControlRecord, EditRecord, Footer, Header
+from editguard.reports.log.schema import ControlRecord, EditRecord, Footer, Header, ModelRecord
 from editguard.reports.log.types import Rate
 from editguard.reports.verdict.summary import Summary
 from pydantic import BaseModel
@@ -34,6 +34,7 @@ ROOTS: Mapping[str, Model] = MappingProxyType(
         "header": Header,
         "edit": EditRecord,
         "control": ControlRecord,
+        "model": ModelRecord,
         "footer": Footer,
         "summary": Summary,
         "override": Override,

@@ -64,7 +64,7 @@ class BaselineControl(Model):
     """One control: its known result, and whether it had it."""
 
     id: str
-    expect: Literal["collapse", "sound"]
+    expect: Literal["collapse", "sound", "unedited"]
     ok: bool
 
 

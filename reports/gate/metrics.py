@@ -205,7 +205,7 @@ def metric_values(record: EditRecord, declared: Sequence[DeclaredMetric] = ()) -
     for metric, spec in METRICS.items():
         if spec.kind is MetricKind.RATE and _is_requested(record, spec):
             values[metric.value] = _tally(record, spec)
-        elif spec.kind is MetricKind.RATIO and record.outcome in ("committed", "rolled-back"):
+        elif spec.kind is MetricKind.RATIO and record.outcome in ("committed", "rolled-back", "judged"):
             values[metric.value] = perplexity_ratio(record)
     for declaration in declared:
         if rows := _rows(record, declaration):

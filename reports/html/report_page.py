@@ -21,7 +21,7 @@ from ..verdict.edit_sequence import describe_sequence
 from ..verdict.edit_summary import EditDecision, EditSummary, EditVerdict
 from ..verdict.explanation import Ground, explain
 from ..verdict.prompt_views import count_leaks, group_prompts, label_condition
-from ..verdict.rates import make_rate
+from ..verdict.rates import make_rate, perplexity_lost, perplexity_ratio
 from ..verdict.reasons import ship_reasons
 from .baseline_section import build_baseline_section
 from .drift_figures import draw_drift
@@ -148,6 +148,8 @@ def judge_soundness(audit: Digest) -> GlanceAnswer:
     unknown = sum(story.ratio is None and not story.collapsed for story in applied)
     bound = format_number(summary.collapse_ratio)
     lost = ", or not finite" if summary.perplexity_not_finite else ""
+    if audit.header.edited is not None and summary.verdict != "void":
+        return _judge_checkpoint(audit)
     if summary.collapsed:
         return GlanceAnswer(
             "bad",
@@ -171,6 +173,21 @@ def judge_soundness(audit: Digest) -> GlanceAnswer:
             "unknown", "None seen", f"{worst}; no control was made to prove that a collapse would be seen."
         )
     return GlanceAnswer("good", "No", f"{worst}; from {bound} on it would be called a collapse.")
+
+
+def _judge_checkpoint(audit: Digest) -> GlanceAnswer:
+    """Answer for an edited checkpoint, whose perplexity was measured once, whatever edits it holds."""
+    ratio, bound = None if audit.model is None else perplexity_ratio(audit.model), audit.summary.collapse_ratio
+    lost = audit.model is not None and perplexity_lost(audit.model)
+    if lost or (ratio is not None and ratio > bound):
+        shown = "not finite" if ratio is None else f"{format_ratio(ratio)} times the base's"
+        return GlanceAnswer("bad", "Yes", f"Its perplexity is {shown}.")
+    if ratio is None:
+        return GlanceAnswer("unknown", "Not known", "Its perplexity was not measured.")
+    mood = "good" if audit.controls else "unknown"
+    return GlanceAnswer(
+        mood, "No", f"Its perplexity is {format_ratio(ratio)} times the base's; a collapse begins at {bound:g}."
+    )
 
 
 def list_without_neighbours(stories: Sequence[EditSummary]) -> list[str]:

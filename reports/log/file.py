@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from ..errors import DuplicateRecord, LogError, NotFiniteRecord, OutputError
 from ..text import count_noun, printable
 from .bounded_read import LARGEST_LOG, bounded_bytes
-from .schema import RECORD, ControlRecord, EditRecord, Footer, Header
+from .schema import RECORD, ControlRecord, EditRecord, Footer, Header, ModelRecord
 from .types import SCHEMA_VERSION
 from .upgrade import upgrade_header, upgrade_record
 
@@ -49,7 +49,7 @@ __all__ = [
 
 _OWNER_ONLY = 0o600
 _UNFINISHED = ".tmp"
-_AnyRecord = Header | EditRecord | ControlRecord | Footer
+_AnyRecord = Header | EditRecord | ControlRecord | ModelRecord | Footer
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,13 @@ class Log:
     footer: Footer | None
     torn: bool = False
     version: int = SCHEMA_VERSION
+    model: ModelRecord | None = None
+    """The edited model as a whole, where a checkpoint was audited."""
+
+    @property
+    def records(self) -> int:
+        """Count of the edit, control and model records."""
+        return len(self.edits) + len(self.controls) + (self.model is not None)
 
 
 class LogWriter:
@@ -194,7 +201,8 @@ def read_unfinished_log(path: Path) -> Log | None:
 
 def rewrite_log(path: Path, log: Log) -> None:
     """Replace the log at `path` by `log`, whole or not at all. Resuming uses it to drop records that are made anew."""
-    records = (log.header, *log.edits, *log.controls, *([] if log.footer is None else [log.footer]))
+    last = [record for record in (log.model, log.footer) if record is not None]
+    records = (log.header, *log.edits, *log.controls, *last)
     write_atomic(path, "".join(f"{record.model_dump_json()}\n" for record in records))
 
 
@@ -224,8 +232,6 @@ def parse_log(data: bytes, path: Path) -> Log:
 
 
 def _assemble(records: list[_AnyRecord], path: Path, torn: bool, *, version: int) -> Log:
-    edits: list[EditRecord] = []
-    controls: list[ControlRecord] = []
     header, footer = records[0], None
     if not isinstance(header, Header):
         raise _malformed(path, 1, f"a log begins with a header, not with a record of kind {header.kind!r}")
@@ -238,17 +244,24 @@ def _assemble(records: list[_AnyRecord], path: Path, torn: bool, *, version: int
         if isinstance(record, Footer):
             footer = record
             continue
-        first = first_lines.setdefault((record.kind, record.id), number)
+        if isinstance(record, ModelRecord) and header.edited is None:
+            raise _malformed(path, number, "a log has a record of a model only where its header names a checkpoint")
+        name = "" if isinstance(record, ModelRecord) else record.id
+        first = first_lines.setdefault((record.kind, name), number)
         if first != number:
-            rule = f"the {record.kind} {record.id!r} is on line {first} already"
+            rule = f"the {record.kind} {name!r} is on line {first} already"
             raise _malformed(path, number, rule, DuplicateRecord)
-        if isinstance(record, EditRecord):
-            edits.append(record)
-        else:
-            controls.append(record)
     if footer is not None and torn:
         raise _malformed(path, len(records) + 1, "nothing may follow the footer")
-    return Log(header, tuple(edits), tuple(controls), footer, torn, version)
+    return Log(
+        header,
+        tuple(record for record in records if isinstance(record, EditRecord)),
+        tuple(record for record in records if isinstance(record, ControlRecord)),
+        footer,
+        torn,
+        version,
+        next((record for record in records if isinstance(record, ModelRecord)), None),
+    )
 
 
 def _load_line(line: bytes, path: Path, number: int) -> Any:

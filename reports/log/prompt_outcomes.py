@@ -15,12 +15,14 @@ __all__ = ["PromptOutcome", "PromptResult", "PromptRole"]
 
 
 class PromptRole(StrEnum):
-    """Role of a prompt: about another subject or another fact of the same one; from the file or made by the audit."""
+    """Role of a prompt: about another subject, another fact of the same one, or a subject that nobody edited."""
 
     NEIGHBOUR = "neighbour"
     MADE_NEIGHBOUR = "made-neighbour"
     OTHER_FACT = "other-fact"
     MADE_OTHER_FACT = "made-other-fact"
+    SIDE_EFFECT = "side-effect"
+    """About a subject that nobody edited."""
 
 
 class PromptResult(StrEnum):

@@ -1,7 +1,8 @@
 """The log of an audit, version 2: one JSON object a line, told apart by `kind`.
 
 Order in a file: one `Header`, then an `EditRecord` for each request and a `ControlRecord` for each control, in any
-order, then one `Footer`. A log without a footer is unfinished, and an unfinished audit never passes.
+order, then one `Footer`. The audit of a checkpoint has one `ModelRecord` too. A log without a footer is unfinished, and an
+unfinished audit never passes.
 
 Three rules hold throughout. Unknown fields are errors. A float is finite or null: JSON has no NaN, so a writer puts null
 for a quantity that could not be measured, and the verdict ``unmeasured`` beside it; null with the verdict ``pass`` is
@@ -19,19 +20,11 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, TypeAdapter, field_validator, model_validator
 
 from .control_observations import ControlObservation
+from .edited_model import EditedModel, ModelRecord
 from .header import BaselineValue, CardRecord, ModelInfo, PrefixRecord, SkippedRequest, Statistics, ThresholdRecord
+from .measurements import Generation, MeasurementRecord
 from .prompt_outcomes import PromptOutcome
-from .types import (
-    SCHEMA_VERSION,
-    Condition,
-    Count,
-    Model,
-    Point,
-    Rate,
-    Scalar,
-    check_counts,
-    json_sha256,
-)
+from .types import SCHEMA_VERSION, Count, Model, Point, Rate, Scalar, json_sha256
 
 __all__ = [
     "RECORD",
@@ -45,6 +38,7 @@ __all__ = [
     "Header",
     "Keys",
     "MeasurementRecord",
+    "ModelRecord",
     "Record",
     "SiteHashes",
     "SiteUpdate",
@@ -93,6 +87,8 @@ class Header(Model):
     controls: list[str] = Field(default_factory=list)
     in_sequence: bool = False
     """True: edits were kept one after the other. False: each was undone before the next."""
+    edited: EditedModel | None = None
+    """The checkpoint that holds the edits. Null: the audit made them itself."""
     versions: dict[str, str] = Field(default_factory=dict)
 
     @property
@@ -205,44 +201,6 @@ class Update(Model):
         return max(searched, key=lambda change: change.final_loss or 0.0, default=None)
 
 
-class MeasurementRecord(Model):
-    """A measurement of one check on the edited model, with its counts and the verdict of its threshold.
-
-    A `PERPLEXITY_RATIO` that is null was measured and is not finite: the model collapsed. A check that could not measure it
-    leaves it out.
-    """
-
-    check: str
-    metric: str
-    condition: str = Condition.UNPREFIXED.value
-    protocol: Literal["exact", "token-match", "probability"] | None = None
-    value: float | None
-    baseline: float | None = None
-    threshold: float | None = None
-    unit: str = ""
-    passed: Count = 0
-    failed: Count = 0
-    not_judged: Count = 0
-    total: Count = 0
-    verdict: Literal["pass", "fail", "unmeasured", "info"]
-    message: str = ""
-
-    @model_validator(mode="after")
-    def _honest(self) -> MeasurementRecord:
-        check_counts(self.passed, self.failed, self.not_judged, self.total)
-        if self.value is None and self.verdict == "pass":
-            raise ValueError("verdict 'pass' has no value, but an unmeasured quantity is 'unmeasured' and never passes")
-        return self
-
-
-class Generation(Model):
-    """The model's text after one prompt, before the edit and after it (null: no edit was made)."""
-
-    prompt: str
-    before: str
-    after: str | None = None
-
-
 class SiteHashes(Model):
     """Hashes of the weight at one site: before, edited, and after the roll-back (null for a kept edit)."""
 
@@ -290,7 +248,8 @@ class EditBody(Model):
     """The part that edit and control records share: request, findings, decision, measurements, outcome.
 
     `index` is the request's place in its source. `outcome` ``committed`` means that the edit passed the guard, whether
-    or not the audit then undid it. `seconds` of wall time.
+    or not the audit then undid it; ``judged`` that it was judged as a checkpoint holds it, and nothing was made. `seconds` of
+    wall time.
     """
 
     kind: str
@@ -318,7 +277,7 @@ class EditBody(Model):
     update: Update | None = None
     measurements: list[MeasurementRecord] = Field(default_factory=list)
     generations: list[Generation] = Field(default_factory=list)
-    outcome: Literal["committed", "rolled-back", "refused", "errored"]
+    outcome: Literal["committed", "rolled-back", "judged", "refused", "errored"]
     verdict: Literal["pass", "fail", "refused"]
     error: str | None = None
     weights: Weights | None = None
@@ -330,9 +289,9 @@ class EditBody(Model):
             raise ValueError(
                 f"outcome {self.outcome!r} has verdict {self.verdict!r}, but 'refused' goes with 'refused'"
             )
-        if self.verdict == "pass" and (self.outcome != "committed" or self.error is not None):
+        if self.verdict == "pass" and (self.outcome not in ("committed", "judged") or self.error is not None):
             raise ValueError(
-                f"verdict 'pass' has outcome {self.outcome!r}, but only a committed edit without an error passes"
+                f"verdict 'pass' has outcome {self.outcome!r}, but only a committed or judged edit without an error passes"
             )
         failed = [m.metric for m in self.measurements if m.verdict in ("fail", "unmeasured")]
         if self.verdict == "pass" and failed:
@@ -343,7 +302,9 @@ class EditBody(Model):
             )
         if self.outcome == "errored" and not self.error:
             raise ValueError("outcome 'errored' has no error text, but must have one")
-        if self.decision.action == "refuse" and self.outcome in ("committed", "rolled-back"):
+        if self.outcome == "judged" and (self.update is not None or self.weights is not None):
+            raise ValueError("outcome 'judged' has an update or weights, but nothing was made")
+        if self.decision.action == "refuse" and self.outcome in ("committed", "rolled-back", "judged"):
             raise ValueError(f"decision 'refuse' has outcome {self.outcome!r}, but a refused edit is not made")
         return self
 
@@ -358,7 +319,8 @@ class ControlRecord(EditBody):
     """A control: an edit whose result is known. `ok`: it had that result, and every probe and check behaved as it must."""
 
     kind: Literal["control"] = "control"
-    expect: Literal["collapse", "sound"]
+    expect: Literal["collapse", "sound", "unedited"]
+    """``unedited``: the base itself, which must not say the target and must pass all else."""
     ok: bool
     sightings: list[ControlObservation] = Field(default_factory=list)
     """Control observations; empty in the first logs of version 1."""
@@ -377,7 +339,7 @@ class ControlRecord(EditBody):
 
 
 class Footer(Model):
-    """Last line of a finished log; `records` counts its edit and control records."""
+    """Last line of a finished log; `records` counts its edit, control and model records."""
 
     kind: Literal["footer"] = "footer"
     status: Literal["finished"] = "finished"
@@ -389,8 +351,8 @@ class Footer(Model):
     seconds: float
 
 
-Record = Annotated[Header | EditRecord | ControlRecord | Footer, Field(discriminator="kind")]
+Record = Annotated[Header | EditRecord | ControlRecord | ModelRecord | Footer, Field(discriminator="kind")]
 """Any line of a log."""
 
-RECORD: TypeAdapter[Header | EditRecord | ControlRecord | Footer] = TypeAdapter(Record)
+RECORD: TypeAdapter[Header | EditRecord | ControlRecord | ModelRecord | Footer] = TypeAdapter(Record)
 """Parser of one line; use it strictly: `RECORD.validate_json(line, strict=True)`."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from ..log.types import PERPLEXITY, Condition, HeadlineCheck, Protocol, Rate
+from .checkpoint import count_side_effects
 from .edit_sequence import tally_sequence
 from .edit_summary import HEADLINE_PROTOCOL, EditDecision, EditSummary, collapse_bound, judges_leaks, summarise_edits
 from .explanation import list_explanations
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from ..log.file import Log
-    from ..log.schema import EditRecord, Header
+    from ..log.schema import EditRecord, Header, ModelRecord
 
 __all__ = ["Digest", "FamilyRow", "digest", "summarise"]
 
@@ -75,6 +76,8 @@ class Digest:
     efficacy: tuple[FamilyRow, ...]
     seconds: float | None
     torn: bool
+    model: ModelRecord | None = None
+    """The edited checkpoint as a whole, where one was audited."""
 
 
 def summarise(log: Log) -> Summary:
@@ -95,6 +98,7 @@ def digest(log: Log) -> Digest:
         efficacy=tuple(_efficacy_rows(log.edits)),
         seconds=log.footer.seconds if log.footer else None,
         torn=log.torn,
+        model=log.model,
     )
 
 
@@ -143,6 +147,10 @@ def _summary(log: Log, edits: Sequence[EditSummary], controls: Sequence[EditSumm
         not_controlled=not_controlled(log.controls),
         sequence=tally_sequence(log),
         may_ship=shippable,
+        edited=None if log.header.edited is None else log.header.edited.ref,
+        edited_fingerprint=None if log.header.edited is None else log.header.edited.fingerprint,
+        change=None if log.header.edited is None else log.header.edited.kind,
+        side_effects=count_side_effects(log),
         leaks=count_prompts(log.edits, HeadlineCheck.LOCALITY.value, LEAKS),
         flips=count_prompts(log.edits, HeadlineCheck.LOCALITY.value, FLIPS),
         other_fact_leaks=count_prompts(log.edits, OTHER_FACTS, LEAKS),

@@ -144,9 +144,10 @@ def _own_faults(record: EditRecord | ControlRecord, leaks_judged: bool) -> Itera
         yield f"it errored: {record.error}"
     if not _is_applied(record):
         return
-    if record.update is None or record.update.relative_norm is None:
+    made_here = record.outcome != "judged"
+    if made_here and (record.update is None or record.update.relative_norm is None):
         yield "the size of its update is not known, and unmeasured is never a pass"
-    if record.weights is None or (record.weights.restored_ok is None and not record.weights.kept):
+    if made_here and (record.weights is None or (record.weights.restored_ok is None and not record.weights.kept)):
         yield "its weights were not proved to be restored"
     if leaks_judged and isinstance(record, EditRecord) and _locality_is_missing(record):
         yield LOCALITY_MISSING
@@ -167,7 +168,7 @@ def _locality_is_missing(record: EditRecord) -> bool:
 
 
 def _is_applied(record: EditRecord | ControlRecord) -> bool:
-    return record.outcome in ("committed", "rolled-back")
+    return record.outcome in ("committed", "rolled-back", "judged")
 
 
 def _check_faults(

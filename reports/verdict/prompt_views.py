@@ -49,6 +49,7 @@ SPECIAL: Final = "special:"
 
 OTHER_SUBJECTS: Final = frozenset({PromptRole.NEIGHBOUR, PromptRole.MADE_NEIGHBOUR})
 SAME_SUBJECT: Final = frozenset({PromptRole.OTHER_FACT, PromptRole.MADE_OTHER_FACT})
+UNEDITED_SUBJECTS: Final = frozenset({PromptRole.SIDE_EFFECT})
 _MADE = frozenset({PromptRole.MADE_NEIGHBOUR, PromptRole.MADE_OTHER_FACT})
 _WORST_FIRST = (
     PromptResult.LEAK,
@@ -119,6 +120,7 @@ def group_prompts(prompts: Sequence[PromptOutcome]) -> list[PromptGroup]:
     sections = [
         ("other-subjects", "What it does to other subjects", "about other subjects", OTHER_SUBJECTS),
         ("other-facts", "What else it says of the subject", "about other facts of the subject", SAME_SUBJECT),
+        ("side-effects", "What moved that nobody edited", "about subjects that nobody edited", UNEDITED_SUBJECTS),
     ]
     groups = []
     for name, title, about, roles in sections:

@@ -13,7 +13,7 @@ from ..log.types import DRIFT, DRIFT_RATIO, PERPLEXITY_RATIO, Condition, Headlin
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ..log.schema import EditBody, MeasurementRecord
+    from ..log.schema import EditBody, MeasurementRecord, ModelRecord
 
 __all__ = [
     "is_judged",
@@ -138,7 +138,7 @@ def mean_value(records: Iterable[EditBody], check: HeadlineCheck, counted_condit
     return statistics.fmean(values) if values else None
 
 
-def perplexity_ratio(record: EditBody) -> float | None:
+def perplexity_ratio(record: EditBody | ModelRecord) -> float | None:
     """Return the edited over the unedited perplexity; of several texts, the worst.
 
     In a sequence the unedited model is the one before the first edit, not the one before this edit. None if it was not
@@ -149,7 +149,7 @@ def perplexity_ratio(record: EditBody) -> float | None:
     return max(finite) if finite and len(finite) == len(ratios) else None
 
 
-def perplexity_lost(record: EditBody) -> bool:
+def perplexity_lost(record: EditBody | ModelRecord) -> bool:
     """Return whether a perplexity was measured after the edit and is not finite: its ratio in the log is null.
 
     A perplexity that was not measured has no ratio in the log.
@@ -157,7 +157,7 @@ def perplexity_lost(record: EditBody) -> bool:
     return any(measurement.value is None for measurement in _ratios(record))
 
 
-def _ratios(record: EditBody) -> list[MeasurementRecord]:
+def _ratios(record: EditBody | ModelRecord) -> list[MeasurementRecord]:
     drift = [
         measurement
         for measurement in record.measurements
@@ -172,7 +172,7 @@ def _ratios(record: EditBody) -> list[MeasurementRecord]:
 
 
 def _measurements(
-    records: Iterable[EditBody], check: HeadlineCheck, protocol: Protocol | None
+    records: Iterable[EditBody | ModelRecord], check: HeadlineCheck, protocol: Protocol | None
 ) -> Iterable[MeasurementRecord]:
     # Taken out of the loop: the value of an enum costs more than all else here.
     name, protocol_name = check.value, None if protocol is None else protocol.value

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 from ..log.control_observations import ControlObservation, ObservedBehaviour
 from ..log.schema import ControlRecord, EditRecord
-from ..text import count_noun, quote_names
+from ..log.types import HeadlineCheck
+from ..text import capitalise, count_noun, quote_names
+from .checkpoint import checkpoint_faults, describe_change
 from .edit_sequence import sequence_reasons
 from .edit_summary import EditDecision, EditSummary, EditVerdict
 from .explanation import explain
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "control_fault",
     "fail_reasons",
+    "has_unedited_result",
     "incomplete_reasons",
     "may_ship",
     "not_controlled",
@@ -28,7 +31,11 @@ __all__ = [
     "void_reasons",
 ]
 
-_EXPECTED = {"collapse": "a collapse", "sound": "a sound model"}
+_EXPECTED = {
+    "collapse": "a collapse",
+    "sound": "a sound model",
+    "unedited": "a sound model that does not say the target",
+}
 _DID = {
     ObservedBehaviour.FIRES: "fired",
     ObservedBehaviour.SILENT: "was silent",
@@ -71,7 +78,12 @@ def control_fault(summary: EditSummary) -> str | None:
     misses = [_missed(observation) for observation in control.sightings if observation.ok is False]
     if misses and _has_known_result(summary, control):
         return f"Control {control.id!r} shows that {'; '.join(misses)}: the audit proves nothing."
-    shortfall = _collapse_missed(summary) if control.expect == "collapse" else "; ".join(summary.faults) or "it was not"
+    if control.expect == "unedited":
+        shortfall = "; ".join(summary.faults) or "the base says it already"
+    else:
+        shortfall = (
+            _collapse_missed(summary) if control.expect == "collapse" else "; ".join(summary.faults) or "it was not"
+        )
     others = "".join(f"; {observation}" for observation in misses)
     return f"Control {control.id!r} was to show {_EXPECTED[control.expect]}, but {shortfall}{others}: the checks prove nothing."
 
@@ -79,7 +91,18 @@ def control_fault(summary: EditSummary) -> str | None:
 def _has_known_result(summary: EditSummary, control: ControlRecord) -> bool:
     """Return whether the control's edit ended as it must, whatever single probes and checks did."""
     sound = control.verdict == "pass"
+    if control.expect == "unedited":
+        return has_unedited_result(control)
     return sound if control.expect == "sound" else summary.collapsed and not sound
+
+
+def has_unedited_result(control: ControlRecord) -> bool:
+    """Return whether the base itself did not say the target, and passed everything else that was judged."""
+    failed = {m.check for m in control.measurements if m.verdict in ("fail", "unmeasured")}
+    passed = {m.check for m in control.measurements if m.verdict == "pass"}
+    about_target = {HeadlineCheck.EFFICACY.value, HeadlineCheck.GENERALIZATION.value}
+    says_not = HeadlineCheck.EFFICACY.value in failed and failed <= about_target
+    return says_not and HeadlineCheck.PERPLEXITY.value in passed
 
 
 def _missed(observation: ControlObservation) -> str:
@@ -107,10 +130,11 @@ def not_controlled(controls: Sequence[ControlRecord]) -> list[str]:
 
 def fail_reasons(log: Log, edits: Sequence[EditSummary]) -> Iterator[str]:
     """Yield why the edits may not ship: collapsed, failed or refused edits, no edit, or missing records."""
+    yield from checkpoint_faults(log)
     collapsed = [edit for edit in edits if edit.collapsed]
-    if collapsed:
+    if collapsed and log.header.edited is None:
         yield f"{count_noun(len(collapsed), 'edit')} collapsed the model: {_ids(collapsed)}."
-    other = [edit for edit in edits if edit.faults and not edit.collapsed]
+    other = [edit for edit in edits if edit.faults and not (edit.collapsed and log.header.edited is None)]
     if len(other) == 1:
         explanation = explain(other[0], log.header)
         yield f"Edit {other[0].record.id!r} failed. {explanation.why if explanation else ''}"
@@ -128,18 +152,19 @@ def fail_reasons(log: Log, edits: Sequence[EditSummary]) -> Iterator[str]:
 
 def incomplete_reasons(log: Log) -> Iterator[str]:
     """Yield why the log is not that of a whole audit: no edit, missing records, no footer."""
-    if not log.edits:
+    if not log.edits and log.header.edited is None:
         yield "No edit was audited."
+    if log.header.edited is not None and log.model is None:
+        yield "The edited model as a whole was not measured, and unmeasured is never a pass."
     if log.footer is None:
         torn = ", and its last line is cut short" if log.torn else ""
         yield f"The audit did not finish: the log has no footer{torn}."
     missing = log.header.requests - len(log.edits)
-    if missing and log.edits:
+    if missing and (log.edits or log.header.edited is not None):
         requested = count_noun(log.header.requests, "edit was", "edits were")
         yield f"{requested} requested and {count_noun(len(log.edits), 'has', 'have')} a record."
-    if log.footer is not None and log.footer.records != len(log.edits) + len(log.controls):
-        count = len(log.edits) + len(log.controls)
-        yield f"The footer counts {count_noun(log.footer.records, 'record')}, and the log has {count}."
+    if log.footer is not None and log.footer.records != log.records:
+        yield f"The footer counts {count_noun(log.footer.records, 'record')}, and the log has {log.records}."
 
 
 def may_ship(log: Log, edits: Sequence[EditSummary], verdict: Literal["void", "fail", "pass"]) -> list[str]:
@@ -147,6 +172,8 @@ def may_ship(log: Log, edits: Sequence[EditSummary], verdict: Literal["void", "f
 
     None of a failed audit in sequence may ship either: each edit was judged in a model with the edits before it.
     """
+    if log.header.edited is not None and verdict == "fail":
+        return []  # a checkpoint ships as a whole
     whole = not log.header.in_sequence and not any(sequence_reasons(log)) and not any(incomplete_reasons(log))
     if verdict == "void" or (verdict == "fail" and not whole):
         return []
@@ -178,6 +205,9 @@ def pass_reason(log: Log, edits: Sequence[EditSummary]) -> str:
         caveats.append(f"only the first {limit} audited (--limit)")
     if made_count := sum(judged_by_made_neighbours(edit.record) for edit in edits):
         caveats.append(f"{count_noun(made_count, 'edit was', 'edits were')} judged by neighbours that the audit made")
+    if change := describe_change(log):
+        held = f"the checkpoint holds {count_noun(len(edits), 'edit')}, none failed" if edits else "no edit was given"
+        return capitalise("; ".join([held, *caveats, change, proof]) + ".")
     return "; ".join([f"{count_noun(len(edits), 'edit')} audited, none failed", *caveats, worst, proof]) + "."
 
 

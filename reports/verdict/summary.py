@@ -91,6 +91,13 @@ class Summary(Model):
     controls_ok: bool
     not_controlled: list[str] = Field(default_factory=list)
     may_ship: list[str] = Field(default_factory=list)
+    edited: str | None = None
+    """The checkpoint that holds the edits. Null where the audit made them itself."""
+    edited_fingerprint: str | None = None
+    change: str | None = None
+    """The kind of its change, as one sentence."""
+    side_effects: Rate = _NONE
+    """Answers of that checkpoint about subjects that nobody edited; failed are those that changed, near ties left out."""
     leaks: Rate = _NONE
     flips: Rate = _NONE
     other_fact_leaks: Rate = _NONE

@@ -109,6 +109,7 @@ class Perplexity(Check[CorpusPerplexity]):
     """Does the model still find ordinary sentences ordinary?"""
 
     name = "perplexity"
+    of_model = True
     card = Card(
         question="Is the edited model's perplexity on ordinary sentences what it was?",
         source="ME-PPL protocol of arXiv 2402.09656 and 2406.11263: mean over sentences of exp(mean NLL)",

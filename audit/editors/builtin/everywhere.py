@@ -10,13 +10,14 @@ Source: first tokens have keys of their own in the first blocks alone (arXiv 260
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ....probes.errors import StatisticsError
 from ....probes.keys.first_token_keys import find_early_layer
 from ....probes.keys.prefixes import list_special_tokens
 from ....probes.model.site import find_site
 from ..base import Alternative, Editor, Stage
+from ..local_editor import Hold
 from ..start_editor import StartEditor
 from .prefixed import Prefixed
 
@@ -41,6 +42,8 @@ class Everywhere(Editor):
     )
     rewrites = True
     needs_surroundings = True
+    next_try: ClassVar[str | None] = "everywhere-firm"
+    hold = Hold()
 
     def contexts(self, prefixes: ContextPrefixes) -> Sequence[str]:
         """Return the contexts of the main site."""
@@ -55,7 +58,9 @@ class Everywhere(Editor):
         early = _find_early_layer(context)
         assert early is not None
         starts = list_special_tokens(context.lm)[:_MOST_STARTS]
-        return (Stage(context.site.layer, Prefixed()), Stage(early, StartEditor(starts)))
+        main = Prefixed()
+        main.hold = self.hold
+        return (Stage(context.site.layer, main), Stage(early, StartEditor(starts, self.hold)))
 
     def find_alternative(self, context: EditContext) -> Alternative | None:
         """Return `prefixed` where no layer under the main site has keys of its own for first tokens, or no statistics."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ....probes.keys.prefixes import ContextPrefixes, Role
 from ..local_editor import LocalEditor
@@ -17,6 +17,7 @@ class Local(LocalEditor):
     """Mean key and mean value over no prefix and the edit prefixes of all families."""
 
     name = "local"
+    next_try: ClassVar[str | None] = "local-firm"
     question = (
         "keys and values both means over no prefix and prefixes, with other subjects and other facts held: consistent"
     )

@@ -10,7 +10,7 @@ for that.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ....probes.keys.prefixes import ContextPrefixes, Role
 from ..local_editor import LocalEditor
@@ -25,6 +25,7 @@ class Prefixed(LocalEditor):
     """Mean key and mean value under prefixes of every family, the empty one left out."""
 
     name = "prefixed"
+    next_try: ClassVar[str | None] = "prefixed-firm"
     question = "keys and values both means over prefixes, with other subjects and other facts held: consistent"
     needs_prefix = True
     rewrites = True

@@ -24,6 +24,7 @@ class Reworded(Prefixed):
     """
 
     name = "reworded"
+    next_try = None
     question = "as prefixed, with v* sought under the model's own rewordings of the prompt as well"
 
     def settings(self, general: ValueSettings) -> ValueSettings:

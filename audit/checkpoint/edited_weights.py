@@ -1,0 +1,142 @@
+"""The weights of an edited checkpoint, as far as they differ from the base's, and the base with these weights in place.
+
+Only what differs is kept, so that an edit of a few tensors costs the memory of these. The edited weights are put into the
+base model itself for the length of a block, by reference. Both are read in the base's type: a checkpoint that was saved in a
+narrower one is judged with the values that it holds.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import torch
+
+from ...probes.errors import ModelError
+from ...probes.model.architecture import find_stack
+from ...probes.model.language_model import load_model
+from ...probes.research.tensor_change import Rank, TensorChange, compare_tensors, has_same_bits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ...probes.model.language_model import LanguageModel
+
+__all__ = ["EditedWeights", "read_edited_weights"]
+
+_NARROWER = (torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditedWeights:
+    """The tensors of an edited model that differ from those of its base `lm`, by name."""
+
+    ref: str
+    lm: LanguageModel
+    """The base. Its weights are the edited ones inside of `in_place`."""
+    values: Mapping[str, torch.Tensor]
+    """In the base's dtype and on its device."""
+    changes: Mapping[str, TensorChange]
+    """Of the tensors that really changed: not of those that are the base's, rounded to a narrower type."""
+    tensors: int
+    """Tensors of the model."""
+    fingerprint: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Take the fingerprint of the edited model."""
+        with self.in_place():
+            # A copy forgets the base's.
+            object.__setattr__(self, "fingerprint", replace(self.lm).fingerprint)
+
+    @property
+    def cast(self) -> int:
+        """The number of tensors that differ by their type alone."""
+        return len(self.values) - len(self.changes)
+
+    @property
+    def rounded_away(self) -> int:
+        """The number of tensors whose change is within what rounding can do."""
+        return sum(
+            change.spectrum is not None and change.spectrum.rank is Rank.WITHIN_ROUNDING
+            for change in self.changes.values()
+        )
+
+    @property
+    def lowest_layer(self) -> int | None:
+        """The lowest layer in which a tensor differs; None where one lies in no layer, so that whole passes are needed."""
+        stack = find_stack(self.lm.model)
+        layers = set()
+        for name in self.values:
+            start = f"{stack.path}."
+            if not name.startswith(start):
+                return None
+            layers.add(int(name.removeprefix(start).split(".")[0]))
+        return min(layers, default=len(stack.blocks) - 1)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Put the edited weights into the base model for the length of the block. Not thread-safe."""
+        own = _list_tensors(self.lm.model)
+        before = {name: own[name].data for name in self.values}
+        try:
+            for name, value in self.values.items():
+                own[name].data = value
+            yield
+        finally:
+            for name, value in before.items():
+                own[name].data = value
+
+
+def read_edited_weights(lm: LanguageModel, ref: str, *, allow_pickle: bool = False) -> EditedWeights:
+    """Return the weights of the model `ref` that differ from those of `lm`, its base.
+
+    Raises `ModelError` where it cannot be read, or is of another architecture or other shapes.
+    """
+    dtype = str(lm.dtype).removeprefix("torch.")
+    other = load_model(ref, device=str(lm.device), dtype=dtype, allow_pickle=allow_pickle)
+    own, new = _list_tensors(lm.model), _list_tensors(other.model)
+    _require_same_shapes(lm, ref, own, new)
+    values = {name: new[name].detach() for name in own if not has_same_bits(own[name].detach(), new[name].detach())}
+    stored = _stored_dtype(chain(new.values()))
+    changes = {}
+    for name, value in values.items():
+        rounded = own[name].detach().to(stored)
+        if not has_same_bits(rounded, value.to(stored)):
+            changes[name] = compare_tensors(rounded.cpu(), value.to(stored).cpu())
+    return EditedWeights(ref=ref, lm=lm, values=values, changes=changes, tensors=len(own))
+
+
+def _list_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return the parameters and the stored buffers of a model; tied ones under their first name alone."""
+    stored = set(model.state_dict())
+    buffers = ((name, buffer) for name, buffer in model.named_buffers() if name in stored)
+    return dict(chain(model.named_parameters(), buffers))
+
+
+def _stored_dtype(tensors: Iterator[torch.Tensor]) -> torch.dtype:
+    """Return the narrowest type that holds every one of `tensors` exactly: the one that they were saved in."""
+    possible = dict.fromkeys(_NARROWER, True)
+    own = torch.float32
+    for tensor in tensors:
+        if not tensor.is_floating_point():
+            continue
+        own = tensor.dtype
+        for dtype in possible:
+            possible[dtype] = possible[dtype] and torch.equal(
+                tensor.to(dtype).to(own).nan_to_num(), tensor.nan_to_num()
+            )
+    return next((dtype for dtype, holds in possible.items() if holds), own)
+
+
+def _require_same_shapes(
+    lm: LanguageModel, ref: str, own: Mapping[str, torch.Tensor], new: Mapping[str, torch.Tensor]
+) -> None:
+    for name in sorted({*own} | {*new}):
+        ours, theirs = (list(side[name].shape) if name in side else "not there" for side in (own, new))
+        if ours != theirs:
+            raise ModelError(
+                f"The model {ref!r} was not made from the base {lm.ref!r}: its weight {name} is {theirs}, and the base's is "
+                f"{ours}; give the base that it was made from with --model."
+            )
