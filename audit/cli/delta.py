@@ -79,6 +79,7 @@ def export(
     from ..saved_model.manifest import EXPORT_MARKER
 
     model_options.check_device_name()
+    model_options.check_weights()
     edit_options.check_editor_name()
     if log is not None:
         read_evidence(log, in_sequence=in_sequence)

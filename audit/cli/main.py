@@ -28,7 +28,7 @@ from .list import list_names
 from .options import PlainCommand, PlainGroup
 from .probe import probe, stats
 from .report import report
-from .research import diff, reproduce, trace
+from .research import diff, fingerprint, reproduce, trace
 
 __all__ = ["app", "main"]
 
@@ -71,7 +71,21 @@ def _options(
     """
 
 
-for _command in (audit, probe, stats, report, export, apply, diff, trace, reproduce, compare, gate, override):
+for _command in (
+    audit,
+    probe,
+    stats,
+    report,
+    export,
+    apply,
+    diff,
+    fingerprint,
+    trace,
+    reproduce,
+    compare,
+    gate,
+    override,
+):
     app.command(cls=PlainCommand)(_command)
 app.command("list", cls=PlainCommand)(list_names)
 app.add_typer(baseline_app, name="baseline")

@@ -102,7 +102,7 @@ class ModelOptions:
     """Which model a command loads, and how it is measured."""
 
     model: Annotated[
-        str, _option(Panel.MODEL, "The embedded model, a Hugging Face id, or a folder that holds a model.")
+        str, _option(Panel.MODEL, "The embedded model, a Hugging Face id, a folder that holds a model, or a GGUF file.")
     ] = "smollm2-135m"
     layer: Annotated[
         int | None, _option(Panel.MODEL, "Layer to edit, counted from 0. Default: chosen for the model.")
@@ -163,10 +163,19 @@ class ModelOptions:
 
             choose_device(self.device)
 
+    def check_weights(self) -> None:
+        """Raise `ModelError` for a folder whose weights are an adapter or quantised, before torch is imported."""
+        from ...probes.model.folders.refusals import refuse_other_weights
+
+        refuse_other_weights(self.model)
+
     def load(self, progress: Progress) -> LanguageModel:
         """Load the model; raises `ModelError`."""
+        self.check_weights()
         from ...probes.model.language_model import load_model
+        from .progress import announce_conversions
 
+        announce_conversions(self.model)
         progress("loading the model", 0, 1)
         lm = load_model(self.model, device=self.device, dtype=self.dtype.value, allow_pickle=self.allow_pickle)
         progress("loading the model", 1, 1)
@@ -174,6 +183,7 @@ class ModelOptions:
 
     def prepare(self, progress: Progress) -> Setup:
         """Load the model and prepare it; wrong options are reported before that."""
+        self.check_weights()
         from ..policy import load_policy
 
         policy = load_policy(self.policy)

@@ -60,6 +60,7 @@ def probe(
     Example: editguard probe edits.json --model ./my-model
     """
     model_options.check_device_name()
+    model_options.check_weights()
     edit_options.check_editor_name()
     files = [edit_options.read(source) for source in edits or [BUILTIN]]
     with show_progress(model_options.model, as_json=as_json) as progress:
@@ -119,6 +120,7 @@ def stats(
     from ..folders.output_folder import make_writable
 
     model_options.check_device_name()
+    model_options.check_weights()
     if out.suffix != ".safetensors" or out.is_dir():
         raise StatisticsError(
             f"The output {str(out)!r} must be a file that ends in .safetensors; choose another --out."

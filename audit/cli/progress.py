@@ -22,7 +22,7 @@ from ...probes.model.embedded import EMBEDDED_NAME
 if TYPE_CHECKING:
     from ..progress import Progress
 
-__all__ = ["Heartbeat", "ProgressLines", "show_progress"]
+__all__ = ["Heartbeat", "ProgressLines", "announce_conversions", "show_progress"]
 
 LOADING = "loading the model"
 """The first stage of every command that loads a model."""
@@ -111,6 +111,16 @@ def show_progress(model: str, *, as_json: bool = False) -> Iterator[Progress]:
         lines = ProgressLines(partial(_write_line, stream))
         with Heartbeat(lines.tick):
             yield lines
+
+
+def announce_conversions(*refs: str) -> None:
+    """Say on standard error of each model that is a GGUF file what is read of it."""
+    from ...probes.model.folders.gguf_file import describe_conversion, is_gguf_file
+    from ...reports.text import visible
+
+    for ref in refs:
+        if is_gguf_file(ref):
+            typer.echo(visible(describe_conversion(ref)), err=True)
 
 
 def _announcement(model: str) -> str:

@@ -1,17 +1,22 @@
-"""Commands that examine models: ``diff`` of two checkpoints, ``trace`` of facts, ``reproduce`` for a paper's experiments."""
+"""Commands that examine models.
+
+``diff`` compares two checkpoints, ``fingerprint`` hashes one, ``trace`` asks where facts are, and ``reproduce`` runs a paper's
+experiments.
+"""
 
 from __future__ import annotations
 
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .options import EditOptions, Edits, Json, ModelOptions, Overwrite, Panel, takes_records
-from .progress import show_progress
+from .progress import announce_conversions, show_progress
 
 if TYPE_CHECKING:
     from ...probes.requests.request import EditRequest
@@ -19,7 +24,7 @@ if TYPE_CHECKING:
     from ...reports.html.trace_page import TraceFile
     from ...reports.reproduction.schema import Reproduction
 
-__all__ = ["diff", "print_diff", "reproduce", "trace"]
+__all__ = ["diff", "fingerprint", "print_diff", "reproduce", "trace"]
 
 Noise = Annotated[
     float,
@@ -63,7 +68,8 @@ RunFolder = Annotated[
 def diff(
     model_options: ModelOptions,
     base: Annotated[
-        str, typer.Argument(help="The checkpoint before: the embedded model, a Hugging Face id, or a folder.")
+        str,
+        typer.Argument(help="The checkpoint before: the embedded model, a Hugging Face id, a folder or a GGUF file."),
     ],
     edited: Annotated[str, typer.Argument(help="The checkpoint after.")],
     out: Annotated[Path, typer.Option(help="Folder for diff.json and diff.html.", rich_help_panel=Panel.OUTPUT)] = Path(
@@ -76,19 +82,31 @@ def diff(
             rich_help_panel=Panel.EDITS,
         ),
     ] = None,
+    require_change: Annotated[
+        bool,
+        typer.Option(
+            "--require-change",
+            help="Fail where the edited checkpoint is the base, a cast of it, or differs within rounding alone.",
+            rich_help_panel=Panel.CHECKS,
+        ),
+    ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Compare two checkpoints: which tensors changed, of what rank, and whether the model still writes text.
+    """Compare two checkpoints: what changed and how, and whether the model still writes text.
 
     Exit code 0: pass. 1: fail.
 
     Example: editguard diff ./base ./edited --out my-diff
     """
+    from ...probes.model.folders.refusals import refuse_other_weights
     from ..folders.file_names import DIFF, DIFF_PAGE
     from ..folders.output_folder import locked_folder
 
     model_options.check_device_name()
+    for side in (base, edited):
+        refuse_other_weights(side)
+    announce_conversions(base, edited)
     with (
         locked_folder(out, (DIFF, DIFF_PAGE), "a comparison", overwrite=overwrite),
         show_progress(f"{base} and {edited}", as_json=as_json) as progress,
@@ -107,6 +125,7 @@ def diff(
             seed=model_options.seed,
             device=model_options.device,
             dtype=model_options.dtype.value,
+            require_change=require_change,
             progress=progress,
         )
     if as_json:
@@ -134,25 +153,56 @@ def _read_candidates(source: str) -> list[EditRequest]:
 
 def print_diff(result: DiffFile, page: Path) -> None:
     """Print the verdict, the changed tensors and the subjects that they may have been made for; `page` shows the same."""
+    from ...reports.html.diff_page import TensorState, describe_object_search, describe_search
     from ...reports.text import count_noun, visible
 
-    tensors = count_noun(len(result.changes) + result.unchanged, "tensor")
-    typer.echo(f"{result.verdict.upper()}: {len(result.changes)} of {tensors} changed")
+    if result.state is not TensorState.CHANGED:
+        typer.echo(result.summary)
+    counts = f"{result.changed} changed, {result.cast} cast, of {count_noun(result.tensors, 'tensor')}"
+    typer.echo(f"{result.verdict.upper()}: {counts}")
     for reason in result.reasons:
         typer.echo(visible(f"  {reason}"))
-    for change in result.changes:
+    if result.state is TensorState.CHANGED:
+        typer.echo(visible(f"  kind: {result.kind_sentence}"))
+    # A cast is no change, and a whole checkpoint is cast at once.
+    for change in result.list_shown():
         size = "" if change.relative is None else f" by {change.relative:.3g} of its norm"
         rank = "" if change.rank is None else f", rank {change.rank}, effective rank {change.effective_rank:.3g}"
         typer.echo(visible(f"  {change.name}: {change.status}{size}{rank}"))
     for search in result.searches:
-        if search.error is not None:
-            typer.echo(visible(f"  {search.tensor}: the search for its subject was not measured: {search.error}"))
-            continue
-        best = ", ".join(f"{guess.subject} {guess.cosine:.3f}" for guess in search.guesses[:3])
-        typer.echo(visible(f"  {search.tensor} was made for, of {search.candidates}: {best} (p {search.p_value:.2g})"))
+        typer.echo(visible(f"  {search.tensor}: {describe_search(search)}"))
+    for object_search in result.objects:
+        typer.echo(visible(f"  {object_search.tensor}: {describe_object_search(object_search)}"))
+    for what, why in (("subjects", result.not_searched), ("objects", result.objects_not_searched)):
+        if why is not None:
+            typer.echo(f"  {what} not searched: {why}")
     if result.behaviour.ratio is not None:
         typer.echo(f"  perplexity {result.behaviour.ratio:.4g} times the base's")
     typer.echo(f"  page: {page}")
+
+
+@takes_records(model_options=("dtype", "allow_pickle"))
+def fingerprint(
+    model_options: ModelOptions,
+    model: Annotated[
+        str, typer.Argument(help="The embedded model, a Hugging Face id, a folder that holds a model, or a GGUF file.")
+    ] = "smollm2-135m",
+    as_json: Json = False,
+) -> None:
+    """Print the hash over all weights of a model, by which logs, delta files and comparisons name it.
+
+    It changes with any weight and with the type of the weights, and not with the tokenizer.
+
+    Example: editguard fingerprint ./my-model
+    """
+    # A hash is the same wherever the weights lie.
+    with show_progress(model, as_json=as_json) as progress:
+        lm = replace(model_options, model=model, device="cpu").load(progress)
+    if as_json:
+        dtype = str(lm.dtype).removeprefix("torch.")
+        typer.echo(json.dumps({"model": model, "fingerprint": lm.fingerprint, "dtype": dtype}))
+    else:
+        typer.echo(lm.fingerprint)
 
 
 @takes_records(
@@ -179,6 +229,7 @@ def trace(
     from ..folders.output_folder import locked_folder
 
     model_options.check_device_name()
+    model_options.check_weights()
     loaded = edit_options.read(edits)
     with (
         locked_folder(out, (TRACE, TRACE_PAGE), "a trace", overwrite=overwrite),
@@ -254,6 +305,7 @@ def reproduce(
     from ..folders.output_folder import locked_folder
 
     model_options.check_device_name()
+    model_options.check_weights()
     loaded = edit_options.read(edits)
     # Files of the same run are continued; files of another run are refused by their stamp.
     with (

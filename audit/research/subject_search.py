@@ -1,10 +1,11 @@
-"""Whose fact was edited? A rank-one change points back at the key that it was made for.
+"""Whose fact was edited? A change of low rank points back at the keys that it was made for.
 
 An update of the ROME family is ``Delta ~ l r^T`` with ``r ~ C^-1 k``, so ``C r`` has the direction of the edited subject's
-mean key, of unknown length and sign. Each candidate's mean key under the run's prefixes is compared with it; since all
-keys have much in common, only what stands off the mean over candidates counts. The answer is only as good as the
-vocabulary: a subject that is not in it cannot be named, and another takes its place. So the best one is compared with a
-null distribution: the likeness of each candidate to the nearest other one, which is the best likeness without itself.
+mean key, of unknown length and sign. A batch of n edits leaves rank n, and C times its row space is spanned by their n keys,
+as ``(C + K K^T)^-1 K`` and ``C^-1 K`` have the same span. Each candidate's mean key under the run's prefixes is compared with
+that; since all keys have much in common, only what stands off the mean over candidates counts. The answer is only as good as
+the vocabulary: a subject that is not in it cannot be named, and another would take its place. So the best one is compared with
+a null distribution: n candidates stand for subjects that were edited, and the likeness of the best other one is drawn.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ...probes.keys.prefixes import ContextPrefixes, Role, make_prefixes
 from ...probes.keys.subject_keys import SubjectKeys, compute_all_subject_keys
 from ...probes.model.site import EditSite, Orientation, count_layers, find_site
 from ...probes.requests.request import EditRequest
-from ...probes.research.tensor_change import Rank, Spectrum
+from ...probes.research.tensor_change import MOST_VECTORS, Spectrum
 from ...reports.html.diff_page import Guess, Search
 from ..key_statistics import check_statistics, load_or_compute_statistics
 
@@ -33,12 +34,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FEWEST_CANDIDATES",
+    "STANDS_OUT",
     "Candidates",
     "Likeness",
     "build_subject_requests",
     "check_search_inputs",
     "compute_candidate_keys",
     "compute_null_likeness",
+    "iter_sites",
     "rank_candidates",
     "search_subjects",
 ]
@@ -47,7 +50,11 @@ FEWEST_CANDIDATES = 20
 """Fewest candidates; with fewer the best one cannot be compared with the others."""
 
 
+STANDS_OUT = 0.05
+"""Largest p value of a candidate that is named."""
 _SHOWN = 5
+_DRAWS = 400
+"""Draws of the null distribution of a rank over one."""
 
 
 class Likeness(NamedTuple):
@@ -55,7 +62,8 @@ class Likeness(NamedTuple):
 
     subject: str
     cosine: float
-    """Between the parts of ``C r`` and of the candidate's mean key that are orthogonal to the mean over all candidates."""
+    """Between the parts of ``C r`` and of the candidate's mean key that are orthogonal to the mean over all candidates; of
+    a rank over one between the key and its projection."""
 
 
 class Candidates(NamedTuple):
@@ -119,34 +127,60 @@ def compute_candidate_keys(
     return Candidates(tuple(keys_by_subject), torch.stack([*keys_by_subject.values()]))
 
 
-def rank_candidates(right: torch.Tensor, statistics: KeyStatistics, candidates: Candidates) -> list[Likeness]:
-    """Return all candidates by their likeness to the key that ``right`` [d_ff] was made for, most alike first.
+def rank_candidates(rows: torch.Tensor, statistics: KeyStatistics, candidates: Candidates) -> list[Likeness]:
+    """Return all candidates by their likeness to the keys that the row space ``rows`` [n, d_ff] was made for, best first.
 
-    A candidate counts with the better of its roles. The sign of ``right`` is not known, and is chosen so that the key
-    lies on the candidates' side.
+    A candidate counts with the better of its roles. The sign of a single row is not known, and is chosen so that the key
+    lies on the candidates' side; of several rows the span alone counts.
     """
     matrix = statistics.second_moment.double().cpu()
     shift = statistics.ridge * matrix.diagonal().mean()
-    pointed = matrix @ right.double().cpu() + shift * right.double().cpu()
+    pointed = rows.double().cpu() @ matrix + shift * rows.double().cpu()
     scores = []
     for keys in candidates.keys.unbind(1):
         mean = keys.mean(0)
-        sign = torch.sign(pointed @ mean)
-        # The key's length is lost in a singular vector, and so is how far it lies from the mean along the mean itself.
-        direction = sign * _remove_mean(pointed[None], mean)
-        scores.append(torch.nn.functional.cosine_similarity(_remove_mean(keys, mean), direction))
+        # A key's length is lost in a singular vector, and so is how far it lies from the mean along the mean itself.
+        directions = _remove_mean(pointed, mean)
+        if len(pointed) > 1:
+            scores.append(_project(_remove_mean(keys, mean), directions))
+            continue
+        sign = torch.sign(pointed[0] @ mean)
+        scores.append(torch.nn.functional.cosine_similarity(_remove_mean(keys, mean), sign * directions))
     best = torch.stack(scores).amax(0)
     order = best.argsort(descending=True).tolist()
     return [Likeness(candidates.subjects[index], float(best[index])) for index in order]
 
 
-def compute_null_likeness(candidates: Candidates) -> torch.Tensor:
-    """Return for each candidate its likeness to the nearest other one [n]: the best likeness without itself."""
+def compute_null_likeness(candidates: Candidates, rank: int = 1) -> torch.Tensor:
+    """Return the best likeness of a candidate that was not edited [draws], to `rank` others that stand for the edited ones.
+
+    With rank one each candidate takes its turn, and the best likeness is that to the nearest other one.
+    """
+    if rank > 1:
+        return _draw_null_likeness(candidates, rank)
     nearest = []
     for keys in candidates.keys.unbind(1):
         unit = torch.nn.functional.normalize(_remove_mean(keys, keys.mean(0)), dim=1)
         nearest.append((unit @ unit.T).fill_diagonal_(-1).amax(1))
     return torch.stack(nearest).amax(0)
+
+
+def _draw_null_likeness(candidates: Candidates, rank: int) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(0)
+    spread = [_remove_mean(keys, keys.mean(0)) for keys in candidates.keys.unbind(1)]
+    best = []
+    for _ in range(_DRAWS):
+        order = torch.randperm(len(candidates.subjects), generator=draw)
+        edited, others = order[:rank], order[rank:]
+        best.append(max(float(_project(keys[others], keys[edited]).max()) for keys in spread))
+    return torch.tensor(best, dtype=torch.float64)
+
+
+def _project(keys: torch.Tensor, span: torch.Tensor) -> torch.Tensor:
+    """Return the cosine of the angle between each of `keys` [m, d_ff] and the span of `span` [n, d_ff]."""
+    basis, _ = torch.linalg.qr(span.T)
+    cosines: torch.Tensor = torch.linalg.vector_norm(torch.nn.functional.normalize(keys, dim=1) @ basis, dim=1)
+    return cosines
 
 
 def _remove_mean(keys: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
@@ -164,7 +198,7 @@ def search_subjects(
     seed: int,
     progress: Progress,
 ) -> list[Search]:
-    """Return the likely subjects of every change of rank one at a down-projection of `lm`, the unedited base.
+    """Return the likely subjects of every change of low rank at a down-projection of `lm`, the unedited base.
 
     `spectra` are by tensor; `statistics`, `corpus` and `seed` as in `editguard.audit.setup.prepare`. A search that
     cannot be made is recorded as not measured with its reason, since the rest of the comparison is worth a report.
@@ -172,23 +206,39 @@ def search_subjects(
 
     def search_site(name: str, site: EditSite) -> Search:
         spectrum = spectra[name]
-        right = spectrum.right if site.orientation is Orientation.OUT_IN else spectrum.left
+        rank = _require_searchable_rank(spectrum)
+        rows = spectrum.row_space if site.orientation is Orientation.OUT_IN else spectrum.column_space
         c = load_or_compute_statistics(lm, site, statistics, corpus, seed=seed, progress=progress)
         candidates = compute_candidate_keys(lm, site, subjects, make_prefixes(lm, seed))
-        return _build_search(name, rank_candidates(right, c, candidates), compute_null_likeness(candidates))
+        if 2 * rank > len(candidates.subjects):
+            raise InputError(
+                f"the change has rank {rank}, and its search needs {2 * rank} candidates; give more subjects"
+            )
+        return _build_search(name, rank, rank_candidates(rows, c, candidates), compute_null_likeness(candidates, rank))
 
     searches = []
-    for site in _iter_sites(lm):
+    for site in iter_sites(lm):
         name = f"{site.path}.weight"
-        if name in spectra and spectra[name].rank is Rank.ONE:
+        if name in spectra:
             try:
                 searches.append(search_site(name, site))
             except EditguardError as error:
-                searches.append(Search(tensor=name, candidates=len(subjects), guesses=[], error=str(error)))
+                rank = spectra[name].determined
+                searches.append(Search(tensor=name, rank=rank, candidates=len(subjects), guesses=[], error=str(error)))
     return searches
 
 
-def _iter_sites(lm: LanguageModel) -> Iterator[EditSite]:
+def _require_searchable_rank(spectrum: Spectrum) -> int:
+    if spectrum.determined is None or spectrum.determined > MOST_VECTORS:
+        rank = "over" if spectrum.determined is None else f"{spectrum.determined}, which is over"
+        raise InputError(f"the rank of the change is {rank} {MOST_VECTORS}, the largest that is searched")
+    if spectrum.determined == 0:
+        raise InputError("the change is within rounding, and has no direction of its own")
+    return spectrum.determined
+
+
+def iter_sites(lm: LanguageModel) -> Iterator[EditSite]:
+    """Yield the edit site of each layer that has one."""
     for layer in range(count_layers(lm.model)):
         try:
             yield find_site(lm.model, layer)
@@ -196,12 +246,17 @@ def _iter_sites(lm: LanguageModel) -> Iterator[EditSite]:
             continue
 
 
-def _build_search(name: str, ranked: Sequence[Likeness], null: torch.Tensor) -> Search:
-    as_alike = int((null >= ranked[0].cosine).sum())
+def _build_search(name: str, rank: int, ranked: Sequence[Likeness], null: torch.Tensor) -> Search:
+    guesses = []
+    for candidate in ranked:
+        as_alike = int((null >= candidate.cosine).sum())
+        p_value = (as_alike + 1) / (len(null) + 1)
+        guesses.append(Guess(subject=candidate.subject, cosine=candidate.cosine, p_value=p_value))
     return Search(
         tensor=name,
+        rank=rank,
         candidates=len(ranked),
         margin=ranked[0].cosine - ranked[1].cosine,
-        p_value=(as_alike + 1) / (len(null) + 1),
-        guesses=[Guess(subject=candidate.subject, cosine=candidate.cosine) for candidate in ranked[:_SHOWN]],
+        p_value=guesses[0].p_value,
+        guesses=[guess for guess in guesses if guess.p_value <= STANDS_OUT][: max(_SHOWN, rank)],
     )

@@ -1,6 +1,7 @@
 """The tensors of a checkpoint on disk, one at a time: names and shapes from the headers, numbers only when asked for.
 
-Only safetensors are read. A file is opened anew for each tensor, so that tensors read before can leave the memory.
+Only safetensors are read, and a GGUF file after its conversion to them.
+A file is opened anew for each tensor, so that tensors read before can leave the memory.
 Out of scope: models (`language_model`), and the comparison of two checkpoints (`research.tensor_change`).
 """
 
@@ -14,12 +15,16 @@ from typing import TYPE_CHECKING
 from ..errors import ModelError
 from ..wording import first_line
 from .embedded import EMBEDDED_NAME, prepare_embedded_folder
+from .folders.gguf_file import is_gguf_file, prepare_gguf_folder
+from .folders.refusals import refuse_other_weights
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["Checkpoint", "open_checkpoint"]
 
+_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
+"""Files of a hub's checkpoint that are fetched: weights, configuration, and all that tokenizers are made of."""
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -42,12 +47,27 @@ class Checkpoint:
         except (OSError, SafetensorError) as error:
             raise _damage_error(self.files[name], error) from error
 
+    def count_matrices(self) -> int:
+        """Return the number of tensors with two axes, by the headers alone; raises `ModelError` for a damaged file."""
+        from safetensors import SafetensorError, safe_open
+
+        matrices = 0
+        for path in sorted({*self.files.values()}):
+            try:
+                with safe_open(path, framework="pt") as file:
+                    names = [name for name in file.keys() if self.files.get(name) == path]  # noqa: SIM118
+                    matrices += sum(len(file.get_slice(name).get_shape()) == 2 for name in names)
+            except (OSError, SafetensorError) as error:
+                raise _damage_error(path, error) from error
+        return matrices
+
 
 def open_checkpoint(ref: str) -> Checkpoint:
-    """Return the tensors of ``smollm2-135m``, a local folder or a Hugging Face id; raises `ModelError`."""
+    """Return the tensors of ``smollm2-135m``, a local folder, a GGUF file or a Hugging Face id; raises `ModelError`."""
     from safetensors import SafetensorError, safe_open
 
     folder = _locate_folder(ref)
+    refuse_other_weights(folder)
     index = folder / _INDEX
     named = {} if (folder / _WHOLE).is_file() or not index.is_file() else _read_weight_map(index)
     files: dict[str, Path] = {}
@@ -72,10 +92,12 @@ def _locate_folder(ref: str) -> Path:
         return prepare_embedded_folder()
     if (path := Path(ref).expanduser()).is_dir():
         return path
+    if is_gguf_file(path):
+        return prepare_gguf_folder(path)
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(ref, allow_patterns=["*.safetensors", "*.json"]))
+        return Path(snapshot_download(ref, allow_patterns=_PATTERNS))
     except (OSError, ValueError) as error:  # the hub's own errors are of both kinds
         raise ModelError(
             f"The checkpoint {ref!r} is neither a folder here nor to be had from the model hub; check the name and the "

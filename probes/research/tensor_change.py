@@ -5,8 +5,12 @@ The file then holds ``round(W + Delta)``.
 Rounding moves each entry by at most half a unit in the last place of the sum.
 It moves the update by as much again where the update was cast first.
 The best matrix of rank one misses the change by no more than the norm of those halves (Eckart and Young 1936).
-A change within this bound of rank one counts as rank one.
-A change that is itself within the bound could be rounding, and its rank is not determined.
+The determined rank of a change is the smallest one that misses it by no more than this bound.
+It is 0 for a change that is itself within the bound, which could be rounding alone.
+
+A base in another dtype than the edited file is rounded to the edited dtype first.
+What is equal then was cast, and is no change.
+What differs was changed by ``W' - round(W)``, and the bound counts the rounding of W as well.
 
 Source of the effective rank: Roy and Vetterli, "The effective rank" (2007): exp of the entropy of the singular values.
 """
@@ -20,6 +24,7 @@ from enum import StrEnum
 import torch
 
 __all__ = [
+    "MOST_VECTORS",
     "Rank",
     "Spectrum",
     "TensorChange",
@@ -27,12 +32,13 @@ __all__ = [
     "compute_rounding_bound",
     "compute_spectrum",
     "has_same_bits",
+    "round_to",
 ]
 
 _FULL = 2048
 """Smaller side up to which all singular values are computed."""
-_LEADING = 32
-"""Singular values that are computed of larger matrices."""
+MOST_VECTORS = 32
+"""Singular values that are computed of larger matrices, and vectors that are kept of any."""
 _SLACK = 1.01
 
 
@@ -53,12 +59,19 @@ class Spectrum:
     first_share: float
     """Share of the squared norm that the first singular value has."""
     rank: Rank
+    determined: int | None
+    """The smallest rank that explains the change but for rounding, 0 within rounding; None where it is over the values that were
+    computed."""
     exact: bool
     """False where only the leading singular values were computed, by a randomised method."""
     left: torch.Tensor
     """First left singular vector [rows]."""
     right: torch.Tensor
     """First right singular vector [columns]."""
+    row_space: torch.Tensor
+    """Leading right singular vectors [n, columns], as many as the determined rank; the first alone where that is over 32."""
+    column_space: torch.Tensor
+    """As many leading left singular vectors [n, rows]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +86,8 @@ class TensorChange:
     """Largest absolute change of an entry."""
     share: float
     """Share of entries that changed."""
+    within_rounding: bool
+    """Whether rounding alone could have made the change; False for whole numbers and for NaN."""
     spectrum: Spectrum | None
     """Of a matrix with finite entries; None of anything else."""
 
@@ -84,27 +99,41 @@ def has_same_bits(first: torch.Tensor, second: torch.Tensor) -> bool:
     return torch.equal(*(tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (first, second)))
 
 
+def round_to(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return `tensor` rounded to `dtype`, as a save in that dtype has it; as it stands where either holds no fractions."""
+    return tensor.to(dtype) if tensor.is_floating_point() and dtype.is_floating_point else tensor
+
+
 def compare_tensors(base: torch.Tensor, edited: torch.Tensor) -> TensorChange:
-    """Return how `edited` differs from `base`, two tensors of one shape; computed in float64, the rank of matrices too."""
-    change = edited.double() - base.double()
+    """Return how `edited` differs from `base` rounded to its dtype; computed in float64, the rank of matrices too.
+
+    Both have one shape.
+    """
+    rounded = round_to(base, edited.dtype)
+    before = rounded.double()
+    whole = float(before.norm())
+    change = edited.double() - before
+    del before
     norm = float(change.norm())
-    whole = float(torch.linalg.vector_norm(base, dtype=torch.float64))
-    finite = math.isfinite(norm)
-    matrix = finite and change.ndim == 2 and norm > 0 and edited.is_floating_point()
+    rounds = math.isfinite(norm) and edited.is_floating_point()
+    measured = rounds and norm > 0
+    cast = [] if base.dtype == edited.dtype else [rounded]
+    bound = compute_rounding_bound(edited, change, *cast) if measured else 0.0
     return TensorChange(
         norm=norm,
         relative=norm / whole if whole else math.inf if norm else 0.0,
         largest=float(change.abs().max()) if change.numel() else 0.0,
         share=float((change != 0).double().mean()) if change.numel() else 0.0,
-        spectrum=compute_spectrum(change, compute_rounding_bound(edited, change)) if matrix else None,
+        within_rounding=rounds and norm <= _SLACK * bound,
+        spectrum=compute_spectrum(change, bound) if measured and change.ndim == 2 else None,
     )
 
 
-def compute_rounding_bound(edited: torch.Tensor, change: torch.Tensor) -> float:
-    """Return the largest norm that rounding to `edited`'s dtype can have, of the sum and of an update cast before it."""
+def compute_rounding_bound(edited: torch.Tensor, *others: torch.Tensor) -> float:
+    """Return the largest norm that rounding to `edited`'s dtype can have, of the sum and of all that was cast before it."""
     kind = torch.finfo(edited.dtype)
     bound = 0.0
-    for tensor in (edited, change):
+    for tensor in (edited, *others):
         # frexp writes x = m 2^e with m in [0.5, 1), so that 2^(e-1) is the power of two below x; 0 has none.
         exponent = torch.frexp(tensor.double()).exponent - 1
         unit = (torch.exp2(exponent.double()) * kind.eps).clamp(min=kind.tiny * kind.eps)
@@ -116,23 +145,40 @@ def compute_spectrum(change: torch.Tensor, bound: float) -> Spectrum:
     """Return the spectrum of a matrix whose entries were moved by rounding of norm `bound` at most."""
     exact = min(change.shape) <= _FULL
     if exact:
-        u, values, v = torch.linalg.svd(change, full_matrices=False)
-        right, rest = v[0], float(values[1:].norm())
+        u, values, rows = torch.linalg.svd(change, full_matrices=False)
+        missed = 0.0
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            u, values, v = torch.svd_lowrank(change, q=_LEADING, niter=4)
-        right = v[:, 0]
-        rest = float((change - values[0] * torch.outer(u[:, 0], right)).norm())
+            u, values, v = torch.svd_lowrank(change, q=MOST_VECTORS, niter=4)
+        rows = v.T
+        missed = float((change - (u * values) @ rows).norm())
     norm = float(change.norm())
-    rank = Rank.WITHIN_ROUNDING if norm <= _SLACK * bound else Rank.ONE if rest <= _SLACK * bound else Rank.MORE
+    determined = _determine_rank(values, missed, norm, _SLACK * bound)
     shares = values[values > 0] / values.sum()
     effective = float(torch.exp(-(shares * shares.log()).sum()))
+    few = determined if determined is not None and determined <= MOST_VECTORS else 1
     return Spectrum(
         effective=effective,
         first_share=float(values[0] / norm) ** 2,
-        rank=rank,
+        rank=Rank.WITHIN_ROUNDING if determined == 0 else Rank.ONE if determined == 1 else Rank.MORE,
+        determined=determined,
         exact=exact,
         left=u[:, 0].clone(),
-        right=right.clone(),
+        right=rows[0].clone(),
+        row_space=rows[: max(few, 1)].clone(),
+        column_space=u[:, : max(few, 1)].T.clone(),
     )
+
+
+def _determine_rank(values: torch.Tensor, missed: float, norm: float, bound: float) -> int | None:
+    """Return the smallest n whose best matrix of rank n misses the change by `bound` at most (Eckart and Young).
+
+    `values` are the leading singular values, and `missed` is the norm of what they leave out.
+    """
+    if norm <= bound:
+        return 0
+    squares = torch.cat([values.square().flip(0).cumsum(0).flip(0)[1:], values.new_zeros(1)])
+    rests = (squares + missed**2).sqrt()
+    enough = (rests <= bound).nonzero()
+    return int(enough[0]) + 1 if len(enough) else None

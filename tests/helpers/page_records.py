@@ -7,7 +7,16 @@ from typing import Any
 from editguard.reports.gate.allowances import read_allowances
 from editguard.reports.gate.decision import judge_gate
 from editguard.reports.gate.result import Gate, Override
-from editguard.reports.html.diff_page import Behaviour, DiffFile, Guess, Search, TensorRecord, TextPair
+from editguard.reports.html.diff_page import (
+    Behaviour,
+    DiffFile,
+    Guess,
+    ObjectSearch,
+    Search,
+    TensorRecord,
+    TextPair,
+    TokenGuess,
+)
 from editguard.reports.html.trace_page import TraceFile, TraceRecord
 
 from .audit_logs import change_edits, fail_measurement, make_audit, make_baseline, refuse
@@ -43,8 +52,18 @@ def sample_comparison(**changes: object) -> DiffFile:
         "created": "2026-01-01T00:00:00+00:00",
         "base": NASTY,
         "edited": "edited",
+        "base_fingerprint": "0" * 64,
+        "edited_fingerprint": "1" * 64,
+        "notes": [],
+        "state": "changed",
+        "summary": "1 changed, 0 cast.",
+        "kind": "rank one",
+        "kind_sentence": f"one change of rank one {NASTY}",
+        "differences": [],
         "tensors": 9,
         "unchanged": 8,
+        "cast": 0,
+        "changed": 1,
         "changes": [
             TensorRecord(
                 name=NASTY,
@@ -58,6 +77,7 @@ def sample_comparison(**changes: object) -> DiffFile:
                 effective_rank=1.0,
                 first_share=1.0,
                 rank="one",
+                determined_rank=1,
             ),
             TensorRecord(name="lost", status="missing", shape=[], dtype="float32"),
         ],
@@ -72,8 +92,17 @@ def sample_comparison(**changes: object) -> DiffFile:
         ),
         "written": [TextPair(prompt=NASTY, base=NASTY, edited=NASTY)],
         "searches": [
-            Search(tensor=NASTY, candidates=100, guesses=[Guess(subject=NASTY, cosine=0.9)], margin=0.3, p_value=0.01)
+            Search(
+                tensor=NASTY,
+                candidates=100,
+                guesses=[Guess(subject=NASTY, cosine=0.9, p_value=0.01)],
+                margin=0.3,
+                p_value=0.01,
+            )
         ],
+        "not_searched": None,
+        "objects": [ObjectSearch(tensor=NASTY, tokens=[TokenGuess(token=NASTY, score=9.0)], p_value=0.005)],
+        "objects_not_searched": None,
         "verdict": "pass",
         "reasons": [],
     }

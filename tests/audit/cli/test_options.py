@@ -36,7 +36,8 @@ OPTION_NAMES = {
     "export": "out model only log editor policy layer site seed device dtype stats corpus perplexity-corpus check-dtype engine "
     "limit skip-invalid allow-pickle overwrite json",
     "apply": "out model only unaudited unaudited-together allow-pickle overwrite json",
-    "diff": "out subjects policy seed device dtype stats corpus overwrite json",
+    "diff": "out subjects policy seed device dtype stats corpus require-change overwrite json",
+    "fingerprint": "dtype allow-pickle json",
     "trace": "model out noise draws site seed device dtype limit skip-invalid allow-pickle overwrite json",
     "reproduce": "model out ordinary most-cases encoder policy layer site seed device dtype stats corpus engine limit "
     "skip-invalid allow-pickle json",

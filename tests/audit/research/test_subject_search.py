@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from editguard.audit.editors.base import EditContext, compute_updates
@@ -17,10 +19,13 @@ from editguard.audit.research.subject_search import (
 )
 from editguard.audit.transaction import Transaction
 from editguard.probes.errors import InputError
+from editguard.probes.keys.prefixes import make_prefixes
 from editguard.probes.keys.statistics import KeyStatistics, StatisticsProvenance
 from editguard.probes.model.language_model import LanguageModel
 from editguard.probes.model.site import find_site
+from editguard.probes.requests.request import EditRequest
 from editguard.probes.research.tensor_change import compare_tensors
+from editguard.reports.html.diff_page import Search, describe_search
 from editguard.suites.builtin import load_builtin_edits
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,7 +49,9 @@ def test_rank_candidates_names_the_key_for_either_sign(seed: int, which: int, ro
     c = KeyStatistics(
         text.T @ text / len(text), StatisticsProvenance(method="corpus", source="noise", model_fingerprint="", layer=0)
     )
-    ranked = rank_candidates(sign * c.direction(keys[which, role]), c, Candidates(tuple(map(str, range(COUNT))), keys))
+    ranked = rank_candidates(
+        sign * c.direction(keys[which, role])[None], c, Candidates(tuple(map(str, range(COUNT))), keys)
+    )
     assert ranked[0].subject == str(which)
     # A direction has lost its length, and nothing else: what does not depend on it agrees exactly.
     assert ranked[0].cosine == pytest.approx(1)
@@ -59,6 +66,45 @@ def test_null_likeness_is_that_to_the_nearest_other_candidate() -> None:
     assert null.shape == (COUNT,)
     assert null[:2].min() > 0.95
     assert null[2:].max() < 0.8
+
+
+@settings(max_examples=count_examples(20), deadline=None)
+@given(seed=st.integers(0, 10**6), rank=st.integers(2, 6))
+def test_rank_candidates_names_all_keys_of_a_batch(seed: int, rank: int) -> None:
+    size = 4 * SIZE
+    draw = torch.Generator().manual_seed(seed)
+    common = torch.randn(size, generator=draw, dtype=torch.float64) * 3
+    keys = common + torch.randn(COUNT, 1, size, generator=draw, dtype=torch.float64)
+    text = torch.randn(4 * size, size, generator=draw, dtype=torch.float64) + common
+    c = KeyStatistics(
+        text.T @ text / len(text), StatisticsProvenance(method="corpus", source="noise", model_fingerprint="", layer=0)
+    )
+    shift = c.ridge * c.second_moment.diagonal().mean() * torch.eye(size, dtype=torch.float64)
+    edited = keys[:rank, 0].T
+    # MEMIT's right factor: K^T (C + K K^T)^-1.
+    right = torch.linalg.solve(c.second_moment + shift + edited @ edited.T, edited)
+    update = torch.randn(SIZE, rank, generator=draw, dtype=torch.float64) @ right.T
+    _, _, rows = torch.linalg.svd(update, full_matrices=False)
+    candidates = Candidates(tuple(map(str, range(COUNT))), keys)
+    ranked = rank_candidates(rows[:rank], c, candidates)
+    assert {likeness.subject for likeness in ranked[:rank]} == {str(index) for index in range(rank)}
+    assert ranked[rank - 1].cosine > 0.99
+    assert ranked[rank].cosine < 0.9
+    # With the edited subjects left out, the best one is no better than chance makes it.
+    others = Candidates(candidates.subjects[rank:], keys[rank:])
+    best = rank_candidates(rows[:rank], c, others)[0].cosine
+    null = compute_null_likeness(others, rank)
+    assert float((null >= best).double().mean()) > 1e-3
+    assert ranked[rank - 1].cosine > float(null.max())
+
+
+def test_null_likeness_of_a_batch_is_larger_than_of_one() -> None:
+    keys = torch.randn(COUNT, 2, SIZE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    candidates = Candidates(tuple(map(str, range(COUNT))), keys)
+    one, several = compute_null_likeness(candidates), compute_null_likeness(candidates, 6)
+    assert torch.equal(several, compute_null_likeness(candidates, 6))
+    assert float(several.min()) > float(one.mean())
+    assert float(several.max()) < 1
 
 
 @pytest.mark.tiny
@@ -85,6 +131,57 @@ def test_search_subjects_skips_changes_at_other_tensors() -> None:
         )
         == []
     )
+
+
+DOWN = "model.layers.0.mlp.down_proj.weight"
+
+
+@pytest.mark.tiny
+@pytest.mark.parametrize(
+    ("rank", "reason"),
+    [(0, "within rounding"), (11, "needs 22 candidates"), (None, "is over 32, the largest that is searched")],
+)
+def test_search_subjects_unsearchable_change_has_its_reason(rank: int | None, reason: str) -> None:
+    lm = tiny_lm()
+    weight = find_site(lm.model, 0).weight.detach()
+    spectrum = compare_tensors(weight, weight + torch.ones_like(weight)).spectrum
+    assert spectrum is not None
+    spectrum = replace(spectrum, determined=rank)
+    subjects = build_subject_requests([f"Paris{number} is" for number in range(FEWEST_CANDIDATES)])
+    (search,) = search_subjects(
+        lm, {DOWN: spectrum}, subjects, statistics="identity", corpus=None, seed=0, progress=lambda *_: None
+    )
+    assert search.error is not None
+    assert reason in search.error
+    assert (search.guesses, search.rank) == ([], rank)
+
+
+@pytest.mark.tiny
+@pytest.mark.parametrize("rank", [1, 3])
+def test_search_subjects_edited_subjects_stand_out_and_others_are_not_named(rank: int) -> None:
+    lm = tiny_lm()
+    site = find_site(lm.model, 0)
+    names = ["Istanbul", "Chicago", "東京", "Lyon", "Paris", "Ångström", *"abcdefghijklmopqrtuvwxyzABCDE"]
+    requests = build_subject_requests(names)
+    keys = compute_candidate_keys(lm, site, requests, make_prefixes(lm, 0)).keys[:rank, 0].float()
+    draw = torch.Generator().manual_seed(0)
+    weight = site.weight.detach()
+    update = torch.randn(len(weight), rank, generator=draw) @ keys
+    spectrum = compare_tensors(weight, weight + update * weight.norm() / update.norm()).spectrum
+    assert spectrum is not None
+    assert spectrum.determined == rank
+
+    def search(subjects: list[EditRequest]) -> Search:
+        (result,) = search_subjects(
+            lm, {DOWN: spectrum}, subjects, statistics="identity", corpus=None, seed=0, progress=lambda *_: None
+        )
+        return result
+
+    named = search(requests)
+    assert {guess.subject for guess in named.guesses} == set(names[:rank])
+    without = search(requests[rank:])
+    assert (without.guesses, without.error) == ([], None)
+    assert describe_search(without).startswith(f"no candidate of {without.candidates} stands out as the subject (p = ")
 
 
 @pytest.mark.real
@@ -117,4 +214,4 @@ def test_rank_candidates_smollm2_edits_lead_to_their_subjects(smollm2: LanguageM
         with Transaction(update):
             spectrum = compare_tensors(base, site.weight.detach()).spectrum
         assert spectrum is not None
-        assert rank_candidates(spectrum.right, identity, candidates)[0].subject == request.subject
+        assert rank_candidates(spectrum.row_space, identity, candidates)[0].subject == request.subject

@@ -52,7 +52,7 @@ def wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_prepare_embedded_folder_converts_each_file_once(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     converted: list[Path] = []
 
-    def convert(_: Path, folder: Path) -> None:
+    def convert(_: Path, folder: Path, advice: str) -> None:
         folder.mkdir()
         converted.append(folder)
 

@@ -52,6 +52,49 @@ def test_compare_change_of_higher_rank_is_not_rank_one(dtype: torch.dtype, seed:
     assert 1.0 < spectrum.effective <= 24
 
 
+@settings(max_examples=count_examples(40), deadline=None)
+@given(dtype=st.sampled_from(DTYPES), seed=st.integers(0, 10**6), rank=st.integers(1, 10))
+def test_compare_determined_rank_is_that_of_the_update(dtype: torch.dtype, seed: int, rank: int) -> None:
+    base = weight(seed).to(dtype)
+    rows, _ = torch.linalg.qr(weight(seed + 1, 24, rank))
+    columns, _ = torch.linalg.qr(weight(seed + 2, 40, rank))
+    spectrum = compare_tensors(base, (base.double() + 10.0 * rows @ columns.T).to(dtype)).spectrum
+    assert spectrum is not None
+    assert spectrum.determined == rank
+    assert spectrum.row_space.shape == (rank, 40)
+    assert float((spectrum.row_space @ columns).norm()) == pytest.approx(rank**0.5, rel=0.01)
+
+
+@settings(max_examples=count_examples(40), deadline=None)
+@given(dtype=st.sampled_from(DTYPES[1:]), seed=st.integers(0, 10**6), scale=st.floats(1.0, 1e3))
+def test_compare_edit_saved_in_another_dtype_has_rank_one(dtype: torch.dtype, seed: int, scale: float) -> None:
+    base, update = weight(seed).float(), outer(seed, scale)
+    change = compare_tensors(base, (base + update.float()).to(dtype))
+    assert change.spectrum is not None
+    assert change.spectrum.determined == 1
+    assert not change.within_rounding
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1:])
+def test_compare_cast_differs_in_nothing_and_a_lost_edit_within_rounding(dtype: torch.dtype) -> None:
+    base = weight(5).float()
+    assert compare_tensors(base, base.to(dtype)).norm == 0
+    assert compare_tensors(base.to(dtype), base.to(dtype).float()).norm == 0
+    lost = compare_tensors(base, (base + outer(5, 1e-2).float()).to(dtype))
+    assert lost.norm > 0
+    assert lost.within_rounding
+    assert lost.spectrum is not None
+    assert lost.spectrum.determined == 0
+
+
+def test_compare_vectors_and_whole_numbers_within_rounding_or_not() -> None:
+    vector, unit = torch.ones(10, dtype=torch.bfloat16), torch.eye(10, dtype=torch.bfloat16)[0]
+    assert compare_tensors(vector, vector + unit * 2**-7).within_rounding
+    assert not compare_tensors(vector, vector + unit).within_rounding
+    assert not compare_tensors(vector, vector * float("nan")).within_rounding
+    assert not compare_tensors(torch.tensor([1]), torch.tensor([2])).within_rounding
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_compare_rounding_only_has_no_determined_rank(dtype: torch.dtype) -> None:
     exact = weight(3)
@@ -98,6 +141,10 @@ def test_spectrum_large_matrix_uses_leading_values(monkeypatch: pytest.MonkeyPat
     assert (full.exact, few.exact) == (True, False)
     assert (full.rank, few.rank) == (Rank.ONE, Rank.ONE)
     assert few.first_share == pytest.approx(full.first_share)
+    assert (few.determined, full.determined) == (1, 1)
+    many = compare_tensors(base, base + weight(3, 64, 80).float()).spectrum
+    assert many is not None
+    assert (many.determined, many.rank, many.row_space.shape) == (None, Rank.MORE, (1, 80))
     assert abs(float(few.right @ full.right)) == pytest.approx(1)
 
 
