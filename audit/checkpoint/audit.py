@@ -17,6 +17,7 @@ from ...probes.requests.loader import LoadedRequests
 from ...reports.log.edited_model import ChangedTensor, EditedModel, ModelRecord
 from ...reports.log.file import LogWriter
 from ...reports.log.schema import Footer
+from ...reports.text import capitalise
 from ...suites.check import CHECKS, EditUnderTest, Outcome
 from ...suites.checks.degeneracy import Degeneracy
 from ...suites.checks.perplexity import Perplexity
@@ -155,15 +156,23 @@ def describe_weights(weights: EditedWeights) -> EditedModel:
         changed=len(weights.changes) - rounded,
         cast=weights.cast,
         rounded_away=rounded,
-        kind=_describe_kind(weights),
+        kind=capitalise(f"{weights.kind}."),
         changes=[
-            ChangedTensor(name=name, shape=list(weights.values[name].shape), relative=_finite(change.relative))
+            ChangedTensor(
+                name=name,
+                shape=list(weights.values[name].shape),
+                rank=None if change.spectrum is None else change.spectrum.determined,
+                relative=_finite(change.relative),
+            )
             for name, change in changes[:_MOST_TENSORS]
         ],
         differences=[
-            f"The tensor {name} holds NaN or Inf."
-            for name, value in weights.values.items()
-            if not bool(torch.isfinite(value).all())
+            *weights.differences,
+            *(
+                f"The tensor {name} holds NaN or Inf."
+                for name, value in weights.values.items()
+                if not bool(torch.isfinite(value).all())
+            ),
         ],
     )
 
@@ -174,10 +183,6 @@ def _size(value: float) -> float:
 
 def _finite(value: float) -> float | None:
     return value if abs(value) < float("inf") else None
-
-
-def _describe_kind(weights: EditedWeights) -> str:
-    return f"{len(weights.changes) - weights.rounded_away} of {weights.tensors} tensors changed."
 
 
 def _judge_model(bench: CheckpointBench, requests: Sequence[EditRequest]) -> ModelRecord:

@@ -7,17 +7,22 @@ narrower one is judged with the values that it holds.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from ...probes.errors import ModelError
 from ...probes.model.architecture import find_stack
+from ...probes.model.checkpoint import open_checkpoint
+from ...probes.model.folders.differences import compare_folders
+from ...probes.model.folders.refusals import is_adapter_folder
 from ...probes.model.language_model import load_model
-from ...probes.research.tensor_change import Rank, TensorChange, compare_tensors, has_same_bits
+from ...probes.research.change_kind import ChangedTensor, classify_changes
+from ...probes.research.tensor_change import TensorChange, compare_tensors, has_same_bits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,6 +47,8 @@ class EditedWeights:
     """Of the tensors that really changed: not of those that are the base's, rounded to a narrower type."""
     tensors: int
     """Tensors of the model."""
+    differences: tuple[str, ...] = ()
+    """Differences of tokenizer and configuration, a sentence each."""
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -58,10 +65,22 @@ class EditedWeights:
     @property
     def rounded_away(self) -> int:
         """The number of tensors whose change is within what rounding can do."""
-        return sum(
-            change.spectrum is not None and change.spectrum.rank is Rank.WITHIN_ROUNDING
-            for change in self.changes.values()
-        )
+        return sum(change.within_rounding for change in self.changes.values())
+
+    @property
+    def kind(self) -> str:
+        """The kind of all changes together, as a clause."""
+        changed = [
+            ChangedTensor(
+                name=name,
+                shape=tuple(self.values[name].shape),
+                rank=None if change.spectrum is None else change.spectrum.determined,
+                within_rounding=change.within_rounding,
+            )
+            for name, change in self.changes.items()
+        ]
+        matrices = sum(tensor.ndim == 2 for tensor in _list_tensors(self.lm.model).values())
+        return classify_changes(changed, matrices).sentence
 
     @property
     def lowest_layer(self) -> int | None:
@@ -92,10 +111,15 @@ class EditedWeights:
 def read_edited_weights(lm: LanguageModel, ref: str, *, allow_pickle: bool = False) -> EditedWeights:
     """Return the weights of the model `ref` that differ from those of `lm`, its base.
 
+    `ref` is a model as `load_model` takes it, or the folder of a plain LoRA adapter, which is merged into the base in memory.
+    The tokenizer is the base's in any case, and so is the configuration; where those of `ref` differ, that is named.
+
     Raises `ModelError` where it cannot be read, or is of another architecture or other shapes.
     """
     dtype = str(lm.dtype).removeprefix("torch.")
-    other = load_model(ref, device=str(lm.device), dtype=dtype, allow_pickle=allow_pickle)
+    adapter = Path(ref) if is_adapter_folder(ref) else None
+    source = ref if adapter is None else lm.ref
+    other = load_model(source, device=str(lm.device), dtype=dtype, allow_pickle=allow_pickle, adapter=adapter)
     own, new = _list_tensors(lm.model), _list_tensors(other.model)
     _require_same_shapes(lm, ref, own, new)
     values = {name: new[name].detach() for name in own if not has_same_bits(own[name].detach(), new[name].detach())}
@@ -105,7 +129,16 @@ def read_edited_weights(lm: LanguageModel, ref: str, *, allow_pickle: bool = Fal
         rounded = own[name].detach().to(stored)
         if not has_same_bits(rounded, value.to(stored)):
             changes[name] = compare_tensors(rounded.cpu(), value.to(stored).cpu())
-    return EditedWeights(ref=ref, lm=lm, values=values, changes=changes, tensors=len(own))
+    differences = () if adapter is not None else _compare_folders(lm.ref, ref)
+    return EditedWeights(ref=ref, lm=lm, values=values, changes=changes, tensors=len(own), differences=differences)
+
+
+def _compare_folders(base: str, edited: str) -> tuple[str, ...]:
+    """Return how the two folders differ beside their weights; nothing where one has no folder, as a model in memory."""
+    with suppress(ModelError):
+        folders = open_checkpoint(base).folder, open_checkpoint(edited).folder
+        return tuple(f"{difference.sentence.rstrip('.')}." for difference in compare_folders(*folders))
+    return ()
 
 
 def _list_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -82,6 +82,7 @@ def audit(
 
     check_baseline_name(save_baseline)
     model_options.check_device_name()
+    model_options.check_weights()
     edit_options.check_editor_name()
     if edited is not None:
         _check_checkpoint_options(edit_options, in_sequence=in_sequence, resume=resume)
