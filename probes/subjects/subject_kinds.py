@@ -4,7 +4,7 @@ A subject of the lists has the kind of its list. For any other the unedited mode
 "singer", ...) are scored after the subject, and after subjects that say nothing ("It"), and the gain counts. Few files of edits
 bring prompts about the same subject or about its neighbours; both can be made from a kind.
 
-All prompts, words and names in `data/kinds.json` were written for this project. Out of scope: whether the model knows the
+All prompts, words and names in `kinds.json` were written for this project. Out of scope: whether the model knows the
 answers, whether a made prompt is true or good English, and languages other than English.
 """
 
@@ -22,21 +22,22 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from ..probes.errors import EditguardError, InputError, ModelError
-from ..probes.forward.batches import run_fitting, split_batches
-from ..probes.keys.subject_keys import locate
-from ..probes.tokens import encode_target, locate_subject
+from ..errors import EditguardError, InputError, ModelError
+from ..forward.batches import run_fitting, split_batches
+from ..keys.subject_keys import locate
+from ..tokens import encode_target, locate_subject
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import torch
 
-    from ..probes.forward.prefix_cache import PrefixCache
-    from ..probes.model.language_model import LanguageModel
-    from ..probes.requests.request import EditRequest
+    from ..forward.prefix_cache import PrefixCache
+    from ..model.language_model import LanguageModel
+    from ..requests.request import EditRequest
 
 __all__ = [
+    "GENERATED_NEIGHBOURS",
     "SubjectKind",
     "classify_kinds",
     "list_held_relations",
@@ -46,6 +47,9 @@ __all__ = [
     "pick_other_subjects",
     "replace_subject",
 ]
+
+GENERATED_NEIGHBOURS = 4
+"""Other subjects that the locality check makes neighbours of: the first ones of `pick_other_subjects`, for no other eyes."""
 
 _KIND_PROMPTS = (
     "The Nile is a river. Titanic is a film. Google is a company. The Ford Mustang is a car. Kenya is a country. "
@@ -187,7 +191,7 @@ def make_neighbours(
 
 @cache
 def _data() -> _Data:
-    return _read((files(__package__) / "data" / "kinds.json").read_text(encoding="utf-8"))
+    return _read((files(__package__) / "kinds.json").read_text(encoding="utf-8"))
 
 
 def _read(text: str) -> _Data:
@@ -295,8 +299,8 @@ def _scores(lm: LanguageModel, texts: Sequence[str], words: Sequence[_Words]) ->
 
 def _front_cache(lm: LanguageModel) -> PrefixCache | None:
     """Return the states of the text before every subject; None where each text must be run whole."""
-    from ..probes.forward.prefix_cache import build_prefix_cache
-    from ..probes.model.site import find_site
+    from ..forward.prefix_cache import build_prefix_cache
+    from ..model.site import find_site
 
     try:
         return (
@@ -316,9 +320,9 @@ def _next(
     """Return the log-probability that a word of each kind begins after each row of ids [rows, kinds]."""
     import torch
 
-    from ..probes.forward.hooks import select_logits
-    from ..probes.forward.partial import Row, compute_plain_logits
-    from ..probes.forward.prefix_cache import join
+    from ..forward.hooks import select_logits
+    from ..forward.partial import Row, compute_plain_logits
+    from ..forward.prefix_cache import join
 
     with torch.no_grad():
         if lm.plain:

@@ -13,7 +13,7 @@ from editguard.probes.errors import EditguardError, InputError, RequestError
 from editguard.probes.keys.subject_keys import locate
 from editguard.probes.model.language_model import LanguageModel, load_model
 from editguard.probes.requests.request import EditRequest
-from editguard.suites.subject_kinds import (
+from editguard.probes.subjects.subject_kinds import (
     SubjectKind,
     _read,
     classify_kinds,
@@ -22,9 +22,9 @@ from editguard.suites.subject_kinds import (
     pick_other_subjects,
 )
 
-from ..helpers.tiny_models import PROMPT_START_REQUEST, TWIN_REQUEST, tiny_language_model
+from ...helpers.tiny_models import PROMPT_START_REQUEST, TWIN_REQUEST, tiny_language_model
 
-DATA = (files("editguard.suites") / "data" / "kinds.json").read_text(encoding="utf-8")
+DATA = (files("editguard.probes.subjects") / "kinds.json").read_text(encoding="utf-8")
 KINDS = json.loads(DATA)["kinds"]
 PARIS = EditRequest(
     id="paris",
