@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -28,7 +29,7 @@ from ..keys.subject_keys import locate
 from ..tokens import encode_target, locate_subject
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import torch
 
@@ -171,15 +172,26 @@ def pick_other_subjects(
     names = [name.lower() if small else name for name in _data().kinds[kind].subjects]
     free = _draw_free(names, request, seed)
     if locate(lm, request).is_first_token:
-        # Sorting keeps the order drawn among those that are alike.
-        free.sort(key=lambda name: not _first_token(lm, request, name))
+        free = _put_first(free, lambda name: _first_token(lm, request, name))
     if other_kinds:
-        free += _draw_free([name for name in list_subjects(kind) if name not in names], request, seed)
-    return tuple(free[:count])
+        free = chain(free, _draw_free([name for name in list_subjects(kind) if name not in names], request, seed))
+    return tuple(islice(free, count))
 
 
-def _draw_free(names: Iterable[str], request: EditRequest, seed: int) -> list[str]:
-    return sorted((name for name in names if _is_free(name, request)), key=lambda name: _draw(seed, request, name))
+def _draw_free(names: Iterable[str], request: EditRequest, seed: int) -> Iterator[str]:
+    """Yield the free names in the order drawn; only those that are taken are looked at."""
+    return (name for name in sorted(names, key=lambda name: _draw(seed, request, name)) if _is_free(name, request))
+
+
+def _put_first(names: Iterable[str], chosen: Callable[[str], bool]) -> Iterator[str]:
+    """Yield the names that are `chosen`, then the others; each keep their order."""
+    others = []
+    for name in names:
+        if chosen(name):
+            yield name
+        else:
+            others.append(name)
+    yield from others
 
 
 def make_neighbours(
@@ -232,8 +244,9 @@ def _is_free(name: str, request: EditRequest) -> bool:
 
 def _holds(text: str, name: str) -> bool:
     """Return whether `name` begins at the beginning of a word of `text`, in any case: "Paris" in "a Parisian street"."""
-    folded = name.strip().casefold()
-    return bool(folded) and re.search(rf"(?<!\w){re.escape(folded)}", text.casefold()) is not None
+    folded, text = name.strip().casefold(), text.casefold()
+    # Nearly no name is in the text, and a plain search says so sooner.
+    return bool(folded) and folded in text and re.search(rf"(?<!\w){re.escape(folded)}", text) is not None
 
 
 @dataclass(frozen=True)
