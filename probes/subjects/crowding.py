@@ -2,8 +2,9 @@
 
 The published update adds to the output at a key k the share ``(u . k) / (u . k_bar)`` of what it adds at k_bar.
 The keys of other subjects are computed before anything is changed, and so are their shares.
-A few subjects of each kind stand in the prompt one after another, and the most crowded kind counts.
-So the model need not be asked of which kind the subject is, which would take longer than all keys together.
+Two subjects of each kind are put into the prompt, each by itself, and the most crowded kind counts.
+So the model need not be asked of which kind the subject is, which would take longer than these keys.
+They stand after a prefix, since the published direction comes from prefixed keys: with no prefix the shares tell less.
 None of the others is a subject that the locality check makes a neighbour of.
 
 Out of scope: what a share does to an answer (docs/research/locality.md compares crowding with leaks).
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["OTHERS_OF_EACH_KIND", "Crowding", "OtherSubjects", "compute_other_subjects"]
 
 OTHERS_OF_EACH_KIND = 2
-"""Other subjects of each kind: enough for a mean, and few beside the contexts of the subject's own key."""
+"""Few, so that their keys take a third of the time of the subject's own. More tell hardly more (docs/research/locality.md)."""
+_KINDS = tuple(kind for kind in SubjectKind if kind is not SubjectKind.THING)
+"""Things are what no kind fits, so that they have no keys in common."""
 
 
 class Crowding(NamedTuple):
@@ -91,7 +94,7 @@ def _replace_by_others(
 ) -> list[tuple[SubjectKind, tuple[tuple[int, ...], int]]]:
     """Return the kind, the ids and the subject's last token of the prompt about each other subject."""
     rows = []
-    for kind in SubjectKind:
+    for kind in _KINDS:
         try:
             names = pick_other_subjects(lm, request, kind, GENERATED_NEIGHBOURS + OTHERS_OF_EACH_KIND, seed=seed)
         except RequestError:
