@@ -93,7 +93,7 @@ def _replace_by_others(
     lm: LanguageModel, request: EditRequest, prefix: str, seed: int
 ) -> list[tuple[SubjectKind, tuple[tuple[int, ...], int]]]:
     """Return the kind, the ids and the subject's last token of the prompt about each other subject."""
-    rows = []
+    rows: list[tuple[SubjectKind, tuple[tuple[int, ...], int]]] = []
     for kind in _KINDS:
         try:
             names = pick_other_subjects(lm, request, kind, GENERATED_NEIGHBOURS + OTHERS_OF_EACH_KIND, seed=seed)
