@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["OTHERS_OF_EACH_KIND", "Crowding", "OtherSubjects", "compute_other_subjects"]
 
 OTHERS_OF_EACH_KIND = 2
-"""Few, so that their keys take a third of the time of the subject's own. More tell hardly more (docs/research/locality.md)."""
+"""Few, since their keys add a third to the time of probing a single request (docs/research/performance.md)."""
 _KINDS = tuple(kind for kind in SubjectKind if kind is not SubjectKind.THING)
 """Things are what no kind fits, so that they have no keys in common."""
 
