@@ -45,6 +45,7 @@ def _rules() -> dict[str, _Rule]:
         "denominator": "rewrite",
         "key-shift": "rewrite",
         "sink-key": "rewrite",
+        "crowded-key": "allow",
         "well-formed": "refuse",
     }
 

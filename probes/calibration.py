@@ -98,7 +98,13 @@ def _measure_sample(
 
 
 def _threshold(probe: str, metric: str, rule: CalibrationRule, sample: Sequence[Evidence]) -> Threshold:
-    quantiles = _quantiles([rule.read(evidence) for evidence in sample], f"{probe}/{metric}")
+    values = [value for evidence in sample if (value := rule.read(evidence)) is not None]
+    if len(values) < _MIN_SAMPLE_SIZE:
+        raise InputError(
+            f"The metric {probe}/{metric} was asked of {len(values)} subjects of the null sample, and quantiles need "
+            f"{_MIN_SAMPLE_SIZE}; give a larger sample."
+        )
+    quantiles = _quantiles(values, f"{probe}/{metric}")
     value = float(rule.threshold(quantiles))
     if not math.isfinite(value):
         # Nothing is above or below NaN: the probe would never fire.
@@ -107,7 +113,7 @@ def _threshold(probe: str, metric: str, rule: CalibrationRule, sample: Sequence[
             f"correct the probe {probe!r} or uninstall its package."
         )
     return Threshold(
-        probe=probe, metric=metric, value=value, rule=rule.description, sample_size=len(sample), quantiles=quantiles
+        probe=probe, metric=metric, value=value, rule=rule.description, sample_size=len(values), quantiles=quantiles
     )
 
 

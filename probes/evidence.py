@@ -2,6 +2,7 @@
 
 One pass gives the subject's keys, without a prefix and under ROME's contexts.
 From the keys follow the denominators of the published update, the shift of the key, and its likeness to a sink key.
+The keys of other subjects in the same prompt give the share of the update that would reach them.
 
 Source: "The Fall of ROME" (arXiv 2406.11263), section 4: ``u = C^-1 k_bar / ||C^-1 k_bar||``, denominator ``|u . k_u|``.
 The bound on the update is this project's. v* is clamped to ``clamp * ||v_u||`` around ``v_u``, so
@@ -14,7 +15,7 @@ import statistics
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -30,6 +31,7 @@ from .keys.subject_keys import (
     compute_plain_activations,
     locate,
 )
+from .subjects.crowding import OtherSubjects, compute_other_subjects
 from .tokens import count_tokens, encode_target
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from .model.language_model import LanguageModel
     from .model.site import EditSite
     from .requests.request import EditRequest
+    from .subjects.subject_kinds import SubjectKind
 
 __all__ = ["Evidence", "EvidenceMeter", "compute_sink_key", "says_targets"]
 
@@ -65,6 +68,13 @@ class Evidence:
     """cos(k_u, mean key of first tokens)."""
     predicted_relative_norm: float
     """Upper bound of ||Delta||_F / ||W||_F for the unguarded edit."""
+    crowding: float | None = None
+    """Share of the published update that other subjects of one kind take on average, that of the most crowded kind.
+
+    None where no other subject fits the prompt, and under the screen, which does not ask.
+    """
+    crowded_kind: SubjectKind | None = None
+    """The most crowded kind."""
     says_target: bool | None = None
     """Whether the model's greedy continuation of the prompt without a prefix is the target already.
 
@@ -75,6 +85,14 @@ class Evidence:
     def ratio(self) -> float:
         """|u . k_u| / |u . k_bar|: near 1 for an ordinary subject, near 0 where the update explodes."""
         return self.denominator / self.denominator_prefixed if self.denominator_prefixed else float("nan")
+
+
+class _Measured(NamedTuple):
+    """What the model gave for one request; evidence is derived from it without the model."""
+
+    keys: SubjectKeys
+    says_target: bool | None = None
+    others: OtherSubjects | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +129,7 @@ class EvidenceMeter:
     ) -> list[Evidence | RequestError | NotFinite]:
         """Return the evidence for each request, run together; an error is returned, and stops no other request.
 
-        With `screen` the keys are taken under few contexts, and `Evidence.says_target` is not asked.
+        With `screen` the keys are taken under few contexts. Neither `Evidence.says_target` nor `Evidence.crowding` is asked.
         """
         length_errors = [self._length_error(request) for request in requests]
         fitting = [request for request, error in zip(requests, length_errors, strict=True) if error is None]
@@ -160,42 +178,50 @@ class EvidenceMeter:
             measurements = [
                 keys.with_weights(weights) if isinstance(keys, SubjectKeys) else keys for keys in measurements
             ]
-        already_said = [None] * len(requests) if screen else says_targets(self.lm, requests)
+        already_said: list[bool | None] = [None] * len(requests)
+        others: list[OtherSubjects | None] = [None] * len(requests)
+        if not screen:
+            already_said = says_targets(self.lm, requests)
+            others = self._compute_others(requests)
         located = [
-            (keys, says_target)
-            for keys, says_target in zip(measurements, already_said, strict=True)
+            _Measured(keys, says_target, of_request)
+            for keys, says_target, of_request in zip(measurements, already_said, others, strict=True)
             if not isinstance(keys, RequestError)
         ]
         # Plainly each by itself, otherwise together: a solve for many keys takes little more than a solve for a few.
-        groups = [[pair] for pair in located] if self.plain else [located]
+        groups = [[measured] for measured in located] if self.plain else [located]
         results = iter([result for group in groups for result in self._derive(group)])
         return [keys if isinstance(keys, RequestError) else next(results) for keys in measurements]
+
+    def _compute_others(self, requests: Sequence[EditRequest]) -> list[OtherSubjects | None]:
+        """Return the keys of other subjects after the first key prefix that is a text, or with none where there is no such."""
+        prefix = next(filter(None, self.prefixes.texts(Role.KEY)), "")
+        return compute_other_subjects(
+            self.lm, self.site, requests, prefix=prefix, seed=self.prefixes.seed, prefix_cache=self.prefix_cache
+        )
 
     def screened(self, evidence: Sequence[Evidence]) -> list[Evidence | NotFinite]:
         """Return the screen's evidence for requests that were measured under all contexts."""
         contexts = self.prefixes.screen_weights()
-        return self._derive([(item.keys.select_prefixes(contexts), None) for item in evidence])
+        return self._derive([_Measured(item.keys.select_prefixes(contexts)) for item in evidence])
 
-    def _derive(self, located: Sequence[tuple[SubjectKeys, bool | None]]) -> list[Evidence | NotFinite]:
-        """Return the evidence that follows from each subject's keys, given whether the target is said already."""
+    def _derive(self, located: Sequence[_Measured]) -> list[Evidence | NotFinite]:
+        """Return the evidence that follows from what was measured of each request."""
         if not located:
             return []
-        means = torch.stack([keys.mean_key.double().cpu() for keys, _ in located])
-        plain_keys = torch.stack([keys.no_prefix_key.double().cpu() for keys, _ in located])
+        means = torch.stack([measured.keys.mean_key.double().cpu() for measured in located])
+        plain_keys = torch.stack([measured.keys.no_prefix_key.double().cpu() for measured in located])
         # The first context is the empty one, whose key is the key without a prefix.
-        others = torch.stack([keys.keys[1:].double().cpu() for keys, _ in located])
+        others = torch.stack([measured.keys.keys[1:].double().cpu() for measured in located])
         distances = self.statistics.distance(torch.cat([plain_keys[:, None], others], 1), means[:, None])
         results: list[Evidence | NotFinite] = []
-        for (keys, says_target), solved, (shift, *usual) in zip(
-            located, self.statistics.solve(means), distances, strict=True
-        ):
+        for measured, solved, (shift, *usual) in zip(located, self.statistics.solve(means), distances, strict=True):
             try:
                 evidence = self._derive_single(
-                    keys,
+                    measured,
                     direction=normalize_direction(solved),
                     shift=float(shift),
                     usual_shift=statistics.median_low(map(float, usual)),
-                    says_target=says_target,
                 )
             except NotFinite as error:
                 results.append(error)
@@ -204,27 +230,25 @@ class EvidenceMeter:
         return results
 
     def _derive_single(
-        self,
-        keys: SubjectKeys,
-        *,
-        direction: torch.Tensor,
-        shift: float,
-        usual_shift: float,
-        says_target: bool | None,
+        self, measured: _Measured, *, direction: torch.Tensor, shift: float, usual_shift: float
     ) -> Evidence:
+        keys = measured.keys
         mean, key = keys.mean_key.double().cpu(), keys.no_prefix_key.double().cpu()
-        denominator = abs(float(direction @ key))
+        denominator, denominator_prefixed = abs(float(direction @ key)), abs(float(direction @ mean))
+        crowding = measured.others and measured.others.crowding(direction, denominator_prefixed)
         bound = self.clamp * float(keys.no_prefix_value.norm()) / denominator if denominator else float("inf")
         return Evidence(
             keys=keys,
             denominator=denominator,
-            denominator_prefixed=abs(float(direction @ mean)),
+            denominator_prefixed=denominator_prefixed,
             cosine=_cosine(key, mean),
             norm_ratio=float(key.norm() / mean.norm()),
             distance_ratio=shift / usual_shift if usual_shift else float("nan"),
             sink_similarity=_cosine(key, self.sink.double().cpu()),
             predicted_relative_norm=bound / self.weight_norm if self.weight_norm else float("inf"),
-            says_target=says_target,
+            says_target=measured.says_target,
+            crowding=crowding and crowding.share,
+            crowded_kind=crowding and crowding.kind,
         )
 
 

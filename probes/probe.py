@@ -73,8 +73,8 @@ class Level(Enum):
 class CalibrationRule:
     """How a threshold of a probe follows from the null sample."""
 
-    read: Callable[[Evidence], float]
-    """Return the metric of one request."""
+    read: Callable[[Evidence], float | None]
+    """Return the metric of one request; None where it was not asked of that request."""
     threshold: Callable[[Mapping[str, float]], float]
     """Return the threshold from the sample's quantiles, which are named as in `editguard.probes.calibration.QUANTILES`."""
     description: str

@@ -11,6 +11,8 @@ The rules of the built-in probes are monotonic, so exact figures within the marg
 That the exact figures lie within the margins is measured, not proved (docs/research/performance.md).
 A probe that declares nothing, or a figure that the screen does not bound, could be settled wrongly; then the screen is
 refused. The screen does not ask whether the model says the target already, which is a notice only.
+Nor does it compute the keys of other subjects: the share that these take may be anything, so that a policy that acts on it
+has every edit measured in full.
 """
 
 from __future__ import annotations
@@ -40,10 +42,14 @@ SCREENED_FIGURES = frozenset(
         "keys.no_prefix_value",
         "keys.position",
         "sink_similarity",
+        # Not measured: anything from nothing on.
+        "crowding",
     }
 )
 """The figures of `Evidence` that the screen bounds."""
 
+_ANY_SHARE = 1e300
+"""A share beyond every threshold, and finite."""
 _SAFETY_FACTOR = 2.0
 _SMALLEST_LOG_MARGIN = math.log(4.0)
 _LARGEST_MARGIN = 100.0
@@ -111,6 +117,7 @@ def bracket_evidence(evidence: Evidence, by: Margins) -> tuple[Evidence, Evidenc
             denominator=evidence.denominator * math.exp(sign * by.ratio),
             predicted_relative_norm=evidence.predicted_relative_norm * math.exp(-sign * by.size),
             cosine=evidence.cosine + sign * by.cosine,
+            crowding=0.0 if sign > 0 else _ANY_SHARE,
         )
 
     return moved(-1), moved(1)

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...probes.errors import RequestError
-from ...suites.checks.locality import GENERATED_NEIGHBOURS
-from ...suites.subject_kinds import (
+from ...probes.subjects.subject_kinds import (
+    GENERATED_NEIGHBOURS,
     classify_kinds,
     list_held_relations,
     pick_other_subjects,

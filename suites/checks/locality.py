@@ -17,10 +17,10 @@ import torch
 
 from ...probes.card import Card
 from ...probes.requests.prompt_subjects import select_neighbours
+from ...probes.subjects.subject_kinds import GENERATED_NEIGHBOURS, classify_kinds, make_neighbours
 from ...probes.wording import compare_with_bound
 from ..check import Bench, Check, CheckResult, EditUnderTest, Measurement, Outcome, PromptAnswer, State, judge
 from ..constant_model import answer_constantly
-from ..subject_kinds import classify_kinds, make_neighbours
 from ..unchanged_prompts import EditedAnswer, RolePrompt, UneditedAnswers, ask_edited, ask_unedited
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EVERYWHERE",
-    "GENERATED_NEIGHBOURS",
     "Locality",
     "measure_constant_leaks",
     "measure_divergence",
@@ -40,8 +39,6 @@ __all__ = [
 
 EVERYWHERE = "everywhere"
 """Name of the condition under which all conditions are counted together."""
-GENERATED_NEIGHBOURS = 4
-"""Neighbours that are generated for a request without any."""
 
 
 def measure_share(

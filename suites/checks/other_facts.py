@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...probes.card import Card
+from ...probes.subjects.subject_kinds import classify_kinds, list_relations
 from ...probes.tokens import encode_target
 from ..check import Bench, Check, CheckResult, EditUnderTest
-from ..subject_kinds import classify_kinds, list_relations
 from ..unchanged_prompts import (
     RolePrompt,
     UneditedAnswers,

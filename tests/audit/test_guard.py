@@ -167,6 +167,21 @@ def test_screen_unsettled_case_is_measured_exactly(guard: GuardedEditor) -> None
     assert len(first.evidence.keys.keys) < len(exact.evidence.keys.keys)
 
 
+@pytest.mark.parametrize("rule", ["allow", "refuse"])
+def test_screen_asks_about_crowding_where_the_policy_acts_on_it(guard: GuardedEditor, rule: str) -> None:
+    guard = with_margins(guard, Margins(0.0, 0.0, 0.0))
+    policy = guard.setup.policy
+    rules = {**policy.rules, "crowded-key": rule}
+    guard = replace(guard, setup=replace(guard.setup, policy=policy.model_copy(update={"rules": rules})))
+    (exact,) = guard.assess_all([MID_PROMPT_REQUEST])
+    (screened,) = guard.assess_all([MID_PROMPT_REQUEST], screen=True)
+    assert exact.evidence is not None
+    assert screened.evidence is not None
+    assert exact.evidence.crowding is not None
+    assert screened.evidence.crowding == (exact.evidence.crowding if rule == "refuse" else None)
+    assert screened.decision == exact.decision
+
+
 def test_try_edit_always_undoes(guard: GuardedEditor) -> None:
     before = hashes(guard)
     result = guard.try_edit(MID_PROMPT_REQUEST)

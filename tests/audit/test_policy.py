@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ..helpers.policy_bounds import NUMBERS_WITHOUT_BOUND, legal_range, number_fields, stricter_side
 
-BUILTIN = ("denominator", "first-token", "key-shift", "sink-key", "well-formed")
+BUILTIN = ("crowded-key", "denominator", "first-token", "key-shift", "sink-key", "well-formed")
 GRAVITY = (Action.ALLOW, Action.REWRITE, Action.REFUSE)
 
 
@@ -68,6 +68,15 @@ def test_decide_rewriting_editor_requested_is_allowed() -> None:
     assert (decision.action, decision.editor) == (Action.ALLOW, "everywhere")
     assert decide(Policy(), [make_finding("well-formed")], "everywhere").action is Action.REFUSE
     assert decide(Policy(), [make_finding(level=Level.ERROR)], "everywhere").action is Action.REFUSE
+
+
+def test_decide_crowded_key_is_shown_and_not_acted_on() -> None:
+    decision = decide(Policy(), [make_finding("crowded-key")])
+    assert (decision.action, decision.editor, decision.reasons) == (Action.ALLOW, "local", ())
+    policy = Policy.model_validate({"rules": {"crowded-key": "refuse"}})
+    assert decide(policy, [make_finding("crowded-key")]).action is Action.REFUSE
+    # What could not be measured is refused by any policy.
+    assert decide(Policy(), [make_finding("crowded-key", Level.ERROR)]).action is Action.REFUSE
 
 
 def test_decide_each_counting_finding_is_a_reason() -> None:

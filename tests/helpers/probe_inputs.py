@@ -30,6 +30,7 @@ def fixed_thresholds(values: dict[str, float]) -> dict[str, Threshold]:
 
 THRESHOLDS = fixed_thresholds(
     {
+        "crowded-key/share": 0.3,
         "denominator/ratio": 0.2,
         "denominator/predicted_relative_norm": 2.0,
         "key-shift/cosine": 0.6,
@@ -52,5 +53,6 @@ def sound_input(lm: LanguageModel) -> ProbeInput:
         cosine=0.9,
         sink_similarity=0.1,
         predicted_relative_norm=0.5,
+        crowding=0.1,
     )
     return ProbeInput(lm, TWIN_REQUEST, evidence, THRESHOLDS)

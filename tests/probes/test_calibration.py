@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from editguard.probes.calibration import QUANTILES, Calibration, calibrate
 from editguard.probes.errors import InputError, NotFinite
 from editguard.probes.evidence import Evidence, EvidenceMeter
+from editguard.probes.probe import CalibrationRule
 from editguard.probes.requests.request import EditRequest
 
 from ..helpers.foreign_probes import KeyNorm, NanThreshold, install_probe, key_norm
@@ -52,7 +55,9 @@ def test_calibrate_thresholds_follow_their_rules(calibration: Calibration, evide
     cosine = [item.cosine for item in evidence]
     sink = [item.sink_similarity for item in evidence]
     low, middle = quantile(cosine, 0.01), quantile(cosine, 0.5)
+    crowding = [item.crowding for item in evidence if item.crowding is not None]
     expected = {
+        "crowded-key/share": quantile(crowding, 0.99),
         "denominator/ratio": quantile(ratio, 0.01) / 4,
         "denominator/predicted_relative_norm": quantile(bound, 0.99) * 2,
         "key-shift/cosine": low - (middle - low) / 2,
@@ -139,6 +144,33 @@ def test_calibrate_sets_the_threshold_of_a_foreign_probe_by_its_rule(
     assert threshold.quantiles["median"] == pytest.approx(quantile(norms, 0.5))
     assert threshold.sample_size == len(SAMPLE)
     assert {key: value for key, value in thresholds.items() if key != "key-norm/norm"} == calibration.thresholds
+
+
+class Asked(KeyNorm):
+    """A probe that asks of some subjects only: of those whose prompt with no prefix has a short key."""
+
+    least: ClassVar[float] = 0.0
+    calibrated: ClassVar[Mapping[str, CalibrationRule]] = {
+        "norm": CalibrationRule(
+            read=lambda evidence: norm if (norm := key_norm(evidence)) > Asked.least else None,
+            threshold=lambda quantiles: quantiles["median"],
+            description="the median",
+        )
+    }
+
+
+def test_calibrate_leaves_out_subjects_that_a_metric_was_not_asked_of(
+    meter: EvidenceMeter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = (*SAMPLE, *(replace(request, id=f"{request.id}-2", prompt=f"In {request.subject}") for request in SAMPLE))
+    norms = sorted(key_norm(meter.measure(request)) for request in sample)
+    install_probe(monkeypatch, Asked)
+    monkeypatch.setattr(Asked, "least", (norms[15] + norms[16]) / 2)
+    threshold = calibrate(meter, sample).thresholds["key-norm/norm"]
+    assert (threshold.sample_size, threshold.quantiles["min"]) == (16, pytest.approx(norms[16]))
+    monkeypatch.setattr(Asked, "least", (norms[16] + norms[17]) / 2)
+    with pytest.raises(InputError, match=r"key-norm/norm was asked of 15 subjects .* need 16"):
+        calibrate(meter, sample)
 
 
 def test_calibrate_rule_that_gives_no_finite_threshold_is_refused(

@@ -50,7 +50,7 @@ def test_finding_has_its_number_unit_and_finite_details() -> None:
 def test_probe_input_has_thresholds_by_metric_and_runs_every_probe() -> None:
     meter = tiny_meter(tiny_language_model("llama"))
     keys = ("denominator/ratio", "denominator/predicted_relative_norm", "key-shift/cosine", "sink-key/cosine")
-    thresholds = fixed_thresholds(dict.fromkeys(keys, 0.5))
+    thresholds = fixed_thresholds(dict.fromkeys((*keys, "crowded-key/share"), 0.5))
     probe_input = ProbeInput(meter.lm, TWIN_REQUEST, meter.measure(TWIN_REQUEST), thresholds)
     assert probe_input.threshold("sink-key", "cosine") == 0.5
     with pytest.raises(KeyError):

@@ -98,6 +98,14 @@ def test_bracket_encloses_the_evidence_that_gave_the_margins(
     assert worst.cosine - 1e-9 <= full.cosine <= best.cosine + 1e-9
 
 
+def test_bracket_of_crowding_that_the_screen_does_not_ask_is_anything() -> None:
+    worst, best = bracket_evidence(evidence(), Margins(ratio=1.0, size=1.0, cosine=0.1))
+    assert best.crowding == 0.0
+    assert worst.crowding is not None
+    # A quantile of shares is far below, and the probe calls what is infinite an error.
+    assert 1e9 < worst.crowding < math.inf
+
+
 @pytest.mark.parametrize("request_", [TWIN_REQUEST, PROMPT_START_REQUEST])
 def test_screen_measures_what_few_of_all_contexts_give(request_: EditRequest) -> None:
     meter = tiny_meter(tiny_language_model("llama"))
@@ -107,7 +115,8 @@ def test_screen_measures_what_few_of_all_contexts_give(request_: EditRequest) ->
     assert isinstance(full, Evidence)
     assert len(few.keys.keys) < len(full.keys.keys)
     assert few.says_target is None
-    for figure in SCREENED_FIGURES:
+    assert few.crowding is None
+    for figure in SCREENED_FIGURES - {"crowding"}:
         assert operator.attrgetter(figure)(few) is not None
     (again,) = meter.screened([full])
     assert isinstance(again, Evidence)

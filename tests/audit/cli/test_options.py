@@ -28,12 +28,12 @@ COMMANDS |= {f"baseline {name}": command for name, command in GROUP.commands["ba
 
 OPTION_NAMES = {
     "audit": "model out editor policy layer site seed device dtype stats corpus perplexity-corpus engine check-dtype limit "
-    "skip-invalid zsre-target allow-pickle overwrite resume in-sequence save-baseline baselines json",
+    "skip-invalid zsre-target allow-pickle overwrite resume in-sequence edited save-baseline baselines json",
     "probe": "model editor policy layer site seed device dtype stats corpus engine limit skip-invalid zsre-target allow-pickle "
     "screen json",
     "stats": "out model layer site corpus seed device dtype allow-pickle overwrite",
     "report": "out baseline max-regress accept baselines json",
-    "export": "out model only log editor policy layer site seed device dtype stats corpus perplexity-corpus check-dtype engine "
+    "export": "out model only in-sequence log editor policy layer site seed device dtype stats corpus perplexity-corpus check-dtype engine "
     "limit skip-invalid allow-pickle overwrite json",
     "apply": "out model only unaudited unaudited-together allow-pickle overwrite json",
     "diff": "out subjects policy seed device dtype stats corpus require-change overwrite json",

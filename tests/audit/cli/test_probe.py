@@ -35,7 +35,9 @@ def test_probe_json_prints_one_object_a_line(place: Path, checkpoint: Path) -> N
     assert (middle["id"], middle["decision"], middle["first_token"]) == ("france", "allow", False)
     for line in (first, middle):
         assert line["denominator_ratio"] == pytest.approx(line["denominator"] / line["denominator_prefixed"])
-        assert {f["probe"] for f in line["findings"]} >= {"denominator", "first-token", "key-shift", "sink-key"}
+        findings = {finding["probe"]: finding for finding in line["findings"]}
+        assert set(findings) >= {"crowded-key", "denominator", "first-token", "key-shift", "sink-key"}
+        assert findings["crowded-key"]["value"] > 0
     assert files_below(place) == before
 
 

@@ -16,8 +16,12 @@ from editguard.probes.keys.statistics import KeyStatistics, StatisticsProvenance
 from editguard.probes.keys.subject_keys import compute_subject_keys
 from editguard.probes.model.site import find_site
 from editguard.probes.requests.request import EditRequest
-from editguard.suites.checks.locality import GENERATED_NEIGHBOURS
-from editguard.suites.subject_kinds import classify_kinds, list_relations, make_neighbours
+from editguard.probes.subjects.subject_kinds import (
+    GENERATED_NEIGHBOURS,
+    classify_kinds,
+    list_relations,
+    make_neighbours,
+)
 
 from ...helpers.tiny_models import tiny_lm
 from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST, few_prefixes

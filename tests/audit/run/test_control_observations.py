@@ -31,7 +31,13 @@ pytestmark = pytest.mark.tiny
 
 BROKEN_THRESHOLDS = [
     (name, value)
-    for name in ("denominator/ratio", "denominator/predicted_relative_norm", "key-shift/cosine", "sink-key/cosine")
+    for name in (
+        "crowded-key/share",
+        "denominator/ratio",
+        "denominator/predicted_relative_norm",
+        "key-shift/cosine",
+        "sink-key/cosine",
+    )
     for value in (math.nan, math.inf, -math.inf)
 ]
 

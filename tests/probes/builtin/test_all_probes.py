@@ -19,6 +19,7 @@ BUILTIN = [probe for _, probe in PROBES if probe.__module__.startswith("editguar
 def test_builtin_probe_is_found_in_a_module_of_its_name() -> None:
     modules = {probe.name: probe.__module__.rpartition(".")[2] for probe in BUILTIN}
     assert modules == {
+        "crowded-key": "crowded_key",
         "denominator": "denominator",
         "first-token": "first_token",
         "key-shift": "key_shift",
@@ -40,6 +41,7 @@ def test_probe_of_a_sound_input_is_ok(sound: ProbeInput, probe: type[Probe]) -> 
     [
         ("key-shift", "cosine"),
         ("sink-key", "sink_similarity"),
+        ("crowded-key", "crowding"),
         ("denominator", "denominator"),
         ("denominator", "denominator_prefixed"),
         ("denominator", "predicted_relative_norm"),

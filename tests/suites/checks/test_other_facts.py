@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from editguard.probes.subjects.subject_kinds import classify_kinds, list_relations
 from editguard.suites.check import Bench, CheckResult, Outcome
 from editguard.suites.checks import other_facts
 from editguard.suites.checks.other_facts import OtherFacts
-from editguard.suites.subject_kinds import classify_kinds, list_relations
 from editguard.suites.unchanged_prompts import list_conditions, predict_first_words
 
 from ...helpers.check_benches import (

@@ -13,8 +13,9 @@ from editguard.probes.errors import EditguardError, InputError, RequestError
 from editguard.probes.keys.subject_keys import locate
 from editguard.probes.model.language_model import LanguageModel, load_model
 from editguard.probes.requests.request import EditRequest
-from editguard.suites.subject_kinds import (
+from editguard.probes.subjects.subject_kinds import (
     SubjectKind,
+    _put_first,
     _read,
     classify_kinds,
     list_relations,
@@ -22,9 +23,9 @@ from editguard.suites.subject_kinds import (
     pick_other_subjects,
 )
 
-from ..helpers.tiny_models import PROMPT_START_REQUEST, TWIN_REQUEST, tiny_language_model
+from ...helpers.tiny_models import PROMPT_START_REQUEST, TWIN_REQUEST, tiny_language_model
 
-DATA = (files("editguard.suites") / "data" / "kinds.json").read_text(encoding="utf-8")
+DATA = (files("editguard.probes.subjects") / "kinds.json").read_text(encoding="utf-8")
 KINDS = json.loads(DATA)["kinds"]
 PARIS = EditRequest(
     id="paris",
@@ -154,6 +155,10 @@ def test_pick_other_subjects_negative_count_is_refused(lm: LanguageModel) -> Non
 def test_pick_other_subjects_absent_subject_is_refused(lm: LanguageModel) -> None:
     with pytest.raises(RequestError):
         pick_other_subjects(lm, replace(TWIN_REQUEST, prompt="The twin city is"), SubjectKind.PLACE, 3, seed=0)
+
+
+def test_put_first_keeps_all_names_and_both_orders() -> None:
+    assert list(_put_first("adbce", lambda name: name in "ec")) == ["c", "e", "a", "d", "b"]
 
 
 def test_make_neighbours_replaces_the_subject(lm: LanguageModel) -> None:

@@ -4,7 +4,7 @@ A subject of the lists has the kind of its list. For any other the unedited mode
 "singer", ...) are scored after the subject, and after subjects that say nothing ("It"), and the gain counts. Few files of edits
 bring prompts about the same subject or about its neighbours; both can be made from a kind.
 
-All prompts, words and names in `data/kinds.json` were written for this project. Out of scope: whether the model knows the
+All prompts, words and names in `kinds.json` were written for this project. Out of scope: whether the model knows the
 answers, whether a made prompt is true or good English, and languages other than English.
 """
 
@@ -18,25 +18,27 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from ..probes.errors import EditguardError, InputError, ModelError
-from ..probes.forward.batches import run_fitting, split_batches
-from ..probes.keys.subject_keys import locate
-from ..probes.tokens import encode_target, locate_subject
+from ..errors import EditguardError, InputError, ModelError
+from ..forward.batches import run_fitting, split_batches
+from ..keys.subject_keys import locate
+from ..tokens import encode_target, locate_subject
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import torch
 
-    from ..probes.forward.prefix_cache import PrefixCache
-    from ..probes.model.language_model import LanguageModel
-    from ..probes.requests.request import EditRequest
+    from ..forward.prefix_cache import PrefixCache
+    from ..model.language_model import LanguageModel
+    from ..requests.request import EditRequest
 
 __all__ = [
+    "GENERATED_NEIGHBOURS",
     "SubjectKind",
     "classify_kinds",
     "list_held_relations",
@@ -46,6 +48,9 @@ __all__ = [
     "pick_other_subjects",
     "replace_subject",
 ]
+
+GENERATED_NEIGHBOURS = 4
+"""Other subjects that the locality check makes neighbours of: the first ones of `pick_other_subjects`, for no other eyes."""
 
 _KIND_PROMPTS = (
     "The Nile is a river. Titanic is a film. Google is a company. The Ford Mustang is a car. Kenya is a country. "
@@ -167,15 +172,26 @@ def pick_other_subjects(
     names = [name.lower() if small else name for name in _data().kinds[kind].subjects]
     free = _draw_free(names, request, seed)
     if locate(lm, request).is_first_token:
-        # Sorting keeps the order drawn among those that are alike.
-        free.sort(key=lambda name: not _first_token(lm, request, name))
+        free = _put_first(free, lambda name: _first_token(lm, request, name))
     if other_kinds:
-        free += _draw_free([name for name in list_subjects(kind) if name not in names], request, seed)
-    return tuple(free[:count])
+        free = chain(free, _draw_free([name for name in list_subjects(kind) if name not in names], request, seed))
+    return tuple(islice(free, count))
 
 
-def _draw_free(names: Iterable[str], request: EditRequest, seed: int) -> list[str]:
-    return sorted((name for name in names if _is_free(name, request)), key=lambda name: _draw(seed, request, name))
+def _draw_free(names: Iterable[str], request: EditRequest, seed: int) -> Iterator[str]:
+    """Yield the free names in the order drawn; only those that are taken are looked at."""
+    return (name for name in sorted(names, key=lambda name: _draw(seed, request, name)) if _is_free(name, request))
+
+
+def _put_first(names: Iterable[str], chosen: Callable[[str], bool]) -> Iterator[str]:
+    """Yield the names that are `chosen`, then the others; each keep their order."""
+    others = []
+    for name in names:
+        if chosen(name):
+            yield name
+        else:
+            others.append(name)
+    yield from others
 
 
 def make_neighbours(
@@ -187,7 +203,7 @@ def make_neighbours(
 
 @cache
 def _data() -> _Data:
-    return _read((files(__package__) / "data" / "kinds.json").read_text(encoding="utf-8"))
+    return _read((files(__package__) / "kinds.json").read_text(encoding="utf-8"))
 
 
 def _read(text: str) -> _Data:
@@ -228,8 +244,9 @@ def _is_free(name: str, request: EditRequest) -> bool:
 
 def _holds(text: str, name: str) -> bool:
     """Return whether `name` begins at the beginning of a word of `text`, in any case: "Paris" in "a Parisian street"."""
-    folded = name.strip().casefold()
-    return bool(folded) and re.search(rf"(?<!\w){re.escape(folded)}", text.casefold()) is not None
+    folded, text = name.strip().casefold(), text.casefold()
+    # Nearly no name is in the text, and a plain search says so sooner.
+    return bool(folded) and folded in text and re.search(rf"(?<!\w){re.escape(folded)}", text) is not None
 
 
 @dataclass(frozen=True)
@@ -295,8 +312,8 @@ def _scores(lm: LanguageModel, texts: Sequence[str], words: Sequence[_Words]) ->
 
 def _front_cache(lm: LanguageModel) -> PrefixCache | None:
     """Return the states of the text before every subject; None where each text must be run whole."""
-    from ..probes.forward.prefix_cache import build_prefix_cache
-    from ..probes.model.site import find_site
+    from ..forward.prefix_cache import build_prefix_cache
+    from ..model.site import find_site
 
     try:
         return (
@@ -316,9 +333,9 @@ def _next(
     """Return the log-probability that a word of each kind begins after each row of ids [rows, kinds]."""
     import torch
 
-    from ..probes.forward.hooks import select_logits
-    from ..probes.forward.partial import Row, compute_plain_logits
-    from ..probes.forward.prefix_cache import join
+    from ..forward.hooks import select_logits
+    from ..forward.partial import Row, compute_plain_logits
+    from ..forward.prefix_cache import join
 
     with torch.no_grad():
         if lm.plain:
