@@ -33,8 +33,8 @@ OPTION_NAMES = {
     "screen json",
     "stats": "out model layer site corpus seed device dtype allow-pickle overwrite",
     "report": "out baseline max-regress accept baselines json",
-    "export": "out model only in-sequence log editor policy layer site seed device dtype stats corpus perplexity-corpus check-dtype engine "
-    "limit skip-invalid allow-pickle overwrite json",
+    "export": "out model only in-sequence log editor policy layer site seed device dtype stats corpus perplexity-corpus "
+    "check-dtype engine limit skip-invalid allow-pickle overwrite json",
     "apply": "out model only unaudited unaudited-together allow-pickle overwrite json",
     "diff": "out subjects policy seed device dtype stats corpus require-change overwrite json",
     "fingerprint": "dtype allow-pickle json",
