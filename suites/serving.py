@@ -5,12 +5,15 @@ edit does not act. Its `prefix` is put before a text that begins with its subjec
 (`serve_inputs`). Special tokens at the front, such as a begin-of-text token, do not count as text: the prefix is put after
 them. A text in which anything else stands before the subject, such as a rendered chat template, does not change, and nor does
 a text about other subjects. Programs that serve use this through `editguard.audit.serving`, and
-`editguard.suites.served_answer` measures with it. Out of scope: subjects in another spelling.
+`editguard.suites.served_answer` measures with it. ``docs/how-to/serve-elsewhere.md`` states the rule for servers in other
+languages, and ``docs/reference/serving-vectors.json`` holds its examples: keep the three together. Out of scope: subjects in
+another spelling.
 """
 
 from __future__ import annotations
 
 import itertools
+import unicodedata
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..probes.errors import InputError
@@ -24,6 +27,19 @@ if TYPE_CHECKING:
 __all__ = ["ServedEdit", "Serving", "serve_inputs", "serve_prompt", "special_texts"]
 
 _BLANK = " \t"
+_JOINERS = "\u200c\u200d"
+_UNSPACED = (
+    range(0x0E00, 0x0F00),  # Thai, Lao
+    range(0x1000, 0x10A0),  # Myanmar
+    range(0x1780, 0x1800),  # Khmer
+    range(0x3040, 0x3100),  # Hiragana, Katakana
+    range(0x3400, 0xA000),  # Han, and what stands between its blocks
+    range(0xAC00, 0xD7A4),  # Hangul, whose particles follow a name without a space
+    range(0xF900, 0xFB00),  # Han, compatibility
+    range(0xFF66, 0xFFDD),  # Katakana and Hangul of half width
+    range(0x20000, 0x40000),  # Han, further planes
+)
+"""Scripts in which a letter may follow a name without a space, so that it says nothing about where the name ends."""
 
 
 class ServedEdit(Protocol):
@@ -49,13 +65,17 @@ def serve_prompt(text: str, edits: Sequence[ServedEdit], special: Sequence[str] 
     """Return `text` with a prefix in front where it begins with the subject of an edit that needs one.
 
     Blanks before the subject are dropped. Tokens of `special` (`special_texts` of the tokenizer) at the front stay before the
-    prefix. Where several subjects fit, the longest counts.
+    prefix. Where several subjects fit, the longest counts; where its edit needs no prefix, the text does not change. Of edits
+    of one subject the first that needs a prefix counts. Call it once for a text: a prefix may begin with another subject.
     """
     head, rest = "", text.lstrip(_BLANK)
     while token := max((name for name in special if name and rest.startswith(name)), key=len, default=""):
         head, rest = head + token, rest.removeprefix(token).lstrip(_BLANK)
-    fitting = [edit for edit in edits if edit.prefix and _begins(rest, edit.subject)]
-    return head + (max(fitting, key=lambda edit: len(edit.subject)).prefix or "") + rest if fitting else text
+    fitting = [edit for edit in edits if _begins(rest, edit.subject)]
+    # Subjects that fit begin one text, so those of one length are the same.
+    longest = max((len(edit.subject) for edit in fitting), default=0)
+    prefix = next((edit.prefix for edit in fitting if edit.prefix and len(edit.subject) == longest), None)
+    return text if prefix is None else head + prefix + rest
 
 
 def special_texts(tokenizer: PreTrainedTokenizerFast) -> tuple[str, ...]:
@@ -65,8 +85,18 @@ def special_texts(tokenizer: PreTrainedTokenizerFast) -> tuple[str, ...]:
 
 
 def _begins(text: str, subject: str) -> bool:
-    following = text[len(subject) : len(subject) + 1]
-    return text.startswith(subject) and not following.isalnum()
+    return text.startswith(subject) and not _continues_word(text[len(subject) : len(subject) + 1])
+
+
+def _continues_word(following: str) -> bool:
+    """Return whether the word before the character `following` (empty: none) is not at its end there.
+
+    A combining mark makes another letter of the one before it, and a joiner ties it to the next.
+    """
+    if not following or following in _JOINERS:
+        return bool(following)
+    kind = unicodedata.category(following)[0]
+    return kind in "MN" or (kind == "L" and not any(ord(following) in block for block in _UNSPACED))
 
 
 def serve_inputs(

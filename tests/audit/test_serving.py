@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+from editguard.audit.saved_model.manifest import MODEL_MARKER, EditProvenance
 from editguard.audit.serving import ServedPipeline, Serving, load_provenance
 from editguard.probes.errors import InputError
 from transformers import pipeline
 
+from ..helpers.delta_files import make_delta
 from ..helpers.tiny_models import tiny_lm
 
 CHICAGO = Serving("Chicago", "\n")
@@ -67,3 +72,41 @@ def test_served_pipeline_puts_prefix_after_special_token() -> None:
 def test_load_provenance_of_another_folder_is_one_sentence(tmp_path: Any) -> None:
     with pytest.raises(InputError, match="give a folder that 'editguard apply'"):
         load_provenance(tmp_path)
+
+
+GATEWAY = """
+import sys
+
+OURS = {"editguard", "pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"}
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in sys.stdlib_module_names | OURS:
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Blocker())
+try:
+    import torch
+except ImportError:
+    from editguard import load_provenance, serve_prompt
+    print(ascii(serve_prompt(sys.argv[2], load_provenance(sys.argv[1]).edits, ["<s>"])))
+"""
+
+
+@pytest.mark.tiny
+def test_gateway_with_pydantic_alone_serves_from_the_folder(tmp_path: Path) -> None:
+    manifest = make_delta(tiny_lm().model, needs_prefix=True, prefix="\n").manifest
+    provenance = EditProvenance(
+        editguard_version="0.1.0",
+        created="2026-01-01T00:00:00+00:00",
+        base="tiny",
+        base_fingerprint="0" * 64,
+        fingerprint="1" * 64,
+        audited="alone",
+        edits=[manifest],
+        files=[],
+    )
+    (tmp_path / MODEL_MARKER.name).write_text(provenance.model_dump_json(), encoding="utf-8")
+    arguments = [sys.executable, "-c", GATEWAY, str(tmp_path), "<s>Chicago is"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ascii("<s>\nChicago is")
