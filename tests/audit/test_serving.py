@@ -81,7 +81,7 @@ OURS = {"editguard", "pydantic", "pydantic_core", "annotated_types", "typing_ext
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] not in sys.stdlib_module_names | OURS:
+        if not name.startswith("_") and name.partition(".")[0] not in sys.stdlib_module_names | OURS:
             raise ImportError(f"{name} is blocked")
 
 sys.meta_path.insert(0, Blocker())
@@ -108,5 +108,6 @@ def test_gateway_with_pydantic_alone_serves_from_the_folder(tmp_path: Path) -> N
     )
     (tmp_path / MODEL_MARKER.name).write_text(provenance.model_dump_json(), encoding="utf-8")
     arguments = [sys.executable, "-c", GATEWAY, str(tmp_path), "<s>Chicago is"]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == ascii("<s>\nChicago is")
