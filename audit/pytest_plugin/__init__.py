@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .fixtures import collapse_suite, edited_model, guarded_editor
+from .fixtures import checkpoint_audit, collapse_suite, edited_model, guarded_editor
 from .log import SessionEvidence
 from .options import add_options, is_edits_file, read_settings
 from .session import SESSION, EditSession
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
 
-__all__ = ["collapse_suite", "edited_model", "guarded_editor"]
+__all__ = ["checkpoint_audit", "collapse_suite", "edited_model", "guarded_editor"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

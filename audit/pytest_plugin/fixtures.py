@@ -1,4 +1,4 @@
-"""Fixtures for tests of your own: the guarded editor, a model with one edit in it, and the checks on a model as it is.
+"""Fixtures for tests of your own: the guarded editor, a model with one edit in it, and two judgements of a model as it is.
 
 An expected error (no model, a failed control) ends a test with one sentence. A refused edit raises `EditRefused`, which a
 test may expect.
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
     from ...probes.model.language_model import LanguageModel
     from ...probes.requests.request import EditRequest
+    from ...reports.verdict.summary import Summary
     from ..guard import GuardedEditor
     from .collapse import CollapseReport
     from .edited_language_model import EditedModel
 
-__all__ = ["collapse_suite", "edited_model", "guarded_editor"]
+__all__ = ["checkpoint_audit", "collapse_suite", "edited_model", "guarded_editor"]
 
 
 @pytest.fixture(scope="session")
@@ -105,3 +106,23 @@ def collapse_suite(pytestconfig: pytest.Config, guarded_editor: GuardedEditor) -
         return suite(model, requests, needs_prefix)
 
     return measure
+
+
+@pytest.fixture(scope="session")
+def checkpoint_audit(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Summary]:
+    """A function, ``checkpoint_audit(folder, edits).verdict``: may this checkpoint ship, beside that of ``--editguard-model``?
+
+    It does what ``editguard audit --edited`` does. The first argument is the folder or Hugging Face id of a checkpoint that
+    another tool edited. `edits` are the edits that it should hold: a file, what `load_requests` returned, or a list of
+    `EditRequest`; without them the model as a whole is judged alone. Returns the `editguard.Summary`, with `verdict` and
+    `reasons`. Log and report are written below ``--editguard-out``, otherwise into a temporary folder of pytest. Each call is
+    a whole audit with its own controls. Raises `ModelError` for a checkpoint that cannot be read or was not made from the
+    session's model, and `RequestError` for edits that cannot be read.
+    """
+    session = pytestconfig.stash[SESSION]
+    with fail_in_one_sentence():
+        _ = session.guard
+    from .checkpoint import CheckpointAudits
+
+    worker = getattr(pytestconfig, "workerinput", {}).get("workerid", "")
+    return CheckpointAudits(session, lambda: tmp_path_factory.mktemp("checkpoint-audit"), worker)

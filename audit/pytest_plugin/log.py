@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SessionEvidence"]
 
-_OUR_FIXTURES = {"guarded_editor", "edited_model", "collapse_suite"}
+_OUR_FIXTURES = {"guarded_editor", "edited_model", "collapse_suite", "checkpoint_audit"}
 _SHIPMENT, _RECORD = "editguard", "editguard_record"
 """Names of a worker's shipment and of the attribute of a report; no other plug-in uses them."""
 
@@ -192,10 +192,12 @@ class SessionEvidence:
         return headers[0], [worst[name] for name in headers[0].controls if name in worst]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Print the place of the log, and the problems of the session as a whole."""
+        """Print the places of log and audits, and the problems of the session as a whole."""
         if self._problems:
             terminalreporter.section("editguard", red=True, bold=True)
             for problem in self._problems:
                 terminalreporter.line(f"editguard: {problem}", red=True)
         if self._log is not None:
             terminalreporter.line(f"editguard: log of the edits in {self._log}")
+        for edited, verdict, folder in self._session.checkpoint_audits:
+            terminalreporter.line(f"editguard: {verdict}: audit of {edited} in {folder}")

@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from ..guard import GuardedEditor
     from .options import Settings
 
-__all__ = ["RECORD", "SESSION", "CollectedEdit", "EditSession", "SessionPreamble", "fail_in_one_sentence"]
+__all__ = [
+    "RECORD",
+    "SESSION",
+    "CheckpointAudit",
+    "CollectedEdit",
+    "EditSession",
+    "SessionPreamble",
+    "fail_in_one_sentence",
+]
 
 
 class SessionPreamble(NamedTuple):
@@ -32,6 +40,14 @@ class SessionPreamble(NamedTuple):
 
     header: Header | None
     controls: tuple[ControlRecord, ...]
+
+
+class CheckpointAudit(NamedTuple):
+    """An audit of a checkpoint that a test ran."""
+
+    edited: str
+    verdict: str
+    folder: Path
 
 
 class CollectedEdit(Protocol):
@@ -54,6 +70,8 @@ class EditSession:
         self.damage: str | None = None
         """Why the model changed, None while it is unchanged; no later measurement can be trusted."""
         self.preamble = SessionPreamble(None, ())
+        self.checkpoint_audits: list[CheckpointAudit] = []
+        """The audits of checkpoints that tests of this process ran."""
         self._worker = worker
         self._guard: GuardedEditor | None = None
         self._error: Exception | None = None
