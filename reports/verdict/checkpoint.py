@@ -17,7 +17,7 @@ from .rates import make_rate, perplexity_lost, perplexity_ratio
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..log.edited_model import EditedModel
+    from ..log.edited_checkpoint import EditedCheckpoint
     from ..log.file import Log
     from ..log.schema import MeasurementRecord
 
@@ -70,7 +70,7 @@ def _explain_collapse(log: Log) -> Iterator[str]:
         yield f"The probes expect it of the edit {name!r}{more}: {finding.probe}: {finding.message}."
 
 
-def _describe_nothing(edited: EditedModel) -> str:
+def _describe_nothing(edited: EditedCheckpoint) -> str:
     if edited.rounded_away:
         tensors = count_noun(edited.rounded_away, "tensor")
         return (
