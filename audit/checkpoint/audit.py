@@ -14,7 +14,7 @@ import torch
 
 from ...probes.errors import EditguardError, InputError
 from ...probes.requests.loader import LoadedRequests
-from ...reports.log.edited_model import ChangedTensor, EditedModel, ModelRecord
+from ...reports.log.edited_checkpoint import ChangedTensorRecord, EditedCheckpoint, ModelRecord
 from ...reports.log.file import LogWriter
 from ...reports.log.schema import Footer
 from ...reports.text import capitalise
@@ -141,15 +141,17 @@ def _list_prefixed(edited: str, requests: Sequence[EditRequest]) -> frozenset[st
     """Return the ids of the edits that act after a prefix only, as the checkpoint's own provenance says."""
     if not (Path(edited) / MODEL_MARKER.name).is_file():
         return frozenset()
-    made = {(edit.subject, edit.prompt, edit.target_new) for edit in load_provenance(edited).edits if edit.needs_prefix}
-    return frozenset(r.id for r in requests if (r.subject, r.prompt, r.target_new) in made)
+    after_prefix = {
+        (edit.subject, edit.prompt, edit.target_new) for edit in load_provenance(edited).edits if edit.needs_prefix
+    }
+    return frozenset(r.id for r in requests if (r.subject, r.prompt, r.target_new) in after_prefix)
 
 
-def describe_weights(weights: EditedWeights) -> EditedModel:
+def describe_weights(weights: EditedWeights) -> EditedCheckpoint:
     """Return what the log's header says of the edited checkpoint."""
     changes = sorted(weights.changes.items(), key=lambda item: -_size(item[1].relative))
     rounded = weights.rounded_away
-    return EditedModel(
+    return EditedCheckpoint(
         ref=weights.ref,
         fingerprint=weights.fingerprint,
         tensors=weights.tensors,
@@ -158,7 +160,7 @@ def describe_weights(weights: EditedWeights) -> EditedModel:
         rounded_away=rounded,
         kind=capitalise(f"{weights.kind}."),
         changes=[
-            ChangedTensor(
+            ChangedTensorRecord(
                 name=name,
                 shape=list(weights.values[name].shape),
                 rank=None if change.spectrum is None else change.spectrum.determined,
@@ -232,5 +234,5 @@ def _iter_edit_records(
                 error = judged.error or InputError("it was not measured")
                 yield edit_record_of_error(guard.setup, judged.request, index, error, None)
             else:
-                yield edit_record(guard.setup, judged.result, index, made=False)
+                yield edit_record(guard.setup, judged.result, index, is_made=False)
             progress("edits", index + 1, len(requests))

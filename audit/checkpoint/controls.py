@@ -35,7 +35,7 @@ _DAMAGE = 30.0
 """Norm of the damage over that of the weight; updates collapse this project's models from 8 on."""
 
 
-class _Made(NamedTuple):
+class _Trial(NamedTuple):
     expect: Literal["collapse", "unedited"]
     judged: Judged
     assessment: Assessment
@@ -46,12 +46,12 @@ def iter_checkpoint_controls(guard: GuardedEditor, bench: CheckpointBench) -> It
     assessments = guard.assess_all([replace(edit, id=CONTROLS[0]) for edit in load_control_candidates()])
     assessment = next((each for each in assessments if _is_open(each)), assessments[0])
     (base,) = bench.judge([as_found(assessment)], edited=False)
-    yield _record(guard, bench, _Made("unedited", base, assessment), 0)
+    yield _record(guard, bench, _Trial("unedited", base, assessment), 0)
     request = replace(assessment.request, id=CONTROLS[1])
     damaged = replace(bench, weights=_damage(bench), needs_prefix=())
-    found = as_found(replace(assessment, request=request))
-    (broken,) = damaged.judge([found])
-    yield _record(guard, damaged, _Made("collapse", broken, found), 1)
+    second = as_found(replace(assessment, request=request))
+    (broken,) = damaged.judge([second])
+    yield _record(guard, damaged, _Trial("collapse", broken, second), 1)
 
 
 def _is_open(assessment: Assessment) -> bool:
@@ -69,16 +69,18 @@ def _damage(bench: CheckpointBench) -> EditedWeights:
     return EditedWeights(ref="a damaged copy", lm=bench.weights.lm, values={name: value}, changes={}, tensors=1)
 
 
-def _record(guard: GuardedEditor, bench: CheckpointBench, made: _Made, index: int) -> ControlRecord:
-    setup, judged = guard.setup, made.judged
+def _record(guard: GuardedEditor, bench: CheckpointBench, trial: _Trial, index: int) -> ControlRecord:
+    setup, judged = guard.setup, trial.judged
     result = judged.result
     if result is None or result.refusal is not None:
         error = judged.error or EditguardError(result.refusal if result and result.refusal else "it was not measured")
-        return control_record_of_error(setup, judged.request, index, error, None, expect=made.expect)
+        return control_record_of_error(setup, judged.request, index, error, None, expect=trial.expect)
     wide = replace(guard, setup=replace(setup, policy=setup.policy.at_least_as_wide_as_default()), checks=bench.checks)
-    proposal = Proposal(assessment=made.assessment, before=judged.states, checks=tuple(bench.checks))
-    if made.expect == "unedited":
-        record = control_record(setup, result, index, expect="unedited", as_expected=False, observations=(), made=False)
+    proposal = Proposal(assessment=trial.assessment, before=judged.states, checks=tuple(bench.checks))
+    if trial.expect == "unedited":
+        record = control_record(
+            setup, result, index, expect="unedited", as_expected=False, observations=(), is_made=False
+        )
         return record.model_copy(update={"ok": has_unedited_result(record)})
     observations = observe_control(wide, "collapse", proposal, result)
     ratios = [m.value for m in result.measurements if m.check == "perplexity" and m.metric == "ratio"]
@@ -90,5 +92,5 @@ def _record(guard: GuardedEditor, bench: CheckpointBench, made: _Made, index: in
         expect="collapse",
         as_expected=collapsed and not result.sound,
         observations=observations,
-        made=False,
+        is_made=False,
     )

@@ -147,9 +147,9 @@ class CheckpointBench:
 
     def _ask(self, check: Check[Any], edit: EditUnderTest[Any], *, edited: bool) -> CheckResult:
         """Return the check's answer; that of a check of the model alone is computed once."""
-        known = self._model_answers.get((edited, check.name)) if check.of_model else None
-        if known is not None:
-            return known
+        earlier = self._model_answers.get((edited, check.name)) if check.of_model else None
+        if earlier is not None:
+            return earlier
         if edited:
             with self.weights.in_place(), self.bench.autocast():
                 answer = check.measure(self.bench, edit)

@@ -155,16 +155,16 @@ def _dtype(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def edit_record(setup: Setup, result: EditResult, index: int, *, made: bool = True) -> schema.EditRecord:
+def edit_record(setup: Setup, result: EditResult, index: int, *, is_made: bool = True) -> schema.EditRecord:
     """Return the record of one requested edit; `index` is the request's place in its source.
 
-    Without `made` it was found in a checkpoint, and judged there.
+    Without `is_made` it was found in a checkpoint, and judged there.
     """
     outcome: _Outcome
     verdict: _Verdict
     if result.refusal is not None:
         outcome, verdict = "refused", "refused"
-    elif not made:
+    elif not is_made:
         outcome, verdict = "judged", "pass" if result.sound else "fail"
     elif result.sound:
         outcome, verdict = "committed", "pass"
@@ -200,14 +200,16 @@ def control_record(
     expect: Literal["collapse", "sound", "unedited"],
     as_expected: bool,
     observations: Sequence[ControlObservation],
-    made: bool = True,
+    is_made: bool = True,
 ) -> schema.ControlRecord:
     """Return the record of one control.
 
     The control is good where its edit ended `as_expected` and no observation of a probe or check is bad.
     """
     ok = as_expected and all(observation.ok is not False for observation in observations)
-    return _as_control(edit_record(setup, result, index, made=made), expect=expect, ok=ok, observations=observations)
+    return _as_control(
+        edit_record(setup, result, index, is_made=is_made), expect=expect, ok=ok, observations=observations
+    )
 
 
 def control_record_of_error(

@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["ChangeKind", "ChangedTensor", "Classification", "Part", "TensorPlace", "classify_changes", "place_tensor"]
+__all__ = [
+    "ChangeKind",
+    "ChangedTensor",
+    "Classification",
+    "ModelPart",
+    "TensorPlace",
+    "classify_changes",
+    "place_tensor",
+]
 
 _LOW = 2
 """A rank is low up to the smaller side divided by this."""
@@ -31,7 +39,7 @@ _DOWN = frozenset({"c_proj", "fc_out", "dense_4h_to_h", "fc2", "down_proj", "wo"
 _UP = frozenset({"c_fc", "fc_in", "dense_h_to_4h", "fc1", "up_proj", "gate_proj", "gate_up_proj", "w1", "w3", "wi"})
 
 
-class Part(StrEnum):
+class ModelPart(StrEnum):
     """The part of a model that a tensor belongs to, by its name."""
 
     DOWN_PROJECTION = "down-projection"
@@ -59,7 +67,7 @@ class ChangeKind(StrEnum):
 class TensorPlace(NamedTuple):
     """Where a tensor lies."""
 
-    part: Part
+    part: ModelPart
     layer: int | None
 
 
@@ -86,16 +94,16 @@ def place_tensor(name: str) -> TensorPlace:
     steps = name.removesuffix(".weight").split(".")
     numbers = _LAYER.findall(name)
     if not numbers or name.endswith(".bias"):
-        return TensorPlace(Part.OTHER, int(numbers[0]) if numbers else None)
+        return TensorPlace(ModelPart.OTHER, int(numbers[0]) if numbers else None)
     layer, leaf = int(numbers[0]), steps[-1]
     # A norm may be called "post_attention_layernorm"; it is no part of the attention.
     if any(_ATTENTION.search(step) for step in steps[:-1]):
-        return TensorPlace(Part.ATTENTION, layer)
+        return TensorPlace(ModelPart.ATTENTION, layer)
     if leaf in _DOWN:
-        return TensorPlace(Part.DOWN_PROJECTION, layer)
+        return TensorPlace(ModelPart.DOWN_PROJECTION, layer)
     if leaf in _UP or _MLP.search(".".join(steps[:-1])):
-        return TensorPlace(Part.MLP, layer)
-    return TensorPlace(Part.OTHER, layer)
+        return TensorPlace(ModelPart.MLP, layer)
+    return TensorPlace(ModelPart.OTHER, layer)
 
 
 def classify_changes(changed: Sequence[ChangedTensor], matrices: int) -> Classification:
@@ -117,9 +125,9 @@ def _classify_real(real: Sequence[ChangedTensor], matrices: int) -> Classificati
     flat = all(len(tensor.shape) == 2 for tensor in real)
     parts = {place.part for place in places.values()}
     # A batch of many edits may have more than a low rank, and a rank beyond what was computed.
-    if flat and parts == {Part.DOWN_PROJECTION} and not all(tensor.rank == min(tensor.shape) for tensor in real):
+    if flat and parts == {ModelPart.DOWN_PROJECTION} and not all(tensor.rank == min(tensor.shape) for tensor in real):
         return _classify_down_projections(real, sorted(place.layer or 0 for place in places.values()))
-    if flat and Part.OTHER not in parts and all(map(_is_low, real)):
+    if flat and ModelPart.OTHER not in parts and all(map(_is_low, real)):
         layers = len({place.layer for place in places.values()})
         return Classification(
             ChangeKind.LOW_RANK,
@@ -158,10 +166,10 @@ def _is_low(tensor: ChangedTensor) -> bool:
     return not _is_full(tensor)
 
 
-def _name_parts(parts: set[Part]) -> str:
+def _name_parts(parts: set[ModelPart]) -> str:
     names = [
-        *(["attention"] if Part.ATTENTION in parts else []),
-        *(["MLP"] if parts & {Part.MLP, Part.DOWN_PROJECTION} else []),
+        *(["attention"] if ModelPart.ATTENTION in parts else []),
+        *(["MLP"] if parts & {ModelPart.MLP, ModelPart.DOWN_PROJECTION} else []),
     ]
     return "/".join(names)
 

@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, TypeAdapter, field_validator, model_validator
 
 from .control_observations import ControlObservation
-from .edited_model import EditedModel, ModelRecord
+from .edited_checkpoint import EditedCheckpoint, ModelRecord
 from .header import BaselineValue, CardRecord, ModelInfo, PrefixRecord, SkippedRequest, Statistics, ThresholdRecord
 from .measurements import Generation, MeasurementRecord
 from .prompt_outcomes import PromptOutcome
@@ -87,7 +87,7 @@ class Header(Model):
     controls: list[str] = Field(default_factory=list)
     in_sequence: bool = False
     """True: edits were kept one after the other. False: each was undone before the next."""
-    edited: EditedModel | None = None
+    edited: EditedCheckpoint | None = None
     """The checkpoint that holds the edits. Null: the audit made them itself."""
     versions: dict[str, str] = Field(default_factory=dict)
 

@@ -17,7 +17,7 @@ from .rates import make_rate, perplexity_lost, perplexity_ratio
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..log.edited_model import EditedModel
+    from ..log.edited_checkpoint import EditedCheckpoint
     from ..log.file import Log
     from ..log.schema import MeasurementRecord
 
@@ -48,6 +48,8 @@ def checkpoint_faults(log: Log) -> Iterator[str]:
     elif ratio is not None and ratio > bound:
         yield f"The edited model collapsed: its perplexity is {ratio:.4g} times the base's, over the bound of {bound:g}."
     collapsed = lost or (ratio is not None and ratio > bound)
+    if collapsed:
+        yield from _explain_collapse(log)
     for measurement in model.measurements:
         if measurement.verdict in ("fail", "unmeasured") and not (
             collapsed and measurement.check == HeadlineCheck.PERPLEXITY.value
@@ -55,14 +57,28 @@ def checkpoint_faults(log: Log) -> Iterator[str]:
             yield _describe_fault(log, measurement)
 
 
-def _describe_nothing(edited: EditedModel) -> str:
+def _explain_collapse(log: Log) -> Iterator[str]:
+    """Yield what the probes saw on the base of the edits that can make a model collapse."""
+    risky = [
+        (record.id, next(finding for finding in record.findings if finding.level == "risk"))
+        for record in log.edits
+        if any(finding.level == "risk" for finding in record.findings)
+    ]
+    if risky:
+        (name, finding), others = risky[0], len(risky) - 1
+        more = f", and {count_noun(others, 'other edit')} too" if others else ""
+        yield f"The probes expect it of the edit {name!r}{more}: {finding.probe}: {finding.message}."
+
+
+def _describe_nothing(edited: EditedCheckpoint) -> str:
     if edited.rounded_away:
         tensors = count_noun(edited.rounded_away, "tensor")
         return (
             f"The edit was rounded away: {tensors} differ from the base's by no more than the rounding of their type."
         )
     if edited.cast:
-        return f"This is the base, cast to another type: {count_noun(edited.cast, 'tensor')} differ by rounding alone."
+        tensors = count_noun(edited.cast, "tensor differs", "tensors differ")
+        return f"This is the base, cast to another type: {tensors} by rounding alone."
     return "This is the base: no tensor differs."
 
 

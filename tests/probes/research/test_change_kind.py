@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from editguard.probes.research.change_kind import ChangedTensor, ChangeKind, Part, classify_changes, place_tensor
+from editguard.probes.research.change_kind import ChangedTensor, ChangeKind, ModelPart, classify_changes, place_tensor
 from editguard.probes.research.tensor_change import compare_tensors
 
 ROWS, COLUMNS, LAYERS = 32, 48, 10
@@ -115,17 +115,17 @@ def test_classify_changes_undetermined_rank_is_said_to_be_so() -> None:
 @pytest.mark.parametrize(
     ("name", "part", "layer"),
     [
-        ("model.layers.3.mlp.down_proj.weight", Part.DOWN_PROJECTION, 3),
-        ("transformer.h.0.mlp.c_proj.weight", Part.DOWN_PROJECTION, 0),
-        ("transformer.h.0.attn.c_proj.weight", Part.ATTENTION, 0),
-        ("model.decoder.layers.11.fc2.weight", Part.DOWN_PROJECTION, 11),
-        ("gpt_neox.layers.2.mlp.dense_4h_to_h.weight", Part.DOWN_PROJECTION, 2),
-        ("model.layers.3.mlp.gate_proj.weight", Part.MLP, 3),
-        ("model.layers.3.post_attention_layernorm.weight", Part.OTHER, 3),
-        ("model.layers.3.mlp.down_proj.bias", Part.OTHER, 3),
-        ("model.embed_tokens.weight", Part.OTHER, None),
-        ("lm_head.weight", Part.OTHER, None),
+        ("model.layers.3.mlp.down_proj.weight", ModelPart.DOWN_PROJECTION, 3),
+        ("transformer.h.0.mlp.c_proj.weight", ModelPart.DOWN_PROJECTION, 0),
+        ("transformer.h.0.attn.c_proj.weight", ModelPart.ATTENTION, 0),
+        ("model.decoder.layers.11.fc2.weight", ModelPart.DOWN_PROJECTION, 11),
+        ("gpt_neox.layers.2.mlp.dense_4h_to_h.weight", ModelPart.DOWN_PROJECTION, 2),
+        ("model.layers.3.mlp.gate_proj.weight", ModelPart.MLP, 3),
+        ("model.layers.3.post_attention_layernorm.weight", ModelPart.OTHER, 3),
+        ("model.layers.3.mlp.down_proj.bias", ModelPart.OTHER, 3),
+        ("model.embed_tokens.weight", ModelPart.OTHER, None),
+        ("lm_head.weight", ModelPart.OTHER, None),
     ],
 )
-def test_place_tensor_is_part_and_layer_by_name(name: str, part: Part, layer: int | None) -> None:
+def test_place_tensor_is_part_and_layer_by_name(name: str, part: ModelPart, layer: int | None) -> None:
     assert place_tensor(name) == (part, layer)

@@ -13,10 +13,10 @@ from .measurements import Generation, MeasurementRecord
 from .prompt_outcomes import PromptOutcome
 from .types import Count, Model
 
-__all__ = ["ChangedTensor", "EditedModel", "ModelRecord"]
+__all__ = ["ChangedTensorRecord", "EditedCheckpoint", "ModelRecord"]
 
 
-class ChangedTensor(Model):
+class ChangedTensorRecord(Model):
     """One tensor that differs from the base's; `relative` is ||W' - W|| / ||W||, null where it is not finite."""
 
     name: str
@@ -26,7 +26,7 @@ class ChangedTensor(Model):
     relative: float | None
 
 
-class EditedModel(Model):
+class EditedCheckpoint(Model):
     """The checkpoint that was audited, and how its files differ from those of the base."""
 
     ref: str
@@ -40,7 +40,7 @@ class EditedModel(Model):
     """Tensors whose change is within what rounding can do."""
     kind: str
     """The kind of the change as one sentence."""
-    changes: list[ChangedTensor] = Field(default_factory=list)
+    changes: list[ChangedTensorRecord] = Field(default_factory=list)
     """The tensors that changed most, the largest change first; not all where there are many."""
     differences: list[str] = Field(default_factory=list)
     """Differences of tokenizer and configuration, and tensors that one of the two lacks, a sentence each; each is a fault."""
