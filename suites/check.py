@@ -348,6 +348,14 @@ class Check(ABC, Generic[State]):
     def measure(self, bench: Bench, edit: EditUnderTest[State]) -> CheckResult:
         """Measure the model with `edit` in it."""
 
+    def with_drafts(self, bench: Bench, requests: Sequence[EditRequest], states: Sequence[State]) -> Sequence[State]:
+        """Return the `states` with guesses of what the model as it is now will write, where `measure` writes texts.
+
+        Called in a model that holds all edits, so that their texts are written in one batch. A guess may make `measure` faster,
+        and must not change what it judges.
+        """
+        return states
+
     def known_bad(self, bench: Bench, edit: EditUnderTest[State]) -> CheckResult | None:
         """Judge evidence that must fail, on the unedited model and by the rule of `measure`.
 

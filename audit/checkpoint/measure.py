@@ -7,6 +7,7 @@ put in place, and the same checks measure again. A check of the model alone is a
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,9 @@ class CheckpointBench:
         self.setup.check_unedited()
         started = time.monotonic()
         measurable = [each for each in assessments if each.decision.action is not Action.REFUSE]
-        states = dict(zip([a.request.id for a in measurable], self._prepare(checks, measurable), strict=True))
+        states = dict(
+            zip([a.request.id for a in measurable], self._prepare(checks, measurable, edited=edited), strict=True)
+        )
         share = (time.monotonic() - started) / max(len(measurable), 1)
         for assessment in assessments:
             state = states.get(assessment.request.id)
@@ -97,8 +100,14 @@ class CheckpointBench:
             else:
                 yield self._measure(assessment, checks, state, share, edited=edited)
 
+    def _draft(
+        self, checks: Sequence[Check[Any]], requests: Sequence[EditRequest], states: Sequence[Sequence[Any]]
+    ) -> list[Sequence[Any]]:
+        pairs = zip(checks, states, strict=True)
+        return [check.with_drafts(self.bench, requests, each) for check, each in pairs]
+
     def _prepare(
-        self, checks: Sequence[Check[Any]], assessments: Sequence[Assessment]
+        self, checks: Sequence[Check[Any]], assessments: Sequence[Assessment], *, edited: bool
     ) -> list[tuple[Any, ...] | Exception]:
         """Return the states of all checks on the base for each edit; edits that fail together are prepared one by one."""
         requests = [assessment.request for assessment in assessments]
@@ -106,13 +115,17 @@ class CheckpointBench:
             return []
         try:
             with self.bench.autocast():
-                return list(zip(*[check.prepare(self.bench, requests) for check in checks], strict=True))
+                states = [check.prepare(self.bench, requests) for check in checks]
+                with self.weights.in_place() if edited else nullcontext():
+                    # Texts of the reference engine are written without any guess.
+                    drafted = states if self.bench.plain else self._draft(checks, requests, states)
+            return list(zip(*drafted, strict=True))
         except torch.AcceleratorError:
             raise
         except (EditguardError, RuntimeError, ValueError, ArithmeticError) as error:
             if len(requests) == 1:
                 return [error]
-            return [self._prepare(checks, [assessment])[0] for assessment in assessments]
+            return [self._prepare(checks, [assessment], edited=edited)[0] for assessment in assessments]
 
     def _measure(
         self,

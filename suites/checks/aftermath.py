@@ -142,6 +142,11 @@ class Aftermath(Check[_Before]):
             guesses += [tuple(map(tuple, itertools.islice(texts, len(group)))) for group in some]
         return guesses
 
+    def with_drafts(self, bench: Bench, requests: Sequence[EditRequest], states: Sequence[_Before]) -> list[_Before]:
+        """Write all texts of the model as it is now in one batch."""
+        drafts = self.prepare(bench, requests)
+        return [state._replace(guesses=draft.written) for state, draft in zip(states, drafts, strict=True)]
+
     def measure(self, bench: Bench, edit: EditUnderTest[_Before]) -> CheckResult:
         """Judge the statements after which the edit is meant to act; show the rest."""
         lm, before = bench.lm, edit.state

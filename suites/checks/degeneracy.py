@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...probes.card import Card
@@ -137,6 +138,12 @@ class Degeneracy(Check[_Texts]):
     def _own(bench: Bench, request: EditRequest) -> list[str]:
         sentences = [prefix.text for prefix in bench.prefixes.of(Role.HELD_OUT) if prefix.family is Family.SENTENCE]
         return [request.prompt, *(text + request.prompt for text in sentences[:1])]
+
+    def with_drafts(self, bench: Bench, requests: Sequence[EditRequest], states: Sequence[_Texts]) -> list[_Texts]:
+        """Write all texts of the model as it is now in one batch."""
+        # The bench remembers the unedited texts after the fixed prompts.
+        drafts = self.prepare(replace(bench, memo={}), requests)
+        return [state._replace(guesses=draft.ids) for state, draft in zip(states, drafts, strict=True)]
 
     def measure(self, bench: Bench, edit: EditUnderTest[_Texts]) -> CheckResult:
         """Judge the texts after the fixed prompts, whose baseline does not depend on the edit; show all texts."""
