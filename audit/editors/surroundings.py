@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...probes.errors import RequestError
+from ...probes.subjects.same_question import asks_the_same
 from ...probes.subjects.subject_kinds import (
     GENERATED_NEIGHBOURS,
     classify_kinds,
@@ -55,6 +56,11 @@ def find_surroundings(lm: LanguageModel, requests: Sequence[EditRequest], *, see
         )
         prompts = [relation.replace("{}", request.subject) for relation in list_held_relations(kind)]
         own_prompts = {request.prompt, *request.paraphrases, *request.other_facts}
-        facts = tuple(replace(request, prompt=prompt) for prompt in prompts if prompt not in own_prompts)
+        facts = tuple(
+            replace(request, prompt=prompt)
+            for prompt in prompts
+            # An editor that held the fact that it changes would work against itself.
+            if prompt not in own_prompts and not asks_the_same(prompt, [request.prompt], request.subject)
+        )
         each.append(Surroundings(others, facts))
     return each

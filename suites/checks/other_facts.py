@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...probes.card import Card
+from ...probes.subjects.same_question import asks_the_same
 from ...probes.subjects.subject_kinds import classify_kinds, list_relations
 from ...probes.tokens import encode_target
 from ..check import Bench, Check, CheckResult, EditUnderTest
@@ -83,7 +84,8 @@ class OtherFacts(Check[_Facts | None]):
         """Return the prompts that the model answers most certainly, without those that ask for the edited fact itself."""
         edited = {text.strip() for text in (request.prompt, *request.paraphrases)}
         texts = [relation.replace("{}", request.subject) for relation in relations]
-        words = predict_first_words(bench, [text for text in texts if text not in edited])
+        others = [text for text in texts if text not in edited and not asks_the_same(text, edited, request.subject)]
+        words = predict_first_words(bench, others)
         own = _own_answers(bench, request)
         sure = [
             text
