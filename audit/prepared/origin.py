@@ -3,8 +3,8 @@
 Code counts by its source: that of all probes, and of what prepares a model. A changed probe is never judged by thresholds
 that another version of it gave. Of a probe of another package its distribution counts, and the source beside its class.
 
-Where one of these is unknown there is no origin, and nothing is kept: for a model that runs code of others, hooks, a class without
-source. The reference engine computes all of it anew, so it has none.
+Where one of these is unknown there is no origin, and nothing is kept: for a model that runs code of others or has hooks, and
+for a probe without source. The reference engine computes all of it anew, so it has none.
 """
 
 from __future__ import annotations
