@@ -1,7 +1,8 @@
 """Everything that is the same for all requests of a run, prepared once: site, prefixes, statistics, calibration, bench.
 
 The order is fixed: site, prefixes, key statistics, sink key, null sample. Key statistics from the default corpus take
-longest. They stay in the cache folder under (model, site, corpus, seed), and so do prefixes and calibration (`prepared`).
+longest. They stay in the cache folder under (model, site, corpus, seed), and so do prefixes, their states and the
+calibration (`prepared`).
 All this belongs to the main site, where requests are probed. What an edit of other sites needs is made when such an edit is
 first computed, of the unedited model, and kept.
 """
@@ -31,7 +32,7 @@ from .editors.value import Engine, ValueSettings
 from .key_statistics import StatisticsSource
 from .policy import Policy
 from .prepared.null_sample import NULL_SAMPLE, make_null_sample
-from .prepared.stages import prepare_calibration, prepare_prefixes
+from .prepared.stages import prepare_calibration, prepare_prefix_cache, prepare_prefixes
 from .prepared.store import PreparedStore
 from .progress import Progress, show_nothing
 
@@ -350,7 +351,7 @@ def prepare(
     _check_causal(lm)
     store = PreparedStore.of(lm, seed, fresh=fresh)
     prefixes = prepare_prefixes(lm, seed, store, progress)
-    cache = None if lm.plain else build_prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
+    cache = prepare_prefix_cache(lm, site, prefixes, store)
     source = StatisticsSource(statistics, corpus, fresh)
     meter = EvidenceMeter(
         lm=lm,

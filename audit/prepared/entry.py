@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "locate_entry", "read_entry", "write_entry"]
 
-_MOST_BYTES = 64 * 2**20
-"""A key of a hundred thousand features takes three megabytes here."""
+_MOST_BYTES = 256 * 2**20
+"""The states of the prefixes in the embedded model take 29 MB; those of a model that needs more are computed each time."""
+
+
+_ROOM_FOR_TEXT = 2**20
 
 
 class Entry(NamedTuple):
@@ -57,7 +60,12 @@ def read_entry(stamp: str) -> Entry | None:
 
 
 def write_entry(stamp: str, entry: Entry) -> None:
-    """Keep `entry` under `stamp`, in place of what was there; the file appears whole or not at all."""
+    """Keep `entry` under `stamp`, in place of what was there; the file appears whole or not at all.
+
+    What is over the bound is not kept.
+    """
+    if sum(tensor.nbytes for tensor in entry.tensors.values()) > _MOST_BYTES - _ROOM_FOR_TEXT:
+        return
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in entry.tensors.items()}
     metadata = {"editguard": entry.text, "sha256": _hash_entry(stamp, Entry(entry.text, tensors))}
     with suppress(StatisticsError):

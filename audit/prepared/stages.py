@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...probes.calibration import calibrate
 from ...probes.evidence import compute_sink_key
+from ...probes.forward.prefix_cache import PrefixCache, build_prefix_cache
 from ...probes.keys.prefixes import ContextPrefixes, SampledTexts, assemble_prefixes, sample_prefix_texts
 from .null_sample import NULL_SAMPLE, make_null_sample
 from .store import Calibrated, PreparedStore
@@ -18,9 +19,10 @@ from .store import Calibrated, PreparedStore
 if TYPE_CHECKING:
     from ...probes.evidence import EvidenceMeter
     from ...probes.model.language_model import LanguageModel
+    from ...probes.model.site import EditSite
     from ..progress import Progress
 
-__all__ = ["prepare_calibration", "prepare_prefixes"]
+__all__ = ["prepare_calibration", "prepare_prefix_cache", "prepare_prefixes"]
 
 
 def prepare_prefixes(lm: LanguageModel, seed: int, store: PreparedStore, progress: Progress) -> ContextPrefixes:
@@ -31,6 +33,14 @@ def prepare_prefixes(lm: LanguageModel, seed: int, store: PreparedStore, progres
         return sample_prefix_texts(lm, seed, partial(progress, "sampling prefixes"))
 
     return assemble_prefixes(lm, seed, store.texts(sample))
+
+
+def prepare_prefix_cache(
+    lm: LanguageModel, site: EditSite, prefixes: ContextPrefixes, store: PreparedStore
+) -> PrefixCache | None:
+    """Return the states of the prefixes; None where the model cannot continue from them, and for the reference engine."""
+    texts = [prefix.text for prefix in prefixes.prefixes]
+    return None if lm.plain else store.prefix_cache(lm, site, texts, lambda: build_prefix_cache(lm, site, texts))
 
 
 def prepare_calibration(meter: EvidenceMeter, store: PreparedStore, progress: Progress) -> Calibrated:

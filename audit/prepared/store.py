@@ -1,6 +1,7 @@
 """What was prepared of one model: computed once, kept in the cache folder, and returned as it was computed.
 
 Sampled texts are kept, and prefixes are made of them anew: a chat template may write today's date.
+The states of the prefixes' tokens are kept as well, since running them takes as long as the calibration.
 Of thresholds the quantiles are kept as well. A threshold counts only where its probe's rule gives it again from them.
 """
 
@@ -13,6 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...probes.calibration import QUANTILES, Calibration, KeyPlane
+from ...probes.forward.prefix_cache import PrefixCache, PrefixStates
 from ...probes.keys.prefixes import SampledTexts
 from ...probes.probe import PROBES, Threshold
 from ...probes.screen import Margins
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from ...probes.evidence import EvidenceMeter
     from ...probes.model.language_model import LanguageModel
+    from ...probes.model.site import EditSite
     from ...probes.requests.request import EditRequest
 
 __all__ = ["Calibrated", "PreparedStore"]
@@ -88,6 +91,23 @@ class PreparedStore:
         self._write(stamp, Entry(_Texts(**computed._asdict()).model_dump_json(), {}))
         return computed
 
+    def prefix_cache(
+        self, lm: LanguageModel, site: EditSite, texts: Sequence[str], compute: Callable[[], PrefixCache | None]
+    ) -> PrefixCache | None:
+        """Return the states of the prefixes `texts` below `site`: those that were kept, or those of `compute`.
+
+        Where the model cannot continue from states there are none to keep, and that is found out each time.
+        """
+        stamp = self._stamp("states", site=[site.path, site.layer], texts=list(texts))
+        if (entry := self._read(stamp)) is not None and (states := _decode_states(entry, lm)) is not None:
+            kept = PrefixCache(lm, site, texts, states)
+            if {sum(map(len, kept.rows))} == states.count_tokens():
+                return kept
+        computed = compute()
+        if computed is not None:
+            self._write(stamp, _encode_states(computed.all_states))
+        return computed
+
     def calibrated(
         self, meter: EvidenceMeter, sample: Sequence[EditRequest], compute: Callable[[], Calibrated]
     ) -> Calibrated:
@@ -127,6 +147,23 @@ def _decode_texts(entry: Entry) -> SampledTexts | None:
     try:
         return SampledTexts(**_Texts.model_validate_json(entry.text).__dict__)
     except ValidationError:
+        return None
+
+
+def _encode_states(states: PrefixStates) -> Entry:
+    tensors = {"hidden": states.hidden}
+    for layer, (keys, values) in enumerate(states.layers):
+        tensors |= {f"keys-{layer}": keys, f"values-{layer}": values}
+    return Entry("", tensors)
+
+
+def _decode_states(entry: Entry, lm: LanguageModel) -> PrefixStates | None:
+    tensors = {name: tensor.to(lm.device) for name, tensor in entry.tensors.items()}
+    layers = (len(tensors) - 1) // 2
+    try:
+        pairs = [(tensors[f"keys-{layer}"], tensors[f"values-{layer}"]) for layer in range(layers)]
+        return PrefixStates(tensors["hidden"], pairs)
+    except KeyError:
         return None
 
 

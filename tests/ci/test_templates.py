@@ -22,6 +22,7 @@ import pytest
 import yaml
 from editguard.audit.folders.file_names import AUDIT_FILES, LOG
 from editguard.probes.requests.request import SUFFIXES
+from editguard.reports.log.file import read_log
 from junitparser import JUnitXml
 from safetensors.torch import load_file, save_file
 
@@ -230,6 +231,7 @@ def without_installation(folder: Path) -> dict[str, str]:
     return {"PATH": path, "INSTALLED": str(folder.parent / "installed.txt")}
 
 
+@pytest.mark.slow
 def test_action_steps_in_order_save_a_baseline_compare_with_it_and_close_the_gate(work: Path, model: Path) -> None:
     inputs = {
         "edits": "my.edits.json",
@@ -260,7 +262,7 @@ def test_action_steps_in_order_save_a_baseline_compare_with_it_and_close_the_gat
     shown = second.summary.read_text(encoding="utf-8")
     assert shown.index("## editguard: ✅ pass") < shown.index("## Gate open")
     assert (work / "editguard-audit" / "gate" / "report.html").exists()
-    assert len([*(work / ".editguard-cache" / "prepared").iterdir()]) == 2, "what was kept was not found again"
+    assert len([*(work / ".editguard-cache" / "prepared").iterdir()]) == 3, "what was kept was not found again"
     assert len([*first.caches.iterdir()]) == 2, "the second baseline was not kept"
 
     shutil.rmtree(work / "editguard-audit")
@@ -310,8 +312,8 @@ def edited_checkpoint(model: Path, folder: Path) -> Path:
 
 def audited_checkpoint(out: Path) -> tuple[str, list[str]]:
     """Return the checkpoint that an audit was of, and the ids of the edits that were looked for in it."""
-    header, *records = map(json.loads, (out / LOG).read_text(encoding="utf-8").splitlines())
-    return header["arguments"]["edited"], [record["id"] for record in records if record["record"] == "edit"]
+    log = read_log(out / LOG)
+    return str(log.header.arguments["edited"]), [record.id for record in log.edits]
 
 
 def test_action_edited_checkpoint_is_audited_with_and_without_edits(work: Path, model: Path) -> None:
@@ -402,6 +404,7 @@ def test_gitlab_job_audits_and_has_the_exit_code(work: Path, model: Path) -> Non
     assert gitlab(work, **given, EDITGUARD_OUT="out").code == 2
 
 
+@pytest.mark.slow
 def test_gitlab_job_saves_a_baseline_compares_with_it_and_closes_the_gate(work: Path, model: Path) -> None:
     job = parsed(GITLAB)[".editguard"]
     given = {
@@ -420,7 +423,7 @@ def test_gitlab_job_saves_a_baseline_compares_with_it_and_closes_the_gate(work: 
         ".editguard-cache/"
     ]
     prepared = sorted((work / ".editguard-cache" / "prepared").iterdir())
-    assert len(prepared) == 2
+    assert len(prepared) == 3
 
     compared = {**saved, "EDITGUARD_BASELINE": "main", "EDITGUARD_OUT": "second"}
     result = gitlab(work, **compared)

@@ -74,6 +74,13 @@ def test_read_entry_folder_or_file_over_the_bound_is_none(monkeypatch: pytest.Mo
     assert read_entry(STAMP) is None
 
 
+def test_write_entry_over_the_bound_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = sum(tensor.nbytes for tensor in ENTRY.tensors.values())
+    monkeypatch.setattr(module, "_MOST_BYTES", module._ROOM_FOR_TEXT + size - 1)
+    write_entry(STAMP, ENTRY)
+    assert not locate_entry(STAMP).exists()
+
+
 def test_write_entry_replaces_what_was_there_for_its_owner_alone(kept: Path) -> None:
     write_entry(STAMP, ENTRY)
     locate_entry(STAMP).write_bytes(b"damaged")

@@ -30,7 +30,9 @@ def ready(lm: LanguageModel | None = None, **options: object) -> Setup:
 def bits(setup: Setup) -> object:
     """Return all that was prepared, in a form in which a difference of one bit shows."""
     calibration = setup.calibration
+    states = setup.prefix_cache and setup.prefix_cache.all_states
     tensors = [setup.meter.sink, calibration.plane.mean, calibration.plane.axes]
+    tensors += [] if states is None else [states.hidden, *(tensor for pair in states.layers for tensor in pair)]
     return (
         setup.prefixes,
         list(calibration.thresholds.items()),
@@ -44,7 +46,7 @@ def bits(setup: Setup) -> object:
 @pytest.fixture
 def counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often each stage was computed."""
-    computed = {"sample_prefix_texts": 0, "calibrate": 0}
+    computed = {"sample_prefix_texts": 0, "build_prefix_cache": 0, "calibrate": 0}
 
     def counted(name: str, function: Callable[..., object]) -> Callable[..., object]:
         def call(*arguments: object) -> object:
@@ -64,9 +66,9 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 def test_prepare_from_the_cache_equals_a_computation_to_the_bit(family: str, counts: dict[str, int]) -> None:
     computed = ready(tiny_lm(family))
     cached = ready(tiny_lm(family))
-    assert counts == {"sample_prefix_texts": 1, "calibrate": 1}
+    assert counts == {"sample_prefix_texts": 1, "build_prefix_cache": 1, "calibrate": 1}
     fresh = ready(tiny_lm(family), fresh=True)
-    assert counts == {"sample_prefix_texts": 2, "calibrate": 2}
+    assert counts == {"sample_prefix_texts": 2, "build_prefix_cache": 2, "calibrate": 2}
     assert bits(computed) == bits(cached) == bits(fresh)
     requests = [FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST]
     findings = [[a.findings for a in GuardedEditor(setup).assess_all(requests)] for setup in (computed, cached)]
@@ -79,32 +81,37 @@ def test_prepare_smollm2_from_the_cache_equals_a_computation_to_the_bit(
     kept: Path, counts: dict[str, int], smollm2: LanguageModel
 ) -> None:
     computed, cached = (prepare(smollm2, statistics="identity") for _ in range(2))
-    assert counts == {"sample_prefix_texts": 1, "calibrate": 1}
-    assert len(list(kept.iterdir())) == 2
+    assert counts == {"sample_prefix_texts": 1, "build_prefix_cache": 1, "calibrate": 1}
+    assert len(list(kept.iterdir())) == 3
     assert bits(computed) == bits(cached)
 
 
 @pytest.mark.tiny
 @pytest.mark.usefixtures("kept")
 @pytest.mark.parametrize(
-    ("options", "sampled"),
+    ("options", "sampled", "continued"),
     [
-        ({"seed": 1}, 2),
-        ({"layer": 1}, 1),
-        ({"settings": ValueSettings(clamp=3.0)}, 1),
-        ({"lm": tiny_lm(seed=1)}, 2),
-        ({"statistics": None, "corpus": "corpus.txt"}, 1),
+        ({"seed": 1}, 2, 2),
+        ({"layer": 1}, 1, 2),
+        ({"settings": ValueSettings(clamp=3.0)}, 1, 1),
+        ({"lm": tiny_lm(seed=1)}, 2, 2),
+        ({"statistics": None, "corpus": "corpus.txt"}, 1, 1),
     ],
     ids=["seed", "layer", "clamp", "model", "statistics"],
 )
 def test_prepare_of_something_else_is_computed(
-    options: dict[str, object], sampled: int, counts: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, object],
+    sampled: int,
+    continued: int,
+    counts: dict[str, int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("corpus.txt").write_text("\n".join(SENTENCES * 20), encoding="utf-8")
     ready()
     ready(**options)
-    assert counts == {"sample_prefix_texts": sampled, "calibrate": 2}
+    assert counts == {"sample_prefix_texts": sampled, "build_prefix_cache": continued, "calibrate": 2}
 
 
 @pytest.mark.tiny
@@ -112,7 +119,7 @@ def test_prepare_of_something_else_is_computed(
 def test_prepare_under_another_policy_takes_the_cache(counts: dict[str, int]) -> None:
     for policy in (Policy(), Policy(max_leaks=1)):
         assert ready(policy=policy).policy == policy
-    assert counts == {"sample_prefix_texts": 1, "calibrate": 1}
+    assert counts == {"sample_prefix_texts": 1, "build_prefix_cache": 1, "calibrate": 1}
 
 
 @pytest.mark.tiny
@@ -123,7 +130,7 @@ def test_prepare_damaged_entries_are_computed_again_and_replaced(kept: Path, cou
         path.write_bytes(content[: len(content) // 2])
     assert bits(ready()) == before
     assert bits(ready()) == before
-    assert counts == {"sample_prefix_texts": 2, "calibrate": 2}
+    assert counts == {"sample_prefix_texts": 2, "build_prefix_cache": 2, "calibrate": 2}
 
 
 @pytest.mark.tiny
@@ -138,8 +145,11 @@ def test_prepare_whole_entries_of_other_content_are_computed_again(
 
     monkeypatch.setattr(store, "write_entry", keep)
     before = bits(ready())
-    (texts, calibration), whole = stamps[:2], read_entry(stamps[1])
+    texts, states, calibration = stamps[:3]
+    whole, whole_states = read_entry(calibration), read_entry(states)
     assert whole is not None
+    assert whole_states is not None
+    cut = {name: tensor[..., :-1, :].clone() for name, tensor in whole_states.tensors.items()}
     sink = whole.tensors["sink"]
     others = [
         Entry("{}", whole.tensors),
@@ -151,9 +161,10 @@ def test_prepare_whole_entries_of_other_content_are_computed_again(
     ]
     for number, entry in enumerate(others, start=2):
         write_entry(calibration, entry)
+        write_entry(states, Entry("", cut if number % 2 else {"keys-0": cut["keys-0"]}))
         write_entry(texts, Entry('{"sentences": [1], "paragraphs": []}', {}))
         assert bits(ready()) == before
-        assert counts == {"sample_prefix_texts": number, "calibrate": number}
+        assert counts == {"sample_prefix_texts": number, "build_prefix_cache": number, "calibrate": number}
 
 
 @pytest.mark.tiny
@@ -195,14 +206,14 @@ def test_prepare_new_probe_of_another_package_is_calibrated(
     install_probe(monkeypatch, KeyNorm)
     assert "key-norm/norm" in ready().calibration.thresholds
     assert "key-norm/norm" in ready().calibration.thresholds
-    assert counts == {"sample_prefix_texts": 2, "calibrate": 2}
+    assert counts == {"sample_prefix_texts": 2, "build_prefix_cache": 2, "calibrate": 2}
 
 
 @pytest.mark.tiny
 def test_prepare_by_the_reference_engine_keeps_nothing(kept: Path, counts: dict[str, int]) -> None:
     for _ in range(2):
         ready(settings=ValueSettings(engine=Engine.REFERENCE))
-    assert counts == {"sample_prefix_texts": 2, "calibrate": 2}
+    assert counts == {"sample_prefix_texts": 2, "build_prefix_cache": 0, "calibrate": 2}
     assert not kept.exists()
 
 
@@ -212,7 +223,7 @@ def test_guarded_editor_load_fresh_computes_again(counts: dict[str, int]) -> Non
     lm = tiny_lm()
     for fresh in (False, False, True):
         GuardedEditor.load(lm, policy=Policy(), layer=0, statistics="identity", fresh=fresh)
-    assert counts == {"sample_prefix_texts": 2, "calibrate": 2}
+    assert counts == {"sample_prefix_texts": 2, "build_prefix_cache": 2, "calibrate": 2}
 
 
 @pytest.mark.tiny
@@ -224,4 +235,4 @@ def test_probe_fresh_computes_again_and_prints_the_same(
     results = [command(*arguments, *more) for more in ((), (), ("--fresh",))]
     assert results[0].out == results[1].out == results[2].out
     assert {result.code for result in results} == {0}
-    assert counts == {"sample_prefix_texts": 2, "calibrate": 2}
+    assert counts == {"sample_prefix_texts": 2, "build_prefix_cache": 2, "calibrate": 2}
