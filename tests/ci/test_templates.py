@@ -265,6 +265,12 @@ def test_action_steps_in_order_save_a_baseline_compare_with_it_and_close_the_gat
     assert len([*(work / ".editguard-cache" / "prepared").iterdir()]) == 3, "what was kept was not found again"
     assert len([*first.caches.iterdir()]) == 2, "the second baseline was not kept"
 
+    # An open gate hides no audit that failed.
+    second.steps["audit"]["exit-code"] = "1"
+    shutil.rmtree(work / "editguard-audit" / "gate")
+    assert second.run("Gate").code == 1
+    assert second.outputs() | {"gate": "open", "exit-code": "1"} == second.outputs()
+
     shutil.rmtree(work / "editguard-audit")
     third = GitHub(work, **inputs | {"edits": "one.edits.json"}, baseline="main", **{"save-baseline": "main"})
     results = third.run_all(**tools)
