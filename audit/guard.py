@@ -69,6 +69,7 @@ class GuardedEditor:
         perplexity_corpus: tuple[str, ...] | None = None,
         settings: ValueSettings | None = None,
         check_dtype: torch.dtype | None = None,
+        fresh: bool = False,
         progress: Progress = show_nothing,
     ) -> GuardedEditor:
         """Load a model, make it ready and return its guard.
@@ -86,6 +87,7 @@ class GuardedEditor:
             settings: Settings of the search for v*.
             check_dtype: Dtype of the checks' matrix products: faster where the processor has it, and less exact. None takes
                 that of the weights.
+            fresh: Compute again what the cache keeps of this model, and replace it there.
             progress: Called with the name of the stage, the steps done and the number of steps.
 
         Raises:
@@ -106,6 +108,7 @@ class GuardedEditor:
             perplexity_corpus=perplexity_corpus,
             settings=settings,
             check_dtype=check_dtype,
+            fresh=fresh,
             progress=progress,
         )
         return cls(setup)

@@ -31,6 +31,8 @@ class StatisticsSource:
     """A file, which holds one layer, or ``identity``; None for a corpus."""
     corpus: str | None = None
     """A text file or data set; None for text sampled from the model."""
+    fresh: bool = False
+    """Whether they are computed again where the cache holds them."""
 
     @property
     def is_file(self) -> bool:
@@ -39,7 +41,9 @@ class StatisticsSource:
 
     def load(self, lm: LanguageModel, site: EditSite, seed: int, progress: Progress) -> KeyStatistics:
         """Return the key statistics of `site`, as `load_or_compute_statistics` does."""
-        return load_or_compute_statistics(lm, site, self.statistics, self.corpus, seed=seed, progress=progress)
+        return load_or_compute_statistics(
+            lm, site, self.statistics, self.corpus, seed=seed, progress=progress, fresh=self.fresh
+        )
 
 
 def check_statistics(statistics: str) -> None:
@@ -59,8 +63,12 @@ def load_or_compute_statistics(
     *,
     seed: int,
     progress: Progress,
+    fresh: bool = False,
 ) -> KeyStatistics:
-    """Return key statistics: from a file, ``identity``, a corpus, or by default text sampled from the model itself."""
+    """Return key statistics: from a file, ``identity``, a corpus, or by default text sampled from the model itself.
+
+    Those of sampled text are kept in the cache folder. With `fresh` they are computed again, and replace what was kept.
+    """
     if statistics == "identity":
         return make_identity_statistics(site.d_ff, lm.fingerprint, site.layer)
     if statistics is not None:
@@ -79,8 +87,10 @@ def load_or_compute_statistics(
     )
     stamp = hashlib.sha256(":".join(map(str, origin)).encode()).hexdigest()[:24]
     cached = cache_folder() / "statistics" / f"{stamp}.safetensors"
+    if fresh:
+        cached.with_suffix(".partial").unlink(missing_ok=True)
     # A corpus is a file that may change under its name, so only sampled text is looked up by name.
-    if corpus is None and cached.is_file():
+    if corpus is None and cached.is_file() and not fresh:
         return load_statistics(cached, size=site.d_ff, model_fingerprint=lm.fingerprint, layer=site.layer)
     if corpus is None:
         progress("sampling text for key statistics", 0, 1)

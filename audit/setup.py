@@ -1,8 +1,10 @@
 """Everything that is the same for all requests of a run, prepared once: site, prefixes, statistics, calibration, bench.
 
 The order is fixed: site, prefixes, key statistics, sink key, null sample. Key statistics from the default corpus take
-longest. They stay in the cache folder under (model, site, corpus, seed). All this belongs to the main site, where requests
-are probed. What an edit of other sites needs is made when such an edit is first computed, of the unedited model, and kept.
+longest. They stay in the cache folder under (model, site, corpus, seed), and so do prefixes, their states and the
+calibration (`prepared`).
+All this belongs to the main site, where requests are probed. What an edit of other sites needs is made when such an edit is
+first computed, of the unedited model, and kept.
 """
 
 from __future__ import annotations
@@ -10,12 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ..probes.calibration import Calibration, calibrate
+import torch
+
 from ..probes.errors import EditguardError, InputError, ModelError, PolicyError, StatisticsError
-from ..probes.evidence import EvidenceMeter, compute_sink_key
+from ..probes.evidence import EvidenceMeter
 from ..probes.forward.prefix_cache import PrefixCache, build_prefix_cache
-from ..probes.keys.prefixes import ContextPrefixes, make_prefixes
-from ..probes.keys.subject_keys import locate
 from ..probes.model.embedded import EMBEDDED_NAME
 from ..probes.model.fingerprint import compute_checksum
 from ..probes.model.finite_weights import require_finite_weights
@@ -23,24 +24,26 @@ from ..probes.model.site import EditSite, count_layers, find_site
 from ..probes.model.stored_weight import StoredWeight, store_weight
 from ..probes.probe import PROBES
 from ..reports.log.types import EXACT_PERPLEXITY, PERPLEXITY
-from ..suites.builtin import load_builtin_corpus, load_ordinary_requests
+from ..suites.builtin import load_builtin_corpus
 from ..suites.check import Bench, Limits, Origin
 from ..suites.checks.perplexity import Perplexity
 from .editors.base import EditContext, SiteState, find_editor
 from .editors.value import Engine, ValueSettings
 from .key_statistics import StatisticsSource
 from .policy import Policy
+from .prepared.null_sample import NULL_SAMPLE, make_null_sample
+from .prepared.stages import prepare_calibration, prepare_prefix_cache, prepare_prefixes
+from .prepared.store import PreparedStore
 from .progress import Progress, show_nothing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    import torch
-
+    from ..probes.calibration import Calibration
+    from ..probes.keys.prefixes import ContextPrefixes
     from ..probes.keys.statistics import KeyStatistics
     from ..probes.model.language_model import LanguageModel
-    from ..probes.requests.request import EditRequest
 
 __all__ = [
     "EMBEDDED_LAYER",
@@ -56,8 +59,6 @@ __all__ = [
 
 EMBEDDED_LAYER = 9
 """Edit layer of the embedded model; the measurement behind it stands in docs/research/layer.md."""
-NULL_SAMPLE = 64
-"""Ordinary subjects that thresholds are calibrated on."""
 
 
 @dataclass(frozen=True)
@@ -333,6 +334,7 @@ def prepare(
     perplexity_corpus: tuple[str, ...] | None = None,
     settings: ValueSettings | None = None,
     check_dtype: torch.dtype | None = None,
+    fresh: bool = False,
     progress: Progress = show_nothing,
 ) -> Setup:
     """Make a model ready. `GuardedEditor.load` describes each parameter; here no policy means the defaults.
@@ -347,30 +349,28 @@ def prepare(
     lm = replace(lm, plain=lm.plain or settings.engine is Engine.REFERENCE)
     site = find_site(lm.model, default_layer(lm, site_path) if layer is None else layer, site_path)
     _check_causal(lm)
-    progress("sampling prefixes", 0, 1)
-    prefixes = make_prefixes(lm, seed, lambda done, total: progress("sampling prefixes", done, total))
-    cache = None if lm.plain else build_prefix_cache(lm, site, [prefix.text for prefix in prefixes.prefixes])
-    source = StatisticsSource(statistics, corpus)
-    key_statistics = source.load(lm, site, seed, progress)
-    sample = make_null_sample(lm, NULL_SAMPLE)
-    progress("calibration", 0, len(sample))
+    store = PreparedStore.of(lm, seed, fresh=fresh)
+    prefixes = prepare_prefixes(lm, seed, store, progress)
+    cache = prepare_prefix_cache(lm, site, prefixes, store)
+    source = StatisticsSource(statistics, corpus, fresh)
     meter = EvidenceMeter(
         lm=lm,
         site=site,
-        statistics=key_statistics,
+        statistics=source.load(lm, site, seed, progress),
         prefixes=prefixes,
-        sink=compute_sink_key(lm, site, [request.prompt for request in sample]),
+        sink=torch.empty(0),  # known after the calibration
         weight_norm=float(site.matrix().norm()),
         clamp=settings.clamp,
         prefix_cache=cache,
     )
+    sink, calibration = prepare_calibration(meter, store, progress)
     return Setup(
         lm=lm,
         site=site,
-        statistics=key_statistics,
+        statistics=meter.statistics,
         prefixes=prefixes,
-        meter=meter,
-        calibration=calibrate(meter, sample, lambda done, total: progress("calibration", done, total)),
+        meter=replace(meter, sink=sink),
+        calibration=calibration,
         policy=policy,
         settings=settings,
         corpus=load_builtin_corpus() if perplexity_corpus is None else perplexity_corpus,
@@ -418,21 +418,6 @@ def check_names(policy: Policy, path: Path | None = None) -> None:
             f"{subject} rewrites edits with {policy.rewrite_editor!r}, whose keys are inconsistent, so that nothing would be "
             "guarded; set rewrite_editor to 'everywhere'."
         )
-
-
-def make_null_sample(lm: LanguageModel, size: int) -> tuple[EditRequest, ...]:
-    """Return `size` requests about ordinary subjects: half in mid-prompt, half at its start, none a first token.
-
-    Subjects at the start have more than one token. They are ordinary too, though fewer tokens stand before their last one.
-    """
-    requests = load_ordinary_requests()
-    opening = [
-        replace(request, id=f"{request.id}-first", prompt=f"{request.subject} is known for") for request in requests
-    ]
-    of_several_tokens = [request for request in opening if not locate(lm, request).is_first_token]
-    half = min(size // 2, len(of_several_tokens))
-    # Subjects at the start come from the end of the list, so that few subjects are in the sample twice.
-    return (*requests[: size - half], *of_several_tokens[len(of_several_tokens) - half :])
 
 
 def check_editable(site: EditSite) -> None:

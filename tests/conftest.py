@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,16 @@ def pytest_collection_finish() -> None:
     """Keep what the imports made out of the garbage collector's sight: it would look through it again and again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_prepared_is_kept() -> Iterator[None]:
+    """Compute what a model is prepared with each time: a test that changes code would leave its thresholds to others."""
+    if "torch" not in sys.modules:  # a test without a model stays fast
+        yield
+        return
+    from editguard.audit.prepared import store
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "find_origin", lambda *_: None)
+        yield

@@ -147,6 +147,10 @@ class ModelOptions:
     corpus: Annotated[
         str | None, _option(Panel.ADVANCED, "Text to compute key statistics from. Default: sampled from the model.")
     ] = None
+    fresh: Annotated[
+        bool,
+        _option(Panel.ADVANCED, "Compute again what the cache keeps of the model, and replace it there.", "--fresh"),
+    ] = False
     engine: Annotated[
         Engine,
         _option(
@@ -207,6 +211,7 @@ class ModelOptions:
             perplexity_corpus=sentences,
             settings=ValueSettings(engine=self.engine),
             check_dtype=torch.bfloat16 if self.check_dtype is CheckDtype.BFLOAT16 else None,
+            fresh=self.fresh,
             progress=progress,
         )
 

@@ -32,6 +32,7 @@ _MODEL = (
     "seed",
     "stats",
     "corpus",
+    "fresh",
     "engine",
 )
 
@@ -101,7 +102,7 @@ def _assess(
         yield from assess_each(guard, requests[start : start + _BATCH], editor, screen=screen)
 
 
-_STATS_MODEL = ("model", "layer", "site", "device", "dtype", "allow_pickle", "seed", "corpus")
+_STATS_MODEL = ("model", "layer", "site", "device", "dtype", "allow_pickle", "seed", "corpus", "fresh")
 
 
 @takes_records(model_options=_STATS_MODEL)
@@ -138,7 +139,13 @@ def stats(
         layer = default_layer(lm, model_options.site) if model_options.layer is None else model_options.layer
         site = find_site(lm.model, layer, model_options.site)
         statistics = load_or_compute_statistics(
-            lm, site, None, model_options.corpus, seed=model_options.seed, progress=progress
+            lm,
+            site,
+            None,
+            model_options.corpus,
+            seed=model_options.seed,
+            progress=progress,
+            fresh=model_options.fresh,
         )
     save_statistics(statistics, out)
     typer.echo(

@@ -280,6 +280,7 @@ def _print_trace(result: TraceFile, page: Path) -> None:
         "seed",
         "stats",
         "corpus",
+        "fresh",
         "engine",
     ),
     edit_options=("limit", "skip_invalid"),

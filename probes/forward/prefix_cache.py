@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..model.language_model import LanguageModel
     from ..model.site import EditSite
 
-__all__ = ["Joined", "PrefixCache", "build_prefix_cache", "join"]
+__all__ = ["Joined", "PrefixCache", "PrefixStates", "build_prefix_cache", "join"]
 
 _AGREEMENT = 1e-3
 """Largest difference of a logit from the ordinary pass, relative to the largest logit, in fp32; measured: under 1e-5."""
@@ -54,37 +54,35 @@ class Joined(NamedTuple):
         return (tokens + (self.past - torch.tensor(self.leads))[:, None]).clamp(0, size - 1)
 
 
+class PrefixStates(NamedTuple):
+    """The states of the tokens of some rows, one row after the other."""
+
+    hidden: torch.Tensor
+    """What enters the site's block [tokens, d_model]."""
+    layers: list[tuple[torch.Tensor, torch.Tensor]]
+    """Attention keys and values [heads, tokens, features] of each layer."""
+
+    def count_tokens(self) -> set[int]:
+        """Return the number of tokens of each tensor, which are all the same."""
+        return {len(self.hidden), *(tensor.shape[1] for pair in self.layers for tensor in pair)}
+
+
 class PrefixCache:
     """The states of some prefixes' tokens in the unedited model."""
 
-    def __init__(self, lm: LanguageModel, site: EditSite, texts: Sequence[str]) -> None:
-        """Run the prefixes once, in batches; a prefix that begins another one is served by it."""
+    def __init__(
+        self, lm: LanguageModel, site: EditSite, texts: Sequence[str], states: PrefixStates | None = None
+    ) -> None:
+        """Run the prefixes once, in batches; a prefix that begins another one is served by it.
+
+        `states` are those of an earlier run of the same texts, which is then not made again.
+        """
         rows = sorted({tuple(lm.tokenizer(text).input_ids) for text in texts}, key=lambda row: (-len(row), row))
         self.rows: list[tuple[int, ...]] = []
         for row in rows:
             if row and not any(other[: len(row)] == row for other in self.rows):
                 self.rows.append(row)
-        parts: dict[int, tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]] = {}
-
-        def run(members: Sequence[int]) -> tuple[torch.Tensor, list[Any]]:
-            cache = DynamicCache()
-            inputs = pad([self.rows[index] for index in members], get_pad_id(lm), lm.device)._asdict()
-            # The logits are not used, so the head gets one place.
-            with torch.no_grad(), record_entry(site) as entries, select_logits(lm, torch.tensor([0])):
-                lm.run(**inputs, use_cache=True, past_key_values=cache)
-            return entries[0].hidden, cache.layers
-
-        for members, (hidden, layers) in run_fitting(split_batches([len(row) for row in self.rows]), run):
-            for place, index in enumerate(members):
-                length = len(self.rows[index])
-                states = [(layer.keys[place, :, :length], layer.values[place, :, :length]) for layer in layers]
-                parts[index] = hidden[place, :length], states
-        order = range(len(self.rows))
-        self._hidden = torch.cat([parts[index][0] for index in order])
-        self._layers = [
-            (torch.cat([keys for keys, _ in layer], 1), torch.cat([values for _, values in layer], 1))
-            for layer in zip(*(parts[index][1] for index in order), strict=True)
-        ]
+        self.all_states = _run_rows(lm, site, self.rows) if states is None else states
         self._begins: dict[tuple[int, ...], int] = {}
         begin = 0
         for row in self.rows:
@@ -103,9 +101,35 @@ class PrefixCache:
         """Return keys and values [rows, heads, past, features] of the lowest `layers`, and hidden states, at `places`."""
         layer_states = [
             (keys[:, places].transpose(0, 1), values[:, places].transpose(0, 1))
-            for keys, values in self._layers[:layers]
+            for keys, values in self.all_states.layers[:layers]
         ]
-        return layer_states, self._hidden[places]
+        return layer_states, self.all_states.hidden[places]
+
+
+def _run_rows(lm: LanguageModel, site: EditSite, rows: Sequence[tuple[int, ...]]) -> PrefixStates:
+    parts: dict[int, tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]] = {}
+
+    def run(members: Sequence[int]) -> tuple[torch.Tensor, list[Any]]:
+        cache = DynamicCache()
+        inputs = pad([rows[index] for index in members], get_pad_id(lm), lm.device)._asdict()
+        # The logits are not used, so the head gets one place.
+        with torch.no_grad(), record_entry(site) as entries, select_logits(lm, torch.tensor([0])):
+            lm.run(**inputs, use_cache=True, past_key_values=cache)
+        return entries[0].hidden, cache.layers
+
+    for members, (hidden, layers) in run_fitting(split_batches([len(row) for row in rows]), run):
+        for place, index in enumerate(members):
+            length = len(rows[index])
+            states = [(layer.keys[place, :, :length], layer.values[place, :, :length]) for layer in layers]
+            parts[index] = hidden[place, :length], states
+    order = range(len(rows))
+    return PrefixStates(
+        torch.cat([parts[index][0] for index in order]),
+        [
+            (torch.cat([keys for keys, _ in layer], 1), torch.cat([values for _, values in layer], 1))
+            for layer in zip(*(parts[index][1] for index in order), strict=True)
+        ],
+    )
 
 
 def join(

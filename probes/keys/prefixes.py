@@ -18,14 +18,25 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..model.language_model import LanguageModel
 
-__all__ = ["ContextPrefixes", "Family", "Prefix", "Role", "list_special_tokens", "make_prefixes", "sample_texts"]
+__all__ = [
+    "ContextPrefixes",
+    "Family",
+    "Prefix",
+    "Role",
+    "SampledTexts",
+    "assemble_prefixes",
+    "list_special_tokens",
+    "make_prefixes",
+    "sample_prefix_texts",
+    "sample_texts",
+]
 
 _MAX_SPECIAL_TOKENS = 24
 """Special tokens after which an edit is measured; some tokenizers have thousands, which no text holds."""
@@ -109,22 +120,46 @@ _SENTENCE_TOKENS = (5,) * 10 + (10,) * 10 + (14,) * len(_OPENINGS)
 _PARAGRAPH_TOKENS = (40,) * len(_PARAGRAPH_OPENINGS)
 
 
+class SampledTexts(NamedTuple):
+    """The texts of prefixes that come from the model."""
+
+    sentences: tuple[str, ...]
+    paragraphs: tuple[str, ...]
+
+
 def make_prefixes(lm: LanguageModel, seed: int, progress: Callable[[int, int], None] | None = None) -> ContextPrefixes:
     """Sample and assemble the prefixes of a run.
 
-    Families that the model cannot have are left out.
-    There is no ``bos`` where the tokenizer has no BOS token or adds it to every text, and no ``chat`` without a chat template.
-
     `progress` is called with (steps done, of all) after each sampled token.
     Raises `NotFinite` where the model's logits hold NaN or +Inf.
+    """
+    return assemble_prefixes(lm, seed, sample_prefix_texts(lm, seed, progress))
+
+
+def sample_prefix_texts(
+    lm: LanguageModel, seed: int, progress: Callable[[int, int], None] | None = None
+) -> SampledTexts:
+    """Sample the texts of the prefixes: most of the time that prefixes take.
+
+    `progress` and errors are those of `make_prefixes`.
     """
     # One batch for the short texts, one for the long: most of the cost is the number of steps.
     short, long = max(_SENTENCE_TOKENS), max(_PARAGRAPH_TOKENS)
     report = partial(_report_part, progress, short + long) if progress else None
     starters = _STARTERS * 4 + _OPENINGS
-    texts = sample_texts(lm, starters, _SENTENCE_TOKENS, seed, report and partial(report, 0))
-    paragraphs = sample_texts(lm, _PARAGRAPH_OPENINGS, _PARAGRAPH_TOKENS, seed + 1, report and partial(report, short))
-    rome, sentences = texts[:20], texts[20:]
+    return SampledTexts(
+        sample_texts(lm, starters, _SENTENCE_TOKENS, seed, report and partial(report, 0)),
+        sample_texts(lm, _PARAGRAPH_OPENINGS, _PARAGRAPH_TOKENS, seed + 1, report and partial(report, short)),
+    )
+
+
+def assemble_prefixes(lm: LanguageModel, seed: int, texts: SampledTexts) -> ContextPrefixes:
+    """Return all prefixes of a run, with the `texts` that were sampled from `seed`.
+
+    Families that the model cannot have are left out.
+    There is no ``bos`` where the tokenizer has no BOS token or adds it to every text, and no ``chat`` without a chat template.
+    """
+    rome, sentences, paragraphs = texts.sentences[:20], texts.sentences[20:], texts.paragraphs
     prefixes = [Prefix(Family.NONE, "", Role.KEY)]
     prefixes += [Prefix(Family.SENTENCE, text, Role.KEY) for text in rome]
     prefixes += _assign_roles(Family.SENTENCE, sentences[:4], sentences[4:])

@@ -127,6 +127,18 @@ def test_statistics_of_each_engine_are_cached_apart(tmp_path: Path, monkeypatch:
     assert plain_flags == [False, True]
 
 
+def test_statistics_fresh_are_sampled_again_and_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDITGUARD_CACHE", str(tmp_path / "cache"))
+    lm, texts = tiny_lm(), iter([SENTENCES * 20, SENTENCES[:2] * 20])
+    site = find_site(lm.model, 0)
+    monkeypatch.setattr(key_statistics, "sample_corpus", lambda *_, **__: Corpus(tuple(next(texts)), "sampled"))
+    hashes = [
+        load_or_compute_statistics(lm, site, None, None, seed=0, progress=silent, fresh=fresh).sha256
+        for fresh in (False, False, True, False)
+    ]
+    assert hashes[0] == hashes[1] != hashes[2] == hashes[3]
+
+
 def test_statistics_come_from_each_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDITGUARD_CACHE", str(tmp_path / "cache"))
     lm = tiny_lm()

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -21,7 +22,9 @@ import pytest
 import yaml
 from editguard.audit.folders.file_names import AUDIT_FILES, LOG
 from editguard.probes.requests.request import SUFFIXES
+from editguard.reports.log.file import read_log
 from junitparser import JUnitXml
+from safetensors.torch import load_file, save_file
 
 from ..helpers.tiny_models import save_checkpoint
 from ..helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, lenient
@@ -94,13 +97,8 @@ def parsed(path: Path) -> Any:
 # -------------------------------------------------------------------------------------------------------------- GitHub
 
 
-def filled(text: str, inputs: Mapping[str, str]) -> str:
-    """Fill in the inputs, as the runner does."""
-    return re.sub(r"\$\{\{ inputs\.([\w-]+) \}\}", lambda match: inputs[match[1]], text)
-
-
 class GitHub:
-    """A runner for the shell steps of the action."""
+    """A runner for the action: its shell steps really run, and a cache that the other steps restore and save."""
 
     def __init__(self, folder: Path, **inputs: str) -> None:
         self.folder = folder
@@ -108,6 +106,8 @@ class GitHub:
         assert set(inputs) <= set(declared)
         self.inputs = {name: str(entry.get("default", "")) for name, entry in declared.items()} | inputs
         self.summary, self.output = folder.parent / "summary.md", folder.parent / "output.txt"
+        self.steps: dict[str, dict[str, str]] = {}
+        self.caches = folder.parent / "caches"
 
     def run(self, name: str, **variables: str) -> ShellResult:
         """Run the step called `name`, as the runner runs `shell: bash`."""
@@ -119,13 +119,71 @@ class GitHub:
             "GITHUB_ACTION_PATH": str(ACTION.parent),
             "GITHUB_OUTPUT": str(self.output),
             "GITHUB_STEP_SUMMARY": str(self.summary),
-            **{key: filled(text, self.inputs) for key, text in step["env"].items()},
+            **{key: self.filled(text) for key, text in step["env"].items()},
             **variables,
         }
         return shell(["bash", "--noprofile", "--norc", "-eo", "pipefail", str(script)], self.folder, given)
 
     def outputs(self) -> dict[str, str]:
         return dict(line.split("=", 1) for line in self.output.read_text(encoding="utf-8").splitlines())
+
+    def run_all(self, **variables: str) -> dict[str, ShellResult | None]:
+        """Run the action from its first step to its last; returns each step that ran, with what a shell step gave."""
+        results: dict[str, ShellResult | None] = {}
+        self.steps = {}
+        for path in (self.summary, self.output):
+            path.unlink(missing_ok=True)
+        for step in parsed(ACTION)["runs"]["steps"]:
+            failed = any(result is not None and result.code for result in results.values())
+            if not self._holds(step.get("if", "success()"), failed):
+                continue
+            results[step["name"]] = None
+            if "run" in step:
+                self.output.write_text("", encoding="utf-8")
+                results[step["name"]] = self.run(step["name"], **variables)
+                self.steps[step.get("id", "")] = self.outputs()
+            elif step["uses"].startswith("actions/cache/"):
+                self._use_cache(step)
+        return results
+
+    def action_outputs(self) -> dict[str, str]:
+        return {name: self.filled(entry["value"]) for name, entry in parsed(ACTION)["outputs"].items()}
+
+    def filled(self, text: str) -> str:
+        """Fill in expressions, as the runner does: of several joined by || the first that is not empty."""
+
+        def value(match: re.Match[str]) -> str:
+            return next(filter(None, map(self._value, match[1].split(" || "))), "")
+
+        return re.sub(r"\$\{\{ (.+?) \}\}", value, text)
+
+    def _value(self, name: str) -> str:
+        if name == "runner.os":
+            return "Linux"
+        if name.startswith("inputs."):
+            return self.inputs[name.removeprefix("inputs.")]
+        step, output = re.fullmatch(r"steps\.(\w+)\.outputs\.([\w-]+)", name).groups()  # type: ignore[union-attr]
+        return self.steps.get(step, {}).get(output, "")
+
+    def _holds(self, condition: str, failed: bool) -> bool:
+        return all(self._holds_part(part, failed) for part in condition.split(" && "))
+
+    def _holds_part(self, part: str, failed: bool) -> bool:
+        if part in ("always()", "success()"):
+            return part == "always()" or not failed
+        name, sign, text = re.fullmatch(r"(\S+) (==|!=) '(.*)'", part).groups()  # type: ignore[union-attr]
+        return (self._value(name) == text) == (sign == "==")
+
+    def _use_cache(self, step: dict[str, Any]) -> None:
+        given = {name: self.filled(text) for name, text in step["with"].items()}
+        place = self.folder / given["path"]
+        if "/save@" in step["uses"]:
+            if not (kept := self.caches / given["key"]).exists():
+                shutil.copytree(place, kept)
+            return
+        matching = [path for path in self.caches.glob("*") if path.name.startswith(given["restore-keys"])]
+        if matching:
+            shutil.copytree(max(matching, key=lambda path: path.stat().st_ctime_ns), place, dirs_exist_ok=True)
 
 
 def test_action_keeps_all_files_and_shows_no_stale_audit(work: Path, model: Path) -> None:
@@ -139,7 +197,7 @@ def test_action_keeps_all_files_and_shows_no_stale_audit(work: Path, model: Path
     header = json.loads((work / "my out" / LOG).read_text(encoding="utf-8").splitlines()[0])
     assert (header["seed"], header["layer"], header["arguments"]["stats"]) == (3, 0, "identity")
     given = [step.get("with", {}) for step in parsed(ACTION)["runs"]["steps"]]
-    uploads = {filled(str(value), runner.inputs) for inputs in given for value in inputs.values()}
+    uploads = {runner.filled(str(value)) for inputs in given for value in inputs.values()}
     assert {"my out", "my out/results.sarif"} <= uploads
     assert {path.name for path in (work / "my out").iterdir()} - {".lock"} == {*AUDIT_FILES}
 
@@ -160,10 +218,129 @@ def test_action_failed_audit_writes_all_files(work: Path, model: Path) -> None:
     assert {path.name for path in (work / "editguard-audit").iterdir()} >= {*AUDIT_FILES}
 
 
+def without_installation(folder: Path) -> dict[str, str]:
+    """Return variables with a `python` first on the path that installs nothing, and writes what it was to install."""
+    (tools := folder.parent / "tools").mkdir(exist_ok=True)
+    (script := tools / "python").write_text(
+        '#!/bin/sh\nif [ "$1 $2 $3" = "-m pip install" ]; then shift 4; echo "$1" > "$INSTALLED"; exit 0; fi\n'
+        f'exec {shlex.quote(sys.executable)} "$@"\n',
+        encoding="utf-8",
+    )
+    script.chmod(0o755)
+    path = os.pathsep.join(map(str, (tools, Path(sys.executable).parent, os.environ["PATH"])))
+    return {"PATH": path, "INSTALLED": str(folder.parent / "installed.txt")}
+
+
+@pytest.mark.slow
+def test_action_steps_in_order_save_a_baseline_compare_with_it_and_close_the_gate(work: Path, model: Path) -> None:
+    inputs = {
+        "edits": "my.edits.json",
+        "model": str(model),
+        "policy": "policy.toml",
+        "arguments": OPTIONS,
+        "baselines": ".editguard-cache/baselines",
+    }
+    tools = without_installation(work)
+    first = GitHub(work, **inputs, **{"save-baseline": "main", "package": "editguard-of-a-test"})
+    results = first.run_all(**tools)
+    assert [name for name, result in results.items() if result is not None and result.code] == []
+    assert (work.parent / "installed.txt").read_text(encoding="utf-8") == "editguard-of-a-test\n"
+    assert "Gate" not in results
+    assert "Save a baseline" in results
+    assert first.action_outputs() == {"exit-code": "0", "verdict": "pass", "gate": ""}
+    (cache,) = first.caches.iterdir()
+    assert {path.name for path in cache.iterdir()} == {"prepared", "baselines"}
+    assert [path.name for path in (cache / "baselines").rglob("*.json")] == ["0001.json"]
+
+    # Another machine: a new checkout, and nothing but what the first one kept.
+    for name in ("editguard-audit", ".editguard-cache"):
+        shutil.rmtree(work / name)
+    second = GitHub(work, **inputs, baseline="main", **{"save-baseline": "main"})
+    results = second.run_all(**tools)
+    assert [name for name, result in results.items() if result is not None and result.code] == []
+    assert second.action_outputs() == {"exit-code": "0", "verdict": "pass", "gate": "open"}
+    shown = second.summary.read_text(encoding="utf-8")
+    assert shown.index("## editguard: ✅ pass") < shown.index("## Gate open")
+    assert (work / "editguard-audit" / "gate" / "report.html").exists()
+    assert len([*(work / ".editguard-cache" / "prepared").iterdir()]) == 3, "what was kept was not found again"
+    assert len([*first.caches.iterdir()]) == 2, "the second baseline was not kept"
+
+    # An open gate hides no audit that failed.
+    second.steps["audit"]["exit-code"] = "1"
+    shutil.rmtree(work / "editguard-audit" / "gate")
+    assert second.run("Gate").code == 1
+    assert second.outputs() | {"gate": "open", "exit-code": "1"} == second.outputs()
+
+    shutil.rmtree(work / "editguard-audit")
+    third = GitHub(work, **inputs | {"edits": "one.edits.json"}, baseline="main", **{"save-baseline": "main"})
+    results = third.run_all(**tools)
+    codes = {name: result.code for name, result in results.items() if result is not None}
+    assert (codes["Audit"], codes["Gate"]) == (0, 1)
+    assert third.action_outputs() == {"exit-code": "1", "verdict": "pass", "gate": "closed"}
+    assert "missing-edits" in third.summary.read_text(encoding="utf-8")
+    assert "Save a baseline" not in results
+    assert {"Keep what was written", "Keep it for later runs"} <= results.keys()
+    assert len([*(work / ".editguard-cache" / "baselines").rglob("*.json")]) == 2
+
+
+def test_action_failed_audit_asks_the_gate_and_keeps_its_code(work: Path, model: Path) -> None:
+    inputs = {"edits": "my.edits.json", "model": str(model), "policy": "strict.toml", "arguments": OPTIONS}
+    runner = GitHub(work, **inputs, baseline="gone", **{"save-baseline": "main"})
+    results = runner.run_all(**without_installation(work))
+    assert runner.action_outputs() == {"exit-code": "1", "verdict": "fail", "gate": "closed"}
+    assert "Save a baseline" not in results
+    assert not (work / ".editguard").exists()
+
+
+def test_action_gate_that_cannot_tell_has_its_own_code(work: Path, model: Path) -> None:
+    inputs = {"edits": "my.edits.json", "model": str(model), "policy": "strict.toml", "arguments": OPTIONS}
+    runner = GitHub(work, **inputs, baseline="main", **{"gate-arguments": "--max-regress=nonsense:5%"})
+    results = runner.run_all(**without_installation(work))
+    assert runner.action_outputs() == {"exit-code": "2", "verdict": "fail", "gate": ""}
+    assert "Findings to code scanning" not in results
+
+
+def test_action_audit_without_a_verdict_asks_no_gate(work: Path) -> None:
+    runner = GitHub(work, model="nowhere at all", baseline="main", **{"save-baseline": "main", "upload-sarif": "true"})
+    results = runner.run_all(**without_installation(work))
+    assert runner.action_outputs() == {"exit-code": "2", "verdict": "", "gate": ""}
+    assert not {"Gate", "Save a baseline", "Findings to code scanning"} & results.keys()
+
+
+def edited_checkpoint(model: Path, folder: Path) -> Path:
+    """Return a copy of the model with one weight changed, as another tool may leave it."""
+    shutil.copytree(model, folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.0.mlp.down_proj.weight"][0, 0] += 0.5
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def audited_checkpoint(out: Path) -> tuple[str, list[str]]:
+    """Return the checkpoint that an audit was of, and the ids of the edits that were looked for in it."""
+    log = read_log(out / LOG)
+    return str(log.header.arguments["edited"]), [record.id for record in log.edits]
+
+
+def test_action_edited_checkpoint_is_audited_with_and_without_edits(work: Path, model: Path) -> None:
+    edited = edited_checkpoint(model, work / "my edited")
+    inputs = {"model": str(model), "edited": "my edited", "policy": "policy.toml", "arguments": OPTIONS}
+    for edits, ids in (("one.edits.json", ["france"]), ("", [])):
+        runner = GitHub(work, **inputs, edits=edits, out=f"out{len(ids)}")
+        result = runner.run("Audit")
+        assert result.code in (0, 1), result.err
+        assert runner.outputs()["verdict"] in ("pass", "fail")
+        runner.output.unlink()
+        assert audited_checkpoint(work / f"out{len(ids)}") == (edited.name, ids)
+
+
 def test_action_inputs_are_never_run(work: Path) -> None:
-    inputs = dict.fromkeys(("edits", "model", "policy", "out", "arguments"), NASTY)
-    assert GitHub(work, **inputs).run("Audit").code == 2
-    assert not (work / "pwned").exists()
+    names = set(parsed(ACTION)["inputs"]) - {"python-version", "package", "cache"}
+    runner = GitHub(work, **dict.fromkeys(names, NASTY), cache="a 'cache'; touch pwned;")
+    runner.steps["audit"] = {"exit-code": "1"}
+    codes = {name: runner.run(name).code for name in ("Audit", "Gate", "Save a baseline", "Name what is kept")}
+    assert codes == {"Audit": 2, "Gate": 2, "Save a baseline": 2, "Name what is kept": 0}
+    assert not [*work.rglob("pwned")]
 
 
 def test_action_edits_like_an_option_are_a_file(work: Path) -> None:
@@ -195,10 +372,10 @@ def test_action_installs_the_given_package_or_itself(work: Path) -> None:
 def test_action_scripts_have_no_expression_and_uses_have_versions() -> None:
     steps = parsed(ACTION)["runs"]["steps"]
     scripts = [step["run"] for step in steps if "run" in step]
-    assert len(scripts) == 2
+    assert len(scripts) == 5
     assert not [script for script in scripts if "${{" in script]
     used = [step["uses"] for step in steps if "uses" in step]
-    assert len(used) == 3
+    assert len(used) == 5
     assert all(re.fullmatch(r"[\w-]+(/[\w-]+)+@v\d+\.\d+\.\d+", name) for name in used)
 
 
@@ -233,8 +410,60 @@ def test_gitlab_job_audits_and_has_the_exit_code(work: Path, model: Path) -> Non
     assert gitlab(work, **given, EDITGUARD_OUT="out").code == 2
 
 
+@pytest.mark.slow
+def test_gitlab_job_saves_a_baseline_compares_with_it_and_closes_the_gate(work: Path, model: Path) -> None:
+    job = parsed(GITLAB)[".editguard"]
+    given = {
+        "EDITGUARD_EDITS": "my.edits.json",
+        "EDITGUARD_MODEL": str(model),
+        "EDITGUARD_POLICY": "policy.toml",
+        "EDITGUARD_ARGUMENTS": OPTIONS,
+        "EDITGUARD_BASELINES": ".editguard-cache/baselines",
+    }
+    saved = {**given, "EDITGUARD_SAVE_BASELINE": "main"}
+    result = gitlab(work, **saved)
+    assert result.code == 0, result.err
+    baselines = work / ".editguard-cache" / "baselines" / "main"
+    assert [path.name for path in baselines.iterdir()] == ["0001.json"]
+    assert [path.replace("$EDITGUARD_CACHE", ".editguard-cache") for path in job["cache"]["paths"]] == [
+        ".editguard-cache/"
+    ]
+    prepared = sorted((work / ".editguard-cache" / "prepared").iterdir())
+    assert len(prepared) == 3
+
+    compared = {**saved, "EDITGUARD_BASELINE": "main", "EDITGUARD_OUT": "second"}
+    result = gitlab(work, **compared)
+    assert (result.code, "The gate is open" in result.out) == (0, True), result.err
+    assert (work / "second" / "gate" / "report.html").exists()
+    assert sorted(path.name for path in baselines.iterdir()) == ["0001.json", "0002.json"]
+    assert sorted((work / ".editguard-cache" / "prepared").iterdir()) == prepared
+
+    result = gitlab(work, **compared | {"EDITGUARD_EDITS": "one.edits.json", "EDITGUARD_OUT": "third"})
+    assert result.code == 1
+    assert "missing-edits" in result.out
+    allowed = {"EDITGUARD_GATE_ARGUMENTS": "--accept=nonsense"}
+    result = gitlab(work, **compared | allowed | {"EDITGUARD_POLICY": "strict.toml", "EDITGUARD_OUT": "fourth"})
+    assert result.code == 2, "the audit failed, and the gate could not tell"
+    assert sorted(path.name for path in baselines.iterdir()) == ["0001.json", "0002.json"]
+
+
+def test_gitlab_before_script_installs_the_package(work: Path) -> None:
+    job, tools = parsed(GITLAB)[".editguard"], without_installation(work)
+    script = "\n".join(["set -e", *job["before_script"]])
+    assert shell(["sh", "-c", script], work, {**job["variables"], **tools}).code == 0
+    assert (work.parent / "installed.txt").read_text(encoding="utf-8") == f"{job['variables']['EDITGUARD_PACKAGE']}\n"
+
+
+def test_gitlab_edited_checkpoint_is_audited_without_edits(work: Path, model: Path) -> None:
+    edited_checkpoint(model, work / "my edited")
+    given = {"EDITGUARD_MODEL": str(model), "EDITGUARD_EDITED": "my edited", "EDITGUARD_EDITS": ""}
+    result = gitlab(work, **given, EDITGUARD_POLICY="policy.toml", EDITGUARD_ARGUMENTS=OPTIONS)
+    assert result.code in (0, 1), result.err
+    assert audited_checkpoint(work / "editguard-audit") == ("my edited", [])
+
+
 def test_gitlab_variables_are_never_run(work: Path) -> None:
-    names = ("EDITS", "MODEL", "POLICY", "OUT", "ARGUMENTS")
+    names = ("EDITS", "EDITED", "MODEL", "POLICY", "OUT", "ARGUMENTS", "BASELINE", "GATE_ARGUMENTS", "SAVE_BASELINE")
     assert gitlab(work, **dict.fromkeys((f"EDITGUARD_{name}" for name in names), NASTY)).code == 2
     assert not (work / "pwned").exists()
 

@@ -7,15 +7,17 @@ import json
 import zipfile
 from pathlib import Path
 
+import pytest
 import torch
 from editguard.audit.delta.file import read_delta
+from editguard.audit.prepared.entry import locate_entry, read_entry
 from editguard.probes.keys.statistics import KeyStatistics, StatisticsProvenance, load_statistics
 from editguard.probes.model.checkpoint import open_checkpoint
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from .harness import FUZZ_SETTINGS, read_or_refuse, spoil
-from .seeds.tensors import DELTA, INDEX, NPZ, SIZE, STATISTICS, WEIGHTS
+from .seeds.tensors import DELTA, INDEX, NPZ, PREPARED, PREPARED_STAMP, SIZE, STATISTICS, WEIGHTS
 
 
 def _safetensors(header: object, data: bytes = bytes(8 * SIZE * SIZE)) -> bytes:
@@ -118,6 +120,21 @@ def test_read_delta_spoilt_file_is_read_or_refused(content: bytes, tmp_path: Pat
     path = tmp_path / "a.delta.safetensors"
     path.write_bytes(content)
     read_or_refuse(lambda: read_delta(path), tmp_path)
+
+
+@FUZZ_SETTINGS
+@example(content=PREPARED)
+@given(content=spoil([PREPARED]) | headers())
+def test_read_entry_spoilt_file_is_none(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDITGUARD_CACHE", str(tmp_path))
+    path = locate_entry(PREPARED_STAMP)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    entry = read_or_refuse(lambda: read_entry(PREPARED_STAMP), tmp_path)
+    if content == PREPARED:
+        assert entry is not None
+    if entry is not None:
+        assert (entry.text, entry.tensors["sink"].tolist()) == ('{"a": 1}', [1.0] * SIZE)
 
 
 @FUZZ_SETTINGS

@@ -27,19 +27,19 @@ COMMANDS = {name: command for name, command in GROUP.commands.items() if name !=
 COMMANDS |= {f"baseline {name}": command for name, command in GROUP.commands["baseline"].commands.items()}  # type: ignore[attr-defined]
 
 OPTION_NAMES = {
-    "audit": "model out editor policy layer site seed device dtype stats corpus perplexity-corpus engine check-dtype limit "
-    "skip-invalid zsre-target allow-pickle overwrite resume in-sequence edited save-baseline baselines json",
-    "probe": "model editor policy layer site seed device dtype stats corpus engine limit skip-invalid zsre-target allow-pickle "
-    "screen json",
-    "stats": "out model layer site corpus seed device dtype allow-pickle overwrite",
+    "audit": "model out editor policy layer site seed fresh device dtype stats corpus perplexity-corpus engine check-dtype "
+    "limit skip-invalid zsre-target allow-pickle overwrite resume in-sequence edited save-baseline baselines json",
+    "probe": "model editor policy layer site seed fresh device dtype stats corpus engine limit skip-invalid zsre-target "
+    "allow-pickle screen json",
+    "stats": "out model layer site corpus seed fresh device dtype allow-pickle overwrite",
     "report": "out baseline max-regress accept baselines json",
-    "export": "out model only in-sequence log editor policy layer site seed device dtype stats corpus perplexity-corpus "
+    "export": "out model only in-sequence log editor policy layer site seed fresh device dtype stats corpus perplexity-corpus "
     "check-dtype engine limit skip-invalid allow-pickle overwrite json",
     "apply": "out model only unaudited unaudited-together allow-pickle overwrite json",
     "diff": "out subjects policy seed device dtype stats corpus require-change overwrite json",
     "fingerprint": "dtype allow-pickle json",
     "trace": "model out noise draws site seed device dtype limit skip-invalid allow-pickle overwrite json",
-    "reproduce": "model out ordinary most-cases encoder policy layer site seed device dtype stats corpus engine limit "
+    "reproduce": "model out ordinary most-cases encoder policy layer site seed fresh device dtype stats corpus engine limit "
     "skip-invalid allow-pickle json",
     "compare": "baselines json markdown",
     "gate": "baseline max-regress accept baselines out overwrite json markdown",

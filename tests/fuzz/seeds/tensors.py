@@ -7,17 +7,19 @@ import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from editguard.audit.delta.file import encode
+from editguard.audit.prepared.entry import Entry, locate_entry, write_entry
 from editguard.probes.keys.statistics import KeyStatistics, StatisticsProvenance, save_statistics
 from safetensors.torch import save
 
 from ...helpers.delta_files import make_delta
 from ...helpers.tiny_models import tiny_model
 
-__all__ = ["SIZE", "MATRIX", "DELTA", "STATISTICS", "make_npz", "NPZ", "WEIGHTS", "INDEX"]
+__all__ = ["SIZE", "MATRIX", "DELTA", "STATISTICS", "PREPARED_STAMP", "PREPARED", "make_npz", "NPZ", "WEIGHTS", "INDEX"]
 
 SIZE = 6
 MATRIX = torch.eye(SIZE, dtype=torch.float64) + 0.5
@@ -38,6 +40,16 @@ def save_and_read_statistics() -> bytes:
 
 
 STATISTICS = save_and_read_statistics()
+PREPARED_STAMP = "a" * 64
+
+
+def write_and_read_prepared() -> bytes:
+    with tempfile.TemporaryDirectory() as folder, patch.dict("os.environ", EDITGUARD_CACHE=folder):
+        write_entry(PREPARED_STAMP, Entry('{"a": 1}', {"sink": torch.ones(SIZE)}))
+        return locate_entry(PREPARED_STAMP).read_bytes()
+
+
+PREPARED = write_and_read_prepared()
 
 
 def make_npz(save_them: Callable[..., None] = np.savez, **arrays: object) -> bytes:
