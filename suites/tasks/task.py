@@ -44,7 +44,9 @@ class Task(Protocol):
 
 def read_items(name: str) -> list[dict[str, Any]]:
     """Return the items of one of our own tasks."""
-    items: list[dict[str, Any]] = json.loads((files(__package__).joinpath("../data") / name).read_text(encoding="utf-8"))
+    items: list[dict[str, Any]] = json.loads(
+        (files(__package__).joinpath("../data") / name).read_text(encoding="utf-8")
+    )
     return items
 
 
