@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy
 import torch
 
 from ...probes.errors import InputError
@@ -79,20 +82,22 @@ class HarnessTask:
         from lm_eval.evaluator import simple_evaluate
         from lm_eval.models.huggingface import HFLM
 
+        if lm.tokenizer.bos_token_id is None and lm.tokenizer.eos_token_id is None:
+            raise InputError(
+                "lm-evaluation-harness needs a token that begins or ends a text, and this tokenizer names neither; name its "
+                "eos_token in tokenizer_config.json."
+            )
         # The harness gives a tokenizer without a padding token one; the audit's own stays as it is.
         model = HFLM(pretrained=lm.model, tokenizer=copy.deepcopy(lm.tokenizer), batch_size=_ROWS)
         try:
-            results = simple_evaluate(
-                model=model,
-                tasks=[self._task],
-                task_manager=self._manager(),
-                bootstrap_iters=0,
-                log_samples=True,
-                # The process's random state stays as it is. Examples in a prompt are drawn under a seed of their own.
-                random_seed=None,
-                numpy_random_seed=None,
-                torch_random_seed=None,
-            )
+            with _kept_random_state():
+                results = simple_evaluate(
+                    model=model,
+                    tasks=[self._task],
+                    task_manager=self._manager(),
+                    bootstrap_iters=0,
+                    log_samples=True,
+                )
         except torch.AcceleratorError:
             raise
         except Exception as error:  # the harness runs the code of the task, which may raise anything
@@ -132,6 +137,18 @@ class HarnessTask:
         from lm_eval.tasks import TaskManager
 
         return TaskManager(include_path=self._folder, include_defaults=self._folder is None)
+
+
+@contextmanager
+def _kept_random_state() -> Iterator[None]:
+    """Put back the process's random state, which the harness seeds and draws from."""
+    states = random.getstate(), numpy.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(states[0])
+        numpy.random.set_state(states[1])
 
 
 def _iter_numbers(answer: Any) -> list[float]:
