@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--layer", type=int, default=9)
     parser.add_argument("--tasks", default="cloze,endings")
-    parser.add_argument("--scales", type=float, nargs="+", default=[0.5, 1, 2, 4, 8, 16, 32, 64])
+    parser.add_argument("--scales", type=float, nargs="+", default=[0.125, 0.25, 0.5, 1, 2, 4, 8, 16])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--figure", type=Path)

@@ -65,5 +65,5 @@ def _says(lm: LanguageModel, ids: tuple[int, ...], scores: torch.Tensor) -> bool
     *choices, following = scores.argmax(-1).tolist()
     if tuple(choices) != ids:
         return False
-    said, longer = (lm.tokenizer.decode(list(part), skip_special_tokens=True) for part in (ids, (*ids, following)))
+    said, longer = (str(lm.tokenizer.decode(list(part), skip_special_tokens=True)) for part in (ids, (*ids, following)))
     return not longer[len(said) : len(said) + 1].isalnum()
