@@ -229,7 +229,7 @@ def _measure_model(
     most = bench.setup.policy.max_task_loss
     measurements = [*(row for answer in answers for row in answer.measurements), changed]
     for task, before, after in zip(tasks, scores, scores_now, strict=True):
-        measurements += measure_task(task, before, after, most)
+        measurements += measure_task(task, before, after, most, [request.subject for request in requests])
     judged = [row.outcome for row in measurements if row.outcome is not Outcome.INFO]
     return ModelRecord(
         measurements=[measurement_record(row) for row in measurements],

@@ -7,6 +7,8 @@ not pass, and one of which the base gets so few right that a model that lost the
 
 from __future__ import annotations
 
+import re
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from ..check import Measurement, Outcome, judge
@@ -25,15 +27,22 @@ _LONGEST = 60
 
 
 def measure_task(
-    task: Task, before: Sequence[bool | None], after: Sequence[bool | None], most: float
+    task: Task,
+    before: Sequence[bool | None],
+    after: Sequence[bool | None],
+    most: float,
+    subjects: Sequence[str] = (),
 ) -> list[Measurement]:
     """Return accuracy, loss and p-value of `task`; the loss, the end of its interval, may be `most` of the items at most.
 
-    `before` and `after` are the scores of the base and of the edited model.
+    `before` and `after` are the scores of the base and of the edited model. An item that names one of the `subjects`, which
+    were edited, is left out: its answer was meant to change.
     """
-    pairs = pair_answers(before, after)
+    unrelated = [not _names(item, subjects) for item in task.items]
+    items = list(compress(task.items, unrelated))
+    pairs = pair_answers(list(compress(before, unrelated)), list(compress(after, unrelated)))
     if pairs.unmeasured or not pairs.measured:
-        message = f"{pairs.unmeasured} of {len(before)} items have logits that are not finite"
+        message = f"{pairs.unmeasured} of {len(items)} items have logits that are not finite"
         return [_measure_loss(task, pairs, None, most=most, message=message)]
     low, high = bound_change(pairs)
     why = _find_fault(pairs, most)
@@ -43,7 +52,9 @@ def measure_task(
         f"{len(pairs.gained)} gained, so the share changed by {low:+.1%} to {high:+.1%} (95 %); at most {most:.0%} may be lost"
     )
     if pairs.lost:
-        message += f"; lost: {task.items[pairs.lost[0]][:_LONGEST]!r}"
+        message += f"; lost: {items[pairs.lost[0]][:_LONGEST]!r}"
+    if len(items) < len(task.items):
+        message += f"; items that name an edited subject, left out: {len(task.items) - len(items)}"
     return [
         Measurement(
             check=TASK + task.name,
@@ -67,6 +78,11 @@ def measure_task(
             message=f"McNemar's exact test of {len(pairs.lost)} lost and {len(pairs.gained)} gained items: p = {chance:.3g}",
         ),
     ]
+
+
+def _names(item: str, subjects: Sequence[str]) -> bool:
+    """Return whether one of `subjects` stands in the text as whole words, in any case."""
+    return any(re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", item, re.IGNORECASE) for subject in subjects)
 
 
 def _measure_loss(task: Task, pairs: PairedAnswers, value: float | None, *, most: float, message: str) -> Measurement:

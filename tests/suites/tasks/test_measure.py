@@ -46,7 +46,7 @@ def test_measure_task_gains_never_fail() -> None:
 
 
 def test_measure_task_one_item_that_is_not_finite_is_unmeasured() -> None:
-    loss = judge_loss([*answers(90), True], [*answers(90), None])
+    loss = judge_loss([*answers(90, 99), True], [*answers(90, 99), None])
     assert (loss.outcome, loss.value, loss.not_judged) == (Outcome.UNMEASURED, None, 1)
 
 
@@ -66,3 +66,14 @@ def test_measure_task_that_the_base_cannot_do_is_unmeasured(right: int) -> None:
     loss = judge_loss(answers(right), answers(0))
     assert loss.outcome is Outcome.UNMEASURED
     assert f"the base gets {right} of 100 items right" in loss.message
+
+
+def test_measure_task_items_about_an_edited_subject_are_left_out() -> None:
+    task = ScriptedTask("greeting", [[True] * 100])
+    task.items = ("The Eiffel Tower is in", "the eiffel tower again", "Eiffel Towers", *task.items[3:])
+    after = [False, False, False, *[True] * 97]
+    rows = {row.metric: row for row in measure_task(task, [True] * 100, after, 0.1, ["Eiffel Tower", "Lyon"])}
+    assert rows["loss"].failed == 1  # "Eiffel Towers" names another word
+    assert rows["accuracy"].passed + rows["accuracy"].failed == 98
+    assert "'Eiffel Towers'" in rows["loss"].message
+    assert "left out: 2" in rows["loss"].message
