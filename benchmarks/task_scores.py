@@ -135,8 +135,8 @@ def draw(steps: Sequence[Step], width: int = 640, height: int = 360) -> str:
     """Return the figure as SVG: the score of each task (upwards) over the perplexity ratio (logarithmic)."""
     ordered = sorted((step for step in steps if math.isfinite(step.ratio)), key=lambda step: step.ratio)
     logs = [math.log10(step.ratio) for step in ordered]
-    least, most = min(0.0, math.floor(logs[0])), max(1, math.ceil(logs[-1]))
-    left, right, top, bottom = 56, width - 16, 16, height - 56
+    least, most = min(0.0, math.floor(10 * logs[0]) / 10), max(1, math.ceil(logs[-1]))
+    left, right, top, bottom = 56, width - 32, 16, height - 56
 
     def place(log: float, score: float) -> tuple[float, float]:
         return left + (log - least) / (most - least) * (right - left), bottom - score * (bottom - top)
@@ -146,7 +146,7 @@ def draw(steps: Sequence[Step], width: int = 640, height: int = 360) -> str:
         x, y = place(least, tenth / 10)
         parts.append(f'<path d="M{x:.1f} {y:.1f}H{right}" stroke="#e5e7eb"/>')
         parts.append(f'<text x="{x - 8:.1f}" y="{y + 4:.1f}" text-anchor="end">{tenth * 10} %</text>')
-    decades = range(int(least), most + 1)
+    decades = range(math.ceil(least), most + 1)
     for power in decades[:: max(1, len(decades) // 6)]:
         x, y = place(power, 0)
         parts.append(f'<path d="M{x:.1f} {y:.1f}V{top}" stroke="#e5e7eb"/>')
