@@ -107,6 +107,8 @@ class Policy(BaseModel):
     """Largest share of these answers that may change, near ties left out."""
     max_side_effects: float = _at_most(0.1, ge=0, le=1)
     """Largest share of an edited checkpoint's answers about subjects that nobody edited that may change, near ties left out."""
+    max_task_loss: float = _at_most(0.1, ge=0, le=1)
+    """Largest share of a task's items that an edited checkpoint may have lost, as far as the items can tell."""
     max_repeats: float = _at_most(0.7, ge=0, le=1)
     """Largest share of an edit's statements that may repeat themselves after the target, where they did not before."""
     min_locality: float = _at_least(0.5)

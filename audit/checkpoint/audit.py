@@ -21,6 +21,8 @@ from ...reports.text import capitalise
 from ...suites.check import CHECKS, EditUnderTest, Outcome
 from ...suites.checks.degeneracy import Degeneracy
 from ...suites.checks.perplexity import Perplexity
+from ...suites.tasks.measure import measure_task
+from ...suites.tasks.names import load_tasks
 from ..device_failure import trusted_device
 from ..folders.file_names import AUDIT_FILES, LOG
 from ..folders.output_folder import locked_folder
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from ...probes.requests.request import EditRequest
     from ...reports.log.schema import EditRecord
     from ...reports.verdict.summary import Summary
+    from ...suites.tasks.task import Task
     from ..policy import Policy
     from ..setup import Setup
 
@@ -62,15 +65,16 @@ def run_checkpoint_audit(
     *,
     arguments: dict[str, Any] | None = None,
     allow_pickle: bool = False,
+    tasks: Sequence[str | Task] = (),
     overwrite: bool = False,
     progress: Progress = show_nothing,
 ) -> Summary:
     """Audit the checkpoint `edited` against its base, which `setup` was prepared with, into the folder `out`.
 
-    `loaded` are the edits that it should hold; with `NO_EDITS` the model as a whole is judged alone. Raises `ModelError` where
-    `edited` cannot be read or was not made from the base.
+    `loaded` are the edits that it should hold; with `NO_EDITS` the model as a whole is judged alone. `tasks` are asked of both
+    models. Raises `ModelError` where `edited` cannot be read or was not made from the base, `InputError` for an unknown task.
     """
-    started, guard = time.monotonic(), GuardedEditor(setup)
+    started, guard, asked = time.monotonic(), GuardedEditor(setup), load_tasks(tasks)
     progress("comparing the weights", 0, 1)
     weights = read_edited_weights(setup.lm, edited, allow_pickle=allow_pickle)
     progress("comparing the weights", 1, 1)
@@ -89,7 +93,7 @@ def run_checkpoint_audit(
         for index, control in enumerate(iter_checkpoint_controls(guard, bench) if controls else ()):
             log.write(control)
             progress("controls", index + 1, len(controls))
-        log.write(_judge_model(bench, loaded.requests))
+        log.write(_judge_model(bench, loaded.requests, asked))
         for record in _iter_edit_records(guard, bench, loaded.requests, progress):
             log.write(record)
         setup.check_unedited()
@@ -110,6 +114,7 @@ def audit_checkpoint(
     policy: Policy | None = None,
     layer: int | None = None,
     seed: int = 0,
+    tasks: Sequence[str | Task] = (),
     overwrite: bool = False,
     progress: Progress = show_nothing,
 ) -> Summary:
@@ -123,17 +128,26 @@ def audit_checkpoint(
         policy: Rules and bounds, as `GuardedEditor.load` takes them.
         layer: Layer at which the probes look, from 0. None takes that of the base.
         seed: Seed of everything random, from 0.
+        tasks: Tasks that both models are asked, by name or as objects of `editguard.suites.tasks.task.Task`.
         overwrite: Whether an audit that `out` holds is replaced.
         progress: Called with the name of the stage, the steps done and the number of steps.
 
     Raises:
         ModelError: A model cannot be loaded, or the checkpoint was not made from the base.
-        InputError: The folder holds other results.
+        InputError: The folder holds other results, or a task is unknown.
     """
+    asked = load_tasks(tasks)
     guard = GuardedEditor.load(base, policy=policy, layer=layer, seed=seed, progress=progress)
     with locked_folder(Path(out), overwrite=overwrite):
         return run_checkpoint_audit(
-            guard.setup, edits, edited, Path(out), overwrite=overwrite, progress=progress, arguments={"edited": edited}
+            guard.setup,
+            edits,
+            edited,
+            Path(out),
+            tasks=asked,
+            overwrite=overwrite,
+            progress=progress,
+            arguments={"edited": edited, "tasks": ",".join(task.name for task in asked) or None},
         )
 
 
@@ -187,11 +201,11 @@ def _finite(value: float) -> float | None:
     return value if abs(value) < float("inf") else None
 
 
-def _judge_model(bench: CheckpointBench, requests: Sequence[EditRequest]) -> ModelRecord:
-    """Return the record of the edited model as a whole: perplexity, generated text, and facts that nobody edited."""
+def _judge_model(bench: CheckpointBench, requests: Sequence[EditRequest], tasks: Sequence[Task]) -> ModelRecord:
+    """Return the record of the edited model as a whole: perplexity, generated text, facts that nobody edited, and tasks."""
     started = time.monotonic()
     try:
-        return _measure_model(bench, requests, started)
+        return _measure_model(bench, requests, tasks, started)
     except torch.AcceleratorError:
         raise
     except (EditguardError, RuntimeError, ValueError, ArithmeticError) as error:
@@ -199,18 +213,25 @@ def _judge_model(bench: CheckpointBench, requests: Sequence[EditRequest]) -> Mod
         return ModelRecord(verdict="fail", error=f"{type(error).__name__}: {error}", seconds=seconds)
 
 
-def _measure_model(bench: CheckpointBench, requests: Sequence[EditRequest], started: float) -> ModelRecord:
+def _measure_model(
+    bench: CheckpointBench, requests: Sequence[EditRequest], tasks: Sequence[Task], started: float
+) -> ModelRecord:
     neutral, checks = SideEffects.list_requests(requests)[:1], [CHECKS.get(c.name)() for c in (Perplexity, Degeneracy)]
     with bench.bench.autocast():
         states = [check.prepare(bench.bench, neutral)[0] for check in checks]
     effects = SideEffects(bench.bench, requests)
+    scores = _score_tasks(bench, tasks)
     with bench.weights.in_place():
         answers = []
         for check, state in zip(checks, states, strict=True):
             with bench.bench.autocast():
                 answers.append(check.measure(bench.bench, EditUnderTest(request=neutral[0], state=state)))
         changed, prompts = effects.measure(bench.setup.policy.max_side_effects)
+        scores_now = _score_tasks(bench, tasks)
+    most = bench.setup.policy.max_task_loss
     measurements = [*(row for answer in answers for row in answer.measurements), changed]
+    for task, before, after in zip(tasks, scores, scores_now, strict=True):
+        measurements += measure_task(task, before, after, most, [request.subject for request in requests])
     judged = [row.outcome for row in measurements if row.outcome is not Outcome.INFO]
     return ModelRecord(
         measurements=[measurement_record(row) for row in measurements],
@@ -219,6 +240,12 @@ def _measure_model(bench: CheckpointBench, requests: Sequence[EditRequest], star
         verdict="pass" if judged and all(outcome is Outcome.PASS for outcome in judged) else "fail",
         seconds=round(time.monotonic() - started, 3),
     )
+
+
+def _score_tasks(bench: CheckpointBench, tasks: Sequence[Task]) -> list[list[bool | None]]:
+    """Return the scores of each task for the model as it is now."""
+    with bench.bench.autocast():
+        return [task.score(bench.bench.lm) for task in tasks]
 
 
 def _iter_edit_records(

@@ -14,6 +14,7 @@ from .progress import show_progress
 if TYPE_CHECKING:
     from ...probes.requests.loader import LoadedRequests
     from ...reports.verdict.summary import Summary
+    from ...suites.tasks.task import Task
     from ..progress import Progress
 
 __all__ = ["audit"]
@@ -31,6 +32,15 @@ Edited = Annotated[
     typer.Option(
         "--edited",
         help="A checkpoint that holds the edits already: judge it against --model, its base, and make no edit.",
+        rich_help_panel=Panel.MODEL,
+    ),
+]
+Tasks = Annotated[
+    str | None,
+    typer.Option(
+        "--tasks",
+        help="Tasks to ask the base and the checkpoint, with commas between: cloze, endings, lm-eval:NAME, "
+        "lm-eval:FOLDER/NAME. Only with --edited.",
         rich_help_panel=Panel.MODEL,
     ),
 ]
@@ -61,6 +71,7 @@ def audit(
     edit_options: EditOptions,
     edits: MaybeEdits = None,
     edited: Edited = None,
+    tasks: Tasks = None,
     in_sequence: InSequence = False,
     out: OutFolder = Path("editguard-audit"),
     overwrite: Overwrite = False,
@@ -86,6 +97,7 @@ def audit(
     edit_options.check_editor_name()
     if edited is not None:
         _check_checkpoint_options(edit_options, in_sequence=in_sequence, resume=resume)
+    asked = _load_tasks(tasks, edited)
     loaded = (
         None if edits is None and edited is not None else edit_options.read(edits or BUILTIN, in_sequence=in_sequence)
     )
@@ -104,6 +116,7 @@ def audit(
                 out,
                 arguments=given_arguments(context),
                 allow_pickle=model_options.allow_pickle,
+                tasks=asked,
                 overwrite=overwrite,
                 progress=progress,
             )
@@ -170,3 +183,18 @@ def _check_checkpoint_options(edit_options: EditOptions, *, in_sequence: bool, r
         from ...probes.errors import InputError
 
         raise InputError(f"{name} is about edits that the audit makes, and with --edited it makes none; leave it out.")
+
+
+def _load_tasks(names: str | None, edited: str | None) -> list[Task]:
+    """Return the tasks of these names, before a model is loaded; raises `InputError` for what cannot be asked."""
+    if names is None:
+        return []
+    from ...probes.errors import InputError
+    from ...suites.tasks.names import load_tasks, split_names
+
+    if edited is None:
+        raise InputError("--tasks compares a checkpoint with its base; name the checkpoint with --edited.")
+    asked = load_tasks(split_names(names))
+    if not asked:
+        raise InputError(f"--tasks {names!r} names no task; write for example --tasks cloze,endings.")
+    return asked

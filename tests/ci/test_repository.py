@@ -65,7 +65,7 @@ def test_workflows_run_environments_that_there_are() -> None:
             scripts = " ".join(step.get("run", "") for step in job["steps"])
             named = set(re.findall(r"tox run -e ([\w-]+)", scripts))
             run |= named | set(listed if "matrix.env" in scripts else [])
-    assert run == {"lint", "type", "fast", "tests", "slow", "fuzz", "docs"}
+    assert run == {"lint", "type", "fast", "tests", "slow", "fuzz", "docs", "tasks"}
     assert run <= defined
 
 

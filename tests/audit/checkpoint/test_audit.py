@@ -22,6 +22,7 @@ from editguard.reports.verdict.summary import Summary
 from editguard.suites.check import list_single_edit_checks
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from ...helpers.scripted_tasks import ScriptedTask
 from ...helpers.tiny_audits import load_edits
 from ...helpers.tiny_models import tiny_lm
 from ...helpers.tiny_setups import FIRST_TOKEN_REQUEST, MID_PROMPT_REQUEST, MISSING_SUBJECT_REQUEST, lenient, tiny_setup
@@ -217,3 +218,54 @@ def test_edited_weights_lowest_layer_is_none_where_a_change_lies_outside_of_the_
     outside = save(tmp_path / "outside", lambda model: add_rank_one(model, "model.embed_tokens.weight"))
     assert read_edited_weights(base.lm, above).lowest_layer == 1
     assert read_edited_weights(base.lm, outside).lowest_layer is None
+
+
+# --------------------------------------------------------------------------------------------------------------- tasks
+
+
+def judge_tasks(base: Setup, folder: Path, *tasks: ScriptedTask) -> tuple[Log, Summary]:
+    edited = save(folder / "edited", add_rank_one)
+    (folder / "out").mkdir()
+    summary = run_checkpoint_audit(base, NO_EDITS, edited, folder / "out", tasks=tasks)
+    return read_log(folder / "out" / LOG), summary
+
+
+def test_checkpoint_audit_task_is_asked_of_the_base_and_then_of_the_edited_model(base: Setup, tmp_path: Path) -> None:
+    task = ScriptedTask("greeting", [[True] * 40, [True] * 39 + [False]], weight=SITE)
+    log, summary = judge_tasks(base, tmp_path, task)
+    own = float(base.lm.model.get_parameter(SITE).norm())
+    assert task.weights[0] == own
+    assert task.weights[1] == pytest.approx(own * 1.25**0.5, rel=0.05)
+    assert log.model is not None
+    rows = {row.metric: row for row in log.model.measurements if row.check == "task:greeting"}
+    accuracy, loss = rows["accuracy"], rows["loss"]
+    assert (accuracy.baseline, accuracy.value, accuracy.passed, accuracy.failed) == (1.0, 39 / 40, 39, 1)
+    # One of 40 items does not exclude a loss of a tenth.
+    assert (loss.verdict, loss.threshold, loss.failed) == ("fail", 0.1, 1)
+    assert summary.verdict == "fail"
+    assert any("'task:greeting'" in reason and "1 lost" in reason for reason in summary.reasons)
+
+
+def test_checkpoint_audit_task_without_a_loss_passes(base: Setup, tmp_path: Path) -> None:
+    answers = [index % 5 != 0 for index in range(100)]
+    log, summary = judge_tasks(base, tmp_path, ScriptedTask("greeting", [answers, answers]))
+    assert log.model is not None
+    assert log.model.verdict == summary.verdict == "pass"
+
+
+def test_checkpoint_audit_task_that_the_base_cannot_do_is_no_pass(base: Setup, tmp_path: Path) -> None:
+    log, summary = judge_tasks(base, tmp_path, ScriptedTask("greeting", [[False] * 100] * 2))
+    assert log.model is not None
+    assert log.model.verdict == summary.verdict == "fail"
+    assert "unmeasured" in {row.verdict for row in log.model.measurements}
+
+
+def test_checkpoint_audit_of_the_own_tasks_logs_both(base: Setup, tmp_path: Path) -> None:
+    edited = save(tmp_path / "edited", add_rank_one)
+    (tmp_path / "out").mkdir()
+    run_checkpoint_audit(base, NO_EDITS, edited, tmp_path / "out", tasks=["cloze", "endings"])
+    log = read_log(tmp_path / "out" / LOG)
+    assert log.model is not None
+    assert log.model.error is None
+    rows = [row for row in log.model.measurements if row.check in ("task:cloze", "task:endings")]
+    assert {row.total for row in rows if row.metric == "accuracy"} == {100}

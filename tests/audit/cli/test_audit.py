@@ -141,3 +141,34 @@ def test_audit_all_records_wrong_does_not_offer_to_skip_them(place: Path, comman
     assert (result.code, result.out) == (2, "")
     assert "1 of 1 record in 'bad.json' is wrong; correct it." in result.err
     assert "--skip-invalid" not in result.err
+
+
+def test_audit_tasks_are_in_log_and_report(place: Path, checkpoint: Path, command: RunCommand) -> None:
+    shutil.copytree(checkpoint, place / "edited")
+    call = ("audit", "--model", checkpoint, "--layer", 0, "--stats", "identity", "--policy", "policy.toml")
+    result = command(*call, "--edited", "edited", "--tasks", "cloze", "--out", "out")
+    # The tiny model knows no fact, and what it cannot lose is unmeasured.
+    assert result.code == 1
+    log = read_log(place / "out" / LOG)
+    assert log.header.arguments["tasks"] == "cloze"
+    assert log.model is not None
+    (loss,) = [row for row in log.model.measurements if row.check == "task:cloze" and row.metric == "loss"]
+    assert (loss.verdict, loss.total) == ("unmeasured", 100)
+    page = (place / "out" / REPORT).read_text(encoding="utf-8")
+    assert 'aria-label="Tasks"' in page
+    assert loss.message in page
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--tasks", "cloze"), "--edited"),
+        (("--edited", "other", "--tasks", "closed"), "did you mean 'cloze'?"),
+        (("--edited", "other", "--tasks", ","), "--tasks cloze,endings"),
+    ],
+)
+def test_audit_tasks_that_cannot_be_asked_are_refused_before_the_model_is_loaded(
+    place: Path, command: RunCommand, options: tuple[str, ...], said: str
+) -> None:
+    assert_one_sentence(command("audit", *options, "--model", "no-such-model", "--out", "out"), said)
+    assert not (place / "out").exists()

@@ -28,7 +28,7 @@ COMMANDS |= {f"baseline {name}": command for name, command in GROUP.commands["ba
 
 OPTION_NAMES = {
     "audit": "model out editor policy layer site seed fresh device dtype stats corpus perplexity-corpus engine check-dtype "
-    "limit skip-invalid zsre-target allow-pickle overwrite resume in-sequence edited save-baseline baselines json",
+    "limit skip-invalid zsre-target allow-pickle overwrite resume in-sequence edited tasks save-baseline baselines json",
     "probe": "model editor policy layer site seed fresh device dtype stats corpus engine limit skip-invalid zsre-target "
     "allow-pickle screen json",
     "stats": "out model layer site corpus seed fresh device dtype allow-pickle overwrite",
