@@ -183,7 +183,9 @@ def test_prepare_fresh_replaces_an_entry(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.tiny
 @pytest.mark.usefixtures("kept")
-@pytest.mark.parametrize("change", [{"threshold": lambda quantiles: 0.5}, {"description": "another rule"}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"threshold": lambda quantiles: 0.5}, {"description": "another rule"}], ids=["threshold", "description"]
+)
 def test_prepare_changed_rule_of_a_probe_is_calibrated_again(
     change: dict[str, object], counts: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
