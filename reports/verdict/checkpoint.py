@@ -26,6 +26,8 @@ __all__ = ["SIDE_EFFECTS", "checkpoint_faults", "count_side_effects", "describe_
 SIDE_EFFECTS: Final = "side-effects"
 """Name of the measurements of answers about subjects that nobody edited."""
 _LONGEST: Final = 60
+_PLAINEST: Final = "first-token"
+"""The probe whose words need no mathematics; where it fires, it is named before the others."""
 
 
 def checkpoint_faults(log: Log) -> Iterator[str]:
@@ -60,9 +62,9 @@ def checkpoint_faults(log: Log) -> Iterator[str]:
 def _explain_collapse(log: Log) -> Iterator[str]:
     """Yield what the probes saw on the base of the edits that can make a model collapse."""
     risky = [
-        (record.id, next(finding for finding in record.findings if finding.level == "risk"))
+        (record.id, min(risks, key=lambda finding: finding.probe != _PLAINEST))
         for record in log.edits
-        if any(finding.level == "risk" for finding in record.findings)
+        if (risks := [finding for finding in record.findings if finding.level == "risk"])
     ]
     if risky:
         (name, finding), others = risky[0], len(risky) - 1
