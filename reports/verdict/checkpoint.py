@@ -74,10 +74,8 @@ def _explain_collapse(log: Log) -> Iterator[str]:
 
 def _describe_nothing(edited: EditedCheckpoint) -> str:
     if edited.rounded_away:
-        tensors = count_noun(edited.rounded_away, "tensor")
-        return (
-            f"The edit was rounded away: {tensors} differ from the base's by no more than the rounding of their type."
-        )
+        tensors = count_noun(edited.rounded_away, "tensor differs", "tensors differ")
+        return f"The edit was rounded away: {tensors} from the base's by no more than the rounding of their type."
     if edited.cast:
         tensors = count_noun(edited.cast, "tensor differs", "tensors differ")
         return f"This is the base, cast to another type: {tensors} by rounding alone."
