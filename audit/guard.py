@@ -343,7 +343,9 @@ class GuardedEditor:
             proposal = again
             result = self._run(proposal, keep=keep)
             results.append(result)
-        best = result if result.sound else min(results, key=lambda each: (each.update is None, len(each.failures)))
+        # A try that was not written has no failures, and is no better for it.
+        measured = [each for each in results if each.hashes is not None] or results
+        best = result if result.sound else min(measured, key=lambda each: len(each.failures))
         return replace(best, seconds=sum(each.seconds for each in results))
 
     def _propose_again(self, proposal: Proposal, failed: EditResult) -> Proposal | None:
@@ -351,6 +353,8 @@ class GuardedEditor:
         editor = failed.decision.editor
         if failed.hashes is None or proposal.tries_left < 1 or editor is None:
             return None
+        if all(CHECKS.get(failure.check).of_sequence for failure in failed.failures):
+            return None  # it is sound by itself, and a sequence is at its end
         following = EDITORS.get(editor).next_try
         return None if following is None else self.propose_with(proposal, following, _describe_failures(failed))
 

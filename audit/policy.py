@@ -77,7 +77,7 @@ class Policy(BaseModel):
     """Editor of edits that are allowed as requested."""
     rewrite_editor: str = "everywhere"
     """Editor of edits that are rewritten."""
-    tries: int = Field(default=2, ge=1, le=5)
+    tries: int = Field(default=2, ge=1, le=2)
     """Tries of one edit: one that fails its checks is made again by the editor that its own names for that."""
     max_relative_update: float = _at_most(0.75, gt=0)
     """Bound of ||Delta||_F / ||W||_F, checked after v* and before anything is written."""

@@ -16,7 +16,7 @@ from ..probes.model.site_change import combine_norms
 from ..probes.model.stored_weight import StoredWeight, store_weight
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from types import TracebackType
 
     from ..probes.model.site import EditSite
@@ -135,6 +135,7 @@ class Transaction:
         self._changes = tuple(update.changes)
         self._originals: tuple[StoredWeight, ...] = ()
         self._committed = False
+        self._overwritten: frozenset[str] = frozenset()
         self.before: dict[str, str] = {}
         """Hash of each weight before, by the path of its site."""
         self.edited: dict[str, str] = {}
@@ -168,12 +169,13 @@ class Transaction:
     def prove(self) -> None:
         """Raise `EditguardError` where a weight is no longer the one that was written, so the checks measured another one."""
         for path, now in self._hash_weights().items():
-            if now != self.edited[path]:
+            if now != self.edited[path] and path not in self._overwritten:
                 raise _changed(path)
 
-    def commit(self) -> None:
-        """Keep the edit."""
+    def commit(self, overwritten: Iterable[str] = ()) -> None:
+        """Keep the edit. A later edit was written over the weights of the sites `overwritten`, by path, and proves them."""
         self._committed = True
+        self._overwritten = frozenset(overwritten)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...probes.errors import EditguardError, InputError
-from ...probes.requests.loader import LoadedRequests
+from ...probes.requests.loader import LoadedRequests, load_requests
 from ...reports.log.edited_checkpoint import ChangedTensorRecord, EditedCheckpoint, ModelRecord
 from ...reports.log.file import LogWriter
 from ...reports.log.schema import Footer
@@ -28,6 +28,7 @@ from ..folders.file_names import AUDIT_FILES, LOG
 from ..folders.output_folder import locked_folder
 from ..guard import GuardedEditor
 from ..progress import Progress, show_nothing
+from ..run.execute import assess_each
 from ..run.outputs import write_outputs
 from ..run.to_log import edit_record, edit_record_of_error, generation_record, header, measurement_record, prompt_record
 from ..saved_model.manifest import MODEL_MARKER
@@ -78,7 +79,7 @@ def run_checkpoint_audit(
     progress("comparing the weights", 0, 1)
     weights = read_edited_weights(setup.lm, edited, allow_pickle=allow_pickle)
     progress("comparing the weights", 1, 1)
-    bench = CheckpointBench(setup=setup, weights=weights, needs_prefix=_list_prefixed(edited, loaded.requests))
+    bench = CheckpointBench(setup=setup, weights=weights, needs_prefix=_list_prefixed(weights, loaded.requests))
     controls = CONTROLS if setup.policy.controls else ()
     head = header(setup, loaded, arguments or {}, list(controls), setup.baselines())
     head = head.model_copy(update={"edited": describe_weights(weights)})
@@ -106,9 +107,9 @@ def run_checkpoint_audit(
 
 
 def audit_checkpoint(
-    base: str | LanguageModel,
-    edited: str,
-    edits: LoadedRequests = NO_EDITS,
+    base: str | Path | LanguageModel,
+    edited: str | Path,
+    edits: LoadedRequests | str | Path = NO_EDITS,
     *,
     out: Path | str,
     policy: Policy | None = None,
@@ -123,7 +124,7 @@ def audit_checkpoint(
     Args:
         base: Name or folder of the unedited model, or the model that is loaded already.
         edited: Name or folder of the checkpoint that another tool edited.
-        edits: Edits that it should hold, from `load_requests`. Without them the model as a whole is judged alone.
+        edits: Edits that it should hold: a file, or what `load_requests` returns. Without them the model as a whole is judged.
         out: Folder for the log and all files beside it.
         policy: Rules and bounds, as `GuardedEditor.load` takes them.
         layer: Layer at which the probes look, from 0. None takes that of the base.
@@ -137,27 +138,31 @@ def audit_checkpoint(
         InputError: The folder holds other results, or a task is unknown.
     """
     asked = load_tasks(tasks)
-    guard = GuardedEditor.load(base, policy=policy, layer=layer, seed=seed, progress=progress)
+    loaded = edits if isinstance(edits, LoadedRequests) else load_requests(str(edits))
     with locked_folder(Path(out), overwrite=overwrite):
+        model = str(base) if isinstance(base, Path) else base
+        guard = GuardedEditor.load(model, policy=policy, layer=layer, seed=seed, progress=progress)
         return run_checkpoint_audit(
             guard.setup,
-            edits,
-            edited,
+            loaded,
+            str(edited),
             Path(out),
             tasks=asked,
             overwrite=overwrite,
             progress=progress,
-            arguments={"edited": edited, "tasks": ",".join(task.name for task in asked) or None},
+            arguments={"edited": str(edited), "tasks": ",".join(task.name for task in asked) or None},
         )
 
 
-def _list_prefixed(edited: str, requests: Sequence[EditRequest]) -> frozenset[str]:
-    """Return the ids of the edits that act after a prefix only, as the checkpoint's own provenance says."""
-    if not (Path(edited) / MODEL_MARKER.name).is_file():
+def _list_prefixed(weights: EditedWeights, requests: Sequence[EditRequest]) -> frozenset[str]:
+    """Return the ids of the edits that act after a prefix only, as the checkpoint's own provenance says of these weights."""
+    folder = Path(weights.ref).expanduser()
+    if not (folder / MODEL_MARKER.name).is_file():
         return frozenset()
-    after_prefix = {
-        (edit.subject, edit.prompt, edit.target_new) for edit in load_provenance(edited).edits if edit.needs_prefix
-    }
+    provenance = load_provenance(folder)
+    if provenance.fingerprint != weights.fingerprint:
+        return frozenset()  # it is of other weights, such as those before a later edit
+    after_prefix = {(edit.subject, edit.prompt, edit.target_new) for edit in provenance.edits if edit.needs_prefix}
     return frozenset(r.id for r in requests if (r.subject, r.prompt, r.target_new) in after_prefix)
 
 
@@ -216,7 +221,7 @@ def _judge_model(bench: CheckpointBench, requests: Sequence[EditRequest], tasks:
 def _measure_model(
     bench: CheckpointBench, requests: Sequence[EditRequest], tasks: Sequence[Task], started: float
 ) -> ModelRecord:
-    neutral, checks = SideEffects.list_requests(requests)[:1], [CHECKS.get(c.name)() for c in (Perplexity, Degeneracy)]
+    neutral, checks = SideEffects.list_requests(())[:1], [CHECKS.get(c.name)() for c in (Perplexity, Degeneracy)]
     with bench.bench.autocast():
         states = [check.prepare(bench.bench, neutral)[0] for check in checks]
     effects = SideEffects(bench.bench, requests)
@@ -255,7 +260,7 @@ def _iter_edit_records(
     progress("edits", 0, len(requests))
     for start in range(0, len(requests), _EDITS_PER_BATCH):
         batch = requests[start : start + _EDITS_PER_BATCH]
-        assessments = [as_found(assessment) for assessment in guard.assess_all(batch)]
+        assessments = [as_found(assessment) for assessment in assess_each(guard, batch)]
         for index, judged in enumerate(bench.judge(assessments), start):
             if judged.result is None:
                 error = judged.error or InputError("it was not measured")

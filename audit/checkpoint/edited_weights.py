@@ -7,17 +7,17 @@ narrower one is judged with the values that it holds.
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import torch
 
 from ...probes.errors import ModelError
 from ...probes.model.architecture import find_stack
-from ...probes.model.checkpoint import open_checkpoint
 from ...probes.model.folders.differences import compare_folders
 from ...probes.model.folders.refusals import is_adapter_folder
 from ...probes.model.language_model import load_model
@@ -129,16 +129,18 @@ def read_edited_weights(lm: LanguageModel, ref: str, *, allow_pickle: bool = Fal
         rounded = own[name].detach().to(stored)
         if not has_same_bits(rounded, value.to(stored)):
             changes[name] = compare_tensors(rounded.cpu(), value.to(stored).cpu())
-    differences = () if adapter is not None else _compare_folders(lm.ref, ref)
+    differences = () if adapter is not None else _compare_settings(lm, other)
     return EditedWeights(ref=ref, lm=lm, values=values, changes=changes, tensors=len(own), differences=differences)
 
 
-def _compare_folders(base: str, edited: str) -> tuple[str, ...]:
-    """Return how the two folders differ beside their weights; nothing where one has no folder, as a model in memory."""
-    with suppress(ModelError):
-        folders = open_checkpoint(base).folder, open_checkpoint(edited).folder
+def _compare_settings(base: LanguageModel, edited: LanguageModel) -> tuple[str, ...]:
+    """Return how tokenizer and configuration differ, a sentence each, as both were loaded: from a folder, a file or memory."""
+    with TemporaryDirectory() as temporary:
+        folders = Path(temporary, "base"), Path(temporary, "edited")
+        for lm, folder in zip((base, edited), folders, strict=True):
+            lm.model.config.save_pretrained(folder)
+            lm.tokenizer.save_pretrained(folder)
         return tuple(f"{difference.sentence.rstrip('.')}." for difference in compare_folders(*folders))
-    return ()
 
 
 def _list_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...probes.errors import EditguardError, InputError, RequestError
+from ...probes.errors import EditguardError, RequestError
 from ...probes.model.site import find_site
 from ...probes.model.stored_weight import store_weight
 from ...suites.check import CHECKS, Bench, Check, CheckResult, EditUnderTest, Outcome, list_single_edit_checks
@@ -94,7 +94,7 @@ class CheckpointBench:
         for assessment in assessments:
             state = states.get(assessment.request.id)
             if state is None:
-                yield Judged(assessment.request, _refused(assessment), None)
+                yield Judged(assessment.request, None, RequestError("; ".join(assessment.decision.reasons)))
             elif isinstance(state, Exception):
                 yield Judged(assessment.request, None, state)
             else:
@@ -144,7 +144,7 @@ class CheckpointBench:
                 answers.append(self._ask(check, edit, edited=edited))
         except torch.AcceleratorError:
             raise
-        except (RequestError, InputError, RuntimeError, ValueError, ArithmeticError) as error:
+        except (EditguardError, RuntimeError, ValueError, ArithmeticError) as error:
             return Judged(request, None, error)
         measurements = tuple(row for answer in answers for row in answer.measurements)
         judged = [row.outcome for row in measurements if row.outcome is not Outcome.INFO]
@@ -172,10 +172,6 @@ class CheckpointBench:
         if check.of_model:
             self._model_answers[edited, check.name] = answer
         return answer
-
-
-def _refused(assessment: Assessment) -> EditResult:
-    return EditResult(assessment=assessment, refusal="; ".join(assessment.decision.reasons))
 
 
 def as_found(assessment: Assessment) -> Assessment:

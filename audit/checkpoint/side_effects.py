@@ -13,6 +13,7 @@ from ...reports.log.prompt_outcomes import PromptRole
 from ...reports.verdict.checkpoint import SIDE_EFFECTS
 from ...suites.builtin import load_builtin_edits, load_ordinary_requests
 from ...suites.check import Bench, Measurement, Outcome, PromptAnswer, judge
+from ...suites.tasks.measure import names_subject
 from ...suites.unchanged_prompts import RolePrompt, UneditedAnswers, ask_edited, ask_unedited
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ __all__ = ["SideEffects"]
 
 _ORDINARY = 20
 """Ordinary subjects that are asked about, beside those of the suite."""
+_FEWEST = 20
+"""Prompts that must be left, so that the share of their answers means something."""
 _NO_TARGET = "something else"
 """Stands for the new target, which such a prompt does not have."""
 
@@ -40,13 +43,13 @@ class SideEffects:
     @staticmethod
     def list_requests(edits: Sequence[EditRequest]) -> list[EditRequest]:
         """Return requests whose prompts speak of no subject of `edits`, each prompt once."""
-        subjects = [edit.subject.casefold() for edit in edits]
+        subjects = [edit.subject for edit in edits]
         requests = {
             request.prompt: EditRequest(
                 id=request.id, subject=request.subject, prompt=request.prompt, target_new=_NO_TARGET
             )
             for request in (*load_builtin_edits(), *load_ordinary_requests(_ORDINARY))
-            if not any(subject in request.prompt.casefold() for subject in subjects)
+            if not names_subject(request.prompt, subjects)
         }
         return list(requests.values())
 
@@ -65,10 +68,13 @@ class SideEffects:
 def _measure_changes(answers: Sequence[PromptAnswer], most: float) -> Measurement:
     broken = sum(answer.result == "unmeasured" for answer in answers)
     changed = sum(answer.result in ("flip", "leak") for answer in answers)
-    value = changed / len(answers) if answers and not broken else None
+    few = len({answer.prompt for answer in answers}) < _FEWEST
+    value = None if broken or few else changed / len(answers)
     message = f"{changed} of {len(answers)} answers about subjects that nobody edited changed, at most {most:.0%} may"
     if value is None:
         message = f"{broken} of {len(answers)} answers have logits that are not finite"
+        if few:
+            message = f"fewer than {_FEWEST} prompts name none of the edited subjects, and so few show nothing"
     return Measurement(
         check=SIDE_EFFECTS,
         metric="changed",

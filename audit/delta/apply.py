@@ -50,8 +50,10 @@ class AppliedDeltas:
 
     def commit(self) -> None:
         """Keep the edits in the model."""
-        for transaction in self.transactions:
-            transaction.commit()
+        later: set[str] = set()
+        for transaction in reversed(self.transactions):
+            transaction.commit(overwritten=later)
+            later |= transaction.edited.keys()
 
 
 class _Part(NamedTuple):

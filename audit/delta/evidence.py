@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from ...probes.errors import EditRefused, InputError
 from ...reports.verdict.digest import summarise
+from ...reports.verdict.edit_sequence import sequence_reasons
+from ...reports.verdict.reasons import incomplete_reasons
 from ..gate.evaluate import LoadedLog, read_audit
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ def read_evidence(path: Path, *, in_sequence: bool = False) -> LoadedLog:
             f"The log {str(path)!r} is of edits that were made alone, and nobody has judged them in sequence; audit them with "
             "--in-sequence, or export them without it."
         )
+    if in_sequence and (faults := [*sequence_reasons(log), *incomplete_reasons(log)]):
+        raise EditRefused(f"The sequence of {str(path)!r} did not pass, so it does not ship: {faults[0]}")
     if summarise(log).verdict not in ("pass", "fail"):
         raise EditRefused(f"The audit {str(path)!r} is void, so it proves nothing about any edit; audit again.")
     return loaded

@@ -96,7 +96,7 @@ def _make_sequence(
         for index, request in enumerate(requests):
             progress("edits", index, len(requests))
             result = sequence.edit(request, editor)
-            deltas.append(_delta(sequence.guard.setup, result, evidence, sequence=index + 1))
+            deltas.append(_delta(sequence.guard.setup, result, evidence, sequence=(index + 1, len(requests))))
     progress("edits", len(requests), len(requests))
     return deltas
 
@@ -169,7 +169,9 @@ def _is_of(record: EditRecord, request: EditRequest) -> bool:
     return all(getattr(record, name) == getattr(request, name) for name in names)
 
 
-def _delta(setup: Setup, result: EditResult, log: _AuditLog | None, *, sequence: int | None = None) -> Delta:
+def _delta(
+    setup: Setup, result: EditResult, log: _AuditLog | None, *, sequence: tuple[int, int] | None = None
+) -> Delta:
     request = result.assessment.request
     if not result.sound or result.update is None or result.hashes is None:
         faults = [measurement.message for measurement in result.failures]

@@ -97,6 +97,8 @@ class DeltaManifest(Model):
     policy_sha256: Sha256
     sequence: Annotated[int, Field(ge=1)] | None = None
     """Its place, from 1, in the sequence that it was audited in, on the weights that the edits before it left; None: alone."""
+    sequence_length: Annotated[int, Field(ge=1)] | None = None
+    """The number of edits of that sequence."""
     audit: AuditEvidence | None = None
     """None where no log was given: then no control shows that the edit's checks work."""
 
@@ -152,8 +154,10 @@ def audit_status(edits: Sequence[DeltaManifest]) -> AuditStatus:
 
 
 def is_whole_sequence(edits: Sequence[DeltaManifest]) -> bool:
-    """Return whether `edits` are the first edits of one sequence, in order and without a gap."""
-    return bool(edits) and [edit.sequence for edit in edits] == [*range(1, len(edits) + 1)]
+    """Return whether `edits` are all edits of one sequence, in order."""
+    places = [(edit.sequence, edit.sequence_length) for edit in edits]
+    logs = {edit.audit and edit.audit.log_sha256 for edit in edits}
+    return bool(edits) and len(logs) == 1 and places == [(place, len(edits)) for place in range(1, len(edits) + 1)]
 
 
 class EditProvenance(Model):

@@ -83,11 +83,11 @@ def _check_in_model(results: Sequence[EditResult]) -> None:
 
 
 def edit_manifest(
-    setup: Setup, result: EditResult, audit: AuditEvidence | None = None, *, sequence: int | None = None
+    setup: Setup, result: EditResult, audit: AuditEvidence | None = None, *, sequence: tuple[int, int] | None = None
 ) -> DeltaManifest:
     """Return the manifest of a sound edit; raises `EditRefused` where the edit needs a prefix and none serves it.
 
-    `sequence` is its place, from 1, where it was made in a sequence.
+    `sequence` is its place, from 1, and the number of edits, where it was made in a sequence.
     """
     request, update, lm = result.assessment.request, result.update, setup.lm
     assert update is not None
@@ -123,7 +123,8 @@ def edit_manifest(
         seed=setup.seed,
         statistics_sha256=setup.statistics.sha256,
         policy_sha256=json_sha256(setup.policy.model_dump(mode="json")),
-        sequence=sequence,
+        sequence=None if sequence is None else sequence[0],
+        sequence_length=None if sequence is None else sequence[1],
         audit=audit,
     )
 

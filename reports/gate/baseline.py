@@ -116,6 +116,8 @@ class Baseline(Model):
     status: Literal["finished", "unfinished"]
     edits: list[BaselineEdit]
     controls: list[BaselineControl]
+    checkpoint: bool = False
+    """Whether a checkpoint that another tool edited was audited; the file leaves it out where not."""
     declared: list[DeclaredMetric] = Field(default_factory=list)
     """Metrics of checks of other packages, as the log's header declares them; the file leaves an empty list out."""
 
@@ -130,7 +132,8 @@ class Baseline(Model):
 
     def to_json(self) -> str:
         """Return the file's content: one line a field, one line an edit, keys sorted."""
-        plain = self.model_dump(mode="json", exclude=None if self.declared else {"declared"})
+        absent = {name for name in ("declared", "checkpoint") if not getattr(self, name)}
+        plain = self.model_dump(mode="json", exclude=absent)
         return "{\n" + ",\n".join(f"{_line(name)}: {_rows(plain[name])}" for name in sorted(plain)) + "\n}\n"
 
 
@@ -159,6 +162,7 @@ def build_baseline(log: Log, git: Git | None) -> Baseline:
         status=verdict_digest.summary.status,
         edits=sorted((_edit(edit, declared) for edit in verdict_digest.edits), key=lambda edit: edit.id),
         controls=[BaselineControl(id=record.id, expect=record.expect, ok=record.ok) for record in log.controls],
+        checkpoint=header.edited is not None,
         declared=declared,
     )
 

@@ -121,6 +121,12 @@ def _yardstick(baseline: Baseline, audit: Baseline) -> Iterator[ClosingReason]:
         old_dtype, new_dtype = (side.check_dtype or "an unknown dtype" for side in (baseline, audit))
         text = f"The checks computed in {old_dtype}, now in {new_dtype}."
         yield ClosingReason(reason=ReasonCode.OTHER_ARITHMETIC, message=text)
+    if baseline.checkpoint != audit.checkpoint:
+        then, now = ("a checkpoint" if side.checkpoint else "edits that editguard made" for side in (baseline, audit))
+        yield ClosingReason(
+            reason=ReasonCode.OTHER_KIND,
+            message=f"The baseline is of {then}, and this is an audit of {now}; give a baseline of the same kind.",
+        )
     if baseline.sequence != audit.sequence:
         then, now = ("one after the other" if side.sequence else "each alone" for side in (baseline, audit))
         order = "in another order" if then == now else now

@@ -32,6 +32,7 @@ class ReasonCode(StrEnum):
     OTHER_CORPUS = "other-corpus"
     OTHER_ARITHMETIC = "other-arithmetic"
     OTHER_ORDER = "other-order"
+    OTHER_KIND = "other-kind"
     NEW_REFUSALS = "new-refusals"
     NEW_COLLAPSE = "new-collapse"
     MISSING_CHECKS = "missing-checks"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..log.edited_checkpoint import EditedCheckpoint
     from ..log.file import Log
-    from ..log.schema import MeasurementRecord
+    from ..log.schema import MeasurementRecord, ModelRecord
 
 __all__ = ["SIDE_EFFECTS", "checkpoint_faults", "count_side_effects", "describe_change"]
 
@@ -40,23 +40,32 @@ def checkpoint_faults(log: Log) -> Iterator[str]:
     yield from edited.differences
     if not edited.changed:
         yield _describe_nothing(edited)
-    if model is None:
-        return
-    bound = collapse_bound(log.header)
-    ratio = perplexity_ratio(model)
-    lost = perplexity_lost(model)
-    if lost:
-        yield "The edited model collapsed: its perplexity is not finite."
-    elif ratio is not None and ratio > bound:
-        yield f"The edited model collapsed: its perplexity is {ratio:.4g} times the base's, over the bound of {bound:g}."
+    if model is not None:
+        yield from _model_faults(log, model)
+
+
+def _model_faults(log: Log, model: ModelRecord) -> Iterator[str]:
+    """Yield what the edited model as a whole failed, or was not measured for."""
+    bound, ratio, lost = collapse_bound(log.header), perplexity_ratio(model), perplexity_lost(model)
     collapsed = lost or (ratio is not None and ratio > bound)
     if collapsed:
+        shown = "not finite" if ratio is None else f"{ratio:.4g} times the base's, over the bound of {bound:g}"
+        yield f"The edited model collapsed: its perplexity is {shown}."
         yield from _explain_collapse(log)
-    for measurement in model.measurements:
-        if measurement.verdict in ("fail", "unmeasured") and not (
-            collapsed and measurement.check == HeadlineCheck.PERPLEXITY.value
-        ):
+    if model.error is None:
+        for check in (HeadlineCheck.PERPLEXITY.value, SIDE_EFFECTS):
+            if all(row.check != check or row.verdict == "info" for row in model.measurements):
+                yield f"The check {check!r} of the edited model is missing, and unmeasured is never a pass."
+    faulty = _list_faulty(model)
+    if model.verdict == "fail" and model.error is None and not faulty:
+        yield "The edited model was not found sound, and the log does not say why."
+    for measurement in faulty:
+        if not (collapsed and measurement.check == HeadlineCheck.PERPLEXITY.value):
             yield _describe_fault(log, measurement)
+
+
+def _list_faulty(model: ModelRecord) -> list[MeasurementRecord]:
+    return [measurement for measurement in model.measurements if measurement.verdict in ("fail", "unmeasured")]
 
 
 def _explain_collapse(log: Log) -> Iterator[str]:

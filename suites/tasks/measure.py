@@ -11,6 +11,7 @@ import re
 from itertools import compress
 from typing import TYPE_CHECKING
 
+from ...probes.errors import InputError
 from ..check import Measurement, Outcome, judge
 from .comparison import PairedAnswers, bound_change, compute_p_value, pair_answers
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from .task import Task
 
-__all__ = ["TASK", "measure_task"]
+__all__ = ["TASK", "measure_task", "names_subject"]
 
 TASK = "task:"
 """Begins the name under which the measurements of a task are logged."""
@@ -38,11 +39,18 @@ def measure_task(
     `before` and `after` are the scores of the base and of the edited model. An item that names one of the `subjects`, which
     were edited, is left out: its answer was meant to change.
     """
-    unrelated = [not _names(item, subjects) for item in task.items]
+    if not len(before) == len(after) == len(task.items):
+        raise InputError(
+            f"The task {task.name!r} has {len(task.items)} items, and {len(before)} and {len(after)} scores; "
+            "score each item once."
+        )
+    unrelated = [not names_subject(item, subjects) for item in task.items]
     items = list(compress(task.items, unrelated))
     pairs = pair_answers(list(compress(before, unrelated)), list(compress(after, unrelated)))
     if pairs.unmeasured or not pairs.measured:
         message = f"{pairs.unmeasured} of {len(items)} items have logits that are not finite"
+        if not items:
+            message = f"all {len(task.items)} items name an edited subject, so that none can be judged"
         return [_measure_loss(task, pairs, None, most=most, message=message)]
     low, high = bound_change(pairs)
     why = _find_fault(pairs, most)
@@ -80,7 +88,7 @@ def measure_task(
     ]
 
 
-def _names(item: str, subjects: Sequence[str]) -> bool:
+def names_subject(item: str, subjects: Sequence[str]) -> bool:
     """Return whether one of `subjects` stands in the text as whole words, in any case."""
     return any(re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", item, re.IGNORECASE) for subject in subjects)
 

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from editguard.audit import guard as guard_module
 from editguard.audit.delta.export import export_edits
 from editguard.audit.edit_result import EditResult
 from editguard.audit.editors.base import EDITORS
+from editguard.audit.editors.update import WeightUpdate
 from editguard.audit.guard import GuardedEditor
 from editguard.audit.sequence import EditSequence
 from editguard.audit.setup import Setup
+from editguard.probes.errors import EditRefused
 from editguard.suites.check import Bench, CheckResult, EditUnderTest
 from editguard.suites.checks.efficacy import Efficacy
 
@@ -117,6 +120,26 @@ def test_try_edit_whose_tries_all_fail_is_the_try_with_the_fewest_failures(
     assert not result.sound
     assert result.decision.editor == "local-firm"
     assert len(result.failures) == 1
+
+
+def test_try_edit_whose_second_try_is_over_the_bound_is_the_first(
+    guard: GuardedEditor, first_try_fails: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A try that was not written has nothing that failed, and is no better for it."""
+    check = guard_module.check_update
+
+    def refuse_firm(update: WeightUpdate, *arguments: Any) -> None:
+        if update.editor == "local-firm":
+            raise EditRefused("too large")
+        check(update, *arguments)
+
+    monkeypatch.setattr(guard_module, "check_update", refuse_firm)
+    result = run(guard)
+    assert len(first_try_fails) == 1
+    assert not result.sound
+    assert result.decision.editor == "local"
+    assert result.refusal is None
+    assert result.failures
 
 
 def test_unguarded_edit_that_fails_is_not_made_again(guard: GuardedEditor, first_try_fails: list[int]) -> None:

@@ -83,7 +83,7 @@ def test_checkpoint_audit_logs_what_changed_and_judges_each_edit(base: Setup, tm
     assert [change.name for change in log.header.edited.changes] == [SITE]
     assert log.header.edited.changes[0].relative == pytest.approx(0.5, rel=1e-4)
     assert log.header.edited.fingerprint == compute_fingerprint(AutoModelForCausalLM.from_pretrained(edited))
-    assert [record.outcome for record in log.edits] == ["judged", "judged", "refused"]
+    assert [record.outcome for record in log.edits] == ["judged", "judged", "errored"]
     assert all(record.update is None and record.weights is None for record in log.edits)
     assert all(record.findings for record in log.edits)
     checks = {m.check for record in log.edits[:2] for m in record.measurements}

@@ -74,7 +74,7 @@ def test_audit_in_sequence_is_in_log_report_and_errors(place: Path, checkpoint: 
     assert_one_sentence(
         command("export", "edits.json", "--model", "not-asked", "--log", "out", "--out", "deltas"),
         "is of edits in sequence",
-        "audit them without --in-sequence",
+        "add --in-sequence",
     )
     # Before anything is loaded.
     assert_one_sentence(

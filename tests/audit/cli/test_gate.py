@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from editguard.reports.log.edited_checkpoint import EditedCheckpoint
 from editguard.reports.log.file import Log
 from junitparser import JUnitXml, Skipped
 
@@ -84,6 +85,9 @@ CLOSING: dict[str, Log | tuple[Log, Callable[[Path], None]]] = {
     "other-corpus": with_header(perplexity_corpus_sha256="d0" * 32),
     "other-arithmetic": with_header(settings={"check_dtype": "bfloat16"}),
     "other-order": make_sequence(BASE),
+    "other-kind": with_header(
+        edited=EditedCheckpoint(ref="e", fingerprint="f" * 64, tensors=2, changed=1, kind="One change.")
+    ),
     "new-refusals": change_edits(BASE, refuse, [0]),
     "new-collapse": change_edits(BASE, set_ratio(40.0), [0]),
     "missing-checks": make_audit(),

@@ -87,7 +87,7 @@ def test_apply_delta_of_a_sequence_gives_the_audited_model_and_undoes_it(wide: S
     assert compute_fingerprint(model) == audited
 
 
-@pytest.mark.parametrize("chosen", [(1,), (0, 2), (1, 0, 2), (0, 0, 1)])
+@pytest.mark.parametrize("chosen", [(0,), (1,), (0, 1), (0, 2), (1, 0, 2), (0, 0, 1)])
 def test_apply_delta_of_a_part_or_another_order_of_a_sequence_is_refused(
     deltas: list[Delta], chosen: tuple[int, ...]
 ) -> None:

@@ -90,6 +90,23 @@ def test_summarise_checkpoint_without_its_model_record_fails() -> None:
     assert "unmeasured is never a pass" in summary.reasons[0]
 
 
+@pytest.mark.parametrize("missing", ["perplexity", "side-effects"])
+def test_summarise_checkpoint_without_a_check_of_the_model_fails(missing: str) -> None:
+    model = make_model()
+    rest = [row for row in model.measurements if row.check != missing]
+    summary = summarise(make_log(model.model_copy(update={"measurements": rest})))
+    assert summary.verdict == "fail"
+    assert (
+        summary.reasons[0] == f"The check {missing!r} of the edited model is missing, and unmeasured is never a pass."
+    )
+
+
+def test_summarise_checkpoint_whose_record_failed_without_a_reason_fails() -> None:
+    summary = summarise(make_log(make_model(verdict="fail")))
+    assert summary.verdict == "fail"
+    assert "does not say why" in summary.reasons[0]
+
+
 @pytest.mark.parametrize(
     ("model", "edited", "reason"),
     [
