@@ -24,6 +24,7 @@ from ...suites.checks.perplexity import Perplexity
 from ...suites.tasks.measure import measure_task
 from ...suites.tasks.names import load_tasks
 from ..device_failure import trusted_device
+from ..edit_result import Proposal
 from ..folders.file_names import AUDIT_FILES, LOG
 from ..folders.output_folder import locked_folder
 from ..guard import GuardedEditor
@@ -261,10 +262,11 @@ def _iter_edit_records(
     for start in range(0, len(requests), _EDITS_PER_BATCH):
         batch = requests[start : start + _EDITS_PER_BATCH]
         assessments = [as_found(assessment) for assessment in assess_each(guard, batch)]
-        for index, judged in enumerate(bench.judge(assessments), start):
+        pairs = zip(assessments, bench.judge(assessments), strict=True)
+        for index, (assessment, judged) in enumerate(pairs, start):
             if judged.result is None:
                 error = judged.error or InputError("it was not measured")
-                yield edit_record_of_error(guard.setup, judged.request, index, error, None)
+                yield edit_record_of_error(guard.setup, judged.request, index, error, Proposal(assessment=assessment))
             else:
                 yield edit_record(guard.setup, judged.result, index, is_made=False)
             progress("edits", index + 1, len(requests))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from editguard.probes.errors import InputError
 from editguard.suites.check import Measurement, Outcome
 from editguard.suites.tasks.measure import measure_task
 
@@ -12,8 +13,14 @@ TASK = ScriptedTask("greeting", [[True] * 100])
 
 
 def judge_loss(before: list[bool | None], after: list[bool | None], most: float = 0.1) -> Measurement:
-    (loss,) = [row for row in measure_task(TASK, before, after, most) if row.metric == "loss"]
+    task = ScriptedTask("greeting", [before])
+    (loss,) = [row for row in measure_task(task, before, after, most) if row.metric == "loss"]
     return loss
+
+
+def test_measure_task_with_other_numbers_of_scores_is_refused() -> None:
+    with pytest.raises(InputError, match="has 100 items, and 100 and 40 scores"):
+        measure_task(TASK, answers(90), answers(30, 40), 0.1)
 
 
 def answers(right: int, count: int = 100) -> list[bool | None]:
