@@ -369,6 +369,15 @@ class GuardedEditor:
             [replace(proposal.assessment, decision=decision)], self.setup.policy.max_relative_update
         )
         (again,) = self._prepare_checks(computed)
+        first, second = (
+            None if update is None else [site.path for site in update.sites]
+            for update in (proposal.update, again.update)
+        )
+        if first is not None and second is not None and first != second:
+            raise InputError(
+                f"The editor {editor!r} makes the next try of {proposal.assessment.decision.editor!r} at other weights, and "
+                "all tries of an edit change the same; correct Editor.next_try."
+            )
         return replace(again, tries_left=proposal.tries_left - 1, seconds=time.monotonic() - started)
 
     def try_edit(self, request: EditRequest, editor: str | None = None) -> EditResult:

@@ -83,7 +83,10 @@ def _is_known(code: Any) -> bool:
 def _describe_config(lm: LanguageModel) -> object:
     config: Any = lm.model.config
     fields = {name: value for name, value in config.to_dict().items() if name not in _PLACES}
-    return fields, config.get_text_config()._attn_implementation
+    generation = getattr(lm.model, "generation_config", None)
+    # What ends or forbids a token acts on sampled texts.
+    sampling = {} if generation is None else {k: v for k, v in generation.to_dict().items() if k not in _PLACES}
+    return fields, sampling, config.get_text_config()._attn_implementation
 
 
 def _describe_tokenizer(lm: LanguageModel) -> object:

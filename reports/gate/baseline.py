@@ -173,6 +173,11 @@ def require_saveable(baseline: Baseline, *, allow_failed: bool = False) -> None:
         raise BaselineRefused(
             "The audit is unfinished, and a baseline must hold all edits; finish the audit, then save it."
         )
+    if baseline.checkpoint and not baseline.edits:
+        raise BaselineRefused(
+            "The audit is of a checkpoint without a file of edits, and a baseline compares edits; audit it with the edits that "
+            "it should hold, then save it."
+        )
     if baseline.verdict == "void":
         raise BaselineRefused(
             "The audit is void: its controls proved nothing, so its figures prove nothing; run it again, then save it."
