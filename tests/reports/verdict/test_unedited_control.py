@@ -10,8 +10,8 @@ from editguard.reports.log.schema import ControlRecord, MeasurementRecord
 from editguard.reports.verdict.digest import summarise
 from editguard.reports.verdict.reasons import has_unedited_result
 
+from ...helpers.checkpoint_logs import make_log, make_model
 from ...helpers.synthetic_logs import make_control, make_perplexity
-from .test_checkpoint import make_log, make_model
 
 
 def make_efficacy(passes: bool) -> MeasurementRecord:
