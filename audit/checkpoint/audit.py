@@ -35,7 +35,7 @@ from ..run.to_log import edit_record, edit_record_of_error, generation_record, h
 from ..saved_model.manifest import MODEL_MARKER
 from ..serving import load_provenance
 from .controls import CONTROLS, iter_checkpoint_controls
-from .edited_weights import EditedWeights, read_edited_weights
+from .edited_weights import EditedWeights, check_checkpoint, read_edited_weights
 from .measure import CheckpointBench, as_found
 from .side_effects import SideEffects
 
@@ -140,6 +140,7 @@ def audit_checkpoint(
     """
     asked = load_tasks(tasks)
     loaded = edits if isinstance(edits, LoadedRequests) else load_requests(str(edits))
+    check_checkpoint(str(edited))
     with locked_folder(Path(out), overwrite=overwrite):
         model = str(base) if isinstance(base, Path) else base
         guard = GuardedEditor.load(model, policy=policy, layer=layer, seed=seed, progress=progress)

@@ -72,8 +72,8 @@ def _damage(bench: CheckpointBench) -> EditedWeights:
 def _record(guard: GuardedEditor, bench: CheckpointBench, trial: _Trial, index: int) -> ControlRecord:
     setup, judged = guard.setup, trial.judged
     result = judged.result
-    if result is None or result.refusal is not None:
-        error = judged.error or EditguardError(result.refusal if result and result.refusal else "it was not measured")
+    if result is None:
+        error = judged.error or EditguardError("it was not measured")
         return control_record_of_error(setup, judged.request, index, error, None, expect=trial.expect)
     wide = replace(guard, setup=replace(setup, policy=setup.policy.at_least_as_wide_as_default()), checks=bench.checks)
     proposal = Proposal(assessment=trial.assessment, before=judged.states, checks=tuple(bench.checks))

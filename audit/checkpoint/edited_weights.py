@@ -20,7 +20,7 @@ from ...probes.errors import ModelError
 from ...probes.model.architecture import find_stack
 from ...probes.model.folders.differences import compare_folders
 from ...probes.model.folders.refusals import is_adapter_folder
-from ...probes.model.language_model import load_model
+from ...probes.model.language_model import check_model_ref, load_model
 from ...probes.research.change_kind import ChangedTensor, classify_changes
 from ...probes.research.tensor_change import TensorChange, compare_tensors, has_same_bits
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from ...probes.model.language_model import LanguageModel
 
-__all__ = ["EditedWeights", "read_edited_weights"]
+__all__ = ["EditedWeights", "check_checkpoint", "read_edited_weights"]
 
 _NARROWER = (torch.bfloat16, torch.float16)
 
@@ -106,6 +106,12 @@ class EditedWeights:
         finally:
             for name, value in before.items():
                 own[name].data = value
+
+
+def check_checkpoint(ref: str, *, allow_pickle: bool = False) -> None:
+    """Raise `ModelError` for a folder or file that is neither a model nor a plain adapter, before a base is prepared."""
+    if not is_adapter_folder(ref):
+        check_model_ref(ref, allow_pickle=allow_pickle)
 
 
 def read_edited_weights(lm: LanguageModel, ref: str, *, allow_pickle: bool = False) -> EditedWeights:

@@ -108,7 +108,9 @@ def audit(
         edit_options.check_editor()
         if edited is not None:
             from ..checkpoint.audit import NO_EDITS, run_checkpoint_audit
+            from ..checkpoint.edited_weights import check_checkpoint
 
+            check_checkpoint(edited, allow_pickle=model_options.allow_pickle)
             summary = run_checkpoint_audit(
                 model_options.prepare(progress),
                 loaded or NO_EDITS,

@@ -224,7 +224,7 @@ class EditOptions:
         str | None,
         _option(
             Panel.EDITS,
-            "Editor for edits that the policy allows; 'editguard list editors' names them. Default: the policy's, rome.",
+            "Editor for edits that the policy allows; 'editguard list editors' names them. Default: the policy's, local.",
         ),
     ] = None
     limit: Annotated[int | None, _option(Panel.EDITS, "Take only the first N edits.", metavar="N", min=1)] = None

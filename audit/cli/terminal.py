@@ -154,10 +154,7 @@ def _count_edits(summary: Summary) -> str:
     edits, skipped = count_noun(summary.edits, "edit"), count_noun(summary.skipped_invalid, "invalid record")
     if summary.edited is not None:
         held = summary.edits - summary.failed - summary.refused
-        return (
-            f"{edits} in {summary.edited}: {held} hold, {summary.failed} failed, {summary.refused} could not be judged; "
-            f"{skipped} skipped"
-        )
+        return f"{edits} in {summary.edited}: {held} hold, {summary.failed} failed; {skipped} skipped"
     return (
         f"{edits}: {summary.allowed} allowed, {summary.rewritten} rewritten, "
         f"{summary.refused} refused; {summary.failed} failed, {summary.collapsed} collapsed; {skipped} skipped"

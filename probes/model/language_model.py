@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-__all__ = ["DTYPES", "LanguageModel", "choose_device", "load_model"]
+__all__ = ["DTYPES", "LanguageModel", "check_model_ref", "choose_device", "load_model"]
 
 _ATTENTION = (None, "eager", "sdpa")
 _MOST_LAYERS = 10_000
@@ -178,6 +178,16 @@ def choose_device(name: str) -> torch.device:
             "'cuda:N'."
         ) from error
     return device
+
+
+def check_model_ref(ref: str | Path, *, allow_pickle: bool = False) -> None:
+    """Raise `ModelError` for a folder or file that is no model, before anything is loaded; a name of the hub is not looked up.
+
+    The folder of an adapter is none by itself.
+    """
+    refuse_other_weights(ref)
+    if str(ref) != EMBEDDED_NAME and not is_gguf_file(ref):
+        _locate_source(ref, allow_pickle=allow_pickle)
 
 
 def _locate_source(ref: str | Path, *, allow_pickle: bool) -> str:

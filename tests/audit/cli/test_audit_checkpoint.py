@@ -51,6 +51,13 @@ def test_audit_edited_with_a_file_prints_how_many_edits_hold(
     assert len(read_log(place / "out" / LOG).edits) == 2
 
 
+def test_audit_edited_that_is_no_model_is_told_before_the_base_is_loaded(place: Path, command: RunCommand) -> None:
+    result = command("audit", "--model", "not-a-model", "--edited", "./nowhere", "--out", "out")
+    assert result.code == 2
+    assert "There is no model folder './nowhere'" in result.err
+    assert "neither a folder here" not in result.err
+
+
 @pytest.mark.parametrize("option", [["--editor", "rome"], ["--in-sequence"], ["--resume"]])
 def test_audit_edited_with_an_option_about_making_edits_is_refused(
     place: Path, checkpoint: Path, command: RunCommand, option: list[str]
